@@ -1,0 +1,35 @@
+# make demo   the whole pipeline on the embedded model and data
+# make test   the tests
+# make check  formatting, lint and types
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test test-slow check clean
+
+demo: $(INSTALLED)
+	$(BIN)/effx demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not slow and not gpu and not network"
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m "slow"
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check effx tests benchmarks
+	$(BIN)/ruff check effx tests benchmarks
+	$(BIN)/mypy
+
+# torch first and alone: its exact version is what keeps the CPU build where one is at hand
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("effx needs Python 3.11 or newer, set PYTHON=" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch==2.13.0
+	$(PIP) --editable '.[all-cpu,test,check]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) effx-demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,128 @@
+"""The command line: each command parses, calls one function, prints.
+
+stdout is for results, stderr for progress and errors. Commands are imported when they are used,
+so ``effx --help`` loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+import effx
+from effx.errors import EffxError, MissingExtraError, nearest
+
+_EXTRAS = {
+    "torch": "train", "transformers": "train", "accelerate": "train", "safetensors": "train",
+    "onnx": "export", "onnxscript": "export", "onnxruntime": "cpu",
+    "matplotlib": "report", "jinja2": "report", "datasets": "hub", "pyarrow": "hub",
+}  # fmt: skip
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are named in a table and imported on use."""
+
+    def __init__(self, *args: Any, table: dict[str, tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._table)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self._table:
+            return None
+        module, _ = self._table[name]
+        return importlib.import_module(module).command  # type: ignore[no-any-return]
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in self._table:
+            known = ", ".join(self._table)
+            raise click.UsageError(
+                f"no command '{args[0]}'.{nearest(args[0], self._table)} Known: {known}.", ctx
+            )
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in self._table.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    table={
+        "demo": ("effx.cli.demo", "The whole pipeline on the embedded model and data."),
+        "train": ("effx.cli.train", "Fine-tune encoders into checkpoints."),
+        "export": ("effx.cli.export", "Build engines from checkpoints, each verified."),
+        "profile": ("effx.cli.profile", "Measure engines: accuracy, latency, energy, memory."),
+        "report": ("effx.cli.report", "Frontiers, tables and one page from results."),
+    },
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(effx.__version__, prog_name="effx")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Which reduction of this encoder gives the most accuracy per joule and millisecond here?
+
+    \b
+    effx train finetune sst2 --model bert-base-uncased
+    effx export --variant fp32 --variant int8
+    effx profile engines/
+    effx report results/
+    """
+
+
+def main() -> None:
+    """Run the command line and exit with 0 (done), 1 (a gate failed) or 2 (bad input)."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code; errors become one line on stderr."""
+    debug = "--debug" in arguments or bool(os.environ.get("EFFX_DEBUG"))
+    try:
+        code = cli.main(arguments, prog_name="effx", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
+    except click.ClickException as error:
+        return _fail(_one_line(error), error.exit_code if error.exit_code != 1 else 2)
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("stopped; what was finished is kept.", 130)
+    except BrokenPipeError:  # the reader of stdout, as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except EffxError as error:
+        if debug:
+            raise
+        return _fail(str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        root = (error.name or "").split(".")[0]
+        if debug or root not in _EXTRAS:
+            raise
+        message = f"{root} is not installed. Run: pip install 'effx[{_EXTRAS[root]}]'"
+        return _fail(message, MissingExtraError.exit_code)
+    except OSError as error:
+        if debug or error.filename is None:
+            raise
+        return _fail(f"{error.filename}: {error.strerror}.", 2)
+    return code if isinstance(code, int) else 0
+
+
+def _one_line(error: click.ClickException) -> str:
+    message = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    if context is not None and not message.endswith("."):
+        message += "."
+    if context is not None:
+        message += f" See: {context.command_path} --help"
+    return message
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"effx: {message}", file=sys.stderr)
+    return code

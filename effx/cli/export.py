@@ -1,0 +1,93 @@
+"""``effx export``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command("export")
+@click.argument("checkpoints", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--variant",
+    "variants",
+    multiple=True,
+    default=("fp32",),
+    show_default=True,
+    metavar="V",
+    help="fp32, int8 or int8-dynamic. Repeatable.",
+)
+@click.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    default=("onnxruntime",),
+    show_default=True,
+    metavar="B",
+    help="onnxruntime. Repeatable.",
+)
+@click.option("--device", default="cpu", show_default=True, help="What the engines run on.")
+@click.option(
+    "--data",
+    "data_folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Rows for the parity gate. Default: where the checkpoint's came from.",
+)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("engines"),
+    show_default=True,
+    help="Where engines go.",
+)
+@click.option("--overwrite", is_flag=True, help="Build again what is up to date.")
+@click.option("--keep-failed", is_flag=True, help="Keep an engine that failed its parity gate.")
+@click.option("--json", "as_json", is_flag=True, help="Print the engines' manifests.")
+def command(
+    checkpoints: tuple[Path, ...],
+    variants: tuple[str, ...],
+    backends: tuple[str, ...],
+    device: str,
+    data_folder: Path | None,
+    out: Path,
+    overwrite: bool,
+    keep_failed: bool,
+    as_json: bool,
+) -> int:
+    """Build engines from CHECKPOINTS (default: all in ./checkpoints).
+
+    Every engine is compared with its checkpoint on real rows before it is kept. Exit code 1: an
+    engine failed; the others are there.
+
+    \b
+    effx export --variant fp32 --variant int8
+    effx export checkpoints/sst2-minilm-full-s0 --variant int8 -o engines
+    """  # fmt: skip
+    from effx import progress
+    from effx.errors import GateError
+    from effx.export import export_all
+
+    engines, failures = export_all(
+        checkpoints or (Path("checkpoints"),),
+        variants,
+        backends,
+        out,
+        device=device,
+        data_folder=data_folder,
+        overwrite=overwrite,
+        keep_failed=keep_failed,
+    )
+    for failure in failures:
+        progress.say(f"effx: {failure}")
+    if as_json:
+        click.echo(json.dumps([engine.manifest for engine in engines], indent=1))
+    else:
+        for engine in engines:
+            click.echo(str(engine.folder))
+    if not failures and all(engine.manifest["parity"]["passed"] for engine in engines):
+        return 0
+    return 1 if engines or any(isinstance(failure, GateError) for failure in failures) else 2

@@ -1,0 +1,38 @@
+"""``effx report``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command("report")
+@click.argument("results", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where the report goes. Default: report/ in the first results folder.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print frontier.json.")
+def command(results: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+    """Make the report over RESULTS (default: ./results): page, figures, CSV and JSON.
+
+    \b
+    effx report results/
+    effx report laptop-results/ server-results/ -o report
+    """  # fmt: skip
+    from effx.profile.report import report
+
+    folders = list(results) or [Path("results")]
+    content, folder = report(folders, out)
+    if as_json:
+        click.echo(json.dumps(content, indent=1))
+        return
+    from effx.profile.report import tables
+
+    tables.print_frontiers(content)
+    click.echo(str(folder / "index.html"))

@@ -1,0 +1,268 @@
+"""Rows of a task: from a local folder, the Hugging Face hub, or the embedded demo corpus.
+
+A local folder holds ``train`` and ``validation`` as .jsonl, .jsonl.gz, .csv, .tsv or .parquet,
+with the task's columns (``sentence``, or ``sentence1`` and ``sentence2``) and ``label``: a class
+number, a class name, or a float for regression. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from effx import corpus
+from effx.errors import DataError, UsageError, nearest, need
+from effx.tasks import TASKS, Task, get
+
+_SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".tsv", ".parquet")
+_SPLIT_NAMES = {
+    "train": ("train",),
+    "validation": ("validation", "dev", "val", "validation_matched"),
+}
+_COLUMN_NAMES = {
+    "sentence": ("sentence", "text"),
+    "sentence1": ("sentence1", "question1", "premise", "text1"),
+    "sentence2": ("sentence2", "question2", "hypothesis", "text2"),
+}
+_SUBSET_SEED = 0  # a subset is the same for every training seed, so that runs stay comparable
+_MAX_INFERRED_CLASSES = 100
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Texts and labels of one split, in file order."""
+
+    texts: list[tuple[str, ...]]
+    """One tuple per example: one text, or two for a pair."""
+    labels: np.ndarray
+    """int64 [n] classes, or float64 [n] values for regression."""
+    source: str
+    """Where they came from: a file, a place on the hub, or the demo corpus."""
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, indices: np.ndarray) -> Rows:
+        """Return the rows at ``indices``, in that order."""
+        return Rows([self.texts[i] for i in indices], self.labels[indices], self.source)
+
+    def limit(self, n: int | None) -> Rows:
+        """Return ``n`` rows drawn without replacement, always the same ones, in file order."""
+        if n is None or n >= len(self):
+            return self
+        if n < 1:
+            raise UsageError(f"--limit {n}: at least 1 row is needed.")
+        order = np.random.default_rng(_SUBSET_SEED).permutation(len(self))
+        return self.take(np.sort(order[:n]))
+
+
+def load(task: Task, split: str, folder: str | Path | None = None) -> Rows:
+    """Return the rows of ``split`` (``train`` or ``validation``).
+
+    Raises:
+        DataError: files, columns or labels are missing or do not fit the task.
+    """
+    if folder is not None:
+        return _from_folder(task, split, Path(folder))
+    if task.name == "demo":
+        texts, labels = corpus.split(split)
+        return Rows([(text,) for text in texts], np.array(labels), f"demo corpus, {split}")
+    if task.hub is None:
+        raise DataError(f"task '{task.name}' is not on the hub: pass --data DIR with its files.")
+    return _from_hub(task, split)
+
+
+def resolve(name: str, folder: str | Path | None) -> Task:
+    """Return the task called ``name``; one that is not in the table is inferred from its files.
+
+    Raises:
+        UsageError: the name is unknown and there is no folder, or it looks like a mistyped one.
+    """
+    if name in TASKS or folder is None:
+        return get(name)
+    if hint := nearest(name, TASKS):
+        raise UsageError(f"unknown task '{name}'.{hint} If these are your own data, choose another name.")
+    return _infer(name, Path(folder))
+
+
+def _infer(name: str, folder: Path) -> Task:
+    """Describe a user's task from its training file: columns, kind and label names."""
+    path = _find(folder, "train", name)
+    rows = list(_read(path))
+    if not rows:
+        raise DataError(f"{path} holds no rows.")
+    pair = _column(rows[0], "sentence1") is not None
+    columns: tuple[str, ...] = ("sentence1", "sentence2") if pair else ("sentence",)
+    values = {str(row.get("label")).strip() for row in rows}
+    if all(_is_integer(value) for value in values):
+        highest = max(int(value) for value in values)
+        if min(int(value) for value in values) < 0 or highest >= _MAX_INFERRED_CLASSES:
+            raise DataError(
+                f"{path}: class numbers run from 0 to {_MAX_INFERRED_CLASSES - 1} at most; "
+                "write names for classes, or floats (2.0) for regression."
+            )
+        labels = tuple(str(number) for number in range(highest + 1))
+        return Task(name, "classification", columns, labels, ("accuracy", "macro_f1"))
+    if all(_is_float(value) for value in values):
+        return Task(name, "regression", columns, (), ("pearson", "spearman"))
+    labels = tuple(sorted(values))
+    if len(labels) > _MAX_INFERRED_CLASSES:
+        raise DataError(f"{path}: {len(labels)} different labels; is 'label' the right column?")
+    return Task(name, "classification", columns, labels, ("accuracy", "macro_f1"))
+
+
+def _from_folder(task: Task, split: str, folder: Path) -> Rows:
+    if task.kind == "answer-span":
+        raise DataError(f"task '{task.name}': question answering is not read from folders yet.")
+    path = _find(folder, split, task.name)
+    names = {name: number for number, name in enumerate(task.labels)}
+    texts: list[tuple[str, ...]] = []
+    labels: list[float] = []
+    for number, row in enumerate(_read(path), 1):
+        where = f"{path}, row {number}"
+        texts.append(_texts(task, row, where))
+        labels.append(_label(task, names, row, where))
+    if not texts:
+        raise DataError(f"{path} holds no rows.")
+    return Rows(texts, _as_array(task, labels), str(path))
+
+
+def _from_hub(task: Task, split: str) -> Rows:
+    need("hub", "datasets")
+    from datasets import load_dataset
+
+    hub = task.hub
+    assert hub is not None
+    hub_split = hub.validation if split == "validation" else split
+    where = f"{hub.path}{'/' + hub.config if hub.config else ''}, {hub_split}"
+    try:
+        table = load_dataset(hub.path, hub.config, split=hub_split)
+    except Exception as error:  # the hub client raises many kinds; none is ours to handle
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"cannot load {where} from the hub ({reason}). Pass --data DIR with local files."
+        ) from error
+    names = {name: number for number, name in enumerate(task.labels)}
+    renamed = dict(zip(hub.columns, task.columns, strict=True))
+    texts, labels = [], []
+    for number, raw in enumerate(table):
+        row = {renamed.get(key, key): value for key, value in raw.items()}
+        if str(row.get(hub.label)) == "-1":
+            continue  # SNLI marks examples without a majority label so
+        texts.append(_texts(task, row, f"{where}, row {number}"))
+        labels.append(_label(task, names, row, f"{where}, row {number}"))
+    return Rows(texts, _as_array(task, labels), where)
+
+
+def _find(folder: Path, split: str, task: str) -> Path:
+    """Return the file of ``split`` in ``folder``, or in its subfolder named after the task."""
+    if not folder.is_dir():
+        raise DataError(f"--data {folder}: there is no such folder.")
+    for place in (folder, folder / task):
+        for name in _SPLIT_NAMES[split]:
+            for suffix in _SUFFIXES:
+                path = place / f"{name}{suffix}"
+                if path.is_file():
+                    return path
+    wanted = ", ".join(f"{split}{suffix}" for suffix in _SUFFIXES)
+    raise DataError(f"--data {folder} holds none of {wanted}.")
+
+
+def _read(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        if path.suffix == ".parquet":
+            yield from _read_parquet(path)
+            return
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rt", encoding="utf-8", newline="") as file:
+            if ".jsonl" in path.name:
+                yield from _read_jsonl(path, file)
+            else:
+                # Tab-separated text (GLUE's own files) has no quoting; a quote is a character.
+                if path.suffix == ".tsv":
+                    yield from csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+                else:
+                    yield from csv.DictReader(file)
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def _read_jsonl(path: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: not JSON ({error}).") from error
+        if not isinstance(row, dict):
+            raise DataError(f'{path}, line {number}: expected an object, as {{"sentence": ...}}.')
+        yield row
+
+
+def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
+    need("hub", "pyarrow")
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        yield from pyarrow.parquet.read_table(path).to_pylist()
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def _column(row: dict[str, Any], column: str) -> str | None:
+    return next((name for name in _COLUMN_NAMES.get(column, (column,)) if name in row), None)
+
+
+def _texts(task: Task, row: dict[str, Any], where: str) -> tuple[str, ...]:
+    texts = []
+    for column in task.columns:
+        name = _column(row, column)
+        if name is None:
+            have = ", ".join(map(str, row)) or "none"
+            raise DataError(f"{where}: column '{column}' is missing (columns here: {have}).")
+        value = row[name]
+        if not isinstance(value, str):
+            raise DataError(f"{where}: column '{name}' is not text but {type(value).__name__}.")
+        texts.append(value)
+    return tuple(texts)
+
+
+def _label(task: Task, names: dict[str, int], row: dict[str, Any], where: str) -> float:
+    if "label" not in row:
+        have = ", ".join(map(str, row)) or "none"
+        raise DataError(f"{where}: column 'label' is missing (columns here: {have}).")
+    value = str(row["label"]).strip()
+    if task.kind == "regression":
+        if not _is_float(value):
+            raise DataError(f"{where}: label '{value}' is not a number.")
+        return float(value)
+    if value in names:
+        return names[value]
+    if _is_integer(value) and 0 <= int(value) < len(names):
+        return int(value)
+    known = ", ".join(f"{number}={name}" for name, number in names.items())
+    raise DataError(f"{where}: label '{value}' is not one of {known}.{nearest(value, names)}")
+
+
+def _as_array(task: Task, labels: list[float]) -> np.ndarray:
+    return np.array(labels, dtype=np.float64 if task.kind == "regression" else np.int64)
+
+
+def _is_integer(value: str) -> bool:
+    return value.lstrip("-").isdigit()
+
+
+def _is_float(value: str) -> bool:
+    try:
+        return bool(np.isfinite(float(value)))
+    except ValueError:
+        return False

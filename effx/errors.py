@@ -1,0 +1,76 @@
+"""What can go wrong, and what the person reading about it should do.
+
+    EffxError                exit 2   anything a user can put right; base of all below
+    ├── UsageError                    a wrong option, name or combination
+    ├── MissingExtraError             an optional package is not installed (also an ImportError)
+    ├── DataError                     rows, columns or labels that do not fit the task
+    ├── ArtifactError                 a checkpoint, engine or result that cannot be trusted
+    ├── WorkerError                   the process that runs an engine died, hung or refused
+    └── GateError            exit 1   the work was done and did not pass (parity, stability, audit)
+
+Every message is one line: what is wrong, where, and what to do about it. Only the command line
+turns these into exit codes; library code raises and never exits.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Iterable
+
+
+class EffxError(Exception):
+    """Base of every error that effx raises on purpose; its message is meant for the user."""
+
+    exit_code = 2
+
+
+class UsageError(EffxError):
+    """A wrong option, name or combination."""
+
+
+class MissingExtraError(EffxError, ImportError):
+    """An optional dependency is missing; the message names the extra that brings it."""
+
+
+class DataError(EffxError):
+    """Rows, columns or labels that do not fit the task."""
+
+
+class ArtifactError(EffxError):
+    """A checkpoint, engine or result folder that is missing, damaged or changed."""
+
+
+class WorkerError(EffxError):
+    """The process that runs an engine crashed, hung or could not open it."""
+
+
+class GateError(EffxError):
+    """Something was built or measured, and did not pass its gate."""
+
+    exit_code = 1
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the closest known name, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
+    """Return the error for a name that is not in a table, with the nearest name and the table."""
+    table = sorted(known)
+    return UsageError(f"unknown {what} '{name}'.{nearest(name, table)} Known: {', '.join(table)}.")
+
+
+def need(extra: str, *modules: str) -> None:
+    """Raise :class:`MissingExtraError` unless every module can be imported.
+
+    Nothing is imported here, so a package can call this before its own heavy imports and the
+    user reads which extra to install instead of a bare ``ModuleNotFoundError``.
+    """
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        names = ", ".join(missing)
+        verb = "is" if len(missing) == 1 else "are"
+        raise MissingExtraError(f"{names} {verb} not installed. Run: pip install 'effx[{extra}]'")

@@ -1,0 +1,10 @@
+"""Export: checkpoints become engines, each verified against its checkpoint."""
+
+from effx.errors import need
+
+need("train", "torch", "transformers")
+need("export", "onnx", "onnxscript")
+
+from effx.export.build import export, export_all  # noqa: E402 - after the checks above
+
+__all__ = ["export", "export_all"]

@@ -1,0 +1,201 @@
+"""Models in and out of folders: pretrained encoders, and checkpoints with their structure.
+
+Weights are safetensors only: no pickle is ever loaded. No code from a model's repository runs
+unless the caller says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from effx.artifacts import Checkpoint
+from effx.errors import ArtifactError, UsageError
+from effx.models import families
+from effx.models.structure import parameters, structure
+from effx.tasks import Task
+
+
+def pretrained(
+    name: str | Path, task: Task, *, trust_remote_code: bool = False
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return a pretrained encoder with a fresh head for ``task``, and its tokenizer.
+
+    Args:
+        name: a folder, or a name on the Hugging Face hub.
+        task: gives the width and the label names of the head.
+        trust_remote_code: run model code that the repository brings.
+
+    Raises:
+        UsageError: no such model, no safetensors weights, or an unsupported architecture.
+    """
+    name = str(name)
+    if task.kind == "answer-span":
+        raise UsageError(f"task '{task.name}': question answering cannot be trained yet.")
+    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if looks_like_path and not (Path(name) / "config.json").is_file():
+        raise UsageError(f"--model {name}: there is no folder with a config.json.")
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+            families.family_of(config.model_type)
+            config.num_labels = task.outputs
+            if task.kind == "classification":
+                config.id2label = dict(enumerate(task.labels))
+                config.label2id = {label: number for number, label in enumerate(task.labels)}
+                config.problem_type = "single_label_classification"
+            else:
+                config.problem_type = "regression"
+            model = AutoModelForSequenceClassification.from_pretrained(
+                name,
+                config=config,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                dtype=torch.float32,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UsageError(f"--model {name}: {reason}") from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise UsageError(f"--model {name}: its tokenizer cannot be written as tokenizer.json.")
+    return model, tokenizer
+
+
+def save(
+    model: PreTrainedModel,
+    folder: str | Path,
+    /,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    overwrite: bool = False,
+    full_parameters: int | None = None,
+    **manifest: Any,
+) -> Checkpoint:
+    """Write a checkpoint: config, weights, tokenizer and manifest, all or nothing.
+
+    Args:
+        model: a task model of a supported family.
+        folder: the checkpoint's folder; its name is the checkpoint's name.
+        tokenizer: saved beside the weights as tokenizer.json.
+        task: what the model was trained for.
+        overwrite: replace a folder that exists.
+        full_parameters: parameters of the unreduced model; default: the model is unreduced.
+        **manifest: the rest of effx.json: model, seed, training, metrics, parent, max_length...
+
+    Raises:
+        UsageError: the folder exists already or cannot be written to.
+    """
+    families.family(model)
+    count = parameters(model)
+    with Checkpoint.create(folder, overwrite=overwrite) as (temporary, target):
+        with quiet():
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+        target |= {
+            "task": task.name,
+            "task_definition": task.to_json(),
+            "model": str(model.config.name_or_path),
+            "seed": 0,
+            "training": {},
+            "metrics": {},
+            "parent": None,
+            "max_length": position_limit(model),
+            "versions": versions(),
+            "structure": structure(model).to_json(),
+            "parameters": count,
+            "weight_remaining": count / (full_parameters or count),
+        }
+        target |= manifest
+    return Checkpoint.open(folder)
+
+
+def load(folder: str | Path) -> PreTrainedModel:
+    """Return the model of a checkpoint in eval mode and fp32, its structure rebuilt.
+
+    Raises:
+        ArtifactError: the checkpoint is missing, damaged, or its weights do not fit.
+    """
+    checkpoint = folder if isinstance(folder, Checkpoint) else Checkpoint.open(folder)
+    try:
+        with quiet():
+            model = AutoModelForSequenceClassification.from_pretrained(
+                checkpoint.folder, use_safetensors=True, local_files_only=True, dtype=torch.float32
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ArtifactError(f"{checkpoint.folder} cannot be loaded: {reason}") from error
+    return model.eval()
+
+
+def input_names(model: PreTrainedModel) -> list[str]:
+    """Return the names of the arrays that the model takes, in order."""
+    names = ["input_ids", "attention_mask"]
+    return [*names, "token_type_ids"] if families.family(model).token_types else names
+
+
+def position_limit(model: PreTrainedModel) -> int:
+    """Return the longest input in tokens that the position embeddings allow."""
+    limit = int(model.config.max_position_embeddings)
+    embeddings = families.embeddings(model)[0]
+    padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
+    return limit - padding - 1 if padding is not None else limit  # RoBERTa counts from padding + 1
+
+
+def name_of(model_name: str) -> str:
+    """Return a short name for a model: its own name where it has one, else its folder's."""
+    path = Path(model_name)
+    config = path / "config.json"
+    if config.is_file():
+        own = str(json.loads(config.read_bytes()).get("_name_or_path") or "")
+        if own and not own.startswith((".", "/")):
+            return own.rsplit("/", 1)[-1]
+        return path.resolve().name
+    return model_name.rsplit("/", 1)[-1]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide what a checkpoint's numbers are."""
+    import effx
+
+    return {
+        "effx": effx.__version__,
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+    }
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the loading reports: a fresh task head is what fine-tuning asks for."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    verbosity = transformers.logging.get_verbosity()
+    progress = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(previous)
+        transformers.logging.set_verbosity(verbosity)
+        if progress:
+            transformers.utils.logging.enable_progress_bar()

@@ -1,0 +1,11 @@
+"""Profiling: built engines become results. Needs no torch.
+
+engines/NAME ── worker process ─┐
+engines/NAME ── worker process ─┼─ interleaved blocks ── results/ID.json ── frontier ── report
+engines/NAME ── worker process ─┘
+"""
+
+from effx.profile.plan import Plan
+from effx.profile.run import profile
+
+__all__ = ["Plan", "profile"]

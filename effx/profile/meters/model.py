@@ -1,0 +1,39 @@
+"""A model, not a measurement: processor seconds times watts per core.
+
+It knows nothing of memory, clocks or vector units. It is used only when named, and its numbers
+are labelled ``model`` everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+
+from effx.profile.meters.protocol import Reading, UnavailableError
+from effx.results import EnergySource
+
+
+class ModelMeter:
+    """CPU seconds of the worker x watts per core."""
+
+    source: EnergySource = "model"
+    reason: str | None = None
+
+    def __init__(self, watts_per_core: float) -> None:
+        self.name = f"model:{watts_per_core:g}"
+        self._watts_per_core = watts_per_core
+
+    def start(self) -> None: ...
+
+    def stop(self, cpu_s: float) -> Reading:
+        return Reading(cpu_s * self._watts_per_core)
+
+
+def open(argument: str) -> ModelMeter:
+    """Open ``model:WATTS_PER_CORE``."""
+    try:
+        watts = float(argument)
+    except ValueError:
+        watts = math.nan
+    if not (math.isfinite(watts) and watts > 0):
+        raise UnavailableError("write the watts of one busy core, as model:10")
+    return ModelMeter(watts)

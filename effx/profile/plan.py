@@ -1,0 +1,63 @@
+"""What is measured, as data."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from effx.errors import UsageError
+
+DEFAULT_GRID = ((1, 32), (1, 128), (8, 32), (8, 128), (32, 32), (32, 128))
+_QUICK_GRID = ((1, 32), (32, 32))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an engine is profiled; the defaults give p50, p90 and p99 of single queries."""
+
+    grid: tuple[tuple[int, int], ...] = DEFAULT_GRID
+    """(batch, length) pairs."""
+    rounds: int = 10
+    """Blocks per engine of the single-stream workload, interleaved with the other engines'."""
+    block_queries: int = 70
+    """Queries in a block; 10 blocks of 70 are enough samples for p99."""
+    block_limit_s: float = 5.0
+    """A block ends early after this long, so that a slow engine does not take hours."""
+    grid_rounds: int = 5
+    grid_queries: int = 4
+    grid_limit_s: float = 2.0
+    warmup_s: float = 1.0
+    """Longest warm-up per workload; it ends sooner once three windows agree within 10 %."""
+    window_s: float = 10.0
+    """Shortest energy window."""
+    batch_size: int = 32
+    """Rows in a batch of the accuracy pass."""
+    threads: int | None = None
+    limit: int | None = None
+    """Validation rows at most."""
+    seed: int = 0
+    """Of the order of blocks and the choice of queries."""
+    timeout_s: float = 600.0
+    """A worker that is silent for so long counts as hung."""
+
+    @classmethod
+    def quick(cls) -> Plan:
+        """Return the demo's plan: the same measurements, a smaller grid."""
+        return cls(grid=_QUICK_GRID, grid_rounds=5)
+
+
+def parse_grid(text: str) -> tuple[tuple[int, int], ...]:
+    """Parse ``1x32,8x128`` (batch x length); an empty text or ``none`` is no grid.
+
+    Raises:
+        UsageError: a part is not of that form.
+    """
+    if text.strip() in ("", "none"):
+        return ()
+    pairs = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([1-9]\d*)x([1-9]\d*)\s*", part)
+        if not match:
+            raise UsageError(f"--grid '{part}': write BATCHxLENGTH, as 1x32,8x128.")
+        pairs.append((int(match.group(1)), int(match.group(2))))
+    return tuple(dict.fromkeys(pairs))

@@ -1,0 +1,38 @@
+"""Colours and units, the same in figures and page.
+
+The colours are Okabe and Ito's, told apart by colour-blind readers; shapes repeat what colours
+say.
+"""
+
+from __future__ import annotations
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+def milliseconds(seconds: float | None) -> str:
+    """Return seconds as milliseconds with three significant digits, or a dash."""
+    return "–" if seconds is None else f"{seconds * 1e3:#.3g}".rstrip(".")
+
+
+def mebibytes(count: float | None) -> str:
+    """Return bytes as MiB, or a dash."""
+    return "–" if count is None else f"{count / 2**20:.0f}"
+
+
+def millijoules(joules: float | None) -> str:
+    """Return joules as millijoules with three significant digits, or a dash."""
+    return "–" if joules is None else f"{joules * 1e3:#.3g}".rstrip(".")
+
+
+def four(value: float) -> str:
+    """Return a score with four decimals."""
+    return f"{value:.4f}"
+
+
+def span(interval: tuple[float, float] | list[float] | None, form: object = four) -> str:
+    """Return an interval in brackets, or nothing."""
+    if interval is None:
+        return ""
+    assert callable(form)
+    return f"[{form(interval[0])}, {form(interval[1])}]"

@@ -1,0 +1,77 @@
+"""Progress on stderr: a live bar in a terminal, a few plain lines elsewhere.
+
+stdout is for results alone, so that ``--json`` can be piped.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+_PLAIN_INTERVAL_S = 10.0
+
+
+class Advance(Protocol):
+    """Reports that ``n`` more units are done, with an optional remark."""
+
+    def __call__(self, n: float = 1.0, note: str = "") -> None: ...
+
+
+def say(text: str) -> None:
+    """Print one line on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def bar(description: str, total: float) -> Iterator[Advance]:
+    """Yield a function that advances a progress display of ``total`` units."""
+    if sys.stderr.isatty():
+        with _live(description, total) as advance:
+            yield advance
+    else:
+        yield _Plain(description, total)
+
+
+@contextmanager
+def _live(description: str, total: float) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(description, total=total, note="")
+
+        def advance(n: float = 1.0, note: str = "") -> None:
+            progress.update(task, advance=n)
+            if note:
+                progress.update(task, note=note)
+
+        yield advance
+
+
+class _Plain:
+    """Prints the share done every ten seconds, and the end."""
+
+    def __init__(self, description: str, total: float) -> None:
+        self._description, self._total = description, total
+        self._done = 0.0
+        self._start = self._printed = time.monotonic()
+        say(description)
+
+    def __call__(self, n: float = 1.0, note: str = "") -> None:
+        self._done += n
+        clock = time.monotonic()
+        finished = self._done >= self._total > 0
+        if finished or clock - self._printed >= _PLAIN_INTERVAL_S:
+            self._printed = clock
+            share = self._done / self._total if self._total else 1.0
+            say(f"  {share:4.0%} after {clock - self._start:.0f} s {note}".rstrip())

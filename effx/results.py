@@ -1,0 +1,216 @@
+"""What one profiling of one engine found: ``results/ID.json``, written once.
+
+Raw samples are stored, statistics are derived from them. ``None`` means not measured, with a
+reason beside it; it never means 0. Units stand in the names: _s, _j, _w, _bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from effx import files
+from effx.errors import ArtifactError
+
+SCHEMA = 1
+T = TypeVar("T")
+EnergySource = Literal["counter", "integrated", "model", "none"]
+MIN_SAMPLES = {"p50": 1, "p90": 64, "p99": 662}
+"""Samples below which a percentile is refused (MLPerf Inference's early-stopping counts)."""
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Joules per example of one workload, or why there are none."""
+
+    source: EnergySource
+    meter: str
+    reason: str | None
+    """Why there is no number; None if there is one."""
+    joules_per_example: float | None = None
+    interval: tuple[float, float] | None = None
+    """95 %, over windows; None with fewer than two."""
+    gross: float | None = None
+    """Joules per example, idle power included; the primary figure."""
+    net: float | None = None
+    """Less the idle-with-context baseline; None where none was measured."""
+    windows: list[dict[str, Any]] = field(default_factory=list)
+    """Each: duration_s, joules, examples."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One scenario's raw samples and what follows from them."""
+
+    scenario: str
+    batch: int
+    sequence: int | Literal["real"]
+    timing: Literal["device", "end-to-end"]
+    blocks_s: list[list[float]]
+    """Seconds per query, one list per block, in the order measured."""
+    rounds: list[int]
+    """Each block's round: blocks of the same round of other engines ran next to it."""
+    energy: Energy
+    flags: list[str] = field(default_factory=list)
+
+    @property
+    def latency_s(self) -> dict[str, float | None]:
+        """Mean and percentiles in seconds; None where there are too few samples."""
+        return latency_summary(self.blocks_s)
+
+    @property
+    def throughput_per_s(self) -> float:
+        """Examples per second while queries ran back to back."""
+        samples = np.concatenate([np.asarray(block) for block in self.blocks_s])
+        return float(self.batch * len(samples) / samples.sum())
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **asdict(self),
+            "latency_s": self.latency_s,
+            "throughput_per_s": self.throughput_per_s,
+        }
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The primary metric on the built engine, with every prediction."""
+
+    metric: str
+    value: float
+    n: int
+    interval: tuple[float, float]
+    """95 %: Wilson's for accuracy, a bootstrap over examples otherwise."""
+    metrics: dict[str, float]
+    """All metrics of the task."""
+    predictions: list[float]
+    labels: list[float]
+    source: str
+    """Where the rows came from."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One profiling of one engine on one host."""
+
+    id: str
+    started: str
+    engine: dict[str, Any]
+    host: dict[str, Any]
+    accuracy: Accuracy
+    workloads: list[Workload]
+    memory: dict[str, int | None]
+    settings: dict[str, Any]
+    session: str
+    """Runs of one session were interleaved and may be compared block by block."""
+    flags: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return str(self.engine["name"])
+
+    @property
+    def task(self) -> str:
+        return str(self.engine["task"])
+
+    @property
+    def host_id(self) -> str:
+        return str(self.host["id"])
+
+    def workload(self, scenario: str, batch: int = 1, sequence: int | str = "real") -> Workload | None:
+        """Return the workload of that scenario and shape, if it was measured."""
+        for workload in self.workloads:
+            if (workload.scenario, workload.batch, workload.sequence) == (scenario, batch, sequence):
+                return workload
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            **{key: value for key, value in asdict(self).items() if key != "workloads"},
+            "workloads": [workload.to_json() for workload in self.workloads],
+        }
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``folder/ID.json``, whole or not at all, never over another."""
+        path = Path(folder) / f"{self.id}.json"
+        files.write_json(path, self.to_json(), replace=False)
+        return path
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Read a result.
+
+        Raises:
+            ArtifactError: the file is missing, damaged or of another schema.
+        """
+        path = Path(path)
+        try:
+            value = json.loads(path.read_bytes())
+            if value["schema"] != SCHEMA:
+                raise ArtifactError(f"{path}: schema {value['schema']} is not {SCHEMA}.")
+            return cls(
+                id=value["id"],
+                started=value["started"],
+                engine=value["engine"],
+                host=value["host"],
+                accuracy=_build(Accuracy, value["accuracy"], interval=tuple),
+                workloads=[_workload(entry) for entry in value["workloads"]],
+                memory=value["memory"],
+                settings=value["settings"],
+                session=value["session"],
+                flags=value["flags"],
+            )
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"{path} is no effx result ({error!r}).") from error
+
+
+def find(folders: Sequence[Path]) -> list[Run]:
+    """Read every result in the folders, oldest first.
+
+    Raises:
+        ArtifactError: a folder is missing or holds no result, or a result is damaged.
+    """
+    runs: dict[str, Run] = {}
+    for folder in folders:
+        paths = [folder] if folder.is_file() else sorted(folder.glob("*.json"))
+        if not paths:
+            raise ArtifactError(f"{folder} holds no results. Make some with: effx profile engines/")
+        for path in paths:
+            run = Run.open(path)
+            runs[run.id] = run
+    return sorted(runs.values(), key=lambda run: (run.started, run.id))
+
+
+def latency_summary(blocks_s: Sequence[Sequence[float]]) -> dict[str, float | None]:
+    """Return mean, p50, p90 and p99 in seconds; a percentile with too few samples is None."""
+    samples = np.concatenate([np.asarray(block, dtype=float) for block in blocks_s])
+    summary: dict[str, float | None] = {"mean": float(samples.mean())}
+    for name, least in MIN_SAMPLES.items():
+        enough = len(samples) >= least
+        # the smallest sample that the share does not exceed: a latency that was seen
+        value = np.percentile(samples, float(name[1:]), method="inverted_cdf") if enough else None
+        summary[name] = None if value is None else float(value)
+    return summary
+
+
+def _workload(value: Mapping[str, Any]) -> Workload:
+    energy = _build(Energy, value["energy"], interval=lambda pair: pair and tuple(pair))
+    return _build(Workload, {**value, "energy": energy})
+
+
+def _build(kind: type[T], value: Mapping[str, Any], **convert: Any) -> T:
+    """Fill a dataclass from JSON; keys that it does not know are left out."""
+    known = {
+        key: convert.get(key, lambda item: item)(value[key])
+        for key in kind.__dataclass_fields__  # type: ignore[attr-defined]
+        if key in value
+    }
+    return kind(**known)

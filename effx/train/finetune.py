@@ -1,0 +1,206 @@
+"""Fine-tuning: a pretrained encoder and a task become a checkpoint.
+
+Regimes: ``full`` trains everything; ``frozen`` trains the task head alone (pooler and
+classifier), embeddings and layers fixed; ``last-K`` trains the head and the last K layers.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import transformers
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from effx import data, files
+from effx.artifacts import Checkpoint
+from effx.encoding import Encoder
+from effx.errors import UsageError
+from effx.models import families, io
+from effx.train import evaluate, loop
+
+_LR_ENCODER = 5e-5
+_LR_HEAD_ONLY = 1e-3  # a head alone barely moves at an encoder's learning rate
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to fine-tune."""
+
+    regime: str = "full"
+    """``full``, ``frozen`` or ``last-K``."""
+    epochs: float = 3.0
+    batch_size: int = 32
+    lr: float | None = None
+    """None: 5e-5, or 1e-3 for the frozen regime."""
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    max_length: int = 128
+    """Tokens per example at most, in training and in everything after it."""
+    seed: int = 0
+    limit: int | None = None
+    """Training rows at most; the same subset for every seed."""
+    precision: str = "auto"
+    patience: int | None = None
+    """Stop early on a held-out tenth of the training rows, never on the validation split."""
+    max_steps: int | None = None
+
+
+def finetune(
+    task_name: str,
+    model_name: str | Path,
+    *,
+    out: str | Path = "checkpoints",
+    name: str | None = None,
+    data_folder: str | Path | None = None,
+    settings: Settings | None = None,
+    overwrite: bool = False,
+    trust_remote_code: bool = False,
+) -> Checkpoint:
+    """Fine-tune an encoder and write ``out/name``.
+
+    Args:
+        task_name: a task of the table, or with ``data_folder`` any name for the user's own.
+        model_name: a folder with config.json and safetensors weights, or a name on the hub.
+        out: where checkpoints go.
+        name: the checkpoint's name; default TASK-MODEL-REGIME-sSEED.
+        data_folder: train and validation files; default: the hub, or the embedded demo.
+        settings: how to fine-tune.
+        overwrite: replace a checkpoint of that name.
+        trust_remote_code: run model code that the repository brings.
+
+    Raises:
+        UsageError: a setting, name or model is wrong.
+        DataError: the rows do not fit the task.
+    """
+    settings = settings or Settings()
+    task = data.resolve(task_name, data_folder)
+    trained_layers = parse_regime(settings.regime)
+    short = files.safe_name(io.name_of(str(model_name)))
+    folder = Path(out) / (name or f"{task.name}-{short}-{settings.regime}-s{settings.seed}")
+    if folder.exists() and not overwrite:
+        raise UsageError(f"{folder} exists already. Choose another --name, or pass --overwrite.")
+
+    train_rows = data.load(task, "train", data_folder).limit(settings.limit)
+    validation_rows = data.load(task, "validation", data_folder)
+    transformers.set_seed(settings.seed)
+    model, tokenizer = io.pretrained(model_name, task, trust_remote_code=trust_remote_code)
+    freeze(model, trained_layers)
+
+    with tempfile.TemporaryDirectory(prefix="effx-tokenizer-") as place:
+        encoder = _encoder(model, tokenizer, Path(place), settings.max_length)
+    encoded = encoder(train_rows.texts)
+    fit_rows, held_out = _hold_out(len(encoded), settings)
+    names = io.input_names(model)
+    collate = loop.labelled(encoded, train_rows.labels, names)
+    lr = settings.lr or (_LR_HEAD_ONLY if trained_layers == 0 else _LR_ENCODER)
+
+    def held_out_score() -> float:
+        part = train_rows.take(held_out)
+        predictions = task.predict(evaluate.logits(model, encoder(part.texts)))
+        return task.score(part.labels, predictions)[task.metric]
+
+    result = loop.fit(
+        model,
+        encoded.lengths[fit_rows],
+        lambda indices: collate([int(fit_rows[index]) for index in indices]),
+        loop.LoopSettings(
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            lr=lr,
+            seed=settings.seed,
+            precision=settings.precision,
+            weight_decay=settings.weight_decay,
+            warmup=settings.warmup,
+            max_steps=settings.max_steps,
+            patience=settings.patience,
+        ),
+        description=f"train {folder.name}: {len(fit_rows)} rows",
+        score=held_out_score,
+    )
+    predictions = task.predict(evaluate.logits(model, encoder(validation_rows.texts)))
+    metrics = task.score(validation_rows.labels, predictions)
+    training: dict[str, Any] = {
+        **asdict(settings),
+        **asdict(result),
+        "lr": lr,
+        "rows": len(fit_rows),
+        "held_out_rows": len(held_out),
+        "source": train_rows.source,
+        "host": platform.processor() or platform.machine(),
+    }
+    return io.save(
+        model.cpu(),
+        folder,
+        tokenizer=tokenizer,
+        task=task,
+        overwrite=overwrite,
+        model=str(model_name),
+        seed=settings.seed,
+        training=training,
+        metrics={**metrics, "n": len(validation_rows), "source": validation_rows.source},
+        max_length=encoder.max_length,
+        data=str(Path(data_folder).resolve()) if data_folder else None,
+    )
+
+
+def parse_regime(regime: str) -> int | None:
+    """Return how many of the last layers are trained; None: everything.
+
+    Raises:
+        UsageError: the regime is none of full, frozen, last-K.
+    """
+    if regime == "full":
+        return None
+    if regime == "frozen":
+        return 0
+    if match := re.fullmatch(r"last-([1-9]\d*)", regime):
+        return int(match.group(1))
+    raise UsageError(f"unknown regime '{regime}'. Known: full, frozen, last-K (as last-2).")
+
+
+def freeze(model: PreTrainedModel, trained_layers: int | None) -> None:
+    """Turn off gradients for embeddings and all but the last ``trained_layers`` layers.
+
+    Raises:
+        UsageError: the model has fewer layers than that.
+    """
+    if trained_layers is None:
+        return
+    layers = families.layers(model)
+    if trained_layers > len(layers):
+        raise UsageError(f"--regime last-{trained_layers}: the model has {len(layers)} layers.")
+    frozen = [*families.embeddings(model), *layers[: len(layers) - trained_layers]]
+    for module in frozen:
+        module.requires_grad_(False)
+
+
+def _encoder(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, max_length: int
+) -> Encoder:
+    """Return the encoder that the checkpoint's own files will give."""
+    limit = io.position_limit(model)
+    if max_length > limit:
+        raise UsageError(f"--max-length {max_length}: this model reads {limit} tokens at most.")
+    if max_length < 4:
+        raise UsageError(f"--max-length {max_length}: at least 4 tokens are needed.")
+    tokenizer.save_pretrained(folder)
+    model.config.save_pretrained(folder)
+    return Encoder(folder, max_length)
+
+
+def _hold_out(n: int, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+    """Split row numbers into those to fit and, for early stopping, a seeded tenth held out."""
+    everything = np.arange(n)
+    if settings.patience is None:
+        return everything, everything[:0]
+    order = np.random.default_rng((settings.seed, 1)).permutation(n)
+    cut = max(1, n // 10)
+    if cut >= n:
+        raise UsageError("early stopping holds rows out: at least 2 training rows are needed.")
+    return np.sort(order[cut:]), np.sort(order[:cut])

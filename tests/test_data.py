@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from effx import corpus, data
+from effx.errors import DataError, UsageError
+from effx.tasks import TASKS, Task
+from tests.conftest import SHARED_DATA, write_rows
+
+SST2 = TASKS["sst2"]
+
+
+def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [{"sentence": 'a "quoted" film', "label": 1}, {"sentence": "dull", "label": 0}]
+    write_rows(tmp_path / "a/train.jsonl", rows)
+    (tmp_path / "b").mkdir()
+    with gzip.open(tmp_path / "b/train.jsonl.gz", "wt") as file:
+        file.write("\n".join(map(json.dumps, rows)))
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/train.csv").write_text('sentence,label\n"a ""quoted"" film",positive\ndull,negative\n')
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/train.tsv").write_text('sentence\tlabel\na "quoted" film\t1\ndull\t0\n')
+    (tmp_path / "e").mkdir()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "e/train.parquet")
+    for name in "abcde":
+        found = data.load(SST2, "train", tmp_path / name)
+        assert found.texts == [('a "quoted" film',), ("dull",)], name
+        assert found.labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"sentence": "x", "label": 2}, "row 2: label '2' is not one of 0=negative, 1=positive"),
+        ({"sentence": "x", "label": -1}, "label '-1' is not one of"),
+        ({"sentence": "x", "label": "positiv"}, "Did you mean 'positive'"),
+        ({"sentence": "x"}, "column 'label' is missing"),
+        ({"sentenc": "x", "label": 1}, "column 'sentence' is missing .columns here: sentenc, label"),
+        ({"sentence": 3, "label": 1}, "is not text but int"),
+    ],
+)
+def test_a_bad_row_is_named(tmp_path: Path, row: dict[str, object], message: str) -> None:
+    write_rows(tmp_path / "train.jsonl", [{"sentence": "ok", "label": 0}, row])
+    with pytest.raises(DataError, match=message):
+        data.load(SST2, "train", tmp_path)
+
+
+def test_broken_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text('{"sentence": "x", "label": 1}\n{"sentence"\n')
+    with pytest.raises(DataError, match="line 2: not JSON"):
+        data.load(SST2, "train", tmp_path)
+    (tmp_path / "validation.jsonl.gz").write_bytes(gzip.compress(b'{"sentence": "x"}')[:12])
+    with pytest.raises(DataError, match="cannot be read"):
+        data.load(SST2, "validation", tmp_path)
+    with pytest.raises(DataError, match="no such folder"):
+        data.load(SST2, "train", tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds none of train.jsonl"):
+        data.load(SST2, "train", tmp_path / "empty")
+
+
+def test_a_users_task_is_inferred(tmp_path: Path) -> None:
+    write_rows(tmp_path / "n/train.jsonl", [{"text": "a", "label": "spam"}, {"text": "b", "label": "ham"}])
+    task = data.resolve("mail", tmp_path / "n")
+    assert (task.kind, task.labels, task.columns) == ("classification", ("ham", "spam"), ("sentence",))
+    assert data.load(task, "train", tmp_path / "n").labels.tolist() == [1, 0]
+    rows = [{"premise": "a", "hypothesis": "b", "label": 0.5}, {"premise": "a", "hypothesis": "b", "label": 2.0}]
+    write_rows(tmp_path / "r/train.jsonl", rows)
+    task = data.resolve("closeness", tmp_path / "r")
+    assert (task.kind, task.columns, task.outputs) == ("regression", ("sentence1", "sentence2"), 1)
+    assert Task.from_json(json.loads(json.dumps(task.to_json()))) == task
+
+
+def test_mistyped_tasks_are_not_taken_for_users_own(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Did you mean 'sst2'"):
+        data.resolve("sst-2", tmp_path)
+    with pytest.raises(UsageError, match="Did you mean 'stsb'"):
+        data.resolve("sts-b", None)
+
+
+def test_a_subset_is_fixed_and_random(tmp_path: Path) -> None:
+    rows = data.load(TASKS["demo"], "train")
+    first, second = rows.limit(100), rows.limit(100)
+    assert first.texts == second.texts
+    assert len(set(first.texts) & set(rows.texts[:100])) < 50
+    assert rows.limit(10**9) is rows
+
+
+def test_the_demo_corpus_is_neither_trivial_nor_leaky() -> None:
+    splits = {name: corpus.split(name) for name in ("train", "validation", "pretraining")}
+    texts = [set(texts) for texts, _ in splits.values()]
+    assert not texts[0] & texts[1]
+    assert not texts[1] & texts[2]
+    for texts_, labels in splits.values():
+        assert len(set(texts_)) == len(texts_)
+        assert 0.45 < np.mean(labels) < 0.55
+    assert corpus._review(np.random.default_rng(3), corpus._TASK) == corpus._review(
+        np.random.default_rng(3), corpus._TASK
+    )
+
+
+@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason=f"no real data in {SHARED_DATA}")
+@pytest.mark.parametrize(
+    ("folder", "task", "n"),
+    [("sst2", "sst2", 872), ("mrpc", "mrpc", 408), ("stsb", "stsb", 1500), ("cola", "cola", 1043),
+     ("rte", "rte", 277), ("mnli_subset", "mnli", 9815), ("qnli_subset", "qnli", 5463),
+     ("qqp_subset", "qqp", 1000), ("snli_subset", "snli", 9842), ("scitail_subset", "scitail", 1304)],
+)  # fmt: skip
+def test_real_validation_sets(folder: str, task: str, n: int) -> None:
+    assert len(data.load(TASKS[task], "validation", SHARED_DATA / folder)) == n

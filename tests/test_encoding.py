@@ -1,0 +1,35 @@
+"""Our ids are those of transformers' own tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from effx import corpus
+from effx.encoding import Encoder, length_sorted
+
+
+def test_ids_equal_transformers(encoders: dict[str, Path], tokenizer: PreTrainedTokenizerFast) -> None:
+    texts = corpus.texts("validation")[:40]
+    pairs = list(zip(texts[:20], texts[20:], strict=True))
+    for rows, reference in (
+        ([(text,) for text in texts], tokenizer(texts, truncation=True, max_length=16, padding=True)),
+        (pairs, tokenizer([a for a, _ in pairs], [b for _, b in pairs], truncation=True,
+                          max_length=24, padding=True, return_token_type_ids=True)),
+    ):  # fmt: skip
+        limit = 16 if len(rows[0]) == 1 else 24
+        batch = Encoder(encoders["bert"], limit)(rows).batch(np.arange(len(rows)))
+        assert batch["input_ids"].tolist() == reference["input_ids"]
+        assert batch["attention_mask"].tolist() == reference["attention_mask"]
+        if len(rows[0]) == 2:
+            assert batch["token_type_ids"].tolist() == reference["token_type_ids"]
+
+
+def test_batches_cover_every_row_once_longest_first() -> None:
+    lengths = np.random.default_rng(0).integers(1, 50, 101)
+    batches = length_sorted(lengths, 8)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(101))
+    assert max(lengths[batches[0]]) == lengths.max()
+    assert all(lengths[a].min() >= lengths[b].max() for a, b in zip(batches, batches[1:], strict=False))

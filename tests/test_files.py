@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from effx import files
+from effx.errors import ArtifactError, UsageError
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), files.new_folder(tmp_path / "a") as folder:
+        (folder / "x").write_text("1")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with files.new_folder(tmp_path / "a") as folder:
+        (folder / "x").write_text("1")
+        assert not (tmp_path / "a").exists()
+    assert (tmp_path / "a" / "x").read_text() == "1"
+    with pytest.raises(UsageError, match="exists already"), files.new_folder(tmp_path / "a"):
+        pass
+    with files.new_folder(tmp_path / "a", replace=True) as folder:
+        (folder / "y").write_text("2")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["y"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from effx import files\n"
+        "with files.new_folder(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'x').write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a")], check=False)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".a.")
+    with files.new_folder(tmp_path / "a"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x"])
+def test_names_cannot_lead_outside(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ArtifactError, match="outside"):
+        files.inside(tmp_path, name)
+
+
+def test_a_link_cannot_lead_outside(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "secret").write_text("s")
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "secret")
+    with pytest.raises(ArtifactError, match="outside"):
+        files.inside(tmp_path / "in", "link")
+
+
+def test_a_result_is_never_overwritten(tmp_path: Path) -> None:
+    files.write_atomic(tmp_path / "a", b"1", replace=False)
+    with pytest.raises(UsageError):
+        files.write_atomic(tmp_path / "a", b"2", replace=False)
+    assert (tmp_path / "a").read_bytes() == b"1"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_unwritable_place_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot write"), files.new_folder(tmp_path / "file" / "a"):
+        pass
