@@ -127,7 +127,8 @@ class _Artifact:
 
     @property
     def name(self) -> str:
-        return str(self.manifest["name"])
+        """The folder's name: what a person who copied or renamed it sees."""
+        return self.folder.resolve().name
 
     @property
     def digest(self) -> str:

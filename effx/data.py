@@ -33,6 +33,7 @@ _COLUMN_NAMES = {
 }
 _SUBSET_SEED = 0  # a subset is the same for every training seed, so that runs stay comparable
 _MAX_INFERRED_CLASSES = 100
+_MISTYPED = 0.75  # names this close to a task of the table are taken for slips
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def resolve(name: str, folder: str | Path | None) -> Task:
     """
     if name in TASKS or folder is None:
         return get(name)
-    if hint := nearest(name, TASKS):
+    if hint := nearest(name, TASKS, cutoff=_MISTYPED):
         raise UsageError(f"unknown task '{name}'.{hint} If these are your own data, choose another name.")
     return _infer(name, Path(folder))
 

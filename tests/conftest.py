@@ -69,10 +69,7 @@ def rows_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rows")
     for split, n in (("train", 160), ("validation", 90)):
         texts, labels = corpus.split(split)
-        rows = [
-            {"sentence": text, "label": label}
-            for text, label in zip(texts[:n], labels[:n], strict=True)
-        ]
+        rows = [{"sentence": text, "label": label} for text, label in zip(texts[:n], labels[:n], strict=True)]
         write_rows(folder / f"{split}.jsonl", rows)
     return folder
 

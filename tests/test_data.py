@@ -72,7 +72,10 @@ def test_a_users_task_is_inferred(tmp_path: Path) -> None:
     task = data.resolve("mail", tmp_path / "n")
     assert (task.kind, task.labels, task.columns) == ("classification", ("ham", "spam"), ("sentence",))
     assert data.load(task, "train", tmp_path / "n").labels.tolist() == [1, 0]
-    rows = [{"premise": "a", "hypothesis": "b", "label": 0.5}, {"premise": "a", "hypothesis": "b", "label": 2.0}]
+    rows = [
+        {"premise": "a", "hypothesis": "b", "label": 0.5},
+        {"premise": "a", "hypothesis": "b", "label": 2.0},
+    ]
     write_rows(tmp_path / "r/train.jsonl", rows)
     task = data.resolve("closeness", tmp_path / "r")
     assert (task.kind, task.columns, task.outputs) == ("regression", ("sentence1", "sentence2"), 1)

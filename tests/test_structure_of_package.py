@@ -12,7 +12,18 @@ import pytest
 import effx
 
 ROOT = Path(effx.__file__).parent
-BASE = {"errors", "files", "artifacts", "results", "tasks", "metrics", "data", "encoding", "corpus", "progress"}
+BASE = {
+    "errors",
+    "files",
+    "artifacts",
+    "results",
+    "tasks",
+    "metrics",
+    "data",
+    "encoding",
+    "corpus",
+    "progress",
+}
 MAY_IMPORT = {
     **dict.fromkeys(BASE, BASE),
     "models": BASE | {"models"},
@@ -52,7 +63,9 @@ def test_imports_run_one_way(path: Path) -> None:
         assert not {name.split(".")[0] for name in names} & TORCH
 
 
-@pytest.mark.parametrize("code", ["import effx", "import effx.profile", "import effx.cli as c; c.run(['--help'])"])
+@pytest.mark.parametrize(
+    "code", ["import effx", "import effx.profile", "import effx.cli as c; c.run(['--help'])"]
+)
 def test_light_imports_load_no_torch(code: str) -> None:
     check = "import sys; bad = {'torch', 'transformers'} & set(sys.modules); assert not bad, bad"
     subprocess.run([sys.executable, "-c", f"{code}\n{check}"], check=True, capture_output=True)

@@ -25,14 +25,16 @@ class Tolerance:
     """What a precision may change."""
 
     max_abs_diff: float | None
-    """Of the logits; None: not bounded, the labels decide."""
+    """Of the logits; None: bounded by ``range_share`` alone."""
+    range_share: float | None
+    """Largest difference as a share of the checkpoint's own range of logits; None: not bounded so."""
     label_agreement: float
     """Share of equal predictions; for regression 1 - mean |difference| / spread."""
 
 
 TOLERANCES: dict[str, Tolerance] = {
-    "fp32": Tolerance(max_abs_diff=1e-4, label_agreement=0.995),
-    "int8": Tolerance(max_abs_diff=None, label_agreement=0.95),
+    "fp32": Tolerance(max_abs_diff=1e-4, range_share=None, label_agreement=0.995),
+    "int8": Tolerance(max_abs_diff=None, range_share=0.5, label_agreement=0.95),
 }
 
 
@@ -85,6 +87,7 @@ def compare(reference: np.ndarray, answers: np.ndarray, task: Task, precision: s
     finite = bool(np.isfinite(answers).all())
     passed = (
         finite
+        and (tolerance.range_share is None or difference <= tolerance.range_share * float(np.ptp(reference)))
         and (tolerance.max_abs_diff is None or difference <= tolerance.max_abs_diff)
         and agreement >= tolerance.label_agreement
     )

@@ -16,8 +16,8 @@ def dynamic(source: Path, target: Path) -> None:
     """Quantise every MatMul with constant weights: int8 weights per output channel, uint8
     activations with a scale found at run time for each tensor.
 
-    Activation times activation (the attention scores) and the two small Gemms of the task head
-    stay in fp32.
+    The task head's Gemms become MatMuls and are quantised too; activation times activation (the
+    attention scores) stays in fp32.
     """
     model = onnx.load(source)
     del model.graph.value_info[:]  # the exporter's shapes make the quantiser's inference fail

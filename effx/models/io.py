@@ -46,11 +46,7 @@ def pretrained(
         UsageError: no such model, no safetensors weights, or an unsupported architecture.
     """
     name = str(name)
-    if task.kind == "answer-span":
-        raise UsageError(f"task '{task.name}': question answering cannot be trained yet.")
-    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1
-    if looks_like_path and not (Path(name) / "config.json").is_file():
-        raise UsageError(f"--model {name}: there is no folder with a config.json.")
+    check_source(name, task)
     try:
         with quiet():
             config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
@@ -76,6 +72,15 @@ def pretrained(
     if not getattr(tokenizer, "is_fast", False):
         raise UsageError(f"--model {name}: its tokenizer cannot be written as tokenizer.json.")
     return model, tokenizer
+
+
+def check_source(name: str, task: Task) -> None:
+    """Raise what :func:`pretrained` would, as far as that shows without loading anything."""
+    if task.kind == "answer-span":
+        raise UsageError(f"task '{task.name}': question answering cannot be trained yet.")
+    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if looks_like_path and not (Path(name) / "config.json").is_file():
+        raise UsageError(f"--model {name}: there is no folder with a config.json.")
 
 
 def save(

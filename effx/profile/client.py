@@ -33,7 +33,8 @@ class WorkerClient:
             encoding="utf-8",
         )
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def ask(self, do: str, **request: Any) -> Any:
         """Send one request and wait for its answer.
@@ -70,6 +71,9 @@ class WorkerClient:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._reader.join()
+        if self._process.stdout:
+            self._process.stdout.close()
         self._complaints.close()
 
     def __enter__(self) -> Self:

@@ -81,6 +81,7 @@ def finetune(
     settings = settings or Settings()
     task = data.resolve(task_name, data_folder)
     trained_layers = parse_regime(settings.regime)
+    io.check_source(str(model_name), task)
     short = files.safe_name(io.name_of(str(model_name)))
     folder = Path(out) / (name or f"{task.name}-{short}-{settings.regime}-s{settings.seed}")
     if folder.exists() and not overwrite:

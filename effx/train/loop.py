@@ -127,6 +127,7 @@ def fit(
             output = trainer.train()
             # accelerate leaves its autocast on model.forward; evaluation is in fp32
             trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+            model.__dict__.pop("forward", None)  # what is left there is the class's own
     if best:
         best.restore(model)
     model.eval()

@@ -1,0 +1,97 @@
+"""What a person types, right and wrong: exit codes, one-line errors, stdout for results."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from effx.artifacts import Checkpoint
+from effx.cli import run
+
+
+def fails(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int = 2) -> str:
+    assert run(arguments) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.strip().splitlines()[-1:]
+    assert line.startswith("effx: ")
+    assert "Traceback" not in captured.err
+    return line
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["exprot"], "Did you mean 'export'"),
+        (["train", "finetun"], "Did you mean 'finetune'"),
+        (["train", "finetune", "sst3", "--model", "x"], "Did you mean 'sst2'"),
+        (["train", "finetune", "sst2"], "Missing option '--model'"),
+        (["train", "finetune", "sst2", "--model", "./no"], "--model ./no: there is no folder"),
+        (["train", "finetune", "squad", "--model", "x"], "question answering"),
+        (["train", "finetune", "demo", "--model", "x", "--regime", "half"], "Known: full, frozen, last-K"),
+        (["train", "finetune", "sst2", "--model", "x", "--epochs", "-1"], "Invalid value for '--epochs'"),
+        (["export"], "checkpoints does not exist, so it holds no checkpoint. Make one with"),
+        (["export", "--variant", "int7"], "Did you mean 'int8'"),
+        (["export", "--backend", "onnx"], "Did you mean 'onnxruntime'"),
+        (["export", "--device", "tpu"], "unknown device 'tpu'"),
+        (["profile"], "engines does not exist, so it holds no engine"),
+        (["report"], "results holds no results"),
+        (["demo", "--bogus"], "No such option"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert message in fails(capsys, arguments)
+    assert list(here.iterdir()) == []
+
+
+def test_bare_commands_work_in_a_workspace(
+    here: Path, checkpoint: Checkpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(checkpoint.folder, here / "checkpoints" / "tiny")
+    assert run(["export", "--variant", "int8"]) == 0
+    assert capsys.readouterr().out == "engines/tiny.int8.onnxruntime\n"
+    assert run(["profile", "engines/", "--rounds", "3", "--grid", "none"]) == 0
+    out = capsys.readouterr().out
+    assert "tiny.int8.onnxruntime" in out
+    assert "energy" in out
+    assert run(["report", "results/", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["frontiers"][0]["points"][0]["engine"] == "tiny.int8.onnxruntime"
+    assert (here / "results/report/index.html").is_file()
+    assert sorted(path.name for path in here.iterdir()) == ["checkpoints", "engines", "results"]
+
+
+def test_training_prints_its_manifest_and_refuses_to_replace(
+    here: Path, encoders: dict[str, Path], rows_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "finetune", "sst2", "--model", str(encoders["distilbert"]), "--data",
+                 str(rows_folder), "--max-steps", "1", "--max-length", "32", "--name", "a"]  # fmt: skip
+    assert run([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "a"
+    assert "exists already" in fails(capsys, arguments)
+    assert run([*arguments, "--overwrite"]) == 0
+
+
+def test_an_unwritable_place_is_one_line(
+    here: Path, checkpoint: Checkpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "engines").write_text("a file in the way")
+    line = fails(capsys, ["export", str(checkpoint.folder), "-o", "engines/sub"])
+    assert "cannot write" in line
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--help"], [], ["train", "--help"], ["export", "--help"], ["--version"]):
+        assert run(arguments) == 0
+        assert capsys.readouterr().out

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from effx import engines
+from effx.artifacts import Checkpoint, Engine
+from effx.errors import GateError, UsageError
+from effx.export import export, export_all, parity, variants
+from effx.models import io, pretrained, save
+from effx.tasks import TASKS
+from tests.conftest import CONFIGS
+
+SHAPES = [(1, 1), (1, 2), (3, 17), (2, 65), (32, 9)]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_one_graph_answers_every_shape_with_padding(
+    name: str, encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Against PyTorch on the same arrays, with rows padded to different lengths."""
+    torch.manual_seed(0)
+    model, tokenizer = pretrained(encoders[name], TASKS["mrpc"])
+    made = save(model, tmp_path / "ck" / name, tokenizer=tokenizer, task=TASKS["mrpc"], max_length=60)
+    engine = export(made.folder, "fp32", out=tmp_path / "engines")
+    assert engine.manifest["parity"]["inputs"] == "random"
+    assert engine.manifest["parity"]["passed"]
+    rng = np.random.default_rng(0)
+    model.eval()
+    with engines.open(engine.folder) as session:
+        for batch, length in SHAPES:
+            ids = rng.integers(5, 200, (batch, length))
+            mask = (np.arange(length) < rng.integers(1, length + 1, (batch, 1))).astype(np.int64)
+            inputs = {"input_ids": ids * mask, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+            tensors = {key: torch.from_numpy(inputs[key]) for key in io.input_names(model)}
+            with torch.inference_mode():
+                expected = model(**tensors).logits.numpy()
+            np.testing.assert_allclose(session.infer(inputs)["logits"], expected, atol=1e-5)
+
+
+def test_the_engine_folder_is_what_the_manifest_says(engines_folder: Path, checkpoint: Checkpoint) -> None:
+    for name, precision in (("fp32", "fp32"), ("int8", "int8")):
+        engine = Engine.open(engines_folder / f"tiny.{name}.onnxruntime")
+        manifest = engine.manifest
+        assert manifest["precision"] == precision
+        assert manifest["checkpoint"] == {"name": "tiny", "digest": checkpoint.digest}
+        assert manifest["parity"]["inputs"] == "task"
+        assert manifest["parity"]["examples"] == 91  # the validation rows and one at the length limit
+        assert set(manifest["files"]) >= {"model.onnx", "config.json", "tokenizer.json"}
+        assert engine.input_names == ["input_ids", "attention_mask", "token_type_ids"]
+        assert manifest["labels"] == ["negative", "positive"]
+
+
+def test_int8_graphs_multiply_in_int8(engines_folder: Path) -> None:
+    graph = onnx.load(engines_folder / "tiny.int8.onnxruntime" / "model.onnx").graph
+    types = [node.op_type for node in graph.node]
+    # per layer: Q, K, V, attention output, FFN in and out; then pooler and classifier. The two
+    # attention products of a layer stay float
+    assert types.count("MatMulInteger") == 3 * 6 + 2
+    assert types.count("MatMul") == 3 * 2
+    small = (engines_folder / "tiny.int8.onnxruntime" / "model.onnx").stat().st_size
+    assert small < (engines_folder / "tiny.fp32.onnxruntime" / "model.onnx").stat().st_size
+
+
+def test_built_engines_are_kept_and_stale_ones_rebuilt(
+    checkpoint: Checkpoint, engines_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = Engine.open(engines_folder / "tiny.fp32.onnxruntime").digest
+    again = export(checkpoint.folder, "fp32", out=engines_folder)
+    assert again.digest == before
+    assert "up to date" in capsys.readouterr().err
+    model = io.load(checkpoint.folder)
+    with torch.no_grad():
+        model.classifier.bias += 1
+    from transformers import AutoTokenizer
+
+    changed = save(model, tmp_path / "tiny", tokenizer=AutoTokenizer.from_pretrained(checkpoint.folder),
+                   task=checkpoint.task, max_length=32)  # fmt: skip
+    out = tmp_path / "engines"
+    first = export(checkpoint.folder, "fp32", out=out)
+    second = export(changed.folder, "fp32", out=out)
+    assert second.manifest["checkpoint"]["digest"] != first.manifest["checkpoint"]["digest"]
+
+
+def test_a_wrong_graph_fails_its_gate(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gate sees a graph whose classifier is shifted; the builder is real, its output is bent."""
+    from effx.export import build
+
+    real = build.BUILDERS["onnxruntime"]
+
+    def bent(source: object, variant: object, folder: Path) -> None:
+        real(source, variant, folder)  # type: ignore[arg-type]
+        model = onnx.load(folder / "model.onnx")
+        (bias,) = [tensor for tensor in model.graph.initializer if tensor.name == "model.classifier.bias"]
+        shifted = onnx.numpy_helper.to_array(bias) + np.float32([5, 0])
+        bias.CopyFrom(onnx.numpy_helper.from_array(shifted, bias.name))
+        onnx.save(model, folder / "model.onnx")
+
+    monkeypatch.setitem(build.BUILDERS, "onnxruntime", bent)
+    with pytest.raises(GateError, match="parity failed"):
+        export(checkpoint.folder, "fp32", out=tmp_path / "engines")
+    assert list((tmp_path / "engines").iterdir()) == []
+    kept = export(checkpoint.folder, "int8", out=tmp_path / "engines", keep_failed=True)
+    assert not kept.manifest["parity"]["passed"]
+
+
+def test_the_gate_by_hand() -> None:
+    task = TASKS["sst2"]
+    reference = np.tile(np.float32([[1, -1], [-1, 1]]), (50, 1))
+    close = reference + np.float32(5e-5)
+    assert parity.compare(reference, close, task, "fp32", "task").passed
+    assert not parity.compare(reference, reference + np.float32(1e-2), task, "fp32", "task").passed
+    flipped = reference.copy()
+    flipped[:4] *= -0.01
+    assert parity.compare(reference, flipped, task, "int8", "task").label_agreement == pytest.approx(0.96)
+    assert parity.compare(reference, flipped, task, "int8", "task").passed
+    flipped[:6] = -0.01 * reference[:6]
+    assert not parity.compare(reference, flipped, task, "int8", "task").passed
+    far = reference.copy()
+    far[0] *= 3  # the same label, but nothing like the checkpoint's answer
+    assert not parity.compare(reference, far, task, "int8", "task").passed
+    broken = reference.copy()
+    broken[3, 0] = np.nan
+    assert not parity.compare(reference, broken, task, "int8", "task").passed
+
+
+def test_variants() -> None:
+    assert variants.parse("int8").scheme == "int8-dynamic"
+    assert variants.parse("fp32").precision == "fp32"
+    with pytest.raises(UsageError, match="unknown variant 'int9'. Did you mean 'int8'"):
+        variants.parse("int9")
+    with pytest.raises(UsageError, match="exclude each other"):
+        variants.parse("int8+fp32")
+
+
+def test_one_bad_checkpoint_does_not_stop_the_others(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(checkpoint.folder, tmp_path / "ck" / "a-broken")
+    shutil.copytree(checkpoint.folder, tmp_path / "ck" / "b-good")
+    (tmp_path / "ck/a-broken/model.safetensors").write_bytes(b"x")
+    built, failures = export_all([tmp_path / "ck"], ["fp32"], out=tmp_path / "engines")
+    assert [engine.name for engine in built] == ["b-good.fp32.onnxruntime"]
+    assert "truncated or changed" in str(failures[0])

@@ -1,0 +1,112 @@
+"""Checkpoints come back bit by bit, and unsafe or foreign weights do not come in."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
+from effx import corpus
+from effx.encoding import Encoder
+from effx.errors import ArtifactError, UsageError
+from effx.models import families, io, load, pretrained, save, structure
+from effx.models.structure import Structure, parameters
+from effx.tasks import TASKS
+from tests.conftest import CONFIGS
+
+ROWS = [(text,) for text in corpus.texts("validation")[:5]]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_save_and_load_give_the_same_logits(name: str, encoders: dict[str, Path], tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model, tokenizer = pretrained(encoders[name], TASKS["sst2"])
+    saved = save(model, tmp_path / name, tokenizer=tokenizer, task=TASKS["sst2"], seed=1)
+    batch = Encoder(tmp_path / name, 32)(ROWS).batch(np.arange(5))
+    inputs = {key: torch.from_numpy(batch[key]) for key in io.input_names(model)}
+    with torch.inference_mode():
+        expected = model.eval()(**inputs).logits
+        assert torch.equal(load(tmp_path / name)(**inputs).logits, expected)
+        plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / name).eval()
+        assert torch.equal(plain(**inputs).logits, expected)
+    assert saved.manifest["parameters"] == parameters(model)
+    assert saved.manifest["weight_remaining"] == 1.0
+    assert model.config.id2label == {0: "negative", 1: "positive"}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_families_find_their_parts(name: str, encoders: dict[str, Path]) -> None:
+    model, _ = pretrained(encoders[name], TASKS["stsb"])
+    family = families.family(model)
+    assert model.config.num_labels == 1
+    assert len(families.layers(model)) == 3
+    assert families.head_size(model) == 8
+    for layer in families.layers(model):
+        for path in (family.query, family.key, family.value, family.attention_output):
+            assert layer.get_submodule(path).weight.shape == (32, 32)
+        assert layer.get_submodule(family.ffn_in).weight.shape == (64, 32)
+        assert layer.get_submodule(family.ffn_out).weight.shape == (32, 64)
+        for path in (family.attention_norm, family.ffn_norm):
+            assert layer.get_submodule(path).weight.shape == (32,)
+    found = structure(model)
+    assert [layer.heads for layer in found.layers] == [(0, 1, 2, 3)] * 3
+    assert [layer.intermediate for layer in found.layers] == [64] * 3
+    assert Structure.from_json(found.to_json()) == found
+
+
+def test_position_limits(encoders: dict[str, Path]) -> None:
+    limits = {name: io.position_limit(pretrained(encoders[name], TASKS["sst2"])[0]) for name in CONFIGS}
+    assert limits == {"bert": 66, "electra": 66, "distilbert": 66, "roberta": 65}
+    for name, limit in limits.items():  # the limit is exact: one more fails
+        model = pretrained(encoders[name], TASKS["sst2"])[0].eval()
+        ids = torch.full((1, limit), 7)
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        longer = torch.full((1, limit + 1), 7)
+        with pytest.raises((IndexError, RuntimeError)):
+            model(input_ids=longer, attention_mask=torch.ones_like(longer))
+
+
+def test_pickled_weights_are_never_loaded(encoders: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(encoders["bert"], tmp_path / "pickled"))
+    (folder / "model.safetensors").unlink()
+    marker = tmp_path / "ran"
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return Path.touch, (marker,)  # type: ignore[return-value]
+
+    torch.save({"x": Bomb()}, folder / "pytorch_model.bin")
+    with pytest.raises(UsageError, match="safetensors"):
+        pretrained(folder, TASKS["sst2"])
+    assert not marker.exists()
+
+
+def test_wrong_models_are_one_line(encoders: dict[str, Path], tmp_path: Path, checkpoint: object) -> None:
+    with pytest.raises(UsageError, match=r"no folder with a config.json"):
+        pretrained("./nowhere", TASKS["sst2"])
+    (tmp_path / "gpt").mkdir()
+    (tmp_path / "gpt/config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(UsageError, match="'gpt2' is not supported. Supported: bert, "):
+        pretrained(tmp_path / "gpt", TASKS["sst2"])
+    cut = Path(shutil.copytree(encoders["bert"], tmp_path / "cut"))
+    weights = cut / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UsageError, match="--model"):
+        pretrained(cut, TASKS["sst2"])
+
+
+def test_a_truncated_checkpoint_is_refused(checkpoint: object, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(checkpoint.folder, tmp_path / "cut"))  # type: ignore[attr-defined]
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(ArtifactError, match="truncated or changed"):
+        load(folder)
+
+
+def test_a_checkpoint_carries_its_tokenizer(checkpoint: object, tokenizer: PreTrainedTokenizerFast) -> None:
+    encoder = Encoder(checkpoint.folder, 32)  # type: ignore[attr-defined]
+    assert encoder(ROWS).batch([0])["input_ids"][0].tolist() == tokenizer(ROWS[0][0])["input_ids"][:32]

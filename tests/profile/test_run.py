@@ -1,0 +1,132 @@
+"""A real profile of real engines, in their own processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from effx import data, engines, results
+from effx.artifacts import Engine
+from effx.encoding import Encoder
+from effx.errors import ArtifactError, DataError, UsageError, WorkerError
+from effx.profile import profile
+from effx.profile.client import WorkerClient
+from effx.profile.plan import Plan, parse_grid
+from tests.conftest import QUICK
+
+
+def test_results_hold_what_the_engine_says(
+    results_folder: Path, engines_folder: Path, rows_folder: Path
+) -> None:
+    runs = results.find([results_folder])
+    assert len(runs) == 2
+    for run in runs:
+        engine = Engine.open(engines_folder / run.name)
+        rows = data.load(engine.task, "validation", rows_folder)
+        with engines.open(engine.folder) as session:
+            batch = Encoder(engine.folder, engine.max_length)(rows.texts).batch(np.arange(len(rows)))
+            expected = np.argmax(session.infer(batch)["logits"], axis=1)
+        assert run.engine["digest"] == engine.digest
+        assert run.accuracy.n == len(rows) == len(run.accuracy.predictions)
+        assert run.accuracy.labels == rows.labels.tolist()
+        # int8 scales depend on the batch, so a row near the boundary may differ
+        assert np.mean(np.array(run.accuracy.predictions) == expected) >= (
+            1.0 if "fp32" in run.name else 0.95
+        )
+        assert run.accuracy.value == np.mean(np.array(run.accuracy.predictions) == rows.labels)
+        low, high = run.accuracy.interval
+        assert low < run.accuracy.value < high
+
+
+def test_workloads_and_rounds(results_folder: Path) -> None:
+    for run in results.find([results_folder]):
+        shapes = [(w.scenario, w.batch, w.sequence) for w in run.workloads]
+        assert shapes == [("single-stream", 1, "real"), ("grid", 1, 8), ("grid", 4, 16)]
+        single = run.workloads[0]
+        assert [len(block) for block in single.blocks_s] == [24] * 3
+        assert single.rounds == [0, 1, 2]
+        samples = np.concatenate(single.blocks_s)
+        assert single.latency_s["p50"] == np.sort(samples)[35]  # the 36th of 72
+        assert single.latency_s["p90"] is not None
+        assert single.latency_s["p99"] is None  # 72 samples are too few
+        assert single.throughput_per_s == pytest.approx(72 / samples.sum())
+        assert 20e6 < run.memory["host_peak_bytes"] < 700e6
+        assert run.memory["device_peak_bytes"] is None
+
+
+def test_a_model_is_labelled_a_model(results_folder: Path) -> None:
+    for run in results.find([results_folder]):
+        energy = run.workloads[0].energy
+        assert (energy.source, energy.meter, energy.reason, energy.net) == ("model", "model:10", None, None)
+        assert len(energy.windows) == 3
+        joules = [window["joules"] / window["examples"] for window in energy.windows]
+        assert energy.joules_per_example == pytest.approx(np.mean(joules))
+        assert all(window["duration_s"] >= 0.2 and window["examples"] >= 32 for window in energy.windows)
+        assert run.workloads[1].energy.source == "none"
+
+
+def test_results_come_back_as_written(results_folder: Path) -> None:
+    for path in results_folder.glob("*.json"):
+        value = json.loads(path.read_text())
+        assert json.loads(json.dumps(results.Run.open(path).to_json())) == value
+
+
+def test_a_killed_worker_costs_its_own_engine_only(
+    engines_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = WorkerClient.ask
+
+    def deadly(self: WorkerClient, do: str, **request: object) -> object:
+        if do == "block" and "int8" in self.name:
+            os.kill(self.pid, signal.SIGKILL)
+        return real(self, do, **request)
+
+    monkeypatch.setattr(WorkerClient, "ask", deadly)
+    runs, failures = profile([engines_folder], out=tmp_path, plan=QUICK, meter="none")
+    assert [run.name for run in runs] == ["tiny.fp32.onnxruntime"]
+    assert "int8" in str(failures[0])
+    assert "killed; out of memory?" in str(failures[0])
+    assert runs[0].workloads[0].energy.reason == "not asked for (--meter none)"
+
+
+def test_a_hung_worker_is_stopped() -> None:
+    with WorkerClient("sleepy", timeout_s=0.5) as client:
+        os.kill(client.pid, signal.SIGSTOP)
+        with pytest.raises(WorkerError, match="no answer to 'memory'"):
+            client.ask("memory")
+
+
+def test_wrong_input_is_refused_before_anything_is_measured(engines_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot write"):
+        profile([engines_folder], out=tmp_path / "file", plan=QUICK)
+    with pytest.raises(UsageError, match="reads 66 tokens at most"):
+        profile([engines_folder], out=tmp_path / "r", plan=Plan(grid=((1, 512),)))
+    with pytest.raises(DataError, match="no such folder"):
+        profile([engines_folder], out=tmp_path / "r", plan=QUICK, data_folder=tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="write the watts"):
+        profile([engines_folder], out=tmp_path / "r", plan=QUICK, meter="model:lots")
+    with pytest.raises(UsageError, match="Did you mean 'rapl'"):
+        profile([engines_folder], out=tmp_path / "r", plan=QUICK, meter="rap")
+    with pytest.raises(UsageError, match="BATCHxLENGTH"):
+        parse_grid("1x32,8*64")
+    broken = Path(shutil.copytree(engines_folder / "tiny.fp32.onnxruntime", tmp_path / "e"))
+    (broken / "model.onnx").write_bytes(b"")
+    with pytest.raises(ArtifactError, match="truncated or changed"):
+        profile([broken], out=tmp_path / "r", plan=QUICK)
+    assert not list((tmp_path / "r").glob("*.json"))
+
+
+def test_a_damaged_result_is_named(results_folder: Path, tmp_path: Path) -> None:
+    first = next(results_folder.glob("*.json"))
+    (tmp_path / "a.json").write_text(first.read_text()[:500])
+    with pytest.raises(ArtifactError, match=r"a.json is no effx result"):
+        results.find([tmp_path])
+    with pytest.raises(ArtifactError, match="holds no results"):
+        results.find([tmp_path / "nowhere"])

@@ -1,0 +1,84 @@
+"""Damaged artefacts do not open, and each says what is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from effx import engines
+from effx.artifacts import Checkpoint, Engine
+from effx.errors import ArtifactError
+
+
+@pytest.fixture
+def engine(engines_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(engines_folder / "tiny.fp32.onnxruntime", tmp_path / "engine"))
+
+
+def edit(engine: Path, change: dict[str, object]) -> None:
+    path = engine / "engine.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+
+
+def test_a_whole_engine_opens(engine: Path) -> None:
+    with engines.open(engine) as session:
+        assert session.describe()["providers"] == ["CPUExecutionProvider"]
+
+
+def test_a_truncated_graph_is_refused(engine: Path) -> None:
+    graph = engine / "model.onnx"
+    graph.write_bytes(graph.read_bytes()[: graph.stat().st_size // 2])
+    with pytest.raises(ArtifactError, match=r"model.onnx is truncated or changed"):
+        Engine.open(engine)
+
+
+def test_an_edited_manifest_is_refused(engine: Path) -> None:
+    edit(engine, {"variant": "int8"})
+    with pytest.raises(ArtifactError, match="was changed after it was written"):
+        Engine.open(engine)
+
+
+def test_a_name_that_leads_outside_is_refused(engine: Path) -> None:
+    from effx.artifacts import _manifest_digest
+
+    manifest = json.loads((engine / "engine.json").read_text())
+    manifest["files"]["../../secret"] = "0" * 64
+    edit(engine, {"files": manifest["files"], "digest": _manifest_digest(manifest)})
+    with pytest.raises(ArtifactError, match="outside the folder"):
+        Engine.open(engine)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "schema none"),
+        ('{"schema": 9}', "schema 9"),
+        ('{"schema": 1}', "missing"),
+    ],
+)
+def test_a_broken_manifest_is_refused(engine: Path, text: str, message: str) -> None:
+    (engine / "engine.json").write_text(text)
+    with pytest.raises(ArtifactError, match=message):
+        Engine.open(engine)
+
+
+def test_missing_things_are_named(engine: Path, tmp_path: Path) -> None:
+    (engine / "tokenizer.json").unlink()
+    with pytest.raises(ArtifactError, match=r"tokenizer.json is missing"):
+        Engine.open(engine)
+    with pytest.raises(ArtifactError, match="is no checkpoint"):
+        Checkpoint.open(engine)
+    with pytest.raises(ArtifactError, match="does not exist, so it holds no engine"):
+        Engine.find_all([tmp_path / "nowhere"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ArtifactError, match="holds no engine"):
+        Engine.find_all([tmp_path / "empty"])
+
+
+def test_unfinished_folders_are_not_found(engine: Path, tmp_path: Path) -> None:
+    shutil.copytree(engine, tmp_path / ".engine.host.1.tmp")
+    assert Engine.find(tmp_path) == [engine]

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from effx import data
+from effx.artifacts import Checkpoint
+from effx.encoding import Encoder
+from effx.errors import UsageError
+from effx.models import families, load, pretrained
+from effx.tasks import TASKS
+from effx.train import Settings, evaluate, finetune
+from effx.train.finetune import freeze, parse_regime
+from effx.train.loop import grouped_order
+from tests.conftest import CONFIGS, write_rows
+
+SHORT = Settings(epochs=1, max_length=32, max_steps=3)
+
+
+def test_the_same_seed_gives_the_same_weights(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    def weights(name: str, seed: int) -> dict[str, torch.Tensor]:
+        settings = Settings(epochs=1, max_length=32, max_steps=3, seed=seed)
+        made = finetune(
+            "sst2", encoders["bert"], out=tmp_path, name=name, data_folder=rows_folder, settings=settings
+        )
+        return load_file(made.folder / "model.safetensors")
+
+    first, again, other = weights("a", 1), weights("b", 1), weights("c", 2)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("regime", ["full", "frozen", "last-1"])
+def test_regimes_move_what_they_say(
+    name: str, regime: str, encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    settings = Settings(regime=regime, max_steps=2, max_length=32, lr=1e-2, precision="fp32", warmup=0)
+    made = finetune("sst2", encoders[name], out=tmp_path, data_folder=rows_folder, settings=settings)
+    before, after = pretrained(encoders[name], TASKS["sst2"])[0], load(made.folder)
+
+    def moved(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+        pairs = zip(first.parameters(), second.parameters(), strict=True)
+        return any(not torch.equal(a, b) for a, b in pairs)
+
+    layers = [moved(a, b) for a, b in zip(families.layers(before), families.layers(after), strict=True)]
+    embeddings = any(
+        moved(a, b) for a, b in zip(families.embeddings(before), families.embeddings(after), strict=True)
+    )
+    expected = {"full": [True] * 3, "frozen": [False] * 3, "last-1": [False, False, True]}
+    assert layers == expected[regime]
+    assert embeddings == (regime == "full")
+    assert moved(before.classifier, after.classifier)
+
+
+def test_manifest_metrics_are_those_of_the_saved_weights(checkpoint: Checkpoint, rows_folder: Path) -> None:
+    """Not of the bf16 model in memory: the accuracy in effx.json is what anyone can reproduce."""
+    rows = data.load(checkpoint.task, "validation", rows_folder)
+    model = load(checkpoint.folder)
+    logits = evaluate.logits(model, Encoder(checkpoint.folder, checkpoint.max_length)(rows.texts))
+    assert np.mean(np.argmax(logits, 1) == rows.labels) == checkpoint.manifest["metrics"]["accuracy"]
+    assert "forward" not in model.__dict__
+
+
+def test_training_leaves_no_autocast_behind(encoders: dict[str, Path], rows_folder: Path) -> None:
+    from effx.train import loop
+
+    model, _ = pretrained(encoders["bert"], TASKS["sst2"])
+    rows = data.load(TASKS["sst2"], "train", rows_folder)
+    encoded = Encoder(encoders["bert"], 32)(rows.texts)
+    collate = loop.labelled(encoded, rows.labels, ["input_ids", "attention_mask"])
+    settings = loop.LoopSettings(epochs=1, batch_size=8, lr=1e-3, seed=0, max_steps=1)
+    result = loop.fit(model, encoded.lengths, collate, settings, description="test")
+    assert result.steps == 1
+    assert "forward" not in model.__dict__
+
+
+def test_pairs_and_regression_train(encoders: dict[str, Path], tmp_path: Path) -> None:
+    rows = [
+        {"sentence1": f"the film was {a}", "sentence2": f"the plot was {b}", "label": float(a == b) * 5}
+        for a in ("good", "bad", "dull") for b in ("good", "bad", "dull")
+    ]  # fmt: skip
+    write_rows(tmp_path / "d/train.jsonl", rows)
+    write_rows(tmp_path / "d/validation.jsonl", rows)
+    made = finetune("stsb", encoders["bert"], out=tmp_path, data_folder=tmp_path / "d", settings=SHORT)
+    assert set(made.manifest["metrics"]) >= {"pearson", "spearman"}
+    assert load(made.folder).config.num_labels == 1
+
+
+def test_early_stopping_holds_rows_out_of_training(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    settings = Settings(epochs=4, max_length=32, patience=1, lr=1e-3)
+    made = finetune("sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=settings)
+    training = made.manifest["training"]
+    assert (training["rows"], training["held_out_rows"]) == (144, 16)
+    assert training["steps"] <= 4 * 5
+
+
+def test_grouped_order_is_a_permutation_of_like_lengths() -> None:
+    lengths = np.random.default_rng(0).integers(3, 60, 1000)
+    order = grouped_order(lengths, 16, np.random.default_rng(1))
+    assert sorted(order.tolist()) == list(range(1000))
+    spans = [np.ptp(lengths[order[i : i + 16]]) for i in range(0, 992, 16)]
+    assert np.mean(spans) < 5
+    firsts = lengths[order[::16]]
+    assert abs(np.corrcoef(np.arange(len(firsts)), firsts)[0, 1]) < 0.4  # not longest first
+
+
+@pytest.mark.parametrize("regime", ["Full", "last-0", "last-", "last", "frozen-2"])
+def test_unknown_regimes(regime: str) -> None:
+    with pytest.raises(UsageError, match="Known: full, frozen, last-K"):
+        parse_regime(regime)
+
+
+def test_wrong_settings_leave_nothing(encoders: dict[str, Path], rows_folder: Path, tmp_path: Path) -> None:
+    model, _ = pretrained(encoders["bert"], TASKS["sst2"])
+    with pytest.raises(UsageError, match="the model has 3 layers"):
+        freeze(model, 4)
+    for settings in (Settings(max_length=67), Settings(regime="last-9")):
+        with pytest.raises(UsageError):
+            finetune("sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_training_leaves_nothing_that_opens(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "checkpoints"
+    command = [sys.executable, "-m", "effx", "train", "finetune", "sst2", "--model", str(encoders["bert"]),
+               "--data", str(rows_folder), "--epochs", "500", "-o", str(out)]  # fmt: skip
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("train "):
+                break
+        time.sleep(1)
+        process.kill()
+    assert Checkpoint.find(out) == []
