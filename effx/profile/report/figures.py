@@ -20,7 +20,8 @@ _RC = {"font.size": 9, "svg.hashsalt": "effx", "svg.fonttype": "none", "axes.spi
 def draw(frontiers: Sequence[Frontier], runs: Sequence[Run], cost: str, path: Path) -> None:
     """Draw one panel per frontier; without a number to draw, the reason."""
     with mpl.rc_context(_RC):
-        figure = Figure(figsize=(7.2, 4.4 * max(1, len(frontiers))), layout="constrained")
+        height = 4.4 * len(frontiers) if frontiers else 1.6
+        figure = Figure(figsize=(7.2, height), layout="constrained")
         if not frontiers:
             _reason(figure, runs)
         for number, frontier in enumerate(frontiers, 1):

@@ -28,9 +28,11 @@ def write(content: dict[str, Any], runs: Sequence[Run], folder: Path) -> None:
         "mj": style.millijoules,
         "four": style.four,
     }
+    drawn = {frontier["objectives"][1] for frontier in content["frontiers"]}
     figures = [
-        (title, base64.b64encode((folder / f"frontier-{name}.svg").read_bytes()).decode())
-        for title, name in (("Accuracy and latency", "latency"), ("Accuracy and energy", "energy"))
+        (f"Accuracy and {cost}", base64.b64encode((folder / f"frontier-{cost}.svg").read_bytes()).decode())
+        for cost in ("latency", "energy")
+        if cost in drawn
     ]
     shapes = list(
         dict.fromkeys(
