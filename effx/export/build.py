@@ -21,7 +21,7 @@ from effx import data, engines, progress
 from effx.artifacts import Checkpoint, Engine
 from effx.encoding import Encoded, Encoder
 from effx.errors import DataError, EffxError, GateError, MissingExtraError, unknown
-from effx.export import graph, parity, variants
+from effx.export import graph, parity, quantize, variants
 from effx.export.variants import Variant
 from effx.models import io
 
@@ -46,8 +46,6 @@ def _onnxruntime(source: _Source, variant: Variant, folder: Path) -> None:
         for file in source.onnx.parent.iterdir():  # the graph and, past 2 GB, its weights
             shutil.copyfile(file, folder / file.name)
     else:
-        from effx.export import quantize
-
         quantize.dynamic(source.onnx, target)
 
 
@@ -234,6 +232,7 @@ def _build(
                 "machine": platform.machine(),
                 "system": platform.system(),
                 "cpu_count": os.cpu_count(),
+                "vnni": quantize.has_vnni(),
             },
             "versions": {**io.versions(), **engines.versions(backend), "torch": torch.__version__},
         }  # fmt: skip

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +28,7 @@ from effx.artifacts import Checkpoint
 from effx.errors import ArtifactError, UsageError
 from effx.models import families
 from effx.models.structure import parameters, structure
+from effx.progress import hushed
 from effx.tasks import Task
 
 
@@ -195,12 +195,10 @@ def quiet() -> Iterator[None]:
     progress = transformers.utils.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
     try:
-        yield
+        with hushed():
+            yield
     finally:
-        logging.disable(previous)
         transformers.logging.set_verbosity(verbosity)
         if progress:
             transformers.utils.logging.enable_progress_bar()
