@@ -25,7 +25,7 @@ from effx.export import graph, parity, quantize, variants
 from effx.export.variants import Variant
 from effx.models import io
 
-_PARITY_ROWS = 128
+_PARITY_ROWS = 256
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 

@@ -121,7 +121,7 @@ def test_the_gate_by_hand() -> None:
     flipped[:4] *= -0.01
     assert parity.compare(reference, flipped, task, "int8", "task").label_agreement == pytest.approx(0.96)
     assert parity.compare(reference, flipped, task, "int8", "task").passed
-    flipped[:6] = -0.01 * reference[:6]
+    flipped[:8] = -0.01 * reference[:8]
     assert not parity.compare(reference, flipped, task, "int8", "task").passed
     far = reference.copy()
     far[0] *= 6  # the same label, but nothing like the checkpoint's answer
