@@ -71,7 +71,7 @@ class _Mix:
     closing: float
 
 
-_TASK = _Mix(plain=0.55, negated=0.25, joined=0.4, others=0.35, closing=0.05)
+_TASK = _Mix(plain=0.55, negated=0.25, joined=0.4, others=0.35, closing=0.35)
 _MIXES = {
     "train": _TASK,
     "validation": _TASK,

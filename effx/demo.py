@@ -13,7 +13,7 @@ from effx.profile.report import report
 from effx.train import Settings, finetune
 from effx.train import demo as encoder
 
-LEARNING_RATES = {"full": 3e-4, "last-2": 3e-4, "frozen": 3e-3}  # a tiny model wants more than BERT
+LEARNING_RATES = {"full": 3e-4, "last-2": 3e-4, "frozen": 1e-3}  # a tiny model wants more than BERT
 VARIANTS = ("fp32", "int8")
 
 

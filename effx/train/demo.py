@@ -77,15 +77,15 @@ def pretrain(folder: str | Path, *, epochs: float = 4.5, seed: int = 0) -> Path:
 def mask_tokens(ids: np.ndarray, vocabulary: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Hide 15 % of the words: 80 % as [MASK], 10 % as another word, 10 % unchanged.
 
-    Devlin et al. 2019, section 3.1. At [CLS] one of the row's hidden words is asked for as well,
+    Devlin et al. 2019, section 3.1. At [CLS] any one of the row's words is asked for as well,
     so that the sentence's own position learns to sum it up; BERT has next-sentence prediction
     for that. Returns the ids and the labels, -100 where nothing is asked.
     """
     ids = ids.copy()
     chosen = (rng.random(ids.shape) < _MASKED_SHARE) & (ids >= len(_SPECIAL))
     labels = np.where(chosen, ids, _IGNORED)
-    asked = np.argmax(chosen * rng.random(ids.shape), axis=1)
-    labels[:, 0] = labels[np.arange(len(ids)), asked]
+    words = (ids >= len(_SPECIAL)) * rng.random(ids.shape)
+    labels[:, 0] = ids[np.arange(len(ids)), np.argmax(words, axis=1)]
     kind = rng.random(ids.shape)
     ids[chosen & (kind < 0.8)] = _SPECIAL.index("[MASK]")
     other = chosen & (kind >= 0.8) & (kind < 0.9)
