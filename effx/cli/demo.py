@@ -22,7 +22,7 @@ import click
 )
 @click.option("--json", "as_json", is_flag=True, help="Print frontier.json.")
 def command(out: Path, meter: str, as_json: bool) -> int:
-    """Run the whole pipeline on the embedded model and data: about four minutes on two cores.
+    """Run the whole pipeline on the embedded model and data: two to three minutes on two cores.
 
     Pretrains a small BERT on a generated corpus, fine-tunes it in three regimes, exports each to
     fp32 and int8, profiles the six engines and reports. What is there already is not made again.
