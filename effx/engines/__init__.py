@@ -22,11 +22,11 @@ _BACKENDS: dict[str, tuple[str, str, str]] = {
 """Backend -> the module with its session, the package it needs, the extra that brings it."""
 
 
-def open(folder: str | Path, *, threads: int | None = None) -> Session:
+def open(folder: str | Path | Engine, *, threads: int | None = None) -> Session:
     """Open an engine as a session; use it as a context manager.
 
     Args:
-        folder: the engine's folder; its digests are checked.
+        folder: the engine's folder, whose digests are checked, or an engine already opened.
         threads: compute threads; default: the processors that this process may use.
 
     Raises:

@@ -150,7 +150,7 @@ def _up_to_date(target: Path, checkpoint: Checkpoint) -> Engine | None:
 
 
 def _open(checkpoint: Checkpoint, scratch: Path, data_folder: str | Path | None) -> _Source:
-    model = io.load(checkpoint.folder)
+    model = io.load(checkpoint)
     path = scratch / "model.onnx"
     graph.write_onnx(model, path)
     rows, inputs = _parity_rows(checkpoint, model, data_folder)

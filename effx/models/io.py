@@ -132,7 +132,7 @@ def save(
     return Checkpoint.open(folder)
 
 
-def load(folder: str | Path) -> PreTrainedModel:
+def load(folder: str | Path | Checkpoint) -> PreTrainedModel:
     """Return the model of a checkpoint in eval mode and fp32, its structure rebuilt.
 
     Raises:

@@ -34,7 +34,8 @@ class Objective:
     interval: Callable[[Run], tuple[float, float] | None]
 
 
-def _single(run: Run) -> Workload:
+def single_stream(run: Run) -> Workload:
+    """Return the workload that frontiers and tables read, or say that it was not measured."""
     workload = run.workload("single-stream")
     if workload is None:
         raise UsageError(f"{run.id}: no single-stream workload; profile the engine again.")
@@ -42,19 +43,19 @@ def _single(run: Run) -> Workload:
 
 
 def _latency(name: str) -> Callable[[Run], float | None]:
-    return lambda run: _single(run).latency_s[name]
+    return lambda run: single_stream(run).latency_s[name]
 
 
 def _joules(run: Run) -> float:
     """Return the joules per example of a metered run."""
-    joules = _single(run).energy.joules_per_example
+    joules = single_stream(run).energy.joules_per_example
     assert joules is not None
     return joules
 
 
 def _latency_interval(share: float) -> Callable[[Run], tuple[float, float] | None]:
     return lambda run: statistics.block_interval(
-        _single(run).blocks_s, lambda samples: float(np.quantile(samples, share))
+        single_stream(run).blocks_s, lambda samples: float(np.quantile(samples, share))
     )
 
 
@@ -68,8 +69,8 @@ OBJECTIVES: dict[str, Objective] = {
         Objective("latency_p90", "p90 latency, one query at real lengths", "s", False,
                   _latency("p90"), _latency_interval(0.9)),
         Objective("energy", "energy", "J/example", False,
-                  lambda run: _single(run).energy.joules_per_example,
-                  lambda run: _single(run).energy.interval),
+                  lambda run: single_stream(run).energy.joules_per_example,
+                  lambda run: single_stream(run).energy.interval),
         Objective("memory", "peak memory of the process", "B", False,
                   lambda run: run.memory["host_peak_bytes"], lambda run: None),
         Objective("size", "size on disk", "B", False,
@@ -158,7 +159,7 @@ def frontier(runs: Sequence[Run], objectives: tuple[str, str] = ("accuracy", "la
         if len(values) > 1:
             listed = ", ".join(sorted(map(str, values)))
             raise UsageError(f"different {what} cannot share a frontier: {listed}.")
-    sources = {_single(run).energy.source for run in runs}
+    sources = {single_stream(run).energy.source for run in runs}
     if cost.name == "energy" and len(sources) > 1:
         raise UsageError(
             f"energies of different source cannot share a frontier: {', '.join(sorted(sources))}."
@@ -275,10 +276,10 @@ def summary(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
         group = latest(group)
         plain = [run for run in group if run.engine["precision"] == "fp32"] or group
         baseline = max(plain, key=lambda run: run.accuracy.value)
-        metered = [run for run in group if _single(run).energy.joules_per_example is not None]
+        metered = [run for run in group if single_stream(run).energy.joules_per_example is not None]
         found[f"{task} on {host}"] = {
             "baseline": baseline.name,
-            "energy_source": sorted({_single(run).energy.source for run in group}),
+            "energy_source": sorted({single_stream(run).energy.source for run in group}),
             "energy_per_correct": {
                 run.name: _joules(run) / run.accuracy.value
                 for run in metered
@@ -293,7 +294,7 @@ def summary(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
 def _cheapest(runs: Sequence[Run], baseline: Run, drop: float) -> Mapping[str, Any] | None:
     """Return the least energy among engines at most ``drop`` below the baseline's accuracy."""
     able = [run for run in runs if run.accuracy.value >= baseline.accuracy.value - drop]
-    if not able or len({_single(run).energy.source for run in able}) > 1:
+    if not able or len({single_stream(run).energy.source for run in able}) > 1:
         return None
     best = min(able, key=_joules)
     return {"engine": best.name, "joules_per_example": _joules(best)}
@@ -339,10 +340,10 @@ def _resampled_gains(runs: Sequence[Run], rng: np.random.Generator) -> np.ndarra
 
 def _resampled_costs(runs: Sequence[Run], cost: Objective, rng: np.random.Generator) -> np.ndarray:
     columns = []
-    rounds = max(len(_single(run).blocks_s) for run in runs)
+    rounds = max(len(single_stream(run).blocks_s) for run in runs)
     draws = rng.integers(0, rounds, (_RESAMPLES, rounds))
     for run in runs:
-        workload = _single(run)
+        workload = single_stream(run)
         value = float(cost.value(run) or 0.0)
         if cost.name.startswith("latency") and len(workload.blocks_s) == rounds >= 3:
             share = 0.9 if cost.name == "latency_p90" else 0.5

@@ -116,7 +116,7 @@ def _session(
     subjects: list[_Subject] = []
     everyone: list[WorkerClient] = []
     grid = [{"scenario": "grid", "batch": b, "sequence": s} for b, s in plan.grid]
-    steps = len(opened) * (2 + plan.rounds + plan.grid_rounds * len(grid))
+    steps = len(opened) * (3 + plan.rounds + plan.grid_rounds * len(grid))
     metered = meter.source != "none"
     if metered:
         steps += len(opened) * _WINDOWS
@@ -155,8 +155,7 @@ def _session(
             if metered:
                 for _ in range(_WINDOWS):
                     each(lambda subject: _window(subject, meter, plan), advance, "energy")
-            for subject in subjects:
-                subject.memory = subject.client.ask("memory")
+            each(_measure_memory, advance, "memory")
     finally:
         for client in everyone:
             client.close()
@@ -180,6 +179,10 @@ def _measure_accuracy(subject: _Subject, plan: Plan) -> None:
     if not np.isfinite(logits).all():
         raise WorkerError(f"{subject.engine.name}: the engine's logits are not finite.")
     subject.accuracy = score(subject.engine.task, subject.rows, logits)
+
+
+def _measure_memory(subject: _Subject) -> None:
+    subject.memory = subject.client.ask("memory")
 
 
 def score(task: Task, rows: Rows, logits: np.ndarray) -> Accuracy:

@@ -37,7 +37,7 @@ class Worker:
 
     def open(self, folder: str, texts: list[list[str]], threads: int | None, seed: int) -> Any:
         engine = Engine.open(folder)
-        self._session = engines.open(folder, threads=threads)
+        self._session = engines.open(engine, threads=threads)
         encoder = Encoder(engine.folder, engine.max_length)
         self._rows = encoder([tuple(text) for text in texts])
         self._limit = int(engine.manifest["inputs"][0]["max"][1])

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from effx.profile.frontier import Frontier
+from effx.profile.frontier import Frontier, single_stream
 from effx.profile.report.style import four, mebibytes, millijoules, milliseconds, span
 from effx.results import Run
 
@@ -20,15 +20,15 @@ def print_runs(runs: Sequence[Run]) -> None:
     if not runs:
         return
     first = runs[0]
-    metered = any(_single(run).energy.joules_per_example is not None for run in runs)
+    metered = any(single_stream(run).energy.joules_per_example is not None for run in runs)
     table = Table(title=f"{first.host['cpu']}, {first.host['cores']} cores; single queries at real lengths")
     table.add_column("engine", overflow="fold")
     for column in ("score, 95 %", "n", "p50 ms", "p90 ms", "p99 ms", "peak MiB"):
         table.add_column(column, justify="right")
     if metered:
-        table.add_column(f"mJ/example ({_single(first).energy.source})", justify="right")
+        table.add_column(f"mJ/example ({single_stream(first).energy.source})", justify="right")
     for run in runs:
-        latency = _single(run).latency_s
+        latency = single_stream(run).latency_s
         cells = [
             run.name,
             f"{run.accuracy.metric} {four(run.accuracy.value)} {span(run.accuracy.interval)}",
@@ -37,12 +37,12 @@ def print_runs(runs: Sequence[Run]) -> None:
             mebibytes(run.memory["host_peak_bytes"]),
         ]
         if metered:
-            cells.append(millijoules(_single(run).energy.joules_per_example))
+            cells.append(millijoules(single_stream(run).energy.joules_per_example))
         table.add_row(*cells)
     console = _console()
     console.print(table)
     if not metered:
-        console.print(f"energy: unavailable ({_single(first).energy.reason})")
+        console.print(f"energy: unavailable ({single_stream(first).energy.reason})")
 
 
 def print_frontiers(content: dict[str, Any]) -> None:
@@ -84,7 +84,7 @@ def write_csv(runs: Sequence[Run], found: dict[tuple[str, str], list[Frontier]],
         writer = csv.writer(file)
         writer.writerow(_COLUMNS)
         for run in runs:
-            single, on = _single(run), best.get(run.id, {})
+            single, on = single_stream(run), best.get(run.id, {})
             writer.writerow(
                 [
                     run.id, run.task, run.host_id, run.name, run.engine["model"],
@@ -107,10 +107,6 @@ _COLUMNS = (
     "ut_per_s,host_peak_bytes,energy_source,joules_per_example,joules_low,joules_high,energy_reason,on_la"
     "tency_frontier,on_energy_frontier"
 ).split(",")
-
-
-def _single(run: Run) -> Any:
-    return run.workload("single-stream")
 
 
 def _console() -> Console:
