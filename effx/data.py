@@ -56,12 +56,15 @@ class Rows:
 
     def limit(self, n: int | None) -> Rows:
         """Return ``n`` rows drawn without replacement, always the same ones, in file order."""
+        return self if n is None or n >= len(self) else self.take(self.subset(n))
+
+    def subset(self, n: int | None) -> np.ndarray:
+        """Return the numbers of the rows that :meth:`limit` takes, rising."""
         if n is None or n >= len(self):
-            return self
+            return np.arange(len(self))
         if n < 1:
             raise UsageError(f"--limit {n}: at least 1 row is needed.")
-        order = np.random.default_rng(_SUBSET_SEED).permutation(len(self))
-        return self.take(np.sort(order[:n]))
+        return np.sort(np.random.default_rng(_SUBSET_SEED).permutation(len(self))[:n])
 
 
 def load(task: Task, split: str, folder: str | Path | None = None) -> Rows:

@@ -23,6 +23,7 @@ BASE = {
     "encoding",
     "corpus",
     "progress",
+    "exit_rules",
 }
 MAY_IMPORT = {
     **dict.fromkeys(BASE, BASE),

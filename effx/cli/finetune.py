@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
+
+from effx.cli import options
 
 
 @click.command("finetune")
@@ -15,15 +16,9 @@ import click
     "--model",
     required=True,
     metavar="M",
-    help="A folder with config.json and safetensors weights, or a name on the hub.",
+    help="A folder with config.json and safetensors weights, a checkpoint, or a name on the hub.",
 )
-@click.option(
-    "--data",
-    "data_folder",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder with train and validation as .jsonl[.gz], .csv, .tsv or .parquet. Default: the hub.",
-)
+@options.data("Default: the hub.")
 @click.option(
     "--regime",
     default="full",
@@ -31,12 +26,11 @@ import click
     metavar="full|frozen|last-K",
     help="What is trained: everything, the head alone, or the head and K last layers.",
 )
-@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True)
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
 @click.option(
-    "--lr",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Learning rate. Default: 5e-5, or 1e-3 for the frozen regime.",
+    "--layers",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="Layer reduction: drop all but the first K layers before training.",
 )
 @click.option(
     "--max-length",
@@ -45,13 +39,13 @@ import click
     show_default=True,
     help="Tokens per example at most, here and in everything made from it.",
 )
+@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True)
 @click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Training rows at most; the same subset for every seed.",
+    "--lr",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Learning rate. Default: 5e-5, or 1e-3 for the frozen regime.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@options.training
 @click.option(
     "--patience",
     type=click.IntRange(min=1),
@@ -59,26 +53,11 @@ import click
     help="Stop after N epochs without a better score on a held-out tenth of the "
     "training rows, and keep the best weights.",
 )
-@click.option("--max-steps", type=click.IntRange(min=1), metavar="N", help="Stop after N steps.")
 @click.option(
-    "--precision",
-    type=click.Choice(["auto", "fp32", "bf16"]),
-    default="auto",
-    show_default=True,
-    help="auto: bf16 where the processor has it.",
+    "--name", help="Name of the checkpoint. Default: TASK-MODEL-REGIME-sSEED, with what is reduced."
 )
-@click.option("--name", help="Name of the checkpoint. Default: TASK-MODEL-REGIME-sSEED.")
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("checkpoints"),
-    show_default=True,
-    help="Where checkpoints go.",
-)
-@click.option("--overwrite", is_flag=True, help="Replace a checkpoint of that name.")
+@options.place
 @click.option("--trust-remote-code", is_flag=True, help="Run model code from the repository.")
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest.")
 def command(
     task: str,
     model: str,
@@ -97,6 +76,7 @@ def command(
 
     \b
     effx train finetune sst2 --model bert-base-uncased
+    effx train finetune sst2 --model bert-base-uncased --layers 6 --max-length 64
     effx train finetune reviews --model ./minilm --data ./reviews --regime last-2
     """  # fmt: skip
     from effx.train import Settings, finetune
@@ -111,9 +91,6 @@ def command(
         overwrite=overwrite,
         trust_remote_code=trust_remote_code,
     )
-    if as_json:
-        click.echo(json.dumps(checkpoint.manifest, indent=1))
-        return
-    manifest = checkpoint.manifest
-    scores = ", ".join(f"{metric} {manifest['metrics'][metric]:.4f}" for metric in checkpoint.task.metrics)
-    click.echo(f"{checkpoint.folder}: {scores} on {manifest['metrics']['n']} validation rows")
+    metrics = checkpoint.manifest["metrics"]
+    line = f"{options.scores(checkpoint, metrics)} on {metrics['n']} validation rows"
+    options.show(checkpoint, as_json, line)

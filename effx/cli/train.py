@@ -7,7 +7,11 @@ from effx.cli import LazyGroup
 
 @click.group(
     cls=LazyGroup,
-    table={"finetune": ("effx.cli.finetune", "Fine-tune a pretrained encoder on a task.")},
+    table={
+        "finetune": ("effx.cli.finetune", "Fine-tune a pretrained encoder on a task."),
+        "exits": ("effx.cli.exits", "Early exits on a checkpoint."),
+        "tokens": ("effx.cli.tokens", "Token pruning on a checkpoint."),
+    },
 )
 def command() -> None:
-    """Fine-tune encoders into checkpoints."""
+    """Fine-tune and reduce encoders into checkpoints."""

@@ -10,24 +10,28 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from effx.artifacts import Checkpoint
-from effx.errors import ArtifactError, UsageError
-from effx.models import families
-from effx.models.structure import parameters, structure
+from effx.errors import ArtifactError, EffxError, UsageError
+from effx.models import exits, families, surgery
+from effx.models.structure import Structure, full, full_parameters, parameters, record, structure
 from effx.progress import hushed
 from effx.tasks import Task
 
@@ -38,7 +42,8 @@ def pretrained(
     """Return a pretrained encoder with a fresh head for ``task``, and its tokenizer.
 
     Args:
-        name: a folder, or a name on the Hugging Face hub.
+        name: a folder, a checkpoint of effx's own (its structure stays), or a name on the Hugging
+            Face hub.
         task: gives the width and the label names of the head.
         trust_remote_code: run model code that the repository brings.
 
@@ -47,24 +52,22 @@ def pretrained(
     """
     name = str(name)
     check_source(name, task)
+    reduced = Checkpoint.open(name) if Checkpoint.find(name) == [Path(name)] else None
     try:
         with quiet():
-            config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-            families.family_of(config.model_type)
-            config.num_labels = task.outputs
-            if task.kind == "classification":
-                config.id2label = dict(enumerate(task.labels))
-                config.label2id = {label: number for number, label in enumerate(task.labels)}
-                config.problem_type = "single_label_classification"
+            if reduced:
+                model = _refitted(load(reduced), task)
             else:
-                config.problem_type = "regression"
-            model = AutoModelForSequenceClassification.from_pretrained(
-                name,
-                config=config,
-                use_safetensors=True,
-                trust_remote_code=trust_remote_code,
-                dtype=torch.float32,
-            )
+                config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+                families.family_of(config.model_type)
+                _describe(config, task)
+                model = AutoModelForSequenceClassification.from_pretrained(
+                    name,
+                    config=config,
+                    use_safetensors=True,
+                    trust_remote_code=trust_remote_code,
+                    dtype=torch.float32,
+                )
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -72,6 +75,40 @@ def pretrained(
     if not getattr(tokenizer, "is_fast", False):
         raise UsageError(f"--model {name}: its tokenizer cannot be written as tokenizer.json.")
     return model, tokenizer
+
+
+def _describe(config: PreTrainedConfig, task: Task) -> None:
+    """Write the task's outputs into a model's config."""
+    config.num_labels = task.outputs
+    if task.kind == "classification":
+        config.id2label = dict(enumerate(task.labels))
+        config.label2id = {label: number for number, label in enumerate(task.labels)}
+        config.problem_type = "single_label_classification"
+    else:
+        config.problem_type = "regression"
+
+
+def _refitted(model: PreTrainedModel, task: Task) -> PreTrainedModel:
+    """Return a reduced model ready for ``task``: its last Linear afresh if the outputs differ."""
+    kept = structure(model)
+    if kept.exits or kept.tokens or kept.token_thresholds:
+        raise UsageError(
+            "exits and token schedules follow the weights, so they come last: fine-tune the checkpoint "
+            "that they were made from, then make them again with effx train exits or tokens."
+        )
+    path = families.family(model).head_out
+    old = model.get_submodule(path)
+    assert isinstance(old, nn.Linear)
+    if old.out_features != task.outputs:
+        new = nn.Linear(old.in_features, task.outputs)
+        nn.init.normal_(new.weight, std=float(model.config.initializer_range))
+        nn.init.zeros_(new.bias)
+        model.set_submodule(path, new)
+        model.num_labels = task.outputs
+        grown = new.weight.numel() + new.bias.numel() - old.weight.numel() - old.bias.numel()
+        model.effx_full_parameters = full_parameters(model) + grown
+    _describe(model.config, task)
+    return model
 
 
 def check_source(name: str, task: Task) -> None:
@@ -91,7 +128,6 @@ def save(
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
     overwrite: bool = False,
-    full_parameters: int | None = None,
     **manifest: Any,
 ) -> Checkpoint:
     """Write a checkpoint: config, weights, tokenizer and manifest, all or nothing.
@@ -102,7 +138,6 @@ def save(
         tokenizer: saved beside the weights as tokenizer.json.
         task: what the model was trained for.
         overwrite: replace a folder that exists.
-        full_parameters: parameters of the unreduced model; default: the model is unreduced.
         **manifest: the rest of effx.json: model, seed, training, metrics, parent, max_length...
 
     Raises:
@@ -126,7 +161,8 @@ def save(
             "versions": versions(),
             "structure": structure(model).to_json(),
             "parameters": count,
-            "weight_remaining": count / (full_parameters or count),
+            "full_parameters": full_parameters(model),
+            "weight_remaining": count / full_parameters(model),
         }
         target |= manifest
     return Checkpoint.open(folder)
@@ -140,14 +176,37 @@ def load(folder: str | Path | Checkpoint) -> PreTrainedModel:
     """
     checkpoint = folder if isinstance(folder, Checkpoint) else Checkpoint.open(folder)
     try:
+        kept = Structure.from_json(checkpoint.manifest["structure"])
         with quiet():
-            model = AutoModelForSequenceClassification.from_pretrained(
-                checkpoint.folder, use_safetensors=True, local_files_only=True, dtype=torch.float32
-            )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            model = _rebuilt(checkpoint.folder, kept)
+    except (EffxError, OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ArtifactError(f"{checkpoint.folder} cannot be loaded: {reason}") from error
+    model.effx_full_parameters = int(checkpoint.manifest.get("full_parameters", parameters(model)))
     return model.eval()
+
+
+def _rebuilt(folder: Path, kept: Structure) -> PreTrainedModel:
+    """Build the unreduced model that config.json describes, cut it to ``kept``, fill in the weights."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    families.family_of(config.model_type)
+    model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    layers = full(model).layers
+    if len(layers) != len(kept.layers):
+        raise ArtifactError(f"config.json has {len(layers)} layers, effx.json {len(kept.layers)}.")
+    placed = [replace(layer, index=known.index) for layer, known in zip(layers, kept.layers, strict=True)]
+    record(model, Structure(tuple(placed)))
+    surgery.reduce_to(model, replace(kept, exits=()))
+    if kept.exits:
+        exits.add_ramps(model, kept.exits)
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    return model
+
+
+def tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a checkpoint."""
+    with quiet():
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def input_names(model: PreTrainedModel) -> list[str]:

@@ -1,4 +1,4 @@
-"""Training: fine-tuning regimes, and the embedded demo's pretraining."""
+"""Training: fine-tuning regimes, early exits, token schedules, and the embedded demo's pretraining."""
 
 from effx.errors import need
 

@@ -1,23 +1,81 @@
-"""Reference predictions of a checkpoint in PyTorch, fp32, without padding effects on the order."""
+"""Reference predictions of a checkpoint in PyTorch, fp32, batches of rows of like length."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from effx.encoding import Encoded, length_sorted
+from effx.exit_rules import ExitRule
+from effx.models import exits, infer, reference, structure
 from effx.models.io import input_names
+
+_Inputs = dict[str, torch.Tensor]
 
 
 @torch.inference_mode()
 def logits(model: PreTrainedModel, encoded: Encoded, batch_size: int = 64) -> np.ndarray:
-    """Return float32 logits [n, outputs] in row order, in eval mode."""
+    """Return the plain forward pass's logits, float32 [n, outputs], in row order, in eval mode."""
+    result = np.empty((len(encoded), model.config.num_labels), dtype=np.float32)
+
+    def run(rows: np.ndarray, inputs: _Inputs) -> None:
+        result[rows] = model(**inputs).logits.float().cpu().numpy()
+
+    _over(model, encoded, batch_size, run)
+    return result
+
+
+@torch.inference_mode()
+def head_logits(
+    model: PreTrainedModel, encoded: Encoded, *, prune_tokens: bool = True, batch_size: int = 64
+) -> np.ndarray:
+    """Return float32 logits [heads, n, outputs] of every ramp and, last, the model's own head."""
+    heads = len(exits.depths(model))
+    result = np.empty((heads, len(encoded), model.config.num_labels), dtype=np.float32)
+
+    def run(rows: np.ndarray, inputs: _Inputs) -> None:
+        outs = reference.all_heads(model, inputs, prune_tokens=prune_tokens)
+        result[:, rows] = outs.float().cpu().numpy()
+
+    _over(model, encoded, batch_size, run)
+    return result
+
+
+@torch.inference_mode()
+def reduced(
+    model: PreTrainedModel,
+    encoded: Encoded,
+    *,
+    rule: ExitRule | None = None,
+    prune_tokens: bool = True,
+    batch_size: int = 64,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Run the reference with early exit and token pruning.
+
+    Returns:
+        float32 logits [n, outputs], int64 depth [n] in layers, int64 tokens [n, layers].
+    """
+    n, layers = len(encoded), len(structure(model).layers)
+    result = np.empty((n, model.config.num_labels), dtype=np.float32)
+    depth, tokens = np.empty(n, dtype=np.int64), np.empty((n, layers), dtype=np.int64)
+
+    def run(rows: np.ndarray, inputs: _Inputs) -> None:
+        out = infer(model, inputs, rule=rule, prune_tokens=prune_tokens)
+        result[rows] = out.logits.float().cpu().numpy()
+        depth[rows], tokens[rows] = out.depth.cpu().numpy(), out.tokens.cpu().numpy()
+
+    _over(model, encoded, batch_size, run)
+    return result, depth, tokens
+
+
+def _over(
+    model: PreTrainedModel, encoded: Encoded, batch_size: int, run: Callable[[np.ndarray, _Inputs], None]
+) -> None:
     model.eval()
     names = input_names(model)
-    result = np.empty((len(encoded), model.config.num_labels), dtype=np.float32)
     for rows in length_sorted(encoded.lengths, batch_size):
         batch = encoded.batch(rows)
-        inputs = {name: torch.from_numpy(batch[name]).to(model.device) for name in names}
-        result[rows] = model(**inputs).logits.float().cpu().numpy()
-    return result
+        run(rows, {name: torch.from_numpy(batch[name]).to(model.device) for name in names})

@@ -21,8 +21,8 @@ from effx import data, files
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import UsageError
-from effx.models import families, io
-from effx.train import evaluate, loop
+from effx.models import families, io, prune, structure
+from effx.train import evaluate, loop, source
 
 _LR_ENCODER = 5e-5
 _LR_HEAD_ONLY = 1e-3  # a head alone barely moves at an encoder's learning rate
@@ -34,6 +34,8 @@ class Settings:
 
     regime: str = "full"
     """``full``, ``frozen`` or ``last-K``."""
+    layers: int | None = None
+    """Keep the first K layers (Sajjad et al. 2020, top-layer dropping); None: all."""
     epochs: float = 3.0
     batch_size: int = 32
     lr: float | None = None
@@ -68,7 +70,8 @@ def finetune(
         task_name: a task of the table, or with ``data_folder`` any name for the user's own.
         model_name: a folder with config.json and safetensors weights, or a name on the hub.
         out: where checkpoints go.
-        name: the checkpoint's name; default TASK-MODEL-REGIME-sSEED.
+        name: the checkpoint's name; default TASK-MODEL-REGIME-sSEED, with layersK and seqN where
+            they are reduced.
         data_folder: train and validation files; default: the hub, or the embedded demo.
         settings: how to fine-tune.
         overwrite: replace a checkpoint of that name.
@@ -83,20 +86,20 @@ def finetune(
     trained_layers = parse_regime(settings.regime)
     io.check_source(str(model_name), task)
     short = files.safe_name(io.name_of(str(model_name)))
-    folder = Path(out) / (name or f"{task.name}-{short}-{settings.regime}-s{settings.seed}")
-    if folder.exists() and not overwrite:
-        raise UsageError(f"{folder} exists already. Choose another --name, or pass --overwrite.")
+    folder = source.place(out, name or _name(task.name, short, settings), overwrite)
 
     train_rows = data.load(task, "train", data_folder).limit(settings.limit)
     validation_rows = data.load(task, "validation", data_folder)
     transformers.set_seed(settings.seed)
     model, tokenizer = io.pretrained(model_name, task, trust_remote_code=trust_remote_code)
+    keep_first(model, settings.layers)
     freeze(model, trained_layers)
 
     with tempfile.TemporaryDirectory(prefix="effx-tokenizer-") as place:
         encoder = _encoder(model, tokenizer, Path(place), settings.max_length)
     encoded = encoder(train_rows.texts)
-    fit_rows, held_out = _hold_out(len(encoded), settings)
+    held_out = source.held_out(len(encoded), settings.seed) if settings.patience else np.arange(0)
+    fit_rows = np.setdiff1d(np.arange(len(encoded)), held_out)
     names = io.input_names(model)
     collate = loop.labelled(encoded, train_rows.labels, names)
     lr = settings.lr or (_LR_HEAD_ONLY if trained_layers == 0 else _LR_ENCODER)
@@ -150,6 +153,27 @@ def finetune(
     )
 
 
+def keep_first(model: PreTrainedModel, layers: int | None) -> None:
+    """Drop all but the first ``layers`` remaining layers.
+
+    Raises:
+        UsageError: the model has fewer.
+    """
+    if layers is None:
+        return
+    kept = [layer.index for layer in structure(model).layers]
+    if not 1 <= layers <= len(kept):
+        raise UsageError(f"--layers {layers}: the model has {len(kept)} layers.")
+    prune(model, layers=kept[layers:])
+
+
+def _name(task: str, model: str, settings: Settings) -> str:
+    parts = [task, model, settings.regime]
+    parts += [f"layers{settings.layers}"] if settings.layers else []
+    parts += [f"seq{settings.max_length}"] if settings.max_length != Settings.max_length else []
+    return "-".join([*parts, f"s{settings.seed}"])
+
+
 def parse_regime(regime: str) -> int | None:
     """Return how many of the last layers are trained; None: everything.
 
@@ -193,15 +217,3 @@ def _encoder(
     tokenizer.save_pretrained(folder)
     model.config.save_pretrained(folder)
     return Encoder(folder, max_length)
-
-
-def _hold_out(n: int, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
-    """Split row numbers into those to fit and, for early stopping, a seeded tenth held out."""
-    everything = np.arange(n)
-    if settings.patience is None:
-        return everything, everything[:0]
-    order = np.random.default_rng((settings.seed, 1)).permutation(n)
-    cut = max(1, n // 10)
-    if cut >= n:
-        raise UsageError("early stopping holds rows out: at least 2 training rows are needed.")
-    return np.sort(order[cut:]), np.sort(order[:cut])

@@ -19,13 +19,16 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 import transformers
+from torch import nn
 from torch.utils.data import Dataset, Sampler
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from effx import progress
 from effx.encoding import Encoded
 from effx.errors import UsageError
+from effx.tasks import Task
 
 _MEGABATCH = 50  # batches sorted by length together, as in transformers' own grouped sampler
 
@@ -63,7 +66,7 @@ class LoopResult:
 
 
 def fit(
-    model: PreTrainedModel,
+    model: nn.Module,
     lengths: np.ndarray,
     collate: Collate,
     settings: LoopSettings,
@@ -175,6 +178,13 @@ def labelled(encoded: Encoded, labels: np.ndarray, names: list[str]) -> Collate:
     return collate
 
 
+def loss_of(task: Task) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Return the loss over logits [batch, outputs] and labels [batch] that the task is trained on."""
+    if task.kind == "regression":
+        return lambda logits, labels: F.mse_loss(logits.squeeze(-1).float(), labels)
+    return lambda logits, labels: F.cross_entropy(logits.float(), labels)
+
+
 def grouped_order(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> np.ndarray:
     """Return a random order of rows whose consecutive batches hold rows of like length.
 
@@ -267,7 +277,7 @@ class _Best(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = self._waited >= self._patience
         return control
 
-    def restore(self, model: PreTrainedModel) -> None:
+    def restore(self, model: nn.Module) -> None:
         model.load_state_dict(self._weights)
 
 

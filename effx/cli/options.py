@@ -1,0 +1,98 @@
+"""Options that several training commands share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from effx.artifacts import Checkpoint
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_TRAINING = (
+    click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True),
+    click.option(
+        "--limit",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Training rows at most; the same subset for every seed.",
+    ),
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
+    click.option("--max-steps", type=click.IntRange(min=1), metavar="N", help="Stop after N steps."),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "fp32", "bf16"]),
+        default="auto",
+        show_default=True,
+        help="auto: bf16 where the processor has it.",
+    ),
+)
+_PLACE = (
+    click.option(
+        "-o",
+        "--out",
+        type=click.Path(path_type=Path),
+        default=Path("checkpoints"),
+        show_default=True,
+        help="Where checkpoints go.",
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace a checkpoint of that name."),
+    click.option("--json", "as_json", is_flag=True, help="Print the manifest."),
+)
+
+
+def training(function: F) -> F:
+    """Add how to train."""
+    return _with(_TRAINING, function)
+
+
+def place(function: F) -> F:
+    """Add where the checkpoint goes and how it is told."""
+    return _with(_PLACE, function)
+
+
+def data(default: str) -> Callable[[F], F]:
+    """Add ``--data``."""
+    return click.option(
+        "--data",
+        "data_folder",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Folder with train and validation as .jsonl[.gz], .csv, .tsv or .parquet. " + default,
+    )
+
+
+class Numbers(click.ParamType):
+    """Numbers separated by commas."""
+
+    def __init__(self, kind: type[int] | type[float], name: str) -> None:
+        self._kind, self.name = kind, name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a tuple of numbers."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(self._kind(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"'{value}': numbers separated by commas are needed.", param, ctx)
+
+
+def show(checkpoint: Checkpoint, as_json: bool, line: str) -> None:
+    """Print a checkpoint's manifest or one line about it."""
+    click.echo(json.dumps(checkpoint.manifest, indent=1) if as_json else f"{checkpoint.folder}: {line}")
+
+
+def scores(checkpoint: Checkpoint, values: dict[str, Any]) -> str:
+    """Return the task's metrics in ``values`` as text."""
+    return ", ".join(f"{metric} {values[metric]:.4f}" for metric in checkpoint.task.metrics)
+
+
+def _with(options: tuple[Callable[[F], F], ...], function: F) -> F:
+    for option in reversed(options):
+        function = option(function)
+    return function

@@ -1,0 +1,204 @@
+"""Early exits: train ramps after the layers, then choose when rows leave.
+
+    two-stage   the checkpoint stays as it is; only the ramps are trained, on the plain sum of
+                their losses                            DeeBERT, Xin et al. 2020, section 3.2
+    joint       everything is trained, on sum_j d_j L_j / sum_j d_j over the ramps and the model's
+                own head, d_j the layers before them    PABEE, Zhou et al. 2020, equation 5
+
+The rule's settings are then chosen on held-out training rows (see :mod:`effx.train.source`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import nn
+from transformers import PreTrainedModel
+
+from effx import exit_rules
+from effx.artifacts import Checkpoint
+from effx.errors import UsageError, unknown
+from effx.exit_rules import ExitRule
+from effx.models import add_ramps, exits, reference, structure
+from effx.tasks import Task
+from effx.train import evaluate, loop
+from effx.train import source as sources
+
+REGIMES = {"two-stage": 1e-3, "joint": 5e-5}
+"""Regime -> its learning rate: ramps alone, or the whole encoder."""
+_POINTS = 8  # depths at which the manifest says what the rule would do
+
+
+@dataclass(frozen=True)
+class Settings(sources.Settings):
+    """How to train and calibrate exits."""
+
+    regime: str = "two-stage"
+    after: tuple[int, ...] | None = None
+    """Original layers, from 1, after which a ramp stands; None: all but the last."""
+    rule: str = "entropy"
+    depth: float | None = None
+    """Layers to run on average at most; None: ``max_drop`` decides."""
+    max_drop: float | None = None
+    """Loss of the primary metric at most; None, with no depth either: 0.01."""
+
+
+def train(
+    checkpoint: str | Path,
+    *,
+    out: str | Path = "checkpoints",
+    name: str | None = None,
+    data_folder: str | Path | None = None,
+    settings: Settings | None = None,
+    overwrite: bool = False,
+) -> Checkpoint:
+    """Train ramps on a checkpoint, choose the exit rule's settings, write ``out/name``.
+
+    The manifest's ``exits`` has the rule and what it did on held-out and validation rows;
+    ``metrics`` are those of the model's own head, where nobody exits early.
+
+    Args:
+        checkpoint: the folder of a fine-tuned checkpoint, pruned or not, with token schedule or not.
+        out: where checkpoints go.
+        name: the new checkpoint's name; default: the old one's with ``-exits``.
+        data_folder: train and validation files; default: where the checkpoint's came from.
+        settings: how to train and calibrate.
+        overwrite: replace a checkpoint of that name.
+
+    Raises:
+        UsageError: a setting is wrong, or no setting of the rule keeps to the target.
+        ArtifactError: the checkpoint is missing or damaged.
+        DataError: the rows do not fit the task.
+    """
+    settings = settings or Settings()
+    if settings.regime not in REGIMES:
+        raise unknown("regime", settings.regime, REGIMES)
+    if settings.rule not in exit_rules.RULES:
+        raise unknown("exit rule", settings.rule, exit_rules.RULES)
+    if settings.depth is not None and settings.max_drop is not None:
+        raise UsageError("--depth and --max-drop exclude each other: one of them chooses the threshold.")
+    opened = Checkpoint.open(checkpoint)
+    if opened.task.kind != "classification" and settings.rule != "patience":
+        raise UsageError(f"task '{opened.task.name}' has no classes: use --rule patience.")
+    folder = sources.place(out, name or f"{opened.name}-exits", overwrite)
+    source = sources.open_source(checkpoint, data_folder, settings.limit, settings.seed)
+    transformers.set_seed(settings.seed)
+    model = add_ramps(source.model, settings.after)
+    if not structure(model).exits:
+        raise UsageError(f"{opened.name} has one layer: there is no place for an exit.")
+    lengths, collate = source.batches()
+    trained = WithRamps(model, source.task, joint=settings.regime == "joint")
+    result = loop.fit(
+        trained,
+        lengths,
+        collate,
+        settings.loop(REGIMES[settings.regime]),
+        description=f"train {folder.name}: {len(lengths)} rows, ramps after layers "
+        + ", ".join(map(str, structure(model).exits)),
+    )
+    model.requires_grad_(True)
+    calibrated = calibrate(source, model, settings)
+    own = evaluate.logits(model, source.encode(source.validation))
+    return source.save(folder, settings, [result], own, overwrite=overwrite, exits=calibrated)
+
+
+def calibrate(source: sources.Source, model: PreTrainedModel, settings: Settings) -> dict[str, Any]:
+    """Choose the rule's settings on held-out rows and try them on the validation rows."""
+    held = evaluate.head_logits(model, source.encode(source.held_out))
+    depths = np.array(exits.depths(model))
+
+    def score_on(rows: Any) -> exit_rules.Scorer:
+        return lambda logits: source.score(logits, rows)
+
+    max_drop = settings.max_drop
+    if settings.depth is None and max_drop is None:
+        max_drop = 0.01
+    on_held = score_on(source.held_out)
+    chosen = exit_rules.calibrate(
+        settings.rule, held, depths, on_held, depth=settings.depth, max_drop=max_drop
+    )
+    encoded = source.encode(source.validation)
+    final, depth, _ = evaluate.reduced(model, encoded, rule=chosen.rule)
+    target = {"depth": settings.depth} if settings.depth is not None else {"max_drop": max_drop}
+    return {
+        **chosen.rule.to_json(),
+        "target": target,
+        "calibration": {
+            "rows": len(source.held_out),
+            "seen_in_training": source.seen,
+            "mean_depth": chosen.mean_depth,
+            "score": chosen.score,
+            "own_head": on_held(held[-1]),
+            "points": [point.to_json() for point in points(settings.rule, held, depths, on_held)],
+        },
+        "validation": {
+            **source.task.score(source.validation.labels, source.task.predict(final)),
+            "mean_depth": float(depth.mean()),
+            "layers": len(structure(model).layers),
+        },
+    }
+
+
+def points(
+    rule: str, logits: np.ndarray, depths: np.ndarray, score: exit_rules.Scorer
+) -> list[exit_rules.Point]:
+    """Return the rule's best settings for a few mean depths, shallow to deep."""
+    found: list[exit_rules.Point] = []
+    for depth in np.linspace(depths[0], depths[-1], _POINTS):
+        try:
+            point = exit_rules.calibrate(rule, logits, depths, score, depth=float(depth))
+        except UsageError:
+            continue  # this rule cannot be that shallow on these rows
+        if point not in found:
+            found.append(point)
+    return found
+
+
+class WithRamps(nn.Module):
+    """A model whose loss is that of its ramps, and of its own head too when trained jointly."""
+
+    def __init__(self, model: PreTrainedModel, task: Task, *, joint: bool) -> None:
+        super().__init__()
+        self.model, self.joint = model, joint
+        self.loss = loop.loss_of(task)
+        self.depths: Sequence[int] = exits.depths(model)
+        if not joint:
+            model.requires_grad_(False)
+            model.ramps.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> WithRamps:
+        """Two-stage training sees the encoder as it will run: without dropout."""
+        super().train(mode)
+        if not self.joint:
+            self.model.eval()
+            self.model.ramps.train(mode)
+        return self
+
+    def forward(self, labels: torch.Tensor, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the loss as the training loop takes it."""
+        outs = reference.heads_of(self.model, inputs)
+        losses = torch.stack([self.loss(out, labels) for out in outs])
+        if not self.joint:
+            return {"loss": losses[:-1].sum()}
+        weights = torch.tensor(self.depths, dtype=losses.dtype, device=losses.device)
+        return {"loss": (weights * losses).sum() / weights.sum()}
+
+
+def rule_of(checkpoint: Checkpoint) -> ExitRule:
+    """Return the exit rule that a checkpoint was calibrated with.
+
+    Raises:
+        UsageError: it has no exits.
+    """
+    value = checkpoint.manifest.get("exits")
+    if not value:
+        raise UsageError(
+            f"{checkpoint.folder} has no exits. Make some with: effx train exits {checkpoint.folder}"
+        )
+    return ExitRule.from_json(value)
