@@ -24,6 +24,7 @@ import numpy as np
 
 from effx.errors import UsageError, unknown
 
+_NEAR = 0.25  # layers: settings this close to a depth are compared by score
 _Sure = Callable[[np.ndarray, np.ndarray | None, float], np.ndarray]
 
 
@@ -231,7 +232,8 @@ def calibrate(
         logits: [heads, n, outputs] of every ramp and the model's own head on held-out rows.
         depths: [heads] layers before each head.
         score: the task's primary metric.
-        depth: mean layers to run at most; the best score within it is chosen.
+        depth: mean layers to run at most; the best score among the settings that use it up (to a
+            quarter of a layer) is chosen.
         max_drop: loss of score against the model's own head at most; the least depth within it
             is chosen.
 
@@ -251,7 +253,9 @@ def calibrate(
             raise UsageError(
                 f"exit rule {name} runs {least:.2f} layers at least here, more than {depth:.2f}."
             )
-        return max(within, key=lambda point: (point.score, -point.mean_depth))
+        deepest = max(point.mean_depth for point in within)
+        near = [point for point in within if point.mean_depth >= deepest - _NEAR]
+        return max(near, key=lambda point: (point.score, -point.mean_depth))
     assert max_drop is not None
     own = float(score(logits[-1]))
     within = [point for point in points if point.score >= own - max_drop]

@@ -26,6 +26,13 @@ from effx.cli import options
     help="Layers, from 1, after which a ramp stands. Default: all but the last.",
 )
 @click.option(
+    "--pooling",
+    default="mean",
+    show_default=True,
+    metavar="mean|cls",
+    help="What a ramp looks at: the mean of the real tokens, or the first token.",
+)
+@click.option(
     "--rule",
     default="entropy",
     show_default=True,

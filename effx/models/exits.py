@@ -1,9 +1,14 @@
 """Early-exit ramps: a pooler and a linear layer of their own after some of the layers.
 
-    ramp_j(h) = W_j act(P_j h_CLS + b) + c      DeeBERT (Xin et al. 2020), PABEE (Zhou et al. 2020)
+    ramp_j(h) = W_j act(P_j pool(h) + b) + c      DeeBERT (Xin et al. 2020), PABEE (Zhou et al. 2020)
 
-P_j starts as a copy of the model's own pooler, W_j afresh. Ramps stand in ``model.ramps`` by the
-original number of their layer, counted from 1; the last layer has the model's own head.
+P_j starts as a copy of the model's own pooler, W_j afresh. The papers pool by taking the first
+token. Here the mean of the real tokens is the default: in encoders whose first token was never
+trained in the lower layers (sentence encoders, for one) it hardly differs from row to row, and a
+ramp on it learns nothing. ``cls`` is the papers' way.
+
+Ramps stand in ``model.ramps`` by the original number of their layer, counted from 1; the last
+layer has the model's own head.
 """
 
 from __future__ import annotations
@@ -17,36 +22,56 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from effx.errors import UsageError
+from effx.errors import UsageError, unknown
 from effx.models import families, forward
 from effx.models.structure import record, structure
 
+POOLINGS = ("mean", "cls")
+
 
 class Ramp(nn.Module):
-    """Pooler and classifier over the first token."""
+    """Pooler and classifier over the hidden states after one layer."""
 
-    def __init__(self, dense: nn.Linear, activation: nn.Module, dropout: float, outputs: int) -> None:
+    def __init__(
+        self, dense: nn.Linear, activation: nn.Module, dropout: float, outputs: int, pooling: str
+    ) -> None:
         super().__init__()
+        self.pooling = pooling
         self.dense = copy.deepcopy(dense).requires_grad_(True)
         self.activation = activation
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(dense.out_features, outputs, device=dense.weight.device)
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return logits [batch, outputs] for hidden states [batch, length, width]."""
-        return self.out(self.dropout(self.activation(self.dense(hidden[:, 0]))))  # type: ignore[no-any-return]
+    def forward(self, hidden: torch.Tensor, alive: torch.Tensor) -> torch.Tensor:
+        """Return logits [batch, outputs].
+
+        Args:
+            hidden: [batch, length, width] after the layer.
+            alive: bool [batch, length]; False for padding and dropped tokens.
+        """
+        if self.pooling == "cls":
+            pooled = hidden[:, 0]
+        else:
+            real = alive[..., None].to(hidden.dtype)
+            pooled = (hidden * real).sum(1) / real.sum(1)
+        return self.out(self.dropout(self.activation(self.dense(pooled))))  # type: ignore[no-any-return]
 
 
-def add_ramps(model: PreTrainedModel, after: Iterable[int] | None = None) -> PreTrainedModel:
+def add_ramps(
+    model: PreTrainedModel, after: Iterable[int] | None = None, *, pooling: str = "mean"
+) -> PreTrainedModel:
     """Give ``model`` fresh ramps, in place; those it had are replaced.
 
     Args:
         model: a task model of a supported family.
         after: original layers, counted from 1; default: all that remain but the last.
+        pooling: ``mean`` of the real tokens, or ``cls``.
 
     Raises:
-        UsageError: a layer is not there, or is the last one.
+        UsageError: a layer is not there, or is the last one; the pooling is unknown.
     """
+    if pooling not in POOLINGS:
+        raise unknown("pooling", pooling, POOLINGS)
     kept = structure(model)
     inner = kept.numbers[:-1]
     wanted = tuple(sorted(set(inner if after is None else after)))
@@ -57,9 +82,9 @@ def add_ramps(model: PreTrainedModel, after: Iterable[int] | None = None) -> Pre
     assert isinstance(dense, nn.Linear)
     _, dropout = families.dropouts(model)
     outputs = int(model.config.num_labels)
-    record(model, replace(kept, exits=wanted))
+    record(model, replace(kept, exits=wanted, exit_pooling=pooling))
     model.ramps = nn.ModuleDict(
-        {str(number): Ramp(dense, forward.activation(model), dropout, outputs) for number in wanted}
+        {str(number): Ramp(dense, forward.activation(model), dropout, outputs, pooling) for number in wanted}
     )
     for ramp in model.ramps.values():
         nn.init.normal_(ramp.out.weight, std=float(model.config.initializer_range))

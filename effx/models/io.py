@@ -198,7 +198,7 @@ def _rebuilt(folder: Path, kept: Structure) -> PreTrainedModel:
     record(model, Structure(tuple(placed)))
     surgery.reduce_to(model, replace(kept, exits=()))
     if kept.exits:
-        exits.add_ramps(model, kept.exits)
+        exits.add_ramps(model, kept.exits, pooling=kept.exit_pooling)
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model
 

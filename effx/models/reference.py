@@ -80,7 +80,7 @@ def infer(
         ramp = exits.ramp_after(model, place)
         if rule is None or state is None or ramp is None:
             continue
-        out = ramp(stream.hidden)
+        out = ramp(stream.hidden, stream.alive)
         state, leaves = rule.step(state, out.float().cpu().numpy())
         if not leaves.any():
             continue
@@ -111,5 +111,5 @@ def heads_of(
     for place in range(len(families.layers(model))):
         stream = layer(model, place, stream, prune=prune_tokens)
         if (ramp := exits.ramp_after(model, place)) is not None:
-            outs.append(ramp(stream.hidden))
+            outs.append(ramp(stream.hidden, stream.alive))
     return [*outs, forward.head(model, stream.hidden)]

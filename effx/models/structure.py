@@ -39,6 +39,8 @@ class Structure:
     layers: tuple[Layer, ...]
     exits: tuple[int, ...] = ()
     """Original layers, counted from 1, after which an early-exit ramp stands."""
+    exit_pooling: str = "mean"
+    """What a ramp looks at: the ``mean`` of the real tokens, or the first one (``cls``)."""
     tokens: tuple[float, ...] | None = None
     """Share of the input's tokens that go on into each remaining layer's FFN; None: all."""
     token_thresholds: tuple[float, ...] | None = None
@@ -57,6 +59,7 @@ class Structure:
                 for layer in self.layers
             ],
             "exits": list(self.exits),
+            "exit_pooling": self.exit_pooling,
             "tokens": None if self.tokens is None else list(self.tokens),
             "token_thresholds": None if self.token_thresholds is None else list(self.token_thresholds),
         }
@@ -79,6 +82,7 @@ class Structure:
                 for place, layer in enumerate(value["layers"])
             ),
             _tuple(value.get("exits"), int) or (),
+            str(value.get("exit_pooling", "mean")),
             _tuple(value.get("tokens"), float),
             _tuple(value.get("token_thresholds"), float),
         )
@@ -135,13 +139,12 @@ class Structure:
             raise UsageError("no layer would remain: keep at least one.")
         remaining = tuple(kept[place] for place in places)
         inner = {layer.index + 1 for layer in remaining[:-1]}
-        return Structure(
-            remaining,
-            tuple(number for number in self.exits if number in inner),
-            None if self.tokens is None else tuple(self.tokens[place] for place in places),
-            None
-            if self.token_thresholds is None
-            else tuple(self.token_thresholds[place] for place in places),
+        return replace(
+            self,
+            layers=remaining,
+            exits=tuple(number for number in self.exits if number in inner),
+            tokens=_some(self.tokens, places),
+            token_thresholds=_some(self.token_thresholds, places),
         )
 
 
@@ -171,6 +174,10 @@ def record(model: PreTrainedModel, kept: Structure) -> None:
     """Note on ``model`` what it has become, and at the first reduction how large it was."""
     model.effx_full_parameters = full_parameters(model)
     model.effx_structure = kept
+
+
+def _some(values: tuple[float, ...] | None, places: list[int]) -> tuple[float, ...] | None:
+    return None if values is None else tuple(values[place] for place in places)
 
 
 def _tuple(values: Iterable[Any] | None, kind: type) -> tuple[Any, ...] | None:

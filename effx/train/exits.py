@@ -42,6 +42,8 @@ class Settings(sources.Settings):
     regime: str = "two-stage"
     after: tuple[int, ...] | None = None
     """Original layers, from 1, after which a ramp stands; None: all but the last."""
+    pooling: str = "mean"
+    """What a ramp looks at: ``mean`` of the real tokens, or ``cls``."""
     rule: str = "entropy"
     depth: float | None = None
     """Layers to run on average at most; None: ``max_drop`` decides."""
@@ -79,6 +81,8 @@ def train(
     settings = settings or Settings()
     if settings.regime not in REGIMES:
         raise unknown("regime", settings.regime, REGIMES)
+    if settings.pooling not in exits.POOLINGS:
+        raise unknown("pooling", settings.pooling, exits.POOLINGS)
     if settings.rule not in exit_rules.RULES:
         raise unknown("exit rule", settings.rule, exit_rules.RULES)
     if settings.depth is not None and settings.max_drop is not None:
@@ -89,7 +93,7 @@ def train(
     folder = sources.place(out, name or f"{opened.name}-exits", overwrite)
     source = sources.open_source(checkpoint, data_folder, settings.limit, settings.seed)
     transformers.set_seed(settings.seed)
-    model = add_ramps(source.model, settings.after)
+    model = add_ramps(source.model, settings.after, pooling=settings.pooling)
     if not structure(model).exits:
         raise UsageError(f"{opened.name} has one layer: there is no place for an exit.")
     lengths, collate = source.batches()

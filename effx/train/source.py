@@ -70,6 +70,8 @@ class Source:
     """To train on."""
     held_out: Rows
     """To decide on."""
+    limit: int | None
+    """Of the rows that the result has seen (subsets are nested); None: all."""
     seen: bool
     """Whether the checkpoint was trained on the held-out rows."""
     validation: Rows
@@ -114,6 +116,7 @@ class Source:
             seed=settings.seed,
             training={
                 **asdict(settings),
+                "limit": self.limit,
                 "regime": self.checkpoint.manifest["training"].get("regime"),
                 "stages": [asdict(result) for result in results],
                 "rows": len(self.rows),
@@ -141,6 +144,7 @@ def open_source(
     task = opened.task
     everything = data.load(task, "train", folder)
     validation = data.load(task, "validation", folder)
+    before = opened.manifest["training"].get("limit")
     fit, held_out, seen = split(everything, opened.manifest["training"], limit, seed)
     if seen:
         progress.say(
@@ -153,6 +157,7 @@ def open_source(
         Encoder(opened.folder, opened.max_length),
         everything.take(fit),
         everything.take(held_out),
+        max(before, limit or before) if before is not None else None,
         seen,
         validation,
         folder,

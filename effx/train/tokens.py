@@ -40,7 +40,7 @@ _LR = 5e-5
 _BINS = 32
 _TEMPERATURE = 2e-3  # the scores of a row of n tokens lie around 1 / n
 _RETENTION_GAIN = 100.0  # one optimizer serves weights and schedule: r moves 100 lr a step,
-_THRESHOLD_GAIN = 2.0  # theta, a fraction of 1 / n, 2 lr
+_THRESHOLD_GAIN = 10.0  # theta, a fraction of 1 / n, 10 lr
 _FIRST_THRESHOLD = 1e-3  # of the last layer, falling linearly to the first
 
 
