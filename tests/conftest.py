@@ -31,6 +31,7 @@ CONFIGS = {
     "bert": _COMMON,
     "roberta": {**_COMMON, "type_vocab_size": 1},
     "electra": {**_COMMON, "embedding_size": 16},
+    "mpnet": _COMMON,
     "distilbert": {"vocab_size": 0, "dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 64,
                    "max_position_embeddings": 66, "pad_token_id": 0},
 }  # fmt: skip

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_model, save_model
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -34,6 +34,8 @@ from effx.models import exits, families, surgery
 from effx.models.structure import Structure, full, full_parameters, parameters, record, structure
 from effx.progress import hushed
 from effx.tasks import Task
+
+_WEIGHTS = "model.safetensors"
 
 
 def pretrained(
@@ -147,7 +149,10 @@ def save(
     count = parameters(model)
     with Checkpoint.create(folder, overwrite=overwrite) as (temporary, target):
         with quiet():
-            model.save_pretrained(temporary)
+            model.config.architectures = [type(model).__name__]
+            model.config.save_pretrained(temporary)
+            # not model.save_pretrained: some releases of transformers rename parameters on the way
+            save_model(model, str(temporary / _WEIGHTS), metadata={"format": "pt"})
             tokenizer.save_pretrained(temporary)
         target |= {
             "task": task.name,
@@ -199,7 +204,7 @@ def _rebuilt(folder: Path, kept: Structure) -> PreTrainedModel:
     surgery.reduce_to(model, replace(kept, exits=()))
     if kept.exits:
         exits.add_ramps(model, kept.exits, pooling=kept.exit_pooling)
-    model.load_state_dict(load_file(folder / "model.safetensors"))
+    load_model(model, str(folder / _WEIGHTS))
     return model
 
 
@@ -221,6 +226,15 @@ def position_limit(model: PreTrainedModel) -> int:
     embeddings = families.embeddings(model)[0]
     padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
     return limit - padding - 1 if padding is not None else limit  # RoBERTa counts from padding + 1
+
+
+def check_length(model: PreTrainedModel, max_length: int) -> None:
+    """Raise :class:`UsageError` for a limit that the model cannot read or no text fits into."""
+    limit = position_limit(model)
+    if max_length > limit:
+        raise UsageError(f"--max-length {max_length}: this model reads {limit} tokens at most.")
+    if max_length < 4:
+        raise UsageError(f"--max-length {max_length}: at least 4 tokens are needed.")
 
 
 def name_of(model_name: str) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from effx.encoding import Encoded, length_sorted
+from effx import data
+from effx.artifacts import Checkpoint
+from effx.encoding import Encoded, Encoder, length_sorted
 from effx.exit_rules import ExitRule
-from effx.models import exits, infer, reference, structure
+from effx.models import exits, infer, io, load, reference, structure
 from effx.models.io import input_names
 
 _Inputs = dict[str, torch.Tensor]
@@ -69,6 +72,34 @@ def reduced(
 
     _over(model, encoded, batch_size, run)
     return result, depth, tokens
+
+
+def at_length(
+    checkpoint: str | Path, max_length: int, *, data_folder: str | Path | None = None
+) -> dict[str, float]:
+    """Return a checkpoint's metrics on its validation rows, cut to ``max_length`` tokens each.
+
+    Sequence-length reduction without training; to train at a limit, fine-tune with it.
+
+    Args:
+        checkpoint: the checkpoint's folder.
+        max_length: tokens per example at most, special tokens included.
+        data_folder: where the rows are; default: where the checkpoint's came from.
+
+    Returns:
+        The task's metrics, and ``cut``: the share of rows that lost tokens.
+
+    Raises:
+        UsageError: the limit is below 4 or above what the model reads.
+    """
+    opened = Checkpoint.open(checkpoint)
+    model = load(opened)
+    io.check_length(model, max_length)
+    rows = data.load(opened.task, "validation", data_folder or opened.data)
+    whole = Encoder(opened.folder, opened.max_length)(rows.texts).lengths
+    answers = logits(model, Encoder(opened.folder, max_length)(rows.texts))
+    scores = opened.task.score(rows.labels, opened.task.predict(answers))
+    return {**scores, "cut": float((whole > max_length).mean())}
 
 
 def _over(

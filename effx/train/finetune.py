@@ -209,11 +209,7 @@ def _encoder(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, max_length: int
 ) -> Encoder:
     """Return the encoder that the checkpoint's own files will give."""
-    limit = io.position_limit(model)
-    if max_length > limit:
-        raise UsageError(f"--max-length {max_length}: this model reads {limit} tokens at most.")
-    if max_length < 4:
-        raise UsageError(f"--max-length {max_length}: at least 4 tokens are needed.")
+    io.check_length(model, max_length)
     tokenizer.save_pretrained(folder)
     model.config.save_pretrained(folder)
     return Encoder(folder, max_length)

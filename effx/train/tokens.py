@@ -42,6 +42,7 @@ _TEMPERATURE = 2e-3  # the scores of a row of n tokens lie around 1 / n
 _RETENTION_GAIN = 100.0  # one optimizer serves weights and schedule: r moves 100 lr a step,
 _THRESHOLD_GAIN = 10.0  # theta, a fraction of 1 / n, 10 lr
 _FIRST_THRESHOLD = 1e-3  # of the last layer, falling linearly to the first
+_MOST_SCALING = {"share": 64, "threshold": 4096}  # beyond that, what was learned does not show
 
 
 @dataclass(frozen=True)
@@ -230,8 +231,6 @@ def _brought_to(
         UsageError: the soft stage learned nothing that could be scaled.
     """
     share = settings.rule == "share"
-    if (share and learned[-1] >= 0.999) or not any(learned):
-        raise UsageError("the soft stage dropped nothing: raise --penalty, or give a --schedule.")
     rows = source.encode(source.held_out)
 
     def scaled(x: float) -> tuple[float, ...]:
@@ -245,8 +244,12 @@ def _brought_to(
         return float((used / rows.lengths[:, None]).mean())
 
     low, high = 0.0, 1.0
-    while kept(high) > keep and high < 1e4:
+    while kept(high) > keep:
         low, high = high, high * 2
+        if high > _MOST_SCALING[settings.rule]:
+            raise UsageError(
+                f"the soft stage dropped too little to keep {keep:g}: raise --penalty, or give a --schedule."
+            )
     for _ in range(8):
         middle = (low + high) / 2
         low, high = (middle, high) if kept(middle) > keep else (low, middle)

@@ -60,7 +60,7 @@ def test_families_find_their_parts(name: str, encoders: dict[str, Path]) -> None
 
 def test_position_limits(encoders: dict[str, Path]) -> None:
     limits = {name: io.position_limit(pretrained(encoders[name], TASKS["sst2"])[0]) for name in CONFIGS}
-    assert limits == {"bert": 66, "electra": 66, "distilbert": 66, "roberta": 65}
+    assert limits == {"bert": 66, "electra": 66, "distilbert": 66, "roberta": 65, "mpnet": 64}
     for name, limit in limits.items():  # the limit is exact: one more fails
         model = pretrained(encoders[name], TASKS["sst2"])[0].eval()
         ids = torch.full((1, limit), 7)

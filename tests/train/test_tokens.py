@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from effx import data
+from effx.artifacts import Checkpoint
+from effx.encoding import Encoder
+from effx.errors import UsageError
+from effx.models import add_ramps, io, load, save, structure
+from effx.train import Settings as FinetuneSettings
+from effx.train import evaluate, exits, finetune, tokens
+from effx.train.tokens import Settings
+
+
+@pytest.mark.parametrize("rule", tokens.RULES)
+def test_a_schedule_is_learned_and_said_as_it_is(
+    checkpoint: Checkpoint, rows_folder: Path, rule: str, tmp_path: Path
+) -> None:
+    settings = Settings(rule=rule, lr=1e-3, soft_epochs=2, epochs=1, keep=0.6, penalty=1.0)
+    made = tokens.train(checkpoint.folder, out=tmp_path, settings=settings)
+    assert made.name == "tiny-tokens"
+    kept = structure(load(made.folder))
+    schedule = kept.tokens if rule == "share" else kept.token_thresholds
+    assert schedule is not None and len(schedule) == 3 and min(schedule) < 1
+    assert (kept.tokens is None) == (rule == "threshold")
+    rows = data.load(made.task, "validation", rows_folder)
+    encoded = Encoder(made.folder, made.max_length)(rows.texts)
+    one, _, used = evaluate.reduced(load(made.folder), encoded, batch_size=1)
+    many, _, again = evaluate.reduced(load(made.folder), encoded, batch_size=32)
+    assert np.array_equal(used, again) and np.allclose(one, many, atol=1e-5)
+    found = made.manifest["tokens"]["validation"]
+    assert found["kept"] == pytest.approx((used / encoded.lengths[:, None]).mean(0))
+    assert found["accuracy"] == pytest.approx((one.argmax(1) == rows.labels).mean())
+    assert abs(np.mean(found["kept"]) - 0.6) < 0.2  # brought there on other rows
+
+
+def test_a_schedule_by_hand_is_taken_as_it_is(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    settings = Settings(schedule=(1.0, 0.5, 0.25), epochs=0)
+    made = tokens.train(checkpoint.folder, out=tmp_path, settings=settings)
+    assert made.manifest["structure"]["tokens"] == [1.0, 0.5, 0.25]
+    before, after = load(checkpoint.folder).state_dict(), load(made.folder).state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before), "--epochs 0 trains nothing"
+
+
+def test_a_penalty_keeps_fewer_tokens(checkpoint: Checkpoint) -> None:
+    """The gradient of the penalty alone lowers every retention and raises every threshold."""
+    model = load(checkpoint.folder)
+    ids = torch.randint(5, 50, (4, 9))
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "token_type_ids": torch.zeros_like(ids),
+    }
+    labels = torch.tensor([0, 1, 0, 1])
+    for rule, sign in (("share", 1), ("threshold", -1)):
+        slopes = []
+        for penalty in (0.0, 1.0):
+            soft = tokens.Soft(model, checkpoint.task, rule, penalty).eval()
+            if rule == "threshold":
+                soft.raw.data.fill_(1 / 9 / tokens._THRESHOLD_GAIN)  # among the scores of nine tokens
+            soft(labels=labels, **inputs)["loss"].backward()
+            assert soft.raw.grad is not None
+            slopes.append(soft.raw.grad.clone())
+        assert ((slopes[1] - slopes[0]) * sign > 0).all()
+
+
+def test_the_soft_stage_starts_as_the_model_itself(checkpoint: Checkpoint) -> None:
+    """With r = 1 nothing is scaled: the loss is the model's own."""
+    model = load(checkpoint.folder)
+    ids = torch.randint(5, 50, (3, 7))
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "token_type_ids": torch.zeros_like(ids),
+    }
+    labels = torch.tensor([0, 1, 1])
+    soft = tokens.Soft(model, checkpoint.task, "share", 0.0).eval()
+    expected = model(**inputs, labels=labels).loss
+    assert torch.allclose(soft(labels=labels, **inputs)["loss"], expected, atol=1e-6)
+
+
+def test_exits_go_on_a_model_with_tokens_and_not_the_other_way(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    short = tokens.train(
+        checkpoint.folder, out=tmp_path, settings=Settings(schedule=(0.9, 0.6, 0.3), max_steps=2)
+    )
+    both = exits.train(short.folder, out=tmp_path, settings=exits.Settings(max_steps=2, max_drop=0.5))
+    kept = structure(load(both.folder))
+    assert kept.tokens == (0.9, 0.6, 0.3) and kept.exits == (1, 2)
+    with pytest.raises(UsageError, match="prune its tokens first"):
+        tokens.train(both.folder, out=tmp_path, settings=Settings(schedule=(1, 1, 1)), name="no")
+    with pytest.raises(UsageError, match="exits and token schedules follow the weights"):
+        finetune("sst2", both.folder, out=tmp_path, name="no", data_folder=both.data)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (Settings(rule="topk"), "unknown token rule 'topk'"),
+        (Settings(keep=1.5), "--keep 1.5: a share above 0"),
+        (Settings(schedule=(1.0, 0.5)), "2 given, but the model has 3 layers"),
+        (Settings(schedule=(1, 1, 1), keep=0.5), "exclude each other"),
+        (Settings(keep=0.5, penalty=0, max_steps=1), "the soft stage dropped too little to keep 0.5"),
+    ],
+)
+def test_wrong_settings_are_one_line(
+    checkpoint: Checkpoint, settings: Settings, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        tokens.train(checkpoint.folder, out=tmp_path / "here", settings=settings)
+    assert not (tmp_path / "here").exists()
+
+
+def test_layers_and_length_are_reduced_and_named(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    made = finetune(
+        "sst2", encoders["roberta"], out=tmp_path, data_folder=rows_folder,
+        settings=FinetuneSettings(layers=2, max_length=8, max_steps=2),
+    )  # fmt: skip
+    assert made.name == "sst2-roberta-full-layers2-seq8-s0"
+    assert [layer["index"] for layer in made.manifest["structure"]["layers"]] == [0, 1]
+    assert made.manifest["weight_remaining"] < 1
+    at_limit = evaluate.at_length(made.folder, 8)
+    assert at_limit["accuracy"] == made.manifest["metrics"]["accuracy"] and at_limit["cut"] == 0
+    shorter = evaluate.at_length(made.folder, 5)
+    assert 0 < shorter["cut"] <= 1
+    with pytest.raises(UsageError, match="reads 65 tokens at most"):
+        evaluate.at_length(made.folder, 66)
+    with pytest.raises(UsageError, match="--layers 4: the model has 3 layers"):
+        finetune("sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder,
+                 settings=FinetuneSettings(layers=4))  # fmt: skip
+
+
+def test_fine_tuning_goes_on_from_a_reduced_checkpoint(
+    checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path
+) -> None:
+    from effx.models import prune
+
+    model = prune(load(checkpoint.folder), heads={1: [0, 2]}, ffns=[0])
+    ticket = save(model, tmp_path / "t", tokenizer=io.tokenizer(checkpoint.folder), task=checkpoint.task)
+    quick = FinetuneSettings(max_steps=2, max_length=32)
+    again = finetune("sst2", ticket.folder, out=tmp_path, name="a", data_folder=rows_folder, settings=quick)
+    assert again.manifest["structure"] == ticket.manifest["structure"]
+    assert again.manifest["weight_remaining"] == ticket.manifest["weight_remaining"]
+    thinner = finetune(
+        "sst2", ticket.folder, out=tmp_path, name="b", data_folder=rows_folder,
+        settings=FinetuneSettings(max_steps=2, max_length=32, layers=2),
+    )  # fmt: skip
+    assert [layer["heads"] for layer in thinner.manifest["structure"]["layers"]] == [[0, 1, 2, 3], [1, 3]]
+    assert add_ramps(load(thinner.folder)).ramps.keys() == {"1"}
