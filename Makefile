@@ -1,13 +1,15 @@
 # make demo   the whole pipeline on the embedded model and data
 # make test   the tests
 # make check  formatting, lint and types
+# make test-older   models and training against the oldest transformers that effx takes
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+OLDER := $(VENV)/transformers-5.0.0
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo test test-slow test-older check clean
 
 demo: $(INSTALLED)
 	$(BIN)/effx demo
@@ -17,6 +19,10 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m "slow"
+
+test-older: $(INSTALLED) $(OLDER)
+	PYTHONPATH=$(OLDER) $(BIN)/python -c 'import transformers; assert transformers.__version__ == "5.0.0"'
+	PYTHONPATH=$(OLDER) $(BIN)/python -m pytest -m "not slow and not gpu and not network" tests/models tests/train
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check effx tests benchmarks
@@ -30,6 +36,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PIP) torch==2.13.0
 	$(PIP) --editable '.[all-cpu,test,check]'
 	touch $@
+
+# a folder in front of the environment's own packages, with all that this release asks for
+$(OLDER): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $@.new transformers==5.0.0 numpy==2.4.6
+	mv $@.new $@
 
 clean:
 	rm -rf $(VENV) effx-demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

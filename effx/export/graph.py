@@ -1,7 +1,11 @@
-"""torch -> ONNX: one graph with dynamic batch and sequence, weights inside.
+"""torch -> ONNX: graphs with dynamic batch and sequence, weights inside.
 
-Eager attention is traced: without a fused kernel to aim at, the decomposed ``sdpa`` adds about 40
-shape and mask nodes, and ran a sixth slower in fp32 and up to 1.7x slower in int8 on a CPU.
+    whole     ids -> layers (tokens dropped on the way, if asked) -> logits
+    segments  ids -> layers up to a ramp -> hidden, mask, logits | hidden, mask -> ... -> logits
+
+What is traced is :mod:`effx.models.forward`, the pass written out layer by layer: attention is
+explicit, with each layer's true head count, so nothing in the graph depends on a config; the mask
+is one Where over [batch, 1, 1, length].
 """
 
 from __future__ import annotations
@@ -9,67 +13,164 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
+from effx.models import exits, families, forward, reference
 from effx.models.io import input_names, position_limit
+from effx.models.structure import structure
 from effx.progress import hushed
 
 OPSET = 20
 _LARGEST_PROTOBUF_BYTES = 2_000_000_000
+_EXAMPLE_LENGTH = 16
 
 
-class _Logits(torch.nn.Module):
-    """The task model with its logits as the only output."""
+@dataclass(frozen=True)
+class Shape:
+    """What a graph is traced for."""
 
-    def __init__(self, model: PreTrainedModel, names: list[str]) -> None:
+    length: int | None = None
+    """A fixed sequence length; None: dynamic."""
+    tokens: bool = False
+    """Drop tokens by the model's schedule."""
+
+
+class Whole(nn.Module):
+    """Ids to the logits of the model's own head."""
+
+    def __init__(self, model: PreTrainedModel, shape: Shape) -> None:
         super().__init__()
-        self.model, self.names = model, names
+        self.model, self.shape, self.names = model, shape, input_names(model)
 
     def forward(self, *arrays: torch.Tensor) -> torch.Tensor:
-        inputs = dict(zip(self.names, arrays, strict=True))
-        return self.model(**inputs).logits  # type: ignore[no-any-return]
+        """Return logits [batch, outputs]."""
+        stream = forward.embed(self.model, dict(zip(self.names, arrays, strict=True)))
+        for place in range(len(families.layers(self.model))):
+            stream = reference.layer(self.model, place, stream, prune=self.shape.tokens)
+        return forward.head(self.model, stream.hidden)
 
 
-def write_onnx(model: PreTrainedModel, path: Path) -> None:
-    """Write ``model`` to ``path``; inputs int64 [batch, sequence], output logits [batch, n]."""
+class Segment(nn.Module):
+    """The layers between two ramps, with the ramp or head that follows them.
+
+    Between segments flow ``hidden`` [batch, kept, width], ``alive`` int64 [batch, kept] and
+    ``attention_mask`` int64 [batch, length], which tells how long the input was.
+    """
+
+    def __init__(self, model: PreTrainedModel, shape: Shape, places: range) -> None:
+        super().__init__()
+        self.model, self.shape, self.places, self.names = model, shape, places, input_names(model)
+
+    def forward(self, *arrays: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return logits [batch, outputs] and, before the last segment, hidden and alive."""
+        if self.places.start == 0:
+            stream = forward.embed(self.model, dict(zip(self.names, arrays, strict=True)))
+        else:
+            hidden, alive, mask = arrays
+            positions = torch.arange(hidden.shape[1], device=hidden.device).expand(hidden.shape[:2])
+            stream = forward.Stream(hidden, alive.bool(), mask.sum(1), positions, mask.shape[1])
+            stream = forward.with_bias(self.model, stream)
+        for place in self.places:
+            stream = reference.layer(self.model, place, stream, prune=self.shape.tokens)
+        ramp = exits.ramp_after(self.model, self.places[-1])
+        if ramp is None:
+            return (forward.head(self.model, stream.hidden),)
+        return ramp(stream.hidden, stream.alive), stream.hidden, stream.alive.long()
+
+
+def segments(model: PreTrainedModel) -> list[range]:
+    """Return the places of the layers in each segment, one more than there are ramps."""
+    ends = [0, *exits.depths(model)]
+    return [range(start, end) for start, end in zip(ends, ends[1:], strict=False)]
+
+
+def write_whole(model: PreTrainedModel, path: Path, shape: Shape | None = None) -> None:
+    """Write the whole model to ``path``; inputs int64 [batch, sequence], output logits."""
+    shape = shape or Shape()
     names = input_names(model)
-    implementation = model.config._attn_implementation
-    model.set_attn_implementation("eager")
+    _write(Whole(model, shape), path, _ids(model, shape), names, ["logits"], position_limit(model), shape)
+
+
+def write_segment(model: PreTrainedModel, path: Path, places: range, shape: Shape | None = None) -> None:
+    """Write one segment to ``path``; outputs logits and, before the last one, hidden and alive."""
+    shape = shape or Shape()
+    last = places.stop == len(structure(model).layers)
+    outputs = ["logits"] if last else ["logits", "hidden_out", "alive_out"]
+    if places.start == 0:
+        names, example = input_names(model), _ids(model, shape)
+    else:
+        names = ["hidden", "alive", "attention_mask"]
+        length = shape.length or _EXAMPLE_LENGTH
+        kept = length // 2 if shape.tokens else length
+        ones = torch.ones((2, length), dtype=torch.int64)
+        example = (torch.zeros((2, kept, model.config.hidden_size)), ones[:, :kept].clone(), ones)
+    _write(Segment(model, shape, places), path, example, names, outputs, position_limit(model), shape)
+
+
+def _ids(model: PreTrainedModel, shape: Shape) -> tuple[torch.Tensor, ...]:
+    size = (2, shape.length or _EXAMPLE_LENGTH)
+    return tuple(torch.ones(size, dtype=torch.int64) for _ in input_names(model))
+
+
+def _write(
+    module: nn.Module,
+    path: Path,
+    example: tuple[torch.Tensor, ...],
+    names: Sequence[str],
+    outputs: Sequence[str],
+    limit: int,
+    shape: Shape,
+) -> None:
     batch = torch.export.Dim("batch", min=1, max=65536)
-    sequence = torch.export.Dim("sequence", min=1, max=position_limit(model))
-    example = tuple(torch.ones((2, 16), dtype=torch.int64) for _ in names)
-    bytes_ = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    try:
-        with _quiet(), torch.inference_mode():
-            program = torch.onnx.export(
-                _Logits(model.eval(), names),
-                example,
-                dynamo=True,
-                opset_version=OPSET,
-                dynamic_shapes=(tuple({0: batch, 1: sequence} for _ in names),),
-                input_names=names,
-                output_names=["logits"],
-                external_data=bytes_ > _LARGEST_PROTOBUF_BYTES,
-                verbose=False,
-            )
-        assert program is not None
-        program.save(path, external_data=bytes_ > _LARGEST_PROTOBUF_BYTES)
-    finally:
-        model.set_attn_implementation(implementation)
+    sequence = torch.export.Dim("sequence", min=1, max=limit)
+    kept = torch.export.Dim("kept", min=1, max=limit)
+
+    def axes(name: str) -> dict[int, Any]:
+        if name in ("hidden", "alive") and shape.tokens:
+            return {0: batch, 1: kept}
+        return {0: batch} if shape.length else {0: batch, 1: sequence}
+
+    bytes_ = sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
+    external = bytes_ > _LARGEST_PROTOBUF_BYTES
+    with _quiet(), torch.inference_mode():
+        program = torch.onnx.export(
+            module.eval(),
+            example,
+            dynamo=True,
+            opset_version=OPSET,
+            dynamic_shapes=(tuple(axes(name) for name in names),),
+            input_names=list(names),
+            output_names=list(outputs),
+            external_data=external,
+            verbose=False,
+        )
+    assert program is not None
+    program.save(path, external_data=external)
 
 
 def node_counts(path: Path) -> dict[str, int]:
-    """Return how often each operator stands in a graph, most frequent first."""
-    graph = onnx.load(path, load_external_data=False).graph
+    """Return how often each operator stands in a graph and its subgraphs, most frequent first."""
     counts: dict[str, int] = {}
-    for node in graph.node:
+    for node in nodes(onnx.load(path, load_external_data=False).graph):
         counts[node.op_type] = counts.get(node.op_type, 0) + 1
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes of a graph and of the graphs inside them."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from nodes(attribute.g)
 
 
 @contextlib.contextmanager

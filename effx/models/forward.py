@@ -36,6 +36,8 @@ class Stream:
     """int64 [batch]; tokens of the input, padding not counted."""
     positions: torch.Tensor
     """int64 [batch, length]; where the tokens stood in the input."""
+    width: int
+    """Length of the input's tensors, padding counted."""
     bias: torch.Tensor | None = None
     """[batch or 1, heads, length, length]; relative position bias of families that have one."""
 
@@ -51,6 +53,7 @@ class Stream:
             alive[:, :width],
             self.lengths[keep],
             self.positions[keep, :width],
+            self.width,
             bias,
         )
 
@@ -70,6 +73,7 @@ class Stream:
             alive,
             self.lengths,
             self.positions.gather(1, indices),
+            self.width,
             bias,
         )
 
@@ -82,18 +86,24 @@ def embed(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> Stream:
         inputs: input_ids, attention_mask and, where the family takes them, token_type_ids, each
             int64 [batch, length]; rows may be padded on the right.
     """
-    names, body = families.family(model), families.encoder(model)
+    names = families.family(model)
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     first, *rest = families.embeddings(model)
     more = {"token_type_ids": inputs["token_type_ids"]} if names.token_types else {}
     hidden = first(input_ids=ids, **more)
     for module in rest:
         hidden = module(hidden)
-    bias = None
-    if names.position_bias:
-        bias = body.get_submodule(names.position_bias).compute_position_bias(hidden[:1])  # type: ignore[operator]
     positions = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
-    return Stream(hidden, mask.bool(), mask.sum(1), positions, bias)
+    return with_bias(model, Stream(hidden, mask.bool(), mask.sum(1), positions, ids.shape[1]))
+
+
+def with_bias(model: PreTrainedModel, stream: Stream) -> Stream:
+    """Return the stream with its family's relative position bias, for tokens not dropped yet."""
+    path = families.family(model).position_bias
+    if path is None:
+        return stream
+    module = families.encoder(model).get_submodule(path)
+    return replace(stream, bias=module.compute_position_bias(stream.hidden[:1]))  # type: ignore[operator]
 
 
 def attend(

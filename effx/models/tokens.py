@@ -95,17 +95,22 @@ def scores(probabilities: torch.Tensor, alive: torch.Tensor) -> torch.Tensor:
 
 
 def counts(lengths: torch.Tensor, share: float) -> torch.Tensor:
-    """Return ceil(share * lengths), at least 1, int64 [batch]."""
-    return ((lengths * round(share * _PARTS) + _PARTS - 1) // _PARTS).clamp(min=1)
+    """Return ceil(share * lengths), int64 [batch]; at least 1 for lengths of at least 1."""
+    return (lengths * round(share * _PARTS) + _PARTS - 1) // _PARTS
 
 
 def keep_share(stream: Stream, received: torch.Tensor, share: float) -> Stream:
     """Cut the stream to the best tokens of each row; rows that keep fewer than others are padded."""
     count = torch.minimum(counts(stream.lengths, share), stream.alive.sum(1))
-    width = int(count.max())
     ranked = received.masked_fill(~stream.alive, -1.0)
-    ranked[:, 0] = 2.0  # CLS: above any share of attention
-    order = ranked.sort(dim=1, descending=True, stable=True).indices[:, :width]
+    first = torch.arange(ranked.shape[1], device=ranked.device) == 0
+    ranked = torch.where(first, 2.0, ranked)  # CLS: above any share of attention
+    if torch.compiler.is_exporting():  # a width known from shapes alone; ONNX's TopK is stable
+        width = (stream.width * round(share * _PARTS) + _PARTS - 1) // _PARTS
+        order = ranked.topk(width, dim=1).indices
+    else:
+        width = int(count.max())
+        order = ranked.sort(dim=1, descending=True, stable=True).indices[:, :width]
     alive = torch.arange(width, device=order.device) < count[:, None]
     order, places = order.sort(dim=1)
     return stream.take(order, alive.gather(1, places))
@@ -113,9 +118,9 @@ def keep_share(stream: Stream, received: torch.Tensor, share: float) -> Stream:
 
 def keep_above(stream: Stream, received: torch.Tensor, threshold: float) -> Stream:
     """Cut the stream to the tokens that receive enough attention."""
-    alive = stream.alive & (received >= threshold)
-    alive[:, 0] = True
-    width = int(alive.sum(1).max())
+    first = torch.arange(received.shape[1], device=received.device) == 0
+    alive = (stream.alive & (received >= threshold)) | first
+    width = int(alive.sum(1).max().item())
     order = (~alive).to(torch.uint8).sort(dim=1, stable=True).indices[:, :width]
     return stream.take(order, alive.gather(1, order))
 

@@ -39,6 +39,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "finetune", "squad", "--model", "x"], "question answering"),
         (["train", "finetune", "demo", "--model", "x", "--regime", "half"], "Known: full, frozen, last-K"),
         (["train", "finetune", "sst2", "--model", "x", "--epochs", "-1"], "Invalid value for '--epochs'"),
+        (["train", "exits"], "Missing argument 'CHECKPOINT'"),
+        (["train", "exits", "no"], "no is no checkpoint: effx.json is missing. Make one with"),
+        (["train", "exits", "no", "--rule", "entropi"], "Did you mean 'entropy'"),
+        (["train", "exits", "no", "--after", "1,two"], "'1,two': numbers separated by commas"),
+        (["train", "exits", "no", "--depth", "3", "--max-drop", "0"], "exclude each other"),
+        (["train", "tokens", "no", "--rule", "shares"], "Did you mean 'share'"),
+        (["train", "tokens", "no", "--keep", "0"], "Invalid value for '--keep'"),
         (["export"], "checkpoints does not exist, so it holds no checkpoint. Make one with"),
         (["export", "--variant", "int7"], "Did you mean 'int8'"),
         (["export", "--backend", "onnx"], "Did you mean 'onnxruntime'"),
@@ -81,6 +88,25 @@ def test_training_prints_its_manifest_and_refuses_to_replace(
     assert json.loads(capsys.readouterr().out)["name"] == "a"
     assert "exists already" in fails(capsys, arguments)
     assert run([*arguments, "--overwrite"]) == 0
+
+
+def test_reductions_are_told_in_one_line(
+    here: Path, checkpoint: Checkpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(checkpoint.folder)
+    assert run(["train", "tokens", folder, "--schedule", "1,0.6,0.4", "--max-steps", "2", "--name", "t"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("checkpoints/t: accuracy") and "of the tokens (by layer 1.00" in out
+    arguments = ["train", "exits", "checkpoints/t", "--after", "1,2", "--max-steps", "2", "--max-drop", "1"]
+    assert run(arguments) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("checkpoints/t-exits: entropy") and "of 3 layers on average; without exits" in out
+    assert "exists already" in fails(capsys, arguments)
+    assert run([*arguments, "--overwrite", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["structure"]["tokens"] == [1.0, 0.6, 0.4]
+    assert "come last" in fails(
+        capsys, ["train", "finetune", "sst2", "--model", "checkpoints/t", "--data", str(checkpoint.data)]
+    )
 
 
 def test_an_unwritable_place_is_one_line(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import accumulate
 
 import numpy as np
@@ -35,9 +36,7 @@ def masked_only(
         n = int(one["attention_mask"].sum())
         alive = [position < n for position in range(stream.alive.shape[1])]
         for place, layer in enumerate(kept.layers):
-            stream = forward.Stream(
-                stream.hidden, torch.tensor([alive]), stream.lengths, stream.positions, stream.bias
-            )
+            stream = replace(stream, alive=torch.tensor([alive]))
             stream, probabilities = forward.attend(model, place, stream, explicit=True)
             if layer.heads:
                 queries = [i for i in range(len(alive)) if alive[i]]
