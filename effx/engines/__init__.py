@@ -1,25 +1,38 @@
-"""How a built engine runs: one session class per runtime, behind one Protocol.
+"""How a built engine runs: one graph class per runtime, behind one Protocol.
 
-A new runtime is one module and one line in ``_BACKENDS``. Nothing here needs torch.
+A new runtime is one module and one line in ``_BACKENDS``. Nothing here needs torch but the module
+that runs it. What a session needs to know besides its files stands in the manifest's ``session``:
+
+    files       graphs in order; several are early-exit segments
+    precision   of the arithmetic
+    lengths     sequence lengths that inputs are padded to; null: any
+    exits       {rule, threshold, patience, depths} of early-exit segments; null: none
+    pad_id      the id that fills padding
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from effx.artifacts import Engine
-from effx.engines.protocol import Session
+from effx.engines.protocol import Graph, Session
+from effx.engines.sessions import Padded, Single, Staged
 from effx.errors import need, unknown
+from effx.exit_rules import ExitRule
 
-__all__ = ["Session", "check_backend", "open", "open_unchecked", "versions"]
+__all__ = ["Session", "check_backend", "open", "open_graph", "open_unchecked", "versions"]
 
 _BACKENDS: dict[str, tuple[str, str, str]] = {
     "onnxruntime": ("effx.engines.onnxruntime", "onnxruntime", "cpu"),
+    "openvino": ("effx.engines.openvino", "openvino", "openvino"),
+    "torch": ("effx.engines.torch", "torch", "train"),
+    "torch-compile": ("effx.engines.torch", "torch", "train"),
 }
-"""Backend -> the module with its session, the package it needs, the extra that brings it."""
+"""Backend -> the module with its graphs, the package it needs, the extra that brings it."""
 
 
 def open(folder: str | Path | Engine, *, threads: int | None = None) -> Session:
@@ -34,15 +47,34 @@ def open(folder: str | Path | Engine, *, threads: int | None = None) -> Session:
         MissingExtraError: its runtime is not installed.
     """
     engine = folder if isinstance(folder, Engine) else Engine.open(folder)
-    return open_unchecked(engine.folder, engine.backend, engine.input_names, threads=threads)
+    settings = engine.manifest.get("session") or {"files": ["model.onnx"]}
+    return open_unchecked(engine.folder, engine.backend, settings, threads=threads)
 
 
 def open_unchecked(
-    folder: Path, backend: str, input_names: Sequence[str], *, threads: int | None = None
+    folder: Path, backend: str, settings: Mapping[str, Any], *, threads: int | None = None
 ) -> Session:
     """Open what an unfinished engine folder holds; for the parity gate."""
-    session: Session = _module(backend).open(folder, input_names, threads=threads)
+    graphs = [open_graph(folder / name, backend, settings, threads=threads) for name in settings["files"]]
+    session: Session
+    exits = settings.get("exits")
+    if exits and len(graphs) > 1:
+        cut = settings.get("lengths") is None
+        session = Staged(graphs, ExitRule.from_json(exits), exits["depths"], cut=cut)
+    else:
+        session = Single(graphs[0])
+    if settings.get("lengths"):
+        session = Padded(session, settings["lengths"], int(settings.get("pad_id", 0)))
     return session
+
+
+def open_graph(
+    path: Path, backend: str, settings: Mapping[str, Any], *, threads: int | None = None
+) -> Graph:
+    """Open one of an engine's files."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    graph: Graph = _module(backend).open(path, settings, threads or available or 1)
+    return graph
 
 
 def check_backend(backend: str) -> None:

@@ -1,24 +1,24 @@
-"""ONNX Runtime sessions."""
+"""ONNX Runtime graphs on the CPU provider."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any
 
 import numpy as np
 import onnxruntime
 
+from effx.engines.protocol import Arrays
 from effx.errors import ArtifactError
 
 _ERRORS_ONLY = 3
 
 
-class OnnxRuntimeSession:
-    """An ONNX graph on the CPU provider."""
+class OnnxRuntimeGraph:
+    """An ONNX graph."""
 
-    def __init__(self, path: Path, input_names: Sequence[str], threads: int) -> None:
+    def __init__(self, path: Path, threads: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -28,11 +28,13 @@ class OnnxRuntimeSession:
         except Exception as error:  # onnxruntime's own errors share no base class
             reason = " ".join(str(error).split())[:200]
             raise ArtifactError(f"{path} cannot be loaded: {reason}") from error
-        self._names, self._threads = list(input_names), threads
+        self._inputs = [entry.name for entry in self._session.get_inputs()]
+        self._outputs = [entry.name for entry in self._session.get_outputs()]
+        self._threads = threads
 
-    def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        feed = {name: inputs[name] for name in self._names}
-        return {"logits": self._session.run(["logits"], feed)[0]}
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        values = self._session.run(self._outputs, {name: inputs[name] for name in self._inputs})
+        return dict(zip(self._outputs, values, strict=True))
 
     def describe(self) -> dict[str, object]:
         return {
@@ -44,21 +46,14 @@ class OnnxRuntimeSession:
     def close(self) -> None:
         del self._session
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def open(folder: Path, input_names: Sequence[str], *, threads: int | None = None) -> OnnxRuntimeSession:
-    """Open ``folder/model.onnx``.
+def open(path: Path, settings: Mapping[str, Any], threads: int) -> OnnxRuntimeGraph:
+    """Open an ONNX file.
 
     Raises:
         ArtifactError: the runtime refuses the graph.
     """
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return OnnxRuntimeSession(folder / "model.onnx", input_names, threads or available or 1)
+    return OnnxRuntimeGraph(path, threads)
 
 
 def versions() -> dict[str, str]:

@@ -1,4 +1,8 @@
-"""What every session can do."""
+"""What every graph and every session can do.
+
+A graph is one built file in one runtime. A session is an engine: one graph, or the segments of an
+early-exit model with the host deciding between them, behind padding where lengths are fixed.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,32 @@ from typing import Protocol, Self
 
 import numpy as np
 
+Arrays = dict[str, np.ndarray]
+
+
+class Graph(Protocol):
+    """A loaded file."""
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        """Run it and return its outputs by name; arrays that it does not take are ignored."""
+        ...
+
+    def describe(self) -> dict[str, object]:
+        """Return how it runs: provider, threads, precision, versions."""
+        ...
+
+    def close(self) -> None:
+        """Free its memory."""
+        ...
+
 
 class Session(Protocol):
     """A loaded engine."""
 
-    def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def infer(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """Run int64 arrays [batch, sequence]; return ``{"logits": float32 [batch, outputs]}``.
 
+        Early-exit engines add ``depth``, int64 [batch]: the layers that each row ran through.
         Arrays that the engine does not take are ignored. Returns when the answer is in host
         memory.
         """

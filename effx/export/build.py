@@ -152,7 +152,7 @@ def _up_to_date(target: Path, checkpoint: Checkpoint) -> Engine | None:
 def _open(checkpoint: Checkpoint, scratch: Path, data_folder: str | Path | None) -> _Source:
     model = io.load(checkpoint)
     path = scratch / "model.onnx"
-    graph.write_onnx(model, path)
+    graph.write_whole(model, path)
     rows, inputs = _parity_rows(checkpoint, model, data_folder)
     return _Source(checkpoint, model, path, rows, inputs)
 

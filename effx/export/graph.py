@@ -164,13 +164,19 @@ def node_counts(path: Path) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+def nodes(outer: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """Yield the nodes of a graph and of the graphs inside them."""
-    for node in graph.node:
-        yield node
+    for graph in graphs(outer):
+        yield from graph.node
+
+
+def graphs(outer: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield a graph and the graphs inside its nodes."""
+    yield outer
+    for node in outer.node:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from nodes(attribute.g)
+                yield from graphs(attribute.g)
 
 
 @contextlib.contextmanager

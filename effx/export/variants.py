@@ -1,23 +1,29 @@
-"""The variant grammar: parts joined by ``+``, at most one of each kind.
+"""The variant grammar: parts joined by ``+``, at most one of each kind, in any order.
 
     variant   = part { "+" part }
-    precision = fp32 | int8 | int8-dynamic
+    precision = fp32 | fp16 | bf16 | int8 | int8-dynamic | int8-static | fp8       default fp32
+    sequence  = seqN | buckets                                                     default any length
+    exits     = exit | exit-if                                                     default the last head
+    tokens    = tokens                                                             default all of them
 
-No precision means fp32. A new part is one line in ``PRECISIONS`` and one builder.
+``int8`` is the fastest int8 scheme of the backend that passes its gate on this machine. ``seqN``
+fixes the length: longer inputs are cut, shorter ones padded to N. ``buckets`` pads to the next of a
+few lengths. ``exit`` runs segments with the host between them, ``exit-if`` one graph with nested If.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from effx.errors import UsageError, unknown
+from effx.models.structure import Structure
 
-PRECISIONS: dict[str, str] = {
-    "fp32": "fp32",
-    "int8": "int8-dynamic",
-    "int8-dynamic": "int8-dynamic",
-}
-"""What a user may ask for -> the scheme that is built."""
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8-dynamic", "int8-static", "fp8")
+_OTHERS = {"buckets": "sequence", "exit": "exits", "exit-if": "exits", "tokens": "tokens"}
+_SEQUENCE = re.compile(r"seq([1-9]\d*)")
+_LEAST_LENGTH = 4
+_FIRST_BUCKET = 16
 
 
 @dataclass(frozen=True)
@@ -27,12 +33,48 @@ class Variant:
     text: str
     """As asked for; part of the engine's name."""
     scheme: str
-    """How weights and activations are stored: a value of ``PRECISIONS``."""
+    """One of ``PRECISIONS``."""
+    length: int | None = None
+    """Fixed sequence length."""
+    buckets: bool = False
+    exits: str | None = None
+    """``exit``, ``exit-if`` or None."""
+    tokens: bool = False
 
     @property
     def precision(self) -> str:
-        """The arithmetic of the GEMMs: fp32 or int8."""
+        """The arithmetic of the GEMMs: fp32, fp16, bf16, int8 or fp8."""
         return self.scheme.split("-", 1)[0]
+
+    def lengths(self, limit: int) -> list[int] | None:
+        """Return the lengths that inputs are padded to; None: any up to the model's ``limit``."""
+        if self.length is not None:
+            return [self.length]
+        if not self.buckets:
+            return None
+        found = [_FIRST_BUCKET]
+        while found[-1] < limit:
+            found.append(min(found[-1] * 2, limit))
+        return found
+
+    def check(self, kept: Structure, limit: int, name: str) -> None:
+        """Raise :class:`UsageError` if a checkpoint cannot be built so.
+
+        Args:
+            kept: the checkpoint's structure.
+            limit: tokens that its model reads at most.
+            name: the checkpoint's, for the message.
+        """
+        if self.exits and not kept.exits:
+            raise UsageError(
+                f"variant '{self.text}': {name} has no exits. Make some with: effx train exits {name}"
+            )
+        if self.tokens and kept.tokens is None and kept.token_thresholds is None:
+            raise UsageError(
+                f"variant '{self.text}': {name} has no token schedule. Make one with: effx train tokens {name}"
+            )
+        if self.length is not None and self.length > limit:
+            raise UsageError(f"variant '{self.text}': {name} reads {limit} tokens at most.")
 
 
 def parse(text: str) -> Variant:
@@ -41,10 +83,31 @@ def parse(text: str) -> Variant:
     Raises:
         UsageError: a part is unknown (the nearest is named), or two parts exclude each other.
     """
-    parts = [part.strip() for part in text.split("+")]
-    for part in parts:
-        if part not in PRECISIONS:
-            raise unknown("variant", part, PRECISIONS)
-    if len(parts) > 1:
-        raise UsageError(f"variant '{text}': {' and '.join(parts)} exclude each other.")
-    return Variant(text, PRECISIONS[parts[0]])
+    found: dict[str, str] = {}
+    for part in (part.strip() for part in text.split("+")):
+        kind = _kind(part)
+        if kind in found:
+            raise UsageError(f"variant '{text}': {found[kind]} and {part} exclude each other.")
+        found[kind] = part
+    sequence = _SEQUENCE.fullmatch(found.get("sequence", ""))
+    length = int(sequence.group(1)) if sequence else None
+    if length is not None and length < _LEAST_LENGTH:
+        raise UsageError(f"variant '{text}': at least {_LEAST_LENGTH} tokens are needed.")
+    return Variant(
+        text,
+        found.get("precision", "fp32"),
+        length,
+        found.get("sequence") == "buckets",
+        found.get("exits"),
+        "tokens" in found,
+    )
+
+
+def _kind(part: str) -> str:
+    if part in PRECISIONS:
+        return "precision"
+    if _SEQUENCE.fullmatch(part):
+        return "sequence"
+    if part in _OTHERS:
+        return _OTHERS[part]
+    raise unknown("variant", part, [*PRECISIONS, *_OTHERS, "seq64"])

@@ -128,12 +128,13 @@ def attend(
     if heads:
         shape = (*x.shape[:2], len(heads), families.head_size(model))
         query, key, value = (
-            layer.get_submodule(path)(x).view(shape).transpose(1, 2)
+            layer.get_submodule(path)(x).unflatten(2, shape[2:]).transpose(1, 2)
             for path in (names.query, names.key, names.value)
         )
         mask = _mask(stream, heads, query.dtype)
-        if explicit:
-            scores = query @ key.transpose(2, 3) / math.sqrt(shape[-1])
+        if explicit or torch.compiler.is_exporting():
+            # the scale goes to the query alone: length x size products less than on the scores
+            scores = (query / math.sqrt(shape[-1])) @ key.transpose(2, 3)
             probabilities = (scores if mask is None else scores + mask).softmax(-1)
             context = F.dropout(probabilities, drop_probabilities) @ value
         else:

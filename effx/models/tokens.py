@@ -105,12 +105,11 @@ def keep_share(stream: Stream, received: torch.Tensor, share: float) -> Stream:
     ranked = received.masked_fill(~stream.alive, -1.0)
     first = torch.arange(ranked.shape[1], device=ranked.device) == 0
     ranked = torch.where(first, 2.0, ranked)  # CLS: above any share of attention
-    if torch.compiler.is_exporting():  # a width known from shapes alone; ONNX's TopK is stable
+    if torch.compiler.is_exporting():  # a width that follows from shapes alone
         width = (stream.width * round(share * _PARTS) + _PARTS - 1) // _PARTS
-        order = ranked.topk(width, dim=1).indices
     else:
         width = int(count.max())
-        order = ranked.sort(dim=1, descending=True, stable=True).indices[:, :width]
+    order = _descending(ranked)[:, :width]
     alive = torch.arange(width, device=order.device) < count[:, None]
     order, places = order.sort(dim=1)
     return stream.take(order, alive.gather(1, places))
@@ -121,8 +120,15 @@ def keep_above(stream: Stream, received: torch.Tensor, threshold: float) -> Stre
     first = torch.arange(received.shape[1], device=received.device) == 0
     alive = (stream.alive & (received >= threshold)) | first
     width = int(alive.sum(1).max().item())
-    order = (~alive).to(torch.uint8).sort(dim=1, stable=True).indices[:, :width]
+    order = _descending(alive.float())[:, :width]
     return stream.take(order, alive.gather(1, order))
+
+
+def _descending(values: torch.Tensor) -> torch.Tensor:
+    """Return the order of each row, largest first, equal ones by position."""
+    if torch.compiler.is_exporting():  # ONNX has no sort; its TopK keeps equal values in order
+        return values.topk(values.shape[1], dim=1).indices
+    return values.sort(dim=1, descending=True, stable=True).indices
 
 
 def drop(kept: Structure, place: int, stream: Stream, probabilities: torch.Tensor) -> Stream:
