@@ -19,6 +19,7 @@ from effx.errors import EffxError, MissingExtraError, nearest
 _EXTRAS = {
     "torch": "train", "transformers": "train", "accelerate": "train", "safetensors": "train",
     "onnx": "export", "onnxscript": "export", "onnxruntime": "cpu",
+    "openvino": "openvino", "nncf": "openvino",
     "matplotlib": "report", "jinja2": "report", "datasets": "hub", "pyarrow": "hub",
 }  # fmt: skip
 

@@ -68,9 +68,7 @@ def open_unchecked(
     return session
 
 
-def open_graph(
-    path: Path, backend: str, settings: Mapping[str, Any], *, threads: int | None = None
-) -> Graph:
+def open_graph(path: Path, backend: str, settings: Mapping[str, Any], *, threads: int | None = None) -> Graph:
     """Open one of an engine's files."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     graph: Graph = _module(backend).open(path, settings, threads or available or 1)

@@ -19,18 +19,21 @@ _HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}
 class OpenVinoGraph:
     """An OpenVINO model compiled for the CPU; fixed lengths are compiled one by one, when first met."""
 
-    def __init__(self, path: Path, precision: str, lengths: list[int] | None, threads: int) -> None:
+    def __init__(self, path: Path, settings: Mapping[str, Any], threads: int) -> None:
+        lengths = settings.get("lengths")
+        self._lengths = lengths if lengths and len(lengths) > 1 else None  # one: fixed in the graph
+        self._shortened = bool(settings.get("tokens"))
         self._core = openvino.Core()
         self._config = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "INFERENCE_PRECISION_HINT": _HINTS[settings.get("precision", "fp32")],
         }
-        self._threads, self._lengths = threads, lengths
+        self._threads = threads
         try:
             self._model = self._core.read_model(path)
             self._compiled: dict[int | None, Any] = {}
-            if lengths is None:
+            if self._lengths is None:
                 self._request(None)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
@@ -38,7 +41,7 @@ class OpenVinoGraph:
         self._inputs = [entry.get_any_name() for entry in self._model.inputs]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        length = None if self._lengths is None else int(inputs[self._inputs[0]].shape[1])
+        length = None if self._lengths is None else int(inputs["attention_mask"].shape[1])
         compiled, request = self._request(length)
         # int64 is what every engine is fed; the plugin converts it inside
         request.infer({name: np.ascontiguousarray(inputs[name]) for name in self._inputs}, share_inputs=True)
@@ -59,6 +62,13 @@ class OpenVinoGraph:
             )
         return found
 
+    def _shape(self, entry: Any, length: int) -> Any:
+        """Return an input's shape at a fixed length; segments that get fewer tokens keep theirs open."""
+        shape = entry.get_partial_shape()
+        if self._shortened and entry.get_any_name() in ("hidden", "alive"):
+            return shape
+        return openvino.PartialShape([-1, length, *(shape[i] for i in range(2, len(shape)))])
+
     def describe(self) -> dict[str, object]:
         return {
             "device": "CPU",
@@ -71,18 +81,13 @@ class OpenVinoGraph:
         self._compiled.clear()
         del self._model, self._core
 
-    def _request(self, length: int | None) -> tuple[Any, Any]:
+    def _request(self, length: int | None) -> Any:
+        """Return the compiled model for a length, and a request on it."""
         if length not in self._compiled:
             model = self._model
             if length is not None:
                 model = model.clone()
-                model.reshape(
-                    {
-                        entry.get_any_name(): openvino.PartialShape([-1, length])
-                        for entry in model.inputs
-                        if len(entry.get_partial_shape()) == 2
-                    }
-                )
+                model.reshape({entry.get_any_name(): self._shape(entry, length) for entry in model.inputs})
             compiled = self._core.compile_model(model, "CPU", self._config)
             self._compiled[length] = (compiled, compiled.create_infer_request())
         return self._compiled[length]
@@ -94,8 +99,7 @@ def open(path: Path, settings: Mapping[str, Any], threads: int) -> OpenVinoGraph
     Raises:
         ArtifactError: the runtime refuses the model.
     """
-    lengths = settings.get("lengths")
-    return OpenVinoGraph(path, settings.get("precision", "fp32"), lengths, threads)
+    return OpenVinoGraph(path, settings, threads)
 
 
 def versions() -> dict[str, str]:

@@ -46,10 +46,12 @@ class Single(_Closing):
 class Staged(_Closing):
     """Segments with the exit rule on the host between them; who leaves makes room.
 
-        segment 0 -> rule -> the rows that stay, cut to the longest of them -> segment 1 -> ...
+    segment 0 -> rule -> the rows that stay, cut to the longest of them -> segment 1 -> ...
     """
 
-    def __init__(self, segments: Sequence[Graph], rule: ExitRule, depths: Sequence[int], *, cut: bool) -> None:
+    def __init__(
+        self, segments: Sequence[Graph], rule: ExitRule, depths: Sequence[int], *, cut: bool
+    ) -> None:
         """Args:
         segments: in order, one more than there are ramps.
         rule: when rows leave.
@@ -113,4 +115,4 @@ class Padded(_Closing):
 
 def _width(mask: np.ndarray) -> int:
     """Return the place after the last real token of any row."""
-    return int(mask.any(0).nonzero()[0][-1]) + 1
+    return int(np.flatnonzero(mask.any(axis=0))[-1]) + 1

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,63 +92,65 @@ def segments(model: PreTrainedModel) -> list[range]:
     return [range(start, end) for start, end in zip(ends, ends[1:], strict=False)]
 
 
-def write_whole(model: PreTrainedModel, path: Path, shape: Shape | None = None) -> None:
-    """Write the whole model to ``path``; inputs int64 [batch, sequence], output logits."""
-    shape = shape or Shape()
-    names = input_names(model)
-    _write(Whole(model, shape), path, _ids(model, shape), names, ["logits"], position_limit(model), shape)
+@dataclass(frozen=True)
+class Traced:
+    """What an exporter needs to know."""
+
+    module: nn.Module
+    example: tuple[torch.Tensor, ...]
+    inputs: list[str]
+    outputs: list[str]
+    axes: list[dict[int, Any]]
+    """Dynamic dimensions of each input."""
 
 
-def write_segment(model: PreTrainedModel, path: Path, places: range, shape: Shape | None = None) -> None:
-    """Write one segment to ``path``; outputs logits and, before the last one, hidden and alive."""
-    shape = shape or Shape()
-    last = places.stop == len(structure(model).layers)
-    outputs = ["logits"] if last else ["logits", "hidden_out", "alive_out"]
-    if places.start == 0:
-        names, example = input_names(model), _ids(model, shape)
-    else:
-        names = ["hidden", "alive", "attention_mask"]
-        length = shape.length or _EXAMPLE_LENGTH
-        kept = length // 2 if shape.tokens else length
-        ones = torch.ones((2, length), dtype=torch.int64)
-        example = (torch.zeros((2, kept, model.config.hidden_size)), ones[:, :kept].clone(), ones)
-    _write(Segment(model, shape, places), path, example, names, outputs, position_limit(model), shape)
+def traced(model: PreTrainedModel, shape: Shape, places: range | None = None) -> Traced:
+    """Return the whole model (``places`` None) or one segment, ready for an exporter.
 
-
-def _ids(model: PreTrainedModel, shape: Shape) -> tuple[torch.Tensor, ...]:
-    size = (2, shape.length or _EXAMPLE_LENGTH)
-    return tuple(torch.ones(size, dtype=torch.int64) for _ in input_names(model))
-
-
-def _write(
-    module: nn.Module,
-    path: Path,
-    example: tuple[torch.Tensor, ...],
-    names: Sequence[str],
-    outputs: Sequence[str],
-    limit: int,
-    shape: Shape,
-) -> None:
+    Whole: inputs int64 [batch, sequence], output logits. Segment: outputs logits and, before the
+    last one, hidden_out and alive_out.
+    """
+    limit = position_limit(model)
     batch = torch.export.Dim("batch", min=1, max=65536)
     sequence = torch.export.Dim("sequence", min=1, max=limit)
     kept = torch.export.Dim("kept", min=1, max=limit)
+    length = shape.length or _EXAMPLE_LENGTH
+    ones = torch.ones((2, length), dtype=torch.int64)
+    fixed: dict[int, Any] = {0: batch}
+    axes = fixed if shape.length else {0: batch, 1: sequence}
+    if places is None or places.start == 0:
+        inputs = input_names(model)
+        module: nn.Module = Whole(model, shape) if places is None else Segment(model, shape, places)
+        # a tensor each: exporters take one that is passed twice for one input
+        example, dims = tuple(ones.clone() for _ in inputs), [axes for _ in inputs]
+    else:
+        inputs = ["hidden", "alive", "attention_mask"]
+        width = max(2, length // 2) if shape.tokens else length
+        module = Segment(model, shape, places)
+        example = (torch.zeros((2, width, model.config.hidden_size)), ones[:, :width].clone(), ones)
+        inner = {0: batch, 1: kept} if shape.tokens else axes
+        dims = [inner, inner, axes]
+    last = places is None or places.stop == len(structure(model).layers)
+    outputs = ["logits"] if last else ["logits", "hidden_out", "alive_out"]
+    return Traced(module.eval(), example, inputs, outputs, dims)
 
-    def axes(name: str) -> dict[int, Any]:
-        if name in ("hidden", "alive") and shape.tokens:
-            return {0: batch, 1: kept}
-        return {0: batch} if shape.length else {0: batch, 1: sequence}
 
-    bytes_ = sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
+def write(
+    model: PreTrainedModel, path: Path, shape: Shape | None = None, places: range | None = None
+) -> None:
+    """Write the whole model, or the segment of the layers ``places``, as ONNX; see :func:`traced`."""
+    what = traced(model, shape or Shape(), places)
+    bytes_ = sum(parameter.numel() * parameter.element_size() for parameter in what.module.parameters())
     external = bytes_ > _LARGEST_PROTOBUF_BYTES
     with _quiet(), torch.inference_mode():
         program = torch.onnx.export(
-            module.eval(),
-            example,
+            what.module,
+            what.example,
             dynamo=True,
             opset_version=OPSET,
-            dynamic_shapes=(tuple(axes(name) for name in names),),
-            input_names=list(names),
-            output_names=list(outputs),
+            dynamic_shapes=(tuple(what.axes),),
+            input_names=what.inputs,
+            output_names=what.outputs,
             external_data=external,
             verbose=False,
         )

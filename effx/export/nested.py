@@ -35,7 +35,10 @@ def compose(segments: Sequence[Path], target: Path, rule: ExitRule, depths: Sequ
     models = [onnx.load(path) for path in segments]
     outer = _Composer(models, rule, list(depths))
     nodes, logits, depth = outer.stage(0, None)
-    nodes += [helper.make_node("Identity", [logits], ["logits"]), helper.make_node("Identity", [depth], ["depth"])]
+    nodes += [
+        helper.make_node("Identity", [logits], ["logits"]),
+        helper.make_node("Identity", [depth], ["depth"]),
+    ]
     first = models[0].graph
     classes = next(entry for entry in first.output if entry.name == "logits")
     answer = onnx.ValueInfoProto()
@@ -65,9 +68,7 @@ class _Composer:
         self.initializers: list[onnx.TensorProto] = []
         self._count = 0
 
-    def stage(
-        self, number: int, before: dict[str, str] | None
-    ) -> tuple[list[onnx.NodeProto], str, str]:
+    def stage(self, number: int, before: dict[str, str] | None) -> tuple[list[onnx.NodeProto], str, str]:
         """Return the nodes from segment ``number`` on, and the names of logits and depth."""
         nodes, outputs = self._segment(number, before)
         make = _Nodes(nodes, self)
@@ -98,7 +99,7 @@ class _Composer:
         finished = (then("Identity", chosen), then("Identity", depth))
         else_nodes, *rest = self.stage(number + 1, state)
         other = _Nodes(else_nodes, self)
-        going = tuple(other("Identity", name) for name in rest)
+        going = (other("Identity", rest[0]), other("Identity", rest[1]))
         result = (self.name(), self.name())
         nodes.append(
             helper.make_node(
@@ -195,5 +196,7 @@ class _Nodes:
 
 def _branch(name: str, nodes: list[onnx.NodeProto], outputs: tuple[str, str]) -> onnx.GraphProto:
     kinds = (TensorProto.FLOAT, TensorProto.INT64)
-    infos = [helper.make_tensor_value_info(output, kind, None) for output, kind in zip(outputs, kinds, strict=True)]
+    infos = [
+        helper.make_tensor_value_info(output, kind, None) for output, kind in zip(outputs, kinds, strict=True)
+    ]
     return helper.make_graph(nodes, name, [], infos)

@@ -10,12 +10,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedModel
 
 from effx.encoding import Encoded
 from effx.engines.protocol import Session
 from effx.tasks import Task
-from effx.train import evaluate
 
 _BATCH = 8
 
@@ -34,8 +32,14 @@ class Tolerance:
 
 TOLERANCES: dict[str, Tolerance] = {
     "fp32": Tolerance(max_abs_diff=1e-4, range_share=None, label_agreement=0.995),
+    "bf16": Tolerance(max_abs_diff=None, range_share=0.25, label_agreement=0.97),
     "int8": Tolerance(max_abs_diff=None, range_share=0.5, label_agreement=0.93),
 }
+MOST_LOST = 0.01
+"""Accuracy that a lossy precision may lose: the gate fails if the paired 95 % interval of the loss
+lies above it. Rows that both get right or both get wrong tell nothing, so few rows prove little:
+the interval stands in the manifest."""
+_LOSSY = ("bf16", "int8")
 
 
 @dataclass(frozen=True)
@@ -48,52 +52,84 @@ class Parity:
     passed: bool
     inputs: str
     """``task`` rows or ``random`` ids."""
+    depth_agreement: float | None = None
+    """Share of rows that exit after the same layer; None: the engine has no exits."""
+    accuracy: float | None = None
+    """On the labelled rows, where there are any."""
+    accuracy_lost: float | None = None
+    """Against the checkpoint on the same rows; negative: gained."""
+    accuracy_lost_interval: tuple[float, float] | None = None
+    """95 %, from the paired differences."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def measure(
-    model: PreTrainedModel,
-    session: Session,
-    encoded: Encoded,
-    task: Task,
-    precision: str,
-    inputs: str,
-) -> Parity:
+@dataclass(frozen=True)
+class Reference:
+    """What the checkpoint says, reduced as the variant is."""
+
+    encoded: Encoded
+    logits: np.ndarray
+    depth: np.ndarray | None
+    labels: np.ndarray | None
+    """Of the first rows; what follows them has none."""
+    inputs: str
+
+
+def measure(reference: Reference, session: Session, task: Task, precision: str) -> Parity:
     """Compare an engine with its checkpoint on encoded rows.
 
     The engine sees batches of eight unsorted rows, so that short rows are padded next to long
     ones; the checkpoint's logits come from batches of rows of like length.
     """
-    reference = evaluate.logits(model, encoded)
-    answers = np.empty_like(reference)
+    expected, encoded = reference.logits, reference.encoded
+    answers = np.empty_like(expected)
+    depth = None if reference.depth is None else np.empty_like(reference.depth)
     for start in range(0, len(encoded), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(encoded)))
-        answers[rows] = session.infer(encoded.batch(rows))["logits"]
-    return compare(reference, answers, task, precision, inputs)
+        out = session.infer(encoded.batch(rows))
+        answers[rows] = out["logits"]
+        if depth is not None:
+            depth[rows] = out["depth"]
+    return compare(reference, answers, depth, task, precision)
 
 
-def compare(reference: np.ndarray, answers: np.ndarray, task: Task, precision: str, inputs: str) -> Parity:
-    """Compare logits [n, outputs]; anything that is not finite fails."""
+def compare(
+    reference: Reference, answers: np.ndarray, depth: np.ndarray | None, task: Task, precision: str
+) -> Parity:
+    """Compare answers [n, outputs] with the reference; anything that is not finite fails."""
+    expected = reference.logits
     tolerance = TOLERANCES[precision]
-    difference = float(np.max(np.abs(reference - answers), initial=0.0))
-    expected, given = task.predict(reference), task.predict(answers)
+    difference = float(np.max(np.abs(expected - answers), initial=0.0))
+    wanted, given = task.predict(expected), task.predict(answers)
     if task.kind == "regression":
-        spread = float(np.std(expected)) or 1.0
-        agreement = 1.0 - float(np.mean(np.abs(expected - given))) / spread
+        spread = float(np.std(wanted)) or 1.0
+        agreement = 1.0 - float(np.mean(np.abs(wanted - given))) / spread
     else:
-        agreement = float(np.mean(expected == given))
+        agreement = float(np.mean(wanted == given))
     finite = bool(np.isfinite(answers).all())
     passed = (
         finite
-        and (tolerance.range_share is None or difference <= tolerance.range_share * float(np.ptp(reference)))
+        and (tolerance.range_share is None or difference <= tolerance.range_share * float(np.ptp(expected)))
         and (tolerance.max_abs_diff is None or difference <= tolerance.max_abs_diff)
         and agreement >= tolerance.label_agreement
     )
+    facts: dict[str, Any] = {}
+    if depth is not None:
+        facts["depth_agreement"] = float(np.mean(depth == reference.depth))
+    if reference.labels is not None and task.kind == "classification":
+        n = len(reference.labels)
+        right = given[:n] == reference.labels
+        lost = (wanted[:n] == reference.labels).astype(float) - right
+        half = 1.96 * float(lost.std(ddof=1)) / np.sqrt(n) if n > 1 else 1.0
+        interval = (float(lost.mean()) - half, float(lost.mean()) + half)
+        facts |= {"accuracy": float(right.mean()), "accuracy_lost": float(lost.mean()),
+                  "accuracy_lost_interval": interval}  # fmt: skip
+        passed = passed and not (precision in _LOSSY and interval[0] > MOST_LOST)
     if not finite:
         difference = agreement = -1.0  # JSON has no NaN
-    return Parity(len(reference), difference, agreement, passed, inputs)
+    return Parity(len(expected), difference, agreement, passed, reference.inputs, **facts)
 
 
 def random_rows(n: int, vocabulary: int, limit: int, pad_id: int, seed: int = 0) -> Encoded:

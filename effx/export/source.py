@@ -55,15 +55,12 @@ class Source:
         if (shape, split) not in self._graphs:
             folder = self.scratch / f"graph-{len(self._graphs)}"
             paths = []
-            parts = graph.segments(self.model) if split else [None]
+            parts: list[range | None] = [*graph.segments(self.model)] if split else [None]
             for number, places in enumerate(parts):
                 place = folder / str(number)  # a folder each: weights past 2 GB lie beside their graph
                 place.mkdir(parents=True)
                 name = f"segment-{number}.onnx" if split else "model.onnx"
-                if places is None:
-                    graph.write_whole(self.model, place / name, shape)
-                else:
-                    graph.write_segment(self.model, place / name, places, shape)
+                graph.write(self.model, place / name, shape, places)
                 paths.append(place / name)
             self._graphs[shape, split] = paths
         return self._graphs[shape, split]
@@ -128,9 +125,7 @@ class Source:
         except (DataError, MissingExtraError) as error:
             raise UsageError(f"static int8 is calibrated on training rows: {error}") from error
         if len(rows) < wanted:
-            raise UsageError(
-                f"--calibration {wanted}: there are {len(rows)} training rows. Ask for fewer."
-            )
+            raise UsageError(f"--calibration {wanted}: there are {len(rows)} training rows. Ask for fewer.")
         encoded = encoder(rows.limit(wanted).texts)
         names = io.input_names(self.model)
         arrays = [encoded.batch([row], variant.length) for row in range(wanted)]

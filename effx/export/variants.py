@@ -71,7 +71,8 @@ class Variant:
             )
         if self.tokens and kept.tokens is None and kept.token_thresholds is None:
             raise UsageError(
-                f"variant '{self.text}': {name} has no token schedule. Make one with: effx train tokens {name}"
+                f"variant '{self.text}': {name} has no token schedule. "
+                f"Make one with: effx train tokens {name}"
             )
         if self.length is not None and self.length > limit:
             raise UsageError(f"variant '{self.text}': {name} reads {limit} tokens at most.")

@@ -1,0 +1,51 @@
+"""What turns fp32 graphs into a runtime's own files: one module per backend.
+
+Each has
+
+    schemes(precision)    the schemes to build for it, the best of which is kept; none: it cannot
+    refuse(variant)       why a variant cannot be built here, or None
+    build(source, variant, scheme, folder)   files in the folder -> what a session must know
+    audit(folder, session)                   what is in the files
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from effx.errors import unknown
+from effx.export.source import Source
+from effx.export.variants import Variant
+
+BUILDERS: dict[str, str] = {
+    "onnxruntime": "effx.export.builders.onnxruntime",
+    "openvino": "effx.export.builders.openvino",
+    "torch": "effx.export.builders.torch",
+    "torch-compile": "effx.export.builders.torch_compile",
+}
+"""Backend -> its module."""
+
+
+class Builder(Protocol):
+    """A backend's module."""
+
+    def schemes(self, precision: str) -> Sequence[str]: ...
+
+    def refuse(self, variant: Variant) -> str | None: ...
+
+    def build(self, source: Source, variant: Variant, scheme: str, folder: Path) -> dict[str, Any]: ...
+
+    def audit(self, folder: Path, session: dict[str, Any]) -> dict[str, Any]: ...
+
+
+def builder(backend: str) -> Builder:
+    """Return the module that builds for ``backend``.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if backend not in BUILDERS:
+        raise unknown("backend", backend, BUILDERS)
+    return cast(Builder, importlib.import_module(BUILDERS[backend]))

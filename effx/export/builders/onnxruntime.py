@@ -1,0 +1,122 @@
+"""Engines for ONNX Runtime's CPU provider.
+
+Attention is left as MatMul-Softmax-MatMul: fused into com.microsoft::MultiHeadAttention (with true
+head counts) it was no faster in fp32 and up to 1.3x slower beside dynamic int8 on the x86 it was
+tried on (docs/results/export). ONNX Runtime itself fuses what pays when it loads the graph.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from effx.export import graph, nested, quantize
+from effx.export.source import Source
+from effx.export.variants import Variant
+from effx.models import exits
+
+_INTEGER = ("MatMulInteger", "QLinearMatMul")
+
+
+def schemes(precision: str) -> Sequence[str]:
+    """Return the schemes to try for a precision."""
+    known = {
+        "fp32": ["fp32"],
+        "int8": ["int8-dynamic", "int8-static"],
+        "int8-dynamic": ["int8-dynamic"],
+        "int8-static": ["int8-static"],
+    }
+    return known.get(precision, [])
+
+
+def refuse(variant: Variant) -> str | None:
+    """Say why a variant cannot be built."""
+    if not schemes(variant.scheme):
+        return f"ONNX Runtime's CPU provider has no {variant.precision} matrix products on x86"
+    return None
+
+
+def build(source: Source, variant: Variant, scheme: str, folder: Path) -> dict[str, Any]:
+    """Write model.onnx, or segment-*.onnx for staged early exit."""
+    parts = source.graphs(variant)
+    rows: list[list[dict[str, np.ndarray]]] = [[] for _ in parts]
+    if scheme == "int8-static":
+        rows = calibration(source, variant, parts)
+    made = []
+    place = folder / ".parts" if variant.exits == "exit-if" else folder
+    place.mkdir(exist_ok=True)
+    for part, inputs in zip(parts, rows, strict=True):
+        target = place / part.name
+        if scheme == "fp32":
+            for file in part.parent.iterdir():  # the graph and, past 2 GB, its weights
+                shutil.copyfile(file, place / file.name)
+        elif scheme == "int8-dynamic":
+            quantize.dynamic(part, target)
+        else:
+            quantize.static(part, target, inputs)
+        made.append(target)
+    if variant.exits == "exit-if":
+        nested.compose(made, folder / "model.onnx", source.rule(), exits.depths(source.model))
+        shutil.rmtree(place)
+        made = [folder / "model.onnx"]
+    return source.session(variant, [path.name for path in made])
+
+
+def calibration(source: Source, variant: Variant, parts: Sequence[Path]) -> list[list[dict[str, np.ndarray]]]:
+    """Return what each part is fed on the calibration rows: ids, or what the parts before it give."""
+    from effx.engines import open_graph
+
+    feeds: list[list[dict[str, np.ndarray]]] = []
+    rows = source.calibration(variant)
+    for part in parts:
+        feeds.append(rows)
+        if part is parts[-1]:
+            break
+        running = open_graph(part, "onnxruntime", {})
+        after = []
+        for row in rows:
+            out = running.run(row)
+            after.append({"hidden": out["hidden_out"], "alive": out["alive_out"],
+                          "attention_mask": row["attention_mask"]})  # fmt: skip
+        running.close()
+        rows = [{name: row[name] for name in row if _takes(parts[len(feeds)], name)} for row in after]
+    return feeds
+
+
+def audit(folder: Path, session: dict[str, Any]) -> dict[str, Any]:
+    """Count nodes, and the matrix products with weights that are computed in integers."""
+    counts: dict[str, int] = {}
+    integer = products = 0
+    for name in session["files"]:
+        model = onnx.load(folder / name, load_external_data=False).graph
+        constants = {entry.name for inner in graph.graphs(model) for entry in inner.initializer}
+        produced = {output: node for node in graph.nodes(model) for output in node.output}
+        for node in graph.nodes(model):
+            counts[node.op_type] = counts.get(node.op_type, 0) + 1
+            if node.op_type in _INTEGER:
+                integer, products = integer + 1, products + 1
+            elif node.op_type in ("MatMul", "Gemm"):
+                weight = produced.get(node.input[1])
+                if (
+                    weight is not None
+                    and weight.op_type == "DequantizeLinear"
+                    and weight.input[0] in constants
+                ):
+                    integer, products = integer + 1, products + 1
+                elif node.input[1] in constants:
+                    products += 1
+    return {
+        "nodes": dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
+        "weight_products": products,
+        "integer_weight_products": integer,
+        "fused_attention": sum(counts.get(kind, 0) for kind in ("Attention", "MultiHeadAttention")),
+    }
+
+
+def _takes(path: Path, name: str) -> bool:
+    return any(entry.name == name for entry in onnx.load(path, load_external_data=False).graph.input)

@@ -1,0 +1,113 @@
+"""Engines for OpenVINO's CPU plugin, from the same ONNX graphs; int8 by NNCF."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from effx.errors import need
+from effx.export import quantize
+from effx.export.builders import onnxruntime as onnx_parts
+from effx.export.source import Source
+from effx.export.variants import Variant
+from effx.progress import hushed
+
+_PRODUCTS = ("FullyConnected", "MatMul")
+_ELEMENT = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "i8": "int8", "u8": "int8"}
+
+
+def schemes(precision: str) -> Sequence[str]:
+    """Return the schemes to try for a precision."""
+    known = {"fp32": ["fp32"], "bf16": ["bf16"], "int8": ["int8-static"], "int8-static": ["int8-static"]}
+    return known.get(precision, [])
+
+
+def refuse(variant: Variant) -> str | None:
+    """Say why a variant cannot be built."""
+    if not schemes(variant.scheme):
+        return f"effx has no {variant.scheme} for OpenVINO's CPU plugin (it has fp32, bf16, int8-static)"
+    if variant.precision == "bf16" and not quantize.has_bf16():
+        return "this processor has no bf16 arithmetic"
+    if variant.exits == "exit-if" and variant.precision == "int8":
+        return "NNCF calibrates straight graphs only; use exit, which runs segments"
+    return None
+
+
+def build(source: Source, variant: Variant, scheme: str, folder: Path) -> dict[str, Any]:
+    """Write model.xml and .bin, or segment-* for staged early exit."""
+    import openvino
+
+    if variant.exits == "exit-if":
+        place = folder / ".onnx"
+        place.mkdir()
+        session = onnx_parts.build(source, variant, "fp32", place)
+        parts = [place / name for name in session["files"]]
+    else:
+        parts = source.graphs(variant)
+    rows = onnx_parts.calibration(source, variant, parts) if scheme == "int8-static" else []
+    files = []
+    for number, part in enumerate(parts):
+        with _quiet():
+            model = openvino.Core().read_model(part)
+            if scheme == "int8-static":
+                model = _quantized(model, rows[number])
+            name = f"{part.stem}.xml"
+            openvino.save_model(model, folder / name, compress_to_fp16=False)
+        files.append(name)
+    if variant.exits == "exit-if":
+        for file in sorted((folder / ".onnx").iterdir()):
+            file.unlink()
+        (folder / ".onnx").rmdir()
+    return source.session(variant, files)
+
+
+def _quantized(model: Any, rows: list[dict[str, Any]]) -> Any:
+    need("openvino", "nncf")
+    import nncf
+
+    return nncf.quantize(
+        model,
+        nncf.Dataset(rows),
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=len(rows),
+    )
+
+
+def audit(folder: Path, session: dict[str, Any]) -> dict[str, Any]:
+    """Count nodes as the plugin runs them, and the precision that matrix products run in."""
+    from effx.engines import open_graph
+
+    counts: dict[str, int] = {}
+    precisions: dict[str, int] = {}
+    integer = products = attention = 0
+    for name in session["files"]:
+        graph: Any = open_graph(folder / name, "openvino", session)
+        for _, kind, precision in graph.executed():
+            counts[kind] = counts.get(kind, 0) + 1
+            attention += kind in ("ScaledDotProductAttention", "ScaledAttn", "MHA")
+            if kind in _PRODUCTS:
+                precisions[precision] = precisions.get(precision, 0) + 1
+            if kind == "FullyConnected":
+                products += 1
+                integer += _ELEMENT.get(precision) == "int8"
+        graph.close()
+    return {
+        "nodes": dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
+        "weight_products": products,
+        "integer_weight_products": integer,
+        "product_precisions": precisions,
+        "fused_attention": attention,
+    }
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the progress bars of the quantiser."""
+    quiet = contextlib.redirect_stdout(io.StringIO())
+    with hushed(), warnings.catch_warnings(), quiet, contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield

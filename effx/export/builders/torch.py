@@ -1,0 +1,67 @@
+"""Engines that are exported PyTorch programs: the reference, run eagerly."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from effx.export import graph, quantize
+from effx.export.source import Source
+from effx.export.variants import Variant
+
+
+def schemes(precision: str) -> Sequence[str]:
+    """Return the schemes to try for a precision."""
+    return {"fp32": ["fp32"], "bf16": ["bf16"]}.get(precision, [])
+
+
+def refuse(variant: Variant) -> str | None:
+    """Say why a variant cannot be built."""
+    if not schemes(variant.scheme):
+        return f"effx has no {variant.scheme} for PyTorch on a CPU (it has fp32 and bf16 autocast)"
+    if variant.precision == "bf16" and not quantize.has_bf16():
+        return "this processor has no bf16 arithmetic"
+    if variant.exits == "exit-if":
+        return "the PyTorch program has no If; use exit, which runs segments"
+    return None
+
+
+def build(source: Source, variant: Variant, scheme: str, folder: Path) -> dict[str, Any]:
+    """Write model.pt2, or segment-*.pt2 for staged early exit."""
+    shape = graph.Shape(variant.length, variant.tokens)
+    parts: list[range | None] = [*graph.segments(source.model)] if variant.exits else [None]
+    files, inputs, outputs = [], {}, {}
+    for number, places in enumerate(parts):
+        name = "model.pt2" if places is None else f"segment-{number}.pt2"
+        traced = graph.traced(source.model, shape, places)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(
+                traced.module, traced.example, dynamic_shapes=(tuple(traced.axes),), strict=False
+            )
+            torch.export.save(program, folder / name)
+        files.append(name)
+        inputs[name], outputs[name] = traced.inputs, traced.outputs
+    return source.session(variant, files, inputs=inputs, outputs=outputs)
+
+
+def audit(folder: Path, session: dict[str, Any]) -> dict[str, Any]:
+    """Count the program's operations."""
+    counts: dict[str, int] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in session["files"]:
+            for node in torch.export.load(folder / name).graph.nodes:
+                if node.op == "call_function":
+                    kind = str(node.target)
+                    counts[kind] = counts.get(kind, 0) + 1
+    return {
+        "nodes": dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
+        "weight_products": counts.get("aten.linear.default", 0),
+        "integer_weight_products": 0,
+        "fused_attention": 0,
+    }
