@@ -59,6 +59,7 @@ class LazyGroup(click.Group):
         "demo": ("effx.cli.demo", "The whole pipeline on the embedded model and data."),
         "train": ("effx.cli.train", "Fine-tune encoders into checkpoints."),
         "export": ("effx.cli.export", "Build engines from checkpoints, each verified."),
+        "verify": ("effx.cli.verify", "Compare engines with their checkpoints again."),
         "profile": ("effx.cli.profile", "Measure engines: accuracy, latency, energy, memory."),
         "report": ("effx.cli.report", "Frontiers, tables and one page from results."),
     },

@@ -17,7 +17,8 @@ import click
     default=("fp32",),
     show_default=True,
     metavar="V",
-    help="fp32, int8 or int8-dynamic. Repeatable.",
+    help="Parts joined by +: fp32, bf16, int8, int8-dynamic or int8-static; seqN or buckets; exit or "
+    "exit-if; tokens. Repeatable.",
 )
 @click.option(
     "--backend",
@@ -26,7 +27,7 @@ import click
     default=("onnxruntime",),
     show_default=True,
     metavar="B",
-    help="onnxruntime. Repeatable.",
+    help="onnxruntime, openvino, torch or torch-compile. Repeatable.",
 )
 @click.option("--device", default="cpu", show_default=True, help="What the engines run on.")
 @click.option(
@@ -35,6 +36,15 @@ import click
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Rows for the parity gate. Default: where the checkpoint's came from.",
+)
+@click.option(
+    "--calibration",
+    "calibration_rows",
+    type=click.IntRange(min=1),
+    default=128,
+    show_default=True,
+    metavar="N",
+    help="Training rows that static int8 takes its ranges from.",
 )
 @click.option(
     "-o",
@@ -53,6 +63,7 @@ def command(
     backends: tuple[str, ...],
     device: str,
     data_folder: Path | None,
+    calibration_rows: int,
     out: Path,
     overwrite: bool,
     keep_failed: bool,
@@ -60,12 +71,14 @@ def command(
 ) -> int:
     """Build engines from CHECKPOINTS (default: all in ./checkpoints).
 
-    Every engine is compared with its checkpoint on real rows before it is kept. Exit code 1: an
-    engine failed; the others are there.
+    Every engine is compared with its checkpoint on real rows before it is kept. fp32 is the plain
+    forward pass; exits and tokens act where a variant names them. int8 is the fastest scheme that
+    passes its gates here. Exit code 1: an engine failed; the others are there.
 
     \b
     effx export --variant fp32 --variant int8
-    effx export checkpoints/sst2-minilm-full-s0 --variant int8 -o engines
+    effx export checkpoints/mine --variant int8 --backend onnxruntime --backend openvino
+    effx export checkpoints/mine-exits --variant exit+int8 --variant exit-if+seq64
     """  # fmt: skip
     from effx import progress
     from effx.errors import GateError
@@ -78,6 +91,7 @@ def command(
         out,
         device=device,
         data_folder=data_folder,
+        calibration_rows=calibration_rows,
         overwrite=overwrite,
         keep_failed=keep_failed,
     )

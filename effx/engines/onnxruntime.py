@@ -34,7 +34,9 @@ class OnnxRuntimeGraph:
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         values = self._session.run(self._outputs, {name: inputs[name] for name in self._inputs})
-        return dict(zip(self._outputs, values, strict=True))
+        # its int64 is C's long long, which other runtimes do not take for NumPy's
+        plain = (value.astype(np.int64) if value.dtype == np.int64 else value for value in values)
+        return dict(zip(self._outputs, plain, strict=True))
 
     def describe(self) -> dict[str, object]:
         return {

@@ -6,5 +6,6 @@ need("train", "torch", "transformers")
 need("export", "onnx", "onnxscript")
 
 from effx.export.build import export, export_all  # noqa: E402 - after the checks above
+from effx.export.verify import verify  # noqa: E402
 
-__all__ = ["export", "export_all"]
+__all__ = ["export", "export_all", "verify"]

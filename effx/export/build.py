@@ -210,7 +210,7 @@ def reference_of(source: Source, variant: Variant) -> Reference:
         return Reference(encoded, evaluate.logits(source.model, encoded), None, labels, inputs)
     rule = source.rule() if variant.exits else None
     logits, depth, _ = evaluate.reduced(source.model, encoded, rule=rule, prune_tokens=variant.tokens)
-    return Reference(encoded, logits, depth if rule else None, labels, inputs)
+    return Reference(encoded, logits, depth if rule else None, labels, inputs, discrete=True)
 
 
 class _Candidate:

@@ -11,6 +11,7 @@ is one Where over [batch, 1, 1, length].
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import warnings
 from collections.abc import Iterator
@@ -67,7 +68,12 @@ class Segment(nn.Module):
 
     def __init__(self, model: PreTrainedModel, shape: Shape, places: range) -> None:
         super().__init__()
-        self.model, self.shape, self.places, self.names = model, shape, places, input_names(model)
+        self.model, self.shape, self.places, self.names = (
+            _only(model, places),
+            shape,
+            places,
+            input_names(model),
+        )
 
     def forward(self, *arrays: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return logits [batch, outputs] and, before the last segment, hidden and alive."""
@@ -84,6 +90,16 @@ class Segment(nn.Module):
         if ramp is None:
             return (forward.head(self.model, stream.hidden),)
         return ramp(stream.hidden, stream.alive), stream.hidden, stream.alive.long()
+
+
+def _only(model: PreTrainedModel, places: range) -> PreTrainedModel:
+    """Return a copy of ``model`` without the weights that a segment does not use."""
+    kept = structure(model)
+    others = [layer for place, layer in enumerate(families.layers(model)) if place not in places]
+    others += [] if places.start == 0 else families.embeddings(model)
+    others += [ramp for number, ramp in model.ramps.items() if kept.place(int(number) - 1) + 1 != places.stop]
+    memo: dict[int, Any] = {id(module): nn.Identity() for module in others}
+    return copy.deepcopy(model, memo)
 
 
 def segments(model: PreTrainedModel) -> list[range]:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,7 +17,7 @@ from effx.models import io, pretrained, save
 from effx.tasks import TASKS
 from tests.conftest import CONFIGS
 
-SHAPES = [(1, 1), (1, 2), (3, 17), (2, 65), (32, 9)]
+SHAPES = [(1, 1), (1, 2), (3, 17), (2, 64), (32, 9)]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -92,52 +94,92 @@ def test_a_wrong_graph_fails_its_gate(
     """The gate sees a graph whose classifier is shifted; the builder is real, its output is bent."""
     from effx.export import build
 
-    real = build.BUILDERS["onnxruntime"]
+    real = build.builder("onnxruntime")
 
-    def bent(source: object, variant: object, folder: Path) -> None:
-        real(source, variant, folder)  # type: ignore[arg-type]
-        model = onnx.load(folder / "model.onnx")
-        (bias,) = [tensor for tensor in model.graph.initializer if tensor.name == "model.classifier.bias"]
-        shifted = onnx.numpy_helper.to_array(bias) + np.float32([5, 0])
-        bias.CopyFrom(onnx.numpy_helper.from_array(shifted, bias.name))
-        onnx.save(model, folder / "model.onnx")
+    class Bent:
+        """The real builder, but for one bias."""
 
-    monkeypatch.setitem(build.BUILDERS, "onnxruntime", bent)
-    with pytest.raises(GateError, match="parity failed"):
+        schemes = staticmethod(real.schemes)
+        refuse = staticmethod(real.refuse)
+        audit = staticmethod(real.audit)
+
+        def build(self, source: Any, variant: Any, scheme: str, folder: Path) -> Any:
+            session = real.build(source, variant, scheme, folder)
+            model = onnx.load(folder / "model.onnx")
+            (bias,) = [tensor for tensor in model.graph.initializer if tensor.name == "model.classifier.bias"]
+            shifted = onnx.numpy_helper.to_array(bias) + np.float32([5, 0])
+            bias.CopyFrom(onnx.numpy_helper.from_array(shifted, bias.name))
+            onnx.save(model, folder / "model.onnx")
+            return session
+
+    monkeypatch.setattr(build, "builder", lambda _: Bent())
+    with pytest.raises(GateError, match="parity failed.*No layer drifts by more than 10%: the head does"):
         export(checkpoint.folder, "fp32", out=tmp_path / "engines")
     assert list((tmp_path / "engines").iterdir()) == []
     kept = export(checkpoint.folder, "int8", out=tmp_path / "engines", keep_failed=True)
     assert not kept.manifest["parity"]["passed"]
 
 
+def gate(answers: np.ndarray, expected: np.ndarray, precision: str, **more: Any) -> parity.Parity:
+    rows = parity.random_rows(len(expected), 50, 8, 0)
+    reference = parity.Reference(rows, expected, None, more.pop("labels", None), "task", **more)
+    return parity.compare(reference, answers, None, TASKS["sst2"], precision)
+
+
 def test_the_gate_by_hand() -> None:
-    task = TASKS["sst2"]
-    reference = np.tile(np.float32([[1, -1], [-1, 1]]), (50, 1))
-    reference[10] *= 4
-    close = reference + np.float32(5e-5)
-    assert parity.compare(reference, close, task, "fp32", "task").passed
-    assert not parity.compare(reference, reference + np.float32(1e-2), task, "fp32", "task").passed
-    flipped = reference.copy()
+    expected = np.tile(np.float32([[1, -1], [-1, 1]]), (50, 1))
+    expected[10] *= 4
+    assert gate(expected + np.float32(5e-5), expected, "fp32").passed
+    assert not gate(expected + np.float32(1e-2), expected, "fp32").passed
+    flipped = expected.copy()
     flipped[:4] *= -0.01
-    assert parity.compare(reference, flipped, task, "int8", "task").label_agreement == pytest.approx(0.96)
-    assert parity.compare(reference, flipped, task, "int8", "task").passed
-    flipped[:8] = -0.01 * reference[:8]
-    assert not parity.compare(reference, flipped, task, "int8", "task").passed
-    far = reference.copy()
+    assert gate(flipped, expected, "int8").label_agreement == pytest.approx(0.96)
+    assert gate(flipped, expected, "int8").passed
+    flipped[:8] = -0.01 * expected[:8]
+    assert not gate(flipped, expected, "int8").passed
+    far = expected.copy()
     far[0] *= 6  # the same label, but nothing like the checkpoint's answer
-    assert not parity.compare(reference, far, task, "int8", "task").passed
-    broken = reference.copy()
+    assert not gate(far, expected, "int8").passed
+    assert gate(far, expected, "int8", discrete=True).passed  # another exit may have answered
+    broken = expected.copy()
     broken[3, 0] = np.nan
-    assert not parity.compare(reference, broken, task, "int8", "task").passed
+    assert not gate(broken, expected, "int8", discrete=True).passed
+
+
+def test_lost_accuracy_fails_only_where_it_is_proven() -> None:
+    expected = np.tile(np.float32([[1, -1]]), (100, 1))
+    expected[99] *= 2
+    answers = expected.copy()
+    answers[:6] *= -0.01
+    labels = np.zeros(100, dtype=np.int64)
+    lost = gate(answers, expected, "int8", labels=labels)
+    assert lost.accuracy_lost == pytest.approx(0.06)
+    low, high = lost.accuracy_lost_interval or (0, 0)
+    assert low > parity.MOST_LOST and not lost.passed  # six right answers lost and none gained
+    labels[:3] = 1  # now half of the changes are for the better
+    even = gate(answers, expected, "int8", labels=labels)
+    assert even.accuracy_lost == 0 and even.passed
 
 
 def test_variants() -> None:
-    assert variants.parse("int8").scheme == "int8-dynamic"
-    assert variants.parse("fp32").precision == "fp32"
-    with pytest.raises(UsageError, match="unknown variant 'int9'. Did you mean 'int8'"):
-        variants.parse("int9")
-    with pytest.raises(UsageError, match="exclude each other"):
-        variants.parse("int8+fp32")
+    parsed = variants.parse("tokens+int8+exit+seq64")
+    assert (parsed.scheme, parsed.precision, parsed.length) == ("int8", "int8", 64)
+    assert (parsed.exits, parsed.tokens, parsed.buckets) == ("exit", True, False)
+    assert variants.parse("fp32").precision == variants.parse("buckets").precision == "fp32"
+    assert variants.parse("int8-static").precision == "int8"
+    assert variants.parse("buckets").lengths(100) == [16, 32, 64, 100]
+    assert variants.parse("seq30").lengths(100) == [30]
+    for wrong, message in (
+        ("int9", "unknown variant 'int9'. Did you mean 'int8'"),
+        ("int8+exits", "unknown variant 'exits'. Did you mean 'exit'"),
+        ("int8+fp32", "int8 and fp32 exclude each other"),
+        ("seq64+buckets", "seq64 and buckets exclude each other"),
+        ("seq3", "at least 4 tokens"),
+        ("seq0", "unknown variant 'seq0'"),
+        ("", "unknown variant ''"),
+    ):
+        with pytest.raises(UsageError, match=re.escape(message)):
+            variants.parse(wrong)
 
 
 def test_one_bad_checkpoint_does_not_stop_the_others(checkpoint: Checkpoint, tmp_path: Path) -> None:

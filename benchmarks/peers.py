@@ -1,0 +1,232 @@
+"""effx's engines beside its peers' on one checkpoint, in turns, in one process each.
+
+Run by benchmarks/peers.sh, in the environment that the peers need. Peers: Optimum's ONNX Runtime
+export in fp32, optimised (O2) and dynamically quantised, OpenVINO with NNCF int8 from Optimum's
+graph, torch eager and compiled. Every contender lives in a process of its own that sleeps while the
+others are timed; rounds are in a new order each. Prints JSON: median milliseconds at 1x32, 1x128,
+32x128 and at real lengths with batch 1, and accuracy on the validation rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SHAPES = {"1x32": (1, 32), "1x128": (1, 128), "32x128": (32, 128)}
+THREADS = 2
+CALIBRATION_ROWS = 128
+Infer = Callable[[dict[str, np.ndarray]], np.ndarray]
+
+
+def effx_engine(folder: str) -> Infer:
+    from effx import engines
+
+    session = engines.open(folder, threads=THREADS)
+    return lambda inputs: session.infer(inputs)["logits"]
+
+
+def onnx_file(path: str) -> Infer:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [entry.name for entry in session.get_inputs()]
+    return lambda inputs: session.run(None, {name: inputs[name] for name in names})[0]
+
+
+def openvino_file(path: str) -> Infer:
+    import openvino
+
+    core = openvino.Core()
+    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": THREADS}
+    compiled = core.compile_model(core.read_model(path), "CPU", hints)
+    request = compiled.create_infer_request()
+    names = [entry.get_any_name() for entry in compiled.inputs]
+
+    def infer(inputs: dict[str, np.ndarray]) -> np.ndarray:
+        request.infer({name: inputs[name] for name in names}, share_inputs=True)
+        return request.get_output_tensor(0).data.copy()
+
+    return infer
+
+
+def torch_model(folder: str, compiled: bool) -> Infer:
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    torch.set_num_threads(THREADS)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    run = torch.compile(model, dynamic=True) if compiled else model
+
+    def infer(inputs: dict[str, np.ndarray]) -> np.ndarray:
+        with torch.inference_mode():
+            return run(**{name: torch.from_numpy(x) for name, x in inputs.items()}).logits.numpy()
+
+    return infer
+
+
+OPENERS: dict[str, Callable[..., Infer]] = {
+    "effx": effx_engine,
+    "onnx": onnx_file,
+    "openvino": openvino_file,
+    "torch": torch_model,
+}
+
+
+def worker(pipe: Any, opener: str, arguments: list[Any]) -> None:
+    """Answer (inputs, repeats) with seconds per call, and (inputs, 0) with the logits."""
+    infer = OPENERS[opener](*arguments)
+    pipe.send("ready")
+    while True:
+        inputs, repeats = pipe.recv()
+        if inputs is None:
+            return
+        if repeats == 0:
+            pipe.send([infer(one) for one in inputs])
+            continue
+        taken = []
+        for _ in range(repeats):
+            for one in inputs:
+                started = time.perf_counter()
+                infer(one)
+                taken.append(time.perf_counter() - started)
+        pipe.send(taken)
+
+
+class Contender:
+    """A process with one engine."""
+
+    def __init__(self, opener: str, *arguments: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(target=worker, args=(other, opener, list(arguments)), daemon=True)
+        self._process.start()
+        assert self._pipe.recv() == "ready"
+
+    def ask(self, inputs: list[dict[str, np.ndarray]] | None, repeats: int) -> Any:
+        self._pipe.send((inputs, repeats))
+        return self._pipe.recv() if inputs is not None else None
+
+
+def optimum_files(checkpoint: Path, scratch: Path, rows: list[dict[str, np.ndarray]]) -> dict[str, Contender]:
+    """Export by Optimum and return its contenders."""
+    import nncf
+    import openvino
+    from optimum.onnxruntime import ORTModelForSequenceClassification, ORTOptimizer, ORTQuantizer
+    from optimum.onnxruntime.configuration import AutoOptimizationConfig, AutoQuantizationConfig
+
+    plain = scratch / "plain"
+    ORTModelForSequenceClassification.from_pretrained(checkpoint, export=True).save_pretrained(plain)
+    ORTOptimizer.from_pretrained(plain).optimize(
+        save_dir=scratch / "o2", optimization_config=AutoOptimizationConfig.O2()
+    )
+    ORTQuantizer.from_pretrained(plain).quantize(
+        save_dir=scratch / "int8",
+        quantization_config=AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=True),
+    )
+    model = openvino.Core().read_model(plain / "model.onnx")
+    openvino.save_model(
+        nncf.quantize(
+            model, nncf.Dataset(rows), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(rows)
+        ),
+        scratch / "nncf.xml",
+    )
+    return {
+        "Optimum ORT fp32": Contender("onnx", str(plain / "model.onnx")),
+        "Optimum ORT O2": Contender("onnx", str(scratch / "o2" / "model_optimized.onnx")),
+        "Optimum ORT dynamic int8": Contender("onnx", str(scratch / "int8" / "model_quantized.onnx")),
+        "OpenVINO as it comes (bf16 where it has it)": Contender("openvino", str(plain / "model.onnx")),
+        "OpenVINO NNCF int8": Contender("openvino", str(scratch / "nncf.xml")),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("ticket", type=Path, help="the same, reduced; its engines are timed too")
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--engines", type=Path, default=Path("engines"))
+    parser.add_argument("--rounds", type=int, default=6)
+    options = parser.parse_args()
+
+    from effx import data
+    from effx.artifacts import Checkpoint, Engine, now
+    from effx.encoding import Encoder
+    from effx.profile import environment
+
+    checkpoint = Checkpoint.open(options.checkpoint)
+    rows = data.load(checkpoint.task, "validation", options.data)
+    train = data.load(checkpoint.task, "train", options.data).limit(CALIBRATION_ROWS)
+    encoder = Encoder(checkpoint.folder, checkpoint.max_length)
+    encoded, calibration = encoder(rows.texts), encoder(train.texts)
+    with tempfile.TemporaryDirectory() as scratch:
+        single = [calibration.batch([row]) for row in range(len(calibration))]
+        contenders = optimum_files(checkpoint.folder, Path(scratch), single)
+        contenders["torch eager"] = Contender("torch", str(checkpoint.folder), False)
+        contenders["torch.compile"] = Contender("torch", str(checkpoint.folder), True)
+        wanted = {checkpoint.name, options.ticket.name}
+        for folder in Engine.find(options.engines):
+            manifest = json.loads((folder / "engine.json").read_text())
+            if manifest["checkpoint"]["name"] in wanted and not manifest["backend"].startswith("torch"):
+                contenders[f"effx {folder.name}"] = Contender("effx", str(folder))
+        result = race(contenders, encoded, rows.labels, options.rounds)
+    facts = {"command": "benchmarks/peers.sh", "date": now(), "host": environment.host(), "threads": THREADS,
+             "rounds": options.rounds, "versions": versions(), "python": sys.version.split()[0]}  # fmt: skip
+    print(json.dumps({"milliseconds_and_accuracy": result, **facts}, indent=1))
+
+
+def race(contenders: dict[str, Contender], encoded: Any, labels: np.ndarray, rounds: int) -> dict[str, Any]:
+    """Time every contender in turns and score it."""
+    queries = {name: [of_shape(encoded, *shape)] for name, shape in SHAPES.items()}
+    real = np.random.default_rng(0).permutation(len(encoded))[:100]
+    queries["real"] = [encoded.batch([int(row)]) for row in real]
+    repeats = {"1x32": 60, "1x128": 25, "32x128": 2, "real": 1}
+    taken: dict[str, dict[str, list[float]]] = {name: {query: [] for query in queries} for name in contenders}
+    rng = np.random.default_rng(1)
+    for turn in range(rounds + 1):
+        for name in rng.permutation(list(contenders)):
+            for query, inputs in queries.items():
+                seconds = contenders[name].ask(inputs, repeats[query])
+                if turn:  # the first round warms up
+                    taken[name][query] += seconds
+        print(f"round {turn} of {rounds}", file=sys.stderr, flush=True)
+    order = np.argsort(encoded.lengths, kind="stable")
+    batches = [order[start : start + 32] for start in range(0, len(order), 32)]
+    result = {}
+    for name, contender in contenders.items():
+        answers = contender.ask([encoded.batch(batch) for batch in batches], 0)
+        right = sum(
+            int((out.argmax(1) == labels[batch]).sum()) for out, batch in zip(answers, batches, strict=True)
+        )
+        result[name] = {
+            query: round(statistics.median(values) * 1e3, 3) for query, values in taken[name].items()
+        }
+        result[name]["accuracy"] = right / len(labels)
+    return result
+
+
+def of_shape(encoded: Any, batch: int, length: int) -> dict[str, np.ndarray]:
+    ids = np.resize(encoded.ids, (batch, length)).astype(np.int64)
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+
+
+def versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    names = ("torch", "transformers", "optimum", "optimum-onnx", "onnxruntime", "openvino", "nncf")
+    return {name: version(name) for name in names}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""``effx verify``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from effx.cli import options
+
+
+@click.command("verify")
+@click.argument("engines", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--checkpoints",
+    type=click.Path(path_type=Path),
+    default=Path("checkpoints"),
+    show_default=True,
+    help="Where the engines' checkpoints are.",
+)
+@options.data("Default: where the checkpoint's came from.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found.")
+def command(engines: tuple[Path, ...], checkpoints: Path, data_folder: Path | None, as_json: bool) -> int:
+    """Compare ENGINES (default: all in ./engines) with their checkpoints again, on this machine.
+
+    Exit code 1: an engine does not answer as its checkpoint does.
+
+    \b
+    effx verify
+    effx verify engines/mine.int8.openvino --checkpoints checkpoints
+    """  # fmt: skip
+    from effx.export import verify
+
+    found = verify(engines or (Path("engines"),), checkpoints, data_folder=data_folder)
+    if as_json:
+        click.echo(json.dumps({engine.name: parity.to_json() for engine, parity in found}, indent=1))
+    else:
+        for engine, parity in found:
+            lost = "" if parity.accuracy_lost is None else f", accuracy lost {parity.accuracy_lost:+.4f}"
+            click.echo(
+                f"{engine.folder}: {'passed' if parity.passed else 'FAILED'}: logits differ by "
+                f"{parity.max_abs_diff:.2g} at most, labels agree on {parity.label_agreement:.1%} of "
+                f"{parity.examples} {parity.inputs} inputs{lost}"
+            )
+    return 0 if all(parity.passed for _, parity in found) else 1

@@ -1,0 +1,249 @@
+"""Reduced variants as real graphs, on every backend here, against the PyTorch reference."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+
+from effx import data, engines
+from effx.artifacts import Checkpoint, Engine
+from effx.encoding import Encoder
+from effx.engines import open_graph, open_unchecked
+from effx.errors import ArtifactError, UsageError
+from effx.export import drift, export, export_all, graph, nested, verify
+from effx.models import exits as ramps
+from effx.models import infer, load, prune
+from effx.train import exits, tokens
+from tests.models import tiny
+from tests.models.test_exits import RULES, with_ramps
+from tests.models.test_surgery import Case, cases
+
+
+@pytest.fixture(scope="module")
+def exiting(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A checkpoint with exits on a token schedule."""
+    place = tmp_path_factory.mktemp("exiting")
+    short = tokens.train(
+        checkpoint.folder, out=place, name="t",
+        settings=tokens.Settings(schedule=(0.9, 0.6, 0.4), epochs=1, lr=1e-3),
+    )  # fmt: skip
+    settings = exits.Settings(epochs=3, depth=2.0, rule="max-probability")
+    return exits.train(short.folder, out=place, name="te", settings=settings)
+
+
+VARIANTS = ["fp32", "exit", "exit-if", "tokens", "exit+tokens", "exit-if+tokens", "seq16", "buckets",
+            "exit+seq16", "exit+buckets", "tokens+seq16", "exit+tokens+buckets"]  # fmt: skip
+IMPOSSIBLE = {(name, "torch") for name in ("exit-if", "exit-if+tokens", "tokens", "exit+tokens",
+                                           "exit+tokens+buckets")}  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
+def test_every_variant_answers_as_the_reference(
+    exiting: Checkpoint, backend: str, rows_folder: Path, tmp_path: Path
+) -> None:
+    """One checkpoint, all variants: labels, exit layers and logits at batch 1 and 8."""
+    built, failures = export_all([exiting.folder], VARIANTS, [backend], tmp_path)
+    refused = {(str(failure).split(".")[1], backend) for failure in failures}
+    assert refused == {pair for pair in IMPOSSIBLE if pair[1] == backend}, failures
+    assert len(built) + len(refused) == len(VARIANTS)
+    model, rule = load(exiting.folder), exits.rule_of(exiting)
+    rows = data.load(exiting.task, "validation", rows_folder)
+    for engine in built:
+        manifest = engine.manifest
+        assert manifest["parity"]["max_abs_diff"] < 1e-4 and manifest["parity"]["label_agreement"] == 1
+        encoded = Encoder(engine.folder, engine.max_length)(rows.texts[:24])
+        parts = engine.variant.split("+")
+        early = "exit" in parts or "exit-if" in parts
+        with engines.open(engine) as session:
+            for batch in (1, 8):
+                for start in range(0, 24, batch):
+                    inputs = encoded.batch(np.arange(start, start + batch))
+                    tensors = {name: torch.from_numpy(inputs[name]) for name in engine.input_names}
+                    expected = infer(
+                        model, tensors, rule=rule if early else None, prune_tokens="tokens" in parts
+                    )
+                    found = session.infer(inputs)
+                    assert np.abs(found["logits"] - expected.logits.numpy()).max() < 1e-4
+                    assert ("depth" in found) == early
+                    if early:
+                        assert found["depth"].tolist() == expected.depth.tolist()
+        if early:
+            assert manifest["exits"]["depths"] == [1, 2, 3]
+            assert manifest["exits"]["segments"] == (3 if "exit" in parts else 1)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=cases())
+def test_random_structures_export(tmp_path_factory: pytest.TempPathFactory, case: Case) -> None:
+    """Zero heads, no FFN, uneven layers: on ONNX Runtime and OpenVINO, with padding."""
+    model = prune(case.model(), case.heads, case.ffns, case.neurons, case.dropped)
+    place = tmp_path_factory.mktemp("graph")
+    graph.write(model, place / "model.onnx")
+    import openvino
+
+    openvino.save_model(
+        openvino.Core().read_model(place / "model.onnx"), place / "model.xml", compress_to_fp16=False
+    )
+    for name, backend in (("model.onnx", "onnxruntime"), ("model.xml", "openvino")):
+        with open_unchecked(place, backend, {"files": [name]}) as session:
+            for lengths in (case.lengths, [1], [3, 17, 30]):
+                inputs = tiny.inputs(model, lengths, case.seed)
+                arrays = {key: value.numpy() for key, value in inputs.items()}
+                expected = tiny.logits(model, inputs).numpy()
+                assert np.abs(session.infer(arrays)["logits"] - expected).max() <= 1e-4
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_nested_if_means_what_the_rule_means(rule: object, tmp_path: Path) -> None:
+    model = with_ramps("bert", 1, "mean")
+    paths = []
+    for number, places in enumerate(graph.segments(model)):
+        paths.append(tmp_path / f"segment-{number}.onnx")
+        graph.write(model, paths[-1], places=places)
+    nested.compose(paths, tmp_path / "model.onnx", rule, ramps.depths(model))  # type: ignore[arg-type]
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    for seed in range(6):
+        inputs = tiny.inputs(model, [9, 4, 7, 1][: 1 + seed % 4], seed)
+        logits, depth = session.run(["logits", "depth"], {name: x.numpy() for name, x in inputs.items()})
+        expected = infer(model, inputs, rule=rule)  # type: ignore[arg-type]
+        assert depth.tolist() == expected.depth.tolist()
+        assert np.abs(logits - expected.logits.numpy()).max() < 1e-4
+
+
+def test_a_batch_that_left_early_skips_the_rest(tmp_path: Path) -> None:
+    """The branch that is not taken does not run: it would fail on this graph."""
+    import onnx
+
+    model = with_ramps("bert", 1, "mean")
+    paths = []
+    for number, places in enumerate(graph.segments(model)):
+        paths.append(tmp_path / f"segment-{number}.onnx")
+        graph.write(model, paths[-1], places=places)
+    late = onnx.load(paths[1])
+    broken = next(node for node in late.graph.node if node.op_type == "Reshape")
+    name = broken.input[1]
+    for node in late.graph.node:
+        node.input[:] = ["bad" if value == name and node is broken else value for value in node.input]
+    late.graph.initializer.append(onnx.numpy_helper.from_array(np.array([7, 7, 7, 7]), "bad"))
+    onnx.save(late, paths[1])
+    from effx.exit_rules import ExitRule
+
+    inputs = {key: value.numpy() for key, value in tiny.inputs(model, [5]).items()}
+    for threshold, fails in ((10.0, False), (0.0, True)):
+        nested.compose(paths, tmp_path / "m.onnx", ExitRule("entropy", threshold), ramps.depths(model))
+        running = open_graph(tmp_path / "m.onnx", "onnxruntime", {})
+        if fails:
+            with pytest.raises(Exception, match="[Rr]eshape"):
+                running.run(inputs)
+        else:
+            assert running.run(inputs)["depth"].tolist() == [1]
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_int8_computes_in_int8_everywhere(exiting: Checkpoint, backend: str, tmp_path: Path) -> None:
+    names = ["int8", "exit+int8", "int8-static"]
+    built, failures = export_all(
+        [exiting.folder], names, [backend], tmp_path, calibration_rows=32, keep_failed=True
+    )
+    assert not failures and len(built) == 3
+    for engine in built:
+        audit = engine.manifest["audit"]
+        assert audit["integer_weight_products"] >= 0.9 * audit["weight_products"] > 0
+        assert engine.manifest["precision"] == "int8"
+        lost = engine.manifest["parity"]["accuracy_lost_interval"]
+        assert lost[0] <= engine.manifest["parity"]["accuracy_lost"] <= lost[1]
+    if backend == "onnxruntime":
+        tried = {entry["scheme"] for entry in built[0].manifest["candidates"]}
+        assert tried == {"int8-dynamic", "int8-static"}
+        assert built[0].manifest["scheme"] in tried
+
+
+def test_bf16_is_called_bf16_only_where_it_is(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    from effx.export import quantize
+
+    if not quantize.has_bf16():
+        with pytest.raises(UsageError, match="no bf16 arithmetic"):
+            export(checkpoint.folder, "bf16", "openvino", tmp_path)
+        pytest.skip("this processor has no bf16")
+    engine = export(checkpoint.folder, "bf16", "openvino", tmp_path)
+    assert set(engine.manifest["audit"]["product_precisions"]) == {"bf16"}
+    plain = export(checkpoint.folder, "fp32", "openvino", tmp_path)
+    assert set(plain.manifest["audit"]["product_precisions"]) == {"f32"}
+
+
+def test_drift_names_the_layer(tmp_path: Path) -> None:
+    import onnx
+
+    model = tiny.model("bert")
+    graph.write(model, tmp_path / "good.onnx")
+    bad = onnx.load(tmp_path / "good.onnx")
+    norms = [node for node in bad.graph.node if node.op_type == "LayerNormalization"]
+    scale = next(tensor for tensor in bad.graph.initializer if tensor.name == norms[3].input[1])
+    scale.CopyFrom(
+        onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(scale) * np.float32(3), scale.name)
+    )
+    onnx.save(bad, tmp_path / "bad.onnx")
+    inputs = {key: value.numpy() for key, value in tiny.inputs(model, [9]).items()}
+    differences = drift.layers(tmp_path / "good.onnx", tmp_path / "bad.onnx", inputs)
+    assert len(differences) == 7 and max(differences[:3]) == 0
+    assert "It drifts first in layer 1 (from 0), after attention" in drift.said(differences)
+
+
+def test_verify_measures_again_and_wants_the_very_checkpoint(
+    checkpoint: Checkpoint, engines_folder: Path, tmp_path: Path
+) -> None:
+    found = verify([engines_folder], checkpoint.folder.parent)
+    assert [engine.name for engine, _ in found] == ["tiny.fp32.onnxruntime", "tiny.int8.onnxruntime"]
+    for engine, parity in found:
+        assert parity.passed
+        before = engine.manifest["parity"]
+        assert parity.max_abs_diff == pytest.approx(before["max_abs_diff"], rel=1e-3, abs=1e-6)
+    with pytest.raises(ArtifactError, match="its checkpoint tiny is not in"):
+        verify([engines_folder], tmp_path)
+    other = Path(shutil.copytree(checkpoint.folder, tmp_path / "ck" / "tiny"))
+    from effx.artifacts import _manifest_digest
+    from effx.files import write_json
+
+    manifest = {**Checkpoint.open(other).manifest, "seed": 99}
+    write_json(other / "effx.json", {**manifest, "digest": _manifest_digest(manifest)})
+    with pytest.raises(ArtifactError, match="was built from another tiny"):
+        verify([engines_folder], tmp_path / "ck")
+
+
+@pytest.mark.parametrize(
+    ("variant", "backend", "options", "message"),
+    [
+        ("exit", "onnxruntime", {}, "tiny has no exits. Make some with: effx train exits tiny"),
+        ("tokens", "onnxruntime", {}, "tiny has no token schedule"),
+        ("seq99", "onnxruntime", {}, "tiny reads 66 tokens at most"),
+        ("int8-static", "onnxruntime", {"calibration_rows": 1000}, "--calibration 1000: there are 160"),
+        ("fp16", "onnxruntime", {}, "has no fp16 matrix products"),
+        ("int8-dynamic", "openvino", {}, "it has fp32, bf16, int8-static"),
+        ("int8", "torch", {}, "effx has no int8 for PyTorch"),
+    ],
+)
+def test_what_cannot_be_built_says_why_and_leaves_nothing(
+    checkpoint: Checkpoint, variant: str, backend: str, options: dict[str, int], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        export(checkpoint.folder, variant, backend, tmp_path / "engines", **options)
+    assert not (tmp_path / "engines").exists() or not list((tmp_path / "engines").iterdir())
+
+
+def test_cut_or_edited_engines_do_not_open(engines_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(engines_folder / "tiny.fp32.onnxruntime", tmp_path / "cut"))
+    model = (folder / "model.onnx").read_bytes()
+    (folder / "model.onnx").write_bytes(model[: len(model) // 2])
+    with pytest.raises(ArtifactError, match="truncated or changed"):
+        engines.open(folder)
+    folder = Path(shutil.copytree(engines_folder / "tiny.fp32.onnxruntime", tmp_path / "edited"))
+    text = (folder / "engine.json").read_text()
+    (folder / "engine.json").write_text(text.replace('"fp32"', '"int8"', 1))
+    with pytest.raises(ArtifactError, match="was changed after it was written"):
+        Engine.open(folder)
