@@ -10,6 +10,7 @@ others are timed; rounds are in a new order each. Prints JSON: median millisecon
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import statistics
@@ -89,8 +90,9 @@ def worker(pipe: Any, opener: str, arguments: list[Any]) -> None:
     infer = OPENERS[opener](*arguments)
     pipe.send("ready")
     while True:
-        inputs, repeats = pipe.recv()
-        if inputs is None:
+        try:
+            inputs, repeats = pipe.recv()
+        except EOFError:  # the parent has what it wanted
             return
         if repeats == 0:
             pipe.send([infer(one) for one in inputs])
@@ -114,9 +116,9 @@ class Contender:
         self._process.start()
         assert self._pipe.recv() == "ready"
 
-    def ask(self, inputs: list[dict[str, np.ndarray]] | None, repeats: int) -> Any:
+    def ask(self, inputs: list[dict[str, np.ndarray]], repeats: int) -> Any:
         self._pipe.send((inputs, repeats))
-        return self._pipe.recv() if inputs is not None else None
+        return self._pipe.recv()
 
 
 def optimum_files(checkpoint: Path, scratch: Path, rows: list[dict[str, np.ndarray]]) -> dict[str, Contender]:
@@ -159,7 +161,13 @@ def main() -> None:
     parser.add_argument("--engines", type=Path, default=Path("engines"))
     parser.add_argument("--rounds", type=int, default=6)
     options = parser.parse_args()
+    with contextlib.redirect_stdout(sys.stderr):  # the peers talk
+        result = compare(options)
+    print(json.dumps(result, indent=1))
 
+
+def compare(options: argparse.Namespace) -> dict[str, Any]:
+    """Build the peers' files, open everything, and run the race."""
     from effx import data
     from effx.artifacts import Checkpoint, Engine, now
     from effx.encoding import Encoder
@@ -183,7 +191,7 @@ def main() -> None:
         result = race(contenders, encoded, rows.labels, options.rounds)
     facts = {"command": "benchmarks/peers.sh", "date": now(), "host": environment.host(), "threads": THREADS,
              "rounds": options.rounds, "versions": versions(), "python": sys.version.split()[0]}  # fmt: skip
-    print(json.dumps({"milliseconds_and_accuracy": result, **facts}, indent=1))
+    return {"milliseconds_and_accuracy": result, **facts}
 
 
 def race(contenders: dict[str, Contender], encoded: Any, labels: np.ndarray, rounds: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ that runs it. What a session needs to know besides its files stands in the manif
 
     files       graphs in order; several are early-exit segments
     precision   of the arithmetic
+    rest        that of what int8 leaves unquantised; absent: fp32
     lengths     sequence lengths that inputs are padded to; null: any
     exits       {rule, threshold, patience, depths} of early-exit segments; null: none
     pad_id      the id that fills padding

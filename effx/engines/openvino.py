@@ -27,7 +27,7 @@ class OpenVinoGraph:
         self._config = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": _HINTS[settings.get("precision", "fp32")],
+            "INFERENCE_PRECISION_HINT": _HINTS[settings.get("rest") or settings.get("precision", "fp32")],
         }
         self._threads = threads
         try:

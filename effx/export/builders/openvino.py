@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,13 +17,16 @@ from effx.export.source import Source
 from effx.export.variants import Variant
 from effx.progress import hushed
 
+_MIXED = "int8-static-bf16"
+"""int8 where NNCF quantises, bf16 instead of fp32 in what it leaves."""
 _PRODUCTS = ("FullyConnected", "MatMul")
 _ELEMENT = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "i8": "int8", "u8": "int8"}
 
 
 def schemes(precision: str) -> Sequence[str]:
     """Return the schemes to try for a precision."""
-    known = {"fp32": ["fp32"], "bf16": ["bf16"], "int8": ["int8-static"], "int8-static": ["int8-static"]}
+    static = ["int8-static", *([_MIXED] if quantize.has_bf16() else [])]
+    known = {"fp32": ["fp32"], "bf16": ["bf16"], "int8": static, "int8-static": ["int8-static"]}
     return known.get(precision, [])
 
 
@@ -41,6 +45,12 @@ def build(source: Source, variant: Variant, scheme: str, folder: Path) -> dict[s
     """Write model.xml and .bin, or segment-* for staged early exit."""
     import openvino
 
+    ready = folder.parent / "int8-static"
+    if scheme == _MIXED and ready.is_dir():  # the same files, run otherwise
+        for file in ready.iterdir():
+            shutil.copyfile(file, folder / file.name)
+        names = [f"{part.stem}.xml" for part in source.graphs(variant)]
+        return source.session(variant, names, rest="bf16")
     if variant.exits == "exit-if":
         place = folder / ".onnx"
         place.mkdir()
