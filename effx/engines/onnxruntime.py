@@ -18,11 +18,13 @@ _ERRORS_ONLY = 3
 class OnnxRuntimeGraph:
     """An ONNX graph."""
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, *, one_of_many: bool = False) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _ERRORS_ONLY
+        if one_of_many:  # threads that go on spinning after a segment are in the next one's way
+            options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own errors share no base class
@@ -55,7 +57,7 @@ def open(path: Path, settings: Mapping[str, Any], threads: int) -> OnnxRuntimeGr
     Raises:
         ArtifactError: the runtime refuses the graph.
     """
-    return OnnxRuntimeGraph(path, threads)
+    return OnnxRuntimeGraph(path, threads, one_of_many=len(settings.get("files", [])) > 1)
 
 
 def versions() -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import re
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,28 +29,17 @@ _LR_HEAD_ONLY = 1e-3  # a head alone barely moves at an encoder's learning rate
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How to fine-tune."""
+class Settings(source.Settings):
+    """How to fine-tune. The default learning rate is 5e-5, or 1e-3 for the frozen regime."""
 
     regime: str = "full"
     """``full``, ``frozen`` or ``last-K``."""
     layers: int | None = None
     """Keep the first K layers (Sajjad et al. 2020, top-layer dropping); None: all."""
-    epochs: float = 3.0
-    batch_size: int = 32
-    lr: float | None = None
-    """None: 5e-5, or 1e-3 for the frozen regime."""
-    weight_decay: float = 0.01
-    warmup: float = 0.1
     max_length: int = 128
     """Tokens per example at most, in training and in everything after it."""
-    seed: int = 0
-    limit: int | None = None
-    """Training rows at most; the same subset for every seed."""
-    precision: str = "auto"
     patience: int | None = None
     """Stop early on a held-out tenth of the training rows, never on the validation split."""
-    max_steps: int | None = None
 
 
 def finetune(
@@ -113,17 +102,7 @@ def finetune(
         model,
         encoded.lengths[fit_rows],
         lambda indices: collate([int(fit_rows[index]) for index in indices]),
-        loop.LoopSettings(
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            lr=lr,
-            seed=settings.seed,
-            precision=settings.precision,
-            weight_decay=settings.weight_decay,
-            warmup=settings.warmup,
-            max_steps=settings.max_steps,
-            patience=settings.patience,
-        ),
+        replace(settings.loop(lr), patience=settings.patience),
         description=f"train {folder.name}: {len(fit_rows)} rows",
         score=held_out_score,
     )

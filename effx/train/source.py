@@ -31,7 +31,7 @@ _LEAST_HELD_OUT = 500
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train on from a checkpoint."""
+    """How to train; each kind of training adds its own."""
 
     epochs: float = 3.0
     batch_size: int = 32
@@ -41,7 +41,8 @@ class Settings:
     warmup: float = 0.1
     seed: int = 0
     limit: int | None = None
-    """Training rows at most; default: as many as the checkpoint was trained on."""
+    """Training rows at most, the same subset for every seed; None: all, or as many as the
+    checkpoint was trained on."""
     precision: str = "auto"
     max_steps: int | None = None
 
