@@ -214,6 +214,8 @@ def _block(
     plan: Plan,
 ) -> None:
     key = _key(workload)
+    if not _fits(subject.engine, workload):
+        return
     if key not in subject.blocks:
         subject.client.ask("warm", workload=workload, limit_s=plan.warmup_s)
         subject.blocks[key], subject.rounds[key] = [], []
@@ -266,6 +268,8 @@ def _run(subject: _Subject, plan: Plan, meter: Meter, session: str, grid: list[d
     not_metered = Energy("none", meter.name, "measured for the single-stream workload only")
     workloads = []
     for workload in (_SINGLE, *grid):
+        if not _fits(engine, workload):
+            continue
         key = _key(workload)
         single = workload is _SINGLE
         workloads.append(
@@ -332,11 +336,19 @@ def _rows(
 
 
 def _check_grid(opened: list[Engine], plan: Plan) -> None:
-    for engine in opened:
-        limit = int(engine.manifest["inputs"][0]["max"][1])
-        for batch, length in plan.grid:
-            if length > limit:
-                raise UsageError(f"--grid {batch}x{length}: {engine.name} reads {limit} tokens at most.")
+    """Raise for a cell that no engine can run; an engine of a shorter length leaves it out."""
+    longest = max(_limit(engine) for engine in opened)
+    for batch, length in plan.grid:
+        if length > longest:
+            raise UsageError(f"--grid {batch}x{length}: these engines read {longest} tokens at most.")
+
+
+def _limit(engine: Engine) -> int:
+    return int(engine.manifest["inputs"][0]["max"][1])
+
+
+def _fits(engine: Engine, workload: dict[str, Any]) -> bool:
+    return workload["sequence"] == "real" or int(workload["sequence"]) <= _limit(engine)
 
 
 def _check_writable(out: Path) -> None:

@@ -132,6 +132,7 @@ def calibrate(source: sources.Source, model: PreTrainedModel, settings: Settings
     target = {"depth": settings.depth} if settings.depth is not None else {"max_drop": max_drop}
     return {
         **chosen.rule.to_json(),
+        "regime": settings.regime,
         "target": target,
         "calibration": {
             "rows": len(source.held_out),

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 from effx import data, engines, results
-from effx.artifacts import Engine
+from effx.artifacts import Checkpoint, Engine
 from effx.encoding import Encoder
 from effx.errors import ArtifactError, DataError, UsageError, WorkerError
+from effx.export import export_all
 from effx.profile import profile
 from effx.profile.client import WorkerClient
 from effx.profile.plan import Plan, parse_grid
+from effx.profile.report import report
 from tests.conftest import QUICK
 
 
@@ -121,6 +123,25 @@ def test_wrong_input_is_refused_before_anything_is_measured(engines_folder: Path
     with pytest.raises(ArtifactError, match="truncated or changed"):
         profile([broken], out=tmp_path / "r", plan=QUICK)
     assert not list((tmp_path / "r").glob("*.json"))
+
+
+def test_engines_of_every_kind_are_profiled_together(
+    checkpoint: Checkpoint, engines_folder: Path, tmp_path: Path
+) -> None:
+    """A short fixed length leaves out the cells that it cannot run; the others measure them."""
+    built, failures = export_all([checkpoint.folder], ["seq8", "buckets"], ["onnxruntime"], tmp_path / "e")
+    more, also = export_all([checkpoint.folder], ["fp32"], ["openvino"], tmp_path / "e")
+    assert not failures and not also and len(built + more) == 3
+    runs, failed = profile([tmp_path / "e"], out=tmp_path / "r", plan=QUICK)
+    assert not failed
+    cells = {run.name: [workload.sequence for workload in run.workloads] for run in runs}
+    assert cells == {
+        "tiny.seq8.onnxruntime": ["real", 8],
+        "tiny.buckets.onnxruntime": ["real", 8, 16],
+        "tiny.fp32.openvino": ["real", 8, 16],
+    }
+    report([tmp_path / "r"])
+    assert "–" in (tmp_path / "r/report/index.html").read_text()
 
 
 def test_a_damaged_result_is_named(results_folder: Path, tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ def test_regimes_move_what_they_say(checkpoint: Checkpoint, regime: str, tmp_pat
     assert {key.split(".")[1] for key in after.keys() - before.keys()} == {"1", "2"}
     assert made.manifest["parent"] == checkpoint.digest
     assert made.manifest["structure"]["exits"] == [1, 2]
+    assert made.manifest["exits"]["regime"] == regime
+    assert made.manifest["training"]["regime"] == "full"  # of the checkpoint that they stand on
     assert made.manifest["weight_remaining"] > 1  # ramps weigh something
 
 
