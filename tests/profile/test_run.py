@@ -108,7 +108,7 @@ def test_wrong_input_is_refused_before_anything_is_measured(engines_folder: Path
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot write"):
         profile([engines_folder], out=tmp_path / "file", plan=QUICK)
-    with pytest.raises(UsageError, match="reads 66 tokens at most"):
+    with pytest.raises(UsageError, match="these engines read 66 tokens at most"):
         profile([engines_folder], out=tmp_path / "r", plan=Plan(grid=((1, 512),)))
     with pytest.raises(DataError, match="no such folder"):
         profile([engines_folder], out=tmp_path / "r", plan=QUICK, data_folder=tmp_path / "nowhere")
