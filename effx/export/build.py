@@ -142,7 +142,7 @@ def _build(
     started = time.perf_counter()
     with Engine.create(target, overwrite=True) as (folder, manifest):
         with tempfile.TemporaryDirectory(prefix="effx-candidates-", dir=source.scratch) as place:
-            best = _best(source, variant, backend, reference, Path(place), target.name)
+            best = _best(source, variant, backend, reference, Path(place))
             for path in best.folder.iterdir():
                 shutil.move(path, folder / path.name)
         for name in ("config.json", *_TOKENIZER_FILES):
@@ -226,9 +226,7 @@ class _Candidate:
         self.candidates: list[dict[str, Any]] | None = None
 
 
-def _best(
-    source: Source, variant: Variant, backend: str, reference: Reference, place: Path, name: str
-) -> _Candidate:
+def _best(source: Source, variant: Variant, backend: str, reference: Reference, place: Path) -> _Candidate:
     """Build each scheme of the variant's precision and return the fastest that passes its gates.
 
     If none passes, the first is returned, with its failure.

@@ -30,7 +30,7 @@ from effx.models.structure import structure
 from effx.progress import hushed
 
 OPSET = 20
-_LARGEST_PROTOBUF_BYTES = 2_000_000_000
+LARGEST_PROTOBUF_BYTES = 2_000_000_000
 _EXAMPLE_LENGTH = 16
 
 
@@ -157,7 +157,7 @@ def write(
     """Write the whole model, or the segment of the layers ``places``, as ONNX; see :func:`traced`."""
     what = traced(model, shape or Shape(), places)
     bytes_ = sum(parameter.numel() * parameter.element_size() for parameter in what.module.parameters())
-    external = bytes_ > _LARGEST_PROTOBUF_BYTES
+    external = bytes_ > LARGEST_PROTOBUF_BYTES
     with _quiet(), torch.inference_mode():
         program = torch.onnx.export(
             what.module,
@@ -172,14 +172,6 @@ def write(
         )
     assert program is not None
     program.save(path, external_data=external)
-
-
-def node_counts(path: Path) -> dict[str, int]:
-    """Return how often each operator stands in a graph and its subgraphs, most frequent first."""
-    counts: dict[str, int] = {}
-    for node in nodes(onnx.load(path, load_external_data=False).graph):
-        counts[node.op_type] = counts.get(node.op_type, 0) + 1
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def nodes(outer: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

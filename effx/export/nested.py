@@ -19,8 +19,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from effx.exit_rules import ExitRule
-
-_LARGEST_PROTOBUF_BYTES = 2_000_000_000
+from effx.export.graph import LARGEST_PROTOBUF_BYTES
 
 
 def compose(segments: Sequence[Path], target: Path, rule: ExitRule, depths: Sequence[int]) -> None:
@@ -56,7 +55,7 @@ def compose(segments: Sequence[Path], target: Path, rule: ExitRule, depths: Sequ
         opset_imports=[helper.make_opsetid(domain, version) for domain, version in opsets.items()],
         ir_version=max(model.ir_version for model in models),
     )
-    large = sum(entry.ByteSize() for entry in outer.initializers) > _LARGEST_PROTOBUF_BYTES
+    large = sum(entry.ByteSize() for entry in outer.initializers) > LARGEST_PROTOBUF_BYTES
     onnx.save(made, target, save_as_external_data=large, location=f"{target.name}.data")
 
 

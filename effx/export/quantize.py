@@ -12,9 +12,8 @@ import numpy as np
 import onnx
 
 from effx.export import graph
+from effx.export.graph import LARGEST_PROTOBUF_BYTES
 from effx.progress import hushed
-
-_LARGEST_PROTOBUF_BYTES = 2_000_000_000
 
 
 def dynamic(source: Path, target: Path) -> None:
@@ -90,7 +89,7 @@ def _without_shapes(source: Path, folder: Path) -> tuple[Path, bool]:
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"node_{number}"
     plain = folder / "model.onnx"
-    large = sum(entry.ByteSize() for entry in model.graph.initializer) > _LARGEST_PROTOBUF_BYTES
+    large = sum(entry.ByteSize() for entry in model.graph.initializer) > LARGEST_PROTOBUF_BYTES
     onnx.save(model, plain, save_as_external_data=large, location="model.onnx.data")
     return plain, large
 
