@@ -2,7 +2,8 @@
 
 A local folder holds ``train`` and ``validation`` as .jsonl, .jsonl.gz, .csv, .tsv or .parquet,
 with the task's columns (``sentence``, or ``sentence1`` and ``sentence2``) and ``label``: a class
-number, a class name, or a float for regression. Needs no torch.
+number, a class name, or a float for regression. SQuAD is read in its own nested .json too, or as
+rows of ``question``, ``context`` and ``answers``. Needs no torch.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Rows:
     texts: list[tuple[str, ...]]
     """One tuple per example: one text, or two for a pair."""
     labels: np.ndarray
-    """int64 [n] classes, or float64 [n] values for regression."""
+    """int64 [n] classes, float64 [n] values for regression, or object [n] tuples of accepted answers."""
     source: str
     """Where they came from: a file, a place on the hub, or the demo corpus."""
 
@@ -123,12 +124,10 @@ def _infer(name: str, folder: Path) -> Task:
 
 
 def _from_folder(task: Task, split: str, folder: Path) -> Rows:
-    if task.kind == "answer-span":
-        raise DataError(f"task '{task.name}': question answering is not read from folders yet.")
-    path = _find(folder, split, task.name)
+    path = _find(folder, split, task.name, nested=task.kind == "answer-span")
     names = {name: number for number, name in enumerate(task.labels)}
     texts: list[tuple[str, ...]] = []
-    labels: list[float] = []
+    labels: list[Any] = []
     for number, row in enumerate(_read(path), 1):
         where = f"{path}, row {number}"
         texts.append(_texts(task, row, where))
@@ -165,8 +164,11 @@ def _from_hub(task: Task, split: str) -> Rows:
     return Rows(texts, _as_array(task, labels), where)
 
 
-def _find(folder: Path, split: str, task: str) -> Path:
-    """Return the file of ``split`` in ``folder``, or in its subfolder named after the task."""
+def _find(folder: Path, split: str, task: str, *, nested: bool = False) -> Path:
+    """Return the file of ``split`` in ``folder``, or in its subfolder named after the task.
+
+    ``nested``: SQuAD's own files, as dev-v1.1.json, count too.
+    """
     if not folder.is_dir():
         raise DataError(f"--data {folder}: there is no such folder.")
     for place in (folder, folder / task):
@@ -175,6 +177,8 @@ def _find(folder: Path, split: str, task: str) -> Path:
                 path = place / f"{name}{suffix}"
                 if path.is_file():
                     return path
+            for path in sorted(place.glob(f"{name}*.json*")) if nested else ():
+                return path
     wanted = ", ".join(f"{split}{suffix}" for suffix in _SUFFIXES)
     raise DataError(f"--data {folder} holds none of {wanted}.")
 
@@ -188,6 +192,8 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
         with opener(path, "rt", encoding="utf-8", newline="") as file:
             if ".jsonl" in path.name:
                 yield from _read_jsonl(path, file)
+            elif ".json" in path.name:
+                yield from _read_squad(path, file.read())
             else:
                 # Tab-separated text (GLUE's own files) has no quoting; a quote is a character.
                 if path.suffix == ".tsv":
@@ -209,6 +215,18 @@ def _read_jsonl(path: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
         if not isinstance(row, dict):
             raise DataError(f'{path}, line {number}: expected an object, as {{"sentence": ...}}.')
         yield row
+
+
+def _read_squad(path: Path, text: str) -> Iterator[dict[str, Any]]:
+    """Yield the questions of SQuAD v1.1's articles and paragraphs."""
+    try:
+        for article in json.loads(text)["data"]:
+            for paragraph in article["paragraphs"]:
+                for entry in paragraph["qas"]:
+                    answers = {"text": [answer["text"] for answer in entry["answers"]]}
+                    yield {"context": paragraph["context"], "question": entry["question"], "answers": answers}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is not in SQuAD's layout ({error!r}).") from error
 
 
 def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
@@ -240,7 +258,13 @@ def _texts(task: Task, row: dict[str, Any], where: str) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _label(task: Task, names: dict[str, int], row: dict[str, Any], where: str) -> float:
+def _label(task: Task, names: dict[str, int], row: dict[str, Any], where: str) -> Any:
+    if task.kind == "answer-span":
+        answers = row.get("answers")
+        texts = answers.get("text") if isinstance(answers, dict) else None
+        if not texts or not all(isinstance(text, str) for text in texts):
+            raise DataError(f"{where}: 'answers' should be {{\"text\": [...]}} with an answer in it.")
+        return tuple(texts)
     if "label" not in row:
         have = ", ".join(map(str, row)) or "none"
         raise DataError(f"{where}: column 'label' is missing (columns here: {have}).")
@@ -257,7 +281,11 @@ def _label(task: Task, names: dict[str, int], row: dict[str, Any], where: str) -
     raise DataError(f"{where}: label '{value}' is not one of {known}.{nearest(value, names)}")
 
 
-def _as_array(task: Task, labels: list[float]) -> np.ndarray:
+def _as_array(task: Task, labels: list[Any]) -> np.ndarray:
+    if task.kind == "answer-span":
+        made = np.empty(len(labels), dtype=object)
+        made[:] = labels
+        return made
     return np.array(labels, dtype=np.float64 if task.kind == "regression" else np.int64)
 
 

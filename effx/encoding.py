@@ -57,6 +57,12 @@ class Encoded:
             mask[row, : end - start] = 1
         return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
+    def scatter(self, rows: Sequence[int] | np.ndarray, values: np.ndarray, into: np.ndarray) -> None:
+        """Put what a batch gave for each token, [rows, length, ...], where the tokens stand in ``ids``."""
+        for row, found in zip(rows, values, strict=True):
+            start, end = self.offsets[row], self.offsets[row + 1]
+            into[start:end] = found[: end - start]
+
 
 class Encoder:
     """A tokenizer with effx's own truncation: none of what was saved in tokenizer.json."""

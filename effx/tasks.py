@@ -52,8 +52,8 @@ class Task:
 
     @property
     def outputs(self) -> int:
-        """Width of the logits."""
-        return len(self.labels) if self.kind == "classification" else 1
+        """Width of the logits: classes, one value, or start and end."""
+        return {"classification": len(self.labels), "regression": 1, "answer-span": 2}[self.kind]
 
     def predict(self, logits: np.ndarray) -> np.ndarray:
         """Return what logits ``[n, outputs]`` predict: classes ``[n]``, or values ``[n]``."""

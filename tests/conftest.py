@@ -21,7 +21,7 @@ from effx.artifacts import Checkpoint
 from effx.export import export_all
 from effx.profile import Plan, profile
 from effx.train import Settings, finetune
-from effx.train.demo import _tokenizer
+from effx.train.demo import tokenizer as trained_tokenizer
 
 SHARED_DATA = Path(os.environ.get("EFFX_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -40,7 +40,7 @@ QUICK = Plan(grid=((1, 8), (4, 16)), rounds=3, block_queries=24, grid_rounds=3, 
 
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
-    return _tokenizer(corpus.texts("train")[:2000])
+    return trained_tokenizer(corpus.texts("train")[:2000])
 
 
 @pytest.fixture(scope="session")

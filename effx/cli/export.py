@@ -27,9 +27,11 @@ import click
     default=("onnxruntime",),
     show_default=True,
     metavar="B",
-    help="onnxruntime, openvino, torch or torch-compile. Repeatable.",
+    help="onnxruntime, onnxruntime-tensorrt, openvino, torch or torch-compile. Repeatable.",
 )
-@click.option("--device", default="cpu", show_default=True, help="What the engines run on.")
+@click.option(
+    "--device", metavar="D", help="What the engines run on: cpu or cuda. Default: the backend's first."
+)
 @click.option(
     "--data",
     "data_folder",
@@ -54,6 +56,18 @@ import click
     show_default=True,
     help="Where engines go.",
 )
+@click.option(
+    "--triton",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write the engines into a Triton Inference Server model repository too.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processes that build at once. Default: as many as processors and memory allow.",
+)
 @click.option("--overwrite", is_flag=True, help="Build again what is up to date.")
 @click.option("--keep-failed", is_flag=True, help="Keep an engine that failed its parity gate.")
 @click.option("--json", "as_json", is_flag=True, help="Print the engines' manifests.")
@@ -61,10 +75,12 @@ def command(
     checkpoints: tuple[Path, ...],
     variants: tuple[str, ...],
     backends: tuple[str, ...],
-    device: str,
+    device: str | None,
     data_folder: Path | None,
     calibration_rows: int,
     out: Path,
+    triton: Path | None,
+    jobs: int | None,
     overwrite: bool,
     keep_failed: bool,
     as_json: bool,
@@ -82,7 +98,7 @@ def command(
     """  # fmt: skip
     from effx import progress
     from effx.errors import GateError
-    from effx.export import export_all
+    from effx.export import export_all, to_triton
 
     engines, failures = export_all(
         checkpoints or (Path("checkpoints"),),
@@ -94,7 +110,10 @@ def command(
         calibration_rows=calibration_rows,
         overwrite=overwrite,
         keep_failed=keep_failed,
+        jobs=jobs,
     )
+    if triton:
+        failures += to_triton(engines, triton)
     for failure in failures:
         progress.say(f"effx: {failure}")
     if as_json:

@@ -3,6 +3,7 @@
 A new runtime is one module and one line in ``_BACKENDS``. Nothing here needs torch but the module
 that runs it. What a session needs to know besides its files stands in the manifest's ``session``:
 
+    device      what it was built for; absent: cpu
     files       graphs in order; several are early-exit segments
     precision   of the arithmetic
     rest        that of what int8 leaves unquantised; absent: fp32
@@ -29,6 +30,7 @@ __all__ = ["Session", "check_backend", "open", "open_graph", "open_unchecked", "
 
 _BACKENDS: dict[str, tuple[str, str, str]] = {
     "onnxruntime": ("effx.engines.onnxruntime", "onnxruntime", "cpu"),
+    "onnxruntime-tensorrt": ("effx.engines.onnxruntime", "onnxruntime", "gpu"),
     "openvino": ("effx.engines.openvino", "openvino", "openvino"),
     "torch": ("effx.engines.torch", "torch", "train"),
     "torch-compile": ("effx.engines.torch", "torch", "train"),
@@ -72,7 +74,7 @@ def open_unchecked(
 def open_graph(path: Path, backend: str, settings: Mapping[str, Any], *, threads: int | None = None) -> Graph:
     """Open one of an engine's files."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    graph: Graph = _module(backend).open(path, settings, threads or available or 1)
+    graph: Graph = _module(backend).open(path, {**settings, "backend": backend}, threads or available or 1)
     return graph
 
 

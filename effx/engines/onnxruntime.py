@@ -1,4 +1,4 @@
-"""ONNX Runtime graphs on the CPU provider."""
+"""ONNX Runtime graphs on the provider that their engine was built for, and on no other."""
 
 from __future__ import annotations
 
@@ -10,15 +10,26 @@ import numpy as np
 import onnxruntime
 
 from effx.engines.protocol import Arrays
-from effx.errors import ArtifactError
+from effx.errors import ArtifactError, MissingExtraError
 
 _ERRORS_ONLY = 3
+_PROVIDERS = {
+    ("onnxruntime", "cpu"): "CPUExecutionProvider",
+    ("onnxruntime", "cuda"): "CUDAExecutionProvider",
+    ("onnxruntime-tensorrt", "cuda"): "TensorrtExecutionProvider",
+}
+"""Backend and device -> provider. ONNX Runtime would fall back to the CPU in silence."""
 
 
 class OnnxRuntimeGraph:
     """An ONNX graph."""
 
-    def __init__(self, path: Path, threads: int, *, one_of_many: bool = False) -> None:
+    def __init__(self, path: Path, threads: int, provider: str, *, one_of_many: bool = False) -> None:
+        if provider not in onnxruntime.get_available_providers():
+            raise MissingExtraError(
+                f"{path}: this onnxruntime has no {provider}. On the target, run: pip uninstall onnxruntime; "
+                "pip install 'effx[gpu]'"
+            )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -26,10 +37,14 @@ class OnnxRuntimeGraph:
         if one_of_many:  # threads that go on spinning after a segment are in the next one's way
             options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(path, options, providers=[provider])
         except Exception as error:  # onnxruntime's own errors share no base class
             reason = " ".join(str(error).split())[:200]
             raise ArtifactError(f"{path} cannot be loaded: {reason}") from error
+        if provider not in self._session.get_providers():
+            raise ArtifactError(
+                f"{path}: {provider} did not load, which leaves the CPU. Check the driver, CUDA and cuDNN."
+            )
         self._inputs = [entry.name for entry in self._session.get_inputs()]
         self._outputs = [entry.name for entry in self._session.get_outputs()]
         self._threads = threads
@@ -55,9 +70,11 @@ def open(path: Path, settings: Mapping[str, Any], threads: int) -> OnnxRuntimeGr
     """Open an ONNX file.
 
     Raises:
-        ArtifactError: the runtime refuses the graph.
+        MissingExtraError: this onnxruntime was built without the provider.
+        ArtifactError: the runtime refuses the graph, or the provider does not load.
     """
-    return OnnxRuntimeGraph(path, threads, one_of_many=len(settings.get("files", [])) > 1)
+    provider = _PROVIDERS[settings.get("backend", "onnxruntime"), settings.get("device", "cpu")]
+    return OnnxRuntimeGraph(path, threads, provider, one_of_many=len(settings.get("files", [])) > 1)
 
 
 def versions() -> dict[str, str]:

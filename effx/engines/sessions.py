@@ -11,6 +11,8 @@ from effx.engines.protocol import Arrays, Graph, Session
 from effx.errors import UsageError
 from effx.exit_rules import ExitRule
 
+PER_TOKEN = ("start_logits", "end_logits")
+
 
 class _Closing:
     """A session as a context manager."""
@@ -108,9 +110,10 @@ class Padded(_Closing):
             return self._session.infer(inputs)
         wide = ((0, 0), (0, target - length))
         fill = {"input_ids": self._pad_id}
-        return self._session.infer(
+        out = self._session.infer(
             {name: np.pad(array, wide, constant_values=fill.get(name, 0)) for name, array in inputs.items()}
         )
+        return {name: array[:, :length] if name in PER_TOKEN else array for name, array in out.items()}
 
 
 def _width(mask: np.ndarray) -> int:

@@ -1,16 +1,15 @@
-"""Build engines: checkpoint -> graphs -> precision -> parity gate and audit -> engines/NAME/.
-
-The fp32 graphs of a checkpoint are traced once and shared by all its variants and backends.
-"""
+"""Build one engine: checkpoint -> graphs -> precision -> parity gate and audit -> engines/NAME/."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,13 @@ import torch
 from effx import engines, progress
 from effx.artifacts import Checkpoint, Engine
 from effx.engines import Session
-from effx.errors import EffxError, GateError, MissingExtraError, UsageError, unknown
-from effx.export import drift, parity, quantize, variants
+from effx.errors import EffxError, GateError, UsageError
+from effx.export import drift, parity, quantize
 from effx.export.builders import builder
 from effx.export.parity import Parity, Reference
 from effx.export.source import Source
 from effx.export.variants import Variant
 from effx.models import io, structure
-from effx.train import evaluate
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _LEAST_INTEGER_SHARE = 0.9
@@ -36,90 +34,30 @@ _TIMED_ROWS = 64
 _TIMED_BATCH = 16
 
 
-def export(
-    checkpoint: str | Path,
-    variant: str = "fp32",
-    backend: str = "onnxruntime",
-    out: str | Path = "engines",
-    **options: Any,
-) -> Engine:
-    """Build one engine; see :func:`export_all` for the options.
+@dataclass(frozen=True)
+class Job:
+    """One engine to build."""
 
-    Raises:
-        GateError: the engine's answers differ from the checkpoint's by more than the precision
-            allows, or it does not compute in that precision.
-        UsageError: a name is unknown, the combination cannot be built, or the place cannot be
-            written to.
-    """
-    built, failures = export_all([Path(checkpoint)], [variant], [backend], out, **options)
-    if failures:
-        raise failures[0]
-    return built[0]
+    checkpoint: Path
+    variant: Variant
+    backend: str
+    device: str
+    target: Path
+    """The engine's folder."""
+    keep_failed: bool = False
 
 
-def export_all(
-    checkpoints: Sequence[Path],
-    variant_names: Sequence[str],
-    backends: Sequence[str] = ("onnxruntime",),
-    out: str | Path = "engines",
-    *,
-    device: str = "cpu",
-    data_folder: str | Path | None = None,
-    calibration_rows: int = 128,
-    overwrite: bool = False,
-    keep_failed: bool = False,
-) -> tuple[list[Engine], list[EffxError]]:
-    """Build every variant of every checkpoint on every backend; one that fails stops no other.
+@dataclass(frozen=True)
+class Surroundings:
+    """What a builder may use of the machine."""
 
-    Args:
-        checkpoints: checkpoint folders, or folders of them.
-        variant_names: see :mod:`effx.export.variants`.
-        backends: see :mod:`effx.export.builders`.
-        out: where engines go, as CHECKPOINT.VARIANT.BACKEND.
-        device: what the engines are for; this version builds for ``cpu``.
-        data_folder: rows for the gates; default: where the checkpoint's came from.
-        calibration_rows: training rows that static int8 takes its ranges from.
-        overwrite: build again what is there and up to date.
-        keep_failed: keep an engine that failed its gate; its manifest says so.
-
-    Returns:
-        The engines, those that were up to date included, and what went wrong with the others.
-    """
-    wanted = [variants.parse(name) for name in dict.fromkeys(variant_names)]
-    for backend in backends:
-        builder(backend)
-    if device != "cpu":
-        raise unknown("device", device, ["cpu"])
-    for backend in backends:
-        engines.check_backend(backend)
-    built: list[Engine] = []
-    failures: list[EffxError] = []
-    for folder in Checkpoint.find_all([Path(path) for path in checkpoints]):
-        try:
-            checkpoint = Checkpoint.open(folder)
-        except EffxError as error:
-            failures.append(error)
-            continue
-        with tempfile.TemporaryDirectory(prefix="effx-export-") as scratch:
-            source = Source(checkpoint, Path(scratch), data_folder, calibration_rows)
-            for variant in wanted:
-                for backend in backends:
-                    target = Path(out) / f"{checkpoint.name}.{variant.text}.{backend}"
-                    ready = None if overwrite else _up_to_date(target, checkpoint)
-                    if ready:
-                        progress.say(f"{target.name}: up to date")
-                        built.append(ready)
-                        continue
-                    try:
-                        built.append(_build(source, variant, backend, device, target, keep_failed))
-                    except MissingExtraError:
-                        raise
-                    except EffxError as error:
-                        failures.append(error)
-    return built, failures
+    threads: int | None = None
+    """Compute threads; None: all processors that this process may use."""
+    alone: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    """Within it no other job computes: candidates are timed there."""
 
 
-def _up_to_date(target: Path, checkpoint: Checkpoint) -> Engine | None:
+def up_to_date(target: Path, checkpoint: Checkpoint) -> Engine | None:
     """Return the engine at ``target`` if it was built from this very checkpoint and passed."""
     if not Engine.find(target):
         return None
@@ -131,25 +69,30 @@ def _up_to_date(target: Path, checkpoint: Checkpoint) -> Engine | None:
     return engine if same and engine.manifest["parity"]["passed"] else None
 
 
-def _build(
-    source: Source, variant: Variant, backend: str, device: str, target: Path, keep_failed: bool
-) -> Engine:
-    checkpoint, module = source.checkpoint, builder(backend)
-    if reason := module.refuse(variant):
+def build(source: Source, job: Job, where: Surroundings) -> Engine:
+    """Build an engine, try it against its checkpoint, keep it.
+
+    Raises:
+        GateError: its answers differ from the checkpoint's by more than the precision allows, or it
+            does not compute in that precision.
+        UsageError: the variant cannot be built, or the place cannot be written to.
+    """
+    checkpoint, variant, backend, target = source.checkpoint, job.variant, job.backend, job.target
+    if reason := builder(backend).refuse(variant, job.device):
         raise UsageError(f"{target.name}: {reason}.")
     variant.check(structure(source.model), source.limit, checkpoint.name)
-    reference = reference_of(source, variant)
+    reference = source.reference(variant)
     started = time.perf_counter()
     with Engine.create(target, overwrite=True) as (folder, manifest):
         with tempfile.TemporaryDirectory(prefix="effx-candidates-", dir=source.scratch) as place:
-            best = _best(source, variant, backend, reference, Path(place))
+            best = _best(source, job, reference, Path(place), where)
             for path in best.folder.iterdir():
                 shutil.move(path, folder / path.name)
         for name in ("config.json", *_TOKENIZER_FILES):
             if (checkpoint.folder / name).is_file():
                 shutil.copyfile(checkpoint.folder / name, folder / name)
         if best.failure:
-            if not keep_failed:
+            if not job.keep_failed:
                 raise GateError(f"{target.name}: {best.failure} Not kept; --keep-failed keeps it.")
             progress.say(f"{target.name}: {best.failure}")
         took = time.perf_counter() - started
@@ -167,7 +110,7 @@ def _build(
             "precision": variant.precision,
             "scheme": best.scheme,
             "backend": backend,
-            "device": device,
+            "device": job.device,
             "checkpoint": {"name": checkpoint.name, "digest": checkpoint.digest},
             "inputs": [
                 {"name": name, "dtype": "int64", "min": [1, 1], "opt": [1, longest], "max": [None, limit]}
@@ -203,16 +146,6 @@ def _build(
     return Engine.open(target)
 
 
-def reference_of(source: Source, variant: Variant) -> Reference:
-    """Return what the checkpoint says where the variant's engine is asked."""
-    encoded, labels, inputs = source.parity_rows(variant)
-    if variant.exits is None and not variant.tokens:
-        return Reference(encoded, evaluate.logits(source.model, encoded), None, labels, inputs)
-    rule = source.rule() if variant.exits else None
-    logits, depth, _ = evaluate.reduced(source.model, encoded, rule=rule, prune_tokens=variant.tokens)
-    return Reference(encoded, logits, depth if rule else None, labels, inputs, discrete=True)
-
-
 class _Candidate:
     """One scheme, built and tried."""
 
@@ -226,26 +159,32 @@ class _Candidate:
         self.candidates: list[dict[str, Any]] | None = None
 
 
-def _best(source: Source, variant: Variant, backend: str, reference: Reference, place: Path) -> _Candidate:
+def _best(source: Source, job: Job, reference: Reference, place: Path, where: Surroundings) -> _Candidate:
     """Build each scheme of the variant's precision and return the fastest that passes its gates.
 
     If none passes, the first is returned, with its failure.
     """
-    module = builder(backend)
+    module, variant = builder(job.backend), job.variant
     tried: list[_Candidate] = []
-    schemes = module.schemes(variant.scheme)
+    schemes = module.schemes(variant.scheme, job.device)
     for scheme in schemes:
         candidate = _Candidate(scheme, place / scheme)
         candidate.folder.mkdir()
-        candidate.session = module.build(source, variant, scheme, candidate.folder)
+        candidate.session = {**module.build(source, variant, scheme, candidate.folder), "device": job.device}
         candidate.audit = module.audit(candidate.folder, candidate.session)
-        with engines.open_unchecked(candidate.folder, backend, candidate.session) as session:
+        settings = candidate.session
+        with engines.open_unchecked(
+            candidate.folder, job.backend, settings, threads=where.threads
+        ) as session:
             candidate.parity = parity.measure(reference, session, source.checkpoint.task, variant.precision)
-            candidate.failure = _failure(candidate, variant, source, backend, reference)
-            if candidate.failure is None and len(schemes) > 1:
-                candidate.seconds = _seconds(session, reference)
+        candidate.failure = _failure(candidate, job, source, reference)
         tried.append(candidate)
     passed = [candidate for candidate in tried if candidate.failure is None]
+    if len(passed) > 1:
+        with where.alone():
+            for candidate in passed:
+                with engines.open_unchecked(candidate.folder, job.backend, candidate.session) as session:
+                    candidate.seconds = _seconds(session, reference)
     best = min(passed or tried, key=lambda candidate: candidate.seconds)
     if len(tried) > 1:
         best.candidates = [
@@ -253,18 +192,16 @@ def _best(source: Source, variant: Variant, backend: str, reference: Reference, 
                 "scheme": candidate.scheme,
                 "parity": candidate.parity.to_json(),
                 "failure": candidate.failure,
-                "seconds": None if candidate.failure else candidate.seconds,
+                "seconds": candidate.seconds if np.isfinite(candidate.seconds) else None,
             }
             for candidate in tried
         ]
     return best
 
 
-def _failure(
-    candidate: _Candidate, variant: Variant, source: Source, backend: str, reference: Reference
-) -> str | None:
+def _failure(candidate: _Candidate, job: Job, source: Source, reference: Reference) -> str | None:
     """Return why a candidate may not be kept, or None."""
-    audit, found = candidate.audit, candidate.parity
+    audit, found, variant = candidate.audit, candidate.parity, job.variant
     if variant.precision == "int8":
         integer, products = audit["integer_weight_products"], audit["weight_products"]
         if integer < _LEAST_INTEGER_SHARE * products or not integer:
@@ -279,11 +216,9 @@ def _failure(
         low, high = found.accuracy_lost_interval
         message += f", accuracy lost {found.accuracy_lost:.3f} [{low:.3f}, {high:.3f}]"
     message += "."
-    if backend == "onnxruntime" and not variant.exits and not variant.tokens:
-        row = reference.encoded.batch([0], variant.length)
-        differences = drift.layers(source.graphs(variant)[0], candidate.folder / "model.onnx", row)
-        message += " " + drift.said(differences)
-    return message
+    row = reference.encoded.batch([0], variant.length)
+    where = drift.told(source.graphs(variant), candidate.folder, job.backend, candidate.session, row)
+    return f"{message} {where}".rstrip()
 
 
 def _seconds(session: Session, reference: Reference) -> float:

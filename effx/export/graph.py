@@ -42,21 +42,26 @@ class Shape:
     """A fixed sequence length; None: dynamic."""
     tokens: bool = False
     """Drop tokens by the model's schedule."""
+    dtype: torch.dtype = torch.float32
+    """Of weights and activations; ids, logits and what flows between segments keep their types."""
 
 
 class Whole(nn.Module):
-    """Ids to the logits of the model's own head."""
+    """Ids to the logits of the model's own head, or to start and end logits."""
 
     def __init__(self, model: PreTrainedModel, shape: Shape) -> None:
         super().__init__()
         self.model, self.shape, self.names = model, shape, input_names(model)
 
-    def forward(self, *arrays: torch.Tensor) -> torch.Tensor:
-        """Return logits [batch, outputs]."""
+    def forward(self, *arrays: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """Return logits [batch, outputs], or start and end logits, each [batch, length]."""
         stream = forward.embed(self.model, dict(zip(self.names, arrays, strict=True)))
         for place in range(len(families.layers(self.model))):
             stream = reference.layer(self.model, place, stream, prune=self.shape.tokens)
-        return forward.head(self.model, stream.hidden)
+        if families.answers_spans(self.model):
+            start, end = forward.spans(self.model, stream.hidden)
+            return start.float(), end.float()
+        return forward.head(self.model, stream.hidden).float()
 
 
 class Segment(nn.Module):
@@ -82,14 +87,15 @@ class Segment(nn.Module):
         else:
             hidden, alive, mask = arrays
             positions = torch.arange(hidden.shape[1], device=hidden.device).expand(hidden.shape[:2])
+            hidden = hidden.to(self.shape.dtype)
             stream = forward.Stream(hidden, alive.bool(), mask.sum(1), positions, mask.shape[1])
             stream = forward.with_bias(self.model, stream)
         for place in self.places:
             stream = reference.layer(self.model, place, stream, prune=self.shape.tokens)
         ramp = exits.ramp_after(self.model, self.places[-1])
         if ramp is None:
-            return (forward.head(self.model, stream.hidden),)
-        return ramp(stream.hidden, stream.alive), stream.hidden, stream.alive.long()
+            return (forward.head(self.model, stream.hidden).float(),)
+        return ramp(stream.hidden, stream.alive).float(), stream.hidden.float(), stream.alive.long()
 
 
 def _only(model: PreTrainedModel, places: range) -> PreTrainedModel:
@@ -123,10 +129,12 @@ class Traced:
 def traced(model: PreTrainedModel, shape: Shape, places: range | None = None) -> Traced:
     """Return the whole model (``places`` None) or one segment, ready for an exporter.
 
-    Whole: inputs int64 [batch, sequence], output logits. Segment: outputs logits and, before the
-    last one, hidden_out and alive_out.
+    Whole: inputs int64 [batch, sequence], output logits, or start_logits and end_logits.
+    Segment: outputs logits and, before the last one, hidden_out and alive_out.
     """
     limit = position_limit(model)
+    if shape.dtype != torch.float32:
+        model = copy.deepcopy(model).to(shape.dtype)
     batch = torch.export.Dim("batch", min=1, max=65536)
     sequence = torch.export.Dim("sequence", min=1, max=limit)
     kept = torch.export.Dim("kept", min=1, max=limit)
@@ -148,6 +156,8 @@ def traced(model: PreTrainedModel, shape: Shape, places: range | None = None) ->
         dims = [inner, inner, axes]
     last = places is None or places.stop == len(structure(model).layers)
     outputs = ["logits"] if last else ["logits", "hidden_out", "alive_out"]
+    if families.answers_spans(model):
+        outputs = ["start_logits", "end_logits"]
     return Traced(module.eval(), example, inputs, outputs, dims)
 
 

@@ -19,14 +19,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from effx.exit_rules import ExitRule
-from effx.export.graph import LARGEST_PROTOBUF_BYTES
+from effx.export import graph as graphs
 
 
 def compose(segments: Sequence[Path], target: Path, rule: ExitRule, depths: Sequence[int]) -> None:
     """Write ``target``: inputs of the first segment, outputs logits [batch, n] and depth int64 [batch].
 
     Args:
-        segments: ONNX files in order, as :func:`effx.export.graph.write_segment` writes them.
+        segments: ONNX files in order, as :func:`effx.export.graph.write` writes them.
         target: where the graph goes.
         rule: when rows leave.
         depths: layers before each ramp and before the last head.
@@ -55,7 +55,7 @@ def compose(segments: Sequence[Path], target: Path, rule: ExitRule, depths: Sequ
         opset_imports=[helper.make_opsetid(domain, version) for domain, version in opsets.items()],
         ir_version=max(model.ir_version for model in models),
     )
-    large = sum(entry.ByteSize() for entry in outer.initializers) > LARGEST_PROTOBUF_BYTES
+    large = sum(entry.ByteSize() for entry in outer.initializers) > graphs.LARGEST_PROTOBUF_BYTES
     onnx.save(made, target, save_as_external_data=large, location=f"{target.name}.data")
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 
 from effx.export import graph
-from effx.export.graph import LARGEST_PROTOBUF_BYTES
 from effx.progress import hushed
 
 
@@ -39,11 +38,14 @@ def dynamic(source: Path, target: Path) -> None:
         )
 
 
-def static(source: Path, target: Path, rows: Sequence[dict[str, np.ndarray]]) -> None:
+def static(
+    source: Path, target: Path, rows: Sequence[dict[str, np.ndarray]], *, symmetric: bool = False
+) -> None:
     """Quantise as :func:`dynamic`, activations with fixed ranges: the extremes seen on ``rows``.
 
     uint8 activations by int8 weights, per output channel, as Q/DQ pairs that ONNX Runtime fuses:
-    int8 by int8 is slower than fp32 on x86.
+    int8 by int8 is slower than fp32 on x86. ``symmetric``: int8 by int8 without zero points, in
+    full range, as TensorRT wants it.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
@@ -60,14 +62,14 @@ def static(source: Path, target: Path, rows: Sequence[dict[str, np.ndarray]]) ->
             _Reader(rows),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
-            reduce_range=not has_vnni(),
-            activation_type=QuantType.QUInt8,
+            reduce_range=not symmetric and not has_vnni(),
+            activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             op_types_to_quantize=["MatMul"],
             nodes_to_exclude=products,
             calibrate_method=CalibrationMethod.MinMax,
             use_external_data_format=large,
-            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT, "ActivationSymmetric": symmetric},
         )
 
 
@@ -89,7 +91,7 @@ def _without_shapes(source: Path, folder: Path) -> tuple[Path, bool]:
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"node_{number}"
     plain = folder / "model.onnx"
-    large = sum(entry.ByteSize() for entry in model.graph.initializer) > LARGEST_PROTOBUF_BYTES
+    large = sum(entry.ByteSize() for entry in model.graph.initializer) > graph.LARGEST_PROTOBUF_BYTES
     onnx.save(model, plain, save_as_external_data=large, location="model.onnx.data")
     return plain, large
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import PreTrainedModel
 
 from effx import data
@@ -21,12 +22,17 @@ from effx.errors import DataError, MissingExtraError, UsageError
 from effx.exit_rules import ExitRule
 from effx.export import graph, parity
 from effx.export.graph import Shape
+from effx.export.parity import Reference
 from effx.export.variants import Variant
 from effx.models import exits, io
+from effx.models.structure import parameters
+from effx.train import evaluate
 from effx.train.exits import rule_of
 
 _PARITY_ROWS = 256
 _GATE_ROWS = 1000
+_LARGE_PARAMETERS = 200_000_000
+"""Encoders from here on are tried on as few rows as any, or the gate would outlast the building."""
 
 
 @dataclass
@@ -38,6 +44,7 @@ class Source:
     data_folder: str | Path | None = None
     calibration_rows: int = 128
     _graphs: dict[tuple[Shape, bool], list[Path]] = field(default_factory=dict)
+    _references: dict[Any, Reference] = field(default_factory=dict)
 
     @cached_property
     def model(self) -> PreTrainedModel:
@@ -49,9 +56,9 @@ class Source:
         """Tokens that the model reads at most."""
         return io.position_limit(self.model)
 
-    def graphs(self, variant: Variant) -> list[Path]:
-        """Return the fp32 ONNX files of a variant: one, or its early-exit segments in order."""
-        shape, split = Shape(variant.length, variant.tokens), variant.exits is not None
+    def graphs(self, variant: Variant, dtype: torch.dtype = torch.float32) -> list[Path]:
+        """Return the ONNX files of a variant: one, or its early-exit segments in order."""
+        shape, split = Shape(variant.length, variant.tokens, dtype), variant.exits is not None
         if (shape, split) not in self._graphs:
             folder = self.scratch / f"graph-{len(self._graphs)}"
             paths = []
@@ -87,9 +94,10 @@ class Source:
     @cached_property
     def rows(self) -> Rows | None:
         """Labelled validation rows, at most a thousand; None where there are none."""
+        most = _GATE_ROWS if parameters(self.model) < _LARGE_PARAMETERS else _PARITY_ROWS
         try:
             folder = self.data_folder or self.checkpoint.data
-            return data.load(self.checkpoint.task, "validation", folder).limit(_GATE_ROWS)
+            return data.load(self.checkpoint.task, "validation", folder).limit(most)
         except (DataError, MissingExtraError):
             if self.data_folder is not None:
                 raise
@@ -111,6 +119,25 @@ class Source:
             return parity.with_longest(random, limit), None, "random"
         rows = self.rows if variant.precision == "int8" else self.rows.limit(_PARITY_ROWS)
         return parity.with_longest(encoder(rows.texts), limit), rows.labels, "task"
+
+    def reference(self, variant: Variant) -> Reference:
+        """Return what the checkpoint says where the variant's engine is asked."""
+        rule = self.rule() if variant.exits else None
+        encoded, labels, inputs = self.parity_rows(variant)
+        key = (len(encoded), self.max_length(variant), variant.length, rule, variant.tokens)
+        if key not in self._references:
+            if self.checkpoint.task.kind == "answer-span":
+                made = Reference(encoded, evaluate.span_logits(self.model, encoded), None, None, inputs)
+            elif rule is None and not variant.tokens:
+                made = Reference(encoded, evaluate.logits(self.model, encoded), None, labels, inputs)
+            else:
+                logits, depth, _ = evaluate.reduced(
+                    self.model, encoded, rule=rule, prune_tokens=variant.tokens
+                )
+                depth_of = depth if rule else None
+                made = Reference(encoded, logits, depth_of, labels, inputs, discrete=True)
+            self._references[key] = made
+        return self._references[key]
 
     def calibration(self, variant: Variant) -> list[dict[str, np.ndarray]]:
         """Return single training rows as inputs: what static int8 takes its ranges from.

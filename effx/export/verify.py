@@ -10,7 +10,6 @@ from effx import engines
 from effx.artifacts import Checkpoint, Engine
 from effx.errors import ArtifactError
 from effx.export import parity, variants
-from effx.export.build import reference_of
 from effx.export.parity import Parity
 from effx.export.source import Source
 
@@ -47,7 +46,7 @@ def verify(
         variant = variants.parse(engine.variant)
         with tempfile.TemporaryDirectory(prefix="effx-verify-") as scratch:
             source = Source(checkpoint, Path(scratch), data_folder)
-            reference = reference_of(source, variant)
+            reference = source.reference(variant)
             with engines.open(engine) as session:
                 measured = parity.measure(reference, session, checkpoint.task, variant.precision)
         found.append((engine, measured))

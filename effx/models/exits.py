@@ -70,6 +70,8 @@ def add_ramps(
     Raises:
         UsageError: a layer is not there, or is the last one; the pooling is unknown.
     """
+    if families.answers_spans(model):
+        raise UsageError("exits are for classification and regression, not for question answering.")
     if pooling not in POOLINGS:
         raise unknown("pooling", pooling, POOLINGS)
     kept = structure(model)

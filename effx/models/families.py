@@ -41,6 +41,8 @@ class Family:
     head_activation: str
     head_out: str
     """The task head's last Linear, within the task model."""
+    span_head: str
+    """The Linear to start and end logits of a question-answering model, within the task model."""
     token_types: bool
     """Whether the model takes token_type_ids."""
     position_bias: str | None = None
@@ -67,6 +69,7 @@ _BERT = Family(
     head_dense="bert.pooler.dense",
     head_activation="tanh",
     head_out="classifier",
+    span_head="qa_outputs",
     token_types=True,
 )
 _ROBERTA = replace(
@@ -117,6 +120,7 @@ FAMILIES: dict[str, Family] = {
         head_dense="pre_classifier",
         head_activation="relu",
         head_out="classifier",
+        span_head="qa_outputs",
         token_types=False,
         intermediate_size="hidden_dim",
         attention_dropout="attention_dropout",
@@ -139,6 +143,11 @@ def family_of(model_type: str) -> Family:
     if model_type not in FAMILIES:
         raise UsageError(f"architecture '{model_type}' is not supported. Supported: {', '.join(FAMILIES)}.")
     return FAMILIES[model_type]
+
+
+def answers_spans(model: PreTrainedModel) -> bool:
+    """Whether the model's own head gives start and end logits for every token."""
+    return hasattr(model, family(model).span_head)
 
 
 def encoder(model: PreTrainedModel) -> nn.Module:

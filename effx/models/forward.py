@@ -183,6 +183,12 @@ def head(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
     return out(model.get_submodule("dropout")(pooled))  # type: ignore[no-any-return]
 
 
+def spans(model: PreTrainedModel, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return start and end logits, each [batch, length], of a question-answering model in eval mode."""
+    both = model.get_submodule(families.family(model).span_head)(hidden)
+    return both[..., 0], both[..., 1]
+
+
 def activation(model: PreTrainedModel) -> nn.Module:
     """Return the activation within the family's task head."""
     made: Any = ACT2FN[families.family(model).head_activation]

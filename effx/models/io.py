@@ -21,6 +21,7 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 from transformers import (
     AutoConfig,
+    AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
@@ -63,7 +64,7 @@ def pretrained(
                 config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
                 families.family_of(config.model_type)
                 _describe(config, task)
-                model = AutoModelForSequenceClassification.from_pretrained(
+                model = _auto(task).from_pretrained(
                     name,
                     config=config,
                     use_safetensors=True,
@@ -86,8 +87,15 @@ def _describe(config: PreTrainedConfig, task: Task) -> None:
         config.id2label = dict(enumerate(task.labels))
         config.label2id = {label: number for number, label in enumerate(task.labels)}
         config.problem_type = "single_label_classification"
-    else:
+    elif task.kind == "regression":
         config.problem_type = "regression"
+
+
+def _auto(task: Task) -> Any:
+    """Return the class of transformers that puts the task's head on an encoder."""
+    if task.kind == "answer-span":
+        return AutoModelForQuestionAnswering
+    return AutoModelForSequenceClassification
 
 
 def _refitted(model: PreTrainedModel, task: Task) -> PreTrainedModel:
@@ -98,7 +106,13 @@ def _refitted(model: PreTrainedModel, task: Task) -> PreTrainedModel:
             "exits and token schedules follow the weights, so they come last: fine-tune the checkpoint "
             "that they were made from, then make them again with effx train exits or tokens."
         )
-    path = families.family(model).head_out
+    if families.answers_spans(model) != (task.kind == "answer-span"):
+        raise UsageError(
+            f"task '{task.name}' ({task.kind}) wants another kind of head than this checkpoint has: "
+            "start from the checkpoint's encoder."
+        )
+    names = families.family(model)
+    path = names.span_head if families.answers_spans(model) else names.head_out
     old = model.get_submodule(path)
     assert isinstance(old, nn.Linear)
     if old.out_features != task.outputs:
@@ -115,8 +129,6 @@ def _refitted(model: PreTrainedModel, task: Task) -> PreTrainedModel:
 
 def check_source(name: str, task: Task) -> None:
     """Raise what :func:`pretrained` would, as far as that shows without loading anything."""
-    if task.kind == "answer-span":
-        raise UsageError(f"task '{task.name}': question answering cannot be trained yet.")
     looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1
     if looks_like_path and not (Path(name) / "config.json").is_file():
         raise UsageError(f"--model {name}: there is no folder with a config.json.")
@@ -183,7 +195,7 @@ def load(folder: str | Path | Checkpoint) -> PreTrainedModel:
     try:
         kept = Structure.from_json(checkpoint.manifest["structure"])
         with quiet():
-            model = _rebuilt(checkpoint.folder, kept)
+            model = _rebuilt(checkpoint, kept)
     except (EffxError, OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ArtifactError(f"{checkpoint.folder} cannot be loaded: {reason}") from error
@@ -191,11 +203,12 @@ def load(folder: str | Path | Checkpoint) -> PreTrainedModel:
     return model.eval()
 
 
-def _rebuilt(folder: Path, kept: Structure) -> PreTrainedModel:
+def _rebuilt(checkpoint: Checkpoint, kept: Structure) -> PreTrainedModel:
     """Build the unreduced model that config.json describes, cut it to ``kept``, fill in the weights."""
+    folder = checkpoint.folder
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     families.family_of(config.model_type)
-    model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    model: PreTrainedModel = _auto(checkpoint.task).from_config(config, dtype=torch.float32)
     layers = full(model).layers
     if len(layers) != len(kept.layers):
         raise ArtifactError(f"config.json has {len(layers)} layers, effx.json {len(kept.layers)}.")

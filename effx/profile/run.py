@@ -325,6 +325,8 @@ def _rows(
     limit: int | None,
     loaded: dict[tuple[str, str], Rows],
 ) -> Rows:
+    if engine.task.kind == "answer-span":
+        raise UsageError(f"{engine.name}: question answering cannot be profiled yet; effx verify checks it.")
     folder = data_folder or engine.data
     key = (engine.task.name, str(folder))
     if key not in loaded:

@@ -37,11 +37,11 @@ def pretrain(folder: str | Path, *, epochs: float = 4.5, seed: int = 0) -> Path:
     if folder.is_dir():
         return folder
     texts = corpus.texts("pretraining")
-    tokenizer = _tokenizer(texts)
+    words = tokenizer(texts)
     transformers.set_seed(seed)
     model = BertForMaskedLM(
         BertConfig(
-            vocab_size=len(tokenizer),
+            vocab_size=len(words),
             hidden_size=128,
             num_hidden_layers=4,
             num_attention_heads=4,
@@ -51,14 +51,14 @@ def pretrain(folder: str | Path, *, epochs: float = 4.5, seed: int = 0) -> Path:
         )
     )
     with tempfile.TemporaryDirectory(prefix="effx-demo-") as place:
-        tokenizer.save_pretrained(place)
+        words.save_pretrained(place)
         model.config.save_pretrained(place)
         encoded = Encoder(place, 64)([(text,) for text in texts])
     rng = np.random.default_rng(seed)
 
     def collate(indices: list[int]) -> dict[str, torch.Tensor]:
         batch = loop.to_tensors(encoded.batch(indices), ["input_ids", "attention_mask"])
-        ids, labels = mask_tokens(batch["input_ids"].numpy(), len(tokenizer), rng)
+        ids, labels = mask_tokens(batch["input_ids"].numpy(), len(words), rng)
         return {**batch, "input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
 
     loop.fit(
@@ -70,7 +70,7 @@ def pretrain(folder: str | Path, *, epochs: float = 4.5, seed: int = 0) -> Path:
     )
     with files.new_folder(folder) as temporary, io.quiet():
         model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
+        words.save_pretrained(temporary)
     return folder
 
 
@@ -93,24 +93,24 @@ def mask_tokens(ids: np.ndarray, vocabulary: int, rng: np.random.Generator) -> t
     return ids, labels
 
 
-def _tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """Train a WordPiece vocabulary on the corpus."""
+def tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+    """Return a WordPiece tokenizer whose vocabulary was trained on ``texts``."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
+    words = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    words.normalizer = normalizers.BertNormalizer()
+    words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    words.decoder = decoders.WordPiece()
     trainer = trainers.WordPieceTrainer(
         vocab_size=_VOCABULARY, special_tokens=list(_SPECIAL), show_progress=False
     )
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
+    words.train_from_iterator(texts, trainer)
+    words.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", _SPECIAL.index("[CLS]")), ("[SEP]", _SPECIAL.index("[SEP]"))],
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=words,
         model_max_length=128,
         pad_token="[PAD]",
         unk_token="[UNK]",

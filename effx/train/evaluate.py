@@ -32,6 +32,24 @@ def logits(model: PreTrainedModel, encoded: Encoded, batch_size: int = 64) -> np
 
 
 @torch.inference_mode()
+def span_logits(model: PreTrainedModel, encoded: Encoded, batch_size: int = 32) -> np.ndarray:
+    """Return start and end logits, float32 [tokens, 2], of all rows one after the other, in eval mode.
+
+    Row i has ``result[encoded.offsets[i]:encoded.offsets[i + 1]]``.
+    """
+    result = np.empty((int(encoded.offsets[-1]), 2), dtype=np.float32)
+
+    def run(rows: np.ndarray, inputs: _Inputs) -> None:
+        out = model(**inputs)
+        encoded.scatter(
+            rows, torch.stack([out.start_logits, out.end_logits], -1).float().cpu().numpy(), result
+        )
+
+    _over(model, encoded, batch_size, run)
+    return result
+
+
+@torch.inference_mode()
 def head_logits(
     model: PreTrainedModel, encoded: Encoded, *, prune_tokens: bool = True, batch_size: int = 64
 ) -> np.ndarray:

@@ -88,6 +88,7 @@ def train(
     if settings.depth is not None and settings.max_drop is not None:
         raise UsageError("--depth and --max-drop exclude each other: one of them chooses the threshold.")
     opened = Checkpoint.open(checkpoint)
+    sources.check_trainable(opened.task)
     if opened.task.kind != "classification" and settings.rule != "patience":
         raise UsageError(f"task '{opened.task.name}' has no classes: use --rule patience.")
     folder = sources.place(out, name or f"{opened.name}-exits", overwrite)

@@ -72,6 +72,7 @@ def finetune(
     """
     settings = settings or Settings()
     task = data.resolve(task_name, data_folder)
+    source.check_trainable(task)
     trained_layers = parse_regime(settings.regime)
     io.check_source(str(model_name), task)
     short = files.safe_name(io.name_of(str(model_name)))

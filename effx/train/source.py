@@ -143,6 +143,7 @@ def open_source(
     opened = Checkpoint.open(checkpoint)
     folder = str(Path(data_folder).resolve()) if data_folder else opened.data
     task = opened.task
+    check_trainable(task)
     everything = data.load(task, "train", folder)
     validation = data.load(task, "validation", folder)
     before = opened.manifest["training"].get("limit")
@@ -163,6 +164,12 @@ def open_source(
         validation,
         folder,
     )
+
+
+def check_trainable(task: Task) -> None:
+    """Raise :class:`UsageError` for a task that effx exports but does not train."""
+    if task.kind == "answer-span":
+        raise UsageError(f"task '{task.name}': question answering cannot be trained yet.")
 
 
 def split(

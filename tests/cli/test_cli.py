@@ -49,7 +49,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["export"], "checkpoints does not exist, so it holds no checkpoint. Make one with"),
         (["export", "--variant", "int7"], "Did you mean 'int8'"),
         (["export", "--backend", "onnx"], "Did you mean 'onnxruntime'"),
-        (["export", "--device", "tpu"], "unknown device 'tpu'"),
+        (["export", "--device", "tpu"], "unknown onnxruntime device 'tpu'"),
         (["profile"], "engines does not exist, so it holds no engine"),
         (["report"], "results holds no results"),
         (["demo", "--bogus"], "No such option"),

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from transformers import AutoConfig, AutoModel
 
 from effx import engines
 from effx.artifacts import Checkpoint, Engine
@@ -17,7 +20,16 @@ from effx.models import io, pretrained, save
 from effx.tasks import TASKS
 from tests.conftest import CONFIGS
 
-SHAPES = [(1, 1), (1, 2), (3, 17), (2, 64), (32, 9)]
+SHAPES = [(1, 1), (1, 2), (3, 17), (32, 9), (32, 512)]
+
+
+def longer(encoder: Path, folder: Path) -> Path:
+    """Write an encoder of the same layout that reads 512 tokens."""
+    shutil.copytree(encoder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config = AutoConfig.for_model(**{**config, "max_position_embeddings": 514})
+    AutoModel.from_config(config).save_pretrained(folder)
+    return folder
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -26,7 +38,7 @@ def test_one_graph_answers_every_shape_with_padding(
 ) -> None:
     """Against PyTorch on the same arrays, with rows padded to different lengths."""
     torch.manual_seed(0)
-    model, tokenizer = pretrained(encoders[name], TASKS["mrpc"])
+    model, tokenizer = pretrained(longer(encoders[name], tmp_path / "encoder"), TASKS["mrpc"])
     made = save(model, tmp_path / "ck" / name, tokenizer=tokenizer, task=TASKS["mrpc"], max_length=60)
     engine = export(made.folder, "fp32", out=tmp_path / "engines")
     assert engine.manifest["parity"]["inputs"] == "random"
@@ -99,6 +111,7 @@ def test_a_wrong_graph_fails_its_gate(
     class Bent:
         """The real builder, but for one bias."""
 
+        DEVICES = real.DEVICES
         schemes = staticmethod(real.schemes)
         refuse = staticmethod(real.refuse)
         audit = staticmethod(real.audit)
@@ -183,8 +196,6 @@ def test_variants() -> None:
 
 
 def test_one_bad_checkpoint_does_not_stop_the_others(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(checkpoint.folder, tmp_path / "ck" / "a-broken")
     shutil.copytree(checkpoint.folder, tmp_path / "ck" / "b-good")
     (tmp_path / "ck/a-broken/model.safetensors").write_bytes(b"x")

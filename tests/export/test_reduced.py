@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from effx.artifacts import Checkpoint, Engine
 from effx.encoding import Encoder
 from effx.engines import open_graph, open_unchecked
 from effx.errors import ArtifactError, UsageError
-from effx.export import drift, export, export_all, graph, nested, verify
+from effx.export import drift, export, export_all, graph, nested, variants, verify
+from effx.export.source import Source
 from effx.models import exits as ramps
 from effx.models import infer, load, prune
 from effx.train import exits, tokens
@@ -247,3 +249,53 @@ def test_cut_or_edited_engines_do_not_open(engines_folder: Path, tmp_path: Path)
     (folder / "engine.json").write_text(text.replace('"fp32"', '"int8"', 1))
     with pytest.raises(ArtifactError, match="was changed after it was written"):
         Engine.open(folder)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_weights_past_the_limit_of_protobuf_lie_beside_the_graph(
+    exiting: Checkpoint, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every path that writes a graph, with a limit that even this model passes."""
+    monkeypatch.setattr(graph, "LARGEST_PROTOBUF_BYTES", 1000)
+    names = ["fp32", "exit", "exit-if", "tokens", "int8-static", "exit+int8-static"]
+    names += ["int8-dynamic", "exit-if+int8-dynamic"] if backend == "onnxruntime" else []
+    built, failures = export_all(
+        [exiting.folder], names, [backend], tmp_path, calibration_rows=16, keep_failed=True
+    )
+    assert not failures
+    for engine in built:
+        if engine.manifest["precision"] == "fp32":
+            assert engine.manifest["parity"]["max_abs_diff"] < 1e-4
+        else:
+            assert engine.manifest["parity"]["label_agreement"] > 0.8
+        if backend == "onnxruntime":
+            graphs = engine.manifest["session"]["files"]
+            assert set(engine.manifest["files"]) >= {f"{name}.data" for name in graphs}
+            assert all((engine.folder / name).stat().st_size < 300_000 for name in graphs)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
+def test_drift_is_told_on_every_backend_and_in_segments(
+    exiting: Checkpoint, backend: str, tmp_path: Path
+) -> None:
+    """Engines of a checkpoint whose third layer (the second segment's) was disturbed."""
+    variant = "exit+tokens+seq16" if backend == "torch" else "exit+tokens"
+    model = load(exiting.folder)
+    with torch.no_grad():
+        next(iter(model.bert.encoder.layer[2].output.LayerNorm.parameters())).mul_(3)
+    from effx.models import io, save
+
+    bent = save(model, tmp_path / "bent", tokenizer=io.tokenizer(exiting.folder), task=exiting.task,
+                max_length=exiting.max_length, data=exiting.data,
+                exits=exiting.manifest["exits"])  # fmt: skip
+    engine = export(bent.folder, variant, backend, tmp_path / "engines")
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Source(exiting, Path(scratch))
+        graphs = source.graphs(variants.parse(variant))
+        row = source.parity_rows(variants.parse(variant))[0].batch([0], 16 if backend == "torch" else None)
+        session = engine.manifest["session"]
+        said = drift.told(graphs, engine.folder, backend, session, row)
+        assert said.startswith("It drifts first in layer 2 (from 0), after the FFN")
+        same = export(exiting.folder, variant, backend, tmp_path / "same")
+        said = drift.told(graphs, same.folder, backend, session, row)
+        assert said == "No layer drifts by more than 10%: the head does."

@@ -2,8 +2,9 @@
 
 Each has
 
-    schemes(precision)    the schemes to build for it, the best of which is kept; none: it cannot
-    refuse(variant)       why a variant cannot be built here, or None
+    DEVICES                       what it builds for, the usual one first
+    schemes(precision, device)    the schemes to build for it, the best of which is kept; none: it cannot
+    refuse(variant, device)       why a variant cannot be built here, or None
     build(source, variant, scheme, folder)   files in the folder -> what a session must know
     audit(folder, session)                   what is in the files
 """
@@ -21,6 +22,7 @@ from effx.export.variants import Variant
 
 BUILDERS: dict[str, str] = {
     "onnxruntime": "effx.export.builders.onnxruntime",
+    "onnxruntime-tensorrt": "effx.export.builders.onnxruntime_tensorrt",
     "openvino": "effx.export.builders.openvino",
     "torch": "effx.export.builders.torch",
     "torch-compile": "effx.export.builders.torch_compile",
@@ -31,9 +33,11 @@ BUILDERS: dict[str, str] = {
 class Builder(Protocol):
     """A backend's module."""
 
-    def schemes(self, precision: str) -> Sequence[str]: ...
+    DEVICES: tuple[str, ...]
 
-    def refuse(self, variant: Variant) -> str | None: ...
+    def schemes(self, precision: str, device: str) -> Sequence[str]: ...
+
+    def refuse(self, variant: Variant, device: str) -> str | None: ...
 
     def build(self, source: Source, variant: Variant, scheme: str, folder: Path) -> dict[str, Any]: ...
 

@@ -14,51 +14,63 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 
 from effx.export import graph, nested, quantize
 from effx.export.source import Source
 from effx.export.variants import Variant
 from effx.models import exits
 
-_INTEGER = ("MatMulInteger", "QLinearMatMul")
-
-
-def schemes(precision: str) -> Sequence[str]:
-    """Return the schemes to try for a precision."""
-    known = {
+DEVICES = ("cpu", "cuda")
+_SCHEMES = {
+    "cpu": {
         "fp32": ["fp32"],
         "int8": ["int8-dynamic", "int8-static"],
         "int8-dynamic": ["int8-dynamic"],
         "int8-static": ["int8-static"],
-    }
-    return known.get(precision, [])
+    },
+    "cuda": {"fp32": ["fp32"], "fp16": ["fp16"]},
+}
+"""Device -> precision -> schemes."""
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""Scheme -> type of the traced graph's weights; the others are quantised from fp32."""
+SYMMETRIC = "int8-static-symmetric"
+"""int8 activations without zero points: what TensorRT takes, and slower than fp32 on x86."""
+_INTEGER = ("MatMulInteger", "QLinearMatMul")
 
 
-def refuse(variant: Variant) -> str | None:
+def schemes(precision: str, device: str) -> Sequence[str]:
+    """Return the schemes to try for a precision."""
+    return _SCHEMES[device].get(precision, [])
+
+
+def refuse(variant: Variant, device: str) -> str | None:
     """Say why a variant cannot be built."""
-    if not schemes(variant.scheme):
+    if schemes(variant.scheme, device):
+        return None
+    if device == "cpu":
         return f"ONNX Runtime's CPU provider has no {variant.precision} matrix products on x86"
-    return None
+    return f"ONNX Runtime's CUDA provider has no {variant.precision} matrix products; it has fp32 and fp16"
 
 
 def build(source: Source, variant: Variant, scheme: str, folder: Path) -> dict[str, Any]:
     """Write model.onnx, or segment-*.onnx for staged early exit."""
-    parts = source.graphs(variant)
+    parts = source.graphs(variant, DTYPES.get(scheme, torch.float32))
     rows: list[list[dict[str, np.ndarray]]] = [[] for _ in parts]
-    if scheme == "int8-static":
+    if scheme in ("int8-static", SYMMETRIC):
         rows = calibration(source, variant, parts)
     made = []
     place = folder / ".parts" if variant.exits == "exit-if" else folder
     place.mkdir(exist_ok=True)
     for part, inputs in zip(parts, rows, strict=True):
         target = place / part.name
-        if scheme == "fp32":
+        if scheme in DTYPES:
             for file in part.parent.iterdir():  # the graph and, past 2 GB, its weights
                 shutil.copyfile(file, place / file.name)
         elif scheme == "int8-dynamic":
             quantize.dynamic(part, target)
         else:
-            quantize.static(part, target, inputs)
+            quantize.static(part, target, inputs, symmetric=scheme == SYMMETRIC)
         made.append(target)
     if variant.exits == "exit-if":
         nested.compose(made, folder / "model.onnx", source.rule(), exits.depths(source.model))

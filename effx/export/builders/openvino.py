@@ -17,22 +17,23 @@ from effx.export.source import Source
 from effx.export.variants import Variant
 from effx.progress import hushed
 
+DEVICES = ("cpu",)
 _MIXED = "int8-static-bf16"
 """int8 where NNCF quantises, bf16 instead of fp32 in what it leaves."""
 _PRODUCTS = ("FullyConnected", "MatMul")
 _ELEMENT = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "i8": "int8", "u8": "int8"}
 
 
-def schemes(precision: str) -> Sequence[str]:
+def schemes(precision: str, device: str) -> Sequence[str]:
     """Return the schemes to try for a precision."""
     static = ["int8-static", *([_MIXED] if quantize.has_bf16() else [])]
     known = {"fp32": ["fp32"], "bf16": ["bf16"], "int8": static, "int8-static": ["int8-static"]}
     return known.get(precision, [])
 
 
-def refuse(variant: Variant) -> str | None:
+def refuse(variant: Variant, device: str) -> str | None:
     """Say why a variant cannot be built."""
-    if not schemes(variant.scheme):
+    if not schemes(variant.scheme, device):
         return f"effx has no {variant.scheme} for OpenVINO's CPU plugin (it has fp32, bf16, int8-static)"
     if variant.precision == "bf16" and not quantize.has_bf16():
         return "this processor has no bf16 arithmetic"

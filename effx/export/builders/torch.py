@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,15 +14,17 @@ from effx.export import graph, quantize
 from effx.export.source import Source
 from effx.export.variants import Variant
 
+DEVICES = ("cpu",)
 
-def schemes(precision: str) -> Sequence[str]:
+
+def schemes(precision: str, device: str) -> Sequence[str]:
     """Return the schemes to try for a precision."""
     return {"fp32": ["fp32"], "bf16": ["bf16"]}.get(precision, [])
 
 
-def refuse(variant: Variant) -> str | None:
+def refuse(variant: Variant, device: str) -> str | None:
     """Say why a variant cannot be built."""
-    if not schemes(variant.scheme):
+    if not schemes(variant.scheme, device):
         return f"effx has no {variant.scheme} for PyTorch on a CPU (it has fp32 and bf16 autocast)"
     if variant.precision == "bf16" and not quantize.has_bf16():
         return "this processor has no bf16 arithmetic"
@@ -45,7 +48,9 @@ def build(source: Source, variant: Variant, scheme: str, folder: Path) -> dict[s
             program = torch.export.export(
                 traced.module, traced.example, dynamic_shapes=(tuple(traced.axes),), strict=False
             )
-            torch.export.save(program, folder / name)
+            whole = io.BytesIO()  # its writer ends the process where a disk is full
+            torch.export.save(program, whole)
+        (folder / name).write_bytes(whole.getbuffer())
         files.append(name)
         inputs[name], outputs[name] = traced.inputs, traced.outputs
     return source.session(variant, files, inputs=inputs, outputs=outputs)

@@ -1,0 +1,229 @@
+"""Every variant on every backend that is here, for a full encoder and a ticket of each family.
+
+    python benchmarks/variant_table.py -o variants            # layers and widths of MiniLM
+    python benchmarks/variant_table.py -o variants --size base --variant fp32 --variant int8
+
+Encoders have the families' own layout and random weights, fine-tuned on the embedded demo corpus,
+then given a token schedule and exits; the ticket lost 40 % of its heads and of its FFNs, drawn at
+random. Nothing is downloaded. Writes variants.json and variants.md: parity, audit, size and
+build time of each engine, or why there is none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModel
+
+from effx import corpus, engines
+from effx.artifacts import Checkpoint, Engine, now
+from effx.engines import check_backend
+from effx.errors import EffxError
+from effx.export import export_all
+from effx.export.builders import BUILDERS, builder
+from effx.models import io, load, prune, save, structure
+from effx.profile import environment
+from effx.train import exits, finetune, tokens
+from effx.train.demo import tokenizer
+from effx.train.finetune import Settings
+
+FAMILIES = ("bert", "distilbert", "roberta")
+SIZES = {
+    "small": {"bert": (6, 384), "distilbert": (6, 384), "roberta": (6, 384)},
+    "base": {"bert": (12, 768), "distilbert": (6, 768), "roberta": (12, 768)},
+    "large": {"bert": (24, 1024)},
+}
+"""Layers and width; heads of 64, or of 32 in the small size; FFNs four times the width."""
+VOCABULARY = 30_522
+POSITIONS = 514  # RoBERTa counts from 2
+LEVEL = 0.4
+PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "int8-dynamic", "int8-static", "int8")
+VARIANTS = (
+    *PRECISIONS, "seq32", "int8+seq32", "buckets", "int8+buckets",
+    "exit", "exit-if", "int8+exit", "int8+exit-if", "exit+seq32", "exit+buckets",
+    "tokens", "int8+tokens", "tokens+seq32", "exit+tokens", "exit-if+tokens", "int8+exit+tokens",
+)  # fmt: skip
+SHAPES = ((1, 1), (1, 512), (7, 33), (32, 512))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("-o", "--out", type=Path, default=Path("variants"))
+    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--family", action="append", choices=FAMILIES)
+    parser.add_argument("--variant", action="append", help="default: all of them")
+    parser.add_argument("--backend", action="append", choices=BUILDERS)
+    parser.add_argument("--jobs", type=int, default=1)
+    options = parser.parse_args()
+    backends = options.backend or [name for name in BUILDERS if installed(name)]
+    variants = options.variant or list(VARIANTS)
+    rows: list[dict[str, Any]] = []
+    for family in options.family or SIZES[options.size]:
+        full = checkpoint(family, options.size, options.out)
+        for folder in (full, ticket(full)):
+            rows += built(folder, variants, backends, options.out / "engines", options.jobs)
+    facts = {
+        "command": " ".join(["python", "benchmarks/variant_table.py", *sys.argv[1:]]),
+        "date": now(), "host": environment.host(),
+        "versions": {name: engines.versions(name) for name in backends} | {"export": io.versions()},
+        "level": LEVEL, "sizes": SIZES[options.size], "engines": rows,
+    }  # fmt: skip
+    (options.out / "variants.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (options.out / "variants.md").write_text(table(rows))
+
+
+def installed(backend: str) -> bool:
+    """Whether the backend's runtime is here, on a device that is here."""
+    try:
+        check_backend(backend)
+    except EffxError:
+        return False
+    return "cpu" in builder(backend).DEVICES
+
+
+def checkpoint(family: str, size: str, out: Path) -> Path:
+    """Return a fine-tuned checkpoint with a token schedule and exits."""
+    layers, width = SIZES[size][family]
+    folder = out / "checkpoints" / f"{family}-{size}"
+    if Checkpoint.find(folder):
+        return folder
+    encoder = out / "encoders" / f"{family}-{size}"
+    heads = width // (32 if size == "small" else 64)
+    sizes = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads,
+             "intermediate_size": 4 * width}  # fmt: skip
+    if family == "distilbert":
+        sizes = {"dim": width, "n_layers": layers, "n_heads": heads, "hidden_dim": 4 * width}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        family, vocab_size=VOCABULARY, max_position_embeddings=POSITIONS, pad_token_id=0, **sizes
+    )
+    AutoModel.from_config(config).save_pretrained(encoder)
+    tokenizer(corpus.texts("pretraining")).save_pretrained(encoder)
+    return reduced(encoder, folder, lr=3e-4 if size == "small" else 1e-4)
+
+
+def ticket(full: Path) -> Path:
+    """Return a checkpoint cut to 60 % of the heads and FFNs, fine-tuned again."""
+    folder = full.parent / f"{full.name}-ticket40"
+    if Checkpoint.find(folder):
+        return folder
+    before = Checkpoint.open(full.parent / f".{full.name}" / "finetuned")
+    model = load(before)
+    rng = np.random.default_rng(0)
+    everything = [(layer.index, head) for layer in structure(model).layers for head in layer.heads]
+    gone: dict[int, list[int]] = {}
+    for place in rng.permutation(len(everything))[: round(LEVEL * len(everything))]:
+        gone.setdefault(everything[place][0], []).append(everything[place][1])
+    layers = len(structure(model).layers)
+    prune(model, heads=gone, ffns=rng.permutation(layers)[: round(LEVEL * layers)].tolist())
+    cut = save(model, full.parent / f".{full.name}" / "cut", tokenizer=io.tokenizer(before.folder),
+               task=before.task, max_length=before.max_length, overwrite=True)  # fmt: skip
+    return reduced(cut.folder, folder, lr=1e-4)
+
+
+def reduced(encoder: Path, folder: Path, lr: float) -> Path:
+    """Fine-tune, then add a token schedule and exits."""
+    place = folder.parent / f".{folder.name}"
+    plain = finetune("demo", encoder, out=place, name="finetuned", overwrite=True,
+                     settings=Settings(epochs=2, lr=lr, max_length=64))  # fmt: skip
+    layers = len(structure(load(plain)).layers)
+    kept = tuple(np.linspace(1, 0.4, layers + 1)[1:].round(2).tolist())
+    short = tokens.train(plain.folder, out=place, name="tokens", overwrite=True,
+                         settings=tokens.Settings(schedule=kept, epochs=1, lr=lr))  # fmt: skip
+    found = exits.train(short.folder, out=folder.parent, name=folder.name, overwrite=True,
+                        settings=exits.Settings(epochs=1, depth=layers / 2))  # fmt: skip
+    return found.folder
+
+
+def built(
+    folder: Path, variants: list[str], backends: list[str], out: Path, jobs: int
+) -> list[dict[str, Any]]:
+    """Build the engines of a checkpoint and return their rows; those that cannot be built say why."""
+    found, failures = export_all([folder], variants, backends, out, jobs=jobs, keep_failed=True)
+    known = {engine.name: engine for engine in found}
+    rows = []
+    for variant in variants:
+        for backend in backends:
+            name = f"{folder.name}.{variant}.{backend}"
+            row: dict[str, Any] = {"checkpoint": folder.name, "variant": variant, "backend": backend}
+            if name in known:
+                rows.append({**row, **measured(known[name], folder)})
+                continue
+            [reason] = [str(failure) for failure in failures if str(failure).startswith(f"{name}: ")]
+            rows.append({**row, "refused": reason.removeprefix(f"{name}: ")})
+    return rows
+
+
+def measured(engine: Engine, folder: Path) -> dict[str, Any]:
+    """Return what is told of an engine."""
+    manifest = engine.manifest
+    parity, audit = manifest["parity"], manifest["audit"]
+    row = {
+        "scheme": manifest["scheme"], "passed": parity["passed"], "max_abs_diff": parity["max_abs_diff"],
+        "label_agreement": parity["label_agreement"], "depth_agreement": parity["depth_agreement"],
+        "accuracy": parity["accuracy"], "accuracy_lost": parity["accuracy_lost"],
+        "accuracy_lost_interval": parity["accuracy_lost_interval"], "examples": parity["examples"],
+        "integer_weight_products": audit["integer_weight_products"],
+        "weight_products": audit["weight_products"], "nodes": sum(audit["nodes"].values()),
+        "parameters": manifest["parameters"], "parameters_removed": manifest["parameters_removed"],
+        "size_bytes": engine.size_bytes, "build_s": manifest["build_s"],
+    }  # fmt: skip
+    if engine.variant in ("fp32", "buckets"):
+        row["max_abs_diff_by_shape"] = at_shapes(engine, folder)
+    return row
+
+
+def at_shapes(engine: Engine, folder: Path) -> dict[str, float]:
+    """Return how far one engine is from PyTorch at shapes from (1,1) to (32,512), rows padded."""
+    model, found, rng = load(folder), {}, np.random.default_rng(0)
+    with engines.open(engine) as session:
+        for batch, length in SHAPES:
+            ids = rng.integers(5, VOCABULARY, (batch, length))
+            lengths = np.append(length, rng.integers(1, length + 1, batch - 1))
+            mask = (np.arange(length) < lengths[:, None]).astype(np.int64)
+            inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+            logits = session.infer(inputs)["logits"]
+            worst = 0.0
+            for row in range(batch):  # alone and without padding: padding may not change anything
+                alone = {name: torch.from_numpy(inputs[name][row : row + 1, : lengths[row]])
+                         for name in io.input_names(model)}  # fmt: skip
+                with torch.inference_mode():
+                    expected = model(**alone).logits[0].numpy()
+                worst = max(worst, float(np.abs(logits[row] - expected).max()))
+            found[f"{batch}x{length}"] = worst
+    return found
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the rows as Markdown."""
+    lines = [
+        "| checkpoint | variant | backend | scheme | max diff | labels | accuracy lost [95 %] "
+        "| int8 products | nodes | MB | build s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        start = f"| {row['checkpoint']} | {row['variant']} | {row['backend']} |"
+        if "refused" in row:
+            lines.append(f"{start} none: {row['refused']} | | | | | | | |")
+            continue
+        lost = ""
+        if row["accuracy_lost"] is not None:
+            low, high = row["accuracy_lost_interval"]
+            lost = f"{row['accuracy_lost']:+.3f} [{low:+.3f}, {high:+.3f}]"
+        failed = "" if row["passed"] else " FAILED"
+        lines.append(
+            f"{start} {row['scheme']}{failed} | {row['max_abs_diff']:.1e} | {row['label_agreement']:.1%} "
+            f"| {lost} | {row['integer_weight_products']}/{row['weight_products']} | {row['nodes']} "
+            f"| {row['size_bytes'] / 1e6:.1f} | {row['build_s']:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

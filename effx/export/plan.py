@@ -1,0 +1,233 @@
+"""What to build, and where: jobs grouped by the graphs that they share, in one process or several."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from effx import engines, files, progress
+from effx.artifacts import Checkpoint, Engine
+from effx.errors import EffxError, MissingExtraError, unknown
+from effx.export import variants
+from effx.export.build import Job, Surroundings, build, up_to_date
+from effx.export.builders import builder
+from effx.export.source import Source
+
+try:
+    import fcntl
+except ImportError:  # Windows: one process
+    fcntl = None  # type: ignore[assignment]
+
+_BYTES_PER_WEIGHT_BYTE = 6
+_BYTES_PER_PROCESS = 1_500_000_000
+"""A builder holds the model, its graph, a copy that is being quantised and PyTorch itself."""
+_FEWEST_GROUPS = 3
+"""Starting a process costs what a small engine does."""
+
+
+def export(
+    checkpoint: str | Path,
+    variant: str = "fp32",
+    backend: str = "onnxruntime",
+    out: str | Path = "engines",
+    **options: Any,
+) -> Engine:
+    """Build one engine; see :func:`export_all` for the options.
+
+    Raises:
+        GateError: the engine's answers differ from the checkpoint's by more than the precision
+            allows, or it does not compute in that precision.
+        UsageError: a name is unknown, the combination cannot be built, or the place cannot be
+            written to.
+    """
+    built, failures = export_all([Path(checkpoint)], [variant], [backend], out, **options)
+    if failures:
+        raise failures[0]
+    return built[0]
+
+
+def export_all(
+    checkpoints: Sequence[Path],
+    variant_names: Sequence[str],
+    backends: Sequence[str] = ("onnxruntime",),
+    out: str | Path = "engines",
+    *,
+    device: str | None = None,
+    data_folder: str | Path | None = None,
+    calibration_rows: int = 128,
+    overwrite: bool = False,
+    keep_failed: bool = False,
+    jobs: int | None = 1,
+) -> tuple[list[Engine], list[EffxError]]:
+    """Build every variant of every checkpoint on every backend; one that fails stops no other.
+
+    Args:
+        checkpoints: checkpoint folders, or folders of them.
+        variant_names: see :mod:`effx.export.variants`.
+        backends: see :mod:`effx.export.builders`.
+        out: where engines go, as CHECKPOINT.VARIANT.BACKEND, with .DEVICE if it is not the
+            backend's first.
+        device: what the engines are for; None: each backend's first.
+        data_folder: rows for the gates; default: where the checkpoint's came from.
+        calibration_rows: training rows that static int8 takes its ranges from.
+        overwrite: build again what is there and up to date.
+        keep_failed: keep an engine that failed its gate; its manifest says so.
+        jobs: processes that build at once; None: as many as processors and memory allow.
+
+    Returns:
+        The engines, those that were up to date included, and what went wrong with the others.
+    """
+    wanted = [variants.parse(name) for name in dict.fromkeys(variant_names)]
+    places = [(backend, _device(backend, device)) for backend in dict.fromkeys(backends)]
+    for backend, _ in places:
+        engines.check_backend(backend)
+    failures: list[EffxError] = []
+    ready: dict[Path, Engine] = {}
+    order: list[Path] = []
+    groups: dict[Any, list[Job]] = {}
+    for folder in Checkpoint.find_all([Path(path) for path in checkpoints]):
+        try:
+            checkpoint = Checkpoint.open(folder)
+        except EffxError as error:
+            failures.append(error)
+            continue
+        for variant in wanted:
+            for backend, place in places:
+                suffix = "" if place == builder(backend).DEVICES[0] else f".{place}"
+                target = Path(out) / f"{checkpoint.name}.{variant.text}.{backend}{suffix}"
+                order.append(target)
+                engine = None if overwrite else up_to_date(target, checkpoint)
+                if engine:
+                    progress.say(f"{target.name}: up to date")
+                    ready[target] = engine
+                    continue
+                key = (folder, variant.length, variant.tokens, variant.exits is not None)
+                job = Job(folder, variant, backend, place, target, keep_failed)
+                groups.setdefault(key, []).append(job)
+    waiting = list(groups.values())
+    at_once = min(len(waiting), jobs) if jobs else _affordable(waiting)
+    options = (data_folder, calibration_rows)
+    run = _several if at_once > 1 and fcntl else _one_by_one
+    for target, failure in run(waiting, options, at_once):
+        if isinstance(failure, MissingExtraError):
+            raise failure
+        if failure:
+            failures.append(failure)
+        else:
+            ready[target] = Engine.open(target)
+    return [ready[target] for target in order if target in ready], failures
+
+
+Outcome = tuple[Path, EffxError | None]
+
+
+def _device(backend: str, device: str | None) -> str:
+    known: tuple[str, ...] = builder(backend).DEVICES
+    if device is not None and device not in known:
+        raise unknown(f"{backend} device", device, known)
+    return device or known[0]
+
+
+def _one_by_one(groups: list[list[Job]], options: tuple[Any, int], _: int) -> Iterator[Outcome]:
+    """Build in this process."""
+    for folder, same in itertools.groupby(groups, lambda group: group[0].checkpoint):
+        with tempfile.TemporaryDirectory(prefix="effx-export-") as scratch:
+            source = Source(Checkpoint.open(folder), Path(scratch), *options)
+            for group in same:
+                yield from _group(source, group, Surroundings())
+
+
+def _several(groups: list[list[Job]], options: tuple[Any, int], at_once: int) -> Iterator[Outcome]:
+    """Build in several processes, the processors shared out among them."""
+    threads = max(1, len(os.sched_getaffinity(0)) // at_once)
+    progress.say(f"{sum(map(len, groups))} engines in {at_once} processes")
+    with (
+        tempfile.TemporaryDirectory(prefix="effx-export-") as scratch,
+        ProcessPoolExecutor(
+            at_once, multiprocessing.get_context("spawn"), torch.set_num_threads, (threads,)
+        ) as pool,
+    ):
+        futures: list[tuple[list[Job], Future[list[Outcome]]]] = [
+            (group, pool.submit(_in_process, group, options, scratch, threads)) for group in groups
+        ]
+        for group, future in futures:
+            try:
+                yield from future.result()
+            except BrokenProcessPool:
+                for job in group:
+                    yield (
+                        job.target,
+                        EffxError(f"{job.target.name}: its process died; if memory ran out, try --jobs 1."),
+                    )
+
+
+def _in_process(group: list[Job], options: tuple[Any, int], scratch: str, threads: int) -> list[Outcome]:
+    """Build a group in a process of its own; the lock is shared while it computes."""
+    with open(Path(scratch) / "computing", "a") as lock:
+
+        @contextlib.contextmanager
+        def alone() -> Iterator[None]:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(lock, fcntl.LOCK_SH)
+
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        place = Path(tempfile.mkdtemp(dir=scratch))
+        source = Source(Checkpoint.open(group[0].checkpoint), place, *options)
+        return list(_group(source, group, Surroundings(threads, alone)))
+
+
+def _group(source: Source, group: list[Job], where: Surroundings) -> Iterator[Outcome]:
+    for job in group:
+        try:
+            build(source, job, where)
+            yield job.target, None
+        except EffxError as error:
+            yield job.target, error
+        except OSError as error:
+            yield job.target, files.cannot_write(Path(error.filename or source.scratch), error)
+        except Exception as error:  # runtimes raise many kinds, and the other engines are to be built
+            if os.environ.get("EFFX_DEBUG"):
+                raise
+            told = " ".join(str(error).split())[:200]
+            yield (
+                job.target,
+                EffxError(
+                    f"{job.target.name}: building failed ({type(error).__name__}: {told}). See it with EFFX_DEBUG=1."
+                ),
+            )
+
+
+def _affordable(groups: list[list[Job]]) -> int:
+    """Return how many groups the processors and the free memory can hold at once."""
+    if len(groups) < _FEWEST_GROUPS:
+        return 1
+    weights = max((group[0].checkpoint / "model.safetensors").stat().st_size for group in groups)
+    need = _BYTES_PER_PROCESS + _BYTES_PER_WEIGHT_BYTE * weights
+    return max(1, min(len(groups), len(os.sched_getaffinity(0)), _free_bytes() // need))
+
+
+def _free_bytes() -> int:
+    """Return memory that can be had without swapping; 0 where the system does not tell."""
+    free = 0
+    facts = Path("/proc/meminfo")
+    if facts.is_file():
+        for line in facts.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free = int(line.split()[1]) * 1024
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return free

@@ -1,0 +1,126 @@
+"""Engines as a model repository of NVIDIA's Triton Inference Server.
+
+    DIR/NAME/config.pbtxt      what the server must know (protobuf text of inference.ModelConfig)
+    DIR/NAME/labels.txt        class names, one a line
+    DIR/NAME/1/model.*         the engine's own files
+
+NAME is the engine's with ``+`` as ``-``. The server batches requests of equal length: ``seqN`` engines
+profit most. What the host does around a graph (padding to buckets, early exit in segments) is not
+in a graph, so buckets are served at any length, and segments not at all: ``exit-if`` is.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from effx import files, progress
+from effx.artifacts import Engine
+from effx.errors import EffxError, UsageError
+
+LARGEST_BATCH = 64
+_QUEUE_DELAY_MICROSECONDS = 500
+_BACKENDS = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
+"""Backend -> the server's name for it."""
+
+
+class _Name(str):
+    """An enum value: written without quotes."""
+
+
+def write_all(engines: Iterable[Engine], repository: str | Path) -> list[EffxError]:
+    """Write engines into a model repository and return what went wrong with some of them."""
+    failures: list[EffxError] = []
+    for engine in engines:
+        try:
+            progress.say(f"{write(engine, repository)}: for Triton")
+        except EffxError as error:
+            failures.append(error)
+    return failures
+
+
+def write(engine: Engine, repository: str | Path) -> Path:
+    """Write an engine into a model repository, replacing what was there under its name.
+
+    Returns:
+        The model's folder in the repository.
+
+    Raises:
+        UsageError: the server cannot run this engine, or the place cannot be written to.
+    """
+    if engine.backend not in _BACKENDS:
+        known = ", ".join(_BACKENDS)
+        raise UsageError(
+            f"{engine.name}: Triton has no backend for {engine.backend} engines (it has {known})."
+        )
+    graphs = list(engine.manifest["session"]["files"])
+    if len(graphs) > 1:
+        raise UsageError(
+            f"{engine.name}: Triton does not decide between segments; export exit-if, which is one graph."
+        )
+    folder = Path(repository) / engine.name.replace("+", "-")
+    with files.new_folder(folder, replace=True) as place:
+        version = place / "1"
+        version.mkdir()
+        stem = graphs[0].split(".")[0]
+        for name in engine.manifest["files"]:
+            if name.startswith(f"{stem}.") and not name.endswith(".json"):
+                shutil.copyfile(engine.folder / name, version / name)
+        if engine.manifest["labels"]:
+            (place / "labels.txt").write_text("".join(f"{label}\n" for label in engine.manifest["labels"]))
+        (place / "config.pbtxt").write_text(_text(config(engine, folder.name)))
+    return folder
+
+
+def config(engine: Engine, name: str) -> dict[str, Any]:
+    """Return the server's configuration of an engine; keys are fields of inference.ModelConfig."""
+    manifest = engine.manifest
+    lengths = manifest["session"]["lengths"]
+    length = lengths[0] if lengths and len(lengths) == 1 else -1
+    answers: list[dict[str, Any]]
+    if engine.task.kind == "answer-span":
+        answers = [_tensor(output, "TYPE_FP32", length) for output in ("start_logits", "end_logits")]
+    else:
+        answers = [_tensor("logits", "TYPE_FP32", engine.task.outputs)]
+        if manifest["labels"]:
+            answers[0]["label_filename"] = "labels.txt"
+    if manifest["exits"]:  # one number per row: the server counts the batch as a dimension of its own
+        answers.append({**_tensor("depth", "TYPE_INT64", 1), "reshape": {"shape": []}})
+    device = "KIND_CPU" if engine.device == "cpu" else "KIND_GPU"
+    parameters = []
+    if engine.backend == "openvino":  # its plugin would take bf16 for fp32 where the processor has it
+        rest = manifest["session"].get("rest") or manifest["precision"]
+        parameters.append(
+            {"key": "ENFORCE_BF16", "value": {"string_value": "YES" if rest == "bf16" else "NO"}}
+        )
+    return {
+        "name": name,
+        "backend": _BACKENDS[engine.backend],
+        "max_batch_size": LARGEST_BATCH,
+        "input": [_tensor(entry["name"], "TYPE_INT64", length) for entry in manifest["inputs"]],
+        "output": answers,
+        "dynamic_batching": {"max_queue_delay_microseconds": _QUEUE_DELAY_MICROSECONDS},
+        "instance_group": [{"kind": _Name(device), "count": 1}],
+        "parameters": parameters,
+    }
+
+
+def _tensor(name: str, kind: str, size: int) -> dict[str, Any]:
+    return {"name": name, "data_type": _Name(kind), "dims": [size]}
+
+
+def _text(message: dict[str, Any], indent: str = "") -> str:
+    """Return a message as protobuf text: a repeated field is written once per entry."""
+    lines = []
+    for key, value in message.items():
+        for entry in value if isinstance(value, list) else [value]:
+            if isinstance(entry, dict):
+                lines.append(f"{indent}{key} {{\n{_text(entry, indent + '  ')}{indent}}}\n")
+            elif isinstance(entry, _Name):
+                lines.append(f"{indent}{key}: {entry}\n")
+            else:
+                lines.append(f"{indent}{key}: {json.dumps(entry)}\n")
+    return "".join(lines)

@@ -1,0 +1,92 @@
+"""Building several engines at once, and where they are kept."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from effx.artifacts import Checkpoint, Engine
+from effx.cli import run
+from effx.errors import EffxError
+from effx.export import export_all, plan
+from effx.export.build import Job
+from effx.export.variants import parse
+
+
+def test_processes_build_what_one_would(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    shutil.copytree(checkpoint.folder, tmp_path / "ck" / "a")
+    shutil.copytree(checkpoint.folder, tmp_path / "ck" / "b")
+    names = ["fp32", "int8-dynamic", "seq16", "exit", "fp16"]
+    one, wrong = export_all([tmp_path / "ck"], names, out=tmp_path / "one")
+    two, wrong_too = export_all([tmp_path / "ck"], names, out=tmp_path / "two", jobs=2)
+    assert [engine.name for engine in one] == [engine.name for engine in two]
+    assert [engine.name for engine in one] == [
+        f"{name}.{variant}.onnxruntime" for name in "ab" for variant in ("fp32", "int8-dynamic", "seq16")
+    ]
+    for mine, theirs in zip(one, two, strict=True):
+        assert mine.manifest["files"] == theirs.manifest["files"]
+        for key in ("max_abs_diff", "label_agreement", "accuracy"):
+            assert mine.manifest["parity"][key] == pytest.approx(theirs.manifest["parity"][key], abs=1e-6)
+    assert sorted(map(str, wrong)) == sorted(map(str, wrong_too))
+    assert sum("has no exits" in str(error) for error in wrong) == 2
+    assert sum("has no fp16" in str(error) for error in wrong) == 2
+
+
+def test_a_process_that_dies_costs_its_own_engines(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The builder's interpreter is one that ends at once."""
+    dying = tmp_path / "python"
+    dying.write_text("#!/bin/sh\nexit 9\n")
+    dying.chmod(0o755)
+    import multiprocessing.spawn
+
+    monkeypatch.setattr(multiprocessing.spawn, "_python_exe", str(dying).encode())
+    job = Job(checkpoint.folder, parse("fp32"), "onnxruntime", "cpu", tmp_path / "e.fp32.onnxruntime")
+    outcomes = list(plan._several([[job], [job]], (None, 8), 2))
+    assert [target for target, _ in outcomes] == [job.target] * 2
+    assert all(isinstance(error, EffxError) and "try --jobs 1" in str(error) for _, error in outcomes)
+
+
+def test_memory_bounds_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"x" * 1000)
+    groups = [[Job(tmp_path, parse("fp32"), "onnxruntime", "cpu", tmp_path)] for _ in range(4)]
+    monkeypatch.setattr(plan.os, "sched_getaffinity", lambda _: range(8))
+    for free, expected in ((100e9, 4), (3.1e9, 2), (1e6, 1)):
+        monkeypatch.setattr(plan, "_free_bytes", lambda free=free: int(free))
+        assert plan._affordable(groups) == expected
+    assert plan._affordable(groups[:2]) == 1
+
+
+def test_a_full_disk_leaves_nothing(
+    checkpoint: Checkpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A file system of 128 kilobytes takes neither the engine nor the builder's scratch files."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=128k", "effx-test", str(small)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs more rights than this user has")
+    try:
+        for scratch, out in ((tmp_path, small / "engines"), (small, tmp_path / "engines")):
+            monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+            for backend in ("onnxruntime", "openvino", "torch"):
+                command = ["export", str(checkpoint.folder), "--backend", backend, "--jobs", "1"]
+                assert run([*command, "-o", str(out)]) == 2
+                line = capsys.readouterr().err.splitlines()[-1]
+                assert line.startswith("effx: cannot write ") and "Free the disk" in line
+                assert Engine.find(out) == []
+                assert not out.is_dir() or not list(out.iterdir())
+            assert [path.name for path in small.iterdir()] in ([], ["engines"])
+    finally:
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        subprocess.run(["umount", str(small)], check=True)

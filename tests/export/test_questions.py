@@ -1,0 +1,125 @@
+"""Question-answering heads: start and end logits for every token."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from effx import engines
+from effx.artifacts import Checkpoint
+from effx.encoding import Encoder
+from effx.errors import UsageError
+from effx.export import export, parity
+from effx.models import add_ramps, io, load, pretrained, prune, save
+from effx.profile import profile
+from effx.tasks import TASKS
+from effx.train import exits, finetune
+from tests.conftest import CONFIGS, QUICK, SHARED_DATA, write_rows
+
+SQUAD = TASKS["squad"]
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("questions")
+    rng = np.random.default_rng(0)
+    words = ["film", "plot", "acting", "is", "the", "a", "dull", "warm", "not"]
+    for split, n in (("train", 40), ("validation", 30)):
+        rows: list[dict[str, object]] = []
+        for _ in range(n):
+            context = " ".join(rng.choice(words, int(rng.integers(3, 30))))
+            answer = {"text": [context.split()[0]], "answer_start": [0]}
+            rows.append({"question": "what is dull", "context": context, "answers": answer})
+        write_rows(folder / f"{split}.jsonl", rows)
+    return folder
+
+
+def answering(name: str, encoders: dict[str, Path], place: Path, data: Path | None = None) -> Checkpoint:
+    torch.manual_seed(0)
+    model, tokenizer = pretrained(encoders[name], SQUAD)
+    prune(model, heads={0: [0]}, ffns=[1])
+    for parameter in model.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return save(model, place / "ck" / name, tokenizer=tokenizer, task=SQUAD, max_length=48,
+                data=str(data) if data else None)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_spans_of_every_family(name: str, encoders: dict[str, Path], questions: Path, tmp_path: Path) -> None:
+    made = answering(name, encoders, tmp_path, questions)
+    model = load(made)
+    engine = export(made.folder, "fp32", out=tmp_path / "engines")
+    assert engine.manifest["parity"]["inputs"] == "task"
+    assert engine.manifest["parity"]["examples"] == 31
+    rows = parity.random_rows(9, 200, 40, 0)
+    inputs = rows.batch(range(9))
+    with engines.open(engine) as session, torch.inference_mode():
+        found = session.infer(inputs)
+        tensors = {key: torch.from_numpy(inputs[key]) for key in io.input_names(model)}
+        expected = model(**tensors)
+    real = inputs["attention_mask"].astype(bool)
+    for name in ("start_logits", "end_logits"):
+        assert found[name].shape == real.shape
+        np.testing.assert_allclose(found[name][real], getattr(expected, name).numpy()[real], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("variant", "backend"),
+    [("buckets", "onnxruntime"), ("seq32", "torch"), ("int8", "onnxruntime"), ("int8+buckets", "openvino")],
+)
+def test_variants_of_spans(
+    variant: str, backend: str, encoders: dict[str, Path], questions: Path, tmp_path: Path
+) -> None:
+    made = answering("bert", encoders, tmp_path, questions)
+    engine = export(
+        made.folder, variant, backend, tmp_path / "engines", calibration_rows=16, keep_failed=True
+    )
+    assert engine.manifest["parity"]["label_agreement"] > 0.7
+    encoded = Encoder(engine.folder, engine.max_length)([("what is dull", "the plot is dull")] * 2)
+    with engines.open(engine) as session:
+        out = session.infer(encoded.batch([0, 1]))
+    assert out["start_logits"].shape == out["end_logits"].shape == (2, int(encoded.lengths[0]))
+
+
+def test_a_shifted_span_fails_the_gate() -> None:
+    rows = parity.random_rows(40, 200, 20, 0)
+    logits = np.random.default_rng(0).normal(size=(len(rows.ids), 2)).astype(np.float32)
+    reference = parity.Reference(rows, logits, None, None, "random")
+    same = parity.compare(reference, logits + np.float32(1e-5), None, SQUAD, "fp32")
+    assert same.passed and same.label_agreement == 1 and same.examples == 40
+    moved = parity.compare(reference, np.roll(logits, 1, axis=0), None, SQUAD, "int8")
+    assert not moved.passed and moved.label_agreement < 0.5
+
+
+def test_what_questions_cannot_do_is_one_line(
+    encoders: dict[str, Path], questions: Path, tmp_path: Path
+) -> None:
+    made = answering("bert", encoders, tmp_path, questions)
+    with pytest.raises(UsageError, match="not for question answering"):
+        add_ramps(load(made))
+    for train in (
+        lambda: exits.train(made.folder, out=tmp_path),
+        lambda: finetune("squad", encoders["bert"], out=tmp_path, data_folder=questions),
+    ):
+        with pytest.raises(UsageError, match="question answering cannot be trained yet"):
+            train()
+    with pytest.raises(UsageError, match="wants another kind of head"):
+        pretrained(made.folder, TASKS["sst2"])
+    engine = export(made.folder, out=tmp_path / "engines")
+    with pytest.raises(UsageError, match="question answering cannot be profiled yet"):
+        profile([engine.folder], out=tmp_path / "results", plan=QUICK)
+
+
+def test_squad_in_its_own_layout() -> None:
+    from effx import data
+
+    if not (SHARED_DATA / "squad").is_dir():
+        pytest.skip(f"{SHARED_DATA / 'squad'} is not here")
+    rows = data.load(SQUAD, "validation", SHARED_DATA / "squad")
+    assert len(rows) > 1000
+    question, context = rows.texts[0]
+    assert question.endswith("?") and len(context) > len(question)
+    assert all(answer in context for answer in rows.labels[0])

@@ -1,0 +1,94 @@
+"""Model repositories, against Triton's own schema as its client package carries it."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from effx.artifacts import Checkpoint, Engine
+from effx.cli import run
+from effx.errors import UsageError
+from effx.export import export, triton
+
+
+@pytest.fixture(scope="module")
+def schema() -> Any:
+    """inference.ModelConfig, without the client's own imports."""
+    package = importlib.util.find_spec("tritonclient")
+    assert package and package.submodule_search_locations
+    file = Path(package.submodule_search_locations[0]) / "grpc" / "model_config_pb2.py"
+    spec = importlib.util.spec_from_file_location("model_config_pb2", file)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def parsed(schema: Any, folder: Path) -> Any:
+    from google.protobuf import text_format
+
+    return text_format.Parse((folder / "config.pbtxt").read_text(), schema.ModelConfig())
+
+
+def test_the_configuration_says_what_the_graph_takes(
+    schema: Any, engines_folder: Path, tmp_path: Path
+) -> None:
+    engine = Engine.open(engines_folder / "tiny.int8.onnxruntime")
+    folder = triton.write(engine, tmp_path)
+    config = parsed(schema, folder)
+    graph = onnx.load(folder / "1" / "model.onnx").graph
+    assert config.name == folder.name == "tiny.int8.onnxruntime"
+    assert config.backend == "onnxruntime" and config.max_batch_size == 64
+    assert config.HasField("dynamic_batching")
+    for told, found in ((config.input, graph.input), (config.output, graph.output)):
+        assert [entry.name for entry in told] == [entry.name for entry in found]
+        for mine, theirs in zip(told, found, strict=True):
+            kind = schema.DataType.Name(mine.data_type).removeprefix("TYPE_").replace("FP32", "FLOAT")
+            assert kind == onnx.TensorProto.DataType.Name(theirs.type.tensor_type.elem_type)
+            sizes = [dim.dim_value or -1 for dim in theirs.type.tensor_type.shape.dim]
+            assert [-1, *mine.dims] == sizes  # the server counts the batch apart
+    assert (folder / config.output[0].label_filename).read_text().split() == ["negative", "positive"]
+    assert config.instance_group[0].kind == schema.ModelInstanceGroup.KIND_CPU
+
+
+def test_openvino_and_fixed_lengths(schema: Any, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    engine = export(checkpoint.folder, "seq16", "openvino", tmp_path / "engines")
+    folder = triton.write(engine, tmp_path / "repository")
+    config = parsed(schema, folder)
+    assert sorted(path.name for path in (folder / "1").iterdir()) == ["model.bin", "model.xml"]
+    assert config.backend == "openvino"
+    assert [list(entry.dims) for entry in config.input] == [[16]] * 3
+    assert config.parameters["ENFORCE_BF16"].string_value == "NO"
+
+
+def test_the_command_writes_what_can_be_served(
+    checkpoint: Checkpoint, engines_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["export", str(checkpoint.folder), "-o", str(engines_folder), "--triton", str(tmp_path)]
+    assert run([*arguments, "--variant", "fp32"]) == 0
+    assert (tmp_path / "tiny.fp32.onnxruntime" / "1" / "model.onnx").is_file()
+    assert run([*arguments, "--backend", "torch", "-o", str(tmp_path / "engines")]) == 1
+    assert "Triton has no backend for torch engines (it has onnxruntime, openvino)" in capsys.readouterr().err
+
+
+def test_exits(schema: Any, tmp_path: Path, checkpoint: Checkpoint) -> None:
+    from effx.train import exits
+
+    made = exits.train(
+        checkpoint.folder, out=tmp_path, name="e", settings=exits.Settings(epochs=1, depth=2.0)
+    )
+    nested = export(made.folder, "exit-if+int8-dynamic", out=tmp_path / "engines", keep_failed=True)
+    folder = triton.write(nested, tmp_path / "repository")
+    assert folder.name == "e.exit-if-int8-dynamic.onnxruntime"
+    config = parsed(schema, folder)
+    assert [entry.name for entry in config.output] == ["logits", "depth"]
+    assert config.output[1].HasField("reshape") and list(config.output[1].reshape.shape) == []
+    staged = export(made.folder, "exit", out=tmp_path / "engines")
+    with pytest.raises(UsageError, match="export exit-if"):
+        triton.write(staged, tmp_path / "repository")
+    assert np.array([path.name for path in (tmp_path / "repository").iterdir()]).tolist() == [folder.name]
