@@ -85,7 +85,9 @@ class Segment(nn.Module):
         if self.places.start == 0:
             stream = forward.embed(self.model, dict(zip(self.names, arrays, strict=True)))
         else:
-            hidden, alive, mask = arrays
+            mask, hidden, alive = arrays
+            if not self.shape.tokens:  # no token goes, so what follows from the mask is the same in
+                alive = mask  # every segment, and is computed once where they are composed
             positions = torch.arange(hidden.shape[1], device=hidden.device).expand(hidden.shape[:2])
             hidden = hidden.to(self.shape.dtype)
             stream = forward.Stream(hidden, alive.bool(), mask.sum(1), positions, mask.shape[1])
@@ -148,12 +150,12 @@ def traced(model: PreTrainedModel, shape: Shape, places: range | None = None) ->
         # a tensor each: exporters take one that is passed twice for one input
         example, dims = tuple(ones.clone() for _ in inputs), [axes for _ in inputs]
     else:
-        inputs = ["hidden", "alive", "attention_mask"]
+        inputs = ["attention_mask", "hidden", "alive"]  # sizes are read off the first that has them
         width = max(2, length // 2) if shape.tokens else length
         module = Segment(model, shape, places)
-        example = (torch.zeros((2, width, model.config.hidden_size)), ones[:, :width].clone(), ones)
+        example = (ones, torch.zeros((2, width, model.config.hidden_size)), ones[:, :width].clone())
         inner = {0: batch, 1: kept} if shape.tokens else axes
-        dims = [inner, inner, axes]
+        dims = [axes, inner, inner]
     last = places is None or places.stop == len(structure(model).layers)
     outputs = ["logits"] if last else ["logits", "hidden_out", "alive_out"]
     if families.answers_spans(model):

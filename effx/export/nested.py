@@ -4,12 +4,15 @@
                                                else  segment 1 -> rule -> If(...) ...
 
 A batch runs until its last row leaves; rows that left before keep the answer of their own ramp, so
-the labels are those of the staged engine. Segments are composed after they were quantised, and
-weights stand in the outer graph once.
+the labels are those of the staged engine. Segments are composed after they were quantised. Weights
+stand beside the nodes that use them: ONNX Runtime lays out in advance (packs) only what is in the
+same graph, and unpacked products took 1.4 times as long. What several segments compute from the same values (masks,
+sizes) is computed once, in the first of them: between layers small nodes are what an exit costs.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +50,8 @@ def compose(segments: Sequence[Path], target: Path, rule: ExitRule, depths: Sequ
         "early_exit",
         list(first.input),
         [answer, helper.make_tensor_value_info("depth", TensorProto.INT64, ["batch"])],
-        outer.initializers,
+        [*outer.initializers, *outer.weights[0]],
+        value_info=outer.shapes[0],
     )
     opsets = {entry.domain: entry.version for model in models for entry in model.opset_import}
     made = helper.make_model(
@@ -55,8 +59,12 @@ def compose(segments: Sequence[Path], target: Path, rule: ExitRule, depths: Sequ
         opset_imports=[helper.make_opsetid(domain, version) for domain, version in opsets.items()],
         ir_version=max(model.ir_version for model in models),
     )
-    large = sum(entry.ByteSize() for entry in outer.initializers) > graphs.LARGEST_PROTOBUF_BYTES
+    tensors = [*outer.initializers, *itertools.chain(*outer.weights.values())]
+    large = sum(tensor.ByteSize() for tensor in tensors) > graphs.LARGEST_PROTOBUF_BYTES
     onnx.save(made, target, save_as_external_data=large, location=f"{target.name}.data")
+
+
+_SMALL_BYTES = 200
 
 
 class _Composer:
@@ -65,7 +73,13 @@ class _Composer:
     def __init__(self, models: Sequence[onnx.ModelProto], rule: ExitRule, depths: list[int]) -> None:
         self._models, self._rule, self._depths = models, rule, depths
         self.initializers: list[onnx.TensorProto] = []
+        self.shapes: dict[int, list[onnx.ValueInfoProto]] = {}
+        """Segment -> the exporter's shapes of its values: without them ONNX Runtime fuses less."""
+        self.weights: dict[int, list[onnx.TensorProto]] = {}
+        """Segment -> what it alone uses, which stands beside its nodes."""
         self._count = 0
+        self._computed: dict[object, list[str]] = {}
+        self._constants: dict[bytes, str] = {}
 
     def stage(self, number: int, before: dict[str, str] | None) -> tuple[list[onnx.NodeProto], str, str]:
         """Return the nodes from segment ``number`` on, and the names of logits and depth."""
@@ -105,8 +119,14 @@ class _Composer:
                 "If",
                 [everyone],
                 list(result),
-                then_branch=_branch(f"left_after_{number}", then_nodes, finished),
-                else_branch=_branch(f"segment_{number + 1}", else_nodes, going),
+                then_branch=_branch(f"left_after_{number}", then_nodes, finished, [], []),
+                else_branch=_branch(
+                    f"segment_{number + 1}",
+                    else_nodes,
+                    going,
+                    self.weights[number + 1],
+                    self.shapes[number + 1],
+                ),
             )
         )
         return nodes, *result
@@ -123,11 +143,20 @@ class _Composer:
         def renamed(name: str) -> str:
             return outside.get(name, f"s{number}/{name}") if name else name
 
+        self.shapes[number], self.weights[number] = [], []
         for tensor in graph.initializer:
+            if tensor.ByteSize() <= _SMALL_BYTES:
+                outside[tensor.name] = self.constant(tensor, renamed(tensor.name))
+                continue
             copy = onnx.TensorProto()
             copy.CopyFrom(tensor)
             copy.name = renamed(tensor.name)
-            self.initializers.append(copy)
+            self.weights[number].append(copy)
+        for info in [*graph.value_info, *graph.output]:
+            shape = onnx.ValueInfoProto()
+            shape.CopyFrom(info)
+            shape.name = renamed(info.name)
+            self.shapes[number].append(shape)
         nodes = []
         for node in graph.node:
             copy = onnx.NodeProto()
@@ -135,41 +164,61 @@ class _Composer:
             copy.name = f"s{number}/{node.name}"
             copy.input[:] = [renamed(name) for name in node.input]
             copy.output[:] = [renamed(name) for name in node.output]
+            # a later segment stands inside the earlier ones, so it sees what they computed
+            attributes = sorted(entry.SerializeToString(deterministic=True) for entry in node.attribute)
+            key = (node.domain, node.op_type, tuple(copy.input), tuple(attributes))
+            earlier = self._computed.setdefault(key, list(copy.output))
+            if earlier != list(copy.output):
+                outside |= dict(zip(node.output, earlier, strict=True))
+                continue
             nodes.append(copy)
         return nodes, {entry.name: renamed(entry.name) for entry in graph.output}
 
     def _leaves(self, make: _Nodes, logits: str, before: dict[str, str] | None) -> tuple[str, str]:
         """Return who would leave at a ramp (bool [batch]), and the streak (int64 [batch])."""
-        rule = self._rule
-        threshold = make.constant(rule.threshold or 0.0, np.float32)
+        rule, threshold = self._rule, self._rule.threshold or 0.0
         last = make.constant([-1], np.int64)
         if rule.name in ("entropy", "consecutive-entropy"):
             log_p = make("LogSoftmax", logits, axis=-1)
             product = make("Mul", make("Exp", log_p), log_p)
-            entropy = make("Neg", make("ReduceSum", product, last, keepdims=0))
+            negative = make("ReduceSum", product, last, keepdims=0)
             if rule.name == "consecutive-entropy":
                 classes = self._models[0].graph.output[0].type.tensor_type.shape.dim[1].dim_value
-                entropy = make("Div", entropy, make.constant(math.log(classes), np.float32))
-            sure = make("Less", entropy, threshold)
+                negative = make("Div", negative, make.constant(math.log(classes), np.float32))
+            sure = make("Greater", negative, make.constant(-threshold, np.float32))
         elif rule.name == "max-probability":
             probability = make("Softmax", logits, axis=-1)
-            sure = make("Greater", make("ReduceMax", probability, last, keepdims=0), threshold)
+            most = make("ReduceMax", probability, last, keepdims=0)
+            sure = make("Greater", most, make.constant(threshold, np.float32))
         elif before is None:  # patience has nothing to compare with at the first ramp
             some = make("ArgMax", logits, axis=-1, keepdims=0)
             sure = make("Less", some, make.constant(-1, np.int64))
         elif rule.threshold is not None:  # regression
             step = make("Abs", make("Sub", logits, before["previous"]))
-            sure = make("Squeeze", make("Less", step, threshold), last)
+            sure = make("Squeeze", make("Less", step, make.constant(threshold, np.float32)), last)
         else:
             sure = make(
                 "Equal",
                 make("ArgMax", logits, axis=-1, keepdims=0),
                 make("ArgMax", before["previous"], axis=-1, keepdims=0),
             )
+        if rule.patience == 1:
+            return sure, ""
         zero, one = make.constant(0, np.int64), make.constant(1, np.int64)
         streak = one if before is None else make("Add", before["streak"], one)
         streak = make("Where", sure, streak, zero)
         return make("GreaterOrEqual", streak, make.constant(rule.patience, np.int64)), streak
+
+    def constant(self, tensor: onnx.TensorProto, name: str) -> str:
+        """Add a small constant to the outer graph, if no equal one is there; return what it is called."""
+        copy = onnx.TensorProto()
+        copy.CopyFrom(tensor)
+        copy.name = ""
+        known = self._constants.setdefault(copy.SerializeToString(deterministic=True), name)
+        if known == name:
+            copy.name = name
+            self.initializers.append(copy)
+        return known
 
     def name(self) -> str:
         self._count += 1
@@ -188,14 +237,18 @@ class _Nodes:
         return output
 
     def constant(self, value: object, dtype: type) -> str:
-        name = self._names.name()
-        self._names.initializers.append(numpy_helper.from_array(np.array(value, dtype=dtype), name))
-        return name
+        return self._names.constant(numpy_helper.from_array(np.array(value, dtype=dtype)), self._names.name())
 
 
-def _branch(name: str, nodes: list[onnx.NodeProto], outputs: tuple[str, str]) -> onnx.GraphProto:
+def _branch(
+    name: str,
+    nodes: list[onnx.NodeProto],
+    outputs: tuple[str, str],
+    weights: list[onnx.TensorProto],
+    shapes: list[onnx.ValueInfoProto],
+) -> onnx.GraphProto:
     kinds = (TensorProto.FLOAT, TensorProto.INT64)
     infos = [
         helper.make_tensor_value_info(output, kind, None) for output, kind in zip(outputs, kinds, strict=True)
     ]
-    return helper.make_graph(nodes, name, [], infos)
+    return helper.make_graph(nodes, name, [], infos, weights, value_info=shapes)

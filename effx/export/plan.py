@@ -201,12 +201,10 @@ def _group(source: Source, group: list[Job], where: Surroundings) -> Iterator[Ou
         except Exception as error:  # runtimes raise many kinds, and the other engines are to be built
             if os.environ.get("EFFX_DEBUG"):
                 raise
-            told = " ".join(str(error).split())[:200]
+            told = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             yield (
                 job.target,
-                EffxError(
-                    f"{job.target.name}: building failed ({type(error).__name__}: {told}). See it with EFFX_DEBUG=1."
-                ),
+                EffxError(f"{job.target.name}: building failed ({told}). EFFX_DEBUG=1 shows where."),
             )
 
 

@@ -30,8 +30,8 @@ def refuse(variant: Variant, device: str) -> str | None:
         return "this processor has no bf16 arithmetic"
     if variant.exits == "exit-if":
         return "the PyTorch program has no If; use exit, which runs segments"
-    if variant.tokens and variant.length is None:
-        return "torch.export ties token pruning to a range of lengths; use seqN, which fixes one"
+    if variant.tokens and (variant.length is None or variant.exits):
+        return "torch.export ties token pruning to a range of lengths; use seqN without exit, which fixes one"
     return None
 
 
