@@ -43,6 +43,7 @@ SIZES = {
 VOCABULARY = 30_522
 POSITIONS = 514  # RoBERTa counts from 2
 LEVEL = 0.4
+ROWS = 2000  # of the corpus, for each training
 PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "int8-dynamic", "int8-static", "int8")
 VARIANTS = (
     *PRECISIONS, "seq32", "int8+seq32", "buckets", "int8+buckets",
@@ -131,13 +132,13 @@ def reduced(encoder: Path, folder: Path, lr: float) -> Path:
     """Fine-tune, then add a token schedule and exits."""
     place = folder.parent / f".{folder.name}"
     plain = finetune("demo", encoder, out=place, name="finetuned", overwrite=True,
-                     settings=Settings(epochs=2, lr=lr, max_length=64))  # fmt: skip
+                     settings=Settings(epochs=2, lr=lr, max_length=64, limit=ROWS))  # fmt: skip
     layers = len(structure(load(plain)).layers)
     kept = tuple(np.linspace(1, 0.4, layers + 1)[1:].round(2).tolist())
     short = tokens.train(plain.folder, out=place, name="tokens", overwrite=True,
-                         settings=tokens.Settings(schedule=kept, epochs=1, lr=lr))  # fmt: skip
+                         settings=tokens.Settings(schedule=kept, epochs=1, lr=lr, limit=ROWS))  # fmt: skip
     found = exits.train(short.folder, out=folder.parent, name=folder.name, overwrite=True,
-                        settings=exits.Settings(epochs=1, depth=layers / 2))  # fmt: skip
+                        settings=exits.Settings(epochs=1, depth=layers / 2, limit=ROWS))  # fmt: skip
     return found.folder
 
 

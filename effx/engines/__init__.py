@@ -31,6 +31,8 @@ __all__ = ["Session", "check_backend", "open", "open_graph", "open_unchecked", "
 _BACKENDS: dict[str, tuple[str, str, str]] = {
     "onnxruntime": ("effx.engines.onnxruntime", "onnxruntime", "cpu"),
     "onnxruntime-tensorrt": ("effx.engines.onnxruntime", "onnxruntime", "gpu"),
+    "tensorrt": ("effx.engines.tensorrt", "tensorrt", "tensorrt"),
+    "tensorrt-rtx": ("effx.engines.tensorrt", "tensorrt_rtx", "rtx"),
     "openvino": ("effx.engines.openvino", "openvino", "openvino"),
     "torch": ("effx.engines.torch", "torch", "train"),
     "torch-compile": ("effx.engines.torch", "torch", "train"),

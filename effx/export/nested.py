@@ -6,8 +6,9 @@
 A batch runs until its last row leaves; rows that left before keep the answer of their own ramp, so
 the labels are those of the staged engine. Segments are composed after they were quantised. Weights
 stand beside the nodes that use them: ONNX Runtime lays out in advance (packs) only what is in the
-same graph, and unpacked products took 1.4 times as long. What several segments compute from the same values (masks,
-sizes) is computed once, in the first of them: between layers small nodes are what an exit costs.
+same graph, and unpacked products took 1.4 times as long. What several segments compute from the
+same values (masks, sizes) is computed once, in the first of them: between layers small nodes are
+what an exit costs.
 """
 
 from __future__ import annotations

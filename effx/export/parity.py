@@ -55,6 +55,8 @@ class Parity:
     passed: bool
     inputs: str
     """``task`` rows or ``random`` ids."""
+    measured_on: str = "engine"
+    """Or the graphs that it was built from, where it cannot run."""
     depth_agreement: float | None = None
     """Share of rows that exit after the same layer; None: the engine has no exits."""
     accuracy: float | None = None

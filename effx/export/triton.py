@@ -23,7 +23,7 @@ from effx.errors import EffxError, UsageError
 
 LARGEST_BATCH = 64
 _QUEUE_DELAY_MICROSECONDS = 500
-_BACKENDS = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
+_BACKENDS = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt"}
 """Backend -> the server's name for it."""
 
 

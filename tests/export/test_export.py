@@ -116,8 +116,8 @@ def test_a_wrong_graph_fails_its_gate(
         refuse = staticmethod(real.refuse)
         audit = staticmethod(real.audit)
 
-        def build(self, source: Any, variant: Any, scheme: str, folder: Path) -> Any:
-            session = real.build(source, variant, scheme, folder)
+        def build(self, source: Any, variant: Any, scheme: str, folder: Path, device: str) -> Any:
+            session = real.build(source, variant, scheme, folder, device)
             model = onnx.load(folder / "model.onnx")
             (bias,) = [tensor for tensor in model.graph.initializer if tensor.name == "model.classifier.bias"]
             shifted = onnx.numpy_helper.to_array(bias) + np.float32([5, 0])

@@ -73,7 +73,10 @@ def test_the_command_writes_what_can_be_served(
     assert run([*arguments, "--variant", "fp32"]) == 0
     assert (tmp_path / "tiny.fp32.onnxruntime" / "1" / "model.onnx").is_file()
     assert run([*arguments, "--backend", "torch", "-o", str(tmp_path / "engines")]) == 1
-    assert "Triton has no backend for torch engines (it has onnxruntime, openvino)" in capsys.readouterr().err
+    assert (
+        "Triton has no backend for torch engines (it has onnxruntime, openvino, tensorrt)"
+        in capsys.readouterr().err
+    )
 
 
 def test_exits(schema: Any, tmp_path: Path, checkpoint: Checkpoint) -> None:

@@ -5,8 +5,9 @@ Each has
     DEVICES                       what it builds for, the usual one first
     schemes(precision, device)    the schemes to build for it, the best of which is kept; none: it cannot
     refuse(variant, device)       why a variant cannot be built here, or None
-    build(source, variant, scheme, folder)   files in the folder -> what a session must know
-    audit(folder, session)                   what is in the files
+    build(source, variant, scheme, folder, device)   files in the folder -> what a session must know,
+                                  and stand_in: (folder, backend, session) to check what cannot run here
+    audit(folder, session)        what is in the files
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from effx.export.variants import Variant
 BUILDERS: dict[str, str] = {
     "onnxruntime": "effx.export.builders.onnxruntime",
     "onnxruntime-tensorrt": "effx.export.builders.onnxruntime_tensorrt",
+    "tensorrt": "effx.export.builders.tensorrt",
+    "tensorrt-rtx": "effx.export.builders.tensorrt_rtx",
     "openvino": "effx.export.builders.openvino",
     "torch": "effx.export.builders.torch",
     "torch-compile": "effx.export.builders.torch_compile",
@@ -39,7 +42,9 @@ class Builder(Protocol):
 
     def refuse(self, variant: Variant, device: str) -> str | None: ...
 
-    def build(self, source: Source, variant: Variant, scheme: str, folder: Path) -> dict[str, Any]: ...
+    def build(
+        self, source: Source, variant: Variant, scheme: str, folder: Path, device: str
+    ) -> dict[str, Any]: ...
 
     def audit(self, folder: Path, session: dict[str, Any]) -> dict[str, Any]: ...
 

@@ -53,7 +53,7 @@ def refuse(variant: Variant, device: str) -> str | None:
     return f"ONNX Runtime's CUDA provider has no {variant.precision} matrix products; it has fp32 and fp16"
 
 
-def build(source: Source, variant: Variant, scheme: str, folder: Path) -> dict[str, Any]:
+def build(source: Source, variant: Variant, scheme: str, folder: Path, device: str) -> dict[str, Any]:
     """Write model.onnx, or segment-*.onnx for staged early exit."""
     parts = source.graphs(variant, DTYPES.get(scheme, torch.float32))
     rows: list[list[dict[str, np.ndarray]]] = [[] for _ in parts]

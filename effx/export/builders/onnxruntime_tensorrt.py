@@ -34,6 +34,6 @@ def refuse(variant: Variant, device: str) -> str | None:
     return f"effx has no {variant.scheme} for ONNX Runtime's TensorRT provider ({', '.join(_SCHEMES)})"
 
 
-def build(source: Source, variant: Variant, scheme: str, folder: Path) -> dict[str, Any]:
+def build(source: Source, variant: Variant, scheme: str, folder: Path, device: str) -> dict[str, Any]:
     """Write model.onnx, or segment-*.onnx for staged early exit, in the types that it will run in."""
-    return onnx_parts.build(source, variant, scheme, folder)
+    return onnx_parts.build(source, variant, scheme, folder, device)

@@ -42,7 +42,7 @@ def refuse(variant: Variant, device: str) -> str | None:
     return None
 
 
-def build(source: Source, variant: Variant, scheme: str, folder: Path) -> dict[str, Any]:
+def build(source: Source, variant: Variant, scheme: str, folder: Path, device: str) -> dict[str, Any]:
     """Write model.xml and .bin, or segment-* for staged early exit."""
     import openvino
 
@@ -55,7 +55,7 @@ def build(source: Source, variant: Variant, scheme: str, folder: Path) -> dict[s
     if variant.exits == "exit-if":
         place = folder / ".onnx"
         place.mkdir()
-        session = onnx_parts.build(source, variant, "fp32", place)
+        session = onnx_parts.build(source, variant, "fp32", place, device)
         parts = [place / name for name in session["files"]]
     else:
         parts = source.graphs(variant)

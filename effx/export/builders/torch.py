@@ -35,7 +35,7 @@ def refuse(variant: Variant, device: str) -> str | None:
     return None
 
 
-def build(source: Source, variant: Variant, scheme: str, folder: Path) -> dict[str, Any]:
+def build(source: Source, variant: Variant, scheme: str, folder: Path, device: str) -> dict[str, Any]:
     """Write model.pt2, or segment-*.pt2 for staged early exit."""
     shape = graph.Shape(variant.length, variant.tokens)
     parts: list[range | None] = [*graph.segments(source.model)] if variant.exits else [None]

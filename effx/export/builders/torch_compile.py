@@ -13,6 +13,6 @@ from effx.export.variants import Variant
 __all__ = ["DEVICES", "audit", "build", "refuse", "schemes"]
 
 
-def build(source: Source, variant: Variant, scheme: str, folder: Path) -> dict[str, Any]:
+def build(source: Source, variant: Variant, scheme: str, folder: Path, device: str) -> dict[str, Any]:
     """Write the same files as the eager backend."""
-    return {**_build(source, variant, scheme, folder), "compiled": True}
+    return {**_build(source, variant, scheme, folder, device), "compiled": True}
