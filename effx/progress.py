@@ -86,4 +86,6 @@ class _Plain:
         if finished or clock - self._printed >= _PLAIN_INTERVAL_S:
             self._printed = clock
             share = self._done / self._total if self._total else 1.0
-            say(f"  {share:4.0%} after {clock - self._start:.0f} s {note}".rstrip())
+            spent = clock - self._start
+            left = f", about {spent * (1 - share) / share:.0f} s left" if 0 < share < 1 else ""
+            say(f"  {share:4.0%} after {spent:.0f} s{left} {note}".rstrip())

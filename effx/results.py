@@ -40,7 +40,9 @@ class Energy:
     net: float | None = None
     """Less the idle-with-context baseline; None where none was measured."""
     windows: list[dict[str, Any]] = field(default_factory=list)
-    """Each: duration_s, joules, examples."""
+    """Each: duration_s, examples, joules, seconds (that the joules cover), and what the meter adds."""
+    idle_w: float | None = None
+    """Power with every engine loaded and none at work, on which ``net`` rests."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,12 @@ class Workload:
     """Each block's round: blocks of the same round of other engines ran next to it."""
     energy: Energy
     flags: list[str] = field(default_factory=list)
+    elapsed_s: list[float] | None = None
+    """Seconds that each block took; None: the sum of its samples."""
+    examples: list[int] | None = None
+    """Examples in each block; None: ``batch`` per query."""
+    rate_per_s: float | None = None
+    """Queries that arrived per second, by schedule; None: one after the other."""
 
     @property
     def latency_s(self) -> dict[str, float | None]:
@@ -65,9 +73,11 @@ class Workload:
 
     @property
     def throughput_per_s(self) -> float:
-        """Examples per second while queries ran back to back."""
-        samples = np.concatenate([np.asarray(block) for block in self.blocks_s])
-        return float(self.batch * len(samples) / samples.sum())
+        """Examples per second: while queries ran back to back, or as they arrived."""
+        served = self.elapsed_s if self.rate_per_s else None
+        elapsed = served or [sum(block) for block in self.blocks_s]  # what lies between is not the engine's
+        examples = self.examples or [self.batch * len(block) for block in self.blocks_s]
+        return float(sum(examples) / sum(elapsed))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -109,6 +119,8 @@ class Run:
     session: str
     """Runs of one session were interleaved and may be compared block by block."""
     flags: list[str] = field(default_factory=list)
+    gates: list[dict[str, Any]] = field(default_factory=list)
+    """What was checked: name, passed (null: could not be), detail. See :mod:`effx.profile.gates`."""
 
     @property
     def name(self) -> str:
@@ -165,6 +177,7 @@ class Run:
                 settings=value["settings"],
                 session=value["session"],
                 flags=value["flags"],
+                gates=value.get("gates", []),
             )
         except OSError as error:
             raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
@@ -172,8 +185,45 @@ class Run:
             raise ArtifactError(f"{path} is no effx result ({error!r}).") from error
 
 
+@dataclass(frozen=True)
+class Failure:
+    """An engine that could not be profiled: a result too, in a file of its own."""
+
+    id: str
+    started: str
+    engine: dict[str, Any]
+    host: dict[str, Any]
+    session: str
+    failure: str
+    """Why, in one line."""
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``folder/ID.json``."""
+        path = Path(folder) / f"{self.id}.json"
+        files.write_json(path, {"schema": SCHEMA, **asdict(self)}, replace=False)
+        return path
+
+
+def failures(folders: Sequence[Path]) -> list[Failure]:
+    """Read the recorded failures in the folders, oldest first."""
+    found = []
+    for folder in folders:
+        for path in [folder] if folder.is_file() else sorted(folder.glob("*.json")):
+            if _failed(path):
+                found.append(_build(Failure, json.loads(path.read_bytes())))
+    return sorted(found, key=lambda failure: (failure.started, failure.id))
+
+
+def _failed(path: Path) -> bool:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(value, dict) and "failure" in value
+
+
 def find(folders: Sequence[Path]) -> list[Run]:
-    """Read every result in the folders, oldest first.
+    """Read every result in the folders, oldest first; recorded failures are left out.
 
     Raises:
         ArtifactError: a folder is missing or holds no result, or a result is damaged.
@@ -184,6 +234,8 @@ def find(folders: Sequence[Path]) -> list[Run]:
         if not paths:
             raise ArtifactError(f"{folder} holds no results. Make some with: effx profile engines/")
         for path in paths:
+            if _failed(path):
+                continue
             run = Run.open(path)
             runs[run.id] = run
     return sorted(runs.values(), key=lambda run: (run.started, run.id))

@@ -15,6 +15,7 @@ ROOT = Path(effx.__file__).parent
 BASE = {
     "errors",
     "files",
+    "memory",
     "artifacts",
     "results",
     "tasks",

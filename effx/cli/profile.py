@@ -22,8 +22,22 @@ import click
     "--meter",
     default="auto",
     show_default=True,
-    metavar="auto|nvml|rapl|model:W|none",
+    metavar="auto|nvml|rapl|hwmon|model:W|none",
     help="Energy meter; model:W estimates W watts per busy core and says so.",
+)
+@click.option(
+    "--scenario",
+    "scenarios",
+    multiple=True,
+    metavar="S",
+    help="Besides single-stream: multi-stream, offline, server, or all. Repeatable.",
+)
+@click.option(
+    "--rate",
+    "rate_per_s",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="QPS",
+    help="Arrivals per second of the server scenario. Default: half of what the slowest engine manages.",
 )
 @click.option(
     "--grid",
@@ -43,6 +57,12 @@ import click
     metavar="N",
     help="Compute threads. Default: the processors that may be used.",
 )
+@click.option(
+    "--resident",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Engines loaded at once. Default: as many as free memory holds.",
+)
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Validation rows at most.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
@@ -53,13 +73,18 @@ import click
     show_default=True,
     help="Where results go.",
 )
+@click.option("--host", metavar="NAME", help="What to call this machine; tells machines of one kind apart.")
+@click.option("--strict", is_flag=True, help="Exit code 1 if a gate failed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results.")
 def command(
     engines: tuple[Path, ...],
     data_folder: Path | None,
     meter: str,
+    scenarios: tuple[str, ...],
     grid: str | None,
     out: Path,
+    host: str | None,
+    strict: bool,
     as_json: bool,
     **settings: Any,
 ) -> int:
@@ -67,18 +92,21 @@ def command(
 
     Engines are measured side by side in interleaved blocks, each in its own process: accuracy on
     every validation row, latency of single queries at real lengths, a grid of batch and length,
-    peak memory, and energy where the host has a meter. Exit code 1: an engine failed.
+    peak memory, and energy where the host has a meter. Exit code 1: an engine failed, or with
+    --strict a gate did.
 
     \b
     effx profile engines/
     effx profile engines/ --data ../data/sst2 --grid 1x32,32x128 --meter rapl
     """  # fmt: skip
     from effx.profile import Plan, profile
-    from effx.profile.plan import DEFAULT_GRID, parse_grid
+    from effx.profile.plan import DEFAULT_GRID, SCENARIOS, parse_grid
 
-    plan = Plan(grid=DEFAULT_GRID if grid is None else parse_grid(grid), **settings)
+    wanted = SCENARIOS if "all" in scenarios else tuple(dict.fromkeys(("single-stream", *scenarios)))
+    cells = DEFAULT_GRID if grid is None else parse_grid(grid)
+    plan = Plan(scenarios=wanted, grid=cells, **settings)
     runs, failures = profile(
-        engines or (Path("engines"),), out=out, plan=plan, meter=meter, data_folder=data_folder
+        engines or (Path("engines"),), out=out, plan=plan, meter=meter, data_folder=data_folder, host=host
     )
     if as_json:
         click.echo(json.dumps([run.to_json() for run in runs]))
@@ -87,4 +115,8 @@ def command(
 
         tables.print_runs(runs)
         click.echo(f"{len(runs)} results in {out}")
-    return 1 if failures else 0
+        for run in runs:
+            for gate in run.gates:
+                if gate["passed"] is False:
+                    click.echo(f"{run.name}: gate failed: {gate['name']}: {gate['detail']}", err=True)
+    return 1 if failures or (strict and any(run.flags for run in runs)) else 0

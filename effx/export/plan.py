@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from effx import engines, files, progress
+from effx import engines, files, memory, progress
 from effx.artifacts import Checkpoint, Engine
 from effx.errors import EffxError, MissingExtraError, unknown
 from effx.export import variants
@@ -214,18 +214,4 @@ def _affordable(groups: list[list[Job]]) -> int:
         return 1
     weights = max((group[0].checkpoint / "model.safetensors").stat().st_size for group in groups)
     need = _BYTES_PER_PROCESS + _BYTES_PER_WEIGHT_BYTE * weights
-    return max(1, min(len(groups), len(os.sched_getaffinity(0)), _free_bytes() // need))
-
-
-def _free_bytes() -> int:
-    """Return memory that can be had without swapping; 0 where the system does not tell."""
-    free = 0
-    facts = Path("/proc/meminfo")
-    if facts.is_file():
-        for line in facts.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024
-    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
-    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return free
+    return max(1, min(len(groups), len(os.sched_getaffinity(0)), memory.free_bytes() // need))

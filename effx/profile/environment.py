@@ -15,13 +15,18 @@ import effx
 
 
 @functools.cache
-def host() -> dict[str, Any]:
+def host(name: str | None = None) -> dict[str, Any]:
     """Return the host's description.
 
-    ``id`` names hardware and kernel, not a moment: results of one id may stand on one frontier.
+    ``id`` names a machine, not a moment: results of one id may stand on one frontier. It is the
+    name with a digest of the hardware. A container's host name is drawn afresh each time, so there
+    the hardware alone tells; ``name`` tells machines of one kind apart.
     """
     description: dict[str, Any] = {
-        "name": socket.gethostname(),
+        "name": name or ("container" if _container() else socket.gethostname()),
+        "hostname": socket.gethostname(),
+        "container": _container(),
+        "product": _text("/sys/class/dmi/id/product_name"),
         "machine": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
@@ -30,12 +35,13 @@ def host() -> dict[str, Any]:
         "memory_bytes": _memory_bytes(),
         "governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "virtual": "hypervisor" in _cpu_flags(),
-        "gpu": None,
+        "gpu": _gpus(),
         "driver": _text("/sys/module/nvidia/version"),
         "effx": effx.__version__,
         "effx_commit": _commit(),
     }
-    fixed = [description[key] for key in ("name", "machine", "cpu", "cores", "memory_bytes")]
+    known = ("name", "machine", "product", "cpu", "cores", "memory_bytes", "gpu")
+    fixed = [description[key] for key in known]
     digest = hashlib.sha256("\n".join(map(str, fixed)).encode()).hexdigest()
     description["id"] = f"{description['name']}-{digest[:8]}"
     return description
@@ -44,6 +50,56 @@ def host() -> dict[str, Any]:
 def load_average() -> float | None:
     """Return how many processes wanted a processor over the last minute."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def processors() -> int:
+    """Return the processors of the machine, those that this process may not use included."""
+    return os.cpu_count() or 1
+
+
+def busy_s() -> float | None:
+    """Return the seconds that all processors have worked since the machine started; None: not told."""
+    line = (_text("/proc/stat") or "").partition("\n")[0].split()
+    if not line or line[0] != "cpu":
+        return None
+    ticks = [int(value) for value in line[1:]]
+    idle = sum(ticks[3:5])  # idle and waiting for input
+    return (sum(ticks[:8]) - idle) / os.sysconf("SC_CLK_TCK")
+
+
+def _container() -> bool:
+    marks = (Path("/.dockerenv"), Path("/run/.containerenv"))
+    groups = _text("/proc/1/cgroup") or ""
+    return any(mark.exists() for mark in marks) or any(
+        name in groups for name in ("docker", "kubepods", "lxc", "containerd")
+    )
+
+
+def _gpus() -> list[dict[str, str]] | None:
+    """Return name and UUID of each GPU that NVML shows; None where there is no NVML."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:  # no package, no driver, no device: no GPU to tell of
+        return None
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        return [
+            {
+                "name": _plain(pynvml.nvmlDeviceGetName(handle)),
+                "uuid": _plain(pynvml.nvmlDeviceGetUUID(handle)),
+            }
+            for handle in handles
+        ]
+    except pynvml.NVMLError:
+        return None
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _plain(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _cpu_model() -> str:

@@ -11,10 +11,24 @@ DEFAULT_GRID = ((1, 32), (1, 128), (8, 32), (8, 128), (32, 32), (32, 128))
 _QUICK_GRID = ((1, 32), (32, 32))
 
 
+SCENARIOS = ("single-stream", "multi-stream", "offline", "server")
+"""After MLPerf Inference; single-stream is always measured, it is what frontiers are drawn from.
+
+    single-stream   one row a query, one query after the other
+    multi-stream    eight rows a query
+    offline         all rows in batches of like length, for throughput
+    server          one row a query, arriving at random times; latency counts from the scheduled arrival
+"""
+
+
 @dataclass(frozen=True)
 class Plan:
     """How an engine is profiled; the defaults give p50, p90 and p99 of single queries."""
 
+    scenarios: tuple[str, ...] = ("single-stream",)
+    """Of ``SCENARIOS``."""
+    rate_per_s: float | None = None
+    """Arrivals in the server scenario; None: half of what the slowest engine answers one by one."""
     grid: tuple[tuple[int, int], ...] = DEFAULT_GRID
     """(batch, length) pairs."""
     rounds: int = 10
@@ -30,8 +44,12 @@ class Plan:
     """Longest warm-up per workload; it ends sooner once three windows agree within 10 %."""
     window_s: float = 10.0
     """Shortest energy window."""
+    windows: int = 3
+    """Energy windows per engine and metered workload; the last is twice as long (linearity)."""
     batch_size: int = 32
-    """Rows in a batch of the accuracy pass."""
+    """Rows in a batch of the accuracy pass and of the offline scenario."""
+    resident: int | None = None
+    """Engines loaded at once; None: as many as free memory holds."""
     threads: int | None = None
     limit: int | None = None
     """Validation rows at most."""

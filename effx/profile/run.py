@@ -1,26 +1,27 @@
 """Profile engines side by side.
 
-One worker process per engine; all engines of a session are loaded at once and measured in
-interleaved blocks, in a new random order each round, so that a slow minute of the host falls on
-all of them:
+One worker process per engine. Engines are measured in interleaved blocks, in a new random order
+each round, so that a slow minute of the host falls on all of them:
 
     accuracy    A  B  C           every row, every prediction stored
+    idle                          power with all loaded and none at work, if there is a meter
     round 1     B  A  C           one block each of single queries
     round 2     C  B  A
     ...
-    grid        likewise, per (batch, length)
+    others      likewise, per scenario and per (batch, length)
     energy      A  B  C           windows of at least 10 s, if there is a meter
 
-A worker that fails costs its own engine only.
+A worker that fails costs its own engine only, and the failure is a recorded result.
 """
 
 from __future__ import annotations
 
-import datetime
+import json
 import math
 import secrets
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,36 +31,18 @@ import numpy as np
 from effx import data, files, progress
 from effx.artifacts import Engine
 from effx.data import Rows
-from effx.errors import DataError, EffxError, UsageError, WorkerError
+from effx.errors import DataError, EffxError, UsageError, WorkerError, unknown
 from effx.metrics import METRICS
-from effx.profile import environment, meters, statistics
-from effx.profile.client import WorkerClient
+from effx.profile import environment, gates, meters, session, statistics
 from effx.profile.meters import Meter
-from effx.profile.plan import Plan
-from effx.results import Accuracy, Energy, Run, Workload
+from effx.profile.plan import SCENARIOS, Plan
+from effx.profile.session import SINGLE, Crew, Limits, Samples, Subject
+from effx.results import Accuracy, Energy, Failure, Run, Workload
 from effx.tasks import Task
 
-_RESIDENT = 8  # engines loaded at once; more are profiled in several sessions
-_WINDOWS = 3
-_SINGLE: dict[str, Any] = {"scenario": "single-stream", "batch": 1, "sequence": "real"}
-
-
-@dataclass
-class _Subject:
-    """One engine under measurement."""
-
-    engine: Engine
-    rows: Rows
-    client: WorkerClient
-    started: str
-    described: dict[str, Any] = field(default_factory=dict)
-    accuracy: Accuracy | None = None
-    blocks: dict[str, list[list[float]]] = field(default_factory=dict)
-    rounds: dict[str, list[int]] = field(default_factory=dict)
-    windows: list[dict[str, Any]] = field(default_factory=list)
-    window_reason: str | None = None
-    memory: dict[str, int | None] = field(default_factory=dict)
-    flags: list[str] = field(default_factory=list)
+_MULTI: dict[str, Any] = {"scenario": "multi-stream", "batch": 8, "sequence": "real"}
+_SERVER_LOAD = 0.5
+"""Arrivals by default, as a share of what the slowest engine answers one by one."""
 
 
 def profile(
@@ -69,15 +52,17 @@ def profile(
     plan: Plan | None = None,
     meter: str = "auto",
     data_folder: str | Path | None = None,
+    host: str | None = None,
 ) -> tuple[list[Run], list[EffxError]]:
     """Profile engines and write one result each.
 
     Args:
         engines: engine folders, or folders of them.
-        out: where results go, as ID.json.
+        out: where results go, as ID.json; those of engines that failed say why.
         plan: what is measured.
         meter: see :func:`effx.profile.meters.open`.
         data_folder: validation rows; default: where the checkpoint's came from.
+        host: what to call this machine; default: its own name and hardware.
 
     Returns:
         The runs, and what went wrong with the engines that have none.
@@ -86,103 +71,224 @@ def profile(
         UsageError, ArtifactError, DataError: nothing could be measured as asked.
     """
     plan = plan or Plan()
+    for scenario in plan.scenarios:
+        if scenario not in SCENARIOS:
+            raise unknown("scenario", scenario, SCENARIOS)
     opened = [Engine.open(path) for path in Engine.find_all([Path(path) for path in engines])]
     _check_grid(opened, plan)
     _check_writable(Path(out))
     loaded: dict[tuple[str, str], Rows] = {}
     rows = [_rows(engine, data_folder, plan.limit, loaded) for engine in opened]
-    watch = meters.open(meter, opened[0].device)
+    subjects = [Subject(engine, own) for engine, own in zip(opened, rows, strict=True)]
+    crew = Crew(subjects, plan)
+    watch = meters.open(meter, opened[0].device, own_pids=lambda: crew.pids)
     if watch.reason:
         progress.say(f"energy unavailable: {watch.reason}")
-    runs: list[Run] = []
-    failures: list[EffxError] = []
-    for start in range(0, len(opened), _RESIDENT):
-        part = slice(start, start + _RESIDENT)
-        found, failed = _session(opened[part], rows[part], plan, watch)
-        for run in found:
-            run.save(out)
-        runs += found
-        failures += failed
-    return runs, failures
-
-
-def _session(
-    opened: list[Engine], rows: list[Rows], plan: Plan, meter: Meter
-) -> tuple[list[Run], list[EffxError]]:
-    """Measure engines that are loaded at the same time."""
-    session = secrets.token_hex(4)
-    rng = np.random.default_rng(plan.seed)
-    failures: list[EffxError] = []
-    subjects: list[_Subject] = []
-    everyone: list[WorkerClient] = []
-    grid = [{"scenario": "grid", "batch": b, "sequence": s} for b, s in plan.grid]
-    steps = len(opened) * (3 + plan.rounds + plan.grid_rounds * len(grid))
-    metered = meter.source != "none"
-    if metered:
-        steps += len(opened) * _WINDOWS
-
-    def each(step: Callable[[_Subject], None], advance: progress.Advance, note: str) -> None:
-        """Do ``step`` for every engine still alive, in a random order."""
-        for index in rng.permutation(len(subjects)):
-            subject = subjects[index]
-            try:
-                step(subject)
-            except WorkerError as error:
-                failures.append(error)
-                progress.say(str(error))
-                subject.flags.append("failed")
-            advance(1, note)
-        subjects[:] = [subject for subject in subjects if "failed" not in subject.flags]
-
     try:
-        for engine, own in zip(opened, rows, strict=True):
-            client = WorkerClient(engine.name, plan.timeout_s)
-            everyone.append(client)
-            subjects.append(_Subject(engine, own, client, _timestamp()))
-        with progress.bar(f"profile {len(opened)} engines", steps) as advance:
-            each(lambda subject: _open(subject, plan), advance, "load")
-            each(lambda subject: _measure_accuracy(subject, plan), advance, "accuracy")
-            for number in range(plan.rounds):
-                limits = (plan.block_queries, 0.0, plan.block_limit_s)
-                step = partial(_block, workload=_SINGLE, number=number, limits=limits, plan=plan)
-                each(step, advance, "latency")
-            for workload in grid:
-                for number in range(plan.grid_rounds):
-                    limits = (plan.grid_queries, 0.05, plan.grid_limit_s)
-                    note = f"grid {workload['batch']}x{workload['sequence']}"
-                    step = partial(_block, workload=workload, number=number, limits=limits, plan=plan)
-                    each(step, advance, note)
-            if metered:
-                for _ in range(_WINDOWS):
-                    each(lambda subject: _window(subject, meter, plan), advance, "energy")
-            each(_measure_memory, advance, "memory")
+        return _Session(subjects, crew, plan, watch, environment.host(host)).run(Path(out))
     finally:
-        for client in everyone:
-            client.close()
-    return [_run(subject, plan, meter, session, grid) for subject in subjects], failures
+        crew.close()
+        watch.close()
 
 
-def _open(subject: _Subject, plan: Plan) -> None:
-    answer = subject.client.ask(
-        "open",
-        folder=str(subject.engine.folder),
-        texts=[list(texts) for texts in subject.rows.texts],
-        threads=plan.threads,
-        seed=plan.seed,
-    )
-    subject.described = {**answer["describe"], "mean_tokens": float(np.mean(answer["lengths"]))}
+class _Session:
+    """One interleaved measurement of some engines."""
 
+    def __init__(
+        self, subjects: list[Subject], crew: Crew, plan: Plan, meter: Meter, host: dict[str, Any]
+    ) -> None:
+        self._subjects, self._crew, self._plan, self._meter, self._host = subjects, crew, plan, meter, host
+        self._id = secrets.token_hex(4)
+        self._order = np.random.default_rng(plan.seed)
+        self._idle_w: float | None = None
+        self._wall_s = 0.0
+        self._metered = [SINGLE] if meter.source != "none" else []
+        if self._metered and "offline" in plan.scenarios:
+            self._metered.append(self._offline)
 
-def _measure_accuracy(subject: _Subject, plan: Plan) -> None:
-    answer = subject.client.ask("accuracy", batch_size=plan.batch_size)
-    logits = np.array(answer["logits"], dtype=np.float32)
-    if not np.isfinite(logits).all():
-        raise WorkerError(f"{subject.engine.name}: the engine's logits are not finite.")
-    subject.accuracy = score(subject.engine.task, subject.rows, logits)
+    def run(self, out: Path) -> tuple[list[Run], list[EffxError]]:
+        """Measure everything; write results and failures."""
+        started = time.perf_counter()
+        with progress.bar(f"profile {len(self._subjects)} engines", self._steps()) as advance:
+            self._measure(advance)
+        self._wall_s = time.perf_counter() - started
+        runs: list[Run] = []
+        failures: list[EffxError] = []
+        for subject in self._subjects:
+            if subject.failure is None:
+                runs.append(self._result(subject))
+                runs[-1].save(out)
+                continue
+            failures.append(WorkerError(subject.failure))
+            Failure(
+                self._name(subject), subject.started, _record(subject.engine), self._host, self._id,
+                subject.failure,
+            ).save(out)  # fmt: skip
+        return runs, failures
 
+    @property
+    def _offline(self) -> dict[str, Any]:
+        return {"scenario": "offline", "batch": self._plan.batch_size, "sequence": "real"}
 
-def _measure_memory(subject: _Subject) -> None:
-    subject.memory = subject.client.ask("memory")
+    @property
+    def _grid(self) -> list[dict[str, Any]]:
+        return [{"scenario": "grid", "batch": b, "sequence": s} for b, s in self._plan.grid]
+
+    def _steps(self) -> int:
+        plan = self._plan
+        blocks = plan.rounds * (1 + ("multi-stream" in plan.scenarios) + ("server" in plan.scenarios))
+        blocks += plan.grid_rounds * (len(plan.grid) + ("offline" in plan.scenarios))
+        return len(self._subjects) * (2 + blocks + plan.windows * len(self._metered))
+
+    def _each(self, step: Callable[[Subject], None], advance: progress.Advance, note: str) -> None:
+        """Do ``step`` for every engine still alive, in a random order."""
+        for index in self._order.permutation(len(self._subjects)):
+            subject = self._subjects[index]
+            if subject.failure is None:
+                try:
+                    step(subject)
+                except WorkerError as error:
+                    subject.failure = str(error)
+                if subject.failure is not None:
+                    progress.say(subject.failure)
+                    self._crew.drop(subject)
+            advance(1, note)
+
+    def _measure(self, advance: progress.Advance) -> None:
+        plan, crew, meter = self._plan, self._crew, self._meter
+        self._each(self._score, advance, "accuracy")
+        if self._metered and meter.source != "model":
+            self._idle_w = session.idle(meter, plan.window_s)
+        singles = Limits(plan.block_queries, 0.0, plan.block_limit_s)
+        cells = Limits(plan.grid_queries, 0.05, plan.grid_limit_s)
+        self._blocks(SINGLE, plan.rounds, singles, advance, "latency")
+        if "multi-stream" in plan.scenarios:
+            self._blocks(_MULTI, plan.rounds, singles, advance, "multi-stream")
+        if "offline" in plan.scenarios:
+            self._blocks(self._offline, plan.grid_rounds, cells, advance, "offline")
+        if "server" in plan.scenarios:
+            rate = plan.rate_per_s or self._affordable_rate()
+            for number in range(plan.rounds):
+                step = partial(
+                    lambda subject, number: session.serve(crew, subject, rate, number, singles), number=number
+                )
+                self._each(step, advance, f"server at {rate:.0f}/s")
+        for workload in self._grid:
+            note = f"grid {workload['batch']}x{workload['sequence']}"
+            self._blocks(workload, plan.grid_rounds, cells, advance, note)
+        for workload in self._metered:
+            for number in range(plan.windows):
+                length_s = plan.window_s * (2 if number == plan.windows - 1 else 1)
+                window = partial(session.window, crew, workload=workload, meter=meter, length_s=length_s)
+                self._each(lambda subject, window=window: window(subject=subject), advance, "energy")  # type: ignore[misc]
+        self._each(crew.memory, advance, "memory")
+
+    def _blocks(
+        self, workload: dict[str, Any], rounds: int, limits: Limits, advance: progress.Advance, note: str
+    ) -> None:
+        for number in range(rounds):
+
+            def step(subject: Subject, number: int = number) -> None:
+                if _fits(subject.engine, workload):
+                    session.block(self._crew, subject, workload, number, limits)
+
+            self._each(step, advance, note)
+
+    def _score(self, subject: Subject) -> None:
+        subject.started = session.timestamp()
+        answer = self._crew.client(subject).ask("accuracy", batch_size=self._plan.batch_size)
+        logits = np.array(answer["logits"], dtype=np.float32)
+        if not np.isfinite(logits).all():
+            raise WorkerError(f"{subject.engine.name}: the engine's logits are not finite.")
+        subject.accuracy = score(subject.engine.task, subject.rows, logits)
+
+    def _affordable_rate(self) -> float:
+        alive = [subject for subject in self._subjects if subject.failure is None]
+        means = [float(np.mean(np.concatenate(subject.of(SINGLE).blocks_s))) for subject in alive]
+        return _SERVER_LOAD / max(means, default=1.0)
+
+    def _name(self, subject: Subject) -> str:
+        stamp = (subject.started or session.timestamp()).replace("-", "").replace(":", "").split("+")[0]
+        return f"{stamp}-{files.safe_name(subject.engine.name)}-{secrets.token_hex(3)}"
+
+    def _energy(self, samples: Samples) -> Energy:
+        meter = self._meter
+        if samples.workload not in self._metered:
+            what = " and ".join(session.key(workload) for workload in self._metered) or "no workload"
+            reason = meter.reason or f"measured for {what} only"
+            return Energy("none", meter.name, reason)
+        if not samples.windows or samples.window_reason:
+            return Energy("none", meter.name, samples.window_reason or "no window")
+        per_example = [window["joules_per_example"] for window in samples.windows]
+        gross = float(np.mean(per_example))
+        if not (math.isfinite(gross) and gross > 0):
+            return Energy("none", meter.name, f"the meter gave {gross} J per example")
+        net = None
+        if self._idle_w is not None:
+            idle = [self._idle_w * window["duration_s"] / window["examples"] for window in samples.windows]
+            net = gross - float(np.mean(idle))
+            if net < 0:
+                samples.flags.append(f"net energy would be {net:.3g} J per example: not shown")
+                net = None
+        return Energy(
+            source=meter.source,
+            meter=meter.name,
+            reason=None,
+            joules_per_example=gross,
+            interval=_widest(statistics.mean_interval(per_example), samples.windows),
+            gross=gross,
+            net=net,
+            windows=samples.windows,
+            idle_w=self._idle_w,
+        )
+
+    def _workload(self, samples: Samples) -> Workload:
+        workload = samples.workload
+        return Workload(
+            scenario=workload["scenario"],
+            batch=workload["batch"],
+            sequence=workload["sequence"],
+            timing="end-to-end",
+            blocks_s=samples.blocks_s,
+            rounds=samples.rounds,
+            energy=self._energy(samples),
+            flags=samples.flags,
+            elapsed_s=samples.elapsed_s,
+            examples=samples.examples,
+            rate_per_s=workload.get("rate_per_s"),
+        )
+
+    def _result(self, subject: Subject) -> Run:
+        assert subject.accuracy is not None
+        workloads = [self._workload(samples) for samples in subject.samples.values()]
+        found = [gates.same_answers(subject.checked, subject.agreed), gates.alone(subject.others_share)]
+        found += [gates.latency(workload) for workload in workloads]
+        operations = _operations(subject)
+        for workload in workloads:
+            if workload.energy.source != "none" or workload.scenario == "single-stream":
+                of = "" if workload.scenario == "single-stream" else workload.scenario
+                found += gates.energy(workload.energy, self._meter, operations, of)
+        measured = sum(other.measured_s for other in self._subjects)
+        return Run(
+            id=self._name(subject),
+            started=subject.started,
+            engine=_record(subject.engine),
+            host=self._host,
+            accuracy=subject.accuracy,
+            workloads=workloads,
+            memory={"host_peak_bytes": subject.host_peak_bytes, "device_peak_bytes": None},
+            settings={
+                **asdict(self._plan),
+                **subject.described,
+                "meter": {"name": self._meter.name, **self._meter.describe()},
+                "load_average": environment.load_average(),
+                "session_wall_s": round(self._wall_s, 3),
+                "session_measured_s": round(measured, 3),
+            },
+            session=self._id,
+            flags=[gate.name for gate in found if gate.passed is False],
+            gates=[gate.to_json() for gate in found],
+        )
 
 
 def score(task: Task, rows: Rows, logits: np.ndarray) -> Accuracy:
@@ -206,117 +312,54 @@ def score(task: Task, rows: Rows, logits: np.ndarray) -> Accuracy:
     )
 
 
-def _block(
-    subject: _Subject,
-    workload: dict[str, Any],
-    number: int,
-    limits: tuple[int, float, float],
-    plan: Plan,
-) -> None:
-    key = _key(workload)
-    if not _fits(subject.engine, workload):
-        return
-    if key not in subject.blocks:
-        subject.client.ask("warm", workload=workload, limit_s=plan.warmup_s)
-        subject.blocks[key], subject.rounds[key] = [], []
-    queries, least_s, limit_s = limits
-    answer = subject.client.ask("block", workload=workload, queries=queries, least_s=least_s, limit_s=limit_s)
-    subject.blocks[key].append(answer["samples_s"])
-    subject.rounds[key].append(number)
+def _record(engine: Engine) -> dict[str, Any]:
+    """Return what a result says about its engine."""
+    manifest = engine.manifest
+    return {
+        "name": engine.name,
+        "digest": engine.digest,
+        "variant": engine.variant,
+        "precision": manifest["precision"],
+        "scheme": manifest["scheme"],
+        "backend": engine.backend,
+        "device": engine.device,
+        "task": engine.task.name,
+        "checkpoint": manifest["checkpoint"],
+        "model": manifest.get("model"),
+        "regime": manifest.get("regime"),
+        "parameters": manifest["parameters"],
+        "weight_remaining": manifest.get("weight_remaining"),
+        "size_bytes": engine.size_bytes,
+        "parity": manifest["parity"],
+    }
 
 
-def _window(subject: _Subject, meter: Meter, plan: Plan) -> None:
-    """Run single queries for one energy window."""
-    meter.start()
-    answer = subject.client.ask(
-        "block", workload=_SINGLE, queries=32, least_s=plan.window_s, limit_s=10 * plan.window_s
-    )
-    reading = meter.stop(answer["cpu_s"])
-    if reading.joules is None:
-        subject.window_reason = reading.reason
-        return
-    subject.windows.append(
-        {
-            "duration_s": answer["elapsed_s"],
-            "joules": reading.joules,
-            "examples": len(answer["samples_s"]),
-        }
-    )
+def _operations(subject: Subject) -> float:
+    """Return the multiplications and additions of an example's products with weights, from below.
+
+    Exits and dropped tokens leave out some of them: at least one layer's, of one token in ten.
+    """
+    config = json.loads((subject.engine.folder / "config.json").read_bytes())
+    width = int(config.get("hidden_size") or config.get("dim"))
+    head = width // int(config.get("num_attention_heads") or config.get("n_heads"))
+    kept = subject.engine.manifest["structure"]
+    layers = [
+        2 * width * (4 * head * len(layer["heads"]) + 2 * int(layer["intermediate"]))
+        for layer in kept["layers"]
+    ]
+    tokens = float(subject.described["mean_tokens"])
+    if kept.get("exits") or kept.get("tokens") or kept.get("token_thresholds"):
+        return min(layers) * tokens / 10
+    return sum(layers) * tokens
 
 
-def _energy(subject: _Subject, meter: Meter) -> Energy:
-    if meter.source == "none" or not subject.windows:
-        return Energy("none", meter.name, meter.reason or subject.window_reason or "no window")
-    per_example = [window["joules"] / window["examples"] for window in subject.windows]
-    gross = float(np.mean(per_example))
-    if not (math.isfinite(gross) and gross > 0):
-        return Energy("none", meter.name, f"the meter gave {gross} J per example")
-    return Energy(
-        source=meter.source,
-        meter=meter.name,
-        reason=None,
-        joules_per_example=gross,
-        interval=statistics.mean_interval(per_example),
-        gross=gross,
-        windows=subject.windows,
-    )
-
-
-def _run(subject: _Subject, plan: Plan, meter: Meter, session: str, grid: list[dict[str, Any]]) -> Run:
-    engine, manifest = subject.engine, subject.engine.manifest
-    assert subject.accuracy is not None
-    not_metered = Energy("none", meter.name, "measured for the single-stream workload only")
-    workloads = []
-    for workload in (_SINGLE, *grid):
-        if not _fits(engine, workload):
-            continue
-        key = _key(workload)
-        single = workload is _SINGLE
-        workloads.append(
-            Workload(
-                scenario=workload["scenario"],
-                batch=workload["batch"],
-                sequence=workload["sequence"],
-                timing="end-to-end",
-                blocks_s=subject.blocks[key],
-                rounds=subject.rounds[key],
-                energy=_energy(subject, meter) if single else not_metered,
-            )
-        )
-    stamp = subject.started.replace("-", "").replace(":", "").split("+")[0]
-    return Run(
-        id=f"{stamp}-{files.safe_name(engine.name)}-{secrets.token_hex(3)}",
-        started=subject.started,
-        engine={
-            "name": engine.name,
-            "digest": engine.digest,
-            "variant": engine.variant,
-            "precision": manifest["precision"],
-            "scheme": manifest["scheme"],
-            "backend": engine.backend,
-            "device": engine.device,
-            "task": engine.task.name,
-            "checkpoint": manifest["checkpoint"],
-            "model": manifest.get("model"),
-            "regime": manifest.get("regime"),
-            "parameters": manifest["parameters"],
-            "weight_remaining": manifest.get("weight_remaining"),
-            "size_bytes": engine.size_bytes,
-            "parity": manifest["parity"],
-        },
-        host=environment.host(),
-        accuracy=subject.accuracy,
-        workloads=workloads,
-        memory={"host_peak_bytes": None, "device_peak_bytes": None, **subject.memory},
-        settings={
-            **asdict(plan),
-            **subject.described,
-            "meter": meter.name,
-            "load_average": environment.load_average(),
-        },
-        session=session,
-        flags=subject.flags,
-    )
+def _widest(between: tuple[float, float] | None, windows: list[dict[str, Any]]) -> tuple[float, float] | None:
+    """Return an interval that holds the spread over windows and what the meter cannot tell of each."""
+    own = [window["interval"] for window in windows if window["interval"]]
+    if not own:
+        return between
+    low, high = (float(np.mean([pair[end] for pair in own])) for end in (0, 1))
+    return (low, high) if between is None else (min(low, between[0]), max(high, between[1]))
 
 
 def _rows(
@@ -358,11 +401,3 @@ def _check_writable(out: Path) -> None:
     probe = out / f".probe-{secrets.token_hex(4)}"
     files.write_atomic(probe, b"")
     probe.unlink()
-
-
-def _key(workload: dict[str, Any]) -> str:
-    return f"{workload['scenario']} {workload['batch']}x{workload['sequence']}"
-
-
-def _timestamp() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")

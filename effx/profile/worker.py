@@ -5,8 +5,9 @@ worker encodes with the engine's own tokenizer and times around ``infer`` alone.
 
     open      engine folder, texts         -> how it runs, lengths of the rows
     accuracy  batch size                   -> logits in row order
-    warm      workload                     -> seconds spent
-    block     workload, queries, limit     -> seconds per query, CPU seconds
+    warm      workload                     -> seconds spent, whether it became steady
+    block     workload, queries, limits    -> seconds per query, CPU seconds, answers that agree
+    serve     rate, queries                -> seconds from scheduled arrival to answer
     memory                                 -> peak resident bytes
 """
 
@@ -18,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,19 +31,39 @@ from effx.errors import EffxError, UsageError
 _WINDOW_QUERIES = 5
 _STABLE_WINDOWS = 3
 _STABLE_RATIO = 1.1
+_CHECKED_QUERIES = 16
+_SPIN_S = 1e-3
+_SINGLE: dict[str, Any] = {"scenario": "server", "batch": 1, "sequence": "real"}
+
+
+class Query(NamedTuple):
+    """What is asked at once."""
+
+    rows: np.ndarray | None
+    """Row numbers of the task; None: ids at a fixed shape, which are no row."""
+    inputs: dict[str, np.ndarray]
 
 
 class Worker:
     """One engine, its encoded rows, and the queries of each workload."""
 
-    def open(self, folder: str, texts: list[list[str]], threads: int | None, seed: int) -> Any:
+    def open(
+        self,
+        folder: str,
+        texts: list[list[str]],
+        threads: int | None,
+        seed: int,
+        predictions: list[float] | None = None,
+    ) -> Any:
         engine = Engine.open(folder)
         self._session = engines.open(engine, threads=threads)
         encoder = Encoder(engine.folder, engine.max_length)
         self._rows = encoder([tuple(text) for text in texts])
         self._limit = int(engine.manifest["inputs"][0]["max"][1])
         self._seed = seed
-        self._queries: dict[str, Iterator[dict[str, np.ndarray]]] = {}
+        self._queries: dict[str, Iterator[Query]] = {}
+        self._labels = None if predictions is None else np.array(predictions)
+        self._task = engine.task
         return {"describe": self._session.describe(), "lengths": self._rows.lengths.tolist()}
 
     def accuracy(self, batch_size: int) -> Any:
@@ -53,71 +74,123 @@ class Worker:
         logits = np.empty((len(self._rows), parts[0][1].shape[1]), dtype=np.float32)
         for rows, values in parts:
             logits[rows] = values
+        self._labels = self._task.predict(logits)
         return {"logits": logits.tolist()}
 
     def warm(self, workload: dict[str, Any], limit_s: float) -> Any:
         """Run queries until the last windows agree within 10 %, or ``limit_s`` is over."""
         start = time.perf_counter()
         windows: list[float] = []
+        steady = False
         while time.perf_counter() - start < limit_s:
-            window = [self._timed(workload) for _ in range(_WINDOW_QUERIES)]
+            window = [self._timed(workload)[0] for _ in range(_WINDOW_QUERIES)]
             windows.append(float(np.median(window)))
             last = windows[-_STABLE_WINDOWS:]
-            if len(last) == _STABLE_WINDOWS and max(last) <= _STABLE_RATIO * min(last):
+            steady = len(last) == _STABLE_WINDOWS and max(last) <= _STABLE_RATIO * min(last)
+            if steady:
                 break
-        return {"seconds": time.perf_counter() - start, "windows": len(windows)}
+        return {"seconds": time.perf_counter() - start, "windows": len(windows), "steady": steady}
 
     def block(self, workload: dict[str, Any], queries: int, least_s: float, limit_s: float) -> Any:
         """Time queries back to back: ``queries`` of them and ``least_s``, at most ``limit_s``."""
         samples: list[float] = []
+        answers: list[tuple[np.ndarray | None, np.ndarray]] = []
+        examples = 0
         cpu = time.process_time()
         start = time.perf_counter()
         while True:
             spent = time.perf_counter() - start
             if samples and (spent >= limit_s or (len(samples) >= queries and spent >= least_s)):
                 break
-            samples.append(self._timed(workload))
+            took, query, logits = self._timed(workload)
+            samples.append(took)
+            examples += len(logits)
+            if len(answers) < _CHECKED_QUERIES:
+                answers.append((query.rows, logits))
+        elapsed, spent_cpu = time.perf_counter() - start, time.process_time() - cpu
+        checked, agreed = self._agreement(answers)
         return {
             "samples_s": samples,
-            "elapsed_s": time.perf_counter() - start,
-            "cpu_s": time.process_time() - cpu,
+            "elapsed_s": elapsed,
+            "cpu_s": spent_cpu,
+            "examples": examples,
+            "checked": checked,
+            "agreed": agreed,
         }
+
+    def serve(self, rate_per_s: float, queries: int, limit_s: float, seed: int) -> Any:
+        """Answer single rows that arrive by a Poisson process, first come, first served.
+
+        A sample is the time from the scheduled arrival, waiting included: a stall delays those
+        behind it, and that is seen (no coordinated omission).
+        """
+        rng = np.random.default_rng([self._seed, seed])
+        due = np.cumsum(rng.exponential(1 / rate_per_s, queries))
+        samples: list[float] = []
+        start = time.perf_counter()
+        for arrival in due:
+            query = self._next(_SINGLE)
+            while (wait := start + arrival - time.perf_counter()) > 0:
+                if wait > _SPIN_S:  # sleeping wakes late; the last stretch is spun
+                    time.sleep(wait - _SPIN_S)
+            self._session.infer(query.inputs)
+            samples.append(time.perf_counter() - start - arrival)
+            if time.perf_counter() - start > limit_s:
+                break
+        elapsed = time.perf_counter() - start
+        return {"samples_s": samples, "elapsed_s": elapsed, "examples": len(samples)}
+
+    def _agreement(self, answers: list[tuple[np.ndarray | None, np.ndarray]]) -> tuple[int, int]:
+        """Return how many timed rows were scored before, and how many got the same prediction."""
+        checked = agreed = 0
+        for rows, logits in answers:
+            if rows is None or self._labels is None:
+                continue
+            checked += len(rows)
+            agreed += int(np.sum(np.isclose(self._task.predict(logits), self._labels[rows], atol=0.05)))
+        return checked, agreed
 
     def memory(self) -> Any:
         return {"host_peak_bytes": _peak_bytes()}
 
-    def _timed(self, workload: dict[str, Any]) -> float:
-        inputs = self._next(workload)
+    def _timed(self, workload: dict[str, Any]) -> tuple[float, Query, np.ndarray]:
+        query = self._next(workload)
         start = time.perf_counter()
-        self._session.infer(inputs)
-        return time.perf_counter() - start
+        out = self._session.infer(query.inputs)
+        return time.perf_counter() - start, query, out["logits"]
 
-    def _next(self, workload: dict[str, Any]) -> dict[str, np.ndarray]:
+    def _next(self, workload: dict[str, Any]) -> Query:
         key = json.dumps(workload, sort_keys=True)
         if key not in self._queries:
             self._queries[key] = self._stream(workload)
         return next(self._queries[key])
 
-    def _stream(self, workload: dict[str, Any]) -> Iterator[dict[str, np.ndarray]]:
+    def _stream(self, workload: dict[str, Any]) -> Iterator[Query]:
         """Yield queries without end: real rows in a seeded order, or real ids at a fixed shape."""
         rng = np.random.default_rng(self._seed)
         batch, sequence = int(workload["batch"]), workload["sequence"]
+        if workload["scenario"] == "offline":  # all rows, those of like length together
+            while True:
+                for rows in length_sorted(self._rows.lengths, batch):
+                    yield Query(rows, self._rows.batch(rows))
         if sequence == "real":
             while True:
                 order = rng.permutation(len(self._rows))
-                for start in range(0, len(order) - batch + 1, batch):
-                    yield self._rows.batch(order[start : start + batch])
+                for start in range(0, max(1, len(order) - batch + 1), batch):
+                    rows = order[start : start + batch]
+                    yield Query(rows, self._rows.batch(rows))
         length = int(sequence)
         if length > self._limit:
             raise UsageError(f"length {length}: this engine reads {self._limit} tokens at most.")
         while True:  # ids as the task uses them: padding or zeros would draw less power
             start = int(rng.integers(0, len(self._rows.ids)))
             ids = np.resize(np.roll(self._rows.ids, -start), (batch, length)).astype(np.int64)
-            yield {
+            inputs = {
                 "input_ids": ids,
                 "attention_mask": np.ones_like(ids),
                 "token_type_ids": np.zeros_like(ids),
             }
+            yield Query(None, inputs)
 
 
 def _peak_bytes() -> int | None:

@@ -57,7 +57,7 @@ def test_memory_bounds_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     groups = [[Job(tmp_path, parse("fp32"), "onnxruntime", "cpu", tmp_path)] for _ in range(4)]
     monkeypatch.setattr(plan.os, "sched_getaffinity", lambda _: range(8))
     for free, expected in ((100e9, 4), (3.1e9, 2), (1e6, 1)):
-        monkeypatch.setattr(plan, "_free_bytes", lambda free=free: int(free))
+        monkeypatch.setattr(plan.memory, "free_bytes", lambda free=free: int(free))
         assert plan._affordable(groups) == expected
     assert plan._affordable(groups[:2]) == 1
 

@@ -1,59 +1,25 @@
-"""Counters read from a powercap tree in a temporary folder."""
+"""The table of meters, and those without a device of their own: model, board monitors, recorded traces."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from effx.errors import UsageError
 from effx.profile import meters
-from effx.profile.meters import rapl
+from effx.profile.meters import hwmon, nvml, rapl, replay
 from effx.profile.meters.protocol import UnavailableError
+from tests.profile.test_powercap import Time, domain
 
-RANGE_UJ = 1_000_000
-
-
-def domain(root: Path, folder: str, name: str, energy_uj: int) -> Path:
-    place = root / folder
-    place.mkdir(parents=True)
-    (place / "name").write_text(name + "\n")
-    (place / "energy_uj").write_text(f"{energy_uj}\n")
-    (place / "max_energy_range_uj").write_text(f"{RANGE_UJ}\n")
-    return place / "energy_uj"
+HEADER = {"device": "a GPU", "recorded": "2026-01-01", "command": "effx profile"}
 
 
-def test_packages_and_dram_are_summed_psys_and_core_are_not(tmp_path: Path) -> None:
-    counted = [
-        domain(tmp_path, "intel-rapl:0", "package-0", 100),
-        domain(tmp_path, "intel-rapl:1", "package-1", 200),
-        domain(tmp_path, "intel-rapl:0:2", "dram", 300),
-    ]
-    parts = [domain(tmp_path, "intel-rapl:2", "psys", 0), domain(tmp_path, "intel-rapl:0:0", "core", 0)]
-    meter = rapl.open(root=tmp_path)
-    meter.start()
-    for file in counted:
-        file.write_text(str(int(file.read_text()) + 1000))
-    for file in parts:
-        file.write_text("999999")
-    assert meter.stop(cpu_s=0).joules == pytest.approx(3000e-6)
-
-
-def test_a_wrap_is_undone_and_a_failed_read_is_no_wrap(tmp_path: Path) -> None:
-    counter = domain(tmp_path, "intel-rapl:0", "package-0", RANGE_UJ - 100)
-    meter = rapl.open(root=tmp_path)
-    meter.start()
-    counter.write_text("50")
-    assert meter.stop(cpu_s=0).joules == pytest.approx(150e-6)
-    meter.start()
-    counter.unlink()
-    reading = meter.stop(cpu_s=0)
-    assert reading.joules is None
-    assert "could not be read" in str(reading.reason)
-
-
-def test_no_counters_is_unavailable_with_a_remedy(tmp_path: Path) -> None:
-    with pytest.raises(UnavailableError, match="--meter model:WATTS_PER_CORE"):
-        rapl.open(root=tmp_path)
+@pytest.fixture
+def time() -> Time:
+    return Time()
 
 
 def test_model_is_cpu_seconds_times_watts() -> None:
@@ -61,10 +27,198 @@ def test_model_is_cpu_seconds_times_watts() -> None:
     meter.start()
     assert meter.stop(cpu_s=2.0).joules == pytest.approx(15.0)
     assert meter.source == "model"
+    assert meter.describe()["watts_per_core"] == 7.5
 
 
-def test_auto_never_falls_back_to_a_model() -> None:
-    meter = meters.open("auto", "cpu")
-    assert meter.source in ("counter", "none")
-    if meter.source == "none":
-        assert meter.reason
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_auto_tries_the_meters_of_the_device_and_never_a_model(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def refuse(name: str) -> object:
+        def open_(argument: str = "", **keywords: object) -> meters.Meter:
+            tried.append(name)
+            raise UnavailableError(f"no {name} here")
+
+        return open_
+
+    monkeypatch.setattr(nvml, "open", refuse("nvml"))
+    for name in ("rapl", "hwmon", "model", "replay"):
+        monkeypatch.setitem(meters.METERS, name, refuse(name))
+    meter = meters.open("auto", device)
+    first = "rapl" if device == "cpu" else "nvml"
+    assert tried == [first, "hwmon"]
+    assert meter.source == "none"
+    assert meter.reason == f"{first}: no {first} here; hwmon: no hwmon here"
+    meter.start()
+    assert meter.stop(0.0).reason == meter.reason
+
+
+def test_the_meter_says_why_it_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    domain(tmp_path, "intel-rapl:0", "package-0", 0)
+    monkeypatch.setitem(meters.METERS, "rapl", lambda argument: rapl.open(root=tmp_path))
+    assert meters.open("auto", "cpu").describe()["chosen_because"] == "auto: the best for cpu"
+    assert meters.open("rapl").describe()["chosen_because"] == "asked for (--meter rapl)"
+    tree = board(tmp_path / "board", {"VDD_IN": (5000, 2000)})
+    monkeypatch.setitem(meters.METERS, "rapl", lambda argument: rapl.open(root=tmp_path / "none"))
+    monkeypatch.setitem(meters.METERS, "hwmon", lambda argument: hwmon.open(root=tree))
+    because = meters.open("auto", "cpu").describe()["chosen_because"]
+    assert because.startswith("auto: the best for cpu; rapl: no CPU energy counters")
+
+
+def test_a_meter_asked_for_by_name_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="unknown meter 'rpal'. Did you mean 'rapl'"):
+        meters.open("rpal")
+    with pytest.raises(UsageError, match="--meter replay:.*cannot be read"):
+        meters.open(f"replay:{tmp_path}/none.json")
+    with pytest.raises(UsageError, match="watts of one busy core"):
+        meters.open("model")
+    assert meters.open("none").reason == "not asked for (--meter none)"
+
+
+def board(root: Path, rails: dict[str, tuple[int, int]], *, power: bool = False) -> Path:
+    """Write monitors with three channels each: label to millivolts and milliamperes."""
+    for number, (label, (millivolts, milliamperes)) in enumerate(rails.items()):
+        channel = number % 3 + 1
+        place = root / f"1-004{number // 3}" / "hwmon" / f"hwmon{number // 3}"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"in{channel}_label").write_text(label + "\n")
+        if power:
+            (place / f"power{channel}_input").write_text(f"{millivolts * milliamperes}\n")
+        else:
+            (place / f"in{channel}_input").write_text(f"{millivolts}\n")
+            (place / f"curr{channel}_input").write_text(f"{milliamperes}\n")
+        (place / "in7_label").write_text("sum of shunt voltages\n")
+    return root
+
+
+@pytest.mark.parametrize("power", [False, True])
+@pytest.mark.parametrize(
+    "rails, chosen, watts",
+    [
+        ({"VDD_IN": (5000, 2000), "VDD_CPU_GPU_CV": (5000, 700), "VDD_SOC": (5000, 400)}, ["VDD_IN"], 10.0),
+        ({"POM_5V_IN": (5000, 1000), "POM_5V_GPU": (5000, 100)}, ["POM_5V_IN"], 5.0),
+        (
+            {"VDD_GPU_SOC": (20_000, 500), "VDD_CPU_CV": (20_000, 100), "VIN_SYS_5V0": (5000, 600),
+             "VDDQ_VDD2_1V8AO": (5000, 300)},
+            ["VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"],
+            15.0,
+        ),
+    ],
+)  # fmt: skip
+def test_a_boards_total_is_integrated(
+    tmp_path: Path,
+    time: Time,
+    rails: dict[str, tuple[int, int]],
+    chosen: list[str],
+    watts: float,
+    power: bool,
+) -> None:
+    meter = hwmon.open(root=board(tmp_path, rails, power=power), clock=time.clock, threaded=False)
+    assert meter.source == "integrated"
+    assert meter.describe()["domains"] == chosen
+    meter.start()
+    for _ in range(550):
+        time.advance(0.02)
+        meter.sampler.sample()
+    reading = meter.stop(0.0)
+    assert reading.joules == pytest.approx(11 * watts)
+    assert reading.interval is not None
+    assert reading.interval[0] < 11 * watts < reading.interval[1]
+    assert reading.flags == ()
+
+
+def test_a_board_that_changes_its_power_or_loses_a_monitor(tmp_path: Path, time: Time) -> None:
+    tree = board(tmp_path, {"VDD_IN": (5000, 1000)})
+    current = next(tree.glob("*/hwmon/hwmon*/curr1_input"))
+    meter = hwmon.open(root=tree, clock=time.clock, threaded=False)
+    rng = np.random.default_rng(0)
+    truth = 0.0
+    meter.start()
+    for _ in range(600):
+        milliamperes = int(rng.integers(500, 5000))
+        current.write_text(f"{milliamperes}\n")
+        meter.sampler.sample()
+        time.advance(0.02)
+        truth += 5e-3 * milliamperes * 0.02
+    reading = meter.stop(0.0)
+    assert reading.joules == pytest.approx(truth, rel=0.05)
+    assert reading.interval is not None
+    assert reading.interval[0] < truth < reading.interval[1]
+    meter.start()
+    current.unlink()
+    assert "could not be read" in str(meter.stop(0.0).reason)
+
+
+def test_a_board_of_unknown_rails_asks_for_one(tmp_path: Path) -> None:
+    tree = board(tmp_path, {"VIN_SYS_5V0": (5000, 1000), "OTHER": (5000, 100)})
+    with pytest.raises(UnavailableError, match="OTHER, VIN_SYS_5V0 feed the board is not known"):
+        hwmon.open(root=tree)
+    assert hwmon.open("VIN_SYS_5V0", root=tree).describe()["domains"] == ["VIN_SYS_5V0"]
+    with pytest.raises(UnavailableError, match="there is no rail 'VDD'"):
+        hwmon.open("VDD", root=tree)
+    with pytest.raises(UnavailableError, match="no INA3221"):
+        hwmon.open(root=tmp_path / "none")
+
+
+def recorded(path: Path, *, counter: bool = True, power: bool = True) -> Path:
+    """Write 30 s at 200 W, read every 20 ms, the counter ticking every 100 ms."""
+    times = np.arange(0, 30, 0.02).round(2)
+    columns = {"t_s": times.tolist()}
+    if counter:
+        columns["counter_j"] = (200 * np.floor(times / 0.1 + 1e-9) * 0.1).round(3).tolist()
+    if power:
+        columns["power_w"] = [200.0] * len(times)
+    if path.suffix == ".csv":
+        rows = zip(*columns.values(), strict=True)
+        lines = [f"# {key}: {value}" for key, value in HEADER.items()] + [",".join(columns)]
+        path.write_text("\n".join(lines + [",".join(map(str, row)) for row in rows]) + "\n")
+    else:
+        path.write_text(json.dumps({**HEADER, **columns}))
+    return path
+
+
+@pytest.mark.parametrize("name", ["trace.json", "trace.csv"])
+def test_a_recorded_trace_answers_windows(tmp_path: Path, time: Time, name: str) -> None:
+    meter = replay.open(str(recorded(tmp_path / name)), clock=time.clock)
+    assert meter.source == "counter"
+    assert {key: meter.describe()[key] for key in HEADER} == HEADER
+    assert meter.describe()["tick_s"] == pytest.approx(0.1)
+    for _ in range(2):
+        meter.start()
+        time.advance(12.0)
+        reading = meter.stop(0.0)
+        assert reading.seconds is not None
+        assert reading.joules == pytest.approx(200 * reading.seconds)
+        assert reading.integrated_joules == pytest.approx(reading.joules)
+        assert reading.flags == ()
+    meter.start()
+    time.advance(12.0)
+    assert "the trace ends at 30 s" in str(meter.stop(0.0).reason)
+
+
+def test_a_trace_of_power_alone_is_integrated(tmp_path: Path, time: Time) -> None:
+    meter = replay.open(str(recorded(tmp_path / "trace.csv", counter=False)), clock=time.clock)
+    assert meter.source == "integrated"
+    meter.start()
+    time.advance(10.0)
+    assert meter.stop(0.0).joules == pytest.approx(2000, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "no JSON",
+        json.dumps({**HEADER, "t_s": [0, 1]}),
+        json.dumps({**HEADER, "t_s": [1, 0], "power_w": [1, 1]}),
+        json.dumps({**HEADER, "t_s": [0, 1], "power_w": [1]}),
+        json.dumps({"t_s": [0, 1], "power_w": [1, 1]}),
+        json.dumps({**HEADER, "t_s": [0, 1], "power_w": [1, float("nan")]}),
+    ],
+)
+def test_a_damaged_trace_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "trace.json"
+    path.write_text(content)
+    with pytest.raises(UnavailableError, match="trace"):
+        replay.open(str(path))

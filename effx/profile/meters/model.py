@@ -7,6 +7,7 @@ are labelled ``model`` everywhere.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from effx.profile.meters.protocol import Reading, UnavailableError
 from effx.results import EnergySource
@@ -17,15 +18,23 @@ class ModelMeter:
 
     source: EnergySource = "model"
     reason: str | None = None
+    chosen_because = "opened directly"
+    floor_w: float | None = None
+    limit_w: float | None = None
 
     def __init__(self, watts_per_core: float) -> None:
         self.name = f"model:{watts_per_core:g}"
         self._watts_per_core = watts_per_core
 
+    def describe(self) -> dict[str, Any]:
+        return {"watts_per_core": self._watts_per_core, "chosen_because": self.chosen_because}
+
     def start(self) -> None: ...
 
     def stop(self, cpu_s: float) -> Reading:
         return Reading(cpu_s * self._watts_per_core)
+
+    def close(self) -> None: ...
 
 
 def open(argument: str) -> ModelMeter:

@@ -1,45 +1,187 @@
-"""GPU energy by NVML's counter (millijoules since the driver was loaded; Volta and newer)."""
+"""GPU energy by NVML: the energy counter, and the integral of sampled power beside it.
+
+nvmlDeviceGetTotalEnergyConsumption counts millijoules since the driver was loaded (Volta and newer)
+and ticks every 10 to 100 ms. While a window is open a thread reads counter and power about every
+10 ms and the device's conditions every half second; :mod:`effx.profile.meters.trace` makes the
+reading. A GPU without the counter is read by its power alone, and its source is ``integrated``.
+
+The reads cost the host a few percent of one core. No setting of the device is changed.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from effx.profile.meters import nvml_device, trace
 from effx.profile.meters.protocol import Reading, UnavailableError
+from effx.profile.meters.sampler import Clock, Sampler, measure_tick
+from effx.profile.meters.trace import Sample, Sensor
 from effx.results import EnergySource
+
+_PERIOD_S = 0.010
+_CONDITION_PERIOD_S = 0.5
+_TICK_LIMIT_S = 1.0
 
 
 class NvmlMeter:
-    """The total-energy counter of one GPU."""
+    """Counter and power of one GPU."""
 
     name = "nvml"
-    source: EnergySource = "counter"
     reason: str | None = None
+    chosen_because = "opened directly"
 
-    def __init__(self, nvml: Any, handle: Any) -> None:
+    def __init__(
+        self,
+        nvml: Any,
+        handle: Any,
+        *,
+        own_pids: Callable[[], set[int]] | None = None,
+        clock: Clock | None = None,
+        period_s: float = _PERIOD_S,
+        threaded: bool = True,
+    ) -> None:
         self._nvml, self._handle = nvml, handle
-        self._first_mj = 0
+        self._own_pids = own_pids
+        self._clock = clock or Clock()
+        self._identity = nvml_device.describe(nvml, handle)  # now: a lost GPU tells nothing
+        power = nvml_device.power_reader(nvml, handle)
+        self._sensor: Sensor | None = None if power is None else power[0]
+        self._read_w = None if power is None else power[1]
+        self.source: EnergySource = "counter" if self._has_counter() else "integrated"
+        if self.source == "integrated" and self._sensor is None:
+            raise UnavailableError("this GPU tells neither energy nor power")
+        self._power_limit_w = nvml_device.limit_w(nvml, handle)
+        self._tick_s: float | None = None
+        if self.source == "counter":
+            self._tick_s = measure_tick(self._counter_j, self._clock, every_s=0.002, limit_s=_TICK_LIMIT_S)
+        self._idle_w = self._idle()
+        self.sampler = Sampler(self._sample, period_s, threaded=threaded)
+        self._conditions: list[nvml_device.Condition] = []
+        self._condition_due_s = 0.0
+        self._closed = False
+
+    @property
+    def floor_w(self) -> float | None:
+        """The idle power at opening, less the sensor's tolerance; None if a process was on the device."""
+        return None if self._idle_w is None else self._idle_w * (1 - 2 * trace.GAIN)
+
+    @property
+    def limit_w(self) -> float | None:
+        """The enforced power limit, plus the sensor's tolerance."""
+        return None if self._power_limit_w is None else self._power_limit_w * (1 + trace.GAIN)
+
+    def describe(self) -> dict[str, Any]:
+        sensor = self._sensor
+        return {
+            **self._identity,
+            "domains": ["GPU board"],
+            "energy_by": "nvmlDeviceGetTotalEnergyConsumption" if self.source == "counter" else None,
+            "power_by": None if sensor is None else sensor.name,
+            "power_window_s": None if sensor is None else sensor.window_s,
+            "power_period_s": None if sensor is None else sensor.period_s,
+            "tick_s": self._tick_s,
+            "period_s": self.sampler.period_s,
+            "power_limit_w": self._power_limit_w,
+            "idle_w": self._idle_w,
+            "gain_tolerance": trace.GAIN,
+            "chosen_because": self.chosen_because,
+        }
 
     def start(self) -> None:
-        self._first_mj = self._read()
+        self.sampler.halt()
+        self._conditions, self._condition_due_s = [], self._clock.now()
+        self.sampler.start()
 
     def stop(self, cpu_s: float) -> Reading:
+        self.sampler.halt()
+        self._condition_due_s = self._clock.now()  # the last read sees the conditions too
+        samples, error = self.sampler.stop()
+        if isinstance(error, self._nvml.NVMLError):
+            return Reading(None, self._fault(error))
+        if error is not None:
+            raise error
+        if self.source == "counter":
+            reading = trace.counter_reading(
+                samples, self._sensor, tick_s=self._tick_s, gain=trace.GAIN, limit_w=self._power_limit_w
+            )
+        else:
+            assert self._sensor is not None
+            reading = trace.power_reading(samples, self._sensor, gain=trace.GAIN)
+        flags = tuple(f"throttled: {name}" for name in nvml_device.throttles(self._conditions))
+        if self._own_pids is not None:
+            flags += nvml_device.strangers(self._conditions, self._own_pids())
+        conditions = {**reading.conditions, **nvml_device.summary(self._conditions)}
+        return replace(reading, flags=reading.flags + flags, conditions=conditions)
+
+    def close(self) -> None:
+        self.sampler.halt()
+        if not self._closed:
+            self._closed = True
+            self._nvml.nvmlShutdown()
+
+    def _sample(self) -> Sample:
+        before_s = self._clock.now()
+        counter_j = self._counter_j() if self.source == "counter" else None
+        after_s = self._clock.now()
+        power_w = None if self._read_w is None else self._read_w()
+        if after_s >= self._condition_due_s:
+            self._conditions.append(nvml_device.condition(self._nvml, self._handle))
+            self._condition_due_s = after_s + _CONDITION_PERIOD_S
+        return Sample(before_s, after_s, counter_j, power_w)
+
+    def _counter_j(self) -> float:
+        return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) * 1e-3
+
+    def _has_counter(self) -> bool:
         try:
-            spent_mj = self._read() - self._first_mj
-        except self._nvml.NVMLError as error:
-            return Reading(None, f"the counter could not be read: {error}")
-        if spent_mj < 0:
-            return Reading(None, "the counter ran backwards (driver reloaded?)")
-        return Reading(spent_mj * 1e-3)
+            self._counter_j()
+        except self._nvml.NVMLError_NotSupported:
+            return False
+        return True
 
-    def _read(self) -> int:
-        return int(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
+    def _idle(self) -> float | None:
+        """Return the least power of a fifth of a second, watts; None if a process is on the device."""
+        if self._read_w is None or nvml_device.condition(self._nvml, self._handle).pids:
+            return None
+        watts = [self._read_w()]
+        for _ in range(10):
+            self._clock.sleep(0.02)
+            watts.append(self._read_w())
+        return min(watts)
+
+    def _fault(self, error: Exception) -> str:
+        if isinstance(error, self._nvml.NVMLError_GpuIsLost):
+            return "the GPU was lost in the window (fell off the bus); see dmesg, then restart the host"
+        if isinstance(error, self._nvml.NVMLError_NoPermission):
+            return "reading the GPU was forbidden in the window (NVML: no permission)"
+        if isinstance(error, self._nvml.NVMLError_NotSupported):
+            return "the GPU stopped telling its energy in the window (NVML: not supported)"
+        return f"the GPU could not be read in the window: {error}"
 
 
-def open(argument: str = "") -> NvmlMeter:
-    """Open the counter of a GPU: ``nvml`` is the first, ``nvml:UUID`` the one of that UUID.
+def open(
+    argument: str = "",
+    *,
+    own_pids: Callable[[], set[int]] | None = None,
+    environ: Mapping[str, str] | None = None,
+    clock: Clock | None = None,
+    threaded: bool = True,
+) -> NvmlMeter:
+    """Open a GPU's meter.
+
+    Args:
+        argument: index in PCI bus order (as nvidia-smi counts), ``GPU-`` UUID or its beginning, PCI
+            bus id; empty: the first entry of CUDA_VISIBLE_DEVICES, or the first GPU.
+        own_pids: our processes, at the end of a window; others on the device mark it. None: none do.
+        environ: where CUDA_VISIBLE_DEVICES stands; default: the process's.
+        clock: seconds; tests give a virtual one.
+        threaded: False: the caller calls ``sampler.sample`` himself.
 
     Raises:
-        UnavailableError: no driver, no GPU, or a GPU without the counter.
+        UnavailableError: no driver, no GPU, a slice of one, or one that tells no energy.
     """
     try:
         import pynvml
@@ -47,11 +189,16 @@ def open(argument: str = "") -> NvmlMeter:
         raise UnavailableError("nvidia-ml-py is not installed. Run: pip install 'effx[nvml]'") from error
     try:
         pynvml.nvmlInit()
-        handle = (
-            pynvml.nvmlDeviceGetHandleByUUID(argument) if argument else pynvml.nvmlDeviceGetHandleByIndex(0)
-        )
-        meter = NvmlMeter(pynvml, handle)
-        meter.start()
     except pynvml.NVMLError as error:
-        raise UnavailableError(f"no readable NVIDIA GPU ({error})") from error
-    return meter
+        raise UnavailableError(f"no NVIDIA driver ({error})") from error
+    try:
+        handle = nvml_device.find(pynvml, argument, os.environ if environ is None else environ)
+        nvml_device.refuse_slices(pynvml, handle)
+        return NvmlMeter(pynvml, handle, own_pids=own_pids, clock=clock, threaded=threaded)
+    except (pynvml.NVMLError, UnavailableError) as error:
+        pynvml.nvmlShutdown()
+        if isinstance(error, UnavailableError):
+            raise
+        raise UnavailableError(
+            f"no readable NVIDIA GPU{' ' if argument else ''}{argument} ({error})"
+        ) from error

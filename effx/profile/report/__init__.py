@@ -38,7 +38,7 @@ def report(folders: Sequence[Path], out: str | Path | None = None) -> tuple[dict
     runs = results.find([Path(folder) for folder in folders])
     target = Path(out) if out is not None else Path(folders[0]) / "report"
     found = {axes: _frontiers(runs, axes) for axes in _AXES}
-    everything = content(runs, found)
+    everything = content(runs, found, results.failures([Path(folder) for folder in folders]))
     with files.new_folder(target, replace=_is_report(target)) as temporary:
         for axes, name in zip(_AXES, ("latency", "energy"), strict=True):
             for suffix in ("png", "svg"):
@@ -49,7 +49,11 @@ def report(folders: Sequence[Path], out: str | Path | None = None) -> tuple[dict
     return everything, target
 
 
-def content(runs: Sequence[results.Run], found: dict[tuple[str, str], list[Frontier]]) -> dict[str, Any]:
+def content(
+    runs: Sequence[results.Run],
+    found: dict[tuple[str, str], list[Frontier]],
+    failures: Sequence[results.Failure] = (),
+) -> dict[str, Any]:
     """Return what frontier.json holds."""
     import effx
 
@@ -59,6 +63,13 @@ def content(runs: Sequence[results.Run], found: dict[tuple[str, str], list[Front
         "effx": effx.__version__,
         "frontiers": [one.to_json() for group in found.values() for one in group],
         "summary": frontiers.summary(runs),
+        "failures": [{"engine": one.engine["name"], "failure": one.failure} for one in failures],
+        "gates_failed": [
+            {"engine": run.name, "gate": gate["name"], "detail": gate["detail"]}
+            for run in frontiers.latest(runs)
+            for gate in run.gates
+            if gate["passed"] is False
+        ],
         "energy_unavailable": sorted(
             {
                 workload.energy.reason

@@ -48,5 +48,11 @@ def write(content: dict[str, Any], runs: Sequence[Run], folder: Path) -> None:
         hosts={run.host_id: run.host for run in runs},
         figures=figures,
         shapes=shapes,
+        scenarios=[
+            (run.name, workload)
+            for run in runs
+            for workload in run.workloads
+            if workload.scenario not in ("single-stream", "grid")
+        ],
     )
     (folder / "index.html").write_text(text, encoding="utf-8")

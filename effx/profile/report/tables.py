@@ -71,6 +71,10 @@ def print_frontiers(content: dict[str, Any]) -> None:
         console.print("● on the frontier   ~ not distinguishable from it")
     for reason in content["energy_unavailable"]:
         console.print(f"energy: unavailable ({reason})")
+    for gate in content["gates_failed"]:
+        console.print(f"gate failed: {gate['engine']}: {gate['gate']}: {gate['detail']}")
+    for failure in content["failures"]:
+        console.print(f"not measured: {failure['failure']}")
 
 
 def write_csv(runs: Sequence[Run], found: dict[tuple[str, str], list[Frontier]], path: Path) -> None:

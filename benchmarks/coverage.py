@@ -1,0 +1,271 @@
+"""How often the intervals of effx hold the truth, on simulated data whose truth is known.
+
+    python benchmarks/coverage.py                  # half an hour on one core, prints JSON
+    python benchmarks/coverage.py --trials 4000    # half the error
+
+Every figure is a share of trials in percent, nominal is 95; with 1000 trials of a method that
+covers 95 %, two standard errors are 1.4 points. ``percentile`` beside block_interval is the
+percentile bootstrap of the same blocks. ``p_non_dominated`` lists, per bin of the probability that
+a frontier reports, its mean and how often the engine truly was non-dominated.
+
+Latencies are lognormal: a query's length, a level that its block shares, and in pairs a drift over
+the rounds, a random walk and a few slow rounds, that both engines share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+
+import numpy as np
+from scipy import stats
+
+from effx import metrics
+from effx.artifacts import now
+from effx.metrics import Metric
+from effx.profile import environment, statistics
+from effx.profile.frontier import frontier
+from effx.results import Accuracy, Energy, Run, Workload
+
+QUERIES = 70  # in a block, and 10 blocks: the defaults of a profile
+ROUNDS = 10
+EXAMPLES = 872  # SST-2's validation set
+BINS = (0.0, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    trials, rng = options.trials, np.random.default_rng(options.seed)
+    facts = {
+        "command": " ".join(["python", "benchmarks/coverage.py", *sys.argv[1:]]),
+        "date": now(),
+        "host": environment.host(),
+        "versions": {name: version(name) for name in ("numpy", "scipy")},
+        "trials": trials,
+        "wilson": wilson(),
+        "paired_accuracy": paired_accuracy(),
+        "paired_bootstrap": paired_bootstrap(max(1, trials // 5), rng),
+        "block_interval": block_interval(trials, rng),
+        "paired_ratio": paired_ratio(trials, rng),
+        "unpaired_ratio": unpaired_ratio(trials, rng),
+        "p_non_dominated": p_non_dominated(max(1, trials // 5), rng),
+    }
+    print(json.dumps(facts, indent=1))
+
+
+def percent(held: int | float, trials: int) -> float:
+    """Return a share in percent."""
+    return round(100 * float(held) / trials, 1)
+
+
+def wilson() -> dict[str, float]:
+    """Coverage of Wilson's interval, summed exactly over all counts, at several accuracies."""
+    intervals = np.array([statistics.wilson(right, EXAMPLES) for right in range(EXAMPLES + 1)])
+    found = {}
+    for accuracy in (0.5, 0.7, 0.8, 0.9, 0.925, 0.95, 0.99):
+        held = (intervals[:, 0] <= accuracy) & (accuracy <= intervals[:, 1])
+        weights = stats.binom.pmf(np.arange(EXAMPLES + 1), EXAMPLES, accuracy)
+        found[str(accuracy)] = percent(weights[held].sum(), 1)
+    return found
+
+
+def paired_accuracy() -> dict[str, float]:
+    """Coverage of the paired interval, summed over all pairs of discordant counts that matter."""
+    found = {}
+    for only_a, only_b in (
+        (0.001, 0.001),
+        (0.003, 0.003),
+        (0.01, 0.001),
+        (0.01, 0.01),
+        (0.03, 0.02),
+        (0.1, 0.05),
+    ):
+        likely_a, likely_b = (
+            np.arange(stats.binom.ppf(1e-6, EXAMPLES, p), stats.binom.ppf(1 - 1e-6, EXAMPLES, p) + 1)
+            for p in (only_a, only_b)
+        )
+        held = total = 0.0
+        for k in likely_a.astype(int):
+            for m in likely_b.astype(int):
+                weight = stats.binom.pmf(k, EXAMPLES, only_a)
+                weight *= stats.binom.pmf(m, EXAMPLES - k, only_b / (1 - only_a))
+                if weight < 1e-6:
+                    continue
+                a, b = np.zeros(EXAMPLES, dtype=bool), np.zeros(EXAMPLES, dtype=bool)
+                a[:k], b[k : k + m] = True, True
+                low, high = statistics.paired_accuracy_interval(a, b)
+                held += weight * (low <= only_b - only_a <= high)
+                total += weight
+        found[f"only a {only_a}, only b {only_b}"] = percent(held / total, 1)
+    return found
+
+
+def answers(
+    rng: np.random.Generator, n: int, disagreement: float, shared: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return labels and two engines' predictions [n]; b differs from a on a share of rows."""
+    labels = rng.integers(0, 2, n)
+    a = np.where(rng.random(n) < shared, labels, 1 - labels)
+    return labels, a, np.where(rng.random(n) < disagreement, 1 - a, a)
+
+
+def paired_bootstrap(trials: int, rng: np.random.Generator) -> dict[str, float]:
+    """Coverage of metric(b) - metric(a), by how many predictions are expected to differ."""
+    found = {}
+    for name, metric, n in (("f1", metrics.f1, 408), ("matthews", metrics.matthews, 1043)):
+        for differing in (5, 10, 20, 60):
+            truth = difference(metric, answers(rng, 4_000_000, differing / n, 0.85))
+            drawn = [answers(rng, n, differing / n, 0.85) for _ in range(trials)]
+            intervals = [statistics.paired_bootstrap(metric, *own, resamples=1000) for own in drawn]
+            held = sum(low <= truth <= high for low, high in intervals)
+            found[f"{name}, n {n}, about {differing} differ"] = percent(held, trials)
+    mix = np.array([[1.0, 0.9, 0.88], [0.9, 1.0, 0.95], [0.88, 0.95, 1.0]])
+    held = 0
+    for _ in range(trials):
+        labels, a, b = rng.multivariate_normal(np.zeros(3), mix, 1500).T
+        low, high = statistics.paired_bootstrap(metrics.pearson, labels, a, b, resamples=1000)
+        held += low <= mix[0, 2] - mix[0, 1] <= high
+    found["pearson, n 1500"] = percent(held, trials)
+    return found
+
+
+def difference(metric: Metric, drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) -> float:
+    labels, a, b = drawn
+    return metric(labels, b) - metric(labels, a)
+
+
+def latencies(
+    rng: np.random.Generator,
+    rounds: int,
+    between: float,
+    drift: np.ndarray | float = 0.0,
+    queries: int = QUERIES,
+) -> np.ndarray:
+    """Return seconds [rounds, queries] with a median of 1 where there is no drift."""
+    logs = 0.4 * rng.standard_normal((rounds, queries)) + between * rng.standard_normal((rounds, 1))
+    return np.exp(logs + np.broadcast_to(drift, (rounds,))[:, None])
+
+
+def shared_drift(rng: np.random.Generator, rounds: int) -> np.ndarray:
+    """Return the logarithm of the host's slowness [rounds]: a walk, and some slow rounds."""
+    return np.cumsum(0.1 * rng.standard_normal(rounds)) + 0.5 * (rng.random(rounds) < 0.2)
+
+
+def block_interval(trials: int, rng: np.random.Generator) -> dict[str, dict[str, float]]:
+    """Coverage of the median's and p90's interval, by blocks and by what a block shares."""
+    found = {}
+    for rounds, queries in ((5, 4), (5, QUERIES), (ROUNDS, QUERIES), (20, QUERIES)):
+        for between in (0.02, 0.1):
+            for share in (0.5, 0.9):
+                statistic = quantile(share)
+                truth = float(np.exp(np.hypot(0.4, between) * stats.norm.ppf(share)))
+                held = percentile = 0
+                for trial in range(trials):
+                    blocks = latencies(rng, rounds, between, queries=queries).tolist()
+                    interval = statistics.block_interval(blocks, statistic, seed=trial)
+                    values = statistics.block_resamples(blocks, statistic, resamples=500, seed=trial)
+                    assert interval is not None and values is not None
+                    held += interval[0] <= truth <= interval[1]
+                    low, high = np.quantile(values, [0.025, 0.975])
+                    percentile += low <= truth <= high
+                name = f"p{round(100 * share)}, {rounds} blocks of {queries}, level {between}"
+                found[name] = {"here": percent(held, trials), "percentile": percent(percentile, trials)}
+    return found
+
+
+def quantile(share: float) -> Callable[[np.ndarray], float]:
+    return lambda samples: float(np.quantile(samples, share))
+
+
+def paired_ratio(trials: int, rng: np.random.Generator) -> dict[str, float]:
+    """Coverage of a ratio of 0.6 between engines that share the host's drift."""
+    found = {}
+    for name, statistic in (("median", statistics.median), ("mean", statistics.mean)):
+        for rounds, queries in ((3, QUERIES), (5, 4), (ROUNDS, QUERIES)):
+            for between in (0.02, 0.1):
+                held = 0
+                for _ in range(trials):
+                    drift = shared_drift(rng, rounds)
+                    a, b = (latencies(rng, rounds, between, drift, queries) for _ in range(2))
+                    order = list(range(rounds))
+                    ratio = statistics.paired_ratio(a.tolist(), order, (0.6 * b).tolist(), order, statistic)
+                    assert ratio is not None
+                    held += ratio.interval[0] <= 0.6 <= ratio.interval[1]
+                found[f"{name}, {rounds} rounds of {queries}, level {between}"] = percent(held, trials)
+    return found
+
+
+def unpaired_ratio(trials: int, rng: np.random.Generator) -> dict[str, float]:
+    """Coverage of a ratio of 0.6 on a steady host, and where the host drifted in both sessions."""
+    found = {}
+    for name, drifts in (("steady", False), ("drifting", True)):
+        held = 0
+        for _ in range(trials):
+            a, b = (
+                latencies(rng, ROUNDS, 0.05, shared_drift(rng, ROUNDS) if drifts else 0.0) for _ in range(2)
+            )
+            ratio = statistics.unpaired_ratio(a.tolist(), (0.6 * b).tolist())
+            assert ratio is not None
+            held += ratio.interval[0] <= 0.6 <= ratio.interval[1]
+        found[name] = percent(held, trials)
+    return found
+
+
+def p_non_dominated(trials: int, rng: np.random.Generator) -> list[dict[str, float]]:
+    """Reported probability against frequency, for four engines closer than they can be told apart."""
+    reported, true = [], []
+    for _ in range(trials):
+        accuracies, seconds = rng.uniform(0.86, 0.90, 4), np.exp(rng.uniform(-0.1, 0.1, 4))
+        found = frontier(engines(rng, accuracies, seconds))
+        for point in found.points:
+            own = int(point.run.name)
+            better = (accuracies > accuracies[own]) & (seconds < seconds[own])
+            reported.append(point.p_non_dominated)
+            true.append(not better.any())
+    places = np.clip(np.digitize(reported, BINS) - 1, 0, len(BINS) - 2)
+    return [
+        {
+            "from": BINS[place],
+            "to": BINS[place + 1],
+            "points": int(np.sum(places == place)),
+            "reported": percent(np.array(reported)[places == place].mean(), 1),
+            "true": percent(np.array(true)[places == place].mean(), 1),
+        }
+        for place in sorted(set(places.tolist()))
+    ]
+
+
+def engines(rng: np.random.Generator, accuracies: np.ndarray, seconds: np.ndarray) -> list[Run]:
+    """Return runs of engines that err on much the same rows and ran side by side."""
+    hardness = rng.standard_normal(EXAMPLES)
+    drift = shared_drift(rng, ROUNDS)
+    runs = []
+    for index, (accuracy, own) in enumerate(zip(accuracies, seconds, strict=True)):
+        ease = (2 * hardness + rng.standard_normal(EXAMPLES)) / np.sqrt(5)
+        right = (ease < stats.norm.ppf(accuracy)).astype(float)
+        blocks = (own * latencies(rng, ROUNDS, 0.05, drift)).tolist()
+        none = Energy("none", "none", "simulated")
+        single = Workload("single-stream", 1, "real", "end-to-end", blocks, list(range(ROUNDS)), none)
+        runs.append(
+            Run(
+                id=str(index), started="0", session="0",
+                engine={"name": str(index), "task": "simulated", "precision": "fp32", "size_bytes": 0},
+                host={"id": "simulated"}, workloads=[single],
+                accuracy=Accuracy(
+                    "accuracy", float(right.mean()), EXAMPLES, (0.0, 1.0), {}, right.tolist(),
+                    [1.0] * EXAMPLES, "simulated",
+                ),
+                memory={}, settings={},
+            )
+        )  # fmt: skip
+    return runs
+
+
+if __name__ == "__main__":
+    main()

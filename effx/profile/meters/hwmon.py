@@ -1,0 +1,137 @@
+"""Energy of a Jetson board by its INA3221 power monitors (Linux hwmon).
+
+The monitors tell the power of a few rails; which rails make up the board differs by module. A thread
+reads them while a window is open and the power is integrated, so the source is ``integrated``. Each
+reads voltage and current one after the other, so the power of a fast load is blurred.
+
+Tested on a tree of files only. JetPack 4 has the same monitors under another driver (``ina3221x``,
+iio); that one is not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from effx.profile.meters import trace
+from effx.profile.meters.protocol import Reading, UnavailableError
+from effx.profile.meters.sampler import Clock, Sampler
+from effx.profile.meters.trace import Sample, Sensor
+from effx.results import EnergySource
+
+_ROOT = Path("/sys/bus/i2c/drivers/ina3221")
+_PERIOD_S = 0.02  # about what a monitor takes for its three channels
+_TOTALS = (
+    ("VDD_IN",),  # Orin NX and Nano, Xavier NX
+    ("POM_5V_IN",),  # Nano
+    ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),  # AGX Orin: no single rail has all
+    ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"),  # AGX Xavier
+)
+"""Rails that together feed the module."""
+GAIN = 0.05
+"""Assumed relative error of a rail (shunt, chip and board); no maker's figure covers all boards."""
+
+
+@dataclass(frozen=True)
+class _Rail:
+    name: str
+    read_w: Callable[[], float]
+
+
+class HwmonMeter:
+    """The rails that feed the module, summed."""
+
+    name = "hwmon"
+    source: EnergySource = "integrated"
+    reason: str | None = None
+    chosen_because = "opened directly"
+    floor_w: float | None = None
+    limit_w: float | None = None
+
+    def __init__(
+        self, rails: list[_Rail], others: list[str], *, clock: Clock | None = None, threaded: bool = True
+    ) -> None:
+        self._rails, self._others = rails, others
+        self._clock = clock or Clock()
+        self.sampler = Sampler(self._sample, _PERIOD_S, threaded=threaded)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "device": "INA3221",
+            "domains": [rail.name for rail in self._rails],
+            "skipped": self._others,
+            "tick_s": None,
+            "period_s": self.sampler.period_s,
+            "gain_tolerance": GAIN,
+            "chosen_because": self.chosen_because,
+        }
+
+    def start(self) -> None:
+        self.sampler.start()
+
+    def stop(self, cpu_s: float) -> Reading:
+        samples, error = self.sampler.stop()
+        if isinstance(error, OSError | ValueError):
+            return Reading(None, f"a power monitor could not be read: {error}")
+        if error is not None:
+            raise error
+        sensor = Sensor(f"INA3221 {' + '.join(rail.name for rail in self._rails)}")
+        return trace.power_reading(samples, sensor, gain=GAIN)
+
+    def close(self) -> None:
+        self.sampler.halt()
+
+    def _sample(self) -> Sample:
+        before_s = self._clock.now()
+        power_w = sum(rail.read_w() for rail in self._rails)
+        return Sample(before_s, self._clock.now(), None, power_w)
+
+
+def open(
+    argument: str = "", root: Path = _ROOT, *, clock: Clock | None = None, threaded: bool = True
+) -> HwmonMeter:
+    """Open the rails that feed the module; ``hwmon:RAIL`` opens one by its label.
+
+    Raises:
+        UnavailableError: there is no monitor, none of the known sets of rails, or it may not be read.
+    """
+    rails = {rail.name: rail for rail in _rails(root)}
+    if not rails:
+        raise UnavailableError(f"no INA3221 power monitors under {root} (Jetson boards have them)")
+    known = ", ".join(sorted(rails))
+    wanted = (argument,) if argument else next((t for t in _TOTALS if set(t) <= set(rails)), ())
+    if not wanted:
+        raise UnavailableError(
+            f"which of the rails {known} feed the board is not known; name one: hwmon:RAIL"
+        )
+    if not set(wanted) <= set(rails):
+        raise UnavailableError(f"there is no rail '{argument}'; here are {known}")
+    chosen = [rails[name] for name in wanted]
+    try:
+        for rail in chosen:
+            rail.read_w()
+    except (OSError, ValueError) as error:
+        raise UnavailableError(f"the power monitors cannot be read: {error}") from error
+    others = sorted(set(rails) - set(wanted))
+    return HwmonMeter(chosen, others, clock=clock, threaded=threaded)
+
+
+def _rails(root: Path) -> list[_Rail]:
+    """Return the labelled channels of every monitor; in7, a sum of shunts, has no current of its own."""
+    found = []
+    for label in sorted(root.glob("*/hwmon/hwmon*/in*_label")):
+        number = label.name.removeprefix("in").removesuffix("_label")
+        power = label.with_name(f"power{number}_input")
+        voltage, current = label.with_name(f"in{number}_input"), label.with_name(f"curr{number}_input")
+        if power.is_file() or (voltage.is_file() and current.is_file()):
+            found.append(_Rail(label.read_text().strip(), _reader(power, voltage, current)))
+    return found
+
+
+def _reader(power: Path, voltage: Path, current: Path) -> Callable[[], float]:
+    """Return what reads watts: from microwatts, or from millivolts and milliamperes."""
+    if power.is_file():
+        return lambda: int(power.read_text()) * 1e-6
+    return lambda: int(voltage.read_text()) * int(current.read_text()) * 1e-6

@@ -1,0 +1,117 @@
+"""A recorded trace in place of a device: shows how a figure came about, and tests what reads meters.
+
+``replay:PATH`` is JSON or CSV. JSON has ``device``, ``recorded`` (date), ``command``, ``t_s`` (seconds,
+rising) and ``counter_j``, ``power_w`` or both, each as long as ``t_s``. In CSV the first three are
+comments (``# device: ...``) above the columns. The trace begins with the first window; a window that
+outlasts it fails.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from effx.profile.meters import trace
+from effx.profile.meters.protocol import Reading, UnavailableError
+from effx.profile.meters.sampler import Clock
+from effx.profile.meters.trace import Sample, Sensor
+from effx.results import EnergySource
+
+_HEADER = ("device", "recorded", "command")
+
+
+class ReplayMeter:
+    """Windows of a recorded trace."""
+
+    reason: str | None = None
+    chosen_because = "opened directly"
+    floor_w: float | None = None
+    limit_w: float | None = None
+
+    def __init__(self, path: Path, header: dict[str, str], samples: list[Sample], clock: Clock) -> None:
+        self.name = f"replay:{path.name}"
+        self._header, self._samples, self._clock = header, samples, clock
+        self.source: EnergySource = "integrated" if samples[0].counter_j is None else "counter"
+        self._began_s: float | None = None
+        self._start_s = 0.0
+
+    def describe(self) -> dict[str, Any]:
+        times = [sample.after_s for sample in self._samples]
+        ticks = trace.ticks(self._samples)
+        gaps = sorted(b.time_s - a.time_s for a, b in zip(ticks, ticks[1:], strict=False))
+        return {
+            **self._header,
+            "domains": ["as recorded"],
+            "tick_s": gaps[len(gaps) // 2] if gaps else None,
+            "period_s": (times[-1] - times[0]) / (len(times) - 1),
+            "gain_tolerance": trace.GAIN,
+            "chosen_because": self.chosen_because,
+        }
+
+    def start(self) -> None:
+        now = self._clock.now()
+        if self._began_s is None:
+            self._began_s = now - self._samples[0].after_s
+        self._start_s = now - self._began_s
+
+    def stop(self, cpu_s: float) -> Reading:
+        assert self._began_s is not None
+        stop_s = self._clock.now() - self._began_s
+        if stop_s > self._samples[-1].after_s:
+            return Reading(None, f"the trace ends at {self._samples[-1].after_s:.3g} s, the window after it")
+        window = [sample for sample in self._samples if self._start_s <= sample.after_s <= stop_s]
+        if len(window) < 2:
+            return Reading(None, f"{len(window)} samples of the trace in the window; use a longer window")
+        sensor = Sensor("recorded power")
+        if self.source == "integrated":
+            return trace.power_reading(window, sensor, gain=trace.GAIN)
+        has_power = window[0].power_w is not None
+        return trace.counter_reading(window, sensor if has_power else None, tick_s=None, gain=trace.GAIN)
+
+    def close(self) -> None: ...
+
+
+def open(argument: str = "", *, clock: Clock | None = None) -> ReplayMeter:
+    """Open ``replay:PATH``.
+
+    Raises:
+        UnavailableError: there is no such trace, or it is none.
+    """
+    path = Path(argument)
+    try:
+        value = _from_csv(path) if path.suffix == ".csv" else json.loads(path.read_text())
+        header = {key: str(value[key]) for key in _HEADER}
+        times = [float(time) for time in value["t_s"]]
+        columns = {key: [float(x) for x in value[key]] for key in ("counter_j", "power_w") if value.get(key)}
+    except OSError as error:
+        raise UnavailableError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnavailableError(f"{path} is no recorded trace ({error!r})") from error
+    numbers = [*times, *(x for column in columns.values() for x in column)]
+    rising = all(b > a for a, b in zip(times, times[1:], strict=False))
+    lengths = {len(times), *map(len, columns.values())}
+    if (
+        not columns
+        or len(times) < 2
+        or not rising
+        or len(lengths) > 1
+        or not all(map(math.isfinite, numbers))
+    ):
+        raise UnavailableError(
+            f"{path}: t_s must rise, with as many numbers of counter_j or power_w beside it"
+        )
+    empty = [None] * len(times)
+    rows = zip(times, columns.get("counter_j", empty), columns.get("power_w", empty), strict=True)
+    samples = [Sample(t_s, t_s, counter_j, power_w) for t_s, counter_j, power_w in rows]
+    return ReplayMeter(path, header, samples, clock or Clock())
+
+
+def _from_csv(path: Path) -> dict[str, Any]:
+    lines = path.read_text().splitlines()
+    comments = [line[1:].partition(":") for line in lines if line.startswith("#")]
+    rows = list(csv.DictReader(line for line in lines if line and not line.startswith("#")))
+    columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
+    return {**{key.strip(): value.strip() for key, _, value in comments}, **columns}

@@ -1,0 +1,221 @@
+"""The NVML meter and the unmodified pynvml on a fake library (tests/profile/meters/fake_nvml.c).
+
+All windows are run by one process, for pynvml loads its library once; what they gave is judged here.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.profile.meters import fake
+from tests.profile.meters.drive_nvml import UUIDS
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    built = fake.build(tmp_path_factory.mktemp("nvml"))
+    if built is None:
+        pytest.skip("no C compiler (cc) to build the fake NVML")
+    return built
+
+
+@pytest.fixture(scope="module")
+def found(library: Path) -> dict[str, Any]:
+    command = [sys.executable, "-m", "tests.profile.meters.drive_nvml"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=fake.environment(library), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_window_is_snapped_to_ticks_and_holds_the_truth(found: dict[str, Any]) -> None:
+    plain = found["plain"]
+    reading = plain["reading"]
+    assert plain["source"] == "counter"
+    assert reading["joules"] == pytest.approx(300 * reading["seconds"], rel=1e-3)
+    assert 9.7 < reading["seconds"] < 10.1
+    assert reading["interval"][0] < plain["truth"] < reading["interval"][1]
+    assert reading["integrated_joules"] == pytest.approx(plain["truth"], rel=1e-3)
+    assert reading["flags"] == []
+    assert plain["short"]["flags"] == ["short window"]
+
+
+def test_the_thread_samples_windows_one_after_another(found: dict[str, Any]) -> None:
+    for reading in found["threaded"]["readings"]:
+        assert 0.3 < reading["seconds"] < 0.9
+        low, high = reading["interval"]
+        assert low < 300 * reading["seconds"] < high
+        assert reading["flags"] == ["short window"]
+    assert found["threaded"]["left"] == []
+
+
+def test_the_device_and_the_conditions_are_told(found: dict[str, Any]) -> None:
+    described, conditions = found["plain"]["describe"], found["plain"]["reading"]["conditions"]
+    assert described["uuid"] == UUIDS[0]
+    assert (described["device"], described["driver"]) == ("Fake H200", "999.99")
+    assert described["tick_s"] == pytest.approx(0.1, rel=0.05)
+    assert described["power_by"] == "NVML_FI_DEV_POWER_AVERAGE"
+    assert described["chosen_because"]
+    assert found["plain"]["floor_w"] == pytest.approx(300 * 0.9)
+    assert found["plain"]["limit_w"] == pytest.approx(700 * 1.05)
+    assert conditions["sm_clock_mhz"] == 1980
+    assert conditions["memory_clock_mhz"] == 3201
+    assert conditions["power_limit_w"] == 700
+    assert conditions["pstate"] == 0
+    assert conditions["temperature_after_c"] != conditions["temperature_before_c"]
+    assert conditions["mean_w"] == pytest.approx(300, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "mode, reason",
+    [
+        ("lost", "the GPU was lost"),
+        ("unsupported", "not supported"),
+        ("forbidden", "no permission"),
+        ("stuck", "was stuck: no change in 5 s at 300 W"),
+        ("stuck throughout", "was stuck: no change in 10 s at 300 W"),
+        ("reset", "was reset"),
+        ("backwards", "ran backwards by 50 J"),
+    ],
+)
+def test_a_fault_gives_no_number_and_its_own_reason(found: dict[str, Any], mode: str, reason: str) -> None:
+    reading = found["faults"][mode]
+    assert reading["joules"] is None
+    assert reading["integrated_joules"] is None
+    assert reason in reading["reason"]
+
+
+def test_a_lost_gpu_is_still_named(found: dict[str, Any]) -> None:
+    assert found["faults"]["lost"]["uuid"] == UUIDS[0]
+
+
+def test_a_failed_window_does_not_spoil_the_next(found: dict[str, Any]) -> None:
+    assert found["faults"]["after"]["joules"] == pytest.approx(2970, rel=0.02)
+
+
+def test_throttling_and_foreign_processes_mark_the_window(found: dict[str, Any]) -> None:
+    marks = found["marks"]
+    assert marks["own"] == []
+    assert marks["foreign"] == ["foreign process 4242"]
+    assert marks["visible"] == [f"foreign process {marks['stranger']}"]
+    assert marks["hidden"] == ["foreign process 2222222, unless it is ours under another pid (container)"]
+    assert marks["throttled"] == ["throttled: SW power cap"]
+    assert marks["busy floor"] is None
+
+
+def test_a_power_sensor_in_step_with_the_load_makes_the_reading_suspect(found: dict[str, Any]) -> None:
+    reading = found["marks"]["suspect"]
+    assert any(
+        flag.startswith("suspect: counter and integrated power differ by") for flag in reading["flags"]
+    )
+    assert reading["interval"][0] < reading["joules"] < reading["integrated_joules"]
+    assert reading["integrated_joules"] <= reading["interval"][1]
+
+
+@pytest.mark.parametrize(
+    "way, device",
+    [
+        ("default", 0),
+        ("index", 1),
+        ("uuid", 1),
+        ("beginning", 1),
+        ("bus", 1),
+        ("long bus", 1),
+        ("cuda index", 1),
+        ("cuda uuid", 1),
+        ("cuda beginning", 1),
+        ("two kinds, ordered", 1),
+    ],
+)
+def test_a_device_is_found(found: dict[str, Any], way: str, device: int) -> None:
+    assert found["devices"][way] == UUIDS[device]
+
+
+@pytest.mark.parametrize(
+    "way, reason",
+    [
+        ("MIG", "is a MIG slice"),
+        ("cuda MIG", "is a MIG slice"),
+        ("mig", "in MIG mode"),
+        ("vgpu", "is a vGPU"),
+        ("cuda none", "shows no GPU"),
+        ("cuda empty", "shows no GPU"),
+        ("unknown", "0 GPUs are called"),
+        ("ambiguous", "2 GPUs are called"),
+        ("index 7", "no readable NVIDIA GPU 7"),
+        ("cuda index 7", "NVML sees 2"),
+        ("two kinds", "set CUDA_DEVICE_ORDER=PCI_BUS_ID"),
+    ],
+)
+def test_a_device_without_its_own_energy_is_refused(found: dict[str, Any], way: str, reason: str) -> None:
+    assert reason in found["devices"][way]
+
+
+def test_auto_takes_nvml_and_says_why_or_why_not(found: dict[str, Any]) -> None:
+    assert found["devices"]["auto"] == ["nvml", "counter", "auto: the best for cuda"]
+    source, reason = found["devices"]["auto in vGPU"]
+    assert source == "none"
+    assert "nvml: the GPU is a vGPU" in reason
+    assert "hwmon: no INA3221" in reason
+
+
+def test_the_true_energy_lies_in_the_interval_of_random_loads(found: dict[str, Any]) -> None:
+    windows = found["coverage"]["windows"]
+    assert len(windows) >= 200
+    for shape in ("step", "sine", "pulse", "duty"):
+        own = [window for window in windows if window["shape"] == shape]
+        assert np.mean([window["covered"] for window in own]) >= 0.95, shape
+        assert np.mean([window["aligned"] for window in own]) >= 0.95, shape
+    # no interval covers by being wide: 5 % of it is the sensor's, the rest one tick and one gap
+    assert np.median([window["half_width"] for window in windows]) < 0.07
+    assert max(window["half_width"] for window in windows) < 0.15
+    assert max(abs(window["error"]) for window in windows) < 0.01
+    assert max(abs(window["tick"]) for window in windows) < 0.35
+    assert np.mean([window["suspect"] for window in windows]) < 0.05
+    assert np.percentile([abs(window["integral"]) for window in windows], 95) < 0.05
+
+
+def test_part_time_power_is_tens_of_percent_off_and_corrected_within_six(found: dict[str, Any]) -> None:
+    power = found["windows_of_power"]
+    naive = [abs(error) for error in power["naive"]]
+    assert min(naive) > 0.2
+    assert max(naive) > 0.9
+    trials = power["trials"]
+    assert {trial["source"] for trial in trials} == {"integrated"}
+    assert max(abs(trial["error"]) for trial in trials) < 0.06
+    assert np.mean([covered for trial in trials for covered in trial["covered"]]) >= 0.95
+    assert "the power sensor sees 25 of every 100 ms" in trials[0]["flags"][0]
+
+
+def test_what_a_one_second_average_shows_of_before_the_window_is_left_out(found: dict[str, Any]) -> None:
+    average = found["windows_of_power"]["average"]
+    assert abs(average["naive"]) > 0.1
+    assert abs(average["steady"]) < 0.01
+    assert abs(average["falling"]) < 0.03
+
+
+def test_no_driver_is_unavailable(tmp_path: Path) -> None:
+    code = (
+        "from effx.profile import meters\n"
+        "meter = meters.open('auto', 'cuda')\n"
+        "print(meter.source, meter.reason)\n"
+    )
+    (tmp_path / "libnvidia-ml.so.1").write_bytes(b"not a library")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=fake.environment(tmp_path / "libnvidia-ml.so.1"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.startswith("none nvml: no NVIDIA driver"), done.stderr

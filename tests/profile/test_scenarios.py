@@ -1,0 +1,212 @@
+"""Scenarios, residents, gates and recorded failures."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from effx import results
+from effx.artifacts import Engine
+from effx.cli import run as command
+from effx.encoding import Encoded
+from effx.errors import UsageError
+from effx.profile import gates, meters, profile, session
+from effx.profile.client import WorkerClient
+from effx.profile.worker import Worker
+from effx.results import Energy, Workload
+from effx.tasks import TASKS
+from tests.conftest import QUICK
+
+EVERYTHING = replace(
+    QUICK,
+    scenarios=("single-stream", "multi-stream", "offline", "server"),
+    grid=(),
+    rounds=6,
+    rate_per_s=400.0,
+)
+
+
+@pytest.fixture(scope="module")
+def everything(engines_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[results.Run]:
+    """Two engines, one resident at a time, all scenarios."""
+    place = tmp_path_factory.mktemp("everything")
+    runs, failures = profile(
+        [engines_folder], out=place, plan=replace(EVERYTHING, resident=1), meter="model:10"
+    )
+    assert not failures and len(runs) == 2
+    return runs
+
+
+def test_every_scenario_is_measured(everything: list[results.Run]) -> None:
+    for run in everything:
+        found = {workload.scenario: workload for workload in run.workloads}
+        assert list(found) == ["single-stream", "multi-stream", "offline", "server"]
+        assert {len(block) for block in found["multi-stream"].blocks_s} == {24}
+        assert found["multi-stream"].examples == [24 * 8] * 6
+        offline = found["offline"]
+        assert offline.batch == 32 and len(offline.blocks_s) == 3
+        seconds = sum(map(sum, offline.blocks_s))
+        assert offline.throughput_per_s == pytest.approx(sum(offline.examples) / seconds)
+        served = found["server"]
+        assert served.rate_per_s == 400 and {len(block) for block in served.blocks_s} == {24}
+        assert 200 < served.throughput_per_s < 800  # as they arrived, not as fast as could be
+        assert served.latency_s["p90"] is not None and served.latency_s["p99"] is None
+        assert {energy.source for energy in (offline.energy, found["single-stream"].energy)} == {"model"}
+        assert served.energy.reason == "measured for single-stream 1xreal and offline 32xreal only"
+
+
+def test_engines_that_leave_and_come_back_are_the_same(everything: list[results.Run]) -> None:
+    """With one resident every engine is closed and opened many times in one session."""
+    assert len({run.session for run in everything}) == 1
+    for run in everything:
+        assert run.workloads[0].rounds == list(range(6))
+        assert run.memory["host_peak_bytes"] is not None
+        by_name = {gate["name"]: gate for gate in run.gates}
+        assert by_name["timed answers are the scored ones"]["passed"] is True
+        assert by_name["twice the work, twice the joules"]["passed"] is not None
+        assert set(run.flags) == {name for name, gate in by_name.items() if gate["passed"] is False}
+
+
+class Scripted:
+    """A session that stalls once."""
+
+    def __init__(self, stalls_at: int) -> None:
+        self._calls, self._stalls_at = 0, stalls_at
+
+    def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        self._calls += 1
+        time.sleep(0.4 if self._calls == self._stalls_at else 0.001)
+        return {"logits": np.zeros((len(inputs["input_ids"]), 2), dtype=np.float32)}
+
+
+def test_a_stall_delays_those_behind_it() -> None:
+    """Latency counts from the scheduled arrival: a stall of 0.4 s is seen by everyone who waited."""
+    worker = Worker()
+    ids = np.arange(30, dtype=np.int32)
+    worker._session = Scripted(stalls_at=20)  # type: ignore[assignment]
+    worker._rows = Encoded(ids, np.zeros(30, dtype=np.int8), np.arange(0, 31, 3), 0)
+    worker._task, worker._labels, worker._seed, worker._queries = TASKS["sst2"], None, 0, {}
+    rate = 100.0
+    answer = worker.serve(rate_per_s=rate, queries=120, limit_s=20, seed=1)
+    samples = np.array(answer["samples_s"])
+    assert len(samples) == 120
+    assert samples.max() > 0.39
+    waited = int((samples > 0.1).sum())  # about 30 arrive in the 0.3 s before the queue is that short
+    assert 15 <= waited <= 60
+    assert np.median(samples[:15]) < 0.05
+    closed = worker.block({"scenario": "single-stream", "batch": 1, "sequence": "real"}, 50, 0.0, 5.0)
+    assert max(closed["samples_s"]) < 0.1  # one query after the other would not have told
+
+
+def test_a_failure_is_a_recorded_result(
+    engines_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = WorkerClient.ask
+
+    def deadly(self: WorkerClient, do: str, **request: object) -> object:
+        if do == "accuracy" and "int8" in self.name:
+            os.kill(self.pid, signal.SIGKILL)
+        return real(self, do, **request)
+
+    monkeypatch.setattr(WorkerClient, "ask", deadly)
+    data = Engine.open(engines_folder / "tiny.fp32.onnxruntime").data
+    arguments = ["profile", str(engines_folder), "-o", str(tmp_path), "--grid", "none", "--rounds", "3"]
+    assert command([*arguments, "--data", str(data), "--meter", "none"]) == 1
+    (failure,) = results.failures([tmp_path])
+    assert failure.engine["name"] == "tiny.int8.onnxruntime" and "out of memory?" in failure.failure
+    assert [run.name for run in results.find([tmp_path])] == ["tiny.fp32.onnxruntime"]
+    capsys.readouterr()
+    assert command(["report", str(tmp_path)]) == 0
+    assert "tiny.int8.onnxruntime" in capsys.readouterr().out
+    written = json.loads((tmp_path / "report" / "frontier.json").read_text())
+    assert written["failures"] == [{"engine": "tiny.int8.onnxruntime", "failure": failure.failure}]
+
+
+def test_wrong_scenarios_and_strict(
+    engines_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match="unknown scenario 'ofline'. Did you mean 'offline'"):
+        profile([engines_folder], out=tmp_path, plan=replace(QUICK, scenarios=("ofline",)))
+    arguments = ["profile", str(engines_folder / "tiny.fp32.onnxruntime"), "-o", str(tmp_path / "r")]
+    arguments += ["--grid", "none", "--rounds", "3", "--meter", "none"]
+    monkeypatch.setattr(gates, "_LARGEST_OTHERS", 1.0)  # other work on this machine is not the subject
+    assert command([*arguments, "--strict"]) == 0
+    monkeypatch.setattr(gates, "_LEAST_AGREEMENT", 1.1)
+    assert command(arguments) == 0
+    assert command([*arguments, "--strict"]) == 1
+    flags = [run.flags for run in results.find([tmp_path / "r"])]
+    assert sorted(flags) == [[], ["timed answers are the scored ones"], ["timed answers are the scored ones"]]
+
+
+def workload(medians: list[float]) -> Workload:
+    none = Energy("none", "none", "not asked for")
+    blocks = [[value] * 5 for value in medians]
+    return Workload("single-stream", 1, "real", "end-to-end", blocks, list(range(len(blocks))), none)
+
+
+def test_gates_by_hand() -> None:
+    assert gates.latency(workload([1.0] * 6)).passed
+    assert not gates.latency(workload([1, 1, 1, 1.2, 1.2, 1.2])).passed
+    assert gates.latency(workload([1, 1])).passed is None
+    assert not gates.latency(workload([1, 1, -1])).passed
+    assert gates.alone([0.01, 0.02]).passed and not gates.alone([0.3, 0.4]).passed
+    assert gates.alone([]).passed is None
+    assert gates.same_answers(100, 96).passed and not gates.same_answers(100, 90).passed
+    assert gates.same_answers(0, 0).passed is None
+
+
+def window(joules: float, seconds: float = 10.0, examples: int = 100, **more: object) -> dict[str, object]:
+    scaled = {"joules_per_example": joules / examples, "flags": [], "integrated_joules": joules}
+    return {
+        "joules": joules,
+        "seconds": seconds,
+        "duration_s": seconds,
+        "examples": examples,
+        **scaled,
+        **more,
+    }
+
+
+class Watched(meters.Unavailable):
+    """A meter of a device that draws up to 300 W."""
+
+    floor_w, limit_w = 20.0, 300.0
+
+
+@pytest.mark.parametrize(
+    ("windows", "fails"),
+    [
+        ([window(1000), window(1000), window(2000, 20, 200)], None),
+        ([window(1000), window(1000), window(1000, 20, 200)], "twice the work, twice the joules"),
+        ([window(4000), window(4000)], "power between idle and limit"),
+        ([window(100), window(100)], "power between idle and limit"),
+        ([window(1000, integrated_joules=800.0)] * 2, "counter agrees with integrated power"),
+        ([window(1000, flags=["throttled: thermal"])] * 2, "windows undisturbed"),
+        ([window(600, examples=10**12), window(600, examples=10**12)], "joules per example above the floor"),
+    ],
+)
+def test_energy_gates_by_hand(windows: list[dict[str, object]], fails: str | None) -> None:
+    per_example = float(np.mean([entry["joules_per_example"] for entry in windows]))
+    energy = Energy("counter", "fake", None, per_example, None, per_example, None, windows)
+    found = gates.energy(energy, Watched("fake"), operations=1e6)
+    assert [gate.name for gate in found if gate.passed is False] == ([fails] if fails else [])
+
+
+def test_net_energy_rests_on_the_idle_power(engines_folder: Path) -> None:
+    class Steady(Watched):
+        """12 W, whatever happens."""
+
+        source, name = "counter", "steady"
+
+        def stop(self, cpu_s: float) -> meters.Reading:
+            return meters.Reading(joules=12.0 * 0.2, seconds=0.2)
+
+    assert session.idle(Steady("x"), 0.01) == pytest.approx(12.0)
