@@ -22,7 +22,7 @@ import click
     "--meter",
     default="auto",
     show_default=True,
-    metavar="auto|nvml|rapl|hwmon|model:W|none",
+    metavar="auto|nvml[:GPU]|rapl|hwmon|model:W|replay:FILE|none",
     help="Energy meter; model:W estimates W watts per busy core and says so.",
 )
 @click.option(
