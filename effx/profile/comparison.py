@@ -304,7 +304,7 @@ def _blocks(workload: Workload, statistic: str) -> list[list[float]]:
     """Return the samples of each block: seconds per query, or one figure of seconds per example."""
     if statistic != "mean per example":
         return workload.blocks_s
-    elapsed_s = workload.elapsed_s or [sum(block) for block in workload.blocks_s]
+    elapsed_s = [sum(block) for block in workload.blocks_s]
     examples = workload.examples or [workload.batch * len(block) for block in workload.blocks_s]
     return [[seconds / count] for seconds, count in zip(elapsed_s, examples, strict=True)]
 
