@@ -196,7 +196,9 @@ class _Session:
 
     def _score(self, subject: Subject) -> None:
         subject.started = session.timestamp()
-        answer = self._crew.client(subject).ask("accuracy", batch_size=self._plan.batch_size)
+        client, clock = self._crew.client(subject), time.perf_counter()
+        answer = client.ask("accuracy", batch_size=self._plan.batch_size)
+        subject.measured_s += time.perf_counter() - clock
         logits = np.array(answer["logits"], dtype=np.float32)
         if not np.isfinite(logits).all():
             raise WorkerError(f"{subject.engine.name}: the engine's logits are not finite.")

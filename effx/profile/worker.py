@@ -83,7 +83,9 @@ class Worker:
         windows: list[float] = []
         steady = False
         while time.perf_counter() - start < limit_s:
-            window = [self._timed(workload)[0] for _ in range(_WINDOW_QUERIES)]
+            window: list[float] = []
+            while len(window) < _WINDOW_QUERIES and (not window or time.perf_counter() - start < limit_s):
+                window.append(self._timed(workload)[0])
             windows.append(float(np.median(window)))
             last = windows[-_STABLE_WINDOWS:]
             steady = len(last) == _STABLE_WINDOWS and max(last) <= _STABLE_RATIO * min(last)

@@ -35,7 +35,8 @@ def exiting(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) ->
         checkpoint.folder, out=place, name="t",
         settings=tokens.Settings(schedule=(0.9, 0.6, 0.4), epochs=1, lr=1e-3),
     )  # fmt: skip
-    settings = exits.Settings(epochs=3, depth=2.0, rule="max-probability")
+    # ramps that are sure of themselves: where all rows are near the threshold, rounding decides
+    settings = exits.Settings(epochs=3, depth=2.0, rule="max-probability", lr=0.03)
     return exits.train(short.folder, out=place, name="te", settings=settings)
 
 
@@ -129,10 +130,17 @@ def test_a_batch_that_left_early_skips_the_rest(tmp_path: Path) -> None:
         graph.write(model, paths[-1], places=places)
     late = onnx.load(paths[1])
     broken = next(node for node in late.graph.node if node.op_type == "Reshape")
-    name = broken.input[1]
-    for node in late.graph.node:
-        node.input[:] = ["bad" if value == name and node is broken else value for value in node.input]
-    late.graph.initializer.append(onnx.numpy_helper.from_array(np.array([7, 7, 7, 7]), "bad"))
+    nodes = [  # a token that is not there: nothing that loading the graph could tell
+        onnx.helper.make_node("Gather", ["attention_mask", "far"], ["missing"], name="g", axis=1),
+        onnx.helper.make_node("ReduceSum", ["missing"], ["nothing"], name="r", keepdims=0),
+        onnx.helper.make_node("Add", [broken.input[1], "nothing"], ["bad"], name="a"),
+    ]
+    broken.input[1] = "bad"
+    place = list(late.graph.node).index(broken)
+    rest = [*late.graph.node]
+    del late.graph.node[:]
+    late.graph.node.extend([*rest[:place], *nodes, *rest[place:]])
+    late.graph.initializer.append(onnx.numpy_helper.from_array(np.array([100_000]), "far"))
     onnx.save(late, paths[1])
     from effx.exit_rules import ExitRule
 
@@ -141,7 +149,7 @@ def test_a_batch_that_left_early_skips_the_rest(tmp_path: Path) -> None:
         nested.compose(paths, tmp_path / "m.onnx", ExitRule("entropy", threshold), ramps.depths(model))
         running = open_graph(tmp_path / "m.onnx", "onnxruntime", {})
         if fails:
-            with pytest.raises(Exception, match="[Rr]eshape"):
+            with pytest.raises(Exception, match="out of data bounds"):
                 running.run(inputs)
         else:
             assert running.run(inputs)["depth"].tolist() == [1]
@@ -251,7 +259,7 @@ def test_cut_or_edited_engines_do_not_open(engines_folder: Path, tmp_path: Path)
         Engine.open(folder)
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("backend", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_weights_past_the_limit_of_protobuf_lie_beside_the_graph(
     exiting: Checkpoint, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
