@@ -47,7 +47,12 @@ def answering(name: str, encoders: dict[str, Path], place: Path, data: Path | No
                 data=str(data) if data else None)  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+USUAL = ("bert", "roberta", "distilbert")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in USUAL else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
+)
 def test_spans_of_every_family(name: str, encoders: dict[str, Path], questions: Path, tmp_path: Path) -> None:
     made = answering(name, encoders, tmp_path, questions)
     model = load(made)

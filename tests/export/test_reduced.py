@@ -282,7 +282,9 @@ def test_weights_past_the_limit_of_protobuf_lie_beside_the_graph(
             assert all((engine.folder / name).stat().st_size < 300_000 for name in graphs)
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
+@pytest.mark.parametrize(
+    "backend", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow), "torch"]
+)
 def test_drift_is_told_on_every_backend_and_in_segments(
     exiting: Checkpoint, backend: str, tmp_path: Path
 ) -> None:
