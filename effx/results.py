@@ -161,9 +161,16 @@ class Run:
         Raises:
             ArtifactError: the file is missing, damaged or of another schema.
         """
-        path = Path(path)
+        return cls.from_json(_value(Path(path)), path)
+
+    @classmethod
+    def from_json(cls, value: Any, path: str | Path) -> Run:
+        """Build a result from what :meth:`to_json` gave; ``path`` is where it stood.
+
+        Raises:
+            ArtifactError: it is of another schema, or no result.
+        """
         try:
-            value = json.loads(path.read_bytes())
             if value["schema"] != SCHEMA:
                 raise ArtifactError(f"{path}: schema {value['schema']} is not {SCHEMA}.")
             return cls(
@@ -179,8 +186,6 @@ class Run:
                 flags=value["flags"],
                 gates=value.get("gates", []),
             )
-        except OSError as error:
-            raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
         except (ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"{path} is no effx result ({error!r}).") from error
 
@@ -205,40 +210,48 @@ class Failure:
 
 
 def failures(folders: Sequence[Path]) -> list[Failure]:
-    """Read the recorded failures in the folders, oldest first."""
-    found = []
-    for folder in folders:
-        for path in [folder] if folder.is_file() else sorted(folder.glob("*.json")):
-            if _failed(path):
-                found.append(_build(Failure, json.loads(path.read_bytes())))
-    return sorted(found, key=lambda failure: (failure.started, failure.id))
-
-
-def _failed(path: Path) -> bool:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(value, dict) and "failure" in value
+    """Return the recorded failures in the folders, oldest first; see :func:`read`."""
+    return read(folders)[1]
 
 
 def find(folders: Sequence[Path]) -> list[Run]:
-    """Read every result in the folders, oldest first; recorded failures are left out.
+    """Return every result in the folders, oldest first, without recorded failures; see :func:`read`."""
+    return read(folders)[0]
+
+
+def read(folders: Sequence[Path]) -> tuple[list[Run], list[Failure]]:
+    """Read every file of the folders once: results and recorded failures, each oldest first.
 
     Raises:
         ArtifactError: a folder is missing or holds no result, or a result is damaged.
     """
     runs: dict[str, Run] = {}
+    failed: dict[str, Failure] = {}
     for folder in folders:
         paths = [folder] if folder.is_file() else sorted(folder.glob("*.json"))
         if not paths:
             raise ArtifactError(f"{folder} holds no results. Make some with: effx profile engines/")
         for path in paths:
-            if _failed(path):
-                continue
-            run = Run.open(path)
-            runs[run.id] = run
-    return sorted(runs.values(), key=lambda run: (run.started, run.id))
+            value = _value(path)
+            if isinstance(value, dict) and "failure" in value:
+                failure = _build(Failure, value)
+                failed[failure.id] = failure
+            else:
+                run = Run.from_json(value, path)
+                runs[run.id] = run
+    return (
+        sorted(runs.values(), key=lambda run: (run.started, run.id)),
+        sorted(failed.values(), key=lambda failure: (failure.started, failure.id)),
+    )
+
+
+def _value(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise ArtifactError(f"{path} is no effx result ({error!r}).") from error
 
 
 def latency_summary(blocks_s: Sequence[Sequence[float]]) -> dict[str, float | None]:

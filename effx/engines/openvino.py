@@ -27,7 +27,7 @@ class OpenVinoGraph:
         self._config = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": _HINTS[settings.get("rest") or settings.get("precision", "fp32")],
+            "INFERENCE_PRECISION_HINT": hint(settings),
         }
         self._threads = threads
         try:
@@ -91,6 +91,11 @@ class OpenVinoGraph:
             compiled = self._core.compile_model(model, "CPU", self._config)
             self._compiled[length] = (compiled, compiled.create_infer_request())
         return self._compiled[length]
+
+
+def hint(settings: Mapping[str, Any]) -> str:
+    """Return the plugin's precision for what an engine leaves unquantised."""
+    return _HINTS[settings.get("rest") or settings.get("precision", "fp32")]
 
 
 def open(path: Path, settings: Mapping[str, Any], threads: int) -> OpenVinoGraph:

@@ -69,8 +69,8 @@ def up_to_date(target: Path, checkpoint: Checkpoint) -> Engine | None:
     return engine if same and engine.manifest["parity"]["passed"] else None
 
 
-def build(source: Source, job: Job, where: Surroundings) -> Engine:
-    """Build an engine, try it against its checkpoint, keep it.
+def build(source: Source, job: Job, where: Surroundings) -> None:
+    """Build an engine, try it against its checkpoint, keep it at the job's target.
 
     Raises:
         GateError: its answers differ from the checkpoint's by more than the precision allows, or it
@@ -143,7 +143,6 @@ def build(source: Source, job: Job, where: Surroundings) -> Engine:
             },
             "versions": {**io.versions(), **engines.versions(backend), "torch": torch.__version__},
         }  # fmt: skip
-    return Engine.open(target)
 
 
 class _Candidate:

@@ -19,7 +19,6 @@ import onnxruntime
 Arrays = dict[str, np.ndarray]
 _FAR = 0.1
 """Relative difference of hidden states that no sound scheme comes near in one layer."""
-_OPENVINO_HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}
 
 
 def told(
@@ -110,12 +109,14 @@ def _onnxruntime(
 def _openvino(path: Path, places: list[str], inputs: Arrays, session: Mapping[str, Any]) -> list[np.ndarray]:
     import openvino
 
+    from effx.engines.openvino import hint
+
     core = openvino.Core()
     model = core.read_model(path)
     names = [entry.get_any_name() for entry in model.inputs]
     model.add_outputs(places)
-    hint = _OPENVINO_HINTS[session.get("rest") or session.get("precision", "fp32")]
-    running = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint}).create_infer_request()
+    config = {"INFERENCE_PRECISION_HINT": hint(session)}
+    running = core.compile_model(model, "CPU", config).create_infer_request()
     running.infer({name: np.ascontiguousarray(inputs[name]) for name in names})
     return [np.array(running.get_tensor(place).data, dtype=np.float32) for place in places]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import effx
+from effx.profile.meters.nvml_device import text
 
 
 @functools.cache
@@ -87,8 +88,8 @@ def _gpus() -> list[dict[str, str]] | None:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
         return [
             {
-                "name": _plain(pynvml.nvmlDeviceGetName(handle)),
-                "uuid": _plain(pynvml.nvmlDeviceGetUUID(handle)),
+                "name": text(pynvml.nvmlDeviceGetName(handle)),
+                "uuid": text(pynvml.nvmlDeviceGetUUID(handle)),
             }
             for handle in handles
         ]
@@ -96,10 +97,6 @@ def _gpus() -> list[dict[str, str]] | None:
         return None
     finally:
         pynvml.nvmlShutdown()
-
-
-def _plain(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
 
 
 def _cpu_model() -> str:

@@ -6,6 +6,7 @@ import datetime
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,9 +77,9 @@ class Crew:
     def __init__(self, subjects: Sequence[Subject], plan: Plan) -> None:
         self._plan = plan
         self._most = plan.resident or affordable([subject.engine for subject in subjects])
-        self._clients: dict[str, WorkerClient] = {}
-        self._subjects = {subject.engine.name: subject for subject in subjects}
-        self._warm: set[tuple[str, str]] = set()
+        self._clients: dict[Path, WorkerClient] = {}
+        self._subjects = {subject.engine.folder: subject for subject in subjects}
+        self._warm: set[tuple[Path, str]] = set()
 
     @property
     def pids(self) -> set[int]:
@@ -87,16 +88,16 @@ class Crew:
 
     def client(self, subject: Subject) -> WorkerClient:
         """Return an engine's worker, started and opened if it is not loaded."""
-        name = subject.engine.name
-        if name in self._clients:
-            self._clients[name] = self._clients.pop(name)  # the last in order is the last used
-            return self._clients[name]
+        folder = subject.engine.folder  # engines of one name may lie in two places
+        if folder in self._clients:
+            self._clients[folder] = self._clients.pop(folder)  # the last in order is the last used
+            return self._clients[folder]
         while len(self._clients) >= self._most:
             self._leave(next(iter(self._clients)))
-        client = self._clients[name] = WorkerClient(name, self._plan.timeout_s)
+        client = self._clients[folder] = WorkerClient(subject.engine.name, self._plan.timeout_s)
         answer = client.ask(
             "open",
-            folder=str(subject.engine.folder),
+            folder=str(folder),
             texts=[list(texts) for texts in subject.rows.texts],
             threads=self._plan.threads,
             seed=self._plan.seed,
@@ -108,18 +109,18 @@ class Crew:
     def warm(self, subject: Subject, workload: dict[str, Any]) -> WorkerClient:
         """Return an engine's worker after it has warmed up for a workload."""
         client = self.client(subject)
-        if (subject.engine.name, key(workload)) not in self._warm:
+        if (subject.engine.folder, key(workload)) not in self._warm:
             answer = client.ask("warm", workload=workload, limit_s=self._plan.warmup_s)
             if not answer["steady"]:
                 flags = subject.of(workload).flags
                 flags.append("not steady after warm-up")
                 flags[:] = dict.fromkeys(flags)
-            self._warm.add((subject.engine.name, key(workload)))
+            self._warm.add((subject.engine.folder, key(workload)))
         return client
 
     def drop(self, subject: Subject) -> None:
         """Close an engine's worker without asking it anything."""
-        client = self._clients.pop(subject.engine.name, None)
+        client = self._clients.pop(subject.engine.folder, None)
         if client:
             client.close()
 
@@ -134,13 +135,13 @@ class Crew:
         peak = self.client(subject).ask("memory")["host_peak_bytes"]
         subject.host_peak_bytes = max(filter(None, (subject.host_peak_bytes, peak)), default=None)
 
-    def _leave(self, name: str) -> None:
-        subject = self._subjects[name]
+    def _leave(self, folder: Path) -> None:
+        subject = self._subjects[folder]
         try:
             self.memory(subject)
         except WorkerError as error:
             subject.failure = str(error)
-        self._warm = {pair for pair in self._warm if pair[0] != name}
+        self._warm = {pair for pair in self._warm if pair[0] != folder}
         self.drop(subject)
 
 

@@ -81,7 +81,7 @@ def describe(nvml: Any, handle: Any) -> dict[str, Any]:
     return {
         "uuid": _ask(nvml, nvml.nvmlDeviceGetUUID, handle),
         "device": _ask(nvml, nvml.nvmlDeviceGetName, handle),
-        "pci_bus_id": None if pci is None else _text(pci.busId),
+        "pci_bus_id": None if pci is None else text(pci.busId),
         "driver": _ask(nvml, nvml.nvmlSystemGetDriverVersion),
         "compute_capability": None if capability is None else list(capability),
     }
@@ -188,7 +188,7 @@ def _named(nvml: Any, name: str) -> Any:
     if _BUS_ID.fullmatch(name):
         return nvml.nvmlDeviceGetHandleByPciBusId(name)
     handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-    uuids = [_text(nvml.nvmlDeviceGetUUID(handle)) for handle in handles]
+    uuids = [text(nvml.nvmlDeviceGetUUID(handle)) for handle in handles]
     matching = [handle for handle, uuid in zip(handles, uuids, strict=True) if uuid.startswith(name)]
     if len(matching) != 1 or not name.startswith("GPU-"):
         raise UnavailableError(f"{len(matching)} GPUs are called '{name}'; here are {', '.join(uuids)}")
@@ -200,7 +200,7 @@ def _cuda_index(nvml: Any, index: int, environ: Mapping[str, str]) -> Any:
     if index >= count:
         raise UnavailableError(f"there is no GPU {index}: NVML sees {count}")
     handles = [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(count)]
-    kinds = {_text(nvml.nvmlDeviceGetName(handle)) for handle in handles}
+    kinds = {text(nvml.nvmlDeviceGetName(handle)) for handle in handles}
     if len(kinds) > 1 and environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
         raise UnavailableError(
             f"CUDA numbers these GPUs by speed ({', '.join(sorted(kinds))}), NVML by PCI bus: "
@@ -232,6 +232,6 @@ def _ask(nvml: Any, question: Callable[..., Any], *arguments: Any) -> Any:
         return None
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
     """Return text; older bindings give bytes."""
     return value.decode() if isinstance(value, bytes) else str(value)

@@ -35,10 +35,10 @@ def report(folders: Sequence[Path], out: str | Path | None = None) -> tuple[dict
     need("report", "matplotlib", "jinja2")
     from effx.profile.report import figures, page, tables
 
-    runs = results.find([Path(folder) for folder in folders])
+    runs, failures = results.read([Path(folder) for folder in folders])
     target = Path(out) if out is not None else Path(folders[0]) / "report"
     found = {axes: _frontiers(runs, axes) for axes in _AXES}
-    everything = content(runs, found, results.failures([Path(folder) for folder in folders]))
+    everything = content(runs, found, failures)
     with files.new_folder(target, replace=_is_report(target)) as temporary:
         for axes, name in zip(_AXES, ("latency", "energy"), strict=True):
             for suffix in ("png", "svg"):
