@@ -22,6 +22,7 @@ _LARGEST_DISAGREEMENT = 0.10
 _LARGEST_NONLINEARITY = 0.10
 _LARGEST_DRIFT = 0.10
 _LARGEST_OTHERS = 0.10
+_LEAST_WATCHED_S = 1.0
 _LEAST_AGREEMENT = 0.95
 """Of timed answers with the accuracy pass; int8 scales depend on what else is in a batch."""
 _FEWEST_BLOCKS = 6
@@ -55,14 +56,21 @@ def latency(workload: Workload) -> Gate:
     )
 
 
-def alone(others_share: Sequence[float]) -> Gate:
-    """Whether the processors were free of other work: share of their time that others took."""
-    if not others_share:
-        return Gate("host otherwise idle", None, "this system does not tell how busy it is")
-    share = float(np.median(others_share))
-    return Gate(
-        "host otherwise idle", share <= _LARGEST_OTHERS, f"other processes took {share:.1%} of the processors"
-    )
+def alone(others_s: Sequence[float], watched_s: float) -> Gate:
+    """Whether the processors were free of other work.
+
+    Args:
+        others_s: processor seconds that other processes took, a figure a block. The system counts
+            in ticks of 10 ms: one block's figure may be off, even below zero; their sum is not.
+        watched_s: processor seconds there were in all those blocks.
+    """
+    name = "host otherwise idle"
+    if not others_s:
+        return Gate(name, None, "this system does not tell how busy it is")
+    if watched_s < _LEAST_WATCHED_S:
+        return Gate(name, None, f"{watched_s:.2g} processor seconds are too few to tell")
+    share = max(0.0, sum(others_s)) / watched_s
+    return Gate(name, share <= _LARGEST_OTHERS, f"other processes took {share:.1%} of the processors")
 
 
 def same_answers(checked: int, agreed: int) -> Gate:

@@ -263,7 +263,10 @@ class _Session:
     def _result(self, subject: Subject) -> Run:
         assert subject.accuracy is not None
         workloads = [self._workload(samples) for samples in subject.samples.values()]
-        found = [gates.same_answers(subject.checked, subject.agreed), gates.alone(subject.others_share)]
+        found = [
+            gates.same_answers(subject.checked, subject.agreed),
+            gates.alone(subject.others_s, subject.watched_s),
+        ]
         found += [gates.latency(workload) for workload in workloads]
         operations = _operations(subject)
         for workload in workloads:

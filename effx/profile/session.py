@@ -62,7 +62,10 @@ class Subject:
     host_peak_bytes: int | None = None
     checked: int = 0
     agreed: int = 0
-    others_share: list[float] = field(default_factory=list)
+    others_s: list[float] = field(default_factory=list)
+    """Processor seconds of other processes, a figure a block."""
+    watched_s: float = 0.0
+    """Processor seconds that those blocks had, all processors together."""
     measured_s: float = 0.0
     failure: str | None = None
 
@@ -155,11 +158,12 @@ def affordable(engines: Sequence[Engine]) -> int:
 def block(crew: Crew, subject: Subject, workload: dict[str, Any], number: int, limits: Limits) -> None:
     """Measure one block of a workload."""
     client = crew.warm(subject, workload)
-    busy, clock = environment.busy_s(), time.perf_counter()
     answer = client.ask(
         "block", workload=workload, queries=limits.queries, least_s=limits.least_s, limit_s=limits.limit_s
     )
-    _note_others(subject, busy, time.perf_counter() - clock, answer["cpu_s"])
+    if answer["others_s"] is not None:
+        subject.others_s.append(answer["others_s"])
+        subject.watched_s += answer["elapsed_s"] * environment.processors()
     subject.of(workload).add(number, answer)
     subject.checked += answer["checked"]
     subject.agreed += answer["agreed"]
@@ -242,12 +246,3 @@ def key(workload: dict[str, Any]) -> str:
 def timestamp() -> str:
     """Return the time in UTC with milliseconds."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-
-
-def _note_others(subject: Subject, busy_s: float | None, elapsed_s: float, own_s: float) -> None:
-    """Note the share of all processors' time that other processes took during a block."""
-    after = environment.busy_s()
-    if busy_s is None or after is None or elapsed_s <= 0:
-        return
-    total = elapsed_s * environment.processors()
-    subject.others_share.append(max(0.0, after - busy_s - own_s) / total)

@@ -6,7 +6,7 @@ worker encodes with the engine's own tokenizer and times around ``infer`` alone.
     open      engine folder, texts         -> how it runs, lengths of the rows
     accuracy  batch size                   -> logits in row order
     warm      workload                     -> seconds spent, whether it became steady
-    block     workload, queries, limits    -> seconds per query, CPU seconds, answers that agree
+    block     workload, queries, limits    -> seconds per query, CPU seconds, others' too, answers that agree
     serve     rate, queries                -> seconds from scheduled arrival to answer
     memory                                 -> peak resident bytes
 """
@@ -27,6 +27,7 @@ from effx import engines
 from effx.artifacts import Engine
 from effx.encoding import Encoder, length_sorted
 from effx.errors import EffxError, UsageError
+from effx.profile import environment
 
 _WINDOW_QUERIES = 5
 _STABLE_WINDOWS = 3
@@ -98,8 +99,7 @@ class Worker:
         samples: list[float] = []
         answers: list[tuple[np.ndarray | None, np.ndarray]] = []
         examples = 0
-        cpu = time.process_time()
-        start = time.perf_counter()
+        busy, cpu, start = environment.busy_s(), time.process_time(), time.perf_counter()
         while True:
             spent = time.perf_counter() - start
             if samples and (spent >= limit_s or (len(samples) >= queries and spent >= least_s)):
@@ -110,11 +110,14 @@ class Worker:
             if len(answers) < _CHECKED_QUERIES:
                 answers.append((query.rows, logits))
         elapsed, spent_cpu = time.perf_counter() - start, time.process_time() - cpu
+        after = environment.busy_s()
+        others = None if busy is None or after is None else after - busy - spent_cpu
         checked, agreed = self._agreement(answers)
         return {
             "samples_s": samples,
             "elapsed_s": elapsed,
             "cpu_s": spent_cpu,
+            "others_s": others,
             "examples": examples,
             "checked": checked,
             "agreed": agreed,

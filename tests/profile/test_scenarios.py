@@ -157,8 +157,8 @@ def test_gates_by_hand() -> None:
     assert not gates.latency(workload([1, 1, 1, 1.2, 1.2, 1.2])).passed
     assert gates.latency(workload([1, 1])).passed is None
     assert not gates.latency(workload([1, 1, -1])).passed
-    assert gates.alone([0.01, 0.02]).passed and not gates.alone([0.3, 0.4]).passed
-    assert gates.alone([]).passed is None
+    assert gates.alone([0.03, -0.01, 0.0], 4.0).passed and not gates.alone([0.3, 0.4], 4.0).passed
+    assert gates.alone([], 0.0).passed is None and gates.alone([0.3], 0.5).passed is None
     assert gates.same_answers(100, 96).passed and not gates.same_answers(100, 90).passed
     assert gates.same_answers(0, 0).passed is None
 
