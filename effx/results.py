@@ -25,6 +25,17 @@ MIN_SAMPLES = {"p50": 1, "p90": 64, "p99": 662}
 
 
 @dataclass(frozen=True)
+class Idle:
+    """Power while every engine of the session was loaded and none at work."""
+
+    watts: float
+    interval: tuple[float, float] | None
+    """95 %, in watts."""
+    seconds: float
+    """For how long it was read, all stretches together."""
+
+
+@dataclass(frozen=True)
 class Energy:
     """Joules per example of one workload, or why there are none."""
 
@@ -41,8 +52,10 @@ class Energy:
     """Less the idle-with-context baseline; None where none was measured."""
     windows: list[dict[str, Any]] = field(default_factory=list)
     """Each: duration_s, examples, joules, seconds (that the joules cover), and what the meter adds."""
-    idle_w: float | None = None
-    """Power with every engine loaded and none at work, on which ``net`` rests."""
+    idle: Idle | None = None
+    """On which ``net`` rests."""
+    net_interval: tuple[float, float] | None = None
+    """95 %, from the intervals of gross and idle."""
 
 
 @dataclass(frozen=True)
@@ -267,8 +280,15 @@ def latency_summary(blocks_s: Sequence[Sequence[float]]) -> dict[str, float | No
 
 
 def _workload(value: Mapping[str, Any]) -> Workload:
-    energy = _build(Energy, value["energy"], interval=lambda pair: pair and tuple(pair))
+    energy = _build(
+        Energy, value["energy"], interval=_pair, net_interval=_pair,
+        idle=lambda own: own and _build(Idle, own, interval=_pair),
+    )  # fmt: skip
     return _build(Workload, {**value, "energy": energy})
+
+
+def _pair(value: Sequence[float] | None) -> tuple[float, float] | None:
+    return None if value is None else (value[0], value[1])
 
 
 def _build(kind: type[T], value: Mapping[str, Any], **convert: Any) -> T:

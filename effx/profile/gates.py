@@ -101,7 +101,9 @@ def energy(measured: Energy, meter: Meter, operations: float, of: str = "") -> l
 
 def _power(measured: Energy, meter: Meter) -> Gate:
     means = [window["joules"] / window["seconds"] for window in measured.windows]
-    least, most = measured.idle_w or meter.floor_w or 0.0, meter.limit_w
+    least, most = meter.floor_w or 0.0, meter.limit_w
+    if measured.idle:
+        least = measured.idle.interval[0] if measured.idle.interval else measured.idle.watts
     within = min(means) >= least and (most is None or max(means) <= most)
     text = f"{min(means):.1f} to {max(means):.1f} W, idle {least:.1f} W"
     return Gate(

@@ -17,7 +17,6 @@ A worker that fails costs its own engine only, and the failure is a recorded res
 from __future__ import annotations
 
 import json
-import math
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -33,11 +32,11 @@ from effx.artifacts import Engine
 from effx.data import Rows
 from effx.errors import DataError, EffxError, UsageError, WorkerError, unknown
 from effx.metrics import METRICS
-from effx.profile import environment, gates, meters, session, statistics
+from effx.profile import energy, environment, gates, meters, session, statistics
 from effx.profile.meters import Meter
 from effx.profile.plan import SCENARIOS, Plan
 from effx.profile.session import SINGLE, Crew, Limits, Samples, Subject
-from effx.results import Accuracy, Energy, Failure, Run, Workload
+from effx.results import Accuracy, Energy, Failure, Idle, Run, Workload
 from effx.tasks import Task
 
 _MULTI: dict[str, Any] = {"scenario": "multi-stream", "batch": 8, "sequence": "real"}
@@ -100,7 +99,7 @@ class _Session:
         self._subjects, self._crew, self._plan, self._meter, self._host = subjects, crew, plan, meter, host
         self._id = secrets.token_hex(4)
         self._order = np.random.default_rng(plan.seed)
-        self._idle_w: float | None = None
+        self._idle: Idle | None = None
         self._wall_s = 0.0
         self._metered = [SINGLE] if meter.source != "none" else []
         if self._metered and "offline" in plan.scenarios:
@@ -158,7 +157,7 @@ class _Session:
         plan, crew, meter = self._plan, self._crew, self._meter
         self._each(self._score, advance, "accuracy")
         if self._metered and meter.source != "model":
-            self._idle_w = session.idle(meter, plan.window_s)
+            self._idle = energy.idle(meter, plan.window_s / 2)
         singles = Limits(plan.block_queries, 0.0, plan.block_limit_s)
         cells = Limits(plan.grid_queries, 0.05, plan.grid_limit_s)
         self._blocks(SINGLE, plan.rounds, singles, advance, "latency")
@@ -221,28 +220,10 @@ class _Session:
             return Energy("none", meter.name, reason)
         if not samples.windows or samples.window_reason:
             return Energy("none", meter.name, samples.window_reason or "no window")
-        per_example = [window["joules_per_example"] for window in samples.windows]
-        gross = float(np.mean(per_example))
-        if not (math.isfinite(gross) and gross > 0):
-            return Energy("none", meter.name, f"the meter gave {gross} J per example")
-        net = None
-        if self._idle_w is not None:
-            idle = [self._idle_w * window["duration_s"] / window["examples"] for window in samples.windows]
-            net = gross - float(np.mean(idle))
-            if net < 0:
-                samples.flags.append(f"net energy would be {net:.3g} J per example: not shown")
-                net = None
-        return Energy(
-            source=meter.source,
-            meter=meter.name,
-            reason=None,
-            joules_per_example=gross,
-            interval=_widest(statistics.mean_interval(per_example), samples.windows),
-            gross=gross,
-            net=net,
-            windows=samples.windows,
-            idle_w=self._idle_w,
-        )
+        found, fault = energy.of_windows(samples.windows, meter, self._idle)
+        if fault:
+            samples.flags.append(fault)
+        return found
 
     def _workload(self, samples: Samples) -> Workload:
         workload = samples.workload
@@ -356,15 +337,6 @@ def _operations(subject: Subject) -> float:
     if kept.get("exits") or kept.get("tokens") or kept.get("token_thresholds"):
         return min(layers) * tokens / 10
     return sum(layers) * tokens
-
-
-def _widest(between: tuple[float, float] | None, windows: list[dict[str, Any]]) -> tuple[float, float] | None:
-    """Return an interval that holds the spread over windows and what the meter cannot tell of each."""
-    own = [window["interval"] for window in windows if window["interval"]]
-    if not own:
-        return between
-    low, high = (float(np.mean([pair[end] for pair in own])) for end in (0, 1))
-    return (low, high) if between is None else (min(low, between[0]), max(high, between[1]))
 
 
 def _rows(

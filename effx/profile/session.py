@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -212,16 +211,6 @@ def window(crew: Crew, subject: Subject, workload: dict[str, Any], meter: Meter,
             "conditions": reading.conditions,
         }
     )
-
-
-def idle(meter: Meter, length_s: float) -> float | None:
-    """Return the power in watts while the loaded engines do nothing; None if it cannot be read."""
-    meter.start()
-    start = time.perf_counter()
-    time.sleep(length_s)
-    elapsed = time.perf_counter() - start
-    reading = meter.stop(0.0)
-    return None if reading.joules is None else reading.joules / (reading.seconds or elapsed)
 
 
 @dataclass(frozen=True)

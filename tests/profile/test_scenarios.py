@@ -18,7 +18,7 @@ from effx.artifacts import Engine
 from effx.cli import run as command
 from effx.encoding import Encoded
 from effx.errors import UsageError
-from effx.profile import gates, meters, profile, session
+from effx.profile import gates, meters, profile
 from effx.profile.client import WorkerClient
 from effx.profile.worker import Worker
 from effx.results import Energy, Workload
@@ -198,15 +198,3 @@ def test_energy_gates_by_hand(windows: list[dict[str, object]], fails: str | Non
     energy = Energy("counter", "fake", None, per_example, None, per_example, None, windows)
     found = gates.energy(energy, Watched("fake"), operations=1e6)
     assert [gate.name for gate in found if gate.passed is False] == ([fails] if fails else [])
-
-
-def test_net_energy_rests_on_the_idle_power(engines_folder: Path) -> None:
-    class Steady(Watched):
-        """12 W, whatever happens."""
-
-        source, name = "counter", "steady"
-
-        def stop(self, cpu_s: float) -> meters.Reading:
-            return meters.Reading(joules=12.0 * 0.2, seconds=0.2)
-
-    assert session.idle(Steady("x"), 0.01) == pytest.approx(12.0)
