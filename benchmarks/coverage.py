@@ -27,8 +27,9 @@ from effx import metrics
 from effx.artifacts import now
 from effx.metrics import Metric
 from effx.profile import environment, statistics
+from effx.profile.comparison import LEAST_DIFFERING
 from effx.profile.frontier import frontier
-from effx.results import Accuracy, Energy, Run, Workload
+from effx.results import MIN_SAMPLES, Accuracy, Energy, Run, Workload
 
 QUERIES = 70  # in a block, and 10 blocks: the defaults of a profile
 ROUNDS = 10
@@ -50,7 +51,7 @@ def main() -> None:
         "trials": trials,
         "wilson": wilson(),
         "paired_accuracy": paired_accuracy(),
-        "paired_bootstrap": paired_bootstrap(max(1, trials // 5), rng),
+        "paired_bootstrap": paired_bootstrap(trials, rng),
         "block_interval": block_interval(trials, rng),
         "paired_ratio": paired_ratio(trials, rng),
         "unpaired_ratio": unpaired_ratio(trials, rng),
@@ -119,12 +120,13 @@ def paired_bootstrap(trials: int, rng: np.random.Generator) -> dict[str, float]:
     """Coverage of metric(b) - metric(a), by how many predictions are expected to differ."""
     found = {}
     for name, metric, n in (("f1", metrics.f1, 408), ("matthews", metrics.matthews, 1043)):
-        for differing in (5, 10, 20, 60):
+        for differing in (12, 20, 60):
             truth = difference(metric, answers(rng, 4_000_000, differing / n, 0.85))
             drawn = [answers(rng, n, differing / n, 0.85) for _ in range(trials)]
+            drawn = [(y, a, b) for y, a, b in drawn if np.sum(a != b) >= LEAST_DIFFERING]  # else refused
             intervals = [statistics.paired_bootstrap(metric, *own, resamples=1000) for own in drawn]
             held = sum(low <= truth <= high for low, high in intervals)
-            found[f"{name}, n {n}, about {differing} differ"] = percent(held, trials)
+            found[f"{name}, n {n}, about {differing} differ"] = percent(held, len(drawn))
     mix = np.array([[1.0, 0.9, 0.88], [0.9, 1.0, 0.95], [0.88, 0.95, 1.0]])
     held = 0
     for _ in range(trials):
@@ -162,7 +164,7 @@ def block_interval(trials: int, rng: np.random.Generator) -> dict[str, dict[str,
     found = {}
     for rounds, queries in ((5, 4), (5, QUERIES), (ROUNDS, QUERIES), (20, QUERIES)):
         for between in (0.02, 0.1):
-            for share in (0.5, 0.9):
+            for share in (0.5, 0.9) if rounds * queries >= MIN_SAMPLES["p90"] else (0.5,):
                 statistic = quantile(share)
                 truth = float(np.exp(np.hypot(0.4, between) * stats.norm.ppf(share)))
                 held = percentile = 0

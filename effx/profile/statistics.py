@@ -171,13 +171,16 @@ def block_interval(
     the width: with ten blocks the percentiles of the resamplings themselves hold the truth in 90 %
     of cases only, because they are narrow by sqrt((n - 1) / n) and normal rather than t (Efron and
     Tibshirani 1993, An Introduction to the Bootstrap, section 12.5; Hesterberg 2015, Am. Stat. 69:371-386).
+    Where the blocks' own statistics spread wider than that, as with few short blocks, theirs is the error.
     """
     values = block_resamples(blocks, statistic, resamples=_RESAMPLES_FOR_ERROR, seed=seed)
     if values is None:
         return None
     n = len(blocks)
-    error = float(np.std(np.log(values))) * np.sqrt(n / (n - 1))
-    centre = statistic(np.concatenate([np.asarray(block, dtype=float) for block in blocks]))
+    arrays = [np.asarray(block, dtype=float) for block in blocks]
+    resampled = float(np.std(np.log(values))) * np.sqrt(n / (n - 1))
+    error = max(resampled, float(stats.sem(np.log([statistic(block) for block in arrays]))))
+    centre = statistic(np.concatenate(arrays))
     half = error * float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1))
     return float(centre * np.exp(-half)), float(centre * np.exp(half))
 
