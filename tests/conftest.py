@@ -35,7 +35,10 @@ CONFIGS = {
     "distilbert": {"vocab_size": 0, "dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 64,
                    "max_position_embeddings": 66, "pad_token_id": 0},
 }  # fmt: skip
-QUICK = Plan(grid=((1, 8), (4, 16)), rounds=3, block_queries=24, grid_rounds=3, warmup_s=0.1, window_s=0.2)
+QUICK = Plan(
+    grid=((1, 8), (4, 16)), rounds=3, block_queries=24, block_s=0.0, grid_rounds=3, grid_block_s=0.05,
+    warmup_s=0.1, window_s=0.2,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -35,10 +35,14 @@ class Plan:
     """Blocks per engine of the single-stream workload, interleaved with the other engines'."""
     block_queries: int = 70
     """Queries in a block; 10 blocks of 70 are enough samples for p99."""
+    block_s: float = 0.5
+    """A block of single-stream or multi-stream lasts at least so long."""
     block_limit_s: float = 5.0
     """A block ends early after this long, so that a slow engine does not take hours."""
     grid_rounds: int = 5
     grid_queries: int = 4
+    grid_block_s: float = 0.25
+    """A block of a grid cell or offline lasts at least so long."""
     grid_limit_s: float = 2.0
     warmup_s: float = 1.0
     """Longest warm-up per workload; it ends sooner once three windows agree within 10 %."""
@@ -60,8 +64,8 @@ class Plan:
 
     @classmethod
     def quick(cls) -> Plan:
-        """Return the demo's plan: the same measurements, a smaller grid."""
-        return cls(grid=_QUICK_GRID, grid_rounds=5)
+        """Return the demo's plan: the same measurements, a smaller grid, shorter blocks."""
+        return cls(grid=_QUICK_GRID, block_s=0.1, grid_block_s=0.1)
 
 
 def parse_grid(text: str) -> tuple[tuple[int, int], ...]:

@@ -158,8 +158,8 @@ class _Session:
         self._each(self._score, advance, "accuracy")
         if self._metered and meter.source != "model":
             self._idle = energy.idle(meter, plan.window_s / 2)
-        singles = Limits(plan.block_queries, 0.0, plan.block_limit_s)
-        cells = Limits(plan.grid_queries, 0.05, plan.grid_limit_s)
+        singles = Limits(plan.block_queries, plan.block_s, plan.block_limit_s)
+        cells = Limits(plan.grid_queries, plan.grid_block_s, plan.grid_limit_s)
         self._blocks(SINGLE, plan.rounds, singles, advance, "latency")
         if "multi-stream" in plan.scenarios:
             self._blocks(_MULTI, plan.rounds, singles, advance, "multi-stream")
