@@ -174,6 +174,18 @@ def test_int8_computes_in_int8_everywhere(exiting: Checkpoint, backend: str, tmp
         assert built[0].manifest["scheme"] in tried
 
 
+@pytest.mark.parametrize("variant", ["bf16", "bf16+seq16"])
+def test_bf16_in_pytorch(checkpoint: Checkpoint, tmp_path: Path, variant: str) -> None:
+    from effx.export import quantize
+
+    if not quantize.has_bf16():
+        pytest.skip("this processor has no bf16")
+    engine = export(checkpoint.folder, variant, "torch", tmp_path)
+    plain = export(checkpoint.folder, variant.replace("bf16", "fp32"), "torch", tmp_path)
+    assert engine.manifest["parity"]["passed"]
+    assert engine.manifest["parity"]["max_abs_diff"] > 10 * plain.manifest["parity"]["max_abs_diff"]
+
+
 def test_bf16_is_called_bf16_only_where_it_is(checkpoint: Checkpoint, tmp_path: Path) -> None:
     from effx.export import quantize
 
