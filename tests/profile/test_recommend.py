@@ -195,7 +195,7 @@ def test_as_a_person_reads_it() -> None:
     text = wording.recommendation(one(ALL))
     assert "sst2 on h: deploy int8" in text
     assert "by energy, out of 4 engines; accuracy on 400 rows; energy source: counter" in text
-    assert "energy                         1.5 J/example (95 % 1.47 to 1.53 J/example)   <- objective" in text
+    assert "1.5 J/example (95 % 1.47 to 1.53 J/example)   <- objective" in text
     assert "What binds: --max-drop of 0.015 instead of 0.01 would admit small, at 0.33x the energy." in text
     assert "Runner-up: fp32, at 2.00x the energy (95 % 1.9" in text
     assert "Certainty: the choice in" in text
