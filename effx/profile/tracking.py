@@ -30,7 +30,8 @@ def log_runs(runs: Sequence[Run], uri: str) -> list[str]:
 
     Args:
         runs: results.
-        uri: MLflow's tracking URI: a folder, ``sqlite:///FILE``, ``http://...``.
+        uri: MLflow's tracking URI: ``sqlite:///FILE`` or ``http://HOST``; a folder of files only where
+            MLflow is allowed it, by MLFLOW_ALLOW_FILE_STORE=true.
 
     Returns:
         The ids of the MLflow runs. A result that is in the store already is not logged again.
@@ -141,7 +142,7 @@ def _log_run(client: Any, run: Run) -> str:
 def _client(uri: str) -> Any:
     need("mlflow", "mlflow")
     if not uri.strip():
-        raise UsageError("--mlflow needs a tracking URI: a folder, sqlite:///FILE or http://HOST.")
+        raise UsageError("--mlflow needs a tracking URI: sqlite:///FILE or http://HOST.")
     from mlflow.tracking import MlflowClient
 
     try:
