@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,7 @@ def _client(uri: str) -> Any:
     need("mlflow", "mlflow")
     if not uri.strip():
         raise UsageError("--mlflow needs a tracking URI: sqlite:///FILE or http://HOST.")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # effx tells nobody what is measured
     from mlflow.tracking import MlflowClient
 
     try:
