@@ -6,6 +6,7 @@ reason beside it; it never means 0. Units stand in the names: _s, _j, _w, _bytes
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -79,7 +80,7 @@ class Workload:
     rate_per_s: float | None = None
     """Queries that arrived per second, by schedule; None: one after the other."""
 
-    @property
+    @functools.cached_property
     def latency_s(self) -> dict[str, float | None]:
         """Mean and percentiles in seconds; None where there are too few samples."""
         return latency_summary(self.blocks_s)

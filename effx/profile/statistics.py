@@ -176,11 +176,25 @@ def block_interval(
     values = block_resamples(blocks, statistic, resamples=_RESAMPLES_FOR_ERROR, seed=seed)
     if values is None:
         return None
-    n = len(blocks)
-    arrays = [np.asarray(block, dtype=float) for block in blocks]
-    resampled = float(np.std(np.log(values))) * np.sqrt(n / (n - 1))
-    error = max(resampled, float(stats.sem(np.log([statistic(block) for block in arrays]))))
-    centre = statistic(np.concatenate(arrays))
+    centre = statistic(np.concatenate([np.asarray(block, dtype=float) for block in blocks]))
+    return log_interval(values, centre, len(blocks), least=spread_error(blocks, statistic))
+
+
+def spread_error(blocks: Sequence[Sequence[float]], statistic: Statistic) -> float:
+    """Return the standard error of the mean of the logarithms of the blocks' own statistics."""
+    return float(stats.sem(np.log([statistic(np.asarray(block, dtype=float)) for block in blocks])))
+
+
+def log_interval(values: np.ndarray, centre: float, n: int, least: float = 0.0) -> tuple[float, float]:
+    """Return the interval about ``centre`` from its values in resamplings of n units, all positive.
+
+    Args:
+        values: [resamples].
+        centre: what was measured.
+        n: units that were resampled.
+        least: standard error of the logarithm below which the resamplings' is not believed.
+    """
+    error = max(least, float(np.std(np.log(values))) * np.sqrt(n / (n - 1)))
     half = error * float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1))
     return float(centre * np.exp(-half)), float(centre * np.exp(half))
 
