@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -66,7 +67,7 @@ class Workload:
     rate_per_s: float | None = None
     """Queries that arrived per second, by schedule; None: one after the other."""
 
-    @property
+    @cached_property
     def latency_s(self) -> dict[str, float | None]:
         """Mean and percentiles in seconds; None where there are too few samples."""
         return latency_summary(self.blocks_s)
@@ -256,13 +257,13 @@ def _value(path: Path) -> Any:
 
 def latency_summary(blocks_s: Sequence[Sequence[float]]) -> dict[str, float | None]:
     """Return mean, p50, p90 and p99 in seconds; a percentile with too few samples is None."""
-    samples = np.concatenate([np.asarray(block, dtype=float) for block in blocks_s])
+    samples = np.array([sample for block in blocks_s for sample in block], dtype=float)
     summary: dict[str, float | None] = {"mean": float(samples.mean())}
+    samples.sort()
     for name, least in MIN_SAMPLES.items():
-        enough = len(samples) >= least
         # the smallest sample that the share does not exceed: a latency that was seen
-        value = np.percentile(samples, float(name[1:]), method="inverted_cdf") if enough else None
-        summary[name] = None if value is None else float(value)
+        place = -(-len(samples) * int(name[1:]) // 100) - 1
+        summary[name] = float(samples[place]) if len(samples) >= least else None
     return summary
 
 

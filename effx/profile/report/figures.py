@@ -6,28 +6,42 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from effx.profile.frontier import OBJECTIVES, Frontier, Point
-from effx.profile.report.style import COLOURS, MARKERS
+from effx.profile.report import panels
+from effx.profile.report.canvas import MOST, canvas, note_left_out
+from effx.profile.report.groups import Group
+from effx.profile.report.style import COLOURS, MARKERS, shown
 from effx.results import Run
 
-_RC = {"font.size": 9, "svg.hashsalt": "effx", "svg.fonttype": "none", "axes.spines.top": False,
-       "axes.spines.right": False, "font.family": "sans-serif"}  # fmt: skip
+_FEW = 500
+"""Points beyond which they are small, and pixels inside the SVG."""
 
 
-def draw(frontiers: Sequence[Frontier], runs: Sequence[Run], cost: str, path: Path) -> None:
+def write(groups: Sequence[Group], runs: Sequence[Run], folder: Path) -> None:
+    """Write every figure as PNG and SVG: a frontier per cost, techniques, grids."""
+    for cost in ("latency", "energy", *_others(groups)):
+        found = [one for group in groups for one in group.frontiers if one.objectives == ("accuracy", cost)]
+        frontier(found, runs, cost, folder / f"frontier-{cost.replace('_', '-')}")
+    panels.techniques(groups, folder / "techniques")
+    panels.grids(groups, folder / "grid")
+
+
+def frontier(frontiers: Sequence[Frontier], runs: Sequence[Run], cost: str, path: Path) -> None:
     """Draw one panel per frontier; without a number to draw, the reason."""
-    with mpl.rc_context(_RC):
-        height = 4.4 * len(frontiers) if frontiers else 1.6
-        figure = Figure(figsize=(7.2, height), layout="constrained")
+    with canvas(path, 4.4 * min(len(frontiers), MOST) if frontiers else 1.6) as figure:
         if not frontiers:
             _reason(figure, runs)
-        for number, frontier in enumerate(frontiers, 1):
-            _panel(figure.add_subplot(len(frontiers), 1, number), frontier, cost)
-        metadata: dict[str, Any] = {"Date": None} if path.suffix == ".svg" else {}
-        figure.savefig(path, dpi=160, metadata=metadata)
+        for number, one in enumerate(frontiers[:MOST], 1):
+            _panel(figure.add_subplot(min(len(frontiers), MOST), 1, number), one, cost)
+        note_left_out(figure, len(frontiers))
+
+
+def _others(groups: Sequence[Group]) -> list[str]:
+    """Return the costs beside latency and energy that accuracy has a frontier with."""
+    costs = (one.objectives[1] for group in groups for one in group.frontiers if one.objectives[0] == "accuracy")
+    return [cost for cost in dict.fromkeys(costs) if cost not in ("latency", "energy")]
 
 
 def _reason(figure: Figure, runs: Sequence[Run]) -> None:
@@ -46,7 +60,9 @@ def _reason(figure: Figure, runs: Sequence[Run]) -> None:
 def _panel(axes: Any, frontier: Frontier, cost: str) -> None:
     objective = OBJECTIVES[cost]
     metered = cost == "energy"
-    unit = f"mJ per example ({frontier.energy_source})" if metered else "ms"
+    scale, unit = shown(objective.unit)
+    if metered:
+        unit = f"mJ per example ({frontier.energy_source})"
     kinds = list(dict.fromkeys(_kind(point) for point in frontier.points))
     for number, kind in enumerate(kinds):
         for precision, filled in (("fp32", False), ("other", True)):
@@ -57,15 +73,15 @@ def _panel(axes: Any, frontier: Frontier, cost: str) -> None:
             if not chosen:
                 continue
             label = f"{kind}, {chosen[0].run.engine['precision'] if filled else precision}"
-            _points(axes, chosen, cost, number, filled, label)
+            _points(axes, chosen, cost, scale, number, filled, label)
     best = [point for point in frontier.points if point.non_dominated]
     axes.step(
-        [point.values[cost] * 1e3 for point in best],
+        [point.values[cost] * scale for point in best],
         [point.values["accuracy"] for point in best],
         where="post", color="#888888", linewidth=1, zorder=0,
     )  # fmt: skip
     n = frontier.points[0].run.accuracy.n
-    axes.set_xlabel(f"{objective.label}, {unit}")
+    axes.set_xlabel(f"{objective.label}, {unit}" if unit else objective.label)
     axes.set_ylabel(f"{frontier.metric}, n = {n}")
     axes.set_title(f"{frontier.task} on {frontier.host}", loc="left", fontsize=10)
     axes.grid(color="#00000018", linewidth=0.6)
@@ -76,15 +92,18 @@ def _panel(axes: Any, frontier: Frontier, cost: str) -> None:
     )  # fmt: skip
 
 
-def _points(axes: Any, points: Sequence[Point], cost: str, number: int, filled: bool, label: str) -> None:
+def _points(
+    axes: Any, points: Sequence[Point], cost: str, scale: float, number: int, filled: bool, label: str
+) -> None:
     colour = COLOURS[number % len(COLOURS)]
     axes.errorbar(
-        [point.values[cost] * 1e3 for point in points],
+        [point.values[cost] * scale for point in points],
         [point.values["accuracy"] for point in points],
-        xerr=_bars(points, cost, 1e3),
+        xerr=_bars(points, cost, scale),
         yerr=_bars(points, "accuracy", 1.0),
         fmt=MARKERS[number % len(MARKERS)], color=colour, ecolor=colour + "70",
-        markerfacecolor=colour if filled else "white", elinewidth=1, markersize=7, label=label,
+        markerfacecolor=colour if filled else "white", elinewidth=1, markersize=7 if len(points) <= _FEW else 3, label=label,
+        rasterized=len(points) > _FEW,
     )  # fmt: skip
 
 

@@ -36,3 +36,10 @@ def span(interval: tuple[float, float] | list[float] | None, form: object = four
         return ""
     assert callable(form)
     return f"[{form(interval[0])}, {form(interval[1])}]"
+
+
+def shown(unit: str) -> tuple[float, str]:
+    """Return by what a figure is multiplied to be read, and in which unit it then is."""
+    return {"s": (1e3, "ms"), "J/example": (1e3, "mJ/example"), "J": (1e3, "mJ"), "B": (2**-20, "MiB")}.get(
+        unit, (1.0, unit)
+    )
