@@ -6,10 +6,10 @@ reason beside it; it never means 0. Units stand in the names: _s, _j, _w, _bytes
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -67,7 +67,7 @@ class Workload:
     rate_per_s: float | None = None
     """Queries that arrived per second, by schedule; None: one after the other."""
 
-    @cached_property
+    @functools.cached_property
     def latency_s(self) -> dict[str, float | None]:
         """Mean and percentiles in seconds; None where there are too few samples."""
         return latency_summary(self.blocks_s)
@@ -257,9 +257,8 @@ def _value(path: Path) -> Any:
 
 def latency_summary(blocks_s: Sequence[Sequence[float]]) -> dict[str, float | None]:
     """Return mean, p50, p90 and p99 in seconds; a percentile with too few samples is None."""
-    samples = np.array([sample for block in blocks_s for sample in block], dtype=float)
+    samples = np.sort(np.concatenate([np.asarray(block, dtype=float) for block in blocks_s]))
     summary: dict[str, float | None] = {"mean": float(samples.mean())}
-    samples.sort()
     for name, least in MIN_SAMPLES.items():
         # the smallest sample that the share does not exceed: a latency that was seen
         place = -(-len(samples) * int(name[1:]) // 100) - 1

@@ -1,82 +1,31 @@
 """Which engines are worth deploying: non-dominated sets, with how sure that is.
 
 Pure functions over results: nothing here touches disk, device or console. An engine dominates
-another if it is at least as good in every objective and better in one. Tasks, hosts and energy
-sources are never mixed on one frontier.
+another if it is at least as good in every objective and better in one. Tasks, hosts, evaluation sets
+and energy sources are never mixed on one frontier; :func:`comparable` tells them apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from effx.errors import UsageError, unknown
-from effx.profile import statistics
-from effx.results import Run, Workload
+from effx.errors import UsageError
+from effx.profile import comparison, dominance, objectives
+from effx.profile.objectives import OBJECTIVES, Objective, single_stream
+from effx.results import Run
 
-_RESAMPLES = 1000
+__all__ = [
+    "OBJECTIVES", "Diminishing", "Frontier", "Objective", "Point", "baseline_of", "comparable", "frontier",
+    "groups", "latest", "single_stream", "summary",
+]  # fmt: skip
+
 _TIE_SHARE = 0.05  # P(non-dominated) above which a dominated point counts as tied
-_HYPERVOLUME_MARGIN = 1.1  # the reference point lies a tenth beyond the worst point
-
-
-@dataclass(frozen=True)
-class Objective:
-    """One axis."""
-
-    name: str
-    label: str
-    unit: str
-    maximise: bool
-    value: Callable[[Run], float | None]
-    interval: Callable[[Run], tuple[float, float] | None]
-
-
-def single_stream(run: Run) -> Workload:
-    """Return the workload that frontiers and tables read, or say that it was not measured."""
-    workload = run.workload("single-stream")
-    if workload is None:
-        raise UsageError(f"{run.id}: no single-stream workload; profile the engine again.")
-    return workload
-
-
-def _latency(name: str) -> Callable[[Run], float | None]:
-    return lambda run: single_stream(run).latency_s[name]
-
-
-def _joules(run: Run) -> float:
-    """Return the joules per example of a metered run."""
-    joules = single_stream(run).energy.joules_per_example
-    assert joules is not None
-    return joules
-
-
-def _latency_interval(share: float) -> Callable[[Run], tuple[float, float] | None]:
-    return lambda run: statistics.block_interval(
-        single_stream(run).blocks_s, lambda samples: float(np.quantile(samples, share))
-    )
-
-
-OBJECTIVES: dict[str, Objective] = {
-    objective.name: objective
-    for objective in (
-        Objective("accuracy", "accuracy", "", True,
-                  lambda run: run.accuracy.value, lambda run: run.accuracy.interval),
-        Objective("latency", "median latency, one query at real lengths", "s", False,
-                  _latency("p50"), _latency_interval(0.5)),
-        Objective("latency_p90", "p90 latency, one query at real lengths", "s", False,
-                  _latency("p90"), _latency_interval(0.9)),
-        Objective("energy", "energy", "J/example", False,
-                  lambda run: single_stream(run).energy.joules_per_example,
-                  lambda run: single_stream(run).energy.interval),
-        Objective("memory", "peak memory of the process", "B", False,
-                  lambda run: run.memory["host_peak_bytes"], lambda run: None),
-        Objective("size", "size on disk", "B", False,
-                  lambda run: run.engine["size_bytes"], lambda run: None),
-    )
-}  # fmt: skip
+_REFERENCE_MARGIN = 1.1  # the reference point lies a tenth beyond the largest cost
+_STRONG = 32  # winners that are asked whether they dominate an engine in every resampling
 
 
 @dataclass(frozen=True)
@@ -88,114 +37,137 @@ class Point:
     intervals: dict[str, tuple[float, float] | None]
     non_dominated: bool
     p_non_dominated: float
-    """Share of joint resamplings of examples and blocks in which nothing dominates it."""
+    """Share of joint resamplings of examples and rounds in which nothing dominates it."""
     tied_with: list[str]
     """Engines on the frontier that it cannot be told from, if it is not on it itself."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "engine": self.run.name,
+            "result": self.run.id,
+            "values": self.values,
+            "intervals": self.intervals,
+            "non_dominated": self.non_dominated,
+            "p_non_dominated": self.p_non_dominated,
+            "tied_with": self.tied_with,
+        }
+
+
+@dataclass(frozen=True)
+class Diminishing:
+    """A stretch of the frontier on which a unit of the second objective buys little of the first."""
+
+    start: str
+    """The engine at its cheap end."""
+    end: str
+    share: float
+    """What a unit buys on it, over what it buys on average along the whole frontier."""
 
 
 @dataclass(frozen=True)
 class Frontier:
-    """The engines of one task on one host, by two objectives, the cheapest first."""
+    """The engines of one task on one host, by two or three objectives, the cheapest first."""
 
     task: str
     host: str
-    objectives: tuple[str, str]
+    objectives: tuple[str, ...]
     metric: str
     energy_source: str
     points: list[Point]
     hypervolume: float | None
-    """Share of the box up to a point 10 % costlier than the costliest engine and as accurate
-    as the least accurate one; None with fewer than two engines."""
+    """Share of the box that the engines dominate, 0 to 1. Its worst corner has the lowest of each gain
+    and 1.1 times the highest of each cost, its best the highest gain and no cost; it depends on which
+    engines there are. None with fewer than two engines or a box without extent."""
+    hypervolume_interval: tuple[float, float] | None
+    """95 %, from the joint resamplings within the same box."""
     knee: str | None
-    """The engine furthest from the line between the frontier's ends."""
+    """The engine furthest from the line between the frontier's ends; of two objectives only."""
+    diminishing: list[Diminishing]
+    """Of two objectives only; see :func:`effx.profile.dominance.diminishing`."""
 
     def to_json(self) -> dict[str, Any]:
+        chosen = [OBJECTIVES[name] for name in self.objectives]
         return {
             "task": self.task,
             "host": self.host,
             "objectives": list(self.objectives),
+            "labels": {one.name: self.metric if one.name == "accuracy" else one.label for one in chosen},
+            "units": {one.name: one.unit for one in chosen},
+            "maximise": {one.name: one.maximise for one in chosen},
             "metric": self.metric,
             "energy_source": self.energy_source,
-            "points": [
-                {
-                    "engine": point.run.name,
-                    "result": point.run.id,
-                    "values": point.values,
-                    "intervals": point.intervals,
-                    "non_dominated": point.non_dominated,
-                    "p_non_dominated": point.p_non_dominated,
-                    "tied_with": point.tied_with,
-                }
-                for point in self.points
-            ],
+            "points": [point.to_json() for point in self.points],
             "hypervolume": self.hypervolume,
+            "hypervolume_interval": self.hypervolume_interval,
             "knee": self.knee,
+            "diminishing": [
+                {"from": one.start, "to": one.end, "share": one.share} for one in self.diminishing
+            ],
         }
 
 
-def frontier(runs: Sequence[Run], objectives: tuple[str, str] = ("accuracy", "latency")) -> Frontier:
-    """Return the frontier of runs by accuracy (first) and a cost (second).
+def frontier(runs: Sequence[Run], objectives: Sequence[str] = ("accuracy", "latency")) -> Frontier:
+    """Return the frontier of runs by two or three objectives.
 
     Args:
-        runs: of one task on one host; an engine's latest run stands for it.
-        objectives: ``accuracy`` and a cost among ``OBJECTIVES``.
+        runs: of one task on one host; an engine's latest run stands for it. Runs without a value for
+            an objective are left out.
+        objectives: names in ``OBJECTIVES``, gains and costs in any order.
+
+    P(non-dominated) comes from joint resamplings of examples and rounds
+    (:mod:`effx.profile.resampling`). Engines that one winner dominates in every one of them are left
+    out of the count for the others; that changes nothing, since what they dominate the winner does.
 
     Raises:
-        UsageError: no runs, an unknown objective, or runs of different tasks, hosts or energy
-            sources.
+        UsageError: no runs, an unknown or repeated objective, or runs of different tasks, hosts,
+            metrics, evaluation sets, ways of timing or energy sources.
     """
-    gain, cost = _objective(objectives[0]), _objective(objectives[1])
-    if not gain.maximise or cost.maximise:
-        raise UsageError(f"a frontier needs accuracy and a cost, not {' and '.join(objectives)}.")
-    runs = latest([run for run in runs if cost.value(run) is not None])
-    if not runs:
-        raise UsageError(f"no run has {cost.label}.")
-    for what, values in (
-        ("tasks", {run.task for run in runs}),
-        ("hosts", {run.host_id for run in runs}),
-        ("metrics", {run.accuracy.metric for run in runs}),
-        ("evaluation sets", {(run.accuracy.source, run.accuracy.n) for run in runs}),
-    ):
-        if len(values) > 1:
-            listed = ", ".join(sorted(map(str, values)))
-            raise UsageError(f"different {what} cannot share a frontier: {listed}.")
-    sources = {single_stream(run).energy.source for run in runs}
-    if cost.name == "energy" and len(sources) > 1:
-        raise UsageError(
-            f"energies of different source cannot share a frontier: {', '.join(sorted(sources))}."
+    axes = _axes(objectives)
+    able = latest([run for run in runs if all(axis.value(run) is not None for axis in axes)])
+    if not able:
+        raise UsageError(_nothing(runs, axes))
+    _check_comparable(able, axes)
+    values = np.array([[axis.value(run) for axis in axes] for run in able], dtype=float)
+    signs = np.array([-1.0 if axis.maximise else 1.0 for axis in axes])
+    costs = values * signs  # everything to be minimised
+    order = np.lexsort((costs[:, 0], *costs[:, :0:-1].T))  # the cheapest first, the best of equals
+    able, values, costs = [able[index] for index in order], values[order], costs[order]
+    best = dominance.non_dominated(costs)
+    winners = np.flatnonzero(best)
+    draws = np.stack([axis.draws(able) * sign for axis, sign in zip(axes, signs, strict=True)], axis=-1)
+    left = _left(draws, winners)
+    kept = np.array([dominance.non_dominated(draw) for draw in draws[left].swapaxes(0, 1)])
+    probability = np.zeros(len(able))
+    probability[left] = kept.mean(axis=0)
+    points = [
+        Point(
+            run=run,
+            values={axis.name: float(value) for axis, value in zip(axes, values[index], strict=True)},
+            intervals={axis.name: axis.interval(run) for axis in axes},
+            non_dominated=bool(best[index]),
+            p_non_dominated=float(probability[index]),
+            tied_with=[]
+            if best[index] or probability[index] <= _TIE_SHARE
+            else [able[winner].name for winner in winners if _indistinct(draws, index, winner)],
         )
-    gains = np.array([gain.value(run) for run in runs], dtype=float)
-    costs = np.array([cost.value(run) for run in runs], dtype=float)
-    best = non_dominated(gains, costs)
-    probability, resampled = _resample(runs, cost)
-    order = np.lexsort((-gains, costs))
-    winners = [int(i) for i in order if best[i]]
-    points = []
-    for index in order:
-        run = runs[index]
-        tied = []
-        if not best[index] and probability[index] > _TIE_SHARE:
-            tied = [runs[w].name for w in winners if _indistinct(resampled, int(index), w)]
-        points.append(
-            Point(
-                run=run,
-                values={gain.name: float(gains[index]), cost.name: float(costs[index])},
-                intervals={gain.name: gain.interval(run), cost.name: cost.interval(run)},
-                non_dominated=bool(best[index]),
-                p_non_dominated=float(probability[index]),
-                tied_with=tied,
-            )
-        )
-    knee = knee_of(gains[winners], costs[winners])
+        for index, run in enumerate(able)
+    ]
+    volume, spread = _hypervolume(costs, signs, draws[left], kept)
+    flat = len(axes) == 2
+    knee = dominance.knee(costs[winners]) if flat else None
+    regions = dominance.diminishing(-costs[winners, 0], costs[winners, 1]) if flat else []
+    names = [able[winner].name for winner in winners]
     return Frontier(
-        task=runs[0].task,
-        host=runs[0].host_id,
-        objectives=(gain.name, cost.name),
-        metric=runs[0].accuracy.metric,
-        energy_source=next(iter(sources)) if len(sources) == 1 else "mixed",
+        task=able[0].task,
+        host=able[0].host_id,
+        objectives=tuple(axis.name for axis in axes),
+        metric=able[0].accuracy.metric,
+        energy_source=_source(able),
         points=points,
-        hypervolume=hypervolume_of(gains, costs),
-        knee=None if knee is None else runs[winners[knee]].name,
+        hypervolume=volume,
+        hypervolume_interval=spread,
+        knee=None if knee is None else names[knee],
+        diminishing=[Diminishing(names[one.start], names[one.end], one.share) for one in regions],
     )
 
 
@@ -215,156 +187,166 @@ def groups(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
     return dict(sorted(found.items()))
 
 
-def non_dominated(gains: np.ndarray, costs: np.ndarray) -> np.ndarray:
-    """Return which points [n] no other dominates: higher gain, lower cost. O(n log n).
+def comparable(runs: Sequence[Run], objectives: Sequence[str]) -> list[list[Run]]:
+    """Return runs in groups that may each stand on one frontier, those without a value left out.
 
-    Equal points do not dominate each other.
+    An engine's latest run stands for it. The largest evaluation set of a task and host comes first.
     """
-    order = np.lexsort((-gains, costs))
-    sorted_gains, sorted_costs = gains[order], costs[order]
-    best_before = np.maximum.accumulate(sorted_gains)
-    # Within one cost only its highest gain can stay, and it must beat every cheaper point.
-    first = np.searchsorted(sorted_costs, sorted_costs, side="left")
-    cheaper_best = np.where(first > 0, best_before[np.maximum(first - 1, 0)], -np.inf)
-    keep = (sorted_gains > cheaper_best) & (sorted_gains == sorted_gains[first])
-    result = np.zeros(len(gains), dtype=bool)
-    result[order] = keep
-    return result
+    axes = _axes(objectives)
+    found: dict[tuple[Any, ...], list[Run]] = {}
+    for run in latest(runs):
+        if all(axis.value(run) is not None for axis in axes):
+            key = tuple(value for _, value in _traits(run, axes))
+            found.setdefault(key, []).append(run)
+    return [found[key] for key in sorted(found, key=lambda key: (key[:2], -key[3][1], str(key)))]
 
 
-def knee_of(gains: np.ndarray, costs: np.ndarray) -> int | None:
-    """Return the index of the point furthest above the line between the frontier's ends.
-
-    Args:
-        gains: of frontier points in rising order of cost.
-        costs: likewise.
-
-    None with fewer than three points, or if none lies above the line.
-    """
-    if len(gains) < 3:
-        return None
-    span_gain, span_cost = gains[-1] - gains[0], costs[-1] - costs[0]
-    if span_gain <= 0 or span_cost <= 0:
-        return None
-    above = (gains - gains[0]) / span_gain - (costs - costs[0]) / span_cost
-    return int(np.argmax(above)) if above.max() > 0 else None
-
-
-def hypervolume_of(gains: np.ndarray, costs: np.ndarray) -> float | None:
-    """Return the share of the box from the worst corner that the points dominate, 0 to 1.
-
-    The corner is the lowest gain and 1.1 times the highest cost; the box ends at the highest
-    gain and zero cost. None with fewer than two points or a box without height.
-    """
-    if len(gains) < 2 or gains.max() <= gains.min() or costs.max() <= 0:
-        return None
-    corner = costs.max() * _HYPERVOLUME_MARGIN
-    best = non_dominated(gains, costs)
-    order = np.argsort(costs[best], kind="stable")
-    heights = np.diff(np.concatenate([[gains.min()], gains[best][order]]))
-    area = float(np.sum(heights * (corner - costs[best][order])))
-    return area / float(corner * (gains.max() - gains.min()))
+def baseline_of(runs: Sequence[Run]) -> Run:
+    """Return the most accurate fp32 engine, or the most accurate of all where none is fp32."""
+    plain = [run for run in runs if run.engine.get("precision") == "fp32"] or runs
+    return max(plain, key=lambda run: run.accuracy.value)
 
 
 def summary(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     """Return, per task and host, energy per correct prediction and the cheapest accurate enough.
 
-    The baseline is the most accurate fp32 engine.
+    The baseline is the most accurate fp32 engine; 1 % and 2 % are 0.01 and 0.02 of the metric. Only
+    engines scored on the baseline's rows are held beside it.
     """
     found: dict[str, dict[str, Any]] = {}
     for (task, host), group in groups(runs).items():
         group = latest(group)
-        plain = [run for run in group if run.engine["precision"] == "fp32"] or group
-        baseline = max(plain, key=lambda run: run.accuracy.value)
-        metered = [run for run in group if single_stream(run).energy.joules_per_example is not None]
-        found[f"{task} on {host}"] = {
+        most = max(run.accuracy.n for run in group)
+        baseline = baseline_of([run for run in group if run.accuracy.n == most])
+        rows = (baseline.accuracy.source, most)
+        beside = [run for run in group if (run.accuracy.source, run.accuracy.n) == rows]
+        entry: dict[str, Any] = {
             "baseline": baseline.name,
             "energy_source": sorted({single_stream(run).energy.source for run in group}),
             "energy_per_correct": {
-                run.name: _joules(run) / run.accuracy.value
-                for run in metered
-                if run.accuracy.metric == "accuracy" and run.accuracy.value > 0
+                run.name: value for run in group if (value := comparison.energy_per_correct(run)) is not None
             },
-            "min_energy_within_1pct": _cheapest(metered, baseline, 0.01),
-            "min_energy_within_2pct": _cheapest(metered, baseline, 0.02),
         }
+        for what, key, named in (
+            ("energy", "energy", "joules_per_example"),
+            ("latency", "latency", "latency_s"),
+        ):
+            for percent in (1, 2):
+                chosen = _cheapest(beside, baseline, percent / 100, OBJECTIVES[key], named)
+                entry[f"min_{what}_within_{percent}pct"] = chosen
+        found[f"{task} on {host}"] = entry
     return found
 
 
-def _cheapest(runs: Sequence[Run], baseline: Run, drop: float) -> Mapping[str, Any] | None:
-    """Return the least energy among engines at most ``drop`` below the baseline's accuracy."""
-    able = [run for run in runs if run.accuracy.value >= baseline.accuracy.value - drop]
-    if not able or len({single_stream(run).energy.source for run in able}) > 1:
+def _cheapest(
+    runs: Sequence[Run], baseline: Run, drop: float, cost: Objective, named: str
+) -> Mapping[str, Any] | None:
+    """Return the cheapest of the engines at most ``drop`` below the baseline's accuracy."""
+    bar = baseline.accuracy.value - drop - 1e-9  # 0.91 is within 0.01 of 0.92
+    able = [run for run in runs if run.accuracy.value >= bar and cost.value(run) is not None]
+    if not able or (cost.energetic and len({_meter(run) for run in able}) > 1):
         return None
-    best = min(able, key=_joules)
-    return {"engine": best.name, "joules_per_example": _joules(best)}
+    best = min(able, key=lambda run: (cost.value(run), -run.accuracy.value))
+    return {"engine": best.name, named: cost.value(best)}
 
 
-def _objective(name: str) -> Objective:
-    if name not in OBJECTIVES:
-        raise unknown("objective", name, OBJECTIVES)
-    return OBJECTIVES[name]
+def _axes(names: Sequence[str]) -> list[Objective]:
+    if len(names) not in (2, 3) or len(set(names)) < len(names):
+        raise UsageError(f"a frontier needs two or three different objectives, not {', '.join(names)}.")
+    return [objectives.get(name) for name in names]
 
 
-def _resample(runs: Sequence[Run], cost: Objective) -> tuple[np.ndarray, np.ndarray]:
-    """Resample examples (jointly, the same rows for every engine) and blocks (by round).
+def _meter(run: Run) -> tuple[str, str]:
+    energy = single_stream(run).energy
+    return energy.source, energy.meter
 
-    Returns:
-        P(non-dominated) [n], and the resampled values [resamples, 2, n] (gain, cost).
+
+def _traits(run: Run, axes: Sequence[Objective]) -> list[tuple[str, Any]]:
+    """Return what engines on one frontier must share."""
+    found: list[tuple[str, Any]] = [
+        ("tasks", run.task),
+        ("hosts", run.host_id),
+        ("metrics", run.accuracy.metric),
+        ("evaluation sets", (run.accuracy.source, run.accuracy.n)),
+    ]
+    if any(axis.energetic for axis in axes):
+        found.append(("energies of different source or meter", _meter(run)))
+    if any(axis.timed for axis in axes):
+        found.append(("ways of timing", single_stream(run).timing))
+    return found
+
+
+def _check_comparable(runs: Sequence[Run], axes: Sequence[Objective]) -> None:
+    traits = [_traits(run, axes) for run in runs]
+    for column in zip(*traits, strict=True):
+        values = {value for _, value in column}
+        if len(values) > 1:
+            what = column[0][0] if "different" in column[0][0] else f"different {column[0][0]}"
+            listed = ", ".join(sorted(_text(value) for value in values))
+            raise UsageError(f"{what} cannot share a frontier: {listed}.")
+
+
+def _text(value: Any) -> str:
+    return f"{value[0]} ({value[1]})" if isinstance(value, tuple) else str(value)
+
+
+def _nothing(runs: Sequence[Run], axes: Sequence[Objective]) -> str:
+    if not runs:
+        return "there are no runs to make a frontier of."
+    for axis in axes:
+        without = [run for run in runs if axis.value(run) is None]
+        if len(without) == len(runs):
+            return f"no run has {axis.label}: {axis.missing(without[0])}."
+    return f"no run has all of {', '.join(axis.label for axis in axes)}."
+
+
+def _source(runs: Sequence[Run]) -> str:
+    sources = {single_stream(run).energy.source for run in runs}
+    return next(iter(sources)) if len(sources) == 1 else "mixed"
+
+
+def _left(draws: np.ndarray, winners: np.ndarray) -> np.ndarray:
+    """Return the indices of engines that no winner dominates in every resampling.
+
+    Args:
+        draws: [engines, resamples, objectives], to be minimised.
+        winners: indices of the engines on the frontier.
     """
-    rng = np.random.default_rng(0)
-    gains = _resampled_gains(runs, rng)
-    costs = _resampled_costs(runs, cost, rng)
-    values = np.stack([gains, costs], axis=1)
-    kept = np.array([non_dominated(row[0], row[1]) for row in values])
-    return kept.mean(axis=0), values
+    left = np.arange(len(draws))
+    for winner in winners[np.linspace(0, len(winners) - 1, min(_STRONG, len(winners))).astype(int)]:
+        own = draws[winner]
+        always = np.zeros(len(left), dtype=bool)
+        for start in range(0, len(left), 1000):  # a thousand engines' comparisons in memory at a time
+            others = draws[left[start : start + 1000]]
+            at_most, less = np.all(own <= others, axis=2), np.any(own < others, axis=2)
+            always[start : start + 1000] = np.all(at_most & less, axis=1)
+        left = left[~always]
+    return left
 
 
-def _resampled_gains(runs: Sequence[Run], rng: np.random.Generator) -> np.ndarray:
-    labels = np.array(runs[0].accuracy.labels)
-    predictions = np.array([run.accuracy.predictions for run in runs])
-    n = len(labels)
-    if runs[0].accuracy.metric == "accuracy":
-        correct = predictions == labels
-        counts = rng.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)
-        return np.asarray(counts @ correct.T.astype(float) / n)
-    from effx.metrics import METRICS
-
-    metric = METRICS[runs[0].accuracy.metric]
-    values = np.empty((_RESAMPLES, len(runs)))
-    for row in range(_RESAMPLES):
-        chosen = rng.integers(0, n, n)
-        values[row] = [metric(labels[chosen], own[chosen]) for own in predictions]
-    return values
-
-
-def _resampled_costs(runs: Sequence[Run], cost: Objective, rng: np.random.Generator) -> np.ndarray:
-    columns = []
-    rounds = max(len(single_stream(run).blocks_s) for run in runs)
-    draws = rng.integers(0, rounds, (_RESAMPLES, rounds))
-    for run in runs:
-        workload = single_stream(run)
-        value = float(cost.value(run) or 0.0)
-        if cost.name.startswith("latency") and len(workload.blocks_s) == rounds >= 3:
-            share = 0.9 if cost.name == "latency_p90" else 0.5
-            blocks = np.array([np.quantile(block, share) for block in workload.blocks_s])
-            # the same rounds for every engine: a slow minute of the host fell on all of them
-            column = value * np.median(blocks[draws], axis=1) / np.median(blocks)
-        elif cost.name == "energy" and workload.energy.windows:
-            joules = np.array([w["joules"] / w["examples"] for w in workload.energy.windows])
-            column = joules[rng.integers(0, len(joules), (_RESAMPLES, len(joules)))].mean(axis=1)
-        else:
-            column = np.full(_RESAMPLES, value)
-        columns.append(column)
-    return np.stack(columns, axis=1)
-
-
-def _indistinct(values: np.ndarray, point: int, winner: int) -> bool:
+def _indistinct(draws: np.ndarray, point: int, winner: int) -> bool:
     """Whether the winner fails to dominate the point in more than 5 % of resamplings."""
-    gain, cost = values[:, 0], values[:, 1]
-    dominates = (
-        (gain[:, winner] >= gain[:, point])
-        & (cost[:, winner] <= cost[:, point])
-        & ((gain[:, winner] > gain[:, point]) | (cost[:, winner] < cost[:, point]))
-    )
-    return float(1 - dominates.mean()) > _TIE_SHARE
+    own, other = draws[winner], draws[point]
+    dominates = np.all(own <= other, axis=1) & np.any(own < other, axis=1)
+    return bool(np.mean(dominates) < 1 - _TIE_SHARE)
+
+
+def _hypervolume(
+    costs: np.ndarray, signs: np.ndarray, draws: np.ndarray, kept: np.ndarray
+) -> tuple[float | None, tuple[float, float] | None]:
+    """Return the share of the box that engines dominate, and its interval.
+
+    Args:
+        costs: [engines, objectives], to be minimised.
+        signs: 1 for a cost, -1 for a gain, [objectives].
+        draws: [those left, resamples, objectives], to be minimised.
+        kept: which of them nothing dominates, [resamples, those left].
+    """
+    worst = np.where(signs > 0, costs.max(axis=0) * _REFERENCE_MARGIN, costs.max(axis=0))
+    box = float(np.prod(worst - np.where(signs > 0, 0.0, costs.min(axis=0))))
+    if len(costs) < 2 or not box > 0:
+        return None, None
+    volume = dominance.hypervolume(costs, worst) / box
+    drawn = [dominance.hypervolume(draws[chosen, row], worst) for row, chosen in enumerate(kept)]
+    low, high = np.quantile(drawn, [0.025, 0.975]) / box
+    return volume, (float(low), float(high))

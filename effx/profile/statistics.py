@@ -175,9 +175,13 @@ def block_interval(
     values = block_resamples(blocks, statistic, resamples=_RESAMPLES_FOR_ERROR, seed=seed)
     if values is None:
         return None
-    n = len(blocks)
-    error = float(np.std(np.log(values))) * np.sqrt(n / (n - 1))
     centre = statistic(np.concatenate([np.asarray(block, dtype=float) for block in blocks]))
+    return log_interval(values, centre, len(blocks))
+
+
+def log_interval(values: np.ndarray, centre: float, n: int) -> tuple[float, float]:
+    """Return the interval about ``centre`` from its values in resamplings of n units, all positive."""
+    error = float(np.std(np.log(values))) * np.sqrt(n / (n - 1))
     half = error * float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1))
     return float(centre * np.exp(-half)), float(centre * np.exp(half))
 

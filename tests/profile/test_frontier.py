@@ -1,4 +1,4 @@
-"""Dominance against its definition, on random sets with ties and duplicates."""
+"""Frontiers of runs whose truth is known by hand."""
 
 from __future__ import annotations
 
@@ -8,44 +8,8 @@ import numpy as np
 import pytest
 
 from effx.errors import UsageError
-from effx.profile.frontier import frontier, hypervolume_of, knee_of, non_dominated, summary
+from effx.profile.frontier import frontier, summary
 from effx.results import Accuracy, Energy, Run, Workload
-
-
-def by_definition(gains: np.ndarray, costs: np.ndarray) -> list[bool]:
-    return [
-        not any(
-            gains[j] >= gains[i] and costs[j] <= costs[i] and (gains[j] > gains[i] or costs[j] < costs[i])
-            for j in range(len(gains))
-        )
-        for i in range(len(gains))
-    ]
-
-
-def test_non_dominated_equals_its_definition() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(1000):
-        n = int(rng.integers(1, 14))
-        gains, costs = rng.integers(0, 6, n) / 5, rng.integers(0, 6, n) / 5
-        assert non_dominated(gains, costs).tolist() == by_definition(gains, costs)
-
-
-def test_hypervolume_equals_counting_cells() -> None:
-    rng = np.random.default_rng(1)
-    for _ in range(50):
-        gains, costs = rng.random(6), rng.random(6) + 0.1
-        low, corner = gains.min(), costs.max() * 1.1
-        grid_g = low + (gains.max() - low) * (np.arange(400) + 0.5) / 400
-        grid_c = corner * (np.arange(400) + 0.5) / 400
-        covered = np.zeros((400, 400), dtype=bool)
-        for gain, cost in zip(gains, costs, strict=True):
-            covered |= (grid_g[:, None] <= gain) & (grid_c[None, :] >= cost)
-        assert hypervolume_of(gains, costs) == pytest.approx(covered.mean(), abs=0.01)
-
-
-def test_knee() -> None:
-    assert knee_of(np.array([0.5, 0.9, 0.95]), np.array([1.0, 2.0, 10.0])) == 1
-    assert knee_of(np.array([0.5, 0.9]), np.array([1.0, 2.0])) is None
 
 
 def make(name: str, correct: int, seconds: float, joules: float | None = None, **changes: object) -> Run:

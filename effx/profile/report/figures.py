@@ -13,16 +13,21 @@ from effx.profile.report import panels
 from effx.profile.report.canvas import MOST, canvas, note_left_out
 from effx.profile.report.groups import Group
 from effx.profile.report.style import COLOURS, MARKERS, shown
+from effx.profile.report.style import unit as unit_of
 from effx.results import Run
 
+_COSTS = ("latency", "energy", "latency_p90", "memory", "size")
+_ALWAYS = ("latency", "energy")
 _FEW = 500
 """Points beyond which they are small, and pixels inside the SVG."""
 
 
 def write(groups: Sequence[Group], runs: Sequence[Run], folder: Path) -> None:
     """Write every figure as PNG and SVG: a frontier per cost, techniques, grids."""
-    for cost in ("latency", "energy", *_others(groups)):
+    for cost in _COSTS:
         found = [one for group in groups for one in group.frontiers if one.objectives == ("accuracy", cost)]
+        if not found and cost not in _ALWAYS:
+            continue
         frontier(found, runs, cost, folder / f"frontier-{cost.replace('_', '-')}")
     panels.techniques(groups, folder / "techniques")
     panels.grids(groups, folder / "grid")
@@ -36,12 +41,6 @@ def frontier(frontiers: Sequence[Frontier], runs: Sequence[Run], cost: str, path
         for number, one in enumerate(frontiers[:MOST], 1):
             _panel(figure.add_subplot(min(len(frontiers), MOST), 1, number), one, cost)
         note_left_out(figure, len(frontiers))
-
-
-def _others(groups: Sequence[Group]) -> list[str]:
-    """Return the costs beside latency and energy that accuracy has a frontier with."""
-    costs = (one.objectives[1] for group in groups for one in group.frontiers if one.objectives[0] == "accuracy")
-    return [cost for cost in dict.fromkeys(costs) if cost not in ("latency", "energy")]
 
 
 def _reason(figure: Figure, runs: Sequence[Run]) -> None:
@@ -60,7 +59,7 @@ def _reason(figure: Figure, runs: Sequence[Run]) -> None:
 def _panel(axes: Any, frontier: Frontier, cost: str) -> None:
     objective = OBJECTIVES[cost]
     metered = cost == "energy"
-    scale, unit = shown(objective.unit)
+    scale, unit = shown(unit_of(objective))
     if metered:
         unit = f"mJ per example ({frontier.energy_source})"
     kinds = list(dict.fromkeys(_kind(point) for point in frontier.points))

@@ -16,12 +16,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from effx.profile.frontier import OBJECTIVES, Frontier, latest
+from effx.profile.frontier import OBJECTIVES, Frontier, Objective, latest, single_stream
 from effx.profile.report.groups import Group
+from effx.profile.report.style import unit
 from effx.profile.report.techniques import series, technique
 from effx.results import Failure, Run, Workload
 
 _DIGITS = 6
+_IMPLIED = ("points", "task", "host", "labels", "units", "maximise", "metric")
 
 
 def payload(
@@ -52,8 +54,10 @@ def payload(
         "created": content["created"],
         "effx": content["effx"],
         "objectives": [
-            {"name": one.name, "label": one.label, "unit": one.unit, "maximise": one.maximise}
+            {"name": one.name, "label": one.label, "unit": unit(one), "maximise": one.maximise,
+             "energetic": one.energetic}
             for one in OBJECTIVES.values()
+            if _says_something(one, runs)
         ],
         "hosts": {run.host_id: run.host for run in runs},
         "settings": settings,
@@ -129,6 +133,13 @@ def _objectives(runs: Sequence[Run], groups: Sequence[Group]) -> dict[str, list[
     return columns
 
 
+def _says_something(objective: Objective, runs: Sequence[Run]) -> bool:
+    """Whether a score is another one than ``accuracy``, which is the primary metric whatever its name."""
+    if not objective.scored or objective.name == "accuracy":
+        return True
+    return any(objective.value(run) not in (None, run.accuracy.value) for run in runs)
+
+
 def _group(group: Group, number: dict[str, int]) -> dict[str, Any]:
     assert group.baseline is not None
     return {
@@ -145,9 +156,10 @@ def _group(group: Group, number: dict[str, int]) -> dict[str, Any]:
 
 def _frontier(one: Frontier, number: dict[str, int]) -> dict[str, Any]:
     by_name = {point.run.name: number[point.run.id] for point in one.points}
-    said = {key: value for key, value in one.to_json().items() if key not in ("points", "task", "host")}
+    said = {key: value for key, value in one.to_json().items() if key not in _IMPLIED}
     return {
         **said,
+        "meter": single_stream(one.points[0].run).energy.meter,
         "knee": None if one.knee is None else by_name[one.knee],
         "members": [number[point.run.id] for point in one.points],
         "best": [number[point.run.id] for point in one.points if point.non_dominated],

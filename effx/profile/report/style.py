@@ -6,6 +6,8 @@ say.
 
 from __future__ import annotations
 
+from effx.profile.objectives import Objective
+
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -38,8 +40,20 @@ def span(interval: tuple[float, float] | list[float] | None, form: object = four
     return f"[{form(interval[0])}, {form(interval[1])}]"
 
 
+def unit(objective: Objective) -> str:
+    """Return an objective's unit; ``count`` for what has none and is no share."""
+    return objective.unit or ("" if objective.scored else "count")
+
+
 def shown(unit: str) -> tuple[float, str]:
     """Return by what a figure is multiplied to be read, and in which unit it then is."""
-    return {"s": (1e3, "ms"), "J/example": (1e3, "mJ/example"), "J": (1e3, "mJ"), "B": (2**-20, "MiB")}.get(
-        unit, (1.0, unit)
-    )
+    return _SHOWN.get(unit, (1.0, unit))
+
+
+_SHOWN = {
+    "s": (1e3, "ms"),
+    "J/example": (1e3, "mJ/example"),
+    "J": (1e3, "mJ"),
+    "B": (2**-20, "MiB"),
+    "count": (1e-6, "million"),
+}

@@ -27,7 +27,7 @@ function say(text) {
 
 // How a unit is shown: factor, name and what to call it in a column.
 const UNITS = {
-  's': [1e3, 'ms'], 'J/example': [1e3, 'mJ/example'], 'J': [1e3, 'mJ'], 'B': [1 / 1048576, 'MiB'], '': [1, ''],
+  's': [1e3, 'ms'], 'J/example': [1e3, 'mJ/example'], 'J': [1e3, 'mJ'], 'B': [1 / 1048576, 'MiB'], '': [1, ''], 'count': [1e-6, 'million'], '1/s': [1, 'examples/s'],
 };
 const shownUnit = (unit) => (UNITS[unit] || [1, unit])[1];
 const factorOf = (unit) => (UNITS[unit] || [1, unit])[0];

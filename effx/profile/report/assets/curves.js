@@ -38,7 +38,7 @@ function curvesSection() {
       point.mark = point.row.technique === 'full' ? 'best' : '';
       if (few) point.label = point.row.technique === 'full' ? point.row.precision : point.row.level_text;
     }
-    const mixed = state.x.startsWith('energy') && sources(of.filter((row) => valueOf(row, state.x) !== null)).length > 1;
+    const mixed = energetic(state.x) && sources(of.filter((row) => valueOf(row, state.x) !== null)).length > 1;
     chart.draw({
       points: mixed ? [] : [...points.values()], lines: mixed ? [] : lines, pinned: PINS.rows,
       keys: [{ kind: 'bar', text: '95 % interval' }],

@@ -12,6 +12,7 @@ const ROWS = (() => {
 
 const OBJECTIVES = DATA.objectives.filter((one) => ROWS.some((row) => row[`${one.name}.value`] !== null));
 const objective = (name) => DATA.objectives.find((one) => one.name === name);
+const energetic = (name) => Boolean((objective(name) || {}).energetic);
 const valueOf = (row, name) => row[`${name}.value`];
 const lowOf = (row, name) => row[`${name}.low`];
 const highOf = (row, name) => row[`${name}.high`];
@@ -35,7 +36,7 @@ function axisLabel(name, group, rows) {
   const unit = shownUnit(one.unit);
   if (unit) parts[0] += `, ${unit}`;
   if (name === 'accuracy') parts.push(`n = ${group.n}`);
-  if (name.startsWith('energy')) {
+  if (energetic(name)) {
     parts.push(`source: ${sources(rows.filter((row) => valueOf(row, name) !== null)).join(', ')}`);
   }
   return `${parts.join(' · ')} (${one.maximise ? 'higher' : 'lower'} is better)`;

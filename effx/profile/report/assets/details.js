@@ -27,7 +27,7 @@ function figureWithInterval(row, name) {
   if (value === null) return null;
   const unit = shownUnit(one.unit);
   const around = interval(lowOf(row, name), highOf(row, name), one.unit);
-  const of = name === 'accuracy' ? `, n = ${row.n}` : name.startsWith('energy') ? `, source: ${sourceOf(row)}` : '';
+  const of = name === 'accuracy' ? `, n = ${row.n}` : energetic(name) ? `, source: ${sourceOf(row)}` : '';
   return `${figure(value, one.unit)}${unit ? ` ${unit}` : ''}${around ? ` [${around}]` : ' (no interval)'}${of}`;
 }
 

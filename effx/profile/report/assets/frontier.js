@@ -37,7 +37,7 @@ function pointsOf(rows, xName, yName, series, key) {
 function frontierSection() {
   if (!DATA.groups.length) return;
   const has = (group, name) => group.members.some((own) => valueOf(ROWS[own], name) !== null);
-  const state = { group: 0, x: has(DATA.groups[0], 'energy') && false ? 'energy' : 'latency', y: 'accuracy', xLog: false, yLog: false, colour: 'technique', source: null };
+  const state = { group: 0, x: 'latency', y: 'accuracy', xLog: false, yLog: false, colour: 'technique', source: 0 };
   const panel = el('div', { class: 'panel' });
   const about = el('div', { class: 'about' });
   const controls = el('div', { class: 'controls' });
@@ -56,19 +56,19 @@ function frontierSection() {
     const names = OBJECTIVES.filter((one) => has(group, one.name)).map((one) => [one.name, one.name === 'accuracy' ? group.metric : one.label]);
     for (const axis of ['x', 'y']) if (!has(group, state[axis])) state[axis] = names.find(([name]) => name !== state[axis === 'x' ? 'y' : 'x'])[0];
     const fronts = frontierOf(group, state.x, state.y);
-    if (!fronts.some((own) => own.energy_source === state.source)) state.source = fronts.length ? fronts[0].energy_source : null;
-    const redo = (key) => (value) => { state[key] = value; chart.active = null; rebuild(); };
+    if (state.source >= fronts.length) state.source = 0;
+    const redo = (key) => (value) => { state[key] = typeof state[key] === 'number' ? Number(value) : value; chart.active = null; rebuild(); };
     const focused = [...controls.querySelectorAll('select, input')].indexOf(document.activeElement);
     controls.replaceChildren(...[
       DATA.groups.length > 1 ? select('Task and host', DATA.groups.map((own) => [own.index, groupName(own)]), state.group, redo('group')) : null,
       select('Down to up', names.filter(([name]) => name !== state.x), state.y, redo('y')),
       select('Left to right', names.filter(([name]) => name !== state.y), state.x, redo('x')),
-      fronts.length > 1 ? select('Energy source', fronts.map((own) => [own.energy_source, own.energy_source]), state.source, redo('source')) : null,
+      fronts.length > 1 ? select('Energy source', fronts.map((own, place) => [place, `${own.energy_source} (${own.meter})`]), state.source, redo('source')) : null,
       select('Colour and shape by', Object.entries(COLOUR_BY), state.colour, redo('colour')),
       el('div', { class: 'checks' }, checkbox('log, left to right', state.xLog, redo('xLog')), checkbox('log, down to up', state.yLog, redo('yLog'))),
     ].filter(Boolean));
     if (focused >= 0) [...controls.querySelectorAll('select, input')][focused]?.focus();
-    front = fronts.find((own) => own.energy_source === state.source) || null;
+    front = fronts[Number(state.source)] || null;
     draw(group);
   };
 
@@ -106,7 +106,7 @@ function frontierSection() {
 
 function aboutFrontier(group, front, drawn, state) {
   const missing = group.members.length - drawn;
-  const bare = [state.x, state.y].includes('energy') ? [...new Set(group.members.map((own) => ROWS[own].energy[0]?.reason).filter(Boolean))] : [];
+  const bare = energetic(state.x) || energetic(state.y) ? [...new Set(group.members.map((own) => ROWS[own].energy[0]?.reason).filter(Boolean))] : [];
   const host = DATA.hosts[group.host] || {};
   const lines = [`${count(drawn, 'engine')} for ${group.task} on ${group.host} (${[host.cpu, `${host.cores} cores`, host.virtual ? 'virtual machine' : null].filter(Boolean).join(', ')}).`];
   if (missing) lines.push(` ${count(missing, 'engine')} not drawn: of another energy source, or without one of the two figures${bare.length ? ` (${bare.join('; ')})` : ''}.`);
@@ -118,7 +118,7 @@ function aboutFrontier(group, front, drawn, state) {
       const around = front.hypervolume_interval ? ` [${front.hypervolume_interval.map((own) => own.toFixed(3)).join(' to ')}]` : '';
       lines.push(` Hypervolume (share of the box): ${front.hypervolume.toFixed(3)}${around}.`);
     }
-    if (front.energy_source === 'model' && front.objectives.includes('energy')) lines.push(' Energy is a model: processor time multiplied by an assumed power.');
+    if (front.energy_source === 'model' && front.objectives.some(energetic)) lines.push(' Energy is a model: processor time multiplied by an assumed power.');
   }
   return [soft(lines.join(''))];
 }

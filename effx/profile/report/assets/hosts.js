@@ -44,7 +44,7 @@ function hostsSection() {
       ],
     });
     const some = engines.size - shared.length;
-    place.replaceChildren(soft(`Ranks are by measured values, 1 is best, among the ${shared.length} engines that every host has${some ? ` (${some} others left out)` : ''}; arrows are against ${hosts[0]}. Neighbouring ranks may be ties: look at the intervals.${state.objective.startsWith('energy') ? ` Energy sources: ${sources(rows.flatMap((row) => [...row.own.values()])).join(', ')}.` : ''}`), table.root);
+    place.replaceChildren(soft(`Ranks are by measured values, 1 is best, among the ${shared.length} engines that every host has${some ? ` (${some} others left out)` : ''}; arrows are against ${hosts[0]}. Neighbouring ranks may be ties: look at the intervals.${energetic(state.objective) ? ` Energy sources: ${sources(rows.flatMap((row) => [...row.own.values()])).join(', ')}.` : ''}`), table.root);
   };
   controls.append(...[
     tasks.length > 1 ? select('Task', tasks.map((own) => [own, own]), state.task, (own) => { state.task = own; update(); }) : null,
