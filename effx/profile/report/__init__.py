@@ -55,7 +55,7 @@ def report(
     compared = pairs(grouped)
     everything = content(runs, grouped, failures)
     with files.new_folder(target, replace=_is_report(target)) as temporary:
-        figures.write(grouped, runs, temporary)
+        figures.write(grouped, runs, compared[0], temporary)
         tables.write_csv(runs, grouped, temporary / "frontier.csv")
         tables.write_grid(runs, temporary / "grid.csv")
         tables.write_pairs(compared[0], temporary / "comparisons.csv")

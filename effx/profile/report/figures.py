@@ -22,15 +22,24 @@ _FEW = 500
 """Points beyond which they are small, and pixels inside the SVG."""
 
 
-def write(groups: Sequence[Group], runs: Sequence[Run], folder: Path) -> None:
-    """Write every figure as PNG and SVG: a frontier per cost, techniques, grids."""
+def write(
+    groups: Sequence[Group], runs: Sequence[Run], pairs: Sequence[dict[str, Any]], folder: Path
+) -> None:
+    """Write every figure as PNG and SVG: a frontier per cost, techniques, grids.
+
+    Args:
+        groups: whose engines are drawn.
+        runs: all results, for the reason why there is no energy.
+        pairs: comparisons as JSON; the grids' ratios are theirs.
+        folder: where the figures go.
+    """
     for cost in _COSTS:
         found = [one for group in groups for one in group.frontiers if one.objectives == ("accuracy", cost)]
         if not found and cost not in _ALWAYS:
             continue
         frontier(found, runs, cost, folder / f"frontier-{cost.replace('_', '-')}")
     panels.techniques(groups, folder / "techniques")
-    panels.grids(groups, folder / "grid")
+    panels.grids(groups, pairs, folder / "grid")
 
 
 def frontier(frontiers: Sequence[Frontier], runs: Sequence[Run], cost: str, path: Path) -> None:

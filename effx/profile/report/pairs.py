@@ -15,7 +15,7 @@ ALL_PAIRS = 30
 """Engines of a group up to which each is compared with each."""
 AGAINST_BASELINE = 300
 """Engines of a group that are compared with its baseline, beyond that."""
-AT_MOST = 2000
+AT_MOST = 1000
 """Comparisons in one report."""
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from effx.profile.frontier import single_stream
 from effx.profile.report.canvas import MOST, canvas, note_left_out
 from effx.profile.report.groups import Group
-from effx.profile.report.style import COLOURS, MARKERS, milliseconds
+from effx.profile.report.style import COLOURS, MARKERS
 from effx.profile.report.techniques import series, technique
 from effx.results import Run
 
@@ -44,13 +44,16 @@ def _strategies(axes: Any, group: Group) -> None:
         y = [run.accuracy.value for run in runs]
         low, high = (np.abs([run.accuracy.interval[end] - run.accuracy.value for run in runs]) for end in (0, 1))
         colour = COLOURS[number % len(COLOURS)]
+        marker = MARKERS[(number + 3 * (number // len(MARKERS))) % len(MARKERS)]
+        alone = len(runs) == 1 and reduced
         axes.errorbar(
-            x, y, yerr=[low, high], fmt=MARKERS[number % len(MARKERS)] + ("-" if reduced else ""),
-            color=colour, ecolor=colour + "60", elinewidth=1, markersize=6, label=name,
+            x, y, yerr=[low, high], fmt=marker + ("-" if reduced else ""), color=colour,
+            ecolor=colour + "60", elinewidth=1, markersize=6,
+            label=f"{name}: {technique(runs[0]).text}" if alone else name,
             markeredgecolor="#333333", markeredgewidth=0.5,
         )  # fmt: skip
         for run, left, top in zip(runs, x, y, strict=True):
-            if few and reduced:
+            if few and reduced and not alone:
                 axes.annotate(
                     technique(run).text, (left, top), xytext=(5, 4), textcoords="offset points", fontsize=6.5
                 )
@@ -61,45 +64,55 @@ def _strategies(axes: Any, group: Group) -> None:
     axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=2)
 
 
-def grids(groups: Sequence[Group], stem: Path) -> None:
-    """Draw the median latency over that of the baseline, batch by length, a panel per engine."""
-    found = [
-        (group, run)
-        for group in groups
-        for run in group.runs
-        if run is not group.baseline and any(one.scenario == "grid" for one in run.workloads)
-    ]
+def grids(groups: Sequence[Group], pairs: Sequence[dict[str, Any]], stem: Path) -> None:
+    """Draw the ratio of the median latency to the baseline's, batch by length, a panel per engine."""
+    cells = {one["results"]: _cells(one) for one in pairs}
+    found = []
+    for group in groups:
+        assert group.baseline is not None
+        for run in group.runs:
+            own = cells.get((group.baseline.id, run.id))
+            if own:
+                found.append((run, own))
     if not found:
         return
-    shown = found[:MOST]
-    rows = math.ceil(len(shown) / _COLUMNS)
-    with canvas(stem, 2.3 * rows + 0.4) as figure:
-        for number, (group, run) in enumerate(shown, 1):
-            _heat(figure.add_subplot(rows, _COLUMNS, number), run, group)
+    rows = math.ceil(min(len(found), MOST) / _COLUMNS)
+    with canvas(stem, 1.7 * rows + 0.4) as figure:
+        for number, (run, own) in enumerate(found[:MOST], 1):
+            _heat(figure.add_subplot(rows, _COLUMNS, number), run, own)
         figure.suptitle(
-            "median latency over the baseline's, batch (down) x length; below 1: faster; ms in brackets",
+            "median latency over the baseline's, paired by round, batch (down) x length\n"
+            "below 1: faster; ~: the 95 % interval holds 1; ?: too few rounds for an interval",
             fontsize=8,
         )
         note_left_out(figure, len(found))
 
 
-def _heat(axes: Any, run: Run, group: Group) -> None:
-    assert group.baseline is not None
-    cells = {(w.batch, int(w.sequence)): w.latency_s["p50"] for w in run.workloads if w.scenario == "grid"}
+def _cells(pair: dict[str, Any]) -> dict[tuple[int, int], dict[str, Any]]:
+    """Return the ratios of medians by batch and length."""
+    return {
+        (one["batch"], int(one["sequence"])): one
+        for one in pair["latency"]
+        if one["scenario"] == "grid" and one["statistic"] == "p50"
+    }
+
+
+def _heat(axes: Any, run: Run, cells: dict[tuple[int, int], dict[str, Any]]) -> None:
+    from matplotlib.colors import LinearSegmentedColormap
+
     batches, lengths = (sorted({shape[end] for shape in cells}) for end in (0, 1))
     values = np.full((len(batches), len(lengths)), np.nan)
-    for (batch, length), own in cells.items():
-        base = group.baseline.workload("grid", batch, length)
-        if base is None or not own or not base.latency_s["p50"]:
-            continue
-        place = batches.index(batch), lengths.index(length)
-        values[place] = own / base.latency_s["p50"]
-        text = f"{values[place]:.2f}\n({milliseconds(own)})"
-        axes.text(place[1], place[0], text, ha="center", va="center", fontsize=7, color="black")
-    # pale, so that black text is read on it; blue faster, orange slower, as on the page
-    axes.imshow(np.log2(values), cmap="PuOr_r", vmin=-4, vmax=4, aspect="auto")
+    for (batch, length), one in cells.items():
+        row, column = batches.index(batch), lengths.index(length)
+        interval = one["interval"]
+        sure = interval is not None and (interval[0] > 1 or interval[1] < 1)
+        values[row, column] = one["value"] if sure else 1.0
+        mark = "" if sure else "?" if interval is None else "~"
+        axes.text(column, row, f"{mark}{one['value']:.2f}", ha="center", va="center", fontsize=8, color="black")
+    # the page's colours, pale enough for black text: blue is faster, orange slower
+    colours = LinearSegmentedColormap.from_list("ratio", ["#7ab8dc", "#ffffff", "#f0a878"])
+    axes.imshow(np.log2(values), cmap=colours, vmin=-2, vmax=2, aspect="auto")
     axes.set_xticks(range(len(lengths)), [str(length) for length in lengths])
     axes.set_yticks(range(len(batches)), [str(batch) for batch in batches])
     axes.tick_params(length=0, labelsize=7)
-    name = run.name.removeprefix(f"{run.task}-")
-    axes.set_title(name if len(name) <= 34 else f"{name[:33]}…", fontsize=7)
+    axes.set_title(run.name if len(run.name) <= 34 else f"{run.name[:33]}…", fontsize=7)

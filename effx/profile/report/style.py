@@ -14,7 +14,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 def milliseconds(seconds: float | None) -> str:
     """Return seconds as milliseconds with three significant digits, or a dash."""
-    return "–" if seconds is None else f"{seconds * 1e3:#.3g}".rstrip(".")
+    return "–" if seconds is None else _three(seconds * 1e3)
 
 
 def mebibytes(count: float | None) -> str:
@@ -24,7 +24,12 @@ def mebibytes(count: float | None) -> str:
 
 def millijoules(joules: float | None) -> str:
     """Return joules as millijoules with three significant digits, or a dash."""
-    return "–" if joules is None else f"{joules * 1e3:#.3g}".rstrip(".")
+    return "–" if joules is None else _three(joules * 1e3)
+
+
+def _three(value: float) -> str:
+    """Return three significant digits, all of those before the point."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
 
 
 def four(value: float) -> str:

@@ -58,7 +58,8 @@ def series(run: Run, of: Technique) -> str:
     engine = run.engine
     regime = engine.get("regime") or "full"
     where = engine["backend"] if engine["device"] == "cpu" else f"{engine['backend']} on {engine['device']}"
-    kind = of.name if regime == "full" else f"{of.name} ({regime})"
+    name = of.name if of.is_reduction else of.text
+    kind = name if regime == "full" else f"{name} ({regime})"
     ways = [part for part in _parts(engine) if part in ("buckets", "exit-if")]  # how it runs, not how far
     return ", ".join([kind, *ways, str(engine["precision"]), where])
 

@@ -12,6 +12,8 @@ const ROWS = (() => {
 
 const OBJECTIVES = DATA.objectives.filter((one) => ROWS.some((row) => row[`${one.name}.value`] !== null));
 const objective = (name) => DATA.objectives.find((one) => one.name === name);
+// A label without what every row of a list shares.
+const shortLabel = (one) => one.label.replace(/, one query (at real lengths|after the other)$/, '');
 const energetic = (name) => Boolean((objective(name) || {}).energetic);
 const valueOf = (row, name) => row[`${name}.value`];
 const lowOf = (row, name) => row[`${name}.low`];
@@ -71,19 +73,19 @@ const against = (row) => {
   return base && PAIRS.get(`${base.index} ${row.index}`);
 };
 
-// Series get a colour and a shape each, in order of size; what comes after the seventh shares grey crosses.
+// Series get a colour and a shape each, in order of size: no two of the first MOST_SERIES look alike.
 const SHAPES = ['circle', 'square', 'triangle', 'diamond', 'down', 'plus', 'cross'];
+const MOST_SERIES = 21;
 function seriesOf(rows, key) {
   const sizes = new Map();
   for (const row of rows) sizes.set(key(row), (sizes.get(key(row)) || 0) + 1);
   const names = [...sizes.keys()].sort((a, b) => sizes.get(b) - sizes.get(a) || (a < b ? -1 : 1));
-  const many = names.length > SHAPES.length;
+  const rest = { name: `${names.length - MOST_SERIES + 1} others`, colour: 'var(--rest)', shape: 'circle' };
   const own = new Map();
   names.forEach((name, place) => {
-    const rest = many && place >= SHAPES.length - 1;
-    own.set(name, rest
-      ? { name: `${names.length - SHAPES.length + 1} others`, colour: 'var(--rest)', shape: 'cross' }
-      : { name, colour: `var(--c${place})`, shape: SHAPES[place] });
+    const turn = Math.floor(place / SHAPES.length);
+    own.set(name, names.length > MOST_SERIES && place >= MOST_SERIES - 1 ? rest
+      : { name, colour: `var(--c${place % SHAPES.length})`, shape: SHAPES[(place + 3 * turn) % SHAPES.length] });
   });
   return own;
 }

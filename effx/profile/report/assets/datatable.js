@@ -2,7 +2,7 @@
 //
 //   columns  {key, title, text(row) -> string or node, sort(row) -> number or string, align, hint}
 
-const PAGE = 50;
+const PAGE = 25;
 
 class DataTable {
   constructor({ caption, columns, rows, sort, descending, filters, rowClass, empty }) {

@@ -28,7 +28,7 @@ function figureWithInterval(row, name) {
   const unit = shownUnit(one.unit);
   const around = interval(lowOf(row, name), highOf(row, name), one.unit);
   const of = name === 'accuracy' ? `, n = ${row.n}` : energetic(name) ? `, source: ${sourceOf(row)}` : '';
-  return `${figure(value, one.unit)}${unit ? ` ${unit}` : ''}${around ? ` [${around}]` : ' (no interval)'}${of}`;
+  return `${figure(value, one.unit)}${unit ? ` ${unit}` : ''}${around ? ` [${around}]` : ''}${of}`;
 }
 
 function verdictOf(row, front) {
@@ -53,15 +53,15 @@ function details(row, front) {
   const verdict = verdictOf(row, front);
   return el('div', { class: 'details' },
     el('h3', {}, row.name),
-    verdict && el('p', { class: 'verdict' }, `${verdict.word}${verdict.knee ? '; the knee' : ''}. P(frontier) = ${verdict.p.toFixed(2)} for ${front.objectives.map((name) => name === 'accuracy' ? row.metric : objective(name).label).join(' and ')}.`),
+    verdict && el('p', { class: 'verdict' }, `${verdict.word}${verdict.knee ? '; the knee' : ''}. P(frontier) = ${verdict.p.toFixed(2)} for ${front.objectives.map((name) => name === 'accuracy' ? row.metric : shortLabel(objective(name))).join(' and ')}.`),
     terms([
-      ...DATA.objectives.map((one) => [one.name === 'accuracy' ? row.metric : one.label, figureWithInterval(row, one.name)]),
-      ['energy', energyText(row)],
-      ['reduction', `${row.technique}${row.level_text === 'not reduced' ? '' : `: ${row.level_text}`}`],
+      ...DATA.objectives.map((one) => [one.name === 'accuracy' ? row.metric : shortLabel(one), figureWithInterval(row, one.name)]),
+      ['energy source', energyText(row)],
+      ['reduction', row.technique === 'full' ? 'none' : `${row.technique}: ${row.level_text}`],
       ['variant', `${row.variant}${row.scheme === row.variant ? '' : ` (${row.scheme})`}`],
       ['runs on', `${row.backend}, ${row.device}`],
       ['model', [row.model, row.regime && `regime ${row.regime}`].filter(Boolean).join(', ')],
-      ['parameters', row.parameters === null ? null : `${(row.parameters / 1e6).toFixed(2)} M${row.weight_remaining === null ? '' : `, ${percent(row.weight_remaining)} of the weights`}`],
+      ['weights left', percent(row.weight_remaining)],
       ['labels as its checkpoint', percent(row.parity)],
       ['gates', row.failed.length ? el('ul', { class: 'failed' }, row.failed.map(([name, seen]) => el('li', {}, el('strong', {}, 'failed: '), `${name}: ${seen}`)))
         : `${row.gates - row.unchecked} of ${row.gates} passed${row.unchecked ? `, ${row.unchecked} could not be checked` : ', none failed'}`],

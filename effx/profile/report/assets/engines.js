@@ -21,7 +21,7 @@ function enginesSection() {
     { key: 'pin', title: 'compare', align: 'word', text: (row) => pinButton(row) },
     tasks > 1 ? { key: 'task', title: 'task', align: 'word', sort: (row) => row.task, text: (row) => row.task } : null,
     hosts > 1 ? { key: 'host', title: 'host', align: 'word', sort: (row) => row.host, text: (row) => row.host } : null,
-    ...OBJECTIVES.map((one) => ({
+    ...[...OBJECTIVES].sort((a, b) => order(a) - order(b)).map((one) => ({
       key: one.name, hint: one.label, sort: (row) => valueOf(row, one.name),
       title: one.name === 'accuracy' ? 'score, 95 %' : `${TITLES[one.name] || one.name.replaceAll('_', ' ')}${shownUnit(one.unit) ? `, ${shownUnit(one.unit)}` : ''}`,
       text: (row) => cell(row, one),
@@ -48,6 +48,8 @@ function enginesSection() {
   section('engines', 'Every result', soft(`Choose an engine to read everything about it and where its numbers come from.${older ? ` ${count(older, 'older result')} of engines that were measured again ${older === 1 ? 'is' : 'are'} here too, in grey.` : ''}`), table.root, open);
 }
 
+const FIRST = ['accuracy', 'latency', 'latency_p90', 'energy', 'memory', 'size'];
+const order = (one) => (FIRST.indexOf(one.name) + FIRST.length + 1) % (FIRST.length + 1);
 const TITLES = { latency: 'p50', latency_p90: 'p90', latency_p99: 'p99', memory: 'peak memory', size: 'size' };
 
 function cell(row, one) {

@@ -37,7 +37,7 @@ function pointsOf(rows, xName, yName, series, key) {
 function frontierSection() {
   if (!DATA.groups.length) return;
   const has = (group, name) => group.members.some((own) => valueOf(ROWS[own], name) !== null);
-  const state = { group: 0, x: 'latency', y: 'accuracy', xLog: false, yLog: false, colour: 'technique', source: 0 };
+  const state = { group: 0, x: 'latency', y: 'accuracy', xLog: false, yLog: false, colour: '', source: 0 };
   const panel = el('div', { class: 'panel' });
   const about = el('div', { class: 'about' });
   const controls = el('div', { class: 'controls' });
@@ -57,6 +57,7 @@ function frontierSection() {
     for (const axis of ['x', 'y']) if (!has(group, state[axis])) state[axis] = names.find(([name]) => name !== state[axis === 'x' ? 'y' : 'x'])[0];
     const fronts = frontierOf(group, state.x, state.y);
     if (state.source >= fronts.length) state.source = 0;
+    state.colour ||= ['technique', 'checkpoint', 'precision', 'backend'].find((key) => new Set(group.members.map((own) => ROWS[own][key])).size > 1) || 'technique';
     const redo = (key) => (value) => { state[key] = typeof state[key] === 'number' ? Number(value) : value; chart.active = null; rebuild(); };
     const focused = [...controls.querySelectorAll('select, input')].indexOf(document.activeElement);
     controls.replaceChildren(...[
@@ -75,7 +76,7 @@ function frontierSection() {
   const draw = (group) => {
     const members = front ? front.members : group.members;
     const rows = members.map((own) => ROWS[own]);
-    const key = (row) => String(row[state.colour]);
+    const key = (row) => (row[state.colour] === 'full' && state.colour === 'technique' ? 'not reduced' : String(row[state.colour]));
     const points = pointsOf(rows, state.x, state.y, seriesOf(rows, key), key);
     const lines = [];
     const keys = [{ kind: 'bar', text: '95 % interval' }];
@@ -112,12 +113,14 @@ function aboutFrontier(group, front, drawn, state) {
   if (missing) lines.push(` ${count(missing, 'engine')} not drawn: of another energy source, or without one of the two figures${bare.length ? ` (${bare.join('; ')})` : ''}.`);
   if (!front) lines.push(' No frontier was computed for these two: points alone.');
   else {
-    lines.push(` ${front.best.length} on the frontier, ${Object.keys(front.tied).length} more cannot be told from it.`);
+    lines.push(` ${front.best.length} on the frontier${Object.keys(front.tied).length ? `, ${Object.keys(front.tied).length} more cannot be told from it` : ''}.`);
     if (front.knee !== null) lines.push(` Knee: ${ROWS[front.knee].name}.`);
     if (typeof front.hypervolume === 'number') {
-      const around = front.hypervolume_interval ? ` [${front.hypervolume_interval.map((own) => own.toFixed(3)).join(' to ')}]` : '';
+      const ends = front.hypervolume_interval;
+      const around = !ends ? '' : ends[1] > 1 ? ' (its interval is wider than the box: these engines are too close to each other)' : ` [${ends.map((own) => own.toFixed(3)).join(' to ')}]`;
       lines.push(` Hypervolume (share of the box): ${front.hypervolume.toFixed(3)}${around}.`);
     }
+    for (const own of front.diminishing || []) lines.push(` Little is gained from ${own.from} to ${own.to}: a unit there buys ${percent(own.share, 0)} of what it buys on average along the frontier.`);
     if (front.energy_source === 'model' && front.objectives.some(energetic)) lines.push(' Energy is a model: processor time multiplied by an assumed power.');
   }
   return [soft(lines.join(''))];

@@ -5,6 +5,7 @@
 //   mark     'best', 'tied' or '' ; beyond MANY points only marked ones are drawn with intervals
 
 const MANY = 400;
+const RANK = { best: 0, tied: 1, '': 2 };
 const EDGE = { top: 26, right: 14, bottom: 52, left: 62 };
 
 function shapePath(shape, x, y, r) {
@@ -143,7 +144,8 @@ class Scatter {
     const many = points.length > MANY;
     const bars = svg('g', { class: 'bars' }), shown = svg('g', { class: 'points' });
     const bulk = new Map();
-    points.forEach((point, place) => {
+    const upwards = points.map((point, place) => [point, place]).sort(([a], [b]) => RANK[b.mark || ''] - RANK[a.mark || '']);
+    upwards.forEach(([point, place]) => {
       const [px, py] = this.places[place];
       if (!Number.isFinite(px) || !Number.isFinite(py)) return;
       if (many && !point.mark) {
@@ -172,11 +174,12 @@ class Scatter {
     const taken = this.places.map(([px, py]) => [px - 7, py - 7, px + 7, py + 7]);
     if (taken.length > MANY) taken.length = 0;
     const own = svg('g', { class: 'labels' });
-    const wanted = points.map((point, place) => [point, place]).filter(([point]) => point.label);
+    const wanted = points.map((point, place) => [point, place]).filter(([point]) => point.label)
+      .sort(([a], [b]) => RANK[a.mark || ''] - RANK[b.mark || '']);
     for (const [point, place] of wanted.slice(0, 40)) {
       const [px, py] = this.places[place];
       const long = point.label.length * 6.1;
-      for (const [dx, dy, anchor] of [[10, 4, 'start'], [-10, 4, 'end'], [0, -12, 'middle'], [0, 20, 'middle'], [10, -9, 'start'], [10, 17, 'start'], [-10, -9, 'end'], [-10, 17, 'end']]) {
+      for (const [dx, dy, anchor] of [[8, -8, 'start'], [8, 16, 'start'], [-8, -8, 'end'], [-8, 16, 'end'], [12, 4, 'start'], [-12, 4, 'end'], [0, -14, 'middle'], [0, 24, 'middle']]) {
         const left = anchor === 'start' ? px + dx : anchor === 'end' ? px + dx - long : px - long / 2;
         const box = [left, py + dy - 10, left + long, py + dy + 3];
         const free = left > EDGE.left + 2 && box[2] < right && box[1] > EDGE.top - 8 && box[3] < this.height - EDGE.bottom
