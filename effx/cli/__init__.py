@@ -21,6 +21,7 @@ _EXTRAS = {
     "onnx": "export", "onnxscript": "export", "onnxruntime": "cpu",
     "openvino": "openvino", "nncf": "openvino",
     "matplotlib": "report", "jinja2": "report", "datasets": "hub", "pyarrow": "hub",
+    "mlflow": "mlflow",
 }  # fmt: skip
 
 
@@ -62,6 +63,8 @@ class LazyGroup(click.Group):
         "verify": ("effx.cli.verify", "Compare engines with their checkpoints again."),
         "profile": ("effx.cli.profile", "Measure engines: accuracy, latency, energy, memory."),
         "report": ("effx.cli.report", "Frontiers, tables and one page from results."),
+        "recommend": ("effx.cli.recommend", "Which engine to deploy, and how certain that is."),
+        "compare": ("effx.cli.compare", "Two engines: what changes from one to the other."),
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -75,6 +78,7 @@ def cli(debug: bool) -> None:
     effx export --variant fp32 --variant int8
     effx profile engines/
     effx report results/
+    effx recommend results/ --max-drop 0.01 --max-p90 5ms
     """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -80,6 +81,39 @@ class Numbers(click.ParamType):
             return tuple(self._kind(part) for part in str(value).split(","))
         except ValueError:
             self.fail(f"'{value}': numbers separated by commas are needed.", param, ctx)
+
+
+class Quantity(click.ParamType):
+    """A positive number with its unit, as ``5ms`` or ``64MiB``; without one it is refused."""
+
+    def __init__(self, name: str, units: dict[str, float], example: str) -> None:
+        self.name, self._units, self._example = name, units, example
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number in seconds or bytes."""
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-zµ]*)", str(value).strip())
+        known = f"Units: {', '.join(self._units)}; as {self._example}."
+        if match is None:
+            self.fail(f"'{value}' is no {self.name}. {known}", param, ctx)
+        number, unit = match.groups()
+        if not unit:
+            self.fail(f"'{value}' has no unit. {known}", param, ctx)
+        if unit not in self._units:
+            self.fail(f"'{value}': unknown unit '{unit}'. {known}", param, ctx)
+        found = float(number) * self._units[unit]
+        if not 0 < found < float("inf"):
+            self.fail(f"'{value}': more than 0 is needed.", param, ctx)
+        return found
+
+
+DURATION = Quantity("duration", {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}, "5ms or 0.005s")
+SIZE = Quantity(
+    "size",
+    {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30},
+    "500MB or 64MiB",
+)
 
 
 def show(checkpoint: Checkpoint, as_json: bool, line: str) -> None:

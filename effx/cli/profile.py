@@ -74,6 +74,7 @@ import click
     help="Where results go.",
 )
 @click.option("--host", metavar="NAME", help="What to call this machine; tells machines of one kind apart.")
+@click.option("--mlflow", "uri", metavar="URI", help="Log the results to this MLflow store as well.")
 @click.option("--strict", is_flag=True, help="Exit code 1 if a gate failed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results.")
 def command(
@@ -84,6 +85,7 @@ def command(
     grid: str | None,
     out: Path,
     host: str | None,
+    uri: str | None,
     strict: bool,
     as_json: bool,
     **settings: Any,
@@ -99,15 +101,22 @@ def command(
     effx profile engines/
     effx profile engines/ --data ../data/sst2 --grid 1x32,32x128 --meter rapl
     """  # fmt: skip
+    from effx.errors import need
     from effx.profile import Plan, profile
     from effx.profile.plan import DEFAULT_GRID, SCENARIOS, parse_grid
 
+    if uri is not None:
+        need("mlflow", "mlflow")  # before the measurement, not after it
     wanted = SCENARIOS if "all" in scenarios else tuple(dict.fromkeys(("single-stream", *scenarios)))
     cells = DEFAULT_GRID if grid is None else parse_grid(grid)
     plan = Plan(scenarios=wanted, grid=cells, **settings)
     runs, failures = profile(
         engines or (Path("engines"),), out=out, plan=plan, meter=meter, data_folder=data_folder, host=host
     )
+    if uri is not None:
+        from effx.profile import tracking
+
+        tracking.log_runs(runs, uri)
     if as_json:
         click.echo(json.dumps([run.to_json() for run in runs]))
     else:

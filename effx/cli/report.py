@@ -17,18 +17,26 @@ import click
     metavar="DIR",
     help="Where the report goes. Default: report/ in the first results folder.",
 )
+@click.option("--mlflow", "uri", metavar="URI", help="Log the report to this MLflow store as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print frontier.json.")
-def command(results: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+def command(results: tuple[Path, ...], out: Path | None, uri: str | None, as_json: bool) -> None:
     """Make the report over RESULTS (default: ./results): page, figures, CSV and JSON.
 
     \b
     effx report results/
     effx report laptop-results/ server-results/ -o report
     """  # fmt: skip
+    from effx.errors import need
     from effx.profile.report import report
 
     folders = list(results) or [Path("results")]
+    if uri is not None:
+        need("mlflow", "mlflow")  # before the work, not after it
     content, folder = report(folders, out)
+    if uri is not None:
+        from effx.profile import tracking
+
+        tracking.log_report(content, folder, uri)
     if as_json:
         click.echo(json.dumps(content, indent=1))
         return

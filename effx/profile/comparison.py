@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from effx.errors import UsageError
+from effx.errors import UsageError, nearest
 from effx.metrics import METRICS
 from effx.profile import statistics
 from effx.profile.statistics import Ratio
@@ -199,6 +199,33 @@ def compare(a: Run, b: Run) -> Comparison:
         memory=_memory(a, b),
         remarks=remarks,
     )
+
+
+def pair(runs: Sequence[Run], a: str, b: str) -> tuple[Run, Run]:
+    """Return the runs that two names of engines, or ids of results, stand for.
+
+    The latest session that holds both; else the latest of each, on one task and host if there are
+    such.
+
+    Raises:
+        UsageError: there is no such engine or result; the message names the nearest one.
+    """
+    found = []
+    for name in (a, b):
+        own = [run for run in runs if name in (run.id, run.name)]
+        if not own:
+            names = sorted({run.name for run in runs})
+            near = nearest(name, [*names, *(run.id for run in runs)])
+            more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+            raise UsageError(f"no result of '{name}'.{near} There are: {', '.join(names[:10])}{more}.")
+        found.append(sorted(own, key=lambda run: (run.started, run.id), reverse=True))
+    couples = [(one, other) for one in found[0] for other in found[1] if one is not other]
+    alike = [two for two in couples if (two[0].task, two[0].host_id) == (two[1].task, two[1].host_id)]
+    together = [two for two in alike if two[0].session == two[1].session]
+    best = (together or alike or couples or [(found[0][0], found[1][0])])[0]
+    if together:
+        best = max(together, key=lambda two: min(two[0].started, two[1].started))
+    return best
 
 
 def against(baseline: Run, others: Sequence[Run]) -> list[Comparison]:

@@ -39,7 +39,7 @@ class Point:
     p_non_dominated: float
     """Share of joint resamplings of examples and rounds in which nothing dominates it."""
     tied_with: list[str]
-    """Engines on the frontier that it cannot be told from, if it is not on it itself."""
+    """Engines on the frontier that dominate it as measured and fail to in more than 5 % of resamplings."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -148,7 +148,11 @@ def frontier(runs: Sequence[Run], objectives: Sequence[str] = ("accuracy", "late
             p_non_dominated=float(probability[index]),
             tied_with=[]
             if best[index] or probability[index] <= _TIE_SHARE
-            else [able[winner].name for winner in winners if _indistinct(draws, index, winner)],
+            else [
+                able[winner].name
+                for winner in winners
+                if _dominates(costs[winner], costs[index]) and _indistinct(draws[winner], draws[index])
+            ],
         )
         for index, run in enumerate(able)
     ]
@@ -196,7 +200,7 @@ def comparable(runs: Sequence[Run], objectives: Sequence[str]) -> list[list[Run]
     found: dict[tuple[Any, ...], list[Run]] = {}
     for run in latest(runs):
         if all(axis.value(run) is not None for axis in axes):
-            key = tuple(value for _, value in _traits(run, axes))
+            key = (*(value for _, value in _traits(run, axes)), hash(tuple(run.accuracy.labels)))
             found.setdefault(key, []).append(run)
     return [found[key] for key in sorted(found, key=lambda key: (key[:2], -key[3][1], str(key)))]
 
@@ -318,17 +322,19 @@ def _left(draws: np.ndarray, winners: np.ndarray) -> np.ndarray:
         always = np.zeros(len(left), dtype=bool)
         for start in range(0, len(left), 1000):  # a thousand engines' comparisons in memory at a time
             others = draws[left[start : start + 1000]]
-            at_most, less = np.all(own <= others, axis=2), np.any(own < others, axis=2)
-            always[start : start + 1000] = np.all(at_most & less, axis=1)
+            always[start : start + 1000] = np.all(_dominates(own, others), axis=1)
         left = left[~always]
     return left
 
 
-def _indistinct(draws: np.ndarray, point: int, winner: int) -> bool:
-    """Whether the winner fails to dominate the point in more than 5 % of resamplings."""
-    own, other = draws[winner], draws[point]
-    dominates = np.all(own <= other, axis=1) & np.any(own < other, axis=1)
-    return bool(np.mean(dominates) < 1 - _TIE_SHARE)
+def _dominates(own: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return where points [..., objectives] dominate others, all to be minimised."""
+    return np.asarray(np.all(own <= other, axis=-1) & np.any(own < other, axis=-1))
+
+
+def _indistinct(winner: np.ndarray, point: np.ndarray) -> bool:
+    """Whether a winner fails to dominate a point in more than 5 % of resamplings [., objectives]."""
+    return bool(np.mean(_dominates(winner, point)) < 1 - _TIE_SHARE)
 
 
 def _hypervolume(

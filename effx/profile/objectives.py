@@ -38,6 +38,11 @@ class Objective:
     """Why a run has no value."""
 
     @property
+    def short(self) -> str:
+        """The label without the workload that all engines share."""
+        return self.label.partition(", one query")[0]
+
+    @property
     def energetic(self) -> bool:
         """Whether joules are in it, whose source and meter must not be mixed."""
         return self.name.startswith("energy")
@@ -75,6 +80,20 @@ def single_stream(run: Run) -> Workload:
 def measures(run: Run) -> dict[str, float | None]:
     """Return the value of every objective, None where it was not measured."""
     return {objective.name: objective.value(run) for objective in OBJECTIVES.values()}
+
+
+def said(objective: Objective, value: float) -> str:
+    """Return a value of an objective with the unit that people read."""
+    if objective.unit == "s":
+        return f"{value * 1e3:.3g} ms"
+    if objective.unit == "B":
+        return f"{value / 1e6:.1f} MB"
+    if objective.unit in ("J", "J/example"):
+        number = f"{value:.3g} J" if value >= 1 else f"{value * 1e3:.3g} mJ"
+        return number + objective.unit.removeprefix("J")
+    if objective.unit == "1/s":
+        return f"{value:.4g}/s"
+    return f"{value:.4f}" if objective.scored else f"{value:.4g}"
 
 
 def _constant(values: Sequence[float | None]) -> np.ndarray:

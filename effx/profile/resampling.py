@@ -77,7 +77,7 @@ def latencies(run: Run, workload: Workload, share: float | None) -> np.ndarray |
     In every resampling of rounds, [resamples]; None with fewer than three rounds. The percentile is
     the smallest sample that the share does not exceed, as in :func:`effx.results.latency_summary`.
     """
-    return _remembered(workload, ("latency", share), lambda: _latencies(run, workload, share))
+    return _remembered(workload, (run.session, share), lambda: _latencies(run, workload, share))
 
 
 def latency_interval(run: Run, workload: Workload, share: float | None) -> tuple[float, float] | None:
@@ -96,7 +96,7 @@ def latency_interval(run: Run, workload: Workload, share: float | None) -> tuple
 
 def throughputs(run: Run, workload: Workload) -> np.ndarray | None:
     """Return a workload's examples per second in every resampling of rounds; None below three."""
-    return _remembered(workload, ("throughput",), lambda: _throughputs(run, workload))
+    return _remembered(workload, (run.session, "throughput"), lambda: _throughputs(run, workload))
 
 
 def energies(run: Run, energy: Energy) -> np.ndarray | None:

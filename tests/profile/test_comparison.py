@@ -10,7 +10,7 @@ import pytest
 
 from effx.errors import UsageError
 from effx.profile import statistics
-from effx.profile.comparison import against, compare, energy_per_correct, non_inferiority
+from effx.profile.comparison import against, compare, energy_per_correct, non_inferiority, pair
 from effx.results import Accuracy, Energy, Run, Workload
 
 N = 872
@@ -237,3 +237,20 @@ def test_json_holds_everything() -> None:
     assert value["energy"]["value"] == 2.0
     assert value["non_inferiority"] == "loses at most 1.0 points (95 %)"
     assert value["sentence"].startswith("Beside a, b is")
+
+
+def test_names_stand_for_the_latest_session_that_holds_both() -> None:
+    def at(name: str, session: str, started: str, **changes: object) -> Run:
+        return make(name, session=session, started=started, id=f"{name}-{session}", **changes)
+
+    runs = [at("a", "1", "1"), at("b", "1", "2"), at("a", "2", "3"), at("b", "2", "4"), at("b", "3", "5")]
+    assert [run.id for run in pair(runs, "a", "b")] == ["a-2", "b-2"]
+    assert [run.id for run in pair(runs, "b", "a")] == ["b-2", "a-2"]
+    assert [run.id for run in pair(runs, "a", "b-3")] == ["a-2", "b-3"]
+    assert [run.id for run in pair(runs, "a-1", "b")] == ["a-1", "b-1"]
+    assert [run.id for run in pair(runs, "a-1", "a")] == ["a-1", "a-2"]  # not a result beside itself
+    elsewhere = at("b", "4", "9", host={"id": "other"})
+    assert [run.id for run in pair([*runs, elsewhere], "a", "b")] == ["a-2", "b-2"]
+    assert [run.id for run in pair([runs[0], elsewhere], "a", "b")] == ["a-1", "b-4"]
+    with pytest.raises(UsageError, match="no result of 'c'. There are: a, b."):
+        pair(runs, "a", "c")

@@ -1,0 +1,40 @@
+"""``effx compare``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command("compare")
+@click.argument("a")
+@click.argument("b")
+@click.argument("results", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--margin",
+    type=click.FloatRange(min=0, min_open=True),
+    default=0.01,
+    show_default=True,
+    help="Loss of the task's metric that is accepted; 0.01 is a point.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print everything.")
+def command(a: str, b: str, results: tuple[Path, ...], margin: float, as_json: bool) -> None:
+    """Say what changes from engine A to engine B, from RESULTS (default: ./results).
+
+    A and B are names of engines or ids of results. Of names, the latest session that holds both is
+    taken, because its blocks ran side by side; else the latest result of each.
+
+    \b
+    effx compare sst2-bert.fp32.onnxruntime sst2-bert.int8.onnxruntime
+    """  # fmt: skip
+    from effx.profile import comparison, wording
+    from effx.results import find
+
+    found = comparison.compare(*comparison.pair(find(list(results) or [Path("results")]), a, b))
+    if as_json:
+        value = {**found.to_json(), "margin": margin, "non_inferiority": found.non_inferiority(margin)}
+        click.echo(json.dumps(value, indent=1))
+    else:
+        click.echo(wording.comparison(found, margin))

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from effx.cli import run
+from effx.profile.comparison import compare
+from tests.cli.test_cli import fails
+from tests.profile.made import made
+
+A = made("bert.fp32", range(40), 0.030, 3.0)
+B = made("bert.int8", range(10, 60), 0.015, 1.5)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for one in (A, B, made("bert.int8", range(10, 60), 0.020, session="later", started="2027")):
+        one.save(tmp_path / "results")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_session_that_holds_both(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["compare", "bert.fp32", "bert.int8", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == json.loads(json.dumps({**compare(A, B).to_json(), "margin": 0.01}))
+    assert run(["compare", "bert.fp32", "id-bert.int8-2027", "results/"]) == 0
+    out = capsys.readouterr().out
+    assert "not interleaved" in out
+    assert "Note: not of one session" in out
+
+
+def test_as_a_person_reads_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["compare", "bert.fp32", "bert.int8", "--margin", "0.2"]) == 0
+    out = capsys.readouterr().out
+    assert compare(A, B).sentence() in out
+    assert "accuracy: bert.int8 loses at most 20.0 points (95 %)." in out
+    assert "Predictions that differ: 30 of 400" in out
+    assert "joules, single queries (counter): 0.500x" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bert.fp32"], "Missing argument 'B'"),
+        (
+            ["bert.fp32", "bert.int9"],
+            "no result of 'bert.int9'. Did you mean 'bert.int8'? There are: bert.fp32, b",
+        ),
+        (["id-bert.fp32-2025", "bert.int8"], "Did you mean 'id-bert.fp32-2026'"),
+        (["bert.fp32", "bert.int8", "--margin", "0"], "Invalid value for '--margin'"),
+        (["bert.fp32", "bert.int8", "nowhere"], "nowhere holds no results"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert message in fails(capsys, ["compare", *arguments])
+
+
+def test_other_hosts_are_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made("there", host="g").save(here / "results")
+    assert "different hosts" in fails(capsys, ["compare", "bert.fp32", "there"])

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from effx.cli import run
+from tests.cli.test_cli import fails
+from tests.profile.made import made
+
+RUNS = [
+    made("fp32", range(40), 0.030, 3.0, precision="fp32", memory=300_000_000, size=200_000_000),
+    made("int8", range(42), 0.015, 1.5),
+    made("small", range(46), 0.005, 0.5, memory=60_000_000, size=10_000_000),
+]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for one in RUNS:
+        one.save(tmp_path / "results")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
+    assert run(["recommend", *arguments, "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["recommendations"]
+    return found
+
+
+def test_the_bare_command(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["recommend"]) == 0
+    assert capsys.readouterr().out.startswith("sst2 on h: deploy int8\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--max-drop", "0.02"], "small"),
+        (["--objective", "latency", "--min-accuracy", "0.899"], "fp32"),
+        (["--max-drop", "0.02", "--max-p90", "0.0056s"], "small"),
+        (["--max-drop", "0.02", "--max-memory", "64MiB"], "small"),
+        (["--max-size", "50MB"], "int8"),
+        (["--baseline", "small"], "small"),
+    ],
+)
+def test_options(here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str) -> None:
+    assert answer(capsys, *arguments)["engine"] == expected
+
+
+def test_without_its_file_the_runner_up_is_the_choice(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, "results/")
+    (here / "results" / f"{found['result']}.json").unlink()
+    assert answer(capsys)["engine"] == found["runner_up"]["engine"]
+
+
+def test_nothing_meets_the_constraints(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = fails(capsys, ["recommend", "--max-p90", "1ms"], code=1)
+    assert line.startswith(
+        "effx: sst2 on h: none of 3 engines meets the constraints; nearest is small, whose p90"
+    )
+    assert "is above 1 ms (--max-p90)." in line
+    made("alone", host="g").save(here / "results")
+    assert run(["recommend", "--max-memory", "70MB", "--json", "--max-drop", "1"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [one["engine"] for one in found["recommendations"]] == ["small"]
+    assert [one["engine"] for one in found["unmet"]] == ["alone"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--max-p90", "5"], "'5' has no unit. Units: s, ms, us, µs; as 5ms or 0.005s."),
+        (["--max-p90", "5MB"], "unknown unit 'MB'"),
+        (["--max-p99", "soon"], "'soon' is no duration"),
+        (["--max-memory", "-5MB"], "'-5MB' is no size"),
+        (["--max-memory", "0MB"], "more than 0 is needed"),
+        (["--max-size", "5mb"], "unknown unit 'mb'. Units: B, kB, MB, GB, KiB, MiB, GiB"),
+        (["--max-drop", "-1"], "Invalid value for '--max-drop'"),
+        (["--objective", "enrgy"], "Did you mean 'energy'"),
+        (["--baseline", "fp23"], "Did you mean 'fp32'"),
+        (["--task", "sst3"], "Did you mean 'sst2'"),
+        (["--max-p99", "1s"], "p99 needs 662 queries"),
+        (["nowhere"], "nowhere holds no results"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert message in fails(capsys, ["recommend", *arguments])
