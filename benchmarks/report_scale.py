@@ -73,10 +73,14 @@ def usable(page: Path) -> dict[str, float]:
         tab.goto(page.resolve().as_uri())
         tab.wait_for_selector("#engines")
         opened = time.perf_counter()
-        tab.evaluate("document.querySelector('section[aria-labelledby=engines] th:nth-child(4) button').click()")
+        tab.evaluate(
+            "document.querySelector('section[aria-labelledby=engines] th:nth-child(4) button').click()"
+        )
         sorted_ = time.perf_counter()
         tab.fill("section[aria-labelledby=engines] input[type=search]", "int8 tokens")
-        tab.wait_for_function("document.querySelector('section[aria-labelledby=engines] .status').textContent.includes(' of ')")
+        tab.wait_for_function(
+            "document.querySelector('section[aria-labelledby=engines] .status').textContent.includes(' of ')"
+        )
         filtered = time.perf_counter()
         moves = tab.evaluate(
             """() => { const chart = document.querySelector('.chart'), box = chart.getBoundingClientRect();

@@ -68,14 +68,13 @@ def run(
         flags=["host otherwise idle"] if number % 7 == 3 else [],
         gates=[
             {"name": "steady single-stream 1xreal", "passed": True, "detail": "+1.0%"},
-            {"name": "host otherwise idle", "passed": number % 7 != 3, "detail": "other processes took 12.0%"},
+            {"name": "host otherwise idle", "passed": number % 7 != 3,
+             "detail": "other processes took 12.0%"},
         ],
     )  # fmt: skip
 
 
-def _engine(
-    name: str, variant: str, level: float, int8: bool, pruned: bool, number: int
-) -> dict[str, Any]:
+def _engine(name: str, variant: str, level: float, int8: bool, pruned: bool, number: int) -> dict[str, Any]:
     layers = 6
     return {
         "name": name, "digest": f"{number:064x}", "variant": variant,
@@ -84,7 +83,8 @@ def _engine(
         "checkpoint": {"name": f"demo-c{number % 5}", "digest": f"{number % 5:064x}"},
         "model": "demo-bert", "regime": "full", "parameters": int(22e6 * (level if pruned else 1)),
         "weight_remaining": level if pruned else 1.0, "size_bytes": int((23 if int8 else 90) * 2**20 * level),
-        "max_length": 128, "exits": {"rule": "entropy", "threshold": 1 - level} if "exit" in variant else None,
+        "max_length": 128,
+        "exits": {"rule": "entropy", "threshold": 1 - level} if "exit" in variant else None,
         "parity": {"examples": 200, "label_agreement": 0.99},
         "structure": {
             "layers": layers, "heads": [12 - (5 if pruned else 0)] * layers, "intermediate": [1536] * layers,
@@ -103,7 +103,8 @@ def _workloads(
     if metered != "none":
         per = [float(0.03 * speed * rng.normal(1, 0.01)) for _ in range(3)]
         windows = [
-            {"duration_s": 10.0, "seconds": 10.0, "examples": int(10 / (3e-3 * speed)), "joules_per_example": one,
+            {"duration_s": 10.0, "seconds": 10.0, "examples": int(10 / (3e-3 * speed)),
+             "joules_per_example": one,
              "joules": one * int(10 / (3e-3 * speed)), "interval": None, "flags": []}
             for one in per
         ]  # fmt: skip

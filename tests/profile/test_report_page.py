@@ -20,6 +20,8 @@ pytestmark = pytest.mark.skipif(
 )
 HOSTILE = 'demo-</script><img src=x onerror="window.hurt=1">&amp;<!--.fp32.onnxruntime'
 ENGINES = 20
+TABLE = "section[aria-labelledby=engines]"
+CHART = "section[aria-labelledby=frontier]"
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +51,16 @@ SECTION = {
             "x": {"label": "weights left", "unit": "%"},
             "y": {"label": "accuracy"},
             "series": [
-                {"name": "winning", "points": [{"x": 20, "y": 0.8, "low": 0.78, "high": 0.82}, {"x": 60, "y": 0.9}]}
+                {
+                    "name": "winning",
+                    "points": [{"x": 20, "y": 0.8, "low": 0.78, "high": 0.82}, {"x": 60, "y": 0.9}],
+                }
             ],
         }
     ],
-    "maps": [{"title": "Importance", "rows": ["1", "2"], "columns": ["a", "b"], "values": [[0.1, 0.9], [None, 0]]}],
+    "maps": [
+        {"title": "Importance", "rows": ["1", "2"], "columns": ["a", "b"], "values": [[0.1, 0.9], [None, 0]]}
+    ],
 }
 
 
@@ -86,16 +93,15 @@ def _open(chromium: Any, folder: Path, **options: Any) -> Iterator[Any]:
 
 
 def _names(page: Any) -> list[str]:
-    return page.eval_on_selector_all(
-        "section[aria-labelledby=engines] tbody th", "cells => cells.map(cell => cell.textContent)"
-    )
+    return page.eval_on_selector_all(f"{TABLE} tbody th", "cells => cells.map(cell => cell.textContent)")
 
 
 def _point(page: Any, engine: str) -> dict[str, float]:
     """Return where the frontier chart shows an engine on the first host."""
     return page.evaluate(
         """name => { const data = JSON.parse(document.getElementById('data').textContent);
-        const row = data.columns.name.findIndex((own, place) => own === name && data.columns.host[place].startsWith('host0'));
+        const {name: names, host} = data.columns;
+        const row = names.findIndex((own, place) => own === name && host[place].startsWith('host0'));
         const box = document.querySelector(`.point[data-row="${row}"]`).getBoundingClientRect();
         return {x: box.x + box.width / 2, y: box.y + box.height / 2}; }""",
         engine,
@@ -116,7 +122,7 @@ def test_hovering_a_point_shows_everything_about_its_engine(tab: Any, folder: Pa
     for name in _best(folder):
         place = _point(tab, name)
         tab.mouse.move(place["x"], place["y"])
-        text = tab.inner_text("section[aria-labelledby=frontier] .panel")
+        text = tab.inner_text(f"{CHART} .panel")
         run = runs[name]
         single = run.workload("single-stream")
         assert single is not None and single.energy.joules_per_example is not None
@@ -126,8 +132,8 @@ def test_hovering_a_point_shows_everything_about_its_engine(tab: Any, folder: Pa
             f"{run.engine['size_bytes'] / 2**20:.1f} MiB",
         ):  # fmt: skip
             assert expected in text, expected
-        tab.click("section[aria-labelledby=frontier] .panel summary")
-        provenance = tab.inner_text("section[aria-labelledby=frontier] .panel .provenance")
+        tab.click(f"{CHART} .panel summary")
+        provenance = tab.inner_text(f"{CHART} .panel .provenance")
         assert f"{run.id}.json" in provenance
         assert run.engine["digest"] in provenance
         assert run.engine["checkpoint"]["digest"] in provenance
@@ -148,7 +154,7 @@ def test_columns_sort_both_ways(tab: Any, folder: Path) -> None:
     button = tab.get_by_role("region", name="Every result").get_by_role("button", name="p50, ms")
     button.click()
     assert _names(tab) == [run.name for run in by_latency][:25]
-    head = tab.locator("section[aria-labelledby=engines] th", has_text="p50, ms")
+    head = tab.locator(f"{TABLE} th", has_text="p50, ms")
     assert head.get_attribute("aria-sort") == "ascending"
     tab.keyboard.press("Enter")  # the button keeps the focus
     assert head.get_attribute("aria-sort") == "descending"
@@ -158,15 +164,19 @@ def test_columns_sort_both_ways(tab: Any, folder: Path) -> None:
 
 
 def test_filters_by_text_and_technique(tab: Any, folder: Path) -> None:
-    tab.fill("section[aria-labelledby=engines] input[type=search]", "int8 TOKENS")
-    tab.wait_for_function("document.querySelector('section[aria-labelledby=engines] .status').textContent.includes(' of ')")
+    tab.fill(f"{TABLE} input[type=search]", "int8 TOKENS")
+    tab.wait_for_function(
+        "document.querySelector('section[aria-labelledby=engines] .status').textContent.includes(' of ')"
+    )
     found = _names(tab)
     assert found and all("tokens+int8" in name for name in found)
-    tab.fill("section[aria-labelledby=engines] input[type=search]", "no such engine")
+    tab.fill(f"{TABLE} input[type=search]", "no such engine")
     tab.wait_for_selector("text=No row fits the filter.")
-    tab.fill("section[aria-labelledby=engines] input[type=search]", "")
+    tab.fill(f"{TABLE} input[type=search]", "")
     tab.get_by_label("Reduction").select_option("length")
-    tab.wait_for_function("document.querySelector('section[aria-labelledby=engines] tbody th').textContent.includes('seq')")
+    tab.wait_for_function(
+        "document.querySelector('section[aria-labelledby=engines] tbody th').textContent.includes('seq')"
+    )
     expected = [run.name for run in results.find([folder.parent]) if "seq" in run.engine["variant"]]
     assert sorted(_names(tab)) == sorted(expected)
 
@@ -185,20 +195,22 @@ def test_two_pinned_engines_are_compared_as_python_compares_them(tab: Any, folde
 
 
 def test_engines_of_two_hosts_are_not_paired(tab: Any) -> None:
-    tab.fill("section[aria-labelledby=engines] input[type=search]", "e00000.fp32")
-    tab.wait_for_function("document.querySelectorAll('section[aria-labelledby=engines] tbody tr').length === 2")
+    tab.fill(f"{TABLE} input[type=search]", "e00000.fp32")
+    tab.wait_for_function(
+        "document.querySelectorAll('section[aria-labelledby=engines] tbody tr').length === 2"
+    )
     for _ in range(2):
-        tab.locator("section[aria-labelledby=engines] button.pin[aria-pressed=false]").first.click()
+        tab.locator(f"{TABLE} button.pin[aria-pressed=false]").first.click()
     assert "different hosts: nothing of them is paired" in tab.inner_text(".pinned-panel")
 
 
 def test_keys_reach_points_and_pin_them(tab: Any) -> None:
-    tab.focus("section[aria-labelledby=frontier] .chart")
+    tab.focus(f"{CHART} .chart")
     tab.keyboard.press("Home")
-    first = tab.inner_text("section[aria-labelledby=frontier] .panel h3")
+    first = tab.inner_text(f"{CHART} .panel h3")
     tab.keyboard.press("Enter")
     tab.keyboard.press("ArrowRight")
-    second = tab.inner_text("section[aria-labelledby=frontier] .panel h3")
+    second = tab.inner_text(f"{CHART} .panel h3")
     assert first != second
     tab.keyboard.press("Enter")
     pins = tab.inner_text(".pinned-panel .pins")
@@ -209,7 +221,7 @@ def test_keys_reach_points_and_pin_them(tab: Any) -> None:
 def test_every_control_is_named_and_the_focus_is_seen(tab: Any) -> None:
     unnamed = tab.evaluate(
         """() => [...document.querySelectorAll('button, select, input, [tabindex="0"]')].filter(own =>
-        !(own.textContent.trim() || own.getAttribute('aria-label') || (own.labels && own.labels.length))).length"""
+        !own.textContent.trim() && !own.getAttribute('aria-label') && !own.labels?.length).length"""
     )
     assert unnamed == 0
     for _ in range(12):
@@ -220,8 +232,8 @@ def test_every_control_is_named_and_the_focus_is_seen(tab: Any) -> None:
 
 def test_axes_can_be_chosen_and_say_unit_n_and_source(tab: Any) -> None:
     tab.get_by_label("Left to right", exact=True).select_option("energy")
-    texts = tab.inner_text("section[aria-labelledby=frontier] .chart svg")
-    label = tab.get_attribute("section[aria-labelledby=frontier] .chart", "aria-label")
+    texts = tab.inner_text(f"{CHART} .chart svg")
+    label = tab.get_attribute(f"{CHART} .chart", "aria-label")
     assert "n = 200" in label and "mJ/example" in label and "source: counter" in label
     assert "mJ/example" in texts
     before = tab.eval_on_selector_all(".axes text", "all => all.map(own => own.textContent).join()")
@@ -229,7 +241,7 @@ def test_axes_can_be_chosen_and_say_unit_n_and_source(tab: Any) -> None:
     after = tab.eval_on_selector_all(".axes text", "all => all.map(own => own.textContent).join()")
     assert before != after and ", log" in after
     tab.get_by_label("Down to up", exact=True).select_option("size")
-    assert "size on disk, MiB" in tab.get_attribute("section[aria-labelledby=frontier] .chart", "aria-label")
+    assert "size on disk, MiB" in tab.get_attribute(f"{CHART} .chart", "aria-label")
 
 
 def test_a_hostile_name_stays_a_name(tab: Any) -> None:
@@ -243,7 +255,10 @@ def test_hosts_stand_side_by_side_with_ranks(tab: Any, folder: Path) -> None:
     assert "among the 10 engines that every host has" in text
     runs = [run for run in results.find([folder.parent]) if int(run.id.split(".")[1][:5]) < 10]
     order = {
-        host: sorted((run for run in runs if run.host_id.startswith(host)), key=lambda run: run.workloads[0].latency_s["p50"] or 0)
+        host: sorted(
+            (run for run in runs if run.host_id.startswith(host)),
+            key=lambda run: run.workloads[0].latency_s["p50"] or 0,
+        )
         for host in ("host0", "host1")
     }
     ranks = {host: {run.name: place for place, run in enumerate(own, 1)} for host, own in order.items()}
@@ -259,7 +274,10 @@ def test_hosts_stand_side_by_side_with_ranks(tab: Any, folder: Path) -> None:
 
 def test_the_grid_shows_the_paired_ratios(tab: Any, folder: Path) -> None:
     runs = {run.name: run for run in results.find([folder.parent]) if run.host_id.startswith("host0")}
-    baseline = max((run for run in runs.values() if run.engine["precision"] == "fp32"), key=lambda run: run.accuracy.value)
+    baseline = max(
+        (run for run in runs.values() if run.engine["precision"] == "fp32"),
+        key=lambda run: run.accuracy.value,
+    )
     figure = tab.locator(".heat", has_text="demo-e00001.int8.onnxruntime")
     expected = next(
         one for one in compare(baseline, runs["demo-e00001.int8.onnxruntime"]).latency
@@ -295,10 +313,13 @@ CONTRAST = """() => { const found = new Map();
 const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
 while (walker.nextNode()) {
   const own = walker.currentNode.parentElement;
-  if (!walker.currentNode.textContent.trim() || ['SCRIPT', 'STYLE', 'NOSCRIPT', 'OPTION'].includes(own.tagName)) continue;
-  if (own.disabled || own.closest('.hidden, svg')) continue;
+  if (!walker.currentNode.textContent.trim() || own.disabled) continue;
+  if (own.closest('.hidden, svg, script, style, noscript, option')) continue;
   let at = own, back = 'rgba(0, 0, 0, 0)';
-  while (at && /, 0\\)$|transparent/.test(back)) { back = getComputedStyle(at).backgroundColor; at = at.parentElement; }
+  while (at && /, 0\\)$|transparent/.test(back)) {
+    back = getComputedStyle(at).backgroundColor;
+    at = at.parentElement;
+  }
   const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
   canvas.fillStyle = back; canvas.fillRect(0, 0, 1, 1);
   const pixel = canvas.getImageData(0, 0, 1, 1).data;
@@ -322,7 +343,9 @@ def _contrast(one: str, other: str) -> float:
 
 
 def test_a_phone_scrolls_down_only(chromium: Any, folder: Path) -> None:
-    for page in _open(chromium, folder, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True):
+    for page in _open(
+        chromium, folder, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True
+    ):
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         place = _point(page, _best(folder)[0])
         page.touchscreen.tap(place["x"], place["y"])

@@ -11,9 +11,15 @@ from matplotlib.figure import Figure
 
 MOST = 12
 """Panels in a figure; a page of paper has no room for more."""
-_RC = {"font.size": 9, "svg.hashsalt": "effx", "svg.fonttype": "none", "axes.spines.top": False,
-       "axes.spines.right": False, "font.family": "sans-serif",
-       "text.parse_math": False}  # names are names, whatever dollars they hold; fmt: skip
+_RC = {
+    "font.size": 9,
+    "font.family": "sans-serif",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "effx",
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a name is a name, whatever dollars it holds
+}
 _WIDTH_INCHES = 7.2
 
 

@@ -110,7 +110,8 @@ def _points(
         xerr=_bars(points, cost, scale),
         yerr=_bars(points, "accuracy", 1.0),
         fmt=MARKERS[number % len(MARKERS)], color=colour, ecolor=colour + "70",
-        markerfacecolor=colour if filled else "white", elinewidth=1, markersize=7 if len(points) <= _FEW else 3, label=label,
+        markerfacecolor=colour if filled else "white", elinewidth=1,
+        markersize=7 if len(points) <= _FEW else 3, label=label,
         rasterized=len(points) > _FEW,
     )  # fmt: skip
 

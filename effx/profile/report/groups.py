@@ -40,7 +40,12 @@ def groups(runs: Sequence[Run]) -> list[Group]:
         scored = run.accuracy
         found.setdefault((run.task, run.host_id, scored.source, scored.n, scored.metric), []).append(run)
     return [
-        Group(*key, runs=found[key], frontiers=_frontiers(found[key]), baseline=frontiers.baseline_of(found[key]))
+        Group(
+            *key,
+            runs=found[key],
+            frontiers=_frontiers(found[key]),
+            baseline=frontiers.baseline_of(found[key]),
+        )
         for key in sorted(found)
     ]
 

@@ -35,7 +35,7 @@ def escape(text: str) -> str:
 
 
 def write(groups: Sequence[Group], path: Path) -> None:
-    """Write every table to ``path``; a document needs ``\\usepackage{booktabs}``."""
+    r"""Write every table to ``path``; a document needs ``\usepackage{booktabs}``."""
     parts = ["% Needs \\usepackage{booktabs}. Intervals are 95 %; bold engines are on the latency frontier."]
     path.write_text("\n\n".join([*parts, *map(_table, groups)]) + "\n", encoding="utf-8")
 

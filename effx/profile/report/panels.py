@@ -42,7 +42,9 @@ def _strategies(axes: Any, group: Group) -> None:
         reduced = technique(runs[0]).is_reduction
         x = [(single_stream(run).latency_s["p50"] or math.nan) * 1e3 for run in runs]
         y = [run.accuracy.value for run in runs]
-        low, high = (np.abs([run.accuracy.interval[end] - run.accuracy.value for run in runs]) for end in (0, 1))
+        low, high = (
+            np.abs([run.accuracy.interval[end] - run.accuracy.value for run in runs]) for end in (0, 1)
+        )
         colour = COLOURS[number % len(COLOURS)]
         marker = MARKERS[(number + 3 * (number // len(MARKERS))) % len(MARKERS)]
         alone = len(runs) == 1 and reduced
@@ -108,7 +110,9 @@ def _heat(axes: Any, run: Run, cells: dict[tuple[int, int], dict[str, Any]]) -> 
         sure = interval is not None and (interval[0] > 1 or interval[1] < 1)
         values[row, column] = one["value"] if sure else 1.0
         mark = "" if sure else "?" if interval is None else "~"
-        axes.text(column, row, f"{mark}{one['value']:.2f}", ha="center", va="center", fontsize=8, color="black")
+        axes.text(
+            column, row, f"{mark}{one['value']:.2f}", ha="center", va="center", fontsize=8, color="black"
+        )
     # the page's colours, pale enough for black text: blue is faster, orange slower
     colours = LinearSegmentedColormap.from_list("ratio", ["#7ab8dc", "#ffffff", "#f0a878"])
     axes.imshow(np.log2(values), cmap=colours, vmin=-2, vmax=2, aspect="auto")

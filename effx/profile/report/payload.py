@@ -41,8 +41,9 @@ def payload(
     shapes = sorted(
         {(w.batch, int(w.sequence)) for run in runs for w in run.workloads if w.scenario == "grid"}
     )
-    columns = {key: [row[key] for row in map(_row, runs)] for key in _row(runs[0])} if runs else {}
-    columns["settings"] = own_settings
+    rows = [_row(run) for run in runs]
+    columns: dict[str, list[Any]] = {key: [row[key] for row in rows] for key in (rows[0] if rows else {})}
+    columns["settings"] = [*own_settings]
     columns["latest"] = [run.id in newest for run in runs]
     columns["grid"] = [_grid(run, shapes) for run in runs]
     columns["energy"] = [_energy(run) for run in runs]

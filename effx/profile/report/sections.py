@@ -1,4 +1,4 @@
-"""Sections of the page that other commands have written as JSON: how a reduction was found, not what it costs.
+"""Sections of the page that other commands wrote as JSON: how a reduction was found, not what it costs.
 
     {"schema": 1, "title": "...", "text": "...", "source": "checkpoints/tickets.json",
      "charts": [{"title", "interval": "95 %", "x": {"label", "unit", "log"}, "y": {...},
@@ -6,7 +6,7 @@
      "maps":   [{"title", "unit", "corner", "rows": [...], "columns": [...], "values": [[number or null]]}],
      "tables": [{"title", "columns": [{"label", "unit"}], "rows": [[text, number or null]]}]}
 
-``schema`` and ``title`` must be there; ``low``, ``high``, ``label``, ``unit``, ``log`` and ``null`` may be left out.
+``schema`` and ``title`` must be there; ``low``, ``high``, ``label``, ``unit``, ``log`` may be left out.
 """
 
 from __future__ import annotations

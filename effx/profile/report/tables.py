@@ -127,7 +127,11 @@ def write_pairs(pairs: Sequence[dict[str, Any]], path: Path) -> None:
     rows = []
     for one in pairs:
         latency = next(
-            (own for own in one["latency"] if (own["scenario"], own["statistic"]) == ("single-stream", "p50")),
+            (
+                own
+                for own in one["latency"]
+                if (own["scenario"], own["statistic"]) == ("single-stream", "p50")
+            ),
             None,
         )
         energy = one["energy"]
