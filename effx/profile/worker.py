@@ -68,7 +68,7 @@ class Worker:
         return {"describe": self._session.describe(), "lengths": self._rows.lengths.tolist()}
 
     def accuracy(self, batch_size: int) -> Any:
-        """Run every row once, rows of like length together; return logits in row order and exits' mean depth."""
+        """Run every row once, rows of like length together: logits in row order, mean depth of exits."""
         parts: list[tuple[np.ndarray, np.ndarray]] = []
         depths: list[np.ndarray] = []
         for rows in length_sorted(self._rows.lengths, batch_size):

@@ -55,8 +55,8 @@ def payload(
         "created": content["created"],
         "effx": content["effx"],
         "objectives": [
-            {"name": one.name, "label": one.label, "unit": unit(one), "maximise": one.maximise,
-             "energetic": one.energetic}
+            {"name": one.name, "label": one.label, "short": one.short, "unit": unit(one),
+             "maximise": one.maximise, "energetic": one.energetic}
             for one in OBJECTIVES.values()
             if _says_something(one, runs)
         ],

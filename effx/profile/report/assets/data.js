@@ -12,8 +12,6 @@ const ROWS = (() => {
 
 const OBJECTIVES = DATA.objectives.filter((one) => ROWS.some((row) => row[`${one.name}.value`] !== null));
 const objective = (name) => DATA.objectives.find((one) => one.name === name);
-// A label without what every row of a list shares.
-const shortLabel = (one) => one.label.replace(/, one query (at real lengths|after the other)$/, '');
 const energetic = (name) => Boolean((objective(name) || {}).energetic);
 const valueOf = (row, name) => row[`${name}.value`];
 const lowOf = (row, name) => row[`${name}.low`];

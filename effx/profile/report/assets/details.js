@@ -53,9 +53,9 @@ function details(row, front) {
   const verdict = verdictOf(row, front);
   return el('div', { class: 'details' },
     el('h3', {}, row.name),
-    verdict && el('p', { class: 'verdict' }, `${verdict.word}${verdict.knee ? '; the knee' : ''}. P(frontier) = ${verdict.p.toFixed(2)} for ${front.objectives.map((name) => name === 'accuracy' ? row.metric : shortLabel(objective(name))).join(' and ')}.`),
+    verdict && el('p', { class: 'verdict' }, `${verdict.word}${verdict.knee ? '; the knee' : ''}. P(frontier) = ${verdict.p.toFixed(2)} for ${front.objectives.map((name) => name === 'accuracy' ? row.metric : objective(name).short).join(' and ')}.`),
     terms([
-      ...DATA.objectives.map((one) => [one.name === 'accuracy' ? row.metric : shortLabel(one), figureWithInterval(row, one.name)]),
+      ...DATA.objectives.map((one) => [one.name === 'accuracy' ? row.metric : one.short, figureWithInterval(row, one.name)]),
       ['energy source', energyText(row)],
       ['reduction', row.technique === 'full' ? 'none' : `${row.technique}: ${row.level_text}`],
       ['variant', `${row.variant}${row.scheme === row.variant ? '' : ` (${row.scheme})`}`],

@@ -73,6 +73,7 @@ class Scatter {
     this.onActive = onActive || (() => {});
     this.onPin = onPin || null;
     this.active = null;
+    this.held = false; // after a click the pointer may leave for the panel without reading what it passes
     this.note = freshId('keys');
     this.node = el('div', {
       class: 'chart', tabindex: '0', role: 'group', 'aria-roledescription': 'chart', 'aria-label': label,
@@ -83,7 +84,7 @@ class Scatter {
       onfocus: () => { if (this.active === null && this.order && this.order.length) this.activate(this.order[0]); },
     });
     this.hint = el('p', { class: 'soft keys', id: this.note },
-      this.onPin ? 'Point or use the arrow keys to read an engine; click or Enter pins up to two and compares them.'
+      this.onPin ? 'Point or use the arrow keys to read an engine. A click or Enter pins up to two and compares them; a click beside the points, or Escape, lets the pointer read on.'
         : 'Point or use the arrow keys to read a point.');
     this.legend = el('ul', { class: 'legend' });
     this.root = el('div', { class: 'chart-box' }, this.node, this.legend, this.hint);
@@ -216,12 +217,14 @@ class Scatter {
   }
 
   point(event) {
+    if (this.held) return;
     const place = this.nearest(event);
     if (place !== null && place !== this.active) this.activate(place);
   }
 
   click(event) {
     const place = this.nearest(event);
+    this.held = place !== null && !(this.held && place === this.active);
     if (place === null) return;
     this.activate(place);
     if (this.onPin) this.onPin(this.spec.points[place]);
@@ -234,6 +237,8 @@ class Scatter {
     if (step !== undefined) {
       event.preventDefault();
       this.activate(this.order[Math.min(Math.max(step, 0), this.order.length - 1)], true);
+    } else if (event.key === 'Escape') {
+      this.held = false;
     } else if ((event.key === 'Enter' || event.key === ' ') && this.active !== null && this.onPin) {
       event.preventDefault();
       this.onPin(this.spec.points[this.active]);
