@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from effx.profile.frontier import OBJECTIVES, Frontier, Point
 from effx.profile.report import panels
 from effx.profile.report.canvas import MOST, canvas, note_left_out
 from effx.profile.report.groups import Group
-from effx.profile.report.style import COLOURS, MARKERS, shown
+from effx.profile.report.style import COLOURS, marker, shown
 from effx.profile.report.style import unit as unit_of
 from effx.results import Run
 
 _COSTS = ("latency", "energy", "latency_p90", "memory", "size")
 _ALWAYS = ("latency", "energy")
+_KINDS = 13
+"""Checkpoints that have a colour and shape of their own: more are not told apart."""
 _FEW = 500
 """Points beyond which they are small, and pixels inside the SVG."""
 
@@ -71,16 +74,19 @@ def _panel(axes: Any, frontier: Frontier, cost: str) -> None:
     scale, unit = shown(unit_of(objective))
     if metered:
         unit = f"mJ per example ({frontier.energy_source})"
-    kinds = list(dict.fromkeys(_kind(point) for point in frontier.points))
-    for number, kind in enumerate(kinds):
+    sizes = Counter(_kind(point) for point in frontier.points)
+    own = [kind for kind, _ in sizes.most_common(_KINDS)]
+    kinds = {kind: kind if kind in own else f"{len(sizes) - _KINDS} other checkpoints" for kind in sizes}
+    for number, kind in enumerate(dict.fromkeys(kinds.values())):
         for precision, filled in (("fp32", False), ("other", True)):
             chosen = [
                 point for point in frontier.points
-                if _kind(point) == kind and (point.run.engine["precision"] == "fp32") != filled
+                if kinds[_kind(point)] == kind and (point.run.engine["precision"] == "fp32") != filled
             ]  # fmt: skip
             if not chosen:
                 continue
-            label = f"{kind}, {chosen[0].run.engine['precision'] if filled else precision}"
+            reduced = {str(point.run.engine["precision"]) for point in chosen}
+            label = f"{kind}, {'/'.join(sorted(reduced)) if filled else precision}"
             _points(axes, chosen, cost, scale, number, filled, label)
     best = [point for point in frontier.points if point.non_dominated]
     axes.step(
@@ -88,6 +94,13 @@ def _panel(axes: Any, frontier: Frontier, cost: str) -> None:
         [point.values["accuracy"] for point in best],
         where="post", color="#888888", linewidth=1, zorder=0,
     )  # fmt: skip
+    for point in frontier.points:
+        mark = "knee" if point.run.name == frontier.knee else "~" if point.tied_with else ""
+        if mark:
+            axes.annotate(
+                mark, (point.values[cost] * scale, point.values["accuracy"]), xytext=(5, 4),
+                textcoords="offset points", fontsize=8,
+            )  # fmt: skip
     n = frontier.points[0].run.accuracy.n
     axes.set_xlabel(f"{objective.label}, {unit}" if unit else objective.label)
     axes.set_ylabel(f"{frontier.metric}, n = {n}")
@@ -95,7 +108,7 @@ def _panel(axes: Any, frontier: Frontier, cost: str) -> None:
     axes.grid(color="#00000018", linewidth=0.6)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes.annotate(
-        "bars: 95 % intervals; line: non-dominated engines",
+        "bars: 95 % intervals; line: non-dominated; ~: not distinguishable from them",
         (1, 1.01), xycoords="axes fraction", ha="right", va="bottom", fontsize=7, color="#777777",
     )  # fmt: skip
 
@@ -109,7 +122,7 @@ def _points(
         [point.values["accuracy"] for point in points],
         xerr=_bars(points, cost, scale),
         yerr=_bars(points, "accuracy", 1.0),
-        fmt=MARKERS[number % len(MARKERS)], color=colour, ecolor=colour + "70",
+        fmt=marker(number), color=colour, ecolor=colour + "70",
         markerfacecolor=colour if filled else "white", elinewidth=1,
         markersize=7 if len(points) <= _FEW else 3, label=label,
         rasterized=len(points) > _FEW,
@@ -117,14 +130,12 @@ def _points(
 
 
 def _bars(points: Sequence[Point], name: str, scale: float) -> list[list[float]] | None:
-    """Return distances to the interval's ends, [[below...], [above...]]."""
-    intervals = [point.intervals[name] for point in points]
-    if any(interval is None for interval in intervals):
+    """Return distances to the interval's ends, [[below...], [above...]]; 0 where there is no interval."""
+    if all(point.intervals[name] is None for point in points):
         return None
-    pairs = [
-        (point.values[name], interval or (0.0, 0.0))
-        for point, interval in zip(points, intervals, strict=True)
-    ]
+    values = [point.values[name] for point in points]
+    intervals = [point.intervals[name] for point in points]
+    pairs = [(value, own or (value, value)) for value, own in zip(values, intervals, strict=True)]
     below = [max(0.0, value - interval[0]) * scale for value, interval in pairs]
     above = [max(0.0, interval[1] - value) * scale for value, interval in pairs]
     return [below, above]

@@ -12,11 +12,13 @@ import numpy as np
 from effx.profile.frontier import single_stream
 from effx.profile.report.canvas import MOST, canvas, note_left_out
 from effx.profile.report.groups import Group
-from effx.profile.report.style import COLOURS, MARKERS
+from effx.profile.report.style import COLOURS, marker
 from effx.profile.report.techniques import series, technique
 from effx.results import Run
 
 _COLUMNS = 3
+_LINES = 20
+"""Strategies in a panel: more are not told apart."""
 
 
 def techniques(groups: Sequence[Group], stem: Path) -> None:
@@ -37,7 +39,12 @@ def _strategies(axes: Any, group: Group) -> None:
         if of.name != "combined":
             lines.setdefault(series(run, of), []).append(run)
     few = sum(map(len, lines.values())) <= 30
-    for number, (name, runs) in enumerate(sorted(lines.items())):
+    if len(lines) > _LINES:
+        axes.annotate(
+            f"the first {_LINES} of {len(lines)} strategies", (1, 1.01), xycoords="axes fraction",
+            ha="right", va="bottom", fontsize=7, color="#555555",
+        )  # fmt: skip
+    for number, (name, runs) in enumerate(sorted(lines.items())[:_LINES]):
         runs = sorted(runs, key=lambda run: technique(run).level or 0.0)
         reduced = technique(runs[0]).is_reduction
         x = [(single_stream(run).latency_s["p50"] or math.nan) * 1e3 for run in runs]
@@ -46,10 +53,9 @@ def _strategies(axes: Any, group: Group) -> None:
             np.abs([run.accuracy.interval[end] - run.accuracy.value for run in runs]) for end in (0, 1)
         )
         colour = COLOURS[number % len(COLOURS)]
-        marker = MARKERS[(number + 3 * (number // len(MARKERS))) % len(MARKERS)]
         alone = len(runs) == 1 and reduced
         axes.errorbar(
-            x, y, yerr=[low, high], fmt=marker + ("-" if reduced else ""), color=colour,
+            x, y, yerr=[low, high], fmt=marker(number) + ("-" if reduced else ""), color=colour,
             ecolor=colour + "60", elinewidth=1, markersize=6,
             label=f"{name}: {technique(runs[0]).text}" if alone else name,
             markeredgecolor="#333333", markeredgewidth=0.5,

@@ -12,6 +12,11 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
+def marker(number: int) -> str:
+    """Return the shape of a series: with its colour, ``number`` modulo seven, no two of 49 are alike."""
+    return MARKERS[(number + 3 * (number // len(MARKERS))) % len(MARKERS)]
+
+
 def milliseconds(seconds: float | None) -> str:
     """Return seconds as milliseconds with three significant digits, or a dash."""
     return "–" if seconds is None else _three(seconds * 1e3)

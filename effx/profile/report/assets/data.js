@@ -12,6 +12,8 @@ const ROWS = (() => {
 
 const OBJECTIVES = DATA.objectives.filter((one) => ROWS.some((row) => row[`${one.name}.value`] !== null));
 const objective = (name) => DATA.objectives.find((one) => one.name === name);
+// A row with something of its own added; all else is read through to the row.
+const rowWith = (row, own) => Object.assign(Object.create(row), own);
 const energetic = (name) => Boolean((objective(name) || {}).energetic);
 const valueOf = (row, name) => row[`${name}.value`];
 const lowOf = (row, name) => row[`${name}.low`];
@@ -20,6 +22,10 @@ const highOf = (row, name) => row[`${name}.high`];
 DATA.groups.forEach((group, index) => {
   group.index = index;
   for (const member of group.members) ROWS[member].group = group;
+  for (const front of group.frontiers) {
+    front.place = new Map(front.members.map((member, place) => [member, place]));
+    front.winners = new Set(front.best);
+  }
 });
 
 const hostName = (id) => id;

@@ -33,10 +33,10 @@ function figureWithInterval(row, name) {
 
 function verdictOf(row, front) {
   if (!front) return null;
-  const place = front.members.indexOf(row.index);
-  if (place < 0) return null;
+  const place = front.place.get(row.index);
+  if (place === undefined) return null;
   const tied = front.tied[row.index];
-  const word = front.best.includes(row.index) ? 'on the frontier'
+  const word = front.winners.has(row.index) ? 'on the frontier'
     : tied ? `dominated, but not distinguishable from ${tied.map((own) => ROWS[own].name).join(', ')}` : 'dominated';
   return { word, p: front.p[place], knee: front.knee === row.index };
 }

@@ -4,7 +4,7 @@ function energySection() {
   const metered = ROWS.filter((row) => row.latest && row.energy.some((own) => own.source !== 'none'));
   if (!metered.length) return;
   const rows = metered.flatMap((row) => row.energy.filter((own) => own.source !== 'none').flatMap((own) =>
-    (own.windows || []).map((window, place) => ({ ...row, own, window, place: place + 1 }))));
+    (own.windows || []).map((window, place) => rowWith(row, { own, window, place: place + 1 }))));
   const per = (row) => row.window.joules_per_example ?? row.window.joules / row.window.examples;
   const watts = (row) => row.window.joules / (row.window.seconds ?? row.window.duration_s);
   const gates = (row) => row.failed.filter(([name]) => /energy|joules|power|window|counter/.test(name));

@@ -83,7 +83,7 @@ function troubleSection() {
   if (failed.length) {
     parts.push(el('h3', {}, 'Gates that failed'), new DataTable({
       caption: 'Gates that failed',
-      rows: failed.flatMap((row) => row.failed.map(([gate, seen]) => ({ ...row, gate, seen }))),
+      rows: failed.flatMap((row) => row.failed.map(([gate, seen]) => rowWith(row, { gate, seen }))),
       columns: [
         { key: 'name', title: 'engine', align: 'word', sort: (row) => row.name, text: (row) => row.name },
         { key: 'gate', title: 'gate', align: 'word', sort: (row) => row.gate, text: (row) => row.gate },

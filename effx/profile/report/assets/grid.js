@@ -67,7 +67,7 @@ function heat(row, base, ratio, batches, lengths, [least, most]) {
 }
 
 function loadSection() {
-  const rows = ROWS.filter((row) => row.latest).flatMap((row) => row.others.filter((own) => own.scenario !== 'single-stream').map((own) => ({ ...row, load: own })));
+  const rows = ROWS.filter((row) => row.latest).flatMap((row) => row.others.filter((own) => own.scenario !== 'single-stream').map((own) => rowWith(row, { load: own })));
   if (!rows.length) return;
   const ms = (key) => (row) => figure(row.load.latency[key], 's');
   section('load', 'Other scenarios', new DataTable({

@@ -26,9 +26,11 @@ function hostsSection() {
     const one = objective(state.objective);
     const ranks = new Map(hosts.map((host) => {
       const sorted = shared.map(([, own]) => valueOf(own.get(host), one.name)).sort((a, b) => (one.maximise ? b - a : a - b));
-      return [host, (row) => sorted.indexOf(valueOf(row, one.name)) + 1];
+      const first = new Map();
+      sorted.forEach((value, place) => { if (!first.has(value)) first.set(value, place + 1); });
+      return [host, (row) => first.get(valueOf(row, one.name))];
     }));
-    const rows = shared.map(([name, own]) => ({ ...own.get(hosts[0]), name, own, digests: new Set([...own.values()].map((row) => row.digest)).size }));
+    const rows = shared.map(([name, own]) => rowWith(own.get(hosts[0]), { name, own, digests: new Set([...own.values()].map((row) => row.digest)).size }));
     const unit = shownUnit(one.unit);
     const table = new DataTable({
       caption: `${one.label} of the same engines on ${count(hosts.length, 'host')}`, rows, sort: hosts[0], empty: 'No engine was measured on all of these hosts.',
