@@ -68,8 +68,11 @@ function select(label, options, value, onchange) {
   const own = el('select', { id: freshId('select') },
     options.map(([key, text]) => el('option', { value: key, selected: String(key) === String(value) }, text)));
   own.addEventListener('change', () => onchange(own.value));
-  return el('label', { class: 'field', for: own.id }, el('span', {}, label), own);
+  return field(label, own);
 }
+
+// The label stands beside its control, not around it: else an option's text would be part of the name.
+const field = (label, control) => el('div', { class: 'field' }, el('label', { for: control.id }, label), control);
 
 function checkbox(label, checked, onchange) {
   const own = el('input', { type: 'checkbox', id: freshId('check'), checked });

@@ -37,7 +37,7 @@ class DataTable {
       });
     });
     return el('div', { class: 'controls', role: 'search', 'aria-label': `Filter: ${caption}` },
-      el('label', { class: 'field', for: text.id }, el('span', {}, 'Filter'), text), choices);
+      field('Filter', text), choices);
   }
 
   heads() {
@@ -92,10 +92,12 @@ class DataTable {
       ? count(found.length, 'row') : `${found.length.toLocaleString('en')} of ${count(this.rows.length, 'row')}`;
     if (pages > 1) this.status.textContent += `, page ${this.page + 1} of ${pages.toLocaleString('en')}`;
     const go = (text, page, able) => el('button', { type: 'button', disabled: !able, onclick: () => { this.page = page; this.update(); } }, text);
+    const focused = this.pager.contains(document.activeElement) ? document.activeElement.textContent : null;
     this.pager.replaceChildren(...(pages > 1 ? [
       go('First', 0, this.page > 0), go('Previous', this.page - 1, this.page > 0),
       go('Next', this.page + 1, this.page < pages - 1), go('Last', pages - 1, this.page < pages - 1),
     ] : []));
+    if (focused) [...this.pager.children].find((own) => own.textContent === focused && !own.disabled)?.focus();
   }
 
   line(row) {

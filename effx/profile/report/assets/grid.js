@@ -36,7 +36,7 @@ function gridSection() {
   controls.append(...[
     groups.length > 1 ? select('Task and host', groups.map((own) => [own.index, groupName(own)]), state.group, (own) => { state.group = Number(own); state.page = 0; update(); }) : null,
     select('Show', [['ratio', 'ratio to the baseline'], ['ms', 'ms per query']], state.show, (own) => { state.show = own; state.page = 0; update(); }),
-    el('label', { class: 'field', for: filter.id }, el('span', {}, 'Engine'), filter),
+    field('Engine', filter),
   ].filter(Boolean));
   section('grid', 'Batch and length', controls, about, maps, pager);
   update();
