@@ -130,7 +130,8 @@ def test_hovering_a_point_shows_everything_about_its_engine(tab: Any, folder: Pa
         assert single is not None and single.energy.joules_per_example is not None
         for expected in (
             name, f"{run.accuracy.value:.4f}", f"n = {run.accuracy.n}", run.engine["variant"], "onnxruntime",
-            f"{1e3 * single.latency_s['p50']:#.3g} ms", "source: counter", "on the frontier", "P(frontier) = ",
+            f"{1e3 * single.latency_s['p50']:#.3g} ms", "source: counter", "on the frontier",
+            "P(frontier) = ",
             f"{run.engine['size_bytes'] / 2**20:#.3g} MiB",
         ):  # fmt: skip
             assert expected in text, expected
