@@ -78,9 +78,10 @@ def usable(page: Path) -> dict[str, float]:
         )
         sorted_ = time.perf_counter()
         tab.fill("section[aria-labelledby=engines] input[type=search]", "int8 tokens")
-        tab.wait_for_function(
+        while not tab.evaluate(
             "document.querySelector('section[aria-labelledby=engines] .status').textContent.includes(' of ')"
-        )
+        ):
+            tab.wait_for_timeout(5)
         filtered = time.perf_counter()
         moves = tab.evaluate(
             """() => { const chart = document.querySelector('.chart'), box = chart.getBoundingClientRect();

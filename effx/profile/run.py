@@ -360,9 +360,9 @@ def _shape(engine: Engine) -> dict[str, Any]:
     }
 
 
-def _config(engine: Engine) -> dict[str, Any]:
+def _config(engine: Engine) -> Any:
     """Return the model's configuration as Hugging Face writes it."""
-    return dict(json.loads((engine.folder / "config.json").read_bytes()))
+    return json.loads((engine.folder / "config.json").read_bytes())
 
 
 def _operations(subject: Subject) -> float:
