@@ -13,6 +13,7 @@ from typing import Any
 
 from effx import files, results
 from effx.artifacts import now
+from effx.errors import UsageError, need
 from effx.profile import frontier as frontiers
 from effx.profile.report import sections as more
 from effx.profile.report.groups import MAIN, Group
@@ -39,8 +40,6 @@ def report(
         UsageError: the place is taken by something that is no report, or cannot be written to.
         MissingExtraError: the extra ``report`` is not installed.
     """
-    from effx.errors import need
-
     need("report", "matplotlib", "jinja2")
     from effx.profile.report import figures, latex, page, tables
     from effx.profile.report.groups import groups
@@ -50,6 +49,8 @@ def report(
     folders = [Path(folder) for folder in folders]
     extra = more.read([*more.beside(folders), *map(Path, sections)])
     target = Path(out) if out is not None else folders[0] / "report"
+    if target.exists() and not _is_report(target):
+        raise UsageError(f"{target} exists already and is no report. Choose another place with -o.")
     runs, failures = results.read(folders)
     grouped = groups(runs)
     compared = pairs(grouped)

@@ -100,7 +100,7 @@ function comparison(a, b) {
   if (!found.pair) return el('p', { class: 'note' }, `No paired comparison. ${found.why}`);
   const { pair } = found;
   const points = (own) => `${own > 0 ? '+' : ''}${(100 * own).toFixed(2)}`;
-  const line = (what, value, around, word) => el('tr', {}, el('th', { scope: 'row', class: 'word' }, what), el('td', {}, value), el('td', {}, around), el('td', { class: 'word' }, word));
+  const line = (what, value, around, word) => el('tr', {}, el('th', { scope: 'row', class: 'word' }, what), el('td', {}, value), el('td', {}, around), el('td', { class: 'word so' }, word));
   const told = (sure, less, more, value) => (sure === null ? '' : sure ? (value < 1 ? less : more) : 'not distinguishable');
   const rows = [line(`${pair.metric}, points (n = ${pair.n}, ${pair.differing} predictions differ)`, points(pair.difference),
     pair.interval ? pair.interval.map(points).join(' to ') : 'no interval',

@@ -111,7 +111,7 @@ function aboutFrontier(group, front, drawn, state) {
   const host = DATA.hosts[group.host] || {};
   const lines = [`${count(drawn, 'engine')} for ${group.task} on ${group.host} (${[host.cpu, `${host.cores} cores`, host.virtual ? 'virtual machine' : null].filter(Boolean).join(', ')}).`];
   if (missing) lines.push(` ${count(missing, 'engine')} not drawn: of another energy source, or without one of the two figures${bare.length ? ` (${bare.join('; ')})` : ''}.`);
-  if (!front) lines.push(' No frontier was computed for these two: points alone.');
+  if (!front) lines.push(' Points alone: this pair is not resampled, or the results were stored without their predictions.');
   else {
     lines.push(` ${front.best.length} on the frontier${Object.keys(front.tied).length ? `, ${Object.keys(front.tied).length} more cannot be told from it` : ''}.`);
     if (front.knee !== null) lines.push(` Knee: ${ROWS[front.knee].name}.`);
