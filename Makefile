@@ -34,7 +34,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("effx needs Python 3.11 or newer, set PYTHON=" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch==2.13.0
-	$(PIP) --editable '.[all-cpu,rtx,test,check]'
+	$(PIP) --editable '.[all-cpu,rtx,mlflow,test,check]'
 	touch $@
 
 # a folder in front of the environment's own packages, with all that this release asks for

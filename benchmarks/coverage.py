@@ -26,7 +26,7 @@ from scipy import stats
 from effx import metrics
 from effx.artifacts import now
 from effx.metrics import Metric
-from effx.profile import environment, statistics
+from effx.profile import dominance, environment, statistics
 from effx.profile.frontier import frontier
 from effx.results import Accuracy, Energy, Run, Workload
 
@@ -55,6 +55,7 @@ def main() -> None:
         "paired_ratio": paired_ratio(trials, rng),
         "unpaired_ratio": unpaired_ratio(trials, rng),
         "p_non_dominated": p_non_dominated(max(1, trials // 5), rng),
+        "hypervolume": hypervolume(max(1, trials // 10), rng),
     }
     print(json.dumps(facts, indent=1))
 
@@ -239,6 +240,27 @@ def p_non_dominated(trials: int, rng: np.random.Generator) -> list[dict[str, flo
         }
         for place in sorted(set(places.tolist()))
     ]
+
+
+def hypervolume(trials: int, rng: np.random.Generator) -> dict[str, float]:
+    """Coverage of the interval of a frontier's hypervolume, the truth taken in the same box."""
+    found = {}
+    for count in (3, 8, 30):
+        held = 0
+        for _ in range(trials):
+            accuracies, seconds = rng.uniform(0.84, 0.92, count), np.exp(rng.uniform(-1, 1, count))
+            seen = frontier(engines(rng, accuracies, seconds))
+            own = np.array([int(point.run.name) for point in seen.points])
+            values = np.array([[-point.values["accuracy"], point.values["latency"]] for point in seen.points])
+            level = np.median(values[:, 1] / seconds[own])  # the drift that all engines share
+            worst = values.max(axis=0) * [1.0, 1.1]
+            box = (worst[0] - values[:, 0].min()) * worst[1]
+            truth = np.column_stack([-accuracies, level * seconds])
+            interval = seen.hypervolume_interval
+            assert interval is not None
+            held += interval[0] <= dominance.hypervolume(truth, worst) / box <= interval[1]
+        found[f"{count} engines"] = percent(held, trials)
+    return found
 
 
 def engines(rng: np.random.Generator, accuracies: np.ndarray, seconds: np.ndarray) -> list[Run]:

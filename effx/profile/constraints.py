@@ -98,7 +98,7 @@ def leave_out(runs: Sequence[Run], why: str, remarks: list[str]) -> None:
 
 def met(runs: Sequence[Run], bars: Sequence[Bar]) -> np.ndarray:
     """Return which engine meets which bar in which resampling, [bars or 1, runs, resamples]."""
-    found = [np.ones(OBJECTIVES["size"].draws(runs).shape, dtype=bool)] if not bars else []
+    found: list[np.ndarray] = [np.ones(OBJECTIVES["size"].draws(runs).shape, dtype=bool)] if not bars else []
     for bar in bars:
         beside = bar.objective.draws([bar.beside])[0] if bar.beside is not None else None
         able = [index for index, run in enumerate(runs) if bar.objective.value(run) is not None]

@@ -79,7 +79,8 @@ class Frontier:
     and 1.1 times the highest of each cost, its best the highest gain and no cost; it depends on which
     engines there are. None with fewer than two engines or a box without extent."""
     hypervolume_interval: tuple[float, float] | None
-    """95 %, from the joint resamplings within the same box."""
+    """95 %, from the joint resamplings within the same box; it may reach beyond 1, as the best engine may
+    be better than it was measured."""
     knee: str | None
     """The engine furthest from the line between the frontier's ends; of two objectives only."""
     diminishing: list[Diminishing]
@@ -355,4 +356,7 @@ def _hypervolume(
     volume = dominance.hypervolume(costs, worst) / box
     drawn = [dominance.hypervolume(draws[chosen, row], worst) for row, chosen in enumerate(kept)]
     low, high = np.quantile(drawn, [0.025, 0.975]) / box
-    return volume, (float(low), float(high))
+    # Noise raises the best of many, once in what was measured and once more in each resampling, so
+    # the resamplings are reflected about the estimate: the basic bootstrap (Davison and Hinkley 1997,
+    # Bootstrap Methods and their Application, section 5.2.1).
+    return volume, (max(0.0, float(2 * volume - high)), float(2 * volume - low))

@@ -231,7 +231,11 @@ def _answer(
         },
         p_none=p_none,
         candidates=len(candidates),
-        remarks=[*remarks, *(f"{run.name}: gate failed: {gate}" for gate in run.flags)],
+        remarks=[
+            *remarks,
+            *_unsteady(runner_up, objective),
+            *(f"{run.name}: gate failed: {gate}" for gate in run.flags),
+        ],
     )
 
 
@@ -357,6 +361,24 @@ def _runner_up(
         baseline=base.name,
         beside=comparison.compare(run, other),
     )
+
+
+def _unsteady(other: RunnerUp | None, objective: Objective) -> list[str]:
+    """Remark where rounds side by side order the two the other way than all samples together.
+
+    The medians of all samples are what was measured; on a host that slows and recovers they also say
+    in which rounds an engine had more samples near the middle.
+    """
+    statistic = {"latency": "p50", "latency_mean": "mean"}.get(objective.name)
+    for ratio in other.beside.latency if other is not None else []:
+        if (ratio.scenario, ratio.statistic) == ("single-stream", statistic) and ratio.paired:
+            assert other is not None
+            if (ratio.value - 1) * (other.ratio - 1) < 0:
+                return [
+                    f"round by round {other.engine} takes {ratio.value:.2f}x the time, over all rounds "
+                    f"{other.ratio:.2f}x: the host was not steady, so profile both again on an idle one"
+                ]
+    return []
 
 
 def _figures(run: Run) -> dict[str, Figure]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ def log_runs(runs: Sequence[Run], uri: str) -> list[str]:
 
     Args:
         runs: results.
-        uri: MLflow's tracking URI: a folder, ``sqlite:///FILE``, ``http://...``.
+        uri: MLflow's tracking URI: ``sqlite:///FILE`` or ``http://HOST``; a folder of files only where
+            MLflow is allowed it, by MLFLOW_ALLOW_FILE_STORE=true.
 
     Returns:
         The ids of the MLflow runs. A result that is in the store already is not logged again.
@@ -141,7 +143,8 @@ def _log_run(client: Any, run: Run) -> str:
 def _client(uri: str) -> Any:
     need("mlflow", "mlflow")
     if not uri.strip():
-        raise UsageError("--mlflow needs a tracking URI: a folder, sqlite:///FILE or http://HOST.")
+        raise UsageError("--mlflow needs a tracking URI: sqlite:///FILE or http://HOST.")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # effx tells nobody what is measured
     from mlflow.tracking import MlflowClient
 
     try:

@@ -61,8 +61,13 @@ def made(
         blocks = [[32 / offline_per_s]] * 5
         workloads.append(Workload("offline", 32, "real", "end-to-end", blocks, list(range(5)), none))
     return Run(
-        id=f"id-{name}-{started}", started=started, session=session, host={"id": host},
-        engine={"name": name, "task": task, "precision": precision, "size_bytes": size, "parameters": 7},
+        id=f"id-{name}-{started}", started=started, session=session,
+        host={"id": host, "cpu": "simulated", "cores": 1, "virtual": False, "system": "none", "effx": "0",
+              "effx_commit": None},
+        engine={"name": name, "task": task, "precision": precision, "size_bytes": size, "parameters": 7,
+                "checkpoint": {"name": f"{task}-{name}"}, "model": "simulated", "regime": "full",
+                "variant": precision, "scheme": precision, "backend": "none", "device": "cpu",
+                "weight_remaining": 1.0, "parity": {"label_agreement": 1.0}},
         accuracy=accuracy, workloads=workloads,
         memory={"host_peak_bytes": memory, "device_peak_bytes": None}, settings={},
     )  # fmt: skip

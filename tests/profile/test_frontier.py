@@ -222,6 +222,20 @@ def test_hypervolume_knee_and_diminishing_returns() -> None:
     assert frontier(runs, ("accuracy", "memory", "size")).knee is None
 
 
+def test_the_best_of_many_was_lucky() -> None:
+    """Forty equal engines: the frontier that was measured lies above what they truly have."""
+    rng = np.random.default_rng(0)
+    runs = [
+        replace(
+            made(f"e{number}", np.flatnonzero(rng.random(N) < 0.1)), memory={"host_peak_bytes": 90 + number}
+        )
+        for number in range(40)
+    ]
+    found = frontier(runs, ("accuracy", "memory"))
+    assert found.hypervolume is not None and found.hypervolume_interval is not None
+    assert sum(found.hypervolume_interval) / 2 < found.hypervolume
+
+
 def test_more_that_cannot_be_compared_is_refused() -> None:
     one = made("a", joules=1.0)
     turned = [1 - label for label in one.accuracy.labels]
@@ -292,13 +306,13 @@ def test_leaving_out_the_surely_dominated_changes_nothing(monkeypatch: pytest.Mo
 
 
 def test_thousands_of_runs_in_seconds() -> None:
-    runs = many(3000)
+    runs = many(1000)
     clock = time.process_time()
     ((_, group),) = groups(runs).items()
-    found = frontier(latest(group), ("accuracy", "energy"))
+    found = frontier(latest(group), ("accuracy", "latency"))
     summary(runs)
-    assert time.process_time() - clock < 10
-    assert len(found.points) == 3000
+    assert time.process_time() - clock < 4
+    assert len(found.points) == 1000
 
 
 WALL_J = {"8xH200": 0.102, "L4": 0.71, "Orin": 0.084, "18xAIC100": 0.136}

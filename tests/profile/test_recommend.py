@@ -200,3 +200,18 @@ def test_as_a_person_reads_it() -> None:
     assert "Runner-up: fp32, at 2.00x the energy (95 % 1.9" in text
     assert "Certainty: the choice in" in text
     assert "less accurate" in text  # the loss beside the gain
+
+
+def test_a_host_that_was_not_steady_is_remarked() -> None:
+    """b is faster in the long slow rounds; the median of all samples is of the quick ones."""
+    levels = {"a": [3.0, 1.0, 3.0, 1.01, 3.0, 1.02], "b": [2.0, 1.1, 2.0, 1.1, 2.0, 1.1]}
+    runs = []
+    for name, own in levels.items():
+        run = made(name)
+        queries = [10, 30, 10, 30, 10, 30]  # slow rounds are short
+        blocks = [[level * (1 + 1e-4 * i) for i in range(n)] for level, n in zip(own, queries, strict=True)]
+        runs.append(replace(run, workloads=[replace(run.workloads[0], blocks_s=blocks)]))
+    found = one(runs, "latency")
+    assert found.engine == "a"
+    assert [note for note in found.remarks if "round by round b takes 0.8" in note]
+    assert one([FP32, INT8], "latency").remarks == []
