@@ -17,10 +17,20 @@ import click
     metavar="DIR",
     help="Where the report goes. Default: report/ in the first results folder.",
 )
+@click.option(
+    "--section",
+    "sections",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A further section of the page, as JSON. Those in RESULTS/sections/ are taken unasked.",
+)
 @click.option("--mlflow", "uri", metavar="URI", help="Log the report to this MLflow store as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print frontier.json.")
-def command(results: tuple[Path, ...], out: Path | None, uri: str | None, as_json: bool) -> None:
-    """Make the report over RESULTS (default: ./results): page, figures, CSV and JSON.
+def command(
+    results: tuple[Path, ...], out: Path | None, sections: tuple[Path, ...], uri: str | None, as_json: bool
+) -> None:
+    """Make the report over RESULTS (default: ./results): page, figures, CSV, LaTeX and JSON.
 
     \b
     effx report results/
@@ -32,7 +42,7 @@ def command(results: tuple[Path, ...], out: Path | None, uri: str | None, as_jso
     folders = list(results) or [Path("results")]
     if uri is not None:
         need("mlflow", "mlflow")  # before the work, not after it
-    content, folder = report(folders, out)
+    content, folder = report(folders, out, sections=sections)
     if uri is not None:
         from effx.profile import tracking
 

@@ -202,6 +202,8 @@ class _Session:
         if not np.isfinite(logits).all():
             raise WorkerError(f"{subject.engine.name}: the engine's logits are not finite.")
         subject.accuracy = score(subject.engine.task, subject.rows, logits)
+        if answer["mean_depth"] is not None:
+            subject.described["mean_depth"] = answer["mean_depth"]
 
     def _affordable_rate(self) -> float:
         alive = [subject for subject in self._subjects if subject.failure is None]
@@ -316,8 +318,32 @@ def _record(engine: Engine) -> dict[str, Any]:
         "parameters": manifest["parameters"],
         "weight_remaining": manifest.get("weight_remaining"),
         "size_bytes": engine.size_bytes,
+        "max_length": manifest["max_length"],
+        "structure": _shape(engine),
+        "exits": manifest["exits"],
         "parity": manifest["parity"],
     }
+
+
+def _shape(engine: Engine) -> dict[str, Any]:
+    """Return what a structure leaves, counted: neurons by their numbers would fill a result file."""
+    structure, config = engine.manifest["structure"], _config(engine)
+    layers = structure["layers"]
+    return {
+        "layers": len(layers),
+        "heads": [len(layer["heads"]) for layer in layers],
+        "intermediate": [layer["intermediate"] for layer in layers],
+        "full_heads": config.get("num_attention_heads") or config.get("n_heads"),
+        "full_intermediate": config.get("intermediate_size") or config.get("hidden_dim"),
+        "exits": structure.get("exits") or [],
+        "tokens": structure.get("tokens"),
+        "token_thresholds": structure.get("token_thresholds"),
+    }
+
+
+def _config(engine: Engine) -> Any:
+    """Return the model's configuration as Hugging Face writes it."""
+    return json.loads((engine.folder / "config.json").read_bytes())
 
 
 def _operations(subject: Subject) -> float:
@@ -325,7 +351,7 @@ def _operations(subject: Subject) -> float:
 
     Exits and dropped tokens leave out some of them: at least one layer's, of one token in ten.
     """
-    config = json.loads((subject.engine.folder / "config.json").read_bytes())
+    config = _config(subject.engine)
     width = int(config.get("hidden_size") or config.get("dim"))
     head = width // int(config.get("num_attention_heads") or config.get("n_heads"))
     kept = subject.engine.manifest["structure"]

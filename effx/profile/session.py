@@ -105,7 +105,7 @@ class Crew:
             seed=self._plan.seed,
             predictions=subject.accuracy and subject.accuracy.predictions,
         )
-        subject.described = {**answer["describe"], "mean_tokens": float(np.mean(answer["lengths"]))}
+        subject.described |= {**answer["describe"], "mean_tokens": float(np.mean(answer["lengths"]))}
         return client
 
     def warm(self, subject: Subject, workload: dict[str, Any]) -> WorkerClient:

@@ -5,6 +5,7 @@ benchmarks/coverage.py simulates how often each interval holds the truth.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -195,7 +196,7 @@ def log_interval(values: np.ndarray, centre: float, n: int, least: float = 0.0) 
         least: standard error of the logarithm below which the resamplings' is not believed.
     """
     error = max(least, float(np.std(np.log(values))) * np.sqrt(n / (n - 1)))
-    half = error * float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1))
+    half = error * _student(n - 1)
     return float(centre * np.exp(-half)), float(centre * np.exp(half))
 
 
@@ -241,7 +242,7 @@ def paired_ratio(
     if len(common) < _LEAST_ROUNDS:
         return None
     logs = np.log([levels_b[number] / levels_a[number] for number in common])
-    return _ratio(mean(logs), float(stats.sem(logs)), len(logs) - 1)
+    return _ratio(mean(logs), _standard_error(logs), len(logs) - 1)
 
 
 def unpaired_ratio(
@@ -265,7 +266,7 @@ def unpaired_ratio(
         np.log([statistic(np.asarray(block, dtype=float)) for block in blocks])
         for blocks in (blocks_a, blocks_b)
     )
-    squares = np.array([stats.sem(logs_a) ** 2, stats.sem(logs_b) ** 2])
+    squares = np.array([_standard_error(logs_a) ** 2, _standard_error(logs_b) ** 2])
     total = float(squares.sum())
     if total == 0.0:
         return _ratio(mean(logs_b) - mean(logs_a), 0.0, 1)
@@ -293,14 +294,25 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """Return Student's interval of a mean; None with fewer than two values."""
     if len(values) < 2:
         return None
-    centre, error = float(np.mean(values)), float(stats.sem(values))
-    half = error * float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1))
+    centre, error = float(np.mean(values)), _standard_error(values)
+    half = error * _student(len(values) - 1)
     return centre - half, centre + half
 
 
 def _ratio(log: float, error: float, degrees: float) -> Ratio:
-    half = error * float(stats.t.ppf(0.5 + CONFIDENCE / 2, degrees))
+    half = error * _student(degrees)
     return Ratio(float(np.exp(log)), (float(np.exp(log - half)), float(np.exp(log + half))))
+
+
+def _standard_error(values: Sequence[float] | np.ndarray) -> float:
+    """Return the standard error of a mean; SciPy's takes a hundred times as long to set up."""
+    return float(np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
+@functools.lru_cache(maxsize=4096)
+def _student(degrees: float) -> float:
+    """Return how many standard errors hold a mean in 95 % of cases."""
+    return float(stats.t.ppf(0.5 + CONFIDENCE / 2, degrees))
 
 
 def _by_round(

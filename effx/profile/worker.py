@@ -4,7 +4,7 @@ Each request is a JSON line on stdin, each answer a JSON line on stdout. Only nu
 worker encodes with the engine's own tokenizer and times around ``infer`` alone.
 
     open      engine folder, texts         -> how it runs, lengths of the rows
-    accuracy  batch size                   -> logits in row order
+    accuracy  batch size                   -> logits in row order, mean depth of early exits
     warm      workload                     -> seconds spent, whether it became steady
     block     workload, queries, limits    -> seconds per query, CPU seconds, others' too, answers that agree
     serve     rate, queries                -> seconds from scheduled arrival to answer
@@ -68,15 +68,20 @@ class Worker:
         return {"describe": self._session.describe(), "lengths": self._rows.lengths.tolist()}
 
     def accuracy(self, batch_size: int) -> Any:
-        """Run every row once, rows of like length together, and return logits in row order."""
+        """Run every row once, rows of like length together: logits in row order, mean depth of exits."""
         parts: list[tuple[np.ndarray, np.ndarray]] = []
+        depths: list[np.ndarray] = []
         for rows in length_sorted(self._rows.lengths, batch_size):
-            parts.append((rows, self._session.infer(self._rows.batch(rows))["logits"]))
+            out = self._session.infer(self._rows.batch(rows))
+            parts.append((rows, out["logits"]))
+            if "depth" in out:
+                depths.append(out["depth"])
         logits = np.empty((len(self._rows), parts[0][1].shape[1]), dtype=np.float32)
         for rows, values in parts:
             logits[rows] = values
         self._labels = self._task.predict(logits)
-        return {"logits": logits.tolist()}
+        mean_depth = float(np.concatenate(depths).mean()) if depths else None
+        return {"logits": logits.tolist(), "mean_depth": mean_depth}
 
     def warm(self, workload: dict[str, Any], limit_s: float) -> Any:
         """Run queries until the last windows agree within 10 %, or ``limit_s`` is over."""

@@ -1,4 +1,9 @@
-"""The report: frontiers, tables, figures and one self-contained page from result files."""
+"""The report: frontiers, tables, figures and one self-contained page from result files.
+
+    results -> groups (frontiers) -> pairs (comparisons) -> figures, tables, payload -> page
+
+Everything is computed here once; the page sorts, filters and draws, and computes no statistics.
+"""
 
 from __future__ import annotations
 
@@ -8,60 +13,73 @@ from typing import Any
 
 from effx import files, results
 from effx.artifacts import now
+from effx.errors import UsageError, need
 from effx.profile import frontier as frontiers
-from effx.profile.frontier import Frontier
+from effx.profile.report import sections as more
+from effx.profile.report.groups import MAIN, Group
 
 __all__ = ["content", "report"]
 
-_AXES = (("accuracy", "latency"), ("accuracy", "energy"))
 
-
-def report(folders: Sequence[Path], out: str | Path | None = None) -> tuple[dict[str, Any], Path]:
+def report(
+    folders: Sequence[Path], out: str | Path | None = None, *, sections: Sequence[Path] = ()
+) -> tuple[dict[str, Any], Path]:
     """Write the report over all results in ``folders``.
 
     Args:
         folders: folders of result files.
         out: where it goes; default ``report/`` in the first folder.
+        sections: JSON files of further sections (see :mod:`effx.profile.report.sections`), after those
+            in ``sections/`` of the results folders.
 
     Returns:
         What frontier.json holds, and the report's folder.
 
     Raises:
-        ArtifactError: a folder holds no results, or one is damaged.
+        ArtifactError: a folder holds no results, or one is damaged; a section is none.
+        UsageError: the place is taken by something that is no report, or cannot be written to.
         MissingExtraError: the extra ``report`` is not installed.
     """
-    from effx.errors import need
-
     need("report", "matplotlib", "jinja2")
-    from effx.profile.report import figures, page, tables
+    from effx.profile.report import figures, latex, page, tables
+    from effx.profile.report.groups import groups
+    from effx.profile.report.pairs import pairs
+    from effx.profile.report.payload import payload
 
-    runs, failures = results.read([Path(folder) for folder in folders])
-    target = Path(out) if out is not None else Path(folders[0]) / "report"
-    found = {axes: _frontiers(runs, axes) for axes in _AXES}
-    everything = content(runs, found, failures)
+    folders = [Path(folder) for folder in folders]
+    extra = more.read([*more.beside(folders), *map(Path, sections)])
+    target = Path(out) if out is not None else folders[0] / "report"
+    if target.exists() and not _is_report(target):
+        raise UsageError(f"{target} exists already and is no report. Choose another place with -o.")
+    runs, failures = results.read(folders)
+    grouped = groups(runs)
+    compared = pairs(grouped)
+    everything = content(runs, grouped, failures)
     with files.new_folder(target, replace=_is_report(target)) as temporary:
-        for axes, name in zip(_AXES, ("latency", "energy"), strict=True):
-            for suffix in ("png", "svg"):
-                figures.draw(found[axes], runs, axes[1], temporary / f"frontier-{name}.{suffix}")
-        tables.write_csv(runs, found, temporary / "frontier.csv")
+        figures.write(grouped, runs, compared[0], temporary)
+        tables.write_csv(runs, grouped, temporary / "frontier.csv")
+        tables.write_grid(runs, temporary / "grid.csv")
+        tables.write_pairs(compared[0], temporary / "comparisons.csv")
+        latex.write(grouped, temporary / "tables.tex")
         files.write_json(temporary / "frontier.json", everything)
-        page.write(everything, runs, temporary)
+        data = payload(everything, runs, grouped, compared, failures, extra)
+        (temporary / "index.html").write_text(page.render(data), encoding="utf-8")
     return everything, target
 
 
 def content(
-    runs: Sequence[results.Run],
-    found: dict[tuple[str, str], list[Frontier]],
-    failures: Sequence[results.Failure] = (),
+    runs: Sequence[results.Run], grouped: Sequence[Group], failures: Sequence[results.Failure] = ()
 ) -> dict[str, Any]:
-    """Return what frontier.json holds."""
+    """Return what frontier.json holds: the main frontiers, and under ``more`` those of the other pairs."""
     import effx
 
+    found = [one for group in grouped for one in group.frontiers]
     return {
         "schema": 1,
         "created": now(),
         "effx": effx.__version__,
-        "frontiers": [one.to_json() for group in found.values() for one in group],
+        "frontiers": [one.to_json() for pair in MAIN for one in found if one.objectives == pair],
+        "more": [one.to_json() for one in found if one.objectives not in MAIN],
         "summary": frontiers.summary(runs),
         "failures": [{"engine": one.engine["name"], "failure": one.failure} for one in failures],
         "gates_failed": [
@@ -79,20 +97,6 @@ def content(
             }
         ),
     }
-
-
-def _frontiers(runs: Sequence[results.Run], axes: tuple[str, str]) -> list[Frontier]:
-    """Return one frontier per task, host, evaluation set and (for energy) source."""
-    cost = frontiers.OBJECTIVES[axes[1]]
-    groups: dict[tuple[str, ...], list[results.Run]] = {}
-    for run in frontiers.latest(runs):
-        if cost.value(run) is None:
-            continue
-        single = run.workload("single-stream")
-        source = single.energy.source if single and axes[1] == "energy" else ""
-        key = (run.task, run.host_id, run.accuracy.source, str(run.accuracy.n), source)
-        groups.setdefault(key, []).append(run)
-    return [frontiers.frontier(groups[key], axes) for key in sorted(groups)]
 
 
 def _is_report(folder: Path) -> bool:

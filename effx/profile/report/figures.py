@@ -2,32 +2,57 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from effx.profile.frontier import OBJECTIVES, Frontier, Point
-from effx.profile.report.style import COLOURS, MARKERS
+from effx.profile.report import panels
+from effx.profile.report.canvas import MOST, canvas, note_left_out
+from effx.profile.report.groups import Group
+from effx.profile.report.style import COLOURS, marker, shown
+from effx.profile.report.style import unit as unit_of
 from effx.results import Run
 
-_RC = {"font.size": 9, "svg.hashsalt": "effx", "svg.fonttype": "none", "axes.spines.top": False,
-       "axes.spines.right": False, "font.family": "sans-serif"}  # fmt: skip
+_COSTS = ("latency", "energy", "latency_p90", "memory", "size")
+_ALWAYS = ("latency", "energy")
+_KINDS = 13
+"""Checkpoints that have a colour and shape of their own: more are not told apart."""
+_FEW = 500
+"""Points beyond which they are small, and pixels inside the SVG."""
 
 
-def draw(frontiers: Sequence[Frontier], runs: Sequence[Run], cost: str, path: Path) -> None:
+def write(
+    groups: Sequence[Group], runs: Sequence[Run], pairs: Sequence[dict[str, Any]], folder: Path
+) -> None:
+    """Write every figure as PNG and SVG: a frontier per cost, techniques, grids.
+
+    Args:
+        groups: whose engines are drawn.
+        runs: all results, for the reason why there is no energy.
+        pairs: comparisons as JSON; the grids' ratios are theirs.
+        folder: where the figures go.
+    """
+    for cost in _COSTS:
+        found = [one for group in groups for one in group.frontiers if one.objectives == ("accuracy", cost)]
+        if not found and cost not in _ALWAYS:
+            continue
+        frontier(found, runs, cost, folder / f"frontier-{cost.replace('_', '-')}")
+    panels.techniques(groups, folder / "techniques")
+    panels.grids(groups, pairs, folder / "grid")
+
+
+def frontier(frontiers: Sequence[Frontier], runs: Sequence[Run], cost: str, path: Path) -> None:
     """Draw one panel per frontier; without a number to draw, the reason."""
-    with mpl.rc_context(_RC):
-        height = 4.4 * len(frontiers) if frontiers else 1.6
-        figure = Figure(figsize=(7.2, height), layout="constrained")
+    with canvas(path, 4.4 * min(len(frontiers), MOST) if frontiers else 1.6) as figure:
         if not frontiers:
             _reason(figure, runs)
-        for number, frontier in enumerate(frontiers, 1):
-            _panel(figure.add_subplot(len(frontiers), 1, number), frontier, cost)
-        metadata: dict[str, Any] = {"Date": None} if path.suffix == ".svg" else {}
-        figure.savefig(path, dpi=160, metadata=metadata)
+        for number, one in enumerate(frontiers[:MOST], 1):
+            _panel(figure.add_subplot(min(len(frontiers), MOST), 1, number), one, cost)
+        note_left_out(figure, len(frontiers))
 
 
 def _reason(figure: Figure, runs: Sequence[Run]) -> None:
@@ -46,57 +71,71 @@ def _reason(figure: Figure, runs: Sequence[Run]) -> None:
 def _panel(axes: Any, frontier: Frontier, cost: str) -> None:
     objective = OBJECTIVES[cost]
     metered = cost == "energy"
-    unit = f"mJ per example ({frontier.energy_source})" if metered else "ms"
-    kinds = list(dict.fromkeys(_kind(point) for point in frontier.points))
-    for number, kind in enumerate(kinds):
+    scale, unit = shown(unit_of(objective))
+    if metered:
+        unit = f"mJ per example ({frontier.energy_source})"
+    sizes = Counter(_kind(point) for point in frontier.points)
+    own = [kind for kind, _ in sizes.most_common(_KINDS)]
+    kinds = {kind: kind if kind in own else f"{len(sizes) - _KINDS} other checkpoints" for kind in sizes}
+    for number, kind in enumerate(dict.fromkeys(kinds.values())):
         for precision, filled in (("fp32", False), ("other", True)):
             chosen = [
                 point for point in frontier.points
-                if _kind(point) == kind and (point.run.engine["precision"] == "fp32") != filled
+                if kinds[_kind(point)] == kind and (point.run.engine["precision"] == "fp32") != filled
             ]  # fmt: skip
             if not chosen:
                 continue
-            label = f"{kind}, {chosen[0].run.engine['precision'] if filled else precision}"
-            _points(axes, chosen, cost, number, filled, label)
+            reduced = {str(point.run.engine["precision"]) for point in chosen}
+            label = f"{kind}, {'/'.join(sorted(reduced)) if filled else precision}"
+            _points(axes, chosen, cost, scale, number, filled, label)
     best = [point for point in frontier.points if point.non_dominated]
     axes.step(
-        [point.values[cost] * 1e3 for point in best],
+        [point.values[cost] * scale for point in best],
         [point.values["accuracy"] for point in best],
         where="post", color="#888888", linewidth=1, zorder=0,
     )  # fmt: skip
+    for point in frontier.points:
+        mark = "knee" if point.run.name == frontier.knee else "~" if point.tied_with else ""
+        if mark:
+            axes.annotate(
+                mark, (point.values[cost] * scale, point.values["accuracy"]), xytext=(5, 4),
+                textcoords="offset points", fontsize=8,
+            )  # fmt: skip
     n = frontier.points[0].run.accuracy.n
-    axes.set_xlabel(f"{objective.label}, {unit}")
+    axes.set_xlabel(f"{objective.label}, {unit}" if unit else objective.label)
     axes.set_ylabel(f"{frontier.metric}, n = {n}")
     axes.set_title(f"{frontier.task} on {frontier.host}", loc="left", fontsize=10)
     axes.grid(color="#00000018", linewidth=0.6)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes.annotate(
-        "bars: 95 % intervals; line: non-dominated engines",
+        "bars: 95 % intervals; line: non-dominated; ~: not distinguishable from them",
         (1, 1.01), xycoords="axes fraction", ha="right", va="bottom", fontsize=7, color="#777777",
     )  # fmt: skip
 
 
-def _points(axes: Any, points: Sequence[Point], cost: str, number: int, filled: bool, label: str) -> None:
+def _points(
+    axes: Any, points: Sequence[Point], cost: str, scale: float, number: int, filled: bool, label: str
+) -> None:
     colour = COLOURS[number % len(COLOURS)]
     axes.errorbar(
-        [point.values[cost] * 1e3 for point in points],
+        [point.values[cost] * scale for point in points],
         [point.values["accuracy"] for point in points],
-        xerr=_bars(points, cost, 1e3),
+        xerr=_bars(points, cost, scale),
         yerr=_bars(points, "accuracy", 1.0),
-        fmt=MARKERS[number % len(MARKERS)], color=colour, ecolor=colour + "70",
-        markerfacecolor=colour if filled else "white", elinewidth=1, markersize=7, label=label,
+        fmt=marker(number), color=colour, ecolor=colour + "70",
+        markerfacecolor=colour if filled else "white", elinewidth=1,
+        markersize=7 if len(points) <= _FEW else 3, label=label,
+        rasterized=len(points) > _FEW,
     )  # fmt: skip
 
 
 def _bars(points: Sequence[Point], name: str, scale: float) -> list[list[float]] | None:
-    """Return distances to the interval's ends, [[below...], [above...]]."""
-    intervals = [point.intervals[name] for point in points]
-    if any(interval is None for interval in intervals):
+    """Return distances to the interval's ends, [[below...], [above...]]; 0 where there is no interval."""
+    if all(point.intervals[name] is None for point in points):
         return None
-    pairs = [
-        (point.values[name], interval or (0.0, 0.0))
-        for point, interval in zip(points, intervals, strict=True)
-    ]
+    values = [point.values[name] for point in points]
+    intervals = [point.intervals[name] for point in points]
+    pairs = [(value, own or (value, value)) for value, own in zip(values, intervals, strict=True)]
     below = [max(0.0, value - interval[0]) * scale for value, interval in pairs]
     above = [max(0.0, interval[1] - value) * scale for value, interval in pairs]
     return [below, above]

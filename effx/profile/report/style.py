@@ -6,13 +6,20 @@ say.
 
 from __future__ import annotations
 
+from effx.profile.objectives import Objective
+
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
+def marker(number: int) -> str:
+    """Return the shape of a series: with its colour, ``number`` modulo seven, no two of 49 are alike."""
+    return MARKERS[(number + 3 * (number // len(MARKERS))) % len(MARKERS)]
+
+
 def milliseconds(seconds: float | None) -> str:
     """Return seconds as milliseconds with three significant digits, or a dash."""
-    return "–" if seconds is None else f"{seconds * 1e3:#.3g}".rstrip(".")
+    return "–" if seconds is None else _three(seconds * 1e3)
 
 
 def mebibytes(count: float | None) -> str:
@@ -22,7 +29,12 @@ def mebibytes(count: float | None) -> str:
 
 def millijoules(joules: float | None) -> str:
     """Return joules as millijoules with three significant digits, or a dash."""
-    return "–" if joules is None else f"{joules * 1e3:#.3g}".rstrip(".")
+    return "–" if joules is None else _three(joules * 1e3)
+
+
+def _three(value: float) -> str:
+    """Return three significant digits, all of those before the point."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
 
 
 def four(value: float) -> str:
@@ -36,3 +48,22 @@ def span(interval: tuple[float, float] | list[float] | None, form: object = four
         return ""
     assert callable(form)
     return f"[{form(interval[0])}, {form(interval[1])}]"
+
+
+def unit(objective: Objective) -> str:
+    """Return an objective's unit; ``count`` for what has none and is no share."""
+    return objective.unit or ("" if objective.scored else "count")
+
+
+def shown(unit: str) -> tuple[float, str]:
+    """Return by what a figure is multiplied to be read, and in which unit it then is."""
+    return _SHOWN.get(unit, (1.0, unit))
+
+
+_SHOWN = {
+    "s": (1e3, "ms"),
+    "J/example": (1e3, "mJ/example"),
+    "J": (1e3, "mJ"),
+    "B": (2**-20, "MiB"),
+    "count": (1e-6, "million"),
+}

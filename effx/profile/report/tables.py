@@ -10,8 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from effx.profile.frontier import Frontier, single_stream
+from effx.profile.frontier import single_stream
+from effx.profile.report.groups import MAIN, Group
 from effx.profile.report.style import four, mebibytes, millijoules, milliseconds, span
+from effx.profile.report.techniques import technique
 from effx.results import Run
 
 
@@ -77,39 +79,95 @@ def print_frontiers(content: dict[str, Any]) -> None:
         console.print(f"not measured: {failure['failure']}")
 
 
-def write_csv(runs: Sequence[Run], found: dict[tuple[str, str], list[Frontier]], path: Path) -> None:
+def write_csv(runs: Sequence[Run], groups: Sequence[Group], path: Path) -> None:
     """Write one row per result: every number with its unit in the column's name."""
-    best: dict[str, dict[str, bool]] = {}
-    for (_, cost), group in found.items():
-        for frontier in group:
-            for point in frontier.points:
-                best.setdefault(point.run.id, {})[cost] = point.non_dominated
+    best: dict[str, dict[str, tuple[bool, float]]] = {}
+    for group in groups:
+        for one in group.frontiers:
+            if one.objectives in MAIN:
+                for point in one.points:
+                    own = (point.non_dominated, point.p_non_dominated)
+                    best.setdefault(point.run.id, {})[one.objectives[1]] = own
+    rows = []
+    for run in runs:
+        single, engine, on, of = single_stream(run), run.engine, best.get(run.id, {}), technique(run)
+        latency, energy = on.get("latency", (None, None)), on.get("energy", (None, None))
+        rows.append(
+            [
+                run.id, run.task, run.host_id, run.name, engine["model"], engine["regime"],
+                engine["variant"], engine["scheme"], engine["backend"], engine["parameters"],
+                engine["weight_remaining"], engine["size_bytes"], run.accuracy.metric,
+                run.accuracy.value, *run.accuracy.interval, run.accuracy.n,
+                *(single.latency_s[key] for key in ("mean", "p50", "p90", "p99")),
+                single.throughput_per_s, run.memory["host_peak_bytes"], single.energy.source,
+                single.energy.joules_per_example, *(single.energy.interval or (None, None)),
+                single.energy.reason, latency[0], energy[0], latency[1], energy[1], of.name, of.level,
+                of.text, ";".join(run.flags), engine["digest"], engine["checkpoint"]["digest"],
+                run.session, run.started,
+            ]
+        )  # fmt: skip
+    _write(path, _COLUMNS, rows)
+
+
+def write_grid(runs: Sequence[Run], path: Path) -> None:
+    """Write one row per result, batch and length."""
+    rows = [
+        [run.id, run.task, run.host_id, run.name, one.batch, one.sequence, one.latency_s["mean"],
+         one.latency_s["p50"], sum(map(len, one.blocks_s)), len(one.blocks_s)]
+        for run in runs
+        for one in run.workloads
+        if one.scenario == "grid"
+    ]  # fmt: skip
+    names = "result,task,host,engine,batch,length,latency_mean_s,latency_p50_s,samples,blocks"
+    _write(path, names.split(","), rows)
+
+
+def write_pairs(pairs: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write the paired comparisons, one row each: accuracy, single queries' median, energy."""
+    rows = []
+    for one in pairs:
+        latency = next(
+            (
+                own
+                for own in one["latency"]
+                if (own["scenario"], own["statistic"]) == ("single-stream", "p50")
+            ),
+            None,
+        )
+        energy = one["energy"]
+        rows.append(
+            [
+                *one["results"], one["a"], one["b"], one["task"], one["host"], one["metric"], one["n"],
+                one["difference"], *(one["interval"] or (None, None)), one["differing"], one["p_value"],
+                *_ratio(latency), None if latency is None else latency["paired"],
+                None if energy is None else energy["source"], *_ratio(energy), one["sentence"],
+            ]
+        )  # fmt: skip
+    names = (
+        "result_a,result_b,engine_a,engine_b,task,host,metric,n,difference,difference_low,difference_high,"
+        "differing,mcnemar_p,latency_p50_ratio,latency_low,latency_high,interleaved,energy_source,"
+        "energy_ratio,energy_low,energy_high,sentence"
+    )
+    _write(path, names.split(","), rows)
+
+
+def _ratio(one: dict[str, Any] | None) -> tuple[float | None, ...]:
+    return (None, None, None) if one is None else (one["value"], *(one["interval"] or (None, None)))
+
+
+def _write(path: Path, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(_COLUMNS)
-        for run in runs:
-            single, on = single_stream(run), best.get(run.id, {})
-            writer.writerow(
-                [
-                    run.id, run.task, run.host_id, run.name, run.engine["model"],
-                    run.engine["regime"], run.engine["variant"], run.engine["scheme"],
-                    run.engine["backend"], run.engine["parameters"],
-                    run.engine["weight_remaining"], run.engine["size_bytes"],
-                    run.accuracy.metric, run.accuracy.value, *run.accuracy.interval,
-                    run.accuracy.n, *(single.latency_s[key] for key in ("mean", "p50", "p90", "p99")),
-                    single.throughput_per_s, run.memory["host_peak_bytes"],
-                    single.energy.source, single.energy.joules_per_example,
-                    *(single.energy.interval or (None, None)), single.energy.reason,
-                    on.get("latency"), on.get("energy"),
-                ]
-            )  # fmt: skip
+        writer.writerow(names)
+        writer.writerows(rows)
 
 
 _COLUMNS = (
     "result,task,host,engine,model,regime,variant,scheme,backend,parameters,weight_remaining,size_bytes,m"
     "etric,score,score_low,score_high,n,latency_mean_s,latency_p50_s,latency_p90_s,latency_p99_s,throughp"
     "ut_per_s,host_peak_bytes,energy_source,joules_per_example,joules_low,joules_high,energy_reason,on_la"
-    "tency_frontier,on_energy_frontier"
+    "tency_frontier,on_energy_frontier,p_latency_frontier,p_energy_frontier,reduction,reduction_level,red"
+    "uction_text,gates_failed,engine_digest,checkpoint_digest,session,started"
 ).split(",")
 
 

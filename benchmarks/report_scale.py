@@ -1,0 +1,102 @@
+"""How long a report over many results takes, and how usable its page is.
+
+    python benchmarks/report_scale.py --results 10000 --workspace /tmp/scale
+
+The results are synthetic (tests/profile/synthetic.py): one task, one host, every engine another one,
+which is the hardest case; --hosts spreads them. With a chromium (EFFX_CHROMIUM or on the path) and
+playwright, the page is opened and its load, sort, filter and hover are timed. One JSON line at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import json
+import pstats
+import resource
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from effx.profile.report import report
+from tests.profile import synthetic
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=int, default=10_000)
+    parser.add_argument("--hosts", type=int, default=1)
+    parser.add_argument("--rows", type=int, default=872, help="validation rows in each result")
+    parser.add_argument("--workspace", type=Path, required=True)
+    parser.add_argument("--profile", action="store_true", help="say where the time goes")
+    options = parser.parse_args()
+    results, out = options.workspace / "results", options.workspace / "report"
+    if not results.is_dir():
+        for number in range(options.results):
+            own = synthetic.run(
+                number // options.hosts, n=options.rows, session=number // 100, on=number % options.hosts
+            )
+            synthetic.write([own], results)
+    profiler = cProfile.Profile()
+    if options.profile:
+        profiler.enable()
+    start = time.perf_counter()
+    report([results], out)
+    took = time.perf_counter() - start
+    profiler.disable()
+    if options.profile:
+        pstats.Stats(profiler, stream=sys.stderr).sort_stats("cumulative").print_stats(45)
+    page = out / "index.html"
+    found = {
+        "results": options.results,
+        "hosts": options.hosts,
+        "results_mib": round(sum(path.stat().st_size for path in results.glob("*.json")) / 2**20),
+        "report_s": round(took, 1),
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "page_mib": round(page.stat().st_size / 2**20, 1),
+        **usable(page),
+    }
+    print(json.dumps(found))
+
+
+def usable(page: Path) -> dict[str, float]:
+    """Return milliseconds until the page answers: opened, sorted, filtered, hovered."""
+    from tests.profile.browser import executable, launch
+
+    if executable() is None:
+        return {}
+    with launch() as browser:
+        tab = browser.new_page()
+        start = time.perf_counter()
+        tab.goto(page.resolve().as_uri())
+        tab.wait_for_selector("#engines")
+        opened = time.perf_counter()
+        tab.evaluate(
+            "document.querySelector('section[aria-labelledby=engines] th:nth-child(4) button').click()"
+        )
+        sorted_ = time.perf_counter()
+        tab.fill("section[aria-labelledby=engines] input[type=search]", "int8 tokens")
+        while not tab.evaluate(
+            "document.querySelector('section[aria-labelledby=engines] .status').textContent.includes(' of ')"
+        ):
+            tab.wait_for_timeout(5)
+        filtered = time.perf_counter()
+        moves = tab.evaluate(
+            """() => { const chart = document.querySelector('.chart'), box = chart.getBoundingClientRect();
+            const start = performance.now();
+            for (let k = 0; k < 50; k++) chart.dispatchEvent(new PointerEvent('pointermove',
+              {clientX: box.left + 80 + 8 * k, clientY: box.top + 100 + 3 * k, pointerType: 'mouse'}));
+            return (performance.now() - start) / 50; }"""
+        )
+        return {
+            "open_ms": round(1e3 * (opened - start)),
+            "sort_ms": round(1e3 * (sorted_ - opened)),
+            "filter_ms": round(1e3 * (filtered - sorted_)),
+            "hover_ms": round(moves, 2),
+        }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Sections of the page that other commands wrote as JSON: how a reduction was found, not what it costs.
+
+    {"schema": 1, "title": "...", "text": "...", "source": "checkpoints/tickets.json",
+     "charts": [{"title", "interval": "95 %", "x": {"label", "unit", "log"}, "y": {...},
+                 "series": [{"name", "points": [{"x", "y", "low", "high", "label"}]}]}],
+     "maps":   [{"title", "unit", "corner", "rows": [...], "columns": [...], "values": [[number or null]]}],
+     "tables": [{"title", "columns": [{"label", "unit"}], "rows": [[text, number or null]]}]}
+
+``schema`` and ``title`` must be there; ``low``, ``high``, ``label``, ``unit``, ``log`` may be left out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from effx.errors import ArtifactError
+
+SCHEMA = 1
+FOLDER = "sections"
+"""Beside the results: what lies there is read unasked."""
+
+
+def read(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """Read sections.
+
+    Raises:
+        ArtifactError: a file cannot be read or is no section; says which part is wrong.
+    """
+    return [_read(path) for path in paths]
+
+
+def beside(folders: Sequence[Path]) -> list[Path]:
+    """Return the sections that lie in ``sections/`` of the results folders, by name."""
+    return [path for folder in folders for path in sorted((folder / FOLDER).glob("*.json"))]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes(), parse_constant=_refuse)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise ArtifactError(f"{path} is no section of a report ({error}).") from error
+    try:
+        _check(value)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{path} is no section of a report ({error!r}).") from error
+    known = ("title", "text", "source", "charts", "maps", "tables")
+    return {key: value[key] for key in known if value.get(key)}
+
+
+def _check(value: Any) -> None:
+    if value["schema"] != SCHEMA:
+        raise ValueError(f"schema {value['schema']} is not {SCHEMA}")
+    _texts(value["title"], value.get("text", ""), value.get("source", ""))
+    for chart in value.get("charts", []):
+        _texts(chart["title"], chart["x"]["label"], chart["y"]["label"])
+        for series in chart["series"]:
+            _texts(series["name"])
+            for point in series["points"]:
+                _numbers(point["x"], point["y"], point.get("low", 0.0), point.get("high", 0.0))
+    for one in value.get("maps", []):
+        _texts(one["title"])
+        shape = [len(row) for row in one["values"]]
+        if shape != [len(one["columns"])] * len(one["rows"]):
+            raise ValueError(f"values of '{one['title']}' are not rows x columns")
+        _numbers(*(cell for row in one["values"] for cell in row if cell is not None))
+    for table in value.get("tables", []):
+        _texts(table["title"], *(column["label"] for column in table["columns"]))
+        if any(len(row) != len(table["columns"]) for row in table["rows"]):
+            raise ValueError(f"a row of '{table['title']}' has not one cell per column")
+
+
+def _texts(*values: Any) -> None:
+    for value in values:
+        if not isinstance(value, str):
+            raise TypeError(f"{value!r} is no text")
+
+
+def _numbers(*values: Any) -> None:
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise TypeError(f"{value!r} is no number")
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no number")

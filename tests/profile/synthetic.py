@@ -1,0 +1,128 @@
+"""Results with known truth, of any number: engines of several techniques, sessions, hosts and meters.
+
+The files have what real ones have (samples, predictions, windows), so reading and resampling cost
+what they cost; no figure in them was measured, and nothing outside tests and benchmarks reads them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from effx.results import Accuracy, Energy, Run, Workload
+
+SHAPES = ((1, 32), (1, 128), (8, 32), (8, 128), (32, 32), (32, 128))
+_VARIANTS = ("fp32", "int8", "seq64", "seq32+int8", "exit", "exit+int8", "tokens", "tokens+int8")
+
+
+def host(number: int = 0) -> dict[str, Any]:
+    return {
+        "id": f"host{number}-{number:08x}", "name": f"host{number}", "cpu": f"Processor {number}", "cores": 8,
+        "memory_bytes": 2**35, "virtual": False, "system": "Linux 6.1", "python": "3.11.7", "gpu": None,
+        "effx": "0.1.0", "effx_commit": None,
+    }  # fmt: skip
+
+
+def run(
+    number: int,
+    *,
+    n: int = 200,
+    rounds: int = 10,
+    queries: int = 70,
+    session: int = 0,
+    on: int = 0,
+    metered: str = "counter",
+    name: str | None = None,
+) -> Run:
+    """Return the result of engine ``number`` on host ``on``: its level, size and speed follow from it."""
+    rng = np.random.default_rng([number, on, session])
+    variant = _VARIANTS[number % len(_VARIANTS)]
+    level = 1 - (number // len(_VARIANTS) % 8) / 10
+    int8, reduced = "int8" in variant, variant not in ("fp32", "int8")
+    pruned = not reduced and level < 1
+    speed = (0.55 if int8 else 1.0) * (0.4 + 0.6 * level) * (1 + 0.1 * on * (-1) ** number)
+    share = 0.92 - 0.06 * (1 - level) - (0.012 if int8 else 0.0) - (0.01 if reduced else 0.0)
+    labels = np.random.default_rng([7, n]).integers(0, 2, n)
+    hard = np.random.default_rng([8, n]).random(n)  # the same rows are hard for every engine
+    wrong = 0.7 * hard + 0.3 * rng.random(n) > np.quantile(0.7 * hard + 0.3 * rng.random(n), share)
+    predictions = np.where(wrong, 1 - labels, labels)
+    engine = name or f"demo-e{number:05d}.{variant}.onnxruntime"
+    value = float(np.mean(predictions == labels))
+    return Run(
+        id=f"2026112{session % 9 + 1}T000000.{number:05d}-{on}-{session}",
+        started=f"2026-11-2{session % 9 + 1}T00:{number // 60 % 60:02d}:{number % 60:02d}+00:00",
+        engine=_engine(engine, variant, level, int8, pruned, number),
+        host=host(on),
+        accuracy=Accuracy(
+            "accuracy", value, n, (value - 0.02, min(1.0, value + 0.02)), {"accuracy": value},
+            predictions.tolist(), labels.tolist(), "demo/validation.jsonl",
+        ),
+        workloads=_workloads(rng, speed, rounds, queries, session, metered),
+        memory={"host_peak_bytes": int((300 if int8 else 600) * 2**20 * level), "device_peak_bytes": None},
+        settings={"rounds": rounds, "versions": {"onnxruntime": "1.31.1"},
+                  **({"mean_depth": 6 * level} if "exit" in variant else {})},
+        session=f"{session:08x}",
+        flags=["host otherwise idle"] if number % 7 == 3 else [],
+        gates=[
+            {"name": "steady single-stream 1xreal", "passed": True, "detail": "+1.0%"},
+            {"name": "host otherwise idle", "passed": number % 7 != 3,
+             "detail": "other processes took 12.0%"},
+        ],
+    )  # fmt: skip
+
+
+def _engine(name: str, variant: str, level: float, int8: bool, pruned: bool, number: int) -> dict[str, Any]:
+    layers = 6
+    return {
+        "name": name, "digest": f"{number:064x}", "variant": variant,
+        "precision": "int8" if int8 else "fp32", "scheme": "int8-dynamic" if int8 else "fp32",
+        "backend": "onnxruntime", "device": "cpu", "task": "demo",
+        "checkpoint": {"name": f"demo-c{number % 5}", "digest": f"{number % 5:064x}"},
+        "model": "demo-bert", "regime": "full", "parameters": int(22e6 * (level if pruned else 1)),
+        "weight_remaining": level if pruned else 1.0, "size_bytes": int((23 if int8 else 90) * 2**20 * level),
+        "max_length": 128,
+        "exits": {"rule": "entropy", "threshold": 1 - level} if "exit" in variant else None,
+        "parity": {"examples": 200, "label_agreement": 0.99},
+        "structure": {
+            "layers": layers, "heads": [12 - (5 if pruned else 0)] * layers, "intermediate": [1536] * layers,
+            "full_heads": 12, "full_intermediate": 1536, "exits": [2, 4] if "exit" in variant else [],
+            "tokens": [level] * layers if "tokens" in variant else None, "token_thresholds": None,
+        },
+    }  # fmt: skip
+
+
+def _workloads(
+    rng: np.random.Generator, speed: float, rounds: int, queries: int, session: int, metered: str
+) -> list[Workload]:
+    slow = np.random.default_rng([9, session]).lognormal(0, 0.05, rounds)  # the host's minutes
+    blocks = [(3e-3 * speed * own * rng.lognormal(0, 0.15, queries)).tolist() for own in slow]
+    energy = Energy("none", "none", "no counters here")
+    if metered != "none":
+        per = [float(0.03 * speed * rng.normal(1, 0.01)) for _ in range(3)]
+        windows = [
+            {"duration_s": 10.0, "seconds": 10.0, "examples": int(10 / (3e-3 * speed)),
+             "joules_per_example": one,
+             "joules": one * int(10 / (3e-3 * speed)), "interval": None, "flags": []}
+            for one in per
+        ]  # fmt: skip
+        mean = float(np.mean(per))
+        energy = Energy(metered, "model" if metered == "model" else "rapl", None, mean,  # type: ignore[arg-type]
+                        (mean * 0.97, mean * 1.03), mean, None, windows, 3.0)  # fmt: skip
+    found = [Workload("single-stream", 1, "real", "end-to-end", blocks, list(range(rounds)), energy)]
+    none = Energy("none", "none", "measured for single-stream only")
+    for batch, length in SHAPES:
+        centre = 1e-3 * speed * batch**0.9 * length / 32 * (1.3 if batch == 1 and speed < 0.5 else 1.0)
+        grid = [(centre * own * rng.lognormal(0, 0.05, 4)).tolist() for own in slow[:5]]
+        found.append(Workload("grid", batch, length, "end-to-end", grid, list(range(len(grid))), none))
+    return found
+
+
+def write(runs: list[Run], folder: Path) -> Path:
+    """Write result files as effx does, but unsynced: ten thousand syncs take minutes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in runs:
+        (folder / f"{one.id}.json").write_text(json.dumps(one.to_json(), indent=1))
+    return folder
