@@ -13,7 +13,6 @@ TASK-MODEL.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
@@ -34,7 +33,7 @@ from effx.errors import ArtifactError, UsageError, unknown
 from effx.models import io, load, prune, structure
 from effx.models.structure import Structure
 from effx.tasks import Task
-from effx.train import importance, source
+from effx.train import importance, source, workspace
 from effx.train.finetune import Settings as FineTuning
 from effx.train.finetune import finetune, keep_first, parse_regime
 from effx.train.tickets import plan
@@ -142,7 +141,7 @@ class Workspace:
         self.task: Task = data.resolve(task_name, data_folder)
         source.check_trainable(self.task)
         io.check_source(model_name, self.task)
-        self.stem = f"{self.task.name}-{files.safe_name(io.name_of(model_name))}"
+        self.stem = workspace.stem(self.task.name, model_name)
         self.train: Rows = data.load(self.task, "train", data_folder).limit(settings.limit)
         self.validation: Rows = data.load(self.task, "validation", data_folder)
         if len(self.validation) < 2:
@@ -334,35 +333,13 @@ class Workspace:
     def _claim(self) -> None:
         """Write sweep.json, or compare with the one that is there."""
         shared = {key: value for key, value in asdict(self.settings).items() if key not in _FREE}
-        weights = Path(self.model_name) / "model.safetensors"
-        now = {
-            "schema": _SCHEMA,
-            "task": self.task.name,
-            "model": io.name_of(self.model_name),
-            "weights": files.sha256(weights) if weights.is_file() else self.model_name,
-            "train": _digest(self.train),
-            "validation": _digest(self.validation),
-            **shared,
-        }
-        path = self.folder / "sweep.json"
-        if not path.is_file():
-            files.write_json(path, now)
-            return
-        try:
-            before = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise ArtifactError(f"{path} cannot be read ({error}). Choose another -o.") from error
-        for key, value in now.items():
-            if before.get(key) != value:
-                raise UsageError(
-                    f"{self.folder} was made with other settings: {key} was {before.get(key)}, is {value}. "
-                    "Give the same ones, or choose another -o."
-                )
-
-
-def _digest(rows: Rows) -> str:
-    """Return what tells these rows from others, wherever they lie."""
-    digest = hashlib.sha256()
-    for text, label in zip(rows.texts, rows.labels.tolist(), strict=True):
-        digest.update(repr((text, label)).encode())
-    return digest.hexdigest()
+        workspace.claim(
+            self.folder / "sweep.json",
+            {
+                "task": self.task.name,
+                **workspace.model_of(self.model_name),
+                "train": workspace.digest(self.train),
+                "validation": workspace.digest(self.validation),
+                **shared,
+            },
+        )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from effx import files, progress
+from effx.train import workspace
 from effx.train.tickets import halving, selection, table
 from effx.train.tickets.cells import FULL, Cell, Record, Settings, Workspace
 from effx.train.tickets.plan import Level
@@ -44,7 +45,7 @@ def run(
         ArtifactError: a file of the workspace is damaged.
     """
     settings = settings or Settings()
-    place = Path(out) if out is not None else Path("tickets") / table.stem(task_name, str(model_name))
+    place = Path(out) if out is not None else Path("tickets") / workspace.stem(task_name, str(model_name))
     work = Workspace(place, task_name, str(model_name), Path(data_folder) if data_folder else None, settings)
     found = _halving(work) if settings.search == "halving" else _grid(work)
     result = table.build(work, *found)
@@ -56,10 +57,8 @@ def run(
 def _grid(work: Workspace) -> tuple[list[Record], Level | None, dict[str, Any]]:
     """Train every cell; return the records, the super ticket's level and what was spent."""
     settings = work.settings
-    cells = [Cell(FULL, None, seed) for seed in work.seeds]
-    cells += [
-        Cell(kind, level, seed) for seed in work.seeds for level in settings.levels for kind in settings.kinds
-    ]
+    tickets = [(kind, level) for level in settings.levels for kind in settings.kinds]
+    cells = [Cell(*what, seed) for seed in work.seeds for what in ((FULL, None), *tickets)]
     records = []
     for number, cell in enumerate(cells, 1):
         progress.say(f"cell {number} of {len(cells)}: {cell.name(work.stem)}")

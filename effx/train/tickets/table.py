@@ -22,11 +22,6 @@ PARTS = ("whole", "rest", "selection")
 """All validation rows, those that did not choose the super ticket, those that did."""
 
 
-def stem(task_name: str, model_name: str) -> str:
-    """Return TASK-MODEL."""
-    return f"{task_name}-{files.safe_name(io.name_of(model_name))}"
-
-
 def score(work: Workspace, record: Record, rows: np.ndarray) -> dict[str, float]:
     """Return the task's metrics of a record on some of the validation rows."""
     return work.task.score(work.validation.labels[rows], record.predictions[rows])
