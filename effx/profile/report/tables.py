@@ -94,7 +94,8 @@ def write_csv(runs: Sequence[Run], found: dict[tuple[str, str], list[Frontier]],
                     run.id, run.task, run.host_id, run.name, run.engine["model"],
                     run.engine["regime"], run.engine["variant"], run.engine["scheme"],
                     run.engine["backend"], run.engine["parameters"],
-                    run.engine["weight_remaining"], run.engine["size_bytes"],
+                    run.engine["weight_remaining"], (run.engine.get("sparsity") or {}).get("share"),
+                    run.engine["size_bytes"],
                     run.accuracy.metric, run.accuracy.value, *run.accuracy.interval,
                     run.accuracy.n, *(single.latency_s[key] for key in ("mean", "p50", "p90", "p99")),
                     single.throughput_per_s, run.memory["host_peak_bytes"],
@@ -106,10 +107,10 @@ def write_csv(runs: Sequence[Run], found: dict[tuple[str, str], list[Frontier]],
 
 
 _COLUMNS = (
-    "result,task,host,engine,model,regime,variant,scheme,backend,parameters,weight_remaining,size_bytes,m"
-    "etric,score,score_low,score_high,n,latency_mean_s,latency_p50_s,latency_p90_s,latency_p99_s,throughp"
-    "ut_per_s,host_peak_bytes,energy_source,joules_per_example,joules_low,joules_high,energy_reason,on_la"
-    "tency_frontier,on_energy_frontier"
+    "result,task,host,engine,model,regime,variant,scheme,backend,parameters,weight_remaining,sparsity,siz"
+    "e_bytes,metric,score,score_low,score_high,n,latency_mean_s,latency_p50_s,latency_p90_s,latency_p99_s"
+    ",throughput_per_s,host_peak_bytes,energy_source,joules_per_example,joules_low,joules_high,energy_rea"
+    "son,on_latency_frontier,on_energy_frontier"
 ).split(",")
 
 

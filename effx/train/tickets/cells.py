@@ -33,7 +33,7 @@ from effx.errors import ArtifactError, UsageError, unknown
 from effx.models import io, load, prune, structure
 from effx.models.structure import Structure
 from effx.tasks import Task
-from effx.train import importance, source, workspace
+from effx.train import importance, loop, source, workspace
 from effx.train.finetune import Settings as FineTuning
 from effx.train.finetune import finetune, keep_first, parse_regime
 from effx.train.tickets import plan
@@ -72,6 +72,7 @@ class Settings(FineTuning):
             ("granularity", self.granularity, plan.GRANULARITIES),
             ("search", self.search, ("grid", "halving")),
             ("keep", self.keep, KEEPS),
+            ("optimizer", self.optimizer, loop.OPTIMIZERS),
         ):
             if name not in known:
                 raise unknown(what, name, known)

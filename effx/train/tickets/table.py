@@ -40,15 +40,16 @@ def build(
 
     Returns:
         schema, task, model, metric, metrics, seeds, settings, rows (numbers of validation rows),
-        cells[kind, level, seed, steps, parameters, weight_remaining, removed, scores{part: {metric}}],
+        cells[checkpoint, kind, level, seed, steps, parameters, weight_remaining, removed, scores{part: {metric}}],
         summary[kind, level, n, weight_remaining, removed, scores{part: {metric: {mean, std, low, high, n}}}],
-        super {level, weight_remaining, test{part}} or null, phases or null, search.
+        super {level, weight_remaining, checkpoints, test{part}} or null, phases or null, search.
     """
     task, settings = work.task, work.settings
     chosen, rest = selection.split(len(work.validation), settings.selection, settings.seed)
     parts = {"whole": np.arange(len(work.validation)), "rest": rest, "selection": chosen}
     cells: list[dict[str, Any]] = [
         {
+            "checkpoint": record.cell.name(work.stem),
             "kind": record.cell.kind,
             "level": record.cell.level.text if record.cell.level else None,
             "seed": record.cell.seed,
@@ -104,6 +105,7 @@ def _super(
     return {
         "level": level,
         "weight_remaining": float(np.mean([cell["weight_remaining"] for cell in ticket])),
+        "checkpoints": [cell["checkpoint"] for cell in ticket],
         "test": {
             part: selection.paired_test(_scores(full, part, metric), _scores(ticket, part, metric))
             for part in ("rest", "whole")
@@ -183,7 +185,8 @@ def remarks(value: dict[str, Any]) -> list[str]:
         lines.append(
             f"Super ticket: level {best['level']}, {best['weight_remaining']:.1%} of the weights, chosen on "
             f"{value['rows']['selection']} rows; on the other {value['rows']['rest']} it differs from the "
-            f"full model by {test['difference']:+.4f} (paired t-test over {test['n']} seeds, {p})."
+            f"full model by {test['difference']:+.4f} (paired t-test over {test['n']} seeds, {p}). Its "
+            f"checkpoints: {', '.join(best['checkpoints'])}."
         )
     if phases := value["phases"]:
         told = ", ".join(f"{name}: {' '.join(phases[name]) or 'none'}" for name in ("I", "II", "III"))

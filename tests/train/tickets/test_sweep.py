@@ -97,7 +97,6 @@ def test_a_ticket_starts_from_the_pretrained_weights(
     kept = structure(load(folder)).layers
     got = load_file(folder / "model.safetensors")
     whole = load_file(encoders["bert"] / "model.safetensors")
-    torch.manual_seed(0)
     seen = set()
     for layer in kept:
         at = f"encoder.layer.{layer.index}."
@@ -109,10 +108,10 @@ def test_a_ticket_starts_from_the_pretrained_weights(
         output = whole[f"{at}attention.output.dense.weight"]
         assert torch.equal(got[f"bert.{at}attention.output.dense.weight"], output[:, rows])
         assert (f"bert.{at}intermediate.dense.weight" in got) == bool(layer.intermediate)
-    same = [key for key in got if key.startswith("bert.") and key[5:] in whole and key not in seen]
-    assert all(
-        torch.equal(got[key], whole[key[5:]]) for key in same if got[key].shape == whole[key[5:]].shape
-    )
+    for key in got.keys() - seen:
+        before = whole.get(key.removeprefix("bert."))
+        if before is not None and before.shape == got[key].shape:  # a bias of 0 moves by 1e-30
+            assert torch.allclose(got[key], before, rtol=0, atol=1e-20), key
     # the head is afresh, and that of the full model with this seed
     work = open_workspace(tmp_path / "w", encoders, rows_folder, still)
     assert torch.equal(got["classifier.weight"], work.pretrained(0).classifier.weight)
@@ -181,7 +180,7 @@ def test_min_heads_neurons_and_separate_levels(
 ) -> None:
     settings = replace(
         QUICK, levels=(Level(90, 25),), seeds=1, kinds=("random",), min_heads=0, granularity="neurons",
-        max_steps=1, importance="magnitude", keep="winning",
+        max_steps=1, patience=1, importance="magnitude", keep="winning",
     )  # fmt: skip
     table = tickets.run(
         "sst2", encoders["distilbert"], out=tmp_path / "n", data_folder=rows_folder, settings=settings
