@@ -40,7 +40,8 @@ def build(
 
     Returns:
         schema, task, model, metric, metrics, seeds, settings, rows (numbers of validation rows),
-        cells[checkpoint, kind, level, seed, steps, parameters, weight_remaining, removed, scores{part: {metric}}],
+        cells[checkpoint, kind, level, seed, steps, parameters, weight_remaining, removed,
+        scores{part: {metric}}],
         summary[kind, level, n, weight_remaining, removed, scores{part: {metric: {mean, std, low, high, n}}}],
         super {level, weight_remaining, checkpoints, test{part}} or null, phases or null, search.
     """
