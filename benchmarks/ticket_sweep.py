@@ -48,7 +48,7 @@ class Job:
 
 _COMMON = Settings(levels=parse_levels("10,...,80"), seeds=3, keep="winning", max_length=128)
 _SST2 = replace(_COMMON, limit=2000, epochs=4.0)
-_MRPC = replace(_COMMON, epochs=4.0)
+_MRPC = replace(_COMMON, epochs=3.0)
 JOBS: dict[str, Job] = {
     "sst2-2000": Job("sst2", "sst2-2000", _SST2),
     "mrpc": Job("mrpc", "mrpc", _MRPC),

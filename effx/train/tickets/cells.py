@@ -233,12 +233,9 @@ class Workspace:
         self.run(cell)
         folder = self.checkpoint(cell)
         opened, path = Checkpoint.open(folder), self.scores_path(seed)
-        if path.is_file():
-            found, about = importance.read(path)
-            if about.get("checkpoint") != opened.digest:
-                raise ArtifactError(
-                    f"{path} has scores of another checkpoint. Delete it to have them made again."
-                )
+        known = importance.read(path) if path.is_file() else None
+        if known and known[1].get("checkpoint") == opened.digest:
+            found = known[0]
         else:
             progress.say(f"score {folder.name}: {len(self.train)} rows, {self.settings.importance}")
             model = load(opened)

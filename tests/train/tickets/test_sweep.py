@@ -30,7 +30,7 @@ from effx.train.tickets.cells import Cell, Workspace
 from effx.train.tickets.plan import removal
 
 QUICK = Settings(
-    levels=(Level(20), Level(40)), seeds=2, kinds=("winning", "losing"), epochs=1, max_length=32, lr=1e-3,
+    levels=(Level(20), Level(40)), seeds=2, kinds=("winning", "losing"), epochs=1.0, max_length=32, lr=1e-3,
     limit=64, precision="fp32",
 )  # fmt: skip
 
@@ -127,12 +127,14 @@ def test_a_sweep_goes_on_and_grows(
     shutil.rmtree(folder / "checkpoints/sst2-bert-losing40-s1")
     (folder / "cells/sst2-bert-winning20-s0.json").unlink()
     (folder / "checkpoints/sst2-bert-full-s1.importance.json").unlink()
+    shutil.rmtree(folder / "checkpoints/sst2-bert-full-s0")  # made again, its scores too
     arguments = ("sst2", encoders["bert"])
     tickets.run(*arguments, out=folder, data_folder=rows_folder, settings=QUICK)
     for name in ("table.json", "table.csv", "table.md", "phases.svg", "phases.png"):
         assert (folder / name).read_bytes() == (swept[0] / name).read_bytes(), name
     assert (folder / "checkpoints/sst2-bert-full-s0.importance.svg").is_file()
-    kept = [path for path in before if "losing40-s1" not in str(path)]
+    again = ("losing40-s1", "full-s0")
+    kept = [path for path in before if not any(name in str(path) for name in again)]
     assert all(path.stat().st_mtime_ns == before[path] for path in kept)
     wider = replace(QUICK, levels=(Level(20), Level(40), Level(50, 0)), kinds=("winning",), keep="winning")
     grown = tickets.run(*arguments, out=folder, data_folder=rows_folder, settings=wider)
@@ -140,7 +142,7 @@ def test_a_sweep_goes_on_and_grows(
     assert grown["summary"][1] == swept[1]["summary"][1]
     with pytest.raises(UsageError, match=r"made with other settings: lr was 0.001, is 0.002. Give the same"):
         tickets.run(*arguments, out=folder, data_folder=rows_folder, settings=replace(QUICK, lr=2e-3))
-    with pytest.raises(UsageError, match="other settings: weights was"):
+    with pytest.raises(UsageError, match="other settings: model was bert, is electra"):
         tickets.run("sst2", encoders["electra"], out=folder, data_folder=rows_folder, settings=QUICK)
 
 
@@ -205,8 +207,13 @@ def test_halving_counts_what_it_trains(
     table = tickets.run("sst2", encoders["bert"], out=folder, data_folder=rows_folder, settings=settings)
     search, steps = table["search"], 2
     assert [len(rung["levels"]) for rung in search["rungs"]] == [4, 2]
-    short = sum(len(rung["levels"]) * rung["seeds"] * rung["steps"] for rung in search["rungs"])
-    assert search["steps"] == short + 2 * steps + 2 * steps  # rungs, full models, the level's seeds
+    cells = {
+        (one["level"], seed, rung["steps"])
+        for rung in search["rungs"] for one in rung["levels"] for seed in range(rung["seeds"])
+    }  # fmt: skip
+    assert (
+        search["steps"] == sum(length for *_, length in cells) + 2 * steps + 2 * steps
+    )  # rungs, full models, the level's seeds
     assert search["grid_steps"] == 5 * 2 * steps
     assert search["share"] == search["steps"] / search["grid_steps"]
     last = search["rungs"][-1]["levels"]
