@@ -111,12 +111,13 @@ def run(
     for key in ("mask", "text"):
         how[key] = files.sha256(Path(how[key])) if how[key] else None
     shared = {"task": task.name, **workspace.model_of(model_name), "train": workspace.digest(rows)}
+    masks = read_masks(Path(settings.mask)) if settings.mask else None
+    texts = _texts(settings.text) if settings.text else rows.texts
     workspace.claim(folder / "lottery.json", {**shared, **how})
     hunt = _Hunt(task.name, model_name, folder, Path(data_folder) if data_folder else None, settings)
-    if settings.mask is not None:
-        return [hunt.fine_tuned("mask", read_masks(Path(settings.mask)))]
+    if masks is not None:
+        return [hunt.fine_tuned("mask", masks)]
     if settings.objective == "mlm":
-        texts = _texts(settings.text) if settings.text else rows.texts
         return [hunt.fine_tuned(f"mlm{settings.sparsity}", hunt.universal(texts))]
     made = [hunt.fine_tuned("lottery0", None)]
     for percent in range(STEP, settings.sparsity + STEP, STEP):
