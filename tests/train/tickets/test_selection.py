@@ -91,3 +91,23 @@ def test_halving_ends_with_one_level(levels: int) -> None:
     assert [len(rung["levels"]) for rung in seen] == [rung.levels for rung in plan]
     assert len(asked) == sum(rung.levels for rung in plan)
     assert all(rung.steps >= 7 for rung in plan)  # a quarter of an epoch
+
+
+def test_halving_finds_what_the_grid_would_on_noisy_learning_curves() -> None:
+    """Scores rise with the steps and have noise that falls with them; levels differ by twice the grid's."""
+    steps, epoch, std = 378, 63, 0.01
+    levels = [Level(percent) for percent in range(10, 90, 10)]
+    quality = {level: 0.9 - 2 * std * abs(level.heads - 30) / 10 for level in levels}
+    plan = halving.rungs(8, 3, steps, epoch)
+    near = 0
+    for trial in range(200):
+        rng = np.random.default_rng(trial)
+
+        def run(level: Level, seeds: int, taken: int, rng: np.random.Generator = rng) -> Candidate:
+            reached = quality[level] * (1 - 0.3 * np.exp(-taken / epoch))
+            noise = std * np.sqrt(steps / taken) * rng.normal(size=seeds)
+            return Candidate(level, 1 - level.heads / 100, tuple(reached + noise))
+
+        found, _ = halving.search(levels, plan, run)
+        near += abs(found.heads - 30) <= 10
+    assert near >= 170
