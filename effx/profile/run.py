@@ -317,6 +317,7 @@ def _record(engine: Engine) -> dict[str, Any]:
         "regime": manifest.get("regime"),
         "parameters": manifest["parameters"],
         "weight_remaining": manifest.get("weight_remaining"),
+        "sparsity": manifest.get("sparsity"),
         "size_bytes": engine.size_bytes,
         "max_length": manifest["max_length"],
         "structure": _shape(engine),

@@ -46,6 +46,15 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "exits", "no", "--depth", "3", "--max-drop", "0"], "exclude each other"),
         (["train", "tokens", "no", "--rule", "shares"], "Did you mean 'share'"),
         (["train", "tokens", "no", "--keep", "0"], "Invalid value for '--keep'"),
+        (["train", "tickets", "sst2"], "Missing option '--model'"),
+        (["train", "tickets", "sst2", "--model", "x", "--levels", "10,400"], "level '400' is out of range"),
+        (["train", "tickets", "sst2", "--model", "x", "--kinds", "wining"], "Did you mean 'winning'"),
+        (["train", "tickets", "sst2", "--model", "x", "--importance", "tailor"], "Did you mean 'taylor'"),
+        (["train", "tickets", "sst2", "--model", "x", "--preset", "super"], "Did you mean 'super-tickets'"),
+        (["train", "tickets", "sst2", "--model", "x", "--optimizer", "adam"], "Did you mean 'adamw'"),
+        (["train", "tickets", "squad", "--model", "x"], "question answering"),
+        (["train", "lottery", "sst2", "--model", "x", "--sparsity", "55"], "rounds remove 10 % each"),
+        (["train", "lottery", "sst2", "--model", "./no"], "--model ./no: there is no folder"),
         (["export"], "checkpoints does not exist, so it holds no checkpoint. Make one with"),
         (["export", "--variant", "int7"], "Did you mean 'int8'"),
         (["export", "--backend", "onnx"], "Did you mean 'onnxruntime'"),
@@ -107,6 +116,37 @@ def test_reductions_are_told_in_one_line(
     assert "come last" in fails(
         capsys, ["train", "finetune", "sst2", "--model", "checkpoints/t", "--data", str(checkpoint.data)]
     )
+
+
+def test_tickets_and_lottery_print_what_they_found(
+    here: Path, encoders: dict[str, Path], rows_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = ["--model", str(encoders["bert"]), "--data", str(rows_folder), "--max-steps", "2",
+              "--max-length", "32", "--limit", "64"]  # fmt: skip
+    arguments = [
+        "train",
+        "tickets",
+        "sst2",
+        *shared,
+        "--levels",
+        "20/50",
+        "--kinds",
+        "winning",
+        "--seeds",
+        "2",
+    ]
+    assert run([*arguments, "--preset", "super-tickets"]) == 0
+    out = capsys.readouterr().out
+    assert "| winning | 20/50 | 2 heads, 1 FFNs |" in out and "Super ticket: level 20/50" in out
+    folder = here / "tickets/sst2-bert"
+    assert json.loads((folder / "sweep.json").read_bytes())["optimizer"] == "adamax"
+    assert json.loads((folder / "sweep.json").read_bytes())["max_length"] == 32  # options prevail
+    assert "made with other settings" in fails(capsys, arguments)
+    assert run([*arguments, "--preset", "super-tickets", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((folder / "table.json").read_bytes())
+    assert run(["train", "lottery", "sst2", *shared, "--sparsity", "10"]) == 0
+    out = capsys.readouterr().out
+    assert "lottery/sst2-bert/checkpoints/sst2-bert-lottery10-s0: 10% zeros, accuracy" in out
 
 
 def test_an_unwritable_place_is_one_line(

@@ -96,7 +96,8 @@ def write_csv(runs: Sequence[Run], groups: Sequence[Group], path: Path) -> None:
             [
                 run.id, run.task, run.host_id, run.name, engine["model"], engine["regime"],
                 engine["variant"], engine["scheme"], engine["backend"], engine["parameters"],
-                engine["weight_remaining"], engine["size_bytes"], run.accuracy.metric,
+                engine["weight_remaining"], (engine.get("sparsity") or {}).get("share"), engine["size_bytes"],
+                run.accuracy.metric,
                 run.accuracy.value, *run.accuracy.interval, run.accuracy.n,
                 *(single.latency_s[key] for key in ("mean", "p50", "p90", "p99")),
                 single.throughput_per_s, run.memory["host_peak_bytes"], single.energy.source,
@@ -163,11 +164,11 @@ def _write(path: Path, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> N
 
 
 _COLUMNS = (
-    "result,task,host,engine,model,regime,variant,scheme,backend,parameters,weight_remaining,size_bytes,m"
-    "etric,score,score_low,score_high,n,latency_mean_s,latency_p50_s,latency_p90_s,latency_p99_s,throughp"
-    "ut_per_s,host_peak_bytes,energy_source,joules_per_example,joules_low,joules_high,energy_reason,on_la"
-    "tency_frontier,on_energy_frontier,p_latency_frontier,p_energy_frontier,reduction,reduction_level,red"
-    "uction_text,gates_failed,engine_digest,checkpoint_digest,session,started"
+    "result,task,host,engine,model,regime,variant,scheme,backend,parameters,weight_remaining,sparsity,siz"
+    "e_bytes,metric,score,score_low,score_high,n,latency_mean_s,latency_p50_s,latency_p90_s,latency_p99_s"
+    ",throughput_per_s,host_peak_bytes,energy_source,joules_per_example,joules_low,joules_high,energy_rea"
+    "son,on_latency_frontier,on_energy_frontier,p_latency_frontier,p_energy_frontier,reduction,reduction_"
+    "level,reduction_text,gates_failed,engine_digest,checkpoint_digest,session,started"
 ).split(",")
 
 

@@ -3,10 +3,11 @@
     precision   what the weights are: fp32, int8, ...
     layers      some layers were dropped                         level: layers left
     pruned      heads, FFNs or neurons were removed (tickets)    level: share of the weights left
+    zeroed      single weights are zero (lottery tickets)        level: share that is not zero
     exits       rows leave early                                 level: mean depth, else the threshold
     tokens      tokens are dropped between layers                level: mean share of tokens kept
     length      inputs are cut                                   level: tokens at most
-    combined    several of the last five
+    combined    several of the last six
 
 A series is a technique at one precision, backend and device: its engines differ in level alone.
 """
@@ -43,7 +44,13 @@ def technique(run: Run) -> Technique:
     """Return the technique of a run; older results say less, and then the variant's name decides."""
     found = [
         one
-        for one in (_removed(run.engine), _exits(run), _tokens(run.engine), _length(run.engine))
+        for one in (
+            _removed(run.engine),
+            _zeroed(run.engine),
+            _exits(run),
+            _tokens(run.engine),
+            _length(run.engine),
+        )
         if one is not None
     ]
     if not found:
@@ -82,6 +89,11 @@ def _removed(engine: Mapping[str, Any]) -> Technique | None:
     ):
         return Technique("layers", float(shape["layers"]), f"{shape['layers']} layers")
     return Technique("pruned", float(remaining), f"{remaining:.0%} of weights")
+
+
+def _zeroed(engine: Mapping[str, Any]) -> Technique | None:
+    share = (engine.get("sparsity") or {}).get("share")
+    return Technique("zeroed", 1 - float(share), f"{share:.0%} zeros") if share else None
 
 
 def _exits(run: Run) -> Technique | None:
