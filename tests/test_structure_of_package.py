@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "profile": BASE | {"engines", "profile"},
     "demo": BASE | {"models", "train", "export", "engines", "profile"},
     "recipe": BASE | {"models", "train", "export", "engines", "profile", "recipe"},
-    "cli": BASE | {"models", "train", "export", "engines", "profile", "demo", "recipe", "cli"},
+    "doctor": BASE | {"profile", "doctor"},
+    "cli": BASE | {"models", "train", "export", "engines", "profile", "demo", "recipe", "doctor", "cli"},
 }
 TORCH_FREE = BASE | {"engines", "profile"}
 TORCH = {"torch", "transformers", "accelerate", "safetensors", "onnxscript"}

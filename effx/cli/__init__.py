@@ -63,6 +63,7 @@ class LazyGroup(click.Group):
         "verify": ("effx.cli.verify", "Compare engines with their checkpoints again."),
         "profile": ("effx.cli.profile", "Measure engines: accuracy, latency, energy, memory."),
         "report": ("effx.cli.report", "Frontiers, tables and one page from results."),
+        "doctor": ("effx.cli.doctor", "What works here, what does not, and how to fix it."),
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

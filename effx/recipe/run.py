@@ -44,6 +44,8 @@ class Executor(Protocol):
     """Id of the machine that measures; see :func:`effx.profile.environment.host`."""
     slots: int
     """Cells at once."""
+    threads: int
+    """Compute threads of a cell."""
 
     def start(self, spec: dict[str, Any]) -> None:
         """Begin a cell."""
@@ -63,6 +65,8 @@ class Local:
 
     def __init__(self, budgets: Budgets) -> None:
         self.slots = budgets.at_once
+        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.threads = budgets.threads or max(1, processors // budgets.at_once)
         self.host = str(environment.host()["id"])
         self._children: dict[str, Child] = {}
 
@@ -151,8 +155,6 @@ class _Run:
         self._recipe, self._plan, self._where = recipe, made, where
         self._began: dict[str, float] = {}
         self._start = time.monotonic()
-        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._threads = recipe.budgets.threads or max(1, processors // recipe.budgets.at_once)
 
     def work(self) -> Result:
         made = self._plan
@@ -209,7 +211,7 @@ class _Run:
                 continue
             entry.state = "running"
             self._began[entry.key] = time.monotonic()
-            self._where.start(self._plan.spec(entry, self._threads))
+            self._where.start(self._plan.spec(entry, self._where.threads))
             shown.began(entry)
         return waiting if not self._began else ""
 
