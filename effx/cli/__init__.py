@@ -64,6 +64,7 @@ class LazyGroup(click.Group):
         "profile": ("effx.cli.profile", "Measure engines: accuracy, latency, energy, memory."),
         "report": ("effx.cli.report", "Frontiers, tables and one page from results."),
         "doctor": ("effx.cli.doctor", "What works here, what does not, and how to fix it."),
+        "completion": ("effx.cli.completion", "Tab completion for bash, zsh or fish."),
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -77,6 +78,10 @@ def cli(debug: bool) -> None:
     effx export --variant fp32 --variant int8
     effx profile engines/
     effx report results/
+
+    \b
+    effx run recipes/demo.yaml
+    effx doctor
     """
 
 

@@ -155,8 +155,8 @@ class Cluster:
                 path.unlink(missing_ok=True)
         if blind:
             raise UsageError(
-                f"--on ray: {', '.join(sorted(blind))} cannot read and write the workspace {folder}. Put it on "
-                "a file system that every node mounts at the same path, and name it with -o."
+                f"--on ray: {', '.join(sorted(blind))} cannot read and write the workspace {folder}. Put it "
+                "on a file system that every node mounts at the same path, and name it with -o."
             )
         for answer in answers.values():
             if answer["missing"]:

@@ -129,8 +129,9 @@ def test_mistakes_in_options_name_the_option(tmp_path: Path, assignment: str, me
 
 def test_values_are_laid_over_and_numbers_are_read_as_meant(tmp_path: Path) -> None:
     text = GOOD + "training: &all {lr: 1e-3, epochs: 2}\nregimes:\n  a: {<<: *all, regime: full, epochs: 1}\n"
-    recipe = read(tmp_path, text, "seeds=[3, 4]", "training.epochs=0.5", "limit=7", "tasks={demo: {limit: 9}}",
-                  "budgets.total_s=60", "variants=[int8]", "training.epochs=0.25")  # fmt: skip
+    sets = ["seeds=[3, 4]", "training.epochs=0.5", "limit=7", "tasks={demo: {limit: 9}}",
+            "budgets.total_s=60", "variants=[int8]", "training.epochs=0.25"]  # fmt: skip
+    recipe = read(tmp_path, text, *sets)
     assert recipe.training == {"lr": 1e-3, "epochs": 0.25}
     assert recipe.regimes[0].settings == {"lr": 1e-3, "regime": "full", "epochs": 1.0}
     assert recipe.seeds == (3, 4)
