@@ -88,6 +88,23 @@ def write_json(path: Path, value: Mapping[str, Any], *, replace: bool = True) ->
 
 
 @contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of ``path``, with its suffix, to write; on a clean exit it becomes ``path``.
+
+    Raises:
+        UsageError: the place cannot be written to.
+    """
+    temporary = path.with_name(f".{path.stem}.{_owner()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary sibling of ``path``; on a clean exit it becomes ``path``.
 

@@ -11,6 +11,8 @@ from effx.cli import LazyGroup
         "finetune": ("effx.cli.finetune", "Fine-tune a pretrained encoder on a task."),
         "exits": ("effx.cli.exits", "Early exits on a checkpoint."),
         "tokens": ("effx.cli.tokens", "Token pruning on a checkpoint."),
+        "tickets": ("effx.cli.tickets", "Super tickets: find, rewind, select, show the phases."),
+        "lottery": ("effx.cli.lottery", "Unstructured lottery tickets, a baseline."),
     },
 )
 def command() -> None:

@@ -122,6 +122,7 @@ def build(source: Source, job: Job, where: Surroundings) -> None:
             "weight_remaining": checkpoint.manifest["weight_remaining"],
             "parameters_removed": int(checkpoint.manifest.get("full_parameters", 0))
             - int(checkpoint.manifest["parameters"]),
+            "sparsity": checkpoint.manifest.get("sparsity"),
             "model": io.name_of(str(checkpoint.manifest["model"])),
             "regime": checkpoint.manifest["training"].get("regime"),
             "max_length": longest,

@@ -186,3 +186,12 @@ def dropouts(model: PreTrainedModel) -> tuple[float, float]:
     config: Any = model.config
     names = family(model)
     return float(getattr(config, names.attention_dropout)), float(getattr(config, names.hidden_dropout))
+
+
+def head_dropouts(model: PreTrainedModel) -> list[nn.Dropout]:
+    """Return the dropouts of the task head."""
+    names = family(model)
+    whole = names.head_dense.rpartition(".")[0]
+    inside = names.head_out.startswith(whole + ".")  # RoBERTa's kind: one module holds the head
+    part = model.get_submodule(whole if inside else "dropout")
+    return [module for module in part.modules() if isinstance(module, nn.Dropout)]

@@ -334,6 +334,7 @@ def _record(engine: Engine) -> dict[str, Any]:
         "regime": manifest.get("regime"),
         "parameters": manifest["parameters"],
         "weight_remaining": manifest.get("weight_remaining"),
+        "sparsity": manifest.get("sparsity"),
         "size_bytes": engine.size_bytes,
         "parity": manifest["parity"],
     }

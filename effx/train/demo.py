@@ -19,13 +19,11 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 from effx import corpus, files
 from effx.encoding import Encoder
 from effx.models import io
-from effx.train import loop
+from effx.train import loop, mlm
 
 NAME = "demo-bert"
 _VOCABULARY = 1000
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-_MASKED_SHARE = 0.15
-_IGNORED = -100  # the label that the loss leaves out
 
 
 def pretrain(folder: str | Path, *, epochs: float = 4.5, seed: int = 0) -> Path:
@@ -75,21 +73,17 @@ def pretrain(folder: str | Path, *, epochs: float = 4.5, seed: int = 0) -> Path:
 
 
 def mask_tokens(ids: np.ndarray, vocabulary: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Hide 15 % of the words: 80 % as [MASK], 10 % as another word, 10 % unchanged.
+    """Hide 15 % of the words; at [CLS] any one of the row's words is asked for as well.
 
-    Devlin et al. 2019, section 3.1. At [CLS] any one of the row's words is asked for as well,
-    so that the sentence's own position learns to sum it up; BERT has next-sentence prediction
-    for that. Returns the ids and the labels, -100 where nothing is asked.
+    So the sentence's own position learns to sum it up; BERT has next-sentence prediction for that.
+    Returns the ids and the labels, -100 where nothing is asked.
     """
     ids = ids.copy()
-    chosen = (rng.random(ids.shape) < _MASKED_SHARE) & (ids >= len(_SPECIAL))
-    labels = np.where(chosen, ids, _IGNORED)
+    chosen = (rng.random(ids.shape) < mlm.SHARE) & (ids >= len(_SPECIAL))
+    labels = np.where(chosen, ids, mlm.IGNORED)
     words = (ids >= len(_SPECIAL)) * rng.random(ids.shape)
     labels[:, 0] = ids[np.arange(len(ids)), np.argmax(words, axis=1)]
-    kind = rng.random(ids.shape)
-    ids[chosen & (kind < 0.8)] = _SPECIAL.index("[MASK]")
-    other = chosen & (kind >= 0.8) & (kind < 0.9)
-    ids[other] = rng.integers(len(_SPECIAL), vocabulary, int(other.sum()))
+    mlm.hide(ids, chosen, _SPECIAL.index("[MASK]"), (len(_SPECIAL), vocabulary), rng)
     return ids, labels
 
 

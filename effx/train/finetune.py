@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import re
 import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,10 @@ class Settings(source.Settings):
     """Tokens per example at most, in training and in everything after it."""
     patience: int | None = None
     """Stop early on a held-out tenth of the training rows, never on the validation split."""
+    optimizer: str = "adamw"
+    """``adamw`` or ``adamax``."""
+    head_dropout: float | None = None
+    """Dropout within the task head; None: as the model has it."""
 
 
 def finetune(
@@ -52,6 +57,9 @@ def finetune(
     settings: Settings | None = None,
     overwrite: bool = False,
     trust_remote_code: bool = False,
+    reduce: Callable[[PreTrainedModel], object] | None = None,
+    keep_predictions: bool = False,
+    record: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
     """Fine-tune an encoder and write ``out/name``.
 
@@ -65,6 +73,11 @@ def finetune(
         settings: how to fine-tune.
         overwrite: replace a checkpoint of that name.
         trust_remote_code: run model code that the repository brings.
+        reduce: called with the pretrained model, its task head fresh, before training; changes it
+            in place.
+        keep_predictions: write what the checkpoint predicts for the validation rows into the
+            manifest, as ``predictions``.
+        record: further entries of the manifest.
 
     Raises:
         UsageError: a setting, name or model is wrong.
@@ -83,6 +96,11 @@ def finetune(
     transformers.set_seed(settings.seed)
     model, tokenizer = io.pretrained(model_name, task, trust_remote_code=trust_remote_code)
     keep_first(model, settings.layers)
+    if settings.head_dropout is not None:
+        for module in families.head_dropouts(model):
+            module.p = settings.head_dropout
+    if reduce is not None:
+        reduce(model)
     freeze(model, trained_layers)
 
     with tempfile.TemporaryDirectory(prefix="effx-tokenizer-") as place:
@@ -103,7 +121,7 @@ def finetune(
         model,
         encoded.lengths[fit_rows],
         lambda indices: collate([int(fit_rows[index]) for index in indices]),
-        replace(settings.loop(lr), patience=settings.patience),
+        replace(settings.loop(lr), patience=settings.patience, optimizer=settings.optimizer),
         description=f"train {folder.name}: {len(fit_rows)} rows",
         score=held_out_score,
     )
@@ -130,6 +148,8 @@ def finetune(
         metrics={**metrics, "n": len(validation_rows), "source": validation_rows.source},
         max_length=encoder.max_length,
         data=str(Path(data_folder).resolve()) if data_folder else None,
+        **({"predictions": predictions.tolist()} if keep_predictions else {}),
+        **(record or {}),
     )
 
 

@@ -27,8 +27,9 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from effx import progress
 from effx.encoding import Encoded
-from effx.errors import UsageError
+from effx.errors import UsageError, unknown
 from effx.tasks import Task
+from effx.train import adamax
 
 _MEGABATCH = 50  # batches sorted by length together, as in transformers' own grouped sampler
 
@@ -53,6 +54,11 @@ class LoopSettings:
     """Stop after this many steps."""
     patience: int | None = None
     """Stop after this many evaluations without a better score, and keep the best weights."""
+    optimizer: str = "adamw"
+    """One of :data:`OPTIMIZERS`."""
+
+
+OPTIMIZERS = ("adamw", "adamax")
 
 
 @dataclass(frozen=True)
@@ -85,9 +91,12 @@ def fit(
         score: called after every epoch if ``settings.patience`` is set; higher is better.
 
     Raises:
-        UsageError: bf16 was asked for and the processor does not have it.
+        UsageError: bf16 was asked for and the processor does not have it, no such optimizer, or
+            the training diverged.
     """
     precision = choose_precision(settings.precision)
+    if settings.optimizer not in OPTIMIZERS:
+        raise unknown("optimizer", settings.optimizer, OPTIMIZERS)
     steps_per_epoch = math.ceil(len(lengths) / settings.batch_size)
     total = settings.max_steps or math.ceil(steps_per_epoch * settings.epochs)
     best = _Best(score, settings.patience) if settings.patience and score else None
@@ -124,6 +133,7 @@ def fit(
                 train_dataset=_Indices(len(lengths)),
                 data_collator=collate,
                 callbacks=callbacks + ([best] if best else []),
+                optimizers=(_optimizer(model, settings), None),
             )
             trainer.remove_callback(transformers.PrinterCallback)
             trainer.lengths = lengths
@@ -143,6 +153,13 @@ def fit(
         loss=round(loss, 6),
         precision=precision,
     )
+
+
+def _optimizer(model: nn.Module, settings: LoopSettings) -> torch.optim.Optimizer | None:
+    """Return the optimizer; None: the Trainer's own fused AdamW."""
+    if settings.optimizer == "adamw":
+        return None
+    return adamax.Adamax(adamax.groups(model, settings.weight_decay), settings.lr)
 
 
 def choose_precision(asked: str) -> str:

@@ -1,0 +1,122 @@
+"""The sweeps behind docs/results/tickets: super tickets of one model on real data.
+
+    python benchmarks/ticket_sweep.py --model MODEL --data DATA -o WORKSPACES [--results DIR] [JOB ...]
+
+DATA has a folder per task. Jobs, by default all in this order:
+
+    sst2-2000   2000 SST-2 training sentences, all kinds, levels 10 to 80, 3 seeds
+    mrpc        the whole of MRPC, likewise
+    halving     both again by successive halving, in the same workspaces: it may look at no cell that
+                it has not asked for, and every cell that it uses counts, whoever trained it
+    sst2        the whole of SST-2, winning tickets, levels 10 to 40, one seed
+
+Stop it whenever you like: started again it goes on where it was. Results are written after every
+seed, so that what is there by then is of use: per job a folder with table.json, table.csv, table.md,
+the figure, the scores' heat maps and run.json (command, host, versions, date, seconds of each cell).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+import effx
+from effx import files, progress
+from effx.artifacts import now
+from effx.profile import environment
+from effx.train import tickets, workspace
+from effx.train.tickets import Settings, parse_levels
+
+
+@dataclass(frozen=True)
+class Job:
+    """A sweep: its task, workspace and settings."""
+
+    task: str
+    place: str
+    settings: Settings
+
+
+_COMMON = Settings(levels=parse_levels("10,...,80"), seeds=3, keep="winning", max_length=128)
+_SST2 = replace(_COMMON, limit=2000, epochs=4.0)
+_MRPC = replace(_COMMON, epochs=4.0)
+JOBS: dict[str, Job] = {
+    "sst2-2000": Job("sst2", "sst2-2000", _SST2),
+    "mrpc": Job("mrpc", "mrpc", _MRPC),
+    "sst2-2000-halving": Job("sst2", "sst2-2000", replace(_SST2, search="halving")),
+    "mrpc-halving": Job("mrpc", "mrpc", replace(_MRPC, search="halving")),
+    "sst2": Job(
+        "sst2",
+        "sst2",
+        replace(_COMMON, levels=parse_levels("10,...,40"), kinds=("winning",), seeds=1, epochs=2.0),
+    ),
+}
+ALIASES = {"halving": ("sst2-2000-halving", "mrpc-halving")}
+
+
+def main() -> None:
+    """Run the jobs that are named, seed by seed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("jobs", nargs="*", metavar="JOB", help=", ".join([*JOBS, *ALIASES]))
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("-o", "--out", type=Path, required=True, help="where the workspaces go")
+    parser.add_argument("--results", type=Path, default=Path("docs/results/tickets"))
+    options = parser.parse_args()
+    names = [name for given in options.jobs or JOBS for name in ALIASES.get(given, (given,))]
+    if wrong := [name for name in names if name not in JOBS]:
+        parser.error(f"no job '{wrong[0]}': choose from {', '.join([*JOBS, *ALIASES])}")
+    for name in names:
+        job = JOBS[name]
+        halving = job.settings.search == "halving"  # its rungs depend on how many seeds there are
+        for seeds in range(job.settings.seeds if halving else 1, job.settings.seeds + 1):
+            progress.say(f"{name}: {seeds} of {job.settings.seeds} seeds")
+            settings = replace(job.settings, seeds=seeds)
+            place = options.out / job.place
+            table = tickets.run(
+                job.task, options.model, out=place, data_folder=options.data / job.task, settings=settings
+            )
+            keep(table, place, options.results / name, workspace.stem(job.task, options.model))
+
+
+def keep(table: dict[str, Any], place: Path, folder: Path, stem: str) -> None:
+    """Copy what a reader wants to see, and write run.json beside it."""
+    with files.new_folder(folder, replace=True) as temporary:
+        for path in [*place.glob("table.*"), *place.glob("phases.*")]:
+            shutil.copyfile(path, temporary / path.name)
+        for seed in table["seeds"]:
+            for suffix in ("json", "svg"):
+                source = place / "checkpoints" / f"{stem}-full-s{seed}.importance.{suffix}"
+                shutil.copyfile(source, temporary / f"importance-s{seed}.{suffix}")
+        seconds = {
+            path.stem.removeprefix(f"{stem}-"): json.loads(path.read_bytes())["seconds"]
+            for path in sorted((place / "cells").glob("*.json"))
+        }
+        files.write_json(
+            temporary / "run.json",
+            {
+                "command": shlex.join(["python", *sys.argv]),
+                "date": now(),
+                "host": environment.host(),
+                "threads": torch.get_num_threads(),
+                "effx": effx.__version__,
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+                "training_s": seconds,
+            },
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""``effx train lottery``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from effx.cli import options
+
+
+@click.command("lottery")
+@click.argument("task")
+@click.option(
+    "--model",
+    required=True,
+    metavar="M",
+    help="A folder with config.json and safetensors weights, or a name on the hub.",
+)
+@click.option(
+    "--sparsity",
+    type=int,
+    default=70,
+    show_default=True,
+    metavar="PERCENT",
+    help="Of the encoder's matrices, in rounds of 10; each round is a checkpoint.",
+)
+@click.option(
+    "--objective",
+    default="task",
+    show_default=True,
+    metavar="task|mlm",
+    help="What the rounds train; mlm: a mask for any task, by masked language modelling.",
+)
+@click.option("--text", metavar="FILE", help="A passage a line, for mlm. Default: the task's training texts.")
+@click.option(
+    "--mask", metavar="FILE", help="Take a mask that was found before, as masks/mlm70-s0.safetensors."
+)
+@options.data("Default: the hub.")
+@click.option("--max-length", type=click.IntRange(min=4), default=128, show_default=True)
+@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True)
+@click.option("--lr", type=click.FloatRange(min=0, min_open=True), help="Learning rate. Default: 2e-5.")
+@options.training
+@click.option(
+    "--patience",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Stop after N epochs without a better score on a held-out tenth of the training rows.",
+)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The workspace: checkpoints and masks. Default: lottery/TASK-MODEL, with -mlm or -mask.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the manifests.")
+def command(
+    task: str, model: str, data_folder: Path | None, out: Path | None, as_json: bool, **settings: Any
+) -> None:
+    """Find unstructured lottery tickets on TASK: single weights set to zero, the shapes whole.
+
+    A baseline: dense kernels run zeros as fast as anything, which profiling shows. A run that was
+    stopped goes on when it is started again.
+
+    \b
+    effx train lottery sst2 --model bert-base-uncased --sparsity 60
+    effx train lottery sst2 --model bert-base-uncased --objective mlm --text wikipedia.txt
+    effx train lottery mrpc --model bert-base-uncased --mask masks/mlm70-s0.safetensors
+    """  # fmt: skip
+    from effx.train import lottery
+
+    made = lottery.run(task, model, out=out, data_folder=data_folder, settings=lottery.Settings(**settings))
+    if as_json:
+        click.echo(json.dumps([one.manifest for one in made], indent=1))
+        return
+    for one in made:
+        share, metrics = one.manifest["sparsity"]["share"], one.manifest["metrics"]
+        line = f"{share:.0%} zeros, {options.scores(one, metrics)} on {metrics['n']} validation rows"
+        options.show(one, False, line)

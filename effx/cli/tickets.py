@@ -1,0 +1,154 @@
+"""``effx train tickets``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from effx.cli import options
+
+
+@click.command("tickets")
+@click.argument("task")
+@click.option(
+    "--model",
+    required=True,
+    metavar="M",
+    help="A folder with config.json and safetensors weights, a checkpoint, or a name on the hub.",
+)
+@click.option(
+    "--levels",
+    default="10,...,80",
+    show_default=True,
+    metavar="P,P,...",
+    help="Percent of the heads to remove, with 10/12 as much of the FFNs, as published; "
+    "H/F: percentages of heads and FFNs apart, as 20/10.",
+)
+@click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, metavar="N")
+@click.option(
+    "--kinds",
+    default="winning,random,losing",
+    show_default=True,
+    metavar="K,K,...",
+    help="What goes: the least important, any, the most important.",
+)
+@click.option(
+    "--importance",
+    default="taylor",
+    show_default=True,
+    metavar="taylor|fisher|published|magnitude|random",
+    help="How structures are scored.",
+)
+@click.option(
+    "--granularity",
+    default="ffns",
+    show_default=True,
+    metavar="ffns|neurons",
+    help="What goes beside heads: whole FFNs, or FFN neurons, as many percent of them.",
+)
+@click.option(
+    "--min-heads",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Heads that every layer keeps.",
+)
+@click.option(
+    "--search",
+    default="grid",
+    show_default=True,
+    metavar="grid|halving",
+    help="halving: winning tickets alone, most levels on short runs, for a third of the grid's steps.",
+)
+@click.option(
+    "--selection",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.5,
+    show_default=True,
+    metavar="SHARE",
+    help="Of the validation rows, chooses the super ticket; the rest reports it.",
+)
+@click.option(
+    "--keep",
+    default="all",
+    show_default=True,
+    metavar="all|winning",
+    help="Checkpoints that stay; winning: and the full model's.",
+)
+@click.option(
+    "--preset",
+    metavar="super-tickets",
+    help="Train as Liang et al. 2021: Adamax, 6 epochs, early stopping; options given here prevail.",
+)
+@options.data("Default: the hub.")
+@click.option(
+    "--layers", type=click.IntRange(min=1), metavar="K", help="Drop all but the first K layers before all."
+)
+@click.option("--max-length", type=click.IntRange(min=4), default=128, show_default=True)
+@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True)
+@click.option("--lr", type=click.FloatRange(min=0, min_open=True), help="Learning rate. Default: 5e-5.")
+@click.option(
+    "--optimizer", default="adamw", show_default=True, metavar="adamw|adamax", help="With linear decay."
+)
+@options.training
+@click.option(
+    "--patience",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Stop after N epochs without a better score on a held-out tenth of the training rows.",
+)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The workspace: checkpoints, table, figure. Default: tickets/TASK-MODEL.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print table.json.")
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    task: str,
+    model: str,
+    levels: str,
+    kinds: str,
+    preset: str | None,
+    data_folder: Path | None,
+    out: Path | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Find super tickets of an encoder on TASK: which heads and FFNs it does better without.
+
+    For every seed the encoder is fine-tuned and its structures scored. A ticket loses some of them
+    and starts again from the pretrained weights. A sweep that was stopped goes on when it is started
+    again; more levels, seeds and kinds can be added. --seed is the first of the --seeds.
+
+    \b
+    effx train tickets sst2 --model bert-base-uncased
+    effx train tickets rte --model bert-base-uncased --preset super-tickets --search halving
+    effx train tickets mrpc --model ./minilm --levels 20,40,20/10 --kinds winning --seeds 3
+    """  # fmt: skip
+    from effx.train import tickets
+
+    chosen = tickets.preset(preset, task) if preset else {}
+    explicit = {
+        name: value
+        for name, value in given.items()
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+    known = {field.name for field in fields(tickets.Settings)}
+    settings = tickets.Settings(
+        **{key: value for key, value in {**given, **chosen, **explicit}.items() if key in known},
+        levels=tickets.parse_levels(levels),
+        kinds=tuple(part.strip() for part in kinds.split(",")),
+    )
+    table = tickets.run(task, model, out=out, data_folder=data_folder, settings=settings)
+    click.echo(json.dumps(table, indent=1) if as_json else tickets.markdown(table).rstrip())

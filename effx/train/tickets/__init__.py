@@ -1,0 +1,15 @@
+"""Super tickets: find, rewind, select (Liang et al. 2021, "Super Tickets in Pre-Trained Language Models").
+
+    fine-tune -> score -> cut -> rewind to the pretrained weights -> fine-tune -> evaluate
+
+``plan`` says what a ticket loses, ``cells`` trains each, ``halving`` searches with fewer steps,
+``selection`` and ``table`` say what came out, ``figure`` draws it.
+"""
+
+from effx.train.tickets.cells import Settings
+from effx.train.tickets.plan import KINDS, Level, parse_levels
+from effx.train.tickets.presets import PRESETS, preset
+from effx.train.tickets.sweep import run
+from effx.train.tickets.table import markdown
+
+__all__ = ["KINDS", "Level", "PRESETS", "Settings", "markdown", "parse_levels", "preset", "run"]

@@ -1,0 +1,345 @@
+"""The cells of a sweep, each a training run that is done once and for all.
+
+    sweep.json                            what every cell shares; other settings are refused
+    checkpoints/STEM-full-s0/             the full model of a seed, fine-tuned
+    checkpoints/STEM-full-s0.importance.* its scores: JSON, and a heat map as PNG and SVG
+    checkpoints/STEM-winning40-s0/        a ticket: pretrained weights again, cut, fine-tuned
+    cells/NAME.json                       what a cell came to, its predictions included
+
+A checkpoint is there or not, and its record follows from it, so a sweep that was killed goes on
+where it was; every cell starts from its seed alone, so it ends with the same scores. STEM is
+TASK-MODEL.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import transformers
+from transformers import PreTrainedModel
+
+from effx import data, files, progress
+from effx.artifacts import Checkpoint
+from effx.data import Rows
+from effx.encoding import Encoder
+from effx.errors import ArtifactError, UsageError, unknown
+from effx.models import io, load, prune, structure
+from effx.models.structure import Structure
+from effx.tasks import Task
+from effx.train import importance, source, workspace
+from effx.train.finetune import Settings as FineTuning
+from effx.train.finetune import finetune, keep_first, parse_regime
+from effx.train.tickets import plan
+from effx.train.tickets.plan import Level
+
+_SCHEMA = 1
+KEEPS = ("all", "winning")
+FULL = "full"
+
+
+@dataclass(frozen=True)
+class Settings(FineTuning):
+    """How to find tickets; ``seed`` is the first of ``seeds``."""
+
+    levels: tuple[Level, ...] = tuple(Level(percent) for percent in range(10, 90, 10))
+    seeds: int = 5
+    kinds: tuple[str, ...] = tuple(plan.KINDS)
+    min_heads: int = 1
+    """Heads that every layer keeps at least."""
+    granularity: str = "ffns"
+    """``ffns`` or ``neurons``: what goes beside heads."""
+    importance: str = "taylor"
+    search: str = "grid"
+    """``grid``, or ``halving``: winning tickets alone, and most levels on short runs."""
+    selection: float = 0.5
+    """Share of the validation rows that choose the super ticket."""
+    keep: str = "all"
+    """Checkpoints that stay: ``all``, or those of the full model and of ``winning`` tickets."""
+
+    def check(self) -> None:
+        """Raise :class:`UsageError` for a name that is in no table or a number out of range."""
+        for kind in self.kinds:
+            if kind not in plan.KINDS:
+                raise unknown("kind of ticket", kind, plan.KINDS)
+        for what, name, known in (
+            ("granularity", self.granularity, plan.GRANULARITIES),
+            ("search", self.search, ("grid", "halving")),
+            ("keep", self.keep, KEEPS),
+        ):
+            if name not in known:
+                raise unknown(what, name, known)
+        importance.check_method(self.importance)
+        parse_regime(self.regime)
+        if not self.levels or not self.kinds or self.seeds < 1:
+            raise UsageError("at least one level, one kind and one seed are needed.")
+        if not 0 < self.selection < 1:
+            raise UsageError(f"--selection {self.selection:g}: a share above 0 and below 1 is needed.")
+        if self.min_heads < 0:
+            raise UsageError(f"--min-heads {self.min_heads}: 0 or more are needed.")
+
+
+_FREE = {"levels", "seeds", "kinds", "search", "keep"}
+"""Settings that may change from run to run in one workspace: they say which cells, not how."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run."""
+
+    kind: str
+    """``full``, or a kind of ticket."""
+    level: Level | None
+    """None: nothing is removed."""
+    seed: int
+    steps: int | None = None
+    """Of a short run; None: as long as the settings say."""
+
+    def name(self, stem: str) -> str:
+        """Return the name of the cell's checkpoint."""
+        level = self.level.name if self.level else ""
+        short = "" if self.steps is None else f"-{self.steps}steps"
+        return f"{stem}-{self.kind}{level}-s{self.seed}{short}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a cell came to."""
+
+    cell: Cell
+    steps: int
+    """Optimizer steps that it took."""
+    parameters: int
+    weight_remaining: float
+    removed: dict[str, int]
+    """Heads, FFNs and neurons."""
+    predictions: np.ndarray
+    """[n]; classes, or values, of the validation rows."""
+
+
+class Workspace:
+    """A folder of cells, and what they share."""
+
+    def __init__(
+        self, folder: Path, task_name: str, model_name: str, data_folder: Path | None, settings: Settings
+    ) -> None:
+        """Check the settings against the model and the folder; train nothing yet.
+
+        Raises:
+            UsageError: a setting is wrong, or the folder was made with others.
+            DataError: the rows do not fit the task.
+        """
+        settings.check()
+        self.folder, self.settings = folder, settings
+        self.model_name, self.data_folder = model_name, data_folder
+        self.task: Task = data.resolve(task_name, data_folder)
+        source.check_trainable(self.task)
+        io.check_source(model_name, self.task)
+        self.stem = workspace.stem(self.task.name, model_name)
+        self.train: Rows = data.load(self.task, "train", data_folder).limit(settings.limit)
+        self.validation: Rows = data.load(self.task, "validation", data_folder)
+        if len(self.validation) < 2:
+            raise UsageError("the super ticket is chosen on one part of the validation rows: 2 are needed.")
+        self.structure: Structure = structure(self.pretrained())
+        for level in settings.levels:
+            plan.check_heads(self.structure, level, settings.min_heads)
+        self._claim()
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the sweep."""
+        return list(range(self.settings.seed, self.settings.seed + self.settings.seeds))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in an epoch of a cell."""
+        n = len(self.train)
+        rows = n - len(source.held_out(n, 0)) if self.settings.patience else n
+        return math.ceil(rows / self.settings.batch_size)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of a whole cell; at most, where it may stop early."""
+        return self.settings.max_steps or math.ceil(self.steps_per_epoch * self.settings.epochs)
+
+    def pretrained(self, seed: int | None = None) -> PreTrainedModel:
+        """Return the model that every cell of a seed starts from."""
+        transformers.set_seed(self.settings.seed if seed is None else seed)
+        model, _ = io.pretrained(self.model_name, self.task)
+        io.check_length(model, self.settings.max_length)
+        keep_first(model, self.settings.layers)
+        return model
+
+    def run(self, cell: Cell) -> Record:
+        """Return what a cell came to, training it if that has not been done."""
+        if (done := self._recorded(cell)) is not None:
+            return done
+        folder = self.checkpoint(cell)
+        if not Checkpoint.find(folder):
+            removal = None if cell.level is None else self.removal(cell)
+            full = None if removal is None else Checkpoint.open(self.checkpoint(Cell(FULL, None, cell.seed)))
+            settings = FineTuning(
+                **{field.name: getattr(self.settings, field.name) for field in fields(FineTuning)}
+            )
+            limit = cell.steps or settings.max_steps
+            record: dict[str, Any] = {"parent": full.digest if full else None}
+            if removal and cell.level:
+                record["ticket"] = {
+                    "kind": cell.kind,
+                    "level": cell.level.text,
+                    "importance": self.settings.importance,
+                    "granularity": self.settings.granularity,
+                    "min_heads": self.settings.min_heads,
+                    "removed": removal.counts(),
+                }
+            finetune(
+                self.task.name,
+                self.model_name,
+                out=folder.parent,
+                name=folder.name,
+                data_folder=self.data_folder,
+                settings=replace(settings, seed=cell.seed, max_steps=limit),
+                reduce=(lambda model: prune(model, **removal.arguments())) if removal else None,
+                keep_predictions=True,
+                record=record,
+            )
+        return self._record(cell, Checkpoint.open(folder))
+
+    def removal(self, cell: Cell) -> plan.Removal:
+        """Return what a ticket loses, by the scores of its seed's full model."""
+        assert cell.level is not None
+        return plan.removal(
+            self.scores(cell.seed),
+            self.structure,
+            cell.level,
+            cell.kind,
+            min_heads=self.settings.min_heads,
+            granularity=self.settings.granularity,
+            seed=cell.seed,
+        )
+
+    def scores(self, seed: int) -> importance.Importance:
+        """Return the scores of a seed's full model, computing them if that has not been done."""
+        if seed in self._scores:
+            return self._scores[seed]
+        cell = Cell(FULL, None, seed)
+        self.run(cell)
+        folder = self.checkpoint(cell)
+        opened, path = Checkpoint.open(folder), self.scores_path(seed)
+        if path.is_file():
+            found, about = importance.read(path)
+            if about.get("checkpoint") != opened.digest:
+                raise ArtifactError(
+                    f"{path} has scores of another checkpoint. Delete it to have them made again."
+                )
+        else:
+            progress.say(f"score {folder.name}: {len(self.train)} rows, {self.settings.importance}")
+            model = load(opened)
+            found = importance.measure(
+                model,
+                importance.batches_of(
+                    Encoder(opened.folder, opened.max_length)(self.train.texts),
+                    self.train.labels,
+                    io.input_names(model),
+                    self.settings.batch_size,
+                    seed,
+                ),
+                self.settings.importance,
+                neurons=self.settings.granularity == "neurons",
+                precision=self.settings.precision,
+                seed=seed,
+            )
+            importance.write(
+                path,
+                found,
+                checkpoint=opened.digest,
+                method=self.settings.importance,
+                precision=self.settings.precision,
+                rows=len(self.train),
+                layers=[layer.index for layer in self.structure.layers],
+            )
+        self._scores[seed] = found
+        return found
+
+    @cached_property
+    def _scores(self) -> dict[int, importance.Importance]:
+        return {}
+
+    def scores_path(self, seed: int) -> Path:
+        """Return where the scores of a seed are."""
+        folder = self.checkpoint(Cell(FULL, None, seed))
+        return folder.with_name(f"{folder.name}.importance.json")
+
+    def checkpoint(self, cell: Cell) -> Path:
+        """Return a cell's checkpoint folder."""
+        return self.folder / "checkpoints" / cell.name(self.stem)
+
+    def _keeps(self, cell: Cell) -> bool:
+        return cell.steps is None and (self.settings.keep == "all" or cell.kind in (FULL, "winning"))
+
+    def _recorded(self, cell: Cell) -> Record | None:
+        """Return a cell's record if it is there, and its checkpoint where that stays."""
+        path = self._record_path(cell)
+        if not path.is_file() or (self._keeps(cell) and not Checkpoint.find(self.checkpoint(cell))):
+            return None
+        try:
+            value = json.loads(path.read_bytes())
+            return Record(
+                cell,
+                int(value["steps"]),
+                int(value["parameters"]),
+                float(value["weight_remaining"]),
+                {str(key): int(count) for key, count in value["removed"].items()},
+                np.array(value["predictions"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ArtifactError(
+                f"{path} cannot be read ({error}). Delete it to have it made again."
+            ) from error
+
+    def _record(self, cell: Cell, made: Checkpoint) -> Record:
+        """Write a cell's record, then let go of a checkpoint that does not stay."""
+        manifest = made.manifest
+        removed = manifest.get("ticket", {}).get("removed", {"heads": 0, "ffns": 0, "neurons": 0})
+        files.write_json(
+            self._record_path(cell),
+            {
+                "schema": _SCHEMA,
+                "checkpoint": made.digest,
+                "steps": manifest["training"]["steps"],
+                "seconds": manifest["training"]["seconds"],
+                "parameters": manifest["parameters"],
+                "weight_remaining": manifest["weight_remaining"],
+                "removed": removed,
+                "metrics": manifest["metrics"],
+                "predictions": manifest["predictions"],
+            },
+        )
+        if not self._keeps(cell):
+            shutil.rmtree(made.folder)
+        done = self._recorded(cell)
+        assert done is not None
+        return done
+
+    def _record_path(self, cell: Cell) -> Path:
+        return self.folder / "cells" / f"{cell.name(self.stem)}.json"
+
+    def _claim(self) -> None:
+        """Write sweep.json, or compare with the one that is there."""
+        shared = {key: value for key, value in asdict(self.settings).items() if key not in _FREE}
+        workspace.claim(
+            self.folder / "sweep.json",
+            {
+                "task": self.task.name,
+                **workspace.model_of(self.model_name),
+                "train": workspace.digest(self.train),
+                "validation": workspace.digest(self.validation),
+                **shared,
+            },
+        )

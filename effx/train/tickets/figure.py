@@ -1,0 +1,108 @@
+"""The phase-transition figure, and scores as a heat map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from effx.models.structure import Structure
+from effx.train.importance import Importance
+
+_RC = {"font.size": 9, "svg.hashsalt": "effx", "svg.fonttype": "none", "axes.spines.top": False,
+       "axes.spines.right": False, "font.family": "sans-serif"}  # fmt: skip
+_KINDS = {"winning": ("#0072b2", "o"), "random": ("#009e73", "^"), "losing": ("#d55e00", "s")}
+"""Okabe and Ito's colours; shapes repeat what they say."""
+
+
+def phases(table: dict[str, Any], path: Path) -> None:
+    """Draw scores against weight remaining: a line per kind, bars over seeds, the full model across."""
+    metric = table["metric"]
+    with mpl.rc_context(_RC):
+        figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+        axes = figure.add_subplot()
+        rows = [row for row in table["summary"] if row["level"] is not None]
+        full = next(row for row in table["summary"] if row["level"] is None)
+        base = full["scores"]["whole"][metric]
+        axes.axhline(base["mean"], color="#444444", linewidth=1, linestyle="--", label="full model")
+        if base["std"] is not None:
+            low, high = base["mean"] - base["std"], base["mean"] + base["std"]
+            axes.axhspan(low, high, color="#44444418", linewidth=0)
+        for kind, (colour, marker) in _KINDS.items():
+            mine = sorted(
+                (row for row in rows if row["kind"] == kind), key=lambda row: -float(row["weight_remaining"])
+            )
+            if not mine:
+                continue
+            scores = [row["scores"]["whole"][metric] for row in mine]
+            axes.errorbar(
+                [row["weight_remaining"] * 100 for row in mine],
+                [score["mean"] for score in scores],
+                yerr=[score["std"] or 0.0 for score in scores],
+                color=colour, marker=marker, markersize=5, elinewidth=1, capsize=2, linewidth=1.2, label=kind,
+            )  # fmt: skip
+        _mark_super(axes, table, rows, metric)
+        if table["phases"]:
+            _mark_phases(axes, table["phases"], rows)
+        axes.invert_xaxis()
+        axes.set_xlabel("weight remaining, %")
+        axes.set_ylabel(f"{metric}, {table['rows']['whole']} validation rows")
+        axes.set_title(f"{table['task']}, {table['model']}", loc="left", fontsize=10)
+        axes.grid(color="#00000018", linewidth=0.6)
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        bars = f"bars: standard deviation over {len(table['seeds'])} seeds"
+        axes.annotate(bars, (1, 1.01), xycoords="axes fraction", ha="right", va="bottom", fontsize=7,
+                      color="#777777")  # fmt: skip
+        _save(figure, path)
+
+
+def _mark_super(axes: Any, table: dict[str, Any], rows: list[dict[str, Any]], metric: str) -> None:
+    best = table["super"]
+    if best is None:
+        return
+    row = next(row for row in rows if (row["kind"], row["level"]) == ("winning", best["level"]))
+    axes.plot(
+        [row["weight_remaining"] * 100], [row["scores"]["whole"][metric]["mean"]],
+        linestyle="none", marker="o", markersize=11, fillstyle="none", color="#000000", label="super ticket",
+    )  # fmt: skip
+
+
+def _mark_phases(axes: Any, found: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """Write the phases across the top, with lines half way between their levels."""
+    weights = {row["level"]: row["weight_remaining"] * 100 for row in rows if row["kind"] == "winning"}
+    spans = [(name, [weights[text] for text in found[name]]) for name in ("I", "II", "III") if found[name]]
+    for number, (name, values) in enumerate(spans):
+        axes.annotate(
+            name, ((max(values) + min(values)) / 2, 0.98), xycoords=("data", "axes fraction"), ha="center",
+            va="top", fontsize=9, color="#555555",
+        )  # fmt: skip
+        if number:
+            border = (min(spans[number - 1][1]) + max(values)) / 2
+            axes.axvline(border, color="#999999", linewidth=0.8, linestyle=":")
+
+
+def heat_map(found: Importance, kept: Structure, title: str, path: Path) -> None:
+    """Draw scores: a row per layer, a column per head, and the FFNs in a column of their own."""
+    with mpl.rc_context(_RC):
+        layers, heads = found.heads.shape
+        figure = Figure(figsize=(2.2 + 0.34 * heads, 1.3 + 0.34 * layers), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(heads, 1))
+        for axes, values, what in (
+            (left, found.heads, "head"),
+            (right, found.ffns[:, None], "FFN"),
+        ):
+            image = axes.imshow(values, aspect="auto", cmap="viridis", vmin=0.0)
+            axes.set_xlabel(what)
+            axes.set_xticks(range(values.shape[1]) if what == "head" else [])
+            axes.set_yticks(range(layers), [str(layer.index) for layer in kept.layers])
+            figure.colorbar(image, ax=axes, fraction=0.046 if what == "head" else 0.4)
+        left.set_ylabel("layer")
+        left.set_title(f"importance: {title}", loc="left", fontsize=10)
+        _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    metadata: dict[str, Any] = {"Date": None} if path.suffix == ".svg" else {}
+    figure.savefig(path, dpi=160, metadata=metadata)

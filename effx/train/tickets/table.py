@@ -1,0 +1,208 @@
+"""The table of a sweep: as JSON, CSV and Markdown. It has no times, so the same cells give the same bytes."""
+
+from __future__ import annotations
+
+import csv
+import io as text_io
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from effx import files
+from effx.models import io
+from effx.train.tickets import selection
+from effx.train.tickets.cells import FULL, Record, Workspace
+from effx.train.tickets.plan import Level
+
+_SCHEMA = 1
+PARTS = ("whole", "rest", "selection")
+"""All validation rows, those that did not choose the super ticket, those that did."""
+
+
+def score(work: Workspace, record: Record, rows: np.ndarray) -> dict[str, float]:
+    """Return the task's metrics of a record on some of the validation rows."""
+    return work.task.score(work.validation.labels[rows], record.predictions[rows])
+
+
+def build(
+    work: Workspace, records: Sequence[Record], best: Level | None, spent: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the table.
+
+    Args:
+        work: the workspace.
+        records: of the full models and of whole tickets.
+        best: the super ticket's level; None: no winning tickets were trained.
+        spent: what the search took.
+
+    Returns:
+        schema, task, model, metric, metrics, seeds, settings, rows (numbers of validation rows),
+        cells[kind, level, seed, steps, parameters, weight_remaining, removed, scores{part: {metric}}],
+        summary[kind, level, n, weight_remaining, removed, scores{part: {metric: {mean, std, low, high, n}}}],
+        super {level, weight_remaining, test{part}} or null, phases or null, search.
+    """
+    task, settings = work.task, work.settings
+    chosen, rest = selection.split(len(work.validation), settings.selection, settings.seed)
+    parts = {"whole": np.arange(len(work.validation)), "rest": rest, "selection": chosen}
+    cells: list[dict[str, Any]] = [
+        {
+            "kind": record.cell.kind,
+            "level": record.cell.level.text if record.cell.level else None,
+            "seed": record.cell.seed,
+            "steps": record.steps,
+            "parameters": record.parameters,
+            "weight_remaining": record.weight_remaining,
+            "removed": record.removed,
+            "scores": {part: score(work, record, rows) for part, rows in parts.items()},
+        }
+        for record in records
+    ]
+    groups: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
+    for cell in cells:
+        groups.setdefault((cell["kind"], cell["level"]), []).append(cell)
+    return {
+        "schema": _SCHEMA,
+        "task": task.name,
+        "model": io.name_of(work.model_name),
+        "metric": task.metric,
+        "metrics": list(task.metrics),
+        "seeds": work.seeds,
+        "settings": {
+            key: value for key, value in asdict(settings).items() if key not in ("levels", "kinds", "keep")
+        },
+        "rows": {part: len(rows) for part, rows in parts.items()},
+        "cells": cells,
+        "summary": [_summary(list(task.metrics), group) for group in groups.values()],
+        "super": None if best is None else _super(task.metric, groups, best.text),
+        "phases": _phases(task.metric, groups) if spent["search"] == "grid" else None,
+        "search": spent,
+    }
+
+
+def _summary(metrics: Sequence[str], group: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    first = group[0]
+    return {
+        "kind": first["kind"],
+        "level": first["level"],
+        "n": len(group),
+        "weight_remaining": float(np.mean([cell["weight_remaining"] for cell in group])),
+        "removed": first["removed"],
+        "scores": {
+            part: {metric: asdict(selection.Spread.of(_scores(group, part, metric))) for metric in metrics}
+            for part in PARTS
+        },
+    }
+
+
+def _super(
+    metric: str, groups: dict[tuple[str, str | None], list[dict[str, Any]]], level: str
+) -> dict[str, Any]:
+    full, ticket = groups[FULL, None], groups["winning", level]
+    return {
+        "level": level,
+        "weight_remaining": float(np.mean([cell["weight_remaining"] for cell in ticket])),
+        "test": {
+            part: selection.paired_test(_scores(full, part, metric), _scores(ticket, part, metric))
+            for part in ("rest", "whole")
+        },
+    }
+
+
+def _phases(metric: str, groups: dict[tuple[str, str | None], list[dict[str, Any]]]) -> dict[str, Any] | None:
+    by_kind: dict[str, dict[Level, list[float]]] = {}
+    weights: dict[Level, float] = {}
+    for (kind, text), group in groups.items():
+        if text is not None:
+            level = Level.parse(text)
+            by_kind.setdefault(kind, {})[level] = _scores(group, "whole", metric)
+            weights[level] = min(group[0]["weight_remaining"], weights.get(level, np.inf))
+    if "winning" not in by_kind:
+        return None
+    lightest_first = sorted(by_kind["winning"], key=lambda level: -weights[level])
+    full = _scores(groups[FULL, None], "whole", metric)
+    return selection.phases(lightest_first, full, by_kind["winning"], by_kind.get("random"))
+
+
+def _scores(group: Sequence[dict[str, Any]], part: str, metric: str) -> list[float]:
+    return [cell["scores"][part][metric] for cell in sorted(group, key=lambda cell: int(cell["seed"]))]
+
+
+def write(folder: Path, value: dict[str, Any]) -> None:
+    """Write table.json, table.csv and table.md."""
+    files.write_json(folder / "table.json", value)
+    files.write_atomic(folder / "table.csv", as_csv(value).encode())
+    files.write_atomic(folder / "table.md", markdown(value).encode())
+
+
+def as_csv(value: dict[str, Any]) -> str:
+    """Return one line per kind, level, part and metric."""
+    out = text_io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        ["kind", "level", "heads_removed", "ffns_removed", "neurons_removed", "weight_remaining", "rows",
+         "metric", "mean", "std", "low", "high", "seeds"]
+    )  # fmt: skip
+    for row in value["summary"]:
+        for part in PARTS:
+            for metric, spread in row["scores"][part].items():
+                writer.writerow(
+                    [row["kind"], row["level"] or "", row["removed"]["heads"], row["removed"]["ffns"],
+                     row["removed"]["neurons"], row["weight_remaining"], part, metric, spread["mean"],
+                     "" if spread["std"] is None else spread["std"], spread["low"], spread["high"],
+                     spread["n"]]
+                )  # fmt: skip
+    return out.getvalue()
+
+
+def markdown(value: dict[str, Any]) -> str:
+    """Return the table as people read it: mean and standard deviation over seeds, in percent of weights."""
+    metrics, rows = value["metrics"], value["rows"]
+    heads = [f"{metric}, {n} rows" for metric in metrics for n in (rows["whole"],)]
+    heads.append(f"{value['metric']}, {rows['rest']} that did not select")
+    lines = [
+        "| ticket | level | removed | weights | " + " | ".join(heads) + " |",
+        "|---|---|---|---|" + "---|" * len(heads),
+    ]
+    for row in value["summary"]:
+        scores = [_told(row["scores"]["whole"][metric]) for metric in metrics]
+        scores.append(_told(row["scores"]["rest"][value["metric"]]))
+        cells = [row["kind"], row["level"] or "", _removed(row["removed"]), f"{row['weight_remaining']:.1%}"]
+        lines.append("| " + " | ".join([*cells, *scores]) + " |")
+    return "\n".join([*lines, "", *remarks(value), ""])
+
+
+def remarks(value: dict[str, Any]) -> list[str]:
+    """Return what the table comes to, a line each."""
+    lines = [f"Mean ± standard deviation over {len(value['seeds'])} seeds."]
+    if best := value["super"]:
+        test = best["test"]["rest"]
+        p = f"p = {test['p']:.3f}" if test["p"] is not None else f"no p-value: {test['reason']}"
+        lines.append(
+            f"Super ticket: level {best['level']}, {best['weight_remaining']:.1%} of the weights, chosen on "
+            f"{value['rows']['selection']} rows; on the other {value['rows']['rest']} it differs from the "
+            f"full model by {test['difference']:+.4f} (paired t-test over {test['n']} seeds, {p})."
+        )
+    if phases := value["phases"]:
+        told = ", ".join(f"{name}: {' '.join(phases[name]) or 'none'}" for name in ("I", "II", "III"))
+        lines.append(f"Phases (levels) {told}. Rule: {phases['rule']}.")
+    search = value["search"]
+    if search["search"] == "halving":
+        lines.append(
+            f"Halving took {search['steps']} training steps, {search['share']:.1%} of the grid's "
+            f"{search['grid_steps']} (full models and winning tickets)."
+        )
+    else:
+        lines.append(f"The grid took {search['steps']} training steps.")
+    return lines
+
+
+def _told(spread: dict[str, Any]) -> str:
+    return f"{spread['mean']:.4f}" + ("" if spread["std"] is None else f" ± {spread['std']:.4f}")
+
+
+def _removed(removed: dict[str, int]) -> str:
+    names = {"heads": "heads", "ffns": "FFNs", "neurons": "neurons"}
+    return ", ".join(f"{count} {names[key]}" for key, count in removed.items() if count)

@@ -1,0 +1,58 @@
+"""Folders that hold many training runs of one kind: what all of them share is written down first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from effx import files
+from effx.data import Rows
+from effx.errors import ArtifactError, UsageError
+from effx.models import io
+
+_SCHEMA = 1
+
+
+def claim(path: Path, shared: dict[str, Any]) -> None:
+    """Write ``shared`` to ``path``, or compare it with what is there.
+
+    Raises:
+        UsageError: the folder was made with other settings.
+        ArtifactError: the file cannot be read.
+    """
+    now = {"schema": _SCHEMA, **shared}
+    if not path.is_file():
+        files.write_json(path, now)
+        return
+    try:
+        before = json.loads(path.read_bytes())
+        changed = [key for key, value in now.items() if before.get(key) != value]
+    except (OSError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error}). Choose another -o.") from error
+    if changed:
+        key = changed[0]
+        raise UsageError(
+            f"{path.parent} was made with other settings: {key} was {before.get(key)}, is {now[key]}. "
+            "Give the same ones, or choose another -o."
+        )
+
+
+def model_of(name: str) -> dict[str, str]:
+    """Return what tells a model from others: its name, and its weights' digest where they lie in a folder."""
+    weights = Path(name) / "model.safetensors"
+    return {"model": io.name_of(name), "weights": files.sha256(weights) if weights.is_file() else name}
+
+
+def digest(rows: Rows) -> str:
+    """Return what tells these rows from others, wherever they lie."""
+    found = hashlib.sha256()
+    for text, label in zip(rows.texts, rows.labels.tolist(), strict=True):
+        found.update(repr((text, label)).encode())
+    return found.hexdigest()
+
+
+def stem(task_name: str, model_name: str) -> str:
+    """Return TASK-MODEL, as the names of checkpoints begin."""
+    return f"{task_name}-{files.safe_name(io.name_of(model_name))}"

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from effx.artifacts import Checkpoint
+from effx.errors import ArtifactError, UsageError
+from effx.export import export_all
+from effx.models import load, pretrained, sparse
+from effx.tasks import TASKS
+from effx.train import lottery
+from effx.train.lottery import Settings
+
+QUICK = Settings(sparsity=20, epochs=1, max_length=32, lr=1e-3, limit=64, precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def found(
+    tmp_path_factory: pytest.TempPathFactory, encoders: dict[str, Path], rows_folder: Path
+) -> tuple[Path, list[Checkpoint]]:
+    folder = tmp_path_factory.mktemp("lottery") / "w"
+    return folder, lottery.run("sst2", encoders["bert"], out=folder, data_folder=rows_folder, settings=QUICK)
+
+
+def test_each_round_removes_the_smallest_weights_of_the_one_before(
+    found: tuple[Path, list[Checkpoint]],
+) -> None:
+    _, made = found
+    assert [one.name for one in made] == [f"sst2-bert-lottery{percent}-s0" for percent in (0, 10, 20)]
+    models = [load(one) for one in made]
+    total = sum(value.numel() for value in sparse.matrices(models[0]).values())
+    for number, (before, after) in enumerate(zip(models, models[1:], strict=False), 1):
+        sizes = np.concatenate([v.detach().abs().numpy().ravel() for v in sparse.matrices(before).values()])
+        gone = np.concatenate([(v == 0).numpy().ravel() for v in sparse.matrices(after).values()])
+        wanted = total * number // 10
+        assert gone.sum() == wanted
+        assert sizes[gone].max() <= sizes[~gone].min()
+        stated = made[number].manifest["sparsity"]
+        assert (stated["zeros"], stated["of"]) == (wanted, total) and stated["share"] == wanted / total
+        assert made[number].manifest["parent"] == made[number - 1].digest
+        assert made[number].manifest["weight_remaining"] == 1.0
+    biases = load_file(made[2].folder / "model.safetensors")
+    assert not any((value == 0).all() for key, value in biases.items() if key.endswith("dense.weight"))
+
+
+def test_each_round_starts_from_the_pretrained_weights(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    """At a learning rate that rounds to nothing, what is saved is what training began with."""
+    still = replace(QUICK, lr=1e-30, max_steps=1)
+    made = lottery.run("sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=still)
+    torch.manual_seed(0)
+    start, _ = pretrained(encoders["bert"], TASKS["sst2"])
+    last = load(made[-1])
+    masks = {name: value != 0 for name, value in sparse.matrices(last).items()}
+    for name, value in sparse.matrices(start).items():
+        assert torch.equal(sparse.matrices(last)[name], value * masks[name])
+    flat = torch.cat([value.detach().abs().flatten() for value in sparse.matrices(start).values()])
+    kept = torch.cat([mask.flatten() for mask in masks.values()])
+    assert flat[~kept].max() <= flat[kept].min()
+    assert torch.equal(
+        load(made[0]).classifier.weight, last.classifier.weight
+    )  # afresh from the same seed every round
+
+
+def test_what_is_there_is_not_trained_again(
+    found: tuple[Path, list[Checkpoint]], encoders: dict[str, Path], rows_folder: Path
+) -> None:
+    folder, made = found
+    arguments = ("sst2", encoders["bert"])
+    again = lottery.run(*arguments, out=folder, data_folder=rows_folder, settings=replace(QUICK, sparsity=10))
+    assert [one.digest for one in again] == [one.digest for one in made[:2]]
+    with pytest.raises(UsageError, match="made with other settings: epochs was 1, is 2"):
+        lottery.run(*arguments, out=folder, data_folder=rows_folder, settings=replace(QUICK, epochs=2))
+
+
+def test_it_exports_like_any_other_and_says_how_sparse(
+    found: tuple[Path, list[Checkpoint]], tmp_path: Path
+) -> None:
+    _, made = found
+    engines, failures = export_all([made[0].folder, made[2].folder], ["fp32"], out=tmp_path)
+    assert not failures
+    dense, ticket = engines
+    assert ticket.manifest["sparsity"]["share"] == pytest.approx(0.2, abs=1e-4)
+    assert dense.manifest["sparsity"]["zeros"] == 0
+    assert ticket.manifest["audit"]["weight_products"] == dense.manifest["audit"]["weight_products"]
+    assert ticket.manifest["parameters_removed"] == 0
+
+
+def test_the_universal_mask_comes_from_language_and_serves_other_tasks(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(f"the film was {word}" for word in ("good", "bad", "dull", "fine") * 10))
+    settings = replace(QUICK, objective="mlm", text=str(text))
+    (made,) = lottery.run(
+        "sst2", encoders["bert"], out=tmp_path / "u", data_folder=rows_folder, settings=settings
+    )
+    path = tmp_path / "u/masks/mlm20-s0.safetensors"
+    masks = lottery.read_masks(path)
+    total = sum(mask.numel() for mask in masks.values())
+    assert sum(int((~mask).sum()) for mask in masks.values()) == total // 5
+    first = lottery.read_masks(path.with_name("mlm10-s0.safetensors"))
+    assert all(not (masks[name] & ~first[name]).any() for name in masks)  # what is gone stays gone
+    weights = sparse.matrices(load(made))
+    assert all(torch.equal(weights[name] != 0, masks[name]) for name in masks)
+    assert "bert.pooler.dense.weight" not in masks
+    assert made.manifest["sparsity"]["objective"] == "mlm"
+    (other,) = lottery.run(
+        "cola", encoders["bert"], out=tmp_path / "o", data_folder=rows_folder,
+        settings=replace(QUICK, mask=str(path)),
+    )  # fmt: skip
+    weights = sparse.matrices(load(other))
+    assert all(torch.equal(weights[name] != 0, masks[name]) for name in masks)
+    with pytest.raises(ArtifactError, match="does not fit the model"):
+        lottery.run(
+            "sst2", encoders["electra"], out=tmp_path / "e", data_folder=rows_folder,
+            settings=replace(QUICK, mask=str(path)),
+        )  # fmt: skip
+
+
+def test_wrong_settings_leave_nothing(encoders: dict[str, Path], rows_folder: Path, tmp_path: Path) -> None:
+    for settings, message in (
+        (replace(QUICK, sparsity=75), "--sparsity 75: rounds remove 10 % each"),
+        (replace(QUICK, sparsity=100), "--sparsity 100"),
+        (replace(QUICK, objective="mlmm"), "Did you mean 'mlm'"),
+        (replace(QUICK, mask="nowhere"), "--mask nowhere: there is no such file"),
+        (replace(QUICK, text="x"), "--text is what --objective mlm trains on"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            lottery.run(
+                "sst2", encoders["bert"], out=tmp_path / "w", data_folder=rows_folder, settings=settings
+            )
+    assert not (tmp_path / "w").exists()

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from effx.errors import UsageError
+from effx.models.structure import Layer, Structure
+from effx.train.importance import Importance
+from effx.train.tickets import Level, parse_levels
+from effx.train.tickets.plan import removal
+
+
+def whole(layers: int = 12, heads: int = 12, neurons: int = 8) -> Structure:
+    return Structure(tuple(Layer(i, tuple(range(heads)), neurons) for i in range(layers)))
+
+
+def drawn(layers: int = 12, heads: int = 12, neurons: int = 8, seed: int = 0) -> Importance:
+    rng = np.random.default_rng(seed)
+    return Importance(rng.random((layers, heads)), rng.random(layers), rng.random((layers, neurons)))
+
+
+def pairs(by_layer: dict[int, list[int]]) -> set[tuple[int, int]]:
+    return {(layer, index) for layer, gone in by_layer.items() for index in gone}
+
+
+def test_counts_are_the_published_ones() -> None:
+    """BERT-base: 14 to 115 heads and 1 to 8 FFNs; BERT-large: two FFNs a level."""
+    base = [removal(drawn(), whole(), Level(p), "winning", min_heads=0).counts() for p in range(10, 90, 10)]
+    assert [found["heads"] for found in base] == [14, 28, 43, 57, 72, 86, 100, 115]
+    assert [found["ffns"] for found in base] == [1, 2, 3, 4, 5, 6, 7, 8]
+    large = removal(drawn(24, 16), whole(24, 16), Level(30), "winning").counts()
+    assert large == {"heads": 115, "ffns": 6, "neurons": 0}
+    six = [removal(drawn(6), whole(6), Level(p), "winning").counts()["ffns"] for p in range(10, 90, 10)]
+    assert six == [0, 1, 1, 2, 2, 3, 3, 4]
+    apart = removal(drawn(), whole(), Level(20, 50), "losing").counts()
+    assert apart == {"heads": 28, "ffns": 6, "neurons": 0}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_winning_and_losing_go_by_rank_over_the_network(seed: int) -> None:
+    found, kept = drawn(seed=seed), whole()
+    ranked = sorted((found.heads[layer, head], layer, head) for layer in range(12) for head in range(12))
+    by_ffn = sorted((score, layer) for layer, score in enumerate(found.ffns))
+    winning = removal(found, kept, Level(40), "winning", min_heads=0)
+    losing = removal(found, kept, Level(40), "losing", min_heads=0)
+    assert pairs(winning.heads) == {(layer, head) for _, layer, head in ranked[:57]}
+    assert pairs(losing.heads) == {(layer, head) for _, layer, head in ranked[-57:]}
+    assert winning.ffns == sorted(layer for _, layer in by_ffn[:4])
+    assert losing.ffns == sorted(layer for _, layer in by_ffn[-4:])
+
+
+@pytest.mark.parametrize("kind", ["winning", "random", "losing"])
+@pytest.mark.parametrize("least", [0, 1, 3])
+def test_the_guard_keeps_heads_in_every_layer(kind: str, least: int) -> None:
+    found = drawn()
+    found.heads[3] = 0.0  # the first to go
+    found.heads[5] = 9.0
+    gone = removal(found, whole(), Level(70), kind, min_heads=least)
+    left = [12 - len(gone.heads.get(layer, [])) for layer in range(12)]
+    assert min(left) >= least
+    assert gone.counts()["heads"] == 100
+    if kind == "winning":
+        assert left[3] == least
+        # as the published code has it: each layer's last ones in the order of removal are protected
+        order = sorted((found.heads[i, j], i, j) for i in range(12) for j in range(12))
+        free = [
+            (i, j) for n, (_, i, j) in enumerate(order) if sum(o[1] == i for o in order[n + 1 :]) >= least
+        ]
+        assert pairs(gone.heads) == set(free[:100])
+
+
+def test_equal_scores_go_in_order() -> None:
+    found = Importance(np.ones((3, 4)), np.ones(3), np.ones((3, 8)))
+    for kind in ("winning", "losing"):
+        gone = removal(found, whole(3, 4), Level(50, 34), kind, min_heads=0)
+        assert gone.heads == {0: [0, 1, 2, 3], 1: [0, 1]} and gone.ffns == [0]
+
+
+def test_random_is_without_replacement_over_all_layers_and_nested() -> None:
+    found, kept = drawn(), whole()
+    counts = np.zeros((12, 12))
+    for seed in range(300):
+        gone = pairs(removal(found, kept, Level(50), "random", min_heads=0, seed=seed).heads)
+        assert len(gone) == 72
+        for at in gone:
+            counts[at] += 1
+    assert abs(counts / 300 - 0.5).max() < 0.13  # 4.5 standard errors
+    few, more = (removal(found, kept, Level(p), "random", seed=1) for p in (20, 60))
+    assert pairs(few.heads) < pairs(more.heads) and set(few.ffns) < set(more.ffns)
+
+
+def test_neurons_go_by_rank_too_and_a_ffn_may_go_whole() -> None:
+    found, kept = drawn(3, 4, 8), whole(3, 4, 8)
+    assert found.neurons is not None
+    found.neurons[1] = -1.0
+    gone = removal(found, kept, Level(50), "winning", granularity="neurons")
+    order = sorted((found.neurons[i, j], i, j) for i in range(3) for j in range(8))
+    assert pairs(gone.neurons) == {(i, j) for _, i, j in order[:12]} and gone.ffns == []
+    assert len(gone.neurons[1]) == 8
+    assert removal(found, kept, Level(50, 25), "winning", granularity="neurons").counts() == {
+        "heads": 6, "ffns": 0, "neurons": 6,
+    }  # fmt: skip
+
+
+def test_a_reduced_model_loses_only_what_it_has() -> None:
+    kept = Structure((Layer(1, (0, 3), 0), Layer(4, (1, 2, 3), 8, None)))
+    found = Importance(np.full((2, 4), 0.5), np.array([0.0, 1.0]))
+    gone = removal(found, kept, Level(60, 100), "winning", min_heads=0)
+    assert gone.heads == {1: [0, 3], 4: [1]} and gone.ffns == [4]
+
+
+def test_levels_are_read() -> None:
+    assert parse_levels("10,...,80") == tuple(Level(p) for p in range(10, 90, 10))
+    assert parse_levels("10,30,...,90") == tuple(Level(p) for p in (10, 30, 50, 70, 90))
+    assert parse_levels(" 20/10 , 40") == (Level(20, 10), Level(40))
+    assert Level(20, 10).name == "20-10" and Level(20, 10).text == "20/10"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("120", "level '120' is out of range: percentages go from 1 to 100"),
+        ("0", "out of range"),
+        ("20/130", "out of range"),
+        ("ten", "level 'ten': a whole percentage as 40, or heads/FFNs as 20/10"),
+        ("-10", "a whole percentage"),
+        ("12.5", "a whole percentage"),
+        ("20,20", "20 stands twice"),
+        ("...,80", "between two plain levels"),
+        ("10,...", "between two plain levels"),
+        ("30,20,...,80", "rise"),
+    ],
+)
+def test_wrong_levels_are_pointed_at(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message.replace("...", r"\.\.\.")):
+        parse_levels(text)
+
+
+def test_wrong_kinds_and_too_high_levels() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'winning'"):
+        removal(drawn(), whole(), Level(10), "wining")
+    with pytest.raises(UsageError, match="Did you mean 'neurons'"):
+        removal(drawn(), whole(), Level(10), "winning", granularity="neuron")
+    with pytest.raises(UsageError, match="level 95 removes 136 of 144 heads, but --min-heads 1 keeps 12"):
+        removal(drawn(), whole(), Level(95), "winning")

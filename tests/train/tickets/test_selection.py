@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from effx.train.tickets import halving
+from effx.train.tickets.plan import Level
+from effx.train.tickets.selection import Candidate, Spread, best, paired_test, phases, split
+
+LEVELS = [Level(percent) for percent in (10, 20, 30, 40)]
+
+
+@pytest.mark.parametrize(("n", "share"), [(872, 0.5), (3, 0.01), (2, 0.99), (408, 0.3)])
+def test_the_split_is_seeded_disjoint_and_whole(n: int, share: float) -> None:
+    chosen, rest = split(n, share, 0)
+    assert sorted([*chosen, *rest]) == list(range(n)) and len(chosen) and len(rest)
+    assert np.array_equal(chosen, split(n, share, 0)[0])
+    if n > 100:
+        assert len(chosen) == round(n * share) and not np.array_equal(chosen, split(n, share, 1)[0])
+
+
+def test_the_best_mean_wins_and_of_equal_ones_the_smaller() -> None:
+    found = [
+        Candidate(Level(10), 0.9, (0.8, 0.6)),
+        Candidate(Level(20), 0.8, (0.5, 0.9)),
+        Candidate(Level(30), 0.7, (0.7, 0.7)),
+        Candidate(Level(40), 0.6, (0.69, 0.69)),
+    ]
+    assert best(found).level == Level(30)
+
+
+def test_spread_and_paired_test_are_those_of_the_textbook() -> None:
+    full, other = [0.80, 0.82, 0.79, 0.81], [0.83, 0.82, 0.82, 0.83]
+    spread = Spread.of(full)
+    assert (spread.mean, spread.low, spread.high, spread.n) == (pytest.approx(0.805), 0.79, 0.82, 4)
+    assert spread.std == pytest.approx(np.sqrt(sum((x - 0.805) ** 2 for x in full) / 3))
+    differences = np.subtract(other, full)
+    t = differences.mean() / (differences.std(ddof=1) / 2)
+    found = paired_test(full, other)
+    assert found["p"] == pytest.approx(2 * stats.t.sf(abs(t), 3))
+    assert found["difference"] == pytest.approx(0.02)
+    assert paired_test([0.8], [0.9])["p"] is None
+    assert "same for every seed" in paired_test([0.5, 0.6], [0.6, 0.7])["reason"]
+    assert Spread.of([0.5]).std is None
+
+
+def test_phases_follow_their_rule() -> None:
+    full = [0.80, 0.82]
+    winning = {
+        LEVELS[0]: [0.81, 0.82],
+        LEVELS[1]: [0.80, 0.81],
+        LEVELS[2]: [0.75, 0.76],
+        LEVELS[3]: [0.5, 0.5],
+    }
+    random = {LEVELS[0]: [0.79, 0.8], LEVELS[1]: [0.7, 0.71], LEVELS[2]: [0.6, 0.61], LEVELS[3]: [0.49, 0.52]}
+    found = phases(LEVELS, full, winning, random)
+    # level 20 is lower by 0.005 with a standard error of 0.005; level 40 beats random by less than its own
+    assert (found["I"], found["II"], found["III"]) == (["10", "20"], ["30"], ["40"])
+    assert phases(LEVELS, full, winning, None)["III"] == []
+    none = {level: [0.1, 0.1] for level in LEVELS}
+    assert phases(LEVELS, full, none, random)["I"] == []
+    assert phases(LEVELS, full, none, random)["III"] == ["10", "20", "30", "40"]
+
+
+@pytest.mark.parametrize("epochs", [3, 6])
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_halving_spends_a_third_of_eight_levels(epochs: int, seeds: int) -> None:
+    steps = 63 * epochs
+    plan = halving.rungs(8, seeds, steps, 63)
+    spent = sum(rung.levels * rung.seeds * rung.steps for rung in plan) + 2 * seeds * steps
+    assert spent <= 9 * seeds * steps / 3
+    assert [rung.levels for rung in plan] == [8, 4, 2]
+    lengths = [rung.seeds * rung.steps for rung in plan]
+    assert lengths == sorted(lengths) and max(rung.steps for rung in plan) <= steps
+    assert max(rung.seeds for rung in plan) <= seeds
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3, 5, 8, 13])
+def test_halving_ends_with_one_level(levels: int) -> None:
+    every = [Level(percent) for percent in range(1, levels + 1)]
+    plan = halving.rungs(levels, 3, 100, 30)
+    asked: list[tuple[Level, int, int]] = []
+
+    def run(level: Level, seeds: int, steps: int) -> Candidate:
+        asked.append((level, seeds, steps))
+        return Candidate(level, 1 - level.heads / 100, (-abs(level.heads - 2.0),))
+
+    found, seen = halving.search(every, plan, run)
+    assert found == every[min(1, levels - 1)]
+    assert [len(rung["levels"]) for rung in seen] == [rung.levels for rung in plan]
+    assert len(asked) == sum(rung.levels for rung in plan)
+    assert all(rung.steps >= 7 for rung in plan)  # a quarter of an epoch

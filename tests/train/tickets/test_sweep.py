@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import effx
+from effx import data
+from effx.artifacts import Checkpoint
+from effx.encoding import Encoder
+from effx.errors import UsageError
+from effx.export import export_all
+from effx.models import load, pretrained, structure
+from effx.tasks import TASKS
+from effx.train import evaluate, importance, tickets
+from effx.train.tickets import Level, Settings
+from effx.train.tickets.cells import Cell, Workspace
+from effx.train.tickets.plan import removal
+
+QUICK = Settings(
+    levels=(Level(20), Level(40)), seeds=2, kinds=("winning", "losing"), epochs=1, max_length=32, lr=1e-3,
+    limit=64, precision="fp32",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def swept(
+    tmp_path_factory: pytest.TempPathFactory, encoders: dict[str, Path], rows_folder: Path
+) -> tuple[Path, dict]:
+    folder = tmp_path_factory.mktemp("sweep") / "sst2"
+    return folder, tickets.run("sst2", encoders["bert"], out=folder, data_folder=rows_folder, settings=QUICK)
+
+
+def open_workspace(folder: Path, encoders: dict[str, Path], rows: Path, settings: Settings) -> Workspace:
+    return Workspace(folder, "sst2", str(encoders["bert"]), rows, settings)
+
+
+def test_cells_are_checkpoints_cut_as_their_scores_say(
+    swept: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path
+) -> None:
+    folder, table = swept
+    assert len(Checkpoint.find(folder / "checkpoints")) == 2 * (1 + 2 * 2)
+    validation = data.load(TASKS["sst2"], "validation", rows_folder)
+    for seed in (0, 1):
+        full = Checkpoint.open(folder / f"checkpoints/sst2-bert-full-s{seed}")
+        found, about = importance.read(folder / f"checkpoints/sst2-bert-full-s{seed}.importance.json")
+        assert about["checkpoint"] == full.digest
+        model = load(full)
+        encoded = Encoder(full.folder, 32)(data.load(TASKS["sst2"], "train", rows_folder).limit(64).texts)
+        labels = data.load(TASKS["sst2"], "train", rows_folder).limit(64).labels
+        names = ["input_ids", "attention_mask", "token_type_ids"]
+        again = importance.measure(model, importance.batches_of(encoded, labels, names, 16, 9))
+        assert np.allclose(found.heads, again.heads, atol=1e-5)  # whatever the batches
+        for kind in ("winning", "losing"):
+            for level in QUICK.levels:
+                made = Checkpoint.open(folder / f"checkpoints/sst2-bert-{kind}{level.name}-s{seed}")
+                gone = removal(found, structure(model), level, kind, seed=seed)
+                expected = structure(model).without(**gone.arguments())
+                assert structure(load(made)).layers == expected.layers
+                assert made.manifest["parent"] == full.digest
+                assert made.manifest["ticket"]["kind"] == kind
+                assert made.manifest["ticket"]["removed"] == gone.counts()
+                logits = evaluate.logits(load(made), Encoder(made.folder, 32)(validation.texts))
+                assert made.manifest["predictions"] == logits.argmax(1).tolist()
+                cell = next(
+                    cell for cell in table["cells"]
+                    if (cell["kind"], cell["level"], cell["seed"]) == (kind, level.text, seed)
+                )  # fmt: skip
+                right = logits.argmax(1) == validation.labels
+                assert cell["scores"]["whole"]["accuracy"] == right.mean()
+                n = table["rows"]
+                parts = cell["scores"]["rest"]["accuracy"] * n["rest"]
+                assert parts + cell["scores"]["selection"]["accuracy"] * n["selection"] == pytest.approx(
+                    right.sum()
+                )
+
+
+def test_a_ticket_starts_from_the_pretrained_weights(
+    swept: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    """At a learning rate that rounds to nothing, what is saved is what training began with."""
+    still = replace(QUICK, lr=1e-30, levels=(Level(40),), kinds=("winning",), seeds=1, max_steps=1)
+    tickets.run("sst2", encoders["bert"], out=tmp_path / "w", data_folder=rows_folder, settings=still)
+    folder = tmp_path / "w/checkpoints/sst2-bert-winning40-s0"
+    kept = structure(load(folder)).layers
+    got = load_file(folder / "model.safetensors")
+    whole = load_file(encoders["bert"] / "model.safetensors")
+    torch.manual_seed(0)
+    seen = set()
+    for layer in kept:
+        at = f"encoder.layer.{layer.index}."
+        rows = [head * 8 + i for head in layer.heads for i in range(8)]
+        for name in ("query", "key", "value") if rows else ():
+            before = whole[f"{at}attention.self.{name}.weight"]
+            assert torch.equal(got[f"bert.{at}attention.self.{name}.weight"], before[rows])
+            seen.add(f"bert.{at}attention.self.{name}.weight")
+        output = whole[f"{at}attention.output.dense.weight"]
+        assert torch.equal(got[f"bert.{at}attention.output.dense.weight"], output[:, rows])
+        assert (f"bert.{at}intermediate.dense.weight" in got) == bool(layer.intermediate)
+    same = [key for key in got if key.startswith("bert.") and key[5:] in whole and key not in seen]
+    assert all(
+        torch.equal(got[key], whole[key[5:]]) for key in same if got[key].shape == whole[key[5:]].shape
+    )
+    # the head is afresh, and that of the full model with this seed
+    work = open_workspace(tmp_path / "w", encoders, rows_folder, still)
+    assert torch.equal(got["classifier.weight"], work.pretrained(0).classifier.weight)
+    assert not torch.equal(got["classifier.weight"], work.pretrained(1).classifier.weight)
+
+
+def test_a_sweep_goes_on_and_grows(
+    swept: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "again"
+    shutil.copytree(swept[0], folder)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("effx.json")}
+    shutil.rmtree(folder / "checkpoints/sst2-bert-losing40-s1")
+    (folder / "cells/sst2-bert-winning20-s0.json").unlink()
+    (folder / "checkpoints/sst2-bert-full-s1.importance.json").unlink()
+    arguments = ("sst2", encoders["bert"])
+    tickets.run(*arguments, out=folder, data_folder=rows_folder, settings=QUICK)
+    for name in ("table.json", "table.csv", "table.md", "phases.svg", "phases.png"):
+        assert (folder / name).read_bytes() == (swept[0] / name).read_bytes(), name
+    assert (folder / "checkpoints/sst2-bert-full-s0.importance.svg").is_file()
+    kept = [path for path in before if "losing40-s1" not in str(path)]
+    assert all(path.stat().st_mtime_ns == before[path] for path in kept)
+    wider = replace(QUICK, levels=(Level(20), Level(40), Level(50, 0)), kinds=("winning",), keep="winning")
+    grown = tickets.run(*arguments, out=folder, data_folder=rows_folder, settings=wider)
+    assert [row["level"] for row in grown["summary"]] == [None, "20", "40", "50/0"]
+    assert grown["summary"][1] == swept[1]["summary"][1]
+    with pytest.raises(UsageError, match=r"made with other settings: lr was 0.001, is 0.002. Give the same"):
+        tickets.run(*arguments, out=folder, data_folder=rows_folder, settings=replace(QUICK, lr=2e-3))
+    with pytest.raises(UsageError, match="other settings: weights was"):
+        tickets.run("sst2", encoders["electra"], out=folder, data_folder=rows_folder, settings=QUICK)
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_ends_with_the_same_table(
+    swept: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-m", "effx", "train", "tickets", "sst2", "--model", str(encoders["bert"]),
+               "--data", str(rows_folder), "--levels", "20,40", "--seeds", "2", "--kinds", "winning,losing",
+               "--epochs", "1", "--max-length", "32", "--lr", "1e-3", "--limit", "64", "--precision", "fp32",
+               "-o", str(folder)]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(Path(effx.__file__).parents[1])}
+
+    def killed_once(ready: Callable[[], bool]) -> None:
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+        ) as process:
+            while process.poll() is None and not ready():
+                time.sleep(0.01)
+            process.kill()
+
+    def made(n: int) -> Callable[[], bool]:
+        return lambda: len(list((folder / "checkpoints").glob("*/effx.json"))) >= n
+
+    killed_once(lambda: bool(list((folder / "checkpoints").glob(".*.tmp"))))  # while one is written
+    killed_once(made(2))
+    killed_once(made(5))
+    assert not (folder / "table.json").exists()
+    done = subprocess.run([*command, "--json"], check=True, capture_output=True, text=True, env=environment)
+    assert json.loads(done.stdout) == swept[1]
+    assert (folder / "table.json").read_bytes() == (swept[0] / "table.json").read_bytes()
+
+
+def test_min_heads_neurons_and_separate_levels(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    settings = replace(
+        QUICK, levels=(Level(90, 25),), seeds=1, kinds=("random",), min_heads=0, granularity="neurons",
+        max_steps=1, importance="magnitude", keep="winning",
+    )  # fmt: skip
+    table = tickets.run(
+        "sst2", encoders["distilbert"], out=tmp_path / "n", data_folder=rows_folder, settings=settings
+    )
+    assert table["cells"][1]["removed"] == {"heads": 10, "ffns": 0, "neurons": 48}
+    assert table["super"] is None and table["phases"] is None
+    assert [path.name for path in Checkpoint.find(tmp_path / "n/checkpoints")] == ["sst2-distilbert-full-s0"]
+    with pytest.raises(UsageError, match="level 90/25 removes 10 of 12 heads, but --min-heads 1 keeps 3"):
+        tickets.run(
+            "sst2", encoders["distilbert"], out=tmp_path / "m", data_folder=rows_folder,
+            settings=replace(settings, min_heads=1),
+        )  # fmt: skip
+    assert not (tmp_path / "m").exists()
+
+
+def test_halving_counts_what_it_trains(
+    swept: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "halving"
+    shutil.copytree(swept[0], folder)
+    settings = replace(QUICK, levels=tuple(Level(p) for p in (10, 20, 40, 60)), search="halving")
+    table = tickets.run("sst2", encoders["bert"], out=folder, data_folder=rows_folder, settings=settings)
+    search, steps = table["search"], 2
+    assert [len(rung["levels"]) for rung in search["rungs"]] == [4, 2]
+    short = sum(len(rung["levels"]) * rung["seeds"] * rung["steps"] for rung in search["rungs"])
+    assert search["steps"] == short + 2 * steps + 2 * steps  # rungs, full models, the level's seeds
+    assert search["grid_steps"] == 5 * 2 * steps
+    assert search["share"] == search["steps"] / search["grid_steps"]
+    last = search["rungs"][-1]["levels"]
+    assert table["super"]["level"] == max(last, key=lambda one: np.mean(one["scores"]))["level"]
+    assert {row["level"] for row in table["summary"]} == {None, table["super"]["level"]}
+    assert not list((folder / "checkpoints").glob("*steps"))
+
+
+def test_a_ticket_exports_without_what_it_lost(swept: tuple[Path, dict], tmp_path: Path) -> None:
+    folder, _ = swept
+    names = ["sst2-bert-full-s0", "sst2-bert-winning40-s0"]
+    engines, failures = export_all([folder / "checkpoints" / name for name in names], ["fp32"], out=tmp_path)
+    assert not failures
+    full, ticket = engines
+    layers = ticket.manifest["structure"]["layers"]
+    assert sum(4 - len(layer["heads"]) for layer in layers) == 4  # floor(40 % of 12)
+    gone = sum(layer["intermediate"] == 0 for layer in layers)
+    assert gone == 1
+    products = [engine.manifest["audit"]["weight_products"] for engine in engines]
+    empty = sum(not layer["heads"] for layer in layers)
+    assert products[0] - products[1] == 2 * gone + 4 * empty
+    removed = ticket.manifest["parameters_removed"]
+    per_head, per_ffn = 8 * 32 * 4 + 8 * 3, 2 * 32 * 64 + 64 + 32
+    assert removed == 4 * per_head + gone * per_ffn
+    assert full.manifest["parameters"] - ticket.manifest["parameters"] == removed
+    assert full.size_bytes - ticket.size_bytes > 3.5 * removed  # bytes of fp32 weights really gone
+    session = onnxruntime.InferenceSession(ticket.folder / "model.onnx")
+    ones = np.ones((1, 8), dtype=np.int64)
+    (logits,) = session.run(None, {name: ones for name in ticket.input_names})
+    with torch.no_grad():
+        expected = load(folder / "checkpoints" / names[1])(
+            **{name: torch.from_numpy(ones) for name in ticket.input_names}
+        ).logits
+    assert np.allclose(logits, expected.numpy(), atol=1e-4)
+
+
+def test_wrong_settings_leave_nothing(encoders: dict[str, Path], rows_folder: Path, tmp_path: Path) -> None:
+    for settings, message in (
+        (replace(QUICK, kinds=("winnning",)), "Did you mean 'winning'"),
+        (replace(QUICK, importance="taylr"), "Did you mean 'taylor'"),
+        (replace(QUICK, search="halfing"), "Did you mean 'halving'"),
+        (replace(QUICK, granularity="heads"), "unknown granularity 'heads'"),
+        (replace(QUICK, keep="some"), "Known: all, winning"),
+        (replace(QUICK, selection=1.0), "--selection 1"),
+        (replace(QUICK, regime="Full"), "Known: full, frozen, last-K"),
+        (replace(QUICK, max_length=300), "--max-length 300"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            tickets.run(
+                "sst2", encoders["bert"], out=tmp_path / "w", data_folder=rows_folder, settings=settings
+            )
+    assert not (tmp_path / "w").exists()
+
+
+def test_the_preset_is_the_published_one_and_options_prevail() -> None:
+    assert tickets.preset("super-tickets", "mnli")["head_dropout"] == 0.3
+    assert tickets.preset("super-tickets", "rte")["optimizer"] == "adamax"
+    with pytest.raises(UsageError, match="Did you mean 'super-tickets'"):
+        tickets.preset("super-ticket", "rte")
+
+
+def test_pretrained_heads_differ_by_seed_alone(encoders: dict[str, Path]) -> None:
+    model, _ = pretrained(encoders["bert"], TASKS["sst2"])
+    assert structure(model).layers[0].heads == (0, 1, 2, 3)
+    assert Cell("winning", Level(20, 10), 3, 40).name("a-b") == "a-b-winning20-10-s3-40steps"
