@@ -2,6 +2,7 @@
 
     pretrain -> finetune -> tokens -> exits        one cell per checkpoint
                   each  ->  export                 one per engine
+    tickets-full -> ticket -> tickets              a sweep, see tickets.py
                   all of a task's -> profile       one session, interleaved, per task and host
                   all of them -> report            one
 
@@ -19,6 +20,7 @@ from typing import Any
 
 from effx import data, files
 from effx.export import variants
+from effx.recipe import tickets
 from effx.recipe.chains import built, chains
 from effx.recipe.digests import Digests, versions
 from effx.recipe.recipe import DEMO_MODEL, ModelOf, Recipe, TaskOf
@@ -88,7 +90,10 @@ def cells(recipe: Recipe, digests: Digests, host: str) -> list[Cell]:
         for model in recipe.models:
             for seed in recipe.seeds:
                 engines += made.of_model(task, model, seed)
-        made.profile(task, engines, host)
+            if recipe.tickets is not None:
+                made.tickets(task, model, recipe.tickets)
+        if engines:
+            made.profile(task, engines, host)
     made.report()
     return made.found
 
@@ -164,6 +169,38 @@ class _Cells:
             )  # fmt: skip
         return engines
 
+    def tickets(self, task: TaskOf, model: ModelOf, sweep: dict[str, Any]) -> None:
+        """Add a sweep for super tickets."""
+        how = {
+            **self._recipe.training,
+            **tickets.how(sweep),
+            "limit": task.limit,
+            "seed": self._recipe.seeds[0],
+        }
+        shared = {"task": task.name, "tickets": how}
+        places = {"data": _place(task.data), "model": _place(model.source)}
+        inputs = {"rows": self._of(task), "model": self._digests.model(model.source)}
+        work = self._amount(task, how, ("epochs",), 3.0)
+        prefix, needs = f"{task.name}-{model.label}", []
+        halving = how.get("search") == "halving"
+        for seed, every in () if halving else tickets.grid(sweep, self._recipe.seeds[0]):
+            name, own = f"{prefix}-full-s{seed}", {**shared, "seed": seed}
+            full = self._add("tickets-full", name, own, places, inputs, (), work=work, group=model.label)
+            needs.append(full.id)
+            for kind, level in every:
+                name = f"{prefix}-{kind}{level.replace('/', '-')}-s{seed}"
+                ticket = {**own, "kind": kind, "level": level}
+                cell = self._add(
+                    "ticket", name, ticket, places, inputs, (full.id,), work=work, group=model.label
+                )
+                needs.append(cell.id)
+        whole = {**shared, **{key: sweep[key] for key in ("levels", "kinds", "seeds")}}
+        self._add(
+            "tickets", prefix, whole, places, inputs, tuple(needs),
+            work=work * len(sweep["levels"]) * sweep["seeds"] if halving else 1.0,
+            group="halving" if halving else "table",
+        )  # fmt: skip
+
     def profile(self, task: TaskOf, engines: list[Cell], host: str) -> None:
         """Add the session that measures a task's engines side by side."""
         workloads = dict(self._recipe.workloads)
@@ -178,6 +215,8 @@ class _Cells:
     def report(self) -> None:
         """Add the report over every session."""
         sessions = tuple(cell.id for cell in self.found if cell.kind == "profile")
+        if not sessions:
+            return
         self._add("report", self._recipe.name, {}, {}, {}, sessions, any_of=True)
 
     def _pretrained(self) -> Cell:

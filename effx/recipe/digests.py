@@ -22,27 +22,26 @@ from effx.tasks import Task
 
 _ROOT = Path(effx.__file__).parent
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.py")
-_TRAIN = ("tasks.py", "metrics.py", "data.py", "corpus.py", "encoding.py", "exit_rules.py", "models",
-          "train/loop.py", "train/source.py", "train/evaluate.py")  # fmt: skip
-_CODE: dict[str, tuple[str, ...]] = {
-    "pretrain": ("corpus.py", "encoding.py", "train/loop.py", "train/demo.py"),
-    "finetune": (*_TRAIN, "train/finetune.py"),
-    "tokens": (*_TRAIN, "train/tokens.py"),
-    "exits": (*_TRAIN, "train/exits.py"),
-    "export": ("tasks.py", "metrics.py", "data.py", "encoding.py", "exit_rules.py", "models",
-               "train/evaluate.py", "engines", "export"),
-    "profile": ("tasks.py", "metrics.py", "data.py", "encoding.py", "exit_rules.py", "engines",
-                "profile/run.py", "profile/session.py", "profile/worker.py", "profile/client.py",
-                "profile/plan.py", "profile/gates.py", "profile/environment.py", "profile/meters"),
-    "report": ("results.py", "metrics.py", "profile/frontier.py", "profile/statistics.py",
-               "profile/comparison.py", "profile/report"),
-}  # fmt: skip
-"""What of effx decides what a cell makes: when it changes, the cell is made again."""
+_ENTRIES: dict[str, tuple[str, ...]] = {
+    "pretrain": ("train/demo.py",),
+    "finetune": ("train/finetune.py",),
+    "tokens": ("train/tokens.py",),
+    "exits": ("train/exits.py",),
+    "tickets-full": ("train/tickets/*.py",),
+    "ticket": ("train/tickets/*.py",),
+    "tickets": ("train/tickets/*.py",),
+    "export": ("export/plan.py", "export/builders/*.py", "engines/*.py"),
+    "profile": ("profile/run.py", "profile/worker.py", "profile/meters/*.py", "engines/*.py"),
+    "report": ("profile/report/*.py",),
+}
+"""Modules that make a kind of cell. With what they import of effx, they decide what it makes: when any of
+that changes, the cell is made again."""
+_INDIFFERENT = {"__init__.py", "errors.py", "files.py", "progress.py", "memory.py", "artifacts.py"}
+"""These decide how things are told and kept, not what they are."""
+_TRAINS = ("torch", "transformers", "tokenizers", "numpy")
 _PACKAGES: dict[str, tuple[str, ...]] = {
-    "pretrain": ("torch", "transformers", "tokenizers", "numpy"),
-    "finetune": ("torch", "transformers", "tokenizers", "numpy"),
-    "tokens": ("torch", "transformers", "tokenizers", "numpy"),
-    "exits": ("torch", "transformers", "tokenizers", "numpy"),
+    **dict.fromkeys(("pretrain", "finetune", "tokens", "exits", "tickets-full", "ticket"), _TRAINS),
+    "tickets": (*_TRAINS, "matplotlib"),
     "export": ("torch", "transformers", "onnx", "onnxscript", "tokenizers"),
     "profile": ("numpy", "tokenizers"),
     "report": ("matplotlib", "numpy"),
@@ -104,11 +103,16 @@ class Digests:
 
     def code(self, kind: str) -> str:
         """Return the digest of the code that makes a kind of cell, without comments and docstrings."""
-        paths: list[Path] = []
-        for part in _CODE[kind]:
-            place = _ROOT / part
-            paths += [place] if place.is_file() else sorted(place.rglob("*.py"))
-        parts = {path.relative_to(_ROOT).as_posix(): self._of(path, "code", _code) for path in paths}
+        todo = [path for pattern in _ENTRIES[kind] for path in sorted(_ROOT.glob(pattern))]
+        parts: dict[str, str] = {}
+        while todo:
+            path = todo.pop()
+            name = path.relative_to(_ROOT).as_posix()
+            if name in parts or name in _INDIFFERENT:
+                continue
+            found = self._of(path, "code", _code)
+            parts[name] = found["digest"]
+            todo += [_ROOT / module for module in found["imports"] if (_ROOT / module).is_file()]
         return files.json_digest(parts)
 
     def _of(self, path: Path, what: str, compute: Callable[[Path], Any]) -> Any:
@@ -135,16 +139,37 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _code(path: Path) -> str:
-    """Return the digest of a module's meaning: its syntax tree without docstrings."""
+def _code(path: Path) -> dict[str, Any]:
+    """Return the digest of a module's syntax tree without docstrings, and the files of effx it imports."""
     try:
         tree = ast.parse(path.read_bytes())
     except SyntaxError as error:
         raise EffxError(f"{path}: {error}") from error
+    imports = sorted({file for node in ast.walk(tree) for file in _imported(node)})
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
             value = body[0].value
             if isinstance(value, ast.Constant) and isinstance(value.value, str):
                 del body[0]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return {"digest": hashlib.sha256(ast.dump(tree).encode()).hexdigest(), "imports": imports}
+
+
+def _imported(node: ast.AST) -> set[str]:
+    """Return the files, relative to the package, that an import statement reads."""
+    names = []
+    if isinstance(node, ast.Import):
+        names = [(alias.name, "") for alias in node.names]
+    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        names = [(node.module, alias.name) for alias in node.names]
+    found = set()
+    for module, name in names:
+        if module.split(".")[0] != "effx":
+            continue
+        place = "/".join(module.split(".")[1:])
+        inner = f"{place}/{name}" if place else name
+        if name and any((_ROOT / file).is_file() for file in (f"{inner}.py", f"{inner}/__init__.py")):
+            found |= {f"{inner}.py", f"{inner}/__init__.py"}  # a module: its package's own code is not read
+        else:
+            found |= {f"{place}.py", f"{place}/__init__.py"}
+    return found

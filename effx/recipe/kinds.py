@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from effx.errors import EffxError
+from effx.recipe import tickets
 
 Made = tuple[str | None, str]
 
@@ -146,6 +147,9 @@ KINDS: dict[str, Callable[[dict[str, Any], Path], Made]] = {
     "finetune": finetune,
     "tokens": tokens,
     "exits": exits,
+    "tickets-full": tickets.full,
+    "ticket": tickets.ticket,
+    "tickets": tickets.table,
     "export": export,
     "profile": profile,
     "report": report,

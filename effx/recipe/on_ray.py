@@ -30,7 +30,7 @@ from effx.recipe.store import Workspace
 
 _MEASURING = "effx_profile"
 _CHECK_S = 60.0
-_USES_GPU = ("finetune", "tokens", "exits", "profile")
+_USES_GPU = ("pretrain", "finetune", "tokens", "exits", "tickets-full", "ticket", "tickets", "profile")
 
 
 class Cluster:

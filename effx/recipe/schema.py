@@ -20,6 +20,7 @@ from effx.errors import UsageError, nearest
 from effx.export import variants
 from effx.profile.meters import METERS
 from effx.profile.plan import SCENARIOS, parse_grid
+from effx.recipe import tickets
 from effx.recipe.chains import built, chains
 from effx.recipe.nodes import Node, Problem, override, parse
 from effx.recipe.recipe import (
@@ -47,8 +48,6 @@ from effx.recipe.rules import (
     whole,
 )
 from effx.tasks import TASKS
-
-TICKET_KINDS = ("winning", "random", "losing")
 
 
 class RecipeError(UsageError):
@@ -88,7 +87,21 @@ REGIME: dict[str, Rule] = {
     "layers": whole(1),
     "max_length": whole(variants.LEAST_LENGTH),
     "patience": whole(1),
+    "optimizer": choice(("adamw", "adamax"), "optimizer"),
+    "head_dropout": number(0, 1),
     **TRAINING,
+}
+TICKETS: dict[str, Rule] = {
+    "levels": each(parsed(lambda value: tickets.levels([value]))),
+    "kinds": each(choice(tickets.KINDS, "kind of ticket")),
+    "seeds": whole(1),
+    "importance": choice(("taylor", "fisher", "published", "magnitude", "random"), "importance"),
+    "granularity": choice(("ffns", "neurons"), "granularity"),
+    "min_heads": whole(),
+    "search": choice(("grid", "halving"), "search"),
+    "selection": number(0, 1, above=True),
+    "preset": choice(("super-tickets",), "preset"),
+    **REGIME,
 }
 TOKENS: dict[str, Rule] = {
     "of": each(text),
@@ -194,7 +207,10 @@ class _Reader:
         name = self._one("name", text, None)
         limit = self._one("limit", whole(1), None)
         name = files.safe_name(str(name)) if name else files.safe_name(self._path.stem)
-        regimes = self._stages("regimes", REGIME) or (self._plain(),)
+        regimes = self._stages("regimes", REGIME)
+        sweep = self._tickets()
+        if not regimes and sweep is None:
+            regimes = (self._plain(),)
         tokens = self._stages("tokens", TOKENS, [stage.label for stage in regimes])
         exits = self._stages("exits", EXITS, [stage.label for stage in regimes])
         self._exclusive(exits, "exits", "depth", "max_drop")
@@ -209,7 +225,8 @@ class _Reader:
             regimes=regimes,
             tokens=tokens,
             exits=exits,
-            variants=self._variants(),
+            tickets=sweep,
+            variants=self._variants() if regimes else (),
             backends=self._backends(),
             calibration_rows=self._one("calibration_rows", whole(1), 128),
             workloads=self._section("workloads", WORKLOADS),
@@ -280,6 +297,18 @@ class _Reader:
                     self._notes.wrong(place, key, f"{source}: there is no folder with a config.json.")
             found.append(ModelOf(label, source, bool(read.get("trust_remote_code", False))))
         return tuple(found)
+
+    def _tickets(self) -> dict[str, Any] | None:
+        node = self._node("tickets")
+        if node is None:
+            return None
+        found = section(self._notes, node, "tickets", TICKETS)
+        if "levels" in found:
+            try:
+                found["levels"] = tickets.levels(found["levels"])
+            except UsageError as error:
+                self._notes.wrong((node.mapping or {})["levels"].where, "tickets.levels", str(error))
+        return {"levels": tickets.LEVELS, "kinds": tickets.KINDS, "seeds": 5, **found}
 
     def _plain(self) -> Stage:
         self._labels["full"] = "regimes"
@@ -369,8 +398,15 @@ class _Reader:
 
     def _unused(self, recipe: Recipe) -> None:
         """Refuse what would be trained and never built, and variants that fit nothing."""
+        if recipe.tickets is not None and any(model.source == DEMO_MODEL for model in recipe.models):
+            where = self._root.key_where["tickets"]
+            self._notes.wrong(
+                where, "tickets", f"'{DEMO_MODEL}' is made by a cell; name a folder or the hub."
+            )
         if self._notes.problems:
             return  # what was refused above may be what is missing
+        if not recipe.regimes and (node := self._node("variants")):
+            self._notes.wrong(node.where, "variants", "there is no regime that they could be built of.")
         made = chains(recipe)
         taken = {chain: set(built(recipe, chain)) for chain in made}
         for number_, variant in enumerate(recipe.variants):

@@ -3,7 +3,7 @@
     cells/KEY/cell.json      what was done, beside what it made; the folder appears in one rename
     cells/KEY/NAME/          a checkpoint, an engine, a folder of results, a report
     checkpoints/ engines/    links to those of the last recipe
-    results/ report          likewise; results/RECIPE.yaml is the recipe with every default filled in
+    results/ report tickets/ likewise; results/RECIPE.yaml is the recipe with every default filled in
     locks/KEY                who works on a cell; see locks.py
     logs/KEY.log             what it printed
     journal/HOST.jsonl       begun, done, failed: one line each, in order
@@ -33,6 +33,7 @@ _VIEWS = {
     "exits": "checkpoints",
     "export": "engines",
     "profile": "results",
+    "tickets": "tickets",
 }
 SETTLED = ("done", "gate", "refused")
 """Outcomes that are kept: doing the cell again would end the same way."""
@@ -156,7 +157,7 @@ class Workspace:
             made = self.cell(record.key) / record.name
             if record.kind == "report":
                 report = made
-            else:
+            elif record.kind in _VIEWS:
                 wanted[_VIEWS[record.kind]][record.name] = made
         for view, entries in wanted.items():
             place = self.folder / view

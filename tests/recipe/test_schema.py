@@ -5,16 +5,21 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from effx import exit_rules
 from effx.cli import run as command
+from effx.errors import UsageError
 from effx.models import exits as ramps
 from effx.profile import Plan
 from effx.recipe import RecipeError, load, schema
-from effx.train import Settings, exits, finetune, tokens
+from effx.recipe import tickets as sweeps
+from effx.train import Settings, exits, importance, loop, tickets, tokens
+from effx.train.finetune import parse_regime
+from effx.train.tickets import plan as ticket_plan
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 GOOD = """
@@ -164,10 +169,11 @@ def test_the_tables_are_those_of_the_settings() -> None:
     assert set(schema.REGIME) == names(Settings) - own
     assert set(schema.TOKENS) == (names(tokens.Settings) | {"of"}) - own
     assert set(schema.EXITS) == (names(exits.Settings) | {"of"}) - own
+    assert set(schema.TICKETS) == (names(tickets.Settings) | {"preset"}) - own - {"keep"}
     assert set(schema.WORKLOADS) - {"meter"} <= names(Plan)
     for value in ("full", "frozen", "last-3", "last-0", "last", "half"):
         refused = []
-        for parse in (schema.regime, finetune.parse_regime):
+        for parse in (schema.regime, parse_regime):
             try:
                 parse(value)
             except Exception as error:
@@ -182,6 +188,11 @@ def test_the_tables_are_those_of_the_settings() -> None:
         (schema.EXITS, "pooling", tuple(ramps.POOLINGS)),
         (schema.EXITS, "rule", tuple(exit_rules.RULES)),
         (schema.TOKENS, "rule", tokens.RULES),
+        (schema.REGIME, "optimizer", loop.OPTIMIZERS),
+        (schema.TICKETS, "kinds", tuple(tickets.KINDS)),
+        (schema.TICKETS, "preset", tuple(tickets.PRESETS)),
+        (schema.TICKETS, "granularity", ticket_plan.GRANULARITIES),
+        (schema.TICKETS, "importance", tuple(importance.METHODS)),
     ],
 )
 def test_choices_are_those_of_the_code(table: dict, key: str, known: tuple[str, ...]) -> None:
@@ -191,3 +202,20 @@ def test_choices_are_those_of_the_code(table: dict, key: str, known: tuple[str, 
     notes = Notes()
     table[key](notes, Node("line 1", "?"), key)
     assert notes.problems[0].text.endswith(f"Known: {', '.join(known)}.")
+
+
+LEVELS = ("10,...,80", "10,20,...,50", "20/10,40", "5", "10,...,10", "0", "101", "10,10", "...,20", "ten",
+          "40,20,...,10", "20/10,...,40")  # fmt: skip
+
+
+@pytest.mark.parametrize("text", LEVELS)
+def test_levels_are_those_of_train_tickets(text: str) -> None:
+    def read(function: Any) -> Any:
+        try:
+            return function()
+        except UsageError:
+            return "refused"
+
+    theirs = read(lambda: tuple(level.text for level in tickets.parse_levels(text)))
+    assert read(lambda: sweeps.levels([text])) == theirs
+    assert read(lambda: sweeps.levels(text.split(","))) == theirs
