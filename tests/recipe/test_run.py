@@ -124,7 +124,7 @@ def test_cells_run_beside_each_other_where_they_may(recipe: Path, tmp_path: Path
 
 
 def test_budgets(recipe: Path, tmp_path: Path) -> None:
-    read = load(recipe, ["budgets.total_s=0.0001"], workspace=tmp_path / "a")
+    read = load(recipe, ["budgets.total_s=1e-9"], workspace=tmp_path / "a")
     result = run(read, executor=Scripted())
     assert set(states(result).values()) == {"todo"} and result.exit_code == 1 and result.unbegun == 4
     read = load(recipe, ["budgets.cell_s=0.3"], workspace=tmp_path / "b")
