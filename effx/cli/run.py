@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import click
@@ -51,6 +52,7 @@ def command(
     from effx.profile import environment
     from effx.recipe import load, plan, run
     from effx.recipe.place import executor
+    from effx.recipe.run import StoppedError
 
     read = load(recipe, assignments, workspace=out)
     if dry_run:
@@ -62,7 +64,14 @@ def command(
 
             console.print_plan(made, read)
         return 0
-    result = run(read, executor=executor(place, read))
+    try:
+        result = run(read, executor=executor(place, read))
+    except StoppedError as error:
+        again = ["effx", "run", str(recipe)]
+        again += [word for assignment in assignments for word in ("--set", assignment)]
+        again += ["-o", str(out)] if out else []
+        again += ["--on", place] if place != "local" else []
+        raise StoppedError(f"{error} To go on: {shlex.join(again)}") from None
     if as_json:
         click.echo(json.dumps(result.plan.to_json(), indent=1))
     else:

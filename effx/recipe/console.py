@@ -34,6 +34,11 @@ def print_result(result: Result) -> None:
             raise ArtifactError(f"{result.report}: frontier.json cannot be read ({error}).") from error
         tables.print_frontiers(content)
     for entry in plan.entries.values():
+        if entry.cell.kind == "tickets" and entry.state == "done":
+            folder = plan.workspace.cell(entry.key) / entry.cell.name
+            click.echo((folder / "table.md").read_text(encoding="utf-8").rstrip())
+            click.echo(f"tickets: {plan.workspace.folder / 'tickets' / entry.cell.name}")
+    for entry in plan.entries.values():
         if entry.state in ("gate", "refused", "failed", "blocked"):
             click.echo(told(entry))
     click.echo(f"{len(plan.entries)} cells in {plan.workspace.folder}: {_counts(plan)}")

@@ -198,22 +198,22 @@ class _Run:
 
     def _begin(self, shown: View) -> str:
         """Begin what there is room for; return whom the run waits for."""
+        if len(self._began) >= self._where.slots:
+            return ""
+        ready = self._plan.ready()
+        self._plan.refresh()  # another run may have done some, and keys follow what has worked out
         waiting = ""
-        for entry in self._plan.ready():
-            if len(self._began) >= self._where.slots:
-                return ""
-            self._plan.refresh()  # another run may have done it, and keys follow what has worked out
+        for entry in ready:
             if entry.state != "todo":
                 shown.ended(entry)
-                continue
-            if held := locks.holder(self._plan.workspace.lock(entry.key)):
+            elif held := locks.holder(self._plan.workspace.lock(entry.key)):
                 waiting = f"{entry.cell.id} is being done by {held}: waiting"
-                continue
-            entry.state = "running"
-            self._began[entry.key] = time.monotonic()
-            self._where.start(self._plan.spec(entry, self._where.threads))
-            shown.began(entry)
-        return waiting if not self._began else ""
+            elif len(self._began) < self._where.slots:
+                entry.state = "running"
+                self._began[entry.key] = time.monotonic()
+                self._where.start(self._plan.spec(entry, self._where.threads))
+                shown.began(entry)
+        return "" if self._began else waiting
 
     def _end(self, key: str, outcome: dict[str, Any], shown: View) -> None:
         del self._began[key]

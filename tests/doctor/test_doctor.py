@@ -159,9 +159,9 @@ def test_powercap_that_may_not_be_read(tmp_path: Path) -> None:
     code = f"""
 import json, os
 from pathlib import Path
+from effx.doctor import machine
 if os.geteuid() == 0:
     os.setgroups([]); os.setegid(65534); os.seteuid(65534)
-from effx.doctor import machine
 print(json.dumps([line.to_json() for line in machine.powercap(Path({str(root)!r}))]))
 """
     for parent in (root, *root.parents):

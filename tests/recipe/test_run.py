@@ -137,7 +137,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     read = load(recipe, workspace=tmp_path / "w")
-    with pytest.raises(StoppedError, match="1 of 4 cells are done and kept. To go on, start it again"):
+    with pytest.raises(StoppedError, match="1 of 4 cells are done and kept"):
         run(read, executor=Scripted(fp32="interrupt"))
     assert (tmp_path / "w" / "checkpoints" / "sst2-tiny-full-s0" / "made").exists()
     executor = Scripted()
@@ -185,10 +185,11 @@ def test_the_whole_of_it(
     assert "6 cells" not in out and "5 cells in w: 2 done, 3 to do; about" in out
 
 
-def start(recipe: Path, workspace: Path, *more: str) -> subprocess.Popen[bytes]:
+def start(recipe: Path, workspace: Path, *more: str, stderr: int | None = None) -> subprocess.Popen[bytes]:
     arguments = [sys.executable, "-m", "effx", "run", str(recipe), "-o", str(workspace), *more]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(arguments, cwd=workspace.parent, env=environment, stdout=subprocess.DEVNULL)
+    return subprocess.Popen(arguments, cwd=workspace.parent, env=environment, stdout=subprocess.DEVNULL,
+                            stderr=stderr)  # fmt: skip
 
 
 def twice(workspace: Path) -> list[str]:
@@ -231,10 +232,14 @@ def test_two_runs_at_once_share_the_work(recipe: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_signal_ends_a_run_in_order(recipe: Path, tmp_path: Path) -> None:
-    process = start(recipe, tmp_path / "w")
+    process = start(recipe, tmp_path / "w", "--set", "seeds=[0]", stderr=subprocess.PIPE)
     time.sleep(6)
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
+    assert process.stderr is not None
+    last = process.stderr.read().decode().splitlines()[-1]
+    assert last.startswith("effx: stopped; ")
+    assert last.endswith(f"To go on: effx run {recipe} --set 'seeds=[0]' -o {tmp_path / 'w'}")
     assert not list((tmp_path / "w" / "cells").glob(".*"))
     assert not list((tmp_path / "w" / "locks").glob("[0-9a-f]*"))
     assert start(recipe, tmp_path / "w").wait(300) == 0
