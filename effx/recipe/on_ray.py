@@ -17,6 +17,7 @@ import contextlib
 import os
 import platform
 import secrets
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from effx.recipe.store import Workspace
 
 _MEASURING = "effx_profile"
 _CHECK_S = 60.0
+_CONNECT_S = 10.0
 _USES_GPU = ("pretrain", "finetune", "tokens", "exits", "tickets-full", "ticket", "tickets", "profile")
 
 
@@ -197,12 +199,17 @@ class Cluster:
 def _connect(ray: Any, address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    shown = f"--on ray{':' + address if address else ''}"
     try:
+        if address is not None:
+            host, _, port = address.rpartition(":")
+            if not host or not port.isdigit():
+                raise UsageError(f"{shown}: write the address as HOST:PORT, as ray:10.0.0.1:6379.")
+            socket.create_connection((host, int(port)), _CONNECT_S).close()  # Ray itself tries for minutes
         ray.init(address=address, log_to_driver=False, configure_logging=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise UsageError(f"--on ray{':' + address if address else ''}: no cluster answers ({reason}). Start "
-                         "one with: ray start --head") from error  # fmt: skip
+        raise UsageError(f"{shown}: no cluster answers ({reason}). Start one: ray start --head") from error
 
 
 def _cell(spec: dict[str, Any]) -> dict[str, Any]:

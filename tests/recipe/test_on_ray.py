@@ -17,10 +17,7 @@ from effx.recipe.run import Local
 from effx.recipe.store import Workspace
 
 pytest.importorskip("ray")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore"),  # Ray's own, on its way up and down
-]
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own, on its way up and down
 RECIPE = """
 tasks: {{sst2: {{data: {data}}}}}
 models: {{tiny: {model}}}
@@ -55,6 +52,7 @@ def weights(workspace: Path) -> dict[str, str]:
     return {place.name: Checkpoint.open(place).manifest["files"]["model.safetensors"] for place in places}
 
 
+@pytest.mark.slow
 def test_a_sweep_outlives_a_node_and_equals_the_local_one(cluster: Any, recipe: Path, tmp_path: Path) -> None:
     from effx.recipe.on_ray import Cluster
 
@@ -95,6 +93,7 @@ def test_a_sweep_outlives_a_node_and_equals_the_local_one(cluster: Any, recipe: 
     assert tables[0].read_bytes() == tables[1].read_bytes()
 
 
+@pytest.mark.slow
 def test_a_node_that_does_not_see_the_workspace_is_named(
     cluster: Any, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +114,18 @@ def test_a_node_that_does_not_see_the_workspace_is_named(
     assert not list((tmp_path / "w").glob(".seen*"))
 
 
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [("127.0.0.1:1", "no cluster answers .*refused.*ray start --head"), ("10.0.0.1", "HOST:PORT")],
+)
+def test_no_cluster_there(recipe: Path, tmp_path: Path, address: str, message: str) -> None:
+    from effx.recipe.on_ray import Cluster
+
+    with pytest.raises(UsageError, match=message):
+        Cluster(load(recipe, workspace=tmp_path / "w"), address)
+
+
+@pytest.mark.slow
 def test_what_a_cluster_cannot_give(cluster: Any, recipe: Path, tmp_path: Path) -> None:
     from effx.recipe.on_ray import Cluster
 
@@ -123,6 +134,7 @@ def test_what_a_cluster_cannot_give(cluster: Any, recipe: Path, tmp_path: Path) 
         Cluster(read, cluster.address)
 
 
+@pytest.mark.slow
 def test_measurements_take_their_node_for_themselves(
     cluster: Any, tmp_path: Path, encoders: dict[str, Path], rows_folder: Path
 ) -> None:
