@@ -137,7 +137,7 @@ class Recipe:
             "workloads": _listed(self.workloads),
             "budgets": asdict(self.budgets),
         }
-        return {key: value for key, value in whole.items() if value not in ({}, None)}
+        return {key: value for key, value in whole.items() if value not in ({}, [], None)}
 
 
 def _listed(settings: dict[str, Any]) -> dict[str, Any]:

@@ -151,3 +151,28 @@ def test_estimates_go_with_the_work() -> None:
     found.learn("finetune", "minilm frozen", 2.0, 500.0)
     assert found.seconds(one) == pytest.approx(20.0)
     assert found.seconds(Cell("finetune", "b", {}, work=1000.0, group="new")) == pytest.approx(12.0)
+
+
+def test_every_kind_of_cell_is_known_everywhere() -> None:
+    from effx.recipe import digests, kinds
+
+    assert set(kinds.KINDS) == set(digests._ENTRIES) == set(digests._PACKAGES)
+    for kind, patterns in digests._ENTRIES.items():
+        for pattern in patterns:
+            assert list(digests._ROOT.glob(pattern)), f"{kind}: no code at {pattern}"
+
+
+def test_a_sweep_for_tickets(place: Path) -> None:
+    text = (place / "recipe.yaml").read_text().split("regimes")[0]
+    (place / "recipe.yaml").write_text(
+        text + 'tickets: {levels: ["20,...,60"], kinds: [winning, random], seeds: 2}\n'
+    )
+    names = list(keys(place))
+    assert len(names) == 2 * (1 + 3 * 2) + 1
+    assert names[0] == "tickets-full sst2-tiny-full-s0" and names[-1] == "tickets sst2-tiny"
+    before = keys(place)
+    found = changed(before, keys(place, "tickets.levels=[20, 40, 60, 80]"))  # a level more: the others stay
+    added = {f"ticket sst2-tiny-{kind}80-s{seed}" for kind in ("winning", "random") for seed in (0, 1)}
+    assert found == added | {"tickets sst2-tiny"}
+    assert changed(before, keys(place, "tickets.importance=magnitude")) == set(before)
+    assert list(keys(place, "tickets.search=halving")) == ["tickets sst2-tiny"]

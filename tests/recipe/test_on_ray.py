@@ -28,10 +28,9 @@ budgets: {{threads: 1}}
 
 
 @pytest.fixture
-def cluster() -> Iterator[Any]:
-    import os
-
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # the nodes run this effx
     from ray.cluster_utils import Cluster
 
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})

@@ -151,6 +151,10 @@ def test_a_resolved_recipe_reads_as_itself(tmp_path: Path) -> None:
     first = read(tmp_path, text)
     again = read(tmp_path, yaml.safe_dump(first.resolved(), sort_keys=False))
     assert again == first
+    first = load(RECIPES / "super-tickets.yaml")
+    again = read(tmp_path, yaml.safe_dump(first.resolved(), sort_keys=False))
+    assert again == first
+    assert again.tickets is not None and again.tickets["levels"][-1] == "80"
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
