@@ -176,13 +176,11 @@ class _Run:
     def _loop(self, shown: View) -> None:
         plan_, budgets = self._plan, self._recipe.budgets
         while True:
-            waiting = ""
-            if budgets.total_s is None or time.monotonic() - self._start < budgets.total_s:
-                waiting = self._begin(shown)
-            elif not self._began:
-                progress.say(f"budgets.total_s = {budgets.total_s:g} is spent.")
-                return
-            if not self._began and not plan_.ready():
+            spent = budgets.total_s is not None and time.monotonic() - self._start >= budgets.total_s
+            waiting = "" if spent else self._begin(shown)
+            if not self._began and (spent or not plan_.ready()):
+                if plan_.count(*OPEN):
+                    progress.say(f"budgets.total_s = {budgets.total_s:g} is spent.")
                 return
             time.sleep(_POLL_S)
             for key, outcome in self._where.poll().items():
@@ -237,9 +235,7 @@ class _Run:
     def _stopped(self) -> str:
         total = len(self._plan.entries)
         kept = self._plan.count(*SETTLED)
-        return (
-            f"stopped; {kept} of {total} cells are done and kept. To go on, start it again in the same way."
-        )
+        return f"stopped; {kept} of {total} cells are done and kept."
 
 
 @contextmanager

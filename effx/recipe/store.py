@@ -170,7 +170,9 @@ class Workspace:
                 _link(place / name, made)
         if report is not None:
             _link(self.folder / "report", report)
-        files.write_atomic(self.folder / "results" / f"{recipe_name}.yaml", resolved.encode())
+        path = self.folder / "results" / f"{recipe_name}.yaml"
+        if not path.is_file() or path.read_text(encoding="utf-8") != resolved:
+            files.write_atomic(path, resolved.encode())
 
     def clean(self) -> None:
         """Remove what writers left that are gone; see :mod:`effx.files`."""
