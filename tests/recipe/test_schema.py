@@ -15,7 +15,7 @@ from effx.cli import run as command
 from effx.errors import UsageError
 from effx.models import exits as ramps
 from effx.profile import Plan
-from effx.recipe import RecipeError, load, schema
+from effx.recipe import Recipe, RecipeError, load, tables
 from effx.recipe import tickets as sweeps
 from effx.train import Settings, exits, importance, loop, tickets, tokens
 from effx.train.finetune import parse_regime
@@ -47,7 +47,7 @@ workloads: {rounds: 2}
 """
 
 
-def read(tmp_path: Path, text: str, *assignments: str) -> schema.Recipe:
+def read(tmp_path: Path, text: str, *assignments: str) -> Recipe:
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
     return load(path, assignments)
@@ -170,14 +170,14 @@ def test_the_tables_are_those_of_the_settings() -> None:
         return {field.name for field in fields(kind)}
 
     own = {"seed", "limit"}  # of the recipe, and of its tasks
-    assert set(schema.REGIME) == names(Settings) - own
-    assert set(schema.TOKENS) == (names(tokens.Settings) | {"of"}) - own
-    assert set(schema.EXITS) == (names(exits.Settings) | {"of"}) - own
-    assert set(schema.TICKETS) == (names(tickets.Settings) | {"preset"}) - own - {"keep"}
-    assert set(schema.WORKLOADS) - {"meter"} <= names(Plan)
+    assert set(tables.REGIME) == names(Settings) - own
+    assert set(tables.TOKENS) == (names(tokens.Settings) | {"of"}) - own
+    assert set(tables.EXITS) == (names(exits.Settings) | {"of"}) - own
+    assert set(tables.TICKETS) == (names(tickets.Settings) | {"preset"}) - own - {"keep"}
+    assert set(tables.WORKLOADS) - {"meter"} <= names(Plan)
     for value in ("full", "frozen", "last-3", "last-0", "last", "half"):
         refused = []
-        for parse in (schema.regime, parse_regime):
+        for parse in (tables.regime, parse_regime):
             try:
                 parse(value)
             except Exception as error:
@@ -188,15 +188,15 @@ def test_the_tables_are_those_of_the_settings() -> None:
 @pytest.mark.parametrize(
     ("table", "key", "known"),
     [
-        (schema.EXITS, "regime", tuple(exits.REGIMES)),
-        (schema.EXITS, "pooling", tuple(ramps.POOLINGS)),
-        (schema.EXITS, "rule", tuple(exit_rules.RULES)),
-        (schema.TOKENS, "rule", tokens.RULES),
-        (schema.REGIME, "optimizer", loop.OPTIMIZERS),
-        (schema.TICKETS, "kinds", tuple(tickets.KINDS)),
-        (schema.TICKETS, "preset", tuple(tickets.PRESETS)),
-        (schema.TICKETS, "granularity", ticket_plan.GRANULARITIES),
-        (schema.TICKETS, "importance", tuple(importance.METHODS)),
+        (tables.EXITS, "regime", tuple(exits.REGIMES)),
+        (tables.EXITS, "pooling", tuple(ramps.POOLINGS)),
+        (tables.EXITS, "rule", tuple(exit_rules.RULES)),
+        (tables.TOKENS, "rule", tokens.RULES),
+        (tables.REGIME, "optimizer", loop.OPTIMIZERS),
+        (tables.TICKETS, "kinds", tuple(tickets.KINDS)),
+        (tables.TICKETS, "preset", tuple(tickets.PRESETS)),
+        (tables.TICKETS, "granularity", ticket_plan.GRANULARITIES),
+        (tables.TICKETS, "importance", tuple(importance.METHODS)),
     ],
 )
 def test_choices_are_those_of_the_code(table: dict, key: str, known: tuple[str, ...]) -> None:
