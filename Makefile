@@ -1,6 +1,7 @@
 # make demo   the whole pipeline on the embedded model and data
 # make test   the tests
 # make check  formatting, lint and types
+# make pages  docs/commands from the code
 # make test-older   models and training against the oldest transformers that effx takes
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 OLDER := $(VENV)/transformers-5.0.0
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow test-older check clean
+.PHONY: demo test test-slow test-older check pages clean
 
 demo: $(INSTALLED)
 	$(BIN)/effx demo
@@ -25,9 +26,12 @@ test-older: $(INSTALLED) $(OLDER)
 	PYTHONPATH=$(OLDER) $(BIN)/python -m pytest -m "not slow and not gpu and not network" tests/models tests/train
 
 check: $(INSTALLED)
-	$(BIN)/ruff format --check effx tests benchmarks
-	$(BIN)/ruff check effx tests benchmarks
+	$(BIN)/ruff format --check effx tests benchmarks tools
+	$(BIN)/ruff check effx tests benchmarks tools
 	$(BIN)/mypy
+
+pages: $(INSTALLED)
+	$(BIN)/python tools/command_pages.py
 
 # torch first and alone: its exact version is what keeps the CPU build where one is at hand
 $(INSTALLED): pyproject.toml constraints.txt

@@ -99,7 +99,7 @@ def resolve(name: str, folder: str | Path | None) -> Task:
 
 def _infer(name: str, folder: Path) -> Task:
     """Describe a user's task from its training file: columns, kind and label names."""
-    path = _find(folder, "train", name)
+    path = find(folder, "train", name)
     rows = list(_read(path))
     if not rows:
         raise DataError(f"{path} holds no rows.")
@@ -124,7 +124,7 @@ def _infer(name: str, folder: Path) -> Task:
 
 
 def _from_folder(task: Task, split: str, folder: Path) -> Rows:
-    path = _find(folder, split, task.name, nested=task.kind == "answer-span")
+    path = find(folder, split, task.name, nested=task.kind == "answer-span")
     names = {name: number for number, name in enumerate(task.labels)}
     texts: list[tuple[str, ...]] = []
     labels: list[Any] = []
@@ -164,10 +164,13 @@ def _from_hub(task: Task, split: str) -> Rows:
     return Rows(texts, _as_array(task, labels), where)
 
 
-def _find(folder: Path, split: str, task: str, *, nested: bool = False) -> Path:
+def find(folder: Path, split: str, task: str, *, nested: bool = False) -> Path:
     """Return the file of ``split`` in ``folder``, or in its subfolder named after the task.
 
     ``nested``: SQuAD's own files, as dev-v1.1.json, count too.
+
+    Raises:
+        DataError: there is none.
     """
     if not folder.is_dir():
         raise DataError(f"--data {folder}: there is no such folder.")

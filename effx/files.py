@@ -116,7 +116,7 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     path = Path(path)
     if path.exists() and not replace:
         raise UsageError(f"{path} exists already. Choose another name, or pass --overwrite.")
-    _remove_stale(path)
+    remove_stale(path)
     temporary = path.with_name(f".{path.name}.{_owner()}.tmp")
     try:
         temporary.mkdir(parents=True)
@@ -151,7 +151,7 @@ def _owner() -> str:
     return f"{safe_name(socket.gethostname())}.{os.getpid()}"
 
 
-def _remove_stale(path: Path) -> None:
+def remove_stale(path: Path) -> None:
     """Remove what dead processes of this host left of earlier attempts at ``path``."""
     host = re.escape(safe_name(socket.gethostname()))
     pattern = re.compile(rf"\.{re.escape(path.name)}\.{host}\.(\d+)(\.old)?\.tmp")

@@ -38,9 +38,11 @@ def hushed() -> Iterator[None]:
 
 
 @contextmanager
-def bar(description: str, total: float) -> Iterator[Advance]:
-    """Yield a function that advances a progress display of ``total`` units."""
-    if sys.stderr.isatty():
+def bar(description: str, total: float, *, shown: bool = True) -> Iterator[Advance]:
+    """Yield a function that advances a progress display of ``total`` units, which may be ``shown`` or not."""
+    if not shown:
+        yield lambda n=1.0, note="": None
+    elif sys.stderr.isatty():
         with _live(description, total) as advance:
             yield advance
     else:

@@ -34,7 +34,9 @@ MAY_IMPORT = {
     "export": BASE | {"models", "engines", "train", "export"},
     "profile": BASE | {"engines", "profile"},
     "demo": BASE | {"models", "train", "export", "engines", "profile"},
-    "cli": BASE | {"models", "train", "export", "engines", "profile", "demo", "cli"},
+    "recipe": BASE | {"models", "train", "export", "engines", "profile", "recipe"},
+    "doctor": BASE | {"profile", "doctor"},
+    "cli": BASE | {"models", "train", "export", "engines", "profile", "demo", "recipe", "doctor", "cli"},
 }
 TORCH_FREE = BASE | {"engines", "profile"}
 TORCH = {"torch", "transformers", "accelerate", "safetensors", "onnxscript"}

@@ -58,6 +58,7 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     table={
         "demo": ("effx.cli.demo", "The whole pipeline on the embedded model and data."),
+        "run": ("effx.cli.run", "A recipe: the whole pipeline, resumable."),
         "train": ("effx.cli.train", "Fine-tune encoders into checkpoints."),
         "export": ("effx.cli.export", "Build engines from checkpoints, each verified."),
         "verify": ("effx.cli.verify", "Compare engines with their checkpoints again."),
@@ -65,6 +66,8 @@ class LazyGroup(click.Group):
         "report": ("effx.cli.report", "Frontiers, tables and one page from results."),
         "recommend": ("effx.cli.recommend", "Which engine to deploy, and how certain that is."),
         "compare": ("effx.cli.compare", "Two engines: what changes from one to the other."),
+        "doctor": ("effx.cli.doctor", "What works here, what does not, and how to fix it."),
+        "completion": ("effx.cli.completion", "Tab completion for bash, zsh or fish."),
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -79,6 +82,10 @@ def cli(debug: bool) -> None:
     effx profile engines/
     effx report results/
     effx recommend results/ --max-drop 0.01 --max-p90 5ms
+
+    \b
+    effx run recipes/demo.yaml
+    effx doctor
     """
 
 

@@ -26,6 +26,11 @@ def command(out: Path, meter: str, as_json: bool) -> int:
 
     Pretrains a small BERT on a generated corpus, fine-tunes it in three regimes, exports each to
     fp32 and int8, profiles the six engines and reports. What is there already is not made again.
+    Exit code 1: an engine failed.
+
+    \b
+    effx demo
+    effx demo -o /tmp/effx-demo --meter none
     """  # fmt: skip
     from effx.demo import demo
 

@@ -78,8 +78,11 @@ def command(
     effx train finetune sst2 --model bert-base-uncased
     effx train finetune sst2 --model bert-base-uncased --layers 6 --max-length 64
     effx train finetune reviews --model ./minilm --data ./reviews --regime last-2
+
+    A model that one GPU would train for too long: torchrun --nproc-per-node 4 -m effx train finetune
+    ... (or accelerate launch -m effx ...); --batch-size is then that of each process.
     """  # fmt: skip
-    from effx.train import Settings, finetune
+    from effx.train import Settings, distributed, finetune
 
     checkpoint = finetune(
         task,
@@ -93,4 +96,5 @@ def command(
     )
     metrics = checkpoint.manifest["metrics"]
     line = f"{options.scores(checkpoint, metrics)} on {metrics['n']} validation rows"
-    options.show(checkpoint, as_json, line)
+    if distributed.is_first():
+        options.show(checkpoint, as_json, line)

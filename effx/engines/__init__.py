@@ -1,6 +1,6 @@
 """How a built engine runs: one graph class per runtime, behind one Protocol.
 
-A new runtime is one module and one line in ``_BACKENDS``. Nothing here needs torch but the module
+A new runtime is one module and one line in ``BACKENDS``. Nothing here needs torch but the module
 that runs it. What a session needs to know besides its files stands in the manifest's ``session``:
 
     device      what it was built for; absent: cpu
@@ -28,7 +28,7 @@ from effx.exit_rules import ExitRule
 
 __all__ = ["Session", "check_backend", "open", "open_graph", "open_unchecked", "versions"]
 
-_BACKENDS: dict[str, tuple[str, str, str]] = {
+BACKENDS: dict[str, tuple[str, str, str]] = {
     "onnxruntime": ("effx.engines.onnxruntime", "onnxruntime", "cpu"),
     "onnxruntime-tensorrt": ("effx.engines.onnxruntime", "onnxruntime", "gpu"),
     "tensorrt": ("effx.engines.tensorrt", "tensorrt", "tensorrt"),
@@ -82,9 +82,9 @@ def open_graph(path: Path, backend: str, settings: Mapping[str, Any], *, threads
 
 def check_backend(backend: str) -> None:
     """Raise unless the backend is known and its runtime is installed."""
-    if backend not in _BACKENDS:
-        raise unknown("backend", backend, _BACKENDS)
-    _, package, extra = _BACKENDS[backend]
+    if backend not in BACKENDS:
+        raise unknown("backend", backend, BACKENDS)
+    _, package, extra = BACKENDS[backend]
     need(extra, package)
 
 
@@ -95,4 +95,4 @@ def versions(backend: str) -> dict[str, str]:
 
 def _module(backend: str) -> Any:
     check_backend(backend)
-    return importlib.import_module(_BACKENDS[backend][0])
+    return importlib.import_module(BACKENDS[backend][0])

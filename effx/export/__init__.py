@@ -1,12 +1,38 @@
-"""Export: checkpoints become engines, each verified against its checkpoint."""
+"""Export: checkpoints become engines, each verified against its checkpoint.
+
+The functions are loaded when they are used, so that :mod:`effx.export.variants`, the grammar, can be
+read without PyTorch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from effx.errors import need
 
-need("train", "torch", "transformers")
-need("export", "onnx", "onnxscript")
-
-from effx.export.plan import export, export_all  # noqa: E402 - after the checks above
-from effx.export.triton import write_all as to_triton  # noqa: E402
-from effx.export.verify import verify  # noqa: E402
+if TYPE_CHECKING:
+    from effx.export.plan import export, export_all
+    from effx.export.triton import write_all as to_triton
+    from effx.export.verify import verify
 
 __all__ = ["export", "export_all", "to_triton", "verify"]
+
+_PLACES = {
+    "export": ("plan", "export"),
+    "export_all": ("plan", "export_all"),
+    "to_triton": ("triton", "write_all"),
+    "verify": ("verify", "verify"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'effx.export' has no attribute '{name}'")
+    need("train", "torch", "transformers")
+    need("export", "onnx", "onnxscript")
+    module, attribute = _PLACES[name]
+    value = getattr(importlib.import_module(f"effx.export.{module}"), attribute)
+    globals()[name] = value  # `verify` is a module too: the function stays
+    return value

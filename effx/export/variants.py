@@ -15,14 +15,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from effx.errors import UsageError, unknown
-from effx.models.structure import Structure
+
+if TYPE_CHECKING:  # the grammar is read where there is no PyTorch
+    from effx.models.structure import Structure
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8-dynamic", "int8-static", "fp8")
 _OTHERS = {"buckets": "sequence", "exit": "exits", "exit-if": "exits", "tokens": "tokens"}
 _SEQUENCE = re.compile(r"seq([1-9]\d*)")
-_LEAST_LENGTH = 4
+LEAST_LENGTH = 4
 _FIRST_BUCKET = 16
 
 
@@ -92,8 +95,8 @@ def parse(text: str) -> Variant:
         found[kind] = part
     sequence = _SEQUENCE.fullmatch(found.get("sequence", ""))
     length = int(sequence.group(1)) if sequence else None
-    if length is not None and length < _LEAST_LENGTH:
-        raise UsageError(f"variant '{text}': at least {_LEAST_LENGTH} tokens are needed.")
+    if length is not None and length < LEAST_LENGTH:
+        raise UsageError(f"variant '{text}': at least {LEAST_LENGTH} tokens are needed.")
     return Variant(
         text,
         found.get("precision", "fp32"),

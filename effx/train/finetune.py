@@ -23,7 +23,7 @@ from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.models import families, io, prune, structure
-from effx.train import evaluate, loop, source
+from effx.train import distributed, evaluate, loop, source
 
 _LR_ENCODER = 5e-5
 _LR_HEAD_ONLY = 1e-3  # a head alone barely moves at an encoder's learning rate
@@ -125,18 +125,22 @@ def finetune(
         description=f"train {folder.name}: {len(fit_rows)} rows",
         score=held_out_score,
     )
+    if not distributed.is_first():
+        distributed.wait()
+        return Checkpoint.open(folder)
     predictions = task.predict(evaluate.logits(model, encoder(validation_rows.texts)))
     metrics = task.score(validation_rows.labels, predictions)
     training: dict[str, Any] = {
         **asdict(settings),
         **asdict(result),
         "lr": lr,
+        "processes": distributed.processes(),
         "rows": len(fit_rows),
         "held_out_rows": len(held_out),
         "source": train_rows.source,
         "host": platform.processor() or platform.machine(),
     }
-    return io.save(
+    made = io.save(
         model.cpu(),
         folder,
         tokenizer=tokenizer,
@@ -151,6 +155,8 @@ def finetune(
         **({"predictions": predictions.tolist()} if keep_predictions else {}),
         **(record or {}),
     )
+    distributed.wait()
+    return made
 
 
 def keep_first(model: PreTrainedModel, layers: int | None) -> None:

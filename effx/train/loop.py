@@ -29,7 +29,7 @@ from effx import progress
 from effx.encoding import Encoded
 from effx.errors import UsageError, unknown
 from effx.tasks import Task
-from effx.train import adamax
+from effx.train import adamax, distributed
 
 _MEGABATCH = 50  # batches sorted by length together, as in transformers' own grouped sampler
 
@@ -42,6 +42,7 @@ class LoopSettings:
 
     epochs: float
     batch_size: int
+    """Of each process, if several train together."""
     lr: float
     seed: int
     precision: str = "auto"
@@ -97,7 +98,7 @@ def fit(
     precision = choose_precision(settings.precision)
     if settings.optimizer not in OPTIMIZERS:
         raise unknown("optimizer", settings.optimizer, OPTIMIZERS)
-    steps_per_epoch = math.ceil(len(lengths) / settings.batch_size)
+    steps_per_epoch = math.ceil(len(lengths) / (settings.batch_size * distributed.processes()))
     total = settings.max_steps or math.ceil(steps_per_epoch * settings.epochs)
     best = _Best(score, settings.patience) if settings.patience and score else None
     with tempfile.TemporaryDirectory(prefix="effx-train-") as scratch, _calm():
@@ -125,7 +126,7 @@ def fit(
             dataloader_pin_memory=torch.cuda.is_available(),
             logging_nan_inf_filter=False,
         )
-        with progress.bar(description, total) as advance:
+        with progress.bar(description, total, shown=distributed.is_first()) as advance:
             callbacks: list[TrainerCallback] = [_Show(advance)]
             trainer = _GroupedTrainer(
                 model=model,

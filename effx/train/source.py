@@ -24,7 +24,7 @@ from effx.encoding import Encoded, Encoder
 from effx.errors import UsageError
 from effx.models import io
 from effx.tasks import Task
-from effx.train import loop
+from effx.train import distributed, loop
 
 _LEAST_HELD_OUT = 500
 
@@ -140,6 +140,7 @@ def open_source(
         ArtifactError: the checkpoint is missing or damaged.
         DataError: its rows cannot be had.
     """
+    distributed.refuse("training that goes on from a checkpoint")
     opened = Checkpoint.open(checkpoint)
     folder = str(Path(data_folder).resolve()) if data_folder else opened.data
     task = opened.task

@@ -1,0 +1,81 @@
+"""``effx run``."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import click
+
+
+@click.command("run")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Lay a value over the recipe's: KEY is dotted, VALUE is YAML. Repeatable.",
+)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The workspace.  [default: the recipe's, or effx-NAME]",
+)
+@click.option("--dry-run", is_flag=True, help="Print the plan and do nothing.")
+@click.option(
+    "--on",
+    "place",
+    default="local",
+    show_default=True,
+    metavar="local|ray[:ADDRESS]",
+    help="Where cells run: this machine, or a Ray cluster.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the plan, each cell with how it ended.")
+def command(
+    recipe: Path, assignments: tuple[str, ...], out: Path | None, dry_run: bool, place: str, as_json: bool
+) -> int:
+    """Work through RECIPE: train, export, profile, report. What is done already is not done again.
+
+    Started again after Ctrl-C, a crash or a change of the recipe, it does what is still to do.
+    Paths in a recipe are relative to the working directory. Exit code 1: an engine did not pass its
+    gate, or the budget was spent; 2: a cell failed. The others are done all the same.
+
+    \b
+    effx run recipes/demo.yaml
+    effx run recipes/sst2-frontier.yaml --dry-run --set models.encoder=./minilm
+    effx run recipes/sst2-frontier.yaml --set tasks.sst2.data=../data/sst2 --set limit=300
+    """  # fmt: skip
+    from effx.profile import environment
+    from effx.recipe import load, plan, run
+    from effx.recipe.place import executor
+    from effx.recipe.run import StoppedError
+
+    read = load(recipe, assignments, workspace=out)
+    if dry_run:
+        made = plan(read, str(environment.host()["id"]))
+        if as_json:
+            click.echo(json.dumps(made.to_json(), indent=1))
+        else:
+            from effx.recipe import console
+
+            console.print_plan(made, read)
+        return 0
+    try:
+        result = run(read, executor=executor(place, read))
+    except StoppedError as error:
+        again = ["effx", "run", str(recipe)]
+        again += [word for assignment in assignments for word in ("--set", assignment)]
+        again += ["-o", str(out)] if out else []
+        again += ["--on", place] if place != "local" else []
+        raise StoppedError(f"{error} To go on: {shlex.join(again)}") from None
+    if as_json:
+        click.echo(json.dumps(result.plan.to_json(), indent=1))
+    else:
+        from effx.recipe import console
+
+        console.print_result(result)
+    return result.exit_code

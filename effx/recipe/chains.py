@@ -1,0 +1,68 @@
+"""Which checkpoints a recipe makes of one model, and which variants are built of each.
+
+regime ─┬─ tokens ─┬─ exits
+        └──────────┴─ exits           a chain is one path from the left, cut anywhere
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from effx.export import variants
+from effx.recipe.recipe import Recipe, Stage, VariantOf
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """The stages that lead to a checkpoint, first to last."""
+
+    stages: tuple[Stage, ...]
+    exits: bool = False
+    """Whether the checkpoint has early exits."""
+    tokens: bool = False
+    """Whether it has a token schedule."""
+
+    @property
+    def last(self) -> Stage:
+        return self.stages[-1]
+
+    @property
+    def name(self) -> str:
+        """The labels, joined."""
+        return "-".join(stage.label for stage in self.stages)
+
+
+def chains(recipe: Recipe) -> list[Chain]:
+    """Return every chain; what another one goes on from stands before it."""
+    found = [Chain((regime,)) for regime in recipe.regimes]
+    for stage in recipe.tokens:
+        found += [
+            Chain((*chain.stages, stage), tokens=True)
+            for chain in list(found)
+            if chain.last.label in stage.of
+        ]
+    for stage in recipe.exits:
+        found += [
+            Chain((*chain.stages, stage), exits=True, tokens=chain.tokens)
+            for chain in list(found)
+            if chain.last.label in stage.of
+        ]
+    return found
+
+
+def built(recipe: Recipe, chain: Chain) -> Iterator[VariantOf]:
+    """Yield the variants that are built of a chain's checkpoint.
+
+    A variant without ``of`` is built of the checkpoints that have just the exits and tokens that it
+    names: the plain pass through a checkpoint with exits is the pass through the one it was made from.
+    """
+    for variant in recipe.variants:
+        wanted = variants.parse(variant.text)
+        if variant.of is None:
+            if bool(wanted.exits) == chain.exits and wanted.tokens == chain.tokens:
+                yield variant
+            continue
+        possible = (chain.exits or not wanted.exits) and (chain.tokens or not wanted.tokens)
+        if possible and chain.last.label in variant.of:
+            yield variant

@@ -1,0 +1,92 @@
+"""Help and pages of every command."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from effx.cli import cli, run
+
+ROOT = Path(__file__).parents[2]
+
+
+def contexts(command: click.Command, name: str, parent: click.Context | None = None) -> list[click.Context]:
+    here = click.Context(command, info_name=name, parent=parent)
+    found = [here]
+    if isinstance(command, click.Group):
+        for child in command.list_commands(here):
+            made = command.get_command(here, child)
+            assert made is not None
+            found += contexts(made, child, here)
+    return found
+
+
+COMMANDS = contexts(cli, "effx")
+
+
+@pytest.mark.parametrize("context", COMMANDS, ids=lambda context: context.command_path)
+def test_every_command_is_explained_with_examples(context: click.Context) -> None:
+    command = context.command
+    text = command.help or ""
+    assert text.strip()
+    if not isinstance(command, click.Group):
+        examples = [
+            line.strip() for line in text.split("\b")[-1].splitlines() if line.strip().startswith("effx ")
+        ]
+        assert examples, "the help has no example"
+        assert all(line.startswith(context.command_path) for line in examples)
+        for line in examples:
+            words = line.split("#")[0].split(">")[0].split()[len(context.command_path.split()) :]
+            made = command.make_context(context.command_path, words, resilient_parsing=False)
+            assert made.params
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and not parameter.hidden:
+            told = parameter.help or parameter.show_default or parameter.name in ("batch_size", "seed")
+            assert told, f"{parameter.opts} has no help"
+
+
+def test_the_pages_are_as_the_code_has_them() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "tools/command_pages.py", "--check"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["completion", shell]) == 0
+    assert "_EFFX_COMPLETE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("effx ", "doctor"), ("effx train f", "finetune"), ("effx run --dr", "--dry-run")],
+)
+def test_completion_completes(words: str, expected: str, tmp_path: Path) -> None:
+    """As a shell asks: the words so far, and the number of the one to complete."""
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT), "_EFFX_COMPLETE": "zsh_complete",
+        "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }  # fmt: skip
+    code = "import sys; sys.argv[0] = 'effx'; from effx.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert expected in done.stdout.splitlines(), done.stderr
+
+
+def test_bash_takes_the_script() -> None:
+    if shutil.which("bash") is None:
+        pytest.skip("no bash")
+    script = subprocess.run(
+        [sys.executable, "-m", "effx", "completion", "bash"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)

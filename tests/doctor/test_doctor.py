@@ -1,0 +1,275 @@
+"""The doctor on machines that are not this one: other packages, a fake NVML, a fake powercap tree."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from effx.cli import run
+from effx.doctor import Line, examine, machine, software
+from tests.profile.meters import fake
+
+ROOT = Path(__file__).parents[2]
+RANGE_UJ = "262143328850"
+
+
+def by_name(lines: Iterator[Line] | list[Line]) -> dict[str, Line]:
+    return {line.name: line for line in lines}
+
+
+def has(**versions: str) -> software.Versions:
+    table = {name.replace("_", "-"): version for name, version in versions.items()}
+    return table.get
+
+
+def test_here_everything_is_looked_at(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code = run(["doctor", str(tmp_path), "--json"])
+    lines = json.loads(capsys.readouterr().out)
+    assert {line["topic"] for line in lines} == {
+        "python", "packages", "runtimes", "processor", "gpu", "energy", "limits", "disk",
+    }  # fmt: skip
+    assert code == any(line["state"] == "broken" for line in lines)
+    assert not [line for line in lines if line["name"] == "check"]
+    found = {line["name"]: line for line in lines}
+    assert found["CPUExecutionProvider"]["state"] == "ok"  # a session was opened
+    assert found["train"]["state"] == found["report"]["state"] == "ok"
+
+
+def test_an_old_python_is_broken() -> None:
+    (line,) = software.python((3, 10, 4))
+    assert line.state == "broken" and "3.11" in line.detail and line.fix and line.fix.startswith("python3.11")
+
+
+@pytest.mark.parametrize(
+    ("versions", "name", "state", "detail"),
+    [
+        ({"onnxruntime": "1.31", "onnxruntime_gpu": "1.30"}, "onnxruntime", "broken", "over each other"),
+        ({"onnxruntime_gpu": "1.30"}, "onnxruntime", "ok", "onnxruntime-gpu 1.30"),
+        ({}, "onnxruntime", "missing", "no ONNX Runtime"),
+        ({"nvidia_ml_py": "13.6", "pynvml": "11.5.3"}, "nvidia-ml-py", "broken", "pynvml 11.5.3 shadows"),
+        ({"nvidia_ml_py": "13.6", "nvidia_ml_py3": "7.352"}, "nvidia-ml-py", "broken", "shadows"),
+        ({"nvidia_ml_py": "13.6", "pynvml": "12.0.0"}, "nvidia-ml-py", "ok", "13.6"),  # a mere pointer
+        ({}, "nvidia-ml-py", "missing", "GPU energy"),
+    ],
+)
+def test_packages_that_clash(versions: dict[str, str], name: str, state: str, detail: str) -> None:
+    line = by_name(software.clashes(has(**versions)))[name]
+    assert line.state == state and detail in line.detail
+    assert (line.fix is None) == (state == "ok")
+    if state == "broken":
+        assert line.fix and line.fix.startswith("pip uninstall -y ")
+
+
+def test_extras_name_what_is_absent() -> None:
+    found = by_name(software.packages(has(onnx="1.20", torch="2.9")))
+    assert found["export"].detail == "onnxscript not installed (onnx 1.20)"
+    assert found["train"].fix == "pip install 'effx[train]'"
+    assert found["report"].state == "missing"
+
+
+def test_providers_that_do_not_load() -> None:
+    seen = {
+        "CUDAExecutionProvider": "libcublasLt.so.12: cannot open shared object",
+        "CPUExecutionProvider": None,
+    }
+    lines = by_name(software.providers(lambda _: (seen, ""), has(onnxruntime_gpu="1.30")))
+    assert (
+        lines["CUDAExecutionProvider"].state == "broken"
+        and "libcublasLt" in lines["CUDAExecutionProvider"].detail
+    )
+    assert lines["CPUExecutionProvider"].state == "ok"
+    (line,) = software.providers(lambda _: (None, "ImportError: libonnxruntime.so"), has(onnxruntime="1.30"))
+    assert line.state == "broken" and "libonnxruntime" in line.detail
+    assert list(software.providers(of=has())) == []
+
+
+@pytest.mark.parametrize(("driver", "fix"), [(True, True), (False, False)])
+def test_a_gpu_package_is_advised_where_there_is_a_gpu(tmp_path: Path, driver: bool, fix: bool) -> None:
+    place = tmp_path / "version"
+    if driver:
+        place.write_text("NVRM version")
+    lines = by_name(
+        software.providers(lambda _: ({"CPUExecutionProvider": None}, ""), has(onnxruntime="1"), place)
+    )
+    assert bool(lines["CUDAExecutionProvider"].fix) is fix
+    assert bool(by_name(software.tensorrt(has(), place))["tensorrt"].fix) is fix
+
+
+def test_a_probe_tells_how_a_library_ended_the_process() -> None:
+    assert software.probe("print('{\"a\": 1}')") == ({"a": 1}, "")
+    assert software.probe("import nothing_of_that_name")[1].startswith("ModuleNotFoundError")
+    assert "-6" in software.probe("import os; os.abort()")[1]
+
+
+def test_torch_with_a_gpu_that_fails() -> None:
+    broken = {"built": "12.8", "available": True, "devices": ["H200"], "error": "no kernel image"}
+    (line,) = software.torch(lambda _: (broken, ""), has(torch="2.9"))
+    assert line.state == "broken" and "no kernel image" in line.detail
+
+
+@pytest.mark.parametrize(
+    ("text", "states"),
+    [
+        ("model name\t: X\nflags\t: avx2 avx512f avx512_vnni amx_tile amx_bf16 hypervisor",
+         {"AVX2": "ok", "AVX-512": "ok", "VNNI (int8)": "ok", "BF16": "ok", "AMX": "ok"}),
+        ("model name\t: Y\nflags\t: avx2 avx_vnni",
+         {"AVX-512": "missing", "VNNI (int8)": "ok", "BF16": "missing"}),
+        ("Features\t: asimd asimddp bf16", {"VNNI (int8)": "ok", "BF16": "ok"}),
+        ("", {"instructions": "missing"}),
+    ],
+)  # fmt: skip
+def test_instructions(tmp_path: Path, text: str, states: dict[str, str]) -> None:
+    path = tmp_path / "cpuinfo"
+    path.write_text(text)
+    found = by_name(machine.processor(path))
+    assert {name: found[name].state for name in states} == states
+
+
+def powercap(root: Path, mode: int = 0o644) -> Path:
+    for folder, name in (("intel-rapl:0", "package-0"), ("intel-rapl:0/intel-rapl:0:0", "dram")):
+        place = root / folder.split("/")[-1]
+        place.mkdir(parents=True)
+        (place / "name").write_text(name)
+        (place / "max_energy_range_uj").write_text(RANGE_UJ)
+        (place / "energy_uj").write_text("100")
+        (place / "energy_uj").chmod(mode)
+    return root
+
+
+def test_powercap(tmp_path: Path) -> None:
+    (line,) = machine.powercap(powercap(tmp_path / "good"))
+    assert line.state == "ok" and line.detail == "package-0, package-0/dram"
+    (line,) = machine.powercap(tmp_path / "none")
+    assert line.state == "missing" and "virtual machines" in line.detail
+    broken = powercap(tmp_path / "broken")
+    (broken / "intel-rapl:0" / "energy_uj").write_text("nonsense")
+    (line,) = machine.powercap(broken)
+    assert line.state == "broken" and "cannot be read" in line.detail
+
+
+def test_powercap_that_may_not_be_read(tmp_path: Path) -> None:
+    root = powercap(tmp_path / "locked", 0o000)
+    code = f"""
+import json, os
+from pathlib import Path
+from effx.doctor import machine
+if os.geteuid() == 0:
+    os.setgroups([]); os.setegid(65534); os.seteuid(65534)
+print(json.dumps([line.to_json() for line in machine.powercap(Path({str(root)!r}))]))
+"""
+    for parent in (root, *root.parents):
+        if parent.is_relative_to(tmp_path.parents[1]):
+            parent.chmod(0o755)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (line,) = json.loads(done.stdout)
+    assert line["state"] == "broken"
+    assert line["fix"].startswith(f"sudo chmod a+r {root}/intel-rapl:")
+
+
+NVML = """
+import json
+from tests.profile.meters.fake import Fake
+from effx.doctor import machine
+fake, found = Fake(), {}
+for mode in ("ok", "forbidden", "unsupported", "lost"):
+    fake.reset()
+    fake.mode(mode)
+    found[mode] = [line.to_json() for line in machine.gpu()]
+print(json.dumps(found))
+"""
+
+
+def test_the_gpu_on_a_fake_nvml(tmp_path: Path) -> None:
+    library = fake.build(tmp_path)
+    if library is None:
+        pytest.skip("no C compiler (cc) to build the fake NVML")
+    environment = {**fake.environment(library), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", NVML], env=environment, capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, list[dict[str, Any]]] = json.loads(done.stdout)
+    good = {line["name"]: line for line in found["ok"]}
+    assert good["driver"]["detail"].startswith("999.99")
+    assert good["GPU 0"]["detail"] == good["GPU 1"]["detail"] == "Fake H200"
+    assert good["GPU 0 power"]["state"] == good["GPU 1 energy"]["state"] == "ok"
+    assert good["GPU 0 power"]["detail"] == "300.0 W now"
+    refused = {line["name"]: line for line in found["forbidden"]}
+    assert refused["GPU 0 energy"]["state"] == "broken"
+    assert refused["GPU 0 energy"]["fix"] == "sudo nvidia-smi -acp UNRESTRICTED"
+    assert {line["name"]: line["state"] for line in found["unsupported"]}["GPU 0 energy"] == "missing"
+    assert any(line["state"] != "ok" for line in found["lost"])
+
+
+def test_no_driver_is_missing_and_a_driver_without_its_library_is_broken(tmp_path: Path) -> None:
+    import pynvml
+
+    with pytest.raises(pynvml.NVMLError):  # else this machine has a GPU, and the lines would be its own
+        pynvml.nvmlInit()
+    (line,) = machine.gpu(tmp_path / "none")
+    assert line.state == "missing"
+    (tmp_path / "version").write_text("NVRM version: 570")
+    (line,) = machine.gpu(tmp_path / "version")
+    assert line.state == "broken" and line.fix and "--gpus all" in line.fix
+
+
+def control_group(root: Path, **values: str) -> tuple[Path, Path]:
+    place = root / "fs" / "pod" / "box"
+    place.mkdir(parents=True)
+    for name, value in values.items():
+        (place.parent / name.replace("_", ".")).write_text(value)
+    own = root / "cgroup"
+    own.write_text("0::/pod/box\n")
+    return root / "fs", own
+
+
+def test_limits_of_a_container(tmp_path: Path) -> None:
+    cgroup, own = control_group(tmp_path, cpu_max="50000 100000", memory_max="2000000000")
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:       16000000 kB\n")
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("flags : avx2 hypervisor")
+    found = by_name(machine.limits(cgroup, own, meminfo, cpuinfo))
+    assert found["processors"].state == "broken" and "the time of 0.5" in found["processors"].detail
+    assert found["processors"].fix == "effx profile --threads 1"
+    assert found["memory"].state == "broken" and "2.0 GB by the container's limit" in found["memory"].detail
+    assert "virtual machine" in found
+    cgroup, own = control_group(tmp_path / "free", cpu_max="max 100000", memory_max="max")
+    cpuinfo.write_text("flags : avx2")
+    found = by_name(machine.limits(cgroup, own, meminfo, cpuinfo))
+    assert found["processors"].state == "ok"
+    assert found["memory"].detail == "16.4 GB"
+    assert "virtual machine" not in found
+
+
+def test_limits_of_the_first_control_groups(tmp_path: Path) -> None:
+    for name, value in (("cpu.cfs_quota_us", "150000"), ("cpu.cfs_period_us", "100000")):
+        (tmp_path / "cpu").mkdir(exist_ok=True)
+        (tmp_path / "cpu" / name).write_text(value)
+    assert machine._quota(tmp_path, tmp_path / "none") == 1.5
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1")
+    assert machine._quota(tmp_path, tmp_path / "none") is None
+
+
+def test_one_check_that_fails_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def strange() -> Iterator[Line]:
+        raise ValueError("a line that nobody expected")
+        yield
+
+    for name in ("providers", "openvino", "torch"):
+        monkeypatch.setattr(software, name, lambda: iter(()))
+    monkeypatch.setattr(machine, "processor", strange)
+    lines = examine()
+    assert [line.detail for line in lines if line.name == "check"] == [
+        "ValueError: a line that nobody expected"
+    ]
+    assert lines[-1].topic == "disk"

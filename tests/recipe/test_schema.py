@@ -1,0 +1,225 @@
+"""Reading recipes: every mistake at once, each with its line."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from effx import exit_rules
+from effx.cli import run as command
+from effx.errors import UsageError
+from effx.models import exits as ramps
+from effx.profile import Plan
+from effx.recipe import Recipe, RecipeError, load, tables
+from effx.recipe import tickets as sweeps
+from effx.train import Settings, exits, importance, loop, tickets, tokens
+from effx.train.finetune import parse_regime
+from effx.train.tickets import plan as ticket_plan
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+GOOD = """
+tasks: [demo]
+models: {tiny: demo}
+"""
+TEN = """\
+name: ten
+taks: [demo]
+tasks:
+  sst3:
+models:
+  tiny: ./nowhere
+regimes:
+  full:
+  half: {regime: haf}
+  full: {epochs: 1}
+tokens:
+  t60: {of: fill, keep: 0.6}
+exits:
+  early: {rule: entropi, depth: 3}
+variants: [fp32, int7]
+backends: [onnx]
+workloads: {rounds: 2}
+"""
+
+
+def read(tmp_path: Path, text: str, *assignments: str) -> Recipe:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    return load(path, assignments)
+
+
+def mistakes(tmp_path: Path, text: str, *assignments: str) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        read(tmp_path, text, *assignments)
+    return str(caught.value).splitlines()[1:]
+
+
+def test_ten_mistakes_are_ten_messages_with_their_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "ten.yaml"
+    path.write_text(TEN)
+    assert command(["run", str(path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    first, *lines = captured.err.splitlines()
+    assert first == f"effx: {path}: 10 mistakes; nothing was started."
+    expected = [
+        ("line 2: taks", "Did you mean 'tasks'"),
+        ("line 4: tasks.sst3", "Did you mean 'sst2'"),
+        ("line 6: models.tiny", "there is no folder"),
+        ("line 9: regimes.half.regime", "Known: full, frozen, last-K"),
+        ("line 10: regimes.full", "stands twice; the first is on line 8"),
+        ("line 12: tokens.t60.of", "Did you mean 'full'"),
+        ("line 14: exits.early.rule", "Did you mean 'entropy'"),
+        ("line 15: variants.1", "Did you mean 'int8'"),
+        ("line 16: backends.0", "Did you mean 'onnxruntime'"),
+        ("line 17: workloads.rounds", "a whole number from 3 on is needed, not 2"),
+    ]
+    assert len(lines) == len(expected)
+    for line, (where, text) in zip(lines, expected, strict=True):
+        assert line.startswith(where + ": ") and text in line
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tasks: [demo\n", "line 2: not YAML"),
+        ("- a\n", "line 1: a recipe is a mapping"),
+        ("", "line 1: tasks: missing"),
+        (GOOD + "seeds: [0, one]\n", "line 4: seeds.1: a whole number from 0 on is needed, not 'one'"),
+        (GOOD + "seeds: true\n", "line 4: seeds: a whole number"),
+        (GOOD + "training: 3\n", "line 4: training: a mapping is needed"),
+        (GOOD + "training: {lr: .nan}\n", "line 4: training.lr: a number above 0"),
+        (GOOD + "regimes: [full, lats-2]\n", "line 4: regimes.lats-2: unknown regime"),
+        (GOOD + "regimes: {a/b: {regime: full}}\n", "names are letters"),
+        (GOOD + "tokens: {full: {}}\nvariants: [tokens]\n", "the name is taken by regimes.full"),
+        (GOOD + "exits: {e: {depth: 2, max_drop: 0.1}}\nvariants: [exit]\n", "exclude each other"),
+        (GOOD + "exits: {e: {}}\n", "line 4: exits.e: no variant would be built of it"),
+        (GOOD + "variants: [exit]\n", "line 4: variants.0: 'exit' fits no checkpoint"),
+        (GOOD + "variants: [{variant: seq32, of: ful}]\n", "variants.0.of: unknown label 'ful'"),
+        (GOOD + "variants: [{of: full}]\n", "the key 'variant' is missing"),
+        (GOOD + "workloads: {grid: [1x32, 8-128]}\n", "workloads.grid.1: --grid '8-128'"),
+        (GOOD + "workloads: {meter: rapll}\n", "Did you mean 'rapl'"),
+        ("tasks: {mine: {data: ./nowhere}}\nmodels: {tiny: demo}\n", "line 1: tasks.mine.data: ./nowhere"),
+        ("tasks: [squad]\nmodels: {tiny: demo}\n", "question answering cannot be trained"),
+        ("a: &a [*a]\n" + GOOD, "nested too deeply"),
+    ],
+)
+def test_each_mistake_is_told_with_its_place(tmp_path: Path, text: str, message: str) -> None:
+    assert any(message in line for line in mistakes(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("seeds", "write KEY=VALUE"),
+        ("sedes=1", "--set sedes=1: sedes: unknown key. Did you mean 'seeds'"),
+        ("seeds=x", "--set seeds=x: seeds: a whole number"),
+        ("tasks.0.limit=3", "a word stands here"),
+        ("tasks.4=demo", "the list has 1 entries"),
+        ("training=[", "not YAML"),
+    ],
+)
+def test_mistakes_in_options_name_the_option(tmp_path: Path, assignment: str, message: str) -> None:
+    (line,) = mistakes(tmp_path, GOOD, assignment)[:1]
+    assert message.replace("a word stands here", "'demo' stands here, not a mapping") in line
+
+
+def test_values_are_laid_over_and_numbers_are_read_as_meant(tmp_path: Path) -> None:
+    text = GOOD + "training: &all {lr: 1e-3, epochs: 2}\nregimes:\n  a: {<<: *all, regime: full, epochs: 1}\n"
+    sets = ["seeds=[3, 4]", "training.epochs=0.5", "limit=7", "tasks={demo: {limit: 9}}",
+            "budgets.total_s=60", "variants=[int8]", "training.epochs=0.25"]  # fmt: skip
+    recipe = read(tmp_path, text, *sets)
+    assert recipe.training == {"lr": 1e-3, "epochs": 0.25}
+    assert recipe.regimes[0].settings == {"lr": 1e-3, "regime": "full", "epochs": 1.0}
+    assert recipe.seeds == (3, 4)
+    assert recipe.tasks[0].limit == 9
+    assert recipe.budgets.total_s == 60
+    assert [variant.text for variant in recipe.variants] == ["int8"]
+    assert recipe.workspace == "effx-recipe"
+
+
+def test_a_resolved_recipe_reads_as_itself(tmp_path: Path) -> None:
+    text = (RECIPES / "demo.yaml").read_text() + "budgets: {cell_s: 9}\nseeds: [1]\n"
+    first = read(tmp_path, text)
+    again = read(tmp_path, yaml.safe_dump(first.resolved(), sort_keys=False))
+    assert again == first
+    first = load(RECIPES / "super-tickets.yaml")
+    again = read(tmp_path, yaml.safe_dump(first.resolved(), sort_keys=False))
+    assert again == first
+    assert again.tickets is not None and again.tickets["levels"][-1] == "80"
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_recipes_that_come_with_effx_are_right(path: Path, tmp_path: Path, rows_folder: Path) -> None:
+    text = path.read_text()
+    sets = [f"tasks.{task}.data={rows_folder}" for task in re.findall(r"^  (\w+): \{data:", text, re.M)]
+    recipe = load(path, sets)
+    assert recipe.name == path.stem
+
+
+def test_the_tables_are_those_of_the_settings() -> None:
+    def names(kind: type) -> set[str]:
+        return {field.name for field in fields(kind)}
+
+    own = {"seed", "limit"}  # of the recipe, and of its tasks
+    assert set(tables.REGIME) == names(Settings) - own
+    assert set(tables.TOKENS) == (names(tokens.Settings) | {"of"}) - own
+    assert set(tables.EXITS) == (names(exits.Settings) | {"of"}) - own
+    assert set(tables.TICKETS) == (names(tickets.Settings) | {"preset"}) - own - {"keep"}
+    assert set(tables.WORKLOADS) - {"meter"} <= names(Plan)
+    for value in ("full", "frozen", "last-3", "last-0", "last", "half"):
+        refused = []
+        for parse in (tables.regime, parse_regime):
+            try:
+                parse(value)
+            except Exception as error:
+                refused.append(type(error))
+        assert len(refused) in (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "known"),
+    [
+        (tables.EXITS, "regime", tuple(exits.REGIMES)),
+        (tables.EXITS, "pooling", tuple(ramps.POOLINGS)),
+        (tables.EXITS, "rule", tuple(exit_rules.RULES)),
+        (tables.TOKENS, "rule", tokens.RULES),
+        (tables.REGIME, "optimizer", loop.OPTIMIZERS),
+        (tables.TICKETS, "kinds", tuple(tickets.KINDS)),
+        (tables.TICKETS, "preset", tuple(tickets.PRESETS)),
+        (tables.TICKETS, "granularity", ticket_plan.GRANULARITIES),
+        (tables.TICKETS, "importance", tuple(importance.METHODS)),
+    ],
+)
+def test_choices_are_those_of_the_code(table: dict, key: str, known: tuple[str, ...]) -> None:
+    from effx.recipe.nodes import Node
+    from effx.recipe.rules import Notes
+
+    notes = Notes()
+    table[key](notes, Node("line 1", "?"), key)
+    assert notes.problems[0].text.endswith(f"Known: {', '.join(known)}.")
+
+
+LEVELS = ("10,...,80", "10,20,...,50", "20/10,40", "5", "10,...,10", "0", "101", "10,10", "...,20", "ten",
+          "40,20,...,10", "20/10,...,40")  # fmt: skip
+
+
+@pytest.mark.parametrize("text", LEVELS)
+def test_levels_are_those_of_train_tickets(text: str) -> None:
+    def read(function: Any) -> Any:
+        try:
+            return function()
+        except UsageError:
+            return "refused"
+
+    theirs = read(lambda: tuple(level.text for level in tickets.parse_levels(text)))
+    assert read(lambda: sweeps.levels([text])) == theirs
+    assert read(lambda: sweeps.levels(text.split(","))) == theirs
