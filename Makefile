@@ -1,6 +1,7 @@
 # make demo   the whole pipeline on the embedded model and data
 # make test   the tests
 # make check  formatting, lint and types
+# make gpu    what needs an NVIDIA GPU: its tests, then the suite of benchmarks/gpu_suite.py
 # make test-older   models and training against the oldest transformers that effx takes
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 OLDER := $(VENV)/transformers-5.0.0
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow test-older check clean
+.PHONY: demo test test-slow test-older check gpu clean
 
 demo: $(INSTALLED)
 	$(BIN)/effx demo
@@ -28,6 +29,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check effx tests benchmarks
 	$(BIN)/ruff check effx tests benchmarks
 	$(BIN)/mypy
+	! test -x $(BIN)/hadolint || $(BIN)/hadolint Dockerfile
 
 # torch first and alone: its exact version is what keeps the CPU build where one is at hand
 $(INSTALLED): pyproject.toml constraints.txt
