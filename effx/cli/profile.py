@@ -42,7 +42,7 @@ import click
 @click.option(
     "--grid",
     metavar="BxL,...",
-    help="Batch x length pairs, as 1x32,8x128, or none.  [default: 1, 8 and 32 x 32 and 128]",
+    help="Batch x length pairs, as 1x32,8x128, or none.  [default: 1, 8, 32 x 32, 128; on a GPU up to 512]",
 )
 @click.option(
     "--rounds",
@@ -100,10 +100,10 @@ def command(
     effx profile engines/ --data ../data/sst2 --grid 1x32,32x128 --meter rapl
     """  # fmt: skip
     from effx.profile import Plan, profile
-    from effx.profile.plan import DEFAULT_GRID, SCENARIOS, parse_grid
+    from effx.profile.plan import SCENARIOS, parse_grid
 
     wanted = SCENARIOS if "all" in scenarios else tuple(dict.fromkeys(("single-stream", *scenarios)))
-    cells = DEFAULT_GRID if grid is None else parse_grid(grid)
+    cells = None if grid is None else parse_grid(grid)
     plan = Plan(scenarios=wanted, grid=cells, **settings)
     runs, failures = profile(
         engines or (Path("engines"),), out=out, plan=plan, meter=meter, data_folder=data_folder, host=host
