@@ -44,5 +44,12 @@ $(OLDER): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $@.new transformers==5.0.0 numpy==2.4.6
 	mv $@.new $@
 
+# results and traces of an earlier call are kept: it goes on where it was cut off
+GPU_OUT ?= gpu-results
+gpu: $(INSTALLED)
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python benchmarks/gpu_suite.py $(GPU_OUT)
+	$(BIN)/effx report $(GPU_OUT)/results
+
 clean:
 	rm -rf $(VENV) effx-demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
