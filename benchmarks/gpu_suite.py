@@ -85,10 +85,19 @@ class Suite:
     @property
     def backends(self) -> tuple[str, ...]:
         """What runs the engines: with TensorRT where it is installed."""
-        found = ["torch", "torch-compile", "onnxruntime"]
+        found = ["torch", "torch-compile"]
+        if self.device == "cpu" or _onnxruntime_has_cuda():
+            found.append("onnxruntime")
         if self.device == "cuda" and importlib.util.find_spec("tensorrt"):
             found.append("tensorrt")
         return tuple(found)
+
+    @property
+    def without(self) -> list[str]:
+        """What belongs here and is not installed."""
+        names = {"tensorrt": "TensorRT is not installed: not measured.",
+                 "onnxruntime": "This onnxruntime has no CUDA provider: not measured."}  # fmt: skip
+        return [text for name, text in names.items() if name not in self.backends]
 
     def steps(self) -> list[Step]:
         """Return all steps, the most wanted first."""
@@ -112,7 +121,7 @@ class Suite:
             "versions": versions,
             "date": now(),
             "backends": self.backends,
-            "without": [] if "tensorrt" in self.backends else ["tensorrt is not installed: not measured"],
+            "without": self.without,
         }
         files.write_json(self.out / "environment.json", facts)
 
@@ -274,6 +283,12 @@ class Suite:
             meter.close()
 
 
+def _onnxruntime_has_cuda() -> bool:
+    import onnxruntime
+
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
 def cut(model: Any, share: float) -> None:
     """Take a share of each layer's heads and FFN neurons away."""
     heads, neurons = {}, {}
@@ -298,7 +313,7 @@ def write_page(suite: Suite, command: str) -> None:
         "Random weights: times, joules and bytes are measured, accuracies mean nothing. p50 in ms: single",
         "queries at real lengths end to end and on the device alone, and a batch of 128 x 128 on the device.",
         "Joules per example are gross, of the offline scenario.",
-        *(f"\n**{missing}.**" for missing in facts["without"]),
+        *(f"\n**{missing}**" for missing in suite.without),
         "",
         "| engine | single | on device | not on device | 128x128 | x floor | mJ/example | meters apart "
         "| GPU MiB | gates failed |",

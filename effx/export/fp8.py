@@ -6,7 +6,6 @@ so its scale is range / 448. Weights are rounded anew from the fp32 graph, per o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,18 @@ _INT8_LARGEST = 127.0
 _WEIGHT = "_quantized"
 
 
-def from_int8(path: Path, originals: Sequence[Path]) -> None:
+def from_int8(path: Path, original: Path) -> None:
     """Rewrite a symmetric int8 Q/DQ graph in place.
 
     Args:
         path: what :func:`effx.export.quantize.static` wrote with ``symmetric``.
-        originals: the fp32 graphs, in which the weights are found by name.
+        original: its fp32 graph, in which the weights are found by name.
     """
     import ml_dtypes
 
     model = onnx.load(path)
     constants = {entry.name: entry for entry in model.graph.initializer}
-    weights: dict[str, Any] = {}
-    for original in originals:
-        weights |= {entry.name: entry for entry in onnx.load(original).graph.initializer}
+    weights = {entry.name: entry for entry in onnx.load(original).graph.initializer}
     pairs = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
     scales: dict[str, float] = {}
     replaced: dict[str, onnx.TensorProto] = {}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 _TYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8", "FP8": "fp8"}
-_LOOK_THROUGH = ("SHUFFLE", "CAST", "IDENTITY")
+_LOOK_THROUGH = ("SHUFFLE", "CAST", "IDENTITY", "SQUEEZE", "UNSQUEEZE")
 _PRODUCTS = ("gemm", "matmul", "matrix_multiply", "fc")
 
 

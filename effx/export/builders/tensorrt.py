@@ -68,6 +68,8 @@ class TensorRt:
             return f"{device} has no fp8 arithmetic; sm89 and newer have"
         if variant.exits == "exit-if" and self._package == "tensorrt_rtx":
             return "TensorRT-RTX fails inside on nested If; use exit, which runs segments"
+        if variant.precision == "fp8" and variant.exits == "exit-if":
+            return "effx has no fp8 for exit-if; use exit, which runs segments"
         if variant.precision == "bf16" and device != "cuda":
             if variant.exits == "exit-if":
                 return "bf16 with exit-if can be checked on its own GPU only; use exit, or device cuda"
@@ -129,8 +131,8 @@ class TensorRt:
         if scheme != FP8:
             return onnx_parts.build(source, variant, scheme, place, "cpu")
         session = onnx_parts.build(source, variant, onnx_parts.SYMMETRIC, place, "cpu")
-        for name in session["files"]:
-            fp8.from_int8(place / name, source.graphs(variant))
+        for name, original in zip(session["files"], source.graphs(variant), strict=True):
+            fp8.from_int8(place / name, original)
         return session
 
     def _stand_in(
