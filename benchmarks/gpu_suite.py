@@ -2,7 +2,7 @@
 
     python benchmarks/gpu_suite.py OUT                               all steps
     python benchmarks/gpu_suite.py OUT --seconds 480                 none is begun after so many seconds
-    python benchmarks/gpu_suite.py OUT --steps traces,bert-base-precision
+    python benchmarks/gpu_suite.py OUT --steps traces,bert-base-half
     python benchmarks/gpu_suite.py OUT --device cpu --size tiny      the same steps, without a GPU
 
 Encoders of BERT-base's and MiniLM-L6's shape with random weights, so accuracies mean nothing here:
@@ -104,8 +104,9 @@ class Suite:
         found = [Step("environment", self.environment)]
         for model in SHAPES:
             found += [
-                Step(f"{model}-precision", partial(self.precision, model)),
+                Step(f"{model}-half", partial(self.half_precision, model)),
                 Step(f"{model}-tickets", partial(self.tickets, model)),
+                Step(f"{model}-others", partial(self.others, model)),
                 Step(f"{model}-exits-tokens", partial(self.reductions, model)),
             ]
         return [*found[:3], Step("traces", self.traces), *found[3:]]
@@ -125,14 +126,20 @@ class Suite:
         }
         files.write_json(self.out / "environment.json", facts)
 
-    def precision(self, model: str) -> None:
-        """Measure the full encoder in every precision and backend; PyTorch, compiled and recorded."""
-        wanted = {"torch": ["fp32", "fp16", "bf16"], "torch-compile": ["fp16", "bf16"],
-                  "onnxruntime": ["fp32", "fp16"],
-                  "tensorrt": ["fp32", "fp16", "bf16", "int8", "fp8"]}  # fmt: skip
+    def half_precision(self, model: str) -> None:
+        """Measure the full encoder in 16 bits: PyTorch with CUDA graphs, compiled, and TensorRT's plans."""
+        wanted = {"torch": [self.half], "torch-compile": [self.half], "tensorrt": ["fp16", "bf16"]}
+        if self.device == "cuda":
+            wanted["torch-compile"].append("bf16")
+        self.measure([self.checkpoint(model, "full")], wanted, f"{model}-half", windows=2)
+
+    def others(self, model: str) -> None:
+        """Measure the full encoder in the other precisions and on ONNX Runtime."""
+        wanted = {"torch": ["fp32", "bf16"], "onnxruntime": ["fp32", "fp16"],
+                  "tensorrt": ["fp32", "int8", "fp8"]}  # fmt: skip
         if self.device == "cpu":
-            wanted = {"torch": ["fp32"], "torch-compile": ["fp32"], "onnxruntime": ["fp32", "int8"]}
-        self.measure([self.checkpoint(model, "full")], wanted, f"{model}-precision")
+            wanted = {"torch": ["fp32"], "onnxruntime": ["fp32", "int8"]}
+        self.measure([self.checkpoint(model, "full")], wanted, f"{model}-others")
 
     def tickets(self, model: str) -> None:
         """Measure tickets at every level beside the full encoder."""
@@ -148,8 +155,14 @@ class Suite:
         wanted = {backend: variants for backend in self.backends if backend != "torch-compile"}
         self.measure([self.checkpoint(model, "reduced")], wanted, f"{model}-exits-tokens")
 
-    def measure(self, checkpoints: list[Path], wanted: dict[str, list[str]], place: str) -> None:
-        """Build engines that are missing, measure them side by side, write their results at once."""
+    def measure(
+        self, checkpoints: list[Path], wanted: dict[str, list[str]], place: str, windows: int = 1
+    ) -> None:
+        """Build engines that are missing, measure them side by side, write their results at once.
+
+        One energy window of at least ten seconds per workload, or two, the second twice as long, which
+        shows whether joules follow the work.
+        """
         engines = self.out / "engines" / place
         refused = []
         for backend in (backend for backend in self.backends if backend in wanted):
@@ -165,7 +178,7 @@ class Suite:
         plan = Plan(
             scenarios=("single-stream", "offline"), grid=tuple((batch, length) for batch in batches),
             rounds=10 if not self.tiny else 3, grid_rounds=6 if not self.tiny else 3,
-            window_s=self.window_s, windows=2, batch_size=8 if self.tiny else 128, warmup_s=2.0, limit=ROWS,
+            window_s=self.window_s, windows=windows, batch_size=8 if self.tiny else 128, warmup_s=2.0, limit=ROWS,
         )  # fmt: skip
         fresh = self.out / f"results.{place}"
         shutil.rmtree(fresh, ignore_errors=True)

@@ -100,6 +100,9 @@ class Device:
         # at the end of the process the driver has let go already
         self._library.cuMemFree_v2(ctypes.c_uint64(pointer))
 
+    def forget(self, event: ctypes.c_void_p) -> None:
+        self._library.cuEventDestroy_v2(event)
+
     def put(self, target: DeviceArray, array: np.ndarray) -> None:
         """Copy a host array in, in order with the stream; the host array may be changed afterwards."""
         array = np.ascontiguousarray(array, dtype=target.dtype)
@@ -214,6 +217,9 @@ class Event:
 
     def __init__(self, device: Device, handle: ctypes.c_void_p) -> None:
         self._device, self._handle = device, handle
+
+    def __del__(self) -> None:
+        self._device.forget(self._handle)
 
     def record(self) -> None:
         """Set it behind what is queued now."""

@@ -80,6 +80,8 @@ class TorchCudaGraph:
         self._pool = torch.cuda.graph_pool_handle()
         self._no_graph: str | None = None if settings.get("cuda_graph", True) else "not asked for"
         if self._compiled:
+            if len(settings["files"]) > 1:  # its graphs take what others gave for overwritten
+                self._no_graph = "segments are compiled without recording"
             mode = "reduce-overhead" if self._no_graph is None else "default"
             self._module = torch.compile(self._module, dynamic=True, mode=mode)
 

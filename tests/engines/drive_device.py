@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from effx import engines
 from effx.artifacts import Engine
 from effx.engines import cuda
 from effx.errors import EffxError
+from effx.profile import Plan, profile
 
 SHAPES = ((1, 5), (8, 16), (8, 16), (3, 30), (8, 16), (33, 9))
 
@@ -78,6 +81,24 @@ def recorded(folder: Path) -> list[list[str]]:
     return told
 
 
+def profiled(folder: Path, scratch: Path) -> dict[str, Any]:
+    """Return the result of a profile of an engine of plans, workers included."""
+    engine = Engine.open(folder)
+    target = scratch / "engines" / "whole.fp32.tensorrt-rtx"
+    sealed = ("schema", "name", "created", "files", "digest")
+    with Engine.create(target) as (place, manifest):
+        for name in engine.manifest["files"]:
+            shutil.copyfile(engine.folder / name, place / name)
+        manifest |= {key: value for key, value in engine.manifest.items() if key not in sealed}
+        manifest |= {"backend": "tensorrt-rtx", "device": "sm89"}
+        manifest["session"] = {**manifest["session"], "device": "sm89"}
+        manifest["inputs"] = [{**one, "max": [128, 64]} for one in manifest["inputs"]]
+    plan = Plan(rounds=3, block_queries=24, grid_rounds=3, grid_limit_s=0.2, warmup_s=0.2)
+    (run,), failures = profile([target], out=scratch / "results", plan=plan, meter="none")
+    assert not failures
+    return {**run.to_json(), "launch_share": run.launch_share}
+
+
 def error(action: Callable[[], Any]) -> str:
     try:
         action()
@@ -119,6 +140,8 @@ def main() -> None:
         "recorded": recorded(whole),
         "errors": errors(whole, scratch),
     }
+    found["profiled"] = profiled(whole, scratch)
+    gc.collect()
     found["left_bytes"] = library.fakeInUse() - before
     print(json.dumps(found))
 

@@ -90,6 +90,25 @@ def test_a_shape_runs_once_is_recorded_and_is_launched_as_one_afterwards(found: 
     assert found["recorded"] == [first, replay, replay, first, replay, replay]
 
 
+def test_a_profile_is_timed_end_to_end_and_on_the_device(found: dict[str, Any]) -> None:
+    run = found["profiled"]
+    timings: dict[tuple[str, int, Any], dict[str, float]] = {}
+    for workload in run["workloads"]:
+        key = (workload["scenario"], workload["batch"], workload["sequence"])
+        timings.setdefault(key, {})[workload["timing"]] = workload["latency_s"]["p50"]
+    # up to what the plan holds of the grid for GPUs: no batch of 512, nothing longer than 64
+    assert set(timings) == {("single-stream", 1, "real"), *(("grid", n, 32) for n in (1, 8, 32, 128))}
+    for both in timings.values():
+        assert 0 < both["device"] < both["end-to-end"]
+    assert 0 < run["launch_share"] < 1
+    assert run["memory"]["device_peak_bytes"] is None
+    assert run["settings"]["device_memory_by"].startswith("not measured: NVML cannot be read")
+    assert run["settings"]["cuda_graph"] is True
+    agreed = next(gate for gate in run["gates"] if gate["name"] == "timed answers are the scored ones")
+    assert agreed["passed"]
+    assert any(gate["name"] == "steady grid 8x32 device" for gate in run["gates"])
+
+
 def test_nothing_is_left_on_the_device(found: dict[str, Any]) -> None:
     assert found["left_bytes"] == 0
 
