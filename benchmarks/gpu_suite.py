@@ -178,7 +178,8 @@ class Suite:
         plan = Plan(
             scenarios=("single-stream", "offline"), grid=tuple((batch, length) for batch in batches),
             rounds=10 if not self.tiny else 3, grid_rounds=6 if not self.tiny else 3,
-            window_s=self.window_s, windows=windows, batch_size=8 if self.tiny else 128, warmup_s=2.0, limit=ROWS,
+            window_s=self.window_s, windows=windows, batch_size=8 if self.tiny else 128,
+            warmup_s=2.0, limit=ROWS,
         )  # fmt: skip
         fresh = self.out / f"results.{place}"
         shutil.rmtree(fresh, ignore_errors=True)

@@ -257,14 +257,14 @@ def check_built_for(
 ) -> None:
     """Raise :class:`ArtifactError` unless the plan was built for this release and this kind of device."""
     built = settings.get("plan") or {}
-    asked = settings.get("device", "cuda")
+    # built ahead of time: again for the GPU that is here
+    on = "" if settings.get("device", "cuda") == "cuda" else f" --device {capability}"
     again = f"effx export CHECKPOINT --backend {backend} --variant {settings.get('variant', 'V')} --overwrite"
     for what, wanted, here in (
         (backend, built.get("version"), version),
         ("device", built.get("capability"), capability),
     ):
         if wanted is not None and wanted != here:
-            on = "" if asked in ("cuda", built.get("capability")) else f" --device {here}"
             raise ArtifactError(
                 f"{path} was built for {what} {wanted}, here is {here}. Build it again here: {again}{on}"
             )
