@@ -8,7 +8,7 @@
 Encoders of BERT-base's and MiniLM-L6's shape with random weights, so accuracies mean nothing here:
 what is measured is time, energy and memory. Reductions are of the shape that training makes: a
 ticket at level L is without L % of each layer's heads and FFN neurons; exits stand after a third and
-two thirds of the layers, and about half of the rows leave at each; token schedules fall to 30 %.
+two thirds of the layers, and about half of the rows leave at the first; token schedules fall to 30 %.
 
 Every step makes what it needs and leaves OUT/done/STEP. Exit code 3: steps are left, call again.
 
@@ -241,7 +241,7 @@ class Suite:
         place = self.out / "words"
         words.save_pretrained(place)
         encoded = Encoder(place, 32)([(line,) for line in corpus.split("validation")[0][:64]])
-        return float(np.median(entropy(evaluate.head_logits(model, encoded)[0])))
+        return float(np.median(entropy(evaluate.head_logits(model, encoded, prune_tokens=False)[0])))
 
     def traces(self) -> None:
         """Record the counter and the power of idle, steady and bursty work, as replay fixtures."""
