@@ -2,6 +2,7 @@
 # make test   the tests
 # make check  formatting, lint and types
 # make pages  docs/commands from the code
+# make gpu    what needs an NVIDIA GPU: its tests, then the suite of benchmarks/gpu_suite.py
 # make test-older   models and training against the oldest transformers that effx takes
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 OLDER := $(VENV)/transformers-5.0.0
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-slow test-older check pages clean
+.PHONY: demo test test-slow test-older check pages gpu clean
 
 demo: $(INSTALLED)
 	$(BIN)/effx demo
@@ -29,6 +30,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check effx tests benchmarks tools
 	$(BIN)/ruff check effx tests benchmarks tools
 	$(BIN)/mypy
+	! test -x $(BIN)/hadolint || $(BIN)/hadolint Dockerfile
 
 pages: $(INSTALLED)
 	$(BIN)/python tools/command_pages.py
@@ -45,6 +47,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 $(OLDER): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $@.new transformers==5.0.0 numpy==2.4.6
 	mv $@.new $@
+
+# results and traces of an earlier call are kept: it goes on where it was cut off
+GPU_OUT ?= gpu-results
+gpu: $(INSTALLED)
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python benchmarks/gpu_suite.py $(GPU_OUT)
+	$(BIN)/effx report $(GPU_OUT)/results
 
 clean:
 	rm -rf $(VENV) effx-demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -148,12 +148,27 @@ class Run:
     def host_id(self) -> str:
         return str(self.host["id"])
 
-    def workload(self, scenario: str, batch: int = 1, sequence: int | str = "real") -> Workload | None:
-        """Return the workload of that scenario and shape, if it was measured."""
+    def workload(
+        self, scenario: str, batch: int = 1, sequence: int | str = "real", timing: str = "end-to-end"
+    ) -> Workload | None:
+        """Return the workload of that scenario, shape and timing, if it was measured."""
+        wanted = (scenario, batch, sequence, timing)
         for workload in self.workloads:
-            if (workload.scenario, workload.batch, workload.sequence) == (scenario, batch, sequence):
+            if (workload.scenario, workload.batch, workload.sequence, workload.timing) == wanted:
                 return workload
         return None
+
+    @property
+    def launch_share(self) -> float | None:
+        """Share of a single query's median time that the device did not work on it; None: no GPU.
+
+        Copies, launches and the host's own work: what no reduction of the encoder makes shorter.
+        """
+        whole, device = self.workload("single-stream"), self.workload("single-stream", timing="device")
+        if whole is None or device is None:
+            return None
+        on_device, all_s = device.latency_s["p50"], whole.latency_s["p50"]
+        return None if not on_device or not all_s else max(0.0, 1 - on_device / all_s)
 
     def to_json(self) -> dict[str, Any]:
         return {

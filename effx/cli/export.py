@@ -17,8 +17,8 @@ import click
     default=("fp32",),
     show_default=True,
     metavar="V",
-    help="Parts joined by +: fp32, bf16, int8, int8-dynamic or int8-static; seqN or buckets; exit or "
-    "exit-if; tokens. Repeatable.",
+    help="Parts joined by +: fp32, fp16, bf16, int8, int8-dynamic, int8-static or fp8; seqN or buckets; exit "
+    "or exit-if; tokens. Repeatable.",
 )
 @click.option(
     "--backend",
@@ -27,10 +27,14 @@ import click
     default=("onnxruntime",),
     show_default=True,
     metavar="B",
-    help="onnxruntime, onnxruntime-tensorrt, openvino, torch or torch-compile. Repeatable.",
+    help="onnxruntime, onnxruntime-tensorrt, tensorrt, tensorrt-rtx, openvino, torch or torch-compile. "
+    "Repeatable.",
 )
 @click.option(
-    "--device", metavar="D", help="What the engines run on: cpu or cuda. Default: the backend's first."
+    "--device",
+    metavar="D",
+    help="What the engines run on: cpu, cuda, or for tensorrt-rtx smNN of a GPU that is not here. "
+    "Default: the backend's first.",
 )
 @click.option(
     "--data",

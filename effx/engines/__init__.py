@@ -10,6 +10,9 @@ that runs it. What a session needs to know besides its files stands in the manif
     lengths     sequence lengths that inputs are padded to; null: any
     exits       {rule, threshold, patience, depths} of early-exit segments; null: none
     pad_id      the id that fills padding
+    cuda_graph  on a GPU: whether shapes are recorded; absent: yes
+    tf32        on a GPU: whether fp32 products may run in TF32; absent: no
+    plan        what a plan was built with: version, capability
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from effx.artifacts import Engine
+from effx.engines.on_device import SingleOnDevice, StagedOnDevice
 from effx.engines.protocol import Graph, Session
 from effx.engines.sessions import Padded, Single, Staged
 from effx.errors import need, unknown
@@ -62,9 +66,18 @@ def open_unchecked(
     """Open what an unfinished engine folder holds; for the parity gate."""
     graphs = [open_graph(folder / name, backend, settings, threads=threads) for name in settings["files"]]
     session: Session
-    exits = settings.get("exits")
-    if exits and len(graphs) > 1:
-        cut = settings.get("lengths") is None
+    exits: Any = settings.get("exits")
+    staged = bool(exits) and len(graphs) > 1
+    cut = settings.get("lengths") is None
+    if hasattr(graphs[0], "launch"):  # on a GPU
+        on_gpu: list[Any] = list(graphs)
+        if staged:
+            rule = ExitRule.from_json(exits)
+            tokens = bool(settings.get("tokens"))
+            session = StagedOnDevice(on_gpu, rule, exits["depths"], cut=cut, tokens=tokens)
+        else:
+            session = SingleOnDevice(on_gpu[0])
+    elif staged:
         session = Staged(graphs, ExitRule.from_json(exits), exits["depths"], cut=cut)
     else:
         session = Single(graphs[0])

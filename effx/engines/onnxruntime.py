@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from effx.engines.protocol import Arrays
+from effx.engines.protocol import Arrays, Graph
 from effx.errors import ArtifactError, MissingExtraError
 
 _ERRORS_ONLY = 3
@@ -66,7 +66,7 @@ class OnnxRuntimeGraph:
         del self._session
 
 
-def open(path: Path, settings: Mapping[str, Any], threads: int) -> OnnxRuntimeGraph:
+def open(path: Path, settings: Mapping[str, Any], threads: int) -> Graph:
     """Open an ONNX file.
 
     Raises:
@@ -74,6 +74,10 @@ def open(path: Path, settings: Mapping[str, Any], threads: int) -> OnnxRuntimeGr
         ArtifactError: the runtime refuses the graph, or the provider does not load.
     """
     provider = _PROVIDERS[settings.get("backend", "onnxruntime"), settings.get("device", "cpu")]
+    if provider != "CPUExecutionProvider":
+        from effx.engines.onnxruntime_cuda import OnnxRuntimeCudaGraph
+
+        return OnnxRuntimeCudaGraph(path, settings, provider)
     return OnnxRuntimeGraph(path, threads, provider, one_of_many=len(settings.get("files", [])) > 1)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -60,3 +60,15 @@ class Session(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+class Timed(Protocol):
+    """What sessions on a GPU can do besides; their ``describe`` has ``device`` under ``timing``."""
+
+    def place(self, inputs: Mapping[str, np.ndarray]) -> Any:
+        """Copy inputs to the device."""
+        ...
+
+    def timed(self, placed: Any) -> tuple[float, Arrays]:
+        """Run once; return the device's seconds from the first kernel to the last, and the answer."""
+        ...

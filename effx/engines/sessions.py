@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from effx.exit_rules import ExitRule
 PER_TOKEN = ("start_logits", "end_logits")
 
 
-class _Closing:
+class Closing:
     """A session as a context manager."""
 
     def __init__(self, *parts: Graph | Session) -> None:
@@ -34,7 +34,7 @@ class _Closing:
         self.close()
 
 
-class Single(_Closing):
+class Single(Closing):
     """One graph from ids to logits."""
 
     def __init__(self, graph: Graph) -> None:
@@ -45,7 +45,7 @@ class Single(_Closing):
         return self._graph.run(inputs)
 
 
-class Staged(_Closing):
+class Staged(Closing):
     """Segments with the exit rule on the host between them; who leaves makes room.
 
     segment 0 -> rule -> the rows that stay, cut to the longest of them -> segment 1 -> ...
@@ -87,14 +87,14 @@ class Staged(_Closing):
                     break
                 hidden, alive, mask = hidden[stay], alive[stay], mask[stay]
                 if self._cut:
-                    kept, length = int(_width(alive)), int(_width(mask))
+                    kept, length = int(width(alive)), int(width(mask))
                     hidden, alive, mask = hidden[:, :kept], alive[:, :kept], mask[:, :length]
             feed = {"hidden": hidden, "alive": alive, "attention_mask": mask}
         assert logits is not None
         return {"logits": logits, "depth": depth}
 
 
-class Padded(_Closing):
+class Padded(Closing):
     """A session whose inputs are padded to the next of a few lengths."""
 
     def __init__(self, session: Session, lengths: Sequence[int], pad_id: int) -> None:
@@ -102,20 +102,36 @@ class Padded(_Closing):
         self._session, self._lengths, self._pad_id = session, sorted(lengths), pad_id
 
     def infer(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        return _cut(self._session.infer(self._wide(inputs)), inputs["input_ids"].shape[1])
+
+    def place(self, inputs: Mapping[str, np.ndarray]) -> Any:
+        session: Any = self._session
+        return session.place(self._wide(inputs)), inputs["input_ids"].shape[1]
+
+    def timed(self, placed: Any) -> tuple[float, Arrays]:
+        session: Any = self._session
+        inner, length = placed
+        seconds, out = session.timed(inner)
+        return seconds, _cut(out, length)
+
+    def _wide(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         length = inputs["input_ids"].shape[1]
         target = next((known for known in self._lengths if known >= length), None)
         if target is None:
             raise UsageError(f"length {length}: this engine reads {self._lengths[-1]} tokens at most.")
         if target == length:
-            return self._session.infer(inputs)
+            return inputs
         wide = ((0, 0), (0, target - length))
         fill = {"input_ids": self._pad_id}
-        out = self._session.infer(
-            {name: np.pad(array, wide, constant_values=fill.get(name, 0)) for name, array in inputs.items()}
-        )
-        return {name: array[:, :length] if name in PER_TOKEN else array for name, array in out.items()}
+        return {
+            name: np.pad(array, wide, constant_values=fill.get(name, 0)) for name, array in inputs.items()
+        }
 
 
-def _width(mask: np.ndarray) -> int:
+def _cut(out: Arrays, length: int) -> Arrays:
+    return {name: array[:, :length] if name in PER_TOKEN else array for name, array in out.items()}
+
+
+def width(mask: np.ndarray) -> int:
     """Return the place after the last real token of any row."""
     return int(np.flatnonzero(mask.any(axis=0))[-1]) + 1

@@ -1,4 +1,8 @@
-"""PyTorch graphs: an exported program, run eagerly or compiled; needs torch, not transformers."""
+"""PyTorch graphs: an exported program, run eagerly or compiled; needs torch, not transformers.
+
+On a GPU each shape is captured as a CUDA graph: by PyTorch's own capture where the program runs
+eagerly, by torch.compile's mode reduce-overhead where it is compiled.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.export.passes import move_to_device_pass
 
+from effx.engines import cuda, on_device
+from effx.engines.cuda import DeviceArray
+from effx.engines.on_device import Placed
 from effx.engines.protocol import Arrays
-from effx.errors import ArtifactError
+from effx.errors import ArtifactError, MissingExtraError
+
+_MOST_SHAPES = 256
+_WARM_UP_RUNS = 2
 
 
 class TorchGraph:
@@ -23,13 +34,7 @@ class TorchGraph:
         self._names = list(settings["inputs"][path.name])
         self._outputs = list(settings["outputs"][path.name])
         self._dtype = torch.bfloat16 if settings.get("precision") == "bf16" else None
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                self._module: Any = torch.export.load(path).module()
-        except Exception as error:  # pickle, zip and schema errors share no base class
-            reason = " ".join(str(error).split())[:200]
-            raise ArtifactError(f"{path} cannot be loaded: {reason}") from error
+        self._module: Any = _program(path).module()
         if self._compiled:
             self._module = torch.compile(self._module, dynamic=True)
 
@@ -47,12 +52,138 @@ class TorchGraph:
         del self._module
 
 
-def open(path: Path, settings: Mapping[str, Any], threads: int) -> TorchGraph:
+class TorchCudaGraph:
+    """A program saved by torch.export, on the GPU."""
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        if not torch.cuda.is_available():
+            if torch.version.cuda is None:
+                raise MissingExtraError(
+                    f"{path}: this torch was built without CUDA. Install one that has it: pip install torch"
+                )
+            cuda.device()  # says what is missing
+        self.device = cuda.device()
+        self._compiled = bool(settings.get("compiled"))
+        self._names = list(settings["inputs"][path.name])
+        self._results = list(settings["outputs"][path.name])
+        self._inputs = {name: np.dtype(np.float32 if name == "hidden" else np.int64) for name in self._names}
+        self._tf32 = bool(settings.get("tf32", False))
+        torch.backends.cuda.matmul.allow_tf32 = self._tf32
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            moved = move_to_device_pass(_program(path), "cuda")
+        self._module: Any = moved.module()
+        stream: Any = torch.cuda.ExternalStream
+        self._stream = stream(self.device.stream)
+        self._held: dict[str, torch.Tensor] = {}
+        self._recorded: dict[Any, tuple[torch.cuda.CUDAGraph, Placed]] = {}
+        self._pool = torch.cuda.graph_pool_handle()
+        self._no_graph: str | None = None if settings.get("cuda_graph", True) else "not asked for"
+        if self._compiled:
+            if len(settings["files"]) > 1:  # its graphs take what others gave for overwritten
+                self._no_graph = "segments are compiled without recording"
+            mode = "reduce-overhead" if self._no_graph is None else "default"
+            self._module = torch.compile(self._module, dynamic=True, mode=mode)
+
+    @property
+    def inputs(self) -> Mapping[str, np.dtype[Any]]:
+        return self._inputs
+
+    def reserve(self, name: str, shape: tuple[int, ...]) -> DeviceArray:
+        kind = self._inputs.get(name, np.dtype(np.int64))
+        needed = int(np.prod(shape)) * kind.itemsize
+        held = self._held.get(name)
+        if held is None or held.numel() < needed:
+            self.device.synchronize()
+            self._recorded.clear()  # memory moves: what was recorded is stale
+            self._held[name] = held = torch.empty(needed, dtype=torch.uint8, device="cuda")
+        return _array(held[:needed].view(_TYPES[kind.name]).view(shape))
+
+    def launch(self, inputs: Placed) -> Placed:
+        tensors = [inputs[name].owner for name in self._names]
+        with torch.inference_mode(), torch.cuda.stream(self._stream):
+            if self._compiled or self._no_graph is not None:
+                return self._run(tensors)
+            key = tuple((inputs[name].pointer, inputs[name].shape) for name in self._names)
+            if key not in self._recorded and (
+                len(self._recorded) >= _MOST_SHAPES or not self._record(key, tensors)
+            ):
+                return self._run(tensors)
+            graph, outputs = self._recorded[key]
+            graph.replay()
+            return outputs
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        return on_device.run(self, inputs)
+
+    def describe(self) -> dict[str, object]:
+        return {
+            "device": self.device.name,
+            "capability": self.device.capability,
+            "compiled": self._compiled,
+            "cuda_graph": self._no_graph is None,
+            "cuda_graph_reason": self._no_graph,
+            "tf32": self._tf32,
+            "timing": ["end-to-end", "device"],
+            "versions": versions(),
+        }
+
+    def close(self) -> None:
+        self.device.synchronize()
+        self._recorded.clear()
+        self._held.clear()
+        del self._module
+
+    def _run(self, tensors: list[Any]) -> Placed:
+        outs = self._module(*tensors)
+        outs = outs if isinstance(outs, (tuple, list)) else (outs,)
+        values = (out.float() if out.is_floating_point() else out for out in outs)
+        return {name: _array(value) for name, value in zip(self._results, values, strict=True)}
+
+    def _record(self, key: Any, tensors: list[Any]) -> bool:
+        """Capture a shape; whether that worked."""
+        for _ in range(_WARM_UP_RUNS):  # libraries choose kernels and take memory on the first runs
+            self._run(tensors)
+        self.device.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+                outputs = self._run(tensors)
+        except RuntimeError as error:  # a size that is read back on the host
+            self._no_graph = " ".join(str(error).split())[:200]
+            return False
+        self._recorded[key] = graph, outputs
+        return True
+
+
+_TYPES = {"int64": torch.int64, "float32": torch.float32}
+
+
+def _array(tensor: torch.Tensor) -> DeviceArray:
+    tensor = tensor.contiguous()
+    kind = np.dtype(str(tensor.dtype).removeprefix("torch."))
+    return DeviceArray(tensor.data_ptr(), tuple(tensor.shape), kind, tensor)
+
+
+def _program(path: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.export.load(path)
+    except Exception as error:  # pickle, zip and schema errors share no base class
+        reason = " ".join(str(error).split())[:200]
+        raise ArtifactError(f"{path} cannot be loaded: {reason}") from error
+
+
+def open(path: Path, settings: Mapping[str, Any], threads: int) -> TorchGraph | TorchCudaGraph:
     """Open a .pt2 file.
 
     Raises:
         ArtifactError: the file is damaged or of another release of torch.
+        MissingExtraError: it is for a GPU, and this torch has none.
     """
+    if settings.get("device", "cpu") == "cuda":
+        return TorchCudaGraph(path, settings)
     return TorchGraph(path, settings, threads)
 
 

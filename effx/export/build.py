@@ -113,7 +113,8 @@ def build(source: Source, job: Job, where: Surroundings) -> None:
             "device": job.device,
             "checkpoint": {"name": checkpoint.name, "digest": checkpoint.digest},
             "inputs": [
-                {"name": name, "dtype": "int64", "min": [1, 1], "opt": [1, longest], "max": [None, limit]}
+                {"name": name, "dtype": "int64", "min": [1, 1], "opt": [1, longest],
+                 "max": [best.session.get("largest_batch"), limit]}
                 for name in io.input_names(source.model)
             ],
             "labels": list(checkpoint.task.labels),
@@ -174,6 +175,7 @@ def _best(source: Source, job: Job, reference: Reference, place: Path, where: Su
         candidate.session = {**made, "device": job.device}
         candidate.audit = module.audit(candidate.folder, candidate.session)
         stand_in = candidate.session.pop("stand_in", None)
+        candidate.session.pop("network", None)
         folder, backend, settings = stand_in or (candidate.folder, job.backend, candidate.session)
         with engines.open_unchecked(folder, backend, settings, threads=where.threads) as session:
             found = parity.measure(reference, session, source.checkpoint.task, variant.precision)
@@ -207,6 +209,10 @@ def _failure(candidate: _Candidate, job: Job, source: Source, reference: Referen
         integer, products = audit["integer_weight_products"], audit["weight_products"]
         if integer < _LEAST_INTEGER_SHARE * products or not integer:
             return f"audit failed: {integer} of {products} matrix products with weights are int8."
+    if "product_precisions" in audit and job.backend.startswith("tensorrt"):
+        right, products = audit["product_precisions"].get(variant.precision, 0), audit["weight_products"]
+        if right < _LEAST_INTEGER_SHARE * products or not right:
+            return f"audit failed: {right} of {products} products with weights are {variant.precision}."
     if found.passed:
         return None
     message = (

@@ -37,12 +37,13 @@ TOLERANCES: dict[str, Tolerance] = {
     "fp16": Tolerance(max_abs_diff=None, range_share=0.1, label_agreement=0.98),
     "bf16": Tolerance(max_abs_diff=None, range_share=0.25, label_agreement=0.97),
     "int8": Tolerance(max_abs_diff=None, range_share=0.5, label_agreement=0.93),
+    "fp8": Tolerance(max_abs_diff=None, range_share=0.5, label_agreement=0.93),
 }
 MOST_LOST = 0.01
 """Accuracy that a lossy precision may lose: the gate fails if the paired 95 % interval of the loss
 lies above it. Rows that both get right or both get wrong tell nothing, so few rows prove little:
 the interval stands in the manifest."""
-_LOSSY = ("fp16", "bf16", "int8")
+_LOSSY = ("fp16", "bf16", "int8", "fp8")
 
 
 @dataclass(frozen=True)

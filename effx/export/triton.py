@@ -6,7 +6,8 @@
 
 NAME is the engine's with ``+`` as ``-``. The server batches requests of equal length: ``seqN`` engines
 profit most. What the host does around a graph (padding to buckets, early exit in segments) is not
-in a graph, so buckets are served at any length, and segments not at all: ``exit-if`` is.
+in a graph, so buckets are served at any length, and segments not at all: ``exit-if`` is. A TensorRT
+plan runs on a server of its own release on its own kind of GPU.
 """
 
 from __future__ import annotations
@@ -90,6 +91,10 @@ def config(engine: Engine, name: str) -> dict[str, Any]:
     if manifest["exits"]:  # one number per row: the server counts the batch as a dimension of its own
         answers.append({**_tensor("depth", "TYPE_INT64", 1), "reshape": {"shape": []}})
     device = "KIND_CPU" if engine.device == "cpu" else "KIND_GPU"
+    group: dict[str, Any] = {"kind": _Name(device), "count": 1}
+    if engine.backend == "tensorrt" and lengths and len(lengths) > 1:
+        # the server takes the first profile alone unless it is told of the others
+        group["profile"] = [str(number) for number in range(len(lengths))]
     parameters = []
     if engine.backend == "openvino":  # its plugin would take bf16 for fp32 where the processor has it
         rest = manifest["session"].get("rest") or manifest["precision"]
@@ -103,7 +108,7 @@ def config(engine: Engine, name: str) -> dict[str, Any]:
         "input": [_tensor(entry["name"], "TYPE_INT64", length) for entry in manifest["inputs"]],
         "output": answers,
         "dynamic_batching": {"max_queue_delay_microseconds": _QUEUE_DELAY_MICROSECONDS},
-        "instance_group": [{"kind": _Name(device), "count": 1}],
+        "instance_group": [group],
         "parameters": parameters,
     }
 

@@ -10,7 +10,10 @@ need the pass in pieces: rows leave between layers, tokens between attention and
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +25,8 @@ from transformers.activations import ACT2FN
 
 from effx.models import families
 from effx.models.structure import structure
+
+_FUSED: ContextVar[bool] = ContextVar("fused", default=False)
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,16 @@ def with_bias(model: PreTrainedModel, stream: Stream) -> Stream:
     return replace(stream, bias=module.compute_position_bias(stream.hidden[:1]))  # type: ignore[operator]
 
 
+@contextlib.contextmanager
+def fused_attention(wanted: bool) -> Iterator[None]:
+    """Within it exported programs keep attention as one operation, for runtimes that have a kernel for it."""
+    token = _FUSED.set(wanted)
+    try:
+        yield
+    finally:
+        _FUSED.reset(token)
+
+
 def attend(
     model: PreTrainedModel, place: int, stream: Stream, *, explicit: bool = False
 ) -> tuple[Stream, torch.Tensor | None]:
@@ -132,7 +147,7 @@ def attend(
             for path in (names.query, names.key, names.value)
         )
         mask = _mask(stream, heads, query.dtype)
-        if explicit or torch.compiler.is_exporting():
+        if explicit or (torch.compiler.is_exporting() and not _FUSED.get()):
             # the scale goes to the query alone: length x size products less than on the scores
             scores = (query / math.sqrt(shape[-1])) @ key.transpose(2, 3)
             probabilities = (scores if mask is None else scores + mask).softmax(-1)

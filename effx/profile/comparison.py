@@ -288,6 +288,8 @@ def _latency(a: Run, b: Run, remarks: list[str]) -> list[LatencyRatio]:
     found = []
     paired = a.session == b.session
     for own in a.workloads:
+        if own.timing == "device" and b.workload(own.scenario, own.batch, own.sequence, own.timing):
+            continue  # the same queries are compared end to end
         other = b.workload(own.scenario, own.batch, own.sequence)
         if other is None:
             continue

@@ -42,7 +42,8 @@ class Gate:
 
 def latency(workload: Workload) -> Gate:
     """Whether the engine was as fast in the second half of its rounds as in the first."""
-    name = f"steady {workload.scenario} {workload.batch}x{workload.sequence}"
+    on_device = " device" if workload.timing == "device" else ""
+    name = f"steady {workload.scenario} {workload.batch}x{workload.sequence}{on_device}"
     blocks = workload.blocks_s
     if any(sample < 0 for block in blocks for sample in block):
         return Gate(name, False, "the clock ran backwards")

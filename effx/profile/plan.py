@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from effx.errors import UsageError
 
 DEFAULT_GRID = ((1, 32), (1, 128), (8, 32), (8, 128), (32, 32), (32, 128))
+GPU_GRID = tuple((batch, length) for batch in (1, 8, 32, 128, 512) for length in (32, 128))
+"""To where the arithmetic is saturated: an encoder of BERT-base's size at 128 x 128, a small one later."""
 _QUICK_GRID = ((1, 32), (32, 32))
 
 
@@ -29,8 +31,8 @@ class Plan:
     """Of ``SCENARIOS``."""
     rate_per_s: float | None = None
     """Arrivals in the server scenario; None: half of what the slowest engine answers one by one."""
-    grid: tuple[tuple[int, int], ...] = DEFAULT_GRID
-    """(batch, length) pairs."""
+    grid: tuple[tuple[int, int], ...] | None = None
+    """(batch, length) pairs; None: DEFAULT_GRID, or GPU_GRID where every engine runs on a GPU."""
     rounds: int = 10
     """Blocks per engine of the single-stream workload, interleaved with the other engines'."""
     block_queries: int = 70

@@ -20,7 +20,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,13 @@ from effx.errors import DataError, EffxError, UsageError, WorkerError, unknown
 from effx.metrics import METRICS
 from effx.profile import energy, environment, gates, meters, session, statistics
 from effx.profile.meters import Meter
-from effx.profile.plan import SCENARIOS, Plan
+from effx.profile.plan import DEFAULT_GRID, GPU_GRID, SCENARIOS, Plan
 from effx.profile.session import SINGLE, Crew, Limits, Samples, Subject
 from effx.results import Accuracy, Energy, Failure, Idle, Run, Workload
 from effx.tasks import Task
 
 _MULTI: dict[str, Any] = {"scenario": "multi-stream", "batch": 8, "sequence": "real"}
+_ON_DEVICE = {"timing": "device"}
 _SERVER_LOAD = 0.5
 """Arrivals by default, as a share of what the slowest engine answers one by one."""
 
@@ -74,6 +75,10 @@ def profile(
         if scenario not in SCENARIOS:
             raise unknown("scenario", scenario, SCENARIOS)
     opened = [Engine.open(path) for path in Engine.find_all([Path(path) for path in engines])]
+    if plan.grid is None:
+        on_gpu = all(engine.device != "cpu" for engine in opened)
+        fitting = {pair for pair in GPU_GRID if any(_holds(engine, *pair) for engine in opened)}
+        plan = replace(plan, grid=tuple(sorted(fitting)) if on_gpu else DEFAULT_GRID)
     _check_grid(opened, plan)
     _check_writable(Path(out))
     loaded: dict[tuple[str, str], Rows] = {}
@@ -131,12 +136,19 @@ class _Session:
 
     @property
     def _grid(self) -> list[dict[str, Any]]:
-        return [{"scenario": "grid", "batch": b, "sequence": s} for b, s in self._plan.grid]
+        return [{"scenario": "grid", "batch": b, "sequence": s} for b, s in self._plan.grid or ()]
+
+    @property
+    def _on_gpu(self) -> bool:
+        """Whether any engine can be timed on its device too."""
+        return any(subject.engine.device != "cpu" for subject in self._subjects)
 
     def _steps(self) -> int:
         plan = self._plan
         blocks = plan.rounds * (1 + ("multi-stream" in plan.scenarios) + ("server" in plan.scenarios))
-        blocks += plan.grid_rounds * (len(plan.grid) + ("offline" in plan.scenarios))
+        blocks += plan.grid_rounds * (len(plan.grid or ()) + ("offline" in plan.scenarios))
+        if self._on_gpu:
+            blocks += plan.rounds + plan.grid_rounds * len(plan.grid or ())
         return len(self._subjects) * (2 + blocks + plan.windows * len(self._metered))
 
     def _each(self, step: Callable[[Subject], None], advance: progress.Advance, note: str) -> None:
@@ -161,6 +173,8 @@ class _Session:
         singles = Limits(plan.block_queries, plan.block_s, plan.block_limit_s)
         cells = Limits(plan.grid_queries, plan.grid_block_s, plan.grid_limit_s)
         self._blocks(SINGLE, plan.rounds, singles, advance, "latency")
+        if self._on_gpu:
+            self._blocks({**SINGLE, **_ON_DEVICE}, plan.rounds, singles, advance, "latency on the device")
         if "multi-stream" in plan.scenarios:
             self._blocks(_MULTI, plan.rounds, singles, advance, "multi-stream")
         if "offline" in plan.scenarios:
@@ -175,6 +189,8 @@ class _Session:
         for workload in self._grid:
             note = f"grid {workload['batch']}x{workload['sequence']}"
             self._blocks(workload, plan.grid_rounds, cells, advance, note)
+            if self._on_gpu:
+                self._blocks({**workload, **_ON_DEVICE}, plan.grid_rounds, cells, advance, f"{note} device")
         for workload in self._metered:
             for number in range(plan.windows):
                 length_s = plan.window_s * (2 if number == plan.windows - 1 else 1)
@@ -188,7 +204,8 @@ class _Session:
         for number in range(rounds):
 
             def step(subject: Subject, number: int = number) -> None:
-                if _fits(subject.engine, workload):
+                timed = workload.get("timing") != "device" or "device" in subject.described.get("timing", ())
+                if timed and _fits(subject.engine, workload):
                     session.block(self._crew, subject, workload, number, limits)
 
             self._each(step, advance, note)
@@ -233,7 +250,7 @@ class _Session:
             scenario=workload["scenario"],
             batch=workload["batch"],
             sequence=workload["sequence"],
-            timing="end-to-end",
+            timing=workload.get("timing", "end-to-end"),
             blocks_s=samples.blocks_s,
             rounds=samples.rounds,
             energy=self._energy(samples),
@@ -264,7 +281,10 @@ class _Session:
             host=self._host,
             accuracy=subject.accuracy,
             workloads=workloads,
-            memory={"host_peak_bytes": subject.host_peak_bytes, "device_peak_bytes": None},
+            memory={
+                "host_peak_bytes": subject.host_peak_bytes,
+                "device_peak_bytes": subject.device_peak_bytes,
+            },
             settings={
                 **asdict(self._plan),
                 **subject.described,
@@ -387,7 +407,7 @@ def _rows(
 def _check_grid(opened: list[Engine], plan: Plan) -> None:
     """Raise for a cell that no engine can run; an engine of a shorter length leaves it out."""
     longest = max(_limit(engine) for engine in opened)
-    for batch, length in plan.grid:
+    for batch, length in plan.grid or ():
         if length > longest:
             raise UsageError(f"--grid {batch}x{length}: these engines read {longest} tokens at most.")
 
@@ -397,7 +417,12 @@ def _limit(engine: Engine) -> int:
 
 
 def _fits(engine: Engine, workload: dict[str, Any]) -> bool:
-    return workload["sequence"] == "real" or int(workload["sequence"]) <= _limit(engine)
+    return workload["sequence"] == "real" or _holds(engine, int(workload["batch"]), int(workload["sequence"]))
+
+
+def _holds(engine: Engine, batch: int, length: int) -> bool:
+    most = engine.manifest["inputs"][0]["max"][0]
+    return length <= _limit(engine) and (most is None or batch <= int(most))
 
 
 def _check_writable(out: Path) -> None:

@@ -59,6 +59,7 @@ class Subject:
     accuracy: Accuracy | None = None
     samples: dict[str, Samples] = field(default_factory=dict)
     host_peak_bytes: int | None = None
+    device_peak_bytes: int | None = None
     checked: int = 0
     agreed: int = 0
     others_s: list[float] = field(default_factory=list)
@@ -134,8 +135,10 @@ class Crew:
 
     def memory(self, subject: Subject) -> None:
         """Note the largest size that an engine's worker has had."""
-        peak = self.client(subject).ask("memory")["host_peak_bytes"]
-        subject.host_peak_bytes = max(filter(None, (subject.host_peak_bytes, peak)), default=None)
+        told = self.client(subject).ask("memory")
+        subject.host_peak_bytes = _larger(subject.host_peak_bytes, told["host_peak_bytes"])
+        subject.device_peak_bytes = _larger(subject.device_peak_bytes, told["device_peak_bytes"])
+        subject.described["device_memory_by"] = told["device_memory_by"]
 
     def _leave(self, folder: Path) -> None:
         subject = self._subjects[folder]
@@ -145,6 +148,10 @@ class Crew:
             subject.failure = str(error)
         self._warm = {pair for pair in self._warm if pair[0] != folder}
         self.drop(subject)
+
+
+def _larger(one: int | None, other: int | None) -> int | None:
+    return max(filter(None, (one, other)), default=None)
 
 
 def affordable(engines: Sequence[Engine]) -> int:
@@ -229,7 +236,8 @@ def server(rate_per_s: float) -> dict[str, Any]:
 
 def key(workload: dict[str, Any]) -> str:
     """Return a workload's name."""
-    return f"{workload['scenario']} {workload['batch']}x{workload['sequence']}"
+    timing = " device" if workload.get("timing") == "device" else ""
+    return f"{workload['scenario']} {workload['batch']}x{workload['sequence']}{timing}"
 
 
 def timestamp() -> str:

@@ -1,14 +1,15 @@
 """The process that holds one engine; the parent says what to run, block by block.
 
 Each request is a JSON line on stdin, each answer a JSON line on stdout. Only numbers cross: the
-worker encodes with the engine's own tokenizer and times around ``infer`` alone.
+worker encodes with the engine's own tokenizer and times around ``infer`` alone, or, for a workload
+with timing "device", between events on the GPU with the inputs already there.
 
     open      engine folder, texts         -> how it runs, lengths of the rows
     accuracy  batch size                   -> logits in row order, mean depth of early exits
     warm      workload                     -> seconds spent, whether it became steady
     block     workload, queries, limits    -> seconds per query, CPU seconds, others' too, answers that agree
     serve     rate, queries                -> seconds from scheduled arrival to answer
-    memory                                 -> peak resident bytes
+    memory                                 -> peak resident bytes, and the GPU's
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from effx import engines
 from effx.artifacts import Engine
 from effx.encoding import Encoder, length_sorted
+from effx.engines.protocol import Timed
 from effx.errors import EffxError, UsageError
 from effx.profile import environment
+from effx.profile.device_memory import DeviceMemory
 
 _WINDOW_QUERIES = 5
 _STABLE_WINDOWS = 3
@@ -48,6 +51,8 @@ class Query(NamedTuple):
 class Worker:
     """One engine, its encoded rows, and the queries of each workload."""
 
+    device_memory: DeviceMemory | None = None
+
     def open(
         self,
         folder: str,
@@ -57,6 +62,8 @@ class Worker:
         predictions: list[float] | None = None,
     ) -> Any:
         engine = Engine.open(folder)
+        self.device_memory = DeviceMemory(engine.device)
+        self.device_memory.begin()
         self._session = engines.open(engine, threads=threads)
         encoder = Encoder(engine.folder, engine.max_length)
         self._rows = encoder([tuple(text) for text in texts])
@@ -161,10 +168,19 @@ class Worker:
         return checked, agreed
 
     def memory(self) -> Any:
-        return {"host_peak_bytes": _peak_bytes()}
+        device = self.device_memory
+        return {
+            "host_peak_bytes": _peak_bytes(),
+            "device_peak_bytes": device and device.peak_bytes,
+            "device_memory_by": device and (device.by or f"not measured: {device.reason}"),
+        }
 
     def _timed(self, workload: dict[str, Any]) -> tuple[float, Query, np.ndarray]:
         query = self._next(workload)
+        if workload.get("timing") == "device":
+            session = cast(Timed, self._session)
+            took, answer = session.timed(session.place(query.inputs))
+            return took, query, answer["logits"]
         start = time.perf_counter()
         out = self._session.infer(query.inputs)
         return time.perf_counter() - start, query, out["logits"]
@@ -231,7 +247,11 @@ def main() -> None:
         request = json.loads(line)
         action: Callable[..., Any] = getattr(worker, request.pop("do"))
         try:
+            if worker.device_memory:
+                worker.device_memory.begin()
             answer = {"ok": action(**request)}
+            if worker.device_memory:
+                worker.device_memory.end()
         except EffxError as error:
             answer = {"error": str(error)}
         except Exception as error:  # told to the parent, which decides; the process stays up

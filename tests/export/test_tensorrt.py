@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
-from effx.artifacts import Checkpoint
+from effx import models
+from effx.artifacts import Checkpoint, Engine
 from effx.errors import MissingExtraError, UsageError
 from effx.export import export, export_all, verify
 from effx.train import exits, tokens
@@ -23,40 +26,126 @@ def exiting(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) ->
     return exits.train(short.folder, out=place, name="te", settings=settings)
 
 
-def test_every_reduction_builds(exiting: Checkpoint, tmp_path: Path) -> None:
-    names = ["fp32", "fp16", "int8", "buckets", "seq16+fp16", "exit", "tokens", "int8+exit"]
+@pytest.fixture(scope="module")
+def ticket(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    model = models.load(checkpoint.folder)
+    models.prune(model, heads={0: [0, 2], 2: [1, 2, 3]}, ffns=[1])
+    folder = tmp_path_factory.mktemp("ticket") / "half"
+    keys = ("model", "seed", "training", "metrics", "max_length", "data")
+    manifest = {key: checkpoint.manifest[key] for key in keys}
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
+    return models.save(
+        model, folder, tokenizer=tokenizer, task=checkpoint.task, parent=checkpoint.digest, **manifest
+    )
+
+
+def build(checkpoint: Checkpoint, names: list[str], out: Path, device: str) -> list[Engine]:
     built, failures = export_all(
-        [exiting.folder],
+        [checkpoint.folder],
         names,
         ["tensorrt-rtx"],
-        tmp_path,
-        device="sm89",
+        out,
+        device=device,
         calibration_rows=16,
         keep_failed=True,
     )
-    assert not failures, " ".join(set(names) - {engine.variant for engine in built})
+    assert not failures, [str(failure) for failure in failures]
     for engine in built:
-        assert engine.name.endswith(".tensorrt-rtx.sm89") and engine.device == "sm89"
-        assert engine.manifest["parity"]["measured_on"] == "its graphs on onnxruntime"
-        files = engine.manifest["session"]["files"]
-        assert len(files) == (3 if "exit" in engine.variant.split("+") else 1)
-        assert all((engine.folder / name).read_bytes() for name in files)
-        assert not [name for name in engine.manifest["files"] if ".onnx" in name]
-        if engine.manifest["precision"] == "fp32":
+        precision = engine.manifest["precision"]
+        assert engine.name.endswith(f".tensorrt-rtx.{device}") and engine.device == device
+        stand_in = "torch" if precision == "bf16" else "onnxruntime"
+        assert engine.manifest["parity"]["measured_on"] == f"its graphs on {stand_in}"
+        session = engine.manifest["session"]
+        assert len(session["files"]) == (3 if "exit" in engine.variant.split("+") else 1)
+        assert all((engine.folder / name).read_bytes() for name in session["files"])
+        assert not [name for name in engine.manifest["files"] if ".onnx" in name or ".pt2" in name]
+        assert session["plan"]["capability"] == device and not session["tf32"]
+        assert "network" not in session and "stand_in" not in session
+        assert engine.manifest["inputs"][0]["max"] == [512, engine.manifest["inputs"][0]["max"][1]]
+        audit = engine.manifest["audit"]
+        # the products of the tiny model: four and two per layer, and the heads
+        assert audit["weight_products"] >= 3 * 6 + 1
+        share = audit["product_precisions"].get(precision, 0) / audit["weight_products"]
+        assert share == 1.0 or (precision in ("int8", "fp8") and share > 0.9), audit
+        if precision == "fp32":
             assert engine.manifest["parity"]["passed"]
             assert engine.manifest["parity"]["max_abs_diff"] < 1e-4
-        if engine.manifest["precision"] == "int8":
+        if precision == "int8":
             assert engine.manifest["scheme"] == "int8-static-symmetric"
-            assert engine.manifest["audit"]["integer_weight_products"] > 0
+    return built
+
+
+def test_the_usual_variants_build(exiting: Checkpoint, tmp_path: Path) -> None:
+    built = build(exiting, ["fp32", "int8+exit", "seq16+bf16"], tmp_path, "sm89")
+    assert [engine.manifest["precision"] for engine in built] == ["fp32", "int8", "bf16"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["sm86", "sm89", "sm120"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8", "fp8"])
+def test_every_precision_and_reduction_builds(
+    exiting: Checkpoint, tmp_path: Path, precision: str, device: str
+) -> None:
+    if (precision, device) == ("fp8", "sm86"):
+        with pytest.raises(UsageError, match="sm86 has no fp8 arithmetic"):
+            export(exiting.folder, "fp8", "tensorrt-rtx", tmp_path, device=device)
+        return
+    reductions = ["", "+buckets", "+seq16", "+exit", "+seq16+tokens", "+seq16+exit"]
+    if precision != "bf16":
+        reductions += ["+tokens", "+tokens+exit"]
+    build(exiting, [precision + reduction for reduction in reductions], tmp_path, device)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8", "fp8"])
+def test_a_ticket_builds(ticket: Checkpoint, tmp_path: Path, precision: str) -> None:
+    (engine,) = build(ticket, [precision], tmp_path, "sm89")
+    assert engine.manifest["parameters_removed"] > 0
+
+
+def test_the_audit_reads_what_was_parsed(tmp_path: Path) -> None:
+    """Against a network whose products are known: one fp32, one fp16, one without a weight."""
+    import tensorrt_rtx as trt
+
+    from effx.export.builders import network as parsed
+
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(0)
+    x = network.add_input("x", trt.float32, (2, 4, 8))
+    none = trt.MatrixOperation.NONE
+    for kind, numpy_kind in ((trt.float32, np.float32), (trt.float16, np.float16)):
+        w = network.add_constant((1, 8, 8), np.ones((1, 8, 8), numpy_kind)).get_output(0)
+        own = x if kind == trt.float32 else network.add_cast(x, kind).get_output(0)
+        out = network.add_matrix_multiply(own, none, w, none).get_output(0)
+        network.mark_output(out)
+    both = network.add_matrix_multiply(x, none, x, trt.MatrixOperation.TRANSPOSE).get_output(0)
+    network.mark_output(both)
+    found = parsed.total([parsed.read(trt, network)] * 2)
+    assert found["product_precisions"] == {"fp32": 2, "fp16": 2}
+    assert found["weight_products"] == 4 and found["nodes"]["MATRIX_MULTIPLY"] == 6
+    parsed.add_layers(found, [{"Name": "__myl_Fc", "LayerType": "gemm",
+                               "Inputs": [{"Format/Datatype": "Row major linear FP16 format"}]},
+                              {"Name": "_gemm_mha_v2_0x", "LayerType": "mha"}])  # fmt: skip
+    assert found["fused_attention"] == 1
+    assert found["plan_product_types"] == {"Row major linear FP16 format": 1}
 
 
 def test_what_it_cannot_do_is_one_line(checkpoint: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown tensorrt-rtx device 'sm90'. Did you mean"):
         export(checkpoint.folder, backend="tensorrt-rtx", device="sm90", out=tmp_path)
-    with pytest.raises(UsageError, match="effx has no fp8 for TensorRT"):
-        export(checkpoint.folder, "fp8", "tensorrt-rtx", device="sm86", out=tmp_path)
+    for variant, reason in (
+        ("fp8", "sm86 has no fp8 arithmetic"),
+        ("int8-dynamic", "effx has no int8-dynamic for TensorRT"),
+        ("exit-if", "TensorRT-RTX fails inside on nested If"),
+        ("bf16+tokens", "bf16 with tokens can be checked on its own GPU only"),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            export(checkpoint.folder, variant, "tensorrt-rtx", device="sm86", out=tmp_path)
     with pytest.raises(MissingExtraError, match=r"pip install 'effx\[tensorrt\]'"):
         export(checkpoint.folder, backend="tensorrt", out=tmp_path)
+    with pytest.raises(UsageError, match="no NVIDIA driver here"):
+        export(checkpoint.folder, backend="tensorrt-rtx", device="cuda", out=tmp_path)
     engine = export(checkpoint.folder, "seq16", "tensorrt-rtx", device="sm120", out=tmp_path)
-    with pytest.raises(UsageError, match="builds TensorRT plans, it does not run them yet"):
+    with pytest.raises(UsageError, match="no NVIDIA driver here"):
         verify([engine.folder], checkpoint.folder.parent)

@@ -66,6 +66,23 @@ def test_openvino_and_fixed_lengths(schema: Any, checkpoint: Checkpoint, tmp_pat
     assert config.parameters["ENFORCE_BF16"].string_value == "NO"
 
 
+def test_a_plan_names_its_profiles(schema: Any, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """A plan of TensorRT-RTX under TensorRT's name: the two differ in nothing that the server is told."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has no wheel for this system")
+    made = export(checkpoint.folder, "buckets", "tensorrt-rtx", tmp_path / "engines", device="sm89")
+    with pytest.raises(UsageError, match="Triton has no backend for tensorrt-rtx engines"):
+        triton.write(made, tmp_path / "repository")
+    engine = Engine(made.folder, {**made.manifest, "backend": "tensorrt"})
+    folder = triton.write(engine, tmp_path / "repository")
+    config = parsed(schema, folder)
+    assert [path.name for path in (folder / "1").iterdir()] == ["model.plan"]  # the name it looks for
+    assert config.backend == "tensorrt" and config.max_batch_size == 64
+    group = config.instance_group[0]
+    assert group.kind == schema.ModelInstanceGroup.KIND_GPU
+    lengths = engine.manifest["session"]["lengths"]
+    assert list(group.profile) == [str(number) for number in range(len(lengths))] and len(lengths) > 1
+
+
 def test_the_command_writes_what_can_be_served(
     checkpoint: Checkpoint, engines_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,32 +1,47 @@
 """Engines for TensorRT, from the same ONNX graphs: plans for one kind of device.
 
 Networks are strongly typed: fp16 and bf16 come from graphs that were traced in those types, int8
-from symmetric Q/DQ pairs; no builder flag changes a type (TensorRT 11 has none left). Buckets get an
-optimisation profile each, other dynamic lengths one wide profile.
+and fp8 from symmetric Q/DQ pairs; no builder flag changes a type (TensorRT 11 has none left). TF32 is
+off, so fp32 means fp32. Buckets get an optimisation profile each, from short to long; other dynamic
+lengths one wide profile.
 
-A plan runs on its device alone. It is checked through the graphs that it was built from, on this
-machine's CPU, and the manifest's ``parity.measured_on`` says so.
+On the GPU that it is for, a plan is checked itself and its inspector asked what runs. Built ahead of
+time for another, it is checked through the graphs that it was built from, on this machine's CPU, and
+the manifest's ``parity.measured_on`` says so; the audit then reads the parsed network, whose types a
+strongly typed build may not change.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from effx import files
+from effx.engines import cuda
+from effx.engines.tensorrt import logger
 from effx.errors import UsageError, need
+from effx.export import fp8
+from effx.export.builders import network as parsed
 from effx.export.builders import onnxruntime as onnx_parts
+from effx.export.builders import torch as torch_parts
 from effx.export.source import Source
 from effx.export.variants import Variant
 
+FP8 = "fp8-static"
 _SCHEMES = {
     "fp32": ["fp32"],
     "fp16": ["fp16"],
+    "bf16": ["bf16"],
     "int8": [onnx_parts.SYMMETRIC],
     "int8-static": [onnx_parts.SYMMETRIC],
+    "fp8": [FP8],
 }
-_LARGEST_BATCH = 128
+_NO_FP8 = ("sm75", "sm80", "sm86")
+LARGEST_BATCH = 512
 _USUAL_BATCH = 8
 
 
@@ -47,57 +62,114 @@ class TensorRt:
 
     def refuse(self, variant: Variant, device: str) -> str | None:
         """Say why a variant cannot be built."""
-        if self.schemes(variant.scheme, device):
-            return None
-        return f"effx has no {variant.scheme} for TensorRT (it has {', '.join(_SCHEMES)})"
+        if not self.schemes(variant.scheme, device):
+            return f"effx has no {variant.scheme} for TensorRT (it has {', '.join(_SCHEMES)})"
+        if variant.precision == "fp8" and device in _NO_FP8:
+            return f"{device} has no fp8 arithmetic; sm89 and newer have"
+        if variant.exits == "exit-if" and self._package == "tensorrt_rtx":
+            return "TensorRT-RTX fails inside on nested If; use exit, which runs segments"
+        if variant.precision == "fp8" and variant.exits == "exit-if":
+            return "effx has no fp8 for exit-if; use exit, which runs segments"
+        if variant.precision == "bf16" and device != "cuda":
+            if variant.exits == "exit-if":
+                return "bf16 with exit-if can be checked on its own GPU only; use exit, or device cuda"
+            if variant.tokens and (variant.length is None or variant.exits):
+                return "bf16 with tokens can be checked on its own GPU only; use seqN, or device cuda"
+        return None
 
     def build(
         self, source: Source, variant: Variant, scheme: str, folder: Path, device: str
     ) -> dict[str, Any]:
-        """Write model.plan, or segment-*.plan for staged early exit, and say what to check them by."""
+        """Write model.plan, or segment-*.plan for staged early exit, and say what to check them by.
+
+        Raises:
+            UsageError: the package refuses a graph, or there is no GPU to build for.
+        """
         need(self._extra, self._package)
+        trt: Any = importlib.import_module(self._package)
+        capability = cuda.device().capability if device == "cuda" else device
         place = folder.parent / f"{scheme}-graphs"
         place.mkdir()
-        session = onnx_parts.build(source, variant, scheme, place, "cpu")
-        files = []
+        session = self._graphs(source, variant, scheme, place)
+        names, networks = [], []
         for name in session["files"]:
-            plan = self._plan(place / name, variant, source, device)
+            plan, seen = self._plan(place / name, variant, source, device, capability)
             target = folder / f"{Path(name).stem}.plan"
             target.write_bytes(plan)
-            files.append(target.name)
-        return {**session, "files": files, "stand_in": (place, "onnxruntime", session)}
+            names.append(target.name)
+            networks.append(seen)
+        made = {
+            **session,
+            "files": names,
+            "variant": variant.text,
+            "plan": {"version": str(trt.__version__), "capability": capability},
+            "largest_batch": LARGEST_BATCH,
+            "tf32": False,
+            "cuda_graph": True,
+            "network": networks,
+        }
+        if device != "cuda":
+            made["stand_in"] = self._stand_in(source, variant, scheme, place, session)
+        return made
 
     def audit(self, folder: Path, session: dict[str, Any]) -> dict[str, Any]:
-        """Count what is in the graphs that the plans were built from."""
-        place, _, inner = session["stand_in"]
-        return onnx_parts.audit(place, inner)
+        """Count what is in the networks, and on their own GPU what the plans run."""
+        found = parsed.total(session["network"])
+        if "stand_in" in session:
+            return found
+        from effx.engines import open_graph
 
-    def _plan(self, path: Path, variant: Variant, source: Source, device: str) -> bytes:
-        """Compile one graph.
+        backend = self._package.replace("_", "-")
+        for name in session["files"]:
+            graph: Any = open_graph(folder / name, backend, session)
+            parsed.add_layers(found, graph.layers())
+            graph.close()
+        return found
+
+    def _graphs(self, source: Source, variant: Variant, scheme: str, place: Path) -> dict[str, Any]:
+        """Write the ONNX graphs in the types that they will run in."""
+        if scheme != FP8:
+            return onnx_parts.build(source, variant, scheme, place, "cpu")
+        session = onnx_parts.build(source, variant, onnx_parts.SYMMETRIC, place, "cpu")
+        for name, original in zip(session["files"], source.graphs(variant), strict=True):
+            fp8.from_int8(place / name, original)
+        return session
+
+    def _stand_in(
+        self, source: Source, variant: Variant, scheme: str, place: Path, session: dict[str, Any]
+    ) -> tuple[Path, str, dict[str, Any]]:
+        """Return what runs here in the plan's place: folder, backend, session."""
+        if scheme != "bf16":
+            return place, "onnxruntime", session
+        # ONNX Runtime has no bf16 products on CPUs, PyTorch has them on all
+        inner = place / "torch"
+        inner.mkdir()
+        programs = torch_parts.build(source, variant, "bf16", inner, "cuda")
+        return inner, "torch", {**programs, "precision": "fp32", "device": "cpu"}
+
+    def _plan(
+        self, path: Path, variant: Variant, source: Source, device: str, capability: str
+    ) -> tuple[bytes, dict[str, Any]]:
+        """Compile one graph; return the plan and what its network holds.
 
         Raises:
             UsageError: the package refuses it, or there is no such device.
         """
         trt: Any = importlib.import_module(self._package)
         said: list[str] = []
-
-        class Errors(trt.ILogger):  # type: ignore[misc]
-            def log(self, severity: Any, message: str) -> None:
-                if severity <= trt.ILogger.ERROR:
-                    said.append(" ".join(message.split()))
-
-        logger = Errors()
-        builder = trt.Builder(logger)
+        log = logger(trt, said)
+        builder = trt.Builder(log)
         network = builder.create_network(_strongly_typed(trt))
-        parser = trt.OnnxParser(network, logger)
+        parser = trt.OnnxParser(network, log)
         if not parser.parse_from_file(str(path)):
             raise UsageError(f"{path.name}: {self._package} does not take it: {parser.get_error(0).desc()}.")
         config = builder.create_builder_config()
+        config.clear_flag(trt.BuilderFlag.TF32)
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         if device != "cuda":
             config.num_compute_capabilities = 1
             config.set_compute_capability(getattr(trt.ComputeCapability, device.upper()), 0)
         limit = variant.length or source.limit
-        shortest = 1
         for longest in variant.lengths(source.limit) or [limit]:
             profile = builder.create_optimization_profile()
             usual = min(longest, source.max_length(variant))
@@ -105,15 +177,39 @@ class TensorRt:
                 entry = network.get_input(number)
                 shapes = (
                     _shape(entry.shape, batch, length)
-                    for batch, length in ((1, shortest), (_USUAL_BATCH, usual), (_LARGEST_BATCH, longest))
+                    for batch, length in ((1, 1), (_USUAL_BATCH, usual), (LARGEST_BATCH, longest))
                 )
                 profile.set_shape(entry.name, *shapes)
             config.add_optimization_profile(profile)
-        plan = builder.build_serialized_network(network, config)
+        seen = parsed.read(trt, network)
+        with _timings(trt, self._package, config, device, capability):
+            plan = builder.build_serialized_network(network, config)
         if plan is None:
             reason = (said or ["no reason given"])[0][:200]
             raise UsageError(f"{path.name}: {self._package} cannot build it for {device}: {reason}")
-        return bytes(plan)
+        return bytes(plan), seen
+
+
+def cache_path(package: str, version: str, capability: str) -> Path:
+    """Return where kernel timings are kept: they hold for one release and one kind of device only."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return root / "effx" / f"{package}-{version}-{capability}.timings"
+
+
+@contextlib.contextmanager
+def _timings(trt: Any, package: str, config: Any, device: str, capability: str) -> Iterator[None]:
+    """Give the builder the timings of earlier builds here, and keep those of this one.
+
+    Ahead of time nothing is timed, and TensorRT-RTX times on the target: neither has a cache.
+    """
+    if device != "cuda" or package != "tensorrt":
+        yield
+        return
+    path = cache_path(package, str(trt.__version__), capability)
+    cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
+    config.set_timing_cache(cache, ignore_mismatch=False)
+    yield
+    files.write_atomic(path, bytes(config.get_timing_cache().serialize()))
 
 
 def _strongly_typed(trt: Any) -> int:

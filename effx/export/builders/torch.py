@@ -13,20 +13,26 @@ import torch
 from effx.export import graph, quantize
 from effx.export.source import Source
 from effx.export.variants import Variant
+from effx.models import forward
 
-DEVICES = ("cpu",)
+DEVICES = ("cpu", "cuda")
+_ON_GPU = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""On a GPU weights have the precision; on a CPU bf16 is autocast."""
 
 
 def schemes(precision: str, device: str) -> Sequence[str]:
     """Return the schemes to try for a precision."""
-    return {"fp32": ["fp32"], "bf16": ["bf16"]}.get(precision, [])
+    known = ("fp32", "bf16") if device == "cpu" else tuple(_ON_GPU)
+    return [precision] if precision in known else []
 
 
 def refuse(variant: Variant, device: str) -> str | None:
     """Say why a variant cannot be built."""
     if not schemes(variant.scheme, device):
+        if device == "cuda":
+            return f"effx has no {variant.scheme} for PyTorch on a GPU (it has fp32, fp16 and bf16)"
         return f"effx has no {variant.scheme} for PyTorch on a CPU (it has fp32 and bf16 autocast)"
-    if variant.precision == "bf16" and not quantize.has_bf16():
+    if device == "cpu" and variant.precision == "bf16" and not quantize.has_bf16():
         return "this processor has no bf16 arithmetic"
     if variant.exits == "exit-if":
         return "the PyTorch program has no If; use exit, which runs segments"
@@ -37,13 +43,14 @@ def refuse(variant: Variant, device: str) -> str | None:
 
 def build(source: Source, variant: Variant, scheme: str, folder: Path, device: str) -> dict[str, Any]:
     """Write model.pt2, or segment-*.pt2 for staged early exit."""
-    shape = graph.Shape(variant.length, variant.tokens)
+    on_gpu = device == "cuda"
+    shape = graph.Shape(variant.length, variant.tokens, _ON_GPU[scheme] if on_gpu else torch.float32)
     parts: list[range | None] = [*graph.segments(source.model)] if variant.exits else [None]
     files, inputs, outputs = [], {}, {}
     for number, places in enumerate(parts):
         name = "model.pt2" if places is None else f"segment-{number}.pt2"
         traced = graph.traced(source.model, shape, places)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), forward.fused_attention(on_gpu):
             warnings.simplefilter("ignore")
             program = torch.export.export(
                 traced.module, traced.example, dynamic_shapes=(tuple(traced.axes),), strict=False
@@ -80,5 +87,5 @@ def audit(folder: Path, session: dict[str, Any]) -> dict[str, Any]:
         "nodes": dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
         "weight_products": counts.get("aten.linear.default", 0),
         "integer_weight_products": 0,
-        "fused_attention": 0,
+        "fused_attention": counts.get("aten.scaled_dot_product_attention.default", 0),
     }

@@ -93,7 +93,8 @@ def content(
                 workload.energy.reason
                 for run in runs
                 for workload in run.workloads
-                if workload.scenario == "single-stream" and workload.energy.reason
+                if (workload.scenario, workload.timing) == ("single-stream", "end-to-end")
+                and workload.energy.reason
             }
         ),
     }

@@ -60,7 +60,7 @@ def _reason(figure: Figure, runs: Sequence[Run]) -> None:
         workload.energy.reason
         for run in runs
         for workload in run.workloads
-        if workload.scenario == "single-stream" and workload.energy.reason
+        if (workload.scenario, workload.timing) == ("single-stream", "end-to-end") and workload.energy.reason
     }
     axes = figure.add_subplot()
     axes.set_axis_off()

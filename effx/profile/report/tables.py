@@ -29,6 +29,11 @@ def print_runs(runs: Sequence[Run]) -> None:
         table.add_column(column, justify="right")
     if metered:
         table.add_column(f"mJ/example ({single_stream(first).energy.source})", justify="right")
+    timed = any(run.launch_share is not None for run in runs)
+    if timed:
+        table.add_column("device p50 ms", justify="right")
+        table.add_column("not on device", justify="right")
+        table.add_column("GPU MiB", justify="right")
     for run in runs:
         latency = single_stream(run).latency_s
         cells = [
@@ -40,6 +45,13 @@ def print_runs(runs: Sequence[Run]) -> None:
         ]
         if metered:
             cells.append(millijoules(single_stream(run).energy.joules_per_example))
+        if timed:
+            device = run.workload("single-stream", timing="device")
+            cells += [
+                milliseconds(None if device is None else device.latency_s["p50"]),
+                "" if run.launch_share is None else f"{run.launch_share:.0%}",
+                mebibytes(run.memory["device_peak_bytes"]),
+            ]
         table.add_row(*cells)
     console = _console()
     console.print(table)

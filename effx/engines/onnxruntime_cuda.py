@@ -1,0 +1,179 @@
+"""ONNX Runtime graphs on a GPU, by its CUDA or TensorRT provider, with inputs and outputs bound there.
+
+The provider works on the device's one stream and is not waited for, so that events time it. Shapes
+are recorded as CUDA graphs where the provider can: not for graphs with If, nor where a node other
+than shape arithmetic is left to the CPU.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from effx.engines import cuda, on_device
+from effx.engines.cuda import DeviceArray
+from effx.engines.on_device import Placed
+from effx.engines.protocol import Arrays
+from effx.errors import ArtifactError, MissingExtraError
+
+_ERRORS_ONLY = 3
+_TYPES: dict[str, np.dtype[Any]] = {
+    "tensor(int64)": np.dtype(np.int64),
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(float16)": np.dtype(np.float16),
+}
+_MOST_SHAPES = 256
+_NO_GRAPH = "-1"
+CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+
+class OnnxRuntimeCudaGraph:
+    """An ONNX graph on the GPU."""
+
+    def __init__(self, path: Path, settings: Mapping[str, Any], provider: str) -> None:
+        if provider not in onnxruntime.get_available_providers():
+            raise MissingExtraError(
+                f"{path}: this onnxruntime has no {provider}. On the target, run: pip uninstall onnxruntime; "
+                "pip install 'effx[gpu]'"
+            )
+        self.device = cuda.device()
+        if hasattr(onnxruntime, "preload_dlls"):  # CUDA and cuDNN from their wheels, where they are
+            onnxruntime.preload_dlls()
+        self._path, self._provider = path, provider
+        self._tf32 = bool(settings.get("tf32", False))
+        self._no_graph: str | None = None
+        if not settings.get("cuda_graph", True):
+            self._no_graph = "not asked for"
+        elif provider == TENSORRT:
+            self._no_graph = "the TensorRT provider records one shape only"
+        self._session = self._open()
+        self._inputs = {entry.name: _TYPES[entry.type] for entry in self._session.get_inputs()}
+        self._results = {entry.name: _TYPES[entry.type] for entry in self._session.get_outputs()}
+        self._memory = cuda.Memory(self.device)
+        self._grown = 0
+        self._shapes: OrderedDict[Any, tuple[int, Any, Placed]] = OrderedDict()
+        self._numbered = 0
+
+    @property
+    def inputs(self) -> Mapping[str, np.dtype[Any]]:
+        return self._inputs
+
+    def reserve(self, name: str, shape: tuple[int, ...]) -> DeviceArray:
+        return self._memory.array(f"in {name}", shape, self._inputs.get(name, np.dtype(np.int64)))
+
+    def launch(self, inputs: Placed) -> Placed:
+        if self._no_graph is not None:
+            return self._plain(inputs)
+        if self._memory.grown != self._grown:
+            self._shapes.clear()  # memory has moved: what was recorded is stale
+            self._grown = self._memory.grown
+        key = tuple((name, inputs[name].pointer, inputs[name].shape) for name in self._inputs)
+        if key not in self._shapes:
+            if len(self._shapes) >= _MOST_SHAPES:
+                return self._plain(inputs)
+            if not self._record(key, inputs):
+                return self._plain(inputs)
+        number, binding, outputs = self._shapes[key]
+        self._run(binding, str(number))
+        return outputs
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        return on_device.run(self, inputs)
+
+    def describe(self) -> dict[str, object]:
+        return {
+            "device": self.device.name,
+            "capability": self.device.capability,
+            "providers": self._session.get_providers(),
+            "cuda_graph": self._no_graph is None,
+            "cuda_graph_reason": self._no_graph,
+            "tf32": self._tf32,
+            "timing": ["end-to-end", "device"],
+            "versions": {"onnxruntime": onnxruntime.__version__},
+        }
+
+    def close(self) -> None:
+        self.device.synchronize()
+        self._shapes.clear()
+        del self._session
+
+    def _open(self) -> Any:
+        """Return a session, with recording where the provider accepts the graph for it."""
+        if self._no_graph is None:
+            try:
+                return self._made(record=True)
+            except ArtifactError as error:
+                self._no_graph = str(error)
+        return self._made(record=False)
+
+    def _made(self, *, record: bool) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _ERRORS_ONLY
+        own: dict[str, str] = {"device_id": "0", "user_compute_stream": str(self.device.stream)}
+        plain = {**own, "use_tf32": str(int(self._tf32)), "enable_cuda_graph": str(int(record))}
+        providers: list[Any] = [(CUDA, plain)]
+        if self._provider == TENSORRT:
+            providers = [(TENSORRT, own), (CUDA, plain)]
+        try:
+            session = onnxruntime.InferenceSession(os.fspath(self._path), options, providers=providers)
+        except Exception as error:  # onnxruntime's own errors share no base class
+            reason = " ".join(str(error).split())[:200]
+            raise ArtifactError(f"{self._path} cannot be loaded: {reason}") from error
+        if self._provider not in session.get_providers():
+            raise ArtifactError(
+                f"{self._path}: {self._provider} did not load, which leaves the CPU. Check the driver, CUDA "
+                "and cuDNN."
+            )
+        return session
+
+    def _plain(self, inputs: Placed) -> Placed:
+        """Run with outputs wherever the provider puts them."""
+        binding = self._bound(inputs)
+        for name in self._results:
+            binding.bind_output(name, "cuda", 0)
+        self._run(binding, _NO_GRAPH)
+        return {
+            name: DeviceArray(value.data_ptr(), tuple(value.shape()), self._results[name], value)
+            for name, value in zip(self._results, binding.get_outputs(), strict=True)
+        }
+
+    def _record(self, key: Any, inputs: Placed) -> bool:
+        """Record a shape; whether that worked, and nothing moved while it did."""
+        sizes = {name: array.shape for name, array in self._plain(inputs).items()}
+        outputs = {name: self._memory.array(f"out {name}", size, self._results[name])
+                   for name, size in sizes.items()}  # fmt: skip
+        if self._memory.grown != self._grown:
+            self._shapes.clear()
+            self._grown = self._memory.grown
+        binding = self._bound(inputs)
+        for name, array in outputs.items():
+            binding.bind_output(name, "cuda", 0, array.dtype, array.shape, array.pointer)
+        self._numbered += 1
+        try:
+            self._run(binding, str(self._numbered))
+        except Exception as error:
+            self._no_graph = " ".join(str(error).split())[:200]
+            self._session = self._made(record=False)
+            return False
+        self._shapes[key] = self._numbered, binding, outputs
+        return True
+
+    def _bound(self, inputs: Placed) -> Any:
+        binding = self._session.io_binding()
+        for name in self._inputs:
+            array = inputs[name]
+            binding.bind_input(name, "cuda", 0, array.dtype, array.shape, array.pointer)
+        return binding
+
+    def _run(self, binding: Any, graph: str) -> None:
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        if self._no_graph is None:
+            options.add_run_config_entry("gpu_graph_id", graph)
+        self._session.run_with_iobinding(binding, options)

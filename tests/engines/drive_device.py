@@ -1,0 +1,150 @@
+"""Runs engines' graphs as plans on the fake driver and tells how they compare; see test_on_device.py."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from effx import engines
+from effx.artifacts import Engine
+from effx.engines import cuda
+from effx.errors import EffxError
+from effx.profile import Plan, profile
+
+SHAPES = ((1, 5), (8, 16), (8, 16), (3, 30), (8, 16), (33, 9))
+
+
+def batch(rng: np.random.Generator, n: int, length: int) -> dict[str, np.ndarray]:
+    ids = rng.integers(5, 60, (n, length))
+    mask = (np.arange(length) < rng.integers(2, length + 1, n)[:, None]).astype(np.int64)
+    mask[rng.integers(n)] = 1
+    return {"input_ids": ids * mask, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+
+
+def marked(folder: Path, place: Path, **metadata: str) -> Path:
+    """Return a folder with an engine's graphs, marked with what the fake runtime is to make of them."""
+    place.mkdir()
+    for name in Engine.open(folder).manifest["session"]["files"]:
+        model = onnx.load(folder / name)
+        onnx.helper.set_model_props(model, metadata)
+        onnx.save(model, place / name)
+    return place
+
+
+def compare(folder: Path, plans: Path | None = None) -> dict[str, Any]:
+    """Return the largest differences of plans (default: the engine's graphs) from ONNX Runtime."""
+    engine, rng = Engine.open(folder), np.random.default_rng(0)
+    settings = {**engine.manifest["session"], "device": "sm89",
+                "plan": {"version": "9.9.9", "capability": "sm89"}}  # fmt: skip
+    found: dict[str, Any] = {"logits": 0.0, "timed": 0.0, "depth": 0, "depths": []}
+    limit = max(settings["lengths"] or [64])
+    with (
+        engines.open(engine, threads=1) as expected,
+        engines.open_unchecked(plans or engine.folder, "tensorrt-rtx", settings) as session,
+    ):
+        for n, length in SHAPES:
+            inputs = batch(rng, n, min(length, limit))
+            wanted, given = expected.infer(inputs), session.infer(inputs)
+            timer: Any = session
+            began = time.perf_counter()
+            seconds, again = timer.timed(timer.place(inputs))
+            assert 0 < seconds < time.perf_counter() - began
+            found["logits"] = max(found["logits"], float(np.abs(wanted["logits"] - given["logits"]).max()))
+            found["timed"] = max(found["timed"], float(np.abs(again["logits"] - given["logits"]).max()))
+            if "depth" in wanted:
+                found["depth"] += int(np.sum(wanted["depth"] != given["depth"]))
+                found["depths"] = sorted({*found["depths"], *wanted["depth"].tolist()})
+        found["described"] = session.describe()
+    return found
+
+
+def recorded(folder: Path) -> list[list[str]]:
+    """Return what the runtime is asked for and does in four equal queries and one of another shape."""
+    import tensorrt_rtx  # the fake one
+
+    engine, rng = Engine.open(folder), np.random.default_rng(0)
+    told = []
+    with engines.open_unchecked(engine.folder, "tensorrt-rtx", engine.manifest["session"]) as session:
+        for n in (4, 4, 4, 2, 2, 4):
+            tensorrt_rtx.RUNS.clear()
+            session.infer(batch(rng, n, 8))
+            told.append(list(tensorrt_rtx.RUNS))
+    return told
+
+
+def profiled(folder: Path, scratch: Path) -> dict[str, Any]:
+    """Return the result of a profile of an engine of plans, workers included."""
+    engine = Engine.open(folder)
+    target = scratch / "engines" / "whole.fp32.tensorrt-rtx"
+    sealed = ("schema", "name", "created", "files", "digest")
+    with Engine.create(target) as (place, manifest):
+        for name in engine.manifest["files"]:
+            shutil.copyfile(engine.folder / name, place / name)
+        manifest |= {key: value for key, value in engine.manifest.items() if key not in sealed}
+        manifest |= {"backend": "tensorrt-rtx", "device": "sm89"}
+        manifest["session"] = {**manifest["session"], "device": "sm89"}
+        manifest["inputs"] = [{**one, "max": [128, 64]} for one in manifest["inputs"]]
+    plan = Plan(rounds=3, block_queries=24, grid_rounds=3, grid_limit_s=0.2, warmup_s=0.2)
+    (run,), failures = profile([target], out=scratch / "results", plan=plan, meter="none")
+    assert not failures
+    return {**run.to_json(), "launch_share": run.launch_share}
+
+
+def error(action: Callable[[], Any]) -> str:
+    try:
+        action()
+    except EffxError as problem:
+        return f"{type(problem).__name__}: {problem}"
+    return "none"
+
+
+def errors(folder: Path, scratch: Path) -> dict[str, str]:
+    engine = Engine.open(folder)
+    settings = dict(engine.manifest["session"])
+
+    def opened(**more: Any) -> Any:
+        return engines.open_unchecked(engine.folder, "tensorrt-rtx", {**settings, **more})
+
+    (scratch / "model.onnx").write_bytes(b"no plan")
+    rng = np.random.default_rng(0)
+    return {
+        "version": error(lambda: opened(plan={"version": "1.7.1", "capability": "sm89"})),
+        "device": error(lambda: opened(plan={"version": "9.9.9", "capability": "sm120"}, device="sm120")),
+        "damaged": error(lambda: engines.open_unchecked(scratch, "tensorrt-rtx", settings)),
+        "batch": error(lambda: opened().infer(batch(rng, 129, 8))),
+        "length": error(lambda: opened().infer(batch(rng, 2, 65))),
+    }
+
+
+def main() -> None:
+    folders = {path.name: path for path in map(Path, sys.argv[2:])}
+    library: Any = cuda.device()._library
+    before = library.fakeInUse()
+    whole = next(path for name, path in folders.items() if ".fp32." in name)
+    profiles = next(path for name, path in folders.items() if ".buckets." in name)
+    growing = next(path for name, path in folders.items() if ".exit+tokens." in name)
+    scratch = Path(sys.argv[1])
+    found = {
+        "compared": {name: compare(path) for name, path in folders.items()},
+        "profiles": compare(profiles, marked(profiles, scratch / "profiles", profiles="[16, 32, 64]")),
+        "data_dependent": compare(growing, marked(growing, scratch / "growing", data_dependent="yes")),
+        "recorded": recorded(whole),
+        "errors": errors(whole, scratch),
+    }
+    found["profiled"] = profiled(whole, scratch)
+    gc.collect()
+    found["left_bytes"] = library.fakeInUse() - before
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Engines on a GPU, without one: effx's own code on a driver and a runtime that work in host memory.
+
+tests/engines/fake has both. What runs on them is the code that runs on a GPU, unmodified: memory,
+streams, events, recording, compaction. That the real ones behave likewise is for the ``gpu`` tests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from effx import engines
+from effx.artifacts import Checkpoint, Engine
+from effx.errors import ArtifactError, MissingExtraError, UsageError
+from effx.export import export_all
+from effx.train import exits, tokens
+
+ROOT = Path(__file__).parents[2]
+FAKE = Path(__file__).parent / "fake"
+VARIANTS = ["fp32", "buckets", "seq16", "exit", "tokens", "exit+tokens", "exit+buckets"]
+
+
+@pytest.fixture(scope="module")
+def built(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> list[Engine]:
+    place = tmp_path_factory.mktemp("exiting")
+    short = tokens.train(checkpoint.folder, out=place, name="t",
+                         settings=tokens.Settings(schedule=(0.9, 0.6, 0.4), epochs=1, lr=1e-3))  # fmt: skip
+    settings = exits.Settings(epochs=1, depth=2.0, rule="max-probability")
+    exiting = exits.train(short.folder, out=place, name="te", settings=settings)
+    made, failures = export_all([exiting.folder], VARIANTS, out=place / "engines", keep_failed=True)
+    assert not failures
+    return made
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler (cc) to build the fake driver")
+    made = tmp_path_factory.mktemp("driver") / "libcuda.so.1"
+    command = [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", str(FAKE / "cuda.c"), "-o", str(made)]
+    subprocess.run(command, check=True)
+    return made
+
+
+def environment(library: Path, **more: str) -> dict[str, str]:
+    paths = os.pathsep.join([str(FAKE), str(ROOT)])
+    return {**os.environ, "LD_LIBRARY_PATH": str(library.parent), "PYTHONPATH": paths, **more}
+
+
+@pytest.fixture(scope="module")
+def found(library: Path, built: list[Engine], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    command = [sys.executable, "-m", "tests.engines.drive_device", str(tmp_path_factory.mktemp("scratch"))]
+    done = subprocess.run(
+        [*command, *(str(engine.folder) for engine in built)],
+        cwd=ROOT, env=environment(library), capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_answers_are_those_of_the_same_graphs_elsewhere(found: dict[str, Any]) -> None:
+    assert len(found["compared"]) == len(VARIANTS)
+    for name, one in found["compared"].items():
+        assert one["logits"] < 1e-5, name
+        assert one["timed"] < 1e-6, name
+        assert one["depth"] == 0, name
+        assert one["described"]["cuda_graph"] is True and one["described"]["tf32"] is False
+        if ".exit" in name:
+            assert len(one["depths"]) > 1, f"{name}: nobody exits early, so nothing was compacted"
+    assert found["compared"]["te.buckets.onnxruntime"]["described"]["device"] == "Fake GPU"
+
+
+def test_profiles_and_outputs_of_unknown_size(found: dict[str, Any]) -> None:
+    profiles, growing = found["profiles"], found["data_dependent"]
+    assert profiles["described"]["profiles"] == 3 and profiles["logits"] < 1e-5
+    assert growing["logits"] < 1e-5 and growing["depth"] == 0 and len(growing["depths"]) > 1
+
+
+def test_a_shape_runs_once_is_recorded_and_is_launched_as_one_afterwards(found: dict[str, Any]) -> None:
+    first, replay = ["queue", "run", "queue"], ["run"]
+    # the second shape lies within the memory of the first, which stays recorded
+    assert found["recorded"] == [first, replay, replay, first, replay, replay]
+
+
+def test_a_profile_is_timed_end_to_end_and_on_the_device(found: dict[str, Any]) -> None:
+    run = found["profiled"]
+    timings: dict[tuple[str, int, Any], dict[str, float]] = {}
+    for workload in run["workloads"]:
+        key = (workload["scenario"], workload["batch"], workload["sequence"])
+        timings.setdefault(key, {})[workload["timing"]] = workload["latency_s"]["p50"]
+    # up to what the plan holds of the grid for GPUs: no batch of 512, nothing longer than 64
+    assert set(timings) == {("single-stream", 1, "real"), *(("grid", n, 32) for n in (1, 8, 32, 128))}
+    for both in timings.values():
+        assert set(both) == {"device", "end-to-end"} and both["device"] > 0
+    assert 0 <= run["launch_share"] < 1
+    assert run["memory"]["device_peak_bytes"] is None
+    assert run["settings"]["device_memory_by"].startswith("not measured: NVML cannot be read")
+    assert run["settings"]["cuda_graph"] is True
+    agreed = next(gate for gate in run["gates"] if gate["name"] == "timed answers are the scored ones")
+    assert agreed["passed"]
+    assert any(gate["name"] == "steady grid 8x32 device" for gate in run["gates"])
+
+
+def test_nothing_is_left_on_the_device(found: dict[str, Any]) -> None:
+    assert found["left_bytes"] == 0
+
+
+def test_a_plan_that_does_not_fit_says_what_to_do(found: dict[str, Any]) -> None:
+    again = "Build it again here: effx export CHECKPOINT --backend tensorrt-rtx --variant V --overwrite"
+    errors = found["errors"]
+    assert f"was built for tensorrt-rtx 1.7.1, here is 9.9.9. {again}" in errors["version"]
+    assert f"was built for device sm120, here is sm89. {again} --device sm89" in errors["device"]
+    assert errors["damaged"].startswith("ArtifactError")
+    assert "cannot be loaded by tensorrt-rtx: magic tag" in errors["damaged"]
+    for name in ("batch", "length"):
+        assert errors[name].startswith("UsageError") and "no profile of this plan takes" in errors[name]
+
+
+def test_a_driver_without_a_device_is_one_line(library: Path) -> None:
+    code = "from effx.engines import cuda; cuda.device()"
+    env = environment(library, FAKE_CUDA_NO_DEVICE="1")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert "the GPU refused (cuInit: no CUDA-capable device is detected, error 100)" in done.stderr
+
+
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU here")
+def test_without_a_gpu_every_backend_says_so(built: list[Engine], tmp_path: Path) -> None:
+    engine = built[0]
+    settings = {**engine.manifest["session"], "device": "cuda"}
+    with pytest.raises(MissingExtraError, match="this onnxruntime has no CUDAExecutionProvider"):
+        engines.open_unchecked(engine.folder, "onnxruntime", settings)
+    with pytest.raises((UsageError, MissingExtraError), match="no NVIDIA driver here|tensorrt_rtx is not"):
+        engines.open_unchecked(engine.folder, "tensorrt-rtx", settings)
+    with pytest.raises(
+        MissingExtraError, match=r"tensorrt is not installed. Run: pip install 'effx\[tensorrt\]'"
+    ):
+        engines.open_unchecked(engine.folder, "tensorrt", settings)
+    with pytest.raises((MissingExtraError, UsageError, ArtifactError), match="without CUDA|no NVIDIA driver"):
+        engines.open_unchecked(engine.folder, "torch", {**settings, "inputs": {}, "outputs": {}})
