@@ -58,7 +58,7 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     table={
         "demo": ("effx.cli.demo", "The whole pipeline on the embedded model and data."),
-        "run": ("effx.cli.run", "A recipe: the whole pipeline, resumable."),
+        "run": ("effx.cli.recipe", "A recipe: the whole pipeline, resumable."),
         "train": ("effx.cli.train", "Fine-tune encoders into checkpoints."),
         "export": ("effx.cli.export", "Build engines from checkpoints, each verified."),
         "verify": ("effx.cli.verify", "Compare engines with their checkpoints again."),

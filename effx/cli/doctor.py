@@ -23,7 +23,7 @@ def command(folder: Path, as_json: bool) -> int:
 
     \b
     effx doctor
-    effx doctor /data/workspace --json
+    effx doctor --json
     """  # fmt: skip
     from effx.doctor import examine
 

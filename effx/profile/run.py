@@ -41,6 +41,10 @@ from effx.tasks import Task
 
 _MULTI: dict[str, Any] = {"scenario": "multi-stream", "batch": 8, "sequence": "real"}
 _ON_DEVICE = {"timing": "device"}
+_ACCURACY_S = 5.0
+_BETWEEN_S = 0.1
+"""For the progress bar alone: what loading an engine and scoring its rows may take, what lies between
+blocks."""
 _SERVER_LOAD = 0.5
 """Arrivals by default, as a share of what the slowest engine answers one by one."""
 
@@ -113,7 +117,7 @@ class _Session:
     def run(self, out: Path) -> tuple[list[Run], list[EffxError]]:
         """Measure everything; write results and failures."""
         started = time.perf_counter()
-        with progress.bar(f"profile {len(self._subjects)} engines", self._steps()) as advance:
+        with progress.bar(f"profile {len(self._subjects)} engines", self._expected_s()) as advance:
             self._measure(advance)
         self._wall_s = time.perf_counter() - started
         runs: list[Run] = []
@@ -143,16 +147,20 @@ class _Session:
         """Whether any engine can be timed on its device too."""
         return any(subject.engine.device != "cpu" for subject in self._subjects)
 
-    def _steps(self) -> int:
+    def _expected_s(self) -> float:
+        """Return the seconds that the session takes if engines are neither slow nor many; for the bar."""
         plan = self._plan
-        blocks = plan.rounds * (1 + ("multi-stream" in plan.scenarios) + ("server" in plan.scenarios))
-        blocks += plan.grid_rounds * (len(plan.grid or ()) + ("offline" in plan.scenarios))
-        if self._on_gpu:
-            blocks += plan.rounds + plan.grid_rounds * len(plan.grid or ())
-        return len(self._subjects) * (2 + blocks + plan.windows * len(self._metered))
+        singles = 1 + ("multi-stream" in plan.scenarios) + ("server" in plan.scenarios) + self._on_gpu
+        cells = len(plan.grid or ()) * (1 + self._on_gpu) + ("offline" in plan.scenarios)
+        blocks = singles * plan.rounds * (plan.block_s + _BETWEEN_S)
+        blocks += cells * plan.grid_rounds * (plan.grid_block_s + _BETWEEN_S)
+        windows = len(self._metered) * (plan.windows + 1) * plan.window_s  # the last is twice as long
+        return len(self._subjects) * (_ACCURACY_S + blocks + windows)
 
-    def _each(self, step: Callable[[Subject], None], advance: progress.Advance, note: str) -> None:
-        """Do ``step`` for every engine still alive, in a random order."""
+    def _each(
+        self, step: Callable[[Subject], None], advance: progress.Advance, note: str, expected_s: float = 0.0
+    ) -> None:
+        """Do ``step``, expected to take so long, for every engine still alive, in a random order."""
         for index in self._order.permutation(len(self._subjects)):
             subject = self._subjects[index]
             if subject.failure is None:
@@ -163,11 +171,11 @@ class _Session:
                 if subject.failure is not None:
                     progress.say(subject.failure)
                     self._crew.drop(subject)
-            advance(1, note)
+            advance(expected_s, note)
 
     def _measure(self, advance: progress.Advance) -> None:
         plan, crew, meter = self._plan, self._crew, self._meter
-        self._each(self._score, advance, "accuracy")
+        self._each(self._score, advance, "accuracy", _ACCURACY_S)
         if self._metered and meter.source != "model":
             self._idle = energy.idle(meter, plan.window_s / 2)
         singles = Limits(plan.block_queries, plan.block_s, plan.block_limit_s)
@@ -185,7 +193,7 @@ class _Session:
                 step = partial(
                     lambda subject, number: session.serve(crew, subject, rate, number, singles), number=number
                 )
-                self._each(step, advance, f"server at {rate:.0f}/s")
+                self._each(step, advance, f"server at {rate:.0f}/s", plan.block_s + _BETWEEN_S)
         for workload in self._grid:
             note = f"grid {workload['batch']}x{workload['sequence']}"
             self._blocks(workload, plan.grid_rounds, cells, advance, note)
@@ -194,8 +202,8 @@ class _Session:
         for workload in self._metered:
             for number in range(plan.windows):
                 length_s = plan.window_s * (2 if number == plan.windows - 1 else 1)
-                window = partial(session.window, crew, workload=workload, meter=meter, length_s=length_s)
-                self._each(lambda subject, window=window: window(subject=subject), advance, "energy")  # type: ignore[misc]
+                step = partial(session.window, crew, workload=workload, meter=meter, length_s=length_s)
+                self._each(step, advance, "energy", length_s)
         self._each(crew.memory, advance, "memory")
 
     def _blocks(
@@ -208,7 +216,7 @@ class _Session:
                 if timed and _fits(subject.engine, workload):
                     session.block(self._crew, subject, workload, number, limits)
 
-            self._each(step, advance, note)
+            self._each(step, advance, note, limits.least_s + _BETWEEN_S)
 
     def _score(self, subject: Subject) -> None:
         subject.started = session.timestamp()
