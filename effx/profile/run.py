@@ -16,7 +16,6 @@ A worker that fails costs its own engine only, and the failure is a recorded res
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -31,13 +30,11 @@ from effx import data, files, progress
 from effx.artifacts import Engine
 from effx.data import Rows
 from effx.errors import DataError, EffxError, UsageError, WorkerError, unknown
-from effx.metrics import METRICS
-from effx.profile import energy, environment, gates, meters, session, statistics
+from effx.profile import energy, environment, gates, meters, record, session
 from effx.profile.meters import Meter
 from effx.profile.plan import DEFAULT_GRID, GPU_GRID, SCENARIOS, Plan
 from effx.profile.session import SINGLE, Crew, Limits, Samples, Subject
-from effx.results import Accuracy, Energy, Failure, Idle, Run, Workload
-from effx.tasks import Task
+from effx.results import Energy, Failure, Idle, Run, Workload
 
 _MULTI: dict[str, Any] = {"scenario": "multi-stream", "batch": 8, "sequence": "real"}
 _ON_DEVICE = {"timing": "device"}
@@ -129,7 +126,7 @@ class _Session:
                 continue
             failures.append(WorkerError(subject.failure))
             Failure(
-                self._name(subject), subject.started, _record(subject.engine), self._host, self._id,
+                self._name(subject), subject.started, record.of_engine(subject.engine), self._host, self._id,
                 subject.failure,
             ).save(out)  # fmt: skip
         return runs, failures
@@ -226,7 +223,7 @@ class _Session:
         logits = np.array(answer["logits"], dtype=np.float32)
         if not np.isfinite(logits).all():
             raise WorkerError(f"{subject.engine.name}: the engine's logits are not finite.")
-        subject.accuracy = score(subject.engine.task, subject.rows, logits)
+        subject.accuracy = record.score(subject.engine.task, subject.rows, logits)
         if answer["mean_depth"] is not None:
             subject.described["mean_depth"] = answer["mean_depth"]
 
@@ -276,7 +273,7 @@ class _Session:
             gates.alone(subject.others_s, subject.watched_s),
         ]
         found += [gates.latency(workload) for workload in workloads]
-        operations = _operations(subject)
+        operations = record.operations(subject.engine, float(subject.described["mean_tokens"]))
         for workload in workloads:
             if workload.energy.source != "none" or workload.scenario == "single-stream":
                 of = "" if workload.scenario == "single-stream" else workload.scenario
@@ -285,7 +282,7 @@ class _Session:
         return Run(
             id=self._name(subject),
             started=subject.started,
-            engine=_record(subject.engine),
+            engine=record.of_engine(subject.engine),
             host=self._host,
             accuracy=subject.accuracy,
             workloads=workloads,
@@ -305,93 +302,6 @@ class _Session:
             flags=[gate.name for gate in found if gate.passed is False],
             gates=[gate.to_json() for gate in found],
         )
-
-
-def score(task: Task, rows: Rows, logits: np.ndarray) -> Accuracy:
-    """Return the accuracy of logits [n, outputs] with its interval and all predictions."""
-    predictions = task.predict(logits)
-    metrics = task.score(rows.labels, predictions)
-    if task.metric == "accuracy":
-        correct = int(np.sum(predictions == rows.labels))
-        interval = statistics.wilson(correct, len(rows))
-    else:
-        interval = statistics.bootstrap_metric(METRICS[task.metric], rows.labels, predictions)
-    return Accuracy(
-        metric=task.metric,
-        value=metrics[task.metric],
-        n=len(rows),
-        interval=interval,
-        metrics=metrics,
-        predictions=predictions.tolist(),
-        labels=rows.labels.tolist(),
-        source=rows.source,
-    )
-
-
-def _record(engine: Engine) -> dict[str, Any]:
-    """Return what a result says about its engine."""
-    manifest = engine.manifest
-    return {
-        "name": engine.name,
-        "digest": engine.digest,
-        "variant": engine.variant,
-        "precision": manifest["precision"],
-        "scheme": manifest["scheme"],
-        "backend": engine.backend,
-        "device": engine.device,
-        "task": engine.task.name,
-        "checkpoint": manifest["checkpoint"],
-        "model": manifest.get("model"),
-        "regime": manifest.get("regime"),
-        "parameters": manifest["parameters"],
-        "weight_remaining": manifest.get("weight_remaining"),
-        "sparsity": manifest.get("sparsity"),
-        "size_bytes": engine.size_bytes,
-        "max_length": manifest["max_length"],
-        "structure": _shape(engine),
-        "exits": manifest["exits"],
-        "parity": manifest["parity"],
-    }
-
-
-def _shape(engine: Engine) -> dict[str, Any]:
-    """Return what a structure leaves, counted: neurons by their numbers would fill a result file."""
-    structure, config = engine.manifest["structure"], _config(engine)
-    layers = structure["layers"]
-    return {
-        "layers": len(layers),
-        "heads": [len(layer["heads"]) for layer in layers],
-        "intermediate": [layer["intermediate"] for layer in layers],
-        "full_heads": config.get("num_attention_heads") or config.get("n_heads"),
-        "full_intermediate": config.get("intermediate_size") or config.get("hidden_dim"),
-        "exits": structure.get("exits") or [],
-        "tokens": structure.get("tokens"),
-        "token_thresholds": structure.get("token_thresholds"),
-    }
-
-
-def _config(engine: Engine) -> Any:
-    """Return the model's configuration as Hugging Face writes it."""
-    return json.loads((engine.folder / "config.json").read_bytes())
-
-
-def _operations(subject: Subject) -> float:
-    """Return the multiplications and additions of an example's products with weights, from below.
-
-    Exits and dropped tokens leave out some of them: at least one layer's, of one token in ten.
-    """
-    config = _config(subject.engine)
-    width = int(config.get("hidden_size") or config.get("dim"))
-    head = width // int(config.get("num_attention_heads") or config.get("n_heads"))
-    kept = subject.engine.manifest["structure"]
-    layers = [
-        2 * width * (4 * head * len(layer["heads"]) + 2 * int(layer["intermediate"]))
-        for layer in kept["layers"]
-    ]
-    tokens = float(subject.described["mean_tokens"])
-    if kept.get("exits") or kept.get("tokens") or kept.get("token_thresholds"):
-        return min(layers) * tokens / 10
-    return sum(layers) * tokens
 
 
 def _rows(
