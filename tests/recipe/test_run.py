@@ -29,7 +29,7 @@ models: {{tiny: {model}}}
 training: {{max_steps: 2}}
 regimes: {{full: {{max_length: 32}}}}
 variants: {variants}
-workloads: {{grid: [], rounds: 3, block_queries: 24, meter: "model:10"}}
+workloads: {{grid: [], rounds: 3, block_queries: 24, window_s: 0.2, meter: "model:10"}}
 budgets: {{threads: 1}}
 """
 
@@ -232,12 +232,12 @@ def test_two_runs_at_once_share_the_work(recipe: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_signal_ends_a_run_in_order(recipe: Path, tmp_path: Path) -> None:
-    process = start(recipe, tmp_path / "w", "--set", "seeds=[0]", stderr=subprocess.PIPE)
-    time.sleep(6)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
-    assert process.stderr is not None
-    last = process.stderr.read().decode().splitlines()[-1]
+    with start(recipe, tmp_path / "w", "--set", "seeds=[0]", stderr=subprocess.PIPE) as process:
+        time.sleep(6)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        last = process.stderr.read().decode().splitlines()[-1]
+        assert process.wait(60) == 130
     assert last.startswith("effx: stopped; ")
     assert last.endswith(f"To go on: effx run {recipe} --set 'seeds=[0]' -o {tmp_path / 'w'}")
     assert not list((tmp_path / "w" / "cells").glob(".*"))
