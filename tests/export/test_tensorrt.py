@@ -63,10 +63,11 @@ def build(checkpoint: Checkpoint, names: list[str], out: Path, device: str) -> l
         assert "network" not in session and "stand_in" not in session
         assert engine.manifest["inputs"][0]["max"] == [512, engine.manifest["inputs"][0]["max"][1]]
         audit = engine.manifest["audit"]
-        # the products of the tiny model: four and two per layer, and the heads
-        assert audit["weight_products"] >= 3 * 6 + 1
-        share = audit["product_precisions"].get(precision, 0) / audit["weight_products"]
-        assert share == 1.0 or (precision in ("int8", "fp8") and share > 0.9), audit
+        kept = engine.manifest["structure"]["layers"]
+        products = sum(4 * bool(layer["heads"]) + 2 * bool(layer["intermediate"]) for layer in kept)
+        assert audit["product_precisions"] == {precision: products}
+        assert audit["weight_products"] == products
+        assert audit["head_products"] == (6 if "exit" in engine.variant.split("+") else 2)
         if precision == "fp32":
             assert engine.manifest["parity"]["passed"]
             assert engine.manifest["parity"]["max_abs_diff"] < 1e-4
@@ -121,9 +122,13 @@ def test_the_audit_reads_what_was_parsed(tmp_path: Path) -> None:
         network.mark_output(out)
     both = network.add_matrix_multiply(x, none, x, trt.MatrixOperation.TRANSPOSE).get_output(0)
     network.mark_output(both)
+    pooled = network.add_reduce(x, trt.ReduceOperation.AVG, 2, False).get_output(0)
+    w = network.add_constant((8, 8), np.ones((8, 8), np.float32)).get_output(0)
+    network.mark_output(network.add_matrix_multiply(pooled, none, w, none).get_output(0))
     found = parsed.total([parsed.read(trt, network)] * 2)
     assert found["product_precisions"] == {"fp32": 2, "fp16": 2}
-    assert found["weight_products"] == 4 and found["nodes"]["MATRIX_MULTIPLY"] == 6
+    assert found["weight_products"] == 4 and found["head_products"] == 2
+    assert found["nodes"]["MATRIX_MULTIPLY"] == 8
     parsed.add_layers(found, [{"Name": "__myl_Fc", "LayerType": "gemm",
                                "Inputs": [{"Format/Datatype": "Row major linear FP16 format"}]},
                               {"Name": "_gemm_mha_v2_0x", "LayerType": "mha"}])  # fmt: skip

@@ -1,6 +1,8 @@
 """What a parsed TensorRT network computes in, and what a built plan says it runs.
 
-Products are told apart by what feeds them: a weight is a constant, or a constant behind Q/DQ.
+Products are told apart by what feeds them: a weight is a constant, or a constant behind Q/DQ. Those of
+heads and ramps, [batch, width] where the encoder has [batch, length, width], are counted by themselves:
+int8 and fp8 leave them alone.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from typing import Any
 
 _TYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8", "FP8": "fp8"}
 _LOOK_THROUGH = ("SHUFFLE", "CAST", "IDENTITY", "SQUEEZE", "UNSQUEEZE")
+_ENCODER_RANK = 3
 _PRODUCTS = ("gemm", "matmul", "matrix_multiply", "fc")
 
 
@@ -26,6 +29,7 @@ def read(trt: Any, network: Any) -> dict[str, Any]:
         return layer
 
     products: Counter[str] = Counter()
+    heads = 0
     for layer in layers:
         if layer.type.name != "MATRIX_MULTIPLY":
             continue
@@ -40,11 +44,13 @@ def read(trt: Any, network: Any) -> dict[str, Any]:
             while quantised and origin is not None and origin.type.name == "QUANTIZE":
                 origin = source(origin.get_input(0))
             constant = constant or (origin is not None and origin.type.name == "CONSTANT")
-        if constant:
+        if constant and len(layer.get_output(0).shape) < _ENCODER_RANK:
+            heads += 1
+        elif constant:
             same = precisions[0] == precisions[1]
             products[precisions[0] if same else " x ".join(precisions)] += 1
     counts = Counter(layer.type.name for layer in layers)
-    return {"nodes": dict(counts), "product_precisions": dict(products)}
+    return {"nodes": dict(counts), "product_precisions": dict(products), "head_products": heads}
 
 
 def total(networks: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -59,6 +65,7 @@ def total(networks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "weight_products": sum(products.values()),
         "integer_weight_products": products["int8"],
         "product_precisions": dict(products),
+        "head_products": sum(network["head_products"] for network in networks),
         "fused_attention": nodes["ATTENTION_INPUT"],
     }
 
