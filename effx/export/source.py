@@ -25,9 +25,9 @@ from effx.export.graph import Shape
 from effx.export.parity import Reference
 from effx.export.variants import Variant
 from effx.models import exits, io
+from effx.models.exits import rule_of
 from effx.models.structure import parameters
 from effx.train import evaluate
-from effx.train.exits import rule_of
 
 _PARITY_ROWS = 256
 _GATE_ROWS = 1000

@@ -22,7 +22,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from effx.artifacts import Checkpoint
 from effx.errors import UsageError, unknown
+from effx.exit_rules import ExitRule
 from effx.models import families, forward
 from effx.models.structure import record, structure
 
@@ -104,3 +106,17 @@ def depths(model: PreTrainedModel) -> list[int]:
     """Return how many layers stand before each ramp and, last, before the model's own head."""
     kept = structure(model)
     return [kept.place(number - 1) + 1 for number in kept.exits] + [len(kept.layers)]
+
+
+def rule_of(checkpoint: Checkpoint) -> ExitRule:
+    """Return the exit rule that a checkpoint was calibrated with.
+
+    Raises:
+        UsageError: it has no exits.
+    """
+    value = checkpoint.manifest.get("exits")
+    if not value:
+        raise UsageError(
+            f"{checkpoint.folder} has no exits. Make some with: effx train exits {checkpoint.folder}"
+        )
+    return ExitRule.from_json(value)

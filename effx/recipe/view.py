@@ -117,10 +117,9 @@ class _Live:
             states = [entry.state for entry in entries if entry.cell.kind == kind]
             counts = [states.count(state) for state in (*_STATES, *reversed(OPEN))]
             table.add_row(kind, *(str(count) if count else "" for count in counts))
-        lines: list[Any] = [
-            table,
-            ProgressBar(total=len(entries), completed=len(entries) - plan.count(*OPEN)),
-        ]
+        bar = Table.grid(expand=True)  # by itself a bar without colours does not end its line
+        bar.add_row(ProgressBar(total=len(entries), completed=len(entries) - plan.count(*OPEN)))
+        lines: list[Any] = [table, bar]
         for name, seconds in self._running.items():
             note = last_line(plan.workspace.log(plan.entries[name].key))
             lines.append(

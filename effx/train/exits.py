@@ -24,7 +24,6 @@ from transformers import PreTrainedModel
 from effx import exit_rules
 from effx.artifacts import Checkpoint
 from effx.errors import UsageError, unknown
-from effx.exit_rules import ExitRule
 from effx.models import add_ramps, exits, reference, structure
 from effx.tasks import Task
 from effx.train import evaluate, loop
@@ -194,17 +193,3 @@ class WithRamps(nn.Module):
             return {"loss": losses[:-1].sum()}
         weights = torch.tensor(self.depths, dtype=losses.dtype, device=losses.device)
         return {"loss": (weights * losses).sum() / weights.sum()}
-
-
-def rule_of(checkpoint: Checkpoint) -> ExitRule:
-    """Return the exit rule that a checkpoint was calibrated with.
-
-    Raises:
-        UsageError: it has no exits.
-    """
-    value = checkpoint.manifest.get("exits")
-    if not value:
-        raise UsageError(
-            f"{checkpoint.folder} has no exits. Make some with: effx train exits {checkpoint.folder}"
-        )
-    return ExitRule.from_json(value)

@@ -55,7 +55,7 @@ def test_every_variant_answers_as_the_reference(
     refused = {(str(failure).split(".")[1], backend) for failure in failures}
     assert refused == {pair for pair in IMPOSSIBLE if pair[1] == backend}, failures
     assert len(built) + len(refused) == len(VARIANTS)
-    model, rule = load(exiting.folder), exits.rule_of(exiting)
+    model, rule = load(exiting.folder), ramps.rule_of(exiting)
     rows = data.load(exiting.task, "validation", rows_folder)
     for engine in built:
         manifest = engine.manifest

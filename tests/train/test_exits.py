@@ -13,6 +13,7 @@ from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.exit_rules import ExitRule
 from effx.models import io, load, prune, save, structure
+from effx.models.exits import rule_of
 from effx.tasks import get
 from effx.train import evaluate, exits
 from effx.train.exits import Settings
@@ -42,7 +43,7 @@ def test_the_manifest_says_what_the_checkpoint_does(
     made = exits.train(
         checkpoint.folder, out=tmp_path, settings=Settings(epochs=4, rule="max-probability", depth=2.0)
     )
-    model, rule = load(made.folder), exits.rule_of(made)
+    model, rule = load(made.folder), rule_of(made)
     rows = data.load(made.task, "validation", rows_folder)
     encoded = Encoder(made.folder, made.max_length)(rows.texts)
     one, depth, _ = evaluate.reduced(model, encoded, rule=rule, batch_size=1)
@@ -104,5 +105,5 @@ def test_wrong_settings_are_one_line_and_leave_nothing(
 
 def test_a_checkpoint_without_exits_has_no_rule(checkpoint: Checkpoint) -> None:
     with pytest.raises(UsageError, match="has no exits. Make some with: effx train exits"):
-        exits.rule_of(checkpoint)
+        rule_of(checkpoint)
     assert ExitRule.from_json({"rule": "patience", "threshold": None, "patience": 2}).patience == 2
