@@ -121,7 +121,7 @@ def frontier(runs: Sequence[Run], objectives: Sequence[str] = ("accuracy", "late
 
     Raises:
         UsageError: no runs, an unknown or repeated objective, or runs of different tasks, hosts,
-            metrics, evaluation sets, ways of timing or energy sources.
+            metrics, evaluation sets or energy sources.
     """
     axes = _axes(objectives)
     able = latest([run for run in runs if all(axis.value(run) is not None for axis in axes)])
@@ -276,8 +276,6 @@ def _traits(run: Run, axes: Sequence[Objective]) -> list[tuple[str, Any]]:
     ]
     if any(axis.energetic for axis in axes):
         found.append(("energies of different source or meter", _meter(run)))
-    if any(axis.timed for axis in axes):
-        found.append(("ways of timing", single_stream(run).timing))
     return found
 
 

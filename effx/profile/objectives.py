@@ -48,11 +48,6 @@ class Objective:
         return self.name.startswith("energy")
 
     @property
-    def timed(self) -> bool:
-        """Whether seconds are in it."""
-        return self.name.startswith(("latency", "throughput"))
-
-    @property
     def scored(self) -> bool:
         """Whether it says how good the predictions are."""
         return self.name in ("accuracy", "correct", *METRICS)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from effx.results import Accuracy, Energy, Run, Workload
+from effx.results import Accuracy, Energy, Idle, Run, Workload
 
 SHAPES = ((1, 32), (1, 128), (8, 32), (8, 128), (32, 32), (32, 128))
 _VARIANTS = ("fp32", "int8", "seq64", "seq32+int8", "exit", "exit+int8", "tokens", "tokens+int8")
@@ -110,7 +110,8 @@ def _workloads(
         ]  # fmt: skip
         mean = float(np.mean(per))
         energy = Energy(metered, "model" if metered == "model" else "rapl", None, mean,  # type: ignore[arg-type]
-                        (mean * 0.97, mean * 1.03), mean, None, windows, 3.0)  # fmt: skip
+                        (mean * 0.97, mean * 1.03), mean, None, windows,
+                        Idle(3.0, (2.9, 3.1), 15.0))  # fmt: skip
     found = [Workload("single-stream", 1, "real", "end-to-end", blocks, list(range(rounds)), energy)]
     none = Energy("none", "none", "measured for single-stream only")
     for batch, length in SHAPES:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from effx.profile.frontier import OBJECTIVES, Frontier, Objective, latest, single_stream
@@ -193,7 +194,7 @@ def _energy(run: Run) -> list[dict[str, Any]]:
             "scenario": workload.scenario,
             **{
                 key: _rounded(value)
-                for key, value in vars(workload.energy).items()
+                for key, value in asdict(workload.energy).items()
                 if value is not None and value != []
             },
         }

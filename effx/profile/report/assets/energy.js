@@ -21,7 +21,7 @@ function energySection() {
         { key: 'own', title: 'of the engine, 95 %', sort: (row) => row.own.joules_per_example, text: (row) => [figure(row.own.joules_per_example, 'J/example'), row.own.interval && el('small', {}, ` [${interval(...row.own.interval, 'J/example')}]`)] },
         { key: 'source', title: 'source', align: 'word', sort: (row) => row.own.source, text: (row) => `${row.own.source} (${row.own.meter})` },
         { key: 'watts', title: 'W', sort: watts, text: (row) => digits(watts(row)) },
-        { key: 'idle', title: 'idle, W', sort: (row) => row.own.idle_w, text: (row) => digits(row.own.idle_w) },
+        { key: 'idle', title: 'idle, W', sort: (row) => row.own.idle?.watts, text: (row) => digits(row.own.idle?.watts) },
         { key: 'duration', title: 's', sort: (row) => row.window.duration_s, text: (row) => digits(row.window.duration_s) },
         { key: 'examples', title: 'examples', sort: (row) => row.window.examples, text: (row) => row.window.examples.toLocaleString('en') },
         { key: 'flags', title: 'disturbed by', align: 'word', text: (row) => (row.window.flags || []).join('; ') || '–' },
