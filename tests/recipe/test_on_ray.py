@@ -146,7 +146,8 @@ def test_measurements_take_their_node_for_themselves(
     path.write_text(
         f"tasks: {{sst2: {{data: {rows_folder}}}}}\nmodels: {{tiny: {encoders['bert']}}}\n"
         "training: {max_steps: 2}\nregimes: {full: {max_length: 32}, frozen: {max_length: 32}}\n"
-        'variants: [fp32, int8]\nworkloads: {grid: [], rounds: 3, block_queries: 24, window_s: 0.2, meter: "model:10"}\n'
+        "variants: [fp32, int8]\n"
+        'workloads: {grid: [], rounds: 3, block_queries: 24, window_s: 0.2, meter: "model:10"}\n'
         "budgets: {threads: 1}\n"
     )
     read = load(path, workspace=tmp_path / "w")
