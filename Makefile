@@ -53,7 +53,7 @@ GPU_OUT ?= gpu-results
 gpu: $(INSTALLED)
 	$(BIN)/python -m pytest -m gpu
 	$(BIN)/python benchmarks/gpu_suite.py $(GPU_OUT)
-	$(BIN)/effx report $(GPU_OUT)/results
+	$(BIN)/effx report $(GPU_OUT)/results/* -o $(GPU_OUT)/report
 
 clean:
 	rm -rf $(VENV) effx-demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

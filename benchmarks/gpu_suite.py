@@ -12,7 +12,7 @@ two thirds of the layers, and about half of the rows leave at the first; token s
 
 Every step makes what it needs and leaves OUT/done/STEP. Exit code 3: steps are left, call again.
 
-    OUT/results/*.json  OUT/report/  OUT/traces/*.json  OUT/README.md  OUT/environment.json
+    OUT/results/STEP/*.json  OUT/traces/*.json  OUT/README.md  OUT/environment.json
 """
 
 from __future__ import annotations
@@ -181,15 +181,13 @@ class Suite:
             window_s=self.window_s, windows=windows, batch_size=8 if self.tiny else 128,
             warmup_s=2.0, limit=ROWS,
         )  # fmt: skip
-        fresh = self.out / f"results.{place}"
+        ready, fresh = self.out / "results" / place, self.out / "results" / f".{place}"
         shutil.rmtree(fresh, ignore_errors=True)
         _, failures = profile([engines], out=fresh, plan=plan, data_folder=self.rows())
         for failure in failures:
             print(f"not measured: {failure}", file=sys.stderr)
-        for path in fresh.glob("*.json"):
-            (self.out / "results").mkdir(exist_ok=True)
-            path.replace(self.out / "results" / path.name)
-        fresh.rmdir()
+        shutil.rmtree(ready, ignore_errors=True)  # of a time when it was cut off after this
+        fresh.rename(ready)
 
     def rows(self) -> Path:
         """Return a folder of generated sentences, strung together to real lengths of up to 128 tokens."""
@@ -315,7 +313,7 @@ def cut(model: Any, share: float) -> None:
 def write_page(suite: Suite, command: str) -> None:
     """Write OUT/README.md from the results that are there."""
     facts = json.loads((suite.out / "environment.json").read_bytes())
-    runs = results.find([suite.out / "results"]) if (suite.out / "results").is_dir() else []
+    runs, failures = results.read(sorted((suite.out / "results").glob("[!.]*")))
     gpu = facts["host"]["gpu"]
     where = gpu[0]["name"] if gpu else facts["host"]["cpu"]
     lines = [
@@ -337,8 +335,7 @@ def write_page(suite: Suite, command: str) -> None:
     ]
     for path in sorted((suite.out / "refused").glob("*.json")):
         lines += [f"Not built: {reason}" for reason in json.loads(path.read_bytes())["refused"]]
-    for failure in results.failures([suite.out / "results"]) if runs else []:
-        lines.append(f"Not measured: {failure.failure}")
+    lines += [f"Not measured: {failure.failure}" for failure in failures]
     (suite.out / "README.md").write_text("\n".join(lines) + "\n")
 
 
