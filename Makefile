@@ -11,20 +11,23 @@ INSTALLED := $(VENV)/.installed
 OLDER := $(VENV)/transformers-5.0.0
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# two processes of one thread each: teams of threads that wait for one another starve on two processors
+TESTING := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
 .PHONY: demo test test-slow test-older check pages gpu clean
 
 demo: $(INSTALLED)
 	$(BIN)/effx demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow and not gpu and not network"
+	$(TESTING) -m "not slow and not gpu and not network"
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m "slow"
 
 test-older: $(INSTALLED) $(OLDER)
 	PYTHONPATH=$(OLDER) $(BIN)/python -c 'import transformers; assert transformers.__version__ == "5.0.0"'
-	PYTHONPATH=$(OLDER) $(BIN)/python -m pytest -m "not slow and not gpu and not network" tests/models tests/train
+	PYTHONPATH=$(OLDER) $(TESTING) -m "not slow and not gpu and not network" tests/models tests/train
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check effx tests benchmarks tools

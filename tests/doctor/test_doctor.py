@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -165,7 +166,7 @@ if os.geteuid() == 0:
 print(json.dumps([line.to_json() for line in machine.powercap(Path({str(root)!r}))]))
 """
     for parent in (root, *root.parents):
-        if parent.is_relative_to(tmp_path.parents[1]):
+        if Path(tempfile.gettempdir()) in parent.parents:
             parent.chmod(0o755)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
