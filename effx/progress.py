@@ -77,17 +77,18 @@ class _Plain:
 
     def __init__(self, description: str, total: float) -> None:
         self._description, self._total = description, total
-        self._done = 0.0
+        self._done, self._finished = 0.0, False
         self._start = self._printed = time.monotonic()
         say(description)
 
     def __call__(self, n: float = 1.0, note: str = "") -> None:
         self._done += n
         clock = time.monotonic()
-        finished = self._done >= self._total > 0
+        finished = self._done >= self._total * (1 - 1e-9) > 0 and not self._finished  # sums of seconds round
+        self._finished = self._finished or finished
         if finished or clock - self._printed >= _PLAIN_INTERVAL_S:
             self._printed = clock
-            share = self._done / self._total if self._total else 1.0
+            share = min(1.0, self._done / self._total) if self._total else 1.0
             spent = clock - self._start
             left = f", about {spent * (1 - share) / share:.0f} s left" if 0 < share < 1 else ""
             say(f"  {share:4.0%} after {spent:.0f} s{left} {note}".rstrip())

@@ -152,7 +152,7 @@ class _Session:
         blocks = singles * plan.rounds * (plan.block_s + _BETWEEN_S)
         blocks += cells * plan.grid_rounds * (plan.grid_block_s + _BETWEEN_S)
         windows = len(self._metered) * (plan.windows + 1) * plan.window_s  # the last is twice as long
-        return len(self._subjects) * (_ACCURACY_S + blocks + windows)
+        return len(self._subjects) * (_ACCURACY_S + blocks + windows + _BETWEEN_S)
 
     def _each(
         self, step: Callable[[Subject], None], advance: progress.Advance, note: str, expected_s: float = 0.0
@@ -201,7 +201,7 @@ class _Session:
                 length_s = plan.window_s * (2 if number == plan.windows - 1 else 1)
                 step = partial(session.window, crew, workload=workload, meter=meter, length_s=length_s)
                 self._each(step, advance, "energy", length_s)
-        self._each(crew.memory, advance, "memory")
+        self._each(crew.memory, advance, "memory", _BETWEEN_S)
 
     def _blocks(
         self, workload: dict[str, Any], rounds: int, limits: Limits, advance: progress.Advance, note: str
