@@ -22,9 +22,9 @@ from effx import data, engines
 from effx.artifacts import Checkpoint, Engine, now
 from effx.encoding import Encoder, length_sorted
 from effx.models import load
+from effx.models.exits import rule_of
 from effx.profile import environment
 from effx.train import evaluate
-from effx.train.exits import rule_of
 
 
 def main() -> None:
