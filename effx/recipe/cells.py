@@ -1,6 +1,6 @@
 """A recipe as cells: pieces of work with what they need, what decides their outcome, and a key.
 
-    pretrain -> finetune -> tokens -> exits        one cell per checkpoint
+    pretrain -> finetune -> prune -> tokens -> exits    one cell per checkpoint, prune and tokens optional
                   each  ->  export                 one per engine
     tickets-full -> ticket -> tickets              a sweep, see tickets.py
                   all of a task's -> profile       one session, interleaved, per task and host
@@ -21,7 +21,7 @@ from typing import Any
 from effx import data, files
 from effx.export import variants
 from effx.recipe import tickets
-from effx.recipe.chains import built, chains
+from effx.recipe.chains import Chain, built, chains
 from effx.recipe.digests import Digests, versions
 from effx.recipe.recipe import DEMO_MODEL, ModelOf, Recipe, TaskOf
 
@@ -114,6 +114,8 @@ class _Cells:
             name = f"{prefix}-{chain.name}-s{seed}"
             if len(labels) == 1:
                 cell = self._finetune(task, model, seed, name, chain.last.settings)
+            elif chain.pruned:
+                cell = self._prune(task, model, seed, name, chain, checkpoints[labels[:-1]])
             else:
                 kind = "exits" if chain.exits else "tokens"
                 cell = self._go_on(kind, task, seed, name, chain.last.settings, checkpoints[labels[:-1]])
@@ -137,6 +139,25 @@ class _Cells:
             inputs, needs,
             work=self._amount(task, settings, ("epochs",), 3.0),
             group=f"{model.label} {settings.get('regime', 'full')} {settings.get('layers', '')}",
+        )  # fmt: skip
+
+    def _prune(self, task: TaskOf, model: ModelOf, seed: int, name: str, chain: Chain, parent: Cell) -> Cell:
+        """Add a ticket of a regime's checkpoint, fine-tuned as that was where it says nothing else."""
+        own = {**chain.stages[0].settings, **chain.last.settings}
+        settings = {**self._recipe.training, **own, "seed": seed, "limit": task.limit}
+        inputs: dict[str, Any] = {"rows": self._of(task)}
+        needs: tuple[str, ...] = (parent.id,)
+        if model.source == DEMO_MODEL:
+            needs += (self._pretrained().id,)
+        else:
+            inputs["model"] = self._digests.model(model.source)
+        return self._add(
+            "prune", name,
+            {"task": task.name, "trust_remote_code": model.trust_remote_code, "training": settings},
+            {"data": _place(task.data), "model": _place(model.source)},
+            inputs, needs,
+            work=self._amount(task, settings, ("epochs",), 3.0),
+            group=parent.group,
         )  # fmt: skip
 
     def _go_on(

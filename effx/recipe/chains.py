@@ -1,7 +1,7 @@
 """Which checkpoints a recipe makes of one model, and which variants are built of each.
 
-regime ─┬─ tokens ─┬─ exits
-        └──────────┴─ exits           a chain is one path from the left, cut anywhere
+regime ─┬─ pruned ─┬─ tokens ─┬─ exits
+        └──────────┴──────────┴─ exits      a chain is one path from the left, cut anywhere
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ class Chain:
     """The stages that lead to a checkpoint, first to last."""
 
     stages: tuple[Stage, ...]
+    pruned: bool = False
+    """Whether its last stage is a ticket."""
     exits: bool = False
     """Whether the checkpoint has early exits."""
     tokens: bool = False
@@ -36,6 +38,12 @@ class Chain:
 def chains(recipe: Recipe) -> list[Chain]:
     """Return every chain; what another one goes on from stands before it."""
     found = [Chain((regime,)) for regime in recipe.regimes]
+    for stage in recipe.pruned:
+        found += [
+            Chain((*chain.stages, stage), pruned=True)
+            for chain in list(found)
+            if chain.last.label in stage.of
+        ]
     for stage in recipe.tokens:
         found += [
             Chain((*chain.stages, stage), tokens=True)

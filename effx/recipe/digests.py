@@ -25,6 +25,7 @@ _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.py")
 _ENTRIES: dict[str, tuple[str, ...]] = {
     "pretrain": ("train/demo.py",),
     "finetune": ("train/finetune.py",),
+    "prune": ("train/tickets/draw.py",),
     "tokens": ("train/tokens.py",),
     "exits": ("train/exits.py",),
     "tickets-full": ("train/tickets/*.py",),
@@ -40,7 +41,7 @@ _INDIFFERENT = {"__init__.py", "errors.py", "files.py", "progress.py", "memory.p
 """These decide how things are told and kept, not what they are."""
 _TRAINS = ("torch", "transformers", "tokenizers", "numpy")
 _PACKAGES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("pretrain", "finetune", "tokens", "exits", "tickets-full", "ticket"), _TRAINS),
+    **dict.fromkeys(("pretrain", "finetune", "prune", "tokens", "exits", "tickets-full", "ticket"), _TRAINS),
     "tickets": (*_TRAINS, "matplotlib"),
     "export": ("torch", "transformers", "onnx", "onnxscript", "tokenizers"),
     "profile": ("numpy", "tokenizers"),

@@ -48,6 +48,27 @@ def finetune(spec: dict[str, Any], out: Path) -> Made:
     return checkpoint.digest, _scores(checkpoint.task.metrics, metrics)
 
 
+def prune(spec: dict[str, Any], out: Path) -> Made:
+    """Draw a ticket of a checkpoint."""
+    from effx.train.tickets import Level, draw
+
+    settings, places = spec["settings"], spec["places"]
+    parent, *pretrained = _read(spec)
+    training = dict(settings["training"])
+    checkpoint = draw.draw(
+        parent,
+        pretrained[0] if pretrained else places["model"],
+        out=out,
+        name=spec["name"],
+        data_folder=places["data"],
+        settings=draw.Settings(level=Level.parse(training.pop("level")), **training),
+        trust_remote_code=settings["trust_remote_code"],
+    )
+    manifest = checkpoint.manifest
+    scores = _scores(checkpoint.task.metrics, manifest["metrics"])
+    return checkpoint.digest, f"{scores}, {manifest['weight_remaining']:.0%} of the weights"
+
+
 def tokens(spec: dict[str, Any], out: Path) -> Made:
     """Give a checkpoint a token schedule."""
     from effx.train import tokens as module
@@ -145,6 +166,7 @@ def report(spec: dict[str, Any], out: Path) -> Made:
 KINDS: dict[str, Callable[[dict[str, Any], Path], Made]] = {
     "pretrain": pretrain,
     "finetune": finetune,
+    "prune": prune,
     "tokens": tokens,
     "exits": exits,
     "tickets-full": tickets.full,

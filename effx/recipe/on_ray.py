@@ -32,7 +32,9 @@ from effx.recipe.store import Workspace
 _MEASURING = "effx_profile"
 _CHECK_S = 60.0
 _CONNECT_S = 10.0
-_USES_GPU = ("pretrain", "finetune", "tokens", "exits", "tickets-full", "ticket", "tickets", "profile")
+_USES_GPU = (
+    "pretrain", "finetune", "prune", "tokens", "exits", "tickets-full", "ticket", "tickets", "profile",
+)  # fmt: skip
 
 
 class Cluster:

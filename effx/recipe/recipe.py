@@ -33,7 +33,7 @@ class ModelOf:
 
 @dataclass(frozen=True)
 class Stage:
-    """One way to train: a regime, a token schedule or early exits."""
+    """One way to train: a regime, a ticket, a token schedule or early exits."""
 
     label: str
     settings: dict[str, Any]
@@ -90,6 +90,7 @@ class Recipe:
     training: dict[str, Any] = field(default_factory=dict)
     """Defaults of everything that trains."""
     regimes: tuple[Stage, ...] = ()
+    pruned: tuple[Stage, ...] = ()
     tokens: tuple[Stage, ...] = ()
     exits: tuple[Stage, ...] = ()
     tickets: dict[str, Any] | None = None
@@ -125,6 +126,7 @@ class Recipe:
             "seeds": list(self.seeds),
             "training": dict(self.training),
             "regimes": stages(self.regimes),
+            "pruned": stages(self.pruned),
             "tokens": stages(self.tokens),
             "exits": stages(self.exits),
             "tickets": _listed(self.tickets) if self.tickets else None,

@@ -39,6 +39,10 @@ class Notes:
         self.problems.append(Problem(where, key, text))
         return WRONG
 
+    def about(self, key: str) -> bool:
+        """Return whether a mistake at ``key`` has been noted."""
+        return any(problem.key == key for problem in self.problems)
+
 
 Rule = Callable[[Notes, Node, str], Any]
 

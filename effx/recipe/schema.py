@@ -41,7 +41,18 @@ from effx.recipe.rules import (
     text,
     whole,
 )
-from effx.recipe.tables import BUDGETS, EXITS, KEYS, REGIME, TICKETS, TOKENS, TRAINING, WORKLOADS, regime
+from effx.recipe.tables import (
+    BUDGETS,
+    EXITS,
+    KEYS,
+    PRUNED,
+    REGIME,
+    TICKETS,
+    TOKENS,
+    TRAINING,
+    WORKLOADS,
+    regime,
+)
 from effx.tasks import TASKS
 
 
@@ -113,6 +124,8 @@ class _Reader:
         sweep = self._tickets()
         if not regimes and sweep is None:
             regimes = (self._plain(),)
+        pruned = self._stages("pruned", PRUNED, [stage.label for stage in regimes])
+        self._needed(pruned, "pruned", "level", "how much goes, as level: 40")
         tokens = self._stages("tokens", TOKENS, [stage.label for stage in regimes])
         exits = self._stages("exits", EXITS, [stage.label for stage in regimes])
         self._exclusive(exits, "exits", "depth", "max_drop")
@@ -125,6 +138,7 @@ class _Reader:
             seeds=tuple(self._one("seeds", each(whole()), (0,))),
             training=self._section("training", TRAINING),
             regimes=regimes,
+            pruned=pruned,
             tokens=tokens,
             exits=exits,
             tickets=sweep,
@@ -250,6 +264,12 @@ class _Reader:
                 self._notes.wrong(where, key, f"unknown label '{label}'.{nearest(label, known)} "
                                               f"Known here: {', '.join(known)}.")  # fmt: skip
 
+    def _needed(self, stages: Sequence[Stage], key: str, name: str, hint: str) -> None:
+        for stage in stages:
+            path = f"{key}.{stage.label}"
+            if name not in stage.settings and not self._notes.about(f"{path}.{name}"):
+                self._notes.wrong(self._where[path], path, f"the key '{name}' is missing: {hint}.")
+
     def _exclusive(self, stages: Sequence[Stage], key: str, one: str, other: str) -> None:
         for stage in stages:
             if one in stage.settings and other in stage.settings:
@@ -319,7 +339,7 @@ class _Reader:
                 where = self._where.get(f"variants.{number_}", self._root.where)
                 text_ = f"'{variant.text}' fits no checkpoint of this recipe; it needs {needs}."
                 self._notes.wrong(where, f"variants.{number_}", text_)
-        going_on = {label for stage in recipe.tokens + recipe.exits for label in stage.of}
+        going_on = {label for stage in recipe.pruned + recipe.tokens + recipe.exits for label in stage.of}
         for key, stages, part in (("tokens", recipe.tokens, "tokens"), ("exits", recipe.exits, "exit")):
             for stage in stages:
                 used = any(chain.last is stage and found for chain, found in taken.items())

@@ -29,6 +29,7 @@ RECORD = "cell.json"
 _VIEWS = {
     "pretrain": "pretrained",
     "finetune": "checkpoints",
+    "prune": "checkpoints",
     "tokens": "checkpoints",
     "exits": "checkpoints",
     "export": "engines",

@@ -49,17 +49,27 @@ REGIME: dict[str, Rule] = {
     "head_dropout": number(0, 1),
     **TRAINING,
 }
+_SCORED: dict[str, Rule] = {
+    "importance": choice(("taylor", "fisher", "published", "magnitude", "random"), "importance"),
+    "granularity": choice(("ffns", "neurons"), "granularity"),
+    "min_heads": whole(),
+}
 TICKETS: dict[str, Rule] = {
     "levels": each(parsed(lambda value: tickets.levels([value]))),
     "kinds": each(choice(tickets.KINDS, "kind of ticket")),
     "seeds": whole(1),
-    "importance": choice(("taylor", "fisher", "published", "magnitude", "random"), "importance"),
-    "granularity": choice(("ffns", "neurons"), "granularity"),
-    "min_heads": whole(),
+    **_SCORED,
     "search": choice(("grid", "halving"), "search"),
     "selection": number(0, 1, above=True),
     "preset": choice(("super-tickets",), "preset"),
     **REGIME,
+}
+PRUNED: dict[str, Rule] = {
+    "of": each(text),
+    "level": parsed(tickets.level),
+    "kind": choice(tickets.KINDS, "kind of ticket"),
+    **_SCORED,
+    **{key: rule for key, rule in REGIME.items() if key not in ("layers", "head_dropout")},
 }
 TOKENS: dict[str, Rule] = {
     "of": each(text),
@@ -106,5 +116,5 @@ BUDGETS: dict[str, Rule] = {
     "gpus": number(),
     "retries": whole(),
 }
-KEYS = ("name", "workspace", "tasks", "models", "seeds", "limit", "training", "regimes", "tokens", "exits",
-        "tickets", "variants", "backends", "calibration_rows", "workloads", "budgets")  # fmt: skip
+KEYS = ("name", "workspace", "tasks", "models", "seeds", "limit", "training", "regimes", "pruned", "tokens",
+        "exits", "tickets", "variants", "backends", "calibration_rows", "workloads", "budgets")  # fmt: skip

@@ -56,6 +56,14 @@ def levels(parts: Sequence[Any]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def level(text: str) -> None:
+    """Raise :class:`UsageError` for what is not one level."""
+    if len(levels([text])) != 1:
+        raise UsageError(
+            f"level '{text}': one level is needed here, as 40, or 20/10 for heads and FFNs apart."
+        )
+
+
 def grid(settings: dict[str, Any], first_seed: int) -> Iterator[tuple[int, list[tuple[str, str]]]]:
     """Yield each seed with its tickets' kinds and levels."""
     for seed in range(first_seed, first_seed + int(settings["seeds"])):

@@ -17,7 +17,8 @@ RECIPE = """
 tasks: {{sst2: {{data: {data}, limit: 40}}}}
 models: {{tiny: {model}}}
 regimes: [full, frozen]
-tokens: {{half: {{of: full, keep: 0.5}}}}
+pruned: {{ticket40: {{of: full, level: 40}}}}
+tokens: {{half: {{of: [full, ticket40], keep: 0.5}}}}
 exits: {{early: {{of: [full, half]}}}}
 variants: [fp32, int8, tokens, exit+int8, tokens+exit, {{variant: seq16+int8, of: full}}]
 backends: [onnxruntime, openvino]
@@ -57,6 +58,8 @@ def test_what_a_recipe_makes(place: Path) -> None:
         "full-s0.fp32.openvino", "full-s0.int8.openvino", "full-s0.seq16+int8.openvino",
         "frozen-s0.fp32.openvino", "frozen-s0.int8.openvino", "full-half-s0.tokens.openvino",
         "full-early-s0.exit+int8.openvino", "full-half-early-s0.tokens+exit.openvino",
+        "full-ticket40-s0.fp32.openvino", "full-ticket40-s0.int8.openvino",
+        "full-ticket40-half-s0.tokens.openvino", "full-ticket40-half-early-s0.tokens+exit.openvino",
     }  # fmt: skip
     assert names.index("finetune sst2-tiny-full-s0") < names.index("tokens sst2-tiny-full-half-s0")
     assert names.index("tokens sst2-tiny-full-half-s0") < names.index("exits sst2-tiny-full-half-early-s0")
@@ -119,7 +122,7 @@ def test_a_profile_is_of_the_engines_that_worked_out(place: Path) -> None:
     entries = made.entries
     before = entries["profile sst2"].key
     for name, entry in entries.items():
-        if name.startswith(("finetune", "tokens", "exits")):
+        if name.startswith(("finetune", "prune", "tokens", "exits")):
             entry.state = "done"
         elif name.startswith("export"):
             entry.state = "gate" if "openvino" in name else "done"
@@ -127,7 +130,7 @@ def test_a_profile_is_of_the_engines_that_worked_out(place: Path) -> None:
     after = entries["profile sst2"]
     assert after.state == "todo" and after.key != before
     read = made.spec(after, 1)["read"]
-    assert len(read) == 8 and all("onnxruntime" in path for path in read)
+    assert len(read) == 12 and all("onnxruntime" in path for path in read)
     assert [entry.cell.id for entry in made.ready()] == ["profile sst2"]
 
 

@@ -19,6 +19,7 @@ from effx.recipe import Recipe, RecipeError, load, tables
 from effx.recipe import tickets as sweeps
 from effx.train import Settings, exits, importance, loop, tickets, tokens
 from effx.train.finetune import parse_regime
+from effx.train.tickets import draw
 from effx.train.tickets import plan as ticket_plan
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -101,6 +102,9 @@ def test_ten_mistakes_are_ten_messages_with_their_lines(
         (GOOD + "regimes: {a/b: {regime: full}}\n", "names are letters"),
         (GOOD + "tokens: {full: {}}\nvariants: [tokens]\n", "the name is taken by regimes.full"),
         (GOOD + "exits: {e: {depth: 2, max_drop: 0.1}}\nvariants: [exit]\n", "exclude each other"),
+        (GOOD + "pruned: {half: {}}\n", "line 4: pruned.half: the key 'level' is missing"),
+        (GOOD + "pruned: {half: {level: 101}}\n", "line 4: pruned.half.level: level '101'"),
+        (GOOD + "pruned: {half: {level: '10,20'}}\n", "line 4: pruned.half.level: level '10,20': one level"),
         (GOOD + "exits: {e: {}}\n", "line 4: exits.e: no variant would be built of it"),
         (GOOD + "variants: [exit]\n", "line 4: variants.0: 'exit' fits no checkpoint"),
         (GOOD + "variants: [{variant: seq32, of: ful}]\n", "variants.0.of: unknown label 'ful'"),
@@ -171,6 +175,8 @@ def test_the_tables_are_those_of_the_settings() -> None:
 
     own = {"seed", "limit"}  # of the recipe, and of its tasks
     assert set(tables.REGIME) == names(Settings) - own
+    inherited = {"layers", "head_dropout"}  # a ticket has its regime's
+    assert set(tables.PRUNED) == (names(draw.Settings) | {"of"}) - own - inherited
     assert set(tables.TOKENS) == (names(tokens.Settings) | {"of"}) - own
     assert set(tables.EXITS) == (names(exits.Settings) | {"of"}) - own
     assert set(tables.TICKETS) == (names(tickets.Settings) | {"preset"}) - own - {"keep"}
@@ -194,6 +200,7 @@ def test_the_tables_are_those_of_the_settings() -> None:
         (tables.TOKENS, "rule", tokens.RULES),
         (tables.REGIME, "optimizer", loop.OPTIMIZERS),
         (tables.TICKETS, "kinds", tuple(tickets.KINDS)),
+        (tables.PRUNED, "kind", tuple(tickets.KINDS)),
         (tables.TICKETS, "preset", tuple(tickets.PRESETS)),
         (tables.TICKETS, "granularity", ticket_plan.GRANULARITIES),
         (tables.TICKETS, "importance", tuple(importance.METHODS)),

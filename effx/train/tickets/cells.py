@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,18 +25,17 @@ import numpy as np
 import transformers
 from transformers import PreTrainedModel
 
-from effx import data, files, progress
+from effx import data, files
 from effx.artifacts import Checkpoint
 from effx.data import Rows
-from effx.encoding import Encoder
 from effx.errors import ArtifactError, UsageError, unknown
-from effx.models import io, load, prune, structure
+from effx.models import io, structure
 from effx.models.structure import Structure
 from effx.tasks import Task
 from effx.train import importance, loop, source, workspace
 from effx.train.finetune import Settings as FineTuning
 from effx.train.finetune import finetune, keep_first, parse_regime
-from effx.train.tickets import plan
+from effx.train.tickets import draw, plan
 from effx.train.tickets.plan import Level
 
 _SCHEMA = 1
@@ -185,31 +184,23 @@ class Workspace:
         if not Checkpoint.find(folder):
             removal = None if cell.level is None else self.removal(cell)
             full = None if removal is None else Checkpoint.open(self.checkpoint(Cell(FULL, None, cell.seed)))
-            settings = FineTuning(
-                **{field.name: getattr(self.settings, field.name) for field in fields(FineTuning)}
-            )
-            limit = cell.steps or settings.max_steps
-            record: dict[str, Any] = {"parent": full.digest if full else None}
-            if removal and cell.level:
-                record["ticket"] = {
-                    "kind": cell.kind,
-                    "level": cell.level.text,
-                    "importance": self.settings.importance,
-                    "granularity": self.settings.granularity,
-                    "min_heads": self.settings.min_heads,
-                    "removed": removal.counts(),
-                }
-            finetune(
-                self.task.name,
-                self.model_name,
-                out=folder.parent,
-                name=folder.name,
-                data_folder=self.data_folder,
-                settings=replace(settings, seed=cell.seed, max_steps=limit),
-                reduce=(lambda model: prune(model, **removal.arguments())) if removal else None,
-                keep_predictions=True,
-                record=record,
-            )
+            options: dict[str, Any] = {
+                "out": folder.parent,
+                "name": folder.name,
+                "data_folder": self.data_folder,
+                "keep_predictions": True,
+            }
+            shared = {**vars(self.settings), "seed": cell.seed}
+            shared["max_steps"] = cell.steps or self.settings.max_steps
+            if full is None or removal is None:
+                settings = FineTuning(**{field.name: shared[field.name] for field in fields(FineTuning)})
+                finetune(
+                    self.task.name, self.model_name, settings=settings, record={"parent": None}, **options
+                )
+            else:
+                shared |= {"kind": cell.kind, "level": cell.level}
+                ticket = draw.Settings(**{field.name: shared[field.name] for field in fields(draw.Settings)})
+                draw.train(self.task.name, self.model_name, full, removal, ticket, **options)
         return self._record(cell, Checkpoint.open(folder))
 
     def removal(self, cell: Cell) -> plan.Removal:
@@ -237,21 +228,9 @@ class Workspace:
         if known and known[1].get("checkpoint") == opened.digest:
             found = known[0]
         else:
-            progress.say(f"score {folder.name}: {len(self.train)} rows, {self.settings.importance}")
-            model = load(opened)
-            found = importance.measure(
-                model,
-                importance.batches_of(
-                    Encoder(opened.folder, opened.max_length)(self.train.texts),
-                    self.train.labels,
-                    io.input_names(model),
-                    self.settings.batch_size,
-                    seed,
-                ),
-                self.settings.importance,
-                neurons=self.settings.granularity == "neurons",
-                precision=self.settings.precision,
-                seed=seed,
+            neurons = self.settings.granularity == "neurons"
+            found = draw.scores(
+                opened, self.train, self.settings, self.settings.importance, neurons=neurons, seed=seed
             )
             importance.write(
                 path,

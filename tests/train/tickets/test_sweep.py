@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,8 @@ from effx.export import export_all
 from effx.models import load, pretrained, structure
 from effx.tasks import TASKS
 from effx.train import evaluate, importance, tickets
-from effx.train.tickets import Level, Settings
+from effx.train.finetune import Settings as FineTuning
+from effx.train.tickets import Level, Settings, draw
 from effx.train.tickets.cells import Cell, Workspace
 from effx.train.tickets.plan import removal
 
@@ -85,6 +86,29 @@ def test_cells_are_checkpoints_cut_as_their_scores_say(
                 assert parts + cell["scores"]["selection"]["accuracy"] * n["selection"] == pytest.approx(
                     right.sum()
                 )
+
+
+def test_one_ticket_alone_is_that_of_the_sweep(
+    swept: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    """Bitwise: the same full model, scores, cut and training."""
+    folder, _ = swept
+    for seed, kind in ((0, "winning"), (1, "losing")):
+        name = f"sst2-bert-{kind}40-s{seed}"
+        shared = {field.name: getattr(QUICK, field.name) for field in fields(FineTuning)}
+        alone = draw.draw(
+            folder / f"checkpoints/sst2-bert-full-s{seed}", encoders["bert"], out=tmp_path, name=name,
+            data_folder=rows_folder,
+            settings=draw.Settings(**{**shared, "seed": seed}, level=Level(40), kind=kind),
+        )  # fmt: skip
+        made = Checkpoint.open(folder / "checkpoints" / name)
+        for part in ("parent", "ticket", "structure", "metrics"):
+            assert alone.manifest[part] == made.manifest[part]
+        before, after = (load_file(place / "model.safetensors") for place in (made.folder, alone.folder))
+        assert set(before) == set(after)
+        assert all(torch.equal(before[key], after[key]) for key in before)
+    with pytest.raises(UsageError, match="exists already"):
+        draw.draw(made.folder, encoders["bert"], out=tmp_path, name=name, data_folder=rows_folder)
 
 
 def test_a_ticket_starts_from_the_pretrained_weights(
