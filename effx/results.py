@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from effx import files
+from effx import files, memory, progress
 from effx.errors import ArtifactError
 
 SCHEMA = 1
@@ -251,27 +251,40 @@ def find(folders: Sequence[Path]) -> list[Run]:
 def read(folders: Sequence[Path]) -> tuple[list[Run], list[Failure]]:
     """Read every file of the folders once: results and recorded failures, each oldest first.
 
+    Other JSON in a folder, such as a report's frontier.json, is passed over, and that is said.
+
     Raises:
         ArtifactError: a folder is missing or holds no result, or a result is damaged.
     """
     runs: dict[str, Run] = {}
     failed: dict[str, Failure] = {}
-    for folder in folders:
-        paths = [folder] if folder.is_file() else sorted(folder.glob("*.json"))
-        if not paths:
-            raise ArtifactError(f"{folder} holds no results. Make some with: effx profile engines/")
-        for path in paths:
-            value = _value(path)
-            if isinstance(value, dict) and "failure" in value:
-                failure = _build(Failure, value)
-                failed[failure.id] = failure
-            else:
-                run = Run.from_json(value, path)
-                runs[run.id] = run
+    with memory.collector_paused():
+        for folder in folders:
+            paths = [folder] if folder.is_file() else sorted(folder.glob("*.json"))
+            found = 0
+            for path in paths:
+                value = _value(path)
+                if isinstance(value, dict) and "failure" in value:
+                    failure = _build(Failure, value)
+                    failed[failure.id] = failure
+                elif path is folder or not _is_other(value):
+                    run = Run.from_json(value, path)
+                    runs[run.id] = run
+                else:
+                    progress.say(f"{path} is no result; passed over")
+                    continue
+                found += 1
+            if not found:
+                raise ArtifactError(f"{folder} holds no results. Make some with: effx profile engines/")
     return (
         sorted(runs.values(), key=lambda run: (run.started, run.id)),
         sorted(failed.values(), key=lambda failure: (failure.started, failure.id)),
     )
+
+
+def _is_other(value: Any) -> bool:
+    """Whether this is whole, and something else than a result."""
+    return not isinstance(value, dict) or not {"engine", "workloads", "accuracy"} & value.keys()
 
 
 def _value(path: Path) -> Any:

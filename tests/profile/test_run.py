@@ -151,3 +151,19 @@ def test_a_damaged_result_is_named(results_folder: Path, tmp_path: Path) -> None
         results.find([tmp_path])
     with pytest.raises(ArtifactError, match="holds no results"):
         results.find([tmp_path / "nowhere"])
+
+
+def test_other_json_in_a_folder_is_passed_over(
+    results_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = next(results_folder.glob("*.json"))
+    shutil.copy(first, tmp_path)
+    other = tmp_path / "frontier.json"
+    other.write_text('{"schema": 1, "frontiers": []}')
+    assert [run.id for run in results.find([tmp_path])] == [first.stem]
+    assert f"{other} is no result; passed over" in capsys.readouterr().err
+    with pytest.raises(ArtifactError, match=r"frontier.json is no effx result"):
+        results.find([other])  # it was named: it is to be one
+    (tmp_path / first.name).unlink()
+    with pytest.raises(ArtifactError, match="holds no results"):
+        results.find([tmp_path])

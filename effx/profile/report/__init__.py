@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from effx import files, results
+from effx import files, memory, results
 from effx.artifacts import now
 from effx.errors import UsageError, need
 from effx.profile import frontier as frontiers
@@ -51,10 +51,11 @@ def report(
     target = Path(out) if out is not None else folders[0] / "report"
     if target.exists() and not _is_report(target):
         raise UsageError(f"{target} exists already and is no report. Choose another place with -o.")
-    runs, failures = results.read(folders)
-    grouped = groups(runs)
-    compared = pairs(grouped)
-    everything = content(runs, grouped, failures)
+    with memory.collector_paused():
+        runs, failures = results.read(folders)
+        grouped = groups(runs)
+        compared = pairs(grouped)
+        everything = content(runs, grouped, failures)
     with files.new_folder(target, replace=_is_report(target)) as temporary:
         figures.write(grouped, runs, compared[0], temporary)
         tables.write_csv(runs, grouped, temporary / "frontier.csv")
