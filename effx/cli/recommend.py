@@ -31,7 +31,7 @@ from effx.cli.options import DURATION, SIZE
 @click.option("--max-p99", "max_p99_s", type=DURATION, metavar="T", help="Longest p99 latency.")
 @click.option("--max-memory", "max_memory_bytes", type=SIZE, metavar="SIZE", help="Most memory, as 500MB.")
 @click.option("--max-size", "max_size_bytes", type=SIZE, metavar="SIZE", help="Largest on disk, as 64MiB.")
-@click.option("--baseline", metavar="ENGINE", help="Default: the most accurate fp32 engine.")
+@click.option("--baseline", metavar="ENGINE", help="Default: the most accurate unreduced fp32 engine.")
 @click.option("--task", metavar="T", help="Only this task. Default: each.")
 @click.option("--host", metavar="H", help="Only this host's results. Default: each.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything.")

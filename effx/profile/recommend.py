@@ -152,7 +152,7 @@ def recommend(
         objective: a name in ``OBJECTIVES``; None: energy where every engine has it from one meter,
             else the median latency.
         limits: what the engine must meet.
-        baseline: an engine's name; None: the most accurate fp32 engine.
+        baseline: an engine's name; None: the most accurate unreduced fp32 engine.
         task: only this one.
         host: only this one.
 

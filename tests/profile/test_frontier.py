@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from effx.errors import UsageError
-from effx.profile.frontier import OBJECTIVES, comparable, frontier, groups, latest, summary
+from effx.profile.frontier import OBJECTIVES, baseline_of, comparable, frontier, groups, latest, summary
 from effx.results import Accuracy, Energy, Run, Workload
 from tests.profile.made import N, made
 
@@ -88,6 +88,16 @@ def test_summary_holds_beside_the_baseline_what_was_scored_on_its_rows() -> None
     (entry,) = summary(runs).values()
     assert entry["baseline"] == "base"
     assert entry["min_latency_within_1pct"]["engine"] == "base"
+
+
+def test_the_baseline_is_what_nothing_was_taken_from() -> None:
+    """A ticket may be the more accurate: it is still a reduction of what it is held beside."""
+    full, ticket = made("full", range(20), precision="fp32"), made("ticket", range(19), precision="fp32")
+    int8 = made("int8", range(18))
+    ticket.engine["weight_remaining"] = 0.8
+    assert baseline_of([ticket, full, int8]) is full
+    assert baseline_of([ticket, int8]) is ticket
+    assert baseline_of([int8]) is int8
 
 
 RUNS = [

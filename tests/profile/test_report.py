@@ -13,7 +13,7 @@ from effx import results
 from effx.errors import ArtifactError, UsageError
 from effx.profile.comparison import compare
 from effx.profile.report import latex, page, report, sections
-from effx.profile.report.techniques import technique
+from effx.profile.techniques import technique
 from tests.profile import synthetic
 
 

@@ -13,7 +13,7 @@ from effx.profile.frontier import single_stream
 from effx.profile.report.canvas import MOST, canvas, note_left_out
 from effx.profile.report.groups import Group
 from effx.profile.report.style import COLOURS, marker
-from effx.profile.report.techniques import series, technique
+from effx.profile.techniques import series, technique
 from effx.results import Run
 
 _COLUMNS = 3

@@ -20,7 +20,7 @@ from typing import Any
 from effx.profile.frontier import OBJECTIVES, Frontier, Objective, latest, single_stream
 from effx.profile.report.groups import Group
 from effx.profile.report.style import unit
-from effx.profile.report.techniques import series, technique
+from effx.profile.techniques import series, technique
 from effx.results import Failure, Run, Workload
 
 _DIGITS = 6

@@ -13,7 +13,7 @@ from rich.table import Table
 from effx.profile.frontier import single_stream
 from effx.profile.report.groups import MAIN, Group
 from effx.profile.report.style import four, mebibytes, millijoules, milliseconds, span
-from effx.profile.report.techniques import technique
+from effx.profile.techniques import technique
 from effx.results import Run
 
 

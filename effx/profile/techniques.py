@@ -72,7 +72,7 @@ def series(run: Run, of: Technique) -> str:
 
 
 def _parts(engine: Mapping[str, Any]) -> list[str]:
-    return str(engine["variant"]).split("+")
+    return str(engine.get("variant", "")).split("+")
 
 
 def _removed(engine: Mapping[str, Any]) -> Technique | None:
