@@ -15,7 +15,7 @@ A series is a technique at one precision, backend and device: its engines differ
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,15 +60,29 @@ def technique(run: Run) -> Technique:
     return Technique("combined", None, " + ".join(f"{one.name} {one.text}" for one in found))
 
 
-def series(run: Run, of: Technique) -> str:
-    """Return what has to be equal for engines to differ in their level alone."""
+def series(run: Run, of: Technique, longest: int | None = None) -> str:
+    """Return what has to be equal for engines to differ in their level alone.
+
+    Args:
+        run: the engine's result.
+        of: its technique.
+        longest: tokens that the engines beside it take at most; one that takes fewer is told apart.
+    """
     engine = run.engine
     regime = engine.get("regime") or "full"
     where = engine["backend"] if engine["device"] == "cpu" else f"{engine['backend']} on {engine['device']}"
     name = of.name if of.is_reduction else of.text
     kind = name if regime == "full" else f"{name} ({regime})"
+    own = engine.get("max_length")
+    if longest and own and own < longest and of.name != "length":
+        kind = f"{kind} at {own} tokens"
     ways = [part for part in _parts(engine) if part in ("buckets", "exit-if")]  # how it runs, not how far
     return ", ".join([kind, *ways, str(engine["precision"]), where])
+
+
+def longest(runs: Sequence[Run]) -> int | None:
+    """Return how many tokens the engines take at most; None: the results do not say."""
+    return max((own for run in runs if (own := run.engine.get("max_length"))), default=None)
 
 
 def _parts(engine: Mapping[str, Any]) -> list[str]:

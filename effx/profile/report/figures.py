@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,18 @@ from effx.profile.frontier import OBJECTIVES, Frontier, Point
 from effx.profile.report import panels
 from effx.profile.report.canvas import MOST, canvas, note_left_out
 from effx.profile.report.groups import Group
+from effx.profile.report.names import short_names
 from effx.profile.report.style import COLOURS, marker, shown
 from effx.profile.report.style import unit as unit_of
+from effx.profile.techniques import technique
 from effx.results import Run
 
 _COSTS = ("latency", "energy", "latency_p90", "memory", "size")
 _ALWAYS = ("latency", "energy")
 _KINDS = 13
-"""Checkpoints that have a colour and shape of their own: more are not told apart."""
+"""Kinds that have a colour and shape of their own: more are not told apart."""
+_NUMBERED = 12
+"""Engines on the frontier that are numbered and named; more leave no room."""
 _FEW = 500
 """Points beyond which they are small, and pixels inside the SVG."""
 
@@ -74,14 +78,15 @@ def _panel(axes: Any, frontier: Frontier, cost: str) -> None:
     scale, unit = shown(unit_of(objective))
     if metered:
         unit = f"mJ per example ({frontier.energy_source})"
-    sizes = Counter(_kind(point) for point in frontier.points)
+    kind_of = _kinds(frontier)
+    sizes = Counter(map(kind_of, frontier.points))
     own = [kind for kind, _ in sizes.most_common(_KINDS)]
     kinds = {kind: kind if kind in own else f"{len(sizes) - _KINDS} other checkpoints" for kind in sizes}
     for number, kind in enumerate(dict.fromkeys(kinds.values())):
         for precision, filled in (("fp32", False), ("other", True)):
             chosen = [
                 point for point in frontier.points
-                if kinds[_kind(point)] == kind and (point.run.engine["precision"] == "fp32") != filled
+                if kinds[kind_of(point)] == kind and (point.run.engine["precision"] == "fp32") != filled
             ]  # fmt: skip
             if not chosen:
                 continue
@@ -94,22 +99,33 @@ def _panel(axes: Any, frontier: Frontier, cost: str) -> None:
         [point.values["accuracy"] for point in best],
         where="post", color="#888888", linewidth=1, zorder=0,
     )  # fmt: skip
+    numbers = {point.run.name: str(place) for place, point in enumerate(best, 1)}
+    names = short_names([point.run for point in frontier.points])
     for point in frontier.points:
-        mark = "knee" if point.run.name == frontier.knee else "~" if point.tied_with else ""
+        numbered = numbers.get(point.run.name) if len(best) <= _NUMBERED else None
+        mark = numbered or ("knee" if point.run.name == frontier.knee else "~" if point.tied_with else "")
+        if numbered:
+            knee = " (knee)" if point.run.name == frontier.knee else ""
+            axes.plot([], [], " ", label=f"{numbered}  {names[point.run.name]}{knee}")
         if mark:
+            left = numbered is not None and int(numbered) % 2 == 0  # neighbours stand apart
             axes.annotate(
-                mark, (point.values[cost] * scale, point.values["accuracy"]), xytext=(5, 4),
-                textcoords="offset points", fontsize=8,
+                mark, (point.values[cost] * scale, point.values["accuracy"]), xytext=(-5 if left else 5, 4),
+                textcoords="offset points", ha="right" if left else "left", fontsize=8,
             )  # fmt: skip
     n = frontier.points[0].run.accuracy.n
     axes.set_xlabel(f"{objective.label}, {unit}" if unit else objective.label)
     axes.set_ylabel(f"{frontier.metric}, n = {n}")
-    axes.set_title(f"{frontier.task} on {frontier.host}", loc="left", fontsize=10)
+    axes.set_title(f"{frontier.task} on {frontier.host}", loc="left", fontsize=10, pad=16)
     axes.grid(color="#00000018", linewidth=0.6)
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    entries = zip(*axes.get_legend_handles_labels(), strict=True)
+    ordered = sorted(entries, key=lambda entry: entry[1][:1].isdigit())  # kinds, then the numbered engines
+    axes.legend(
+        *zip(*ordered, strict=True), frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5)
+    )
     axes.annotate(
-        "bars: 95 % intervals; line: non-dominated; ~: not distinguishable from them",
-        (1, 1.01), xycoords="axes fraction", ha="right", va="bottom", fontsize=7, color="#777777",
+        "bars: 95 % intervals; line and numbers: non-dominated; ~: not distinguishable from them",
+        (0, 1.01), xycoords="axes fraction", ha="left", va="bottom", fontsize=7, color="#777777",
     )  # fmt: skip
 
 
@@ -141,7 +157,9 @@ def _bars(points: Sequence[Point], name: str, scale: float) -> list[list[float]]
     return [below, above]
 
 
-def _kind(point: Point) -> str:
-    """Return what a point's colour stands for: its checkpoint."""
-    checkpoint = str(point.run.engine["checkpoint"]["name"])
-    return checkpoint.removeprefix(f"{point.run.task}-")
+def _kinds(frontier: Frontier) -> Callable[[Point], str]:
+    """Return what a point's colour stands for: its reduction, or its checkpoint where all have the same."""
+    found = {point.run.id: technique(point.run).name for point in frontier.points}
+    if len(set(found.values())) > 1:
+        return lambda point: "not reduced" if found[point.run.id] == "full" else found[point.run.id]
+    return lambda point: str(point.run.engine["checkpoint"]["name"]).removeprefix(f"{point.run.task}-")

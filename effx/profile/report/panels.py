@@ -12,8 +12,9 @@ import numpy as np
 from effx.profile.frontier import single_stream
 from effx.profile.report.canvas import MOST, canvas, note_left_out
 from effx.profile.report.groups import Group
+from effx.profile.report.names import short_names
 from effx.profile.report.style import COLOURS, marker
-from effx.profile.techniques import series, technique
+from effx.profile.techniques import longest, series, technique
 from effx.results import Run
 
 _COLUMNS = 3
@@ -34,10 +35,11 @@ def techniques(groups: Sequence[Group], stem: Path) -> None:
 
 def _strategies(axes: Any, group: Group) -> None:
     lines: dict[str, list[Run]] = {}
+    tokens = longest(group.runs)
     for run in group.runs:
         of = technique(run)
         if of.name != "combined":
-            lines.setdefault(series(run, of), []).append(run)
+            lines.setdefault(series(run, of, tokens), []).append(run)
     few = sum(map(len, lines.values())) <= 30
     if len(lines) > _LINES:
         axes.annotate(
@@ -60,11 +62,12 @@ def _strategies(axes: Any, group: Group) -> None:
             label=f"{name}: {technique(runs[0]).text}" if alone else name,
             markeredgecolor="#333333", markeredgewidth=0.5,
         )  # fmt: skip
-        for run, left, top in zip(runs, x, y, strict=True):
+        for place, (run, left, top) in enumerate(zip(runs, x, y, strict=True)):
             if few and reduced and not alone:
                 axes.annotate(
-                    technique(run).text, (left, top), xytext=(5, 4), textcoords="offset points", fontsize=6.5
-                )
+                    technique(run).text, (left, top), xytext=(5, -9 if place % 2 else 4),
+                    textcoords="offset points", fontsize=6.5,
+                )  # fmt: skip
     axes.set_xlabel("median latency, one query at real lengths, ms")
     axes.set_ylabel(f"{group.metric}, n = {group.n}")
     axes.set_title(f"{group.task} on {group.host}", loc="left", fontsize=10)
@@ -78,16 +81,17 @@ def grids(groups: Sequence[Group], pairs: Sequence[dict[str, Any]], stem: Path) 
     found = []
     for group in groups:
         assert group.baseline is not None
+        names = short_names(group.runs)
         for run in group.runs:
             own = cells.get((group.baseline.id, run.id))
             if own:
-                found.append((run, own))
+                found.append((names[run.name], own))
     if not found:
         return
     rows = math.ceil(min(len(found), MOST) / _COLUMNS)
     with canvas(stem, 1.7 * rows + 0.4) as figure:
-        for number, (run, own) in enumerate(found[:MOST], 1):
-            _heat(figure.add_subplot(rows, _COLUMNS, number), run, own)
+        for number, (name, own) in enumerate(found[:MOST], 1):
+            _heat(figure.add_subplot(rows, _COLUMNS, number), name, own)
         figure.suptitle(
             "median latency over the baseline's, paired by round, batch (down) x length\n"
             "below 1: faster; ~: the 95 % interval holds 1; ?: too few rounds for an interval",
@@ -105,7 +109,7 @@ def _cells(pair: dict[str, Any]) -> dict[tuple[int, int], dict[str, Any]]:
     }
 
 
-def _heat(axes: Any, run: Run, cells: dict[tuple[int, int], dict[str, Any]]) -> None:
+def _heat(axes: Any, name: str, cells: dict[tuple[int, int], dict[str, Any]]) -> None:
     from matplotlib.colors import LinearSegmentedColormap
 
     batches, lengths = (sorted({shape[end] for shape in cells}) for end in (0, 1))
@@ -125,4 +129,4 @@ def _heat(axes: Any, run: Run, cells: dict[tuple[int, int], dict[str, Any]]) -> 
     axes.set_xticks(range(len(lengths)), [str(length) for length in lengths])
     axes.set_yticks(range(len(batches)), [str(batch) for batch in batches])
     axes.tick_params(length=0, labelsize=7)
-    axes.set_title(run.name if len(run.name) <= 34 else f"{run.name[:33]}…", fontsize=7)
+    axes.set_title(name if len(name) <= 34 else f"{name[:33]}…", fontsize=7)

@@ -19,8 +19,9 @@ from typing import Any
 
 from effx.profile.frontier import OBJECTIVES, Frontier, Objective, latest, single_stream
 from effx.profile.report.groups import Group
+from effx.profile.report.names import short_names
 from effx.profile.report.style import unit
-from effx.profile.techniques import series, technique
+from effx.profile.techniques import longest, series, technique
 from effx.results import Failure, Run, Workload
 
 _DIGITS = 6
@@ -42,7 +43,7 @@ def payload(
     shapes = sorted(
         {(w.batch, int(w.sequence)) for run in runs for w in run.workloads if w.scenario == "grid"}
     )
-    rows = [_row(run) for run in runs]
+    rows = _rows(runs)
     columns: dict[str, list[Any]] = {key: [row[key] for row in rows] for key in (rows[0] if rows else {})}
     columns["settings"] = [*own_settings]
     columns["latest"] = [run.id in newest for run in runs]
@@ -77,12 +78,23 @@ def payload(
     }  # fmt: skip
 
 
-def _row(run: Run) -> dict[str, Any]:
+def _rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Return each run's columns; names are shortened, and lengths compared, within a task."""
+    tasks: dict[str, list[Run]] = {}
+    for run in runs:
+        tasks.setdefault(run.task, []).append(run)
+    short = {task: short_names(own) for task, own in tasks.items()}
+    tokens = {task: longest(own) for task, own in tasks.items()}
+    return [_row(run, short[run.task][run.name], tokens[run.task]) for run in runs]
+
+
+def _row(run: Run, short: str, tokens: int | None) -> dict[str, Any]:
     engine, of = run.engine, technique(run)
     checkpoint = engine["checkpoint"]
     return {
         "id": run.id,
         "name": run.name,
+        "short": short,
         "task": run.task,
         "host": run.host_id,
         "started": run.started,
@@ -107,7 +119,7 @@ def _row(run: Run) -> dict[str, Any]:
         "technique": of.name,
         "level": _round(of.level),
         "level_text": of.text,
-        "series": series(run, of),
+        "series": series(run, of, tokens),
         "failed": [[gate["name"], gate["detail"]] for gate in run.gates if gate["passed"] is False],
         "unchecked": sum(gate["passed"] is None for gate in run.gates),
         "gates": len(run.gates),

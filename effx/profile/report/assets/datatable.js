@@ -44,7 +44,7 @@ class DataTable {
     this.head.replaceChildren(...this.columns.map((column) => {
       const own = column.key === this.sorted;
       const state = own ? (this.descending ? 'descending' : 'ascending') : 'none';
-      const cell = el('th', { scope: 'col', 'aria-sort': column.sort ? state : null, class: column.align || 'number', title: column.hint });
+      const cell = el('th', { scope: 'col', 'aria-sort': column.sort ? state : null, class: `${column.align || 'number'} of-${column.key}`, title: column.hint });
       if (!column.sort) { cell.append(column.title); return cell; }
       cell.append(el('button', { type: 'button', class: 'sort', onclick: () => this.sortBy(column.key) },
         column.title, el('span', { class: 'arrow', 'aria-hidden': 'true' }, own ? (this.descending ? '▼' : '▲') : '↕')));
@@ -102,6 +102,6 @@ class DataTable {
 
   line(row) {
     return el('tr', { class: this.rowClass ? this.rowClass(row) : null }, this.columns.map((column, place) =>
-      el(place ? 'td' : 'th', { class: column.align || 'number', scope: place ? null : 'row' }, column.text(row))));
+      el(place ? 'td' : 'th', { class: `${column.align || 'number'} of-${column.key}`, scope: place ? null : 'row' }, column.text(row))));
   }
 }

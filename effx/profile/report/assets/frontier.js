@@ -14,9 +14,7 @@ function stairs(points, front, xName, yName) {
 }
 
 function shortName(row) {
-  const name = row.name.startsWith(`${row.task}-`) ? row.name.slice(row.task.length + 1) : row.name;
-  const plain = name.endsWith('.onnxruntime') ? name.slice(0, -12) : name;
-  return plain.length > 26 ? `${plain.slice(0, 25)}…` : plain;
+  return row.short.length > 30 ? `${row.short.slice(0, 29)}…` : row.short;
 }
 
 function pointsOf(rows, xName, yName, series, key) {

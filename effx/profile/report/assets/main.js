@@ -20,7 +20,8 @@ function themes() {
 }
 
 themes();
-document.getElementById('about').textContent += ` ${count(ROWS.length, 'result')}, ${count(Object.keys(DATA.hosts).length, 'host')}, energy source: ${sources(ROWS).join(', ') || 'none'}.`;
+const metered = sources(ROWS).filter((own) => own !== 'none');
+document.getElementById('about').textContent += ` ${count(ROWS.length, 'result')}, ${count(Object.keys(DATA.hosts).length, 'host')}, ${metered.length ? `energy source: ${metered.join(', ')}` : 'energy unavailable'}.`;
 frontierSection();
 enginesSection();
 curvesSection();
