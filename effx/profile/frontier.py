@@ -333,7 +333,12 @@ def _left(draws: np.ndarray, winners: np.ndarray) -> np.ndarray:
 
 def _dominates(own: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return where points [..., objectives] dominate others, all to be minimised."""
-    return np.asarray(np.all(own <= other, axis=-1) & np.any(own < other, axis=-1))
+    nowhere_worse = np.asarray(own[..., 0] <= other[..., 0])  # an axis of two or three: no reduction over it
+    better = np.asarray(own[..., 0] < other[..., 0])
+    for axis in range(1, own.shape[-1]):
+        nowhere_worse &= own[..., axis] <= other[..., axis]
+        better |= own[..., axis] < other[..., axis]
+    return nowhere_worse & better
 
 
 def _indistinct(winner: np.ndarray, point: np.ndarray) -> bool:

@@ -93,12 +93,19 @@ def latency_interval(run: Run, workload: Workload, share: float | None) -> tuple
     centre = workload.latency_s[key]
     if centre is None:
         return None
-
-    def statistic(samples: np.ndarray) -> float:
-        return float(samples.mean() if share is None else np.quantile(samples, share))
-
-    least = statistics.spread_error(workload.blocks_s, statistic)
+    least = statistics.spread_error(_of_blocks(workload.blocks_s, share))
     return statistics.log_interval(values, centre, len(set(workload.rounds)), least)
+
+
+def _of_blocks(blocks_s: Sequence[Sequence[float]], share: float | None) -> np.ndarray:
+    """Return each block's percentile or mean, [blocks]; blocks of like length at once."""
+    found = np.empty(len(blocks_s))
+    lengths = np.array([len(block) for block in blocks_s])
+    for length in np.unique(lengths):
+        places = np.flatnonzero(lengths == length)
+        samples = np.array([blocks_s[int(place)] for place in places], dtype=float)
+        found[places] = samples.mean(axis=1) if share is None else np.quantile(samples, share, axis=1)
+    return found
 
 
 def throughputs(run: Run, workload: Workload) -> np.ndarray | None:

@@ -178,12 +178,13 @@ def block_interval(
     if values is None:
         return None
     centre = statistic(np.concatenate([np.asarray(block, dtype=float) for block in blocks]))
-    return log_interval(values, centre, len(blocks), least=spread_error(blocks, statistic))
+    own = np.array([statistic(np.asarray(block, dtype=float)) for block in blocks])
+    return log_interval(values, centre, len(blocks), least=spread_error(own))
 
 
-def spread_error(blocks: Sequence[Sequence[float]], statistic: Statistic) -> float:
-    """Return the standard error of the mean of the logarithms of the blocks' own statistics."""
-    return float(stats.sem(np.log([statistic(np.asarray(block, dtype=float)) for block in blocks])))
+def spread_error(own: np.ndarray) -> float:
+    """Return the standard error of the mean logarithm of the blocks' own statistics, [blocks]."""
+    return float(np.std(np.log(own), ddof=1) / np.sqrt(len(own)))
 
 
 def log_interval(values: np.ndarray, centre: float, n: int, least: float = 0.0) -> tuple[float, float]:
