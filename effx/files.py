@@ -81,9 +81,9 @@ def write_atomic(path: Path, data: bytes, *, replace: bool = True) -> None:
         raise cannot_write(path, error) from error
 
 
-def write_json(path: Path, value: Mapping[str, Any], *, replace: bool = True) -> None:
-    """Write a JSON object atomically, as people read it: indented, one trailing newline."""
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+def write_json(path: Path, value: Mapping[str, Any], *, replace: bool = True, indented: bool = True) -> None:
+    """Write a JSON object atomically, as people read it (or, many times faster, on one line)."""
+    text = json.dumps(value, indent=1 if indented else None, ensure_ascii=False, allow_nan=False)
     write_atomic(path, (text + "\n").encode(), replace=replace)
 
 

@@ -24,6 +24,8 @@ from effx.results import Energy, Run, Workload
 
 RESAMPLES = 1000
 _LEAST_ROUNDS = 3  # fewer say nothing of what a round more would have shown
+_HALF_WIDTH = float(stats.norm.ppf(0.5 + statistics.CONFIDENCE / 2))
+"""Standard deviations from a normal distribution's middle to an end of its interval."""
 _GATHERED = 20_000_000  # entries of predictions that are in memory at a time
 
 
@@ -124,7 +126,7 @@ def energies(run: Run, energy: Energy) -> np.ndarray | None:
         return None
     z = np.random.default_rng(list(f"energy {run.id}".encode())).standard_normal(RESAMPLES)
     half = np.where(z < 0, value - interval[0], interval[1] - value)
-    drawn = value + z * half / stats.norm.ppf(0.5 + statistics.CONFIDENCE / 2)
+    drawn = value + z * half / _HALF_WIDTH
     return np.asarray(np.maximum(drawn, np.finfo(float).tiny))
 
 

@@ -20,6 +20,9 @@ from effx.profile.report.groups import MAIN, Group
 
 __all__ = ["content", "report"]
 
+_INDENTED = 1000
+"""Results up to which frontier.json is laid out for people."""
+
 
 def report(
     folders: Sequence[Path], out: str | Path | None = None, *, sections: Sequence[Path] = ()
@@ -62,7 +65,7 @@ def report(
         tables.write_grid(runs, temporary / "grid.csv")
         tables.write_pairs(compared[0], temporary / "comparisons.csv")
         latex.write(grouped, temporary / "tables.tex")
-        files.write_json(temporary / "frontier.json", everything)
+        files.write_json(temporary / "frontier.json", everything, indented=len(runs) <= _INDENTED)
         data = payload(everything, runs, grouped, compared, failures, extra)
         (temporary / "index.html").write_text(page.render(data), encoding="utf-8")
     return everything, target

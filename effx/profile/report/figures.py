@@ -26,7 +26,7 @@ _KINDS = 13
 _NUMBERED = 12
 """Engines on the frontier that are numbered and named; more leave no room."""
 _FEW = 500
-"""Points beyond which they are small, and pixels inside the SVG."""
+"""Points beyond which they are small, without their intervals, and pixels inside the SVG."""
 
 
 def write(
@@ -133,11 +133,12 @@ def _points(
     axes: Any, points: Sequence[Point], cost: str, scale: float, number: int, filled: bool, label: str
 ) -> None:
     colour = COLOURS[number % len(COLOURS)]
+    bars = len(points) <= _FEW
     axes.errorbar(
         [point.values[cost] * scale for point in points],
         [point.values["accuracy"] for point in points],
-        xerr=_bars(points, cost, scale),
-        yerr=_bars(points, "accuracy", 1.0),
+        xerr=_bars(points, cost, scale) if bars else None,
+        yerr=_bars(points, "accuracy", 1.0) if bars else None,
         fmt=marker(number), color=colour, ecolor=colour + "70",
         markerfacecolor=colour if filled else "white", elinewidth=1,
         markersize=7 if len(points) <= _FEW else 3, label=label,

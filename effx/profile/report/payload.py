@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from effx.profile.frontier import OBJECTIVES, Frontier, Objective, latest, single_stream
@@ -22,7 +21,7 @@ from effx.profile.report.groups import Group
 from effx.profile.report.names import short_names
 from effx.profile.report.style import unit
 from effx.profile.techniques import longest, series, technique
-from effx.results import Failure, Run, Workload
+from effx.results import Failure, Idle, Run, Workload
 
 _DIGITS = 6
 _IMPLIED = ("points", "task", "host", "labels", "units", "maximise", "metric")
@@ -206,7 +205,7 @@ def _energy(run: Run) -> list[dict[str, Any]]:
             "scenario": workload.scenario,
             **{
                 key: _rounded(value)
-                for key, value in asdict(workload.energy).items()
+                for key, value in vars(workload.energy).items()
                 if value is not None and value != []
             },
         }
@@ -248,6 +247,8 @@ def _shared(values: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], lis
 def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return _round(value)
+    if isinstance(value, Idle):
+        return _rounded(vars(value))
     if isinstance(value, dict):
         return {key: _rounded(own) for key, own in value.items()}
     if isinstance(value, (list, tuple)):
