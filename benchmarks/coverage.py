@@ -12,8 +12,8 @@ percentile bootstrap of the same blocks.
 share of the truly non-dominated engines whose probability was 5 % or less, so that the report took
 them for dominated: at most 5 is nominal. ``bins`` lists the mean reported probability and how often
 the engine truly was non-dominated; a resampling knows no prior, and where the engines lie closer
-together than they can be told apart, as here, the best of what was seen looks better than it is, so
-low probabilities are too low.
+together than they can be told apart, as here, the best of what was seen looks better than it is, and
+low probabilities are some points too low.
 
 Latencies are lognormal: a query's length, a level that its block shares, and in pairs a drift over
 the rounds, a random walk and a few slow rounds, that both engines share.
