@@ -32,6 +32,7 @@ const hostName = (id) => id;
 const groupName = (group) => `${group.task} on ${hostName(group.host)}, n = ${group.n}`;
 
 const sources = (rows) => [...new Set(rows.map((row) => row.energy[0] ? row.energy[0].source : 'none'))].sort();
+const METERED = sources(ROWS).filter((own) => own !== 'none');
 const sourceOf = (row) => (row.energy[0] ? row.energy[0].source : 'none');
 
 // Axis label with unit, what is better, n or the energy source: no axis goes without them.

@@ -23,7 +23,7 @@ function enginesSection() {
     hosts > 1 ? { key: 'host', title: 'host', align: 'word', sort: (row) => row.host, text: (row) => row.host } : null,
     ...[...OBJECTIVES].sort((a, b) => order(a) - order(b)).map((one) => ({
       key: one.name, hint: one.label, sort: (row) => valueOf(row, one.name),
-      title: one.name === 'accuracy' ? 'score, 95 %' : `${TITLES[one.name] || one.short}${shownUnit(one.unit) ? `, ${shownUnit(one.unit)}` : ''}`,
+      title: one.name === 'accuracy' ? 'score, 95 %' : `${TITLES[one.name] || one.short}${shownUnit(one.unit) ? `, ${shownUnit(one.unit)}` : ''}${energetic(one.name) && METERED.length ? ` (${METERED.join(', ')})` : ''}`,
       text: (row) => cell(row, one),
     })),
     { key: 'n', title: 'n', sort: (row) => row.n, text: (row) => String(row.n) },

@@ -20,8 +20,7 @@ function themes() {
 }
 
 themes();
-const metered = sources(ROWS).filter((own) => own !== 'none');
-document.getElementById('about').textContent += ` ${count(ROWS.length, 'result')}, ${count(Object.keys(DATA.hosts).length, 'host')}, ${metered.length ? `energy source: ${metered.join(', ')}` : 'energy unavailable'}.`;
+document.getElementById('about').textContent += ` ${count(ROWS.length, 'result')}, ${count(Object.keys(DATA.hosts).length, 'host')}, ${METERED.length ? `energy source: ${METERED.join(', ')}` : 'energy unavailable'}.`;
 frontierSection();
 enginesSection();
 curvesSection();
