@@ -68,7 +68,7 @@ class Workload:
     sequence: int | Literal["real"]
     timing: Literal["device", "end-to-end"]
     blocks_s: list[list[float]]
-    """Seconds per query, one list per block, in the order measured."""
+    """Seconds per query to the nanosecond, one list per block, in the order measured."""
     rounds: list[int]
     """Each block's round: blocks of the same round of other engines ran next to it."""
     energy: Energy

@@ -42,7 +42,8 @@ class Samples:
 
     def add(self, number: int, answer: dict[str, Any]) -> None:
         """Keep a block."""
-        self.blocks_s.append(answer["samples_s"])
+        # the clock counts nanoseconds: what floats add after them is noise, and half of a result's bytes
+        self.blocks_s.append([round(sample, 9) for sample in answer["samples_s"]])
         self.rounds.append(number)
         self.elapsed_s.append(answer["elapsed_s"])
         self.examples.append(answer["examples"])

@@ -1,0 +1,43 @@
+"""Results without what belongs to the rows, to be shared where the rows may not be.
+
+    python benchmarks/share_results.py RESULTS OUT
+
+Labels and predictions go, and of the rows' place the last two names stay; samples are cut to the
+nanosecond. Reports, tables and latencies work on such files; what is resampled by rows does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from effx import results
+from effx.results import Run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("out", type=Path)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    for run in results.find([options.results]):
+        print(without_rows(run).save(options.out))
+
+
+def without_rows(run: Run) -> Run:
+    """Return a result that tells no label, no prediction and no folder."""
+    source = "/".join(Path(run.accuracy.source).parts[-2:])
+    return replace(
+        run,
+        accuracy=replace(run.accuracy, predictions=[], labels=[], source=source),
+        workloads=[
+            replace(one, blocks_s=[[round(sample, 9) for sample in block] for block in one.blocks_s])
+            for one in run.workloads
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
