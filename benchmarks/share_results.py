@@ -12,7 +12,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from effx import results
+from effx import files, results
 from effx.results import Run
 
 
@@ -23,7 +23,9 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     for run in results.find([options.results]):
-        print(without_rows(run).save(options.out))
+        path = options.out / f"{run.id}.json"
+        files.write_json(path, without_rows(run).to_json(), indented=False)
+        print(path)
 
 
 def without_rows(run: Run) -> Run:
