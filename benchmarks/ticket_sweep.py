@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, help="where the workspaces go")
     parser.add_argument("--results", type=Path, default=Path("docs/results/tickets"))
     options = parser.parse_args()
+    host = environment.host()  # now: a checkout may move while this runs
     names = [name for given in options.jobs or JOBS for name in ALIASES.get(given, (given,))]
     if wrong := [name for name in names if name not in JOBS]:
         parser.error(f"no job '{wrong[0]}': choose from {', '.join([*JOBS, *ALIASES])}")
@@ -87,10 +88,10 @@ def main() -> None:
             table = tickets.run(
                 job.task, options.model, out=place, data_folder=options.data / job.task, settings=settings
             )
-            keep(table, place, options.results / name, workspace.stem(job.task, options.model))
+            keep(table, place, options.results / name, workspace.stem(job.task, options.model), host)
 
 
-def keep(table: dict[str, Any], place: Path, folder: Path, stem: str) -> None:
+def keep(table: dict[str, Any], place: Path, folder: Path, stem: str, host: dict[str, Any]) -> None:
     """Copy what a reader wants to see, and write run.json beside it."""
     with files.new_folder(folder, replace=True) as temporary:
         for path in [*place.glob("table.*"), *place.glob("phases.*")]:
@@ -108,7 +109,7 @@ def keep(table: dict[str, Any], place: Path, folder: Path, stem: str) -> None:
             {
                 "command": shlex.join(["python", *sys.argv]),
                 "date": now(),
-                "host": environment.host(),
+                "host": host,
                 "threads": torch.get_num_threads(),
                 "effx": effx.__version__,
                 "torch": torch.__version__,
