@@ -21,7 +21,7 @@ from typing import Any
 from effx import data, files
 from effx.export import variants
 from effx.recipe import tickets
-from effx.recipe.chains import Chain, built, chains
+from effx.recipe.chains import built, chains
 from effx.recipe.digests import Digests, versions
 from effx.recipe.recipe import DEMO_MODEL, ModelOf, Recipe, TaskOf
 
@@ -115,7 +115,11 @@ class _Cells:
             if len(labels) == 1:
                 cell = self._finetune(task, model, seed, name, chain.last.settings)
             elif chain.pruned:
-                cell = self._prune(task, model, seed, name, chain, checkpoints[labels[:-1]])
+                own = {
+                    **chain.stages[0].settings,
+                    **chain.last.settings,
+                }  # the regime's, where it says none
+                cell = self._finetune(task, model, seed, name, own, checkpoints[labels[:-1]])
             else:
                 kind = "exits" if chain.exits else "tokens"
                 cell = self._go_on(kind, task, seed, name, chain.last.settings, checkpoints[labels[:-1]])
@@ -124,40 +128,30 @@ class _Cells:
                 engines += self._engines(cell, task, variant.text)
         return engines
 
-    def _finetune(self, task: TaskOf, model: ModelOf, seed: int, name: str, own: dict[str, Any]) -> Cell:
+    def _finetune(
+        self,
+        task: TaskOf,
+        model: ModelOf,
+        seed: int,
+        name: str,
+        own: dict[str, Any],
+        full: Cell | None = None,
+    ) -> Cell:
+        """Add a fine-tuning of the pretrained model; ``full``: what its ticket is drawn by."""
         settings = {**self._recipe.training, **own, "seed": seed, "limit": task.limit}
         inputs: dict[str, Any] = {"rows": self._of(task)}
-        needs: tuple[str, ...] = ()
-        if model.source == DEMO_MODEL:
-            needs = (self._pretrained().id,)
-        else:
-            inputs["model"] = self._digests.model(model.source)
-        return self._add(
-            "finetune", name,
-            {"task": task.name, "trust_remote_code": model.trust_remote_code, "training": settings},
-            {"data": _place(task.data), "model": _place(model.source)},
-            inputs, needs,
-            work=self._amount(task, settings, ("epochs",), 3.0),
-            group=f"{model.label} {settings.get('regime', 'full')} {settings.get('layers', '')}",
-        )  # fmt: skip
-
-    def _prune(self, task: TaskOf, model: ModelOf, seed: int, name: str, chain: Chain, parent: Cell) -> Cell:
-        """Add a ticket of a regime's checkpoint, fine-tuned as that was where it says nothing else."""
-        own = {**chain.stages[0].settings, **chain.last.settings}
-        settings = {**self._recipe.training, **own, "seed": seed, "limit": task.limit}
-        inputs: dict[str, Any] = {"rows": self._of(task)}
-        needs: tuple[str, ...] = (parent.id,)
+        needs: tuple[str, ...] = () if full is None else (full.id,)
         if model.source == DEMO_MODEL:
             needs += (self._pretrained().id,)
         else:
             inputs["model"] = self._digests.model(model.source)
         return self._add(
-            "prune", name,
+            "finetune" if full is None else "prune", name,
             {"task": task.name, "trust_remote_code": model.trust_remote_code, "training": settings},
             {"data": _place(task.data), "model": _place(model.source)},
             inputs, needs,
             work=self._amount(task, settings, ("epochs",), 3.0),
-            group=parent.group,
+            group=f"{model.label} {settings.get('regime', 'full')} {settings.get('layers', '')}",
         )  # fmt: skip
 
     def _go_on(

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,10 @@ from effx import data, files
 from effx.artifacts import Checkpoint
 from effx.data import Rows
 from effx.errors import ArtifactError, UsageError, unknown
-from effx.models import io, structure
+from effx.models import io, load, structure
 from effx.models.structure import Structure
 from effx.tasks import Task
 from effx.train import importance, loop, source, workspace
-from effx.train.finetune import Settings as FineTuning
 from effx.train.finetune import finetune, keep_first, parse_regime
 from effx.train.tickets import draw, plan
 from effx.train.tickets.plan import Level
@@ -44,17 +43,12 @@ FULL = "full"
 
 
 @dataclass(frozen=True)
-class Settings(FineTuning):
+class Settings(draw.Scoring):
     """How to find tickets; ``seed`` is the first of ``seeds``."""
 
     levels: tuple[Level, ...] = tuple(Level(percent) for percent in range(10, 90, 10))
     seeds: int = 5
     kinds: tuple[str, ...] = tuple(plan.KINDS)
-    min_heads: int = 1
-    """Heads that every layer keeps at least."""
-    granularity: str = "ffns"
-    """``ffns`` or ``neurons``: what goes beside heads."""
-    importance: str = "taylor"
     search: str = "grid"
     """``grid``, or ``halving``: winning tickets alone, and most levels on short runs."""
     selection: float = 0.5
@@ -190,16 +184,17 @@ class Workspace:
                 "data_folder": self.data_folder,
                 "keep_predictions": True,
             }
-            shared = {**vars(self.settings), "seed": cell.seed}
-            shared["max_steps"] = cell.steps or self.settings.max_steps
-            if full is None or removal is None:
-                settings = FineTuning(**{field.name: shared[field.name] for field in fields(FineTuning)})
+            ours = self.settings
+            training = replace(ours.training, seed=cell.seed, max_steps=cell.steps or ours.max_steps)
+            if full is None or removal is None or cell.level is None:
                 finetune(
-                    self.task.name, self.model_name, settings=settings, record={"parent": None}, **options
+                    self.task.name, self.model_name, settings=training, record={"parent": None}, **options
                 )
             else:
-                shared |= {"kind": cell.kind, "level": cell.level}
-                ticket = draw.Settings(**{field.name: shared[field.name] for field in fields(draw.Settings)})
+                ticket = draw.Settings(
+                    **vars(training), level=cell.level, kind=cell.kind, importance=ours.importance,
+                    granularity=ours.granularity, min_heads=ours.min_heads,
+                )  # fmt: skip
                 draw.train(self.task.name, self.model_name, full, removal, ticket, **options)
         return self._record(cell, Checkpoint.open(folder))
 
@@ -228,10 +223,7 @@ class Workspace:
         if known and known[1].get("checkpoint") == opened.digest:
             found = known[0]
         else:
-            neurons = self.settings.granularity == "neurons"
-            found = draw.scores(
-                opened, self.train, self.settings, self.settings.importance, neurons=neurons, seed=seed
-            )
+            found = draw.scores(opened, load(opened), self.train, self.settings, seed)
             importance.write(
                 path,
                 found,

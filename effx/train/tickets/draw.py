@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from effx import data, progress
 from effx.artifacts import Checkpoint
 from effx.data import Rows
@@ -23,11 +25,9 @@ from effx.train.tickets.plan import Level, Removal
 
 
 @dataclass(frozen=True)
-class Settings(FineTuning):
-    """Which ticket, and how it is fine-tuned."""
+class Scoring(FineTuning):
+    """How structures are scored, and what may go; how all is fine-tuned."""
 
-    level: Level = Level(40)
-    kind: str = "winning"
     importance: str = "taylor"
     granularity: str = "ffns"
     """``ffns`` or ``neurons``: what goes beside heads."""
@@ -38,6 +38,14 @@ class Settings(FineTuning):
     def training(self) -> FineTuning:
         """How it is fine-tuned."""
         return FineTuning(**{field.name: getattr(self, field.name) for field in fields(FineTuning)})
+
+
+@dataclass(frozen=True)
+class Settings(Scoring):
+    """Which ticket."""
+
+    level: Level = Level(40)
+    kind: str = "winning"
 
 
 def draw(
@@ -73,10 +81,10 @@ def draw(
     source.place(out, name, False)
     task = data.resolve(opened.task.name, data_folder)
     rows = data.load(task, "train", data_folder).limit(settings.limit)
-    neurons = settings.granularity == "neurons"
-    found = scores(opened, rows, settings, settings.importance, neurons=neurons, seed=settings.seed)
+    model = load(opened)
     removal = plan.removal(
-        found, structure(load(opened)), settings.level, settings.kind, min_heads=settings.min_heads,
+        scores(opened, model, rows, settings, settings.seed), structure(model),
+        settings.level, settings.kind, min_heads=settings.min_heads,
         granularity=settings.granularity, seed=settings.seed,
     )  # fmt: skip
     return train(
@@ -87,30 +95,27 @@ def draw(
 
 def scores(
     opened: Checkpoint,
+    model: PreTrainedModel,
     rows: Rows,
-    settings: FineTuning,
-    method: str,
-    *,
-    neurons: bool,
+    settings: Scoring,
     seed: int,
 ) -> importance.Importance:
     """Return the normalised scores of a checkpoint's structures.
 
     Args:
         opened: the fine-tuned model.
+        model: the same, loaded; left as it was.
         rows: what to score it on, cut to its length.
-        settings: its ``batch_size`` and ``precision`` are used.
-        method: one of :data:`effx.train.importance.METHODS`.
-        neurons: score FFN neurons too.
+        settings: the method, whether neurons are scored, batch size and precision.
         seed: of the batches' order and the ``random`` method.
     """
-    progress.say(f"score {opened.name}: {len(rows)} rows, {method}")
-    model = load(opened)
+    progress.say(f"score {opened.name}: {len(rows)} rows, {settings.importance}")
     encoded = Encoder(opened.folder, opened.max_length)(rows.texts)
     batches = importance.batches_of(encoded, rows.labels, io.input_names(model), settings.batch_size, seed)
     return importance.measure(
-        model, batches, method, neurons=neurons, precision=settings.precision, seed=seed
-    )
+        model, batches, settings.importance, neurons=settings.granularity == "neurons",
+        precision=settings.precision, seed=seed,
+    )  # fmt: skip
 
 
 def train(
