@@ -64,7 +64,7 @@ from effx.cli import options
     default="grid",
     show_default=True,
     metavar="grid|halving",
-    help="halving: winning tickets alone, most levels on short runs, for about a third of the grid's steps.",
+    help="halving: winning tickets alone, most levels stopped early, for about a third of the grid's steps.",
 )
 @click.option(
     "--selection",

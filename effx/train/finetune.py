@@ -24,6 +24,7 @@ from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.models import families, io, prune, structure
 from effx.train import distributed, evaluate, loop, source
+from effx.train.stretch import Stretch
 
 _LR_ENCODER = 5e-5
 _LR_HEAD_ONLY = 1e-3  # a head alone barely moves at an encoder's learning rate
@@ -60,6 +61,7 @@ def finetune(
     reduce: Callable[[PreTrainedModel], object] | None = None,
     keep_predictions: bool = False,
     record: Mapping[str, Any] | None = None,
+    stretch: Stretch | None = None,
 ) -> Checkpoint:
     """Fine-tune an encoder and write ``out/name``.
 
@@ -78,10 +80,12 @@ def finetune(
         keep_predictions: write what the checkpoint predicts for the validation rows into the
             manifest, as ``predictions``.
         record: further entries of the manifest.
+        stretch: the part of the run to do now; the checkpoint is what it ends with. None: all of it.
 
     Raises:
         UsageError: a setting, name or model is wrong.
         DataError: the rows do not fit the task.
+        ArtifactError: the state that the stretch begins with is damaged.
     """
     settings = settings or Settings()
     task = data.resolve(task_name, data_folder)
@@ -124,6 +128,7 @@ def finetune(
         replace(settings.loop(lr), patience=settings.patience, optimizer=settings.optimizer),
         description=f"train {folder.name}: {len(fit_rows)} rows",
         score=held_out_score,
+        stretch=stretch,
     )
     if not distributed.is_first():
         distributed.wait()

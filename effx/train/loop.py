@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,12 +27,14 @@ from torch import nn
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from effx import progress
+from effx import files, progress
 from effx.encoding import Encoded
 from effx.errors import UsageError, unknown
 from effx.tasks import Task
 from effx.train import adamax, distributed
+from effx.train.stretch import Pause, State, Stretch
 
+_WEIGHTS, _BEST = "weights.pt", "best.pt"
 _MEGABATCH = 50  # batches sorted by length together, as in transformers' own grouped sampler
 
 Collate = Callable[[list[int]], dict[str, torch.Tensor]]
@@ -67,8 +71,11 @@ class LoopResult:
     """What a training run took."""
 
     steps: int
+    """From the first one of the whole run on."""
     seconds: float
+    """Of this stretch of it."""
     loss: float
+    """Mean over the steps."""
     precision: str
 
 
@@ -80,6 +87,7 @@ def fit(
     *,
     description: str,
     score: Callable[[], float] | None = None,
+    stretch: Stretch | None = None,
 ) -> LoopResult:
     """Train ``model`` in place on the parameters that require a gradient.
 
@@ -90,20 +98,35 @@ def fit(
         settings: how to optimise.
         description: for the progress display.
         score: called after every epoch if ``settings.patience`` is set; higher is better.
+        stretch: the part of the run to do now; None: all of it.
 
     Raises:
         UsageError: bf16 was asked for and the processor does not have it, no such optimizer, or
             the training diverged.
+        ArtifactError: the state that the stretch begins with is damaged.
     """
     precision = choose_precision(settings.precision)
     if settings.optimizer not in OPTIMIZERS:
         raise unknown("optimizer", settings.optimizer, OPTIMIZERS)
     steps_per_epoch = math.ceil(len(lengths) / (settings.batch_size * distributed.processes()))
     total = settings.max_steps or math.ceil(steps_per_epoch * settings.epochs)
-    best = _Best(score, settings.patience) if settings.patience and score else None
-    with tempfile.TemporaryDirectory(prefix="effx-train-") as scratch, _calm():
+    best = _Best(score, settings.patience, steps_per_epoch) if settings.patience and score else None
+    stretch = stretch or Stretch()
+    before = State.read(stretch.begin) if stretch.begin else State(0, 0.0, False)
+    saved = before.checkpoint(stretch.begin) if stretch.begin else None
+    if best and saved:
+        best.load(saved)
+    if best and before.finished:
+        if stretch.begin and stretch.state:
+            with files.new_folder(stretch.state, replace=True) as folder:
+                shutil.copytree(stretch.begin, folder, dirs_exist_ok=True)
+        best.restore(model)
+        model.eval()
+        return LoopResult(before.steps, 0.0, round(before.loss, 6), precision)
+    keep = files.new_folder(stretch.state, replace=True) if stretch.state else None
+    with keep or _scratch() as folder, _calm():
         arguments = TrainingArguments(
-            output_dir=scratch,
+            output_dir=str(folder),
             num_train_epochs=settings.epochs,
             max_steps=settings.max_steps or -1,
             per_device_train_batch_size=settings.batch_size,
@@ -126,30 +149,37 @@ def fit(
             dataloader_pin_memory=torch.cuda.is_available(),
             logging_nan_inf_filter=False,
         )
-        with progress.bar(description, total, shown=distributed.is_first()) as advance:
+        shown = min(stretch.until or total, total) - before.steps
+        with progress.bar(description, shown, shown=distributed.is_first()) as advance:
             callbacks: list[TrainerCallback] = [_Show(advance)]
+            callbacks += [best] if best else []
+            callbacks += [Pause(stretch.until)] if stretch.until else []  # the last: it saves what they did
             trainer = _GroupedTrainer(
                 model=model,
                 args=arguments,
                 train_dataset=_Indices(len(lengths)),
                 data_collator=collate,
-                callbacks=callbacks + ([best] if best else []),
+                callbacks=callbacks,
                 optimizers=(_optimizer(model, settings), None),
             )
             trainer.remove_callback(transformers.PrinterCallback)
-            trainer.lengths = lengths
-            output = trainer.train()
+            trainer.lengths, trainer.best = lengths, best
+            output = trainer.train(resume_from_checkpoint=str(saved) if saved else None)
             # accelerate leaves its autocast on model.forward; evaluation is in fp32
             trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
             model.__dict__.pop("forward", None)  # what is left there is the class's own
+        steps = int(output.global_step)
+        here = steps - before.steps
+        loss = (before.loss * before.steps + float(output.training_loss) * here) / steps
+        if not math.isfinite(loss):
+            raise UsageError(f"training diverged (loss {loss}): lower --lr, now {settings.lr:g}.")
+        if keep:
+            State(steps, loss, best is not None and best.finished).write(folder)
     if best:
         best.restore(model)
     model.eval()
-    loss = float(output.training_loss)
-    if not math.isfinite(loss):
-        raise UsageError(f"training diverged (loss {loss}): lower --lr, now {settings.lr:g}.")
     return LoopResult(
-        steps=int(output.global_step),
+        steps=steps,
         seconds=round(float(output.metrics["train_runtime"]), 3),
         loss=round(loss, 6),
         precision=precision,
@@ -255,9 +285,23 @@ class _GroupedSampler(Sampler[int]):
 
 class _GroupedTrainer(Trainer):  # type: ignore[misc]
     lengths: np.ndarray
+    best: _Best | None = None
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return _GroupedSampler(self.lengths, self.args.train_batch_size, self.args.seed)
+
+    # The Trainer's own two go through save_pretrained, which may rename parameters, and load what fits.
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(self.model.state_dict(), folder / _WEIGHTS)
+        if self.best:
+            self.best.save(folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        weights = torch.load(Path(resume_from_checkpoint) / _WEIGHTS, map_location="cpu", weights_only=True)
+        (model or self.model).load_state_dict(weights)
 
 
 class _Show(TrainerCallback):  # type: ignore[misc]
@@ -277,13 +321,19 @@ class _Show(TrainerCallback):  # type: ignore[misc]
 class _Best(TrainerCallback):  # type: ignore[misc]
     """Scores after every epoch, keeps the best weights in memory, stops without progress."""
 
-    def __init__(self, score: Callable[[], float] | None, patience: int | None) -> None:
-        assert score is not None and patience is not None
-        self._score, self._patience = score, patience
+    def __init__(self, score: Callable[[], float], patience: int, steps_per_epoch: int) -> None:
+        self._score, self._patience, self._steps_per_epoch = score, patience, steps_per_epoch
         self._best, self._waited = -math.inf, 0
         self._weights: dict[str, torch.Tensor] = {}
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> Any:
+    @property
+    def finished(self) -> bool:
+        """Whether patience has run out."""
+        return self._waited >= self._patience
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> Any:
+        if state.global_step % self._steps_per_epoch and state.global_step != state.max_steps:
+            return control
         training = model.training
         value = self._score()
         model.train(training)
@@ -292,11 +342,25 @@ class _Best(TrainerCallback):  # type: ignore[misc]
             self._weights = {key: value.clone() for key, value in model.state_dict().items()}
         else:
             self._waited += 1
-            control.should_training_stop = self._waited >= self._patience
+            control.should_training_stop |= self.finished
         return control
 
     def restore(self, model: nn.Module) -> None:
-        model.load_state_dict(self._weights)
+        if self._weights:  # else no epoch has ended yet
+            model.load_state_dict(self._weights)
+
+    def save(self, folder: Path) -> None:
+        torch.save({"best": self._best, "waited": self._waited, "weights": self._weights}, folder / _BEST)
+
+    def load(self, folder: Path) -> None:
+        found = torch.load(folder / _BEST, map_location="cpu", weights_only=True)
+        self._best, self._waited, self._weights = found["best"], found["waited"], found["weights"]
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="effx-train-") as folder:
+        yield Path(folder)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@
     checkpoints/STEM-full-s0.importance.* its scores: JSON, and a heat map as PNG and SVG
     checkpoints/STEM-winning40-s0/        a ticket: pretrained weights again, cut, fine-tuned
     cells/NAME.json                       what a cell came to, its predictions included
+    paused/NAME-at63/                     a cell of halving after 63 steps, as long as it may go on
 
 A checkpoint is there or not, and its record follows from it, so a sweep that was killed goes on
 where it was; every cell starts from its seed alone, so it ends with the same scores. STEM is
@@ -13,6 +14,7 @@ TASK-MODEL.
 
 from __future__ import annotations
 
+import glob
 import json
 import math
 import shutil
@@ -34,12 +36,14 @@ from effx.models.structure import Structure
 from effx.tasks import Task
 from effx.train import importance, loop, source, workspace
 from effx.train.finetune import finetune, keep_first, parse_regime
+from effx.train.stretch import Stretch
 from effx.train.tickets import draw, plan
 from effx.train.tickets.plan import Level
 
 _SCHEMA = 1
 KEEPS = ("all", "winning")
 FULL = "full"
+_AT = "-at"
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Settings(draw.Scoring):
     seeds: int = 5
     kinds: tuple[str, ...] = tuple(plan.KINDS)
     search: str = "grid"
-    """``grid``, or ``halving``: winning tickets alone, and most levels on short runs."""
+    """``grid``, or ``halving``: winning tickets alone, most levels stopped early."""
     selection: float = 0.5
     """Share of the validation rows that choose the super ticket."""
     keep: str = "all"
@@ -93,13 +97,12 @@ class Cell:
     """None: nothing is removed."""
     seed: int
     steps: int | None = None
-    """Of a short run; None: as long as the settings say."""
+    """Where the run is paused; None: it is whole."""
 
     def name(self, stem: str) -> str:
         """Return the name of the cell's checkpoint."""
         level = self.level.name if self.level else ""
-        short = "" if self.steps is None else f"-{self.steps}steps"
-        return f"{stem}-{self.kind}{level}-s{self.seed}{short}"
+        return f"{stem}-{self.kind}{level}-s{self.seed}{'' if self.steps is None else f'{_AT}{self.steps}'}"
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,11 @@ class Workspace:
         """Optimizer steps of a whole cell; at most, where it may stop early."""
         return self.settings.max_steps or math.ceil(self.steps_per_epoch * self.settings.epochs)
 
+    @property
+    def warmup_steps(self) -> int:
+        """Optimizer steps of a cell, in which the learning rate rises."""
+        return int(self.settings.warmup * self.steps)
+
     def pretrained(self, seed: int | None = None) -> PreTrainedModel:
         """Return the model that every cell of a seed starts from."""
         transformers.set_seed(self.settings.seed if seed is None else seed)
@@ -183,9 +191,10 @@ class Workspace:
                 "name": folder.name,
                 "data_folder": self.data_folder,
                 "keep_predictions": True,
+                "stretch": self._stretch(cell),
             }
             ours = self.settings
-            training = replace(ours.training, seed=cell.seed, max_steps=cell.steps or ours.max_steps)
+            training = replace(ours.training, seed=cell.seed)
             if full is None or removal is None or cell.level is None:
                 finetune(
                     self.task.name, self.model_name, settings=training, record={"parent": None}, **options
@@ -196,7 +205,31 @@ class Workspace:
                     granularity=ours.granularity, min_heads=ours.min_heads,
                 )  # fmt: skip
                 draw.train(self.task.name, self.model_name, full, removal, ticket, **options)
-        return self._record(cell, Checkpoint.open(folder))
+        record = self._record(cell, Checkpoint.open(folder))
+        for _, earlier in self._paused(cell):
+            shutil.rmtree(earlier)
+        return record
+
+    def drop_paused(self) -> None:
+        """Remove the states of cells that will not be continued."""
+        shutil.rmtree(self.folder / "paused", ignore_errors=True)
+
+    def _stretch(self, cell: Cell) -> Stretch:
+        """Return what is left of a cell's run, from where it was paused last."""
+        paused = self._paused(cell)
+        begin = max(paused)[1] if paused else None
+        if cell.steps is None:
+            return Stretch(begin)
+        return Stretch(begin, cell.steps, self.folder / "paused" / cell.name(self.stem))
+
+    def _paused(self, cell: Cell) -> list[tuple[int, Path]]:
+        """Return steps and folders of the states that a cell's run left before where it ends."""
+        start = replace(cell, steps=None).name(self.stem) + _AT
+        states = [
+            (int(folder.name.removeprefix(start)), folder)
+            for folder in (self.folder / "paused").glob(f"{glob.escape(start)}*")
+        ]
+        return [one for one in states if cell.steps is None or one[0] < cell.steps]
 
     def removal(self, cell: Cell) -> plan.Removal:
         """Return what a ticket loses, by the scores of its seed's full model."""

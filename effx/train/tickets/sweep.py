@@ -73,30 +73,33 @@ def _grid(work: Workspace) -> tuple[list[Record], Level | None, dict[str, Any]]:
 def _halving(work: Workspace) -> tuple[list[Record], Level | None, dict[str, Any]]:
     """Train the cells that successive halving asks for; return as :func:`_grid` does."""
     settings, seeds = work.settings, work.seeds
-    short: list[Record] = []
+    used: dict[tuple[Level, int], int] = {}
 
-    def run_level(level: Level, count: int, steps: int) -> selection.Candidate:
-        limit = None if steps >= work.steps else steps
-        records = [work.run(Cell("winning", level, seed, limit)) for seed in seeds[:count]]
-        short.extend(records)
+    def run_level(level: Level, steps: int) -> selection.Candidate:
+        whole, part = divmod(steps, work.steps)
+        cells = [Cell("winning", level, seed) for seed in seeds[:whole]]
+        cells += [Cell("winning", level, seeds[whole], part)] if part else []
+        records = [work.run(cell) for cell in cells]
+        used.update({(level, record.cell.seed): record.steps for record in records})
         return candidate(work, level, records)
 
-    plan = halving.rungs(len(settings.levels), len(seeds), work.steps, work.steps_per_epoch)
+    plan = halving.rungs(len(settings.levels), len(seeds), work.steps, work.warmup_steps)
     for number, rung in enumerate(plan, 1):
         progress.say(
-            f"rung {number}: {rung.levels} levels, seeds {', '.join(map(str, seeds[: rung.seeds]))}, "
-            f"{rung.steps} steps"
+            f"rung {number}: {rung.levels} levels, {rung.steps} of {len(seeds) * work.steps} steps each"
         )
     full = [work.run(Cell(FULL, None, seed)) for seed in seeds]
     level, seen = halving.search(settings.levels, plan, run_level)
     last = [work.run(Cell("winning", level, seed)) for seed in seeds]
-    used = {record.cell: record.steps for record in [*full, *short, *last]}
+    used.update({(level, record.cell.seed): record.steps for record in last})
+    work.drop_paused()
+    taken = sum(used.values()) + sum(record.steps for record in full)
     grid = (len(settings.levels) + 1) * len(seeds) * work.steps
     spent = {
         "search": "halving",
-        "steps": sum(used.values()),
+        "steps": taken,
         "grid_steps": grid,
-        "share": sum(used.values()) / grid,
+        "share": taken / grid,
         "rungs": seen,
     }
     return [*full, *last], level, spent

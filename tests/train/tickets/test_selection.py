@@ -64,49 +64,62 @@ def test_phases_follow_their_rule() -> None:
 
 
 @pytest.mark.parametrize("epochs", [3, 6])
-@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize("seeds", [3, 5, 20])
 def test_halving_spends_a_third_of_eight_levels(epochs: int, seeds: int) -> None:
     steps = 63 * epochs
-    plan = halving.rungs(8, seeds, steps, 63)
-    spent = sum(rung.levels * rung.seeds * rung.steps for rung in plan) + 2 * seeds * steps
-    assert spent <= 9 * seeds * steps / 3
+    plan = halving.rungs(8, seeds, steps, steps // 10)
+    grid = 9 * seeds * steps
+    spent = seeds * steps + halving.cost(plan, seeds * steps)
+    assert 0.9 * grid / 3 < spent <= grid / 3
     assert [rung.levels for rung in plan] == [8, 4, 2]
-    lengths = [rung.seeds * rung.steps for rung in plan]
-    assert lengths == sorted(lengths) and max(rung.steps for rung in plan) <= steps
-    assert max(rung.seeds for rung in plan) <= seeds
+    reached = [rung.steps for rung in plan]
+    assert reached == sorted(reached) and reached[-1] <= seeds * steps
+    assert all(one <= steps or one % steps == 0 for one in reached)  # whole runs, or a part of the first
+    # by hand: each level's steps are those of the last rung that it was in; one level takes all
+    by_hand = 4 * reached[0] + 2 * reached[1] + 1 * reached[2] + seeds * steps
+    assert halving.cost(plan, seeds * steps) == by_hand
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3, 5, 8, 13])
 def test_halving_ends_with_one_level(levels: int) -> None:
     every = [Level(percent) for percent in range(1, levels + 1)]
-    plan = halving.rungs(levels, 3, 100, 30)
-    asked: list[tuple[Level, int, int]] = []
+    plan = halving.rungs(levels, 3, 100, 10)
+    asked: list[tuple[Level, int]] = []
 
-    def run(level: Level, seeds: int, steps: int) -> Candidate:
-        asked.append((level, seeds, steps))
+    def run(level: Level, steps: int) -> Candidate:
+        asked.append((level, steps))
         return Candidate(level, 1 - level.heads / 100, (-abs(level.heads - 2.0),))
 
     found, seen = halving.search(every, plan, run)
     assert found == every[min(1, levels - 1)]
     assert [len(rung["levels"]) for rung in seen] == [rung.levels for rung in plan]
     assert len(asked) == sum(rung.levels for rung in plan)
-    assert all(rung.steps >= 7 for rung in plan)  # a quarter of an epoch
+    assert all(rung.steps >= 20 for rung in plan)  # past the warm-up
 
 
 def test_halving_finds_what_the_grid_would_on_noisy_learning_curves() -> None:
-    """Scores rise with the steps and have noise that falls with them; levels differ by twice the grid's."""
+    """Scores rise with the steps and have noise that falls with them; levels differ by twice the grid's.
+
+    The noise of a run is its own from its first step to its last, as that of a real one.
+    """
     steps, epoch, std = 378, 63, 0.01
     levels = [Level(percent) for percent in range(10, 90, 10)]
     quality = {level: 0.9 - 2 * std * abs(level.heads - 30) / 10 for level in levels}
-    plan = halving.rungs(8, 3, steps, epoch)
+    plan = halving.rungs(8, 3, steps, steps // 10)
     near = 0
     for trial in range(200):
-        rng = np.random.default_rng(trial)
+        noise = np.random.default_rng(trial).normal(size=(8, 3))
 
-        def run(level: Level, seeds: int, taken: int, rng: np.random.Generator = rng) -> Candidate:
-            reached = quality[level] * (1 - 0.3 * np.exp(-taken / epoch))
-            noise = std * np.sqrt(steps / taken) * rng.normal(size=seeds)
-            return Candidate(level, 1 - level.heads / 100, tuple(reached + noise))
+        def run(level: Level, taken: int, noise: np.ndarray = noise) -> Candidate:
+            whole, part = divmod(taken, steps)
+            lengths = [steps] * whole + ([part] if part else [])
+            own = noise[levels.index(level)]
+            scores = [
+                quality[level] * (1 - 0.3 * np.exp(-length / epoch))
+                + std * np.sqrt(steps / length) * own[seed]
+                for seed, length in enumerate(lengths)
+            ]
+            return Candidate(level, 1 - level.heads / 100, tuple(scores))
 
         found, _ = halving.search(levels, plan, run)
         near += abs(found.heads - 30) <= 10

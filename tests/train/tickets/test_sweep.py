@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import shutil
 import subprocess
@@ -222,28 +223,79 @@ def test_min_heads_neurons_and_separate_levels(
     assert not (tmp_path / "m").exists()
 
 
-def test_halving_counts_what_it_trains(
-    swept: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "halving"
-    shutil.copytree(swept[0], folder)
-    settings = replace(QUICK, levels=tuple(Level(p) for p in (10, 20, 40, 60)), search="halving")
-    table = tickets.run("sst2", encoders["bert"], out=folder, data_folder=rows_folder, settings=settings)
-    search, steps = table["search"], 2
+HALVING = replace(
+    QUICK, levels=tuple(Level(p) for p in (10, 20, 40, 60)), search="halving", epochs=5.0
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def halved(
+    tmp_path_factory: pytest.TempPathFactory, encoders: dict[str, Path], rows_folder: Path
+) -> tuple[Path, dict]:
+    folder = tmp_path_factory.mktemp("halved")
+    table = tickets.run("sst2", encoders["bert"], out=folder, data_folder=rows_folder, settings=HALVING)
+    return folder, table
+
+
+def test_halving_counts_what_it_trains(halved: tuple[Path, dict]) -> None:
+    folder, table = halved
+    search, steps = table["search"], 10  # two an epoch
     assert [len(rung["levels"]) for rung in search["rungs"]] == [4, 2]
-    cells = {
-        (one["level"], seed, rung["steps"])
-        for rung in search["rungs"] for one in rung["levels"] for seed in range(rung["seeds"])
-    }  # fmt: skip
-    assert (
-        search["steps"] == sum(length for *_, length in cells) + 2 * steps + 2 * steps
-    )  # rungs, full models, the level's seeds
+    first, second = (rung["steps"] for rung in search["rungs"])
+    assert 0 < first < second < steps
+    # two levels leave after the first rung, one after the second, one and the full models take all
+    assert search["steps"] == 2 * first + second + 2 * steps + 2 * steps
     assert search["grid_steps"] == 5 * 2 * steps
     assert search["share"] == search["steps"] / search["grid_steps"]
     last = search["rungs"][-1]["levels"]
     assert table["super"]["level"] == max(last, key=lambda one: np.mean(one["scores"]))["level"]
     assert {row["level"] for row in table["summary"]} == {None, table["super"]["level"]}
-    assert not list((folder / "checkpoints").glob("*steps"))
+    assert not list((folder / "checkpoints").glob("*-at*"))
+    assert not (folder / "paused").exists()
+    begun = [json.loads(path.read_bytes())["steps"] for path in (folder / "cells").glob("*-at*.json")]
+    assert sorted(begun) == [first] * 4 + [second] * 2
+
+
+def test_halvings_last_level_is_the_grids(
+    halved: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    folder, table = halved
+    best = table["super"]["level"]
+    settings = replace(HALVING, search="grid", levels=(Level(int(best)),), kinds=("winning",))
+    grid = tickets.run(
+        "sst2", encoders["bert"], out=tmp_path / "g", data_folder=rows_folder, settings=settings
+    )
+    by_name = operator.itemgetter("checkpoint")
+    assert sorted(grid["cells"], key=by_name) == sorted(table["cells"], key=by_name)
+    for name in grid["super"]["checkpoints"]:
+        weights = [place / "checkpoints" / name / "model.safetensors" for place in (folder, tmp_path / "g")]
+        assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_halving_goes_on_where_it_was_killed(
+    halved: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    record = Workspace._record
+
+    class KilledError(Exception):
+        pass
+
+    for kill in (3, 7, 2, 1):  # before the record of that many cells from here on
+        left = [kill]
+
+        def dies(self: Workspace, cell: object, made: Checkpoint, left: list[int] = left) -> object:
+            left[0] -= 1
+            if left[0] == 0:
+                raise KilledError
+            return record(self, cell, made)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Workspace, "_record", dies)
+        with pytest.raises(KilledError):
+            tickets.run("sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=HALVING)
+    monkeypatch.undo()
+    table = tickets.run("sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=HALVING)
+    assert table == halved[1]
 
 
 def test_a_ticket_exports_without_what_it_lost(swept: tuple[Path, dict], tmp_path: Path) -> None:

@@ -1,0 +1,98 @@
+"""A run in stretches is the run in one piece."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from effx.artifacts import Checkpoint
+from effx.errors import ArtifactError
+from effx.models import prune
+from effx.train import Settings, finetune
+from effx.train.stretch import State, Stretch
+
+RUN = Settings(epochs=3, limit=96, batch_size=16, max_length=32, lr=1e-3, seed=3)  # 6 steps an epoch
+SLOW = replace(RUN, lr=1e-9, patience=1, epochs=5)  # nothing gets better: patience ends it
+
+
+def weights(made: Checkpoint) -> dict[str, torch.Tensor]:
+    return load_file(made.folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("settings", "stops", "steps"),
+    [
+        (RUN, (1, 6, 8), 18),  # within warm-up, between epochs, within one
+        (replace(RUN, optimizer="adamax"), (7,), 18),
+        (replace(RUN, max_steps=5), (2,), 5),
+        (replace(RUN, patience=3), (4, 6, 10), 18),  # an epoch's end, within one, an end
+        (SLOW, (3, 14, 20), 12),  # it ends by itself before the last two stops
+    ],
+    ids=["adamw", "adamax", "max_steps", "patience", "ended"],
+)
+def test_stretches_end_with_the_weights_of_one_piece(
+    settings: Settings,
+    stops: tuple[int, ...],
+    steps: int,
+    encoders: dict[str, Path],
+    rows_folder: Path,
+    tmp_path: Path,
+) -> None:
+    def run(name: str, stretch: Stretch | None = None) -> Checkpoint:
+        return finetune(
+            "sst2", encoders["bert"], out=tmp_path, name=name, data_folder=rows_folder, settings=settings,
+            reduce=lambda model: prune(model, heads={0: [1]}, ffns=[1]), keep_predictions=True,
+            stretch=stretch,
+        )  # fmt: skip
+
+    whole = run("whole")
+    assert whole.manifest["training"]["steps"] == steps
+    begin: Path | None = None
+    for stop in stops:
+        state = tmp_path / f"at{stop}"
+        part = run(f"until{stop}", Stretch(begin, stop, state))
+        assert part.manifest["training"]["steps"] == State.read(state).steps == min(stop, steps)
+        assert State.read(state).finished == (settings is SLOW and stop >= steps)
+        begin = state
+    last = run("last", Stretch(begin))
+    assert last.manifest["predictions"] == whole.manifest["predictions"]
+    assert last.manifest["training"]["steps"] == steps
+    assert last.manifest["training"]["loss"] == pytest.approx(whole.manifest["training"]["loss"], abs=2e-6)
+    found, expected = weights(last), weights(whole)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_a_pause_is_a_step_of_the_whole_schedule(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    """Not a shorter run of its own, whose learning rate would have fallen to zero by then."""
+
+    def run(name: str, settings: Settings, stretch: Stretch | None = None) -> dict[str, torch.Tensor]:
+        return weights(
+            finetune(
+                "sst2", encoders["bert"], out=tmp_path, name=name, data_folder=rows_folder,
+                settings=settings, stretch=stretch,
+            )
+        )  # fmt: skip
+
+    paused = run("paused", RUN, Stretch(until=6, state=tmp_path / "state"))
+    short = run("short", replace(RUN, max_steps=6))
+    assert any(not torch.equal(paused[key], short[key]) for key in paused)
+
+
+def test_a_state_that_is_damaged_is_one_line(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/state.json").write_text('{"steps": 3')
+    with pytest.raises(ArtifactError, match="cannot be read .* Delete the folder to have it trained again"):
+        finetune(
+            "sst2", encoders["bert"], out=tmp_path, name="n", data_folder=rows_folder, settings=RUN,
+            stretch=Stretch(tmp_path / "state"),
+        )  # fmt: skip
+    assert not (tmp_path / "n").exists()
