@@ -8,7 +8,7 @@
 
 ``int8`` is the fastest int8 scheme of the backend that passes its gate on this machine. ``seqN``
 fixes the length: longer inputs are cut, shorter ones padded to N. ``buckets`` pads to the next of a
-few lengths. ``exit`` runs segments with the host between them, ``exit-if`` one graph with nested If.
+few lengths. ``exit`` runs segments with the host between them, ``exit-if`` one graph with If.
 """
 
 from __future__ import annotations

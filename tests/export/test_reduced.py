@@ -17,7 +17,7 @@ from effx.artifacts import Checkpoint, Engine
 from effx.encoding import Encoder
 from effx.engines import open_graph, open_unchecked
 from effx.errors import ArtifactError, UsageError
-from effx.export import drift, export, export_all, graph, nested, variants, verify
+from effx.export import drift, exit_if, export, export_all, graph, variants, verify
 from effx.export.source import Source
 from effx.models import exits as ramps
 from effx.models import infer, load, prune
@@ -102,14 +102,15 @@ def test_random_structures_export(tmp_path_factory: pytest.TempPathFactory, case
                 assert np.abs(session.infer(arrays)["logits"] - expected).max() <= 1e-4
 
 
+@pytest.mark.parametrize("chained", [False, True], ids=["nested", "chained"])
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
-def test_nested_if_means_what_the_rule_means(rule: object, tmp_path: Path) -> None:
+def test_an_if_means_what_the_rule_means(rule: object, chained: bool, tmp_path: Path) -> None:
     model = with_ramps("bert", 1, "mean")
     paths = []
     for number, places in enumerate(graph.segments(model)):
         paths.append(tmp_path / f"segment-{number}.onnx")
         graph.write(model, paths[-1], places=places)
-    nested.compose(paths, tmp_path / "model.onnx", rule, ramps.depths(model))  # type: ignore[arg-type]
+    exit_if.compose(paths, tmp_path / "model.onnx", rule, ramps.depths(model), chained=chained)  # type: ignore[arg-type]
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     for seed in range(6):
         inputs = tiny.inputs(model, [9, 4, 7, 1][: 1 + seed % 4], seed)
@@ -119,7 +120,8 @@ def test_nested_if_means_what_the_rule_means(rule: object, tmp_path: Path) -> No
         assert np.abs(logits - expected.logits.numpy()).max() < 1e-4
 
 
-def test_a_batch_that_left_early_skips_the_rest(tmp_path: Path) -> None:
+@pytest.mark.parametrize("chained", [False, True], ids=["nested", "chained"])
+def test_a_batch_that_left_early_skips_the_rest(chained: bool, tmp_path: Path) -> None:
     """The branch that is not taken does not run: it would fail on this graph."""
     import onnx
 
@@ -146,7 +148,8 @@ def test_a_batch_that_left_early_skips_the_rest(tmp_path: Path) -> None:
 
     inputs = {key: value.numpy() for key, value in tiny.inputs(model, [5]).items()}
     for threshold, fails in ((10.0, False), (0.0, True)):
-        nested.compose(paths, tmp_path / "m.onnx", ExitRule("entropy", threshold), ramps.depths(model))
+        rule = ExitRule("entropy", threshold)
+        exit_if.compose(paths, tmp_path / "m.onnx", rule, ramps.depths(model), chained=chained)
         running = open_graph(tmp_path / "m.onnx", "onnxruntime", {})
         if fails:
             with pytest.raises(Exception, match="out of data bounds"):

@@ -67,7 +67,7 @@ def build(checkpoint: Checkpoint, names: list[str], out: Path, device: str) -> l
         products = sum(4 * bool(layer["heads"]) + 2 * bool(layer["intermediate"]) for layer in kept)
         assert audit["product_precisions"] == {precision: products}
         assert audit["weight_products"] == products
-        assert audit["head_products"] == (6 if "exit" in engine.variant.split("+") else 2)
+        assert audit["head_products"] == (6 if {"exit", "exit-if"} & {*engine.variant.split("+")} else 2)
         if precision == "fp32":
             assert engine.manifest["parity"]["passed"]
             assert engine.manifest["parity"]["max_abs_diff"] < 1e-4
@@ -77,8 +77,8 @@ def build(checkpoint: Checkpoint, names: list[str], out: Path, device: str) -> l
 
 
 def test_the_usual_variants_build(exiting: Checkpoint, tmp_path: Path) -> None:
-    built = build(exiting, ["fp32", "int8+exit", "seq16+bf16"], tmp_path, "sm89")
-    assert [engine.manifest["precision"] for engine in built] == ["fp32", "int8", "bf16"]
+    built = build(exiting, ["fp32", "int8+exit", "seq16+bf16", "exit-if"], tmp_path, "sm89")
+    assert [engine.manifest["precision"] for engine in built] == ["fp32", "int8", "bf16", "fp32"]
 
 
 @pytest.mark.slow
@@ -94,6 +94,8 @@ def test_every_precision_and_reduction_builds(
     reductions = ["", "+buckets", "+seq16", "+exit", "+seq16+tokens", "+seq16+exit"]
     if precision != "bf16":
         reductions += ["+tokens", "+tokens+exit"]
+    if precision not in ("bf16", "fp8"):
+        reductions += ["+exit-if", "+tokens+exit-if", "+seq16+exit-if"]
     build(exiting, [precision + reduction for reduction in reductions], tmp_path, device)
 
 
@@ -142,7 +144,7 @@ def test_what_it_cannot_do_is_one_line(checkpoint: Checkpoint, tmp_path: Path) -
     for variant, reason in (
         ("fp8", "sm86 has no fp8 arithmetic"),
         ("int8-dynamic", "effx has no int8-dynamic for TensorRT"),
-        ("exit-if", "TensorRT-RTX fails inside on nested If"),
+        ("fp8+exit-if", "sm86 has no fp8 arithmetic"),
         ("bf16+tokens", "bf16 with tokens can be checked on its own GPU only"),
     ):
         with pytest.raises(UsageError, match=reason):

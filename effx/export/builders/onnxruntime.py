@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import torch
 
-from effx.export import graph, nested, quantize
+from effx.export import exit_if, graph, quantize
 from effx.export.source import Source
 from effx.export.variants import Variant
 from effx.models import exits
@@ -53,8 +53,10 @@ def refuse(variant: Variant, device: str) -> str | None:
     return f"ONNX Runtime's CUDA provider has no {variant.precision} matrix products; it has fp32 and fp16"
 
 
-def build(source: Source, variant: Variant, scheme: str, folder: Path, device: str) -> dict[str, Any]:
-    """Write model.onnx, or segment-*.onnx for staged early exit."""
+def build(
+    source: Source, variant: Variant, scheme: str, folder: Path, device: str, *, chained: bool = False
+) -> dict[str, Any]:
+    """Write model.onnx, or segment-*.onnx for staged early exit; ``chained``: how Ifs are composed."""
     parts = source.graphs(variant, DTYPES.get(scheme, torch.float32))
     rows: list[list[dict[str, np.ndarray]]] = [[] for _ in parts]
     if scheme in ("int8-static", SYMMETRIC):
@@ -73,7 +75,9 @@ def build(source: Source, variant: Variant, scheme: str, folder: Path, device: s
             quantize.static(part, target, inputs, symmetric=scheme == SYMMETRIC)
         made.append(target)
     if variant.exits == "exit-if":
-        nested.compose(made, folder / "model.onnx", source.rule(), exits.depths(source.model))
+        exit_if.compose(
+            made, folder / "model.onnx", source.rule(), exits.depths(source.model), chained=chained
+        )
         shutil.rmtree(place)
         made = [folder / "model.onnx"]
     return source.session(variant, [path.name for path in made])

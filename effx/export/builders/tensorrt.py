@@ -66,8 +66,6 @@ class TensorRt:
             return f"effx has no {variant.scheme} for TensorRT (it has {', '.join(_SCHEMES)})"
         if variant.precision == "fp8" and device in _NO_FP8:
             return f"{device} has no fp8 arithmetic; sm89 and newer have"
-        if variant.exits == "exit-if" and self._package == "tensorrt_rtx":
-            return "TensorRT-RTX fails inside on nested If; use exit, which runs segments"
         if variant.precision == "fp8" and variant.exits == "exit-if":
             return "effx has no fp8 for exit-if; use exit, which runs segments"
         if variant.precision == "bf16" and device != "cuda":
@@ -129,7 +127,7 @@ class TensorRt:
     def _graphs(self, source: Source, variant: Variant, scheme: str, place: Path) -> dict[str, Any]:
         """Write the ONNX graphs in the types that they will run in."""
         if scheme != FP8:
-            return onnx_parts.build(source, variant, scheme, place, "cpu")
+            return onnx_parts.build(source, variant, scheme, place, "cpu", chained=True)
         session = onnx_parts.build(source, variant, onnx_parts.SYMMETRIC, place, "cpu")
         for name, original in zip(session["files"], source.graphs(variant), strict=True):
             fp8.from_int8(place / name, original)

@@ -1,13 +1,18 @@
-"""Early exit as one graph: segments composed with nested If.
+"""Early exit as one graph: segments composed with If.
 
-    segment 0 -> rule -> If(everyone has left) then  what they took with them
-                                               else  segment 1 -> rule -> If(...) ...
+    nested    segment 0 -> rule -> If(everyone has left) then  what they took with them
+                                                         else  segment 1 -> rule -> If(...) ...
+    chained   segment 0 -> rule -> If(everyone has left) then  the state  else  segment 1 -> rule
+                                -> If(everyone has left) then  the state  else  segment 2 -> rule ...
+
+Nested, whoever has left passes nothing on, and that is what CPUs get. TensorRT's compiler takes the
+chain only: that of TensorRT-RTX 1.7 fails on an If within an If, however small.
 
 A batch runs until its last row leaves; rows that left before keep the answer of their own ramp, so
 the labels are those of the staged engine. Segments are composed after they were quantised. Weights
 stand beside the nodes that use them: ONNX Runtime lays out in advance (packs) only what is in the
 same graph, and unpacked products took 1.4 times as long. What several segments compute from the
-same values (masks, sizes) is computed once, in the first of them: between layers small nodes are
+same values (masks, sizes) is computed once, where all of them see it: between layers small nodes are
 what an exit costs.
 """
 
@@ -26,7 +31,9 @@ from effx.exit_rules import ExitRule
 from effx.export import graph as graphs
 
 
-def compose(segments: Sequence[Path], target: Path, rule: ExitRule, depths: Sequence[int]) -> None:
+def compose(
+    segments: Sequence[Path], target: Path, rule: ExitRule, depths: Sequence[int], *, chained: bool = False
+) -> None:
     """Write ``target``: inputs of the first segment, outputs logits [batch, n] and depth int64 [batch].
 
     Args:
@@ -34,10 +41,11 @@ def compose(segments: Sequence[Path], target: Path, rule: ExitRule, depths: Sequ
         target: where the graph goes.
         rule: when rows leave.
         depths: layers before each ramp and before the last head.
+        chained: one If after the other, not one within the other.
     """
     models = [onnx.load(path) for path in segments]
     outer = _Composer(models, rule, list(depths))
-    nodes, logits, depth = outer.stage(0, None)
+    nodes, logits, depth = outer.chained() if chained else outer.nested()
     nodes += [
         helper.make_node("Identity", [logits], ["logits"]),
         helper.make_node("Identity", [depth], ["depth"]),
@@ -66,6 +74,12 @@ def compose(segments: Sequence[Path], target: Path, rule: ExitRule, depths: Sequ
 
 
 _SMALL_BYTES = 200
+_KINDS = {
+    "done": TensorProto.BOOL, "chosen": TensorProto.FLOAT, "depth": TensorProto.INT64,
+    "streak": TensorProto.INT64, "previous": TensorProto.FLOAT, "hidden": TensorProto.FLOAT,
+    "alive": TensorProto.INT64,
+}  # fmt: skip
+_Answer = tuple[list[onnx.NodeProto], str, str]
 
 
 class _Composer:
@@ -82,15 +96,41 @@ class _Composer:
         self._computed: dict[object, list[str]] = {}
         self._constants: dict[bytes, str] = {}
 
-    def stage(self, number: int, before: dict[str, str] | None) -> tuple[list[onnx.NodeProto], str, str]:
+    def nested(self, number: int = 0, before: dict[str, str] | None = None) -> _Answer:
         """Return the nodes from segment ``number`` on, and the names of logits and depth."""
+        nodes, state = self._step(number, before)
+        if number == len(self._models) - 1:
+            return nodes, state["chosen"], state["depth"]
+        going, *rest = self.nested(number + 1, state)
+        logits, depth = self._if(number + 1, nodes, state, ["chosen", "depth"], going, rest)
+        return nodes, logits, depth
+
+    def chained(self) -> _Answer:
+        """Return the same with one If after the other; each hands on what it was given or what came of it."""
+        nodes, state = self._step(0, None)
+        common = dict(self._computed)  # a branch sees what stands outside all of them, and itself
+        for number in range(1, len(self._models)):
+            self._computed = dict(common)
+            going, later = self._step(number, state)
+            names = [name for name in later if later[name] != state[name]]
+            results = self._if(number, nodes, state, names, going, [later[name] for name in names])
+            state |= dict(zip(names, results, strict=True))
+        return nodes, state["chosen"], state["depth"]
+
+    def _step(
+        self, number: int, before: dict[str, str] | None
+    ) -> tuple[list[onnx.NodeProto], dict[str, str]]:
+        """Return a segment's nodes and its rule's, and what the next one takes; "" where it takes none."""
         nodes, outputs = self._segment(number, before)
         make = _Nodes(nodes, self)
         logits = outputs["logits"]
         if number == len(self._models) - 1:
             assert before is not None
             column = make("Unsqueeze", before["done"], make.constant([1], np.int64))
-            return nodes, make("Where", column, before["chosen"], logits), before["depth"]
+            return nodes, {
+                "chosen": make("Where", column, before["chosen"], logits),
+                "depth": before["depth"],
+            }
         leaves, streak = self._leaves(make, logits, before)
         here = make.constant(self._depths[number], np.int64)
         if before is None:
@@ -102,35 +142,43 @@ class _Composer:
             chosen = make("Where", column, logits, before["chosen"])
             depth = make("Where", now, here, before["depth"])
             done = make("Or", before["done"], leaves)
-        as_number = make("Cast", done, to=TensorProto.INT32)
-        everyone = make("Cast", make("ReduceMin", as_number, keepdims=0), to=TensorProto.BOOL)
-        state = {
-            "done": done, "chosen": chosen, "depth": depth, "streak": streak, "previous": logits,
+        return nodes, {
+            "done": done, "chosen": chosen, "depth": depth, "streak": streak,
+            "previous": logits if self._rule.name == "patience" else "",
             "hidden": outputs["hidden_out"], "alive": outputs["alive_out"],
         }  # fmt: skip
-        then_nodes: list[onnx.NodeProto] = []
-        then = _Nodes(then_nodes, self)
-        finished = (then("Identity", chosen), then("Identity", depth))
-        else_nodes, *rest = self.stage(number + 1, state)
-        other = _Nodes(else_nodes, self)
-        going = (other("Identity", rest[0]), other("Identity", rest[1]))
-        result = (self.name(), self.name())
+
+    def _if(
+        self,
+        number: int,
+        nodes: list[onnx.NodeProto],
+        state: dict[str, str],
+        names: Sequence[str],
+        going: list[onnx.NodeProto],
+        made: Sequence[str],
+    ) -> list[str]:
+        """Append an If: the named entries of the state where everyone has left, else those ``made``."""
+        make = _Nodes(nodes, self)
+        as_number = make("Cast", state["done"], to=TensorProto.INT32)
+        everyone = make("Cast", make("ReduceMin", as_number, keepdims=0), to=TensorProto.BOOL)
+        kinds = [_KINDS[name] for name in names]
+        left: list[onnx.NodeProto] = []
+        then, other = _Nodes(left, self), _Nodes(going, self)
+        kept = [then("Identity", state[name]) for name in names]
+        new = [other("Identity", name) for name in made]
+        results = [self.name() for _ in names]
         nodes.append(
             helper.make_node(
                 "If",
                 [everyone],
-                list(result),
-                then_branch=_branch(f"left_after_{number}", then_nodes, finished, [], []),
+                results,
+                then_branch=_branch(f"left_before_{number}", left, kept, kinds, [], []),
                 else_branch=_branch(
-                    f"segment_{number + 1}",
-                    else_nodes,
-                    going,
-                    self.weights[number + 1],
-                    self.shapes[number + 1],
+                    f"segment_{number}", going, new, kinds, self.weights[number], self.shapes[number]
                 ),
             )
         )
-        return nodes, *result
+        return results
 
     def _segment(
         self, number: int, before: dict[str, str] | None
@@ -244,11 +292,11 @@ class _Nodes:
 def _branch(
     name: str,
     nodes: list[onnx.NodeProto],
-    outputs: tuple[str, str],
+    outputs: Sequence[str],
+    kinds: Sequence[int],
     weights: list[onnx.TensorProto],
     shapes: list[onnx.ValueInfoProto],
 ) -> onnx.GraphProto:
-    kinds = (TensorProto.FLOAT, TensorProto.INT64)
     infos = [
         helper.make_tensor_value_info(output, kind, None) for output, kind in zip(outputs, kinds, strict=True)
     ]
