@@ -91,11 +91,11 @@ def test_every_precision_and_reduction_builds(
         with pytest.raises(UsageError, match="sm86 has no fp8 arithmetic"):
             export(exiting.folder, "fp8", "tensorrt-rtx", tmp_path, device=device)
         return
-    reductions = ["", "+buckets", "+seq16", "+exit", "+seq16+tokens", "+seq16+exit"]
+    reductions = [
+        "", "+buckets", "+seq16", "+exit", "+seq16+tokens", "+seq16+exit", "+exit-if", "+seq16+exit-if",
+    ]  # fmt: skip
     if precision != "bf16":
-        reductions += ["+tokens", "+tokens+exit"]
-    if precision not in ("bf16", "fp8"):
-        reductions += ["+exit-if", "+tokens+exit-if", "+seq16+exit-if"]
+        reductions += ["+tokens", "+tokens+exit", "+tokens+exit-if"]
     build(exiting, [precision + reduction for reduction in reductions], tmp_path, device)
 
 
@@ -144,7 +144,6 @@ def test_what_it_cannot_do_is_one_line(checkpoint: Checkpoint, tmp_path: Path) -
     for variant, reason in (
         ("fp8", "sm86 has no fp8 arithmetic"),
         ("int8-dynamic", "effx has no int8-dynamic for TensorRT"),
-        ("fp8+exit-if", "sm86 has no fp8 arithmetic"),
         ("bf16+tokens", "bf16 with tokens can be checked on its own GPU only"),
     ):
         with pytest.raises(UsageError, match=reason):

@@ -53,18 +53,24 @@ def refuse(variant: Variant, device: str) -> str | None:
     return f"ONNX Runtime's CUDA provider has no {variant.precision} matrix products; it has fp32 and fp16"
 
 
-def build(
-    source: Source, variant: Variant, scheme: str, folder: Path, device: str, *, chained: bool = False
-) -> dict[str, Any]:
-    """Write model.onnx, or segment-*.onnx for staged early exit; ``chained``: how Ifs are composed."""
-    parts = source.graphs(variant, DTYPES.get(scheme, torch.float32))
-    rows: list[list[dict[str, np.ndarray]]] = [[] for _ in parts]
-    if scheme in ("int8-static", SYMMETRIC):
-        rows = calibration(source, variant, parts)
-    made = []
+def build(source: Source, variant: Variant, scheme: str, folder: Path, device: str) -> dict[str, Any]:
+    """Write model.onnx, or segment-*.onnx for staged early exit."""
+    return joined(source, variant, parts(source, variant, scheme, folder), folder)
+
+
+def parts(source: Source, variant: Variant, scheme: str, folder: Path) -> list[Path]:
+    """Write the whole graph, or the segments of either kind of early exit; return the files.
+
+    Those of ``exit-if`` lie in a folder of their own, which :func:`joined` removes.
+    """
     place = folder / ".parts" if variant.exits == "exit-if" else folder
     place.mkdir(exist_ok=True)
-    for part, inputs in zip(parts, rows, strict=True):
+    traced = source.graphs(variant, DTYPES.get(scheme, torch.float32))
+    rows: list[list[dict[str, np.ndarray]]] = [[] for _ in traced]
+    if scheme in ("int8-static", SYMMETRIC):
+        rows = calibration(source, variant, traced)
+    made = []
+    for part, inputs in zip(traced, rows, strict=True):
         target = place / part.name
         if scheme in DTYPES:
             for file in part.parent.iterdir():  # the graph and, past 2 GB, its weights
@@ -74,24 +80,40 @@ def build(
         else:
             quantize.static(part, target, inputs, symmetric=scheme == SYMMETRIC)
         made.append(target)
+    return made
+
+
+def joined(
+    source: Source, variant: Variant, made: Sequence[Path], folder: Path, *, chained: bool = False
+) -> dict[str, Any]:
+    """Put the segments of ``exit-if`` into one graph; return the session of what is there then.
+
+    Args:
+        source: what is exported.
+        variant: what of it.
+        made: files of :func:`parts`.
+        folder: the engine's.
+        chained: of :func:`effx.export.exit_if.compose`.
+    """
     if variant.exits == "exit-if":
-        exit_if.compose(
-            made, folder / "model.onnx", source.rule(), exits.depths(source.model), chained=chained
-        )
-        shutil.rmtree(place)
-        made = [folder / "model.onnx"]
+        one = folder / "model.onnx"
+        exit_if.compose(made, one, source.rule(), exits.depths(source.model), chained=chained)
+        shutil.rmtree(made[0].parent)
+        made = [one]
     return source.session(variant, [path.name for path in made])
 
 
-def calibration(source: Source, variant: Variant, parts: Sequence[Path]) -> list[list[dict[str, np.ndarray]]]:
+def calibration(
+    source: Source, variant: Variant, traced: Sequence[Path]
+) -> list[list[dict[str, np.ndarray]]]:
     """Return what each part is fed on the calibration rows: ids, or what the parts before it give."""
     from effx.engines import open_graph
 
     feeds: list[list[dict[str, np.ndarray]]] = []
     rows = source.calibration(variant)
-    for part in parts:
+    for part in traced:
         feeds.append(rows)
-        if part is parts[-1]:
+        if part is traced[-1]:
             break
         running = open_graph(part, "onnxruntime", {})
         after = []
@@ -100,7 +122,7 @@ def calibration(source: Source, variant: Variant, parts: Sequence[Path]) -> list
             after.append({"hidden": out["hidden_out"], "alive": out["alive_out"],
                           "attention_mask": row["attention_mask"]})  # fmt: skip
         running.close()
-        rows = [{name: row[name] for name in row if _takes(parts[len(feeds)], name)} for row in after]
+        rows = [{name: row[name] for name in row if _takes(traced[len(feeds)], name)} for row in after]
     return feeds
 
 

@@ -17,6 +17,7 @@ import contextlib
 import importlib
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +67,9 @@ class TensorRt:
             return f"effx has no {variant.scheme} for TensorRT (it has {', '.join(_SCHEMES)})"
         if variant.precision == "fp8" and device in _NO_FP8:
             return f"{device} has no fp8 arithmetic; sm89 and newer have"
-        if variant.precision == "fp8" and variant.exits == "exit-if":
-            return "effx has no fp8 for exit-if; use exit, which runs segments"
-        if variant.precision == "bf16" and device != "cuda":
-            if variant.exits == "exit-if":
-                return "bf16 with exit-if can be checked on its own GPU only; use exit, or device cuda"
-            if variant.tokens and (variant.length is None or variant.exits):
-                return "bf16 with tokens can be checked on its own GPU only; use seqN, or device cuda"
+        unchecked = variant.tokens and (variant.length is None or variant.exits)
+        if variant.precision == "bf16" and device != "cuda" and unchecked:
+            return "bf16 with tokens can be checked on its own GPU only; use seqN, or device cuda"
         return None
 
     def build(
@@ -126,12 +123,11 @@ class TensorRt:
 
     def _graphs(self, source: Source, variant: Variant, scheme: str, place: Path) -> dict[str, Any]:
         """Write the ONNX graphs in the types that they will run in."""
-        if scheme != FP8:
-            return onnx_parts.build(source, variant, scheme, place, "cpu", chained=True)
-        session = onnx_parts.build(source, variant, onnx_parts.SYMMETRIC, place, "cpu")
-        for name, original in zip(session["files"], source.graphs(variant), strict=True):
-            fp8.from_int8(place / name, original)
-        return session
+        made = onnx_parts.parts(source, variant, onnx_parts.SYMMETRIC if scheme == FP8 else scheme, place)
+        if scheme == FP8:
+            for path, original in zip(made, source.graphs(variant), strict=True):
+                fp8.from_int8(path, original)
+        return onnx_parts.joined(source, variant, made, place, chained=True)
 
     def _stand_in(
         self, source: Source, variant: Variant, scheme: str, place: Path, session: dict[str, Any]
@@ -139,7 +135,9 @@ class TensorRt:
         """Return what runs here in the plan's place: folder, backend, session."""
         if scheme != "bf16":
             return place, "onnxruntime", session
-        # ONNX Runtime has no bf16 products on CPUs, PyTorch has them on all
+        # ONNX Runtime has no bf16 products on CPUs, PyTorch has them on all; of exit-if it has the segments
+        if variant.exits:
+            variant = replace(variant, exits="exit")
         inner = place / "torch"
         inner.mkdir()
         programs = torch_parts.build(source, variant, "bf16", inner, "cuda")
