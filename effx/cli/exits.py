@@ -51,12 +51,8 @@ from effx.cli import options
     help="Choose it for at most this loss of the task's metric. Default: 0.01.",
 )
 @options.data("Default: where the checkpoint's rows came from.")
-@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True)
-@click.option(
-    "--lr",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Learning rate. Default: 1e-3 two-stage, 5e-5 joint.",
-)
+@options.epochs
+@options.lr("1e-3 two-stage, 5e-5 joint")
 @options.training
 @click.option("--name", help="Name of the new checkpoint. Default: CHECKPOINT-exits.")
 @options.place

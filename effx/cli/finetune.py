@@ -32,27 +32,11 @@ from effx.cli import options
     metavar="K",
     help="Layer reduction: drop all but the first K layers before training.",
 )
-@click.option(
-    "--max-length",
-    type=click.IntRange(min=4),
-    default=128,
-    show_default=True,
-    help="Tokens per example at most, here and in everything made from it.",
-)
-@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True)
-@click.option(
-    "--lr",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Learning rate. Default: 5e-5, or 1e-3 for the frozen regime.",
-)
+@options.max_length
+@options.epochs
+@options.lr("5e-5, or 1e-3 for the frozen regime")
 @options.training
-@click.option(
-    "--patience",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Stop after N epochs without a better score on a held-out tenth of the "
-    "training rows, and keep the best weights.",
-)
+@options.patience
 @click.option(
     "--name", help="Name of the checkpoint. Default: TASK-MODEL-REGIME-sSEED, with what is reduced."
 )

@@ -39,23 +39,12 @@ from effx.cli import options
     "--mask", metavar="FILE", help="Take a mask that was found before, as masks/mlm70-s0.safetensors."
 )
 @options.data("Default: the hub.")
-@click.option("--max-length", type=click.IntRange(min=4), default=128, show_default=True)
-@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True)
-@click.option("--lr", type=click.FloatRange(min=0, min_open=True), help="Learning rate. Default: 2e-5.")
+@options.max_length
+@options.epochs
+@options.lr("2e-5")
 @options.training
-@click.option(
-    "--patience",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Stop after N epochs without a better score on a held-out tenth of the training rows.",
-)
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="The workspace: checkpoints and masks. Default: lottery/TASK-MODEL, with -mlm or -mask.",
-)
+@options.patience
+@options.workspace("checkpoints and masks. Default: lottery/TASK-MODEL, with -mlm or -mask.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifests.")
 def command(
     task: str, model: str, data_folder: Path | None, out: Path | None, as_json: bool, **settings: Any

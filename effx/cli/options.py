@@ -51,6 +51,47 @@ def training(function: F) -> F:
     return _with(_TRAINING, function)
 
 
+def max_length(function: F) -> F:
+    """Add ``--max-length``."""
+    return click.option(
+        "--max-length",
+        type=click.IntRange(min=4),
+        default=128,
+        show_default=True,
+        help="Tokens per example at most, here and in everything made from it.",
+    )(function)
+
+
+def epochs(function: F) -> F:
+    """Add ``--epochs``."""
+    positive = click.FloatRange(min=0, min_open=True)
+    return click.option("--epochs", type=positive, default=3.0, show_default=True)(function)
+
+
+def lr(default: str) -> Callable[[F], F]:
+    """Add ``--lr``."""
+    positive = click.FloatRange(min=0, min_open=True)
+    return click.option("--lr", type=positive, help=f"Learning rate. Default: {default}.")
+
+
+def patience(function: F) -> F:
+    """Add ``--patience``."""
+    return click.option(
+        "--patience",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Stop after N epochs without a better score on a held-out tenth of the training rows, and "
+        "keep the best weights.",
+    )(function)
+
+
+def workspace(holds: str) -> Callable[[F], F]:
+    """Add where a workspace goes."""
+    return click.option(
+        "-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help=f"The workspace: {holds}"
+    )
+
+
 def place(function: F) -> F:
     """Add where the checkpoint goes and how it is told."""
     return _with(_PLACE, function)

@@ -90,26 +90,15 @@ from effx.cli import options
 @click.option(
     "--layers", type=click.IntRange(min=1), metavar="K", help="Drop all but the first K layers before all."
 )
-@click.option("--max-length", type=click.IntRange(min=4), default=128, show_default=True)
-@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True)
-@click.option("--lr", type=click.FloatRange(min=0, min_open=True), help="Learning rate. Default: 5e-5.")
+@options.max_length
+@options.epochs
+@options.lr("5e-5")
 @click.option(
     "--optimizer", default="adamw", show_default=True, metavar="adamw|adamax", help="With linear decay."
 )
 @options.training
-@click.option(
-    "--patience",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Stop after N epochs without a better score on a held-out tenth of the training rows.",
-)
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="The workspace: checkpoints, table, figure. Default: tickets/TASK-MODEL.",
-)
+@options.patience
+@options.workspace("checkpoints, table, figure. Default: tickets/TASK-MODEL.")
 @click.option("--json", "as_json", is_flag=True, help="Print table.json.")
 @click.pass_context
 def command(

@@ -47,7 +47,7 @@ from effx.cli import options
     show_default=True,
     help="With the schedule in force; 0: the weights stay as the soft stage left them.",
 )
-@click.option("--lr", type=click.FloatRange(min=0, min_open=True), help="Learning rate. Default: 5e-5.")
+@options.lr("5e-5")
 @options.training
 @click.option("--name", help="Name of the new checkpoint. Default: CHECKPOINT-tokens.")
 @options.place
