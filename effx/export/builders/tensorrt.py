@@ -67,6 +67,8 @@ class TensorRt:
             return f"effx has no {variant.scheme} for TensorRT (it has {', '.join(_SCHEMES)})"
         if variant.precision == "fp8" and device in _NO_FP8:
             return f"{device} has no fp8 arithmetic; sm89 and newer have"
+        if variant.exits == "exit-if" and variant.tokens:
+            return "TensorRT has no shapes that depend on data within an If; use exit, which runs segments"
         unchecked = variant.tokens and (variant.length is None or variant.exits)
         if variant.precision == "bf16" and device != "cuda" and unchecked:
             return "bf16 with tokens can be checked on its own GPU only; use seqN, or device cuda"
