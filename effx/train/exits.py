@@ -21,9 +21,10 @@ import transformers
 from torch import nn
 from transformers import PreTrainedModel
 
-from effx import exit_rules
+from effx import exit_rules, progress
 from effx.artifacts import Checkpoint
 from effx.errors import UsageError, unknown
+from effx.metrics import METRICS
 from effx.models import add_ramps, exits, reference, structure
 from effx.tasks import Task
 from effx.train import evaluate, loop
@@ -31,6 +32,7 @@ from effx.train import source as sources
 
 REGIMES = {"two-stage": 1e-3, "joint": 5e-5}
 """Regime -> its learning rate: ramps alone, or the whole encoder."""
+_RESAMPLES = 500
 _POINTS = 8  # depths at which the manifest says what the rule would do
 
 
@@ -107,13 +109,29 @@ def train(
         + ", ".join(map(str, structure(model).exits)),
     )
     model.requires_grad_(True)
-    calibrated = calibrate(source, model, settings)
     own = evaluate.logits(model, source.encode(source.validation))
+    calibrated = calibrate(source, model, settings, own)
+    promised, seen = calibrated["target"].get("max_drop"), calibrated["validation"]
+    if promised is not None and seen["lost_at_least"] > promised:
+        progress.say(
+            f"{folder.name}: asked to lose at most {promised:g}, exits lose {seen['lost']:.4f} on the "
+            f"validation rows (at least {seen['lost_at_least']:.4f}, 95 %): they are unlike the held-out "
+            "training rows that chose the threshold. Lower --max-drop, or give --depth."
+        )
     return source.save(folder, settings, [result], own, overwrite=overwrite, exits=calibrated)
 
 
-def calibrate(source: sources.Source, model: PreTrainedModel, settings: Settings) -> dict[str, Any]:
-    """Choose the rule's settings on held-out rows and try them on the validation rows."""
+def calibrate(
+    source: sources.Source, model: PreTrainedModel, settings: Settings, own: np.ndarray
+) -> dict[str, Any]:
+    """Choose the rule's settings on held-out rows and try them on the validation rows.
+
+    Args:
+        source: the rows.
+        model: with its ramps trained.
+        settings: the rule, and what it is to keep to.
+        own: logits of the model's own head on the validation rows.
+    """
     held = evaluate.head_logits(model, source.encode(source.held_out))
     depths = np.array(exits.depths(model))
 
@@ -146,8 +164,33 @@ def calibrate(source: sources.Source, model: PreTrainedModel, settings: Settings
             **source.task.score(source.validation.labels, source.task.predict(final)),
             "mean_depth": float(depth.mean()),
             "layers": len(structure(model).layers),
+            **lost(source.task, source.validation.labels, own, final),
         },
     }
+
+
+def lost(task: Task, labels: np.ndarray, own: np.ndarray, reduced: np.ndarray) -> dict[str, float]:
+    """Return what leaving early costs on labelled rows, and the least that it may be said to.
+
+    Args:
+        task: its first metric counts.
+        labels: [n].
+        own: logits of the model's own head, [n, outputs].
+        reduced: those that rows left with.
+
+    Returns:
+        lost: the metric without exits less that with them; lost_at_least: its lower 95 % bound, one-sided,
+        by resampling rows.
+    """
+    predictions = task.predict(own), task.predict(reduced)
+
+    def difference(rows: np.ndarray) -> float:
+        without, with_exits = (METRICS[task.metric](labels[rows], some[rows]) for some in predictions)
+        return without - with_exits
+
+    rng, n = np.random.default_rng(0), len(labels)
+    resampled = [difference(rng.integers(0, n, n)) for _ in range(_RESAMPLES)]
+    return {"lost": difference(np.arange(n)), "lost_at_least": float(np.quantile(resampled, 0.05))}
 
 
 def points(

@@ -56,7 +56,44 @@ def test_the_manifest_says_what_the_checkpoint_does(
     assert np.array_equal(exit_rules.simulate(rule, heads) + 1, depth)
     own = evaluate.logits(model, encoded)
     assert np.allclose(heads[-1], own, atol=1e-5)
-    assert made.manifest["metrics"]["accuracy"] == pytest.approx((own.argmax(1) == rows.labels).mean())
+    own_accuracy = (own.argmax(1) == rows.labels).mean()
+    assert made.manifest["metrics"]["accuracy"] == pytest.approx(own_accuracy)
+    assert found["lost"] == pytest.approx(own_accuracy - found["accuracy"])
+    assert found["lost_at_least"] <= found["lost"]
+
+
+@pytest.mark.parametrize(("task", "score"), [("sst2", 0.9 - 0.8), ("stsb", None)])
+def test_what_is_lost_has_a_lower_bound(task: str, score: float | None) -> None:
+    rng = np.random.default_rng(0)
+    n = 1000
+    if score is not None:  # 90 % right, and 80 % with exits: 120 rows lost, 20 gained
+        labels = np.ones(n, dtype=np.int64)
+        right = np.where(np.arange(n) < 900, 1.0, -1.0)
+        left = np.where((np.arange(n) >= 120) & (np.arange(n) < 920), 1.0, -1.0)
+        own, reduced = (np.stack([-some, some], 1) for some in (right, left))
+        found = exits.lost(get(task), labels, own, reduced)
+        error = np.sqrt((0.14 - 0.1**2) / n)
+        assert found["lost"] == pytest.approx(score)
+        assert found["lost_at_least"] == pytest.approx(score - 1.645 * error, abs=0.002)
+    else:
+        labels = rng.normal(size=n)
+        own, reduced = (labels[:, None] + rng.normal(size=(n, 1)) * noise for noise in (0.1, 0.5))
+        found = exits.lost(get(task), labels, own, reduced)
+        assert 0 < found["lost_at_least"] < found["lost"] < 0.3
+    assert exits.lost(get(task), labels, own, own) == {"lost": 0.0, "lost_at_least": 0.0}
+
+
+@pytest.mark.parametrize(("least", "target", "told"), [(0.04, "max_drop", True), (0.02, "max_drop", False),
+                                                        (0.04, "depth", False)])  # fmt: skip
+def test_a_promise_that_validation_breaks_is_told(
+    least: float, target: str, told: bool, checkpoint: Checkpoint, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(exits, "lost", lambda *_: {"lost": 0.05, "lost_at_least": least})
+    wanted = {"max_drop": 0.03} if target == "max_drop" else {"depth": 2.9}
+    exits.train(checkpoint.folder, out=tmp_path, settings=Settings(max_steps=2, **wanted))
+    line = "asked to lose at most 0.03, exits lose 0.0500 on the validation rows (at least 0.0400, 95 %)"
+    assert (line in capsys.readouterr().err) == told
 
 
 def test_exits_come_on_top_of_a_ticket(checkpoint: Checkpoint, tmp_path: Path, rows_folder: Path) -> None:
