@@ -258,7 +258,7 @@ def calibrate(
         return max(near, key=lambda point: (point.score, -point.mean_depth))
     assert max_drop is not None
     own = float(score(logits[-1]))
-    within = [point for point in points if point.score >= own - max_drop]
+    within = [point for point in points if point.score >= own - max_drop - 1e-9]
     if not within:
         raise UsageError(f"exit rule {name} loses more than {max_drop:g} at every setting here.")
     return min(within, key=lambda point: (point.mean_depth, -point.score))

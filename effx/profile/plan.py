@@ -51,7 +51,7 @@ class Plan:
     window_s: float = 10.0
     """Shortest energy window."""
     windows: int = 3
-    """Energy windows per engine and metered workload; the last is twice as long (linearity)."""
+    """Energy windows per engine and metered workload; of several the last is twice as long (linearity)."""
     batch_size: int = 32
     """Rows in a batch of the accuracy pass and of the offline scenario."""
     resident: int | None = None

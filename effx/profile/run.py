@@ -16,6 +16,7 @@ A worker that fails costs its own engine only, and the failure is a recorded res
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -86,7 +87,7 @@ def profile(
     rows = [_rows(engine, data_folder, plan.limit, loaded) for engine in opened]
     subjects = [Subject(engine, own) for engine, own in zip(opened, rows, strict=True)]
     crew = Crew(subjects, plan)
-    watch = meters.open(meter, opened[0].device, own_pids=lambda: crew.pids)
+    watch = meters.open(meter, opened[0].device, own_pids=lambda: crew.pids | {os.getpid()})
     if watch.reason:
         progress.say(f"energy unavailable: {watch.reason}")
     try:
@@ -198,7 +199,8 @@ class _Session:
                 self._blocks({**workload, **_ON_DEVICE}, plan.grid_rounds, cells, advance, f"{note} device")
         for workload in self._metered:
             for number in range(plan.windows):
-                length_s = plan.window_s * (2 if number == plan.windows - 1 else 1)
+                twice = plan.windows > 1 and number == plan.windows - 1  # is energy linear in the work?
+                length_s = plan.window_s * (1 + twice)
                 step = partial(session.window, crew, workload=workload, meter=meter, length_s=length_s)
                 self._each(step, advance, "energy", length_s)
         self._each(crew.memory, advance, "memory", _BETWEEN_S)

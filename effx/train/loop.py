@@ -149,6 +149,7 @@ def fit(
             dataloader_pin_memory=torch.cuda.is_available(),
             logging_nan_inf_filter=False,
         )
+        arguments._n_gpu = min(arguments.n_gpu, 1)  # a process has one GPU, and torchrun many processes
         shown = min(stretch.until or total, total) - before.steps
         with progress.bar(description, shown, shown=distributed.is_first()) as advance:
             callbacks: list[TrainerCallback] = [_Show(advance)]
@@ -169,8 +170,7 @@ def fit(
             trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
             model.__dict__.pop("forward", None)  # what is left there is the class's own
         steps = int(output.global_step)
-        here = steps - before.steps
-        loss = (before.loss * before.steps + float(output.training_loss) * here) / steps
+        loss = (before.loss * before.steps + trainer.loss_sum()) / steps
         if not math.isfinite(loss):
             raise UsageError(f"training diverged (loss {loss}): lower --lr, now {settings.lr:g}.")
         if keep:
@@ -286,6 +286,17 @@ class _GroupedSampler(Sampler[int]):
 class _GroupedTrainer(Trainer):  # type: ignore[misc]
     lengths: np.ndarray
     best: _Best | None = None
+    _losses: torch.Tensor | None = None
+
+    def training_step(self, *args: Any, **options: Any) -> torch.Tensor:
+        loss: torch.Tensor = super().training_step(*args, **options)
+        here = loss.detach().float()
+        self._losses = here if self._losses is None else self._losses + here
+        return loss
+
+    def loss_sum(self) -> float:
+        """Return the sum of the steps' losses; the Trainer's own mean depends on its release."""
+        return 0.0 if self._losses is None else float(self._losses)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return _GroupedSampler(self.lengths, self.args.train_batch_size, self.args.seed)

@@ -31,7 +31,7 @@ from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import ArtifactError, UsageError, unknown
 from effx.models import families, io, load, sparse
-from effx.train import mlm, source, workspace
+from effx.train import distributed, mlm, source, workspace
 from effx.train.finetune import Settings as FineTuning
 from effx.train.finetune import finetune
 
@@ -62,6 +62,10 @@ class Settings(FineTuning):
             raise UsageError(
                 f"--sparsity {self.sparsity}: rounds remove {STEP} % each, so it is one of "
                 f"{STEP}, {2 * STEP}, ... {100 - STEP}."
+            )
+        if self.objective == "mlm" and self.layers is not None:
+            raise UsageError(
+                "layers: masked language modelling is of the whole encoder; leave one of them out."
             )
         if self.text is not None and (self.objective != "mlm" or self.mask):
             raise UsageError("--text is what --objective mlm trains on: give both, or neither.")
@@ -96,6 +100,7 @@ def run(
         DataError: the rows do not fit the task.
         ArtifactError: a mask or checkpoint is damaged or fits another model.
     """
+    distributed.refuse("a search for lottery tickets")
     settings = settings or Settings()
     settings.check()
     settings = replace(settings, lr=settings.lr or LR)

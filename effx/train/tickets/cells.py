@@ -181,6 +181,8 @@ class Workspace:
     def run(self, cell: Cell) -> Record:
         """Return what a cell came to, training it if that has not been done."""
         if (done := self._recorded(cell)) is not None:
+            if not self._keeps(cell):  # it was killed before it let go of the checkpoint
+                shutil.rmtree(self.checkpoint(cell), ignore_errors=True)
             return done
         folder = self.checkpoint(cell)
         if not Checkpoint.find(folder):

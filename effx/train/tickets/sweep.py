@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from effx import files, progress
-from effx.train import workspace
+from effx.train import distributed, workspace
 from effx.train.tickets import halving, selection, table
 from effx.train.tickets.cells import FULL, Cell, Record, Settings, Workspace
 from effx.train.tickets.plan import Level
@@ -44,6 +44,7 @@ def run(
         DataError: the rows do not fit the task.
         ArtifactError: a file of the workspace is damaged.
     """
+    distributed.refuse("a sweep for tickets")
     settings = settings or Settings()
     place = Path(out) if out is not None else Path("tickets") / workspace.stem(task_name, str(model_name))
     work = Workspace(place, task_name, str(model_name), Path(data_folder) if data_folder else None, settings)
@@ -98,8 +99,8 @@ def _halving(work: Workspace) -> tuple[list[Record], Level | None, dict[str, Any
     spent = {
         "search": "halving",
         "steps": taken,
-        "grid_steps": grid,
-        "share": taken / grid,
+        "grid_steps": grid,  # at most, where cells may stop early: then nobody knows the share
+        "share": None if settings.patience else taken / grid,
         "rungs": seen,
     }
     return [*full, *last], level, spent

@@ -194,10 +194,13 @@ def remarks(value: dict[str, Any]) -> list[str]:
         lines.append(f"Phases (levels) {told}. Rule: {phases['rule']}.")
     search = value["search"]
     if search["search"] == "halving":
-        lines.append(
-            f"Halving took {search['steps']} training steps, {search['share']:.1%} of the grid's "
-            f"{search['grid_steps']} (full models and winning tickets)."
+        grid = f"{search['grid_steps']} (full models and winning tickets)"
+        beside = (
+            f"; the grid takes at most {grid}, fewer where cells stop early"
+            if search["share"] is None
+            else f", {search['share']:.1%} of the grid's {grid}"
         )
+        lines.append(f"Halving took {search['steps']} training steps{beside}.")
     else:
         lines.append(f"The grid took {search['steps']} training steps.")
     return lines

@@ -28,7 +28,7 @@ from effx.tasks import TASKS
 from effx.train import evaluate, importance, tickets
 from effx.train.finetune import Settings as FineTuning
 from effx.train.tickets import Level, Settings, draw
-from effx.train.tickets.cells import Cell, Workspace
+from effx.train.tickets.cells import Cell, Record, Workspace
 from effx.train.tickets.plan import removal
 
 QUICK = Settings(
@@ -256,6 +256,15 @@ def test_halving_counts_what_it_trains(halved: tuple[Path, dict]) -> None:
     assert sorted(begun) == [first] * 4 + [second] * 2
 
 
+def test_halving_claims_no_share_of_a_grid_that_may_stop_early(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    settings = replace(HALVING, seeds=1, patience=1, epochs=4.0)
+    table = tickets.run("sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=settings)
+    assert table["search"]["share"] is None
+    assert "the grid takes at most " in (tmp_path / "table.md").read_text()
+
+
 def test_halvings_last_level_is_the_grids(
     halved: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
@@ -281,14 +290,19 @@ def test_halving_goes_on_where_it_was_killed(
     class KilledError(Exception):
         pass
 
-    for kill in (3, 7, 2, 1):  # before the record of that many cells from here on
+    # before or after the record of that many cells from here on
+    for kill, recorded in ((3, False), (2, True), (4, False), (2, True), (1, False)):
         left = [kill]
 
-        def dies(self: Workspace, cell: object, made: Checkpoint, left: list[int] = left) -> object:
+        def dies(self: Workspace, cell: Cell, made: Checkpoint, left=left, recorded=recorded) -> Record:  # type: ignore[no-untyped-def]
             left[0] -= 1
-            if left[0] == 0:
-                raise KilledError
-            return record(self, cell, made)  # type: ignore[arg-type]
+            if left[0]:
+                return record(self, cell, made)
+            if recorded:
+                with monkeypatch.context() as patch:  # the checkpoint is still there
+                    patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+                    record(self, cell, made)
+            raise KilledError
 
         monkeypatch.setattr(Workspace, "_record", dies)
         with pytest.raises(KilledError):
@@ -296,6 +310,7 @@ def test_halving_goes_on_where_it_was_killed(
     monkeypatch.undo()
     table = tickets.run("sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=HALVING)
     assert table == halved[1]
+    assert not list((tmp_path / "checkpoints").glob("*-at*")) and not (tmp_path / "paused").exists()
 
 
 def test_a_ticket_exports_without_what_it_lost(swept: tuple[Path, dict], tmp_path: Path) -> None:
