@@ -117,6 +117,12 @@ class StagedOnDevice(Closing):
     def place(self, inputs: Mapping[str, np.ndarray]) -> Any:
         return place(self._segments[0], inputs), inputs["attention_mask"]
 
+    def prepare(self, inputs: Mapping[str, np.ndarray]) -> None:
+        """Run every segment for every number of rows that may be left of these: each is recorded once."""
+        placed, n = self.place(inputs), len(inputs["attention_mask"])
+        for rows in sorted({_room(left, n) for left in range(1, n + 1)}, reverse=True):
+            self._run(placed, left=rows)
+
     def timed(self, placed: Any) -> tuple[float, Arrays]:
         before, after = self._device.event(), self._device.event()
         self._device.synchronize()
@@ -125,7 +131,8 @@ class StagedOnDevice(Closing):
         after.record()
         return after.seconds_since(before), out
 
-    def _run(self, placed: tuple[Placed, np.ndarray]) -> Arrays:
+    def _run(self, placed: tuple[Placed, np.ndarray], left: int | None = None) -> Arrays:
+        """Run the segments; rows leave by the rule, or all but the first ``left`` at the first ramp."""
         feed, mask = placed
         n = len(mask)
         rows, state = np.arange(n), self._rule.start(n)
@@ -134,15 +141,17 @@ class StagedOnDevice(Closing):
         on_device = feed["attention_mask"]
         for number, (segment, layers) in enumerate(zip(self._segments, self._depths, strict=True)):
             out = segment.launch(feed)
-            told = self._device.get(out["logits"])
+            told = self._device.get(out["logits"])[: len(rows)]  # what follows filled the batch up
             if logits is None:
                 logits = np.empty((n, told.shape[1]), dtype=np.float32)
             if "hidden_out" not in out:  # the last one
                 logits[rows] = told
                 break
             state, leaves = self._rule.step(state, told)
+            if left is not None:
+                leaves = rows >= left
             flow = {"hidden": out["hidden_out"], "alive": out["alive_out"], "attention_mask": on_device}
-            if leaves.any():
+            if n > 1:  # always into the same memory: one recording per shape
                 logits[rows[leaves]], depth[rows[leaves]] = told[leaves], layers
                 stay = np.flatnonzero(~leaves)
                 rows, state = rows[stay], state.rows(stay)
@@ -151,12 +160,20 @@ class StagedOnDevice(Closing):
                 mask = mask[stay]
                 flow = self._compact(self._segments[number + 1], flow, mask, stay)
                 mask, on_device = mask[:, : flow["attention_mask"].shape[1]], flow["attention_mask"]
+            elif leaves[0]:
+                return {"logits": told, "depth": np.array([layers], dtype=np.int64)}
             feed = {name: flow[name] for name in self._segments[number + 1].inputs}
         assert logits is not None
         return {"logits": logits, "depth": depth}
 
     def _compact(self, target: DeviceGraph, flow: Placed, mask: np.ndarray, stay: np.ndarray) -> Placed:
-        """Copy the rows that stay into the next segment's memory, cut to the longest of them."""
+        """Copy the rows that stay into the next segment's memory, cut to the longest of them.
+
+        The batch is filled up to one of a few sizes, so that few shapes are recorded, with rows of which
+        nothing is read afterwards.
+        """
+        room = _room(len(stay), flow["hidden"].shape[0])
+        filled = np.append(stay, np.arange(room - len(stay)))
         kept, length = flow["hidden"].shape[1], mask.shape[1]
         if self._cut:
             length = width(mask)
@@ -165,6 +182,16 @@ class StagedOnDevice(Closing):
         made = {}
         for name, source in flow.items():
             # a segment may take no alive: its mask says the same
-            made[name] = target.reserve(name, (len(stay), sizes[name], *source.shape[2:]))
-            self._device.take(made[name], source, stay)
+            made[name] = target.reserve(name, (room, sizes[name], *source.shape[2:]))
+            self._device.take(made[name], source, filled)
         return made
+
+
+def _room(rows: int, most: int) -> int:
+    """Return the batch that so many rows are put into: 1, 2, 4, ... 32, 48, 64, 96, ..., or ``most``."""
+    size = 1
+    while size < rows:
+        size *= 2
+    if size > 32 and size * 3 // 4 >= rows:
+        size = size * 3 // 4
+    return min(size, most)

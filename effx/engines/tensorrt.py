@@ -26,7 +26,7 @@ from effx.errors import ArtifactError, UsageError
 
 _PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """Backend -> module."""
-_MOST_SHAPES = 64
+_MOST_SHAPES = 256
 
 
 @dataclass
@@ -157,11 +157,14 @@ class PlanGraph:
             raise ArtifactError(f"{self._path}: no execution context; the GPU's memory may be full.")
         shape = _Shape(context)
         profile = self._profile(inputs)
-        if profile and not context.set_optimization_profile_async(profile, stream):
+        if not context.set_optimization_profile_async(profile, stream):  # 0 is set in the first context only
             raise ArtifactError(f"{self._path}: profile {profile} cannot be set.")
         for name in self._inputs:
-            context.set_input_shape(name, inputs[name].shape)
-            context.set_tensor_address(name, inputs[name].pointer)
+            if not (
+                context.set_input_shape(name, inputs[name].shape)
+                and context.set_tensor_address(name, inputs[name].pointer)
+            ):
+                raise ArtifactError(f"{self._path}: input {name} cannot be set to {inputs[name].shape}.")
         for name, kind in self._results.items():
             size = tuple(context.get_tensor_shape(name))
             if min(size, default=0) < 0:  # it follows from the data

@@ -96,6 +96,7 @@ class TorchCudaGraph:
         if held is None or held.numel() < needed:
             self.device.synchronize()
             self._recorded.clear()  # memory moves: what was recorded is stale
+            self._pool = torch.cuda.graph_pool_handle()  # an output may still hold the old one
             self._held[name] = held = torch.empty(needed, dtype=torch.uint8, device="cuda")
         return _array(held[:needed].view(_TYPES[kind.name]).view(shape))
 

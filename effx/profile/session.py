@@ -83,7 +83,8 @@ class Crew:
         self._most = plan.resident or affordable([subject.engine for subject in subjects])
         self._clients: dict[Path, WorkerClient] = {}
         self._subjects = {subject.engine.folder: subject for subject in subjects}
-        self._warm: set[tuple[Path, str]] = set()
+        self._warm: dict[Path, str] = {}
+        """Engine -> the workload it ran last: another one may move memory, and what was recorded with it."""
 
     @property
     def pids(self) -> set[int]:
@@ -113,17 +114,18 @@ class Crew:
     def warm(self, subject: Subject, workload: dict[str, Any]) -> WorkerClient:
         """Return an engine's worker after it has warmed up for a workload."""
         client = self.client(subject)
-        if (subject.engine.folder, key(workload)) not in self._warm:
+        if self._warm.get(subject.engine.folder) != key(workload):
             answer = client.ask("warm", workload=workload, limit_s=self._plan.warmup_s)
             if not answer["steady"]:
                 flags = subject.of(workload).flags
                 flags.append("not steady after warm-up")
                 flags[:] = dict.fromkeys(flags)
-            self._warm.add((subject.engine.folder, key(workload)))
+            self._warm[subject.engine.folder] = key(workload)
         return client
 
     def drop(self, subject: Subject) -> None:
         """Close an engine's worker without asking it anything."""
+        self._warm.pop(subject.engine.folder, None)
         client = self._clients.pop(subject.engine.folder, None)
         if client:
             client.close()
@@ -139,7 +141,7 @@ class Crew:
         told = self.client(subject).ask("memory")
         subject.host_peak_bytes = _larger(subject.host_peak_bytes, told["host_peak_bytes"])
         subject.device_peak_bytes = _larger(subject.device_peak_bytes, told["device_peak_bytes"])
-        subject.described["device_memory_by"] = told["device_memory_by"]
+        subject.described |= {**told["describe"], "device_memory_by": told["device_memory_by"]}
 
     def _leave(self, folder: Path) -> None:
         subject = self._subjects[folder]
@@ -147,7 +149,6 @@ class Crew:
             self.memory(subject)
         except WorkerError as error:
             subject.failure = str(error)
-        self._warm = {pair for pair in self._warm if pair[0] != folder}
         self.drop(subject)
 
 

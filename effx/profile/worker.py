@@ -36,6 +36,7 @@ _WINDOW_QUERIES = 5
 _STABLE_WINDOWS = 3
 _STABLE_RATIO = 1.1
 _CHECKED_QUERIES = 16
+_RECORDING_RUNS = 3  # torch.compile warms up, records, and runs the recording
 _SPIN_S = 1e-3
 _SINGLE: dict[str, Any] = {"scenario": "server", "batch": 1, "sequence": "real"}
 
@@ -65,6 +66,7 @@ class Worker:
         self.device_memory = DeviceMemory(engine.device)
         self.device_memory.begin()
         self._session = engines.open(engine, threads=threads)
+        self._on_gpu = engine.device != "cpu"
         encoder = Encoder(engine.folder, engine.max_length)
         self._rows = encoder([tuple(text) for text in texts])
         self._limit = int(engine.manifest["inputs"][0]["max"][1])
@@ -91,7 +93,16 @@ class Worker:
         return {"logits": logits.tolist(), "mean_depth": mean_depth}
 
     def warm(self, workload: dict[str, Any], limit_s: float) -> Any:
-        """Run queries until the last windows agree within 10 %, or ``limit_s`` is over."""
+        """Run queries until the last windows agree within 10 %, or ``limit_s`` is over.
+
+        On a GPU each shape that the workload may bring runs before that: what is recorded, compiled
+        or reserved for a new shape is not part of a query.
+        """
+        if self._on_gpu:
+            prepare = getattr(self._session, "prepare", self._session.infer)
+            for inputs in self._shapes(workload):
+                for _ in range(_RECORDING_RUNS):
+                    prepare(inputs)
         start = time.perf_counter()
         windows: list[float] = []
         steady = False
@@ -173,6 +184,7 @@ class Worker:
             "host_peak_bytes": _peak_bytes(),
             "device_peak_bytes": device and device.peak_bytes,
             "device_memory_by": device and (device.by or f"not measured: {device.reason}"),
+            "describe": self._session.describe(),  # again: only now is it known what could be recorded
         }
 
     def _timed(self, workload: dict[str, Any]) -> tuple[float, Query, np.ndarray]:
@@ -184,6 +196,22 @@ class Worker:
         start = time.perf_counter()
         out = self._session.infer(query.inputs)
         return time.perf_counter() - start, query, out["logits"]
+
+    def _shapes(self, workload: dict[str, Any]) -> Iterator[dict[str, np.ndarray]]:
+        """Yield inputs of every shape of a workload, the largest first: memory then grows once."""
+        batch, lengths = int(workload["batch"]), self._rows.lengths
+        if workload["scenario"] == "offline":
+            chosen = list(length_sorted(lengths, batch))
+        elif workload["sequence"] == "real":  # a batch is as wide as its longest row
+            order = np.argsort(lengths, kind="stable")
+            ends = np.searchsorted(lengths[order], np.unique(lengths), side="right")
+            chosen = [np.resize(order[max(0, end - batch) : end], min(batch, len(order))) for end in ends]
+        else:
+            yield next(self._stream(workload)).inputs
+            return
+        of_shape = {(len(rows), int(lengths[rows].max())): rows for rows in chosen}
+        for _, rows in sorted(of_shape.items(), key=lambda item: item[0], reverse=True):
+            yield self._rows.batch(rows)
 
     def _next(self, workload: dict[str, Any]) -> Query:
         key = json.dumps(workload, sort_keys=True)

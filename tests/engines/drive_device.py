@@ -81,6 +81,33 @@ def recorded(folder: Path) -> list[list[str]]:
     return told
 
 
+def early(folder: Path) -> dict[str, Any]:
+    """Return what batches of all kinds make staged early exit record after its shapes were prepared."""
+    import tensorrt_rtx  # the fake one
+
+    engine, rng = Engine.open(folder), np.random.default_rng(1)
+    settings = {**engine.manifest["session"], "device": "sm89"}
+    sizes, queued = set(), []
+    with (
+        engines.open(engine, threads=1) as expected,
+        engines.open_unchecked(engine.folder, "tensorrt-rtx", settings) as session,
+    ):
+        staged: Any = session
+        full = batch(rng, 24, 16)
+        full["attention_mask"][:] = 1
+        staged.prepare(full)
+        for _ in range(30):
+            inputs = batch(rng, 24, 16)
+            inputs["attention_mask"][:] = 1  # of one length, as a grid's queries are
+            tensorrt_rtx.RUNS.clear()
+            given, wanted = session.infer(inputs), expected.infer(inputs)
+            queued.append(tensorrt_rtx.RUNS.count("queue"))
+            sizes |= {int((wanted["depth"] > ramp).sum()) for ramp in (1, 2)}
+            assert np.array_equal(given["depth"], wanted["depth"])
+            assert np.abs(given["logits"] - wanted["logits"]).max() < 1e-5
+    return {"queued": queued, "sizes": sorted(sizes)}
+
+
 def profiled(folder: Path, scratch: Path) -> dict[str, Any]:
     """Return the result of a profile of an engine of plans, workers included."""
     engine = Engine.open(folder)
@@ -138,6 +165,7 @@ def main() -> None:
         "profiles": compare(profiles, marked(profiles, scratch / "profiles", profiles="[16, 32, 64]")),
         "data_dependent": compare(growing, marked(growing, scratch / "growing", data_dependent="yes")),
         "recorded": recorded(whole),
+        "early": early(next(path for name, path in folders.items() if ".exit." in name)),
         "errors": errors(whole, scratch),
     }
     found["profiled"] = profiled(whole, scratch)

@@ -18,6 +18,7 @@ import pytest
 
 from effx import engines
 from effx.artifacts import Checkpoint, Engine
+from effx.engines import on_device
 from effx.errors import ArtifactError, MissingExtraError, UsageError
 from effx.export import export_all
 from effx.train import exits, tokens
@@ -88,6 +89,20 @@ def test_a_shape_runs_once_is_recorded_and_is_launched_as_one_afterwards(found: 
     first, replay = ["queue", "run", "queue"], ["run"]
     # the second shape lies within the memory of the first, which stays recorded
     assert found["recorded"] == [first, replay, replay, first, replay, replay]
+
+
+def test_numbers_of_rows_that_stay_are_recorded_before_they_come(found: dict[str, Any]) -> None:
+    early = found["early"]
+    assert len(early["sizes"]) > 4  # so many different numbers stayed after a ramp
+    assert early["queued"] == [0] * 30
+
+
+@pytest.mark.parametrize(
+    ("rows", "most", "room"),
+    [(1, 9, 1), (5, 6, 6), (9, 128, 16), (33, 128, 48), (50, 128, 64), (70, 80, 80), (97, 512, 128)],
+)
+def test_few_sizes_of_batch(rows: int, most: int, room: int) -> None:
+    assert on_device._room(rows, most) == room
 
 
 def test_a_profile_is_timed_end_to_end_and_on_the_device(found: dict[str, Any]) -> None:

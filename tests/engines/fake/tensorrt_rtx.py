@@ -70,6 +70,7 @@ class Engine:
         self.hidden_sizes = metadata.get("data_dependent") == "yes"
         self.num_io_tensors = len(self.ins) + len(self.outs)
         self.num_optimization_profiles = len(self.longest)
+        self.contexts = 0
 
     def get_tensor_name(self, number: int) -> str:
         return [*self.ins, *self.outs][number]
@@ -94,7 +95,9 @@ class Engine:
 
 class Context:
     def __init__(self, engine: Engine) -> None:
-        self._engine, self.profile, self._scratch = engine, 0, 0
+        self._engine, self._scratch = engine, 0
+        self.profile = -1 if engine.contexts else 0  # only the first context of an engine has one
+        engine.contexts += 1
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         self._allocators: dict[str, Any] = {}
@@ -106,6 +109,7 @@ class Context:
         return True
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        assert self.profile >= 0
         low, _, high = self._engine.get_tensor_profile_shape(name, self.profile)
         assert all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True))
         self._shapes[name] = tuple(shape)
