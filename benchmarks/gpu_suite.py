@@ -36,7 +36,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from effx import corpus, files, models, results
 from effx.artifacts import Checkpoint, now
-from effx.encoding import Encoder
+from effx.encoding import Encoded, Encoder
 from effx.errors import EffxError
 from effx.exit_rules import entropy
 from effx.export import export_all
@@ -235,11 +235,20 @@ class Suite:
         return folder
 
     def threshold(self, model: Any, words: Any) -> float:
-        """Return the entropy below which half of the rows leave at the first ramp."""
-        place = self.out / "words"
+        """Return the entropy below which half of the rows leave at the first ramp.
+
+        The rows are of the longest length and of ids in the task's order, as those of the grid: random
+        ramps tell lengths apart more than texts.
+        """
+        place, length, n = self.out / "words", 32 if self.tiny else 128, 128
         words.save_pretrained(place)
-        encoded = Encoder(place, 32)([(line,) for line in corpus.split("validation")[0][:64]])
-        return float(np.median(entropy(evaluate.head_logits(model, encoded, prune_tokens=False)[0])))
+        model.config.save_pretrained(place)
+        texts = [(json.loads(line)["sentence"],) for line in (self.rows() / "validation.jsonl").open()]
+        own = Encoder(place, length)(texts)
+        rng = np.random.default_rng(0)
+        ids = np.stack([np.resize(np.roll(own.ids, -rng.integers(len(own.ids))), length) for _ in range(n)])
+        rows = Encoded(ids.reshape(-1), np.zeros(n * length, np.int8), np.arange(n + 1) * length, own.pad_id)
+        return float(np.median(entropy(evaluate.head_logits(model, rows, prune_tokens=False)[0])))
 
     def traces(self) -> None:
         """Record the counter and the power of idle, steady and bursty work, as replay fixtures."""

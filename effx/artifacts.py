@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from effx import files
-from effx.errors import ArtifactError
+from effx.errors import ArtifactError, UsageError
 from effx.tasks import Task
 
 SCHEMA = 1
@@ -81,7 +81,12 @@ class _Artifact:
         and ``digest`` are filled in here.
         """
         folder = Path(folder)
-        with files.new_folder(folder, replace=overwrite) as temporary:
+        own = (folder / cls.manifest_name).is_file()
+        if folder.exists() and not own and not (folder.is_dir() and not any(folder.iterdir())):
+            raise UsageError(
+                f"{folder} exists already and is no {cls.kind}: move it, or choose another name."
+            )
+        with files.new_folder(folder, replace=overwrite or not own) as temporary:
             manifest: dict[str, Any] = {}
             yield temporary, manifest
             manifest |= {"schema": SCHEMA, "name": folder.name, "created": now()}

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from effx import corpus
+from effx import corpus, progress
 from effx.errors import DataError, UsageError, nearest, need
 from effx.tasks import TASKS, Task, get
 
@@ -105,7 +105,9 @@ def _infer(name: str, folder: Path) -> Task:
         raise DataError(f"{path} holds no rows.")
     pair = _column(rows[0], "sentence1") is not None
     columns: tuple[str, ...] = ("sentence1", "sentence2") if pair else ("sentence",)
-    values = {str(row.get("label")).strip() for row in rows}
+    values = {_label_text(row, f"{path}, row {number}") for number, row in enumerate(rows, 1)}
+    if len(values) == 1:
+        raise DataError(f"{path}: every row has the label '{values.pop()}'; there is nothing to learn.")
     if all(_is_integer(value) for value in values):
         highest = max(int(value) for value in values)
         if min(int(value) for value in values) < 0 or highest >= _MAX_INFERRED_CLASSES:
@@ -114,6 +116,8 @@ def _infer(name: str, folder: Path) -> Task:
                 "write names for classes, or floats (2.0) for regression."
             )
         labels = tuple(str(number) for number in range(highest + 1))
+        if unused := [label for label in labels if label not in values]:
+            progress.say(f"{path}: no row has the label {', '.join(unused)}; classes are numbered from 0.")
         return Task(name, "classification", columns, labels, ("accuracy", "macro_f1"))
     if all(_is_float(value) for value in values):
         return Task(name, "regression", columns, (), ("pearson", "spearman"))
@@ -192,7 +196,7 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
             yield from _read_parquet(path)
             return
         opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding="utf-8", newline="") as file:
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:  # Excel writes a byte-order mark
             if ".jsonl" in path.name:
                 yield from _read_jsonl(path, file)
             elif ".json" in path.name:
@@ -202,9 +206,18 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
                 if path.suffix == ".tsv":
                     yield from csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
                 else:
-                    yield from csv.DictReader(file)
+                    yield from _read_csv(path, file)
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def _read_csv(path: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    for number, row in enumerate(csv.DictReader(lines), 1):
+        if None in row:
+            raise DataError(
+                f'{path}, row {number}: more fields than the header has; quote ("...") texts with commas.'
+            )
+        yield row
 
 
 def _read_jsonl(path: Path, lines: Iterable[str]) -> Iterator[dict[str, Any]]:
@@ -268,20 +281,28 @@ def _label(task: Task, names: dict[str, int], row: dict[str, Any], where: str) -
         if not texts or not all(isinstance(text, str) for text in texts):
             raise DataError(f"{where}: 'answers' should be {{\"text\": [...]}} with an answer in it.")
         return tuple(texts)
-    if "label" not in row:
-        have = ", ".join(map(str, row)) or "none"
-        raise DataError(f"{where}: column 'label' is missing (columns here: {have}).")
-    value = str(row["label"]).strip()
+    value = _label_text(row, where)
     if task.kind == "regression":
         if not _is_float(value):
             raise DataError(f"{where}: label '{value}' is not a number.")
         return float(value)
     if value in names:
         return names[value]
-    if _is_integer(value) and 0 <= int(value) < len(names):
+    numbered = not any(map(_is_integer, names))  # else 0 is a name like any other
+    if numbered and _is_integer(value) and 0 <= int(value) < len(names):
         return int(value)
     known = ", ".join(f"{number}={name}" for name, number in names.items())
     raise DataError(f"{where}: label '{value}' is not one of {known}.{nearest(value, names)}")
+
+
+def _label_text(row: dict[str, Any], where: str) -> str:
+    if "label" not in row:
+        have = ", ".join(map(str, row)) or "none"
+        raise DataError(f"{where}: column 'label' is missing (columns here: {have}).")
+    value = row["label"]
+    if value is None or not str(value).strip():
+        raise DataError(f"{where}: the label is empty.")
+    return str(value).strip()
 
 
 def _as_array(task: Task, labels: list[Any]) -> np.ndarray:

@@ -104,6 +104,15 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(folder: Path) -> None:
+    """Raise :class:`UsageError` if nothing can be written into a folder, made if it is missing: before hours
+    of work, not after them.
+    """
+    probe = folder / f".probe.{_owner()}.tmp"
+    write_atomic(probe, b"")
+    probe.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary sibling of ``path``; on a clean exit it becomes ``path``.

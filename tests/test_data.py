@@ -45,6 +45,8 @@ def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
         ({"sentence": "x"}, "column 'label' is missing"),
         ({"sentenc": "x", "label": 1}, "column 'sentence' is missing .columns here: sentenc, label"),
         ({"sentence": 3, "label": 1}, "is not text but int"),
+        ({"sentence": "x", "label": None}, "row 2: the label is empty"),
+        ({"sentence": "x", "label": " "}, "row 2: the label is empty"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path: Path, row: dict[str, object], message: str) -> None:
@@ -80,6 +82,42 @@ def test_a_users_task_is_inferred(tmp_path: Path) -> None:
     task = data.resolve("closeness", tmp_path / "r")
     assert (task.kind, task.columns, task.outputs) == ("regression", ("sentence1", "sentence2"), 1)
     assert Task.from_json(json.loads(json.dumps(task.to_json()))) == task
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sentence,label\na,0\nb,\n", "row 2: the label is empty"),
+        ("sentence,label\na,0\nb\n", "row 2: the label is empty"),
+        ("sentence,label\na,0\nb, c,1\n", "row 2: more fields than the header has"),
+        ("sentence,label\na,1\nb,1\n", "every row has the label '1'"),
+        ("sentence,lable\na,1\n", "column 'label' is missing"),
+    ],
+)
+def test_labels_of_ones_own_rows_are_looked_at(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "train.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        data.resolve("mine", tmp_path)
+
+
+def test_numbers_are_names_where_other_names_are_numbers(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("sentence,label\na,1\nb,other\n")
+    (tmp_path / "validation.csv").write_text("sentence,label\na,0\n")
+    task = data.resolve("mine", tmp_path)
+    assert task.labels == ("1", "other")
+    with pytest.raises(DataError, match="row 1: label '0' is not one of 0=1, 1=other"):
+        data.load(task, "validation", tmp_path)
+
+
+def test_classes_without_rows_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "train.csv").write_text("sentence,label\na,1\nb,3\n")
+    assert data.resolve("mine", tmp_path).labels == ("0", "1", "2", "3")
+    assert "no row has the label 0, 2; classes are numbered from 0" in capsys.readouterr().err
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("sentence,label\na,0\nb,1\n", encoding="utf-8-sig")
+    assert data.load(data.resolve("mine", tmp_path), "train", tmp_path).texts == [("a",), ("b",)]
 
 
 def test_mistyped_tasks_are_not_taken_for_users_own(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from typing import Any
 
@@ -23,6 +24,16 @@ _EXTRAS = {
     "matplotlib": "report", "jinja2": "report", "datasets": "hub", "pyarrow": "hub",
     "mlflow": "mlflow",
 }  # fmt: skip
+
+
+EXIT_CODES = {
+    0: "done",
+    1: "a gate failed",
+    2: "bad input, or something that a user can put right",
+    3: "a fault of effx's own",
+    130: "stopped by Ctrl-C",
+    143: "stopped by SIGTERM",
+}
 
 
 class LazyGroup(click.Group):
@@ -89,8 +100,17 @@ def cli(debug: bool) -> None:
     """
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, as from ``docker stop`` or a scheduler: cleaned up after as Ctrl-C is."""
+
+
 def main() -> None:
-    """Run the command line and exit with 0 (done), 1 (a gate failed) or 2 (bad input)."""
+    """Run the command line and exit with a code of :data:`EXIT_CODES`."""
+
+    def stop(*_: Any) -> None:
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, stop)
     sys.exit(run(sys.argv[1:]))
 
 
@@ -104,8 +124,10 @@ def run(arguments: list[str]) -> int:
         return 0
     except click.ClickException as error:
         return _fail(_one_line(error), error.exit_code if error.exit_code != 1 else 2)
-    except (click.Abort, KeyboardInterrupt):
-        return _fail("stopped; what was finished is kept.", 130)
+    except (click.Abort, KeyboardInterrupt) as error:  # click makes an Abort of the other
+        return _fail(
+            "stopped; what was finished is kept.", 143 if isinstance(error.__cause__, _Terminated) else 130
+        )
     except BrokenPipeError:  # the reader of stdout, as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -120,9 +142,15 @@ def run(arguments: list[str]) -> int:
         message = f"{root} is not installed. Run: pip install 'effx[{_EXTRAS[root]}]'"
         return _fail(message, MissingExtraError.exit_code)
     except OSError as error:
-        if debug or error.filename is None:
+        if debug:
             raise
-        return _fail(f"{error.filename}: {error.strerror}.", 2)
+        where = "" if error.filename is None else f"{error.filename}: "
+        return _fail(f"{where}{error.strerror or error}.", 2)
+    except Exception as error:  # a fault of effx's own, and no gate that failed
+        if debug:
+            raise
+        told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        return _fail(f"unforeseen: {told} Run it again with --debug to see where, and please report it.", 3)
     return code if isinstance(code, int) else 0
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from effx.cli import options
+
 
 @click.command("compare")
 @click.argument("a")
@@ -14,7 +16,7 @@ import click
 @click.argument("results", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--margin",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.Finite(min=0, min_open=True),
     default=0.01,
     show_default=True,
     help="Loss of the task's metric that is accepted; 0.01 is a point.",

@@ -41,13 +41,13 @@ from effx.cli import options
 )
 @click.option(
     "--depth",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.Finite(min=0, min_open=True),
     metavar="LAYERS",
     help="Choose the threshold for at most so many layers on average.",
 )
 @click.option(
     "--max-drop",
-    type=click.FloatRange(min=0),
+    type=options.Finite(min=0),
     help="Choose it for at most this loss of the task's metric. Default: 0.01.",
 )
 @options.data("Default: where the checkpoint's rows came from.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -64,13 +65,13 @@ def max_length(function: F) -> F:
 
 def epochs(function: F) -> F:
     """Add ``--epochs``."""
-    positive = click.FloatRange(min=0, min_open=True)
+    positive = Finite(min=0, min_open=True)
     return click.option("--epochs", type=positive, default=3.0, show_default=True)(function)
 
 
 def lr(default: str) -> Callable[[F], F]:
     """Add ``--lr``."""
-    positive = click.FloatRange(min=0, min_open=True)
+    positive = Finite(min=0, min_open=True)
     return click.option("--lr", type=positive, help=f"Learning rate. Default: {default}.")
 
 
@@ -106,6 +107,17 @@ def data(default: str) -> Callable[[F], F]:
         metavar="DIR",
         help="Folder with train and validation as .jsonl[.gz], .csv, .tsv or .parquet. " + default,
     )
+
+
+class Finite(click.FloatRange):
+    """A number in a range; neither nan nor infinite."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number."""
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return found
 
 
 class Numbers(click.ParamType):

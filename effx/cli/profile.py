@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from effx.cli import options
+
 
 @click.command("profile")
 @click.argument("engines", nargs=-1, type=click.Path(path_type=Path))
@@ -35,7 +37,7 @@ import click
 @click.option(
     "--rate",
     "rate_per_s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.Finite(min=0, min_open=True),
     metavar="QPS",
     help="Arrivals per second of the server scenario. Default: half of what the slowest engine manages.",
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from effx.cli import options
 from effx.cli.options import DURATION, SIZE
 
 
@@ -20,13 +21,13 @@ from effx.cli.options import DURATION, SIZE
 )
 @click.option(
     "--max-drop",
-    type=click.FloatRange(min=0),
+    type=options.Finite(min=0),
     default=0.01,
     show_default=True,
     metavar="X",
     help="Loss of the task's metric beside the baseline that is accepted; 0.01 is a point.",
 )
-@click.option("--min-accuracy", type=click.FloatRange(-1, 1), metavar="X", help="Least value of that metric.")
+@click.option("--min-accuracy", type=options.Finite(-1, 1), metavar="X", help="Least value of that metric.")
 @click.option("--max-p90", "max_p90_s", type=DURATION, metavar="T", help="Longest p90 latency, as 5ms.")
 @click.option("--max-p99", "max_p99_s", type=DURATION, metavar="T", help="Longest p99 latency.")
 @click.option("--max-memory", "max_memory_bytes", type=SIZE, metavar="SIZE", help="Most memory, as 500MB.")

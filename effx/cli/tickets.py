@@ -68,7 +68,7 @@ from effx.cli import options
 )
 @click.option(
     "--selection",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=options.Finite(0, 1, min_open=True, max_open=True),
     default=0.5,
     show_default=True,
     metavar="SHARE",

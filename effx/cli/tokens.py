@@ -27,22 +27,22 @@ from effx.cli import options
 )
 @click.option(
     "--keep",
-    type=click.FloatRange(min=0, max=1, min_open=True),
+    type=options.Finite(min=0, max=1, min_open=True),
     metavar="SHARE",
     help="Bring the learned schedule to this mean share of tokens.",
 )
 @click.option(
     "--penalty",
-    type=click.FloatRange(min=0),
+    type=options.Finite(min=0),
     default=0.3,
     show_default=True,
     help="Of kept tokens, while the schedule is learned: higher keeps fewer.",
 )
 @options.data("Default: where the checkpoint's rows came from.")
-@click.option("--soft-epochs", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True)
+@click.option("--soft-epochs", type=options.Finite(min=0, min_open=True), default=1.0, show_default=True)
 @click.option(
     "--epochs",
-    type=click.FloatRange(min=0),
+    type=options.Finite(min=0),
     default=2.0,
     show_default=True,
     help="With the schedule in force; 0: the weights stay as the soft stage left them.",

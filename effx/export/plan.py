@@ -150,6 +150,7 @@ def _one_by_one(groups: list[list[Job]], options: tuple[Any, int], _: int) -> It
 def _several(groups: list[list[Job]], options: tuple[Any, int], at_once: int) -> Iterator[Outcome]:
     """Build in several processes, the processors shared out among them."""
     threads = max(1, len(os.sched_getaffinity(0)) // at_once)
+    others = set(multiprocessing.active_children())
     progress.say(f"{sum(map(len, groups))} engines in {at_once} processes")
     with (
         tempfile.TemporaryDirectory(prefix="effx-export-") as scratch,
@@ -160,15 +161,23 @@ def _several(groups: list[list[Job]], options: tuple[Any, int], at_once: int) ->
         futures: list[tuple[list[Job], Future[list[Outcome]]]] = [
             (group, pool.submit(_in_process, group, options, scratch, threads)) for group in groups
         ]
-        for group, future in futures:
-            try:
-                yield from future.result()
-            except BrokenProcessPool:
-                for job in group:
-                    yield (
-                        job.target,
-                        EffxError(f"{job.target.name}: its process died; if memory ran out, try --jobs 1."),
-                    )
+        try:
+            for group, future in futures:
+                try:
+                    yield from future.result()
+                except BrokenProcessPool:
+                    for job in group:
+                        reason = "its process died; if memory ran out, try --jobs 1."
+                        yield job.target, EffxError(f"{job.target.name}: {reason}")
+        except BaseException:  # stopped: the pool would wait for what is being built
+            ours = set(multiprocessing.active_children()) - others
+            for process in ours:
+                process.terminate()
+            for process in ours:
+                process.join()
+            for job in itertools.chain(*groups):
+                files.remove_stale(job.target)
+            raise
 
 
 def _in_process(group: list[Job], options: tuple[Any, int], scratch: str, threads: int) -> list[Outcome]:
@@ -185,6 +194,7 @@ def _in_process(group: list[Job], options: tuple[Any, int], scratch: str, thread
 
         fcntl.flock(lock, fcntl.LOCK_SH)
         place = Path(tempfile.mkdtemp(dir=scratch))
+        tempfile.tempdir = str(place)  # whatever a runtime puts aside goes with the rest
         source = Source(Checkpoint.open(group[0].checkpoint), place, *options)
         return list(_group(source, group, Surroundings(threads, alone)))
 

@@ -67,7 +67,7 @@ class Stream:
         width = self.hidden.shape[-1]
         bias = self.bias
         if bias is not None:
-            bias = bias.expand(len(indices), -1, -1, -1)
+            bias = bias.expand(indices.shape[0], -1, -1, -1)
             n, heads = bias.shape[:2]
             kept = indices.shape[1]
             rows = indices[:, None, :, None].expand(n, heads, kept, bias.shape[3])

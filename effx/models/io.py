@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
+from tokenizers import Tokenizer
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -37,6 +38,8 @@ from effx.progress import hushed
 from effx.tasks import Task
 
 _WEIGHTS = "model.safetensors"
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model",
+               "tokenizer.model")  # fmt: skip
 
 
 def pretrained(
@@ -63,21 +66,39 @@ def pretrained(
             else:
                 config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
                 families.family_of(config.model_type)
+                if Path(name).is_dir() and not any((Path(name) / file).is_file() for file in _TOKENIZERS):
+                    raise UsageError(f"--model {name}: there is no tokenizer.json or vocab.txt in it.")
                 _describe(config, task)
-                model = _auto(task).from_pretrained(
+                model, told = _auto(task).from_pretrained(
                     name,
                     config=config,
                     use_safetensors=True,
                     trust_remote_code=trust_remote_code,
                     dtype=torch.float32,
+                    output_loading_info=True,
                 )
+                _check_whole(name, model, told["missing_keys"])
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UsageError(f"--model {name}: {reason}") from error
     if not getattr(tokenizer, "is_fast", False):
         raise UsageError(f"--model {name}: its tokenizer cannot be written as tokenizer.json.")
     return model, tokenizer
+
+
+def _check_whole(name: str, model: PreTrainedModel, missing: Iterable[str]) -> None:
+    """Raise :class:`UsageError` if the encoder would be trained from random weights, in part or whole.
+
+    A task head is always new, and so may the pooler before it be.
+    """
+    encoder = f"{model.base_model_prefix}."
+    absent = sorted(key for key in missing if key.startswith(encoder) and ".pooler." not in f".{key}")
+    if absent:
+        raise UsageError(
+            f"--model {name}: its weights do not fit its config: {len(absent)} of the encoder's tensors are "
+            f"missing, as {absent[0]}."
+        )
 
 
 def _describe(config: PreTrainedConfig, task: Task) -> None:
@@ -89,6 +110,15 @@ def _describe(config: PreTrainedConfig, task: Task) -> None:
         config.problem_type = "single_label_classification"
     elif task.kind == "regression":
         config.problem_type = "regression"
+
+
+def _unpadded(path: Path, max_length: int | None) -> None:
+    """Rewrite tokenizer.json without padding: some pad every row to 128, which plain runtimes attend to."""
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_padding()
+    if max_length is not None:
+        tokenizer.enable_truncation(max_length)
+    tokenizer.save(str(path))
 
 
 def _auto(task: Task) -> Any:
@@ -129,9 +159,16 @@ def _refitted(model: PreTrainedModel, task: Task) -> PreTrainedModel:
 
 def check_source(name: str, task: Task) -> None:
     """Raise what :func:`pretrained` would, as far as that shows without loading anything."""
-    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1
-    if looks_like_path and not (Path(name) / "config.json").is_file():
+    path = Path(name)
+    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists()
+    config = path / "config.json"
+    if looks_like_path and not config.is_file():
         raise UsageError(f"--model {name}: there is no folder with a config.json.")
+    if config.is_file():
+        try:
+            json.loads(config.read_bytes())
+        except ValueError as error:
+            raise UsageError(f"--model {name}: its config.json is not JSON ({error}).") from error
 
 
 def save(
@@ -164,8 +201,12 @@ def save(
             model.config.architectures = [type(model).__name__]
             model.config.save_pretrained(temporary)
             # not model.save_pretrained: some releases of transformers rename parameters on the way
-            save_model(model, str(temporary / _WEIGHTS), metadata={"format": "pt"})
+            try:
+                save_model(model, str(temporary / _WEIGHTS), metadata={"format": "pt"})
+            except SafetensorError as error:  # what is an OSError elsewhere, as a full disk
+                raise UsageError(f"cannot write {folder}: {error}.") from error
             tokenizer.save_pretrained(temporary)
+            _unpadded(temporary / "tokenizer.json", manifest.get("max_length"))
         target |= {
             "task": task.name,
             "task_definition": task.to_json(),

@@ -170,7 +170,7 @@ def compare(a: Run, b: Run) -> Comparison:
         raise UsageError(f"{a.id} and {b.id} have different labels; profile both on the same rows.")
     own_a, own_b = np.array(a.accuracy.predictions), np.array(b.accuracy.predictions)
     metric, differing = a.accuracy.metric, int(np.sum(own_a != own_b))
-    remarks = [f"{run.name}: {flag}" for run in (a, b) for flag in (*run.flags, *_failed(run))]
+    remarks = [f"{run.name}: {flag}" for run in (a, b) for flag in _flags(run)]
     right_a, right_b = own_a == labels, own_b == labels
     interval: tuple[float, float] | None = None
     if metric == "accuracy":
@@ -374,9 +374,12 @@ def _memory(a: Run, b: Run) -> dict[str, float | None]:
     return found
 
 
-def _failed(run: Run) -> list[str]:
-    """Return the gates that a run did not pass."""
-    return [f"{gate['name']}: {gate['detail']}" for gate in run.gates if gate["passed"] is False]
+def _flags(run: Run) -> list[str]:
+    """Return what a run is flagged for; of gates that it did not pass with what was seen."""
+    failed = {
+        gate["name"]: f"{gate['name']}: {gate['detail']}" for gate in run.gates if gate["passed"] is False
+    }
+    return [*(flag for flag in run.flags if flag not in failed), *failed.values()]
 
 
 def _times(ratio: float) -> str:

@@ -82,7 +82,7 @@ def profile(
         fitting = {pair for pair in GPU_GRID if any(_holds(engine, *pair) for engine in opened)}
         plan = replace(plan, grid=tuple(sorted(fitting)) if on_gpu else DEFAULT_GRID)
     _check_grid(opened, plan)
-    _check_writable(Path(out))
+    files.check_writable(Path(out))
     loaded: dict[tuple[str, str], Rows] = {}
     rows = [_rows(engine, data_folder, plan.limit, loaded) for engine in opened]
     subjects = [Subject(engine, own) for engine, own in zip(opened, rows, strict=True)]
@@ -343,10 +343,3 @@ def _fits(engine: Engine, workload: dict[str, Any]) -> bool:
 def _holds(engine: Engine, batch: int, length: int) -> bool:
     most = engine.manifest["inputs"][0]["max"][0]
     return length <= _limit(engine) and (most is None or batch <= int(most))
-
-
-def _check_writable(out: Path) -> None:
-    """Fail before the measurement, not after it, where results cannot be written."""
-    probe = out / f".probe-{secrets.token_hex(4)}"
-    files.write_atomic(probe, b"")
-    probe.unlink()

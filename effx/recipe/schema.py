@@ -85,6 +85,8 @@ def load(path: str | Path, assignments: Sequence[str] = (), *, workspace: str | 
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is no text in UTF-8.") from error
     root, problems = parse(content)
+    if problems and not root.mapping:  # no YAML: what else is missing is nobody's mistake
+        raise RecipeError(path, problems)
     problems += override(root, assignments)
     notes = Notes(problems)
     recipe = _Reader(notes, root, path).read(workspace)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from effx import data, progress
+from effx import data, files, progress
 from effx.artifacts import Checkpoint
 from effx.data import Rows
 from effx.encoding import Encoded, Encoder
@@ -170,7 +170,7 @@ def open_source(
 def check_trainable(task: Task) -> None:
     """Raise :class:`UsageError` for a task that effx exports but does not train."""
     if task.kind == "answer-span":
-        raise UsageError(f"task '{task.name}': question answering cannot be trained yet.")
+        raise UsageError(f"task '{task.name}': question answering is exported and verified, not trained yet.")
 
 
 def split(
@@ -215,9 +215,14 @@ def place(out: str | Path, name: str, overwrite: bool) -> Path:
     """Return where a checkpoint goes.
 
     Raises:
-        UsageError: there is one already.
+        UsageError: the name is none, there is one already, or nothing can be written there.
     """
+    if Path(name).name != name or name == "..":
+        raise UsageError(f"--name '{name}': a plain name is needed, without folders; -o says where it goes.")
     folder = Path(out) / name
     if folder.exists() and not overwrite:
         raise UsageError(f"{folder} exists already. Choose another --name, or pass --overwrite.")
+    if folder.exists() and not Checkpoint.find(folder) == [folder]:
+        raise UsageError(f"{folder} exists already and is no checkpoint: move it, or choose another --name.")
+    files.check_writable(Path(out))
     return folder

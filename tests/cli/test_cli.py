@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from effx.artifacts import Checkpoint
 from effx.cli import run
+
+ROOT = Path(__file__).parents[2]
 
 
 def fails(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int = 2) -> str:
@@ -39,6 +45,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "finetune", "squad", "--model", "x"], "question answering"),
         (["train", "finetune", "demo", "--model", "x", "--regime", "half"], "Known: full, frozen, last-K"),
         (["train", "finetune", "sst2", "--model", "x", "--epochs", "-1"], "Invalid value for '--epochs'"),
+        (["train", "finetune", "sst2", "--model", "x", "--epochs", "inf"], "inf is not a finite number"),
+        (["train", "finetune", "sst2", "--model", "x", "--lr", "nan"], "nan is not a finite number"),
         (["train", "exits"], "Missing argument 'CHECKPOINT'"),
         (["train", "exits", "no"], "no is no checkpoint: effx.json is missing. Make one with"),
         (["train", "exits", "no", "--rule", "entropi"], "Did you mean 'entropy'"),
@@ -150,11 +158,94 @@ def test_tickets_and_lottery_print_what_they_found(
 
 
 def test_an_unwritable_place_is_one_line(
-    here: Path, checkpoint: Checkpoint, capsys: pytest.CaptureFixture[str]
-) -> None:
+    here: Path, checkpoint: Checkpoint, encoders: dict[str, Path], rows_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     (here / "engines").write_text("a file in the way")
     line = fails(capsys, ["export", str(checkpoint.folder), "-o", "engines/sub"])
     assert "cannot write" in line
+    arguments = ["train", "finetune", "sst2", "--model", str(encoders["bert"]), "--data", str(rows_folder)]
+    assert run([*arguments, "-o", "engines/sub"]) == 2
+    told = capsys.readouterr().err
+    assert "cannot write" in told and "train sst2" not in told  # before training, not after
+
+
+@pytest.mark.parametrize("name", ["../keep", ".", "..", "a/b", "/tmp/x"])
+def test_names_stay_inside(
+    name: str, here: Path, encoders: dict[str, Path], rows_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "finetune", "sst2", "--model", str(encoders["bert"]), "--data", str(rows_folder)]
+    line = fails(capsys, [*arguments, "--name", name, "--overwrite"])
+    assert f"--name '{name}': a plain name is needed" in line
+    assert list(here.iterdir()) == []
+
+
+def test_only_its_own_kind_is_replaced(
+    here: Path, checkpoint: Checkpoint, encoders: dict[str, Path], rows_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    mine = [here / "checkpoints/a/notes.txt", here / f"engines/{checkpoint.name}.fp32.onnxruntime/notes.txt"]
+    for path in mine:
+        path.parent.mkdir(parents=True)
+        path.write_text("mine")
+    train = ["train", "finetune", "sst2", "--model", str(encoders["bert"]), "--data", str(rows_folder)]
+    line = fails(capsys, [*train, "--name", "a", "--overwrite"])
+    assert "checkpoints/a exists already and is no checkpoint" in line
+    for overwrite in ([], ["--overwrite"]):
+        assert run(["export", str(checkpoint.folder), *overwrite]) == 2
+        assert "exists already and is no engine" in capsys.readouterr().err
+    assert [path.read_text() for path in mine] == ["mine", "mine"]
+
+
+def test_a_fault_of_effx_is_no_failed_gate(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from effx.profile import report
+
+    def fault(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("division\nby zero")
+
+    monkeypatch.setattr(report, "report", fault)
+    assert run(["report"]) == 3
+    line = capsys.readouterr().err
+    assert "unforeseen: ZeroDivisionError: division by zero" in line and "--debug" in line
+    with pytest.raises(ZeroDivisionError):
+        run(["--debug", "report"])
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
+def test_sigterm_leaves_nothing_behind(here: Path, checkpoint: Checkpoint) -> None:
+    scratch = here / "scratch"
+    scratch.mkdir()
+    command = [sys.executable, "-m", "effx", "export", str(checkpoint.folder), "--jobs", "2"]
+    for variant in ("int8", "int8+seq16", "int8+seq32"):
+        command += ["--variant", variant]
+    environment = {**os.environ, "TMPDIR": str(scratch), "PYTHONPATH": str(ROOT)}
+    running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(scratch.rglob("*.onnx")):  # builders are at work
+        assert running.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    children = [int(path.name) for path in Path("/proc").iterdir()
+                if path.name.isdigit() and _parent(path) == running.pid]  # fmt: skip
+    running.terminate()
+    _, told = running.communicate(timeout=60)
+    assert running.returncode == 143 and "stopped; what was finished is kept." in told
+    assert "Traceback" not in told
+    deadline = time.monotonic() + 20  # multiprocessing's own tracker ends by itself
+    while alive := [pid for pid in children if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.05)
+    assert len(children) > 1
+    assert not list(scratch.iterdir())
+    assert not [path for path in here.rglob("*.tmp")]
+
+
+def _parent(path: Path) -> int:
+    try:
+        return int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
+    except OSError:
+        return 0
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:

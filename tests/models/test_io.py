@@ -99,6 +99,71 @@ def test_wrong_models_are_one_line(encoders: dict[str, Path], tmp_path: Path, ch
         pretrained(cut, TASKS["sst2"])
 
 
+def test_an_encoder_is_whole_or_refused(encoders: dict[str, Path], tmp_path: Path) -> None:
+    """Else it would be trained from random weights, and nobody would know."""
+    from safetensors.torch import load_file, save_file
+
+    for name, place in encoders.items():
+        pretrained(place, TASKS["sst2"])  # its head, and any pooler, may be new
+        weights = load_file(place / "model.safetensors")
+        layer = [key for key in weights if ".layer.2." in key]
+        assert layer
+        for number, kept in enumerate((
+            {f"foo.{key}": value for key, value in weights.items()},
+            {key: value for key, value in weights.items() if key not in layer},
+            {key: value for key, value in weights.items() if key != layer[0]},
+        )):  # fmt: skip
+            folder = Path(shutil.copytree(place, tmp_path / f"{name}{number}"))
+            save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+            with pytest.raises(
+                UsageError, match="do not fit its config: .* of the encoder's tensors are missing"
+            ):
+                pretrained(folder, TASKS["sst2"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: (folder / "tokenizer.json").unlink(), "there is no tokenizer.json or vocab.txt"),
+        (lambda folder: (folder / "config.json").write_text('{"a": '), "its config.json is not JSON"),
+        (
+            lambda folder: (folder / "config.json").write_text(
+                (folder / "config.json").read_text().replace('"vocab_size": ', '"vocab_size": 1')
+            ),
+            "--model",
+        ),
+    ],
+    ids=["tokenizer", "json", "shape"],
+)
+def test_a_damaged_model_folder_is_one_line(
+    change: object, message: str, encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(encoders["bert"], tmp_path / "m"))
+    change(folder)  # type: ignore[operator]
+    with pytest.raises(UsageError, match=message) as caught:
+        pretrained(folder, TASKS["sst2"])
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match="there is no folder with a config.json"):
+        pretrained(encoders["bert"] / "config.json", TASKS["sst2"])
+
+
+def test_saved_tokenizers_do_not_pad(
+    checkpoint: object, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    from tokenizers import Tokenizer
+
+    padding = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    )
+    padding.backend_tokenizer.enable_padding(length=20)
+    made = save(
+        load(checkpoint.folder), tmp_path / "c", tokenizer=padding, task=TASKS["sst2"], max_length=6,  # type: ignore[attr-defined]
+    )  # fmt: skip
+    plain = Tokenizer.from_file(str(made.folder / "tokenizer.json"))
+    assert len(plain.encode("a").ids) == 3
+    assert len(plain.encode("a film a film a film a film").ids) == 6
+
+
 def test_a_truncated_checkpoint_is_refused(checkpoint: object, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(checkpoint.folder, tmp_path / "cut"))  # type: ignore[attr-defined]
     weights = folder / "model.safetensors"
