@@ -7,6 +7,13 @@ Each stage reads a folder and writes a folder; nothing else passes between them.
 ``effx.profile`` do not, so they run on a target that carries only a runtime.
 """
 
+import os
+
 __all__ = ["__version__"]
+
+# What runs here may be confidential and is being timed: runtimes report to nobody. Set to something
+# else by the user, these stay.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime from 1.29 on; read when it is imported
+os.environ.setdefault("NNCF_CI", "1")  # NNCF's use of openvino_telemetry, which asks in a terminal
 
 __version__ = "0.1.0"

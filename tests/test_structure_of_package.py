@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,17 @@ import pytest
 import effx
 
 ROOT = Path(effx.__file__).parent
+
+
+def test_runtimes_report_to_nobody(tmp_path: Path) -> None:
+    """ONNX Runtime from 1.29 on begins a session of telemetry, and a file, when it is imported."""
+    code = "import effx, onnxruntime; print(onnxruntime.__version__)"
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"TMPDIR": str(tmp_path), "HOME": str(tmp_path), "PYTHONPATH": str(ROOT.parent)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    assert list(tmp_path.iterdir()) == []
+
+
 BASE = {
     "errors",
     "files",

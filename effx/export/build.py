@@ -25,7 +25,7 @@ from effx.export.builders import builder
 from effx.export.parity import Parity, Reference
 from effx.export.source import Source
 from effx.export.variants import Variant
-from effx.models import io, structure
+from effx.models import families, io, structure
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _LEAST_INTEGER_SHARE = 0.9
@@ -81,6 +81,11 @@ def build(source: Source, job: Job, where: Surroundings) -> None:
     if reason := builder(backend).refuse(variant, job.device):
         raise UsageError(f"{target.name}: {reason}.")
     variant.check(structure(source.model), source.limit, checkpoint.name)
+    if variant.exits and variant.tokens and families.family(source.model).position_bias:
+        raise UsageError(
+            f"variant '{variant.text}': {checkpoint.name} looks at how far apart tokens are, which segments "
+            "cannot tell once some are gone: use exits or tokens."
+        )
     reference = source.reference(variant)
     started = time.perf_counter()
     with Engine.create(target, overwrite=True) as (folder, manifest):

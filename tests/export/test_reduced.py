@@ -21,7 +21,7 @@ from effx.export import drift, exit_if, export, export_all, graph, variants, ver
 from effx.export.source import Source
 from effx.models import exits as ramps
 from effx.models import infer, load, prune
-from effx.train import exits, tokens
+from effx.train import Settings, exits, finetune, tokens
 from tests.models import tiny
 from tests.models.test_exits import RULES, with_ramps
 from tests.models.test_surgery import Case, cases
@@ -79,6 +79,21 @@ def test_every_variant_answers_as_the_reference(
         if early:
             assert manifest["exits"]["depths"] == [1, 2, 3]
             assert manifest["exits"]["segments"] == (3 if "exit" in parts else 1)
+
+
+def test_relative_positions_go_with_tokens_or_exits(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    """MPNet: what a segment gets does not say which tokens are gone."""
+    made = finetune("sst2", encoders["mpnet"], out=tmp_path, name="m", data_folder=rows_folder,
+                    settings=Settings(max_steps=1, max_length=32))  # fmt: skip
+    schedule = tokens.Settings(schedule=(0.9, 0.6, 0.4), epochs=1, max_steps=1)
+    short = tokens.train(made.folder, out=tmp_path, name="t", settings=schedule)
+    both = exits.train(short.folder, out=tmp_path, name="b", settings=exits.Settings(max_steps=1, depth=2.9))
+    built, (failure,) = export_all([both.folder], ["tokens", "exit", "exit+tokens"], out=tmp_path / "e")
+    assert [engine.variant for engine in built] == ["tokens", "exit"]
+    assert all(engine.manifest["parity"]["max_abs_diff"] < 1e-4 for engine in built)
+    assert "b looks at how far apart tokens are" in str(failure)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
