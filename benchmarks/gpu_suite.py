@@ -293,6 +293,7 @@ class Suite:
                     "recorded": now(),
                     "command": f"python benchmarks/gpu_suite.py OUT --steps traces ({name})",
                     "power_by": identity["power_by"],
+                    "power_window_s": identity["power_window_s"],
                     "t_s": [round(sample.after_s - zero_s, 6) for sample in samples],
                 }
                 if zero_j is not None:

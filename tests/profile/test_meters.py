@@ -206,6 +206,22 @@ def test_a_trace_of_power_alone_is_integrated(tmp_path: Path, time: Time) -> Non
     assert meter.stop(0.0).joules == pytest.approx(2000, rel=0.01)
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_a_trace_of_averaged_power_says_over_how_long(tmp_path: Path, time: Time, told: bool) -> None:
+    """100 W, then 500 W from 5 s on, each reading the mean of the second before it: 1 s late if not told."""
+    times = np.arange(0, 30, 0.02).round(2)
+    watts = 100 + 400 * np.clip(times - 5, 0, 1)
+    header = {**HEADER, "power_window_s": 1.0} if told else HEADER
+    path = tmp_path / "trace.json"
+    path.write_text(json.dumps({**header, "t_s": times.tolist(), "power_w": watts.tolist()}))
+    meter = replay.open(str(path), clock=time.clock)
+    meter.start()
+    time.advance(20.0)
+    true_j = 100 * 5 + 500 * 15
+    assert meter.stop(0.0).joules == pytest.approx(true_j if told else true_j - 200, rel=0.003)
+    assert meter.describe()["power_window_s"] == (1.0 if told else 0.0)
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -1,9 +1,9 @@
 """A recorded trace in place of a device: shows how a figure came about, and tests what reads meters.
 
 ``replay:PATH`` is JSON or CSV. JSON has ``device``, ``recorded`` (date), ``command``, ``t_s`` (seconds,
-rising) and ``counter_j``, ``power_w`` or both, each as long as ``t_s``. In CSV the first three are
-comments (``# device: ...``) above the columns. The trace begins with the first window; a window that
-outlasts it fails.
+rising) and ``counter_j``, ``power_w`` or both, each as long as ``t_s``; and ``power_window_s``, where
+what the sensor shows is a mean over so long. In CSV what is no column is a comment (``# device: ...``)
+above them. The trace begins with the first window; a window that outlasts it fails.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ class ReplayMeter:
     floor_w: float | None = None
     limit_w: float | None = None
 
-    def __init__(self, path: Path, header: dict[str, str], samples: list[Sample], clock: Clock) -> None:
-        self.name = f"replay:{path.name}"
+    def __init__(
+        self, path: Path, header: dict[str, str], samples: list[Sample], sensor: Sensor, clock: Clock
+    ) -> None:
+        self.name, self._sensor = f"replay:{path.name}", sensor
         self._header, self._samples, self._clock = header, samples, clock
         self.source: EnergySource = "integrated" if samples[0].counter_j is None else "counter"
         self._began_s: float | None = None
@@ -45,6 +47,7 @@ class ReplayMeter:
         return {
             **self._header,
             "domains": ["as recorded"],
+            "power_window_s": self._sensor.window_s,
             "tick_s": gaps[len(gaps) // 2] if gaps else None,
             "period_s": (times[-1] - times[0]) / (len(times) - 1),
             "gain_tolerance": trace.GAIN,
@@ -65,11 +68,12 @@ class ReplayMeter:
         window = [sample for sample in self._samples if self._start_s <= sample.after_s <= stop_s]
         if len(window) < 2:
             return Reading(None, f"{len(window)} samples of the trace in the window; use a longer window")
-        sensor = Sensor("recorded power")
         if self.source == "integrated":
-            return trace.power_reading(window, sensor, gain=trace.GAIN)
+            return trace.power_reading(window, self._sensor, gain=trace.GAIN)
         has_power = window[0].power_w is not None
-        return trace.counter_reading(window, sensor if has_power else None, tick_s=None, gain=trace.GAIN)
+        return trace.counter_reading(
+            window, self._sensor if has_power else None, tick_s=None, gain=trace.GAIN
+        )
 
     def close(self) -> None: ...
 
@@ -84,6 +88,7 @@ def open(argument: str = "", *, clock: Clock | None = None) -> ReplayMeter:
     try:
         value = _from_csv(path) if path.suffix == ".csv" else json.loads(path.read_text())
         header = {key: str(value[key]) for key in _HEADER}
+        sensor = Sensor("recorded power", float(value.get("power_window_s") or 0.0))
         times = [float(time) for time in value["t_s"]]
         columns = {key: [float(x) for x in value[key]] for key in ("counter_j", "power_w") if value.get(key)}
     except OSError as error:
@@ -106,7 +111,7 @@ def open(argument: str = "", *, clock: Clock | None = None) -> ReplayMeter:
     empty = [None] * len(times)
     rows = zip(times, columns.get("counter_j", empty), columns.get("power_w", empty), strict=True)
     samples = [Sample(t_s, t_s, counter_j, power_w) for t_s, counter_j, power_w in rows]
-    return ReplayMeter(path, header, samples, clock or Clock())
+    return ReplayMeter(path, header, samples, sensor, clock or Clock())
 
 
 def _from_csv(path: Path) -> dict[str, Any]:
