@@ -105,10 +105,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise :class:`UsageError` if nothing can be written into a folder, made if it is missing: before hours
-    of work, not after them.
+    """Raise :class:`UsageError` if nothing can be written into a folder; before hours of work, not after.
+
+    A folder that is missing is not made: the nearest one above it is tried.
     """
-    probe = folder / f".probe.{_owner()}.tmp"
+    place = folder.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    probe = place / f".probe.{_owner()}.tmp"
     write_atomic(probe, b"")
     probe.unlink(missing_ok=True)
 

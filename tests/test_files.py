@@ -68,3 +68,12 @@ def test_unwritable_place_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot write"), files.new_folder(tmp_path / "file" / "a"):
         pass
+
+
+def test_a_place_is_tried_and_not_made(tmp_path: Path) -> None:
+    files.check_writable(tmp_path / "a/b")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file/b"):
+        with pytest.raises(UsageError, match="cannot write"):
+            files.check_writable(folder)

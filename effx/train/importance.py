@@ -31,6 +31,7 @@ from effx.encoding import Encoded
 from effx.errors import ArtifactError, UsageError, unknown
 from effx.models import families, structure
 from effx.train import loop
+from effx.train.trainer import grouped_order
 
 Batches = Iterable[Mapping[str, torch.Tensor]]
 """Inputs of the model with labels, each tensor [batch, ...]."""
@@ -328,7 +329,7 @@ def batches_of(
     The order matters to the ``published`` method alone.
     """
     collate = loop.labelled(encoded, labels, names)
-    order = loop.grouped_order(encoded.lengths, batch_size, np.random.default_rng((seed, 5)))
+    order = grouped_order(encoded.lengths, batch_size, np.random.default_rng((seed, 5)))
     for start in range(0, len(order), batch_size):
         yield collate(order[start : start + batch_size].tolist())
 

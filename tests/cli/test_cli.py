@@ -222,7 +222,7 @@ def test_sigterm_leaves_nothing_behind(here: Path, checkpoint: Checkpoint) -> No
         command += ["--variant", variant]
     environment = {**os.environ, "TMPDIR": str(scratch), "PYTHONPATH": str(ROOT)}
     running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not list(scratch.rglob("*.onnx")):  # builders are at work
         assert running.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)

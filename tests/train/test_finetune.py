@@ -18,7 +18,7 @@ from effx.models import families, load, pretrained
 from effx.tasks import TASKS
 from effx.train import Settings, evaluate, finetune
 from effx.train.finetune import freeze, parse_regime
-from effx.train.loop import grouped_order
+from effx.train.trainer import grouped_order
 from tests.conftest import CONFIGS, write_rows
 
 SHORT = Settings(epochs=1, max_length=32, max_steps=3)

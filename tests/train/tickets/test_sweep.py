@@ -369,4 +369,4 @@ def test_the_preset_is_the_published_one_and_options_prevail() -> None:
 def test_pretrained_heads_differ_by_seed_alone(encoders: dict[str, Path]) -> None:
     model, _ = pretrained(encoders["bert"], TASKS["sst2"])
     assert structure(model).layers[0].heads == (0, 1, 2, 3)
-    assert Cell("winning", Level(20, 10), 3, 40).name("a-b") == "a-b-winning20-10-s3-40steps"
+    assert Cell("winning", Level(20, 10), 3, 40).name("a-b") == "a-b-winning20-10-s3-at40"

@@ -1,0 +1,158 @@
+"""The Hugging Face Trainer as effx's loop uses it: batches of like length, progress, early stopping.
+
+Batches of like length keep padding out of the arithmetic. What a paused run needs besides the
+Trainer's own state (:mod:`effx.train.stretch`) is written here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import Dataset, Sampler
+from transformers import Trainer, TrainerCallback
+
+from effx import progress
+
+_WEIGHTS, _BEST = "weights.pt", "best.pt"
+_MEGABATCH = 50  # batches sorted by length together, as in transformers' own grouped sampler
+
+
+def grouped_order(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> np.ndarray:
+    """Return a random order of rows whose consecutive batches hold rows of like length.
+
+    Rows are shuffled, sorted by length within groups of 50 batches, and the batches shuffled
+    again, so that the optimizer does not see long rows first.
+    """
+    order = rng.permutation(len(lengths))
+    group = batch_size * _MEGABATCH
+    batches: list[np.ndarray] = []
+    for start in range(0, len(order), group):
+        rows = order[start : start + group]
+        rows = rows[np.argsort(lengths[rows], kind="stable")]
+        batches += [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+    full = [batch for batch in batches if len(batch) == batch_size]
+    short = [batch for batch in batches if len(batch) < batch_size]  # at most one: it goes last
+    return np.concatenate([full[i] for i in rng.permutation(len(full))] + short)
+
+
+class Indices(Dataset[int]):
+    """Row numbers; the collate function fetches the rows."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+class _GroupedSampler(Sampler[int]):
+    """A new grouped order each epoch, the same for the same seed."""
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
+        self._lengths, self._batch_size, self._seed = lengths, batch_size, seed
+        self._epoch = 0
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng((self._seed, self._epoch))
+        self._epoch += 1
+        return iter(grouped_order(self._lengths, self._batch_size, rng).tolist())
+
+
+class GroupedTrainer(Trainer):  # type: ignore[misc]
+    lengths: np.ndarray
+    best: Best | None = None
+    _losses: torch.Tensor | None = None
+
+    def training_step(self, *args: Any, **options: Any) -> torch.Tensor:
+        loss: torch.Tensor = super().training_step(*args, **options)
+        here = loss.detach().float()
+        self._losses = here if self._losses is None else self._losses + here
+        return loss
+
+    def loss_sum(self) -> float:
+        """Return the sum of the steps' losses; the Trainer's own mean depends on its release."""
+        return 0.0 if self._losses is None else float(self._losses)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return _GroupedSampler(self.lengths, self.args.train_batch_size, self.args.seed)
+
+    # The Trainer's own two go through save_pretrained, which may rename parameters, and load what fits.
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(self.model.state_dict(), folder / _WEIGHTS)
+        if self.best:
+            self.best.save(folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        weights = torch.load(Path(resume_from_checkpoint) / _WEIGHTS, map_location="cpu", weights_only=True)
+        (model or self.model).load_state_dict(weights)
+
+
+class Show(TrainerCallback):  # type: ignore[misc]
+    """Hands steps and the latest loss to the progress display."""
+
+    def __init__(self, advance: progress.Advance) -> None:
+        self._advance, self._note = advance, ""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._advance(1, self._note)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self._note = f"loss {float(logs['loss']):.3f}"
+
+
+class Best(TrainerCallback):  # type: ignore[misc]
+    """Scores after every epoch, keeps the best weights in memory, stops without progress."""
+
+    def __init__(self, score: Callable[[], float], patience: int, steps_per_epoch: int) -> None:
+        self._score, self._patience, self._steps_per_epoch = score, patience, steps_per_epoch
+        self._best, self._waited = -math.inf, 0
+        self._weights: dict[str, torch.Tensor] = {}
+
+    @property
+    def finished(self) -> bool:
+        """Whether patience has run out."""
+        return self._waited >= self._patience
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> Any:
+        if state.global_step % self._steps_per_epoch and state.global_step != state.max_steps:
+            return control
+        training = model.training
+        value = self._score()
+        model.train(training)
+        if value > self._best:
+            self._best, self._waited = value, 0
+            self._weights = {key: value.clone() for key, value in model.state_dict().items()}
+        else:
+            self._waited += 1
+            control.should_training_stop |= self.finished
+        return control
+
+    def restore(self, model: nn.Module) -> None:
+        if self._weights:  # else no epoch has ended yet
+            model.load_state_dict(self._weights)
+
+    def save(self, folder: Path) -> None:
+        torch.save({"best": self._best, "waited": self._waited, "weights": self._weights}, folder / _BEST)
+
+    def load(self, folder: Path) -> None:
+        found = torch.load(folder / _BEST, map_location="cpu", weights_only=True)
+        self._best, self._waited, self._weights = found["best"], found["waited"], found["weights"]
