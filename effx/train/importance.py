@@ -279,8 +279,11 @@ class _Contributions:
         if not values.requires_grad:  # the first of them: below it nothing runs backward
             values = values.detach().requires_grad_(True)
 
+        # not values: a tensor and its own hook would hold each other for ever, with all that was computed
+        own = values.detach()
+
         def look(gradient: torch.Tensor) -> None:
-            products = gradient.float() * values.detach().float()
+            products = gradient.float() * own.float()
             tokens = products.view(*products.shape[:2], -1, width).sum(3) if width > 1 else products
             self._found[key] = self._per_token(tokens).double()
 
