@@ -81,7 +81,7 @@ class _Artifact:
         and ``digest`` are filled in here.
         """
         folder = Path(folder)
-        own = (folder / cls.manifest_name).is_file()
+        own = cls.is_at(folder)
         if folder.exists() and not own and not (folder.is_dir() and not any(folder.iterdir())):
             raise UsageError(
                 f"{folder} exists already and is no {cls.kind}: move it, or choose another name."
@@ -101,17 +101,20 @@ class _Artifact:
             files.write_json(temporary / cls.manifest_name, manifest)
 
     @classmethod
+    def is_at(cls, folder: str | Path) -> bool:
+        """Return whether a folder is one of this kind, whole or damaged."""
+        return (Path(folder) / cls.manifest_name).is_file()
+
+    @classmethod
     def find(cls, root: str | Path) -> list[Path]:
         """Return the folders of this kind at ``root``: itself, or its direct children, sorted."""
         root = Path(root)
-        if (root / cls.manifest_name).is_file():
+        if cls.is_at(root):
             return [root]
         if not root.is_dir():
             return []
         return sorted(
-            child
-            for child in root.iterdir()
-            if not child.name.startswith(".") and (child / cls.manifest_name).is_file()
+            child for child in root.iterdir() if not child.name.startswith(".") and cls.is_at(child)
         )
 
     @classmethod

@@ -58,7 +58,7 @@ def pretrained(
     """
     name = str(name)
     check_source(name, task)
-    reduced = Checkpoint.open(name) if Checkpoint.find(name) == [Path(name)] else None
+    reduced = Checkpoint.open(name) if Checkpoint.is_at(name) else None
     try:
         with quiet():
             if reduced:

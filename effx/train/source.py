@@ -222,7 +222,7 @@ def place(out: str | Path, name: str, overwrite: bool) -> Path:
     folder = Path(out) / name
     if folder.exists() and not overwrite:
         raise UsageError(f"{folder} exists already. Choose another --name, or pass --overwrite.")
-    if folder.exists() and not Checkpoint.find(folder) == [folder]:
+    if folder.exists() and not Checkpoint.is_at(folder):
         raise UsageError(f"{folder} exists already and is no checkpoint: move it, or choose another --name.")
     files.check_writable(Path(out))
     return folder
