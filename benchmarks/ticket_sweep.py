@@ -10,7 +10,8 @@ DATA has a folder per task. Jobs, by default all in this order:
                 it has not asked for, and every cell that it uses counts, whoever trained it
     sst2        the whole of SST-2, winning tickets, levels 10 to 40, one seed
 
-Stop it whenever you like: started again it goes on where it was. Results are written after every
+Stop it whenever you like: started again it goes on where it was. Started several times at once it shares the
+cells of a grid out. Results are written after every
 seed, so that what is there by then is of use: per job a folder with table.json, table.csv, table.md,
 the figure, the scores' heat maps and run.json (command, host, versions, date, seconds of each cell).
 """

@@ -37,6 +37,7 @@ BASE = {
     "corpus",
     "progress",
     "exit_rules",
+    "locks",
 }
 MAY_IMPORT = {
     **dict.fromkeys(BASE, BASE),

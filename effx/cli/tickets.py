@@ -118,12 +118,14 @@ def command(
 
     For every seed the encoder is fine-tuned and its structures scored. A ticket loses some of them
     and starts again from the pretrained weights. A sweep that was stopped goes on when it is started
-    again; more levels, seeds and kinds can be added. --seed is the first of the --seeds.
+    again; more levels, seeds and kinds can be added. --seed is the first of the --seeds. Started several
+    times at once with the same workspace, once for each GPU say, it shares the cells out.
 
     \b
     effx train tickets sst2 --model bert-base-uncased
     effx train tickets rte --model bert-base-uncased --preset super-tickets --search halving
     effx train tickets mrpc --model ./minilm --levels 20,40,20/10 --kinds winning --seeds 3
+    for gpu in 0 1 2 3; do CUDA_VISIBLE_DEVICES=$gpu effx train tickets rte --model M & done
     """  # fmt: skip
     from effx.train import tickets
 

@@ -7,7 +7,7 @@ cell appears in the workspace in one rename. The workspace, the rows and the mod
 every node at the same path; that is checked before anything is begun.
 
 Measurements take all processors of their node, so that Ray puts nothing beside them, and the host's
-turnstile (:mod:`effx.recipe.locks`) keeps off what Ray does not know of. They run on the node that has
+turnstile (:mod:`effx.locks`) keeps off what Ray does not know of. They run on the node that has
 the custom resource ``effx_profile``, else on the driver's.
 """
 

@@ -16,10 +16,9 @@ from typing import Any, Protocol
 
 import yaml
 
-from effx import progress
+from effx import locks, progress
 from effx.errors import EffxError
 from effx.profile import environment
-from effx.recipe import locks
 from effx.recipe.cells import cells
 from effx.recipe.child import Child
 from effx.recipe.digests import Digests

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from effx import files
+from effx import files, locks
 from effx.artifacts import now
 
 RECORD = "cell.json"
@@ -80,7 +80,7 @@ class Workspace:
         return self.folder / "cells" / key
 
     def lock(self, key: str) -> Path:
-        return self.folder / "locks" / key
+        return self.folder / locks.FOLDER / key
 
     def log(self, key: str) -> Path:
         return self.folder / "logs" / f"{key}.log"
@@ -92,7 +92,7 @@ class Workspace:
             UsageError: the place cannot be written to.
         """
         try:
-            for name in ("cells", "locks", "logs", "journal"):
+            for name in ("cells", locks.FOLDER, "logs", "journal"):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise files.cannot_write(self.folder, error) from error

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from effx import locks
 from effx.errors import UsageError
 
 KINDS = ("winning", "random", "losing")
@@ -158,7 +159,7 @@ def _score(work: Any, record: Any) -> str:
 def _link_all(source: Path, target: Path) -> None:
     """Link a folder's files into another one; copy them where the file system cannot link."""
     for path in sorted(source.rglob("*")):
-        if path.is_dir():
+        if path.is_dir() or locks.FOLDER in path.relative_to(source).parts:
             continue
         place = target / path.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -21,14 +21,12 @@ import time
 import traceback
 from typing import Any
 
-from effx import files, progress
+from effx import files, locks, progress
 from effx.artifacts import now
 from effx.errors import EffxError, GateError
 from effx.recipe.kinds import KINDS, RefusedError
-from effx.recipe.locks import Lock, on_this_host
 from effx.recipe.store import RECORD, SETTLED, Record, Workspace
 
-_WAIT_S = 0.2
 _GRACE_S = 10.0
 
 
@@ -61,19 +59,14 @@ def main() -> int:
 def do(spec: dict[str, Any]) -> dict[str, Any]:
     """Settle a cell, unless another run has; return outcome, note and seconds."""
     workspace, key = Workspace(spec["workspace"]), spec["key"]
-    lock = Lock(workspace.lock(key))
-    while not lock.take():
-        time.sleep(_WAIT_S)
-    try:
+    with locks.hold(workspace.lock(key)) as lock:
         if found := workspace.find(key):
             return {"outcome": found.outcome, "note": found.note, "found": True, "seconds": 0.0}
-        with on_this_host(alone=spec["alone"]):
+        with locks.on_this_host(alone=spec["alone"]):
             return _settle(workspace, spec, lock)
-    finally:
-        lock.release()
 
 
-def _settle(workspace: Workspace, spec: dict[str, Any], lock: Lock) -> dict[str, Any]:
+def _settle(workspace: Workspace, spec: dict[str, Any], lock: locks.Lock) -> dict[str, Any]:
     key, name = spec["key"], f"{spec['kind']} {spec['name']}"
     started, clock = now(), time.perf_counter()
     workspace.note("begun", key, name)

@@ -145,8 +145,10 @@ class _Hunt:
         """Return the checkpoint of the pretrained weights under ``masks``, fine-tuned."""
         name = f"{workspace.stem(self.task, self.model)}-{what}-s{self.settings.seed}"
         folder = self.folder / "checkpoints" / name
-        if Checkpoint.find(folder):
-            return Checkpoint.open(folder)
+        with workspace.alone(self.folder, name):
+            return Checkpoint.open(folder) if Checkpoint.find(folder) else self._train(folder, masks, parent)
+
+    def _train(self, folder: Path, masks: sparse.Masks | None, parent: str | None) -> Checkpoint:
         record: dict[str, Any] = {"parent": parent}
 
         def cut(model: PreTrainedModel) -> None:
@@ -162,7 +164,7 @@ class _Hunt:
             self.task,
             self.model,
             out=folder.parent,
-            name=name,
+            name=folder.name,
             data_folder=self.data_folder,
             settings=FineTuning(
                 **{field.name: getattr(self.settings, field.name) for field in fields(FineTuning)}
@@ -176,12 +178,13 @@ class _Hunt:
         masks: dict[str, torch.Tensor] | None = None
         for percent in range(STEP, self.settings.sparsity + STEP, STEP):
             path = self.folder / "masks" / f"mlm{percent}-s{self.settings.seed}.safetensors"
-            if path.is_file():
-                masks = read_masks(path)
-                continue
-            model = self._language_round(texts, masks, f"masked language modelling for {percent} %")
-            masks = sparse.smallest(sparse.matrices(model), percent / 100)
-            write_masks(path, masks)
+            with workspace.alone(self.folder, path.name):
+                if path.is_file():
+                    masks = read_masks(path)
+                    continue
+                model = self._language_round(texts, masks, f"masked language modelling for {percent} %")
+                masks = sparse.smallest(sparse.matrices(model), percent / 100)
+                write_masks(path, masks)
         assert masks is not None
         progress.say(f"the mask is {path}")
         return masks

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from effx import files
+from effx import files, locks, progress
 from effx.data import Rows
 from effx.errors import ArtifactError, UsageError
 from effx.models import io
@@ -37,6 +38,16 @@ def claim(path: Path, shared: dict[str, Any]) -> None:
             f"{path.parent} was made with other settings: {key} was {before.get(key)}, is {now[key]}. "
             "Give the same ones, or choose another -o."
         )
+
+
+def alone(folder: Path, what: str) -> AbstractContextManager[locks.Lock]:
+    """Work alone on ``what`` of a workspace; waits, and says so, while another process works on it."""
+    return locks.hold(lock(folder, what), lambda by: progress.say(f"{by} works on {what}: waiting"))
+
+
+def lock(folder: Path, what: str) -> Path:
+    """Return where the lock on ``what`` is."""
+    return folder / locks.FOLDER / what
 
 
 def model_of(name: str) -> dict[str, str]:

@@ -6,10 +6,11 @@
     checkpoints/STEM-winning40-s0/        a ticket: pretrained weights again, cut, fine-tuned
     cells/NAME.json                       what a cell came to, its predictions included
     paused/NAME-at63/                     a cell of halving after 63 steps, as long as it may go on
+    locks/NAME                            which process works on it
 
 A checkpoint is there or not, and its record follows from it, so a sweep that was killed goes on
-where it was; every cell starts from its seed alone, so it ends with the same scores. STEM is
-TASK-MODEL.
+where it was; every cell starts from its seed alone, so it ends with the same scores, whichever of the
+processes that share a workspace trains it. STEM is TASK-MODEL.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import numpy as np
 import transformers
 from transformers import PreTrainedModel
 
-from effx import data, files
+from effx import data, files, locks
 from effx.artifacts import Checkpoint
 from effx.data import Rows
 from effx.errors import ArtifactError, UsageError, unknown
@@ -44,6 +45,7 @@ _SCHEMA = 1
 KEEPS = ("all", "winning")
 FULL = "full"
 _AT = "-at"
+_SCORES = ".importance"
 
 
 @dataclass(frozen=True)
@@ -179,11 +181,25 @@ class Workspace:
         return model
 
     def run(self, cell: Cell) -> Record:
-        """Return what a cell came to, training it if that has not been done."""
-        if (done := self._recorded(cell)) is not None:
+        """Return what a cell came to, training it if that has not been done.
+
+        While another process trains it, wait.
+        """
+        with workspace.alone(self.folder, cell.name(self.stem)):
+            if (done := self._recorded(cell)) is None:
+                return self._train(cell)
             if not self._keeps(cell):  # it was killed before it let go of the checkpoint
                 shutil.rmtree(self.checkpoint(cell), ignore_errors=True)
             return done
+
+    def busy(self, cell: Cell) -> bool:
+        """Whether another process works on a cell, or on what it needs."""
+        full = Cell(FULL, None, cell.seed).name(self.stem)
+        needed = [full, full + _SCORES] if cell.level else []
+        names = [cell.name(self.stem), *needed]
+        return any(locks.holder(workspace.lock(self.folder, name)) for name in names)
+
+    def _train(self, cell: Cell) -> Record:
         folder = self.checkpoint(cell)
         if not Checkpoint.find(folder):
             removal = None if cell.level is None else self.removal(cell)
@@ -252,23 +268,25 @@ class Workspace:
             return self._scores[seed]
         cell = Cell(FULL, None, seed)
         self.run(cell)
-        folder = self.checkpoint(cell)
-        opened, path = Checkpoint.open(folder), self.scores_path(seed)
+        with workspace.alone(self.folder, cell.name(self.stem) + _SCORES):
+            self._scores[seed] = self._score(seed, Checkpoint.open(self.checkpoint(cell)))
+        return self._scores[seed]
+
+    def _score(self, seed: int, opened: Checkpoint) -> importance.Importance:
+        path = self.scores_path(seed)
         known = importance.read(path) if path.is_file() else None
         if known and known[1].get("checkpoint") == opened.digest:
-            found = known[0]
-        else:
-            found = draw.scores(opened, load(opened), self.train, self.settings, seed)
-            importance.write(
-                path,
-                found,
-                checkpoint=opened.digest,
-                method=self.settings.importance,
-                precision=self.settings.precision,
-                rows=len(self.train),
-                layers=[layer.index for layer in self.structure.layers],
-            )
-        self._scores[seed] = found
+            return known[0]
+        found = draw.scores(opened, load(opened), self.train, self.settings, seed)
+        importance.write(
+            path,
+            found,
+            checkpoint=opened.digest,
+            method=self.settings.importance,
+            precision=self.settings.precision,
+            rows=len(self.train),
+            layers=[layer.index for layer in self.structure.layers],
+        )
         return found
 
     @cached_property
@@ -278,7 +296,7 @@ class Workspace:
     def scores_path(self, seed: int) -> Path:
         """Return where the scores of a seed are."""
         folder = self.checkpoint(Cell(FULL, None, seed))
-        return folder.with_name(f"{folder.name}.importance.json")
+        return folder.with_name(f"{folder.name}{_SCORES}.json")
 
     def checkpoint(self, cell: Cell) -> Path:
         """Return a cell's checkpoint folder."""

@@ -27,7 +27,9 @@ def run(
     """Find tickets, and write table and figure beside their checkpoints.
 
     Fine-tune, score, cut, rewind, fine-tune again, for every kind, level and seed. What is there
-    already is not trained again; table and figure have the cells that these settings name.
+    already is not trained again; table and figure have the cells that these settings name. Several
+    processes may do this in one workspace at once: of a grid, each trains cells that no other is at, and
+    all end with the whole table.
 
     Args:
         task_name: a task of the table, or with ``data_folder`` any name for the user's own.
@@ -60,15 +62,22 @@ def _grid(work: Workspace) -> tuple[list[Record], Level | None, dict[str, Any]]:
     settings = work.settings
     tickets = [(kind, level) for level in settings.levels for kind in settings.kinds]
     cells = [Cell(*what, seed) for seed in work.seeds for what in ((FULL, None), *tickets)]
-    records = []
-    for number, cell in enumerate(cells, 1):
-        progress.say(f"cell {number} of {len(cells)}: {cell.name(work.stem)}")
-        records.append(work.run(cell))
+    records = _run(work, cells)
     spent = {"search": "grid", "steps": sum(record.steps for record in records), "rungs": []}
     if "winning" not in settings.kinds:
         return records, None, spent
     candidates = [candidate(work, level, _of(records, "winning", level)) for level in settings.levels]
     return records, selection.best(candidates).level, spent
+
+
+def _run(work: Workspace, cells: Sequence[Cell]) -> list[Record]:
+    """Run cells in order, those that other processes work on last."""
+    records: dict[Cell, Record] = {}
+    while left := [cell for cell in cells if cell not in records]:
+        cell = next((cell for cell in left if not work.busy(cell)), left[0])
+        progress.say(f"cell {len(records) + 1} of {len(cells)}: {cell.name(work.stem)}")
+        records[cell] = work.run(cell)
+    return [records[cell] for cell in cells]
 
 
 def _halving(work: Workspace) -> tuple[list[Record], Level | None, dict[str, Any]]:

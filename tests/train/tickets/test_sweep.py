@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import operator
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,7 +27,7 @@ from effx.errors import UsageError
 from effx.export import export_all
 from effx.models import load, pretrained, structure
 from effx.tasks import TASKS
-from effx.train import evaluate, importance, tickets
+from effx.train import evaluate, importance, tickets, workspace
 from effx.train.finetune import Settings as FineTuning
 from effx.train.tickets import Level, Settings, draw
 from effx.train.tickets.cells import Cell, Record, Workspace
@@ -171,20 +173,62 @@ def test_a_sweep_goes_on_and_grows(
         tickets.run("sst2", encoders["electra"], out=folder, data_folder=rows_folder, settings=QUICK)
 
 
+def quick_command(model: Path, rows: Path, folder: Path) -> list[str]:
+    """The command that does what QUICK says."""
+    return [sys.executable, "-m", "effx", "train", "tickets", "sst2", "--model", str(model),
+            "--data", str(rows), "--levels", "20,40", "--seeds", "2", "--kinds", "winning,losing",
+            "--epochs", "1", "--max-length", "32", "--lr", "1e-3", "--limit", "64", "--precision", "fp32",
+            "-o", str(folder), "--json"]  # fmt: skip
+
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(effx.__file__).parents[1])}
+
+
+def test_processes_share_a_workspace(
+    swept: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    folder, first = tmp_path / "shared", "sst2-bert-full-s0"
+    command = quick_command(encoders["bert"], rows_folder, folder)
+    logs = [tmp_path / "a", tmp_path / "b"]
+    with contextlib.ExitStack() as stack:
+        with workspace.alone(folder, first):
+            processes = [
+                stack.enter_context(
+                    subprocess.Popen(
+                        command, stdout=subprocess.PIPE, stderr=stack.enter_context(log.open("w")),
+                        text=True, env=ENVIRONMENT,
+                    )
+                )
+                for log in logs
+            ]  # fmt: skip
+            until = time.monotonic() + 120
+            while time.monotonic() < until and not any(
+                f"works on {first}" in log.read_text() for log in logs
+            ):
+                time.sleep(0.05)
+        for process in processes:
+            out, _ = process.communicate(timeout=300)
+            assert process.returncode == 0
+            assert json.loads(out) == swept[1]
+    trained = [re.findall(r"^(train|score) ([\w-]+):", log.read_text(), re.MULTILINE) for log in logs]
+    cells = [("train", path.stem) for path in (folder / "cells").glob("*.json")]
+    scored = [("score", f"sst2-bert-full-s{seed}") for seed in (0, 1)]
+    assert sorted(trained[0] + trained[1]) == sorted(cells + scored)  # each once
+    assert len(cells) == 10 and all(trained)
+    held = [path.name for path in (folder / "locks").iterdir() if path.name != ".guard"]
+    assert held == []
+
+
 @pytest.mark.slow
 def test_a_killed_sweep_ends_with_the_same_table(
     swept: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "killed"
-    command = [sys.executable, "-m", "effx", "train", "tickets", "sst2", "--model", str(encoders["bert"]),
-               "--data", str(rows_folder), "--levels", "20,40", "--seeds", "2", "--kinds", "winning,losing",
-               "--epochs", "1", "--max-length", "32", "--lr", "1e-3", "--limit", "64", "--precision", "fp32",
-               "-o", str(folder)]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(Path(effx.__file__).parents[1])}
+    command = quick_command(encoders["bert"], rows_folder, folder)
 
     def killed_once(ready: Callable[[], bool]) -> None:
         with subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT
         ) as process:
             while process.poll() is None and not ready():
                 time.sleep(0.01)
@@ -197,7 +241,7 @@ def test_a_killed_sweep_ends_with_the_same_table(
     killed_once(made(2))
     killed_once(made(5))
     assert not (folder / "table.json").exists()
-    done = subprocess.run([*command, "--json"], check=True, capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=ENVIRONMENT)
     assert json.loads(done.stdout) == swept[1]
     assert (folder / "table.json").read_bytes() == (swept[0] / "table.json").read_bytes()
 

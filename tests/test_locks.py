@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from effx.recipe import locks
-from effx.recipe.locks import Lock
+from effx import locks
+from effx.locks import Lock
 
 
 def test_one_holds_it_and_gives_it_back(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     code = f"""
 import time
 from pathlib import Path
-from effx.recipe.locks import Lock
+from effx.locks import Lock
 print(Lock(Path({str(path)!r})).take(), flush=True)
 time.sleep(60)
 """
@@ -92,7 +92,7 @@ def test_many_takers_one_holder(tmp_path: Path) -> None:
     code = f"""
 import time
 from pathlib import Path
-from effx.recipe.locks import Lock
+from effx.locks import Lock
 lock = Lock(Path({str(path)!r}))
 while not lock.take():
     time.sleep(0.001)
@@ -111,7 +111,7 @@ def test_a_measurement_is_alone_on_its_host(tmp_path: Path, monkeypatch: pytest.
     code = f"""
 import sys, tempfile, time
 tempfile.tempdir = {str(tmp_path)!r}
-from effx.recipe.locks import on_this_host
+from effx.locks import on_this_host
 with on_this_host(alone=sys.argv[1] == "alone"):
     with open({str(log)!r}, "a") as log:
         log.write(sys.argv[1] + "\\n"); log.flush(); time.sleep(0.3); log.write("end " + sys.argv[1] + "\\n")

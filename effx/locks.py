@@ -1,6 +1,7 @@
-"""Who works on what: locks in the workspace, and a turnstile for each host.
+"""Who works on what: locks in a workspace, and a turnstile for each host.
 
-A cell's lock is a file that names its holder: host, process, the time that process started. It is
+A workspace holds cells, each of them done once, by one of perhaps many processes. A cell's lock is a file
+that names its holder: host, process, the time that process started. It is
 
     free      if there is no such file
     stale     if its holder ran on this host and is gone (or its number went to another process), or
@@ -22,7 +23,8 @@ import secrets
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -34,9 +36,12 @@ try:
 except ImportError:  # Windows: one process at a time is the user's to see to
     fcntl = None  # type: ignore[assignment]
 
+FOLDER = "locks"
+"""Of a workspace, where its cells' locks are."""
 BEAT_S = 5.0
 STALE_S = 60.0
 """Without a touch, the lock of another host's process is stale."""
+_POLL_S = 0.2
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
@@ -103,6 +108,21 @@ class Lock:
             with contextlib.suppress(OSError):
                 if self.held:
                     os.utime(self._path)
+
+
+@contextlib.contextmanager
+def hold(path: Path, waiting: Callable[[Holder], None] = lambda holder: None) -> Iterator[Lock]:
+    """Hold the lock at ``path``; while another process does, wait, telling ``waiting`` of it once."""
+    lock, told = Lock(path), False
+    while not lock.take():
+        if not told and (by := holder(path)):
+            waiting(by)
+            told = True
+        time.sleep(_POLL_S)
+    try:
+        yield lock
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager
