@@ -81,8 +81,15 @@ class Lock:
         self._beat: threading.Thread | None = None
 
     def take(self) -> bool:
-        """Take the lock if it is free or stale; return whether it is this process's now."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        """Take the lock if it is free or stale; return whether it is this process's now.
+
+        Raises:
+            UsageError: the place cannot be written to.
+        """
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise files.cannot_write(self._path.parent, error) from error
         with _guard(self._path.parent):
             if holder(self._path) is not None:
                 return False

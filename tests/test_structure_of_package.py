@@ -37,6 +37,7 @@ BASE = {
     "corpus",
     "progress",
     "exit_rules",
+    "levels",
     "locks",
 }
 MAY_IMPORT = {

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from effx.cli import options
 
@@ -46,8 +47,16 @@ from effx.cli import options
 @options.patience
 @options.workspace("checkpoints and masks. Default: lottery/TASK-MODEL, with -mlm or -mask.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifests.")
+@click.pass_context
 def command(
-    task: str, model: str, data_folder: Path | None, out: Path | None, as_json: bool, **settings: Any
+    context: click.Context,
+    /,
+    task: str,
+    model: str,
+    data_folder: Path | None,
+    out: Path | None,
+    as_json: bool,
+    **settings: Any,
 ) -> None:
     """Find unstructured lottery tickets on TASK: single weights set to zero, the shapes whole.
 
@@ -61,6 +70,8 @@ def command(
     """  # fmt: skip
     from effx.train import lottery
 
+    if settings["mask"] and context.get_parameter_source("sparsity") is not ParameterSource.DEFAULT:
+        raise click.UsageError("--mask has its own share of zeros: leave --sparsity out.")
     made = lottery.run(task, model, out=out, data_folder=data_folder, settings=lottery.Settings(**settings))
     if as_json:
         click.echo(json.dumps([one.manifest for one in made], indent=1))

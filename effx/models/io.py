@@ -43,7 +43,7 @@ _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.m
 
 
 def pretrained(
-    name: str | Path, task: Task, *, trust_remote_code: bool = False
+    name: str | Path, task: Task, *, trust_remote_code: bool = False, fresh_head: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return a pretrained encoder with a fresh head for ``task``, and its tokenizer.
 
@@ -52,6 +52,7 @@ def pretrained(
             Face hub.
         task: gives the width and the label names of the head.
         trust_remote_code: run model code that the repository brings.
+        fresh_head: a checkpoint's task head is new too; else it stays where the task's outputs are its own.
 
     Raises:
         UsageError: no such model, no safetensors weights, or an unsupported architecture.
@@ -62,7 +63,7 @@ def pretrained(
     try:
         with quiet():
             if reduced:
-                model = _refitted(load(reduced), task)
+                model = _refitted(load(reduced), task, fresh_head)
             else:
                 config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
                 families.family_of(config.model_type)
@@ -77,7 +78,7 @@ def pretrained(
                     dtype=torch.float32,
                     output_loading_info=True,
                 )
-                _check_whole(name, model, told["missing_keys"])
+                check_whole(name, model, told["missing_keys"])
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -87,7 +88,7 @@ def pretrained(
     return model, tokenizer
 
 
-def _check_whole(name: str, model: PreTrainedModel, missing: Iterable[str]) -> None:
+def check_whole(name: str, model: PreTrainedModel, missing: Iterable[str]) -> None:
     """Raise :class:`UsageError` if the encoder would be trained from random weights, in part or whole.
 
     A task head is always new, and so may the pooler before it be.
@@ -128,8 +129,8 @@ def _auto(task: Task) -> Any:
     return AutoModelForSequenceClassification
 
 
-def _refitted(model: PreTrainedModel, task: Task) -> PreTrainedModel:
-    """Return a reduced model ready for ``task``: its last Linear afresh if the outputs differ."""
+def _refitted(model: PreTrainedModel, task: Task, fresh_head: bool) -> PreTrainedModel:
+    """Return a reduced model ready for ``task``: a fresh head, or a last Linear where the outputs differ."""
     kept = structure(model)
     if kept.exits or kept.tokens or kept.token_thresholds:
         raise UsageError(
@@ -147,14 +148,25 @@ def _refitted(model: PreTrainedModel, task: Task) -> PreTrainedModel:
     assert isinstance(old, nn.Linear)
     if old.out_features != task.outputs:
         new = nn.Linear(old.in_features, task.outputs)
-        nn.init.normal_(new.weight, std=float(model.config.initializer_range))
-        nn.init.zeros_(new.bias)
+        _renew(new, model)
         model.set_submodule(path, new)
         model.num_labels = task.outputs
         grown = new.weight.numel() + new.bias.numel() - old.weight.numel() - old.bias.numel()
         model.effx_full_parameters = full_parameters(model) + grown
+    if fresh_head:
+        for name, part in model.named_children():
+            if name != model.base_model_prefix:
+                for module in part.modules():
+                    if isinstance(module, nn.Linear):
+                        _renew(module, model)
     _describe(model.config, task)
     return model
+
+
+def _renew(linear: nn.Linear, model: PreTrainedModel) -> None:
+    """Draw a Linear of a task head anew, as the families' own code does."""
+    nn.init.normal_(linear.weight, std=float(model.config.initializer_range))
+    nn.init.zeros_(linear.bias)
 
 
 def check_source(name: str, task: Task) -> None:
@@ -296,7 +308,9 @@ def name_of(model_name: str) -> str:
     path = Path(model_name)
     config = path / "config.json"
     if config.is_file():
-        own = str(json.loads(config.read_bytes()).get("_name_or_path") or "")
+        own = ""
+        with contextlib.suppress(ValueError, AttributeError):  # whoever opens it says what is wrong
+            own = str(json.loads(config.read_bytes()).get("_name_or_path") or "")
         if own and not own.startswith((".", "/")):
             return own.rsplit("/", 1)[-1]
         return path.resolve().name

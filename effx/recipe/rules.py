@@ -59,15 +59,20 @@ def whole(least: int = 0) -> Rule:
     return rule
 
 
-def number(least: float = 0.0, most: float = math.inf, *, above: bool = False) -> Rule:
-    """A number from ``least`` (``above``: greater than it) to ``most``."""
-    text = f"a number {'above' if above else 'from'} {least:g}" + (
-        "" if most == math.inf else f" to {most:g}"
-    )
+def number(least: float = 0.0, most: float = math.inf, *, above: bool = False, below: bool = False) -> Rule:
+    """A number from ``least`` (``above``: greater than it) to ``most`` (``below``: less than it)."""
+    text = f"a number {'above' if above else 'from'} {least:g}"
+    if most != math.inf:
+        text += f" and below {most:g}" if below else f" to {most:g}"
 
     def rule(notes: Notes, node: Node, key: str) -> Any:
         value = _number(node)
-        if value is None or value < least or value > most or (above and value == least):
+        if (
+            value is None
+            or not least <= value <= most
+            or (above and value == least)
+            or (below and value == most)
+        ):
             return notes.wrong(node.where, key, f"{text} is needed, not {node.kind}.")
         return float(value)
 
@@ -118,8 +123,8 @@ def parsed(parse: Callable[[str], Any]) -> Rule:
     return rule
 
 
-def each(rule: Rule, *, single: bool = True, least: int = 1) -> Rule:
-    """A list of what ``rule`` takes; ``single``: one alone stands for a list of one."""
+def each(rule: Rule, *, single: bool = True, least: int = 1, distinct: bool = False) -> Rule:
+    """A list of what ``rule`` takes, ``distinct`` or not; ``single``: one alone stands for a list of one."""
 
     def of(notes: Notes, node: Node, key: str) -> Any:
         if node.items is None and not single:
@@ -132,7 +137,11 @@ def each(rule: Rule, *, single: bool = True, least: int = 1) -> Rule:
                 node.where, key, f"at least {least} {'entry is' if least == 1 else 'entries are'} needed."
             )
         values = [rule(notes, child, f"{key}.{number}") for number, child in enumerate(node.items)]
-        return WRONG if any(value is WRONG for value in values) else tuple(values)
+        if any(value is WRONG for value in values):
+            return WRONG
+        if distinct and (double := next((value for value in values if values.count(value) > 1), None)):
+            return notes.wrong(node.where, key, f"'{double}' stands twice.")
+        return tuple(values)
 
     return of
 

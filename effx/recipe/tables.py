@@ -11,6 +11,7 @@ import re
 from effx import exit_rules
 from effx.errors import UsageError, nearest
 from effx.export import variants
+from effx.levels import Level
 from effx.profile.meters import METERS
 from effx.profile.plan import SCENARIOS, parse_grid
 from effx.recipe import tickets
@@ -56,17 +57,17 @@ _SCORED: dict[str, Rule] = {
 }
 TICKETS: dict[str, Rule] = {
     "levels": each(parsed(lambda value: tickets.levels([value]))),
-    "kinds": each(choice(tickets.KINDS, "kind of ticket")),
+    "kinds": each(choice(tickets.KINDS, "kind of ticket"), distinct=True),
     "seeds": whole(1),
     **_SCORED,
     "search": choice(("grid", "halving"), "search"),
-    "selection": number(0, 1, above=True),
+    "selection": number(0, 1, above=True, below=True),
     "preset": choice(("super-tickets",), "preset"),
     **REGIME,
 }
 PRUNED: dict[str, Rule] = {
     "of": each(text),
-    "level": parsed(tickets.level),
+    "level": parsed(Level.parse),
     "kind": choice(tickets.KINDS, "kind of ticket"),
     **_SCORED,
     **{key: rule for key, rule in REGIME.items() if key not in ("layers", "head_dropout")},

@@ -11,18 +11,16 @@ others is linked into it, so that the cells may run anywhere, and the table is t
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from effx import locks
-from effx.errors import UsageError
+from effx.levels import Level, parse_levels
 
 KINDS = ("winning", "random", "losing")
 LEVELS = tuple(str(percent) for percent in range(10, 90, 10))
-_LEVEL = re.compile(r"(\d{1,3})(?:/(\d{1,3}))?")
 _WHICH = ("levels", "kinds", "seeds")
 """Settings that say which cells there are; the rest says how each is done."""
 
@@ -33,36 +31,7 @@ def levels(parts: Sequence[Any]) -> tuple[str, ...]:
     Raises:
         UsageError: one is no level, out of range, given twice, or ``...`` stands where it says nothing.
     """
-    words = [word.strip() for part in parts for word in str(part).split(",")]
-    found: list[str] = []
-    for place, word in enumerate(words):
-        if word != "...":
-            match = _LEVEL.fullmatch(word)
-            if not match or not 0 < max(int(match[1]), int(match[2] or 0)) <= 100:
-                raise UsageError(
-                    f"level '{word}': a percentage from 1 to 100, or heads/FFNs as 20/10, is needed."
-                )
-            found.append(word)
-            continue
-        following = words[place + 1] if place + 1 < len(words) else ""
-        if not found or not found[-1].isdigit() or not following.isdigit():
-            raise UsageError("levels: '...' stands between two plain levels, as in 10,...,80.")
-        last = int(found[-1])
-        step = last - int(found[-2]) if len(found) > 1 and found[-2].isdigit() else last
-        if step < 1:
-            raise UsageError("levels before '...' rise.")
-        found += [str(value) for value in range(last + step, int(following), step)]
-    if double := next((level for level in found if found.count(level) > 1), None):
-        raise UsageError(f"level {double} stands twice.")
-    return tuple(found)
-
-
-def level(text: str) -> None:
-    """Raise :class:`UsageError` for what is not one level."""
-    if len(levels([text])) != 1:
-        raise UsageError(
-            f"level '{text}': one level is needed here, as 40, or 20/10 for heads and FFNs apart."
-        )
+    return tuple(level.text for level in parse_levels(",".join(map(str, parts))))
 
 
 def grid(settings: dict[str, Any], first_seed: int) -> Iterator[tuple[int, list[tuple[str, str]]]]:
@@ -90,7 +59,6 @@ def full(spec: dict[str, Any], out: Path) -> tuple[str | None, str]:
 def ticket(spec: dict[str, Any], out: Path) -> tuple[str | None, str]:
     """Train one ticket."""
     from effx.train.tickets.cells import FULL, Cell
-    from effx.train.tickets.plan import Level
 
     settings, place = spec["settings"], out / spec["name"]
     _link_all(Path(spec["read"][0]), place)
@@ -138,13 +106,13 @@ def _settings(spec: dict[str, Any]) -> Any:
     which = {}
     if "levels" in settings:
         which = {
-            "levels": tuple(tickets.Level.parse(level) for level in settings["levels"]),
+            "levels": tuple(Level.parse(level) for level in settings["levels"]),
             "kinds": tuple(settings["kinds"]),
             "seeds": settings["seeds"],
         }
     elif "level" in settings:
         which = {
-            "levels": (tickets.Level.parse(settings["level"]),),
+            "levels": (Level.parse(settings["level"]),),
             "kinds": (settings["kind"],),
             "seeds": 1,
         }

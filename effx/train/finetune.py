@@ -62,6 +62,7 @@ def finetune(
     keep_predictions: bool = False,
     record: Mapping[str, Any] | None = None,
     stretch: Stretch | None = None,
+    fresh_head: bool = False,
 ) -> Checkpoint:
     """Fine-tune an encoder and write ``out/name``.
 
@@ -81,6 +82,7 @@ def finetune(
             manifest, as ``predictions``.
         record: further entries of the manifest.
         stretch: the part of the run to do now; the checkpoint is what it ends with. None: all of it.
+        fresh_head: where ``model_name`` is a checkpoint, begin with a new task head.
 
     Raises:
         UsageError: a setting, name or model is wrong.
@@ -98,7 +100,9 @@ def finetune(
     train_rows = data.load(task, "train", data_folder).limit(settings.limit)
     validation_rows = data.load(task, "validation", data_folder)
     transformers.set_seed(settings.seed)
-    model, tokenizer = io.pretrained(model_name, task, trust_remote_code=trust_remote_code)
+    model, tokenizer = io.pretrained(
+        model_name, task, trust_remote_code=trust_remote_code, fresh_head=fresh_head
+    )
     keep_first(model, settings.layers)
     if settings.head_dropout is not None:
         for module in families.head_dropouts(model):

@@ -64,12 +64,10 @@ OPTIMIZERS = ("adamw", "adamax")
 
 @dataclass(frozen=True)
 class LoopResult:
-    """What a training run took."""
+    """What a training run took, from its first step on."""
 
     steps: int
-    """From the first one of the whole run on."""
     seconds: float
-    """Of this stretch of it."""
     loss: float
     """Mean over the steps."""
     precision: str
@@ -108,7 +106,7 @@ def fit(
     total = settings.max_steps or math.ceil(steps_per_epoch * settings.epochs)
     best = Best(score, settings.patience, steps_per_epoch) if settings.patience and score else None
     stretch = stretch or Stretch()
-    before = State.read(stretch.begin) if stretch.begin else State(0, 0.0, False)
+    before = State.read(stretch.begin) if stretch.begin else State(0, 0.0, 0.0, False)
     saved = before.checkpoint(stretch.begin) if stretch.begin else None
     if best and saved:
         best.load(saved)
@@ -118,7 +116,7 @@ def fit(
                 shutil.copytree(stretch.begin, folder, dirs_exist_ok=True)
         best.restore(model)
         model.eval()
-        return LoopResult(before.steps, 0.0, round(before.loss, 6), precision)
+        return LoopResult(before.steps, before.seconds, round(before.loss, 6), precision)
     keep = files.new_folder(stretch.state, replace=True) if stretch.state else None
     with keep or _scratch() as folder, _calm():
         arguments = TrainingArguments(
@@ -133,7 +131,7 @@ def fit(
             lr_scheduler_type="linear",
             optim="adamw_torch_fused",
             bf16=precision == "bf16",
-            use_cpu=not torch.cuda.is_available(),
+            use_cpu=device() == "cpu",
             seed=settings.seed,
             data_seed=settings.seed,
             save_strategy="no",
@@ -169,14 +167,15 @@ def fit(
         loss = (before.loss * before.steps + trainer.loss_sum()) / steps
         if not math.isfinite(loss):
             raise UsageError(f"training diverged (loss {loss}): lower --lr, now {settings.lr:g}.")
+        seconds = before.seconds + round(float(output.metrics["train_runtime"]), 3)
         if keep:
-            State(steps, loss, best is not None and best.finished).write(folder)
+            State(steps, seconds, loss, best is not None and best.finished).write(folder)
     if best:
         best.restore(model)
     model.eval()
     return LoopResult(
         steps=steps,
-        seconds=round(float(output.metrics["train_runtime"]), 3),
+        seconds=seconds,
         loss=round(loss, 6),
         precision=precision,
     )
@@ -197,6 +196,11 @@ def choose_precision(asked: str) -> str:
     if asked == "bf16" and not fast:
         raise UsageError("--precision bf16: this processor has no bf16 arithmetic. Use fp32.")
     return asked
+
+
+def device() -> str:
+    """Return where a process trains: its GPU, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def has_bf16() -> bool:

@@ -112,10 +112,14 @@ def run(
     kind = "-mask" if settings.mask else "-mlm" if settings.objective == "mlm" else ""
     default = Path("lottery") / (workspace.stem(task.name, model_name) + kind)
     folder = Path(out) if out is not None else default
+    validation = data.load(task, "validation", data_folder)
     how = {key: value for key, value in asdict(settings).items() if key not in ("sparsity", "seed")}
     for key in ("mask", "text"):
         how[key] = files.sha256(Path(how[key])) if how[key] else None
-    shared = {"task": task.name, **workspace.model_of(model_name), "train": workspace.digest(rows)}
+    shared = {
+        "task": task.name, **workspace.model_of(model_name),
+        "train": workspace.digest(rows), "validation": workspace.digest(validation),
+    }  # fmt: skip
     masks = read_masks(Path(settings.mask)) if settings.mask else None
     texts = _texts(settings.text) if settings.text else rows.texts
     workspace.claim(folder / "lottery.json", {**shared, **how})
@@ -150,15 +154,16 @@ class _Hunt:
 
     def _train(self, folder: Path, masks: sparse.Masks | None, parent: str | None) -> Checkpoint:
         record: dict[str, Any] = {"parent": parent}
+        found_by: dict[str, Any] = {"objective": self.settings.objective}
+        if self.settings.mask:  # the file does not say
+            found_by = {"objective": None, "mask": files.sha256(Path(self.settings.mask))}
 
         def cut(model: PreTrainedModel) -> None:
             if masks is not None:
                 _check(masks, model)
                 sparse.hold(model, masks)
             zeros, total = sparse.zeros(model)
-            record["sparsity"] = {
-                "share": zeros / total, "zeros": zeros, "of": total, "objective": self.settings.objective,
-            }  # fmt: skip
+            record["sparsity"] = {"share": zeros / total, "zeros": zeros, "of": total, **found_by}
 
         return finetune(
             self.task,
@@ -171,6 +176,7 @@ class _Hunt:
             ),
             reduce=cut,
             record=record,
+            fresh_head=True,
         )
 
     def universal(self, texts: list[tuple[str, ...]]) -> dict[str, torch.Tensor]:
@@ -210,8 +216,11 @@ class _Hunt:
 def language_model(name: str) -> tuple[PreTrainedModel, Any]:
     """Return an encoder with its masked-language-modelling head, and its tokenizer.
 
+    Weights without that head, as those of sentence encoders and discriminators, get a new one; that is said.
+
     Raises:
-        UsageError: no such model, a checkpoint of effx's own, or a tokenizer without [MASK].
+        UsageError: no such model, weights without part of the encoder, a checkpoint of effx's own, or a
+            tokenizer without [MASK].
     """
     if Checkpoint.find(name):
         raise UsageError(
@@ -219,13 +228,21 @@ def language_model(name: str) -> tuple[PreTrainedModel, Any]:
         )
     try:
         with io.quiet():
-            model = AutoModelForMaskedLM.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
+            model, told = AutoModelForMaskedLM.from_pretrained(
+                name, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            )
+            io.check_whole(name, model, told["missing_keys"])
             tokenizer = io.tokenizer(Path(name)) if Path(name).is_dir() else None
             if tokenizer is None:
                 tokenizer = transformers.AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, SafetensorError) as error:
         raise UsageError(f"--model {name}: {' '.join(str(error).split())[:300]}") from error
     families.family(model)
+    if told["missing_keys"]:
+        progress.say(
+            f"{io.name_of(name)} comes without its language head: a new one is trained in each round, so the "
+            "mask is not that of the model's own pretraining objective."
+        )
     if tokenizer.mask_token_id is None:
         raise UsageError(f"--model {name}: its tokenizer has no mask token, which --objective mlm needs.")
     return model, tokenizer

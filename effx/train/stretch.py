@@ -1,6 +1,6 @@
 """A stretch of a training run: paused at a step, and continued as if it had never been paused.
 
-    STATE/state.json          optimizer steps so far, mean loss, whether early stopping ended the run
+    STATE/state.json          steps and seconds so far, mean loss, whether early stopping ended the run
     STATE/checkpoint-STEPS/   weights, optimizer, schedule, random numbers, and the best weights so far
 
 A run in stretches ends with the weights, bit for bit, of the same run in one piece: the schedule is
@@ -39,6 +39,7 @@ class State:
     """What stretches so far came to."""
 
     steps: int
+    seconds: float
     loss: float
     """Mean over the steps."""
     finished: bool
@@ -57,7 +58,9 @@ class State:
         """
         try:
             value = json.loads((folder / _STATE).read_bytes())
-            return cls(int(value["steps"]), float(value["loss"]), bool(value["finished"]))
+            return cls(
+                int(value["steps"]), float(value["seconds"]), float(value["loss"]), bool(value["finished"])
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(
                 f"{folder}: a paused training run cannot be read ({error}). Delete the folder to have it "

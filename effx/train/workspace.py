@@ -19,11 +19,17 @@ _SCHEMA = 1
 def claim(path: Path, shared: dict[str, Any]) -> None:
     """Write ``shared`` to ``path``, or compare it with what is there.
 
+    Settings with which nothing was made yet, as those that training diverged with, are replaced.
+
     Raises:
-        UsageError: the folder was made with other settings.
+        UsageError: the folder was made, or is being made, with other settings.
         ArtifactError: the file cannot be read.
     """
-    now = {"schema": _SCHEMA, **shared}
+    with alone(path.parent, path.name):
+        _claim(path, {"schema": _SCHEMA, **shared})
+
+
+def _claim(path: Path, now: dict[str, Any]) -> None:
     if not path.is_file():
         files.write_json(path, now)
         return
@@ -32,12 +38,21 @@ def claim(path: Path, shared: dict[str, Any]) -> None:
         changed = [key for key, value in now.items() if before.get(key) != value]
     except (OSError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}). Choose another -o.") from error
-    if changed:
+    if changed and not _in_use(path):
+        files.write_json(path, now)
+    elif changed:
         key = changed[0]
         raise UsageError(
             f"{path.parent} was made with other settings: {key} was {before.get(key)}, is {now[key]}. "
             "Give the same ones, or choose another -o."
         )
+
+
+def _in_use(path: Path) -> bool:
+    """Whether anything lies beside a claim, or somebody works on it."""
+    own = lock(path.parent, path.name)
+    others = [one for one in path.parent.rglob("*") if one.is_file() and one not in (path, own)]
+    return any(one.parent != own.parent or locks.holder(one) for one in others)
 
 
 def alone(folder: Path, what: str) -> AbstractContextManager[locks.Lock]:

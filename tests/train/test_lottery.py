@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from effx import files
 from effx.artifacts import Checkpoint
 from effx.errors import ArtifactError, UsageError
 from effx.export import export_all
@@ -93,7 +94,7 @@ def test_it_exports_like_any_other_and_says_how_sparse(
 
 
 def test_the_universal_mask_comes_from_language_and_serves_other_tasks(
-    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = tmp_path / "text.txt"
     text.write_text("\n".join(f"the film was {word}" for word in ("good", "bad", "dull", "fine") * 10))
@@ -111,12 +112,15 @@ def test_the_universal_mask_comes_from_language_and_serves_other_tasks(
     assert all(torch.equal(weights[name] != 0, masks[name]) for name in masks)
     assert "bert.pooler.dense.weight" not in masks
     assert made.manifest["sparsity"]["objective"] == "mlm"
+    assert "bert comes without its language head" in capsys.readouterr().err
     (other,) = lottery.run(
         "cola", encoders["bert"], out=tmp_path / "o", data_folder=rows_folder,
         settings=replace(QUICK, mask=str(path)),
     )  # fmt: skip
     weights = sparse.matrices(load(other))
     assert all(torch.equal(weights[name] != 0, masks[name]) for name in masks)
+    told = other.manifest["sparsity"]
+    assert told["objective"] is None and told["mask"] == files.sha256(path)
     with pytest.raises(ArtifactError, match="does not fit the model"):
         lottery.run(
             "sst2", encoders["electra"], out=tmp_path / "e", data_folder=rows_folder,

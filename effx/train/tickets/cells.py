@@ -15,10 +15,12 @@ processes that share a workspace trains it. STEM is TASK-MODEL.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +34,7 @@ from effx import data, files, locks
 from effx.artifacts import Checkpoint
 from effx.data import Rows
 from effx.errors import ArtifactError, UsageError, unknown
+from effx.levels import Level
 from effx.models import io, load, structure
 from effx.models.structure import Structure
 from effx.tasks import Task
@@ -39,7 +42,6 @@ from effx.train import importance, loop, source, workspace
 from effx.train.finetune import finetune, keep_first, parse_regime
 from effx.train.stretch import Stretch
 from effx.train.tickets import draw, plan
-from effx.train.tickets.plan import Level
 
 _SCHEMA = 1
 KEEPS = ("all", "winning")
@@ -79,6 +81,12 @@ class Settings(draw.Scoring):
         parse_regime(self.regime)
         if not self.levels or not self.kinds or self.seeds < 1:
             raise UsageError("at least one level, one kind and one seed are needed.")
+        words = [*self.kinds, *(f"level {level.text}" for level in self.levels)]
+        if double := next((word for word in words if words.count(word) > 1), None):
+            raise UsageError(f"{double} stands twice.")
+        if self.search == "halving" and "winning" not in self.kinds:
+            raise UsageError("--search halving looks at winning tickets alone: leave --kinds out.")
+        loop.choose_precision(self.precision)
         if not 0 < self.selection < 1:
             raise UsageError(f"--selection {self.selection:g}: a share above 0 and below 1 is needed.")
         if self.min_heads < 0:
@@ -122,6 +130,11 @@ class Record:
     """[n]; classes, or values, of the validation rows."""
 
 
+def _run_of(cell: Cell) -> Cell:
+    """Return the whole run that a cell is the beginning of: a run is one process's, with all its states."""
+    return replace(cell, steps=None)
+
+
 class Workspace:
     """A folder of cells, and what they share."""
 
@@ -147,7 +160,7 @@ class Workspace:
             raise UsageError("the super ticket is chosen on one part of the validation rows: 2 are needed.")
         self.structure: Structure = structure(self.pretrained())
         for level in settings.levels:
-            plan.check_heads(self.structure, level, settings.min_heads)
+            plan.check(self.structure, level, settings.min_heads, settings.granularity)
         self._claim()
 
     @property
@@ -175,7 +188,7 @@ class Workspace:
     def pretrained(self, seed: int | None = None) -> PreTrainedModel:
         """Return the model that every cell of a seed starts from."""
         transformers.set_seed(self.settings.seed if seed is None else seed)
-        model, _ = io.pretrained(self.model_name, self.task)
+        model, _ = io.pretrained(self.model_name, self.task, fresh_head=True)
         io.check_length(model, self.settings.max_length)
         keep_first(model, self.settings.layers)
         return model
@@ -185,7 +198,7 @@ class Workspace:
 
         While another process trains it, wait.
         """
-        with workspace.alone(self.folder, cell.name(self.stem)):
+        with workspace.alone(self.folder, _run_of(cell).name(self.stem)):
             if (done := self._recorded(cell)) is None:
                 return self._train(cell)
             if not self._keeps(cell):  # it was killed before it let go of the checkpoint
@@ -196,7 +209,7 @@ class Workspace:
         """Whether another process works on a cell, or on what it needs."""
         full = Cell(FULL, None, cell.seed).name(self.stem)
         needed = [full, full + _SCORES] if cell.level else []
-        names = [cell.name(self.stem), *needed]
+        names = [_run_of(cell).name(self.stem), *needed]
         return any(locks.holder(workspace.lock(self.folder, name)) for name in names)
 
     def _train(self, cell: Cell) -> Record:
@@ -215,7 +228,12 @@ class Workspace:
             training = replace(ours.training, seed=cell.seed)
             if full is None or removal is None or cell.level is None:
                 finetune(
-                    self.task.name, self.model_name, settings=training, record={"parent": None}, **options
+                    self.task.name,
+                    self.model_name,
+                    settings=training,
+                    record={"parent": None},
+                    fresh_head=True,
+                    **options,
                 )
             else:
                 ticket = draw.Settings(
@@ -228,9 +246,16 @@ class Workspace:
             shutil.rmtree(earlier)
         return record
 
-    def drop_paused(self) -> None:
-        """Remove the states of cells that will not be continued."""
-        shutil.rmtree(self.folder / "paused", ignore_errors=True)
+    def drop_paused(self, runs: Sequence[Cell]) -> None:
+        """Remove the states of runs that will not be continued."""
+        folder = self.folder / "paused"
+        for run in runs:
+            name = run.name(self.stem)
+            with workspace.alone(self.folder, name):
+                for state in folder.glob(f"*{glob.escape(name)}{_AT}*"):
+                    shutil.rmtree(state)
+        with contextlib.suppress(OSError):  # others' states are in it
+            folder.rmdir()
 
     def _stretch(self, cell: Cell) -> Stretch:
         """Return what is left of a cell's run, from where it was paused last."""
@@ -242,7 +267,7 @@ class Workspace:
 
     def _paused(self, cell: Cell) -> list[tuple[int, Path]]:
         """Return steps and folders of the states that a cell's run left before where it ends."""
-        start = replace(cell, steps=None).name(self.stem) + _AT
+        start = _run_of(cell).name(self.stem) + _AT
         states = [
             (int(folder.name.removeprefix(start)), folder)
             for folder in (self.folder / "paused").glob(f"{glob.escape(start)}*")
@@ -283,7 +308,7 @@ class Workspace:
             found,
             checkpoint=opened.digest,
             method=self.settings.importance,
-            precision=self.settings.precision,
+            precision=loop.choose_precision(self.settings.precision),
             rows=len(self.train),
             layers=[layer.index for layer in self.structure.layers],
         )

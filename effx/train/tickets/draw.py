@@ -16,12 +16,13 @@ from effx import data, progress
 from effx.artifacts import Checkpoint
 from effx.data import Rows
 from effx.encoding import Encoder
+from effx.levels import Level
 from effx.models import io, load, prune, structure
-from effx.train import importance, source
+from effx.train import importance, loop, source
 from effx.train.finetune import Settings as FineTuning
 from effx.train.finetune import finetune
 from effx.train.tickets import plan
-from effx.train.tickets.plan import Level, Removal
+from effx.train.tickets.plan import Removal
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def scores(
 
     Args:
         opened: the fine-tuned model.
-        model: the same, loaded; left as it was.
+        model: the same, loaded; scored on the GPU where there is one, left as it was.
         rows: what to score it on, cut to its length.
         settings: the method, whether neurons are scored, batch size and precision.
         seed: of the batches' order and the ``random`` method.
@@ -112,10 +113,14 @@ def scores(
     progress.say(f"score {opened.name}: {len(rows)} rows, {settings.importance}")
     encoded = Encoder(opened.folder, opened.max_length)(rows.texts)
     batches = importance.batches_of(encoded, rows.labels, io.input_names(model), settings.batch_size, seed)
-    return importance.measure(
+    home = model.device
+    model.to(loop.device())  # as in training, which lets the Trainer move it
+    found = importance.measure(
         model, batches, settings.importance, neurons=settings.granularity == "neurons",
         precision=settings.precision, seed=seed,
     )  # fmt: skip
+    model.to(home)
+    return found
 
 
 def train(
@@ -149,6 +154,7 @@ def train(
         model_name,
         settings=settings.training,
         reduce=lambda model: prune(model, **removal.arguments()),
+        fresh_head=True,
         record={"parent": full.digest, "ticket": about},
         **options,
     )

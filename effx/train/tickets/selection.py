@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from effx.train.tickets.plan import Level
+from effx.levels import Level
 
 PHASES_RULE = (
     "I: from the lightest level on, as long as winning tickets are not below the full model by more than "
     "the standard error of their paired difference over seeds; III: up to the heaviest level, where they "
-    "do not exceed random tickets by more than that; II: between"
+    "do not exceed random tickets by more than that; II: between. One seed has no standard error: any "
+    "difference counts"
 )
 
 
@@ -99,7 +100,7 @@ def phases(
         random: those of random tickets; None: none were trained, and II goes on to the end.
 
     Returns:
-        ``I``, ``II`` and ``III`` (texts of levels), and ``rule``.
+        ``I``, ``II`` and ``III`` (texts of levels; III is None without random tickets), and ``rule``.
     """
     first = 0
     while first < len(levels) and not _below(winning[levels[first]], full):
@@ -109,7 +110,8 @@ def phases(
         while third > first and not _below(random[levels[third - 1]], winning[levels[third - 1]]):
             third -= 1
     texts = [level.text for level in levels]
-    return {"I": texts[:first], "II": texts[first:third], "III": texts[third:], "rule": PHASES_RULE}
+    last = None if random is None else texts[third:]
+    return {"I": texts[:first], "II": texts[first:third], "III": last, "rule": PHASES_RULE}
 
 
 def _below(a: Sequence[float], b: Sequence[float]) -> bool:

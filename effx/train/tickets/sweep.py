@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from effx import files, progress
+from effx.levels import Level
 from effx.train import distributed, workspace
 from effx.train.tickets import halving, selection, table
 from effx.train.tickets.cells import FULL, Cell, Record, Settings, Workspace
-from effx.train.tickets.plan import Level
 
 
 def run(
@@ -94,6 +94,9 @@ def _halving(work: Workspace) -> tuple[list[Record], Level | None, dict[str, Any
         return candidate(work, level, records)
 
     plan = halving.rungs(len(settings.levels), len(seeds), work.steps, work.warmup_steps)
+    grid = (len(settings.levels) + 1) * len(seeds) * work.steps
+    planned = halving.cost(plan, len(seeds) * work.steps) + len(seeds) * work.steps
+    progress.say(f"halving: {planned} training steps at most, {planned / grid:.1%} of the grid's {grid}")
     for number, rung in enumerate(plan, 1):
         progress.say(
             f"rung {number}: {rung.levels} levels, {rung.steps} of {len(seeds) * work.steps} steps each"
@@ -102,9 +105,8 @@ def _halving(work: Workspace) -> tuple[list[Record], Level | None, dict[str, Any
     level, seen = halving.search(settings.levels, plan, run_level)
     last = [work.run(Cell("winning", level, seed)) for seed in seeds]
     used.update({(level, record.cell.seed): record.steps for record in last})
-    work.drop_paused()
+    work.drop_paused([Cell("winning", level, seed) for level in settings.levels for seed in seeds])
     taken = sum(used.values()) + sum(record.steps for record in full)
-    grid = (len(settings.levels) + 1) * len(seeds) * work.steps
     spent = {
         "search": "halving",
         "steps": taken,

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from effx import files
+from effx.levels import Level
 from effx.models import io
 from effx.train.tickets import selection
 from effx.train.tickets.cells import FULL, Record, Workspace
-from effx.train.tickets.plan import Level
 
 _SCHEMA = 1
 PARTS = ("whole", "rest", "selection")
@@ -181,16 +181,15 @@ def remarks(value: dict[str, Any]) -> list[str]:
     """Return what the table comes to, a line each."""
     lines = [f"Mean ± standard deviation over {len(value['seeds'])} seeds."]
     if best := value["super"]:
-        test = best["test"]["rest"]
-        p = f"p = {test['p']:.3f}" if test["p"] is not None else f"no p-value: {test['reason']}"
+        on = {part: _tested(best["test"][part]) for part in ("rest", "whole")}
         lines.append(
             f"Super ticket: level {best['level']}, {best['weight_remaining']:.1%} of the weights, chosen on "
             f"{value['rows']['selection']} rows; on the other {value['rows']['rest']} it differs from the "
-            f"full model by {test['difference']:+.4f} (paired t-test over {test['n']} seeds, {p}). Its "
-            f"checkpoints: {', '.join(best['checkpoints'])}."
+            f"full model by {on['rest']}, on all {value['rows']['whole']} by {on['whole']}; paired t-test "
+            f"over {best['test']['rest']['n']} seeds. Its checkpoints: {', '.join(best['checkpoints'])}."
         )
     if phases := value["phases"]:
-        told = ", ".join(f"{name}: {' '.join(phases[name]) or 'none'}" for name in ("I", "II", "III"))
+        told = ", ".join(f"{name}: {_levels(phases[name])}" for name in ("I", "II", "III"))
         lines.append(f"Phases (levels) {told}. Rule: {phases['rule']}.")
     search = value["search"]
     if search["search"] == "halving":
@@ -204,6 +203,15 @@ def remarks(value: dict[str, Any]) -> list[str]:
     else:
         lines.append(f"The grid took {search['steps']} training steps.")
     return lines
+
+
+def _tested(test: dict[str, Any]) -> str:
+    p = f"p = {test['p']:.3f}" if test["p"] is not None else f"no p-value: {test['reason']}"
+    return f"{test['difference']:+.4f} ({p})"
+
+
+def _levels(phase: list[str] | None) -> str:
+    return "not looked for without random tickets" if phase is None else " ".join(phase) or "none"
 
 
 def _told(spread: dict[str, Any]) -> str:

@@ -298,6 +298,9 @@ def test_halving_counts_what_it_trains(halved: tuple[Path, dict]) -> None:
     assert not (folder / "paused").exists()
     begun = [json.loads(path.read_bytes())["steps"] for path in (folder / "cells").glob("*-at*.json")]
     assert sorted(begun) == [first] * 4 + [second] * 2
+    manifest = Checkpoint.open(folder / "checkpoints" / table["super"]["checkpoints"][0]).manifest
+    told = [json.loads(path.read_bytes())["seconds"] for path in (folder / "cells").glob("*-at*.json")]
+    assert manifest["training"]["seconds"] > min(told) > 0  # of the whole run
 
 
 def test_halving_claims_no_share_of_a_grid_that_may_stop_early(
@@ -401,6 +404,54 @@ def test_wrong_settings_leave_nothing(encoders: dict[str, Path], rows_folder: Pa
                 "sst2", encoders["bert"], out=tmp_path / "w", data_folder=rows_folder, settings=settings
             )
     assert not (tmp_path / "w").exists()
+
+
+def test_levels_kinds_and_searches_that_make_no_sense(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    for settings, message in (
+        (replace(QUICK, kinds=("losing", "losing")), "losing stands twice"),
+        (replace(QUICK, levels=(Level(20), Level(20))), "level 20 stands twice"),
+        (replace(QUICK, search="halving", kinds=("losing",)), "looks at winning tickets alone"),
+        (replace(QUICK, levels=(Level(1),)), "level 1 removes nothing of a model with 12 heads"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            tickets.run(
+                "sst2", encoders["bert"], out=tmp_path / "w", data_folder=rows_folder, settings=settings
+            )
+    assert not (tmp_path / "w").exists()
+
+
+def test_settings_that_made_nothing_bind_nobody(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    once = replace(QUICK, levels=(Level(40),), kinds=("winning",), seeds=1, max_steps=1)
+    arguments = ("sst2", encoders["bert"])
+    with pytest.raises(UsageError, match="training diverged"):
+        tickets.run(
+            *arguments, out=tmp_path, data_folder=rows_folder, settings=replace(once, lr=1e30, max_steps=3)
+        )
+    with workspace.alone(tmp_path, "a cell"), pytest.raises(UsageError, match=r"lr was 1e\+30, is 0.001"):
+        open_workspace(tmp_path, encoders, rows_folder, once)
+    tickets.run(*arguments, out=tmp_path, data_folder=rows_folder, settings=once)
+    with pytest.raises(UsageError, match="lr was 0.001, is 0.01"):
+        tickets.run(*arguments, out=tmp_path, data_folder=rows_folder, settings=replace(once, lr=0.01))
+
+
+def test_a_sweep_of_a_checkpoint_has_fresh_heads(
+    swept: tuple[Path, dict], rows_folder: Path, tmp_path: Path
+) -> None:
+    own = swept[0] / "checkpoints/sst2-bert-winning40-s0"
+    work = Workspace(tmp_path, "sst2", str(own), rows_folder, replace(QUICK, levels=(Level(30),)))
+    before, models = load(own), [work.pretrained(seed) for seed in (0, 0, 1)]
+    for model in models:
+        assert torch.equal(model.bert.pooler.dense.weight, before.bert.pooler.dense.weight)
+        assert not torch.equal(model.classifier.weight, before.classifier.weight)
+        assert not model.classifier.bias.any()
+    assert torch.equal(models[0].classifier.weight, models[1].classifier.weight)
+    assert not torch.equal(models[0].classifier.weight, models[2].classifier.weight)
+    kept, _ = pretrained(own, TASKS["sst2"])  # to fine-tune on is not to begin anew
+    assert torch.equal(kept.classifier.weight, before.classifier.weight)
 
 
 def test_the_preset_is_the_published_one_and_options_prevail() -> None:
