@@ -28,6 +28,9 @@ LEAST_DIFFERING = 10
 """Differing predictions below which a bootstrap has no interval: it cannot draw what it has not seen."""
 MARGIN = 0.01
 """The loss of accuracy that a deployment is taken to accept."""
+LAUNCH_BOUND = 0.5
+"""Launch share above which most of a single query's time is not the encoder's work, which is told then."""
+NOT_ON_DEVICE = "is not spent on the device: no reduction makes that part shorter"
 _SIGNIFICANCE = 0.05
 _REGRESSION = {"pearson", "spearman"}
 _SINGLE = ("single-stream", 1, "real")
@@ -87,6 +90,8 @@ class Comparison:
     energy: EnergyRatio | None
     memory: dict[str, float | None]
     """Ratios of the peaks, by the name of the memory."""
+    launch_shares: tuple[float | None, float | None]
+    """Of a and of b, see :attr:`effx.results.Run.launch_share`; None for one not timed on a device."""
     remarks: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
@@ -181,6 +186,8 @@ def compare(a: Run, b: Run) -> Comparison:
         remarks.append(f"{differing} differing predictions are too few for an interval of {metric}")
     if a.session != b.session:
         remarks.append("not of one session: what changed on the host between them is in the ratios too")
+    latency = _latency(a, b, remarks)
+    remarks += _launches(a, b)
     return Comparison(
         a=a.name,
         b=b.name,
@@ -194,9 +201,10 @@ def compare(a: Run, b: Run) -> Comparison:
         differing=differing,
         p_value=None if metric in _REGRESSION else statistics.mcnemar(right_a, right_b),
         p_adjusted=None,
-        latency=_latency(a, b, remarks),
+        latency=latency,
         energy=_energy(a, b, remarks),
         memory=_memory(a, b),
+        launch_shares=(a.launch_share, b.launch_share),
         remarks=remarks,
     )
 
@@ -313,6 +321,18 @@ def _latency(a: Run, b: Run, remarks: list[str]) -> list[LatencyRatio]:
                 )
             )
     return found
+
+
+def _launches(a: Run, b: Run) -> list[str]:
+    """Remark where most of a single query to either is off the device: there reductions show little."""
+    one, other = a.launch_share, b.launch_share
+    if one is None or other is None or max(one, other) <= LAUNCH_BOUND:
+        return []
+    names = (a.name, b.name) if a.name != b.name else (a.id, b.id)
+    return [
+        f"{100 * one:.0f} % of a single query to {names[0]} and {100 * other:.0f} % of one to {names[1]} "
+        f"{NOT_ON_DEVICE}"
+    ]
 
 
 def _seconds_ratio(a: Workload, b: Workload, statistic: str, paired: bool) -> Ratio | None:

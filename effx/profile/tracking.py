@@ -117,6 +117,8 @@ def figures(run: Run) -> dict[str, float]:
     }
     for workload in run.workloads:
         key = f"{workload.scenario}.{workload.batch}x{workload.sequence}"
+        if workload.timing == "device":  # the same queries again: one key for both would keep the last alone
+            key += ".device"
         found |= {f"{key}.{name}_s": value for name, value in workload.latency_s.items()}
         found[f"{key}.throughput_per_s"] = workload.throughput_per_s
     return {

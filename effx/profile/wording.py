@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from effx.profile.comparison import Comparison
+from effx.profile.comparison import LAUNCH_BOUND, NOT_ON_DEVICE, Comparison
 from effx.profile.objectives import OBJECTIVES, said
 from effx.profile.recommend import Constraint, Figure, Recommendation
 from effx.profile.resampling import RESAMPLES
@@ -38,6 +38,7 @@ def recommendation(found: Recommendation) -> str:
     else:
         lines.append(f"  {found.beside_baseline.sentence()}")
         lines += [f"  {_memory(found.beside_baseline)}"] if _memory(found.beside_baseline) else []
+    lines += [f"  {_launches(found)}"] if _launches(found) else []
     lines += [f"  {_constraint(one, found)}" for one in found.constraints]
     lines.append(f"  {_binding(found)}")
     lines.append(f"  {_runner_up(found)}")
@@ -96,6 +97,21 @@ def _figure(name: str, figure: Figure) -> str:
 def _memory(found: Comparison) -> str:
     ratio = found.memory.get("host_peak_bytes")
     return "" if ratio is None else f"It takes {ratio:.2f}x the memory."
+
+
+def _launches(found: Recommendation) -> str:
+    """Return what bounds the choice's single queries if that is not its encoder, else nothing.
+
+    Its share stands in the comparisons that it is part of; a single engine has none.
+    """
+    share = None
+    if found.beside_baseline is not None:
+        share = found.beside_baseline.launch_shares[1]
+    elif found.runner_up is not None:
+        share = found.runner_up.beside.launch_shares[0]
+    if share is None or share <= LAUNCH_BOUND:
+        return ""
+    return f"{_percent(share)} of a single query to it {NOT_ON_DEVICE}."
 
 
 def _limit(one: Constraint, limit: float) -> str:

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from effx.errors import UsageError
-from effx.profile import statistics
+from effx.profile import statistics, wording
 from effx.profile.comparison import against, compare, energy_per_correct, non_inferiority, pair
+from effx.profile.recommend import Recommendation, recommend
 from effx.results import Accuracy, Energy, Run, Workload
+from tests.profile.made import made
 
 N = 872
 
@@ -46,6 +48,13 @@ def make(
         memory={"host_peak_bytes": 100, "device_peak_bytes": None}, settings={}, session="s",
     )  # fmt: skip
     return replace(run, **changes)  # type: ignore[arg-type]
+
+
+def on_device(run: Run, share: float) -> Run:
+    """The run with its single queries timed on a device too, all but ``share`` of their time."""
+    whole = run.workloads[0]
+    blocks = [[(1 - share) * seconds for seconds in block] for block in whole.blocks_s]
+    return replace(run, workloads=[whole, replace(whole, timing="device", blocks_s=blocks)])
 
 
 def changed(run: Run, **changes: object) -> Run:
@@ -133,6 +142,36 @@ def test_energy_of_one_source() -> None:
 def test_memory_and_what_was_not_measured() -> None:
     b = make("b", memory={"host_peak_bytes": 60, "device_peak_bytes": 5})
     assert compare(make("a"), b).memory == {"host_peak_bytes": 0.6, "device_peak_bytes": None}
+
+
+def test_single_queries_that_are_mostly_not_the_devices_are_remarked() -> None:
+    found = compare(on_device(make("a"), 0.31), on_device(make("b"), 0.62))
+    assert found.launch_shares == pytest.approx((0.31, 0.62))
+    said = (
+        "31 % of a single query to a and 62 % of one to b is not spent on the device: no reduction makes "
+        "that part shorter"
+    )
+    assert found.remarks == [said]
+    assert f"Note: {said}." in wording.comparison(found, 0.01)
+    assert compare(on_device(make("a"), 0.31), on_device(make("b"), 0.45)).remarks == []
+    for share_of_b in (compare(make("a"), on_device(make("b"), 0.62)), compare(make("a"), make("b"))):
+        assert share_of_b.launch_shares[0] is None  # not measured on a device: nothing to tell beside b's
+        assert not any("not spent" in remark for remark in share_of_b.remarks)
+    assert json.loads(json.dumps(compare(make("a"), make("b")).to_json()))["launch_shares"] == [None, None]
+
+
+def test_a_choice_that_is_mostly_not_the_devices_work_is_said_to_be() -> None:
+    def chosen(share: float | None, *runs: Run) -> str:
+        own = list(runs) if share is None else [on_device(run, share) for run in runs]
+        (answer,) = recommend(own, "latency")
+        assert isinstance(answer, Recommendation) and answer.engine == "int8"
+        return wording.recommendation(answer)
+
+    fp32, int8, slow = made("fp32", seconds=0.02, precision="fp32"), made("int8"), made("slow", seconds=0.03)
+    said = "  62 % of a single query to it is not spent on the device: no reduction makes that part shorter."
+    assert said in chosen(0.62, fp32, int8).splitlines()
+    assert said in chosen(0.62, int8, slow).splitlines()  # the choice is the baseline
+    assert chosen(0.45, fp32, int8) == chosen(None, fp32, int8)
 
 
 def test_flags_and_failed_gates_are_remarked() -> None:

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,25 @@ from effx.errors import ArtifactError, UsageError
 from effx.profile.comparison import compare
 from effx.profile.report import latex, page, report, sections
 from effx.profile.techniques import technique
+from effx.results import Energy, Run
 from tests.profile import synthetic
+
+
+def timed_on_device(run: Run, share: float) -> Run:
+    """The run as a GPU gives it: every workload again, without ``share`` of its time and without energy."""
+    none = Energy("none", "none", "measured for single-stream 1xreal only")
+    again = [
+        replace(one, timing="device", energy=none,
+                blocks_s=[[(1 - share) * own for own in block] for block in one.blocks_s])
+        for one in run.workloads
+    ]  # fmt: skip
+    return replace(run, workloads=[*run.workloads, *again])
+
+
+def data_of(folder: Path) -> dict[str, Any]:
+    """Return what the page's script reads."""
+    text = (folder / "index.html").read_text()
+    return json.loads(text.split('<script type="application/json" id="data">')[1].split("</script>")[0])
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +85,7 @@ def test_the_page_is_whole_and_needs_no_network(folder: Path) -> None:
     parser = Balance()
     parser.feed(text)
     assert parser.open == []
-    data = json.loads(text.split('<script type="application/json" id="data">')[1].split("</script>")[0])
-    assert {one["source"] for own in data["columns"]["energy"] for one in own} == {"model"}
+    assert {one["source"] for own in data_of(folder)["columns"]["energy"] for one in own} == {"model"}
 
 
 def test_figures_are_there(folder: Path) -> None:
@@ -97,6 +115,29 @@ def test_figures_of_techniques_and_grids(tmp_path: Path) -> None:
     rows = list(csv.DictReader((folder / "grid.csv").read_text().splitlines()))
     assert len(rows) == 24 * len(synthetic.SHAPES)
     assert "the first 12 of 23" in grid
+
+
+def test_what_was_timed_twice_is_told_apart(tmp_path: Path) -> None:
+    cpu = synthetic.run(0, rounds=5, queries=20)
+    gpu = timed_on_device(synthetic.run(8, rounds=5, queries=20), 0.62)
+    synthetic.write([cpu, gpu], tmp_path / "results")
+    _, folder = report([tmp_path / "results"])
+    rows = list(csv.DictReader((folder / "grid.csv").read_text().splitlines()))
+    assert [row["timing"] for row in rows if row["engine"] == cpu.name] == ["end-to-end"] * 6
+    for row in rows:
+        own = (gpu if row["engine"] == gpu.name else cpu).workload(
+            "grid", int(row["batch"]), int(row["length"]), row["timing"]
+        )
+        assert own is not None and float(row["latency_p50_s"]) == own.latency_s["p50"]
+    assert len({tuple(row.values())[:7] for row in rows}) == len(rows) == 3 * len(synthetic.SHAPES)
+
+    columns = data_of(folder)["columns"]
+    assert columns["launch_share"] == [None, pytest.approx(0.62, abs=1e-5)]
+    single, device = columns["others"][1]
+    assert (single["timing"], device["timing"]) == ("end-to-end", "device")
+    assert device["latency"]["p50"] == pytest.approx(0.38 * single["latency"]["p50"], rel=1e-4)
+    assert [one["timing"] for one in columns["energy"][1]] == ["end-to-end", "device"]
+    assert [one["timing"] for one in columns["others"][0] + columns["energy"][0]] == ["end-to-end"] * 2
 
 
 def test_comparisons_are_those_of_the_comparison(tmp_path: Path) -> None:

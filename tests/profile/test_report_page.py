@@ -14,6 +14,7 @@ from effx import results
 from effx.profile.comparison import compare
 from effx.profile.report import report
 from tests.profile import browser, synthetic
+from tests.profile.test_report import timed_on_device
 
 pytestmark = pytest.mark.skipif(
     browser.executable() is None, reason="no chromium on the path, and EFFX_CHROMIUM names none"
@@ -149,6 +150,25 @@ def test_hovering_a_point_shows_everything_about_its_engine(tab: Any, folder: Pa
         assert f"{run.id}.json" in provenance
         assert run.engine["digest"] in provenance
         assert run.engine["checkpoint"]["digest"] in provenance
+
+
+def test_what_is_not_spent_on_the_device_is_told(chromium: Any, tmp_path: Path) -> None:
+    gpu = timed_on_device(synthetic.run(8, rounds=5, queries=40), 0.62)
+    cpu = synthetic.run(0, rounds=5, queries=40)
+    synthetic.write([cpu, gpu], tmp_path / "results")
+    for page in _open(chromium, report([tmp_path / "results"])[1]):
+        said = []
+        for run in (gpu, cpu):
+            page.locator(TABLE).get_by_role("button", name=run.name, exact=True).click()
+            said.append(page.locator(f"{TABLE} .panel").inner_text())
+            assert "source: counter" in said[-1]
+        assert "62 % of a single query is not spent on the device: no reduction makes that part" in said[0]
+        for timing in ("end-to-end", "device"):
+            single = gpu.workload("single-stream", timing=timing)
+            assert single is not None
+            line = said[0].split(f"single queries, {timing}, ms")[1].split("samples")[0]
+            assert f"p50 {1e3 * single.latency_s['p50']:#.3g}, p90" in line and line.endswith("; 200 ")
+        assert "device:" not in said[1] and "single queries, " not in said[1]
 
 
 def test_failed_gates_are_told(tab: Any) -> None:

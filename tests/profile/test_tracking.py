@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,16 @@ def test_a_result_is_logged_once_with_every_figure(uri: str, tmp_path: Path) -> 
     assert found.data.metrics["offline.32xreal.throughput_per_s"] == pytest.approx(50)
     path = MlflowClient(tracking_uri=uri).download_artifacts(name, f"{RUN.id}.json", str(tmp_path))
     assert json.loads(Path(path).read_text()) == json.loads(json.dumps(RUN.to_json()))
+
+
+def test_what_was_timed_on_the_device_has_keys_of_its_own() -> None:
+    whole = RUN.workloads[0]
+    device = replace(whole, timing="device", blocks_s=[[0.004] * 70] * 10)
+    found = tracking.figures(replace(RUN, workloads=[*RUN.workloads, device]))
+    assert found["single-stream.1xreal.p50_s"] == whole.latency_s["p50"]
+    assert found["single-stream.1xreal.device.p50_s"] == found["single-stream.1xreal.device.p90_s"] == 0.004
+    assert found["single-stream.1xreal.device.throughput_per_s"] == pytest.approx(250)
+    assert {key: value for key, value in found.items() if ".device." not in key} == tracking.figures(RUN)
 
 
 @needs_mlflow

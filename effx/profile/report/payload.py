@@ -119,6 +119,7 @@ def _row(run: Run, short: str, tokens: int | None) -> dict[str, Any]:
         "level": _round(of.level),
         "level_text": of.text,
         "series": series(run, of, tokens),
+        "launch_share": _round(run.launch_share),
         "failed": [[gate["name"], gate["detail"]] for gate in run.gates if gate["passed"] is False],
         "unchecked": sum(gate["passed"] is None for gate in run.gates),
         "gates": len(run.gates),
@@ -203,6 +204,7 @@ def _energy(run: Run) -> list[dict[str, Any]]:
     return [
         {
             "scenario": workload.scenario,
+            "timing": workload.timing,
             **{
                 key: _rounded(value)
                 for key, value in vars(workload.energy).items()
@@ -221,6 +223,7 @@ def _others(run: Run) -> list[dict[str, Any]]:
 def _workload(one: Workload) -> dict[str, Any]:
     return {
         "scenario": one.scenario,
+        "timing": one.timing,
         "batch": one.batch,
         "rate": one.rate_per_s,
         "latency": {name: _round(value) for name, value in one.latency_s.items()},

@@ -123,15 +123,15 @@ def write_csv(runs: Sequence[Run], groups: Sequence[Group], path: Path) -> None:
 
 
 def write_grid(runs: Sequence[Run], path: Path) -> None:
-    """Write one row per result, batch and length."""
+    """Write one row per result, batch, length and way of timing."""
     rows = [
-        [run.id, run.task, run.host_id, run.name, one.batch, one.sequence, one.latency_s["mean"],
+        [run.id, run.task, run.host_id, run.name, one.batch, one.sequence, one.timing, one.latency_s["mean"],
          one.latency_s["p50"], sum(map(len, one.blocks_s)), len(one.blocks_s)]
         for run in runs
         for one in run.workloads
         if one.scenario == "grid"
     ]  # fmt: skip
-    names = "result,task,host,engine,batch,length,latency_mean_s,latency_p50_s,samples,blocks"
+    names = "result,task,host,engine,batch,length,timing,latency_mean_s,latency_p50_s,samples,blocks"
     _write(path, names.split(","), rows)
 
 

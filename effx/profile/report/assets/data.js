@@ -31,9 +31,11 @@ DATA.groups.forEach((group, index) => {
 const hostName = (id) => id;
 const groupName = (group) => `${group.task} on ${hostName(group.host)}, n = ${group.n}`;
 
-const sources = (rows) => [...new Set(rows.map((row) => row.energy[0] ? row.energy[0].source : 'none'))].sort();
+// The energy that an engine's figure is: that of single queries from the host's memory and back.
+const energyOf = (row) => row.energy.find((own) => own.scenario === 'single-stream' && own.timing === 'end-to-end');
+const sourceOf = (row) => energyOf(row)?.source ?? 'none';
+const sources = (rows) => [...new Set(rows.map(sourceOf))].sort();
 const METERED = sources(ROWS).filter((own) => own !== 'none');
-const sourceOf = (row) => (row.energy[0] ? row.energy[0].source : 'none');
 
 // Axis label with unit, what is better, n or the energy source: no axis goes without them.
 function axisLabel(name, group, rows) {

@@ -42,11 +42,19 @@ function verdictOf(row, front) {
 }
 
 function energyText(row) {
-  const one = row.energy[0];
+  const one = energyOf(row);
   if (!one) return 'not measured';
   if (one.reason) return `unavailable: ${one.reason}`;
   const net = one.net === undefined ? '' : `, net of idle ${figure(one.net, 'J/example')} mJ`;
   return `${one.source}, meter ${one.meter}, ${count((one.windows || []).length, 'window')}${net}`;
+}
+
+// Each way in which single queries were timed; of one alone the latencies above say everything.
+function timings(row) {
+  const single = row.others.filter((own) => own.scenario === 'single-stream');
+  if (single.length < 2) return [];
+  const told = (own) => Object.entries(own.latency).filter(([, value]) => value !== null).map(([name, value]) => `${name} ${figure(value, 's')}`);
+  return single.map((own) => [`single queries, ${own.timing}, ms`, `${told(own).join(', ')}; ${count(own.samples, 'sample')} in ${count(own.blocks, 'block')}`]);
 }
 
 function details(row, front) {
@@ -54,8 +62,10 @@ function details(row, front) {
   return el('div', { class: 'details' },
     el('h3', {}, row.name),
     verdict && el('p', { class: 'verdict' }, `${verdict.word}${verdict.knee ? '; the knee' : ''}. P(frontier) = ${verdict.p.toFixed(2)} for ${front.objectives.map((name) => name === 'accuracy' ? row.metric : objective(name).short).join(' and ')}.`),
+    row.launch_share !== null && soft(`${percent(row.launch_share, 0)} of a single query is not spent on the device: no reduction makes that part shorter.`),
     terms([
       ...DATA.objectives.map((one) => [one.name === 'accuracy' ? row.metric : one.short, figureWithInterval(row, one.name)]),
+      ...timings(row),
       ['energy source', energyText(row)],
       ['reduction', row.technique === 'full' ? 'none' : `${row.technique}: ${row.level_text}`],
       ['variant', `${row.variant}${row.scheme === row.variant ? '' : ` (${row.scheme})`}`],
