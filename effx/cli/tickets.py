@@ -79,8 +79,9 @@ from effx.cli import options
     "--keep",
     default="all",
     show_default=True,
-    metavar="all|winning",
-    help="Checkpoints that stay; winning: and the full model's.",
+    metavar="all|winning|none",
+    help="Checkpoints that stay; winning: and the full model's; none: records and scores alone, from which a "
+    "sweep goes on.",
 )
 @click.option(
     "--preset",

@@ -7,9 +7,9 @@
 """
 
 from effx.levels import Level, parse_levels
-from effx.train.tickets.cells import Settings
 from effx.train.tickets.plan import KINDS
 from effx.train.tickets.presets import PRESETS, preset
+from effx.train.tickets.settings import Settings
 from effx.train.tickets.sweep import run
 from effx.train.tickets.table import markdown
 

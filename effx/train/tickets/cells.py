@@ -33,68 +33,21 @@ from transformers import PreTrainedModel
 from effx import data, files, locks
 from effx.artifacts import Checkpoint
 from effx.data import Rows
-from effx.errors import ArtifactError, UsageError, unknown
+from effx.errors import ArtifactError, UsageError
 from effx.levels import Level
 from effx.models import io, load, structure
 from effx.models.structure import Structure
 from effx.tasks import Task
 from effx.train import importance, loop, source, workspace
-from effx.train.finetune import finetune, keep_first, parse_regime
+from effx.train.finetune import finetune, keep_first
 from effx.train.stretch import Stretch
 from effx.train.tickets import draw, plan
+from effx.train.tickets.settings import FREE, Settings
 
 _SCHEMA = 1
-KEEPS = ("all", "winning")
 FULL = "full"
 _AT = "-at"
 _SCORES = ".importance"
-
-
-@dataclass(frozen=True)
-class Settings(draw.Scoring):
-    """How to find tickets; ``seed`` is the first of ``seeds``."""
-
-    levels: tuple[Level, ...] = tuple(Level(percent) for percent in range(10, 90, 10))
-    seeds: int = 5
-    kinds: tuple[str, ...] = tuple(plan.KINDS)
-    search: str = "grid"
-    """``grid``, or ``halving``: winning tickets alone, most levels stopped early."""
-    selection: float = 0.5
-    """Share of the validation rows that choose the super ticket."""
-    keep: str = "all"
-    """Checkpoints that stay: ``all``, or those of the full model and of ``winning`` tickets."""
-
-    def check(self) -> None:
-        """Raise :class:`UsageError` for a name that is in no table or a number out of range."""
-        for kind in self.kinds:
-            if kind not in plan.KINDS:
-                raise unknown("kind of ticket", kind, plan.KINDS)
-        for what, name, known in (
-            ("granularity", self.granularity, plan.GRANULARITIES),
-            ("search", self.search, ("grid", "halving")),
-            ("keep", self.keep, KEEPS),
-            ("optimizer", self.optimizer, loop.OPTIMIZERS),
-        ):
-            if name not in known:
-                raise unknown(what, name, known)
-        importance.check_method(self.importance)
-        parse_regime(self.regime)
-        if not self.levels or not self.kinds or self.seeds < 1:
-            raise UsageError("at least one level, one kind and one seed are needed.")
-        words = [*self.kinds, *(f"level {level.text}" for level in self.levels)]
-        if double := next((word for word in words if words.count(word) > 1), None):
-            raise UsageError(f"{double} stands twice.")
-        if self.search == "halving" and "winning" not in self.kinds:
-            raise UsageError("--search halving looks at winning tickets alone: leave --kinds out.")
-        loop.choose_precision(self.precision)
-        if not 0 < self.selection < 1:
-            raise UsageError(f"--selection {self.selection:g}: a share above 0 and below 1 is needed.")
-        if self.min_heads < 0:
-            raise UsageError(f"--min-heads {self.min_heads}: 0 or more are needed.")
-
-
-_FREE = {"levels", "seeds", "kinds", "search", "keep"}
-"""Settings that may change from run to run in one workspace: they say which cells, not how."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +73,8 @@ class Record:
     """What a cell came to."""
 
     cell: Cell
+    checkpoint: str
+    """Its digest."""
     steps: int
     """Optimizer steps that it took."""
     parameters: int
@@ -201,8 +156,7 @@ class Workspace:
         with workspace.alone(self.folder, _run_of(cell).name(self.stem)):
             if (done := self._recorded(cell)) is None:
                 return self._train(cell)
-            if not self._keeps(cell):  # it was killed before it let go of the checkpoint
-                shutil.rmtree(self.checkpoint(cell), ignore_errors=True)
+            self._let_go(cell)  # if it was killed before it did
             return done
 
     def busy(self, cell: Cell) -> bool:
@@ -216,7 +170,6 @@ class Workspace:
         folder = self.checkpoint(cell)
         if not Checkpoint.find(folder):
             removal = None if cell.level is None else self.removal(cell)
-            full = None if removal is None else Checkpoint.open(self.checkpoint(Cell(FULL, None, cell.seed)))
             options: dict[str, Any] = {
                 "out": folder.parent,
                 "name": folder.name,
@@ -226,7 +179,7 @@ class Workspace:
             }
             ours = self.settings
             training = replace(ours.training, seed=cell.seed)
-            if full is None or removal is None or cell.level is None:
+            if removal is None or cell.level is None:
                 finetune(
                     self.task.name,
                     self.model_name,
@@ -240,6 +193,7 @@ class Workspace:
                     **vars(training), level=cell.level, kind=cell.kind, importance=ours.importance,
                     granularity=ours.granularity, min_heads=ours.min_heads,
                 )  # fmt: skip
+                full = self.run(Cell(FULL, None, cell.seed)).checkpoint
                 draw.train(self.task.name, self.model_name, full, removal, ticket, **options)
         record = self._record(cell, Checkpoint.open(folder))
         for _, earlier in self._paused(cell):
@@ -292,16 +246,22 @@ class Workspace:
         if seed in self._scores:
             return self._scores[seed]
         cell = Cell(FULL, None, seed)
-        self.run(cell)
+        record = self.run(cell)
         with workspace.alone(self.folder, cell.name(self.stem) + _SCORES):
-            self._scores[seed] = self._score(seed, Checkpoint.open(self.checkpoint(cell)))
+            known = self._known_scores(seed, record.checkpoint)
+            self._scores[seed] = known or self._score(seed, Checkpoint.open(self.checkpoint(cell)))
+        with workspace.alone(self.folder, cell.name(self.stem)):
+            self._let_go(cell)
         return self._scores[seed]
+
+    def _known_scores(self, seed: int, checkpoint: str) -> importance.Importance | None:
+        """Return the scores that are there, if they are those of the checkpoint with this digest."""
+        path = self.scores_path(seed)
+        known = importance.read(path) if path.is_file() else None
+        return known[0] if known and known[1].get("checkpoint") == checkpoint else None
 
     def _score(self, seed: int, opened: Checkpoint) -> importance.Importance:
         path = self.scores_path(seed)
-        known = importance.read(path) if path.is_file() else None
-        if known and known[1].get("checkpoint") == opened.digest:
-            return known[0]
         found = draw.scores(opened, load(opened), self.train, self.settings, seed)
         importance.write(
             path,
@@ -328,17 +288,34 @@ class Workspace:
         return self.folder / "checkpoints" / cell.name(self.stem)
 
     def _keeps(self, cell: Cell) -> bool:
-        return cell.steps is None and (self.settings.keep == "all" or cell.kind in (FULL, "winning"))
+        kept = {"all": True, "winning": cell.kind in (FULL, "winning"), "none": False}
+        return cell.steps is None and kept[self.settings.keep]
 
     def _recorded(self, cell: Cell) -> Record | None:
-        """Return a cell's record if it is there, and its checkpoint where that stays."""
+        """Return a cell's record if it is there, and its checkpoint where that stays or is to be scored."""
+        record = self._read(cell)
+        if record is None:
+            return None
+        to_score = cell.kind == FULL and self._known_scores(cell.seed, record.checkpoint) is None
+        needed = self._keeps(cell) or to_score
+        return None if needed and not Checkpoint.find(self.checkpoint(cell)) else record
+
+    def _let_go(self, cell: Cell) -> None:
+        """Remove a recorded cell's checkpoint where it does not stay and is not to be scored."""
+        record = self._read(cell)
+        scored = record and self._known_scores(cell.seed, record.checkpoint)
+        if not self._keeps(cell) and (cell.kind != FULL or scored):
+            shutil.rmtree(self.checkpoint(cell), ignore_errors=True)
+
+    def _read(self, cell: Cell) -> Record | None:
         path = self._record_path(cell)
-        if not path.is_file() or (self._keeps(cell) and not Checkpoint.find(self.checkpoint(cell))):
+        if not path.is_file():
             return None
         try:
             value = json.loads(path.read_bytes())
             return Record(
                 cell,
+                str(value["checkpoint"]),
                 int(value["steps"]),
                 int(value["parameters"]),
                 float(value["weight_remaining"]),
@@ -368,9 +345,8 @@ class Workspace:
                 "predictions": manifest["predictions"],
             },
         )
-        if not self._keeps(cell):
-            shutil.rmtree(made.folder)
-        done = self._recorded(cell)
+        self._let_go(cell)
+        done = self._read(cell)
         assert done is not None
         return done
 
@@ -379,7 +355,7 @@ class Workspace:
 
     def _claim(self) -> None:
         """Write sweep.json, or compare with the one that is there."""
-        shared = {key: value for key, value in asdict(self.settings).items() if key not in _FREE}
+        shared = {key: value for key, value in asdict(self.settings).items() if key not in FREE}
         workspace.claim(
             self.folder / "sweep.json",
             {

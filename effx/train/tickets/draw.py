@@ -89,7 +89,7 @@ def draw(
         granularity=settings.granularity, seed=settings.seed,
     )  # fmt: skip
     return train(
-        task.name, model_name, opened, removal, settings,
+        task.name, model_name, opened.digest, removal, settings,
         out=out, name=name, data_folder=data_folder, trust_remote_code=trust_remote_code,
     )  # fmt: skip
 
@@ -126,7 +126,7 @@ def scores(
 def train(
     task_name: str,
     model_name: str | Path,
-    full: Checkpoint,
+    full: str,
     removal: Removal,
     settings: Settings,
     **options: Any,
@@ -136,7 +136,7 @@ def train(
     Args:
         task_name: as :func:`effx.train.finetune` takes it.
         model_name: the pretrained encoder.
-        full: the checkpoint whose scores decided.
+        full: digest of the checkpoint whose scores decided.
         removal: what goes.
         settings: how to fine-tune, and for the record which ticket it is.
         **options: others of :func:`effx.train.finetune`.
@@ -155,6 +155,6 @@ def train(
         settings=settings.training,
         reduce=lambda model: prune(model, **removal.arguments()),
         fresh_head=True,
-        record={"parent": full.digest, "ticket": about},
+        record={"parent": full, "ticket": about},
         **options,
     )

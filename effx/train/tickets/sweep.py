@@ -13,7 +13,8 @@ from effx import files, progress
 from effx.levels import Level
 from effx.train import distributed, workspace
 from effx.train.tickets import halving, selection, table
-from effx.train.tickets.cells import FULL, Cell, Record, Settings, Workspace
+from effx.train.tickets.cells import FULL, Cell, Record, Workspace
+from effx.train.tickets.settings import Settings
 
 
 def run(
@@ -51,6 +52,8 @@ def run(
     place = Path(out) if out is not None else Path("tickets") / workspace.stem(task_name, str(model_name))
     work = Workspace(place, task_name, str(model_name), Path(data_folder) if data_folder else None, settings)
     found = _halving(work) if settings.search == "halving" else _grid(work)
+    for seed in work.seeds:  # part of what a sweep is for, also where every ticket was there before
+        work.scores(seed)
     result = table.build(work, *found)
     table.write(work.folder, result)
     _draw(work, result)
@@ -141,6 +144,5 @@ def _draw(work: Workspace, result: dict[str, Any]) -> None:
         with files.replacing(work.folder / f"phases{suffix}") as path:
             figure.phases(result, path)
         for seed in work.seeds:
-            if work.scores_path(seed).is_file():
-                with files.replacing(work.scores_path(seed).with_suffix(suffix)) as path:
-                    figure.heat_map(work.scores(seed), work.structure, f"{work.stem}, seed {seed}", path)
+            with files.replacing(work.scores_path(seed).with_suffix(suffix)) as path:
+                figure.heat_map(work.scores(seed), work.structure, f"{work.stem}, seed {seed}", path)

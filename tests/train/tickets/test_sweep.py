@@ -184,6 +184,23 @@ def quick_command(model: Path, rows: Path, folder: Path) -> list[str]:
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(effx.__file__).parents[1])}
 
 
+def test_records_and_scores_are_enough_to_go_on_from(
+    swept: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    arguments, light = ("sst2", encoders["bert"]), replace(QUICK, keep="none")
+    tickets.run(*arguments, out=tmp_path, data_folder=rows_folder, settings=light)
+    assert not Checkpoint.find(tmp_path / "checkpoints")
+    records = tmp_path / "cells"
+    (records / "sst2-bert-losing40-s1.json").unlink()
+    before = {path: path.stat().st_mtime_ns for path in records.iterdir()}
+    table = tickets.run(*arguments, out=tmp_path, data_folder=rows_folder, settings=light)
+    assert table == swept[1]
+    assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in before.items())
+    (tmp_path / "checkpoints/sst2-bert-full-s1.importance.json").unlink()  # then its model is needed again
+    assert tickets.run(*arguments, out=tmp_path, data_folder=rows_folder, settings=light) == swept[1]
+    assert not Checkpoint.find(tmp_path / "checkpoints")
+
+
 def test_processes_share_a_workspace(
     swept: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
@@ -394,7 +411,7 @@ def test_wrong_settings_leave_nothing(encoders: dict[str, Path], rows_folder: Pa
         (replace(QUICK, importance="taylr"), "Did you mean 'taylor'"),
         (replace(QUICK, search="halfing"), "Did you mean 'halving'"),
         (replace(QUICK, granularity="heads"), "unknown granularity 'heads'"),
-        (replace(QUICK, keep="some"), "Known: all, winning"),
+        (replace(QUICK, keep="some"), "Known: all, none, winning"),
         (replace(QUICK, selection=1.0), "--selection 1"),
         (replace(QUICK, regime="Full"), "Known: full, frozen, last-K"),
         (replace(QUICK, max_length=300), "--max-length 300"),
