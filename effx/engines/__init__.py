@@ -12,7 +12,7 @@ that runs it. What a session needs to know besides its files stands in the manif
     pad_id      the id that fills padding
     cuda_graph  on a GPU: whether shapes are recorded; absent: yes
     tf32        on a GPU: whether fp32 products may run in TF32; absent: no
-    plan        what a plan was built with: version, capability
+    plan        what a plan was built with: version, capability, and device (its name; null: ahead of time)
 """
 
 from __future__ import annotations
@@ -93,12 +93,14 @@ def open_graph(path: Path, backend: str, settings: Mapping[str, Any], *, threads
     return graph
 
 
-def check_backend(backend: str) -> None:
-    """Raise unless the backend is known and its runtime is installed."""
+def check_backend(backend: str, device: str = "cpu") -> None:
+    """Raise unless the backend is known and its runtime installed; for ``cuda``, with a GPU that is here."""
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)
     _, package, extra = BACKENDS[backend]
     need(extra, package)
+    if device == "cuda":
+        _module(backend).check_gpu(backend)
 
 
 def versions(backend: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from effx.engines import cuda
 from effx.engines.protocol import Arrays, Graph
 from effx.errors import ArtifactError, MissingExtraError
 
@@ -25,11 +26,6 @@ class OnnxRuntimeGraph:
     """An ONNX graph."""
 
     def __init__(self, path: Path, threads: int, provider: str, *, one_of_many: bool = False) -> None:
-        if provider not in onnxruntime.get_available_providers():
-            raise MissingExtraError(
-                f"{path}: this onnxruntime has no {provider}. On the target, run: pip uninstall onnxruntime; "
-                "pip install 'effx[gpu]'"
-            )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -73,12 +69,33 @@ def open(path: Path, settings: Mapping[str, Any], threads: int) -> Graph:
         MissingExtraError: this onnxruntime was built without the provider.
         ArtifactError: the runtime refuses the graph, or the provider does not load.
     """
-    provider = _PROVIDERS[settings.get("backend", "onnxruntime"), settings.get("device", "cpu")]
+    provider = _provider(settings.get("backend", "onnxruntime"), settings.get("device", "cpu"))
     if provider != "CPUExecutionProvider":
         from effx.engines.onnxruntime_cuda import OnnxRuntimeCudaGraph
 
         return OnnxRuntimeCudaGraph(path, settings, provider)
     return OnnxRuntimeGraph(path, threads, provider, one_of_many=len(settings.get("files", [])) > 1)
+
+
+def check_gpu(backend: str) -> None:
+    """Raise unless this onnxruntime has the provider that the backend runs on, and a GPU is here.
+
+    Raises:
+        MissingExtraError: it was built without the provider.
+        UsageError: there is no GPU.
+    """
+    _provider(backend, "cuda")
+    cuda.device()
+
+
+def _provider(backend: str, device: str) -> str:
+    provider = _PROVIDERS[backend, device]
+    if provider not in onnxruntime.get_available_providers():
+        raise MissingExtraError(
+            f"this onnxruntime has no {provider}. On the target, run: pip uninstall onnxruntime; "
+            "pip install 'effx[gpu]'"
+        )
+    return provider
 
 
 def versions() -> dict[str, str]:

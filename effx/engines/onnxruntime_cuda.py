@@ -7,6 +7,9 @@ than shape arithmetic is left to the CPU.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import importlib.util
 import os
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -20,7 +23,7 @@ from effx.engines import cuda, on_device
 from effx.engines.cuda import DeviceArray
 from effx.engines.on_device import Placed
 from effx.engines.protocol import Arrays
-from effx.errors import ArtifactError, MissingExtraError
+from effx.errors import ArtifactError
 
 _ERRORS_ONLY = 3
 _TYPES: dict[str, np.dtype[Any]] = {
@@ -30,23 +33,37 @@ _TYPES: dict[str, np.dtype[Any]] = {
 }
 _MOST_SHAPES = 256
 _NO_GRAPH = "-1"
+_LIBRARIES = ("cudart", "nvrtc", "nvJitLink", "cublasLt", "cublas", "cufft", "curand", "cudnn")
+"""What the providers link against, each after what it needs itself."""
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+
+def preload() -> None:
+    """Load CUDA and cuDNN from NVIDIA's wheels, wherever on the path they are.
+
+    ONNX Runtime's own ``preload_dlls`` looks beside itself, and takes what PyTorch has loaded: the
+    processes that measure have no PyTorch, and packages may lie in several places.
+    """
+    spec = importlib.util.find_spec("nvidia")
+    places = [] if spec is None else [Path(place) for place in spec.submodule_search_locations or ()]
+    for name in _LIBRARIES:
+        for path in (found for place in places for found in sorted(place.glob(f"*/lib/lib{name}.so.*"))):
+            with contextlib.suppress(OSError):  # the provider says what it misses
+                ctypes.CDLL(os.fspath(path), ctypes.RTLD_GLOBAL)
+    if hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()
 
 
 class OnnxRuntimeCudaGraph:
     """An ONNX graph on the GPU."""
 
     def __init__(self, path: Path, settings: Mapping[str, Any], provider: str) -> None:
-        if provider not in onnxruntime.get_available_providers():
-            raise MissingExtraError(
-                f"{path}: this onnxruntime has no {provider}. On the target, run: pip uninstall onnxruntime; "
-                "pip install 'effx[gpu]'"
-            )
         self.device = cuda.device()
-        if hasattr(onnxruntime, "preload_dlls"):  # CUDA and cuDNN from their wheels, where they are
-            onnxruntime.preload_dlls()
-        self._path, self._provider = path, provider
         self._tf32 = bool(settings.get("tf32", False))
+        if not self._tf32:  # TensorRT's provider has no option; NVIDIA's libraries read this as they load
+            os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+        preload()
+        self._path, self._provider = path, provider
         self._no_graph: str | None = None
         if not settings.get("cuda_graph", True):
             self._no_graph = "not asked for"

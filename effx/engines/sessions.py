@@ -104,6 +104,10 @@ class Padded(Closing):
     def infer(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         return _cut(self._session.infer(self._wide(inputs)), inputs["input_ids"].shape[1])
 
+    def prepare(self, inputs: Mapping[str, np.ndarray]) -> None:
+        """Run every shape that these inputs may lead to, where the session knows of more than one."""
+        getattr(self._session, "prepare", self._session.infer)(self._wide(inputs))
+
     def place(self, inputs: Mapping[str, np.ndarray]) -> Any:
         session: Any = self._session
         return session.place(self._wide(inputs)), inputs["input_ids"].shape[1]

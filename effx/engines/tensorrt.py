@@ -49,7 +49,7 @@ class PlanGraph:
         self.device = cuda.device()
         self._path, self._package = path, _PACKAGES[backend]
         self._trt: Any = importlib.import_module(self._package)
-        check_built_for(path, settings, backend, str(self._trt.__version__), self.device.capability)
+        check_built_for(path, settings, backend, str(self._trt.__version__), self.device)
         said: list[str] = []
         self._logger = logger(self._trt, said)
         self._runtime = self._trt.Runtime(self._logger)
@@ -255,17 +255,26 @@ def logger(trt: Any, said: list[str]) -> Any:
     return Errors()
 
 
+def check_gpu(backend: str) -> None:
+    """Raise :class:`UsageError` unless a GPU is here."""
+    cuda.device()
+
+
 def check_built_for(
-    path: Path, settings: Mapping[str, Any], backend: str, version: str, capability: str
+    path: Path, settings: Mapping[str, Any], backend: str, version: str, device: cuda.Device
 ) -> None:
-    """Raise :class:`ArtifactError` unless the plan was built for this release and this kind of device."""
+    """Raise :class:`ArtifactError` unless the plan was built for this release and this GPU.
+
+    A plan that was built on a GPU holds for its model alone, one that was built ahead of time for its kind.
+    """
     built = settings.get("plan") or {}
     # built ahead of time: again for the GPU that is here
-    on = "" if settings.get("device", "cuda") == "cuda" else f" --device {capability}"
+    on = "" if settings.get("device", "cuda") == "cuda" else f" --device {device.capability}"
     again = f"effx export CHECKPOINT --backend {backend} --variant {settings.get('variant', 'V')} --overwrite"
     for what, wanted, here in (
         (backend, built.get("version"), version),
-        ("device", built.get("capability"), capability),
+        ("device", built.get("capability"), device.capability),
+        ("a GPU called", built.get("device"), device.name),
     ):
         if wanted is not None and wanted != here:
             raise ArtifactError(

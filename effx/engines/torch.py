@@ -56,12 +56,7 @@ class TorchCudaGraph:
     """A program saved by torch.export, on the GPU."""
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
-        if not torch.cuda.is_available():
-            if torch.version.cuda is None:
-                raise MissingExtraError(
-                    f"{path}: this torch was built without CUDA. Install one that has it: pip install torch"
-                )
-            cuda.device()  # says what is missing
+        check_gpu()
         self.device = cuda.device()
         self._compiled = bool(settings.get("compiled"))
         self._names = list(settings["inputs"][path.name])
@@ -174,6 +169,20 @@ def _program(path: Path) -> Any:
     except Exception as error:  # pickle, zip and schema errors share no base class
         reason = " ".join(str(error).split())[:200]
         raise ArtifactError(f"{path} cannot be loaded: {reason}") from error
+
+
+def check_gpu(backend: str = "torch") -> None:
+    """Raise unless torch has CUDA and a GPU is here.
+
+    Raises:
+        MissingExtraError: this torch was built without CUDA.
+        UsageError: there is no GPU.
+    """
+    if torch.version.cuda is None:
+        raise MissingExtraError(
+            "this torch was built without CUDA. Install one that has it: pip install torch"
+        )
+    cuda.device()
 
 
 def open(path: Path, settings: Mapping[str, Any], threads: int) -> TorchGraph | TorchCudaGraph:

@@ -89,8 +89,8 @@ def export_all(
     """
     wanted = [variants.parse(name) for name in dict.fromkeys(variant_names)]
     places = [(backend, _device(backend, device)) for backend in dict.fromkeys(backends)]
-    for backend, _ in places:
-        engines.check_backend(backend)
+    for backend, place in places:
+        engines.check_backend(backend, place)
     failures: list[EffxError] = []
     ready: dict[Path, Engine] = {}
     order: list[Path] = []

@@ -155,6 +155,9 @@ def errors(folder: Path, scratch: Path) -> dict[str, str]:
     return {
         "version": error(lambda: opened(plan={"version": "1.7.1", "capability": "sm89"})),
         "device": error(lambda: opened(plan={"version": "9.9.9", "capability": "sm120"}, device="sm120")),
+        "model": error(
+            lambda: opened(plan={"version": "9.9.9", "capability": "sm89", "device": "Another GPU"})
+        ),
         "damaged": error(lambda: engines.open_unchecked(scratch, "tensorrt-rtx", settings)),
         "batch": error(lambda: opened().infer(batch(rng, 129, 8))),
         "length": error(lambda: opened().infer(batch(rng, 2, 65))),

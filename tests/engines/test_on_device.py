@@ -14,12 +14,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from effx import engines
 from effx.artifacts import Checkpoint, Engine
-from effx.engines import on_device
-from effx.errors import ArtifactError, MissingExtraError, UsageError
+from effx.engines import on_device, sessions
+from effx.errors import MissingExtraError, UsageError
 from effx.export import export_all
 from effx.train import exits, tokens
 
@@ -79,6 +80,52 @@ def test_the_answers_are_those_of_the_same_graphs_elsewhere(found: dict[str, Any
     assert found["compared"]["te.buckets.onnxruntime"]["described"]["device"] == "Fake GPU"
 
 
+def test_cuda_libraries_are_loaded_from_wherever_their_wheels_are(library: Path, tmp_path: Path) -> None:
+    """Beside nothing of onnxruntime's: in a folder of packages that is on the path."""
+    place = tmp_path / "elsewhere/nvidia/cu13/lib"
+    place.mkdir(parents=True)
+    shutil.copyfile(library, place / "libcublas.so.13")
+    code = (
+        "from effx.engines import onnxruntime_cuda; onnxruntime_cuda.preload(); "
+        "print(open('/proc/self/maps').read().count('libcublas.so.13') > 0)"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "elsewhere"), str(ROOT)])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    assert done.stdout.splitlines()[-1] == "True"
+
+
+def test_the_timed_run_is_queued_behind_another() -> None:
+    """So that the host's own work before a launch is no part of the device's time."""
+    told: list[str] = []
+
+    class Event:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def record(self) -> None:
+            told.append(self.name)
+
+        def seconds_since(self, other: Event) -> float:
+            return 1.0
+
+    class Device:
+        def event(self) -> Event:
+            return Event("event")
+
+        def synchronize(self) -> None:
+            told.append("wait")
+
+    class Graph:
+        device = Device()
+
+        def launch(self, inputs: Any) -> dict[str, Any]:
+            told.append("launch")
+            return {}
+
+    on_device.SingleOnDevice(Graph()).timed({})  # type: ignore[arg-type]
+    assert told == ["wait", "launch", "event", "launch", "event"]
+
+
 def test_profiles_and_outputs_of_unknown_size(found: dict[str, Any]) -> None:
     profiles, growing = found["profiles"], found["data_dependent"]
     assert profiles["described"]["profiles"] == 3 and profiles["logits"] < 1e-5
@@ -95,6 +142,23 @@ def test_numbers_of_rows_that_stay_are_recorded_before_they_come(found: dict[str
     early = found["early"]
     assert len(early["sizes"]) > 4  # so many different numbers stayed after a ramp
     assert early["queued"] == [0] * 32
+
+
+def test_padding_prepares_the_padded_shapes() -> None:
+    """Of the session within, not by one run through it, which leaves what exits make unseen."""
+    told: list[tuple[int, ...]] = []
+
+    class Session:
+        def prepare(self, inputs: Any) -> None:
+            told.append(inputs["input_ids"].shape)
+
+        def infer(self, inputs: Any) -> Any:
+            raise AssertionError
+
+    inputs = {"input_ids": np.ones((3, 13), np.int64), "attention_mask": np.ones((3, 13), np.int64)}
+    padded = sessions.Padded(Session(), [8, 16], 0)  # type: ignore[arg-type]
+    padded.prepare(inputs)
+    assert told == [(3, 16)]
 
 
 @pytest.mark.parametrize(
@@ -133,6 +197,7 @@ def test_a_plan_that_does_not_fit_says_what_to_do(found: dict[str, Any]) -> None
     errors = found["errors"]
     assert f"was built for tensorrt-rtx 1.7.1, here is 9.9.9. {again}" in errors["version"]
     assert f"was built for device sm120, here is sm89. {again} --device sm89" in errors["device"]
+    assert f"was built for a GPU called Another GPU, here is Fake GPU. {again}" in errors["model"]
     assert errors["damaged"].startswith("ArtifactError")
     assert "cannot be loaded by tensorrt-rtx: magic tag" in errors["damaged"]
     for name in ("batch", "length"):
@@ -158,5 +223,5 @@ def test_without_a_gpu_every_backend_says_so(built: list[Engine], tmp_path: Path
         MissingExtraError, match=r"tensorrt is not installed. Run: pip install 'effx\[tensorrt\]'"
     ):
         engines.open_unchecked(engine.folder, "tensorrt", settings)
-    with pytest.raises((MissingExtraError, UsageError, ArtifactError), match="without CUDA|no NVIDIA driver"):
+    with pytest.raises((MissingExtraError, UsageError), match="built without CUDA|no NVIDIA driver"):
         engines.open_unchecked(engine.folder, "torch", {**settings, "inputs": {}, "outputs": {}})

@@ -2,8 +2,8 @@
 
 Networks are strongly typed: fp16 and bf16 come from graphs that were traced in those types, int8
 and fp8 from symmetric Q/DQ pairs; no builder flag changes a type (TensorRT 11 has none left). TF32 is
-off, so fp32 means fp32. Buckets get an optimisation profile each, from short to long; other dynamic
-lengths one wide profile.
+off, so fp32 means fp32. Each length has two optimisation profiles, for small batches and for all; buckets
+have them from short to long, other dynamic lengths are one wide range.
 
 On the GPU that it is for, a plan is checked itself and its inspector asked what runs. Built ahead of
 time for another, it is checked through the graphs that it was built from, on this machine's CPU, and
@@ -18,6 +18,7 @@ import importlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ _SCHEMES = {
 }
 _NO_FP8 = ("sm75", "sm80", "sm86")
 LARGEST_BATCH = 512
-_USUAL_BATCH = 8
+_BATCHES = ((1, 1, 16), (1, 128, LARGEST_BATCH))
+"""Least, usual and largest batch of a length's profiles: kernels are chosen for the usual one."""
 
 
 class TensorRt:
@@ -84,13 +86,14 @@ class TensorRt:
         """
         need(self._extra, self._package)
         trt: Any = importlib.import_module(self._package)
-        capability = cuda.device().capability if device == "cuda" else device
+        here = cuda.device() if device == "cuda" else None
+        capability = here.capability if here else device
         place = folder.parent / f"{scheme}-graphs"
         place.mkdir()
         session = self._graphs(source, variant, scheme, place)
         names, networks = [], []
         for name in session["files"]:
-            plan, seen = self._plan(place / name, variant, source, device, capability)
+            plan, seen = self._plan(place / name, variant, source, device)
             target = folder / f"{Path(name).stem}.plan"
             target.write_bytes(plan)
             names.append(target.name)
@@ -99,7 +102,11 @@ class TensorRt:
             **session,
             "files": names,
             "variant": variant.text,
-            "plan": {"version": str(trt.__version__), "capability": capability},
+            "plan": {
+                "version": str(trt.__version__),
+                "capability": capability,
+                "device": here and here.name,
+            },
             "largest_batch": LARGEST_BATCH,
             "tf32": False,
             "cuda_graph": True,
@@ -146,7 +153,7 @@ class TensorRt:
         return inner, "torch", {**programs, "precision": "fp32", "device": "cpu"}
 
     def _plan(
-        self, path: Path, variant: Variant, source: Source, device: str, capability: str
+        self, path: Path, variant: Variant, source: Source, device: str
     ) -> tuple[bytes, dict[str, Any]]:
         """Compile one graph; return the plan and what its network holds.
 
@@ -168,19 +175,18 @@ class TensorRt:
             config.num_compute_capabilities = 1
             config.set_compute_capability(getattr(trt.ComputeCapability, device.upper()), 0)
         limit = variant.length or source.limit
-        for longest in variant.lengths(source.limit) or [limit]:
+        for longest, batches in product(variant.lengths(source.limit) or [limit], _BATCHES):
             profile = builder.create_optimization_profile()
-            usual = min(longest, source.max_length(variant))
+            lengths = (1, min(longest, source.max_length(variant)), longest)
             for number in range(network.num_inputs):
                 entry = network.get_input(number)
                 shapes = (
-                    _shape(entry.shape, batch, length)
-                    for batch, length in ((1, 1), (_USUAL_BATCH, usual), (LARGEST_BATCH, longest))
+                    _shape(entry.shape, batch, length) for batch, length in zip(batches, lengths, strict=True)
                 )
                 profile.set_shape(entry.name, *shapes)
             config.add_optimization_profile(profile)
         seen = parsed.read(trt, network)
-        with _timings(trt, self._package, config, device, capability):
+        with _timings(trt, self._package, config, device):
             plan = builder.build_serialized_network(network, config)
         if plan is None:
             reason = (said or ["no reason given"])[0][:200]
@@ -188,14 +194,14 @@ class TensorRt:
         return bytes(plan), seen
 
 
-def cache_path(package: str, version: str, capability: str) -> Path:
-    """Return where kernel timings are kept: they hold for one release and one kind of device only."""
+def cache_path(package: str, version: str, device: str) -> Path:
+    """Return where kernel timings are kept: they hold for one release and one model of GPU only."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "effx" / f"{package}-{version}-{capability}.timings"
+    return root / "effx" / f"{package}-{version}-{files.safe_name(device)}.timings"
 
 
 @contextlib.contextmanager
-def _timings(trt: Any, package: str, config: Any, device: str, capability: str) -> Iterator[None]:
+def _timings(trt: Any, package: str, config: Any, device: str) -> Iterator[None]:
     """Give the builder the timings of earlier builds here, and keep those of this one.
 
     Ahead of time nothing is timed, and TensorRT-RTX times on the target: neither has a cache.
@@ -203,9 +209,12 @@ def _timings(trt: Any, package: str, config: Any, device: str, capability: str) 
     if device != "cuda" or package != "tensorrt":
         yield
         return
-    path = cache_path(package, str(trt.__version__), capability)
-    cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
-    config.set_timing_cache(cache, ignore_mismatch=False)
+    path = cache_path(package, str(trt.__version__), cuda.device().name)
+    known = path.read_bytes() if path.is_file() else b""
+    cache = config.create_timing_cache(known)
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):  # another's, or damaged
+        cache = config.create_timing_cache(b"")  # has to live until the plan is built
+        config.set_timing_cache(cache, ignore_mismatch=False)
     yield
     files.write_atomic(path, bytes(config.get_timing_cache().serialize()))
 
