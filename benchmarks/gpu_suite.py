@@ -1,8 +1,9 @@
 """Everything that effx measures on a GPU, in steps that go on where they were cut off.
 
     python benchmarks/gpu_suite.py OUT                               all steps
-    python benchmarks/gpu_suite.py OUT --seconds 480                 none is begun after so many seconds
-    python benchmarks/gpu_suite.py OUT --steps traces,bert-base-half
+    python benchmarks/gpu_suite.py OUT --seconds 580                 those that should end by then
+    python benchmarks/gpu_suite.py OUT --steps traces,bert-base-half-build,bert-base-half
+    python benchmarks/gpu_suite.py OUT --encoder MINILM --data DATA  and super tickets, trained
     python benchmarks/gpu_suite.py OUT --device cpu --size tiny      the same steps, without a GPU
 
 Encoders of BERT-base's and MiniLM-L6's shape with random weights, so accuracies mean nothing here:
@@ -10,9 +11,14 @@ what is measured is time, energy and memory. Reductions are of the shape that tr
 ticket at level L is without L % of each layer's heads and FFN neurons; exits stand after a third and
 two thirds of the layers, and about half of the rows leave at the first; token schedules fall to 30 %.
 
-Every step makes what it needs and leaves OUT/done/STEP. Exit code 3: steps are left, call again.
+With ``--encoder`` and ``--data`` (a folder per task) tickets of a real encoder are trained too: all of rte,
+mrpc, cola, stsb and sst2, levels 10 to 80, five seeds; cells that are recorded are not trained again, and
+no checkpoint stays.
 
-    OUT/results/STEP/*.json  OUT/traces/*.json  OUT/README.md  OUT/environment.json
+Every step makes what it needs and leaves OUT/done/STEP. Exit code 3: steps are left, call again. One OUT is
+of one model of GPU.
+
+    OUT/results/STEP/*.json  OUT/traces/*.json  OUT/tickets/TASK/  OUT/README.md  OUT/environment.json
 """
 
 from __future__ import annotations
@@ -24,8 +30,8 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +43,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from effx import corpus, files, models, results
 from effx.artifacts import Checkpoint, now
 from effx.encoding import Encoded, Encoder
-from effx.errors import EffxError
+from effx.errors import EffxError, UsageError
 from effx.exit_rules import entropy
 from effx.export import export_all
 from effx.models import exits, tokens
@@ -56,8 +62,14 @@ SHAPES = {
 TINY = dict(zip(_NAMES, (64, 3, 4, 128), strict=True))
 LEVELS = (20, 40, 50, 60)
 ROWS = 256
-H200_DENSE_PER_S = {"bf16": 989e12, "fp16": 989e12}
-"""NVIDIA's datasheet; the arithmetic floor that times are held beside."""
+HOPPER_DENSE_PER_S = {"bf16": 989e12, "fp16": 989e12}
+"""Of an H200, and of an H100 with SXM, by NVIDIA's datasheets: the arithmetic floor that times are held
+beside."""
+HOPPER = ("H200", "H100 80GB HBM3")
+TICKET_TASKS = ("rte", "mrpc", "cola", "stsb", "sst2")
+BUILD_S, MEASURE_S, WINDOW_S, START_S = 30.0, 45.0, 10.0, 20.0
+"""What to expect of an engine's build, its measurement without energy, a window of it, and a step's start;
+assumed, not measured: ``--seconds`` goes by them."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +78,23 @@ class Step:
 
     name: str
     run: Callable[[], None]
+    expected_s: float = START_S
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Engines that are measured side by side."""
+
+    name: str
+    checkpoints: tuple[str, ...]
+    wanted: dict[str, list[str]]
+    """Backend -> variants."""
+    windows: int = 1
+    """Of energy, per workload; of two the second is twice as long, which shows whether joules follow work."""
+
+    @property
+    def engines(self) -> int:
+        return len(self.checkpoints) * sum(map(len, self.wanted.values()))
 
 
 @dataclass(frozen=True)
@@ -76,6 +105,8 @@ class Suite:
     device: str
     tiny: bool
     window_s: float
+    encoder: str | None = None
+    data: Path | None = None
 
     @property
     def half(self) -> str:
@@ -101,18 +132,58 @@ class Suite:
 
     def steps(self) -> list[Step]:
         """Return all steps, the most wanted first."""
-        found = [Step("environment", self.environment)]
+        measured: list[Step] = []
         for model in SHAPES:
-            found += [
-                Step(f"{model}-half", partial(self.half_precision, model)),
-                Step(f"{model}-tickets", partial(self.tickets, model)),
-                Step(f"{model}-others", partial(self.others, model)),
-                Step(f"{model}-exits-tokens", partial(self.reductions, model)),
-            ]
-        return [*found[:3], Step("traces", self.traces), *found[3:]]
+            for one in self.comparisons(model):
+                windows = one.windows + (one.windows > 1)  # the last of several is twice as long
+                energy_s = 2 * windows * max(WINDOW_S, self.window_s)
+                measured += [
+                    Step(f"{one.name}-build", partial(self.build, one), START_S + one.engines * BUILD_S),
+                    Step(one.name, partial(self.measure, one),
+                         START_S + one.engines * (MEASURE_S + energy_s)),
+                ]  # fmt: skip
+        trained = []
+        if self.encoder and self.data:
+            trained = [Step(f"tickets-{task}", partial(self.tickets, task)) for task in TICKET_TASKS]
+        return [*measured[:4], Step("traces", self.traces, 90.0), *measured[4:], *trained]
+
+    def comparisons(self, model: str) -> list[Comparison]:
+        """Return what is measured of an encoder: precisions, tickets, early exit and token pruning."""
+        half, length = self.half, 32 if self.tiny else 128
+        on_cpu = self.device == "cpu"
+        first = {"torch": [half], "torch-compile": [half], "tensorrt": ["fp16", "bf16"]}
+        others = {"torch": ["fp32", "bf16"], "onnxruntime": ["fp32", "fp16"],
+                  "tensorrt": ["fp32", "int8", "fp8"]}  # fmt: skip
+        if on_cpu:
+            others = {"torch": ["fp32"], "onnxruntime": ["fp32", "int8"]}
+        else:
+            first["torch-compile"].append("bf16")
+        best = [backend for backend in ("tensorrt", "onnxruntime") if backend in self.backends][:1]
+        tickets = dict.fromkeys(dict.fromkeys(["torch-compile", *best]), [half])
+        reductions = [f"{half}+seq{length}{reduction}" for reduction in ("", "+exit", "+tokens")]
+        reduced = {backend: list(reductions) for backend in ("torch", "onnxruntime", "tensorrt")}
+        for backend in ("onnxruntime", "tensorrt"):  # PyTorch's program has no If
+            reduced[backend].append(f"{half}+seq{length}+exit-if")
+        levels = ("full", *(f"ticket-{level}" for level in LEVELS))
+        made = [
+            Comparison(f"{model}-half", ("full",), first, windows=2),
+            *(Comparison(f"{model}-tickets-{backend}", levels, {backend: own})
+              for backend, own in tickets.items()),
+            Comparison(f"{model}-others", ("full",), others),
+            Comparison(f"{model}-exits-tokens", ("reduced",), reduced),
+        ]  # fmt: skip
+        here = self.backends
+        return [
+            replace(one, wanted={name: own for name, own in one.wanted.items() if name in here})
+            for one in made
+        ]
 
     def environment(self) -> None:
-        """Write what this is measured on and with."""
+        """Write what this is measured on and with.
+
+        Raises:
+            UsageError: OUT holds what another kind of machine came to.
+        """
         versions = {"torch": torch.__version__, "cuda": torch.version.cuda}
         for package in ("onnxruntime", "tensorrt", "transformers", "onnx"):
             spec = importlib.util.find_spec(package)
@@ -124,73 +195,62 @@ class Suite:
             "backends": self.backends,
             "without": self.without,
         }
-        files.write_json(self.out / "environment.json", facts)
+        path = self.out / "environment.json"
+        if path.is_file():
+            before, here = where(json.loads(path.read_bytes())["host"]), where(facts["host"])
+            if before != here:
+                raise UsageError(f"{self.out} was measured on {before}, here is {here}: give another OUT.")
+        files.write_json(path, facts)
 
-    def half_precision(self, model: str) -> None:
-        """Measure the full encoder in 16 bits: PyTorch with CUDA graphs, compiled, and TensorRT's plans."""
-        wanted = {"torch": [self.half], "torch-compile": [self.half], "tensorrt": ["fp16", "bf16"]}
-        if self.device == "cuda":
-            wanted["torch-compile"].append("bf16")
-        self.measure([self.checkpoint(model, "full")], wanted, f"{model}-half", windows=2)
-
-    def others(self, model: str) -> None:
-        """Measure the full encoder in the other precisions and on ONNX Runtime."""
-        wanted = {"torch": ["fp32", "bf16"], "onnxruntime": ["fp32", "fp16"],
-                  "tensorrt": ["fp32", "int8", "fp8"]}  # fmt: skip
-        if self.device == "cpu":
-            wanted = {"torch": ["fp32"], "onnxruntime": ["fp32", "int8"]}
-        self.measure([self.checkpoint(model, "full")], wanted, f"{model}-others")
-
-    def tickets(self, model: str) -> None:
-        """Measure tickets at every level beside the full encoder."""
-        names = ["full", *(f"ticket-{level}" for level in LEVELS)]
-        backends = [backend for backend in self.backends if backend in ("torch-compile", "tensorrt")]
-        wanted = {backend: [self.half] for backend in backends[-1:]}
-        self.measure([self.checkpoint(model, name) for name in names], wanted, f"{model}-tickets")
-
-    def reductions(self, model: str) -> None:
-        """Measure early exit and token pruning beside the full encoder."""
-        length = 32 if self.tiny else 128
-        variants = [f"{self.half}+seq{length}{reduction}" for reduction in ("", "+exit", "+tokens")]
-        wanted = {backend: variants for backend in self.backends if backend != "torch-compile"}
-        self.measure([self.checkpoint(model, "reduced")], wanted, f"{model}-exits-tokens")
-
-    def measure(
-        self, checkpoints: list[Path], wanted: dict[str, list[str]], place: str, windows: int = 1
-    ) -> None:
-        """Build engines that are missing, measure them side by side, write their results at once.
-
-        One energy window of at least ten seconds per workload, or two, the second twice as long, which
-        shows whether joules follow the work.
-        """
-        engines = self.out / "engines" / place
+    def build(self, one: Comparison) -> None:
+        """Build the engines that are missing."""
+        checkpoints = [self.checkpoint(one.name, name) for name in one.checkpoints]
         refused = []
-        for backend in (backend for backend in self.backends if backend in wanted):
-            built, failures = export_all(
-                checkpoints, wanted[backend], [backend], engines, device=self.device, data_folder=self.rows(),
-                keep_failed=True, calibration_rows=64,
+        for backend, variants in one.wanted.items():
+            _, failures = export_all(
+                checkpoints, variants, [backend], self.out / "engines" / one.name, device=self.device,
+                data_folder=self.rows(), keep_failed=True, calibration_rows=64,
             )  # fmt: skip
             refused += [str(failure) for failure in failures]
         if refused:
-            files.write_json(self.out / "refused" / f"{place}.json", {"refused": refused})
+            files.write_json(self.out / "refused" / f"{one.name}.json", {"refused": refused})
+
+    def measure(self, one: Comparison) -> None:
+        """Measure the engines side by side, and write their results at once."""
+        if not (self.out / "done" / f"{one.name}-build").is_file():
+            self.build(one)
         length = 32 if self.tiny else 128
         batches = (1, 8) if self.tiny else (1, 8, 32, 128, 512)
         plan = Plan(
             scenarios=("single-stream", "offline"), grid=tuple((batch, length) for batch in batches),
-            rounds=10 if not self.tiny else 3, grid_rounds=6 if not self.tiny else 3,
-            window_s=self.window_s, windows=windows, batch_size=8 if self.tiny else 128,
+            rounds=8 if not self.tiny else 3, grid_rounds=6 if not self.tiny else 3,
+            window_s=self.window_s, windows=one.windows, batch_size=8 if self.tiny else 128,
             warmup_s=2.0, limit=ROWS,
         )  # fmt: skip
-        ready, fresh = self.out / "results" / place, self.out / "results" / f".{place}"
+        ready, fresh = self.out / "results" / one.name, self.out / "results" / f".{one.name}"
         shutil.rmtree(fresh, ignore_errors=True)
+        engines = self.out / "engines" / one.name
         _, failures = profile([engines], out=fresh, plan=plan, data_folder=self.rows())
         for failure in failures:
             print(f"not measured: {failure}", file=sys.stderr)
         shutil.rmtree(ready, ignore_errors=True)  # of a time when it was cut off after this
         fresh.rename(ready)
 
+    def tickets(self, task: str) -> None:
+        """Train super tickets of the encoder; only records and scores stay, so that OUT is small."""
+        from effx.train import tickets
+
+        assert self.encoder and self.data
+        settings = tickets.Settings(seeds=5, keep="none", limit=64 if self.tiny else None)
+        if self.tiny:
+            settings = replace(settings, levels=tickets.parse_levels("40"), seeds=1, max_steps=4)
+        tickets.run(
+            task, self.encoder, out=self.out / "tickets" / task, data_folder=self.data / task,
+            settings=settings,
+        )  # fmt: skip
+
     def rows(self) -> Path:
-        """Return a folder of generated sentences, strung together to real lengths of up to 128 tokens."""
+        """Return a folder of generated sentences, one to three strung together: up to 77 tokens."""
         folder = self.out / "rows"
         if not folder.is_dir():
             rng = np.random.default_rng(0)
@@ -206,8 +266,9 @@ class Suite:
                     (place / f"{split}.jsonl").write_text("".join(lines))
         return folder
 
-    def checkpoint(self, model: str, name: str) -> Path:
+    def checkpoint(self, comparison: str, name: str) -> Path:
         """Return a checkpoint with random weights, made if it is missing."""
+        model = next(model for model in SHAPES if comparison.startswith(model))
         folder = self.out / "checkpoints" / f"{model}-{name}"
         if Checkpoint.find(folder):
             return folder
@@ -324,23 +385,22 @@ def write_page(suite: Suite, command: str) -> None:
     """Write OUT/README.md from the results that are there."""
     facts = json.loads((suite.out / "environment.json").read_bytes())
     runs, failures = results.read(sorted((suite.out / "results").glob("[!.]*")))
-    gpu = facts["host"]["gpu"]
-    where = gpu[0]["name"] if gpu else facts["host"]["cpu"]
     lines = [
-        f"# {where}",
+        f"# {where(facts['host'])}",
         "",
         f"    {command}",
         "",
         f"{facts['date']}; {', '.join(f'{name} {version}' for name, version in facts['versions'].items())}.",
         "Random weights: times, joules and bytes are measured, accuracies mean nothing. p50 in ms: single",
-        "queries at real lengths end to end and on the device alone, and a batch of 128 x 128 on the device.",
+        "queries at real lengths end to end and on the device alone, and a batch of 128 x 128 on the device,",
+        "also over the arithmetic floor and over the unreduced encoder in the same runtime and precision.",
         "Joules per example are gross, of the offline scenario.",
         *(f"\n**{missing}**" for missing in suite.without),
         "",
-        "| engine | single | on device | not on device | 128x128 | x floor | mJ/example | meters apart "
-        "| GPU MiB | gates failed |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-        *(row(run) for run in runs),
+        "| engine | single | on device | not on device | 128x128 | / floor | / full | mJ/example "
+        "| meters apart | GPU MiB | gates failed |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+        *(row(run, runs) for run in runs),
         "",
     ]
     for path in sorted((suite.out / "refused").glob("*.json")):
@@ -349,16 +409,37 @@ def write_page(suite: Suite, command: str) -> None:
     (suite.out / "README.md").write_text("\n".join(lines) + "\n")
 
 
-def row(run: Run) -> str:
+def where(host: dict[str, Any]) -> str:
+    """Return the name of a host's GPU, or its processor's."""
+    return str(host["gpu"][0]["name"] if host["gpu"] else host["cpu"])
+
+
+def large_s(run: Run) -> float | None:
+    """Return the median seconds of a batch of 128 x 128 on the device."""
+    found = run.workload("grid", 128, 128, "device")
+    return None if found is None else found.latency_s["p50"]
+
+
+def over_full(run: Run, runs: Sequence[Run]) -> float | None:
+    """Return the time of a batch of 128 x 128 over that of the unreduced encoder beside it."""
+    same = [
+        other for other in runs
+        if other.session == run.session and other.engine["backend"] == run.engine["backend"]
+        and other.engine["precision"] == run.engine["precision"]
+        and other.engine["weight_remaining"] == 1 and "exit" not in other.name and "tokens" not in other.name
+    ]  # fmt: skip
+    own, full = large_s(run), large_s(same[0]) if same else None
+    return None if own is None or full is None else own / full
+
+
+def row(run: Run, runs: Sequence[Run]) -> str:
     """Return one engine's line."""
     single, device = run.workload("single-stream"), run.workload("single-stream", timing="device")
-    large = run.workload("grid", 128, 128, "device")
     offline = next((own for own in run.workloads if own.scenario == "offline"), None)
     energy = None if offline is None else offline.energy
     apart = [abs(window["joules"] / window["integrated_joules"] - 1)
              for window in (energy.windows if energy else []) if window["integrated_joules"]]  # fmt: skip
-    floor = floor_s(run, 128, 128)
-    p50 = None if large is None else large.latency_s["p50"]
+    floor, p50, ratio = floor_s(run, 128, 128), large_s(run), over_full(run, runs)
     cells = [
         run.name,
         ms(single and single.latency_s["p50"]),
@@ -366,6 +447,7 @@ def row(run: Run) -> str:
         "–" if run.launch_share is None else f"{run.launch_share:.0%}",
         ms(p50),
         "–" if floor is None or p50 is None else f"{p50 / floor:.2f}",
+        "–" if ratio is None else f"{ratio:.2f}",
         "–" if energy is None or energy.gross is None else f"{energy.gross * 1e3:.3g} ({energy.source})",
         f"{max(apart):.1%}" if apart else "–",
         "–" if run.memory["device_peak_bytes"] is None else f"{run.memory['device_peak_bytes'] / 2**20:.0f}",
@@ -375,10 +457,10 @@ def row(run: Run) -> str:
 
 
 def floor_s(run: Run, batch: int, length: int) -> float | None:
-    """Return the seconds that the full encoder's products alone take at the H200's peak; None: not known."""
-    peak = H200_DENSE_PER_S.get(str(run.engine["precision"]))
+    """Return the seconds that the full encoder's products alone take at the GPU's peak; None: not known."""
+    peak = HOPPER_DENSE_PER_S.get(str(run.engine["precision"]))
     gpus = run.host.get("gpu") or []
-    if peak is None or not gpus or "H200" not in gpus[0]["name"]:
+    if peak is None or not gpus or not any(name in gpus[0]["name"] for name in HOPPER):
         return None
     shape = SHAPES["bert-base" if "bert-base" in run.name else "minilm-l6"]
     width, inner = shape["hidden_size"], shape["intermediate_size"]
@@ -395,12 +477,17 @@ def main() -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--size", choices=("full", "tiny"), default="full")
-    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no step after so long")
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="begin no step that should end later, but one"
+    )
     parser.add_argument("--steps", default="", help="only these, by name, separated by commas")
     parser.add_argument("--window-s", type=float, default=10.0, help="shortest energy window")
+    parser.add_argument("--encoder", help="folder or name of an encoder whose tickets are trained")
+    parser.add_argument("--data", type=Path, help="folder with a folder of rows per task, for --encoder")
     options = parser.parse_args()
     started = time.perf_counter()
-    suite = Suite(options.out, options.device, options.size == "tiny", options.window_s)
+    suite = Suite(options.out, options.device, options.size == "tiny", options.window_s, options.encoder,
+                  options.data)  # fmt: skip
     if options.device == "cuda" and not torch.cuda.is_available():
         print("no GPU here; --device cpu --size tiny tries the steps without one", file=sys.stderr)
         return 2
@@ -413,14 +500,20 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    left = failed = 0
+    try:
+        suite.environment()
+    except EffxError as error:
+        print(error, file=sys.stderr)
+        return 2
+    left = failed = tried = 0
     for step in steps:
         marker = options.out / "done" / step.name
         if marker.is_file() or (asked and step.name not in asked):
             continue
-        if time.perf_counter() - started > options.seconds:
+        if tried and time.perf_counter() - started + step.expected_s > options.seconds:
             left += 1
             continue
+        tried += 1
         began = time.perf_counter()
         try:
             step.run()
@@ -430,8 +523,7 @@ def main() -> int:
             continue
         files.write_atomic(marker, f"{time.perf_counter() - began:.1f} s\n".encode())
         print(f"{step.name}: done in {time.perf_counter() - began:.1f} s", file=sys.stderr)
-        if (options.out / "environment.json").is_file():
-            write_page(suite, " ".join(["python", "benchmarks/gpu_suite.py", *sys.argv[1:]]))
+        write_page(suite, " ".join(["python", "benchmarks/gpu_suite.py", *sys.argv[1:]]))
     if left:
         print(f"{left} steps are left: call again", file=sys.stderr)
     return 3 if left else int(failed > 0)
