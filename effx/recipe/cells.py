@@ -1,6 +1,7 @@
 """A recipe as cells: pieces of work with what they need, what decides their outcome, and a key.
 
     pretrain -> finetune -> prune -> tokens -> exits    one cell per checkpoint, prune and tokens optional
+    pretrain -> lottery                          one cell, all its rounds
                   each  ->  export                 one per engine
     tickets-full -> ticket -> tickets              a sweep, see tickets.py
                   all of a task's -> profile       one session, interleaved, per task and host
@@ -113,13 +114,15 @@ class _Cells:
             labels = tuple(stage.label for stage in chain.stages)
             name = f"{prefix}-{chain.name}-s{seed}"
             if len(labels) == 1:
-                cell = self._finetune(task, model, seed, name, chain.last.settings)
+                kind = "lottery" if chain.lottery else "finetune"
+                cell = self._finetune(task, model, seed, name, chain.last.settings, kind=kind)
             elif chain.pruned:
                 own = {
                     **chain.stages[0].settings,
                     **chain.last.settings,
                 }  # the regime's, where it says none
-                cell = self._finetune(task, model, seed, name, own, checkpoints[labels[:-1]])
+                full = checkpoints[labels[:-1]]
+                cell = self._finetune(task, model, seed, name, own, full, kind="prune")
             else:
                 kind = "exits" if chain.exits else "tokens"
                 cell = self._go_on(kind, task, seed, name, chain.last.settings, checkpoints[labels[:-1]])
@@ -136,6 +139,8 @@ class _Cells:
         name: str,
         own: dict[str, Any],
         full: Cell | None = None,
+        *,
+        kind: str,
     ) -> Cell:
         """Add a fine-tuning of the pretrained model; ``full``: what its ticket is drawn by."""
         settings = {**self._recipe.training, **own, "seed": seed, "limit": task.limit}
@@ -146,11 +151,11 @@ class _Cells:
         else:
             inputs["model"] = self._digests.model(model.source)
         return self._add(
-            "finetune" if full is None else "prune", name,
+            kind, name,
             {"task": task.name, "trust_remote_code": model.trust_remote_code, "training": settings},
             {"data": _place(task.data), "model": _place(model.source)},
             inputs, needs,
-            work=self._amount(task, settings, ("epochs",), 3.0),
+            work=self._amount(task, settings, ("epochs",), 3.0) * _rounds(kind, settings),
             group=f"{model.label} {settings.get('regime', 'full')} {settings.get('layers', '')}",
         )  # fmt: skip
 
@@ -260,6 +265,11 @@ class _Cells:
         if settings.get("max_steps"):
             return float(settings["max_steps"]) * float(settings.get("batch_size", 32))
         return float(rows) * sum(float(settings.get(key, default)) for key in keys)
+
+
+def _rounds(kind: str, settings: Mapping[str, Any]) -> int:
+    """Return how often a cell trains: a lottery ticket's rounds remove a tenth each."""
+    return 1 + int(settings.get("sparsity", 70)) // 10 if kind == "lottery" else 1
 
 
 def _place(source: str | None) -> str | None:

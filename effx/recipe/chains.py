@@ -1,7 +1,8 @@
 """Which checkpoints a recipe makes of one model, and which variants are built of each.
 
-regime ─┬─ pruned ─┬─ tokens ─┬─ exits
-        └──────────┴──────────┴─ exits      a chain is one path from the left, cut anywhere
+regime ──┬─ pruned ─┬─ tokens ─┬─ exits
+         └──────────┴──────────┴─ exits      a chain is one path from the left, cut anywhere
+lottery ─┴─────────────────────
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ class Chain:
     stages: tuple[Stage, ...]
     pruned: bool = False
     """Whether its last stage is a ticket."""
+    lottery: bool = False
+    """Whether its only stage is an unstructured lottery ticket."""
     exits: bool = False
     """Whether the checkpoint has early exits."""
     tokens: bool = False
@@ -38,6 +41,7 @@ class Chain:
 def chains(recipe: Recipe) -> list[Chain]:
     """Return every chain; what another one goes on from stands before it."""
     found = [Chain((regime,)) for regime in recipe.regimes]
+    found += [Chain((stage,), lottery=True) for stage in recipe.lottery]
     for stage in recipe.pruned:
         found += [
             Chain((*chain.stages, stage), pruned=True)

@@ -26,6 +26,7 @@ _ENTRIES: dict[str, tuple[str, ...]] = {
     "pretrain": ("train/demo.py",),
     "finetune": ("train/finetune.py",),
     "prune": ("train/tickets/draw.py",),
+    "lottery": ("train/lottery.py",),
     "tokens": ("train/tokens.py",),
     "exits": ("train/exits.py",),
     "tickets-full": ("train/tickets/*.py",),
@@ -40,8 +41,9 @@ that changes, the cell is made again."""
 _INDIFFERENT = {"__init__.py", "errors.py", "files.py", "progress.py", "memory.py", "artifacts.py"}
 """These decide how things are told and kept, not what they are."""
 _TRAINS = ("torch", "transformers", "tokenizers", "numpy")
+_TRAINING = ("pretrain", "finetune", "prune", "lottery", "tokens", "exits", "tickets-full", "ticket")
 _PACKAGES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("pretrain", "finetune", "prune", "tokens", "exits", "tickets-full", "ticket"), _TRAINS),
+    **dict.fromkeys(_TRAINING, _TRAINS),
     "tickets": (*_TRAINS, "matplotlib"),
     "export": ("torch", "transformers", "onnx", "onnxscript", "tokenizers"),
     "profile": ("numpy", "tokenizers"),

@@ -6,6 +6,7 @@ A function takes the cell as :mod:`effx.recipe.work` got it and the folder in wh
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,27 @@ def prune(spec: dict[str, Any], out: Path) -> Made:
     manifest = checkpoint.manifest
     scores = _scores(checkpoint.task.metrics, manifest["metrics"])
     return checkpoint.digest, f"{scores}, {manifest['weight_remaining']:.0%} of the weights"
+
+
+def lottery(spec: dict[str, Any], out: Path) -> Made:
+    """Find an unstructured lottery ticket; of its rounds the last checkpoint stays."""
+    from effx.artifacts import Checkpoint
+    from effx.train import lottery as module
+
+    settings, places = spec["settings"], spec["places"]
+    pretrained = next(iter(_read(spec)), None)
+    with tempfile.TemporaryDirectory(dir=out) as rounds:
+        made = module.run(
+            settings["task"],
+            pretrained or places["model"],
+            out=rounds,
+            data_folder=places["data"],
+            settings=module.Settings(**settings["training"]),
+        )
+        made[-1].folder.rename(out / spec["name"])
+    checkpoint = Checkpoint.open(out / spec["name"])
+    scores = _scores(checkpoint.task.metrics, checkpoint.manifest["metrics"])
+    return checkpoint.digest, f"{scores}, {checkpoint.manifest['sparsity']['share']:.0%} zeros"
 
 
 def tokens(spec: dict[str, Any], out: Path) -> Made:
@@ -167,6 +189,7 @@ KINDS: dict[str, Callable[[dict[str, Any], Path], Made]] = {
     "pretrain": pretrain,
     "finetune": finetune,
     "prune": prune,
+    "lottery": lottery,
     "tokens": tokens,
     "exits": exits,
     "tickets-full": tickets.full,

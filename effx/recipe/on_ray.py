@@ -33,7 +33,8 @@ _MEASURING = "effx_profile"
 _CHECK_S = 60.0
 _CONNECT_S = 10.0
 _USES_GPU = (
-    "pretrain", "finetune", "prune", "tokens", "exits", "tickets-full", "ticket", "tickets", "profile",
+    "pretrain", "finetune", "prune", "lottery", "tokens", "exits", "tickets-full", "ticket", "tickets",
+    "profile",
 )  # fmt: skip
 
 

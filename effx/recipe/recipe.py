@@ -33,12 +33,12 @@ class ModelOf:
 
 @dataclass(frozen=True)
 class Stage:
-    """One way to train: a regime, a ticket, a token schedule or early exits."""
+    """One way to train: a regime, a ticket of either kind, a token schedule or early exits."""
 
     label: str
     settings: dict[str, Any]
     of: tuple[str, ...] = ()
-    """Labels of the stages whose checkpoints it goes on from; a regime has none."""
+    """Labels of the stages whose checkpoints it goes on from; a regime and a lottery ticket have none."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ class Recipe:
     """Defaults of everything that trains."""
     regimes: tuple[Stage, ...] = ()
     pruned: tuple[Stage, ...] = ()
+    lottery: tuple[Stage, ...] = ()
     tokens: tuple[Stage, ...] = ()
     exits: tuple[Stage, ...] = ()
     tickets: dict[str, Any] | None = None
@@ -127,6 +128,7 @@ class Recipe:
             "training": dict(self.training),
             "regimes": stages(self.regimes),
             "pruned": stages(self.pruned),
+            "lottery": stages(self.lottery),
             "tokens": stages(self.tokens),
             "exits": stages(self.exits),
             "tickets": _listed(self.tickets) if self.tickets else None,

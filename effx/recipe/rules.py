@@ -93,15 +93,16 @@ def text(notes: Notes, node: Node, key: str) -> Any:
     return str(node.value)
 
 
-def choice(known: Iterable[str], what: str) -> Rule:
+def choice(known: Iterable[str | int], what: str) -> Rule:
     """One of ``known``."""
     names = tuple(known)
+    words = [str(name) for name in names]
 
     def rule(notes: Notes, node: Node, key: str) -> Any:
-        if node.value not in names:
-            hint = nearest(str(node.value), names)
+        if node.value not in names or isinstance(node.value, bool):
+            hint = nearest(str(node.value), words)
             told = node.kind if node.value is None else f"'{node.value}'"
-            return notes.wrong(node.where, key, f"unknown {what} {told}.{hint} Known: {', '.join(names)}.")
+            return notes.wrong(node.where, key, f"unknown {what} {told}.{hint} Known: {', '.join(words)}.")
         return node.value
 
     return rule

@@ -45,6 +45,7 @@ from effx.recipe.tables import (
     BUDGETS,
     EXITS,
     KEYS,
+    LOTTERY,
     PRUNED,
     REGIME,
     TICKETS,
@@ -128,6 +129,7 @@ class _Reader:
             regimes = (self._plain(),)
         pruned = self._stages("pruned", PRUNED, [stage.label for stage in regimes])
         self._needed(pruned, "pruned", "level", "how much goes, as level: 40")
+        lottery = self._stages("lottery", LOTTERY)
         tokens = self._stages("tokens", TOKENS, [stage.label for stage in regimes])
         exits = self._stages("exits", EXITS, [stage.label for stage in regimes])
         self._exclusive(exits, "exits", "depth", "max_drop")
@@ -141,10 +143,11 @@ class _Reader:
             training=self._section("training", TRAINING),
             regimes=regimes,
             pruned=pruned,
+            lottery=lottery,
             tokens=tokens,
             exits=exits,
             tickets=sweep,
-            variants=self._variants() if regimes else (),
+            variants=self._variants() if regimes or lottery else (),
             backends=self._backends(),
             calibration_rows=self._one("calibration_rows", whole(1), 128),
             workloads=self._section("workloads", WORKLOADS),
@@ -329,7 +332,7 @@ class _Reader:
             )
         if self._notes.problems:
             return  # what was refused above may be what is missing
-        if not recipe.regimes and (node := self._node("variants")):
+        if not recipe.regimes + recipe.lottery and (node := self._node("variants")):
             self._notes.wrong(node.where, "variants", "there is no regime that they could be built of.")
         made = chains(recipe)
         taken = {chain: set(built(recipe, chain)) for chain in made}

@@ -30,6 +30,7 @@ _VIEWS = {
     "pretrain": "pretrained",
     "finetune": "checkpoints",
     "prune": "checkpoints",
+    "lottery": "checkpoints",
     "tokens": "checkpoints",
     "exits": "checkpoints",
     "export": "engines",

@@ -72,6 +72,11 @@ PRUNED: dict[str, Rule] = {
     **_SCORED,
     **{key: rule for key, rule in REGIME.items() if key not in ("layers", "head_dropout")},
 }
+LOTTERY: dict[str, Rule] = {
+    "sparsity": choice(range(10, 100, 10), "sparsity"),
+    "objective": choice(("task", "mlm"), "objective"),
+    **REGIME,
+}
 TOKENS: dict[str, Rule] = {
     "of": each(text),
     "rule": choice(("share", "threshold"), "token rule"),
@@ -117,5 +122,6 @@ BUDGETS: dict[str, Rule] = {
     "gpus": number(),
     "retries": whole(),
 }
-KEYS = ("name", "workspace", "tasks", "models", "seeds", "limit", "training", "regimes", "pruned", "tokens",
-        "exits", "tickets", "variants", "backends", "calibration_rows", "workloads", "budgets")  # fmt: skip
+KEYS = ("name", "workspace", "tasks", "models", "seeds", "limit", "training", "regimes", "pruned", "lottery",
+        "tokens", "exits", "tickets", "variants", "backends", "calibration_rows", "workloads",
+        "budgets")  # fmt: skip

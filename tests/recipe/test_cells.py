@@ -18,6 +18,7 @@ tasks: {{sst2: {{data: {data}, limit: 40}}}}
 models: {{tiny: {model}}}
 regimes: [full, frozen]
 pruned: {{ticket40: {{of: full, level: 40}}}}
+lottery: {{zeros: {{sparsity: 20}}}}
 tokens: {{half: {{of: [full, ticket40], keep: 0.5}}}}
 exits: {{early: {{of: [full, half]}}}}
 variants: [fp32, int8, tokens, exit+int8, tokens+exit, {{variant: seq16+int8, of: full}}]
@@ -59,6 +60,7 @@ def test_what_a_recipe_makes(place: Path) -> None:
         "frozen-s0.fp32.openvino", "frozen-s0.int8.openvino", "full-half-s0.tokens.openvino",
         "full-early-s0.exit+int8.openvino", "full-half-early-s0.tokens+exit.openvino",
         "full-ticket40-s0.fp32.openvino", "full-ticket40-s0.int8.openvino",
+        "zeros-s0.fp32.openvino", "zeros-s0.int8.openvino",
         "full-ticket40-half-s0.tokens.openvino", "full-ticket40-half-early-s0.tokens+exit.openvino",
     }  # fmt: skip
     assert names.index("finetune sst2-tiny-full-s0") < names.index("tokens sst2-tiny-full-half-s0")
@@ -81,6 +83,8 @@ def test_a_change_takes_along_what_depends_on_it(place: Path) -> None:
     found = changed(before, keys(place, "exits.early.epochs=1"))
     assert found == ends | {name for name in before if "early" in name}
     assert changed(before, keys(place, "workloads.rounds=5")) == ends
+    found = changed(before, keys(place, "lottery.zeros.sparsity=30"))
+    assert found == ends | {name for name in before if "zeros" in name}
     assert changed(before, keys(place, host="elsewhere")) == ends
     found = changed(before, keys(place, "calibration_rows=64"))
     assert found == ends | {name for name in before if name.startswith("export")}
@@ -122,7 +126,7 @@ def test_a_profile_is_of_the_engines_that_worked_out(place: Path) -> None:
     entries = made.entries
     before = entries["profile sst2"].key
     for name, entry in entries.items():
-        if name.startswith(("finetune", "prune", "tokens", "exits")):
+        if name.startswith(("finetune", "prune", "lottery", "tokens", "exits")):
             entry.state = "done"
         elif name.startswith("export"):
             entry.state = "gate" if "openvino" in name else "done"
@@ -130,7 +134,7 @@ def test_a_profile_is_of_the_engines_that_worked_out(place: Path) -> None:
     after = entries["profile sst2"]
     assert after.state == "todo" and after.key != before
     read = made.spec(after, 1)["read"]
-    assert len(read) == 12 and all("onnxruntime" in path for path in read)
+    assert len(read) == 14 and all("onnxruntime" in path for path in read)
     assert [entry.cell.id for entry in made.ready()] == ["profile sst2"]
 
 

@@ -17,7 +17,7 @@ from effx.models import exits as ramps
 from effx.profile import Plan
 from effx.recipe import Recipe, RecipeError, load, tables
 from effx.recipe import tickets as sweeps
-from effx.train import Settings, exits, importance, loop, tickets, tokens
+from effx.train import Settings, exits, importance, loop, lottery, tickets, tokens
 from effx.train.finetune import parse_regime
 from effx.train.tickets import draw
 from effx.train.tickets import plan as ticket_plan
@@ -102,6 +102,10 @@ def test_ten_mistakes_are_ten_messages_with_their_lines(
         (GOOD + "regimes: {a/b: {regime: full}}\n", "names are letters"),
         (GOOD + "tokens: {full: {}}\nvariants: [tokens]\n", "the name is taken by regimes.full"),
         (GOOD + "exits: {e: {depth: 2, max_drop: 0.1}}\nvariants: [exit]\n", "exclude each other"),
+        (
+            GOOD + "lottery: {zeros: {sparsity: 75}}\n",
+            "lottery.zeros.sparsity: unknown sparsity '75'",
+        ),
         (GOOD + "pruned: {half: {}}\n", "line 4: pruned.half: the key 'level' is missing"),
         (GOOD + "pruned: {half: {level: 101}}\n", "line 4: pruned.half.level: level '101'"),
         (GOOD + "pruned: {half: {level: '10,20'}}\n", "line 4: pruned.half.level: level '10,20': a whole"),
@@ -180,6 +184,7 @@ def test_the_tables_are_those_of_the_settings() -> None:
     assert set(tables.REGIME) == names(Settings) - own
     inherited = {"layers", "head_dropout"}  # a ticket has its regime's
     assert set(tables.PRUNED) == (names(draw.Settings) | {"of"}) - own - inherited
+    assert set(tables.LOTTERY) == names(lottery.Settings) - own - {"text", "mask"}  # files are no recipe's
     assert set(tables.TOKENS) == (names(tokens.Settings) | {"of"}) - own
     assert set(tables.EXITS) == (names(exits.Settings) | {"of"}) - own
     assert set(tables.TICKETS) == (names(tickets.Settings) | {"preset"}) - own - {"keep"}
@@ -202,6 +207,7 @@ def test_the_tables_are_those_of_the_settings() -> None:
         (tables.EXITS, "rule", tuple(exit_rules.RULES)),
         (tables.TOKENS, "rule", tokens.RULES),
         (tables.REGIME, "optimizer", loop.OPTIMIZERS),
+        (tables.LOTTERY, "objective", lottery.OBJECTIVES),
         (tables.TICKETS, "kinds", tuple(tickets.KINDS)),
         (tables.PRUNED, "kind", tuple(tickets.KINDS)),
         (tables.TICKETS, "preset", tuple(tickets.PRESETS)),
