@@ -3,6 +3,8 @@
 #   docker build --target cpu     -t effx:cpu .
 #   docker build --target profile -t effx:profile .
 #   docker build --target full    -t effx:full .
+#
+# Bases are named by tag; docs/image.md says how to pin them by digest.
 ARG PYTHON_IMAGE=python:3.12.12-slim-bookworm
 ARG TENSORRT_IMAGE=nvcr.io/nvidia/tensorrt:25.10-py3
 
@@ -55,7 +57,7 @@ COPY constraints.txt /effx/
 RUN --mount=from=wheel,source=/wheel,target=/wheel /effx/docker/install.sh full /wheel/effx-*.whl \
     && /opt/effx/bin/python -c 'import onnxruntime, pynvml, tensorrt, torch, transformers' \
     && useradd --uid 10001 --create-home effx \
-    && install --directory --owner effx /engines /results
+    && install --directory --owner effx /checkpoints /engines /results
 ENV PATH=/opt/effx/bin:$PATH \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
@@ -64,5 +66,5 @@ LABEL org.opencontainers.image.title="effx full" \
       org.opencontainers.image.licenses="Apache-2.0"
 USER 10001
 WORKDIR /home/effx
-VOLUME ["/engines", "/results"]
+VOLUME ["/checkpoints", "/engines", "/results"]
 ENTRYPOINT ["/effx/docker/start.sh"]

@@ -16,10 +16,10 @@ _MARKS = {"ok": "ok     ", "missing": "missing", "broken": "BROKEN "}
 def command(folder: Path, as_json: bool) -> int:
     """Say what works on this machine, what does not, and the command that fixes it.
 
-    Looks at Python, packages and their clashes, runtimes and providers (each is really loaded),
-    processor instructions, GPU driver, energy counters, limits of containers, and the disk of
-    FOLDER (default: here). Missing is what effx does without; broken is what fails or makes other
-    things fail. Exit code 1: something is broken.
+    Looks at Python, packages and their clashes, runtimes and providers (each that is installed is
+    really loaded), processor instructions, GPU driver, energy counters and power rails, limits of
+    containers, and the disk of FOLDER (default: here). Missing is what effx does without; broken is
+    what fails or makes other things fail. Exit code 1: something is broken.
 
     \b
     effx doctor

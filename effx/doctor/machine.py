@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from effx.doctor.line import Line
-from effx.profile.meters import nvml_device, rapl
+from effx.profile.meters import hwmon, nvml_device, rapl
 from effx.profile.meters.protocol import UnavailableError
 
 _FLAGS = {
@@ -21,6 +21,8 @@ _FLAGS = {
 }
 _ARM = {"VNNI (int8)": ("asimddp", "i8mm"), "BF16": ("bf16",)}
 """Feature -> the flags of /proc/cpuinfo, any of which is it. On Arm, dot products stand for VNNI."""
+_BOARD = Path("/sys/bus/i2c/drivers/ina3221")
+"""Where a Jetson board's power monitors are."""
 _LEAST_DISK_BYTES = 10_000_000_000
 _LEAST_MEMORY_BYTES = 4_000_000_000
 _UNLIMITED = 1 << 60  # cgroup v1 writes a huge number for none
@@ -111,8 +113,8 @@ def _device(pynvml: object, index: int) -> Iterator[Line]:
             yield Line("gpu", f"{name} {what}", "ok", f"{shown:.1f} {unit}")
 
 
-def powercap(root: Path = Path("/sys/class/powercap")) -> Iterator[Line]:
-    """Open the processor's energy counters."""
+def powercap(root: Path = Path("/sys/class/powercap"), board: Path = _BOARD) -> Iterator[Line]:
+    """Open the processor's energy counters; where there are none, name what a board has instead."""
     try:
         meter = rapl.open(root=root, threaded=False)
     except UnavailableError as error:
@@ -122,6 +124,9 @@ def powercap(root: Path = Path("/sys/class/powercap")) -> Iterator[Line]:
             yield Line("energy", "powercap", "broken", "the counters may not be read by this user", fix)
         elif any(root.glob("intel-rapl*:*")):
             yield Line("energy", "powercap", "broken", told)
+        elif _monitors(board):
+            detail = f"no CPU energy counters under {root}; this board's power rails stand in for them"
+            yield Line("energy", "powercap", "missing", detail, "effx profile --meter hwmon")
         else:
             detail = f"no CPU energy counters under {root}; virtual machines and most clouds hide them"
             fix = "run on bare metal, or estimate: effx profile --meter model:WATTS"
@@ -130,6 +135,31 @@ def powercap(root: Path = Path("/sys/class/powercap")) -> Iterator[Line]:
     domains = ", ".join(meter.describe()["domains"])
     meter.close()
     yield Line("energy", "powercap", "ok", domains)
+
+
+def rails(board: Path = _BOARD) -> Iterator[Line]:
+    """Open the power monitors of a Jetson board; nothing is told where there are none."""
+    if not _monitors(board):
+        return
+    try:
+        meter = hwmon.open(root=board, threaded=False)
+    except UnavailableError as error:
+        told = str(error)
+        if isinstance(error.__cause__, PermissionError):
+            fix = f"sudo chmod a+r {board}/*/hwmon/hwmon*/*_input"
+            yield Line("energy", "power rails", "broken", told, fix)
+        elif error.__cause__ is not None:
+            yield Line("energy", "power rails", "broken", told)
+        else:  # a board whose sum of rails effx does not know
+            yield Line("energy", "power rails", "missing", told, "effx profile --meter hwmon:RAIL")
+        return
+    names = " + ".join(meter.describe()["domains"])
+    meter.close()
+    yield Line("energy", "power rails", "ok", f"{names}, read by effx profile --meter hwmon")
+
+
+def _monitors(board: Path) -> bool:
+    return any(board.glob("*/hwmon/hwmon*/in*_label"))
 
 
 def limits(

@@ -26,6 +26,7 @@ def examine(folder: str | Path = ".") -> list[Line]:
         ("processor", machine.processor),
         ("gpu", machine.gpu),
         ("energy", machine.powercap),
+        ("energy", machine.rails),
         ("limits", machine.limits),
         ("disk", lambda: machine.disk(Path(folder))),
     ]

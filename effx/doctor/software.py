@@ -109,6 +109,8 @@ _IDENTITY = (
 _ORT_PROBE = f"""
 import json
 import onnxruntime
+if hasattr(onnxruntime, "preload_dlls"):  # as the engine does: CUDA and cuDNN from their wheels; it may print
+    onnxruntime.preload_dlls()
 options = onnxruntime.SessionOptions()
 options.log_severity_level = 4
 options.intra_op_num_threads = 1
@@ -139,6 +141,19 @@ if found["built"]:
             torch.ones(1, device="cuda").sum().item()
     except Exception as error:
         found["error"] = " ".join(str(error).split())[:200]
+print(json.dumps(found))
+"""
+_TENSORRT_PROBE = """
+import importlib
+import importlib.util
+import json
+found = {{"absent": importlib.util.find_spec("{module}") is None, "version": None, "error": None}}
+if not found["absent"]:
+    try:
+        found["version"] = str(importlib.import_module("{module}").__version__)
+    except Exception as error:
+        told = str(error).strip().splitlines() or ["no reason given"]
+        found["error"] = f"{{type(error).__name__}}: {{told[0]}}"[:200]
 print(json.dumps(found))
 """
 _REMOTE = ("AzureExecutionProvider",)  # calls a web service; nothing to load here
@@ -198,16 +213,27 @@ def torch(ask: Probe | None = None, of: Versions = version) -> Iterator[Line]:
         yield Line("runtimes", "torch", "ok", f"{of('torch')}, {built}")
 
 
-def tensorrt(of: Versions = version, driver: Path = DRIVER) -> Iterator[Line]:
-    """Tell of TensorRT and TensorRT-RTX."""
-    fixes = {"tensorrt": "pip install tensorrt" if driver.exists() else None,
-             "tensorrt-rtx": "pip install 'effx[rtx]'"}  # fmt: skip
-    for name, fix in fixes.items():
-        found = of(name)
-        if found:
-            yield Line("runtimes", name, "ok", found)
-        else:
+def tensorrt(ask: Probe | None = None, of: Versions = version, driver: Path = DRIVER) -> Iterator[Line]:
+    """Import TensorRT and TensorRT-RTX: their wheels may be there without the libraries that they wrap.
+
+    TensorRT itself is of use on a GPU alone, so installing it is advised where there is a driver;
+    TensorRT-RTX builds plans ahead of time anywhere.
+    """
+    extras = {"tensorrt": "tensorrt" if driver.exists() else None, "tensorrt-rtx": "rtx"}
+    for name, extra in extras.items():
+        installed = of(name)
+        found, why = (ask or probe)(_TENSORRT_PROBE.format(module=name.replace("-", "_")))
+        if found and found["version"]:
+            yield Line("runtimes", name, "ok", f"{found['version']}, its libraries load")
+        elif found and found["absent"] and installed is None:
+            fix = f"pip install 'effx[{extra}]'" if extra else None
             yield Line("runtimes", name, "missing", "not installed", fix)
+        else:
+            told = why if not found else found["error"] or "installed, but there is no such module"
+            # the same release, for plans run on no other; no cache, which may hold the wheel that is broken
+            exactly = f"{name}=={installed}" if installed else name
+            fix = f"pip install --force-reinstall --no-cache-dir {exactly}"
+            yield Line("runtimes", name, "broken", told, fix)
 
 
 def _major(text: str) -> int:

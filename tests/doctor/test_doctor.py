@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from effx.cli import run
 from effx.doctor import Line, examine, machine, software
 from tests.profile.meters import fake
+from tests.profile.test_meters import board
 
 ROOT = Path(__file__).parents[2]
 RANGE_UJ = "262143328850"
@@ -100,7 +102,84 @@ def test_a_gpu_package_is_advised_where_there_is_a_gpu(tmp_path: Path, driver: b
         software.providers(lambda _: ({"CPUExecutionProvider": None}, ""), has(onnxruntime="1"), place)
     )
     assert bool(lines["CUDAExecutionProvider"].fix) is fix
-    assert bool(by_name(software.tensorrt(has(), place))["tensorrt"].fix) is fix
+    absent = {"absent": True, "version": None, "error": None}
+    lines = by_name(software.tensorrt(lambda _: (absent, ""), has(), place))
+    assert bool(lines["tensorrt"].fix) is fix
+    assert lines["tensorrt-rtx"].fix == "pip install 'effx[rtx]'"  # it builds plans without a GPU
+
+
+def modules(folder: Path, monkeypatch: pytest.MonkeyPatch, **sources: str) -> None:
+    """Put modules where probes find them before the environment's own."""
+    for name, source in sources.items():
+        (folder / f"{name}.py").write_text(source)
+    monkeypatch.setenv("PYTHONPATH", os.fspath(folder))
+
+
+CUDA_FROM_WHEELS = """
+loaded = False
+def preload_dlls():
+    global loaded
+    loaded = True
+    print("Failed to load libcudnn_engines.so")
+def get_available_providers():
+    return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+class SessionOptions: pass
+class InferenceSession:
+    def __init__(self, graph, options, providers):
+        self.providers = providers if loaded or providers == ["CPUExecutionProvider"] else []
+    def get_providers(self):
+        return self.providers
+"""
+
+
+def test_cuda_from_wheels_is_loaded_as_the_engine_loads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules(tmp_path, monkeypatch, onnxruntime=CUDA_FROM_WHEELS)
+    lines = by_name(software.providers(of=has(onnxruntime_gpu="1.30")))
+    assert {name: line.state for name, line in lines.items()} == {
+        "CUDAExecutionProvider": "ok", "CPUExecutionProvider": "ok",
+    }  # fmt: skip
+
+
+def test_tensorrt_is_really_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = "import types; __version__ = '10.9.0'; print('a library talks')"
+    stub = "import ctypes\nctypes.CDLL('libnvinfer_not_here.so.10')"
+    modules(tmp_path, monkeypatch, tensorrt=whole, tensorrt_rtx=stub)
+    lines = by_name(software.tensorrt(of=has(tensorrt="10.9.0", tensorrt_rtx="1.5.0")))
+    assert lines["tensorrt"] == Line("runtimes", "tensorrt", "ok", "10.9.0, its libraries load")
+    broken = lines["tensorrt-rtx"]
+    assert broken.state == "broken"
+    assert broken.detail.startswith("OSError: libnvinfer_not_here.so.10: cannot open shared object file")
+    assert broken.fix == "pip install --force-reinstall --no-cache-dir tensorrt-rtx==1.5.0"
+
+
+@pytest.mark.parametrize(
+    ("source", "detail"),
+    [
+        (None, "installed, but there is no such module"),
+        ("raise RuntimeError('no libraries\\nhere is a long story')", "RuntimeError: no libraries"),
+        ("import os; os.abort()", "the process ended with -6"),
+        ("", "AttributeError: module 'tensorrt' has no attribute '__version__'"),
+    ],
+)
+def test_a_tensorrt_that_does_not_load_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str | None, detail: str
+) -> None:
+    if source is None and importlib.util.find_spec("tensorrt"):
+        pytest.skip("tensorrt is installed here")
+    modules(tmp_path, monkeypatch, **({} if source is None else {"tensorrt": source}))
+    line = by_name(software.tensorrt(of=has(tensorrt="10.9.0")))["tensorrt"]
+    assert (line.state, line.detail) == ("broken", detail)
+    assert line.fix == "pip install --force-reinstall --no-cache-dir tensorrt==10.9.0"
+
+
+def test_tensorrt_rtx_as_it_is_installed_here() -> None:
+    installed = software.version("tensorrt-rtx")
+    if installed is None:
+        pytest.skip("tensorrt-rtx is not installed: pip install 'effx[rtx]'")
+    line = by_name(software.tensorrt())["tensorrt-rtx"]
+    assert (line.state, line.detail) == ("ok", f"{installed}, its libraries load")
 
 
 def test_a_probe_tells_how_a_library_ended_the_process() -> None:
@@ -147,23 +226,24 @@ def powercap(root: Path, mode: int = 0o644) -> Path:
 def test_powercap(tmp_path: Path) -> None:
     (line,) = machine.powercap(powercap(tmp_path / "good"))
     assert line.state == "ok" and line.detail == "package-0, package-0/dram"
-    (line,) = machine.powercap(tmp_path / "none")
+    (line,) = machine.powercap(tmp_path / "none", tmp_path / "no board")
     assert line.state == "missing" and "virtual machines" in line.detail
+    assert line.fix and "model:WATTS" in line.fix
     broken = powercap(tmp_path / "broken")
     (broken / "intel-rapl:0" / "energy_uj").write_text("nonsense")
     (line,) = machine.powercap(broken)
     assert line.state == "broken" and "cannot be read" in line.detail
 
 
-def test_powercap_that_may_not_be_read(tmp_path: Path) -> None:
-    root = powercap(tmp_path / "locked", 0o000)
+def as_nobody(check: str, root: Path) -> dict[str, Any]:
+    """Return the one line that ``machine``'s check tells of ``root`` to a user without rights."""
     code = f"""
 import json, os
 from pathlib import Path
 from effx.doctor import machine
 if os.geteuid() == 0:
     os.setgroups([]); os.setegid(65534); os.seteuid(65534)
-print(json.dumps([line.to_json() for line in machine.powercap(Path({str(root)!r}))]))
+print(json.dumps([line.to_json() for line in machine.{check}(Path({str(root)!r}))]))
 """
     for parent in (root, *root.parents):
         if Path(tempfile.gettempdir()) in parent.parents:
@@ -172,8 +252,37 @@ print(json.dumps([line.to_json() for line in machine.powercap(Path({str(root)!r}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (line,) = json.loads(done.stdout)
+    assert isinstance(line, dict)
+    return line
+
+
+def test_powercap_that_may_not_be_read(tmp_path: Path) -> None:
+    root = powercap(tmp_path / "locked", 0o000)
+    line = as_nobody("powercap", root)
     assert line["state"] == "broken"
     assert line["fix"].startswith(f"sudo chmod a+r {root}/intel-rapl:")
+
+
+def test_the_power_rails_of_a_board_are_named(tmp_path: Path) -> None:
+    tree = board(tmp_path / "board", {"VDD_IN": (5000, 2000), "VDD_SOC": (5000, 400)})
+    (line,) = machine.powercap(tmp_path / "none", tree)
+    assert line.state == "missing" and line.fix == "effx profile --meter hwmon"
+    (line,) = machine.rails(tree)
+    assert line == Line("energy", "power rails", "ok", "VDD_IN, read by effx profile --meter hwmon")
+    assert list(machine.rails(tmp_path / "no board")) == []
+
+
+def test_power_rails_that_cannot_be_used(tmp_path: Path) -> None:
+    (line,) = machine.rails(board(tmp_path / "unknown", {"OTHER": (5000, 100)}))
+    assert line.state == "missing" and "OTHER" in line.detail
+    assert line.fix == "effx profile --meter hwmon:RAIL"
+    tree = board(tmp_path / "broken", {"VDD_IN": (5000, 2000)})
+    next(tree.glob("*/hwmon/hwmon*/curr1_input")).write_text("nonsense")
+    (line,) = machine.rails(tree)
+    assert line.state == "broken" and "cannot be read" in line.detail and line.fix is None
+    next(tree.glob("*/hwmon/hwmon*/curr1_input")).chmod(0o000)
+    locked = as_nobody("rails", tree)
+    assert locked["state"] == "broken" and locked["fix"].startswith(f"sudo chmod a+r {tree}/")
 
 
 NVML = """
@@ -266,7 +375,7 @@ def test_one_check_that_fails_hides_no_other(monkeypatch: pytest.MonkeyPatch) ->
         raise ValueError("a line that nobody expected")
         yield
 
-    for name in ("providers", "openvino", "torch"):
+    for name in ("providers", "openvino", "torch", "tensorrt"):
         monkeypatch.setattr(software, name, lambda: iter(()))
     monkeypatch.setattr(machine, "processor", strange)
     lines = examine()
