@@ -25,7 +25,7 @@ test: $(INSTALLED)
 	$(TESTING) -m "not slow and not network"
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m "slow"
+	$(BIN)/python -m pytest -m "slow and not network"
 
 test-older: $(INSTALLED) $(OLDER)
 	PYTHONPATH=$(OLDER) $(BIN)/python -c 'import transformers; assert transformers.__version__ == "5.0.0"'

@@ -109,8 +109,8 @@ _IDENTITY = (
 _ORT_PROBE = f"""
 import json
 import onnxruntime
-if hasattr(onnxruntime, "preload_dlls"):  # as the engine does: CUDA and cuDNN from their wheels; it may print
-    onnxruntime.preload_dlls()
+from effx.engines import onnxruntime_cuda
+onnxruntime_cuda.preload()  # CUDA and cuDNN from their wheels, as the engine does; it may print
 options = onnxruntime.SessionOptions()
 options.log_severity_level = 4
 options.intra_op_num_threads = 1

@@ -57,6 +57,8 @@ class PlanGraph:
         if self._engine is None:
             reason = (said or ["no reason given"])[0][:200]
             raise ArtifactError(f"{path} cannot be loaded by {backend}: {reason}")
+        if graph := dict(settings.get("weights") or {}).get(path.name):
+            self._refit(path.with_name(graph), said)
         names = [self._engine.get_tensor_name(number) for number in range(self._engine.num_io_tensors)]
         taken = [name for name in names if self._mode(name) == self._trt.TensorIOMode.INPUT]
         self._inputs = {name: self._type(name) for name in taken}
@@ -118,6 +120,18 @@ class PlanGraph:
         )
         found = json.loads(told).get("Layers", [])
         return [layer if isinstance(layer, dict) else {"Name": layer} for layer in found]
+
+    def _refit(self, graph: Path, said: list[str]) -> None:
+        """Put a stripped plan's weights back, from the graph that it was built of.
+
+        Raises:
+            ArtifactError: they do not fit.
+        """
+        refitter = self._trt.Refitter(self._engine, self._logger)
+        parser = self._trt.OnnxParserRefitter(refitter, self._logger)
+        if not (parser.refit_from_file(str(graph)) and refitter.refit_cuda_engine()):
+            reason = (said or ["no reason given"])[0][:200]
+            raise ArtifactError(f"{self._path} does not take the weights of {graph.name}: {reason}")
 
     def _mode(self, name: str) -> Any:
         return self._engine.get_tensor_mode(name)

@@ -69,6 +69,14 @@ def up_to_date(target: Path, checkpoint: Checkpoint) -> Engine | None:
     return engine if same and engine.manifest["parity"]["passed"] else None
 
 
+def refusal(variant: Variant, backend: str, device: str) -> str | None:
+    """Return why a backend cannot have a variant, whatever the checkpoint."""
+    if variant.stripped and backend not in ("tensorrt", "tensorrt-rtx"):
+        return "only a TensorRT plan can be without its weights; elsewhere they are the graph's"
+    reason: str | None = builder(backend).refuse(variant, device)
+    return reason
+
+
 def build(source: Source, job: Job, where: Surroundings) -> None:
     """Build an engine, try it against its checkpoint, keep it at the job's target.
 
@@ -78,7 +86,7 @@ def build(source: Source, job: Job, where: Surroundings) -> None:
         UsageError: the variant cannot be built, or the place cannot be written to.
     """
     checkpoint, variant, backend, target = source.checkpoint, job.variant, job.backend, job.target
-    if reason := builder(backend).refuse(variant, job.device):
+    if reason := refusal(variant, backend, job.device):
         raise UsageError(f"{target.name}: {reason}.")
     variant.check(structure(source.model), source.limit, checkpoint.name)
     if variant.exits and variant.tokens and families.family(source.model).position_bias:

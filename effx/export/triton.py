@@ -57,6 +57,10 @@ def write(engine: Engine, repository: str | Path) -> Path:
         raise UsageError(
             f"{engine.name}: Triton has no backend for {engine.backend} engines (it has {known})."
         )
+    if engine.manifest["session"].get("weights"):
+        raise UsageError(
+            f"{engine.name}: Triton puts no weights back into a stripped plan; export a whole one."
+        )
     graphs = list(engine.manifest["session"]["files"])
     if len(graphs) > 1:
         raise UsageError(
@@ -92,9 +96,9 @@ def config(engine: Engine, name: str) -> dict[str, Any]:
         answers.append({**_tensor("depth", "TYPE_INT64", 1), "reshape": {"shape": []}})
     device = "KIND_CPU" if engine.device == "cpu" else "KIND_GPU"
     group: dict[str, Any] = {"kind": _Name(device), "count": 1}
-    if engine.backend == "tensorrt" and lengths and len(lengths) > 1:
-        # the server takes the first profile alone unless it is told of the others
-        group["profile"] = [str(number) for number in range(len(lengths))]
+    if engine.backend == "tensorrt":  # the server takes the first profile alone unless it is told of others
+        largest = manifest["session"]["profiles"]
+        group["profile"] = [str(n) for n, batch in enumerate(largest) if batch >= LARGEST_BATCH]
     parameters = []
     if engine.backend == "openvino":  # its plugin would take bf16 for fp32 where the processor has it
         rest = manifest["session"].get("rest") or manifest["precision"]

@@ -5,10 +5,13 @@
     sequence  = seqN | buckets                                                     default any length
     exits     = exit | exit-if                                                     default the last head
     tokens    = tokens                                                             default all of them
+    weights   = stripped                                                           default within the plan
 
 ``int8`` is the fastest int8 scheme of the backend that passes its gate on this machine. ``seqN``
 fixes the length: longer inputs are cut, shorter ones padded to N. ``buckets`` pads to the next of a
-few lengths. ``exit`` runs segments with the host between them, ``exit-if`` one graph with If.
+few lengths. ``exit`` runs segments with the host between them, ``exit-if`` one graph with If. A
+``stripped`` TensorRT plan has its weights in the ONNX graph beside it: plans for several kinds of GPU then
+share one file of weights.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ if TYPE_CHECKING:  # the grammar is read where there is no PyTorch
     from effx.models.structure import Structure
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8-dynamic", "int8-static", "fp8")
-_OTHERS = {"buckets": "sequence", "exit": "exits", "exit-if": "exits", "tokens": "tokens"}
+_OTHERS = {"buckets": "sequence", "exit": "exits", "exit-if": "exits", "tokens": "tokens",
+           "stripped": "weights"}  # fmt: skip
 _SEQUENCE = re.compile(r"seq([1-9]\d*)")
 LEAST_LENGTH = 4
 _FIRST_BUCKET = 16
@@ -43,6 +47,7 @@ class Variant:
     exits: str | None = None
     """``exit``, ``exit-if`` or None."""
     tokens: bool = False
+    stripped: bool = False
 
     @property
     def precision(self) -> str:
@@ -104,6 +109,7 @@ def parse(text: str) -> Variant:
         found.get("sequence") == "buckets",
         found.get("exits"),
         "tokens" in found,
+        "weights" in found,
     )
 
 

@@ -130,12 +130,12 @@ def export(spec: dict[str, Any], out: Path) -> Made:
     """Build one engine."""
     from effx.export import export as run
     from effx.export import variants
+    from effx.export.build import refusal
     from effx.export.builders import builder
 
     settings = spec["settings"]
-    module = builder(settings["backend"])
-    device = settings["device"] or module.DEVICES[0]
-    reason = module.refuse(variants.parse(settings["variant"]), device)
+    device = settings["device"] or builder(settings["backend"]).DEVICES[0]
+    reason = refusal(variants.parse(settings["variant"]), settings["backend"], device)
     if reason:
         raise RefusedError(f"{spec['name']}: {reason}.")
     engine = run(

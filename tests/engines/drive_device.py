@@ -41,11 +41,25 @@ def marked(folder: Path, place: Path, **metadata: str) -> Path:
     return place
 
 
-def compare(folder: Path, plans: Path | None = None) -> dict[str, Any]:
+def stripped(folder: Path, place: Path) -> Path:
+    """Return a folder with an engine's graphs twice: with zeros for weights, as plans, and whole."""
+    place.mkdir()
+    for name in Engine.open(folder).manifest["session"]["files"]:
+        model = onnx.load(folder / name)
+        onnx.save(model, place / f"whole-{name}")
+        for entry in model.graph.initializer:
+            if len(entry.dims) == 2:
+                values = np.zeros_like(onnx.numpy_helper.to_array(entry))
+                entry.CopyFrom(onnx.numpy_helper.from_array(values, entry.name))
+        onnx.save(model, place / name)
+    return place
+
+
+def compare(folder: Path, plans: Path | None = None, **more: Any) -> dict[str, Any]:
     """Return the largest differences of plans (default: the engine's graphs) from ONNX Runtime."""
     engine, rng = Engine.open(folder), np.random.default_rng(0)
     settings = {**engine.manifest["session"], "device": "sm89",
-                "plan": {"version": "9.9.9", "capability": "sm89"}}  # fmt: skip
+                "plan": {"version": "9.9.9", "capability": "sm89"}, **more}  # fmt: skip
     found: dict[str, Any] = {"logits": 0.0, "timed": 0.0, "depth": 0, "depths": []}
     limit = max(settings["lengths"] or [64])
     with (
@@ -158,6 +172,7 @@ def errors(folder: Path, scratch: Path) -> dict[str, str]:
         "model": error(
             lambda: opened(plan={"version": "9.9.9", "capability": "sm89", "device": "Another GPU"})
         ),
+        "weights": error(lambda: opened(weights={"model.onnx": "gone.onnx"})),
         "damaged": error(lambda: engines.open_unchecked(scratch, "tensorrt-rtx", settings)),
         "batch": error(lambda: opened().infer(batch(rng, 129, 8))),
         "length": error(lambda: opened().infer(batch(rng, 2, 65))),
@@ -176,6 +191,9 @@ def main() -> None:
         "compared": {name: compare(path) for name, path in folders.items()},
         "profiles": compare(profiles, marked(profiles, scratch / "profiles", profiles="[16, 32, 64]")),
         "data_dependent": compare(growing, marked(growing, scratch / "growing", data_dependent="yes")),
+        "stripped": compare(
+            whole, stripped(whole, scratch / "stripped"), weights={"model.onnx": "whole-model.onnx"}
+        ),
         "recorded": recorded(whole),
         "early": early(next(path for name, path in folders.items() if ".exit." in name)),
         "errors": errors(whole, scratch),

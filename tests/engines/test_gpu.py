@@ -84,6 +84,18 @@ def test_an_engine_answers_as_on_the_cpu(
             assert 0 < seconds < 5 and np.abs(again["logits"] - wanted).max() < near
 
 
+def test_a_stripped_plan_is_small_and_answers_like_a_whole_one(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    whole = built(checkpoint, "fp32", "tensorrt", tmp_path)
+    bare = built(checkpoint, "stripped", "tensorrt", tmp_path)
+    sizes = [(engine.folder / "model.plan").stat().st_size for engine in (whole, bare)]
+    assert sizes[0] - sizes[1] > 0.7 * 4 * whole.manifest["parameters"]  # bytes of its weights in fp32
+    inputs = batch(np.random.default_rng(0), 8, 16)
+    with engines.open(whole) as one, engines.open(bare) as other:
+        assert np.abs(one.infer(inputs)["logits"] - other.infer(inputs)["logits"]).max() < 1e-3
+
+
 @pytest.mark.parametrize("backend", ["onnxruntime", "torch", "tensorrt"])
 def test_early_exit_makes_room_on_the_device(checkpoint: Checkpoint, tmp_path: Path, backend: str) -> None:
     from effx.train import exits

@@ -132,6 +132,11 @@ def test_profiles_and_outputs_of_unknown_size(found: dict[str, Any]) -> None:
     assert growing["logits"] < 1e-5 and growing["depth"] == 0 and len(growing["depths"]) > 1
 
 
+def test_a_stripped_plan_gets_its_weights_back(found: dict[str, Any]) -> None:
+    assert found["stripped"]["logits"] < 1e-5
+    assert "does not take the weights of gone.onnx: no such model" in found["errors"]["weights"]
+
+
 def test_a_shape_runs_once_is_recorded_and_is_launched_as_one_afterwards(found: dict[str, Any]) -> None:
     first, replay = ["queue", "run", "queue"], ["run"]
     # the second shape lies within the memory of the first, which stays recorded

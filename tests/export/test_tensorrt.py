@@ -144,6 +144,7 @@ def test_what_it_cannot_do_is_one_line(checkpoint: Checkpoint, tmp_path: Path) -
     for variant, reason in (
         ("fp8", "sm86 has no fp8 arithmetic"),
         ("int8-dynamic", "effx has no int8-dynamic for TensorRT"),
+        ("stripped", "a plan that takes weights later is built on its own GPU only"),
         ("tokens+exit-if", "TensorRT has no shapes that depend on data within an If"),
         ("bf16+tokens", "bf16 with tokens can be checked on its own GPU only"),
     ):
@@ -153,6 +154,8 @@ def test_what_it_cannot_do_is_one_line(checkpoint: Checkpoint, tmp_path: Path) -
         export(checkpoint.folder, backend="tensorrt", out=tmp_path)
     with pytest.raises(UsageError, match="no NVIDIA driver here"):
         export(checkpoint.folder, backend="tensorrt-rtx", device="cuda", out=tmp_path)
+    with pytest.raises(UsageError, match="only a TensorRT plan can be without its weights"):
+        export(checkpoint.folder, "stripped", out=tmp_path)
     engine = export(checkpoint.folder, "seq16", "tensorrt-rtx", device="sm120", out=tmp_path)
     with pytest.raises(UsageError, match="no NVIDIA driver here"):
         verify([engine.folder], checkpoint.folder.parent)

@@ -80,7 +80,12 @@ def test_a_plan_names_its_profiles(schema: Any, checkpoint: Checkpoint, tmp_path
     group = config.instance_group[0]
     assert group.kind == schema.ModelInstanceGroup.KIND_GPU
     lengths = engine.manifest["session"]["lengths"]
-    assert list(group.profile) == [str(number) for number in range(len(lengths))] and len(lengths) > 1
+    assert engine.manifest["session"]["profiles"] == [16, 512] * len(lengths) and len(lengths) > 1
+    # those that hold the server's largest batch, short to long
+    assert list(group.profile) == [str(2 * number + 1) for number in range(len(lengths))]
+    session = {**engine.manifest["session"], "weights": {"model.plan": "model.onnx"}}
+    with pytest.raises(UsageError, match="Triton puts no weights back into a stripped plan"):
+        triton.write(Engine(made.folder, {**engine.manifest, "session": session}), tmp_path / "repository")
 
 
 def test_the_command_writes_what_can_be_served(

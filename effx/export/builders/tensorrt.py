@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
@@ -69,6 +70,10 @@ class TensorRt:
             return f"effx has no {variant.scheme} for TensorRT (it has {', '.join(_SCHEMES)})"
         if variant.precision == "fp8" and device in _NO_FP8:
             return f"{device} has no fp8 arithmetic; sm89 and newer have"
+        if variant.stripped and device != "cuda":  # TensorRT-RTX 1.7 asks for the GPU while it compiles one
+            return "a plan that takes weights later is built on its own GPU only: use device cuda"
+        if variant.exits == "exit-if" and variant.stripped:
+            return "weights within an If cannot be put back into a plan; use exit, which runs segments"
         if variant.exits == "exit-if" and variant.tokens:
             return "TensorRT has no shapes that depend on data within an If; use exit, which runs segments"
         unchecked = variant.tokens and (variant.length is None or variant.exits)
@@ -98,15 +103,22 @@ class TensorRt:
             target.write_bytes(plan)
             names.append(target.name)
             networks.append(seen)
+        kept = session["files"] if variant.stripped else []
+        for file in place.iterdir() if kept else ():  # graphs and, past 2 GB, their weights
+            if file.is_file():
+                shutil.copyfile(file, folder / file.name)
         made = {
             **session,
             "files": names,
+            "weights": dict(zip(names, kept, strict=False)),
             "variant": variant.text,
             "plan": {
                 "version": str(trt.__version__),
                 "capability": capability,
                 "device": here and here.name,
             },
+            "profiles": [most for _, _, most in _BATCHES]
+            * len(variant.lengths(source.limit) or [source.limit]),
             "largest_batch": LARGEST_BATCH,
             "tf32": False,
             "cuda_graph": True,
@@ -171,6 +183,9 @@ class TensorRt:
         config = builder.create_builder_config()
         config.clear_flag(trt.BuilderFlag.TF32)
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+        if variant.stripped:  # to be refitted with the same weights alone, so that kernels may rely on them
+            config.set_flag(trt.BuilderFlag.STRIP_PLAN)
+            config.set_flag(trt.BuilderFlag.REFIT_IDENTICAL)
         if device != "cuda":
             config.num_compute_capabilities = 1
             config.set_compute_capability(getattr(trt.ComputeCapability, device.upper()), 0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,11 +59,39 @@ class Runtime:
             return None
 
 
+class Refitter:
+    def __init__(self, engine: Engine, logger: ILogger) -> None:
+        self._engine = engine
+        self.found: bytes | None = None
+
+    def refit_cuda_engine(self) -> bool:
+        assert self.found is not None
+        self._engine.session = _session(self.found)
+        return True
+
+
+class OnnxParserRefitter:
+    def __init__(self, refitter: Refitter, logger: ILogger) -> None:
+        self._refitter, self._logger = refitter, logger
+
+    def refit_from_file(self, path: str) -> bool:
+        try:
+            self._refitter.found = Path(path).read_bytes()
+        except OSError:
+            self._logger.log(ILogger.ERROR, "no such model")
+            return False
+        return True
+
+
+def _session(plan: bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(plan, options, providers=["CPUExecutionProvider"])
+
+
 class Engine:
     def __init__(self, plan: bytes) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(plan, options, providers=["CPUExecutionProvider"])
+        self.session = _session(plan)
         self.ins = {entry.name: entry for entry in self.session.get_inputs()}
         self.outs = {entry.name: entry for entry in self.session.get_outputs()}
         metadata = self.session.get_modelmeta().custom_metadata_map
