@@ -415,18 +415,6 @@ def test_wrong_settings_leave_nothing(encoders: dict[str, Path], rows_folder: Pa
         (replace(QUICK, selection=1.0), "--selection 1"),
         (replace(QUICK, regime="Full"), "Known: full, frozen, last-K"),
         (replace(QUICK, max_length=300), "--max-length 300"),
-    ):
-        with pytest.raises(UsageError, match=message):
-            tickets.run(
-                "sst2", encoders["bert"], out=tmp_path / "w", data_folder=rows_folder, settings=settings
-            )
-    assert not (tmp_path / "w").exists()
-
-
-def test_levels_kinds_and_searches_that_make_no_sense(
-    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
-) -> None:
-    for settings, message in (
         (replace(QUICK, kinds=("losing", "losing")), "losing stands twice"),
         (replace(QUICK, levels=(Level(20), Level(20))), "level 20 stands twice"),
         (replace(QUICK, search="halving", kinds=("losing",)), "looks at winning tickets alone"),
