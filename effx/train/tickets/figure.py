@@ -52,7 +52,8 @@ def phases(table: dict[str, Any], path: Path) -> None:
         axes.set_title(f"{table['task']}, {table['model']}", loc="left", fontsize=10)
         axes.grid(color="#00000018", linewidth=0.6)
         axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-        bars = f"bars: standard deviation over {len(table['seeds'])} seeds"
+        seeds = len(table["seeds"])
+        bars = "one seed" if seeds == 1 else f"bars: standard deviation over {seeds} seeds"
         axes.annotate(bars, (1, 1.01), xycoords="axes fraction", ha="right", va="bottom", fontsize=7,
                       color="#777777")  # fmt: skip
         _save(figure, path)

@@ -179,14 +179,16 @@ def markdown(value: dict[str, Any]) -> str:
 
 def remarks(value: dict[str, Any]) -> list[str]:
     """Return what the table comes to, a line each."""
-    lines = [f"Mean ± standard deviation over {len(value['seeds'])} seeds."]
+    seeds = len(value["seeds"])
+    lines = ["One seed." if seeds == 1 else f"Mean ± standard deviation over {seeds} seeds."]
     if best := value["super"]:
+        tested = "no test of one seed" if seeds == 1 else f"paired t-test over {seeds} seeds"
         on = {part: _tested(best["test"][part]) for part in ("rest", "whole")}
         lines.append(
             f"Super ticket: level {best['level']}, {best['weight_remaining']:.1%} of the weights, chosen on "
             f"{value['rows']['selection']} rows; on the other {value['rows']['rest']} it differs from the "
-            f"full model by {on['rest']}, on all {value['rows']['whole']} by {on['whole']}; paired t-test "
-            f"over {best['test']['rest']['n']} seeds. Its checkpoints: {', '.join(best['checkpoints'])}."
+            f"full model by {on['rest']}, on all {value['rows']['whole']} by {on['whole']}; {tested}. "
+            f"Its checkpoints: {', '.join(best['checkpoints'])}."
         )
     if phases := value["phases"]:
         told = ", ".join(f"{name}: {_levels(phases[name])}" for name in ("I", "II", "III"))
@@ -206,8 +208,11 @@ def remarks(value: dict[str, Any]) -> list[str]:
 
 
 def _tested(test: dict[str, Any]) -> str:
+    difference = f"{test['difference']:+.4f}"
+    if test["n"] == 1:
+        return difference
     p = f"p = {test['p']:.3f}" if test["p"] is not None else f"no p-value: {test['reason']}"
-    return f"{test['difference']:+.4f} ({p})"
+    return f"{difference} ({p})"
 
 
 def _levels(phase: list[str] | None) -> str:
