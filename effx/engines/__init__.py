@@ -12,6 +12,7 @@ that runs it. What a session needs to know besides its files stands in the manif
     pad_id      the id that fills padding
     cuda_graph  on a GPU: whether shapes are recorded; absent: yes
     tf32        on a GPU: whether fp32 products may run in TF32; absent: no
+    longest     tokens at most, and largest_batch, of the profile that ONNX Runtime's TensorRT provider builds
     profiles    of a plan: the largest batch of each
     weights     plan -> the ONNX file beside it whose weights it was stripped of
     plan        what a plan was built with: version, capability, and device (its name; null: ahead of time)

@@ -32,6 +32,7 @@ _TYPES: dict[str, np.dtype[Any]] = {
     "tensor(float16)": np.dtype(np.float16),
 }
 _MOST_SHAPES = 256
+_USUAL_BATCH = 8
 _NO_GRAPH = "-1"
 _LIBRARIES = ("cudart", "nvrtc", "nvJitLink", "cublasLt", "cublas", "cufft", "curand", "cudnn")
 """What the providers link against, each after what it needs itself."""
@@ -54,6 +55,29 @@ def preload() -> None:
         onnxruntime.preload_dlls()
 
 
+def profile(path: Path, longest: int, largest_batch: int) -> dict[str, str]:
+    """Return options of the TensorRT provider: one profile over all shapes of a graph's inputs.
+
+    Without it the provider builds again whenever a shape leaves the range that it has seen so far.
+    """
+    inputs = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).get_inputs()
+    found = {}
+    for what, batch, length in (
+        ("min", 1, 1),
+        ("opt", _USUAL_BATCH, longest),
+        ("max", largest_batch, longest),
+    ):
+        shapes = (
+            [size if isinstance(size, int) else (batch, length)[min(place, 1)]
+             for place, size in enumerate(entry.shape)]
+            for entry in inputs
+        )  # fmt: skip
+        found[f"trt_profile_{what}_shapes"] = ",".join(
+            f"{entry.name}:{'x'.join(map(str, shape))}" for entry, shape in zip(inputs, shapes, strict=True)
+        )
+    return found
+
+
 class OnnxRuntimeCudaGraph:
     """An ONNX graph on the GPU."""
 
@@ -64,6 +88,9 @@ class OnnxRuntimeCudaGraph:
             os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
         preload()
         self._path, self._provider = path, provider
+        self._profile: dict[str, str] = {}
+        if provider == TENSORRT and "longest" in settings:
+            self._profile = profile(path, int(settings["longest"]), int(settings["largest_batch"]))
         self._no_graph: str | None = None
         if not settings.get("cuda_graph", True):
             self._no_graph = "not asked for"
@@ -136,7 +163,7 @@ class OnnxRuntimeCudaGraph:
         plain = {**own, "use_tf32": str(int(self._tf32)), "enable_cuda_graph": str(int(record))}
         providers: list[Any] = [(CUDA, plain)]
         if self._provider == TENSORRT:
-            providers = [(TENSORRT, own), (CUDA, plain)]
+            providers = [(TENSORRT, {**own, **self._profile}), (CUDA, plain)]
         try:
             session = onnxruntime.InferenceSession(os.fspath(self._path), options, providers=providers)
         except Exception as error:  # onnxruntime's own errors share no base class

@@ -94,6 +94,20 @@ def test_cuda_libraries_are_loaded_from_wherever_their_wheels_are(library: Path,
     assert done.stdout.splitlines()[-1] == "True"
 
 
+def test_the_tensorrt_provider_is_told_of_all_shapes(built: list[Engine]) -> None:
+    from effx.engines import onnxruntime_cuda
+
+    found = {engine.manifest["variant"]: engine for engine in built}
+    told = onnxruntime_cuda.profile(found["fp32"].folder / "model.onnx", 64, 512)
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    for what, shape in (("min", "1x1"), ("opt", "8x64"), ("max", "512x64")):
+        assert told[f"trt_profile_{what}_shapes"] == ",".join(f"{name}:{shape}" for name in names)
+    fixed = onnxruntime_cuda.profile(found["seq16"].folder / "model.onnx", 16, 512)
+    assert fixed["trt_profile_min_shapes"].startswith("input_ids:1x16,")
+    later = onnxruntime_cuda.profile(found["exit"].folder / "segment-1.onnx", 64, 512)
+    assert "hidden:512x64x32" in later["trt_profile_max_shapes"].split(",")
+
+
 def test_the_timed_run_is_queued_behind_another() -> None:
     """So that the host's own work before a launch is no part of the device's time."""
     told: list[str] = []

@@ -8,6 +8,7 @@ from typing import Any
 
 from effx.export.builders import onnxruntime as onnx_parts
 from effx.export.builders.onnxruntime import audit
+from effx.export.builders.tensorrt import LARGEST_BATCH
 from effx.export.source import Source
 from effx.export.variants import Variant
 
@@ -36,4 +37,5 @@ def refuse(variant: Variant, device: str) -> str | None:
 
 def build(source: Source, variant: Variant, scheme: str, folder: Path, device: str) -> dict[str, Any]:
     """Write model.onnx, or segment-*.onnx for staged early exit, in the types that it will run in."""
-    return onnx_parts.build(source, variant, scheme, folder, device)
+    made = onnx_parts.build(source, variant, scheme, folder, device)
+    return {**made, "longest": variant.length or source.limit, "largest_batch": LARGEST_BATCH}
