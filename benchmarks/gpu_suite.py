@@ -30,17 +30,19 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gpu_page
 import numpy as np
 import torch
+from gpu_page import NAMES, SHAPES
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from effx import corpus, files, models, results
+from effx import corpus, files, models
 from effx.artifacts import Checkpoint, now
 from effx.encoding import Encoded, Encoder
 from effx.errors import EffxError, UsageError
@@ -49,23 +51,13 @@ from effx.export import export_all
 from effx.models import exits, tokens
 from effx.models.structure import structure
 from effx.profile import Plan, environment, meters, profile
-from effx.results import Run
 from effx.tasks import TASKS
 from effx.train import evaluate
 from effx.train.demo import tokenizer
 
-_NAMES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-SHAPES = {
-    "bert-base": dict(zip(_NAMES, (768, 12, 12, 3072), strict=True)),
-    "minilm-l6": dict(zip(_NAMES, (384, 6, 12, 1536), strict=True)),
-}
-TINY = dict(zip(_NAMES, (64, 3, 4, 128), strict=True))
+TINY = dict(zip(NAMES, (64, 3, 4, 128), strict=True))
 LEVELS = (20, 40, 50, 60)
 ROWS = 256
-HOPPER_DENSE_PER_S = {"bf16": 989e12, "fp16": 989e12}
-"""Of an H200, and of an H100 with SXM, by NVIDIA's datasheets: the arithmetic floor that times are held
-beside."""
-HOPPER = ("H200", "H100 80GB HBM3")
 TICKET_TASKS = ("rte", "mrpc", "cola", "stsb", "sst2")
 BUILD_S, MEASURE_S, WINDOW_S, START_S = 30.0, 45.0, 10.0, 20.0
 """What to expect of an engine's build, its measurement without energy, a window of it, and a step's start;
@@ -197,7 +189,10 @@ class Suite:
         }
         path = self.out / "environment.json"
         if path.is_file():
-            before, here = where(json.loads(path.read_bytes())["host"]), where(facts["host"])
+            before, here = (
+                gpu_page.where(json.loads(path.read_bytes())["host"]),
+                gpu_page.where(facts["host"]),
+            )
             if before != here:
                 raise UsageError(f"{self.out} was measured on {before}, here is {here}: give another OUT.")
         files.write_json(path, facts)
@@ -381,97 +376,6 @@ def cut(model: Any, share: float) -> None:
     models.prune(model, heads=heads, neurons=neurons)
 
 
-def write_page(suite: Suite, command: str) -> None:
-    """Write OUT/README.md from the results that are there."""
-    facts = json.loads((suite.out / "environment.json").read_bytes())
-    runs, failures = results.read(sorted((suite.out / "results").glob("[!.]*")))
-    lines = [
-        f"# {where(facts['host'])}",
-        "",
-        f"    {command}",
-        "",
-        f"{facts['date']}; {', '.join(f'{name} {version}' for name, version in facts['versions'].items())}.",
-        "Random weights: times, joules and bytes are measured, accuracies mean nothing. p50 in ms: single",
-        "queries at real lengths end to end and on the device alone, and a batch of 128 x 128 on the device,",
-        "also over the arithmetic floor and over the unreduced encoder in the same runtime and precision.",
-        "Joules per example are gross, of the offline scenario.",
-        *(f"\n**{missing}**" for missing in suite.without),
-        "",
-        "| engine | single | on device | not on device | 128x128 | / floor | / full | mJ/example "
-        "| meters apart | GPU MiB | gates failed |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-        *(row(run, runs) for run in runs),
-        "",
-    ]
-    for path in sorted((suite.out / "refused").glob("*.json")):
-        lines += [f"Not built: {reason}" for reason in json.loads(path.read_bytes())["refused"]]
-    lines += [f"Not measured: {failure.failure}" for failure in failures]
-    (suite.out / "README.md").write_text("\n".join(lines) + "\n")
-
-
-def where(host: dict[str, Any]) -> str:
-    """Return the name of a host's GPU, or its processor's."""
-    return str(host["gpu"][0]["name"] if host["gpu"] else host["cpu"])
-
-
-def large_s(run: Run) -> float | None:
-    """Return the median seconds of a batch of 128 x 128 on the device."""
-    found = run.workload("grid", 128, 128, "device")
-    return None if found is None else found.latency_s["p50"]
-
-
-def over_full(run: Run, runs: Sequence[Run]) -> float | None:
-    """Return the time of a batch of 128 x 128 over that of the unreduced encoder beside it."""
-    same = [
-        other for other in runs
-        if other.session == run.session and other.engine["backend"] == run.engine["backend"]
-        and other.engine["precision"] == run.engine["precision"]
-        and other.engine["weight_remaining"] == 1 and "exit" not in other.name and "tokens" not in other.name
-    ]  # fmt: skip
-    own, full = large_s(run), large_s(same[0]) if same else None
-    return None if own is None or full is None else own / full
-
-
-def row(run: Run, runs: Sequence[Run]) -> str:
-    """Return one engine's line."""
-    single, device = run.workload("single-stream"), run.workload("single-stream", timing="device")
-    offline = next((own for own in run.workloads if own.scenario == "offline"), None)
-    energy = None if offline is None else offline.energy
-    apart = [abs(window["joules"] / window["integrated_joules"] - 1)
-             for window in (energy.windows if energy else []) if window["integrated_joules"]]  # fmt: skip
-    floor, p50, ratio = floor_s(run, 128, 128), large_s(run), over_full(run, runs)
-    cells = [
-        run.name,
-        ms(single and single.latency_s["p50"]),
-        ms(device and device.latency_s["p50"]),
-        "–" if run.launch_share is None else f"{run.launch_share:.0%}",
-        ms(p50),
-        "–" if floor is None or p50 is None else f"{p50 / floor:.2f}",
-        "–" if ratio is None else f"{ratio:.2f}",
-        "–" if energy is None or energy.gross is None else f"{energy.gross * 1e3:.3g} ({energy.source})",
-        f"{max(apart):.1%}" if apart else "–",
-        "–" if run.memory["device_peak_bytes"] is None else f"{run.memory['device_peak_bytes'] / 2**20:.0f}",
-        "; ".join(run.flags) or "none",
-    ]
-    return "| " + " | ".join(cells) + " |"
-
-
-def floor_s(run: Run, batch: int, length: int) -> float | None:
-    """Return the seconds that the full encoder's products alone take at the GPU's peak; None: not known."""
-    peak = HOPPER_DENSE_PER_S.get(str(run.engine["precision"]))
-    gpus = run.host.get("gpu") or []
-    if peak is None or not gpus or not any(name in gpus[0]["name"] for name in HOPPER):
-        return None
-    shape = SHAPES["bert-base" if "bert-base" in run.name else "minilm-l6"]
-    width, inner = shape["hidden_size"], shape["intermediate_size"]
-    per_token = 2 * (4 * width * width + 2 * width * inner) + 4 * length * width
-    return shape["num_hidden_layers"] * per_token * batch * length / peak
-
-
-def ms(seconds: Any) -> str:
-    return "–" if seconds is None or not math.isfinite(seconds) else f"{seconds * 1e3:.3g}"
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("out", type=Path)
@@ -523,7 +427,8 @@ def main() -> int:
             continue
         files.write_atomic(marker, f"{time.perf_counter() - began:.1f} s\n".encode())
         print(f"{step.name}: done in {time.perf_counter() - began:.1f} s", file=sys.stderr)
-        write_page(suite, " ".join(["python", "benchmarks/gpu_suite.py", *sys.argv[1:]]))
+        command = " ".join(["python", "benchmarks/gpu_suite.py", *sys.argv[1:]])
+        gpu_page.write(options.out, command, suite.without)
     if left:
         print(f"{left} steps are left: call again", file=sys.stderr)
     return 3 if left else int(failed > 0)

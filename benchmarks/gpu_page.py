@@ -1,0 +1,113 @@
+"""The page of what gpu_suite.py measured: one line an engine."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from effx import results
+from effx.results import Run
+
+NAMES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+SHAPES = {
+    "bert-base": dict(zip(NAMES, (768, 12, 12, 3072), strict=True)),
+    "minilm-l6": dict(zip(NAMES, (384, 6, 12, 1536), strict=True)),
+}
+HOPPER_DENSE_PER_S = {"bf16": 989e12, "fp16": 989e12}
+"""Of an H200, and of an H100 with SXM, by NVIDIA's datasheets: the arithmetic floor that times are held
+beside."""
+HOPPER = ("H200", "H100 80GB HBM3")
+
+
+def write(out: Path, command: str, without: Sequence[str]) -> None:
+    """Write OUT/README.md from the results that are there; ``without`` tells what is not installed."""
+    facts = json.loads((out / "environment.json").read_bytes())
+    runs, failures = results.read(sorted((out / "results").glob("[!.]*")))
+    lines = [
+        f"# {where(facts['host'])}",
+        "",
+        f"    {command}",
+        "",
+        f"{facts['date']}; {', '.join(f'{name} {version}' for name, version in facts['versions'].items())}.",
+        "Random weights: times, joules and bytes are measured, accuracies mean nothing. p50 in ms: single",
+        "queries at real lengths end to end and on the device alone, and a batch of 128 x 128 on the device,",
+        "also over the arithmetic floor and over the unreduced encoder in the same runtime and precision.",
+        "Joules per example are gross, of the offline scenario.",
+        *(f"\n**{missing}**" for missing in without),
+        "",
+        "| engine | single | on device | not on device | 128x128 | / floor | / full | mJ/example "
+        "| meters apart | GPU MiB | gates failed |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+        *(row(run, runs) for run in runs),
+        "",
+    ]
+    for path in sorted((out / "refused").glob("*.json")):
+        lines += [f"Not built: {reason}" for reason in json.loads(path.read_bytes())["refused"]]
+    lines += [f"Not measured: {failure.failure}" for failure in failures]
+    (out / "README.md").write_text("\n".join(lines) + "\n")
+
+
+def where(host: dict[str, Any]) -> str:
+    """Return the name of a host's GPU, or its processor's."""
+    return str(host["gpu"][0]["name"] if host["gpu"] else host["cpu"])
+
+
+def large_s(run: Run) -> float | None:
+    """Return the median seconds of a batch of 128 x 128 on the device."""
+    found = run.workload("grid", 128, 128, "device")
+    return None if found is None else found.latency_s["p50"]
+
+
+def over_full(run: Run, runs: Sequence[Run]) -> float | None:
+    """Return the time of a batch of 128 x 128 over that of the unreduced encoder beside it."""
+    same = [
+        other for other in runs
+        if other.session == run.session and other.engine["backend"] == run.engine["backend"]
+        and other.engine["precision"] == run.engine["precision"]
+        and other.engine["weight_remaining"] == 1 and "exit" not in other.name and "tokens" not in other.name
+    ]  # fmt: skip
+    own, full = large_s(run), large_s(same[0]) if same else None
+    return None if own is None or full is None else own / full
+
+
+def row(run: Run, runs: Sequence[Run]) -> str:
+    """Return one engine's line."""
+    single, device = run.workload("single-stream"), run.workload("single-stream", timing="device")
+    offline = next((own for own in run.workloads if own.scenario == "offline"), None)
+    energy = None if offline is None else offline.energy
+    apart = [abs(window["joules"] / window["integrated_joules"] - 1)
+             for window in (energy.windows if energy else []) if window["integrated_joules"]]  # fmt: skip
+    floor, p50, ratio = floor_s(run, 128, 128), large_s(run), over_full(run, runs)
+    cells = [
+        run.name,
+        ms(single and single.latency_s["p50"]),
+        ms(device and device.latency_s["p50"]),
+        "–" if run.launch_share is None else f"{run.launch_share:.0%}",
+        ms(p50),
+        "–" if floor is None or p50 is None else f"{p50 / floor:.2f}",
+        "–" if ratio is None else f"{ratio:.2f}",
+        "–" if energy is None or energy.gross is None else f"{energy.gross * 1e3:.3g} ({energy.source})",
+        f"{max(apart):.1%}" if apart else "–",
+        "–" if run.memory["device_peak_bytes"] is None else f"{run.memory['device_peak_bytes'] / 2**20:.0f}",
+        "; ".join(run.flags) or "none",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def floor_s(run: Run, batch: int, length: int) -> float | None:
+    """Return the seconds that the full encoder's products alone take at the GPU's peak; None: not known."""
+    peak = HOPPER_DENSE_PER_S.get(str(run.engine["precision"]))
+    gpus = run.host.get("gpu") or []
+    if peak is None or not gpus or not any(name in gpus[0]["name"] for name in HOPPER):
+        return None
+    shape = SHAPES["bert-base" if "bert-base" in run.name else "minilm-l6"]
+    width, inner = shape["hidden_size"], shape["intermediate_size"]
+    per_token = 2 * (4 * width * width + 2 * width * inner) + 4 * length * width
+    return shape["num_hidden_layers"] * per_token * batch * length / peak
+
+
+def ms(seconds: Any) -> str:
+    return "–" if seconds is None or not math.isfinite(seconds) else f"{seconds * 1e3:.3g}"
