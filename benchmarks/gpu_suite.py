@@ -238,7 +238,9 @@ class Suite:
         assert self.encoder and self.data
         settings = tickets.Settings(seeds=5, keep="none", limit=64 if self.tiny else None)
         if self.tiny:
-            settings = replace(settings, levels=tickets.parse_levels("40"), seeds=1, max_steps=4)
+            settings = replace(
+                settings, levels=tickets.parse_levels("40"), seeds=1, max_steps=4, max_length=32
+            )
         tickets.run(
             task, self.encoder, out=self.out / "tickets" / task, data_folder=self.data / task,
             settings=settings,
