@@ -47,7 +47,7 @@ class Settings(draw.Scoring):
             raise UsageError("at least one level, one kind and one seed are needed.")
         words = [*self.kinds, *(f"level {level.text}" for level in self.levels)]
         if double := next((word for word in words if words.count(word) > 1), None):
-            raise UsageError(f"{double} stands twice.")
+            raise UsageError(f"{double} stands twice: give each kind and level once.")
         if self.search == "halving" and "winning" not in self.kinds:
             raise UsageError("--search halving looks at winning tickets alone: leave --kinds out.")
         loop.choose_precision(self.precision)
