@@ -11,6 +11,7 @@ that runs it. What a session needs to know besides its files stands in the manif
     exits       {rule, threshold, patience, depths} of early-exit segments; null: none
     pad_id      the id that fills padding
     cuda_graph  on a GPU: whether shapes are recorded; absent: yes
+    keep_qdq    of ONNX Runtime on the CPU: whether Q/DQ pairs are run as written; absent: fused
     tf32        on a GPU: whether fp32 products may run in TF32; absent: no
     longest     tokens at most, and largest_batch, of the profile that ONNX Runtime's TensorRT provider builds
     profiles    of a plan: the largest batch of each

@@ -25,12 +25,16 @@ _PROVIDERS = {
 class OnnxRuntimeGraph:
     """An ONNX graph."""
 
-    def __init__(self, path: Path, threads: int, provider: str, *, one_of_many: bool = False) -> None:
+    def __init__(self, path: Path, settings: Mapping[str, Any], threads: int, provider: str) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _ERRORS_ONLY
-        if one_of_many:  # threads that go on spinning after a segment are in the next one's way
+        if settings.get("keep_qdq"):
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+        if (
+            len(settings.get("files", [])) > 1
+        ):  # threads that go on spinning after a segment are in the next one's way
             options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=[provider])
@@ -74,7 +78,7 @@ def open(path: Path, settings: Mapping[str, Any], threads: int) -> Graph:
         from effx.engines.onnxruntime_cuda import OnnxRuntimeCudaGraph
 
         return OnnxRuntimeCudaGraph(path, settings, provider)
-    return OnnxRuntimeGraph(path, threads, provider, one_of_many=len(settings.get("files", [])) > 1)
+    return OnnxRuntimeGraph(path, settings, threads, provider)
 
 
 def check_gpu(backend: str) -> None:

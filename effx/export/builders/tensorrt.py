@@ -154,6 +154,8 @@ class TensorRt:
         self, source: Source, variant: Variant, scheme: str, place: Path, session: dict[str, Any]
     ) -> tuple[Path, str, dict[str, Any]]:
         """Return what runs here in the plan's place: folder, backend, session."""
+        if scheme == FP8:  # it would fuse Q/DQ into integer products, which have no fp8
+            return place, "onnxruntime", {**session, "keep_qdq": True}
         if scheme != "bf16":
             return place, "onnxruntime", session
         # ONNX Runtime has no bf16 products on CPUs, PyTorch has them on all; of exit-if it has the segments
