@@ -32,9 +32,8 @@ class OnnxRuntimeGraph:
         options.log_severity_level = _ERRORS_ONLY
         if settings.get("keep_qdq"):
             options.add_session_config_entry("session.disable_quant_qdq", "1")
-        if (
-            len(settings.get("files", [])) > 1
-        ):  # threads that go on spinning after a segment are in the next one's way
+        # threads that go on spinning after a segment are in the next one's way
+        if len(settings.get("files", [])) > 1:
             options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=[provider])

@@ -10,8 +10,7 @@
 ``int8`` is the fastest int8 scheme of the backend that passes its gate on this machine. ``seqN``
 fixes the length: longer inputs are cut, shorter ones padded to N. ``buckets`` pads to the next of a
 few lengths. ``exit`` runs segments with the host between them, ``exit-if`` one graph with If. A
-``stripped`` TensorRT plan has its weights in the ONNX graph beside it: plans for several kinds of GPU then
-share one file of weights.
+``stripped`` TensorRT plan has its weights in the ONNX graph beside it, and takes them when it is opened.
 """
 
 from __future__ import annotations
