@@ -20,7 +20,7 @@ from effx import engines, progress
 from effx.artifacts import Checkpoint, Engine
 from effx.engines import Session
 from effx.errors import EffxError, GateError, UsageError
-from effx.export import drift, parity, quantize
+from effx.export import audit, drift, parity, quantize
 from effx.export.builders import builder
 from effx.export.parity import Parity, Reference
 from effx.export.source import Source
@@ -28,8 +28,6 @@ from effx.export.variants import Variant
 from effx.models import families, io, structure
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-_LEAST_INTEGER_SHARE = 0.9
-"""Of the matrix products with weights, in an engine that is called int8."""
 _TIMED_ROWS = 64
 _TIMED_BATCH = 16
 
@@ -114,6 +112,8 @@ def build(source: Source, job: Job, where: Surroundings) -> None:
             f"{best.parity.max_abs_diff:.2g} at most, labels agree on {best.parity.label_agreement:.1%} "
             f"of {best.parity.examples} {best.parity.inputs} inputs"
         )
+        if partly := audit.partly(best.audit, variant.precision):
+            progress.say(f"{target.name}: {partly}")
         limit = variant.length or source.limit
         longest = source.max_length(variant)
         manifest |= {
@@ -217,15 +217,9 @@ def _best(source: Source, job: Job, reference: Reference, place: Path, where: Su
 
 def _failure(candidate: _Candidate, job: Job, source: Source, reference: Reference) -> str | None:
     """Return why a candidate may not be kept, or None."""
-    audit, found, variant = candidate.audit, candidate.parity, job.variant
-    if variant.precision == "int8":
-        integer, products = audit["integer_weight_products"], audit["weight_products"]
-        if integer < _LEAST_INTEGER_SHARE * products or not integer:
-            return f"audit failed: {integer} of {products} matrix products with weights are int8."
-    if "product_precisions" in audit and job.backend.startswith("tensorrt"):
-        right, products = audit["product_precisions"].get(variant.precision, 0), audit["weight_products"]
-        if right < _LEAST_INTEGER_SHARE * products or not right:
-            return f"audit failed: {right} of {products} products with weights are {variant.precision}."
+    found, variant = candidate.parity, job.variant
+    if failure := audit.failure(candidate.audit, variant.precision, job.backend):
+        return failure
     if found.passed:
         return None
     message = (

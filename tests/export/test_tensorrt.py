@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from transformers import AutoTokenizer
 
@@ -131,11 +132,24 @@ def test_the_audit_reads_what_was_parsed(tmp_path: Path) -> None:
     assert found["product_precisions"] == {"fp32": 2, "fp16": 2}
     assert found["weight_products"] == 4 and found["head_products"] == 2
     assert found["nodes"]["MATRIX_MULTIPLY"] == 8
-    parsed.add_layers(found, [{"Name": "__myl_Fc", "LayerType": "gemm",
-                               "Inputs": [{"Format/Datatype": "Row major linear FP16 format"}]},
-                              {"Name": "_gemm_mha_v2_0x", "LayerType": "mha"}])  # fmt: skip
-    assert found["fused_attention"] == 1
-    assert found["plan_product_types"] == {"Row major linear FP16 format": 1}
+
+
+def test_products_have_the_names_that_a_plan_tells_them_by(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    import tensorrt_rtx as trt
+
+    from effx.export.builders import network as parsed
+
+    engine = export(checkpoint.folder, "seq16", out=tmp_path)
+    logger = trt.Logger(trt.Logger.ERROR)
+    network = trt.Builder(logger).create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse_from_file(str(engine.folder / "model.onnx"))
+    products = parsed.read(trt, network)["products"]
+    assert len(products) == engine.manifest["audit"]["weight_products"] - 2  # those of the head apart
+    nodes = {
+        node.name for node in onnx.load(engine.folder / "model.onnx").graph.node if node.op_type == "MatMul"
+    }
+    assert set(products) <= {f"[ONNX Layer: {name}]" for name in nodes}
 
 
 def test_what_it_cannot_do_is_one_line(checkpoint: Checkpoint, tmp_path: Path) -> None:

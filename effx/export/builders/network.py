@@ -3,22 +3,34 @@
 Products are told apart by what feeds them: a weight is a constant, or a constant behind Q/DQ. Those of
 heads and ramps, [batch, width] where the encoder has [batch, length, width], are counted by themselves:
 int8 and fp8 leave them alone.
+
+A network's types are binding but for Q/DQ pairs: whether one is fused into an integer or fp8 kernel, or
+runs as written, in floats, the builder decides, and only the plan tells. Its inspector names with each
+kernel the ONNX nodes that it runs, its operands' types and its tactic.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from effx.export.audit import UNTOLD
 
 _TYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8", "FP8": "fp8"}
 _LOOK_THROUGH = ("SHUFFLE", "CAST", "IDENTITY", "SQUEEZE", "UNSQUEEZE")
 _ENCODER_RANK = 3
-_PRODUCTS = ("gemm", "matmul", "matrix_multiply", "fc")
+_NODE = re.compile(r"\[ONNX Layer: [^\]]*\]")
+_PROFILE = re.compile(r"\[profile (\d+)\]")
+_SAID = (("fp16", r"half|fp16"), ("bf16", r"bf16|bfloat16"), ("fp8", r"fp8|e4m3"), ("int8", r"int8"),
+         ("fp32", r"\bfloat\b|fp32"))  # fmt: skip
+_TACTICS = (("int8", r"i8i8"), ("fp8", r"e4m3"))
+"""What an operand's type and a kernel's tactic say of its precision, across releases' wordings."""
 
 
 def read(trt: Any, network: Any) -> dict[str, Any]:
-    """Return counts of layers, and of products with weights by the precision of their operands."""
+    """Return counts of layers, and the products with weights: as the inspector names them -> precision."""
     layers = [network.get_layer(number) for number in range(network.num_layers)]
     made = {layer.get_output(number).name: layer for layer in layers for number in range(layer.num_outputs)}
 
@@ -28,7 +40,7 @@ def read(trt: Any, network: Any) -> dict[str, Any]:
             layer = made.get(layer.get_input(0).name)
         return layer
 
-    products: Counter[str] = Counter()
+    products: dict[str, str] = {}
     heads = 0
     for layer in layers:
         if layer.type.name != "MATRIX_MULTIPLY":
@@ -48,9 +60,12 @@ def read(trt: Any, network: Any) -> dict[str, Any]:
             heads += 1
         elif constant:
             same = precisions[0] == precisions[1]
-            products[precisions[0] if same else " x ".join(precisions)] += 1
+            name = layer.metadata or layer.name
+            while name in products:  # each branch of an If may have a node of that name
+                name += "'"
+            products[name] = precisions[0] if same else " x ".join(precisions)
     counts = Counter(layer.type.name for layer in layers)
-    return {"nodes": dict(counts), "product_precisions": dict(products), "head_products": heads}
+    return {"nodes": dict(counts), "products": products, "head_products": heads}
 
 
 def total(networks: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -59,7 +74,7 @@ def total(networks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     products: Counter[str] = Counter()
     for network in networks:
         nodes.update(network["nodes"])
-        products.update(network["product_precisions"])
+        products.update(network["products"].values())
     return {
         "nodes": dict(sorted(nodes.items(), key=lambda item: (-item[1], item[0]))),
         "weight_products": sum(products.values()),
@@ -70,16 +85,59 @@ def total(networks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def add_layers(found: dict[str, Any], layers: Sequence[dict[str, Any]]) -> None:
-    """Add what the inspector tells of a plan's layers: kinds, precisions of products, fused attention."""
-    told = found.setdefault("plan_layers", {})
-    ran = found.setdefault("plan_product_types", {})
+def ran(layers: Sequence[Mapping[str, Any]], products: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a plan runs, of the optimisation profile that runs least of it as the network asks.
+
+    Args:
+        layers: as the inspector tells them; a plan may tell names alone, and then no product is found.
+        products: of the network that the plan was built from, see :func:`read`.
+
+    Returns:
+        layers: kinds and how many; fused_attention: how many; product_precisions: how many products with
+        weights run in which precision, "unknown" where the inspector does not say; as_asked: how many in
+        the network's.
+    """
+    kernels: dict[str, list[Mapping[str, Any]]] = {}
     for layer in layers:
-        kind = str(layer.get("LayerType", "unknown"))
-        told[kind] = told.get(kind, 0) + 1
-        text = f"{layer.get('Name', '')} {layer.get('TacticName', '')}".lower()
-        found["fused_attention"] += "mha" in text
-        if any(name in f"{kind.lower()} {text}" for name in _PRODUCTS):
-            for entry in layer.get("Inputs", [])[:1]:
-                words = str(entry.get("Format/Datatype", "unknown"))
-                ran[words] = ran.get(words, 0) + 1
+        profile = _PROFILE.search(str(layer.get("Name", "")))
+        kernels.setdefault(profile[1] if profile else "0", []).append(layer)
+    told = [_of_profile(some, products) for some in kernels.values()]
+    return min(told, key=lambda one: one["as_asked"], default=_of_profile([], products))
+
+
+def total_ran(plans: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the sum over an engine's plans."""
+    found: dict[str, Counter[str]] = {key: Counter() for key in ("layers", "product_precisions")}
+    for plan in plans:
+        for key, counts in found.items():
+            counts.update(plan[key])
+    return {
+        **{key: dict(counts) for key, counts in found.items()},
+        "fused_attention": sum(plan["fused_attention"] for plan in plans),
+    }
+
+
+def _of_profile(layers: Sequence[Mapping[str, Any]], products: Mapping[str, str]) -> dict[str, Any]:
+    """Return what one profile's kernels are."""
+    precisions: Counter[str] = Counter()
+    held = [(set(_NODE.findall(str(layer.get("Metadata", "")))), layer) for layer in layers]
+    as_asked = 0
+    for name, asked in products.items():
+        found = set().union(*(_precisions(layer) for nodes, layer in held if name in nodes))
+        as_asked += asked in found
+        precisions[asked if asked in found else " or ".join(sorted(found)) or UNTOLD] += 1
+    names = [f"{layer.get('Name', '')} {layer.get('TacticName', '')}".lower() for layer in layers]
+    return {
+        "layers": dict(Counter(str(layer.get("LayerType", "unknown")) for layer in layers)),
+        "fused_attention": sum("mha" in name for name in names),
+        "product_precisions": dict(precisions),
+        "as_asked": as_asked,
+    }
+
+
+def _precisions(layer: Mapping[str, Any]) -> set[str]:
+    """Return the precisions that a kernel takes its operands in, or that its tactic is named for."""
+    operands = " ".join(str(entry.get("Format/Datatype", "")).lower() for entry in layer.get("Inputs", []))
+    tactic = str(layer.get("TacticName", "")).lower()
+    found = {name for name, pattern in _SAID if re.search(pattern, operands)}
+    return found | {name for name, pattern in _TACTICS if re.search(pattern, tactic)}

@@ -5,10 +5,10 @@ and fp8 from symmetric Q/DQ pairs; no builder flag changes a type (TensorRT 11 h
 off, so fp32 means fp32. Each length has two optimisation profiles, for small batches and for all; buckets
 have them from short to long, other dynamic lengths are one wide range.
 
-On the GPU that it is for, a plan is checked itself and its inspector asked what runs. Built ahead of
-time for another, it is checked through the graphs that it was built from, on this machine's CPU, and
-the manifest's ``parity.measured_on`` says so; the audit then reads the parsed network, whose types a
-strongly typed build may not change.
+On the GPU that it is for, a plan is checked itself and its inspector asked what runs: a plan that runs
+nothing in the precision asked for is refused. Built ahead of time for another, it is checked through the
+graphs that it was built from, on this machine's CPU, and the manifest's ``parity.measured_on`` says so;
+the audit then reads the parsed network alone.
 """
 
 from __future__ import annotations
@@ -130,17 +130,19 @@ class TensorRt:
 
     def audit(self, folder: Path, session: dict[str, Any]) -> dict[str, Any]:
         """Count what is in the networks, and on their own GPU what the plans run."""
-        found = parsed.total(session["network"])
+        networks = session["network"]
+        found = parsed.total(networks)
         if "stand_in" in session:
             return found
         from effx.engines import open_graph
 
         backend = self._package.replace("_", "-")
-        for name in session["files"]:
+        plans = []
+        for name, network in zip(session["files"], networks, strict=True):
             graph: Any = open_graph(folder / name, backend, session)
-            parsed.add_layers(found, graph.layers())
+            plans.append(parsed.ran(graph.layers(), network["products"]))
             graph.close()
-        return found
+        return {**found, "plan": parsed.total_ran(plans)}
 
     def _graphs(self, source: Source, variant: Variant, scheme: str, place: Path) -> dict[str, Any]:
         """Write the ONNX graphs in the types that they will run in."""
