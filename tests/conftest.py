@@ -18,6 +18,7 @@ from transformers import (
 
 from effx import corpus
 from effx.artifacts import Checkpoint
+from effx.doctor import software
 from effx.export import export_all
 from effx.profile import Plan, profile
 from effx.train import Settings, finetune
@@ -39,6 +40,13 @@ QUICK = Plan(
     grid=((1, 8), (4, 16)), rounds=3, block_queries=24, block_s=0.0, grid_rounds=3, grid_block_s=0.05,
     warmup_s=0.1, window_s=0.2,
 )  # fmt: skip
+
+
+@pytest.fixture
+def without_gpu() -> None:
+    """For tests of what is said where there is no GPU."""
+    if software.has_driver():
+        pytest.skip("there is an NVIDIA driver here")
 
 
 @pytest.fixture(scope="session")

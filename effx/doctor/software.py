@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib.metadata
 import json
 import platform
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from effx.doctor.line import Line
+from effx.engines.cuda import LIBRARY
 
 LEAST_PYTHON = (3, 11)
 EXTRAS: dict[str, tuple[str, ...]] = {
@@ -28,7 +31,7 @@ ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxr
 """All of them install the module ``onnxruntime``: with two, one's files lie over the other's."""
 NVML_WRAPPERS = ("pynvml", "nvidia-ml-py3", "py3nvml")
 """``pynvml`` before 12 and ``nvidia-ml-py3`` install a module ``pynvml`` of their own, years old."""
-DRIVER = Path("/proc/driver/nvidia/version")
+_KERNEL_DRIVER = Path("/proc/driver/nvidia/version")
 _PROBE_S = 120.0
 
 Versions = Callable[[str], str | None]
@@ -107,10 +110,22 @@ _IDENTITY = (
     "79120a0a08080112040a02080142040a001011"
 )
 _ORT_PROBE = f"""
+import ctypes
 import json
+from pathlib import Path
 import onnxruntime
 from effx.engines import onnxruntime_cuda
 onnxruntime_cuda.preload()  # CUDA and cuDNN from their wheels, as the engine does; it may print
+
+def missing(name):  # ONNX Runtime says it on its log alone: the library that the provider's own does not find
+    place = Path(onnxruntime.__file__).with_name("capi")
+    try:
+        ctypes.CDLL(place / "libonnxruntime_providers_shared.so", ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(place / f"libonnxruntime_providers_{{name.removesuffix('ExecutionProvider').lower()}}.so")
+    except OSError as error:
+        return str(error)
+    return "its libraries load"
+
 options = onnxruntime.SessionOptions()
 options.log_severity_level = 4
 options.intra_op_num_threads = 1
@@ -119,7 +134,7 @@ for name in onnxruntime.get_available_providers():
     try:
         session = onnxruntime.InferenceSession(bytes.fromhex("{_IDENTITY}"), options, providers=[name])
         ok = name in session.get_providers()
-        found[name] = None if ok else "its libraries do not load; ONNX Runtime would fall back to the CPU"
+        found[name] = None if ok else f"ONNX Runtime would fall back to the CPU: {{missing(name)}}"
     except Exception as error:
         found[name] = " ".join(str(error).split())[:200]
 print(json.dumps(found))
@@ -156,10 +171,27 @@ if not found["absent"]:
         found["error"] = f"{{type(error).__name__}}: {{told[0]}}"[:200]
 print(json.dumps(found))
 """
+_FIXES = {
+    "CUDAExecutionProvider": "pip install --force-reinstall 'onnxruntime-gpu[cuda,cudnn]'",
+    "TensorrtExecutionProvider": "pip install 'tensorrt<11'",
+}
+"""Of the providers that need an NVIDIA GPU."""
 _REMOTE = ("AzureExecutionProvider",)  # calls a web service; nothing to load here
 
 
-def providers(ask: Probe | None = None, of: Versions = version, driver: Path = DRIVER) -> Iterator[Line]:
+def has_driver() -> bool:
+    """Return whether there is an NVIDIA driver: WSL and sandboxes have its library alone."""
+    if _KERNEL_DRIVER.exists():
+        return True
+    with contextlib.suppress(OSError):
+        ctypes.CDLL(LIBRARY)
+        return True
+    return False
+
+
+def providers(
+    ask: Probe | None = None, of: Versions = version, driver: Callable[[], bool] = has_driver
+) -> Iterator[Line]:
     """Open a session on every provider that ONNX Runtime says it has."""
     if not any(of(name) for name in ONNXRUNTIMES):
         return
@@ -172,11 +204,12 @@ def providers(ask: Probe | None = None, of: Versions = version, driver: Path = D
             continue
         if reason is None:
             yield Line("runtimes", name, "ok", "a session opens")
+        elif name in _FIXES and not driver():
+            yield Line("runtimes", name, "missing", "there is no NVIDIA driver to use it")
         else:
-            fix = "pip install --force-reinstall 'onnxruntime-gpu[cuda,cudnn]'" if "CUDA" in name else None
-            yield Line("runtimes", name, "broken", str(reason), fix)
+            yield Line("runtimes", name, "broken", str(reason), _FIXES.get(name))
     if "CUDAExecutionProvider" not in found:
-        have = driver.exists()
+        have = driver()
         detail = "this ONNX Runtime has none" + ("" if have else ", and there is no NVIDIA driver to use it")
         fix = "pip uninstall -y onnxruntime && pip install 'effx[gpu]'" if have else None
         yield Line("runtimes", "CUDAExecutionProvider", "missing", detail, fix)
@@ -213,13 +246,15 @@ def torch(ask: Probe | None = None, of: Versions = version) -> Iterator[Line]:
         yield Line("runtimes", "torch", "ok", f"{of('torch')}, {built}")
 
 
-def tensorrt(ask: Probe | None = None, of: Versions = version, driver: Path = DRIVER) -> Iterator[Line]:
+def tensorrt(
+    ask: Probe | None = None, of: Versions = version, driver: Callable[[], bool] = has_driver
+) -> Iterator[Line]:
     """Import TensorRT and TensorRT-RTX: their wheels may be there without the libraries that they wrap.
 
     TensorRT itself is of use on a GPU alone, so installing it is advised where there is a driver;
     TensorRT-RTX builds plans ahead of time anywhere.
     """
-    extras = {"tensorrt": "tensorrt" if driver.exists() else None, "tensorrt-rtx": "rtx"}
+    extras = {"tensorrt": "tensorrt" if driver() else None, "tensorrt-rtx": "rtx"}
     for name, extra in extras.items():
         installed = of(name)
         found, why = (ask or probe)(_TENSORRT_PROBE.format(module=name.replace("-", "_")))

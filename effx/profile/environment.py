@@ -23,6 +23,7 @@ def host(name: str | None = None) -> dict[str, Any]:
     name with a digest of the hardware. A container's host name is drawn afresh each time, so there
     the hardware alone tells; ``name`` tells machines of one kind apart.
     """
+    gpus, driver = _nvml()
     description: dict[str, Any] = {
         "name": name or ("container" if _container() else socket.gethostname()),
         "hostname": socket.gethostname(),
@@ -36,8 +37,8 @@ def host(name: str | None = None) -> dict[str, Any]:
         "memory_bytes": _memory_bytes(),
         "governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "virtual": "hypervisor" in _cpu_flags(),
-        "gpu": _gpus(),
-        "driver": _text("/sys/module/nvidia/version"),
+        "gpu": gpus,
+        "driver": driver or _text("/sys/module/nvidia/version"),
         "effx": effx.__version__,
         "effx_commit": _commit(),
     }
@@ -76,25 +77,26 @@ def _container() -> bool:
     )
 
 
-def _gpus() -> list[dict[str, str]] | None:
-    """Return name and UUID of each GPU that NVML shows; None where there is no NVML."""
+def _nvml() -> tuple[list[dict[str, str]] | None, str | None]:
+    """Return name and UUID of each GPU that NVML shows, and the driver; None where there is no NVML."""
     try:
         import pynvml
 
         pynvml.nvmlInit()
     except Exception:  # no package, no driver, no device: no GPU to tell of
-        return None
+        return None, None
     try:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return [
+        gpus = [
             {
                 "name": text(pynvml.nvmlDeviceGetName(handle)),
                 "uuid": text(pynvml.nvmlDeviceGetUUID(handle)),
             }
             for handle in handles
         ]
+        return gpus, text(pynvml.nvmlSystemGetDriverVersion())
     except pynvml.NVMLError:
-        return None
+        return None, None
     finally:
         pynvml.nvmlShutdown()
 

@@ -164,12 +164,18 @@ def test_what_it_cannot_do_is_one_line(checkpoint: Checkpoint, tmp_path: Path) -
     ):
         with pytest.raises(UsageError, match=reason):
             export(checkpoint.folder, variant, "tensorrt-rtx", device="sm86", out=tmp_path)
+    with pytest.raises(UsageError, match="only a TensorRT plan can be without its weights"):
+        export(checkpoint.folder, "stripped", out=tmp_path)
+
+
+@pytest.mark.usefixtures("without_gpu")
+def test_without_a_gpu_plans_are_built_for_named_devices_and_not_run(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
     with pytest.raises(MissingExtraError, match=r"pip install 'effx\[tensorrt\]'"):
         export(checkpoint.folder, backend="tensorrt", out=tmp_path)
     with pytest.raises(UsageError, match="no NVIDIA driver here"):
         export(checkpoint.folder, backend="tensorrt-rtx", device="cuda", out=tmp_path)
-    with pytest.raises(UsageError, match="only a TensorRT plan can be without its weights"):
-        export(checkpoint.folder, "stripped", out=tmp_path)
     engine = export(checkpoint.folder, "seq16", "tensorrt-rtx", device="sm120", out=tmp_path)
     with pytest.raises(UsageError, match="no NVIDIA driver here"):
         verify([engine.folder], checkpoint.folder.parent)
