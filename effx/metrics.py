@@ -85,6 +85,8 @@ ANSWER_METRICS: dict[str, Callable[[Sequence[str], str], float]] = {
 
 
 def _correlation(function: Any, labels: np.ndarray, predictions: np.ndarray) -> float:
+    if len(labels) < 2:
+        return 0.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # constant input: nan, which is 0.0 by GLUE's rule
         value = float(function(labels, predictions).statistic)

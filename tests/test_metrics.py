@@ -23,6 +23,7 @@ def test_correlations_by_definition() -> None:
     ranks = [np.argsort(np.argsort(values)) for values in (x, y)]
     assert metrics.spearman(x, y) == pytest.approx(np.corrcoef(*ranks)[0, 1])
     assert metrics.pearson(x, np.ones(50)) == 0.0
+    assert metrics.pearson(x[:1], y[:1]) == metrics.spearman(x[:1], y[:1]) == 0.0  # one row has none
 
 
 def test_answers_are_normalised_as_squad_does() -> None:

@@ -125,9 +125,9 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as error:
         return _fail(_one_line(error), error.exit_code if error.exit_code != 1 else 2)
     except (click.Abort, KeyboardInterrupt) as error:  # click makes an Abort of the other
-        return _fail(
-            "stopped; what was finished is kept.", 143 if isinstance(error.__cause__, _Terminated) else 130
-        )
+        stop = error if error.__cause__ is None else error.__cause__
+        told = getattr(stop, "__notes__", ["what was finished is kept."])
+        return _fail(f"stopped; {' '.join(told)}", 143 if isinstance(stop, _Terminated) else 130)
     except BrokenPipeError:  # the reader of stdout, as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -103,22 +103,17 @@ def command(
     effx profile engines/
     effx profile engines/ --data ../data/sst2 --grid 1x32,32x128 --meter rapl
     """  # fmt: skip
-    from effx.errors import need
-    from effx.profile import Plan, profile
+    from effx.profile import Plan, profile, tracking
     from effx.profile.plan import SCENARIOS, parse_grid
 
     if uri is not None:
-        need("mlflow", "mlflow")  # before the measurement, not after it
+        tracking.check(uri)
     wanted = SCENARIOS if "all" in scenarios else tuple(dict.fromkeys(("single-stream", *scenarios)))
     cells = None if grid is None else parse_grid(grid)
     plan = Plan(scenarios=wanted, grid=cells, **settings)
     runs, failures = profile(
         engines or (Path("engines"),), out=out, plan=plan, meter=meter, data_folder=data_folder, host=host
     )
-    if uri is not None:
-        from effx.profile import tracking
-
-        tracking.log_runs(runs, uri)
     if as_json:
         click.echo(json.dumps([run.to_json() for run in runs]))
     else:
@@ -130,4 +125,6 @@ def command(
             for gate in run.gates:
                 if gate["passed"] is False:
                     click.echo(f"{run.name}: gate failed: {gate['name']}: {gate['detail']}", err=True)
+    if uri is not None:
+        tracking.log_runs(runs, uri)
     return 1 if failures or (strict and any(run.flags for run in runs)) else 0

@@ -33,28 +33,30 @@ class WorkerClient:
             encoding="utf-8",
         )
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        self._requests: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._threads = [threading.Thread(target=each, daemon=True) for each in (self._read, self._write)]
+        for thread in self._threads:
+            thread.start()
 
-    def ask(self, do: str, **request: Any) -> Any:
+    def ask(self, do: str, *, lasting_s: float = 0.0, **request: Any) -> Any:
         """Send one request and wait for its answer.
+
+        Args:
+            do: what the worker is to do; see :mod:`effx.profile.worker`.
+            lasting_s: how long that is meant to take, beside what any answer may take.
+            request: its arguments.
 
         Raises:
             WorkerError: the worker died, hung, or answered with an error.
         """
-        assert self._process.stdin is not None
+        patience_s = self._timeout_s + lasting_s
+        self._requests.put(json.dumps({"do": do, **request}) + "\n")
         try:
-            self._process.stdin.write(json.dumps({"do": do, **request}) + "\n")
-            self._process.stdin.flush()
-            line = self._lines.get(timeout=self._timeout_s)
+            line = self._lines.get(timeout=patience_s)
         except queue.Empty:
             self._process.kill()
-            raise WorkerError(
-                f"{self.name}: no answer to '{do}' in {self._timeout_s:.0f} s; stopped."
-            ) from None
-        except BrokenPipeError:
-            line = ""
-        if not line:
+            raise WorkerError(f"{self.name}: no answer to '{do}' in {patience_s:.0f} s; stopped.") from None
+        if not line.endswith("\n"):  # none, or half of one
             raise WorkerError(f"{self.name}: the worker died during '{do}' ({self._cause()}).")
         answer = json.loads(line)
         if "error" in answer:
@@ -63,15 +65,14 @@ class WorkerClient:
 
     def close(self) -> None:
         """End the worker."""
-        with contextlib.suppress(OSError):
-            if self._process.stdin:
-                self._process.stdin.close()
+        self._requests.put(None)
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._reader.join()
+        for thread in self._threads:
+            thread.join()
         if self._process.stdout:
             self._process.stdout.close()
         self._complaints.close()
@@ -90,6 +91,14 @@ class WorkerClient:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def _write(self) -> None:
+        """Write requests, in a thread of its own: a worker that hangs may not read, and the pipe fills up."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError), self._process.stdin as pipe:  # it is gone: the reader tells
+            while (request := self._requests.get()) is not None:
+                pipe.write(request)
+                pipe.flush()
 
     def _read(self) -> None:
         assert self._process.stdout is not None

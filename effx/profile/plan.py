@@ -18,7 +18,7 @@ SCENARIOS = ("single-stream", "multi-stream", "offline", "server")
 
     single-stream   one row a query, one query after the other
     multi-stream    eight rows a query
-    offline         all rows in batches of like length, for throughput
+    offline         rows in batches of like length, for throughput: the same in each engine's block
     server          one row a query, arriving at random times; latency counts from the scheduled arrival
 """
 
@@ -32,7 +32,7 @@ class Plan:
     rate_per_s: float | None = None
     """Arrivals in the server scenario; None: half of what the slowest engine answers one by one."""
     grid: tuple[tuple[int, int], ...] | None = None
-    """(batch, length) pairs; None: DEFAULT_GRID, or GPU_GRID where every engine runs on a GPU."""
+    """(batch, length) pairs; None: what fits of DEFAULT_GRID, or of GPU_GRID where all run on a GPU."""
     rounds: int = 10
     """Blocks per engine of the single-stream workload, interleaved with the other engines'."""
     block_queries: int = 70
@@ -44,8 +44,10 @@ class Plan:
     grid_rounds: int = 5
     grid_queries: int = 4
     grid_block_s: float = 0.25
-    """A block of a grid cell or offline lasts at least so long."""
+    """A block of a grid cell lasts at least so long."""
     grid_limit_s: float = 2.0
+    offline_batches: int = 16
+    """Batches in each of ``grid_rounds`` blocks of offline, of all lengths; ``block_limit_s`` may end one."""
     warmup_s: float = 1.0
     """Longest warm-up per workload; it ends sooner once three windows agree within 10 %."""
     window_s: float = 10.0

@@ -4,14 +4,15 @@ One worker process per engine. Engines are measured in interleaved blocks, in a 
 each round, so that a slow minute of the host falls on all of them:
 
     accuracy    A  B  C           every row, every prediction stored
-    idle                          power with all loaded and none at work, if there is a meter
+    idle                          power with all loaded and none at work, of each meter
     round 1     B  A  C           one block each of single queries
     round 2     C  B  A
     ...
     others      likewise, per scenario and per (batch, length)
     energy      A  B  C           windows of at least 10 s, if there is a meter
 
-A worker that fails costs its own engine only, and the failure is a recorded result.
+A worker that fails costs its own engine only, and the failure is a recorded result. Engines that run on a
+GPU are read by its meter, the others by the processor's.
 """
 
 from __future__ import annotations
@@ -78,38 +79,60 @@ def profile(
             raise unknown("scenario", scenario, SCENARIOS)
     opened = [Engine.open(path) for path in Engine.find_all([Path(path) for path in engines])]
     if plan.grid is None:
-        on_gpu = all(engine.device != "cpu" for engine in opened)
-        fitting = {pair for pair in GPU_GRID if any(_holds(engine, *pair) for engine in opened)}
-        plan = replace(plan, grid=tuple(sorted(fitting)) if on_gpu else DEFAULT_GRID)
+        usual = GPU_GRID if all(engine.device != "cpu" for engine in opened) else DEFAULT_GRID
+        fitting = tuple(pair for pair in usual if any(_holds(engine, *pair) for engine in opened))
+        plan = replace(plan, grid=fitting)
     _check_grid(opened, plan)
     files.check_writable(Path(out))
     loaded: dict[tuple[str, str], Rows] = {}
     rows = [_rows(engine, data_folder, plan.limit, loaded) for engine in opened]
     subjects = [Subject(engine, own) for engine, own in zip(opened, rows, strict=True)]
     crew = Crew(subjects, plan)
-    watch = meters.open(meter, opened[0].device, own_pids=lambda: crew.pids | {os.getpid()})
-    if watch.reason:
-        progress.say(f"energy unavailable: {watch.reason}")
+    watches: dict[bool, Meter] = {}
     try:
-        return _Session(subjects, crew, plan, watch, environment.host(host)).run(Path(out))
+        for engine in opened:
+            on_gpu = engine.device != "cpu"
+            if on_gpu not in watches:
+                pids = lambda: crew.pids | {os.getpid()}  # noqa: E731
+                watches[on_gpu] = meters.open(meter, engine.device, own_pids=pids)
+        for reason in dict.fromkeys(watch.reason for watch in watches.values() if watch.reason):
+            progress.say(f"energy unavailable: {reason}")
+        return _Session(subjects, crew, plan, watches, environment.host(host)).run(Path(out))
+    except KeyboardInterrupt as stop:
+        stop.add_note("nothing was written: engines are measured side by side, and none was finished.")
+        raise
     finally:
         crew.close()
-        watch.close()
+        for watch in watches.values():
+            watch.close()
 
 
 class _Session:
     """One interleaved measurement of some engines."""
 
     def __init__(
-        self, subjects: list[Subject], crew: Crew, plan: Plan, meter: Meter, host: dict[str, Any]
+        self,
+        subjects: list[Subject],
+        crew: Crew,
+        plan: Plan,
+        meters: dict[bool, Meter],
+        host: dict[str, Any],
     ) -> None:
-        self._subjects, self._crew, self._plan, self._meter, self._host = subjects, crew, plan, meter, host
+        """Args:
+        subjects: the engines.
+        crew: their workers.
+        plan: what is measured.
+        meters: of engines on a GPU (True) and of others (False), as far as there are such engines.
+        host: what they are measured on.
+        """
+        self._subjects, self._crew, self._plan, self._meters, self._host = subjects, crew, plan, meters, host
         self._id = secrets.token_hex(4)
         self._order = np.random.default_rng(plan.seed)
-        self._idle: Idle | None = None
+        self._idle: dict[bool, Idle | None] = {}
         self._wall_s = 0.0
-        self._metered = [SINGLE] if meter.source != "none" else []
-        if self._metered and "offline" in plan.scenarios:
+        metered = any(meter.source != "none" for meter in meters.values())
+        self._metered = [SINGLE] if metered else []
+        if metered and "offline" in plan.scenarios:
             self._metered.append(self._offline)
 
     def run(self, out: Path) -> tuple[list[Run], list[EffxError]]:
@@ -120,17 +143,29 @@ class _Session:
         self._wall_s = time.perf_counter() - started
         runs: list[Run] = []
         failures: list[EffxError] = []
+        unsaved: OSError | None = None
         for subject in self._subjects:
+            found: Run | Failure
             if subject.failure is None:
-                runs.append(self._result(subject))
-                runs[-1].save(out)
-                continue
-            failures.append(WorkerError(subject.failure))
-            Failure(
-                self._name(subject), subject.started, record.of_engine(subject.engine), self._host, self._id,
-                subject.failure,
-            ).save(out)  # fmt: skip
+                found = self._result(subject)
+                runs.append(found)
+            else:
+                failures.append(WorkerError(subject.failure))
+                found = Failure(
+                    self._name(subject), subject.started, record.of_engine(subject.engine), self._host,
+                    self._id, subject.failure,
+                )  # fmt: skip
+            try:
+                found.save(out)
+            except OSError as error:  # the others may still find room
+                unsaved = error
+        if unsaved is not None:
+            raise unsaved
         return runs, failures
+
+    def _meter(self, subject: Subject) -> Meter:
+        """Return what reads an engine's energy."""
+        return self._meters[subject.engine.device != "cpu"]
 
     @property
     def _offline(self) -> dict[str, Any]:
@@ -172,10 +207,11 @@ class _Session:
             advance(expected_s, note)
 
     def _measure(self, advance: progress.Advance) -> None:
-        plan, crew, meter = self._plan, self._crew, self._meter
+        plan, crew = self._plan, self._crew
         self._each(self._score, advance, "accuracy", _ACCURACY_S)
-        if self._metered and meter.source != "model":
-            self._idle = energy.idle(meter, plan.window_s / 2)
+        for on_gpu, meter in self._meters.items():
+            if meter.source not in ("none", "model"):
+                self._idle[on_gpu] = energy.idle(meter, plan.window_s / 2)
         singles = Limits(plan.block_queries, plan.block_s, plan.block_limit_s)
         cells = Limits(plan.grid_queries, plan.grid_block_s, plan.grid_limit_s)
         self._blocks(SINGLE, plan.rounds, singles, advance, "latency")
@@ -184,14 +220,15 @@ class _Session:
         if "multi-stream" in plan.scenarios:
             self._blocks(_MULTI, plan.rounds, singles, advance, "multi-stream")
         if "offline" in plan.scenarios:
-            self._blocks(self._offline, plan.grid_rounds, cells, advance, "offline")
+            batches = Limits(plan.offline_batches, 0.0, plan.block_limit_s)
+            self._blocks(self._offline, plan.grid_rounds, batches, advance, "offline")
         if "server" in plan.scenarios:
             rate = plan.rate_per_s or self._affordable_rate()
             for number in range(plan.rounds):
                 step = partial(
-                    lambda subject, number: session.serve(crew, subject, rate, number, singles), number=number
+                    session.serve, crew, rate_per_s=rate, number=number, rounds=plan.rounds, limits=singles
                 )
-                self._each(step, advance, f"server at {rate:.0f}/s", plan.block_s + _BETWEEN_S)
+                self._each(step, advance, f"server at {rate:.0f}/s", plan.block_queries / rate + _BETWEEN_S)
         for workload in self._grid:
             note = f"grid {workload['batch']}x{workload['sequence']}"
             self._blocks(workload, plan.grid_rounds, cells, advance, note)
@@ -201,9 +238,14 @@ class _Session:
             for number in range(plan.windows):
                 twice = plan.windows > 1 and number == plan.windows - 1  # is energy linear in the work?
                 length_s = plan.window_s * (1 + twice)
-                step = partial(session.window, crew, workload=workload, meter=meter, length_s=length_s)
+                step = partial(self._window, workload, number / plan.windows, length_s)
                 self._each(step, advance, "energy", length_s)
         self._each(crew.memory, advance, "memory", _BETWEEN_S)
+
+    def _window(self, workload: dict[str, Any], place: float, length_s: float, subject: Subject) -> None:
+        meter = self._meter(subject)
+        if meter.source != "none":
+            session.window(self._crew, subject, workload, place, meter, length_s)
 
     def _blocks(
         self, workload: dict[str, Any], rounds: int, limits: Limits, advance: progress.Advance, note: str
@@ -213,21 +255,28 @@ class _Session:
             def step(subject: Subject, number: int = number) -> None:
                 timed = workload.get("timing") != "device" or "device" in subject.described.get("timing", ())
                 if timed and _fits(subject.engine, workload):
-                    session.block(self._crew, subject, workload, number, limits)
+                    session.block(self._crew, subject, workload, number, rounds, limits)
 
             self._each(step, advance, note, limits.least_s + _BETWEEN_S)
 
     def _score(self, subject: Subject) -> None:
         subject.started = session.timestamp()
         client, clock = self._crew.client(subject), time.perf_counter()
-        answer = client.ask("accuracy", batch_size=self._plan.batch_size)
+        rows, parts, depths = [], [], []
+        begin: int | None = 0
+        while begin is not None:
+            answer = client.ask("accuracy", batch_size=self._plan.batch_size, begin=begin)
+            rows += answer["rows"]
+            parts += answer["logits"]
+            depths += answer["depths"]
+            begin = answer["next"]
         subject.measured_s += time.perf_counter() - clock
-        logits = np.array(answer["logits"], dtype=np.float32)
+        logits = np.array(parts, dtype=np.float32)[np.argsort(rows)]
         if not np.isfinite(logits).all():
             raise WorkerError(f"{subject.engine.name}: the engine's logits are not finite.")
         subject.accuracy = record.score(subject.engine.task, subject.rows, logits)
-        if answer["mean_depth"] is not None:
-            subject.described["mean_depth"] = answer["mean_depth"]
+        if depths:
+            subject.described["mean_depth"] = float(np.mean(depths))
 
     def _affordable_rate(self) -> float:
         alive = [subject for subject in self._subjects if subject.failure is None]
@@ -238,20 +287,22 @@ class _Session:
         stamp = (subject.started or session.timestamp()).replace("-", "").replace(":", "").split("+")[0]
         return f"{stamp}-{files.safe_name(subject.engine.name)}-{secrets.token_hex(3)}"
 
-    def _energy(self, samples: Samples) -> Energy:
-        meter = self._meter
-        if samples.workload not in self._metered:
+    def _energy(self, subject: Subject, samples: Samples) -> Energy:
+        meter = self._meter(subject)
+        if meter.source == "none" or samples.workload not in self._metered:
             what = " and ".join(session.key(workload) for workload in self._metered) or "no workload"
             reason = meter.reason or f"measured for {what} only"
             return Energy("none", meter.name, reason)
         if not samples.windows or samples.window_reason:
             return Energy("none", meter.name, samples.window_reason or "no window")
-        found, fault = energy.of_windows(samples.windows, meter, self._idle)
+        found, fault = energy.of_windows(
+            samples.windows, meter, self._idle.get(subject.engine.device != "cpu")
+        )
         if fault:
             samples.flags.append(fault)
         return found
 
-    def _workload(self, samples: Samples) -> Workload:
+    def _workload(self, subject: Subject, samples: Samples) -> Workload:
         workload = samples.workload
         return Workload(
             scenario=workload["scenario"],
@@ -260,7 +311,7 @@ class _Session:
             timing=workload.get("timing", "end-to-end"),
             blocks_s=samples.blocks_s,
             rounds=samples.rounds,
-            energy=self._energy(samples),
+            energy=self._energy(subject, samples),
             flags=samples.flags,
             elapsed_s=samples.elapsed_s,
             examples=samples.examples,
@@ -269,7 +320,8 @@ class _Session:
 
     def _result(self, subject: Subject) -> Run:
         assert subject.accuracy is not None
-        workloads = [self._workload(samples) for samples in subject.samples.values()]
+        meter = self._meter(subject)
+        workloads = [self._workload(subject, samples) for samples in subject.samples.values()]
         found = [
             gates.same_answers(subject.checked, subject.agreed),
             gates.alone(subject.others_s, subject.watched_s),
@@ -279,7 +331,7 @@ class _Session:
         for workload in workloads:
             if workload.energy.source != "none" or workload.scenario == "single-stream":
                 of = "" if workload.scenario == "single-stream" else workload.scenario
-                found += gates.energy(workload.energy, self._meter, operations, of)
+                found += gates.energy(workload.energy, meter, operations, of)
         measured = sum(other.measured_s for other in self._subjects)
         return Run(
             id=self._name(subject),
@@ -295,7 +347,7 @@ class _Session:
             settings={
                 **asdict(self._plan),
                 **subject.described,
-                "meter": {"name": self._meter.name, **self._meter.describe()},
+                "meter": {"name": meter.name, **meter.describe()},
                 "load_average": environment.load_average(),
                 "session_wall_s": round(self._wall_s, 3),
                 "session_measured_s": round(measured, 3),
@@ -314,7 +366,7 @@ def _rows(
 ) -> Rows:
     if engine.task.kind == "answer-span":
         raise UsageError(f"{engine.name}: question answering cannot be profiled yet; effx verify checks it.")
-    folder = data_folder or engine.data
+    folder = Path(data_folder).resolve() if data_folder else engine.data
     key = (engine.task.name, str(folder))
     if key not in loaded:
         try:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from effx import memory
+from effx import memory, progress
 from effx.artifacts import Engine
 from effx.data import Rows
 from effx.errors import WorkerError
@@ -25,6 +25,8 @@ _BYTES_PER_ENGINE = 400_000_000
 _BYTES_PER_FILE_BYTE = 3
 """What a worker takes beside and per byte of its engine's files, from above."""
 _FEWEST_WINDOW_QUERIES = 32
+_ARRIVALS = 2.0
+"""A block of arrivals may last so many times what they take to come; an engine behind that cannot keep up."""
 
 
 @dataclass
@@ -116,7 +118,7 @@ class Crew:
         client = self.client(subject)
         if self._warm.get(subject.engine.folder) != key(workload):
             answer = client.ask("warm", workload=workload, limit_s=self._plan.warmup_s)
-            if not answer["steady"]:
+            if answer["steady"] is False:
                 flags = subject.of(workload).flags
                 flags.append("not steady after warm-up")
                 flags[:] = dict.fromkeys(flags)
@@ -149,6 +151,7 @@ class Crew:
             self.memory(subject)
         except WorkerError as error:
             subject.failure = str(error)
+            progress.say(subject.failure)
         self.drop(subject)
 
 
@@ -163,11 +166,18 @@ def affordable(engines: Sequence[Engine]) -> int:
     return max(1, min(len(engines), memory.free_bytes() // need))
 
 
-def block(crew: Crew, subject: Subject, workload: dict[str, Any], number: int, limits: Limits) -> None:
-    """Measure one block of a workload."""
+def block(
+    crew: Crew, subject: Subject, workload: dict[str, Any], number: int, rounds: int, limits: Limits
+) -> None:
+    """Measure one block of a workload, of so many rounds: they begin evenly spread over the queries."""
     client = crew.warm(subject, workload)
     answer = client.ask(
-        "block", workload=workload, queries=limits.queries, least_s=limits.least_s, limit_s=limits.limit_s
+        "block",
+        workload=workload,
+        place=number / rounds,
+        queries=limits.queries,
+        least_s=limits.least_s,
+        limit_s=limits.limit_s,
     )
     if answer["others_s"] is not None:
         subject.others_s.append(answer["others_s"])
@@ -178,23 +188,34 @@ def block(crew: Crew, subject: Subject, workload: dict[str, Any], number: int, l
     subject.measured_s += answer["elapsed_s"]
 
 
-def serve(crew: Crew, subject: Subject, rate_per_s: float, number: int, limits: Limits) -> None:
+def serve(crew: Crew, subject: Subject, rate_per_s: float, number: int, rounds: int, limits: Limits) -> None:
     """Measure one block of the server scenario."""
     client = crew.warm(subject, SINGLE)
+    limit_s = max(limits.limit_s, _ARRIVALS * limits.queries / rate_per_s)
     answer = client.ask(
-        "serve", rate_per_s=rate_per_s, queries=limits.queries, limit_s=limits.limit_s, seed=number
+        "serve",
+        lasting_s=limit_s,
+        rate_per_s=rate_per_s,
+        place=number / rounds,
+        queries=limits.queries,
+        limit_s=limit_s,
+        seed=number,
     )
     subject.of(server(rate_per_s)).add(number, answer)
     subject.measured_s += answer["elapsed_s"]
 
 
-def window(crew: Crew, subject: Subject, workload: dict[str, Any], meter: Meter, length_s: float) -> None:
-    """Run a workload for one energy window."""
+def window(
+    crew: Crew, subject: Subject, workload: dict[str, Any], place: float, meter: Meter, length_s: float
+) -> None:
+    """Run a workload for one energy window, from a place in its queries on."""
     client, samples = crew.warm(subject, workload), subject.of(workload)
     meter.start()
     answer = client.ask(
         "block",
+        lasting_s=length_s,
         workload=workload,
+        place=place,
         queries=_FEWEST_WINDOW_QUERIES,
         least_s=length_s,
         limit_s=10 * length_s,

@@ -26,6 +26,16 @@ _LONGEST = 500
 _REPORTS = "effx/reports"
 
 
+def check(uri: str) -> None:
+    """Open a store, so that a wrong one is told before anything is measured.
+
+    Raises:
+        MissingExtraError: the extra ``mlflow`` is not installed.
+        UsageError: the URI is none, or its store cannot be opened.
+    """
+    _client(uri)
+
+
 def log_runs(runs: Sequence[Run], uri: str) -> list[str]:
     """Log results, each as an MLflow run that ends with the result's file as artifact.
 

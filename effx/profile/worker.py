@@ -5,11 +5,14 @@ worker encodes with the engine's own tokenizer and times around ``infer`` alone,
 with timing "device", between events on the GPU with the inputs already there.
 
     open      engine folder, texts         -> how it runs, lengths of the rows
-    accuracy  batch size                   -> logits in row order, mean depth of early exits
+    accuracy  batch size, where to begin   -> logits of some rows, depths of early exits, where to go on
     warm      workload                     -> seconds spent, whether it became steady
-    block     workload, queries, limits    -> seconds per query, CPU seconds, others' too, answers that agree
-    serve     rate, queries                -> seconds from scheduled arrival to answer
+    block     workload, place, limits      -> seconds per query, CPU seconds, others' too, answers that agree
+    serve     rate, place, queries         -> seconds from scheduled arrival to answer
     memory                                 -> peak resident bytes, and the GPU's
+
+A workload's queries stand in one order, a circle, and a block begins at its ``place`` of it, from 0 to 1:
+every engine is asked the same in the same round, however fast it is and whether it was loaded all along.
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -38,6 +42,9 @@ _STABLE_RATIO = 1.1
 _CHECKED_QUERIES = 16
 _RECORDING_RUNS = 3  # torch.compile warms up, records, and runs the recording
 _SPIN_S = 1e-3
+_SCORING_S = 60.0
+"""How long the accuracy pass goes on before it answers with what it has."""
+_GOLDEN = (np.sqrt(5) - 1) / 2
 _SINGLE: dict[str, Any] = {"scenario": "server", "batch": 1, "sequence": "real"}
 
 
@@ -71,29 +78,37 @@ class Worker:
         self._rows = encoder([tuple(text) for text in texts])
         self._limit = int(engine.manifest["inputs"][0]["max"][1])
         self._seed = seed
-        self._queries: dict[str, Iterator[Query]] = {}
-        self._labels = None if predictions is None else np.array(predictions)
+        self._labels = None if predictions is None else np.array(predictions, dtype=np.float64)
         self._task = engine.task
         return {"describe": self._session.describe(), "lengths": self._rows.lengths.tolist()}
 
-    def accuracy(self, batch_size: int) -> Any:
-        """Run every row once, rows of like length together: logits in row order, mean depth of exits."""
-        parts: list[tuple[np.ndarray, np.ndarray]] = []
-        depths: list[np.ndarray] = []
-        for rows in length_sorted(self._rows.lengths, batch_size):
+    def accuracy(self, batch_size: int, begin: int) -> Any:
+        """Run rows, those of like length together, from batch ``begin`` on, for about a minute.
+
+        Returns:
+            rows: their numbers; logits: [rows, outputs]; depths: of early exits, or empty; next: the batch to
+            go on with, None at the end.
+        """
+        batches = length_sorted(self._rows.lengths, batch_size)
+        if self._labels is None:
+            self._labels = np.full(len(self._rows), np.nan)
+        found: dict[str, list[Any]] = {"rows": [], "logits": [], "depths": []}
+        start = time.perf_counter()
+        for number, rows in enumerate(batches[begin:], begin + 1):
             out = self._session.infer(self._rows.batch(rows))
-            parts.append((rows, out["logits"]))
-            if "depth" in out:
-                depths.append(out["depth"])
-        logits = np.empty((len(self._rows), parts[0][1].shape[1]), dtype=np.float32)
-        for rows, values in parts:
-            logits[rows] = values
-        self._labels = self._task.predict(logits)
-        mean_depth = float(np.concatenate(depths).mean()) if depths else None
-        return {"logits": logits.tolist(), "mean_depth": mean_depth}
+            self._labels[rows] = self._task.predict(out["logits"])
+            found["rows"] += rows.tolist()
+            found["logits"] += out["logits"].tolist()
+            found["depths"] += out["depth"].tolist() if "depth" in out else []
+            if number < len(batches) and time.perf_counter() - start > _SCORING_S:
+                return {**found, "next": number}
+        return {**found, "next": None}
 
     def warm(self, workload: dict[str, Any], limit_s: float) -> Any:
         """Run queries until the last windows agree within 10 %, or ``limit_s`` is over.
+
+        Windows are of the same queries again and again, for others take longer or shorter; between them
+        come others, so that more shapes than theirs are met. Too few windows tell nothing.
 
         On a GPU each shape that the workload may bring runs before that: what is recorded, compiled
         or reserved for a new shape is not part of a query.
@@ -104,30 +119,41 @@ class Worker:
                 for _ in range(_RECORDING_RUNS):
                     prepare(inputs)
         start = time.perf_counter()
+        stream = self._stream(workload, 0.0)
+        same = list(islice(stream, _WINDOW_QUERIES))
         windows: list[float] = []
-        steady = False
-        while time.perf_counter() - start < limit_s:
+        steady: bool | None = None
+        while not steady:
             window: list[float] = []
-            while len(window) < _WINDOW_QUERIES and (not window or time.perf_counter() - start < limit_s):
-                window.append(self._timed(workload)[0])
-            windows.append(float(np.median(window)))
+            for query in [*same, *islice(stream, _WINDOW_QUERIES)]:
+                window.append(self._timed(workload, query)[0])
+                if time.perf_counter() - start >= limit_s:
+                    break
+            if len(window) < len(same):
+                break
+            windows.append(float(np.median(window[: len(same)])))
             last = windows[-_STABLE_WINDOWS:]
-            steady = len(last) == _STABLE_WINDOWS and max(last) <= _STABLE_RATIO * min(last)
-            if steady:
+            if len(last) == _STABLE_WINDOWS:
+                steady = max(last) <= _STABLE_RATIO * min(last)
+            if time.perf_counter() - start >= limit_s:
                 break
         return {"seconds": time.perf_counter() - start, "windows": len(windows), "steady": steady}
 
-    def block(self, workload: dict[str, Any], queries: int, least_s: float, limit_s: float) -> Any:
+    def block(
+        self, workload: dict[str, Any], place: float, queries: int, least_s: float, limit_s: float
+    ) -> Any:
         """Time queries back to back: ``queries`` of them and ``least_s``, at most ``limit_s``."""
         samples: list[float] = []
         answers: list[tuple[np.ndarray | None, np.ndarray]] = []
         examples = 0
+        stream = self._stream(workload, place)
         busy, cpu, start = environment.busy_s(), time.process_time(), time.perf_counter()
         while True:
             spent = time.perf_counter() - start
             if samples and (spent >= limit_s or (len(samples) >= queries and spent >= least_s)):
                 break
-            took, query, logits = self._timed(workload)
+            query = next(stream)
+            took, logits = self._timed(workload, query)
             samples.append(took)
             examples += len(logits)
             if len(answers) < _CHECKED_QUERIES:
@@ -146,7 +172,7 @@ class Worker:
             "agreed": agreed,
         }
 
-    def serve(self, rate_per_s: float, queries: int, limit_s: float, seed: int) -> Any:
+    def serve(self, rate_per_s: float, place: float, queries: int, limit_s: float, seed: int) -> Any:
         """Answer single rows that arrive by a Poisson process, first come, first served.
 
         A sample is the time from the scheduled arrival, waiting included: a stall delays those
@@ -155,9 +181,10 @@ class Worker:
         rng = np.random.default_rng([self._seed, seed])
         due = np.cumsum(rng.exponential(1 / rate_per_s, queries))
         samples: list[float] = []
+        stream = self._stream(_SINGLE, place)
         start = time.perf_counter()
         for arrival in due:
-            query = self._next(_SINGLE)
+            query = next(stream)
             while (wait := start + arrival - time.perf_counter()) > 0:
                 if wait > _SPIN_S:  # sleeping wakes late; the last stretch is spun
                     time.sleep(wait - _SPIN_S)
@@ -187,15 +214,14 @@ class Worker:
             "describe": self._session.describe(),  # again: only now is it known what could be recorded
         }
 
-    def _timed(self, workload: dict[str, Any]) -> tuple[float, Query, np.ndarray]:
-        query = self._next(workload)
+    def _timed(self, workload: dict[str, Any], query: Query) -> tuple[float, np.ndarray]:
         if workload.get("timing") == "device":
             session = cast(Timed, self._session)
             took, answer = session.timed(session.place(query.inputs))
-            return took, query, answer["logits"]
+            return took, answer["logits"]
         start = time.perf_counter()
         out = self._session.infer(query.inputs)
-        return time.perf_counter() - start, query, out["logits"]
+        return time.perf_counter() - start, out["logits"]
 
     def _shapes(self, workload: dict[str, Any]) -> Iterator[dict[str, np.ndarray]]:
         """Yield inputs of every shape of a workload, the largest first: memory then grows once."""
@@ -207,37 +233,33 @@ class Worker:
             ends = np.searchsorted(lengths[order], np.unique(lengths), side="right")
             chosen = [np.resize(order[max(0, end - batch) : end], min(batch, len(order))) for end in ends]
         else:
-            yield next(self._stream(workload)).inputs
+            yield next(self._stream(workload, 0.0)).inputs
             return
         of_shape = {(len(rows), int(lengths[rows].max())): rows for rows in chosen}
         for _, rows in sorted(of_shape.items(), key=lambda item: item[0], reverse=True):
             yield self._rows.batch(rows)
 
-    def _next(self, workload: dict[str, Any]) -> Query:
-        key = json.dumps(workload, sort_keys=True)
-        if key not in self._queries:
-            self._queries[key] = self._stream(workload)
-        return next(self._queries[key])
-
-    def _stream(self, workload: dict[str, Any]) -> Iterator[Query]:
-        """Yield queries without end: real rows in a seeded order, or real ids at a fixed shape."""
+    def _stream(self, workload: dict[str, Any], place: float) -> Iterator[Query]:
+        """Yield queries without end: real rows in an order of their own, or real ids at a fixed shape."""
         rng = np.random.default_rng(self._seed)
         batch, sequence = int(workload["batch"]), workload["sequence"]
-        if workload["scenario"] == "offline":  # all rows, those of like length together
-            while True:
-                for rows in length_sorted(self._rows.lengths, batch):
-                    yield Query(rows, self._rows.batch(rows))
+        if workload["scenario"] == "offline":  # rows of like length together, any stretch with all lengths
+            batches = length_sorted(self._rows.lengths, batch)
+            for number in _from(spread(len(batches)), place):
+                yield Query(batches[number], self._rows.batch(batches[number]))
         if sequence == "real":
-            while True:
-                order = rng.permutation(len(self._rows))
-                for start in range(0, max(1, len(order) - batch + 1), batch):
-                    rows = order[start : start + batch]
-                    yield Query(rows, self._rows.batch(rows))
+            order = rng.permutation(len(self._rows))
+            starts = range(0, max(1, len(order) - batch + 1), batch)
+            for start in _from(starts, place):
+                rows = order[start : start + batch]
+                yield Query(rows, self._rows.batch(rows))
         length = int(sequence)
         if length > self._limit:
             raise UsageError(f"length {length}: this engine reads {self._limit} tokens at most.")
-        while True:  # ids as the task uses them: padding or zeros would draw less power
-            start = int(rng.integers(0, len(self._rows.ids)))
+        begins = rng.permutation(len(self._rows.ids))
+        for start in _from(
+            begins, place
+        ):  # ids as the task uses them: padding or zeros would draw less power
             ids = np.resize(np.roll(self._rows.ids, -start), (batch, length)).astype(np.int64)
             inputs = {
                 "input_ids": ids,
@@ -245,6 +267,22 @@ class Worker:
                 "token_type_ids": np.zeros_like(ids),
             }
             yield Query(None, inputs)
+
+
+def spread(n: int) -> np.ndarray:
+    """Return 0 to n - 1 in an order any stretch of which is spread evenly over them.
+
+    By multiples of the golden ratio: points that are next to one another in the order of their fractions
+    leave gaps of at most three sizes (Steinhaus' three-gap theorem). A block of a few batches then has
+    short and long ones as all rows have, and another block has others.
+    """
+    return np.argsort(np.arange(n) * _GOLDEN % 1)
+
+
+def _from(order: Sequence[int] | np.ndarray, place: float) -> Iterator[int]:
+    """Yield an order again and again, from a place in it, 0 to 1."""
+    start = int(place * len(order))
+    return (int(order[(start + step) % len(order)]) for step in count())
 
 
 def _peak_bytes() -> int | None:

@@ -105,6 +105,7 @@ WORKLOADS: dict[str, Rule] = {
     "block_queries": whole(1),
     "grid_rounds": whole(1),
     "grid_queries": whole(1),
+    "offline_batches": whole(1),
     "windows": whole(1),
     "window_s": number(above=True),
     "resident": whole(1),

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,11 @@ import pytest
 
 from effx import data, engines, results
 from effx.artifacts import Checkpoint, Engine
+from effx.cli import run as command
 from effx.encoding import Encoder
 from effx.errors import ArtifactError, DataError, UsageError, WorkerError
 from effx.export import export_all
-from effx.profile import profile
+from effx.profile import meters, profile
 from effx.profile.client import WorkerClient
 from effx.profile.plan import Plan, parse_grid
 from effx.profile.report import report
@@ -95,6 +98,117 @@ def test_a_killed_worker_costs_its_own_engine_only(
     assert "int8" in str(failures[0])
     assert "killed; out of memory?" in str(failures[0])
     assert runs[0].workloads[0].energy.reason == "not asked for (--meter none)"
+
+
+def test_each_engine_is_read_by_its_devices_meter(
+    engines_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine that the parent takes for a GPU's runs on the CPU here: only its meter is looked at."""
+
+    real = meters.open
+
+    def opened(spec: str, device: str, **_: object) -> meters.Meter:
+        return real("model:10") if device == "cpu" else meters.Unavailable("no GPU to read")
+
+    monkeypatch.setattr(Engine, "device", property(lambda self: "cuda" if "int8" in self.name else "cpu"))
+    monkeypatch.setattr("effx.profile.run.meters.open", opened)
+    runs, failures = profile([engines_folder], out=tmp_path, plan=QUICK)
+    assert not failures
+    energies = {run.name: run.workloads[0].energy for run in runs}
+    assert energies["tiny.fp32.onnxruntime"].meter == "model:10"
+    assert energies["tiny.int8.onnxruntime"].source == "none"
+    assert energies["tiny.int8.onnxruntime"].reason == "no GPU to read"
+
+
+def test_a_stopped_session_says_that_nothing_was_written(
+    engines_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = WorkerClient.ask
+
+    def stopped(self: WorkerClient, do: str, **request: object) -> object:
+        if do == "block":
+            raise KeyboardInterrupt
+        return real(self, do, **request)
+
+    monkeypatch.setattr(WorkerClient, "ask", stopped)
+    assert command(["profile", str(engines_folder), "-o", str(tmp_path / "r"), "--meter", "none"]) == 130
+    told = capsys.readouterr().err
+    assert "effx: stopped; nothing was written: engines are measured side by side" in told
+    assert not list(tmp_path.glob("r/*"))
+
+
+def test_the_usual_grid_is_what_fits(engines_folder: Path, tmp_path: Path) -> None:
+    """These engines read 66 tokens; what nobody asked for is left out, not refused."""
+    quick = replace(QUICK, grid=None, grid_rounds=1, grid_queries=1, grid_block_s=0.0)
+    runs, failures = profile([engines_folder], out=tmp_path, plan=quick, meter="none")
+    assert not failures
+    cells = [(work.batch, work.sequence) for work in runs[0].workloads if work.scenario == "grid"]
+    assert cells == [(1, 32), (8, 32), (32, 32)]
+
+
+def test_a_result_that_cannot_be_saved_costs_no_other(
+    engines_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = results.Run.save
+
+    def full(self: results.Run, folder: Path) -> Path:
+        if "fp32" in self.name:
+            raise OSError(28, "No space left on device")
+        return real(self, folder)
+
+    monkeypatch.setattr(results.Run, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        profile([engines_folder], out=tmp_path, plan=QUICK, meter="none")
+    assert [run.name for run in results.find([tmp_path])] == ["tiny.int8.onnxruntime"]
+
+
+def test_an_engine_that_dies_while_it_makes_room_is_told(
+    engines_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = WorkerClient.ask
+
+    def deadly(self: WorkerClient, do: str, **request: object) -> object:
+        if do == "memory" and "int8" in self.name:
+            os.kill(self.pid, signal.SIGKILL)
+        return real(self, do, **request)
+
+    monkeypatch.setattr(WorkerClient, "ask", deadly)
+    runs, failures = profile([engines_folder], out=tmp_path, plan=replace(QUICK, resident=1), meter="none")
+    assert [run.name for run in runs] == ["tiny.fp32.onnxruntime"] and len(failures) == 1
+    assert str(failures[0]) in " ".join(capsys.readouterr().err.split())
+
+
+def test_rows_by_another_path_are_the_same_rows(
+    engines_folder: Path, rows_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(rows_folder.parent)
+    plan = replace(QUICK, grid=())
+    found = [
+        profile([engines_folder / "tiny.fp32.onnxruntime"], out=tmp_path, plan=plan, data_folder=folder,
+                meter="none")[0][0].accuracy.source
+        for folder in (rows_folder, Path(rows_folder.name))
+    ]  # fmt: skip
+    assert found[0] == found[1]
+
+
+def test_half_an_answer_is_a_death(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("effx.profile.client._BOOT", "import sys; sys.stdout.write('{\"ok\": [1, 2')")
+    with (
+        WorkerClient("torn", timeout_s=20) as client,
+        pytest.raises(WorkerError, match="the worker died during 'memory'"),
+    ):
+        client.ask("memory")
+
+
+def test_a_worker_that_does_not_read_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pipe holds 64 KiB."""
+    monkeypatch.setattr("effx.profile.client._BOOT", "import time; time.sleep(60)")
+    started = time.monotonic()
+    client = WorkerClient("deaf", timeout_s=0.5)
+    with pytest.raises(WorkerError, match="no answer to 'open'"):
+        client.ask("open", texts=["x" * 1_000_000])
+    client.close()
+    assert time.monotonic() - started < 15
 
 
 def test_a_hung_worker_is_stopped() -> None:

@@ -93,16 +93,16 @@ def test_a_stall_delays_those_behind_it() -> None:
     ids = np.arange(30, dtype=np.int32)
     worker._session = Scripted(stalls_at=20)  # type: ignore[assignment]
     worker._rows = Encoded(ids, np.zeros(30, dtype=np.int8), np.arange(0, 31, 3), 0)
-    worker._task, worker._labels, worker._seed, worker._queries = TASKS["sst2"], None, 0, {}
+    worker._task, worker._labels, worker._seed = TASKS["sst2"], None, 0
     rate = 100.0
-    answer = worker.serve(rate_per_s=rate, queries=120, limit_s=20, seed=1)
+    answer = worker.serve(rate_per_s=rate, place=0.0, queries=120, limit_s=20, seed=1)
     samples = np.array(answer["samples_s"])
     assert len(samples) == 120
     assert samples.max() > 0.39
     waited = int((samples > 0.1).sum())  # about 30 arrive in the 0.3 s before the queue is that short
     assert 15 <= waited <= 60
     assert np.median(samples[:15]) < 0.05
-    closed = worker.block({"scenario": "single-stream", "batch": 1, "sequence": "real"}, 50, 0.0, 5.0)
+    closed = worker.block({"scenario": "single-stream", "batch": 1, "sequence": "real"}, 0.0, 50, 0.0, 5.0)
     assert max(closed["samples_s"]) < 0.1  # one query after the other would not have told
 
 

@@ -1,0 +1,129 @@
+"""What a worker asks its engine, and when it calls it warm; on a clock that the engine itself moves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from effx.encoding import Encoded
+from effx.profile import worker as module
+from effx.profile.worker import Worker, spread
+from effx.tasks import TASKS
+
+SINGLE = {"scenario": "single-stream", "batch": 1, "sequence": "real"}
+OFFLINE = {"scenario": "offline", "batch": 32, "sequence": "real"}
+
+
+class Timed:
+    """A session that takes so long a token, and longer or shorter from call to call."""
+
+    def __init__(self, seconds: float, drift: float = 1.0) -> None:
+        self.now, self._seconds, self._drift = 0.0, seconds, drift
+
+    def infer(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        self.now += self._seconds * inputs["input_ids"].size
+        self._seconds *= self._drift
+        return {"logits": np.tile(inputs["input_ids"][:, :1], 2).astype(np.float32) * [1.0, 0.5]}
+
+
+def made(monkeypatch: pytest.MonkeyPatch, rows: int = 872, session: Timed | None = None) -> Worker:
+    """Return a worker of rows whose lengths are skewed as sentences' are."""
+    lengths = np.random.default_rng(1).lognormal(3.0, 0.5, rows).astype(int).clip(3, 100)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    worker = Worker()
+    worker._session = session or Timed(1e-5)  # type: ignore[assignment]
+    worker._rows = Encoded(np.arange(offsets[-1], dtype=np.int32), np.zeros(offsets[-1], np.int8), offsets, 0)
+    worker._task, worker._labels, worker._seed, worker._on_gpu = TASKS["sst2"], None, 0, False
+    clock: Any = worker._session
+    monkeypatch.setattr(
+        module, "time", SimpleNamespace(perf_counter=lambda: clock.now, process_time=lambda: clock.now)
+    )
+    return worker
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 28, 1264])
+def test_any_stretch_of_a_spread_is_even(n: int) -> None:
+    order = spread(n)
+    assert sorted(order) == list(range(n))
+    for k in {min(n, k) for k in (4, 8, 20)}:
+        for start in range(n):
+            stretch = np.sort(order[(start + np.arange(k)) % n])
+            gaps = np.diff([*stretch, stretch[0] + n])
+            assert gaps.max() <= 3 * n / k + 1  # evenly spread they would be n / k
+
+
+def test_a_block_of_offline_is_like_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds an example of a few batches against those of all; the longest first would be 2.5 times that."""
+    worker = made(monkeypatch, rows=20_000, session=Timed(1e-3))
+    every = list(islice(worker._stream(OFFLINE, 0.0), 625))
+    truth = sum(query.inputs["input_ids"].size for query in every) / 20_000
+    assert sorted(np.concatenate([query.rows for query in every]).tolist()) == list(range(20_000))
+    blocks = [worker.block(OFFLINE, number / 5, 16, 0.0, 1e9) for number in range(5)]
+    for block in blocks:
+        assert block["elapsed_s"] / block["examples"] / 1e-3 == pytest.approx(truth, rel=0.25)
+    seconds = sum(block["elapsed_s"] for block in blocks) / sum(block["examples"] for block in blocks)
+    assert seconds / 1e-3 == pytest.approx(truth, rel=0.05)
+
+
+def test_blocks_ask_every_row_as_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = made(monkeypatch, rows=870)
+    asked = [
+        int(query.rows[0])
+        for number in range(10)
+        for query in islice(worker._stream(SINGLE, number / 10), 87)
+        if query.rows is not None
+    ]
+    assert sorted(asked) == list(range(870))
+
+
+@pytest.mark.parametrize("workload", [SINGLE, OFFLINE, {"scenario": "grid", "batch": 4, "sequence": 32}])
+def test_a_worker_that_comes_back_goes_on(monkeypatch: pytest.MonkeyPatch, workload: dict[str, Any]) -> None:
+    """What is asked depends on the round alone, not on what was asked before or how fast it went."""
+    first, second = made(monkeypatch), made(monkeypatch)
+    first._limit = second._limit = 100
+    first.block(workload, 0.0, 50, 0.0, 1e9)
+    one, other = (list(islice(worker._stream(workload, 0.4), 5)) for worker in (first, second))
+    for a, b in zip(one, other, strict=True):
+        assert np.array_equal(a.inputs["input_ids"], b.inputs["input_ids"])
+    before = list(islice(first._stream(workload, 0.0), 5))
+    assert not np.array_equal(before[0].inputs["input_ids"], one[0].inputs["input_ids"])
+
+
+def test_scoring_is_answered_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = made(monkeypatch, rows=100, session=Timed(1.0))
+    rows: list[int] = []
+    logits: list[list[float]] = []
+    asked, begin = 0, 0
+    while begin is not None:
+        answer = worker.accuracy(batch_size=32, begin=begin)
+        rows, logits, asked = rows + answer["rows"], logits + answer["logits"], asked + 1
+        begin = answer["next"]
+    assert asked == 4 and sorted(rows) == list(range(100))  # a batch takes more than a minute here
+    first = np.array([worker._rows.batch(np.array([row]))["input_ids"][0, 0] for row in range(100)])
+    assert np.array_equal(np.array(logits)[np.argsort(rows), 0], first.astype(np.float32))
+    assert worker._labels is not None and not np.isnan(worker._labels).any()
+    whole = made(monkeypatch, rows=100, session=Timed(1e-6)).accuracy(batch_size=32, begin=0)
+    assert whole["next"] is None and len(whole["rows"]) == 100
+
+
+@pytest.mark.parametrize("milliseconds", [0.5, 3.0, 10.0, 20.0])
+def test_lengths_are_no_unsteadiness(monkeypatch: pytest.MonkeyPatch, milliseconds: float) -> None:
+    worker = made(monkeypatch, session=Timed(milliseconds * 1e-3 / 22))  # a row has 22 tokens or so
+    assert worker.warm(SINGLE, 1.0)["steady"] is True
+
+
+def test_too_few_windows_tell_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = made(monkeypatch, session=Timed(0.4 / 22))
+    told = worker.warm(SINGLE, 1.0)
+    assert told["steady"] is None and told["windows"] < 3
+    assert 1.0 <= told["seconds"] < 3.0
+
+
+def test_an_engine_that_gets_faster_all_along_is_not_steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = made(monkeypatch, session=Timed(5e-3 / 22, drift=0.985))
+    assert worker.warm(SINGLE, 0.2)["steady"] is False
