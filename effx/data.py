@@ -11,6 +11,8 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ import numpy as np
 
 from effx import corpus, progress
 from effx.errors import DataError, UsageError, nearest, need
-from effx.tasks import TASKS, Task, get
+from effx.tasks import NAME, NAMING, TASKS, Task, get
 
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".tsv", ".parquet")
 _SPLIT_NAMES = {
@@ -88,12 +90,15 @@ def resolve(name: str, folder: str | Path | None) -> Task:
     """Return the task called ``name``; one that is not in the table is inferred from its files.
 
     Raises:
-        UsageError: the name is unknown and there is no folder, or it looks like a mistyped one.
+        UsageError: the name is unknown and there is no folder, it looks like a mistyped one, or it cannot
+            be part of a folder's name.
     """
     if name in TASKS or folder is None:
         return get(name)
     if hint := nearest(name, TASKS, cutoff=_MISTYPED):
         raise UsageError(f"unknown task '{name}'.{hint} If these are your own data, choose another name.")
+    if not NAME.fullmatch(name):
+        raise UsageError(f"the task's name '{name}' becomes part of folder names: {NAMING} Choose another.")
     return _infer(name, Path(folder))
 
 
@@ -300,7 +305,8 @@ def _label_text(row: dict[str, Any], where: str) -> str:
         have = ", ".join(map(str, row)) or "none"
         raise DataError(f"{where}: column 'label' is missing (columns here: {have}).")
     value = row["label"]
-    if value is None or not str(value).strip():
+    missing = value is None or (isinstance(value, float) and math.isnan(value))  # json.dumps writes NaN
+    if missing or not str(value).strip():
         raise DataError(f"{where}: the label is empty.")
     return str(value).strip()
 
@@ -314,11 +320,11 @@ def _as_array(task: Task, labels: list[Any]) -> np.ndarray:
 
 
 def _is_integer(value: str) -> bool:
-    return value.lstrip("-").isdigit()
+    return re.fullmatch(r"-?[0-9]+", value) is not None
 
 
 def _is_float(value: str) -> bool:
     try:
-        return bool(np.isfinite(float(value)))
+        return value.isascii() and math.isfinite(float(value))
     except ValueError:
         return False

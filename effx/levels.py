@@ -49,7 +49,9 @@ class Level:
 
 
 def parse_levels(text: str) -> tuple[Level, ...]:
-    """Return levels from ``10,20,40``, ``20/10,40`` or ``10,...,80`` (steps as between the two before).
+    """Return levels from ``10,20,40``, ``20/10,40`` or ``10,...,80``.
+
+    ``...`` goes on in steps as between the two levels before it; a single one is itself the step.
 
     Raises:
         UsageError: one is no level, out of range, given twice, or ``...`` stands where it says nothing.
@@ -67,7 +69,15 @@ def parse_levels(text: str) -> tuple[Level, ...]:
         step = before.heads - levels[-2].heads if len(levels) > 1 else before.heads
         if step < 1:
             raise UsageError(f"levels '{text}': levels before '...' rise.")
-        levels += [Level(value) for value in range(before.heads + step, last.heads, step)]
+        if last.heads <= before.heads:
+            raise UsageError(
+                f"levels '{text}': levels rise across '...'; {last.heads} is not above {before.heads}."
+            )
+        between = [Level(value) for value in range(before.heads + step, last.heads, step)]
+        if not between and last.heads != before.heads + step:
+            raise UsageError(f"levels '{text}': steps of {step} from {before.heads} on reach nothing below "
+                             f"{last.heads}: write two levels before '...', as in 10,20,...,80.")  # fmt: skip
+        levels += between
     if double := next((level for level in levels if levels.count(level) > 1), None):
         raise UsageError(f"levels '{text}': {double.text} stands twice.")
     return tuple(levels)

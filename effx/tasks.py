@@ -7,6 +7,7 @@ stands beside it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -17,6 +18,9 @@ from effx.errors import UsageError, unknown
 from effx.metrics import METRICS
 
 Kind = Literal["classification", "regression", "answer-span"]
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""Names that a user gives: they become parts of folder names."""
+NAMING = "names are letters, digits, '.', '_' and '-', and begin with a letter or a digit."
 
 
 @dataclass(frozen=True)

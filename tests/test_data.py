@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
         ({"sentence": 3, "label": 1}, "is not text but int"),
         ({"sentence": "x", "label": None}, "row 2: the label is empty"),
         ({"sentence": "x", "label": " "}, "row 2: the label is empty"),
+        ({"sentence": "x", "label": float("nan")}, "row 2: the label is empty"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path: Path, row: dict[str, object], message: str) -> None:
@@ -98,6 +100,34 @@ def test_labels_of_ones_own_rows_are_looked_at(tmp_path: Path, text: str, messag
     (tmp_path / "train.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         data.resolve("mine", tmp_path)
+
+
+def test_a_label_that_is_no_number_makes_no_class(tmp_path: Path) -> None:
+    write_rows(tmp_path / "train.jsonl", [{"sentence": "x", "label": y} for y in (1.5, 2.5, float("nan"))])
+    with pytest.raises(DataError, match="row 3: the label is empty"):
+        data.resolve("mine", tmp_path)
+
+
+@pytest.mark.parametrize("label", ["²", "--5", "٣", "-"])
+def test_what_only_looks_like_a_number_is_a_name(tmp_path: Path, label: str) -> None:
+    write_rows(tmp_path / "train.jsonl", [{"sentence": "x", "label": y} for y in ("0", label)])
+    task = data.resolve("mine", tmp_path)
+    assert (task.kind, set(task.labels)) == ("classification", {"0", label})
+    assert data.load(task, "train", tmp_path).labels.tolist() == [
+        task.labels.index("0"),
+        task.labels.index(label),
+    ]
+    with pytest.raises(DataError, match="is not one of 0=negative, 1=positive"):
+        data.load(SST2, "train", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["my/reviews", ".hid", "a[b]", "..", "", "a b"])
+def test_a_task_whose_name_no_folder_can_have_is_refused(rows_folder: Path, name: str) -> None:
+    with pytest.raises(
+        UsageError, match=rf"the task's name '{re.escape(name)}' becomes part of folder names"
+    ):
+        data.resolve(name, rows_folder)
+    assert data.resolve("my-reviews_2.0", rows_folder).kind == "classification"
 
 
 def test_numbers_are_names_where_other_names_are_numbers(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from effx.doctor.line import Line
-from effx.engines.cuda import LIBRARY
 
 LEAST_PYTHON = (3, 11)
 EXTRAS: dict[str, tuple[str, ...]] = {
@@ -32,6 +31,7 @@ ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxr
 NVML_WRAPPERS = ("pynvml", "nvidia-ml-py3", "py3nvml")
 """``pynvml`` before 12 and ``nvidia-ml-py3`` install a module ``pynvml`` of their own, years old."""
 _KERNEL_DRIVER = Path("/proc/driver/nvidia/version")
+_DRIVERS_LIBRARY = "libcuda.so.1"
 _PROBE_S = 120.0
 
 Versions = Callable[[str], str | None]
@@ -184,7 +184,7 @@ def has_driver() -> bool:
     if _KERNEL_DRIVER.exists():
         return True
     with contextlib.suppress(OSError):
-        ctypes.CDLL(LIBRARY)
+        ctypes.CDLL(_DRIVERS_LIBRARY)
         return True
     return False
 

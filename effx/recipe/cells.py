@@ -22,7 +22,7 @@ from typing import Any
 from effx import data, files
 from effx.export import variants
 from effx.recipe import tickets
-from effx.recipe.chains import built, chains
+from effx.recipe.chains import built, chains, joined
 from effx.recipe.digests import Digests, versions
 from effx.recipe.recipe import DEMO_MODEL, ModelOf, Recipe, TaskOf
 
@@ -107,12 +107,11 @@ class _Cells:
 
     def of_model(self, task: TaskOf, model: ModelOf, seed: int) -> list[Cell]:
         """Add what is made of one model with one seed; return the engines."""
-        prefix = f"{task.name}-{model.label}"
         checkpoints: dict[tuple[str, ...], Cell] = {}
         engines: list[Cell] = []
         for chain in chains(self._recipe):
-            labels = tuple(stage.label for stage in chain.stages)
-            name = f"{prefix}-{chain.name}-s{seed}"
+            labels = chain.labels
+            name = f"{joined(task.name, model.label, *labels)}-s{seed}"
             if len(labels) == 1:
                 kind = "lottery" if chain.lottery else "finetune"
                 cell = self._finetune(task, model, seed, name, chain.last.settings, kind=kind)
@@ -127,8 +126,8 @@ class _Cells:
                 kind = "exits" if chain.exits else "tokens"
                 cell = self._go_on(kind, task, seed, name, chain.last.settings, checkpoints[labels[:-1]])
             checkpoints[labels] = cell
-            for variant in built(self._recipe, chain):
-                engines += self._engines(cell, task, variant.text)
+            for variant in dict.fromkeys(variant.text for variant in built(self._recipe, chain)):
+                engines += self._engines(cell, task, variant)
         return engines
 
     def _finetune(
@@ -191,17 +190,13 @@ class _Cells:
 
     def tickets(self, task: TaskOf, model: ModelOf, sweep: dict[str, Any]) -> None:
         """Add a sweep for super tickets."""
-        how = {
-            **self._recipe.training,
-            **tickets.how(sweep),
-            "limit": task.limit,
-            "seed": self._recipe.seeds[0],
-        }
-        shared = {"task": task.name, "tickets": how}
+        training = self._recipe.training
+        how = {**tickets.how(sweep), "limit": task.limit, "seed": self._recipe.seeds[0]}
+        shared = {"task": task.name, "training": training, "tickets": how}
         places = {"data": _place(task.data), "model": _place(model.source)}
         inputs = {"rows": self._of(task), "model": self._digests.model(model.source)}
-        work = self._amount(task, how, ("epochs",), 3.0)
-        prefix, needs = f"{task.name}-{model.label}", []
+        work = self._amount(task, {**training, **how}, ("epochs",), 3.0)
+        prefix, needs = joined(task.name, model.label), []
         halving = how.get("search") == "halving"
         for seed, every in () if halving else tickets.grid(sweep, self._recipe.seeds[0]):
             name, own = f"{prefix}-full-s{seed}", {**shared, "seed": seed}

@@ -7,6 +7,7 @@ lottery ─┴─────────────────────
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -33,9 +34,14 @@ class Chain:
         return self.stages[-1]
 
     @property
-    def name(self) -> str:
-        """The labels, joined."""
-        return "-".join(stage.label for stage in self.stages)
+    def labels(self) -> tuple[str, ...]:
+        """Of its stages."""
+        return tuple(stage.label for stage in self.stages)
+
+
+def joined(task: str, model: str, *labels: str) -> str:
+    """Return the name of what is made of a task and a model by a chain or a sweep, without its seed."""
+    return "-".join((task, model, *labels))
 
 
 def chains(recipe: Recipe) -> list[Chain]:
@@ -78,3 +84,30 @@ def built(recipe: Recipe, chain: Chain) -> Iterator[VariantOf]:
         possible = (chain.exits or not wanted.exits) and (chain.tokens or not wanted.tokens)
         if possible and chain.last.label in variant.of:
             yield variant
+
+
+def clashes(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Yield labels that, joined with others, name what others name already: the key of one, and a line.
+
+    A clash that goes on along longer chains, or from task to task, is told once.
+    """
+    sections = ("regimes", "lottery", "pruned", "tokens", "exits")
+    keys = {stage.label: f"{section}.{stage.label}" for section in sections
+            for stage in getattr(recipe, section)}  # fmt: skip
+    ways = [chain.labels for chain in chains(recipe)] + ([()] if recipe.tickets is not None else [])
+    named: dict[tuple[str, bool], dict[str, str]] = {}
+    told = set()
+    for task, model, way in itertools.product(recipe.tasks, recipe.models, ways):
+        name = joined(task.name, model.label, *way)
+        made = {f"tasks.{task.name}": task.name, f"models.{model.label}": model.label}
+        made |= {keys[label]: label for label in way}
+        other = named.setdefault((name, bool(way)), made)  # no sweep's name is a checkpoint's: no seed
+        pair = tuple(key for key in other if key not in made), tuple(key for key in made if key not in other)
+        if other == made or pair in told:
+            continue
+        told.add(pair)
+        labels = other | made
+        rename = max((*pair[1], *pair[0]), key=lambda key: "-" in labels[key])
+        one, two = (" with ".join(part) for part in pair)
+        yield rename, (f"'{name}' would be the name of {one} and of {two}, and one of them would be lost: "
+                       f"rename '{labels[rename]}'.")  # fmt: skip

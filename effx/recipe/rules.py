@@ -7,16 +7,13 @@ nothing here raises, so that one reading finds every mistake.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from effx.errors import nearest
 from effx.recipe.nodes import Node, Problem
-
-LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-"""Names that a recipe gives: they become parts of folder names."""
+from effx.tasks import NAME, NAMING
 
 
 class _Wrong:
@@ -103,7 +100,7 @@ def choice(known: Iterable[str | int], what: str) -> Rule:
             hint = nearest(str(node.value), words)
             told = node.kind if node.value is None else f"'{node.value}'"
             return notes.wrong(node.where, key, f"unknown {what} {told}.{hint} Known: {', '.join(words)}.")
-        return node.value
+        return names[names.index(node.value)]  # 70.0 is 70
 
     return rule
 
@@ -140,8 +137,8 @@ def each(rule: Rule, *, single: bool = True, least: int = 1, distinct: bool = Fa
         values = [rule(notes, child, f"{key}.{number}") for number, child in enumerate(node.items)]
         if any(value is WRONG for value in values):
             return WRONG
-        if distinct and (double := next((value for value in values if values.count(value) > 1), None)):
-            return notes.wrong(node.where, key, f"'{double}' stands twice.")
+        if doubles := [value for value in values if distinct and values.count(value) > 1]:
+            return notes.wrong(node.where, key, f"'{doubles[0]}' stands twice.")
         return tuple(values)
 
     return of
@@ -183,9 +180,9 @@ def labelled(notes: Notes, node: Node, key: str) -> dict[str, Node]:
     for name, child in (node.mapping or {}).items():
         found[name] = child
     for name in list(found):
-        if not LABEL.fullmatch(name):
+        if not NAME.fullmatch(name):
             where = node.key_where.get(name, found[name].where)
-            notes.wrong(where, f"{key}.{name}", "names are letters, digits, '.', '_' and '-'.")
+            notes.wrong(where, f"{key}.{name}", NAMING)
             del found[name]
     return found
 

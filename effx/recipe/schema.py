@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from effx import files
+from effx import data, files
 from effx.engines import BACKENDS
-from effx.errors import UsageError, nearest
+from effx.errors import EffxError, UsageError, nearest
 from effx.export import variants
 from effx.recipe import tickets
-from effx.recipe.chains import built, chains
+from effx.recipe.chains import built, chains, clashes
 from effx.recipe.nodes import Node, Problem, override, parse
 from effx.recipe.recipe import (
     DEMO_MODEL,
@@ -43,16 +43,19 @@ from effx.recipe.rules import (
 )
 from effx.recipe.tables import (
     BUDGETS,
+    EXIT_RULE,
     EXITS,
     KEYS,
     LOTTERY,
     PRUNED,
     REGIME,
     TICKETS,
+    TOKEN_RULE,
     TOKENS,
     TRAINING,
     WORKLOADS,
     regime,
+    shares,
 )
 from effx.tasks import TASKS
 
@@ -134,12 +137,13 @@ class _Reader:
         exits = self._stages("exits", EXITS, [stage.label for stage in regimes])
         self._exclusive(exits, "exits", "depth", "max_drop")
         self._exclusive(tokens, "tokens", "schedule", "keep")
+        self._schedules(tokens)
         recipe = Recipe(
             name=name,
             workspace=str(workspace or self._one("workspace", text, f"effx-{name}")),
             tasks=self._tasks(limit),
             models=self._models(),
-            seeds=tuple(self._one("seeds", each(whole()), (0,))),
+            seeds=tuple(self._one("seeds", each(whole(), distinct=True), (0,))),
             training=self._section("training", TRAINING),
             regimes=regimes,
             pruned=pruned,
@@ -153,6 +157,7 @@ class _Reader:
             workloads=self._section("workloads", WORKLOADS),
             budgets=Budgets(**self._section("budgets", BUDGETS)),
         )
+        self._exit_rules(recipe)
         self._unused(recipe)
         return recipe
 
@@ -180,19 +185,19 @@ class _Reader:
         for name, child in labelled(self._notes, node, "tasks").items():
             key = f"tasks.{name}"
             read = section(self._notes, child, key, {"data": text, "limit": whole(1)})
-            where = node.key_where.get(name, child.where)
-            data = read.get("data")
-            if data is None and name not in TASKS:
+            self._where[key] = where = node.key_where.get(name, child.where)
+            folder = read.get("data")
+            if folder is None and name not in TASKS:
                 hint = nearest(name, TASKS)
                 self._notes.wrong(where, key, f"unknown task.{hint} Your own rows need data: FOLDER. "
                                               f"Known: {', '.join(TASKS)}.")  # fmt: skip
             elif name in TASKS and TASKS[name].kind == "answer-span":
                 self._notes.wrong(where, key, "question answering cannot be trained yet.")
-            if data is not None and not Path(data).expanduser().is_dir():
+            if folder is not None and not Path(folder).expanduser().is_dir():
                 place = (child.mapping or {}).get("data", child).where
-                self._notes.wrong(place, f"{key}.data", f"{data}: there is no such folder.")
-            data = None if data is None else os.path.expanduser(data)
-            found.append(TaskOf(name, data, read.get("limit", limit)))
+                self._notes.wrong(place, f"{key}.data", f"{folder}: there is no such folder.")
+            folder = None if folder is None else os.path.expanduser(folder)
+            found.append(TaskOf(name, folder, read.get("limit", limit)))
         return tuple(found)
 
     def _models(self) -> tuple[ModelOf, ...]:
@@ -203,6 +208,7 @@ class _Reader:
             return ()
         for label, child in labelled(self._notes, node, "models").items():
             key = f"models.{label}"
+            self._where[key] = node.key_where.get(label, child.where)
             read: dict[str, Any] = {"source": label}
             if child.mapping is None and child.items is None and child.value is not None:
                 read["source"] = text(self._notes, child, key)
@@ -252,6 +258,8 @@ class _Reader:
                 )
             self._labels.setdefault(label, key)
             self._where[f"{key}.{label}"] = where
+            for name, value in (child.mapping or {}).items():
+                self._where[f"{key}.{label}.{name}"] = value.where
             read = section(self._notes, child, f"{key}.{label}", table)
             if key == "regimes" and "regime" not in read and not child.mapping:
                 parsed(regime)(self._notes, Node(where, label), f"{key}.{label}")
@@ -280,6 +288,46 @@ class _Reader:
             if one in stage.settings and other in stage.settings:
                 path = f"{key}.{stage.label}"
                 self._notes.wrong(self._where[path], path, f"{one} and {other} exclude each other.")
+
+    def _schedules(self, tokens: Sequence[Stage]) -> None:
+        """Refuse schedules of shares that no model takes; thresholds are checked one by one."""
+        for stage in tokens:
+            path = f"tokens.{stage.label}"
+            if self._notes.about(f"{path}.rule") or stage.settings.get("rule", TOKEN_RULE) != TOKEN_RULE:
+                continue
+            try:
+                shares(stage.settings.get("schedule", ()))
+            except UsageError as error:
+                self._notes.wrong(self._where[f"{path}.schedule"], f"{path}.schedule", str(error))
+
+    def _exit_rules(self, recipe: Recipe) -> None:
+        """Refuse rules that look at probabilities where a task has none."""
+        looking = {
+            f"exits.{stage.label}": rule
+            for stage in recipe.exits
+            if (rule := stage.settings.get("rule", EXIT_RULE)) != "patience"
+            and not self._notes.about(f"exits.{stage.label}.rule")
+        }
+        for task in recipe.tasks if looking else ():
+            if self._kind(task) != "regression":
+                continue
+            for path, rule in looking.items():
+                where = self._where.get(f"{path}.rule", self._where[path])
+                text_ = f"'{rule}' needs classes; task '{task.name}' has none: write rule: patience."
+                self._notes.wrong(where, f"{path}.rule", text_)
+
+    def _kind(self, task: TaskOf) -> str | None:
+        """Return what a task predicts; one's own rows are read for it. None: what they are is unknown."""
+        if task.name in TASKS:
+            return TASKS[task.name].kind
+        key = f"tasks.{task.name}"
+        if task.data is None or self._notes.about(f"{key}.data"):
+            return None
+        try:
+            return data.resolve(task.name, task.data).kind
+        except EffxError as error:
+            self._notes.wrong(self._where[key], f"{key}.data", str(error))
+            return None
 
     def _variants(self) -> tuple[VariantOf, ...]:
         node = self._node("variants")
@@ -314,17 +362,21 @@ class _Reader:
             key = f"backends.{number_}"
             if child.mapping is None:
                 value = rule(self._notes, child, key)
-                found += [] if value is WRONG else [BackendOf(value)]
+                read = {} if value is WRONG else {"backend": value}
+            else:
+                read = section(self._notes, child, key, {"backend": rule, "device": text})
+                if "backend" not in child.mapping:
+                    self._notes.wrong(child.where, key, "the key 'backend' is missing.")
+            if "backend" not in read:
                 continue
-            read = section(self._notes, child, key, {"backend": rule, "device": text})
-            if "backend" not in child.mapping:
-                self._notes.wrong(child.where, key, "the key 'backend' is missing.")
-            if "backend" in read:
-                found.append(BackendOf(read["backend"], read.get("device")))
+            backend = BackendOf(read["backend"], read.get("device"))
+            if backend in found:
+                self._notes.wrong(child.where, key, f"'{backend.backend}' stands twice.")
+            found.append(backend)
         return tuple(found)
 
     def _unused(self, recipe: Recipe) -> None:
-        """Refuse what would be trained and never built, and variants that fit nothing."""
+        """Refuse what would be trained and never built, variants that fit nothing, and names given twice."""
         if recipe.tickets is not None and any(model.source == DEMO_MODEL for model in recipe.models):
             where = self._root.key_where["tickets"]
             self._notes.wrong(
@@ -332,6 +384,8 @@ class _Reader:
             )
         if self._notes.problems:
             return  # what was refused above may be what is missing
+        for key, text_ in clashes(recipe):
+            self._notes.wrong(self._where.get(key, self._root.where), key, text_)
         if not recipe.regimes + recipe.lottery and (node := self._node("variants")):
             self._notes.wrong(node.where, "variants", "there is no regime that they could be built of.")
         made = chains(recipe)

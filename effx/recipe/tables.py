@@ -7,6 +7,7 @@ because those live beside PyTorch and a recipe is read without it; a test holds 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from effx import exit_rules
 from effx.errors import UsageError, nearest
@@ -25,6 +26,15 @@ def regime(value: str) -> None:
         raise UsageError(f"unknown regime '{value}'.{hint} Known: full, frozen, last-K (as last-2).")
 
 
+def shares(schedule: Sequence[float]) -> None:
+    """Raise :class:`UsageError` for what are no shares of tokens; see :func:`effx.models.tokens.schedule`."""
+    thousandths = [round(share, 3) for share in schedule]
+    if not all(0 < share <= 1 for share in thousandths):
+        raise UsageError("token shares lie above 0 (at least 0.001) and go up to 1.")
+    if any(after > before for before, after in zip(thousandths, thousandths[1:], strict=False)):
+        raise UsageError("token shares may not rise: a token that was dropped does not come back.")
+
+
 def _meter(value: str) -> None:
     name = value.partition(":")[0]
     if name not in (*METERS, "auto", "none"):
@@ -32,6 +42,9 @@ def _meter(value: str) -> None:
         raise UsageError(f"unknown meter '{name}'.{hint} Known: auto, {', '.join(METERS)}, none.")
 
 
+TOKEN_RULE = "share"
+EXIT_RULE = "entropy"
+"""What stands for ``rule`` where the recipe names none."""
 TRAINING: dict[str, Rule] = {
     "epochs": number(above=True),
     "batch_size": whole(1),
@@ -80,7 +93,7 @@ LOTTERY: dict[str, Rule] = {
 TOKENS: dict[str, Rule] = {
     "of": each(text),
     "rule": choice(("share", "threshold"), "token rule"),
-    "schedule": each(number(), single=False),
+    "schedule": each(number(0, 1), single=False),
     "keep": number(0, 1, above=True),
     "penalty": number(),
     "soft_epochs": number(above=True),

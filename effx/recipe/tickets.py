@@ -97,6 +97,7 @@ def _sweep(spec: dict[str, Any], place: Path) -> Any:
 
 
 def _settings(spec: dict[str, Any]) -> Any:
+    """Return the sweep's settings: its own, over its preset's, over the recipe's ``training``."""
     from effx.train import tickets
 
     settings = spec["settings"]
@@ -116,7 +117,7 @@ def _settings(spec: dict[str, Any]) -> Any:
             "kinds": (settings["kind"],),
             "seeds": 1,
         }
-    return tickets.Settings(**{**chosen, **given, **which})
+    return tickets.Settings(**{**settings["training"], **chosen, **given, **which})
 
 
 def _score(work: Any, record: Any) -> str:

@@ -18,6 +18,7 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
 from effx import corpus, files
 from effx.encoding import Encoder
+from effx.errors import UsageError
 from effx.models import io
 from effx.train import loop, mlm
 
@@ -29,11 +30,16 @@ _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 def pretrain(folder: str | Path, *, epochs: float = 4.5, seed: int = 0) -> Path:
     """Pretrain the demo encoder into ``folder`` (config, safetensors, tokenizer).
 
-    A folder that is there already is kept: it is written in one step, so it is whole.
+    A folder that is there already is kept: it is written in one step, so it is whole. So is one that
+    another process writes meanwhile.
+
+    Raises:
+        UsageError: nothing can be written there.
     """
     folder = Path(folder)
     if folder.is_dir():
         return folder
+    files.check_writable(folder)
     texts = corpus.texts("pretraining")
     words = tokenizer(texts)
     transformers.set_seed(seed)
@@ -66,9 +72,13 @@ def pretrain(folder: str | Path, *, epochs: float = 4.5, seed: int = 0) -> Path:
         loop.LoopSettings(epochs=epochs, batch_size=64, lr=1e-3, seed=seed, warmup=0.1),
         description=f"pretrain {NAME}: {len(texts)} sentences, masked language modelling",
     )
-    with files.new_folder(folder) as temporary, io.quiet():
-        model.save_pretrained(temporary)
-        words.save_pretrained(temporary)
+    try:
+        with files.new_folder(folder) as temporary, io.quiet():
+            model.save_pretrained(temporary)
+            words.save_pretrained(temporary)
+    except UsageError:
+        if not folder.is_dir():
+            raise
     return folder
 
 

@@ -183,3 +183,31 @@ def test_a_sweep_for_tickets(place: Path) -> None:
     assert found == added | {"tickets sst2-tiny"}
     assert changed(before, keys(place, "tickets.importance=magnitude")) == set(before)
     assert list(keys(place, "tickets.search=halving")) == ["tickets sst2-tiny"]
+
+
+def test_a_preset_goes_before_training_and_after_the_sweep_s_own(place: Path) -> None:
+    from effx.recipe import tickets
+
+    text = (place / "recipe.yaml").read_text().split("regimes")[0]
+    (place / "recipe.yaml").write_text(
+        text
+        + "training: {lr: 0.5, epochs: 1, max_steps: 7}\ntickets: {levels: [20], preset: super-tickets}\n"
+    )
+
+    def settings(*assignments: str, cell: str = "ticket sst2-tiny-winning20-s0") -> tuple[object, ...]:
+        made = plan(place, *assignments)
+        found = tickets._settings(made.spec(made.entries[cell], None))
+        return found.lr, found.epochs, found.max_steps, found.limit
+
+    for cell in ("tickets-full sst2-tiny-full-s0", "ticket sst2-tiny-winning20-s0", "tickets sst2-tiny"):
+        assert settings(cell=cell) == (1e-4, 6.0, 7, 40)
+    assert settings("tickets.epochs=2") == (1e-4, 2.0, 7, 40)
+    assert settings("tickets.preset=") == (0.5, 1.0, 7, 40)
+    before = keys(place)
+    assert changed(before, keys(place, "training.weight_decay=0.1")) == set(before)
+
+
+def test_an_engine_that_two_variants_ask_for_is_built_once(place: Path) -> None:
+    made = plan(place, "variants=[fp32, {variant: fp32, of: full}, tokens, exit+int8, tokens+exit]")
+    needs = made.entries["profile sst2"].cell.needs
+    assert "export sst2-tiny-full-s0.fp32.openvino" in needs and len(set(needs)) == len(needs)

@@ -14,6 +14,7 @@ from effx import exit_rules
 from effx.cli import run as command
 from effx.errors import UsageError
 from effx.models import exits as ramps
+from effx.models import tokens as schedules
 from effx.profile import Plan
 from effx.recipe import Recipe, RecipeError, load, tables
 from effx.recipe import tickets as sweeps
@@ -21,6 +22,8 @@ from effx.train import Settings, exits, importance, loop, lottery, tickets, toke
 from effx.train.finetune import parse_regime
 from effx.train.tickets import draw
 from effx.train.tickets import plan as ticket_plan
+from tests.conftest import write_rows
+from tests.models import tiny
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 GOOD = """
@@ -95,6 +98,11 @@ def test_ten_mistakes_are_ten_messages_with_their_lines(
         ("- a\n", "line 1: a recipe is a mapping"),
         ("", "line 1: tasks: missing"),
         (GOOD + "seeds: [0, one]\n", "line 4: seeds.1: a whole number from 0 on is needed, not 'one'"),
+        (GOOD + "seeds: [0, 0]\n", "line 4: seeds: '0' stands twice"),
+        (
+            GOOD + "backends: [torch, onnxruntime, {backend: torch}]\n",
+            "line 4: backends.2: 'torch' stands twice",
+        ),
         (GOOD + "seeds: true\n", "line 4: seeds: a whole number"),
         (GOOD + "training: 3\n", "line 4: training: a mapping is needed"),
         (GOOD + "training: {lr: .nan}\n", "line 4: training.lr: a number above 0"),
@@ -105,6 +113,26 @@ def test_ten_mistakes_are_ten_messages_with_their_lines(
         (
             GOOD + "lottery: {zeros: {sparsity: 75}}\n",
             "lottery.zeros.sparsity: unknown sparsity '75'",
+        ),
+        (
+            GOOD + "tokens: {t: {schedule: [0.5, 0.6]}}\nvariants: [tokens]\n",
+            "line 4: tokens.t.schedule: token shares may not rise",
+        ),
+        (
+            GOOD + "tokens:\n  t:\n    schedule: [1, 0]\nvariants: [tokens]\n",
+            "line 6: tokens.t.schedule: token shares lie above 0",
+        ),
+        (
+            GOOD + "tokens: {t: {rule: threshold, schedule: [0.1, 2]}}\nvariants: [tokens]\n",
+            "line 4: tokens.t.schedule.1: a number from 0 to 1 is needed, not 2",
+        ),
+        (
+            "tasks: [demo, stsb]\nmodels: {tiny: demo}\nexits: {e: {}}\nvariants: [exit]\n",
+            "line 3: exits.e.rule: 'entropy' needs classes; task 'stsb' has none: write rule: patience",
+        ),
+        (
+            "tasks: [stsb]\nmodels: {m: demo}\nexits:\n  e:\n    rule: max-probability\nvariants: [exit]\n",
+            "line 5: exits.e.rule: 'max-probability' needs classes",
         ),
         (GOOD + "pruned: {half: {}}\n", "line 4: pruned.half: the key 'level' is missing"),
         (GOOD + "pruned: {half: {level: 101}}\n", "line 4: pruned.half.level: level '101'"),
@@ -125,6 +153,78 @@ def test_ten_mistakes_are_ten_messages_with_their_lines(
 )
 def test_each_mistake_is_told_with_its_place(tmp_path: Path, text: str, message: str) -> None:
     assert any(message in line for line in mistakes(tmp_path, text))
+
+
+def test_schedules_and_exit_rules_that_work_are_taken(tmp_path: Path) -> None:
+    text = "models: {tiny: demo}\nregimes: [full]\nvariants: [exit, tokens]\n"
+    stages = "tokens: {t: {rule: threshold, schedule: [0, 0.2]}}\nexits: {e: {of: full, rule: patience}}\n"
+    recipe = read(tmp_path, "tasks: [stsb]\n" + text + stages)
+    assert recipe.tokens[0].settings["schedule"] == (0.0, 0.2)
+    stages = "tokens: {t: {schedule: [1, 0.5, 0.5004]}}\nexits: {e: {of: full}}\n"
+    assert read(tmp_path, "tasks: [demo]\n" + text + stages).tokens[0].settings["schedule"][0] == 1.0
+
+
+def test_exit_rules_are_checked_against_ones_own_rows(tmp_path: Path) -> None:
+    recipe = f"tasks:\n  near: {{data: {tmp_path}}}\nmodels: [demo]\nexits: {{e: {{}}}}\nvariants: [exit]\n"
+    rows = [{"sentence": "x", "label": label} for label in (0.5, 1.5)]
+    write_rows(tmp_path / "train.jsonl", rows)
+    (line,) = mistakes(tmp_path, recipe)
+    assert line.startswith("line 4: exits.e.rule: 'entropy' needs classes; task 'near' has none")
+    write_rows(tmp_path / "train.jsonl", [*rows, {"sentence": "x"}])
+    (line,) = mistakes(tmp_path, recipe)
+    assert line.startswith("line 2: tasks.near.data: ") and "row 3: column 'label' is missing" in line
+    write_rows(tmp_path / "train.jsonl", [*rows, {"sentence": "x", "label": "far"}])
+    assert read(tmp_path, recipe).exits
+
+
+def test_a_choice_is_the_table_s_own(tmp_path: Path) -> None:
+    recipe = read(tmp_path, GOOD + "lottery: {zeros: {sparsity: 70.0}}\n")
+    sparsity = recipe.lottery[0].settings["sparsity"]
+    assert (sparsity, type(sparsity)) == (70, int)
+
+
+CLASH = """\
+tasks: [demo, sst2]
+models: {tiny: demo}
+regimes:
+  full: {max_length: 32}
+  full-small: {layers: 2}
+pruned:
+  small: {of: [full], level: 40}
+tokens: {t: {of: [full-small, small], keep: 0.5}}
+variants: [fp32, tokens]
+"""
+
+
+def test_labels_that_give_one_name_twice_are_told_once(tmp_path: Path) -> None:
+    assert mistakes(tmp_path, CLASH) == [
+        "line 5: regimes.full-small: 'demo-tiny-full-small' would be the name of regimes.full-small and of "
+        "regimes.full with pruned.small, and one of them would be lost: rename 'full-small'."
+    ]
+    assert len(mistakes(tmp_path, CLASH, "variants=[fp32, tokens, exit]")) == 2
+    renamed = read(tmp_path, CLASH.replace("full-small", "short"))
+    assert len(renamed.regimes) == 2
+
+
+def test_models_and_tasks_give_one_name_twice_too(tmp_path: Path, rows_folder: Path) -> None:
+    models = "models:\n  a: bert-base-uncased\n  a-b: roberta-base\n"
+    regimes = "regimes: {full: {}, b-full: {regime: full}}\n"
+    (line,) = mistakes(tmp_path, "tasks: [demo]\n" + models + regimes)
+    assert line == (
+        "line 4: models.a-b: 'demo-a-b-full' would be the name of models.a with regimes.b-full and of "
+        "models.a-b with regimes.full, and one of them would be lost: rename 'a-b'."
+    )
+    tasks = "".join(f"  {task}: {{data: {rows_folder}}}\n" for task in ("mine", "mine-a"))
+    models = "models: {a-b: bert-base-uncased, b: roberta-base}\n"
+    (line,) = mistakes(tmp_path, f"tasks:\n{tasks}{models}tickets: {{levels: [20]}}\n")
+    assert line.startswith(
+        "line 3: tasks.mine-a: 'mine-a-b' would be the name of tasks.mine with models.a-b and "
+    )
+
+
+def test_a_sweep_and_a_checkpoint_are_told_apart_by_the_seed(tmp_path: Path) -> None:
+    text = "tasks: [demo]\nmodels: {a: bert-base-uncased, a-full: roberta-base}\nregimes: [full]\n"
+    assert read(tmp_path, text + "tickets: {levels: [20]}\n").tickets
 
 
 @pytest.mark.parametrize(
@@ -197,6 +297,24 @@ def test_the_tables_are_those_of_the_settings() -> None:
             except Exception as error:
                 refused.append(type(error))
         assert len(refused) in (0, 2)
+    assert tokens.Settings().rule == tables.TOKEN_RULE
+    assert exits.Settings().rule == tables.EXIT_RULE
+
+
+def test_schedules_are_those_of_the_code() -> None:
+    def refusal(function: Any, *values: Any, **named: Any) -> str | None:
+        try:
+            function(*values, **named)
+        except UsageError as error:
+            return str(error)
+        return None
+
+    model = tiny.model("bert")
+    found = []
+    for shares in ((1, 0.5, 0.5), (0.5, 0.6, 0.1), (1.5, 1, 1), (1, 1, 0), (1, 1, 4e-4), (0.5, 0.5004, 0.1)):
+        found.append(refusal(tables.shares, shares))
+        assert refusal(schedules.schedule, model, shares=shares) == found[-1]
+    assert [message is None for message in found] == [True, False, False, False, False, True]
 
 
 @pytest.mark.parametrize(
@@ -225,7 +343,7 @@ def test_choices_are_those_of_the_code(table: dict, key: str, known: tuple[str, 
 
 
 LEVELS = ("10,...,80", "10,20,...,50", "20/10,40", "5", "10,...,10", "0", "101", "10,10", "...,20", "ten",
-          "40,20,...,10", "20/10,...,40")  # fmt: skip
+          "40,20,...,10", "20/10,...,40", "50,...,80", "80,...,10")  # fmt: skip
 
 
 @pytest.mark.parametrize("text", LEVELS)
