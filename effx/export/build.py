@@ -26,6 +26,7 @@ from effx.export.parity import Parity, Reference
 from effx.export.source import Source
 from effx.export.variants import Variant
 from effx.models import families, io, structure
+from effx.models.structure import full_parameters, parameters_left
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _TIMED_ROWS = 64
@@ -116,6 +117,7 @@ def build(source: Source, job: Job, where: Surroundings) -> None:
             progress.say(f"{target.name}: {partly}")
         limit = variant.length or source.limit
         longest = source.max_length(variant)
+        left, full = parameters_left(source.model), full_parameters(source.model)
         manifest |= {
             "task": checkpoint.task.name,
             "task_definition": checkpoint.task.to_json(),
@@ -133,9 +135,8 @@ def build(source: Source, job: Job, where: Surroundings) -> None:
             "labels": list(checkpoint.task.labels),
             "structure": checkpoint.manifest["structure"],
             "parameters": checkpoint.manifest["parameters"],
-            "weight_remaining": checkpoint.manifest["weight_remaining"],
-            "parameters_removed": int(checkpoint.manifest.get("full_parameters", 0))
-            - int(checkpoint.manifest["parameters"]),
+            "weight_remaining": left / full,  # counted anew: old checkpoints' has ramps in it
+            "parameters_removed": full - left,
             "sparsity": checkpoint.manifest.get("sparsity"),
             "model": io.name_of(str(checkpoint.manifest["model"])),
             "regime": checkpoint.manifest["training"].get("regime"),

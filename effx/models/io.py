@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,15 @@ from transformers import (
 from effx.artifacts import Checkpoint
 from effx.errors import ArtifactError, EffxError, UsageError
 from effx.models import exits, families, surgery
-from effx.models.structure import Structure, full, full_parameters, parameters, record, structure
+from effx.models.structure import (
+    Structure,
+    full,
+    full_parameters,
+    parameters,
+    parameters_left,
+    record,
+    structure,
+)
 from effx.progress import hushed
 from effx.tasks import Task
 
@@ -45,14 +53,15 @@ _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.m
 def pretrained(
     name: str | Path, task: Task, *, trust_remote_code: bool = False, fresh_head: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Return a pretrained encoder with a fresh head for ``task``, and its tokenizer.
+    """Return a pretrained encoder with a head for ``task``, fresh where it has none, and its tokenizer.
 
     Args:
         name: a folder, a checkpoint of effx's own (its structure stays), or a name on the Hugging
             Face hub.
         task: gives the width and the label names of the head.
         trust_remote_code: run model code that the repository brings.
-        fresh_head: a checkpoint's task head is new too; else it stays where the task's outputs are its own.
+        fresh_head: a task head that comes with the weights is new too; else it stays where the task's
+            outputs are its own.
 
     Raises:
         UsageError: no such model, no safetensors weights, or an unsupported architecture.
@@ -77,8 +86,11 @@ def pretrained(
                     trust_remote_code=trust_remote_code,
                     dtype=torch.float32,
                     output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # a head of another width gives way to the task's
                 )
-                check_whole(name, model, told["missing_keys"])
+                new = check_whole(name, model, told)
+                if fresh_head and any(key not in new for key, _ in _head(model)):
+                    _renew_head(model)
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -88,18 +100,27 @@ def pretrained(
     return model, tokenizer
 
 
-def check_whole(name: str, model: PreTrainedModel, missing: Iterable[str]) -> None:
-    """Raise :class:`UsageError` if the encoder would be trained from random weights, in part or whole.
+def check_whole(name: str, model: PreTrainedModel, told: Mapping[str, Any]) -> set[str]:
+    """Return which tensors are new: those of a task head, and of the pooler before it, may be.
 
-    A task head is always new, and so may the pooler before it be.
+    Args:
+        name: the model's.
+        model: loaded with whatever fits.
+        told: what transformers says of the loading.
+
+    Raises:
+        UsageError: the encoder would be trained from random weights, in part or whole.
     """
     encoder = f"{model.base_model_prefix}."
-    absent = sorted(key for key in missing if key.startswith(encoder) and ".pooler." not in f".{key}")
-    if absent:
-        raise UsageError(
-            f"--model {name}: its weights do not fit its config: {len(absent)} of the encoder's tensors are "
-            f"missing, as {absent[0]}."
-        )
+    missing, mismatched = set(told["missing_keys"]), {key for key, *_ in told["mismatched_keys"]}
+    absent = {key for key in missing if ".pooler." not in f".{key}"}
+    for keys, what in ((absent, "missing"), (mismatched, "of another shape")):
+        if wrong := sorted(key for key in keys if key.startswith(encoder)):
+            raise UsageError(
+                f"--model {name}: its weights do not fit its config: {len(wrong)} of the encoder's tensors "
+                f"are {what}, as {wrong[0]}."
+            )
+    return missing | mismatched
 
 
 def _describe(config: PreTrainedConfig, task: Task) -> None:
@@ -154,13 +175,21 @@ def _refitted(model: PreTrainedModel, task: Task, fresh_head: bool) -> PreTraine
         grown = new.weight.numel() + new.bias.numel() - old.weight.numel() - old.bias.numel()
         model.effx_full_parameters = full_parameters(model) + grown
     if fresh_head:
-        for name, part in model.named_children():
-            if name != model.base_model_prefix:
-                for module in part.modules():
-                    if isinstance(module, nn.Linear):
-                        _renew(module, model)
+        _renew_head(model)
     _describe(model.config, task)
     return model
+
+
+def _head(model: PreTrainedModel) -> Iterator[tuple[str, nn.Linear]]:
+    """Yield the Linears of the task head and the names of their weights; a pooler is the encoder's."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and name.partition(".")[0] != model.base_model_prefix:
+            yield f"{name}.weight", module
+
+
+def _renew_head(model: PreTrainedModel) -> None:
+    for _, module in _head(model):
+        _renew(module, model)
 
 
 def _renew(linear: nn.Linear, model: PreTrainedModel) -> None:
@@ -207,7 +236,6 @@ def save(
         UsageError: the folder exists already or cannot be written to.
     """
     families.family(model)
-    count = parameters(model)
     with Checkpoint.create(folder, overwrite=overwrite) as (temporary, target):
         with quiet():
             model.config.architectures = [type(model).__name__]
@@ -230,9 +258,9 @@ def save(
             "max_length": position_limit(model),
             "versions": versions(),
             "structure": structure(model).to_json(),
-            "parameters": count,
+            "parameters": parameters(model),
             "full_parameters": full_parameters(model),
-            "weight_remaining": count / full_parameters(model),
+            "weight_remaining": parameters_left(model) / full_parameters(model),
         }
         target |= manifest
     return Checkpoint.open(folder)
@@ -252,7 +280,7 @@ def load(folder: str | Path | Checkpoint) -> PreTrainedModel:
     except (EffxError, OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ArtifactError(f"{checkpoint.folder} cannot be loaded: {reason}") from error
-    model.effx_full_parameters = int(checkpoint.manifest.get("full_parameters", parameters(model)))
+    model.effx_full_parameters = int(checkpoint.manifest.get("full_parameters", parameters_left(model)))
     return model.eval()
 
 

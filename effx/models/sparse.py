@@ -80,11 +80,18 @@ def hold(model: PreTrainedModel, masks: Masks) -> list[Any]:
     return handles
 
 
+def hold_zeros(model: PreTrainedModel) -> list[Any]:
+    """Keep the weights that are zero now at zero, as :func:`hold` does."""
+    return hold(model, {name: value.detach() != 0 for name, value in matrices(model).items()})
+
+
 def _masking(kept: torch.Tensor) -> Any:
     return lambda gradient: gradient * kept.to(gradient.device)
 
 
-def zeros(model: PreTrainedModel) -> tuple[int, int]:
-    """Return how many weights of the matrices are zero, and how many there are."""
+def counts(model: PreTrainedModel) -> dict[str, Any]:
+    """Return how many weights of the matrices are zero, of how many, and their share, as in manifests."""
     found = matrices(model).values()
-    return sum(int((value == 0).sum()) for value in found), sum(value.numel() for value in found)
+    zeros = sum(int((value == 0).sum()) for value in found)
+    of = sum(value.numel() for value in found)
+    return {"share": zeros / max(of, 1), "zeros": zeros, "of": of}

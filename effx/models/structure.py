@@ -165,9 +165,15 @@ def parameters(model: PreTrainedModel) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def parameters_left(model: PreTrainedModel) -> int:
+    """Count the parameters that a model was not given as ramps: what remains of :func:`full_parameters`."""
+    ramps = getattr(model, "ramps", None)
+    return parameters(model) - (sum(one.numel() for one in ramps.parameters()) if ramps is not None else 0)
+
+
 def full_parameters(model: PreTrainedModel) -> int:
     """Return how many parameters ``model`` had before anything was taken from it or added to it."""
-    return int(getattr(model, "effx_full_parameters", parameters(model)))
+    return int(getattr(model, "effx_full_parameters", parameters_left(model)))
 
 
 def record(model: PreTrainedModel, kept: Structure) -> None:

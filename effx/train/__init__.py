@@ -1,9 +1,10 @@
-"""Training: fine-tuning regimes, early exits, token schedules, and the embedded demo's pretraining."""
+"""Training: fine-tuning regimes, importance, early exits, token schedules, the demo's pretraining."""
 
 from effx.errors import need
 
 need("train", "torch", "transformers", "accelerate")
 
-from effx.train.finetune import Settings, finetune  # noqa: E402 - after the check above
+from effx.train import importance  # noqa: E402 - after the check above
+from effx.train.finetune import Settings, finetune  # noqa: E402
 
-__all__ = ["Settings", "finetune"]
+__all__ = ["Settings", "finetune", "importance"]

@@ -29,6 +29,15 @@ def wait() -> None:
         torch.distributed.barrier()
 
 
+def mean(values: torch.Tensor) -> torch.Tensor:
+    """Return the mean of what every process holds; all of them have to ask."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        values = values.clone()
+        torch.distributed.all_reduce(values)
+        values /= torch.distributed.get_world_size()
+    return values
+
+
 def refuse(what: str) -> None:
     """Raise :class:`UsageError` where several processes were started for what takes one."""
     if processes() > 1:

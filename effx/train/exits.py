@@ -96,7 +96,8 @@ def train(
     source = sources.open_source(checkpoint, data_folder, settings.limit, settings.seed)
     transformers.set_seed(settings.seed)
     model = add_ramps(source.model, settings.after, pooling=settings.pooling)
-    if not structure(model).exits:
+    kept = structure(model)
+    if not kept.exits:
         raise UsageError(f"{opened.name} has one layer: there is no place for an exit.")
     lengths, collate = source.batches()
     trained = WithRamps(model, source.task, joint=settings.regime == "joint")
@@ -106,11 +107,14 @@ def train(
         collate,
         settings.loop(REGIMES[settings.regime]),
         description=f"train {folder.name}: {len(lengths)} rows, ramps after layers "
-        + ", ".join(map(str, structure(model).exits)),
+        + ", ".join(map(str, kept.exits)),
     )
     model.requires_grad_(True)
-    own = evaluate.logits(model, source.encode(source.validation))
-    calibrated = calibrate(source, model, settings, own)
+    plain = own = evaluate.logits(model, source.encode(source.validation))
+    entries: dict[str, Any] = {}
+    if kept.tokens or kept.token_thresholds:  # what they lose is not lost by exits
+        own, entries["tokens"] = source.with_tokens()
+    entries["exits"] = calibrated = calibrate(source, model, settings, own)
     promised, seen = calibrated["target"].get("max_drop"), calibrated["validation"]
     if promised is not None and seen["lost_at_least"] > promised:
         progress.say(
@@ -118,7 +122,7 @@ def train(
             f"validation rows (at least {seen['lost_at_least']:.4f}, 95 %): they are unlike the held-out "
             "training rows that chose the threshold. Lower --max-drop, or give --depth."
         )
-    return source.save(folder, settings, [result], own, overwrite=overwrite, exits=calibrated)
+    return source.save(folder, settings, [result], plain, overwrite=overwrite, **entries)
 
 
 def calibrate(
@@ -130,7 +134,7 @@ def calibrate(
         source: the rows.
         model: with its ramps trained.
         settings: the rule, and what it is to keep to.
-        own: logits of the model's own head on the validation rows.
+        own: logits of the model's own head on the validation rows, tokens pruned where they are.
     """
     held = evaluate.head_logits(model, source.encode(source.held_out))
     depths = np.array(exits.depths(model))

@@ -22,8 +22,8 @@ from effx import data, files
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import UsageError
-from effx.models import families, io, prune, structure
-from effx.train import distributed, evaluate, loop, source
+from effx.models import families, io, prune, sparse, structure
+from effx.train import distributed, evaluate, loop, source, workspace
 from effx.train.stretch import Stretch
 
 _LR_ENCODER = 5e-5
@@ -97,7 +97,8 @@ def finetune(
     short = files.safe_name(io.name_of(str(model_name)))
     folder = source.place(out, name or _name(task.name, short, settings), overwrite)
 
-    train_rows = data.load(task, "train", data_folder).limit(settings.limit)
+    every_row = data.load(task, "train", data_folder)
+    train_rows = every_row.limit(settings.limit)
     validation_rows = data.load(task, "validation", data_folder)
     transformers.set_seed(settings.seed)
     model, tokenizer = io.pretrained(
@@ -109,6 +110,10 @@ def finetune(
             module.p = settings.head_dropout
     if reduce is not None:
         reduce(model)
+    base = Checkpoint.open(model_name) if Checkpoint.is_at(model_name) else None
+    sparsity = base.manifest.get("sparsity") if base else None
+    if sparsity:
+        sparse.hold_zeros(model)
     freeze(model, trained_layers)
 
     with tempfile.TemporaryDirectory(prefix="effx-tokenizer-") as place:
@@ -147,8 +152,11 @@ def finetune(
         "rows": len(fit_rows),
         "held_out_rows": len(held_out),
         "source": train_rows.source,
+        # what a checkpoint was trained on before is not told by this
+        "rows_digest": None if base else workspace.digest(every_row),
         "host": platform.processor() or platform.machine(),
     }
+    inherited = {"sparsity": {**sparsity, **sparse.counts(model)}} if sparsity else {}
     made = io.save(
         model.cpu(),
         folder,
@@ -162,7 +170,7 @@ def finetune(
         max_length=encoder.max_length,
         data=str(Path(data_folder).resolve()) if data_folder else None,
         **({"predictions": predictions.tolist()} if keep_predictions else {}),
-        **(record or {}),
+        **{**inherited, **(record or {})},
     )
     distributed.wait()
     return made

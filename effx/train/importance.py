@@ -10,6 +10,9 @@ activation) alike.
 
 Scores of heads and neurons are divided by the L2 norm of their layer, those of FFNs by the norm
 of all of them.
+
+:func:`scores` is for users' own pruning; tickets take :func:`measure`, which has neurons, precision
+and seeds.
 """
 
 from __future__ import annotations

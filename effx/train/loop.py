@@ -69,7 +69,7 @@ class LoopResult:
     steps: int
     seconds: float
     loss: float
-    """Mean over the steps."""
+    """Mean over the steps, and over the processes."""
     precision: str
 
 
@@ -142,6 +142,8 @@ def fit(
             remove_unused_columns=False,
             dataloader_pin_memory=torch.cuda.is_available(),
             logging_nan_inf_filter=False,
+            # else the loss is multiplied by the processes, and DDP's mean of the gradients is their sum
+            average_tokens_across_devices=False,
         )
         arguments._n_gpu = min(arguments.n_gpu, 1)  # a process has one GPU, and torchrun many processes
         shown = min(stretch.until or total, total) - before.steps

@@ -162,8 +162,7 @@ class _Hunt:
             if masks is not None:
                 _check(masks, model)
                 sparse.hold(model, masks)
-            zeros, total = sparse.zeros(model)
-            record["sparsity"] = {"share": zeros / total, "zeros": zeros, "of": total, **found_by}
+            record["sparsity"] = {**sparse.counts(model), **found_by}
 
         return finetune(
             self.task,
@@ -229,16 +228,20 @@ def language_model(name: str) -> tuple[PreTrainedModel, Any]:
     try:
         with io.quiet():
             model, told = AutoModelForMaskedLM.from_pretrained(
-                name, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+                name,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
             )
-            io.check_whole(name, model, told["missing_keys"])
+            new = io.check_whole(name, model, told)
             tokenizer = io.tokenizer(Path(name)) if Path(name).is_dir() else None
             if tokenizer is None:
                 tokenizer = transformers.AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, SafetensorError) as error:
         raise UsageError(f"--model {name}: {' '.join(str(error).split())[:300]}") from error
     families.family(model)
-    if told["missing_keys"]:
+    if new:
         progress.say(
             f"{io.name_of(name)} comes without its language head: a new one is trained in each round, so the "
             "mask is not that of the model's own pretraining objective."

@@ -4,8 +4,11 @@ Thresholds and schedules are decided on training rows that the ramps are not tra
 the validation split. Best are rows that the checkpoint itself has not seen either, for on rows it
 knows by heart it is surer than on new ones:
 
-    rows that its --limit left out, or the tenth it held out for early stopping: unseen
-    otherwise a tenth of the training rows: seen, and the manifest says so
+    rows that its --limit left out, or the tenth it held out for early stopping     unseen
+    where those are fewer than a tenth of the rows trained on, more of the latter   seen: said, and
+                                                                                    in the manifest
+Which rows a checkpoint was trained on is told by their digest, not by where they lie. Where a manifest
+has none, or the digest is of other rows, which may well be some of the same, nothing is claimed.
 """
 
 from __future__ import annotations
@@ -22,9 +25,9 @@ from effx.artifacts import Checkpoint
 from effx.data import Rows
 from effx.encoding import Encoded, Encoder
 from effx.errors import UsageError
-from effx.models import io
+from effx.models import io, sparse, structure
 from effx.tasks import Task
-from effx.train import distributed, loop
+from effx.train import distributed, evaluate, loop, workspace
 
 _LEAST_HELD_OUT = 500
 
@@ -73,8 +76,10 @@ class Source:
     """To decide on."""
     limit: int | None
     """Of the rows that the result has seen (subsets are nested); None: all."""
-    seen: bool
-    """Whether the checkpoint was trained on the held-out rows."""
+    seen: bool | None
+    """Whether the checkpoint was trained on held-out rows, on some at least; None: not known."""
+    rows_digest: str | None
+    """Of all training rows; None: the checkpoint may have seen others."""
     validation: Rows
     data_folder: str | None
 
@@ -94,6 +99,20 @@ class Source:
     def score(self, logits: np.ndarray, rows: Rows) -> float:
         """Return the task's primary metric."""
         return self.task.score(rows.labels, self.task.predict(logits))[self.task.metric]
+
+    def with_tokens(self) -> tuple[np.ndarray, dict[str, Any]]:
+        """Return the validation rows' logits with tokens pruned, and the manifest's entry ``tokens``."""
+        encoded, kept = self.encode(self.validation), structure(self.model)
+        logits, _, tokens = evaluate.reduced(self.model, encoded)
+        return logits, {
+            "rule": "share" if kept.tokens else "threshold",
+            "target": None,
+            **(self.checkpoint.manifest.get("tokens") or {}),
+            "validation": {
+                **self.task.score(self.validation.labels, self.task.predict(logits)),
+                "kept": [float(share) for share in (tokens / encoded.lengths[:, None]).mean(0)],
+            },
+        }
 
     def save(
         self,
@@ -122,13 +141,22 @@ class Source:
                 "stages": [asdict(result) for result in results],
                 "rows": len(self.rows),
                 "source": self.rows.source,
+                "rows_digest": self.rows_digest,
             },
             metrics={**scores, "n": len(self.validation), "source": self.validation.source},
             parent=self.checkpoint.digest,
             max_length=self.checkpoint.max_length,
             data=self.data_folder,
-            **manifest,
+            **{**self._inherited(), **manifest},
         )
+
+    def _inherited(self) -> dict[str, Any]:
+        """Return what the checkpoint's manifest says of its reductions, which stay with it."""
+        before = self.checkpoint.manifest
+        kept = {"ticket": before["ticket"]} if before.get("ticket") else {}
+        if before.get("sparsity"):
+            kept["sparsity"] = {**before["sparsity"], **sparse.counts(self.model)}
+        return kept
 
 
 def open_source(
@@ -147,21 +175,31 @@ def open_source(
     check_trainable(task)
     everything = data.load(task, "train", folder)
     validation = data.load(task, "validation", folder)
-    before = opened.manifest["training"].get("limit")
-    fit, held_out, seen = split(everything, opened.manifest["training"], limit, seed)
-    if seen:
+    training = opened.manifest["training"]
+    before = training.get("limit")
+    fit, held_out, seen = split(everything, training, limit, seed)
+    if seen is None:
         progress.say(
-            f"{opened.name}: no training rows are left that it has not seen; what is decided on "
-            f"{len(held_out)} of them may be too sure of itself."
+            f"{opened.name}: its manifest does not tell whether it was trained on the {len(held_out)} rows "
+            "held out; if so, what is decided on them may be too sure of itself."
         )
+    elif seen:
+        progress.say(
+            f"{opened.name} was trained on {seen} of the {len(held_out)} rows held out: what is decided on "
+            "them may be too sure of itself."
+        )
+    model = io.load(opened)
+    if opened.manifest.get("sparsity"):
+        sparse.hold_zeros(model)
     return Source(
         opened,
-        io.load(opened),
+        model,
         Encoder(opened.folder, opened.max_length),
         everything.take(fit),
         everything.take(held_out),
         max(before, limit or before) if before is not None else None,
-        seen,
+        None if seen is None else seen > 0,
+        training.get("rows_digest") if seen is not None else None,
         validation,
         folder,
     )
@@ -175,8 +213,11 @@ def check_trainable(task: Task) -> None:
 
 def split(
     rows: Rows, training: dict[str, Any], limit: int | None, seed: int
-) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Return row numbers to train on, row numbers held out, and whether the latter were trained on.
+) -> tuple[np.ndarray, np.ndarray, int | None]:
+    """Return row numbers to train on, row numbers held out, and how many of the latter were trained on.
+
+    The last is None where it is not known. Without a digest, as in checkpoints of older releases, the
+    rows are taken to be the same ones, but that any of them is unseen is not claimed.
 
     Args:
         rows: all training rows.
@@ -184,19 +225,22 @@ def split(
         limit: rows to train on at most; None: as the checkpoint.
         seed: of the draw.
     """
-    known = training.get("source") == rows.source
-    before = rows.subset(training.get("limit") if known else None)
+    digest = training.get("rows_digest")
+    same = workspace.digest(rows) == digest if digest else None
+    before = rows.subset(None if same is False else training.get("limit"))
     fit = rows.subset(limit if limit is not None else training.get("limit"))
     unseen = np.setdiff1d(np.arange(len(rows)), before)
-    if known and not len(unseen) and training.get("held_out_rows"):
+    if same is not False and not len(unseen) and training.get("held_out_rows"):
         unseen = before[held_out(len(before), int(training["seed"]))]
-    pool = unseen if len(unseen) else fit
-    wanted = min(max(_LEAST_HELD_OUT, len(fit) // 10), max(1, len(pool) if len(unseen) else len(pool) // 10))
-    held = np.sort(np.random.default_rng((seed, 2)).permutation(pool)[:wanted])
+    rng = np.random.default_rng((seed, 2))
+    held = rng.permutation(unseen)[: max(_LEAST_HELD_OUT, len(fit) // 10)]
     fit = np.setdiff1d(fit, held)
+    more = rng.permutation(fit)[: max(0, max(1, len(fit) // 10) - len(held))]
+    fit, held = np.setdiff1d(fit, more), np.sort(np.concatenate([held, more]))
     if not len(fit):
         raise UsageError(f"{len(rows)} training rows are too few to hold some out: at least 2 are needed.")
-    return fit, held, known and not len(unseen)
+    taken_for_seen = same is None and len(more) and training.get("source") == rows.source
+    return fit, held, len(more) if same or taken_for_seen else None
 
 
 def held_out(n: int, seed: int) -> np.ndarray:

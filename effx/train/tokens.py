@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -119,21 +118,13 @@ def train(
         results.append(run(soft, settings.soft_epochs, "soft stage"))
         learned = soft.schedule()
         if settings.keep is not None:
-            learned = _brought_to(settings.keep, learned, source, settings)
+            learned = _brought_to(settings.keep, learned, source, settings, results[-1].steps)
         _set(model, settings.rule, learned)
     if settings.epochs > 0:
         results.append(run(Hard(model, source.task), settings.epochs, "hard stage"))
-    encoded = source.encode(source.validation)
-    pruned, _, kept = evaluate.reduced(model, encoded)
-    facts: dict[str, Any] = {
-        "rule": settings.rule,
-        "target": None if settings.keep is None else {"keep": settings.keep},
-        "validation": {
-            **source.task.score(source.validation.labels, source.task.predict(pruned)),
-            "kept": [float(share) for share in (kept / encoded.lengths[:, None]).mean(0)],
-        },
-    }
-    plain = evaluate.logits(model, encoded)
+    target = None if settings.keep is None else {"keep": settings.keep}
+    facts = {**source.with_tokens()[1], "rule": settings.rule, "target": target}
+    plain = evaluate.logits(model, source.encode(source.validation))
     return source.save(folder, settings, results, plain, overwrite=overwrite, tokens=facts)
 
 
@@ -223,9 +214,16 @@ def _set(model: PreTrainedModel, rule: str, schedule: Sequence[float] | None) ->
 
 
 def _brought_to(
-    keep: float, learned: tuple[float, ...], source: sources.Source, settings: Settings
+    keep: float, learned: tuple[float, ...], source: sources.Source, settings: Settings, steps: int
 ) -> tuple[float, ...]:
     """Return the schedule raised to a power (shares) or scaled (thresholds) until it keeps ``keep``.
+
+    Args:
+        keep: the mean share wanted.
+        learned: the soft stage's schedule.
+        source: its held-out rows are counted on.
+        settings: the rule; the rest is for advice.
+        steps: that the soft stage took.
 
     Raises:
         UsageError: the soft stage learned nothing that could be scaled.
@@ -247,13 +245,29 @@ def _brought_to(
     while kept(high) > keep:
         low, high = high, high * 2
         if high > _MOST_SCALING[settings.rule]:
+            far = 1 - keep if share else 1 / float(rows.lengths.mean())
+            advice = _advice(settings, steps, far)
             raise UsageError(
-                f"the soft stage dropped too little to keep {keep:g}: raise --penalty, or give a --schedule."
+                f"the soft stage dropped too little to keep {keep:g}: {advice}, or give a --schedule."
             )
     for _ in range(8):
         middle = (low + high) / 2
         low, high = (middle, high) if kept(middle) > keep else (low, middle)
     return scaled(high)
+
+
+def _advice(settings: Settings, steps: int, far: float) -> str:
+    """Return what lets the soft stage drop more, whose schedule had ``far`` to go.
+
+    Adam's steps are as long as the learning rate, whatever the penalty: that turns them, no more. Warm-up
+    and decay halve the rate.
+    """
+    gain = _RETENTION_GAIN if settings.rule == "share" else _THRESHOLD_GAIN
+    lr = settings.lr or _LR
+    if steps * lr / 2 * gain >= far:
+        return f"raise --penalty, now {settings.penalty:g}"
+    more = "--soft-epochs" if settings.max_steps is None else "--max-steps"
+    return f"its steps, {steps} at --lr {lr:g}, cannot get there; raise {more} or --lr"
 
 
 def _ranks(received: torch.Tensor, alive: torch.Tensor) -> torch.Tensor:

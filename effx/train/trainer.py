@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback
 
 from effx import progress
+from effx.train import distributed
 
 _WEIGHTS, _BEST = "weights.pt", "best.pt"
 _MEGABATCH = 50  # batches sorted by length together, as in transformers' own grouped sampler
@@ -85,8 +86,11 @@ class GroupedTrainer(Trainer):  # type: ignore[misc]
         return loss
 
     def loss_sum(self) -> float:
-        """Return the sum of the steps' losses; the Trainer's own mean depends on its release."""
-        return 0.0 if self._losses is None else float(self._losses)
+        """Return the sum of the steps' losses; the Trainer's own mean depends on its release.
+
+        A step's loss is the mean of all processes', so that they agree on whether training diverged.
+        """
+        return 0.0 if self._losses is None else float(distributed.mean(self._losses))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return _GroupedSampler(self.lengths, self.args.train_batch_size, self.args.seed)

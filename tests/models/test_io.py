@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from effx import corpus
@@ -101,7 +102,7 @@ def test_wrong_models_are_one_line(encoders: dict[str, Path], tmp_path: Path, ch
 
 def test_an_encoder_is_whole_or_refused(encoders: dict[str, Path], tmp_path: Path) -> None:
     """Else it would be trained from random weights, and nobody would know."""
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
     for name, place in encoders.items():
         pretrained(place, TASKS["sst2"])  # its head, and any pooler, may be new
@@ -121,6 +122,52 @@ def test_an_encoder_is_whole_or_refused(encoders: dict[str, Path], tmp_path: Pat
                 pretrained(folder, TASKS["sst2"])
 
 
+def _classifier(name: str, encoders: dict[str, Path], folder: Path, labels: int) -> Path:
+    """A plain Hugging Face classifier, as the hub has them: its head is of some other task."""
+    torch.manual_seed(7)
+    model = AutoModelForSequenceClassification.from_pretrained(encoders[name], num_labels=labels)
+    model.save_pretrained(folder)
+    for file in encoders[name].glob("tokenizer*"):
+        shutil.copy(file, folder)
+    return folder
+
+
+def _heads(folder: Path, seed: int, **options: bool) -> list[torch.Tensor]:
+    torch.manual_seed(seed)
+    model, _ = pretrained(folder, TASKS["sst2"], **options)
+    encoder = f"{model.base_model_prefix}."
+    return [value for name, value in model.named_parameters()
+            if not name.startswith(encoder) and name.endswith("weight")]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_classifier_gets_a_fresh_head_of_the_seed(
+    name: str, encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    two = _classifier(name, encoders, tmp_path / "two", 2)
+    stored = [value for _, value in sorted(load_file(two / "model.safetensors").items())]
+    for first, again, other, kept in zip(
+        _heads(two, 0, fresh_head=True), _heads(two, 0, fresh_head=True), _heads(two, 1, fresh_head=True),
+        _heads(two, 0), strict=True,
+    ):  # fmt: skip
+        assert torch.equal(first, again) and not torch.equal(first, other)
+        assert any(value.shape == kept.shape and torch.equal(value, kept) for value in stored)
+        assert not any(value.shape == first.shape and torch.equal(value, first) for value in stored)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_head_of_another_width_gives_way(name: str, encoders: dict[str, Path], tmp_path: Path) -> None:
+    five = _classifier(name, encoders, tmp_path / "five", 5)
+    torch.manual_seed(0)
+    model, _ = pretrained(five, TASKS["sst2"])
+    out = model.get_submodule(families.family(model).head_out)
+    assert out.weight.shape[0] == 2 and model.config.id2label == {0: "negative", 1: "positive"}
+    assert not torch.equal(_heads(five, 0)[-1], _heads(five, 1)[-1])
+    stored = load_file(five / "model.safetensors")
+    layers = {key: value for key, value in model.state_dict().items() if ".layer." in key}
+    assert layers and all(torch.equal(value, stored[key]) for key, value in layers.items())
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -130,7 +177,7 @@ def test_an_encoder_is_whole_or_refused(encoders: dict[str, Path], tmp_path: Pat
             lambda folder: (folder / "config.json").write_text(
                 (folder / "config.json").read_text().replace('"vocab_size": ', '"vocab_size": 1')
             ),
-            "--model",
+            "do not fit its config: 1 of the encoder's tensors are of another shape, as bert.embeddings",
         ),
     ],
     ids=["tokenizer", "json", "shape"],

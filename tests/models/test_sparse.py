@@ -57,7 +57,9 @@ def test_masked_weights_stay_zero_while_others_train(decay: float) -> None:
     for name, value in sparse.matrices(model).items():
         assert not value[~masks[name]].any()
         assert not torch.equal(value[masks[name]], before[name][masks[name]])
-    zeros, total = sparse.zeros(model)
+    found = sparse.counts(model)
+    zeros, total = found["zeros"], found["of"]
+    assert found["share"] == zeros / total
     assert zeros == total // 2
     for handle in handles:
         handle.remove()

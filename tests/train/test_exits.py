@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +15,15 @@ from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.exit_rules import ExitRule
-from effx.models import io, load, prune, save, structure
+from effx.export import export_all
+from effx.models import add_ramps, io, load, prune, save, structure
 from effx.models.exits import rule_of
 from effx.tasks import get
-from effx.train import evaluate, exits
+from effx.train import Settings as Fine
+from effx.train import evaluate, exits, finetune, tokens
 from effx.train.exits import Settings
 from effx.train.source import held_out, split
+from effx.train.workspace import digest
 
 
 @pytest.mark.parametrize("regime", exits.REGIMES)
@@ -34,7 +40,8 @@ def test_regimes_move_what_they_say(checkpoint: Checkpoint, regime: str, tmp_pat
     assert made.manifest["structure"]["exits"] == [1, 2]
     assert made.manifest["exits"]["regime"] == regime
     assert made.manifest["training"]["regime"] == "full"  # of the checkpoint that they stand on
-    assert made.manifest["weight_remaining"] > 1  # ramps weigh something
+    assert made.manifest["parameters"] > checkpoint.manifest["parameters"]
+    assert made.manifest["weight_remaining"] == 1.0  # nothing is gone, and ramps do not stand in for it
 
 
 def test_the_manifest_says_what_the_checkpoint_does(
@@ -98,27 +105,141 @@ def test_a_promise_that_validation_breaks_is_told(
 
 def test_exits_come_on_top_of_a_ticket(checkpoint: Checkpoint, tmp_path: Path, rows_folder: Path) -> None:
     model = prune(load(checkpoint.folder), heads={0: [0, 1, 2, 3]}, ffns=[1])
+    about = {"kind": "winning", "level": "40"}
     ticket = save(
         model, tmp_path / "ticket", tokenizer=io.tokenizer(checkpoint.folder), task=checkpoint.task,
-        max_length=32, data=str(rows_folder), training=dict(checkpoint.manifest["training"]),
+        max_length=32, data=str(rows_folder), training=dict(checkpoint.manifest["training"]), ticket=about,
     )  # fmt: skip
     made = exits.train(ticket.folder, out=tmp_path, settings=Settings(max_steps=2, after=(2,), depth=2.9))
     kept = structure(load(made.folder))
     assert kept.exits == (2,)
     assert kept.layers == structure(model).layers
+    assert made.manifest["ticket"] == about
+    assert made.manifest["weight_remaining"] == ticket.manifest["weight_remaining"] < 1
+
+
+def test_engines_say_what_is_gone_of_a_ticket_with_exits(
+    checkpoint: Checkpoint, tmp_path: Path, rows_folder: Path
+) -> None:
+    """Of a checkpoint of an older release too, whose own figure has the ramps in it."""
+    model = add_ramps(prune(load(checkpoint.folder), heads={0: [0]}))
+    old = save(
+        model, tmp_path / "old", tokenizer=io.tokenizer(checkpoint.folder), task=checkpoint.task,
+        max_length=32, data=str(rows_folder), weight_remaining=1.003,
+    )  # fmt: skip
+    (engine,), failures = export_all([old.folder], ["fp32"], out=tmp_path / "engines")
+    assert not failures
+    per_head = 8 * 32 * 4 + 8 * 3
+    assert engine.manifest["parameters_removed"] == per_head
+    whole = checkpoint.manifest["parameters"]
+    assert engine.manifest["weight_remaining"] == (whole - per_head) / whole
+    assert engine.manifest["parameters"] == old.manifest["parameters"] > whole
 
 
 def test_calibration_rows_are_those_the_checkpoint_has_not_seen(rows_folder: Path) -> None:
     rows = data.load(get("sst2"), "train", rows_folder)
-    source = rows.source
-    fit, held, seen = split(rows, {"source": source, "limit": 100}, None, 0)
-    assert set(fit) == set(rows.subset(100)) and not set(held) & set(fit) and not seen
-    fit, held, seen = split(rows, {"source": source, "held_out_rows": 16, "seed": 4}, None, 0)
-    assert set(held) == set(held_out(160, 4)) and not set(held) & set(fit) and not seen
-    fit, held, seen = split(rows, {"source": source}, None, 0)
-    assert len(held) == 16 and len(fit) == 144 and seen
-    _, held, seen = split(rows, {"source": "elsewhere"}, None, 0)
-    assert len(held) == 16 and not seen
+    known = {"rows_digest": digest(rows)}
+    fit, held, seen = split(rows, {**known, "limit": 100}, None, 0)
+    assert set(fit) == set(rows.subset(100)) and not set(held) & set(fit) and seen == 0
+    fit, held, seen = split(rows, {**known, "held_out_rows": 16, "seed": 4}, None, 0)
+    assert set(held) == set(held_out(160, 4)) and not set(held) & set(fit) and seen == 0
+    fit, held, seen = split(rows, known, None, 0)
+    assert len(held) == 16 and len(fit) == 144 and seen == 16
+
+
+@pytest.mark.parametrize(("limit", "held_rows", "seen_rows"), [(159, 15, 14), (150, 15, 5), (140, 20, 0)])
+def test_few_unseen_rows_are_joined_by_seen_ones(
+    limit: int, held_rows: int, seen_rows: int, rows_folder: Path
+) -> None:
+    rows = data.load(get("sst2"), "train", rows_folder)
+    fit, held, seen = split(rows, {"rows_digest": digest(rows), "limit": limit}, None, 0)
+    assert (len(held), seen) == (held_rows, seen_rows)
+    assert not set(held) & set(fit)
+    assert set(fit) | set(held) == set(range(160))
+    assert len(set(held) & set(rows.subset(limit))) == seen_rows
+
+
+def test_what_is_not_known_is_not_called_unseen(rows_folder: Path) -> None:
+    rows = data.load(get("sst2"), "train", rows_folder)
+    for training in ({"source": "elsewhere"}, {"source": rows.source, "limit": 100},
+                     {"source": rows.source, "held_out_rows": 16, "seed": 4},
+                     {"source": rows.source, "rows_digest": "of other rows"}):  # fmt: skip
+        assert split(rows, training, None, 0)[2] is None, training
+    _, held, seen = split(rows, {"source": rows.source}, None, 0)
+    assert seen == len(held) == 16, "an older release's checkpoint, trained on all of them"
+    _, held, _ = split(rows, {"source": "elsewhere", "limit": 100}, None, 0)
+    assert not set(held) & set(rows.subset(100)), "if they are the same rows, these are unseen"
+
+
+def test_rows_are_known_wherever_they_lie(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    shutil.copytree(rows_folder, tmp_path / "rows")
+    monkeypatch.chdir(tmp_path)
+    quick, one = Fine(max_steps=1, max_length=32), Settings(max_steps=1, depth=2.9)
+
+    def calibration(checkpoint: Path, name: str, **options: Any) -> dict[str, Any]:
+        made = exits.train(checkpoint, out=tmp_path, name=name, settings=one, **options)
+        found: dict[str, Any] = made.manifest["exits"]["calibration"]
+        return found
+
+    made = finetune("sst2", encoders["bert"], out=tmp_path, name="a", data_folder="rows", settings=quick)
+    assert calibration(made.folder, "b")["seen_in_training"] is True
+    assert "a was trained on 16 of the 16 rows held out" in capsys.readouterr().err
+    shutil.move(tmp_path / "rows", tmp_path / "moved")
+    assert calibration(made.folder, "c", data_folder="moved")["seen_in_training"] is True
+    fewer = replace(quick, limit=99)
+    part = finetune("sst2", encoders["bert"], out=tmp_path, name="d", data_folder="moved", settings=fewer)
+    found = calibration(part.folder, "e")
+    assert (found["seen_in_training"], found["rows"]) == (False, 61)
+    capsys.readouterr()
+    again = finetune("sst2", made.folder, out=tmp_path, name="g", data_folder="moved", settings=fewer)
+    assert calibration(again.folder, "h")["seen_in_training"] is None  # what it was made from saw all
+    assert "g: its manifest does not tell whether it was trained on the 61 rows" in capsys.readouterr().err
+    train = tmp_path / "moved/train.jsonl"
+    train.write_text(train.read_text().partition("\n")[2])  # one row fewer: the rest it may have seen
+    schedule = tokens.Settings(schedule=(1, 1, 0.5), max_steps=1)
+    short = tokens.train(part.folder, out=tmp_path, data_folder="moved", settings=schedule)
+    assert calibration(short.folder, "i")["seen_in_training"] is None
+
+
+def test_what_tokens_lose_exits_do_not(checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path) -> None:
+    rows = data.load(checkpoint.task, "validation", rows_folder)
+    encoded, model = Encoder(checkpoint.folder, 32)(rows.texts), load(checkpoint.folder)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # a model that answers otherwise when tokens go: half of the rows each class
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.normal_(0, 0.5, generator=generator)
+        model.classifier.bias -= torch.from_numpy(np.median(evaluate.logits(model, encoded), 0))
+    wild = save(
+        model, tmp_path / "wild", tokenizer=io.tokenizer(checkpoint.folder), task=checkpoint.task,
+        max_length=32, data=str(rows_folder), training=dict(checkpoint.manifest["training"]),
+    )  # fmt: skip
+    short = tokens.train(
+        wild.folder, out=tmp_path, settings=tokens.Settings(schedule=(0.3, 0.1, 0.1), epochs=0)
+    )
+    made = exits.train(
+        short.folder,
+        out=tmp_path,
+        settings=Settings(max_steps=2, regime="joint", depth=2.0, precision="fp32"),
+    )
+    model = load(made.folder)
+
+    def accuracy(logits: np.ndarray) -> float:
+        return float((logits.argmax(1) == rows.labels).mean())
+
+    plain = accuracy(evaluate.logits(model, encoded))
+    pruned, _, kept = evaluate.reduced(model, encoded)
+    left = accuracy(evaluate.reduced(model, encoded, rule=rule_of(made))[0])
+    assert len({plain, accuracy(pruned), left}) == 3, "else this shows nothing"
+    assert made.manifest["metrics"]["accuracy"] == pytest.approx(plain)
+    assert made.manifest["exits"]["validation"]["lost"] == pytest.approx(accuracy(pruned) - left)
+    told = made.manifest["tokens"]
+    assert (told["rule"], told["target"]) == ("share", None)
+    assert told["validation"]["accuracy"] == pytest.approx(accuracy(pruned))
+    assert told["validation"]["kept"] == pytest.approx((kept / encoded.lengths[:, None]).mean(0))
 
 
 @pytest.mark.parametrize(

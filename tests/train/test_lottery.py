@@ -14,7 +14,8 @@ from effx.errors import ArtifactError, UsageError
 from effx.export import export_all
 from effx.models import load, pretrained, sparse
 from effx.tasks import TASKS
-from effx.train import lottery
+from effx.train import Settings as Fine
+from effx.train import exits, finetune, lottery, tokens
 from effx.train.lottery import Settings
 
 QUICK = Settings(sparsity=20, epochs=1, max_length=32, lr=1e-3, limit=64, precision="fp32")
@@ -91,6 +92,39 @@ def test_it_exports_like_any_other_and_says_how_sparse(
     assert dense.manifest["sparsity"]["zeros"] == 0
     assert ticket.manifest["audit"]["weight_products"] == dense.manifest["audit"]["weight_products"]
     assert ticket.manifest["parameters_removed"] == 0
+
+
+@pytest.mark.parametrize("how", ["finetune", "tokens", "joint exits"])
+def test_what_goes_on_from_a_ticket_keeps_its_zeros(
+    how: str, found: tuple[Path, list[Checkpoint]], rows_folder: Path, tmp_path: Path
+) -> None:
+    ticket = found[1][2]
+    if how == "finetune":
+        made = finetune(
+            "sst2", ticket.folder, out=tmp_path, data_folder=rows_folder,
+            settings=Fine(max_length=32, lr=1e-3, max_steps=3),
+        )  # fmt: skip
+    elif how == "tokens":
+        settings = tokens.Settings(lr=1e-3, max_steps=3, schedule=(1, 0.9, 0.8))
+        made = tokens.train(ticket.folder, out=tmp_path, settings=settings)
+    else:
+        joint = exits.Settings(regime="joint", lr=1e-3, max_steps=3, depth=2.9)
+        made = exits.train(ticket.folder, out=tmp_path, settings=joint)
+    before, after = sparse.matrices(load(ticket)), sparse.matrices(load(made))
+    for name, value in before.items():
+        assert torch.equal(after[name] == 0, value == 0)
+        assert not torch.equal(after[name], value), "else nothing was trained"
+    assert made.manifest["sparsity"] == ticket.manifest["sparsity"]
+
+
+def test_the_sparsity_of_a_ticket_that_lost_layers_is_counted_anew(
+    found: tuple[Path, list[Checkpoint]], rows_folder: Path, tmp_path: Path
+) -> None:
+    settings = Fine(max_length=32, max_steps=1, layers=2)
+    made = finetune("sst2", found[1][2].folder, out=tmp_path, data_folder=rows_folder, settings=settings)
+    told, whole = made.manifest["sparsity"], found[1][2].manifest["sparsity"]
+    assert told == {**sparse.counts(load(made)), "objective": "task"}
+    assert 0 < told["zeros"] < whole["zeros"] and told["of"] < whole["of"]
 
 
 def test_the_universal_mask_comes_from_language_and_serves_other_tasks(

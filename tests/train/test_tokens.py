@@ -105,7 +105,11 @@ def test_exits_go_on_a_model_with_tokens_and_not_the_other_way(
         (Settings(keep=1.5), "--keep 1.5: a share above 0"),
         (Settings(schedule=(1.0, 0.5)), "2 given, but the model has 3 layers"),
         (Settings(schedule=(1, 1, 1), keep=0.5), "exclude each other"),
-        (Settings(keep=0.5, penalty=0, max_steps=1), "the soft stage dropped too little to keep 0.5"),
+        (
+            Settings(keep=0.5, penalty=0, max_steps=1),
+            "to keep 0.5: its steps, 1 at --lr 5e-05, cannot get there; raise --max-steps or --lr, or give",
+        ),
+        (Settings(keep=0.5, penalty=0, soft_epochs=0.4), "2 at --lr .* raise --soft-epochs or --lr"),
     ],
 )
 def test_wrong_settings_are_one_line(
@@ -114,6 +118,21 @@ def test_wrong_settings_are_one_line(
     with pytest.raises(UsageError, match=message):
         tokens.train(checkpoint.folder, out=tmp_path / "here", settings=settings)
     assert not (tmp_path / "here").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps", "far", "advice"),
+    [  # shares move 100 lr a step at most, thresholds 10, and half of that on average
+        (Settings(), 199, 0.5, "--soft-epochs or --lr"),
+        (Settings(), 201, 0.5, "--penalty, now 0.3"),
+        (Settings(rule="threshold", max_steps=150), 150, 0.04, "--max-steps or --lr"),
+        (Settings(rule="threshold", lr=1e-3), 150, 0.04, "--penalty, now 0.3"),
+    ],
+)
+def test_a_penalty_is_advised_only_where_the_steps_reach(
+    settings: Settings, steps: int, far: float, advice: str
+) -> None:
+    assert tokens._advice(settings, steps, far).endswith(f"raise {advice}")
 
 
 def test_layers_and_length_are_reduced_and_named(
