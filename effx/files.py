@@ -121,7 +121,8 @@ def check_writable(folder: Path) -> None:
 def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary sibling of ``path``; on a clean exit it becomes ``path``.
 
-    If the block raises, the sibling is removed and ``path`` is as it was.
+    If the block raises, the sibling is removed and ``path`` is as it was. The folder that the process
+    works in keeps its place and changes its content: the caller's shell stands in it too.
 
     Raises:
         UsageError: the place cannot be written to, or ``path`` exists and ``replace`` is false.
@@ -129,8 +130,9 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     path = Path(path)
     if path.exists() and not replace:
         raise UsageError(f"{path} exists already. Choose another name, or pass --overwrite.")
-    remove_stale(path)
-    temporary = path.with_name(f".{path.name}.{_owner()}.tmp")
+    place = Path(os.path.abspath(path))  # `.` has neither name nor siblings
+    remove_stale(place)
+    temporary = place.with_name(f".{place.name}.{_owner()}.tmp")
     try:
         temporary.mkdir(parents=True)
     except OSError as error:
@@ -138,14 +140,20 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     try:
         yield temporary
         _sync_folder(temporary)
-        if path.exists():
-            retired = path.with_name(f".{path.name}.{_owner()}.old.tmp")
-            path.rename(retired)
-            temporary.rename(path)
+        if place.exists():
+            retired = place.with_name(f".{place.name}.{_owner()}.old.tmp")
+            if place.samefile(os.curdir):
+                retired.mkdir()
+                _move_entries(place, retired)
+                _move_entries(temporary, place)
+                _sync(place)
+            else:
+                place.rename(retired)
+                temporary.rename(place)
             shutil.rmtree(retired, ignore_errors=True)
         else:
-            temporary.rename(path)
-        _sync(path.parent)
+            temporary.rename(place)
+        _sync(place.parent)
     except OSError as error:
         if error.errno in _CANNOT_WRITE:  # other OSErrors are the block's own and say more
             raise cannot_write(path, error) from error
@@ -184,6 +192,11 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _move_entries(source: Path, target: Path) -> None:
+    for entry in list(source.iterdir()):
+        entry.rename(target / entry.name)
 
 
 def _write_synced(path: Path, data: bytes) -> None:

@@ -6,9 +6,11 @@ reason beside it; it never means 0. Units stand in the names: _s, _j, _w, _bytes
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -17,6 +19,7 @@ import numpy as np
 
 from effx import files, memory, progress
 from effx.errors import ArtifactError
+from effx.metrics import METRICS
 
 SCHEMA = 1
 T = TypeVar("T")
@@ -199,15 +202,13 @@ class Run:
         Raises:
             ArtifactError: it is of another schema, or no result.
         """
-        try:
-            if value["schema"] != SCHEMA:
-                raise ArtifactError(f"{path}: schema {value['schema']} is not {SCHEMA}.")
-            return cls(
+        with _reading(value, path):
+            run = cls(
                 id=value["id"],
                 started=value["started"],
                 engine=value["engine"],
                 host=value["host"],
-                accuracy=_build(Accuracy, value["accuracy"], interval=tuple),
+                accuracy=_build(Accuracy, value["accuracy"], interval=_pair),
                 workloads=[_workload(entry) for entry in value["workloads"]],
                 memory=value["memory"],
                 settings=value["settings"],
@@ -215,8 +216,8 @@ class Run:
                 flags=value["flags"],
                 gates=value.get("gates", []),
             )
-        except (ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(f"{path} is no effx result ({error!r}).") from error
+            _check(run)
+        return run
 
 
 @dataclass(frozen=True)
@@ -236,6 +237,20 @@ class Failure:
         path = Path(folder) / f"{self.id}.json"
         files.write_json(path, {"schema": SCHEMA, **asdict(self)}, replace=False)
         return path
+
+    @classmethod
+    def from_json(cls, value: Any, path: str | Path) -> Failure:
+        """Build a failure from what :meth:`save` wrote; ``path`` is where it stood.
+
+        Raises:
+            ArtifactError: it is of another schema, or no failure.
+        """
+        with _reading(value, path):
+            found = _build(cls, value)
+            _check_objects(engine=found.engine, host=found.host)
+            check_texts(found.id, found.started, found.session, found.failure)
+            check_texts(found.engine["name"], found.host["id"])
+        return found
 
 
 def failures(folders: Sequence[Path]) -> list[Failure]:
@@ -265,7 +280,7 @@ def read(folders: Sequence[Path]) -> tuple[list[Run], list[Failure]]:
             for path in paths:
                 value = _value(path)
                 if isinstance(value, dict) and "failure" in value:
-                    failure = _build(Failure, value)
+                    failure = Failure.from_json(value, path)
                     failed[failure.id] = failure
                 elif path is folder or not _is_other(value):
                     run = Run.from_json(value, path)
@@ -289,11 +304,114 @@ def _is_other(value: Any) -> bool:
 
 def _value(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(path.read_bytes(), parse_constant=refuse_constant)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
-        raise ArtifactError(f"{path} is no effx result ({error!r}).") from error
+        raise _damaged(path, error) from error
+
+
+def refuse_constant(constant: str) -> float:
+    """Refuse what Python's JSON takes beside JSON: NaN and Infinity."""
+    raise ValueError(f"{constant} is no number")
+
+
+def _damaged(path: str | Path, error: Exception) -> ArtifactError:
+    reason = f"{error} is missing" if isinstance(error, KeyError) else error
+    return ArtifactError(f"{path} is no effx result ({reason}). Leave it out, or profile the engine again.")
+
+
+@contextlib.contextmanager
+def _reading(value: Any, path: str | Path) -> Iterator[None]:
+    """Check the schema; what damaged JSON ends in within the block becomes one line that names the file."""
+    try:
+        if value["schema"] != SCHEMA:
+            raise ArtifactError(
+                f"{path}: schema {value['schema']} is not {SCHEMA}. Read it with the effx that wrote it."
+            )
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _damaged(path, error) from error
+
+
+_OF_ENGINE = (
+    "name", "digest", "task", "variant", "precision", "scheme", "backend", "device", "parameters",
+)  # fmt: skip
+"""What every result says of its engine, beside its checkpoint."""
+_OBJECTS_OF_ENGINE = ("structure", "exits", "sparsity", "parity")
+"""What some say too, each an object of its own."""
+
+
+def _check(run: Run) -> None:
+    """Raise for what the readers of a result rely on, so that each of them need not.
+
+    Ten thousand results are read for a report: of samples and predictions only sums are taken.
+    """
+    engine, scored = run.engine, run.accuracy
+    _check_objects(engine=engine, host=run.host, memory=run.memory, settings=run.settings)
+    _check_objects(**{key: engine[key] for key in _OBJECTS_OF_ENGINE if engine.get(key) is not None})
+    parts = [("engine", engine, _OF_ENGINE), ("checkpoint", engine["checkpoint"], ("name", "digest"))]
+    parts += [("gate", gate, ("name", "passed", "detail")) for gate in run.gates]
+    for what, part, keys in parts:
+        if absent := [key for key in keys if key not in part]:
+            raise ValueError(f"{what} without {', '.join(absent)}")
+    check_texts(run.id, run.started, run.session, run.host["id"], scored.source, *run.flags)
+    check_texts(engine["name"], engine["task"], engine["backend"])
+    if scored.metric not in METRICS:
+        raise ValueError(f"metric {scored.metric!r} is none of {', '.join(METRICS)}")
+    check_numbers(scored.value, scored.n, *scored.interval, sum(scored.labels), sum(scored.predictions))
+    if scored.n < 1:
+        raise ValueError(f"accuracy on {scored.n} rows")
+    check_numbers(*_known(*scored.metrics.values(), *run.memory.values(), engine.get("size_bytes")))
+    check_numbers(*_known(engine.get("weight_remaining"), engine.get("max_length"), engine["parameters"]))
+    for workload in run.workloads:
+        _check_workload(workload)
+
+
+def _check_workload(one: Workload) -> None:
+    name, energy = f"{one.scenario} {one.batch}x{one.sequence}", one.energy
+    check_texts(one.scenario, one.timing, energy.source, energy.meter, *_known(energy.reason), *one.flags)
+    if not isinstance(one.batch, int) or not (one.sequence == "real" or isinstance(one.sequence, int)):
+        raise ValueError(f"{name}: no shape")
+    if not one.blocks_s or not all(one.blocks_s):
+        raise ValueError(f"{name}: a block without samples")
+    columns: list[tuple[str, Sequence[float]]] = [("rounds", one.rounds)]
+    columns += [] if one.elapsed_s is None else [("elapsed_s", one.elapsed_s)]
+    columns += [] if one.examples is None else [("examples", one.examples)]
+    for what, column in columns:
+        if len(column) != len(one.blocks_s):
+            raise ValueError(f"{name}: {len(column)} {what} of {len(one.blocks_s)} blocks")
+        check_numbers(sum(column))
+    if not 0 < sum(map(sum, one.blocks_s)) < math.inf:
+        raise ValueError(f"{name}: samples that are no times")
+    joules = energy.joules_per_example
+    if joules is not None and not 0 < joules < math.inf:
+        raise ValueError(f"{name}: {joules} J per example")
+    check_numbers(*_known(energy.gross, energy.net, one.rate_per_s))
+
+
+def _check_objects(**values: Any) -> None:
+    for name, value in values.items():
+        if not isinstance(value, dict):
+            raise TypeError(f"{name} {value!r} is no object")
+
+
+def _known(*values: Any) -> list[Any]:
+    return [value for value in values if value is not None]
+
+
+def check_texts(*values: Any) -> None:
+    """Raise :class:`TypeError` for a value that is no text."""
+    for value in values:
+        if not isinstance(value, str):
+            raise TypeError(f"{value!r} is no text")
+
+
+def check_numbers(*values: Any) -> None:
+    """Raise :class:`TypeError` for a value that is no finite number."""
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise TypeError(f"{value!r} is no number")
 
 
 def latency_summary(blocks_s: Sequence[Sequence[float]]) -> dict[str, float | None]:
@@ -316,7 +434,12 @@ def _workload(value: Mapping[str, Any]) -> Workload:
 
 
 def _pair(value: Sequence[float] | None) -> tuple[float, float] | None:
-    return None if value is None else (value[0], value[1])
+    if value is None:
+        return None
+    if len(value) != 2:
+        raise ValueError(f"{value} is no interval")
+    check_numbers(*value)
+    return value[0], value[1]
 
 
 def _build(kind: type[T], value: Mapping[str, Any], **convert: Any) -> T:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,35 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         (folder / "y").write_text("2")
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["y"]
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("name", [".", "../a", "b/.."])
+def test_a_folder_may_be_named_from_within(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Who stands in the folder still does, and sees what was made."""
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/old").write_text("1")
+    monkeypatch.chdir(tmp_path / "a")
+    for _ in range(2):
+        with files.new_folder(Path(name), replace=True) as folder:
+            (folder / "new").write_text("2")
+            (folder / "b").mkdir()
+        assert sorted(os.listdir(os.curdir)) == ["b", "new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_what_is_made_within_the_folder_fails_as_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old").write_text("1")
+    with pytest.raises(UsageError, match="^. exists already"), files.new_folder(Path(".")):
+        pass
+    with pytest.raises(RuntimeError), files.new_folder(Path("."), replace=True) as folder:
+        (folder / "new").write_text("2")
+        raise RuntimeError
+    assert os.listdir(os.curdir) == ["old"]
 
 
 def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> None:

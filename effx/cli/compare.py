@@ -37,6 +37,6 @@ def command(a: str, b: str, results: tuple[Path, ...], margin: float, as_json: b
     found = comparison.compare(*comparison.pair(find(list(results) or [Path("results")]), a, b))
     if as_json:
         value = {**found.to_json(), "margin": margin, "non_inferiority": found.non_inferiority(margin)}
-        click.echo(json.dumps(value, indent=1))
+        click.echo(json.dumps(value, indent=1, allow_nan=False))
     else:
         click.echo(wording.comparison(found, margin))

@@ -84,12 +84,13 @@ def command(
         overwrite=overwrite,
     )
     found, metrics = made.manifest["exits"], made.manifest["metrics"]
-    seen = found["validation"]
+    seen, pruned = found["validation"], made.manifest.get("tokens")
+    without = pruned["validation"] if pruned else metrics  # what tokens lose is not lost by exits
     threshold = "" if found["threshold"] is None else f" {found['threshold']:.4g}"
     patience = f", {found['patience']} in a row" if found["patience"] > 1 else ""
     line = (
         f"{found['rule']}{threshold}{patience}: {options.scores(made, seen)} at "
         f"{seen['mean_depth']:.2f} of {seen['layers']} layers on average; without exits "
-        f"{options.scores(made, metrics)}, on {metrics['n']} validation rows"
+        f"{options.scores(made, without)}, on {metrics['n']} validation rows"
     )
     options.show(made, as_json, line)

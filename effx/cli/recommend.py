@@ -73,7 +73,7 @@ def command(
             "recommendations": [answer.to_json() for answer in found],
             "unmet": [answer.to_json() for answer in unmet],
         }
-        click.echo(json.dumps(shown, indent=1))
+        click.echo(json.dumps(shown, indent=1, allow_nan=False))
     elif found:
         from effx.profile import wording
 

@@ -85,7 +85,8 @@ class Comparison:
     p_value: float | None
     """McNemar's, that both are right equally often; None for regression."""
     p_adjusted: float | None
-    """Holm's, over the comparisons with one baseline; None for a comparison that stands alone."""
+    """Holm's, over the comparisons with one baseline; None for a comparison that stands alone.
+    See :func:`adjusted`."""
     latency: list[LatencyRatio]
     energy: EnergyRatio | None
     memory: dict[str, float | None]
@@ -133,17 +134,17 @@ class Comparison:
         return f"{said} ({self.energy.source}, 95 % {_times(low)} to {_times(high)}{note})"
 
     def _accuracy(self) -> str:
-        points = f"{abs(100 * self.difference):.1f} points"
-        if points == "0.0 points":
-            said = f"{points} apart in {self.metric}"
+        apart = f"{abs(100 * self.difference):.1f} points"
+        if apart == "0.0 points":
+            said = f"{apart} apart in {self.metric}"
         elif self.metric == "accuracy":
-            said = f"{points} {'more' if self.difference > 0 else 'less'} accurate"
+            said = f"{apart} {'more' if self.difference > 0 else 'less'} accurate"
         else:
-            said = f"{points} {'higher' if self.difference > 0 else 'lower'} in {self.metric}"
+            said = f"{apart} {'higher' if self.difference > 0 else 'lower'} in {self.metric}"
         if self.interval is None:
             return f"{said} ({self.differing} of {self.n} predictions differ, not distinguishable)"
         low, high = self.interval
-        notes = [f"{_points(low)} to {_points(high)}"]
+        notes = [f"{points(low)} to {points(high)}"]
         if low <= 0 <= high:
             notes.append(f"not distinguishable at n = {self.n}")
         elif self.p_adjusted is not None and self.p_adjusted > _SIGNIFICANCE:
@@ -236,19 +237,11 @@ def pair(runs: Sequence[Run], a: str, b: str) -> tuple[Run, Run]:
     return best
 
 
-def against(baseline: Run, others: Sequence[Run]) -> list[Comparison]:
-    """Compare each with the baseline; McNemar's p-values are adjusted for their number by Holm's rule.
-
-    Raises:
-        UsageError: one of them cannot be compared with the baseline.
-    """
-    found = [compare(baseline, other) for other in others]
-    tested = [comparison.p_value for comparison in found if comparison.p_value is not None]
-    adjusted = iter(statistics.holm(tested))
-    return [
-        comparison if comparison.p_value is None else replace(comparison, p_adjusted=next(adjusted))
-        for comparison in found
-    ]
+def adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Return comparisons with one baseline, McNemar's p-values adjusted for their number by Holm's rule."""
+    tested = [one.p_value for one in comparisons if one.p_value is not None]
+    values = iter(statistics.holm(tested))
+    return [one if one.p_value is None else replace(one, p_adjusted=next(values)) for one in comparisons]
 
 
 def non_inferiority(
@@ -264,18 +257,24 @@ def non_inferiority(
 
     The interval lies within the margin if and only if the one-sided test at 2.5 % rejects.
     """
-    points = f"{100 * margin:.1f} points"
+    tested = f"{100 * margin:g}"
+    tested += ".0 points" if tested.isdigit() else " points"
     if interval is None:
-        return f"not distinguishable at n = {n}: {_points(difference)} points, no interval"
+        return f"not distinguishable at n = {n}: {points(difference)} points, no interval"
     low, high = interval
     if low >= -margin:
-        return f"loses at most {points} (95 %)"
+        return f"loses at most {tested} (95 %)"
     if high < -margin:
-        return f"loses more than {points} (95 %)"
+        return f"loses more than {tested} (95 %)"
     return (
-        f"not distinguishable at n = {n}: {_points(difference)} points "
-        f"(95 % {_points(low)} to {_points(high)}) neither rule out nor show a loss of more than {points}"
+        f"not distinguishable at n = {n}: {points(difference)} points "
+        f"(95 % {points(low)} to {points(high)}) neither rule out nor show a loss of more than {tested}"
     )
+
+
+def points(share: float) -> str:
+    """Return a share as signed points; what rounds to nothing has no minus."""
+    return f"{round(100 * share, 1) + 0.0:+.1f}"
 
 
 def energy_per_correct(run: Run) -> float | None:
@@ -405,8 +404,3 @@ def _flags(run: Run) -> list[str]:
 def _times(ratio: float) -> str:
     """Return a ratio with two decimals, or three digits where those would be too few or too many."""
     return f"{ratio:.2f}" if 0.1 <= ratio < 10 else f"{ratio:.3g}"
-
-
-def _points(share: float) -> str:
-    """Return a share as signed points; what rounds to nothing has no minus."""
-    return f"{round(100 * share, 1) + 0.0:+.1f}"

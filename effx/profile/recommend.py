@@ -17,7 +17,7 @@ from effx.profile import comparison, objectives
 from effx.profile.comparison import Comparison
 from effx.profile.constraints import Bar, Limits, bars_of, leave_out, met
 from effx.profile.frontier import baseline_of, groups, latest
-from effx.profile.objectives import OBJECTIVES, Objective, said
+from effx.profile.objectives import OBJECTIVES, Objective, admitting, asked
 from effx.results import Run
 
 __all__ = ["Constraint", "Figure", "Limits", "Recommendation", "RunnerUp", "Unmet", "recommend"]
@@ -54,7 +54,9 @@ class Constraint:
     needed: float | None
     """The limit, in the terms of ``limit``, that admits it."""
     gain: float | None
-    """Its objective over the choice's."""
+    """Its objective over the choice's; None for a score, or where the choice's is 0."""
+    difference: float | None
+    """Of a score: its objective less the choice's, 0.01 is a point."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,12 @@ class RunnerUp:
 
     engine: str
     result: str
-    ratio: float
-    """Its objective over the choice's."""
+    ratio: float | None
+    """Its objective over the choice's; None for a score, or where the choice's is 0."""
+    difference: float | None
+    """Of a score: its objective less the choice's, 0.01 is a point."""
     interval: tuple[float, float] | None
-    """95 %, from joint resamplings; None where nothing varies in them."""
+    """95 % of the one that there is, from joint resamplings; None where nothing varies in them."""
     baseline: str
     """What it was held beside: another baseline if the choice is the baseline."""
     beside: Comparison
@@ -149,8 +153,8 @@ def recommend(
 
     Args:
         runs: an engine's latest run stands for it.
-        objective: a name in ``OBJECTIVES``; None: energy where every engine has it from one meter,
-            else the median latency.
+        objective: a name in ``OBJECTIVES``; None: energy where one meter measured it of every engine,
+            which a model does not, else the median latency.
         limits: what the engine must meet.
         baseline: an engine's name; None: the most accurate unreduced fp32 engine.
         task: only this one.
@@ -255,8 +259,10 @@ def _default(runs: Sequence[Run], remarks: list[str]) -> Objective:
     energies = [objectives.single_stream(run).energy for run in runs]
     measured = [energy for energy in energies if energy.joules_per_example is not None]
     if len(measured) == len(runs) and len({(energy.source, energy.meter) for energy in measured}) == 1:
-        return OBJECTIVES["energy"]
-    if measured:
+        if measured[0].source != "model":
+            return OBJECTIVES["energy"]
+        remarks.append("by latency: energy is of a model, not measured; --objective energy chooses by it")
+    elif measured:
         remarks.append("by latency: not every engine's energy was measured by one meter")
     else:
         remarks.append(f"by latency: energy unavailable ({energies[0].reason})")
@@ -298,8 +304,25 @@ def _cost(run: Run, objective: Objective) -> float:
     return -value if objective.maximise else value
 
 
-def _ratio(run: Run, other: Run, objective: Objective) -> float:
-    return abs(_cost(run, objective)) / abs(_cost(other, objective))
+def _ratio(run: Run, other: Run, objective: Objective) -> float | None:
+    """Return a run's objective over another's; of scores, which may be 0 or below, there is none."""
+    divisor = abs(_cost(other, objective))
+    return None if objective.scored or not divisor else abs(_cost(run, objective)) / divisor
+
+
+def _difference(run: Run, other: Run, objective: Objective) -> float | None:
+    """Return a run's score less another's; None if the objective is no score."""
+    return _cost(other, objective) - _cost(run, objective) if objective.scored else None
+
+
+def _spread(own: np.ndarray, other: np.ndarray, objective: Objective) -> tuple[float, float] | None:
+    """Return the interval of a ratio or difference from values [resamples]; None where it does not vary."""
+    with np.errstate(all="ignore"):  # a ratio to nothing says nothing
+        values = own - other if objective.scored else own / other
+    if not np.all(np.isfinite(values)) or np.ptp(values) == 0:
+        return None
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _shares(draws: np.ndarray, met: np.ndarray, objective: Objective) -> tuple[np.ndarray, float]:
@@ -336,6 +359,7 @@ def _constraint(
         admits=None if near is None else near.name,
         needed=None if near is None else bar.needed(bar.objective.value(near) or 0.0),
         gain=None if near is None else _ratio(near, run, objective),
+        difference=None if near is None else _difference(near, run, objective),
     )
 
 
@@ -350,14 +374,12 @@ def _runner_up(
     if not order:
         return None
     other = order[0]
-    one, two = draws[candidates.index(run)], draws[candidates.index(other)]
-    ratios = two / one
-    low, high = np.quantile(ratios, [0.025, 0.975])
     return RunnerUp(
         engine=other.name,
         result=other.id,
         ratio=_ratio(other, run, objective),
-        interval=None if np.ptp(ratios) == 0 else (float(low), float(high)),
+        difference=_difference(other, run, objective),
+        interval=_spread(draws[candidates.index(other)], draws[candidates.index(run)], objective),
         baseline=base.name,
         beside=comparison.compare(run, other),
     )
@@ -370,14 +392,15 @@ def _unsteady(other: RunnerUp | None, objective: Objective) -> list[str]:
     in which rounds an engine had more samples near the middle.
     """
     statistic = {"latency": "p50", "latency_mean": "mean"}.get(objective.name)
-    for ratio in other.beside.latency if other is not None else []:
-        if (ratio.scenario, ratio.statistic) == ("single-stream", statistic) and ratio.paired:
-            assert other is not None
-            if (ratio.value - 1) * (other.ratio - 1) < 0:
-                return [
-                    f"round by round {other.engine} takes {ratio.value:.2f}x the time, over all rounds "
-                    f"{other.ratio:.2f}x: the host was not steady, so profile both again on an idle one"
-                ]
+    if other is None or other.ratio is None:
+        return []
+    for ratio in other.beside.latency:
+        same = (ratio.scenario, ratio.statistic) == ("single-stream", statistic) and ratio.paired
+        if same and (ratio.value - 1) * (other.ratio - 1) < 0:
+            return [
+                f"round by round {other.engine} takes {ratio.value:.2f}x the time, over all rounds "
+                f"{other.ratio:.2f}x: the host was not steady, so profile both again on an idle one"
+            ]
     return []
 
 
@@ -405,8 +428,8 @@ def _unmet(runs: Sequence[Run], bars: Sequence[Bar]) -> Unmet:
     _, bar = largest(near)
     value = bar.objective.value(near)
     side = "below" if bar.objective.maximise else "above"
-    has = "was not measured, against" if value is None else f"of {said(bar.objective, value)} is {side}"
-    limit = said(bar.objective, bar.bar)
+    has = "was not measured, against" if value is None else f"of {admitting(bar.objective, value)} is {side}"
+    limit = asked(bar.objective, bar.bar)
     if bar.beside is not None:
         limit += f" ({bar.option} {bar.limit:g} beside {bar.beside.name})"
     else:

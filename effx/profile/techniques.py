@@ -91,7 +91,7 @@ def _parts(engine: Mapping[str, Any]) -> list[str]:
 
 def _removed(engine: Mapping[str, Any]) -> Technique | None:
     remaining = engine.get("weight_remaining")
-    if remaining is None or remaining >= 1:  # ramps add weights
+    if remaining is None or remaining >= 1:  # in older results ramps count as weights
         return None
     shape = engine.get("structure")
     if shape and all(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from effx.profile.comparison import LAUNCH_BOUND, NOT_ON_DEVICE, Comparison
-from effx.profile.objectives import OBJECTIVES, said
+from effx.profile.comparison import LAUNCH_BOUND, NOT_ON_DEVICE, Comparison, points
+from effx.profile.objectives import OBJECTIVES, admitting, asked, outwards, said
 from effx.profile.recommend import Constraint, Figure, Recommendation
 from effx.profile.resampling import RESAMPLES
 
+_DROP_PLACES = 4
 _SHORT = {
     "latency": "p50 latency",
     "latency_p90": "p90 latency",
@@ -80,9 +81,11 @@ def comparison(found: Comparison, margin: float) -> str:
 
 
 def _label(name: str, found: Recommendation) -> str:
+    """Return what a figure is called; joules with their source."""
     if name == "accuracy":
         return found.metric
-    return _SHORT.get(name, OBJECTIVES[name].label)
+    source = f" ({found.energy_source})" if OBJECTIVES[name].energetic else ""
+    return _SHORT.get(name, OBJECTIVES[name].label) + source
 
 
 def _figure(name: str, figure: Figure) -> str:
@@ -90,7 +93,7 @@ def _figure(name: str, figure: Figure) -> str:
     text = said(objective, figure.value)
     if figure.interval is None:
         return text
-    low, high = (said(objective, bound) for bound in figure.interval)
+    low, high = (said(objective, bound, like=figure.value) for bound in figure.interval)
     return f"{text} (95 % {low.split()[0]} to {high})"
 
 
@@ -114,40 +117,65 @@ def _launches(found: Recommendation) -> str:
     return f"{_percent(share)} of a single query to it {NOT_ON_DEVICE}."
 
 
-def _limit(one: Constraint, limit: float) -> str:
-    if one.option == "--max-drop":
-        return f"{limit:.4f}".rstrip("0").rstrip(".")
-    return said(OBJECTIVES[one.objective], limit)
-
-
 def _constraint(one: Constraint, found: Recommendation) -> str:
-    beside = f" beside {found.baseline}" if one.option == "--max-drop" else ""
-    value = one.limit + one.bar - one.value if one.option == "--max-drop" else one.value
-    met = f"{_limit(one, value)}, met in {_percent(one.p_met)} of resamplings"
-    return f"{one.option} {_limit(one, one.limit)}{beside}: {met}."
+    objective, limit = OBJECTIVES[one.objective], asked(OBJECTIVES[one.objective], one.limit)
+    if one.option == "--max-drop":
+        limit, value = f"{limit} beside {found.baseline}", _drop(one.limit + one.bar - one.value)
+    else:
+        value = said(objective, one.value)
+    return f"{one.option} {limit}: {value}, met in {_percent(one.p_met)} of resamplings."
 
 
 def _binding(found: Recommendation) -> str:
-    objective = OBJECTIVES[found.objective]
     if not found.binding:
         return "No constraint binds: loosening any one of them would change nothing."
     said_of = [
-        f"{one.option} of {_limit(one, one.needed or 0.0)} instead of {_limit(one, one.limit)} would admit "
-        f"{one.admits}, at {one.gain:.2f}x the {objective.short}"
+        f"{one.option} of {_needed(one)} instead of {asked(OBJECTIVES[one.objective], one.limit)} "
+        f"would admit {one.admits}{_beside(one.gain, one.difference, None, found)}"
         for one in found.binding
     ]
     return f"What binds: {'; '.join(said_of)}."
+
+
+def _needed(one: Constraint) -> str:
+    """Return the limit that admits a better engine, rounded so that it still does."""
+    assert one.needed is not None
+    if one.option == "--max-drop":
+        return _drop(outwards(one.needed, _DROP_PLACES, up=True))
+    return admitting(OBJECTIVES[one.objective], one.needed)
+
+
+def _drop(value: float) -> str:
+    return f"{round(value, _DROP_PLACES) + 0.0:.{_DROP_PLACES}f}".rstrip("0").rstrip(".")
+
+
+def _beside(
+    ratio: float | None,
+    difference: float | None,
+    interval: tuple[float, float] | None,
+    found: Recommendation,
+) -> str:
+    """Return how an engine's objective stands to the choice's: in points if a score, else as a ratio."""
+    objective = OBJECTIVES[found.objective]
+    notes = [found.energy_source] if objective.energetic else []
+    if difference is not None:
+        text = f", at {points(difference)} points of {_label(objective.name, found)}"
+        notes += [f"95 % {points(interval[0])} to {points(interval[1])}"] if interval else []
+    elif ratio is not None:
+        text = f", at {ratio:.2f}x the {objective.short}"
+        notes += [f"95 % {interval[0]:.2f} to {interval[1]:.2f}"] if interval else []
+    else:
+        return ""
+    return f"{text} ({', '.join(notes)})" if notes else text
 
 
 def _runner_up(found: Recommendation) -> str:
     other = found.runner_up
     if other is None:
         return "Runner-up: none; no other engine meets the constraints."
-    objective = OBJECTIVES[found.objective]
-    spread = "" if other.interval is None else f" (95 % {other.interval[0]:.2f} to {other.interval[1]:.2f})"
-    beside = "" if other.baseline == found.baseline else f", with {other.baseline} as the baseline then"
-    cost = f"at {other.ratio:.2f}x the {objective.short}{spread}{beside}"
-    return f"Runner-up: {other.engine}, {cost}. {other.beside.sentence()}"
+    then = "" if other.baseline == found.baseline else f", with {other.baseline} as the baseline then"
+    cost = _beside(other.ratio, other.difference, other.interval, found)
+    return f"Runner-up: {other.engine}{cost}{then}. {other.beside.sentence()}"
 
 
 def _percent(share: float) -> str:

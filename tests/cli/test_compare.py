@@ -37,6 +37,8 @@ def test_as_a_person_reads_it(here: Path, capsys: pytest.CaptureFixture[str]) ->
     out = capsys.readouterr().out
     assert compare(A, B).sentence() in out
     assert "accuracy: bert.int8 loses at most 20.0 points (95 %)." in out
+    assert run(["compare", "bert.fp32", "bert.int8", "--margin", "0.0725"]) == 0
+    assert "accuracy: bert.int8 loses at most 7.25 points (95 %)." in capsys.readouterr().out
     assert "Predictions that differ: 30 of 400" in out
     assert "joules, single queries (counter): 0.500x" in out
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,33 @@ def test_nothing_meets_the_constraints(here: Path, capsys: pytest.CaptureFixture
     found = json.loads(capsys.readouterr().out)
     assert [one["engine"] for one in found["recommendations"]] == ["small"]
     assert [one["engine"] for one in found["unmet"]] == ["alone"]
+
+
+def test_a_metric_of_nothing_gives_an_answer(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Constant predictions have an MCC of 0: no crash, and JSON that other readers take."""
+    for name in ("a", "b"):
+        own = made(name, metric="matthews", task="cola")
+        scored = replace(own.accuracy, value=0.0, interval=(0.0, 0.0), predictions=[1] * own.accuracy.n)
+        replace(own, accuracy=scored).save(here / "cola")
+    assert run(["recommend", "cola", "--objective", "accuracy"]) == 0
+    assert "at +0.0 points of matthews" in capsys.readouterr().out
+    assert run(["recommend", "cola", "--objective", "accuracy", "--json"]) == 0
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    (found,) = json.loads(capsys.readouterr().out, parse_constant=refuse)["recommendations"]
+    assert (found["runner_up"]["ratio"], found["runner_up"]["difference"]) == (None, 0.0)
+
+
+def test_energy_of_a_model_is_no_default(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, seconds, joules in (("a", 0.01, 2.0), ("b", 0.02, 1.0)):
+        made(name, seconds=seconds, joules=joules, source="model").save(here / "modelled")
+    found = answer(capsys, "modelled")
+    assert (found["objective"], found["engine"], found["energy_source"]) == ("latency", "a", "model")
+    assert run(["recommend", "modelled", "--objective", "latency"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "J/example" in line]
+    assert lines and all("energy (model)" in line for line in lines)
 
 
 @pytest.mark.parametrize(

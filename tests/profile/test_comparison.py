@@ -10,7 +10,7 @@ import pytest
 
 from effx.errors import UsageError
 from effx.profile import statistics, wording
-from effx.profile.comparison import against, compare, energy_per_correct, non_inferiority, pair
+from effx.profile.comparison import adjusted, compare, energy_per_correct, non_inferiority, pair
 from effx.profile.recommend import Recommendation, recommend
 from effx.results import Accuracy, Energy, Run, Workload
 from tests.profile.made import made
@@ -209,7 +209,7 @@ def test_other_metrics_are_resampled() -> None:
 
 def test_p_values_are_adjusted_for_their_number() -> None:
     others = [make("b", range(12)), make("c", range(6)), make("d", range(60))]
-    found = against(make("a"), others)
+    found = adjusted([compare(make("a"), other) for other in others])
     raw = [comparison.p_value for comparison in found]
     assert raw == pytest.approx([2 * 0.5**12, 2 * 0.5**6, 2 * 0.5**60])
     assert [comparison.p_adjusted for comparison in found] == pytest.approx([2 * raw[0], raw[1], 3 * raw[2]])
@@ -221,7 +221,8 @@ def test_an_adjusted_p_value_speaks_in_the_sentence() -> None:
     alone = compare(make("a"), others[0])
     assert alone.interval[1] < 0
     assert "not distinguishable at n" not in alone.sentence()
-    assert "once adjusted" in against(make("a"), others)[0].sentence()
+    found = adjusted([compare(make("a"), other) for other in others])
+    assert "once adjusted" in found[0].sentence()
 
 
 @pytest.mark.parametrize(
@@ -239,6 +240,20 @@ def test_an_adjusted_p_value_speaks_in_the_sentence() -> None:
 )
 def test_non_inferiority_in_words(difference: float, interval: tuple[float, float], expected: str) -> None:
     assert non_inferiority(difference, interval, n=N) == expected
+
+
+@pytest.mark.parametrize(
+    ("margin", "said"),
+    [(0.01, "1.0"), (0.2, "20.0"), (0.005, "0.5"), (0.0025, "0.25"), (0.0004, "0.04"), (1e-7, "1e-05")],
+)
+def test_the_margin_that_was_tested_is_told(margin: float, said: str) -> None:
+    for interval, verb in (
+        ((-margin, margin), "loses at most"),
+        ((-3 * margin, -2 * margin), "loses more than"),
+    ):
+        assert non_inferiority(0.0, interval, margin, n=N) == f"{verb} {said} points (95 %)"
+    open_ = non_inferiority(0.0, (-2 * margin, margin), margin, n=N)
+    assert open_.endswith(f"neither rule out nor show a loss of more than {said} points")
 
 
 def test_a_small_loss_is_certified_only_where_hardly_anything_differs() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -196,10 +197,142 @@ def test_as_a_person_reads_it() -> None:
     assert "sst2 on h: deploy int8" in text
     assert "by energy, out of 4 engines; accuracy on 400 rows; energy source: counter" in text
     assert "1.5 J/example (95 % 1.47 to 1.53 J/example)   <- objective" in text
-    assert "What binds: --max-drop of 0.015 instead of 0.01 would admit small, at 0.33x the energy." in text
-    assert "Runner-up: fp32, at 2.00x the energy (95 % 1.9" in text
+    binds = (
+        "What binds: --max-drop of 0.015 instead of 0.01 would admit small, at 0.33x the energy (counter)."
+    )
+    assert binds in text
+    assert "Runner-up: fp32, at 2.00x the energy (counter, 95 % 1.9" in text
     assert "Certainty: the choice in" in text
     assert "less accurate" in text  # the loss beside the gain
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "said"),
+    [
+        (1.02, (0.98, 1.06), "1.02 J/example (95 % 0.98 to 1.06 J/example)"),
+        (0.98, (0.94, 1.02), "980 mJ/example (95 % 940 to 1020 mJ/example)"),
+        (0.9998, (0.9, 1.1), "1000 mJ/example (95 % 900 to 1100 mJ/example)"),
+    ],
+)
+def test_an_interval_has_the_unit_of_its_value(
+    value: float, interval: tuple[float, float], said: str
+) -> None:
+    energy = replace(INT8.workloads[0].energy, joules_per_example=value, interval=interval)
+    run = replace(INT8, workloads=[replace(INT8.workloads[0], energy=energy)])
+    assert f"energy (counter)                   {said}   <- objective" in wording.recommendation(one([run]))
+
+
+GRADED = [
+    made(f"e{number:02d}", range(40 + 3 * number), 0.0203 * 0.937**number, 2.03 * 0.937**number,
+         memory=int(3e8 * 0.9371**number), size=int(2e8 * 0.9372**number),
+         precision="fp32" if number == 0 else "int8", n=1307)
+    for number in range(16)
+]  # fmt: skip
+"""Each cheaper and less accurate than the one before."""
+OPTIONS = {"max_drop": "--max-drop", "min_accuracy": "--min-accuracy", "max_p90_s": "--max-p90",
+           "max_memory_bytes": "--max-memory", "max_size_bytes": "--max-size"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("objective", "field", "limits"),
+    [
+        ("energy", "max_drop", np.linspace(0.0, 0.03, 14)),
+        ("energy", "min_accuracy", np.linspace(0.945, 0.968, 14)),
+        ("accuracy", "max_p90_s", np.linspace(0.0085, 0.02, 14)),
+        ("accuracy", "max_memory_bytes", np.linspace(1.2e8, 2.9e8, 14)),
+        ("accuracy", "max_size_bytes", np.linspace(0.8e8, 1.9e8, 14)),
+    ],
+)
+def test_the_limit_that_is_told_admits_the_engine(objective: str, field: str, limits: np.ndarray) -> None:
+    """Told is what is typed in again: rounded, it must still let the engine pass."""
+    free = {"max_drop": 1.0}
+    seen = 0
+    for limit in limits.tolist():
+        found = one(GRADED, objective, Limits(**{**free, field: limit}), baseline="e00")
+        (bound,) = [own for own in found.constraints if own.option == OPTIONS[field]]
+        if bound.admits is None:
+            continue
+        seen += 1
+        text = wording.recommendation(found)
+        told = re.search(rf"{bound.option} of (\S+)( ms| MB)? instead of (\S+)( ms| MB)? would admit", text)
+        assert told is not None
+        scale = {None: 1.0, " ms": 1e-3, " MB": 1e6}[told[2]]
+        assert float(told[3]) * scale == pytest.approx(limit, rel=1e-9)
+        again = one(GRADED, objective, Limits(**{**free, field: float(told[1]) * scale}), baseline="e00")
+        assert again.engine == bound.admits
+        assert float(told[1]) * scale == pytest.approx(bound.needed, rel=0.02)  # and not more than it takes
+    assert seen > 5
+
+
+def test_the_engine_that_just_misses_does_not_read_as_if_it_met() -> None:
+    value = float(np.sort(np.concatenate(TINY.workloads[0].blocks_s))[161])
+    (answer,) = recommend([TINY], "latency", Limits(max_p90_s=value - 1e-9))
+    assert isinstance(answer, Unmet)
+    told = re.search(r"of (\S+) ms is above (\S+) ms", answer.message)
+    assert told is not None
+    assert float(told[1]) * 1e-3 >= value > float(told[2]) * 1e-3
+
+
+def scored(name: str, wrong: range | None, **changes: object) -> Run:
+    """A run of MCC; None: it gives every row the same class, so its MCC is 0."""
+    run = made(name, wrong or (), metric="matthews", **changes)  # type: ignore[arg-type]
+    if wrong is not None:
+        return run
+    accuracy = replace(run.accuracy, value=0.0, interval=(0.0, 0.0), predictions=[1] * N)
+    return replace(run, accuracy=replace(accuracy, metrics={"matthews": 0.0}))
+
+
+def test_scores_are_told_apart_in_points() -> None:
+    found = one([scored("a", range(40)), scored("b", range(60)), scored("c", None)], "accuracy")
+    assert found.engine == "a"
+    assert found.runner_up is not None
+    assert (found.runner_up.engine, found.runner_up.ratio) == ("b", None)
+    assert found.runner_up.difference == pytest.approx(-0.1)
+    low, high = found.runner_up.interval or (0, 0)
+    assert -0.16 < low < -0.1 < high < -0.04
+    text = wording.recommendation(found)
+    assert "Runner-up: b, at -10.0 points of matthews (95 % -1" in text
+    limited = one(
+        [scored("a", range(40), seconds=0.02), scored("b", range(60))],
+        "accuracy",
+        Limits(None, max_p90_s=0.015),
+    )
+    (bound,) = limited.binding
+    assert (bound.admits, bound.gain, bound.difference) == ("a", None, pytest.approx(0.1))
+    assert "would admit a, at +10.0 points of matthews." in wording.recommendation(limited)
+
+
+@pytest.mark.parametrize("wrong", [None, range(199)])
+def test_a_score_of_nothing_divides_nothing(wrong: range | None) -> None:
+    """Warnings are errors here: what is 0 in all resamplings, or in some, must not be divided by."""
+    runs = [scored("a", wrong), scored("b", None)]
+    for objective in ("accuracy", "matthews", "latency"):
+        found = one(runs, objective)
+        assert wording.recommendation(found)
+        json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_a_cost_of_nothing_divides_nothing() -> None:
+    found = one([made("a", size=0), made("b", size=10)], "size")
+    assert found.runner_up is not None
+    assert (found.runner_up.ratio, found.runner_up.difference, found.runner_up.interval) == (None, None, None)
+    text = wording.recommendation(found)
+    assert "Runner-up: b, with b as the baseline then. Beside a, b is" in text
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_energy_of_a_model_is_named_so_and_not_chosen_by() -> None:
+    runs = [made("a", range(9), 0.01, 2.0, source="model"), made("b", range(9), 0.02, 1.0, source="model")]
+    found = one(runs)
+    assert (found.objective, found.engine) == ("latency", "a")
+    (remark,) = found.remarks
+    assert remark == "by latency: energy is of a model, not measured; --objective energy chooses by it"
+    for objective in ("latency", "energy"):
+        lines = wording.recommendation(one(runs, objective)).splitlines()
+        told = [line for line in lines if "mJ" in line or " J" in line or "the energy" in line]
+        assert len(told) >= 3
+        assert all("model" in line for line in told)
+    assert one(runs, "energy").engine == "b"
 
 
 def test_a_host_that_was_not_steady_is_remarked() -> None:

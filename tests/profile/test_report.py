@@ -12,11 +12,15 @@ import pytest
 
 from effx import results
 from effx.errors import ArtifactError, UsageError
-from effx.profile.comparison import compare
-from effx.profile.report import latex, page, report, sections
+from effx.profile.comparison import adjusted, compare
+from effx.profile.frontier import baseline_of
+from effx.profile.report import latex, page, report, sections, style, tables
+from effx.profile.report.groups import groups
+from effx.profile.report.pairs import pairs
 from effx.profile.techniques import technique
-from effx.results import Energy, Run
+from effx.results import Energy, Failure, Run
 from tests.profile import synthetic
+from tests.profile.made import made
 
 
 def timed_on_device(run: Run, share: float) -> Run:
@@ -147,10 +151,52 @@ def test_comparisons_are_those_of_the_comparison(tmp_path: Path) -> None:
     by_id = {run.id: run for run in runs}
     rows = list(csv.DictReader((folder / "comparisons.csv").read_text().splitlines()))
     assert len({frozenset((row["result_a"], row["result_b"])) for row in rows}) == 4 * 3 / 2 == len(rows)
+    base = baseline_of(runs)
+    others = [by_id[row["result_b"]] for row in rows if row["result_a"] == base.id]
+    assert len(others) == 3
+    beside_base = {one.b: one for one in adjusted([compare(base, other) for other in others])}
     for row in rows:
         a, b = by_id[row["result_a"]], by_id[row["result_b"]]
+        expected = beside_base[b.name] if a is base else compare(a, b)
         assert float(row["difference"]) == pytest.approx(b.accuracy.value - a.accuracy.value)
-        assert row["sentence"] == compare(a, b).sentence()
+        assert row["sentence"] == expected.sentence()
+        assert float(row["mcnemar_p"]) == expected.p_value
+        assert row["mcnemar_p_adjusted"] == ("" if expected.p_adjusted is None else str(expected.p_adjusted))
+        assert (a is base) == (expected.p_adjusted is not None)
+
+
+def test_many_comparisons_with_one_baseline_are_adjusted(tmp_path: Path) -> None:
+    """Six variants each lose what one alone would be found to lose; of six that is no wonder."""
+    base = made("fp32", precision="fp32", queries=70)
+    losing = [made(f"v{number}", range(6), 0.005, queries=70) for number in range(6)]
+    odd = made("odd", range(6), queries=70)
+    turned = replace(odd, accuracy=replace(odd.accuracy, labels=[1 - own for own in odd.accuracy.labels]))
+    found, refused = pairs(groups([base, *losing, turned]))
+    beside_base = [one for one in found if one["a"] == "fp32"]
+    assert sorted(one["b"] for one in beside_base) == [run.name for run in losing]
+    for one in beside_base:
+        assert one["p_value"] == pytest.approx(2 * 0.5**6)  # below 0.05
+        assert one["p_adjusted"] == pytest.approx(6 * one["p_value"])
+        assert "not distinguishable once adjusted for the number of comparisons" in one["sentence"]
+    assert {(a, b) for a, b, _ in refused} >= {(base.id, odd.id)}  # it takes no other comparison with it
+    assert {one["p_adjusted"] for one in found if one["a"] != "fp32"} == {None}
+    synthetic.write([base, *losing], tmp_path / "results")
+    data = data_of(report([tmp_path / "results"])[1])
+    names = data["columns"]["name"]
+    told = {names[one["b"]]: one["p_adjusted"] for one in data["pairs"] if names[one["a"]] == "fp32"}
+    assert told == {run.name: pytest.approx(6 * 2 * 0.5**6) for run in losing}
+
+
+@pytest.mark.parametrize("left", [0, 1, 4, 7])
+def test_no_more_comparisons_than_a_report_holds(left: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("effx.profile.report.pairs.AT_MOST", left)
+    base = made("fp32", precision="fp32")
+    groups_ = groups([base, *(made(f"v{number}", range(6)) for number in range(4))])
+    found, refused = pairs(groups_)
+    assert (len(found), refused) == (left, [])
+    with_base = [one for one in found if one["a"] == "fp32"]
+    assert len(with_base) == min(left, 4)
+    assert all(one["p_adjusted"] == pytest.approx(len(with_base) * one["p_value"]) for one in with_base)
 
 
 def test_results_without_their_rows_are_shown_without_resampling(tmp_path: Path) -> None:
@@ -163,6 +209,98 @@ def test_results_without_their_rows_are_shown_without_resampling(tmp_path: Path)
     text = (folder / "index.html").read_text()
     assert all(run.id in text for run in bare)
     assert "does not hold every prediction" in text
+
+
+def test_what_older_results_do_not_say_is_left_open(tmp_path: Path) -> None:
+    runs = [synthetic.run(number, rounds=5, queries=20) for number in range(2)]
+    left_out = (
+        "regime",
+        "model",
+        "weight_remaining",
+        "size_bytes",
+        "max_length",
+        "structure",
+        "exits",
+        "parity",
+    )
+    bare = {key: value for key, value in runs[0].engine.items() if key not in left_out}
+    old = replace(runs[0], engine=bare, memory={})
+    synthetic.write([old, runs[1]], tmp_path / "results")
+    _, folder = report([tmp_path / "results"])
+    row = next(
+        row
+        for row in csv.DictReader((folder / "frontier.csv").read_text().splitlines())
+        if row["result"] == old.id
+    )
+    assert [row[key] for key in ("model", "regime", "weight_remaining", "size_bytes", "host_peak_bytes")] == [
+        ""
+    ] * 5
+    assert " & -- & -- & " in (folder / "tables.tex").read_text()
+
+
+def failed(run: Run, started: str, failure: str = "it died") -> Failure:
+    own = Failure(f"f-{started}", started, run.engine, run.host, "s", f"{run.name}: {failure}")
+    return replace(own, id=f"{own.id}-{run.host_id}-{run.task}".replace(":", ""))
+
+
+def test_a_failure_that_a_later_run_undid_is_not_told(tmp_path: Path) -> None:
+    run, other = (synthetic.run(number, rounds=5, queries=20) for number in range(2))
+    before, after = "2026-11-20T00:00:00+00:00", "2026-12-01T00:00:00+00:00"
+    elsewhere = replace(run, host=synthetic.host(1))
+    of_another_task = replace(run, engine={**run.engine, "task": "rte"})
+    gone, stay = (
+        [failed(run, before, "gone")],
+        [failed(run, after, "later"), failed(run, "", "no time"), failed(elsewhere, before, "other host"),
+         failed(of_another_task, before, "other task")],
+    )  # fmt: skip
+    synthetic.write([run, other], tmp_path / "results")
+    for one in (*gone, *stay):
+        one.save(tmp_path / "results")
+    content, folder = report([tmp_path / "results"])
+    told = sorted(one["failure"] for one in content["failures"])
+    assert told == sorted(one.failure for one in stay)
+    assert sorted(one["failure"] for one in data_of(folder)["failures"]) == told
+
+
+def test_names_and_reasons_are_printed_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Brackets and colons are no markup."""
+    run = synthetic.run(0, rounds=5, queries=20, name="a[/b][red]:warning:")
+    why = "cannot open [/dev/nvidia0] [enforce fail at alloc] :x:"
+    synthetic.write([run], tmp_path / "results")
+    failed(synthetic.run(1), "2026", why).save(tmp_path / "results")
+    content, _ = report([tmp_path / "results"])
+    tables.print_frontiers(content)
+    tables.print_runs([run])
+    out = capsys.readouterr().out
+    assert f"not measured: demo-e00001.int8.onnxruntime: {why}" in out
+    assert out.count("a[/b][red]:warning:") == 3  # on two frontiers and in the table of runs
+
+
+def test_energies_of_two_sources_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As of engines on a GPU and on the CPU in one session."""
+    runs = [synthetic.run(0, rounds=5, queries=20), synthetic.run(1, rounds=5, queries=20, metered="model"),
+            synthetic.run(8, rounds=5, queries=20, metered="none")]  # fmt: skip
+    synthetic.write(runs, tmp_path / "results")
+    tables.print_runs(runs)
+    printed = capsys.readouterr().out
+    latex_ = (report([tmp_path / "results"])[1] / "tables.tex").read_text()
+    for text in (printed, latex_):
+        assert "mJ/example (counter, model)" in text
+        assert re.search(r"e00000.*\d \(counter\)", text)
+        assert re.search(r"e00001.*\d \(model\)", text)
+        assert not re.search(r"e00008.*\(", text)
+    tables.print_runs(runs[:1])
+    assert "(counter)" in (alone := capsys.readouterr().out)
+    assert alone.count("(counter)") == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(0.9, "0.900"), (12.34, "12.3"), (999.4, "999"), (999.7, "1000"), (12345.6, "12346")]
+)
+def test_three_digits_and_all_before_the_point(value: float, said: str) -> None:
+    assert style.milliseconds(value / 1e3) == said
 
 
 def test_one_figure_may_be_missing_everywhere(tmp_path: Path) -> None:

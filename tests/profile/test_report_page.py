@@ -12,6 +12,7 @@ import pytest
 
 from effx import results
 from effx.profile.comparison import compare
+from effx.profile.frontier import baseline_of
 from effx.profile.report import report
 from tests.profile import browser, synthetic
 from tests.profile.test_report import timed_on_device
@@ -227,6 +228,26 @@ def test_two_pinned_engines_are_compared_as_python_compares_them(tab: Any, folde
     assert "McNemar" in panel and "joules per example (source: counter)" in panel
     tab.get_by_role("button", name=f"Unpin {base}").click()
     assert "Pin a second engine" in tab.inner_text(".pinned-panel")
+
+
+def test_the_p_value_beside_the_baseline_stands_adjusted_too(tab: Any, folder: Path) -> None:
+    runs = [run for run in results.find([folder.parent]) if run.host_id.startswith("host0")]
+    base = baseline_of(runs)
+    by_loss = sorted((run for run in runs if run is not base), key=lambda run: run.accuracy.value)
+    for pinned, adjusted in (((base, by_loss[0]), True), (by_loss[:2], False)):
+        for run in pinned:
+            place = _point(tab, run.name)
+            tab.mouse.click(place["x"], place["y"])
+        panel = tab.inner_text(".pinned-panel")
+        told = re.search(r"McNemar p = (\S+), (\S+) adjusted for all comparisons with the baseline", panel)
+        assert "McNemar p = " in panel
+        assert (told is not None) == adjusted
+        if told is not None:
+            own = compare(*pinned).p_value
+            assert float(told[1]) == pytest.approx(own, rel=0.1)
+            assert float(told[1]) < float(told[2]) <= 1
+        for run in pinned:
+            tab.get_by_role("button", name=f"Unpin {run.name}").click()
 
 
 def test_engines_of_two_hosts_are_not_paired(tab: Any) -> None:

@@ -56,6 +56,7 @@ def report(
         raise UsageError(f"{target} exists already and is no report. Choose another place with -o.")
     with memory.collector_paused():
         runs, failures = results.read(folders)
+        failures = _standing(failures, runs)
         grouped = groups(runs)
         compared = pairs(grouped)
         everything = content(runs, grouped, failures)
@@ -102,6 +103,19 @@ def content(
             }
         ),
     }
+
+
+def _standing(failures: Sequence[results.Failure], runs: Sequence[results.Run]) -> list[results.Failure]:
+    """Return the failures that still tell of an engine: those that no later run of it on the host undid."""
+    newest: dict[tuple[Any, ...], str] = {
+        (run.task, run.host_id, run.name): run.started for run in frontiers.latest(runs)
+    }
+    return [
+        one
+        for one in failures
+        if not one.started
+        or one.started >= newest.get((one.engine.get("task"), one.host["id"], one.engine["name"]), "")
+    ]
 
 
 def _is_report(folder: Path) -> bool:

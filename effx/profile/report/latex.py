@@ -8,7 +8,7 @@ from pathlib import Path
 
 from effx.profile.frontier import single_stream
 from effx.profile.report.groups import Group
-from effx.profile.report.style import four, mebibytes, millijoules, milliseconds
+from effx.profile.report.style import four, joules, mebibytes, milliseconds
 from effx.results import Run
 
 _SPECIAL = {
@@ -56,7 +56,7 @@ def _table(group: Group) -> str:
         name = escape(run.name)
         cells = [rf"\textbf{{{name}}}" if point and point.non_dominated else name, *_cells(run)]
         if metered:
-            cells.append(escape(millijoules(single_stream(run).energy.joules_per_example)))
+            cells.append(escape(joules(run, sources)))
         cells.append("--" if point is None else f"{point.p_non_dominated:.2f}")
         lines.append("  " + " & ".join(cells) + r" \\")
     energy = "" if metered else " Energy was not measured."
@@ -81,6 +81,6 @@ def _cells(run: Run) -> list[str]:
     return [
         f"{four(run.accuracy.value)} [{four(low)}, {four(high)}]",
         *(escape(milliseconds(latency[name])) for name in ("p50", "p90", "p99")),
-        escape(mebibytes(run.memory["host_peak_bytes"])),
-        escape(mebibytes(run.engine["size_bytes"])),
+        escape(mebibytes(run.memory.get("host_peak_bytes"))),
+        escape(mebibytes(run.engine.get("size_bytes"))),
     ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import combinations
+from collections.abc import Iterable, Sequence
+from itertools import combinations, islice
 from typing import Any
 
 from effx.errors import UsageError
-from effx.profile.comparison import compare
+from effx.profile.comparison import Comparison, adjusted, compare
 from effx.profile.report.groups import Group
 from effx.results import Run
 
@@ -22,28 +22,31 @@ AT_MOST = 1000
 def pairs(groups: Sequence[Group]) -> tuple[list[dict[str, Any]], list[tuple[str, str, str]]]:
     """Return comparisons as their ``to_json`` gives them, and (a, b, why there is none).
 
-    ``a`` is the baseline, else the slower of the two as the group orders them.
+    ``a`` is the baseline, else the slower of the two as the group orders them. Comparisons with the
+    baseline have their p-values adjusted for their number within the group.
     """
-    found: list[dict[str, Any]] = []
+    found: list[Comparison] = []
     refused: list[tuple[str, str, str]] = []
-    left = AT_MOST
     for group in groups:
-        for a, b in _take(_wanted(group), left):
-            left -= 1
-            try:
-                found.append(compare(a, b).to_json())
-            except UsageError as error:
-                refused.append((a.id, b.id, str(error)))
-    return found, refused
+        assert group.baseline is not None
+        first = group.baseline
+        others = [run for run in _interesting_first(group) if run is not first]
+        with_first = ((first, other) for other in others[:AGAINST_BASELINE])
+        found += adjusted(_compared(islice(with_first, AT_MOST - len(found) - len(refused)), refused))
+        rest = combinations(others[: ALL_PAIRS - 1], 2)
+        found += _compared(islice(rest, AT_MOST - len(found) - len(refused)), refused)
+    return [one.to_json() for one in found], refused
 
 
-def _wanted(group: Group) -> Iterator[tuple[Run, Run]]:
-    """Yield the pairs of a group, those with the baseline first."""
-    assert group.baseline is not None
-    first = group.baseline
-    others = [run for run in _interesting_first(group) if run is not first]
-    yield from ((first, other) for other in others[:AGAINST_BASELINE])
-    yield from combinations(others[: ALL_PAIRS - 1], 2)
+def _compared(pairs: Iterable[tuple[Run, Run]], refused: list[tuple[str, str, str]]) -> list[Comparison]:
+    """Compare what can be; ``refused`` gets the rest, and why."""
+    found = []
+    for a, b in pairs:
+        try:
+            found.append(compare(a, b))
+        except UsageError as error:
+            refused.append((a.id, b.id, str(error)))
+    return found
 
 
 def _interesting_first(group: Group) -> list[Run]:
@@ -54,8 +57,3 @@ def _interesting_first(group: Group) -> list[Run]:
             own = 0 if point.non_dominated else 1 if point.tied_with else 2
             rank[point.run.id] = min(rank[point.run.id], own)
     return sorted(group.runs, key=lambda run: rank[run.id])
-
-
-def _take(pairs: Iterable[tuple[Run, Run]], count: int) -> Iterator[tuple[Run, Run]]:
-    for _, pair in zip(range(count), pairs, strict=False):
-        yield pair

@@ -187,8 +187,8 @@ def _frontier(one: Frontier, number: dict[str, int]) -> dict[str, Any]:
 
 
 def _pair(one: dict[str, Any], number: dict[str, int]) -> dict[str, Any]:
-    kept = ("metric", "n", "difference", "interval", "differing", "p_value", "latency", "energy", "memory",
-            "remarks", "non_inferiority", "sentence")  # fmt: skip
+    kept = ("metric", "n", "difference", "interval", "differing", "p_value", "p_adjusted", "latency",
+            "energy", "memory", "remarks", "non_inferiority", "sentence")  # fmt: skip
     a, b = one["results"]
     return {"a": number[a], "b": number[b], **{key: _rounded(one[key]) for key in kept}}
 

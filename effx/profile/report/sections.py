@@ -12,12 +12,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from effx.errors import ArtifactError
+from effx.results import check_numbers, check_texts, refuse_constant
 
 SCHEMA = 1
 FOLDER = "sections"
@@ -40,7 +40,7 @@ def beside(folders: Sequence[Path]) -> list[Path]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_bytes(), parse_constant=_refuse)
+        value = json.loads(path.read_bytes(), parse_constant=refuse_constant)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
@@ -56,36 +56,20 @@ def _read(path: Path) -> dict[str, Any]:
 def _check(value: Any) -> None:
     if value["schema"] != SCHEMA:
         raise ValueError(f"schema {value['schema']} is not {SCHEMA}")
-    _texts(value["title"], value.get("text", ""), value.get("source", ""))
+    check_texts(value["title"], value.get("text", ""), value.get("source", ""))
     for chart in value.get("charts", []):
-        _texts(chart["title"], chart["x"]["label"], chart["y"]["label"])
+        check_texts(chart["title"], chart["x"]["label"], chart["y"]["label"])
         for series in chart["series"]:
-            _texts(series["name"])
+            check_texts(series["name"])
             for point in series["points"]:
-                _numbers(point["x"], point["y"], point.get("low", 0.0), point.get("high", 0.0))
+                check_numbers(point["x"], point["y"], point.get("low", 0.0), point.get("high", 0.0))
     for one in value.get("maps", []):
-        _texts(one["title"])
+        check_texts(one["title"])
         shape = [len(row) for row in one["values"]]
         if shape != [len(one["columns"])] * len(one["rows"]):
             raise ValueError(f"values of '{one['title']}' are not rows x columns")
-        _numbers(*(cell for row in one["values"] for cell in row if cell is not None))
+        check_numbers(*(cell for row in one["values"] for cell in row if cell is not None))
     for table in value.get("tables", []):
-        _texts(table["title"], *(column["label"] for column in table["columns"]))
+        check_texts(table["title"], *(column["label"] for column in table["columns"]))
         if any(len(row) != len(table["columns"]) for row in table["rows"]):
             raise ValueError(f"a row of '{table['title']}' has not one cell per column")
-
-
-def _texts(*values: Any) -> None:
-    for value in values:
-        if not isinstance(value, str):
-            raise TypeError(f"{value!r} is no text")
-
-
-def _numbers(*values: Any) -> None:
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise TypeError(f"{value!r} is no number")
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no number")

@@ -6,7 +6,10 @@ say.
 
 from __future__ import annotations
 
-from effx.profile.objectives import Objective
+from collections.abc import Sequence
+
+from effx.profile.objectives import Objective, single_stream
+from effx.results import Run
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -32,9 +35,16 @@ def millijoules(joules: float | None) -> str:
     return "–" if joules is None else _three(joules * 1e3)
 
 
+def joules(run: Run, sources: Sequence[str]) -> str:
+    """Return millijoules per example of single queries; with their source where a column has several."""
+    energy = single_stream(run).energy
+    text = millijoules(energy.joules_per_example)
+    return f"{text} ({energy.source})" if len(sources) > 1 and energy.source != "none" else text
+
+
 def _three(value: float) -> str:
     """Return three significant digits, all of those before the point."""
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
+    return f"{value:.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".rstrip(".")
 
 
 def four(value: float) -> str:

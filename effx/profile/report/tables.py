@@ -12,7 +12,7 @@ from rich.table import Table
 
 from effx.profile.frontier import single_stream
 from effx.profile.report.groups import MAIN, Group
-from effx.profile.report.style import four, mebibytes, millijoules, milliseconds, span
+from effx.profile.report.style import four, joules, mebibytes, millijoules, milliseconds, span
 from effx.profile.techniques import technique
 from effx.results import Run
 
@@ -23,12 +23,13 @@ def print_runs(runs: Sequence[Run]) -> None:
         return
     first = runs[0]
     metered = any(single_stream(run).energy.joules_per_example is not None for run in runs)
+    sources = sorted({single_stream(run).energy.source for run in runs} - {"none"})
     table = Table(title=f"{first.host['cpu']}, {first.host['cores']} cores; single queries at real lengths")
     table.add_column("engine", overflow="fold")
     for column in ("score, 95 %", "n", "p50 ms", "p90 ms", "p99 ms", "peak MiB"):
         table.add_column(column, justify="right")
     if metered:
-        table.add_column(f"mJ/example ({single_stream(first).energy.source})", justify="right")
+        table.add_column(f"mJ/example ({', '.join(sources)})", justify="right")
     timed = any(run.launch_share is not None for run in runs)
     if timed:
         table.add_column("device p50 ms", justify="right")
@@ -41,16 +42,16 @@ def print_runs(runs: Sequence[Run]) -> None:
             f"{run.accuracy.metric} {four(run.accuracy.value)} {span(run.accuracy.interval)}",
             str(run.accuracy.n),
             *(milliseconds(latency[name]) for name in ("p50", "p90", "p99")),
-            mebibytes(run.memory["host_peak_bytes"]),
+            mebibytes(run.memory.get("host_peak_bytes")),
         ]
         if metered:
-            cells.append(millijoules(single_stream(run).energy.joules_per_example))
+            cells.append(joules(run, sources))
         if timed:
             device = run.workload("single-stream", timing="device")
             cells += [
                 milliseconds(None if device is None else device.latency_s["p50"]),
                 "" if run.launch_share is None else f"{run.launch_share:.0%}",
-                mebibytes(run.memory["device_peak_bytes"]),
+                mebibytes(run.memory.get("device_peak_bytes")),
             ]
         table.add_row(*cells)
     console = _console()
@@ -106,13 +107,13 @@ def write_csv(runs: Sequence[Run], groups: Sequence[Group], path: Path) -> None:
         latency, energy = on.get("latency", (None, None)), on.get("energy", (None, None))
         rows.append(
             [
-                run.id, run.task, run.host_id, run.name, engine["model"], engine["regime"],
+                run.id, run.task, run.host_id, run.name, engine.get("model"), engine.get("regime"),
                 engine["variant"], engine["scheme"], engine["backend"], engine["parameters"],
-                engine["weight_remaining"], (engine.get("sparsity") or {}).get("share"), engine["size_bytes"],
-                run.accuracy.metric,
+                engine.get("weight_remaining"), (engine.get("sparsity") or {}).get("share"),
+                engine.get("size_bytes"), run.accuracy.metric,
                 run.accuracy.value, *run.accuracy.interval, run.accuracy.n,
                 *(single.latency_s[key] for key in ("mean", "p50", "p90", "p99")),
-                single.throughput_per_s, run.memory["host_peak_bytes"], single.energy.source,
+                single.throughput_per_s, run.memory.get("host_peak_bytes"), single.energy.source,
                 single.energy.joules_per_example, *(single.energy.interval or (None, None)),
                 single.energy.reason, latency[0], energy[0], latency[1], energy[1], of.name, of.level,
                 of.text, ";".join(run.flags), engine["digest"], engine["checkpoint"]["digest"],
@@ -152,14 +153,14 @@ def write_pairs(pairs: Sequence[dict[str, Any]], path: Path) -> None:
             [
                 *one["results"], one["a"], one["b"], one["task"], one["host"], one["metric"], one["n"],
                 one["difference"], *(one["interval"] or (None, None)), one["differing"], one["p_value"],
-                *_ratio(latency), None if latency is None else latency["paired"],
+                one["p_adjusted"], *_ratio(latency), None if latency is None else latency["paired"],
                 None if energy is None else energy["source"], *_ratio(energy), one["sentence"],
             ]
         )  # fmt: skip
     names = (
         "result_a,result_b,engine_a,engine_b,task,host,metric,n,difference,difference_low,difference_high,"
-        "differing,mcnemar_p,latency_p50_ratio,latency_low,latency_high,interleaved,energy_source,"
-        "energy_ratio,energy_low,energy_high,sentence"
+        "differing,mcnemar_p,mcnemar_p_adjusted,latency_p50_ratio,latency_low,latency_high,interleaved,"
+        "energy_source,energy_ratio,energy_low,energy_high,sentence"
     )
     _write(path, names.split(","), rows)
 
@@ -185,6 +186,8 @@ _COLUMNS = (
 
 
 def _console() -> Console:
-    """A console that keeps whole rows where stdout is no terminal."""
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
+    """A console that obeys nothing in names and reasons, and keeps whole rows where there is no terminal."""
+    console = Console(markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = 160
+    return console

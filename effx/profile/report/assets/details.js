@@ -105,6 +105,13 @@ function ratioText(ratio) {
   return { value: `${times(ratio.value)}×`, around: `${times(low)} to ${times(high)}`, sure: low > 1 || high < 1 };
 }
 
+// Comparisons with the baseline are many at once: their p-values stand adjusted beside the plain ones.
+function mcnemar(pair) {
+  if (pair.p_value === null) return null;
+  const beside = pair.p_adjusted === null ? '' : `, ${digits(pair.p_adjusted, 2)} adjusted for all comparisons with the baseline (Holm)`;
+  return `McNemar p = ${digits(pair.p_value, 2)}${beside}`;
+}
+
 function comparison(a, b) {
   const found = pairOf(a, b);
   if (!found.pair) return el('p', { class: 'note' }, `No paired comparison. ${found.why}`);
@@ -114,7 +121,7 @@ function comparison(a, b) {
   const told = (sure, less, more, value) => (sure === null ? '' : sure ? (value < 1 ? less : more) : 'not distinguishable');
   const rows = [line(`${pair.metric}, points (n = ${pair.n}, ${pair.differing} predictions differ)`, points(pair.difference),
     pair.interval ? pair.interval.map(points).join(' to ') : 'no interval',
-    [pair.non_inferiority, pair.p_value === null ? null : `McNemar p = ${digits(pair.p_value, 2)}`].filter(Boolean).join('; '))];
+    [pair.non_inferiority, mcnemar(pair)].filter(Boolean).join('; '))];
   for (const ratio of pair.latency) {
     const own = ratioText(ratio);
     rows.push(line(`seconds, ${ratio.scenario} ${ratio.batch}×${ratio.sequence}, ${ratio.statistic}${ratio.paired ? '' : ' (not interleaved)'}`,

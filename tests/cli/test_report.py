@@ -1,0 +1,62 @@
+"""``effx report`` as typed: where it goes, and what it says of results that are damaged."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from effx.cli import run
+from tests.cli.test_cli import fails
+from tests.profile import synthetic
+
+
+@pytest.fixture
+def results_of_two(tmp_path: Path) -> Path:
+    return synthetic.write(
+        [synthetic.run(number, n=20, rounds=4, queries=5) for number in range(2)], tmp_path / "results"
+    )
+
+
+def test_into_the_folder_where_one_stands(
+    results_of_two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for _ in range(2):  # into an empty one, and over the first report
+        assert run(["report", str(results_of_two), "-o", "."]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == "index.html"
+        assert {"index.html", "frontier.json"} <= set(os.listdir(os.curdir))
+    assert sorted(os.listdir(tmp_path)) == ["here", "results"]
+    (tmp_path / "here/frontier.json").unlink()
+    assert ". exists already and is no report" in fails(capsys, ["report", str(results_of_two), "-o", "."])
+
+
+@pytest.mark.parametrize("command", ["report", "recommend"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"failure": "broken"}',
+        '{"schema": 1, "engine": {}, "workloads": [], "accuracy": NaN}',
+        '{"schema": 1, "engine": {}, "workloads": [], "accuracy": {}}',
+    ],
+)
+def test_a_damaged_file_is_named(
+    results_of_two: Path, capsys: pytest.CaptureFixture[str], command: str, text: str
+) -> None:
+    (results_of_two / "x.json").write_text(text)
+    line = fails(capsys, [command, str(results_of_two)])
+    assert f"{results_of_two / 'x.json'} is no effx result" in line
+    assert "unforeseen" not in line
+
+
+def test_a_reason_in_brackets_is_printed(results_of_two: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    failure = {
+        "schema": 1, "id": "a", "started": "2026", "session": "s", "engine": {"name": "x"},
+        "host": {"id": "h"}, "failure": "x: cannot open [/dev/nvidia0] [enforce fail at alloc]",
+    }  # fmt: skip
+    (results_of_two / "x.json").write_text(json.dumps(failure))
+    assert run(["report", str(results_of_two)]) == 0
+    assert f"not measured: {failure['failure']}\n" in capsys.readouterr().out
