@@ -1,4 +1,4 @@
-"""Progress where stderr is no terminal."""
+"""Progress where stderr is no terminal, and where it is."""
 
 from __future__ import annotations
 
@@ -13,3 +13,15 @@ def test_the_end_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
             advance(0.1, "step")  # their sum is not 0.3 exactly
         advance(0.0, "after")
     assert capsys.readouterr().err.splitlines() == ["work", "  100% after 0 s step"]
+
+
+def test_brackets_in_names_are_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    with progress.bar("profile [/dev/nvidia0]", 1.0) as advance:
+        advance(1.0, "[/]")
+    told = capsys.readouterr().err
+    assert "[/dev/nvidia0]" in told and "[/]" in told

@@ -34,6 +34,12 @@ def test_into_the_folder_where_one_stands(
     assert ". exists already and is no report" in fails(capsys, ["report", str(results_of_two), "-o", "."])
 
 
+def test_of_one_file_beside_it(results_of_two: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = sorted(results_of_two.glob("*.json"))[0]
+    assert run(["report", str(first)]) == 0
+    assert (results_of_two / "report/index.html").is_file()
+
+
 @pytest.mark.parametrize("command", ["report", "recommend"])
 @pytest.mark.parametrize(
     "text",

@@ -31,7 +31,7 @@ def report(
 
     Args:
         folders: folders of result files.
-        out: where it goes; default ``report/`` in the first folder.
+        out: where it goes; default ``report/`` in the first folder, or beside the first file.
         sections: JSON files of further sections (see :mod:`effx.profile.report.sections`), after those
             in ``sections/`` of the results folders.
 
@@ -51,7 +51,8 @@ def report(
 
     folders = [Path(folder) for folder in folders]
     extra = more.read([*more.beside(folders), *map(Path, sections)])
-    target = Path(out) if out is not None else folders[0] / "report"
+    first = folders[0]
+    target = Path(out) if out is not None else (first.parent if first.is_file() else first) / "report"
     if target.exists() and not _is_report(target):
         raise UsageError(f"{target} exists already and is no report. Choose another place with -o.")
     with memory.collector_paused():
