@@ -147,17 +147,18 @@ class Worker:
         answers: list[tuple[np.ndarray | None, np.ndarray]] = []
         examples = 0
         stream = self._stream(workload, place)
+        query = next(stream)
         busy, cpu, start = environment.busy_s(), time.process_time(), time.perf_counter()
         while True:
-            spent = time.perf_counter() - start
-            if samples and (spent >= limit_s or (len(samples) >= queries and spent >= least_s)):
-                break
-            query = next(stream)
             took, logits = self._timed(workload, query)
             samples.append(took)
             examples += len(logits)
             if len(answers) < _CHECKED_QUERIES:
                 answers.append((query.rows, logits))
+            spent = time.perf_counter() - start
+            if spent >= limit_s or (len(samples) >= queries and spent >= least_s):
+                break
+            query = next(stream)
         elapsed, spent_cpu = time.perf_counter() - start, time.process_time() - cpu
         after = environment.busy_s()
         others = None if busy is None or after is None else after - busy - spent_cpu
@@ -256,11 +257,10 @@ class Worker:
         length = int(sequence)
         if length > self._limit:
             raise UsageError(f"length {length}: this engine reads {self._limit} tokens at most.")
-        begins = rng.permutation(len(self._rows.ids))
-        for start in _from(
-            begins, place
-        ):  # ids as the task uses them: padding or zeros would draw less power
-            ids = np.resize(np.roll(self._rows.ids, -start), (batch, length)).astype(np.int64)
+        every = self._rows.ids  # as the task uses them: padding or zeros would draw less power
+        stretch = np.arange(batch * length).reshape(batch, length)
+        for start in _from(rng.permutation(len(every)), place):
+            ids = every[(start + stretch) % len(every)].astype(np.int64)
             inputs = {
                 "input_ids": ids,
                 "attention_mask": np.ones_like(ids),
