@@ -110,6 +110,14 @@ def test_an_inspector_that_says_nothing_fails_nothing() -> None:
         assert audit.partly(found, "int8") is None
 
 
+def test_a_stretch_of_the_graph_told_as_one_layer_fails_nothing() -> None:
+    """What goes into it are hidden states, whatever its products compute in."""
+    one = layer(" ".join(PRODUCTS), "Myelin", "Float", name="{ForeignNode[embeddings...logits]}")
+    found = manifest("fp16", network.ran([one], asked("fp16")))
+    assert found["plan"]["product_precisions"] == {"unknown": 6}
+    assert audit.failure(found, "fp16", "tensorrt") is None
+
+
 def test_segments_are_added_up() -> None:
     one = network.ran(plan("Half"), asked("fp16"))
     found = manifest("fp16", one, one)

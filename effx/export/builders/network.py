@@ -25,6 +25,7 @@ _NODE = re.compile(r"\[ONNX Layer: [^\]]*\]")
 _PROFILE = re.compile(r"\[profile (\d+)\]")
 _SAID = (("fp16", r"half|fp16"), ("bf16", r"bf16|bfloat16"), ("fp8", r"fp8|e4m3"), ("int8", r"int8"),
          ("fp32", r"\bfloat\b|fp32"))  # fmt: skip
+_STRETCH = "foreignnode"
 _TACTICS = (("int8", r"i8i8"), ("fp8", r"e4m3"))
 """What an operand's type and a kernel's tactic say of its precision, across releases' wordings."""
 
@@ -136,7 +137,12 @@ def _of_profile(layers: Sequence[Mapping[str, Any]], products: Mapping[str, str]
 
 
 def _precisions(layer: Mapping[str, Any]) -> set[str]:
-    """Return the precisions that a kernel takes its operands in, or that its tactic is named for."""
+    """Return the precisions that a kernel takes its operands in, or that its tactic is named for.
+
+    None of a stretch of the graph that is told as one layer: what goes into it is no product's operand.
+    """
+    if _STRETCH in str(layer.get("Name", "")).lower():
+        return set()
     operands = " ".join(str(entry.get("Format/Datatype", "")).lower() for entry in layer.get("Inputs", []))
     tactic = str(layer.get("TacticName", "")).lower()
     found = {name for name, pattern in _SAID if re.search(pattern, operands)}
