@@ -79,7 +79,7 @@ def profile(
             raise unknown("scenario", scenario, SCENARIOS)
     opened = [Engine.open(path) for path in Engine.find_all([Path(path) for path in engines])]
     if plan.grid is None:
-        usual = GPU_GRID if all(engine.device != "cpu" for engine in opened) else DEFAULT_GRID
+        usual = GPU_GRID if all(map(_on_gpu, opened)) else DEFAULT_GRID
         fitting = tuple(pair for pair in usual if any(_holds(engine, *pair) for engine in opened))
         plan = replace(plan, grid=fitting)
     _check_grid(opened, plan)
@@ -89,18 +89,17 @@ def profile(
     subjects = [Subject(engine, own) for engine, own in zip(opened, rows, strict=True)]
     crew = Crew(subjects, plan)
     watches: dict[bool, Meter] = {}
+
+    def own_pids() -> set[int]:
+        return crew.pids | {os.getpid()}
+
     try:
         for engine in opened:
-            on_gpu = engine.device != "cpu"
-            if on_gpu not in watches:
-                pids = lambda: crew.pids | {os.getpid()}  # noqa: E731
-                watches[on_gpu] = meters.open(meter, engine.device, own_pids=pids)
+            if _on_gpu(engine) not in watches:
+                watches[_on_gpu(engine)] = meters.open(meter, engine.device, own_pids=own_pids)
         for reason in dict.fromkeys(watch.reason for watch in watches.values() if watch.reason):
             progress.say(f"energy unavailable: {reason}")
         return _Session(subjects, crew, plan, watches, environment.host(host)).run(Path(out))
-    except KeyboardInterrupt as stop:
-        stop.add_note("nothing was written: engines are measured side by side, and none was finished.")
-        raise
     finally:
         crew.close()
         for watch in watches.values():
@@ -139,7 +138,13 @@ class _Session:
         """Measure everything; write results and failures."""
         started = time.perf_counter()
         with progress.bar(f"profile {len(self._subjects)} engines", self._expected_s()) as advance:
-            self._measure(advance)
+            try:
+                self._measure(advance)
+            except KeyboardInterrupt as stop:
+                stop.add_note(
+                    "nothing was written: engines are measured side by side, and none was finished."
+                )
+                raise
         self._wall_s = time.perf_counter() - started
         runs: list[Run] = []
         failures: list[EffxError] = []
@@ -165,7 +170,7 @@ class _Session:
 
     def _meter(self, subject: Subject) -> Meter:
         """Return what reads an engine's energy."""
-        return self._meters[subject.engine.device != "cpu"]
+        return self._meters[_on_gpu(subject.engine)]
 
     @property
     def _offline(self) -> dict[str, Any]:
@@ -178,7 +183,7 @@ class _Session:
     @property
     def _on_gpu(self) -> bool:
         """Whether any engine can be timed on its device too."""
-        return any(subject.engine.device != "cpu" for subject in self._subjects)
+        return any(_on_gpu(subject.engine) for subject in self._subjects)
 
     def _expected_s(self) -> float:
         """Return the seconds that the session takes if engines are neither slow nor many; for the bar."""
@@ -295,9 +300,7 @@ class _Session:
             return Energy("none", meter.name, reason)
         if not samples.windows or samples.window_reason:
             return Energy("none", meter.name, samples.window_reason or "no window")
-        found, fault = energy.of_windows(
-            samples.windows, meter, self._idle.get(subject.engine.device != "cpu")
-        )
+        found, fault = energy.of_windows(samples.windows, meter, self._idle.get(_on_gpu(subject.engine)))
         if fault:
             samples.flags.append(fault)
         return found
@@ -382,6 +385,10 @@ def _check_grid(opened: list[Engine], plan: Plan) -> None:
     for batch, length in plan.grid or ():
         if length > longest:
             raise UsageError(f"--grid {batch}x{length}: these engines read {longest} tokens at most.")
+
+
+def _on_gpu(engine: Engine) -> bool:
+    return engine.device != "cpu"
 
 
 def _limit(engine: Engine) -> int:

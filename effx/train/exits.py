@@ -110,7 +110,7 @@ def train(
         + ", ".join(map(str, kept.exits)),
     )
     model.requires_grad_(True)
-    plain = own = evaluate.logits(model, source.encode(source.validation))
+    plain = own = evaluate.logits(model, source.encoded_validation)
     entries: dict[str, Any] = {}
     if kept.tokens or kept.token_thresholds:  # what they lose is not lost by exits
         own, entries["tokens"] = source.with_tokens()
@@ -149,8 +149,7 @@ def calibrate(
     chosen = exit_rules.calibrate(
         settings.rule, held, depths, on_held, depth=settings.depth, max_drop=max_drop
     )
-    encoded = source.encode(source.validation)
-    final, depth, _ = evaluate.reduced(model, encoded, rule=chosen.rule)
+    final, depth, _ = evaluate.reduced(model, source.encoded_validation, rule=chosen.rule)
     target = {"depth": settings.depth} if settings.depth is not None else {"max_drop": max_drop}
     return {
         **chosen.rule.to_json(),

@@ -13,6 +13,7 @@ has none, or the digest is of other rows, which may well be some of the same, no
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,11 @@ class Source:
     def task(self) -> Task:
         return self.checkpoint.task
 
+    @functools.cached_property
+    def encoded_validation(self) -> Encoded:
+        """The validation rows as the checkpoint reads them."""
+        return self.encode(self.validation)
+
     def encode(self, rows: Rows) -> Encoded:
         """Return the rows as the checkpoint reads them."""
         return self.encoder(rows.texts)
@@ -102,7 +108,7 @@ class Source:
 
     def with_tokens(self) -> tuple[np.ndarray, dict[str, Any]]:
         """Return the validation rows' logits with tokens pruned, and the manifest's entry ``tokens``."""
-        encoded, kept = self.encode(self.validation), structure(self.model)
+        encoded, kept = self.encoded_validation, structure(self.model)
         logits, _, tokens = evaluate.reduced(self.model, encoded)
         return logits, {
             "rule": "share" if kept.tokens else "threshold",

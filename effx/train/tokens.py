@@ -124,7 +124,7 @@ def train(
         results.append(run(Hard(model, source.task), settings.epochs, "hard stage"))
     target = None if settings.keep is None else {"keep": settings.keep}
     facts = {**source.with_tokens()[1], "rule": settings.rule, "target": target}
-    plain = evaluate.logits(model, source.encode(source.validation))
+    plain = evaluate.logits(model, source.encoded_validation)
     return source.save(folder, settings, results, plain, overwrite=overwrite, tokens=facts)
 
 
