@@ -98,16 +98,18 @@ def mask_tokens(ids: np.ndarray, vocabulary: int, rng: np.random.Generator) -> t
 
 
 def tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """Return a WordPiece tokenizer whose vocabulary was trained on ``texts``."""
+    """Return a WordPiece tokenizer whose vocabulary was trained on ``texts``; the same for the same texts."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    words = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    words.normalizer = normalizers.BertNormalizer()
-    words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    words.decoder = decoders.WordPiece()
+    words = _bert(models.WordPiece(unk_token="[UNK]"))
+    # The trainer numbers "##a" and its like in the order of a hash map, another in each process, and
+    # those numbers break ties between merges (huggingface/tokenizers#1794). Here they are numbered first.
+    inner = sorted({f"##{letter}" for text in texts for word in _words(words, text) for letter in word[1:]})
     trainer = trainers.WordPieceTrainer(
-        vocab_size=_VOCABULARY, special_tokens=list(_SPECIAL), show_progress=False
+        vocab_size=_VOCABULARY, special_tokens=[*_SPECIAL, *inner], show_progress=False
     )
     words.train_from_iterator(texts, trainer)
+    # Anew, for to the trained one "##a" is a special token, which no text is split into.
+    words = _bert(models.WordPiece(words.get_vocab(with_added_tokens=False), unk_token="[UNK]"))
     words.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
@@ -122,3 +124,17 @@ def tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
         sep_token="[SEP]",
         mask_token="[MASK]",
     )
+
+
+def _bert(model: models.Model) -> Tokenizer:
+    words = Tokenizer(model)
+    words.normalizer = normalizers.BertNormalizer()
+    words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    words.decoder = decoders.WordPiece()
+    return words
+
+
+def _words(words: Tokenizer, text: str) -> list[str]:
+    """Return ``text`` in words, as they are before they are split into pieces."""
+    found = words.pre_tokenizer.pre_tokenize_str(words.normalizer.normalize_str(text))
+    return [word for word, _ in found]

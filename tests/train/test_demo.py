@@ -1,13 +1,40 @@
-"""The demo's encoder: where it is written, and what is kept."""
+"""The demo's encoder: what it is made of, where it is written, and what is kept."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
+from effx import corpus
 from effx.errors import UsageError
 from effx.train import demo
+
+
+def test_a_vocabulary_depends_on_the_texts_alone() -> None:
+    texts = corpus.texts("train")[:500]
+    first, second = (demo.tokenizer(texts) for _ in range(2))
+    assert first.get_vocab() == second.get_vocab()
+    pieces = sorted(first.get_vocab(), key=first.get_vocab().get)
+    assert sorted(first.get_vocab().values()) == list(range(len(pieces)))
+    assert tuple(pieces[:5]) == tuple(demo._SPECIAL) and set(first.all_special_tokens) == set(demo._SPECIAL)
+    assert not any(first.unk_token_id in first(text)["input_ids"] for text in texts)
+    assert (
+        first.decode(first("a well made story")["input_ids"], skip_special_tokens=True) == "a well made story"
+    )
+    assert first.tokenize("s##s") == ["s", "[UNK]", "[UNK]", "s"]  # pieces' names in a text are no pieces
+
+
+def test_the_same_seed_gives_the_same_encoder(tmp_path: Path) -> None:
+    first, second, other = (
+        demo.pretrain(tmp_path / name, epochs=0.02, seed=seed)
+        for name, seed in (("first", 0), ("second", 0), ("other", 1))
+    )
+    for name in ("model.safetensors", "tokenizer.json", "config.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+    one, two = (load_file(folder / "model.safetensors") for folder in (first, other))
+    assert any(not one[name].equal(two[name]) for name in one)
 
 
 def test_a_place_that_takes_nothing_is_told_before_the_work(
