@@ -216,6 +216,11 @@ class Engine(_Artifact):
         return str(self.manifest["device"])
 
     @property
+    def on_gpu(self) -> bool:
+        """Whether it runs on a GPU."""
+        return self.device != "cpu"
+
+    @property
     def variant(self) -> str:
         return str(self.manifest["variant"])
 

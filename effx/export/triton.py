@@ -94,7 +94,7 @@ def config(engine: Engine, name: str) -> dict[str, Any]:
             answers[0]["label_filename"] = "labels.txt"
     if manifest["exits"]:  # one number per row: the server counts the batch as a dimension of its own
         answers.append({**_tensor("depth", "TYPE_INT64", 1), "reshape": {"shape": []}})
-    device = "KIND_CPU" if engine.device == "cpu" else "KIND_GPU"
+    device = "KIND_GPU" if engine.on_gpu else "KIND_CPU"
     group: dict[str, Any] = {"kind": _Name(device), "count": 1}
     if engine.backend == "tensorrt":  # the server takes the first profile alone unless it is told of others
         largest = manifest["session"]["profiles"]

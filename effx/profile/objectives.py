@@ -81,12 +81,12 @@ def measures(run: Run) -> dict[str, float | None]:
 def said(objective: Objective, value: float, *, like: float | None = None) -> str:
     """Return a value of an objective with the unit that people read: that of ``like``, else its own."""
     if objective.unit == "s":
-        return f"{_three(value * 1e3)} ms"
+        return f"{three(value * 1e3)} ms"
     if objective.unit == "B":
         return f"{value / 1e6:.1f} MB"
     if objective.unit in ("J", "J/example"):
         whole = (value if like is None else like) >= 1
-        number = f"{_three(value)} J" if whole else f"{_three(value * 1e3)} mJ"
+        number = f"{three(value)} J" if whole else f"{three(value * 1e3)} mJ"
         return number + objective.unit.removeprefix("J")
     if objective.unit == "1/s":
         return f"{value:.4g}/s"
@@ -114,9 +114,11 @@ def outwards(value: float, places: int, *, up: bool) -> float:
     return (math.ceil(value * scale - noise) if up else math.floor(value * scale + noise)) / scale
 
 
-def _three(value: float) -> str:
-    """Return three significant digits, all of those before the point."""
-    return f"{value:.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
+def three(value: float, *, zeros: bool = False) -> str:
+    """Return three significant digits, all of those before the point; ``zeros``: those at the end too."""
+    if abs(value) >= 999.5:
+        return f"{value:.0f}"
+    return f"{value:#.3g}".rstrip(".") if zeros else f"{value:.3g}"
 
 
 _LIMITS = {"s": (1e3, " ms"), "B": (1e-6, " MB")}

@@ -79,7 +79,7 @@ def profile(
             raise unknown("scenario", scenario, SCENARIOS)
     opened = [Engine.open(path) for path in Engine.find_all([Path(path) for path in engines])]
     if plan.grid is None:
-        usual = GPU_GRID if all(map(_on_gpu, opened)) else DEFAULT_GRID
+        usual = GPU_GRID if all(engine.on_gpu for engine in opened) else DEFAULT_GRID
         fitting = tuple(pair for pair in usual if any(_holds(engine, *pair) for engine in opened))
         plan = replace(plan, grid=fitting)
     _check_grid(opened, plan)
@@ -95,8 +95,8 @@ def profile(
 
     try:
         for engine in opened:
-            if _on_gpu(engine) not in watches:
-                watches[_on_gpu(engine)] = meters.open(meter, engine.device, own_pids=own_pids)
+            if engine.on_gpu not in watches:
+                watches[engine.on_gpu] = meters.open(meter, engine.device, own_pids=own_pids)
         for reason in dict.fromkeys(watch.reason for watch in watches.values() if watch.reason):
             progress.say(f"energy unavailable: {reason}")
         return _Session(subjects, crew, plan, watches, environment.host(host)).run(Path(out))
@@ -170,7 +170,7 @@ class _Session:
 
     def _meter(self, subject: Subject) -> Meter:
         """Return what reads an engine's energy."""
-        return self._meters[_on_gpu(subject.engine)]
+        return self._meters[subject.engine.on_gpu]
 
     @property
     def _offline(self) -> dict[str, Any]:
@@ -181,15 +181,15 @@ class _Session:
         return [{"scenario": "grid", "batch": b, "sequence": s} for b, s in self._plan.grid or ()]
 
     @property
-    def _on_gpu(self) -> bool:
+    def _any_on_gpu(self) -> bool:
         """Whether any engine can be timed on its device too."""
-        return any(_on_gpu(subject.engine) for subject in self._subjects)
+        return any(subject.engine.on_gpu for subject in self._subjects)
 
     def _expected_s(self) -> float:
         """Return the seconds that the session takes if engines are neither slow nor many; for the bar."""
         plan = self._plan
-        singles = 1 + ("multi-stream" in plan.scenarios) + ("server" in plan.scenarios) + self._on_gpu
-        cells = len(plan.grid or ()) * (1 + self._on_gpu) + ("offline" in plan.scenarios)
+        singles = 1 + ("multi-stream" in plan.scenarios) + ("server" in plan.scenarios) + self._any_on_gpu
+        cells = len(plan.grid or ()) * (1 + self._any_on_gpu) + ("offline" in plan.scenarios)
         blocks = singles * plan.rounds * (plan.block_s + _BETWEEN_S)
         blocks += cells * plan.grid_rounds * (plan.grid_block_s + _BETWEEN_S)
         windows = len(self._metered) * (plan.windows + 1) * plan.window_s  # the last is twice as long
@@ -220,7 +220,7 @@ class _Session:
         singles = Limits(plan.block_queries, plan.block_s, plan.block_limit_s)
         cells = Limits(plan.grid_queries, plan.grid_block_s, plan.grid_limit_s)
         self._blocks(SINGLE, plan.rounds, singles, advance, "latency")
-        if self._on_gpu:
+        if self._any_on_gpu:
             self._blocks({**SINGLE, **_ON_DEVICE}, plan.rounds, singles, advance, "latency on the device")
         if "multi-stream" in plan.scenarios:
             self._blocks(_MULTI, plan.rounds, singles, advance, "multi-stream")
@@ -237,7 +237,7 @@ class _Session:
         for workload in self._grid:
             note = f"grid {workload['batch']}x{workload['sequence']}"
             self._blocks(workload, plan.grid_rounds, cells, advance, note)
-            if self._on_gpu:
+            if self._any_on_gpu:
                 self._blocks({**workload, **_ON_DEVICE}, plan.grid_rounds, cells, advance, f"{note} device")
         for workload in self._metered:
             for number in range(plan.windows):
@@ -300,7 +300,7 @@ class _Session:
             return Energy("none", meter.name, reason)
         if not samples.windows or samples.window_reason:
             return Energy("none", meter.name, samples.window_reason or "no window")
-        found, fault = energy.of_windows(samples.windows, meter, self._idle.get(_on_gpu(subject.engine)))
+        found, fault = energy.of_windows(samples.windows, meter, self._idle.get(subject.engine.on_gpu))
         if fault:
             samples.flags.append(fault)
         return found
@@ -385,10 +385,6 @@ def _check_grid(opened: list[Engine], plan: Plan) -> None:
     for batch, length in plan.grid or ():
         if length > longest:
             raise UsageError(f"--grid {batch}x{length}: these engines read {longest} tokens at most.")
-
-
-def _on_gpu(engine: Engine) -> bool:
-    return engine.device != "cpu"
 
 
 def _limit(engine: Engine) -> int:

@@ -73,7 +73,7 @@ class Worker:
         self.device_memory = DeviceMemory(engine.device)
         self.device_memory.begin()
         self._session = engines.open(engine, threads=threads)
-        self._on_gpu = engine.device != "cpu"
+        self._on_gpu = engine.on_gpu
         encoder = Encoder(engine.folder, engine.max_length)
         self._rows = encoder([tuple(text) for text in texts])
         self._limit = int(engine.manifest["inputs"][0]["max"][1])

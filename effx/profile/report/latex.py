@@ -8,7 +8,7 @@ from pathlib import Path
 
 from effx.profile.frontier import single_stream
 from effx.profile.report.groups import Group
-from effx.profile.report.style import four, joules, mebibytes, milliseconds
+from effx.profile.report.style import energy_sources, four, joules, mebibytes, milliseconds
 from effx.results import Run
 
 _SPECIAL = {
@@ -45,7 +45,7 @@ def _table(group: Group) -> str:
     points = {} if front is None else {point.run.id: point for point in front.points}
     runs = sorted(group.runs, key=lambda run: single_stream(run).latency_s["p50"] or 0.0)
     metered = any(single_stream(run).energy.joules_per_example is not None for run in runs)
-    sources = sorted({single_stream(run).energy.source for run in runs} - {"none"})
+    sources = energy_sources(runs)
     heads = ["engine", f"{group.metric}, 95\\,\\%", "p50, ms", "p90, ms", "p99, ms", "peak, MiB", "size, MiB"]
     if metered:
         heads.append(f"mJ/example ({', '.join(sources)})")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from effx.profile.objectives import Objective, single_stream
+from effx.profile.objectives import Objective, single_stream, three
 from effx.results import Run
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
@@ -22,7 +22,7 @@ def marker(number: int) -> str:
 
 def milliseconds(seconds: float | None) -> str:
     """Return seconds as milliseconds with three significant digits, or a dash."""
-    return "–" if seconds is None else _three(seconds * 1e3)
+    return "–" if seconds is None else three(seconds * 1e3, zeros=True)
 
 
 def mebibytes(count: float | None) -> str:
@@ -32,7 +32,12 @@ def mebibytes(count: float | None) -> str:
 
 def millijoules(joules: float | None) -> str:
     """Return joules as millijoules with three significant digits, or a dash."""
-    return "–" if joules is None else _three(joules * 1e3)
+    return "–" if joules is None else three(joules * 1e3, zeros=True)
+
+
+def energy_sources(runs: Sequence[Run]) -> list[str]:
+    """Return where the energy of single queries is from."""
+    return sorted({single_stream(run).energy.source for run in runs} - {"none"})
 
 
 def joules(run: Run, sources: Sequence[str]) -> str:
@@ -40,11 +45,6 @@ def joules(run: Run, sources: Sequence[str]) -> str:
     energy = single_stream(run).energy
     text = millijoules(energy.joules_per_example)
     return f"{text} ({energy.source})" if len(sources) > 1 and energy.source != "none" else text
-
-
-def _three(value: float) -> str:
-    """Return three significant digits, all of those before the point."""
-    return f"{value:.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".rstrip(".")
 
 
 def four(value: float) -> str:

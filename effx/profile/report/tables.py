@@ -12,7 +12,7 @@ from rich.table import Table
 
 from effx.profile.frontier import single_stream
 from effx.profile.report.groups import MAIN, Group
-from effx.profile.report.style import four, joules, mebibytes, millijoules, milliseconds, span
+from effx.profile.report.style import energy_sources, four, joules, mebibytes, millijoules, milliseconds, span
 from effx.profile.techniques import technique
 from effx.results import Run
 
@@ -23,7 +23,7 @@ def print_runs(runs: Sequence[Run]) -> None:
         return
     first = runs[0]
     metered = any(single_stream(run).energy.joules_per_example is not None for run in runs)
-    sources = sorted({single_stream(run).energy.source for run in runs} - {"none"})
+    sources = energy_sources(runs)
     table = Table(title=f"{first.host['cpu']}, {first.host['cores']} cores; single queries at real lengths")
     table.add_column("engine", overflow="fold")
     for column in ("score, 95 %", "n", "p50 ms", "p90 ms", "p99 ms", "peak MiB"):
