@@ -18,8 +18,9 @@ import numpy as np
 
 from effx import engines
 from effx.artifacts import Engine, now
-from effx.profile import Plan, environment, profile
-from effx.profile.statistics import paired_ratio
+from effx.host import identity
+from effx.profile import Plan, profile
+from effx.stats.statistics import paired_ratio
 
 
 def main() -> None:
@@ -45,7 +46,7 @@ def main() -> None:
                           "flags": runs[0].flags})  # fmt: skip
     facts = {
         "command": f"python benchmarks/aa.py {engine.name} --sessions {options.sessions}",
-        "date": now(), "host": environment.host(), "versions": engines.versions(engine.backend),
+        "date": now(), "host": identity.host(), "versions": engines.versions(engine.backend),
         "covered": sum(session["covers"] for session in found), "sessions": found,
         "median_width": float(np.median([s["interval"][1] - s["interval"][0] for s in found])),
     }  # fmt: skip

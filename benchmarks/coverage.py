@@ -30,13 +30,14 @@ from importlib.metadata import version
 import numpy as np
 from scipy import stats
 
-from effx import metrics
+from effx.analysis import pareto
+from effx.analysis.comparison import LEAST_DIFFERING
+from effx.analysis.frontier import frontier
 from effx.artifacts import now
-from effx.metrics import Metric
-from effx.profile import dominance, environment, statistics
-from effx.profile.comparison import LEAST_DIFFERING
-from effx.profile.frontier import frontier
+from effx.host import identity
 from effx.results import MIN_SAMPLES, Accuracy, Energy, Run, Workload
+from effx.stats import metrics, statistics
+from effx.stats.metrics import Metric
 
 QUERIES = 70  # in a block, and 10 blocks: the defaults of a profile
 ROUNDS = 10
@@ -71,7 +72,7 @@ def main() -> None:
     facts = {
         "command": " ".join(["python", "benchmarks/coverage.py", *sys.argv[1:]]),
         "date": now(),
-        "host": environment.host(),
+        "host": identity.host(),
         "versions": {name: version(name) for name in ("numpy", "scipy")},
         "trials": trials,
         **{name: parts[name]() for name in wanted},
@@ -280,7 +281,7 @@ def hypervolume(trials: int, rng: np.random.Generator) -> dict[str, float]:
             truth = np.column_stack([-accuracies, level * seconds])
             interval = seen.hypervolume_interval
             assert interval is not None
-            held += interval[0] <= dominance.hypervolume(truth, worst) / box <= interval[1]
+            held += interval[0] <= pareto.hypervolume(truth, worst) / box <= interval[1]
         found[f"{count} engines"] = percent(held, trials)
     return found
 

@@ -21,10 +21,9 @@ import numpy as np
 from effx import data, engines
 from effx.artifacts import Checkpoint, Engine, now
 from effx.encoding import Encoder, length_sorted
-from effx.models import load
+from effx.host import identity
+from effx.models import evaluate, load
 from effx.models.exits import rule_of
-from effx.profile import environment
-from effx.train import evaluate
 
 
 def main() -> None:
@@ -71,7 +70,7 @@ def main() -> None:
         result[variant]["time_ratio"] = statistics.median(seconds) / statistics.median(taken["fp32"])
     facts = {
         "rule": rule_of(checkpoint).to_json(), "mean_depth": float(depth.mean()), "rows": len(encoded),
-        "backend": options.backend, "date": now(), "host": environment.host(),
+        "backend": options.backend, "date": now(), "host": identity.host(),
         "command": f"python benchmarks/exit_engines.py {checkpoint.name} --backend {options.backend}",
         "versions": engines.versions(options.backend), "rounds": options.rounds,
     }  # fmt: skip

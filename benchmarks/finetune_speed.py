@@ -25,10 +25,10 @@ import transformers
 from effx import data
 from effx.artifacts import Checkpoint, now
 from effx.encoding import Encoder
-from effx.models import io
-from effx.profile import environment
-from effx.tasks import TASKS
-from effx.train import Settings, evaluate, finetune
+from effx.host import identity
+from effx.models import checkpoints, evaluate
+from effx.specs.tasks import TASKS
+from effx.train import Settings, finetune
 
 LR, BATCH, LENGTH = 5e-5, 32, 128
 
@@ -38,7 +38,7 @@ def plain(model_name: str, folder: Path, limit: int, epochs: int, steps: int | N
     task = TASKS["sst2"]
     rows = data.load(task, "train", folder).limit(limit)
     transformers.set_seed(0)
-    model, tokenizer = io.pretrained(model_name, task)
+    model, tokenizer = checkpoints.pretrained(model_name, task)
     encoded = tokenizer(
         [text for (text,) in rows.texts],
         padding="max_length",
@@ -113,7 +113,7 @@ def main() -> None:
                 "rows": options.rows,
                 "epochs": options.epochs,
                 "date": now(),
-                "host": environment.host(),
+                "host": identity.host(),
                 "torch": torch.__version__,
                 "transformers": transformers.__version__,
             },

@@ -44,16 +44,16 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from effx import corpus, files, models
 from effx.artifacts import Checkpoint, now
+from effx.demo.pretraining import tokenizer
 from effx.encoding import Encoded, Encoder
 from effx.errors import EffxError, UsageError
-from effx.exit_rules import entropy
 from effx.export import export_all
-from effx.models import exits, tokens
+from effx.host import identity
+from effx.models import evaluate, exits, tokens
 from effx.models.structure import structure
-from effx.profile import Plan, environment, meters, profile
-from effx.tasks import TASKS
-from effx.train import evaluate
-from effx.train.demo import tokenizer
+from effx.profile import Plan, meters, profile
+from effx.specs.exit_rules import entropy
+from effx.specs.tasks import TASKS
 
 TINY = dict(zip(NAMES, (64, 3, 4, 128), strict=True))
 LEVELS = (20, 40, 50, 60)
@@ -181,7 +181,7 @@ class Suite:
             spec = importlib.util.find_spec(package)
             versions[package] = None if spec is None else getattr(__import__(package), "__version__", "?")
         facts = {
-            "host": environment.host(),
+            "host": identity.host(),
             "versions": versions,
             "date": now(),
             "backends": self.backends,

@@ -27,9 +27,9 @@ from scipy.stats import spearmanr
 from effx import data
 from effx.artifacts import now
 from effx.encoding import Encoder
-from effx.models import io
-from effx.profile import environment
-from effx.tasks import TASKS
+from effx.host import identity
+from effx.models import checkpoints
+from effx.specs.tasks import TASKS
 from effx.train import importance, loop
 
 LENGTH, BATCH = 128, 32
@@ -47,12 +47,12 @@ def main() -> None:
     task = TASKS["sst2"]
     rows = data.load(task, "train", options.data).limit(options.rows)
     transformers.set_seed(0)
-    model, tokenizer = io.pretrained(options.model, task)
+    model, tokenizer = checkpoints.pretrained(options.model, task)
     with tempfile.TemporaryDirectory() as place:
         tokenizer.save_pretrained(place)
         model.config.save_pretrained(place)
         encoded = Encoder(place, LENGTH)(rows.texts)
-    names = io.input_names(model)
+    names = checkpoints.input_names(model)
     collate = loop.labelled(encoded, rows.labels, names)
     settings = loop.LoopSettings(epochs=1, batch_size=BATCH, lr=5e-5, seed=0)
 
@@ -94,7 +94,7 @@ def main() -> None:
                 "batch_size": BATCH,
                 "model": options.model.rstrip("/").rsplit("/", 1)[-1],
                 "date": now(),
-                "host": environment.host(),
+                "host": identity.host(),
                 "threads": torch.get_num_threads(),
                 "torch": torch.__version__,
                 "transformers": transformers.__version__,

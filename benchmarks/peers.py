@@ -171,7 +171,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     from effx import data
     from effx.artifacts import Checkpoint, Engine, now
     from effx.encoding import Encoder
-    from effx.profile import environment
+    from effx.host import identity
 
     checkpoint = Checkpoint.open(options.checkpoint)
     rows = data.load(checkpoint.task, "validation", options.data)
@@ -189,7 +189,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             if manifest["checkpoint"]["name"] in wanted and not manifest["backend"].startswith("torch"):
                 contenders[f"effx {folder.name}"] = Contender("effx", str(folder))
         result = race(contenders, encoded, rows.labels, options.rounds)
-    facts = {"command": "benchmarks/peers.sh", "date": now(), "host": environment.host(), "threads": THREADS,
+    facts = {"command": "benchmarks/peers.sh", "date": now(), "host": identity.host(), "threads": THREADS,
              "rounds": options.rounds, "versions": versions(), "python": sys.version.split()[0]}  # fmt: skip
     return {"milliseconds_and_accuracy": result, **facts}
 

@@ -26,13 +26,13 @@ import transformers
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-from effx import data, exit_rules
+from effx import data
 from effx.artifacts import Checkpoint, now
 from effx.encoding import Encoded, Encoder
-from effx.models import exits, infer, io, load, prune, structure
+from effx.host import identity
+from effx.models import checkpoints, evaluate, exits, infer, load, prune, structure
 from effx.models.structure import parameters
-from effx.profile import environment
-from effx.train import evaluate
+from effx.specs import exit_rules
 from effx.train import source as sources
 
 BATCH = 32
@@ -56,7 +56,7 @@ def of_length(encoded: Encoded, length: int, model: PreTrainedModel) -> dict[str
     """A batch of real ids without padding: sentences strung together to ``length`` tokens."""
     ids = np.resize(encoded.ids, BATCH * length).reshape(BATCH, length).astype(np.int64)
     arrays = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-    return {name: torch.from_numpy(arrays[name]) for name in io.input_names(model)}
+    return {name: torch.from_numpy(arrays[name]) for name in checkpoints.input_names(model)}
 
 
 def surgery(options: argparse.Namespace) -> dict[str, Any]:
@@ -199,7 +199,7 @@ def main() -> None:
     facts = {
         "command": " ".join(["python", "benchmarks/reductions.py", *said]),
         "date": now(),
-        "host": environment.host(),
+        "host": identity.host(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "rounds": options.rounds,

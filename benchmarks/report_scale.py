@@ -2,7 +2,7 @@
 
     python benchmarks/report_scale.py --results 10000 --workspace /tmp/scale
 
-The results are synthetic (tests/profile/synthetic.py): one task, one host, every engine another one,
+The results are synthetic (tests/analysis/synthetic.py): one task, one host, every engine another one,
 which is the hardest case; --hosts spreads them. With a chromium (EFFX_CHROMIUM or on the path) and
 playwright, the page is opened and its load, sort, filter and hover are timed. One JSON line at the end.
 """
@@ -20,8 +20,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from effx.profile.report import report
-from tests.profile import synthetic
+from effx.report import report
+from tests.analysis import synthetic
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def main() -> None:
 
 def usable(page: Path) -> dict[str, float]:
     """Return milliseconds until the page answers: opened, sorted, filtered, hovered."""
-    from tests.profile.browser import executable, launch
+    from tests.report.browser import executable, launch
 
     if executable() is None:
         return {}

@@ -33,7 +33,7 @@ import transformers
 import effx
 from effx import files, progress
 from effx.artifacts import now
-from effx.profile import environment
+from effx.host import identity
 from effx.train import tickets, workspace
 from effx.train.tickets import Settings, parse_levels
 
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, help="where the workspaces go")
     parser.add_argument("--results", type=Path, default=Path("docs/results/tickets"))
     options = parser.parse_args()
-    host = environment.host()  # now: a checkout may move while this runs
+    host = identity.host()  # now: a checkout may move while this runs
     names = [name for given in options.jobs or JOBS for name in ALIASES.get(given, (given,))]
     if wrong := [name for name in names if name not in JOBS]:
         parser.error(f"no job '{wrong[0]}': choose from {', '.join([*JOBS, *ALIASES])}")

@@ -23,14 +23,14 @@ from transformers import AutoConfig, AutoModel
 
 from effx import corpus, engines
 from effx.artifacts import Checkpoint, Engine, now
+from effx.demo.pretraining import tokenizer
 from effx.engines import check_backend
 from effx.errors import EffxError
 from effx.export import export_all
 from effx.export.builders import BUILDERS, builder
-from effx.models import io, load, prune, save, structure
-from effx.profile import environment
+from effx.host import identity
+from effx.models import checkpoints, load, prune, save, structure
 from effx.train import exits, finetune, tokens
-from effx.train.demo import tokenizer
 from effx.train.finetune import Settings
 
 FAMILIES = ("bert", "distilbert", "roberta")
@@ -76,8 +76,8 @@ def write(options: argparse.Namespace, backends: list[str], rows: list[dict[str,
     """Write what is known so far; a run that was cut off goes on from the engines that are there."""
     facts = {
         "command": " ".join(["python", "benchmarks/variant_table.py", *sys.argv[1:]]),
-        "date": now(), "host": environment.host(),
-        "versions": {name: engines.versions(name) for name in backends} | {"export": io.versions()},
+        "date": now(), "host": identity.host(),
+        "versions": {name: engines.versions(name) for name in backends} | {"export": checkpoints.versions()},
         "level": LEVEL, "sizes": SIZES[options.size], "engines": rows,
     }  # fmt: skip
     (options.out / "variants.json").write_text(json.dumps(facts, indent=1) + "\n")
@@ -128,7 +128,7 @@ def ticket(full: Path) -> Path:
         gone.setdefault(everything[place][0], []).append(everything[place][1])
     layers = len(structure(model).layers)
     prune(model, heads=gone, ffns=rng.permutation(layers)[: round(LEVEL * layers)].tolist())
-    cut = save(model, full.parent / f".{full.name}" / "cut", tokenizer=io.tokenizer(before.folder),
+    cut = save(model, full.parent / f".{full.name}" / "cut", tokenizer=checkpoints.tokenizer(before.folder),
                task=before.task, max_length=before.max_length, overwrite=True)  # fmt: skip
     return reduced(cut.folder, folder, lr=1e-4)
 
@@ -198,7 +198,7 @@ def at_shapes(engine: Engine, folder: Path) -> dict[str, float]:
             worst = 0.0
             for row in range(batch):  # alone and without padding: padding may not change anything
                 alone = {name: torch.from_numpy(inputs[name][row : row + 1, : lengths[row]])
-                         for name in io.input_names(model)}  # fmt: skip
+                         for name in checkpoints.input_names(model)}  # fmt: skip
                 with torch.inference_mode():
                     expected = model(**alone).logits[0].numpy()
                 worst = max(worst, float(np.abs(logits[row] - expected).max()))

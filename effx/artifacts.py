@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Self
 
 from effx import files
 from effx.errors import ArtifactError, UsageError
-from effx.tasks import Task
+from effx.specs.tasks import Task
 
 SCHEMA = 1
 

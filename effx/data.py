@@ -22,7 +22,7 @@ import numpy as np
 
 from effx import corpus, progress
 from effx.errors import DataError, UsageError, nearest, need
-from effx.tasks import NAME, NAMING, TASKS, Task, get
+from effx.specs.tasks import NAME, NAMING, TASKS, Task, get
 
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".tsv", ".parquet")
 _SPLIT_NAMES = {

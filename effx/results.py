@@ -17,9 +17,10 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from effx import files, memory, progress
+from effx import files, progress
 from effx.errors import ArtifactError
-from effx.metrics import METRICS
+from effx.host import memory
+from effx.stats.metrics import METRICS
 
 SCHEMA = 1
 T = TypeVar("T")

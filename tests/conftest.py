@@ -18,11 +18,11 @@ from transformers import (
 
 from effx import corpus
 from effx.artifacts import Checkpoint
+from effx.demo.pretraining import tokenizer as trained_tokenizer
 from effx.doctor import software
 from effx.export import export_all
 from effx.profile import Plan, profile
 from effx.train import Settings, finetune
-from effx.train.demo import tokenizer as trained_tokenizer
 
 SHARED_DATA = Path(os.environ.get("EFFX_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -10,7 +10,7 @@ import pytest
 
 from effx import corpus, data
 from effx.errors import DataError, UsageError
-from effx.tasks import TASKS, Task
+from effx.specs.tasks import TASKS, Task
 from tests.conftest import SHARED_DATA, write_rows
 
 SST2 = TASKS["sst2"]

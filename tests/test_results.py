@@ -12,7 +12,7 @@ import pytest
 from effx import results
 from effx.errors import ArtifactError
 from effx.results import Failure, Run
-from tests.profile import synthetic
+from tests.analysis import synthetic
 
 ROOT = Path(__file__).parents[1]
 FAILURE = {

@@ -31,7 +31,7 @@ def command(a: str, b: str, results: tuple[Path, ...], margin: float, as_json: b
     \b
     effx compare sst2-bert.fp32.onnxruntime sst2-bert.int8.onnxruntime
     """  # fmt: skip
-    from effx.profile import comparison, wording
+    from effx.analysis import comparison, wording
     from effx.results import find
 
     found = comparison.compare(*comparison.pair(find(list(results) or [Path("results")]), a, b))

@@ -38,7 +38,7 @@ def command(out: Path, meter: str, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(content, indent=1))
     else:
-        from effx.profile.report import tables
+        from effx.report import tables
 
         tables.print_frontiers(content)
         click.echo(f"report: {page.resolve()}")

@@ -103,8 +103,9 @@ def command(
     effx profile engines/
     effx profile engines/ --data ../data/sst2 --grid 1x32,32x128 --meter rapl
     """  # fmt: skip
-    from effx.profile import Plan, profile, tracking
+    from effx.profile import Plan, profile
     from effx.profile.plan import SCENARIOS, parse_grid
+    from effx.report import tracking
 
     if uri is not None:
         tracking.check(uri)
@@ -117,7 +118,7 @@ def command(
     if as_json:
         click.echo(json.dumps([run.to_json() for run in runs]))
     else:
-        from effx.profile.report import tables
+        from effx.report import tables
 
         tables.print_runs(runs)
         click.echo(f"{len(runs)} results in {out}")

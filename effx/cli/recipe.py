@@ -49,18 +49,18 @@ def command(
     effx run recipes/sst2-frontier.yaml --dry-run --set models.encoder=./minilm
     effx run recipes/sst2-frontier.yaml --set tasks.sst2.data=../data/sst2 --set limit=300
     """  # fmt: skip
-    from effx.profile import environment
+    from effx.host import identity
     from effx.recipe import load, plan, run
-    from effx.recipe.place import executor
-    from effx.recipe.run import StoppedError
+    from effx.recipe.execute.place import executor
+    from effx.recipe.execute.run import StoppedError
 
     read = load(recipe, assignments, workspace=out)
     if dry_run:
-        made = plan(read, str(environment.host()["id"]))
+        made = plan(read, str(identity.host()["id"]))
         if as_json:
             click.echo(json.dumps(made.to_json(), indent=1))
         else:
-            from effx.recipe import console
+            from effx.recipe.execute import console
 
             console.print_plan(made, read)
         return 0
@@ -75,7 +75,7 @@ def command(
     if as_json:
         click.echo(json.dumps(result.plan.to_json(), indent=1))
     else:
-        from effx.recipe import console
+        from effx.recipe.execute import console
 
         console.print_result(result)
     return result.exit_code

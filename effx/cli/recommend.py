@@ -55,7 +55,7 @@ def command(
     effx recommend results/
     effx recommend results/ --objective latency --max-drop 0.02 --max-p99 5ms --max-memory 500MB
     """  # fmt: skip
-    from effx.profile.recommend import Limits, Unmet, recommend
+    from effx.analysis.recommend import Limits, Unmet, recommend
     from effx.results import find
 
     answers = recommend(
@@ -75,7 +75,7 @@ def command(
         }
         click.echo(json.dumps(shown, indent=1, allow_nan=False))
     elif found:
-        from effx.profile import wording
+        from effx.analysis import wording
 
         click.echo("\n\n".join(wording.recommendation(answer) for answer in found))
     for answer in unmet:

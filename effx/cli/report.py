@@ -37,20 +37,20 @@ def command(
     effx report laptop-results/ server-results/ -o report
     """  # fmt: skip
     from effx.errors import need
-    from effx.profile.report import report
+    from effx.report import report
 
     folders = list(results) or [Path("results")]
     if uri is not None:
         need("mlflow", "mlflow")  # before the work, not after it
     content, folder = report(folders, out, sections=sections)
     if uri is not None:
-        from effx.profile import tracking
+        from effx.report import tracking
 
         tracking.log_report(content, folder, uri)
     if as_json:
         click.echo(json.dumps(content, indent=1))
         return
-    from effx.profile.report import tables
+    from effx.report import tables
 
     tables.print_frontiers(content)
     click.echo(str(folder / "index.html"))

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from effx.doctor.line import Line
-from effx.profile.meters import hwmon, nvml_device, rapl
-from effx.profile.meters.protocol import UnavailableError
+from effx.host import gpus
+from effx.host.sensors import UnavailableError
+from effx.profile.meters import hwmon, rapl
 
 _FLAGS = {
     "AVX2": ("avx2",),
@@ -70,7 +71,7 @@ def gpu(driver: Path = Path("/proc/driver/nvidia/version")) -> Iterator[Line]:
         yield Line("gpu", "NVML", "broken", f"the module pynvml is not nvidia-ml-py's ({error})", fix)
         return
     try:
-        version = nvml_device.text(pynvml.nvmlSystemGetDriverVersion())
+        version = gpus.text(pynvml.nvmlSystemGetDriverVersion())
         cuda = _cuda(pynvml)
         yield Line("gpu", "driver", "ok", f"{version}, for CUDA up to {cuda}" if cuda else version)
         for index in range(pynvml.nvmlDeviceGetCount()):
@@ -93,7 +94,7 @@ def _device(pynvml: object, index: int) -> Iterator[Line]:
     nvml: object = pynvml
     handle = nvml.nvmlDeviceGetHandleByIndex(index)  # type: ignore[attr-defined]
     name = f"GPU {index}"
-    yield Line("gpu", name, "ok", nvml_device.text(nvml.nvmlDeviceGetName(handle)))  # type: ignore[attr-defined]
+    yield Line("gpu", name, "ok", gpus.text(nvml.nvmlDeviceGetName(handle)))  # type: ignore[attr-defined]
     for what, ask in (
         ("energy", "nvmlDeviceGetTotalEnergyConsumption"),
         ("power", "nvmlDeviceGetPowerUsage"),

@@ -32,7 +32,7 @@ from effx.engines.on_device import SingleOnDevice, StagedOnDevice
 from effx.engines.protocol import Graph, Session
 from effx.engines.sessions import Padded, Single, Staged
 from effx.errors import need, unknown
-from effx.exit_rules import ExitRule
+from effx.specs.exit_rules import ExitRule
 
 __all__ = ["Session", "check_backend", "open", "open_graph", "open_unchecked", "versions"]
 

@@ -20,7 +20,7 @@ import numpy as np
 from effx.engines.cuda import Device, DeviceArray
 from effx.engines.protocol import Arrays
 from effx.engines.sessions import Closing, width
-from effx.exit_rules import ExitRule
+from effx.specs.exit_rules import ExitRule
 
 Placed = dict[str, DeviceArray]
 

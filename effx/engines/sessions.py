@@ -9,7 +9,7 @@ import numpy as np
 
 from effx.engines.protocol import Arrays, Graph, Session
 from effx.errors import UsageError
-from effx.exit_rules import ExitRule
+from effx.specs.exit_rules import ExitRule
 
 PER_TOKEN = ("start_logits", "end_logits")
 

@@ -1,6 +1,6 @@
 """Export: checkpoints become engines, each verified against its checkpoint.
 
-The functions are loaded when they are used, so that :mod:`effx.export.variants`, the grammar, can be
+The functions are loaded when they are used, so that :mod:`effx.specs.variants`, the grammar, can be
 read without PyTorch.
 """
 

@@ -24,9 +24,9 @@ from effx.export import audit, drift, parity, quantize
 from effx.export.builders import builder
 from effx.export.parity import Parity, Reference
 from effx.export.source import Source
-from effx.export.variants import Variant
-from effx.models import families, io, structure
+from effx.models import checkpoints, families, structure
 from effx.models.structure import full_parameters, parameters_left
+from effx.specs.variants import Variant
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _TIMED_ROWS = 64
@@ -130,7 +130,7 @@ def build(source: Source, job: Job, where: Surroundings) -> None:
             "inputs": [
                 {"name": name, "dtype": "int64", "min": [1, 1], "opt": [1, longest],
                  "max": [best.session.get("largest_batch"), limit]}
-                for name in io.input_names(source.model)
+                for name in checkpoints.input_names(source.model)
             ],
             "labels": list(checkpoint.task.labels),
             "structure": checkpoint.manifest["structure"],
@@ -138,7 +138,7 @@ def build(source: Source, job: Job, where: Surroundings) -> None:
             "weight_remaining": left / full,  # counted anew: old checkpoints' has ramps in it
             "parameters_removed": full - left,
             "sparsity": checkpoint.manifest.get("sparsity"),
-            "model": io.name_of(str(checkpoint.manifest["model"])),
+            "model": checkpoints.name_of(str(checkpoint.manifest["model"])),
             "regime": checkpoint.manifest["training"].get("regime"),
             "max_length": longest,
             "data": checkpoint.data,
@@ -157,7 +157,7 @@ def build(source: Source, job: Job, where: Surroundings) -> None:
                 "vnni": quantize.has_vnni(),
                 "bf16": quantize.has_bf16(),
             },
-            "versions": {**io.versions(), **engines.versions(backend), "torch": torch.__version__},
+            "versions": {**checkpoints.versions(), **engines.versions(backend), "torch": torch.__version__},
         }  # fmt: skip
 
 

@@ -27,8 +27,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from effx.exit_rules import ExitRule
 from effx.export import graph as graphs
+from effx.specs.exit_rules import ExitRule
 
 
 def compose(

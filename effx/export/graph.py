@@ -25,7 +25,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from effx.models import exits, families, forward, reference
-from effx.models.io import input_names, position_limit
+from effx.models.checkpoints import input_names, position_limit
 from effx.models.structure import structure
 from effx.progress import hushed
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from effx.encoding import Encoded
 from effx.engines.protocol import Session
-from effx.tasks import Task
+from effx.specs.tasks import Task
 
 _BATCH = 8
 _MIXED_ROWS = 128
@@ -77,7 +77,7 @@ class Reference:
 
     encoded: Encoded
     logits: np.ndarray
-    """[n, outputs]; for spans [tokens, 2], as :func:`effx.train.evaluate.span_logits` gives them."""
+    """[n, outputs]; for spans [tokens, 2], as :func:`effx.models.evaluate.span_logits` gives them."""
     depth: np.ndarray | None
     labels: np.ndarray | None
     """Of the first rows; what follows them has none."""

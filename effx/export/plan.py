@@ -15,13 +15,14 @@ from typing import Any
 
 import torch
 
-from effx import engines, files, memory, progress
+from effx import engines, files, progress
 from effx.artifacts import Checkpoint, Engine
 from effx.errors import EffxError, MissingExtraError, unknown
-from effx.export import variants
 from effx.export.build import Job, Surroundings, build, up_to_date
 from effx.export.builders import builder
 from effx.export.source import Source
+from effx.host import memory
+from effx.specs import variants
 
 try:
     import fcntl
@@ -73,7 +74,7 @@ def export_all(
 
     Args:
         checkpoints: checkpoint folders, or folders of them.
-        variant_names: see :mod:`effx.export.variants`.
+        variant_names: see :mod:`effx.specs.variants`.
         backends: see :mod:`effx.export.builders`.
         out: where engines go, as CHECKPOINT.VARIANT.BACKEND, with .DEVICE if it is not the
             backend's first.

@@ -19,15 +19,14 @@ from effx.artifacts import Checkpoint
 from effx.data import Rows
 from effx.encoding import Encoded, Encoder
 from effx.errors import DataError, MissingExtraError, UsageError
-from effx.exit_rules import ExitRule
 from effx.export import graph, parity
 from effx.export.graph import Shape
 from effx.export.parity import Reference
-from effx.export.variants import Variant
-from effx.models import exits, io
+from effx.models import checkpoints, evaluate, exits
 from effx.models.exits import rule_of
 from effx.models.structure import parameters
-from effx.train import evaluate
+from effx.specs.exit_rules import ExitRule
+from effx.specs.variants import Variant
 
 _PARITY_ROWS = 256
 _GATE_ROWS = 1000
@@ -49,12 +48,12 @@ class Source:
     @cached_property
     def model(self) -> PreTrainedModel:
         """The checkpoint's model, in eval mode."""
-        return io.load(self.checkpoint)
+        return checkpoints.load(self.checkpoint)
 
     @property
     def limit(self) -> int:
         """Tokens that the model reads at most."""
-        return io.position_limit(self.model)
+        return checkpoints.position_limit(self.model)
 
     def graphs(self, variant: Variant, dtype: torch.dtype = torch.float32) -> list[Path]:
         """Return the ONNX files of a variant: one, or its early-exit segments in order."""
@@ -154,6 +153,6 @@ class Source:
         if len(rows) < wanted:
             raise UsageError(f"--calibration {wanted}: there are {len(rows)} training rows. Ask for fewer.")
         encoded = encoder(rows.limit(wanted).texts)
-        names = io.input_names(self.model)
+        names = checkpoints.input_names(self.model)
         arrays = [encoded.batch([row], variant.length) for row in range(wanted)]
         return [{name: array[name] for name in names} for array in arrays]

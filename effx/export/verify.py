@@ -9,9 +9,10 @@ from pathlib import Path
 from effx import engines
 from effx.artifacts import Checkpoint, Engine
 from effx.errors import ArtifactError
-from effx.export import parity, variants
+from effx.export import parity
 from effx.export.parity import Parity
 from effx.export.source import Source
+from effx.specs import variants
 
 
 def verify(

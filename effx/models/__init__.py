@@ -4,8 +4,8 @@ from effx.errors import need
 
 need("train", "torch", "transformers", "safetensors")
 
-from effx.models.exits import add_ramps  # noqa: E402 - after the check above
-from effx.models.io import load, pretrained, save  # noqa: E402
+from effx.models.checkpoints import load, pretrained, save  # noqa: E402
+from effx.models.exits import add_ramps  # noqa: E402
 from effx.models.masks import masked  # noqa: E402
 from effx.models.reference import Inference, infer  # noqa: E402
 from effx.models.structure import Layer, Structure, structure  # noqa: E402

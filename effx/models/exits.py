@@ -24,9 +24,9 @@ from transformers import PreTrainedModel
 
 from effx.artifacts import Checkpoint
 from effx.errors import UsageError, unknown
-from effx.exit_rules import ExitRule
 from effx.models import families, forward
 from effx.models.structure import record, structure
+from effx.specs.exit_rules import ExitRule
 
 POOLINGS = ("mean", "cls")
 

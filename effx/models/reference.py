@@ -15,9 +15,9 @@ import torch
 from transformers import PreTrainedModel
 
 from effx.errors import UsageError
-from effx.exit_rules import ExitRule
 from effx.models import exits, families, forward, tokens
 from effx.models.structure import structure
+from effx.specs.exit_rules import ExitRule
 
 
 @dataclass(frozen=True)

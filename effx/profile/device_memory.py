@@ -28,10 +28,10 @@ class DeviceMemory:
         try:
             import pynvml
 
-            from effx.profile.meters import nvml_device
+            from effx.host import gpus
 
             pynvml.nvmlInit()
-            self._handle = nvml_device.find(pynvml, "", os.environ)
+            self._handle = gpus.find(pynvml, "", os.environ)
             self._nvml = pynvml
         except Exception as error:  # no package, no driver, no device, or one that is hidden
             self.reason = f"NVML cannot be read ({type(error).__name__}: {error})"

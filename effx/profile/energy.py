@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from effx.profile import statistics
 from effx.profile.meters import Meter
 from effx.results import Energy, Idle
+from effx.stats import statistics
 
 _IDLE_STRETCHES = 3
 

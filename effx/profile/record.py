@@ -9,10 +9,10 @@ import numpy as np
 
 from effx.artifacts import Engine
 from effx.data import Rows
-from effx.metrics import METRICS
-from effx.profile import statistics
 from effx.results import Accuracy
-from effx.tasks import Task
+from effx.specs.tasks import Task
+from effx.stats import statistics
+from effx.stats.metrics import METRICS
 
 
 def score(task: Task, rows: Rows, logits: np.ndarray) -> Accuracy:

@@ -32,7 +32,8 @@ from effx import data, files, progress
 from effx.artifacts import Engine
 from effx.data import Rows
 from effx.errors import DataError, EffxError, UsageError, WorkerError, unknown
-from effx.profile import energy, environment, gates, meters, record, session
+from effx.host import identity
+from effx.profile import energy, gates, meters, record, session
 from effx.profile.meters import Meter
 from effx.profile.plan import DEFAULT_GRID, GPU_GRID, SCENARIOS, Plan
 from effx.profile.session import SINGLE, Crew, Limits, Samples, Subject
@@ -99,7 +100,7 @@ def profile(
                 watches[engine.on_gpu] = meters.open(meter, engine.device, own_pids=own_pids)
         for reason in dict.fromkeys(watch.reason for watch in watches.values() if watch.reason):
             progress.say(f"energy unavailable: {reason}")
-        return _Session(subjects, crew, plan, watches, environment.host(host)).run(Path(out))
+        return _Session(subjects, crew, plan, watches, identity.host(host)).run(Path(out))
     finally:
         crew.close()
         for watch in watches.values():
@@ -351,7 +352,7 @@ class _Session:
                 **asdict(self._plan),
                 **subject.described,
                 "meter": {"name": meter.name, **meter.describe()},
-                "load_average": environment.load_average(),
+                "load_average": identity.load_average(),
                 "session_wall_s": round(self._wall_s, 3),
                 "session_measured_s": round(measured, 3),
             },

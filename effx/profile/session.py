@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from effx import memory, progress
+from effx import progress
 from effx.artifacts import Engine
 from effx.data import Rows
 from effx.errors import WorkerError
-from effx.profile import environment
+from effx.host import identity, memory
 from effx.profile.client import WorkerClient
 from effx.profile.meters import Meter
 from effx.profile.plan import Plan
@@ -181,7 +181,7 @@ def block(
     )
     if answer["others_s"] is not None:
         subject.others_s.append(answer["others_s"])
-        subject.watched_s += answer["elapsed_s"] * environment.processors()
+        subject.watched_s += answer["elapsed_s"] * identity.processors()
     subject.of(workload).add(number, answer)
     subject.checked += answer["checked"]
     subject.agreed += answer["agreed"]

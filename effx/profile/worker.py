@@ -33,7 +33,7 @@ from effx.artifacts import Engine
 from effx.encoding import Encoder, length_sorted
 from effx.engines.protocol import Timed
 from effx.errors import EffxError, UsageError
-from effx.profile import environment
+from effx.host import identity
 from effx.profile.device_memory import DeviceMemory
 
 _WINDOW_QUERIES = 5
@@ -148,7 +148,7 @@ class Worker:
         examples = 0
         stream = self._stream(workload, place)
         query = next(stream)
-        busy, cpu, start = environment.busy_s(), time.process_time(), time.perf_counter()
+        busy, cpu, start = identity.busy_s(), time.process_time(), time.perf_counter()
         while True:
             took, logits = self._timed(workload, query)
             samples.append(took)
@@ -160,7 +160,7 @@ class Worker:
                 break
             query = next(stream)
         elapsed, spent_cpu = time.perf_counter() - start, time.process_time() - cpu
-        after = environment.busy_s()
+        after = identity.busy_s()
         others = None if busy is None or after is None else after - busy - spent_cpu
         checked, agreed = self._agreement(answers)
         return {

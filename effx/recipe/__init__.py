@@ -5,8 +5,8 @@ recipe.yaml ── schema ── Recipe ── cells ── Plan ── run ─�
 Reading, planning and resuming need no torch: each cell runs in a process of its own.
 """
 
-from effx.recipe.recipe import Recipe
-from effx.recipe.run import plan, run
-from effx.recipe.schema import RecipeError, load
+from effx.recipe.execute.run import plan, run
+from effx.recipe.language.recipe import Recipe
+from effx.recipe.language.schema import RecipeError, load
 
 __all__ = ["Recipe", "RecipeError", "load", "plan", "run"]

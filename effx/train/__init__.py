@@ -4,7 +4,7 @@ from effx.errors import need
 
 need("train", "torch", "transformers", "accelerate")
 
-from effx.train import importance  # noqa: E402 - after the check above
+from effx.train import importance  # noqa: E402
 from effx.train.finetune import Settings, finetune  # noqa: E402
 
 __all__ = ["Settings", "finetune", "importance"]

@@ -21,13 +21,14 @@ import transformers
 from torch import nn
 from transformers import PreTrainedModel
 
-from effx import exit_rules, progress
+from effx import progress
 from effx.artifacts import Checkpoint
 from effx.errors import UsageError, unknown
-from effx.metrics import METRICS
-from effx.models import add_ramps, exits, reference, structure
-from effx.tasks import Task
-from effx.train import evaluate, loop
+from effx.models import add_ramps, evaluate, exits, reference, structure
+from effx.specs import exit_rules
+from effx.specs.tasks import Task
+from effx.stats.metrics import METRICS
+from effx.train import loop
 from effx.train import source as sources
 
 REGIMES = {"two-stage": 1e-3, "joint": 5e-5}

@@ -22,8 +22,8 @@ from effx import data, files
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import UsageError
-from effx.models import families, io, prune, sparse, structure
-from effx.train import distributed, evaluate, loop, source, workspace
+from effx.models import checkpoints, evaluate, families, prune, sparse, structure
+from effx.train import distributed, loop, source, workspace
 from effx.train.stretch import Stretch
 
 _LR_ENCODER = 5e-5
@@ -93,15 +93,15 @@ def finetune(
     task = data.resolve(task_name, data_folder)
     source.check_trainable(task)
     trained_layers = parse_regime(settings.regime)
-    io.check_source(str(model_name), task)
-    short = files.safe_name(io.name_of(str(model_name)))
+    checkpoints.check_source(str(model_name), task)
+    short = files.safe_name(checkpoints.name_of(str(model_name)))
     folder = source.place(out, name or _name(task.name, short, settings), overwrite)
 
     every_row = data.load(task, "train", data_folder)
     train_rows = every_row.limit(settings.limit)
     validation_rows = data.load(task, "validation", data_folder)
     transformers.set_seed(settings.seed)
-    model, tokenizer = io.pretrained(
+    model, tokenizer = checkpoints.pretrained(
         model_name, task, trust_remote_code=trust_remote_code, fresh_head=fresh_head
     )
     keep_first(model, settings.layers)
@@ -121,7 +121,7 @@ def finetune(
     encoded = encoder(train_rows.texts)
     held_out = source.held_out(len(encoded), settings.seed) if settings.patience else np.arange(0)
     fit_rows = np.setdiff1d(np.arange(len(encoded)), held_out)
-    names = io.input_names(model)
+    names = checkpoints.input_names(model)
     collate = loop.labelled(encoded, train_rows.labels, names)
     lr = settings.lr or (_LR_HEAD_ONLY if trained_layers == 0 else _LR_ENCODER)
 
@@ -157,7 +157,7 @@ def finetune(
         "host": platform.processor() or platform.machine(),
     }
     inherited = {"sparsity": {**sparsity, **sparse.counts(model)}} if sparsity else {}
-    made = io.save(
+    made = checkpoints.save(
         model.cpu(),
         folder,
         tokenizer=tokenizer,
@@ -232,7 +232,7 @@ def _encoder(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, max_length: int
 ) -> Encoder:
     """Return the encoder that the checkpoint's own files will give."""
-    io.check_length(model, max_length)
+    checkpoints.check_length(model, max_length)
     tokenizer.save_pretrained(folder)
     model.config.save_pretrained(folder)
     return Encoder(folder, max_length)

@@ -28,7 +28,7 @@ from transformers import TrainerCallback, TrainingArguments
 from effx import files, progress
 from effx.encoding import Encoded
 from effx.errors import UsageError, unknown
-from effx.tasks import Task
+from effx.specs.tasks import Task
 from effx.train import adamax, distributed
 from effx.train.stretch import Pause, State, Stretch
 from effx.train.trainer import Best, GroupedTrainer, Indices, Show

@@ -30,7 +30,7 @@ from effx import data, files, progress
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import ArtifactError, UsageError, unknown
-from effx.models import families, io, load, sparse
+from effx.models import checkpoints, families, load, sparse
 from effx.train import distributed, mlm, source, workspace
 from effx.train.finetune import Settings as FineTuning
 from effx.train.finetune import finetune
@@ -107,7 +107,7 @@ def run(
     task = data.resolve(task_name, data_folder)
     source.check_trainable(task)
     model_name = str(model_name)
-    io.check_source(model_name, task)
+    checkpoints.check_source(model_name, task)
     rows = data.load(task, "train", data_folder).limit(settings.limit)
     kind = "-mask" if settings.mask else "-mlm" if settings.objective == "mlm" else ""
     default = Path("lottery") / (workspace.stem(task.name, model_name) + kind)
@@ -200,7 +200,7 @@ class _Hunt:
         settings = self.settings
         transformers.set_seed(settings.seed)
         model, tokenizer = language_model(self.model)
-        io.check_length(model, settings.max_length)
+        checkpoints.check_length(model, settings.max_length)
         with tempfile.TemporaryDirectory(prefix="effx-tokenizer-") as place:
             tokenizer.save_pretrained(place)
             model.config.save_pretrained(place)
@@ -226,7 +226,7 @@ def language_model(name: str) -> tuple[PreTrainedModel, Any]:
             f"--model {name}: a task's checkpoint has no language head; give the pretrained model."
         )
     try:
-        with io.quiet():
+        with checkpoints.quiet():
             model, told = AutoModelForMaskedLM.from_pretrained(
                 name,
                 use_safetensors=True,
@@ -234,8 +234,8 @@ def language_model(name: str) -> tuple[PreTrainedModel, Any]:
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )
-            new = io.check_whole(name, model, told)
-            tokenizer = io.tokenizer(Path(name)) if Path(name).is_dir() else None
+            new = checkpoints.check_whole(name, model, told)
+            tokenizer = checkpoints.tokenizer(Path(name)) if Path(name).is_dir() else None
             if tokenizer is None:
                 tokenizer = transformers.AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, SafetensorError) as error:
@@ -243,8 +243,8 @@ def language_model(name: str) -> tuple[PreTrainedModel, Any]:
     families.family(model)
     if new:
         progress.say(
-            f"{io.name_of(name)} comes without its language head: a new one is trained in each round, so the "
-            "mask is not that of the model's own pretraining objective."
+            f"{checkpoints.name_of(name)} comes without its language head: a new one is trained in each "
+            "round, so the mask is not that of the model's own pretraining objective."
         )
     if tokenizer.mask_token_id is None:
         raise UsageError(f"--model {name}: its tokenizer has no mask token, which --objective mlm needs.")

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from effx.encoding import Encoded
-from effx.models import io
+from effx.models import checkpoints
 from effx.train import loop
 
 SHARE = 0.15
@@ -47,7 +47,7 @@ def fit(
     rng = np.random.default_rng((settings.seed, 7))
     special = np.array(sorted(tokenizer.all_special_ids))
     mask_id, vocabulary = int(tokenizer.mask_token_id), len(tokenizer)
-    names = io.input_names(model)
+    names = checkpoints.input_names(model)
 
     def collate(indices: list[int]) -> dict[str, torch.Tensor]:
         batch = encoded.batch(indices)

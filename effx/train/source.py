@@ -26,9 +26,9 @@ from effx.artifacts import Checkpoint
 from effx.data import Rows
 from effx.encoding import Encoded, Encoder
 from effx.errors import UsageError
-from effx.models import io, sparse, structure
-from effx.tasks import Task
-from effx.train import distributed, evaluate, loop, workspace
+from effx.models import checkpoints, evaluate, sparse, structure
+from effx.specs.tasks import Task
+from effx.train import distributed, loop, workspace
 
 _LEAST_HELD_OUT = 500
 
@@ -100,7 +100,7 @@ class Source:
     def batches(self) -> tuple[np.ndarray, loop.Collate]:
         """Return lengths and collate function of the training rows."""
         encoded = self.encode(self.rows)
-        return encoded.lengths, loop.labelled(encoded, self.rows.labels, io.input_names(self.model))
+        return encoded.lengths, loop.labelled(encoded, self.rows.labels, checkpoints.input_names(self.model))
 
     def score(self, logits: np.ndarray, rows: Rows) -> float:
         """Return the task's primary metric."""
@@ -132,10 +132,10 @@ class Source:
     ) -> Checkpoint:
         """Write the trained model; ``logits`` are its plain forward pass on the validation rows."""
         scores = self.task.score(self.validation.labels, self.task.predict(logits))
-        return io.save(
+        return checkpoints.save(
             self.model.cpu(),
             folder,
-            tokenizer=io.tokenizer(self.checkpoint.folder),
+            tokenizer=checkpoints.tokenizer(self.checkpoint.folder),
             task=self.task,
             overwrite=overwrite,
             model=str(self.checkpoint.manifest["model"]),
@@ -194,7 +194,7 @@ def open_source(
             f"{opened.name} was trained on {seen} of the {len(held_out)} rows held out: what is decided on "
             "them may be too sure of itself."
         )
-    model = io.load(opened)
+    model = checkpoints.load(opened)
     if opened.manifest.get("sparsity"):
         sparse.hold_zeros(model)
     return Source(

@@ -28,10 +28,10 @@ from transformers import PreTrainedModel
 
 from effx.artifacts import Checkpoint
 from effx.errors import UsageError, unknown
-from effx.models import forward, reference, structure
+from effx.models import evaluate, forward, reference, structure
 from effx.models import tokens as schedules
-from effx.tasks import Task
-from effx.train import evaluate, loop
+from effx.specs.tasks import Task
+from effx.train import loop
 from effx.train import source as sources
 
 RULES = ("share", "threshold")

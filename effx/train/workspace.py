@@ -8,10 +8,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from effx import files, locks, progress
+from effx import files, progress
 from effx.data import Rows
 from effx.errors import ArtifactError, UsageError
-from effx.models import io
+from effx.host import locks
+from effx.models import checkpoints
 
 _SCHEMA = 1
 
@@ -68,7 +69,10 @@ def lock(folder: Path, what: str) -> Path:
 def model_of(name: str) -> dict[str, str]:
     """Return what tells a model from others: its name, and its weights' digest where they lie in a folder."""
     weights = Path(name) / "model.safetensors"
-    return {"model": io.name_of(name), "weights": files.sha256(weights) if weights.is_file() else name}
+    return {
+        "model": checkpoints.name_of(name),
+        "weights": files.sha256(weights) if weights.is_file() else name,
+    }
 
 
 def digest(rows: Rows) -> str:
@@ -81,4 +85,4 @@ def digest(rows: Rows) -> str:
 
 def stem(task_name: str, model_name: str) -> str:
     """Return TASK-MODEL, as the names of checkpoints begin."""
-    return f"{task_name}-{files.safe_name(io.name_of(model_name))}"
+    return f"{task_name}-{files.safe_name(checkpoints.name_of(model_name))}"

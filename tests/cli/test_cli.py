@@ -200,7 +200,7 @@ def test_only_its_own_kind_is_replaced(
 def test_a_fault_of_effx_is_no_failed_gate(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from effx.profile import report
+    from effx import report
 
     def fault(*_: object, **__: object) -> None:
         raise ZeroDivisionError("division\nby zero")

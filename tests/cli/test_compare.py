@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from effx.analysis.comparison import compare
 from effx.cli import run
-from effx.profile.comparison import compare
+from tests.analysis.made import made
 from tests.cli.test_cli import fails
-from tests.profile.made import made
 
 A = made("bert.fp32", range(40), 0.030, 3.0)
 B = made("bert.int8", range(10, 60), 0.015, 1.5)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from effx.cli import run
+from tests.analysis.made import made
 from tests.cli.test_cli import fails
-from tests.profile.made import made
 
 RUNS = [
     made("fp32", range(40), 0.030, 3.0, precision="fp32", memory=300_000_000, size=200_000_000),

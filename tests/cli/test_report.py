@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from effx.cli import run
+from tests.analysis import synthetic
 from tests.cli.test_cli import fails
-from tests.profile import synthetic
 
 
 @pytest.fixture

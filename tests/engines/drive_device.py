@@ -15,11 +15,12 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from effx import engines, exit_rules
+from effx import engines
 from effx.artifacts import Engine
 from effx.engines import cuda
 from effx.errors import EffxError
 from effx.profile import Plan, profile
+from effx.specs import exit_rules
 
 SHAPES = ((1, 5), (8, 16), (8, 16), (3, 30), (8, 16), (33, 9))
 

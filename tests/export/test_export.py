@@ -15,9 +15,10 @@ from transformers import AutoConfig, AutoModel
 from effx import engines
 from effx.artifacts import Checkpoint, Engine
 from effx.errors import GateError, UsageError
-from effx.export import export, export_all, parity, variants
-from effx.models import io, pretrained, save
-from effx.tasks import TASKS
+from effx.export import export, export_all, parity
+from effx.models import checkpoints, pretrained, save
+from effx.specs import variants
+from effx.specs.tasks import TASKS
 from tests.conftest import CONFIGS
 
 SHAPES = [(1, 1), (1, 2), (3, 17), (32, 9), (32, 512)]
@@ -50,7 +51,7 @@ def test_one_graph_answers_every_shape_with_padding(
             ids = rng.integers(5, 200, (batch, length))
             mask = (np.arange(length) < rng.integers(1, length + 1, (batch, 1))).astype(np.int64)
             inputs = {"input_ids": ids * mask, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-            tensors = {key: torch.from_numpy(inputs[key]) for key in io.input_names(model)}
+            tensors = {key: torch.from_numpy(inputs[key]) for key in checkpoints.input_names(model)}
             with torch.inference_mode():
                 expected = model(**tensors).logits.numpy()
             np.testing.assert_allclose(session.infer(inputs)["logits"], expected, atol=1e-5)
@@ -89,7 +90,7 @@ def test_built_engines_are_kept_and_stale_ones_rebuilt(
     again = export(checkpoint.folder, "fp32", out=engines_folder)
     assert again.digest == before
     assert "up to date" in capsys.readouterr().err
-    model = io.load(checkpoint.folder)
+    model = checkpoints.load(checkpoint.folder)
     with torch.no_grad():
         model.classifier.bias += 1
     from transformers import AutoTokenizer

@@ -18,7 +18,7 @@ from effx.artifacts import Checkpoint, Engine
 from effx.cli import run
 from effx.export import export_all, plan
 from effx.export.build import Job
-from effx.export.variants import parse
+from effx.specs.variants import parse
 
 
 def test_processes_build_what_one_would(checkpoint: Checkpoint, tmp_path: Path) -> None:

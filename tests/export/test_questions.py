@@ -13,9 +13,9 @@ from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.export import export, parity
-from effx.models import add_ramps, io, load, pretrained, prune, save
+from effx.models import add_ramps, checkpoints, load, pretrained, prune, save
 from effx.profile import profile
-from effx.tasks import TASKS
+from effx.specs.tasks import TASKS
 from effx.train import exits, finetune
 from tests.conftest import CONFIGS, QUICK, SHARED_DATA, write_rows
 
@@ -63,7 +63,7 @@ def test_spans_of_every_family(name: str, encoders: dict[str, Path], questions: 
     inputs = rows.batch(range(9))
     with engines.open(engine) as session, torch.inference_mode():
         found = session.infer(inputs)
-        tensors = {key: torch.from_numpy(inputs[key]) for key in io.input_names(model)}
+        tensors = {key: torch.from_numpy(inputs[key]) for key in checkpoints.input_names(model)}
         expected = model(**tensors)
     real = inputs["attention_mask"].astype(bool)
     for name in ("start_logits", "end_logits"):

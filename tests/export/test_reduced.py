@@ -17,10 +17,11 @@ from effx.artifacts import Checkpoint, Engine
 from effx.encoding import Encoder
 from effx.engines import open_graph, open_unchecked
 from effx.errors import ArtifactError, UsageError
-from effx.export import drift, exit_if, export, export_all, graph, variants, verify
+from effx.export import drift, exit_if, export, export_all, graph, verify
 from effx.export.source import Source
 from effx.models import exits as ramps
 from effx.models import infer, load, prune
+from effx.specs import variants
 from effx.train import Settings, exits, finetune, tokens
 from tests.models import tiny
 from tests.models.test_exits import RULES, with_ramps
@@ -159,7 +160,7 @@ def test_a_batch_that_left_early_skips_the_rest(chained: bool, tmp_path: Path) -
     late.graph.node.extend([*rest[:place], *nodes, *rest[place:]])
     late.graph.initializer.append(onnx.numpy_helper.from_array(np.array([100_000]), "far"))
     onnx.save(late, paths[1])
-    from effx.exit_rules import ExitRule
+    from effx.specs.exit_rules import ExitRule
 
     inputs = {key: value.numpy() for key, value in tiny.inputs(model, [5]).items()}
     for threshold, fails in ((10.0, False), (0.0, True)):
@@ -323,9 +324,9 @@ def test_drift_is_told_on_every_backend_and_in_segments(
     model = load(exiting.folder)
     with torch.no_grad():
         next(iter(model.bert.encoder.layer[2].output.LayerNorm.parameters())).mul_(3)
-    from effx.models import io, save
+    from effx.models import checkpoints, save
 
-    bent = save(model, tmp_path / "bent", tokenizer=io.tokenizer(exiting.folder), task=exiting.task,
+    bent = save(model, tmp_path / "bent", tokenizer=checkpoints.tokenizer(exiting.folder), task=exiting.task,
                 max_length=exiting.max_length, data=exiting.data,
                 exits=exiting.manifest["exits"])  # fmt: skip
     engine = export(bent.folder, variant, backend, tmp_path / "engines")

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
-from effx import exit_rules
 from effx.errors import UsageError
-from effx.exit_rules import ExitRule
 from effx.models import add_ramps, exits, families, infer, prune, reference, structure
 from effx.models.tokens import schedule
+from effx.specs import exit_rules
+from effx.specs.exit_rules import ExitRule
 from tests.models import tiny
 
 RULES = [

@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from effx.errors import ArtifactError, UsageError
 from effx.models import add_ramps, families, infer, load, masked, prune, save, structure
 from effx.models.structure import parameters
-from effx.tasks import TASKS
+from effx.specs.tasks import TASKS
 from tests.models import tiny
 
 TOLERANCE = 1e-5

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from effx.errors import UsageError
+from effx.host.sensors import UnavailableError
 from effx.profile import meters
 from effx.profile.meters import hwmon, nvml, rapl, replay
-from effx.profile.meters.protocol import UnavailableError
 from tests.profile.test_powercap import Time, domain
 
 HEADER = {"device": "a GPU", "recorded": "2026-01-01", "command": "effx profile"}

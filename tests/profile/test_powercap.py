@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from effx.host.sensors import UnavailableError
 from effx.profile.meters import rapl
-from effx.profile.meters.protocol import UnavailableError
 from effx.profile.meters.rapl import RaplMeter
 from effx.profile.meters.sampler import Clock
 

@@ -22,7 +22,7 @@ from effx.export import export_all
 from effx.profile import meters, profile
 from effx.profile.client import WorkerClient
 from effx.profile.plan import Plan, parse_grid
-from effx.profile.report import report
+from effx.report import report
 from tests.conftest import QUICK
 
 

@@ -22,7 +22,7 @@ from effx.profile import gates, meters, profile
 from effx.profile.client import WorkerClient
 from effx.profile.worker import Worker
 from effx.results import Energy, Workload
-from effx.tasks import TASKS
+from effx.specs.tasks import TASKS
 from tests.conftest import QUICK
 
 EVERYTHING = replace(

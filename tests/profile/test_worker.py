@@ -13,7 +13,7 @@ import pytest
 from effx.encoding import Encoded
 from effx.profile import worker as module
 from effx.profile.worker import Worker, spread
-from effx.tasks import TASKS
+from effx.specs.tasks import TASKS
 
 SINGLE = {"scenario": "single-stream", "batch": 1, "sequence": "real"}
 OFFLINE = {"scenario": "offline", "batch": 32, "sequence": "real"}

@@ -10,17 +10,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from effx import data, exit_rules
+from effx import data
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoded, Encoder
 from effx.errors import UsageError
-from effx.exit_rules import ExitRule
 from effx.export import export_all
-from effx.models import add_ramps, io, load, prune, save, structure
+from effx.models import add_ramps, checkpoints, evaluate, load, prune, save, structure
 from effx.models.exits import rule_of
-from effx.tasks import get
+from effx.specs import exit_rules
+from effx.specs.exit_rules import ExitRule
+from effx.specs.tasks import get
 from effx.train import Settings as Fine
-from effx.train import evaluate, exits, finetune, tokens
+from effx.train import exits, finetune, tokens
 from effx.train.exits import Settings
 from effx.train.source import held_out, split
 from effx.train.workspace import digest
@@ -107,7 +108,7 @@ def test_exits_come_on_top_of_a_ticket(checkpoint: Checkpoint, tmp_path: Path, r
     model = prune(load(checkpoint.folder), heads={0: [0, 1, 2, 3]}, ffns=[1])
     about = {"kind": "winning", "level": "40"}
     ticket = save(
-        model, tmp_path / "ticket", tokenizer=io.tokenizer(checkpoint.folder), task=checkpoint.task,
+        model, tmp_path / "ticket", tokenizer=checkpoints.tokenizer(checkpoint.folder), task=checkpoint.task,
         max_length=32, data=str(rows_folder), training=dict(checkpoint.manifest["training"]), ticket=about,
     )  # fmt: skip
     made = exits.train(ticket.folder, out=tmp_path, settings=Settings(max_steps=2, after=(2,), depth=2.9))
@@ -124,7 +125,7 @@ def test_engines_say_what_is_gone_of_a_ticket_with_exits(
     """Of a checkpoint of an older release too, whose own figure has the ramps in it."""
     model = add_ramps(prune(load(checkpoint.folder), heads={0: [0]}))
     old = save(
-        model, tmp_path / "old", tokenizer=io.tokenizer(checkpoint.folder), task=checkpoint.task,
+        model, tmp_path / "old", tokenizer=checkpoints.tokenizer(checkpoint.folder), task=checkpoint.task,
         max_length=32, data=str(rows_folder), weight_remaining=1.003,
     )  # fmt: skip
     (engine,), failures = export_all([old.folder], ["fp32"], out=tmp_path / "engines")
@@ -244,7 +245,7 @@ def pruned_at_random(checkpoint: Checkpoint, encoded: Encoded, seed: int, out: P
                 parameter.normal_(0, 0.5, generator=generator)
         model.classifier.bias -= torch.from_numpy(np.median(evaluate.logits(model, encoded), 0))
     wild = save(
-        model, out / "wild", tokenizer=io.tokenizer(checkpoint.folder), task=checkpoint.task,
+        model, out / "wild", tokenizer=checkpoints.tokenizer(checkpoint.folder), task=checkpoint.task,
         max_length=32, data=checkpoint.data, training=dict(checkpoint.manifest["training"]),
     )  # fmt: skip
     return tokens.train(wild.folder, out=out, settings=tokens.Settings(schedule=(0.3, 0.1, 0.1), epochs=0))

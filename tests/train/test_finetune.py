@@ -14,9 +14,9 @@ from effx import data
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import UsageError
-from effx.models import families, load, pretrained
-from effx.tasks import TASKS
-from effx.train import Settings, evaluate, finetune
+from effx.models import evaluate, families, load, pretrained
+from effx.specs.tasks import TASKS
+from effx.train import Settings, finetune
 from effx.train.finetune import freeze, parse_regime
 from effx.train.trainer import grouped_order
 from tests.conftest import CONFIGS, write_rows

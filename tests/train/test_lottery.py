@@ -13,7 +13,7 @@ from effx.artifacts import Checkpoint
 from effx.errors import ArtifactError, UsageError
 from effx.export import export_all
 from effx.models import load, pretrained, sparse
-from effx.tasks import TASKS
+from effx.specs.tasks import TASKS
 from effx.train import Settings as Fine
 from effx.train import exits, finetune, lottery, tokens
 from effx.train.lottery import Settings

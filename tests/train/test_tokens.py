@@ -10,9 +10,9 @@ from effx import data
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import UsageError
-from effx.models import add_ramps, io, load, save, structure
+from effx.models import add_ramps, checkpoints, evaluate, load, save, structure
 from effx.train import Settings as FinetuneSettings
-from effx.train import evaluate, exits, finetune, tokens
+from effx.train import exits, finetune, tokens
 from effx.train.tokens import Settings
 
 
@@ -162,7 +162,9 @@ def test_fine_tuning_goes_on_from_a_reduced_checkpoint(
     from effx.models import prune
 
     model = prune(load(checkpoint.folder), heads={1: [0, 2]}, ffns=[0])
-    ticket = save(model, tmp_path / "t", tokenizer=io.tokenizer(checkpoint.folder), task=checkpoint.task)
+    ticket = save(
+        model, tmp_path / "t", tokenizer=checkpoints.tokenizer(checkpoint.folder), task=checkpoint.task
+    )
     quick = FinetuneSettings(max_steps=2, max_length=32)
     again = finetune("sst2", ticket.folder, out=tmp_path, name="a", data_folder=rows_folder, settings=quick)
     assert again.manifest["structure"] == ticket.manifest["structure"]

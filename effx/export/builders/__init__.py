@@ -19,7 +19,7 @@ from typing import Any, Protocol, cast
 
 from effx.errors import unknown
 from effx.export.source import Source
-from effx.export.variants import Variant
+from effx.specs.variants import Variant
 
 BUILDERS: dict[str, str] = {
     "onnxruntime": "effx.export.builders.onnxruntime",

@@ -18,8 +18,8 @@ import torch
 
 from effx.export import exit_if, graph, quantize
 from effx.export.source import Source
-from effx.export.variants import Variant
 from effx.models import exits
+from effx.specs.variants import Variant
 
 DEVICES = ("cpu", "cuda")
 _SCHEMES = {

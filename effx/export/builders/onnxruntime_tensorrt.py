@@ -10,7 +10,7 @@ from effx.export.builders import onnxruntime as onnx_parts
 from effx.export.builders.onnxruntime import audit
 from effx.export.builders.tensorrt import LARGEST_BATCH
 from effx.export.source import Source
-from effx.export.variants import Variant
+from effx.specs.variants import Variant
 
 __all__ = ["DEVICES", "audit", "build", "refuse", "schemes"]
 

@@ -14,8 +14,8 @@ from effx.errors import need
 from effx.export import quantize
 from effx.export.builders import onnxruntime as onnx_parts
 from effx.export.source import Source
-from effx.export.variants import Variant
 from effx.progress import hushed
+from effx.specs.variants import Variant
 
 DEVICES = ("cpu",)
 _MIXED = "int8-static-bf16"

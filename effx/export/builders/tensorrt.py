@@ -32,7 +32,7 @@ from effx.export.builders import network as parsed
 from effx.export.builders import onnxruntime as onnx_parts
 from effx.export.builders import torch as torch_parts
 from effx.export.source import Source
-from effx.export.variants import Variant
+from effx.specs.variants import Variant
 
 FP8 = "fp8-static"
 _SCHEMES = {

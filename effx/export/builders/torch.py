@@ -12,8 +12,8 @@ import torch
 
 from effx.export import graph, quantize
 from effx.export.source import Source
-from effx.export.variants import Variant
 from effx.models import forward
+from effx.specs.variants import Variant
 
 DEVICES = ("cpu", "cuda")
 _ON_GPU = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

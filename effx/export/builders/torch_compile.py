@@ -8,7 +8,7 @@ from typing import Any
 from effx.export.builders.torch import DEVICES, audit, refuse, schemes
 from effx.export.builders.torch import build as _build
 from effx.export.source import Source
-from effx.export.variants import Variant
+from effx.specs.variants import Variant
 
 __all__ = ["DEVICES", "audit", "build", "refuse", "schemes"]
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from effx.errors import UsageError, unknown
+from effx.host.sensors import UnavailableError
 from effx.profile.meters import hwmon, model, nvml, rapl, replay
-from effx.profile.meters.protocol import Meter, Reading, Unavailable, UnavailableError
+from effx.profile.meters.protocol import Meter, Reading, Unavailable
 
 __all__ = ["METERS", "Meter", "Reading", "Unavailable", "UnavailableError", "open"]
 

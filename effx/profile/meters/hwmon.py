@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from effx.host.sensors import Sensor, UnavailableError
 from effx.profile.meters import trace
-from effx.profile.meters.protocol import Reading, UnavailableError
+from effx.profile.meters.protocol import Reading
 from effx.profile.meters.sampler import Clock, Sampler
-from effx.profile.meters.trace import Sample, Sensor
+from effx.profile.meters.trace import Sample
 from effx.results import EnergySource
 
 _ROOT = Path("/sys/bus/i2c/drivers/ina3221")

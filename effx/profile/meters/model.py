@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from effx.profile.meters.protocol import Reading, UnavailableError
+from effx.host.sensors import UnavailableError
+from effx.profile.meters.protocol import Reading
 from effx.results import EnergySource
 
 

@@ -15,10 +15,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from effx.profile.meters import nvml_device, trace
-from effx.profile.meters.protocol import Reading, UnavailableError
+from effx.host import gpus
+from effx.host.sensors import Sensor, UnavailableError
+from effx.profile.meters import trace
+from effx.profile.meters.protocol import Reading
 from effx.profile.meters.sampler import Clock, Sampler, measure_tick
-from effx.profile.meters.trace import Sample, Sensor
+from effx.profile.meters.trace import Sample
 from effx.results import EnergySource
 
 _PERIOD_S = 0.010
@@ -46,20 +48,20 @@ class NvmlMeter:
         self._nvml, self._handle = nvml, handle
         self._own_pids = own_pids
         self._clock = clock or Clock()
-        self._identity = nvml_device.describe(nvml, handle)  # now: a lost GPU tells nothing
-        power = nvml_device.power_reader(nvml, handle)
+        self._identity = gpus.describe(nvml, handle)  # now: a lost GPU tells nothing
+        power = gpus.power_reader(nvml, handle)
         self._sensor: Sensor | None = None if power is None else power[0]
         self._read_w = None if power is None else power[1]
         self.source: EnergySource = "counter" if self._has_counter() else "integrated"
         if self.source == "integrated" and self._sensor is None:
             raise UnavailableError("this GPU tells neither energy nor power")
-        self._power_limit_w = nvml_device.limit_w(nvml, handle)
+        self._power_limit_w = gpus.limit_w(nvml, handle)
         self._tick_s: float | None = None
         if self.source == "counter":
             self._tick_s = measure_tick(self._counter_j, self._clock, every_s=0.002, limit_s=_TICK_LIMIT_S)
         self._idle_w = self._idle()
         self.sampler = Sampler(self._sample, period_s, threaded=threaded)
-        self._conditions: list[nvml_device.Condition] = []
+        self._conditions: list[gpus.Condition] = []
         self._condition_due_s = 0.0
         self._closed = False
 
@@ -110,10 +112,10 @@ class NvmlMeter:
         else:
             assert self._sensor is not None
             reading = trace.power_reading(samples, self._sensor, gain=trace.GAIN)
-        flags = tuple(f"throttled: {name}" for name in nvml_device.throttles(self._conditions))
+        flags = tuple(f"throttled: {name}" for name in gpus.throttles(self._conditions))
         if self._own_pids is not None:
-            flags += nvml_device.strangers(self._conditions, self._own_pids())
-        conditions = {**reading.conditions, **nvml_device.summary(self._conditions)}
+            flags += gpus.strangers(self._conditions, self._own_pids())
+        conditions = {**reading.conditions, **gpus.summary(self._conditions)}
         return replace(reading, flags=reading.flags + flags, conditions=conditions)
 
     def close(self) -> None:
@@ -128,7 +130,7 @@ class NvmlMeter:
         after_s = self._clock.now()
         power_w = None if self._read_w is None else self._read_w()
         if after_s >= self._condition_due_s:
-            self._conditions.append(nvml_device.condition(self._nvml, self._handle))
+            self._conditions.append(gpus.condition(self._nvml, self._handle))
             self._condition_due_s = after_s + _CONDITION_PERIOD_S
         return Sample(before_s, after_s, counter_j, power_w)
 
@@ -144,7 +146,7 @@ class NvmlMeter:
 
     def _idle(self) -> float | None:
         """Return the least power of a fifth of a second, watts; None if a process is on the device."""
-        if self._read_w is None or nvml_device.condition(self._nvml, self._handle).pids:
+        if self._read_w is None or gpus.condition(self._nvml, self._handle).pids:
             return None
         watts = [self._read_w()]
         for _ in range(10):
@@ -192,8 +194,8 @@ def open(
     except pynvml.NVMLError as error:
         raise UnavailableError(f"no NVIDIA driver ({error})") from error
     try:
-        handle = nvml_device.find(pynvml, argument, os.environ if environ is None else environ)
-        nvml_device.refuse_slices(pynvml, handle)
+        handle = gpus.find(pynvml, argument, os.environ if environ is None else environ)
+        gpus.refuse_slices(pynvml, handle)
         return NvmlMeter(pynvml, handle, own_pids=own_pids, clock=clock, threaded=threaded)
     except (pynvml.NVMLError, UnavailableError) as error:
         pynvml.nvmlShutdown()

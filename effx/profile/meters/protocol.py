@@ -8,10 +8,6 @@ from typing import Any, Protocol
 from effx.results import EnergySource
 
 
-class UnavailableError(Exception):
-    """This host cannot be metered this way; the message says why and what would help."""
-
-
 @dataclass(frozen=True)
 class Reading:
     """Energy between a start and its stop."""

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from effx.host.sensors import UnavailableError
 from effx.profile.meters import trace
-from effx.profile.meters.protocol import Reading, UnavailableError
+from effx.profile.meters.protocol import Reading
 from effx.profile.meters.sampler import Clock, Sampler, measure_tick
 from effx.results import EnergySource
 

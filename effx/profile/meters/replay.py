@@ -14,10 +14,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+from effx.host.sensors import Sensor, UnavailableError
 from effx.profile.meters import trace
-from effx.profile.meters.protocol import Reading, UnavailableError
+from effx.profile.meters.protocol import Reading
 from effx.profile.meters.sampler import Clock
-from effx.profile.meters.trace import Sample, Sensor
+from effx.profile.meters.trace import Sample
 from effx.results import EnergySource
 
 _HEADER = ("device", "recorded", "command")

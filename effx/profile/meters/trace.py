@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from effx.host.sensors import Sensor
 from effx.profile.meters.protocol import Reading
 
 GAIN = 0.05
@@ -45,20 +46,6 @@ class Sample:
     after_s: float
     counter_j: float | None
     power_w: float | None
-
-
-@dataclass(frozen=True)
-class Sensor:
-    """A power sensor: shows the mean of its last ``window_s``, anew every ``period_s``."""
-
-    name: str
-    window_s: float = 0.0
-    period_s: float | None = None
-    """None: not known; the times of its changes tell."""
-
-    @property
-    def part_time(self) -> bool:
-        return self.period_s is not None and 0 < self.window_s < self.period_s
 
 
 @dataclass(frozen=True)

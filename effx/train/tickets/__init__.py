@@ -6,9 +6,9 @@
 ``selection`` and ``table`` say what came out, ``figure`` draws it.
 """
 
-from effx.levels import Level, parse_levels
+from effx.specs.levels import Level, parse_levels
+from effx.specs.presets import PRESETS, preset
 from effx.train.tickets.plan import KINDS
-from effx.train.tickets.presets import PRESETS, preset
 from effx.train.tickets.settings import Settings
 from effx.train.tickets.sweep import run
 from effx.train.tickets.table import markdown

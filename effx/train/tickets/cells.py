@@ -30,14 +30,15 @@ import numpy as np
 import transformers
 from transformers import PreTrainedModel
 
-from effx import data, files, locks
+from effx import data, files
 from effx.artifacts import Checkpoint
 from effx.data import Rows
 from effx.errors import ArtifactError, UsageError
-from effx.levels import Level
-from effx.models import io, load, structure
+from effx.host import locks
+from effx.models import checkpoints, load, structure
 from effx.models.structure import Structure
-from effx.tasks import Task
+from effx.specs.levels import Level
+from effx.specs.tasks import Task
 from effx.train import importance, loop, source, workspace
 from effx.train.finetune import finetune, keep_first
 from effx.train.stretch import Stretch
@@ -107,7 +108,7 @@ class Workspace:
         self.model_name, self.data_folder = model_name, data_folder
         self.task: Task = data.resolve(task_name, data_folder)
         source.check_trainable(self.task)
-        io.check_source(model_name, self.task)
+        checkpoints.check_source(model_name, self.task)
         self.stem = workspace.stem(self.task.name, model_name)
         self.train: Rows = data.load(self.task, "train", data_folder).limit(settings.limit)
         self.validation: Rows = data.load(self.task, "validation", data_folder)
@@ -143,8 +144,8 @@ class Workspace:
     def pretrained(self, seed: int | None = None) -> PreTrainedModel:
         """Return the model that every cell of a seed starts from."""
         transformers.set_seed(self.settings.seed if seed is None else seed)
-        model, _ = io.pretrained(self.model_name, self.task, fresh_head=True)
-        io.check_length(model, self.settings.max_length)
+        model, _ = checkpoints.pretrained(self.model_name, self.task, fresh_head=True)
+        checkpoints.check_length(model, self.settings.max_length)
         keep_first(model, self.settings.layers)
         return model
 

@@ -16,8 +16,8 @@ from effx import data, progress
 from effx.artifacts import Checkpoint
 from effx.data import Rows
 from effx.encoding import Encoder
-from effx.levels import Level
-from effx.models import io, load, prune, structure
+from effx.models import checkpoints, load, prune, structure
+from effx.specs.levels import Level
 from effx.train import importance, loop, source
 from effx.train.finetune import Settings as FineTuning
 from effx.train.finetune import finetune
@@ -112,7 +112,9 @@ def scores(
     """
     progress.say(f"score {opened.name}: {len(rows)} rows, {settings.importance}")
     encoded = Encoder(opened.folder, opened.max_length)(rows.texts)
-    batches = importance.batches_of(encoded, rows.labels, io.input_names(model), settings.batch_size, seed)
+    batches = importance.batches_of(
+        encoded, rows.labels, checkpoints.input_names(model), settings.batch_size, seed
+    )
     home = model.device
     model.to(loop.device())  # as in training, which lets the Trainer move it
     found = importance.measure(

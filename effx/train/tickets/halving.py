@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from effx.levels import Level
+from effx.specs.levels import Level
 from effx.train.tickets.selection import Candidate, ranked
 
 SHARE = 1 / 3

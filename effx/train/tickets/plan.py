@@ -1,7 +1,7 @@
 """Which heads, FFNs or neurons a ticket loses: levels, kinds and the order of removal.
 
-Levels are those of :mod:`effx.levels`. Heads are ranked over the whole network, FFNs apart from them. Of
-equal scores the lower layer and head goes first.
+Levels are those of :mod:`effx.specs.levels`. Heads are ranked over the whole network, FFNs apart from
+them. Of equal scores the lower layer and head goes first.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from effx.errors import UsageError, unknown
-from effx.levels import Level
 from effx.models.structure import Structure
+from effx.specs.levels import Level
 from effx.train.importance import Importance
 
 GRANULARITIES = ("ffns", "neurons")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from effx.levels import Level
+from effx.specs.levels import Level
 
 PHASES_RULE = (
     "I: from the lightest level on, as long as winning tickets are not below the full model by more than "

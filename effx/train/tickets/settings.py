@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from effx.errors import UsageError, unknown
-from effx.levels import Level
+from effx.specs.levels import Level
 from effx.train import importance, loop
 from effx.train.finetune import parse_regime
 from effx.train.tickets import draw, plan

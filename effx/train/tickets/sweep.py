@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from effx import files, progress
-from effx.levels import Level
+from effx.specs.levels import Level
 from effx.train import distributed, workspace
 from effx.train.tickets import halving, selection, table
 from effx.train.tickets.cells import FULL, Cell, Record, Workspace

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from effx.host.sensors import UnavailableError
 from effx.profile import meters
 from effx.profile.meters import nvml
-from effx.profile.meters.protocol import Reading, UnavailableError
+from effx.profile.meters.protocol import Reading
 from effx.profile.meters.sampler import Clock
 from effx.profile.meters.trace import GAIN
 from tests.profile.meters.fake import Fake

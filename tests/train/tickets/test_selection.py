@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from effx.levels import Level
+from effx.specs.levels import Level
 from effx.train.tickets import halving
 from effx.train.tickets.selection import Candidate, Spread, best, paired_test, phases, split
 

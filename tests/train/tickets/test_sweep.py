@@ -25,9 +25,9 @@ from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.export import export_all
-from effx.models import load, pretrained, structure
-from effx.tasks import TASKS
-from effx.train import evaluate, importance, tickets, workspace
+from effx.models import evaluate, load, pretrained, structure
+from effx.specs.tasks import TASKS
+from effx.train import importance, tickets, workspace
 from effx.train.finetune import Settings as FineTuning
 from effx.train.tickets import Level, Settings, draw
 from effx.train.tickets.cells import Cell, Record, Workspace

@@ -1,0 +1,370 @@
+"""Which engines are worth deploying: non-dominated sets, with how sure that is.
+
+Pure functions over results: nothing here touches disk, device or console. An engine dominates
+another if it is at least as good in every objective and better in one. Tasks, hosts, evaluation sets
+and energy sources are never mixed on one frontier; :func:`comparable` tells them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from effx.analysis import comparison, objectives, pareto
+from effx.analysis.objectives import OBJECTIVES, Objective, single_stream
+from effx.analysis.techniques import technique
+from effx.errors import UsageError
+from effx.results import Run
+
+__all__ = [
+    "OBJECTIVES", "Diminishing", "Frontier", "Objective", "Point", "baseline_of", "comparable", "frontier",
+    "groups", "latest", "single_stream", "summary",
+]  # fmt: skip
+
+_TIE_SHARE = 0.05  # P(non-dominated) above which a dominated point counts as tied
+_REFERENCE_MARGIN = 1.1  # the reference point lies a tenth beyond the largest cost
+_STRONG = 32  # winners that are asked whether they dominate an engine in every resampling
+
+
+@dataclass(frozen=True)
+class Point:
+    """One engine on a frontier."""
+
+    run: Run
+    values: dict[str, float]
+    intervals: dict[str, tuple[float, float] | None]
+    non_dominated: bool
+    p_non_dominated: float
+    """Share of joint resamplings of examples and rounds in which nothing dominates it."""
+    tied_with: list[str]
+    """Engines on the frontier that dominate it as measured and fail to in more than 5 % of resamplings."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "engine": self.run.name,
+            "result": self.run.id,
+            "values": self.values,
+            "intervals": self.intervals,
+            "non_dominated": self.non_dominated,
+            "p_non_dominated": self.p_non_dominated,
+            "tied_with": self.tied_with,
+        }
+
+
+@dataclass(frozen=True)
+class Diminishing:
+    """A stretch of the frontier on which a unit of the second objective buys little of the first."""
+
+    start: str
+    """The engine at its cheap end."""
+    end: str
+    share: float
+    """What a unit buys on it, over what it buys on average along the whole frontier."""
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """The engines of one task on one host, by two or three objectives, the cheapest first."""
+
+    task: str
+    host: str
+    objectives: tuple[str, ...]
+    metric: str
+    energy_source: str
+    points: list[Point]
+    hypervolume: float | None
+    """Share of the box that the engines dominate, 0 to 1. Its worst corner has the lowest of each gain
+    and 1.1 times the highest of each cost, its best the highest gain and no cost; it depends on which
+    engines there are. None with fewer than two engines or a box without extent."""
+    hypervolume_interval: tuple[float, float] | None
+    """95 %, from the joint resamplings within the same box; it may reach beyond 1, as the best engine may
+    be better than it was measured."""
+    knee: str | None
+    """The engine furthest from the line between the frontier's ends; of two objectives only."""
+    diminishing: list[Diminishing]
+    """Of two objectives only; see :func:`effx.analysis.pareto.diminishing`."""
+
+    def to_json(self) -> dict[str, Any]:
+        chosen = [OBJECTIVES[name] for name in self.objectives]
+        return {
+            "task": self.task,
+            "host": self.host,
+            "objectives": list(self.objectives),
+            "labels": {one.name: self.metric if one.name == "accuracy" else one.label for one in chosen},
+            "units": {one.name: one.unit for one in chosen},
+            "maximise": {one.name: one.maximise for one in chosen},
+            "metric": self.metric,
+            "energy_source": self.energy_source,
+            "points": [point.to_json() for point in self.points],
+            "hypervolume": self.hypervolume,
+            "hypervolume_interval": self.hypervolume_interval,
+            "knee": self.knee,
+            "diminishing": [
+                {"from": one.start, "to": one.end, "share": one.share} for one in self.diminishing
+            ],
+        }
+
+
+def frontier(runs: Sequence[Run], objectives: Sequence[str] = ("accuracy", "latency")) -> Frontier:
+    """Return the frontier of runs by two or three objectives.
+
+    Args:
+        runs: of one task on one host; an engine's latest run stands for it. Runs without a value for
+            an objective are left out.
+        objectives: names in ``OBJECTIVES``, gains and costs in any order.
+
+    P(non-dominated) comes from joint resamplings of examples and rounds
+    (:mod:`effx.analysis.resampling`). Engines that one winner dominates in every one of them are left
+    out of the count for the others; that changes nothing, since what they dominate the winner does.
+
+    Raises:
+        UsageError: no runs, an unknown or repeated objective, or runs of different tasks, hosts,
+            metrics, evaluation sets or energy sources.
+    """
+    axes = _axes(objectives)
+    able = latest([run for run in runs if all(axis.value(run) is not None for axis in axes)])
+    if not able:
+        raise UsageError(_nothing(runs, axes))
+    _check_comparable(able, axes)
+    values = np.array([[axis.value(run) for axis in axes] for run in able], dtype=float)
+    signs = np.array([-1.0 if axis.maximise else 1.0 for axis in axes])
+    costs = values * signs  # everything to be minimised
+    order = np.lexsort((costs[:, 0], *costs[:, :0:-1].T))  # the cheapest first, the best of equals
+    able, values, costs = [able[index] for index in order], values[order], costs[order]
+    best = pareto.non_dominated(costs)
+    winners = np.flatnonzero(best)
+    draws = np.stack([axis.draws(able) * sign for axis, sign in zip(axes, signs, strict=True)], axis=-1)
+    left = _left(draws, winners)
+    kept = np.array([pareto.non_dominated(draw) for draw in draws[left].swapaxes(0, 1)])
+    probability = np.zeros(len(able))
+    probability[left] = kept.mean(axis=0)
+    points = [
+        Point(
+            run=run,
+            values={axis.name: float(value) for axis, value in zip(axes, values[index], strict=True)},
+            intervals={axis.name: axis.interval(run) for axis in axes},
+            non_dominated=bool(best[index]),
+            p_non_dominated=float(probability[index]),
+            tied_with=[]
+            if best[index] or probability[index] <= _TIE_SHARE
+            else [
+                able[winner].name
+                for winner in winners
+                if _dominates(costs[winner], costs[index]) and _indistinct(draws[winner], draws[index])
+            ],
+        )
+        for index, run in enumerate(able)
+    ]
+    volume, spread = _hypervolume(costs, signs, draws[left], kept)
+    flat = len(axes) == 2
+    knee = pareto.knee(costs[winners]) if flat else None
+    regions = pareto.diminishing(-costs[winners, 0], costs[winners, 1]) if flat else []
+    names = [able[winner].name for winner in winners]
+    return Frontier(
+        task=able[0].task,
+        host=able[0].host_id,
+        objectives=tuple(axis.name for axis in axes),
+        metric=able[0].accuracy.metric,
+        energy_source=_source(able),
+        points=points,
+        hypervolume=volume,
+        hypervolume_interval=spread,
+        knee=None if knee is None else names[knee],
+        diminishing=[Diminishing(names[one.start], names[one.end], one.share) for one in regions],
+    )
+
+
+def latest(runs: Sequence[Run]) -> list[Run]:
+    """Return each engine's latest run, in order of first appearance."""
+    newest: dict[tuple[str, str, str], Run] = {}
+    for run in sorted(runs, key=lambda run: (run.started, run.id)):
+        newest[(run.task, run.host_id, run.name)] = run
+    return list(newest.values())
+
+
+def groups(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
+    """Return runs by (task, host)."""
+    found: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        found.setdefault((run.task, run.host_id), []).append(run)
+    return dict(sorted(found.items()))
+
+
+def comparable(runs: Sequence[Run], objectives: Sequence[str]) -> list[list[Run]]:
+    """Return runs in groups that may each stand on one frontier, those without a value left out.
+
+    An engine's latest run stands for it. The largest evaluation set of a task and host comes first.
+    """
+    axes = _axes(objectives)
+    found: dict[tuple[Any, ...], list[Run]] = {}
+    for run in latest(runs):
+        if all(axis.value(run) is not None for axis in axes):
+            key = (*(value for _, value in _traits(run, axes)), hash(tuple(run.accuracy.labels)))
+            found.setdefault(key, []).append(run)
+    return [found[key] for key in sorted(found, key=lambda key: (key[:2], -key[3][1], str(key)))]
+
+
+def baseline_of(runs: Sequence[Run]) -> Run:
+    """Return the most accurate of the fp32 engines with nothing reduced, on which all is to improve.
+
+    Where there is none, the most accurate of the fp32 engines, or of all.
+    """
+    plain = [run for run in runs if run.engine.get("precision") == "fp32"] or runs
+    whole = [run for run in plain if not technique(run).is_reduction] or plain
+    return max(whole, key=lambda run: run.accuracy.value)
+
+
+def summary(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """Return, per task and host, energy per correct prediction and the cheapest accurate enough.
+
+    The baseline is that of :func:`baseline_of`; 1 % and 2 % are 0.01 and 0.02 of the metric. Only
+    engines scored on the baseline's rows are held beside it.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for (task, host), group in groups(runs).items():
+        group = latest(group)
+        most = max(run.accuracy.n for run in group)
+        baseline = baseline_of([run for run in group if run.accuracy.n == most])
+        rows = (baseline.accuracy.source, most)
+        beside = [run for run in group if (run.accuracy.source, run.accuracy.n) == rows]
+        entry: dict[str, Any] = {
+            "baseline": baseline.name,
+            "energy_source": sorted({single_stream(run).energy.source for run in group}),
+            "energy_per_correct": {
+                run.name: value for run in group if (value := comparison.energy_per_correct(run)) is not None
+            },
+        }
+        for what, key, named in (
+            ("energy", "energy", "joules_per_example"),
+            ("latency", "latency", "latency_s"),
+        ):
+            for percent in (1, 2):
+                chosen = _cheapest(beside, baseline, percent / 100, OBJECTIVES[key], named)
+                entry[f"min_{what}_within_{percent}pct"] = chosen
+        found[f"{task} on {host}"] = entry
+    return found
+
+
+def _cheapest(
+    runs: Sequence[Run], baseline: Run, drop: float, cost: Objective, named: str
+) -> Mapping[str, Any] | None:
+    """Return the cheapest of the engines at most ``drop`` below the baseline's accuracy."""
+    bar = baseline.accuracy.value - drop - 1e-9  # 0.91 is within 0.01 of 0.92
+    able = [run for run in runs if run.accuracy.value >= bar and cost.value(run) is not None]
+    if not able or (cost.energetic and len({_meter(run) for run in able}) > 1):
+        return None
+    best = min(able, key=lambda run: (cost.value(run), -run.accuracy.value))
+    return {"engine": best.name, named: cost.value(best)}
+
+
+def _axes(names: Sequence[str]) -> list[Objective]:
+    if len(names) not in (2, 3) or len(set(names)) < len(names):
+        raise UsageError(f"a frontier needs two or three different objectives, not {', '.join(names)}.")
+    return [objectives.get(name) for name in names]
+
+
+def _meter(run: Run) -> tuple[str, str]:
+    energy = single_stream(run).energy
+    return energy.source, energy.meter
+
+
+def _traits(run: Run, axes: Sequence[Objective]) -> list[tuple[str, Any]]:
+    """Return what engines on one frontier must share."""
+    found: list[tuple[str, Any]] = [
+        ("tasks", run.task),
+        ("hosts", run.host_id),
+        ("metrics", run.accuracy.metric),
+        ("evaluation sets", (run.accuracy.source, run.accuracy.n)),
+    ]
+    if any(axis.energetic for axis in axes):
+        found.append(("energies of different source or meter", _meter(run)))
+    return found
+
+
+def _check_comparable(runs: Sequence[Run], axes: Sequence[Objective]) -> None:
+    traits = [_traits(run, axes) for run in runs]
+    for column in zip(*traits, strict=True):
+        values = {value for _, value in column}
+        if len(values) > 1:
+            what = column[0][0] if "different" in column[0][0] else f"different {column[0][0]}"
+            listed = ", ".join(sorted(_text(value) for value in values))
+            raise UsageError(f"{what} cannot share a frontier: {listed}.")
+
+
+def _text(value: Any) -> str:
+    return f"{value[0]} ({value[1]})" if isinstance(value, tuple) else str(value)
+
+
+def _nothing(runs: Sequence[Run], axes: Sequence[Objective]) -> str:
+    if not runs:
+        return "there are no runs to make a frontier of."
+    for axis in axes:
+        without = [run for run in runs if axis.value(run) is None]
+        if len(without) == len(runs):
+            return f"no run has {axis.label}: {axis.missing(without[0])}."
+    return f"no run has all of {', '.join(axis.label for axis in axes)}."
+
+
+def _source(runs: Sequence[Run]) -> str:
+    sources = {single_stream(run).energy.source for run in runs}
+    return next(iter(sources)) if len(sources) == 1 else "mixed"
+
+
+def _left(draws: np.ndarray, winners: np.ndarray) -> np.ndarray:
+    """Return the indices of engines that no winner dominates in every resampling.
+
+    Args:
+        draws: [engines, resamples, objectives], to be minimised.
+        winners: indices of the engines on the frontier.
+    """
+    left = np.arange(len(draws))
+    for winner in winners[np.linspace(0, len(winners) - 1, min(_STRONG, len(winners))).astype(int)]:
+        own = draws[winner]
+        always = np.zeros(len(left), dtype=bool)
+        for start in range(0, len(left), 1000):  # a thousand engines' comparisons in memory at a time
+            others = draws[left[start : start + 1000]]
+            always[start : start + 1000] = np.all(_dominates(own, others), axis=1)
+        left = left[~always]
+    return left
+
+
+def _dominates(own: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return where points [..., objectives] dominate others, all to be minimised."""
+    nowhere_worse = np.asarray(own[..., 0] <= other[..., 0])  # an axis of two or three: no reduction over it
+    better = np.asarray(own[..., 0] < other[..., 0])
+    for axis in range(1, own.shape[-1]):
+        nowhere_worse &= own[..., axis] <= other[..., axis]
+        better |= own[..., axis] < other[..., axis]
+    return nowhere_worse & better
+
+
+def _indistinct(winner: np.ndarray, point: np.ndarray) -> bool:
+    """Whether a winner fails to dominate a point in more than 5 % of resamplings [., objectives]."""
+    return bool(np.mean(_dominates(winner, point)) < 1 - _TIE_SHARE)
+
+
+def _hypervolume(
+    costs: np.ndarray, signs: np.ndarray, draws: np.ndarray, kept: np.ndarray
+) -> tuple[float | None, tuple[float, float] | None]:
+    """Return the share of the box that engines dominate, and its interval.
+
+    Args:
+        costs: [engines, objectives], to be minimised.
+        signs: 1 for a cost, -1 for a gain, [objectives].
+        draws: [those left, resamples, objectives], to be minimised.
+        kept: which of them nothing dominates, [resamples, those left].
+    """
+    worst = np.where(signs > 0, costs.max(axis=0) * _REFERENCE_MARGIN, costs.max(axis=0))
+    box = float(np.prod(worst - np.where(signs > 0, 0.0, costs.min(axis=0))))
+    if len(costs) < 2 or not box > 0:
+        return None, None
+    volume = pareto.hypervolume(costs, worst) / box
+    drawn = [pareto.hypervolume(draws[chosen, row], worst) for row, chosen in enumerate(kept)]
+    low, high = np.quantile(drawn, [0.025, 0.975]) / box
+    # Noise raises the best of many, once in what was measured and once more in each resampling, so
+    # the resamplings are reflected about the estimate: the basic bootstrap (Davison and Hinkley 1997,
+    # Bootstrap Methods and their Application, section 5.2.1).
+    return volume, (max(0.0, float(2 * volume - high)), float(2 * volume - low))

@@ -1,0 +1,284 @@
+"""What engines are compared by: one table of objectives, each with value, interval and resamplings.
+
+Pure functions over results. A value is None where it was not measured, and the objective says why.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from effx.analysis import comparison, resampling
+from effx.errors import UsageError, unknown
+from effx.results import MIN_SAMPLES, Run, Workload
+from effx.stats import statistics
+from effx.stats.metrics import METRICS
+
+Interval = tuple[float, float] | None
+_REGRESSION = {"pearson", "spearman"}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One axis."""
+
+    name: str
+    label: str
+    unit: str
+    """SI, per example where it says so; empty for a share."""
+    maximise: bool
+    value: Callable[[Run], float | None]
+    interval: Callable[[Run], Interval]
+    """95 %; None where there is none."""
+    draws: Callable[[Sequence[Run]], np.ndarray]
+    """Values [runs, resamples] in joint resamplings (:mod:`effx.analysis.resampling`); all have a value."""
+    missing: Callable[[Run], str]
+    """Why a run has no value."""
+
+    @property
+    def short(self) -> str:
+        """The label without the workload that all engines share."""
+        return self.label.partition(", one query")[0]
+
+    @property
+    def energetic(self) -> bool:
+        """Whether joules are in it, whose source and meter must not be mixed."""
+        return self.name.startswith("energy")
+
+    @property
+    def scored(self) -> bool:
+        """Whether it says how good the predictions are."""
+        return self.name in ("accuracy", "correct", *METRICS)
+
+
+def get(name: str) -> Objective:
+    """Return an objective of the table.
+
+    Raises:
+        UsageError: there is no such objective; the message names the nearest one.
+    """
+    if name not in OBJECTIVES:
+        raise unknown("objective", name, OBJECTIVES)
+    return OBJECTIVES[name]
+
+
+def single_stream(run: Run) -> Workload:
+    """Return the workload that frontiers and tables read, or say that it was not measured."""
+    workload = run.workload("single-stream")
+    if workload is None:
+        raise UsageError(f"{run.id}: no single-stream workload; profile the engine again.")
+    return workload
+
+
+def measures(run: Run) -> dict[str, float | None]:
+    """Return the value of every objective, None where it was not measured."""
+    return {objective.name: objective.value(run) for objective in OBJECTIVES.values()}
+
+
+def said(objective: Objective, value: float, *, like: float | None = None) -> str:
+    """Return a value of an objective with the unit that people read: that of ``like``, else its own."""
+    if objective.unit == "s":
+        return f"{three(value * 1e3)} ms"
+    if objective.unit == "B":
+        return f"{value / 1e6:.1f} MB"
+    if objective.unit in ("J", "J/example"):
+        whole = (value if like is None else like) >= 1
+        number = f"{three(value)} J" if whole else f"{three(value * 1e3)} mJ"
+        return number + objective.unit.removeprefix("J")
+    if objective.unit == "1/s":
+        return f"{value:.4g}/s"
+    return f"{value:.4f}" if objective.scored else f"{value:.4g}"
+
+
+def asked(objective: Objective, limit: float) -> str:
+    """Return a limit as it was given, not rounded: what lies close to it must not read as equal."""
+    factor, unit = _LIMITS.get(objective.unit, (1.0, ""))
+    return f"{limit * factor:.10g}{unit}"
+
+
+def admitting(objective: Objective, value: float) -> str:
+    """Return ``value`` as a limit that it meets: rounded up where the limit is a most, down for a least."""
+    factor, _ = _LIMITS.get(objective.unit, (1.0, ""))
+    shown = value * factor
+    places = {"s": max(0, 2 - math.floor(math.log10(abs(shown) or 1.0))), "B": 1}.get(objective.unit, 4)
+    return said(objective, outwards(shown, places, up=not objective.maximise) / factor)
+
+
+def outwards(value: float, places: int, *, up: bool) -> float:
+    """Return ``value`` rounded to decimal places, up or down; what floating point adds does not count."""
+    scale = 10.0**places
+    noise = 1e-11 * abs(value * scale)
+    return (math.ceil(value * scale - noise) if up else math.floor(value * scale + noise)) / scale
+
+
+def three(value: float, *, zeros: bool = False) -> str:
+    """Return three significant digits, all of those before the point; ``zeros``: those at the end too."""
+    if abs(value) >= 999.5:
+        return f"{value:.0f}"
+    return f"{value:#.3g}".rstrip(".") if zeros else f"{value:.3g}"
+
+
+_LIMITS = {"s": (1e3, " ms"), "B": (1e-6, " MB")}
+"""By its unit, by what a limit is multiplied to be read, and the unit that follows it then."""
+
+
+def _constant(values: Sequence[float | None]) -> np.ndarray:
+    column = np.array(values, dtype=float)[:, None]
+    return np.broadcast_to(column, (len(values), resampling.RESAMPLES))
+
+
+def _rows(found: list[np.ndarray | None], values: Sequence[float | None]) -> np.ndarray:
+    """Stack resamplings [runs, resamples]; a run without any keeps its value."""
+    full = [
+        np.full(resampling.RESAMPLES, value) if own is None else own
+        for own, value in zip(found, values, strict=True)
+    ]
+    return np.array(full) if full else np.empty((0, resampling.RESAMPLES))
+
+
+def _score(name: str) -> Objective:
+    """Return a metric of the task; ``accuracy`` is the primary one, whichever that is."""
+
+    def value(run: Run) -> float | None:
+        return run.accuracy.value if name == "accuracy" else run.accuracy.metrics.get(name)
+
+    def interval(run: Run) -> Interval:
+        if name in ("accuracy", run.accuracy.metric):
+            return run.accuracy.interval
+        low, high = np.quantile(draws([run])[0], [0.025, 0.975])
+        return float(low), float(high)
+
+    def draws(runs: Sequence[Run]) -> np.ndarray:
+        metric = runs[0].accuracy.metric if name == "accuracy" and runs else name
+        return resampling.scores(metric, runs)
+
+    return Objective(
+        name, name, "", True, value, interval, draws, lambda run: f"{name} is no metric of {run.task}"
+    )
+
+
+def _correct_value(run: Run) -> float | None:
+    scored = run.accuracy
+    if scored.metric in _REGRESSION:
+        return None
+    if scored.metric == "accuracy" or not scored.predictions:
+        return scored.value if scored.metric == "accuracy" else scored.metrics.get("accuracy")
+    return float(np.mean(np.array(scored.predictions) == np.array(scored.labels)))
+
+
+def _correct_interval(run: Run) -> Interval:
+    value, n = _correct_value(run), run.accuracy.n
+    return None if value is None else statistics.wilson(round(value * n), n)
+
+
+def _latency(name: str, statistic: str, label: str) -> Objective:
+    share = None if statistic == "mean" else float(statistic[1:]) / 100
+
+    def value(run: Run) -> float | None:
+        return single_stream(run).latency_s[statistic]
+
+    def draws(runs: Sequence[Run]) -> np.ndarray:
+        found = [resampling.latencies(run, single_stream(run), share) for run in runs]
+        return _rows(found, [value(run) for run in runs])
+
+    return Objective(
+        name, f"{label} latency, one query at real lengths", "s", False, value,
+        lambda run: resampling.latency_interval(run, single_stream(run), share), draws,
+        lambda run: f"{statistic} needs {MIN_SAMPLES.get(statistic, 1)} queries, "
+        f"{sum(map(len, single_stream(run).blocks_s))} were timed; profile with more rounds",
+    )  # fmt: skip
+
+
+def _throughput(name: str, scenario: str, label: str) -> Objective:
+    def of(run: Run) -> Workload | None:
+        return next((workload for workload in run.workloads if workload.scenario == scenario), None)
+
+    def value(run: Run) -> float | None:
+        workload = of(run)
+        return None if workload is None else workload.throughput_per_s
+
+    def interval(run: Run) -> Interval:
+        workload = of(run)
+        found = None if workload is None else resampling.throughputs(run, workload)
+        if workload is None or found is None:
+            return None
+        return statistics.log_interval(found, workload.throughput_per_s, len(set(workload.rounds)))
+
+    def draws(runs: Sequence[Run]) -> np.ndarray:
+        workloads = [(run, of(run)) for run in runs]
+        found = [None if own is None else resampling.throughputs(run, own) for run, own in workloads]
+        return _rows(found, [value(run) for run in runs])
+
+    return Objective(
+        name, label, "1/s", True, value, interval, draws,
+        lambda run: f"the {scenario} scenario was not measured; profile with --scenario {scenario}",
+    )  # fmt: skip
+
+
+def _joules(run: Run) -> float | None:
+    return single_stream(run).energy.joules_per_example
+
+
+def _joule_draws(runs: Sequence[Run]) -> np.ndarray:
+    found = [resampling.energies(run, single_stream(run).energy) for run in runs]
+    return _rows(found, [_joules(run) for run in runs])
+
+
+def _no_energy(run: Run) -> str:
+    return single_stream(run).energy.reason or "energy was not measured"
+
+
+def _per_correct_interval(run: Run) -> Interval:
+    joules, own = _joules(run), single_stream(run).energy.interval
+    share, other = _correct_value(run), _correct_interval(run)
+    if joules is None or own is None or not share or other is None:
+        return None
+    return statistics.ratio_of_intervals(share, other, joules, own)
+
+
+def _per_correct_draws(runs: Sequence[Run]) -> np.ndarray:
+    right = np.maximum(resampling.scores("accuracy", runs), np.finfo(float).tiny)
+    return np.asarray(_joule_draws(runs) / right)
+
+
+def _fixed(name: str, label: str, unit: str, value: Callable[[Run], Any], missing: str) -> Objective:
+    return Objective(
+        name, label, unit, False, value, lambda run: None,
+        lambda runs: _constant([value(run) for run in runs]), lambda run: missing,
+    )  # fmt: skip
+
+
+OBJECTIVES: dict[str, Objective] = {
+    objective.name: objective
+    for objective in (
+        _score("accuracy"),
+        *(_score(name) for name in METRICS if name != "accuracy"),
+        Objective("correct", "share of right predictions", "", True, _correct_value, _correct_interval,
+                  lambda runs: resampling.scores("accuracy", runs),
+                  lambda run: f"{run.task} has no right and wrong predictions"),
+        _latency("latency", "p50", "median"),
+        _latency("latency_p90", "p90", "p90"),
+        _latency("latency_p99", "p99", "p99"),
+        _latency("latency_mean", "mean", "mean"),
+        _throughput("throughput", "single-stream", "throughput, one query after the other"),
+        _throughput("throughput_offline", "offline", "throughput, offline"),
+        Objective("energy", "energy", "J/example", False, _joules,
+                  lambda run: single_stream(run).energy.interval, _joule_draws, _no_energy),
+        Objective("energy_per_correct", "energy per correct prediction", "J", False,
+                  comparison.energy_per_correct, _per_correct_interval, _per_correct_draws,
+                  lambda run: _no_energy(run) if _joules(run) is None
+                  else f"{run.task} has no right and wrong predictions"),
+        _fixed("memory", "peak memory of the process", "B",
+               lambda run: run.memory.get("host_peak_bytes"), "peak memory was not measured"),
+        _fixed("device_memory", "peak memory of the device", "B",
+               lambda run: run.memory.get("device_peak_bytes"), "the device's memory was not measured"),
+        _fixed("size", "size on disk", "B",
+               lambda run: run.engine.get("size_bytes"), "the result does not say"),
+        _fixed("parameters", "parameters", "", lambda run: run.engine.get("parameters"),
+               "the result does not say"),
+    )
+}  # fmt: skip

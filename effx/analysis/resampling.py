@@ -1,0 +1,307 @@
+"""Joint resamplings of several runs: the same examples and the same rounds for every engine.
+
+    examples   one draw of rows per resampling  -> every engine's accuracy on those rows
+    rounds     one draw per session             -> every engine's latency in those rounds
+    energy     its interval, engine by engine
+
+An error or a slow minute that all engines share falls on all of them in each resampling, so what
+is left between two engines is their own. Rounds of different sessions are drawn apart: nothing ties
+the second round of one to the second of another.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy import stats
+
+from effx.errors import UsageError
+from effx.results import Energy, Run, Workload
+from effx.stats import statistics
+
+RESAMPLES = 1000
+_LEAST_ROUNDS = 3  # fewer say nothing of what a round more would have shown
+_HALF_WIDTH = float(stats.norm.ppf(0.5 + statistics.CONFIDENCE / 2))
+"""Standard deviations from a normal distribution's middle to an end of its interval."""
+_GATHERED = 20_000_000  # entries of predictions that are in memory at a time
+
+
+def example_weights(n: int, resamples: int = RESAMPLES) -> np.ndarray:
+    """Return how often each of n examples is drawn, [resamples, n]; the same for the same n."""
+    return _weights(n, resamples)
+
+
+def scores(metric: str, runs: Sequence[Run]) -> np.ndarray:
+    """Return the metric of each run in every resampling of examples, [runs, resamples].
+
+    Args:
+        metric: a name of :data:`effx.stats.metrics.METRICS`.
+        runs: scored on the same rows, with every prediction.
+
+    Raises:
+        UsageError: a run lacks predictions, or their labels differ.
+    """
+    if not runs:
+        return np.empty((0, RESAMPLES))
+    labels = np.array(same_labels(runs), dtype=float)
+    weights = example_weights(len(labels))
+    step = max(1, _GATHERED // len(labels))
+    found = [
+        _WEIGHTED[metric](labels, np.array([run.accuracy.predictions for run in part], dtype=float), weights)
+        for part in (runs[start : start + step] for start in range(0, len(runs), step))
+    ]
+    return np.concatenate(found)
+
+
+def same_labels(runs: Sequence[Run]) -> list[float]:
+    """Return the labels that all runs were scored on.
+
+    Raises:
+        UsageError: a run lacks predictions, or the labels differ.
+    """
+    labels = runs[0].accuracy.labels
+    for run in runs:
+        if not len(run.accuracy.predictions) == len(run.accuracy.labels) == run.accuracy.n > 0:
+            raise UsageError(f"{run.id} does not hold every prediction; profile the engine again.")
+        if run.accuracy.labels != labels:
+            raise UsageError(
+                f"{runs[0].id} and {run.id} have different labels; profile both on the same rows."
+            )
+    return labels
+
+
+def latencies(run: Run, workload: Workload, share: float | None) -> np.ndarray | None:
+    """Return a percentile (``share``, 0 to 1) or the mean (None) of a workload's seconds per query.
+
+    In every resampling of rounds, [resamples]; None with fewer than three rounds. The percentile is
+    the smallest sample that the share does not exceed, as in :func:`effx.results.latency_summary`.
+    """
+    return _remembered(workload, (run.session, share), lambda: _latencies(run, workload, share))
+
+
+def latency_interval(run: Run, workload: Workload, share: float | None) -> tuple[float, float] | None:
+    """Return the interval of a workload's percentile or mean in seconds, from resamplings of rounds.
+
+    The resamplings give the standard error, Student's t the width: see
+    :func:`effx.stats.statistics.block_interval`. None with fewer than three rounds.
+    """
+    values = latencies(run, workload, share)
+    if values is None:
+        return None
+    key = f"p{100 * share:.0f}" if share is not None else "mean"
+    centre = workload.latency_s[key]
+    if centre is None:
+        return None
+    least = statistics.spread_error(_of_blocks(workload.blocks_s, share))
+    return statistics.log_interval(values, centre, len(set(workload.rounds)), least)
+
+
+def _of_blocks(blocks_s: Sequence[Sequence[float]], share: float | None) -> np.ndarray:
+    """Return each block's percentile or mean, [blocks]; blocks of like length at once."""
+    found = np.empty(len(blocks_s))
+    lengths = np.array([len(block) for block in blocks_s])
+    for length in np.unique(lengths):
+        places = np.flatnonzero(lengths == length)
+        samples = np.array([blocks_s[int(place)] for place in places], dtype=float)
+        found[places] = samples.mean(axis=1) if share is None else np.quantile(samples, share, axis=1)
+    return found
+
+
+def throughputs(run: Run, workload: Workload) -> np.ndarray | None:
+    """Return a workload's examples per second in every resampling of rounds; None below three."""
+    return _remembered(workload, (run.session, "throughput"), lambda: _throughputs(run, workload))
+
+
+def energies(run: Run, energy: Energy) -> np.ndarray | None:
+    """Return joules per example as they vary within their interval, [resamples]; None without either.
+
+    Windows are few and a meter's own doubt is not in their spread, so they are not resampled: each
+    half of the interval is taken as that of a normal distribution. Independent between runs.
+    """
+    value, interval = energy.joules_per_example, energy.interval
+    if value is None or interval is None:
+        return None
+    z = np.random.default_rng(list(f"energy {run.id}".encode())).standard_normal(RESAMPLES)
+    half = np.where(z < 0, value - interval[0], interval[1] - value)
+    drawn = value + z * half / _HALF_WIDTH
+    return np.asarray(np.maximum(drawn, np.finfo(float).tiny))
+
+
+@functools.lru_cache(maxsize=4)
+def _weights(n: int, resamples: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    weights = rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(np.float32)  # whole numbers
+    weights.setflags(write=False)
+    return weights
+
+
+def _round_weights(run: Run, rounds: int) -> np.ndarray:
+    """Return how often each round of a run's session is drawn, [resamples, rounds]."""
+    return _session_weights(run.session, rounds)
+
+
+@functools.lru_cache(maxsize=4096)
+def _session_weights(session: str, rounds: int) -> np.ndarray:
+    rng = np.random.default_rng([rounds, *session.encode()])
+    return rng.multinomial(rounds, np.full(rounds, 1 / rounds), size=RESAMPLES).astype(np.int32)
+
+
+def _by_round(workload: Workload) -> tuple[np.ndarray, int]:
+    """Return the place of each block's round among the rounds, and how many there are."""
+    numbers, place = np.unique(workload.rounds, return_inverse=True)
+    return place, len(numbers)
+
+
+def _latencies(run: Run, workload: Workload, share: float | None) -> np.ndarray | None:
+    place, rounds = _by_round(workload)
+    if rounds < _LEAST_ROUNDS:
+        return None
+    weights = _round_weights(run, rounds)
+    lengths = [len(block) for block in workload.blocks_s]
+    samples, of = np.concatenate(workload.blocks_s), np.repeat(place, lengths)
+    drawn = weights @ np.bincount(of, minlength=rounds)
+    if share is None:
+        return np.asarray(weights @ np.bincount(of, samples, minlength=rounds) / drawn)
+    order = np.argsort(samples, kind="stable")
+    samples, of = samples[order], of[order]
+    # counts[i, r]: how many of round r's samples are among the i + 1 smallest
+    counts = np.cumsum(of[:, None] == np.arange(rounds), axis=0, dtype=np.int32)
+    wanted = np.maximum(np.ceil(share * drawn - 1e-9), 1)
+    low, high = np.zeros(RESAMPLES, dtype=int), np.full(RESAMPLES, len(samples) - 1)
+    while np.any(low < high):  # bisection: the first sample at which enough have been drawn
+        middle = (low + high) // 2
+        enough = np.einsum("ij,ij->i", counts[middle], weights) >= wanted
+        high = np.where(enough, middle, high)
+        low = np.where(enough, low, np.minimum(middle + 1, high))
+    return np.asarray(samples[low])
+
+
+def _throughputs(run: Run, workload: Workload) -> np.ndarray | None:
+    place, rounds = _by_round(workload)
+    if rounds < _LEAST_ROUNDS:
+        return None
+    served = workload.elapsed_s if workload.rate_per_s else None
+    elapsed = served or [sum(block) for block in workload.blocks_s]
+    examples = workload.examples or [workload.batch * len(block) for block in workload.blocks_s]
+    weights = _round_weights(run, rounds)
+    seconds = weights @ np.bincount(place, elapsed, minlength=rounds)
+    return np.asarray(weights @ np.bincount(place, examples, minlength=rounds) / seconds)
+
+
+_REMEMBERED: dict[int, dict[tuple, np.ndarray | None]] = {}
+
+
+def _remembered(
+    workload: Workload, key: tuple, compute: Callable[[], np.ndarray | None]
+) -> np.ndarray | None:
+    """Compute once per workload object, for as long as it lives: several frontiers ask for the same."""
+    own = _REMEMBERED.get(id(workload))
+    if own is None:
+        own = _REMEMBERED[id(workload)] = {}
+        weakref.finalize(workload, _REMEMBERED.pop, id(workload), None)
+    if key not in own:
+        own[key] = compute()
+    return own[key]
+
+
+_Weighted = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""Labels [n], predictions [runs, n] and weights [resamples, n] in, values [runs, resamples] out."""
+
+
+def _sums(weights: np.ndarray, what: np.ndarray) -> np.ndarray:
+    """Return weighted sums [runs, resamples] of ``what`` [runs, n]; exact for booleans."""
+    if what.dtype == bool:
+        return np.asarray(what.astype(np.float32) @ weights.T, dtype=float)
+    return np.asarray(what @ weights.T.astype(float))
+
+
+def _accuracy(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return _sums(weights, predictions == labels) / len(labels)
+
+
+def _f1(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return _class_f1(labels, predictions, weights, 1.0)[0]
+
+
+def _macro_f1(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    classes = np.union1d(labels, predictions)
+    pairs = [_class_f1(labels, predictions, weights, float(label)) for label in classes]
+    return np.asarray(sum(pair[0] for pair in pairs) / sum(pair[1] for pair in pairs))
+
+
+def _class_f1(
+    labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray, label: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return F1 of a class, and whether it occurs at all in labels or predictions (1.0 or 0.0)."""
+    true, predicted = (labels == label)[None], predictions == label
+    named = _sums(weights, true) + _sums(weights, predicted)
+    both = _sums(weights, true & predicted)
+    return 2 * both / np.maximum(named, 1), (named > 0).astype(float)
+
+
+def _matthews(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Gorodkin's (2004) form for any number of classes."""
+    n = len(labels)
+    products = squares_true = squares_predicted = np.zeros(1)
+    for label in np.union1d(labels, predictions):
+        true = _sums(weights, (labels == label)[None])
+        predicted = _sums(weights, predictions == label)
+        products = products + true * predicted
+        squares_true = squares_true + true**2
+        squares_predicted = squares_predicted + predicted**2
+    covariance = _sums(weights, predictions == labels) * n - products
+    return _quotient(covariance, np.sqrt((n**2 - squares_true) * (n**2 - squares_predicted)))
+
+
+def _pearson(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    x = (labels - labels.mean())[None]  # about their means: no difference of large numbers below
+    y = predictions - predictions.mean(axis=1, keepdims=True)
+    n = len(labels)
+    sum_x, sum_y = _sums(weights, x), _sums(weights, y)
+    spread_x = _sums(weights, x * x) - sum_x**2 / n
+    spread_y = _sums(weights, y * y) - sum_y**2 / n
+    constant = np.finfo(float).eps * n * np.array([np.max(x**2), *np.max(y**2, axis=1)])
+    spread_x = np.where(spread_x > constant[0], spread_x, 0.0)
+    spread_y = np.where(spread_y > constant[1:, None], spread_y, 0.0)
+    return _quotient(_sums(weights, x * y) - sum_x * sum_y / n, np.sqrt(spread_x * spread_y))
+
+
+def _quotient(covariance: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Return correlations; a constant has none, which GLUE scores as 0."""
+    return np.asarray(np.divide(covariance, spread, out=np.zeros_like(covariance), where=spread > 0))
+
+
+def _spearman(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Pearson's correlation of the mid-ranks within each resampling."""
+    mean = (len(labels) + 1) / 2
+    ranked = _mid_ranks(labels, weights) - mean
+    spread = np.sum(weights * ranked**2, axis=1)
+    found = np.empty((len(predictions), len(weights)))
+    for index, own in enumerate(predictions):
+        other = _mid_ranks(own, weights) - mean
+        covariance = np.sum(weights * ranked * other, axis=1)
+        found[index] = _quotient(covariance, np.sqrt(spread * np.sum(weights * other**2, axis=1)))
+    return found
+
+
+def _mid_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the mid-rank of each value among the drawn ones, [resamples, n]."""
+    _, place = np.unique(values, return_inverse=True)
+    drawn = np.zeros((len(weights), place.max() + 1))
+    np.add.at(drawn.T, place, weights.T)
+    ends = np.cumsum(drawn, axis=1)
+    return np.asarray((ends - (drawn - 1) / 2)[:, place])
+
+
+_WEIGHTED: dict[str, _Weighted] = {
+    "accuracy": _accuracy,
+    "f1": _f1,
+    "macro_f1": _macro_f1,
+    "matthews": _matthews,
+    "pearson": _pearson,
+    "spearman": _spearman,
+}
+"""The metrics of :data:`effx.stats.metrics.METRICS` as functions of how often each example was drawn."""

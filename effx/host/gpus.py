@@ -1,0 +1,236 @@
+"""Which GPU is metered, what its power readings mean, and what it was like in a window.
+
+CUDA_VISIBLE_DEVICES holds what CUDA shows a program: indices in CUDA's order, UUIDs (or their
+beginnings) and MIG ids. NVML counts in PCI bus order, and CUDA does so only with
+CUDA_DEVICE_ORDER=PCI_BUS_ID, so an index is refused where GPUs of different kinds make the orders
+differ. Nothing here changes a setting of the device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from effx.host.sensors import Sensor, UnavailableError
+
+_BUS_ID = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]", re.IGNORECASE)
+_WHOLE = "its power is that of the whole GPU, so a slice has no energy of its own; meter a GPU without {}"
+_THROTTLES = {
+    0x04: "SW power cap",
+    0x08: "HW slowdown",
+    0x10: "sync boost",
+    0x20: "SW thermal slowdown",
+    0x40: "HW thermal slowdown",
+    0x80: "HW power brake",
+}
+"""Clock-event reasons (nvml.h) that slow the device against its will; user-set clocks do not."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """The device at one moment; None: it does not tell."""
+
+    sm_clock_mhz: int | None
+    memory_clock_mhz: int | None
+    power_limit_w: float | None
+    temperature_c: int | None
+    pstate: int | None
+    reasons: int | None
+    pids: frozenset[int] | None
+
+
+def find(nvml: Any, argument: str, environ: Mapping[str, str]) -> Any:
+    """Return the handle of the GPU that ``argument`` names; empty: the first that CUDA shows.
+
+    Raises:
+        UnavailableError: it is a slice of a GPU, hidden, or not to be told from another.
+        nvml.NVMLError: there is no such GPU.
+    """
+    if argument:
+        return _named(nvml, argument)
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return _cuda_index(nvml, 0, environ)
+    first = visible.split(",")[0].strip()
+    if first.isdecimal():
+        return _cuda_index(nvml, int(first), environ)
+    if not first.startswith(("GPU-", "MIG-")):
+        raise UnavailableError(f"CUDA_VISIBLE_DEVICES={visible!r} shows no GPU; unset it or name one")
+    return _named(nvml, first)
+
+
+def refuse_slices(nvml: Any, handle: Any) -> None:
+    """Raise :class:`UnavailableError` for a GPU in MIG mode and for a virtual one."""
+    current, _ = _ask(nvml, nvml.nvmlDeviceGetMigMode, handle) or (0, 0)
+    if current:
+        raise UnavailableError("the GPU is in MIG mode: " + _WHOLE.format("MIG"))
+    mode = _ask(nvml, nvml.nvmlDeviceGetVirtualizationMode, handle)
+    if mode == nvml.NVML_GPU_VIRTUALIZATION_MODE_VGPU:
+        raise UnavailableError("the GPU is a vGPU: " + _WHOLE.format("vGPU"))
+
+
+def describe(nvml: Any, handle: Any) -> dict[str, Any]:
+    """Return the names of the device and its driver."""
+    pci = _ask(nvml, nvml.nvmlDeviceGetPciInfo, handle)
+    capability = _ask(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle)
+    return {
+        "uuid": _ask(nvml, nvml.nvmlDeviceGetUUID, handle),
+        "device": _ask(nvml, nvml.nvmlDeviceGetName, handle),
+        "pci_bus_id": None if pci is None else text(pci.busId),
+        "driver": _ask(nvml, nvml.nvmlSystemGetDriverVersion),
+        "compute_capability": None if capability is None else list(capability),
+    }
+
+
+def power_reader(nvml: Any, handle: Any) -> tuple[Sensor, Callable[[], float]] | None:
+    """Return the power sensor that sees most of the time, and how to read its watts; None: no sensor.
+
+    nvml.h: AVERAGE is over 1 s (Ampere and newer, except GA100); INSTANT is what there is now;
+    nvmlDeviceGetPowerUsage is the former or the latter by architecture. INSTANT of GA100 and GH100
+    sees 25 of every 100 ms (arXiv 2312.02741), so AVERAGE is taken where there is one.
+    """
+    capability = _ask(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle)
+    part_time = capability in ((8, 0), (9, 0))
+    instant = (0.025, 0.1) if part_time else (0.0, None)
+    usage = (1.0, None) if capability and capability >= (8, 6) else instant
+    sensors = [
+        (Sensor("NVML_FI_DEV_POWER_AVERAGE", 1.0), _field(nvml, handle, nvml.NVML_FI_DEV_POWER_AVERAGE)),
+        (Sensor("NVML_FI_DEV_POWER_INSTANT", *instant), _field(nvml, handle, nvml.NVML_FI_DEV_POWER_INSTANT)),
+        (Sensor("nvmlDeviceGetPowerUsage", *usage), lambda: nvml.nvmlDeviceGetPowerUsage(handle) * 1e-3),
+    ]
+    for sensor, read in sensors:
+        with contextlib.suppress(nvml.NVMLError):
+            read()
+            return sensor, read
+    return None
+
+
+def limit_w(nvml: Any, handle: Any) -> float | None:
+    """Return the enforced power limit, watts."""
+    limit_mw = _ask(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+    return None if limit_mw is None else limit_mw * 1e-3
+
+
+def condition(nvml: Any, handle: Any) -> Condition:
+    """Return what the device is like now."""
+    processes = _ask(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, handle)
+    return Condition(
+        sm_clock_mhz=_ask(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
+        memory_clock_mhz=_ask(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
+        power_limit_w=limit_w(nvml, handle),
+        temperature_c=_ask(nvml, nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
+        pstate=_ask(nvml, nvml.nvmlDeviceGetPerformanceState, handle),
+        # the newer name of the same call is not in drivers before 535
+        reasons=_ask(nvml, nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle),
+        pids=None if processes is None else frozenset(int(process.pid) for process in processes),
+    )
+
+
+def summary(seen: list[Condition]) -> dict[str, Any]:
+    """Return the conditions of a window from those at some of its moments."""
+
+    def values(name: str) -> list[Any]:
+        return [value for value in (getattr(moment, name) for moment in seen) if value is not None]
+
+    def middle(name: str) -> Any:
+        return sorted(values(name))[len(values(name)) // 2] if values(name) else None
+
+    clocks = values("sm_clock_mhz")
+    temperatures = values("temperature_c")
+    pids = values("pids")
+    return {
+        "sm_clock_mhz": middle("sm_clock_mhz"),
+        "sm_clock_range_mhz": [min(clocks), max(clocks)] if clocks else None,
+        "memory_clock_mhz": middle("memory_clock_mhz"),
+        "power_limit_w": middle("power_limit_w"),
+        "temperature_before_c": temperatures[0] if temperatures else None,
+        "temperature_after_c": temperatures[-1] if temperatures else None,
+        "pstate": middle("pstate"),
+        "throttle_reasons": throttles(seen) if values("reasons") else None,
+        "processes": sorted(frozenset().union(*pids)) if pids else None,
+    }
+
+
+def throttles(seen: list[Condition]) -> list[str]:
+    """Return the names of the throttle reasons that were active at any of the moments."""
+    active = 0
+    for moment in seen:
+        active |= moment.reasons or 0
+    return [name for bit, name in _THROTTLES.items() if active & bit]
+
+
+def strangers(seen: list[Condition], own: set[int]) -> tuple[str, ...]:
+    """Return one mark per process on the device that is not ours.
+
+    NVML tells pids of the host. In a container ours are among them under other numbers, so a pid
+    that does not exist here is not called foreign unless ours are seen beside it.
+    """
+    present = frozenset().union(*(moment.pids or () for moment in seen))
+    same_space = bool(present & own)
+    return tuple(
+        f"foreign process {pid}"
+        if same_space or Path(f"/proc/{pid}").exists()
+        else f"foreign process {pid}, unless it is ours under another pid (container)"
+        for pid in sorted(present - own)
+    )
+
+
+def _named(nvml: Any, name: str) -> Any:
+    if name.startswith("MIG-"):
+        raise UnavailableError(f"{name} is a MIG slice: " + _WHOLE.format("MIG"))
+    if name.isdecimal():
+        return nvml.nvmlDeviceGetHandleByIndex(int(name))
+    if _BUS_ID.fullmatch(name):
+        return nvml.nvmlDeviceGetHandleByPciBusId(name)
+    handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+    uuids = [text(nvml.nvmlDeviceGetUUID(handle)) for handle in handles]
+    matching = [handle for handle, uuid in zip(handles, uuids, strict=True) if uuid.startswith(name)]
+    if len(matching) != 1 or not name.startswith("GPU-"):
+        raise UnavailableError(f"{len(matching)} GPUs are called '{name}'; here are {', '.join(uuids)}")
+    return matching[0]
+
+
+def _cuda_index(nvml: Any, index: int, environ: Mapping[str, str]) -> Any:
+    count = nvml.nvmlDeviceGetCount()
+    if index >= count:
+        raise UnavailableError(f"there is no GPU {index}: NVML sees {count}")
+    handles = [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(count)]
+    kinds = {text(nvml.nvmlDeviceGetName(handle)) for handle in handles}
+    if len(kinds) > 1 and environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+        raise UnavailableError(
+            f"CUDA numbers these GPUs by speed ({', '.join(sorted(kinds))}), NVML by PCI bus: "
+            "set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name the GPU with --meter nvml:GPU-UUID"
+        )
+    return handles[index]
+
+
+def _field(nvml: Any, handle: Any, field_id: int) -> Callable[[], float]:
+    def read() -> float:
+        (value,) = nvml.nvmlDeviceGetFieldValues(handle, [field_id])
+        if value.nvmlReturn != nvml.NVML_SUCCESS:
+            raise nvml.NVMLError(value.nvmlReturn)
+        return float(value.value.uiVal) * 1e-3
+
+    return read
+
+
+def _ask(nvml: Any, question: Callable[..., Any], *arguments: Any) -> Any:
+    """Return the answer, or None where this device or driver has none."""
+    try:
+        return question(*arguments)
+    except (
+        nvml.NVMLError_NotSupported,
+        nvml.NVMLError_NoPermission,
+        nvml.NVMLError_FunctionNotFound,
+        nvml.NVMLError_InvalidArgument,
+    ):
+        return None
+
+
+def text(value: Any) -> str:
+    """Return text; older bindings give bytes."""
+    return value.decode() if isinstance(value, bytes) else str(value)

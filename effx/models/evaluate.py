@@ -1,0 +1,130 @@
+"""Reference predictions of a checkpoint in PyTorch, fp32, batches of rows of like length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from effx import data
+from effx.artifacts import Checkpoint
+from effx.encoding import Encoded, Encoder, length_sorted
+from effx.models import checkpoints, exits, infer, load, reference, structure
+from effx.models.checkpoints import input_names
+from effx.specs.exit_rules import ExitRule
+
+_Inputs = dict[str, torch.Tensor]
+
+
+@torch.inference_mode()
+def logits(model: PreTrainedModel, encoded: Encoded, batch_size: int = 64) -> np.ndarray:
+    """Return the plain forward pass's logits, float32 [n, outputs], in row order, in eval mode."""
+    result = np.empty((len(encoded), model.config.num_labels), dtype=np.float32)
+
+    def run(rows: np.ndarray, inputs: _Inputs) -> None:
+        result[rows] = model(**inputs).logits.float().cpu().numpy()
+
+    _over(model, encoded, batch_size, run)
+    return result
+
+
+@torch.inference_mode()
+def span_logits(model: PreTrainedModel, encoded: Encoded, batch_size: int = 32) -> np.ndarray:
+    """Return start and end logits, float32 [tokens, 2], of all rows one after the other, in eval mode.
+
+    Row i has ``result[encoded.offsets[i]:encoded.offsets[i + 1]]``.
+    """
+    result = np.empty((int(encoded.offsets[-1]), 2), dtype=np.float32)
+
+    def run(rows: np.ndarray, inputs: _Inputs) -> None:
+        out = model(**inputs)
+        encoded.scatter(
+            rows, torch.stack([out.start_logits, out.end_logits], -1).float().cpu().numpy(), result
+        )
+
+    _over(model, encoded, batch_size, run)
+    return result
+
+
+@torch.inference_mode()
+def head_logits(
+    model: PreTrainedModel, encoded: Encoded, *, prune_tokens: bool = True, batch_size: int = 64
+) -> np.ndarray:
+    """Return float32 logits [heads, n, outputs] of every ramp and, last, the model's own head."""
+    heads = len(exits.depths(model))
+    result = np.empty((heads, len(encoded), model.config.num_labels), dtype=np.float32)
+
+    def run(rows: np.ndarray, inputs: _Inputs) -> None:
+        outs = reference.all_heads(model, inputs, prune_tokens=prune_tokens)
+        result[:, rows] = outs.float().cpu().numpy()
+
+    _over(model, encoded, batch_size, run)
+    return result
+
+
+@torch.inference_mode()
+def reduced(
+    model: PreTrainedModel,
+    encoded: Encoded,
+    *,
+    rule: ExitRule | None = None,
+    prune_tokens: bool = True,
+    batch_size: int = 64,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Run the reference with early exit and token pruning.
+
+    Returns:
+        float32 logits [n, outputs], int64 depth [n] in layers, int64 tokens [n, layers].
+    """
+    n, layers = len(encoded), len(structure(model).layers)
+    result = np.empty((n, model.config.num_labels), dtype=np.float32)
+    depth, tokens = np.empty(n, dtype=np.int64), np.empty((n, layers), dtype=np.int64)
+
+    def run(rows: np.ndarray, inputs: _Inputs) -> None:
+        out = infer(model, inputs, rule=rule, prune_tokens=prune_tokens)
+        result[rows] = out.logits.float().cpu().numpy()
+        depth[rows], tokens[rows] = out.depth.cpu().numpy(), out.tokens.cpu().numpy()
+
+    _over(model, encoded, batch_size, run)
+    return result, depth, tokens
+
+
+def at_length(
+    checkpoint: str | Path, max_length: int, *, data_folder: str | Path | None = None
+) -> dict[str, float]:
+    """Return a checkpoint's metrics on its validation rows, cut to ``max_length`` tokens each.
+
+    Sequence-length reduction without training; to train at a limit, fine-tune with it.
+
+    Args:
+        checkpoint: the checkpoint's folder.
+        max_length: tokens per example at most, special tokens included.
+        data_folder: where the rows are; default: where the checkpoint's came from.
+
+    Returns:
+        The task's metrics, and ``cut``: the share of rows that lost tokens.
+
+    Raises:
+        UsageError: the limit is below 4 or above what the model reads.
+    """
+    opened = Checkpoint.open(checkpoint)
+    model = load(opened)
+    checkpoints.check_length(model, max_length)
+    rows = data.load(opened.task, "validation", data_folder or opened.data)
+    whole = Encoder(opened.folder, opened.max_length)(rows.texts).lengths
+    answers = logits(model, Encoder(opened.folder, max_length)(rows.texts))
+    scores = opened.task.score(rows.labels, opened.task.predict(answers))
+    return {**scores, "cut": float((whole > max_length).mean())}
+
+
+def _over(
+    model: PreTrainedModel, encoded: Encoded, batch_size: int, run: Callable[[np.ndarray, _Inputs], None]
+) -> None:
+    model.eval()
+    names = input_names(model)
+    for rows in length_sorted(encoded.lengths, batch_size):
+        batch = encoded.batch(rows)
+        run(rows, {name: torch.from_numpy(batch[name]).to(model.device) for name in names})

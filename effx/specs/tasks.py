@@ -1,0 +1,140 @@
+"""The task table: columns, labels, metrics and where the rows come from, as data.
+
+A new task is one line in ``TASKS``. The first metric is the primary one, the accuracy axis of
+the frontiers; MRPC's and QQP's is accuracy because its intervals and paired tests are exact, F1
+stands beside it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from effx.errors import UsageError, unknown
+from effx.stats.metrics import METRICS
+
+Kind = Literal["classification", "regression", "answer-span"]
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""Names that a user gives: they become parts of folder names."""
+NAMING = "names are letters, digits, '.', '_' and '-', and begin with a letter or a digit."
+
+
+@dataclass(frozen=True)
+class Hub:
+    """Where the Hugging Face hub keeps a task."""
+
+    path: str
+    config: str | None = None
+    validation: str = "validation"
+    columns: tuple[str, ...] = ()
+    """The hub's names for the task's text columns, where they differ."""
+    label: str = "label"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is predicted and how it is scored."""
+
+    name: str
+    kind: Kind
+    columns: tuple[str, ...]
+    """One text column, or two for a pair."""
+    labels: tuple[str, ...]
+    """Class names in the order of the logits; empty for regression."""
+    metrics: tuple[str, ...]
+    """The primary metric first."""
+    hub: Hub | None = None
+
+    @property
+    def metric(self) -> str:
+        """The primary metric's name."""
+        return self.metrics[0]
+
+    @property
+    def outputs(self) -> int:
+        """Width of the logits: classes, one value, or start and end."""
+        return {"classification": len(self.labels), "regression": 1, "answer-span": 2}[self.kind]
+
+    def predict(self, logits: np.ndarray) -> np.ndarray:
+        """Return what logits ``[n, outputs]`` predict: classes ``[n]``, or values ``[n]``."""
+        if self.kind == "classification":
+            return np.asarray(np.argmax(logits, axis=-1))
+        return np.asarray(logits[:, 0], dtype=np.float64)
+
+    def score(self, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+        """Return every metric of the task, the primary one first."""
+        return {name: METRICS[name](labels, predictions) for name in self.metrics}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the task as it stands in manifests (without its place on the hub)."""
+        value = asdict(self)
+        del value["hub"]
+        return value
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Task:
+        """Rebuild a task from a manifest; a known one finds its place on the hub again."""
+        known = TASKS.get(value["name"])
+        return cls(
+            name=value["name"],
+            kind=value["kind"],
+            columns=tuple(value["columns"]),
+            labels=tuple(value["labels"]),
+            metrics=tuple(value["metrics"]),
+            hub=known.hub if known else None,
+        )
+
+
+def _glue(name: str, columns: tuple[str, ...], **more: Any) -> Hub:
+    return Hub("nyu-mll/glue", name, columns=columns, **more)
+
+
+_ONE = ("sentence",)
+_TWO = ("sentence1", "sentence2")
+_NLI = ("entailment", "neutral", "contradiction")
+_ENTAILS = ("entailment", "not_entailment")
+_QUESTIONS = ("question1", "question2")
+_PREMISE = ("premise", "hypothesis")
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task("demo", "classification", _ONE, ("negative", "positive"), ("accuracy",)),
+        Task("sst2", "classification", _ONE, ("negative", "positive"), ("accuracy",),
+             _glue("sst2", _ONE)),
+        Task("cola", "classification", _ONE, ("unacceptable", "acceptable"),
+             ("matthews", "accuracy"), _glue("cola", _ONE)),
+        Task("mrpc", "classification", _TWO, ("not_equivalent", "equivalent"),
+             ("accuracy", "f1"), _glue("mrpc", _TWO)),
+        Task("qqp", "classification", _TWO, ("not_duplicate", "duplicate"),
+             ("accuracy", "f1"), _glue("qqp", _QUESTIONS)),
+        Task("stsb", "regression", _TWO, (), ("pearson", "spearman"), _glue("stsb", _TWO)),
+        Task("mnli", "classification", _TWO, _NLI, ("accuracy",),
+             _glue("mnli", _PREMISE, validation="validation_matched")),
+        Task("qnli", "classification", _TWO, _ENTAILS, ("accuracy",),
+             _glue("qnli", ("question", "sentence"))),
+        Task("rte", "classification", _TWO, _ENTAILS, ("accuracy",), _glue("rte", _TWO)),
+        Task("snli", "classification", _TWO, _NLI, ("accuracy",),
+             Hub("stanfordnlp/snli", columns=_PREMISE)),
+        Task("scitail", "classification", _TWO, ("entails", "neutral"), ("accuracy",),
+             Hub("allenai/scitail", "tsv_format", columns=_PREMISE)),
+        Task("squad", "answer-span", ("question", "context"), (), ("f1", "exact_match"),
+             Hub("rajpurkar/squad", label="answers")),
+    )
+}  # fmt: skip
+
+
+def get(name: str) -> Task:
+    """Return a task of the table.
+
+    Raises:
+        UsageError: there is no such task; the message names the nearest one.
+    """
+    if name not in TASKS:
+        error = unknown("task", name, TASKS)
+        raise UsageError(f"{error} For your own data pass --data DIR.")
+    return TASKS[name]

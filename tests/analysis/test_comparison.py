@@ -1,0 +1,311 @@
+"""Comparisons of runs whose truth is known, by hand and by independent formulas."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from effx.analysis import wording
+from effx.analysis.comparison import adjusted, compare, energy_per_correct, non_inferiority, pair
+from effx.analysis.recommend import Recommendation, recommend
+from effx.errors import UsageError
+from effx.results import Accuracy, Energy, Run, Workload
+from effx.stats import statistics
+from tests.analysis.made import made
+
+N = 872
+
+
+def make(
+    name: str,
+    wrong: range = range(0),
+    seconds: float = 0.01,
+    joules: float | None = None,
+    *,
+    metric: str = "accuracy",
+    rounds: int = 10,
+    **changes: object,
+) -> Run:
+    """A run that errs on the rows of ``wrong``; every session drifts in the same way."""
+    labels = np.arange(N) % 2
+    predictions = labels.copy()
+    predictions[list(wrong)] = 1 - predictions[list(wrong)]
+    rng = np.random.default_rng(list(name.encode()))
+    drift = np.exp(np.linspace(0, 1, rounds))
+    blocks = [(seconds * slow * rng.uniform(0.9, 1.1, 30)).tolist() for slow in drift]
+    energy = Energy("none", "none", "no meter")
+    if joules is not None:
+        energy = Energy("counter", "rapl", None, joules, (0.9 * joules, 1.1 * joules), joules)
+    accuracy = Accuracy(
+        metric, 1 - len(wrong) / N, N, (0.0, 1.0), {}, predictions.tolist(), labels.tolist(), "rows"
+    )
+    workload = Workload("single-stream", 1, "real", "end-to-end", blocks, list(range(rounds)), energy)
+    run = Run(
+        id=f"id-{name}", started="2026", engine={"name": name, "task": "sst2"}, host={"id": "h"},
+        accuracy=accuracy, workloads=[workload],
+        memory={"host_peak_bytes": 100, "device_peak_bytes": None}, settings={}, session="s",
+    )  # fmt: skip
+    return replace(run, **changes)  # type: ignore[arg-type]
+
+
+def on_device(run: Run, share: float) -> Run:
+    """The run with its single queries timed on a device too, all but ``share`` of their time."""
+    whole = run.workloads[0]
+    blocks = [[(1 - share) * seconds for seconds in block] for block in whole.blocks_s]
+    return replace(run, workloads=[whole, replace(whole, timing="device", blocks_s=blocks)])
+
+
+def changed(run: Run, **changes: object) -> Run:
+    return replace(run, workloads=[replace(run.workloads[0], **changes)])  # type: ignore[arg-type]
+
+
+def test_accuracy_is_compared_example_by_example() -> None:
+    a, b = make("a", range(40)), make("b", range(10, 60))
+    found = compare(a, b)
+    right_a, right_b = np.arange(N) >= 40, (np.arange(N) < 10) | (np.arange(N) >= 60)
+    assert found.difference == pytest.approx(-10 / N)
+    assert found.interval == statistics.paired_accuracy_interval(right_a, right_b)
+    assert found.p_value == statistics.mcnemar(right_a, right_b)
+    assert found.differing == 30
+    back = compare(b, a)
+    assert back.interval == pytest.approx((-found.interval[1], -found.interval[0]))
+
+
+def test_latency_is_compared_round_by_round() -> None:
+    """The host slows by e over the session; the ratio is known to a few percent all the same."""
+    found = compare(make("a"), make("b", seconds=0.005))
+    for ratio in found.latency:
+        low, high = ratio.interval
+        assert ratio.paired
+        assert low < 0.5 < high
+        assert high / low < 1.06
+    assert [ratio.statistic for ratio in found.latency] == ["p50", "mean"]
+    apart = compare(make("a"), make("b", seconds=0.005, session="other"))
+    low, high = apart.latency[0].interval
+    assert not apart.latency[0].paired
+    assert high / low > 1.5
+    assert any("not of one session" in remark for remark in apart.remarks)
+    assert "not interleaved" in apart.sentence()
+
+
+def test_an_engine_beside_itself_is_not_told_apart() -> None:
+    found = compare(make("a"), make("b"))
+    assert found.latency[0].interval[0] < 1 < found.latency[0].interval[1]
+    assert found.p_value == 1.0
+    assert found.interval[0] < 0 < found.interval[1]
+    assert found.sentence().count("not distinguishable") == 2
+    assert "equal" not in found.sentence()
+
+
+def test_few_rounds_have_a_ratio_and_no_interval() -> None:
+    found = compare(make("a", rounds=2), make("b", seconds=0.005, rounds=2))
+    assert found.latency[0].value == pytest.approx(0.5, rel=0.1)
+    assert found.latency[0].interval is None
+    assert "too few blocks" in found.sentence()
+
+
+def test_offline_is_seconds_per_example() -> None:
+    """Blocks of unlike size are compared by what an example took, not by the length of a query."""
+    a = changed(make("a"), scenario="offline", blocks_s=[[8.0]] * 3, rounds=[0, 1, 2], elapsed_s=[8.0] * 3,
+                examples=[80] * 3)  # fmt: skip
+    b = changed(make("b"), scenario="offline", blocks_s=[[4.0]] * 3, rounds=[0, 1, 2], elapsed_s=[4.0] * 3,
+                examples=[20] * 3)  # fmt: skip
+    (ratio,) = compare(a, b).latency
+    assert ratio.value == pytest.approx(2.0)
+    assert ratio.statistic == "mean per example"
+
+
+def test_loads_of_different_rate_are_not_compared() -> None:
+    found = compare(changed(make("a"), rate_per_s=10.0), changed(make("b"), rate_per_s=20.0))
+    assert found.latency == []
+    assert any("different rates" in remark for remark in found.remarks)
+
+
+def test_energy_of_one_source() -> None:
+    found = compare(make("a", joules=2.0), make("b", joules=1.0))
+    assert found.energy.value == pytest.approx(0.5)
+    low, high = found.energy.interval
+    assert low == pytest.approx(0.5 * np.exp(-np.hypot(np.log(1 / 0.9), np.log(1.1))))
+    assert high == pytest.approx(0.5 * np.exp(np.hypot(np.log(1 / 0.9), np.log(1.1))))
+    assert "; it takes 0.50x the energy (counter, 95 % 0.43 to 0.58)." in found.sentence()
+    assert compare(make("a"), make("b", joules=1.0)).energy is None
+    b = make("b", joules=1.0)
+    for change in ({"source": "model"}, {"meter": "nvml"}):
+        other = changed(b, energy=replace(b.workloads[0].energy, **change))
+        found = compare(make("a", joules=1.0), other)
+        assert found.energy is None
+        assert any("different source or meter" in remark for remark in found.remarks)
+
+
+def test_memory_and_what_was_not_measured() -> None:
+    b = make("b", memory={"host_peak_bytes": 60, "device_peak_bytes": 5})
+    assert compare(make("a"), b).memory == {"host_peak_bytes": 0.6, "device_peak_bytes": None}
+
+
+def test_single_queries_that_are_mostly_not_the_devices_are_remarked() -> None:
+    found = compare(on_device(make("a"), 0.31), on_device(make("b"), 0.62))
+    assert found.launch_shares == pytest.approx((0.31, 0.62))
+    said = (
+        "31 % of a single query to a and 62 % of one to b is not spent on the device: no reduction makes "
+        "that part shorter"
+    )
+    assert found.remarks == [said]
+    assert f"Note: {said}." in wording.comparison(found, 0.01)
+    assert compare(on_device(make("a"), 0.31), on_device(make("b"), 0.45)).remarks == []
+    for share_of_b in (compare(make("a"), on_device(make("b"), 0.62)), compare(make("a"), make("b"))):
+        assert share_of_b.launch_shares[0] is None  # not measured on a device: nothing to tell beside b's
+        assert not any("not spent" in remark for remark in share_of_b.remarks)
+    assert json.loads(json.dumps(compare(make("a"), make("b")).to_json()))["launch_shares"] == [None, None]
+
+
+def test_a_choice_that_is_mostly_not_the_devices_work_is_said_to_be() -> None:
+    def chosen(share: float | None, *runs: Run) -> str:
+        own = list(runs) if share is None else [on_device(run, share) for run in runs]
+        (answer,) = recommend(own, "latency")
+        assert isinstance(answer, Recommendation) and answer.engine == "int8"
+        return wording.recommendation(answer)
+
+    fp32, int8, slow = made("fp32", seconds=0.02, precision="fp32"), made("int8"), made("slow", seconds=0.03)
+    said = "  62 % of a single query to it is not spent on the device: no reduction makes that part shorter."
+    assert said in chosen(0.62, fp32, int8).splitlines()
+    assert said in chosen(0.62, int8, slow).splitlines()  # the choice is the baseline
+    assert chosen(0.45, fp32, int8) == chosen(None, fp32, int8)
+
+
+def test_flags_and_failed_gates_are_remarked() -> None:
+    b = changed(make("b", gates=[{"name": "A/A", "passed": False, "detail": "1.2"}]), flags=["throttled"])
+    remarks = compare(make("a"), b).remarks
+    assert "b: A/A: 1.2" in remarks
+    assert "b, single-stream 1xreal: throttled" in remarks
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    a, b = make("a"), make("b")
+    turned = [1 - label for label in b.accuracy.labels]
+    for other, message in (
+        (replace(b, host={"id": "other"}), "different hosts"),
+        (replace(b, engine={"name": "b", "task": "rte"}), "different tasks"),
+        (replace(b, accuracy=replace(b.accuracy, metric="f1")), "different metrics"),
+        (replace(b, accuracy=replace(b.accuracy, source="others")), "different evaluation sets"),
+        (replace(b, accuracy=replace(b.accuracy, labels=turned)), "different labels"),
+        (replace(b, accuracy=replace(b.accuracy, predictions=[])), "does not hold every prediction"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            compare(a, other)
+
+
+def test_other_metrics_are_resampled() -> None:
+    found = compare(make("a", range(40), metric="f1"), make("b", range(10, 60), metric="f1"))
+    assert found.interval[0] < found.difference < found.interval[1]
+    assert found.p_value == pytest.approx(0.0987, abs=1e-3)  # 10 against 20
+    same = compare(make("a", range(40), metric="f1"), make("b", range(41), metric="f1"))
+    assert same.interval is None
+    assert "1 of 872 predictions differ, not distinguishable" in same.sentence()
+    assert same.non_inferiority().startswith("not distinguishable at n = 872")
+    assert compare(make("a", metric="pearson"), make("b", range(60), metric="pearson")).p_value is None
+
+
+def test_p_values_are_adjusted_for_their_number() -> None:
+    others = [make("b", range(12)), make("c", range(6)), make("d", range(60))]
+    found = adjusted([compare(make("a"), other) for other in others])
+    raw = [comparison.p_value for comparison in found]
+    assert raw == pytest.approx([2 * 0.5**12, 2 * 0.5**6, 2 * 0.5**60])
+    assert [comparison.p_adjusted for comparison in found] == pytest.approx([2 * raw[0], raw[1], 3 * raw[2]])
+    assert compare(make("a"), others[0]).p_adjusted is None
+
+
+def test_an_adjusted_p_value_speaks_in_the_sentence() -> None:
+    others = [make(name, range(7)) for name in "bcdefg"]
+    alone = compare(make("a"), others[0])
+    assert alone.interval[1] < 0
+    assert "not distinguishable at n" not in alone.sentence()
+    found = adjusted([compare(make("a"), other) for other in others])
+    assert "once adjusted" in found[0].sentence()
+
+
+@pytest.mark.parametrize(
+    ("difference", "interval", "expected"),
+    [
+        (0.0, (-0.0044, 0.0044), "loses at most 1.0 points (95 %)"),
+        (-0.04, (-0.06, -0.02), "loses more than 1.0 points (95 %)"),
+        (
+            -0.003,
+            (-0.012, 0.0051),
+            "not distinguishable at n = 872: -0.3 points (95 % -1.2 to +0.5) "
+            "neither rule out nor show a loss of more than 1.0 points",
+        ),
+    ],
+)
+def test_non_inferiority_in_words(difference: float, interval: tuple[float, float], expected: str) -> None:
+    assert non_inferiority(difference, interval, n=N) == expected
+
+
+@pytest.mark.parametrize(
+    ("margin", "said"),
+    [(0.01, "1.0"), (0.2, "20.0"), (0.005, "0.5"), (0.0025, "0.25"), (0.0004, "0.04"), (1e-7, "1e-05")],
+)
+def test_the_margin_that_was_tested_is_told(margin: float, said: str) -> None:
+    for interval, verb in (
+        ((-margin, margin), "loses at most"),
+        ((-3 * margin, -2 * margin), "loses more than"),
+    ):
+        assert non_inferiority(0.0, interval, margin, n=N) == f"{verb} {said} points (95 %)"
+    open_ = non_inferiority(0.0, (-2 * margin, margin), margin, n=N)
+    assert open_.endswith(f"neither rule out nor show a loss of more than {said} points")
+
+
+def test_a_small_loss_is_certified_only_where_hardly_anything_differs() -> None:
+    """On 872 rows a loss under a point needs an observed one of about 0."""
+    base = make("a", range(60))
+    assert compare(base, make("b", range(60))).non_inferiority().startswith("loses at most")
+    five_less = make("b", range(65))
+    assert compare(base, five_less).non_inferiority().startswith("not distinguishable")
+    swapped = make("b", range(30, 90))  # as accurate, and right on other rows
+    assert compare(base, swapped).non_inferiority().startswith("not distinguishable")
+
+
+def test_energy_per_correct_by_hand() -> None:
+    assert energy_per_correct(make("a", range(N // 2), joules=3.0)) == pytest.approx(6.0)
+    assert energy_per_correct(make("a", range(N // 4), joules=3.0, metric="matthews")) == pytest.approx(4.0)
+    assert energy_per_correct(make("a")) is None
+    assert energy_per_correct(make("a", range(N), joules=3.0)) is None
+    assert energy_per_correct(make("a", joules=3.0, metric="pearson")) is None
+
+
+def test_a_sentence_as_a_person_writes_it() -> None:
+    found = compare(make("fp32", range(40)), make("int8", range(3, 46)))
+    ratio = replace(found.latency[0], value=1 / 1.9, interval=(1 / 1.97, 1 / 1.85))
+    said = replace(found, latency=[ratio]).sentence()
+    low, high = (100 * bound for bound in found.interval)
+    assert said == (
+        "Beside fp32, int8 is 1.90x as fast (95 % 1.85 to 1.97) and 0.3 points less accurate "
+        f"({low:+.1f} to {high:+.1f}, not distinguishable at n = 872)."
+    )
+
+
+def test_json_holds_everything() -> None:
+    value = json.loads(json.dumps(compare(make("a", joules=1.0), make("b", joules=2.0)).to_json()))
+    assert value["latency"][0]["scenario"] == "single-stream"
+    assert value["energy"]["value"] == 2.0
+    assert value["non_inferiority"] == "loses at most 1.0 points (95 %)"
+    assert value["sentence"].startswith("Beside a, b is")
+
+
+def test_names_stand_for_the_latest_session_that_holds_both() -> None:
+    def at(name: str, session: str, started: str, **changes: object) -> Run:
+        return make(name, session=session, started=started, id=f"{name}-{session}", **changes)
+
+    runs = [at("a", "1", "1"), at("b", "1", "2"), at("a", "2", "3"), at("b", "2", "4"), at("b", "3", "5")]
+    assert [run.id for run in pair(runs, "a", "b")] == ["a-2", "b-2"]
+    assert [run.id for run in pair(runs, "b", "a")] == ["b-2", "a-2"]
+    assert [run.id for run in pair(runs, "a", "b-3")] == ["a-2", "b-3"]
+    assert [run.id for run in pair(runs, "a-1", "b")] == ["a-1", "b-1"]
+    assert [run.id for run in pair(runs, "a-1", "a")] == ["a-1", "a-2"]  # not a result beside itself
+    elsewhere = at("b", "4", "9", host={"id": "other"})
+    assert [run.id for run in pair([*runs, elsewhere], "a", "b")] == ["a-2", "b-2"]
+    assert [run.id for run in pair([runs[0], elsewhere], "a", "b")] == ["a-1", "b-4"]
+    with pytest.raises(UsageError, match="no result of 'c'. There are: a, b."):
+        pair(runs, "a", "c")

@@ -1,0 +1,366 @@
+"""Frontiers of runs whose truth is known by hand."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from effx.analysis.frontier import OBJECTIVES, baseline_of, comparable, frontier, groups, latest, summary
+from effx.errors import UsageError
+from effx.results import Accuracy, Energy, Run, Workload
+from tests.analysis.made import N, made
+
+
+def make(name: str, correct: int, seconds: float, joules: float | None = None, **changes: object) -> Run:
+    n = 200
+    labels = [1.0] * n
+    predictions = [1.0] * correct + [0.0] * (n - correct)
+    rng = np.random.default_rng(list(name.encode()))
+    blocks = [(seconds * rng.uniform(0.98, 1.02, 30)).tolist() for _ in range(5)]
+    energy = Energy("none", "none", "no meter")
+    if joules is not None:
+        energy = Energy("counter", "rapl", None, joules, (joules, joules), joules)
+    accuracy = Accuracy("accuracy", correct / n, n, (0.0, 1.0), {}, predictions, labels, "rows")
+    run = Run(
+        id=name, started="2026", engine={"name": name, "task": "sst2", "precision": "fp32", "size_bytes": 1},
+        host={"id": "h"}, accuracy=accuracy,
+        workloads=[Workload("single-stream", 1, "real", "end-to-end", blocks, list(range(5)), energy)],
+        memory={"host_peak_bytes": 1, "device_peak_bytes": None}, settings={}, session="s",
+    )  # fmt: skip
+    return replace(run, **changes)  # type: ignore[arg-type]
+
+
+def test_a_frontier_says_how_sure_it_is() -> None:
+    found = frontier(
+        [make("slow", 180, 0.03), make("fast", 160, 0.01), make("bad", 120, 0.02), make("near", 179, 0.0301)]
+    )
+    points = {point.run.name: point for point in found.points}
+    assert [point.run.name for point in found.points] == ["fast", "bad", "slow", "near"]
+    assert {name for name, point in points.items() if point.non_dominated} == {"fast", "slow"}
+    assert points["bad"].p_non_dominated == 0.0
+    assert points["bad"].tied_with == []
+    # the very same errors but one, and the same speed: it cannot be told from the winner
+    assert "slow" in points["near"].tied_with
+    assert 0.05 < points["near"].p_non_dominated < 1
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    one = make("a", 150, 0.01)
+    for other, message in (
+        (make("b", 150, 0.01, host={"id": "other"}), "different hosts"),
+        (make("b", 150, 0.01, engine={**one.engine, "name": "b", "task": "rte"}), "different tasks"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            frontier([one, other])
+    model = make("b", 150, 0.01, 1.0)
+    energy = replace(model.workloads[0].energy, source="model")
+    model = replace(model, workloads=[replace(model.workloads[0], energy=energy)])
+    with pytest.raises(UsageError, match="different source"):
+        frontier([make("a", 150, 0.01, 1.0), model], ("accuracy", "energy"))
+    with pytest.raises(UsageError, match="no run has energy"):
+        frontier([one], ("accuracy", "energy"))
+
+
+def test_summary_by_hand() -> None:
+    runs = [
+        make("base", 180, 0.03, 3.0),
+        make("one", 179, 0.02, 2.0),
+        make("two", 176, 0.01, 1.0),
+        make("far", 150, 0.005, 0.5),
+    ]
+    (entry,) = summary(runs).values()
+    assert entry["baseline"] == "base"
+    assert entry["min_energy_within_1pct"]["engine"] == "one"
+    assert entry["min_energy_within_2pct"]["engine"] == "two"
+    assert entry["energy_per_correct"]["base"] == pytest.approx(3.0 / 0.9)
+    assert entry["min_latency_within_1pct"] == {
+        "engine": "one", "latency_s": runs[1].workloads[0].latency_s["p50"]
+    }  # fmt: skip
+    assert entry["min_latency_within_2pct"]["engine"] == "two"
+
+
+def test_summary_holds_beside_the_baseline_what_was_scored_on_its_rows() -> None:
+    runs = [made("base", range(20), precision="fp32"), made("short", seconds=1e-6, n=10, precision="fp32")]
+    (entry,) = summary(runs).values()
+    assert entry["baseline"] == "base"
+    assert entry["min_latency_within_1pct"]["engine"] == "base"
+
+
+def test_the_baseline_is_what_nothing_was_taken_from() -> None:
+    """A ticket may be the more accurate: it is still a reduction of what it is held beside."""
+    full, ticket = made("full", range(20), precision="fp32"), made("ticket", range(19), precision="fp32")
+    int8 = made("int8", range(18))
+    ticket.engine["weight_remaining"] = 0.8
+    assert baseline_of([ticket, full, int8]) is full
+    assert baseline_of([ticket, int8]) is ticket
+    assert baseline_of([int8]) is int8
+
+
+RUNS = [
+    made("base", range(20), 0.030, 3.0, memory=300, size=30),
+    made("half", range(24), 0.015, 1.4, memory=200, size=15, offline_per_s=100),
+    made("fast", range(60), 0.005, 2.0, memory=250, size=10, offline_per_s=300),
+    made("poor", range(80), 0.031, 3.1, memory=310, size=31, offline_per_s=90),
+]
+
+
+@pytest.mark.parametrize(
+    ("objectives", "expected"),
+    [
+        (("accuracy", "latency"), {"base", "half", "fast"}),
+        (("latency", "accuracy"), {"base", "half", "fast"}),
+        (("accuracy", "energy"), {"base", "half"}),
+        (("f1", "size"), {"base", "half", "fast"}),
+        (("correct", "latency_p90"), {"base", "half", "fast"}),
+        (("latency_mean", "memory"), {"half", "fast"}),
+        (("throughput", "energy"), {"half", "fast"}),
+        (("accuracy", "throughput_offline"), {"half", "fast"}),
+        (("energy_per_correct", "parameters"), {"half"}),
+        (("accuracy", "latency", "energy"), {"base", "half", "fast"}),
+        (("energy", "memory", "size"), {"half", "fast"}),
+    ],
+)
+def test_any_pair_and_triple(objectives: tuple[str, ...], expected: set[str]) -> None:
+    found = frontier(RUNS, objectives)
+    assert {point.run.name for point in found.points if point.non_dominated} == expected
+    values = [point.values[objectives[1]] for point in found.points]
+    assert values == sorted(values, reverse=OBJECTIVES[objectives[1]].maximise)
+    for point in found.points:
+        for name in objectives:
+            interval = point.intervals[name]
+            assert interval is None or interval[0] <= point.values[name] <= interval[1]
+    assert json.loads(json.dumps(found.to_json()))["objectives"] == list(objectives)
+
+
+def test_every_objective_has_value_interval_and_resamplings() -> None:
+    runs = [
+        made(name, range(20 + i), 0.01, 1.0, offline_per_s=100, rounds=25) for i, name in enumerate("abc")
+    ]
+    for name in ("accuracy", "f1", "correct", "latency", "latency_p90", "latency_p99", "latency_mean",
+                 "throughput", "throughput_offline", "energy", "energy_per_correct", "memory",
+                 "size"):  # fmt: skip
+        objective = OBJECTIVES[name]
+        draws = objective.draws(runs)
+        assert draws.shape == (3, 1000), name
+        for run, own in zip(runs, draws, strict=True):
+            value = objective.value(run)
+            assert value is not None
+            assert np.mean(own) == pytest.approx(value, rel=0.05), name
+    assert OBJECTIVES["matthews"].value(runs[0]) is None
+    assert OBJECTIVES["matthews"].missing(runs[0]) == "matthews is no metric of sst2"
+
+
+def test_intervals_are_those_of_resampled_blocks() -> None:
+    """Rounds drawn all at once against blocks put together one by one."""
+    from effx.stats import statistics
+
+    run = made("a", spread=0.3, rounds=12, queries=31)
+    blocks = run.workloads[0].blocks_s
+    for name, statistic in (
+        ("latency", lambda samples: float(np.quantile(samples, 0.5, method="inverted_cdf"))),
+        ("latency_p90", lambda samples: float(np.quantile(samples, 0.9, method="inverted_cdf"))),
+        ("latency_mean", statistics.mean),
+    ):
+        expected = statistics.block_interval(blocks, statistic)
+        assert expected is not None
+        own = OBJECTIVES[name].interval(run)
+        assert np.log(own) == pytest.approx(np.log(expected), abs=0.1 * np.log(expected[1] / expected[0]))
+
+
+def test_p_non_dominated_against_resampling_by_hand() -> None:
+    """Rows drawn one resampling at a time; the costs are the same in each."""
+    runs = [
+        made("a", range(40), 0.03, 3.0),
+        made("b", range(30, 72), 0.02, 2.0),
+        made("c", range(45, 92), 0.01, 2.5),
+    ]
+    runs = [replace(run, memory={"host_peak_bytes": cost}) for run, cost in zip(runs, (3, 2, 1), strict=True)]
+    worse = replace(made("d", range(25, 66)), memory={"host_peak_bytes": 3})
+    found = frontier([*runs, worse], ("accuracy", "memory"))
+    rng = np.random.default_rng(3)
+    right = np.array(
+        [np.array(r.accuracy.predictions) == np.array(r.accuracy.labels) for r in [*runs, worse]]
+    )
+    memory = np.array([3, 2, 1, 3])
+    counts = np.zeros(4)
+    for _ in range(4000):
+        drawn = right[:, rng.integers(0, N, N)].mean(axis=1)
+        for own in range(4):
+            better = (
+                (drawn >= drawn[own])
+                & (memory <= memory[own])
+                & ((drawn > drawn[own]) | (memory < memory[own]))
+            )
+            counts[own] += not better.any()
+    by_name = {point.run.name: point for point in found.points}
+    for name, count in zip("abcd", counts, strict=True):
+        assert by_name[name].p_non_dominated == pytest.approx(count / 4000, abs=0.04)
+    assert not by_name["d"].non_dominated
+    assert by_name["d"].tied_with == ["a"]
+
+
+def test_rounds_of_one_session_are_drawn_together() -> None:
+    """Both slow down by e over the session; the faster one is the faster in every round."""
+    runs = [made("a", range(10)), made("b", range(10), 0.0097, spread=0.001)]
+    runs = [replace(runs[0], workloads=made("a", spread=0.001).workloads), runs[1]]
+    together = {p.run.name: p.p_non_dominated for p in frontier(runs).points}
+    assert together == {"a": 0.0, "b": 1.0}
+    apart = {p.run.name: p.p_non_dominated for p in frontier([runs[0], replace(runs[1], session="t")]).points}
+    assert 0.05 < apart["a"] < 0.6
+
+
+def test_hypervolume_knee_and_diminishing_returns() -> None:
+    runs = [
+        replace(made(name, range(wrong), 0.01), memory={"host_peak_bytes": cost})
+        for name, wrong, cost in (("a", 200, 10), ("b", 40, 20), ("c", 24, 80), ("d", 20, 100))
+    ]
+    found = frontier(runs, ("accuracy", "memory"))
+    # corner at 110 and 0.5, box of 110 x 0.45; steps of 0.4, 0.04 and 0.01
+    expected = (0.4 * 90 + 0.04 * 30 + 0.01 * 10) / (110 * 0.45)
+    assert found.hypervolume == pytest.approx(expected)
+    low, high = found.hypervolume_interval or (0, 0)
+    assert low < expected < high
+    assert found.knee == "b"
+    (region,) = found.diminishing
+    assert (region.start, region.end) == ("b", "d")
+    assert region.share == pytest.approx((0.05 / 80) / (0.45 / 90))
+    assert frontier(runs[:1], ("accuracy", "memory")).hypervolume is None
+    assert frontier(runs, ("accuracy", "memory", "size")).knee is None
+
+
+def test_the_best_of_many_was_lucky() -> None:
+    """Forty equal engines: the frontier that was measured lies above what they truly have."""
+    rng = np.random.default_rng(0)
+    runs = [
+        replace(
+            made(f"e{number}", np.flatnonzero(rng.random(N) < 0.1)), memory={"host_peak_bytes": 90 + number}
+        )
+        for number in range(40)
+    ]
+    found = frontier(runs, ("accuracy", "memory"))
+    assert found.hypervolume is not None and found.hypervolume_interval is not None
+    assert sum(found.hypervolume_interval) / 2 < found.hypervolume
+
+
+def test_more_that_cannot_be_compared_is_refused() -> None:
+    one = made("a", joules=1.0)
+    turned = [1 - label for label in one.accuracy.labels]
+    other = made("b", joules=1.0)
+    for two, message in (
+        (replace(other, accuracy=replace(other.accuracy, metric="f1")), "different metrics"),
+        (made("b", joules=1.0, rows="others"), "different evaluation sets"),
+        (made("b", joules=1.0, n=10), "different evaluation sets"),
+        (made("b", joules=1.0, meter="nvml"), "energies of different source or meter"),
+        (replace(other, accuracy=replace(other.accuracy, labels=turned)), "different labels"),
+        (replace(other, accuracy=replace(other.accuracy, predictions=[])), "does not hold every prediction"),
+    ):
+        axes = ("accuracy", "latency", "energy")
+        with pytest.raises(UsageError, match=message):
+            frontier([one, two], axes)
+        if two.accuracy.predictions:
+            assert [len(frontier(group, axes).points) for group in comparable([one, two], axes)] == [1, 1]
+    on_device = replace(other, workloads=[replace(other.workloads[0], timing="device")])
+    with pytest.raises(UsageError, match="no single-stream workload"):
+        frontier([one, on_device], axes)
+    short = made("c", n=10, joules=1.0)
+    split = comparable([short, one, made("d"), other], ("accuracy", "energy"))
+    assert [[run.name for run in group] for group in split] == [["a", "b"], ["c"]]
+    assert len(frontier([one, made("b", meter="nvml", joules=2.0)]).points) == 2  # no energy in it
+
+
+def test_objectives_that_make_no_frontier() -> None:
+    for objectives, message in (
+        (("accuracy",), "two or three different objectives"),
+        (("accuracy", "accuracy"), "two or three different objectives"),
+        (("accuracy", "latency", "energy", "size"), "two or three"),
+        (("accuracy", "latncy"), "Did you mean 'latency'"),
+        (("accuracy", "latency_p99"), "no run has p99 latency.*: p99 needs 662 queries"),
+        (("accuracy", "throughput_offline"), "profile with --scenario offline"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            frontier([made("a"), made("b")], objectives)
+    with pytest.raises(UsageError, match="no runs"):
+        frontier([])
+
+
+def many(n: int) -> list[Run]:
+    """Engines of one session, most of them dominated."""
+    rng = np.random.default_rng(0)
+    runs = []
+    for index in range(n):
+        run = made(f"e{index}", queries=70, rounds=10, seconds=float(np.exp(rng.uniform(-6, -3))),
+                   joules=float(np.exp(rng.uniform(-3, 0))), started=str(index))  # fmt: skip
+        wrong = rng.random(N) < rng.uniform(0.08, 0.2)
+        predictions = np.where(wrong, 1 - np.array(run.accuracy.labels), run.accuracy.labels).tolist()
+        value = float(np.mean(~wrong))
+        runs.append(replace(run, accuracy=replace(run.accuracy, predictions=predictions, value=value)))
+    return runs
+
+
+def test_leaving_out_the_surely_dominated_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from effx.analysis import frontier as module
+
+    runs = many(60)
+    for axes in (("accuracy", "energy"), ("accuracy", "latency", "energy")):
+        quick = frontier(runs, axes)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "_left", lambda draws, winners: np.arange(len(draws)))
+            assert quick == frontier(runs, axes)
+    left = module._left(-OBJECTIVES["accuracy"].draws(runs)[..., None].repeat(2, -1), np.array([0]))
+    assert len(left) < 60
+
+
+def test_thousands_of_runs_in_seconds() -> None:
+    runs = many(1000)
+    clock = time.process_time()
+    ((_, group),) = groups(runs).items()
+    found = frontier(latest(group), ("accuracy", "latency"))
+    summary(runs)
+    assert time.process_time() - clock < 4
+    assert len(found.points) == 1000
+
+
+WALL_J = {"8xH200": 0.102, "L4": 0.71, "Orin": 0.084, "18xAIC100": 0.136}
+AIC100_J = {"BERT-large": 0.136, "BERT-large pruned": 0.058, "DistilBERT": 0.031}
+
+
+def published(name: str, joules: float, host: str, wrong: int = 40) -> Run:
+    """MLPerf Inference, BERT-large at length 384: joules at the wall per query; no interval is given."""
+    run = made(name, range(wrong), joules=joules, host=host, source="integrated", meter="wall")
+    energy = replace(run.workloads[0].energy, interval=None)
+    return replace(run, workloads=[replace(run.workloads[0], energy=energy)])
+
+
+def test_published_joules_per_query() -> None:
+    """Closed division: all meet one accuracy, so where they share a site only the least joules stay."""
+    runs = [published("BERT-large", joules, host) for host, joules in WALL_J.items()]
+    with pytest.raises(UsageError, match="different hosts"):
+        frontier(runs, ("accuracy", "energy"))
+    assert {host: len(group) for (_, host), group in groups(runs).items()} == dict.fromkeys(sorted(WALL_J), 1)
+    site = [published(host, joules, "one site") for host, joules in WALL_J.items()]
+    found = frontier(site, ("accuracy", "energy"))
+    assert [point.run.name for point in found.points] == ["Orin", "8xH200", "18xAIC100", "L4"]
+    assert [point.run.name for point in found.points if point.non_dominated] == ["Orin"]
+    assert [point.p_non_dominated for point in found.points] == [1, 0, 0, 0]
+    assert found.energy_source == "integrated"
+
+
+def test_published_reductions_on_one_host() -> None:
+    """No accuracies are published with them: their order alone, the larger the better, keeps all three."""
+    runs = [
+        published(name, joules, "18xAIC100", wrong)
+        for (name, joules), wrong in zip(AIC100_J.items(), (36, 38, 60), strict=True)
+    ]
+    found = frontier(runs, ("accuracy", "energy"))
+    assert [point.run.name for point in found.points] == ["DistilBERT", "BERT-large pruned", "BERT-large"]
+    assert all(point.non_dominated for point in found.points)
+    assert found.knee == "BERT-large pruned"
+    same = [published(name, joules, "18xAIC100") for name, joules in AIC100_J.items()]
+    found = frontier(same, ("accuracy", "energy"))
+    assert [point.run.name for point in found.points if point.non_dominated] == ["DistilBERT"]
+    (entry,) = summary(runs).values()
+    assert entry["min_energy_within_1pct"]["engine"] == "BERT-large pruned"

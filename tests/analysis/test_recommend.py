@@ -1,0 +1,350 @@
+"""The choice against what one sees by hand, and its certainty against repetition."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from effx.analysis import wording
+from effx.analysis.recommend import Limits, Recommendation, Unmet, recommend
+from effx.errors import UsageError
+from effx.results import Run
+from tests.analysis.made import N, made
+
+FP32 = made("fp32", range(40), 0.030, 3.0, precision="fp32", memory=300_000_000, size=200_000_000)
+INT8 = made("int8", range(42), 0.015, 1.5)
+SMALL = made("small", range(46), 0.005, 0.5, memory=60_000_000, size=10_000_000)
+TINY = made("tiny", range(80), 0.001, 0.1, memory=20_000_000, size=1_000_000)
+ALL = [FP32, INT8, SMALL, TINY]
+
+
+def one(runs: list[Run], *arguments: object, **named: object) -> Recommendation:
+    (answer,) = recommend(runs, *arguments, **named)  # type: ignore[arg-type]
+    assert isinstance(answer, Recommendation)
+    return answer
+
+
+def test_the_choice_its_runner_up_and_what_binds() -> None:
+    found = one(ALL)
+    assert (found.objective, found.baseline, found.engine) == ("energy", "fp32", "int8")
+    assert found.figures["energy"].value == 1.5
+    assert found.figures["accuracy"].interval == INT8.accuracy.interval
+    (drop,) = found.constraints
+    assert drop.admits == "small"
+    assert drop.needed == pytest.approx(6 / N)
+    assert drop.gain == pytest.approx(0.5 / 1.5)
+    assert found.runner_up is not None
+    assert (found.runner_up.engine, found.runner_up.ratio) == ("fp32", pytest.approx(2.0))
+    low, high = found.runner_up.interval or (0, 0)
+    assert low < 2.0 < high < 2.1
+    assert found.beside_baseline is not None
+    assert found.beside_baseline.difference == pytest.approx(-2 / N)
+    assert json.loads(json.dumps(found.to_json()))["binding"] == ["--max-drop"]
+
+
+def test_the_needed_limit_admits_and_a_hair_less_does_not() -> None:
+    needed = one(ALL).constraints[0].needed
+    assert needed is not None
+    assert one(ALL, None, Limits(max_drop=needed)).engine == "small"
+    assert one(ALL, None, Limits(max_drop=needed - 1e-6)).engine == "int8"
+
+
+@pytest.mark.parametrize(
+    ("objective", "limits"),
+    [
+        (None, Limits()),
+        ("latency", Limits(max_drop=0.02)),
+        ("memory", Limits(max_drop=0.05, max_size_bytes=60e6)),
+        ("throughput", Limits(max_drop=None, min_accuracy=0.85)),
+        ("energy_per_correct", Limits(max_drop=None)),
+    ],
+)
+def test_without_the_choice_its_runner_up_is_the_choice(objective: str | None, limits: Limits) -> None:
+    runs = list(ALL)
+    while True:
+        found = one(runs, objective, limits)
+        runs = [run for run in runs if run.name != found.engine]
+        if not runs:
+            assert found.runner_up is None
+            return
+        (rest,) = recommend(runs, objective, limits)
+        if found.runner_up is None:
+            assert isinstance(rest, Unmet)
+            return
+        assert isinstance(rest, Recommendation)
+        assert (rest.engine, rest.baseline) == (found.runner_up.engine, found.runner_up.baseline)
+
+
+def test_every_constraint_keeps_out_what_it_should() -> None:
+    free = {"max_drop": None}
+    for limits, expected in (
+        (Limits(**free), "tiny"),
+        (Limits(**free, min_accuracy=0.88), "small"),
+        (Limits(max_drop=0.0), "fp32"),
+    ):
+        assert one(ALL, "energy", limits).engine == expected
+    slow_saver = made("saver", range(40), 0.1, 0.01, memory=900_000_000, size=900_000_000)
+    for limits, option in (
+        (Limits(max_p90_s=0.05), "--max-p90"),
+        (Limits(max_memory_bytes=500e6), "--max-memory"),
+        (Limits(max_size_bytes=500e6), "--max-size"),
+    ):
+        found = one([*ALL, slow_saver], "energy", limits)
+        assert found.engine == "int8"
+        bound = {one.option: one for one in found.constraints}[option]
+        assert bound.admits == "saver"
+        assert bound.gain == pytest.approx(0.01 / 1.5)
+
+
+def test_two_limits_that_keep_one_engine_out_bind_together_only() -> None:
+    found = one(ALL, "energy", Limits(max_drop=0.01, min_accuracy=0.89))
+    assert found.engine == "int8"
+    assert found.binding == []
+    assert "No constraint binds" in wording.recommendation(found)
+
+
+def test_certainty_is_a_share_of_resamplings() -> None:
+    sure = one([FP32, INT8, TINY], "latency", Limits(max_drop=None))
+    assert (sure.p_choice, sure.p_others, sure.p_none) == (1.0, {}, 0.0)
+    # As wrong as the bar allows, on other rows: it meets the bar in about half of the resamplings.
+    edge = made("edge", range(20, 64), 0.005, 0.5)
+    found = one([FP32, edge], "energy")
+    assert found.engine == "edge"
+    (drop,) = found.constraints
+    rng = np.random.default_rng(5)
+    rows = rng.integers(0, N, (4000, N))
+    right = [np.array(run.accuracy.predictions) == np.array(run.accuracy.labels) for run in (FP32, edge)]
+    share = np.mean(right[1][rows].mean(axis=1) >= right[0][rows].mean(axis=1) - 0.01 - 1e-9)
+    assert drop.p_met == pytest.approx(share, abs=0.04)
+    assert found.p_choice == pytest.approx(drop.p_met)
+    assert found.p_others == {"fp32": pytest.approx(1 - drop.p_met)}
+
+
+def test_equals_share_the_certainty() -> None:
+    found = one([replace(INT8, id="b", engine={**INT8.engine, "name": "b"}), INT8, FP32], "size")
+    assert found.engine == "b"
+    assert found.p_choice == pytest.approx(found.p_others["int8"])
+
+
+def test_nothing_meets_the_constraints() -> None:
+    (answer,) = recommend(ALL, "energy", Limits(max_drop=None, max_p90_s=0.0009))
+    assert isinstance(answer, Unmet)
+    assert (answer.engine, answer.option) == ("tiny", "--max-p90")
+    assert "nearest is tiny, whose p90 latency" in answer.message
+    assert "is above 0.9 ms (--max-p90)" in answer.message
+    # the nearest is the one whose worst lack is least: small lacks 0.02 of accuracy, tiny little else
+    (answer,) = recommend(ALL, "energy", Limits(max_drop=0.0, max_size_bytes=15e6))
+    assert isinstance(answer, Unmet)
+    assert (answer.engine, answer.option) == ("small", "--max-drop")
+
+
+def test_what_was_not_measured() -> None:
+    none = [made("a", precision="fp32"), made("b", seconds=0.005)]
+    found = one(none)
+    assert (found.objective, found.engine) == ("latency", "b")
+    assert "energy unavailable (no meter)" in found.remarks[0]
+    with pytest.raises(UsageError, match=r"--objective energy: no meter\. Use --objective latency"):
+        recommend(none, "energy")
+    with pytest.raises(
+        UsageError, match="--max-p99: no engine can be held to it: p99 needs 662 queries, 180"
+    ):
+        recommend(none, None, Limits(max_p99_s=0.01))
+    found = one([*ALL, none[1]], "energy")
+    assert found.remarks == ["b is left out: without energy"]
+    with pytest.raises(UsageError, match="different source or meter cannot be compared: counter"):
+        recommend([*ALL, made("m", joules=1.0, source="model")], "energy")
+    assert one([*ALL, made("m", joules=1.0, source="model")]).objective == "latency"
+
+
+def test_groups_are_answered_apart() -> None:
+    runs = [*ALL, made("fp32", range(40), task="rte", precision="fp32"), made("x", host="other")]
+    assert [(answer.task, answer.host) for answer in recommend(runs)] == [
+        ("rte", "h"), ("sst2", "h"), ("sst2", "other")
+    ]  # fmt: skip
+    assert one(runs, task="rte").task == "rte"
+    assert one(runs, host="other").engine == "x"
+    short = made("short", seconds=0.0001, joules=0.001, n=10)
+    assert one([*ALL, short]).remarks == ["short is left out: scored on other rows"]
+
+
+def test_names_that_are_not_there() -> None:
+    for named, message in (
+        ({"objective": "enery"}, "unknown objective 'enery'. Did you mean 'energy'"),
+        ({"task": "sst3"}, "no result of task 'sst3'. Did you mean 'sst2'"),
+        ({"host": "g"}, "no result of host 'g'"),
+        ({"baseline": "fp31"}, "no result of baseline 'fp31'. Did you mean 'fp32'"),
+    ):
+        with pytest.raises(UsageError, match=message.replace("?", r"\?")):
+            recommend(ALL, **named)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="no results"):
+        recommend([])
+
+
+def test_a_named_baseline() -> None:
+    found = one(ALL, baseline="small")
+    assert (found.baseline, found.engine) == ("small", "small")
+    assert found.beside_baseline is None
+    assert found.runner_up is not None
+    assert found.runner_up.engine == "int8"
+
+
+def test_as_a_person_reads_it() -> None:
+    text = wording.recommendation(one(ALL))
+    assert "sst2 on h: deploy int8" in text
+    assert "by energy, out of 4 engines; accuracy on 400 rows; energy source: counter" in text
+    assert "1.5 J/example (95 % 1.47 to 1.53 J/example)   <- objective" in text
+    binds = (
+        "What binds: --max-drop of 0.015 instead of 0.01 would admit small, at 0.33x the energy (counter)."
+    )
+    assert binds in text
+    assert "Runner-up: fp32, at 2.00x the energy (counter, 95 % 1.9" in text
+    assert "Certainty: the choice in" in text
+    assert "less accurate" in text  # the loss beside the gain
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "said"),
+    [
+        (1.02, (0.98, 1.06), "1.02 J/example (95 % 0.98 to 1.06 J/example)"),
+        (0.98, (0.94, 1.02), "980 mJ/example (95 % 940 to 1020 mJ/example)"),
+        (0.9998, (0.9, 1.1), "1000 mJ/example (95 % 900 to 1100 mJ/example)"),
+    ],
+)
+def test_an_interval_has_the_unit_of_its_value(
+    value: float, interval: tuple[float, float], said: str
+) -> None:
+    energy = replace(INT8.workloads[0].energy, joules_per_example=value, interval=interval)
+    run = replace(INT8, workloads=[replace(INT8.workloads[0], energy=energy)])
+    assert f"energy (counter)                   {said}   <- objective" in wording.recommendation(one([run]))
+
+
+GRADED = [
+    made(f"e{number:02d}", range(40 + 3 * number), 0.0203 * 0.937**number, 2.03 * 0.937**number,
+         memory=int(3e8 * 0.9371**number), size=int(2e8 * 0.9372**number),
+         precision="fp32" if number == 0 else "int8", n=1307)
+    for number in range(16)
+]  # fmt: skip
+"""Each cheaper and less accurate than the one before."""
+OPTIONS = {"max_drop": "--max-drop", "min_accuracy": "--min-accuracy", "max_p90_s": "--max-p90",
+           "max_memory_bytes": "--max-memory", "max_size_bytes": "--max-size"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("objective", "field", "limits"),
+    [
+        ("energy", "max_drop", np.linspace(0.0, 0.03, 14)),
+        ("energy", "min_accuracy", np.linspace(0.945, 0.968, 14)),
+        ("accuracy", "max_p90_s", np.linspace(0.0085, 0.02, 14)),
+        ("accuracy", "max_memory_bytes", np.linspace(1.2e8, 2.9e8, 14)),
+        ("accuracy", "max_size_bytes", np.linspace(0.8e8, 1.9e8, 14)),
+    ],
+)
+def test_the_limit_that_is_told_admits_the_engine(objective: str, field: str, limits: np.ndarray) -> None:
+    """Told is what is typed in again: rounded, it must still let the engine pass."""
+    free = {"max_drop": 1.0}
+    seen = 0
+    for limit in limits.tolist():
+        found = one(GRADED, objective, Limits(**{**free, field: limit}), baseline="e00")
+        (bound,) = [own for own in found.constraints if own.option == OPTIONS[field]]
+        if bound.admits is None:
+            continue
+        seen += 1
+        text = wording.recommendation(found)
+        told = re.search(rf"{bound.option} of (\S+)( ms| MB)? instead of (\S+)( ms| MB)? would admit", text)
+        assert told is not None
+        scale = {None: 1.0, " ms": 1e-3, " MB": 1e6}[told[2]]
+        assert float(told[3]) * scale == pytest.approx(limit, rel=1e-9)
+        again = one(GRADED, objective, Limits(**{**free, field: float(told[1]) * scale}), baseline="e00")
+        assert again.engine == bound.admits
+        assert float(told[1]) * scale == pytest.approx(bound.needed, rel=0.02)  # and not more than it takes
+    assert seen > 5
+
+
+def test_the_engine_that_just_misses_does_not_read_as_if_it_met() -> None:
+    value = float(np.sort(np.concatenate(TINY.workloads[0].blocks_s))[161])
+    (answer,) = recommend([TINY], "latency", Limits(max_p90_s=value - 1e-9))
+    assert isinstance(answer, Unmet)
+    told = re.search(r"of (\S+) ms is above (\S+) ms", answer.message)
+    assert told is not None
+    assert float(told[1]) * 1e-3 >= value > float(told[2]) * 1e-3
+
+
+def scored(name: str, wrong: range | None, **changes: object) -> Run:
+    """A run of MCC; None: it gives every row the same class, so its MCC is 0."""
+    run = made(name, wrong or (), metric="matthews", **changes)  # type: ignore[arg-type]
+    if wrong is not None:
+        return run
+    accuracy = replace(run.accuracy, value=0.0, interval=(0.0, 0.0), predictions=[1] * N)
+    return replace(run, accuracy=replace(accuracy, metrics={"matthews": 0.0}))
+
+
+def test_scores_are_told_apart_in_points() -> None:
+    found = one([scored("a", range(40)), scored("b", range(60)), scored("c", None)], "accuracy")
+    assert found.engine == "a"
+    assert found.runner_up is not None
+    assert (found.runner_up.engine, found.runner_up.ratio) == ("b", None)
+    assert found.runner_up.difference == pytest.approx(-0.1)
+    low, high = found.runner_up.interval or (0, 0)
+    assert -0.16 < low < -0.1 < high < -0.04
+    text = wording.recommendation(found)
+    assert "Runner-up: b, at -10.0 points of matthews (95 % -1" in text
+    limited = one(
+        [scored("a", range(40), seconds=0.02), scored("b", range(60))],
+        "accuracy",
+        Limits(None, max_p90_s=0.015),
+    )
+    (bound,) = limited.binding
+    assert (bound.admits, bound.gain, bound.difference) == ("a", None, pytest.approx(0.1))
+    assert "would admit a, at +10.0 points of matthews." in wording.recommendation(limited)
+
+
+@pytest.mark.parametrize("wrong", [None, range(199)])
+def test_a_score_of_nothing_divides_nothing(wrong: range | None) -> None:
+    """Warnings are errors here: what is 0 in all resamplings, or in some, must not be divided by."""
+    runs = [scored("a", wrong), scored("b", None)]
+    for objective in ("accuracy", "matthews", "latency"):
+        found = one(runs, objective)
+        assert wording.recommendation(found)
+        json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_a_cost_of_nothing_divides_nothing() -> None:
+    found = one([made("a", size=0), made("b", size=10)], "size")
+    assert found.runner_up is not None
+    assert (found.runner_up.ratio, found.runner_up.difference, found.runner_up.interval) == (None, None, None)
+    text = wording.recommendation(found)
+    assert "Runner-up: b, with b as the baseline then. Beside a, b is" in text
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_energy_of_a_model_is_named_so_and_not_chosen_by() -> None:
+    runs = [made("a", range(9), 0.01, 2.0, source="model"), made("b", range(9), 0.02, 1.0, source="model")]
+    found = one(runs)
+    assert (found.objective, found.engine) == ("latency", "a")
+    (remark,) = found.remarks
+    assert remark == "by latency: energy is of a model, not measured; --objective energy chooses by it"
+    for objective in ("latency", "energy"):
+        lines = wording.recommendation(one(runs, objective)).splitlines()
+        told = [line for line in lines if "mJ" in line or " J" in line or "the energy" in line]
+        assert len(told) >= 3
+        assert all("model" in line for line in told)
+    assert one(runs, "energy").engine == "b"
+
+
+def test_a_host_that_was_not_steady_is_remarked() -> None:
+    """b is faster in the long slow rounds; the median of all samples is of the quick ones."""
+    levels = {"a": [3.0, 1.0, 3.0, 1.01, 3.0, 1.02], "b": [2.0, 1.1, 2.0, 1.1, 2.0, 1.1]}
+    runs = []
+    for name, own in levels.items():
+        run = made(name)
+        queries = [10, 30, 10, 30, 10, 30]  # slow rounds are short
+        blocks = [[level * (1 + 1e-4 * i) for i in range(n)] for level, n in zip(own, queries, strict=True)]
+        runs.append(replace(run, workloads=[replace(run.workloads[0], blocks_s=blocks)]))
+    found = one(runs, "latency")
+    assert found.engine == "a"
+    assert [note for note in found.remarks if "round by round b takes 0.8" in note]
+    assert one([FP32, INT8], "latency").remarks == []

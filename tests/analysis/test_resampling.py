@@ -1,0 +1,77 @@
+"""Metrics as functions of weights, against the metrics themselves on the rows that were drawn."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+
+from effx.analysis import resampling
+from effx.stats.metrics import METRICS
+from tests.analysis.made import made
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_weighted_metrics_equal_the_metrics_on_drawn_rows(metric: str) -> None:
+    rng = np.random.default_rng(0)
+    n, continuous = 61, metric in ("pearson", "spearman")
+    labels = rng.integers(0, 10, n) / 2 if continuous else rng.integers(0, 2 if metric == "f1" else 3, n)
+    own = np.stack(
+        [np.where(rng.random(n) < share, labels, rng.permutation(labels)) for share in (0, 0.5, 1)]
+    )
+    own = np.concatenate([own + (rng.normal(size=(3, n)) * continuous), np.ones((1, n))])
+    weights = resampling.example_weights(n, 40)
+    found = resampling._WEIGHTED[metric](labels.astype(float), own.astype(float), weights)
+    assert found.shape == (4, 40)
+    for row, weight in enumerate(weights.astype(int)):
+        drawn = np.repeat(np.arange(n), weight)
+        for run in range(4):
+            assert found[run, row] == pytest.approx(METRICS[metric](labels[drawn], own[run][drawn]), abs=1e-9)
+
+
+def test_every_engine_sees_the_same_rows() -> None:
+    runs = [made("a", range(30)), made("b", range(30)), made("c", range(30, 60))]
+    found = resampling.scores("accuracy", runs)
+    assert np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
+    assert resampling.example_weights(9).sum(axis=1).tolist() == [9] * 1000
+
+
+def test_percentiles_equal_those_of_the_drawn_blocks() -> None:
+    run = made("a", rounds=7, queries=13, spread=0.4)
+    workload = run.workloads[0]
+    weights = resampling._round_weights(run, 7)
+    for share in (0.5, 0.9):
+        found = resampling.latencies(run, workload, share)
+        assert found is not None
+        for row in range(50):
+            drawn = np.concatenate(
+                [
+                    block
+                    for block, count in zip(workload.blocks_s, weights[row], strict=True)
+                    for _ in range(count)
+                ]
+            )
+            assert found[row] == np.percentile(drawn, 100 * share, method="inverted_cdf")
+    assert resampling.latencies(made("a", rounds=2), made("a", rounds=2).workloads[0], 0.5) is None
+
+
+def test_energy_fills_its_interval() -> None:
+    run = made("a", joules=2.0, energy_spread=0.1)
+    found = resampling.energies(run, run.workloads[0].energy)
+    assert found is not None
+    assert np.mean((found >= 1.8) & (found <= 2.2)) == pytest.approx(0.95, abs=0.02)
+    assert resampling.energies(made("b"), made("b").workloads[0].energy) is None
+
+
+def test_nothing_is_remembered_of_runs_that_are_gone() -> None:
+    gc.collect()
+    before = len(resampling._REMEMBERED)
+    run = made("a")
+    first = resampling.latencies(run, run.workloads[0], 0.5)
+    assert resampling.latencies(run, run.workloads[0], 0.5) is first
+    assert len(resampling._REMEMBERED) == before + 1
+    del run, first
+    gc.collect()
+    assert len(resampling._REMEMBERED) <= before

@@ -1,0 +1,127 @@
+"""Locks of cells: held, free, stale; measurements alone on their host."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from effx.host import locks
+from effx.host.locks import Lock
+
+
+def test_one_holds_it_and_gives_it_back(tmp_path: Path) -> None:
+    path = tmp_path / "locks" / "a"
+    first, second = Lock(path), Lock(path)
+    assert first.take() and first.held
+    assert not second.take()
+    held = locks.holder(path)
+    assert held is not None and held.pid == os.getpid()
+    second.release()  # not its own: nothing happens
+    assert first.held
+    first.release()
+    assert locks.holder(path) is None
+    assert second.take()
+    second.release()
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    code = f"""
+import time
+from pathlib import Path
+from effx.host.locks import Lock
+print(Lock(Path({str(path)!r})).take(), flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "True\n"
+        assert not Lock(path).take()
+        child.kill()
+        child.wait()
+        lock = Lock(path)
+        assert lock.take()
+        lock.release()
+
+
+@pytest.mark.parametrize(
+    ("changes", "age_s", "free"),
+    [
+        ({"pid": 2**22 + 1}, 0, True),  # no process has that number
+        ({"started": "1"}, 0, True),  # the number went to another process
+        ({}, 1000, False),  # alive, however long it computes without a touch
+        ({"host": "elsewhere 1 2"}, 0, False),
+        ({"host": "elsewhere 1 2"}, locks.STALE_S + 5, True),
+    ],
+)
+def test_when_a_lock_is_stale(tmp_path: Path, changes: dict[str, object], age_s: float, free: bool) -> None:
+    path = tmp_path / "a"
+    path.write_text(json.dumps(asdict(replace(locks.this_process(), **changes))))
+    then = time.time() - age_s
+    os.utime(path, (then, then))
+    lock = Lock(path)
+    assert lock.take() is free
+    lock.release()
+    assert path.exists() is not free
+
+
+def test_a_lock_is_touched_while_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "BEAT_S", 0.02)
+    path = tmp_path / "a"
+    lock = Lock(path)
+    assert lock.take()
+    os.utime(path, (1, 1))
+    until = time.monotonic() + 10
+    while path.stat().st_mtime < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    lock.release()
+    assert not path.exists()
+
+
+def test_many_takers_one_holder(tmp_path: Path) -> None:
+    """Processes that race for a stale lock: one at a time gets it, and each does."""
+    path, log = tmp_path / "a", tmp_path / "log"
+    path.write_text(json.dumps(asdict(replace(locks.this_process(), pid=2**22 + 1))))
+    code = f"""
+import time
+from pathlib import Path
+from effx.host.locks import Lock
+lock = Lock(Path({str(path)!r}))
+while not lock.take():
+    time.sleep(0.001)
+with open({str(log)!r}, "a") as log:
+    log.write("in\\n"); log.flush(); time.sleep(0.02); log.write("out\\n"); log.flush()
+lock.release()
+"""
+    children = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(6)]
+    assert [child.wait(60) for child in children] == [0] * 6
+    assert log.read_text() == "in\nout\n" * 6
+
+
+def test_a_measurement_is_alone_on_its_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks.tempfile, "gettempdir", lambda: str(tmp_path))
+    log = tmp_path / "log"
+    code = f"""
+import sys, tempfile, time
+tempfile.tempdir = {str(tmp_path)!r}
+from effx.host.locks import on_this_host
+with on_this_host(alone=sys.argv[1] == "alone"):
+    with open({str(log)!r}, "a") as log:
+        log.write(sys.argv[1] + "\\n"); log.flush(); time.sleep(0.3); log.write("end " + sys.argv[1] + "\\n")
+"""
+    with locks.on_this_host(alone=False), locks.on_this_host(alone=False):
+        measuring = subprocess.Popen([sys.executable, "-c", code, "alone"])
+        time.sleep(1.5)
+        assert not log.exists()  # it waits for the two
+        late = subprocess.Popen([sys.executable, "-c", code, "beside"])
+        time.sleep(1.5)
+        assert not log.exists()  # and lets nobody in before it
+    assert [child.wait(30) for child in (measuring, late)] == [0, 0]
+    assert log.read_text().splitlines() == ["alone", "end alone", "beside", "end beside"]

@@ -1,0 +1,227 @@
+"""Checkpoints come back bit by bit, and unsafe or foreign weights do not come in."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
+from effx import corpus
+from effx.encoding import Encoder
+from effx.errors import ArtifactError, UsageError
+from effx.models import checkpoints, families, load, pretrained, save, structure
+from effx.models.structure import Structure, parameters
+from effx.specs.tasks import TASKS
+from tests.conftest import CONFIGS
+
+ROWS = [(text,) for text in corpus.texts("validation")[:5]]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_save_and_load_give_the_same_logits(name: str, encoders: dict[str, Path], tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model, tokenizer = pretrained(encoders[name], TASKS["sst2"])
+    saved = save(model, tmp_path / name, tokenizer=tokenizer, task=TASKS["sst2"], seed=1)
+    batch = Encoder(tmp_path / name, 32)(ROWS).batch(np.arange(5))
+    inputs = {key: torch.from_numpy(batch[key]) for key in checkpoints.input_names(model)}
+    with torch.inference_mode():
+        expected = model.eval()(**inputs).logits
+        assert torch.equal(load(tmp_path / name)(**inputs).logits, expected)
+        plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / name).eval()
+        assert torch.equal(plain(**inputs).logits, expected)
+    assert saved.manifest["parameters"] == parameters(model)
+    assert saved.manifest["weight_remaining"] == 1.0
+    assert model.config.id2label == {0: "negative", 1: "positive"}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_families_find_their_parts(name: str, encoders: dict[str, Path]) -> None:
+    model, _ = pretrained(encoders[name], TASKS["stsb"])
+    family = families.family(model)
+    assert model.config.num_labels == 1
+    assert len(families.layers(model)) == 3
+    assert families.head_size(model) == 8
+    for layer in families.layers(model):
+        for path in (family.query, family.key, family.value, family.attention_output):
+            assert layer.get_submodule(path).weight.shape == (32, 32)
+        assert layer.get_submodule(family.ffn_in).weight.shape == (64, 32)
+        assert layer.get_submodule(family.ffn_out).weight.shape == (32, 64)
+        for path in (family.attention_norm, family.ffn_norm):
+            assert layer.get_submodule(path).weight.shape == (32,)
+    found = structure(model)
+    assert [layer.heads for layer in found.layers] == [(0, 1, 2, 3)] * 3
+    assert [layer.intermediate for layer in found.layers] == [64] * 3
+    assert Structure.from_json(found.to_json()) == found
+
+
+def test_position_limits(encoders: dict[str, Path]) -> None:
+    limits = {
+        name: checkpoints.position_limit(pretrained(encoders[name], TASKS["sst2"])[0]) for name in CONFIGS
+    }
+    assert limits == {"bert": 66, "electra": 66, "distilbert": 66, "roberta": 65, "mpnet": 64}
+    for name, limit in limits.items():  # the limit is exact: one more fails
+        model = pretrained(encoders[name], TASKS["sst2"])[0].eval()
+        ids = torch.full((1, limit), 7)
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        longer = torch.full((1, limit + 1), 7)
+        with pytest.raises((IndexError, RuntimeError)):
+            model(input_ids=longer, attention_mask=torch.ones_like(longer))
+
+
+def test_pickled_weights_are_never_loaded(encoders: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(encoders["bert"], tmp_path / "pickled"))
+    (folder / "model.safetensors").unlink()
+    marker = tmp_path / "ran"
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return Path.touch, (marker,)  # type: ignore[return-value]
+
+    torch.save({"x": Bomb()}, folder / "pytorch_model.bin")
+    with pytest.raises(UsageError, match="safetensors"):
+        pretrained(folder, TASKS["sst2"])
+    assert not marker.exists()
+
+
+def test_wrong_models_are_one_line(encoders: dict[str, Path], tmp_path: Path, checkpoint: object) -> None:
+    with pytest.raises(UsageError, match=r"no folder with a config.json"):
+        pretrained("./nowhere", TASKS["sst2"])
+    (tmp_path / "gpt").mkdir()
+    (tmp_path / "gpt/config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(UsageError, match="'gpt2' is not supported. Supported: bert, "):
+        pretrained(tmp_path / "gpt", TASKS["sst2"])
+    cut = Path(shutil.copytree(encoders["bert"], tmp_path / "cut"))
+    weights = cut / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UsageError, match="--model"):
+        pretrained(cut, TASKS["sst2"])
+
+
+def test_an_encoder_is_whole_or_refused(encoders: dict[str, Path], tmp_path: Path) -> None:
+    """Else it would be trained from random weights, and nobody would know."""
+    from safetensors.torch import save_file
+
+    for name, place in encoders.items():
+        pretrained(place, TASKS["sst2"])  # its head, and any pooler, may be new
+        weights = load_file(place / "model.safetensors")
+        layer = [key for key in weights if ".layer.2." in key]
+        assert layer
+        for number, kept in enumerate((
+            {f"foo.{key}": value for key, value in weights.items()},
+            {key: value for key, value in weights.items() if key not in layer},
+            {key: value for key, value in weights.items() if key != layer[0]},
+        )):  # fmt: skip
+            folder = Path(shutil.copytree(place, tmp_path / f"{name}{number}"))
+            save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+            with pytest.raises(
+                UsageError, match="do not fit its config: .* of the encoder's tensors are missing"
+            ):
+                pretrained(folder, TASKS["sst2"])
+
+
+def _classifier(name: str, encoders: dict[str, Path], folder: Path, labels: int) -> Path:
+    """A plain Hugging Face classifier, as the hub has them: its head is of some other task."""
+    torch.manual_seed(7)
+    model = AutoModelForSequenceClassification.from_pretrained(encoders[name], num_labels=labels)
+    model.save_pretrained(folder)
+    for file in encoders[name].glob("tokenizer*"):
+        shutil.copy(file, folder)
+    return folder
+
+
+def _heads(folder: Path, seed: int, **options: bool) -> list[torch.Tensor]:
+    torch.manual_seed(seed)
+    model, _ = pretrained(folder, TASKS["sst2"], **options)
+    encoder = f"{model.base_model_prefix}."
+    return [value for name, value in model.named_parameters()
+            if not name.startswith(encoder) and name.endswith("weight")]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_classifier_gets_a_fresh_head_of_the_seed(
+    name: str, encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    two = _classifier(name, encoders, tmp_path / "two", 2)
+    stored = [value for _, value in sorted(load_file(two / "model.safetensors").items())]
+    for first, again, other, kept in zip(
+        _heads(two, 0, fresh_head=True), _heads(two, 0, fresh_head=True), _heads(two, 1, fresh_head=True),
+        _heads(two, 0), strict=True,
+    ):  # fmt: skip
+        assert torch.equal(first, again) and not torch.equal(first, other)
+        assert any(value.shape == kept.shape and torch.equal(value, kept) for value in stored)
+        assert not any(value.shape == first.shape and torch.equal(value, first) for value in stored)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_head_of_another_width_gives_way(name: str, encoders: dict[str, Path], tmp_path: Path) -> None:
+    five = _classifier(name, encoders, tmp_path / "five", 5)
+    torch.manual_seed(0)
+    model, _ = pretrained(five, TASKS["sst2"])
+    out = model.get_submodule(families.family(model).head_out)
+    assert out.weight.shape[0] == 2 and model.config.id2label == {0: "negative", 1: "positive"}
+    assert not torch.equal(_heads(five, 0)[-1], _heads(five, 1)[-1])
+    stored = load_file(five / "model.safetensors")
+    found = model.state_dict().items()  # norms are named otherwise in files of transformers 5.0
+    matrices = {key: value for key, value in found if ".layer." in key and value.ndim == 2}
+    assert matrices and all(torch.equal(value, stored[key]) for key, value in matrices.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: (folder / "tokenizer.json").unlink(), "there is no tokenizer.json or vocab.txt"),
+        (lambda folder: (folder / "config.json").write_text('{"a": '), "its config.json is not JSON"),
+        (
+            lambda folder: (folder / "config.json").write_text(
+                (folder / "config.json").read_text().replace('"vocab_size": ', '"vocab_size": 1')
+            ),
+            "do not fit its config: 1 of the encoder's tensors are of another shape, as bert.embeddings",
+        ),
+    ],
+    ids=["tokenizer", "json", "shape"],
+)
+def test_a_damaged_model_folder_is_one_line(
+    change: object, message: str, encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(encoders["bert"], tmp_path / "m"))
+    change(folder)  # type: ignore[operator]
+    with pytest.raises(UsageError, match=message) as caught:
+        pretrained(folder, TASKS["sst2"])
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match="there is no folder with a config.json"):
+        pretrained(encoders["bert"] / "config.json", TASKS["sst2"])
+
+
+def test_saved_tokenizers_do_not_pad(
+    checkpoint: object, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    from tokenizers import Tokenizer
+
+    padding = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    )
+    padding.backend_tokenizer.enable_padding(length=20)
+    made = save(
+        load(checkpoint.folder), tmp_path / "c", tokenizer=padding, task=TASKS["sst2"], max_length=6,  # type: ignore[attr-defined]
+    )  # fmt: skip
+    plain = Tokenizer.from_file(str(made.folder / "tokenizer.json"))
+    assert len(plain.encode("a").ids) == 3
+    assert len(plain.encode("a film a film a film a film").ids) == 6
+
+
+def test_a_truncated_checkpoint_is_refused(checkpoint: object, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(checkpoint.folder, tmp_path / "cut"))  # type: ignore[attr-defined]
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(ArtifactError, match="truncated or changed"):
+        load(folder)
+
+
+def test_a_checkpoint_carries_its_tokenizer(checkpoint: object, tokenizer: PreTrainedTokenizerFast) -> None:
+    encoder = Encoder(checkpoint.folder, 32)  # type: ignore[attr-defined]
+    assert encoder(ROWS).batch([0])["input_ids"][0].tolist() == tokenizer(ROWS[0][0])["input_ids"][:32]

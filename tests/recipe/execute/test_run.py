@@ -1,0 +1,246 @@
+"""Working through a plan: order, failures, budgets, resuming; the whole of it on a tiny encoder."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from effx.artifacts import Checkpoint
+from effx.cli import run as command
+from effx.recipe import load, plan, run
+from effx.recipe.execute.run import Local, StoppedError
+from effx.recipe.execute.store import RECORD, Record, Workspace
+from effx.results import find
+
+ROOT = Path(__file__).parents[3]
+QUICK = """
+tasks: {{sst2: {{data: {data}}}}}
+models: {{tiny: {model}}}
+training: {{max_steps: 2}}
+regimes: {{full: {{max_length: 32}}}}
+variants: {variants}
+workloads: {{grid: [], rounds: 3, block_queries: 24, window_s: 0.2, meter: "model:10"}}
+budgets: {{threads: 1}}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, encoders: dict[str, Path], rows_folder: Path) -> Path:
+    path = tmp_path / "quick.yaml"
+    path.write_text(QUICK.format(data=rows_folder, model=encoders["bert"], variants="[fp32]"))
+    return path
+
+
+class Scripted:
+    """An executor that settles each cell at once, as a script of outcomes by name says."""
+
+    host = "here"
+    threads = 1
+
+    def __init__(self, slots: int = 1, **outcomes: str) -> None:
+        self.slots, self._outcomes = slots, outcomes
+        self.started: list[str] = []
+        self.most = 0
+        self._running: dict[str, dict[str, Any]] = {}
+
+    def start(self, spec: dict[str, Any]) -> None:
+        self.started.append(f"{spec['kind']} {spec['name']}")
+        self._running[spec["key"]] = spec
+        self.most = max(self.most, len(self._running))
+
+    def poll(self) -> dict[str, dict[str, Any]]:
+        ended = {}
+        for key, spec in list(self._running.items()):
+            outcome = next((o for part, o in self._outcomes.items() if part in spec["name"]), "done")
+            if outcome == "interrupt":
+                raise KeyboardInterrupt
+            if outcome == "hang":
+                continue
+            if outcome != "failed":
+                self._settle(spec, outcome)
+            ended[key] = {"outcome": outcome, "note": outcome, "seconds": 1.0}
+            del self._running[key]
+        return ended
+
+    def _settle(self, spec: dict[str, Any], outcome: str) -> None:
+        with Workspace(spec["workspace"]).settle(spec["key"]) as folder:
+            (folder / spec["name"]).mkdir()
+            (folder / spec["name"] / "made").write_text("x")
+            record = Record(
+                key=spec["key"], kind=spec["kind"], name=spec["name"], outcome=outcome, note="", digest=None,
+                seconds=1.0, work=1.0, group="", started="", host="", threads=1, settings={}, inputs={},
+                needs=spec["needs"],
+            )  # fmt: skip
+            (folder / RECORD).write_text(json.dumps(vars(record)))
+
+    def stop(self, key: str | None = None) -> None:
+        for name in [key] if key else list(self._running):
+            self._running.pop(name, None)
+
+    def close(self) -> None:
+        pass
+
+
+def states(result: Any) -> dict[str, str]:
+    return {name: entry.state for name, entry in result.plan.entries.items()}
+
+
+def test_failures_cost_only_what_depends_on_them(recipe: Path, tmp_path: Path) -> None:
+    sets = ["regimes={full: {}, frozen: {}}", "variants=[fp32, int8, bf16]"]
+    read = load(recipe, sets, workspace=tmp_path / "w")
+    result = run(read, executor=Scripted(frozen="failed", int8="gate", bf16="refused"))
+    found = states(result)
+    assert found["finetune sst2-tiny-frozen-s0"] == "failed"
+    assert found["export sst2-tiny-frozen-s0.fp32.onnxruntime"] == "blocked"
+    assert found["export sst2-tiny-full-s0.int8.onnxruntime"] == "gate"
+    assert found["profile sst2"] == found["report quick"] == "done"
+    assert result.exit_code == 2
+    again = Scripted()
+    result = run(read, executor=again)  # the gate's outcome stays; what failed is tried again, with the rest
+    assert "finetune sst2-tiny-frozen-s0" in again.started
+    assert not any(name.startswith("export sst2-tiny-full") for name in again.started)
+    assert again.started[-2:] == ["profile sst2", "report quick"]  # there are engines that it had not
+    assert result.exit_code == 1
+    last = Scripted()
+    assert run(read, executor=last).exit_code == 1
+    assert last.started == []
+
+
+def test_cells_run_beside_each_other_where_they_may(recipe: Path, tmp_path: Path) -> None:
+    executor = Scripted(slots=3)
+    assert run(load(recipe, ["seeds=[0, 1, 2, 3]"], workspace=tmp_path), executor=executor).exit_code == 0
+    assert executor.most == 3
+    assert Counter(executor.started).most_common(1)[0][1] == 1
+
+
+def test_budgets(recipe: Path, tmp_path: Path) -> None:
+    read = load(recipe, ["budgets.total_s=1e-9"], workspace=tmp_path / "a")
+    result = run(read, executor=Scripted())
+    assert set(states(result).values()) == {"todo"} and result.exit_code == 1 and result.unbegun == 4
+    read = load(recipe, ["budgets.cell_s=0.3"], workspace=tmp_path / "b")
+    result = run(read, executor=Scripted(full="hang"))
+    assert states(result)["finetune sst2-tiny-full-s0"] == "failed"
+    assert result.plan.entries["finetune sst2-tiny-full-s0"].note == "took longer than budgets.cell_s = 0.3"
+
+
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = load(recipe, workspace=tmp_path / "w")
+    with pytest.raises(StoppedError, match="1 of 4 cells are done and kept"):
+        run(read, executor=Scripted(fp32="interrupt"))
+    assert (tmp_path / "w" / "checkpoints" / "sst2-tiny-full-s0" / "made").exists()
+    executor = Scripted()
+    assert run(read, executor=executor).exit_code == 0
+    assert "finetune sst2-tiny-full-s0" not in executor.started
+
+
+def test_a_damaged_cell_is_done_again(recipe: Path, tmp_path: Path) -> None:
+    read = load(recipe, workspace=tmp_path)
+    result = run(read, executor=Scripted())
+    made = Workspace(tmp_path).cell(result.plan.entries["profile sst2"].key)
+    (made / "sst2" / "made").unlink()
+    executor = Scripted()
+    run(read, executor=executor)
+    assert executor.started == ["profile sst2"]
+
+
+def test_the_whole_of_it(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["run", str(recipe), "-o", "w"]
+    assert command([*arguments, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "4 cells in w: 4 to do; no time is known" in out
+    assert not Path("w").exists()
+    assert command([*arguments, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert {cell["state"] for cell in json.loads(captured.out)} == {"done"}
+    assert "[4/4] report quick: done" in captured.err
+    assert Checkpoint.open("w/checkpoints/sst2-tiny-full-s0").manifest["training"]["max_steps"] == 2
+    (result,) = find([Path("w/results/sst2")])
+    assert result.name == "sst2-tiny-full-s0.fp32.onnxruntime"
+    assert Path("w/report/index.html").is_file()
+    resolved = load("w/results/quick.yaml", workspace="w")
+    assert resolved.training == {"max_steps": 2}
+    began = time.monotonic()
+    assert command(arguments) == 0
+    assert time.monotonic() - began < 5.0
+    captured = capsys.readouterr()
+    assert "4 cells in w: 4 done" in captured.out and "begun" not in captured.err
+    assert Counter(line["event"] for line in Workspace("w").journal()) == {"begun": 4, "done": 4}
+    assert command([*arguments, "--dry-run", "--set", "variants=[fp32, int8]"]) == 0
+    out = capsys.readouterr().out
+    assert "6 cells" not in out and "5 cells in w: 2 done, 3 to do; about" in out
+
+
+def start(recipe: Path, workspace: Path, *more: str, stderr: int | None = None) -> subprocess.Popen[bytes]:
+    arguments = [sys.executable, "-m", "effx", "run", str(recipe), "-o", str(workspace), *more]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(arguments, cwd=workspace.parent, env=environment, stdout=subprocess.DEVNULL,
+                            stderr=stderr)  # fmt: skip
+
+
+def twice(workspace: Path) -> list[str]:
+    """Return the cells that were begun again after they were done."""
+    done: set[str] = set()
+    found = []
+    for line in Workspace(workspace).journal():
+        if line["event"] == "begun" and line["key"] in done:
+            found.append(line["cell"])
+        if line["event"] == "done":
+            done.add(line["key"])
+    return found
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_complete(recipe: Path, tmp_path: Path) -> None:
+    workspace, rng = tmp_path / "w", random.Random(0)
+    sets = ["--set", "variants=[fp32, int8]"]
+    for _ in range(5):
+        process = start(recipe, workspace, *sets)
+        time.sleep(rng.uniform(1, 12))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert start(recipe, workspace, *sets).wait(300) == 0
+    read = load(recipe, ["variants=[fp32, int8]"], workspace=workspace)
+    made = plan(read, Local(read.budgets).host)
+    assert {entry.state for entry in made.entries.values()} == {"done"}
+    assert twice(workspace) == []
+    assert len(list((workspace / "cells").iterdir())) == len(made.entries)
+
+
+@pytest.mark.slow
+def test_two_runs_at_once_share_the_work(recipe: Path, tmp_path: Path) -> None:
+    workspace = tmp_path / "w"
+    sets = ["--set", "variants=[fp32, int8]"]
+    assert [process.wait(300) for process in [start(recipe, workspace, *sets) for _ in range(2)]] == [0, 0]
+    events = Counter((line["event"], line["key"]) for line in Workspace(workspace).journal())
+    assert set(events.values()) == {1}
+
+
+@pytest.mark.slow
+def test_a_signal_ends_a_run_in_order(recipe: Path, tmp_path: Path) -> None:
+    with start(recipe, tmp_path / "w", "--set", "seeds=[0]", stderr=subprocess.PIPE) as process:
+        time.sleep(6)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        last = process.stderr.read().decode().splitlines()[-1]
+        assert process.wait(60) == 130
+    assert last.startswith("effx: stopped; ")
+    assert last.endswith(f"To go on: effx run {recipe} --set 'seeds=[0]' -o {tmp_path / 'w'}")
+    assert not list((tmp_path / "w" / "cells").glob(".*"))
+    assert not list((tmp_path / "w" / "locks").glob("[0-9a-f]*"))
+    assert start(recipe, tmp_path / "w").wait(300) == 0
+    assert twice(tmp_path / "w") == []

@@ -1,0 +1,360 @@
+"""Reading recipes: every mistake at once, each with its line."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from effx.cli import run as command
+from effx.errors import UsageError
+from effx.models import exits as ramps
+from effx.models import tokens as schedules
+from effx.profile import Plan
+from effx.recipe import Recipe, RecipeError, load
+from effx.recipe.graph import tickets as sweeps
+from effx.recipe.language import tables
+from effx.specs import exit_rules
+from effx.train import Settings, exits, importance, loop, lottery, tickets, tokens
+from effx.train.finetune import parse_regime
+from effx.train.tickets import draw
+from effx.train.tickets import plan as ticket_plan
+from tests.conftest import write_rows
+from tests.models import tiny
+
+RECIPES = Path(__file__).parents[3] / "recipes"
+GOOD = """
+tasks: [demo]
+models: {tiny: demo}
+"""
+TEN = """\
+name: ten
+taks: [demo]
+tasks:
+  sst3:
+models:
+  tiny: ./nowhere
+regimes:
+  full:
+  half: {regime: haf}
+  full: {epochs: 1}
+tokens:
+  t60: {of: fill, keep: 0.6}
+exits:
+  early: {rule: entropi, depth: 3}
+variants: [fp32, int7]
+backends: [onnx]
+workloads: {rounds: 2}
+"""
+
+
+def read(tmp_path: Path, text: str, *assignments: str) -> Recipe:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    return load(path, assignments)
+
+
+def mistakes(tmp_path: Path, text: str, *assignments: str) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        read(tmp_path, text, *assignments)
+    return str(caught.value).splitlines()[1:]
+
+
+def test_ten_mistakes_are_ten_messages_with_their_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "ten.yaml"
+    path.write_text(TEN)
+    assert command(["run", str(path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    first, *lines = captured.err.splitlines()
+    assert first == f"effx: {path}: 10 mistakes; nothing was started."
+    expected = [
+        ("line 2: taks", "Did you mean 'tasks'"),
+        ("line 4: tasks.sst3", "Did you mean 'sst2'"),
+        ("line 6: models.tiny", "there is no folder"),
+        ("line 9: regimes.half.regime", "Known: full, frozen, last-K"),
+        ("line 10: regimes.full", "stands twice; the first is on line 8"),
+        ("line 12: tokens.t60.of", "Did you mean 'full'"),
+        ("line 14: exits.early.rule", "Did you mean 'entropy'"),
+        ("line 15: variants.1", "Did you mean 'int8'"),
+        ("line 16: backends.0", "Did you mean 'onnxruntime'"),
+        ("line 17: workloads.rounds", "a whole number from 3 on is needed, not 2"),
+    ]
+    assert len(lines) == len(expected)
+    for line, (where, text) in zip(lines, expected, strict=True):
+        assert line.startswith(where + ": ") and text in line
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tasks: [demo\n", "line 2: not YAML"),
+        ("- a\n", "line 1: a recipe is a mapping"),
+        ("", "line 1: tasks: missing"),
+        (GOOD + "seeds: [0, one]\n", "line 4: seeds.1: a whole number from 0 on is needed, not 'one'"),
+        (GOOD + "seeds: [0, 0]\n", "line 4: seeds: '0' stands twice"),
+        (
+            GOOD + "backends: [torch, onnxruntime, {backend: torch}]\n",
+            "line 4: backends.2: 'torch' stands twice",
+        ),
+        (GOOD + "seeds: true\n", "line 4: seeds: a whole number"),
+        (GOOD + "training: 3\n", "line 4: training: a mapping is needed"),
+        (GOOD + "training: {lr: .nan}\n", "line 4: training.lr: a number above 0"),
+        (GOOD + "regimes: [full, lats-2]\n", "line 4: regimes.lats-2: unknown regime"),
+        (GOOD + "regimes: {a/b: {regime: full}}\n", "names are letters"),
+        (GOOD + "tokens: {full: {}}\nvariants: [tokens]\n", "the name is taken by regimes.full"),
+        (GOOD + "exits: {e: {depth: 2, max_drop: 0.1}}\nvariants: [exit]\n", "exclude each other"),
+        (
+            GOOD + "lottery: {zeros: {sparsity: 75}}\n",
+            "lottery.zeros.sparsity: unknown sparsity '75'",
+        ),
+        (
+            GOOD + "tokens: {t: {schedule: [0.5, 0.6]}}\nvariants: [tokens]\n",
+            "line 4: tokens.t.schedule: token shares may not rise",
+        ),
+        (
+            GOOD + "tokens:\n  t:\n    schedule: [1, 0]\nvariants: [tokens]\n",
+            "line 6: tokens.t.schedule: token shares lie above 0",
+        ),
+        (
+            GOOD + "tokens: {t: {rule: threshold, schedule: [0.1, 2]}}\nvariants: [tokens]\n",
+            "line 4: tokens.t.schedule.1: a number from 0 to 1 is needed, not 2",
+        ),
+        (
+            "tasks: [demo, stsb]\nmodels: {tiny: demo}\nexits: {e: {}}\nvariants: [exit]\n",
+            "line 3: exits.e.rule: 'entropy' needs classes; task 'stsb' has none: write rule: patience",
+        ),
+        (
+            "tasks: [stsb]\nmodels: {m: demo}\nexits:\n  e:\n    rule: max-probability\nvariants: [exit]\n",
+            "line 5: exits.e.rule: 'max-probability' needs classes",
+        ),
+        (GOOD + "pruned: {half: {}}\n", "line 4: pruned.half: the key 'level' is missing"),
+        (GOOD + "pruned: {half: {level: 101}}\n", "line 4: pruned.half.level: level '101'"),
+        (GOOD + "pruned: {half: {level: '10,20'}}\n", "line 4: pruned.half.level: level '10,20': a whole"),
+        (GOOD + "tickets: {kinds: [losing, losing]}\n", "line 4: tickets.kinds: 'losing' stands twice"),
+        (GOOD + "tickets: {levels: [10, '10']}\n", "line 4: tickets.levels: levels '10,10': 10 stands twice"),
+        (GOOD + "tickets: {selection: 1}\n", "tickets.selection: a number above 0 and below 1 is needed"),
+        (GOOD + "exits: {e: {}}\n", "line 4: exits.e: no variant would be built of it"),
+        (GOOD + "variants: [exit]\n", "line 4: variants.0: 'exit' fits no checkpoint"),
+        (GOOD + "variants: [{variant: seq32, of: ful}]\n", "variants.0.of: unknown label 'ful'"),
+        (GOOD + "variants: [{of: full}]\n", "the key 'variant' is missing"),
+        (GOOD + "workloads: {grid: [1x32, 8-128]}\n", "workloads.grid.1: --grid '8-128'"),
+        (GOOD + "workloads: {meter: rapll}\n", "Did you mean 'rapl'"),
+        ("tasks: {mine: {data: ./nowhere}}\nmodels: {tiny: demo}\n", "line 1: tasks.mine.data: ./nowhere"),
+        ("tasks: [squad]\nmodels: {tiny: demo}\n", "question answering cannot be trained"),
+        ("a: &a [*a]\n" + GOOD, "nested too deeply"),
+    ],
+)
+def test_each_mistake_is_told_with_its_place(tmp_path: Path, text: str, message: str) -> None:
+    assert any(message in line for line in mistakes(tmp_path, text))
+
+
+def test_schedules_and_exit_rules_that_work_are_taken(tmp_path: Path) -> None:
+    text = "models: {tiny: demo}\nregimes: [full]\nvariants: [exit, tokens]\n"
+    stages = "tokens: {t: {rule: threshold, schedule: [0, 0.2]}}\nexits: {e: {of: full, rule: patience}}\n"
+    recipe = read(tmp_path, "tasks: [stsb]\n" + text + stages)
+    assert recipe.tokens[0].settings["schedule"] == (0.0, 0.2)
+    stages = "tokens: {t: {schedule: [1, 0.5, 0.5004]}}\nexits: {e: {of: full}}\n"
+    assert read(tmp_path, "tasks: [demo]\n" + text + stages).tokens[0].settings["schedule"][0] == 1.0
+
+
+def test_exit_rules_are_checked_against_ones_own_rows(tmp_path: Path) -> None:
+    recipe = f"tasks:\n  near: {{data: {tmp_path}}}\nmodels: [demo]\nexits: {{e: {{}}}}\nvariants: [exit]\n"
+    rows = [{"sentence": "x", "label": label} for label in (0.5, 1.5)]
+    write_rows(tmp_path / "train.jsonl", rows)
+    (line,) = mistakes(tmp_path, recipe)
+    assert line.startswith("line 4: exits.e.rule: 'entropy' needs classes; task 'near' has none")
+    write_rows(tmp_path / "train.jsonl", [*rows, {"sentence": "x"}])
+    (line,) = mistakes(tmp_path, recipe)
+    assert line.startswith("line 2: tasks.near.data: ") and "row 3: column 'label' is missing" in line
+    write_rows(tmp_path / "train.jsonl", [*rows, {"sentence": "x", "label": "far"}])
+    assert read(tmp_path, recipe).exits
+
+
+def test_a_choice_is_the_table_s_own(tmp_path: Path) -> None:
+    recipe = read(tmp_path, GOOD + "lottery: {zeros: {sparsity: 70.0}}\n")
+    sparsity = recipe.lottery[0].settings["sparsity"]
+    assert (sparsity, type(sparsity)) == (70, int)
+
+
+CLASH = """\
+tasks: [demo, sst2]
+models: {tiny: demo}
+regimes:
+  full: {max_length: 32}
+  full-small: {layers: 2}
+pruned:
+  small: {of: [full], level: 40}
+tokens: {t: {of: [full-small, small], keep: 0.5}}
+variants: [fp32, tokens]
+"""
+
+
+def test_labels_that_give_one_name_twice_are_told_once(tmp_path: Path) -> None:
+    assert mistakes(tmp_path, CLASH) == [
+        "line 5: regimes.full-small: 'demo-tiny-full-small' would be the name of regimes.full-small and of "
+        "regimes.full with pruned.small, and one of them would be lost: rename 'full-small'."
+    ]
+    assert len(mistakes(tmp_path, CLASH, "variants=[fp32, tokens, exit]")) == 2
+    renamed = read(tmp_path, CLASH.replace("full-small", "short"))
+    assert len(renamed.regimes) == 2
+
+
+def test_models_and_tasks_give_one_name_twice_too(tmp_path: Path, rows_folder: Path) -> None:
+    models = "models:\n  a: bert-base-uncased\n  a-b: roberta-base\n"
+    regimes = "regimes: {full: {}, b-full: {regime: full}}\n"
+    (line,) = mistakes(tmp_path, "tasks: [demo]\n" + models + regimes)
+    assert line == (
+        "line 4: models.a-b: 'demo-a-b-full' would be the name of models.a with regimes.b-full and of "
+        "models.a-b with regimes.full, and one of them would be lost: rename 'a-b'."
+    )
+    tasks = "".join(f"  {task}: {{data: {rows_folder}}}\n" for task in ("mine", "mine-a"))
+    models = "models: {a-b: bert-base-uncased, b: roberta-base}\n"
+    (line,) = mistakes(tmp_path, f"tasks:\n{tasks}{models}tickets: {{levels: [20]}}\n")
+    assert line.startswith(
+        "line 3: tasks.mine-a: 'mine-a-b' would be the name of tasks.mine with models.a-b and "
+    )
+
+
+def test_a_sweep_and_a_checkpoint_are_told_apart_by_the_seed(tmp_path: Path) -> None:
+    text = "tasks: [demo]\nmodels: {a: bert-base-uncased, a-full: roberta-base}\nregimes: [full]\n"
+    assert read(tmp_path, text + "tickets: {levels: [20]}\n").tickets
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("seeds", "write KEY=VALUE"),
+        ("sedes=1", "--set sedes=1: sedes: unknown key. Did you mean 'seeds'"),
+        ("seeds=x", "--set seeds=x: seeds: a whole number"),
+        ("tasks.0.limit=3", "a word stands here"),
+        ("tasks.4=demo", "the list has 1 entries"),
+        ("training=[", "not YAML"),
+    ],
+)
+def test_mistakes_in_options_name_the_option(tmp_path: Path, assignment: str, message: str) -> None:
+    (line,) = mistakes(tmp_path, GOOD, assignment)[:1]
+    assert message.replace("a word stands here", "'demo' stands here, not a mapping") in line
+
+
+def test_values_are_laid_over_and_numbers_are_read_as_meant(tmp_path: Path) -> None:
+    text = GOOD + "training: &all {lr: 1e-3, epochs: 2}\nregimes:\n  a: {<<: *all, regime: full, epochs: 1}\n"
+    sets = ["seeds=[3, 4]", "training.epochs=0.5", "limit=7", "tasks={demo: {limit: 9}}",
+            "budgets.total_s=60", "variants=[int8]", "training.epochs=0.25"]  # fmt: skip
+    recipe = read(tmp_path, text, *sets)
+    assert recipe.training == {"lr": 1e-3, "epochs": 0.25}
+    assert recipe.regimes[0].settings == {"lr": 1e-3, "regime": "full", "epochs": 1.0}
+    assert recipe.seeds == (3, 4)
+    assert recipe.tasks[0].limit == 9
+    assert recipe.budgets.total_s == 60
+    assert [variant.text for variant in recipe.variants] == ["int8"]
+    assert recipe.workspace == "effx-recipe"
+
+
+def test_a_resolved_recipe_reads_as_itself(tmp_path: Path) -> None:
+    text = (RECIPES / "demo.yaml").read_text() + "budgets: {cell_s: 9}\nseeds: [1]\n"
+    first = read(tmp_path, text)
+    again = read(tmp_path, yaml.safe_dump(first.resolved(), sort_keys=False))
+    assert again == first
+    first = load(RECIPES / "super-tickets.yaml")
+    again = read(tmp_path, yaml.safe_dump(first.resolved(), sort_keys=False))
+    assert again == first
+    assert again.tickets is not None and again.tickets["levels"][-1] == "80"
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_recipes_that_come_with_effx_are_right(path: Path, tmp_path: Path, rows_folder: Path) -> None:
+    text = path.read_text()
+    sets = [f"tasks.{task}.data={rows_folder}" for task in re.findall(r"^  (\w+): \{data:", text, re.M)]
+    recipe = load(path, sets)
+    assert recipe.name == path.stem
+
+
+def test_the_tables_are_those_of_the_settings() -> None:
+    def names(kind: type) -> set[str]:
+        return {field.name for field in fields(kind)}
+
+    own = {"seed", "limit"}  # of the recipe, and of its tasks
+    assert set(tables.REGIME) == names(Settings) - own
+    inherited = {"layers", "head_dropout"}  # a ticket has its regime's
+    assert set(tables.PRUNED) == (names(draw.Settings) | {"of"}) - own - inherited
+    assert set(tables.LOTTERY) == names(lottery.Settings) - own - {"text", "mask"}  # files are no recipe's
+    assert set(tables.TOKENS) == (names(tokens.Settings) | {"of"}) - own
+    assert set(tables.EXITS) == (names(exits.Settings) | {"of"}) - own
+    assert set(tables.TICKETS) == (names(tickets.Settings) | {"preset"}) - own - {"keep"}
+    assert set(tables.WORKLOADS) - {"meter"} <= names(Plan)
+    for value in ("full", "frozen", "last-3", "last-0", "last", "half"):
+        refused = []
+        for parse in (tables.regime, parse_regime):
+            try:
+                parse(value)
+            except Exception as error:
+                refused.append(type(error))
+        assert len(refused) in (0, 2)
+    assert tokens.Settings().rule == tables.TOKEN_RULE
+    assert exits.Settings().rule == tables.EXIT_RULE
+
+
+def test_schedules_are_those_of_the_code() -> None:
+    def refusal(function: Any, *values: Any, **named: Any) -> str | None:
+        try:
+            function(*values, **named)
+        except UsageError as error:
+            return str(error)
+        return None
+
+    model = tiny.model("bert")
+    found = []
+    for shares in ((1, 0.5, 0.5), (0.5, 0.6, 0.1), (1.5, 1, 1), (1, 1, 0), (1, 1, 4e-4), (0.5, 0.5004, 0.1)):
+        found.append(refusal(tables.shares, shares))
+        assert refusal(schedules.schedule, model, shares=shares) == found[-1]
+    assert [message is None for message in found] == [True, False, False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "known"),
+    [
+        (tables.EXITS, "regime", tuple(exits.REGIMES)),
+        (tables.EXITS, "pooling", tuple(ramps.POOLINGS)),
+        (tables.EXITS, "rule", tuple(exit_rules.RULES)),
+        (tables.TOKENS, "rule", tokens.RULES),
+        (tables.REGIME, "optimizer", loop.OPTIMIZERS),
+        (tables.LOTTERY, "objective", lottery.OBJECTIVES),
+        (tables.TICKETS, "kinds", tuple(tickets.KINDS)),
+        (tables.PRUNED, "kind", tuple(tickets.KINDS)),
+        (tables.TICKETS, "preset", tuple(tickets.PRESETS)),
+        (tables.TICKETS, "granularity", ticket_plan.GRANULARITIES),
+        (tables.TICKETS, "importance", tuple(importance.METHODS)),
+    ],
+)
+def test_choices_are_those_of_the_code(table: dict, key: str, known: tuple[str, ...]) -> None:
+    from effx.recipe.language.nodes import Node
+    from effx.recipe.language.rules import Notes
+
+    notes = Notes()
+    table[key](notes, Node("line 1", "?"), key)
+    assert notes.problems[0].text.endswith(f"Known: {', '.join(known)}.")
+
+
+LEVELS = ("10,...,80", "10,20,...,50", "20/10,40", "5", "10,...,10", "0", "101", "10,10", "...,20", "ten",
+          "40,20,...,10", "20/10,...,40", "50,...,80", "80,...,10")  # fmt: skip
+
+
+@pytest.mark.parametrize("text", LEVELS)
+def test_levels_are_those_of_train_tickets(text: str) -> None:
+    def read(function: Any) -> Any:
+        try:
+            return function()
+        except UsageError:
+            return "refused"
+
+    theirs = read(lambda: tuple(level.text for level in tickets.parse_levels(text)))
+    assert read(lambda: sweeps.levels([text])) == theirs
+    assert read(lambda: sweeps.levels(text.split(","))) == theirs

@@ -1,0 +1,35 @@
+"""Short names: what tells engines apart stays, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from effx.report.names import short_names
+from tests.analysis.made import made
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (
+            ["sst2-bert-full-s0.fp32.onnxruntime", "sst2-bert-full-s0.exit+int8.onnxruntime"],
+            ["fp32", "exit+int8"],
+        ),
+        (
+            ["sst2-bert-full-s0.fp32.onnxruntime", "sst2-bert-ticket-s0.int8.onnxruntime"],
+            ["full.fp32", "ticket.int8"],
+        ),
+        (
+            ["sst2-bert-full-s0.fp32.onnxruntime", "sst2-bert-full-exits-s0.exit.openvino"],
+            ["fp32.onnxruntime", "exits.exit.openvino"],
+        ),
+        (["sst2-a-s0.fp32.onnxruntime", "sst2-a-s1.fp32.onnxruntime"], ["s0", "s1"]),
+        (["sst2-full-s0.fp32", "sst2-full-s0.fp32-s0"], ["fp32", "fp32-s0"]),
+        (["a", "a-b"], ["a", "a-b"]),
+        (["a-s0-x.fp32", "a-s0.x.fp32"], ["a-s0-x.fp32", "a-s0.x.fp32"]),
+        (["alone-s0.fp32.onnxruntime"], ["alone-s0.fp32.onnxruntime"]),
+    ],
+)
+def test_what_tells_them_apart_stays(names: list[str], short: list[str]) -> None:
+    found = short_names([made(name) for name in names])
+    assert [found[name] for name in names] == short

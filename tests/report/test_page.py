@@ -1,0 +1,415 @@
+"""The page in a real Chromium, opened as a file; every test looks at what a person would see."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from effx import results
+from effx.analysis.comparison import compare
+from effx.analysis.frontier import baseline_of
+from effx.report import report
+from tests.analysis import synthetic
+from tests.report import browser
+from tests.report.test_report import timed_on_device
+
+pytestmark = pytest.mark.skipif(
+    browser.executable() is None, reason="no chromium on the path, and EFFX_CHROMIUM names none"
+)
+HOSTILE = 'demo-</script><img src=x onerror="window.hurt=1">&amp;<!--.fp32.onnxruntime'
+ENGINES = 20
+TABLE = "section[aria-labelledby=engines]"
+CHART = "section[aria-labelledby=frontier]"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two hosts, one with a meter; one engine with a name that would like to be markup."""
+    place = tmp_path_factory.mktemp("page")
+    runs = [synthetic.run(number, rounds=5, queries=40) for number in range(ENGINES)]
+    runs += [synthetic.run(number, rounds=5, queries=40, on=1, metered="none") for number in range(10)]
+    runs.append(synthetic.run(24, rounds=5, queries=40, name=HOSTILE))
+    synthetic.write(runs, place / "results")
+    failed = results.Failure(
+        "failed-1", "2026-11-21T00:00:00+00:00", {"name": "demo-dead"}, synthetic.host(), "s", "it died"
+    )
+    failed.save(place / "results")
+    (place / "results/sections").mkdir()
+    (place / "results/sections/tickets.json").write_text(json.dumps(SECTION))
+    return report([place / "results"])[1]
+
+
+SECTION = {
+    "schema": 1,
+    "title": "Tickets",
+    "charts": [
+        {
+            "title": "Accuracy by level",
+            "interval": "one standard deviation",
+            "x": {"label": "weights left", "unit": "%"},
+            "y": {"label": "accuracy"},
+            "series": [
+                {
+                    "name": "winning",
+                    "points": [{"x": 20, "y": 0.8, "low": 0.78, "high": 0.82}, {"x": 60, "y": 0.9}],
+                }
+            ],
+        }
+    ],
+    "maps": [
+        {"title": "Importance", "rows": ["1", "2"], "columns": ["a", "b"], "values": [[0.1, 0.9], [None, 0]]}
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser.launch() as found:
+        yield found
+
+
+@pytest.fixture
+def tab(chromium: Any, folder: Path) -> Iterator[Any]:
+    yield from _open(chromium, folder, viewport={"width": 1280, "height": 900}, color_scheme="light")
+
+
+def _open(chromium: Any, folder: Path, **options: Any) -> Iterator[Any]:
+    """Open the page; afterwards nothing may have been asked of a network or complained of."""
+    context = chromium.new_context(**options)
+    page = context.new_page()
+    complaints: list[str] = []
+    requests: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto((folder / "index.html").as_uri())
+    page.wait_for_selector("#hosts")
+    yield page
+    assert complaints == []
+    assert requests == [(folder / "index.html").as_uri()]
+    context.close()
+
+
+def _until(page: Any, condition: str) -> None:
+    """Wait for a condition; Playwright's own way evaluates text in the page, which its policy forbids."""
+    for _ in range(100):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(20)
+    raise AssertionError(condition)
+
+
+def _names(page: Any) -> list[str]:
+    return page.eval_on_selector_all(f"{TABLE} tbody th", "cells => cells.map(cell => cell.textContent)")
+
+
+def _point(page: Any, engine: str) -> dict[str, float]:
+    """Return where the frontier chart shows an engine on the first host."""
+    return page.evaluate(
+        """name => { const data = JSON.parse(document.getElementById('data').textContent);
+        const {name: names, host} = data.columns;
+        const row = names.findIndex((own, place) => own === name && host[place].startsWith('host0'));
+        const point = document.querySelector(`.point[data-row="${row}"]`);
+        point.closest('.chart').scrollIntoView({block: 'center'});
+        const box = point.getBoundingClientRect();
+        return {x: box.x + box.width / 2, y: box.y + box.height / 2}; }""",
+        engine,
+    )
+
+
+def _best(folder: Path) -> list[str]:
+    content = json.loads((folder / "frontier.json").read_text())
+    (one,) = [
+        own for own in content["frontiers"]
+        if own["objectives"] == ["accuracy", "latency"] and own["host"].startswith("host0")
+    ]  # fmt: skip
+    return [point["engine"] for point in one["points"] if point["non_dominated"]]
+
+
+def test_hovering_a_point_shows_everything_about_its_engine(tab: Any, folder: Path) -> None:
+    runs = {run.name: run for run in results.find([folder.parent]) if run.host_id.startswith("host0")}
+    for name in _best(folder):
+        place = _point(tab, name)
+        tab.mouse.move(place["x"], place["y"])
+        text = tab.inner_text(f"{CHART} .panel")
+        run = runs[name]
+        single = run.workload("single-stream")
+        assert single is not None and single.energy.joules_per_example is not None
+        for expected in (
+            name, f"{run.accuracy.value:.4f}", f"n = {run.accuracy.n}", run.engine["variant"], "onnxruntime",
+            f"{1e3 * single.latency_s['p50']:#.3g} ms", "source: counter", "on the frontier",
+            "P(frontier) = ",
+            f"{run.engine['size_bytes'] / 2**20:#.3g} MiB",
+        ):  # fmt: skip
+            assert expected in text, expected
+        tab.click(f"{CHART} .panel summary")
+        provenance = tab.inner_text(f"{CHART} .panel .provenance")
+        assert f"{run.id}.json" in provenance
+        assert run.engine["digest"] in provenance
+        assert run.engine["checkpoint"]["digest"] in provenance
+
+
+def test_what_is_not_spent_on_the_device_is_told(chromium: Any, tmp_path: Path) -> None:
+    gpu = timed_on_device(synthetic.run(8, rounds=5, queries=40), 0.62)
+    cpu = synthetic.run(0, rounds=5, queries=40)
+    synthetic.write([cpu, gpu], tmp_path / "results")
+    for page in _open(chromium, report([tmp_path / "results"])[1]):
+        said = []
+        for run in (gpu, cpu):
+            page.locator(TABLE).get_by_role("button", name=run.name, exact=True).click()
+            said.append(page.locator(f"{TABLE} .panel").inner_text())
+            assert "source: counter" in said[-1]
+        assert "62 % of a single query is not spent on the device: no reduction makes that part" in said[0]
+        for timing in ("end-to-end", "device"):
+            single = gpu.workload("single-stream", timing=timing)
+            assert single is not None
+            line = said[0].split(f"single queries, {timing}, ms")[1].split("samples")[0]
+            assert f"p50 {1e3 * single.latency_s['p50']:#.3g}, p90" in line and line.endswith("; 200 ")
+        assert "device:" not in said[1] and "single queries, " not in said[1]
+
+
+def test_failed_gates_are_told(tab: Any) -> None:
+    place = _point(tab, "demo-e00003.seq32+int8.onnxruntime")
+    tab.mouse.move(place["x"], place["y"])
+    assert "failed: host otherwise idle: other processes took 12.0%" in tab.inner_text(".panel .failed")
+    doubts = tab.inner_text("section[aria-labelledby=trouble]")
+    assert "demo-dead" in doubts and "it died" in doubts
+    assert "no counters here" in doubts
+
+
+def test_columns_sort_both_ways(tab: Any, folder: Path) -> None:
+    runs = {(run.name, run.host_id): run for run in results.find([folder.parent])}
+    by_latency = sorted(runs.values(), key=lambda run: run.workloads[0].latency_s["p50"] or 0.0)
+    button = tab.get_by_role("region", name="Every result").get_by_role("button", name="p50, ms")
+    button.click()
+    assert _names(tab) == [run.name for run in by_latency][:25]
+    head = tab.locator(f"{TABLE} th", has_text="p50, ms")
+    assert head.get_attribute("aria-sort") == "ascending"
+    tab.keyboard.press("Enter")  # the button keeps the focus
+    assert head.get_attribute("aria-sort") == "descending"
+    assert _names(tab) == [run.name for run in reversed(by_latency)][:25]
+    tab.get_by_role("button", name="Next").first.click()
+    assert _names(tab) == [run.name for run in reversed(by_latency)][25:]
+
+
+def test_filters_by_text_and_technique(tab: Any, folder: Path) -> None:
+    tab.fill(f"{TABLE} input[type=search]", "demo TOKENS+int8")
+    _until(
+        tab,
+        f"document.querySelector('{TABLE} .status').textContent.includes('of 31 rows')",
+    )
+    found = _names(tab)
+    assert found and all("tokens+int8" in name for name in found)
+    tab.fill(f"{TABLE} input[type=search]", "no such engine")
+    tab.wait_for_selector("text=No row fits the filter.")
+    tab.fill(f"{TABLE} input[type=search]", "")
+    tab.get_by_label("Reduction").select_option("length")
+    _until(
+        tab,
+        f"document.querySelector('{TABLE} tbody th')?.textContent.includes('seq')",
+    )
+    expected = [run.name for run in results.find([folder.parent]) if "seq" in run.engine["variant"]]
+    assert sorted(_names(tab)) == sorted(expected)
+
+
+def test_two_pinned_engines_are_compared_as_python_compares_them(tab: Any, folder: Path) -> None:
+    runs = {run.name: run for run in results.find([folder.parent]) if run.host_id.startswith("host0")}
+    base = _best(folder)[0]
+    other = next(name for name in runs if name.endswith(".fp32.onnxruntime") and name != base)
+    for name in (base, other):
+        place = _point(tab, name)
+        tab.mouse.click(place["x"], place["y"])
+    panel = tab.inner_text(".pinned-panel")
+    assert any(compare(runs[a], runs[b]).sentence() in panel for a, b in ((base, other), (other, base)))
+    assert "McNemar" in panel and "joules per example (source: counter)" in panel
+    tab.get_by_role("button", name=f"Unpin {base}").click()
+    assert "Pin a second engine" in tab.inner_text(".pinned-panel")
+
+
+def test_the_p_value_beside_the_baseline_stands_adjusted_too(tab: Any, folder: Path) -> None:
+    runs = [run for run in results.find([folder.parent]) if run.host_id.startswith("host0")]
+    base = baseline_of(runs)
+    by_loss = sorted((run for run in runs if run is not base), key=lambda run: run.accuracy.value)
+    for pinned, adjusted in (((base, by_loss[0]), True), (by_loss[:2], False)):
+        for run in pinned:
+            place = _point(tab, run.name)
+            tab.mouse.click(place["x"], place["y"])
+        panel = tab.inner_text(".pinned-panel")
+        told = re.search(r"McNemar p = (\S+), (\S+) adjusted for all comparisons with the baseline", panel)
+        assert "McNemar p = " in panel
+        assert (told is not None) == adjusted
+        if told is not None:
+            own = compare(*pinned).p_value
+            assert float(told[1]) == pytest.approx(own, rel=0.1)
+            assert float(told[1]) < float(told[2]) <= 1
+        for run in pinned:
+            tab.get_by_role("button", name=f"Unpin {run.name}").click()
+
+
+def test_engines_of_two_hosts_are_not_paired(tab: Any) -> None:
+    tab.fill(f"{TABLE} input[type=search]", "e00000.fp32")
+    _until(tab, f"document.querySelectorAll('{TABLE} tbody tr').length === 2")
+    for _ in range(2):
+        tab.locator(f"{TABLE} button.pin[aria-pressed=false]").first.click()
+    assert "different hosts: nothing of them is paired" in tab.inner_text(".pinned-panel")
+
+
+def test_keys_reach_points_and_pin_them(tab: Any) -> None:
+    tab.focus(f"{CHART} .chart")
+    tab.keyboard.press("Home")
+    first = tab.inner_text(f"{CHART} .panel h3")
+    tab.keyboard.press("Enter")
+    tab.keyboard.press("ArrowRight")
+    second = tab.inner_text(f"{CHART} .panel h3")
+    assert first != second
+    tab.keyboard.press("Enter")
+    pins = tab.inner_text(".pinned-panel .pins")
+    assert first in pins and second in pins
+    assert "compared" in tab.inner_text("#live")
+
+
+def test_every_control_is_named_and_the_focus_is_seen(tab: Any) -> None:
+    unnamed = tab.evaluate(
+        """() => [...document.querySelectorAll('button, select, input, [tabindex="0"]')].filter(own =>
+        !own.textContent.trim() && !own.getAttribute('aria-label') && !own.labels?.length).length"""
+    )
+    assert unnamed == 0
+    for _ in range(12):
+        tab.keyboard.press("Tab")
+        width = tab.evaluate("parseFloat(getComputedStyle(document.activeElement).outlineWidth)")
+        assert width >= 2, tab.evaluate("document.activeElement.outerHTML")
+
+
+def test_axes_can_be_chosen_and_say_unit_n_and_source(tab: Any) -> None:
+    tab.get_by_label("Left to right", exact=True).select_option("energy")
+    texts = tab.text_content(f"{CHART} .chart svg")
+    label = tab.get_attribute(f"{CHART} .chart", "aria-label")
+    assert "n = 200" in label and "mJ/example" in label and "source: counter" in label
+    assert "mJ/example" in texts
+    before = tab.eval_on_selector_all(".axes text", "all => all.map(own => own.textContent).join()")
+    tab.get_by_label("log, left to right").check()
+    after = tab.eval_on_selector_all(".axes text", "all => all.map(own => own.textContent).join()")
+    assert before != after and ", log" in after
+    tab.get_by_label("Down to up", exact=True).select_option("size")
+    assert "size on disk, MiB" in tab.get_attribute(f"{CHART} .chart", "aria-label")
+
+
+def test_a_hostile_name_stays_a_name(tab: Any) -> None:
+    assert tab.evaluate("window.hurt") is None
+    tab.fill(f"{TABLE} input[type=search]", "onerror")
+    _until(tab, f"document.querySelectorAll('{TABLE} tbody tr').length === 1")
+    assert _names(tab) == [HOSTILE]
+    assert tab.locator("img").count() == 0
+
+
+def test_hosts_stand_side_by_side_with_ranks(tab: Any, folder: Path) -> None:
+    text = tab.inner_text("section[aria-labelledby=hosts]")
+    assert "among the 10 engines that every host has" in text
+    runs = [run for run in results.find([folder.parent]) if int(run.id.split(".")[1][:5]) < 10]
+    order = {
+        host: sorted(
+            (run for run in runs if run.host_id.startswith(host)),
+            key=lambda run: run.workloads[0].latency_s["p50"] or 0,
+        )
+        for host in ("host0", "host1")
+    }
+    ranks = {host: {run.name: place for place, run in enumerate(own, 1)} for host, own in order.items()}
+    moved = {name: ranks["host0"][name] - ranks["host1"][name] for name in ranks["host0"]}
+    assert any(moved.values())  # else the test would show nothing
+    for row in tab.locator("section[aria-labelledby=hosts] tbody tr").all():
+        cells = row.locator("th, td").all_inner_texts()
+        name = cells[0].strip()
+        arrow = f" ▲{moved[name]}" if moved[name] > 0 else f" ▼{-moved[name]}" if moved[name] < 0 else ""
+        assert cells[2] == str(ranks["host0"][name])
+        assert cells[4] == f"{ranks['host1'][name]}{arrow}"
+
+
+def test_the_grid_shows_the_paired_ratios(tab: Any, folder: Path) -> None:
+    runs = {run.name: run for run in results.find([folder.parent]) if run.host_id.startswith("host0")}
+    baseline = max(
+        (
+            run
+            for run in runs.values()
+            if (run.engine["variant"], run.engine["weight_remaining"]) == ("fp32", 1)
+        ),
+        key=lambda run: run.accuracy.value,
+    )
+    figure = tab.locator(".heat", has_text="demo-e00001.int8.onnxruntime")
+    expected = next(
+        one for one in compare(baseline, runs["demo-e00001.int8.onnxruntime"]).latency
+        if (one.scenario, one.batch, one.sequence, one.statistic) == ("grid", 8, 32, "p50")
+    )  # fmt: skip
+    assert expected.interval is not None and expected.interval[1] < 1
+    assert figure.locator("tbody tr").nth(1).locator("td").first.inner_text() == f"{expected.value:.2f}× ▼"
+
+
+def test_sections_of_other_commands_are_drawn(tab: Any) -> None:
+    section = tab.locator("section", has=tab.get_by_role("heading", name="Tickets"))
+    assert section.locator(".chart .point").count() == 2
+    assert "one standard deviation" in section.inner_text()
+    assert section.locator("table.map td").all_inner_texts() == ["0.100", "0.900", "–", "0"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_contrast_in_both_schemes(chromium: Any, folder: Path, scheme: str) -> None:
+    for page in _open(chromium, folder, viewport={"width": 1280, "height": 900}, color_scheme=scheme):
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (_luminance(background) > 0.5) == (scheme == "light")
+        pairs = page.evaluate(CONTRAST)
+        assert len(pairs) > 10
+        for text, back, sample in pairs:
+            assert _contrast(text, back) >= 4.5, (text, back, sample)
+        page.click("#theme")
+        other = page.evaluate("document.documentElement.dataset.theme")
+        assert other == "light"
+        assert _luminance(page.evaluate("getComputedStyle(document.body).backgroundColor")) > 0.5
+
+
+CONTRAST = """() => { const found = new Map();
+const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (walker.nextNode()) {
+  const own = walker.currentNode.parentElement;
+  if (!walker.currentNode.textContent.trim() || own.disabled) continue;
+  if (own.closest('.hidden, svg, script, style, noscript, option')) continue;
+  let at = own, back = 'rgba(0, 0, 0, 0)';
+  while (at && /, 0\\)$|transparent/.test(back)) {
+    back = getComputedStyle(at).backgroundColor;
+    at = at.parentElement;
+  }
+  const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  canvas.fillStyle = back; canvas.fillRect(0, 0, 1, 1);
+  const pixel = canvas.getImageData(0, 0, 1, 1).data;
+  back = `rgb(${pixel[0]}, ${pixel[1]}, ${pixel[2]})`;
+  const text = getComputedStyle(own).color;
+  found.set(text + back, [text, back, walker.currentNode.textContent.slice(0, 40)]);
+}
+return [...found.values()]; }"""
+
+
+def _luminance(colour: str) -> float:
+    """Relative luminance, WCAG 2.2."""
+    shares = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    linear = [own / 12.92 if own <= 0.04045 else ((own + 0.055) / 1.055) ** 2.4 for own in shares]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _contrast(one: str, other: str) -> float:
+    low, high = sorted((_luminance(one), _luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_a_phone_scrolls_down_only(chromium: Any, folder: Path) -> None:
+    for page in _open(
+        chromium, folder, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True
+    ):
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        place = _point(page, _best(folder)[0])
+        page.touchscreen.tap(place["x"], place["y"])
+        assert _best(folder)[0] in page.inner_text(".pinned-panel")
+        page.locator(f"{TABLE} button.link").first.click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360

@@ -1,0 +1,402 @@
+from __future__ import annotations
+
+import csv
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from effx import results
+from effx.analysis.comparison import adjusted, compare
+from effx.analysis.frontier import baseline_of
+from effx.analysis.techniques import technique
+from effx.errors import ArtifactError, UsageError
+from effx.report import latex, page, report, sections, style, tables
+from effx.report.groups import groups
+from effx.report.pairs import pairs
+from effx.results import Energy, Failure, Run
+from tests.analysis import synthetic
+from tests.analysis.made import made
+
+
+def timed_on_device(run: Run, share: float) -> Run:
+    """The run as a GPU gives it: every workload again, without ``share`` of its time and without energy."""
+    none = Energy("none", "none", "measured for single-stream 1xreal only")
+    again = [
+        replace(one, timing="device", energy=none,
+                blocks_s=[[(1 - share) * own for own in block] for block in one.blocks_s])
+        for one in run.workloads
+    ]  # fmt: skip
+    return replace(run, workloads=[*run.workloads, *again])
+
+
+def data_of(folder: Path) -> dict[str, Any]:
+    """Return what the page's script reads."""
+    text = (folder / "index.html").read_text()
+    return json.loads(text.split('<script type="application/json" id="data">')[1].split("</script>")[0])
+
+
+@pytest.fixture(scope="module")
+def folder(results_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report([results_folder], tmp_path_factory.mktemp("out") / "report")[1]
+
+
+def test_every_number_traces_to_a_result(folder: Path, results_folder: Path) -> None:
+    runs = {run.id: run for run in results.find([results_folder])}
+    content = json.loads((folder / "frontier.json").read_text())
+    assert [tuple(one["objectives"]) for one in content["frontiers"]] == [
+        ("accuracy", "latency"),
+        ("accuracy", "energy"),
+    ]
+    assert ["accuracy", "size"] in [one["objectives"] for one in content["more"]]
+    for one in content["frontiers"]:
+        assert len(one["points"]) == 2
+        for point in one["points"]:
+            run = runs[point["result"]]
+            single = run.workloads[0]
+            assert point["values"]["accuracy"] == run.accuracy.value
+            cost = one["objectives"][1]
+            expected = single.latency_s["p50"] if cost == "latency" else single.energy.joules_per_example
+            assert point["values"][cost] == expected
+    rows = list(csv.DictReader((folder / "frontier.csv").read_text().splitlines()))
+    assert {row["result"] for row in rows} == set(runs)
+    for row in rows:
+        assert float(row["score"]) == runs[row["result"]].accuracy.value
+        assert row["energy_source"] == "model"
+    text = (folder / "index.html").read_text()
+    assert all(run_id in text for run_id in runs)
+
+
+def test_the_page_is_whole_and_needs_no_network(folder: Path) -> None:
+    text = (folder / "index.html").read_text()
+    assert not re.search(r"(src|href)=\"(?!data:|#)", text)
+    assert "default-src 'none'" in text
+
+    class Balance(HTMLParser):
+        open: list[str] = []
+
+        def handle_starttag(self, tag: str, attrs: object) -> None:
+            if tag not in ("meta", "input"):
+                self.open.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            assert self.open.pop() == tag
+
+    parser = Balance()
+    parser.feed(text)
+    assert parser.open == []
+    assert {one["source"] for own in data_of(folder)["columns"]["energy"] for one in own} == {"model"}
+
+
+def test_figures_are_there(folder: Path) -> None:
+    for name in (
+        "frontier-latency",
+        "frontier-energy",
+        "frontier-latency-p90",
+        "frontier-memory",
+        "frontier-size",
+    ):
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        svg = (folder / f"{name}.svg").read_text()
+        assert "n = 90" in svg
+    assert "mJ per example (model)" in (folder / "frontier-energy.svg").read_text()
+
+
+def test_figures_of_techniques_and_grids(tmp_path: Path) -> None:
+    synthetic.write(
+        [synthetic.run(number, rounds=5, queries=20) for number in range(24)], tmp_path / "results"
+    )
+    _, folder = report([tmp_path / "results"])
+    techniques = (folder / "techniques.svg").read_text()
+    for name in ("pruned, fp32, onnxruntime", "exits, int8, onnxruntime", "not reduced, fp32, onnxruntime"):
+        assert name in techniques
+    assert "n = 200" in techniques
+    grid = (folder / "grid.svg").read_text()
+    rows = list(csv.DictReader((folder / "grid.csv").read_text().splitlines()))
+    assert len(rows) == 24 * len(synthetic.SHAPES)
+    assert "the first 12 of 23" in grid
+
+
+def test_what_was_timed_twice_is_told_apart(tmp_path: Path) -> None:
+    cpu = synthetic.run(0, rounds=5, queries=20)
+    gpu = timed_on_device(synthetic.run(8, rounds=5, queries=20), 0.62)
+    synthetic.write([cpu, gpu], tmp_path / "results")
+    _, folder = report([tmp_path / "results"])
+    rows = list(csv.DictReader((folder / "grid.csv").read_text().splitlines()))
+    assert [row["timing"] for row in rows if row["engine"] == cpu.name] == ["end-to-end"] * 6
+    for row in rows:
+        own = (gpu if row["engine"] == gpu.name else cpu).workload(
+            "grid", int(row["batch"]), int(row["length"]), row["timing"]
+        )
+        assert own is not None and float(row["latency_p50_s"]) == own.latency_s["p50"]
+    assert len({tuple(row.values())[:7] for row in rows}) == len(rows) == 3 * len(synthetic.SHAPES)
+
+    columns = data_of(folder)["columns"]
+    assert columns["launch_share"] == [None, pytest.approx(0.62, abs=1e-5)]
+    single, device = columns["others"][1]
+    assert (single["timing"], device["timing"]) == ("end-to-end", "device")
+    assert device["latency"]["p50"] == pytest.approx(0.38 * single["latency"]["p50"], rel=1e-4)
+    assert [one["timing"] for one in columns["energy"][1]] == ["end-to-end", "device"]
+    assert [one["timing"] for one in columns["others"][0] + columns["energy"][0]] == ["end-to-end"] * 2
+
+
+def test_comparisons_are_those_of_the_comparison(tmp_path: Path) -> None:
+    runs = [synthetic.run(number, rounds=5, queries=20) for number in range(4)]
+    synthetic.write(runs, tmp_path / "results")
+    _, folder = report([tmp_path / "results"])
+    by_id = {run.id: run for run in runs}
+    rows = list(csv.DictReader((folder / "comparisons.csv").read_text().splitlines()))
+    assert len({frozenset((row["result_a"], row["result_b"])) for row in rows}) == 4 * 3 / 2 == len(rows)
+    base = baseline_of(runs)
+    others = [by_id[row["result_b"]] for row in rows if row["result_a"] == base.id]
+    assert len(others) == 3
+    beside_base = {one.b: one for one in adjusted([compare(base, other) for other in others])}
+    for row in rows:
+        a, b = by_id[row["result_a"]], by_id[row["result_b"]]
+        expected = beside_base[b.name] if a is base else compare(a, b)
+        assert float(row["difference"]) == pytest.approx(b.accuracy.value - a.accuracy.value)
+        assert row["sentence"] == expected.sentence()
+        assert float(row["mcnemar_p"]) == expected.p_value
+        assert row["mcnemar_p_adjusted"] == ("" if expected.p_adjusted is None else str(expected.p_adjusted))
+        assert (a is base) == (expected.p_adjusted is not None)
+
+
+def test_many_comparisons_with_one_baseline_are_adjusted(tmp_path: Path) -> None:
+    """Six variants each lose what one alone would be found to lose; of six that is no wonder."""
+    base = made("fp32", precision="fp32", queries=70)
+    losing = [made(f"v{number}", range(6), 0.005, queries=70) for number in range(6)]
+    odd = made("odd", range(6), queries=70)
+    turned = replace(odd, accuracy=replace(odd.accuracy, labels=[1 - own for own in odd.accuracy.labels]))
+    found, refused = pairs(groups([base, *losing, turned]))
+    beside_base = [one for one in found if one["a"] == "fp32"]
+    assert sorted(one["b"] for one in beside_base) == [run.name for run in losing]
+    for one in beside_base:
+        assert one["p_value"] == pytest.approx(2 * 0.5**6)  # below 0.05
+        assert one["p_adjusted"] == pytest.approx(6 * one["p_value"])
+        assert "not distinguishable once adjusted for the number of comparisons" in one["sentence"]
+    assert {(a, b) for a, b, _ in refused} >= {(base.id, odd.id)}  # it takes no other comparison with it
+    assert {one["p_adjusted"] for one in found if one["a"] != "fp32"} == {None}
+    synthetic.write([base, *losing], tmp_path / "results")
+    data = data_of(report([tmp_path / "results"])[1])
+    names = data["columns"]["name"]
+    told = {names[one["b"]]: one["p_adjusted"] for one in data["pairs"] if names[one["a"]] == "fp32"}
+    assert told == {run.name: pytest.approx(6 * 2 * 0.5**6) for run in losing}
+
+
+@pytest.mark.parametrize("left", [0, 1, 4, 7])
+def test_no_more_comparisons_than_a_report_holds(left: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("effx.report.pairs.AT_MOST", left)
+    base = made("fp32", precision="fp32")
+    groups_ = groups([base, *(made(f"v{number}", range(6)) for number in range(4))])
+    found, refused = pairs(groups_)
+    assert (len(found), refused) == (left, [])
+    with_base = [one for one in found if one["a"] == "fp32"]
+    assert len(with_base) == min(left, 4)
+    assert all(one["p_adjusted"] == pytest.approx(len(with_base) * one["p_value"]) for one in with_base)
+
+
+def test_results_without_their_rows_are_shown_without_resampling(tmp_path: Path) -> None:
+    """Result files may be shared without predictions, where the rows may not be."""
+    runs = [synthetic.run(number, rounds=5, queries=20) for number in range(3)]
+    bare = [replace(run, accuracy=replace(run.accuracy, predictions=[], labels=[])) for run in runs]
+    synthetic.write(bare, tmp_path / "results")
+    content, folder = report([tmp_path / "results"])
+    assert content["frontiers"] == []
+    text = (folder / "index.html").read_text()
+    assert all(run.id in text for run in bare)
+    assert "does not hold every prediction" in text
+
+
+def test_what_older_results_do_not_say_is_left_open(tmp_path: Path) -> None:
+    runs = [synthetic.run(number, rounds=5, queries=20) for number in range(2)]
+    left_out = (
+        "regime",
+        "model",
+        "weight_remaining",
+        "size_bytes",
+        "max_length",
+        "structure",
+        "exits",
+        "parity",
+    )
+    bare = {key: value for key, value in runs[0].engine.items() if key not in left_out}
+    old = replace(runs[0], engine=bare, memory={})
+    synthetic.write([old, runs[1]], tmp_path / "results")
+    _, folder = report([tmp_path / "results"])
+    row = next(
+        row
+        for row in csv.DictReader((folder / "frontier.csv").read_text().splitlines())
+        if row["result"] == old.id
+    )
+    assert [row[key] for key in ("model", "regime", "weight_remaining", "size_bytes", "host_peak_bytes")] == [
+        ""
+    ] * 5
+    assert " & -- & -- & " in (folder / "tables.tex").read_text()
+
+
+def failed(run: Run, started: str, failure: str = "it died") -> Failure:
+    own = Failure(f"f-{started}", started, run.engine, run.host, "s", f"{run.name}: {failure}")
+    return replace(own, id=f"{own.id}-{run.host_id}-{run.task}".replace(":", ""))
+
+
+def test_a_failure_that_a_later_run_undid_is_not_told(tmp_path: Path) -> None:
+    run, other = (synthetic.run(number, rounds=5, queries=20) for number in range(2))
+    before, after = "2026-11-20T00:00:00+00:00", "2026-12-01T00:00:00+00:00"
+    elsewhere = replace(run, host=synthetic.host(1))
+    of_another_task = replace(run, engine={**run.engine, "task": "rte"})
+    gone, stay = (
+        [failed(run, before, "gone")],
+        [failed(run, after, "later"), failed(run, "", "no time"), failed(elsewhere, before, "other host"),
+         failed(of_another_task, before, "other task")],
+    )  # fmt: skip
+    synthetic.write([run, other], tmp_path / "results")
+    for one in (*gone, *stay):
+        one.save(tmp_path / "results")
+    content, folder = report([tmp_path / "results"])
+    told = sorted(one["failure"] for one in content["failures"])
+    assert told == sorted(one.failure for one in stay)
+    assert sorted(one["failure"] for one in data_of(folder)["failures"]) == told
+
+
+def test_names_and_reasons_are_printed_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Brackets and colons are no markup."""
+    run = synthetic.run(0, rounds=5, queries=20, name="a[/b][red]:warning:")
+    why = "cannot open [/dev/nvidia0] [enforce fail at alloc] :x:"
+    synthetic.write([run], tmp_path / "results")
+    failed(synthetic.run(1), "2026", why).save(tmp_path / "results")
+    content, _ = report([tmp_path / "results"])
+    tables.print_frontiers(content)
+    tables.print_runs([run])
+    out = capsys.readouterr().out
+    assert f"not measured: demo-e00001.int8.onnxruntime: {why}" in out
+    assert out.count("a[/b][red]:warning:") == 3  # on two frontiers and in the table of runs
+
+
+def test_energies_of_two_sources_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As of engines on a GPU and on the CPU in one session."""
+    runs = [synthetic.run(0, rounds=5, queries=20), synthetic.run(1, rounds=5, queries=20, metered="model"),
+            synthetic.run(8, rounds=5, queries=20, metered="none")]  # fmt: skip
+    synthetic.write(runs, tmp_path / "results")
+    tables.print_runs(runs)
+    printed = capsys.readouterr().out
+    latex_ = (report([tmp_path / "results"])[1] / "tables.tex").read_text()
+    for text in (printed, latex_):
+        assert "mJ/example (counter, model)" in text
+        assert re.search(r"e00000.*\d \(counter\)", text)
+        assert re.search(r"e00001.*\d \(model\)", text)
+        assert not re.search(r"e00008.*\(", text)
+    tables.print_runs(runs[:1])
+    assert "(counter)" in (alone := capsys.readouterr().out)
+    assert alone.count("(counter)") == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(0.9, "0.900"), (12.34, "12.3"), (999.4, "999"), (999.7, "1000"), (12345.6, "12346")]
+)
+def test_three_digits_and_all_before_the_point(value: float, said: str) -> None:
+    assert style.milliseconds(value / 1e3) == said
+
+
+def test_one_figure_may_be_missing_everywhere(tmp_path: Path) -> None:
+    """No p90 with few samples, no energy, no grid, one engine: still a report."""
+    run = synthetic.run(0, rounds=3, queries=5, metered="none")
+    synthetic.write([replace(run, workloads=run.workloads[:1])], tmp_path / "results")
+    _, folder = report([tmp_path / "results"])
+    assert not (folder / "grid.svg").exists()
+    assert "no counters here" in (folder / "frontier-energy.svg").read_text()
+
+
+@pytest.mark.parametrize("text", ["50% & more_or #less {of} $x^2$ ~ \\end", "line\nbreak"])
+def test_latex_prints_names_and_obeys_none(text: str) -> None:
+    found = latex.escape(text)
+    bare = re.sub(
+        r"\\(textbackslash|textasciicircum|textasciitilde|textless|textgreater)\{\}|\\[{}$&#%_]", "", found
+    )
+    assert not set(bare) & set("\\{}$&#%_^~<>\n")
+
+
+def test_latex_has_a_row_per_engine(folder: Path, results_folder: Path) -> None:
+    text = (folder / "tables.tex").read_text()
+    body = text.split("\\midrule")[1].split("\\bottomrule")[0]
+    rows = [line for line in body.splitlines() if line.strip()]
+    assert len(rows) == 2
+    assert all(line.count(" & ") == text.split("\\toprule")[1].splitlines()[1].count(" & ") for line in rows)
+    assert "mJ/example (model)" in text
+
+
+@pytest.mark.parametrize("value", ["</script><script>", "<!--", "\u2028", "\ud800", "&lt;"])
+def test_embedded_data_cannot_end_its_element(value: str) -> None:
+    text = page.embed({"name": value})
+    assert not set("<>&") & set(text)
+    text.encode()
+    assert json.loads(text) == {"name": value}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"schema": 2}, "schema 2"),
+        ({"title": 3}, "3 is no text"),
+        ({"charts": [{"title": "t", "x": {"label": "x"}, "y": {}, "series": []}]}, "label"),
+        ({"maps": [{"title": "m", "rows": ["a"], "columns": ["b", "c"], "values": [[1]]}]}, "rows x columns"),
+        ({"tables": [{"title": "t", "columns": [{"label": "a"}], "rows": [[1, 2]]}]}, "one cell per column"),
+    ],
+)
+def test_a_wrong_section_says_what_is_wrong(tmp_path: Path, change: dict[str, object], said: str) -> None:
+    path = tmp_path / "tickets.json"
+    path.write_text(json.dumps({"schema": 1, "title": "Tickets", **change}))
+    with pytest.raises(ArtifactError, match=said) as caught:
+        sections.read([path])
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "level"),
+    [(0, "full", None), (8, "pruned", 0.9), (2, "length", 64), (4, "exits", 6.0), (14, "tokens", 0.9)],
+)
+def test_techniques_and_levels(number: int, name: str, level: float | None) -> None:
+    found = technique(synthetic.run(number))
+    assert (found.name, found.level) == (name, level)
+
+
+def test_dropped_layers_are_no_ticket_and_two_reductions_are_combined() -> None:
+    run = synthetic.run(8)
+    shape = {**run.engine["structure"], "layers": 3, "heads": [12] * 3, "intermediate": [1536] * 3}
+    layers = replace(run, engine={**run.engine, "structure": shape})
+    assert (technique(layers).name, technique(layers).level) == ("layers", 3.0)
+    both = replace(run, engine={**run.engine, "variant": "seq64+int8"})
+    assert technique(both).name == "combined"
+    assert technique(both).text == "pruned 90% of weights + length 64 tokens"
+
+
+def test_a_killed_report_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synthetic.write(
+        [synthetic.run(number, rounds=5, queries=20) for number in range(2)], tmp_path / "results"
+    )
+    _, folder = report([tmp_path / "results"])
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def fail(payload: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(page, "render", fail)
+    with pytest.raises(KeyboardInterrupt):
+        report([tmp_path / "results"])
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_report_is_replaced_and_nothing_else_is(results_folder: Path, tmp_path: Path) -> None:
+    report([results_folder], tmp_path / "r")
+    report([results_folder], tmp_path / "r")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.tex").write_text("do not lose me")
+    with pytest.raises(UsageError, match="exists already"):
+        report([results_folder], tmp_path / "mine")
+    assert (tmp_path / "mine/thesis.tex").read_text() == "do not lose me"

@@ -1,0 +1,135 @@
+"""MLflow logging against real stores: a folder of files and a database."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from effx.cli import run as effx
+from effx.errors import MissingExtraError, UsageError
+from effx.report import tracking
+from tests.analysis.made import made
+
+RUN = made("int8", range(42), 0.015, 1.5, offline_per_s=50)
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own, of SQLAlchemy
+needs_mlflow = pytest.mark.skipif(
+    importlib.util.find_spec("mlflow") is None, reason="mlflow is not installed: pip install 'effx[mlflow]'"
+)
+
+
+@pytest.fixture(params=["files", "sqlite"])
+def uri(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)  # a database's artifacts go beside it
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/mlflow.db"
+    return str(tmp_path / "store")
+
+
+def stored(uri: str, experiment: str) -> list[Any]:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    return list(client.search_runs([client.get_experiment_by_name(experiment).experiment_id]))
+
+
+@needs_mlflow
+def test_a_result_is_logged_once_with_every_figure(uri: str, tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    (name,) = tracking.log_runs([RUN], uri)
+    assert tracking.log_runs([RUN], uri) == [name]
+    (found,) = stored(uri, "effx/sst2")
+    assert (found.info.status, found.info.run_name) == ("FINISHED", "int8")
+    assert found.data.tags["effx_result"] == RUN.id
+    assert found.data.params["engine.size_bytes"] == "50000000"
+    assert found.data.params["energy.source"] == "counter"
+    latency = RUN.workloads[0].latency_s
+    assert found.data.metrics["single-stream.1xreal.p50_s"] == latency["p50"]
+    assert "single-stream.1xreal.p99_s" not in found.data.metrics  # refused, so not logged
+    assert found.data.metrics["accuracy"] == RUN.accuracy.value
+    assert found.data.metrics["joules_per_example"] == 1.5
+    assert found.data.metrics["offline.32xreal.throughput_per_s"] == pytest.approx(50)
+    path = MlflowClient(tracking_uri=uri).download_artifacts(name, f"{RUN.id}.json", str(tmp_path))
+    assert json.loads(Path(path).read_text()) == json.loads(json.dumps(RUN.to_json()))
+
+
+def test_what_was_timed_on_the_device_has_keys_of_its_own() -> None:
+    whole = RUN.workloads[0]
+    device = replace(whole, timing="device", blocks_s=[[0.004] * 70] * 10)
+    found = tracking.figures(replace(RUN, workloads=[*RUN.workloads, device]))
+    assert found["single-stream.1xreal.p50_s"] == whole.latency_s["p50"]
+    assert found["single-stream.1xreal.device.p50_s"] == found["single-stream.1xreal.device.p90_s"] == 0.004
+    assert found["single-stream.1xreal.device.throughput_per_s"] == pytest.approx(250)
+    assert {key: value for key, value in found.items() if ".device." not in key} == tracking.figures(RUN)
+
+
+@needs_mlflow
+def test_a_report_is_logged_as_its_folder(uri: str, tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report/index.html").write_text("<p>page</p>")
+    frontier = {"task": "sst2", "host": "h:1", "objectives": ["accuracy", "latency"], "hypervolume": 0.5}
+    content = {"created": "2026", "effx": "0.1", "frontiers": [frontier, {**frontier, "hypervolume": None}]}
+    name = tracking.log_report(content, tmp_path / "report", uri)
+    (found,) = stored(uri, "effx/reports")
+    assert found.info.run_id == name
+    assert found.data.metrics == {"hypervolume.sst2.h_1.accuracy.latency": 0.5}
+    assert [one.path for one in MlflowClient(tracking_uri=uri).list_artifacts(name)] == ["index.html"]
+
+
+@needs_mlflow
+def test_a_report_is_made_and_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    RUN.save(tmp_path / "results")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    assert effx(["report", "--mlflow", uri]) == 0
+    (found,) = stored(uri, "effx/reports")
+    assert found.info.status == "FINISHED"
+
+
+@needs_mlflow
+def test_a_store_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for uri in (str(tmp_path / "file/store"), "nonsense://x", " "):
+        with pytest.raises(UsageError, match="--mlflow") as caught:
+            tracking.log_runs([RUN], uri)
+        assert "\n" not in str(caught.value)
+
+
+def test_without_the_package_it_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "mlflow" else find_spec(name, *rest)
+    )
+    with pytest.raises(
+        MissingExtraError, match=r"mlflow is not installed. Run: pip install 'effx\[mlflow\]'"
+    ):
+        tracking.log_runs([RUN], str(tmp_path))
+    for command in (["report", str(tmp_path)], ["profile", str(tmp_path)]):
+        assert effx([*command, "--mlflow", str(tmp_path / "store")]) == 2
+        assert "pip install 'effx[mlflow]'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_environment_alone_logs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/store")
+    before = "mlflow" in sys.modules
+    RUN.save(tmp_path / "results")
+    assert effx(["report", str(tmp_path / "results"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["frontiers"]
+    assert not (tmp_path / "store").exists()
+    assert ("mlflow" in sys.modules) == before
