@@ -20,9 +20,20 @@ from collections.abc import Iterable
 
 
 class EffxError(Exception):
-    """Base of every error that effx raises on purpose; its message is meant for the user."""
+    """Base of every error that effx raises on purpose; its message is meant for the user.
+
+    Args:
+        message: one line that says what is wrong, where, and what to do. It names no command-line option:
+            library code does not know how it was called.
+        settings: names of the settings to change, as ``max_drop``, where there are any; the command line
+            adds the options that set them, a recipe the keys.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str = "", *, settings: str | tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.settings: tuple[str, ...] = (settings,) if isinstance(settings, str) else settings
 
 
 class UsageError(EffxError):

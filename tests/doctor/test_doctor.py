@@ -299,7 +299,7 @@ NVML = """
 import json
 from tests.profile.meters.fake import Fake
 from effx.doctor import machine
-from effx.profile.environment import host
+from effx.host.identity import host
 fake, found = Fake(), {}
 for mode in ("ok", "forbidden", "unsupported", "lost"):
     fake.reset()
