@@ -5,7 +5,6 @@ stdout is for results alone, so that ``--json`` can be piped.
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -24,17 +23,6 @@ class Advance(Protocol):
 def say(text: str) -> None:
     """Print one line on stderr."""
     print(text, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def hushed() -> Iterator[None]:
-    """Silence libraries' log records up to warnings: remarks that a user can do nothing about."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(previous)
 
 
 @contextmanager

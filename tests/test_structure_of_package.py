@@ -28,6 +28,7 @@ def test_runtimes_report_to_nobody(tmp_path: Path) -> None:
 FLOORS: dict[str, set[str]] = {
     "errors": set(),
     "progress": set(),
+    "quiet": set(),
     "corpus": set(),
     "files": {"errors"},
     "stats": {"errors"},

@@ -19,7 +19,7 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 from effx import corpus, files
 from effx.encoding import Encoder
 from effx.errors import UsageError
-from effx.models import checkpoints
+from effx.quiet import quiet
 from effx.train import loop, mlm
 
 NAME = "demo-bert"
@@ -73,7 +73,7 @@ def pretrain(folder: str | Path, *, epochs: float = 4.5, seed: int = 0) -> Path:
         description=f"pretrain {NAME}: {len(texts)} sentences, masked language modelling",
     )
     try:
-        with files.new_folder(folder) as temporary, checkpoints.quiet():
+        with files.new_folder(folder) as temporary, quiet():
             model.save_pretrained(temporary)
             words.save_pretrained(temporary)
     except UsageError:

@@ -6,7 +6,6 @@ eagerly, by torch.compile's mode reduce-overhead where it is compiled.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from effx.engines.cuda import DeviceArray
 from effx.engines.on_device import Placed
 from effx.engines.protocol import Arrays
 from effx.errors import ArtifactError, MissingExtraError
+from effx.quiet import quiet
 
 _MOST_SHAPES = 256
 _WARM_UP_RUNS = 2
@@ -64,8 +64,7 @@ class TorchCudaGraph:
         self._inputs = {name: np.dtype(np.float32 if name == "hidden" else np.int64) for name in self._names}
         self._tf32 = bool(settings.get("tf32", False))
         torch.backends.cuda.matmul.allow_tf32 = self._tf32
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             moved = move_to_device_pass(_program(path), "cuda")
         self._module: Any = moved.module()
         stream: Any = torch.cuda.ExternalStream
@@ -163,8 +162,7 @@ def _array(tensor: torch.Tensor) -> DeviceArray:
 
 def _program(path: Path) -> Any:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             return torch.export.load(path)
     except Exception as error:  # pickle, zip and schema errors share no base class
         reason = " ".join(str(error).split())[:200]

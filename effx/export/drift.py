@@ -7,7 +7,6 @@ one, each fed what the fp32 segments before it gave, so a drift is told where it
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+
+from effx.quiet import quiet
 
 Arrays = dict[str, np.ndarray]
 _FAR = 0.1
@@ -133,8 +134,7 @@ def _torch(path: Path, places: list[str], inputs: Arrays, session: Mapping[str, 
                 self.found.append(value.float().numpy())
             return value
 
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")
+    with quiet(), torch.inference_mode():
         module: Any = torch.export.load(path).module()
         tapped = Tapped(module)
         tapped.found = []

@@ -10,10 +10,7 @@ is one Where over [batch, 1, 1, length].
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +24,7 @@ from transformers import PreTrainedModel
 from effx.models import exits, families, forward, reference
 from effx.models.checkpoints import input_names, position_limit
 from effx.models.structure import structure
-from effx.progress import hushed
+from effx.quiet import quiet
 
 OPSET = 20
 LARGEST_PROTOBUF_BYTES = 2_000_000_000
@@ -170,7 +167,7 @@ def write(
     what = traced(model, shape or Shape(), places)
     bytes_ = sum(parameter.numel() * parameter.element_size() for parameter in what.module.parameters())
     external = bytes_ > LARGEST_PROTOBUF_BYTES
-    with _quiet(), torch.inference_mode():
+    with quiet(output=True), torch.inference_mode():
         program = torch.onnx.export(
             what.module,
             what.example,
@@ -199,11 +196,3 @@ def graphs(outer: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
                 yield from graphs(attribute.g)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter's remarks about optional packages and its own progress."""
-    with hushed(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from effx.export import graph
-from effx.progress import hushed
+from effx.quiet import quiet
 
 
 def dynamic(source: Path, target: Path) -> None:
@@ -24,7 +24,7 @@ def dynamic(source: Path, target: Path) -> None:
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with tempfile.TemporaryDirectory(prefix="effx-int8-") as scratch, hushed():
+    with tempfile.TemporaryDirectory(prefix="effx-int8-") as scratch, quiet():
         plain, large = _without_shapes(source, Path(scratch))
         quantize_dynamic(
             plain,
@@ -49,7 +49,7 @@ def static(
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    with tempfile.TemporaryDirectory(prefix="effx-int8-") as scratch, hushed():
+    with tempfile.TemporaryDirectory(prefix="effx-int8-") as scratch, quiet():
         plain, large = _without_shapes(source, Path(scratch))
         nodes = onnx.load(plain, load_external_data=False).graph
         constants = {entry.name for entry in nodes.initializer}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +41,7 @@ from effx.models.structure import (
     record,
     structure,
 )
-from effx.progress import hushed
+from effx.quiet import quiet
 from effx.specs.tasks import Task
 
 _WEIGHTS = "model.safetensors"
@@ -354,20 +353,3 @@ def versions() -> dict[str, str]:
         "torch": str(torch.__version__),
         "transformers": transformers.__version__,
     }
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the loading reports: a fresh task head is what fine-tuning asks for."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    verbosity = transformers.logging.get_verbosity()
-    progress = transformers.utils.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        with hushed():
-            yield
-    finally:
-        transformers.logging.set_verbosity(verbosity)
-        if progress:
-            transformers.utils.logging.enable_progress_bar()

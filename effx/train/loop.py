@@ -13,7 +13,6 @@ import contextlib
 import math
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from transformers import TrainerCallback, TrainingArguments
 from effx import files, progress
 from effx.encoding import Encoded
 from effx.errors import UsageError, unknown
+from effx.quiet import quiet
 from effx.specs.tasks import Task
 from effx.train import adamax, distributed
 from effx.train.stretch import Pause, State, Stretch
@@ -118,7 +118,7 @@ def fit(
         model.eval()
         return LoopResult(before.steps, before.seconds, round(before.loss, 6), precision)
     keep = files.new_folder(stretch.state, replace=True) if stretch.state else None
-    with keep or _scratch() as folder, _calm():
+    with keep or _scratch() as folder, quiet():
         arguments = TrainingArguments(
             output_dir=str(folder),
             num_train_epochs=settings.epochs,
@@ -239,16 +239,3 @@ def loss_of(task: Task) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
 def _scratch() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="effx-train-") as folder:
         yield Path(folder)
-
-
-@contextlib.contextmanager
-def _calm() -> Iterator[None]:
-    """Keep the Trainer's remarks about tokenizers and devices off the user's screen."""
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            transformers.logging.set_verbosity(verbosity)

@@ -31,6 +31,7 @@ from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import ArtifactError, UsageError, unknown
 from effx.models import checkpoints, families, load, sparse
+from effx.quiet import quiet
 from effx.train import distributed, mlm, source, workspace
 from effx.train.finetune import Settings as FineTuning
 from effx.train.finetune import finetune
@@ -226,7 +227,7 @@ def language_model(name: str) -> tuple[PreTrainedModel, Any]:
             f"--model {name}: a task's checkpoint has no language head; give the pretrained model."
         )
     try:
-        with checkpoints.quiet():
+        with quiet():
             model, told = AutoModelForMaskedLM.from_pretrained(
                 name,
                 use_safetensors=True,

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import shutil
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ from effx.errors import need
 from effx.export import quantize
 from effx.export.builders import onnxruntime as onnx_parts
 from effx.export.source import Source
-from effx.progress import hushed
+from effx.quiet import quiet
 from effx.specs.variants import Variant
 
 DEVICES = ("cpu",)
@@ -62,7 +59,7 @@ def build(source: Source, variant: Variant, scheme: str, folder: Path, device: s
     rows = onnx_parts.calibration(source, variant, parts) if scheme == "int8-static" else []
     files = []
     for number, part in enumerate(parts):
-        with _quiet():
+        with quiet(output=True):
             model = openvino.Core().read_model(part)
             if scheme == "int8-static":
                 model = _quantized(model, rows[number])
@@ -134,12 +131,3 @@ def _products_in_branches(model: Any, inside: bool = True) -> int:
                 weights = weights.input_value(0).get_node()
             count += weights.get_type_name() == "Constant"
     return count
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the progress bars of the quantiser."""
-    quiet = contextlib.redirect_stdout(io.StringIO())
-    with hushed(), warnings.catch_warnings(), quiet, contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield

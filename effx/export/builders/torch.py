@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from effx.export import graph, quantize
 from effx.export.source import Source
 from effx.models import forward
+from effx.quiet import quiet
 from effx.specs.variants import Variant
 
 DEVICES = ("cpu", "cuda")
@@ -50,8 +50,7 @@ def build(source: Source, variant: Variant, scheme: str, folder: Path, device: s
     for number, places in enumerate(parts):
         name = "model.pt2" if places is None else f"segment-{number}.pt2"
         traced = graph.traced(source.model, shape, places)
-        with warnings.catch_warnings(), forward.fused_attention(on_gpu):
-            warnings.simplefilter("ignore")
+        with quiet(), forward.fused_attention(on_gpu):
             program = torch.export.export(
                 traced.module, traced.example, dynamic_shapes=(tuple(traced.axes),), strict=False
             )
@@ -76,8 +75,7 @@ def _forget_types(module: torch.fx.GraphModule) -> None:
 def audit(folder: Path, session: dict[str, Any]) -> dict[str, Any]:
     """Count the program's operations."""
     counts: dict[str, int] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         for name in session["files"]:
             for node in torch.export.load(folder / name).graph.nodes:
                 if node.op == "call_function":
