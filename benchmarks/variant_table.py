@@ -27,9 +27,9 @@ from effx.demo.pretraining import tokenizer
 from effx.engines import check_backend
 from effx.errors import EffxError
 from effx.export import export_all
-from effx.export.builders import BUILDERS, builder
 from effx.host import identity
 from effx.models import checkpoints, load, prune, save, structure
+from effx.specs.backends import BUILDABLE, get
 from effx.train import exits, finetune, tokens
 from effx.train.finetune import Settings
 
@@ -59,10 +59,10 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="mini")
     parser.add_argument("--family", action="append", choices=FAMILIES)
     parser.add_argument("--variant", action="append", help="default: all of them")
-    parser.add_argument("--backend", action="append", choices=BUILDERS)
+    parser.add_argument("--backend", action="append", choices=BUILDABLE)
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
-    backends = options.backend or [name for name in BUILDERS if installed(name)]
+    backends = options.backend or [name for name in BUILDABLE if installed(name)]
     variants = options.variant or list(VARIANTS)
     rows: list[dict[str, Any]] = []
     for family in options.family or SIZES[options.size]:
@@ -90,7 +90,7 @@ def installed(backend: str) -> bool:
         check_backend(backend)
     except EffxError:
         return False
-    return "cpu" in builder(backend).DEVICES
+    return "cpu" in get(backend).devices
 
 
 def checkpoint(family: str, size: str, out: Path) -> Path:

@@ -1,7 +1,7 @@
 """How a built engine runs: one graph class per runtime, behind one Protocol.
 
-A new runtime is one module and one line in ``BACKENDS``. Nothing here needs torch but the module
-that runs it. What a session needs to know besides its files stands in the manifest's ``session``:
+A new runtime is one module here and one row in :mod:`effx.specs.backends`. Nothing here needs torch but the
+module that runs it. What a session needs to know besides its files stands in the manifest's ``session``:
 
     device      what it was built for; absent: cpu
     files       graphs in order; several are early-exit segments
@@ -31,21 +31,11 @@ from effx.artifacts import Engine
 from effx.engines.on_device import SingleOnDevice, StagedOnDevice
 from effx.engines.protocol import Graph, Session
 from effx.engines.sessions import Padded, Single, Staged
-from effx.errors import need, unknown
+from effx.errors import need
+from effx.specs import backends
 from effx.specs.exit_rules import ExitRule
 
 __all__ = ["Session", "check_backend", "open", "open_graph", "open_unchecked", "versions"]
-
-BACKENDS: dict[str, tuple[str, str, str]] = {
-    "onnxruntime": ("effx.engines.onnxruntime", "onnxruntime", "cpu"),
-    "onnxruntime-tensorrt": ("effx.engines.onnxruntime", "onnxruntime", "gpu"),
-    "tensorrt": ("effx.engines.tensorrt", "tensorrt", "tensorrt"),
-    "tensorrt-rtx": ("effx.engines.tensorrt", "tensorrt_rtx", "rtx"),
-    "openvino": ("effx.engines.openvino", "openvino", "openvino"),
-    "torch": ("effx.engines.torch", "torch", "train"),
-    "torch-compile": ("effx.engines.torch", "torch", "train"),
-}
-"""Backend -> the module with its graphs, the package it needs, the extra that brings it."""
 
 
 def open(folder: str | Path | Engine, *, threads: int | None = None) -> Session:
@@ -99,19 +89,17 @@ def open_graph(path: Path, backend: str, settings: Mapping[str, Any], *, threads
 
 def check_backend(backend: str, device: str = "cpu") -> None:
     """Raise unless the backend is known and its runtime installed; for ``cuda``, with a GPU that is here."""
-    if backend not in BACKENDS:
-        raise unknown("backend", backend, BACKENDS)
-    _, package, extra = BACKENDS[backend]
-    need(extra, package)
+    row = backends.get(backend)
+    need(row.extra, row.python_module)
     if device == "cuda":
         _module(backend).check_gpu(backend)
 
 
 def versions(backend: str) -> dict[str, str]:
     """Return the versions of the packages that run this backend."""
-    return dict(_module(backend).versions())
+    return dict(_module(backend).versions(backend))
 
 
 def _module(backend: str) -> Any:
     check_backend(backend)
-    return importlib.import_module(BACKENDS[backend][0])
+    return importlib.import_module(f".{backends.get(backend).engine_module}", __name__)

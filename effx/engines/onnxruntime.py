@@ -12,14 +12,9 @@ import onnxruntime
 from effx.engines import cuda
 from effx.engines.protocol import Arrays, Graph
 from effx.errors import ArtifactError, MissingExtraError
+from effx.specs import backends
 
 _ERRORS_ONLY = 3
-_PROVIDERS = {
-    ("onnxruntime", "cpu"): "CPUExecutionProvider",
-    ("onnxruntime", "cuda"): "CUDAExecutionProvider",
-    ("onnxruntime-tensorrt", "cuda"): "TensorrtExecutionProvider",
-}
-"""Backend and device -> provider. ONNX Runtime would fall back to the CPU in silence."""
 
 
 class OnnxRuntimeGraph:
@@ -92,7 +87,8 @@ def check_gpu(backend: str) -> None:
 
 
 def _provider(backend: str, device: str) -> str:
-    provider = _PROVIDERS[backend, device]
+    row = backends.get(backend)
+    provider = row.execution_providers[row.device(device)]  # ONNX Runtime falls back to the CPU silently
     if provider not in onnxruntime.get_available_providers():
         raise MissingExtraError(
             f"this onnxruntime has no {provider}. On the target, run: pip uninstall onnxruntime; "
@@ -101,6 +97,6 @@ def _provider(backend: str, device: str) -> str:
     return provider
 
 
-def versions() -> dict[str, str]:
+def versions(backend: str = "onnxruntime") -> dict[str, str]:
     """Return onnxruntime's version."""
     return {"onnxruntime": onnxruntime.__version__}

@@ -107,6 +107,6 @@ def open(path: Path, settings: Mapping[str, Any], threads: int) -> OpenVinoGraph
     return OpenVinoGraph(path, settings, threads)
 
 
-def versions() -> dict[str, str]:
+def versions(backend: str = "openvino") -> dict[str, str]:
     """Return OpenVINO's version."""
     return {"openvino": openvino.__version__}

@@ -8,6 +8,7 @@ outputs' sizes follow from the data, or that cannot be captured, is queued layer
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 from collections import OrderedDict
@@ -23,9 +24,8 @@ from effx.engines.cuda import DeviceArray
 from effx.engines.on_device import Placed
 from effx.engines.protocol import Arrays
 from effx.errors import ArtifactError, UsageError
+from effx.specs import backends
 
-_PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-"""Backend -> module."""
 _MOST_SHAPES = 256
 
 
@@ -47,8 +47,8 @@ class PlanGraph:
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         backend = str(settings["backend"])
         self.device = cuda.device()
-        self._path, self._package = path, _PACKAGES[backend]
-        self._trt: Any = importlib.import_module(self._package)
+        self._path, self._backend = path, backends.get(backend)
+        self._trt: Any = importlib.import_module(self._backend.python_module)
         check_built_for(path, settings, backend, str(self._trt.__version__), self.device)
         said: list[str] = []
         self._logger = logger(self._trt, said)
@@ -104,7 +104,7 @@ class PlanGraph:
             "cuda_graph_reason": self._no_graph,
             "tf32": self._tf32,
             "timing": ["end-to-end", "device"],
-            "versions": versions(),
+            "versions": {self._backend.packages[0]: str(self._trt.__version__)},
         }
 
     def close(self) -> None:
@@ -306,12 +306,9 @@ def open(path: Path, settings: Mapping[str, Any], threads: int) -> PlanGraph:
     return PlanGraph(path, settings)
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that are here."""
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+def versions(backend: str) -> dict[str, str]:
+    """Return the version of the package that runs ``backend``; empty where it is not installed."""
+    package = backends.get(backend).packages[0]
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return {package: importlib.metadata.version(package)}
+    return {}

@@ -195,6 +195,6 @@ def open(path: Path, settings: Mapping[str, Any], threads: int) -> TorchGraph | 
     return TorchGraph(path, settings, threads)
 
 
-def versions() -> dict[str, str]:
+def versions(backend: str = "torch") -> dict[str, str]:
     """Return torch's version."""
     return {"torch": str(torch.__version__)}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from effx.specs import backends
+
 LEAST_SHARE = 0.9
 """Of the matrix products with weights, in the engine's precision."""
 UNTOLD = "unknown"
@@ -23,7 +25,7 @@ def failure(audit: dict[str, Any], precision: str, backend: str) -> str | None:
         integer = audit["integer_weight_products"]
         if integer < LEAST_SHARE * products or not integer:
             return f"audit failed: {integer} of {products} matrix products with weights are int8."
-    if "product_precisions" in audit and backend.startswith("tensorrt"):
+    if "product_precisions" in audit and backends.get(backend).strongly_typed:
         right = audit["product_precisions"].get(precision, 0)
         if right < LEAST_SHARE * products or not right:
             return f"audit failed: {right} of {products} products with weights are {precision}."

@@ -20,12 +20,15 @@ from effx import engines, progress
 from effx.artifacts import Checkpoint, Engine
 from effx.engines import Session
 from effx.errors import EffxError, GateError, UsageError
-from effx.export import audit, drift, parity, quantize
+from effx.export import audit, drift, parity
 from effx.export.builders import builder
 from effx.export.parity import Parity, Reference
 from effx.export.source import Source
+from effx.host import cpu
 from effx.models import checkpoints, families, structure
 from effx.models.structure import full_parameters, parameters_left
+from effx.specs import backends
+from effx.specs.backends import INT8_BF16
 from effx.specs.variants import Variant
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -70,10 +73,14 @@ def up_to_date(target: Path, checkpoint: Checkpoint) -> Engine | None:
 
 def refusal(variant: Variant, backend: str, device: str) -> str | None:
     """Return why a backend cannot have a variant, whatever the checkpoint."""
-    if variant.stripped and backend not in ("tensorrt", "tensorrt-rtx"):
+    row = backends.get(backend)
+    if reason := row.refusal(variant.scheme, device):
+        return reason
+    if variant.stripped and not row.strips_weights:
         return "only a TensorRT plan can be without its weights; elsewhere they are the graph's"
-    reason: str | None = builder(backend).refuse(variant, device)
-    return reason
+    if variant.precision == "bf16" and device == "cpu" and not cpu.has_bf16():
+        return "this processor has no bf16 arithmetic"
+    return builder(backend).refuse(variant, device)
 
 
 def build(source: Source, job: Job, where: Surroundings) -> None:
@@ -154,8 +161,8 @@ def build(source: Source, job: Job, where: Surroundings) -> None:
                 "machine": platform.machine(),
                 "system": platform.system(),
                 "cpu_count": os.cpu_count(),
-                "vnni": quantize.has_vnni(),
-                "bf16": quantize.has_bf16(),
+                "vnni": cpu.has_vnni(),
+                "bf16": cpu.has_bf16(),
             },
             "versions": {**checkpoints.versions(), **engines.versions(backend), "torch": torch.__version__},
         }  # fmt: skip
@@ -181,8 +188,7 @@ def _best(source: Source, job: Job, reference: Reference, place: Path, where: Su
     """
     module, variant = builder(job.backend), job.variant
     tried: list[_Candidate] = []
-    schemes = module.schemes(variant.scheme, job.device)
-    for scheme in schemes:
+    for scheme in _schemes(variant, job):
         candidate = _Candidate(scheme, place / scheme)
         candidate.folder.mkdir()
         made = module.build(source, variant, scheme, candidate.folder, job.device)
@@ -214,6 +220,12 @@ def _best(source: Source, job: Job, reference: Reference, place: Path, where: Su
             for candidate in tried
         ]
     return best
+
+
+def _schemes(variant: Variant, job: Job) -> list[str]:
+    """Return the schemes to build, without those that this processor cannot run."""
+    schemes = backends.get(job.backend).schemes_for(variant.scheme, job.device)
+    return [scheme for scheme in schemes if scheme != INT8_BF16 or cpu.has_bf16()]
 
 
 def _failure(candidate: _Candidate, job: Job, source: Source, reference: Reference) -> str | None:

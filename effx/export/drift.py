@@ -7,7 +7,7 @@ one, each fed what the fp32 segments before it gave, so a drift is told where it
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import onnx
 import onnxruntime
 
 from effx.quiet import quiet
+from effx.specs import backends
 
 Arrays = dict[str, np.ndarray]
 _FAR = 0.1
@@ -34,7 +35,7 @@ def told(
         session: see :mod:`effx.engines`.
         inputs: one query.
     """
-    if len(session["files"]) != len(graphs) or backend not in _TAPS:
+    if len(session["files"]) != len(graphs) or backends.get(backend).layer_taps is None:
         return "Which layer drifts is told for exit, not for exit-if." if session["exits"] else ""
     differences: list[float] = []
     for graph, name in zip(graphs, session["files"], strict=True):
@@ -61,7 +62,7 @@ def layers(
     nodes = onnx.load(reference, load_external_data=False).graph.node
     places = [node.output[0] for node in nodes if node.op_type == "LayerNormalization"]
     expected = _onnxruntime(reference, places, inputs, {})
-    found = _TAPS[backend](built, places, inputs, session or {})
+    found = _taps(backend)(built, places, inputs, session or {})
     return [
         float(np.linalg.norm(mine - theirs) / (np.linalg.norm(theirs) + 1e-12))
         if mine.shape == theirs.shape
@@ -148,6 +149,9 @@ _TAPS = {
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
     "torch": _torch,
-    "torch-compile": _torch,
 }
-"""Backend -> what returns the values of some tensors of a built file."""
+"""``layer_taps`` of a backend -> the function that returns the values of some tensors of a built file."""
+
+
+def _taps(backend: str) -> Callable[[Path, list[str], Arrays, Mapping[str, Any]], list[np.ndarray]]:
+    return _TAPS[str(backends.get(backend).layer_taps)]

@@ -17,12 +17,12 @@ import torch
 
 from effx import engines, files, progress
 from effx.artifacts import Checkpoint, Engine
-from effx.errors import EffxError, MissingExtraError, unknown
+from effx.errors import EffxError, MissingExtraError
 from effx.export.build import Job, Surroundings, build, up_to_date
-from effx.export.builders import builder
 from effx.export.source import Source
 from effx.host import memory
-from effx.specs import variants
+from effx.specs import backends, variants
+from effx.specs.backends import Backend
 
 try:
     import fcntl
@@ -60,7 +60,7 @@ def export(
 def export_all(
     checkpoints: Sequence[Path],
     variant_names: Sequence[str],
-    backends: Sequence[str] = ("onnxruntime",),
+    backend_names: Sequence[str] = ("onnxruntime",),
     out: str | Path = "engines",
     *,
     device: str | None = None,
@@ -75,7 +75,7 @@ def export_all(
     Args:
         checkpoints: checkpoint folders, or folders of them.
         variant_names: see :mod:`effx.specs.variants`.
-        backends: see :mod:`effx.export.builders`.
+        backend_names: see :mod:`effx.specs.backends`.
         out: where engines go, as CHECKPOINT.VARIANT.BACKEND, with .DEVICE if it is not the
             backend's first.
         device: what the engines are for; None: each backend's first.
@@ -89,8 +89,8 @@ def export_all(
         The engines, those that were up to date included, and what went wrong with the others.
     """
     wanted = [variants.parse(name) for name in dict.fromkeys(variant_names)]
-    places = [(backend, _device(backend, device)) for backend in dict.fromkeys(backends)]
-    for backend, place in places:
+    targets = [(row.name, row.device(device)) for row in map(_buildable, dict.fromkeys(backend_names))]
+    for backend, place in targets:
         engines.check_backend(backend, place)
     failures: list[EffxError] = []
     ready: dict[Path, Engine] = {}
@@ -103,8 +103,8 @@ def export_all(
             failures.append(error)
             continue
         for variant in wanted:
-            for backend, place in places:
-                suffix = "" if place == builder(backend).DEVICES[0] else f".{place}"
+            for backend, place in targets:
+                suffix = "" if place == backends.get(backend).default_device else f".{place}"
                 target = Path(out) / f"{checkpoint.name}.{variant.text}.{backend}{suffix}"
                 order.append(target)
                 engine = None if overwrite else up_to_date(target, checkpoint)
@@ -132,11 +132,9 @@ def export_all(
 Outcome = tuple[Path, EffxError | None]
 
 
-def _device(backend: str, device: str | None) -> str:
-    known: tuple[str, ...] = builder(backend).DEVICES
-    if device is not None and device not in known:
-        raise unknown(f"{backend} device", device, known)
-    return device or known[0]
+def _buildable(name: str) -> Backend:
+    backends.builder_module(name)
+    return backends.get(name)
 
 
 def _one_by_one(groups: list[list[Job]], options: tuple[Any, int], _: int) -> Iterator[Outcome]:

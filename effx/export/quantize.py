@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import onnx
 
 from effx.export import graph
+from effx.host import cpu
 from effx.quiet import quiet
 
 
@@ -30,7 +30,7 @@ def dynamic(source: Path, target: Path) -> None:
             plain,
             target,
             per_channel=True,
-            reduce_range=not has_vnni(),
+            reduce_range=not cpu.has_vnni(),
             weight_type=QuantType.QInt8,
             op_types_to_quantize=["MatMul"],
             use_external_data_format=large,
@@ -62,7 +62,7 @@ def static(
             _Reader(rows),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
-            reduce_range=not symmetric and not has_vnni(),
+            reduce_range=not symmetric and not cpu.has_vnni(),
             activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             op_types_to_quantize=["MatMul"],
@@ -94,25 +94,3 @@ def _without_shapes(source: Path, folder: Path) -> tuple[Path, bool]:
     large = sum(entry.ByteSize() for entry in model.graph.initializer) > graph.LARGEST_PROTOBUF_BYTES
     onnx.save(model, plain, save_as_external_data=large, location="model.onnx.data")
     return plain, large
-
-
-def has_vnni() -> bool:
-    """Whether this processor multiplies uint8 by int8 without saturating in between.
-
-    x86 without VNNI adds pairs of products in 16 bits, which overflow; weights of 7 bits do not.
-    """
-    return _not_x86() or _flag("vnni")
-
-
-def has_bf16() -> bool:
-    """Whether this processor multiplies bf16 matrices."""
-    return _flag("avx512_bf16") or _flag("amx_bf16") or _flag("bf16")
-
-
-def _not_x86() -> bool:
-    return platform.machine().lower() not in ("x86_64", "amd64")
-
-
-def _flag(name: str) -> bool:
-    cpu = Path("/proc/cpuinfo")
-    return cpu.is_file() and name in cpu.read_text()

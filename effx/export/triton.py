@@ -21,11 +21,10 @@ from typing import Any
 from effx import files, progress
 from effx.artifacts import Engine
 from effx.errors import EffxError, UsageError
+from effx.specs import backends
 
 LARGEST_BATCH = 64
 _QUEUE_DELAY_MICROSECONDS = 500
-_BACKENDS = {"onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt"}
-"""Backend -> the server's name for it."""
 
 
 class _Name(str):
@@ -52,8 +51,8 @@ def write(engine: Engine, repository: str | Path) -> Path:
     Raises:
         UsageError: the server cannot run this engine, or the place cannot be written to.
     """
-    if engine.backend not in _BACKENDS:
-        known = ", ".join(_BACKENDS)
+    if backends.get(engine.backend).triton_backend is None:
+        known = ", ".join(sorted(row.name for row in backends.BACKENDS.values() if row.triton_backend))
         raise UsageError(
             f"{engine.name}: Triton has no backend for {engine.backend} engines (it has {known})."
         )
@@ -107,7 +106,7 @@ def config(engine: Engine, name: str) -> dict[str, Any]:
         )
     return {
         "name": name,
-        "backend": _BACKENDS[engine.backend],
+        "backend": backends.get(engine.backend).triton_backend,
         "max_batch_size": LARGEST_BATCH,
         "input": [_tensor(entry["name"], "TYPE_INT64", length) for entry in manifest["inputs"]],
         "output": answers,

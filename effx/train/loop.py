@@ -27,6 +27,7 @@ from transformers import TrainerCallback, TrainingArguments
 from effx import files, progress
 from effx.encoding import Encoded
 from effx.errors import UsageError, unknown
+from effx.host import cpu
 from effx.quiet import quiet
 from effx.specs.tasks import Task
 from effx.train import adamax, distributed
@@ -209,7 +210,7 @@ def has_bf16() -> bool:
     """Whether the GPU, or else the CPU, multiplies bf16 matrices in hardware."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return cpu.has_bf16()
 
 
 def to_tensors(batch: dict[str, np.ndarray], names: list[str]) -> dict[str, torch.Tensor]:

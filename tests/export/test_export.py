@@ -114,8 +114,6 @@ def test_a_wrong_graph_fails_its_gate(
     class Bent:
         """The real builder, but for one bias."""
 
-        DEVICES = real.DEVICES
-        schemes = staticmethod(real.schemes)
         refuse = staticmethod(real.refuse)
         audit = staticmethod(real.audit)
 

@@ -19,6 +19,7 @@ from effx.engines import open_graph, open_unchecked
 from effx.errors import ArtifactError, UsageError
 from effx.export import drift, exit_if, export, export_all, graph, verify
 from effx.export.source import Source
+from effx.host import cpu
 from effx.models import exits as ramps
 from effx.models import infer, load, prune
 from effx.specs import variants
@@ -195,9 +196,7 @@ def test_int8_computes_in_int8_everywhere(exiting: Checkpoint, backend: str, tmp
 
 @pytest.mark.parametrize("variant", ["bf16", "bf16+seq16"])
 def test_bf16_in_pytorch(checkpoint: Checkpoint, tmp_path: Path, variant: str) -> None:
-    from effx.export import quantize
-
-    if not quantize.has_bf16():
+    if not cpu.has_bf16():
         pytest.skip("this processor has no bf16")
     engine = export(checkpoint.folder, variant, "torch", tmp_path)
     plain = export(checkpoint.folder, variant.replace("bf16", "fp32"), "torch", tmp_path)
@@ -206,9 +205,7 @@ def test_bf16_in_pytorch(checkpoint: Checkpoint, tmp_path: Path, variant: str) -
 
 
 def test_bf16_is_called_bf16_only_where_it_is(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    from effx.export import quantize
-
-    if not quantize.has_bf16():
+    if not cpu.has_bf16():
         with pytest.raises(UsageError, match="no bf16 arithmetic"):
             export(checkpoint.folder, "bf16", "openvino", tmp_path)
         pytest.skip("this processor has no bf16")
@@ -264,9 +261,9 @@ def test_verify_measures_again_and_wants_the_very_checkpoint(
         ("tokens", "onnxruntime", {}, "tiny has no token schedule"),
         ("seq99", "onnxruntime", {}, "tiny reads 66 tokens at most"),
         ("int8-static", "onnxruntime", {"calibration_rows": 1000}, "--calibration 1000: there are 160"),
-        ("fp16", "onnxruntime", {}, "has no fp16 matrix products"),
-        ("int8-dynamic", "openvino", {}, "it has fp32, bf16, int8-static"),
-        ("int8", "torch", {}, "effx has no int8 for PyTorch"),
+        ("fp16", "onnxruntime", {}, "effx does not build fp16 for ONNX Runtime on cpu; it builds fp32, int8"),
+        ("int8-dynamic", "openvino", {}, "for OpenVINO on cpu; it builds fp32, bf16, int8, int8-static"),
+        ("int8", "torch", {}, "effx does not build int8 for PyTorch on cpu"),
     ],
 )
 def test_what_cannot_be_built_says_why_and_leaves_nothing(

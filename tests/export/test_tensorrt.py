@@ -157,7 +157,7 @@ def test_what_it_cannot_do_is_one_line(checkpoint: Checkpoint, tmp_path: Path) -
         export(checkpoint.folder, backend="tensorrt-rtx", device="sm90", out=tmp_path)
     for variant, reason in (
         ("fp8", "sm86 has no fp8 arithmetic"),
-        ("int8-dynamic", "effx has no int8-dynamic for TensorRT"),
+        ("int8-dynamic", "effx does not build int8-dynamic for TensorRT-RTX on sm86"),
         ("stripped", "a plan that takes weights later is built on its own GPU only"),
         ("tokens+exit-if", "TensorRT has no shapes that depend on data within an If"),
         ("bf16+tokens", "bf16 with tokens can be checked on its own GPU only"),

@@ -19,38 +19,17 @@ import torch
 from effx.export import exit_if, graph, quantize
 from effx.export.source import Source
 from effx.models import exits
+from effx.specs.backends import SYMMETRIC_INT8
 from effx.specs.variants import Variant
 
-DEVICES = ("cpu", "cuda")
-_SCHEMES = {
-    "cpu": {
-        "fp32": ["fp32"],
-        "int8": ["int8-dynamic", "int8-static"],
-        "int8-dynamic": ["int8-dynamic"],
-        "int8-static": ["int8-static"],
-    },
-    "cuda": {"fp32": ["fp32"], "fp16": ["fp16"]},
-}
-"""Device -> precision -> schemes."""
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """Scheme -> type of the traced graph's weights; the others are quantised from fp32."""
-SYMMETRIC = "int8-static-symmetric"
-"""int8 activations without zero points: what TensorRT takes, and slower than fp32 on x86."""
 _INTEGER = ("MatMulInteger", "QLinearMatMul")
 
 
-def schemes(precision: str, device: str) -> Sequence[str]:
-    """Return the schemes to try for a precision."""
-    return _SCHEMES[device].get(precision, [])
-
-
 def refuse(variant: Variant, device: str) -> str | None:
-    """Say why a variant cannot be built."""
-    if schemes(variant.scheme, device):
-        return None
-    if device == "cpu":
-        return f"ONNX Runtime's CPU provider has no {variant.precision} matrix products on x86"
-    return f"ONNX Runtime's CUDA provider has no {variant.precision} matrix products; it has fp32 and fp16"
+    """Return why a variant cannot be built: never, in a precision that the backend has."""
+    return None
 
 
 def build(source: Source, variant: Variant, scheme: str, folder: Path, device: str) -> dict[str, Any]:
@@ -67,7 +46,7 @@ def parts(source: Source, variant: Variant, scheme: str, folder: Path) -> list[P
     place.mkdir(exist_ok=True)
     traced = source.graphs(variant, DTYPES.get(scheme, torch.float32))
     rows: list[list[dict[str, np.ndarray]]] = [[] for _ in traced]
-    if scheme in ("int8-static", SYMMETRIC):
+    if scheme in ("int8-static", SYMMETRIC_INT8):
         rows = calibration(source, variant, traced)
     made = []
     for part, inputs in zip(traced, rows, strict=True):
@@ -78,7 +57,7 @@ def parts(source: Source, variant: Variant, scheme: str, folder: Path) -> list[P
         elif scheme == "int8-dynamic":
             quantize.dynamic(part, target)
         else:
-            quantize.static(part, target, inputs, symmetric=scheme == SYMMETRIC)
+            quantize.static(part, target, inputs, symmetric=scheme == SYMMETRIC_INT8)
         made.append(target)
     return made
 

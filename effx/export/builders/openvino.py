@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from effx.errors import need
-from effx.export import quantize
 from effx.export.builders import onnxruntime as onnx_parts
 from effx.export.source import Source
 from effx.quiet import quiet
+from effx.specs.backends import INT8_BF16
 from effx.specs.variants import Variant
 
-DEVICES = ("cpu",)
-_MIXED = "int8-static-bf16"
-"""int8 where NNCF quantises, bf16 instead of fp32 in what it leaves."""
 _PRODUCTS = ("FullyConnected", "MatMul")
 _ELEMENT = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "i8": "int8", "u8": "int8"}
 
 
-def schemes(precision: str, device: str) -> Sequence[str]:
-    """Return the schemes to try for a precision."""
-    static = ["int8-static", *([_MIXED] if quantize.has_bf16() else [])]
-    known = {"fp32": ["fp32"], "bf16": ["bf16"], "int8": static, "int8-static": ["int8-static"]}
-    return known.get(precision, [])
-
-
 def refuse(variant: Variant, device: str) -> str | None:
     """Say why a variant cannot be built."""
-    if not schemes(variant.scheme, device):
-        return f"effx has no {variant.scheme} for OpenVINO's CPU plugin (it has fp32, bf16, int8-static)"
-    if variant.precision == "bf16" and not quantize.has_bf16():
-        return "this processor has no bf16 arithmetic"
     if variant.exits == "exit-if" and variant.precision == "int8":
         return "NNCF calibrates straight graphs only; use exit, which runs segments"
     return None
@@ -44,7 +29,7 @@ def build(source: Source, variant: Variant, scheme: str, folder: Path, device: s
     import openvino
 
     ready = folder.parent / "int8-static"
-    if scheme == _MIXED and ready.is_dir():  # the same files, run otherwise
+    if scheme == INT8_BF16 and ready.is_dir():  # the same files, run otherwise
         for file in ready.iterdir():
             shutil.copyfile(file, folder / file.name)
         names = [f"{part.stem}.xml" for part in source.graphs(variant)]

@@ -32,17 +32,10 @@ from effx.export.builders import network as parsed
 from effx.export.builders import onnxruntime as onnx_parts
 from effx.export.builders import torch as torch_parts
 from effx.export.source import Source
+from effx.specs import backends
+from effx.specs.backends import STATIC_FP8, SYMMETRIC_INT8, Backend
 from effx.specs.variants import Variant
 
-FP8 = "fp8-static"
-_SCHEMES = {
-    "fp32": ["fp32"],
-    "fp16": ["fp16"],
-    "bf16": ["bf16"],
-    "int8": [onnx_parts.SYMMETRIC],
-    "int8-static": [onnx_parts.SYMMETRIC],
-    "fp8": [FP8],
-}
 _NO_FP8 = ("sm75", "sm80", "sm86")
 LARGEST_BATCH = 512
 _BATCHES = ((1, 1, 16), (1, 128, LARGEST_BATCH))
@@ -52,22 +45,15 @@ _BATCHES = ((1, 1, 16), (1, 128, LARGEST_BATCH))
 class TensorRt:
     """A builder for one of the packages, whose Python interfaces are nearly the same."""
 
-    def __init__(self, package: str, extra: str, devices: tuple[str, ...]) -> None:
+    def __init__(self, backend: Backend) -> None:
         """Args:
-        package: the module's name.
-        extra: what brings it.
-        devices: ``cuda`` for the GPU that is here, ``smNN`` to build for one that is not.
+        backend: the row of ``tensorrt`` or ``tensorrt-rtx``. Its device ``cuda`` is the GPU of this machine;
+            ``smNN`` builds for a GPU that need not be here.
         """
-        self._package, self._extra, self.devices = package, extra, devices
-
-    def schemes(self, precision: str, device: str) -> Sequence[str]:
-        """Return the schemes to try for a precision."""
-        return _SCHEMES.get(precision, [])
+        self._backend, self._package = backend, backend.python_module
 
     def refuse(self, variant: Variant, device: str) -> str | None:
         """Say why a variant cannot be built."""
-        if not self.schemes(variant.scheme, device):
-            return f"effx has no {variant.scheme} for TensorRT (it has {', '.join(_SCHEMES)})"
         if variant.precision == "fp8" and device in _NO_FP8:
             return f"{device} has no fp8 arithmetic; sm89 and newer have"
         if variant.stripped and device != "cuda":  # TensorRT-RTX 1.7 asks for the GPU while it compiles one
@@ -89,7 +75,7 @@ class TensorRt:
         Raises:
             UsageError: the package refuses a graph, or there is no GPU to build for.
         """
-        need(self._extra, self._package)
+        need(self._backend.extra, self._package)
         trt: Any = importlib.import_module(self._package)
         here = cuda.device() if device == "cuda" else None
         capability = here.capability if here else device
@@ -136,18 +122,17 @@ class TensorRt:
             return found
         from effx.engines import open_graph
 
-        backend = self._package.replace("_", "-")
         plans = []
         for name, network in zip(session["files"], networks, strict=True):
-            graph: Any = open_graph(folder / name, backend, session)
+            graph: Any = open_graph(folder / name, self._backend.name, session)
             plans.append(parsed.ran(graph.layers(), network["products"]))
             graph.close()
         return {**found, "plan": parsed.total_ran(plans)}
 
     def _graphs(self, source: Source, variant: Variant, scheme: str, place: Path) -> dict[str, Any]:
         """Write the ONNX graphs in the types that they will run in."""
-        made = onnx_parts.parts(source, variant, onnx_parts.SYMMETRIC if scheme == FP8 else scheme, place)
-        if scheme == FP8:
+        made = onnx_parts.parts(source, variant, SYMMETRIC_INT8 if scheme == STATIC_FP8 else scheme, place)
+        if scheme == STATIC_FP8:
             for path, original in zip(made, source.graphs(variant), strict=True):
                 fp8.from_int8(path, original)
         return onnx_parts.joined(source, variant, made, place, chained=True)
@@ -156,7 +141,7 @@ class TensorRt:
         self, source: Source, variant: Variant, scheme: str, place: Path, session: dict[str, Any]
     ) -> tuple[Path, str, dict[str, Any]]:
         """Return what runs here in the plan's place: folder, backend, session."""
-        if scheme == FP8:  # it would fuse Q/DQ into integer products, which have no fp8
+        if scheme == STATIC_FP8:  # it would fuse Q/DQ into integer products, which have no fp8
             return place, "onnxruntime", {**session, "keep_qdq": True}
         if scheme != "bf16":
             return place, "onnxruntime", session
@@ -249,5 +234,5 @@ def _shape(shape: Sequence[int], batch: int, length: int) -> tuple[int, ...]:
     return tuple(size if size >= 0 else (batch, length)[min(place, 1)] for place, size in enumerate(shape))
 
 
-_HERE = TensorRt("tensorrt", "tensorrt", ("cuda",))
-DEVICES, schemes, refuse, build, audit = _HERE.devices, _HERE.schemes, _HERE.refuse, _HERE.build, _HERE.audit
+_BUILDER = TensorRt(backends.get("tensorrt"))
+refuse, build, audit = _BUILDER.refuse, _BUILDER.build, _BUILDER.audit

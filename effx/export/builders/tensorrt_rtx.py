@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from effx.export.builders.tensorrt import TensorRt
+from effx.specs import backends
 
-_HERE = TensorRt("tensorrt_rtx", "rtx", ("cuda", "sm80", "sm86", "sm89", "sm120", "sm121"))
-DEVICES, schemes, refuse, build, audit = _HERE.devices, _HERE.schemes, _HERE.refuse, _HERE.build, _HERE.audit
+_BUILDER = TensorRt(backends.get("tensorrt-rtx"))
+refuse, build, audit = _BUILDER.refuse, _BUILDER.build, _BUILDER.audit

@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from effx.export import graph, quantize
+from effx.export import graph
 from effx.export.source import Source
 from effx.models import forward
 from effx.quiet import quiet
 from effx.specs.variants import Variant
 
-DEVICES = ("cpu", "cuda")
 _ON_GPU = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """On a GPU weights have the precision; on a CPU bf16 is autocast."""
 
 
-def schemes(precision: str, device: str) -> Sequence[str]:
-    """Return the schemes to try for a precision."""
-    known = ("fp32", "bf16") if device == "cpu" else tuple(_ON_GPU)
-    return [precision] if precision in known else []
-
-
 def refuse(variant: Variant, device: str) -> str | None:
     """Say why a variant cannot be built."""
-    if not schemes(variant.scheme, device):
-        if device == "cuda":
-            return f"effx has no {variant.scheme} for PyTorch on a GPU (it has fp32, fp16 and bf16)"
-        return f"effx has no {variant.scheme} for PyTorch on a CPU (it has fp32 and bf16 autocast)"
-    if device == "cpu" and variant.precision == "bf16" and not quantize.has_bf16():
-        return "this processor has no bf16 arithmetic"
     if variant.exits == "exit-if":
         return "the PyTorch program has no If; use exit, which runs segments"
     if variant.tokens and (variant.length is None or variant.exits):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from effx.export.builders.torch import DEVICES, audit, refuse, schemes
+from effx.export.builders.torch import audit, refuse
 from effx.export.builders.torch import build as _build
 from effx.export.source import Source
 from effx.specs.variants import Variant
 
-__all__ = ["DEVICES", "audit", "build", "refuse", "schemes"]
+__all__ = ["audit", "build", "refuse"]
 
 
 def build(source: Source, variant: Variant, scheme: str, folder: Path, device: str) -> dict[str, Any]:

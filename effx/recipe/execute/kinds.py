@@ -130,11 +130,10 @@ def export(spec: dict[str, Any], out: Path) -> Made:
     """Build one engine."""
     from effx.export import export as run
     from effx.export.build import refusal
-    from effx.export.builders import builder
-    from effx.specs import variants
+    from effx.specs import backends, variants
 
     settings = spec["settings"]
-    device = settings["device"] or builder(settings["backend"]).DEVICES[0]
+    device = backends.get(settings["backend"]).device(settings["device"])
     reason = refusal(variants.parse(settings["variant"]), settings["backend"], device)
     if reason:
         raise RefusedError(f"{spec['name']}: {reason}.")

@@ -18,6 +18,7 @@ from typing import Any
 import effx
 from effx import data, files
 from effx.errors import EffxError
+from effx.specs import backends
 from effx.specs.tasks import Task
 
 _ROOT = Path(effx.__file__).parent
@@ -48,15 +49,6 @@ _PACKAGES: dict[str, tuple[str, ...]] = {
     "export": ("torch", "transformers", "onnx", "onnxscript", "tokenizers"),
     "profile": ("numpy", "tokenizers"),
     "report": ("matplotlib", "numpy"),
-}
-_RUNTIMES: dict[str, tuple[str, ...]] = {
-    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
-    "onnxruntime-tensorrt": ("onnxruntime-gpu", "tensorrt"),
-    "openvino": ("openvino", "nncf"),
-    "tensorrt": ("tensorrt",),
-    "tensorrt-rtx": ("tensorrt-rtx",),
-    "torch": ("torch",),
-    "torch-compile": ("torch",),
 }
 
 
@@ -128,9 +120,12 @@ class Digests:
         return entry["value"]
 
 
-def versions(kind: str, backends: Sequence[str] = ()) -> dict[str, str]:
+def versions(kind: str, backend_names: Sequence[str] = ()) -> dict[str, str]:
     """Return the installed versions that decide what a kind of cell makes."""
-    names = (*_PACKAGES[kind], *(name for backend in backends for name in _RUNTIMES.get(backend, ())))
+    names = (
+        *_PACKAGES[kind],
+        *(name for backend in backend_names for name in backends.get(backend).packages),
+    )
     return {name: version for name in dict.fromkeys(names) if (version := _version(name))}
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from effx import data, files
-from effx.engines import BACKENDS
 from effx.errors import EffxError, UsageError, nearest
 from effx.recipe.graph import tickets
 from effx.recipe.graph.chains import built, chains, clashes
@@ -57,6 +56,7 @@ from effx.recipe.language.tables import (
     shares,
 )
 from effx.specs import variants
+from effx.specs.backends import BUILDABLE
 from effx.specs.tasks import TASKS
 
 
@@ -357,7 +357,7 @@ class _Reader:
         node = self._node("backends")
         if node is None:
             return (BackendOf("onnxruntime"),)
-        rule, found = choice(BACKENDS, "backend"), []
+        rule, found = choice(BUILDABLE, "backend"), []
         for number_, child in enumerate(node.items if node.items is not None else [node]):
             key = f"backends.{number_}"
             if child.mapping is None:
