@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from effx.analysis import cohorts
+from effx.analysis.cohorts import EnergyMeter
 from effx.errors import UsageError, nearest
 from effx.results import Energy, Run, Workload
 from effx.stats import statistics
@@ -158,22 +160,8 @@ def compare(a: Run, b: Run) -> Comparison:
     Raises:
         UsageError: they are of different tasks, hosts, metrics or examples, or hold no predictions.
     """
-    for what, one, other in (
-        ("tasks", a.task, b.task),
-        ("hosts", a.host_id, b.host_id),
-        ("metrics", a.accuracy.metric, b.accuracy.metric),
-        ("evaluation sets", (a.accuracy.source, a.accuracy.n), (b.accuracy.source, b.accuracy.n)),
-    ):
-        if one != other:
-            raise UsageError(
-                f"{a.id} and {b.id} are of different {what} and cannot be compared: {one}, {other}."
-            )
-    for run in (a, b):
-        if not len(run.accuracy.predictions) == len(run.accuracy.labels) == run.accuracy.n > 0:
-            raise UsageError(f"{run.id} does not hold every prediction; profile the engine again.")
-    labels = np.array(a.accuracy.labels)
-    if not np.array_equal(labels, np.array(b.accuracy.labels)):
-        raise UsageError(f"{a.id} and {b.id} have different labels; profile both on the same rows.")
+    cohorts.check([a, b])
+    labels = np.array(cohorts.shared_labels([a, b]))
     own_a, own_b = np.array(a.accuracy.predictions), np.array(b.accuracy.predictions)
     metric, differing = a.accuracy.metric, int(np.sum(own_a != own_b))
     remarks = [f"{run.name}: {flag}" for run in (a, b) for flag in _flags(run)]
@@ -229,7 +217,7 @@ def pair(runs: Sequence[Run], a: str, b: str) -> tuple[Run, Run]:
             raise UsageError(f"no result of '{name}'.{near} There are: {', '.join(names[:10])}{more}.")
         found.append(sorted(own, key=lambda run: (run.started, run.id), reverse=True))
     couples = [(one, other) for one in found[0] for other in found[1] if one is not other]
-    alike = [two for two in couples if (two[0].task, two[0].host_id) == (two[1].task, two[1].host_id)]
+    alike = [two for two in couples if len(cohorts.by_task_and_host(two)) == 1]
     together = [two for two in alike if two[0].session == two[1].session]
     best = (together or alike or couples or [(found[0][0], found[1][0])])[0]
     if together:
@@ -294,12 +282,7 @@ def energy_per_correct(run: Run) -> float | None:
 def _latency(a: Run, b: Run, remarks: list[str]) -> list[LatencyRatio]:
     found = []
     paired = a.session == b.session
-    for own in a.workloads:
-        if own.timing == "device":
-            continue  # the same queries are compared end to end
-        other = b.workload(own.scenario, own.batch, own.sequence)
-        if other is None:
-            continue
+    for own, other in cohorts.shared_workloads(a, b):
         name = f"{own.scenario} {own.batch}x{own.sequence}"
         remarks += [f"{run.name}, {name}: {flag}" for run, w in ((a, own), (b, other)) for flag in w.flags]
         if own.rate_per_s != other.rate_per_s:
@@ -361,10 +344,10 @@ def _energy(a: Run, b: Run, remarks: list[str]) -> EnergyRatio | None:
     own, other = (_single_energy(run) for run in (a, b))
     if own is None or other is None or own.joules_per_example is None or other.joules_per_example is None:
         return None
-    if (own.source, own.meter) != (other.source, other.meter):
+    meters = EnergyMeter.of(own), EnergyMeter.of(other)
+    if meters[0] != meters[1]:
         remarks.append(
-            "energies are not compared: they are of different source or meter, "
-            f"{own.source} ({own.meter}) and {other.source} ({other.meter})"
+            f"energies are not compared: they are of different source or meter, {meters[0]} and {meters[1]}"
         )
         return None
     interval = None

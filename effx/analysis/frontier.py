@@ -2,7 +2,7 @@
 
 Pure functions over results: nothing here touches disk, device or console. An engine dominates
 another if it is at least as good in every objective and better in one. Tasks, hosts, evaluation sets
-and energy sources are never mixed on one frontier; :func:`comparable` tells them apart.
+and energy sources are never mixed on one frontier (:mod:`effx.analysis.cohorts`).
 """
 
 from __future__ import annotations
@@ -13,16 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from effx.analysis import comparison, objectives, pareto
-from effx.analysis.objectives import OBJECTIVES, Objective, single_stream
+from effx.analysis import cohorts, comparison, objectives, pareto
+from effx.analysis.cohorts import Cohort
+from effx.analysis.objectives import OBJECTIVES, Objective
 from effx.analysis.techniques import technique
 from effx.errors import UsageError
 from effx.results import Run
-
-__all__ = [
-    "OBJECTIVES", "Diminishing", "Frontier", "Objective", "Point", "baseline_of", "comparable", "frontier",
-    "groups", "latest", "single_stream", "summary",
-]  # fmt: skip
 
 _TIE_SHARE = 0.05  # P(non-dominated) above which a dominated point counts as tied
 _REFERENCE_MARGIN = 1.1  # the reference point lies a tenth beyond the largest cost
@@ -125,10 +121,10 @@ def frontier(runs: Sequence[Run], objectives: Sequence[str] = ("accuracy", "late
             metrics, evaluation sets or energy sources.
     """
     axes = _axes(objectives)
-    able = latest([run for run in runs if all(axis.value(run) is not None for axis in axes)])
+    able = cohorts.latest([run for run in runs if all(axis.value(run) is not None for axis in axes)])
     if not able:
         raise UsageError(_nothing(runs, axes))
-    _check_comparable(able, axes)
+    cohorts.check(able, energy=_uses_energy(axes))
     values = np.array([[axis.value(run) for axis in axes] for run in able], dtype=float)
     signs = np.array([-1.0 if axis.maximise else 1.0 for axis in axes])
     costs = values * signs  # everything to be minimised
@@ -177,34 +173,14 @@ def frontier(runs: Sequence[Run], objectives: Sequence[str] = ("accuracy", "late
     )
 
 
-def latest(runs: Sequence[Run]) -> list[Run]:
-    """Return each engine's latest run, in order of first appearance."""
-    newest: dict[tuple[str, str, str], Run] = {}
-    for run in sorted(runs, key=lambda run: (run.started, run.id)):
-        newest[(run.task, run.host_id, run.name)] = run
-    return list(newest.values())
-
-
-def groups(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
-    """Return runs by (task, host)."""
-    found: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        found.setdefault((run.task, run.host_id), []).append(run)
-    return dict(sorted(found.items()))
-
-
 def comparable(runs: Sequence[Run], objectives: Sequence[str]) -> list[list[Run]]:
-    """Return runs in groups that may each stand on one frontier, those without a value left out.
+    """Return results in groups that share a frontier; those without a value for an objective are left out.
 
-    An engine's latest run stands for it. The largest evaluation set of a task and host comes first.
+    Each engine has its latest result. The largest evaluation set of a task and host comes first.
     """
     axes = _axes(objectives)
-    found: dict[tuple[Any, ...], list[Run]] = {}
-    for run in latest(runs):
-        if all(axis.value(run) is not None for axis in axes):
-            key = (*(value for _, value in _traits(run, axes)), hash(tuple(run.accuracy.labels)))
-            found.setdefault(key, []).append(run)
-    return [found[key] for key in sorted(found, key=lambda key: (key[:2], -key[3][1], str(key)))]
+    able = [run for run in cohorts.latest(runs) if all(axis.value(run) is not None for axis in axes)]
+    return list(cohorts.split(able, energy=_uses_energy(axes), labels=True).values())
 
 
 def baseline_of(runs: Sequence[Run]) -> Run:
@@ -224,15 +200,14 @@ def summary(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
     engines scored on the baseline's rows are held beside it.
     """
     found: dict[str, dict[str, Any]] = {}
-    for (task, host), group in groups(runs).items():
-        group = latest(group)
+    for (task, host), group in cohorts.by_task_and_host(runs).items():
+        group = cohorts.latest(group)
         most = max(run.accuracy.n for run in group)
         baseline = baseline_of([run for run in group if run.accuracy.n == most])
-        rows = (baseline.accuracy.source, most)
-        beside = [run for run in group if (run.accuracy.source, run.accuracy.n) == rows]
+        beside = [run for run in group if Cohort.of(run) == Cohort.of(baseline)]
         entry: dict[str, Any] = {
             "baseline": baseline.name,
-            "energy_source": sorted({single_stream(run).energy.source for run in group}),
+            "energy_source": sorted({cohorts.energy_meter(run).source for run in group}),
             "energy_per_correct": {
                 run.name: value for run in group if (value := comparison.energy_per_correct(run)) is not None
             },
@@ -254,7 +229,7 @@ def _cheapest(
     """Return the cheapest of the engines at most ``drop`` below the baseline's accuracy."""
     bar = baseline.accuracy.value - drop - 1e-9  # 0.91 is within 0.01 of 0.92
     able = [run for run in runs if run.accuracy.value >= bar and cost.value(run) is not None]
-    if not able or (cost.energetic and len({_meter(run) for run in able}) > 1):
+    if not able or (cost.energetic and len(cohorts.energy_meters(able)) > 1):
         return None
     best = min(able, key=lambda run: (cost.value(run), -run.accuracy.value))
     return {"engine": best.name, named: cost.value(best)}
@@ -266,36 +241,8 @@ def _axes(names: Sequence[str]) -> list[Objective]:
     return [objectives.get(name) for name in names]
 
 
-def _meter(run: Run) -> tuple[str, str]:
-    energy = single_stream(run).energy
-    return energy.source, energy.meter
-
-
-def _traits(run: Run, axes: Sequence[Objective]) -> list[tuple[str, Any]]:
-    """Return what engines on one frontier must share."""
-    found: list[tuple[str, Any]] = [
-        ("tasks", run.task),
-        ("hosts", run.host_id),
-        ("metrics", run.accuracy.metric),
-        ("evaluation sets", (run.accuracy.source, run.accuracy.n)),
-    ]
-    if any(axis.energetic for axis in axes):
-        found.append(("energies of different source or meter", _meter(run)))
-    return found
-
-
-def _check_comparable(runs: Sequence[Run], axes: Sequence[Objective]) -> None:
-    traits = [_traits(run, axes) for run in runs]
-    for column in zip(*traits, strict=True):
-        values = {value for _, value in column}
-        if len(values) > 1:
-            what = column[0][0] if "different" in column[0][0] else f"different {column[0][0]}"
-            listed = ", ".join(sorted(_text(value) for value in values))
-            raise UsageError(f"{what} cannot share a frontier: {listed}.")
-
-
-def _text(value: Any) -> str:
-    return f"{value[0]} ({value[1]})" if isinstance(value, tuple) else str(value)
+def _uses_energy(axes: Sequence[Objective]) -> bool:
+    return any(axis.energetic for axis in axes)
 
 
 def _nothing(runs: Sequence[Run], axes: Sequence[Objective]) -> str:
@@ -309,7 +256,7 @@ def _nothing(runs: Sequence[Run], axes: Sequence[Objective]) -> str:
 
 
 def _source(runs: Sequence[Run]) -> str:
-    sources = {single_stream(run).energy.source for run in runs}
+    sources = {cohorts.energy_meter(run).source for run in runs}
     return next(iter(sources)) if len(sources) == 1 else "mixed"
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from effx.analysis import comparison, resampling
-from effx.errors import UsageError, unknown
+from effx.analysis.cohorts import single_stream
+from effx.errors import unknown
 from effx.results import MIN_SAMPLES, Run, Workload
 from effx.stats import statistics
 from effx.stats.metrics import METRICS
@@ -64,14 +65,6 @@ def get(name: str) -> Objective:
     if name not in OBJECTIVES:
         raise unknown("objective", name, OBJECTIVES)
     return OBJECTIVES[name]
-
-
-def single_stream(run: Run) -> Workload:
-    """Return the workload that frontiers and tables read, or say that it was not measured."""
-    workload = run.workload("single-stream")
-    if workload is None:
-        raise UsageError(f"{run.id}: no single-stream workload; profile the engine again.")
-    return workload
 
 
 def measures(run: Run) -> dict[str, float | None]:

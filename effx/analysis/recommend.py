@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from effx.analysis import comparison, objectives
+from effx.analysis import cohorts, comparison, objectives
+from effx.analysis.cohorts import Cohort
 from effx.analysis.comparison import Comparison
 from effx.analysis.constraints import Bar, Limits, bars_of, leave_out, met
-from effx.analysis.frontier import baseline_of, groups, latest
+from effx.analysis.frontier import baseline_of
 from effx.analysis.objectives import OBJECTIVES, Objective, admitting, asked
 from effx.errors import UsageError, nearest
 from effx.results import Run
@@ -176,7 +177,7 @@ def recommend(
             raise UsageError(f"no result of {what} '{wanted}'.{nearest(wanted, known)} There are: {listed}.")
     chosen = {
         key: group
-        for key, group in groups(runs).items()
+        for key, group in cohorts.by_task_and_host(runs).items()
         if (task is None or key[0] == task) and (host is None or key[1] == host)
     }
     if not chosen:
@@ -193,7 +194,7 @@ def _answer(
     runs: Sequence[Run], name: str | None, limits: Limits, baseline: str | None
 ) -> Recommendation | Unmet:
     remarks: list[str] = []
-    beside = _same_rows(latest(runs), baseline, remarks)
+    beside = _same_rows(cohorts.latest(runs), baseline, remarks)
     objective = _default(beside, remarks) if name is None else objectives.get(name)
     base = _baseline(beside, baseline)
     candidates = _measured(beside, objective, remarks)
@@ -216,7 +217,7 @@ def _answer(
         objective=objective.name,
         metric=run.accuracy.metric,
         n=run.accuracy.n,
-        energy_source=objectives.single_stream(run).energy.source,
+        energy_source=cohorts.energy_meter(run).source,
         engine=run.name,
         result=run.id,
         figures=_figures(run),
@@ -248,24 +249,22 @@ def _same_rows(runs: list[Run], baseline: str | None, remarks: list[str]) -> lis
     named = [run for run in runs if run.name == baseline]
     first = named[0] if named else max(runs, key=lambda run: run.accuracy.n)
 
-    def rows(run: Run) -> tuple[str, str, int]:
-        return run.accuracy.metric, run.accuracy.source, run.accuracy.n
-
-    leave_out([run for run in runs if rows(run) != rows(first)], "scored on other rows", remarks)
-    return [run for run in runs if rows(run) == rows(first)]
+    rows = Cohort.of(first)
+    leave_out([run for run in runs if Cohort.of(run) != rows], "scored on other rows", remarks)
+    return [run for run in runs if Cohort.of(run) == rows]
 
 
 def _default(runs: Sequence[Run], remarks: list[str]) -> Objective:
-    energies = [objectives.single_stream(run).energy for run in runs]
-    measured = [energy for energy in energies if energy.joules_per_example is not None]
-    if len(measured) == len(runs) and len({(energy.source, energy.meter) for energy in measured}) == 1:
-        if measured[0].source != "model":
+    measured = [run for run in runs if OBJECTIVES["energy"].value(run) is not None]
+    meters = cohorts.energy_meters(measured)
+    if len(measured) == len(runs) and len(meters) == 1:
+        if meters[0].source != "model":
             return OBJECTIVES["energy"]
         remarks.append("by latency: energy is of a model, not measured; --objective energy chooses by it")
     elif measured:
         remarks.append("by latency: not every engine's energy was measured by one meter")
     else:
-        remarks.append(f"by latency: energy unavailable ({energies[0].reason})")
+        remarks.append(f"by latency: energy unavailable ({cohorts.single_stream(runs[0]).energy.reason})")
     return OBJECTIVES["latency"]
 
 
@@ -278,15 +277,7 @@ def _measured(runs: list[Run], objective: Objective, remarks: list[str]) -> list
     if not able:
         other = " Use --objective latency." if objective.energetic else ""
         raise UsageError(f"--objective {objective.name}: {objective.missing(runs[0])}.{other}")
-    meters = {
-        (energy.source, energy.meter) for run in able for energy in [objectives.single_stream(run).energy]
-    }
-    if objective.energetic and len(meters) > 1:
-        listed = ", ".join(sorted(f"{source} ({meter})" for source, meter in meters))
-        raise UsageError(
-            f"--objective {objective.name}: energies of different source or meter cannot be compared: "
-            f"{listed}. Profile the engines in one session, or use --objective latency."
-        )
+    cohorts.check(able, energy=objective.energetic)
     without = [run for run in runs if objective.value(run) is None]
     leave_out(without, f"without {objective.label}", remarks)
     return able

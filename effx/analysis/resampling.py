@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import stats
 
-from effx.errors import UsageError
+from effx.analysis.cohorts import shared_labels
 from effx.results import Energy, Run, Workload
 from effx.stats import statistics
 
@@ -46,7 +46,7 @@ def scores(metric: str, runs: Sequence[Run]) -> np.ndarray:
     """
     if not runs:
         return np.empty((0, RESAMPLES))
-    labels = np.array(same_labels(runs), dtype=float)
+    labels = np.array(shared_labels(runs), dtype=float)
     weights = example_weights(len(labels))
     step = max(1, _GATHERED // len(labels))
     found = [
@@ -54,23 +54,6 @@ def scores(metric: str, runs: Sequence[Run]) -> np.ndarray:
         for part in (runs[start : start + step] for start in range(0, len(runs), step))
     ]
     return np.concatenate(found)
-
-
-def same_labels(runs: Sequence[Run]) -> list[float]:
-    """Return the labels that all runs were scored on.
-
-    Raises:
-        UsageError: a run lacks predictions, or the labels differ.
-    """
-    labels = runs[0].accuracy.labels
-    for run in runs:
-        if not len(run.accuracy.predictions) == len(run.accuracy.labels) == run.accuracy.n > 0:
-            raise UsageError(f"{run.id} does not hold every prediction; profile the engine again.")
-        if run.accuracy.labels != labels:
-            raise UsageError(
-                f"{runs[0].id} and {run.id} have different labels; profile both on the same rows."
-            )
-    return labels
 
 
 def latencies(run: Run, workload: Workload, share: float | None) -> np.ndarray | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from effx import files, results
+from effx.analysis import cohorts
 from effx.analysis import frontier as frontiers
 from effx.artifacts import now
 from effx.errors import UsageError, need
@@ -91,7 +92,7 @@ def content(
         "failures": [{"engine": one.engine["name"], "failure": one.failure} for one in failures],
         "gates_failed": [
             {"engine": run.name, "gate": gate["name"], "detail": gate["detail"]}
-            for run in frontiers.latest(runs)
+            for run in cohorts.latest(runs)
             for gate in run.gates
             if gate["passed"] is False
         ],
@@ -110,7 +111,7 @@ def content(
 def _standing(failures: Sequence[results.Failure], runs: Sequence[results.Run]) -> list[results.Failure]:
     """Return the failures that still tell of an engine: those that no later run of it on the host undid."""
     newest: dict[tuple[Any, ...], str] = {
-        (run.task, run.host_id, run.name): run.started for run in frontiers.latest(runs)
+        (run.task, run.host_id, run.name): run.started for run in cohorts.latest(runs)
     }
     return [
         one

@@ -9,7 +9,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from effx.analysis.frontier import OBJECTIVES, Frontier, Point
+from effx.analysis.frontier import Frontier, Point
+from effx.analysis.objectives import OBJECTIVES
 from effx.analysis.techniques import technique
 from effx.report import panels
 from effx.report.canvas import MOST, canvas, note_left_out

@@ -6,8 +6,10 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from effx.analysis import cohorts
 from effx.analysis import frontier as frontiers
-from effx.analysis.frontier import OBJECTIVES, Frontier
+from effx.analysis.frontier import Frontier
+from effx.analysis.objectives import OBJECTIVES
 from effx.results import Run
 
 MAIN = (("accuracy", "latency"), ("accuracy", "energy"))
@@ -35,29 +37,24 @@ class Group:
 
 def groups(runs: Sequence[Run]) -> list[Group]:
     """Return the groups with a frontier for every pair of objectives that has one."""
-    found: dict[tuple[str, str, str, int, str], list[Run]] = {}
-    for run in frontiers.latest(runs):
-        scored = run.accuracy
-        found.setdefault((run.task, run.host_id, scored.source, scored.n, scored.metric), []).append(run)
     return [
         Group(
-            *key,
-            runs=found[key],
-            frontiers=_frontiers(found[key]),
-            baseline=frontiers.baseline_of(found[key]),
+            task=cohort.task,
+            host=cohort.host,
+            rows=cohort.rows,
+            n=cohort.n,
+            metric=cohort.metric,
+            runs=members,
+            frontiers=_frontiers(members),
+            baseline=frontiers.baseline_of(members),
         )
-        for key in sorted(found)
+        for cohort, members in cohorts.split(cohorts.latest(runs)).items()
     ]
-
-
-def has_predictions(run: Run) -> bool:
-    """Whether a result still holds what resampling and pairing need: files may be shared without rows."""
-    return len(run.accuracy.predictions) == len(run.accuracy.labels) == run.accuracy.n > 0
 
 
 def _frontiers(runs: Sequence[Run]) -> list[Frontier]:
     """Return the frontiers of every pair; several where energies have several sources or meters."""
-    usable = [run for run in runs if has_predictions(run)]
+    usable = [run for run in runs if cohorts.has_predictions(run)]
     return [
         frontiers.frontier(part, pair)
         for pair in _pairs(len(usable))

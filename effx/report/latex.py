@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from effx.analysis.frontier import single_stream
+from effx.analysis.cohorts import single_stream
 from effx.report.groups import Group
 from effx.report.style import energy_sources, four, joules, mebibytes, milliseconds
 from effx.results import Run

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from effx.analysis.frontier import single_stream
+from effx.analysis.cohorts import single_stream
 from effx.analysis.techniques import longest, series, technique
 from effx.report.canvas import MOST, canvas, note_left_out
 from effx.report.groups import Group

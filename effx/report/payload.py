@@ -16,7 +16,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from effx.analysis.frontier import OBJECTIVES, Frontier, Objective, latest, single_stream
+from effx.analysis.cohorts import latest, single_stream
+from effx.analysis.frontier import Frontier
+from effx.analysis.objectives import OBJECTIVES, Objective
 from effx.analysis.techniques import longest, series, technique
 from effx.report.groups import Group
 from effx.report.names import short_names

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from effx.analysis.objectives import Objective, single_stream, three
+from effx.analysis.cohorts import single_stream
+from effx.analysis.objectives import Objective, three
 from effx.results import Run
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")

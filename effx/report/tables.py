@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from effx.analysis.frontier import single_stream
+from effx.analysis.cohorts import single_stream
 from effx.analysis.techniques import technique
 from effx.report.groups import MAIN, Group
 from effx.report.style import energy_sources, four, joules, mebibytes, millijoules, milliseconds, span

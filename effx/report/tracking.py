@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from effx.analysis import objectives
+from effx.analysis import cohorts, objectives
 from effx.errors import UsageError, need
 from effx.results import Run
 
@@ -103,8 +103,8 @@ def parameters(run: Run) -> dict[str, str]:
         "metric": run.accuracy.metric,
         "rows": run.accuracy.n,
         "rows.source": run.accuracy.source,
-        "energy.source": objectives.single_stream(run).energy.source,
-        "energy.meter": objectives.single_stream(run).energy.meter,
+        "energy.source": cohorts.single_stream(run).energy.source,
+        "energy.meter": cohorts.single_stream(run).energy.meter,
         "settings.threads": run.settings.get("threads"),
         "settings.rounds": run.settings.get("rounds"),
     }
@@ -113,7 +113,7 @@ def parameters(run: Run) -> dict[str, str]:
 
 def figures(run: Run) -> dict[str, float]:
     """Return every figure of a result with its unit in its name, as MLflow's metrics; none that is None."""
-    single = objectives.single_stream(run)
+    single = cohorts.single_stream(run)
     found: dict[str, float | None] = {
         run.accuracy.metric: run.accuracy.value,
         **run.accuracy.metrics,

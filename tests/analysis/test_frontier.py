@@ -9,7 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from effx.analysis.frontier import OBJECTIVES, baseline_of, comparable, frontier, groups, latest, summary
+from effx.analysis.cohorts import by_task_and_host, latest
+from effx.analysis.frontier import baseline_of, comparable, frontier, summary
+from effx.analysis.objectives import OBJECTIVES
 from effx.errors import UsageError
 from effx.results import Accuracy, Energy, Run, Workload
 from tests.analysis.made import N, made
@@ -317,7 +319,7 @@ def test_leaving_out_the_surely_dominated_changes_nothing(monkeypatch: pytest.Mo
 def test_thousands_of_runs_in_seconds() -> None:
     runs = many(1000)
     clock = time.process_time()
-    ((_, group),) = groups(runs).items()
+    ((_, group),) = by_task_and_host(runs).items()
     found = frontier(latest(group), ("accuracy", "latency"))
     summary(runs)
     assert time.process_time() - clock < 4
@@ -340,7 +342,9 @@ def test_published_joules_per_query() -> None:
     runs = [published("BERT-large", joules, host) for host, joules in WALL_J.items()]
     with pytest.raises(UsageError, match="different hosts"):
         frontier(runs, ("accuracy", "energy"))
-    assert {host: len(group) for (_, host), group in groups(runs).items()} == dict.fromkeys(sorted(WALL_J), 1)
+    assert {host: len(group) for (_, host), group in by_task_and_host(runs).items()} == dict.fromkeys(
+        sorted(WALL_J), 1
+    )
     site = [published(host, joules, "one site") for host, joules in WALL_J.items()]
     found = frontier(site, ("accuracy", "energy"))
     assert [point.run.name for point in found.points] == ["Orin", "8xH200", "18xAIC100", "L4"]

@@ -1,0 +1,198 @@
+"""Which results may be compared: one key, one check.
+
+    always            task, host, evaluation rows (where they came from and how many), metric
+    with energy       also the energy's source (counter, integrated, model) and meter
+    with predictions  also the labels: paired statistics resample the same examples of every engine
+
+Latency is compared between single queries at real lengths, timed end to end (:func:`single_stream`), or
+between workloads of the same scenario, shape and arrival rate (:func:`shared_workloads`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from effx.errors import UsageError
+from effx.results import Energy, Run, Workload
+
+
+@dataclass(frozen=True, order=True)
+class EnergyMeter:
+    """Where joules come from; joules of different meters are not compared."""
+
+    source: str
+    """``counter``, ``integrated``, ``model`` or ``none``."""
+    name: str
+    """The meter, such as ``rapl``."""
+
+    @classmethod
+    def of(cls, energy: Energy) -> EnergyMeter:
+        """Return the meter of a workload's energy."""
+        return cls(energy.source, energy.meter)
+
+    def __str__(self) -> str:
+        return f"{self.source} ({self.name})"
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What results must have in common to be compared."""
+
+    task: str
+    host: str
+    rows: str
+    """Where the evaluation rows came from."""
+    n: int
+    """Number of evaluation rows."""
+    metric: str
+    """The task's primary metric."""
+    energy: EnergyMeter | None = None
+    """None: joules are not compared."""
+    labels: int | None = None
+    """Hash of the labels; None: examples are not paired."""
+
+    @classmethod
+    def of(cls, run: Run, *, energy: bool = False, labels: bool = False) -> Cohort:
+        """Return the cohort of a result.
+
+        Args:
+            run: the result.
+            energy: whether joules are compared.
+            labels: whether predictions are compared example by example.
+
+        Raises:
+            UsageError: ``energy``, and single queries were not measured.
+        """
+        return cls(
+            task=run.task,
+            host=run.host_id,
+            rows=run.accuracy.source,
+            n=run.accuracy.n,
+            metric=run.accuracy.metric,
+            energy=energy_meter(run) if energy else None,
+            labels=hash(tuple(run.accuracy.labels)) if labels else None,
+        )
+
+
+def check(runs: Sequence[Run], *, energy: bool = False) -> None:
+    """Check that results may be compared; :func:`shared_labels` checks their labels.
+
+    Args:
+        runs: the results.
+        energy: whether joules are compared.
+
+    Raises:
+        UsageError: they differ in task, host, metric, evaluation rows or, with ``energy``, in meter.
+    """
+    keys = {Cohort.of(run, energy=energy): run.id for run in reversed(runs)}
+    for what, values, advice in (
+        ("different tasks", {key.task: run for key, run in keys.items()}, ""),
+        ("different hosts", {key.host: run for key, run in keys.items()}, ""),
+        ("different metrics", {key.metric: run for key, run in keys.items()}, ""),
+        ("different evaluation sets", {f"{key.rows} ({key.n})": run for key, run in keys.items()}, ""),
+        (
+            "energies of different source or meter",
+            {str(key.energy): run for key, run in keys.items()},
+            " Profile the engines in one session, or compare another objective.",
+        ),
+    ):
+        if len(values) > 1:
+            listed = ", ".join(f"{value} in {run}" for value, run in sorted(values.items()))
+            raise UsageError(f"{what} cannot be compared: {listed}.{advice}")
+
+
+def split(runs: Sequence[Run], *, energy: bool = False, labels: bool = False) -> dict[Cohort, list[Run]]:
+    """Return results by cohort; of one task and host, the cohort with the most rows comes first.
+
+    Args:
+        runs: the results.
+        energy: whether joules are compared.
+        labels: whether predictions are compared example by example.
+    """
+    cohorts: dict[Cohort, list[Run]] = {}
+    for run in runs:
+        cohorts.setdefault(Cohort.of(run, energy=energy, labels=labels), []).append(run)
+
+    def order(key: Cohort) -> tuple[str, str, int, str, str, str]:
+        return key.task, key.host, -key.n, key.metric, key.rows, str(key.energy)
+
+    return {key: cohorts[key] for key in sorted(cohorts, key=order)}
+
+
+def by_task_and_host(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
+    """Return results by (task, host), whatever rows they were scored on."""
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.task, run.host_id), []).append(run)
+    return dict(sorted(groups.items()))
+
+
+def latest(runs: Sequence[Run]) -> list[Run]:
+    """Return the latest result of each engine on each host, in order of start."""
+    newest: dict[tuple[str, str, str], Run] = {}
+    for run in sorted(runs, key=lambda run: (run.started, run.id)):
+        newest[(run.task, run.host_id, run.name)] = run
+    return list(newest.values())
+
+
+def has_predictions(run: Run) -> bool:
+    """Return whether a result holds the prediction and label of every row: results may be shared without."""
+    return len(run.accuracy.predictions) == len(run.accuracy.labels) == run.accuracy.n > 0
+
+
+def shared_labels(runs: Sequence[Run]) -> list[float]:
+    """Return the labels [n] that all results were scored on.
+
+    Raises:
+        UsageError: a result lacks predictions, or the labels differ.
+    """
+    labels = runs[0].accuracy.labels
+    for run in runs:
+        if not has_predictions(run):
+            raise UsageError(f"{run.id} does not hold every prediction; profile the engine again.")
+        if run.accuracy.labels != labels:
+            raise UsageError(
+                f"{runs[0].id} and {run.id} have different labels; profile both on the same rows."
+            )
+    return labels
+
+
+def single_stream(run: Run) -> Workload:
+    """Return single queries at real lengths, timed end to end: what frontiers and tables show.
+
+    Raises:
+        UsageError: they were not measured.
+    """
+    workload = run.workload("single-stream")
+    if workload is None:
+        raise UsageError(f"{run.id}: no single-stream workload; profile the engine again.")
+    return workload
+
+
+def energy_meter(run: Run) -> EnergyMeter:
+    """Return the meter of a result's single queries.
+
+    Raises:
+        UsageError: they were not measured.
+    """
+    return EnergyMeter.of(single_stream(run).energy)
+
+
+def energy_meters(runs: Sequence[Run]) -> list[EnergyMeter]:
+    """Return the different meters of results, sorted; joules are compared if there is one."""
+    return sorted({energy_meter(run) for run in runs})
+
+
+def shared_workloads(a: Run, b: Run) -> list[tuple[Workload, Workload]]:
+    """Return the workloads of a and b of the same scenario, batch and length, timed end to end.
+
+    Queries of the ``server`` scenario may have arrived at different rates: the caller compares
+    ``rate_per_s``. Workloads timed on the device repeat the same queries and are left out.
+    """
+    pairs = [
+        (workload, b.workload(workload.scenario, workload.batch, workload.sequence))
+        for workload in a.workloads
+        if workload.timing != "device"
+    ]
+    return [(workload, other) for workload, other in pairs if other is not None]

@@ -1,0 +1,88 @@
+"""Which results may be compared, and what the message says where they may not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from effx.analysis import cohorts
+from effx.analysis.cohorts import Cohort, EnergyMeter
+from effx.errors import UsageError
+from effx.results import Run
+from tests.analysis.made import made
+
+RUN = made("a", joules=1.0)
+FLIPPED = replace(RUN, accuracy=replace(RUN.accuracy, labels=[1 - label for label in RUN.accuracy.labels]))
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (made("b", task="rte"), r"different tasks cannot be compared: rte in id-b-2026, sst2 in id-a-2026\."),
+        (made("b", host="g"), "different hosts cannot be compared: g in id-b-2026, h in id-a-2026"),
+        (made("b", metric="f1"), "different metrics cannot be compared: accuracy in id-a-2026, f1 in"),
+        (
+            made("b", rows="others"),
+            r"different evaluation sets .*: others \(400\) in id-b-2026, rows \(400\)",
+        ),
+        (made("b", n=10), r"different evaluation sets .*: rows \(10\) in id-b-2026, rows \(400\) in"),
+    ],
+)
+def test_results_of_different_cohorts_are_refused(other: Run, message: str) -> None:
+    for runs in ([RUN, other], [other, RUN], [RUN, made("c"), other]):
+        with pytest.raises(UsageError, match=message):
+            cohorts.check(runs)
+    assert Cohort.of(RUN) != Cohort.of(other)
+
+
+@pytest.mark.parametrize(
+    ("other", "meter"),
+    [
+        (made("b", joules=2.0, meter="nvml"), EnergyMeter("counter", "nvml")),
+        (made("b", joules=2.0, source="model"), EnergyMeter("model", "rapl")),
+    ],
+)
+def test_meters_matter_only_where_joules_are_compared(other: Run, meter: EnergyMeter) -> None:
+    cohorts.check([RUN, other])
+    with pytest.raises(
+        UsageError, match=r"energies of different source or meter cannot be compared: counter"
+    ):
+        cohorts.check([RUN, other], energy=True)
+    assert set(cohorts.energy_meters([other, RUN, RUN])) == {EnergyMeter("counter", "rapl"), meter}
+
+
+def test_labels_matter_only_where_examples_are_paired() -> None:
+    assert Cohort.of(RUN) == Cohort.of(FLIPPED)
+    assert Cohort.of(RUN, labels=True) != Cohort.of(FLIPPED, labels=True)
+    with pytest.raises(UsageError, match="have different labels"):
+        cohorts.shared_labels([RUN, FLIPPED])
+    without = replace(RUN, accuracy=replace(RUN.accuracy, predictions=[]))
+    assert not cohorts.has_predictions(without)
+    with pytest.raises(UsageError, match="does not hold every prediction"):
+        cohorts.shared_labels([RUN, without])
+
+
+def test_the_most_thorough_cohort_of_a_task_and_host_comes_first() -> None:
+    runs = [made("a", n=10), made("b"), made("c", task="rte", n=20), made("d", host="g", n=5), made("e")]
+    assert [[run.name for run in members] for members in cohorts.split(runs).values()] == [
+        ["c"], ["d"], ["b", "e"], ["a"]
+    ]  # fmt: skip
+    assert list(cohorts.by_task_and_host(runs)) == [("rte", "h"), ("sst2", "g"), ("sst2", "h")]
+
+
+def test_latest_is_per_engine_and_host() -> None:
+    runs = [made("a", started="2027"), made("a"), made("a", host="g"), made("b")]
+    assert {(run.name, run.host_id, run.started) for run in cohorts.latest(runs)} == {
+        ("a", "h", "2027"), ("a", "g", "2026"), ("b", "h", "2026")
+    }  # fmt: skip
+
+
+def test_workloads_are_shared_by_scenario_and_shape_end_to_end() -> None:
+    a, b = made("a", offline_per_s=100), made("b")
+    on_device = replace(a.workloads[0], timing="device")
+    a = replace(a, workloads=[*a.workloads, on_device])
+    b = replace(b, workloads=[*b.workloads, on_device])
+    assert cohorts.shared_workloads(a, b) == [(a.workloads[0], b.workloads[0])]
+    with pytest.raises(UsageError, match="no single-stream workload"):
+        cohorts.single_stream(replace(b, workloads=[on_device]))
