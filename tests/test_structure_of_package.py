@@ -31,6 +31,7 @@ FLOORS: dict[str, set[str]] = {
     "quiet": set(),
     "corpus": set(),
     "files": {"errors"},
+    "formatting": set(),
     "stats": {"errors"},
     "specs": {"errors", "stats"},
     "host": {"errors", "files", "progress"},

@@ -21,6 +21,7 @@ import numpy as np
 from effx.analysis import cohorts
 from effx.analysis.cohorts import EnergyMeter
 from effx.errors import UsageError, nearest
+from effx.formatting import from_to, percent, points, times
 from effx.results import Energy, Run, Workload
 from effx.stats import statistics
 from effx.stats.metrics import METRICS
@@ -119,21 +120,21 @@ class Comparison:
         else:
             return None
         if ratio.interval is None:
-            return f"{_times(1 / ratio.value)}x as fast (too few blocks for an interval)"
+            return f"{times(1 / ratio.value)}x as fast (too few blocks for an interval)"
         low, high = 1 / ratio.interval[1], 1 / ratio.interval[0]
         notes = ["" if low > 1 or high < 1 else ", not distinguishable"]
         notes.append("" if ratio.paired else ", not interleaved")
-        return f"{_times(1 / ratio.value)}x as fast (95 % {_times(low)} to {_times(high)}{''.join(notes)})"
+        return f"{times(1 / ratio.value)}x as fast ({from_to((low, high), times)}{''.join(notes)})"
 
     def _energy(self) -> str | None:
         if self.energy is None:
             return None
-        said = f"takes {_times(self.energy.value)}x the energy"
+        said = f"takes {times(self.energy.value)}x the energy"
         if self.energy.interval is None:
             return f"{said} ({self.energy.source}, no interval)"
         low, high = self.energy.interval
         note = "" if low > 1 or high < 1 else ", not distinguishable"
-        return f"{said} ({self.energy.source}, 95 % {_times(low)} to {_times(high)}{note})"
+        return f"{said} ({self.energy.source}, {from_to((low, high), times)}{note})"
 
     def _accuracy(self) -> str:
         apart = f"{abs(100 * self.difference):.1f} points"
@@ -256,13 +257,8 @@ def non_inferiority(
         return f"loses more than {tested} (95 %)"
     return (
         f"not distinguishable at n = {n}: {points(difference)} points "
-        f"(95 % {points(low)} to {points(high)}) neither rule out nor show a loss of more than {tested}"
+        f"({from_to((low, high), points)}) neither rule out nor show a loss of more than {tested}"
     )
-
-
-def points(share: float) -> str:
-    """Return a share as signed points; what rounds to nothing has no minus."""
-    return f"{round(100 * share, 1) + 0.0:+.1f}"
 
 
 def energy_per_correct(run: Run) -> float | None:
@@ -312,8 +308,8 @@ def _launches(a: Run, b: Run) -> list[str]:
         return []
     names = (a.name, b.name) if a.name != b.name else (a.id, b.id)
     return [
-        f"{100 * one:.0f} % of a single query to {names[0]} and {100 * other:.0f} % of one to {names[1]} "
-        f"{NOT_ON_DEVICE}"
+        f"{percent(one)} of a single query to {names[0]} and {percent(other)} of one to "
+        f"{names[1]} {NOT_ON_DEVICE}"
     ]
 
 
@@ -382,8 +378,3 @@ def _flags(run: Run) -> list[str]:
         gate["name"]: f"{gate['name']}: {gate['detail']}" for gate in run.gates if gate["passed"] is False
     }
     return [*(flag for flag in run.flags if flag not in failed), *failed.values()]
-
-
-def _times(ratio: float) -> str:
-    """Return a ratio with two decimals, or three digits where those would be too few or too many."""
-    return f"{ratio:.2f}" if 0.1 <= ratio < 10 else f"{ratio:.3g}"

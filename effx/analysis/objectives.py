@@ -5,7 +5,6 @@ Pure functions over results. A value is None where it was not measured, and the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +29,7 @@ class Objective:
     name: str
     label: str
     unit: str
-    """SI, per example where it says so; empty for a share."""
+    """SI, a key of :data:`effx.formatting.UNITS`; empty for a score."""
     maximise: bool
     value: Callable[[Run], float | None]
     interval: Callable[[Run], Interval]
@@ -70,53 +69,6 @@ def get(name: str) -> Objective:
 def measures(run: Run) -> dict[str, float | None]:
     """Return the value of every objective, None where it was not measured."""
     return {objective.name: objective.value(run) for objective in OBJECTIVES.values()}
-
-
-def said(objective: Objective, value: float, *, like: float | None = None) -> str:
-    """Return a value of an objective with the unit that people read: that of ``like``, else its own."""
-    if objective.unit == "s":
-        return f"{three(value * 1e3)} ms"
-    if objective.unit == "B":
-        return f"{value / 1e6:.1f} MB"
-    if objective.unit in ("J", "J/example"):
-        whole = (value if like is None else like) >= 1
-        number = f"{three(value)} J" if whole else f"{three(value * 1e3)} mJ"
-        return number + objective.unit.removeprefix("J")
-    if objective.unit == "1/s":
-        return f"{value:.4g}/s"
-    return f"{value:.4f}" if objective.scored else f"{value:.4g}"
-
-
-def asked(objective: Objective, limit: float) -> str:
-    """Return a limit as it was given, not rounded: what lies close to it must not read as equal."""
-    factor, unit = _LIMITS.get(objective.unit, (1.0, ""))
-    return f"{limit * factor:.10g}{unit}"
-
-
-def admitting(objective: Objective, value: float) -> str:
-    """Return ``value`` as a limit that it meets: rounded up where the limit is a most, down for a least."""
-    factor, _ = _LIMITS.get(objective.unit, (1.0, ""))
-    shown = value * factor
-    places = {"s": max(0, 2 - math.floor(math.log10(abs(shown) or 1.0))), "B": 1}.get(objective.unit, 4)
-    return said(objective, outwards(shown, places, up=not objective.maximise) / factor)
-
-
-def outwards(value: float, places: int, *, up: bool) -> float:
-    """Return ``value`` rounded to decimal places, up or down; what floating point adds does not count."""
-    scale = 10.0**places
-    noise = 1e-11 * abs(value * scale)
-    return (math.ceil(value * scale - noise) if up else math.floor(value * scale + noise)) / scale
-
-
-def three(value: float, *, zeros: bool = False) -> str:
-    """Return three significant digits, all of those before the point; ``zeros``: those at the end too."""
-    if abs(value) >= 999.5:
-        return f"{value:.0f}"
-    return f"{value:#.3g}".rstrip(".") if zeros else f"{value:.3g}"
-
-
-_LIMITS = {"s": (1e3, " ms"), "B": (1e-6, " MB")}
-"""By its unit, by what a limit is multiplied to be read, and the unit that follows it then."""
 
 
 def _constant(values: Sequence[float | None]) -> np.ndarray:
@@ -271,7 +223,7 @@ OBJECTIVES: dict[str, Objective] = {
                lambda run: run.memory.get("device_peak_bytes"), "the device's memory was not measured"),
         _fixed("size", "size on disk", "B",
                lambda run: run.engine.get("size_bytes"), "the result does not say"),
-        _fixed("parameters", "parameters", "", lambda run: run.engine.get("parameters"),
+        _fixed("parameters", "parameters", "count", lambda run: run.engine.get("parameters"),
                "the result does not say"),
     )
 }  # fmt: skip

@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from effx import formatting
 from effx.analysis import cohorts, comparison, objectives
 from effx.analysis.cohorts import Cohort
 from effx.analysis.comparison import Comparison
 from effx.analysis.constraints import Bar, Limits, bars_of, leave_out, met
 from effx.analysis.frontier import baseline_of
-from effx.analysis.objectives import OBJECTIVES, Objective, admitting, asked
+from effx.analysis.objectives import OBJECTIVES, Objective
 from effx.errors import UsageError, nearest
+from effx.formatting import times
 from effx.results import Run
 
 __all__ = ["Constraint", "Figure", "Limits", "Recommendation", "RunnerUp", "Unmet", "recommend"]
@@ -389,8 +391,9 @@ def _unsteady(other: RunnerUp | None, objective: Objective) -> list[str]:
         same = (ratio.scenario, ratio.statistic) == ("single-stream", statistic) and ratio.paired
         if same and (ratio.value - 1) * (other.ratio - 1) < 0:
             return [
-                f"round by round {other.engine} takes {ratio.value:.2f}x the time, over all rounds "
-                f"{other.ratio:.2f}x: the host was not steady, so profile both again on an idle one"
+                f"round by round {other.engine} takes {times(ratio.value)}x the time, "
+                f"over all rounds {times(other.ratio)}x: the host was not steady, "
+                "so profile both again on an idle one"
             ]
     return []
 
@@ -419,8 +422,12 @@ def _unmet(runs: Sequence[Run], bars: Sequence[Bar]) -> Unmet:
     _, bar = largest(near)
     value = bar.objective.value(near)
     side = "below" if bar.objective.maximise else "above"
-    has = "was not measured, against" if value is None else f"of {admitting(bar.objective, value)} is {side}"
-    limit = asked(bar.objective, bar.bar)
+    unit = bar.objective.unit
+    if value is None:
+        has = "was not measured, against"
+    else:
+        has = f"of {formatting.rounded_outwards(value, unit, up=not bar.objective.maximise)} is {side}"
+    limit = formatting.limit(bar.bar, unit)
     if bar.beside is not None:
         limit += f" ({bar.option} {bar.limit:g} beside {bar.beside.name})"
     else:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from effx.analysis.comparison import LAUNCH_BOUND, NOT_ON_DEVICE, Comparison, points
-from effx.analysis.objectives import OBJECTIVES, admitting, asked, outwards, said
+from effx import formatting
+from effx.analysis.comparison import LAUNCH_BOUND, NOT_ON_DEVICE, Comparison
+from effx.analysis.objectives import OBJECTIVES
 from effx.analysis.recommend import Constraint, Figure, Recommendation
 from effx.analysis.resampling import RESAMPLES
+from effx.formatting import from_to, percent, points, times
 
 _DROP_PLACES = 4
 _SHORT = {
@@ -43,10 +45,10 @@ def recommendation(found: Recommendation) -> str:
     lines += [f"  {_constraint(one, found)}" for one in found.constraints]
     lines.append(f"  {_binding(found)}")
     lines.append(f"  {_runner_up(found)}")
-    others = ", ".join(f"{name} in {_percent(share)}" for name, share in list(found.p_others.items())[:3])
-    none = f"; no engine meets the constraints in {_percent(found.p_none)}" if found.p_none > 0 else ""
+    others = ", ".join(f"{name} in {percent(share)}" for name, share in list(found.p_others.items())[:3])
+    none = f"; no engine meets the constraints in {percent(found.p_none)}" if found.p_none > 0 else ""
     lines.append(
-        f"  Certainty: the choice in {_percent(found.p_choice)} of {RESAMPLES} joint resamplings of examples "
+        f"  Certainty: the choice in {percent(found.p_choice)} of {RESAMPLES} joint resamplings of examples "
         f"and rounds{'; ' + others if others else ''}{none}."
     )
     lines += [f"  Note: {remark}." for remark in found.remarks]
@@ -62,20 +64,23 @@ def comparison(found: Comparison, margin: float) -> str:
     ]
     if found.p_value is not None:
         lines.append(
-            f"Predictions that differ: {found.differing} of {found.n}; McNemar's p = {found.p_value:.3g}."
+            f"Predictions that differ: {found.differing} of {found.n}; "
+            f"McNemar's {formatting.p_value(found.p_value)}."
         )
     for ratio in found.latency:
-        spread = "" if ratio.interval is None else f" [{ratio.interval[0]:.3f}, {ratio.interval[1]:.3f}]"
+        spread = "" if ratio.interval is None else f" {_ends(ratio.interval)}"
         apart = "" if ratio.paired else ", not interleaved"
         lines.append(
             f"  seconds, {ratio.scenario} {ratio.batch}x{ratio.sequence}, {ratio.statistic}: "
-            f"{ratio.value:.3f}x{spread}{apart}"
+            f"{times(ratio.value, 3)}x{spread}{apart}"
         )
     if found.energy is not None:
         low_high = found.energy.interval
-        spread = "" if low_high is None else f" [{low_high[0]:.3f}, {low_high[1]:.3f}]"
-        lines.append(f"  joules, single queries ({found.energy.source}): {found.energy.value:.3f}x{spread}")
-    lines += [f"  {name}: {value:.3f}x" for name, value in found.memory.items() if value is not None]
+        spread = "" if low_high is None else f" {_ends(low_high)}"
+        lines.append(
+            f"  joules, single queries ({found.energy.source}): {times(found.energy.value, 3)}x{spread}"
+        )
+    lines += [f"  {name}: {times(value, 3)}x" for name, value in found.memory.items() if value is not None]
     lines += [f"Note: {remark}." for remark in found.remarks]
     return "\n".join(lines)
 
@@ -90,16 +95,16 @@ def _label(name: str, found: Recommendation) -> str:
 
 def _figure(name: str, figure: Figure) -> str:
     objective = OBJECTIVES[name]
-    text = said(objective, figure.value)
+    text = formatting.with_unit(figure.value, objective.unit)
     if figure.interval is None:
         return text
-    low, high = (said(objective, bound, like=figure.value) for bound in figure.interval)
+    low, high = (formatting.with_unit(bound, objective.unit, like=figure.value) for bound in figure.interval)
     return f"{text} (95 % {low.split()[0]} to {high})"
 
 
 def _memory(found: Comparison) -> str:
     ratio = found.memory.get("host_peak_bytes")
-    return "" if ratio is None else f"It takes {ratio:.2f}x the memory."
+    return "" if ratio is None else f"It takes {times(ratio)}x the memory."
 
 
 def _launches(found: Recommendation) -> str:
@@ -114,23 +119,25 @@ def _launches(found: Recommendation) -> str:
         share = found.runner_up.beside.launch_shares[0]
     if share is None or share <= LAUNCH_BOUND:
         return ""
-    return f"{_percent(share)} of a single query to it {NOT_ON_DEVICE}."
+    return f"{percent(share)} of a single query to it {NOT_ON_DEVICE}."
 
 
 def _constraint(one: Constraint, found: Recommendation) -> str:
-    objective, limit = OBJECTIVES[one.objective], asked(OBJECTIVES[one.objective], one.limit)
+    objective = OBJECTIVES[one.objective]
+    limit = formatting.limit(one.limit, objective.unit)
     if one.option == "--max-drop":
         limit, value = f"{limit} beside {found.baseline}", _drop(one.limit + one.bar - one.value)
     else:
-        value = said(objective, one.value)
-    return f"{one.option} {limit}: {value}, met in {_percent(one.p_met)} of resamplings."
+        value = formatting.with_unit(one.value, objective.unit)
+    return f"{one.option} {limit}: {value}, met in {percent(one.p_met)} of resamplings."
 
 
 def _binding(found: Recommendation) -> str:
     if not found.binding:
         return "No constraint binds: loosening any one of them would change nothing."
     said_of = [
-        f"{one.option} of {_needed(one)} instead of {asked(OBJECTIVES[one.objective], one.limit)} "
+        f"{one.option} of {_needed(one)} instead of "
+        f"{formatting.limit(one.limit, OBJECTIVES[one.objective].unit)} "
         f"would admit {one.admits}{_beside(one.gain, one.difference, None, found)}"
         for one in found.binding
     ]
@@ -141,12 +148,13 @@ def _needed(one: Constraint) -> str:
     """Return the limit that admits a better engine, rounded so that it still does."""
     assert one.needed is not None
     if one.option == "--max-drop":
-        return _drop(outwards(one.needed, _DROP_PLACES, up=True))
-    return admitting(OBJECTIVES[one.objective], one.needed)
+        return _drop(formatting.outwards(one.needed, _DROP_PLACES, up=True))
+    objective = OBJECTIVES[one.objective]
+    return formatting.rounded_outwards(one.needed, objective.unit, up=not objective.maximise)
 
 
 def _drop(value: float) -> str:
-    return f"{round(value, _DROP_PLACES) + 0.0:.{_DROP_PLACES}f}".rstrip("0").rstrip(".")
+    return formatting.fixed(value, _DROP_PLACES).rstrip("0").rstrip(".")
 
 
 def _beside(
@@ -160,10 +168,10 @@ def _beside(
     notes = [found.energy_source] if objective.energetic else []
     if difference is not None:
         text = f", at {points(difference)} points of {_label(objective.name, found)}"
-        notes += [f"95 % {points(interval[0])} to {points(interval[1])}"] if interval else []
+        notes += [from_to(interval, points)] if interval else []
     elif ratio is not None:
-        text = f", at {ratio:.2f}x the {objective.short}"
-        notes += [f"95 % {interval[0]:.2f} to {interval[1]:.2f}"] if interval else []
+        text = f", at {times(ratio)}x the {objective.short}"
+        notes += [from_to(interval, times)] if interval else []
     else:
         return ""
     return f"{text} ({', '.join(notes)})" if notes else text
@@ -178,5 +186,5 @@ def _runner_up(found: Recommendation) -> str:
     return f"Runner-up: {other.engine}{cost}{then}. {other.beside.sentence()}"
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %" if share in (0.0, 1.0) or 0.01 <= share <= 0.99 else f"{100 * share:.1f} %"
+def _ends(interval: tuple[float, float]) -> str:
+    return f"[{times(interval[0], 3)}, {times(interval[1], 3)}]"

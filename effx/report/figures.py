@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from effx.analysis.frontier import Frontier, Point
 from effx.analysis.objectives import OBJECTIVES
 from effx.analysis.techniques import technique
+from effx.formatting import UNITS
 from effx.report import panels
 from effx.report.canvas import MOST, canvas, note_left_out
 from effx.report.groups import Group
 from effx.report.names import short_names
-from effx.report.style import COLOURS, marker, shown
-from effx.report.style import unit as unit_of
+from effx.report.style import COLOURS, marker
 from effx.results import Run
 
 _COSTS = ("latency", "energy", "latency_p90", "memory", "size")
@@ -76,7 +76,7 @@ def _reason(figure: Figure, runs: Sequence[Run]) -> None:
 def _panel(axes: Any, frontier: Frontier, cost: str) -> None:
     objective = OBJECTIVES[cost]
     metered = cost == "energy"
-    scale, unit = shown(unit_of(objective))
+    scale, unit = UNITS[objective.unit].factor, UNITS[objective.unit].symbol
     if metered:
         unit = f"mJ per example ({frontier.energy_source})"
     kind_of = _kinds(frontier)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from effx.analysis.cohorts import single_stream
+from effx.formatting import in_column, interval, score
 from effx.report.groups import Group
-from effx.report.style import energy_sources, four, joules, mebibytes, milliseconds
+from effx.report.style import energy_sources, joules
 from effx.results import Run
 
 _SPECIAL = {
@@ -77,10 +78,10 @@ def _table(group: Group) -> str:
 
 
 def _cells(run: Run) -> list[str]:
-    latency, (low, high) = single_stream(run).latency_s, run.accuracy.interval
+    latency_s = single_stream(run).latency_s
     return [
-        f"{four(run.accuracy.value)} [{four(low)}, {four(high)}]",
-        *(escape(milliseconds(latency[name])) for name in ("p50", "p90", "p99")),
-        escape(mebibytes(run.memory.get("host_peak_bytes"))),
-        escape(mebibytes(run.engine.get("size_bytes"))),
+        f"{score(run.accuracy.value)} {interval(run.accuracy.interval)}",
+        *(escape(in_column(latency_s[name], "s")) for name in ("p50", "p90", "p99")),
+        escape(in_column(run.memory.get("host_peak_bytes"), "B")),
+        escape(in_column(run.engine.get("size_bytes"), "B")),
     ]

@@ -1,7 +1,8 @@
 """What the page's script reads: every result as a row of columns, frontiers and pairs by row number.
 
     columns        {name: [a value per row]}; rows are in the order of ``runs``
-    objectives     name, label, unit, direction; values, lows and highs stand in columns
+    objectives     name, label, unit, direction; their values and intervals are columns
+    units          by SI unit: the factor and the symbol it is shown with
     groups         task, host, rows, n; which rows, which baseline, which frontiers
     pairs          paired comparisons; refused: why some pairs have none
     hosts, settings, shapes    what many rows share, by id or number
@@ -20,9 +21,9 @@ from effx.analysis.cohorts import latest, single_stream
 from effx.analysis.frontier import Frontier
 from effx.analysis.objectives import OBJECTIVES, Objective
 from effx.analysis.techniques import longest, series, technique
+from effx.formatting import UNITS
 from effx.report.groups import Group
 from effx.report.names import short_names
-from effx.report.style import unit
 from effx.results import Failure, Idle, Run, Workload
 
 _DIGITS = 6
@@ -58,11 +59,12 @@ def payload(
         "created": content["created"],
         "effx": content["effx"],
         "objectives": [
-            {"name": one.name, "label": one.label, "short": one.short, "unit": unit(one),
+            {"name": one.name, "label": one.label, "short": one.short, "unit": one.unit,
              "maximise": one.maximise, "energetic": one.energetic}
             for one in OBJECTIVES.values()
             if _says_something(one, runs)
         ],
+        "units": {unit: [shown.factor, shown.symbol] for unit, shown in UNITS.items()},
         "hosts": {run.host_id: run.host for run in runs},
         "settings": settings,
         "shapes": shapes,

@@ -12,8 +12,9 @@ from rich.table import Table
 
 from effx.analysis.cohorts import single_stream
 from effx.analysis.techniques import technique
+from effx.formatting import in_column, interval, percent, score
 from effx.report.groups import MAIN, Group
-from effx.report.style import energy_sources, four, joules, mebibytes, millijoules, milliseconds, span
+from effx.report.style import energy_sources, joules
 from effx.results import Run
 
 
@@ -39,19 +40,19 @@ def print_runs(runs: Sequence[Run]) -> None:
         latency = single_stream(run).latency_s
         cells = [
             run.name,
-            f"{run.accuracy.metric} {four(run.accuracy.value)} {span(run.accuracy.interval)}",
+            f"{run.accuracy.metric} {score(run.accuracy.value)} {interval(run.accuracy.interval)}",
             str(run.accuracy.n),
-            *(milliseconds(latency[name]) for name in ("p50", "p90", "p99")),
-            mebibytes(run.memory.get("host_peak_bytes")),
+            *(in_column(latency[name], "s") for name in ("p50", "p90", "p99")),
+            in_column(run.memory.get("host_peak_bytes"), "B"),
         ]
         if metered:
             cells.append(joules(run, sources))
         if timed:
             device = run.workload("single-stream", timing="device")
             cells += [
-                milliseconds(None if device is None else device.latency_s["p50"]),
-                "" if run.launch_share is None else f"{run.launch_share:.0%}",
-                mebibytes(run.memory.get("device_peak_bytes")),
+                in_column(None if device is None else device.latency_s["p50"], "s"),
+                "" if run.launch_share is None else percent(run.launch_share),
+                in_column(run.memory.get("device_peak_bytes"), "B"),
             ]
         table.add_row(*cells)
     console = _console()
@@ -72,14 +73,14 @@ def print_frontiers(content: dict[str, Any]) -> None:
         table.add_column("engine", overflow="fold")
         for column in (f"{frontier['metric']}, 95 %", f"{unit}, 95 %", "P(frontier)"):
             table.add_column(column, justify="right")
-        form = millijoules if energy else milliseconds
+        of_cost = "J/example" if energy else "s"
         for point in frontier["points"]:
             mark = "●" if point["non_dominated"] else ("~" if point["tied_with"] else "")
             table.add_row(
                 mark,
                 point["engine"],
-                f"{four(point['values'][gain])} {span(point['intervals'][gain])}",
-                f"{form(point['values'][cost])} {span(point['intervals'][cost], form)}",
+                f"{score(point['values'][gain])} {interval(point['intervals'][gain])}",
+                f"{in_column(point['values'][cost], of_cost)} {interval(point['intervals'][cost], of_cost)}",
                 f"{point['p_non_dominated']:.2f}",
             )
         console.print(table)

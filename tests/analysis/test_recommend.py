@@ -196,7 +196,7 @@ def test_as_a_person_reads_it() -> None:
     text = wording.recommendation(one(ALL))
     assert "sst2 on h: deploy int8" in text
     assert "by energy, out of 4 engines; accuracy on 400 rows; energy source: counter" in text
-    assert "1.5 J/example (95 % 1.47 to 1.53 J/example)   <- objective" in text
+    assert "1.50 J/example (95 % 1.47 to 1.53 J/example)   <- objective" in text
     binds = (
         "What binds: --max-drop of 0.015 instead of 0.01 would admit small, at 0.33x the energy (counter)."
     )
@@ -209,7 +209,7 @@ def test_as_a_person_reads_it() -> None:
 @pytest.mark.parametrize(
     ("value", "interval", "said"),
     [
-        (1.02, (0.98, 1.06), "1.02 J/example (95 % 0.98 to 1.06 J/example)"),
+        (1.02, (0.98, 1.06), "1.02 J/example (95 % 0.980 to 1.06 J/example)"),
         (0.98, (0.94, 1.02), "980 mJ/example (95 % 940 to 1020 mJ/example)"),
         (0.9998, (0.9, 1.1), "1000 mJ/example (95 % 900 to 1100 mJ/example)"),
     ],
@@ -254,9 +254,9 @@ def test_the_limit_that_is_told_admits_the_engine(objective: str, field: str, li
             continue
         seen += 1
         text = wording.recommendation(found)
-        told = re.search(rf"{bound.option} of (\S+)( ms| MB)? instead of (\S+)( ms| MB)? would admit", text)
+        told = re.search(rf"{bound.option} of (\S+)( ms| MiB)? instead of (\S+)( ms| MiB)? would admit", text)
         assert told is not None
-        scale = {None: 1.0, " ms": 1e-3, " MB": 1e6}[told[2]]
+        scale = {None: 1.0, " ms": 1e-3, " MiB": 2.0**20}[told[2]]
         assert float(told[3]) * scale == pytest.approx(limit, rel=1e-9)
         again = one(GRADED, objective, Limits(**{**free, field: float(told[1]) * scale}), baseline="e00")
         assert again.engine == bound.admits

@@ -15,7 +15,7 @@ from effx.analysis.comparison import adjusted, compare
 from effx.analysis.frontier import baseline_of
 from effx.analysis.techniques import technique
 from effx.errors import ArtifactError, UsageError
-from effx.report import latex, page, report, sections, style, tables
+from effx.report import latex, page, report, sections, tables
 from effx.report.groups import groups
 from effx.report.pairs import pairs
 from effx.results import Energy, Failure, Run
@@ -294,13 +294,6 @@ def test_energies_of_two_sources_are_told_apart(tmp_path: Path, capsys: pytest.C
     tables.print_runs(runs[:1])
     assert "(counter)" in (alone := capsys.readouterr().out)
     assert alone.count("(counter)") == 1
-
-
-@pytest.mark.parametrize(
-    ("value", "said"), [(0.9, "0.900"), (12.34, "12.3"), (999.4, "999"), (999.7, "1000"), (12345.6, "12346")]
-)
-def test_three_digits_and_all_before_the_point(value: float, said: str) -> None:
-    assert style.milliseconds(value / 1e3) == said
 
 
 def test_one_figure_may_be_missing_everywhere(tmp_path: Path) -> None:

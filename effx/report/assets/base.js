@@ -25,34 +25,51 @@ function say(text) {
   document.getElementById('live').textContent = text;
 }
 
-// How a unit is shown: factor, name and what to call it in a column.
-const UNITS = {
-  's': [1e3, 'ms'], 'J/example': [1e3, 'mJ/example'], 'J': [1e3, 'mJ'], 'B': [1 / 1048576, 'MiB'], '': [1, ''], 'count': [1e-6, 'million'], '1/s': [1, 'examples/s'],
-};
-const shownUnit = (unit) => (UNITS[unit] || [1, unit])[1];
-const factorOf = (unit) => (UNITS[unit] || [1, unit])[0];
+// Numbers, by the rules of effx/formatting.py, whose docstrings describe them; DATA.units is its UNITS.
+const NOT_MEASURED = '–';
+const absent = (value) => value === null || value === undefined || !Number.isFinite(value);
+const unitSymbol = (unit) => DATA.units[unit][1];
+const unitFactor = (unit) => DATA.units[unit][0];
 
-function digits(value, count = 3) {
-  if (value === null || value === undefined || !Number.isFinite(value)) return '–';
+function fixed(value, decimals) {
+  if (absent(value)) return NOT_MEASURED;
+  const text = value.toFixed(decimals);
+  return Number(text) === 0 ? text.replace('-', '') : text;
+}
+
+function significant(value, digits = 3) {
+  if (absent(value)) return NOT_MEASURED;
   if (value === 0) return '0';
-  const size = Math.floor(Math.log10(Math.abs(value)));
-  if (size >= 5 || size < -4) return value.toExponential(count - 1);
-  return value.toFixed(Math.max(0, count - 1 - size));
+  const exponential = value.toExponential(digits - 1);
+  const exponent = Number(exponential.split('e')[1]);
+  return exponent >= 7 || exponent < -4 ? exponential : fixed(value, Math.max(0, digits - 1 - exponent));
 }
 
-// A figure of an objective, without its unit.
-function figure(value, unit) {
-  if (value === null || value === undefined) return '–';
-  return unit === '' ? value.toFixed(4) : digits(value * factorOf(unit));
+function inColumn(value, unit) {
+  if (absent(value)) return NOT_MEASURED;
+  return unit === '' ? fixed(value, 4) : significant(value * unitFactor(unit));
 }
+
+const withUnit = (value, unit) => [inColumn(value, unit), unitSymbol(unit)].filter(Boolean).join(' ');
 
 function interval(low, high, unit) {
-  if (low === null || low === undefined || high === null || high === undefined) return '';
-  return `${figure(low, unit)} to ${figure(high, unit)}`;
+  return absent(low) || absent(high) ? '' : `[${inColumn(low, unit)}, ${inColumn(high, unit)}]`;
 }
 
-const percent = (share, places = 1) =>
-  share === null || share === undefined ? '–' : `${(100 * share).toFixed(places)} %`;
+const ratioNumber = (value) => (value >= 0.1 && value < 10 ? fixed(value, 2) : significant(value));
+
+function percent(share, decimals = 0) {
+  if (absent(share)) return NOT_MEASURED;
+  const extreme = (share > 0 && share < 0.01) || (share > 0.99 && share < 1);
+  return `${fixed(100 * share, extreme ? Math.max(decimals, 1) : decimals)} %`;
+}
+
+function percentagePoints(difference) {
+  const text = fixed(100 * difference, 1);
+  return text.startsWith('-') ? text : `+${text}`;
+}
+
+const pValue = (p) => (p < 1e-4 ? 'p < 0.0001' : `p = ${significant(p, 2)}`);
 
 const count = (number, word) => `${number.toLocaleString('en')} ${word}${number === 1 ? '' : 's'}`;
 

@@ -59,6 +59,6 @@ function levels(rows, cost, group) {
   const sorted = [...rows].sort((a, b) => (a.series < b.series ? -1 : a.series > b.series ? 1 : (b.level ?? 0) - (a.level ?? 0)));
   const one = objective(cost);
   return el('div', {}, el('h3', {}, 'Levels'), el('div', { class: 'table', tabindex: '0', role: 'region', 'aria-label': 'Levels of each strategy' }, el('table', {},
-    el('thead', {}, el('tr', {}, ['strategy', 'level', group.metric, `${TITLES[cost] || one.short}${shownUnit(one.unit) ? `, ${shownUnit(one.unit)}` : ''}`].map((text, place) => el('th', { scope: 'col', class: place < 2 ? 'word' : null }, text)))),
-    el('tbody', {}, sorted.slice(0, 60).map((row) => el('tr', {}, el('th', { scope: 'row', class: 'word' }, row.series), el('td', { class: 'word' }, row.level_text), el('td', {}, figure(valueOf(row, 'accuracy'), '')), el('td', {}, figure(valueOf(row, cost), one.unit))))))));
+    el('thead', {}, el('tr', {}, ['strategy', 'level', group.metric, `${TITLES[cost] || one.short}${unitSymbol(one.unit) ? `, ${unitSymbol(one.unit)}` : ''}`].map((text, place) => el('th', { scope: 'col', class: place < 2 ? 'word' : null }, text)))),
+    el('tbody', {}, sorted.slice(0, 60).map((row) => el('tr', {}, el('th', { scope: 'row', class: 'word' }, row.series), el('td', { class: 'word' }, row.level_text), el('td', {}, inColumn(valueOf(row, 'accuracy'), '')), el('td', {}, inColumn(valueOf(row, cost), one.unit))))))));
 }

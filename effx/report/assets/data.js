@@ -42,7 +42,7 @@ function axisLabel(name, group, rows) {
   const one = objective(name);
   const label = name === 'accuracy' ? group.metric : one.label;
   const parts = [label];
-  const unit = shownUnit(one.unit);
+  const unit = unitSymbol(one.unit);
   if (unit) parts[0] += `, ${unit}`;
   if (name === 'accuracy') parts.push(`n = ${group.n}`);
   if (energetic(name)) {

@@ -25,10 +25,9 @@ function figureWithInterval(row, name) {
   const one = objective(name);
   const value = valueOf(row, name);
   if (value === null) return null;
-  const unit = shownUnit(one.unit);
   const around = interval(lowOf(row, name), highOf(row, name), one.unit);
   const of = name === 'accuracy' ? `, n = ${row.n}` : energetic(name) ? `, source: ${sourceOf(row)}` : '';
-  return `${figure(value, one.unit)}${unit ? ` ${unit}` : ''}${around ? ` [${around}]` : ''}${of}`;
+  return `${withUnit(value, one.unit)}${around ? ` ${around}` : ''}${of}`;
 }
 
 function verdictOf(row, front) {
@@ -45,7 +44,7 @@ function energyText(row) {
   const one = energyOf(row);
   if (!one) return 'not measured';
   if (one.reason) return `unavailable: ${one.reason}`;
-  const net = one.net === undefined ? '' : `, net of idle ${figure(one.net, 'J/example')} mJ`;
+  const net = one.net === undefined ? '' : `, net of idle ${withUnit(one.net, 'J/example')}`;
   return `${one.source}, meter ${one.meter}, ${count((one.windows || []).length, 'window')}${net}`;
 }
 
@@ -53,7 +52,7 @@ function energyText(row) {
 function timings(row) {
   const single = row.others.filter((own) => own.scenario === 'single-stream');
   if (single.length < 2) return [];
-  const told = (own) => Object.entries(own.latency).filter(([, value]) => value !== null).map(([name, value]) => `${name} ${figure(value, 's')}`);
+  const told = (own) => Object.entries(own.latency).filter(([, value]) => value !== null).map(([name, value]) => `${name} ${inColumn(value, 's')}`);
   return single.map((own) => [`single queries, ${own.timing}, ms`, `${told(own).join(', ')}; ${count(own.samples, 'sample')} in ${count(own.blocks, 'block')}`]);
 }
 
@@ -61,8 +60,8 @@ function details(row, front) {
   const verdict = verdictOf(row, front);
   return el('div', { class: 'details' },
     el('h3', {}, row.name),
-    verdict && el('p', { class: 'verdict' }, `${verdict.word}${verdict.knee ? '; the knee' : ''}. P(frontier) = ${verdict.p.toFixed(2)} for ${front.objectives.map((name) => name === 'accuracy' ? row.metric : objective(name).short).join(' and ')}.`),
-    row.launch_share !== null && soft(`${percent(row.launch_share, 0)} of a single query is not spent on the device: no reduction makes that part shorter.`),
+    verdict && el('p', { class: 'verdict' }, `${verdict.word}${verdict.knee ? '; the knee' : ''}. P(frontier) = ${fixed(verdict.p, 2)} for ${front.objectives.map((name) => name === 'accuracy' ? row.metric : objective(name).short).join(' and ')}.`),
+    row.launch_share !== null && soft(`${percent(row.launch_share)} of a single query is not spent on the device: no reduction makes that part shorter.`),
     terms([
       ...DATA.objectives.map((one) => [one.name === 'accuracy' ? row.metric : one.short, figureWithInterval(row, one.name)]),
       ...timings(row),
@@ -71,8 +70,8 @@ function details(row, front) {
       ['variant', `${row.variant}${row.scheme === row.variant ? '' : ` (${row.scheme})`}`],
       ['runs on', `${row.backend}, ${row.device}`],
       ['model', [row.model, row.regime && `regime ${row.regime}`].filter(Boolean).join(', ')],
-      ['weights left', percent(row.weight_remaining)],
-      ['labels as its checkpoint', percent(row.parity)],
+      ['weights left', percent(row.weight_remaining, 1)],
+      ['labels as its checkpoint', percent(row.parity, 1)],
       ['gates', row.failed.length ? el('ul', { class: 'failed' }, row.failed.map(([name, seen]) => el('li', {}, el('strong', {}, 'failed: '), `${name}: ${seen}`)))
         : `${row.gates - row.unchecked} of ${row.gates} passed${row.unchecked ? `, ${row.unchecked} could not be checked` : ', none failed'}`],
       row.flags.length ? ['flags', [...new Set(row.flags)].join('; ')] : null,
@@ -99,28 +98,26 @@ function provenance(row) {
 }
 
 function ratioText(ratio) {
-  const times = (own) => (own >= 0.1 && own < 10 ? own.toFixed(2) : digits(own));
-  if (!ratio.interval) return { value: `${times(ratio.value)}×`, around: 'no interval', sure: null };
+  if (!ratio.interval) return { value: `${ratioNumber(ratio.value)}x`, around: 'no interval', sure: null };
   const [low, high] = ratio.interval;
-  return { value: `${times(ratio.value)}×`, around: `${times(low)} to ${times(high)}`, sure: low > 1 || high < 1 };
+  return { value: `${ratioNumber(ratio.value)}x`, around: `${ratioNumber(low)} to ${ratioNumber(high)}`, sure: low > 1 || high < 1 };
 }
 
 // Comparisons with the baseline are many at once: their p-values stand adjusted beside the plain ones.
 function mcnemar(pair) {
   if (pair.p_value === null) return null;
-  const beside = pair.p_adjusted === null ? '' : `, ${digits(pair.p_adjusted, 2)} adjusted for all comparisons with the baseline (Holm)`;
-  return `McNemar p = ${digits(pair.p_value, 2)}${beside}`;
+  const beside = pair.p_adjusted === null ? '' : `, ${pValue(pair.p_adjusted)} adjusted for all comparisons with the baseline (Holm)`;
+  return `McNemar's ${pValue(pair.p_value)}${beside}`;
 }
 
 function comparison(a, b) {
   const found = pairOf(a, b);
   if (!found.pair) return el('p', { class: 'note' }, `No paired comparison. ${found.why}`);
   const { pair } = found;
-  const points = (own) => `${own > 0 ? '+' : ''}${(100 * own).toFixed(2)}`;
   const line = (what, value, around, word) => el('tr', {}, el('th', { scope: 'row', class: 'word' }, what), el('td', {}, value), el('td', {}, around), el('td', { class: 'word so' }, word));
   const told = (sure, less, more, value) => (sure === null ? '' : sure ? (value < 1 ? less : more) : 'not distinguishable');
-  const rows = [line(`${pair.metric}, points (n = ${pair.n}, ${pair.differing} predictions differ)`, points(pair.difference),
-    pair.interval ? pair.interval.map(points).join(' to ') : 'no interval',
+  const rows = [line(`${pair.metric}, points (n = ${pair.n}, ${pair.differing} predictions differ)`, percentagePoints(pair.difference),
+    pair.interval ? pair.interval.map(percentagePoints).join(' to ') : 'no interval',
     [pair.non_inferiority, mcnemar(pair)].filter(Boolean).join('; '))];
   for (const ratio of pair.latency) {
     const own = ratioText(ratio);
@@ -132,7 +129,7 @@ function comparison(a, b) {
     rows.push(line(`joules per example (source: ${pair.energy.source})`, own.value, own.around, told(own.sure, 'B takes less', 'B takes more', pair.energy.value)));
   }
   for (const [name, ratio] of Object.entries(pair.memory)) {
-    if (ratio !== null) rows.push(line(`peak memory, ${name.replace('_peak_bytes', '')}`, `${ratio.toFixed(2)}×`, '', ''));
+    if (ratio !== null) rows.push(line(`peak memory, ${name.replace('_peak_bytes', '')}`, `${ratioNumber(ratio)}x`, '', ''));
   }
   return el('div', {},
     el('p', { class: 'sentence' }, pair.sentence),

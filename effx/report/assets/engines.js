@@ -23,12 +23,12 @@ function enginesSection() {
     hosts > 1 ? { key: 'host', title: 'host', align: 'word', sort: (row) => row.host, text: (row) => row.host } : null,
     ...[...OBJECTIVES].sort((a, b) => order(a) - order(b)).map((one) => ({
       key: one.name, hint: one.label, sort: (row) => valueOf(row, one.name),
-      title: one.name === 'accuracy' ? 'score, 95 %' : `${TITLES[one.name] || one.short}${shownUnit(one.unit) ? `, ${shownUnit(one.unit)}` : ''}${energetic(one.name) && METERED.length ? ` (${METERED.join(', ')})` : ''}`,
+      title: one.name === 'accuracy' ? 'score, 95 %' : `${TITLES[one.name] || one.short}${unitSymbol(one.unit) ? `, ${unitSymbol(one.unit)}` : ''}${energetic(one.name) && METERED.length ? ` (${METERED.join(', ')})` : ''}`,
       text: (row) => cell(row, one),
     })),
     { key: 'n', title: 'n', sort: (row) => row.n, text: (row) => String(row.n) },
     { key: 'source', title: 'energy source', align: 'word', sort: sourceOf, text: sourceOf },
-    { key: 'front', title: 'latency frontier', align: 'word', sort: (row) => -(place(row)?.p ?? -1), text: (row) => { const own = place(row); return own ? `${word(own)}, P ${own.p.toFixed(2)}` : '–'; } },
+    { key: 'front', title: 'latency frontier', align: 'word', sort: (row) => -(place(row)?.p ?? -1), text: (row) => { const own = place(row); return own ? `${word(own)}, P ${fixed(own.p, 2)}` : '–'; } },
     { key: 'technique', title: 'reduction', align: 'word', sort: (row) => `${row.technique} ${row.level_text}`, text: (row) => (row.technique === 'full' ? 'none' : `${row.technique}: ${row.level_text}`) },
     { key: 'precision', title: 'precision', align: 'word', sort: (row) => row.precision, text: (row) => row.precision },
     { key: 'backend', title: 'backend', align: 'word', sort: (row) => row.backend, text: (row) => row.backend },
@@ -56,7 +56,7 @@ function cell(row, one) {
   const value = valueOf(row, one.name);
   if (value === null) return '–';
   const around = interval(lowOf(row, one.name), highOf(row, one.name), one.unit);
-  return [figure(value, one.unit), around && el('small', {}, ` [${around}]`)];
+  return [inColumn(value, one.unit), around && el('small', {}, ` ${around}`)];
 }
 
 function troubleSection() {

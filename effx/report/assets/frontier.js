@@ -18,7 +18,7 @@ function shortName(row) {
 }
 
 function pointsOf(rows, xName, yName, series, key) {
-  const fx = factorOf(objective(xName).unit), fy = factorOf(objective(yName).unit);
+  const fx = unitFactor(objective(xName).unit), fy = unitFactor(objective(yName).unit);
   const scaled = (own, factor) => (own === null || own === undefined ? null : own * factor);
   const found = new Map();
   for (const row of rows) {
@@ -115,10 +115,10 @@ function aboutFrontier(group, front, drawn, state) {
     if (front.knee !== null) lines.push(` Knee: ${ROWS[front.knee].name}.`);
     if (typeof front.hypervolume === 'number') {
       const ends = front.hypervolume_interval;
-      const around = !ends ? '' : ends[1] > 1 ? ' (its interval is wider than the box: these engines are too close to each other)' : ` [${ends.map((own) => own.toFixed(3)).join(' to ')}]`;
-      lines.push(` Hypervolume (share of the box): ${front.hypervolume.toFixed(3)}${around}.`);
+      const around = !ends ? '' : ends[1] > 1 ? ' (its interval is wider than the box: these engines are too close to each other)' : ` [${ends.map((own) => fixed(own, 3)).join(' to ')}]`;
+      lines.push(` Hypervolume (share of the box): ${fixed(front.hypervolume, 3)}${around}.`);
     }
-    for (const own of front.diminishing || []) lines.push(` Little is gained from ${own.from} to ${own.to}: a unit there buys ${percent(own.share, 0)} of what it buys on average along the frontier.`);
+    for (const own of front.diminishing || []) lines.push(` Little is gained from ${own.from} to ${own.to}: a unit there buys ${percent(own.share)} of what it buys on average along the frontier.`);
     if (front.energy_source === 'model' && front.objectives.some(energetic)) lines.push(' Energy is a model: processor time multiplied by an assumed power.');
   }
   return [soft(lines.join(''))];

@@ -50,7 +50,7 @@ function heat(row, base, ratio, batches, lengths, [least, most]) {
     if (value === null) return el('td', { class: 'none' }, '–');
     if (!ratio) {
       const share = most > least ? (Math.log(value) - Math.log(least)) / (Math.log(most) - Math.log(least)) : 0;
-      return el('td', { class: 'seq', css: { '--heat': `${Math.round(8 + 62 * share)}%` } }, figure(value, 's'));
+      return el('td', { class: 'seq', css: { '--heat': `${Math.round(8 + 62 * share)}%` } }, inColumn(value, 's'));
     }
     const found = pair && pair.latency.find((own) => own.scenario === 'grid' && own.batch === batch && Number(own.sequence) === length && own.statistic === 'p50');
     if (!found) return el('td', { class: 'none', title: 'no paired figure' }, '–');
@@ -69,7 +69,7 @@ function heat(row, base, ratio, batches, lengths, [least, most]) {
 function loadSection() {
   const rows = ROWS.filter((row) => row.latest).flatMap((row) => row.others.filter((own) => own.scenario !== 'single-stream').map((own) => rowWith(row, { load: own })));
   if (!rows.length) return;
-  const ms = (key) => (row) => figure(row.load.latency[key], 's');
+  const ms = (key) => (row) => inColumn(row.load.latency[key], 's');
   section('load', 'Other scenarios', new DataTable({
     caption: 'Other scenarios', rows, sort: 'scenario',
     filters: [{ label: 'Scenario', value: (row) => row.load.scenario }],
@@ -77,9 +77,9 @@ function loadSection() {
       { key: 'name', title: 'engine', align: 'word', sort: (row) => row.name, text: (row) => row.name },
       { key: 'scenario', title: 'scenario', align: 'word', sort: (row) => row.load.scenario, text: (row) => row.load.scenario },
       { key: 'batch', title: 'batch', sort: (row) => row.load.batch, text: (row) => String(row.load.batch) },
-      { key: 'rate', title: 'arrivals/s', sort: (row) => row.load.rate, text: (row) => digits(row.load.rate) },
+      { key: 'rate', title: 'arrivals/s', sort: (row) => row.load.rate, text: (row) => significant(row.load.rate) },
       ...['p50', 'p90', 'p99'].map((key) => ({ key, title: `${key}, ms`, sort: (row) => row.load.latency[key], text: ms(key) })),
-      { key: 'per_s', title: 'examples/s', sort: (row) => row.load.per_s, text: (row) => digits(row.load.per_s) },
+      { key: 'per_s', title: 'examples/s', sort: (row) => row.load.per_s, text: (row) => significant(row.load.per_s) },
       { key: 'samples', title: 'samples', sort: (row) => row.load.samples, text: (row) => `${row.load.samples} in ${row.load.blocks} blocks` },
     ],
   }).root);

@@ -5,7 +5,7 @@ function hostsSection() {
   for (const group of DATA.groups) byTask.set(group.task, [...(byTask.get(group.task) || []), group]);
   const tasks = [...byTask].filter(([, groups]) => new Set(groups.map((own) => own.host)).size > 1).map(([task]) => task);
   const list = el('ul', { class: 'hosts' }, Object.entries(DATA.hosts).map(([id, host]) => el('li', {}, el('code', {}, id),
-    `: ${[host.cpu, `${host.cores} cores`, host.memory_bytes ? `${digits(host.memory_bytes / 2 ** 30)} GiB` : null, host.virtual ? 'virtual machine' : null, host.system, (host.gpu || []).map((own) => own.name).join(', ') || null, `effx ${host.effx}${host.effx_commit ? ` (${host.effx_commit})` : ''}`].filter(Boolean).join(', ')}`)));
+    `: ${[host.cpu, `${host.cores} cores`, host.memory_bytes ? `${significant(host.memory_bytes / 2 ** 30)} GiB` : null, host.virtual ? 'virtual machine' : null, host.system, (host.gpu || []).map((own) => own.name).join(', ') || null, `effx ${host.effx}${host.effx_commit ? ` (${host.effx_commit})` : ''}`].filter(Boolean).join(', ')}`)));
   if (!tasks.length) { section('hosts', 'Host', list); return; }
   const state = { task: tasks[0], objective: 'latency' };
   const controls = el('div', { class: 'controls' });
@@ -31,7 +31,7 @@ function hostsSection() {
       return [host, (row) => first.get(valueOf(row, one.name))];
     }));
     const rows = shared.map(([name, own]) => rowWith(own.get(hosts[0]), { name, own, digests: new Set([...own.values()].map((row) => row.digest)).size }));
-    const unit = shownUnit(one.unit);
+    const unit = unitSymbol(one.unit);
     const table = new DataTable({
       caption: `${one.label} of the same engines on ${count(hosts.length, 'host')}`, rows, sort: hosts[0], empty: 'No engine was measured on all of these hosts.',
       columns: [

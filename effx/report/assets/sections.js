@@ -19,7 +19,7 @@ function extraChart(one) {
   })));
   const read = soft('');
   const chart = new Scatter({ label: one.title, onActive: (point, spoken) => {
-    read.textContent = `${point.of}: ${axisText(one.x)} ${digits(point.x, 4)}; ${axisText(one.y)} ${digits(point.y, 4)}${point.yLow === null ? '' : ` [${digits(point.yLow, 4)} to ${digits(point.yHigh, 4)}]`}`;
+    read.textContent = `${point.of}: ${axisText(one.x)} ${significant(point.x, 4)}; ${axisText(one.y)} ${significant(point.y, 4)}${point.yLow === null ? '' : ` [${significant(point.yLow, 4)} to ${significant(point.yHigh, 4)}]`}`;
     if (spoken) say(read.textContent);
   } });
   requestAnimationFrame(() => chart.draw({
@@ -37,7 +37,7 @@ function extraMap(one) {
       el('thead', {}, el('tr', {}, el('th', { scope: 'col', class: 'word' }, one.corner || ''), one.columns.map((own) => el('th', { scope: 'col' }, String(own))))),
       el('tbody', {}, one.values.map((values, place) => el('tr', {}, el('th', { scope: 'row', class: 'word' }, String(one.rows[place])),
         values.map((own) => (own === null ? el('td', { class: 'none' }, '–')
-          : el('td', { class: 'seq', css: { '--heat': `${Math.round(8 + 62 * (most > least ? (own - least) / (most - least) : 0))}%` } }, digits(own))))))))));
+          : el('td', { class: 'seq', css: { '--heat': `${Math.round(8 + 62 * (most > least ? (own - least) / (most - least) : 0))}%` } }, significant(own))))))))));
 }
 
 function extraTable(one) {
@@ -47,7 +47,7 @@ function extraTable(one) {
     columns: one.columns.map((column, place) => ({
       key: String(place), title: axisText(column), align: rows.some((row) => typeof row.cells[place] === 'string') ? 'word' : 'number',
       sort: (row) => row.cells[place],
-      text: (row) => (typeof row.cells[place] === 'number' && !Number.isInteger(row.cells[place]) ? digits(row.cells[place], 4) : row.cells[place] === null ? '–' : String(row.cells[place])),
+      text: (row) => (typeof row.cells[place] === 'number' && !Number.isInteger(row.cells[place]) ? significant(row.cells[place], 4) : row.cells[place] === null ? '–' : String(row.cells[place])),
     })),
   }).root;
 }
