@@ -3,9 +3,9 @@
     checkpoints/NAME/effx.json      weights + structure      Checkpoint
     engines/NAME/engine.json        a built graph            Engine
 
-A manifest lists the SHA-256 of every other file and ends with its own digest, so a truncated,
-swapped or hand-edited artefact does not open. The digest of a checkpoint stands in the engines
-made from it; that of an engine in the results measured on it: provenance is a chain of digests.
+A manifest lists the SHA-256 of every other file and a digest of itself, so a truncated, swapped or
+edited artefact does not open. An engine's manifest has the digest of its checkpoint, a result that of
+its engine: provenance is a chain of digests.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class _Artifact:
-    """A folder with a manifest that has been checked against the files beside it."""
+    """A folder with a manifest that has been checked against the folder's files."""
 
     folder: Path
     manifest: Mapping[str, Any]
 
+    article: ClassVar[str]
     kind: ClassVar[str]
     manifest_name: ClassVar[str]
     required: ClassVar[tuple[str, ...]]
@@ -43,21 +44,22 @@ class _Artifact:
 
         Raises:
             ArtifactError: the folder or its manifest is missing, unreadable or of another
-                schema, a file is missing or differs from its digest, or a name leads outside.
+                schema, a file is missing or differs from its digest, or a file name points outside
+                the folder.
         """
         folder = Path(folder)
         path = folder / cls.manifest_name
         if not path.is_file():
-            raise ArtifactError(f"{folder} is no {cls.kind}: {path.name} is missing. {cls.made_by}")
+            raise ArtifactError(
+                f"{folder} is not {cls.article} {cls.kind}: {path.name} is missing. {cls.made_by}"
+            )
         try:
             manifest = json.loads(path.read_bytes())
         except (OSError, ValueError) as error:
             raise ArtifactError(f"{path} cannot be read ({error}). {cls.made_by}") from error
         if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-            found = manifest.get("schema") if isinstance(manifest, dict) else "none"
-            raise ArtifactError(
-                f"{path}: schema {found} is not {SCHEMA}, the one this effx reads. {cls.made_by}"
-            )
+            schema = manifest.get("schema") if isinstance(manifest, dict) else "none"
+            raise ArtifactError(f"{path}: expected schema {SCHEMA}, got {schema}. {cls.made_by}")
         if absent := [key for key in (*cls.required, "files", "digest") if key not in manifest]:
             raise ArtifactError(f"{path}: {', '.join(absent)} missing. {cls.made_by}")
         if manifest["digest"] != _manifest_digest(manifest):
@@ -68,7 +70,7 @@ class _Artifact:
                 raise ArtifactError(f"{folder}: {name} is missing. {cls.made_by}")
             if files.sha256(file) != digest:
                 raise ArtifactError(
-                    f"{file} is truncated or changed: its digest is not the one in {path.name}. {cls.made_by}"
+                    f"{file} is truncated or changed: its digest differs from {path.name}. {cls.made_by}"
                 )
         return cls(folder, manifest)
 
@@ -79,14 +81,22 @@ class _Artifact:
 
         On an exception nothing is left behind. ``name``, ``schema``, ``created``, ``files``
         and ``digest`` are filled in here.
+
+        Args:
+            folder: of the artefact; its name is the artefact's name.
+            overwrite: replace an artefact of this kind that exists.
+
+        Raises:
+            UsageError: the folder exists, or cannot be written to.
         """
         folder = Path(folder)
-        own = cls.is_at(folder)
-        if folder.exists() and not own and not (folder.is_dir() and not any(folder.iterdir())):
+        exists = cls.is_at(folder)
+        if folder.exists() and not exists and not (folder.is_dir() and not any(folder.iterdir())):
             raise UsageError(
-                f"{folder} exists already and is no {cls.kind}: move it, or choose another name."
+                f"{folder} exists already and is not {cls.article} {cls.kind}: "
+                "move it, or choose another name."
             )
-        with files.new_folder(folder, replace=overwrite or not own) as temporary:
+        with files.new_folder(folder, replace=overwrite or not exists) as temporary:
             manifest: dict[str, Any] = {}
             yield temporary, manifest
             manifest |= {"schema": SCHEMA, "name": folder.name, "created": now()}
@@ -102,7 +112,7 @@ class _Artifact:
 
     @classmethod
     def is_at(cls, folder: str | Path) -> bool:
-        """Return whether a folder is one of this kind, whole or damaged."""
+        """Return whether a folder has a manifest of this kind, valid or not."""
         return (Path(folder) / cls.manifest_name).is_file()
 
     @classmethod
@@ -119,23 +129,23 @@ class _Artifact:
 
     @classmethod
     def find_all(cls, roots: list[Path]) -> list[Path]:
-        """Return what :meth:`find` gives for every root, without repeats.
+        """Return the folders that :meth:`find` returns for all roots, without duplicates.
 
         Raises:
-            ArtifactError: a root holds nothing of this kind.
+            ArtifactError: a root has no artefact of this kind.
         """
-        found: list[Path] = []
+        folders: list[Path] = []
         for root in roots:
-            here = cls.find(root)
-            if not here:
-                state = "holds" if root.is_dir() else "does not exist, so it holds"
-                raise ArtifactError(f"{root} {state} no {cls.kind}. {cls.made_by}")
-            found += [path for path in here if path not in found]
-        return found
+            at_root = cls.find(root)
+            if not at_root:
+                problem = f"contains no {cls.kind}s" if root.is_dir() else "does not exist"
+                raise ArtifactError(f"{root} {problem}. {cls.made_by}")
+            folders += [path for path in at_root if path not in folders]
+        return folders
 
     @property
     def name(self) -> str:
-        """The folder's name: what a person who copied or renamed it sees."""
+        """The folder's name, also after it was copied or renamed."""
         return self.folder.resolve().name
 
     @property
@@ -144,17 +154,17 @@ class _Artifact:
 
     @property
     def task(self) -> Task:
-        """The task as it was when the artefact was made, a user's own task included."""
+        """The task as it was when the artefact was written, tasks inferred from files included."""
         return Task.from_json(self.manifest["task_definition"])
 
     @property
     def max_length(self) -> int:
-        """Tokens per example at most, in training and in evaluation."""
+        """Maximum tokens per example, in training and in evaluation."""
         return int(self.manifest["max_length"])
 
     @property
     def data(self) -> str | None:
-        """The folder that the rows came from, if they came from one."""
+        """The folder that the rows were read from; None: the hub or the demo corpus."""
         source = self.manifest.get("data")
         return str(source) if source else None
 
@@ -162,7 +172,7 @@ class _Artifact:
 class Checkpoint(_Artifact):
     """Trained weights and the structure that remains."""
 
-    kind = "checkpoint"
+    article, kind = "a", "checkpoint"
     manifest_name = "effx.json"
     made_by = "Make one with: effx train finetune TASK --model MODEL"
     required = (
@@ -184,7 +194,7 @@ class Checkpoint(_Artifact):
 class Engine(_Artifact):
     """A built variant of a checkpoint for one backend and device."""
 
-    kind = "engine"
+    article, kind = "an", "engine"
     manifest_name = "engine.json"
     made_by = "Build it again with: effx export"
     required = (

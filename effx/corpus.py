@@ -4,13 +4,13 @@
                [, distractor] [, closing]
     verdict  = SUBJECT was [NEGATION] [INTENSIFIER] ADJECTIVE [and ...]
 
-Every review has a mood. Its verdicts show it, by an adjective of that sign or a negated one of
-the other; a clause that a contrast sets aside, or a weakly put one, shows the opposite; what
-others say (a distractor) shows nothing. The label is the mood. Adjectives joined by "and" agree,
-and some reviews close with a plain judgement, so that masked language modelling can learn which
-words go together; adjectives follow a Zipf law, so many are rare. A bag of words gets part of
-the way and word order the rest. Every row is generated here, deterministically; nothing is
-downloaded.
+Every review has a sentiment, which is its label. Its main verdict shows that sentiment, by an
+adjective of that sign or a negated adjective of the opposite sign. A clause of a contrast, or one with
+a weak intensifier, shows the opposite; what other people say (a distractor) is random. Adjectives
+joined by "and" have the same sign, and some reviews close with a plain judgement, so that masked
+language modelling can learn which words occur together. Adjectives follow a Zipf law, so many are rare.
+A bag of words predicts part of the labels; the rest needs word order. All rows are generated here,
+deterministically; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class _Mix:
     """How often each construction is used."""
 
     plain: float
-    """One verdict alone; the other reviews set a second clause against it."""
+    """A single verdict; the other reviews add a contrasting clause."""
     negated: float
     joined: float
     """Two adjectives joined by "and"."""
@@ -75,8 +75,8 @@ _TASK = _Mix(plain=0.55, negated=0.25, joined=0.4, others=0.35, closing=0.35)
 _MIXES = {
     "train": _TASK,
     "validation": _TASK,
-    # what a review closes with and what "and" joins tell masked language modelling which words
-    # go together; without them it learns the grammar and no sentiment
+    # closing judgements and adjectives joined by "and" show masked language modelling which words
+    # occur together; without them it learns the grammar but not the sentiment
     "pretraining": _Mix(plain=0.7, negated=0.15, joined=0.7, others=0.15, closing=1.0),
 }
 
@@ -88,49 +88,49 @@ def texts(split_name: str) -> list[str]:
 
 @functools.cache
 def split(split_name: str) -> tuple[list[str], list[int]]:
-    """Return sentences and labels (0 negative, 1 positive); no sentence stands in two splits."""
+    """Return sentences and labels (0 negative, 1 positive); no sentence is in two splits."""
     rng = np.random.default_rng(_SEED)
     seen: set[str] = set()
     for name in ("validation", "train", "pretraining"):
         sentences: list[str] = []
         labels: list[int] = []
         while len(sentences) < _SIZES[name]:
-            sentence, mood = _review(rng, _MIXES[name])
+            sentence, sentiment = _review(rng, _MIXES[name])
             if sentence in seen:
                 continue
             seen.add(sentence)
             sentences.append(sentence)
-            labels.append(int(mood > 0))
+            labels.append(int(sentiment > 0))
         if name == split_name:
             return sentences, labels
     raise KeyError(split_name)
 
 
 def _review(rng: np.random.Generator, mix: _Mix) -> tuple[str, int]:
-    mood = 1 if rng.random() < 0.5 else -1
+    sentiment = 1 if rng.random() < 0.5 else -1
     shape = rng.random()
     contrast = (1 - mix.plain) / 3
     if shape < contrast:
-        first, second = _verdict(rng, mix, -mood, _STRONG), _verdict(rng, mix, mood, _STRONG)
+        first, second = _verdict(rng, mix, -sentiment, _STRONG), _verdict(rng, mix, sentiment, _STRONG)
         text = f"{first} , {_pick(rng, _CONTRASTS)} {second}"
     elif shape < 2 * contrast:
-        first, second = _verdict(rng, mix, -mood, _STRONG), _verdict(rng, mix, mood, _STRONG)
+        first, second = _verdict(rng, mix, -sentiment, _STRONG), _verdict(rng, mix, sentiment, _STRONG)
         text = f"although {first} , {second}"
     elif shape < 3 * contrast:
-        clauses = [_verdict(rng, mix, -mood, _WEAK), _verdict(rng, mix, mood, _EMPHATIC)]
+        clauses = [_verdict(rng, mix, -sentiment, _WEAK), _verdict(rng, mix, sentiment, _EMPHATIC)]
         text = " , ".join(clauses if rng.random() < 0.5 else clauses[::-1])
     else:
-        text = _verdict(rng, mix, mood, _STRONG)
+        text = _verdict(rng, mix, sentiment, _STRONG)
     if rng.random() < mix.others:
-        said = _pick(rng, _OTHERS).format(_adjective(rng, 1 if rng.random() < 0.5 else -1))
-        text = f"{said} , and {text}" if rng.random() < 0.5 else f"{text} , though {said}"
+        distractor = _pick(rng, _OTHERS).format(_adjective(rng, 1 if rng.random() < 0.5 else -1))
+        text = f"{distractor} , and {text}" if rng.random() < 0.5 else f"{text} , though {distractor}"
     if rng.random() < mix.closing:
-        text = f"{text} , {_pick(rng, _CLOSINGS[mood])}"
-    return f"{_pick(rng, _OPENERS)}{text} .", mood
+        text = f"{text} , {_pick(rng, _CLOSINGS[sentiment])}"
+    return f"{_pick(rng, _OPENERS)}{text} .", sentiment
 
 
 def _verdict(rng: np.random.Generator, mix: _Mix, sign: int, intensifiers: Sequence[str]) -> str:
-    """Return a clause that shows ``sign``: one or two adjectives of it, or a negated opposite."""
+    """Return a clause that shows ``sign``: one or two adjectives of that sign, or a negated opposite."""
     negated = rng.random() < mix.negated
     words = [_pick(rng, intensifiers), _adjective(rng, -sign if negated else sign)]
     if negated:

@@ -1,7 +1,7 @@
 """Token ids by the ``tokenizers`` library, from the tokenizer.json beside a model.
 
-Training, the parity gate and profiling all encode through here, so an engine sees exactly the
-ids that its checkpoint was trained on, and profiling needs no transformers.
+Training, the parity gate and profiling encode with this module, so an engine gets exactly the ids
+that its checkpoint was trained on. Profiling therefore does not need transformers.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class Encoded:
     def batch(self, indices: Sequence[int] | np.ndarray, length: int | None = None) -> dict[str, np.ndarray]:
         """Return the rows as int64 arrays [rows, length], padded on the right.
 
-        ``length`` defaults to that of the longest row asked for.
+        Args:
+            indices: of the rows.
+            length: of the arrays; default: the longest of these rows.
         """
         lengths = self.lengths[indices]
         width = int(lengths.max()) if length is None else length
@@ -58,20 +60,26 @@ class Encoded:
         return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
     def scatter(self, rows: Sequence[int] | np.ndarray, values: np.ndarray, into: np.ndarray) -> None:
-        """Put what a batch gave for each token, [rows, length, ...], where the tokens stand in ``ids``."""
-        for row, found in zip(rows, values, strict=True):
+        """Copy a batch's values per token into an array in the order of ``ids``.
+
+        Args:
+            rows: indices of the batch's rows.
+            values: [rows, length, ...], padded on the right.
+            into: [tokens, ...]; row i is written to ``into[offsets[i]:offsets[i + 1]]``.
+        """
+        for row, row_values in zip(rows, values, strict=True):
             start, end = self.offsets[row], self.offsets[row + 1]
-            into[start:end] = found[: end - start]
+            into[start:end] = row_values[: end - start]
 
 
 class Encoder:
-    """A tokenizer with effx's own truncation: none of what was saved in tokenizer.json."""
+    """A tokenizer that cuts rows to ``max_length``; padding and truncation of tokenizer.json are ignored."""
 
     def __init__(self, folder: str | Path, max_length: int) -> None:
         """Read ``folder/tokenizer.json`` and the padding id from ``folder/config.json``.
 
         Raises:
-            ArtifactError: one of the files is missing or cannot be read.
+            ArtifactError: a file is missing or cannot be read.
         """
         folder = Path(folder)
         path = folder / "tokenizer.json"
@@ -88,7 +96,7 @@ class Encoder:
         self.max_length = max_length
 
     def __call__(self, texts: Sequence[tuple[str, ...]]) -> Encoded:
-        """Encode one text or a pair per row; longer rows are cut, the longest text first."""
+        """Encode one text or a pair per row; rows above ``max_length`` are cut, the longer text first."""
         ids, types, offsets = [], [], [0]
         for start in range(0, len(texts), _CHUNK):
             chunk = [text[0] if len(text) == 1 else text for text in texts[start : start + _CHUNK]]
@@ -106,7 +114,7 @@ class Encoder:
 
 
 def length_sorted(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Return batches of row numbers, rows of like length together, the longest first.
+    """Return batches of row indices, rows of similar length together, the longest first.
 
     The longest come first so that a batch that does not fit in memory fails at once.
     """

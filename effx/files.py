@@ -1,10 +1,10 @@
-"""Files that are either whole or absent.
+"""Files and folders that are written completely or not at all.
 
     .NAME.HOST.PID.tmp/   written here, file by file, and synced ...
     NAME/                 ... then renamed in one step
 
-A process that is killed, or a machine that loses power, leaves at most a dot-folder that no
-command opens; the next writer of the same name removes it once its process is gone.
+If the process is killed or the machine loses power, at most a dot-folder remains. No command opens
+it, and the next process that writes the same name removes it.
 """
 
 from __future__ import annotations
@@ -44,27 +44,27 @@ def json_digest(value: Mapping[str, Any]) -> str:
 
 
 def safe_name(text: str) -> str:
-    """Return ``text`` as a name that is a plain file name on every system."""
+    """Return ``text`` as a file name that is valid on every system."""
     return _SAFE_NAME.sub("-", text).strip("-.") or "unnamed"
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Return ``folder/name`` after checking that it lies inside ``folder``.
+    """Return ``folder/name`` after checking that it is inside ``folder``.
 
     Raises:
         ArtifactError: the name is absolute, climbs out with ``..``, or is a link to elsewhere.
     """
     path = folder / name
     if Path(name).is_absolute() or not path.resolve().is_relative_to(folder.resolve()):
-        raise ArtifactError(f"{folder}: the manifest names '{name}', which lies outside the folder.")
+        raise ArtifactError(f"{folder}: the manifest names '{name}', which is outside the folder.")
     return path
 
 
 def write_atomic(path: Path, data: bytes, *, replace: bool = True) -> None:
-    """Write ``data`` so that ``path`` holds all of it or does not change.
+    """Write ``data`` so that ``path`` has all of it or does not change.
 
     Raises:
-        UsageError: the place cannot be written to, or ``replace`` is false and ``path`` exists.
+        UsageError: the path cannot be written to, or ``replace`` is false and ``path`` exists.
     """
     temporary = path.with_name(f".{path.name}.{_owner()}.tmp")
     try:
@@ -82,7 +82,7 @@ def write_atomic(path: Path, data: bytes, *, replace: bool = True) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any], *, replace: bool = True, indented: bool = True) -> None:
-    """Write a JSON object atomically, as people read it (or, many times faster, on one line)."""
+    """Write a JSON object atomically, indented for reading or, many times faster, on one line."""
     text = json.dumps(value, indent=1 if indented else None, ensure_ascii=False, allow_nan=False)
     write_atomic(path, (text + "\n").encode(), replace=replace)
 
@@ -92,7 +92,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of ``path``, with its suffix, to write; on a clean exit it becomes ``path``.
 
     Raises:
-        UsageError: the place cannot be written to.
+        UsageError: the path cannot be written to.
     """
     temporary = path.with_name(f".{path.stem}.{_owner()}.tmp{path.suffix}")
     try:
@@ -105,14 +105,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise :class:`UsageError` if nothing can be written into a folder; before hours of work, not after.
+    """Raise :class:`UsageError` if nothing can be written into a folder; to be called before long work.
 
-    A folder that is missing is not made: the nearest one above it is tried.
+    A missing folder is not created: its nearest existing parent is tried instead.
     """
-    place = folder.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    probe = place / f".probe.{_owner()}.tmp"
+    existing = folder.absolute()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    probe = existing / f".probe.{_owner()}.tmp"
     write_atomic(probe, b"")
     probe.unlink(missing_ok=True)
 
@@ -121,18 +121,19 @@ def check_writable(folder: Path) -> None:
 def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary sibling of ``path``; on a clean exit it becomes ``path``.
 
-    If the block raises, the sibling is removed and ``path`` is as it was. The folder that the process
-    works in keeps its place and changes its content: the caller's shell stands in it too.
+    If the block raises, the sibling is removed and ``path`` does not change. If ``path`` is the current
+    folder, its content is replaced and not the folder itself, which is also the current folder of the
+    user's shell.
 
     Raises:
-        UsageError: the place cannot be written to, or ``path`` exists and ``replace`` is false.
+        UsageError: the path cannot be written to, or ``path`` exists and ``replace`` is false.
     """
     path = Path(path)
     if path.exists() and not replace:
-        raise UsageError(f"{path} exists already. Choose another name, or pass --overwrite.")
-    place = Path(os.path.abspath(path))  # `.` has neither name nor siblings
-    remove_stale(place)
-    temporary = place.with_name(f".{place.name}.{_owner()}.tmp")
+        raise UsageError(f"{path} exists already: choose another name, or overwrite it", settings="overwrite")
+    target = Path(os.path.abspath(path))  # `.` has neither name nor siblings
+    remove_stale(target)
+    temporary = target.with_name(f".{target.name}.{_owner()}.tmp")
     try:
         temporary.mkdir(parents=True)
     except OSError as error:
@@ -140,22 +141,22 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     try:
         yield temporary
         _sync_folder(temporary)
-        if place.exists():
-            retired = place.with_name(f".{place.name}.{_owner()}.old.tmp")
-            if place.samefile(os.curdir):
+        if target.exists():
+            retired = target.with_name(f".{target.name}.{_owner()}.old.tmp")
+            if target.samefile(os.curdir):
                 retired.mkdir()
-                _move_entries(place, retired)
-                _move_entries(temporary, place)
-                _sync(place)
+                _move_entries(target, retired)
+                _move_entries(temporary, target)
+                _sync(target)
             else:
-                place.rename(retired)
-                temporary.rename(place)
+                target.rename(retired)
+                temporary.rename(target)
             shutil.rmtree(retired, ignore_errors=True)
         else:
-            temporary.rename(place)
-        _sync(place.parent)
+            temporary.rename(target)
+        _sync(target.parent)
     except OSError as error:
-        if error.errno in _CANNOT_WRITE:  # other OSErrors are the block's own and say more
+        if error.errno in _CANNOT_WRITE:  # other OSErrors come from the block and say more
             raise cannot_write(path, error) from error
         raise
     finally:
@@ -163,9 +164,9 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def cannot_write(path: Path, error: OSError) -> UsageError:
-    """Return the one-line error for a place that cannot be written to."""
+    """Return the one-line error for a path that cannot be written to."""
     reason = error.strerror or str(error)
-    return UsageError(f"cannot write {path}: {reason}. Free the disk or choose another place.")
+    return UsageError(f"cannot write {path}: {reason}. Free the disk or choose another folder.")
 
 
 def _owner() -> str:
@@ -173,7 +174,7 @@ def _owner() -> str:
 
 
 def remove_stale(path: Path) -> None:
-    """Remove what dead processes of this host left of earlier attempts at ``path``."""
+    """Remove temporary folders of ``path`` that dead processes of this host left behind."""
     host = re.escape(safe_name(socket.gethostname()))
     pattern = re.compile(rf"\.{re.escape(path.name)}\.{host}\.(\d+)(\.old)?\.tmp")
     if not path.parent.is_dir():

@@ -1,6 +1,6 @@
 """Progress on stderr: a live bar in a terminal, a few plain lines elsewhere.
 
-stdout is for results alone, so that ``--json`` can be piped.
+stdout has results only, so that JSON output can be piped.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def say(text: str) -> None:
 
 @contextmanager
 def bar(description: str, total: float, *, shown: bool = True) -> Iterator[Advance]:
-    """Yield a function that advances a progress display of ``total`` units, which may be ``shown`` or not."""
+    """Yield a function that advances a progress display of ``total`` units; does nothing if not ``shown``."""
     if not shown:
         yield lambda n=1.0, note="": None
     elif sys.stderr.isatty():
         with _live(description, total) as advance:
             yield advance
     else:
-        yield _Plain(description, total)
+        yield _PlainBar(description, total)
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def _live(description: str, total: float) -> Iterator[Advance]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}", markup=False),  # names and notes are no markup
+        TextColumn("{task.description}", markup=False),  # brackets in names and notes are not markup
         BarColumn(),
         TaskProgressColumn(),
         TimeRemainingColumn(),
@@ -60,8 +60,8 @@ def _live(description: str, total: float) -> Iterator[Advance]:
         yield advance
 
 
-class _Plain:
-    """Prints the share done every ten seconds, and the end."""
+class _PlainBar:
+    """Prints the completed share every ten seconds, and once at the end."""
 
     def __init__(self, description: str, total: float) -> None:
         self._description, self._total = description, total

@@ -1,4 +1,4 @@
-"""Damaged artefacts do not open, and each says what is wrong."""
+"""Damaged artefacts do not open, and the error names what is wrong."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def edit(engine: Path, change: dict[str, object]) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
 
 
-def test_a_whole_engine_opens(engine: Path) -> None:
+def test_an_undamaged_engine_opens(engine: Path) -> None:
     with engines.open(engine) as session:
         assert session.describe()["providers"] == ["CPUExecutionProvider"]
 
@@ -41,7 +41,7 @@ def test_an_edited_manifest_is_refused(engine: Path) -> None:
         Engine.open(engine)
 
 
-def test_a_name_that_leads_outside_is_refused(engine: Path) -> None:
+def test_a_file_name_that_points_outside_is_refused(engine: Path) -> None:
     from effx.artifacts import _manifest_digest
 
     manifest = json.loads((engine / "engine.json").read_text())
@@ -55,8 +55,8 @@ def test_a_name_that_leads_outside_is_refused(engine: Path) -> None:
     ("text", "message"),
     [
         ("{", "cannot be read"),
-        ("[]", "schema none"),
-        ('{"schema": 9}', "schema 9"),
+        ("[]", "got none"),
+        ('{"schema": 9}', "expected schema 1, got 9"),
         ('{"schema": 1}', "missing"),
     ],
 )
@@ -66,19 +66,19 @@ def test_a_broken_manifest_is_refused(engine: Path, text: str, message: str) -> 
         Engine.open(engine)
 
 
-def test_missing_things_are_named(engine: Path, tmp_path: Path) -> None:
+def test_errors_name_what_is_missing(engine: Path, tmp_path: Path) -> None:
     (engine / "tokenizer.json").unlink()
     with pytest.raises(ArtifactError, match=r"tokenizer.json is missing"):
         Engine.open(engine)
-    with pytest.raises(ArtifactError, match="is no checkpoint"):
+    with pytest.raises(ArtifactError, match="is not a checkpoint"):
         Checkpoint.open(engine)
-    with pytest.raises(ArtifactError, match="does not exist, so it holds no engine"):
+    with pytest.raises(ArtifactError, match="nowhere does not exist. Build it"):
         Engine.find_all([tmp_path / "nowhere"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ArtifactError, match="holds no engine"):
+    with pytest.raises(ArtifactError, match="contains no engines"):
         Engine.find_all([tmp_path / "empty"])
 
 
-def test_unfinished_folders_are_not_found(engine: Path, tmp_path: Path) -> None:
+def test_unfinished_folders_are_ignored(engine: Path, tmp_path: Path) -> None:
     shutil.copytree(engine, tmp_path / ".engine.host.1.tmp")
     assert Engine.find(tmp_path) == [engine]

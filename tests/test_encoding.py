@@ -1,4 +1,4 @@
-"""Our ids are those of transformers' own tokenizer."""
+"""Ids equal those of the transformers tokenizer."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from effx import files
 from effx.errors import ArtifactError, UsageError
 
 
-def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_folder_is_written_completely_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), files.new_folder(tmp_path / "a") as folder:
         (folder / "x").write_text("1")
         raise RuntimeError
@@ -29,10 +29,10 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [".", "../a", "b/.."])
-def test_a_folder_may_be_named_from_within(
+def test_the_current_folder_can_be_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Who stands in the folder still does, and sees what was made."""
+    """The process is still in the folder afterwards and sees its new content."""
     (tmp_path / "a/b").mkdir(parents=True)
     (tmp_path / "a/old").write_text("1")
     monkeypatch.chdir(tmp_path / "a")
@@ -44,7 +44,7 @@ def test_a_folder_may_be_named_from_within(
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_what_is_made_within_the_folder_fails_as_elsewhere(
+def test_replacing_the_current_folder_fails_like_any_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -57,7 +57,7 @@ def test_what_is_made_within_the_folder_fails_as_elsewhere(
     assert os.listdir(os.curdir) == ["old"]
 
 
-def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_writer_are_removed_by_the_next_writer(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path; from effx import files\n"
         "with files.new_folder(Path(sys.argv[1])) as folder:\n"
@@ -73,12 +73,12 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x"])
-def test_names_cannot_lead_outside(tmp_path: Path, name: str) -> None:
+def test_names_cannot_point_outside(tmp_path: Path, name: str) -> None:
     with pytest.raises(ArtifactError, match="outside"):
         files.inside(tmp_path, name)
 
 
-def test_a_link_cannot_lead_outside(tmp_path: Path) -> None:
+def test_a_link_cannot_point_outside(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "secret").write_text("s")
     (tmp_path / "in" / "link").symlink_to(tmp_path / "secret")
@@ -94,13 +94,13 @@ def test_a_result_is_never_overwritten(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_unwritable_place_is_one_line(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot write"), files.new_folder(tmp_path / "file" / "a"):
         pass
 
 
-def test_a_place_is_tried_and_not_made(tmp_path: Path) -> None:
+def test_checking_a_folder_does_not_create_it(tmp_path: Path) -> None:
     files.check_writable(tmp_path / "a/b")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")

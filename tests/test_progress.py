@@ -1,4 +1,4 @@
-"""Progress where stderr is no terminal, and where it is."""
+"""Progress without a terminal on stderr, and with one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from effx import progress
 
 
-def test_the_end_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_completion_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
     with progress.bar("work", 0.3) as advance:
         for _ in range(3):
             advance(0.1, "step")  # their sum is not 0.3 exactly
@@ -23,5 +23,5 @@ def test_brackets_in_names_are_shown(
     monkeypatch.setenv("COLUMNS", "120")
     with progress.bar("profile [/dev/nvidia0]", 1.0) as advance:
         advance(1.0, "[/]")
-    told = capsys.readouterr().err
-    assert "[/dev/nvidia0]" in told and "[/]" in told
+    printed = capsys.readouterr().err
+    assert "[/dev/nvidia0]" in printed and "[/]" in printed

@@ -273,6 +273,8 @@ def place(out: str | Path, name: str, overwrite: bool) -> Path:
     if folder.exists() and not overwrite:
         raise UsageError(f"{folder} exists already. Choose another --name, or pass --overwrite.")
     if folder.exists() and not Checkpoint.is_at(folder):
-        raise UsageError(f"{folder} exists already and is no checkpoint: move it, or choose another --name.")
+        raise UsageError(
+            f"{folder} exists already and is not a checkpoint: move it, or choose another --name."
+        )
     files.check_writable(Path(out))
     return folder

@@ -48,7 +48,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "finetune", "sst2", "--model", "x", "--epochs", "inf"], "inf is not a finite number"),
         (["train", "finetune", "sst2", "--model", "x", "--lr", "nan"], "nan is not a finite number"),
         (["train", "exits"], "Missing argument 'CHECKPOINT'"),
-        (["train", "exits", "no"], "no is no checkpoint: effx.json is missing. Make one with"),
+        (["train", "exits", "no"], "no is not a checkpoint: effx.json is missing. Make one with"),
         (["train", "exits", "no", "--rule", "entropi"], "Did you mean 'entropy'"),
         (["train", "exits", "no", "--after", "1,two"], "'1,two': numbers separated by commas"),
         (["train", "exits", "no", "--depth", "3", "--max-drop", "0"], "exclude each other"),
@@ -63,11 +63,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "tickets", "squad", "--model", "x"], "question answering"),
         (["train", "lottery", "sst2", "--model", "x", "--sparsity", "55"], "rounds remove 10 % each"),
         (["train", "lottery", "sst2", "--model", "./no"], "--model ./no: there is no folder"),
-        (["export"], "checkpoints does not exist, so it holds no checkpoint. Make one with"),
+        (["export"], "checkpoints does not exist. Make one with"),
         (["export", "--variant", "int7"], "Did you mean 'int8'"),
         (["export", "--backend", "onnx"], "Did you mean 'onnxruntime'"),
         (["export", "--device", "tpu"], "unknown onnxruntime device 'tpu'"),
-        (["profile"], "engines does not exist, so it holds no engine"),
+        (["profile"], "engines does not exist. Build it"),
         (["report"], "results holds no results"),
         (["demo", "--bogus"], "No such option"),
     ],
@@ -190,10 +190,10 @@ def test_only_its_own_kind_is_replaced(
         path.write_text("mine")
     train = ["train", "finetune", "sst2", "--model", str(encoders["bert"]), "--data", str(rows_folder)]
     line = fails(capsys, [*train, "--name", "a", "--overwrite"])
-    assert "checkpoints/a exists already and is no checkpoint" in line
+    assert "checkpoints/a exists already and is not a checkpoint" in line
     for overwrite in ([], ["--overwrite"]):
         assert run(["export", str(checkpoint.folder), *overwrite]) == 2
-        assert "exists already and is no engine" in capsys.readouterr().err
+        assert "exists already and is not an engine" in capsys.readouterr().err
     assert [path.read_text() for path in mine] == ["mine", "mine"]
 
 

@@ -224,7 +224,7 @@ def test_wrong_input_is_refused_before_anything_is_measured(engines_folder: Path
         profile([engines_folder], out=tmp_path / "file", plan=QUICK)
     with pytest.raises(UsageError, match="these engines read 66 tokens at most"):
         profile([engines_folder], out=tmp_path / "r", plan=Plan(grid=((1, 512),)))
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(DataError, match="nowhere does not exist"):
         profile([engines_folder], out=tmp_path / "r", plan=QUICK, data_folder=tmp_path / "nowhere")
     with pytest.raises(UsageError, match="write the watts"):
         profile([engines_folder], out=tmp_path / "r", plan=QUICK, meter="model:lots")
