@@ -28,7 +28,8 @@ from effx.encoding import Encoder
 from effx.host import identity
 from effx.models import checkpoints, evaluate
 from effx.specs.tasks import TASKS
-from effx.train import Settings, finetune
+from effx.specs.training import FinetuneSettings
+from effx.train import finetune
 
 LR, BATCH, LENGTH = 5e-5, 32, 128
 
@@ -89,7 +90,7 @@ def main() -> None:
     arguments = (options.model, options.data, options.rows, options.epochs)
     before = plain(*arguments, None if options.full else options.plain_steps)
     with tempfile.TemporaryDirectory() as place:
-        settings = Settings(
+        settings = FinetuneSettings.of(
             limit=options.rows, epochs=options.epochs, lr=LR, batch_size=BATCH, max_length=LENGTH
         )
         made: Checkpoint = finetune(

@@ -233,14 +233,13 @@ class Suite:
 
     def tickets(self, task: str) -> None:
         """Train super tickets of the encoder; only records and scores stay, so that OUT is small."""
+        from effx.specs.training import TicketSearchSettings
         from effx.train import tickets
 
         assert self.encoder and self.data
-        settings = tickets.Settings(seeds=5, keep="none", limit=64 if self.tiny else None)
+        settings = TicketSearchSettings.of(seeds=5, keep="none", limit=64 if self.tiny else None)
         if self.tiny:
-            settings = replace(
-                settings, levels=tickets.parse_levels("40"), seeds=1, max_steps=4, max_length=32
-            )
+            settings = settings.replace(levels="40", seeds=1, max_steps=4, max_length=32)
         tickets.run(
             task, self.encoder, out=self.out / "tickets" / task, data_folder=self.data / task,
             settings=settings,

@@ -15,7 +15,6 @@ import argparse
 import json
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -30,6 +29,7 @@ from effx.encoding import Encoder
 from effx.host import identity
 from effx.models import checkpoints
 from effx.specs.tasks import TASKS
+from effx.specs.training import LR_ENCODER, TrainingSettings
 from effx.train import importance, loop
 
 LENGTH, BATCH = 128, 32
@@ -54,11 +54,12 @@ def main() -> None:
         encoded = Encoder(place, LENGTH)(rows.texts)
     names = checkpoints.input_names(model)
     collate = loop.labelled(encoded, rows.labels, names)
-    settings = loop.LoopSettings(epochs=1, batch_size=BATCH, lr=5e-5, seed=0)
+    settings = TrainingSettings(batch_size=BATCH)
+    how = {"epochs": 1, "lr": LR_ENCODER}
 
     def epoch() -> float:
         started = time.perf_counter()
-        loop.fit(model, encoded.lengths, collate, settings, description="epoch")
+        loop.fit(model, encoded.lengths, collate, settings, **how, description="epoch")
         return time.perf_counter() - started
 
     def score(precision: str) -> tuple[float, importance.Importance]:
@@ -68,7 +69,7 @@ def main() -> None:
         return time.perf_counter() - started, found
 
     loop.fit(
-        model, encoded.lengths, collate, replace(settings, max_steps=_WARM_UP), description="warm up"
+        model, encoded.lengths, collate, settings.replace(max_steps=_WARM_UP), **how, description="warm up"
     )  # so that the task head knows something
     exact_s, exact = score("fp32")
     epochs, passes, fast = [], [], None

@@ -34,8 +34,8 @@ import effx
 from effx import files, progress
 from effx.artifacts import now
 from effx.host import identity
+from effx.specs.training import TicketSearchSettings
 from effx.train import tickets, workspace
-from effx.train.tickets import Settings, parse_levels
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Job:
 
     task: str
     place: str
-    settings: Settings
+    settings: TicketSearchSettings
 
 
-_COMMON = Settings(levels=parse_levels("10,...,80"), seeds=3, keep="winning", max_length=128)
+_COMMON = TicketSearchSettings.of(levels="10,...,80", seeds=3, keep="winning", max_length=128)
 _SST2 = replace(_COMMON, limit=2000, epochs=4.0)
 _MRPC = replace(_COMMON, epochs=3.0)
 JOBS: dict[str, Job] = {
@@ -58,7 +58,7 @@ JOBS: dict[str, Job] = {
     "sst2": Job(
         "sst2",
         "sst2",
-        replace(_COMMON, levels=parse_levels("10,...,40"), kinds=("winning",), seeds=1, epochs=2.0),
+        _COMMON.replace(levels="10,...,40", kinds=("winning",), seeds=1, epochs=2.0),
     ),
 }
 ALIASES = {"halving": ("sst2-2000-halving", "mrpc-halving")}
@@ -84,7 +84,7 @@ def main() -> None:
         halving = job.settings.search == "halving"  # its rungs depend on how many seeds there are
         for seeds in range(job.settings.seeds if halving else 1, job.settings.seeds + 1):
             progress.say(f"{name}: {seeds} of {job.settings.seeds} seeds")
-            settings = replace(job.settings, seeds=seeds)
+            settings = job.settings.replace(seeds=seeds)
             place = options.out / job.place
             table = tickets.run(
                 job.task, options.model, out=place, data_folder=options.data / job.task, settings=settings

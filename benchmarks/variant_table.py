@@ -30,8 +30,8 @@ from effx.export import export_all
 from effx.host import identity
 from effx.models import checkpoints, load, prune, save, structure
 from effx.specs.backends import BUILDABLE, get
+from effx.specs.training import EarlyExitSettings, FinetuneSettings, TokenPruningSettings
 from effx.train import exits, finetune, tokens
-from effx.train.finetune import Settings
 
 FAMILIES = ("bert", "distilbert", "roberta")
 SIZES = {
@@ -137,13 +137,14 @@ def reduced(encoder: Path, folder: Path, lr: float) -> Path:
     """Fine-tune, then add a token schedule and exits."""
     place = folder.parent / f".{folder.name}"
     plain = finetune("demo", encoder, out=place, name="finetuned", overwrite=True,
-                     settings=Settings(epochs=2, lr=lr, max_length=64, limit=ROWS))  # fmt: skip
+                     settings=FinetuneSettings.of(epochs=2, lr=lr, max_length=64, limit=ROWS))  # fmt: skip
     layers = len(structure(load(plain)).layers)
     kept = tuple(np.linspace(1, 0.4, layers + 1)[1:].round(2).tolist())
     short = tokens.train(plain.folder, out=place, name="tokens", overwrite=True,
-                         settings=tokens.Settings(schedule=kept, epochs=1, lr=lr, limit=ROWS))  # fmt: skip
+                         settings=TokenPruningSettings.of(schedule=kept, epochs=1, lr=lr,
+                                                          limit=ROWS))  # fmt: skip
     found = exits.train(short.folder, out=folder.parent, name=folder.name, overwrite=True,
-                        settings=exits.Settings(epochs=1, depth=layers / 2, limit=ROWS))  # fmt: skip
+                        settings=EarlyExitSettings.of(epochs=1, depth=layers / 2, limit=ROWS))  # fmt: skip
     return found.folder
 
 

@@ -22,7 +22,8 @@ from effx.demo.pretraining import tokenizer as trained_tokenizer
 from effx.doctor import software
 from effx.export import export_all
 from effx.profile import Plan, profile
-from effx.train import Settings, finetune
+from effx.specs.training import FinetuneSettings
+from effx.train import finetune
 
 SHARED_DATA = Path(os.environ.get("EFFX_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -96,7 +97,7 @@ def checkpoint(
         out=tmp_path_factory.mktemp("workspace") / "checkpoints",
         name="tiny",
         data_folder=rows_folder,
-        settings=Settings(epochs=1, max_length=32, lr=1e-3),
+        settings=FinetuneSettings.of(epochs=1, max_length=32, lr=1e-3),
     )
 
 

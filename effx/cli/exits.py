@@ -13,7 +13,7 @@ from effx.cli import options
 @click.command("exits")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option(
-    "--regime",
+    "--mode",
     default="two-stage",
     show_default=True,
     metavar="two-stage|joint",
@@ -71,8 +71,9 @@ def command(
 
     \b
     effx train exits checkpoints/sst2-bert-base-uncased-full-s0
-    effx train exits checkpoints/mine --regime joint --rule patience --depth 6
+    effx train exits checkpoints/mine --mode joint --rule patience --depth 6
     """  # fmt: skip
+    from effx.specs.training import EarlyExitSettings
     from effx.train import exits
 
     made = exits.train(
@@ -80,7 +81,7 @@ def command(
         out=out,
         name=name,
         data_folder=data_folder,
-        settings=exits.Settings(**settings),
+        settings=EarlyExitSettings.of(**settings),
         overwrite=overwrite,
     )
     found, metrics = made.manifest["exits"], made.manifest["metrics"]

@@ -66,7 +66,8 @@ def command(
     A model that one GPU would train for too long: torchrun --nproc-per-node 4 -m effx train finetune
     ... (or accelerate launch -m effx ...); --batch-size is then that of each process.
     """  # fmt: skip
-    from effx.train import Settings, distributed, finetune
+    from effx.specs.training import FinetuneSettings
+    from effx.train import distributed, finetune
 
     checkpoint = finetune(
         task,
@@ -74,7 +75,7 @@ def command(
         out=out,
         name=name,
         data_folder=data_folder,
-        settings=Settings(**settings),
+        settings=FinetuneSettings.of(**settings),
         overwrite=overwrite,
         trust_remote_code=trust_remote_code,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -129,17 +128,17 @@ def command(
     effx train tickets mrpc --model ./minilm --levels 20,40,20/10 --kinds winning --seeds 3
     for gpu in 0 1 2 3; do CUDA_VISIBLE_DEVICES=$gpu effx train tickets rte --model M & done
     """  # fmt: skip
+    from effx.specs.training import TicketSearchSettings
     from effx.train import tickets
 
-    chosen = tickets.preset(preset, task) if preset else {}
+    chosen = tickets.preset(preset, task).given() if preset else {}
     explicit = {
         name: value
         for name, value in given.items()
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT
     }
-    known = {field.name for field in fields(tickets.Settings)}
-    settings = tickets.Settings(
-        **{key: value for key, value in {**given, **chosen, **explicit}.items() if key in known},
+    settings = TicketSearchSettings.of(
+        **{**given, **chosen, **explicit},
         levels=tickets.parse_levels(levels),
         kinds=tuple(part.strip() for part in kinds.split(",")),
     )

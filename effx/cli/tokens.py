@@ -66,6 +66,7 @@ def command(
     effx train tokens checkpoints/sst2-bert-base-uncased-full-s0 --keep 0.5
     effx train tokens checkpoints/mine --schedule 1,0.9,0.7,0.5,0.4,0.3
     """  # fmt: skip
+    from effx.specs.training import TokenPruningSettings
     from effx.train import tokens
 
     made = tokens.train(
@@ -73,7 +74,7 @@ def command(
         out=out,
         name=name,
         data_folder=data_folder,
-        settings=tokens.Settings(**settings),
+        settings=TokenPruningSettings.of(**settings),
         overwrite=overwrite,
     )
     found, metrics = made.manifest["tokens"], made.manifest["metrics"]

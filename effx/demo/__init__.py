@@ -11,7 +11,8 @@ from effx.errors import EffxError
 from effx.export import export_all
 from effx.profile import Plan, profile
 from effx.report import report
-from effx.train import Settings, finetune
+from effx.specs.training import FinetuneSettings
+from effx.train import finetune
 
 LEARNING_RATES = {"full": 3e-4, "last-2": 3e-4, "frozen": 1e-3}  # a tiny model wants more than BERT
 VARIANTS = ("fp32", "int8")
@@ -33,7 +34,7 @@ def demo(folder: str | Path, *, meter: str = "auto") -> tuple[dict[str, Any], Pa
                 model,
                 out=checkpoints,
                 name=name,
-                settings=Settings(regime=regime, epochs=3, lr=lr, max_length=64),
+                settings=FinetuneSettings.of(regime=regime, epochs=3, lr=lr, max_length=64),
             )
     engines, failures = export_all([checkpoints], VARIANTS, out=folder / "engines")
     results = folder / "results"

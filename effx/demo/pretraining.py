@@ -20,6 +20,7 @@ from effx import corpus, files
 from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.quiet import quiet
+from effx.specs.training import TrainingSettings
 from effx.train import loop, mlm
 
 NAME = "demo-bert"
@@ -69,7 +70,9 @@ def pretrain(folder: str | Path, *, epochs: float = 4.5, seed: int = 0) -> Path:
         model,
         encoded.lengths,
         collate,
-        loop.LoopSettings(epochs=epochs, batch_size=64, lr=1e-3, seed=seed, warmup=0.1),
+        TrainingSettings(batch_size=64, seed=seed, warmup=0.1),
+        epochs=epochs,
+        lr=1e-3,
         description=f"pretrain {NAME}: {len(texts)} sentences, masked language modelling",
     )
     try:

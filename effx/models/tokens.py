@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 from effx.errors import UsageError
 from effx.models.forward import Stream
 from effx.models.structure import Structure, record, structure
+from effx.specs.training import check_shares
 
 _PARTS = 1000  # shares are whole thousandths
 
@@ -55,10 +56,7 @@ def schedule(
             raise UsageError(f"token {what}: {len(values)} given, but the model has {layers} layers.")
     if shares is not None:
         shares = [round(share, 3) for share in shares]
-        if not all(0 < share <= 1 for share in shares):
-            raise UsageError("token shares lie above 0 (at least 0.001) and go up to 1.")
-        if any(after > before for before, after in zip(shares, shares[1:], strict=False)):
-            raise UsageError("token shares may not rise: a token that was dropped does not come back.")
+        check_shares(shares)
     if thresholds is not None and not all(0 <= value <= 1 for value in thresholds):
         raise UsageError("token thresholds go from 0 to 1.")
     kept = replace(

@@ -5,6 +5,6 @@ from effx.errors import need
 need("train", "torch", "transformers", "accelerate")
 
 from effx.train import importance  # noqa: E402
-from effx.train.finetune import Settings, finetune  # noqa: E402
+from effx.train.finetune import finetune  # noqa: E402
 
-__all__ = ["Settings", "finetune", "importance"]
+__all__ = ["finetune", "importance"]

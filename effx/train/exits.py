@@ -11,7 +11,6 @@ The rule's settings are then chosen on held-out training rows (see :mod:`effx.tr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,34 +22,17 @@ from transformers import PreTrainedModel
 
 from effx import progress
 from effx.artifacts import Checkpoint
-from effx.errors import UsageError, unknown
+from effx.errors import UsageError
 from effx.models import add_ramps, evaluate, exits, reference, structure
 from effx.specs import exit_rules
 from effx.specs.tasks import Task
+from effx.specs.training import MAX_DROP, EarlyExitSettings
 from effx.stats.metrics import METRICS
 from effx.train import loop
 from effx.train import source as sources
 
-REGIMES = {"two-stage": 1e-3, "joint": 5e-5}
-"""Regime -> its learning rate: ramps alone, or the whole encoder."""
 _RESAMPLES = 500
 _POINTS = 8  # depths at which the manifest says what the rule would do
-
-
-@dataclass(frozen=True)
-class Settings(sources.Settings):
-    """How to train and calibrate exits."""
-
-    regime: str = "two-stage"
-    after: tuple[int, ...] | None = None
-    """Original layers, from 1, after which a ramp stands; None: all but the last."""
-    pooling: str = "mean"
-    """What a ramp looks at: ``mean`` of the real tokens, or ``cls``."""
-    rule: str = "entropy"
-    depth: float | None = None
-    """Layers to run on average at most; None: ``max_drop`` decides."""
-    max_drop: float | None = None
-    """Loss of the primary metric at most; None, with no depth either: 0.01."""
 
 
 def train(
@@ -59,7 +41,7 @@ def train(
     out: str | Path = "checkpoints",
     name: str | None = None,
     data_folder: str | Path | None = None,
-    settings: Settings | None = None,
+    settings: EarlyExitSettings | None = None,
     overwrite: bool = False,
 ) -> Checkpoint:
     """Train ramps on a checkpoint, choose the exit rule's settings, write ``out/name``.
@@ -80,33 +62,27 @@ def train(
         ArtifactError: the checkpoint is missing or damaged.
         DataError: the rows do not fit the task.
     """
-    settings = settings or Settings()
-    if settings.regime not in REGIMES:
-        raise unknown("regime", settings.regime, REGIMES)
-    if settings.pooling not in exits.POOLINGS:
-        raise unknown("pooling", settings.pooling, exits.POOLINGS)
-    if settings.rule not in exit_rules.RULES:
-        raise unknown("exit rule", settings.rule, exit_rules.RULES)
-    if settings.depth is not None and settings.max_drop is not None:
-        raise UsageError("--depth and --max-drop exclude each other: one of them chooses the threshold.")
+    settings = settings or EarlyExitSettings()
     opened = Checkpoint.open(checkpoint)
     sources.check_trainable(opened.task)
     if opened.task.kind != "classification" and settings.rule != "patience":
-        raise UsageError(f"task '{opened.task.name}' has no classes: use --rule patience.")
+        raise UsageError(f"task '{opened.task.name}' has no classes: set rule to patience.", settings="rule")
     folder = sources.place(out, name or f"{opened.name}-exits", overwrite)
-    source = sources.open_source(checkpoint, data_folder, settings.limit, settings.seed)
-    transformers.set_seed(settings.seed)
+    source = sources.open_source(checkpoint, data_folder, settings.training.limit, settings.training.seed)
+    transformers.set_seed(settings.training.seed)
     model = add_ramps(source.model, settings.after, pooling=settings.pooling)
     kept = structure(model)
     if not kept.exits:
         raise UsageError(f"{opened.name} has one layer: there is no place for an exit.")
     lengths, collate = source.batches()
-    trained = WithRamps(model, source.task, joint=settings.regime == "joint")
+    trained = WithRamps(model, source.task, joint=settings.mode == "joint")
     result = loop.fit(
         trained,
         lengths,
         collate,
-        settings.loop(REGIMES[settings.regime]),
+        settings.training,
+        epochs=settings.epochs,
+        lr=settings.learning_rate,
         description=f"train {folder.name}: {len(lengths)} rows, ramps after layers "
         + ", ".join(map(str, kept.exits)),
     )
@@ -121,13 +97,13 @@ def train(
         progress.say(
             f"{folder.name}: asked to lose at most {promised:g}, exits lose {seen['lost']:.4f} on the "
             f"validation rows (at least {seen['lost_at_least']:.4f}, 95 %): they are unlike the held-out "
-            "training rows that chose the threshold. Lower --max-drop, or give --depth."
+            "training rows that chose the threshold. Lower max_drop, or set depth."
         )
     return source.save(folder, settings, [result], plain, overwrite=overwrite, **entries)
 
 
 def calibrate(
-    source: sources.Source, model: PreTrainedModel, settings: Settings, own: np.ndarray
+    source: sources.Source, model: PreTrainedModel, settings: EarlyExitSettings, own: np.ndarray
 ) -> dict[str, Any]:
     """Choose the rule's settings on held-out rows and try them on the validation rows.
 
@@ -145,7 +121,7 @@ def calibrate(
 
     max_drop = settings.max_drop
     if settings.depth is None and max_drop is None:
-        max_drop = 0.01
+        max_drop = MAX_DROP
     on_held = score_on(source.held_out)
     chosen = exit_rules.calibrate(
         settings.rule, held, depths, on_held, depth=settings.depth, max_drop=max_drop
@@ -154,7 +130,7 @@ def calibrate(
     target = {"depth": settings.depth} if settings.depth is not None else {"max_drop": max_drop}
     return {
         **chosen.rule.to_json(),
-        "regime": settings.regime,
+        "mode": settings.mode,
         "target": target,
         "calibration": {
             "rows": len(source.held_out),

@@ -7,10 +7,9 @@ classifier), embeddings and layers fixed; ``last-K`` trains the head and the las
 from __future__ import annotations
 
 import platform
-import re
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,29 +22,9 @@ from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.models import checkpoints, evaluate, families, prune, sparse, structure
+from effx.specs.training import FinetuneSettings, trained_layers
 from effx.train import distributed, loop, source, workspace
 from effx.train.stretch import Stretch
-
-_LR_ENCODER = 5e-5
-_LR_HEAD_ONLY = 1e-3  # a head alone barely moves at an encoder's learning rate
-
-
-@dataclass(frozen=True)
-class Settings(source.Settings):
-    """How to fine-tune. The default learning rate is 5e-5, or 1e-3 for the frozen regime."""
-
-    regime: str = "full"
-    """``full``, ``frozen`` or ``last-K``."""
-    layers: int | None = None
-    """Keep the first K layers (Sajjad et al. 2020, top-layer dropping); None: all."""
-    max_length: int = 128
-    """Tokens per example at most, in training and in everything after it."""
-    patience: int | None = None
-    """Stop early on a held-out tenth of the training rows, never on the validation split."""
-    optimizer: str = "adamw"
-    """``adamw`` or ``adamax``."""
-    head_dropout: float | None = None
-    """Dropout within the task head; None: as the model has it."""
 
 
 def finetune(
@@ -55,7 +34,7 @@ def finetune(
     out: str | Path = "checkpoints",
     name: str | None = None,
     data_folder: str | Path | None = None,
-    settings: Settings | None = None,
+    settings: FinetuneSettings | None = None,
     overwrite: bool = False,
     trust_remote_code: bool = False,
     reduce: Callable[[PreTrainedModel], object] | None = None,
@@ -89,18 +68,19 @@ def finetune(
         DataError: the rows do not fit the task.
         ArtifactError: the state that the stretch begins with is damaged.
     """
-    settings = settings or Settings()
+    settings = settings or FinetuneSettings()
+    training = settings.training
     task = data.resolve(task_name, data_folder)
     source.check_trainable(task)
-    trained_layers = parse_regime(settings.regime)
+    last_layers = trained_layers(settings.regime)
     checkpoints.check_source(str(model_name), task)
     short = files.safe_name(checkpoints.name_of(str(model_name)))
     folder = source.place(out, name or _name(task.name, short, settings), overwrite)
 
     every_row = data.load(task, "train", data_folder)
-    train_rows = every_row.limit(settings.limit)
+    train_rows = every_row.limit(training.limit)
     validation_rows = data.load(task, "validation", data_folder)
-    transformers.set_seed(settings.seed)
+    transformers.set_seed(training.seed)
     model, tokenizer = checkpoints.pretrained(
         model_name, task, trust_remote_code=trust_remote_code, fresh_head=fresh_head
     )
@@ -114,16 +94,15 @@ def finetune(
     sparsity = base.manifest.get("sparsity") if base else None
     if sparsity:
         sparse.hold_zeros(model)
-    freeze(model, trained_layers)
+    freeze(model, last_layers)
 
     with tempfile.TemporaryDirectory(prefix="effx-tokenizer-") as place:
         encoder = _encoder(model, tokenizer, Path(place), settings.max_length)
     encoded = encoder(train_rows.texts)
-    held_out = source.held_out(len(encoded), settings.seed) if settings.patience else np.arange(0)
+    held_out = source.held_out(len(encoded), training.seed) if settings.patience else np.arange(0)
     fit_rows = np.setdiff1d(np.arange(len(encoded)), held_out)
     names = checkpoints.input_names(model)
     collate = loop.labelled(encoded, train_rows.labels, names)
-    lr = settings.lr or (_LR_HEAD_ONLY if trained_layers == 0 else _LR_ENCODER)
 
     def held_out_score() -> float:
         part = train_rows.take(held_out)
@@ -134,7 +113,10 @@ def finetune(
         model,
         encoded.lengths[fit_rows],
         lambda indices: collate([int(fit_rows[index]) for index in indices]),
-        replace(settings.loop(lr), patience=settings.patience, optimizer=settings.optimizer),
+        training,
+        epochs=settings.epochs,
+        lr=settings.learning_rate,
+        patience=settings.patience,
         description=f"train {folder.name}: {len(fit_rows)} rows",
         score=held_out_score,
         stretch=stretch,
@@ -144,10 +126,10 @@ def finetune(
         return Checkpoint.open(folder)
     predictions = task.predict(evaluate.logits(model, encoder(validation_rows.texts)))
     metrics = task.score(validation_rows.labels, predictions)
-    training: dict[str, Any] = {
-        **asdict(settings),
+    record_of_training: dict[str, Any] = {
+        **settings.to_json(),
         **asdict(result),
-        "lr": lr,
+        "lr": settings.learning_rate,
         "processes": distributed.processes(),
         "rows": len(fit_rows),
         "held_out_rows": len(held_out),
@@ -164,8 +146,8 @@ def finetune(
         task=task,
         overwrite=overwrite,
         model=str(model_name),
-        seed=settings.seed,
-        training=training,
+        seed=training.seed,
+        training=record_of_training,
         metrics={**metrics, "n": len(validation_rows), "source": validation_rows.source},
         max_length=encoder.max_length,
         data=str(Path(data_folder).resolve()) if data_folder else None,
@@ -186,44 +168,29 @@ def keep_first(model: PreTrainedModel, layers: int | None) -> None:
         return
     kept = [layer.index for layer in structure(model).layers]
     if not 1 <= layers <= len(kept):
-        raise UsageError(f"--layers {layers}: the model has {len(kept)} layers.")
+        raise UsageError(f"layers {layers}: the model has {len(kept)} layers.", settings="layers")
     prune(model, layers=kept[layers:])
 
 
-def _name(task: str, model: str, settings: Settings) -> str:
+def _name(task: str, model: str, settings: FinetuneSettings) -> str:
     parts = [task, model, settings.regime]
     parts += [f"layers{settings.layers}"] if settings.layers else []
-    parts += [f"seq{settings.max_length}"] if settings.max_length != Settings.max_length else []
-    return "-".join([*parts, f"s{settings.seed}"])
+    parts += [f"seq{settings.max_length}"] if settings.max_length != FinetuneSettings().max_length else []
+    return "-".join([*parts, f"s{settings.training.seed}"])
 
 
-def parse_regime(regime: str) -> int | None:
-    """Return how many of the last layers are trained; None: everything.
-
-    Raises:
-        UsageError: the regime is none of full, frozen, last-K.
-    """
-    if regime == "full":
-        return None
-    if regime == "frozen":
-        return 0
-    if match := re.fullmatch(r"last-([1-9]\d*)", regime):
-        return int(match.group(1))
-    raise UsageError(f"unknown regime '{regime}'. Known: full, frozen, last-K (as last-2).")
-
-
-def freeze(model: PreTrainedModel, trained_layers: int | None) -> None:
-    """Turn off gradients for embeddings and all but the last ``trained_layers`` layers.
+def freeze(model: PreTrainedModel, last_layers: int | None) -> None:
+    """Turn off gradients for embeddings and all but the last ``last_layers`` layers; None: for nothing.
 
     Raises:
         UsageError: the model has fewer layers than that.
     """
-    if trained_layers is None:
+    if last_layers is None:
         return
     layers = families.layers(model)
-    if trained_layers > len(layers):
-        raise UsageError(f"--regime last-{trained_layers}: the model has {len(layers)} layers.")
-    frozen = [*families.embeddings(model), *layers[: len(layers) - trained_layers]]
+    if last_layers > len(layers):
+        raise UsageError(f"regime last-{last_layers}: the model has {len(layers)} layers.", settings="regime")
+    frozen = [*families.embeddings(model), *layers[: len(layers) - last_layers]]
     for module in frozen:
         module.requires_grad_(False)
 

@@ -13,7 +13,7 @@ import contextlib
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,41 +26,22 @@ from transformers import TrainerCallback, TrainingArguments
 
 from effx import files, progress
 from effx.encoding import Encoded
-from effx.errors import UsageError, unknown
+from effx.errors import UsageError
 from effx.host import cpu
 from effx.quiet import quiet
 from effx.specs.tasks import Task
+from effx.specs.training import TrainingSettings
 from effx.train import adamax, distributed
 from effx.train.stretch import Pause, State, Stretch
 from effx.train.trainer import Best, GroupedTrainer, Indices, Show
 
 Collate = Callable[[list[int]], dict[str, torch.Tensor]]
-
-
-@dataclass(frozen=True)
-class LoopSettings:
-    """How to optimise; see the fields of TrainingArguments of the same meaning."""
-
-    epochs: float
-    batch_size: int
-    """Of each process, if several train together."""
-    lr: float
-    seed: int
-    precision: str = "auto"
-    """``auto``, ``fp32`` or ``bf16``."""
-    weight_decay: float = 0.01
-    warmup: float = 0.1
-    """Share of all steps."""
-    max_grad_norm: float = 1.0
-    max_steps: int | None = None
-    """Stop after this many steps."""
-    patience: int | None = None
-    """Stop after this many evaluations without a better score, and keep the best weights."""
-    optimizer: str = "adamw"
-    """One of :data:`OPTIMIZERS`."""
-
-
-OPTIMIZERS = ("adamw", "adamax")
+OPTIMIZERS: Mapping[str, Callable[[nn.Module, float, float], torch.optim.Optimizer | None]] = {
+    "adamw": lambda model, lr, weight_decay: None,
+    "adamax": lambda model, lr, weight_decay: adamax.Adamax(adamax.groups(model, weight_decay), lr),
+}
+"""Optimizer -> its constructor: model, learning rate, weight decay. None: the Trainer's fused AdamW."""
+_MAX_GRADIENT_NORM = 1.0
 
 
 @dataclass(frozen=True)
@@ -78,9 +59,12 @@ def fit(
     model: nn.Module,
     lengths: np.ndarray,
     collate: Collate,
-    settings: LoopSettings,
+    settings: TrainingSettings,
     *,
+    epochs: float,
+    lr: float,
     description: str,
+    patience: int | None = None,
     score: Callable[[], float] | None = None,
     stretch: Stretch | None = None,
 ) -> LoopResult:
@@ -90,22 +74,22 @@ def fit(
         model: its forward returns a ``loss``.
         lengths: tokens per row, int64 [n]; groups the batches.
         collate: row numbers -> the model's inputs, labels included.
-        settings: how to optimise.
+        settings: how to optimise; its ``lr`` gives way to the argument.
+        epochs: passes over the rows; ``settings.max_steps`` prevails.
+        lr: the peak learning rate.
         description: for the progress display.
-        score: called after every epoch if ``settings.patience`` is set; higher is better.
+        patience: stop after this many evaluations without a better score, and keep the best weights.
+        score: called after every epoch if ``patience`` is given; higher is better.
         stretch: the part of the run to do now; None: all of it.
 
     Raises:
-        UsageError: bf16 was asked for and the processor does not have it, no such optimizer, or
-            the training diverged.
+        UsageError: the setting is bf16 and the processor does not have it, or the training diverged.
         ArtifactError: the state that the stretch begins with is damaged.
     """
     precision = choose_precision(settings.precision)
-    if settings.optimizer not in OPTIMIZERS:
-        raise unknown("optimizer", settings.optimizer, OPTIMIZERS)
     steps_per_epoch = math.ceil(len(lengths) / (settings.batch_size * distributed.processes()))
-    total = settings.max_steps or math.ceil(steps_per_epoch * settings.epochs)
-    best = Best(score, settings.patience, steps_per_epoch) if settings.patience and score else None
+    total = settings.max_steps or math.ceil(steps_per_epoch * epochs)
+    best = Best(score, patience, steps_per_epoch) if patience and score else None
     stretch = stretch or Stretch()
     before = State.read(stretch.begin) if stretch.begin else State(0, 0.0, 0.0, False)
     saved = before.checkpoint(stretch.begin) if stretch.begin else None
@@ -122,13 +106,13 @@ def fit(
     with keep or _scratch() as folder, quiet():
         arguments = TrainingArguments(
             output_dir=str(folder),
-            num_train_epochs=settings.epochs,
+            num_train_epochs=epochs,
             max_steps=settings.max_steps or -1,
             per_device_train_batch_size=settings.batch_size,
-            learning_rate=settings.lr,
+            learning_rate=lr,
             weight_decay=settings.weight_decay,
             warmup_steps=int(settings.warmup * total),
-            max_grad_norm=settings.max_grad_norm,
+            max_grad_norm=_MAX_GRADIENT_NORM,
             lr_scheduler_type="linear",
             optim="adamw_torch_fused",
             bf16=precision == "bf16",
@@ -158,7 +142,7 @@ def fit(
                 train_dataset=Indices(len(lengths)),
                 data_collator=collate,
                 callbacks=callbacks,
-                optimizers=(_optimizer(model, settings), None),
+                optimizers=(OPTIMIZERS[settings.optimizer](model, lr, settings.weight_decay), None),
             )
             trainer.remove_callback(transformers.PrinterCallback)
             trainer.lengths, trainer.best = lengths, best
@@ -169,7 +153,9 @@ def fit(
         steps = int(output.global_step)
         loss = (before.loss * before.steps + trainer.loss_sum()) / steps
         if not math.isfinite(loss):
-            raise UsageError(f"training diverged (loss {loss}): lower --lr, now {settings.lr:g}.")
+            raise UsageError(
+                f"training diverged (loss {loss}): lower the learning rate, now {lr:g}.", settings="lr"
+            )
         seconds = before.seconds + round(float(output.metrics["train_runtime"]), 3)
         if keep:
             State(steps, seconds, loss, best is not None and best.finished).write(folder)
@@ -184,20 +170,15 @@ def fit(
     )
 
 
-def _optimizer(model: nn.Module, settings: LoopSettings) -> torch.optim.Optimizer | None:
-    """Return the optimizer; None: the Trainer's own fused AdamW."""
-    if settings.optimizer == "adamw":
-        return None
-    return adamax.Adamax(adamax.groups(model, settings.weight_decay), settings.lr)
-
-
 def choose_precision(asked: str) -> str:
     """Return ``bf16`` or ``fp32``: what was asked for, or the fast one that this machine has."""
     fast = has_bf16()
     if asked == "auto":
         return "bf16" if fast else "fp32"
     if asked == "bf16" and not fast:
-        raise UsageError("--precision bf16: this processor has no bf16 arithmetic. Use fp32.")
+        raise UsageError(
+            "this processor has no bf16 arithmetic: set precision to fp32.", settings="precision"
+        )
     return asked
 
 

@@ -16,7 +16,7 @@ profiling shows it.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,50 +29,12 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 from effx import data, files, progress
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
-from effx.errors import ArtifactError, UsageError, unknown
+from effx.errors import ArtifactError, UsageError
 from effx.models import checkpoints, families, load, sparse
 from effx.quiet import quiet
+from effx.specs.training import SPARSITY_STEP, LotterySettings
 from effx.train import distributed, mlm, source, workspace
-from effx.train.finetune import Settings as FineTuning
 from effx.train.finetune import finetune
-
-OBJECTIVES = ("task", "mlm")
-LR = 2e-5
-STEP = 10
-"""Percent of the weights that each round removes."""
-
-
-@dataclass(frozen=True)
-class Settings(FineTuning):
-    """How to find lottery tickets; a learning rate of None is 2e-5."""
-
-    sparsity: int = 70
-    """Percent of the weights, in whole rounds of 10."""
-    objective: str = "task"
-    """What the rounds train: the ``task``, or ``mlm``."""
-    text: str | None = None
-    """File with a passage a line, for ``mlm``; None: the task's training texts."""
-    mask: str | None = None
-    """A mask found before: no rounds, one fine-tuning."""
-
-    def check(self) -> None:
-        """Raise :class:`UsageError` for a setting that is out of range or contradicts another."""
-        if self.objective not in OBJECTIVES:
-            raise unknown("objective", self.objective, OBJECTIVES)
-        if self.sparsity % STEP or not STEP <= self.sparsity < 100:
-            raise UsageError(
-                f"--sparsity {self.sparsity}: rounds remove {STEP} % each, so it is one of "
-                f"{STEP}, {2 * STEP}, ... {100 - STEP}."
-            )
-        if self.objective == "mlm" and self.layers is not None:
-            raise UsageError(
-                "layers: masked language modelling is of the whole encoder; leave one of them out."
-            )
-        if self.text is not None and (self.objective != "mlm" or self.mask):
-            raise UsageError("--text is what --objective mlm trains on: give both, or neither.")
-        for option, path in (("--mask", self.mask), ("--text", self.text)):
-            if path is not None and not Path(path).is_file():
-                raise UsageError(f"{option} {path}: there is no such file.")
 
 
 def run(
@@ -81,7 +43,7 @@ def run(
     *,
     out: str | Path | None = None,
     data_folder: str | Path | None = None,
-    settings: Settings | None = None,
+    settings: LotterySettings | None = None,
 ) -> list[Checkpoint]:
     """Find a lottery ticket; every round is a checkpoint, and one that is there is not trained again.
 
@@ -102,19 +64,21 @@ def run(
         ArtifactError: a mask or checkpoint is damaged or fits another model.
     """
     distributed.refuse("a search for lottery tickets")
-    settings = settings or Settings()
-    settings.check()
-    settings = replace(settings, lr=settings.lr or LR)
+    settings = settings or LotterySettings()
+    settings = settings.replace(lr=settings.learning_rate)
+    for key, path in (("mask", settings.mask), ("text", settings.text)):
+        if path is not None and not Path(path).is_file():
+            raise UsageError(f"{key} {path}: there is no such file.", settings=key)
     task = data.resolve(task_name, data_folder)
     source.check_trainable(task)
     model_name = str(model_name)
     checkpoints.check_source(model_name, task)
-    rows = data.load(task, "train", data_folder).limit(settings.limit)
+    rows = data.load(task, "train", data_folder).limit(settings.finetune.training.limit)
     kind = "-mask" if settings.mask else "-mlm" if settings.objective == "mlm" else ""
     default = Path("lottery") / (workspace.stem(task.name, model_name) + kind)
     folder = Path(out) if out is not None else default
     validation = data.load(task, "validation", data_folder)
-    how = {key: value for key, value in asdict(settings).items() if key not in ("sparsity", "seed")}
+    how = {key: value for key, value in settings.to_json().items() if key not in ("sparsity", "seed")}
     for key in ("mask", "text"):
         how[key] = files.sha256(Path(how[key])) if how[key] else None
     shared = {
@@ -130,7 +94,7 @@ def run(
     if settings.objective == "mlm":
         return [hunt.fine_tuned(f"mlm{settings.sparsity}", hunt.universal(texts))]
     made = [hunt.fine_tuned("lottery0", None)]
-    for percent in range(STEP, settings.sparsity + STEP, STEP):
+    for percent in range(SPARSITY_STEP, settings.sparsity + SPARSITY_STEP, SPARSITY_STEP):
         masks = sparse.smallest(sparse.matrices(load(made[-1])), percent / 100)
         made.append(hunt.fine_tuned(f"lottery{percent}", masks, parent=made[-1].digest))
     return made
@@ -144,11 +108,11 @@ class _Hunt:
     model: str
     folder: Path
     data_folder: Path | None
-    settings: Settings
+    settings: LotterySettings
 
     def fine_tuned(self, what: str, masks: sparse.Masks | None, *, parent: str | None = None) -> Checkpoint:
         """Return the checkpoint of the pretrained weights under ``masks``, fine-tuned."""
-        name = f"{workspace.stem(self.task, self.model)}-{what}-s{self.settings.seed}"
+        name = f"{workspace.stem(self.task, self.model)}-{what}-s{self.settings.finetune.training.seed}"
         folder = self.folder / "checkpoints" / name
         with workspace.alone(self.folder, name):
             return Checkpoint.open(folder) if Checkpoint.find(folder) else self._train(folder, masks, parent)
@@ -171,9 +135,7 @@ class _Hunt:
             out=folder.parent,
             name=folder.name,
             data_folder=self.data_folder,
-            settings=FineTuning(
-                **{field.name: getattr(self.settings, field.name) for field in fields(FineTuning)}
-            ),
+            settings=self.settings.finetune,
             reduce=cut,
             record=record,
             fresh_head=True,
@@ -182,8 +144,8 @@ class _Hunt:
     def universal(self, texts: list[tuple[str, ...]]) -> dict[str, torch.Tensor]:
         """Return the mask of the last round of masked language modelling; each round's is a file."""
         masks: dict[str, torch.Tensor] | None = None
-        for percent in range(STEP, self.settings.sparsity + STEP, STEP):
-            path = self.folder / "masks" / f"mlm{percent}-s{self.settings.seed}.safetensors"
+        for percent in range(SPARSITY_STEP, self.settings.sparsity + SPARSITY_STEP, SPARSITY_STEP):
+            path = self.folder / "masks" / f"mlm{percent}-s{self.settings.finetune.training.seed}.safetensors"
             with workspace.alone(self.folder, path.name):
                 if path.is_file():
                     masks = read_masks(path)
@@ -198,8 +160,8 @@ class _Hunt:
     def _language_round(
         self, texts: list[tuple[str, ...]], masks: sparse.Masks | None, title: str
     ) -> PreTrainedModel:
-        settings = self.settings
-        transformers.set_seed(settings.seed)
+        settings = self.settings.finetune
+        transformers.set_seed(settings.training.seed)
         model, tokenizer = language_model(self.model)
         checkpoints.check_length(model, settings.max_length)
         with tempfile.TemporaryDirectory(prefix="effx-tokenizer-") as place:
@@ -209,7 +171,10 @@ class _Hunt:
         if masks is not None:
             _check(masks, model)
             sparse.hold(model, masks)
-        mlm.fit(model, tokenizer, encoded, settings.loop(LR), f"{title}: {len(encoded)} texts")
+        mlm.fit(
+            model, tokenizer, encoded, settings.training, f"{title}: {len(encoded)} texts",
+            epochs=settings.epochs, lr=self.settings.learning_rate,
+        )  # fmt: skip
         return model.cpu()
 
 

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from effx.encoding import Encoded
 from effx.models import checkpoints
+from effx.specs.training import TrainingSettings
 from effx.train import loop
 
 SHARE = 0.15
@@ -40,8 +41,11 @@ def fit(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     encoded: Encoded,
-    settings: loop.LoopSettings,
+    settings: TrainingSettings,
     description: str,
+    *,
+    epochs: float,
+    lr: float,
 ) -> loop.LoopResult:
     """Train a model with a masked-language-modelling head in place, new words hidden every time."""
     rng = np.random.default_rng((settings.seed, 7))
@@ -59,4 +63,4 @@ def fit(
         hide(ids, chosen, mask_id, (0, vocabulary), rng)
         return {**loop.to_tensors(batch, names), "labels": torch.from_numpy(labels)}
 
-    return loop.fit(model, encoded.lengths, collate, settings, description=description)
+    return loop.fit(model, encoded.lengths, collate, settings, epochs=epochs, lr=lr, description=description)

@@ -28,40 +28,10 @@ from effx.encoding import Encoded, Encoder
 from effx.errors import UsageError
 from effx.models import checkpoints, evaluate, sparse, structure
 from effx.specs.tasks import Task
+from effx.specs.training import EarlyExitSettings, TokenPruningSettings
 from effx.train import distributed, loop, workspace
 
 _LEAST_HELD_OUT = 500
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train; each kind of training adds its own."""
-
-    epochs: float = 3.0
-    batch_size: int = 32
-    lr: float | None = None
-    """None: the default of what is trained."""
-    weight_decay: float = 0.01
-    warmup: float = 0.1
-    seed: int = 0
-    limit: int | None = None
-    """Training rows at most, the same subset for every seed; None: all, or as many as the
-    checkpoint was trained on."""
-    precision: str = "auto"
-    max_steps: int | None = None
-
-    def loop(self, lr: float, epochs: float | None = None) -> loop.LoopSettings:
-        """Return the settings of one training run."""
-        return loop.LoopSettings(
-            epochs=self.epochs if epochs is None else epochs,
-            batch_size=self.batch_size,
-            lr=self.lr or lr,
-            seed=self.seed,
-            precision=self.precision,
-            weight_decay=self.weight_decay,
-            warmup=self.warmup,
-            max_steps=self.max_steps,
-        )
 
 
 @dataclass(frozen=True)
@@ -123,7 +93,7 @@ class Source:
     def save(
         self,
         folder: Path,
-        settings: Any,
+        settings: EarlyExitSettings | TokenPruningSettings,
         results: list[loop.LoopResult],
         logits: np.ndarray,
         *,
@@ -139,9 +109,9 @@ class Source:
             task=self.task,
             overwrite=overwrite,
             model=str(self.checkpoint.manifest["model"]),
-            seed=settings.seed,
+            seed=settings.training.seed,
             training={
-                **asdict(settings),
+                **settings.to_json(),
                 "limit": self.limit,
                 "regime": self.checkpoint.manifest["training"].get("regime"),
                 "stages": [asdict(result) for result in results],

@@ -17,7 +17,7 @@ A schedule given by hand skips the soft stage.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +27,14 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from effx.artifacts import Checkpoint
-from effx.errors import UsageError, unknown
+from effx.errors import UsageError
 from effx.models import evaluate, forward, reference, structure
 from effx.models import tokens as schedules
 from effx.specs.tasks import Task
+from effx.specs.training import TokenPruningSettings
 from effx.train import loop
 from effx.train import source as sources
 
-RULES = ("share", "threshold")
-_LR = 5e-5
 _BINS = 32
 _TEMPERATURE = 2e-3  # the scores of a row of n tokens lie around 1 / n
 _RETENTION_GAIN = 100.0  # one optimizer serves weights and schedule: r moves 100 lr a step,
@@ -44,30 +43,13 @@ _FIRST_THRESHOLD = 1e-3  # of the last layer, falling linearly to the first
 _MOST_SCALING = {"share": 64, "threshold": 4096}  # beyond that, what was learned does not show
 
 
-@dataclass(frozen=True)
-class Settings(sources.Settings):
-    """How to prune tokens."""
-
-    epochs: float = 2.0
-    """Of the hard stage."""
-    soft_epochs: float = 1.0
-    rule: str = "share"
-    """``share`` or ``threshold``."""
-    schedule: tuple[float, ...] | None = None
-    """One number per remaining layer; None: learned."""
-    keep: float | None = None
-    """Mean share of tokens over the layers that a learned schedule is brought to; None: as learned."""
-    penalty: float = 0.3
-    """Weight of the soft stage's penalty: higher keeps fewer tokens."""
-
-
 def train(
     checkpoint: str | Path,
     *,
     out: str | Path = "checkpoints",
     name: str | None = None,
     data_folder: str | Path | None = None,
-    settings: Settings | None = None,
+    settings: TokenPruningSettings | None = None,
     overwrite: bool = False,
 ) -> Checkpoint:
     """Give a checkpoint a token schedule, train it with that, write ``out/name``.
@@ -88,13 +70,7 @@ def train(
         ArtifactError: the checkpoint is missing or damaged.
         DataError: the rows do not fit the task.
     """
-    settings = settings or Settings()
-    if settings.rule not in RULES:
-        raise unknown("token rule", settings.rule, RULES)
-    if settings.keep is not None and not 0 < settings.keep <= 1:
-        raise UsageError(f"--keep {settings.keep:g}: a share above 0, up to 1, is needed.")
-    if settings.schedule is not None and settings.keep is not None:
-        raise UsageError("--schedule and --keep exclude each other: a schedule by hand is taken as it is.")
+    settings = settings or TokenPruningSettings()
     opened = Checkpoint.open(checkpoint)
     if opened.manifest["structure"].get("exits"):
         raise UsageError(
@@ -102,14 +78,17 @@ def train(
             "then train exits on the result."
         )
     folder = sources.place(out, name or f"{opened.name}-tokens", overwrite)
-    source = sources.open_source(checkpoint, data_folder, settings.limit, settings.seed)
-    transformers.set_seed(settings.seed)
+    source = sources.open_source(checkpoint, data_folder, settings.training.limit, settings.training.seed)
+    transformers.set_seed(settings.training.seed)
     model = source.model
     lengths, collate = source.batches()
 
     def run(module: nn.Module, epochs: float, stage: str) -> loop.LoopResult:
         title = f"train {folder.name}, {stage}: {len(lengths)} rows"
-        return loop.fit(module, lengths, collate, settings.loop(_LR, epochs), description=title)
+        return loop.fit(
+            module, lengths, collate, settings.training,
+            epochs=epochs, lr=settings.learning_rate, description=title,
+        )  # fmt: skip
 
     results = []
     _set(model, settings.rule, settings.schedule)
@@ -214,7 +193,11 @@ def _set(model: PreTrainedModel, rule: str, schedule: Sequence[float] | None) ->
 
 
 def _brought_to(
-    keep: float, learned: tuple[float, ...], source: sources.Source, settings: Settings, steps: int
+    keep: float,
+    learned: tuple[float, ...],
+    source: sources.Source,
+    settings: TokenPruningSettings,
+    steps: int,
 ) -> tuple[float, ...]:
     """Return the schedule raised to a power (shares) or scaled (thresholds) until it keeps ``keep``.
 
@@ -248,7 +231,8 @@ def _brought_to(
             far = 1 - keep if share else 1 / float(rows.lengths.mean())
             advice = _advice(settings, steps, far)
             raise UsageError(
-                f"the soft stage dropped too little to keep {keep:g}: {advice}, or give a --schedule."
+                f"the soft stage dropped too few tokens to keep {keep:g}: {advice}, or set a schedule.",
+                settings=("keep", "schedule"),
             )
     for _ in range(8):
         middle = (low + high) / 2
@@ -256,18 +240,18 @@ def _brought_to(
     return scaled(high)
 
 
-def _advice(settings: Settings, steps: int, far: float) -> str:
+def _advice(settings: TokenPruningSettings, steps: int, far: float) -> str:
     """Return what lets the soft stage drop more, whose schedule had ``far`` to go.
 
     Adam's steps are as long as the learning rate, whatever the penalty: that turns them, no more. Warm-up
     and decay halve the rate.
     """
     gain = _RETENTION_GAIN if settings.rule == "share" else _THRESHOLD_GAIN
-    lr = settings.lr or _LR
+    lr = settings.learning_rate
     if steps * lr / 2 * gain >= far:
-        return f"raise --penalty, now {settings.penalty:g}"
-    more = "--soft-epochs" if settings.max_steps is None else "--max-steps"
-    return f"its steps, {steps} at --lr {lr:g}, cannot get there; raise {more} or --lr"
+        return f"raise penalty, now {settings.penalty:g}"
+    more = "soft_epochs" if settings.training.max_steps is None else "max_steps"
+    return f"{steps} steps at learning rate {lr:g} are too few; raise {more} or lr"
 
 
 def _ranks(received: torch.Tensor, alive: torch.Tensor) -> torch.Tensor:

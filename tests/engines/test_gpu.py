@@ -98,9 +98,10 @@ def test_a_stripped_plan_is_small_and_answers_like_a_whole_one(
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "torch", "tensorrt"])
 def test_early_exit_makes_room_on_the_device(checkpoint: Checkpoint, tmp_path: Path, backend: str) -> None:
+    from effx.specs.training import EarlyExitSettings
     from effx.train import exits
 
-    settings = exits.Settings(epochs=1, depth=2.0, rule="max-probability")
+    settings = EarlyExitSettings.of(epochs=1, depth=2.0, rule="max-probability")
     exiting = exits.train(checkpoint.folder, out=tmp_path, name="te", settings=settings)
     engine, on_cpu = built(exiting, "exit", backend, tmp_path), export(exiting.folder, "exit", out=tmp_path)
     with engines.open(on_cpu, threads=1) as expected, engines.open(engine) as session:

@@ -23,7 +23,8 @@ from effx.host import cpu
 from effx.models import exits as ramps
 from effx.models import infer, load, prune
 from effx.specs import variants
-from effx.train import Settings, exits, finetune, tokens
+from effx.specs.training import EarlyExitSettings, FinetuneSettings, TokenPruningSettings
+from effx.train import exits, finetune, tokens
 from tests.models import tiny
 from tests.models.test_exits import RULES, with_ramps
 from tests.models.test_surgery import Case, cases
@@ -35,10 +36,10 @@ def exiting(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) ->
     place = tmp_path_factory.mktemp("exiting")
     short = tokens.train(
         checkpoint.folder, out=place, name="t",
-        settings=tokens.Settings(schedule=(0.9, 0.6, 0.4), epochs=1, lr=1e-3),
+        settings=TokenPruningSettings.of(schedule=(0.9, 0.6, 0.4), epochs=1, lr=1e-3),
     )  # fmt: skip
     # ramps that are sure of themselves: where all rows are near the threshold, rounding decides
-    settings = exits.Settings(epochs=3, depth=2.0, rule="max-probability", lr=0.03)
+    settings = EarlyExitSettings.of(epochs=3, depth=2.0, rule="max-probability", lr=0.03)
     return exits.train(short.folder, out=place, name="te", settings=settings)
 
 
@@ -88,10 +89,12 @@ def test_relative_positions_go_with_tokens_or_exits(
 ) -> None:
     """MPNet: what a segment gets does not say which tokens are gone."""
     made = finetune("sst2", encoders["mpnet"], out=tmp_path, name="m", data_folder=rows_folder,
-                    settings=Settings(max_steps=1, max_length=32))  # fmt: skip
-    schedule = tokens.Settings(schedule=(0.9, 0.6, 0.4), epochs=1, max_steps=1)
+                    settings=FinetuneSettings.of(max_steps=1, max_length=32))  # fmt: skip
+    schedule = TokenPruningSettings.of(schedule=(0.9, 0.6, 0.4), epochs=1, max_steps=1)
     short = tokens.train(made.folder, out=tmp_path, name="t", settings=schedule)
-    both = exits.train(short.folder, out=tmp_path, name="b", settings=exits.Settings(max_steps=1, depth=2.9))
+    both = exits.train(
+        short.folder, out=tmp_path, name="b", settings=EarlyExitSettings.of(max_steps=1, depth=2.9)
+    )
     built, (failure,) = export_all([both.folder], ["tokens", "exit", "exit+tokens"], out=tmp_path / "e")
     assert [engine.variant for engine in built] == ["tokens", "exit"]
     assert all(engine.manifest["parity"]["max_abs_diff"] < 1e-4 for engine in built)

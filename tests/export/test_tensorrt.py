@@ -13,6 +13,7 @@ from effx import models
 from effx.artifacts import Checkpoint, Engine
 from effx.errors import MissingExtraError, UsageError
 from effx.export import export, export_all, verify
+from effx.specs.training import EarlyExitSettings, TokenPruningSettings
 from effx.train import exits, tokens
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has no wheel for this system")
@@ -22,8 +23,9 @@ pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has no wheel for this s
 def exiting(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     place = tmp_path_factory.mktemp("exiting")
     short = tokens.train(checkpoint.folder, out=place, name="t",
-                         settings=tokens.Settings(schedule=(0.9, 0.6, 0.4), epochs=1, lr=1e-3))  # fmt: skip
-    settings = exits.Settings(epochs=1, depth=2.0, rule="max-probability")
+                         settings=TokenPruningSettings.of(schedule=(0.9, 0.6, 0.4), epochs=1,
+                                                          lr=1e-3))  # fmt: skip
+    settings = EarlyExitSettings.of(epochs=1, depth=2.0, rule="max-probability")
     return exits.train(short.folder, out=place, name="te", settings=settings)
 
 

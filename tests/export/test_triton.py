@@ -102,10 +102,11 @@ def test_the_command_writes_what_can_be_served(
 
 
 def test_exits(schema: Any, tmp_path: Path, checkpoint: Checkpoint) -> None:
+    from effx.specs.training import EarlyExitSettings
     from effx.train import exits
 
     made = exits.train(
-        checkpoint.folder, out=tmp_path, name="e", settings=exits.Settings(epochs=1, depth=2.0)
+        checkpoint.folder, out=tmp_path, name="e", settings=EarlyExitSettings.of(epochs=1, depth=2.0)
     )
     nested = export(made.folder, "exit-if+int8-dynamic", out=tmp_path / "engines", keep_failed=True)
     folder = triton.write(nested, tmp_path / "repository")

@@ -13,7 +13,8 @@ import pytest
 
 from effx.artifacts import Checkpoint
 from effx.errors import UsageError
-from effx.train import Settings, exits, finetune
+from effx.specs.training import FinetuneSettings
+from effx.train import exits, finetune
 from tests.conftest import write_rows
 
 ROOT = Path(__file__).parents[2]
@@ -51,12 +52,15 @@ def test_two_processes_take_the_steps_of_one(encoders: dict[str, Path], tmp_path
         out=tmp_path,
         name="one",
         data_folder=tmp_path / "data",
-        settings=Settings(epochs=30, batch_size=64, lr=1e-3, precision="fp32", max_length=32, warmup=0.0),
+        settings=FinetuneSettings.of(
+            epochs=30, batch_size=64, lr=1e-3, precision="fp32", max_length=32, warmup=0.0
+        ),
     )
     code = f"""
 from pathlib import Path
-from effx.train import Settings, finetune
-settings = Settings(epochs=30, batch_size=32, lr=1e-3, precision="fp32", max_length=32, warmup=0.0)
+from effx.specs.training import FinetuneSettings
+from effx.train import finetune
+settings = FinetuneSettings.of(epochs=30, batch_size=32, lr=1e-3, precision="fp32", max_length=32, warmup=0.0)
 made = finetune("sst2", {str(model)!r}, out={str(tmp_path)!r}, name="two",
                 data_folder={str(tmp_path / "data")!r}, settings=settings)
 print(made.digest)

@@ -20,26 +20,25 @@ from effx.models.exits import rule_of
 from effx.specs import exit_rules
 from effx.specs.exit_rules import ExitRule
 from effx.specs.tasks import get
-from effx.train import Settings as Fine
+from effx.specs.training import EXIT_MODES, EarlyExitSettings, FinetuneSettings, TokenPruningSettings
 from effx.train import exits, finetune, tokens
-from effx.train.exits import Settings
 from effx.train.source import held_out, split
 from effx.train.workspace import digest
 
 
-@pytest.mark.parametrize("regime", exits.REGIMES)
-def test_regimes_move_what_they_say(checkpoint: Checkpoint, regime: str, tmp_path: Path) -> None:
-    settings = Settings(regime=regime, max_steps=3, epochs=1, max_drop=0.5, seed=3)
+@pytest.mark.parametrize("mode", EXIT_MODES)
+def test_each_mode_trains_its_parameters(checkpoint: Checkpoint, mode: str, tmp_path: Path) -> None:
+    settings = EarlyExitSettings.of(mode=mode, max_steps=3, epochs=1, max_drop=0.5, seed=3)
     made = exits.train(checkpoint.folder, out=tmp_path, settings=settings)
     assert made.name == "tiny-exits"
     before = load_file(checkpoint.folder / "model.safetensors")
     after = load_file(made.folder / "model.safetensors")
     changed = [key for key in before if not torch.equal(before[key], after[key])]
-    assert bool(changed) == (regime == "joint")
+    assert bool(changed) == (mode == "joint")
     assert {key.split(".")[1] for key in after.keys() - before.keys()} == {"1", "2"}
     assert made.manifest["parent"] == checkpoint.digest
     assert made.manifest["structure"]["exits"] == [1, 2]
-    assert made.manifest["exits"]["regime"] == regime
+    assert made.manifest["exits"]["mode"] == mode
     assert made.manifest["training"]["regime"] == "full"  # of the checkpoint that they stand on
     assert made.manifest["parameters"] > checkpoint.manifest["parameters"]
     assert made.manifest["weight_remaining"] == 1.0  # nothing is gone, and ramps do not stand in for it
@@ -49,7 +48,9 @@ def test_the_manifest_says_what_the_checkpoint_does(
     checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path
 ) -> None:
     made = exits.train(
-        checkpoint.folder, out=tmp_path, settings=Settings(epochs=4, rule="max-probability", depth=2.0)
+        checkpoint.folder,
+        out=tmp_path,
+        settings=EarlyExitSettings.of(epochs=4, rule="max-probability", depth=2.0),
     )
     model, rule = load(made.folder), rule_of(made)
     rows = data.load(made.task, "validation", rows_folder)
@@ -99,7 +100,7 @@ def test_a_promise_that_validation_breaks_is_told(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(exits, "lost", lambda *_: {"lost": 0.05, "lost_at_least": least})
     wanted = {"max_drop": 0.03} if target == "max_drop" else {"depth": 2.9}
-    exits.train(checkpoint.folder, out=tmp_path, settings=Settings(max_steps=2, **wanted))
+    exits.train(checkpoint.folder, out=tmp_path, settings=EarlyExitSettings.of(max_steps=2, **wanted))
     line = "asked to lose at most 0.03, exits lose 0.0500 on the validation rows (at least 0.0400, 95 %)"
     assert (line in capsys.readouterr().err) == told
 
@@ -111,7 +112,9 @@ def test_exits_come_on_top_of_a_ticket(checkpoint: Checkpoint, tmp_path: Path, r
         model, tmp_path / "ticket", tokenizer=checkpoints.tokenizer(checkpoint.folder), task=checkpoint.task,
         max_length=32, data=str(rows_folder), training=dict(checkpoint.manifest["training"]), ticket=about,
     )  # fmt: skip
-    made = exits.train(ticket.folder, out=tmp_path, settings=Settings(max_steps=2, after=(2,), depth=2.9))
+    made = exits.train(
+        ticket.folder, out=tmp_path, settings=EarlyExitSettings.of(max_steps=2, after=(2,), depth=2.9)
+    )
     kept = structure(load(made.folder))
     assert kept.exits == (2,)
     assert kept.layers == structure(model).layers
@@ -178,7 +181,7 @@ def test_rows_are_known_wherever_they_lie(
 ) -> None:  # fmt: skip
     shutil.copytree(rows_folder, tmp_path / "rows")
     monkeypatch.chdir(tmp_path)
-    quick, one = Fine(max_steps=1, max_length=32), Settings(max_steps=1, depth=2.9)
+    quick, one = FinetuneSettings.of(max_steps=1, max_length=32), EarlyExitSettings.of(max_steps=1, depth=2.9)
 
     def calibration(checkpoint: Path, name: str, **options: Any) -> dict[str, Any]:
         made = exits.train(checkpoint, out=tmp_path, name=name, settings=one, **options)
@@ -200,7 +203,7 @@ def test_rows_are_known_wherever_they_lie(
     assert "g: its manifest does not tell whether it was trained on the 61 rows" in capsys.readouterr().err
     train = tmp_path / "moved/train.jsonl"
     train.write_text(train.read_text().partition("\n")[2])  # one row fewer: the rest it may have seen
-    schedule = tokens.Settings(schedule=(1, 1, 0.5), max_steps=1)
+    schedule = TokenPruningSettings.of(schedule=(1, 1, 0.5), max_steps=1)
     short = tokens.train(part.folder, out=tmp_path, data_folder="moved", settings=schedule)
     assert calibration(short.folder, "i")["seen_in_training"] is None
 
@@ -217,7 +220,7 @@ def test_what_tokens_lose_exits_do_not(checkpoint: Checkpoint, rows_folder: Path
         made = exits.train(
             pruned_at_random(checkpoint, encoded, seed, out).folder,
             out=out,
-            settings=Settings(max_steps=2, regime="joint", depth=2.0, precision="fp32"),
+            settings=EarlyExitSettings.of(max_steps=2, mode="joint", depth=2.0, precision="fp32"),
         )
         model = load(made.folder)
         plain = accuracy(evaluate.logits(model, encoded))
@@ -248,22 +251,20 @@ def pruned_at_random(checkpoint: Checkpoint, encoded: Encoded, seed: int, out: P
         model, out / "wild", tokenizer=checkpoints.tokenizer(checkpoint.folder), task=checkpoint.task,
         max_length=32, data=checkpoint.data, training=dict(checkpoint.manifest["training"]),
     )  # fmt: skip
-    return tokens.train(wild.folder, out=out, settings=tokens.Settings(schedule=(0.3, 0.1, 0.1), epochs=0))
+    return tokens.train(
+        wild.folder, out=out, settings=TokenPruningSettings.of(schedule=(0.3, 0.1, 0.1), epochs=0)
+    )
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (Settings(regime="both"), "unknown regime 'both'"),
-        (Settings(rule="confidence"), "unknown exit rule 'confidence'"),
-        (Settings(pooling="max"), "unknown pooling 'max'"),
-        (Settings(depth=2, max_drop=0.1), "exclude each other"),
-        (Settings(after=(3,)), "no exit can stand after layer 3"),
-        (Settings(depth=0.5, max_steps=1), "more than 0.50"),
+        (EarlyExitSettings.of(after=(3,)), "no exit can stand after layer 3"),
+        (EarlyExitSettings.of(depth=0.5, max_steps=1), "more than 0.50"),
     ],
 )
 def test_wrong_settings_are_one_line_and_leave_nothing(
-    checkpoint: Checkpoint, settings: Settings, message: str, tmp_path: Path
+    checkpoint: Checkpoint, settings: EarlyExitSettings, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=message):
         exits.train(checkpoint.folder, out=tmp_path / "here", settings=settings)

@@ -16,19 +16,20 @@ from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.models import evaluate, families, load, pretrained
 from effx.specs.tasks import TASKS
-from effx.train import Settings, finetune
-from effx.train.finetune import freeze, parse_regime
+from effx.specs.training import FinetuneSettings, TrainingSettings, trained_layers
+from effx.train import finetune
+from effx.train.finetune import freeze
 from effx.train.trainer import grouped_order
 from tests.conftest import CONFIGS, write_rows
 
-SHORT = Settings(epochs=1, max_length=32, max_steps=3)
+SHORT = FinetuneSettings.of(epochs=1, max_length=32, max_steps=3)
 
 
 def test_the_same_seed_gives_the_same_weights(
     encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
     def weights(name: str, seed: int) -> dict[str, torch.Tensor]:
-        settings = Settings(epochs=1, max_length=32, max_steps=3, seed=seed)
+        settings = FinetuneSettings.of(epochs=1, max_length=32, max_steps=3, seed=seed)
         made = finetune(
             "sst2", encoders["bert"], out=tmp_path, name=name, data_folder=rows_folder, settings=settings
         )
@@ -44,7 +45,9 @@ def test_the_same_seed_gives_the_same_weights(
 def test_regimes_move_what_they_say(
     name: str, regime: str, encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
-    settings = Settings(regime=regime, max_steps=2, max_length=32, lr=1e-2, precision="fp32", warmup=0)
+    settings = FinetuneSettings.of(
+        regime=regime, max_steps=2, max_length=32, lr=1e-2, precision="fp32", warmup=0
+    )
     made = finetune("sst2", encoders[name], out=tmp_path, data_folder=rows_folder, settings=settings)
     before, after = pretrained(encoders[name], TASKS["sst2"])[0], load(made.folder)
 
@@ -78,8 +81,8 @@ def test_training_leaves_no_autocast_behind(encoders: dict[str, Path], rows_fold
     rows = data.load(TASKS["sst2"], "train", rows_folder)
     encoded = Encoder(encoders["bert"], 32)(rows.texts)
     collate = loop.labelled(encoded, rows.labels, ["input_ids", "attention_mask"])
-    settings = loop.LoopSettings(epochs=1, batch_size=8, lr=1e-3, seed=0, max_steps=1)
-    result = loop.fit(model, encoded.lengths, collate, settings, description="test")
+    settings = TrainingSettings(batch_size=8, max_steps=1)
+    result = loop.fit(model, encoded.lengths, collate, settings, epochs=1, lr=1e-3, description="test")
     assert result.steps == 1
     assert "forward" not in model.__dict__
 
@@ -99,7 +102,7 @@ def test_pairs_and_regression_train(encoders: dict[str, Path], tmp_path: Path) -
 def test_early_stopping_holds_rows_out_of_training(
     encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
-    settings = Settings(epochs=4, max_length=32, patience=1, lr=1e-3)
+    settings = FinetuneSettings.of(epochs=4, max_length=32, patience=1, lr=1e-3)
     made = finetune("sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=settings)
     training = made.manifest["training"]
     assert (training["rows"], training["held_out_rows"]) == (144, 16)
@@ -119,14 +122,14 @@ def test_grouped_order_is_a_permutation_of_like_lengths() -> None:
 @pytest.mark.parametrize("regime", ["Full", "last-0", "last-", "last", "frozen-2"])
 def test_unknown_regimes(regime: str) -> None:
     with pytest.raises(UsageError, match="Known: full, frozen, last-K"):
-        parse_regime(regime)
+        trained_layers(regime)
 
 
 def test_wrong_settings_leave_nothing(encoders: dict[str, Path], rows_folder: Path, tmp_path: Path) -> None:
     model, _ = pretrained(encoders["bert"], TASKS["sst2"])
     with pytest.raises(UsageError, match="the model has 3 layers"):
         freeze(model, 4)
-    for settings in (Settings(max_length=67), Settings(regime="last-9")):
+    for settings in (FinetuneSettings.of(max_length=67), FinetuneSettings.of(regime="last-9")):
         with pytest.raises(UsageError):
             finetune("sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=settings)
     assert list(tmp_path.iterdir()) == []

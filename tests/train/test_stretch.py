@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +11,14 @@ from safetensors.torch import load_file
 from effx.artifacts import Checkpoint
 from effx.errors import ArtifactError
 from effx.models import prune
-from effx.train import Settings, finetune
+from effx.specs.training import FinetuneSettings
+from effx.train import finetune
 from effx.train.stretch import State, Stretch
 
-RUN = Settings(epochs=3, limit=96, batch_size=16, max_length=32, lr=1e-3, seed=3)  # 6 steps an epoch
-SLOW = replace(RUN, lr=1e-9, patience=1, epochs=5)  # nothing gets better: patience ends it
+RUN = FinetuneSettings.of(
+    epochs=3, limit=96, batch_size=16, max_length=32, lr=1e-3, seed=3
+)  # 6 steps an epoch
+SLOW = RUN.replace(lr=1e-9, patience=1, epochs=5)  # nothing gets better: patience ends it
 
 
 def weights(made: Checkpoint) -> dict[str, torch.Tensor]:
@@ -27,15 +29,15 @@ def weights(made: Checkpoint) -> dict[str, torch.Tensor]:
     ("settings", "stops", "steps"),
     [
         (RUN, (1, 6, 8), 18),  # within warm-up, between epochs, within one
-        (replace(RUN, optimizer="adamax"), (7,), 18),
-        (replace(RUN, max_steps=5), (2,), 5),
-        (replace(RUN, patience=3), (4, 6, 10), 18),  # an epoch's end, within one, an end
+        (RUN.replace(optimizer="adamax"), (7,), 18),
+        (RUN.replace(max_steps=5), (2,), 5),
+        (RUN.replace(patience=3), (4, 6, 10), 18),  # an epoch's end, within one, an end
         (SLOW, (3, 14, 20), 12),  # it ends by itself before the last two stops
     ],
     ids=["adamw", "adamax", "max_steps", "patience", "ended"],
 )
 def test_stretches_end_with_the_weights_of_one_piece(
-    settings: Settings,
+    settings: FinetuneSettings,
     stops: tuple[int, ...],
     steps: int,
     encoders: dict[str, Path],
@@ -72,7 +74,7 @@ def test_a_pause_is_a_step_of_the_whole_schedule(
 ) -> None:
     """Not a shorter run of its own, whose learning rate would have fallen to zero by then."""
 
-    def run(name: str, settings: Settings, stretch: Stretch | None = None) -> dict[str, torch.Tensor]:
+    def run(name: str, settings: FinetuneSettings, stretch: Stretch | None = None) -> dict[str, torch.Tensor]:
         return weights(
             finetune(
                 "sst2", encoders["bert"], out=tmp_path, name=name, data_folder=rows_folder,
@@ -81,7 +83,7 @@ def test_a_pause_is_a_step_of_the_whole_schedule(
         )  # fmt: skip
 
     paused = run("paused", RUN, Stretch(until=6, state=tmp_path / "state"))
-    short = run("short", replace(RUN, max_steps=6))
+    short = run("short", RUN.replace(max_steps=6))
     assert any(not torch.equal(paused[key], short[key]) for key in paused)
 
 

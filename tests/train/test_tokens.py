@@ -11,16 +11,15 @@ from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.models import add_ramps, checkpoints, evaluate, load, save, structure
-from effx.train import Settings as FinetuneSettings
+from effx.specs.training import TOKEN_RULES, EarlyExitSettings, FinetuneSettings, TokenPruningSettings
 from effx.train import exits, finetune, tokens
-from effx.train.tokens import Settings
 
 
-@pytest.mark.parametrize("rule", tokens.RULES)
+@pytest.mark.parametrize("rule", TOKEN_RULES)
 def test_a_schedule_is_learned_and_said_as_it_is(
     checkpoint: Checkpoint, rows_folder: Path, rule: str, tmp_path: Path
 ) -> None:
-    settings = Settings(rule=rule, lr=1e-3, soft_epochs=2, epochs=1, keep=0.6, penalty=1.0)
+    settings = TokenPruningSettings.of(rule=rule, lr=1e-3, soft_epochs=2, epochs=1, keep=0.6, penalty=1.0)
     made = tokens.train(checkpoint.folder, out=tmp_path, settings=settings)
     assert made.name == "tiny-tokens"
     kept = structure(load(made.folder))
@@ -39,7 +38,7 @@ def test_a_schedule_is_learned_and_said_as_it_is(
 
 
 def test_a_schedule_by_hand_is_taken_as_it_is(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    settings = Settings(schedule=(1.0, 0.5, 0.25), epochs=0)
+    settings = TokenPruningSettings.of(schedule=(1.0, 0.5, 0.25), epochs=0)
     made = tokens.train(checkpoint.folder, out=tmp_path, settings=settings)
     assert made.manifest["structure"]["tokens"] == [1.0, 0.5, 0.25]
     before, after = load(checkpoint.folder).state_dict(), load(made.folder).state_dict()
@@ -87,13 +86,17 @@ def test_exits_go_on_a_model_with_tokens_and_not_the_other_way(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     short = tokens.train(
-        checkpoint.folder, out=tmp_path, settings=Settings(schedule=(0.9, 0.6, 0.3), max_steps=2)
+        checkpoint.folder,
+        out=tmp_path,
+        settings=TokenPruningSettings.of(schedule=(0.9, 0.6, 0.3), max_steps=2),
     )
-    both = exits.train(short.folder, out=tmp_path, settings=exits.Settings(max_steps=2, max_drop=0.5))
+    both = exits.train(short.folder, out=tmp_path, settings=EarlyExitSettings.of(max_steps=2, max_drop=0.5))
     kept = structure(load(both.folder))
     assert kept.tokens == (0.9, 0.6, 0.3) and kept.exits == (1, 2)
     with pytest.raises(UsageError, match="prune its tokens first"):
-        tokens.train(both.folder, out=tmp_path, settings=Settings(schedule=(1, 1, 1)), name="no")
+        tokens.train(
+            both.folder, out=tmp_path, settings=TokenPruningSettings.of(schedule=(1, 1, 1)), name="no"
+        )
     with pytest.raises(UsageError, match="exits and token schedules follow the weights"):
         finetune("sst2", both.folder, out=tmp_path, name="no", data_folder=both.data)
 
@@ -101,19 +104,19 @@ def test_exits_go_on_a_model_with_tokens_and_not_the_other_way(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (Settings(rule="topk"), "unknown token rule 'topk'"),
-        (Settings(keep=1.5), "--keep 1.5: a share above 0"),
-        (Settings(schedule=(1.0, 0.5)), "2 given, but the model has 3 layers"),
-        (Settings(schedule=(1, 1, 1), keep=0.5), "exclude each other"),
+        (TokenPruningSettings.of(schedule=(1.0, 0.5)), "2 given, but the model has 3 layers"),
         (
-            Settings(keep=0.5, penalty=0, max_steps=1),
-            "to keep 0.5: its steps, 1 at --lr 5e-05, cannot get there; raise --max-steps or --lr, or give",
+            TokenPruningSettings.of(keep=0.5, penalty=0, max_steps=1),
+            "to keep 0.5: 1 steps at learning rate 5e-05 are too few; raise max_steps or lr, or set",
         ),
-        (Settings(keep=0.5, penalty=0, soft_epochs=0.4), "2 at --lr .* raise --soft-epochs or --lr"),
+        (
+            TokenPruningSettings.of(keep=0.5, penalty=0, soft_epochs=0.4),
+            "2 steps at learning rate .* raise soft_epochs or lr",
+        ),
     ],
 )
 def test_wrong_settings_are_one_line(
-    checkpoint: Checkpoint, settings: Settings, message: str, tmp_path: Path
+    checkpoint: Checkpoint, settings: TokenPruningSettings, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=message):
         tokens.train(checkpoint.folder, out=tmp_path / "here", settings=settings)
@@ -123,14 +126,14 @@ def test_wrong_settings_are_one_line(
 @pytest.mark.parametrize(
     ("settings", "steps", "far", "advice"),
     [  # shares move 100 lr a step at most, thresholds 10, and half of that on average
-        (Settings(), 199, 0.5, "--soft-epochs or --lr"),
-        (Settings(), 201, 0.5, "--penalty, now 0.3"),
-        (Settings(rule="threshold", max_steps=150), 150, 0.04, "--max-steps or --lr"),
-        (Settings(rule="threshold", lr=1e-3), 150, 0.04, "--penalty, now 0.3"),
+        (TokenPruningSettings.of(), 199, 0.5, "soft_epochs or lr"),
+        (TokenPruningSettings.of(), 201, 0.5, "penalty, now 0.3"),
+        (TokenPruningSettings.of(rule="threshold", max_steps=150), 150, 0.04, "max_steps or lr"),
+        (TokenPruningSettings.of(rule="threshold", lr=1e-3), 150, 0.04, "penalty, now 0.3"),
     ],
 )
 def test_a_penalty_is_advised_only_where_the_steps_reach(
-    settings: Settings, steps: int, far: float, advice: str
+    settings: TokenPruningSettings, steps: int, far: float, advice: str
 ) -> None:
     assert tokens._advice(settings, steps, far).endswith(f"raise {advice}")
 
@@ -140,7 +143,7 @@ def test_layers_and_length_are_reduced_and_named(
 ) -> None:
     made = finetune(
         "sst2", encoders["roberta"], out=tmp_path, data_folder=rows_folder,
-        settings=FinetuneSettings(layers=2, max_length=8, max_steps=2),
+        settings=FinetuneSettings.of(layers=2, max_length=8, max_steps=2),
     )  # fmt: skip
     assert made.name == "sst2-roberta-full-layers2-seq8-s0"
     assert [layer["index"] for layer in made.manifest["structure"]["layers"]] == [0, 1]
@@ -153,7 +156,7 @@ def test_layers_and_length_are_reduced_and_named(
         evaluate.at_length(made.folder, 66)
     with pytest.raises(UsageError, match="--layers 4: the model has 3 layers"):
         finetune("sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder,
-                 settings=FinetuneSettings(layers=4))  # fmt: skip
+                 settings=FinetuneSettings.of(layers=4))  # fmt: skip
 
 
 def test_fine_tuning_goes_on_from_a_reduced_checkpoint(
@@ -165,13 +168,13 @@ def test_fine_tuning_goes_on_from_a_reduced_checkpoint(
     ticket = save(
         model, tmp_path / "t", tokenizer=checkpoints.tokenizer(checkpoint.folder), task=checkpoint.task
     )
-    quick = FinetuneSettings(max_steps=2, max_length=32)
+    quick = FinetuneSettings.of(max_steps=2, max_length=32)
     again = finetune("sst2", ticket.folder, out=tmp_path, name="a", data_folder=rows_folder, settings=quick)
     assert again.manifest["structure"] == ticket.manifest["structure"]
     assert again.manifest["weight_remaining"] == ticket.manifest["weight_remaining"]
     thinner = finetune(
         "sst2", ticket.folder, out=tmp_path, name="b", data_folder=rows_folder,
-        settings=FinetuneSettings(max_steps=2, max_length=32, layers=2),
+        settings=FinetuneSettings.of(max_steps=2, max_length=32, layers=2),
     )  # fmt: skip
     assert [layer["heads"] for layer in thinner.manifest["structure"]["layers"]] == [[0, 1, 2, 3], [1, 3]]
     assert add_ramps(load(thinner.folder)).ramps.keys() == {"1"}

@@ -31,7 +31,7 @@ def pretrain(spec: dict[str, Any], out: Path) -> Made:
 
 def finetune(spec: dict[str, Any], out: Path) -> Made:
     """Fine-tune a pretrained encoder."""
-    from effx.train import Settings
+    from effx.specs.training import FinetuneSettings
     from effx.train import finetune as run
 
     settings, places = spec["settings"], spec["places"]
@@ -42,7 +42,7 @@ def finetune(spec: dict[str, Any], out: Path) -> Made:
         out=out,
         name=spec["name"],
         data_folder=places["data"],
-        settings=Settings(**settings["training"]),
+        settings=FinetuneSettings.of(**settings["training"]),
         trust_remote_code=settings["trust_remote_code"],
     )
     metrics = checkpoint.manifest["metrics"]
@@ -51,18 +51,18 @@ def finetune(spec: dict[str, Any], out: Path) -> Made:
 
 def prune(spec: dict[str, Any], out: Path) -> Made:
     """Draw a ticket of a checkpoint."""
-    from effx.train.tickets import Level, draw
+    from effx.specs.training import TicketSettings
+    from effx.train.tickets import draw
 
     settings, places = spec["settings"], spec["places"]
     parent, *pretrained = _read(spec)
-    training = dict(settings["training"])
     checkpoint = draw.draw(
         parent,
         pretrained[0] if pretrained else places["model"],
         out=out,
         name=spec["name"],
         data_folder=places["data"],
-        settings=draw.Settings(level=Level.parse(training.pop("level")), **training),
+        settings=TicketSettings.of(**settings["training"]),
         trust_remote_code=settings["trust_remote_code"],
     )
     manifest = checkpoint.manifest
@@ -73,6 +73,7 @@ def prune(spec: dict[str, Any], out: Path) -> Made:
 def lottery(spec: dict[str, Any], out: Path) -> Made:
     """Find an unstructured lottery ticket; of its rounds the last checkpoint stays."""
     from effx.artifacts import Checkpoint
+    from effx.specs.training import LotterySettings
     from effx.train import lottery as module
 
     settings, places = spec["settings"], spec["places"]
@@ -83,7 +84,7 @@ def lottery(spec: dict[str, Any], out: Path) -> Made:
             pretrained or places["model"],
             out=rounds,
             data_folder=places["data"],
-            settings=module.Settings(**settings["training"]),
+            settings=LotterySettings.of(**settings["training"]),
         )
         made[-1].folder.rename(out / spec["name"])
     checkpoint = Checkpoint.open(out / spec["name"])
@@ -93,29 +94,27 @@ def lottery(spec: dict[str, Any], out: Path) -> Made:
 
 def tokens(spec: dict[str, Any], out: Path) -> Made:
     """Give a checkpoint a token schedule."""
+    from effx.specs.training import TokenPruningSettings
     from effx.train import tokens as module
 
-    return _go_on(spec, out, module, "tokens", ("schedule",))
+    return _go_on(spec, out, module, "tokens", TokenPruningSettings.of(**spec["settings"]["training"]))
 
 
 def exits(spec: dict[str, Any], out: Path) -> Made:
     """Give a checkpoint early exits."""
+    from effx.specs.training import EarlyExitSettings
     from effx.train import exits as module
 
-    return _go_on(spec, out, module, "exits", ("after",))
+    return _go_on(spec, out, module, "exits", EarlyExitSettings.of(**spec["settings"]["training"]))
 
 
-def _go_on(spec: dict[str, Any], out: Path, module: Any, entry: str, tuples: Sequence[str]) -> Made:
-    settings = dict(spec["settings"]["training"])
-    for key in tuples:
-        if key in settings:
-            settings[key] = tuple(settings[key])
+def _go_on(spec: dict[str, Any], out: Path, module: Any, entry: str, settings: Any) -> Made:
     checkpoint = module.train(
         _read(spec)[0],
         out=out,
         name=spec["name"],
         data_folder=spec["places"]["data"],
-        settings=module.Settings(**settings),
+        settings=settings,
     )
     seen = checkpoint.manifest[entry]["validation"]
     note = _scores(checkpoint.task.metrics, seen)

@@ -169,7 +169,7 @@ class _Cells:
             kind, name, {"task": task.name, "training": settings}, {"data": _place(task.data)},
             {"rows": self._of(task)}, (parent.id,),
             work=sum(self._amount(task, settings, (key,), default) for key, default in epochs),
-            group=f"{settings.get('regime', '')} {parent.group}",
+            group=f"{settings.get('mode', '')} {parent.group}",
         )  # fmt: skip
 
     def _engines(self, checkpoint: Cell, task: TaskOf, variant: str) -> list[Cell]:

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from effx.host import locks
+from effx.specs import presets
 from effx.specs.levels import Level, parse_levels
+from effx.specs.training import TicketSearchSettings
 
 KINDS = ("winning", "random", "losing")
 LEVELS = tuple(str(percent) for percent in range(10, 90, 10))
@@ -96,14 +98,12 @@ def _sweep(spec: dict[str, Any], place: Path) -> Any:
     return Workspace(place, spec["settings"]["task"], model, Path(data) if data else None, _settings(spec))
 
 
-def _settings(spec: dict[str, Any]) -> Any:
+def _settings(spec: dict[str, Any]) -> TicketSearchSettings:
     """Return the sweep's settings: its own, over its preset's, over the recipe's ``training``."""
-    from effx.train import tickets
-
     settings = spec["settings"]
     given = dict(settings["tickets"])
     preset = given.pop("preset", None)
-    chosen = tickets.preset(preset, settings["task"]) if preset else {}
+    chosen = presets.preset(preset, settings["task"]).given() if preset else {}
     which = {}
     if "levels" in settings:
         which = {
@@ -117,7 +117,7 @@ def _settings(spec: dict[str, Any]) -> Any:
             "kinds": (settings["kind"],),
             "seeds": 1,
         }
-    return tickets.Settings(**{**settings["training"], **chosen, **given, **which})
+    return TicketSearchSettings.of(**{**settings["training"], **chosen, **given, **which})
 
 
 def _score(work: Any, record: Any) -> str:

@@ -7,7 +7,6 @@ because those live beside PyTorch and a recipe is read without it; a test holds 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from effx.errors import UsageError, nearest
 from effx.profile.meters import METERS
@@ -23,15 +22,6 @@ def regime(value: str) -> None:
     if value not in ("full", "frozen") and not re.fullmatch(r"last-[1-9]\d*", value):
         hint = nearest(value, ("full", "frozen", "last-2"))
         raise UsageError(f"unknown regime '{value}'.{hint} Known: full, frozen, last-K (as last-2).")
-
-
-def shares(schedule: Sequence[float]) -> None:
-    """Raise :class:`UsageError` for what are no shares of tokens; see :func:`effx.models.tokens.schedule`."""
-    thousandths = [round(share, 3) for share in schedule]
-    if not all(0 < share <= 1 for share in thousandths):
-        raise UsageError("token shares lie above 0 (at least 0.001) and go up to 1.")
-    if any(after > before for before, after in zip(thousandths, thousandths[1:], strict=False)):
-        raise UsageError("token shares may not rise: a token that was dropped does not come back.")
 
 
 def _meter(value: str) -> None:
@@ -101,7 +91,7 @@ TOKENS: dict[str, Rule] = {
 }
 EXITS: dict[str, Rule] = {
     "of": each(text),
-    "regime": choice(("two-stage", "joint"), "regime"),
+    "mode": choice(("two-stage", "joint"), "mode"),
     "after": each(whole(1)),
     "pooling": choice(("mean", "cls"), "pooling"),
     "rule": choice(exit_rules.RULES, "exit rule"),

@@ -9,8 +9,7 @@
 from effx.specs.levels import Level, parse_levels
 from effx.specs.presets import PRESETS, preset
 from effx.train.tickets.plan import KINDS
-from effx.train.tickets.settings import Settings
 from effx.train.tickets.sweep import run
 from effx.train.tickets.table import markdown
 
-__all__ = ["KINDS", "Level", "PRESETS", "Settings", "markdown", "parse_levels", "preset", "run"]
+__all__ = ["KINDS", "Level", "PRESETS", "markdown", "parse_levels", "preset", "run"]

@@ -21,7 +21,7 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,14 @@ from effx.models import checkpoints, load, structure
 from effx.models.structure import Structure
 from effx.specs.levels import Level
 from effx.specs.tasks import Task
+from effx.specs.training import TicketSearchSettings
 from effx.train import importance, loop, source, workspace
 from effx.train.finetune import finetune, keep_first
 from effx.train.stretch import Stretch
 from effx.train.tickets import draw, plan
-from effx.train.tickets.settings import FREE, Settings
 
+FREE = {"levels", "seeds", "kinds", "search", "keep"}
+"""Settings that may change from run to run in one workspace: they say which cells, not how."""
 _SCHEMA = 1
 FULL = "full"
 _AT = "-at"
@@ -95,7 +97,12 @@ class Workspace:
     """A folder of cells, and what they share."""
 
     def __init__(
-        self, folder: Path, task_name: str, model_name: str, data_folder: Path | None, settings: Settings
+        self,
+        folder: Path,
+        task_name: str,
+        model_name: str,
+        data_folder: Path | None,
+        settings: TicketSearchSettings,
     ) -> None:
         """Check the settings against the model and the folder; train nothing yet.
 
@@ -103,50 +110,51 @@ class Workspace:
             UsageError: a setting is wrong, or the folder was made with others.
             DataError: the rows do not fit the task.
         """
-        settings.check()
+        self.training = settings.finetune.training
+        loop.choose_precision(self.training.precision)
         self.folder, self.settings = folder, settings
         self.model_name, self.data_folder = model_name, data_folder
         self.task: Task = data.resolve(task_name, data_folder)
         source.check_trainable(self.task)
         checkpoints.check_source(model_name, self.task)
         self.stem = workspace.stem(self.task.name, model_name)
-        self.train: Rows = data.load(self.task, "train", data_folder).limit(settings.limit)
+        self.train: Rows = data.load(self.task, "train", data_folder).limit(self.training.limit)
         self.validation: Rows = data.load(self.task, "validation", data_folder)
         if len(self.validation) < 2:
             raise UsageError("the super ticket is chosen on one part of the validation rows: 2 are needed.")
         self.structure: Structure = structure(self.pretrained())
         for level in settings.levels:
-            plan.check(self.structure, level, settings.min_heads, settings.granularity)
+            plan.check(self.structure, level, settings.pruning.min_heads, settings.pruning.granularity)
         self._claim()
 
     @property
     def seeds(self) -> list[int]:
         """The seeds of the sweep."""
-        return list(range(self.settings.seed, self.settings.seed + self.settings.seeds))
+        return list(range(self.training.seed, self.training.seed + self.settings.seeds))
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps in an epoch of a cell."""
         n = len(self.train)
-        rows = n - len(source.held_out(n, 0)) if self.settings.patience else n
-        return math.ceil(rows / self.settings.batch_size)
+        rows = n - len(source.held_out(n, 0)) if self.settings.finetune.patience else n
+        return math.ceil(rows / self.training.batch_size)
 
     @property
     def steps(self) -> int:
         """Optimizer steps of a whole cell; at most, where it may stop early."""
-        return self.settings.max_steps or math.ceil(self.steps_per_epoch * self.settings.epochs)
+        return self.training.max_steps or math.ceil(self.steps_per_epoch * self.settings.finetune.epochs)
 
     @property
     def warmup_steps(self) -> int:
         """Optimizer steps of a cell, in which the learning rate rises."""
-        return int(self.settings.warmup * self.steps)
+        return int(self.training.warmup * self.steps)
 
     def pretrained(self, seed: int | None = None) -> PreTrainedModel:
         """Return the model that every cell of a seed starts from."""
-        transformers.set_seed(self.settings.seed if seed is None else seed)
+        transformers.set_seed(self.training.seed if seed is None else seed)
         model, _ = checkpoints.pretrained(self.model_name, self.task, fresh_head=True)
-        checkpoints.check_length(model, self.settings.max_length)
-        keep_first(model, self.settings.layers)
+        checkpoints.check_length(model, self.settings.finetune.max_length)
+        keep_first(model, self.settings.finetune.layers)
         return model
 
     def run(self, cell: Cell) -> Record:
@@ -178,22 +186,17 @@ class Workspace:
                 "keep_predictions": True,
                 "stretch": self._stretch(cell),
             }
-            ours = self.settings
-            training = replace(ours.training, seed=cell.seed)
             if removal is None or cell.level is None:
                 finetune(
                     self.task.name,
                     self.model_name,
-                    settings=training,
+                    settings=self.settings.finetune.replace(seed=cell.seed),
                     record={"parent": None},
                     fresh_head=True,
                     **options,
                 )
             else:
-                ticket = draw.Settings(
-                    **vars(training), level=cell.level, kind=cell.kind, importance=ours.importance,
-                    granularity=ours.granularity, min_heads=ours.min_heads,
-                )  # fmt: skip
+                ticket = self.settings.ticket(cell.level, cell.kind, cell.seed)
                 full = self.run(Cell(FULL, None, cell.seed)).checkpoint
                 draw.train(self.task.name, self.model_name, full, removal, ticket, **options)
         record = self._record(cell, Checkpoint.open(folder))
@@ -237,8 +240,8 @@ class Workspace:
             self.structure,
             cell.level,
             cell.kind,
-            min_heads=self.settings.min_heads,
-            granularity=self.settings.granularity,
+            min_heads=self.settings.pruning.min_heads,
+            granularity=self.settings.pruning.granularity,
             seed=cell.seed,
         )
 
@@ -263,13 +266,15 @@ class Workspace:
 
     def _score(self, seed: int, opened: Checkpoint) -> importance.Importance:
         path = self.scores_path(seed)
-        found = draw.scores(opened, load(opened), self.train, self.settings, seed)
+        found = draw.scores(
+            opened, load(opened), self.train, self.settings.pruning, self.training.replace(seed=seed)
+        )
         importance.write(
             path,
             found,
             checkpoint=opened.digest,
-            method=self.settings.importance,
-            precision=loop.choose_precision(self.settings.precision),
+            method=self.settings.pruning.importance,
+            precision=loop.choose_precision(self.training.precision),
             rows=len(self.train),
             layers=[layer.index for layer in self.structure.layers],
         )
@@ -356,7 +361,7 @@ class Workspace:
 
     def _claim(self) -> None:
         """Write sweep.json, or compare with the one that is there."""
-        shared = {key: value for key, value in asdict(self.settings).items() if key not in FREE}
+        shared = {key: value for key, value in self.settings.to_json().items() if key not in FREE}
         workspace.claim(
             self.folder / "sweep.json",
             {

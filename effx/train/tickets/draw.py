@@ -6,7 +6,6 @@ them, see ``cells``; a recipe's ``pruned`` draws one of a checkpoint.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +16,11 @@ from effx.artifacts import Checkpoint
 from effx.data import Rows
 from effx.encoding import Encoder
 from effx.models import checkpoints, load, prune, structure
-from effx.specs.levels import Level
+from effx.specs.training import PruningSettings, TicketSettings, TrainingSettings
 from effx.train import importance, loop, source
-from effx.train.finetune import Settings as FineTuning
 from effx.train.finetune import finetune
 from effx.train.tickets import plan
 from effx.train.tickets.plan import Removal
-
-
-@dataclass(frozen=True)
-class Scoring(FineTuning):
-    """How structures are scored, and what may go; how all is fine-tuned."""
-
-    importance: str = "taylor"
-    granularity: str = "ffns"
-    """``ffns`` or ``neurons``: what goes beside heads."""
-    min_heads: int = 1
-    """Heads that every layer keeps at least."""
-
-    @property
-    def training(self) -> FineTuning:
-        """How it is fine-tuned."""
-        return FineTuning(**{field.name: getattr(self, field.name) for field in fields(FineTuning)})
-
-
-@dataclass(frozen=True)
-class Settings(Scoring):
-    """Which ticket."""
-
-    level: Level = Level(40)
-    kind: str = "winning"
 
 
 def draw(
@@ -55,8 +29,8 @@ def draw(
     *,
     out: str | Path,
     name: str,
+    settings: TicketSettings,
     data_folder: str | Path | None = None,
-    settings: Settings | None = None,
     trust_remote_code: bool = False,
 ) -> Checkpoint:
     """Draw a ticket of a checkpoint and write ``out/name``.
@@ -66,9 +40,9 @@ def draw(
         model_name: the pretrained encoder, a folder or a name on the hub: the ticket's weights.
         out: where checkpoints go.
         name: the ticket's name.
-        data_folder: train and validation files; default: the hub, or the embedded demo.
         settings: which ticket, and how to fine-tune it. ``layers`` and ``head_dropout`` are to be
             those of the checkpoint.
+        data_folder: train and validation files; default: the hub, or the embedded demo.
         trust_remote_code: run model code that the repository brings.
 
     Raises:
@@ -76,17 +50,16 @@ def draw(
         ArtifactError: the checkpoint is damaged.
         DataError: the rows do not fit the task.
     """
-    settings = settings or Settings()
-    importance.check_method(settings.importance)
+    pruning, training = settings.pruning, settings.finetune.training
     opened = Checkpoint.open(checkpoint)
     source.place(out, name, False)
     task = data.resolve(opened.task.name, data_folder)
-    rows = data.load(task, "train", data_folder).limit(settings.limit)
+    rows = data.load(task, "train", data_folder).limit(training.limit)
     model = load(opened)
     removal = plan.removal(
-        scores(opened, model, rows, settings, settings.seed), structure(model),
-        settings.level, settings.kind, min_heads=settings.min_heads,
-        granularity=settings.granularity, seed=settings.seed,
+        scores(opened, model, rows, pruning, training), structure(model),
+        settings.level, settings.kind, min_heads=pruning.min_heads,
+        granularity=pruning.granularity, seed=training.seed,
     )  # fmt: skip
     return train(
         task.name, model_name, opened.digest, removal, settings,
@@ -98,8 +71,8 @@ def scores(
     opened: Checkpoint,
     model: PreTrainedModel,
     rows: Rows,
-    settings: Scoring,
-    seed: int,
+    pruning: PruningSettings,
+    training: TrainingSettings,
 ) -> importance.Importance:
     """Return the normalised scores of a checkpoint's structures.
 
@@ -107,19 +80,19 @@ def scores(
         opened: the fine-tuned model.
         model: the same, loaded; scored on the GPU where there is one, left as it was.
         rows: what to score it on, cut to its length.
-        settings: the method, whether neurons are scored, batch size and precision.
-        seed: of the batches' order and the ``random`` method.
+        pruning: the method, and whether neurons are scored.
+        training: batch size, precision, and the seed of the batches' order and the ``random`` method.
     """
-    progress.say(f"score {opened.name}: {len(rows)} rows, {settings.importance}")
+    progress.say(f"score {opened.name}: {len(rows)} rows, {pruning.importance}")
     encoded = Encoder(opened.folder, opened.max_length)(rows.texts)
     batches = importance.batches_of(
-        encoded, rows.labels, checkpoints.input_names(model), settings.batch_size, seed
+        encoded, rows.labels, checkpoints.input_names(model), training.batch_size, training.seed
     )
     home = model.device
     model.to(loop.device())  # as in training, which lets the Trainer move it
     found = importance.measure(
-        model, batches, settings.importance, neurons=settings.granularity == "neurons",
-        precision=settings.precision, seed=seed,
+        model, batches, pruning.importance, neurons=pruning.granularity == "neurons",
+        precision=training.precision, seed=training.seed,
     )  # fmt: skip
     model.to(home)
     return found
@@ -130,7 +103,7 @@ def train(
     model_name: str | Path,
     full: str,
     removal: Removal,
-    settings: Settings,
+    settings: TicketSettings,
     **options: Any,
 ) -> Checkpoint:
     """Cut the pretrained weights and fine-tune what remains.
@@ -146,15 +119,15 @@ def train(
     about = {
         "kind": settings.kind,
         "level": settings.level.text,
-        "importance": settings.importance,
-        "granularity": settings.granularity,
-        "min_heads": settings.min_heads,
+        "importance": settings.pruning.importance,
+        "granularity": settings.pruning.granularity,
+        "min_heads": settings.pruning.min_heads,
         "removed": removal.counts(),
     }
     return finetune(
         task_name,
         model_name,
-        settings=settings.training,
+        settings=settings.finetune,
         reduce=lambda model: prune(model, **removal.arguments()),
         fresh_head=True,
         record={"parent": full, "ticket": about},

@@ -15,10 +15,8 @@ import numpy as np
 from effx.errors import UsageError, unknown
 from effx.models.structure import Structure
 from effx.specs.levels import Level
+from effx.specs.training import GRANULARITIES
 from effx.train.importance import Importance
-
-GRANULARITIES = ("ffns", "neurons")
-"""What goes beside heads: whole FFNs, or neurons of any FFN."""
 
 KINDS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "winning": lambda scores, rng: np.argsort(scores, kind="stable"),
@@ -68,7 +66,7 @@ def removal(
         level: how much goes; percentages are of what ``kept`` has.
         kind: one of :data:`KINDS`.
         min_heads: heads that each layer keeps at least; FFNs have no such guard.
-        granularity: one of :data:`GRANULARITIES`.
+        granularity: one of :data:`effx.specs.training.GRANULARITIES`.
         seed: of the ``random`` kind's order; levels of one seed are nested.
 
     Raises:
@@ -109,8 +107,9 @@ def check(kept: Structure, level: Level, min_heads: int, granularity: str) -> No
     guarded = sum(min(len(layer.heads), min_heads) for layer in kept.layers)
     if heads > total - guarded:
         raise UsageError(
-            f"level {level.text} removes {heads} of {total} heads, but --min-heads {min_heads} keeps "
-            f"{guarded}: lower the level or the guard."
+            f"level {level.text} removes {heads} of {total} heads, but min_heads {min_heads} keeps "
+            f"{guarded}: lower one of them.",
+            settings=("levels", "min_heads"),
         )
     if not heads + others:
         raise UsageError(f"level {level.text} removes nothing of a model with {total} heads: raise it.")

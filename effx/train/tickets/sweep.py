@@ -11,10 +11,10 @@ import numpy as np
 
 from effx import files, progress
 from effx.specs.levels import Level
+from effx.specs.training import TicketSearchSettings
 from effx.train import distributed, workspace
 from effx.train.tickets import halving, selection, table
 from effx.train.tickets.cells import FULL, Cell, Record, Workspace
-from effx.train.tickets.settings import Settings
 
 
 def run(
@@ -23,7 +23,7 @@ def run(
     *,
     out: str | Path | None = None,
     data_folder: str | Path | None = None,
-    settings: Settings | None = None,
+    settings: TicketSearchSettings | None = None,
 ) -> dict[str, Any]:
     """Find tickets, and write table and figure beside their checkpoints.
 
@@ -48,7 +48,7 @@ def run(
         ArtifactError: a file of the workspace is damaged.
     """
     distributed.refuse("a sweep for tickets")
-    settings = settings or Settings()
+    settings = settings or TicketSearchSettings()
     place = Path(out) if out is not None else Path("tickets") / workspace.stem(task_name, str(model_name))
     work = Workspace(place, task_name, str(model_name), Path(data_folder) if data_folder else None, settings)
     found = _halving(work) if settings.search == "halving" else _grid(work)
@@ -114,7 +114,7 @@ def _halving(work: Workspace) -> tuple[list[Record], Level | None, dict[str, Any
         "search": "halving",
         "steps": taken,
         "grid_steps": grid,  # at most, where cells may stop early: then nobody knows the share
-        "share": None if settings.patience else taken / grid,
+        "share": None if settings.finetune.patience else taken / grid,
         "rungs": seen,
     }
     return [*full, *last], level, spent
@@ -122,7 +122,7 @@ def _halving(work: Workspace) -> tuple[list[Record], Level | None, dict[str, Any
 
 def candidate(work: Workspace, level: Level, records: Sequence[Record]) -> selection.Candidate:
     """Return a level with its winning tickets' scores on the rows that select."""
-    rows, _ = selection.split(len(work.validation), work.settings.selection, work.settings.seed)
+    rows, _ = selection.split(len(work.validation), work.settings.selection, work.training.seed)
     scores = tuple(table.score(work, record, rows)[work.task.metric] for record in records)
     return selection.Candidate(level, float(np.mean([record.weight_remaining for record in records])), scores)
 

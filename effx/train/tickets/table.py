@@ -46,7 +46,7 @@ def build(
         super {level, weight_remaining, checkpoints, test{part}} or null, phases or null, search.
     """
     task, settings = work.task, work.settings
-    chosen, rest = selection.split(len(work.validation), settings.selection, settings.seed)
+    chosen, rest = selection.split(len(work.validation), settings.selection, work.training.seed)
     parts = {"whole": np.arange(len(work.validation)), "rest": rest, "selection": chosen}
     cells: list[dict[str, Any]] = [
         {
@@ -73,7 +73,7 @@ def build(
         "metrics": list(task.metrics),
         "seeds": work.seeds,
         "settings": {
-            key: value for key, value in asdict(settings).items() if key not in ("levels", "kinds", "keep")
+            key: value for key, value in settings.to_json().items() if key not in ("levels", "kinds", "keep")
         },
         "rows": {part: len(rows) for part, rows in parts.items()},
         "cells": cells,

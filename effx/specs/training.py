@@ -1,0 +1,330 @@
+"""Settings of everything that trains, without PyTorch: the command line and recipes read them too.
+
+    TrainingSettings        the optimizer and its data, whatever is trained
+    FinetuneSettings        a pretrained encoder on a task
+    PruningSettings         how structures are scored, and which may be pruned
+    TicketSettings          one ticket: a level and a kind, pruned and fine-tuned
+    TicketSearchSettings    many tickets, and the search for the super ticket
+    LotterySettings         unstructured lottery tickets
+    TokenPruningSettings    a token schedule
+    EarlyExitSettings       early-exit ramps
+
+Each choice is a table of words here; the code that trains has a function per word, and a test holds the
+two together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from effx.errors import UsageError, nearest
+from effx.specs import exit_rules, variants
+from effx.specs.levels import ELLIPSES, Level, parse_levels
+from effx.specs.settings import OneOf, Parsed, Settings, wrong
+
+OPTIMIZERS = ("adamw", "adamax")
+PRECISIONS = ("auto", "fp32", "bf16")
+IMPORTANCE_METHODS = ("taylor", "fisher", "published", "magnitude", "random")
+GRANULARITIES = ("ffns", "neurons")
+TICKET_KINDS = ("winning", "random", "losing")
+SEARCHES = ("grid", "halving")
+KEPT_CHECKPOINTS = ("all", "winning", "none")
+OBJECTIVES = ("task", "mlm")
+TOKEN_RULES = ("share", "threshold")
+EXIT_MODES = ("two-stage", "joint")
+POOLINGS = ("mean", "cls")
+
+LR_ENCODER = 5e-5
+LR_HEAD_ONLY = 1e-3  # a head or a ramp alone barely moves at an encoder's learning rate
+LR_LOTTERY = 2e-5
+MAX_DROP = 0.01
+SPARSITY_STEP = 10
+"""Percent of the weights that each round of a search for lottery tickets removes."""
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Kind = Annotated[str, OneOf("kind of ticket", TICKET_KINDS)]
+LevelField = Annotated[
+    Level, Parsed(Level.parse, "PERCENT", "a level, e.g. 40 or 20/10", lambda level: level.text)
+]
+
+
+def trained_layers(regime: str) -> int | None:
+    """Return how many of the last layers a regime trains besides the head; None: everything.
+
+    Raises:
+        UsageError: the regime is none of full, frozen, last-K.
+    """
+    if regime == "full":
+        return None
+    if regime == "frozen":
+        return 0
+    if match := re.fullmatch(r"last-([1-9]\d*)", regime):
+        return int(match.group(1))
+    hint = nearest(regime, ("full", "frozen", "last-2"))
+    raise UsageError(f"unknown regime '{regime}'.{hint} Known: full, frozen, last-K (e.g. last-2).")
+
+
+def _regime(text: str) -> str:
+    trained_layers(text)
+    return text
+
+
+def _expanded(levels: Any) -> Any:
+    """Return levels with ``10,...,80`` written out."""
+    parts = levels if isinstance(levels, list | tuple) else (levels,)
+    words = [part for part in parts if isinstance(part, str)]
+    if not any("," in word or word.strip() in ELLIPSES for word in words):
+        return levels
+    try:
+        return parse_levels(",".join(part.text if isinstance(part, Level) else str(part) for part in parts))
+    except UsageError as error:
+        raise wrong(str(error)) from error
+
+
+Levels = Annotated[tuple[LevelField, ...], BeforeValidator(_expanded), Field(min_length=1)]
+
+
+def check_shares(shares: Sequence[float]) -> None:
+    """Raise :class:`UsageError` for shares of tokens that no model takes: in (0, 1], never rising."""
+    thousandths = [round(share, 3) for share in shares]
+    if not all(0 < share <= 1 for share in thousandths):
+        raise UsageError("token shares must be between 0.001 and 1.", settings="schedule")
+    if any(after > before for before, after in zip(thousandths, thousandths[1:], strict=False)):
+        raise UsageError(
+            "token shares must not rise: a pruned token does not come back.", settings="schedule"
+        )
+
+
+class TrainingSettings(Settings):
+    """How weights are optimised: shared by everything that trains."""
+
+    batch_size: Count = 32
+    """Examples per step, in each process."""
+    lr: Positive | None = None
+    """Peak learning rate."""
+    weight_decay: NotNegative = 0.01
+    """Weight decay; biases and LayerNorm have none."""
+    warmup: Share = 0.1
+    """Share of the steps in which the learning rate rises; then it decays linearly to 0."""
+    optimizer: Annotated[str, OneOf("optimizer", OPTIMIZERS)] = "adamw"
+    """Optimizer."""
+    precision: Annotated[str, OneOf("precision", PRECISIONS)] = "auto"
+    """Arithmetic of matrix products; auto: bf16 where the processor has it, else fp32."""
+    max_steps: Count | None = None
+    """Stop after this many steps."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Random seed."""
+    limit: Count | None = None
+    """Maximum number of training rows; the same subset for every seed. Default: all, or as many as the
+    checkpoint was trained on."""
+
+
+class FinetuneSettings(Settings):
+    """How a pretrained encoder is fine-tuned on a task."""
+
+    NOTES: ClassVar[Mapping[str, str]] = {
+        "lr": f"Default: {LR_ENCODER:g}, or {LR_HEAD_ONLY:g} for the frozen regime.",
+    }
+
+    regime: Annotated[str, Parsed(_regime, "full|frozen|last-K", "full, frozen or last-K")] = "full"
+    """What is trained: everything (full), the task head alone (frozen), or the head and the last K layers."""
+    layers: Count | None = None
+    """Layer reduction: keep the first K layers and drop the others before training. Default: all."""
+    max_length: Annotated[int, Field(ge=variants.LEAST_LENGTH)] = 128
+    """Maximum tokens per example, in training and in everything made from the checkpoint."""
+    epochs: Positive = 3.0
+    """Passes over the training rows."""
+    training: TrainingSettings = TrainingSettings()
+    patience: Count | None = None
+    """Early stopping: stop after this many epochs without a better score on a held-out tenth of the training
+    rows, and keep the best weights."""
+    head_dropout: Share | None = None
+    """Dropout in the task head. Default: the model's."""
+
+    @property
+    def learning_rate(self) -> float:
+        """The peak learning rate, given or default."""
+        default = LR_HEAD_ONLY if trained_layers(self.regime) == 0 else LR_ENCODER
+        return self.training.lr or default
+
+
+class PruningSettings(Settings):
+    """How structures are scored, and which may be pruned."""
+
+    importance: Annotated[str, OneOf("importance method", IMPORTANCE_METHODS)] = "taylor"
+    """How heads, FFNs and neurons are scored."""
+    granularity: Annotated[str, OneOf("granularity", GRANULARITIES)] = "ffns"
+    """What is pruned besides heads: whole FFNs, or FFN neurons, the same percentage of them."""
+    min_heads: Annotated[int, Field(ge=0)] = 1
+    """Minimum number of heads that remain in every layer."""
+
+
+class TicketSettings(Settings):
+    """One ticket: which structures are pruned, and how the rest is fine-tuned."""
+
+    level: LevelField
+    """Percentage of the heads to prune, e.g. 40; or of heads and FFNs, e.g. 20/10."""
+    kind: Kind = "winning"
+    """Which structures to prune: least important (winning), random, most important (losing)."""
+    pruning: PruningSettings = PruningSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
+
+
+class TicketSearchSettings(Settings):
+    """A search for super tickets; ``seed`` is the first of ``seeds``."""
+
+    NOTES: ClassVar[Mapping[str, str]] = {**FinetuneSettings.NOTES, "seed": "The first of the seeds."}
+
+    levels: Annotated[tuple[LevelField, ...], BeforeValidator(_expanded), Field(min_length=1)] = parse_levels(
+        "10,...,80"
+    )
+    """Percentages of the heads to prune, with 10/12 of that percentage of the FFNs (the published grid); H/F
+    sets heads and FFNs separately, e.g. 20/10."""
+    seeds: Count = 5
+    """Number of seeds."""
+    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = TICKET_KINDS
+    """Which structures to prune: least important (winning), random, most important (losing)."""
+    search: Annotated[str, OneOf("search", SEARCHES)] = "grid"
+    """grid: every ticket is trained; halving: winning tickets only, most levels are stopped early, about a
+    third of the grid's steps with eight levels and three seeds."""
+    selection: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of the validation rows that chooses the super ticket; its score is reported on the others."""
+    keep: Annotated[str, OneOf("keep", KEPT_CHECKPOINTS)] = "all"
+    """Checkpoints to keep: all, those of the full model and of winning tickets, or none (records and scores
+    remain, and a search resumes from them)."""
+    pruning: PruningSettings = PruningSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name, words in (("kinds", self.kinds), ("levels", [level.text for level in self.levels])):
+            if double := next((word for word in words if list(words).count(word) > 1), None):
+                raise wrong(f"duplicate {name.removesuffix('s')} {double}.", name)
+        if self.search == "halving" and "winning" not in self.kinds:
+            raise wrong(
+                "search halving trains winning tickets only: add winning to kinds.", "kinds", "search"
+            )
+        return self
+
+    def ticket(self, level: Level, kind: str, seed: int) -> TicketSettings:
+        """Return the settings of one ticket of the search."""
+        given = {**self.pruning.given(), **self.finetune.given(), "seed": seed}
+        return TicketSettings.of(level=level, kind=kind, **given)
+
+
+class LotterySettings(Settings):
+    """A search for unstructured lottery tickets by iterative magnitude pruning."""
+
+    NOTES: ClassVar[Mapping[str, str]] = {"lr": f"Default: {LR_LOTTERY:g}."}
+
+    sparsity: Annotated[int, Field(ge=SPARSITY_STEP, le=100 - SPARSITY_STEP)] = 70
+    """Percentage of the encoder's weights set to zero, in rounds of 10; each round is a checkpoint."""
+    objective: Annotated[str, OneOf("objective", OBJECTIVES)] = "task"
+    """What the rounds train: the task, or masked language modelling (mlm), whose mask fits any task."""
+    text: str | None = None
+    """File with one passage per line, for mlm. Default: the task's training texts."""
+    mask: str | None = None
+    """Use an existing mask, e.g. masks/mlm70-s0.safetensors: no rounds, one fine-tuning."""
+    finetune: FinetuneSettings = FinetuneSettings()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.sparsity % SPARSITY_STEP:
+            raise wrong(
+                f"sparsity {self.sparsity}: expected a multiple of {SPARSITY_STEP}, the percentage that each "
+                "round removes.", "sparsity",
+            )  # fmt: skip
+        if self.objective == "mlm" and self.finetune.layers is not None:
+            raise wrong("layers: masked language modelling trains all layers; leave layers or mlm out.",
+                        "layers", "objective")  # fmt: skip
+        if self.text is not None and (self.objective != "mlm" or self.mask):
+            raise wrong("text is used by objective mlm only, without a mask: give both text and mlm, or "
+                        "neither.", "text", "objective")  # fmt: skip
+        if self.mask is not None and "sparsity" in self.model_fields_set:
+            raise wrong("a mask decides the sparsity: leave sparsity or mask out.", "mask", "sparsity")
+        return self
+
+    @property
+    def learning_rate(self) -> float:
+        """The peak learning rate, given or default."""
+        return self.finetune.training.lr or LR_LOTTERY
+
+
+class TokenPruningSettings(Settings):
+    """How tokens are pruned."""
+
+    NOTES: ClassVar[Mapping[str, str]] = {"lr": f"Default: {LR_ENCODER:g}."}
+
+    rule: Annotated[str, OneOf("token rule", TOKEN_RULES)] = "share"
+    """Keep a share of the tokens in each layer, or the tokens that receive enough attention (threshold)."""
+    schedule: Annotated[tuple[Share, ...], Field(min_length=1)] | None = None
+    """One share or threshold per layer. Default: learned."""
+    keep: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Scale the learned schedule to this mean share of tokens. Default: as learned."""
+    penalty: NotNegative = 0.3
+    """Weight of the penalty on kept tokens while the schedule is learned: higher keeps fewer."""
+    soft_epochs: Positive = 1.0
+    """Epochs in which the schedule is learned."""
+    epochs: NotNegative = 2.0
+    """Epochs of training with the schedule applied; 0: the weights remain as the soft stage left them."""
+    training: TrainingSettings = TrainingSettings()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.schedule is not None and self.keep is not None:
+            raise wrong("schedule and keep exclude each other: a given schedule is not scaled.",
+                        "schedule", "keep")  # fmt: skip
+        if self.schedule is not None and self.rule == "share":
+            try:
+                check_shares(self.schedule)
+            except UsageError as error:
+                raise wrong(str(error), *error.settings) from error
+        return self
+
+    @property
+    def learning_rate(self) -> float:
+        """The peak learning rate, given or default."""
+        return self.training.lr or LR_ENCODER
+
+
+class EarlyExitSettings(Settings):
+    """How early exits are trained and calibrated."""
+
+    NOTES: ClassVar[Mapping[str, str]] = {
+        "lr": f"Default: {LR_HEAD_ONLY:g} two-stage, {LR_ENCODER:g} joint.",
+    }
+
+    mode: Annotated[str, OneOf("mode", EXIT_MODES)] = "two-stage"
+    """What is trained: the ramps only (two-stage), or the whole model (joint)."""
+    after: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
+    """Layers of the unreduced model, from 1, after which a ramp is placed. Default: all but the last."""
+    pooling: Annotated[str, OneOf("pooling", POOLINGS)] = "mean"
+    """Input of a ramp: the mean over the real tokens, or the first token (cls)."""
+    rule: Annotated[str, OneOf("exit rule", tuple(exit_rules.RULES))] = "entropy"
+    """When a row exits."""
+    depth: Positive | None = None
+    """Calibrate the threshold for at most this mean number of layers."""
+    max_drop: NotNegative | None = None
+    """Calibrate the threshold for at most this loss of the task's metric. Default: 0.01."""
+    epochs: Positive = 3.0
+    """Passes over the training rows."""
+    training: TrainingSettings = TrainingSettings()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.depth is not None and self.max_drop is not None:
+            raise wrong("depth and max_drop exclude each other: one of them chooses the threshold.",
+                        "depth", "max_drop")  # fmt: skip
+        return self
+
+    @property
+    def learning_rate(self) -> float:
+        """The peak learning rate, given or default."""
+        return self.training.lr or (LR_HEAD_ONLY if self.mode == "two-stage" else LR_ENCODER)
