@@ -20,11 +20,11 @@ def test_dots_go_on_in_steps() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("50,...,80", "levels '50,...,80': steps of 50 from 50 on reach nothing below 80: write two levels"),
-        ("10,20,...,25", "steps of 10 from 20 on reach nothing below 25"),
-        ("80,...,10", "levels '80,...,10': levels rise across '...'; 10 is not above 80."),
+        ("50,...,80", "levels '50,...,80': a step of 50 from 50 gives no level below 80: write two levels"),
+        ("10,20,...,25", "a step of 10 from 20 gives no level below 25"),
+        ("80,...,10", "levels '80,...,10': levels must rise across '...'; 10 is not above 80."),
         ("10,20,...,20", "20 is not above 20"),
-        ("20/10,...,80", "'...' stands between two plain levels"),
+        ("20/10,...,80", "'...' must be between two plain levels"),
     ],
 )
 def test_dots_that_fill_nothing_are_refused(text: str, message: str) -> None:

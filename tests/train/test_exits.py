@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +192,7 @@ def test_rows_are_known_wherever_they_lie(
     assert "a was trained on 16 of the 16 rows held out" in capsys.readouterr().err
     shutil.move(tmp_path / "rows", tmp_path / "moved")
     assert calibration(made.folder, "c", data_folder="moved")["seen_in_training"] is True
-    fewer = replace(quick, limit=99)
+    fewer = quick.replace(limit=99)
     part = finetune("sst2", encoders["bert"], out=tmp_path, name="d", data_folder="moved", settings=fewer)
     found = calibration(part.folder, "e")
     assert (found["seen_in_training"], found["rows"]) == (False, 61)

@@ -154,7 +154,7 @@ def test_layers_and_length_are_reduced_and_named(
     assert 0 < shorter["cut"] <= 1
     with pytest.raises(UsageError, match="reads 65 tokens at most"):
         evaluate.at_length(made.folder, 66)
-    with pytest.raises(UsageError, match="--layers 4: the model has 3 layers"):
+    with pytest.raises(UsageError, match="layers 4: the model has 3 layers"):
         finetune("sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder,
                  settings=FinetuneSettings.of(layers=4))  # fmt: skip
 

@@ -53,11 +53,11 @@ from effx.recipe.language.tables import (
     TRAINING,
     WORKLOADS,
     regime,
-    shares,
 )
 from effx.specs import variants
 from effx.specs.backends import BUILDABLE
 from effx.specs.tasks import TASKS
+from effx.specs.training import check_shares
 
 
 class RecipeError(UsageError):
@@ -296,7 +296,7 @@ class _Reader:
             if self._notes.about(f"{path}.rule") or stage.settings.get("rule", TOKEN_RULE) != TOKEN_RULE:
                 continue
             try:
-                shares(stage.settings.get("schedule", ()))
+                check_shares(stage.settings.get("schedule", ()))
             except UsageError as error:
                 self._notes.wrong(self._where[f"{path}.schedule"], f"{path}.schedule", str(error))
 

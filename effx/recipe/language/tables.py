@@ -42,13 +42,13 @@ TRAINING: dict[str, Rule] = {
     "warmup": number(0, 1),
     "precision": choice(("auto", "fp32", "bf16"), "precision"),
     "max_steps": whole(1),
+    "optimizer": choice(("adamw", "adamax"), "optimizer"),
 }
 REGIME: dict[str, Rule] = {
     "regime": parsed(regime),
     "layers": whole(1),
     "max_length": whole(variants.LEAST_LENGTH),
     "patience": whole(1),
-    "optimizer": choice(("adamw", "adamax"), "optimizer"),
     "head_dropout": number(0, 1),
     **TRAINING,
 }

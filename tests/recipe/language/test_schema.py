@@ -115,11 +115,11 @@ def test_ten_mistakes_are_ten_messages_with_their_lines(
         ),
         (
             GOOD + "tokens: {t: {schedule: [0.5, 0.6]}}\nvariants: [tokens]\n",
-            "line 4: tokens.t.schedule: token shares may not rise",
+            "line 4: tokens.t.schedule: token shares must not rise",
         ),
         (
             GOOD + "tokens:\n  t:\n    schedule: [1, 0]\nvariants: [tokens]\n",
-            "line 6: tokens.t.schedule: token shares lie above 0",
+            "line 6: tokens.t.schedule: token shares must be between",
         ),
         (
             GOOD + "tokens: {t: {rule: threshold, schedule: [0.1, 2]}}\nvariants: [tokens]\n",
@@ -135,9 +135,15 @@ def test_ten_mistakes_are_ten_messages_with_their_lines(
         ),
         (GOOD + "pruned: {half: {}}\n", "line 4: pruned.half: the key 'level' is missing"),
         (GOOD + "pruned: {half: {level: 101}}\n", "line 4: pruned.half.level: level '101'"),
-        (GOOD + "pruned: {half: {level: '10,20'}}\n", "line 4: pruned.half.level: level '10,20': a whole"),
+        (
+            GOOD + "pruned: {half: {level: '10,20'}}\n",
+            "line 4: pruned.half.level: level '10,20': expected a percentage",
+        ),
         (GOOD + "tickets: {kinds: [losing, losing]}\n", "line 4: tickets.kinds: 'losing' stands twice"),
-        (GOOD + "tickets: {levels: [10, '10']}\n", "line 4: tickets.levels: levels '10,10': 10 stands twice"),
+        (
+            GOOD + "tickets: {levels: [10, '10']}\n",
+            "line 4: tickets.levels: levels '10,10': duplicate level 10",
+        ),
         (GOOD + "tickets: {selection: 1}\n", "tickets.selection: a number above 0 and below 1 is needed"),
         (GOOD + "exits: {e: {}}\n", "line 4: exits.e: no variant would be built of it"),
         (GOOD + "variants: [exit]\n", "line 4: variants.0: 'exit' fits no checkpoint"),

@@ -1,0 +1,151 @@
+"""Settings: what they refuse, and that every choice has code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from effx.errors import UsageError
+from effx.specs import training
+from effx.specs.levels import Level
+from effx.specs.presets import PRESETS, preset
+from effx.specs.settings import Settings, leaves
+from effx.specs.training import (
+    EarlyExitSettings,
+    FinetuneSettings,
+    LotterySettings,
+    TicketSearchSettings,
+    TicketSettings,
+    TokenPruningSettings,
+    TrainingSettings,
+)
+
+EVERY = (FinetuneSettings, TicketSettings, TicketSearchSettings, LotterySettings, TokenPruningSettings,
+         EarlyExitSettings)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", EVERY)
+def test_names_are_unique_and_have_help(kind: type[Settings]) -> None:
+    names = [leaf.name for leaf in leaves(kind)]
+    assert len(names) == len(set(names))
+    assert all(leaf.field.description for leaf in leaves(kind))
+    assert set(kind.NOTES) <= set(names)
+
+
+def test_flat_values_reach_the_inner_settings() -> None:
+    settings = FinetuneSettings.of(regime="last-2", lr="1e-3", batch_size=8)
+    assert settings == FinetuneSettings(regime="last-2", training=TrainingSettings(lr=1e-3, batch_size=8))
+    assert settings.given() == {"regime": "last-2", "lr": 1e-3, "batch_size": 8}
+    assert settings.flat()["epochs"] == 3.0
+    assert settings.replace(lr=2.0, epochs=1).given() == {
+        "regime": "last-2", "lr": 2.0, "batch_size": 8, "epochs": 1.0,
+    }  # fmt: skip
+
+
+def test_json_values_read_as_the_same_settings() -> None:
+    search = TicketSearchSettings.of(levels="10,...,40", kinds="winning", lr=1e-3, min_heads=2)
+    assert search.to_json()["levels"] == ["10", "20", "30", "40"]
+    assert TicketSearchSettings.of(**search.to_json()) == search
+    ticket = search.ticket(Level(20, 10), "random", seed=3)
+    assert TicketSettings.of(**ticket.to_json()) == ticket
+    assert (ticket.level.text, ticket.kind, ticket.pruning.min_heads) == ("20/10", "random", 2)
+    assert (ticket.finetune.training.seed, ticket.finetune.training.lr) == (3, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message", "names"),
+    [
+        (FinetuneSettings, {"epochs": 0}, "epochs: expected a number > 0, got 0", ("epochs",)),
+        (FinetuneSettings, {"epochs": True}, "epochs: expected a number > 0, got True", ("epochs",)),
+        (FinetuneSettings, {"lr": float("nan")}, "lr: expected a number > 0, got nan", ("lr",)),
+        (FinetuneSettings, {"batch_size": 1.5}, "expected an integer >= 1, got 1.5", ("batch_size",)),
+        (FinetuneSettings, {"max_length": 3}, "expected an integer >= 4, got 3", ("max_length",)),
+        (FinetuneSettings, {"batchsize": 8}, "Did you mean 'batch_size'", ("batchsize",)),
+        (FinetuneSettings, {"optimizer": "adam"}, "unknown optimizer 'adam'.*'adamw'", ("optimizer",)),
+        (FinetuneSettings, {"regime": "Full"}, "Known: full, frozen, last-K", ("regime",)),
+        (FinetuneSettings, {"lr": 0, "epochs": 0}, "lr: .* epochs: |epochs: .* lr: ", ("epochs", "lr")),
+        (TicketSettings, {}, "level: missing: expected a level, e.g. 40 or 20/10", ("level",)),
+        (TicketSettings, {"level": "many"}, "expected a percentage, e.g. 40", ("level",)),
+        (TicketSearchSettings, {"kinds": ("winnning",)}, "Did you mean 'winning'", ("kinds",)),
+        (TicketSearchSettings, {"kinds": ()}, "kinds: expected at least one entry", ("kinds",)),
+        (TicketSearchSettings, {"kinds": ("losing", "losing")}, "duplicate kind losing", ("kinds",)),
+        (TicketSearchSettings, {"levels": (20, 20)}, "duplicate level 20", ("levels",)),
+        (TicketSearchSettings, {"levels": "80,...,10"}, "levels must rise", ("levels",)),
+        (TicketSearchSettings, {"importance": "taylr"}, "Did you mean 'taylor'", ("importance",)),
+        (TicketSearchSettings, {"search": "halfing"}, "Did you mean 'halving'", ("search",)),
+        (TicketSearchSettings, {"granularity": "heads"}, "unknown granularity 'heads'", ("granularity",)),
+        (TicketSearchSettings, {"keep": "some"}, "Known: all, winning, none", ("keep",)),
+        (TicketSearchSettings, {"selection": 1.0}, "expected a number > 0 and < 1, got 1.0", ("selection",)),
+        (TicketSearchSettings, {"search": "halving", "kinds": "losing"}, "add winning", ("kinds", "search")),
+        (LotterySettings, {"sparsity": 75}, "sparsity 75: expected a multiple of 10", ("sparsity",)),
+        (LotterySettings, {"sparsity": 100}, "expected an integer >= 10 and <= 90, got 100", ("sparsity",)),
+        (LotterySettings, {"objective": "mlmm"}, "Did you mean 'mlm'", ("objective",)),
+        (LotterySettings, {"text": "x"}, "used by objective mlm only", ("text", "objective")),
+        (LotterySettings, {"objective": "mlm", "layers": 2}, "trains all layers", ("layers", "objective")),
+        (LotterySettings, {"mask": "m", "sparsity": 20}, "a mask decides", ("mask", "sparsity")),
+        (TokenPruningSettings, {"rule": "topk"}, "unknown token rule 'topk'", ("rule",)),
+        (TokenPruningSettings, {"keep": 1.5}, "expected a number > 0 and <= 1, got 1.5", ("keep",)),
+        (TokenPruningSettings, {"schedule": (1, 1), "keep": 0.5}, "exclude each other", ("schedule", "keep")),
+        (TokenPruningSettings, {"schedule": (0.5, 0.6)}, "must not rise", ("schedule",)),
+        (TokenPruningSettings, {"schedule": (1, 0)}, "between 0.001 and 1", ("schedule",)),
+        (EarlyExitSettings, {"mode": "both"}, "unknown mode 'both'", ("mode",)),
+        (EarlyExitSettings, {"rule": "confidence"}, "unknown exit rule 'confidence'", ("rule",)),
+        (EarlyExitSettings, {"pooling": "max"}, "unknown pooling 'max'", ("pooling",)),
+        (EarlyExitSettings, {"after": (0,)}, "expected a list of integers >= 1, got 0", ("after",)),
+        (EarlyExitSettings, {"depth": 2, "max_drop": 0.1}, "exclude each other", ("depth", "max_drop")),
+    ],
+)
+def test_wrong_settings_are_one_line_that_names_them(
+    kind: type[Settings], values: dict[str, Any], message: str, names: tuple[str, ...]
+) -> None:
+    with pytest.raises(UsageError, match=message) as raised:
+        kind.of(**values)
+    assert "\n" not in str(raised.value)
+    assert set(raised.value.settings) == set(names)
+
+
+def test_constructors_refuse_as_flat_values_do() -> None:
+    with pytest.raises(UsageError, match="expected an integer >= 1, got 0"):
+        TrainingSettings(batch_size=0)
+
+
+def test_thresholds_may_rise_from_layer_to_layer() -> None:
+    assert TokenPruningSettings(rule="threshold", schedule=(0.0, 0.1)).schedule == (0.0, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rate"),
+    [
+        (FinetuneSettings(), 5e-5),
+        (FinetuneSettings(regime="frozen"), 1e-3),
+        (FinetuneSettings.of(regime="frozen", lr=0.1), 0.1),
+        (LotterySettings(), 2e-5),
+        (TokenPruningSettings(), 5e-5),
+        (EarlyExitSettings(), 1e-3),
+        (EarlyExitSettings(mode="joint"), 5e-5),
+    ],
+)
+def test_the_default_learning_rate_is_that_of_what_is_trained(settings: Any, rate: float) -> None:
+    assert settings.learning_rate == rate
+
+
+def test_presets_follow_the_paper() -> None:
+    assert set(PRESETS) == {"super-tickets"}
+    assert preset("super-tickets", "rte").head_dropout == 0.1
+    assert preset("super-tickets", "mnli").head_dropout == 0.3
+    assert preset("super-tickets", "mnli").training.optimizer == "adamax"
+    with pytest.raises(UsageError, match="unknown preset 'tickets'"):
+        preset("tickets", "rte")
+
+
+def test_every_choice_has_its_code() -> None:
+    pytest.importorskip("torch")
+    from effx.models import exits
+    from effx.train import importance, loop
+    from effx.train.tickets import plan
+
+    assert tuple(loop.OPTIMIZERS) == training.OPTIMIZERS
+    assert tuple(importance.METHODS) == training.IMPORTANCE_METHODS
+    assert tuple(plan.KINDS) == training.TICKET_KINDS
+    assert tuple(exits.POOLINGS) == training.POOLINGS
