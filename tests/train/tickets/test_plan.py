@@ -156,5 +156,5 @@ def test_wrong_kinds_and_too_high_levels() -> None:
         removal(drawn(), whole(), Level(10), "wining")
     with pytest.raises(UsageError, match="Did you mean 'neurons'"):
         removal(drawn(), whole(), Level(10), "winning", granularity="neuron")
-    with pytest.raises(UsageError, match="level 95 removes 136 of 144 heads, but --min-heads 1 keeps 12"):
+    with pytest.raises(UsageError, match="level 95 removes 136 of 144 heads, but min_heads 1 keeps 12"):
         removal(drawn(), whole(), Level(95), "winning")
