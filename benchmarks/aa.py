@@ -20,7 +20,7 @@ from effx import engines
 from effx.artifacts import Engine, now
 from effx.host import identity
 from effx.profile import Plan, profile
-from effx.stats.statistics import paired_ratio
+from effx.stats.intervals import paired_ratio
 
 
 def main() -> None:

@@ -31,13 +31,13 @@ import numpy as np
 from scipy import stats
 
 from effx.analysis import pareto
-from effx.analysis.comparison import LEAST_DIFFERING
 from effx.analysis.frontier import frontier
 from effx.artifacts import now
 from effx.host import identity
 from effx.results import MIN_SAMPLES, Accuracy, Energy, Run, Workload
-from effx.stats import metrics, statistics
-from effx.stats.metrics import Metric
+from effx.stats import bootstrap, intervals
+from effx.stats.intervals import LEAST_DIFFERING
+from effx.stats.metrics import METRICS, Metric
 
 QUERIES = 70  # in a block, and 10 blocks: the defaults of a profile
 ROUNDS = 10
@@ -87,10 +87,10 @@ def percent(held: int | float, trials: int) -> float:
 
 def wilson() -> dict[str, float]:
     """Coverage of Wilson's interval, summed exactly over all counts, at several accuracies."""
-    intervals = np.array([statistics.wilson(right, EXAMPLES) for right in range(EXAMPLES + 1)])
+    bounds = np.array([intervals.wilson(right, EXAMPLES) for right in range(EXAMPLES + 1)])
     found = {}
     for accuracy in (0.5, 0.7, 0.8, 0.9, 0.925, 0.95, 0.99):
-        held = (intervals[:, 0] <= accuracy) & (accuracy <= intervals[:, 1])
+        held = (bounds[:, 0] <= accuracy) & (accuracy <= bounds[:, 1])
         weights = stats.binom.pmf(np.arange(EXAMPLES + 1), EXAMPLES, accuracy)
         found[str(accuracy)] = percent(weights[held].sum(), 1)
     return found
@@ -120,7 +120,7 @@ def paired_accuracy() -> dict[str, float]:
                     continue
                 a, b = np.zeros(EXAMPLES, dtype=bool), np.zeros(EXAMPLES, dtype=bool)
                 a[:k], b[k : k + m] = True, True
-                low, high = statistics.paired_accuracy_interval(a, b)
+                low, high = intervals.paired_accuracy_interval(a, b)
                 held += weight * (low <= only_b - only_a <= high)
                 total += weight
         found[f"only a {only_a}, only b {only_b}"] = percent(held / total, 1)
@@ -139,19 +139,19 @@ def answers(
 def paired_bootstrap(trials: int, rng: np.random.Generator) -> dict[str, float]:
     """Coverage of metric(b) - metric(a), by how many predictions are expected to differ."""
     found = {}
-    for name, metric, n in (("f1", metrics.f1, 408), ("matthews", metrics.matthews, 1043)):
+    for name, metric, n in (("f1", METRICS["f1"], 408), ("matthews", METRICS["matthews"], 1043)):
         for differing in (12, 20, 60):
             truth = difference(metric, answers(rng, 4_000_000, differing / n, 0.85))
             drawn = [answers(rng, n, differing / n, 0.85) for _ in range(trials)]
             drawn = [(y, a, b) for y, a, b in drawn if np.sum(a != b) >= LEAST_DIFFERING]  # else refused
-            intervals = [statistics.paired_bootstrap(metric, *own, resamples=1000) for own in drawn]
-            held = sum(low <= truth <= high for low, high in intervals)
+            bounds = [bootstrap.paired_difference(metric, *own, resamples=1000) for own in drawn]
+            held = sum(low <= truth <= high for low, high in bounds)
             found[f"{name}, n {n}, about {differing} differ"] = percent(held, len(drawn))
     mix = np.array([[1.0, 0.9, 0.88], [0.9, 1.0, 0.95], [0.88, 0.95, 1.0]])
     held = 0
     for _ in range(trials):
         labels, a, b = rng.multivariate_normal(np.zeros(3), mix, 1500).T
-        low, high = statistics.paired_bootstrap(metrics.pearson, labels, a, b, resamples=1000)
+        low, high = bootstrap.paired_difference(METRICS["pearson"], labels, a, b, resamples=1000)
         held += low <= mix[0, 2] - mix[0, 1] <= high
     found["pearson, n 1500"] = percent(held, trials)
     return found
@@ -190,8 +190,8 @@ def block_interval(trials: int, rng: np.random.Generator) -> dict[str, dict[str,
                 held = percentile = 0
                 for trial in range(trials):
                     blocks = latencies(rng, rounds, between, queries=queries).tolist()
-                    interval = statistics.block_interval(blocks, statistic, seed=trial)
-                    values = statistics.block_resamples(blocks, statistic, resamples=500, seed=trial)
+                    interval = intervals.block_interval(blocks, statistic, seed=trial)
+                    values = bootstrap.block_statistics(blocks, statistic, resamples=500, seed=trial)
                     assert interval is not None and values is not None
                     held += interval[0] <= truth <= interval[1]
                     low, high = np.quantile(values, [0.025, 0.975])
@@ -208,7 +208,7 @@ def quantile(share: float) -> Callable[[np.ndarray], float]:
 def paired_ratio(trials: int, rng: np.random.Generator) -> dict[str, float]:
     """Coverage of a ratio of 0.6 between engines that share the host's drift."""
     found = {}
-    for name, statistic in (("median", statistics.median), ("mean", statistics.mean)):
+    for name, statistic in (("median", intervals.median), ("mean", intervals.mean)):
         for rounds, queries in ((3, QUERIES), (5, 4), (ROUNDS, QUERIES)):
             for between in (0.02, 0.1):
                 held = 0
@@ -216,7 +216,7 @@ def paired_ratio(trials: int, rng: np.random.Generator) -> dict[str, float]:
                     drift = shared_drift(rng, rounds)
                     a, b = (latencies(rng, rounds, between, drift, queries) for _ in range(2))
                     order = list(range(rounds))
-                    ratio = statistics.paired_ratio(a.tolist(), order, (0.6 * b).tolist(), order, statistic)
+                    ratio = intervals.paired_ratio(a.tolist(), order, (0.6 * b).tolist(), order, statistic)
                     assert ratio is not None
                     held += ratio.interval[0] <= 0.6 <= ratio.interval[1]
                 found[f"{name}, {rounds} rounds of {queries}, level {between}"] = percent(held, trials)
@@ -232,7 +232,7 @@ def unpaired_ratio(trials: int, rng: np.random.Generator) -> dict[str, float]:
             a, b = (
                 latencies(rng, ROUNDS, 0.05, shared_drift(rng, ROUNDS) if drifts else 0.0) for _ in range(2)
             )
-            ratio = statistics.unpaired_ratio(a.tolist(), (0.6 * b).tolist())
+            ratio = intervals.unpaired_ratio(a.tolist(), (0.6 * b).tolist())
             assert ratio is not None
             held += ratio.interval[0] <= 0.6 <= ratio.interval[1]
         found[name] = percent(held, trials)

@@ -11,7 +11,7 @@ import pytest
 
 from effx import results
 from effx.errors import ArtifactError
-from effx.results import Failure, Run
+from effx.results import Failure, Run, latency_summary
 from tests.analysis import synthetic
 
 ROOT = Path(__file__).parents[1]
@@ -127,3 +127,10 @@ def test_published_results_are_still_read() -> None:
     for folder in folders:
         runs, failed = results.read([folder])
         assert len(runs) + len(failed) == len(list(folder.glob("*.json")))
+
+
+def test_percentiles_are_refused_below_their_counts() -> None:
+    assert latency_summary([[0.1] * 63])["p90"] is None
+    assert latency_summary([[0.1] * 64])["p90"] == 0.1
+    assert latency_summary([[0.1] * 661])["p99"] is None
+    assert latency_summary([[number / 1000 for number in range(662)]])["p99"] == 0.655

@@ -23,19 +23,16 @@ from effx.analysis.cohorts import EnergyMeter
 from effx.errors import UsageError, nearest
 from effx.formatting import from_to, percent, points, times
 from effx.results import Energy, Run, Workload
-from effx.stats import statistics
+from effx.stats import intervals, tests
+from effx.stats.intervals import Ratio
 from effx.stats.metrics import METRICS
-from effx.stats.statistics import Ratio
 
-LEAST_DIFFERING = 10
-"""Differing predictions below which a bootstrap has no interval: it cannot draw what it has not seen."""
 MARGIN = 0.01
 """The loss of accuracy that a deployment is taken to accept."""
 LAUNCH_BOUND = 0.5
 """Launch share above which most of a single query's time is not the encoder's work, which is told then."""
 NOT_ON_DEVICE = "is not spent on the device: no reduction makes that part shorter"
 _SIGNIFICANCE = 0.05
-_REGRESSION = {"pearson", "spearman"}
 _SINGLE = ("single-stream", 1, "real")
 
 
@@ -166,13 +163,8 @@ def compare(a: Run, b: Run) -> Comparison:
     own_a, own_b = np.array(a.accuracy.predictions), np.array(b.accuracy.predictions)
     metric, differing = a.accuracy.metric, int(np.sum(own_a != own_b))
     remarks = [f"{run.name}: {flag}" for run in (a, b) for flag in _flags(run)]
-    right_a, right_b = own_a == labels, own_b == labels
-    interval: tuple[float, float] | None = None
-    if metric == "accuracy":
-        interval = statistics.paired_accuracy_interval(right_a, right_b)
-    elif differing >= LEAST_DIFFERING:
-        interval = statistics.paired_bootstrap(METRICS[metric], labels, own_a, own_b)
-    else:
+    interval = intervals.paired_interval(METRICS[metric], labels, own_a, own_b)
+    if interval is None:
         remarks.append(f"{differing} differing predictions are too few for an interval of {metric}")
     if a.session != b.session:
         remarks.append("not of one session: what changed on the host between them is in the ratios too")
@@ -189,7 +181,7 @@ def compare(a: Run, b: Run) -> Comparison:
         difference=b.accuracy.value - a.accuracy.value,
         interval=interval,
         differing=differing,
-        p_value=None if metric in _REGRESSION else statistics.mcnemar(right_a, right_b),
+        p_value=tests.mcnemar(own_a == labels, own_b == labels) if METRICS[metric].of_classes else None,
         p_adjusted=None,
         latency=latency,
         energy=_energy(a, b, remarks),
@@ -229,7 +221,7 @@ def pair(runs: Sequence[Run], a: str, b: str) -> tuple[Run, Run]:
 def adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """Return comparisons with one baseline, McNemar's p-values adjusted for their number by Holm's rule."""
     tested = [one.p_value for one in comparisons if one.p_value is not None]
-    values = iter(statistics.holm(tested))
+    values = iter(tests.holm(tested))
     return [one if one.p_value is None else replace(one, p_adjusted=next(values)) for one in comparisons]
 
 
@@ -264,7 +256,11 @@ def non_inferiority(
 def energy_per_correct(run: Run) -> float | None:
     """Return joules per right prediction of single queries; None with no energy, or for regression."""
     workload, scored = run.workload(*_SINGLE), run.accuracy
-    if workload is None or workload.energy.joules_per_example is None or scored.metric in _REGRESSION:
+    if (
+        workload is None
+        or workload.energy.joules_per_example is None
+        or not METRICS[scored.metric].of_classes
+    ):
         return None
     if scored.metric == "accuracy":
         right = scored.value
@@ -314,17 +310,17 @@ def _launches(a: Run, b: Run) -> list[str]:
 
 
 def _seconds_ratio(a: Workload, b: Workload, statistic: str, paired: bool) -> Ratio | None:
-    measure = statistics.median if statistic == "p50" else statistics.mean
+    measure = intervals.median if statistic == "p50" else intervals.mean
     blocks_a, blocks_b = _blocks(a, statistic), _blocks(b, statistic)
     if paired:
-        return statistics.paired_ratio(blocks_a, a.rounds, blocks_b, b.rounds, measure)
-    return statistics.unpaired_ratio(blocks_a, blocks_b, measure)
+        return intervals.paired_ratio(blocks_a, a.rounds, blocks_b, b.rounds, measure)
+    return intervals.unpaired_ratio(blocks_a, blocks_b, measure)
 
 
 def _seconds(workload: Workload, statistic: str) -> float:
     """Return the statistic of all samples, for a ratio without interval."""
     samples = np.concatenate([np.asarray(block) for block in _blocks(workload, statistic)])
-    return (statistics.median if statistic == "p50" else statistics.mean)(samples)
+    return (intervals.median if statistic == "p50" else intervals.mean)(samples)
 
 
 def _blocks(workload: Workload, statistic: str) -> list[list[float]]:
@@ -348,7 +344,7 @@ def _energy(a: Run, b: Run, remarks: list[str]) -> EnergyRatio | None:
         return None
     interval = None
     if own.interval and other.interval:
-        interval = statistics.ratio_of_intervals(
+        interval = intervals.ratio_of_intervals(
             own.joules_per_example, own.interval, other.joules_per_example, other.interval
         )
     return EnergyRatio(

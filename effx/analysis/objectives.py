@@ -15,11 +15,10 @@ from effx.analysis import comparison, resampling
 from effx.analysis.cohorts import single_stream
 from effx.errors import unknown
 from effx.results import MIN_SAMPLES, Run, Workload
-from effx.stats import statistics
+from effx.stats import bootstrap, intervals
 from effx.stats.metrics import METRICS
 
 Interval = tuple[float, float] | None
-_REGRESSION = {"pearson", "spearman"}
 
 
 @dataclass(frozen=True)
@@ -94,8 +93,7 @@ def _score(name: str) -> Objective:
     def interval(run: Run) -> Interval:
         if name in ("accuracy", run.accuracy.metric):
             return run.accuracy.interval
-        low, high = np.quantile(draws([run])[0], [0.025, 0.975])
-        return float(low), float(high)
+        return bootstrap.percentile_interval(draws([run])[0])
 
     def draws(runs: Sequence[Run]) -> np.ndarray:
         metric = runs[0].accuracy.metric if name == "accuracy" and runs else name
@@ -108,7 +106,7 @@ def _score(name: str) -> Objective:
 
 def _correct_value(run: Run) -> float | None:
     scored = run.accuracy
-    if scored.metric in _REGRESSION:
+    if not METRICS[scored.metric].of_classes:
         return None
     if scored.metric == "accuracy" or not scored.predictions:
         return scored.value if scored.metric == "accuracy" else scored.metrics.get("accuracy")
@@ -117,7 +115,7 @@ def _correct_value(run: Run) -> float | None:
 
 def _correct_interval(run: Run) -> Interval:
     value, n = _correct_value(run), run.accuracy.n
-    return None if value is None else statistics.wilson(round(value * n), n)
+    return None if value is None else intervals.wilson(round(value * n), n)
 
 
 def _latency(name: str, statistic: str, label: str) -> Objective:
@@ -151,7 +149,7 @@ def _throughput(name: str, scenario: str, label: str) -> Objective:
         found = None if workload is None else resampling.throughputs(run, workload)
         if workload is None or found is None:
             return None
-        return statistics.log_interval(found, workload.throughput_per_s, len(set(workload.rounds)))
+        return intervals.log_interval(found, workload.throughput_per_s, len(set(workload.rounds)))
 
     def draws(runs: Sequence[Run]) -> np.ndarray:
         workloads = [(run, of(run)) for run in runs]
@@ -182,7 +180,7 @@ def _per_correct_interval(run: Run) -> Interval:
     share, other = _correct_value(run), _correct_interval(run)
     if joules is None or own is None or not share or other is None:
         return None
-    return statistics.ratio_of_intervals(share, other, joules, own)
+    return intervals.ratio_of_intervals(share, other, joules, own)
 
 
 def _per_correct_draws(runs: Sequence[Run]) -> np.ndarray:

@@ -20,11 +20,12 @@ from scipy import stats
 
 from effx.analysis.cohorts import shared_labels
 from effx.results import Energy, Run, Workload
-from effx.stats import statistics
+from effx.stats import CONFIDENCE, intervals
+from effx.stats.bootstrap import LEAST_BLOCKS
+from effx.stats.metrics import METRICS
 
 RESAMPLES = 1000
-_LEAST_ROUNDS = 3  # fewer say nothing of what a round more would have shown
-_HALF_WIDTH = float(stats.norm.ppf(0.5 + statistics.CONFIDENCE / 2))
+_HALF_WIDTH = float(stats.norm.ppf(0.5 + CONFIDENCE / 2))
 """Standard deviations from a normal distribution's middle to an end of its interval."""
 _GATHERED = 20_000_000  # entries of predictions that are in memory at a time
 
@@ -49,9 +50,12 @@ def scores(metric: str, runs: Sequence[Run]) -> np.ndarray:
     labels = np.array(shared_labels(runs), dtype=float)
     weights = example_weights(len(labels))
     step = max(1, _GATHERED // len(labels))
+    parts = [runs[start : start + step] for start in range(0, len(runs), step)]
     found = [
-        _WEIGHTED[metric](labels, np.array([run.accuracy.predictions for run in part], dtype=float), weights)
-        for part in (runs[start : start + step] for start in range(0, len(runs), step))
+        METRICS[metric].weighted(
+            labels, np.array([run.accuracy.predictions for run in part], dtype=float), weights
+        )
+        for part in parts
     ]
     return np.concatenate(found)
 
@@ -69,7 +73,7 @@ def latency_interval(run: Run, workload: Workload, share: float | None) -> tuple
     """Return the interval of a workload's percentile or mean in seconds, from resamplings of rounds.
 
     The resamplings give the standard error, Student's t the width: see
-    :func:`effx.stats.statistics.block_interval`. None with fewer than three rounds.
+    :func:`effx.stats.intervals.block_interval`. None with fewer than three rounds.
     """
     values = latencies(run, workload, share)
     if values is None:
@@ -78,8 +82,8 @@ def latency_interval(run: Run, workload: Workload, share: float | None) -> tuple
     centre = workload.latency_s[key]
     if centre is None:
         return None
-    least = statistics.spread_error(_of_blocks(workload.blocks_s, share))
-    return statistics.log_interval(values, centre, len(set(workload.rounds)), least)
+    least = intervals.spread_error(_of_blocks(workload.blocks_s, share))
+    return intervals.log_interval(values, centre, len(set(workload.rounds)), least)
 
 
 def _of_blocks(blocks_s: Sequence[Sequence[float]], share: float | None) -> np.ndarray:
@@ -140,7 +144,7 @@ def _by_round(workload: Workload) -> tuple[np.ndarray, int]:
 
 def _latencies(run: Run, workload: Workload, share: float | None) -> np.ndarray | None:
     place, rounds = _by_round(workload)
-    if rounds < _LEAST_ROUNDS:
+    if rounds < LEAST_BLOCKS:
         return None
     weights = _round_weights(run, rounds)
     lengths = [len(block) for block in workload.blocks_s]
@@ -164,7 +168,7 @@ def _latencies(run: Run, workload: Workload, share: float | None) -> np.ndarray 
 
 def _throughputs(run: Run, workload: Workload) -> np.ndarray | None:
     place, rounds = _by_round(workload)
-    if rounds < _LEAST_ROUNDS:
+    if rounds < LEAST_BLOCKS:
         return None
     served = workload.elapsed_s if workload.rate_per_s else None
     elapsed = served or [sum(block) for block in workload.blocks_s]
@@ -188,103 +192,3 @@ def _remembered(
     if key not in own:
         own[key] = compute()
     return own[key]
-
-
-_Weighted = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-"""Labels [n], predictions [runs, n] and weights [resamples, n] in, values [runs, resamples] out."""
-
-
-def _sums(weights: np.ndarray, what: np.ndarray) -> np.ndarray:
-    """Return weighted sums [runs, resamples] of ``what`` [runs, n]; exact for booleans."""
-    if what.dtype == bool:
-        return np.asarray(what.astype(np.float32) @ weights.T, dtype=float)
-    return np.asarray(what @ weights.T.astype(float))
-
-
-def _accuracy(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return _sums(weights, predictions == labels) / len(labels)
-
-
-def _f1(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return _class_f1(labels, predictions, weights, 1.0)[0]
-
-
-def _macro_f1(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    classes = np.union1d(labels, predictions)
-    pairs = [_class_f1(labels, predictions, weights, float(label)) for label in classes]
-    return np.asarray(sum(pair[0] for pair in pairs) / sum(pair[1] for pair in pairs))
-
-
-def _class_f1(
-    labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray, label: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return F1 of a class, and whether it occurs at all in labels or predictions (1.0 or 0.0)."""
-    true, predicted = (labels == label)[None], predictions == label
-    named = _sums(weights, true) + _sums(weights, predicted)
-    both = _sums(weights, true & predicted)
-    return 2 * both / np.maximum(named, 1), (named > 0).astype(float)
-
-
-def _matthews(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Gorodkin's (2004) form for any number of classes."""
-    n = len(labels)
-    products = squares_true = squares_predicted = np.zeros(1)
-    for label in np.union1d(labels, predictions):
-        true = _sums(weights, (labels == label)[None])
-        predicted = _sums(weights, predictions == label)
-        products = products + true * predicted
-        squares_true = squares_true + true**2
-        squares_predicted = squares_predicted + predicted**2
-    covariance = _sums(weights, predictions == labels) * n - products
-    return _quotient(covariance, np.sqrt((n**2 - squares_true) * (n**2 - squares_predicted)))
-
-
-def _pearson(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    x = (labels - labels.mean())[None]  # about their means: no difference of large numbers below
-    y = predictions - predictions.mean(axis=1, keepdims=True)
-    n = len(labels)
-    sum_x, sum_y = _sums(weights, x), _sums(weights, y)
-    spread_x = _sums(weights, x * x) - sum_x**2 / n
-    spread_y = _sums(weights, y * y) - sum_y**2 / n
-    constant = np.finfo(float).eps * n * np.array([np.max(x**2), *np.max(y**2, axis=1)])
-    spread_x = np.where(spread_x > constant[0], spread_x, 0.0)
-    spread_y = np.where(spread_y > constant[1:, None], spread_y, 0.0)
-    return _quotient(_sums(weights, x * y) - sum_x * sum_y / n, np.sqrt(spread_x * spread_y))
-
-
-def _quotient(covariance: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """Return correlations; a constant has none, which GLUE scores as 0."""
-    return np.asarray(np.divide(covariance, spread, out=np.zeros_like(covariance), where=spread > 0))
-
-
-def _spearman(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Pearson's correlation of the mid-ranks within each resampling."""
-    mean = (len(labels) + 1) / 2
-    ranked = _mid_ranks(labels, weights) - mean
-    spread = np.sum(weights * ranked**2, axis=1)
-    found = np.empty((len(predictions), len(weights)))
-    for index, own in enumerate(predictions):
-        other = _mid_ranks(own, weights) - mean
-        covariance = np.sum(weights * ranked * other, axis=1)
-        found[index] = _quotient(covariance, np.sqrt(spread * np.sum(weights * other**2, axis=1)))
-    return found
-
-
-def _mid_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the mid-rank of each value among the drawn ones, [resamples, n]."""
-    _, place = np.unique(values, return_inverse=True)
-    drawn = np.zeros((len(weights), place.max() + 1))
-    np.add.at(drawn.T, place, weights.T)
-    ends = np.cumsum(drawn, axis=1)
-    return np.asarray((ends - (drawn - 1) / 2)[:, place])
-
-
-_WEIGHTED: dict[str, _Weighted] = {
-    "accuracy": _accuracy,
-    "f1": _f1,
-    "macro_f1": _macro_f1,
-    "matthews": _matthews,
-    "pearson": _pearson,
-    "spearman": _spearman,
-}
-"""The metrics of :data:`effx.stats.metrics.METRICS` as functions of how often each example was drawn."""

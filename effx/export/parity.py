@@ -15,6 +15,7 @@ import numpy as np
 from effx.encoding import Encoded
 from effx.engines.protocol import Session
 from effx.specs.tasks import Task
+from effx.stats import intervals
 
 _BATCH = 8
 _MIXED_ROWS = 128
@@ -140,10 +141,10 @@ def compare(
     if reference.labels is not None and task.kind == "classification":
         n = len(reference.labels)
         right = given[:n] == reference.labels
-        lost = (wanted[:n] == reference.labels).astype(float) - right
-        half = float(1.96 * lost.std(ddof=1) / np.sqrt(n)) if n > 1 else 1.0
-        interval = (float(lost.mean()) - half, float(lost.mean()) + half)
-        facts |= {"accuracy": float(right.mean()), "accuracy_lost": float(lost.mean()),
+        right_before = wanted[:n] == reference.labels
+        interval = intervals.paired_accuracy_interval(right, right_before)
+        facts |= {"accuracy": float(right.mean()),
+                  "accuracy_lost": float(right_before.mean() - right.mean()),
                   "accuracy_lost_interval": interval}  # fmt: skip
         passed = passed and not (precision in _LOSSY and interval[0] > MOST_LOST)
     if not finite:

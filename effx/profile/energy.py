@@ -15,7 +15,7 @@ import numpy as np
 
 from effx.profile.meters import Meter
 from effx.results import Energy, Idle
-from effx.stats import statistics
+from effx.stats import intervals
 
 _IDLE_STRETCHES = 3
 
@@ -43,7 +43,7 @@ def idle(meter: Meter, length_s: float) -> Idle | None:
         watts.append(reading.joules / seconds)
         if reading.interval:
             bounds.append((reading.interval[0] / seconds, reading.interval[1] / seconds))
-    interval = widest(statistics.mean_interval(watts), bounds)
+    interval = widest(intervals.mean_interval(watts), bounds)
     return Idle(
         float(np.mean(watts)), None if interval is None else (max(0.0, interval[0]), interval[1]), total_s
     )
@@ -62,7 +62,7 @@ def of_windows(windows: list[dict[str, Any]], meter: Meter, idling: Idle | None)
     if not (math.isfinite(gross) and gross > 0):
         return Energy("none", meter.name, f"the meter gave {gross} J per example"), None
     own = [window["interval"] for window in windows if window["interval"]]
-    interval = widest(statistics.mean_interval(per_example), own)
+    interval = widest(intervals.mean_interval(per_example), own)
     net, net_interval, fault = None, None, None
     if idling is not None:
         seconds = float(np.mean([window["duration_s"] / window["examples"] for window in windows]))

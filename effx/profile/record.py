@@ -11,7 +11,7 @@ from effx.artifacts import Engine
 from effx.data import Rows
 from effx.results import Accuracy
 from effx.specs.tasks import Task
-from effx.stats import statistics
+from effx.stats import bootstrap, intervals
 from effx.stats.metrics import METRICS
 
 
@@ -21,9 +21,9 @@ def score(task: Task, rows: Rows, logits: np.ndarray) -> Accuracy:
     metrics = task.score(rows.labels, predictions)
     if task.metric == "accuracy":
         correct = int(np.sum(predictions == rows.labels))
-        interval = statistics.wilson(correct, len(rows))
+        interval = intervals.wilson(correct, len(rows))
     else:
-        interval = statistics.bootstrap_metric(METRICS[task.metric], rows.labels, predictions)
+        interval = bootstrap.metric_interval(METRICS[task.metric], rows.labels, predictions)
     return Accuracy(
         metric=task.metric,
         value=metrics[task.metric],

@@ -1,0 +1,21 @@
+"""Statistics: metrics, intervals, tests, bootstrap. NumPy and SciPy only; no results, no devices.
+
+One method per question; intervals hold the truth in 95 % of cases unless said otherwise.
+
+    accuracy of one engine                Wilson's score interval               intervals.wilson
+    another metric of one engine          percentile bootstrap of examples      bootstrap.metric_interval
+    difference in accuracy, paired        Tango's score interval                intervals.paired_interval
+    difference in another metric, paired  paired percentile bootstrap           intervals.paired_interval
+    are two engines right equally often   McNemar's exact test                  tests.mcnemar
+    several tests against one baseline    Holm's step-down adjustment           tests.holm
+    latency of one engine                 bootstrap of blocks, Student's t      intervals.block_interval
+    ratio of latencies, interleaved       Student's t on logarithms of rounds   intervals.paired_ratio
+    ratio of latencies, not interleaved   Welch's t on logarithms of blocks     intervals.unpaired_ratio
+    ratio of quantities with intervals    MOVER on logarithms                   intervals.ratio_of_intervals
+    mean of a few windows or seeds        Student's t                           intervals.mean_interval
+
+Paired: both engines on the same examples. benchmarks/coverage.py simulates how often each interval
+holds the truth.
+"""
+
+CONFIDENCE = 0.95

@@ -1,7 +1,10 @@
-"""Metric functions: labels and predictions in, one number out.
+"""Metrics: labels and predictions in, one number out; or one number per engine and resampling.
 
 Classification metrics take integer labels and predicted classes, regression metrics take
 floats. Undefined cases (a constant prediction has no correlation) give 0.0, as GLUE scores them.
+
+Each formula is written once, for weighted examples: a weight is how often an example was drawn. The
+metric of all examples has the weight 1 for each.
 """
 
 from __future__ import annotations
@@ -9,63 +12,27 @@ from __future__ import annotations
 import collections
 import re
 import string
-import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-Metric = Callable[[np.ndarray, np.ndarray], float]
+Weighted = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""Labels [n], predictions [engines, n] and weights [resamples, n] in, values [engines, resamples] out."""
 
 
-def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Return the share of equal entries, 0 to 1."""
-    return float(np.mean(labels == predictions))
+@dataclass(frozen=True)
+class Metric:
+    """A metric; call it with labels [n] and predictions [n], at least one."""
 
+    name: str
+    weighted: Weighted
+    of_classes: bool
+    """Whether a prediction is right or wrong; False: labels are numbers."""
 
-def f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Return F1 of class 1, as GLUE scores MRPC and QQP."""
-    from sklearn.metrics import f1_score
-
-    return float(f1_score(labels, predictions, zero_division=0.0))
-
-
-def macro_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Return the unweighted mean of the classes' F1."""
-    from sklearn.metrics import f1_score
-
-    return float(f1_score(labels, predictions, average="macro", zero_division=0.0))
-
-
-def matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Return Matthews' correlation coefficient, -1 to 1."""
-    from sklearn.metrics import matthews_corrcoef
-
-    return float(matthews_corrcoef(labels, predictions))
-
-
-def pearson(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Return Pearson's correlation, -1 to 1."""
-    from scipy.stats import pearsonr
-
-    return _correlation(pearsonr, labels, predictions)
-
-
-def spearman(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Return Spearman's rank correlation, -1 to 1."""
-    from scipy.stats import spearmanr
-
-    return _correlation(spearmanr, labels, predictions)
-
-
-METRICS: dict[str, Metric] = {
-    "accuracy": accuracy,
-    "f1": f1,
-    "macro_f1": macro_f1,
-    "matthews": matthews,
-    "pearson": pearson,
-    "spearman": spearman,
-}
+    def __call__(self, labels: np.ndarray, predictions: np.ndarray) -> float:
+        labels, predictions = np.asarray(labels, dtype=float), np.asarray(predictions, dtype=float)
+        return float(self.weighted(labels, predictions[None], np.ones((1, len(labels))))[0, 0])
 
 
 def exact_match(answers: Sequence[str], prediction: str) -> float:
@@ -84,13 +51,93 @@ ANSWER_METRICS: dict[str, Callable[[Sequence[str], str], float]] = {
 }
 
 
-def _correlation(function: Any, labels: np.ndarray, predictions: np.ndarray) -> float:
-    if len(labels) < 2:
-        return 0.0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # constant input: nan, which is 0.0 by GLUE's rule
-        value = float(function(labels, predictions).statistic)
-    return 0.0 if np.isnan(value) else value
+def _sums(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return weighted sums [engines, resamples] of values [engines, n]; exact for booleans."""
+    if values.dtype == bool:
+        return np.asarray(values.astype(np.float32) @ weights.T, dtype=float)
+    return np.asarray(values @ weights.T.astype(float))
+
+
+def _accuracy(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Share of equal entries, 0 to 1."""
+    return _sums(weights, predictions == labels) / len(labels)
+
+
+def _f1(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """F1 of class 1, as GLUE scores MRPC and QQP."""
+    return _class_f1(labels, predictions, weights, 1.0)[0]
+
+
+def _macro_f1(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Unweighted mean of F1 over the classes that a resampling has in its labels or predictions."""
+    classes = np.union1d(labels, predictions)
+    pairs = [_class_f1(labels, predictions, weights, float(label)) for label in classes]
+    return np.asarray(sum(f1 for f1, _ in pairs) / sum(present for _, present in pairs))
+
+
+def _class_f1(
+    labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray, label: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return F1 of a class, and whether it occurs at all in labels or predictions (1.0 or 0.0)."""
+    true, predicted = (labels == label)[None], predictions == label
+    named = _sums(weights, true) + _sums(weights, predicted)
+    both = _sums(weights, true & predicted)
+    return 2 * both / np.maximum(named, 1), (named > 0).astype(float)
+
+
+def _matthews(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Matthews' correlation coefficient, -1 to 1, in Gorodkin's (2004) form for any number of classes."""
+    n = len(labels)
+    products = squares_true = squares_predicted = np.zeros(1)
+    for label in np.union1d(labels, predictions):
+        true = _sums(weights, (labels == label)[None])
+        predicted = _sums(weights, predictions == label)
+        products = products + true * predicted
+        squares_true = squares_true + true**2
+        squares_predicted = squares_predicted + predicted**2
+    covariance = _sums(weights, predictions == labels) * n - products
+    return _quotient(covariance, np.sqrt((n**2 - squares_true) * (n**2 - squares_predicted)))
+
+
+def _pearson(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Pearson's correlation, -1 to 1."""
+    x = (labels - labels.mean())[None]  # about their means: no difference of large numbers below
+    y = predictions - predictions.mean(axis=1, keepdims=True)
+    n = len(labels)
+    sum_x, sum_y = _sums(weights, x), _sums(weights, y)
+    spread_x = _sums(weights, x * x) - sum_x**2 / n
+    spread_y = _sums(weights, y * y) - sum_y**2 / n
+    constant = np.finfo(float).eps * n * np.array([np.max(x**2), *np.max(y**2, axis=1)])
+    spread_x = np.where(spread_x > constant[0], spread_x, 0.0)
+    spread_y = np.where(spread_y > constant[1:, None], spread_y, 0.0)
+    return _quotient(_sums(weights, x * y) - sum_x * sum_y / n, np.sqrt(spread_x * spread_y))
+
+
+def _spearman(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Spearman's rank correlation, -1 to 1: Pearson's of the mid-ranks within each resampling."""
+    mean = (len(labels) + 1) / 2
+    ranked = _mid_ranks(labels, weights) - mean
+    spread = np.sum(weights * ranked**2, axis=1)
+    values = np.empty((len(predictions), len(weights)))
+    for index, predicted in enumerate(predictions):
+        other = _mid_ranks(predicted, weights) - mean
+        covariance = np.sum(weights * ranked * other, axis=1)
+        values[index] = _quotient(covariance, np.sqrt(spread * np.sum(weights * other**2, axis=1)))
+    return values
+
+
+def _mid_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the mid-rank of each value among the drawn ones, [resamples, n]."""
+    _, rank = np.unique(values, return_inverse=True)
+    drawn = np.zeros((len(weights), rank.max() + 1))
+    np.add.at(drawn.T, rank, weights.T)
+    ends = np.cumsum(drawn, axis=1)
+    return np.asarray((ends - (drawn - 1) / 2)[:, rank])
+
+
+def _quotient(covariance: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Return correlations; a constant has none, which GLUE scores as 0."""
+    return np.asarray(np.divide(covariance, spread, out=np.zeros_like(covariance), where=spread > 0))
 
 
 def _normalise(text: str) -> str:
@@ -106,3 +153,16 @@ def _token_f1(answer: str, prediction: str) -> float:
         return 0.0
     precision, recall = shared / len(predicted_tokens), shared / len(answer_tokens)
     return 2 * precision * recall / (precision + recall)
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("accuracy", _accuracy, of_classes=True),
+        Metric("f1", _f1, of_classes=True),
+        Metric("macro_f1", _macro_f1, of_classes=True),
+        Metric("matthews", _matthews, of_classes=True),
+        Metric("pearson", _pearson, of_classes=False),
+        Metric("spearman", _spearman, of_classes=False),
+    )
+}

@@ -27,11 +27,11 @@ from effx.models import add_ramps, evaluate, exits, reference, structure
 from effx.specs import exit_rules
 from effx.specs.tasks import Task
 from effx.specs.training import MAX_DROP, EarlyExitSettings
+from effx.stats import intervals
 from effx.stats.metrics import METRICS
 from effx.train import loop
 from effx.train import source as sources
 
-_RESAMPLES = 500
 _POINTS = 8  # depths at which the manifest says what the rule would do
 
 
@@ -93,10 +93,11 @@ def train(
         own, entries["tokens"] = source.with_tokens()
     entries["exits"] = calibrated = calibrate(source, model, settings, own)
     promised, seen = calibrated["target"].get("max_drop"), calibrated["validation"]
-    if promised is not None and seen["lost_at_least"] > promised:
+    least = seen["lost_at_least"]
+    if promised is not None and least is not None and least > promised:
         progress.say(
             f"{folder.name}: asked to lose at most {promised:g}, exits lose {seen['lost']:.4f} on the "
-            f"validation rows (at least {seen['lost_at_least']:.4f}, 95 %): they are unlike the held-out "
+            f"validation rows (at least {least:.4f}, 95 %): they are unlike the held-out "
             "training rows that chose the threshold. Lower max_drop, or set depth."
         )
     return source.save(folder, settings, [result], plain, overwrite=overwrite, **entries)
@@ -149,7 +150,7 @@ def calibrate(
     }
 
 
-def lost(task: Task, labels: np.ndarray, own: np.ndarray, reduced: np.ndarray) -> dict[str, float]:
+def lost(task: Task, labels: np.ndarray, own: np.ndarray, reduced: np.ndarray) -> dict[str, float | None]:
     """Return what leaving early costs on labelled rows, and the least that it may be said to.
 
     Args:
@@ -160,17 +161,15 @@ def lost(task: Task, labels: np.ndarray, own: np.ndarray, reduced: np.ndarray) -
 
     Returns:
         lost: the metric without exits less that with them; lost_at_least: its lower 95 % bound, one-sided,
-        by resampling rows.
+        by :func:`effx.stats.intervals.paired_interval`; None if that gives no interval.
     """
-    predictions = task.predict(own), task.predict(reduced)
-
-    def difference(rows: np.ndarray) -> float:
-        without, with_exits = (METRICS[task.metric](labels[rows], some[rows]) for some in predictions)
-        return without - with_exits
-
-    rng, n = np.random.default_rng(0), len(labels)
-    resampled = [difference(rng.integers(0, n, n)) for _ in range(_RESAMPLES)]
-    return {"lost": difference(np.arange(n)), "lost_at_least": float(np.quantile(resampled, 0.05))}
+    metric = METRICS[task.metric]
+    with_exits, without = task.predict(reduced), task.predict(own)
+    interval = intervals.paired_interval(metric, labels, with_exits, without, confidence=0.9)
+    return {
+        "lost": metric(labels, without) - metric(labels, with_exits),
+        "lost_at_least": None if interval is None else interval[0],
+    }
 
 
 def points(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from effx.results import Accuracy, Energy, Run, Workload
-from effx.stats import statistics
+from effx.stats import intervals
 from effx.stats.metrics import METRICS
 
 N = 400
@@ -51,7 +51,7 @@ def made(
     value = METRICS[metric](labels, predictions)
     correct = int(np.sum(predictions == labels))
     accuracy = Accuracy(
-        metric, value, n, statistics.wilson(correct, n),
+        metric, value, n, intervals.wilson(correct, n),
         {metric: value, "f1": METRICS["f1"](labels, predictions)},
         predictions.tolist(), labels.tolist(), rows,
     )  # fmt: skip

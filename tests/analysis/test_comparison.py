@@ -13,7 +13,7 @@ from effx.analysis.comparison import adjusted, compare, energy_per_correct, non_
 from effx.analysis.recommend import Recommendation, recommend
 from effx.errors import UsageError
 from effx.results import Accuracy, Energy, Run, Workload
-from effx.stats import statistics
+from effx.stats import intervals, tests
 from tests.analysis.made import made
 
 N = 872
@@ -67,8 +67,8 @@ def test_accuracy_is_compared_example_by_example() -> None:
     found = compare(a, b)
     right_a, right_b = np.arange(N) >= 40, (np.arange(N) < 10) | (np.arange(N) >= 60)
     assert found.difference == pytest.approx(-10 / N)
-    assert found.interval == statistics.paired_accuracy_interval(right_a, right_b)
-    assert found.p_value == statistics.mcnemar(right_a, right_b)
+    assert found.interval == intervals.paired_accuracy_interval(right_a, right_b)
+    assert found.p_value == tests.mcnemar(right_a, right_b)
     assert found.differing == 30
     back = compare(b, a)
     assert back.interval == pytest.approx((-found.interval[1], -found.interval[0]))

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from effx.analysis.cohorts import by_task_and_host, latest
 from effx.analysis.frontier import baseline_of, comparable, frontier, summary
@@ -15,6 +16,7 @@ from effx.analysis.objectives import OBJECTIVES
 from effx.errors import UsageError
 from effx.results import Accuracy, Energy, Run, Workload
 from tests.analysis.made import N, made
+from tests.stats.simulated import latencies
 
 
 def make(name: str, correct: int, seconds: float, joules: float | None = None, **changes: object) -> Run:
@@ -158,16 +160,16 @@ def test_every_objective_has_value_interval_and_resamplings() -> None:
 
 def test_intervals_are_those_of_resampled_blocks() -> None:
     """Rounds drawn all at once against blocks put together one by one."""
-    from effx.stats import statistics
+    from effx.stats import intervals
 
     run = made("a", spread=0.3, rounds=12, queries=31)
     blocks = run.workloads[0].blocks_s
     for name, statistic in (
         ("latency", lambda samples: float(np.quantile(samples, 0.5, method="inverted_cdf"))),
         ("latency_p90", lambda samples: float(np.quantile(samples, 0.9, method="inverted_cdf"))),
-        ("latency_mean", statistics.mean),
+        ("latency_mean", intervals.mean),
     ):
-        expected = statistics.block_interval(blocks, statistic)
+        expected = intervals.block_interval(blocks, statistic)
         assert expected is not None
         own = OBJECTIVES[name].interval(run)
         assert np.log(own) == pytest.approx(np.log(expected), abs=0.1 * np.log(expected[1] / expected[0]))
@@ -368,3 +370,39 @@ def test_published_reductions_on_one_host() -> None:
     assert [point.run.name for point in found.points if point.non_dominated] == ["DistilBERT"]
     (entry,) = summary(runs).values()
     assert entry["min_energy_within_1pct"]["engine"] == "BERT-large pruned"
+
+
+def test_p_non_dominated_is_calibrated() -> None:
+    """Of the points to which a frontier gives about P, a share of about P is truly non-dominated."""
+    rng = np.random.default_rng(0)
+    reported, true = [], []
+    for _ in range(35):
+        accuracies, seconds = rng.uniform(0.86, 0.90, 8), np.exp(rng.uniform(-0.1, 0.1, 8))
+        for point in frontier(runs_of_like_errors(rng, accuracies, seconds)).points:
+            own = int(point.run.name)
+            reported.append(point.p_non_dominated)
+            true.append(not ((accuracies > accuracies[own]) & (seconds < seconds[own])).any())
+    chances, truths = np.array(reported), np.array(true)
+    for low, high in ((0.0, 0.1), (0.1, 0.5), (0.5, 1.0)):
+        chosen = (low <= chances) & (chances <= high)
+        mean = chances[chosen].mean()
+        error = np.sqrt(mean * (1 - mean) / chosen.sum())
+        assert abs(truths[chosen].mean() - mean) <= 0.05 + 3 * error, (low, high)
+
+
+def runs_of_like_errors(rng: np.random.Generator, accuracies: np.ndarray, seconds: np.ndarray) -> list[Run]:
+    """Engines that err on much the same rows and share the host's drift."""
+    n, rounds = 872, 10
+    hardness, drift = rng.standard_normal(n), np.cumsum(0.1 * rng.standard_normal(rounds))
+    runs = []
+    for index, (accuracy, own) in enumerate(zip(accuracies, seconds, strict=True)):
+        ease = (2 * hardness + rng.standard_normal(n)) / np.sqrt(5)
+        right = (ease < stats.norm.ppf(accuracy)).astype(float)
+        blocks = [[own * sample for sample in block] for block in latencies(rng, drift)]
+        single = Workload(
+            "single-stream", 1, "real", "end-to-end", blocks, list(range(rounds)), Energy("none", "none", "")
+        )
+        scored = Accuracy("accuracy", right.mean(), n, (0.0, 1.0), {}, right.tolist(), [1.0] * n, "rows")
+        engine = {"name": str(index), "task": "sst2", "precision": "fp32", "size_bytes": 0}
+        runs.append(Run(str(index), "0", engine, {"id": "h"}, scored, [single], {}, {}, "s"))
+    return runs

@@ -8,26 +8,7 @@ import numpy as np
 import pytest
 
 from effx.analysis import resampling
-from effx.stats.metrics import METRICS
 from tests.analysis.made import made
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_weighted_metrics_equal_the_metrics_on_drawn_rows(metric: str) -> None:
-    rng = np.random.default_rng(0)
-    n, continuous = 61, metric in ("pearson", "spearman")
-    labels = rng.integers(0, 10, n) / 2 if continuous else rng.integers(0, 2 if metric == "f1" else 3, n)
-    own = np.stack(
-        [np.where(rng.random(n) < share, labels, rng.permutation(labels)) for share in (0, 0.5, 1)]
-    )
-    own = np.concatenate([own + (rng.normal(size=(3, n)) * continuous), np.ones((1, n))])
-    weights = resampling.example_weights(n, 40)
-    found = resampling._WEIGHTED[metric](labels.astype(float), own.astype(float), weights)
-    assert found.shape == (4, 40)
-    for row, weight in enumerate(weights.astype(int)):
-        drawn = np.repeat(np.arange(n), weight)
-        for run in range(4):
-            assert found[run, row] == pytest.approx(METRICS[metric](labels[drawn], own[run][drawn]), abs=1e-9)
 
 
 def test_every_engine_sees_the_same_rows() -> None:

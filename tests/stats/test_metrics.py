@@ -1,29 +1,77 @@
-"""Metrics against hand-worked values and the definitions."""
+"""Metrics against scikit-learn, SciPy and hand-worked values."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
+from sklearn import metrics as sklearn
 
 from effx.stats import metrics
+from effx.stats.metrics import METRICS
 
 
 def test_classification_by_hand() -> None:
     labels, predictions = np.array([1, 1, 1, 0, 0, 0]), np.array([1, 1, 0, 0, 0, 1])
-    assert metrics.accuracy(labels, predictions) == pytest.approx(4 / 6)
-    assert metrics.f1(labels, predictions) == pytest.approx(2 / 3)
+    assert METRICS["accuracy"](labels, predictions) == pytest.approx(4 / 6)
+    assert METRICS["f1"](labels, predictions) == pytest.approx(2 / 3)
     # tp tn fp fn = 2 2 1 1: (4 - 1) / sqrt(3 * 3 * 3 * 3)
-    assert metrics.matthews(labels, predictions) == pytest.approx(1 / 3)
+    assert METRICS["matthews"](labels, predictions) == pytest.approx(1 / 3)
 
 
-def test_correlations_by_definition() -> None:
+@pytest.mark.parametrize("classes", [2, 3])
+def test_classification_as_scikit_learn(classes: int) -> None:
+    rng = np.random.default_rng(classes)
+    for share in (0.0, 0.5, 0.9, 1.0):
+        labels = rng.integers(0, classes, 97)
+        predictions = np.where(rng.random(97) < share, labels, rng.integers(0, classes, 97))
+        expected = {
+            "accuracy": sklearn.accuracy_score(labels, predictions),
+            "macro_f1": sklearn.f1_score(labels, predictions, average="macro", zero_division=0.0),
+            "matthews": sklearn.matthews_corrcoef(labels, predictions),
+        }
+        if classes == 2:
+            expected["f1"] = sklearn.f1_score(labels, predictions, zero_division=0.0)
+        for name, value in expected.items():
+            assert METRICS[name](labels, predictions) == pytest.approx(value, abs=1e-12), name
+
+
+def test_predictions_of_one_class_as_scikit_learn() -> None:
+    labels, zeros = np.array([0, 1, 1, 0]), np.zeros(4, dtype=int)
+    assert METRICS["f1"](labels, zeros) == sklearn.f1_score(labels, zeros, zero_division=0.0) == 0.0
+    assert METRICS["matthews"](labels, zeros) == sklearn.matthews_corrcoef(labels, zeros) == 0.0
+    macro = sklearn.f1_score(labels, zeros, average="macro", zero_division=0.0)
+    assert METRICS["macro_f1"](labels, zeros) == pytest.approx(macro)
+
+
+def test_correlations_as_scipy() -> None:
     rng = np.random.default_rng(0)
-    x, y = rng.normal(size=50), rng.normal(size=50)
-    assert metrics.pearson(x, y) == pytest.approx(np.corrcoef(x, y)[0, 1])
-    ranks = [np.argsort(np.argsort(values)) for values in (x, y)]
-    assert metrics.spearman(x, y) == pytest.approx(np.corrcoef(*ranks)[0, 1])
-    assert metrics.pearson(x, np.ones(50)) == 0.0
-    assert metrics.pearson(x[:1], y[:1]) == metrics.spearman(x[:1], y[:1]) == 0.0  # one row has none
+    x, y = rng.normal(size=50), np.round(rng.normal(size=50), 1)  # with ties
+    assert METRICS["pearson"](x, y) == pytest.approx(stats.pearsonr(x, y).statistic, abs=1e-12)
+    assert METRICS["spearman"](x, y) == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
+    for constant in (np.ones(50), np.full(50, 0.1), np.full(50, 1e9 / 3)):
+        assert METRICS["pearson"](x, constant) == METRICS["spearman"](x, constant) == 0.0
+    assert METRICS["pearson"](x[:1], y[:1]) == METRICS["spearman"](x[:1], y[:1]) == 0.0  # one row has none
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_weights_are_how_often_an_example_was_drawn(name: str) -> None:
+    rng = np.random.default_rng(0)
+    n, metric = 61, METRICS[name]
+    continuous = not metric.of_classes
+    labels = rng.integers(0, 10, n) / 2 if continuous else rng.integers(0, 2 if name == "f1" else 3, n)
+    predictions = np.stack(
+        [np.where(rng.random(n) < share, labels, rng.permutation(labels)) for share in (0, 0.5, 1)]
+    )
+    predictions = np.concatenate([predictions + (rng.normal(size=(3, n)) * continuous), np.ones((1, n))])
+    weights = rng.multinomial(n, np.full(n, 1 / n), size=40)
+    values = metric.weighted(labels.astype(float), predictions.astype(float), weights.astype(np.float32))
+    assert values.shape == (4, 40)
+    for row, weight in enumerate(weights):
+        drawn = np.repeat(np.arange(n), weight)
+        for engine in range(4):
+            expected = metric(labels[drawn], predictions[engine][drawn])
+            assert values[engine, row] == pytest.approx(expected, abs=1e-9)
 
 
 def test_answers_are_normalised_as_squad_does() -> None:

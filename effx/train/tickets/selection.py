@@ -14,6 +14,7 @@ import numpy as np
 from scipy import stats
 
 from effx.specs.levels import Level
+from effx.stats.intervals import standard_error
 
 PHASES_RULE = (
     "I: from the lightest level on, as long as winning tickets are not below the full model by more than "
@@ -117,5 +118,5 @@ def phases(
 def _below(a: Sequence[float], b: Sequence[float]) -> bool:
     """Whether a lies below b by more than the standard error of the paired difference."""
     differences = np.asarray(a) - np.asarray(b)
-    error = float(differences.std(ddof=1) / np.sqrt(len(differences))) if len(differences) > 1 else 0.0
+    error = standard_error(differences) if len(differences) > 1 else 0.0
     return bool(differences.mean() < -error)

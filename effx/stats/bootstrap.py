@@ -1,0 +1,109 @@
+"""Bootstrap: statistics of resamplings of examples, and of whole blocks of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from effx.stats import CONFIDENCE
+from effx.stats.metrics import Metric
+
+Statistic = Callable[[np.ndarray], float]
+LEAST_BLOCKS = 3
+"""Blocks or rounds below which nothing is said about their spread."""
+_RESAMPLES = 2000
+_MOST_WEIGHTS = 4_000_000  # weights of examples in memory at a time
+
+
+def metric_interval(
+    metric: Metric,
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return the percentile interval of a metric under resampling of examples.
+
+    Args:
+        metric: of labels and predictions.
+        labels: [n].
+        predictions: [n].
+        resamples: how many.
+        seed: of the resampling.
+    """
+    values = _resampled(metric, labels, np.asarray(predictions)[None], resamples, seed)
+    return percentile_interval(values[0])
+
+
+def paired_difference(
+    metric: Metric,
+    labels: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    *,
+    resamples: int = _RESAMPLES,
+    seed: int = 0,
+    confidence: float = CONFIDENCE,
+) -> tuple[float, float]:
+    """Return the percentile interval of metric(b) - metric(a) under resampling of examples.
+
+    Args:
+        metric: of labels and predictions.
+        labels: [n].
+        a: a's predictions [n].
+        b: b's predictions, on the same examples.
+        resamples: how many.
+        seed: of the resampling.
+        confidence: how often the interval holds the truth.
+
+    Few differing predictions make it too narrow, and none make it a point:
+    :func:`effx.stats.intervals.paired_interval` refuses them.
+    """
+    of_a, of_b = _resampled(metric, labels, np.stack([a, b]), resamples, seed)
+    return percentile_interval(of_b - of_a, confidence)
+
+
+def block_statistics(
+    blocks: Sequence[Sequence[float]],
+    statistic: Statistic,
+    *,
+    resamples: int = _RESAMPLES,
+    seed: int = 0,
+) -> np.ndarray | None:
+    """Return the statistic of ``resamples`` resamplings of whole blocks; None below three blocks."""
+    if len(blocks) < LEAST_BLOCKS:
+        return None
+    rng = np.random.default_rng(seed)
+    arrays = [np.asarray(block, dtype=float) for block in blocks]
+    draws = rng.integers(0, len(arrays), (resamples, len(arrays)))
+    return np.array([statistic(np.concatenate([arrays[i] for i in draw])) for draw in draws])
+
+
+def percentile_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return the interval that holds the middle ``confidence`` of values [resamples]."""
+    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def _resampled(
+    metric: Metric, labels: np.ndarray, predictions: np.ndarray, resamples: int, seed: int
+) -> np.ndarray:
+    """Return the metric of predictions [engines, n] in each resampling, [engines, resamples]."""
+    labels, predictions = np.asarray(labels, dtype=float), np.asarray(predictions, dtype=float)
+    parts = [
+        metric.weighted(labels, predictions, weights) for weights in _weights(len(labels), resamples, seed)
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def _weights(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield how often each of n examples is drawn, [some of the resamples, n]."""
+    rng = np.random.default_rng(seed)
+    step = max(1, _MOST_WEIGHTS // n)
+    for start in range(0, resamples, step):
+        count = min(step, resamples - start)
+        rows = rng.integers(0, n, (count, n)) + n * np.arange(count)[:, None]
+        drawn = np.bincount(rows.ravel(), minlength=count * n).reshape(count, n)
+        yield drawn.astype(np.float32)

@@ -1,0 +1,256 @@
+"""Intervals, 95 % unless said otherwise. See :mod:`effx.stats` for which answers which question."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, stats
+
+from effx.stats import CONFIDENCE, bootstrap
+from effx.stats.bootstrap import LEAST_BLOCKS, Statistic
+from effx.stats.metrics import Metric
+from effx.stats.tests import discordant
+
+LEAST_DIFFERING = 10
+"""Differing predictions below which a bootstrap has no interval: it cannot draw what did not occur."""
+_RESAMPLES_FOR_ERROR = 1000  # enough to know a standard error to 2 %
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of two positive quantities, with its interval."""
+
+    value: float
+    interval: tuple[float, float]
+
+
+def median(samples: np.ndarray) -> float:
+    """Return the median of samples [n]."""
+    return float(np.median(samples))
+
+
+def mean(samples: np.ndarray) -> float:
+    """Return the mean of samples [n]."""
+    return float(np.mean(samples))
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """Return Wilson's interval of a proportion."""
+    interval = stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def paired_interval(
+    metric: Metric, labels: np.ndarray, a: np.ndarray, b: np.ndarray, *, confidence: float = CONFIDENCE
+) -> tuple[float, float] | None:
+    """Return the interval of metric(b) - metric(a) on the same examples.
+
+    Args:
+        metric: for accuracy the interval is Tango's, for any other metric a paired bootstrap's.
+        labels: [n].
+        a: a's predictions [n].
+        b: b's predictions [n].
+        confidence: how often the interval holds the truth; its lower end alone is a one-sided bound that
+            is right in (1 + confidence) / 2 of cases.
+
+    None where fewer than :data:`LEAST_DIFFERING` predictions differ and the metric is not accuracy.
+    """
+    if metric.name == "accuracy":
+        return paired_accuracy_interval(a == labels, b == labels, confidence=confidence)
+    if int(np.sum(a != b)) < LEAST_DIFFERING:
+        return None
+    return bootstrap.paired_difference(metric, labels, a, b, confidence=confidence)
+
+
+def paired_accuracy_interval(
+    a_right: np.ndarray, b_right: np.ndarray, *, confidence: float = CONFIDENCE
+) -> tuple[float, float]:
+    """Return Tango's score interval of b's accuracy minus a's (Tango 1998, Statist. Med. 17:891-908).
+
+    Args:
+        a_right: booleans [n], whether a is right on each example.
+        b_right: likewise for b, on the same examples.
+        confidence: how often the interval holds the truth.
+
+    Unlike a bootstrap or Wald's interval it has width when a and b are right on the same examples.
+
+    Raises:
+        ValueError: a and b have different numbers of examples, or none.
+    """
+    n = len(a_right)
+    only_a, only_b = discordant(a_right, b_right)
+    difference = (only_b - only_a) / n
+    z = float(stats.norm.ppf(0.5 + confidence / 2))
+
+    def excess(delta: float) -> float:
+        # n (d - delta)^2 - z^2 times its variance under delta: negative inside the interval.
+        # The share of "only a" is its maximum-likelihood estimate given delta (Tango's q21).
+        linear = -only_b - only_a + (2 * n - only_b + only_a) * delta
+        constant = -only_a * delta * (1 - delta)
+        share = (np.sqrt(max(linear * linear - 8 * n * constant, 0.0)) - linear) / (4 * n)
+        return float(n * (difference - delta) ** 2 - z * z * (2 * share + delta * (1 - delta)))
+
+    inside = 1e-9  # at the difference itself the variance, and so the excess, can be 0
+    low = optimize.brentq(excess, -1.0, difference - inside) if difference > -1 else -1.0
+    high = optimize.brentq(excess, difference + inside, 1.0) if difference < 1 else 1.0
+    return float(low), float(high)
+
+
+def block_interval(
+    blocks: Sequence[Sequence[float]],
+    statistic: Statistic = median,
+    *,
+    seed: int = 0,
+) -> tuple[float, float] | None:
+    """Return an interval of a statistic of all samples, from resamplings of whole blocks.
+
+    Args:
+        blocks: positive samples, a list per block.
+        statistic: of all samples [n]; positive.
+        seed: of the resampling.
+
+    Samples inside a block are correlated, so blocks are the units. None with fewer than three.
+
+    The resamplings give the standard error of the logarithm, Student's t with blocks - 1 degrees
+    the width: with ten blocks the percentiles of the resamplings themselves hold the truth in 90 %
+    of cases only, because they are narrow by sqrt((n - 1) / n) and normal rather than t (Efron and
+    Tibshirani 1993, An Introduction to the Bootstrap, section 12.5; Hesterberg 2015, Am. Stat. 69:371-386).
+    Where the blocks' own statistics spread wider than that, as with few short blocks, theirs is the error.
+    """
+    values = bootstrap.block_statistics(blocks, statistic, resamples=_RESAMPLES_FOR_ERROR, seed=seed)
+    if values is None:
+        return None
+    centre = statistic(np.concatenate([np.asarray(block, dtype=float) for block in blocks]))
+    of_blocks = np.array([statistic(np.asarray(block, dtype=float)) for block in blocks])
+    return log_interval(values, centre, len(blocks), least=spread_error(of_blocks))
+
+
+def spread_error(of_blocks: np.ndarray) -> float:
+    """Return the standard error of the mean logarithm of one statistic per block, [blocks]."""
+    return standard_error(np.log(of_blocks))
+
+
+def log_interval(values: np.ndarray, centre: float, n: int, least: float = 0.0) -> tuple[float, float]:
+    """Return the interval about ``centre`` from its values in resamplings of n units, all positive.
+
+    Args:
+        values: [resamples].
+        centre: what was measured.
+        n: units that were resampled.
+        least: standard error of the logarithm below which the resamplings' is not believed.
+    """
+    error = max(least, float(np.std(np.log(values))) * np.sqrt(n / (n - 1)))
+    half = error * _student(n - 1)
+    return float(centre * np.exp(-half)), float(centre * np.exp(half))
+
+
+def paired_ratio(
+    blocks_a: Sequence[Sequence[float]],
+    rounds_a: Sequence[int],
+    blocks_b: Sequence[Sequence[float]],
+    rounds_b: Sequence[int],
+    statistic: Statistic = median,
+) -> Ratio | None:
+    """Return the ratio of b to a from the rounds that both have; None with fewer than three.
+
+    Args:
+        blocks_a: a's positive samples, a list per block.
+        rounds_a: the round of each block of a.
+        blocks_b: b's samples.
+        rounds_b: the round of each block of b.
+        statistic: of a round's samples [n]; positive.
+
+    The value is the geometric mean over rounds of b's statistic over a's. Blocks of a round ran
+    next to each other, so what slows the host slows both and leaves their ratio; rounds are the
+    units, and the interval is Student's on the logarithms of the rounds' ratios.
+    """
+    levels_a = _by_round(blocks_a, rounds_a, statistic)
+    levels_b = _by_round(blocks_b, rounds_b, statistic)
+    common = sorted(levels_a.keys() & levels_b.keys())
+    if len(common) < LEAST_BLOCKS:
+        return None
+    logs = np.log([levels_b[number] / levels_a[number] for number in common])
+    return _ratio(mean(logs), standard_error(logs), len(logs) - 1)
+
+
+def unpaired_ratio(
+    blocks_a: Sequence[Sequence[float]],
+    blocks_b: Sequence[Sequence[float]],
+    statistic: Statistic = median,
+) -> Ratio | None:
+    """Return the ratio of b to a from blocks that did not run side by side; None below three of each.
+
+    Args:
+        blocks_a: a's positive samples, a list per block.
+        blocks_b: b's.
+        statistic: of a block's samples [n]; positive.
+
+    The value is the ratio of the geometric means of the blocks' statistics, the interval Welch's
+    (1947) on logarithms. It cannot know what changed on the host between the two.
+    """
+    if min(len(blocks_a), len(blocks_b)) < LEAST_BLOCKS:
+        return None
+    logs_a, logs_b = (
+        np.log([statistic(np.asarray(block, dtype=float)) for block in blocks])
+        for blocks in (blocks_a, blocks_b)
+    )
+    squares = np.array([standard_error(logs_a) ** 2, standard_error(logs_b) ** 2])
+    total = float(squares.sum())
+    if total == 0.0:
+        return _ratio(mean(logs_b) - mean(logs_a), 0.0, 1)
+    degrees = total**2 / float(np.sum(squares**2 / [len(logs_a) - 1, len(logs_b) - 1]))
+    return _ratio(mean(logs_b) - mean(logs_a), float(np.sqrt(total)), degrees)
+
+
+def ratio_of_intervals(
+    a: float, interval_a: tuple[float, float], b: float, interval_b: tuple[float, float]
+) -> tuple[float, float] | None:
+    """Return the interval of b / a from independent intervals of both (Zou and Donner 2008, MOVER).
+
+    On logarithms the distances from the estimates to their limits add in squares. None where an
+    interval reaches 0, which says nothing about a ratio.
+    """
+    if min(interval_a[0], interval_b[0]) <= 0:
+        return None
+    log_a, log_b = np.log([*interval_a, a]), np.log([*interval_b, b])
+    low = np.hypot(log_b[2] - log_b[0], log_a[1] - log_a[2])
+    high = np.hypot(log_b[1] - log_b[2], log_a[2] - log_a[0])
+    return float(b / a * np.exp(-low)), float(b / a * np.exp(high))
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return Student's interval of a mean; None with fewer than two values."""
+    if len(values) < 2:
+        return None
+    centre, error = float(np.mean(values)), standard_error(values)
+    half = error * _student(len(values) - 1)
+    return centre - half, centre + half
+
+
+def _ratio(log: float, error: float, degrees: float) -> Ratio:
+    half = error * _student(degrees)
+    return Ratio(float(np.exp(log)), (float(np.exp(log - half)), float(np.exp(log + half))))
+
+
+def standard_error(values: Sequence[float] | np.ndarray) -> float:
+    """Return the standard error of a mean; SciPy's takes a hundred times as long to set up."""
+    return float(np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
+@functools.lru_cache(maxsize=4096)
+def _student(degrees: float) -> float:
+    """Return how many standard errors hold a mean in 95 % of cases."""
+    return float(stats.t.ppf(0.5 + CONFIDENCE / 2, degrees))
+
+
+def _by_round(
+    blocks: Sequence[Sequence[float]], rounds: Sequence[int], statistic: Statistic
+) -> dict[int, float]:
+    """Return the statistic of each round's samples."""
+    samples: dict[int, list[float]] = {}
+    for block, number in zip(blocks, rounds, strict=True):
+        samples.setdefault(number, []).extend(block)
+    return {number: statistic(np.array(values)) for number, values in samples.items()}
