@@ -1,29 +1,32 @@
-"""Small real models and a small real pipeline run, shared by the tests."""
+"""Small real models and a small real pipeline run, shared by the tests.
+
+What takes seconds to build is built once for all workers and runs of the same code: see tests/cache.py.
+Those folders are for reading; a test that changes something copies it first.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import random
+import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    PreTrainedTokenizerFast,
-)
-
 from effx import corpus
-from effx.artifacts import Checkpoint
-from effx.demo.pretraining import tokenizer as trained_tokenizer
+from effx.artifacts import Checkpoint, Engine
 from effx.doctor import software
-from effx.export import export_all
 from effx.profile import Plan, profile
-from effx.specs.training import FinetuneSettings
-from effx.train import finetune
+from tests import cache as caches
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 SHARED_DATA = Path(os.environ.get("EFFX_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -37,10 +40,32 @@ CONFIGS = {
     "distilbert": {"vocab_size": 0, "dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 64,
                    "max_position_embeddings": 66, "pad_token_id": 0},
 }  # fmt: skip
+REDUCED_VARIANTS = ["fp32", "exit", "exit-if", "tokens", "exit+tokens", "exit-if+tokens", "seq16", "buckets",
+                    "exit+seq16", "exit+buckets", "tokens+seq16", "exit+tokens+buckets"]  # fmt: skip
 QUICK = Plan(
     grid=((1, 8), (4, 16)), rounds=3, block_queries=24, block_s=0.0, grid_rounds=3, grid_block_s=0.05,
     warmup_s=0.1, window_s=0.2,
 )  # fmt: skip
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        caches.prune()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A slow test may take longer than the limit of pyproject.toml."""
+    for item in items:
+        if item.get_closest_marker("slow") or item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.timeout(3600))
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Draws without a seed of their own are the same in every order of the tests."""
+    random.seed(0)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.fixture
@@ -51,24 +76,38 @@ def without_gpu() -> None:
 
 
 @pytest.fixture(scope="session")
-def tokenizer() -> PreTrainedTokenizerFast:
-    return trained_tokenizer(corpus.texts("train")[:2000])
+def cache() -> Iterator[caches.Cache]:
+    opened = caches.open_cache()
+    yield opened
+    assert not opened.changed(), "a test has changed a shared folder: it should work on a copy"
 
 
 @pytest.fixture(scope="session")
-def encoders(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> dict[str, Path]:
-    """Folders of tiny pretrained encoders with random weights, one per family."""
-    import torch
+def tokenizer(encoders: dict[str, Path]) -> PreTrainedTokenizerFast:
+    from transformers import PreTrainedTokenizerFast
 
-    folders = {}
-    for model_type, values in CONFIGS.items():
-        torch.manual_seed(0)
-        config = AutoConfig.for_model(model_type, **{**values, "vocab_size": len(tokenizer)})
-        folder = tmp_path_factory.mktemp("encoders") / model_type
-        AutoModel.from_config(config).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        folders[model_type] = folder
-    return folders
+    return PreTrainedTokenizerFast.from_pretrained(encoders["bert"])
+
+
+@pytest.fixture(scope="session")
+def encoders(cache: caches.Cache) -> dict[str, Path]:
+    """Folders of tiny pretrained encoders with random weights, one per family."""
+
+    def build(folder: Path) -> None:
+        import torch
+        from transformers import AutoConfig, AutoModel
+
+        from effx.demo.pretraining import tokenizer as trained_tokenizer
+
+        tokenizer = trained_tokenizer(corpus.texts("train")[:2000])
+        for model_type, values in CONFIGS.items():
+            torch.manual_seed(0)
+            config = AutoConfig.for_model(model_type, **{**values, "vocab_size": len(tokenizer)})
+            AutoModel.from_config(config).save_pretrained(folder / model_type)
+            tokenizer.save_pretrained(folder / model_type)
+
+    folder = cache.folder("encoders", build)
+    return {model_type: folder / model_type for model_type in CONFIGS}
 
 
 def write_rows(path: Path, rows: list[dict[str, object]]) -> None:
@@ -77,43 +116,95 @@ def write_rows(path: Path, rows: list[dict[str, object]]) -> None:
 
 
 @pytest.fixture(scope="session")
-def rows_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def rows_folder(cache: caches.Cache) -> Path:
     """A small two-class task in a folder."""
-    folder = tmp_path_factory.mktemp("rows")
-    for split, n in (("train", 160), ("validation", 90)):
-        texts, labels = corpus.split(split)
-        rows = [{"sentence": text, "label": label} for text, label in zip(texts[:n], labels[:n], strict=True)]
-        write_rows(folder / f"{split}.jsonl", rows)
-    return folder
+
+    def build(folder: Path) -> None:
+        for split, n in (("train", 160), ("validation", 90)):
+            texts, labels = corpus.split(split)
+            rows = [
+                {"sentence": text, "label": label} for text, label in zip(texts[:n], labels[:n], strict=True)
+            ]
+            write_rows(folder / f"{split}.jsonl", rows)
+
+    return cache.folder("rows", build)
 
 
 @pytest.fixture(scope="session")
-def checkpoint(
-    tmp_path_factory: pytest.TempPathFactory, encoders: dict[str, Path], rows_folder: Path
-) -> Checkpoint:
-    return finetune(
-        "sst2",
-        encoders["bert"],
-        out=tmp_path_factory.mktemp("workspace") / "checkpoints",
-        name="tiny",
-        data_folder=rows_folder,
-        settings=FinetuneSettings.of(epochs=1, max_length=32, lr=1e-3),
-    )
+def checkpoint(cache: caches.Cache, encoders: dict[str, Path], rows_folder: Path) -> Checkpoint:
+    """``tiny``: the BERT encoder, fine-tuned for one epoch."""
+
+    def build(folder: Path) -> None:
+        from effx.specs.training import FinetuneSettings
+        from effx.train import finetune
+
+        settings = FinetuneSettings.of(epochs=1, max_length=32, lr=1e-3)
+        finetune(
+            "sst2", encoders["bert"], out=folder, name="tiny", data_folder=rows_folder, settings=settings
+        )
+
+    return Checkpoint.open(cache.folder("checkpoints", build) / "tiny")
 
 
 @pytest.fixture(scope="session")
-def engines_folder(checkpoint: Checkpoint) -> Path:
-    folder = checkpoint.folder.parents[1] / "engines"
-    engines, failures = export_all([checkpoint.folder], ["fp32", "int8"], out=folder)
-    assert not failures
-    assert [engine.name for engine in engines] == ["tiny.fp32.onnxruntime", "tiny.int8.onnxruntime"]
-    return folder
+def reduced_checkpoint(cache: caches.Cache, checkpoint: Checkpoint) -> Checkpoint:
+    """``te``: ``tiny`` with a token schedule and two early exits, of which rows take several."""
+
+    def build(folder: Path) -> None:
+        from effx.specs.training import EarlyExitSettings, TokenPruningSettings
+        from effx.train import exits, tokens
+
+        schedule = TokenPruningSettings.of(schedule=(0.9, 0.6, 0.4), epochs=1, lr=1e-3)
+        short = tokens.train(checkpoint.folder, out=folder, name="t", settings=schedule)
+        # ramps that are sure of themselves: where all rows are near the threshold, rounding decides
+        ramps = EarlyExitSettings.of(epochs=3, depth=2.0, rule="max-probability", lr=0.03)
+        exits.train(short.folder, out=folder, name="te", settings=ramps)
+
+    return Checkpoint.open(cache.folder("reduced", build) / "te")
 
 
 @pytest.fixture(scope="session")
-def results_folder(engines_folder: Path) -> Path:
-    folder = engines_folder.parent / "results"
-    runs, failures = profile([engines_folder], out=folder, plan=QUICK, meter="model:10")
-    assert not failures
-    assert len(runs) == 2
-    return folder
+def engines_folder(cache: caches.Cache, checkpoint: Checkpoint) -> Path:
+    """``tiny`` in fp32 and int8 on ONNX Runtime."""
+
+    def build(folder: Path) -> None:
+        from effx.export import export_all
+
+        engines, failures = export_all([checkpoint.folder], ["fp32", "int8"], out=folder)
+        assert not failures
+        assert [engine.name for engine in engines] == ["tiny.fp32.onnxruntime", "tiny.int8.onnxruntime"]
+
+    return cache.folder("engines", build)
+
+
+@pytest.fixture
+def engines_copy(engines_folder: Path, tmp_path: Path) -> Path:
+    """``engines_folder`` for a test that exports into it."""
+    return Path(shutil.copytree(engines_folder, tmp_path / "engines-copy"))
+
+
+@pytest.fixture(scope="session")
+def reduced_engines(cache: caches.Cache, reduced_checkpoint: Checkpoint) -> dict[str, Engine]:
+    """``te`` in every variant of REDUCED_VARIANTS on ONNX Runtime, by variant."""
+
+    def build(folder: Path) -> None:
+        from effx.export import export_all
+
+        _, failures = export_all([reduced_checkpoint.folder], REDUCED_VARIANTS, out=folder)
+        assert not failures
+
+    engines = [Engine.open(path) for path in cache.folder("reduced-engines", build).iterdir()]
+    by_variant = {engine.variant: engine for engine in engines}
+    return {variant: by_variant[variant] for variant in REDUCED_VARIANTS}
+
+
+@pytest.fixture(scope="session")
+def results_folder(cache: caches.Cache, engines_folder: Path) -> Path:
+    """A profile of ``engines_folder``."""
+
+    def build(folder: Path) -> None:
+        runs, failures = profile([engines_folder], out=folder, plan=QUICK, meter="model:10")
+        assert not failures
+        assert len(runs) == 2
+
+    return cache.folder("results", build)

@@ -18,29 +18,18 @@ import numpy as np
 import pytest
 
 from effx import engines
-from effx.artifacts import Checkpoint, Engine
+from effx.artifacts import Engine
 from effx.engines import on_device, sessions
 from effx.errors import MissingExtraError, UsageError
-from effx.export import export_all
-from effx.specs.training import EarlyExitSettings, TokenPruningSettings
-from effx.train import exits, tokens
 
 ROOT = Path(__file__).parents[2]
 FAKE = Path(__file__).parent / "fake"
 VARIANTS = ["fp32", "buckets", "seq16", "exit", "tokens", "exit+tokens", "exit+buckets"]
 
 
-@pytest.fixture(scope="module")
-def built(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> list[Engine]:
-    place = tmp_path_factory.mktemp("exiting")
-    short = tokens.train(checkpoint.folder, out=place, name="t",
-                         settings=TokenPruningSettings.of(schedule=(0.9, 0.6, 0.4), epochs=1,
-                                                          lr=1e-3))  # fmt: skip
-    settings = EarlyExitSettings.of(epochs=1, depth=2.0, rule="max-probability")
-    exiting = exits.train(short.folder, out=place, name="te", settings=settings)
-    made, failures = export_all([exiting.folder], VARIANTS, out=place / "engines", keep_failed=True)
-    assert not failures
-    return made
+@pytest.fixture(scope="session")
+def built(reduced_engines: dict[str, Engine]) -> list[Engine]:
+    return [reduced_engines[variant] for variant in VARIANTS]
 
 
 @pytest.fixture(scope="module")

@@ -84,10 +84,10 @@ def test_int8_graphs_multiply_in_int8(checkpoint: Checkpoint, engines_folder: Pa
 
 
 def test_built_engines_are_kept_and_stale_ones_rebuilt(
-    checkpoint: Checkpoint, engines_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    checkpoint: Checkpoint, engines_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = Engine.open(engines_folder / "tiny.fp32.onnxruntime").digest
-    again = export(checkpoint.folder, "fp32", out=engines_folder)
+    before = Engine.open(engines_copy / "tiny.fp32.onnxruntime").digest
+    again = export(checkpoint.folder, "fp32", out=engines_copy)
     assert again.digest == before
     assert "up to date" in capsys.readouterr().err
     model = checkpoints.load(checkpoint.folder)

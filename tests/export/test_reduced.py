@@ -25,41 +25,30 @@ from effx.models import infer, load, prune
 from effx.specs import variants
 from effx.specs.training import EarlyExitSettings, FinetuneSettings, TokenPruningSettings
 from effx.train import exits, finetune, tokens
+from tests.conftest import REDUCED_VARIANTS
 from tests.models import tiny
 from tests.models.test_exits import RULES, with_ramps
 from tests.models.test_surgery import Case, cases
 
-
-@pytest.fixture(scope="module")
-def exiting(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    """A checkpoint with exits on a token schedule."""
-    place = tmp_path_factory.mktemp("exiting")
-    short = tokens.train(
-        checkpoint.folder, out=place, name="t",
-        settings=TokenPruningSettings.of(schedule=(0.9, 0.6, 0.4), epochs=1, lr=1e-3),
-    )  # fmt: skip
-    # ramps that are sure of themselves: where all rows are near the threshold, rounding decides
-    settings = EarlyExitSettings.of(epochs=3, depth=2.0, rule="max-probability", lr=0.03)
-    return exits.train(short.folder, out=place, name="te", settings=settings)
-
-
-VARIANTS = ["fp32", "exit", "exit-if", "tokens", "exit+tokens", "exit-if+tokens", "seq16", "buckets",
-            "exit+seq16", "exit+buckets", "tokens+seq16", "exit+tokens+buckets"]  # fmt: skip
 IMPOSSIBLE = {(name, "torch") for name in ("exit-if", "exit-if+tokens", "tokens", "exit+tokens",
                                            "exit+tokens+buckets")}  # fmt: skip
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
 def test_every_variant_answers_as_the_reference(
-    exiting: Checkpoint, backend: str, rows_folder: Path, tmp_path: Path
-) -> None:
+    reduced_checkpoint: Checkpoint, reduced_engines: dict[str, Engine], backend: str, rows_folder: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
     """One checkpoint, all variants: labels, exit layers and logits at batch 1 and 8."""
-    built, failures = export_all([exiting.folder], VARIANTS, [backend], tmp_path)
+    if backend == "onnxruntime":
+        built, failures = list(reduced_engines.values()), []
+    else:
+        built, failures = export_all([reduced_checkpoint.folder], REDUCED_VARIANTS, [backend], tmp_path)
     refused = {(str(failure).split(".")[1], backend) for failure in failures}
     assert refused == {pair for pair in IMPOSSIBLE if pair[1] == backend}, failures
-    assert len(built) + len(refused) == len(VARIANTS)
-    model, rule = load(exiting.folder), ramps.rule_of(exiting)
-    rows = data.load(exiting.task, "validation", rows_folder)
+    assert len(built) + len(refused) == len(REDUCED_VARIANTS)
+    model, rule = load(reduced_checkpoint.folder), ramps.rule_of(reduced_checkpoint)
+    rows = data.load(reduced_checkpoint.task, "validation", rows_folder)
     for engine in built:
         manifest = engine.manifest
         assert manifest["parity"]["max_abs_diff"] < 1e-4 and manifest["parity"]["label_agreement"] == 1
@@ -179,10 +168,12 @@ def test_a_batch_that_left_early_skips_the_rest(chained: bool, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-def test_int8_computes_in_int8_everywhere(exiting: Checkpoint, backend: str, tmp_path: Path) -> None:
+def test_int8_computes_in_int8_everywhere(
+    reduced_checkpoint: Checkpoint, backend: str, tmp_path: Path
+) -> None:
     names = ["int8", "exit+int8", "int8-static"]
     built, failures = export_all(
-        [exiting.folder], names, [backend], tmp_path, calibration_rows=32, keep_failed=True
+        [reduced_checkpoint.folder], names, [backend], tmp_path, calibration_rows=32, keep_failed=True
     )
     assert not failures and len(built) == 3
     for engine in built:
@@ -292,14 +283,14 @@ def test_cut_or_edited_engines_do_not_open(engines_folder: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("backend", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_weights_past_the_limit_of_protobuf_lie_beside_the_graph(
-    exiting: Checkpoint, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reduced_checkpoint: Checkpoint, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every path that writes a graph, with a limit that even this model passes."""
     monkeypatch.setattr(graph, "LARGEST_PROTOBUF_BYTES", 1000)
     names = ["fp32", "exit", "exit-if", "tokens", "int8-static", "exit+int8-static"]
     names += ["int8-dynamic", "exit-if+int8-dynamic"] if backend == "onnxruntime" else []
     built, failures = export_all(
-        [exiting.folder], names, [backend], tmp_path, calibration_rows=16, keep_failed=True
+        [reduced_checkpoint.folder], names, [backend], tmp_path, calibration_rows=16, keep_failed=True
     )
     assert not failures
     for engine in built:
@@ -317,26 +308,28 @@ def test_weights_past_the_limit_of_protobuf_lie_beside_the_graph(
     "backend", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow), "torch"]
 )
 def test_drift_is_told_on_every_backend_and_in_segments(
-    exiting: Checkpoint, backend: str, tmp_path: Path
+    reduced_checkpoint: Checkpoint, backend: str, tmp_path: Path
 ) -> None:
     """Engines of a checkpoint whose third layer (the second segment's) was disturbed."""
     variant = "exit+seq16" if backend == "torch" else "exit+tokens"
-    model = load(exiting.folder)
+    model = load(reduced_checkpoint.folder)
     with torch.no_grad():
         next(iter(model.bert.encoder.layer[2].output.LayerNorm.parameters())).mul_(3)
     from effx.models import checkpoints, save
 
-    bent = save(model, tmp_path / "bent", tokenizer=checkpoints.tokenizer(exiting.folder), task=exiting.task,
-                max_length=exiting.max_length, data=exiting.data,
-                exits=exiting.manifest["exits"])  # fmt: skip
+    bent = save(
+        model, tmp_path / "bent", tokenizer=checkpoints.tokenizer(reduced_checkpoint.folder),
+        task=reduced_checkpoint.task, max_length=reduced_checkpoint.max_length, data=reduced_checkpoint.data,
+        exits=reduced_checkpoint.manifest["exits"],
+    )  # fmt: skip
     engine = export(bent.folder, variant, backend, tmp_path / "engines")
     with tempfile.TemporaryDirectory() as scratch:
-        source = Source(exiting, Path(scratch))
+        source = Source(reduced_checkpoint, Path(scratch))
         graphs = source.graphs(variants.parse(variant))
         row = source.parity_rows(variants.parse(variant))[0].batch([0], 16 if backend == "torch" else None)
         session = engine.manifest["session"]
         said = drift.told(graphs, engine.folder, backend, session, row)
         assert said.startswith("It drifts first in layer 2 (from 0), after the FFN")
-        same = export(exiting.folder, variant, backend, tmp_path / "same")
+        same = export(reduced_checkpoint.folder, variant, backend, tmp_path / "same")
         said = drift.told(graphs, same.folder, backend, session, row)
         assert said == "No layer drifts by more than 10%: the head does."

@@ -13,20 +13,8 @@ from effx import models
 from effx.artifacts import Checkpoint, Engine
 from effx.errors import MissingExtraError, UsageError
 from effx.export import export, export_all, verify
-from effx.specs.training import EarlyExitSettings, TokenPruningSettings
-from effx.train import exits, tokens
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has no wheel for this system")
-
-
-@pytest.fixture(scope="module")
-def exiting(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    place = tmp_path_factory.mktemp("exiting")
-    short = tokens.train(checkpoint.folder, out=place, name="t",
-                         settings=TokenPruningSettings.of(schedule=(0.9, 0.6, 0.4), epochs=1,
-                                                          lr=1e-3))  # fmt: skip
-    settings = EarlyExitSettings.of(epochs=1, depth=2.0, rule="max-probability")
-    return exits.train(short.folder, out=place, name="te", settings=settings)
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +67,8 @@ def build(checkpoint: Checkpoint, names: list[str], out: Path, device: str) -> l
     return built
 
 
-def test_the_usual_variants_build(exiting: Checkpoint, tmp_path: Path) -> None:
-    built = build(exiting, ["fp32", "int8+exit", "seq16+bf16", "exit-if"], tmp_path, "sm89")
+def test_the_usual_variants_build(reduced_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    built = build(reduced_checkpoint, ["fp32", "int8+exit", "seq16+bf16", "exit-if"], tmp_path, "sm89")
     assert [engine.manifest["precision"] for engine in built] == ["fp32", "int8", "bf16", "fp32"]
 
 
@@ -88,18 +76,18 @@ def test_the_usual_variants_build(exiting: Checkpoint, tmp_path: Path) -> None:
 @pytest.mark.parametrize("device", ["sm86", "sm89", "sm120"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8", "fp8"])
 def test_every_precision_and_reduction_builds(
-    exiting: Checkpoint, tmp_path: Path, precision: str, device: str
+    reduced_checkpoint: Checkpoint, tmp_path: Path, precision: str, device: str
 ) -> None:
     if (precision, device) == ("fp8", "sm86"):
         with pytest.raises(UsageError, match="sm86 has no fp8 arithmetic"):
-            export(exiting.folder, "fp8", "tensorrt-rtx", tmp_path, device=device)
+            export(reduced_checkpoint.folder, "fp8", "tensorrt-rtx", tmp_path, device=device)
         return
     reductions = [
         "", "+buckets", "+seq16", "+exit", "+seq16+tokens", "+seq16+exit", "+exit-if", "+seq16+exit-if",
     ]  # fmt: skip
     if precision != "bf16":
         reductions += ["+tokens", "+tokens+exit"]
-    build(exiting, [precision + reduction for reduction in reductions], tmp_path, device)
+    build(reduced_checkpoint, [precision + reduction for reduction in reductions], tmp_path, device)
 
 
 @pytest.mark.slow

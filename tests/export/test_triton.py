@@ -89,9 +89,9 @@ def test_a_plan_names_its_profiles(schema: Any, checkpoint: Checkpoint, tmp_path
 
 
 def test_the_command_writes_what_can_be_served(
-    checkpoint: Checkpoint, engines_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    checkpoint: Checkpoint, engines_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["export", str(checkpoint.folder), "-o", str(engines_folder), "--triton", str(tmp_path)]
+    arguments = ["export", str(checkpoint.folder), "-o", str(engines_copy), "--triton", str(tmp_path)]
     assert run([*arguments, "--variant", "fp32"]) == 0
     assert (tmp_path / "tiny.fp32.onnxruntime" / "1" / "model.onnx").is_file()
     assert run([*arguments, "--backend", "torch", "-o", str(tmp_path / "engines")]) == 1
