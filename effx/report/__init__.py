@@ -48,7 +48,7 @@ def report(
     need("report", "matplotlib", "jinja2")
     from effx.report import figures, latex, page, tables
     from effx.report.groups import groups
-    from effx.report.pairs import pairs
+    from effx.report.comparisons import pairs
     from effx.report.payload import payload
 
     folders = [Path(folder) for folder in folders]

@@ -23,7 +23,7 @@ from effx.analysis.objectives import OBJECTIVES, Objective
 from effx.analysis.techniques import longest, series, technique
 from effx.formatting import UNITS
 from effx.report.groups import Group
-from effx.report.names import short_names
+from effx.report.short_names import short_names
 from effx.results import Failure, Idle, Run, Workload
 
 _DIGITS = 6

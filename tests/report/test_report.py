@@ -17,7 +17,7 @@ from effx.analysis.techniques import technique
 from effx.errors import ArtifactError, UsageError
 from effx.report import latex, page, report, sections, tables
 from effx.report.groups import groups
-from effx.report.pairs import pairs
+from effx.report.comparisons import pairs
 from effx.results import Energy, Failure, Run
 from tests.analysis import synthetic
 from tests.analysis.made import made
@@ -189,7 +189,7 @@ def test_many_comparisons_with_one_baseline_are_adjusted(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("left", [0, 1, 4, 7])
 def test_no_more_comparisons_than_a_report_holds(left: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("effx.report.pairs.AT_MOST", left)
+    monkeypatch.setattr("effx.report.comparisons.AT_MOST", left)
     base = made("fp32", precision="fp32")
     groups_ = groups([base, *(made(f"v{number}", range(6)) for number in range(4))])
     found, refused = pairs(groups_)

@@ -13,7 +13,7 @@ from effx.analysis.cohorts import single_stream
 from effx.analysis.techniques import longest, series, technique
 from effx.report.canvas import MOST, canvas, note_left_out
 from effx.report.groups import Group
-from effx.report.names import short_names
+from effx.report.short_names import short_names
 from effx.report.style import COLOURS, marker
 from effx.results import Run
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from effx.report.names import short_names
+from effx.report.short_names import short_names
 from tests.analysis.made import made
 
 

@@ -13,10 +13,10 @@ from effx.analysis.frontier import Frontier, Point
 from effx.analysis.objectives import OBJECTIVES
 from effx.analysis.techniques import technique
 from effx.formatting import UNITS
-from effx.report import panels
+from effx.report import technique_figures
 from effx.report.canvas import MOST, canvas, note_left_out
 from effx.report.groups import Group
-from effx.report.names import short_names
+from effx.report.short_names import short_names
 from effx.report.style import COLOURS, marker
 from effx.results import Run
 
