@@ -40,6 +40,6 @@ def command(out: Path, meter: str, as_json: bool) -> int:
     else:
         from effx.report import tables
 
-        tables.print_frontiers(content)
+        tables.print_frontiers(content.to_json())
         click.echo(f"report: {page.resolve()}")
     return 1 if failures else 0

@@ -48,9 +48,9 @@ def command(
 
         tracking.log_report(content, folder, uri)
     if as_json:
-        click.echo(json.dumps(content, indent=1))
+        click.echo(json.dumps(content.to_json(), indent=1))
         return
     from effx.report import tables
 
-    tables.print_frontiers(content)
+    tables.print_frontiers(content.to_json())
     click.echo(str(folder / "index.html"))

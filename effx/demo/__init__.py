@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from effx.artifacts import Checkpoint
 from effx.demo import pretraining as encoder
 from effx.errors import EffxError
 from effx.export import export_all
 from effx.profile import Plan, profile
-from effx.report import report
+from effx.report import ReportContents, report
 from effx.specs.training import FinetuneSettings
 from effx.train import finetune
 
@@ -18,7 +17,7 @@ LEARNING_RATES = {"full": 3e-4, "last-2": 3e-4, "frozen": 1e-3}  # a tiny model 
 VARIANTS = ("fp32", "int8")
 
 
-def demo(folder: str | Path, *, meter: str = "auto") -> tuple[dict[str, Any], Path, list[EffxError]]:
+def demo(folder: str | Path, *, meter: str = "auto") -> tuple[ReportContents, Path, list[EffxError]]:
     """Train, export, profile and report; return the frontiers, the page and any failures.
 
     Pretraining, checkpoints and engines that are there already are kept; the profile is new.

@@ -1,167 +1,184 @@
-"""Frontier pictures, as PNG and SVG."""
+"""Figures of frontiers, as PNG and SVG."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from effx import formatting
+from effx.analysis.comparison import Comparison
 from effx.analysis.frontier import Frontier, Point
 from effx.analysis.objectives import OBJECTIVES
 from effx.analysis.techniques import technique
-from effx.formatting import UNITS
 from effx.report import technique_figures
-from effx.report.canvas import MOST, canvas, note_left_out
+from effx.report.canvas import MAX_PANELS, canvas, note_omitted
+from effx.report.contents import energy_unavailable
 from effx.report.groups import Group
 from effx.report.short_names import short_names
 from effx.report.style import COLOURS, marker
 from effx.results import Run
 
 _COSTS = ("latency", "energy", "latency_p90", "memory", "size")
-_ALWAYS = ("latency", "energy")
-_KINDS = 13
-"""Kinds that have a colour and shape of their own: more are not told apart."""
-_NUMBERED = 12
-"""Engines on the frontier that are numbered and named; more leave no room."""
-_FEW = 500
-"""Points beyond which they are small, without their intervals, and pixels inside the SVG."""
+_ALWAYS_DRAWN = ("latency", "energy")
+_MAX_KINDS = 13
+"""Kinds with a colour and marker; further kinds share one."""
+_MAX_NUMBERED = 12
+"""Engines on the frontier up to which they are numbered and named."""
+_MANY_POINTS = 500
+"""With more points, they are drawn small, without intervals, and as pixels in the SVG."""
 
 
 def write(
-    groups: Sequence[Group], runs: Sequence[Run], pairs: Sequence[dict[str, Any]], folder: Path
+    groups: Sequence[Group], runs: Sequence[Run], comparisons: Sequence[Comparison], folder: Path
 ) -> None:
     """Write every figure as PNG and SVG: a frontier per cost, techniques, grids.
 
     Args:
-        groups: whose engines are drawn.
+        groups: the engines to draw.
         runs: all results, for the reason why there is no energy.
-        pairs: comparisons as JSON; the grids' ratios are theirs.
-        folder: where the figures go.
+        comparisons: the source of the ratios in the grids.
+        folder: where the figures are written.
     """
     for cost in _COSTS:
-        found = [one for group in groups for one in group.frontiers if one.objectives == ("accuracy", cost)]
-        if not found and cost not in _ALWAYS:
-            continue
-        frontier(found, runs, cost, folder / f"frontier-{cost.replace('_', '-')}")
-    panels.techniques(groups, folder / "techniques")
-    panels.grids(groups, pairs, folder / "grid")
+        frontiers = [
+            frontier
+            for group in groups
+            for frontier in group.frontiers
+            if frontier.objectives == ("accuracy", cost)
+        ]
+        if frontiers or cost in _ALWAYS_DRAWN:
+            draw_frontiers(frontiers, runs, cost, folder / f"frontier-{cost.replace('_', '-')}")
+    technique_figures.draw_techniques(groups, folder / "techniques")
+    technique_figures.draw_grids(groups, comparisons, folder / "grid")
 
 
-def frontier(frontiers: Sequence[Frontier], runs: Sequence[Run], cost: str, path: Path) -> None:
-    """Draw one panel per frontier; without a number to draw, the reason."""
-    with canvas(path, 4.4 * min(len(frontiers), MOST) if frontiers else 1.6) as figure:
+def draw_frontiers(frontiers: Sequence[Frontier], runs: Sequence[Run], cost: str, stem: Path) -> None:
+    """Draw one panel per frontier; where there is none, the reason why energy is missing."""
+    panels = min(len(frontiers), MAX_PANELS)
+    with canvas(stem, 4.4 * panels if frontiers else 1.6) as figure:
         if not frontiers:
-            _reason(figure, runs)
-        for number, one in enumerate(frontiers[:MOST], 1):
-            _panel(figure.add_subplot(min(len(frontiers), MOST), 1, number), one, cost)
-        note_left_out(figure, len(frontiers))
+            _draw_reasons(figure, runs)
+        for number, frontier in enumerate(frontiers[:MAX_PANELS], 1):
+            _draw_panel(figure.add_subplot(panels, 1, number), frontier, cost)
+        note_omitted(figure, len(frontiers))
 
 
-def _reason(figure: Figure, runs: Sequence[Run]) -> None:
-    reasons = {
-        workload.energy.reason
-        for run in runs
-        for workload in run.workloads
-        if (workload.scenario, workload.timing) == ("single-stream", "end-to-end") and workload.energy.reason
-    }
+def _draw_reasons(figure: Figure, runs: Sequence[Run]) -> None:
     axes = figure.add_subplot()
     axes.set_axis_off()
-    text = "energy: unavailable\n\n" + "\n".join(sorted(map(str, reasons)))
+    text = "energy: unavailable\n\n" + "\n".join(energy_unavailable(runs))
     axes.text(0.5, 0.5, text, ha="center", va="center", wrap=True)
 
 
-def _panel(axes: Any, frontier: Frontier, cost: str) -> None:
-    objective = OBJECTIVES[cost]
-    metered = cost == "energy"
-    scale, unit = UNITS[objective.unit].factor, UNITS[objective.unit].symbol
-    if metered:
-        unit = f"mJ per example ({frontier.energy_source})"
-    kind_of = _kinds(frontier)
-    sizes = Counter(map(kind_of, frontier.points))
-    own = [kind for kind, _ in sizes.most_common(_KINDS)]
-    kinds = {kind: kind if kind in own else f"{len(sizes) - _KINDS} other checkpoints" for kind in sizes}
-    for number, kind in enumerate(dict.fromkeys(kinds.values())):
-        for precision, filled in (("fp32", False), ("other", True)):
-            chosen = [
-                point for point in frontier.points
-                if kinds[kind_of(point)] == kind and (point.run.engine["precision"] == "fp32") != filled
-            ]  # fmt: skip
-            if not chosen:
-                continue
-            reduced = {str(point.run.engine["precision"]) for point in chosen}
-            label = f"{kind}, {'/'.join(sorted(reduced)) if filled else precision}"
-            _points(axes, chosen, cost, scale, number, filled, label)
+def _draw_panel(axes: Axes, frontier: Frontier, cost: str) -> None:
+    _draw_kinds(axes, frontier, cost)
     best = [point for point in frontier.points if point.non_dominated]
     axes.step(
-        [point.values[cost] * scale for point in best],
+        [_shown(point.values[cost], cost) for point in best],
         [point.values["accuracy"] for point in best],
         where="post", color="#888888", linewidth=1, zorder=0,
     )  # fmt: skip
-    numbers = {point.run.name: str(place) for place, point in enumerate(best, 1)}
-    names = short_names([point.run for point in frontier.points])
-    for point in frontier.points:
-        numbered = numbers.get(point.run.name) if len(best) <= _NUMBERED else None
-        mark = numbered or ("knee" if point.run.name == frontier.knee else "~" if point.tied_with else "")
-        if numbered:
-            knee = " (knee)" if point.run.name == frontier.knee else ""
-            axes.plot([], [], " ", label=f"{numbered}  {names[point.run.name]}{knee}")
-        if mark:
-            left = numbered is not None and int(numbered) % 2 == 0  # neighbours stand apart
-            axes.annotate(
-                mark, (point.values[cost] * scale, point.values["accuracy"]), xytext=(-5 if left else 5, 4),
-                textcoords="offset points", ha="right" if left else "left", fontsize=8,
-            )  # fmt: skip
-    n = frontier.points[0].run.accuracy.n
+    _label_points(axes, frontier, best, cost)
+    objective = OBJECTIVES[cost]
+    unit = formatting.symbol(objective.unit)
+    if objective.energetic:
+        unit = f"{unit} ({frontier.energy_source})"
     axes.set_xlabel(f"{objective.label}, {unit}" if unit else objective.label)
-    axes.set_ylabel(f"{frontier.metric}, n = {n}")
+    axes.set_ylabel(f"{frontier.metric}, n = {frontier.points[0].run.accuracy.n}")
     axes.set_title(f"{frontier.task} on {frontier.host}", loc="left", fontsize=10, pad=16)
     axes.grid(color="#00000018", linewidth=0.6)
     entries = zip(*axes.get_legend_handles_labels(), strict=True)
-    ordered = sorted(entries, key=lambda entry: entry[1][:1].isdigit())  # kinds, then the numbered engines
+    kinds_first = sorted(entries, key=lambda entry: entry[1][:1].isdigit())  # then the numbered engines
     axes.legend(
-        *zip(*ordered, strict=True), frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5)
-    )
+        *zip(*kinds_first, strict=True),
+        frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5),
+    )  # fmt: skip
     axes.annotate(
-        "bars: 95 % intervals; line and numbers: non-dominated; ~: not distinguishable from them",
+        "bars: 95 % intervals; line and numbers: non-dominated; "
+        "~: statistically indistinguishable from the frontier",
         (0, 1.01), xycoords="axes fraction", ha="left", va="bottom", fontsize=7, color="#777777",
     )  # fmt: skip
 
 
-def _points(
-    axes: Any, points: Sequence[Point], cost: str, scale: float, number: int, filled: bool, label: str
+def _draw_kinds(axes: Axes, frontier: Frontier, cost: str) -> None:
+    """Draw the points, with a colour and marker per kind, hollow for fp32."""
+    kind_of = _kind_of(frontier)
+    sizes = Counter(map(kind_of, frontier.points))
+    largest = [kind for kind, _ in sizes.most_common(_MAX_KINDS)]
+    rest = f"{len(sizes) - _MAX_KINDS} other checkpoints"
+    labels = {kind: kind if kind in largest else rest for kind in sizes}
+    for index, label in enumerate(dict.fromkeys(labels.values())):
+        points = [point for point in frontier.points if labels[kind_of(point)] == label]
+        exact = [point for point in points if point.run.engine["precision"] == "fp32"]
+        reduced = [point for point in points if point.run.engine["precision"] != "fp32"]
+        if exact:
+            _draw_points(axes, exact, cost, index, False, f"{label}, fp32")
+        if reduced:
+            precisions = sorted({str(point.run.engine["precision"]) for point in reduced})
+            _draw_points(axes, reduced, cost, index, True, f"{label}, {'/'.join(precisions)}")
+
+
+def _label_points(axes: Axes, frontier: Frontier, best: Sequence[Point], cost: str) -> None:
+    """Number the engines on the frontier, name them in the legend, and mark those tied with it."""
+    numbers = {point.run.name: number for number, point in enumerate(best, 1)}
+    if len(best) > _MAX_NUMBERED:
+        numbers = {}
+    names = short_names([point.run for point in frontier.points])
+    for point in frontier.points:
+        is_knee = point.run.name == frontier.knee
+        number = numbers.get(point.run.name)
+        text = str(number or ("knee" if is_knee else "~" if point.tied_with else ""))
+        if number:
+            knee = " (knee)" if is_knee else ""
+            axes.plot([], [], " ", label=f"{number}  {names[point.run.name]}{knee}")
+        if text:
+            on_left = number is not None and number % 2 == 0  # so that neighbours do not overlap
+            axes.annotate(
+                text, (_shown(point.values[cost], cost), point.values["accuracy"]),
+                xytext=(-5 if on_left else 5, 4), textcoords="offset points",
+                ha="right" if on_left else "left", fontsize=8,
+            )  # fmt: skip
+
+
+def _draw_points(
+    axes: Axes, points: Sequence[Point], cost: str, index: int, filled: bool, label: str
 ) -> None:
-    colour = COLOURS[number % len(COLOURS)]
-    bars = len(points) <= _FEW
+    colour = COLOURS[index % len(COLOURS)]
+    few = len(points) <= _MANY_POINTS
     axes.errorbar(
-        [point.values[cost] * scale for point in points],
+        [_shown(point.values[cost], cost) for point in points],
         [point.values["accuracy"] for point in points],
-        xerr=_bars(points, cost, scale) if bars else None,
-        yerr=_bars(points, "accuracy", 1.0) if bars else None,
-        fmt=marker(number), color=colour, ecolor=colour + "70",
+        xerr=_error_bars(points, cost) if few else None,
+        yerr=_error_bars(points, "accuracy") if few else None,
+        fmt=marker(index), color=colour, ecolor=colour + "70",
         markerfacecolor=colour if filled else "white", elinewidth=1,
-        markersize=7 if len(points) <= _FEW else 3, label=label,
-        rasterized=len(points) > _FEW,
+        markersize=7 if few else 3, label=label, rasterized=not few,
     )  # fmt: skip
 
 
-def _bars(points: Sequence[Point], name: str, scale: float) -> list[list[float]] | None:
-    """Return distances to the interval's ends, [[below...], [above...]]; 0 where there is no interval."""
-    if all(point.intervals[name] is None for point in points):
+def _error_bars(points: Sequence[Point], objective: str) -> list[list[float]] | None:
+    """Return distances to the ends of the intervals, [[below...], [above...]]; 0 without an interval."""
+    if all(point.intervals[objective] is None for point in points):
         return None
-    values = [point.values[name] for point in points]
-    intervals = [point.intervals[name] for point in points]
-    pairs = [(value, own or (value, value)) for value, own in zip(values, intervals, strict=True)]
-    below = [max(0.0, value - interval[0]) * scale for value, interval in pairs]
-    above = [max(0.0, interval[1] - value) * scale for value, interval in pairs]
-    return [below, above]
+    values = [point.values[objective] for point in points]
+    intervals = [point.intervals[objective] or (point.values[objective],) * 2 for point in points]
+    below = [max(0.0, value - low) for value, (low, _) in zip(values, intervals, strict=True)]
+    above = [max(0.0, high - value) for value, (_, high) in zip(values, intervals, strict=True)]
+    return [[_shown(distance, objective) for distance in side] for side in (below, above)]
 
 
-def _kinds(frontier: Frontier) -> Callable[[Point], str]:
-    """Return what a point's colour stands for: its reduction, or its checkpoint where all have the same."""
-    found = {point.run.id: technique(point.run).name for point in frontier.points}
-    if len(set(found.values())) > 1:
-        return lambda point: "not reduced" if found[point.run.id] == "full" else found[point.run.id]
+def _shown(value: float, objective: str) -> float:
+    """Return an objective's value in the unit that its axis shows."""
+    return value * formatting.UNITS[OBJECTIVES[objective].unit].factor
+
+
+def _kind_of(frontier: Frontier) -> Callable[[Point], str]:
+    """Return what colours distinguish: the reduction, or the checkpoint if all have the same reduction."""
+    techniques = {point.run.id: technique(point.run).name for point in frontier.points}
+    if len(set(techniques.values())) > 1:
+        return lambda point: "not reduced" if techniques[point.run.id] == "full" else techniques[point.run.id]
     return lambda point: str(point.run.engine["checkpoint"]["name"]).removeprefix(f"{point.run.task}-")

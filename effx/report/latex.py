@@ -1,4 +1,4 @@
-"""Tables for papers: booktabs, one per task and host, each engine by its latest result."""
+"""LaTeX tables (booktabs), one per task and host, each engine by its latest result."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from effx.analysis.cohorts import single_stream
-from effx.formatting import in_column, interval, score
+from effx.analysis.frontier import Point
+from effx.formatting import fixed, in_column, interval, score
 from effx.report.groups import Group
-from effx.report.style import energy_sources, joules
+from effx.report.tables import energy_cell, energy_sources
 from effx.results import Run
 
-_SPECIAL = {
+_ESCAPED = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
     "}": r"\}",
@@ -27,47 +28,48 @@ _SPECIAL = {
     ">": r"\textgreater{}",
     "–": "--",
 }
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f]+")
 
 
 def escape(text: str) -> str:
-    """Return ``text`` so that LaTeX prints it and obeys none of it."""
-    return "".join(_SPECIAL.get(character, character) for character in _CONTROL.sub(" ", text))
+    """Return ``text`` such that LaTeX prints it literally."""
+    text = _CONTROL_CHARACTERS.sub(" ", text)
+    return "".join(_ESCAPED.get(character, character) for character in text)
 
 
 def write(groups: Sequence[Group], path: Path) -> None:
-    r"""Write every table to ``path``; a document needs ``\usepackage{booktabs}``."""
-    parts = ["% Needs \\usepackage{booktabs}. Intervals are 95 %; bold engines are on the latency frontier."]
-    path.write_text("\n\n".join([*parts, *map(_table, groups)]) + "\n", encoding="utf-8")
+    r"""Write a table per group to ``path``; a document needs ``\usepackage{booktabs}``."""
+    head = "% Needs \\usepackage{booktabs}. Intervals are 95 %. Bold: on the frontier of latency."
+    path.write_text("\n\n".join([head, *map(_table, groups)]) + "\n", encoding="utf-8")
 
 
 def _table(group: Group) -> str:
-    front = next((one for one in group.frontiers if one.objectives == ("accuracy", "latency")), None)
-    points = {} if front is None else {point.run.id: point for point in front.points}
+    points = _latency_frontier(group)
     runs = sorted(group.runs, key=lambda run: single_stream(run).latency_s["p50"] or 0.0)
-    metered = any(single_stream(run).energy.joules_per_example is not None for run in runs)
+    with_energy = any(single_stream(run).energy.joules_per_example is not None for run in runs)
     sources = energy_sources(runs)
-    heads = ["engine", f"{group.metric}, 95\\,\\%", "p50, ms", "p90, ms", "p99, ms", "peak, MiB", "size, MiB"]
-    if metered:
-        heads.append(f"mJ/example ({', '.join(sources)})")
-    heads.append("$P$(frontier)")
+    headings = [
+        "engine", f"{group.cohort.metric}, 95\\,\\%", "p50, ms", "p90, ms", "p99, ms",
+        "peak memory, MiB", "size, MiB",
+    ]  # fmt: skip
+    headings += [f"mJ/example ({', '.join(sources)})"] if with_energy else []
+    headings.append("$P$(frontier)")
     lines = []
     for run in runs:
         point = points.get(run.id)
         name = escape(run.name)
         cells = [rf"\textbf{{{name}}}" if point and point.non_dominated else name, *_cells(run)]
-        if metered:
-            cells.append(escape(joules(run, sources)))
-        cells.append("--" if point is None else f"{point.p_non_dominated:.2f}")
+        cells += [escape(energy_cell(run, sources))] if with_energy else []
+        cells.append("--" if point is None else fixed(point.p_non_dominated, 2))
         lines.append("  " + " & ".join(cells) + r" \\")
-    energy = "" if metered else " Energy was not measured."
+    energy = "" if with_energy else " Energy was not measured."
     return "\n".join(
         [
             r"\begin{table}",
-            rf"\caption{{{escape(group.task)} on {escape(group.host)}, $n = {group.n}$.{energy}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
+            rf"\caption{{{escape(group.title)}, $n = {group.cohort.n}$.{energy}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}",
             r"\toprule",
-            "  " + " & ".join(heads) + r" \\",
+            "  " + " & ".join(headings) + r" \\",
             r"\midrule",
             *lines,
             r"\bottomrule",
@@ -75,6 +77,14 @@ def _table(group: Group) -> str:
             r"\end{table}",
         ]
     )
+
+
+def _latency_frontier(group: Group) -> dict[str, Point]:
+    """Return the points of the frontier of accuracy and latency by result id."""
+    for frontier in group.frontiers:
+        if frontier.objectives == ("accuracy", "latency"):
+            return {point.run.id: point for point in frontier.points}
+    return {}
 
 
 def _cells(run: Run) -> list[str]:

@@ -1,7 +1,7 @@
 """The page: one HTML file with style, script and data inside, nothing from the network.
 
-The data stand in a JSON block that no engine's name can end, and a content security policy lets the
-page's own script run and nothing else.
+The data are in a JSON block that no engine's name can end. A content security policy allows only the
+page's inline script and style, by their hashes.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
@@ -32,8 +33,12 @@ _SCRIPTS = (
 )
 
 
-def render(payload: dict[str, Any]) -> str:
-    """Return the page's text."""
+def render(payload: Mapping[str, Any]) -> str:
+    """Return the page's HTML.
+
+    Args:
+        payload: see :func:`effx.report.payload.payload`.
+    """
     environment = Environment(
         loader=PackageLoader("effx.report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -47,7 +52,7 @@ def render(payload: dict[str, Any]) -> str:
 
 
 def embed(value: Any) -> str:
-    """Return JSON that may stand inside a script element: no tag or entity can begin in it."""
+    """Return JSON for a script element: no tag or entity can begin in it."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))  # ASCII, lone surrogates included
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -59,5 +64,5 @@ def _asset(name: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """Return what a content security policy calls an inline script or style by."""
+    """Return the source expression of an inline script or style in a content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,98 +1,126 @@
-"""What the page's script reads: every result as a row of columns, frontiers and pairs by row number.
+"""The data of the page: one row per result, stored as columns; frontiers and pairs refer to row numbers.
 
-    columns        {name: [a value per row]}; rows are in the order of ``runs``
+    columns        {name: [one value per row]}; rows are in the order of ``runs``
     objectives     name, label, unit, direction; their values and intervals are columns
     units          by SI unit: the factor and the symbol it is shown with
-    groups         task, host, rows, n; which rows, which baseline, which frontiers
+    groups         task, host, rows, n; row numbers of the members, the baseline and the frontiers
     pairs          paired comparisons; refused: why some pairs have none
     hosts, settings, shapes    what many rows share, by id or number
 
-Figures are rounded to six digits; frontier.json and the result files have all of them.
+Numbers are rounded to six digits; frontier.json and the result files have all digits.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
+import effx
 from effx.analysis.cohorts import latest, single_stream
+from effx.analysis.comparison import Comparison
 from effx.analysis.frontier import Frontier
 from effx.analysis.objectives import OBJECTIVES, Objective
 from effx.analysis.techniques import longest, series, technique
 from effx.formatting import UNITS
+from effx.report.comparisons import RefusedPair
 from effx.report.groups import Group
 from effx.report.short_names import short_names
 from effx.results import Failure, Idle, Run, Workload
 
+SCHEMA = 2
 _DIGITS = 6
 _IMPLIED = ("points", "task", "host", "labels", "units", "maximise", "metric")
+"""Keys of a frontier that its group and its objectives have already."""
+_OF_COMPARISON = (
+    "metric", "n", "difference", "interval", "differing", "p_value", "p_adjusted", "latency", "energy",
+    "memory", "remarks", "non_inferiority", "sentence",
+)  # fmt: skip
 
 
 def payload(
-    content: dict[str, Any],
+    created: str,
     runs: Sequence[Run],
     groups: Sequence[Group],
-    pairs: tuple[list[dict[str, Any]], list[tuple[str, str, str]]],
+    comparisons: tuple[Sequence[Comparison], Sequence[RefusedPair]],
     failures: Sequence[Failure],
-    sections: Sequence[dict[str, Any]],
+    sections: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Return the page's data as JSON holds it."""
-    number = {run.id: place for place, run in enumerate(runs)}
-    newest = {run.id for run in latest(runs)}
-    settings, own_settings = _shared([run.settings for run in runs])
+    """Return the page's data as JSON holds it.
+
+    Args:
+        created: when the report was made.
+        runs: all results.
+        groups: the results that may be compared, with their frontiers.
+        comparisons: paired comparisons, and the pairs that could not be compared.
+        failures: engines that could not be measured.
+        sections: further sections, see :mod:`effx.report.sections`.
+    """
+    row_numbers = {run.id: number for number, run in enumerate(runs)}
+    settings, settings_numbers = _distinct([run.settings for run in runs])
     shapes = sorted(
         {(w.batch, int(w.sequence)) for run in runs for w in run.workloads if w.scenario == "grid"}
     )
-    rows = _rows(runs)
-    columns: dict[str, list[Any]] = {key: [row[key] for row in rows] for key in (rows[0] if rows else {})}
-    columns["settings"] = [*own_settings]
-    columns["latest"] = [run.id in newest for run in runs]
-    columns["grid"] = [_grid(run, shapes) for run in runs]
-    columns["energy"] = [_energy(run) for run in runs]
-    columns["others"] = [_others(run) for run in runs]
-    for name, values in _objectives(runs, groups).items():
-        columns[name] = values
     return {
-        "schema": 1,
-        "created": content["created"],
-        "effx": content["effx"],
+        "schema": SCHEMA,
+        "created": created,
+        "effx": effx.__version__,
         "objectives": [
             {"name": one.name, "label": one.label, "short": one.short, "unit": one.unit,
              "maximise": one.maximise, "energetic": one.energetic}
             for one in OBJECTIVES.values()
-            if _says_something(one, runs)
+            if _is_informative(one, runs)
         ],
         "units": {unit: [shown.factor, shown.symbol] for unit, shown in UNITS.items()},
         "hosts": {run.host_id: run.host for run in runs},
         "settings": settings,
         "shapes": shapes,
-        "columns": columns,
-        "groups": [_group(group, number) for group in groups],
-        "pairs": [_pair(one, number) for one in pairs[0]],
-        "refused": [[number[a], number[b], why] for a, b, why in pairs[1]],
+        "columns": _columns(runs, groups, settings_numbers, shapes),
+        "groups": [_group(group, row_numbers) for group in groups],
+        "pairs": [_pair(comparison, row_numbers) for comparison in comparisons[0]],
+        "refused": [[row_numbers[pair.a], row_numbers[pair.b], pair.reason] for pair in comparisons[1]],
         "failures": [
-            {"engine": one.engine["name"], "host": one.host["id"], "started": one.started,
-             "id": one.id, "failure": one.failure}
-            for one in failures
+            {"engine": failure.engine["name"], "host": failure.host["id"], "started": failure.started,
+             "id": failure.id, "failure": failure.failure}
+            for failure in failures
         ],
         "sections": list(sections),
     }  # fmt: skip
 
 
+def _columns(
+    runs: Sequence[Run],
+    groups: Sequence[Group],
+    settings_numbers: Sequence[int],
+    shapes: Sequence[tuple[int, int]],
+) -> dict[str, list[Any]]:
+    newest = {run.id for run in latest(runs)}
+    rows = _rows(runs)
+    return {
+        **{key: [row[key] for row in rows] for key in (rows[0] if rows else {})},
+        "settings": list(settings_numbers),
+        "latest": [run.id in newest for run in runs],
+        "grid": [_grid(run, shapes) for run in runs],
+        "energy": [_energy(run) for run in runs],
+        "others": [_others(run) for run in runs],
+        **_objectives(runs, groups),
+    }
+
+
 def _rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return each run's columns; names are shortened, and lengths compared, within a task."""
+    """Return each run's columns; within a task, names are shortened and maximum lengths compared."""
     tasks: dict[str, list[Run]] = {}
     for run in runs:
         tasks.setdefault(run.task, []).append(run)
-    short = {task: short_names(own) for task, own in tasks.items()}
-    tokens = {task: longest(own) for task, own in tasks.items()}
+    short = {task: short_names(members) for task, members in tasks.items()}
+    tokens = {task: longest(members) for task, members in tasks.items()}
     return [_row(run, short[run.task][run.name], tokens[run.task]) for run in runs]
 
 
 def _row(run: Run, short: str, tokens: int | None) -> dict[str, Any]:
-    engine, of = run.engine, technique(run)
+    engine, reduction = run.engine, technique(run)
     checkpoint = engine["checkpoint"]
     return {
         "id": run.id,
@@ -104,7 +132,7 @@ def _row(run: Run, short: str, tokens: int | None) -> dict[str, Any]:
         "session": run.session,
         "metric": run.accuracy.metric,
         "n": run.accuracy.n,
-        "metrics": {name: _round(value) for name, value in run.accuracy.metrics.items()},
+        "metrics": {name: _rounded(value) for name, value in run.accuracy.metrics.items()},
         "rows": run.accuracy.source,
         "digest": engine["digest"],
         "checkpoint": checkpoint["name"],
@@ -119,92 +147,94 @@ def _row(run: Run, short: str, tokens: int | None) -> dict[str, Any]:
         "parameters": engine["parameters"],
         "weight_remaining": engine.get("weight_remaining"),
         "parity": (engine.get("parity") or {}).get("label_agreement"),
-        "technique": of.name,
-        "level": _round(of.level),
-        "level_text": of.text,
-        "series": series(run, of, tokens),
-        "launch_share": _round(run.launch_share),
-        "failed": [[gate["name"], gate["detail"]] for gate in run.gates if gate["passed"] is False],
-        "unchecked": sum(gate["passed"] is None for gate in run.gates),
+        "technique": reduction.name,
+        "level": _rounded(reduction.level),
+        "level_text": reduction.text,
+        "series": series(run, reduction, tokens),
+        "host_overhead_share": _rounded(run.launch_share),
+        "failed_gates": [[gate["name"], gate["detail"]] for gate in run.gates if gate["passed"] is False],
+        "unchecked_gates": sum(gate["passed"] is None for gate in run.gates),
         "gates": len(run.gates),
         "flags": [flag for workload in run.workloads for flag in workload.flags],
     }
 
 
 def _objectives(runs: Sequence[Run], groups: Sequence[Group]) -> dict[str, list[Any]]:
-    """Return value, low and high of each objective; intervals are those that the frontiers found."""
-    found: dict[str, dict[str, tuple[float, float]]] = {name: {} for name in OBJECTIVES}
+    """Return value, low and high of each objective; the intervals are those of the frontiers."""
+    by_objective: dict[str, dict[str, tuple[float, float]]] = {name: {} for name in OBJECTIVES}
     for group in groups:
-        for one in group.frontiers:
-            for point in one.points:
+        for frontier in group.frontiers:
+            for point in frontier.points:
                 for name, interval in point.intervals.items():
                     if interval is not None:
-                        found[name][point.run.id] = interval
+                        by_objective[name][point.run.id] = interval
     for run in runs:
-        found["accuracy"].setdefault(run.id, run.accuracy.interval)
+        by_objective["accuracy"].setdefault(run.id, run.accuracy.interval)
     columns: dict[str, list[Any]] = {}
     for name, objective in OBJECTIVES.items():
-        intervals = [found[name].get(run.id) for run in runs]
-        columns[f"{name}.value"] = [_round(objective.value(run)) for run in runs]
-        columns[f"{name}.low"] = [None if pair is None else _round(pair[0]) for pair in intervals]
-        columns[f"{name}.high"] = [None if pair is None else _round(pair[1]) for pair in intervals]
+        ends = [by_objective[name].get(run.id) or (None, None) for run in runs]
+        columns[f"{name}.value"] = [_rounded(objective.value(run)) for run in runs]
+        columns[f"{name}.low"] = [_rounded(low) for low, _ in ends]
+        columns[f"{name}.high"] = [_rounded(high) for _, high in ends]
     return columns
 
 
-def _says_something(objective: Objective, runs: Sequence[Run]) -> bool:
-    """Whether a score is another one than ``accuracy``, which is the primary metric whatever its name."""
+def _is_informative(objective: Objective, runs: Sequence[Run]) -> bool:
+    """Return whether an objective differs from ``accuracy``, which is the primary metric of any task."""
     if not objective.scored or objective.name == "accuracy":
         return True
     return any(objective.value(run) not in (None, run.accuracy.value) for run in runs)
 
 
-def _group(group: Group, number: dict[str, int]) -> dict[str, Any]:
-    assert group.baseline is not None
+def _group(group: Group, row_numbers: Mapping[str, int]) -> dict[str, Any]:
+    cohort = group.cohort
     return {
-        "task": group.task,
-        "host": group.host,
-        "rows": group.rows,
-        "n": group.n,
-        "metric": group.metric,
-        "members": [number[run.id] for run in group.runs],
-        "baseline": number[group.baseline.id],
-        "frontiers": [_frontier(one, number) for one in group.frontiers],
+        "task": cohort.task,
+        "host": cohort.host,
+        "rows": cohort.rows,
+        "n": cohort.n,
+        "metric": cohort.metric,
+        "members": [row_numbers[run.id] for run in group.runs],
+        "baseline": row_numbers[group.baseline.id],
+        "frontiers": [_frontier(frontier, row_numbers) for frontier in group.frontiers],
     }
 
 
-def _frontier(one: Frontier, number: dict[str, int]) -> dict[str, Any]:
-    by_name = {point.run.name: number[point.run.id] for point in one.points}
-    said = {key: value for key, value in one.to_json().items() if key not in _IMPLIED}
+def _frontier(frontier: Frontier, row_numbers: Mapping[str, int]) -> dict[str, Any]:
+    by_name = {point.run.name: row_numbers[point.run.id] for point in frontier.points}
     return {
-        **said,
-        "meter": single_stream(one.points[0].run).energy.meter,
-        "knee": None if one.knee is None else by_name[one.knee],
-        "members": [number[point.run.id] for point in one.points],
-        "best": [number[point.run.id] for point in one.points if point.non_dominated],
-        "p": [round(point.p_non_dominated, 3) for point in one.points],
+        **{key: value for key, value in frontier.to_json().items() if key not in _IMPLIED},
+        "meter": single_stream(frontier.points[0].run).energy.meter,
+        "knee": None if frontier.knee is None else by_name[frontier.knee],
+        "members": list(by_name.values()),
+        "best": [by_name[point.run.name] for point in frontier.points if point.non_dominated],
+        "p": [round(point.p_non_dominated, 3) for point in frontier.points],
         "tied": {
-            str(number[point.run.id]): [by_name[name] for name in point.tied_with]
-            for point in one.points
+            str(by_name[point.run.name]): [by_name[name] for name in point.tied_with]
+            for point in frontier.points
             if point.tied_with
         },
     }
 
 
-def _pair(one: dict[str, Any], number: dict[str, int]) -> dict[str, Any]:
-    kept = ("metric", "n", "difference", "interval", "differing", "p_value", "p_adjusted", "latency",
-            "energy", "memory", "remarks", "non_inferiority", "sentence")  # fmt: skip
-    a, b = one["results"]
-    return {"a": number[a], "b": number[b], **{key: _rounded(one[key]) for key in kept}}
+def _pair(comparison: Comparison, row_numbers: Mapping[str, int]) -> dict[str, Any]:
+    value = comparison.to_json()
+    a, b = comparison.results
+    return {
+        "a": row_numbers[a],
+        "b": row_numbers[b],
+        **{key: _rounded(value[key]) for key in _OF_COMPARISON},
+    }
 
 
 def _grid(run: Run, shapes: Sequence[tuple[int, int]]) -> list[float | None]:
     """Return the median seconds per query of each shape."""
     cells = [run.workload("grid", *shape) for shape in shapes]
-    return [None if cell is None else _round(cell.latency_s["p50"]) for cell in cells]
+    return [None if cell is None else _rounded(cell.latency_s["p50"]) for cell in cells]
 
 
 def _energy(run: Run) -> list[dict[str, Any]]:
-    """Return each metered workload's energy, and why the single queries have none."""
+    """Return each workload with energy, and single queries in any case, with the reason if there is none."""
     return [
         {
             "scenario": workload.scenario,
@@ -221,52 +251,45 @@ def _energy(run: Run) -> list[dict[str, Any]]:
 
 
 def _others(run: Run) -> list[dict[str, Any]]:
-    return [_workload(one) for one in run.workloads if one.scenario != "grid"]
+    """Return the workloads that are not of the grid."""
+    return [_workload(workload) for workload in run.workloads if workload.scenario != "grid"]
 
 
-def _workload(one: Workload) -> dict[str, Any]:
+def _workload(workload: Workload) -> dict[str, Any]:
     return {
-        "scenario": one.scenario,
-        "timing": one.timing,
-        "batch": one.batch,
-        "rate": one.rate_per_s,
-        "latency": {name: _round(value) for name, value in one.latency_s.items()},
-        "per_s": _round(one.throughput_per_s),
-        "samples": sum(map(len, one.blocks_s)),
-        "blocks": len(one.blocks_s),
+        "scenario": workload.scenario,
+        "timing": workload.timing,
+        "batch": workload.batch,
+        "rate_per_s": workload.rate_per_s,
+        "latency_s": {name: _rounded(value) for name, value in workload.latency_s.items()},
+        "throughput_per_s": _rounded(workload.throughput_per_s),
+        "queries": sum(map(len, workload.blocks_s)),
+        "blocks": len(workload.blocks_s),
     }
 
 
-def _shared(values: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[int]]:
-    """Return the different values, and for each the number of its own."""
-    numbers: dict[str, int] = {}
-    kept: list[dict[str, Any]] = []
-    own = []
+def _distinct(values: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[int]]:
+    """Return the distinct values, and for each value its index among them."""
+    indices: dict[str, int] = {}
+    distinct: list[dict[str, Any]] = []
+    index_of_value = []
     for value in values:
         key = json.dumps(value, sort_keys=True)
-        if key not in numbers:
-            numbers[key] = len(kept)
-            kept.append(value)
-        own.append(numbers[key])
-    return kept, own
+        if key not in indices:
+            indices[key] = len(distinct)
+            distinct.append(value)
+        index_of_value.append(indices[key])
+    return distinct, index_of_value
 
 
 def _rounded(value: Any) -> Any:
+    """Return a value for JSON: floats with six digits, those that are not finite as None."""
     if isinstance(value, float):
-        return _round(value)
+        return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
     if isinstance(value, Idle):
-        return _rounded(vars(value))
+        return _rounded(asdict(value))
     if isinstance(value, dict):
-        return {key: _rounded(own) for key, own in value.items()}
+        return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_rounded(own) for own in value]
+        return [_rounded(item) for item in value]
     return value
-
-
-def _round(value: float | None) -> float | None:
-    """Return six digits; what JSON has no word for becomes None."""
-    if value is None or not math.isfinite(value):
-        return None
-    if isinstance(value, int):
-        return value
-    return float(f"{value:.{_DIGITS}g}")

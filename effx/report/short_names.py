@@ -1,4 +1,4 @@
-"""Short names for labels: what all engines have in common says nothing between them."""
+"""Short engine names for labels, without the parts that all engines share."""
 
 from __future__ import annotations
 
@@ -7,28 +7,36 @@ from collections.abc import Mapping, Sequence
 
 from effx.results import Run
 
-_PARTS = re.compile(r"[-.][^-.]*|^[^-.]+")
+_PART = re.compile(r"[-.][^-.]*|^[^-.]+")
 _SEED = re.compile(r"-s\d+")
 
 
 def short_names(runs: Sequence[Run]) -> Mapping[str, str]:
     """Return a short form of each engine's name, different for different names.
 
-    The parts that all names begin with, the backend if all have the same, and the seed if all have the
-    same are left out.
+    The common first parts, the backend if it is the same for all, and the seed if it is the same for
+    all are left out.
     """
     names = list(dict.fromkeys(run.name for run in runs))
-    parts = {name: _PARTS.findall(name) for name in names}
-    parts = {name: own if "".join(own) == name else [name] for name, own in parts.items()}
+    parts = {name: _PART.findall(name) for name in names}
+    parts = {name: found if "".join(found) == name else [name] for name, found in parts.items()}
     if len(names) > 1:
-        while len({own[0] for own in parts.values()}) == 1 and all(len(own) > 1 for own in parts.values()):
-            parts = {name: own[1:] for name, own in parts.items()}
-        while len({own[-1] for own in parts.values()}) == 1 and all(len(own) > 1 for own in parts.values()):
-            parts = {name: own[:-1] for name, own in parts.items()}
-        seeds = {name: {part for part in own if _SEED.fullmatch(part)} for name, own in parts.items()}
-        if len({frozenset(found) for found in seeds.values()}) == 1:
+        while _can_shorten(parts, 0):
+            parts = {name: found[1:] for name, found in parts.items()}
+        while _can_shorten(parts, -1):
+            parts = {name: found[:-1] for name, found in parts.items()}
+        seeds = {name: {part for part in found if _SEED.fullmatch(part)} for name, found in parts.items()}
+        if len({frozenset(seed) for seed in seeds.values()}) == 1:
             parts = {
-                name: [part for part in own if part not in seeds[name]] or own for name, own in parts.items()
+                name: [part for part in found if part not in seeds[name]] or found
+                for name, found in parts.items()
             }
-    found = {name: "".join(own).lstrip("-.") for name, own in parts.items()}
-    return found if len(set(found.values())) == len(names) else {name: name for name in names}
+    short = {name: "".join(found).lstrip("-.") for name, found in parts.items()}
+    return short if len(set(short.values())) == len(names) else {name: name for name in names}
+
+
+def _can_shorten(parts: Mapping[str, Sequence[str]], index: int) -> bool:
+    """Return whether all names share the part at ``index`` and have others."""
+    return len({found[index] for found in parts.values()}) == 1 and all(
+        len(found) > 1 for found in parts.values()
+    )

@@ -1,9 +1,9 @@
-"""Tables for the terminal and for files."""
+"""Tables for the terminal, and CSV files with SI units in the names of their columns."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,184 +11,264 @@ from rich.console import Console
 from rich.table import Table
 
 from effx.analysis.cohorts import single_stream
+from effx.analysis.comparison import Comparison, EnergyRatio, LatencyRatio
 from effx.analysis.techniques import technique
-from effx.formatting import in_column, interval, percent, score
-from effx.report.groups import MAIN, Group
-from effx.report.style import energy_sources, joules
+from effx.formatting import fixed, in_column, interval, percent, score
+from effx.report.groups import MAIN_OBJECTIVES, Group
 from effx.results import Run
+
+Cell = str | float | bool | None
+_WIDTH_OF_FILES = 160
+"""Characters in a line where output is not a terminal."""
+
+
+def energy_sources(runs: Sequence[Run]) -> list[str]:
+    """Return the sources of the energy of single queries, without ``none``."""
+    return sorted({single_stream(run).energy.source for run in runs} - {"none"})
+
+
+def energy_cell(run: Run, sources: Sequence[str]) -> str:
+    """Return mJ per example of single queries, with their source if ``sources`` has several."""
+    energy = single_stream(run).energy
+    text = in_column(energy.joules_per_example, "J/example")
+    return f"{text} ({energy.source})" if len(sources) > 1 and energy.source != "none" else text
 
 
 def print_runs(runs: Sequence[Run]) -> None:
-    """Print what was measured, one engine a row."""
+    """Print the measurements, one engine per row."""
     if not runs:
         return
     first = runs[0]
-    metered = any(single_stream(run).energy.joules_per_example is not None for run in runs)
+    with_energy = any(single_stream(run).energy.joules_per_example is not None for run in runs)
+    on_device = any(run.workload("single-stream", timing="device") for run in runs)
     sources = energy_sources(runs)
     table = Table(title=f"{first.host['cpu']}, {first.host['cores']} cores; single queries at real lengths")
     table.add_column("engine", overflow="fold")
-    for column in ("score, 95 %", "n", "p50 ms", "p90 ms", "p99 ms", "peak MiB"):
-        table.add_column(column, justify="right")
-    if metered:
-        table.add_column(f"mJ/example ({', '.join(sources)})", justify="right")
-    timed = any(run.launch_share is not None for run in runs)
-    if timed:
-        table.add_column("device p50 ms", justify="right")
-        table.add_column("not on device", justify="right")
-        table.add_column("GPU MiB", justify="right")
+    headings = ["score, 95 %", "n", "p50, ms", "p90, ms", "p99, ms", "peak memory, MiB"]
+    headings += [f"mJ/example ({', '.join(sources)})"] if with_energy else []
+    headings += ["p50 on device, ms", "host overhead", "GPU memory, MiB"] if on_device else []
+    for heading in headings:
+        table.add_column(heading, justify="right")
     for run in runs:
-        latency = single_stream(run).latency_s
+        latency_s = single_stream(run).latency_s
         cells = [
             run.name,
             f"{run.accuracy.metric} {score(run.accuracy.value)} {interval(run.accuracy.interval)}",
             str(run.accuracy.n),
-            *(in_column(latency[name], "s") for name in ("p50", "p90", "p99")),
+            *(in_column(latency_s[name], "s") for name in ("p50", "p90", "p99")),
             in_column(run.memory.get("host_peak_bytes"), "B"),
         ]
-        if metered:
-            cells.append(joules(run, sources))
-        if timed:
-            device = run.workload("single-stream", timing="device")
-            cells += [
-                in_column(None if device is None else device.latency_s["p50"], "s"),
-                "" if run.launch_share is None else percent(run.launch_share),
-                in_column(run.memory.get("device_peak_bytes"), "B"),
-            ]
+        cells += [energy_cell(run, sources)] if with_energy else []
+        cells += _device_cells(run) if on_device else []
         table.add_row(*cells)
     console = _console()
     console.print(table)
-    if not metered:
+    if not with_energy:
         console.print(f"energy: unavailable ({single_stream(first).energy.reason})")
 
 
-def print_frontiers(content: dict[str, Any]) -> None:
-    """Print each frontier, its engines from cheap to dear."""
+def _device_cells(run: Run) -> list[str]:
+    device = run.workload("single-stream", timing="device")
+    return [
+        in_column(None if device is None else device.latency_s["p50"], "s"),
+        "" if run.launch_share is None else percent(run.launch_share),
+        in_column(run.memory.get("device_peak_bytes"), "B"),
+    ]
+
+
+def print_frontiers(content: Mapping[str, Any]) -> None:
+    """Print each main frontier, its engines in order of cost, and what could not be measured.
+
+    Args:
+        content: what frontier.json holds, see :class:`effx.report.contents.ReportContents`.
+    """
     console = _console()
     for frontier in content["frontiers"]:
-        gain, cost = frontier["objectives"]
-        energy = cost == "energy"
-        unit = f"mJ/example ({frontier['energy_source']})" if energy else "p50 ms"
-        table = Table(title=f"{frontier['task']} on {frontier['host']}: {frontier['metric']} and {cost}")
-        table.add_column("", width=1)
-        table.add_column("engine", overflow="fold")
-        for column in (f"{frontier['metric']}, 95 %", f"{unit}, 95 %", "P(frontier)"):
-            table.add_column(column, justify="right")
-        of_cost = "J/example" if energy else "s"
-        for point in frontier["points"]:
-            mark = "●" if point["non_dominated"] else ("~" if point["tied_with"] else "")
-            table.add_row(
-                mark,
-                point["engine"],
-                f"{score(point['values'][gain])} {interval(point['intervals'][gain])}",
-                f"{in_column(point['values'][cost], of_cost)} {interval(point['intervals'][cost], of_cost)}",
-                f"{point['p_non_dominated']:.2f}",
-            )
-        console.print(table)
-        console.print("● on the frontier   ~ not distinguishable from it")
+        console.print(_frontier_table(frontier))
+        console.print("● on the frontier   ~ statistically indistinguishable from it")
     for reason in content["energy_unavailable"]:
         console.print(f"energy: unavailable ({reason})")
-    for gate in content["gates_failed"]:
+    for gate in content["failed_gates"]:
         console.print(f"gate failed: {gate['engine']}: {gate['gate']}: {gate['detail']}")
     for failure in content["failures"]:
         console.print(f"not measured: {failure['failure']}")
 
 
+def _frontier_table(frontier: Mapping[str, Any]) -> Table:
+    gain, cost = frontier["objectives"]
+    unit = "J/example" if cost == "energy" else "s"
+    heading = f"mJ/example ({frontier['energy_source']})" if cost == "energy" else "p50, ms"
+    table = Table(title=f"{frontier['task']} on {frontier['host']}: {frontier['metric']} and {cost}")
+    table.add_column("", width=1)
+    table.add_column("engine", overflow="fold")
+    for column in (f"{frontier['metric']}, 95 %", f"{heading}, 95 %", "P(frontier)"):
+        table.add_column(column, justify="right")
+    for point in frontier["points"]:
+        values, intervals = point["values"], point["intervals"]
+        table.add_row(
+            "●" if point["non_dominated"] else "~" if point["tied_with"] else "",
+            point["engine"],
+            f"{score(values[gain])} {interval(intervals[gain])}",
+            f"{in_column(values[cost], unit)} {interval(intervals[cost], unit)}",
+            fixed(point["p_non_dominated"], 2),
+        )
+    return table
+
+
 def write_csv(runs: Sequence[Run], groups: Sequence[Group], path: Path) -> None:
-    """Write one row per result: every number with its unit in the column's name."""
-    best: dict[str, dict[str, tuple[bool, float]]] = {}
+    """Write one row per result."""
+    on_frontier: dict[tuple[str, str], tuple[bool, float]] = {}
     for group in groups:
-        for one in group.frontiers:
-            if one.objectives in MAIN:
-                for point in one.points:
-                    own = (point.non_dominated, point.p_non_dominated)
-                    best.setdefault(point.run.id, {})[one.objectives[1]] = own
-    rows = []
-    for run in runs:
-        single, engine, on, of = single_stream(run), run.engine, best.get(run.id, {}), technique(run)
-        latency, energy = on.get("latency", (None, None)), on.get("energy", (None, None))
-        rows.append(
-            [
-                run.id, run.task, run.host_id, run.name, engine.get("model"), engine.get("regime"),
-                engine["variant"], engine["scheme"], engine["backend"], engine["parameters"],
-                engine.get("weight_remaining"), (engine.get("sparsity") or {}).get("share"),
-                engine.get("size_bytes"), run.accuracy.metric,
-                run.accuracy.value, *run.accuracy.interval, run.accuracy.n,
-                *(single.latency_s[key] for key in ("mean", "p50", "p90", "p99")),
-                single.throughput_per_s, run.memory.get("host_peak_bytes"), single.energy.source,
-                single.energy.joules_per_example, *(single.energy.interval or (None, None)),
-                single.energy.reason, latency[0], energy[0], latency[1], energy[1], of.name, of.level,
-                of.text, ";".join(run.flags), engine["digest"], engine["checkpoint"]["digest"],
-                run.session, run.started,
-            ]
-        )  # fmt: skip
-    _write(path, _COLUMNS, rows)
+        for frontier in group.frontiers:
+            if frontier.objectives in MAIN_OBJECTIVES:
+                for point in frontier.points:
+                    key = (point.run.id, frontier.objectives[1])
+                    on_frontier.setdefault(key, (point.non_dominated, point.p_non_dominated))
+    _write(path, [_result_row(run, on_frontier) for run in runs])
+
+
+def _result_row(run: Run, on_frontier: Mapping[tuple[str, str], tuple[bool, float]]) -> dict[str, Cell]:
+    single, engine, reduction = single_stream(run), run.engine, technique(run)
+    energy = single.energy
+    on_latency, p_latency = on_frontier.get((run.id, "latency"), (None, None))
+    on_energy, p_energy = on_frontier.get((run.id, "energy"), (None, None))
+    return {
+        "result": run.id,
+        "task": run.task,
+        "host": run.host_id,
+        "engine": run.name,
+        "model": engine.get("model"),
+        "regime": engine.get("regime"),
+        "variant": engine["variant"],
+        "scheme": engine["scheme"],
+        "backend": engine["backend"],
+        "parameters": engine["parameters"],
+        "weight_remaining": engine.get("weight_remaining"),
+        "sparsity": (engine.get("sparsity") or {}).get("share"),
+        "size_bytes": engine.get("size_bytes"),
+        "metric": run.accuracy.metric,
+        "score": run.accuracy.value,
+        **_ends("score", run.accuracy.interval),
+        "n": run.accuracy.n,
+        **{f"latency_{name}_s": single.latency_s[name] for name in ("mean", "p50", "p90", "p99")},
+        "throughput_examples_per_s": single.throughput_per_s,
+        "host_peak_memory_bytes": run.memory.get("host_peak_bytes"),
+        "device_peak_memory_bytes": run.memory.get("device_peak_bytes"),
+        "energy_source": energy.source,
+        "energy_j_per_example": energy.joules_per_example,
+        **_ends("energy_j_per_example", energy.interval),
+        "energy_unavailable_reason": energy.reason,
+        "on_latency_frontier": on_latency,
+        "p_latency_frontier": p_latency,
+        "on_energy_frontier": on_energy,
+        "p_energy_frontier": p_energy,
+        "reduction": reduction.name,
+        "reduction_level": reduction.level,
+        "reduction_text": reduction.text,
+        "failed_gates": ";".join(run.flags),
+        "engine_digest": engine["digest"],
+        "checkpoint_digest": engine["checkpoint"]["digest"],
+        "session": run.session,
+        "started": run.started,
+    }
 
 
 def write_grid(runs: Sequence[Run], path: Path) -> None:
-    """Write one row per result, batch, length and way of timing."""
-    rows = [
-        [run.id, run.task, run.host_id, run.name, one.batch, one.sequence, one.timing, one.latency_s["mean"],
-         one.latency_s["p50"], sum(map(len, one.blocks_s)), len(one.blocks_s)]
-        for run in runs
-        for one in run.workloads
-        if one.scenario == "grid"
-    ]  # fmt: skip
-    names = "result,task,host,engine,batch,length,timing,latency_mean_s,latency_p50_s,samples,blocks"
-    _write(path, names.split(","), rows)
+    """Write one row per result, batch size, length and timing."""
+    _write(path, list(_grid_rows(runs)), columns=_GRID_COLUMNS)
 
 
-def write_pairs(pairs: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write the paired comparisons, one row each: accuracy, single queries' median, energy."""
-    rows = []
-    for one in pairs:
-        latency = next(
-            (
-                own
-                for own in one["latency"]
-                if (own["scenario"], own["statistic"]) == ("single-stream", "p50")
-            ),
-            None,
-        )
-        energy = one["energy"]
-        rows.append(
-            [
-                *one["results"], one["a"], one["b"], one["task"], one["host"], one["metric"], one["n"],
-                one["difference"], *(one["interval"] or (None, None)), one["differing"], one["p_value"],
-                one["p_adjusted"], *_ratio(latency), None if latency is None else latency["paired"],
-                None if energy is None else energy["source"], *_ratio(energy), one["sentence"],
-            ]
-        )  # fmt: skip
-    names = (
-        "result_a,result_b,engine_a,engine_b,task,host,metric,n,difference,difference_low,difference_high,"
-        "differing,mcnemar_p,mcnemar_p_adjusted,latency_p50_ratio,latency_low,latency_high,interleaved,"
-        "energy_source,energy_ratio,energy_low,energy_high,sentence"
+_GRID_COLUMNS = (
+    "result", "task", "host", "engine", "batch", "length", "timing", "latency_mean_s", "latency_p50_s",
+    "queries", "blocks",
+)  # fmt: skip
+
+
+def _grid_rows(runs: Sequence[Run]) -> Iterator[dict[str, Cell]]:
+    for run in runs:
+        for workload in run.workloads:
+            if workload.scenario == "grid":
+                yield {
+                    "result": run.id,
+                    "task": run.task,
+                    "host": run.host_id,
+                    "engine": run.name,
+                    "batch": workload.batch,
+                    "length": workload.sequence,
+                    "timing": workload.timing,
+                    "latency_mean_s": workload.latency_s["mean"],
+                    "latency_p50_s": workload.latency_s["p50"],
+                    "queries": sum(map(len, workload.blocks_s)),
+                    "blocks": len(workload.blocks_s),
+                }
+
+
+def write_comparisons(comparisons: Sequence[Comparison], path: Path) -> None:
+    """Write one row per paired comparison: accuracy, median of single queries, energy."""
+    _write(path, list(map(_comparison_row, comparisons)), columns=_COMPARISON_COLUMNS)
+
+
+_COMPARISON_COLUMNS = (
+    "result_a", "result_b", "engine_a", "engine_b", "task", "host", "metric", "n", "score_difference",
+    "score_difference_low", "score_difference_high", "differing_predictions", "mcnemar_p",
+    "mcnemar_p_adjusted", "latency_p50_ratio", "latency_p50_ratio_low", "latency_p50_ratio_high",
+    "interleaved", "energy_source", "energy_ratio", "energy_ratio_low", "energy_ratio_high", "sentence",
+)  # fmt: skip
+
+
+def _comparison_row(comparison: Comparison) -> dict[str, Cell]:
+    latency = next(
+        (
+            ratio
+            for ratio in comparison.latency
+            if (ratio.scenario, ratio.statistic) == ("single-stream", "p50")
+        ),
+        None,
     )
-    _write(path, names.split(","), rows)
+    energy = comparison.energy
+    return {
+        "result_a": comparison.results[0],
+        "result_b": comparison.results[1],
+        "engine_a": comparison.a,
+        "engine_b": comparison.b,
+        "task": comparison.task,
+        "host": comparison.host,
+        "metric": comparison.metric,
+        "n": comparison.n,
+        "score_difference": comparison.difference,
+        **_ends("score_difference", comparison.interval),
+        "differing_predictions": comparison.differing,
+        "mcnemar_p": comparison.p_value,
+        "mcnemar_p_adjusted": comparison.p_adjusted,
+        **_ratio("latency_p50_ratio", latency),
+        "interleaved": None if latency is None else latency.paired,
+        "energy_source": None if energy is None else energy.source,
+        **_ratio("energy_ratio", energy),
+        "sentence": comparison.sentence(),
+    }
 
 
-def _ratio(one: dict[str, Any] | None) -> tuple[float | None, ...]:
-    return (None, None, None) if one is None else (one["value"], *(one["interval"] or (None, None)))
+def _ratio(name: str, ratio: LatencyRatio | EnergyRatio | None) -> dict[str, Cell]:
+    if ratio is None:
+        return {name: None, **_ends(name, None)}
+    return {name: ratio.value, **_ends(name, ratio.interval)}
 
 
-def _write(path: Path, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+def _ends(name: str, ends: tuple[float, float] | None) -> dict[str, Cell]:
+    low, high = ends or (None, None)
+    return {f"{name}_low": low, f"{name}_high": high}
+
+
+def _write(path: Path, rows: Sequence[Mapping[str, Cell]], *, columns: Sequence[str] = ()) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(names)
+        writer = csv.DictWriter(file, columns or (list(rows[0]) if rows else []))
+        writer.writeheader()
         writer.writerows(rows)
 
 
-_COLUMNS = (
-    "result,task,host,engine,model,regime,variant,scheme,backend,parameters,weight_remaining,sparsity,siz"
-    "e_bytes,metric,score,score_low,score_high,n,latency_mean_s,latency_p50_s,latency_p90_s,latency_p99_s"
-    ",throughput_per_s,host_peak_bytes,energy_source,joules_per_example,joules_low,joules_high,energy_rea"
-    "son,on_latency_frontier,on_energy_frontier,p_latency_frontier,p_energy_frontier,reduction,reduction_"
-    "level,reduction_text,gates_failed,engine_digest,checkpoint_digest,session,started"
-).split(",")
-
-
 def _console() -> Console:
-    """A console that obeys nothing in names and reasons, and keeps whole rows where there is no terminal."""
+    """Return a console that does not interpret markup in names, and does not wrap rows in files."""
     console = Console(markup=False, emoji=False)
     if not console.is_terminal:
-        console.width = 160
+        console.width = _WIDTH_OF_FILES
     return console

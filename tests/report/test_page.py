@@ -1,16 +1,18 @@
-"""The page in a real Chromium, opened as a file; every test looks at what a person would see."""
+"""The page in a real Chromium, opened as a file; the tests check what a person sees."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from effx import results
+from effx import formatting, results
 from effx.analysis.comparison import compare
 from effx.analysis.frontier import baseline_of
 from effx.report import report
@@ -29,7 +31,7 @@ CHART = "section[aria-labelledby=frontier]"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two hosts, one with a meter; one engine with a name that would like to be markup."""
+    """A report on two hosts, one with a meter; the name of one engine contains markup."""
     place = tmp_path_factory.mktemp("page")
     runs = [synthetic.run(number, rounds=5, queries=40) for number in range(ENGINES)]
     runs += [synthetic.run(number, rounds=5, queries=40, on=1, metered="none") for number in range(10)]
@@ -79,24 +81,24 @@ def tab(chromium: Any, folder: Path) -> Iterator[Any]:
 
 
 def _open(chromium: Any, folder: Path, **options: Any) -> Iterator[Any]:
-    """Open the page; afterwards nothing may have been asked of a network or complained of."""
+    """Open the page; afterwards check that there were no requests and no messages on the console."""
     context = chromium.new_context(**options)
     page = context.new_page()
-    complaints: list[str] = []
+    console_messages: list[str] = []
     requests: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: console_messages.append(message.text))
+    page.on("pageerror", lambda error: console_messages.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
     page.goto((folder / "index.html").as_uri())
     page.wait_for_selector("#hosts")
     yield page
-    assert complaints == []
+    assert console_messages == []
     assert requests == [(folder / "index.html").as_uri()]
     context.close()
 
 
 def _until(page: Any, condition: str) -> None:
-    """Wait for a condition; Playwright's own way evaluates text in the page, which its policy forbids."""
+    """Wait for a condition; the page's content security policy forbids Playwright's wait_for_function."""
     for _ in range(100):
         if page.evaluate(condition):
             return
@@ -109,7 +111,7 @@ def _names(page: Any) -> list[str]:
 
 
 def _point(page: Any, engine: str) -> dict[str, float]:
-    """Return where the frontier chart shows an engine on the first host."""
+    """Return the position of an engine of the first host in the frontier chart."""
     return page.evaluate(
         """name => { const data = JSON.parse(document.getElementById('data').textContent);
         const {name: names, host} = data.columns;
@@ -131,7 +133,7 @@ def _best(folder: Path) -> list[str]:
     return [point["engine"] for point in one["points"] if point["non_dominated"]]
 
 
-def test_hovering_a_point_shows_everything_about_its_engine(tab: Any, folder: Path) -> None:
+def test_hovering_a_point_shows_the_details_of_its_engine(tab: Any, folder: Path) -> None:
     runs = {run.name: run for run in results.find([folder.parent]) if run.host_id.startswith("host0")}
     for name in _best(folder):
         place = _point(tab, name)
@@ -154,7 +156,7 @@ def test_hovering_a_point_shows_everything_about_its_engine(tab: Any, folder: Pa
         assert run.engine["checkpoint"]["digest"] in provenance
 
 
-def test_what_is_not_spent_on_the_device_is_told(chromium: Any, tmp_path: Path) -> None:
+def test_host_overhead_is_shown(chromium: Any, tmp_path: Path) -> None:
     gpu = timed_on_device(synthetic.run(8, rounds=5, queries=40), 0.62)
     cpu = synthetic.run(0, rounds=5, queries=40)
     synthetic.write([cpu, gpu], tmp_path / "results")
@@ -164,28 +166,28 @@ def test_what_is_not_spent_on_the_device_is_told(chromium: Any, tmp_path: Path) 
             page.locator(TABLE).get_by_role("button", name=run.name, exact=True).click()
             said.append(page.locator(f"{TABLE} .panel").inner_text())
             assert "source: counter" in said[-1]
-        assert "62 % of a single query is not spent on the device: no reduction makes that part" in said[0]
+        assert "Host overhead: 62 % of the time of a single query is not spent on the device." in said[0]
         for timing in ("end-to-end", "device"):
             single = gpu.workload("single-stream", timing=timing)
             assert single is not None
             line = said[0].split(f"single queries, {timing}, ms")[1].split("samples")[0]
             assert f"p50 {1e3 * single.latency_s['p50']:#.3g}, p90" in line and line.endswith("; 200 ")
-        assert "device:" not in said[1] and "single queries, " not in said[1]
+        assert "Host overhead" not in said[1] and "single queries, " not in said[1]
 
 
-def test_failed_gates_are_told(tab: Any) -> None:
+def test_failed_gates_and_failures_are_listed(tab: Any) -> None:
     place = _point(tab, "demo-e00003.seq32+int8.onnxruntime")
     tab.mouse.move(place["x"], place["y"])
     assert "failed: host otherwise idle: other processes took 12.0%" in tab.inner_text(".panel .failed")
-    doubts = tab.inner_text("section[aria-labelledby=trouble]")
+    doubts = tab.inner_text("section[aria-labelledby=limitations]")
     assert "demo-dead" in doubts and "it died" in doubts
     assert "no counters here" in doubts
 
 
-def test_columns_sort_both_ways(tab: Any, folder: Path) -> None:
+def test_columns_sort_in_both_directions(tab: Any, folder: Path) -> None:
     runs = {(run.name, run.host_id): run for run in results.find([folder.parent])}
     by_latency = sorted(runs.values(), key=lambda run: run.workloads[0].latency_s["p50"] or 0.0)
-    button = tab.get_by_role("region", name="Every result").get_by_role("button", name="p50, ms")
+    button = tab.get_by_role("region", name="All results").get_by_role("button", name="p50, ms")
     button.click()
     assert _names(tab) == [run.name for run in by_latency][:25]
     head = tab.locator(f"{TABLE} th", has_text="p50, ms")
@@ -197,7 +199,7 @@ def test_columns_sort_both_ways(tab: Any, folder: Path) -> None:
     assert _names(tab) == [run.name for run in reversed(by_latency)][25:]
 
 
-def test_filters_by_text_and_technique(tab: Any, folder: Path) -> None:
+def test_rows_are_filtered_by_text_and_technique(tab: Any, folder: Path) -> None:
     tab.fill(f"{TABLE} input[type=search]", "demo TOKENS+int8")
     _until(
         tab,
@@ -206,7 +208,7 @@ def test_filters_by_text_and_technique(tab: Any, folder: Path) -> None:
     found = _names(tab)
     assert found and all("tokens+int8" in name for name in found)
     tab.fill(f"{TABLE} input[type=search]", "no such engine")
-    tab.wait_for_selector("text=No row fits the filter.")
+    tab.wait_for_selector("text=No row matches the filter.")
     tab.fill(f"{TABLE} input[type=search]", "")
     tab.get_by_label("Reduction").select_option("length")
     _until(
@@ -217,7 +219,7 @@ def test_filters_by_text_and_technique(tab: Any, folder: Path) -> None:
     assert sorted(_names(tab)) == sorted(expected)
 
 
-def test_two_pinned_engines_are_compared_as_python_compares_them(tab: Any, folder: Path) -> None:
+def test_two_pinned_engines_show_their_paired_comparison(tab: Any, folder: Path) -> None:
     runs = {run.name: run for run in results.find([folder.parent]) if run.host_id.startswith("host0")}
     base = _best(folder)[0]
     other = next(name for name in runs if name.endswith(".fp32.onnxruntime") and name != base)
@@ -226,12 +228,12 @@ def test_two_pinned_engines_are_compared_as_python_compares_them(tab: Any, folde
         tab.mouse.click(place["x"], place["y"])
     panel = tab.inner_text(".pinned-panel")
     assert any(compare(runs[a], runs[b]).sentence() in panel for a, b in ((base, other), (other, base)))
-    assert "McNemar" in panel and "joules per example (source: counter)" in panel
+    assert "McNemar" in panel and "energy per example (source: counter)" in panel
     tab.get_by_role("button", name=f"Unpin {base}").click()
     assert "Pin a second engine" in tab.inner_text(".pinned-panel")
 
 
-def test_the_p_value_beside_the_baseline_stands_adjusted_too(tab: Any, folder: Path) -> None:
+def test_p_values_against_the_baseline_are_shown_with_adjustment(tab: Any, folder: Path) -> None:
     runs = [run for run in results.find([folder.parent]) if run.host_id.startswith("host0")]
     base = baseline_of(runs)
     by_loss = sorted((run for run in runs if run is not base), key=lambda run: run.accuracy.value)
@@ -240,26 +242,25 @@ def test_the_p_value_beside_the_baseline_stands_adjusted_too(tab: Any, folder: P
             place = _point(tab, run.name)
             tab.mouse.click(place["x"], place["y"])
         panel = tab.inner_text(".pinned-panel")
-        told = re.search(r"McNemar p = (\S+), (\S+) adjusted for all comparisons with the baseline", panel)
-        assert "McNemar p = " in panel
-        assert (told is not None) == adjusted
-        if told is not None:
-            own = compare(*pinned).p_value
-            assert float(told[1]) == pytest.approx(own, rel=0.1)
-            assert float(told[1]) < float(told[2]) <= 1
+        p = compare(*pinned).p_value
+        assert p is not None and f"McNemar's {formatting.p_value(p)}" in panel
+        both = re.search(r"McNemar's p = (\S+), p = (\S+) adjusted for all comparisons with the base", panel)
+        assert (both is not None) == adjusted
+        if both is not None:
+            assert float(both[1]) < float(both[2]) <= 1
         for run in pinned:
             tab.get_by_role("button", name=f"Unpin {run.name}").click()
 
 
-def test_engines_of_two_hosts_are_not_paired(tab: Any) -> None:
+def test_engines_of_two_hosts_are_not_compared(tab: Any) -> None:
     tab.fill(f"{TABLE} input[type=search]", "e00000.fp32")
     _until(tab, f"document.querySelectorAll('{TABLE} tbody tr').length === 2")
     for _ in range(2):
         tab.locator(f"{TABLE} button.pin[aria-pressed=false]").first.click()
-    assert "different hosts: nothing of them is paired" in tab.inner_text(".pinned-panel")
+    assert "different hosts, so they cannot be paired" in tab.inner_text(".pinned-panel")
 
 
-def test_keys_reach_points_and_pin_them(tab: Any) -> None:
+def test_the_keyboard_selects_and_pins_points(tab: Any) -> None:
     tab.focus(f"{CHART} .chart")
     tab.keyboard.press("Home")
     first = tab.inner_text(f"{CHART} .panel h3")
@@ -273,7 +274,7 @@ def test_keys_reach_points_and_pin_them(tab: Any) -> None:
     assert "compared" in tab.inner_text("#live")
 
 
-def test_every_control_is_named_and_the_focus_is_seen(tab: Any) -> None:
+def test_every_control_has_a_name_and_a_visible_focus(tab: Any) -> None:
     unnamed = tab.evaluate(
         """() => [...document.querySelectorAll('button, select, input, [tabindex="0"]')].filter(own =>
         !own.textContent.trim() && !own.getAttribute('aria-label') && !own.labels?.length).length"""
@@ -285,21 +286,21 @@ def test_every_control_is_named_and_the_focus_is_seen(tab: Any) -> None:
         assert width >= 2, tab.evaluate("document.activeElement.outerHTML")
 
 
-def test_axes_can_be_chosen_and_say_unit_n_and_source(tab: Any) -> None:
-    tab.get_by_label("Left to right", exact=True).select_option("energy")
+def test_axes_can_be_chosen_and_have_unit_n_and_source(tab: Any) -> None:
+    tab.get_by_label("x axis", exact=True).select_option("energy")
     texts = tab.text_content(f"{CHART} .chart svg")
     label = tab.get_attribute(f"{CHART} .chart", "aria-label")
     assert "n = 200" in label and "mJ/example" in label and "source: counter" in label
     assert "mJ/example" in texts
     before = tab.eval_on_selector_all(".axes text", "all => all.map(own => own.textContent).join()")
-    tab.get_by_label("log, left to right").check()
+    tab.get_by_label("logarithmic x axis").check()
     after = tab.eval_on_selector_all(".axes text", "all => all.map(own => own.textContent).join()")
-    assert before != after and ", log" in after
-    tab.get_by_label("Down to up", exact=True).select_option("size")
+    assert before != after and ", logarithmic" in after
+    tab.get_by_label("y axis", exact=True).select_option("size")
     assert "size on disk, MiB" in tab.get_attribute(f"{CHART} .chart", "aria-label")
 
 
-def test_a_hostile_name_stays_a_name(tab: Any) -> None:
+def test_markup_in_a_name_is_shown_as_text(tab: Any) -> None:
     assert tab.evaluate("window.hurt") is None
     tab.fill(f"{TABLE} input[type=search]", "onerror")
     _until(tab, f"document.querySelectorAll('{TABLE} tbody tr').length === 1")
@@ -307,9 +308,9 @@ def test_a_hostile_name_stays_a_name(tab: Any) -> None:
     assert tab.locator("img").count() == 0
 
 
-def test_hosts_stand_side_by_side_with_ranks(tab: Any, folder: Path) -> None:
+def test_hosts_are_compared_by_ranks(tab: Any, folder: Path) -> None:
     text = tab.inner_text("section[aria-labelledby=hosts]")
-    assert "among the 10 engines that every host has" in text
+    assert "among the 10 engines measured on every host" in text
     runs = [run for run in results.find([folder.parent]) if int(run.id.split(".")[1][:5]) < 10]
     order = {
         host: sorted(
@@ -345,14 +346,54 @@ def test_the_grid_shows_the_paired_ratios(tab: Any, folder: Path) -> None:
         if (one.scenario, one.batch, one.sequence, one.statistic) == ("grid", 8, 32, "p50")
     )  # fmt: skip
     assert expected.interval is not None and expected.interval[1] < 1
-    assert figure.locator("tbody tr").nth(1).locator("td").first.inner_text() == f"{expected.value:.2f}× ▼"
+    assert (
+        figure.locator("tbody tr").nth(1).locator("td").first.inner_text()
+        == f"{formatting.times(expected.value)}x ▼"
+    )
 
 
-def test_sections_of_other_commands_are_drawn(tab: Any) -> None:
+def test_further_sections_are_drawn(tab: Any) -> None:
     section = tab.locator("section", has=tab.get_by_role("heading", name="Tickets"))
     assert section.locator(".chart .point").count() == 2
     assert "one standard deviation" in section.inner_text()
     assert section.locator("table.map td").all_inner_texts() == ["0.100", "0.900", "–", "0"]
+
+
+def test_the_page_formats_numbers_as_python_does(chromium: Any) -> None:
+    rng = np.random.default_rng(0)
+    values = [*(10 ** rng.uniform(-7, 9, 400)), *rng.integers(-2000, 2000, 200) / 8, 0.0, 999.5, 9.995, 1e7]
+    values = [float(value) for value in values]
+    expected = {
+        "significant": [formatting.significant(value) for value in values],
+        "fixed": [formatting.fixed(value, 2) for value in values],
+        "percent": [formatting.percent(value % 1) for value in values],
+        "percentagePoints": [formatting.points(value % 2 - 1) for value in values],
+        "pValue": [formatting.p_value(value % 1) for value in values],
+        "ratioNumber": [formatting.times(abs(value)) for value in values],
+        **{f"inColumn {unit}": [formatting.in_column(value, unit) for value in values]
+           for unit in formatting.UNITS},
+    }  # fmt: skip
+    units = json.dumps({unit: [shown.factor, shown.symbol] for unit, shown in formatting.UNITS.items()})
+    script = (resources.files("effx.report") / "assets" / "base.js").read_text()
+    page = chromium.new_page()
+    found = page.evaluate(
+        f"""values => {{ const DATA = {{units: {units}}}; {script}
+        const python = (value, modulus) => ((value % modulus) + modulus) % modulus;
+        const result = {{
+          significant: values.map((own) => significant(own)), fixed: values.map((own) => fixed(own, 2)),
+          percent: values.map((own) => percent(python(own, 1))),
+          percentagePoints: values.map((own) => percentagePoints(python(own, 2) - 1)),
+          pValue: values.map((own) => pValue(python(own, 1))),
+          ratioNumber: values.map((own) => ratioNumber(Math.abs(own))) }};
+        for (const unit of Object.keys(DATA.units)) {{
+          result[`inColumn ${{unit}}`] = values.map((own) => inColumn(own, unit)); }}
+        return result; }}""",
+        values,
+    )
+    page.close()
+    for name, texts in expected.items():
+        differing = [pair for pair in zip(values, texts, found[name], strict=True) if pair[1] != pair[2]]
+        assert not differing, (name, differing[:5])
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -403,7 +444,7 @@ def _contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_a_phone_scrolls_down_only(chromium: Any, folder: Path) -> None:
+def test_on_a_phone_the_page_scrolls_vertically_only(chromium: Any, folder: Path) -> None:
     for page in _open(
         chromium, folder, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True
     ):

@@ -16,15 +16,15 @@ from effx.analysis.frontier import baseline_of
 from effx.analysis.techniques import technique
 from effx.errors import ArtifactError, UsageError
 from effx.report import latex, page, report, sections, tables
-from effx.report.groups import groups
-from effx.report.comparisons import pairs
+from effx.report.comparisons import compare_groups
+from effx.report.groups import group_runs
 from effx.results import Energy, Failure, Run
 from tests.analysis import synthetic
 from tests.analysis.made import made
 
 
 def timed_on_device(run: Run, share: float) -> Run:
-    """The run as a GPU gives it: every workload again, without ``share`` of its time and without energy."""
+    """Return the run as on a GPU: every workload also timed on the device, ``share`` faster."""
     none = Energy("none", "none", "measured for single-stream 1xreal only")
     again = [
         replace(one, timing="device", energy=none,
@@ -35,7 +35,7 @@ def timed_on_device(run: Run, share: float) -> Run:
 
 
 def data_of(folder: Path) -> dict[str, Any]:
-    """Return what the page's script reads."""
+    """Return the data that the page's script reads."""
     text = (folder / "index.html").read_text()
     return json.loads(text.split('<script type="application/json" id="data">')[1].split("</script>")[0])
 
@@ -45,14 +45,14 @@ def folder(results_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return report([results_folder], tmp_path_factory.mktemp("out") / "report")[1]
 
 
-def test_every_number_traces_to_a_result(folder: Path, results_folder: Path) -> None:
+def test_every_number_is_that_of_a_result(folder: Path, results_folder: Path) -> None:
     runs = {run.id: run for run in results.find([results_folder])}
     content = json.loads((folder / "frontier.json").read_text())
     assert [tuple(one["objectives"]) for one in content["frontiers"]] == [
         ("accuracy", "latency"),
         ("accuracy", "energy"),
     ]
-    assert ["accuracy", "size"] in [one["objectives"] for one in content["more"]]
+    assert ["accuracy", "size"] in [one["objectives"] for one in content["other_frontiers"]]
     for one in content["frontiers"]:
         assert len(one["points"]) == 2
         for point in one["points"]:
@@ -71,7 +71,7 @@ def test_every_number_traces_to_a_result(folder: Path, results_folder: Path) -> 
     assert all(run_id in text for run_id in runs)
 
 
-def test_the_page_is_whole_and_needs_no_network(folder: Path) -> None:
+def test_the_page_is_complete_and_needs_no_network(folder: Path) -> None:
     text = (folder / "index.html").read_text()
     assert not re.search(r"(src|href)=\"(?!data:|#)", text)
     assert "default-src 'none'" in text
@@ -92,7 +92,7 @@ def test_the_page_is_whole_and_needs_no_network(folder: Path) -> None:
     assert {one["source"] for own in data_of(folder)["columns"]["energy"] for one in own} == {"model"}
 
 
-def test_figures_are_there(folder: Path) -> None:
+def test_a_frontier_is_drawn_for_every_cost(folder: Path) -> None:
     for name in (
         "frontier-latency",
         "frontier-energy",
@@ -103,10 +103,10 @@ def test_figures_are_there(folder: Path) -> None:
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         svg = (folder / f"{name}.svg").read_text()
         assert "n = 90" in svg
-    assert "mJ per example (model)" in (folder / "frontier-energy.svg").read_text()
+    assert "mJ/example (model)" in (folder / "frontier-energy.svg").read_text()
 
 
-def test_figures_of_techniques_and_grids(tmp_path: Path) -> None:
+def test_techniques_and_grids_are_drawn(tmp_path: Path) -> None:
     synthetic.write(
         [synthetic.run(number, rounds=5, queries=20) for number in range(24)], tmp_path / "results"
     )
@@ -118,10 +118,10 @@ def test_figures_of_techniques_and_grids(tmp_path: Path) -> None:
     grid = (folder / "grid.svg").read_text()
     rows = list(csv.DictReader((folder / "grid.csv").read_text().splitlines()))
     assert len(rows) == 24 * len(synthetic.SHAPES)
-    assert "the first 12 of 23" in grid
+    assert "first 12 of 23" in grid
 
 
-def test_what_was_timed_twice_is_told_apart(tmp_path: Path) -> None:
+def test_end_to_end_and_device_timings_are_separate(tmp_path: Path) -> None:
     cpu = synthetic.run(0, rounds=5, queries=20)
     gpu = timed_on_device(synthetic.run(8, rounds=5, queries=20), 0.62)
     synthetic.write([cpu, gpu], tmp_path / "results")
@@ -136,15 +136,15 @@ def test_what_was_timed_twice_is_told_apart(tmp_path: Path) -> None:
     assert len({tuple(row.values())[:7] for row in rows}) == len(rows) == 3 * len(synthetic.SHAPES)
 
     columns = data_of(folder)["columns"]
-    assert columns["launch_share"] == [None, pytest.approx(0.62, abs=1e-5)]
+    assert columns["host_overhead_share"] == [None, pytest.approx(0.62, abs=1e-5)]
     single, device = columns["others"][1]
     assert (single["timing"], device["timing"]) == ("end-to-end", "device")
-    assert device["latency"]["p50"] == pytest.approx(0.38 * single["latency"]["p50"], rel=1e-4)
+    assert device["latency_s"]["p50"] == pytest.approx(0.38 * single["latency_s"]["p50"], rel=1e-4)
     assert [one["timing"] for one in columns["energy"][1]] == ["end-to-end", "device"]
     assert [one["timing"] for one in columns["others"][0] + columns["energy"][0]] == ["end-to-end"] * 2
 
 
-def test_comparisons_are_those_of_the_comparison(tmp_path: Path) -> None:
+def test_comparisons_csv_holds_the_paired_comparisons(tmp_path: Path) -> None:
     runs = [synthetic.run(number, rounds=5, queries=20) for number in range(4)]
     synthetic.write(runs, tmp_path / "results")
     _, folder = report([tmp_path / "results"])
@@ -158,28 +158,28 @@ def test_comparisons_are_those_of_the_comparison(tmp_path: Path) -> None:
     for row in rows:
         a, b = by_id[row["result_a"]], by_id[row["result_b"]]
         expected = beside_base[b.name] if a is base else compare(a, b)
-        assert float(row["difference"]) == pytest.approx(b.accuracy.value - a.accuracy.value)
+        assert float(row["score_difference"]) == pytest.approx(b.accuracy.value - a.accuracy.value)
         assert row["sentence"] == expected.sentence()
         assert float(row["mcnemar_p"]) == expected.p_value
         assert row["mcnemar_p_adjusted"] == ("" if expected.p_adjusted is None else str(expected.p_adjusted))
         assert (a is base) == (expected.p_adjusted is not None)
 
 
-def test_many_comparisons_with_one_baseline_are_adjusted(tmp_path: Path) -> None:
-    """Six variants each lose what one alone would be found to lose; of six that is no wonder."""
+def test_p_values_against_the_baseline_are_adjusted_for_their_number(tmp_path: Path) -> None:
+    """Six variants each lose significantly if tested alone, and not if adjusted for six tests."""
     base = made("fp32", precision="fp32", queries=70)
     losing = [made(f"v{number}", range(6), 0.005, queries=70) for number in range(6)]
     odd = made("odd", range(6), queries=70)
     turned = replace(odd, accuracy=replace(odd.accuracy, labels=[1 - own for own in odd.accuracy.labels]))
-    found, refused = pairs(groups([base, *losing, turned]))
-    beside_base = [one for one in found if one["a"] == "fp32"]
-    assert sorted(one["b"] for one in beside_base) == [run.name for run in losing]
-    for one in beside_base:
-        assert one["p_value"] == pytest.approx(2 * 0.5**6)  # below 0.05
-        assert one["p_adjusted"] == pytest.approx(6 * one["p_value"])
-        assert "not distinguishable once adjusted for the number of comparisons" in one["sentence"]
-    assert {(a, b) for a, b, _ in refused} >= {(base.id, odd.id)}  # it takes no other comparison with it
-    assert {one["p_adjusted"] for one in found if one["a"] != "fp32"} == {None}
+    comparisons, refused = compare_groups(group_runs([base, *losing, turned]))
+    with_baseline = [each for each in comparisons if each.a == "fp32"]
+    assert sorted(each.b for each in with_baseline) == [run.name for run in losing]
+    for each in with_baseline:
+        assert each.p_value == pytest.approx(2 * 0.5**6)  # below 0.05
+        assert each.p_adjusted == pytest.approx(6 * each.p_value)
+        assert "not distinguishable once adjusted for the number of comparisons" in each.sentence()
+    assert (base.id, odd.id) in {(pair.a, pair.b) for pair in refused}  # the others are compared
+    assert {each.p_adjusted for each in comparisons if each.a != "fp32"} == {None}
     synthetic.write([base, *losing], tmp_path / "results")
     data = data_of(report([tmp_path / "results"])[1])
     names = data["columns"]["name"]
@@ -188,30 +188,31 @@ def test_many_comparisons_with_one_baseline_are_adjusted(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("left", [0, 1, 4, 7])
-def test_no_more_comparisons_than_a_report_holds(left: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_comparisons_is_limited(left: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("effx.report.comparisons.AT_MOST", left)
     base = made("fp32", precision="fp32")
-    groups_ = groups([base, *(made(f"v{number}", range(6)) for number in range(4))])
-    found, refused = pairs(groups_)
-    assert (len(found), refused) == (left, [])
-    with_base = [one for one in found if one["a"] == "fp32"]
-    assert len(with_base) == min(left, 4)
-    assert all(one["p_adjusted"] == pytest.approx(len(with_base) * one["p_value"]) for one in with_base)
+    groups = group_runs([base, *(made(f"v{number}", range(6)) for number in range(4))])
+    comparisons, refused = compare_groups(groups)
+    assert (len(comparisons), refused) == (left, [])
+    with_baseline = [each for each in comparisons if each.a == "fp32"]
+    assert len(with_baseline) == min(left, 4)
+    for each in with_baseline:
+        assert each.p_adjusted == pytest.approx(len(with_baseline) * each.p_value)
 
 
-def test_results_without_their_rows_are_shown_without_resampling(tmp_path: Path) -> None:
-    """Result files may be shared without predictions, where the rows may not be."""
+def test_results_without_predictions_are_shown_without_resampling(tmp_path: Path) -> None:
+    """Result files may be shared without predictions where the rows may not be shared."""
     runs = [synthetic.run(number, rounds=5, queries=20) for number in range(3)]
     bare = [replace(run, accuracy=replace(run.accuracy, predictions=[], labels=[])) for run in runs]
     synthetic.write(bare, tmp_path / "results")
     content, folder = report([tmp_path / "results"])
-    assert content["frontiers"] == []
+    assert content.frontiers == []
     text = (folder / "index.html").read_text()
     assert all(run.id in text for run in bare)
     assert "does not hold every prediction" in text
 
 
-def test_what_older_results_do_not_say_is_left_open(tmp_path: Path) -> None:
+def test_fields_that_a_result_lacks_are_empty(tmp_path: Path) -> None:
     runs = [synthetic.run(number, rounds=5, queries=20) for number in range(2)]
     left_out = (
         "regime",
@@ -232,9 +233,9 @@ def test_what_older_results_do_not_say_is_left_open(tmp_path: Path) -> None:
         for row in csv.DictReader((folder / "frontier.csv").read_text().splitlines())
         if row["result"] == old.id
     )
-    assert [row[key] for key in ("model", "regime", "weight_remaining", "size_bytes", "host_peak_bytes")] == [
-        ""
-    ] * 5
+    assert [
+        row[key] for key in ("model", "regime", "weight_remaining", "size_bytes", "host_peak_memory_bytes")
+    ] == [""] * 5
     assert " & -- & -- & " in (folder / "tables.tex").read_text()
 
 
@@ -243,7 +244,7 @@ def failed(run: Run, started: str, failure: str = "it died") -> Failure:
     return replace(own, id=f"{own.id}-{run.host_id}-{run.task}".replace(":", ""))
 
 
-def test_a_failure_that_a_later_run_undid_is_not_told(tmp_path: Path) -> None:
+def test_a_failure_before_a_later_success_is_not_listed(tmp_path: Path) -> None:
     run, other = (synthetic.run(number, rounds=5, queries=20) for number in range(2))
     before, after = "2026-11-20T00:00:00+00:00", "2026-12-01T00:00:00+00:00"
     elsewhere = replace(run, host=synthetic.host(1))
@@ -257,29 +258,29 @@ def test_a_failure_that_a_later_run_undid_is_not_told(tmp_path: Path) -> None:
     for one in (*gone, *stay):
         one.save(tmp_path / "results")
     content, folder = report([tmp_path / "results"])
-    told = sorted(one["failure"] for one in content["failures"])
+    told = sorted(failure.failure for failure in content.failures)
     assert told == sorted(one.failure for one in stay)
     assert sorted(one["failure"] for one in data_of(folder)["failures"]) == told
 
 
-def test_names_and_reasons_are_printed_as_they_are(
+def test_names_and_reasons_are_printed_without_markup(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Brackets and colons are no markup."""
+    """Brackets and colons are not markup."""
     run = synthetic.run(0, rounds=5, queries=20, name="a[/b][red]:warning:")
     why = "cannot open [/dev/nvidia0] [enforce fail at alloc] :x:"
     synthetic.write([run], tmp_path / "results")
     failed(synthetic.run(1), "2026", why).save(tmp_path / "results")
     content, _ = report([tmp_path / "results"])
-    tables.print_frontiers(content)
+    tables.print_frontiers(content.to_json())
     tables.print_runs([run])
     out = capsys.readouterr().out
     assert f"not measured: demo-e00001.int8.onnxruntime: {why}" in out
     assert out.count("a[/b][red]:warning:") == 3  # on two frontiers and in the table of runs
 
 
-def test_energies_of_two_sources_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As of engines on a GPU and on the CPU in one session."""
+def test_energies_of_two_sources_are_labelled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As with engines on a GPU and on the CPU in one session."""
     runs = [synthetic.run(0, rounds=5, queries=20), synthetic.run(1, rounds=5, queries=20, metered="model"),
             synthetic.run(8, rounds=5, queries=20, metered="none")]  # fmt: skip
     synthetic.write(runs, tmp_path / "results")
@@ -296,7 +297,7 @@ def test_energies_of_two_sources_are_told_apart(tmp_path: Path, capsys: pytest.C
     assert alone.count("(counter)") == 1
 
 
-def test_one_figure_may_be_missing_everywhere(tmp_path: Path) -> None:
+def test_a_report_without_p90_energy_and_grid(tmp_path: Path) -> None:
     """No p90 with few samples, no energy, no grid, one engine: still a report."""
     run = synthetic.run(0, rounds=3, queries=5, metered="none")
     synthetic.write([replace(run, workloads=run.workloads[:1])], tmp_path / "results")
@@ -306,7 +307,7 @@ def test_one_figure_may_be_missing_everywhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["50% & more_or #less {of} $x^2$ ~ \\end", "line\nbreak"])
-def test_latex_prints_names_and_obeys_none(text: str) -> None:
+def test_latex_prints_names_literally(text: str) -> None:
     found = latex.escape(text)
     bare = re.sub(
         r"\\(textbackslash|textasciicircum|textasciitilde|textless|textgreater)\{\}|\\[{}$&#%_]", "", found
@@ -332,19 +333,24 @@ def test_embedded_data_cannot_end_its_element(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        ({"schema": 2}, "schema 2"),
+        ({"schema": 2}, "schema 2, expected 1"),
         ({"title": 3}, "3 is no text"),
         ({"charts": [{"title": "t", "x": {"label": "x"}, "y": {}, "series": []}]}, "label"),
         ({"maps": [{"title": "m", "rows": ["a"], "columns": ["b", "c"], "values": [[1]]}]}, "rows x columns"),
-        ({"tables": [{"title": "t", "columns": [{"label": "a"}], "rows": [[1, 2]]}]}, "one cell per column"),
+        (
+            {"tables": [{"title": "t", "columns": [{"label": "a"}], "rows": [[1, 2]]}]},
+            "one cell per column",
+        ),
     ],
 )
-def test_a_wrong_section_says_what_is_wrong(tmp_path: Path, change: dict[str, object], said: str) -> None:
+def test_a_damaged_section_is_named_with_the_fault(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
     path = tmp_path / "tickets.json"
     path.write_text(json.dumps({"schema": 1, "title": "Tickets", **change}))
-    with pytest.raises(ArtifactError, match=said) as caught:
+    with pytest.raises(ArtifactError, match=message) as caught:
         sections.read([path])
     assert str(path) in str(caught.value)
 
@@ -358,7 +364,7 @@ def test_techniques_and_levels(number: int, name: str, level: float | None) -> N
     assert (found.name, found.level) == (name, level)
 
 
-def test_dropped_layers_are_no_ticket_and_two_reductions_are_combined() -> None:
+def test_dropped_layers_are_not_pruning_and_two_reductions_are_combined() -> None:
     run = synthetic.run(8)
     shape = {**run.engine["structure"], "layers": 3, "heads": [12] * 3, "intermediate": [1536] * 3}
     layers = replace(run, engine={**run.engine, "structure": shape})
@@ -368,7 +374,9 @@ def test_dropped_layers_are_no_ticket_and_two_reductions_are_combined() -> None:
     assert technique(both).text == "pruned 90% of weights + length 64 tokens"
 
 
-def test_a_killed_report_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_report_leaves_the_previous_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     synthetic.write(
         [synthetic.run(number, rounds=5, queries=20) for number in range(2)], tmp_path / "results"
     )
@@ -385,11 +393,11 @@ def test_a_killed_report_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.
     assert [path.name for path in folder.parent.iterdir() if path.name.startswith(".")] == []
 
 
-def test_a_report_is_replaced_and_nothing_else_is(results_folder: Path, tmp_path: Path) -> None:
+def test_only_a_report_is_replaced(results_folder: Path, tmp_path: Path) -> None:
     report([results_folder], tmp_path / "r")
     report([results_folder], tmp_path / "r")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.tex").write_text("do not lose me")
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="exists and is not a report"):
         report([results_folder], tmp_path / "mine")
     assert (tmp_path / "mine/thesis.tex").read_text() == "do not lose me"

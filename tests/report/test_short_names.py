@@ -1,4 +1,4 @@
-"""Short names: what tells engines apart stays, and nothing else."""
+"""Short names keep only the parts in which engines differ."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ from tests.analysis.made import made
         (["alone-s0.fp32.onnxruntime"], ["alone-s0.fp32.onnxruntime"]),
     ],
 )
-def test_what_tells_them_apart_stays(names: list[str], short: list[str]) -> None:
+def test_parts_that_differ_are_kept(names: list[str], short: list[str]) -> None:
     found = short_names([made(name) for name in names])
     assert [found[name] for name in names] == short

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
+from effx.analysis.frontier import Frontier
 from effx.cli import run as effx
 from effx.errors import MissingExtraError, UsageError
-from effx.report import tracking
+from effx.report import ReportContents, tracking
 from tests.analysis.made import made
 
 RUN = made("int8", range(42), 0.015, 1.5, offline_per_s=50)
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own, of SQLAlchemy
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's, of SQLAlchemy
 needs_mlflow = pytest.mark.skipif(
     importlib.util.find_spec("mlflow") is None, reason="mlflow is not installed: pip install 'effx[mlflow]'"
 )
@@ -25,7 +26,7 @@ needs_mlflow = pytest.mark.skipif(
 
 @pytest.fixture(params=["files", "sqlite"])
 def uri(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.chdir(tmp_path)  # a database's artifacts go beside it
+    monkeypatch.chdir(tmp_path)  # artifacts are written next to the database
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/mlflow.db"
@@ -40,7 +41,7 @@ def stored(uri: str, experiment: str) -> list[Any]:
 
 
 @needs_mlflow
-def test_a_result_is_logged_once_with_every_figure(uri: str, tmp_path: Path) -> None:
+def test_a_result_is_logged_once_with_all_metrics(uri: str, tmp_path: Path) -> None:
     from mlflow.tracking import MlflowClient
 
     (name,) = tracking.log_runs([RUN], uri)
@@ -54,31 +55,31 @@ def test_a_result_is_logged_once_with_every_figure(uri: str, tmp_path: Path) -> 
     assert found.data.metrics["single-stream.1xreal.p50_s"] == latency["p50"]
     assert "single-stream.1xreal.p99_s" not in found.data.metrics  # refused, so not logged
     assert found.data.metrics["accuracy"] == RUN.accuracy.value
-    assert found.data.metrics["joules_per_example"] == 1.5
+    assert found.data.metrics["energy_j_per_example"] == 1.5
     assert found.data.metrics["offline.32xreal.throughput_per_s"] == pytest.approx(50)
     path = MlflowClient(tracking_uri=uri).download_artifacts(name, f"{RUN.id}.json", str(tmp_path))
     assert json.loads(Path(path).read_text()) == json.loads(json.dumps(RUN.to_json()))
 
 
-def test_what_was_timed_on_the_device_has_keys_of_its_own() -> None:
+def test_workloads_timed_on_the_device_have_separate_keys() -> None:
     whole = RUN.workloads[0]
     device = replace(whole, timing="device", blocks_s=[[0.004] * 70] * 10)
-    found = tracking.figures(replace(RUN, workloads=[*RUN.workloads, device]))
+    found = tracking.metrics(replace(RUN, workloads=[*RUN.workloads, device]))
     assert found["single-stream.1xreal.p50_s"] == whole.latency_s["p50"]
     assert found["single-stream.1xreal.device.p50_s"] == found["single-stream.1xreal.device.p90_s"] == 0.004
     assert found["single-stream.1xreal.device.throughput_per_s"] == pytest.approx(250)
-    assert {key: value for key, value in found.items() if ".device." not in key} == tracking.figures(RUN)
+    assert {key: value for key, value in found.items() if ".device." not in key} == tracking.metrics(RUN)
 
 
 @needs_mlflow
-def test_a_report_is_logged_as_its_folder(uri: str, tmp_path: Path) -> None:
+def test_a_report_is_logged_with_its_folder_as_artifacts(uri: str, tmp_path: Path) -> None:
     from mlflow.tracking import MlflowClient
 
     (tmp_path / "report").mkdir()
     (tmp_path / "report/index.html").write_text("<p>page</p>")
-    frontier = {"task": "sst2", "host": "h:1", "objectives": ["accuracy", "latency"], "hypervolume": 0.5}
-    content = {"created": "2026", "effx": "0.1", "frontiers": [frontier, {**frontier, "hypervolume": None}]}
-    name = tracking.log_report(content, tmp_path / "report", uri)
+    frontier = Frontier("sst2", "h:1", ("accuracy", "latency"), "accuracy", "none", [], 0.5, None, None, [])
+    logged = ReportContents("2026", [frontier, replace(frontier, hypervolume=None)], [], {}, [], [], [])
+    name = tracking.log_report(logged, tmp_path / "report", uri)
     (found,) = stored(uri, "effx/reports")
     assert found.info.run_id == name
     assert found.data.metrics == {"hypervolume.sst2.h_1.accuracy.latency": 0.5}
@@ -86,7 +87,7 @@ def test_a_report_is_logged_as_its_folder(uri: str, tmp_path: Path) -> None:
 
 
 @needs_mlflow
-def test_a_report_is_made_and_logged(
+def test_the_report_command_logs_the_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -98,15 +99,17 @@ def test_a_report_is_made_and_logged(
 
 
 @needs_mlflow
-def test_a_store_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_written_gives_a_message_of_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     for uri in (str(tmp_path / "file/store"), "nonsense://x", " "):
-        with pytest.raises(UsageError, match="--mlflow") as caught:
+        with pytest.raises(
+            UsageError, match="Results and report were written|expected a tracking URI"
+        ) as caught:
             tracking.log_runs([RUN], uri)
-        assert "\n" not in str(caught.value)
+        assert "\n" not in str(caught.value) and caught.value.settings == ("mlflow",)
 
 
-def test_without_the_package_it_is_one_line(
+def test_a_missing_mlflow_gives_the_pip_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     find_spec = importlib.util.find_spec
@@ -123,7 +126,7 @@ def test_without_the_package_it_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_environment_alone_logs_nothing(
+def test_the_environment_variable_alone_logs_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/store")

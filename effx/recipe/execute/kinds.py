@@ -179,8 +179,8 @@ def report(spec: dict[str, Any], out: Path) -> Made:
     from effx.report import report as run
 
     content, _ = run(_read(spec), out / spec["name"])
-    frontier = sum(point["non_dominated"] for one in content["frontiers"] for point in one["points"])
-    return None, f"{frontier} points on {len(content['frontiers'])} frontiers"
+    frontier = sum(point.non_dominated for each in content.frontiers for point in each.points)
+    return None, f"{frontier} points on {len(content.frontiers)} frontiers"
 
 
 KINDS: dict[str, Callable[[dict[str, Any], Path], Made]] = {

@@ -1,4 +1,4 @@
-// Elements, numbers and words that every part uses. Text is only ever set as text, never as markup.
+// Elements and number formats used by all sections. Text is always set as text, never as markup.
 
 const SVG = 'http://www.w3.org/2000/svg';
 
@@ -6,7 +6,7 @@ function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes || {})) {
     if (value === null || value === undefined || value === false) continue;
     if (name.startsWith('on')) node.addEventListener(name.slice(2), value);
-    else if (name === 'css') for (const [key, own] of Object.entries(value)) node.style.setProperty(key, own);
+    else if (name === 'css') for (const [key, setting] of Object.entries(value)) node.style.setProperty(key, setting);
     else node.setAttribute(name, value === true ? '' : String(value));
   }
   for (const child of children.flat(Infinity)) {
@@ -21,7 +21,7 @@ const svg = (tag, attributes, ...children) => fill(document.createElementNS(SVG,
 let unique = 0;
 const freshId = (stem) => `${stem}-${++unique}`;
 
-function say(text) {
+function announce(text) {
   document.getElementById('live').textContent = text;
 }
 
@@ -82,27 +82,27 @@ function throttled(action) {
 }
 
 function select(label, options, value, onchange) {
-  const own = el('select', { id: freshId('select') },
+  const control = el('select', { id: freshId('select') },
     options.map(([key, text]) => el('option', { value: key, selected: String(key) === String(value) }, text)));
-  own.addEventListener('change', () => onchange(own.value));
-  return field(label, own);
+  control.addEventListener('change', () => onchange(control.value));
+  return field(label, control);
 }
 
-// The label stands beside its control, not around it: else an option's text would be part of the name.
+// The label is next to its control, not around it: otherwise the options would be part of its name.
 const field = (label, control) => el('div', { class: 'field' }, el('label', { for: control.id }, label), control);
 
 function checkbox(label, checked, onchange) {
-  const own = el('input', { type: 'checkbox', id: freshId('check'), checked });
-  own.addEventListener('change', () => onchange(own.checked));
-  return el('label', { class: 'check', for: own.id }, own, label);
+  const control = el('input', { type: 'checkbox', id: freshId('check'), checked });
+  control.addEventListener('change', () => onchange(control.checked));
+  return el('label', { class: 'check', for: control.id }, control, label);
 }
 
-// A section of the page with its heading; the table of contents is made from these.
+// A section of the page with its heading and its entry in the table of contents.
 function section(id, title, ...children) {
-  const own = el('section', { 'aria-labelledby': id }, el('h2', { id, tabindex: '-1' }, title), ...children);
-  document.getElementById('main').append(own);
+  const node = el('section', { 'aria-labelledby': id }, el('h2', { id, tabindex: '-1' }, title), ...children);
+  document.getElementById('main').append(node);
   document.getElementById('contents').append(el('a', { href: `#${id}` }, title));
-  return own;
+  return node;
 }
 
 const soft = (...text) => el('p', { class: 'soft' }, ...text);

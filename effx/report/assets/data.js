@@ -1,4 +1,4 @@
-// The data as rows, and the questions that several parts ask of them.
+// The data as rows, and look-ups used by several sections.
 
 const DATA = JSON.parse(document.getElementById('data').textContent);
 
@@ -10,10 +10,10 @@ const ROWS = (() => {
   return rows;
 })();
 
-const OBJECTIVES = DATA.objectives.filter((one) => ROWS.some((row) => row[`${one.name}.value`] !== null));
-const objective = (name) => DATA.objectives.find((one) => one.name === name);
-// A row with something of its own added; all else is read through to the row.
-const rowWith = (row, own) => Object.assign(Object.create(row), own);
+const OBJECTIVES = DATA.objectives.filter((criterion) => ROWS.some((row) => row[`${criterion.name}.value`] !== null));
+const objective = (name) => DATA.objectives.find((criterion) => criterion.name === name);
+// A row with further properties; all other properties are those of the row.
+const rowWith = (row, more) => Object.assign(Object.create(row), more);
 const energetic = (name) => Boolean((objective(name) || {}).energetic);
 const valueOf = (row, name) => row[`${name}.value`];
 const lowOf = (row, name) => row[`${name}.low`];
@@ -23,7 +23,7 @@ DATA.groups.forEach((group, index) => {
   group.index = index;
   for (const member of group.members) ROWS[member].group = group;
   for (const front of group.frontiers) {
-    front.place = new Map(front.members.map((member, place) => [member, place]));
+    front.index = new Map(front.members.map((member, index) => [member, index]));
     front.winners = new Set(front.best);
   }
 });
@@ -31,29 +31,29 @@ DATA.groups.forEach((group, index) => {
 const hostName = (id) => id;
 const groupName = (group) => `${group.task} on ${hostName(group.host)}, n = ${group.n}`;
 
-// The energy that an engine's figure is: that of single queries from the host's memory and back.
-const energyOf = (row) => row.energy.find((own) => own.scenario === 'single-stream' && own.timing === 'end-to-end');
+// The energy of single queries, timed end to end.
+const energyOf = (row) => row.energy.find((entry) => entry.scenario === 'single-stream' && entry.timing === 'end-to-end');
 const sourceOf = (row) => energyOf(row)?.source ?? 'none';
 const sources = (rows) => [...new Set(rows.map(sourceOf))].sort();
-const METERED = sources(ROWS).filter((own) => own !== 'none');
+const METERED = sources(ROWS).filter((entry) => entry !== 'none');
 
-// Axis label with unit, what is better, n or the energy source: no axis goes without them.
+// Axis label with unit, direction, and n or the energy source.
 function axisLabel(name, group, rows) {
-  const one = objective(name);
-  const label = name === 'accuracy' ? group.metric : one.label;
+  const criterion = objective(name);
+  const label = name === 'accuracy' ? group.metric : criterion.label;
   const parts = [label];
-  const unit = unitSymbol(one.unit);
+  const unit = unitSymbol(criterion.unit);
   if (unit) parts[0] += `, ${unit}`;
   if (name === 'accuracy') parts.push(`n = ${group.n}`);
   if (energetic(name)) {
     parts.push(`source: ${sources(rows.filter((row) => valueOf(row, name) !== null)).join(', ')}`);
   }
-  return `${parts.join(' · ')} (${one.maximise ? 'higher' : 'lower'} is better)`;
+  return `${parts.join(' · ')} (${criterion.maximise ? 'higher' : 'lower'} is better)`;
 }
 
-function frontierOf(group, one, other) {
-  return group.frontiers.filter((own) => own.objectives.length === 2
-    && own.objectives.includes(one) && own.objectives.includes(other));
+function frontierOf(group, xName, yName) {
+  return group.frontiers.filter((entry) => entry.objectives.length === 2
+    && entry.objectives.includes(xName) && entry.objectives.includes(yName));
 }
 
 const PAIRS = new Map();
@@ -61,18 +61,18 @@ for (const pair of DATA.pairs) PAIRS.set(`${pair.a} ${pair.b}`, pair);
 const REFUSED = new Map();
 for (const [a, b, why] of DATA.refused) REFUSED.set(`${a} ${b}`, why);
 
-// The paired comparison of two rows in the order it was made, or why there is none.
+// The paired comparison of two rows, with its a and b, or why there is none.
 function pairOf(a, b) {
-  for (const [one, other] of [[a, b], [b, a]]) {
-    const key = `${one.index} ${other.index}`;
-    if (PAIRS.has(key)) return { pair: PAIRS.get(key), a: one, b: other };
+  for (const [first, second] of [[a, b], [b, a]]) {
+    const key = `${first.index} ${second.index}`;
+    if (PAIRS.has(key)) return { pair: PAIRS.get(key), a: first, b: second };
     if (REFUSED.has(key)) return { why: REFUSED.get(key) };
   }
   for (const [what, key] of [['tasks', 'task'], ['hosts', 'host'], ['evaluation rows', 'rows'], ['numbers of rows', 'n']]) {
-    if (a[key] !== b[key]) return { why: `They are of different ${what}: nothing of them is paired.` };
+    if (a[key] !== b[key]) return { why: `The two results have different ${what}, so they cannot be paired.` };
   }
-  if (!a.latest || !b.latest) return { why: 'One of them is an older result of its engine; only the latest results are compared here.' };
-  return { why: `With so many engines not every pair was computed for this page. Ask for this one with: effx compare ${a.id} ${b.id}` };
+  if (!a.latest || !b.latest) return { why: 'One of them is not the latest result of its engine; only the latest results are compared here.' };
+  return { why: `Not every pair of so many engines was computed for this page. For this pair run: effx compare ${a.id} ${b.id}` };
 }
 
 const against = (row) => {
@@ -80,7 +80,7 @@ const against = (row) => {
   return base && PAIRS.get(`${base.index} ${row.index}`);
 };
 
-// Series get a colour and a shape each, in order of size: no two of the first MOST_SERIES look alike.
+// Series get a colour and a shape, in order of size; the first MOST_SERIES differ from each other.
 const SHAPES = ['circle', 'square', 'triangle', 'diamond', 'down', 'plus', 'cross'];
 const MOST_SERIES = 21;
 function seriesOf(rows, key) {
@@ -88,11 +88,11 @@ function seriesOf(rows, key) {
   for (const row of rows) sizes.set(key(row), (sizes.get(key(row)) || 0) + 1);
   const names = [...sizes.keys()].sort((a, b) => sizes.get(b) - sizes.get(a) || (a < b ? -1 : 1));
   const rest = { name: `${names.length - MOST_SERIES + 1} others`, colour: 'var(--rest)', shape: 'circle' };
-  const own = new Map();
-  names.forEach((name, place) => {
-    const turn = Math.floor(place / SHAPES.length);
-    own.set(name, names.length > MOST_SERIES && place >= MOST_SERIES - 1 ? rest
-      : { name, colour: `var(--c${place % SHAPES.length})`, shape: SHAPES[(place + 3 * turn) % SHAPES.length] });
+  const entry = new Map();
+  names.forEach((name, index) => {
+    const turn = Math.floor(index / SHAPES.length);
+    entry.set(name, names.length > MOST_SERIES && index >= MOST_SERIES - 1 ? rest
+      : { name, colour: `var(--c${index % SHAPES.length})`, shape: SHAPES[(index + 3 * turn) % SHAPES.length] });
   });
-  return own;
+  return entry;
 }

@@ -6,7 +6,7 @@ const PAGE = 25;
 
 class DataTable {
   constructor({ caption, columns, rows, sort, descending, filters, rowClass, empty }) {
-    Object.assign(this, { columns, rows, filters: filters || [], rowClass, empty: empty || 'No row fits the filter.' });
+    Object.assign(this, { columns, rows, filters: filters || [], rowClass, empty: empty || 'No row matches the filter.' });
     this.sorted = sort || columns[0].key;
     this.descending = Boolean(descending);
     this.page = 0;
@@ -28,10 +28,10 @@ class DataTable {
     const text = el('input', { type: 'search', id: freshId('filter'), placeholder: 'name, variant, model …', autocomplete: 'off' });
     text.addEventListener('input', throttled(() => { this.query = text.value.trim().toLowerCase(); this.page = 0; this.update(); }));
     const choices = this.filters.map(({ label, value }) => {
-      const seen = [...new Set(this.rows.map(value))].filter((own) => own !== null && own !== undefined).sort();
+      const seen = [...new Set(this.rows.map(value))].filter((entry) => entry !== null && entry !== undefined).sort();
       if (seen.length < 2) return null;
-      return select(label, [['', 'all'], ...seen.map((own) => [own, own])], '', (own) => {
-        this.chosen[label] = own;
+      return select(label, [['', 'all'], ...seen.map((entry) => [entry, entry])], '', (entry) => {
+        this.chosen[label] = entry;
         this.page = 0;
         this.update();
       });
@@ -42,12 +42,12 @@ class DataTable {
 
   heads() {
     this.head.replaceChildren(...this.columns.map((column) => {
-      const own = column.key === this.sorted;
-      const state = own ? (this.descending ? 'descending' : 'ascending') : 'none';
+      const entry = column.key === this.sorted;
+      const state = entry ? (this.descending ? 'descending' : 'ascending') : 'none';
       const cell = el('th', { scope: 'col', 'aria-sort': column.sort ? state : null, class: `${column.align || 'number'} of-${column.key}`, title: column.hint });
       if (!column.sort) { cell.append(column.title); return cell; }
       cell.append(el('button', { type: 'button', class: 'sort', onclick: () => this.sortBy(column.key) },
-        column.title, el('span', { class: 'arrow', 'aria-hidden': 'true' }, own ? (this.descending ? '▼' : '▲') : '↕')));
+        column.title, el('span', { class: 'arrow', 'aria-hidden': 'true' }, entry ? (this.descending ? '▼' : '▲') : '↕')));
       return cell;
     }));
   }
@@ -56,40 +56,40 @@ class DataTable {
     this.descending = this.sorted === key ? !this.descending : false;
     this.sorted = key;
     this.page = 0;
-    const place = this.columns.findIndex((column) => column.key === key);
+    const index = this.columns.findIndex((column) => column.key === key);
     this.heads();
     this.update();
-    this.head.children[place].querySelector('button').focus();
+    this.head.children[index].querySelector('button').focus();
   }
 
-  found() {
+  matching() {
     const columns = this.columns;
-    const kept = this.rows.filter((row) => {
+    const matching = this.rows.filter((row) => {
       for (const { label, value } of this.filters) if (this.chosen[label] && String(value(row)) !== this.chosen[label]) return false;
       if (!this.query) return true;
       row.haystack ??= [row.name, row.variant, row.model, row.regime, row.backend, row.device, row.host, row.task, row.checkpoint, row.technique, row.level_text, row.id]
         .filter(Boolean).join(' ').toLowerCase();
       return this.query.split(/\s+/).every((word) => row.haystack.includes(word));
     });
-    const column = columns.find((own) => own.key === this.sorted && own.sort);
-    if (!column) return kept;
+    const column = columns.find((entry) => entry.key === this.sorted && entry.sort);
+    if (!column) return matching;
     const sign = this.descending ? -1 : 1;
-    return kept.map((row, place) => [column.sort(row), place, row]).sort(([a, one], [b, other]) => {
-      const none = (own) => own === null || own === undefined;
-      if (none(a) || none(b)) return none(a) - none(b) || one - other; // what was not measured comes last
-      return (a < b ? -sign : a > b ? sign : 0) || one - other;
+    return matching.map((row, index) => [column.sort(row), index, row]).sort(([a, first], [b, second]) => {
+      const none = (entry) => entry === null || entry === undefined;
+      if (none(a) || none(b)) return none(a) - none(b) || first - second; // missing values come last
+      return (a < b ? -sign : a > b ? sign : 0) || first - second;
     }).map(([, , row]) => row);
   }
 
   update() {
-    const found = this.found();
-    const pages = Math.max(1, Math.ceil(found.length / PAGE));
+    const matching = this.matching();
+    const pages = Math.max(1, Math.ceil(matching.length / PAGE));
     this.page = Math.min(this.page, pages - 1);
-    const shown = found.slice(this.page * PAGE, (this.page + 1) * PAGE);
+    const shown = matching.slice(this.page * PAGE, (this.page + 1) * PAGE);
     this.body.replaceChildren(...(shown.length ? shown.map((row) => this.line(row))
       : [el('tr', {}, el('td', { colspan: this.columns.length, class: 'word' }, this.empty))]));
-    this.status.textContent = found.length === this.rows.length
-      ? count(found.length, 'row') : `${found.length.toLocaleString('en')} of ${count(this.rows.length, 'row')}`;
+    this.status.textContent = matching.length === this.rows.length
+      ? count(matching.length, 'row') : `${matching.length.toLocaleString('en')} of ${count(this.rows.length, 'row')}`;
     if (pages > 1) this.status.textContent += `, page ${this.page + 1} of ${pages.toLocaleString('en')}`;
     const go = (text, page, able) => el('button', { type: 'button', disabled: !able, onclick: () => { this.page = page; this.update(); } }, text);
     const focused = this.pager.contains(document.activeElement) ? document.activeElement.textContent : null;
@@ -97,11 +97,11 @@ class DataTable {
       go('First', 0, this.page > 0), go('Previous', this.page - 1, this.page > 0),
       go('Next', this.page + 1, this.page < pages - 1), go('Last', pages - 1, this.page < pages - 1),
     ] : []));
-    if (focused) [...this.pager.children].find((own) => own.textContent === focused && !own.disabled)?.focus();
+    if (focused) [...this.pager.children].find((entry) => entry.textContent === focused && !entry.disabled)?.focus();
   }
 
   line(row) {
-    return el('tr', { class: this.rowClass ? this.rowClass(row) : null }, this.columns.map((column, place) =>
-      el(place ? 'td' : 'th', { class: `${column.align || 'number'} of-${column.key}`, scope: place ? null : 'row' }, column.text(row))));
+    return el('tr', { class: this.rowClass ? this.rowClass(row) : null }, this.columns.map((column, index) =>
+      el(index ? 'td' : 'th', { class: `${column.align || 'number'} of-${column.key}`, scope: index ? null : 'row' }, column.text(row))));
   }
 }

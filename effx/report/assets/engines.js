@@ -4,16 +4,16 @@ function enginesSection() {
   if (!ROWS.length) return;
   const older = ROWS.filter((row) => !row.latest).length;
   const hosts = new Set(ROWS.map((row) => row.host)).size, tasks = new Set(ROWS.map((row) => row.task)).size;
-  const place = (row) => {
+  const verdict = (row) => {
     const fronts = row.group && row.latest ? frontierOf(row.group, 'accuracy', 'latency') : [];
     return fronts.map((front) => verdictOf(row, front)).find(Boolean) || null;
   };
-  const word = (own) => (own === null ? '–' : own.word.startsWith('dominated, but') ? '~ tied' : own.word === 'dominated' ? 'dominated' : '● on it');
+  const word = (entry) => (entry === null ? '–' : entry.word.startsWith('dominated, but') ? '~ indistinguishable' : entry.word === 'dominated' ? 'dominated' : '● on it');
   const open = el('div', { class: 'panel', 'aria-live': 'off' });
   const show = (row) => {
     open.replaceChildren(details(row, row.group ? frontierOf(row.group, 'accuracy', 'latency')[0] : null));
     open.scrollIntoView({ block: 'nearest' });
-    say(`Details of ${row.name} are below the table.`);
+    announce(`Details of ${row.name} are below the table.`);
   };
   const columns = [
     { key: 'name', title: 'engine', align: 'word', sort: (row) => row.name,
@@ -21,23 +21,23 @@ function enginesSection() {
     { key: 'pin', title: 'compare', align: 'word', text: (row) => pinButton(row) },
     tasks > 1 ? { key: 'task', title: 'task', align: 'word', sort: (row) => row.task, text: (row) => row.task } : null,
     hosts > 1 ? { key: 'host', title: 'host', align: 'word', sort: (row) => row.host, text: (row) => row.host } : null,
-    ...[...OBJECTIVES].sort((a, b) => order(a) - order(b)).map((one) => ({
-      key: one.name, hint: one.label, sort: (row) => valueOf(row, one.name),
-      title: one.name === 'accuracy' ? 'score, 95 %' : `${TITLES[one.name] || one.short}${unitSymbol(one.unit) ? `, ${unitSymbol(one.unit)}` : ''}${energetic(one.name) && METERED.length ? ` (${METERED.join(', ')})` : ''}`,
-      text: (row) => cell(row, one),
+    ...[...OBJECTIVES].sort((a, b) => order(a) - order(b)).map((criterion) => ({
+      key: criterion.name, hint: criterion.label, sort: (row) => valueOf(row, criterion.name),
+      title: criterion.name === 'accuracy' ? 'score, 95 %' : `${TITLES[criterion.name] || criterion.short}${unitSymbol(criterion.unit) ? `, ${unitSymbol(criterion.unit)}` : ''}${energetic(criterion.name) && METERED.length ? ` (${METERED.join(', ')})` : ''}`,
+      text: (row) => cell(row, criterion),
     })),
     { key: 'n', title: 'n', sort: (row) => row.n, text: (row) => String(row.n) },
     { key: 'source', title: 'energy source', align: 'word', sort: sourceOf, text: sourceOf },
-    { key: 'front', title: 'latency frontier', align: 'word', sort: (row) => -(place(row)?.p ?? -1), text: (row) => { const own = place(row); return own ? `${word(own)}, P ${fixed(own.p, 2)}` : '–'; } },
+    { key: 'front', title: 'latency frontier', align: 'word', sort: (row) => -(verdict(row)?.p ?? -1), text: (row) => { const entry = verdict(row); return entry ? `${word(entry)}, P ${fixed(entry.p, 2)}` : '–'; } },
     { key: 'technique', title: 'reduction', align: 'word', sort: (row) => `${row.technique} ${row.level_text}`, text: (row) => (row.technique === 'full' ? 'none' : `${row.technique}: ${row.level_text}`) },
     { key: 'precision', title: 'precision', align: 'word', sort: (row) => row.precision, text: (row) => row.precision },
     { key: 'backend', title: 'backend', align: 'word', sort: (row) => row.backend, text: (row) => row.backend },
-    { key: 'gates', title: 'gates failed', sort: (row) => row.failed.length, text: (row) => (row.failed.length ? el('span', { class: 'bad', title: row.failed.map((own) => own.join(': ')).join('\n') }, `✗ ${row.failed.length}`) : '0') },
+    { key: 'gates', title: 'failed gates', sort: (row) => row.failed_gates.length, text: (row) => (row.failed_gates.length ? el('span', { class: 'bad', title: row.failed_gates.map((entry) => entry.join(': ')).join('\n') }, `✗ ${row.failed_gates.length}`) : '0') },
     { key: 'started', title: 'measured', align: 'word', sort: (row) => row.started, text: (row) => row.started.slice(0, 16).replace('T', ' ') },
   ].filter(Boolean);
   const table = new DataTable({
-    caption: 'Every result', columns, rows: ROWS, sort: 'accuracy', descending: true,
-    rowClass: (row) => (place(row)?.word === 'on the frontier' ? 'best' : row.latest ? null : 'older'),
+    caption: 'All results', columns, rows: ROWS, sort: 'accuracy', descending: true,
+    rowClass: (row) => (verdict(row)?.word === 'on the frontier' ? 'best' : row.latest ? null : 'older'),
     filters: [
       { label: 'Task', value: (row) => row.task }, { label: 'Host', value: (row) => row.host },
       { label: 'Reduction', value: (row) => row.technique }, { label: 'Precision', value: (row) => row.precision },
@@ -45,22 +45,22 @@ function enginesSection() {
     ],
   });
   PINS.watchers.push(() => table.update());
-  section('engines', 'Every result', soft(`Choose an engine to read everything about it and where its numbers come from.${older ? ` ${count(older, 'older result')} of engines that were measured again ${older === 1 ? 'is' : 'are'} here too, in grey.` : ''}`), table.root, open);
+  section('engines', 'All results', soft(`Select an engine for its details and the provenance of its numbers.${older ? ` Grey: ${count(older, 'older result')} of engines that were measured again.` : ''}`), table.root, open);
 }
 
 const FIRST = ['accuracy', 'latency', 'latency_p90', 'energy', 'memory', 'size'];
-const order = (one) => (FIRST.indexOf(one.name) + FIRST.length + 1) % (FIRST.length + 1);
+const order = (criterion) => (FIRST.indexOf(criterion.name) + FIRST.length + 1) % (FIRST.length + 1);
 const TITLES = { latency: 'p50', latency_p90: 'p90', latency_p99: 'p99', memory: 'peak memory', size: 'size' };
 
-function cell(row, one) {
-  const value = valueOf(row, one.name);
+function cell(row, criterion) {
+  const value = valueOf(row, criterion.name);
   if (value === null) return '–';
-  const around = interval(lowOf(row, one.name), highOf(row, one.name), one.unit);
-  return [inColumn(value, one.unit), around && el('small', {}, ` ${around}`)];
+  const around = interval(lowOf(row, criterion.name), highOf(row, criterion.name), criterion.unit);
+  return [inColumn(value, criterion.unit), around && el('small', {}, ` ${around}`)];
 }
 
-function troubleSection() {
-  const failed = ROWS.filter((row) => row.latest && row.failed.length);
+function limitationsSection() {
+  const failed = ROWS.filter((row) => row.latest && row.failed_gates.length);
   const reasons = new Map();
   for (const row of ROWS) {
     const why = row.energy[0]?.reason;
@@ -71,25 +71,25 @@ function troubleSection() {
   for (const [why, number] of reasons) parts.push(el('p', { class: 'note' }, el('strong', {}, 'Energy unavailable'), ` for ${count(number, 'engine')}: ${why}.`));
   if (DATA.failures.length) {
     parts.push(el('h3', {}, 'Not measured'), new DataTable({
-      caption: 'Engines that could not be measured', rows: DATA.failures.map((own) => ({ ...own, name: own.engine })),
+      caption: 'Engines that could not be measured', rows: DATA.failures.map((entry) => ({ ...entry, name: entry.engine })),
       columns: [
         { key: 'engine', title: 'engine', align: 'word', sort: (row) => row.engine, text: (row) => row.engine },
-        { key: 'failure', title: 'why', align: 'word wide', text: (row) => row.failure },
+        { key: 'failure', title: 'reason', align: 'word wide', text: (row) => row.failure },
         { key: 'host', title: 'host', align: 'word', sort: (row) => row.host, text: (row) => row.host },
-        { key: 'started', title: 'when', align: 'word', sort: (row) => row.started, text: (row) => row.started },
+        { key: 'started', title: 'started', align: 'word', sort: (row) => row.started, text: (row) => row.started },
       ],
     }).root);
   }
   if (failed.length) {
-    parts.push(el('h3', {}, 'Gates that failed'), new DataTable({
-      caption: 'Gates that failed',
-      rows: failed.flatMap((row) => row.failed.map(([gate, seen]) => rowWith(row, { gate, seen }))),
+    parts.push(el('h3', {}, 'Failed gates'), new DataTable({
+      caption: 'Failed gates',
+      rows: failed.flatMap((row) => row.failed_gates.map(([gate, seen]) => rowWith(row, { gate, seen }))),
       columns: [
         { key: 'name', title: 'engine', align: 'word', sort: (row) => row.name, text: (row) => row.name },
         { key: 'gate', title: 'gate', align: 'word', sort: (row) => row.gate, text: (row) => row.gate },
-        { key: 'seen', title: 'what was seen', align: 'word wide', text: (row) => row.seen },
+        { key: 'seen', title: 'detail', align: 'word wide', text: (row) => row.seen },
       ],
     }).root);
   }
-  section('trouble', 'What to doubt', ...parts);
+  section('limitations', 'Limitations of these results', ...parts);
 }

@@ -1,13 +1,13 @@
 // The frontier chart: any two objectives of one task on one host.
 
-const COLOUR_BY = { technique: 'reduction', series: 'strategy', checkpoint: 'checkpoint', precision: 'precision', backend: 'backend', device: 'device' };
+const COLOUR_BY = { technique: 'reduction', series: 'series', checkpoint: 'checkpoint', precision: 'precision', backend: 'backend', device: 'device' };
 
 function stairs(points, front, xName, yName) {
-  const best = front.best.map((own) => ROWS[own]).filter((row) => points.has(row.index)).map((row) => points.get(row.index))
+  const best = front.best.map((entry) => ROWS[entry]).filter((row) => points.has(row.index)).map((row) => points.get(row.index))
     .sort((a, b) => a.x - b.x || a.y - b.y);
   const line = [];
-  best.forEach((point, place) => {
-    if (place) line.push(objective(xName).maximise ? [best[place - 1].x, point.y] : [point.x, best[place - 1].y]);
+  best.forEach((point, index) => {
+    if (index) line.push(objective(xName).maximise ? [best[index - 1].x, point.y] : [point.x, best[index - 1].y]);
     line.push([point.x, point.y]);
   });
   return line;
@@ -19,22 +19,22 @@ function shortName(row) {
 
 function pointsOf(rows, xName, yName, series, key) {
   const fx = unitFactor(objective(xName).unit), fy = unitFactor(objective(yName).unit);
-  const scaled = (own, factor) => (own === null || own === undefined ? null : own * factor);
-  const found = new Map();
+  const scaled = (entry, factor) => (entry === null || entry === undefined ? null : entry * factor);
+  const points = new Map();
   for (const row of rows) {
     if (valueOf(row, xName) === null || valueOf(row, yName) === null) continue;
-    found.set(row.index, {
+    points.set(row.index, {
       row, series: series.get(key(row)), mark: '',
       x: valueOf(row, xName) * fx, xLow: scaled(lowOf(row, xName), fx), xHigh: scaled(highOf(row, xName), fx),
       y: valueOf(row, yName) * fy, yLow: scaled(lowOf(row, yName), fy), yHigh: scaled(highOf(row, yName), fy),
     });
   }
-  return found;
+  return points;
 }
 
 function frontierSection() {
   if (!DATA.groups.length) return;
-  const has = (group, name) => group.members.some((own) => valueOf(ROWS[own], name) !== null);
+  const has = (group, name) => group.members.some((entry) => valueOf(ROWS[entry], name) !== null);
   const state = { group: 0, x: 'latency', y: 'accuracy', xLog: false, yLog: false, colour: '', source: 0 };
   const panel = el('div', { class: 'panel' });
   const about = el('div', { class: 'about' });
@@ -44,27 +44,27 @@ function frontierSection() {
     label: 'Frontier',
     onActive: (point, spoken) => {
       panel.replaceChildren(details(point.row, front));
-      if (spoken) say(`${point.row.name}: ${[state.y, state.x].map((name) => `${name} ${figureWithInterval(point.row, name)}`).join('; ')}; ${(verdictOf(point.row, front) || { word: '' }).word}`);
+      if (spoken) announce(`${point.row.name}: ${[state.y, state.x].map((name) => `${name} ${figureWithInterval(point.row, name)}`).join('; ')}; ${(verdictOf(point.row, front) || { word: '' }).word}`);
     },
     onPin: (point) => pin(point.row),
   });
 
   const rebuild = () => {
     const group = DATA.groups[state.group];
-    const names = OBJECTIVES.filter((one) => has(group, one.name)).map((one) => [one.name, one.name === 'accuracy' ? group.metric : one.label]);
+    const names = OBJECTIVES.filter((criterion) => has(group, criterion.name)).map((criterion) => [criterion.name, criterion.name === 'accuracy' ? group.metric : criterion.label]);
     for (const axis of ['x', 'y']) if (!has(group, state[axis])) state[axis] = names.find(([name]) => name !== state[axis === 'x' ? 'y' : 'x'])[0];
     const fronts = frontierOf(group, state.x, state.y);
     if (state.source >= fronts.length) state.source = 0;
-    state.colour ||= ['technique', 'checkpoint', 'precision', 'backend'].find((key) => new Set(group.members.map((own) => ROWS[own][key])).size > 1) || 'technique';
+    state.colour ||= ['technique', 'checkpoint', 'precision', 'backend'].find((key) => new Set(group.members.map((entry) => ROWS[entry][key])).size > 1) || 'technique';
     const redo = (key) => (value) => { state[key] = typeof state[key] === 'number' ? Number(value) : value; chart.active = null; rebuild(); };
     const focused = [...controls.querySelectorAll('select, input')].indexOf(document.activeElement);
     controls.replaceChildren(...[
-      DATA.groups.length > 1 ? select('Task and host', DATA.groups.map((own) => [own.index, groupName(own)]), state.group, redo('group')) : null,
-      select('Down to up', names.filter(([name]) => name !== state.x), state.y, redo('y')),
-      select('Left to right', names.filter(([name]) => name !== state.y), state.x, redo('x')),
-      fronts.length > 1 ? select('Energy source', fronts.map((own, place) => [place, `${own.energy_source} (${own.meter})`]), state.source, redo('source')) : null,
+      DATA.groups.length > 1 ? select('Task and host', DATA.groups.map((entry) => [entry.index, groupName(entry)]), state.group, redo('group')) : null,
+      select('y axis', names.filter(([name]) => name !== state.x), state.y, redo('y')),
+      select('x axis', names.filter(([name]) => name !== state.y), state.x, redo('x')),
+      fronts.length > 1 ? select('Energy source', fronts.map((entry, index) => [index, `${entry.energy_source} (${entry.meter})`]), state.source, redo('source')) : null,
       select('Colour and shape by', Object.entries(COLOUR_BY), state.colour, redo('colour')),
-      el('div', { class: 'checks' }, checkbox('log, left to right', state.xLog, redo('xLog')), checkbox('log, down to up', state.yLog, redo('yLog'))),
+      el('div', { class: 'checks' }, checkbox('logarithmic x axis', state.xLog, redo('xLog')), checkbox('logarithmic y axis', state.yLog, redo('yLog'))),
     ].filter(Boolean));
     if (focused >= 0) [...controls.querySelectorAll('select, input')][focused]?.focus();
     front = fronts[Number(state.source)] || null;
@@ -73,29 +73,29 @@ function frontierSection() {
 
   const draw = (group) => {
     const members = front ? front.members : group.members;
-    const rows = members.map((own) => ROWS[own]);
+    const rows = members.map((entry) => ROWS[entry]);
     const key = (row) => (row[state.colour] === 'full' && state.colour === 'technique' ? 'not reduced' : String(row[state.colour]));
     const points = pointsOf(rows, state.x, state.y, seriesOf(rows, key), key);
     const lines = [];
     const keys = [{ kind: 'bar', text: '95 % interval' }];
     if (front) {
-      for (const own of front.best) { const point = points.get(own); if (point) { point.mark = 'best'; point.label = shortName(point.row) + (front.knee === own ? ' (knee)' : ''); } }
-      for (const own of Object.keys(front.tied)) { const point = points.get(Number(own)); if (point) { point.mark = 'tied'; point.label = `~ ${shortName(point.row)}`; } }
+      for (const entry of front.best) { const point = points.get(entry); if (point) { point.mark = 'best'; point.label = shortName(point.row) + (front.knee === entry ? ' (knee)' : ''); } }
+      for (const entry of Object.keys(front.tied)) { const point = points.get(Number(entry)); if (point) { point.mark = 'tied'; point.label = `~ ${shortName(point.row)}`; } }
       lines.push({ points: stairs(points, front, state.x, state.y), colour: 'var(--ink)', kind: 'front' });
-      keys.unshift({ kind: 'line', text: 'frontier' }, { kind: 'best', text: 'on it' },
-        { kind: 'tied', text: '~ not distinguishable from it' }, { kind: 'under', text: 'dominated' });
+      keys.unshift({ kind: 'line', text: 'frontier line' }, { kind: 'best', text: 'on the frontier' },
+        { kind: 'tied', text: '~ statistically indistinguishable from it' }, { kind: 'under', text: 'dominated' });
     }
-    const own = [...points.values()];
-    chart.node.setAttribute('aria-label', `${axisLabel(state.y, group, rows)} against ${axisLabel(state.x, group, rows)}, ${count(own.length, 'engine')}`);
+    const entry = [...points.values()];
+    chart.node.setAttribute('aria-label', `${axisLabel(state.y, group, rows)} against ${axisLabel(state.x, group, rows)}, ${count(entry.length, 'engine')}`);
     chart.draw({
-      points: own, lines, keys, pinned: PINS.rows,
+      points: entry, lines, keys, pinned: PINS.rows,
       x: { label: axisLabel(state.x, group, rows), log: state.xLog }, y: { label: axisLabel(state.y, group, rows), log: state.yLog },
     });
     if (chart.active === null) {
       const first = front && (front.knee ?? front.best[0]);
-      panel.replaceChildren(first !== null && first !== undefined && first !== false ? details(ROWS[first], front) : soft('Point at an engine to read it.'));
+      panel.replaceChildren(first !== null && first !== undefined && first !== false ? details(ROWS[first], front) : soft('Point at an engine for its details.'));
     }
-    about.replaceChildren(...aboutFrontier(group, front, own.length, state));
+    about.replaceChildren(...aboutFrontier(group, front, entry.length, state));
   };
 
   section('frontier', 'Frontier', controls, el('div', { class: 'split' }, el('div', {}, about, chart.root), panel), pinnedPanel());
@@ -105,21 +105,21 @@ function frontierSection() {
 
 function aboutFrontier(group, front, drawn, state) {
   const missing = group.members.length - drawn;
-  const bare = energetic(state.x) || energetic(state.y) ? [...new Set(group.members.map((own) => ROWS[own].energy[0]?.reason).filter(Boolean))] : [];
+  const bare = energetic(state.x) || energetic(state.y) ? [...new Set(group.members.map((entry) => ROWS[entry].energy[0]?.reason).filter(Boolean))] : [];
   const host = DATA.hosts[group.host] || {};
   const lines = [`${count(drawn, 'engine')} for ${group.task} on ${group.host} (${[host.cpu, `${host.cores} cores`, host.virtual ? 'virtual machine' : null].filter(Boolean).join(', ')}).`];
-  if (missing) lines.push(` ${count(missing, 'engine')} not drawn: of another energy source, or without one of the two figures${bare.length ? ` (${bare.join('; ')})` : ''}.`);
-  if (!front) lines.push(' Points alone: this pair is not resampled, or the results were stored without their predictions.');
+  if (missing) lines.push(` ${count(missing, 'engine')} not drawn: from another energy source, or without one of the two values${bare.length ? ` (${bare.join('; ')})` : ''}.`);
+  if (!front) lines.push(' No frontier: this pair of objectives is not resampled, or the results do not contain predictions.');
   else {
-    lines.push(` ${front.best.length} on the frontier${Object.keys(front.tied).length ? `, ${Object.keys(front.tied).length} more cannot be told from it` : ''}.`);
+    lines.push(` ${front.best.length} on the frontier${Object.keys(front.tied).length ? `, ${Object.keys(front.tied).length} more statistically indistinguishable from it` : ''}.`);
     if (front.knee !== null) lines.push(` Knee: ${ROWS[front.knee].name}.`);
     if (typeof front.hypervolume === 'number') {
       const ends = front.hypervolume_interval;
-      const around = !ends ? '' : ends[1] > 1 ? ' (its interval is wider than the box: these engines are too close to each other)' : ` [${ends.map((own) => fixed(own, 3)).join(' to ')}]`;
+      const around = !ends ? '' : ends[1] > 1 ? ' (no useful interval: these engines are too similar)' : ` [${ends.map((entry) => fixed(entry, 3)).join(' to ')}]`;
       lines.push(` Hypervolume (share of the box): ${fixed(front.hypervolume, 3)}${around}.`);
     }
-    for (const own of front.diminishing || []) lines.push(` Little is gained from ${own.from} to ${own.to}: a unit there buys ${percent(own.share)} of what it buys on average along the frontier.`);
-    if (front.energy_source === 'model' && front.objectives.some(energetic)) lines.push(' Energy is a model: processor time multiplied by an assumed power.');
+    for (const entry of front.diminishing || []) lines.push(` Diminishing returns from ${entry.from} to ${entry.to}: a unit of cost gains ${percent(entry.share)} of the frontier's average gain per unit.`);
+    if (front.energy_source === 'model' && front.objectives.some(energetic)) lines.push(' Energy is modelled, not measured: processor time multiplied by an assumed power.');
   }
   return [soft(lines.join(''))];
 }

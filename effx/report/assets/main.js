@@ -27,7 +27,7 @@ curvesSection();
 gridSection();
 loadSection();
 energySection();
-troubleSection();
+limitationsSection();
 extraSections();
 hostsSection();
 for (const heading of document.querySelectorAll('section.text h2')) {

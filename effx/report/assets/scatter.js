@@ -24,48 +24,48 @@ function shapePath(shape, x, y, r) {
 function niceStep(span, wanted) {
   const raw = span / wanted;
   const power = 10 ** Math.floor(Math.log10(raw));
-  return [1, 2, 2.5, 5, 10].map((own) => own * power).find((own) => own >= raw);
+  return [1, 2, 2.5, 5, 10].map((item) => item * power).find((item) => item >= raw);
 }
 
 function scale(values, log, from, to) {
-  const seen = values.filter((own) => own !== null && Number.isFinite(own) && (!log || own > 0));
+  const seen = values.filter((item) => item !== null && Number.isFinite(item) && (!log || item > 0));
   let low = Math.min(...minmax(seen)), high = Math.max(...minmax(seen));
   if (!seen.length) { low = log ? 1 : 0; high = log ? 10 : 1; }
-  const bend = log ? Math.log10 : (own) => own;
+  const bend = log ? Math.log10 : (item) => item;
   let start = bend(low), end = bend(high);
   const room = (end - start || Math.abs(start) * 0.1 || 1) * 0.06;
   const touches = !log && low >= 0 && start - room < 0;
   start = touches ? 0 : start - room;
   end += room;
-  const at = (own) => from + (bend(own) - start) / (end - start) * (to - from);
+  const at = (item) => from + (bend(item) - start) / (end - start) * (to - from);
   const ticks = [];
   const wanted = Math.max(3, Math.abs(to - from) / 85);
   if (log && end - start > 0.7) {
     const steps = end - start > 3 ? [1] : end - start > 1.4 ? [1, 3] : [1, 2, 5];
     for (let power = Math.floor(start); power <= end; power++) {
       for (const step of steps) {
-        const own = step * 10 ** power;
-        if (bend(own) >= start && bend(own) <= end) ticks.push(own);
+        const item = step * 10 ** power;
+        if (bend(item) >= start && bend(item) <= end) ticks.push(item);
       }
     }
   } else {
     const least = log ? 10 ** start : start, most = log ? 10 ** end : end;
     const step = niceStep(most - least, wanted);
-    for (let place = Math.ceil(least / step); place * step <= most + step * 1e-9; place++) ticks.push(place * step);
+    for (let index = Math.ceil(least / step); index * step <= most + step * 1e-9; index++) ticks.push(index * step);
   }
-  return { at, ticks, clamp: (own) => Math.min(Math.max(at(own), Math.min(from, to)), Math.max(from, to)) };
+  return { at, ticks, clamp: (item) => Math.min(Math.max(at(item), Math.min(from, to)), Math.max(from, to)) };
 }
 
 function minmax(values) {
   let low = Infinity, high = -Infinity;
-  for (const own of values) { if (own < low) low = own; if (own > high) high = own; }
+  for (const item of values) { if (item < low) low = item; if (item > high) high = item; }
   return [low, high];
 }
 
-const tickText = (own) => {
-  const size = Math.abs(own);
-  if (size !== 0 && (size >= 1e5 || size < 1e-3)) return own.toExponential(0);
-  return String(+own.toPrecision(4));
+const tickText = (item) => {
+  const size = Math.abs(item);
+  if (size !== 0 && (size >= 1e5 || size < 1e-3)) return item.toExponential(0);
+  return String(+item.toPrecision(4));
 };
 
 class Scatter {
@@ -73,7 +73,7 @@ class Scatter {
     this.onActive = onActive || (() => {});
     this.onPin = onPin || null;
     this.active = null;
-    this.held = false; // after a click the pointer may leave for the panel without reading what it passes
+    this.held = false; // after a click the pointer may move to the panel without changing it
     this.note = freshId('keys');
     this.node = el('div', {
       class: 'chart', tabindex: '0', role: 'group', 'aria-roledescription': 'chart', 'aria-label': label,
@@ -84,8 +84,8 @@ class Scatter {
       onfocus: () => { if (this.active === null && this.order && this.order.length) this.activate(this.order[0]); },
     });
     this.hint = el('p', { class: 'soft keys', id: this.note },
-      this.onPin ? 'Point or use the arrow keys to read an engine. A click or Enter pins up to two and compares them; a click beside the points, or Escape, lets the pointer read on.'
-        : 'Point or use the arrow keys to read a point.');
+      this.onPin ? 'Point at an engine, or use the arrow keys, for its details. A click or Enter pins it; two pinned engines are compared. After a click, the details stay until a click on an empty area or Escape.'
+        : 'Point at a point, or use the arrow keys, for its values.');
     this.legend = el('ul', { class: 'legend' });
     this.root = el('div', { class: 'chart-box' }, this.node, this.legend, this.hint);
     new ResizeObserver(() => { if (this.spec && this.node.clientWidth !== this.width) this.draw(this.spec); }).observe(this.node);
@@ -97,19 +97,19 @@ class Scatter {
     const width = this.width = this.node.clientWidth || 640;
     const height = this.height = Math.round(Math.min(470, Math.max(300, width * 0.62)));
     const right = width - EDGE.right, bottom = height - EDGE.bottom;
-    const ends = (low, own, high) => points.flatMap((point) => [point[low], point[own], point[high]]);
+    const ends = (low, item, high) => points.flatMap((point) => [point[low], point[item], point[high]]);
     const sx = this.sx = scale(ends('xLow', 'x', 'xHigh'), x.log, EDGE.left, right);
     const sy = this.sy = scale(ends('yLow', 'y', 'yHigh'), y.log, bottom, EDGE.top);
     const drawn = svg('svg', { viewBox: `0 0 ${width} ${height}`, width, height, 'aria-hidden': 'true', focusable: 'false' });
     drawn.append(this.axes(x, y, width, right, bottom));
     for (const line of lines || []) {
       drawn.append(svg('path', {
-        d: line.points.map(([px, py], place) => `${place ? 'L' : 'M'}${sx.at(px).toFixed(1)},${sy.at(py).toFixed(1)}`).join(''),
+        d: line.points.map(([px, py], index) => `${index ? 'L' : 'M'}${sx.at(px).toFixed(1)},${sy.at(py).toFixed(1)}`).join(''),
         class: `line ${line.kind || ''}`, css: { stroke: line.colour || 'var(--soft)' },
       }));
     }
-    this.places = points.map((point) => [sx.at(point.x), sy.at(point.y)]);
-    this.order = points.map((_, place) => place).sort((a, b) => points[a].x - points[b].x || points[a].y - points[b].y);
+    this.positions = points.map((point) => [sx.at(point.x), sy.at(point.y)]);
+    this.order = points.map((_, index) => index).sort((a, b) => points[a].x - points[b].x || points[a].y - points[b].y);
     drawn.append(...this.marks(points));
     drawn.append(this.labels(points, right));
     this.ring = svg('g', {});
@@ -121,33 +121,33 @@ class Scatter {
   }
 
   axes(x, y, width, right, bottom) {
-    const own = svg('g', { class: 'axes' });
+    const item = svg('g', { class: 'axes' });
     for (const tick of this.sx.ticks) {
       const at = this.sx.at(tick);
-      own.append(svg('line', { x1: at, x2: at, y1: EDGE.top, y2: bottom, class: 'gridline' }),
+      item.append(svg('line', { x1: at, x2: at, y1: EDGE.top, y2: bottom, class: 'gridline' }),
         svg('text', { x: at, y: bottom + 16, 'text-anchor': 'middle' }, tickText(tick)));
     }
     for (const tick of this.sy.ticks) {
       const at = this.sy.at(tick);
-      own.append(svg('line', { x1: EDGE.left, x2: right, y1: at, y2: at, class: 'gridline' }),
+      item.append(svg('line', { x1: EDGE.left, x2: right, y1: at, y2: at, class: 'gridline' }),
         svg('text', { x: EDGE.left - 6, y: at + 4, 'text-anchor': 'end' }, tickText(tick)));
     }
-    own.append(svg('line', { x1: EDGE.left, x2: right, y1: bottom, y2: bottom, class: 'axis' }),
+    item.append(svg('line', { x1: EDGE.left, x2: right, y1: bottom, y2: bottom, class: 'axis' }),
       svg('line', { x1: EDGE.left, x2: EDGE.left, y1: EDGE.top, y2: bottom, class: 'axis' }));
-    wrap(x.label + (x.log ? ', log' : ''), (width - EDGE.left) / 6.4).slice(0, 2).forEach((text, place) => {
-      own.append(svg('text', { x: right, y: bottom + 33 + 14 * place, 'text-anchor': 'end', class: 'title' }, text));
+    wrap(x.label + (x.log ? ', logarithmic' : ''), (width - EDGE.left) / 6.4).slice(0, 2).forEach((text, index) => {
+      item.append(svg('text', { x: right, y: bottom + 33 + 14 * index, 'text-anchor': 'end', class: 'title' }, text));
     });
-    own.append(svg('text', { x: 2, y: 12, class: 'title' }, y.label + (y.log ? ', log' : '')));
-    return own;
+    item.append(svg('text', { x: 2, y: 12, class: 'title' }, y.label + (y.log ? ', logarithmic' : '')));
+    return item;
   }
 
   marks(points) {
     const many = points.length > MANY;
     const bars = svg('g', { class: 'bars' }), shown = svg('g', { class: 'points' });
     const bulk = new Map();
-    const upwards = points.map((point, place) => [point, place]).sort(([a], [b]) => RANK[b.mark || ''] - RANK[a.mark || '']);
-    upwards.forEach(([point, place]) => {
-      const [px, py] = this.places[place];
+    const upwards = points.map((point, index) => [point, index]).sort(([a], [b]) => RANK[b.mark || ''] - RANK[a.mark || '']);
+    upwards.forEach(([point, index]) => {
+      const [px, py] = this.positions[index];
       if (!Number.isFinite(px) || !Number.isFinite(py)) return;
       if (many && !point.mark) {
         bulk.set(point.series, (bulk.get(point.series) || '') + shapePath(point.series.shape, px, py, 3));
@@ -170,28 +170,28 @@ class Scatter {
     return [under, bars, shown];
   }
 
-  // Labels go where they are free: right, left, above or below a point, else nowhere; hover has them all.
+  // Labels are drawn where there is space: right, left, above or below the point; otherwise left out.
   labels(points, right) {
-    const taken = this.places.map(([px, py]) => [px - 7, py - 7, px + 7, py + 7]);
+    const taken = this.positions.map(([px, py]) => [px - 7, py - 7, px + 7, py + 7]);
     if (taken.length > MANY) taken.length = 0;
-    const own = svg('g', { class: 'labels' });
-    const wanted = points.map((point, place) => [point, place]).filter(([point]) => point.label)
+    const item = svg('g', { class: 'labels' });
+    const wanted = points.map((point, index) => [point, index]).filter(([point]) => point.label)
       .sort(([a], [b]) => RANK[a.mark || ''] - RANK[b.mark || '']);
-    for (const [point, place] of wanted.slice(0, 40)) {
-      const [px, py] = this.places[place];
+    for (const [point, index] of wanted.slice(0, 40)) {
+      const [px, py] = this.positions[index];
       const long = point.label.length * 6.1;
       for (const [dx, dy, anchor] of [[8, -8, 'start'], [8, 16, 'start'], [-8, -8, 'end'], [-8, 16, 'end'], [12, 4, 'start'], [-12, 4, 'end'], [0, -14, 'middle'], [0, 24, 'middle']]) {
         const left = anchor === 'start' ? px + dx : anchor === 'end' ? px + dx - long : px - long / 2;
         const box = [left, py + dy - 10, left + long, py + dy + 3];
         const free = left > EDGE.left + 2 && box[2] < right && box[1] > EDGE.top - 8 && box[3] < this.height - EDGE.bottom
-          && !taken.some((other, own) => own !== place && box[0] < other[2] && box[2] > other[0] && box[1] < other[3] && box[3] > other[1]);
+          && !taken.some((other, item) => item !== index && box[0] < other[2] && box[2] > other[0] && box[1] < other[3] && box[3] > other[1]);
         if (!free) continue;
         taken.push(box);
-        own.append(svg('text', { x: px + dx, y: py + dy, 'text-anchor': anchor }, point.label));
+        item.append(svg('text', { x: px + dx, y: py + dy, 'text-anchor': anchor }, point.label));
         break;
       }
     }
-    return own;
+    return item;
   }
 
   key_(points, keys) {
@@ -199,7 +199,7 @@ class Scatter {
     for (const point of points) if (!seen.has(point.series.name)) seen.set(point.series.name, point.series);
     const entry = (mark, text) => el('li', {}, svg('svg', { width: 18, height: 18, viewBox: '0 0 18 18', 'aria-hidden': 'true' }, mark), el('span', {}, text));
     this.legend.replaceChildren(
-      ...[...seen.values()].map((own) => entry(svg('path', { d: shapePath(own.shape, 9, 9, 5.5), class: 'point best', css: { '--fill': own.colour } }), own.name)),
+      ...[...seen.values()].map((item) => entry(svg('path', { d: shapePath(item.shape, 9, 9, 5.5), class: 'point best', css: { '--fill': item.colour } }), item.name)),
       ...keys.map(({ kind, text }) => entry(kind === 'line' ? svg('path', { d: 'M1,9H17', class: 'line front', css: { stroke: 'var(--ink)' } })
         : kind === 'bar' ? svg('g', { class: 'bars' }, svg('line', { x1: 2, x2: 16, y1: 9, y2: 9 }))
           : svg('path', { d: shapePath('circle', 9, 9, 5.5), class: `point ${kind}`, css: { '--fill': 'var(--soft)' } }), text)));
@@ -208,26 +208,26 @@ class Scatter {
   nearest(event) {
     const box = this.node.getBoundingClientRect();
     const px = (event.clientX - box.left) * this.width / box.width, py = (event.clientY - box.top) * this.width / box.width;
-    let found = null, least = 28 ** 2;
-    (this.places || []).forEach(([x, y], place) => {
+    let closest = null, least = 28 ** 2;
+    (this.positions || []).forEach(([x, y], index) => {
       const far = (x - px) ** 2 + (y - py) ** 2;
-      if (far < least) { least = far; found = place; }
+      if (far < least) { least = far; closest = index; }
     });
-    return found;
+    return closest;
   }
 
   point(event) {
     if (this.held) return;
-    const place = this.nearest(event);
-    if (place !== null && place !== this.active) this.activate(place);
+    const index = this.nearest(event);
+    if (index !== null && index !== this.active) this.activate(index);
   }
 
   click(event) {
-    const place = this.nearest(event);
-    this.held = place !== null && !(this.held && place === this.active);
-    if (place === null) return;
-    this.activate(place);
-    if (this.onPin) this.onPin(this.spec.points[place]);
+    const index = this.nearest(event);
+    this.held = index !== null && !(this.held && index === this.active);
+    if (index === null) return;
+    this.activate(index);
+    if (this.onPin) this.onPin(this.spec.points[index]);
   }
 
   key(event) {
@@ -245,25 +245,25 @@ class Scatter {
     }
   }
 
-  activate(place, spoken = false) {
-    this.active = place;
+  activate(index, spoken = false) {
+    this.active = index;
     this.rings();
-    this.onActive(this.spec.points[place], spoken);
+    this.onActive(this.spec.points[index], spoken);
   }
 
   rings() {
     if (!this.ring) return;
-    const own = [];
-    (this.spec.points || []).forEach((point, place) => {
+    const item = [];
+    (this.spec.points || []).forEach((point, index) => {
       const pinned = this.spec.pinned && point.row ? this.spec.pinned.indexOf(point.row) : -1;
-      const [px, py] = this.places[place];
+      const [px, py] = this.positions[index];
       if (pinned >= 0) {
-        own.push(svg('circle', { cx: px, cy: py, r: 11, class: 'pinned' }),
+        item.push(svg('circle', { cx: px, cy: py, r: 11, class: 'pinned' }),
           svg('text', { x: px + 12, y: py - 9, class: 'pin-name' }, 'AB'[pinned]));
       }
-      if (place === this.active) own.push(svg('circle', { cx: px, cy: py, r: 9, class: 'active' }));
+      if (index === this.active) item.push(svg('circle', { cx: px, cy: py, r: 9, class: 'active' }));
     });
-    this.ring.replaceChildren(...own);
+    this.ring.replaceChildren(...item);
   }
 }
 

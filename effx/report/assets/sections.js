@@ -1,53 +1,53 @@
-// Sections that other commands wrote as JSON: text, charts of series, maps of values, tables.
+// Further sections from JSON files: text, charts of series, heat maps, tables.
 
 function extraSections() {
-  DATA.sections.forEach((own, number) => {
-    const parts = [own.text && el('p', {}, own.text), own.source && soft(`From ${own.source}.`)];
-    for (const one of own.charts || []) parts.push(extraChart(one));
-    for (const one of own.maps || []) parts.push(extraMap(one));
-    for (const one of own.tables || []) parts.push(extraTable(one));
-    section(`extra-${number + 1}`, own.title, ...parts);
+  DATA.sections.forEach((entry, number) => {
+    const parts = [entry.text && el('p', {}, entry.text), entry.source && soft(`Source: ${entry.source}.`)];
+    for (const spec of entry.charts || []) parts.push(extraChart(spec));
+    for (const spec of entry.maps || []) parts.push(extraMap(spec));
+    for (const spec of entry.tables || []) parts.push(extraTable(spec));
+    section(`extra-${number + 1}`, entry.title, ...parts);
   });
 }
 
 const axisText = (axis) => `${axis.label}${axis.unit ? `, ${axis.unit}` : ''}`;
 
-function extraChart(one) {
-  const found = seriesOf(one.series, (own) => own.name);
-  const points = one.series.flatMap((own) => own.points.map((point) => ({
-    x: point.x, y: point.y, xLow: null, xHigh: null, yLow: point.low ?? null, yHigh: point.high ?? null, label: point.label, mark: '', series: found.get(own.name), of: own.name,
+function extraChart(spec) {
+  const series = seriesOf(spec.series, (entry) => entry.name);
+  const points = spec.series.flatMap((entry) => entry.points.map((point) => ({
+    x: point.x, y: point.y, xLow: null, xHigh: null, yLow: point.low ?? null, yHigh: point.high ?? null, label: point.label, mark: '', series: series.get(entry.name), of: entry.name,
   })));
   const read = soft('');
-  const chart = new Scatter({ label: one.title, onActive: (point, spoken) => {
-    read.textContent = `${point.of}: ${axisText(one.x)} ${significant(point.x, 4)}; ${axisText(one.y)} ${significant(point.y, 4)}${point.yLow === null ? '' : ` [${significant(point.yLow, 4)} to ${significant(point.yHigh, 4)}]`}`;
-    if (spoken) say(read.textContent);
+  const chart = new Scatter({ label: spec.title, onActive: (point, spoken) => {
+    read.textContent = `${point.of}: ${axisText(spec.x)} ${significant(point.x, 4)}; ${axisText(spec.y)} ${significant(point.y, 4)}${point.yLow === null ? '' : ` [${significant(point.yLow, 4)} to ${significant(point.yHigh, 4)}]`}`;
+    if (spoken) announce(read.textContent);
   } });
   requestAnimationFrame(() => chart.draw({
-    points, keys: points.some((point) => point.yLow !== null) ? [{ kind: 'bar', text: one.interval || 'interval' }] : [],
-    lines: one.series.map((own) => ({ points: [...own.points].sort((a, b) => a.x - b.x).map((point) => [point.x, point.y]), colour: found.get(own.name).colour })),
-    x: { label: axisText(one.x), log: Boolean(one.x.log) }, y: { label: axisText(one.y), log: Boolean(one.y.log) },
+    points, keys: points.some((point) => point.yLow !== null) ? [{ kind: 'bar', text: spec.interval || 'interval' }] : [],
+    lines: spec.series.map((entry) => ({ points: [...entry.points].sort((a, b) => a.x - b.x).map((point) => [point.x, point.y]), colour: series.get(entry.name).colour })),
+    x: { label: axisText(spec.x), log: Boolean(spec.x.log) }, y: { label: axisText(spec.y), log: Boolean(spec.y.log) },
   }));
-  return el('figure', { class: 'extra' }, el('figcaption', {}, one.title), chart.root, read);
+  return el('figure', { class: 'extra' }, el('figcaption', {}, spec.title), chart.root, read);
 }
 
-function extraMap(one) {
-  const [least, most] = minmax(one.values.flat().filter((own) => own !== null));
-  return el('figure', { class: 'extra' }, el('figcaption', {}, `${one.title}${one.unit ? `, ${one.unit}` : ''}`),
-    el('div', { class: 'table', tabindex: '0', role: 'region', 'aria-label': one.title }, el('table', { class: 'map' },
-      el('thead', {}, el('tr', {}, el('th', { scope: 'col', class: 'word' }, one.corner || ''), one.columns.map((own) => el('th', { scope: 'col' }, String(own))))),
-      el('tbody', {}, one.values.map((values, place) => el('tr', {}, el('th', { scope: 'row', class: 'word' }, String(one.rows[place])),
-        values.map((own) => (own === null ? el('td', { class: 'none' }, '–')
-          : el('td', { class: 'seq', css: { '--heat': `${Math.round(8 + 62 * (most > least ? (own - least) / (most - least) : 0))}%` } }, significant(own))))))))));
+function extraMap(spec) {
+  const [least, most] = minmax(spec.values.flat().filter((entry) => entry !== null));
+  return el('figure', { class: 'extra' }, el('figcaption', {}, `${spec.title}${spec.unit ? `, ${spec.unit}` : ''}`),
+    el('div', { class: 'table', tabindex: '0', role: 'region', 'aria-label': spec.title }, el('table', { class: 'map' },
+      el('thead', {}, el('tr', {}, el('th', { scope: 'col', class: 'word' }, spec.corner || ''), spec.columns.map((entry) => el('th', { scope: 'col' }, String(entry))))),
+      el('tbody', {}, spec.values.map((values, index) => el('tr', {}, el('th', { scope: 'row', class: 'word' }, String(spec.rows[index])),
+        values.map((entry) => (entry === null ? el('td', { class: 'none' }, '–')
+          : el('td', { class: 'seq', css: { '--heat': `${Math.round(8 + 62 * (most > least ? (entry - least) / (most - least) : 0))}%` } }, significant(entry))))))))));
 }
 
-function extraTable(one) {
-  const rows = one.rows.map((cells) => ({ cells, name: cells.join(' ') }));
+function extraTable(spec) {
+  const rows = spec.rows.map((cells) => ({ cells, name: cells.join(' ') }));
   return new DataTable({
-    caption: one.title, rows, sort: null,
-    columns: one.columns.map((column, place) => ({
-      key: String(place), title: axisText(column), align: rows.some((row) => typeof row.cells[place] === 'string') ? 'word' : 'number',
-      sort: (row) => row.cells[place],
-      text: (row) => (typeof row.cells[place] === 'number' && !Number.isInteger(row.cells[place]) ? significant(row.cells[place], 4) : row.cells[place] === null ? '–' : String(row.cells[place])),
+    caption: spec.title, rows, sort: null,
+    columns: spec.columns.map((column, index) => ({
+      key: String(index), title: axisText(column), align: rows.some((row) => typeof row.cells[index] === 'string') ? 'word' : 'number',
+      sort: (row) => row.cells[index],
+      text: (row) => (typeof row.cells[index] === 'number' && !Number.isInteger(row.cells[index]) ? significant(row.cells[index], 4) : row.cells[index] === null ? '–' : String(row.cells[index])),
     })),
   }).root;
 }

@@ -1,0 +1,104 @@
+"""What frontier.json holds: frontiers, failures, failed gates, and why energy is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import effx
+from effx.analysis import cohorts
+from effx.analysis.frontier import Frontier, summary
+from effx.artifacts import now
+from effx.report.groups import MAIN_OBJECTIVES, Group
+from effx.results import Failure, Run
+
+SCHEMA = 2
+
+
+@dataclass(frozen=True)
+class FailedGate:
+    """A check that the latest result of an engine did not pass."""
+
+    engine: str
+    gate: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class FailedEngine:
+    """An engine that could not be measured."""
+
+    engine: str
+    failure: str
+
+
+@dataclass(frozen=True)
+class ReportContents:
+    """The report's findings."""
+
+    created: str
+    frontiers: list[Frontier]
+    """By accuracy and latency, and by accuracy and energy."""
+    other_frontiers: list[Frontier]
+    """By the other pairs of objectives."""
+    summary: Mapping[str, Any]
+    """See :func:`effx.analysis.frontier.summary`."""
+    failures: list[FailedEngine]
+    failed_gates: list[FailedGate]
+    energy_unavailable: list[str]
+    """Reasons why single queries have no energy."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "created": self.created,
+            "effx": effx.__version__,
+            "frontiers": [frontier.to_json() for frontier in self.frontiers],
+            "other_frontiers": [frontier.to_json() for frontier in self.other_frontiers],
+            "summary": self.summary,
+            "failures": [asdict(failure) for failure in self.failures],
+            "failed_gates": [asdict(gate) for gate in self.failed_gates],
+            "energy_unavailable": self.energy_unavailable,
+        }
+
+
+def contents(
+    runs: Sequence[Run], groups: Sequence[Group], failures: Sequence[Failure] = ()
+) -> ReportContents:
+    """Return the contents of a report over results."""
+    frontiers = [frontier for group in groups for frontier in group.frontiers]
+    return ReportContents(
+        created=now(),
+        frontiers=[each for pair in MAIN_OBJECTIVES for each in frontiers if each.objectives == pair],
+        other_frontiers=[each for each in frontiers if each.objectives not in MAIN_OBJECTIVES],
+        summary=summary(runs),
+        failures=[FailedEngine(failure.engine["name"], failure.failure) for failure in failures],
+        failed_gates=[
+            FailedGate(run.name, gate["name"], gate["detail"])
+            for run in cohorts.latest(runs)
+            for gate in run.gates
+            if gate["passed"] is False
+        ],
+        energy_unavailable=energy_unavailable(runs),
+    )
+
+
+def energy_unavailable(runs: Sequence[Run]) -> list[str]:
+    """Return the reasons why single queries have no energy, sorted."""
+    workloads = [run.workload("single-stream") for run in runs]
+    return sorted({each.energy.reason for each in workloads if each and each.energy.reason})
+
+
+def current_failures(failures: Sequence[Failure], runs: Sequence[Run]) -> list[Failure]:
+    """Return the failures of engines that were not measured on the same host later."""
+    newest = {(run.task, run.host_id, run.name): run.started for run in cohorts.latest(runs)}
+    return [
+        failure
+        for failure in failures
+        if not failure.started or failure.started >= newest.get(_engine_key(failure), "")
+    ]
+
+
+def _engine_key(failure: Failure) -> tuple[str, str, str]:
+    return str(failure.engine.get("task")), str(failure.host["id"]), str(failure.engine["name"])
