@@ -148,7 +148,7 @@ def optimum_files(checkpoint: Path, scratch: Path, rows: list[dict[str, np.ndarr
         "Optimum ORT fp32": Contender("onnx", str(plain / "model.onnx")),
         "Optimum ORT O2": Contender("onnx", str(scratch / "o2" / "model_optimized.onnx")),
         "Optimum ORT dynamic int8": Contender("onnx", str(scratch / "int8" / "model_quantized.onnx")),
-        "OpenVINO as it comes (bf16 where it has it)": Contender("openvino", str(plain / "model.onnx")),
+        "OpenVINO with default settings (bf16 where supported)": Contender("openvino", str(plain / "model.onnx")),
         "OpenVINO NNCF int8": Contender("openvino", str(scratch / "nncf.xml")),
     }
 
