@@ -2,8 +2,8 @@
 
     python benchmarks/aa.py engines/NAME [--sessions 20]
 
-Whatever is measured of an engine and of its copy, the ratio is 1. The paired ratio's 95 % interval
-should hold 1.0 in about 19 of 20 sessions. Prints JSON.
+The true ratio of an engine and its copy is 1. The 95 % interval of the paired ratio should include 1.0
+in about 19 of 20 sessions. Prints JSON.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=200, help="validation rows")
     options = parser.parse_args()
     engine = Engine.open(options.engine)
-    found = []
-    with tempfile.TemporaryDirectory(prefix="effx-aa-") as place:
-        folders = [Path(shutil.copytree(engine.folder, Path(place) / name)) for name in "ab"]
+    sessions = []
+    with tempfile.TemporaryDirectory(prefix="effx-aa-") as scratch:
+        folders = [Path(shutil.copytree(engine.folder, Path(scratch) / name)) for name in "ab"]
         for number in range(options.sessions):
             plan = Plan(grid=(), limit=options.limit, seed=number)
-            runs, failures = profile(folders, out=Path(place) / "results", plan=plan, meter="none")
+            runs, failures = profile(folders, out=Path(scratch) / "results", plan=plan, meter="none")
             if failures:
                 raise failures[0]
             a, b = (run.workloads[0] for run in sorted(runs, key=lambda run: run.name))
             ratio = paired_ratio(a.blocks_s, a.rounds, b.blocks_s, b.rounds)
             assert ratio is not None
             low, high = ratio.interval
-            found.append({"ratio": ratio.value, "interval": [low, high], "covers": bool(low <= 1 <= high),
+            sessions.append({"ratio": ratio.value, "interval": [low, high], "covers": bool(low <= 1 <= high),
                           "flags": runs[0].flags})  # fmt: skip
     facts = {
         "command": f"python benchmarks/aa.py {engine.name} --sessions {options.sessions}",
         "date": now(), "host": identity.host(), "versions": engines.versions(engine.backend),
-        "covered": sum(session["covers"] for session in found), "sessions": found,
-        "median_width": float(np.median([s["interval"][1] - s["interval"][0] for s in found])),
+        "covered": sum(session["covers"] for session in sessions), "sessions": sessions,
+        "median_width": float(np.median([s["interval"][1] - s["interval"][0] for s in sessions])),
     }  # fmt: skip
     print(json.dumps(facts, indent=1))
 

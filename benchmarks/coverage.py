@@ -1,22 +1,21 @@
-"""How often the intervals of effx hold the truth, on simulated data whose truth is known.
+"""Coverage of effx's intervals, on simulated data with known true values.
 
     python benchmarks/coverage.py                  # half an hour on one core, prints JSON
     python benchmarks/coverage.py --trials 4000    # half the error
     python benchmarks/coverage.py --only p_non_dominated hypervolume --trials 5000
 
-Every figure is a share of trials in percent, nominal is 95; with 1000 trials of a method that
-covers 95 %, two standard errors are 1.4 points. ``percentile`` beside block_interval is the
-percentile bootstrap of the same blocks.
+Every number is a share of trials in percent, nominal is 95. With 1000 trials of a method that covers
+95 %, two standard errors are 1.4 points. ``percentile`` is the percentile bootstrap of the same blocks as
+``here``, for comparison.
 
-``p_non_dominated`` asks two things of the probability that a frontier reports. ``missed_at_5`` is the
-share of the truly non-dominated engines whose probability was 5 % or less, so that the report took
-them for dominated: at most 5 is nominal. ``bins`` lists the mean reported probability and how often
-the engine truly was non-dominated; a resampling knows no prior, and where the engines lie closer
-together than they can be told apart, as here, the best of what was seen looks better than it is, and
-low probabilities are some points too low.
+``p_non_dominated`` checks the probability that a frontier reports. ``missed_at_5`` is the share of the
+truly non-dominated engines whose probability was 5 % or less, so that the report calls them dominated;
+at most 5 is nominal. ``bins`` lists the mean reported probability and how often the engine was truly
+non-dominated. Resampling has no prior: where engines are statistically indistinguishable, as here, the
+best measurement overestimates its engine, and low probabilities are a few points too low.
 
-Latencies are lognormal: a query's length, a level that its block shares, and in pairs a drift over
-the rounds, a random walk and a few slow rounds, that both engines share.
+Latencies are lognormal: the spread of query lengths, a level per block, and in pairs a drift over the
+rounds (a random walk and a few slow rounds) that is the same for both engines.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="some of the figures")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="compute only these")
     options = parser.parse_args()
     trials = options.trials
 
@@ -66,39 +65,39 @@ def main() -> None:
         "p_non_dominated": lambda: p_non_dominated(max(1, trials // 5), rng()),
         "hypervolume": lambda: hypervolume(max(1, trials // 10), rng()),
     }
-    wanted = options.only or list(parts)
-    if unknown := set(wanted) - set(parts):
-        parser.error(f"no figure {sorted(unknown)[0]}: choose from {', '.join(parts)}")
+    names = options.only or list(parts)
+    if unknown := set(names) - set(parts):
+        parser.error(f"unknown name {sorted(unknown)[0]}: choose from {', '.join(parts)}")
     facts = {
         "command": " ".join(["python", "benchmarks/coverage.py", *sys.argv[1:]]),
         "date": now(),
         "host": identity.host(),
         "versions": {name: version(name) for name in ("numpy", "scipy")},
         "trials": trials,
-        **{name: parts[name]() for name in wanted},
+        **{name: parts[name]() for name in names},
     }
     print(json.dumps(facts, indent=1))
 
 
-def percent(held: int | float, trials: int) -> float:
+def percent(covered: int | float, trials: int) -> float:
     """Return a share in percent."""
-    return round(100 * float(held) / trials, 1)
+    return round(100 * float(covered) / trials, 1)
 
 
 def wilson() -> dict[str, float]:
     """Coverage of Wilson's interval, summed exactly over all counts, at several accuracies."""
     bounds = np.array([intervals.wilson(right, EXAMPLES) for right in range(EXAMPLES + 1)])
-    found = {}
+    shares = {}
     for accuracy in (0.5, 0.7, 0.8, 0.9, 0.925, 0.95, 0.99):
-        held = (bounds[:, 0] <= accuracy) & (accuracy <= bounds[:, 1])
+        covered = (bounds[:, 0] <= accuracy) & (accuracy <= bounds[:, 1])
         weights = stats.binom.pmf(np.arange(EXAMPLES + 1), EXAMPLES, accuracy)
-        found[str(accuracy)] = percent(weights[held].sum(), 1)
-    return found
+        shares[str(accuracy)] = percent(weights[covered].sum(), 1)
+    return shares
 
 
 def paired_accuracy() -> dict[str, float]:
-    """Coverage of the paired interval, summed over all pairs of discordant counts that matter."""
-    found = {}
+    """Coverage of the paired interval, summed over all likely pairs of discordant counts."""
+    shares = {}
     for only_a, only_b in (
         (0.001, 0.001),
         (0.003, 0.003),
@@ -111,7 +110,7 @@ def paired_accuracy() -> dict[str, float]:
             np.arange(stats.binom.ppf(1e-6, EXAMPLES, p), stats.binom.ppf(1 - 1e-6, EXAMPLES, p) + 1)
             for p in (only_a, only_b)
         )
-        held = total = 0.0
+        covered = total = 0.0
         for k in likely_a.astype(int):
             for m in likely_b.astype(int):
                 weight = stats.binom.pmf(k, EXAMPLES, only_a)
@@ -121,10 +120,10 @@ def paired_accuracy() -> dict[str, float]:
                 a, b = np.zeros(EXAMPLES, dtype=bool), np.zeros(EXAMPLES, dtype=bool)
                 a[:k], b[k : k + m] = True, True
                 low, high = intervals.paired_accuracy_interval(a, b)
-                held += weight * (low <= only_b - only_a <= high)
+                covered += weight * (low <= only_b - only_a <= high)
                 total += weight
-        found[f"only a {only_a}, only b {only_b}"] = percent(held / total, 1)
-    return found
+        shares[f"only a {only_a}, only b {only_b}"] = percent(covered / total, 1)
+    return shares
 
 
 def answers(
@@ -138,23 +137,25 @@ def answers(
 
 def paired_bootstrap(trials: int, rng: np.random.Generator) -> dict[str, float]:
     """Coverage of metric(b) - metric(a), by how many predictions are expected to differ."""
-    found = {}
+    shares = {}
     for name, metric, n in (("f1", METRICS["f1"], 408), ("matthews", METRICS["matthews"], 1043)):
         for differing in (12, 20, 60):
             truth = difference(metric, answers(rng, 4_000_000, differing / n, 0.85))
             drawn = [answers(rng, n, differing / n, 0.85) for _ in range(trials)]
-            drawn = [(y, a, b) for y, a, b in drawn if np.sum(a != b) >= LEAST_DIFFERING]  # else refused
+            drawn = [
+                (y, a, b) for y, a, b in drawn if np.sum(a != b) >= LEAST_DIFFERING
+            ]  # with fewer there is no interval
             bounds = [bootstrap.paired_difference(metric, *own, resamples=1000) for own in drawn]
-            held = sum(low <= truth <= high for low, high in bounds)
-            found[f"{name}, n {n}, about {differing} differ"] = percent(held, len(drawn))
+            covered = sum(low <= truth <= high for low, high in bounds)
+            shares[f"{name}, n {n}, about {differing} differ"] = percent(covered, len(drawn))
     mix = np.array([[1.0, 0.9, 0.88], [0.9, 1.0, 0.95], [0.88, 0.95, 1.0]])
-    held = 0
+    covered = 0
     for _ in range(trials):
         labels, a, b = rng.multivariate_normal(np.zeros(3), mix, 1500).T
         low, high = bootstrap.paired_difference(METRICS["pearson"], labels, a, b, resamples=1000)
-        held += low <= mix[0, 2] - mix[0, 1] <= high
-    found["pearson, n 1500"] = percent(held, trials)
-    return found
+        covered += low <= mix[0, 2] - mix[0, 1] <= high
+    shares["pearson, n 1500"] = percent(covered, trials)
+    return shares
 
 
 def difference(metric: Metric, drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) -> float:
@@ -180,25 +181,25 @@ def shared_drift(rng: np.random.Generator, rounds: int) -> np.ndarray:
 
 
 def block_interval(trials: int, rng: np.random.Generator) -> dict[str, dict[str, float]]:
-    """Coverage of the median's and p90's interval, by blocks and by what a block shares."""
-    found = {}
+    """Coverage of the median's and p90's interval, by number of blocks and spread of their levels."""
+    shares = {}
     for rounds, queries in ((5, 4), (5, QUERIES), (ROUNDS, QUERIES), (20, QUERIES)):
         for between in (0.02, 0.1):
             for share in (0.5, 0.9) if rounds * queries >= MIN_SAMPLES["p90"] else (0.5,):
                 statistic = quantile(share)
                 truth = float(np.exp(np.hypot(0.4, between) * stats.norm.ppf(share)))
-                held = percentile = 0
+                covered = percentile = 0
                 for trial in range(trials):
                     blocks = latencies(rng, rounds, between, queries=queries).tolist()
                     interval = intervals.block_interval(blocks, statistic, seed=trial)
                     values = bootstrap.block_statistics(blocks, statistic, resamples=500, seed=trial)
                     assert interval is not None and values is not None
-                    held += interval[0] <= truth <= interval[1]
+                    covered += interval[0] <= truth <= interval[1]
                     low, high = np.quantile(values, [0.025, 0.975])
                     percentile += low <= truth <= high
                 name = f"p{round(100 * share)}, {rounds} blocks of {queries}, level {between}"
-                found[name] = {"here": percent(held, trials), "percentile": percent(percentile, trials)}
-    return found
+                shares[name] = {"here": percent(covered, trials), "percentile": percent(percentile, trials)}
+    return shares
 
 
 def quantile(share: float) -> Callable[[np.ndarray], float]:
@@ -207,69 +208,69 @@ def quantile(share: float) -> Callable[[np.ndarray], float]:
 
 def paired_ratio(trials: int, rng: np.random.Generator) -> dict[str, float]:
     """Coverage of a ratio of 0.6 between engines that share the host's drift."""
-    found = {}
+    shares = {}
     for name, statistic in (("median", intervals.median), ("mean", intervals.mean)):
         for rounds, queries in ((3, QUERIES), (5, 4), (ROUNDS, QUERIES)):
             for between in (0.02, 0.1):
-                held = 0
+                covered = 0
                 for _ in range(trials):
                     drift = shared_drift(rng, rounds)
                     a, b = (latencies(rng, rounds, between, drift, queries) for _ in range(2))
                     order = list(range(rounds))
                     ratio = intervals.paired_ratio(a.tolist(), order, (0.6 * b).tolist(), order, statistic)
                     assert ratio is not None
-                    held += ratio.interval[0] <= 0.6 <= ratio.interval[1]
-                found[f"{name}, {rounds} rounds of {queries}, level {between}"] = percent(held, trials)
-    return found
+                    covered += ratio.interval[0] <= 0.6 <= ratio.interval[1]
+                shares[f"{name}, {rounds} rounds of {queries}, level {between}"] = percent(covered, trials)
+    return shares
 
 
 def unpaired_ratio(trials: int, rng: np.random.Generator) -> dict[str, float]:
     """Coverage of a ratio of 0.6 on a steady host, and where the host drifted in both sessions."""
-    found = {}
+    shares = {}
     for name, drifts in (("steady", False), ("drifting", True)):
-        held = 0
+        covered = 0
         for _ in range(trials):
             a, b = (
                 latencies(rng, ROUNDS, 0.05, shared_drift(rng, ROUNDS) if drifts else 0.0) for _ in range(2)
             )
             ratio = intervals.unpaired_ratio(a.tolist(), (0.6 * b).tolist())
             assert ratio is not None
-            held += ratio.interval[0] <= 0.6 <= ratio.interval[1]
-        found[name] = percent(held, trials)
-    return found
+            covered += ratio.interval[0] <= 0.6 <= ratio.interval[1]
+        shares[name] = percent(covered, trials)
+    return shares
 
 
 def p_non_dominated(trials: int, rng: np.random.Generator) -> dict[str, object]:
-    """Reported probability against frequency, for four engines closer than they can be told apart."""
+    """Reported probability against frequency, for four statistically indistinguishable engines."""
     reported, true = [], []
     for _ in range(trials):
         accuracies, seconds = rng.uniform(0.86, 0.90, 4), np.exp(rng.uniform(-0.1, 0.1, 4))
-        found = frontier(engines(rng, accuracies, seconds))
-        for point in found.points:
+        measured = frontier(engines(rng, accuracies, seconds))
+        for point in measured.points:
             own = int(point.run.name)
             better = (accuracies > accuracies[own]) & (seconds < seconds[own])
             reported.append(point.p_non_dominated)
             true.append(not better.any())
-    places = np.clip(np.digitize(reported, BINS) - 1, 0, len(BINS) - 2)
+    bin_numbers = np.clip(np.digitize(reported, BINS) - 1, 0, len(BINS) - 2)
     missed = np.array(reported)[np.array(true)] <= BINS[1]
     bins = [
         {
-            "from": BINS[place],
-            "to": BINS[place + 1],
-            "points": int(np.sum(places == place)),
-            "reported": percent(np.array(reported)[places == place].mean(), 1),
-            "true": percent(np.array(true)[places == place].mean(), 1),
+            "from": BINS[bin_number],
+            "to": BINS[bin_number + 1],
+            "points": int(np.sum(bin_numbers == bin_number)),
+            "reported": percent(np.array(reported)[bin_numbers == bin_number].mean(), 1),
+            "true": percent(np.array(true)[bin_numbers == bin_number].mean(), 1),
         }
-        for place in sorted(set(places.tolist()))
+        for bin_number in sorted(set(bin_numbers.tolist()))
     ]
     return {"engines": len(true), "missed_at_5": percent(missed.mean(), 1), "bins": bins}
 
 
 def hypervolume(trials: int, rng: np.random.Generator) -> dict[str, float]:
-    """Coverage of the interval of a frontier's hypervolume, the truth taken in the same box."""
-    found = {}
+    """Coverage of the interval of a frontier's hypervolume, the true value computed in the same box."""
+    shares = {}
     for count in (3, 8, 30):
-        held = 0
+        covered = 0
         for _ in range(trials):
             accuracies, seconds = rng.uniform(0.84, 0.92, count), np.exp(rng.uniform(-1, 1, count))
             seen = frontier(engines(rng, accuracies, seconds))
@@ -281,9 +282,9 @@ def hypervolume(trials: int, rng: np.random.Generator) -> dict[str, float]:
             truth = np.column_stack([-accuracies, level * seconds])
             interval = seen.hypervolume_interval
             assert interval is not None
-            held += interval[0] <= pareto.hypervolume(truth, worst) / box <= interval[1]
-        found[f"{count} engines"] = percent(held, trials)
-    return found
+            covered += interval[0] <= pareto.hypervolume(truth, worst) / box <= interval[1]
+        shares[f"{count} engines"] = percent(covered, trials)
+    return shares
 
 
 def engines(rng: np.random.Generator, accuracies: np.ndarray, seconds: np.ndarray) -> list[Run]:

@@ -69,10 +69,10 @@ def plain(model_name: str, folder: Path, limit: int, epochs: int, steps: int | N
     result = {"s_per_step": (time.perf_counter() - started) / done, "steps": done}
     if done == total:
         validation = data.load(task, "validation", folder)
-        with tempfile.TemporaryDirectory() as place:
-            tokenizer.save_pretrained(place)
-            model.config.save_pretrained(place)
-            logits = evaluate.logits(model, Encoder(place, LENGTH)(validation.texts))
+        with tempfile.TemporaryDirectory() as scratch:
+            tokenizer.save_pretrained(scratch)
+            model.config.save_pretrained(scratch)
+            logits = evaluate.logits(model, Encoder(scratch, LENGTH)(validation.texts))
         result["accuracy"] = float(np.mean(np.argmax(logits, 1) == validation.labels))
     return result
 
@@ -89,14 +89,14 @@ def main() -> None:
     options = parser.parse_args()
     arguments = (options.model, options.data, options.rows, options.epochs)
     before = plain(*arguments, None if options.full else options.plain_steps)
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as scratch:
         settings = FinetuneSettings.of(
             limit=options.rows, epochs=options.epochs, lr=LR, batch_size=BATCH, max_length=LENGTH
         )
-        made: Checkpoint = finetune(
-            "sst2", options.model, out=place, data_folder=options.data, settings=settings
+        checkpoint: Checkpoint = finetune(
+            "sst2", options.model, out=scratch, data_folder=options.data, settings=settings
         )
-        training, metrics = made.manifest["training"], made.manifest["metrics"]
+        training, metrics = checkpoint.manifest["training"], checkpoint.manifest["metrics"]
     after = plain(*arguments, options.plain_steps)
     ours = training["seconds"] / training["steps"]
     theirs = (before["s_per_step"] + after["s_per_step"]) / 2

@@ -1,4 +1,4 @@
-"""The page of what gpu_suite.py measured: one line an engine."""
+"""README.md of the results of gpu_suite.py: one line per engine."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ SHAPES = {
     "minilm-l6": dict(zip(NAMES, (384, 6, 12, 1536), strict=True)),
 }
 HOPPER_DENSE_PER_S = {"bf16": 989e12, "fp16": 989e12}
-"""Of an H200, and of an H100 with SXM, by NVIDIA's datasheets: the arithmetic floor that times are held
-beside."""
+"""Peak FLOP/s of an H200 and an H100 SXM by NVIDIA's datasheets, for a lower bound of the time."""
 HOPPER = ("H200", "H100 80GB HBM3")
 
 
 def write(out: Path, command: str, without: Sequence[str]) -> None:
-    """Write OUT/README.md from the results that are there; ``without`` tells what is not installed."""
+    """Write OUT/README.md from the results so far; ``without`` lists what is not installed."""
     facts = json.loads((out / "environment.json").read_bytes())
     runs, failures = results.read(sorted((out / "results").glob("[!.]*")))
     lines = [
@@ -32,14 +31,14 @@ def write(out: Path, command: str, without: Sequence[str]) -> None:
         f"    {command}",
         "",
         f"{facts['date']}; {', '.join(f'{name} {version}' for name, version in facts['versions'].items())}.",
-        "Random weights: times, joules and bytes are measured, accuracies mean nothing. p50 in ms: single",
-        "queries at real lengths end to end and on the device alone, and a batch of 128 x 128 on the device,",
-        "also over the arithmetic floor and over the unreduced encoder in the same runtime and precision.",
-        "Joules per example are gross, of the offline scenario.",
+        "Random weights: times, energies and sizes are measured, accuracies mean nothing. p50 in ms of",
+        "single queries at real lengths, end to end and on the device, and of a batch of 128 x 128 on the",
+        "device; the latter also divided by the time at peak FLOP/s, and by the time of the unreduced",
+        "encoder with the same runtime and precision. Energy is gross, of the offline scenario.",
         *(f"\n**{missing}**" for missing in without),
         "",
-        "| engine | single | on device | not on device | 128x128 | / floor | / full | mJ/example "
-        "| meters apart | GPU MiB | gates failed |",
+        "| engine | single, ms | single on device, ms | host overhead | 128x128, ms | / time at peak "
+        "| / full | mJ/example | counter and integrated power differ by | GPU memory, MiB | failed gates |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
         *(row(run, runs) for run in runs),
         "",
@@ -51,7 +50,7 @@ def write(out: Path, command: str, without: Sequence[str]) -> None:
 
 
 def where(host: dict[str, Any]) -> str:
-    """Return the name of a host's GPU, or its processor's."""
+    """Return the name of a host's GPU, or of its processor."""
     return str(host["gpu"][0]["name"] if host["gpu"] else host["cpu"])
 
 
@@ -62,7 +61,7 @@ def large_s(run: Run) -> float | None:
 
 
 def over_full(run: Run, runs: Sequence[Run]) -> float | None:
-    """Return the time of a batch of 128 x 128 over that of the unreduced encoder beside it."""
+    """Return the time of a batch of 128 x 128 divided by that of the unreduced encoder."""
     same = [
         other for other in runs
         if other.session == run.session and other.engine["backend"] == run.engine["backend"]
@@ -74,7 +73,7 @@ def over_full(run: Run, runs: Sequence[Run]) -> float | None:
 
 
 def row(run: Run, runs: Sequence[Run]) -> str:
-    """Return one engine's line."""
+    """Return the line of an engine."""
     single, device = run.workload("single-stream"), run.workload("single-stream", timing="device")
     offline = next((own for own in run.workloads if own.scenario == "offline"), None)
     energy = None if offline is None else offline.energy
@@ -98,7 +97,7 @@ def row(run: Run, runs: Sequence[Run]) -> str:
 
 
 def floor_s(run: Run, batch: int, length: int) -> float | None:
-    """Return the seconds that the full encoder's products alone take at the GPU's peak; None: not known."""
+    """Return the seconds of the full encoder's matrix products at the GPU's peak; None: peak unknown."""
     peak = HOPPER_DENSE_PER_S.get(str(run.engine["precision"]))
     gpus = run.host.get("gpu") or []
     if peak is None or not gpus or not any(name in gpus[0]["name"] for name in HOPPER):

@@ -1,22 +1,21 @@
-"""Everything that effx measures on a GPU, in steps that go on where they were cut off.
+"""All measurements on a GPU, in steps that can be interrupted and resumed.
 
     python benchmarks/gpu_suite.py OUT                               all steps
-    python benchmarks/gpu_suite.py OUT --seconds 580                 those that should end by then
+    python benchmarks/gpu_suite.py OUT --seconds 580                 steps expected to end by then
     python benchmarks/gpu_suite.py OUT --steps traces,bert-base-half-build,bert-base-half
-    python benchmarks/gpu_suite.py OUT --encoder MINILM --data DATA  and super tickets, trained
+    python benchmarks/gpu_suite.py OUT --encoder MINILM --data DATA  also train super tickets
     python benchmarks/gpu_suite.py OUT --device cpu --size tiny      the same steps, without a GPU
 
-Encoders of BERT-base's and MiniLM-L6's shape with random weights, so accuracies mean nothing here:
-what is measured is time, energy and memory. Reductions are of the shape that training makes: a
-ticket at level L is without L % of each layer's heads and FFN neurons; exits stand after a third and
-two thirds of the layers, and about half of the rows leave at the first; token schedules fall to 30 %.
+Encoders have the shapes of BERT-base and MiniLM-L6 and random weights, so accuracies mean nothing here;
+time, energy and memory are measured. Reductions have the shapes that training gives: a ticket at level L
+has L % of each layer's heads and FFN neurons pruned; exits are after a third and two thirds of the layers,
+and about half of the rows exit at the first; token schedules decrease to 30 %.
 
-With ``--encoder`` and ``--data`` (a folder per task) tickets of a real encoder are trained too: all of rte,
-mrpc, cola, stsb and sst2, levels 10 to 80, five seeds; cells that are recorded are not trained again, and
-no checkpoint stays.
+With ``--encoder`` and ``--data`` (a folder per task), tickets of a real encoder are trained too: rte, mrpc,
+cola, stsb and sst2, levels 10 to 80, five seeds. Completed cells are skipped, and checkpoints are deleted.
 
-Every step makes what it needs and leaves OUT/done/STEP. Exit code 3: steps are left, call again. One OUT is
-of one model of GPU.
+Every step creates what it needs and then writes OUT/done/STEP. Exit code 3: steps remain, run it again. Use
+one OUT per GPU model.
 
     OUT/results/STEP/*.json  OUT/traces/*.json  OUT/tickets/TASK/  OUT/README.md  OUT/environment.json
 """
@@ -60,13 +59,13 @@ LEVELS = (20, 40, 50, 60)
 ROWS = 256
 TICKET_TASKS = ("rte", "mrpc", "cola", "stsb", "sst2")
 BUILD_S, MEASURE_S, WINDOW_S, START_S = 30.0, 45.0, 10.0, 20.0
-"""What to expect of an engine's build, its measurement without energy, a window of it, and a step's start;
-assumed, not measured: ``--seconds`` goes by them."""
+"""Assumed seconds for building an engine, measuring it without energy, an energy window, and starting a
+step; ``--seconds`` uses them."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What is done at once, or again if it was cut off."""
+    """A unit of work, repeated from the start if it was interrupted."""
 
     name: str
     run: Callable[[], None]
@@ -74,15 +73,15 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Engines that are measured side by side."""
+class EngineSet:
+    """Engines that are measured in one session."""
 
     name: str
     checkpoints: tuple[str, ...]
     wanted: dict[str, list[str]]
     """Backend -> variants."""
     windows: int = 1
-    """Of energy, per workload; of two the second is twice as long, which shows whether joules follow work."""
+    """Energy windows per workload; of two, the second is twice as long, to check that energy is linear."""
 
     @property
     def engines(self) -> int:
@@ -91,7 +90,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Suite:
-    """Where and on what."""
+    """The steps for one output folder, device and size."""
 
     out: Path
     device: str
@@ -102,12 +101,12 @@ class Suite:
 
     @property
     def half(self) -> str:
-        """The precision that reductions are compared in."""
+        """The precision in which reductions are compared."""
         return "fp16" if self.device == "cuda" else "fp32"
 
     @property
     def backends(self) -> tuple[str, ...]:
-        """What runs the engines: with TensorRT where it is installed."""
+        """The available backends, including TensorRT where it is installed."""
         found = ["torch", "torch-compile"]
         if self.device == "cpu" or _onnxruntime_has_cuda():
             found.append("onnxruntime")
@@ -117,30 +116,31 @@ class Suite:
 
     @property
     def without(self) -> list[str]:
-        """What belongs here and is not installed."""
+        """Backends of the suite that are not installed."""
         names = {"tensorrt": "TensorRT is not installed: not measured.",
                  "onnxruntime": "This onnxruntime has no CUDA provider: not measured."}  # fmt: skip
         return [text for name, text in names.items() if name not in self.backends]
 
     def steps(self) -> list[Step]:
-        """Return all steps, the most wanted first."""
+        """Return all steps, the most important first."""
         measured: list[Step] = []
         for model in SHAPES:
-            for one in self.comparisons(model):
-                windows = one.windows + (one.windows > 1)  # the last of several is twice as long
+            for engine_set in self.comparisons(model):
+                windows = engine_set.windows + (engine_set.windows > 1)  # the last window is twice as long
                 energy_s = 2 * windows * max(WINDOW_S, self.window_s)
                 measured += [
-                    Step(f"{one.name}-build", partial(self.build, one), START_S + one.engines * BUILD_S),
-                    Step(one.name, partial(self.measure, one),
-                         START_S + one.engines * (MEASURE_S + energy_s)),
+                    Step(f"{engine_set.name}-build", partial(self.build, engine_set),
+                         START_S + engine_set.engines * BUILD_S),
+                    Step(engine_set.name, partial(self.measure, engine_set),
+                         START_S + engine_set.engines * (MEASURE_S + energy_s)),
                 ]  # fmt: skip
         trained = []
         if self.encoder and self.data:
             trained = [Step(f"tickets-{task}", partial(self.tickets, task)) for task in TICKET_TASKS]
         return [*measured[:4], Step("traces", self.traces, 90.0), *measured[4:], *trained]
 
-    def comparisons(self, model: str) -> list[Comparison]:
-        """Return what is measured of an encoder: precisions, tickets, early exit and token pruning."""
+    def comparisons(self, model: str) -> list[EngineSet]:
+        """Return the engines of an encoder: precisions, tickets, early exit and token pruning."""
         half, length = self.half, 32 if self.tiny else 128
         on_cpu = self.device == "cpu"
         first = {"torch": [half], "torch-compile": [half], "tensorrt": ["fp16", "bf16"]}
@@ -154,27 +154,27 @@ class Suite:
         tickets = dict.fromkeys(dict.fromkeys(["torch-compile", *best]), [half])
         reductions = [f"{half}+seq{length}{reduction}" for reduction in ("", "+exit", "+tokens")]
         reduced = {backend: list(reductions) for backend in ("torch", "onnxruntime", "tensorrt")}
-        for backend in ("onnxruntime", "tensorrt"):  # PyTorch's program has no If
+        for backend in ("onnxruntime", "tensorrt"):  # PyTorch programs have no If
             reduced[backend].append(f"{half}+seq{length}+exit-if")
         levels = ("full", *(f"ticket-{level}" for level in LEVELS))
-        made = [
-            Comparison(f"{model}-half", ("full",), first, windows=2),
-            *(Comparison(f"{model}-tickets-{backend}", levels, {backend: own})
+        engine_sets = [
+            EngineSet(f"{model}-half", ("full",), first, windows=2),
+            *(EngineSet(f"{model}-tickets-{backend}", levels, {backend: own})
               for backend, own in tickets.items()),
-            Comparison(f"{model}-others", ("full",), others),
-            Comparison(f"{model}-exits-tokens", ("reduced",), reduced),
+            EngineSet(f"{model}-others", ("full",), others),
+            EngineSet(f"{model}-exits-tokens", ("reduced",), reduced),
         ]  # fmt: skip
         here = self.backends
         return [
-            replace(one, wanted={name: own for name, own in one.wanted.items() if name in here})
-            for one in made
+            replace(each, wanted={name: variants for name, variants in each.wanted.items() if name in here})
+            for each in engine_sets
         ]
 
     def environment(self) -> None:
-        """Write what this is measured on and with.
+        """Write host and versions.
 
         Raises:
-            UsageError: OUT holds what another kind of machine came to.
+            UsageError: OUT has results of another GPU model.
         """
         versions = {"torch": torch.__version__, "cuda": torch.version.cuda}
         for package in ("onnxruntime", "tensorrt", "transformers", "onnx"):
@@ -194,45 +194,47 @@ class Suite:
                 gpu_page.where(facts["host"]),
             )
             if before != here:
-                raise UsageError(f"{self.out} was measured on {before}, here is {here}: give another OUT.")
+                raise UsageError(
+                    f"{self.out} has results of {before}, but this machine has {here}: use another OUT."
+                )
         files.write_json(path, facts)
 
-    def build(self, one: Comparison) -> None:
-        """Build the engines that are missing."""
-        checkpoints = [self.checkpoint(one.name, name) for name in one.checkpoints]
+    def build(self, engine_set: EngineSet) -> None:
+        """Build the missing engines."""
+        checkpoints = [self.checkpoint(engine_set.name, name) for name in engine_set.checkpoints]
         refused = []
-        for backend, variants in one.wanted.items():
+        for backend, variants in engine_set.wanted.items():
             _, failures = export_all(
-                checkpoints, variants, [backend], self.out / "engines" / one.name, device=self.device,
+                checkpoints, variants, [backend], self.out / "engines" / engine_set.name, device=self.device,
                 data_folder=self.rows(), keep_failed=True, calibration_rows=64,
             )  # fmt: skip
             refused += [str(failure) for failure in failures]
         if refused:
-            files.write_json(self.out / "refused" / f"{one.name}.json", {"refused": refused})
+            files.write_json(self.out / "refused" / f"{engine_set.name}.json", {"refused": refused})
 
-    def measure(self, one: Comparison) -> None:
-        """Measure the engines side by side, and write their results at once."""
-        if not (self.out / "done" / f"{one.name}-build").is_file():
-            self.build(one)
+    def measure(self, engine_set: EngineSet) -> None:
+        """Measure the engines in one session, and write their results together."""
+        if not (self.out / "done" / f"{engine_set.name}-build").is_file():
+            self.build(engine_set)
         length = 32 if self.tiny else 128
         batches = (1, 8) if self.tiny else (1, 8, 32, 128, 512)
         plan = Plan(
             scenarios=("single-stream", "offline"), grid=tuple((batch, length) for batch in batches),
             rounds=8 if not self.tiny else 3, grid_rounds=6 if not self.tiny else 3,
-            window_s=self.window_s, windows=one.windows, batch_size=8 if self.tiny else 128,
+            window_s=self.window_s, windows=engine_set.windows, batch_size=8 if self.tiny else 128,
             warmup_s=2.0, limit=ROWS,
         )  # fmt: skip
-        ready, fresh = self.out / "results" / one.name, self.out / "results" / f".{one.name}"
+        ready, fresh = self.out / "results" / engine_set.name, self.out / "results" / f".{engine_set.name}"
         shutil.rmtree(fresh, ignore_errors=True)
-        engines = self.out / "engines" / one.name
+        engines = self.out / "engines" / engine_set.name
         _, failures = profile([engines], out=fresh, plan=plan, data_folder=self.rows())
         for failure in failures:
             print(f"not measured: {failure}", file=sys.stderr)
-        shutil.rmtree(ready, ignore_errors=True)  # of a time when it was cut off after this
+        shutil.rmtree(ready, ignore_errors=True)  # left over from an interruption after this line
         fresh.rename(ready)
 
     def tickets(self, task: str) -> None:
-        """Train super tickets of the encoder; only records and scores stay, so that OUT is small."""
+        """Train super tickets of the encoder; only records and scores are kept, so that OUT stays small."""
         from effx.specs.training import TicketSearchSettings
         from effx.train import tickets
 
@@ -246,11 +248,11 @@ class Suite:
         )  # fmt: skip
 
     def rows(self) -> Path:
-        """Return a folder of generated sentences, one to three strung together: up to 77 tokens."""
+        """Return a folder of generated texts of one to three sentences, up to 77 tokens."""
         folder = self.out / "rows"
         if not folder.is_dir():
             rng = np.random.default_rng(0)
-            with files.new_folder(folder) as place:
+            with files.new_folder(folder) as temporary:
                 for split in ("train", "validation"):
                     texts, labels = corpus.split(split)
                     lines = []
@@ -259,11 +261,11 @@ class Suite:
                         chosen = rng.integers(0, len(texts), count)
                         text = " ".join(texts[index] for index in chosen)
                         lines.append(json.dumps({"sentence": text, "label": int(label)}) + "\n")
-                    (place / f"{split}.jsonl").write_text("".join(lines))
+                    (temporary / f"{split}.jsonl").write_text("".join(lines))
         return folder
 
     def checkpoint(self, comparison: str, name: str) -> Path:
-        """Return a checkpoint with random weights, made if it is missing."""
+        """Return a checkpoint with random weights; create it if missing."""
         model = next(model for model in SHAPES if comparison.startswith(model))
         folder = self.out / "checkpoints" / f"{model}-{name}"
         if Checkpoint.find(folder):
@@ -274,41 +276,45 @@ class Suite:
         config = AutoConfig.for_model("bert", vocab_size=len(words) if self.tiny else 30522,
                                       max_position_embeddings=128 if self.tiny else 512, num_labels=2,
                                       pad_token_id=0, **shape)  # fmt: skip
-        made = AutoModelForSequenceClassification.from_config(config).eval()
+        model_ = AutoModelForSequenceClassification.from_config(config).eval()
         more: dict[str, Any] = {}
         if name.startswith("ticket-"):
-            cut(made, int(name.split("-")[1]) / 100)
+            prune_uniformly(model_, int(name.split("-")[1]) / 100)
         if name == "reduced":
             layers = shape["num_hidden_layers"]
-            exits.add_ramps(made, after=(round(layers / 3), round(2 * layers / 3)))
-            tokens.schedule(made, shares=np.linspace(1.0, 0.3, layers).tolist())
+            exits.add_ramps(model_, after=(round(layers / 3), round(2 * layers / 3)))
+            tokens.schedule(model_, shares=np.linspace(1.0, 0.3, layers).tolist())
             more["exits"] = {"rule": "entropy", "threshold": None, "patience": 1}
         task, length = TASKS["sst2"], 32 if self.tiny else 128
         keep = {"model": f"{model} with random weights", "seed": 0, "training": {"regime": "none"},
                 "metrics": {}, "parent": None, "max_length": length, "data": str(self.rows())}  # fmt: skip
         if "exits" in more:
-            more["exits"]["threshold"] = self.threshold(made, words)
-        models.save(made, folder, tokenizer=words, task=task, **keep, **more)
+            more["exits"]["threshold"] = self.threshold(model_, words)
+        models.save(model_, folder, tokenizer=words, task=task, **keep, **more)
         return folder
 
     def threshold(self, model: Any, words: Any) -> float:
-        """Return the entropy below which half of the rows leave at the first ramp.
+        """Return the entropy below which half of the rows exit at the first ramp.
 
-        The rows are of the longest length and of ids in the task's order, as those of the grid: random
-        ramps tell lengths apart more than texts.
+        The rows have the maximum length and token ids in the task's order, as in the grid: the outputs of
+        random ramps depend more on the length than on the text.
         """
-        place, length, n = self.out / "words", 32 if self.tiny else 128, 128
-        words.save_pretrained(place)
-        model.config.save_pretrained(place)
+        folder, length, n = self.out / "words", 32 if self.tiny else 128, 128
+        words.save_pretrained(folder)
+        model.config.save_pretrained(folder)
         texts = [(json.loads(line)["sentence"],) for line in (self.rows() / "validation.jsonl").open()]
-        own = Encoder(place, length)(texts)
+        encoded = Encoder(folder, length)(texts)
         rng = np.random.default_rng(0)
-        ids = np.stack([np.resize(np.roll(own.ids, -rng.integers(len(own.ids))), length) for _ in range(n)])
-        rows = Encoded(ids.reshape(-1), np.zeros(n * length, np.int8), np.arange(n + 1) * length, own.pad_id)
+        ids = np.stack(
+            [np.resize(np.roll(encoded.ids, -rng.integers(len(encoded.ids))), length) for _ in range(n)]
+        )
+        rows = Encoded(
+            ids.reshape(-1), np.zeros(n * length, np.int8), np.arange(n + 1) * length, encoded.pad_id
+        )
         return float(np.median(entropy(evaluate.head_logits(model, rows, prune_tokens=False)[0])))
 
     def traces(self) -> None:
-        """Record the counter and the power of idle, steady and bursty work, as replay fixtures."""
+        """Record energy counter and power of idle, steady and bursty work, as test data for replay."""
         try:
             meter: Any = meters.nvml.open("")
         except meters.UnavailableError as error:
@@ -368,12 +374,12 @@ def _onnxruntime_has_cuda() -> bool:
     return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
 
-def cut(model: Any, share: float) -> None:
-    """Take a share of each layer's heads and FFN neurons away."""
+def prune_uniformly(model: Any, share: float) -> None:
+    """Prune a share of each layer's heads and FFN neurons."""
     heads, neurons = {}, {}
-    for place, layer in enumerate(structure(model).layers):
-        heads[place] = list(range(round(share * len(layer.heads))))
-        neurons[place] = list(range(round(share * layer.intermediate / 64) * 64))
+    for index, layer in enumerate(structure(model).layers):
+        heads[index] = list(range(round(share * len(layer.heads))))
+        neurons[index] = list(range(round(share * layer.intermediate / 64) * 64))
     models.prune(model, heads=heads, neurons=neurons)
 
 
@@ -383,25 +389,28 @@ def main() -> int:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--size", choices=("full", "tiny"), default="full")
     parser.add_argument(
-        "--seconds", type=float, default=math.inf, help="begin no step that should end later, but one"
+        "--seconds",
+        type=float,
+        default=math.inf,
+        help="start no step that is expected to end later (at least one is run)",
     )
-    parser.add_argument("--steps", default="", help="only these, by name, separated by commas")
-    parser.add_argument("--window-s", type=float, default=10.0, help="shortest energy window")
-    parser.add_argument("--encoder", help="folder or name of an encoder whose tickets are trained")
+    parser.add_argument("--steps", default="", help="names of steps to run, separated by commas")
+    parser.add_argument("--window-s", type=float, default=10.0, help="minimum length of an energy window, s")
+    parser.add_argument("--encoder", help="folder or name of an encoder to train tickets of")
     parser.add_argument("--data", type=Path, help="folder with a folder of rows per task, for --encoder")
     options = parser.parse_args()
     started = time.perf_counter()
     suite = Suite(options.out, options.device, options.size == "tiny", options.window_s, options.encoder,
                   options.data)  # fmt: skip
     if options.device == "cuda" and not torch.cuda.is_available():
-        print("no GPU here; --device cpu --size tiny tries the steps without one", file=sys.stderr)
+        print("no GPU available; --device cpu --size tiny runs the steps without one", file=sys.stderr)
         return 2
     options.out.mkdir(parents=True, exist_ok=True)
     steps = suite.steps()
-    asked = set(filter(None, options.steps.split(",")))
-    if wrong := asked - {step.name for step in steps}:
+    selected = set(filter(None, options.steps.split(",")))
+    if wrong := selected - {step.name for step in steps}:
         print(
-            f"no step {', '.join(sorted(wrong))}; there are {', '.join(s.name for s in steps)}",
+            f"unknown step {', '.join(sorted(wrong))}: choose from {', '.join(s.name for s in steps)}",
             file=sys.stderr,
         )
         return 2
@@ -413,7 +422,7 @@ def main() -> int:
     left = failed = tried = 0
     for step in steps:
         marker = options.out / "done" / step.name
-        if marker.is_file() or (asked and step.name not in asked):
+        if marker.is_file() or (selected and step.name not in selected):
             continue
         if tried and time.perf_counter() - started + step.expected_s > options.seconds:
             left += 1
@@ -422,7 +431,7 @@ def main() -> int:
         began = time.perf_counter()
         try:
             step.run()
-        except EffxError as error:  # another step may do
+        except EffxError as error:  # other steps may succeed
             print(f"{step.name}: {error}", file=sys.stderr)
             failed += 1
             continue
@@ -431,7 +440,7 @@ def main() -> int:
         command = " ".join(["python", "benchmarks/gpu_suite.py", *sys.argv[1:]])
         gpu_page.write(options.out, command, suite.without)
     if left:
-        print(f"{left} steps are left: call again", file=sys.stderr)
+        print(f"{left} steps remain: run the same command again", file=sys.stderr)
     return 3 if left else int(failed > 0)
 
 

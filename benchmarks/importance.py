@@ -1,8 +1,8 @@
-"""What scoring a model's structures costs beside an epoch of training it, in one run on one machine.
+"""Time of importance scoring compared with an epoch of training, in one run on one machine.
 
-Both see the same rows, by default 8000 SST-2 training sentences, in batches of like length, in the
-precision that training chooses here. Passes and epochs take turns, and the ratio is that of their
-medians. Scores are computed in fp32 too: how far the faster ones stray says whether they rank alike.
+Both use the same rows, by default 8000 SST-2 training sentences, in batches grouped by length, in the
+precision that training chooses on this machine. Passes and epochs alternate; the ratio is that of their
+medians. Scores are also computed in fp32, to check that the faster ones rank heads in the same order.
 
     python benchmarks/importance.py --model MODEL --data DATA [--rows 8000 --turns 3]
 
@@ -37,7 +37,7 @@ _WARM_UP = 50  # steps
 
 
 def main() -> None:
-    """Fine-tune a little, then time passes and epochs in turns."""
+    """Fine-tune a few steps, then time passes and epochs alternately."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", type=Path, required=True)
@@ -48,10 +48,10 @@ def main() -> None:
     rows = data.load(task, "train", options.data).limit(options.rows)
     transformers.set_seed(0)
     model, tokenizer = checkpoints.pretrained(options.model, task)
-    with tempfile.TemporaryDirectory() as place:
-        tokenizer.save_pretrained(place)
-        model.config.save_pretrained(place)
-        encoded = Encoder(place, LENGTH)(rows.texts)
+    with tempfile.TemporaryDirectory() as scratch:
+        tokenizer.save_pretrained(scratch)
+        model.config.save_pretrained(scratch)
+        encoded = Encoder(scratch, LENGTH)(rows.texts)
     names = checkpoints.input_names(model)
     collate = loop.labelled(encoded, rows.labels, names)
     settings = TrainingSettings(batch_size=BATCH)
@@ -65,17 +65,17 @@ def main() -> None:
     def score(precision: str) -> tuple[float, importance.Importance]:
         batches = importance.batches_of(encoded, rows.labels, names, BATCH, 0)
         started = time.perf_counter()
-        found = importance.measure(model, batches, precision=precision)
-        return time.perf_counter() - started, found
+        scores = importance.measure(model, batches, precision=precision)
+        return time.perf_counter() - started, scores
 
     loop.fit(
         model, encoded.lengths, collate, settings.replace(max_steps=_WARM_UP), **how, description="warm up"
-    )  # so that the task head knows something
+    )  # so that the task head is not random
     exact_s, exact = score("fp32")
     epochs, passes, fast = [], [], None
     for _ in range(options.turns):
-        seconds, found = score("auto")
-        fast = fast or found  # of the weights that the exact ones are of
+        seconds, scores = score("auto")
+        fast = fast or scores  # with the same weights as the exact ones
         passes.append(seconds)
         epochs.append(epoch())
     assert fast is not None

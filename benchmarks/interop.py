@@ -1,8 +1,8 @@
-"""An effx engine folder, opened by Optimum as its own: run in the environment that peers.sh makes.
+"""Check that Optimum can open an effx engine folder; run in the environment that peers.sh creates.
 
     ENVIRONMENT/bin/python benchmarks/interop.py ENGINE
 
-Prints the largest difference of the logits between Optimum's session and effx's on a padded batch.
+Prints the largest difference between the logits of Optimum's session and effx's on a padded batch.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""effx's engines beside its peers' on one checkpoint, in turns, in one process each.
+"""effx's engines compared with those of other tools on one checkpoint, each in a separate process.
 
-Run by benchmarks/peers.sh, in the environment that the peers need. Peers: Optimum's ONNX Runtime
-export in fp32, optimised (O2) and dynamically quantised, OpenVINO with NNCF int8 from Optimum's
-graph, torch eager and compiled. Every contender lives in a process of its own that sleeps while the
-others are timed; rounds are in a new order each. Prints JSON: median milliseconds at 1x32, 1x128,
+Run by benchmarks/peers.sh, in an environment with the other tools: Optimum's ONNX Runtime export in fp32,
+optimised (O2) and dynamically quantised, OpenVINO with NNCF int8 from Optimum's graph, torch eager and
+compiled. Every engine runs in a separate process that waits while the others are timed; each round is in a
+new random order. Prints JSON: median milliseconds at 1x32, 1x128,
 32x128 and at real lengths with batch 1, and accuracy on the validation rows.
 """
 
@@ -92,7 +92,7 @@ def worker(pipe: Any, opener: str, arguments: list[Any]) -> None:
     while True:
         try:
             inputs, repeats = pipe.recv()
-        except EOFError:  # the parent has what it wanted
+        except EOFError:  # the parent has finished
             return
         if repeats == 0:
             pipe.send([infer(one) for one in inputs])
@@ -106,8 +106,8 @@ def worker(pipe: Any, opener: str, arguments: list[Any]) -> None:
         pipe.send(taken)
 
 
-class Contender:
-    """A process with one engine."""
+class EngineProcess:
+    """A process that runs one engine."""
 
     def __init__(self, opener: str, *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
@@ -116,13 +116,15 @@ class Contender:
         self._process.start()
         assert self._pipe.recv() == "ready"
 
-    def ask(self, inputs: list[dict[str, np.ndarray]], repeats: int) -> Any:
+    def request(self, inputs: list[dict[str, np.ndarray]], repeats: int) -> Any:
         self._pipe.send((inputs, repeats))
         return self._pipe.recv()
 
 
-def optimum_files(checkpoint: Path, scratch: Path, rows: list[dict[str, np.ndarray]]) -> dict[str, Contender]:
-    """Export by Optimum and return its contenders."""
+def optimum_files(
+    checkpoint: Path, scratch: Path, rows: list[dict[str, np.ndarray]]
+) -> dict[str, EngineProcess]:
+    """Export with Optimum and return the processes that run the files."""
     import nncf
     import openvino
     from optimum.onnxruntime import ORTModelForSequenceClassification, ORTOptimizer, ORTQuantizer
@@ -145,29 +147,33 @@ def optimum_files(checkpoint: Path, scratch: Path, rows: list[dict[str, np.ndarr
         scratch / "nncf.xml",
     )
     return {
-        "Optimum ORT fp32": Contender("onnx", str(plain / "model.onnx")),
-        "Optimum ORT O2": Contender("onnx", str(scratch / "o2" / "model_optimized.onnx")),
-        "Optimum ORT dynamic int8": Contender("onnx", str(scratch / "int8" / "model_quantized.onnx")),
-        "OpenVINO with default settings (bf16 where supported)": Contender("openvino", str(plain / "model.onnx")),
-        "OpenVINO NNCF int8": Contender("openvino", str(scratch / "nncf.xml")),
+        "Optimum ORT fp32": EngineProcess("onnx", str(plain / "model.onnx")),
+        "Optimum ORT O2": EngineProcess("onnx", str(scratch / "o2" / "model_optimized.onnx")),
+        "Optimum ORT dynamic int8": EngineProcess("onnx", str(scratch / "int8" / "model_quantized.onnx")),
+        "OpenVINO with default settings (bf16 where supported)": EngineProcess(
+            "openvino", str(plain / "model.onnx")
+        ),
+        "OpenVINO NNCF int8": EngineProcess("openvino", str(scratch / "nncf.xml")),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("ticket", type=Path, help="the same, reduced; its engines are timed too")
+    parser.add_argument(
+        "ticket", type=Path, help="a reduced checkpoint of the same task, whose engines are timed too"
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("--engines", type=Path, default=Path("engines"))
     parser.add_argument("--rounds", type=int, default=6)
     options = parser.parse_args()
-    with contextlib.redirect_stdout(sys.stderr):  # the peers talk
+    with contextlib.redirect_stdout(sys.stderr):  # the other tools print to stdout
         result = compare(options)
     print(json.dumps(result, indent=1))
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
-    """Build the peers' files, open everything, and run the race."""
+    """Build the files of the other tools, start all engines, and time them."""
     from effx import data
     from effx.artifacts import Checkpoint, Engine, now
     from effx.encoding import Encoder
@@ -180,40 +186,42 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     encoded, calibration = encoder(rows.texts), encoder(train.texts)
     with tempfile.TemporaryDirectory() as scratch:
         single = [calibration.batch([row]) for row in range(len(calibration))]
-        contenders = optimum_files(checkpoint.folder, Path(scratch), single)
-        contenders["torch eager"] = Contender("torch", str(checkpoint.folder), False)
-        contenders["torch.compile"] = Contender("torch", str(checkpoint.folder), True)
+        processes = optimum_files(checkpoint.folder, Path(scratch), single)
+        processes["torch eager"] = EngineProcess("torch", str(checkpoint.folder), False)
+        processes["torch.compile"] = EngineProcess("torch", str(checkpoint.folder), True)
         wanted = {checkpoint.name, options.ticket.name}
         for folder in Engine.find(options.engines):
             manifest = json.loads((folder / "engine.json").read_text())
             if manifest["checkpoint"]["name"] in wanted and not manifest["backend"].startswith("torch"):
-                contenders[f"effx {folder.name}"] = Contender("effx", str(folder))
-        result = race(contenders, encoded, rows.labels, options.rounds)
+                processes[f"effx {folder.name}"] = EngineProcess("effx", str(folder))
+        result = time_in_turns(processes, encoded, rows.labels, options.rounds)
     facts = {"command": "benchmarks/peers.sh", "date": now(), "host": identity.host(), "threads": THREADS,
              "rounds": options.rounds, "versions": versions(), "python": sys.version.split()[0]}  # fmt: skip
     return {"milliseconds_and_accuracy": result, **facts}
 
 
-def race(contenders: dict[str, Contender], encoded: Any, labels: np.ndarray, rounds: int) -> dict[str, Any]:
-    """Time every contender in turns and score it."""
+def time_in_turns(
+    processes: dict[str, EngineProcess], encoded: Any, labels: np.ndarray, rounds: int
+) -> dict[str, Any]:
+    """Time all engines in turns and score them."""
     queries = {name: [of_shape(encoded, *shape)] for name, shape in SHAPES.items()}
     real = np.random.default_rng(0).permutation(len(encoded))[:100]
     queries["real"] = [encoded.batch([int(row)]) for row in real]
     repeats = {"1x32": 60, "1x128": 25, "32x128": 2, "real": 1}
-    taken: dict[str, dict[str, list[float]]] = {name: {query: [] for query in queries} for name in contenders}
+    taken: dict[str, dict[str, list[float]]] = {name: {query: [] for query in queries} for name in processes}
     rng = np.random.default_rng(1)
     for turn in range(rounds + 1):
-        for name in rng.permutation(list(contenders)):
+        for name in rng.permutation(list(processes)):
             for query, inputs in queries.items():
-                seconds = contenders[name].ask(inputs, repeats[query])
+                seconds = processes[name].request(inputs, repeats[query])
                 if turn:  # the first round warms up
                     taken[name][query] += seconds
         print(f"round {turn} of {rounds}", file=sys.stderr, flush=True)
     order = np.argsort(encoded.lengths, kind="stable")
     batches = [order[start : start + 32] for start in range(0, len(order), 32)]
     result = {}
-    for name, contender in contenders.items():
-        answers = contender.ask([encoded.batch(batch) for batch in batches], 0)
+    for name, process in processes.items():
+        answers = process.request([encoded.batch(batch) for batch in batches], 0)
         right = sum(
             int((out.argmax(1) == labels[batch]).sum()) for out, batch in zip(answers, batches, strict=True)
         )

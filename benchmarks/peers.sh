@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes the environment in which Optimum's ONNX tools work, and runs the peers of effx in it, in turns
-# with effx's engines of the same checkpoint.
+# Creates an environment for Optimum's ONNX tools, and times them there in turns with effx's engines of the
+# same checkpoint.
 #
 #     benchmarks/peers.sh ENVIRONMENT CHECKPOINT TICKET DATA > peers.json
 #
 # CHECKPOINT and TICKET are effx checkpoints exported with `effx export` into ./engines beforehand;
-# DATA holds the task's rows. The versions are pinned together: unpinned, the resolver goes astray.
+# DATA holds the task's rows. All versions are pinned, because pip does not find a working combination itself.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 environment=$1; shift

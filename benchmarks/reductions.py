@@ -1,11 +1,11 @@
-"""What reductions cost and save in the PyTorch reference, against the full encoder in the same run.
+"""Time and accuracy of reductions in the PyTorch reference, compared with the full encoder.
 
     python benchmarks/reductions.py surgery CHECKPOINT            half the heads, half the FFNs
     python benchmarks/reductions.py exits CHECKPOINT-exits        thresholds, depth, accuracy, time
     python benchmarks/reductions.py tokens CHECKPOINT TOKENS...   retention, accuracy, time
 
-Everything that is compared is timed in turns, round after round in a new order, in one process;
-times are medians over the rounds. Prints JSON.
+All variants are timed in turns in one process, in a new random order every round; times are medians over
+the rounds. Prints JSON.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def in_turns(jobs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float
 
 
 def of_length(encoded: Encoded, length: int, model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """A batch of real ids without padding: sentences strung together to ``length`` tokens."""
+    """A batch of real ids without padding: sentences concatenated to ``length`` tokens."""
     ids = np.resize(encoded.ids, BATCH * length).reshape(BATCH, length).astype(np.int64)
     arrays = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
     return {name: torch.from_numpy(arrays[name]) for name in checkpoints.input_names(model)}
@@ -63,9 +63,9 @@ def surgery(options: argparse.Namespace) -> dict[str, Any]:
     checkpoint, rows = opened(options.checkpoint, options.data)
     model = load(checkpoint)
     half = copy.deepcopy(model)
-    kept = structure(model)
-    heads = {layer.index: layer.heads[: len(layer.heads) // 2] for layer in kept.layers}
-    prune(half, heads=heads, ffns=[layer.index for layer in kept.layers[1::2]])
+    shape = structure(model)
+    heads = {layer.index: layer.heads[: len(layer.heads) // 2] for layer in shape.layers}
+    prune(half, heads=heads, ffns=[layer.index for layer in shape.layers[1::2]])
     inputs = of_length(encode(checkpoint, rows), 128, model)
 
     def plain(of: PreTrainedModel) -> Callable[[], Any]:
@@ -195,9 +195,9 @@ def main() -> None:
     options = parser.parse_args()
     with torch.inference_mode():
         result = options.function(options)
-    said = ["data" if word == str(options.data) else word for word in sys.argv[1:]]
+    arguments = ["data" if word == str(options.data) else word for word in sys.argv[1:]]
     facts = {
-        "command": " ".join(["python", "benchmarks/reductions.py", *said]),
+        "command": " ".join(["python", "benchmarks/reductions.py", *arguments]),
         "date": now(),
         "host": identity.host(),
         "torch": torch.__version__,

@@ -1,10 +1,10 @@
-"""How long a report over many results takes, and how usable its page is.
+"""Time to create a report over many results, and responsiveness of its page.
 
     python benchmarks/report_scale.py --results 10000 --workspace /tmp/scale
 
-The results are synthetic (tests/analysis/synthetic.py): one task, one host, every engine another one,
-which is the hardest case; --hosts spreads them. With a chromium (EFFX_CHROMIUM or on the path) and
-playwright, the page is opened and its load, sort, filter and hover are timed. One JSON line at the end.
+The results are synthetic (tests/analysis/synthetic.py): one task, one host and all engines different, the
+slowest case; --hosts distributes them over hosts. With Chromium (EFFX_CHROMIUM or on the path) and
+playwright, opening, sorting, filtering and hovering are timed. Prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ def main() -> None:
     parser.add_argument("--hosts", type=int, default=1)
     parser.add_argument("--rows", type=int, default=872, help="validation rows in each result")
     parser.add_argument("--workspace", type=Path, required=True)
-    parser.add_argument("--profile", action="store_true", help="say where the time goes")
+    parser.add_argument("--profile", action="store_true", help="print a profile of the Python code")
     options = parser.parse_args()
     results, out = options.workspace / "results", options.workspace / "report"
     if not results.is_dir():
         for number in range(options.results):
-            own = synthetic.run(
+            run = synthetic.run(
                 number // options.hosts, n=options.rows, session=number // 100, on=number % options.hosts
             )
-            synthetic.write([own], results)
+            synthetic.write([run], results)
     profiler = cProfile.Profile()
     if options.profile:
         profiler.enable()
@@ -49,7 +49,7 @@ def main() -> None:
     if options.profile:
         pstats.Stats(profiler, stream=sys.stderr).sort_stats("cumulative").print_stats(45)
     page = out / "index.html"
-    found = {
+    measurements = {
         "results": options.results,
         "hosts": options.hosts,
         "results_mib": round(sum(path.stat().st_size for path in results.glob("*.json")) / 2**20),
@@ -58,11 +58,11 @@ def main() -> None:
         "page_mib": round(page.stat().st_size / 2**20, 1),
         **usable(page),
     }
-    print(json.dumps(found))
+    print(json.dumps(measurements))
 
 
 def usable(page: Path) -> dict[str, float]:
-    """Return milliseconds until the page answers: opened, sorted, filtered, hovered."""
+    """Return the milliseconds that the page takes to open, sort, filter and respond to hovering."""
     from tests.report.browser import executable, launch
 
     if executable() is None:

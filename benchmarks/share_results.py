@@ -1,9 +1,9 @@
-"""Results without what belongs to the rows, to be shared where the rows may not be.
+"""Copy results without labels and predictions, for data sets that may not be redistributed.
 
     python benchmarks/share_results.py RESULTS OUT
 
-Labels and predictions go, and of the rows' place the last two names stay; samples are cut to the
-nanosecond. Reports, tables and latencies work on such files; what is resampled by rows does not.
+Labels and predictions are removed, the path of the rows is shortened to its last two names, and samples are
+rounded to nanoseconds. Reports show such results, but without resampling of rows and paired comparisons.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def without_rows(run: Run) -> Run:
-    """Return a result that tells no label, no prediction and no folder."""
+    """Return a result without labels, predictions and the full path of the rows."""
     source = "/".join(Path(run.accuracy.source).parts[-2:])
     return replace(
         run,

@@ -5,15 +5,14 @@
 DATA has a folder per task. Jobs, by default all in this order:
 
     sst2-2000   2000 SST-2 training sentences, all kinds, levels 10 to 80, 3 seeds
-    mrpc        the whole of MRPC, likewise
-    halving     both again by successive halving, in the same workspaces: it may look at no cell that
-                it has not asked for, and every cell that it uses counts, whoever trained it
-    sst2        the whole of SST-2, winning tickets, levels 10 to 40, one seed
+    mrpc        all of MRPC, likewise
+    halving     both by successive halving, in the same workspaces; every cell that the search needs is
+                counted, even if it was trained already
+    sst2        all of SST-2, winning tickets, levels 10 to 40, one seed
 
-Stop it whenever you like: started again it goes on where it was. Started several times at once it shares the
-cells of a grid out. Results are written after every
-seed, so that what is there by then is of use: per job a folder with table.json, table.csv, table.md,
-the figure, the scores' heat maps and run.json (command, host, versions, date, seconds of each cell).
+It can be interrupted and resumed. Several processes at once share the cells of a grid. Results are written
+after every seed: per job a folder with table.json, table.csv, table.md, the figure, heat maps of the
+importance scores, and run.json (command, host, versions, date, seconds of each cell).
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class Job:
     """A sweep: its task, workspace and settings."""
 
     task: str
-    place: str
+    workspace_folder: str
     settings: TicketSearchSettings
 
 
@@ -65,45 +64,53 @@ ALIASES = {"halving": ("sst2-2000-halving", "mrpc-halving")}
 
 
 def main() -> None:
-    """Run the jobs that are named, seed by seed."""
+    """Run the named jobs, seed by seed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("jobs", nargs="*", metavar="JOB", help=", ".join([*JOBS, *ALIASES]))
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("-o", "--out", type=Path, required=True, help="where the workspaces go")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the workspaces")
     parser.add_argument("--results", type=Path, default=Path("docs/results/tickets"))
     options = parser.parse_args()
-    host = identity.host()  # now: a checkout may move while this runs
+    host = identity.host()  # read now, because the checkout may change while this runs
     names = [name for given in options.jobs or JOBS for name in ALIASES.get(given, (given,))]
     if wrong := [name for name in names if name not in JOBS]:
-        parser.error(f"no job '{wrong[0]}': choose from {', '.join([*JOBS, *ALIASES])}")
+        parser.error(f"unknown job '{wrong[0]}': choose from {', '.join([*JOBS, *ALIASES])}")
     for name in names:
         job = JOBS[name]
         halving = job.settings.search == "halving"  # its rungs depend on how many seeds there are
         for seeds in range(job.settings.seeds if halving else 1, job.settings.seeds + 1):
             progress.say(f"{name}: {seeds} of {job.settings.seeds} seeds")
             settings = job.settings.replace(seeds=seeds)
-            place = options.out / job.place
+            workspace_folder = options.out / job.workspace_folder
             table = tickets.run(
-                job.task, options.model, out=place, data_folder=options.data / job.task, settings=settings
+                job.task,
+                options.model,
+                out=workspace_folder,
+                data_folder=options.data / job.task,
+                settings=settings,
             )
-            keep(table, place, options.results / name, workspace.stem(job.task, options.model), host)
+            copy_results(
+                table, workspace_folder, options.results / name, workspace.stem(job.task, options.model), host
+            )
 
 
-def keep(table: dict[str, Any], place: Path, folder: Path, stem: str, host: dict[str, Any]) -> None:
-    """Copy what a reader wants to see, and write run.json beside it."""
+def copy_results(
+    table: dict[str, Any], workspace_folder: Path, folder: Path, stem: str, host: dict[str, Any]
+) -> None:
+    """Copy tables and figures, and write run.json."""
     with files.new_folder(folder, replace=True) as temporary:
-        for path in [*place.glob("table.*"), *place.glob("phases.*")]:
+        for path in [*workspace_folder.glob("table.*"), *workspace_folder.glob("phases.*")]:
             shutil.copyfile(path, temporary / path.name)
         for seed in table["seeds"]:
             for suffix in ("json", "svg"):
-                source = place / "checkpoints" / f"{stem}-full-s{seed}.importance.{suffix}"
+                source = workspace_folder / "checkpoints" / f"{stem}-full-s{seed}.importance.{suffix}"
                 shutil.copyfile(source, temporary / f"importance-s{seed}.{suffix}")
         seconds = {
             path.stem.removeprefix(f"{stem}-"): json.loads(path.read_bytes())["seconds"]
-            for path in sorted((place / "cells").glob("*.json"))
+            for path in sorted((workspace_folder / "cells").glob("*.json"))
         }
         files.write_json(
             temporary / "run.json",

@@ -1,12 +1,12 @@
-"""Every variant on every backend that is here, for a full encoder and a ticket of each family.
+"""Every variant on every installed backend, for an unpruned encoder and a ticket of each family.
 
-    python benchmarks/variant_table.py -o variants            # BERT-mini's layers and width
+    python benchmarks/variant_table.py -o variants            # layers and width of BERT-mini
     python benchmarks/variant_table.py -o variants --size base --variant fp32 --variant int8
 
-Encoders have the families' own layout and random weights, fine-tuned on the embedded demo corpus,
-then given a token schedule and exits; the ticket lost 40 % of its heads and of its FFNs, drawn at
-random. Nothing is downloaded. Writes variants.json and variants.md: parity, audit, size and
-build time of each engine, or why there is none.
+Encoders have the architecture of their family and random weights; they are fine-tuned on the generated demo
+corpus, then get a token schedule and exits. In the ticket, 40 % of the heads and of the FFNs, chosen at
+random, are pruned. Nothing is downloaded. Writes variants.json and variants.md: parity, audit, size and build
+time of each engine, or the reason why it was not built.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ SIZES = {
     "base": {"bert": (12, 768), "distilbert": (6, 768), "roberta": (12, 768)},
     "large": {"bert": (24, 1024)},
 }
-"""Layers and width; heads of 64, FFNs four times the width. Mini is that of Turc et al. 2019."""
+"""Layers and width; heads of 64, FFNs four times the width. Mini is BERT-mini of Turc et al. (2019)."""
 VOCABULARY = 30_522
-POSITIONS = 514  # RoBERTa counts from 2
+POSITIONS = 514  # RoBERTa's positions start at 2
 LEVEL = 0.4
 ROWS = 2000  # of the corpus, for each training
 PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "int8-dynamic", "int8-static", "int8")
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def write(options: argparse.Namespace, backends: list[str], rows: list[dict[str, Any]]) -> None:
-    """Write what is known so far; a run that was cut off goes on from the engines that are there."""
+    """Write the rows so far; an interrupted run resumes with the engines that were built."""
     facts = {
         "command": " ".join(["python", "benchmarks/variant_table.py", *sys.argv[1:]]),
         "date": now(), "host": identity.host(),
@@ -85,7 +85,7 @@ def write(options: argparse.Namespace, backends: list[str], rows: list[dict[str,
 
 
 def installed(backend: str) -> bool:
-    """Whether the backend's runtime is here, on a device that is here."""
+    """Return whether the backend is installed and runs on the CPU."""
     try:
         check_backend(backend)
     except EffxError:
@@ -115,7 +115,7 @@ def checkpoint(family: str, size: str, out: Path) -> Path:
 
 
 def ticket(full: Path) -> Path:
-    """Return a checkpoint cut to 60 % of the heads and FFNs, fine-tuned again."""
+    """Return a checkpoint with 60 % of the heads and FFNs, fine-tuned again."""
     folder = full.parent / f"{full.name}-ticket40"
     if Checkpoint.find(folder):
         return folder
@@ -151,7 +151,7 @@ def reduced(encoder: Path, folder: Path, lr: float) -> Path:
 def built(
     folder: Path, variants: list[str], backends: list[str], out: Path, jobs: int
 ) -> list[dict[str, Any]]:
-    """Build the engines of a checkpoint and return their rows; those that cannot be built say why."""
+    """Build the engines of a checkpoint; return a row for each, or for the reason why it was not built."""
     found, failures = export_all([folder], variants, backends, out, jobs=jobs, keep_failed=True)
     known = {engine.name: engine for engine in found}
     rows = []
@@ -168,7 +168,7 @@ def built(
 
 
 def measured(engine: Engine, folder: Path) -> dict[str, Any]:
-    """Return what is told of an engine."""
+    """Return the row of an engine."""
     manifest = engine.manifest
     parity, audit = manifest["parity"], manifest["audit"]
     row = {
@@ -187,7 +187,7 @@ def measured(engine: Engine, folder: Path) -> dict[str, Any]:
 
 
 def at_shapes(engine: Engine, folder: Path) -> dict[str, float]:
-    """Return how far one engine is from PyTorch at shapes from (1,1) to (32,512), rows padded."""
+    """Return the largest difference from PyTorch at shapes from (1, 1) to (32, 512), with padding."""
     model, found, rng = load(folder), {}, np.random.default_rng(0)
     with engines.open(engine) as session:
         for batch, length in SHAPES:
@@ -197,7 +197,7 @@ def at_shapes(engine: Engine, folder: Path) -> dict[str, float]:
             inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
             logits = session.infer(inputs)["logits"]
             worst = 0.0
-            for row in range(batch):  # alone and without padding: padding may not change anything
+            for row in range(batch):  # alone and without padding, which must not change logits
                 alone = {name: torch.from_numpy(inputs[name][row : row + 1, : lengths[row]])
                          for name in checkpoints.input_names(model)}  # fmt: skip
                 with torch.inference_mode():
@@ -210,8 +210,8 @@ def at_shapes(engine: Engine, folder: Path) -> dict[str, float]:
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as Markdown."""
     lines = [
-        "| checkpoint | variant | backend | scheme | max diff | labels | accuracy lost [95 %] "
-        "| int8 products | nodes | MB | build s |",
+        "| checkpoint | variant | backend | scheme | max. difference | label agreement "
+        "| accuracy lost [95 %] | int8 products | nodes | size, MiB | build, s |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -227,7 +227,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         lines.append(
             f"{start} {row['scheme']}{failed} | {row['max_abs_diff']:.1e} | {row['label_agreement']:.1%} "
             f"| {lost} | {row['integer_weight_products']}/{row['weight_products']} | {row['nodes']} "
-            f"| {row['size_bytes'] / 1e6:.1f} | {row['build_s']:.1f} |"
+            f"| {row['size_bytes'] / 2**20:.1f} | {row['build_s']:.1f} |"
         )
     return "\n".join(lines) + "\n"
 

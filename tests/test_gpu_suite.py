@@ -1,4 +1,4 @@
-"""The suite for GPUs, without one: the same steps, tiny, on the CPU."""
+"""The GPU suite, with tiny steps on the CPU."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*SUITE, *arguments], capture_output=True, text=True, env=environment, timeout=1500)
 
 
-def test_a_step_that_is_none_is_told(tmp_path: Path) -> None:
+def test_an_unknown_step_is_refused(tmp_path: Path) -> None:
     done = run(str(tmp_path / "o"), "--device", "cpu", "--size", "tiny", "--steps", "tracs")
-    assert done.returncode == 2 and "no step tracs; there are bert-base-half-build" in done.stderr
+    assert done.returncode == 2 and "unknown step tracs: choose from bert-base-half-build" in done.stderr
 
 
 @pytest.mark.slow
-def test_its_steps_run_and_go_on(tmp_path: Path, encoders: dict[str, Path]) -> None:
+def test_interrupted_steps_are_resumed(tmp_path: Path, encoders: dict[str, Path]) -> None:
     out = tmp_path / "out"
     tiny = (str(out), "--device", "cpu", "--size", "tiny", "--window-s", "0.2")
     steps = ["bert-base-tickets-onnxruntime-build", "minilm-l6-exits-tokens-build", "minilm-l6-exits-tokens"]
     first = run(*tiny, "--steps", ",".join(steps), "--seconds", "0")
-    assert first.returncode == 3 and "2 steps are left" in first.stderr, first.stderr
+    assert first.returncode == 3 and "2 steps remain" in first.stderr, first.stderr
     second = run(*tiny, "--steps", ",".join(steps))
     assert second.returncode == 0, second.stderr
     assert f"{steps[0]}: done" in first.stderr and f"{steps[0]}: done" not in second.stderr
@@ -44,11 +44,11 @@ def test_its_steps_run_and_go_on(tmp_path: Path, encoders: dict[str, Path]) -> N
     facts["host"] |= {"gpu": None, "cpu": "Another"}
     (out / "environment.json").write_text(json.dumps(facts))
     refused = run(*tiny, "--steps", steps[0])
-    assert refused.returncode == 2 and "was measured on Another" in refused.stderr
+    assert refused.returncode == 2 and "has results of Another" in refused.stderr
 
 
 @pytest.mark.slow
-def test_it_trains_tickets_of_a_real_encoder(tmp_path: Path, encoders: dict[str, Path]) -> None:
+def test_tickets_of_a_real_encoder_are_trained(tmp_path: Path, encoders: dict[str, Path]) -> None:
     out, data = tmp_path / "out", tmp_path / "data"
     rows = [{"sentence1": f"a {n}", "sentence2": f"b {n % 3}", "label": n % 2} for n in range(40)]
     for split in ("train", "validation"):

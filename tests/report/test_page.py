@@ -210,7 +210,7 @@ def test_rows_are_filtered_by_text_and_technique(tab: Any, folder: Path) -> None
     tab.fill(f"{TABLE} input[type=search]", "no such engine")
     tab.wait_for_selector("text=No row matches the filter.")
     tab.fill(f"{TABLE} input[type=search]", "")
-    tab.get_by_label("Reduction").select_option("length")
+    tab.get_by_label("Reduction", exact=True).select_option("length")
     _until(
         tab,
         f"document.querySelector('{TABLE} tbody th')?.textContent.includes('seq')",
