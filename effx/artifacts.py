@@ -20,9 +20,8 @@ from typing import Any, ClassVar, Self
 
 from effx import files
 from effx.errors import ArtifactError, UsageError
+from effx.specs.runtime import RuntimeSettings
 from effx.specs.tasks import Task
-
-SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class _Artifact:
     article: ClassVar[str]
     kind: ClassVar[str]
     manifest_name: ClassVar[str]
+    schema: ClassVar[int]
     required: ClassVar[tuple[str, ...]]
     made_by: ClassVar[str]
 
@@ -57,9 +57,9 @@ class _Artifact:
             manifest = json.loads(path.read_bytes())
         except (OSError, ValueError) as error:
             raise ArtifactError(f"{path} cannot be read ({error}). {cls.made_by}") from error
-        if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        if not isinstance(manifest, dict) or manifest.get("schema") != cls.schema:
             schema = manifest.get("schema") if isinstance(manifest, dict) else "none"
-            raise ArtifactError(f"{path}: expected schema {SCHEMA}, got {schema}. {cls.made_by}")
+            raise ArtifactError(f"{path}: expected schema {cls.schema}, got {schema}. {cls.made_by}")
         if absent := [key for key in (*cls.required, "files", "digest") if key not in manifest]:
             raise ArtifactError(f"{path}: {', '.join(absent)} missing. {cls.made_by}")
         if manifest["digest"] != _manifest_digest(manifest):
@@ -99,7 +99,7 @@ class _Artifact:
         with files.new_folder(folder, replace=overwrite or not exists) as temporary:
             manifest: dict[str, Any] = {}
             yield temporary, manifest
-            manifest |= {"schema": SCHEMA, "name": folder.name, "created": now()}
+            manifest |= {"schema": cls.schema, "name": folder.name, "created": now()}
             manifest["files"] = {
                 path.relative_to(temporary).as_posix(): files.sha256(path)
                 for path in sorted(temporary.rglob("*"))
@@ -173,6 +173,7 @@ class Checkpoint(_Artifact):
     """Trained weights and the structure that remains."""
 
     article, kind = "a", "checkpoint"
+    schema = 1
     manifest_name = "effx.json"
     made_by = "Make one with: effx train finetune TASK --model MODEL"
     required = (
@@ -195,6 +196,7 @@ class Engine(_Artifact):
     """A built variant of a checkpoint for one backend and device."""
 
     article, kind = "an", "engine"
+    schema = 2
     manifest_name = "engine.json"
     made_by = "Build it again with: effx export"
     required = (
@@ -212,6 +214,7 @@ class Engine(_Artifact):
         "parameters",
         "parity",
         "exits",
+        "runtime",
         "built_on",
         "versions",
         "max_length",
@@ -233,6 +236,11 @@ class Engine(_Artifact):
     @property
     def variant(self) -> str:
         return str(self.manifest["variant"])
+
+    @property
+    def runtime(self) -> RuntimeSettings:
+        """What its runtime must know to open and run its files."""
+        return RuntimeSettings.from_json(self.manifest["runtime"])
 
     @property
     def input_names(self) -> list[str]:

@@ -6,6 +6,7 @@
     ├── DataError                     rows, columns or labels that do not fit the task
     ├── ArtifactError                 a checkpoint, engine or result that cannot be trusted
     ├── WorkerError                   the process that runs an engine died, hung or refused
+    ├── DeviceError                   a GPU or its driver is missing or failed
     └── GateError            exit 1   the work was done and did not pass (parity, stability, audit)
 
 Every message is one line: what is wrong, where, and what to do about it. Only the command line
@@ -54,6 +55,10 @@ class ArtifactError(EffxError):
 
 class WorkerError(EffxError):
     """The process that runs an engine crashed, hung or could not open it."""
+
+
+class DeviceError(EffxError):
+    """A GPU or its driver is missing, or refused or failed a call."""
 
 
 class GateError(EffxError):

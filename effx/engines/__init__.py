@@ -1,39 +1,33 @@
-"""How a built engine runs: one graph class per runtime, behind one Protocol.
+"""Run built engines: one module per runtime, behind one Protocol.
 
-A new runtime is one module here and one row in :mod:`effx.specs.backends`. Nothing here needs torch but the
-module that runs it. What a session needs to know besides its files stands in the manifest's ``session``:
+    open(folder) -> Session    an engine: padding, early exit between segments, one or more graphs
+    open_graph(path) -> EngineGraph    one built file in one runtime
 
-    device      what it was built for; absent: cpu
-    files       graphs in order; several are early-exit segments
-    precision   of the arithmetic
-    rest        that of what int8 leaves unquantised; absent: fp32
-    lengths     sequence lengths that inputs are padded to; null: any
-    exits       {rule, threshold, patience, depths} of early-exit segments; null: none
-    pad_id      the id that fills padding
-    cuda_graph  on a GPU: whether shapes are recorded; absent: yes
-    keep_qdq    of ONNX Runtime on the CPU: whether Q/DQ pairs are run as written; absent: fused
-    tf32        on a GPU: whether fp32 products may run in TF32; absent: no
-    longest     tokens at most, and largest_batch, of the profile that ONNX Runtime's TensorRT provider builds
-    profiles    of a plan: the largest batch of each
-    weights     plan -> the ONNX file beside it whose weights it was stripped of
-    plan        what a plan was built with: version, capability, and device (its name; null: ahead of time)
+A new runtime is one module here and one row in :mod:`effx.specs.backends`. Only the PyTorch module needs
+torch. What a runtime must know besides the files is :class:`effx.specs.runtime.RuntimeSettings`, in
+engine.json under ``runtime``. A runtime's module has
+
+    open(path, backend, runtime, threads)   load a file
+    versions(backend)                       the installed versions of the packages that run it
+    check_gpu(backend)                      raise unless a GPU can be used (runtimes that have GPUs)
+
+``effx.engines.mock`` writes and runs engines that need no runtime, for tests.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from effx.artifacts import Engine
-from effx.engines.on_device import SingleOnDevice, StagedOnDevice
-from effx.engines.protocol import Graph, Session
+from effx.engines.on_device import DeviceGraph, SingleOnDevice, StagedOnDevice
+from effx.engines.protocol import EngineGraph, Session
 from effx.engines.sessions import Padded, Single, Staged
 from effx.errors import need
 from effx.specs import backends
-from effx.specs.exit_rules import ExitRule
+from effx.specs.runtime import RuntimeSettings
 
 __all__ = ["Session", "check_backend", "open", "open_graph", "open_unchecked", "versions"]
 
@@ -47,48 +41,49 @@ def open(folder: str | Path | Engine, *, threads: int | None = None) -> Session:
 
     Raises:
         ArtifactError: the engine is missing, damaged or cannot be loaded.
+        DeviceError: the GPU that it needs is missing or fails.
         MissingExtraError: its runtime is not installed.
     """
     engine = folder if isinstance(folder, Engine) else Engine.open(folder)
-    settings = engine.manifest.get("session") or {"files": ["model.onnx"]}
-    return open_unchecked(engine.folder, engine.backend, settings, threads=threads)
+    return open_unchecked(engine.folder, engine.backend, engine.runtime, threads=threads)
 
 
 def open_unchecked(
-    folder: Path, backend: str, settings: Mapping[str, Any], *, threads: int | None = None
+    folder: Path, backend: str, runtime: RuntimeSettings, *, threads: int | None = None
 ) -> Session:
-    """Open what an unfinished engine folder holds; for the parity gate."""
-    graphs = [open_graph(folder / name, backend, settings, threads=threads) for name in settings["files"]]
-    session: Session
-    exits: Any = settings.get("exits")
-    staged = bool(exits) and len(graphs) > 1
-    cut = settings.get("lengths") is None
-    if hasattr(graphs[0], "launch"):  # on a GPU
-        on_gpu: list[Any] = list(graphs)
-        if staged:
-            rule = ExitRule.from_json(exits)
-            tokens = bool(settings.get("tokens"))
-            session = StagedOnDevice(on_gpu, rule, exits["depths"], cut=cut, tokens=tokens)
-        else:
-            session = SingleOnDevice(on_gpu[0])
-    elif staged:
-        session = Staged(graphs, ExitRule.from_json(exits), exits["depths"], cut=cut)
-    else:
-        session = Single(graphs[0])
-    if settings.get("lengths"):
-        session = Padded(session, settings["lengths"], int(settings.get("pad_id", 0)))
-    return session
+    """Open built files that are not sealed as an engine yet; the parity gate uses this."""
+    graphs: list[Any] = [
+        open_graph(folder / name, backend, runtime, threads=threads) for name in runtime.files
+    ]
+    session = _on_device(graphs, runtime) if hasattr(graphs[0], "launch") else _on_host(graphs, runtime)
+    return session if runtime.lengths is None else Padded(session, runtime.lengths, runtime.pad_id)
 
 
-def open_graph(path: Path, backend: str, settings: Mapping[str, Any], *, threads: int | None = None) -> Graph:
-    """Open one of an engine's files."""
+def open_graph(
+    path: Path, backend: str, runtime: RuntimeSettings | None = None, *, threads: int | None = None
+) -> EngineGraph:
+    """Open one of an engine's files.
+
+    Args:
+        path: the file.
+        backend: the runtime's name.
+        runtime: default: that of a plain fp32 graph on the CPU.
+        threads: compute threads; default: the processors that this process may use.
+    """
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    graph: Graph = _module(backend).open(path, {**settings, "backend": backend}, threads or available or 1)
+    settings = runtime or RuntimeSettings((path.name,))
+    graph: EngineGraph = _module(backend).open(path, backend, settings, threads or available or 1)
     return graph
 
 
 def check_backend(backend: str, device: str = "cpu") -> None:
-    """Raise unless the backend is known and its runtime installed; for ``cuda``, with a GPU that is here."""
+    """Raise unless a backend can run here.
+
+    Raises:
+        UsageError: the backend is unknown.
+        MissingExtraError: its runtime is not installed.
+        DeviceError: ``device`` is ``cuda``, and there is no usable GPU.
+    """
     row = backends.get(backend)
     need(row.extra, row.python_module)
     if device == "cuda":
@@ -98,6 +93,20 @@ def check_backend(backend: str, device: str = "cpu") -> None:
 def versions(backend: str) -> dict[str, str]:
     """Return the versions of the packages that run this backend."""
     return dict(_module(backend).versions(backend))
+
+
+def _on_device(graphs: list[DeviceGraph], runtime: RuntimeSettings) -> Session:
+    if not runtime.is_staged or runtime.exits is None:
+        return SingleOnDevice(graphs[0])
+    return StagedOnDevice(
+        graphs, runtime.exits, dynamic_length=runtime.dynamic_length, token_pruning=runtime.token_pruning
+    )
+
+
+def _on_host(graphs: list[EngineGraph], runtime: RuntimeSettings) -> Session:
+    if not runtime.is_staged or runtime.exits is None:
+        return Single(graphs[0])
+    return Staged(graphs, runtime.exits, dynamic_length=runtime.dynamic_length)
 
 
 def _module(backend: str) -> Any:

@@ -1,8 +1,8 @@
 """One NVIDIA GPU through its driver: memory, a stream, events and graphs.
 
-The driver's own library (libcuda.so.1) by ctypes: what runs plans needs no CUDA toolkit and no
-further package. TensorRT, ONNX Runtime and PyTorch work in the same context, the device's primary
-one, and on this stream. Names and structures: CUDA Driver API, sections 6.5 to 6.24.
+It calls the driver's library (libcuda.so.1) through ctypes, so plans run without a CUDA toolkit or a
+further package. TensorRT, ONNX Runtime and PyTorch use the same context, the device's primary context,
+and this stream. Names and structures: CUDA Driver API, sections 6.5 to 6.24.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from effx.errors import UsageError
+from effx.errors import DeviceError
 
 LIBRARY = "libcuda.so.1"
 _ON_DEVICE = 2  # CU_MEMORYTYPE_DEVICE
@@ -25,7 +25,7 @@ _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 _NON_BLOCKING = 1
 
 
-class _Rows(ctypes.Structure):
+class _Memcpy2D(ctypes.Structure):
     """CUDA_MEMCPY2D."""
 
     _fields_ = [
@@ -47,7 +47,7 @@ class DeviceArray:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     owner: object = None
-    """Whose memory it is: kept alive for as long as the array is."""
+    """The object that frees the memory; referenced so that the memory outlives the array."""
 
     @property
     def nbytes(self) -> int:
@@ -61,9 +61,9 @@ class Device:
         try:
             self._library = ctypes.CDLL(LIBRARY)
         except OSError as error:
-            raise UsageError(
-                f"no NVIDIA driver here ({LIBRARY} cannot be loaded): engines for a GPU run on a host that "
-                "has one; in a container, start it with --gpus all."
+            raise DeviceError(
+                f"no NVIDIA driver ({LIBRARY} cannot be loaded): engines for a GPU need a host with an "
+                "NVIDIA GPU and driver; a container needs access to the GPU (docker run --gpus all)."
             ) from error
         self._call("cuInit", 0)
         number, context, stream = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
@@ -73,7 +73,7 @@ class Device:
         self._call("cuCtxSetCurrent", context)
         self._call("cuStreamCreate", ctypes.byref(stream), _NON_BLOCKING)
         self.stream = int(stream.value or 0)
-        """Its handle, as other libraries take it."""
+        """The stream's handle, for other libraries."""
 
     @functools.cached_property
     def name(self) -> str:
@@ -97,14 +97,16 @@ class Device:
         return Buffer(self, pointer.value, max(1, nbytes))
 
     def free(self, pointer: int) -> None:
-        # at the end of the process the driver has let go already
+        """Free device memory."""
+        # unchecked: at the end of the process the driver has freed everything already
         self._library.cuMemFree_v2(ctypes.c_uint64(pointer))
 
-    def forget(self, event: ctypes.c_void_p) -> None:
+    def destroy_event(self, event: ctypes.c_void_p) -> None:
+        """Free an event."""
         self._library.cuEventDestroy_v2(event)
 
-    def put(self, target: DeviceArray, array: np.ndarray) -> None:
-        """Copy a host array in, in order with the stream; the host array may be changed afterwards."""
+    def upload(self, target: DeviceArray, array: np.ndarray) -> None:
+        """Copy a host array to the device, in stream order; the host array may be changed afterwards."""
         array = np.ascontiguousarray(array, dtype=target.dtype)
         assert array.nbytes == target.nbytes
         self._call(
@@ -115,7 +117,7 @@ class Device:
             self._stream,
         )
 
-    def get(self, source: DeviceArray) -> np.ndarray:
+    def download(self, source: DeviceArray) -> np.ndarray:
         """Wait for the stream and return a copy in host memory."""
         array = np.empty(source.shape, dtype=source.dtype)
         if array.nbytes:
@@ -129,15 +131,15 @@ class Device:
         self.synchronize()
         return array
 
-    def take(self, target: DeviceArray, source: DeviceArray, rows: np.ndarray) -> None:
+    def copy_rows(self, target: DeviceArray, source: DeviceArray, rows: np.ndarray) -> None:
         """Copy rows of ``source`` [n, length, ...] to ``target`` [len(rows), shorter, ...].
 
-        Rows that follow one another are one copy; what a row has beyond ``shorter`` is left behind.
+        Consecutive rows are one copy; positions of a row from ``shorter`` on are not copied.
         """
         pitch, width = (array.nbytes // array.shape[0] if array.shape[0] else 0 for array in (source, target))
         starts = np.flatnonzero(np.append(True, rows[1:] != rows[:-1] + 1))
         for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
-            copy = _Rows(
+            copy = _Memcpy2D(
                 srcMemoryType=_ON_DEVICE, srcDevice=source.pointer + int(rows[start]) * pitch, srcPitch=pitch,
                 dstMemoryType=_ON_DEVICE, dstDevice=target.pointer + int(start) * width, dstPitch=width,
                 WidthInBytes=width, Height=int(end - start),
@@ -149,15 +151,15 @@ class Device:
         self._call("cuStreamSynchronize", self._stream)
 
     def event(self) -> Event:
-        """Return a mark to set on the stream."""
+        """Return a new event; record it to mark a point of the stream."""
         handle = ctypes.c_void_p()
         self._call("cuEventCreate", ctypes.byref(handle), 0)
         return Event(self, handle)
 
     @contextlib.contextmanager
-    def capture(self) -> Iterator[Graph]:
+    def capture(self) -> Iterator[RecordedGraph]:
         """Record what is queued on the stream inside, without running it, as a graph."""
-        graph = Graph(self)
+        graph = RecordedGraph(self)
         self._call("cuStreamBeginCapture_v2", self._stream, _THREAD_LOCAL)
         try:
             yield graph
@@ -186,14 +188,14 @@ class Device:
         """Call a function of the driver.
 
         Raises:
-            UsageError: it fails; the message is the driver's.
+            DeviceError: it fails; the message is the driver's.
         """
         code = getattr(self._library, function)(*arguments)
         if code:
             text = ctypes.c_char_p()
             self._library.cuGetErrorString(code, ctypes.byref(text))
-            told = (text.value or b"unknown error").decode()
-            raise UsageError(f"the GPU refused ({function}: {told}, error {code}). See: nvidia-smi")
+            reason = (text.value or b"unknown error").decode()
+            raise DeviceError(f"the GPU driver failed ({function}: {reason}, error {code}). See: nvidia-smi")
 
 
 class Buffer:
@@ -203,48 +205,48 @@ class Buffer:
         self._device, self.pointer, self.nbytes = device, pointer, nbytes
 
     def array(self, shape: tuple[int, ...], dtype: Any) -> DeviceArray:
-        """Return the front of it as an array."""
-        made = DeviceArray(self.pointer, tuple(int(size) for size in shape), np.dtype(dtype), self)
-        assert made.nbytes <= self.nbytes
-        return made
+        """Return the first bytes of it as an array."""
+        array = DeviceArray(self.pointer, tuple(int(size) for size in shape), np.dtype(dtype), self)
+        assert array.nbytes <= self.nbytes
+        return array
 
     def __del__(self) -> None:
         self._device.free(self.pointer)
 
 
 class Event:
-    """A mark on the stream."""
+    """A point of the stream, to measure time between."""
 
     def __init__(self, device: Device, handle: ctypes.c_void_p) -> None:
         self._device, self._handle = device, handle
 
     def __del__(self) -> None:
-        self._device.forget(self._handle)
+        self._device.destroy_event(self._handle)
 
     def record(self) -> None:
-        """Set it behind what is queued now."""
+        """Mark the point after everything that is queued now."""
         self._device.call("cuEventRecord", self._handle, ctypes.c_void_p(self._device.stream))
 
     def seconds_since(self, earlier: Event) -> float:
-        """Wait for it and return the device's seconds from ``earlier``; about half a microsecond fine."""
+        """Wait for it and return the device's seconds from ``earlier`` (resolution: 0.5 us)."""
         milliseconds = ctypes.c_float()
         self._device.call("cuEventSynchronize", self._handle)
         self._device.call("cuEventElapsedTime", ctypes.byref(milliseconds), earlier._handle, self._handle)
         return milliseconds.value * 1e-3
 
 
-class Graph:
-    """Recorded work that is launched as one."""
+class RecordedGraph:
+    """A CUDA graph: recorded work that is launched at once."""
 
     def __init__(self, device: Device) -> None:
         self._device, self.template, self.handle = device, ctypes.c_void_p(), ctypes.c_void_p()
 
     def launch(self) -> None:
-        """Queue it."""
+        """Queue the recorded work."""
         self._device.call("cuGraphLaunch", self.handle, ctypes.c_void_p(self._device.stream))
 
     def close(self) -> None:
-        """Free it."""
+        """Free the graph."""
         if self.handle:
             self._device.call("cuGraphExecDestroy", self.handle)
             self._device.call("cuGraphDestroy", self.template)
@@ -252,23 +254,23 @@ class Graph:
 
 
 class Memory:
-    """Named device memory that is kept from call to call and only grows."""
+    """Named device memory that is reused from call to call and only grows."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
         self._buffers: dict[str, Buffer] = {}
-        self.grown = 0
-        """How often memory moved: addresses in graphs recorded before are stale."""
+        self.reallocations = 0
+        """How often memory moved: addresses in graphs recorded before are then stale."""
 
     def array(self, name: str, shape: tuple[int, ...], dtype: Any) -> DeviceArray:
-        """Return memory of that name as an array."""
+        """Return the memory of that name as an array."""
         needed = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-        held = self._buffers.get(name)
-        if held is None or held.nbytes < needed:
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.nbytes < needed:
             self._device.synchronize()  # what is queued may still use it
-            self._buffers[name] = held = self._device.allocate(needed)
-            self.grown += 1
-        return held.array(shape, dtype)
+            self._buffers[name] = buffer = self._device.allocate(needed)
+            self.reallocations += 1
+        return buffer.array(shape, dtype)
 
 
 @functools.cache
@@ -276,6 +278,6 @@ def device() -> Device:
     """Return this process's GPU.
 
     Raises:
-        UsageError: there is no driver or no device.
+        DeviceError: there is no driver or no device.
     """
     return Device()

@@ -1,13 +1,13 @@
 """Sessions whose arrays stay on the GPU: timed there, and early exit with compaction there.
 
-    infer   host arrays -> place -> launch -> host arrays             timing end-to-end
-    timed              placed   -> launch behind another, between two events  timing device
+    infer        host arrays -> upload -> launch -> host arrays                  timing end-to-end
+    infer_timed                 uploaded -> launch behind another, between two events  timing device
 
 Early exit is decided by the host between segments: there the launches are part of the device's time.
 
-A row that exits makes room on the device: rows that stay are copied together, cut to the longest of
-them, into the next segment's inputs. Only logits (and what is left of each row, where tokens were
-dropped) cross to the host, which decides.
+Rows that exit leave the batch on the device: the remaining rows are copied together, cut to the longest
+of them, into the next segment's inputs. Only logits (and the token mask, where tokens were dropped) cross
+to the host, which decides.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import numpy as np
 
 from effx.engines.cuda import Device, DeviceArray
 from effx.engines.protocol import Arrays
-from effx.engines.sessions import Closing, width
-from effx.specs.exit_rules import ExitRule
+from effx.engines.sessions import ClosingSession, width
+from effx.specs.runtime import StagedExits
 
-Placed = dict[str, DeviceArray]
+DeviceArrays = dict[str, DeviceArray]
 
 
 class DeviceGraph(Protocol):
-    """A loaded file on the GPU; all its work goes through the device's one stream."""
+    """A loaded file on the GPU; all its work is queued on the device's one stream."""
 
     device: Device
 
@@ -36,10 +36,10 @@ class DeviceGraph(Protocol):
         ...
 
     def reserve(self, name: str, shape: tuple[int, ...]) -> DeviceArray:
-        """Return the graph's own memory for an input; the same from call to call."""
+        """Return the graph's memory for an input; the same from call to call."""
         ...
 
-    def launch(self, inputs: Placed) -> Placed:
+    def launch(self, inputs: DeviceArrays) -> DeviceArrays:
         """Queue a run; its outputs are valid in stream order until the next."""
         ...
 
@@ -50,25 +50,25 @@ class DeviceGraph(Protocol):
     def close(self) -> None: ...
 
 
-def place(graph: DeviceGraph, inputs: Mapping[str, np.ndarray]) -> Placed:
-    """Copy what a graph takes to its own memory."""
-    placed = {name: graph.reserve(name, inputs[name].shape) for name in graph.inputs}
-    for name, target in placed.items():
-        graph.device.put(target, inputs[name])
-    return placed
+def upload(graph: DeviceGraph, inputs: Mapping[str, np.ndarray]) -> DeviceArrays:
+    """Copy a graph's inputs to its memory on the device."""
+    uploaded = {name: graph.reserve(name, inputs[name].shape) for name in graph.inputs}
+    for name, target in uploaded.items():
+        graph.device.upload(target, inputs[name])
+    return uploaded
 
 
 def run(graph: DeviceGraph, inputs: Mapping[str, np.ndarray]) -> Arrays:
     """Run a graph from host arrays to host arrays."""
-    return fetch(graph.device, graph.launch(place(graph, inputs)))
+    return download(graph.device, graph.launch(upload(graph, inputs)))
 
 
-def fetch(device: Device, outputs: Placed) -> Arrays:
+def download(device: Device, outputs: DeviceArrays) -> Arrays:
     """Copy outputs to the host."""
-    return {name: device.get(array) for name, array in outputs.items()}
+    return {name: device.download(array) for name, array in outputs.items()}
 
 
-class SingleOnDevice(Closing):
+class SingleOnDevice(ClosingSession):
     """One graph from ids to logits."""
 
     def __init__(self, graph: DeviceGraph) -> None:
@@ -78,125 +78,132 @@ class SingleOnDevice(Closing):
     def infer(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         return run(self._graph, inputs)
 
-    def place(self, inputs: Mapping[str, np.ndarray]) -> Any:
-        return place(self._graph, inputs)
+    def upload(self, inputs: Mapping[str, np.ndarray]) -> Any:
+        return upload(self._graph, inputs)
 
-    def timed(self, placed: Any) -> tuple[float, Arrays]:
+    def infer_timed(self, uploaded: Any) -> tuple[float, Arrays]:
         before, after = self._device.event(), self._device.event()
         self._device.synchronize()  # the copies in are not part of it
-        # Of an idle device the first event is over at once, and the host's own work before its launch would
+        # On an idle device the first event completes at once, and the host's work before its launch would
         # count: one run ahead keeps the device busy while the timed one is queued behind it.
-        self._graph.launch(placed)
+        self._graph.launch(uploaded)
         before.record()
-        outputs = self._graph.launch(placed)
+        outputs = self._graph.launch(uploaded)
         after.record()
-        return after.seconds_since(before), fetch(self._device, outputs)
+        return after.seconds_since(before), download(self._device, outputs)
 
 
-class StagedOnDevice(Closing):
+class StagedOnDevice(ClosingSession):
     """Early-exit segments; see :class:`effx.engines.sessions.Staged`."""
 
     def __init__(
         self,
         segments: Sequence[DeviceGraph],
-        rule: ExitRule,
-        depths: Sequence[int],
+        exits: StagedExits,
         *,
-        cut: bool,
-        tokens: bool,
+        dynamic_length: bool,
+        token_pruning: bool,
     ) -> None:
         """Args:
         segments: in order, one more than there are ramps.
-        rule: when rows leave.
-        depths: layers before each ramp and before the last head.
-        cut: whether the length may change from call to call.
-        tokens: whether tokens are dropped, so that rows get shorter on the way.
+        exits: the rule, and the layers before each ramp and before the last head.
+        dynamic_length: whether the length may change from call to call.
+        token_pruning: whether tokens are dropped, so that rows get shorter between segments.
         """
         super().__init__(*segments)
-        self._segments, self._rule, self._depths = segments, rule, list(depths)
-        self._cut, self._tokens, self._device = cut, tokens, segments[0].device
+        self._segments, self._rule, self._depths = segments, exits.rule, exits.depths
+        self._dynamic_length, self._token_pruning = dynamic_length, token_pruning
+        self._device = segments[0].device
 
     def infer(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        return self._run(self.place(inputs))
+        return self._run(self.upload(inputs))
 
-    def place(self, inputs: Mapping[str, np.ndarray]) -> Any:
-        return place(self._segments[0], inputs), inputs["attention_mask"]
+    def upload(self, inputs: Mapping[str, np.ndarray]) -> Any:
+        return upload(self._segments[0], inputs), inputs["attention_mask"]
 
     def prepare(self, inputs: Mapping[str, np.ndarray]) -> None:
-        """Run every segment for every number of rows that may be left of these: each is recorded once."""
-        placed, n = self.place(inputs), len(inputs["attention_mask"])
-        for rows in sorted({_room(left, n) for left in range(1, n + 1)}, reverse=True):
-            self._run(placed, left=rows)
+        """Run every segment for every number of rows that may remain of these: each is recorded once."""
+        uploaded, n = self.upload(inputs), len(inputs["attention_mask"])
+        for rows in sorted({_padded_batch(left, n) for left in range(1, n + 1)}, reverse=True):
+            self._run(uploaded, keep_rows=rows)
 
-    def timed(self, placed: Any) -> tuple[float, Arrays]:
+    def infer_timed(self, uploaded: Any) -> tuple[float, Arrays]:
         before, after = self._device.event(), self._device.event()
         self._device.synchronize()
         before.record()
-        out = self._run(placed)
+        out = self._run(uploaded)
         after.record()
         return after.seconds_since(before), out
 
-    def _run(self, placed: tuple[Placed, np.ndarray], left: int | None = None) -> Arrays:
-        """Run the segments; rows leave by the rule, or all but the first ``left`` at the first ramp."""
-        feed, mask = placed
+    def _run(self, uploaded: tuple[DeviceArrays, np.ndarray], keep_rows: int | None = None) -> Arrays:
+        """Run the segments; rows exit by the rule, or all but the first ``keep_rows`` at the first ramp."""
+        feed, mask = uploaded
         n = len(mask)
         rows, state = np.arange(n), self._rule.start(n)
         logits: np.ndarray | None = None
         depth = np.full(n, self._depths[-1], dtype=np.int64)
-        on_device = feed["attention_mask"]
+        device_mask = feed["attention_mask"]
         for number, (segment, layers) in enumerate(zip(self._segments, self._depths, strict=True)):
             out = segment.launch(feed)
-            told = self._device.get(out["logits"])[: len(rows)]  # what follows filled the batch up
+            answers = self._device.download(out["logits"])[: len(rows)]  # the rest fills the batch up
             if logits is None:
-                logits = np.empty((n, told.shape[1]), dtype=np.float32)
-            if "hidden_out" not in out:  # the last one
-                logits[rows] = told
+                logits = np.empty((n, answers.shape[1]), dtype=np.float32)
+            if "hidden_out" not in out:  # the last segment
+                logits[rows] = answers
                 break
-            state, leaves = self._rule.step(state, told)
-            if left is not None:
-                leaves = rows >= left
-            flow = {"hidden": out["hidden_out"], "alive": out["alive_out"], "attention_mask": on_device}
+            state, exiting = self._rule.step(state, answers)
+            if keep_rows is not None:
+                exiting = rows >= keep_rows
+            flow = {
+                "hidden": out["hidden_out"],
+                "token_mask": out["token_mask_out"],
+                "attention_mask": device_mask,
+            }
             if n > 1:  # always into the same memory: one recording per shape
-                logits[rows[leaves]], depth[rows[leaves]] = told[leaves], layers
-                stay = np.flatnonzero(~leaves)
-                rows, state = rows[stay], state.rows(stay)
+                logits[rows[exiting]], depth[rows[exiting]] = answers[exiting], layers
+                remaining = np.flatnonzero(~exiting)
+                rows, state = rows[remaining], state.rows(remaining)
                 if not len(rows):
                     break
-                mask = mask[stay]
-                flow = self._compact(self._segments[number + 1], flow, mask, stay)
-                mask, on_device = mask[:, : flow["attention_mask"].shape[1]], flow["attention_mask"]
-            elif leaves[0]:
-                return {"logits": told, "depth": np.array([layers], dtype=np.int64)}
+                mask = mask[remaining]
+                flow = self._compact(self._segments[number + 1], flow, mask, remaining)
+                mask, device_mask = mask[:, : flow["attention_mask"].shape[1]], flow["attention_mask"]
+            elif exiting[0]:
+                return {"logits": answers, "depth": np.array([layers], dtype=np.int64)}
             feed = {name: flow[name] for name in self._segments[number + 1].inputs}
         assert logits is not None
         return {"logits": logits, "depth": depth}
 
-    def _compact(self, target: DeviceGraph, flow: Placed, mask: np.ndarray, stay: np.ndarray) -> Placed:
-        """Copy the rows that stay into the next segment's memory, cut to the longest of them.
+    def _compact(
+        self, target: DeviceGraph, flow: DeviceArrays, mask: np.ndarray, remaining: np.ndarray
+    ) -> DeviceArrays:
+        """Copy the remaining rows into the next segment's memory, cut to the longest of them.
 
-        The batch is filled up to one of a few sizes, so that few shapes are recorded, with rows of which
-        nothing is read afterwards.
+        The batch is filled up to one of a few sizes, so that few shapes are recorded; the answers of the
+        rows that fill it up are discarded.
         """
-        room = _room(len(stay), flow["hidden"].shape[0])
-        filled = np.append(stay, np.arange(room - len(stay)))
-        kept, length = flow["hidden"].shape[1], mask.shape[1]
-        if self._cut:
+        batch = _padded_batch(len(remaining), flow["hidden"].shape[0])
+        filled = np.append(remaining, np.arange(batch - len(remaining)))
+        tokens, length = flow["hidden"].shape[1], mask.shape[1]
+        if self._dynamic_length:
             length = width(mask)
-            kept = width(self._device.get(flow["alive"])[stay]) if self._tokens else length
-        sizes = {"hidden": kept, "alive": kept, "attention_mask": length}
-        made = {}
+            tokens = length
+            if self._token_pruning:
+                tokens = width(self._device.download(flow["token_mask"])[remaining])
+        lengths = {"hidden": tokens, "token_mask": tokens, "attention_mask": length}
+        compacted = {}
         for name, source in flow.items():
-            # a segment may take no alive: its mask says the same
-            made[name] = target.reserve(name, (room, sizes[name], *source.shape[2:]))
-            self._device.take(made[name], source, filled)
-        return made
+            # a segment may take no token mask: the attention mask is the same where no token is dropped
+            compacted[name] = target.reserve(name, (batch, lengths[name], *source.shape[2:]))
+            self._device.copy_rows(compacted[name], source, filled)
+        return compacted
 
 
-def _room(rows: int, most: int) -> int:
-    """Return the batch that so many rows are put into: 1, 2, 4, ... 32, 48, 64, 96, ..., or ``most``."""
+def _padded_batch(rows: int, limit: int) -> int:
+    """Return the batch size that ``rows`` are padded to: 1, 2, 4, ... 32, 48, 64, 96, ..., or ``limit``."""
     size = 1
     while size < rows:
         size *= 2
     if size > 32 and size * 3 // 4 >= rows:
         size = size * 3 // 4
-    return min(size, most)
+    return min(size, limit)

@@ -1,8 +1,8 @@
 """ONNX Runtime graphs on a GPU, by its CUDA or TensorRT provider, with inputs and outputs bound there.
 
-The provider works on the device's one stream and is not waited for, so that events time it. Shapes
-are recorded as CUDA graphs where the provider can: not for graphs with If, nor where a node other
-than shape arithmetic is left to the CPU.
+The provider runs asynchronously on the device's one stream, so that events time it. Shapes are recorded
+as CUDA graphs where the provider can: not for graphs with If, nor where a node other than shape
+arithmetic runs on the CPU.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ import onnxruntime
 
 from effx.engines import cuda, on_device
 from effx.engines.cuda import DeviceArray
-from effx.engines.on_device import Placed
+from effx.engines.on_device import DeviceArrays
 from effx.engines.protocol import Arrays
+from effx.engines.shapes import filled_shape
 from effx.errors import ArtifactError
+from effx.specs.runtime import RuntimeSettings
 
 _ERRORS_ONLY = 3
 _TYPES: dict[str, np.dtype[Any]] = {
@@ -31,78 +33,74 @@ _TYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(float16)": np.dtype(np.float16),
 }
-_MOST_SHAPES = 256
+_MAX_SHAPES = 256
 _USUAL_BATCH = 8
 _NO_GRAPH = "-1"
 _LIBRARIES = ("cudart", "nvrtc", "nvJitLink", "cublasLt", "cublas", "cufft", "curand", "cudnn")
-"""What the providers link against, each after what it needs itself."""
+"""What the providers link against, each after its dependencies."""
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
 
 def preload() -> None:
-    """Load CUDA and cuDNN from NVIDIA's wheels, wherever on the path they are.
+    """Load CUDA and cuDNN from NVIDIA's wheels, wherever on the Python path they are.
 
-    ONNX Runtime's own ``preload_dlls`` looks beside itself, and takes what PyTorch has loaded: the
-    processes that measure have no PyTorch, and packages may lie in several places.
+    ONNX Runtime's ``preload_dlls`` looks in the site-packages that ONNX Runtime is in, and uses what PyTorch
+    has loaded: the processes that measure have no PyTorch, and packages may be in several folders.
     """
     spec = importlib.util.find_spec("nvidia")
-    places = [] if spec is None else [Path(place) for place in spec.submodule_search_locations or ()]
+    folders = [] if spec is None else [Path(folder) for folder in spec.submodule_search_locations or ()]
     for name in _LIBRARIES:
-        for path in (found for place in places for found in sorted(place.glob(f"*/lib/lib{name}.so.*"))):
-            with contextlib.suppress(OSError):  # the provider says what it misses
+        for path in (path for folder in folders for path in sorted(folder.glob(f"*/lib/lib{name}.so.*"))):
+            with contextlib.suppress(OSError):  # the provider reports what is missing
                 ctypes.CDLL(os.fspath(path), ctypes.RTLD_GLOBAL)
     if hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()
 
 
-def profile(path: Path, longest: int, largest_batch: int) -> dict[str, str]:
-    """Return options of the TensorRT provider: one profile over all shapes of a graph's inputs.
+def optimization_profile(path: Path, max_length: int, max_batch: int) -> dict[str, str]:
+    """Return options of the TensorRT provider: one optimization profile over all shapes of a graph's inputs.
 
-    Without it the provider builds again whenever a shape leaves the range that it has seen so far.
+    Without it the provider builds again whenever a shape is outside the range that it has seen so far.
     """
     inputs = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).get_inputs()
-    found = {}
-    for what, batch, length in (
+    options = {}
+    for bound, batch, length in (
         ("min", 1, 1),
-        ("opt", _USUAL_BATCH, longest),
-        ("max", largest_batch, longest),
+        ("opt", _USUAL_BATCH, max_length),
+        ("max", max_batch, max_length),
     ):
-        shapes = (
-            [size if isinstance(size, int) else (batch, length)[min(place, 1)]
-             for place, size in enumerate(entry.shape)]
-            for entry in inputs
-        )  # fmt: skip
-        found[f"trt_profile_{what}_shapes"] = ",".join(
+        shapes = (filled_shape(entry.shape, batch, length) for entry in inputs)
+        options[f"trt_profile_{bound}_shapes"] = ",".join(
             f"{entry.name}:{'x'.join(map(str, shape))}" for entry, shape in zip(inputs, shapes, strict=True)
         )
-    return found
+    return options
 
 
 class OnnxRuntimeCudaGraph:
     """An ONNX graph on the GPU."""
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], provider: str) -> None:
+    def __init__(self, path: Path, runtime: RuntimeSettings, provider: str) -> None:
         self.device = cuda.device()
-        self._tf32 = bool(settings.get("tf32", False))
+        self._tf32 = runtime.tf32
         if not self._tf32:  # TensorRT's provider has no option; NVIDIA's libraries read this as they load
             os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
         preload()
         self._path, self._provider = path, provider
         self._profile: dict[str, str] = {}
-        if provider == TENSORRT and "longest" in settings:
-            self._profile = profile(path, int(settings["longest"]), int(settings["largest_batch"]))
+        if provider == TENSORRT and runtime.max_length and runtime.max_batch:
+            self._profile = optimization_profile(path, runtime.max_length, runtime.max_batch)
         self._no_graph: str | None = None
-        if not settings.get("cuda_graph", True):
-            self._no_graph = "not asked for"
+        if not runtime.cuda_graph:
+            self._no_graph = "not requested"
         elif provider == TENSORRT:
-            self._no_graph = "the TensorRT provider records one shape only"
+            self._no_graph = "the TensorRT provider records a single shape"
         self._session = self._open()
         self._inputs = {entry.name: _TYPES[entry.type] for entry in self._session.get_inputs()}
         self._results = {entry.name: _TYPES[entry.type] for entry in self._session.get_outputs()}
         self._memory = cuda.Memory(self.device)
-        self._grown = 0
-        self._shapes: OrderedDict[Any, tuple[int, Any, Placed]] = OrderedDict()
-        self._numbered = 0
+        self._reallocations = 0
+        self._shapes: OrderedDict[Any, tuple[int, Any, DeviceArrays]] = OrderedDict()
+        self._last_number = 0
 
     @property
     def inputs(self) -> Mapping[str, np.dtype[Any]]:
@@ -111,18 +109,16 @@ class OnnxRuntimeCudaGraph:
     def reserve(self, name: str, shape: tuple[int, ...]) -> DeviceArray:
         return self._memory.array(f"in {name}", shape, self._inputs.get(name, np.dtype(np.int64)))
 
-    def launch(self, inputs: Placed) -> Placed:
+    def launch(self, inputs: DeviceArrays) -> DeviceArrays:
         if self._no_graph is not None:
-            return self._plain(inputs)
-        if self._memory.grown != self._grown:
-            self._shapes.clear()  # memory has moved: what was recorded is stale
-            self._grown = self._memory.grown
+            return self._run_unrecorded(inputs)
+        if self._memory.reallocations != self._reallocations:
+            self._shapes.clear()  # memory has moved: recorded graphs are stale
+            self._reallocations = self._memory.reallocations
         key = tuple((name, inputs[name].pointer, inputs[name].shape) for name in self._inputs)
-        if key not in self._shapes:
-            if len(self._shapes) >= _MOST_SHAPES:
-                return self._plain(inputs)
-            if not self._record(key, inputs):
-                return self._plain(inputs)
+        full = len(self._shapes) >= _MAX_SHAPES
+        if key not in self._shapes and (full or not self._record(key, inputs)):
+            return self._run_unrecorded(inputs)
         number, binding, outputs = self._shapes[key]
         self._run(binding, str(number))
         return outputs
@@ -148,36 +144,36 @@ class OnnxRuntimeCudaGraph:
         del self._session
 
     def _open(self) -> Any:
-        """Return a session, with recording where the provider accepts the graph for it."""
+        """Return a session that records CUDA graphs, if the provider accepts the graph for that."""
         if self._no_graph is None:
             try:
-                return self._made(record=True)
+                return self._new_session(record=True)
             except ArtifactError as error:
                 self._no_graph = str(error)
-        return self._made(record=False)
+        return self._new_session(record=False)
 
-    def _made(self, *, record: bool) -> Any:
+    def _new_session(self, *, record: bool) -> Any:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
-        own: dict[str, str] = {"device_id": "0", "user_compute_stream": str(self.device.stream)}
-        plain = {**own, "use_tf32": str(int(self._tf32)), "enable_cuda_graph": str(int(record))}
-        providers: list[Any] = [(CUDA, plain)]
+        common: dict[str, str] = {"device_id": "0", "user_compute_stream": str(self.device.stream)}
+        cuda_options = {**common, "use_tf32": str(int(self._tf32)), "enable_cuda_graph": str(int(record))}
+        providers: list[Any] = [(CUDA, cuda_options)]
         if self._provider == TENSORRT:
-            providers = [(TENSORRT, {**own, **self._profile}), (CUDA, plain)]
+            providers = [(TENSORRT, {**common, **self._profile}), (CUDA, cuda_options)]
         try:
             session = onnxruntime.InferenceSession(os.fspath(self._path), options, providers=providers)
-        except Exception as error:  # onnxruntime's own errors share no base class
+        except Exception as error:  # onnxruntime's errors have no common base class
             reason = " ".join(str(error).split())[:200]
             raise ArtifactError(f"{self._path} cannot be loaded: {reason}") from error
         if self._provider not in session.get_providers():
             raise ArtifactError(
-                f"{self._path}: {self._provider} did not load, which leaves the CPU. Check the driver, CUDA "
-                "and cuDNN."
+                f"{self._path}: {self._provider} did not load, so ONNX Runtime would use the CPU. Check the "
+                "driver, CUDA and cuDNN."
             )
         return session
 
-    def _plain(self, inputs: Placed) -> Placed:
-        """Run with outputs wherever the provider puts them."""
+    def _run_unrecorded(self, inputs: DeviceArrays) -> DeviceArrays:
+        """Run without recording; the provider allocates the outputs."""
         binding = self._bound(inputs)
         for name in self._results:
             binding.bind_output(name, "cuda", 0)
@@ -187,28 +183,28 @@ class OnnxRuntimeCudaGraph:
             for name, value in zip(self._results, binding.get_outputs(), strict=True)
         }
 
-    def _record(self, key: Any, inputs: Placed) -> bool:
-        """Record a shape; whether that worked, and nothing moved while it did."""
-        sizes = {name: array.shape for name, array in self._plain(inputs).items()}
+    def _record(self, key: Any, inputs: DeviceArrays) -> bool:
+        """Record a shape; return whether that worked."""
+        sizes = {name: array.shape for name, array in self._run_unrecorded(inputs).items()}
         outputs = {name: self._memory.array(f"out {name}", size, self._results[name])
                    for name, size in sizes.items()}  # fmt: skip
-        if self._memory.grown != self._grown:
+        if self._memory.reallocations != self._reallocations:
             self._shapes.clear()
-            self._grown = self._memory.grown
+            self._reallocations = self._memory.reallocations
         binding = self._bound(inputs)
         for name, array in outputs.items():
             binding.bind_output(name, "cuda", 0, array.dtype, array.shape, array.pointer)
-        self._numbered += 1
+        self._last_number += 1
         try:
-            self._run(binding, str(self._numbered))
+            self._run(binding, str(self._last_number))
         except Exception as error:
             self._no_graph = " ".join(str(error).split())[:200]
-            self._session = self._made(record=False)
+            self._session = self._new_session(record=False)
             return False
-        self._shapes[key] = self._numbered, binding, outputs
+        self._shapes[key] = self._last_number, binding, outputs
         return True
 
-    def _bound(self, inputs: Placed) -> Any:
+    def _bound(self, inputs: DeviceArrays) -> Any:
         binding = self._session.io_binding()
         for name in self._inputs:
             array = inputs[name]

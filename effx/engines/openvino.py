@@ -1,4 +1,4 @@
-"""OpenVINO graphs on the CPU plugin, in the precision that the engine says."""
+"""OpenVINO graphs on the CPU plugin, in the precision of the engine."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ import openvino
 
 from effx.engines.protocol import Arrays
 from effx.errors import ArtifactError
+from effx.specs.runtime import RuntimeSettings
 
 _HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}
-"""Precision -> that of what is not quantised. Without it, CPUs with bf16 compute fp32 models in bf16."""
+"""Precision -> the plugin's hint for what is not quantized. Without it, CPUs with bf16 run fp32 in bf16."""
 
 
 class OpenVinoGraph:
-    """An OpenVINO model compiled for the CPU; fixed lengths are compiled one by one, when first met."""
+    """An OpenVINO model compiled for the CPU; each fixed length is compiled when it is first used."""
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], threads: int) -> None:
-        lengths = settings.get("lengths")
-        self._lengths = lengths if lengths and len(lengths) > 1 else None  # one: fixed in the graph
-        self._shortened = bool(settings.get("tokens"))
+    def __init__(self, path: Path, runtime: RuntimeSettings, threads: int) -> None:
+        lengths = runtime.lengths
+        self._lengths = lengths if lengths and len(lengths) > 1 else None  # a single length is in the graph
+        self._token_pruning = runtime.token_pruning
         self._core = openvino.Core()
         self._config = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": hint(settings),
+            "INFERENCE_PRECISION_HINT": hint(runtime),
         }
         self._threads = threads
         try:
@@ -43,7 +44,7 @@ class OpenVinoGraph:
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         length = None if self._lengths is None else int(inputs["attention_mask"].shape[1])
         compiled, request = self._request(length)
-        # int64 is what every engine is fed; the plugin converts it inside
+        # every engine takes int64; the plugin converts it
         request.infer({name: np.ascontiguousarray(inputs[name]) for name in self._inputs}, share_inputs=True)
         return {
             output.get_any_name(): request.get_output_tensor(number).data.copy()
@@ -53,19 +54,19 @@ class OpenVinoGraph:
     def executed(self) -> list[tuple[str, str, str]]:
         """Return name, kind and precision of every node as it runs."""
         compiled, _ = self._request(None if self._lengths is None else self._lengths[0])
-        found = []
+        nodes = []
         for node in compiled.get_runtime_model().get_ordered_ops():
-            facts = {key: str(value.astype(str)) for key, value in node.get_rt_info().items()
+            info = {key: str(value.astype(str)) for key, value in node.get_rt_info().items()
                      if key in ("layerType", "runtimePrecision")}  # fmt: skip
-            found.append(
-                (node.get_friendly_name(), facts.get("layerType", ""), facts.get("runtimePrecision", ""))
+            nodes.append(
+                (node.get_friendly_name(), info.get("layerType", ""), info.get("runtimePrecision", ""))
             )
-        return found
+        return nodes
 
     def _shape(self, entry: Any, length: int) -> Any:
-        """Return an input's shape at a fixed length; segments that get fewer tokens keep theirs open."""
+        """Return an input's shape at a fixed length; with token pruning, segments' lengths stay dynamic."""
         shape = entry.get_partial_shape()
-        if self._shortened and entry.get_any_name() in ("hidden", "alive"):
+        if self._token_pruning and entry.get_any_name() in ("hidden", "token_mask"):
             return shape
         return openvino.PartialShape([-1, length, *(shape[i] for i in range(2, len(shape)))])
 
@@ -93,18 +94,18 @@ class OpenVinoGraph:
         return self._compiled[length]
 
 
-def hint(settings: Mapping[str, Any]) -> str:
-    """Return the plugin's precision for what an engine leaves unquantised."""
-    return _HINTS[settings.get("rest") or settings.get("precision", "fp32")]
+def hint(runtime: RuntimeSettings) -> str:
+    """Return the plugin's precision hint for what an engine leaves unquantized."""
+    return _HINTS[runtime.unquantized_precision or runtime.precision]
 
 
-def open(path: Path, settings: Mapping[str, Any], threads: int) -> OpenVinoGraph:
-    """Open an OpenVINO IR file (.xml beside its .bin).
+def open(path: Path, backend: str, runtime: RuntimeSettings, threads: int) -> OpenVinoGraph:
+    """Open an OpenVINO IR file (.xml with its .bin).
 
     Raises:
         ArtifactError: the runtime refuses the model.
     """
-    return OpenVinoGraph(path, settings, threads)
+    return OpenVinoGraph(path, runtime, threads)
 
 
 def versions(backend: str = "openvino") -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What every graph and every session can do.
+"""The interfaces of graphs and sessions.
 
 A graph is one built file in one runtime. A session is an engine: one graph, or the segments of an
 early-exit model with the host deciding between them, behind padding where lengths are fixed.
@@ -15,8 +15,8 @@ import numpy as np
 Arrays = dict[str, np.ndarray]
 
 
-class Graph(Protocol):
-    """A loaded file."""
+class EngineGraph(Protocol):
+    """One built file, loaded."""
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """Run it and return its outputs by name; arrays that it does not take are ignored."""
@@ -62,13 +62,13 @@ class Session(Protocol):
     ) -> None: ...
 
 
-class Timed(Protocol):
-    """What sessions on a GPU can do besides; their ``describe`` has ``device`` under ``timing``."""
+class TimedSession(Protocol):
+    """Sessions on a GPU also time the device alone; their ``describe`` has ``device`` under ``timing``."""
 
-    def place(self, inputs: Mapping[str, np.ndarray]) -> Any:
-        """Copy inputs to the device."""
+    def upload(self, inputs: Mapping[str, np.ndarray]) -> Any:
+        """Copy inputs to the device; the result is what :meth:`infer_timed` takes."""
         ...
 
-    def timed(self, placed: Any) -> tuple[float, Arrays]:
+    def infer_timed(self, uploaded: Any) -> tuple[float, Arrays]:
         """Run once; return the device's seconds from the first kernel to the last, and the answer."""
         ...

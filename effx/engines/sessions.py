@@ -1,4 +1,4 @@
-"""Sessions over graphs: one graph, early-exit segments, and padding to fixed lengths."""
+"""Sessions over graphs in host memory: one graph, early-exit segments, and padding to fixed lengths."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any, Self
 
 import numpy as np
 
-from effx.engines.protocol import Arrays, Graph, Session
+from effx.engines.protocol import Arrays, EngineGraph, Session
 from effx.errors import UsageError
-from effx.specs.exit_rules import ExitRule
+from effx.specs.runtime import StagedExits
 
 PER_TOKEN = ("start_logits", "end_logits")
 
 
-class Closing:
-    """A session as a context manager."""
+class ClosingSession:
+    """A session as a context manager over its parts."""
 
-    def __init__(self, *parts: Graph | Session) -> None:
+    def __init__(self, *parts: EngineGraph | Session) -> None:
         self._parts = parts
 
     def describe(self) -> dict[str, object]:
@@ -34,10 +34,10 @@ class Closing:
         self.close()
 
 
-class Single(Closing):
+class Single(ClosingSession):
     """One graph from ids to logits."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: EngineGraph) -> None:
         super().__init__(graph)
         self._graph = graph
 
@@ -45,23 +45,21 @@ class Single(Closing):
         return self._graph.run(inputs)
 
 
-class Staged(Closing):
-    """Segments with the exit rule on the host between them; who leaves makes room.
+class Staged(ClosingSession):
+    """Segments with the exit rule on the host between them; rows that exit leave the batch.
 
-    segment 0 -> rule -> the rows that stay, cut to the longest of them -> segment 1 -> ...
+    segment 0 -> rule -> remaining rows, cut to the longest of them -> segment 1 -> ...
     """
 
-    def __init__(
-        self, segments: Sequence[Graph], rule: ExitRule, depths: Sequence[int], *, cut: bool
-    ) -> None:
+    def __init__(self, segments: Sequence[EngineGraph], exits: StagedExits, *, dynamic_length: bool) -> None:
         """Args:
         segments: in order, one more than there are ramps.
-        rule: when rows leave.
-        depths: layers before each ramp and before the last head.
-        cut: whether the length may change from call to call.
+        exits: the rule, and the layers before each ramp and before the last head.
+        dynamic_length: whether the length may change from call to call.
         """
         super().__init__(*segments)
-        self._segments, self._rule, self._depths, self._cut = segments, rule, list(depths), cut
+        self._segments, self._rule, self._depths = segments, exits.rule, exits.depths
+        self._dynamic_length = dynamic_length
 
     def infer(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         mask = inputs["attention_mask"]
@@ -74,27 +72,27 @@ class Staged(Closing):
             out = segment.run(feed)
             if logits is None:
                 logits = np.empty((n, out["logits"].shape[1]), dtype=np.float32)
-            if "hidden_out" not in out:  # the last one
+            if "hidden_out" not in out:  # the last segment
                 logits[rows] = out["logits"]
                 break
-            state, leaves = self._rule.step(state, out["logits"])
-            hidden, alive = out["hidden_out"], out["alive_out"]
-            if leaves.any():
-                logits[rows[leaves]], depth[rows[leaves]] = out["logits"][leaves], layers
-                stay = ~leaves
-                rows, state = rows[stay], state.rows(stay)
+            state, exiting = self._rule.step(state, out["logits"])
+            hidden, token_mask = out["hidden_out"], out["token_mask_out"]
+            if exiting.any():
+                logits[rows[exiting]], depth[rows[exiting]] = out["logits"][exiting], layers
+                remaining = ~exiting
+                rows, state = rows[remaining], state.rows(remaining)
                 if not len(rows):
                     break
-                hidden, alive, mask = hidden[stay], alive[stay], mask[stay]
-                if self._cut:
-                    kept, length = int(width(alive)), int(width(mask))
-                    hidden, alive, mask = hidden[:, :kept], alive[:, :kept], mask[:, :length]
-            feed = {"hidden": hidden, "alive": alive, "attention_mask": mask}
+                hidden, token_mask, mask = hidden[remaining], token_mask[remaining], mask[remaining]
+                if self._dynamic_length:
+                    tokens, length = width(token_mask), width(mask)
+                    hidden, token_mask, mask = hidden[:, :tokens], token_mask[:, :tokens], mask[:, :length]
+            feed = {"hidden": hidden, "token_mask": token_mask, "attention_mask": mask}
         assert logits is not None
         return {"logits": logits, "depth": depth}
 
 
-class Padded(Closing):
+class Padded(ClosingSession):
     """A session whose inputs are padded to the next of a few lengths."""
 
     def __init__(self, session: Session, lengths: Sequence[int], pad_id: int) -> None:
@@ -102,40 +100,40 @@ class Padded(Closing):
         self._session, self._lengths, self._pad_id = session, sorted(lengths), pad_id
 
     def infer(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        return _cut(self._session.infer(self._wide(inputs)), inputs["input_ids"].shape[1])
+        return _unpad(self._session.infer(self._pad(inputs)), inputs["input_ids"].shape[1])
 
     def prepare(self, inputs: Mapping[str, np.ndarray]) -> None:
-        """Run every shape that these inputs may lead to, where the session knows of more than one."""
-        getattr(self._session, "prepare", self._session.infer)(self._wide(inputs))
+        """Run every shape that these inputs may lead to, where the inner session can list them."""
+        getattr(self._session, "prepare", self._session.infer)(self._pad(inputs))
 
-    def place(self, inputs: Mapping[str, np.ndarray]) -> Any:
+    def upload(self, inputs: Mapping[str, np.ndarray]) -> Any:
         session: Any = self._session
-        return session.place(self._wide(inputs)), inputs["input_ids"].shape[1]
+        return session.upload(self._pad(inputs)), inputs["input_ids"].shape[1]
 
-    def timed(self, placed: Any) -> tuple[float, Arrays]:
+    def infer_timed(self, uploaded: Any) -> tuple[float, Arrays]:
         session: Any = self._session
-        inner, length = placed
-        seconds, out = session.timed(inner)
-        return seconds, _cut(out, length)
+        padded, length = uploaded
+        seconds, out = session.infer_timed(padded)
+        return seconds, _unpad(out, length)
 
-    def _wide(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    def _pad(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         length = inputs["input_ids"].shape[1]
         target = next((known for known in self._lengths if known >= length), None)
         if target is None:
             raise UsageError(f"length {length}: this engine reads {self._lengths[-1]} tokens at most.")
         if target == length:
             return inputs
-        wide = ((0, 0), (0, target - length))
+        padding = ((0, 0), (0, target - length))
         fill = {"input_ids": self._pad_id}
         return {
-            name: np.pad(array, wide, constant_values=fill.get(name, 0)) for name, array in inputs.items()
+            name: np.pad(array, padding, constant_values=fill.get(name, 0)) for name, array in inputs.items()
         }
 
 
-def _cut(out: Arrays, length: int) -> Arrays:
+def _unpad(out: Arrays, length: int) -> Arrays:
     return {name: array[:, :length] if name in PER_TOKEN else array for name, array in out.items()}
 
 
 def width(mask: np.ndarray) -> int:
-    """Return the place after the last real token of any row."""
+    """Return the number of columns up to the last real token of any row of ``mask`` [batch, length]."""
     return int(np.flatnonzero(mask.any(axis=0))[-1]) + 1

@@ -1,9 +1,9 @@
 """TensorRT and TensorRT-RTX plans, on the device and release that they were built for.
 
-One execution context per shape, all on one scratch memory, so that each shape is captured as a CUDA
-graph once (TensorRT developer guide, "CUDA Graphs") and launched as one afterwards. A plan whose
-outputs' sizes follow from the data, or that cannot be captured, is queued layer by layer instead;
-``describe`` tells which.
+There is one execution context per shape, all on one scratch memory, so that each shape is captured as a
+CUDA graph once (TensorRT developer guide, "CUDA Graphs") and launched as a graph afterwards. A plan whose
+output sizes depend on the data, or that cannot be captured, is queued layer by layer instead;
+``describe`` reports which.
 """
 
 from __future__ import annotations
@@ -21,55 +21,54 @@ import numpy as np
 
 from effx.engines import cuda, on_device
 from effx.engines.cuda import DeviceArray
-from effx.engines.on_device import Placed
+from effx.engines.on_device import DeviceArrays
 from effx.engines.protocol import Arrays
-from effx.errors import ArtifactError, UsageError
+from effx.errors import ArtifactError, DeviceError, UsageError
 from effx.specs import backends
+from effx.specs.runtime import RuntimeSettings
 
-_MOST_SHAPES = 256
+_MAX_SHAPES = 256
 
 
 @dataclass
 class _Shape:
-    """A context set to one shape at one place in memory, and its recorded graph."""
+    """A context set to one shape at fixed addresses, and its recorded graph."""
 
     context: Any
-    outputs: Placed = field(default_factory=dict)
+    outputs: DeviceArrays = field(default_factory=dict)
     growing: dict[str, Any] = field(default_factory=dict)
-    """Allocators of the outputs whose sizes follow from the data."""
-    graph: cuda.Graph | None = None
+    """Allocators of the outputs whose sizes depend on the data."""
+    graph: cuda.RecordedGraph | None = None
     runs: int = 0
 
 
 class PlanGraph:
     """A deserialised plan."""
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
-        backend = str(settings["backend"])
+    def __init__(self, path: Path, backend: str, runtime: RuntimeSettings) -> None:
         self.device = cuda.device()
         self._path, self._backend = path, backends.get(backend)
         self._trt: Any = importlib.import_module(self._backend.python_module)
-        check_built_for(path, settings, backend, str(self._trt.__version__), self.device)
-        said: list[str] = []
-        self._logger = logger(self._trt, said)
+        check_built_for(path, runtime, backend, str(self._trt.__version__), self.device)
+        messages: list[str] = []
+        self._logger = logger(self._trt, messages)
         self._runtime = self._trt.Runtime(self._logger)
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
-            reason = (said or ["no reason given"])[0][:200]
+            reason = (messages or ["no reason given"])[0][:200]
             raise ArtifactError(f"{path} cannot be loaded by {backend}: {reason}")
-        if graph := dict(settings.get("weights") or {}).get(path.name):
-            self._refit(path.with_name(graph), said)
+        if graph := runtime.weight_files.get(path.name):
+            self._refit(path.with_name(graph), messages)
         names = [self._engine.get_tensor_name(number) for number in range(self._engine.num_io_tensors)]
-        taken = [name for name in names if self._mode(name) == self._trt.TensorIOMode.INPUT]
-        self._inputs = {name: self._type(name) for name in taken}
-        self._results = {name: self._type(name) for name in names if name not in taken}
+        inputs = [name for name in names if self._mode(name) == self._trt.TensorIOMode.INPUT]
+        self._inputs = {name: self._type(name) for name in inputs}
+        self._results = {name: self._type(name) for name in names if name not in inputs}
         self._memory = cuda.Memory(self.device)
         self._shapes: OrderedDict[Any, _Shape] = OrderedDict()
-        self._current: _Shape | None = None
-        self._grown = 0
-        self._graphs = bool(settings.get("cuda_graph", True))
-        self._no_graph: str | None = None if self._graphs else "not asked for"
-        self._tf32 = bool(settings.get("tf32", False))
+        self._reallocations = 0
+        self._graphs = runtime.cuda_graph
+        self._no_graph: str | None = None if self._graphs else "not requested"
+        self._tf32 = runtime.tf32
 
     @property
     def inputs(self) -> Mapping[str, np.dtype[Any]]:
@@ -79,7 +78,7 @@ class PlanGraph:
         kind = self._inputs.get(name, np.dtype(np.int64))
         return self._memory.array(f"in {name}", shape, kind)
 
-    def launch(self, inputs: Placed) -> Placed:
+    def launch(self, inputs: DeviceArrays) -> DeviceArrays:
         shape = self._shape(inputs)
         if shape.graph is not None:
             shape.graph.launch()
@@ -90,7 +89,7 @@ class PlanGraph:
             self._capture(shape)
         if not shape.growing:
             return shape.outputs
-        return {**shape.outputs, **{name: own.array() for name, own in shape.growing.items()}}
+        return {**shape.outputs, **{name: output.array() for name, output in shape.growing.items()}}
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         return on_device.run(self, inputs)
@@ -112,17 +111,17 @@ class PlanGraph:
         del self._engine, self._runtime
 
     def layers(self) -> list[dict[str, Any]]:
-        """Return what the inspector tells of the plan's layers, as built; a plan may tell names alone."""
+        """Return the inspector's description of the plan's layers; some plans have only names."""
         import json
 
-        told = self._engine.create_engine_inspector().get_engine_information(
+        text = self._engine.create_engine_inspector().get_engine_information(
             self._trt.LayerInformationFormat.JSON
         )
-        found = json.loads(told).get("Layers", [])
-        return [layer if isinstance(layer, dict) else {"Name": layer} for layer in found]
+        layers = json.loads(text).get("Layers", [])
+        return [layer if isinstance(layer, dict) else {"Name": layer} for layer in layers]
 
-    def _refit(self, graph: Path, said: list[str]) -> None:
-        """Put a stripped plan's weights back, from the graph that it was built of.
+    def _refit(self, graph: Path, messages: list[str]) -> None:
+        """Put a stripped plan's weights back, from the graph that it was built from.
 
         Raises:
             ArtifactError: they do not fit.
@@ -130,40 +129,40 @@ class PlanGraph:
         refitter = self._trt.Refitter(self._engine, self._logger)
         parser = self._trt.OnnxParserRefitter(refitter, self._logger)
         if not (parser.refit_from_file(str(graph)) and refitter.refit_cuda_engine()):
-            reason = (said or ["no reason given"])[0][:200]
-            raise ArtifactError(f"{self._path} does not take the weights of {graph.name}: {reason}")
+            reason = (messages or ["no reason given"])[0][:200]
+            raise ArtifactError(f"{self._path} does not accept the weights of {graph.name}: {reason}")
 
     def _mode(self, name: str) -> Any:
         return self._engine.get_tensor_mode(name)
 
     def _type(self, name: str) -> np.dtype[Any]:
-        made: np.dtype[Any] = np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(name)))
-        return made
+        dtype: np.dtype[Any] = np.dtype(self._trt.nptype(self._engine.get_tensor_dtype(name)))
+        return dtype
 
-    def _shape(self, inputs: Placed) -> _Shape:
-        """Return the context of these shapes and addresses, made if they are new."""
-        if self._memory.grown != self._grown:
+    def _shape(self, inputs: DeviceArrays) -> _Shape:
+        """Return the context of these shapes and addresses; a new one where they are new."""
+        if self._memory.reallocations != self._reallocations:
             self._forget()  # memory has moved
-            self._grown = self._memory.grown
+            self._reallocations = self._memory.reallocations
         key = tuple((name, inputs[name].pointer, inputs[name].shape) for name in self._inputs)
         if key in self._shapes:
             self._shapes.move_to_end(key)
             return self._shapes[key]
-        if len(self._shapes) >= _MOST_SHAPES:
+        if len(self._shapes) >= _MAX_SHAPES:
             self.device.synchronize()
             _drop(self._shapes.popitem(last=False)[1])
-        made = self._prepare(inputs)
-        if self._memory.grown != self._grown:  # its outputs moved memory that others used
+        shape = self._prepare(inputs)
+        if self._memory.reallocations != self._reallocations:  # its outputs moved memory of other shapes
             self._forget()
-            self._grown = self._memory.grown
-        self._shapes[key] = made
-        return made
+            self._reallocations = self._memory.reallocations
+        self._shapes[key] = shape
+        return shape
 
-    def _prepare(self, inputs: Placed) -> _Shape:
+    def _prepare(self, inputs: DeviceArrays) -> _Shape:
         """Make a context, set its profile, shapes, addresses and scratch memory.
 
         Raises:
-            UsageError: no profile of the plan holds these shapes.
+            UsageError: no profile of the plan covers these shapes.
         """
         trt, stream = self._trt, self.device.stream
         context = self._engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
@@ -181,7 +180,7 @@ class PlanGraph:
                 raise ArtifactError(f"{self._path}: input {name} cannot be set to {inputs[name].shape}.")
         for name, kind in self._results.items():
             size = tuple(context.get_tensor_shape(name))
-            if min(size, default=0) < 0:  # it follows from the data
+            if min(size, default=0) < 0:  # it depends on the data
                 growing = _allocator(trt, self._memory, name, kind)
                 context.set_output_allocator(name, growing)
                 shape.growing[name] = growing
@@ -192,8 +191,8 @@ class PlanGraph:
         context.set_device_memory(scratch.pointer, scratch.nbytes)
         return shape
 
-    def _profile(self, inputs: Placed) -> int:
-        """Return the first profile that holds the shapes: profiles are built from short to long."""
+    def _profile(self, inputs: DeviceArrays) -> int:
+        """Return the first profile that covers the shapes; profiles are ordered from short to long."""
         for number in range(self._engine.num_optimization_profiles):
             ranges = {name: self._engine.get_tensor_profile_shape(name, number) for name in self._inputs}
             if all(
@@ -202,19 +201,22 @@ class PlanGraph:
                 for low, size, high in zip(least, inputs[name].shape, most, strict=True)
             ):
                 return number
-        told = ", ".join(f"{name} {'x'.join(map(str, inputs[name].shape))}" for name in self._inputs)
-        raise UsageError(f"{self._path}: no profile of this plan takes {told}; its largest batch is fixed.")
+        shapes = ", ".join(f"{name} {'x'.join(map(str, inputs[name].shape))}" for name in self._inputs)
+        raise UsageError(
+            f"{self._path}: no optimization profile of this plan accepts {shapes}; its largest "
+            "batch and length are fixed."
+        )
 
     def _queue(self, shape: _Shape) -> None:
         if not shape.context.execute_async_v3(self.device.stream):
             raise ArtifactError(f"{self._path}: the plan failed to run.")
 
     def _capture(self, shape: _Shape) -> None:
-        """Record the shape; it has run before, as TensorRT asks."""
+        """Record the shape; it has run before, as TensorRT requires."""
         try:
             with self.device.capture() as graph:
                 self._queue(shape)
-        except (ArtifactError, UsageError) as error:  # a loop, or a size read back on the host
+        except (ArtifactError, DeviceError) as error:  # a loop, or a size read back on the host
             self._graphs, self._no_graph = False, str(error)
             return
         shape.graph = graph
@@ -231,7 +233,7 @@ def _drop(shape: _Shape) -> None:
 
 
 def _allocator(trt: Any, memory: cuda.Memory, name: str, kind: np.dtype[Any]) -> Any:
-    """Return what gives TensorRT memory for an output once its size is known."""
+    """Return an allocator that gives TensorRT memory for an output once its size is known."""
 
     class Growing(trt.IOutputAllocator):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -258,52 +260,56 @@ def _allocator(trt: Any, memory: cuda.Memory, name: str, kind: np.dtype[Any]) ->
     return Growing()
 
 
-def logger(trt: Any, said: list[str]) -> Any:
-    """Return a logger that keeps errors and prints nothing."""
+def logger(trt: Any, messages: list[str]) -> Any:
+    """Return a logger that appends errors to ``messages`` and prints nothing."""
 
     class Errors(trt.ILogger):  # type: ignore[misc]
         def log(self, severity: Any, message: str) -> None:
             if severity <= trt.ILogger.ERROR:
-                said.append(" ".join(message.split()))
+                messages.append(" ".join(message.split()))
 
     return Errors()
 
 
 def check_gpu(backend: str) -> None:
-    """Raise :class:`UsageError` unless a GPU is here."""
+    """Raise :class:`DeviceError` unless there is a usable GPU."""
     cuda.device()
 
 
 def check_built_for(
-    path: Path, settings: Mapping[str, Any], backend: str, version: str, device: cuda.Device
+    path: Path, runtime: RuntimeSettings, backend: str, version: str, device: cuda.Device
 ) -> None:
     """Raise :class:`ArtifactError` unless the plan was built for this release and this GPU.
 
-    A plan that was built on a GPU holds for its model alone, one that was built ahead of time for its kind.
+    A plan that was built on a GPU runs only on the same model of GPU, a plan that was built ahead of time on
+    every GPU of its compute capability.
     """
-    built = settings.get("plan") or {}
-    # built ahead of time: again for the GPU that is here
-    on = "" if settings.get("device", "cuda") == "cuda" else f" --device {device.capability}"
-    again = f"effx export CHECKPOINT --backend {backend} --variant {settings.get('variant', 'V')} --overwrite"
-    for what, wanted, here in (
-        (backend, built.get("version"), version),
-        ("device", built.get("capability"), device.capability),
-        ("a GPU called", built.get("device"), device.name),
+    built = runtime.plan
+    if built is None:
+        return
+    # a plan that was built ahead of time is built again for the GPU of this machine
+    target = "" if runtime.device == "cuda" else f" --device {device.capability}"
+    again = f"effx export CHECKPOINT --backend {backend} --variant {runtime.variant or 'V'} --overwrite"
+    for what, expected, actual in (
+        (backend, built.version, version),
+        ("compute capability", built.capability, device.capability),
+        ("GPU", built.device, device.name),
     ):
-        if wanted is not None and wanted != here:
+        if expected is not None and expected != actual:
             raise ArtifactError(
-                f"{path} was built for {what} {wanted}, here is {here}. Build it again here: {again}{on}"
+                f"{path} was built for {what} {expected}, this machine has {actual}. Build it again on this "
+                f"machine: {again}{target}"
             )
 
 
-def open(path: Path, settings: Mapping[str, Any], threads: int) -> PlanGraph:
+def open(path: Path, backend: str, runtime: RuntimeSettings, threads: int) -> PlanGraph:
     """Open a plan.
 
     Raises:
-        UsageError: there is no GPU.
+        DeviceError: there is no usable GPU.
         ArtifactError: it was built for another release or device, or is damaged.
     """
-    return PlanGraph(path, settings)
+    return PlanGraph(path, backend, runtime)
 
 
 def versions(backend: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""PyTorch graphs: an exported program, run eagerly or compiled; needs torch, not transformers.
+"""PyTorch graphs: an exported program, run eagerly or compiled; requires torch, not transformers.
 
-On a GPU each shape is captured as a CUDA graph: by PyTorch's own capture where the program runs
-eagerly, by torch.compile's mode reduce-overhead where it is compiled.
+On a GPU each shape is captured as a CUDA graph: by torch.cuda.graph where the program runs eagerly, by
+torch.compile's mode reduce-overhead where it is compiled.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from torch.export.passes import move_to_device_pass
 
 from effx.engines import cuda, on_device
 from effx.engines.cuda import DeviceArray
-from effx.engines.on_device import Placed
+from effx.engines.on_device import DeviceArrays
 from effx.engines.protocol import Arrays
 from effx.errors import ArtifactError, MissingExtraError
 from effx.quiet import quiet
+from effx.specs.runtime import RuntimeSettings
 
 _MOST_SHAPES = 256
 _WARM_UP_RUNS = 2
@@ -28,12 +29,12 @@ _WARM_UP_RUNS = 2
 class TorchGraph:
     """A program saved by torch.export."""
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], threads: int) -> None:
+    def __init__(self, path: Path, runtime: RuntimeSettings, threads: int) -> None:
         torch.set_num_threads(threads)
-        self._threads, self._compiled = threads, bool(settings.get("compiled"))
-        self._names = list(settings["inputs"][path.name])
-        self._outputs = list(settings["outputs"][path.name])
-        self._dtype = torch.bfloat16 if settings.get("precision") == "bf16" else None
+        self._threads, self._compiled = threads, runtime.compiled
+        self._names = list(runtime.input_names[path.name])
+        self._outputs = list(runtime.output_names[path.name])
+        self._dtype = torch.bfloat16 if runtime.precision == "bf16" else None
         self._module: Any = _program(path).module()
         if self._compiled:
             self._module = torch.compile(self._module, dynamic=True)
@@ -55,26 +56,26 @@ class TorchGraph:
 class TorchCudaGraph:
     """A program saved by torch.export, on the GPU."""
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, runtime: RuntimeSettings) -> None:
         check_gpu()
         self.device = cuda.device()
-        self._compiled = bool(settings.get("compiled"))
-        self._names = list(settings["inputs"][path.name])
-        self._results = list(settings["outputs"][path.name])
+        self._compiled = runtime.compiled
+        self._names = list(runtime.input_names[path.name])
+        self._results = list(runtime.output_names[path.name])
         self._inputs = {name: np.dtype(np.float32 if name == "hidden" else np.int64) for name in self._names}
-        self._tf32 = bool(settings.get("tf32", False))
+        self._tf32 = runtime.tf32
         torch.backends.cuda.matmul.allow_tf32 = self._tf32
         with quiet():
             moved = move_to_device_pass(_program(path), "cuda")
         self._module: Any = moved.module()
         stream: Any = torch.cuda.ExternalStream
         self._stream = stream(self.device.stream)
-        self._held: dict[str, torch.Tensor] = {}
-        self._recorded: dict[Any, tuple[torch.cuda.CUDAGraph, Placed]] = {}
+        self._buffers: dict[str, torch.Tensor] = {}
+        self._recorded: dict[Any, tuple[torch.cuda.CUDAGraph, DeviceArrays]] = {}
         self._pool = torch.cuda.graph_pool_handle()
-        self._no_graph: str | None = None if settings.get("cuda_graph", True) else "not asked for"
+        self._no_graph: str | None = None if runtime.cuda_graph else "not requested"
         if self._compiled:
-            if len(settings["files"]) > 1:  # its graphs take what others gave for overwritten
+            if len(runtime.files) > 1:  # a recorded graph may overwrite the outputs of another
                 self._no_graph = "segments are compiled without recording"
             mode = "reduce-overhead" if self._no_graph is None else "default"
             self._module = torch.compile(self._module, dynamic=True, mode=mode)
@@ -86,15 +87,15 @@ class TorchCudaGraph:
     def reserve(self, name: str, shape: tuple[int, ...]) -> DeviceArray:
         kind = self._inputs.get(name, np.dtype(np.int64))
         needed = int(np.prod(shape)) * kind.itemsize
-        held = self._held.get(name)
-        if held is None or held.numel() < needed:
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.numel() < needed:
             self.device.synchronize()
-            self._recorded.clear()  # memory moves: what was recorded is stale
+            self._recorded.clear()  # memory moves: recorded graphs are stale
             self._pool = torch.cuda.graph_pool_handle()  # an output may still hold the old one
-            self._held[name] = held = torch.empty(needed, dtype=torch.uint8, device="cuda")
-        return _array(held[:needed].view(_TYPES[kind.name]).view(shape))
+            self._buffers[name] = buffer = torch.empty(needed, dtype=torch.uint8, device="cuda")
+        return _array(buffer[:needed].view(_TYPES[kind.name]).view(shape))
 
-    def launch(self, inputs: Placed) -> Placed:
+    def launch(self, inputs: DeviceArrays) -> DeviceArrays:
         tensors = [inputs[name].owner for name in self._names]
         with torch.inference_mode(), torch.cuda.stream(self._stream):
             if self._compiled or self._no_graph is not None:
@@ -126,17 +127,17 @@ class TorchCudaGraph:
     def close(self) -> None:
         self.device.synchronize()
         self._recorded.clear()
-        self._held.clear()
+        self._buffers.clear()
         del self._module
 
-    def _run(self, tensors: list[Any]) -> Placed:
+    def _run(self, tensors: list[Any]) -> DeviceArrays:
         outs = self._module(*tensors)
         outs = outs if isinstance(outs, (tuple, list)) else (outs,)
         values = (out.float() if out.is_floating_point() else out for out in outs)
         return {name: _array(value) for name, value in zip(self._results, values, strict=True)}
 
     def _record(self, key: Any, tensors: list[Any]) -> bool:
-        """Capture a shape; whether that worked."""
+        """Capture a shape; return whether that worked."""
         for _ in range(_WARM_UP_RUNS):  # libraries choose kernels and take memory on the first runs
             self._run(tensors)
         self.device.synchronize()
@@ -164,35 +165,36 @@ def _program(path: Path) -> Any:
     try:
         with quiet():
             return torch.export.load(path)
-    except Exception as error:  # pickle, zip and schema errors share no base class
+    except Exception as error:  # pickle, zip and schema errors have no common base class
         reason = " ".join(str(error).split())[:200]
         raise ArtifactError(f"{path} cannot be loaded: {reason}") from error
 
 
 def check_gpu(backend: str = "torch") -> None:
-    """Raise unless torch has CUDA and a GPU is here.
+    """Check that torch has CUDA and that there is a GPU.
 
     Raises:
         MissingExtraError: this torch was built without CUDA.
-        UsageError: there is no GPU.
+        DeviceError: there is no usable GPU.
     """
     if torch.version.cuda is None:
         raise MissingExtraError(
-            "this torch was built without CUDA. Install one that has it: pip install torch"
+            "this torch was built without CUDA. Install a build with CUDA: pip install torch"
         )
     cuda.device()
 
 
-def open(path: Path, settings: Mapping[str, Any], threads: int) -> TorchGraph | TorchCudaGraph:
+def open(path: Path, backend: str, runtime: RuntimeSettings, threads: int) -> TorchGraph | TorchCudaGraph:
     """Open a .pt2 file.
 
     Raises:
         ArtifactError: the file is damaged or of another release of torch.
-        MissingExtraError: it is for a GPU, and this torch has none.
+        MissingExtraError: it is for a GPU, and this torch was built without CUDA.
+        DeviceError: it is for a GPU, and there is no usable GPU.
     """
-    if settings.get("device", "cpu") == "cuda":
-        return TorchCudaGraph(path, settings)
-    return TorchGraph(path, settings, threads)
+    if runtime.device == "cuda":
+        return TorchCudaGraph(path, runtime)
+    return TorchGraph(path, runtime, threads)
 
 
 def versions(backend: str = "torch") -> dict[str, str]:

@@ -1,57 +1,100 @@
-"""Whether an engine computes in the precision that it is named for, by what its builder's audit found."""
+"""Whether an engine computes in the precision that it is named for."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from effx.specs import backends
 
-LEAST_SHARE = 0.9
-"""Of the matrix products with weights, in the engine's precision."""
-UNTOLD = "unknown"
-"""A product of which a plan's inspector says nothing."""
+MIN_SHARE = 0.9
+"""Least share of the matrix products with weights that must be in the engine's precision."""
+UNKNOWN = "unknown"
+"""Precision of a product that a plan's inspector does not report."""
 
 
-def failure(audit: dict[str, Any], precision: str, backend: str) -> str | None:
-    """Return why an engine may not be called by its precision, or None.
+@dataclass(frozen=True)
+class PlanAudit:
+    """What a built TensorRT plan runs, by its inspector."""
+
+    layers: Mapping[str, int]
+    """Kind of layer -> how many."""
+    product_precisions: Mapping[str, int]
+    """Precision -> how many matrix products with weights run in it; ``unknown`` where it is not reported."""
+    fused_attention: int
+    """Kernels of fused attention."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an engine's files compute, counted."""
+
+    nodes: Mapping[str, int]
+    """Kind of node -> how many, the most frequent first."""
+    weight_products: int
+    """Matrix products with weights."""
+    integer_weight_products: int
+    """Those that are computed in integers."""
+    fused_attention: int
+    product_precisions: Mapping[str, int] | None = None
+    """Precision -> how many matrix products with weights; None: not reported by the runtime."""
+    head_products: int | None = None
+    """Matrix products of heads and ramps, which are not quantized; None: counted with the others."""
+    plan: PlanAudit | None = None
+    """What the built plan runs; None: not a plan, or not built on its GPU."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the audit as engine.json has it, without what was not counted."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+def by_frequency(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return counts ordered by frequency, then by name."""
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def failure(audit: Audit, precision: str, backend: str) -> str | None:
+    """Return why an engine may not be named for its precision, or None.
 
     Args:
-        audit: what its builder found.
+        audit: its builder's.
         precision: of its variant.
-        backend: what runs it.
+        backend: the runtime's name.
     """
-    products = audit["weight_products"]
+    products = audit.weight_products
     if precision == "int8":
-        integer = audit["integer_weight_products"]
-        if integer < LEAST_SHARE * products or not integer:
+        integer = audit.integer_weight_products
+        if integer < MIN_SHARE * products or not integer:
             return f"audit failed: {integer} of {products} matrix products with weights are int8."
-    if "product_precisions" in audit and backends.get(backend).strongly_typed:
-        right = audit["product_precisions"].get(precision, 0)
-        if right < LEAST_SHARE * products or not right:
-            return f"audit failed: {right} of {products} products with weights are {precision}."
-    ran, told = _ran(audit)
-    if told and not ran.get(precision):
-        others = ", ".join(f"{count} in {name}" for name, count in ran.items() if name != UNTOLD)
-        return f"audit failed: the plan runs no product with weights in {precision}; it runs {others}."
+    if audit.product_precisions is not None and backends.get(backend).strongly_typed:
+        matching = audit.product_precisions.get(precision, 0)
+        if matching < MIN_SHARE * products or not matching:
+            return f"audit failed: {matching} of {products} products with weights are {precision}."
+    precisions, reported = _executed(audit)
+    if reported and not precisions.get(precision):
+        others = ", ".join(f"{count} in {name}" for name, count in precisions.items() if name != UNKNOWN)
+        return f"audit failed: the plan runs 0 products with weights in {precision}; it runs {others}."
     return None
 
 
-def partly(audit: dict[str, Any], precision: str) -> str | None:
-    """Say how much of a plan runs in another precision than its name's, if it is much.
+def mixed_precision_note(audit: Audit, precision: str) -> str | None:
+    """Return a note on how many products a plan runs in another precision, or None if few.
 
-    That is told, not refused: which kernels are the fastest is the builder's to find, and some may have
-    no form in that precision.
+    This is reported, not refused: the builder chooses the fastest kernels, and some products may have no
+    kernel in that precision.
     """
-    ran, told = _ran(audit)
-    right = ran.get(precision, 0)
-    if right >= LEAST_SHARE * told:
+    precisions, reported = _executed(audit)
+    matching = precisions.get(precision, 0)
+    if matching >= MIN_SHARE * reported:
         return None
     return (
-        f"of {told} products with weights the plan runs {right} in {precision}; engine.json's audit has all."
+        f"of {reported} products with weights the plan runs {matching} in {precision}; "
+        "see audit in engine.json."
     )
 
 
-def _ran(audit: dict[str, Any]) -> tuple[dict[str, int], int]:
-    """Return in which precisions a plan runs products with weights, and of how many that is told."""
-    ran = audit.get("plan", {}).get("product_precisions", {})
-    return ran, sum(ran.values()) - ran.get(UNTOLD, 0)
+def _executed(audit: Audit) -> tuple[Mapping[str, int], int]:
+    """Return in which precisions a plan runs products with weights, and for how many that is reported."""
+    precisions = {} if audit.plan is None else audit.plan.product_precisions
+    return precisions, sum(precisions.values()) - precisions.get(UNKNOWN, 0)

@@ -21,14 +21,17 @@ from effx.artifacts import Checkpoint, Engine
 from effx.engines import Session
 from effx.errors import EffxError, GateError, UsageError
 from effx.export import audit, drift, parity
+from effx.export.audit import Audit
 from effx.export.builders import builder
+from effx.export.built import Built, StandIn
 from effx.export.parity import Parity, Reference
-from effx.export.source import Source
+from effx.export.source import ExportSource
 from effx.host import cpu
 from effx.models import checkpoints, families, structure
 from effx.models.structure import full_parameters, parameters_left
 from effx.specs import backends
 from effx.specs.backends import INT8_BF16
+from effx.specs.runtime import RuntimeSettings
 from effx.specs.variants import Variant
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -50,17 +53,17 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """What a builder may use of the machine."""
+class BuildContext:
+    """The threads that a build may use, and a lock for timing."""
 
     threads: int | None = None
     """Compute threads; None: all processors that this process may use."""
-    alone: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
-    """Within it no other job computes: candidates are timed there."""
+    exclusive: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    """A context in which other jobs do not compute: candidates are timed there."""
 
 
 def up_to_date(target: Path, checkpoint: Checkpoint) -> Engine | None:
-    """Return the engine at ``target`` if it was built from this very checkpoint and passed."""
+    """Return the engine at ``target`` if it was built from this checkpoint and passed its gates."""
     if not Engine.find(target):
         return None
     try:
@@ -72,24 +75,25 @@ def up_to_date(target: Path, checkpoint: Checkpoint) -> Engine | None:
 
 
 def refusal(variant: Variant, backend: str, device: str) -> str | None:
-    """Return why a backend cannot have a variant, whatever the checkpoint."""
+    """Return why a variant cannot be built for a backend from any checkpoint, or None."""
     row = backends.get(backend)
     if reason := row.refusal(variant.scheme, device):
         return reason
     if variant.stripped and not row.strips_weights:
-        return "only a TensorRT plan can be without its weights; elsewhere they are the graph's"
+        return "stripped is supported for TensorRT plans only"
     if variant.precision == "bf16" and device == "cpu" and not cpu.has_bf16():
-        return "this processor has no bf16 arithmetic"
+        return "this processor does not support bf16"
     return builder(backend).refuse(variant, device)
 
 
-def build(source: Source, job: Job, where: Surroundings) -> None:
-    """Build an engine, try it against its checkpoint, keep it at the job's target.
+def build(source: ExportSource, job: Job, context: BuildContext) -> None:
+    """Build an engine, compare it with its checkpoint, and write it to the job's target.
 
     Raises:
         GateError: its answers differ from the checkpoint's by more than the precision allows, or it
             does not compute in that precision.
-        UsageError: the variant cannot be built, or the place cannot be written to.
+        UsageError: the variant cannot be built, or the target cannot be written to.
+        DeviceError: it is built on a GPU, and there is no usable GPU.
     """
     checkpoint, variant, backend, target = source.checkpoint, job.variant, job.backend, job.target
     if reason := refusal(variant, backend, job.device):
@@ -97,14 +101,14 @@ def build(source: Source, job: Job, where: Surroundings) -> None:
     variant.check(structure(source.model), source.limit, checkpoint.name)
     if variant.exits and variant.tokens and families.family(source.model).position_bias:
         raise UsageError(
-            f"variant '{variant.text}': {checkpoint.name} looks at how far apart tokens are, which segments "
-            "cannot tell once some are gone: use exits or tokens."
+            f"variant '{variant.text}': {checkpoint.name} has a relative position bias, which segments "
+            "cannot compute after tokens were dropped: use either exits or tokens."
         )
     reference = source.reference(variant)
     started = time.perf_counter()
     with Engine.create(target, overwrite=True) as (folder, manifest):
-        with tempfile.TemporaryDirectory(prefix="effx-candidates-", dir=source.scratch) as place:
-            best = _best(source, job, reference, Path(place), where)
+        with tempfile.TemporaryDirectory(prefix="effx-candidates-", dir=source.scratch) as scratch:
+            best, tried = _best(source, job, reference, Path(scratch), context)
             for path in best.folder.iterdir():
                 shutil.move(path, folder / path.name)
         for name in ("config.json", *_TOKENIZER_FILES):
@@ -112,16 +116,18 @@ def build(source: Source, job: Job, where: Surroundings) -> None:
                 shutil.copyfile(checkpoint.folder / name, folder / name)
         if best.failure:
             if not job.keep_failed:
-                raise GateError(f"{target.name}: {best.failure} Not kept; --keep-failed keeps it.")
+                raise GateError(
+                    f"{target.name}: {best.failure} The engine was deleted.", settings="keep_failed"
+                )
             progress.say(f"{target.name}: {best.failure}")
-        took = time.perf_counter() - started
+        build_s = time.perf_counter() - started
         progress.say(
-            f"{target.name}: {best.scheme}, built in {took:.1f} s; logits differ by "
+            f"{target.name}: {best.scheme}, built in {build_s:.1f} s; logits differ by "
             f"{best.parity.max_abs_diff:.2g} at most, labels agree on {best.parity.label_agreement:.1%} "
             f"of {best.parity.examples} {best.parity.inputs} inputs"
         )
-        if partly := audit.partly(best.audit, variant.precision):
-            progress.say(f"{target.name}: {partly}")
+        if note := audit.mixed_precision_note(best.audit, variant.precision):
+            progress.say(f"{target.name}: {note}")
         limit = variant.length or source.limit
         longest = source.max_length(variant)
         left, full = parameters_left(source.model), full_parameters(source.model)
@@ -136,13 +142,13 @@ def build(source: Source, job: Job, where: Surroundings) -> None:
             "checkpoint": {"name": checkpoint.name, "digest": checkpoint.digest},
             "inputs": [
                 {"name": name, "dtype": "int64", "min": [1, 1], "opt": [1, longest],
-                 "max": [best.session.get("largest_batch"), limit]}
+                 "max": [best.runtime.max_batch, limit]}
                 for name in checkpoints.input_names(source.model)
             ],
             "labels": list(checkpoint.task.labels),
             "structure": checkpoint.manifest["structure"],
             "parameters": checkpoint.manifest["parameters"],
-            "weight_remaining": left / full,  # counted anew: old checkpoints' has ramps in it
+            "weight_remaining": left / full,  # recomputed: the checkpoint's may include ramps
             "parameters_removed": full - left,
             "sparsity": checkpoint.manifest.get("sparsity"),
             "model": checkpoints.name_of(str(checkpoint.manifest["model"])),
@@ -150,13 +156,13 @@ def build(source: Source, job: Job, where: Surroundings) -> None:
             "max_length": longest,
             "data": checkpoint.data,
             "parity": best.parity.to_json(),
-            "audit": best.audit,
-            "candidates": best.candidates,
-            "session": best.session,
-            "exits": None if best.session["exits"] is None else {
-                **best.session["exits"], "segments": len(best.session["files"]),
+            "audit": best.audit.to_json(),
+            "candidates": None if len(tried) == 1 else [candidate.to_json() for candidate in tried],
+            "runtime": best.runtime.to_json(),
+            "exits": None if best.runtime.exits is None else {
+                **best.runtime.exits.to_json(), "segments": len(best.runtime.files),
             },
-            "build_s": round(took, 3),
+            "build_s": round(build_s, 3),
             "built_on": {
                 "machine": platform.machine(),
                 "system": platform.system(),
@@ -168,58 +174,77 @@ def build(source: Source, job: Job, where: Surroundings) -> None:
         }  # fmt: skip
 
 
+@dataclass(frozen=True)
 class _Candidate:
-    """One scheme, built and tried."""
+    """One scheme, built and checked."""
 
-    def __init__(self, scheme: str, folder: Path) -> None:
-        self.scheme, self.folder = scheme, folder
-        self.session: dict[str, Any] = {}
-        self.audit: dict[str, Any] = {}
-        self.parity: Parity
-        self.failure: str | None = None
-        self.seconds = float("inf")
-        self.candidates: list[dict[str, Any]] | None = None
+    scheme: str
+    folder: Path
+    built: Built
+    audit: Audit
+    parity: Parity
+    failure: str | None
+    """Why it may not be used; None: it passed its gates."""
+    seconds: float = float("inf")
+    """Seconds per query; infinite if it was not timed."""
+
+    @property
+    def runtime(self) -> RuntimeSettings:
+        return self.built.runtime
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the candidate as engine.json has it."""
+        return {
+            "scheme": self.scheme,
+            "parity": self.parity.to_json(),
+            "failure": self.failure,
+            "seconds": self.seconds if np.isfinite(self.seconds) else None,
+        }
 
 
-def _best(source: Source, job: Job, reference: Reference, place: Path, where: Surroundings) -> _Candidate:
-    """Build each scheme of the variant's precision and return the fastest that passes its gates.
+def _best(
+    source: ExportSource, job: Job, reference: Reference, folder: Path, context: BuildContext
+) -> tuple[_Candidate, list[_Candidate]]:
+    """Build each scheme of the variant's precision; return the fastest that passes its gates, and all.
 
     If none passes, the first is returned, with its failure.
     """
-    module, variant = builder(job.backend), job.variant
-    tried: list[_Candidate] = []
-    for scheme in _schemes(variant, job):
-        candidate = _Candidate(scheme, place / scheme)
-        candidate.folder.mkdir()
-        made = module.build(source, variant, scheme, candidate.folder, job.device)
-        candidate.session = {**made, "device": job.device}
-        candidate.audit = module.audit(candidate.folder, candidate.session)
-        stand_in = candidate.session.pop("stand_in", None)
-        candidate.session.pop("network", None)
-        folder, backend, settings = stand_in or (candidate.folder, job.backend, candidate.session)
-        with engines.open_unchecked(folder, backend, settings, threads=where.threads) as session:
-            found = parity.measure(reference, session, source.checkpoint.task, variant.precision)
-        candidate.parity = replace(found, measured_on=f"its graphs on {backend}" if stand_in else "engine")
-        candidate.failure = _failure(candidate, job, source, reference)
-        tried.append(candidate)
+    tried = [
+        _candidate(source, job, scheme, folder / scheme, reference, context)
+        for scheme in _schemes(job.variant, job)
+    ]
     passed = [candidate for candidate in tried if candidate.failure is None]
     if len(passed) > 1:
-        with where.alone():
-            for candidate in passed:
-                with engines.open_unchecked(candidate.folder, job.backend, candidate.session) as session:
-                    candidate.seconds = _seconds(session, reference)
-    best = min(passed or tried, key=lambda candidate: candidate.seconds)
-    if len(tried) > 1:
-        best.candidates = [
-            {
-                "scheme": candidate.scheme,
-                "parity": candidate.parity.to_json(),
-                "failure": candidate.failure,
-                "seconds": candidate.seconds if np.isfinite(candidate.seconds) else None,
-            }
-            for candidate in tried
-        ]
-    return best
+        with context.exclusive():
+            timed = {candidate.scheme: _timed(candidate, job, reference) for candidate in passed}
+        tried = [timed.get(candidate.scheme, candidate) for candidate in tried]
+        passed = list(timed.values())
+    return min(passed or tried, key=lambda candidate: candidate.seconds), tried
+
+
+def _candidate(
+    source: ExportSource, job: Job, scheme: str, folder: Path, reference: Reference, context: BuildContext
+) -> _Candidate:
+    """Build one scheme, audit it and measure its parity."""
+    module, variant = builder(job.backend), job.variant
+    folder.mkdir()
+    built = module.build(source, variant, scheme, folder, job.device)
+    built = replace(built, runtime=replace(built.runtime, device=job.device))
+    found = module.audit(folder, built)
+    tested = built.stand_in or StandIn(folder, job.backend, built.runtime)
+    with engines.open_unchecked(
+        tested.folder, tested.backend, tested.runtime, threads=context.threads
+    ) as session:
+        measured = parity.measure(reference, session, source.checkpoint.task, variant.precision)
+    measured_on = "engine" if built.stand_in is None else f"its graphs on {tested.backend}"
+    measured = replace(measured, measured_on=measured_on)
+    candidate = _Candidate(scheme, folder, built, found, measured, None)
+    return replace(candidate, failure=_failure(candidate, job, source, reference))
+
+
+def _timed(candidate: _Candidate, job: Job, reference: Reference) -> _Candidate:
+    with engines.open_unchecked(candidate.folder, job.backend, candidate.runtime) as session:
+        return replace(candidate, seconds=_seconds(session, reference))
 
 
 def _schemes(variant: Variant, job: Job) -> list[str]:
@@ -228,32 +253,32 @@ def _schemes(variant: Variant, job: Job) -> list[str]:
     return [scheme for scheme in schemes if scheme != INT8_BF16 or cpu.has_bf16()]
 
 
-def _failure(candidate: _Candidate, job: Job, source: Source, reference: Reference) -> str | None:
-    """Return why a candidate may not be kept, or None."""
-    found, variant = candidate.parity, job.variant
+def _failure(candidate: _Candidate, job: Job, source: ExportSource, reference: Reference) -> str | None:
+    """Return why a candidate may not be used, or None."""
+    measured, variant = candidate.parity, job.variant
     if failure := audit.failure(candidate.audit, variant.precision, job.backend):
         return failure
-    if found.passed:
+    if measured.passed:
         return None
     message = (
-        f"parity failed on {found.examples} examples: logits differ by {found.max_abs_diff:.2g} at most, "
-        f"labels agree on {found.label_agreement:.1%}"
+        f"parity failed on {measured.examples} examples: logits differ by {measured.max_abs_diff:.2g} at "
+        f"most, labels agree on {measured.label_agreement:.1%}"
     )
-    if found.accuracy_lost is not None and found.accuracy_lost_interval is not None:
-        low, high = found.accuracy_lost_interval
-        message += f", accuracy lost {found.accuracy_lost:.3f} [{low:.3f}, {high:.3f}]"
+    if measured.accuracy_lost is not None and measured.accuracy_lost_interval is not None:
+        low, high = measured.accuracy_lost_interval
+        message += f", accuracy lost {measured.accuracy_lost:.3f} [{low:.3f}, {high:.3f}]"
     message += "."
     row = reference.encoded.batch([0], variant.length)
-    where = drift.told(source.graphs(variant), candidate.folder, job.backend, candidate.session, row)
-    return f"{message} {where}".rstrip()
+    location = drift.locate(source.graphs(variant), candidate.folder, job.backend, candidate.runtime, row)
+    return f"{message} {location}".rstrip()
 
 
 def _seconds(session: Session, reference: Reference) -> float:
-    """Return seconds for single rows and for a batch, as one geometric mean: speed as users meet it."""
+    """Return the geometric mean of the seconds per query for single rows and for a batch."""
     encoded = reference.encoded
-    drawn = np.random.default_rng(0).permutation(len(encoded))[:_TIMED_ROWS]
-    single = [encoded.batch([int(row)]) for row in drawn]
-    batch = [encoded.batch(drawn[:_TIMED_BATCH])] * 4
+    rows = np.random.default_rng(0).permutation(len(encoded))[:_TIMED_ROWS]
+    single = [encoded.batch([int(row)]) for row in rows]
+    batch = [encoded.batch(rows[:_TIMED_BATCH])] * 4
     means = []
     for queries in (single, batch):
         session.infer(queries[0])

@@ -1,13 +1,13 @@
-"""Where an engine that failed its gate leaves its fp32 graph first.
+"""In which layer an engine that failed its gate first differs from its fp32 graph.
 
-Hidden states are compared after every LayerNormalization. Early-exit segments are compared one by
-one, each fed what the fp32 segments before it gave, so a drift is told where it arises.
+Hidden states are compared after every LayerNormalization. Early-exit segments are compared one by one,
+each on the outputs of the fp32 segments before it, so that a difference is reported where it arises.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +17,35 @@ import onnxruntime
 
 from effx.quiet import quiet
 from effx.specs import backends
+from effx.specs.runtime import RuntimeSettings
 
 Arrays = dict[str, np.ndarray]
 _FAR = 0.1
-"""Relative difference of hidden states that no sound scheme comes near in one layer."""
+"""Relative difference of hidden states after one layer that correct schemes stay far below."""
 
 
-def told(
-    graphs: Sequence[Path], folder: Path, backend: str, session: Mapping[str, Any], inputs: Arrays
+def locate(
+    graphs: Sequence[Path], folder: Path, backend: str, runtime: RuntimeSettings, inputs: Arrays
 ) -> str:
-    """Return which layer of a built engine drifts first, in words.
+    """Return a sentence on which layer of a built engine drifts first; empty if it cannot be measured.
 
     Args:
         graphs: the fp32 ONNX graphs, in order.
-        folder: where the built files are.
-        backend: what runs them.
-        session: see :mod:`effx.engines`.
+        folder: the folder of the built files.
+        backend: the runtime's name.
+        runtime: how it runs the files.
         inputs: one query.
     """
-    if len(session["files"]) != len(graphs) or backends.get(backend).layer_taps is None:
-        return "Which layer drifts is told for exit, not for exit-if." if session["exits"] else ""
+    if len(runtime.files) != len(graphs) or backends.get(backend).layer_taps is None:
+        return "The layer that drifts can be located for exit, not for exit-if." if runtime.exits else ""
     differences: list[float] = []
-    for graph, name in zip(graphs, session["files"], strict=True):
-        differences += layers(graph, folder / name, inputs, backend, session)
+    for graph, name in zip(graphs, runtime.files, strict=True):
+        differences += layers(graph, folder / name, inputs, backend, runtime)
         if graph is not graphs[-1]:
-            out = _after(graph, inputs)
-            inputs = {"hidden": out["hidden_out"], "alive": out["alive_out"],
+            out = _run(graph, inputs)
+            inputs = {"hidden": out["hidden_out"], "token_mask": out["token_mask_out"],
                       "attention_mask": inputs["attention_mask"]}  # fmt: skip
-    return said(differences)
+    return describe(differences)
 
 
 def layers(
@@ -52,63 +53,64 @@ def layers(
     built: Path,
     inputs: Arrays,
     backend: str = "onnxruntime",
-    session: Mapping[str, Any] | None = None,
+    runtime: RuntimeSettings | None = None,
 ) -> list[float]:
     """Return the relative difference after each LayerNormalization, in the graph's order.
 
-    In a whole graph the first is that of the embeddings, then two per layer: after attention and
-    after the FFN. Names of tensors survive quantisation, so the same places are compared.
+    In a complete graph the first is that of the embeddings, then two per layer: after attention and after
+    the FFN. Quantization does not change names of tensors, so equal names are compared.
     """
     nodes = onnx.load(reference, load_external_data=False).graph.node
-    places = [node.output[0] for node in nodes if node.op_type == "LayerNormalization"]
-    expected = _onnxruntime(reference, places, inputs, {})
-    found = _taps(backend)(built, places, inputs, session or {})
+    tensors = [node.output[0] for node in nodes if node.op_type == "LayerNormalization"]
+    settings = runtime or RuntimeSettings((built.name,))
+    expected = _onnxruntime(reference, tensors, inputs, settings)
+    values = _taps(backend)(built, tensors, inputs, settings)
     return [
-        float(np.linalg.norm(mine - theirs) / (np.linalg.norm(theirs) + 1e-12))
-        if mine.shape == theirs.shape
-        else float("inf")  # other tokens were kept
-        for theirs, mine in zip(expected, found, strict=True)
+        float(np.linalg.norm(value - reference_value) / (np.linalg.norm(reference_value) + 1e-12))
+        if value.shape == reference_value.shape
+        else float("inf")  # other tokens were dropped
+        for reference_value, value in zip(expected, values, strict=True)
     ]
 
 
-def said(differences: list[float]) -> str:
-    """Return which layer drifts first, in words."""
-    far = next((place for place, value in enumerate(differences) if value > _FAR), None)
+def describe(differences: list[float]) -> str:
+    """Return a sentence on which layer drifts first."""
+    far = next((index for index, value in enumerate(differences) if value > _FAR), None)
     if far is None:
-        return f"No layer drifts by more than {_FAR:.0%}: the head does."
+        return f"Every layer drifts by {_FAR:.0%} at most: the head differs."
     if far == 0:
-        where = "the embeddings"
+        location = "the embeddings"
     else:
-        where = f"layer {(far - 1) // 2} (from 0), after {('attention', 'the FFN')[(far - 1) % 2]}"
-    return f"It drifts first in {where}: hidden states differ by {differences[far]:.0%}."
+        location = f"layer {(far - 1) // 2} (from 0), after {('attention', 'the FFN')[(far - 1) % 2]}"
+    return f"It drifts first in {location}: hidden states differ by {differences[far]:.0%}."
 
 
-def _after(graph: Path, inputs: Arrays) -> Arrays:
-    """Return what a segment gives the next one."""
+def _run(graph: Path, inputs: Arrays) -> Arrays:
+    """Return a segment's outputs."""
     running = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     names = [entry.name for entry in running.get_outputs()]
-    return dict(zip(names, running.run(names, _taken(running, inputs)), strict=True))
+    return dict(zip(names, running.run(names, _accepted(running, inputs)), strict=True))
 
 
-def _taken(running: onnxruntime.InferenceSession, inputs: Arrays) -> Arrays:
+def _accepted(running: onnxruntime.InferenceSession, inputs: Arrays) -> Arrays:
     names = {entry.name for entry in running.get_inputs()}
     return {name: array for name, array in inputs.items() if name in names}
 
 
 def _onnxruntime(
-    path: Path, places: list[str], inputs: Arrays, session: Mapping[str, Any]
+    path: Path, tensors: list[str], inputs: Arrays, runtime: RuntimeSettings
 ) -> list[np.ndarray]:
     model = onnx.load(path)
     del model.graph.output[:]
-    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in places)
+    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in tensors)
     with tempfile.TemporaryDirectory(prefix="effx-drift-") as scratch:
         file = Path(scratch) / "model.onnx"
         onnx.save(model, file, save_as_external_data=True, location="model.onnx.data")
         running = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-        return list(running.run(places, _taken(running, inputs)))
+        return list(running.run(tensors, _accepted(running, inputs)))
 
 
-def _openvino(path: Path, places: list[str], inputs: Arrays, session: Mapping[str, Any]) -> list[np.ndarray]:
+def _openvino(path: Path, tensors: list[str], inputs: Arrays, runtime: RuntimeSettings) -> list[np.ndarray]:
     import openvino
 
     from effx.engines.openvino import hint
@@ -116,33 +118,33 @@ def _openvino(path: Path, places: list[str], inputs: Arrays, session: Mapping[st
     core = openvino.Core()
     model = core.read_model(path)
     names = [entry.get_any_name() for entry in model.inputs]
-    model.add_outputs(places)
-    config = {"INFERENCE_PRECISION_HINT": hint(session)}
+    model.add_outputs(tensors)
+    config = {"INFERENCE_PRECISION_HINT": hint(runtime)}
     running = core.compile_model(model, "CPU", config).create_infer_request()
     running.infer({name: np.ascontiguousarray(inputs[name]) for name in names})
-    return [np.array(running.get_tensor(place).data, dtype=np.float32) for place in places]
+    return [np.array(running.get_tensor(name).data, dtype=np.float32) for name in tensors]
 
 
-def _torch(path: Path, places: list[str], inputs: Arrays, session: Mapping[str, Any]) -> list[np.ndarray]:
+def _torch(path: Path, tensors: list[str], inputs: Arrays, runtime: RuntimeSettings) -> list[np.ndarray]:
     import torch
 
     class Tapped(torch.fx.Interpreter):
-        found: list[np.ndarray] = []
+        values: list[np.ndarray] = []
 
         def run_node(self, n: torch.fx.Node) -> Any:
             value = super().run_node(n)
             if n.op == "call_function" and "layer_norm" in str(n.target):
-                self.found.append(value.float().numpy())
+                self.values.append(value.float().numpy())
             return value
 
     with quiet(), torch.inference_mode():
         module: Any = torch.export.load(path).module()
         tapped = Tapped(module)
-        tapped.found = []
-        bf16 = session.get("precision") == "bf16"
+        tapped.values = []
+        bf16 = runtime.precision == "bf16"
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            tapped.run(*(torch.from_numpy(inputs[name]) for name in session["inputs"][path.name]))
-    return tapped.found
+            tapped.run(*(torch.from_numpy(inputs[name]) for name in runtime.input_names[path.name]))
+    return tapped.values
 
 
 _TAPS = {
@@ -153,5 +155,5 @@ _TAPS = {
 """``layer_taps`` of a backend -> the function that returns the values of some tensors of a built file."""
 
 
-def _taps(backend: str) -> Callable[[Path, list[str], Arrays, Mapping[str, Any]], list[np.ndarray]]:
+def _taps(backend: str) -> Callable[[Path, list[str], Arrays, RuntimeSettings], list[np.ndarray]]:
     return _TAPS[str(backends.get(backend).layer_taps)]

@@ -1,25 +1,24 @@
 """Early exit as one graph: segments composed with If.
 
-    nested    segment 0 -> rule -> If(everyone has left) then  what they took with them
-                                                         else  segment 1 -> rule -> If(...) ...
-    chained   segment 0 -> rule -> If(everyone has left) then  the state  else  segment 1 -> rule
-                                -> If(everyone has left) then  the state  else  segment 2 -> rule ...
+    nested    segment 0 -> rule -> If(all rows have exited) then  their answers
+                                                            else  segment 1 -> rule -> If(...) ...
+    chained   segment 0 -> rule -> If(all rows have exited) then  the state  else  segment 1 -> rule
+                                -> If(all rows have exited) then  the state  else  segment 2 -> rule ...
 
-Nested, whoever has left passes nothing on, and that is what CPUs get. TensorRT's compiler takes the
-chain only: that of TensorRT-RTX 1.7 fails on an If within an If, however small.
+CPUs get nested graphs, whose branches pass fewer values on. TensorRT gets chained graphs: TensorRT-RTX 1.7
+fails on any If within an If.
 
-A batch runs until its last row leaves; rows that left before keep the answer of their own ramp, so
-the labels are those of the staged engine. Segments are composed after they were quantised. Weights
-stand beside the nodes that use them: ONNX Runtime lays out in advance (packs) only what is in the
-same graph, and unpacked products took 1.4 times as long. What several segments compute from the
-same values (masks, sizes) is computed once, where all of them see it: between layers small nodes are
-what an exit costs.
+A batch runs until its last row exits; rows that exited before have the answer of their ramp, so the labels
+are those of the staged engine. Segments are composed after they were quantized. Weights are in the same
+(sub)graph as the nodes that use them: ONNX Runtime packs only those in advance, and products with unpacked
+weights took 1.4 times as long. Values that several segments compute from the same inputs (masks, sizes) are
+computed once, in a graph that all of them can access: small nodes between layers are most of the cost of an
+exit.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +26,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from effx.export import exit_graphs
 from effx.export import graph as graphs
 from effx.specs.exit_rules import ExitRule
 
@@ -38,14 +38,14 @@ def compose(
 
     Args:
         segments: ONNX files in order, as :func:`effx.export.graph.write` writes them.
-        target: where the graph goes.
-        rule: when rows leave.
+        target: the file to write.
+        rule: when rows exit.
         depths: layers before each ramp and before the last head.
-        chained: one If after the other, not one within the other.
+        chained: write consecutive Ifs instead of nested ones.
     """
     models = [onnx.load(path) for path in segments]
-    outer = _Composer(models, rule, list(depths))
-    nodes, logits, depth = outer.chained() if chained else outer.nested()
+    composer = _Composer(models, rule, list(depths))
+    nodes, logits, depth = composer.chained() if chained else composer.nested()
     nodes += [
         helper.make_node("Identity", [logits], ["logits"]),
         helper.make_node("Identity", [depth], ["depth"]),
@@ -59,25 +59,25 @@ def compose(
         "early_exit",
         list(first.input),
         [answer, helper.make_tensor_value_info("depth", TensorProto.INT64, ["batch"])],
-        [*outer.initializers, *outer.weights[0]],
-        value_info=outer.shapes[0],
+        [*composer.initializers, *composer.weights[0]],
+        value_info=composer.shapes[0],
     )
-    opsets = {entry.domain: entry.version for model in models for entry in model.opset_import}
-    made = helper.make_model(
+    opsets = {entry.domain: entry.version for each in models for entry in each.opset_import}
+    model = helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid(domain, version) for domain, version in opsets.items()],
-        ir_version=max(model.ir_version for model in models),
+        ir_version=max(each.ir_version for each in models),
     )
-    tensors = [*outer.initializers, *itertools.chain(*outer.weights.values())]
+    tensors = [*composer.initializers, *itertools.chain(*composer.weights.values())]
     large = sum(tensor.ByteSize() for tensor in tensors) > graphs.LARGEST_PROTOBUF_BYTES
-    onnx.save(made, target, save_as_external_data=large, location=f"{target.name}.data")
+    onnx.save(model, target, save_as_external_data=large, location=f"{target.name}.data")
 
 
 _SMALL_BYTES = 200
 _KINDS = {
     "done": TensorProto.BOOL, "chosen": TensorProto.FLOAT, "depth": TensorProto.INT64,
     "streak": TensorProto.INT64, "previous": TensorProto.FLOAT, "hidden": TensorProto.FLOAT,
-    "alive": TensorProto.INT64,
+    "token_mask": TensorProto.INT64,
 }  # fmt: skip
 _Answer = tuple[list[onnx.NodeProto], str, str]
 
@@ -91,7 +91,7 @@ class _Composer:
         self.shapes: dict[int, list[onnx.ValueInfoProto]] = {}
         """Segment -> the exporter's shapes of its values: without them ONNX Runtime fuses less."""
         self.weights: dict[int, list[onnx.TensorProto]] = {}
-        """Segment -> what it alone uses, which stands beside its nodes."""
+        """Segment -> the weights that only it uses; they are in the graph of its nodes."""
         self._count = 0
         self._computed: dict[object, list[str]] = {}
         self._constants: dict[bytes, str] = {}
@@ -101,51 +101,51 @@ class _Composer:
         nodes, state = self._step(number, before)
         if number == len(self._models) - 1:
             return nodes, state["chosen"], state["depth"]
-        going, *rest = self.nested(number + 1, state)
-        logits, depth = self._if(number + 1, nodes, state, ["chosen", "depth"], going, rest)
+        inner, *results = self.nested(number + 1, state)
+        logits, depth = self._if(number + 1, nodes, state, ["chosen", "depth"], inner, results)
         return nodes, logits, depth
 
     def chained(self) -> _Answer:
-        """Return the same with one If after the other; each hands on what it was given or what came of it."""
+        """Return the same with consecutive Ifs; each returns the state before or after its segment."""
         nodes, state = self._step(0, None)
-        common = dict(self._computed)  # a branch sees what stands outside all of them, and itself
+        common = dict(self._computed)  # a branch can access the outermost graph and itself
         for number in range(1, len(self._models)):
             self._computed = dict(common)
-            going, later = self._step(number, state)
+            inner, later = self._step(number, state)
             names = [name for name in later if later[name] != state[name]]
-            results = self._if(number, nodes, state, names, going, [later[name] for name in names])
+            results = self._if(number, nodes, state, names, inner, [later[name] for name in names])
             state |= dict(zip(names, results, strict=True))
         return nodes, state["chosen"], state["depth"]
 
     def _step(
         self, number: int, before: dict[str, str] | None
     ) -> tuple[list[onnx.NodeProto], dict[str, str]]:
-        """Return a segment's nodes and its rule's, and what the next one takes; "" where it takes none."""
+        """Return the nodes of a segment and its rule, and the state for the next segment ("": not used)."""
         nodes, outputs = self._segment(number, before)
-        make = _Nodes(nodes, self)
+        append = _Nodes(nodes, self)
         logits = outputs["logits"]
         if number == len(self._models) - 1:
             assert before is not None
-            column = make("Unsqueeze", before["done"], make.constant([1], np.int64))
+            column = append("Unsqueeze", before["done"], append.constant([1], np.int64))
             return nodes, {
-                "chosen": make("Where", column, before["chosen"], logits),
+                "chosen": append("Where", column, before["chosen"], logits),
                 "depth": before["depth"],
             }
-        leaves, streak = self._leaves(make, logits, before)
-        here = make.constant(self._depths[number], np.int64)
+        exiting, streak = self._exiting(append, logits, before)
+        here = append.constant(self._depths[number], np.int64)
         if before is None:
-            last = make.constant(self._depths[-1], np.int64)
-            done, chosen, depth = leaves, logits, make("Where", leaves, here, last)
+            last = append.constant(self._depths[-1], np.int64)
+            done, chosen, depth = exiting, logits, append("Where", exiting, here, last)
         else:
-            now = make("And", leaves, make("Not", before["done"]))
-            column = make("Unsqueeze", now, make.constant([1], np.int64))
-            chosen = make("Where", column, logits, before["chosen"])
-            depth = make("Where", now, here, before["depth"])
-            done = make("Or", before["done"], leaves)
+            now = append("And", exiting, append("Not", before["done"]))
+            column = append("Unsqueeze", now, append.constant([1], np.int64))
+            chosen = append("Where", column, logits, before["chosen"])
+            depth = append("Where", now, here, before["depth"])
+            done = append("Or", before["done"], exiting)
         return nodes, {
             "done": done, "chosen": chosen, "depth": depth, "streak": streak,
-            "previous": logits if self._rule.name == "patience" else "",
-            "hidden": outputs["hidden_out"], "alive": outputs["alive_out"],
+            "previous": logits if self._rule.kind.uses_previous_logits else "",
+            "hidden": outputs["hidden_out"], "token_mask": outputs["token_mask_out"],
         }  # fmt: skip
 
     def _if(
@@ -154,27 +154,27 @@ class _Composer:
         nodes: list[onnx.NodeProto],
         state: dict[str, str],
         names: Sequence[str],
-        going: list[onnx.NodeProto],
-        made: Sequence[str],
+        inner: list[onnx.NodeProto],
+        computed: Sequence[str],
     ) -> list[str]:
-        """Append an If: the named entries of the state where everyone has left, else those ``made``."""
-        make = _Nodes(nodes, self)
-        as_number = make("Cast", state["done"], to=TensorProto.INT32)
-        everyone = make("Cast", make("ReduceMin", as_number, keepdims=0), to=TensorProto.BOOL)
+        """Append an If; its results are ``names`` of the state if all rows have exited, else ``computed``."""
+        append = _Nodes(nodes, self)
+        as_number = append("Cast", state["done"], to=TensorProto.INT32)
+        all_exited = append("Cast", append("ReduceMin", as_number, keepdims=0), to=TensorProto.BOOL)
         kinds = [_KINDS[name] for name in names]
-        left: list[onnx.NodeProto] = []
-        then, other = _Nodes(left, self), _Nodes(going, self)
-        kept = [then("Identity", state[name]) for name in names]
-        new = [other("Identity", name) for name in made]
+        finished: list[onnx.NodeProto] = []
+        then, otherwise = _Nodes(finished, self), _Nodes(inner, self)
+        unchanged = [then("Identity", state[name]) for name in names]
+        changed = [otherwise("Identity", name) for name in computed]
         results = [self.name() for _ in names]
         nodes.append(
             helper.make_node(
                 "If",
-                [everyone],
+                [all_exited],
                 results,
-                then_branch=_branch(f"left_before_{number}", left, kept, kinds, [], []),
+                then_branch=_branch(f"finished_before_{number}", finished, unchanged, kinds, [], []),
                 else_branch=_branch(
-                    f"segment_{number}", going, new, kinds, self.weights[number], self.shapes[number]
+                    f"segment_{number}", inner, changed, kinds, self.weights[number], self.shapes[number]
                 ),
             )
         )
@@ -183,11 +183,11 @@ class _Composer:
     def _segment(
         self, number: int, before: dict[str, str] | None
     ) -> tuple[list[onnx.NodeProto], dict[str, str]]:
-        """Return a segment's nodes under names of its own, and what its outputs are called."""
+        """Return a segment's nodes, renamed apart from the others, and the names of its outputs."""
         graph = self._models[number].graph
         outside = {entry.name: entry.name for entry in graph.input}
         if before is not None:
-            outside |= {"hidden": before["hidden"], "alive": before["alive"]}
+            outside |= {"hidden": before["hidden"], "token_mask": before["token_mask"]}
 
         def renamed(name: str) -> str:
             return outside.get(name, f"s{number}/{name}") if name else name
@@ -213,7 +213,7 @@ class _Composer:
             copy.name = f"s{number}/{node.name}"
             copy.input[:] = [renamed(name) for name in node.input]
             copy.output[:] = [renamed(name) for name in node.output]
-            # a later segment stands inside the earlier ones, so it sees what they computed
+            # a later segment is inside the earlier ones, so it can use what they computed
             attributes = sorted(entry.SerializeToString(deterministic=True) for entry in node.attribute)
             key = (node.domain, node.op_type, tuple(copy.input), tuple(attributes))
             earlier = self._computed.setdefault(key, list(copy.output))
@@ -223,43 +223,21 @@ class _Composer:
             nodes.append(copy)
         return nodes, {entry.name: renamed(entry.name) for entry in graph.output}
 
-    def _leaves(self, make: _Nodes, logits: str, before: dict[str, str] | None) -> tuple[str, str]:
-        """Return who would leave at a ramp (bool [batch]), and the streak (int64 [batch])."""
-        rule, threshold = self._rule, self._rule.threshold or 0.0
-        last = make.constant([-1], np.int64)
-        if rule.name in ("entropy", "consecutive-entropy"):
-            log_p = make("LogSoftmax", logits, axis=-1)
-            product = make("Mul", make("Exp", log_p), log_p)
-            negative = make("ReduceSum", product, last, keepdims=0)
-            if rule.name == "consecutive-entropy":
-                classes = self._models[0].graph.output[0].type.tensor_type.shape.dim[1].dim_value
-                negative = make("Div", negative, make.constant(math.log(classes), np.float32))
-            sure = make("Greater", negative, make.constant(-threshold, np.float32))
-        elif rule.name == "max-probability":
-            probability = make("Softmax", logits, axis=-1)
-            most = make("ReduceMax", probability, last, keepdims=0)
-            sure = make("Greater", most, make.constant(threshold, np.float32))
-        elif before is None:  # patience has nothing to compare with at the first ramp
-            some = make("ArgMax", logits, axis=-1, keepdims=0)
-            sure = make("Less", some, make.constant(-1, np.int64))
-        elif rule.threshold is not None:  # regression
-            step = make("Abs", make("Sub", logits, before["previous"]))
-            sure = make("Squeeze", make("Less", step, make.constant(threshold, np.float32)), last)
-        else:
-            sure = make(
-                "Equal",
-                make("ArgMax", logits, axis=-1, keepdims=0),
-                make("ArgMax", before["previous"], axis=-1, keepdims=0),
-            )
+    def _exiting(self, append: _Nodes, logits: str, before: dict[str, str] | None) -> tuple[str, str]:
+        """Return which rows would exit at a ramp (bool [batch]), and the streak (int64 [batch])."""
+        rule = self._rule
+        classes = self._models[0].graph.output[0].type.tensor_type.shape.dim[1].dim_value
+        previous = None if before is None else before["previous"]
+        sure = exit_graphs.sure_nodes(append, rule, logits, previous, classes)
         if rule.patience == 1:
             return sure, ""
-        zero, one = make.constant(0, np.int64), make.constant(1, np.int64)
-        streak = one if before is None else make("Add", before["streak"], one)
-        streak = make("Where", sure, streak, zero)
-        return make("GreaterOrEqual", streak, make.constant(rule.patience, np.int64)), streak
+        zero, one = append.constant(0, np.int64), append.constant(1, np.int64)
+        streak = one if before is None else append("Add", before["streak"], one)
+        streak = append("Where", sure, streak, zero)
+        return append("GreaterOrEqual", streak, append.constant(rule.patience, np.int64)), streak
 
     def constant(self, tensor: onnx.TensorProto, name: str) -> str:
-        """Add a small constant to the outer graph, if no equal one is there; return what it is called."""
+        """Add a small constant to the outer graph unless an equal constant is there; return its name."""
         copy = onnx.TensorProto()
         copy.CopyFrom(tensor)
         copy.name = ""

@@ -1,7 +1,7 @@
 """fp8 (E4M3) graphs from calibrated int8 ones: the same Q/DQ pairs, ranges and weights in the other type.
 
 An int8 scale is range / 127; E4M3 ends at 448 (Micikevicius et al. 2022, arXiv 2209.05433, table 1),
-so its scale is range / 448. Weights are rounded anew from the fp32 graph, per output channel.
+so its scale is range / 448. Weights are rounded again from the fp32 graph, per output channel.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def from_int8(path: Path, original: Path) -> None:
     """Rewrite a symmetric int8 Q/DQ graph in place.
 
     Args:
-        path: what :func:`effx.export.quantize.static` wrote with ``symmetric``.
-        original: its fp32 graph, in which the weights are found by name.
+        path: a graph written by :func:`effx.export.quantize.static` with ``symmetric``.
+        original: its fp32 graph, whose weights have the same names.
     """
     import ml_dtypes
 
@@ -38,14 +38,18 @@ def from_int8(path: Path, original: Path) -> None:
             name, axis = node.input[0], _axis(node)
             full = numpy_helper.to_array(weights[name.removesuffix(_WEIGHT)]).astype(np.float32)
             scale = numpy_helper.to_array(constants[node.input[1]])
-            others = tuple(place for place in range(full.ndim) if place != axis) if scale.ndim else None
-            own = np.maximum(np.abs(full).max(axis=others), 1e-12).astype(np.float32) / np.float32(LARGEST)
-            spread = (
-                own.reshape([-1 if place == axis else 1 for place in range(full.ndim)]) if own.ndim else own
-            )
-            rounded = (full / spread).astype(ml_dtypes.float8_e4m3fn)
+            others = tuple(other for other in range(full.ndim) if other != axis) if scale.ndim else None
+            scales_of_weight = np.maximum(np.abs(full).max(axis=others), 1e-12).astype(
+                np.float32
+            ) / np.float32(LARGEST)
+            broadcast = scales_of_weight
+            if broadcast.ndim:
+                broadcast = broadcast.reshape([-1 if other == axis else 1 for other in range(full.ndim)])
+            rounded = (full / broadcast).astype(ml_dtypes.float8_e4m3fn)
             replaced[name] = _tensor(name, rounded)
-            replaced[node.input[1]] = numpy_helper.from_array(own.reshape(scale.shape), node.input[1])
+            replaced[node.input[1]] = numpy_helper.from_array(
+                scales_of_weight.reshape(scale.shape), node.input[1]
+            )
         else:
             scales[node.input[1]] = _INT8_LARGEST / LARGEST
         if len(node.input) > 2:
@@ -55,9 +59,9 @@ def from_int8(path: Path, original: Path) -> None:
         if name not in replaced:
             value = numpy_helper.to_array(constants[name])
             replaced[name] = numpy_helper.from_array((value * np.float32(factor)).astype(value.dtype), name)
-    kept = [replaced.get(entry.name, entry) for entry in model.graph.initializer]
+    initializers = [replaced.get(entry.name, entry) for entry in model.graph.initializer]
     del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
+    model.graph.initializer.extend(initializers)
     del model.graph.value_info[:]
     onnx.save(model, path)
 

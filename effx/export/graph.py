@@ -1,6 +1,6 @@
 """torch -> ONNX: graphs with dynamic batch and sequence, weights inside.
 
-    whole     ids -> layers (tokens dropped on the way, if asked) -> logits
+    complete  ids -> layers (with token pruning, if it is part of the variant) -> logits
     segments  ids -> layers up to a ramp -> hidden, mask, logits | hidden, mask -> ... -> logits
 
 What is traced is :mod:`effx.models.forward`, the pass written out layer by layer: attention is
@@ -32,7 +32,7 @@ _EXAMPLE_LENGTH = 16
 
 
 @dataclass(frozen=True)
-class Shape:
+class TraceShape:
     """What a graph is traced for."""
 
     length: int | None = None
@@ -43,18 +43,18 @@ class Shape:
     """Of weights and activations; ids, logits and what flows between segments keep their types."""
 
 
-class Whole(nn.Module):
-    """Ids to the logits of the model's own head, or to start and end logits."""
+class CompleteModel(nn.Module):
+    """Ids to the logits of the model's head, or to start and end logits."""
 
-    def __init__(self, model: PreTrainedModel, shape: Shape) -> None:
+    def __init__(self, model: PreTrainedModel, shape: TraceShape) -> None:
         super().__init__()
         self.model, self.shape, self.names = model, shape, input_names(model)
 
     def forward(self, *arrays: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """Return logits [batch, outputs], or start and end logits, each [batch, length]."""
         stream = forward.embed(self.model, dict(zip(self.names, arrays, strict=True)))
-        for place in range(len(families.layers(self.model))):
-            stream = reference.layer(self.model, place, stream, prune=self.shape.tokens)
+        for index in range(len(families.layers(self.model))):
+            stream = reference.layer(self.model, index, stream, prune=self.shape.tokens)
         if families.answers_spans(self.model):
             start, end = forward.spans(self.model, stream.hidden)
             return start.float(), end.float()
@@ -64,51 +64,53 @@ class Whole(nn.Module):
 class Segment(nn.Module):
     """The layers between two ramps, with the ramp or head that follows them.
 
-    Between segments flow ``hidden`` [batch, kept, width], ``alive`` int64 [batch, kept] and
-    ``attention_mask`` int64 [batch, length], which tells how long the input was.
+    Between segments flow ``hidden`` [batch, tokens, width], ``token_mask`` int64 [batch, tokens] (1: neither
+    padding nor pruned) and ``attention_mask`` int64 [batch, length] of the input.
     """
 
-    def __init__(self, model: PreTrainedModel, shape: Shape, places: range) -> None:
+    def __init__(self, model: PreTrainedModel, shape: TraceShape, layers: range) -> None:
         super().__init__()
-        self.model, self.shape, self.places, self.names = (
-            _only(model, places),
+        self.model, self.shape, self.layers, self.names = (
+            _only(model, layers),
             shape,
-            places,
+            layers,
             input_names(model),
         )
 
     def forward(self, *arrays: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return logits [batch, outputs] and, before the last segment, hidden and alive."""
-        if self.places.start == 0:
+        """Return logits [batch, outputs] and, before the last segment, hidden and token_mask."""
+        if self.layers.start == 0:
             stream = forward.embed(self.model, dict(zip(self.names, arrays, strict=True)))
         else:
-            mask, hidden, alive = arrays
-            if not self.shape.tokens:  # no token goes, so what follows from the mask is the same in
-                alive = mask  # every segment, and is computed once where they are composed
+            mask, hidden, token_mask = arrays
+            if not self.shape.tokens:  # without token pruning all segments compute the same values from
+                token_mask = mask  # the mask; composing the segments then merges them
             positions = torch.arange(hidden.shape[1], device=hidden.device).expand(hidden.shape[:2])
             hidden = hidden.to(self.shape.dtype)
-            stream = forward.Stream(hidden, alive.bool(), mask.sum(1), positions, mask.shape[1])
+            stream = forward.Stream(hidden, token_mask.bool(), mask.sum(1), positions, mask.shape[1])
             stream = forward.with_bias(self.model, stream)
-        for place in self.places:
-            stream = reference.layer(self.model, place, stream, prune=self.shape.tokens)
-        ramp = exits.ramp_after(self.model, self.places[-1])
+        for index in self.layers:
+            stream = reference.layer(self.model, index, stream, prune=self.shape.tokens)
+        ramp = exits.ramp_after(self.model, self.layers[-1])
         if ramp is None:
             return (forward.head(self.model, stream.hidden).float(),)
         return ramp(stream.hidden, stream.alive).float(), stream.hidden.float(), stream.alive.long()
 
 
-def _only(model: PreTrainedModel, places: range) -> PreTrainedModel:
+def _only(model: PreTrainedModel, layers: range) -> PreTrainedModel:
     """Return a copy of ``model`` without the weights that a segment does not use."""
-    kept = structure(model)
-    others = [layer for place, layer in enumerate(families.layers(model)) if place not in places]
-    others += [] if places.start == 0 else families.embeddings(model)
-    others += [ramp for number, ramp in model.ramps.items() if kept.place(int(number) - 1) + 1 != places.stop]
+    remaining = structure(model)
+    others = [layer for index, layer in enumerate(families.layers(model)) if index not in layers]
+    others += [] if layers.start == 0 else families.embeddings(model)
+    others += [
+        ramp for number, ramp in model.ramps.items() if remaining.place(int(number) - 1) + 1 != layers.stop
+    ]
     memo: dict[int, Any] = {id(module): nn.Identity() for module in others}
     return copy.deepcopy(model, memo)
 
 
 def segments(model: PreTrainedModel) -> list[range]:
-    """Return the places of the layers in each segment, one more than there are ramps."""
+    """Return the layers of each segment, as positions among the remaining layers."""
     ends = [0, *exits.depths(model)]
     return [range(start, end) for start, end in zip(ends, ends[1:], strict=False)]
 
@@ -125,57 +127,59 @@ class Traced:
     """Dynamic dimensions of each input."""
 
 
-def traced(model: PreTrainedModel, shape: Shape, places: range | None = None) -> Traced:
-    """Return the whole model (``places`` None) or one segment, ready for an exporter.
+def traced(model: PreTrainedModel, shape: TraceShape, layers: range | None = None) -> Traced:
+    """Return the complete model (``layers`` None) or one segment, ready for an exporter.
 
-    Whole: inputs int64 [batch, sequence], output logits, or start_logits and end_logits.
-    Segment: outputs logits and, before the last one, hidden_out and alive_out.
+    Complete: inputs int64 [batch, sequence], output logits, or start_logits and end_logits.
+    Segment: outputs logits and, before the last segment, hidden_out and token_mask_out.
     """
     limit = position_limit(model)
     if shape.dtype != torch.float32:
         model = copy.deepcopy(model).to(shape.dtype)
     batch = torch.export.Dim("batch", min=1, max=65536)
     sequence = torch.export.Dim("sequence", min=1, max=limit)
-    kept = torch.export.Dim("kept", min=1, max=limit)
+    tokens = torch.export.Dim("tokens", min=1, max=limit)
     length = shape.length or _EXAMPLE_LENGTH
     ones = torch.ones((2, length), dtype=torch.int64)
     fixed: dict[int, Any] = {0: batch}
     axes = fixed if shape.length else {0: batch, 1: sequence}
-    if places is None or places.start == 0:
+    if layers is None or layers.start == 0:
         inputs = input_names(model)
-        module: nn.Module = Whole(model, shape) if places is None else Segment(model, shape, places)
-        # a tensor each: exporters take one that is passed twice for one input
+        module: nn.Module = CompleteModel(model, shape) if layers is None else Segment(model, shape, layers)
+        # separate tensors: exporters merge inputs that are the same tensor
         example, dims = tuple(ones.clone() for _ in inputs), [axes for _ in inputs]
     else:
-        inputs = ["attention_mask", "hidden", "alive"]  # sizes are read off the first that has them
+        inputs = ["attention_mask", "hidden", "token_mask"]  # exporters name dimensions after the first input
         width = max(2, length // 2) if shape.tokens else length
-        module = Segment(model, shape, places)
+        module = Segment(model, shape, layers)
         example = (ones, torch.zeros((2, width, model.config.hidden_size)), ones[:, :width].clone())
-        inner = {0: batch, 1: kept} if shape.tokens else axes
+        inner = {0: batch, 1: tokens} if shape.tokens else axes
         dims = [axes, inner, inner]
-    last = places is None or places.stop == len(structure(model).layers)
-    outputs = ["logits"] if last else ["logits", "hidden_out", "alive_out"]
+    last = layers is None or layers.stop == len(structure(model).layers)
+    outputs = ["logits"] if last else ["logits", "hidden_out", "token_mask_out"]
     if families.answers_spans(model):
         outputs = ["start_logits", "end_logits"]
     return Traced(module.eval(), example, inputs, outputs, dims)
 
 
 def write(
-    model: PreTrainedModel, path: Path, shape: Shape | None = None, places: range | None = None
+    model: PreTrainedModel, path: Path, shape: TraceShape | None = None, layers: range | None = None
 ) -> None:
-    """Write the whole model, or the segment of the layers ``places``, as ONNX; see :func:`traced`."""
-    what = traced(model, shape or Shape(), places)
-    bytes_ = sum(parameter.numel() * parameter.element_size() for parameter in what.module.parameters())
+    """Write the complete model, or the segment of ``layers``, as ONNX; see :func:`traced`."""
+    program_source = traced(model, shape or TraceShape(), layers)
+    bytes_ = sum(
+        parameter.numel() * parameter.element_size() for parameter in program_source.module.parameters()
+    )
     external = bytes_ > LARGEST_PROTOBUF_BYTES
     with quiet(output=True), torch.inference_mode():
         program = torch.onnx.export(
-            what.module,
-            what.example,
+            program_source.module,
+            program_source.example,
             dynamo=True,
             opset_version=OPSET,
-            dynamic_shapes=(tuple(what.axes),),
-            input_names=what.inputs,
-            output_names=what.outputs,
+            dynamic_shapes=(tuple(program_source.axes),),
+            input_names=program_source.inputs,
+            output_names=program_source.outputs,
             external_data=external,
             verbose=False,
         )

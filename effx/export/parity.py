@@ -1,7 +1,7 @@
-"""The parity gate: an engine answers as its checkpoint does, or it is not kept.
+"""The parity gate: an engine whose answers differ from its checkpoint's is refused.
 
-Real rows of the task are used where they can be had, spread over its lengths and in batches with
-padding, plus one batch at the length limit; random ids otherwise, and the manifest says which.
+Rows of the task are used where they are available, in batches with padding, plus a row at the length limit;
+otherwise random ids. The manifest says which.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Tolerance:
     max_abs_diff: float | None
     """Of the logits; None: bounded by ``range_share`` alone."""
     range_share: float | None
-    """Largest difference as a share of the checkpoint's own range of logits; None: not bounded so."""
+    """Largest difference as a share of the range of the checkpoint's logits; None: not bounded."""
     label_agreement: float
     """Share of equal predictions; for regression 1 - mean |difference| / spread."""
 
@@ -40,16 +40,15 @@ TOLERANCES: dict[str, Tolerance] = {
     "int8": Tolerance(max_abs_diff=None, range_share=0.5, label_agreement=0.93),
     "fp8": Tolerance(max_abs_diff=None, range_share=0.5, label_agreement=0.93),
 }
-MOST_LOST = 0.01
-"""Accuracy that a lossy precision may lose: the gate fails if the paired 95 % interval of the loss
-lies above it. Rows that both get right or both get wrong tell nothing, so few rows prove little:
-the interval stands in the manifest."""
+MAX_ACCURACY_LOST = 0.01
+"""Accuracy that a lossy precision may lose: the gate fails if the paired 95 % interval of the loss is above
+it. On few rows the interval is wide; it is in the manifest."""
 _LOSSY = ("fp16", "bf16", "int8", "fp8")
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far an engine's logits are from its checkpoint's."""
+    """Differences of an engine's logits from its checkpoint's."""
 
     examples: int
     max_abs_diff: float
@@ -58,7 +57,7 @@ class Parity:
     inputs: str
     """``task`` rows or ``random`` ids."""
     measured_on: str = "engine"
-    """Or the graphs that it was built from, where it cannot run."""
+    """The engine, or the graphs that it was built from where it cannot run."""
     depth_agreement: float | None = None
     """Share of rows that exit after the same layer; None: the engine has no exits."""
     accuracy: float | None = None
@@ -74,25 +73,25 @@ class Parity:
 
 @dataclass(frozen=True)
 class Reference:
-    """What the checkpoint says, reduced as the variant is."""
+    """The checkpoint's answers, with the exits and token pruning of the variant."""
 
     encoded: Encoded
     logits: np.ndarray
     """[n, outputs]; for spans [tokens, 2], as :func:`effx.models.evaluate.span_logits` gives them."""
     depth: np.ndarray | None
     labels: np.ndarray | None
-    """Of the first rows; what follows them has none."""
+    """Of the first rows; the rows after them have none."""
     inputs: str
     discrete: bool = False
-    """Whether small differences decide what is computed at all (exits, tokens): one row may then be
-    far off though nothing is wrong, and lossy precisions are held to labels and accuracy alone."""
+    """Whether small differences decide what is computed (exits, tokens): a row's logits may then differ a lot
+    in a correct engine, so lossy precisions are gated by labels and accuracy only."""
 
 
 def measure(reference: Reference, session: Session, task: Task, precision: str) -> Parity:
     """Compare an engine with its checkpoint on encoded rows.
 
-    The engine sees batches of eight. The first rows are unsorted, so that short rows are padded next
-    to long ones; the others, there for accuracy, and the checkpoint's come with rows of like length.
+    The engine runs batches of eight. The first rows are unsorted, so that short rows are padded next to long
+    ones; the other rows, which are for accuracy, and the checkpoint's run with rows of similar length.
     """
     expected, encoded = reference.logits, reference.encoded
     answers = np.empty_like(expected)
@@ -114,16 +113,16 @@ def measure(reference: Reference, session: Session, task: Task, precision: str) 
 def compare(
     reference: Reference, answers: np.ndarray, depth: np.ndarray | None, task: Task, precision: str
 ) -> Parity:
-    """Compare answers [n, outputs] with the reference; anything that is not finite fails."""
+    """Compare answers [n, outputs] with the reference; answers that are not finite fail."""
     expected = reference.logits
     tolerance = TOLERANCES[precision]
     difference = float(np.max(np.abs(expected - answers), initial=0.0))
-    wanted, given = (_predicted(task, reference.encoded, logits) for logits in (expected, answers))
+    expected_labels, labels = (_predicted(task, reference.encoded, logits) for logits in (expected, answers))
     if task.kind == "regression":
-        spread = float(np.std(wanted)) or 1.0
-        agreement = 1.0 - float(np.mean(np.abs(wanted - given))) / spread
+        spread = float(np.std(expected_labels)) or 1.0
+        agreement = 1.0 - float(np.mean(np.abs(expected_labels - labels))) / spread
     else:
-        agreement = float(np.mean(wanted == given))
+        agreement = float(np.mean(expected_labels == labels))
     finite = bool(np.isfinite(answers).all())
     passed = (
         finite
@@ -140,20 +139,20 @@ def compare(
         facts["depth_agreement"] = float(np.mean(depth == reference.depth))
     if reference.labels is not None and task.kind == "classification":
         n = len(reference.labels)
-        right = given[:n] == reference.labels
-        right_before = wanted[:n] == reference.labels
+        right = labels[:n] == reference.labels
+        right_before = expected_labels[:n] == reference.labels
         interval = intervals.paired_accuracy_interval(right, right_before)
         facts |= {"accuracy": float(right.mean()),
                   "accuracy_lost": float(right_before.mean() - right.mean()),
                   "accuracy_lost_interval": interval}  # fmt: skip
-        passed = passed and not (precision in _LOSSY and interval[0] > MOST_LOST)
+        passed = passed and not (precision in _LOSSY and interval[0] > MAX_ACCURACY_LOST)
     if not finite:
         difference = agreement = -1.0  # JSON has no NaN
     return Parity(len(reference.encoded), difference, agreement, passed, reference.inputs, **facts)
 
 
 def _predicted(task: Task, encoded: Encoded, logits: np.ndarray) -> np.ndarray:
-    """Return what logits predict; for spans the most likely start and end of each row, as one number."""
+    """Return the predictions; for spans the most likely start and end of each row, as a complex number."""
     if task.kind != "answer-span":
         return task.predict(logits)
     ends = itertools.pairwise(encoded.offsets)
@@ -171,7 +170,7 @@ def random_rows(n: int, vocabulary: int, limit: int, pad_id: int, seed: int = 0)
 
 
 def with_longest(encoded: Encoded, limit: int) -> Encoded:
-    """Return the rows and one more that fills ``limit`` tokens with ids of the others."""
+    """Return the rows and an additional row of ``limit`` tokens with ids of the others."""
     ids = np.resize(encoded.ids, limit)
     offsets = np.append(encoded.offsets, encoded.offsets[-1] + limit)
     types = np.append(encoded.types, np.zeros(limit, dtype=np.int8))

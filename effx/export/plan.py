@@ -1,4 +1,4 @@
-"""What to build, and where: jobs grouped by the graphs that they share, in one process or several."""
+"""Which engines to build: jobs grouped by the graphs that they share, in one process or several."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import torch
 from effx import engines, files, progress
 from effx.artifacts import Checkpoint, Engine
 from effx.errors import EffxError, MissingExtraError
-from effx.export.build import Job, Surroundings, build, up_to_date
-from effx.export.source import Source
+from effx.export.build import BuildContext, Job, build, up_to_date
+from effx.export.source import ExportSource
 from effx.host import memory
 from effx.specs import backends, variants
 from effx.specs.backends import Backend
@@ -31,9 +31,9 @@ except ImportError:  # Windows: one process
 
 _BYTES_PER_WEIGHT_BYTE = 6
 _BYTES_PER_PROCESS = 1_500_000_000
-"""A builder holds the model, its graph, a copy that is being quantised and PyTorch itself."""
-_FEWEST_GROUPS = 3
-"""Starting a process costs what a small engine does."""
+"""A building process needs memory for the model, its graph, a quantized copy and PyTorch."""
+_MIN_GROUPS = 3
+"""Starting a process takes as long as building a small engine."""
 
 
 def export(
@@ -48,7 +48,7 @@ def export(
     Raises:
         GateError: the engine's answers differ from the checkpoint's by more than the precision
             allows, or it does not compute in that precision.
-        UsageError: a name is unknown, the combination cannot be built, or the place cannot be
+        UsageError: a name is unknown, the combination cannot be built, or the output folder cannot be
             written to.
     """
     built, failures = export_all([Path(checkpoint)], [variant], [backend], out, **options)
@@ -70,28 +70,28 @@ def export_all(
     keep_failed: bool = False,
     jobs: int | None = 1,
 ) -> tuple[list[Engine], list[EffxError]]:
-    """Build every variant of every checkpoint on every backend; one that fails stops no other.
+    """Build every variant of every checkpoint on every backend; failures do not stop the others.
 
     Args:
         checkpoints: checkpoint folders, or folders of them.
         variant_names: see :mod:`effx.specs.variants`.
         backend_names: see :mod:`effx.specs.backends`.
-        out: where engines go, as CHECKPOINT.VARIANT.BACKEND, with .DEVICE if it is not the
-            backend's first.
-        device: what the engines are for; None: each backend's first.
-        data_folder: rows for the gates; default: where the checkpoint's came from.
-        calibration_rows: training rows that static int8 takes its ranges from.
-        overwrite: build again what is there and up to date.
+        out: the folder to write engines to, as CHECKPOINT.VARIANT.BACKEND, with .DEVICE if it is not the
+            backend's default.
+        device: the device that the engines run on; None: each backend's default.
+        data_folder: folder of the rows for the gates; default: that of the checkpoint's rows.
+        calibration_rows: training rows that static int8 takes its activation ranges from.
+        overwrite: build again engines that are up to date.
         keep_failed: keep an engine that failed its gate; its manifest says so.
-        jobs: processes that build at once; None: as many as processors and memory allow.
+        jobs: processes that build at the same time; None: as many as processors and memory allow.
 
     Returns:
-        The engines, those that were up to date included, and what went wrong with the others.
+        The engines, including those that were up to date, and the errors of the others.
     """
-    wanted = [variants.parse(name) for name in dict.fromkeys(variant_names)]
+    parsed = [variants.parse(name) for name in dict.fromkeys(variant_names)]
     targets = [(row.name, row.device(device)) for row in map(_buildable, dict.fromkeys(backend_names))]
-    for backend, place in targets:
-        engines.check_backend(backend, place)
+    for backend, target_device in targets:
+        engines.check_backend(backend, target_device)
     failures: list[EffxError] = []
     ready: dict[Path, Engine] = {}
     order: list[Path] = []
@@ -102,9 +102,10 @@ def export_all(
         except EffxError as error:
             failures.append(error)
             continue
-        for variant in wanted:
-            for backend, place in targets:
-                suffix = "" if place == backends.get(backend).default_device else f".{place}"
+        for variant in parsed:
+            for backend, target_device in targets:
+                default = target_device == backends.get(backend).default_device
+                suffix = "" if default else f".{target_device}"
                 target = Path(out) / f"{checkpoint.name}.{variant.text}.{backend}{suffix}"
                 order.append(target)
                 engine = None if overwrite else up_to_date(target, checkpoint)
@@ -113,7 +114,7 @@ def export_all(
                     ready[target] = engine
                     continue
                 key = (folder, variant.length, variant.tokens, variant.exits is not None)
-                job = Job(folder, variant, backend, place, target, keep_failed)
+                job = Job(folder, variant, backend, target_device, target, keep_failed)
                 groups.setdefault(key, []).append(job)
     waiting = list(groups.values())
     at_once = min(len(waiting), jobs) if jobs else _affordable(waiting)
@@ -141,9 +142,9 @@ def _one_by_one(groups: list[list[Job]], options: tuple[Any, int], _: int) -> It
     """Build in this process."""
     for folder, same in itertools.groupby(groups, lambda group: group[0].checkpoint):
         with tempfile.TemporaryDirectory(prefix="effx-export-") as scratch:
-            source = Source(Checkpoint.open(folder), Path(scratch), *options)
+            source = ExportSource(Checkpoint.open(folder), Path(scratch), *options)
             for group in same:
-                yield from _group(source, group, Surroundings())
+                yield from _group(source, group, BuildContext())
 
 
 def _several(groups: list[list[Job]], options: tuple[Any, int], at_once: int) -> Iterator[Outcome]:
@@ -166,9 +167,9 @@ def _several(groups: list[list[Job]], options: tuple[Any, int], at_once: int) ->
                     yield from future.result()
                 except BrokenProcessPool:
                     for job in group:
-                        reason = "its process died; if memory ran out, try --jobs 1."
-                        yield job.target, EffxError(f"{job.target.name}: {reason}")
-        except BaseException:  # stopped: the pool would wait for what is being built
+                        reason = "its process died; if memory ran out, build fewer engines at the same time."
+                        yield job.target, EffxError(f"{job.target.name}: {reason}", settings="jobs")
+        except BaseException:  # interrupted: the pool would wait for running builds
             ours = set(multiprocessing.active_children()) - others
             for process in ours:
                 process.terminate()
@@ -180,11 +181,11 @@ def _several(groups: list[list[Job]], options: tuple[Any, int], at_once: int) ->
 
 
 def _in_process(group: list[Job], options: tuple[Any, int], scratch: str, threads: int) -> list[Outcome]:
-    """Build a group in a process of its own; the lock is shared while it computes."""
+    """Build a group in a separate process; it holds a shared lock while it computes."""
     with open(Path(scratch) / "computing", "a") as lock:
 
         @contextlib.contextmanager
-        def alone() -> Iterator[None]:
+        def exclusive() -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX)
             try:
                 yield
@@ -192,34 +193,36 @@ def _in_process(group: list[Job], options: tuple[Any, int], scratch: str, thread
                 fcntl.flock(lock, fcntl.LOCK_SH)
 
         fcntl.flock(lock, fcntl.LOCK_SH)
-        place = Path(tempfile.mkdtemp(dir=scratch))
-        tempfile.tempdir = str(place)  # whatever a runtime puts aside goes with the rest
-        source = Source(Checkpoint.open(group[0].checkpoint), place, *options)
-        return list(_group(source, group, Surroundings(threads, alone)))
+        folder = Path(tempfile.mkdtemp(dir=scratch))
+        tempfile.tempdir = str(folder)  # temporary files of runtimes are deleted with it
+        source = ExportSource(Checkpoint.open(group[0].checkpoint), folder, *options)
+        return list(_group(source, group, BuildContext(threads, exclusive)))
 
 
-def _group(source: Source, group: list[Job], where: Surroundings) -> Iterator[Outcome]:
+def _group(source: ExportSource, group: list[Job], context: BuildContext) -> Iterator[Outcome]:
     for job in group:
         try:
-            build(source, job, where)
+            build(source, job, context)
             yield job.target, None
         except EffxError as error:
             yield job.target, error
         except OSError as error:
             yield job.target, files.cannot_write(Path(error.filename or source.scratch), error)
-        except Exception as error:  # runtimes raise many kinds, and the other engines are to be built
+        except Exception as error:  # runtimes raise many kinds; the other engines are built anyway
             if os.environ.get("EFFX_DEBUG"):
                 raise
-            told = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             yield (
                 job.target,
-                EffxError(f"{job.target.name}: building failed ({told}). EFFX_DEBUG=1 shows where."),
+                EffxError(
+                    f"{job.target.name}: building failed ({reason}). Set EFFX_DEBUG=1 for the traceback."
+                ),
             )
 
 
 def _affordable(groups: list[list[Job]]) -> int:
-    """Return how many groups the processors and the free memory can hold at once."""
-    if len(groups) < _FEWEST_GROUPS:
+    """Return how many groups can be built at the same time, by processors and free memory."""
+    if len(groups) < _MIN_GROUPS:
         return 1
     weights = max((group[0].checkpoint / "model.safetensors").stat().st_size for group in groups)
     need = _BYTES_PER_PROCESS + _BYTES_PER_WEIGHT_BYTE * weights

@@ -16,10 +16,10 @@ from effx.quiet import quiet
 
 
 def dynamic(source: Path, target: Path) -> None:
-    """Quantise every MatMul with constant weights: int8 weights per output channel, uint8
-    activations with a scale found at run time for each tensor.
+    """Quantize every MatMul with constant weights: int8 weights per output channel, uint8
+    activations with a scale per tensor, computed at run time.
 
-    The task head's Gemms become MatMuls and are quantised too; activation times activation (the
+    The task head's Gemms become MatMuls and are quantized too; activation times activation (the
     attention scores) stays in fp32.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -41,11 +41,11 @@ def dynamic(source: Path, target: Path) -> None:
 def static(
     source: Path, target: Path, rows: Sequence[dict[str, np.ndarray]], *, symmetric: bool = False
 ) -> None:
-    """Quantise as :func:`dynamic`, activations with fixed ranges: the extremes seen on ``rows``.
+    """Quantize as :func:`dynamic`, activations with fixed ranges: the extremes seen on ``rows``.
 
     uint8 activations by int8 weights, per output channel, as Q/DQ pairs that ONNX Runtime fuses:
     int8 by int8 is slower than fp32 on x86. ``symmetric``: int8 by int8 without zero points, in
-    full range, as TensorRT wants it.
+    full range, as TensorRT requires.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
@@ -74,7 +74,7 @@ def static(
 
 
 class _Reader:
-    """Rows as the calibrator takes them."""
+    """Calibration rows, in the interface of ONNX Runtime's calibrator."""
 
     def __init__(self, rows: Sequence[dict[str, np.ndarray]]) -> None:
         self._rows: Iterator[Any] = iter(rows)

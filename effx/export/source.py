@@ -1,10 +1,8 @@
-"""A checkpoint on its way to engines: what its variants share, made once.
-
-fp32 graphs are traced once per shape; rows are read once.
-"""
+"""What the variants of a checkpoint share: fp32 graphs, traced once per shape, and rows, read once."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,29 +18,33 @@ from effx.data import Rows
 from effx.encoding import Encoded, Encoder
 from effx.errors import DataError, MissingExtraError, UsageError
 from effx.export import graph, parity
-from effx.export.graph import Shape
+from effx.export.graph import TraceShape
 from effx.export.parity import Reference
 from effx.models import checkpoints, evaluate, exits
 from effx.models.exits import rule_of
 from effx.models.structure import parameters
 from effx.specs.exit_rules import ExitRule
+from effx.specs.runtime import RuntimeSettings, StagedExits
 from effx.specs.variants import Variant
 
 _PARITY_ROWS = 256
-_GATE_ROWS = 1000
+"""Rows of the parity gate for float precisions, and for all precisions of large encoders."""
+_QUANTIZED_PARITY_ROWS = 1000
+"""Rows of the parity gate for quantized precisions (int8, fp8): their lost accuracy is gated, and its
+confidence interval is wide on few rows."""
 _LARGE_PARAMETERS = 200_000_000
-"""Encoders from here on are tried on as few rows as any, or the gate would outlast the building."""
+"""From this size on, the gate on 1000 rows would take longer than the build."""
 
 
 @dataclass
-class Source:
-    """A checkpoint, its model, its fp32 graphs and rows to try engines on."""
+class ExportSource:
+    """A checkpoint, its model, its fp32 graphs, and rows to compare engines on."""
 
     checkpoint: Checkpoint
     scratch: Path
     data_folder: str | Path | None = None
     calibration_rows: int = 128
-    _graphs: dict[tuple[Shape, bool], list[Path]] = field(default_factory=dict)
+    _graphs: dict[tuple[TraceShape, bool], list[Path]] = field(default_factory=dict)
     _references: dict[Any, Reference] = field(default_factory=dict)
 
     @cached_property
@@ -52,22 +54,22 @@ class Source:
 
     @property
     def limit(self) -> int:
-        """Tokens that the model reads at most."""
+        """Tokens that the model accepts at most."""
         return checkpoints.position_limit(self.model)
 
     def graphs(self, variant: Variant, dtype: torch.dtype = torch.float32) -> list[Path]:
         """Return the ONNX files of a variant: one, or its early-exit segments in order."""
-        shape, split = Shape(variant.length, variant.tokens, dtype), variant.exits is not None
+        shape, split = TraceShape(variant.length, variant.tokens, dtype), variant.exits is not None
         if (shape, split) not in self._graphs:
             folder = self.scratch / f"graph-{len(self._graphs)}"
             paths = []
             parts: list[range | None] = [*graph.segments(self.model)] if split else [None]
-            for number, places in enumerate(parts):
-                place = folder / str(number)  # a folder each: weights past 2 GB lie beside their graph
-                place.mkdir(parents=True)
+            for number, layers in enumerate(parts):
+                subfolder = folder / str(number)  # weights past 2 GB are files in the folder of their graph
+                subfolder.mkdir(parents=True)
                 name = f"segment-{number}.onnx" if split else "model.onnx"
-                graph.write(self.model, place / name, shape, places)
-                paths.append(place / name)
+                graph.write(self.model, subfolder / name, shape, layers)
+                paths.append(subfolder / name)
             self._graphs[shape, split] = paths
         return self._graphs[shape, split]
 
@@ -75,28 +77,26 @@ class Source:
         """Return the exit rule that the checkpoint was calibrated with."""
         return rule_of(self.checkpoint)
 
-    def session(self, variant: Variant, files: list[str], **more: Any) -> dict[str, Any]:
-        """Return what a session must know (see :mod:`effx.engines`)."""
-        pad_id = Encoder(self.checkpoint.folder, 8).pad_id
-        settings: dict[str, Any] = {
-            "files": files,
-            "precision": variant.precision,
-            "lengths": variant.lengths(self.limit),
-            "pad_id": pad_id,
-            "tokens": variant.tokens,
-            "exits": None,
-        }
-        if variant.exits:
-            settings["exits"] = {**self.rule().to_json(), "depths": exits.depths(self.model)}
-        return {**settings, **more}
+    def runtime(self, variant: Variant, files: Sequence[str]) -> RuntimeSettings:
+        """Return what the runtime must know to run ``files`` as a variant of the checkpoint."""
+        lengths = variant.lengths(self.limit)
+        return RuntimeSettings(
+            files=tuple(files),
+            precision=variant.precision,
+            lengths=None if lengths is None else tuple(lengths),
+            pad_id=Encoder(self.checkpoint.folder, 8).pad_id,
+            token_pruning=variant.tokens,
+            exits=StagedExits(self.rule(), tuple(exits.depths(self.model))) if variant.exits else None,
+        )
 
     @cached_property
     def rows(self) -> Rows | None:
-        """Labelled validation rows, at most a thousand; None where there are none."""
-        most = _GATE_ROWS if parameters(self.model) < _LARGE_PARAMETERS else _PARITY_ROWS
+        """Labelled validation rows, at most those of the parity gate; None where there are none."""
+        large = parameters(self.model) >= _LARGE_PARAMETERS
+        limit = _PARITY_ROWS if large else _QUANTIZED_PARITY_ROWS
         try:
             folder = self.data_folder or self.checkpoint.data
-            return data.load(self.checkpoint.task, "validation", folder).limit(most)
+            return data.load(self.checkpoint.task, "validation", folder).limit(limit)
         except (DataError, MissingExtraError):
             if self.data_folder is not None:
                 raise
@@ -108,7 +108,10 @@ class Source:
         return known if variant.length is None else min(known, variant.length)
 
     def parity_rows(self, variant: Variant) -> tuple[Encoded, np.ndarray | None, str]:
-        """Return rows spread over the lengths and one that fills the limit, labels, and their kind."""
+        """Return the encoded rows of the parity gate, their labels, and ``task`` or ``random``.
+
+        They end with a row that fills the length limit, which has no label.
+        """
         encoder = Encoder(self.checkpoint.folder, self.max_length(variant))
         limit = variant.length or self.limit
         if self.rows is None:
@@ -116,43 +119,46 @@ class Source:
                 _PARITY_ROWS, self.model.config.vocab_size, encoder.max_length, encoder.pad_id
             )
             return parity.with_longest(random, limit), None, "random"
-        rows = self.rows if variant.precision == "int8" else self.rows.limit(_PARITY_ROWS)
+        rows = self.rows if variant.is_quantized else self.rows.limit(_PARITY_ROWS)
         return parity.with_longest(encoder(rows.texts), limit), rows.labels, "task"
 
     def reference(self, variant: Variant) -> Reference:
-        """Return what the checkpoint says where the variant's engine is asked."""
+        """Return the checkpoint's logits on the rows of the parity gate, reduced as the variant is."""
         rule = self.rule() if variant.exits else None
         encoded, labels, inputs = self.parity_rows(variant)
         key = (len(encoded), self.max_length(variant), variant.length, rule, variant.tokens)
         if key not in self._references:
             if self.checkpoint.task.kind == "answer-span":
-                made = Reference(encoded, evaluate.span_logits(self.model, encoded), None, None, inputs)
+                reference = Reference(encoded, evaluate.span_logits(self.model, encoded), None, None, inputs)
             elif rule is None and not variant.tokens:
-                made = Reference(encoded, evaluate.logits(self.model, encoded), None, labels, inputs)
+                reference = Reference(encoded, evaluate.logits(self.model, encoded), None, labels, inputs)
             else:
                 logits, depth, _ = evaluate.reduced(
                     self.model, encoded, rule=rule, prune_tokens=variant.tokens
                 )
                 depth_of = depth if rule else None
-                made = Reference(encoded, logits, depth_of, labels, inputs, discrete=True)
-            self._references[key] = made
+                reference = Reference(encoded, logits, depth_of, labels, inputs, discrete=True)
+            self._references[key] = reference
         return self._references[key]
 
     def calibration(self, variant: Variant) -> list[dict[str, np.ndarray]]:
-        """Return single training rows as inputs: what static int8 takes its ranges from.
+        """Return single training rows as inputs; static int8 takes its activation ranges from them.
 
         Raises:
-            UsageError: there are fewer rows than asked for, or none.
+            UsageError: there are fewer training rows than ``calibration_rows``.
         """
         encoder = Encoder(self.checkpoint.folder, self.max_length(variant))
-        wanted = self.calibration_rows
+        count = self.calibration_rows
         try:
             rows = data.load(self.checkpoint.task, "train", self.data_folder or self.checkpoint.data)
         except (DataError, MissingExtraError) as error:
             raise UsageError(f"static int8 is calibrated on training rows: {error}") from error
-        if len(rows) < wanted:
-            raise UsageError(f"--calibration {wanted}: there are {len(rows)} training rows. Ask for fewer.")
-        encoded = encoder(rows.limit(wanted).texts)
+        if len(rows) < count:
+            raise UsageError(
+                f"calibration_rows {count}: expected at most the {len(rows)} training rows.",
+                settings="calibration_rows",
+            )
+        encoded = encoder(rows.limit(count).texts)
         names = checkpoints.input_names(self.model)
-        arrays = [encoded.batch([row], variant.length) for row in range(wanted)]
+        arrays = [encoded.batch([row], variant.length) for row in range(count)]
         return [{name: array[name] for name in names} for array in arrays]

@@ -1,13 +1,13 @@
 """Engines as a model repository of NVIDIA's Triton Inference Server.
 
-    DIR/NAME/config.pbtxt      what the server must know (protobuf text of inference.ModelConfig)
-    DIR/NAME/labels.txt        class names, one a line
-    DIR/NAME/1/model.*         the engine's own files
+    DIR/NAME/config.pbtxt      the server's configuration (protobuf text of inference.ModelConfig)
+    DIR/NAME/labels.txt        class names, one per line
+    DIR/NAME/1/model.*         the engine's files
 
 NAME is the engine's with ``+`` as ``-``. The server batches requests of equal length: ``seqN`` engines
-profit most. What the host does around a graph (padding to buckets, early exit in segments) is not
-in a graph, so buckets are served at any length, and segments not at all: ``exit-if`` is. A TensorRT
-plan runs on a server of its own release on its own kind of GPU.
+benefit most. Work of the host around a graph (padding to buckets, early exit in segments) is not part of
+the graph, so buckets are served at any length, and segments are refused: use ``exit-if``. A TensorRT plan
+runs on servers with the same release of TensorRT and the same kind of GPU.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from effx.artifacts import Engine
 from effx.errors import EffxError, UsageError
 from effx.specs import backends
 
-LARGEST_BATCH = 64
+MAX_BATCH = 64
 _QUEUE_DELAY_MICROSECONDS = 500
 
 
@@ -32,57 +32,55 @@ class _Name(str):
 
 
 def write_all(engines: Iterable[Engine], repository: str | Path) -> list[EffxError]:
-    """Write engines into a model repository and return what went wrong with some of them."""
+    """Write engines into a model repository; return the errors of those that could not be written."""
     failures: list[EffxError] = []
     for engine in engines:
         try:
-            progress.say(f"{write(engine, repository)}: for Triton")
+            progress.say(f"{write(engine, repository)}: written for Triton")
         except EffxError as error:
             failures.append(error)
     return failures
 
 
 def write(engine: Engine, repository: str | Path) -> Path:
-    """Write an engine into a model repository, replacing what was there under its name.
+    """Write an engine into a model repository, replacing an existing model of its name.
 
     Returns:
         The model's folder in the repository.
 
     Raises:
-        UsageError: the server cannot run this engine, or the place cannot be written to.
+        UsageError: the server cannot run this engine, or the repository cannot be written to.
     """
     if backends.get(engine.backend).triton_backend is None:
         known = ", ".join(sorted(row.name for row in backends.BACKENDS.values() if row.triton_backend))
+        raise UsageError(f"{engine.name}: Triton cannot run {engine.backend} engines. Supported: {known}.")
+    if engine.runtime.weight_files:
         raise UsageError(
-            f"{engine.name}: Triton has no backend for {engine.backend} engines (it has {known})."
+            f"{engine.name}: Triton cannot put weights back into a stripped plan; export without stripped."
         )
-    if engine.manifest["session"].get("weights"):
-        raise UsageError(
-            f"{engine.name}: Triton puts no weights back into a stripped plan; export a whole one."
-        )
-    graphs = list(engine.manifest["session"]["files"])
+    graphs = engine.runtime.files
     if len(graphs) > 1:
-        raise UsageError(
-            f"{engine.name}: Triton does not decide between segments; export exit-if, which is one graph."
-        )
+        raise UsageError(f"{engine.name}: Triton cannot run early exit in segments; export exit-if instead.")
     folder = Path(repository) / engine.name.replace("+", "-")
-    with files.new_folder(folder, replace=True) as place:
-        version = place / "1"
+    with files.new_folder(folder, replace=True) as temporary:
+        version = temporary / "1"
         version.mkdir()
         stem = graphs[0].split(".")[0]
         for name in engine.manifest["files"]:
             if name.startswith(f"{stem}.") and not name.endswith(".json"):
                 shutil.copyfile(engine.folder / name, version / name)
         if engine.manifest["labels"]:
-            (place / "labels.txt").write_text("".join(f"{label}\n" for label in engine.manifest["labels"]))
-        (place / "config.pbtxt").write_text(_text(config(engine, folder.name)))
+            (temporary / "labels.txt").write_text(
+                "".join(f"{label}\n" for label in engine.manifest["labels"])
+            )
+        (temporary / "config.pbtxt").write_text(_text(config(engine, folder.name)))
     return folder
 
 
 def config(engine: Engine, name: str) -> dict[str, Any]:
     """Return the server's configuration of an engine; keys are fields of inference.ModelConfig."""
-    manifest = engine.manifest
-    lengths = manifest["session"]["lengths"]
+    manifest, runtime = engine.manifest, engine.runtime
+    lengths = runtime.lengths
     length = lengths[0] if lengths and len(lengths) == 1 else -1
     answers: list[dict[str, Any]]
     if engine.task.kind == "answer-span":
@@ -91,23 +89,23 @@ def config(engine: Engine, name: str) -> dict[str, Any]:
         answers = [_tensor("logits", "TYPE_FP32", engine.task.outputs)]
         if manifest["labels"]:
             answers[0]["label_filename"] = "labels.txt"
-    if manifest["exits"]:  # one number per row: the server counts the batch as a dimension of its own
+    if manifest["exits"]:  # one number per row: the server adds the batch dimension
         answers.append({**_tensor("depth", "TYPE_INT64", 1), "reshape": {"shape": []}})
     device = "KIND_GPU" if engine.on_gpu else "KIND_CPU"
     group: dict[str, Any] = {"kind": _Name(device), "count": 1}
-    if engine.backend == "tensorrt":  # the server takes the first profile alone unless it is told of others
-        largest = manifest["session"]["profiles"]
-        group["profile"] = [str(n) for n, batch in enumerate(largest) if batch >= LARGEST_BATCH]
+    if runtime.profile_batches:  # by default the server uses only the first optimization profile
+        batches = enumerate(runtime.profile_batches)
+        group["profile"] = [str(number) for number, batch in batches if batch >= MAX_BATCH]
     parameters = []
-    if engine.backend == "openvino":  # its plugin would take bf16 for fp32 where the processor has it
-        rest = manifest["session"].get("rest") or manifest["precision"]
+    if engine.backend == "openvino":  # by default its plugin computes fp32 in bf16 where the processor can
+        precision = runtime.unquantized_precision or runtime.precision
         parameters.append(
-            {"key": "ENFORCE_BF16", "value": {"string_value": "YES" if rest == "bf16" else "NO"}}
+            {"key": "ENFORCE_BF16", "value": {"string_value": "YES" if precision == "bf16" else "NO"}}
         )
     return {
         "name": name,
         "backend": backends.get(engine.backend).triton_backend,
-        "max_batch_size": LARGEST_BATCH,
+        "max_batch_size": MAX_BATCH,
         "input": [_tensor(entry["name"], "TYPE_INT64", length) for entry in manifest["inputs"]],
         "output": answers,
         "dynamic_batching": {"max_queue_delay_microseconds": _QUEUE_DELAY_MICROSECONDS},

@@ -1,4 +1,4 @@
-"""Engines against their checkpoints, at any later time and on any machine."""
+"""Compare engines with their checkpoints again, later or on another machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from effx.artifacts import Checkpoint, Engine
 from effx.errors import ArtifactError
 from effx.export import parity
 from effx.export.parity import Parity
-from effx.export.source import Source
+from effx.export.source import ExportSource
 from effx.specs import variants
 
 
@@ -22,33 +22,33 @@ def verify(
 
     Args:
         folders: engines, or folders of them.
-        checkpoints: where their checkpoints are.
-        data_folder: rows to compare on; default: where the checkpoint's came from.
+        checkpoints: the folder of their checkpoints.
+        data_folder: folder of the rows to compare on; default: that of the checkpoint's rows.
 
     Raises:
-        ArtifactError: an engine is missing or damaged, or its very checkpoint is not there.
+        ArtifactError: an engine is missing or damaged, or the checkpoint that it was built from is missing.
     """
-    found = []
+    verified = []
     known = {path.name: path for path in Checkpoint.find(checkpoints)}
     for folder in Engine.find_all([Path(path) for path in folders]):
         engine = Engine.open(folder)
-        wanted = engine.manifest["checkpoint"]
-        if wanted["name"] not in known:
+        built_from = engine.manifest["checkpoint"]
+        if built_from["name"] not in known:
             raise ArtifactError(
-                f"{engine.folder}: its checkpoint {wanted['name']} is not in {checkpoints}. "
-                "Pass --checkpoints."
+                f"{engine.folder}: its checkpoint {built_from['name']} is not in {checkpoints}.",
+                settings="checkpoints",
             )
-        checkpoint = Checkpoint.open(known[wanted["name"]])
-        if checkpoint.digest != wanted["digest"]:
+        checkpoint = Checkpoint.open(known[built_from["name"]])
+        if checkpoint.digest != built_from["digest"]:
             raise ArtifactError(
-                f"{engine.folder} was built from another {wanted['name']} than the one in {checkpoints}. "
+                f"{engine.folder} was built from another {built_from['name']} than the one in {checkpoints}. "
                 f"Build it again with: effx export {checkpoint.folder}"
             )
         variant = variants.parse(engine.variant)
         with tempfile.TemporaryDirectory(prefix="effx-verify-") as scratch:
-            source = Source(checkpoint, Path(scratch), data_folder)
+            source = ExportSource(checkpoint, Path(scratch), data_folder)
             reference = source.reference(variant)
             with engines.open(engine) as session:
                 measured = parity.measure(reference, session, checkpoint.task, variant.precision)
-        found.append((engine, measured))
-    return found
+        verified.append((engine, measured))
+    return verified

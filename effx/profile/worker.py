@@ -31,7 +31,7 @@ import numpy as np
 from effx import engines
 from effx.artifacts import Engine
 from effx.encoding import Encoder, length_sorted
-from effx.engines.protocol import Timed
+from effx.engines.protocol import TimedSession
 from effx.errors import EffxError, UsageError
 from effx.host import identity
 from effx.profile.device_memory import DeviceMemory
@@ -217,8 +217,8 @@ class Worker:
 
     def _timed(self, workload: dict[str, Any], query: Query) -> tuple[float, np.ndarray]:
         if workload.get("timing") == "device":
-            session = cast(Timed, self._session)
-            took, answer = session.timed(session.place(query.inputs))
+            session = cast(TimedSession, self._session)
+            took, answer = session.infer_timed(session.upload(query.inputs))
             return took, answer["logits"]
         start = time.perf_counter()
         out = self._session.infer(query.inputs)

@@ -203,6 +203,15 @@ _ROWS = (
         schemes=_TORCH_SCHEMES,
         layer_taps="torch",
     ),
+    Backend(
+        name="mock",
+        title="the mock runtime",
+        engine_module="mock",
+        builder_module=None,
+        python_module="numpy",
+        extra="",
+        packages=(),
+    ),
 )
 
 BACKENDS: Mapping[str, Backend] = {row.name: row for row in _ROWS}

@@ -1,7 +1,7 @@
-"""When a row may leave at an early-exit ramp: rules, and thresholds for a depth or an accuracy.
+"""When a row exits at an early-exit ramp: rules, and thresholds for a depth or an accuracy.
 
-Plain NumPy, so that training, the PyTorch reference and engines on a target share one meaning.
-Every rule is the same machine: at each ramp a row is *sure* or not; it leaves once it has been
+Plain NumPy, so that training, the PyTorch reference and engines on a target share one definition.
+Every rule follows the same scheme: at each ramp a row is *sure* or not; it exits once it has been
 sure at ``patience`` ramps in a row.
 
     entropy               H(p) < threshold, in nats                             DeeBERT, Xin et al. 2020
@@ -9,9 +9,11 @@ sure at ``patience`` ramps in a row.
     patience              the prediction equals that of the ramp before         PABEE, Zhou et al. 2020
     consecutive-entropy   H(p) / log(classes) < threshold                       PCEE-BERT, Zhang et al. 2022
 
-For regression, which has no probabilities, ``patience`` alone works: predictions are equal when
-they differ by less than ``threshold``. The last head is not a ramp: who reaches it has not exited
-early.
+For regression, which has no probabilities, only ``patience`` works: predictions are equal when they differ
+by less than ``threshold``. The last head is not a ramp: a row that reaches it has not exited early.
+
+A new rule is one row in ``RULES`` and one function in :mod:`effx.export.exit_graphs`, which computes the same
+in ONNX.
 """
 
 from __future__ import annotations
@@ -24,14 +26,19 @@ import numpy as np
 
 from effx.errors import UsageError, unknown
 
-_NEAR = 0.25  # layers: settings this close to a depth are compared by score
-_Sure = Callable[[np.ndarray, np.ndarray | None, float], np.ndarray]
+_SAME_DEPTH_LAYERS = 0.25
+"""Settings whose mean depths are this close to the deepest are compared by score."""
+
+Decision = Callable[[np.ndarray, np.ndarray | None, float], np.ndarray]
+"""Logits [n, outputs], those of the ramp before (None at the first) and the threshold -> sure, bool [n]."""
+Thresholds = Callable[[np.ndarray, np.ndarray], list[float | None]]
+"""Ramps' logits [ramps, n, outputs] and quantiles in [0, 1] -> thresholds to try; None: the rule has none."""
 
 
 def entropy(logits: np.ndarray) -> np.ndarray:
     """Return the entropy in nats of softmax(logits), [n], for logits [n, classes]."""
     log_p = log_softmax(logits)
-    return np.asarray(-(np.exp(log_p) * log_p).sum(-1))  # 0 * finite: no NaN where p is 0
+    return np.asarray(-(np.exp(log_p) * log_p).sum(-1))  # 0 * finite: finite where p is 0
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -49,7 +56,7 @@ def _high_probability(logits: np.ndarray, previous: np.ndarray | None, threshold
     return np.asarray(np.exp(log_softmax(logits).max(-1)) > threshold)
 
 
-def _same(logits: np.ndarray, previous: np.ndarray | None, threshold: float) -> np.ndarray:
+def _same_prediction(logits: np.ndarray, previous: np.ndarray | None, threshold: float) -> np.ndarray:
     if previous is None:
         return np.zeros(len(logits), dtype=bool)
     if logits.shape[1] == 1:
@@ -57,38 +64,90 @@ def _same(logits: np.ndarray, previous: np.ndarray | None, threshold: float) -> 
     return np.asarray(logits.argmax(-1) == previous.argmax(-1))
 
 
-def _low_normalised_entropy(logits: np.ndarray, previous: np.ndarray | None, threshold: float) -> np.ndarray:
+def _low_normalized_entropy(logits: np.ndarray, previous: np.ndarray | None, threshold: float) -> np.ndarray:
     return np.asarray(entropy(logits) / np.log(logits.shape[1]) < threshold)
 
 
+def _entropy_thresholds(ramps: np.ndarray, quantiles: np.ndarray) -> list[float | None]:
+    values = np.quantile(entropy(_rows(ramps)), quantiles)
+    return list(np.unique(np.clip(values, 0.0, None)))
+
+
+def _probability_thresholds(ramps: np.ndarray, quantiles: np.ndarray) -> list[float | None]:
+    values = np.quantile(np.exp(log_softmax(_rows(ramps)).max(-1)), quantiles)
+    return [min(float(value), 1.0) for value in np.unique(values)]
+
+
+def _normalized_entropy_thresholds(ramps: np.ndarray, quantiles: np.ndarray) -> list[float | None]:
+    values = np.quantile(entropy(_rows(ramps)) / np.log(ramps.shape[-1]), quantiles)
+    return [min(float(value), 1.0) for value in np.unique(np.clip(values, 0.0, None))]
+
+
+def _difference_thresholds(ramps: np.ndarray, quantiles: np.ndarray) -> list[float | None]:
+    """Return differences between consecutive predictions for regression; classes need no threshold."""
+    if ramps.shape[-1] != 1:
+        return [None]
+    differences = np.abs(np.diff(ramps[..., 0], axis=0)) if len(ramps) > 1 else np.ones(1)
+    return [float(value) for value in np.unique(np.quantile(differences, quantiles))]
+
+
+def _rows(ramps: np.ndarray) -> np.ndarray:
+    return ramps.reshape(-1, ramps.shape[-1])
+
+
 @dataclass(frozen=True)
-class _Kind:
-    sure: _Sure
-    threshold: tuple[float, float] | None
-    """The range that makes sense; None: the rule has no threshold (but see regression)."""
+class RuleKind:
+    """What distinguishes a rule from others: a row of ``RULES``."""
+
+    name: str
+    is_sure: Decision
+    thresholds: Thresholds
+    threshold_range: tuple[float, float] | None
+    """The valid thresholds; None: the rule needs none (but see ``supports_regression``)."""
     patient: bool
+    """Whether it can wait for several sure ramps in a row."""
+    uses_previous_logits: bool = False
+    """Whether the decision compares with the ramp before."""
+    supports_regression: bool = False
+    """Whether it decides on a single value per row, given a threshold."""
 
 
-RULES: Mapping[str, _Kind] = {
-    "entropy": _Kind(_low_entropy, (0.0, np.inf), patient=False),
-    "max-probability": _Kind(_high_probability, (0.0, 1.0), patient=False),
-    "patience": _Kind(_same, None, patient=True),
-    "consecutive-entropy": _Kind(_low_normalised_entropy, (0.0, 1.0), patient=True),
-}
+RULES: Mapping[str, RuleKind] = {
+    kind.name: kind
+    for kind in (
+        RuleKind("entropy", _low_entropy, _entropy_thresholds, (0.0, np.inf), patient=False),
+        RuleKind("max-probability", _high_probability, _probability_thresholds, (0.0, 1.0), patient=False),
+        RuleKind("patience", _same_prediction, _difference_thresholds, None, patient=True,
+                 uses_previous_logits=True, supports_regression=True),
+        RuleKind("consecutive-entropy", _low_normalized_entropy, _normalized_entropy_thresholds, (0.0, 1.0),
+                 patient=True),
+    )
+}  # fmt: skip
+
+
+def rule_kind(name: str) -> RuleKind:
+    """Return the row of a rule.
+
+    Raises:
+        UsageError: there is no such rule; the message names the nearest.
+    """
+    if name not in RULES:
+        raise unknown("exit rule", name, RULES)
+    return RULES[name]
 
 
 @dataclass(frozen=True)
-class State:
-    """What a rule remembers of the rows that are still running."""
+class ExitState:
+    """What a rule remembers of the rows that have not exited."""
 
     streak: np.ndarray
-    """int64 [n]; ramps in a row at which a row was sure."""
+    """int64 [n]; consecutive ramps at which a row was sure."""
     previous: np.ndarray | None
     """Logits [n, outputs] of the ramp before."""
 
-    def rows(self, keep: np.ndarray) -> State:
-        """Return the state of some rows (bool [n])."""
-        return State(self.streak[keep], None if self.previous is None else self.previous[keep])
+    def rows(self, keep: np.ndarray) -> ExitState:
+        """Return the state of some rows, given as bool [n] or as indices."""
+        return ExitState(self.streak[keep], None if self.previous is None else self.previous[keep])
 
 
 @dataclass(frozen=True)
@@ -104,35 +163,42 @@ class ExitRule:
     patience: int = 1
 
     def __post_init__(self) -> None:
-        if self.name not in RULES:
-            raise unknown("exit rule", self.name, RULES)
-        kind = RULES[self.name]
-        if kind.threshold is not None:
-            low, high = kind.threshold
+        kind = rule_kind(self.name)
+        if kind.threshold_range is not None:
+            low, high = kind.threshold_range
             if self.threshold is None or not low <= self.threshold <= high:
-                raise UsageError(f"exit rule {self.name}: a threshold from {low:g} to {high:g} is needed.")
+                raise UsageError(
+                    f"exit rule {self.name}: expected a threshold from {low:g} to {high:g}, got "
+                    f"{self.threshold}."
+                )
         if self.patience < 1 or (self.patience > 1 and not kind.patient):
-            allowed = "1 or more" if kind.patient else "1: it does not wait"
-            raise UsageError(f"exit rule {self.name}: patience must be {allowed}.")
+            expected = "an integer >= 1" if kind.patient else "1 (only other rules can wait)"
+            raise UsageError(f"exit rule {self.name}: expected patience {expected}, got {self.patience}.")
 
-    def start(self, n: int) -> State:
+    @property
+    def kind(self) -> RuleKind:
+        """The rule's row in the table."""
+        return rule_kind(self.name)
+
+    def start(self, n: int) -> ExitState:
         """Return the state of ``n`` rows before the first ramp."""
-        return State(np.zeros(n, dtype=np.int64), None)
+        return ExitState(np.zeros(n, dtype=np.int64), None)
 
-    def step(self, state: State, logits: np.ndarray) -> tuple[State, np.ndarray]:
-        """Return the state after a ramp with ``logits`` [n, outputs], and who leaves there (bool [n]).
+    def step(self, state: ExitState, logits: np.ndarray) -> tuple[ExitState, np.ndarray]:
+        """Return the state after a ramp with ``logits`` [n, outputs], and which rows exit there (bool [n]).
 
         Raises:
-            UsageError: the rule needs probabilities and the task has none.
+            UsageError: the task is regression, and the rule needs probabilities or has no threshold.
         """
-        if logits.shape[1] == 1 and (RULES[self.name].sure is not _same or self.threshold is None):
-            raise UsageError(f"exit rule {self.name}: regression exits by patience with a threshold only.")
-        sure = RULES[self.name].sure(logits, state.previous, self.threshold or 0.0)
+        kind = self.kind
+        if logits.shape[1] == 1 and (not kind.supports_regression or self.threshold is None):
+            raise UsageError(f"exit rule {self.name}: regression supports only patience with a threshold.")
+        sure = kind.is_sure(logits, state.previous, self.threshold or 0.0)
         streak = np.where(sure, state.streak + 1, 0)
-        return State(streak, logits), streak >= self.patience
+        return ExitState(streak, logits), streak >= self.patience
 
     def to_json(self) -> dict[str, Any]:
-        """Return the rule as it stands in manifests."""
+        """Return the rule as manifests have it."""
         value = asdict(self)
         return {"rule": value.pop("name"), **value}
 
@@ -144,24 +210,24 @@ class ExitRule:
 
 
 def simulate(rule: ExitRule, logits: np.ndarray) -> np.ndarray:
-    """Return at which head each row leaves: int64 [n], the last one for those who never exit.
+    """Return the head at which each row exits: int64 [n], the last head for rows that do not exit early.
 
     Args:
-        rule: when rows leave.
-        logits: [heads, n, outputs] of every ramp, first to last, and the model's own head.
+        rule: when rows exit.
+        logits: [heads, n, outputs] of every ramp, first to last, and the model's head.
     """
     last = len(logits) - 1
-    leaves = np.full(logits.shape[1], last)
+    heads = np.full(logits.shape[1], last)
     state = rule.start(logits.shape[1])
     for number, out in enumerate(logits[:-1]):
         state, now = rule.step(state, out)
-        leaves = np.where(now & (leaves == last), number, leaves)
-    return leaves
+        heads = np.where(now & (heads == last), number, heads)
+    return heads
 
 
 @dataclass(frozen=True)
-class Point:
-    """What a rule does on the rows it was tried on."""
+class ExitPoint:
+    """Depth and score of a rule on some rows."""
 
     rule: ExitRule
     mean_depth: float
@@ -170,7 +236,7 @@ class Point:
     """The task's primary metric."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the point as it stands in manifests."""
+        """Return the point as manifests have it."""
         return {**self.rule.to_json(), "mean_depth": self.mean_depth, "score": self.score}
 
 
@@ -178,41 +244,25 @@ Scorer = Callable[[np.ndarray], float]
 """Logits [n, outputs] -> the task's primary metric."""
 
 
-def evaluate(rule: ExitRule, logits: np.ndarray, depths: np.ndarray, score: Scorer) -> Point:
+def evaluate(rule: ExitRule, logits: np.ndarray, depths: np.ndarray, score: Scorer) -> ExitPoint:
     """Return mean depth and score of ``rule`` over logits [heads, n, outputs].
 
-    ``depths`` [heads] says how many layers stand before each head.
+    ``depths`` [heads] is the number of layers before each head.
     """
-    leaves = simulate(rule, logits)
-    chosen = logits[leaves, np.arange(len(leaves))]
-    return Point(rule, float(depths[leaves].mean()), float(score(chosen)))
+    heads = simulate(rule, logits)
+    chosen = logits[heads, np.arange(len(heads))]
+    return ExitPoint(rule, float(depths[heads].mean()), float(score(chosen)))
 
 
 def candidates(name: str, logits: np.ndarray, thresholds: int = 100) -> list[ExitRule]:
-    """Return rules of one kind that cover its range on logits [heads, n, outputs].
+    """Return settings of a rule that cover its range on logits [heads, n, outputs].
 
-    Thresholds are quantiles of what the ramps say on these rows; patience goes up to the ramps.
+    Thresholds are quantiles of the ramps' values on these rows; patience goes up to the number of ramps.
     """
-    if name not in RULES:
-        raise unknown("exit rule", name, RULES)
-    kind = RULES[name]
-    ramps = logits[:-1]
+    kind, ramps = rule_kind(name), logits[:-1]
     patiences = range(1, len(ramps) + 1) if kind.patient else [1]
-    flat = ramps.reshape(-1, ramps.shape[-1])
-    shares = np.linspace(0.0, 1.0, thresholds)
-    values: list[float | None]
-    if name == "patience" and ramps.shape[-1] == 1:
-        steps = np.abs(np.diff(ramps[..., 0], axis=0)) if len(ramps) > 1 else np.ones(1)
-        values = [float(value) for value in np.unique(np.quantile(steps, shares))]
-    elif kind.threshold is None:
-        values = [None]
-    elif name == "max-probability":
-        values = list(np.unique(np.quantile(np.exp(log_softmax(flat).max(-1)), shares)))
-    else:
-        scale = np.log(ramps.shape[-1]) if name == "consecutive-entropy" else 1.0
-        values = list(np.unique(np.clip(np.quantile(entropy(flat) / scale, shares), 0.0, None)))
-    values = [None if value is None else float(min(value, kind.threshold[1] if kind.threshold else value))
-              for value in values]  # fmt: skip
+    values = kind.thresholds(ramps, np.linspace(0.0, 1.0, thresholds))
+    values = [None if value is None else float(value) for value in values]
     return [ExitRule(name, value, patience) for patience in patiences for value in values]
 
 
@@ -224,41 +274,49 @@ def calibrate(
     *,
     depth: float | None = None,
     max_drop: float | None = None,
-) -> Point:
+) -> ExitPoint:
     """Choose a rule's settings on held-out rows, for a mean depth or for a loss of score.
 
     Args:
         name: which rule.
-        logits: [heads, n, outputs] of every ramp and the model's own head on held-out rows.
+        logits: [heads, n, outputs] of every ramp and the model's head on held-out rows.
         depths: [heads] layers before each head.
         score: the task's primary metric.
-        depth: mean layers to run at most; the best score among the settings that use it up (to a
-            quarter of a layer) is chosen.
-        max_drop: loss of score against the model's own head at most; the least depth within it
+        depth: maximum mean number of layers; of the settings within a quarter of a layer of it, the one with
+            the best score is chosen.
+        max_drop: maximum loss of score against the model's head; the setting with the least depth within it
             is chosen.
 
     Returns:
-        The chosen point; its figures are those of these rows and flatter the rule a little.
+        The chosen point; its figures are of these rows, so they are slightly optimistic.
 
     Raises:
         UsageError: not exactly one of ``depth`` and ``max_drop``, or no setting reaches the depth.
     """
     if (depth is None) == (max_drop is None):
-        raise UsageError("calibrate exits for a depth or for a drop: give exactly one.")
+        raise UsageError(
+            "exits are calibrated for a depth or for a drop in score: give exactly one.",
+            settings=("depth", "max_drop"),
+        )
     points = [evaluate(rule, logits, depths, score) for rule in candidates(name, logits)]
     if depth is not None:
         within = [point for point in points if point.mean_depth <= depth]
         if not within:
             least = min(point.mean_depth for point in points)
             raise UsageError(
-                f"exit rule {name} runs {least:.2f} layers at least here, more than {depth:.2f}."
+                f"exit rule {name}: the least mean depth on these rows is {least:.2f} layers, more than "
+                f"{depth:.2f}.",
+                settings="depth",
             )
         deepest = max(point.mean_depth for point in within)
-        near = [point for point in within if point.mean_depth >= deepest - _NEAR]
+        near = [point for point in within if point.mean_depth >= deepest - _SAME_DEPTH_LAYERS]
         return max(near, key=lambda point: (point.score, -point.mean_depth))
     assert max_drop is not None
-    own = float(score(logits[-1]))
-    within = [point for point in points if point.score >= own - max_drop - 1e-9]
+    full = float(score(logits[-1]))
+    within = [point for point in points if point.score >= full - max_drop - 1e-9]
     if not within:
-        raise UsageError(f"exit rule {name} loses more than {max_drop:g} at every setting here.")
+        raise UsageError(
+            f"exit rule {name}: every setting loses more than {max_drop:g} on these rows.",
+            settings="max_drop",
+        )
     return min(within, key=lambda point: (point.mean_depth, -point.score))

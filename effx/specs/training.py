@@ -137,7 +137,7 @@ class FinetuneSettings(Settings):
     """What is trained: everything (full), the task head alone (frozen), or the head and the last K layers."""
     layers: Count | None = None
     """Layer reduction: keep the first K layers and drop the others before training. Default: all."""
-    max_length: Annotated[int, Field(ge=variants.LEAST_LENGTH)] = 128
+    max_length: Annotated[int, Field(ge=variants.MIN_LENGTH)] = 128
     """Maximum tokens per example, in training and in everything made from the checkpoint."""
     epochs: Positive = 3.0
     """Passes over the training rows."""

@@ -7,10 +7,10 @@
     tokens    = tokens                                                             default all of them
     weights   = stripped                                                           default within the plan
 
-``int8`` is the fastest int8 scheme of the backend that passes its gate on this machine. ``seqN``
-fixes the length: longer inputs are cut, shorter ones padded to N. ``buckets`` pads to the next of a
-few lengths. ``exit`` runs segments with the host between them, ``exit-if`` one graph with If. A
-``stripped`` TensorRT plan has its weights in the ONNX graph beside it, and takes them when it is opened.
+``int8`` is the fastest int8 scheme of the backend that passes its gate on this machine. ``seqN`` fixes the
+length: longer inputs are truncated, shorter ones padded to N. ``buckets`` pads to the next of a few lengths.
+``exit`` runs segments and the host decides between them; ``exit-if`` is a single graph with If. The weights
+of a ``stripped`` TensorRT plan are in an ONNX graph in the same folder; opening puts them into the plan.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from typing import Protocol
 from effx.errors import UsageError, unknown
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8-dynamic", "int8-static", "fp8")
+QUANTIZED = ("int8", "fp8")
 _OTHERS = {"buckets": "sequence", "exit": "exits", "exit-if": "exits", "tokens": "tokens",
            "stripped": "weights"}  # fmt: skip
 _SEQUENCE = re.compile(r"seq([1-9]\d*)")
-LEAST_LENGTH = 4
+MIN_LENGTH = 4
 _FIRST_BUCKET = 16
 
 
-class Reduced(Protocol):
-    """What a variant asks about a checkpoint's structure; see :class:`effx.models.Structure`."""
+class ReducedStructure(Protocol):
+    """The parts of a checkpoint's structure that a variant depends on; see :class:`effx.models.Structure`."""
 
     @property
     def exits(self) -> tuple[int, ...]: ...
@@ -47,7 +48,7 @@ class Variant:
     """A parsed variant."""
 
     text: str
-    """As asked for; part of the engine's name."""
+    """As written by the user; part of the engine's name."""
     scheme: str
     """One of ``PRECISIONS``."""
     length: int | None = None
@@ -63,36 +64,41 @@ class Variant:
         """The arithmetic of the GEMMs: fp32, fp16, bf16, int8 or fp8."""
         return self.scheme.split("-", 1)[0]
 
+    @property
+    def is_quantized(self) -> bool:
+        """Whether weights and activations are quantized (int8, fp8)."""
+        return self.precision in QUANTIZED
+
     def lengths(self, limit: int) -> list[int] | None:
         """Return the lengths that inputs are padded to; None: any up to the model's ``limit``."""
         if self.length is not None:
             return [self.length]
         if not self.buckets:
             return None
-        found = [_FIRST_BUCKET]
-        while found[-1] < limit:
-            found.append(min(found[-1] * 2, limit))
-        return found
+        buckets = [_FIRST_BUCKET]
+        while buckets[-1] < limit:
+            buckets.append(min(buckets[-1] * 2, limit))
+        return buckets
 
-    def check(self, kept: Reduced, limit: int, name: str) -> None:
+    def check(self, structure: ReducedStructure, limit: int, name: str) -> None:
         """Raise :class:`UsageError` if a checkpoint cannot be built so.
 
         Args:
-            kept: the checkpoint's structure.
-            limit: tokens that its model reads at most.
+            structure: the checkpoint's structure.
+            limit: tokens that its model accepts at most.
             name: the checkpoint's, for the message.
         """
-        if self.exits and not kept.exits:
+        if self.exits and not structure.exits:
             raise UsageError(
-                f"variant '{self.text}': {name} has no exits. Make some with: effx train exits {name}"
+                f"variant '{self.text}': {name} has no exits. Train them with: effx train exits {name}"
             )
-        if self.tokens and kept.tokens is None and kept.token_thresholds is None:
+        if self.tokens and structure.tokens is None and structure.token_thresholds is None:
             raise UsageError(
                 f"variant '{self.text}': {name} has no token schedule. "
-                f"Make one with: effx train tokens {name}"
+                f"Train one with: effx train tokens {name}"
             )
         if self.length is not None and self.length > limit:
-            raise UsageError(f"variant '{self.text}': {name} reads {limit} tokens at most.")
+            raise UsageError(f"variant '{self.text}': {name} accepts {limit} tokens at most.")
 
 
 def parse(text: str) -> Variant:
@@ -101,24 +107,24 @@ def parse(text: str) -> Variant:
     Raises:
         UsageError: a part is unknown (the nearest is named), or two parts exclude each other.
     """
-    found: dict[str, str] = {}
+    parts: dict[str, str] = {}
     for part in (part.strip() for part in text.split("+")):
         kind = _kind(part)
-        if kind in found:
-            raise UsageError(f"variant '{text}': {found[kind]} and {part} exclude each other.")
-        found[kind] = part
-    sequence = _SEQUENCE.fullmatch(found.get("sequence", ""))
+        if kind in parts:
+            raise UsageError(f"variant '{text}': {parts[kind]} and {part} exclude each other.")
+        parts[kind] = part
+    sequence = _SEQUENCE.fullmatch(parts.get("sequence", ""))
     length = int(sequence.group(1)) if sequence else None
-    if length is not None and length < LEAST_LENGTH:
-        raise UsageError(f"variant '{text}': at least {LEAST_LENGTH} tokens are needed.")
+    if length is not None and length < MIN_LENGTH:
+        raise UsageError(f"variant '{text}': expected a length >= {MIN_LENGTH}.")
     return Variant(
         text,
-        found.get("precision", "fp32"),
+        parts.get("precision", "fp32"),
         length,
-        found.get("sequence") == "buckets",
-        found.get("exits"),
-        "tokens" in found,
-        "weights" in found,
+        parts.get("sequence") == "buckets",
+        parts.get("exits"),
+        "tokens" in parts,
+        "weights" in parts,
     )
 
 

@@ -174,9 +174,9 @@ def lost(task: Task, labels: np.ndarray, own: np.ndarray, reduced: np.ndarray) -
 
 def points(
     rule: str, logits: np.ndarray, depths: np.ndarray, score: exit_rules.Scorer
-) -> list[exit_rules.Point]:
+) -> list[exit_rules.ExitPoint]:
     """Return the rule's best settings for a few mean depths, shallow to deep."""
-    found: list[exit_rules.Point] = []
+    found: list[exit_rules.ExitPoint] = []
     for depth in np.linspace(depths[0], depths[-1], _POINTS):
         try:
             point = exit_rules.calibrate(rule, logits, depths, score, depth=float(depth))

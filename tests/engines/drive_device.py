@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from effx.engines import cuda
 from effx.errors import EffxError
 from effx.profile import Plan, profile
 from effx.specs import exit_rules
+from effx.specs.runtime import PlanTarget
 
 SHAPES = ((1, 5), (8, 16), (8, 16), (3, 30), (8, 16), (33, 9))
 
@@ -35,7 +37,7 @@ def batch(rng: np.random.Generator, n: int, length: int) -> dict[str, np.ndarray
 def marked(folder: Path, place: Path, **metadata: str) -> Path:
     """Return a folder with an engine's graphs, marked with what the fake runtime is to make of them."""
     place.mkdir()
-    for name in Engine.open(folder).manifest["session"]["files"]:
+    for name in Engine.open(folder).runtime.files:
         model = onnx.load(folder / name)
         onnx.helper.set_model_props(model, metadata)
         onnx.save(model, place / name)
@@ -45,7 +47,7 @@ def marked(folder: Path, place: Path, **metadata: str) -> Path:
 def stripped(folder: Path, place: Path) -> Path:
     """Return a folder with an engine's graphs twice: with zeros for weights, as plans, and whole."""
     place.mkdir()
-    for name in Engine.open(folder).manifest["session"]["files"]:
+    for name in Engine.open(folder).runtime.files:
         model = onnx.load(folder / name)
         onnx.save(model, place / f"whole-{name}")
         for entry in model.graph.initializer:
@@ -59,20 +61,19 @@ def stripped(folder: Path, place: Path) -> Path:
 def compare(folder: Path, plans: Path | None = None, **more: Any) -> dict[str, Any]:
     """Return the largest differences of plans (default: the engine's graphs) from ONNX Runtime."""
     engine, rng = Engine.open(folder), np.random.default_rng(0)
-    settings = {**engine.manifest["session"], "device": "sm89",
-                "plan": {"version": "9.9.9", "capability": "sm89"}, **more}  # fmt: skip
+    runtime = replace(engine.runtime, device="sm89", plan=PlanTarget("9.9.9", "sm89"), **more)
     found: dict[str, Any] = {"logits": 0.0, "timed": 0.0, "depth": 0, "depths": []}
-    limit = max(settings["lengths"] or [64])
+    limit = max(runtime.lengths or [64])
     with (
         engines.open(engine, threads=1) as expected,
-        engines.open_unchecked(plans or engine.folder, "tensorrt-rtx", settings) as session,
+        engines.open_unchecked(plans or engine.folder, "tensorrt-rtx", runtime) as session,
     ):
         for n, length in SHAPES:
             inputs = batch(rng, n, min(length, limit))
             wanted, given = expected.infer(inputs), session.infer(inputs)
             timer: Any = session
             began = time.perf_counter()
-            seconds, again = timer.timed(timer.place(inputs))
+            seconds, again = timer.infer_timed(timer.upload(inputs))
             assert 0 < seconds < time.perf_counter() - began
             found["logits"] = max(found["logits"], float(np.abs(wanted["logits"] - given["logits"]).max()))
             found["timed"] = max(found["timed"], float(np.abs(again["logits"] - given["logits"]).max()))
@@ -89,7 +90,7 @@ def recorded(folder: Path) -> list[list[str]]:
 
     engine, rng = Engine.open(folder), np.random.default_rng(0)
     told = []
-    with engines.open_unchecked(engine.folder, "tensorrt-rtx", engine.manifest["session"]) as session:
+    with engines.open_unchecked(engine.folder, "tensorrt-rtx", engine.runtime) as session:
         for n in (4, 4, 4, 2, 2, 4):
             tensorrt_rtx.RUNS.clear()
             session.infer(batch(rng, n, 8))
@@ -102,19 +103,22 @@ def early(folder: Path) -> dict[str, Any]:
     import tensorrt_rtx  # the fake one
 
     engine, rng = Engine.open(folder), np.random.default_rng(1)
-    manifest = engine.manifest["session"]
+    runtime = engine.runtime
+    assert runtime.exits is not None
     sizes, queued = set(), []
     sample = batch(rng, 64, 16)
     sample["attention_mask"][:] = 1
-    first = onnxruntime.InferenceSession(engine.folder / manifest["files"][0])
+    first = onnxruntime.InferenceSession(engine.folder / runtime.files[0])
     (logits,) = first.run(["logits"], {entry.name: sample[entry.name] for entry in first.get_inputs()})
     surest = np.exp(exit_rules.log_softmax(logits).max(-1))
     # of max-probability, which is the rule here: from few who stay to nearly all
     for threshold in np.quantile(surest, np.arange(0.05, 1, 0.13)).tolist():
-        settings = {**manifest, "exits": {**manifest["exits"], "threshold": threshold}}
+        settings = runtime.with_exit_rule(replace(runtime.exits.rule, threshold=threshold))
         with (
             engines.open_unchecked(engine.folder, "onnxruntime", settings) as expected,
-            engines.open_unchecked(engine.folder, "tensorrt-rtx", {**settings, "device": "sm89"}) as session,
+            engines.open_unchecked(
+                engine.folder, "tensorrt-rtx", replace(settings, device="sm89")
+            ) as session,
         ):
             staged: Any = session
             full = batch(rng, 24, 16)
@@ -142,7 +146,7 @@ def profiled(folder: Path, scratch: Path) -> dict[str, Any]:
             shutil.copyfile(engine.folder / name, place / name)
         manifest |= {key: value for key, value in engine.manifest.items() if key not in sealed}
         manifest |= {"backend": "tensorrt-rtx", "device": "sm89"}
-        manifest["session"] = {**manifest["session"], "device": "sm89"}
+        manifest["runtime"] = {**manifest["runtime"], "device": "sm89"}
         manifest["inputs"] = [{**one, "max": [128, 64]} for one in manifest["inputs"]]
     plan = Plan(rounds=3, block_queries=24, grid_rounds=3, grid_limit_s=0.2, warmup_s=0.2)
     (run,), failures = profile([target], out=scratch / "results", plan=plan, meter="none")
@@ -160,20 +164,18 @@ def error(action: Callable[[], Any]) -> str:
 
 def errors(folder: Path, scratch: Path) -> dict[str, str]:
     engine = Engine.open(folder)
-    settings = dict(engine.manifest["session"])
+    settings = engine.runtime
 
     def opened(**more: Any) -> Any:
-        return engines.open_unchecked(engine.folder, "tensorrt-rtx", {**settings, **more})
+        return engines.open_unchecked(engine.folder, "tensorrt-rtx", replace(settings, **more))
 
     (scratch / "model.onnx").write_bytes(b"no plan")
     rng = np.random.default_rng(0)
     return {
-        "version": error(lambda: opened(plan={"version": "1.7.1", "capability": "sm89"})),
-        "device": error(lambda: opened(plan={"version": "9.9.9", "capability": "sm120"}, device="sm120")),
-        "model": error(
-            lambda: opened(plan={"version": "9.9.9", "capability": "sm89", "device": "Another GPU"})
-        ),
-        "weights": error(lambda: opened(weights={"model.onnx": "gone.onnx"})),
+        "version": error(lambda: opened(plan=PlanTarget("1.7.1", "sm89"))),
+        "device": error(lambda: opened(plan=PlanTarget("9.9.9", "sm120"), device="sm120")),
+        "model": error(lambda: opened(plan=PlanTarget("9.9.9", "sm89", "Another GPU"))),
+        "weights": error(lambda: opened(weight_files={"model.onnx": "gone.onnx"})),
         "damaged": error(lambda: engines.open_unchecked(scratch, "tensorrt-rtx", settings)),
         "batch": error(lambda: opened().infer(batch(rng, 129, 8))),
         "length": error(lambda: opened().infer(batch(rng, 2, 65))),
@@ -193,7 +195,7 @@ def main() -> None:
         "profiles": compare(profiles, marked(profiles, scratch / "profiles", profiles="[16, 32, 64]")),
         "data_dependent": compare(growing, marked(growing, scratch / "growing", data_dependent="yes")),
         "stripped": compare(
-            whole, stripped(whole, scratch / "stripped"), weights={"model.onnx": "whole-model.onnx"}
+            whole, stripped(whole, scratch / "stripped"), weight_files={"model.onnx": "whole-model.onnx"}
         ),
         "recorded": recorded(whole),
         "early": early(next(path for name, path in folders.items() if ".exit." in name)),

@@ -12,7 +12,7 @@ import pytest
 from effx import engines
 from effx.artifacts import Checkpoint, Engine
 from effx.engines import cuda
-from effx.errors import UsageError
+from effx.errors import DeviceError
 from effx.export import export, export_all
 from effx.profile import Plan, profile
 from tests.engines.drive_device import batch
@@ -21,7 +21,7 @@ from tests.engines.drive_device import batch
 def _missing() -> str | None:
     try:
         cuda.device()
-    except UsageError as error:
+    except DeviceError as error:
         return str(error)
     return None
 
@@ -49,18 +49,18 @@ def test_memory_streams_events_and_graphs() -> None:
     values = rng.standard_normal((6, 5, 3)).astype(np.float32)
     source = memory.array("source", values.shape, np.float32)
     target = memory.array("target", (4, 2, 3), np.float32)
-    device.put(source, values)
+    device.upload(source, values)
     rows = np.array([0, 1, 3, 5])
-    device.take(target, source, rows)
-    np.testing.assert_array_equal(device.get(target), values[rows, :2])
+    device.copy_rows(target, source, rows)
+    np.testing.assert_array_equal(device.download(target), values[rows, :2])
     before, after = device.event(), device.event()
     before.record()
     with device.capture() as graph:
-        device.take(target, source, rows[::-1].copy())
+        device.copy_rows(target, source, rows[::-1].copy())
     graph.launch()
     after.record()
     assert 0 < after.seconds_since(before) < 1
-    np.testing.assert_array_equal(device.get(target), values[rows[::-1], :2])
+    np.testing.assert_array_equal(device.download(target), values[rows[::-1], :2])
     graph.close()
 
 
@@ -80,7 +80,7 @@ def test_an_engine_answers_as_on_the_cpu(
             inputs = batch(rng, n, length)
             wanted = expected.infer(inputs)["logits"]
             assert np.abs(session.infer(inputs)["logits"] - wanted).max() < near
-            seconds, again = timer.timed(timer.place(inputs))
+            seconds, again = timer.infer_timed(timer.upload(inputs))
             assert 0 < seconds < 5 and np.abs(again["logits"] - wanted).max() < near
 
 

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pytest
 from effx import engines
 from effx.artifacts import Engine
 from effx.engines import on_device, sessions
-from effx.errors import MissingExtraError, UsageError
+from effx.errors import DeviceError, MissingExtraError
 
 ROOT = Path(__file__).parents[2]
 FAKE = Path(__file__).parent / "fake"
@@ -89,13 +90,13 @@ def test_the_tensorrt_provider_is_told_of_all_shapes(built: list[Engine]) -> Non
     from effx.engines import onnxruntime_cuda
 
     found = {engine.manifest["variant"]: engine for engine in built}
-    told = onnxruntime_cuda.profile(found["fp32"].folder / "model.onnx", 64, 512)
+    told = onnxruntime_cuda.optimization_profile(found["fp32"].folder / "model.onnx", 64, 512)
     names = ("input_ids", "attention_mask", "token_type_ids")
     for what, shape in (("min", "1x1"), ("opt", "8x64"), ("max", "512x64")):
         assert told[f"trt_profile_{what}_shapes"] == ",".join(f"{name}:{shape}" for name in names)
-    fixed = onnxruntime_cuda.profile(found["seq16"].folder / "model.onnx", 16, 512)
+    fixed = onnxruntime_cuda.optimization_profile(found["seq16"].folder / "model.onnx", 16, 512)
     assert fixed["trt_profile_min_shapes"].startswith("input_ids:1x16,")
-    later = onnxruntime_cuda.profile(found["exit"].folder / "segment-1.onnx", 64, 512)
+    later = onnxruntime_cuda.optimization_profile(found["exit"].folder / "segment-1.onnx", 64, 512)
     assert "hidden:512x64x32" in later["trt_profile_max_shapes"].split(",")
 
 
@@ -127,7 +128,7 @@ def test_the_timed_run_is_queued_behind_another() -> None:
             told.append("launch")
             return {}
 
-    on_device.SingleOnDevice(Graph()).timed({})  # type: ignore[arg-type]
+    on_device.SingleOnDevice(Graph()).infer_timed({})  # type: ignore[arg-type]
     assert told == ["wait", "launch", "event", "launch", "event"]
 
 
@@ -139,7 +140,7 @@ def test_profiles_and_outputs_of_unknown_size(found: dict[str, Any]) -> None:
 
 def test_a_stripped_plan_gets_its_weights_back(found: dict[str, Any]) -> None:
     assert found["stripped"]["logits"] < 1e-5
-    assert "does not take the weights of gone.onnx: no such model" in found["errors"]["weights"]
+    assert "does not accept the weights of gone.onnx: no such model" in found["errors"]["weights"]
 
 
 def test_a_shape_runs_once_is_recorded_and_is_launched_as_one_afterwards(found: dict[str, Any]) -> None:
@@ -172,11 +173,11 @@ def test_padding_prepares_the_padded_shapes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "most", "room"),
+    ("rows", "limit", "batch"),
     [(1, 9, 1), (5, 6, 6), (9, 128, 16), (33, 128, 48), (50, 128, 64), (70, 80, 80), (97, 512, 128)],
 )
-def test_few_sizes_of_batch(rows: int, most: int, room: int) -> None:
-    assert on_device._room(rows, most) == room
+def test_few_sizes_of_batch(rows: int, limit: int, batch: int) -> None:
+    assert on_device._padded_batch(rows, limit) == batch
 
 
 def test_a_profile_is_timed_end_to_end_and_on_the_device(found: dict[str, Any]) -> None:
@@ -208,35 +209,42 @@ def test_nothing_is_left_on_the_device(found: dict[str, Any]) -> None:
 
 
 def test_a_plan_that_does_not_fit_says_what_to_do(found: dict[str, Any]) -> None:
-    again = "Build it again here: effx export CHECKPOINT --backend tensorrt-rtx --variant V --overwrite"
+    again = "Build it again on this machine: "
+    again += "effx export CHECKPOINT --backend tensorrt-rtx --variant V --overwrite"
     errors = found["errors"]
-    assert f"was built for tensorrt-rtx 1.7.1, here is 9.9.9. {again}" in errors["version"]
-    assert f"was built for device sm120, here is sm89. {again} --device sm89" in errors["device"]
-    assert f"was built for a GPU called Another GPU, here is Fake GPU. {again}" in errors["model"]
+    assert f"was built for tensorrt-rtx 1.7.1, this machine has 9.9.9. {again}" in errors["version"]
+    assert (
+        f"was built for compute capability sm120, this machine has sm89. {again} --device sm89"
+        in errors["device"]
+    )
+    assert f"was built for GPU Another GPU, this machine has Fake GPU. {again}" in errors["model"]
     assert errors["damaged"].startswith("ArtifactError")
     assert "cannot be loaded by tensorrt-rtx: magic tag" in errors["damaged"]
     for name in ("batch", "length"):
-        assert errors[name].startswith("UsageError") and "no profile of this plan takes" in errors[name]
+        assert (
+            errors[name].startswith("UsageError")
+            and "no optimization profile of this plan accepts" in errors[name]
+        )
 
 
 def test_a_driver_without_a_device_is_one_line(library: Path) -> None:
     code = "from effx.engines import cuda; cuda.device()"
     env = environment(library, FAKE_CUDA_NO_DEVICE="1")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
-    assert "the GPU refused (cuInit: no CUDA-capable device is detected, error 100)" in done.stderr
+    assert "the GPU driver failed (cuInit: no CUDA-capable device is detected, error 100)" in done.stderr
 
 
 @pytest.mark.usefixtures("without_gpu")
 def test_without_a_gpu_every_backend_says_so(built: list[Engine], tmp_path: Path) -> None:
     engine = built[0]
-    settings = {**engine.manifest["session"], "device": "cuda"}
-    with pytest.raises(MissingExtraError, match="this onnxruntime has no CUDAExecutionProvider"):
+    settings = replace(engine.runtime, device="cuda")
+    with pytest.raises(MissingExtraError, match="this onnxruntime was built without CUDAExecutionProvider"):
         engines.open_unchecked(engine.folder, "onnxruntime", settings)
-    with pytest.raises((UsageError, MissingExtraError), match="no NVIDIA driver here|tensorrt_rtx is not"):
+    with pytest.raises((DeviceError, MissingExtraError), match="no NVIDIA driver|tensorrt_rtx is not"):
         engines.open_unchecked(engine.folder, "tensorrt-rtx", settings)
     with pytest.raises(
         MissingExtraError, match=r"tensorrt is not installed. Run: pip install 'effx\[tensorrt\]'"
     ):
         engines.open_unchecked(engine.folder, "tensorrt", settings)
-    with pytest.raises((MissingExtraError, UsageError), match="built without CUDA|no NVIDIA driver"):
-        engines.open_unchecked(engine.folder, "torch", {**settings, "inputs": {}, "outputs": {}})
+    with pytest.raises((MissingExtraError, DeviceError), match="built without CUDA|no NVIDIA driver"):
+        engines.open_unchecked(engine.folder, "torch", settings)

@@ -78,7 +78,7 @@ def test_a_process_that_dies_costs_its_own_engines(checkpoint: Checkpoint, tmp_p
     assert len(killed) == 1
     assert list(outcomes) == [job.target for job in jobs]
     lost = {target for target, error in outcomes.items() if error is not None}
-    assert lost and all("try --jobs 1" in str(outcomes[target]) for target in lost)
+    assert lost and all("build fewer engines at the same time" in str(outcomes[target]) for target in lost)
     # the pool ends the other one too, unless it sees the death only when that one is done
     assert sorted(tmp_path.iterdir()) == sorted(set(outcomes) - lost)
 

@@ -18,11 +18,12 @@ from effx.encoding import Encoder
 from effx.engines import open_graph, open_unchecked
 from effx.errors import ArtifactError, UsageError
 from effx.export import drift, exit_if, export, export_all, graph, verify
-from effx.export.source import Source
+from effx.export.source import ExportSource
 from effx.host import cpu
 from effx.models import exits as ramps
 from effx.models import infer, load, prune
 from effx.specs import variants
+from effx.specs.runtime import RuntimeSettings
 from effx.specs.training import EarlyExitSettings, FinetuneSettings, TokenPruningSettings
 from effx.train import exits, finetune, tokens
 from tests.conftest import REDUCED_VARIANTS
@@ -87,7 +88,7 @@ def test_relative_positions_go_with_tokens_or_exits(
     built, (failure,) = export_all([both.folder], ["tokens", "exit", "exit+tokens"], out=tmp_path / "e")
     assert [engine.variant for engine in built] == ["tokens", "exit"]
     assert all(engine.manifest["parity"]["max_abs_diff"] < 1e-4 for engine in built)
-    assert "b looks at how far apart tokens are" in str(failure)
+    assert "b has a relative position bias" in str(failure)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -103,7 +104,7 @@ def test_random_structures_export(tmp_path_factory: pytest.TempPathFactory, case
         openvino.Core().read_model(place / "model.onnx"), place / "model.xml", compress_to_fp16=False
     )
     for name, backend in (("model.onnx", "onnxruntime"), ("model.xml", "openvino")):
-        with open_unchecked(place, backend, {"files": [name]}) as session:
+        with open_unchecked(place, backend, RuntimeSettings((name,))) as session:
             for lengths in (case.lengths, [1], [3, 17, 30]):
                 inputs = tiny.inputs(model, lengths, case.seed)
                 arrays = {key: value.numpy() for key, value in inputs.items()}
@@ -116,9 +117,9 @@ def test_random_structures_export(tmp_path_factory: pytest.TempPathFactory, case
 def test_an_if_means_what_the_rule_means(rule: object, chained: bool, tmp_path: Path) -> None:
     model = with_ramps("bert", 1, "mean")
     paths = []
-    for number, places in enumerate(graph.segments(model)):
+    for number, layers in enumerate(graph.segments(model)):
         paths.append(tmp_path / f"segment-{number}.onnx")
-        graph.write(model, paths[-1], places=places)
+        graph.write(model, paths[-1], layers=layers)
     exit_if.compose(paths, tmp_path / "model.onnx", rule, ramps.depths(model), chained=chained)  # type: ignore[arg-type]
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     for seed in range(6):
@@ -136,9 +137,9 @@ def test_a_batch_that_left_early_skips_the_rest(chained: bool, tmp_path: Path) -
 
     model = with_ramps("bert", 1, "mean")
     paths = []
-    for number, places in enumerate(graph.segments(model)):
+    for number, layers in enumerate(graph.segments(model)):
         paths.append(tmp_path / f"segment-{number}.onnx")
-        graph.write(model, paths[-1], places=places)
+        graph.write(model, paths[-1], layers=layers)
     late = onnx.load(paths[1])
     broken = next(node for node in late.graph.node if node.op_type == "Reshape")
     nodes = [  # a token that is not there: nothing that loading the graph could tell
@@ -159,7 +160,7 @@ def test_a_batch_that_left_early_skips_the_rest(chained: bool, tmp_path: Path) -
     for threshold, fails in ((10.0, False), (0.0, True)):
         rule = ExitRule("entropy", threshold)
         exit_if.compose(paths, tmp_path / "m.onnx", rule, ramps.depths(model), chained=chained)
-        running = open_graph(tmp_path / "m.onnx", "onnxruntime", {})
+        running = open_graph(tmp_path / "m.onnx", "onnxruntime")
         if fails:
             with pytest.raises(Exception, match="out of data bounds"):
                 running.run(inputs)
@@ -200,7 +201,7 @@ def test_bf16_in_pytorch(checkpoint: Checkpoint, tmp_path: Path, variant: str) -
 
 def test_bf16_is_called_bf16_only_where_it_is(checkpoint: Checkpoint, tmp_path: Path) -> None:
     if not cpu.has_bf16():
-        with pytest.raises(UsageError, match="no bf16 arithmetic"):
+        with pytest.raises(UsageError, match="does not support bf16"):
             export(checkpoint.folder, "bf16", "openvino", tmp_path)
         pytest.skip("this processor has no bf16")
     engine = export(checkpoint.folder, "bf16", "openvino", tmp_path)
@@ -224,7 +225,7 @@ def test_drift_names_the_layer(tmp_path: Path) -> None:
     inputs = {key: value.numpy() for key, value in tiny.inputs(model, [9]).items()}
     differences = drift.layers(tmp_path / "good.onnx", tmp_path / "bad.onnx", inputs)
     assert len(differences) == 7 and max(differences[:3]) == 0
-    assert "It drifts first in layer 1 (from 0), after attention" in drift.said(differences)
+    assert "It drifts first in layer 1 (from 0), after attention" in drift.describe(differences)
 
 
 def test_verify_measures_again_and_wants_the_very_checkpoint(
@@ -251,10 +252,15 @@ def test_verify_measures_again_and_wants_the_very_checkpoint(
 @pytest.mark.parametrize(
     ("variant", "backend", "options", "message"),
     [
-        ("exit", "onnxruntime", {}, "tiny has no exits. Make some with: effx train exits tiny"),
+        ("exit", "onnxruntime", {}, "tiny has no exits. Train them with: effx train exits tiny"),
         ("tokens", "onnxruntime", {}, "tiny has no token schedule"),
-        ("seq99", "onnxruntime", {}, "tiny reads 66 tokens at most"),
-        ("int8-static", "onnxruntime", {"calibration_rows": 1000}, "--calibration 1000: there are 160"),
+        ("seq99", "onnxruntime", {}, "tiny accepts 66 tokens at most"),
+        (
+            "int8-static",
+            "onnxruntime",
+            {"calibration_rows": 1000},
+            "calibration_rows 1000: expected at most the 160",
+        ),
         ("fp16", "onnxruntime", {}, "effx does not build fp16 for ONNX Runtime on cpu; it builds fp32, int8"),
         ("int8-dynamic", "openvino", {}, "for OpenVINO on cpu; it builds fp32, bf16, int8, int8-static"),
         ("int8", "torch", {}, "effx does not build int8 for PyTorch on cpu"),
@@ -299,7 +305,7 @@ def test_weights_past_the_limit_of_protobuf_lie_beside_the_graph(
         else:
             assert engine.manifest["parity"]["label_agreement"] > 0.8
         if backend == "onnxruntime":
-            graphs = engine.manifest["session"]["files"]
+            graphs = engine.runtime.files
             assert set(engine.manifest["files"]) >= {f"{name}.data" for name in graphs}
             assert all((engine.folder / name).stat().st_size < 300_000 for name in graphs)
 
@@ -324,12 +330,12 @@ def test_drift_is_told_on_every_backend_and_in_segments(
     )  # fmt: skip
     engine = export(bent.folder, variant, backend, tmp_path / "engines")
     with tempfile.TemporaryDirectory() as scratch:
-        source = Source(reduced_checkpoint, Path(scratch))
+        source = ExportSource(reduced_checkpoint, Path(scratch))
         graphs = source.graphs(variants.parse(variant))
         row = source.parity_rows(variants.parse(variant))[0].batch([0], 16 if backend == "torch" else None)
-        session = engine.manifest["session"]
-        said = drift.told(graphs, engine.folder, backend, session, row)
+        runtime = engine.runtime
+        said = drift.locate(graphs, engine.folder, backend, runtime, row)
         assert said.startswith("It drifts first in layer 2 (from 0), after the FFN")
         same = export(reduced_checkpoint.folder, variant, backend, tmp_path / "same")
-        said = drift.told(graphs, same.folder, backend, session, row)
-        assert said == "No layer drifts by more than 10%: the head does."
+        said = drift.locate(graphs, same.folder, backend, runtime, row)
+        assert said == "Every layer drifts by 10% at most: the head differs."

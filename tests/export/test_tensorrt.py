@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from effx import models
 from effx.artifacts import Checkpoint, Engine
-from effx.errors import MissingExtraError, UsageError
+from effx.errors import DeviceError, MissingExtraError, UsageError
 from effx.export import export, export_all, verify
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has no wheel for this system")
@@ -46,12 +46,11 @@ def build(checkpoint: Checkpoint, names: list[str], out: Path, device: str) -> l
         assert engine.name.endswith(f".tensorrt-rtx.{device}") and engine.device == device
         stand_in = "torch" if precision == "bf16" else "onnxruntime"
         assert engine.manifest["parity"]["measured_on"] == f"its graphs on {stand_in}"
-        session = engine.manifest["session"]
-        assert len(session["files"]) == (3 if "exit" in engine.variant.split("+") else 1)
-        assert all((engine.folder / name).read_bytes() for name in session["files"])
+        runtime = engine.runtime
+        assert len(runtime.files) == (3 if "exit" in engine.variant.split("+") else 1)
+        assert all((engine.folder / name).read_bytes() for name in runtime.files)
         assert not [name for name in engine.manifest["files"] if ".onnx" in name or ".pt2" in name]
-        assert session["plan"]["capability"] == device and not session["tf32"]
-        assert "network" not in session and "stand_in" not in session
+        assert runtime.plan and runtime.plan.capability == device and not runtime.tf32
         assert engine.manifest["inputs"][0]["max"] == [512, engine.manifest["inputs"][0]["max"][1]]
         audit = engine.manifest["audit"]
         kept = engine.manifest["structure"]["layers"]
@@ -79,7 +78,7 @@ def test_every_precision_and_reduction_builds(
     reduced_checkpoint: Checkpoint, tmp_path: Path, precision: str, device: str
 ) -> None:
     if (precision, device) == ("fp8", "sm86"):
-        with pytest.raises(UsageError, match="sm86 has no fp8 arithmetic"):
+        with pytest.raises(UsageError, match="sm86 does not support fp8"):
             export(reduced_checkpoint.folder, "fp8", "tensorrt-rtx", tmp_path, device=device)
         return
     reductions = [
@@ -101,7 +100,7 @@ def test_the_audit_reads_what_was_parsed(tmp_path: Path) -> None:
     """Against a network whose products are known: one fp32, one fp16, one without a weight."""
     import tensorrt_rtx as trt
 
-    from effx.export.builders import network as parsed
+    from effx.export import tensorrt_network as parsed
 
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
@@ -118,23 +117,23 @@ def test_the_audit_reads_what_was_parsed(tmp_path: Path) -> None:
     pooled = network.add_reduce(x, trt.ReduceOperation.AVG, 2, False).get_output(0)
     w = network.add_constant((8, 8), np.ones((8, 8), np.float32)).get_output(0)
     network.mark_output(network.add_matrix_multiply(pooled, none, w, none).get_output(0))
-    found = parsed.total([parsed.read(trt, network)] * 2)
-    assert found["product_precisions"] == {"fp32": 2, "fp16": 2}
-    assert found["weight_products"] == 4 and found["head_products"] == 2
-    assert found["nodes"]["MATRIX_MULTIPLY"] == 8
+    found = parsed.audit([parsed.read(trt, network)] * 2)
+    assert found.product_precisions == {"fp32": 2, "fp16": 2}
+    assert found.weight_products == 4 and found.head_products == 2
+    assert found.nodes["MATRIX_MULTIPLY"] == 8
 
 
 def test_products_have_the_names_that_a_plan_tells_them_by(checkpoint: Checkpoint, tmp_path: Path) -> None:
     import tensorrt_rtx as trt
 
-    from effx.export.builders import network as parsed
+    from effx.export import tensorrt_network as parsed
 
     engine = export(checkpoint.folder, "seq16", out=tmp_path)
     logger = trt.Logger(trt.Logger.ERROR)
     network = trt.Builder(logger).create_network(0)
     parser = trt.OnnxParser(network, logger)
     assert parser.parse_from_file(str(engine.folder / "model.onnx"))
-    products = parsed.read(trt, network)["products"]
+    products = parsed.read(trt, network).products
     assert len(products) == engine.manifest["audit"]["weight_products"] - 2  # those of the head apart
     nodes = {
         node.name for node in onnx.load(engine.folder / "model.onnx").graph.node if node.op_type == "MatMul"
@@ -146,15 +145,15 @@ def test_what_it_cannot_do_is_one_line(checkpoint: Checkpoint, tmp_path: Path) -
     with pytest.raises(UsageError, match="unknown tensorrt-rtx device 'sm90'. Did you mean"):
         export(checkpoint.folder, backend="tensorrt-rtx", device="sm90", out=tmp_path)
     for variant, reason in (
-        ("fp8", "sm86 has no fp8 arithmetic"),
+        ("fp8", "sm86 does not support fp8"),
         ("int8-dynamic", "effx does not build int8-dynamic for TensorRT-RTX on sm86"),
-        ("stripped", "a plan that takes weights later is built on its own GPU only"),
-        ("tokens+exit-if", "TensorRT has no shapes that depend on data within an If"),
-        ("bf16+tokens", "bf16 with tokens can be checked on its own GPU only"),
+        ("stripped", "a plan without weights can only be built on the GPU that runs it"),
+        ("tokens+exit-if", "TensorRT does not support data-dependent shapes within an If"),
+        ("bf16+tokens", "bf16 with tokens can only be checked on the GPU that runs it"),
     ):
         with pytest.raises(UsageError, match=reason):
             export(checkpoint.folder, variant, "tensorrt-rtx", device="sm86", out=tmp_path)
-    with pytest.raises(UsageError, match="only a TensorRT plan can be without its weights"):
+    with pytest.raises(UsageError, match="stripped is supported for TensorRT plans only"):
         export(checkpoint.folder, "stripped", out=tmp_path)
 
 
@@ -164,8 +163,8 @@ def test_without_a_gpu_plans_are_built_for_named_devices_and_not_run(
 ) -> None:
     with pytest.raises(MissingExtraError, match=r"pip install 'effx\[tensorrt\]'"):
         export(checkpoint.folder, backend="tensorrt", out=tmp_path)
-    with pytest.raises(UsageError, match="no NVIDIA driver here"):
+    with pytest.raises(DeviceError, match="no NVIDIA driver"):
         export(checkpoint.folder, backend="tensorrt-rtx", device="cuda", out=tmp_path)
     engine = export(checkpoint.folder, "seq16", "tensorrt-rtx", device="sm120", out=tmp_path)
-    with pytest.raises(UsageError, match="no NVIDIA driver here"):
+    with pytest.raises(DeviceError, match="no NVIDIA driver"):
         verify([engine.folder], checkpoint.folder.parent)

@@ -70,7 +70,7 @@ def test_a_plan_names_its_profiles(schema: Any, checkpoint: Checkpoint, tmp_path
     """A plan of TensorRT-RTX under TensorRT's name: the two differ in nothing that the server is told."""
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has no wheel for this system")
     made = export(checkpoint.folder, "buckets", "tensorrt-rtx", tmp_path / "engines", device="sm89")
-    with pytest.raises(UsageError, match="Triton has no backend for tensorrt-rtx engines"):
+    with pytest.raises(UsageError, match="Triton cannot run tensorrt-rtx engines"):
         triton.write(made, tmp_path / "repository")
     engine = Engine(made.folder, {**made.manifest, "backend": "tensorrt"})
     folder = triton.write(engine, tmp_path / "repository")
@@ -79,13 +79,13 @@ def test_a_plan_names_its_profiles(schema: Any, checkpoint: Checkpoint, tmp_path
     assert config.backend == "tensorrt" and config.max_batch_size == 64
     group = config.instance_group[0]
     assert group.kind == schema.ModelInstanceGroup.KIND_GPU
-    lengths = engine.manifest["session"]["lengths"]
-    assert engine.manifest["session"]["profiles"] == [16, 512] * len(lengths) and len(lengths) > 1
+    lengths = engine.runtime.lengths or ()
+    assert engine.runtime.profile_batches == (16, 512) * len(lengths) and len(lengths) > 1
     # those that hold the server's largest batch, short to long
     assert list(group.profile) == [str(2 * number + 1) for number in range(len(lengths))]
-    session = {**engine.manifest["session"], "weights": {"model.plan": "model.onnx"}}
-    with pytest.raises(UsageError, match="Triton puts no weights back into a stripped plan"):
-        triton.write(Engine(made.folder, {**engine.manifest, "session": session}), tmp_path / "repository")
+    runtime = {**engine.manifest["runtime"], "weight_files": {"model.plan": "model.onnx"}}
+    with pytest.raises(UsageError, match="Triton cannot put weights back into a stripped plan"):
+        triton.write(Engine(made.folder, {**engine.manifest, "runtime": runtime}), tmp_path / "repository")
 
 
 def test_the_command_writes_what_can_be_served(
@@ -96,7 +96,7 @@ def test_the_command_writes_what_can_be_served(
     assert (tmp_path / "tiny.fp32.onnxruntime" / "1" / "model.onnx").is_file()
     assert run([*arguments, "--backend", "torch", "-o", str(tmp_path / "engines")]) == 1
     assert (
-        "Triton has no backend for torch engines (it has onnxruntime, openvino, tensorrt)"
+        "Triton cannot run torch engines. Supported: onnxruntime, openvino, tensorrt."
         in capsys.readouterr().err
     )
 

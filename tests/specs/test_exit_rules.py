@@ -106,7 +106,7 @@ def test_regression_exits_by_patience_with_a_threshold() -> None:
     assert exit_rules.simulate(ExitRule("patience", 0.1), logits).tolist() == [1, 2]
     assert exit_rules.simulate(ExitRule("patience", 0.2, patience=2), logits).tolist() == [2, 3]
     for rule in (ExitRule("entropy", 0.5), ExitRule("patience")):
-        with pytest.raises(UsageError, match="regression exits by patience with a threshold"):
+        with pytest.raises(UsageError, match="regression supports only patience with a threshold"):
             exit_rules.simulate(rule, logits)
     point = exit_rules.calibrate("patience", logits, np.arange(1, 5), lambda out: 1.0, max_drop=0.0)
     assert point.mean_depth < 4
@@ -116,10 +116,10 @@ def test_regression_exits_by_patience_with_a_threshold() -> None:
     ("settings", "message"),
     [
         ({"name": "entropi"}, "unknown exit rule 'entropi'. Did you mean 'entropy'"),
-        ({"name": "entropy"}, "a threshold from 0 to inf is needed"),
-        ({"name": "max-probability", "threshold": 1.2}, "a threshold from 0 to 1 is needed"),
-        ({"name": "entropy", "threshold": 0.1, "patience": 2}, "patience must be 1"),
-        ({"name": "patience", "patience": 0}, "patience must be 1 or more"),
+        ({"name": "entropy"}, "expected a threshold from 0 to inf, got None"),
+        ({"name": "max-probability", "threshold": 1.2}, "expected a threshold from 0 to 1, got 1.2"),
+        ({"name": "entropy", "threshold": 0.1, "patience": 2}, "expected patience 1"),
+        ({"name": "patience", "patience": 0}, "expected patience an integer >= 1, got 0"),
     ],
 )
 def test_wrong_rules_are_one_line(settings: dict[str, object], message: str) -> None:

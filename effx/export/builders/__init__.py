@@ -1,41 +1,45 @@
-"""What turns fp32 graphs into a runtime's own files: one module per backend.
+"""What turns fp32 graphs into a runtime's files: one module per backend.
 
-Each has
-
-    refuse(variant, device)       why a variant cannot be built here, or None; that the backend builds its
-                                  precision for the device is checked before (effx.specs.backends)
-    build(source, variant, scheme, folder, device)   files in the folder -> what a session must know,
-                                  and stand_in: (folder, backend, session) to check what cannot run here
-    audit(folder, session)        what is in the files
+The module of a backend is named in its row in :mod:`effx.specs.backends`; it has the functions of
+:class:`Builder`.
 """
 
 from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
-from effx.export.source import Source
+from effx.export.audit import Audit
+from effx.export.built import Built
+from effx.export.source import ExportSource
 from effx.specs import backends
 from effx.specs.variants import Variant
 
 
 class Builder(Protocol):
-    """A backend's module."""
+    """The functions of a backend's module."""
 
-    def refuse(self, variant: Variant, device: str) -> str | None: ...
+    def refuse(self, variant: Variant, device: str) -> str | None:
+        """Return why a variant cannot be built, or None.
 
-    def build(
-        self, source: Source, variant: Variant, scheme: str, folder: Path, device: str
-    ) -> dict[str, Any]: ...
+        Called only with precisions and devices of the backend's row.
+        """
+        ...
 
-    def audit(self, folder: Path, session: dict[str, Any]) -> dict[str, Any]: ...
+    def build(self, source: ExportSource, variant: Variant, scheme: str, folder: Path, device: str) -> Built:
+        """Write an engine's files into ``folder``."""
+        ...
+
+    def audit(self, folder: Path, built: Built) -> Audit:
+        """Return what the files compute."""
+        ...
 
 
 def builder(backend: str) -> Builder:
     """Return the module that builds for ``backend``.
 
     Raises:
-        UsageError: there is none.
+        UsageError: the backend is unknown, or its engines are not exported.
     """
     return cast(Builder, importlib.import_module(f".{backends.builder_module(backend)}", __name__))

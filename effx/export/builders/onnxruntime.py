@@ -1,8 +1,8 @@
 """Engines for ONNX Runtime's CPU provider.
 
-Attention is left as MatMul-Softmax-MatMul: fused into com.microsoft::MultiHeadAttention (with true
-head counts) it was no faster in fp32 and up to 1.3x slower beside dynamic int8 on the x86 it was
-tried on (docs/results/export). ONNX Runtime itself fuses what pays when it loads the graph.
+Attention is left as MatMul-Softmax-MatMul: fused into com.microsoft::MultiHeadAttention (with true head
+counts) it was not faster in fp32 and up to 1.3x slower with dynamic int8 on the x86 processor that it was
+measured on (docs/results/export). ONNX Runtime fuses nodes when it loads the graph.
 """
 
 from __future__ import annotations
@@ -10,82 +10,84 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import torch
 
 from effx.export import exit_if, graph, quantize
-from effx.export.source import Source
+from effx.export.audit import Audit, by_frequency
+from effx.export.built import Built
+from effx.export.source import ExportSource
 from effx.models import exits
 from effx.specs.backends import SYMMETRIC_INT8
+from effx.specs.runtime import RuntimeSettings
 from effx.specs.variants import Variant
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-"""Scheme -> type of the traced graph's weights; the others are quantised from fp32."""
+"""Scheme -> type of the traced graph's weights; other schemes are quantized from fp32."""
 _INTEGER = ("MatMulInteger", "QLinearMatMul")
 
 
 def refuse(variant: Variant, device: str) -> str | None:
-    """Return why a variant cannot be built: never, in a precision that the backend has."""
+    """Return None: every variant can be built in the precisions of the backend."""
     return None
 
 
-def build(source: Source, variant: Variant, scheme: str, folder: Path, device: str) -> dict[str, Any]:
+def build(source: ExportSource, variant: Variant, scheme: str, folder: Path, device: str) -> Built:
     """Write model.onnx, or segment-*.onnx for staged early exit."""
-    return joined(source, variant, parts(source, variant, scheme, folder), folder)
+    return Built(joined(source, variant, parts(source, variant, scheme, folder), folder))
 
 
-def parts(source: Source, variant: Variant, scheme: str, folder: Path) -> list[Path]:
-    """Write the whole graph, or the segments of either kind of early exit; return the files.
+def parts(source: ExportSource, variant: Variant, scheme: str, folder: Path) -> list[Path]:
+    """Write the complete graph, or the segments of either kind of early exit; return the files.
 
-    Those of ``exit-if`` lie in a folder of their own, which :func:`joined` removes.
+    The segments of ``exit-if`` are written to a subfolder, which :func:`joined` removes.
     """
-    place = folder / ".parts" if variant.exits == "exit-if" else folder
-    place.mkdir(exist_ok=True)
+    target_folder = folder / ".parts" if variant.exits == "exit-if" else folder
+    target_folder.mkdir(exist_ok=True)
     traced = source.graphs(variant, DTYPES.get(scheme, torch.float32))
     rows: list[list[dict[str, np.ndarray]]] = [[] for _ in traced]
     if scheme in ("int8-static", SYMMETRIC_INT8):
         rows = calibration(source, variant, traced)
-    made = []
+    written = []
     for part, inputs in zip(traced, rows, strict=True):
-        target = place / part.name
+        target = target_folder / part.name
         if scheme in DTYPES:
             for file in part.parent.iterdir():  # the graph and, past 2 GB, its weights
-                shutil.copyfile(file, place / file.name)
+                shutil.copyfile(file, target_folder / file.name)
         elif scheme == "int8-dynamic":
             quantize.dynamic(part, target)
         else:
             quantize.static(part, target, inputs, symmetric=scheme == SYMMETRIC_INT8)
-        made.append(target)
-    return made
+        written.append(target)
+    return written
 
 
 def joined(
-    source: Source, variant: Variant, made: Sequence[Path], folder: Path, *, chained: bool = False
-) -> dict[str, Any]:
-    """Put the segments of ``exit-if`` into one graph; return the session of what is there then.
+    source: ExportSource, variant: Variant, segments: Sequence[Path], folder: Path, *, chained: bool = False
+) -> RuntimeSettings:
+    """Put the segments of ``exit-if`` into one graph; return how to run the files.
 
     Args:
-        source: what is exported.
-        variant: what of it.
-        made: files of :func:`parts`.
+        source: the checkpoint.
+        variant: the variant of it.
+        segments: files of :func:`parts`.
         folder: the engine's.
-        chained: of :func:`effx.export.exit_if.compose`.
+        chained: see :func:`effx.export.exit_if.compose`.
     """
     if variant.exits == "exit-if":
-        one = folder / "model.onnx"
-        exit_if.compose(made, one, source.rule(), exits.depths(source.model), chained=chained)
-        shutil.rmtree(made[0].parent)
-        made = [one]
-    return source.session(variant, [path.name for path in made])
+        composed = folder / "model.onnx"
+        exit_if.compose(segments, composed, source.rule(), exits.depths(source.model), chained=chained)
+        shutil.rmtree(segments[0].parent)
+        segments = [composed]
+    return source.runtime(variant, [path.name for path in segments])
 
 
 def calibration(
-    source: Source, variant: Variant, traced: Sequence[Path]
+    source: ExportSource, variant: Variant, traced: Sequence[Path]
 ) -> list[list[dict[str, np.ndarray]]]:
-    """Return what each part is fed on the calibration rows: ids, or what the parts before it give."""
+    """Return each part's inputs for the calibration rows: ids, or the outputs of the part before it."""
     from effx.engines import open_graph
 
     feeds: list[list[dict[str, np.ndarray]]] = []
@@ -94,22 +96,22 @@ def calibration(
         feeds.append(rows)
         if part is traced[-1]:
             break
-        running = open_graph(part, "onnxruntime", {})
-        after = []
+        running = open_graph(part, "onnxruntime")
+        outputs = []
         for row in rows:
             out = running.run(row)
-            after.append({"hidden": out["hidden_out"], "alive": out["alive_out"],
+            outputs.append({"hidden": out["hidden_out"], "token_mask": out["token_mask_out"],
                           "attention_mask": row["attention_mask"]})  # fmt: skip
         running.close()
-        rows = [{name: row[name] for name in row if _takes(traced[len(feeds)], name)} for row in after]
+        rows = [{name: row[name] for name in row if _takes(traced[len(feeds)], name)} for row in outputs]
     return feeds
 
 
-def audit(folder: Path, session: dict[str, Any]) -> dict[str, Any]:
+def audit(folder: Path, built: Built) -> Audit:
     """Count nodes, and the matrix products with weights that are computed in integers."""
     counts: dict[str, int] = {}
     integer = products = 0
-    for name in session["files"]:
+    for name in built.files:
         model = onnx.load(folder / name, load_external_data=False).graph
         constants = {entry.name for inner in graph.graphs(model) for entry in inner.initializer}
         produced = {output: node for node in graph.nodes(model) for output in node.output}
@@ -127,12 +129,12 @@ def audit(folder: Path, session: dict[str, Any]) -> dict[str, Any]:
                     integer, products = integer + 1, products + 1
                 elif node.input[1] in constants:
                     products += 1
-    return {
-        "nodes": dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
-        "weight_products": products,
-        "integer_weight_products": integer,
-        "fused_attention": sum(counts.get(kind, 0) for kind in ("Attention", "MultiHeadAttention")),
-    }
+    return Audit(
+        nodes=by_frequency(counts),
+        weight_products=products,
+        integer_weight_products=integer,
+        fused_attention=sum(counts.get(kind, 0) for kind in ("Attention", "MultiHeadAttention")),
+    )
 
 
 def _takes(path: Path, name: str) -> bool:

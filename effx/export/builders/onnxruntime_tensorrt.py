@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from effx.export.builders import onnxruntime as onnx_parts
 from effx.export.builders.onnxruntime import audit, refuse
-from effx.export.builders.tensorrt import LARGEST_BATCH
-from effx.export.source import Source
+from effx.export.builders.tensorrt import MAX_BATCH
+from effx.export.built import Built
+from effx.export.source import ExportSource
 from effx.specs.variants import Variant
 
 __all__ = ["audit", "build", "refuse"]
 
 
-def build(source: Source, variant: Variant, scheme: str, folder: Path, device: str) -> dict[str, Any]:
+def build(source: ExportSource, variant: Variant, scheme: str, folder: Path, device: str) -> Built:
     """Write model.onnx, or segment-*.onnx for staged early exit, in the types that it will run in."""
-    made = onnx_parts.build(source, variant, scheme, folder, device)
-    return {**made, "longest": variant.length or source.limit, "largest_batch": LARGEST_BATCH}
+    runtime = onnx_parts.build(source, variant, scheme, folder, device).runtime
+    return Built(replace(runtime, max_length=variant.length or source.limit, max_batch=MAX_BATCH))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from effx.errors import need
+from effx.export.audit import Audit, by_frequency
 from effx.export.builders import onnxruntime as onnx_parts
-from effx.export.source import Source
+from effx.export.built import Built
+from effx.export.source import ExportSource
 from effx.quiet import quiet
 from effx.specs.backends import INT8_BF16
 from effx.specs.variants import Variant
@@ -18,27 +21,27 @@ _ELEMENT = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "i8": "int8", "u8": "i
 
 
 def refuse(variant: Variant, device: str) -> str | None:
-    """Say why a variant cannot be built."""
+    """Return why a variant cannot be built, or None."""
     if variant.exits == "exit-if" and variant.precision == "int8":
-        return "NNCF calibrates straight graphs only; use exit, which runs segments"
+        return "NNCF does not calibrate graphs with If; use exit, which runs segments"
     return None
 
 
-def build(source: Source, variant: Variant, scheme: str, folder: Path, device: str) -> dict[str, Any]:
+def build(source: ExportSource, variant: Variant, scheme: str, folder: Path, device: str) -> Built:
     """Write model.xml and .bin, or segment-* for staged early exit."""
     import openvino
 
     ready = folder.parent / "int8-static"
-    if scheme == INT8_BF16 and ready.is_dir():  # the same files, run otherwise
+    if scheme == INT8_BF16 and ready.is_dir():  # the same files, run with another precision hint
         for file in ready.iterdir():
             shutil.copyfile(file, folder / file.name)
         names = [f"{part.stem}.xml" for part in source.graphs(variant)]
-        return source.session(variant, names, rest="bf16")
+        return Built(replace(source.runtime(variant, names), unquantized_precision="bf16"))
     if variant.exits == "exit-if":
-        place = folder / ".onnx"
-        place.mkdir()
-        session = onnx_parts.build(source, variant, "fp32", place, device)
-        parts = [place / name for name in session["files"]]
+        onnx_folder = folder / ".onnx"
+        onnx_folder.mkdir()
+        composed = onnx_parts.build(source, variant, "fp32", onnx_folder, device)
+        parts = [onnx_folder / name for name in composed.files]
     else:
         parts = source.graphs(variant)
     rows = onnx_parts.calibration(source, variant, parts) if scheme == "int8-static" else []
@@ -47,18 +50,16 @@ def build(source: Source, variant: Variant, scheme: str, folder: Path, device: s
         with quiet(output=True):
             model = openvino.Core().read_model(part)
             if scheme == "int8-static":
-                model = _quantized(model, rows[number])
+                model = _quantize(model, rows[number])
             name = f"{part.stem}.xml"
             openvino.save_model(model, folder / name, compress_to_fp16=False)
         files.append(name)
     if variant.exits == "exit-if":
-        for file in sorted((folder / ".onnx").iterdir()):
-            file.unlink()
-        (folder / ".onnx").rmdir()
-    return source.session(variant, files)
+        shutil.rmtree(folder / ".onnx")
+    return Built(source.runtime(variant, files))
 
 
-def _quantized(model: Any, rows: list[dict[str, Any]]) -> Any:
+def _quantize(model: Any, rows: list[dict[str, Any]]) -> Any:
     need("openvino", "nncf")
     import nncf
 
@@ -70,10 +71,10 @@ def _quantized(model: Any, rows: list[dict[str, Any]]) -> Any:
     )
 
 
-def audit(folder: Path, session: dict[str, Any]) -> dict[str, Any]:
+def audit(folder: Path, built: Built) -> Audit:
     """Count nodes as the plugin runs them, and the precision that matrix products run in.
 
-    The plugin does not tell what it runs in the branches of an If; their products with weights are
+    The plugin does not report what it runs in the branches of an If; their products with weights are
     counted from the model.
     """
     import openvino
@@ -83,8 +84,8 @@ def audit(folder: Path, session: dict[str, Any]) -> dict[str, Any]:
     counts: dict[str, int] = {}
     precisions: dict[str, int] = {}
     integer = products = attention = 0
-    for name in session["files"]:
-        graph: Any = open_graph(folder / name, "openvino", session)
+    for name in built.files:
+        graph: Any = open_graph(folder / name, "openvino", built.runtime)
         for _, kind, precision in graph.executed():
             counts[kind] = counts.get(kind, 0) + 1
             attention += kind in ("ScaledDotProductAttention", "ScaledAttn", "MHA")
@@ -95,13 +96,13 @@ def audit(folder: Path, session: dict[str, Any]) -> dict[str, Any]:
                 integer += _ELEMENT.get(precision) == "int8"
         graph.close()
         products += _products_in_branches(openvino.Core().read_model(folder / name), inside=False)
-    return {
-        "nodes": dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
-        "weight_products": products,
-        "integer_weight_products": integer,
-        "product_precisions": precisions,
-        "fused_attention": attention,
-    }
+    return Audit(
+        nodes=by_frequency(counts),
+        weight_products=products,
+        integer_weight_products=integer,
+        fused_attention=attention,
+        product_precisions=precisions,
+    )
 
 
 def _products_in_branches(model: Any, inside: bool = True) -> int:

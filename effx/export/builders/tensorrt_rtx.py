@@ -1,4 +1,4 @@
-"""Engines for TensorRT-RTX, which builds ahead of time for GPUs that are not here."""
+"""Engines for TensorRT-RTX, which builds ahead of time for GPUs that need not be in this machine."""
 
 from __future__ import annotations
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from effx.export import graph
-from effx.export.source import Source
+from effx.export.audit import Audit, by_frequency
+from effx.export.built import Built
+from effx.export.source import ExportSource
 from effx.models import forward
 from effx.quiet import quiet
 from effx.specs.variants import Variant
@@ -19,18 +21,18 @@ _ON_GPU = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def refuse(variant: Variant, device: str) -> str | None:
-    """Say why a variant cannot be built."""
+    """Return why a variant cannot be built, or None."""
     if variant.exits == "exit-if":
-        return "the PyTorch program has no If; use exit, which runs segments"
+        return "the PyTorch program cannot branch; use exit, which runs segments"
     if variant.tokens and (variant.length is None or variant.exits):
-        return "torch.export ties token pruning to a range of lengths; use seqN without exit, which fixes one"
+        return "torch.export cannot trace token pruning at dynamic lengths; use seqN without exit"
     return None
 
 
-def build(source: Source, variant: Variant, scheme: str, folder: Path, device: str) -> dict[str, Any]:
+def build(source: ExportSource, variant: Variant, scheme: str, folder: Path, device: str) -> Built:
     """Write model.pt2, or segment-*.pt2 for staged early exit."""
     on_gpu = device == "cuda"
-    shape = graph.Shape(variant.length, variant.tokens, _ON_GPU[scheme] if on_gpu else torch.float32)
+    shape = graph.TraceShape(variant.length, variant.tokens, _ON_GPU[scheme] if on_gpu else torch.float32)
     parts: list[range | None] = [*graph.segments(source.model)] if variant.exits else [None]
     files, inputs, outputs = [], {}, {}
     for number, places in enumerate(parts):
@@ -41,35 +43,35 @@ def build(source: Source, variant: Variant, scheme: str, folder: Path, device: s
                 traced.module, traced.example, dynamic_shapes=(tuple(traced.axes),), strict=False
             )
             if scheme == "bf16":
-                _forget_types(program.graph_module)
-            whole = io.BytesIO()  # its writer ends the process where a disk is full
-            torch.export.save(program, whole)
-        (folder / name).write_bytes(whole.getbuffer())
+                _remove_type_checks(program.graph_module)
+            buffer = io.BytesIO()  # the writer to files ends the process when a disk is full
+            torch.export.save(program, buffer)
+        (folder / name).write_bytes(buffer.getbuffer())
         files.append(name)
-        inputs[name], outputs[name] = traced.inputs, traced.outputs
-    return source.session(variant, files, inputs=inputs, outputs=outputs)
+        inputs[name], outputs[name] = tuple(traced.inputs), tuple(traced.outputs)
+    return Built(replace(source.runtime(variant, files), input_names=inputs, output_names=outputs))
 
 
-def _forget_types(module: torch.fx.GraphModule) -> None:
-    """Take out the checks that tensors have the type of the trace: autocast gives them another."""
+def _remove_type_checks(module: torch.fx.GraphModule) -> None:
+    """Remove the checks that tensors have the type of the trace: autocast changes it."""
     for node in list(module.graph.nodes):
         if node.target is torch.ops.aten._assert_tensor_metadata.default:
             module.graph.erase_node(node)
     module.recompile()
 
 
-def audit(folder: Path, session: dict[str, Any]) -> dict[str, Any]:
+def audit(folder: Path, built: Built) -> Audit:
     """Count the program's operations."""
     counts: dict[str, int] = {}
     with quiet():
-        for name in session["files"]:
+        for name in built.files:
             for node in torch.export.load(folder / name).graph.nodes:
                 if node.op == "call_function":
                     kind = str(node.target)
                     counts[kind] = counts.get(kind, 0) + 1
-    return {
-        "nodes": dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
-        "weight_products": counts.get("aten.linear.default", 0),
-        "integer_weight_products": 0,
-        "fused_attention": counts.get("aten.scaled_dot_product_attention.default", 0),
-    }
+    return Audit(
+        nodes=by_frequency(counts),
+        weight_products=counts.get("aten.linear.default", 0),
+        integer_weight_products=0,
+        fused_attention=counts.get("aten.scaled_dot_product_attention.default", 0),
+    )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from effx.export.builders import torch as eager
 from effx.export.builders.torch import audit, refuse
-from effx.export.builders.torch import build as _build
-from effx.export.source import Source
+from effx.export.built import Built
+from effx.export.source import ExportSource
 from effx.specs.variants import Variant
 
 __all__ = ["audit", "build", "refuse"]
 
 
-def build(source: Source, variant: Variant, scheme: str, folder: Path, device: str) -> dict[str, Any]:
+def build(source: ExportSource, variant: Variant, scheme: str, folder: Path, device: str) -> Built:
     """Write the same files as the eager backend."""
-    return {**_build(source, variant, scheme, folder, device), "compiled": True}
+    runtime = eager.build(source, variant, scheme, folder, device).runtime
+    return Built(replace(runtime, compiled=True))

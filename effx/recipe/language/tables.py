@@ -47,7 +47,7 @@ TRAINING: dict[str, Rule] = {
 REGIME: dict[str, Rule] = {
     "regime": parsed(regime),
     "layers": whole(1),
-    "max_length": whole(variants.LEAST_LENGTH),
+    "max_length": whole(variants.MIN_LENGTH),
     "patience": whole(1),
     "head_dropout": number(0, 1),
     **TRAINING,
