@@ -14,14 +14,13 @@ A series is a technique at one precision, backend and device: its engines differ
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from effx.results import Run
-
-_LENGTH = re.compile(r"seq(\d+)")
+from effx.specs import variants
+from effx.specs.variants import Variant
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,10 @@ def series(run: Run, of: Technique, longest: int | None = None) -> str:
     own = engine.get("max_length")
     if longest and own and own < longest and of.name != "length":
         kind = f"{kind} at {own} tokens"
-    ways = [part for part in _parts(engine) if part in ("buckets", "exit-if")]  # how it runs, not how far
+    variant = _variant(engine)  # buckets and exit-if change how an engine runs, not how far it is reduced
+    ways = [
+        name for name, used in (("buckets", variant.buckets), ("exit-if", variant.exits == "exit-if")) if used
+    ]
     return ", ".join([kind, *ways, str(engine["precision"]), where])
 
 
@@ -85,8 +87,8 @@ def longest(runs: Sequence[Run]) -> int | None:
     return max((own for run in runs if (own := run.engine.get("max_length"))), default=None)
 
 
-def _parts(engine: Mapping[str, Any]) -> list[str]:
-    return str(engine.get("variant", "")).split("+")
+def _variant(engine: Mapping[str, Any]) -> Variant:
+    return variants.parse(str(engine["variant"]))
 
 
 def _removed(engine: Mapping[str, Any]) -> Technique | None:
@@ -111,7 +113,7 @@ def _zeroed(engine: Mapping[str, Any]) -> Technique | None:
 
 
 def _exits(run: Run) -> Technique | None:
-    if not {"exit", "exit-if"} & set(_parts(run.engine)):
+    if _variant(run.engine).exits is None:
         return None
     depth = run.settings.get("mean_depth")
     exits = run.engine.get("exits") or {}
@@ -125,7 +127,7 @@ def _exits(run: Run) -> Technique | None:
 
 
 def _tokens(engine: Mapping[str, Any]) -> Technique | None:
-    if "tokens" not in _parts(engine):
+    if not _variant(engine).tokens:
         return None
     shape = engine.get("structure") or {}
     if shape.get("tokens"):
@@ -138,7 +140,5 @@ def _tokens(engine: Mapping[str, Any]) -> Technique | None:
 
 
 def _length(engine: Mapping[str, Any]) -> Technique | None:
-    for part in _parts(engine):
-        if match := _LENGTH.fullmatch(part):
-            return Technique("length", float(match[1]), f"{match[1]} tokens")
-    return None
+    length = _variant(engine).length
+    return None if length is None else Technique("length", float(length), f"{length} tokens")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,9 @@ from transformers import AutoConfig, AutoModel
 
 from effx import engines
 from effx.artifacts import Checkpoint, Engine
-from effx.errors import GateError, UsageError
+from effx.errors import GateError
 from effx.export import export, export_all, parity
 from effx.models import checkpoints, pretrained, save
-from effx.specs import variants
 from effx.specs.tasks import TASKS
 from tests.conftest import CONFIGS
 
@@ -173,27 +171,6 @@ def test_lost_accuracy_fails_only_where_it_is_proven() -> None:
     labels[:3] = 1  # now half of the changes are for the better
     even = gate(answers, expected, "int8", labels=labels)
     assert even.accuracy_lost == 0 and even.passed
-
-
-def test_variants() -> None:
-    parsed = variants.parse("tokens+int8+exit+seq64")
-    assert (parsed.scheme, parsed.precision, parsed.length) == ("int8", "int8", 64)
-    assert (parsed.exits, parsed.tokens, parsed.buckets) == ("exit", True, False)
-    assert variants.parse("fp32").precision == variants.parse("buckets").precision == "fp32"
-    assert variants.parse("int8-static").precision == "int8"
-    assert variants.parse("buckets").lengths(100) == [16, 32, 64, 100]
-    assert variants.parse("seq30").lengths(100) == [30]
-    for wrong, message in (
-        ("int9", "unknown variant 'int9'. Did you mean 'int8'"),
-        ("int8+exits", "unknown variant 'exits'. Did you mean 'exit'"),
-        ("int8+fp32", "int8 and fp32 exclude each other"),
-        ("seq64+buckets", "seq64 and buckets exclude each other"),
-        ("seq3", "expected a length >= 4"),
-        ("seq0", "unknown variant 'seq0'"),
-        ("", "unknown variant ''"),
-    ):
-        with pytest.raises(UsageError, match=re.escape(message)):
-            variants.parse(wrong)
 
 
 def test_one_bad_checkpoint_does_not_stop_the_others(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -1,0 +1,46 @@
+"""The variant grammar."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from effx.errors import UsageError
+from effx.specs import variants
+
+
+def test_parts_may_be_in_any_order() -> None:
+    parsed = variants.parse("tokens+int8+exit+seq64")
+    assert (parsed.scheme, parsed.precision, parsed.length) == ("int8", "int8", 64)
+    assert (parsed.exits, parsed.tokens, parsed.buckets) == ("exit", True, False)
+
+
+def test_precision_is_that_of_the_scheme() -> None:
+    assert variants.parse("fp32").precision == variants.parse("buckets").precision == "fp32"
+    assert variants.parse("int8-static").precision == "int8"
+    quantized = {name for name in variants.PRECISIONS if variants.parse(name).is_quantized}
+    assert quantized == {"int8", "int8-dynamic", "int8-static", "fp8"}
+
+
+def test_lengths_that_inputs_are_padded_to() -> None:
+    assert variants.parse("buckets").lengths(100) == [16, 32, 64, 100]
+    assert variants.parse("seq30").lengths(100) == [30]
+    assert variants.parse("int8").lengths(100) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("int9", "unknown variant 'int9'. Did you mean 'int8'"),
+        ("int8+exits", "unknown variant 'exits'. Did you mean 'exit'"),
+        ("int8+fp32", "int8 and fp32 exclude each other"),
+        ("seq64+buckets", "seq64 and buckets exclude each other"),
+        ("seq3", "expected a length >= 4"),
+        ("seq0", "unknown variant 'seq0'"),
+        ("", "unknown variant ''"),
+    ],
+)
+def test_invalid_variants_are_refused(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        variants.parse(text)
