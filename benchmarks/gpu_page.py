@@ -84,7 +84,7 @@ def row(run: Run, runs: Sequence[Run]) -> str:
         run.name,
         ms(single and single.latency_s["p50"]),
         ms(device and device.latency_s["p50"]),
-        "–" if run.launch_share is None else f"{run.launch_share:.0%}",
+        "–" if run.host_overhead_share is None else f"{run.host_overhead_share:.0%}",
         ms(p50),
         "–" if floor is None or p50 is None else f"{p50 / floor:.2f}",
         "–" if ratio is None else f"{ratio:.2f}",

@@ -163,10 +163,10 @@ class Run:
         return None
 
     @property
-    def launch_share(self) -> float | None:
-        """Share of a single query's median time that the device did not work on it; None: no GPU.
+    def host_overhead_share(self) -> float | None:
+        """Share of a single query's median time that is not spent on the device; None: not timed on a GPU.
 
-        Copies, launches and the host's own work: what no reduction of the encoder makes shorter.
+        It is the time of copies, launches and the host's work, which no reduction of the encoder shortens.
         """
         whole, device = self.workload("single-stream"), self.workload("single-stream", timing="device")
         if whole is None or device is None:

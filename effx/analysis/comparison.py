@@ -91,8 +91,8 @@ class Comparison:
     energy: EnergyRatio | None
     memory: dict[str, float | None]
     """Ratios of the peaks, by the name of the memory."""
-    launch_shares: tuple[float | None, float | None]
-    """Of a and of b, see :attr:`effx.results.Run.launch_share`; None for one not timed on a device."""
+    host_overhead_shares: tuple[float | None, float | None]
+    """Of a and of b, see :attr:`effx.results.Run.host_overhead_share`; None for one not timed on a device."""
     remarks: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def compare(a: Run, b: Run) -> Comparison:
         latency=latency,
         energy=_energy(a, b, remarks),
         memory=_memory(a, b),
-        launch_shares=(a.launch_share, b.launch_share),
+        host_overhead_shares=(a.host_overhead_share, b.host_overhead_share),
         remarks=remarks,
     )
 
@@ -299,7 +299,7 @@ def _latency(a: Run, b: Run, remarks: list[str]) -> list[LatencyRatio]:
 
 def _launches(a: Run, b: Run) -> list[str]:
     """Remark where most of a single query to either is off the device: there reductions show little."""
-    one, other = a.launch_share, b.launch_share
+    one, other = a.host_overhead_share, b.host_overhead_share
     if one is None or other is None or max(one, other) <= LAUNCH_BOUND:
         return []
     names = (a.name, b.name) if a.name != b.name else (a.id, b.id)

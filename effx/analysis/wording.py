@@ -114,9 +114,9 @@ def _launches(found: Recommendation) -> str:
     """
     share = None
     if found.beside_baseline is not None:
-        share = found.beside_baseline.launch_shares[1]
+        share = found.beside_baseline.host_overhead_shares[1]
     elif found.runner_up is not None:
-        share = found.runner_up.beside.launch_shares[0]
+        share = found.runner_up.beside.host_overhead_shares[0]
     if share is None or share <= LAUNCH_BOUND:
         return ""
     return f"{percent(share)} of a single query to it {NOT_ON_DEVICE}."

@@ -151,7 +151,7 @@ def _row(run: Run, short: str, tokens: int | None) -> dict[str, Any]:
         "level": _rounded(reduction.level),
         "level_text": reduction.text,
         "series": series(run, reduction, tokens),
-        "host_overhead_share": _rounded(run.launch_share),
+        "host_overhead_share": _rounded(run.host_overhead_share),
         "failed_gates": [[gate["name"], gate["detail"]] for gate in run.gates if gate["passed"] is False],
         "unchecked_gates": sum(gate["passed"] is None for gate in run.gates),
         "gates": len(run.gates),

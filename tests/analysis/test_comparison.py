@@ -147,7 +147,7 @@ def test_memory_and_what_was_not_measured() -> None:
 
 def test_single_queries_that_are_mostly_not_the_devices_are_remarked() -> None:
     found = compare(on_device(make("a"), 0.31), on_device(make("b"), 0.62))
-    assert found.launch_shares == pytest.approx((0.31, 0.62))
+    assert found.host_overhead_shares == pytest.approx((0.31, 0.62))
     said = (
         "31 % of a single query to a and 62 % of one to b is not spent on the device: no reduction makes "
         "that part shorter"
@@ -156,9 +156,14 @@ def test_single_queries_that_are_mostly_not_the_devices_are_remarked() -> None:
     assert f"Note: {said}." in wording.comparison(found, 0.01)
     assert compare(on_device(make("a"), 0.31), on_device(make("b"), 0.45)).remarks == []
     for share_of_b in (compare(make("a"), on_device(make("b"), 0.62)), compare(make("a"), make("b"))):
-        assert share_of_b.launch_shares[0] is None  # not measured on a device: nothing to tell beside b's
+        assert (
+            share_of_b.host_overhead_shares[0] is None
+        )  # not measured on a device: nothing to tell beside b's
         assert not any("not spent" in remark for remark in share_of_b.remarks)
-    assert json.loads(json.dumps(compare(make("a"), make("b")).to_json()))["launch_shares"] == [None, None]
+    assert json.loads(json.dumps(compare(make("a"), make("b")).to_json()))["host_overhead_shares"] == [
+        None,
+        None,
+    ]
 
 
 def test_a_choice_that_is_mostly_not_the_devices_work_is_said_to_be() -> None:

@@ -151,7 +151,7 @@ def profiled(folder: Path, scratch: Path) -> dict[str, Any]:
     plan = Plan(rounds=3, block_queries=24, grid_rounds=3, grid_limit_s=0.2, warmup_s=0.2)
     (run,), failures = profile([target], out=scratch / "results", plan=plan, meter="none")
     assert not failures
-    return {**run.to_json(), "launch_share": run.launch_share}
+    return {**run.to_json(), "host_overhead_share": run.host_overhead_share}
 
 
 def error(action: Callable[[], Any]) -> str:

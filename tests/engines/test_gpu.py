@@ -121,7 +121,7 @@ def test_a_profile_has_both_timings_energy_and_memory(checkpoint: Checkpoint, tm
     assert not failed
     run = runs[0]
     assert run.memory["device_peak_bytes"] and run.settings["device_memory_by"]
-    assert 0 <= (run.launch_share or 0) < 1 and run.workload("grid", 32, 16, "device") is not None
+    assert 0 <= (run.host_overhead_share or 0) < 1 and run.workload("grid", 32, 16, "device") is not None
     single = run.workload("single-stream")
     assert single is not None and single.energy.source in ("counter", "integrated")
     assert json.loads(next((tmp_path / "results").glob("*.json")).read_bytes())["host"]["gpu"]

@@ -190,7 +190,7 @@ def test_a_profile_is_timed_end_to_end_and_on_the_device(found: dict[str, Any]) 
     assert set(timings) == {("single-stream", 1, "real"), *(("grid", n, 32) for n in (1, 8, 32, 128))}
     for both in timings.values():
         assert set(both) == {"device", "end-to-end"} and both["device"] > 0
-    assert 0 <= run["launch_share"] < 1
+    assert 0 <= run["host_overhead_share"] < 1
     assert run["settings"]["cuda_graph"] is True
     agreed = next(gate for gate in run["gates"] if gate["name"] == "timed answers are the scored ones")
     assert agreed["passed"]
