@@ -56,8 +56,8 @@ def test_a_file_name_that_points_outside_is_refused(engine: Path) -> None:
     [
         ("{", "cannot be read"),
         ("[]", "got none"),
-        ('{"schema": 9}', "expected schema 1, got 9"),
-        ('{"schema": 1}', "missing"),
+        ('{"schema": 9}', "expected schema 2, got 9"),
+        ('{"schema": 2}', "missing"),
     ],
 )
 def test_a_broken_manifest_is_refused(engine: Path, text: str, message: str) -> None:

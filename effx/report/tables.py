@@ -44,23 +44,11 @@ def print_runs(runs: Sequence[Run]) -> None:
     sources = energy_sources(runs)
     table = Table(title=f"{first.host['cpu']}, {first.host['cores']} cores; single queries at real lengths")
     table.add_column("engine", overflow="fold")
-<<<<<<< HEAD
     headings = ["score, 95 %", "n", "p50, ms", "p90, ms", "p99, ms", "peak memory, MiB"]
     headings += [f"mJ/example ({', '.join(sources)})"] if with_energy else []
     headings += ["p50 on device, ms", "host overhead", "GPU memory, MiB"] if on_device else []
     for heading in headings:
         table.add_column(heading, justify="right")
-=======
-    for column in ("score, 95 %", "n", "p50 ms", "p90 ms", "p99 ms", "peak MiB"):
-        table.add_column(column, justify="right")
-    if metered:
-        table.add_column(f"mJ/example ({', '.join(sources)})", justify="right")
-    timed = any(run.host_overhead_share is not None for run in runs)
-    if timed:
-        table.add_column("device p50 ms", justify="right")
-        table.add_column("not on device", justify="right")
-        table.add_column("GPU MiB", justify="right")
->>>>>>> c2e13e7 (host_overhead_share is host_overhead_share)
     for run in runs:
         latency_s = single_stream(run).latency_s
         cells = [
@@ -70,20 +58,8 @@ def print_runs(runs: Sequence[Run]) -> None:
             *(in_column(latency_s[name], "s") for name in ("p50", "p90", "p99")),
             in_column(run.memory.get("host_peak_bytes"), "B"),
         ]
-<<<<<<< HEAD
         cells += [energy_cell(run, sources)] if with_energy else []
         cells += _device_cells(run) if on_device else []
-=======
-        if metered:
-            cells.append(joules(run, sources))
-        if timed:
-            device = run.workload("single-stream", timing="device")
-            cells += [
-                in_column(None if device is None else device.latency_s["p50"], "s"),
-                "" if run.host_overhead_share is None else percent(run.host_overhead_share),
-                in_column(run.memory.get("device_peak_bytes"), "B"),
-            ]
->>>>>>> c2e13e7 (host_overhead_share is host_overhead_share)
         table.add_row(*cells)
     console = _console()
     console.print(table)
