@@ -14,7 +14,7 @@ from effx import files, results
 from effx.errors import UsageError, need
 from effx.host import memory
 from effx.report import sections as section_files
-from effx.report.contents import ReportContents, contents, current_failures
+from effx.report.contents import ReportContents, collect_contents, current_failures
 
 __all__ = ["ReportContents", "report"]
 
@@ -60,7 +60,7 @@ def report(
         failures = current_failures(failures, runs)
         groups = group_runs(runs)
         comparisons, refused = compare_groups(groups)
-        content = contents(runs, groups, failures)
+        content = collect_contents(runs, groups, failures)
     with files.new_folder(target, replace=_is_report(target)) as temporary:
         frontier_figures.write(groups, runs, comparisons, temporary)
         tables.write_csv(runs, groups, temporary / "frontier.csv")

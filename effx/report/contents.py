@@ -63,7 +63,7 @@ class ReportContents:
         }
 
 
-def contents(
+def collect_contents(
     runs: Sequence[Run], groups: Sequence[Group], failures: Sequence[Failure] = ()
 ) -> ReportContents:
     """Return the contents of a report over results."""
