@@ -4,7 +4,7 @@
 #   docker build --target profile -t effx:profile .
 #   docker build --target full    -t effx:full .
 #
-# Bases are named by tag; docs/image.md says how to pin them by digest.
+# Base images are given by tag; docs/image.md shows how to pin them by digest.
 ARG PYTHON_IMAGE=python:3.12.12-slim-bookworm
 ARG TENSORRT_IMAGE=nvcr.io/nvidia/tensorrt:25.10-py3
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# With no arguments: what works here. Otherwise: effx with those arguments.
+# Without arguments: effx doctor. Otherwise: effx with the arguments.
 set -euo pipefail
 if [ $# -gt 0 ]; then
   exec effx "$@"
