@@ -145,7 +145,7 @@ def paired_bootstrap(trials: int, rng: np.random.Generator) -> dict[str, float]:
             drawn = [
                 (y, a, b) for y, a, b in drawn if np.sum(a != b) >= LEAST_DIFFERING
             ]  # with fewer there is no interval
-            bounds = [bootstrap.paired_difference(metric, *own, resamples=1000) for own in drawn]
+            bounds = [bootstrap.paired_difference(metric, *answers_, resamples=1000) for answers_ in drawn]
             covered = sum(low <= truth <= high for low, high in bounds)
             shares[f"{name}, n {n}, about {differing} differ"] = percent(covered, len(drawn))
     mix = np.array([[1.0, 0.9, 0.88], [0.9, 1.0, 0.95], [0.88, 0.95, 1.0]])
@@ -247,8 +247,8 @@ def p_non_dominated(trials: int, rng: np.random.Generator) -> dict[str, object]:
         accuracies, seconds = rng.uniform(0.86, 0.90, 4), np.exp(rng.uniform(-0.1, 0.1, 4))
         measured = frontier(engines(rng, accuracies, seconds))
         for point in measured.points:
-            own = int(point.run.name)
-            better = (accuracies > accuracies[own]) & (seconds < seconds[own])
+            index = int(point.run.name)
+            better = (accuracies > accuracies[index]) & (seconds < seconds[index])
             reported.append(point.p_non_dominated)
             true.append(not better.any())
     bin_numbers = np.clip(np.digitize(reported, BINS) - 1, 0, len(BINS) - 2)
@@ -274,9 +274,9 @@ def hypervolume(trials: int, rng: np.random.Generator) -> dict[str, float]:
         for _ in range(trials):
             accuracies, seconds = rng.uniform(0.84, 0.92, count), np.exp(rng.uniform(-1, 1, count))
             seen = frontier(engines(rng, accuracies, seconds))
-            own = np.array([int(point.run.name) for point in seen.points])
+            indices = np.array([int(point.run.name) for point in seen.points])
             values = np.array([[-point.values["accuracy"], point.values["latency"]] for point in seen.points])
-            level = np.median(values[:, 1] / seconds[own])  # the drift that all engines share
+            level = np.median(values[:, 1] / seconds[indices])  # the drift that all engines share
             worst = values.max(axis=0) * [1.0, 1.1]
             box = (worst[0] - values[:, 0].min()) * worst[1]
             truth = np.column_stack([-accuracies, level * seconds])
@@ -292,10 +292,10 @@ def engines(rng: np.random.Generator, accuracies: np.ndarray, seconds: np.ndarra
     hardness = rng.standard_normal(EXAMPLES)
     drift = shared_drift(rng, ROUNDS)
     runs = []
-    for index, (accuracy, own) in enumerate(zip(accuracies, seconds, strict=True)):
+    for index, (accuracy, median_s) in enumerate(zip(accuracies, seconds, strict=True)):
         ease = (2 * hardness + rng.standard_normal(EXAMPLES)) / np.sqrt(5)
         right = (ease < stats.norm.ppf(accuracy)).astype(float)
-        blocks = (own * latencies(rng, ROUNDS, 0.05, drift)).tolist()
+        blocks = (median_s * latencies(rng, ROUNDS, 0.05, drift)).tolist()
         none = Energy("none", "none", "simulated")
         single = Workload("single-stream", 1, "real", "end-to-end", blocks, list(range(ROUNDS)), none)
         runs.append(

@@ -45,14 +45,14 @@ def main() -> None:
         entry: dict[str, Any] = {}
         if variant != "fp32":
             for batch in (1, 8, 32):
-                found = np.empty_like(depth), np.empty_like(expected)
+                outputs = np.empty_like(depth), np.empty_like(expected)
                 for part in length_sorted(encoded.lengths, batch):
                     out = sessions[variant].infer(encoded.batch(part))
-                    found[0][part], found[1][part] = out["depth"], out["logits"]
+                    outputs[0][part], outputs[1][part] = out["depth"], out["logits"]
                 entry[f"batch_{batch}"] = {
-                    "rows_with_another_exit": int((found[0] != depth).sum()),
-                    "rows_with_another_label": int((found[1].argmax(1) != expected.argmax(1)).sum()),
-                    "max_abs_diff": float(np.abs(found[1] - expected).max()),
+                    "rows_with_another_exit": int((outputs[0] != depth).sum()),
+                    "rows_with_another_label": int((outputs[1].argmax(1) != expected.argmax(1)).sum()),
+                    "max_abs_diff": float(np.abs(outputs[1] - expected).max()),
                 }
         result[variant] = entry
     queries = [encoded.batch([row]) for row in range(len(encoded))]

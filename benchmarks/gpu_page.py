@@ -56,8 +56,8 @@ def where(host: dict[str, Any]) -> str:
 
 def large_s(run: Run) -> float | None:
     """Return the median seconds of a batch of 128 x 128 on the device."""
-    found = run.workload("grid", 128, 128, "device")
-    return None if found is None else found.latency_s["p50"]
+    result = run.workload("grid", 128, 128, "device")
+    return None if result is None else result.latency_s["p50"]
 
 
 def over_full(run: Run, runs: Sequence[Run]) -> float | None:
@@ -68,14 +68,14 @@ def over_full(run: Run, runs: Sequence[Run]) -> float | None:
         and other.engine["precision"] == run.engine["precision"]
         and other.engine["weight_remaining"] == 1 and "exit" not in other.name and "tokens" not in other.name
     ]  # fmt: skip
-    own, full = large_s(run), large_s(same[0]) if same else None
-    return None if own is None or full is None else own / full
+    run_s, full = large_s(run), large_s(same[0]) if same else None
+    return None if run_s is None or full is None else run_s / full
 
 
 def row(run: Run, runs: Sequence[Run]) -> str:
     """Return the line of an engine."""
     single, device = run.workload("single-stream"), run.workload("single-stream", timing="device")
-    offline = next((own for own in run.workloads if own.scenario == "offline"), None)
+    offline = next((each for each in run.workloads if each.scenario == "offline"), None)
     energy = None if offline is None else offline.energy
     apart = [abs(window["joules"] / window["integrated_joules"] - 1)
              for window in (energy.windows if energy else []) if window["integrated_joules"]]  # fmt: skip

@@ -107,12 +107,12 @@ class Suite:
     @property
     def backends(self) -> tuple[str, ...]:
         """The available backends, including TensorRT where it is installed."""
-        found = ["torch", "torch-compile"]
+        backends = ["torch", "torch-compile"]
         if self.device == "cpu" or _onnxruntime_has_cuda():
-            found.append("onnxruntime")
+            backends.append("onnxruntime")
         if self.device == "cuda" and importlib.util.find_spec("tensorrt"):
-            found.append("tensorrt")
-        return tuple(found)
+            backends.append("tensorrt")
+        return tuple(backends)
 
     @property
     def without(self) -> list[str]:
@@ -159,8 +159,8 @@ class Suite:
         levels = ("full", *(f"ticket-{level}" for level in LEVELS))
         engine_sets = [
             EngineSet(f"{model}-half", ("full",), first, windows=2),
-            *(EngineSet(f"{model}-tickets-{backend}", levels, {backend: own})
-              for backend, own in tickets.items()),
+            *(EngineSet(f"{model}-tickets-{backend}", levels, {backend: variants})
+              for backend, variants in tickets.items()),
             EngineSet(f"{model}-others", ("full",), others),
             EngineSet(f"{model}-exits-tokens", ("reduced",), reduced),
         ]  # fmt: skip

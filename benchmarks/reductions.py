@@ -146,8 +146,8 @@ def tokens_table(options: argparse.Namespace) -> dict[str, Any]:
     seconds = in_turns(jobs, options.rounds)
     table = []
     for name, model in models.items():
-        answers, _, kept = evaluate.reduced(model, encoded)
-        shares = (kept / encoded.lengths[:, None]).mean(0)
+        answers, _, remaining = evaluate.reduced(model, encoded)
+        shares = (remaining / encoded.lengths[:, None]).mean(0)
         entry: dict[str, Any] = {
             "checkpoint": name,
             "schedule": structure(model).tokens or structure(model).token_thresholds,

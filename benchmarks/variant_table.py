@@ -124,8 +124,8 @@ def ticket(full: Path) -> Path:
     rng = np.random.default_rng(0)
     everything = [(layer.index, head) for layer in structure(model).layers for head in layer.heads]
     gone: dict[int, list[int]] = {}
-    for place in rng.permutation(len(everything))[: round(LEVEL * len(everything))]:
-        gone.setdefault(everything[place][0], []).append(everything[place][1])
+    for index in rng.permutation(len(everything))[: round(LEVEL * len(everything))]:
+        gone.setdefault(everything[index][0], []).append(everything[index][1])
     layers = len(structure(model).layers)
     prune(model, heads=gone, ffns=rng.permutation(layers)[: round(LEVEL * layers)].tolist())
     cut = save(model, full.parent / f".{full.name}" / "cut", tokenizer=checkpoints.tokenizer(before.folder),
@@ -135,25 +135,25 @@ def ticket(full: Path) -> Path:
 
 def reduced(encoder: Path, folder: Path, lr: float) -> Path:
     """Fine-tune, then add a token schedule and exits."""
-    place = folder.parent / f".{folder.name}"
-    plain = finetune("demo", encoder, out=place, name="finetuned", overwrite=True,
+    scratch = folder.parent / f".{folder.name}"
+    plain = finetune("demo", encoder, out=scratch, name="finetuned", overwrite=True,
                      settings=FinetuneSettings.of(epochs=2, lr=lr, max_length=64, limit=ROWS))  # fmt: skip
     layers = len(structure(load(plain)).layers)
-    kept = tuple(np.linspace(1, 0.4, layers + 1)[1:].round(2).tolist())
-    short = tokens.train(plain.folder, out=place, name="tokens", overwrite=True,
-                         settings=TokenPruningSettings.of(schedule=kept, epochs=1, lr=lr,
+    schedule = tuple(np.linspace(1, 0.4, layers + 1)[1:].round(2).tolist())
+    short = tokens.train(plain.folder, out=scratch, name="tokens", overwrite=True,
+                         settings=TokenPruningSettings.of(schedule=schedule, epochs=1, lr=lr,
                                                           limit=ROWS))  # fmt: skip
-    found = exits.train(short.folder, out=folder.parent, name=folder.name, overwrite=True,
+    checkpoint = exits.train(short.folder, out=folder.parent, name=folder.name, overwrite=True,
                         settings=EarlyExitSettings.of(epochs=1, depth=layers / 2, limit=ROWS))  # fmt: skip
-    return found.folder
+    return checkpoint.folder
 
 
 def built(
     folder: Path, variants: list[str], backends: list[str], out: Path, jobs: int
 ) -> list[dict[str, Any]]:
     """Build the engines of a checkpoint; return a row for each, or for the reason why it was not built."""
-    found, failures = export_all([folder], variants, backends, out, jobs=jobs, keep_failed=True)
-    known = {engine.name: engine for engine in found}
+    exported, failures = export_all([folder], variants, backends, out, jobs=jobs, keep_failed=True)
+    known = {engine.name: engine for engine in exported}
     rows = []
     for variant in variants:
         for backend in backends:
@@ -188,7 +188,7 @@ def measured(engine: Engine, folder: Path) -> dict[str, Any]:
 
 def at_shapes(engine: Engine, folder: Path) -> dict[str, float]:
     """Return the largest difference from PyTorch at shapes from (1, 1) to (32, 512), with padding."""
-    model, found, rng = load(folder), {}, np.random.default_rng(0)
+    model, differences, rng = load(folder), {}, np.random.default_rng(0)
     with engines.open(engine) as session:
         for batch, length in SHAPES:
             ids = rng.integers(5, VOCABULARY, (batch, length))
@@ -203,8 +203,8 @@ def at_shapes(engine: Engine, folder: Path) -> dict[str, float]:
                 with torch.inference_mode():
                     expected = model(**alone).logits[0].numpy()
                 worst = max(worst, float(np.abs(logits[row] - expected).max()))
-            found[f"{batch}x{length}"] = worst
-    return found
+            differences[f"{batch}x{length}"] = worst
+    return differences
 
 
 def table(rows: list[dict[str, Any]]) -> str:

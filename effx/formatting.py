@@ -1,4 +1,4 @@
-"""Numbers as people read them: the one place that decides units, digits and signs.
+"""Format numbers for people: the only module that decides on units, digits and signs.
 
 Results hold SI units (seconds, joules, bytes). Terminal, tables, figures and the report's page show
 them in milliseconds, millijoules and MiB, with three significant digits. The page formats with

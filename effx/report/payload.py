@@ -51,7 +51,7 @@ def payload(
     """Return the page's data as JSON holds it.
 
     Args:
-        created: when the report was made.
+        created: date and time of the report.
         runs: all results.
         groups: the results that may be compared, with their frontiers.
         comparisons: paired comparisons, and the pairs that could not be compared.

@@ -1,4 +1,4 @@
-"""Further sections of the page, read from JSON files, such as how a ticket was found.
+"""Further sections of the page, read from JSON files, such as the search for a ticket.
 
     {"schema": 1, "title": "...", "text": "...", "source": "checkpoints/tickets.json",
      "charts": [{"title", "interval": "95 %", "x": {"label", "unit", "log"}, "y": {...},

@@ -19,24 +19,24 @@ def short_names(runs: Sequence[Run]) -> Mapping[str, str]:
     """
     names = list(dict.fromkeys(run.name for run in runs))
     parts = {name: _PART.findall(name) for name in names}
-    parts = {name: found if "".join(found) == name else [name] for name, found in parts.items()}
+    parts = {name: pieces if "".join(pieces) == name else [name] for name, pieces in parts.items()}
     if len(names) > 1:
         while _can_shorten(parts, 0):
-            parts = {name: found[1:] for name, found in parts.items()}
+            parts = {name: pieces[1:] for name, pieces in parts.items()}
         while _can_shorten(parts, -1):
-            parts = {name: found[:-1] for name, found in parts.items()}
-        seeds = {name: {part for part in found if _SEED.fullmatch(part)} for name, found in parts.items()}
+            parts = {name: pieces[:-1] for name, pieces in parts.items()}
+        seeds = {name: {part for part in pieces if _SEED.fullmatch(part)} for name, pieces in parts.items()}
         if len({frozenset(seed) for seed in seeds.values()}) == 1:
             parts = {
-                name: [part for part in found if part not in seeds[name]] or found
-                for name, found in parts.items()
+                name: [part for part in pieces if part not in seeds[name]] or pieces
+                for name, pieces in parts.items()
             }
-    short = {name: "".join(found).lstrip("-.") for name, found in parts.items()}
+    short = {name: "".join(pieces).lstrip("-.") for name, pieces in parts.items()}
     return short if len(set(short.values())) == len(names) else {name: name for name in names}
 
 
 def _can_shorten(parts: Mapping[str, Sequence[str]], index: int) -> bool:
     """Return whether all names share the part at ``index`` and have others."""
-    return len({found[index] for found in parts.values()}) == 1 and all(
-        len(found) > 1 for found in parts.values()
+    return len({pieces[index] for pieces in parts.values()}) == 1 and all(
+        len(pieces) > 1 for pieces in parts.values()
     )

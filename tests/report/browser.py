@@ -18,7 +18,7 @@ _ARGUMENTS = (
 def executable() -> str | None:
     """Return the browser that EFFX_CHROMIUM names or the path has; None: there is none."""
     named = os.environ.get("EFFX_CHROMIUM")
-    return named or next((found for name in _NAMES if (found := shutil.which(name))), None)
+    return named or next((path for name in _NAMES if (path := shutil.which(name))), None)
 
 
 @contextmanager

@@ -32,18 +32,18 @@ CHART = "section[aria-labelledby=frontier]"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report on two hosts, one with a meter; the name of one engine contains markup."""
-    place = tmp_path_factory.mktemp("page")
+    scratch = tmp_path_factory.mktemp("page")
     runs = [synthetic.run(number, rounds=5, queries=40) for number in range(ENGINES)]
     runs += [synthetic.run(number, rounds=5, queries=40, on=1, metered="none") for number in range(10)]
     runs.append(synthetic.run(24, rounds=5, queries=40, name=HOSTILE))
-    synthetic.write(runs, place / "results")
+    synthetic.write(runs, scratch / "results")
     failed = results.Failure(
         "failed-1", "2026-11-21T00:00:00+00:00", {"name": "demo-dead"}, synthetic.host(), "s", "it died"
     )
-    failed.save(place / "results")
-    (place / "results/sections").mkdir()
-    (place / "results/sections/tickets.json").write_text(json.dumps(SECTION))
-    return report([place / "results"])[1]
+    failed.save(scratch / "results")
+    (scratch / "results/sections").mkdir()
+    (scratch / "results/sections/tickets.json").write_text(json.dumps(SECTION))
+    return report([scratch / "results"])[1]
 
 
 SECTION = {
@@ -71,8 +71,8 @@ SECTION = {
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    with browser.launch() as found:
-        yield found
+    with browser.launch() as chromium_:
+        yield chromium_
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def _point(page: Any, engine: str) -> dict[str, float]:
     return page.evaluate(
         """name => { const data = JSON.parse(document.getElementById('data').textContent);
         const {name: names, host} = data.columns;
-        const row = names.findIndex((own, place) => own === name && host[place].startsWith('host0'));
+        const row = names.findIndex((other, index) => other === name && host[index].startsWith('host0'));
         const point = document.querySelector(`.point[data-row="${row}"]`);
         point.closest('.chart').scrollIntoView({block: 'center'});
         const box = point.getBoundingClientRect();
@@ -126,18 +126,18 @@ def _point(page: Any, engine: str) -> dict[str, float]:
 
 def _best(folder: Path) -> list[str]:
     content = json.loads((folder / "frontier.json").read_text())
-    (one,) = [
-        own for own in content["frontiers"]
-        if own["objectives"] == ["accuracy", "latency"] and own["host"].startswith("host0")
+    (latency,) = [
+        frontier for frontier in content["frontiers"]
+        if frontier["objectives"] == ["accuracy", "latency"] and frontier["host"].startswith("host0")
     ]  # fmt: skip
-    return [point["engine"] for point in one["points"] if point["non_dominated"]]
+    return [point["engine"] for point in latency["points"] if point["non_dominated"]]
 
 
 def test_hovering_a_point_shows_the_details_of_its_engine(tab: Any, folder: Path) -> None:
     runs = {run.name: run for run in results.find([folder.parent]) if run.host_id.startswith("host0")}
     for name in _best(folder):
-        place = _point(tab, name)
-        tab.mouse.move(place["x"], place["y"])
+        position = _point(tab, name)
+        tab.mouse.move(position["x"], position["y"])
         text = tab.inner_text(f"{CHART} .panel")
         run = runs[name]
         single = run.workload("single-stream")
@@ -161,23 +161,23 @@ def test_host_overhead_is_shown(chromium: Any, tmp_path: Path) -> None:
     cpu = synthetic.run(0, rounds=5, queries=40)
     synthetic.write([cpu, gpu], tmp_path / "results")
     for page in _open(chromium, report([tmp_path / "results"])[1]):
-        said = []
+        texts = []
         for run in (gpu, cpu):
             page.locator(TABLE).get_by_role("button", name=run.name, exact=True).click()
-            said.append(page.locator(f"{TABLE} .panel").inner_text())
-            assert "source: counter" in said[-1]
-        assert "Host overhead: 62 % of the time of a single query is not spent on the device." in said[0]
+            texts.append(page.locator(f"{TABLE} .panel").inner_text())
+            assert "source: counter" in texts[-1]
+        assert "Host overhead: 62 % of the time of a single query is not spent on the device." in texts[0]
         for timing in ("end-to-end", "device"):
             single = gpu.workload("single-stream", timing=timing)
             assert single is not None
-            line = said[0].split(f"single queries, {timing}, ms")[1].split("samples")[0]
+            line = texts[0].split(f"single queries, {timing}, ms")[1].split("samples")[0]
             assert f"p50 {1e3 * single.latency_s['p50']:#.3g}, p90" in line and line.endswith("; 200 ")
-        assert "Host overhead" not in said[1] and "single queries, " not in said[1]
+        assert "Host overhead" not in texts[1] and "single queries, " not in texts[1]
 
 
 def test_failed_gates_and_failures_are_listed(tab: Any) -> None:
-    place = _point(tab, "demo-e00003.seq32+int8.onnxruntime")
-    tab.mouse.move(place["x"], place["y"])
+    position = _point(tab, "demo-e00003.seq32+int8.onnxruntime")
+    tab.mouse.move(position["x"], position["y"])
     assert "failed: host otherwise idle: other processes took 12.0%" in tab.inner_text(".panel .failed")
     doubts = tab.inner_text("section[aria-labelledby=limitations]")
     assert "demo-dead" in doubts and "it died" in doubts
@@ -205,8 +205,8 @@ def test_rows_are_filtered_by_text_and_technique(tab: Any, folder: Path) -> None
         tab,
         f"document.querySelector('{TABLE} .status').textContent.includes('of 31 rows')",
     )
-    found = _names(tab)
-    assert found and all("tokens+int8" in name for name in found)
+    shown = _names(tab)
+    assert shown and all("tokens+int8" in name for name in shown)
     tab.fill(f"{TABLE} input[type=search]", "no such engine")
     tab.wait_for_selector("text=No row matches the filter.")
     tab.fill(f"{TABLE} input[type=search]", "")
@@ -224,8 +224,8 @@ def test_two_pinned_engines_show_their_paired_comparison(tab: Any, folder: Path)
     base = _best(folder)[0]
     other = next(name for name in runs if name.endswith(".fp32.onnxruntime") and name != base)
     for name in (base, other):
-        place = _point(tab, name)
-        tab.mouse.click(place["x"], place["y"])
+        position = _point(tab, name)
+        tab.mouse.click(position["x"], position["y"])
     panel = tab.inner_text(".pinned-panel")
     assert any(compare(runs[a], runs[b]).sentence() in panel for a, b in ((base, other), (other, base)))
     assert "McNemar" in panel and "energy per example (source: counter)" in panel
@@ -239,8 +239,8 @@ def test_p_values_against_the_baseline_are_shown_with_adjustment(tab: Any, folde
     by_loss = sorted((run for run in runs if run is not base), key=lambda run: run.accuracy.value)
     for pinned, adjusted in (((base, by_loss[0]), True), (by_loss[:2], False)):
         for run in pinned:
-            place = _point(tab, run.name)
-            tab.mouse.click(place["x"], place["y"])
+            position = _point(tab, run.name)
+            tab.mouse.click(position["x"], position["y"])
         panel = tab.inner_text(".pinned-panel")
         p = compare(*pinned).p_value
         assert p is not None and f"McNemar's {formatting.p_value(p)}" in panel
@@ -276,8 +276,8 @@ def test_the_keyboard_selects_and_pins_points(tab: Any) -> None:
 
 def test_every_control_has_a_name_and_a_visible_focus(tab: Any) -> None:
     unnamed = tab.evaluate(
-        """() => [...document.querySelectorAll('button, select, input, [tabindex="0"]')].filter(own =>
-        !own.textContent.trim() && !own.getAttribute('aria-label') && !own.labels?.length).length"""
+        """() => [...document.querySelectorAll('button, select, input, [tabindex="0"]')].filter(node =>
+        !node.textContent.trim() && !node.getAttribute('aria-label') && !node.labels?.length).length"""
     )
     assert unnamed == 0
     for _ in range(12):
@@ -292,9 +292,9 @@ def test_axes_can_be_chosen_and_have_unit_n_and_source(tab: Any) -> None:
     label = tab.get_attribute(f"{CHART} .chart", "aria-label")
     assert "n = 200" in label and "mJ/example" in label and "source: counter" in label
     assert "mJ/example" in texts
-    before = tab.eval_on_selector_all(".axes text", "all => all.map(own => own.textContent).join()")
+    before = tab.eval_on_selector_all(".axes text", "all => all.map(text => text.textContent).join()")
     tab.get_by_label("logarithmic x axis").check()
-    after = tab.eval_on_selector_all(".axes text", "all => all.map(own => own.textContent).join()")
+    after = tab.eval_on_selector_all(".axes text", "all => all.map(text => text.textContent).join()")
     assert before != after and ", logarithmic" in after
     tab.get_by_label("y axis", exact=True).select_option("size")
     assert "size on disk, MiB" in tab.get_attribute(f"{CHART} .chart", "aria-label")
@@ -319,7 +319,10 @@ def test_hosts_are_compared_by_ranks(tab: Any, folder: Path) -> None:
         )
         for host in ("host0", "host1")
     }
-    ranks = {host: {run.name: place for place, run in enumerate(own, 1)} for host, own in order.items()}
+    ranks = {
+        host: {run.name: rank for rank, run in enumerate(sorted_runs, 1)}
+        for host, sorted_runs in order.items()
+    }
     moved = {name: ranks["host0"][name] - ranks["host1"][name] for name in ranks["host0"]}
     assert any(moved.values())  # else the test would show nothing
     for row in tab.locator("section[aria-labelledby=hosts] tbody tr").all():
@@ -373,26 +376,27 @@ def test_the_page_formats_numbers_as_python_does(chromium: Any) -> None:
         **{f"inColumn {unit}": [formatting.in_column(value, unit) for value in values]
            for unit in formatting.UNITS},
     }  # fmt: skip
-    units = json.dumps({unit: [shown.factor, shown.symbol] for unit, shown in formatting.UNITS.items()})
+    units = json.dumps({unit: [entry.factor, entry.symbol] for unit, entry in formatting.UNITS.items()})
     script = (resources.files("effx.report") / "assets" / "base.js").read_text()
     page = chromium.new_page()
-    found = page.evaluate(
+    shown = page.evaluate(
         f"""values => {{ const DATA = {{units: {units}}}; {script}
         const python = (value, modulus) => ((value % modulus) + modulus) % modulus;
         const result = {{
-          significant: values.map((own) => significant(own)), fixed: values.map((own) => fixed(own, 2)),
-          percent: values.map((own) => percent(python(own, 1))),
-          percentagePoints: values.map((own) => percentagePoints(python(own, 2) - 1)),
-          pValue: values.map((own) => pValue(python(own, 1))),
-          ratioNumber: values.map((own) => ratioNumber(Math.abs(own))) }};
+          significant: values.map((value) => significant(value)),
+          fixed: values.map((value) => fixed(value, 2)),
+          percent: values.map((value) => percent(python(value, 1))),
+          percentagePoints: values.map((value) => percentagePoints(python(value, 2) - 1)),
+          pValue: values.map((value) => pValue(python(value, 1))),
+          ratioNumber: values.map((value) => ratioNumber(Math.abs(value))) }};
         for (const unit of Object.keys(DATA.units)) {{
-          result[`inColumn ${{unit}}`] = values.map((own) => inColumn(own, unit)); }}
+          result[`inColumn ${{unit}}`] = values.map((value) => inColumn(value, unit)); }}
         return result; }}""",
         values,
     )
     page.close()
     for name, texts in expected.items():
-        differing = [pair for pair in zip(values, texts, found[name], strict=True) if pair[1] != pair[2]]
+        differing = [pair for pair in zip(values, texts, shown[name], strict=True) if pair[1] != pair[2]]
         assert not differing, (name, differing[:5])
 
 
@@ -411,13 +415,13 @@ def test_text_has_contrast_in_both_schemes(chromium: Any, folder: Path, scheme: 
         assert _luminance(page.evaluate("getComputedStyle(document.body).backgroundColor")) > 0.5
 
 
-CONTRAST = """() => { const found = new Map();
+CONTRAST = """() => { const pairs = new Map();
 const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
 while (walker.nextNode()) {
-  const own = walker.currentNode.parentElement;
-  if (!walker.currentNode.textContent.trim() || own.disabled) continue;
-  if (own.closest('.hidden, svg, script, style, noscript, option')) continue;
-  let at = own, back = 'rgba(0, 0, 0, 0)';
+  const element = walker.currentNode.parentElement;
+  if (!walker.currentNode.textContent.trim() || element.disabled) continue;
+  if (element.closest('.hidden, svg, script, style, noscript, option')) continue;
+  let at = element, back = 'rgba(0, 0, 0, 0)';
   while (at && /, 0\\)$|transparent/.test(back)) {
     back = getComputedStyle(at).backgroundColor;
     at = at.parentElement;
@@ -426,16 +430,16 @@ while (walker.nextNode()) {
   canvas.fillStyle = back; canvas.fillRect(0, 0, 1, 1);
   const pixel = canvas.getImageData(0, 0, 1, 1).data;
   back = `rgb(${pixel[0]}, ${pixel[1]}, ${pixel[2]})`;
-  const text = getComputedStyle(own).color;
-  found.set(text + back, [text, back, walker.currentNode.textContent.slice(0, 40)]);
+  const text = getComputedStyle(element).color;
+  pairs.set(text + back, [text, back, walker.currentNode.textContent.slice(0, 40)]);
 }
-return [...found.values()]; }"""
+return [...pairs.values()]; }"""
 
 
 def _luminance(colour: str) -> float:
     """Relative luminance, WCAG 2.2."""
     shares = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
-    linear = [own / 12.92 if own <= 0.04045 else ((own + 0.055) / 1.055) ** 2.4 for own in shares]
+    linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
@@ -449,8 +453,8 @@ def test_on_a_phone_the_page_scrolls_vertically_only(chromium: Any, folder: Path
         chromium, folder, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True
     ):
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
-        place = _point(page, _best(folder)[0])
-        page.touchscreen.tap(place["x"], place["y"])
+        position = _point(page, _best(folder)[0])
+        page.touchscreen.tap(position["x"], position["y"])
         assert _best(folder)[0] in page.inner_text(".pinned-panel")
         page.locator(f"{TABLE} button.link").first.click()
         assert page.evaluate("document.documentElement.scrollWidth") <= 360

@@ -28,7 +28,7 @@ def timed_on_device(run: Run, share: float) -> Run:
     none = Energy("none", "none", "measured for single-stream 1xreal only")
     again = [
         replace(one, timing="device", energy=none,
-                blocks_s=[[(1 - share) * own for own in block] for block in one.blocks_s])
+                blocks_s=[[(1 - share) * sample for sample in block] for block in one.blocks_s])
         for one in run.workloads
     ]  # fmt: skip
     return replace(run, workloads=[*run.workloads, *again])
@@ -89,7 +89,7 @@ def test_the_page_is_complete_and_needs_no_network(folder: Path) -> None:
     parser = Balance()
     parser.feed(text)
     assert parser.open == []
-    assert {one["source"] for own in data_of(folder)["columns"]["energy"] for one in own} == {"model"}
+    assert {one["source"] for row in data_of(folder)["columns"]["energy"] for one in row} == {"model"}
 
 
 def test_a_frontier_is_drawn_for_every_cost(folder: Path) -> None:
@@ -129,10 +129,10 @@ def test_end_to_end_and_device_timings_are_separate(tmp_path: Path) -> None:
     rows = list(csv.DictReader((folder / "grid.csv").read_text().splitlines()))
     assert [row["timing"] for row in rows if row["engine"] == cpu.name] == ["end-to-end"] * 6
     for row in rows:
-        own = (gpu if row["engine"] == gpu.name else cpu).workload(
+        workload = (gpu if row["engine"] == gpu.name else cpu).workload(
             "grid", int(row["batch"]), int(row["length"]), row["timing"]
         )
-        assert own is not None and float(row["latency_p50_s"]) == own.latency_s["p50"]
+        assert workload is not None and float(row["latency_p50_s"]) == workload.latency_s["p50"]
     assert len({tuple(row.values())[:7] for row in rows}) == len(rows) == 3 * len(synthetic.SHAPES)
 
     columns = data_of(folder)["columns"]
@@ -154,10 +154,10 @@ def test_comparisons_csv_holds_the_paired_comparisons(tmp_path: Path) -> None:
     base = baseline_of(runs)
     others = [by_id[row["result_b"]] for row in rows if row["result_a"] == base.id]
     assert len(others) == 3
-    beside_base = {one.b: one for one in adjusted([compare(base, other) for other in others])}
+    with_baseline = {one.b: one for one in adjusted([compare(base, other) for other in others])}
     for row in rows:
         a, b = by_id[row["result_a"]], by_id[row["result_b"]]
-        expected = beside_base[b.name] if a is base else compare(a, b)
+        expected = with_baseline[b.name] if a is base else compare(a, b)
         assert float(row["score_difference"]) == pytest.approx(b.accuracy.value - a.accuracy.value)
         assert row["sentence"] == expected.sentence()
         assert float(row["mcnemar_p"]) == expected.p_value
@@ -170,7 +170,7 @@ def test_p_values_against_the_baseline_are_adjusted_for_their_number(tmp_path: P
     base = made("fp32", precision="fp32", queries=70)
     losing = [made(f"v{number}", range(6), 0.005, queries=70) for number in range(6)]
     odd = made("odd", range(6), queries=70)
-    turned = replace(odd, accuracy=replace(odd.accuracy, labels=[1 - own for own in odd.accuracy.labels]))
+    turned = replace(odd, accuracy=replace(odd.accuracy, labels=[1 - label for label in odd.accuracy.labels]))
     comparisons, refused = compare_groups(group_runs([base, *losing, turned]))
     with_baseline = [each for each in comparisons if each.a == "fp32"]
     assert sorted(each.b for each in with_baseline) == [run.name for run in losing]
@@ -183,8 +183,8 @@ def test_p_values_against_the_baseline_are_adjusted_for_their_number(tmp_path: P
     synthetic.write([base, *losing], tmp_path / "results")
     data = data_of(report([tmp_path / "results"])[1])
     names = data["columns"]["name"]
-    told = {names[one["b"]]: one["p_adjusted"] for one in data["pairs"] if names[one["a"]] == "fp32"}
-    assert told == {run.name: pytest.approx(6 * 2 * 0.5**6) for run in losing}
+    listed = {names[one["b"]]: one["p_adjusted"] for one in data["pairs"] if names[one["a"]] == "fp32"}
+    assert listed == {run.name: pytest.approx(6 * 2 * 0.5**6) for run in losing}
 
 
 @pytest.mark.parametrize("left", [0, 1, 4, 7])
@@ -240,8 +240,8 @@ def test_fields_that_a_result_lacks_are_empty(tmp_path: Path) -> None:
 
 
 def failed(run: Run, started: str, failure: str = "it died") -> Failure:
-    own = Failure(f"f-{started}", started, run.engine, run.host, "s", f"{run.name}: {failure}")
-    return replace(own, id=f"{own.id}-{run.host_id}-{run.task}".replace(":", ""))
+    failure_ = Failure(f"f-{started}", started, run.engine, run.host, "s", f"{run.name}: {failure}")
+    return replace(failure_, id=f"{failure_.id}-{run.host_id}-{run.task}".replace(":", ""))
 
 
 def test_a_failure_before_a_later_success_is_not_listed(tmp_path: Path) -> None:
@@ -258,9 +258,9 @@ def test_a_failure_before_a_later_success_is_not_listed(tmp_path: Path) -> None:
     for one in (*gone, *stay):
         one.save(tmp_path / "results")
     content, folder = report([tmp_path / "results"])
-    told = sorted(failure.failure for failure in content.failures)
-    assert told == sorted(one.failure for one in stay)
-    assert sorted(one["failure"] for one in data_of(folder)["failures"]) == told
+    listed = sorted(failure.failure for failure in content.failures)
+    assert listed == sorted(one.failure for one in stay)
+    assert sorted(one["failure"] for one in data_of(folder)["failures"]) == listed
 
 
 def test_names_and_reasons_are_printed_without_markup(
@@ -308,9 +308,9 @@ def test_a_report_without_p90_energy_and_grid(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["50% & more_or #less {of} $x^2$ ~ \\end", "line\nbreak"])
 def test_latex_prints_names_literally(text: str) -> None:
-    found = latex.escape(text)
+    escaped = latex.escape(text)
     bare = re.sub(
-        r"\\(textbackslash|textasciicircum|textasciitilde|textless|textgreater)\{\}|\\[{}$&#%_]", "", found
+        r"\\(textbackslash|textasciicircum|textasciitilde|textless|textgreater)\{\}|\\[{}$&#%_]", "", escaped
     )
     assert not set(bare) & set("\\{}$&#%_^~<>\n")
 
@@ -360,8 +360,8 @@ def test_a_damaged_section_is_named_with_the_fault(
     [(0, "full", None), (8, "pruned", 0.9), (2, "length", 64), (4, "exits", 6.0), (14, "tokens", 0.9)],
 )
 def test_techniques_and_levels(number: int, name: str, level: float | None) -> None:
-    found = technique(synthetic.run(number))
-    assert (found.name, found.level) == (name, level)
+    reduction = technique(synthetic.run(number))
+    assert (reduction.name, reduction.level) == (name, level)
 
 
 def test_dropped_layers_are_not_pruning_and_two_reductions_are_combined() -> None:

@@ -31,5 +31,5 @@ from tests.analysis.made import made
     ],
 )
 def test_parts_that_differ_are_kept(names: list[str], short: list[str]) -> None:
-    found = short_names([made(name) for name in names])
-    assert [found[name] for name in names] == short
+    shortened = short_names([made(name) for name in names])
+    assert [shortened[name] for name in names] == short

@@ -46,17 +46,17 @@ def test_a_result_is_logged_once_with_all_metrics(uri: str, tmp_path: Path) -> N
 
     (name,) = tracking.log_runs([RUN], uri)
     assert tracking.log_runs([RUN], uri) == [name]
-    (found,) = stored(uri, "effx/sst2")
-    assert (found.info.status, found.info.run_name) == ("FINISHED", "int8")
-    assert found.data.tags["effx_result"] == RUN.id
-    assert found.data.params["engine.size_bytes"] == "50000000"
-    assert found.data.params["energy.source"] == "counter"
+    (logged_run,) = stored(uri, "effx/sst2")
+    assert (logged_run.info.status, logged_run.info.run_name) == ("FINISHED", "int8")
+    assert logged_run.data.tags["effx_result"] == RUN.id
+    assert logged_run.data.params["engine.size_bytes"] == "50000000"
+    assert logged_run.data.params["energy.source"] == "counter"
     latency = RUN.workloads[0].latency_s
-    assert found.data.metrics["single-stream.1xreal.p50_s"] == latency["p50"]
-    assert "single-stream.1xreal.p99_s" not in found.data.metrics  # refused, so not logged
-    assert found.data.metrics["accuracy"] == RUN.accuracy.value
-    assert found.data.metrics["energy_j_per_example"] == 1.5
-    assert found.data.metrics["offline.32xreal.throughput_per_s"] == pytest.approx(50)
+    assert logged_run.data.metrics["single-stream.1xreal.p50_s"] == latency["p50"]
+    assert "single-stream.1xreal.p99_s" not in logged_run.data.metrics  # refused, so not logged
+    assert logged_run.data.metrics["accuracy"] == RUN.accuracy.value
+    assert logged_run.data.metrics["energy_j_per_example"] == 1.5
+    assert logged_run.data.metrics["offline.32xreal.throughput_per_s"] == pytest.approx(50)
     path = MlflowClient(tracking_uri=uri).download_artifacts(name, f"{RUN.id}.json", str(tmp_path))
     assert json.loads(Path(path).read_text()) == json.loads(json.dumps(RUN.to_json()))
 
@@ -64,11 +64,13 @@ def test_a_result_is_logged_once_with_all_metrics(uri: str, tmp_path: Path) -> N
 def test_workloads_timed_on_the_device_have_separate_keys() -> None:
     whole = RUN.workloads[0]
     device = replace(whole, timing="device", blocks_s=[[0.004] * 70] * 10)
-    found = tracking.metrics(replace(RUN, workloads=[*RUN.workloads, device]))
-    assert found["single-stream.1xreal.p50_s"] == whole.latency_s["p50"]
-    assert found["single-stream.1xreal.device.p50_s"] == found["single-stream.1xreal.device.p90_s"] == 0.004
-    assert found["single-stream.1xreal.device.throughput_per_s"] == pytest.approx(250)
-    assert {key: value for key, value in found.items() if ".device." not in key} == tracking.metrics(RUN)
+    metrics = tracking.metrics(replace(RUN, workloads=[*RUN.workloads, device]))
+    assert metrics["single-stream.1xreal.p50_s"] == whole.latency_s["p50"]
+    assert (
+        metrics["single-stream.1xreal.device.p50_s"] == metrics["single-stream.1xreal.device.p90_s"] == 0.004
+    )
+    assert metrics["single-stream.1xreal.device.throughput_per_s"] == pytest.approx(250)
+    assert {key: value for key, value in metrics.items() if ".device." not in key} == tracking.metrics(RUN)
 
 
 @needs_mlflow
@@ -80,9 +82,9 @@ def test_a_report_is_logged_with_its_folder_as_artifacts(uri: str, tmp_path: Pat
     frontier = Frontier("sst2", "h:1", ("accuracy", "latency"), "accuracy", "none", [], 0.5, None, None, [])
     logged = ReportContents("2026", [frontier, replace(frontier, hypervolume=None)], [], {}, [], [], [])
     name = tracking.log_report(logged, tmp_path / "report", uri)
-    (found,) = stored(uri, "effx/reports")
-    assert found.info.run_id == name
-    assert found.data.metrics == {"hypervolume.sst2.h_1.accuracy.latency": 0.5}
+    (logged_run,) = stored(uri, "effx/reports")
+    assert logged_run.info.run_id == name
+    assert logged_run.data.metrics == {"hypervolume.sst2.h_1.accuracy.latency": 0.5}
     assert [one.path for one in MlflowClient(tracking_uri=uri).list_artifacts(name)] == ["index.html"]
 
 
@@ -94,8 +96,8 @@ def test_the_report_command_logs_the_report(
     RUN.save(tmp_path / "results")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     assert effx(["report", "--mlflow", uri]) == 0
-    (found,) = stored(uri, "effx/reports")
-    assert found.info.status == "FINISHED"
+    (logged_run,) = stored(uri, "effx/reports")
+    assert logged_run.info.status == "FINISHED"
 
 
 @needs_mlflow

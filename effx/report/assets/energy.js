@@ -18,7 +18,7 @@ function energySection() {
         { key: 'scenario', title: 'scenario', align: 'word', sort: (row) => row.entry.scenario, text: (row) => row.entry.scenario },
         { key: 'window', title: 'window', sort: (row) => row.index, text: (row) => String(row.index) },
         { key: 'per', title: 'mJ/example', sort: per, text: (row) => inColumn(per(row), 'J/example') },
-        { key: 'own', title: 'mean of the engine, 95 %', sort: (row) => row.entry.joules_per_example, text: (row) => [inColumn(row.entry.joules_per_example, 'J/example'), row.entry.interval && el('small', {}, ` ${interval(...row.entry.interval, 'J/example')}`)] },
+        { key: 'mean', title: 'mean of the engine, 95 %', sort: (row) => row.entry.joules_per_example, text: (row) => [inColumn(row.entry.joules_per_example, 'J/example'), row.entry.interval && el('small', {}, ` ${interval(...row.entry.interval, 'J/example')}`)] },
         { key: 'source', title: 'source', align: 'word', sort: (row) => row.entry.source, text: (row) => `${row.entry.source} (${row.entry.meter})` },
         { key: 'watts', title: 'power, W', sort: watts, text: (row) => significant(watts(row)) },
         { key: 'idle', title: 'idle power, W', sort: (row) => row.entry.idle?.watts, text: (row) => significant(row.entry.idle?.watts) },
