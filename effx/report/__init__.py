@@ -53,7 +53,7 @@ def report(
     target = Path(out) if out is not None else (first.parent if first.is_file() else first) / "report"
     if target.exists() and not _is_report(target):
         raise UsageError(
-            f"{target} exists and is not a report: choose another output folder.", settings="out"
+            f"{target} exists already and is not a report: choose another output folder.", settings="out"
         )
     with memory.collector_paused():
         runs, failures = results.read(folders)

@@ -31,7 +31,7 @@ def test_into_the_folder_where_one_stands(
         assert {"index.html", "frontier.json"} <= set(os.listdir(os.curdir))
     assert sorted(os.listdir(tmp_path)) == ["here", "results"]
     (tmp_path / "here/frontier.json").unlink()
-    assert ". exists already and is no report" in fails(capsys, ["report", str(results_of_two), "-o", "."])
+    assert ". exists already and is not a report" in fails(capsys, ["report", str(results_of_two), "-o", "."])
 
 
 def test_of_one_file_beside_it(results_of_two: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -398,6 +398,6 @@ def test_only_a_report_is_replaced(results_folder: Path, tmp_path: Path) -> None
     report([results_folder], tmp_path / "r")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.tex").write_text("do not lose me")
-    with pytest.raises(UsageError, match="exists and is not a report"):
+    with pytest.raises(UsageError, match="exists already and is not a report"):
         report([results_folder], tmp_path / "mine")
     assert (tmp_path / "mine/thesis.tex").read_text() == "do not lose me"
