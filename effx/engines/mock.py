@@ -180,10 +180,10 @@ def write_engine(
     behavior = behavior or MockBehavior()
     layers = [{"index": index, "heads": [0, 1], "intermediate": 64, "neurons": None} for index in range(2)]
     runtime = RuntimeSettings((FILE,), lengths=None if lengths is None else tuple(lengths))
-    with Engine.create(folder, overwrite=True) as (place, entries):
-        files.write_json(place / FILE, {**behavior.to_json(), "outputs": task.outputs})
-        files.write_json(place / "config.json", _config(len(_SPECIAL) + len(words), limit))
-        files.write_json(place / "tokenizer.json", _tokenizer(words))
+    with Engine.create(folder, overwrite=True) as (temporary, entries):
+        files.write_json(temporary / FILE, {**behavior.to_json(), "outputs": task.outputs})
+        files.write_json(temporary / "config.json", _config(len(_SPECIAL) + len(words), limit))
+        files.write_json(temporary / "tokenizer.json", _tokenizer(words))
         names = ("input_ids", "attention_mask", "token_type_ids")
         entries |= {
             "task": task.name,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["export", "export_all", "to_triton", "verify"]
 
-_PLACES = {
+_FUNCTIONS = {
     "export": ("plan", "export"),
     "export_all": ("plan", "export_all"),
     "to_triton": ("triton", "write_all"),
@@ -27,12 +27,12 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for."""
-    if name not in _PLACES:
+    """Import the function called ``name`` on first use."""
+    if name not in _FUNCTIONS:
         raise AttributeError(f"module 'effx.export' has no attribute '{name}'")
     need("train", "torch", "transformers")
     need("export", "onnx", "onnxscript")
-    module, attribute = _PLACES[name]
+    module, attribute = _FUNCTIONS[name]
     value = getattr(importlib.import_module(f"effx.export.{module}"), attribute)
     globals()[name] = value  # `verify` is a module too: the function stays
     return value

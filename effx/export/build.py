@@ -230,7 +230,7 @@ def _candidate(
     folder.mkdir()
     built = module.build(source, variant, scheme, folder, job.device)
     built = replace(built, runtime=replace(built.runtime, device=job.device))
-    found = module.audit(folder, built)
+    audited = module.audit(folder, built)
     tested = built.stand_in or StandIn(folder, job.backend, built.runtime)
     with engines.open_unchecked(
         tested.folder, tested.backend, tested.runtime, threads=context.threads
@@ -238,7 +238,7 @@ def _candidate(
         measured = parity.measure(reference, session, source.checkpoint.task, variant.precision)
     measured_on = "engine" if built.stand_in is None else f"its graphs on {tested.backend}"
     measured = replace(measured, measured_on=measured_on)
-    candidate = _Candidate(scheme, folder, built, found, measured, None)
+    candidate = _Candidate(scheme, folder, built, audited, measured, None)
     return replace(candidate, failure=_failure(candidate, job, source, reference))
 
 

@@ -132,15 +132,15 @@ class _Composer:
                 "depth": before["depth"],
             }
         exiting, streak = self._exiting(append, logits, before)
-        here = append.constant(self._depths[number], np.int64)
+        layers = append.constant(self._depths[number], np.int64)
         if before is None:
             last = append.constant(self._depths[-1], np.int64)
-            done, chosen, depth = exiting, logits, append("Where", exiting, here, last)
+            done, chosen, depth = exiting, logits, append("Where", exiting, layers, last)
         else:
             now = append("And", exiting, append("Not", before["done"]))
             column = append("Unsqueeze", now, append.constant([1], np.int64))
             chosen = append("Where", column, logits, before["chosen"])
-            depth = append("Where", now, here, before["depth"])
+            depth = append("Where", now, layers, before["depth"])
             done = append("Or", before["done"], exiting)
         return nodes, {
             "done": done, "chosen": chosen, "depth": depth, "streak": streak,

@@ -59,7 +59,7 @@ def static(
         quantize_static(
             plain,
             target,
-            _Reader(rows),
+            _CalibrationReader(rows),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             reduce_range=not symmetric and not cpu.has_vnni(),
@@ -73,7 +73,7 @@ def static(
         )
 
 
-class _Reader:
+class _CalibrationReader:
     """Calibration rows, in the interface of ONNX Runtime's calibrator."""
 
     def __init__(self, rows: Sequence[dict[str, np.ndarray]]) -> None:

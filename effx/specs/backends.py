@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from effx.errors import UsageError, unknown
 
 Schemes = Mapping[str, Mapping[str, Sequence[str]]]
-"""Device -> precision of a variant -> the schemes to build; the fastest that passes its gates is kept."""
+"""Device -> precision of a variant -> the schemes to build; the fastest that passes its gates is used."""
 
 SYMMETRIC_INT8 = "int8-static-symmetric"
 """Static int8 activations without zero points: TensorRT requires it; on x86 it is slower than fp32."""

@@ -15,7 +15,7 @@ class StagedExits:
 
     rule: ExitRule
     depths: tuple[int, ...]
-    """Layers before each ramp and, last, before the model's own head."""
+    """Layers before each ramp and, last, before the model's head."""
 
     def to_json(self) -> dict[str, Any]:
         return {**self.rule.to_json(), "depths": list(self.depths)}

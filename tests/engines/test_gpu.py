@@ -66,7 +66,7 @@ def test_memory_streams_events_and_graphs() -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_an_engine_answers_as_on_the_cpu(
+def test_engine_matches_the_cpu_engine(
     checkpoint: Checkpoint, tmp_path: Path, backend: str, precision: str
 ) -> None:
     engine = built(checkpoint, precision, backend, tmp_path)
@@ -84,9 +84,7 @@ def test_an_engine_answers_as_on_the_cpu(
             assert 0 < seconds < 5 and np.abs(again["logits"] - wanted).max() < near
 
 
-def test_a_stripped_plan_is_small_and_answers_like_a_whole_one(
-    checkpoint: Checkpoint, tmp_path: Path
-) -> None:
+def test_stripped_plan_is_small_and_matches_the_complete_plan(checkpoint: Checkpoint, tmp_path: Path) -> None:
     whole = built(checkpoint, "fp32", "tensorrt", tmp_path)
     bare = built(checkpoint, "stripped", "tensorrt", tmp_path)
     sizes = [(engine.folder / "model.plan").stat().st_size for engine in (whole, bare)]
@@ -97,7 +95,9 @@ def test_a_stripped_plan_is_small_and_answers_like_a_whole_one(
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "torch", "tensorrt"])
-def test_early_exit_makes_room_on_the_device(checkpoint: Checkpoint, tmp_path: Path, backend: str) -> None:
+def test_early_exit_with_compaction_matches_the_cpu_engine(
+    checkpoint: Checkpoint, tmp_path: Path, backend: str
+) -> None:
     from effx.specs.training import EarlyExitSettings
     from effx.train import exits
 
@@ -113,7 +113,7 @@ def test_early_exit_makes_room_on_the_device(checkpoint: Checkpoint, tmp_path: P
         assert np.abs(wanted["logits"] - given["logits"])[same].max() < 1e-3
 
 
-def test_a_profile_has_both_timings_energy_and_memory(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_profile_has_both_timings_energy_and_memory(checkpoint: Checkpoint, tmp_path: Path) -> None:
     made, failures = export_all([checkpoint.folder], ["fp16"], ["torch"], tmp_path / "e", device="cuda")
     assert made and not failures
     plan = Plan(grid=((1, 16), (32, 16)), rounds=3, grid_rounds=3, window_s=2.0, windows=2)

@@ -60,7 +60,7 @@ def found(library: Path, built: list[Engine], tmp_path_factory: pytest.TempPathF
     return json.loads(done.stdout)
 
 
-def test_the_answers_are_those_of_the_same_graphs_elsewhere(found: dict[str, Any]) -> None:
+def test_answers_match_onnxruntime(found: dict[str, Any]) -> None:
     assert len(found["compared"]) == len(VARIANTS)
     for name, one in found["compared"].items():
         assert one["logits"] < 1e-5, name
@@ -72,7 +72,7 @@ def test_the_answers_are_those_of_the_same_graphs_elsewhere(found: dict[str, Any
     assert found["compared"]["te.buckets.onnxruntime"]["described"]["device"] == "Fake GPU"
 
 
-def test_cuda_libraries_are_loaded_from_wherever_their_wheels_are(library: Path, tmp_path: Path) -> None:
+def test_cuda_libraries_are_found_on_the_python_path(library: Path, tmp_path: Path) -> None:
     """Beside nothing of onnxruntime's: in a folder of packages that is on the path."""
     place = tmp_path / "elsewhere/nvidia/cu13/lib"
     place.mkdir(parents=True)
@@ -86,7 +86,7 @@ def test_cuda_libraries_are_loaded_from_wherever_their_wheels_are(library: Path,
     assert done.stdout.splitlines()[-1] == "True"
 
 
-def test_the_tensorrt_provider_is_told_of_all_shapes(built: list[Engine]) -> None:
+def test_optimization_profile_covers_all_shapes(built: list[Engine]) -> None:
     from effx.engines import onnxruntime_cuda
 
     found = {engine.manifest["variant"]: engine for engine in built}
@@ -100,7 +100,7 @@ def test_the_tensorrt_provider_is_told_of_all_shapes(built: list[Engine]) -> Non
     assert "hidden:512x64x32" in later["trt_profile_max_shapes"].split(",")
 
 
-def test_the_timed_run_is_queued_behind_another() -> None:
+def test_timed_run_is_queued_behind_another_run() -> None:
     """So that the host's own work before a launch is no part of the device's time."""
     told: list[str] = []
 
@@ -132,30 +132,30 @@ def test_the_timed_run_is_queued_behind_another() -> None:
     assert told == ["wait", "launch", "event", "launch", "event"]
 
 
-def test_profiles_and_outputs_of_unknown_size(found: dict[str, Any]) -> None:
+def test_profiles_and_data_dependent_outputs_match_onnxruntime(found: dict[str, Any]) -> None:
     profiles, growing = found["profiles"], found["data_dependent"]
     assert profiles["described"]["profiles"] == 3 and profiles["logits"] < 1e-5
     assert growing["logits"] < 1e-5 and growing["depth"] == 0 and len(growing["depths"]) > 1
 
 
-def test_a_stripped_plan_gets_its_weights_back(found: dict[str, Any]) -> None:
+def test_stripped_plan_is_refitted_with_its_weights(found: dict[str, Any]) -> None:
     assert found["stripped"]["logits"] < 1e-5
     assert "does not accept the weights of gone.onnx: no such model" in found["errors"]["weights"]
 
 
-def test_a_shape_runs_once_is_recorded_and_is_launched_as_one_afterwards(found: dict[str, Any]) -> None:
+def test_shape_is_recorded_once_and_replayed_afterwards(found: dict[str, Any]) -> None:
     first, replay = ["queue", "run", "queue"], ["run"]
     # the second shape lies within the memory of the first, which stays recorded
     assert found["recorded"] == [first, replay, replay, first, replay, replay]
 
 
-def test_numbers_of_rows_that_stay_are_recorded_before_they_come(found: dict[str, Any]) -> None:
+def test_prepare_records_every_number_of_remaining_rows(found: dict[str, Any]) -> None:
     early = found["early"]
     assert len(early["sizes"]) > 4  # so many different numbers stayed after a ramp
     assert early["queued"] == [0] * 32
 
 
-def test_padding_prepares_the_padded_shapes() -> None:
+def test_prepare_of_padded_session_uses_padded_shapes() -> None:
     """Of the session within, not by one run through it, which leaves what exits make unseen."""
     told: list[tuple[int, ...]] = []
 
@@ -176,11 +176,11 @@ def test_padding_prepares_the_padded_shapes() -> None:
     ("rows", "limit", "batch"),
     [(1, 9, 1), (5, 6, 6), (9, 128, 16), (33, 128, 48), (50, 128, 64), (70, 80, 80), (97, 512, 128)],
 )
-def test_few_sizes_of_batch(rows: int, limit: int, batch: int) -> None:
+def test_batches_are_padded_to_few_sizes(rows: int, limit: int, batch: int) -> None:
     assert on_device._padded_batch(rows, limit) == batch
 
 
-def test_a_profile_is_timed_end_to_end_and_on_the_device(found: dict[str, Any]) -> None:
+def test_profile_is_timed_end_to_end_and_on_the_device(found: dict[str, Any]) -> None:
     run = found["profiled"]
     timings: dict[tuple[str, int, Any], dict[str, float]] = {}
     for workload in run["workloads"]:
@@ -198,17 +198,17 @@ def test_a_profile_is_timed_end_to_end_and_on_the_device(found: dict[str, Any]) 
 
 
 @pytest.mark.usefixtures("without_gpu")
-def test_without_nvml_the_devices_memory_is_not_measured(found: dict[str, Any]) -> None:
+def test_device_memory_is_not_measured_without_nvml(found: dict[str, Any]) -> None:
     run = found["profiled"]
     assert run["memory"]["device_peak_bytes"] is None
     assert run["settings"]["device_memory_by"].startswith("not measured: NVML cannot be read")
 
 
-def test_nothing_is_left_on_the_device(found: dict[str, Any]) -> None:
+def test_device_memory_is_freed(found: dict[str, Any]) -> None:
     assert found["left_bytes"] == 0
 
 
-def test_a_plan_that_does_not_fit_says_what_to_do(found: dict[str, Any]) -> None:
+def test_incompatible_plan_is_refused_with_the_command_to_rebuild_it(found: dict[str, Any]) -> None:
     again = "Build it again on this machine: "
     again += "effx export CHECKPOINT --backend tensorrt-rtx --variant V --overwrite"
     errors = found["errors"]
@@ -227,7 +227,7 @@ def test_a_plan_that_does_not_fit_says_what_to_do(found: dict[str, Any]) -> None
         )
 
 
-def test_a_driver_without_a_device_is_one_line(library: Path) -> None:
+def test_driver_without_a_device_is_reported(library: Path) -> None:
     code = "from effx.engines import cuda; cuda.device()"
     env = environment(library, FAKE_CUDA_NO_DEVICE="1")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
@@ -235,7 +235,7 @@ def test_a_driver_without_a_device_is_one_line(library: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_gpu")
-def test_without_a_gpu_every_backend_says_so(built: list[Engine], tmp_path: Path) -> None:
+def test_every_backend_is_refused_without_a_gpu(built: list[Engine], tmp_path: Path) -> None:
     engine = built[0]
     settings = replace(engine.runtime, device="cuda")
     with pytest.raises(MissingExtraError, match="this onnxruntime was built without CUDAExecutionProvider"):

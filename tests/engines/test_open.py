@@ -20,7 +20,7 @@ def test_extra_arrays_are_ignored_and_threads_are_set(engines_folder: Path) -> N
         assert session.describe()["threads"] == 1
 
 
-def test_a_graph_the_runtime_refuses(engines_folder: Path, tmp_path: Path) -> None:
+def test_damaged_graph_is_an_artifact_error(engines_folder: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(engines_folder / "tiny.fp32.onnxruntime", tmp_path / "e"))
     (folder / "model.onnx").write_bytes(b"not a graph")
     manifest = dict(Engine.open(engines_folder / "tiny.fp32.onnxruntime").manifest)
@@ -30,6 +30,6 @@ def test_a_graph_the_runtime_refuses(engines_folder: Path, tmp_path: Path) -> No
         engines.open(folder)
 
 
-def test_unknown_backend() -> None:
+def test_unknown_backend_names_the_nearest() -> None:
     with pytest.raises(UsageError, match="Did you mean 'onnxruntime'"):
         engines.check_backend("onnx-runtime")

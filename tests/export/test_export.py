@@ -32,7 +32,7 @@ def longer(encoder: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_one_graph_answers_every_shape_with_padding(
+def test_graph_matches_pytorch_at_every_shape_with_padding(
     name: str, encoders: dict[str, Path], tmp_path: Path
 ) -> None:
     """Against PyTorch on the same arrays, with rows padded to different lengths."""
@@ -55,7 +55,7 @@ def test_one_graph_answers_every_shape_with_padding(
             np.testing.assert_allclose(session.infer(inputs)["logits"], expected, atol=1e-5)
 
 
-def test_the_engine_folder_is_what_the_manifest_says(engines_folder: Path, checkpoint: Checkpoint) -> None:
+def test_manifest_describes_the_engine_folder(engines_folder: Path, checkpoint: Checkpoint) -> None:
     for name, precision in (("fp32", "fp32"), ("int8", "int8")):
         engine = Engine.open(engines_folder / f"tiny.{name}.onnxruntime")
         manifest = engine.manifest
@@ -68,7 +68,9 @@ def test_the_engine_folder_is_what_the_manifest_says(engines_folder: Path, check
         assert manifest["labels"] == ["negative", "positive"]
 
 
-def test_int8_graphs_multiply_in_int8(checkpoint: Checkpoint, engines_folder: Path, tmp_path: Path) -> None:
+def test_int8_graphs_have_integer_products(
+    checkpoint: Checkpoint, engines_folder: Path, tmp_path: Path
+) -> None:
     # int8 alone is whichever of the schemes is faster at the moment
     made = export(checkpoint.folder, "int8-dynamic", out=tmp_path)
     graph = onnx.load(made.folder / "model.onnx").graph
@@ -81,7 +83,7 @@ def test_int8_graphs_multiply_in_int8(checkpoint: Checkpoint, engines_folder: Pa
     assert small < (engines_folder / "tiny.fp32.onnxruntime" / "model.onnx").stat().st_size
 
 
-def test_built_engines_are_kept_and_stale_ones_rebuilt(
+def test_engines_are_rebuilt_only_when_the_checkpoint_changed(
     checkpoint: Checkpoint, engines_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = Engine.open(engines_copy / "tiny.fp32.onnxruntime").digest
@@ -101,7 +103,7 @@ def test_built_engines_are_kept_and_stale_ones_rebuilt(
     assert second.manifest["checkpoint"]["digest"] != first.manifest["checkpoint"]["digest"]
 
 
-def test_a_wrong_graph_fails_its_gate(
+def test_wrong_graph_fails_the_parity_gate(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The gate sees a graph whose classifier is shifted; the builder is real, its output is bent."""
@@ -138,7 +140,7 @@ def gate(answers: np.ndarray, expected: np.ndarray, precision: str, **more: Any)
     return parity.compare(reference, answers, None, TASKS["sst2"], precision)
 
 
-def test_the_gate_by_hand() -> None:
+def test_parity_gate_bounds_logits_and_labels() -> None:
     expected = np.tile(np.float32([[1, -1], [-1, 1]]), (50, 1))
     expected[10] *= 4
     assert gate(expected + np.float32(5e-5), expected, "fp32").passed
@@ -158,7 +160,7 @@ def test_the_gate_by_hand() -> None:
     assert not gate(broken, expected, "int8", discrete=True).passed
 
 
-def test_lost_accuracy_fails_only_where_it_is_proven() -> None:
+def test_lost_accuracy_fails_only_when_it_is_significant() -> None:
     expected = np.tile(np.float32([[1, -1]]), (100, 1))
     expected[99] *= 2
     answers = expected.copy()
@@ -173,7 +175,7 @@ def test_lost_accuracy_fails_only_where_it_is_proven() -> None:
     assert even.accuracy_lost == 0 and even.passed
 
 
-def test_one_bad_checkpoint_does_not_stop_the_others(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_damaged_checkpoint_does_not_stop_the_others(checkpoint: Checkpoint, tmp_path: Path) -> None:
     shutil.copytree(checkpoint.folder, tmp_path / "ck" / "a-broken")
     shutil.copytree(checkpoint.folder, tmp_path / "ck" / "b-good")
     (tmp_path / "ck/a-broken/model.safetensors").write_bytes(b"x")

@@ -21,7 +21,7 @@ from effx.export.build import Job
 from effx.specs.variants import parse
 
 
-def test_processes_build_what_one_would(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_several_processes_build_the_same_engines_as_one(checkpoint: Checkpoint, tmp_path: Path) -> None:
     shutil.copytree(checkpoint.folder, tmp_path / "ck" / "a")
     shutil.copytree(checkpoint.folder, tmp_path / "ck" / "b")
     names = ["fp32", "int8-dynamic", "seq16", "exit", "fp16"]
@@ -64,7 +64,7 @@ def kill_a_builder(others: set[int], killed: list[int]) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
-def test_a_process_that_dies_costs_its_own_engines(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_dead_process_loses_only_its_engines(checkpoint: Checkpoint, tmp_path: Path) -> None:
     jobs = [
         Job(checkpoint.folder, parse("fp32"), "onnxruntime", "cpu", tmp_path / f"{label}.fp32.onnxruntime")
         for label in "ab"
@@ -83,7 +83,7 @@ def test_a_process_that_dies_costs_its_own_engines(checkpoint: Checkpoint, tmp_p
     assert sorted(tmp_path.iterdir()) == sorted(set(outcomes) - lost)
 
 
-def test_memory_bounds_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_memory_limits_the_number_of_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"x" * 1000)
     groups = [[Job(tmp_path, parse("fp32"), "onnxruntime", "cpu", tmp_path)] for _ in range(4)]
     monkeypatch.setattr(plan.os, "sched_getaffinity", lambda _: range(8))
@@ -93,7 +93,7 @@ def test_memory_bounds_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert plan._affordable(groups[:2]) == 1
 
 
-def test_a_full_disk_leaves_nothing(
+def test_full_disk_leaves_no_files(
     checkpoint: Checkpoint,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

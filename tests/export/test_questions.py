@@ -53,7 +53,9 @@ USUAL = ("bert", "roberta", "distilbert")
 @pytest.mark.parametrize(
     "name", [name if name in USUAL else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS]
 )
-def test_spans_of_every_family(name: str, encoders: dict[str, Path], questions: Path, tmp_path: Path) -> None:
+def test_spans_match_pytorch_in_every_family(
+    name: str, encoders: dict[str, Path], questions: Path, tmp_path: Path
+) -> None:
     made = answering(name, encoders, tmp_path, questions)
     model = load(made)
     engine = export(made.folder, "fp32", out=tmp_path / "engines")
@@ -75,7 +77,7 @@ def test_spans_of_every_family(name: str, encoders: dict[str, Path], questions: 
     ("variant", "backend"),
     [("buckets", "onnxruntime"), ("seq32", "torch"), ("int8", "onnxruntime"), ("int8+buckets", "openvino")],
 )
-def test_variants_of_spans(
+def test_span_variants_agree_with_the_checkpoint(
     variant: str, backend: str, encoders: dict[str, Path], questions: Path, tmp_path: Path
 ) -> None:
     made = answering("bert", encoders, tmp_path, questions)
@@ -89,7 +91,7 @@ def test_variants_of_spans(
     assert out["start_logits"].shape == out["end_logits"].shape == (2, int(encoded.lengths[0]))
 
 
-def test_a_shifted_span_fails_the_gate() -> None:
+def test_shifted_spans_fail_the_parity_gate() -> None:
     rows = parity.random_rows(40, 200, 20, 0)
     logits = np.random.default_rng(0).normal(size=(len(rows.ids), 2)).astype(np.float32)
     reference = parity.Reference(rows, logits, None, None, "random")
@@ -99,7 +101,7 @@ def test_a_shifted_span_fails_the_gate() -> None:
     assert not moved.passed and moved.label_agreement < 0.5
 
 
-def test_what_questions_cannot_do_is_one_line(
+def test_unsupported_uses_of_question_answering_are_refused(
     encoders: dict[str, Path], questions: Path, tmp_path: Path
 ) -> None:
     made = answering("bert", encoders, tmp_path, questions)
@@ -118,7 +120,7 @@ def test_what_questions_cannot_do_is_one_line(
         profile([engine.folder], out=tmp_path / "results", plan=QUICK)
 
 
-def test_squad_in_its_own_layout() -> None:
+def test_squad_is_read_in_its_published_layout() -> None:
     from effx import data
 
     if not (SHARED_DATA / "squad").is_dir():

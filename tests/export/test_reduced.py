@@ -36,7 +36,7 @@ IMPOSSIBLE = {(name, "torch") for name in ("exit-if", "exit-if+tokens", "tokens"
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
-def test_every_variant_answers_as_the_reference(
+def test_every_variant_matches_the_pytorch_reference(
     reduced_checkpoint: Checkpoint, reduced_engines: dict[str, Engine], backend: str, rows_folder: Path,
     tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -74,7 +74,7 @@ def test_every_variant_answers_as_the_reference(
             assert manifest["exits"]["segments"] == (3 if "exit" in parts else 1)
 
 
-def test_relative_positions_go_with_tokens_or_exits(
+def test_relative_positions_are_refused_with_tokens_and_exits(
     encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
     """MPNet: what a segment gets does not say which tokens are gone."""
@@ -93,7 +93,7 @@ def test_relative_positions_go_with_tokens_or_exits(
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=cases())
-def test_random_structures_export(tmp_path_factory: pytest.TempPathFactory, case: Case) -> None:
+def test_random_structures_match_pytorch(tmp_path_factory: pytest.TempPathFactory, case: Case) -> None:
     """Zero heads, no FFN, uneven layers: on ONNX Runtime and OpenVINO, with padding."""
     model = prune(case.model(), case.heads, case.ffns, case.neurons, case.dropped)
     place = tmp_path_factory.mktemp("graph")
@@ -114,7 +114,7 @@ def test_random_structures_export(tmp_path_factory: pytest.TempPathFactory, case
 
 @pytest.mark.parametrize("chained", [False, True], ids=["nested", "chained"])
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
-def test_an_if_means_what_the_rule_means(rule: object, chained: bool, tmp_path: Path) -> None:
+def test_exit_if_exits_where_the_reference_does(rule: object, chained: bool, tmp_path: Path) -> None:
     model = with_ramps("bert", 1, "mean")
     paths = []
     for number, layers in enumerate(graph.segments(model)):
@@ -131,7 +131,7 @@ def test_an_if_means_what_the_rule_means(rule: object, chained: bool, tmp_path: 
 
 
 @pytest.mark.parametrize("chained", [False, True], ids=["nested", "chained"])
-def test_a_batch_that_left_early_skips_the_rest(chained: bool, tmp_path: Path) -> None:
+def test_batch_that_exited_skips_later_segments(chained: bool, tmp_path: Path) -> None:
     """The branch that is not taken does not run: it would fail on this graph."""
     import onnx
 
@@ -169,7 +169,7 @@ def test_a_batch_that_left_early_skips_the_rest(chained: bool, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-def test_int8_computes_in_int8_everywhere(
+def test_int8_variants_compute_in_integers(
     reduced_checkpoint: Checkpoint, backend: str, tmp_path: Path
 ) -> None:
     names = ["int8", "exit+int8", "int8-static"]
@@ -190,7 +190,9 @@ def test_int8_computes_in_int8_everywhere(
 
 
 @pytest.mark.parametrize("variant", ["bf16", "bf16+seq16"])
-def test_bf16_in_pytorch(checkpoint: Checkpoint, tmp_path: Path, variant: str) -> None:
+def test_bf16_engines_compute_in_bf16_in_pytorch(
+    checkpoint: Checkpoint, tmp_path: Path, variant: str
+) -> None:
     if not cpu.has_bf16():
         pytest.skip("this processor has no bf16")
     engine = export(checkpoint.folder, variant, "torch", tmp_path)
@@ -199,7 +201,7 @@ def test_bf16_in_pytorch(checkpoint: Checkpoint, tmp_path: Path, variant: str) -
     assert engine.manifest["parity"]["max_abs_diff"] > 10 * plain.manifest["parity"]["max_abs_diff"]
 
 
-def test_bf16_is_called_bf16_only_where_it_is(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_bf16_is_refused_on_processors_without_it(checkpoint: Checkpoint, tmp_path: Path) -> None:
     if not cpu.has_bf16():
         with pytest.raises(UsageError, match="does not support bf16"):
             export(checkpoint.folder, "bf16", "openvino", tmp_path)
@@ -210,7 +212,7 @@ def test_bf16_is_called_bf16_only_where_it_is(checkpoint: Checkpoint, tmp_path: 
     assert set(plain.manifest["audit"]["product_precisions"]) == {"f32"}
 
 
-def test_drift_names_the_layer(tmp_path: Path) -> None:
+def test_drift_reports_the_changed_layer(tmp_path: Path) -> None:
     import onnx
 
     model = tiny.model("bert")
@@ -228,7 +230,7 @@ def test_drift_names_the_layer(tmp_path: Path) -> None:
     assert "It drifts first in layer 1 (from 0), after attention" in drift.describe(differences)
 
 
-def test_verify_measures_again_and_wants_the_very_checkpoint(
+def test_verify_requires_the_checkpoint_of_the_engine(
     checkpoint: Checkpoint, engines_folder: Path, tmp_path: Path
 ) -> None:
     found = verify([engines_folder], checkpoint.folder.parent)
@@ -266,7 +268,7 @@ def test_verify_measures_again_and_wants_the_very_checkpoint(
         ("int8", "torch", {}, "effx does not build int8 for PyTorch on cpu"),
     ],
 )
-def test_what_cannot_be_built_says_why_and_leaves_nothing(
+def test_unsupported_variants_are_refused_and_leave_no_files(
     checkpoint: Checkpoint, variant: str, backend: str, options: dict[str, int], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=message):
@@ -274,7 +276,7 @@ def test_what_cannot_be_built_says_why_and_leaves_nothing(
     assert not (tmp_path / "engines").exists() or not list((tmp_path / "engines").iterdir())
 
 
-def test_cut_or_edited_engines_do_not_open(engines_folder: Path, tmp_path: Path) -> None:
+def test_truncated_or_edited_engines_do_not_open(engines_folder: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(engines_folder / "tiny.fp32.onnxruntime", tmp_path / "cut"))
     model = (folder / "model.onnx").read_bytes()
     (folder / "model.onnx").write_bytes(model[: len(model) // 2])
@@ -288,7 +290,7 @@ def test_cut_or_edited_engines_do_not_open(engines_folder: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
-def test_weights_past_the_limit_of_protobuf_lie_beside_the_graph(
+def test_weights_past_the_protobuf_limit_are_external_files(
     reduced_checkpoint: Checkpoint, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every path that writes a graph, with a limit that even this model passes."""
@@ -313,7 +315,7 @@ def test_weights_past_the_limit_of_protobuf_lie_beside_the_graph(
 @pytest.mark.parametrize(
     "backend", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow), "torch"]
 )
-def test_drift_is_told_on_every_backend_and_in_segments(
+def test_drift_is_located_on_every_backend_and_in_segments(
     reduced_checkpoint: Checkpoint, backend: str, tmp_path: Path
 ) -> None:
     """Engines of a checkpoint whose third layer (the second segment's) was disturbed."""

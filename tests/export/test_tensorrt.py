@@ -66,7 +66,7 @@ def build(checkpoint: Checkpoint, names: list[str], out: Path, device: str) -> l
     return built
 
 
-def test_the_usual_variants_build(reduced_checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_common_variants_build(reduced_checkpoint: Checkpoint, tmp_path: Path) -> None:
     built = build(reduced_checkpoint, ["fp32", "int8+exit", "seq16+bf16", "exit-if"], tmp_path, "sm89")
     assert [engine.manifest["precision"] for engine in built] == ["fp32", "int8", "bf16", "fp32"]
 
@@ -91,12 +91,12 @@ def test_every_precision_and_reduction_builds(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8", "fp8"])
-def test_a_ticket_builds(ticket: Checkpoint, tmp_path: Path, precision: str) -> None:
+def test_pruned_checkpoint_builds(ticket: Checkpoint, tmp_path: Path, precision: str) -> None:
     (engine,) = build(ticket, [precision], tmp_path, "sm89")
     assert engine.manifest["parameters_removed"] > 0
 
 
-def test_the_audit_reads_what_was_parsed(tmp_path: Path) -> None:
+def test_audit_counts_products_of_the_parsed_network(tmp_path: Path) -> None:
     """Against a network whose products are known: one fp32, one fp16, one without a weight."""
     import tensorrt_rtx as trt
 
@@ -123,7 +123,7 @@ def test_the_audit_reads_what_was_parsed(tmp_path: Path) -> None:
     assert found.nodes["MATRIX_MULTIPLY"] == 8
 
 
-def test_products_have_the_names_that_a_plan_tells_them_by(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_products_are_named_as_the_inspector_names_them(checkpoint: Checkpoint, tmp_path: Path) -> None:
     import tensorrt_rtx as trt
 
     from effx.export import tensorrt_network as parsed
@@ -141,7 +141,7 @@ def test_products_have_the_names_that_a_plan_tells_them_by(checkpoint: Checkpoin
     assert set(products) <= {f"[ONNX Layer: {name}]" for name in nodes}
 
 
-def test_what_it_cannot_do_is_one_line(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_unsupported_variants_and_devices_are_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown tensorrt-rtx device 'sm90'. Did you mean"):
         export(checkpoint.folder, backend="tensorrt-rtx", device="sm90", out=tmp_path)
     for variant, reason in (
@@ -158,9 +158,7 @@ def test_what_it_cannot_do_is_one_line(checkpoint: Checkpoint, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("without_gpu")
-def test_without_a_gpu_plans_are_built_for_named_devices_and_not_run(
-    checkpoint: Checkpoint, tmp_path: Path
-) -> None:
+def test_without_a_gpu_plans_are_built_ahead_of_time_only(checkpoint: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(MissingExtraError, match=r"pip install 'effx\[tensorrt\]'"):
         export(checkpoint.folder, backend="tensorrt", out=tmp_path)
     with pytest.raises(DeviceError, match="no NVIDIA driver"):

@@ -35,7 +35,7 @@ def parsed(schema: Any, folder: Path) -> Any:
     return text_format.Parse((folder / "config.pbtxt").read_text(), schema.ModelConfig())
 
 
-def test_the_configuration_says_what_the_graph_takes(
+def test_configuration_matches_inputs_and_outputs_of_the_graph(
     schema: Any, engines_folder: Path, tmp_path: Path
 ) -> None:
     engine = Engine.open(engines_folder / "tiny.int8.onnxruntime")
@@ -56,7 +56,7 @@ def test_the_configuration_says_what_the_graph_takes(
     assert config.instance_group[0].kind == schema.ModelInstanceGroup.KIND_CPU
 
 
-def test_openvino_and_fixed_lengths(schema: Any, checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_openvino_engine_of_fixed_length(schema: Any, checkpoint: Checkpoint, tmp_path: Path) -> None:
     engine = export(checkpoint.folder, "seq16", "openvino", tmp_path / "engines")
     folder = triton.write(engine, tmp_path / "repository")
     config = parsed(schema, folder)
@@ -66,7 +66,7 @@ def test_openvino_and_fixed_lengths(schema: Any, checkpoint: Checkpoint, tmp_pat
     assert config.parameters["ENFORCE_BF16"].string_value == "NO"
 
 
-def test_a_plan_names_its_profiles(schema: Any, checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_plan_lists_its_optimization_profiles(schema: Any, checkpoint: Checkpoint, tmp_path: Path) -> None:
     """A plan of TensorRT-RTX under TensorRT's name: the two differ in nothing that the server is told."""
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has no wheel for this system")
     made = export(checkpoint.folder, "buckets", "tensorrt-rtx", tmp_path / "engines", device="sm89")
@@ -88,7 +88,7 @@ def test_a_plan_names_its_profiles(schema: Any, checkpoint: Checkpoint, tmp_path
         triton.write(Engine(made.folder, {**engine.manifest, "runtime": runtime}), tmp_path / "repository")
 
 
-def test_the_command_writes_what_can_be_served(
+def test_command_writes_engines_that_triton_can_run(
     checkpoint: Checkpoint, engines_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["export", str(checkpoint.folder), "-o", str(engines_copy), "--triton", str(tmp_path)]
@@ -101,7 +101,9 @@ def test_the_command_writes_what_can_be_served(
     )
 
 
-def test_exits(schema: Any, tmp_path: Path, checkpoint: Checkpoint) -> None:
+def test_exit_if_is_written_and_segments_are_refused(
+    schema: Any, tmp_path: Path, checkpoint: Checkpoint
+) -> None:
     from effx.specs.training import EarlyExitSettings
     from effx.train import exits
 

@@ -54,7 +54,9 @@ def leaves_at(rule: ExitRule, ramps: list[list[float]]) -> int:
 
 @settings(deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from(RULES), st.integers(1, 6), st.integers(2, 4))
-def test_rules_say_what_their_papers_say(seed: int, rule: ExitRule, ramps: int, classes: int) -> None:
+def test_rules_match_row_by_row_readings_of_their_papers(
+    seed: int, rule: ExitRule, ramps: int, classes: int
+) -> None:
     logits = np.random.default_rng(seed).normal(0, 2, (ramps + 1, 20, classes)).astype(np.float32)
     expected = [leaves_at(rule, logits[:-1, row].tolist()) for row in range(20)]
     assert exit_rules.simulate(rule, logits).tolist() == expected
@@ -74,7 +76,7 @@ def test_the_last_head_is_never_an_early_exit() -> None:
 
 
 @pytest.mark.parametrize("name", exit_rules.RULES)
-def test_calibration_keeps_to_its_target(name: str) -> None:
+def test_calibration_meets_its_target(name: str) -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 400)
     sure = np.linspace(0.3, 3, 6)[:, None] * rng.gamma(2, 1, 400)  # deeper heads are surer and better
@@ -122,6 +124,6 @@ def test_regression_exits_by_patience_with_a_threshold() -> None:
         ({"name": "patience", "patience": 0}, "expected patience an integer >= 1, got 0"),
     ],
 )
-def test_wrong_rules_are_one_line(settings: dict[str, object], message: str) -> None:
+def test_invalid_rules_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         ExitRule(**settings)  # type: ignore[arg-type]

@@ -35,9 +35,9 @@ def build(source: ExportSource, variant: Variant, scheme: str, folder: Path, dev
     shape = graph.TraceShape(variant.length, variant.tokens, _ON_GPU[scheme] if on_gpu else torch.float32)
     parts: list[range | None] = [*graph.segments(source.model)] if variant.exits else [None]
     files, inputs, outputs = [], {}, {}
-    for number, places in enumerate(parts):
-        name = "model.pt2" if places is None else f"segment-{number}.pt2"
-        traced = graph.traced(source.model, shape, places)
+    for number, layers in enumerate(parts):
+        name = "model.pt2" if layers is None else f"segment-{number}.pt2"
+        traced = graph.traced(source.model, shape, layers)
         with quiet(), forward.fused_attention(on_gpu):
             program = torch.export.export(
                 traced.module, traced.example, dynamic_shapes=(tuple(traced.axes),), strict=False
