@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from effx.doctor.line import Line
+from effx.specs import backends
 
 LEAST_PYTHON = (3, 11)
 EXTRAS: dict[str, tuple[str, ...]] = {
@@ -254,10 +255,12 @@ def tensorrt(
     TensorRT itself is of use on a GPU alone, so installing it is advised where there is a driver;
     TensorRT-RTX builds plans ahead of time anywhere.
     """
-    extras = {"tensorrt": "tensorrt" if driver() else None, "tensorrt-rtx": "rtx"}
-    for name, extra in extras.items():
+    for name in ("tensorrt", "tensorrt-rtx"):
+        row = backends.get(name)
+        ahead_of_time = row.devices != ("cuda",)
+        extra = row.extra if ahead_of_time or driver() else None
         installed = of(name)
-        found, why = (ask or probe)(_TENSORRT_PROBE.format(module=name.replace("-", "_")))
+        found, why = (ask or probe)(_TENSORRT_PROBE.format(module=row.python_module))
         if found and found["version"]:
             yield Line("runtimes", name, "ok", f"{found['version']}, its libraries load")
         elif found and found["absent"] and installed is None:
