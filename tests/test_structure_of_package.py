@@ -36,6 +36,7 @@ FLOORS: dict[str, set[str]] = {
     "specs": {"errors", "stats"},
     "host": {"errors", "files", "progress"},
     "encoding": {"errors"},
+    "structure": {"errors"},
     "data": {"corpus", "errors", "progress", "specs"},
     "artifacts": {"errors", "files", "specs"},
     "results": {"errors", "files", "host", "progress", "specs", "stats"},

@@ -27,7 +27,7 @@ from effx.export.built import Built, StandIn
 from effx.export.parity import Parity, Reference
 from effx.export.source import ExportSource
 from effx.host import cpu
-from effx.models import checkpoints, families, structure
+from effx.models import checkpoints, families, huggingface, structure
 from effx.models.structure import full_parameters, parameters_left
 from effx.specs import backends
 from effx.specs.backends import INT8_BF16
@@ -99,7 +99,7 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
     if reason := refusal(variant, backend, job.device):
         raise UsageError(f"{target.name}: {reason}.")
     variant.check(structure(source.model), source.limit, checkpoint.name)
-    if variant.exits and variant.tokens and families.family(source.model).position_bias:
+    if variant.exits and variant.tokens and families.of(source.model).relative_positions:
         raise UsageError(
             f"variant '{variant.text}': {checkpoint.name} has a relative position bias, which segments "
             "cannot compute after tokens were dropped: use either exits or tokens."
@@ -151,7 +151,7 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
             "weight_remaining": left / full,  # recomputed: the checkpoint's may include ramps
             "parameters_removed": full - left,
             "sparsity": checkpoint.manifest.get("sparsity"),
-            "model": checkpoints.name_of(str(checkpoint.manifest["model"])),
+            "model": huggingface.name_of(str(checkpoint.manifest["model"])),
             "regime": checkpoint.manifest["training"].get("regime"),
             "max_length": longest,
             "data": checkpoint.data,

@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 
 from effx.models import exits, families, forward, reference
 from effx.models.checkpoints import input_names, position_limit
+from effx.models.stream import Stream
 from effx.models.structure import structure
 from effx.quiet import quiet
 
@@ -53,9 +54,9 @@ class CompleteModel(nn.Module):
     def forward(self, *arrays: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """Return logits [batch, outputs], or start and end logits, each [batch, length]."""
         stream = forward.embed(self.model, dict(zip(self.names, arrays, strict=True)))
-        for index in range(len(families.layers(self.model))):
+        for index in range(len(structure(self.model).layers)):
             stream = reference.layer(self.model, index, stream, prune=self.shape.tokens)
-        if families.answers_spans(self.model):
+        if families.of(self.model).answers_spans(self.model):
             start, end = forward.spans(self.model, stream.hidden)
             return start.float(), end.float()
         return forward.head(self.model, stream.hidden).float()
@@ -87,23 +88,23 @@ class Segment(nn.Module):
                 token_mask = mask  # the mask; composing the segments then merges them
             positions = torch.arange(hidden.shape[1], device=hidden.device).expand(hidden.shape[:2])
             hidden = hidden.to(self.shape.dtype)
-            stream = forward.Stream(hidden, token_mask.bool(), mask.sum(1), positions, mask.shape[1])
+            stream = Stream(hidden, token_mask.bool(), mask.sum(1), positions, mask.shape[1])
             stream = forward.with_bias(self.model, stream)
         for index in self.layers:
             stream = reference.layer(self.model, index, stream, prune=self.shape.tokens)
         ramp = exits.ramp_after(self.model, self.layers[-1])
         if ramp is None:
             return (forward.head(self.model, stream.hidden).float(),)
-        return ramp(stream.hidden, stream.alive).float(), stream.hidden.float(), stream.alive.long()
+        return ramp(stream.hidden, stream.token_mask).float(), stream.hidden.float(), stream.token_mask.long()
 
 
 def _only(model: PreTrainedModel, layers: range) -> PreTrainedModel:
     """Return a copy of ``model`` without the weights that a segment does not use."""
     remaining = structure(model)
-    others = [layer for index, layer in enumerate(families.layers(model)) if index not in layers]
-    others += [] if layers.start == 0 else families.embeddings(model)
+    others = [layer for index, layer in enumerate(families.of(model).layers(model)) if index not in layers]
+    others += [] if layers.start == 0 else families.of(model).embeddings(model)
     others += [
-        ramp for number, ramp in model.ramps.items() if remaining.place(int(number) - 1) + 1 != layers.stop
+        ramp for number, ramp in model.ramps.items() if remaining.position(int(number) - 1) + 1 != layers.stop
     ]
     memo: dict[int, Any] = {id(module): nn.Identity() for module in others}
     return copy.deepcopy(model, memo)
@@ -157,7 +158,7 @@ def traced(model: PreTrainedModel, shape: TraceShape, layers: range | None = Non
         dims = [axes, inner, inner]
     last = layers is None or layers.stop == len(structure(model).layers)
     outputs = ["logits"] if last else ["logits", "hidden_out", "token_mask_out"]
-    if families.answers_spans(model):
+    if families.of(model).answers_spans(model):
         outputs = ["start_logits", "end_logits"]
     return Traced(module.eval(), example, inputs, outputs, dims)
 

@@ -1,4 +1,4 @@
-"""Reference predictions of a checkpoint in PyTorch, fp32, batches of rows of like length."""
+"""Reference predictions of a checkpoint in PyTorch, fp32, in batches of rows of similar length."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Inputs = dict[str, torch.Tensor]
 
 @torch.inference_mode()
 def logits(model: PreTrainedModel, encoded: Encoded, batch_size: int = 64) -> np.ndarray:
-    """Return the plain forward pass's logits, float32 [n, outputs], in row order, in eval mode."""
+    """Return logits of the plain forward pass in eval mode, float32 [n, outputs], in row order."""
     result = np.empty((len(encoded), model.config.num_labels), dtype=np.float32)
 
     def run(rows: np.ndarray, inputs: _Inputs) -> None:
@@ -33,9 +33,9 @@ def logits(model: PreTrainedModel, encoded: Encoded, batch_size: int = 64) -> np
 
 @torch.inference_mode()
 def span_logits(model: PreTrainedModel, encoded: Encoded, batch_size: int = 32) -> np.ndarray:
-    """Return start and end logits, float32 [tokens, 2], of all rows one after the other, in eval mode.
+    """Return start and end logits of all rows, concatenated, in eval mode: float32 [tokens, 2].
 
-    Row i has ``result[encoded.offsets[i]:encoded.offsets[i + 1]]``.
+    Those of row i are ``result[encoded.offsets[i]:encoded.offsets[i + 1]]``.
     """
     result = np.empty((int(encoded.offsets[-1]), 2), dtype=np.float32)
 
@@ -53,7 +53,7 @@ def span_logits(model: PreTrainedModel, encoded: Encoded, batch_size: int = 32) 
 def head_logits(
     model: PreTrainedModel, encoded: Encoded, *, prune_tokens: bool = True, batch_size: int = 64
 ) -> np.ndarray:
-    """Return float32 logits [heads, n, outputs] of every ramp and, last, the model's own head."""
+    """Return float32 logits [heads, n, outputs] of every ramp and, last, of the task head."""
     heads = len(exits.depths(model))
     result = np.empty((heads, len(encoded), model.config.num_labels), dtype=np.float32)
 
@@ -97,18 +97,18 @@ def at_length(
 ) -> dict[str, float]:
     """Return a checkpoint's metrics on its validation rows, cut to ``max_length`` tokens each.
 
-    Sequence-length reduction without training; to train at a limit, fine-tune with it.
+    This reduces the sequence length without training; to train at a limit, fine-tune with it.
 
     Args:
         checkpoint: the checkpoint's folder.
-        max_length: tokens per example at most, special tokens included.
-        data_folder: where the rows are; default: where the checkpoint's came from.
+        max_length: maximum tokens per example, special tokens included.
+        data_folder: of the rows; default: the folder that the checkpoint was trained on.
 
     Returns:
         The task's metrics, and ``cut``: the share of rows that lost tokens.
 
     Raises:
-        UsageError: the limit is below 4 or above what the model reads.
+        UsageError: the limit is below 4 or above the model's limit.
     """
     opened = Checkpoint.open(checkpoint)
     model = load(opened)

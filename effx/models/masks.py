@@ -6,10 +6,10 @@
 xi_h multiplies the context of head h after attention dropout and before the output projection, so
 b_O survives; nu multiplies the FFN's output, b2 included, before the residual (Liang et al. 2021,
 "Super Tickets in Pre-Trained Language Models", section 3; Michel et al. 2019). m is per
-intermediate neuron, after the activation. Dropout follows W2, but scaling by nu and dropping
-commute, so nu is put on the output of W2.
+intermediate neuron, after the activation. Dropout follows W2, but scaling by nu and dropout
+commute, so nu multiplies the output of W2.
 
-Masks are forward hooks: nothing of the model changes, and nothing stays when the context ends.
+Masks are forward hooks: the model is not changed, and the hooks are removed when the context ends.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from transformers import PreTrainedModel
 
 from effx.errors import UsageError
 from effx.models import families
-from effx.models.structure import Indices, structure
+from effx.models.structure import structure
+from effx.structure import Indices
 
 
 @dataclass
-class Masks:
+class StructureMasks:
     """One factor per head, FFN and neuron; rows are the remaining layers, first to last.
 
     Each tensor may carry a leading batch dimension; its gradient is then one per example.
@@ -45,36 +46,37 @@ class Masks:
 
 def ones(
     model: PreTrainedModel, *, batch: int | None = None, neurons: bool = False, requires_grad: bool = False
-) -> Masks:
+) -> StructureMasks:
     """Return masks that change nothing, on the model's device."""
-    layers = len(families.layers(model))
+    family = families.of(model)
+    layers = len(family.layers(model))
     lead = (layers,) if batch is None else (batch, layers)
 
-    def make(*shape: int) -> torch.Tensor:
+    def factors(*shape: int) -> torch.Tensor:
         return torch.ones(*lead, *shape, device=model.device, requires_grad=requires_grad)
 
-    return Masks(make(families.heads(model)), make(), make(families.neurons(model)) if neurons else None)
+    return StructureMasks(
+        factors(family.heads(model)), factors(), factors(family.neurons(model)) if neurons else None
+    )
 
 
 @contextmanager
-def applied(model: PreTrainedModel, masks: Masks) -> Iterator[None]:
+def applied(model: PreTrainedModel, masks: StructureMasks) -> Iterator[None]:
     """Multiply the masks into every forward pass inside the ``with`` block."""
-    names, size = families.family(model), families.head_size(model)
+    family = families.of(model)
+    size, layers = family.head_size(model), family.layers(model)
     handles = []
     try:
-        for place, (kept, layer) in enumerate(
-            zip(structure(model).layers, families.layers(model), strict=True)
-        ):
+        for position, (kept, layer) in enumerate(zip(structure(model).layers, layers, strict=True)):
             if kept.heads:
-                xi = masks.heads[..., place, list(kept.heads)].repeat_interleave(size, dim=-1)
-                handles.append(_before(layer.get_submodule(names.attention_output), xi))
+                xi = masks.heads[..., position, list(kept.heads)].repeat_interleave(size, dim=-1)
+                handles.append(_scale_input(layer.get_submodule(family.context_path), xi))
             if kept.intermediate:
-                output = layer.get_submodule(names.ffn_out)
-                handles.append(_after(output, masks.ffns[..., place, None]))
+                output = layer.get_submodule(family.ffn_output_path)
+                handles.append(_scale_output(output, masks.ffns[..., position, None]))
                 if masks.neurons is not None:
-                    row = masks.neurons[..., place, :]
-                    columns = kept.neurons or range(kept.intermediate)
-                    handles.append(_before(output, row[..., list(columns)]))
+                    factors = masks.neurons[..., position, list(kept.neuron_indices)]
+                    handles.append(_scale_input(output, factors))
         yield
     finally:
         for handle in handles:
@@ -88,56 +90,56 @@ def masked(
     ffns: Iterable[int] = (),
     neurons: Indices | None = None,
 ) -> Iterator[PreTrainedModel]:
-    """Run ``model`` as if heads, FFNs and neurons were gone; they come back when the block ends.
+    """Run ``model`` as if heads, FFNs and neurons were removed; the block's end restores them.
 
     All indices are those of the unreduced model, from 0.
 
     Raises:
         UsageError: a layer, head or neuron is not in the model.
     """
-    before = structure(model)
-    target = before.without(
-        heads=checked(heads, "head", families.heads(model)),
-        neurons=checked(neurons, "neuron", families.neurons(model)),
+    family = families.of(model)
+    target = structure(model).without(
+        heads=checked(heads, "head", family.heads(model)),
+        neurons=checked(neurons, "neuron", family.neurons(model)),
         ffns=ffns,
     )
     masks = ones(model, neurons=True)
     assert masks.neurons is not None
     masks.heads.zero_(), masks.neurons.zero_()
-    for place, layer in enumerate(target.layers):
-        masks.heads[place, list(layer.heads)] = 1.0
-        masks.neurons[place, list(layer.neurons or range(layer.intermediate))] = 1.0
-        masks.ffns[place] = float(layer.intermediate > 0)
+    for position, layer in enumerate(target.layers):
+        masks.heads[position, list(layer.heads)] = 1.0
+        masks.neurons[position, list(layer.neuron_indices)] = 1.0
+        masks.ffns[position] = float(layer.intermediate > 0)
     with applied(model, masks):
         yield model
 
 
 def checked(indices: Indices | None, what: str, count: int) -> dict[int, list[int]]:
-    """Return ``indices`` as lists, none outside 0 to ``count`` - 1.
+    """Return ``indices`` as lists after checking that they are from 0 to ``count`` - 1.
 
     Raises:
         UsageError: the unreduced model has no such head or neuron.
     """
-    lists = {layer: list(wanted) for layer, wanted in (indices or {}).items()}
-    for layer, wanted in lists.items():
-        for index in wanted:
+    lists = {layer: list(parts) for layer, parts in (indices or {}).items()}
+    for layer, parts in lists.items():
+        for index in parts:
             if not 0 <= index < count:
-                raise UsageError(f"layer {layer} has no {what} {index}: they go from 0 to {count - 1}.")
+                raise UsageError(f"layer {layer} has no {what} {index}: expected 0 to {count - 1}.")
     return lists
 
 
-def _before(module: nn.Module, factor: torch.Tensor) -> Any:
+def _scale_input(module: nn.Module, factor: torch.Tensor) -> Any:
     def hook(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return (_scaled(inputs[0], factor), *inputs[1:])
 
     return module.register_forward_pre_hook(hook)
 
 
-def _after(module: nn.Module, factor: torch.Tensor) -> Any:
+def _scale_output(module: nn.Module, factor: torch.Tensor) -> Any:
     return module.register_forward_hook(lambda _module, _inputs, output: _scaled(output, factor))
 
 
 def _scaled(values: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """Multiply [batch, length, width] by [width] or [batch, width] factors (or one in place of width)."""
+    """Multiply [batch, length, width] by factors [width], [batch, width], [1] or [batch, 1]."""
     factor = factor.to(values.dtype)
     return values * (factor if factor.dim() == 1 else factor[:, None])

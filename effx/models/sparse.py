@@ -1,7 +1,7 @@
-"""Single weights set to zero: masks over matrices, of a model whose structure stays whole.
+"""Unstructured pruning: masks that set single weights to zero; the structure of the model does not change.
 
-What counts are the matrices of Q, K, V, attention output and both of the FFN in every layer, and the
-encoder's pooler where it has one; not embeddings, biases, norms or the task head (Chen et al. 2020,
+Prunable are the matrices of Q, K, V, attention output and the FFN in every layer, and the encoder's
+pooler where it has one; not embeddings, biases, norms or the task head (Chen et al. 2020,
 "The Lottery Ticket Hypothesis for Pre-trained BERT Networks", section 3).
 """
 
@@ -18,53 +18,54 @@ from transformers import PreTrainedModel
 from effx.models import families
 from effx.models.structure import structure
 
-Masks = Mapping[str, torch.Tensor]
+WeightMasks = Mapping[str, torch.Tensor]
 """Name of a parameter -> bool tensor of its shape; False: the weight is zero."""
 
 
 def matrices(model: PreTrainedModel) -> dict[str, nn.Parameter]:
-    """Return the parameters that count, by their name in ``model``."""
-    names = families.family(model)
-    found: dict[str, nn.Parameter] = {}
-    for number, (kept, layer) in enumerate(zip(structure(model).layers, families.layers(model), strict=True)):
-        attention = (names.query, names.key, names.value, names.attention_output) if kept.heads else ()
-        ffn = (names.ffn_in, names.ffn_out) if kept.intermediate else ()
-        for path in (*attention, *ffn):
-            name = f"{names.encoder}.{names.layers}.{number}.{path}.weight"
-            found[name] = layer.get_parameter(f"{path}.weight")
-    if names.head_dense.startswith(names.encoder + "."):
-        name = f"{names.head_dense}.weight"
+    """Return the prunable matrices by their name in ``model``."""
+    family = families.of(model)
+    named: dict[str, nn.Parameter] = {}
+    layers = zip(structure(model).layers, family.layers(model), strict=True)
+    for position, (kept, layer) in enumerate(layers):
+        attention = family.head_matrices if kept.heads else ()
+        ffn = family.neuron_matrices if kept.intermediate else ()
+        for matrix in (*attention, *ffn):
+            name = f"{family.layers_path}.{position}.{matrix.path}.weight"
+            named[name] = layer.get_parameter(f"{matrix.path}.weight")
+    if family.encoder_pooler_path:
+        name = f"{family.encoder_pooler_path}.weight"
         if (pooler := dict(model.named_parameters()).get(name)) is not None:
-            found[name] = pooler  # a model for masked language modelling has none
-    return found
+            named[name] = pooler  # a model for masked language modelling has none
+    return named
 
 
 def smallest(weights: Mapping[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:
-    """Return masks that set the floor(``share`` n) weights of smallest magnitude to zero, over all of them.
+    """Return masks that set the floor(``share`` n) smallest of all n weights to zero, by magnitude.
 
-    Of equal magnitudes the first go, so that exactly so many do.
+    Of equal magnitudes the first ones are masked, so that the number is exact.
     """
     flat = np.concatenate([value.detach().cpu().numpy().ravel() for value in weights.values()])
     np.abs(flat, out=flat)
     count = int(share * len(flat) + 1e-9)  # 0.3 * 10 is 2.999...
-    gone = np.zeros(len(flat), dtype=bool)
+    pruned = np.zeros(len(flat), dtype=bool)
     if count:
         limit = np.partition(flat, count - 1)[count - 1]
-        gone = flat < limit
-        gone[np.flatnonzero(flat == limit)[: count - int(gone.sum())]] = True
+        pruned = flat < limit
+        pruned[np.flatnonzero(flat == limit)[: count - int(pruned.sum())]] = True
     masks, start = {}, 0
     for name, value in weights.items():
-        part = gone[start : start + value.numel()]
+        part = pruned[start : start + value.numel()]
         masks[name] = torch.from_numpy(~part).reshape(value.shape)
         start += value.numel()
     return masks
 
 
-def hold(model: PreTrainedModel, masks: Masks) -> list[Any]:
-    """Set masked weights to zero and keep them there: their gradients are zero from now on.
+def hold(model: PreTrainedModel, masks: WeightMasks) -> list[Any]:
+    """Set masked weights to zero and keep them zero: their gradients are zero from now on.
 
-    An optimizer whose step on a weight of zero is zero for a gradient that never was anything else
-    (all of effx's, weight decay included) leaves them alone. Returns handles that end it.
+    A weight of zero whose gradient was always zero is not changed by AdamW or Adamax, weight decay
+    included. Returns handles of the hooks; removing them ends it.
     """
     parameters = matrices(model)
     handles = []
@@ -81,7 +82,7 @@ def hold(model: PreTrainedModel, masks: Masks) -> list[Any]:
 
 
 def hold_zeros(model: PreTrainedModel) -> list[Any]:
-    """Keep the weights that are zero now at zero, as :func:`hold` does."""
+    """Keep the weights zero that are zero now; see :func:`hold`."""
     return hold(model, {name: value.detach() != 0 for name, value in matrices(model).items()})
 
 

@@ -1,17 +1,17 @@
-"""Token pruning: which tokens go on, between a layer's LN1 and its FFN.
+"""Token pruning: which tokens are dropped between a layer's LN1 and its FFN.
 
-The score of a token is the attention that it receives, averaged over the layer's heads and over
-the real queries: padding asks nothing and receives nothing. CLS always stays, and the kept tokens
-keep their order, so the last layers work on short sequences. Two rules:
+The score of a token is the attention that it receives, averaged over the layer's heads and over the
+real queries; padding tokens are neither queries nor keys. CLS always remains, and the remaining tokens
+keep their order, so that later layers process shorter sequences. Two rules:
 
-    share        layer j keeps the ceil(r_j n) best of an input of n tokens      PoWER-BERT, Goyal et al. 2020
+    share        layer j keeps the ceil(r_j n) highest of an input's n tokens    PoWER-BERT, Goyal et al. 2020
     threshold    layer j keeps the tokens with score >= theta_j                  LTP, Kim et al. 2022
 
-n is the row's own length, so a row keeps the same tokens in any batch and under any padding.
-Shares are whole thousandths, and ceil is taken in integers: 0.7 of 10 tokens is 7 everywhere.
-Equal scores are ranked by position, as ONNX's TopK does.
+n is the length of the row without padding, so a row keeps the same tokens in any batch and with any
+padding. Shares are rounded to thousandths, and ceil is computed with integers, so that 0.7 of 10 tokens
+is 7 in every runtime. Equal scores are ranked by position, as by ONNX's TopK.
 
-A layer without heads has no scores: it drops nothing, and the next layer with heads catches up.
+A layer without heads has no scores and drops nothing; the next layer with heads drops more instead.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ import torch
 from transformers import PreTrainedModel
 
 from effx.errors import UsageError
-from effx.models.forward import Stream
-from effx.models.structure import Structure, record, structure
+from effx.models.stream import Stream
+from effx.models.structure import record, structure
 from effx.specs.training import check_shares
+from effx.structure import Structure
 
-_PARTS = 1000  # shares are whole thousandths
+_PARTS = 1000  # shares are rounded to thousandths
 
 
 def schedule(
@@ -36,29 +37,32 @@ def schedule(
     shares: Sequence[float] | None = None,
     thresholds: Sequence[float] | None = None,
 ) -> PreTrainedModel:
-    """Give ``model`` a token schedule, one number per remaining layer; neither: take it away.
+    """Set the token schedule of ``model``, one number per remaining layer; without numbers remove it.
 
-    The schedule acts in :func:`effx.models.infer`; the model's own forward pass keeps all tokens.
+    The schedule acts in :func:`effx.models.infer`; the forward pass of transformers keeps all tokens.
 
     Args:
         model: a task model of a supported family.
-        shares: of the input's tokens, 0 < r <= 1, not rising from layer to layer.
-        thresholds: least mean attention, from 0 (drop nothing) to 1.
+        shares: of the input's tokens, 0 < r <= 1, not increasing from layer to layer.
+        thresholds: minimum mean attention, from 0 (drop nothing) to 1.
 
     Raises:
-        UsageError: both are given, or a number is missing, out of range or rising.
+        UsageError: both are given, or a number is missing, out of range or a share increases.
     """
     layers = len(structure(model).layers)
     if shares is not None and thresholds is not None:
-        raise UsageError("tokens are kept by share or by threshold: give one of them.")
+        raise UsageError("a token schedule has shares or thresholds: give one of them.")
     for what, values in (("shares", shares), ("thresholds", thresholds)):
         if values is not None and len(values) != layers:
-            raise UsageError(f"token {what}: {len(values)} given, but the model has {layers} layers.")
+            raise UsageError(
+                f"token {what}: expected {layers} numbers, one per layer, got {len(values)}.",
+                settings="schedule",
+            )
     if shares is not None:
         shares = [round(share, 3) for share in shares]
         check_shares(shares)
     if thresholds is not None and not all(0 <= value <= 1 for value in thresholds):
-        raise UsageError("token thresholds go from 0 to 1.")
+        raise UsageError("token thresholds: expected numbers from 0 to 1.", settings="schedule")
     kept = replace(
         structure(model),
         tokens=None if shares is None else tuple(shares),
@@ -68,26 +72,26 @@ def schedule(
     return model
 
 
-def drops(kept: Structure, place: int) -> bool:
-    """Whether tokens leave in the remaining layer ``place``, so that it must compute scores."""
-    if not kept.layers[place].heads:
+def drops(kept: Structure, position: int) -> bool:
+    """Whether the remaining layer at ``position`` drops tokens, so that it must compute scores."""
+    if not kept.layers[position].heads:
         return False
     if kept.token_thresholds is not None:
-        return kept.token_thresholds[place] > 0
+        return kept.token_thresholds[position] > 0
     if kept.tokens is None:
         return False
-    before = [kept.tokens[i] for i in range(place) if kept.layers[i].heads]
-    return kept.tokens[place] < (before[-1] if before else 1.0)
+    before = [kept.tokens[i] for i in range(position) if kept.layers[i].heads]
+    return kept.tokens[position] < (before[-1] if before else 1.0)
 
 
-def scores(probabilities: torch.Tensor, alive: torch.Tensor) -> torch.Tensor:
+def scores(probabilities: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
     """Return the attention that each token receives, [batch, length].
 
     Args:
         probabilities: [batch, heads, queries, keys], rows of softmax.
-        alive: bool [batch, length]; padding and dropped tokens count neither as query nor as key.
+        token_mask: bool [batch, length]; padding and dropped tokens are neither queries nor keys.
     """
-    real = alive.to(probabilities.dtype)
+    real = token_mask.to(probabilities.dtype)
     received = (probabilities.mean(1) * real[:, :, None]).sum(1) / real.sum(1, keepdim=True)
     return received * real
 
@@ -98,41 +102,41 @@ def counts(lengths: torch.Tensor, share: float) -> torch.Tensor:
 
 
 def keep_share(stream: Stream, received: torch.Tensor, share: float) -> Stream:
-    """Cut the stream to the best tokens of each row; rows that keep fewer than others are padded."""
-    count = torch.minimum(counts(stream.lengths, share), stream.alive.sum(1))
-    ranked = received.masked_fill(~stream.alive, -1.0)
+    """Return the tokens of each row with the highest scores; rows with fewer tokens are padded."""
+    count = torch.minimum(counts(stream.lengths, share), stream.token_mask.sum(1))
+    ranked = received.masked_fill(~stream.token_mask, -1.0)
     first = torch.arange(ranked.shape[1], device=ranked.device) == 0
-    ranked = torch.where(first, 2.0, ranked)  # CLS: above any share of attention
-    if torch.compiler.is_exporting():  # a width that follows from shapes alone
+    ranked = torch.where(first, 2.0, ranked)  # CLS: above any mean attention
+    if torch.compiler.is_exporting():  # a width that depends on shapes alone
         width = (stream.width * round(share * _PARTS) + _PARTS - 1) // _PARTS
     else:
         width = int(count.max())
     order = _descending(ranked)[:, :width]
-    alive = torch.arange(width, device=order.device) < count[:, None]
-    order, places = order.sort(dim=1)
-    return stream.take(order, alive.gather(1, places))
+    token_mask = torch.arange(width, device=order.device) < count[:, None]
+    order, ranks = order.sort(dim=1)
+    return stream.take(order, token_mask.gather(1, ranks))
 
 
 def keep_above(stream: Stream, received: torch.Tensor, threshold: float) -> Stream:
-    """Cut the stream to the tokens that receive enough attention."""
+    """Return the tokens of each row that receive at least ``threshold`` attention."""
     first = torch.arange(received.shape[1], device=received.device) == 0
-    alive = (stream.alive & (received >= threshold)) | first
-    width = int(alive.sum(1).max().item())
-    order = _descending(alive.float())[:, :width]
-    return stream.take(order, alive.gather(1, order))
+    token_mask = (stream.token_mask & (received >= threshold)) | first
+    width = int(token_mask.sum(1).max().item())
+    order = _descending(token_mask.float())[:, :width]
+    return stream.take(order, token_mask.gather(1, order))
 
 
 def _descending(values: torch.Tensor) -> torch.Tensor:
-    """Return the order of each row, largest first, equal ones by position."""
+    """Return the descending order of each row, equal values by position."""
     if torch.compiler.is_exporting():  # ONNX has no sort; its TopK keeps equal values in order
         return values.topk(values.shape[1], dim=1).indices
     return values.sort(dim=1, descending=True, stable=True).indices
 
 
-def drop(kept: Structure, place: int, stream: Stream, probabilities: torch.Tensor) -> Stream:
-    """Apply the schedule of ``kept`` in the remaining layer ``place``."""
-    received = scores(probabilities, stream.alive)
+def drop(kept: Structure, position: int, stream: Stream, probabilities: torch.Tensor) -> Stream:
+    """Apply the schedule of ``kept`` in the remaining layer at ``position``."""
+    received = scores(probabilities, stream.token_mask)
     if kept.token_thresholds is not None:
-        return keep_above(stream, received, kept.token_thresholds[place])
+        return keep_above(stream, received, kept.token_thresholds[position])
     assert kept.tokens is not None
-    return keep_share(stream, received, kept.tokens[place])
+    return keep_share(stream, received, kept.tokens[position])

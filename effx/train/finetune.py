@@ -21,7 +21,7 @@ from effx import data, files
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import UsageError
-from effx.models import checkpoints, evaluate, families, prune, sparse, structure
+from effx.models import checkpoints, evaluate, families, huggingface, prune, sparse, structure
 from effx.specs.training import FinetuneSettings, trained_layers
 from effx.train import distributed, loop, source, workspace
 from effx.train.stretch import Stretch
@@ -73,20 +73,20 @@ def finetune(
     task = data.resolve(task_name, data_folder)
     source.check_trainable(task)
     last_layers = trained_layers(settings.regime)
-    checkpoints.check_source(str(model_name), task)
-    short = files.safe_name(checkpoints.name_of(str(model_name)))
+    huggingface.check_source(str(model_name), task)
+    short = files.safe_name(huggingface.name_of(str(model_name)))
     folder = source.place(out, name or _name(task.name, short, settings), overwrite)
 
     every_row = data.load(task, "train", data_folder)
     train_rows = every_row.limit(training.limit)
     validation_rows = data.load(task, "validation", data_folder)
     transformers.set_seed(training.seed)
-    model, tokenizer = checkpoints.pretrained(
+    model, tokenizer = huggingface.pretrained(
         model_name, task, trust_remote_code=trust_remote_code, fresh_head=fresh_head
     )
     keep_first(model, settings.layers)
     if settings.head_dropout is not None:
-        for module in families.head_dropouts(model):
+        for module in families.of(model).head_dropouts(model):
             module.p = settings.head_dropout
     if reduce is not None:
         reduce(model)
@@ -187,10 +187,11 @@ def freeze(model: PreTrainedModel, last_layers: int | None) -> None:
     """
     if last_layers is None:
         return
-    layers = families.layers(model)
+    family = families.of(model)
+    layers = family.layers(model)
     if last_layers > len(layers):
         raise UsageError(f"regime last-{last_layers}: the model has {len(layers)} layers.", settings="regime")
-    frozen = [*families.embeddings(model), *layers[: len(layers) - last_layers]]
+    frozen = [*family.embeddings(model), *layers[: len(layers) - last_layers]]
     for module in frozen:
         module.requires_grad_(False)
 

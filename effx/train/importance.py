@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from effx import files
 from effx.encoding import Encoded
 from effx.errors import ArtifactError, UsageError, unknown
 from effx.models import families, structure
+from effx.models.families import Matrix
 from effx.train import loop
 from effx.train.trainer import grouped_order
 
@@ -196,11 +197,12 @@ def _passes(
 
 
 def _zeros(model: PreTrainedModel, neurons: bool) -> Importance:
-    layers = len(families.layers(model))
+    family = families.of(model)
+    layers = len(family.layers(model))
     return Importance(
-        np.zeros((layers, families.heads(model))),
+        np.zeros((layers, family.heads(model))),
         np.zeros(layers),
-        np.zeros((layers, families.neurons(model))) if neurons else None,
+        np.zeros((layers, family.neurons(model))) if neurons else None,
     )
 
 
@@ -228,20 +230,19 @@ class _Contributions:
     ) -> None:
         self._model, self._per_token, self._neurons = model, per_token, neurons
         self._handles: list[Any] = []
-        self._found: dict[tuple[str, int], torch.Tensor] = {}
+        self._sums: dict[tuple[str, int], torch.Tensor] = {}
 
     def __enter__(self) -> _Contributions:
-        names, size = families.family(self._model), families.head_size(self._model)
-        for place, (kept, layer) in enumerate(
-            zip(structure(self._model).layers, families.layers(self._model), strict=True)
-        ):
+        family = families.of(self._model)
+        size, layers = family.head_size(self._model), family.layers(self._model)
+        for position, (kept, layer) in enumerate(zip(structure(self._model).layers, layers, strict=True)):
             if kept.heads:
-                self._watch_input(layer.get_submodule(names.attention_output), ("heads", place), size)
+                self._watch_input(layer.get_submodule(family.context_path), ("heads", position), size)
             if kept.intermediate:
-                output = layer.get_submodule(names.ffn_out)
+                output = layer.get_submodule(family.ffn_output_path)
                 if self._neurons:
-                    self._watch_input(output, ("neurons", place), 1)
-                self._watch_output(output, ("ffns", place))
+                    self._watch_input(output, ("neurons", position), 1)
+                self._watch_output(output, ("ffns", position))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -250,19 +251,19 @@ class _Contributions:
 
     def start(self) -> None:
         """Forget the batch before."""
-        self._found = {}
+        self._sums = {}
 
     def read(self) -> Importance:
         """Return what the last backward pass gave."""
         result = _zeros(self._model, self._neurons)
-        for place, kept in enumerate(structure(self._model).layers):
+        for position, kept in enumerate(structure(self._model).layers):
             if kept.heads:
-                result.heads[place, list(kept.heads)] = self._found["heads", place].cpu().numpy()
+                result.heads[position, list(kept.heads)] = self._sums["heads", position].cpu().numpy()
             if kept.intermediate:
-                result.ffns[place] = float(self._found["ffns", place])
+                result.ffns[position] = float(self._sums["ffns", position])
                 if result.neurons is not None:
-                    columns = list(kept.neurons or range(kept.intermediate))
-                    result.neurons[place, columns] = self._found["neurons", place].cpu().numpy()
+                    columns = list(kept.neuron_indices)
+                    result.neurons[position, columns] = self._sums["neurons", position].cpu().numpy()
         return result
 
     def _watch_input(self, module: nn.Module, key: tuple[str, int], width: int) -> None:
@@ -288,34 +289,37 @@ class _Contributions:
         def look(gradient: torch.Tensor) -> None:
             products = gradient.float() * own.float()
             tokens = products.view(*products.shape[:2], -1, width).sum(3) if width > 1 else products
-            self._found[key] = self._per_token(tokens).double()
+            self._sums[key] = self._per_token(tokens).double()
 
         values.register_hook(look)  # type: ignore[no-untyped-call]
         return values
 
 
 def _magnitude(model: PreTrainedModel, neurons: bool) -> Importance:
-    """L2 norms: of a head's rows of W_Q, W_K, W_V and columns of W_O; of W1 and W2, or row and column."""
-    names, size = families.family(model), families.head_size(model)
-    result = _zeros(model, neurons)
-    for place, (kept, layer) in enumerate(zip(structure(model).layers, families.layers(model), strict=True)):
+    """L2 norms: of a head's rows of W_Q, W_K, W_V and columns of W_O; of an FFN's or a neuron's W1 and W2."""
+    family = families.of(model)
+    size, result = family.head_size(model), _zeros(model, neurons)
+    layers = zip(structure(model).layers, family.layers(model), strict=True)
+    for position, (kept, layer) in enumerate(layers):
         if kept.heads:
-            squares = _squares(layer, names.attention_output).sum(0)
-            for path in (names.query, names.key, names.value):
-                squares = squares + _squares(layer, path).sum(1)
-            result.heads[place, list(kept.heads)] = np.sqrt(squares.reshape(-1, size).sum(1))
+            squares = _squares(layer, family.head_matrices).reshape(-1, size).sum(1)
+            result.heads[position, list(kept.heads)] = np.sqrt(squares)
         if kept.intermediate:
-            squares = _squares(layer, names.ffn_in).sum(1) + _squares(layer, names.ffn_out).sum(0)
-            result.ffns[place] = np.sqrt(squares.sum())
+            squares = _squares(layer, family.neuron_matrices)
+            result.ffns[position] = np.sqrt(squares.sum())
             if result.neurons is not None:
-                result.neurons[place, list(kept.neurons or range(kept.intermediate))] = np.sqrt(squares)
+                result.neurons[position, list(kept.neuron_indices)] = np.sqrt(squares)
     return result
 
 
-def _squares(layer: nn.Module, path: str) -> np.ndarray:
-    module = layer.get_submodule(path)
-    assert isinstance(module, nn.Linear)
-    return np.asarray(module.weight.detach().cpu().double().square().numpy())
+def _squares(layer: nn.Module, matrices: Sequence[Matrix]) -> np.ndarray:
+    """Return the sum of squares of each row or column over ``matrices``, [rows or columns]."""
+    # columns first: a sum of floats depends on the order, and scores have always been summed in this one
+    total = np.zeros(1)
+    for matrix in sorted(matrices, key=lambda matrix: -matrix.axis):
+        weight = layer.get_parameter(f"{matrix.path}.weight").detach().cpu().double()
+        total = total + weight.square().numpy().sum(1 - matrix.axis)
+    return total
 
 
 def _random(model: PreTrainedModel, neurons: bool, seed: int) -> Importance:

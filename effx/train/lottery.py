@@ -30,7 +30,7 @@ from effx import data, files, progress
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import ArtifactError, UsageError
-from effx.models import checkpoints, families, load, sparse
+from effx.models import checkpoints, families, huggingface, load, sparse
 from effx.quiet import quiet
 from effx.specs.training import SPARSITY_STEP, LotterySettings
 from effx.train import distributed, mlm, source, workspace
@@ -72,7 +72,7 @@ def run(
     task = data.resolve(task_name, data_folder)
     source.check_trainable(task)
     model_name = str(model_name)
-    checkpoints.check_source(model_name, task)
+    huggingface.check_source(model_name, task)
     rows = data.load(task, "train", data_folder).limit(settings.finetune.training.limit)
     kind = "-mask" if settings.mask else "-mlm" if settings.objective == "mlm" else ""
     default = Path("lottery") / (workspace.stem(task.name, model_name) + kind)
@@ -110,14 +110,16 @@ class _Hunt:
     data_folder: Path | None
     settings: LotterySettings
 
-    def fine_tuned(self, what: str, masks: sparse.Masks | None, *, parent: str | None = None) -> Checkpoint:
+    def fine_tuned(
+        self, what: str, masks: sparse.WeightMasks | None, *, parent: str | None = None
+    ) -> Checkpoint:
         """Return the checkpoint of the pretrained weights under ``masks``, fine-tuned."""
         name = f"{workspace.stem(self.task, self.model)}-{what}-s{self.settings.finetune.training.seed}"
         folder = self.folder / "checkpoints" / name
         with workspace.alone(self.folder, name):
             return Checkpoint.open(folder) if Checkpoint.find(folder) else self._train(folder, masks, parent)
 
-    def _train(self, folder: Path, masks: sparse.Masks | None, parent: str | None) -> Checkpoint:
+    def _train(self, folder: Path, masks: sparse.WeightMasks | None, parent: str | None) -> Checkpoint:
         record: dict[str, Any] = {"parent": parent}
         found_by: dict[str, Any] = {"objective": self.settings.objective}
         if self.settings.mask:  # the file does not say
@@ -158,7 +160,7 @@ class _Hunt:
         return masks
 
     def _language_round(
-        self, texts: list[tuple[str, ...]], masks: sparse.Masks | None, title: str
+        self, texts: list[tuple[str, ...]], masks: sparse.WeightMasks | None, title: str
     ) -> PreTrainedModel:
         settings = self.settings.finetune
         transformers.set_seed(settings.training.seed)
@@ -200,16 +202,16 @@ def language_model(name: str) -> tuple[PreTrainedModel, Any]:
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )
-            new = checkpoints.check_whole(name, model, told)
+            new = huggingface.check_encoder(name, model, told)
             tokenizer = checkpoints.tokenizer(Path(name)) if Path(name).is_dir() else None
             if tokenizer is None:
                 tokenizer = transformers.AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, SafetensorError) as error:
         raise UsageError(f"--model {name}: {' '.join(str(error).split())[:300]}") from error
-    families.family(model)
+    families.of(model)
     if new:
         progress.say(
-            f"{checkpoints.name_of(name)} comes without its language head: a new one is trained in each "
+            f"{huggingface.name_of(name)} comes without its language head: a new one is trained in each "
             "round, so the mask is not that of the model's own pretraining objective."
         )
     if tokenizer.mask_token_id is None:
@@ -217,7 +219,7 @@ def language_model(name: str) -> tuple[PreTrainedModel, Any]:
     return model, tokenizer
 
 
-def write_masks(path: Path, masks: sparse.Masks) -> None:
+def write_masks(path: Path, masks: sparse.WeightMasks) -> None:
     """Write masks as safetensors, by the parameters' names."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(path) as temporary:
@@ -236,10 +238,10 @@ def read_masks(path: Path) -> dict[str, torch.Tensor]:
         raise ArtifactError(f"{path} cannot be read as a mask ({error}).") from error
 
 
-def _check(masks: sparse.Masks, model: PreTrainedModel) -> None:
+def _check(masks: sparse.WeightMasks, model: PreTrainedModel) -> None:
     """Raise for a mask of another model; what a model lacks (a pooler) is left out, the rest must fit."""
     known = sparse.matrices(model)
-    layers = [name for name in masks if ".layer." in name]
+    layers = [name for name in masks if name.startswith(f"{families.of(model).layers_path}.")]
     wrong = [name for name in layers if name not in known or known[name].shape != masks[name].shape]
     if wrong or not layers:
         what = f"{wrong[0]} is not there or of another shape" if wrong else "it names no layer"

@@ -128,8 +128,8 @@ class Soft(nn.Module):
         for place, layer in enumerate(structure(self.model).layers):
             stream, probabilities = forward.attend(self.model, place, stream, explicit=bool(layer.heads))
             if probabilities is not None:
-                received = schedules.scores(probabilities, stream.alive)
-                kept, cost = self.kept(place, received, stream.alive)
+                received = schedules.scores(probabilities, stream.token_mask)
+                kept, cost = self.kept(place, received, stream.token_mask)
                 stream = replace(stream, hidden=stream.hidden * kept[..., None])
                 penalties.append(cost)
                 weights.append(float(place + 1) if self.rule == "share" else 1.0)

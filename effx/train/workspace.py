@@ -12,7 +12,7 @@ from effx import files, progress
 from effx.data import Rows
 from effx.errors import ArtifactError, UsageError
 from effx.host import locks
-from effx.models import checkpoints
+from effx.models import huggingface
 
 _SCHEMA = 1
 
@@ -70,7 +70,7 @@ def model_of(name: str) -> dict[str, str]:
     """Return what tells a model from others: its name, and its weights' digest where they lie in a folder."""
     weights = Path(name) / "model.safetensors"
     return {
-        "model": checkpoints.name_of(name),
+        "model": huggingface.name_of(name),
         "weights": files.sha256(weights) if weights.is_file() else name,
     }
 
@@ -85,4 +85,4 @@ def digest(rows: Rows) -> str:
 
 def stem(task_name: str, model_name: str) -> str:
     """Return TASK-MODEL, as the names of checkpoints begin."""
-    return f"{task_name}-{files.safe_name(checkpoints.name_of(model_name))}"
+    return f"{task_name}-{files.safe_name(huggingface.name_of(model_name))}"

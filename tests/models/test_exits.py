@@ -66,7 +66,7 @@ def test_a_batch_exits_as_its_rows_do_alone(
 def test_a_ramp_with_the_heads_own_weights_says_what_the_head_says(family: str) -> None:
     """The shape of a ramp is that of the family's own task head, seen from the first token."""
     model = add_ramps(tiny.model(family), pooling="cls")
-    names = families.family(model)
+    names = families.of(model)
     ramp = model.ramps["2"].eval()
     assert torch.equal(ramp.dense.weight, model.get_submodule(names.head_dense).weight)
     ramp.out.load_state_dict(model.get_submodule(names.head_out).state_dict())
@@ -76,7 +76,7 @@ def test_a_ramp_with_the_heads_own_weights_says_what_the_head_says(family: str) 
     stream = forward.embed(model, inputs)
     for place in range(3):
         stream = reference.layer(model, place, stream, prune=False)
-    assert torch.allclose(ramp(stream.hidden, stream.alive), tiny.logits(model, inputs), atol=1e-6)
+    assert torch.allclose(ramp(stream.hidden, stream.token_mask), tiny.logits(model, inputs), atol=1e-6)
 
 
 def test_mean_pooling_does_not_see_padding() -> None:
@@ -95,7 +95,7 @@ def test_rows_that_left_do_no_more_work() -> None:
         layer.get_submodule("attention.self.query").register_forward_pre_hook(
             lambda _, args: seen.append(tuple(args[0].shape[:2]))
         )
-        for layer in families.layers(model)
+        for layer in families.of(model).layers(model)
     ]
     heads = reference.all_heads(model, inputs)
     ramps = np.sort(exit_rules.entropy(heads[0].numpy()))
@@ -113,7 +113,7 @@ def test_rows_that_left_do_no_more_work() -> None:
 
 def test_wrong_exits_are_one_line() -> None:
     model = tiny.model()
-    with pytest.raises(UsageError, match=r"no exit can stand after layer 3. Layers, from 1: 1, 2"):
+    with pytest.raises(UsageError, match=r"layer 3 cannot have an exit. Possible layers, from 1: 1, 2"):
         add_ramps(model, [1, 3])
     with pytest.raises(UsageError, match="unknown pooling 'max'"):
         add_ramps(model, pooling="max")

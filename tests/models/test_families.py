@@ -14,12 +14,12 @@ def test_head_dropouts_are_those_of_the_head_alone(family: str) -> None:
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     for name in ("attention_dropout", "dropout_prob", "dropout"):  # some families keep it as a number
-        for module in families.encoder(model).modules():
+        for module in families.of(model).encoder(model).modules():
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
     inputs = tiny.inputs(model, [5, 7])
     assert torch.equal(tiny.logits(model, inputs), tiny.logits(model, inputs))
-    found = families.head_dropouts(model)
+    found = families.of(model).head_dropouts(model)
     assert found
     for module in found:
         module.p = 0.9

@@ -14,9 +14,9 @@ def test_the_matrices_are_those_of_the_layers_and_the_pooler(family: str) -> Non
     found = sparse.matrices(model)
     every = dict(model.named_parameters())
     assert all(found[name] is every[name] for name in found)
-    names = families.family(model)
+    names = families.of(model)
     pooler = {name for name in every if "pooler" in name and name.endswith("weight")}
-    in_layers = {name for name in every if f".{names.layers}." in name and every[name].dim() == 2}
+    in_layers = {name for name in every if f"{names.layers_path}." in name and every[name].dim() == 2}
     assert set(found) == {name for name in in_layers if "bias" not in name} | pooler
 
 

@@ -76,7 +76,7 @@ def skipped(model: PreTrainedModel, layers: list[int]) -> Iterator[None]:
     def identity(_: object, args: tuple[torch.Tensor, ...], output: object) -> object:
         return (args[0],) if isinstance(output, tuple) else args[0]
 
-    modules = families.layers(model)
+    modules = families.of(model).layers(model)
     handles = [modules[layer].register_forward_hook(identity) for layer in layers]
     try:
         yield
@@ -103,8 +103,8 @@ def test_removed_equals_masked(case: Case) -> None:
     kept = structure(pruned)
     gone = set(case.dropped)
     assert [layer.index for layer in kept.layers] == [i for i in range(case.layers) if i not in gone]
-    names = families.family(model)
-    for layer, module in zip(kept.layers, families.layers(pruned), strict=True):
+    names = families.of(model)
+    for layer, module in zip(kept.layers, families.of(pruned).layers(pruned), strict=True):
         assert set(layer.heads) == set(range(case.n_heads)) - set(case.heads[layer.index])
         width = len(layer.heads) * case.head_size
         paths = {path for path, _ in module.named_parameters()}
@@ -182,7 +182,7 @@ def test_masks_are_differentiable(family: str) -> None:
     mine.neurons = mine.neurons.double()
 
     def loss(heads: torch.Tensor, ffns: torch.Tensor, neurons: torch.Tensor) -> torch.Tensor:
-        with masks.applied(model, masks.Masks(heads, ffns, neurons)):
+        with masks.applied(model, masks.StructureMasks(heads, ffns, neurons)):
             return model(**inputs).logits.square().sum()
 
     values = [value.requires_grad_() for value in (mine.heads, mine.ffns, mine.neurons)]
@@ -217,7 +217,7 @@ def test_a_pruned_model_trains(family: str) -> None:
     model(**tiny.inputs(model, [6, 4]), labels=torch.tensor([0, 2])).loss.backward()
     optimizer.step()
     moved = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
-    layer = families.family(model).layers
+    layer = families.of(model).layers_path
     assert any(f"{layer}.0" in key and "bias" in key for key in moved)
     assert all(parameter.grad is not None for name, parameter in model.named_parameters()
                if "embeddings" not in name)  # fmt: skip
@@ -227,8 +227,8 @@ def test_wrong_parts_are_one_line_and_change_nothing() -> None:
     model = tiny.model()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     for wrong, message in (
-        ({"heads": {0: [4]}}, "layer 0 has no head 4: they go from 0 to 3"),
-        ({"heads": {0: [0], 3: [0]}}, "there is no layer 3 in this model. Layers, from 0: 0, 1, 2"),
+        ({"heads": {0: [4]}}, "layer 0 has no head 4: expected 0 to 3"),
+        ({"heads": {0: [0], 3: [0]}}, "this model has no layer 3. Layers, from 0: 0, 1, 2"),
         ({"neurons": {1: [24]}}, "layer 1 has no neuron 24"),
         ({"ffns": [-1]}, "there is no layer -1"),
         ({"layers": [0, 1, 2]}, "no layer would remain"),
@@ -254,7 +254,7 @@ def test_a_dropped_layer_takes_its_ramp_and_is_counted_by_its_old_number(
     loaded = load(saved.folder)
     assert structure(loaded) == structure(model)
     assert torch.equal(loaded.ramps["1"].out.weight, model.ramps["1"].out.weight)
-    with pytest.raises(UsageError, match="there is no layer 1 in this model"):
+    with pytest.raises(UsageError, match="this model has no layer 1"):
         prune(loaded, heads={1: [0]})
 
 

@@ -34,9 +34,9 @@ def masked_only(
         one = {name: array[row : row + 1] for name, array in inputs.items()}
         stream = forward.embed(model, one)
         n = int(one["attention_mask"].sum())
-        alive = [position < n for position in range(stream.alive.shape[1])]
+        alive = [position < n for position in range(stream.token_mask.shape[1])]
         for place, layer in enumerate(kept.layers):
-            stream = replace(stream, alive=torch.tensor([alive]))
+            stream = replace(stream, token_mask=torch.tensor([alive]))
             stream, probabilities = forward.attend(model, place, stream, explicit=True)
             if layer.heads:
                 queries = [i for i in range(len(alive)) if alive[i]]
@@ -105,7 +105,7 @@ def test_padding_and_neighbours_have_no_say(family: str, lengths: list[int], see
 def test_tensors_really_get_shorter_and_order_stays() -> None:
     model = schedule(tiny.model("bert"), shares=[0.7, 0.5, 0.2])
     shapes: list[torch.Size] = []
-    for layer in families.layers(model):
+    for layer in families.of(model).layers(model):
         layer.get_submodule("intermediate.dense").register_forward_pre_hook(
             lambda _, args: shapes.append(args[0].shape)
         )
@@ -145,10 +145,10 @@ def test_a_schedule_of_ones_changes_nothing() -> None:
 def test_wrong_schedules_are_one_line() -> None:
     model = tiny.model()
     for wrong, message in (
-        ({"shares": [1, 1]}, "2 given, but the model has 3 layers"),
-        ({"shares": [1, 0.5, 0.6]}, "may not rise"),
-        ({"shares": [1, 0.5, 0]}, "above 0"),
-        ({"thresholds": [0, 0.5, 1.5]}, "go from 0 to 1"),
+        ({"shares": [1, 1]}, "expected 3 numbers, one per layer, got 2"),
+        ({"shares": [1, 0.5, 0.6]}, "must not rise"),
+        ({"shares": [1, 0.5, 0]}, "between 0.001 and 1"),
+        ({"thresholds": [0, 0.5, 1.5]}, "expected numbers from 0 to 1"),
         ({"shares": [1, 1, 1], "thresholds": [0, 0, 0]}, "give one of them"),
     ):
         with pytest.raises(UsageError, match=message):

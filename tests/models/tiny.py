@@ -49,7 +49,7 @@ def inputs(
     mask = torch.arange(width) < torch.tensor(lengths)[:, None]
     ids[~mask] = PADDING
     arrays = {"input_ids": ids, "attention_mask": mask.long()}
-    if families.family(made).token_types:
+    if families.of(made).token_types:
         arrays["token_type_ids"] = torch.zeros_like(ids)
     return arrays
 

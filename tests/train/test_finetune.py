@@ -55,9 +55,10 @@ def test_regimes_move_what_they_say(
         pairs = zip(first.parameters(), second.parameters(), strict=True)
         return any(not torch.equal(a, b) for a, b in pairs)
 
-    layers = [moved(a, b) for a, b in zip(families.layers(before), families.layers(after), strict=True)]
+    family = families.of(after)
+    layers = [moved(a, b) for a, b in zip(family.layers(before), family.layers(after), strict=True)]
     embeddings = any(
-        moved(a, b) for a, b in zip(families.embeddings(before), families.embeddings(after), strict=True)
+        moved(a, b) for a, b in zip(family.embeddings(before), family.embeddings(after), strict=True)
     )
     expected = {"full": [True] * 3, "frozen": [False] * 3, "last-1": [False, False, True]}
     assert layers == expected[regime]

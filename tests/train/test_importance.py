@@ -81,7 +81,7 @@ def test_pruned_models_are_scored_at_their_original_places() -> None:
 def test_the_published_codes_sums() -> None:
     """|<g, c>| per token of the batch's mean loss; batch j of N weighs (N - j + 1) / N."""
     model, size = tiny.model(), 8
-    layer = families.layers(model)[1]
+    layer = families.of(model).layers(model)[1]
     n, expected_head, expected_ffn = len(LENGTHS), np.zeros(4), 0.0
     for j, batch in enumerate(batches(model), 1):
         seen: dict[str, torch.Tensor] = {}
@@ -113,7 +113,7 @@ def test_the_published_codes_sums() -> None:
 def test_magnitude_and_random_need_no_rows() -> None:
     model = tiny.model()
     got = importance.measure(model, [], "magnitude", neurons=True)
-    layer = families.layers(model)[2]
+    layer = families.of(model).layers(model)[2]
     rows = slice(8, 16)
     squares = (
         sum(

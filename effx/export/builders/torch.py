@@ -12,7 +12,7 @@ from effx.export import graph
 from effx.export.audit import Audit, by_frequency
 from effx.export.built import Built
 from effx.export.source import ExportSource
-from effx.models import forward
+from effx.models.attention import fused_attention
 from effx.quiet import quiet
 from effx.specs.variants import Variant
 
@@ -38,7 +38,7 @@ def build(source: ExportSource, variant: Variant, scheme: str, folder: Path, dev
     for number, layers in enumerate(parts):
         name = "model.pt2" if layers is None else f"segment-{number}.pt2"
         traced = graph.traced(source.model, shape, layers)
-        with quiet(), forward.fused_attention(on_gpu):
+        with quiet(), fused_attention(on_gpu):
             program = torch.export.export(
                 traced.module, traced.example, dynamic_shapes=(tuple(traced.axes),), strict=False
             )

@@ -35,11 +35,11 @@ from effx.artifacts import Checkpoint
 from effx.data import Rows
 from effx.errors import ArtifactError, UsageError
 from effx.host import locks
-from effx.models import checkpoints, load, structure
-from effx.models.structure import Structure
+from effx.models import checkpoints, huggingface, load, structure
 from effx.specs.levels import Level
 from effx.specs.tasks import Task
 from effx.specs.training import TicketSearchSettings
+from effx.structure import Structure
 from effx.train import importance, loop, source, workspace
 from effx.train.finetune import finetune, keep_first
 from effx.train.stretch import Stretch
@@ -116,7 +116,7 @@ class Workspace:
         self.model_name, self.data_folder = model_name, data_folder
         self.task: Task = data.resolve(task_name, data_folder)
         source.check_trainable(self.task)
-        checkpoints.check_source(model_name, self.task)
+        huggingface.check_source(model_name, self.task)
         self.stem = workspace.stem(self.task.name, model_name)
         self.train: Rows = data.load(self.task, "train", data_folder).limit(self.training.limit)
         self.validation: Rows = data.load(self.task, "validation", data_folder)
@@ -152,7 +152,7 @@ class Workspace:
     def pretrained(self, seed: int | None = None) -> PreTrainedModel:
         """Return the model that every cell of a seed starts from."""
         transformers.set_seed(self.training.seed if seed is None else seed)
-        model, _ = checkpoints.pretrained(self.model_name, self.task, fresh_head=True)
+        model, _ = huggingface.pretrained(self.model_name, self.task, fresh_head=True)
         checkpoints.check_length(model, self.settings.finetune.max_length)
         keep_first(model, self.settings.finetune.layers)
         return model

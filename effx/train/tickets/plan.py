@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from effx.errors import UsageError, unknown
-from effx.models.structure import Structure
 from effx.specs.levels import Level
 from effx.specs.training import GRANULARITIES
+from effx.structure import Structure
 from effx.train.importance import Importance
 
 KINDS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {

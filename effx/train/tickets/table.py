@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from effx import files
-from effx.models import checkpoints
+from effx.models import huggingface
 from effx.specs.levels import Level
 from effx.train.tickets import selection
 from effx.train.tickets.cells import FULL, Record, Workspace
@@ -68,7 +68,7 @@ def build(
     return {
         "schema": _SCHEMA,
         "task": task.name,
-        "model": checkpoints.name_of(work.model_name),
+        "model": huggingface.name_of(work.model_name),
         "metric": task.metric,
         "metrics": list(task.metrics),
         "seeds": work.seeds,

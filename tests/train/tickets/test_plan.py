@@ -7,7 +7,8 @@ from transformers import AutoModelForSequenceClassification, BertConfig
 
 from effx.errors import UsageError
 from effx.models import prune
-from effx.models.structure import Layer, Structure, parameters, structure
+from effx.models.structure import parameters, structure
+from effx.structure import Layer, Structure
 from effx.train.importance import Importance
 from effx.train.tickets import Level, parse_levels
 from effx.train.tickets.plan import removal

@@ -1,0 +1,43 @@
+"""Encoder families: a table, and one module per kind of architecture.
+
+A new family is one row where an existing implementation serves (as :class:`effx.models.families.bert`
+serves RoBERTa and its relatives), else one more module that implements :class:`Family`, and its rows.
+Nothing outside this package depends on an architecture's name or on the paths of its modules.
+"""
+
+from __future__ import annotations
+
+from transformers import PreTrainedModel
+
+from effx.errors import UsageError
+from effx.models.families import bert
+from effx.models.families.protocol import Family, Matrix
+
+__all__ = ["FAMILIES", "Family", "Matrix", "named", "of"]
+
+FAMILIES: dict[str, Family] = {
+    "bert": bert.BERT,
+    "roberta": bert.ROBERTA,
+    "xlm-roberta": bert.ROBERTA,
+    "camembert": bert.ROBERTA,
+    "electra": bert.ELECTRA,
+    "mpnet": bert.MPNET,
+    "distilbert": bert.DISTILBERT,
+}
+"""``model_type`` in config.json -> family."""
+
+
+def of(model: PreTrainedModel) -> Family:
+    """Return the family of a model.
+
+    Raises:
+        UsageError: the architecture is not supported; the message lists the supported ones.
+    """
+    return named(str(model.config.model_type))
+
+
+def named(model_type: str) -> Family:
+    """Return the family for a ``model_type`` in config.json; raises as :func:`of`."""
+    if model_type not in FAMILIES:
+        raise UsageError(f"architecture '{model_type}' is not supported. Supported: {', '.join(FAMILIES)}.")
+    return FAMILIES[model_type]

@@ -1,0 +1,197 @@
+"""What an encoder family brings: its modules and sizes, its forward pass in pieces, its weights.
+
+``model`` is a Hugging Face task model, ``layer`` one of the modules that ``layers`` returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from effx.models.stream import Stream
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A Linear of a layer whose rows or columns belong to heads or to FFN neurons."""
+
+    path: str
+    """Within the layer."""
+    axis: int
+    """0: the rows of the weight (and the bias) belong to them; 1: the columns (and no bias)."""
+
+
+class Family(Protocol):
+    """An encoder architecture."""
+
+    @property
+    def token_types(self) -> bool:
+        """Whether the model takes token_type_ids."""
+        ...
+
+    @property
+    def relative_positions(self) -> bool:
+        """Whether attention depends on distances between tokens, so that :meth:`with_bias` is needed."""
+        ...
+
+    # modules and sizes
+
+    @property
+    def layers_path(self) -> str:
+        """Name of the list of layers, within the task model."""
+        ...
+
+    def encoder(self, model: PreTrainedModel) -> nn.Module:
+        """Return the encoder within a task model."""
+        ...
+
+    def embeddings(self, model: PreTrainedModel) -> list[nn.Module]:
+        """Return the modules before the first layer."""
+        ...
+
+    def layers(self, model: PreTrainedModel) -> nn.ModuleList:
+        """Return the encoder's layers, first to last."""
+        ...
+
+    def heads(self, model: PreTrainedModel) -> int:
+        """Return the number of attention heads per layer of the unreduced model."""
+        ...
+
+    def head_size(self, model: PreTrainedModel) -> int:
+        """Return the width of one attention head."""
+        ...
+
+    def neurons(self, model: PreTrainedModel) -> int:
+        """Return the number of FFN neurons per layer of the unreduced model."""
+        ...
+
+    def position_limit(self, model: PreTrainedModel) -> int:
+        """Return the longest input in tokens that the position embeddings allow."""
+        ...
+
+    # the task head
+
+    def answers_spans(self, model: PreTrainedModel) -> bool:
+        """Whether the task head gives start and end logits for every token."""
+        ...
+
+    def output_path(self, model: PreTrainedModel) -> str:
+        """Return the name of the task head's last Linear, within the task model."""
+        ...
+
+    def pooler(self, model: PreTrainedModel) -> nn.Linear:
+        """Return the task head's first Linear, which ramps begin with a copy of."""
+        ...
+
+    @property
+    def encoder_pooler_path(self) -> str | None:
+        """Name of the pooler's Linear where it is part of the encoder and pretrained; None: it is not."""
+        ...
+
+    def pooler_activation(self) -> nn.Module:
+        """Return a new instance of the activation that follows the pooler."""
+        ...
+
+    def hidden_dropout(self, model: PreTrainedModel) -> float:
+        """Return the dropout probability of hidden states."""
+        ...
+
+    def head_dropouts(self, model: PreTrainedModel) -> list[nn.Dropout]:
+        """Return the dropout modules of the task head."""
+        ...
+
+    # the forward pass
+
+    def embed(self, model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> Stream:
+        """Return the input of the first layer; see :func:`effx.models.forward.embed`."""
+        ...
+
+    def with_bias(self, model: PreTrainedModel, stream: Stream) -> Stream:
+        """Return the stream with the relative position bias, where the family has one."""
+        ...
+
+    def attend(
+        self,
+        model: PreTrainedModel,
+        layer: nn.Module,
+        heads: Sequence[int],
+        stream: Stream,
+        *,
+        explicit: bool,
+    ) -> tuple[Stream, torch.Tensor | None]:
+        """Run the attention half of a layer whose ``heads`` (original indices) remain."""
+        ...
+
+    def feed(self, model: PreTrainedModel, layer: nn.Module, stream: Stream, *, has_ffn: bool) -> Stream:
+        """Run the FFN half of a layer; ``has_ffn``: the FFN was not removed."""
+        ...
+
+    def head(self, model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the task head's logits [batch, outputs] for hidden states [batch, length, width]."""
+        ...
+
+    def spans(self, model: PreTrainedModel, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return start and end logits, each [batch, length]."""
+        ...
+
+    def norm_name(self, index: int) -> str:
+        """Return in words what the forward pass's LayerNorm number ``index`` (from 0) follows."""
+        ...
+
+    # weights
+
+    @property
+    def head_matrices(self) -> tuple[Matrix, ...]:
+        """The Linears of a layer with :meth:`head_size` rows or columns per head."""
+        ...
+
+    @property
+    def neuron_matrices(self) -> tuple[Matrix, ...]:
+        """The Linears of a layer with one row or column per FFN neuron."""
+        ...
+
+    @property
+    def context_path(self) -> str:
+        """Module of a layer whose input is the heads' contexts, [batch, length, heads * head_size]."""
+        ...
+
+    @property
+    def ffn_output_path(self) -> str:
+        """Module of a layer whose input is the activations of FFN neurons, whose output is the FFN's."""
+        ...
+
+    # surgery, in place; positions are among what the layer has now
+
+    def keep_heads(
+        self, layer: nn.Module, positions: Sequence[int], heads: Sequence[int], head_size: int
+    ) -> None:
+        """Remove all heads of a layer but some, at least one.
+
+        Args:
+            layer: has these heads.
+            positions: of the remaining heads in the layer.
+            heads: the same heads by their original index.
+            head_size: width of one head.
+        """
+        ...
+
+    def remove_heads(self, layer: nn.Module) -> None:
+        """Remove all heads of a layer; the output bias and the residual stay."""
+        ...
+
+    def keep_neurons(self, layer: nn.Module, positions: Sequence[int]) -> None:
+        """Remove all FFN neurons of a layer but some, at least one."""
+        ...
+
+    def remove_ffn(self, layer: nn.Module) -> None:
+        """Remove the FFN of a layer, output bias included; the residual and LayerNorm stay."""
+        ...
+
+    def keep_layers(self, model: PreTrainedModel, positions: Sequence[int]) -> None:
+        """Remove all layers but some, at least one; the config follows."""
+        ...
