@@ -5,6 +5,7 @@
     ├── MissingExtraError             an optional package is not installed (also an ImportError)
     ├── DataError                     rows, columns or labels that do not fit the task
     ├── ArtifactError                 a checkpoint, engine or result that cannot be trusted
+    ├── TrainingError                 training diverged: its loss is not finite
     ├── WorkerError                   the process that runs an engine died, hung or refused
     ├── DeviceError                   a GPU or its driver is missing or failed
     └── GateError            exit 1   the work was done and did not pass (parity, stability, audit)
@@ -51,6 +52,10 @@ class DataError(EffxError):
 
 class ArtifactError(EffxError):
     """A checkpoint, engine or result folder that is missing, damaged or changed."""
+
+
+class TrainingError(EffxError):
+    """Training diverged, so that there are no weights to write."""
 
 
 class WorkerError(EffxError):

@@ -1,7 +1,7 @@
-"""Several processes that train one model together, as torchrun and accelerate launch start them.
+"""Several processes that train one model together, started by torchrun or accelerate launch.
 
-Every process fine-tunes; the gradients are averaged (PyTorch's DistributedDataParallel, by way of the
-Trainer). The first one evaluates, writes and prints; the others wait for it.
+All processes fine-tune; gradients are averaged by PyTorch's DistributedDataParallel, which the Trainer
+sets up. The first process evaluates, writes and prints; the others wait for it.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ def processes() -> int:
 
 
 def is_first() -> bool:
-    """Return whether this process is the one that writes."""
+    """Return whether this is the process that writes."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def wait() -> None:
-    """Wait until every process is here."""
+    """Wait until all processes call this."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
 
 
 def mean(values: torch.Tensor) -> torch.Tensor:
-    """Return the mean of what every process holds; all of them have to ask."""
+    """Return the mean of ``values`` over all processes; every process must call this."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         values = values.clone()
         torch.distributed.all_reduce(values)
@@ -39,6 +39,6 @@ def mean(values: torch.Tensor) -> torch.Tensor:
 
 
 def refuse(what: str) -> None:
-    """Raise :class:`UsageError` where several processes were started for what takes one."""
+    """Raise :class:`UsageError` if several processes were started for ``what``, which runs in one."""
     if processes() > 1:
-        raise UsageError(f"{what} runs in one process; torchrun is for effx train finetune.")
+        raise UsageError(f"{what} runs in one process; use several processes for fine-tuning only.")

@@ -104,7 +104,7 @@ def train(
 
 
 def calibrate(
-    source: sources.Source, model: PreTrainedModel, settings: EarlyExitSettings, own: np.ndarray
+    source: sources.ContinuedTraining, model: PreTrainedModel, settings: EarlyExitSettings, own: np.ndarray
 ) -> dict[str, Any]:
     """Choose the rule's settings on held-out rows and try them on the validation rows.
 

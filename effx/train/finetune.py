@@ -24,7 +24,7 @@ from effx.errors import UsageError
 from effx.models import checkpoints, evaluate, families, huggingface, prune, sparse, structure
 from effx.specs.training import FinetuneSettings, trained_layers
 from effx.train import distributed, loop, source, workspace
-from effx.train.stretch import Stretch
+from effx.train.segment import RunSegment
 
 
 def finetune(
@@ -40,7 +40,7 @@ def finetune(
     reduce: Callable[[PreTrainedModel], object] | None = None,
     keep_predictions: bool = False,
     record: Mapping[str, Any] | None = None,
-    stretch: Stretch | None = None,
+    segment: RunSegment | None = None,
     fresh_head: bool = False,
 ) -> Checkpoint:
     """Fine-tune an encoder and write ``out/name``.
@@ -60,13 +60,13 @@ def finetune(
         keep_predictions: write what the checkpoint predicts for the validation rows into the
             manifest, as ``predictions``.
         record: further entries of the manifest.
-        stretch: the part of the run to do now; the checkpoint is what it ends with. None: all of it.
+        segment: the part of the run to do now; the checkpoint is what it ends with. None: all of it.
         fresh_head: where ``model_name`` is a checkpoint, begin with a new task head.
 
     Raises:
         UsageError: a setting, name or model is wrong.
         DataError: the rows do not fit the task.
-        ArtifactError: the state that the stretch begins with is damaged.
+        ArtifactError: the state that the segment begins with is damaged.
     """
     settings = settings or FinetuneSettings()
     training = settings.training
@@ -119,7 +119,7 @@ def finetune(
         patience=settings.patience,
         description=f"train {folder.name}: {len(fit_rows)} rows",
         score=held_out_score,
-        stretch=stretch,
+        segment=segment,
     )
     if not distributed.is_first():
         distributed.wait()

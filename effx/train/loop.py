@@ -26,13 +26,13 @@ from transformers import TrainerCallback, TrainingArguments
 
 from effx import files, progress
 from effx.encoding import Encoded
-from effx.errors import UsageError
+from effx.errors import TrainingError, UsageError
 from effx.host import cpu
 from effx.quiet import quiet
 from effx.specs.tasks import Task
 from effx.specs.training import TrainingSettings
 from effx.train import adamax, distributed
-from effx.train.stretch import Pause, State, Stretch
+from effx.train.segment import Pause, PausedState, RunSegment
 from effx.train.trainer import Best, GroupedTrainer, Indices, Show
 
 Collate = Callable[[list[int]], dict[str, torch.Tensor]]
@@ -66,7 +66,7 @@ def fit(
     description: str,
     patience: int | None = None,
     score: Callable[[], float] | None = None,
-    stretch: Stretch | None = None,
+    segment: RunSegment | None = None,
 ) -> LoopResult:
     """Train ``model`` in place on the parameters that require a gradient.
 
@@ -80,29 +80,30 @@ def fit(
         description: for the progress display.
         patience: stop after this many evaluations without a better score, and keep the best weights.
         score: called after every epoch if ``patience`` is given; higher is better.
-        stretch: the part of the run to do now; None: all of it.
+        segment: the part of the run to do now; None: all of it.
 
     Raises:
-        UsageError: the setting is bf16 and the processor does not have it, or the training diverged.
-        ArtifactError: the state that the stretch begins with is damaged.
+        UsageError: the precision is bf16 and the processor does not have it.
+        TrainingError: training diverged: the loss is not finite.
+        ArtifactError: the state that the segment begins with is damaged.
     """
     precision = choose_precision(settings.precision)
     steps_per_epoch = math.ceil(len(lengths) / (settings.batch_size * distributed.processes()))
     total = settings.max_steps or math.ceil(steps_per_epoch * epochs)
     best = Best(score, patience, steps_per_epoch) if patience and score else None
-    stretch = stretch or Stretch()
-    before = State.read(stretch.begin) if stretch.begin else State(0, 0.0, 0.0, False)
-    saved = before.checkpoint(stretch.begin) if stretch.begin else None
+    segment = segment or RunSegment()
+    before = PausedState.read(segment.begin) if segment.begin else PausedState(0, 0.0, 0.0, False)
+    saved = before.checkpoint(segment.begin) if segment.begin else None
     if best and saved:
         best.load(saved)
     if best and before.finished:
-        if stretch.begin and stretch.state:
-            with files.new_folder(stretch.state, replace=True) as folder:
-                shutil.copytree(stretch.begin, folder, dirs_exist_ok=True)
+        if segment.begin and segment.state:
+            with files.new_folder(segment.state, replace=True) as folder:
+                shutil.copytree(segment.begin, folder, dirs_exist_ok=True)
         best.restore(model)
         model.eval()
         return LoopResult(before.steps, before.seconds, round(before.loss, 6), precision)
-    keep = files.new_folder(stretch.state, replace=True) if stretch.state else None
+    keep = files.new_folder(segment.state, replace=True) if segment.state else None
     with keep or _scratch() as folder, quiet():
         arguments = TrainingArguments(
             output_dir=str(folder),
@@ -131,11 +132,11 @@ def fit(
             average_tokens_across_devices=False,
         )
         arguments._n_gpu = min(arguments.n_gpu, 1)  # a process has one GPU, and torchrun many processes
-        shown = min(stretch.until or total, total) - before.steps
+        shown = min(segment.until or total, total) - before.steps
         with progress.bar(description, shown, shown=distributed.is_first()) as advance:
             callbacks: list[TrainerCallback] = [Show(advance)]
             callbacks += [best] if best else []
-            callbacks += [Pause(stretch.until)] if stretch.until else []  # the last: it saves what they did
+            callbacks += [Pause(segment.until)] if segment.until else []  # the last: it saves what they did
             trainer = GroupedTrainer(
                 model=model,
                 args=arguments,
@@ -153,12 +154,12 @@ def fit(
         steps = int(output.global_step)
         loss = (before.loss * before.steps + trainer.loss_sum()) / steps
         if not math.isfinite(loss):
-            raise UsageError(
+            raise TrainingError(
                 f"training diverged (loss {loss}): lower the learning rate, now {lr:g}.", settings="lr"
             )
         seconds = before.seconds + round(float(output.metrics["train_runtime"]), 3)
         if keep:
-            State(steps, seconds, loss, best is not None and best.finished).write(folder)
+            PausedState(steps, seconds, loss, best is not None and best.finished).write(folder)
     if best:
         best.restore(model)
     model.eval()

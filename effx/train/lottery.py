@@ -7,7 +7,7 @@
 Chen et al. 2020, "The Lottery Ticket Hypothesis for Pre-trained BERT Networks": lr 2e-5, batch 32, 3
 epochs a round, one ranking over all layers. With the objective ``mlm`` the rounds train masked
 language modelling instead, and the last mask, which does not depend on the task ("universal" at 70 %),
-is fine-tuned once on the task; the mask is a file that other tasks can take (``--mask``).
+is fine-tuned once on the task; the mask is a file that other tasks can take (``mask``).
 
 The checkpoints are whole in structure, only zeros in them: dense kernels are no faster for that, and
 profiling shows it.
@@ -88,20 +88,20 @@ def run(
     masks = read_masks(Path(settings.mask)) if settings.mask else None
     texts = _texts(settings.text) if settings.text else rows.texts
     workspace.claim(folder / "lottery.json", {**shared, **how})
-    hunt = _Hunt(task.name, model_name, folder, Path(data_folder) if data_folder else None, settings)
+    search = _Search(task.name, model_name, folder, Path(data_folder) if data_folder else None, settings)
     if masks is not None:
-        return [hunt.fine_tuned("mask", masks)]
+        return [search.fine_tuned("mask", masks)]
     if settings.objective == "mlm":
-        return [hunt.fine_tuned(f"mlm{settings.sparsity}", hunt.universal(texts))]
-    made = [hunt.fine_tuned("lottery0", None)]
+        return [search.fine_tuned(f"mlm{settings.sparsity}", search.universal(texts))]
+    made = [search.fine_tuned("lottery0", None)]
     for percent in range(SPARSITY_STEP, settings.sparsity + SPARSITY_STEP, SPARSITY_STEP):
         masks = sparse.smallest(sparse.matrices(load(made[-1])), percent / 100)
-        made.append(hunt.fine_tuned(f"lottery{percent}", masks, parent=made[-1].digest))
+        made.append(search.fine_tuned(f"lottery{percent}", masks, parent=made[-1].digest))
     return made
 
 
 @dataclass(frozen=True)
-class _Hunt:
+class _Search:
     """What the rounds of one run share."""
 
     task: str
@@ -191,7 +191,8 @@ def language_model(name: str) -> tuple[PreTrainedModel, Any]:
     """
     if Checkpoint.find(name):
         raise UsageError(
-            f"--model {name}: a task's checkpoint has no language head; give the pretrained model."
+            f"model {name}: a task's checkpoint has no language-modelling head; use the pretrained model",
+            settings="model",
         )
     try:
         with quiet():
@@ -207,7 +208,7 @@ def language_model(name: str) -> tuple[PreTrainedModel, Any]:
             if tokenizer is None:
                 tokenizer = transformers.AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, SafetensorError) as error:
-        raise UsageError(f"--model {name}: {' '.join(str(error).split())[:300]}") from error
+        raise UsageError(f"model {name}: {' '.join(str(error).split())[:300]}", settings="model") from error
     families.of(model)
     if new:
         progress.say(
@@ -215,7 +216,10 @@ def language_model(name: str) -> tuple[PreTrainedModel, Any]:
             "round, so the mask is not that of the model's own pretraining objective."
         )
     if tokenizer.mask_token_id is None:
-        raise UsageError(f"--model {name}: its tokenizer has no mask token, which --objective mlm needs.")
+        raise UsageError(
+            f"model {name}: its tokenizer has no mask token, which the objective mlm needs",
+            settings=("model", "objective"),
+        )
     return model, tokenizer
 
 
@@ -252,8 +256,8 @@ def _texts(path: str) -> list[tuple[str, ...]]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--text {path}: cannot be read ({error}).") from error
+        raise UsageError(f"text {path} cannot be read ({error})", settings="text") from error
     texts = [(line.strip(),) for line in lines if line.strip()]
     if not texts:
-        raise UsageError(f"--text {path}: there is no text in it.")
+        raise UsageError(f"text {path} is empty", settings="text")
     return list(texts)

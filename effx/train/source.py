@@ -1,14 +1,14 @@
-"""What training that goes on from a checkpoint shares: its rows, and rows held out for decisions.
+"""Training that continues from a checkpoint: its rows, and rows held out to choose settings on.
 
-Thresholds and schedules are decided on training rows that the ramps are not trained on, never on
-the validation split. Best are rows that the checkpoint itself has not seen either, for on rows it
-knows by heart it is surer than on new ones:
+Thresholds and schedules are chosen on training rows that the ramps are not trained on, never on the
+validation split. Rows that the checkpoint itself was not trained on are preferred, because a model is
+more confident on rows it was trained on:
 
-    rows that its --limit left out, or the tenth it held out for early stopping     unseen
-    where those are fewer than a tenth of the rows trained on, more of the latter   seen: said, and
-                                                                                    in the manifest
-Which rows a checkpoint was trained on is told by their digest, not by where they lie. Where a manifest
-has none, or the digest is of other rows, which may well be some of the same, nothing is claimed.
+    rows left out by the checkpoint's ``limit``, or held out for its early stopping    unseen
+    if those are fewer than a tenth of the training rows, some of the latter as well   seen: reported,
+                                                                                       and in the manifest
+Rows are compared by their digest, not by their path. Without a digest in the manifest, or with that of
+other rows, which may overlap, it is unknown whether they were seen.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ _LEAST_HELD_OUT = 500
 
 
 @dataclass(frozen=True)
-class Source:
+class ContinuedTraining:
     """A checkpoint, its model and its rows."""
 
     checkpoint: Checkpoint
     model: PreTrainedModel
     encoder: Encoder
     rows: Rows
-    """To train on."""
+    """Rows to train on."""
     held_out: Rows
-    """To decide on."""
+    """Rows to choose settings on."""
     limit: int | None
-    """Of the rows that the result has seen (subsets are nested); None: all."""
+    """Number of rows that the result was trained on (subsets are nested); None: all."""
     seen: bool | None
-    """Whether the checkpoint was trained on held-out rows, on some at least; None: not known."""
+    """Whether the checkpoint was trained on any of the held-out rows; None: unknown."""
     rows_digest: str | None
-    """Of all training rows; None: the checkpoint may have seen others."""
+    """Digest of all training rows; None: the checkpoint may have been trained on others."""
     validation: Rows
     data_folder: str | None
 
@@ -137,7 +137,7 @@ class Source:
 
 def open_source(
     checkpoint: str | Path, data_folder: str | Path | None, limit: int | None, seed: int
-) -> Source:
+) -> ContinuedTraining:
     """Open a checkpoint and its rows.
 
     Raises:
@@ -156,18 +156,18 @@ def open_source(
     fit, held_out, seen = split(everything, training, limit, seed)
     if seen is None:
         progress.say(
-            f"{opened.name}: its manifest does not tell whether it was trained on the {len(held_out)} rows "
-            "held out; if so, what is decided on them may be too sure of itself."
+            f"{opened.name}: it is unknown whether it was trained on the {len(held_out)} held-out rows; "
+            "if so, settings chosen on them may be too optimistic"
         )
     elif seen:
         progress.say(
-            f"{opened.name} was trained on {seen} of the {len(held_out)} rows held out: what is decided on "
-            "them may be too sure of itself."
+            f"{opened.name} was trained on {seen} of the {len(held_out)} held-out rows: settings chosen on "
+            "them may be too optimistic"
         )
     model = checkpoints.load(opened)
     if opened.manifest.get("sparsity"):
         sparse.hold_zeros(model)
-    return Source(
+    return ContinuedTraining(
         opened,
         model,
         Encoder(opened.folder, opened.max_length),
@@ -184,7 +184,7 @@ def open_source(
 def check_trainable(task: Task) -> None:
     """Raise :class:`UsageError` for a task that effx exports but does not train."""
     if task.kind == "answer-span":
-        raise UsageError(f"task '{task.name}': question answering is exported and verified, not trained yet.")
+        raise UsageError(f"task '{task.name}': question answering models can be exported, but not trained.")
 
 
 def split(
@@ -214,7 +214,7 @@ def split(
     more = rng.permutation(fit)[: max(0, max(1, len(fit) // 10) - len(held))]
     fit, held = np.setdiff1d(fit, more), np.sort(np.concatenate([held, more]))
     if not len(fit):
-        raise UsageError(f"{len(rows)} training rows are too few to hold some out: at least 2 are needed.")
+        raise UsageError(f"expected at least 2 training rows, to hold some out, got {len(rows)}.")
     taken_for_seen = same is None and len(more) and training.get("source") == rows.source
     return fit, held, len(more) if same or taken_for_seen else None
 
@@ -225,26 +225,29 @@ def held_out(n: int, seed: int) -> np.ndarray:
     Raises:
         UsageError: there are too few rows.
     """
-    cut = max(1, n // 10)
-    if cut >= n:
-        raise UsageError("early stopping holds rows out: at least 2 training rows are needed.")
-    return np.sort(np.random.default_rng((seed, 1)).permutation(n)[:cut])
+    count = max(1, n // 10)
+    if count >= n:
+        raise UsageError(f"early stopping holds rows out: expected at least 2 training rows, got {n}.")
+    return np.sort(np.random.default_rng((seed, 1)).permutation(n)[:count])
 
 
 def place(out: str | Path, name: str, overwrite: bool) -> Path:
-    """Return where a checkpoint goes.
+    """Return the folder of a new checkpoint.
 
     Raises:
-        UsageError: the name is none, there is one already, or nothing can be written there.
+        UsageError: the name is not a folder name, the folder exists, or it cannot be written.
     """
     if Path(name).name != name or name == "..":
-        raise UsageError(f"--name '{name}': a plain name is needed, without folders; -o says where it goes.")
+        raise UsageError(f"name '{name}': expected a name without folders", settings="name")
     folder = Path(out) / name
     if folder.exists() and not overwrite:
-        raise UsageError(f"{folder} exists already. Choose another --name, or pass --overwrite.")
+        raise UsageError(
+            f"{folder} exists already: choose another name, or overwrite it", settings=("name", "overwrite")
+        )
     if folder.exists() and not Checkpoint.is_at(folder):
         raise UsageError(
-            f"{folder} exists already and is not a checkpoint: move it, or choose another --name."
+            f"{folder} exists already and is not a checkpoint: move it, or choose another name",
+            settings="name",
         )
     files.check_writable(Path(out))
     return folder

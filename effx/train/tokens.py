@@ -195,7 +195,7 @@ def _set(model: PreTrainedModel, rule: str, schedule: Sequence[float] | None) ->
 def _brought_to(
     keep: float,
     learned: tuple[float, ...],
-    source: sources.Source,
+    source: sources.ContinuedTraining,
     settings: TokenPruningSettings,
     steps: int,
 ) -> tuple[float, ...]:

@@ -1,7 +1,7 @@
 """The Hugging Face Trainer as effx's loop uses it: batches of like length, progress, early stopping.
 
 Batches of like length keep padding out of the arithmetic. What a paused run needs besides the
-Trainer's own state (:mod:`effx.train.stretch`) is written here.
+Trainer's own state (:mod:`effx.train.segment`) is written here.
 """
 
 from __future__ import annotations

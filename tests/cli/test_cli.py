@@ -176,7 +176,7 @@ def test_names_stay_inside(
 ) -> None:
     arguments = ["train", "finetune", "sst2", "--model", str(encoders["bert"]), "--data", str(rows_folder)]
     line = fails(capsys, [*arguments, "--name", name, "--overwrite"])
-    assert f"--name '{name}': a plain name is needed" in line
+    assert f"name '{name}': expected a name without folders" in line
     assert list(here.iterdir()) == []
 
 

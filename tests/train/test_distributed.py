@@ -24,7 +24,7 @@ def test_what_takes_one_process_says_so(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="runs in one process; torchrun is for effx train finetune"):
+    with pytest.raises(UsageError, match="runs in one process; use several processes for fine-tuning only"):
         exits.train(checkpoint.folder, out=tmp_path)
 
 

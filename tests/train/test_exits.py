@@ -204,7 +204,7 @@ def test_rows_are_known_wherever_they_lie(
     capsys.readouterr()
     again = finetune("sst2", made.folder, out=tmp_path, name="g", data_folder="moved", settings=fewer)
     assert calibration(again.folder, "h")["seen_in_training"] is None  # what it was made from saw all
-    assert "g: its manifest does not tell whether it was trained on the 61 rows" in capsys.readouterr().err
+    assert "g: it is unknown whether it was trained on the 61 held-out rows" in capsys.readouterr().err
     train = tmp_path / "moved/train.jsonl"
     train.write_text(train.read_text().partition("\n")[2])  # one row fewer: the rest it may have seen
     schedule = TokenPruningSettings.of(schedule=(1, 1, 0.5), max_steps=1)

@@ -42,7 +42,7 @@ from effx.specs.training import TicketSearchSettings
 from effx.structure import Structure
 from effx.train import importance, loop, source, workspace
 from effx.train.finetune import finetune, keep_first
-from effx.train.stretch import Stretch
+from effx.train.segment import RunSegment
 from effx.train.tickets import draw, plan
 
 FREE = {"levels", "seeds", "kinds", "search", "keep"}
@@ -184,7 +184,7 @@ class Workspace:
                 "name": folder.name,
                 "data_folder": self.data_folder,
                 "keep_predictions": True,
-                "stretch": self._stretch(cell),
+                "segment": self._segment(cell),
             }
             if removal is None or cell.level is None:
                 finetune(
@@ -215,13 +215,13 @@ class Workspace:
         with contextlib.suppress(OSError):  # others' states are in it
             folder.rmdir()
 
-    def _stretch(self, cell: Cell) -> Stretch:
+    def _segment(self, cell: Cell) -> RunSegment:
         """Return what is left of a cell's run, from where it was paused last."""
         paused = self._paused(cell)
         begin = max(paused)[1] if paused else None
         if cell.steps is None:
-            return Stretch(begin)
-        return Stretch(begin, cell.steps, self.folder / "paused" / cell.name(self.stem))
+            return RunSegment(begin)
+        return RunSegment(begin, cell.steps, self.folder / "paused" / cell.name(self.stem))
 
     def _paused(self, cell: Cell) -> list[tuple[int, Path]]:
         """Return steps and folders of the states that a cell's run left before where it ends."""

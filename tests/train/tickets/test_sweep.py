@@ -22,7 +22,7 @@ import effx
 from effx import data
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
-from effx.errors import UsageError
+from effx.errors import TrainingError, UsageError
 from effx.export import export_all
 from effx.models import evaluate, load, pretrained, structure
 from effx.specs.tasks import TASKS
@@ -421,7 +421,7 @@ def test_settings_that_made_nothing_bind_nobody(
 ) -> None:
     once = QUICK.replace(levels=(Level(40),), kinds=("winning",), seeds=1, max_steps=1)
     arguments = ("sst2", encoders["bert"])
-    with pytest.raises(UsageError, match="training diverged"):
+    with pytest.raises(TrainingError, match="training diverged"):
         tickets.run(
             *arguments, out=tmp_path, data_folder=rows_folder, settings=once.replace(lr=1e30, max_steps=3)
         )

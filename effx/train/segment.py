@@ -1,10 +1,10 @@
-"""A stretch of a training run: paused at a step, and continued as if it had never been paused.
+"""A segment of a training run: paused after a step, and continued as if it had not been paused.
 
     STATE/state.json          steps and seconds so far, mean loss, whether early stopping ended the run
     STATE/checkpoint-STEPS/   weights, optimizer, schedule, random numbers, and the best weights so far
 
-A run in stretches ends with the weights, bit for bit, of the same run in one piece: the schedule is
-that of the whole run, wherever it is paused.
+A run in segments ends with the same weights, bit for bit, as the run without pauses: its learning-rate
+schedule is always that of the complete run.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ _STATE = "state.json"
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """Where a stretch begins and ends; by default the whole run."""
+class RunSegment:
+    """Where a segment begins and ends; the default is the complete run."""
 
     begin: Path | None = None
-    """The state that an earlier stretch of the same run left; None: the first step."""
+    """Folder with the state that the previous segment of the run saved; None: begin at the first step."""
     until: int | None = None
-    """Optimizer steps of the whole run, after which it is paused; None: it runs to its end."""
+    """Number of optimizer steps, counted from the first, after which the run is paused; None: never."""
     state: Path | None = None
-    """Where a stretch that is paused leaves its state; a folder that is there is replaced."""
+    """Folder to save the state of a paused run in; an existing folder is replaced."""
 
 
 @dataclass(frozen=True)
-class State:
-    """What stretches so far came to."""
+class PausedState:
+    """Progress of a run up to a pause."""
 
     steps: int
     seconds: float
@@ -50,11 +50,11 @@ class State:
         files.write_json(folder / _STATE, asdict(self))
 
     @classmethod
-    def read(cls, folder: Path) -> State:
+    def read(cls, folder: Path) -> PausedState:
         """Read state.json.
 
         Raises:
-            ArtifactError: it is not there or damaged.
+            ArtifactError: the file is missing or damaged.
         """
         try:
             value = json.loads((folder / _STATE).read_bytes())
@@ -63,8 +63,8 @@ class State:
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(
-                f"{folder}: a paused training run cannot be read ({error}). Delete the folder to have it "
-                "trained again."
+                f"{folder}: a paused training run cannot be read ({error}). Delete the folder to train "
+                "the run again."
             ) from error
 
     def checkpoint(self, folder: Path) -> Path:

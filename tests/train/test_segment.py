@@ -1,4 +1,4 @@
-"""A run in stretches is the run in one piece."""
+"""A run in segments is the run in one piece."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from effx.errors import ArtifactError
 from effx.models import prune
 from effx.specs.training import FinetuneSettings
 from effx.train import finetune
-from effx.train.stretch import State, Stretch
+from effx.train.segment import PausedState, RunSegment
 
 RUN = FinetuneSettings.of(
     epochs=3, limit=96, batch_size=16, max_length=32, lr=1e-3, seed=3
@@ -44,11 +44,11 @@ def test_stretches_end_with_the_weights_of_one_piece(
     rows_folder: Path,
     tmp_path: Path,
 ) -> None:
-    def run(name: str, stretch: Stretch | None = None) -> Checkpoint:
+    def run(name: str, segment: RunSegment | None = None) -> Checkpoint:
         return finetune(
             "sst2", encoders["bert"], out=tmp_path, name=name, data_folder=rows_folder, settings=settings,
             reduce=lambda model: prune(model, heads={0: [1]}, ffns=[1]), keep_predictions=True,
-            stretch=stretch,
+            segment=segment,
         )  # fmt: skip
 
     whole = run("whole")
@@ -56,11 +56,11 @@ def test_stretches_end_with_the_weights_of_one_piece(
     begin: Path | None = None
     for stop in stops:
         state = tmp_path / f"at{stop}"
-        part = run(f"until{stop}", Stretch(begin, stop, state))
-        assert part.manifest["training"]["steps"] == State.read(state).steps == min(stop, steps)
-        assert State.read(state).finished == (settings is SLOW and stop >= steps)
+        part = run(f"until{stop}", RunSegment(begin, stop, state))
+        assert part.manifest["training"]["steps"] == PausedState.read(state).steps == min(stop, steps)
+        assert PausedState.read(state).finished == (settings is SLOW and stop >= steps)
         begin = state
-    last = run("last", Stretch(begin))
+    last = run("last", RunSegment(begin))
     assert last.manifest["predictions"] == whole.manifest["predictions"]
     assert last.manifest["training"]["steps"] == steps
     assert last.manifest["training"]["loss"] == pytest.approx(whole.manifest["training"]["loss"], abs=2e-6)
@@ -74,15 +74,17 @@ def test_a_pause_is_a_step_of_the_whole_schedule(
 ) -> None:
     """Not a shorter run of its own, whose learning rate would have fallen to zero by then."""
 
-    def run(name: str, settings: FinetuneSettings, stretch: Stretch | None = None) -> dict[str, torch.Tensor]:
+    def run(
+        name: str, settings: FinetuneSettings, segment: RunSegment | None = None
+    ) -> dict[str, torch.Tensor]:
         return weights(
             finetune(
                 "sst2", encoders["bert"], out=tmp_path, name=name, data_folder=rows_folder,
-                settings=settings, stretch=stretch,
+                settings=settings, segment=segment,
             )
         )  # fmt: skip
 
-    paused = run("paused", RUN, Stretch(until=6, state=tmp_path / "state"))
+    paused = run("paused", RUN, RunSegment(until=6, state=tmp_path / "state"))
     short = run("short", RUN.replace(max_steps=6))
     assert any(not torch.equal(paused[key], short[key]) for key in paused)
 
@@ -95,6 +97,6 @@ def test_a_state_that_is_damaged_is_one_line(
     with pytest.raises(ArtifactError, match="cannot be read .* Delete the folder to have it trained again"):
         finetune(
             "sst2", encoders["bert"], out=tmp_path, name="n", data_folder=rows_folder, settings=RUN,
-            stretch=Stretch(tmp_path / "state"),
+            segment=RunSegment(tmp_path / "state"),
         )  # fmt: skip
     assert not (tmp_path / "n").exists()
