@@ -230,7 +230,7 @@ def test_wrong_parts_are_one_line_and_change_nothing() -> None:
         ({"heads": {0: [4]}}, "layer 0 has no head 4: expected 0 to 3"),
         ({"heads": {0: [0], 3: [0]}}, "this model has no layer 3. Layers, from 0: 0, 1, 2"),
         ({"neurons": {1: [24]}}, "layer 1 has no neuron 24"),
-        ({"ffns": [-1]}, "there is no layer -1"),
+        ({"ffns": [-1]}, "this model has no layer -1"),
         ({"layers": [0, 1, 2]}, "no layer would remain"),
     ):
         with pytest.raises(UsageError, match=message):

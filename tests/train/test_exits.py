@@ -194,7 +194,7 @@ def test_rows_are_known_wherever_they_lie(
 
     made = finetune("sst2", encoders["bert"], out=tmp_path, name="a", data_folder="rows", settings=quick)
     assert calibration(made.folder, "b")["seen_in_training"] is True
-    assert "a was trained on 16 of the 16 rows held out" in capsys.readouterr().err
+    assert "a was trained on 16 of the 16 held-out rows" in capsys.readouterr().err
     shutil.move(tmp_path / "rows", tmp_path / "moved")
     assert calibration(made.folder, "c", data_folder="moved")["seen_in_training"] is True
     fewer = quick.replace(limit=99)
