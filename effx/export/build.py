@@ -269,7 +269,10 @@ def _failure(candidate: _Candidate, job: Job, source: ExportSource, reference: R
         message += f", accuracy lost {measured.accuracy_lost:.3f} [{low:.3f}, {high:.3f}]"
     message += "."
     row = reference.encoded.batch([0], variant.length)
-    location = drift.locate(source.graphs(variant), candidate.folder, job.backend, candidate.runtime, row)
+    family = families.of(source.model)
+    location = drift.locate(
+        source.graphs(variant), candidate.folder, job.backend, candidate.runtime, row, family
+    )
     return f"{message} {location}".rstrip()
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from effx.models.families import Family
 from effx.quiet import quiet
 from effx.specs import backends
 from effx.specs.runtime import RuntimeSettings
@@ -25,7 +26,12 @@ _FAR = 0.1
 
 
 def locate(
-    graphs: Sequence[Path], folder: Path, backend: str, runtime: RuntimeSettings, inputs: Arrays
+    graphs: Sequence[Path],
+    folder: Path,
+    backend: str,
+    runtime: RuntimeSettings,
+    inputs: Arrays,
+    family: Family,
 ) -> str:
     """Return a sentence on which layer of a built engine drifts first; empty if it cannot be measured.
 
@@ -35,6 +41,7 @@ def locate(
         backend: the runtime's name.
         runtime: how it runs the files.
         inputs: one query.
+        family: of the model; it names the LayerNormalizations.
     """
     if len(runtime.files) != len(graphs) or backends.get(backend).layer_taps is None:
         return "The layer that drifts can be located for exit, not for exit-if." if runtime.exits else ""
@@ -45,7 +52,7 @@ def locate(
             out = _run(graph, inputs)
             inputs = {"hidden": out["hidden_out"], "token_mask": out["token_mask_out"],
                       "attention_mask": inputs["attention_mask"]}  # fmt: skip
-    return describe(differences)
+    return describe(differences, family)
 
 
 def layers(
@@ -57,8 +64,7 @@ def layers(
 ) -> list[float]:
     """Return the relative difference after each LayerNormalization, in the graph's order.
 
-    In a complete graph the first is that of the embeddings, then two per layer: after attention and after
-    the FFN. Quantization does not change names of tensors, so equal names are compared.
+    Quantization does not change names of tensors, so equal names are compared.
     """
     nodes = onnx.load(reference, load_external_data=False).graph.node
     tensors = [node.output[0] for node in nodes if node.op_type == "LayerNormalization"]
@@ -73,16 +79,12 @@ def layers(
     ]
 
 
-def describe(differences: list[float]) -> str:
+def describe(differences: list[float], family: Family) -> str:
     """Return a sentence on which layer drifts first."""
     far = next((index for index, value in enumerate(differences) if value > _FAR), None)
     if far is None:
         return f"Every layer drifts by {_FAR:.0%} at most: the head differs."
-    if far == 0:
-        location = "the embeddings"
-    else:
-        location = f"layer {(far - 1) // 2} (from 0), after {('attention', 'the FFN')[(far - 1) % 2]}"
-    return f"It drifts first in {location}: hidden states differ by {differences[far]:.0%}."
+    return f"It drifts first in {family.norm_name(far)}: hidden states differ by {differences[far]:.0%}."
 
 
 def _run(graph: Path, inputs: Arrays) -> Arrays:

@@ -21,7 +21,7 @@ from effx.export import drift, exit_if, export, export_all, graph, verify
 from effx.export.source import ExportSource
 from effx.host import cpu
 from effx.models import exits as ramps
-from effx.models import infer, load, prune
+from effx.models import families, infer, load, prune
 from effx.specs import variants
 from effx.specs.runtime import RuntimeSettings
 from effx.specs.training import EarlyExitSettings, FinetuneSettings, TokenPruningSettings
@@ -227,7 +227,9 @@ def test_drift_reports_the_changed_layer(tmp_path: Path) -> None:
     inputs = {key: value.numpy() for key, value in tiny.inputs(model, [9]).items()}
     differences = drift.layers(tmp_path / "good.onnx", tmp_path / "bad.onnx", inputs)
     assert len(differences) == 7 and max(differences[:3]) == 0
-    assert "It drifts first in layer 1 (from 0), after attention" in drift.describe(differences)
+    assert "It drifts first in layer 1 (from 0), after attention" in drift.describe(
+        differences, families.of(model)
+    )
 
 
 def test_verify_requires_the_checkpoint_of_the_engine(
@@ -336,8 +338,8 @@ def test_drift_is_located_on_every_backend_and_in_segments(
         graphs = source.graphs(variants.parse(variant))
         row = source.parity_rows(variants.parse(variant))[0].batch([0], 16 if backend == "torch" else None)
         runtime = engine.runtime
-        said = drift.locate(graphs, engine.folder, backend, runtime, row)
+        said = drift.locate(graphs, engine.folder, backend, runtime, row, families.of(model))
         assert said.startswith("It drifts first in layer 2 (from 0), after the FFN")
         same = export(reduced_checkpoint.folder, variant, backend, tmp_path / "same")
-        said = drift.locate(graphs, same.folder, backend, runtime, row)
+        said = drift.locate(graphs, same.folder, backend, runtime, row, families.of(model))
         assert said == "Every layer drifts by 10% at most: the head differs."
