@@ -94,7 +94,7 @@ def test_a_state_that_is_damaged_is_one_line(
 ) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state/state.json").write_text('{"steps": 3')
-    with pytest.raises(ArtifactError, match="cannot be read .* Delete the folder to have it trained again"):
+    with pytest.raises(ArtifactError, match="cannot be read .* Delete the folder to train the run again"):
         finetune(
             "sst2", encoders["bert"], out=tmp_path, name="n", data_folder=rows_folder, settings=RUN,
             segment=RunSegment(tmp_path / "state"),
