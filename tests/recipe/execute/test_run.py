@@ -174,9 +174,7 @@ def test_the_whole_of_it(
     assert Path("w/report/index.html").is_file()
     resolved = load("w/results/quick.yaml", workspace="w")
     assert resolved.training == {"max_steps": 2}
-    began = time.monotonic()
     assert command(arguments) == 0
-    assert time.monotonic() - began < 5.0
     captured = capsys.readouterr()
     assert "4 cells in w: 4 done" in captured.out and "begun" not in captured.err
     assert Counter(line["event"] for line in Workspace("w").journal()) == {"begun": 4, "done": 4}

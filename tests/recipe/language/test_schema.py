@@ -18,7 +18,7 @@ from effx.profile import Plan
 from effx.recipe import Recipe, RecipeError, load
 from effx.recipe.graph import tickets as sweeps
 from effx.recipe.language import tables
-from effx.specs import exit_rules, levels, presets, training
+from effx.specs import exit_rules, presets, training
 from effx.specs.settings import leaves
 from effx.train import importance, loop
 from tests.conftest import write_rows
@@ -350,18 +350,20 @@ def test_choices_are_those_of_the_code(table: dict, key: str, known: tuple[str, 
     assert notes.problems[0].text.endswith(f"Known: {', '.join(known)}.")
 
 
-LEVELS = ("10,...,80", "10,20,...,50", "20/10,40", "5", "10,...,10", "0", "101", "10,10", "...,20", "ten",
-          "40,20,...,10", "20/10,...,40", "50,...,80", "80,...,10")  # fmt: skip
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        (["10,...,40"], ("10", "20", "30", "40")),
+        ([10, "20/10"], ("10", "20/10")),
+        (["10", "20", "...", "50"], ("10", "20", "30", "40", "50")),
+        ([5], ("5",)),
+    ],
+)
+def test_levels_are_a_list_or_one_text(parts: list[Any], expected: tuple[str, ...]) -> None:
+    assert sweeps.levels(parts) == expected
 
 
-@pytest.mark.parametrize("text", LEVELS)
-def test_levels_are_those_of_train_tickets(text: str) -> None:
-    def read(function: Any) -> Any:
-        try:
-            return function()
-        except UsageError:
-            return "refused"
-
-    theirs = read(lambda: tuple(level.text for level in levels.parse_levels(text)))
-    assert read(lambda: sweeps.levels([text])) == theirs
-    assert read(lambda: sweeps.levels(text.split(","))) == theirs
+@pytest.mark.parametrize("parts", [[0], [101], [10, "10"], ["...,20"], ["ten"], [50, "...", 80]])
+def test_wrong_levels_are_refused(parts: list[Any]) -> None:
+    with pytest.raises(UsageError):
+        sweeps.levels(parts)
