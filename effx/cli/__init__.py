@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 import sys
 from typing import Any
 
@@ -16,6 +15,7 @@ import click
 
 import effx
 from effx.errors import EffxError, MissingExtraError, nearest
+from effx.host import signals
 
 _EXTRAS = {
     "torch": "train", "transformers": "train", "accelerate": "train", "safetensors": "train",
@@ -100,17 +100,9 @@ def cli(debug: bool) -> None:
     """
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, as from ``docker stop`` or a scheduler: cleaned up after as Ctrl-C is."""
-
-
 def main() -> None:
     """Run the command line and exit with a code of :data:`EXIT_CODES`."""
-
-    def stop(*_: Any) -> None:
-        raise _Terminated
-
-    signal.signal(signal.SIGTERM, stop)
+    signals.raise_on_sigterm()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -127,7 +119,7 @@ def run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt) as error:  # click makes an Abort of the other
         stop = error if error.__cause__ is None else error.__cause__
         told = getattr(stop, "__notes__", ["what was finished is kept."])
-        return _fail(f"stopped; {' '.join(told)}", 143 if isinstance(stop, _Terminated) else 130)
+        return _fail(f"stopped; {' '.join(told)}", 143 if isinstance(stop, signals.Terminated) else 130)
     except BrokenPipeError:  # the reader of stdout, as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
