@@ -235,14 +235,14 @@ class Suite:
 
     def tickets(self, task: str) -> None:
         """Train super tickets of the encoder; only records and scores are kept, so that OUT stays small."""
+        from effx.recipe import sweeps
         from effx.specs.training import TicketSearchSettings
-        from effx.train import tickets
 
         assert self.encoder and self.data
         settings = TicketSearchSettings.of(seeds=5, keep="none", limit=64 if self.tiny else None)
         if self.tiny:
             settings = settings.replace(levels="40", seeds=1, max_steps=4, max_length=32)
-        tickets.run(
+        sweeps.tickets(
             task, self.encoder, out=self.out / "tickets" / task, data_folder=self.data / task,
             settings=settings,
         )  # fmt: skip

@@ -18,7 +18,6 @@ importance scores, and run.json (command, host, versions, date, seconds of each 
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import shutil
 import sys
@@ -33,8 +32,9 @@ import effx
 from effx import files, progress
 from effx.artifacts import now
 from effx.host import identity
+from effx.recipe import sweeps
+from effx.recipe.execute.store import CellStore
 from effx.specs.training import TicketSearchSettings
-from effx.train import tickets, workspace
 
 
 @dataclass(frozen=True)
@@ -85,32 +85,29 @@ def main() -> None:
             progress.say(f"{name}: {seeds} of {job.settings.seeds} seeds")
             settings = job.settings.replace(seeds=seeds)
             workspace_folder = options.out / job.workspace_folder
-            table = tickets.run(
+            table = sweeps.tickets(
                 job.task,
                 options.model,
                 out=workspace_folder,
                 data_folder=options.data / job.task,
                 settings=settings,
             )
-            copy_results(
-                table, workspace_folder, options.results / name, workspace.stem(job.task, options.model), host
-            )
+            copy_results(table, workspace_folder, options.results / name, host)
 
 
-def copy_results(
-    table: dict[str, Any], workspace_folder: Path, folder: Path, stem: str, host: dict[str, Any]
-) -> None:
+def copy_results(table: dict[str, Any], workspace_folder: Path, folder: Path, host: dict[str, Any]) -> None:
     """Copy tables and figures, and write run.json."""
     with files.new_folder(folder, replace=True) as temporary:
         for path in [*workspace_folder.glob("table.*"), *workspace_folder.glob("phases.*")]:
             shutil.copyfile(path, temporary / path.name)
         for seed in table["seeds"]:
             for suffix in ("json", "svg"):
-                source = workspace_folder / "checkpoints" / f"{stem}-full-s{seed}.importance.{suffix}"
-                shutil.copyfile(source, temporary / f"importance-s{seed}.{suffix}")
+                name = f"importance-s{seed}.{suffix}"
+                shutil.copyfile(workspace_folder / name, temporary / name)
         seconds = {
-            path.stem.removeprefix(f"{stem}-"): json.loads(path.read_bytes())["seconds"]
-            for path in sorted((workspace_folder / "cells").glob("*.json"))
+            record.name: record.seconds
+            for record in CellStore(workspace_folder).records()
+            if record.stage in ("tickets-full", "ticket")
         }
         files.write_json(
             temporary / "run.json",

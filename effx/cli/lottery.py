@@ -68,12 +68,14 @@ def command(
     effx train lottery sst2 --model bert-base-uncased --objective mlm --text wikipedia.txt
     effx train lottery mrpc --model bert-base-uncased --mask masks/mlm70-s0.safetensors
     """  # fmt: skip
+    from effx.recipe import sweeps
     from effx.specs.training import LotterySettings
-    from effx.train import lottery
 
     if settings["mask"] and context.get_parameter_source("sparsity") is not ParameterSource.DEFAULT:
         raise click.UsageError("--mask has its own share of zeros: leave --sparsity out.")
-    made = lottery.run(task, model, out=out, data_folder=data_folder, settings=LotterySettings.of(**settings))
+    made = sweeps.lottery(
+        task, model, out=out, data_folder=data_folder, settings=LotterySettings.of(**settings)
+    )
     if as_json:
         click.echo(json.dumps([one.manifest for one in made], indent=1))
         return

@@ -51,7 +51,7 @@ def command(
     """  # fmt: skip
     from effx.host import identity
     from effx.recipe import load, plan, run
-    from effx.recipe.execute.place import executor
+    from effx.recipe.execute.executors import executor
     from effx.recipe.execute.run import StoppedError
 
     read = load(recipe, assignments, workspace=out)
@@ -71,7 +71,9 @@ def command(
         again += [word for assignment in assignments for word in ("--set", assignment)]
         again += ["-o", str(out)] if out else []
         again += ["--on", place] if place != "local" else []
-        raise StoppedError(f"{error} To go on: {shlex.join(again)}") from None
+        resumable = StoppedError(f"{error} To resume: {shlex.join(again)}")
+        resumable.exit_code = error.exit_code
+        raise resumable from None
     if as_json:
         click.echo(json.dumps(result.plan.to_json(), indent=1))
     else:

@@ -128,10 +128,13 @@ def command(
     effx train tickets mrpc --model ./minilm --levels 20,40,20/10 --kinds winning --seeds 3
     for gpu in 0 1 2 3; do CUDA_VISIBLE_DEVICES=$gpu effx train tickets rte --model M & done
     """  # fmt: skip
+    from effx.recipe import sweeps
+    from effx.specs.levels import parse_levels
+    from effx.specs.presets import preset as preset_settings
     from effx.specs.training import TicketSearchSettings
-    from effx.train import tickets
+    from effx.train.tickets import markdown
 
-    chosen = tickets.preset(preset, task).given() if preset else {}
+    chosen = preset_settings(preset, task).given() if preset else {}
     explicit = {
         name: value
         for name, value in given.items()
@@ -139,8 +142,8 @@ def command(
     }
     settings = TicketSearchSettings.of(
         **{**given, **chosen, **explicit},
-        levels=tickets.parse_levels(levels),
+        levels=parse_levels(levels),
         kinds=tuple(part.strip() for part in kinds.split(",")),
     )
-    table = tickets.run(task, model, out=out, data_folder=data_folder, settings=settings)
-    click.echo(json.dumps(table, indent=1) if as_json else tickets.markdown(table).rstrip())
+    table = sweeps.tickets(task, model, out=out, data_folder=data_folder, settings=settings)
+    click.echo(json.dumps(table, indent=1) if as_json else markdown(table).rstrip())

@@ -1,8 +1,8 @@
-"""Recipes: a YAML file becomes a plan of cells, and the plan is worked through, here or on Ray.
+"""Recipes: a YAML file becomes a plan of cells, and the cells are done, here or on Ray.
 
-recipe.yaml ── schema ── Recipe ── cells ── Plan ── run ── workspace: cells/, engines/, results/, report/
+recipe.yaml ── schema ── Recipe ── cells ── CellPlan ── run ── workspace: cells/, engines/, results/, report/
 
-Reading, planning and resuming need no torch: each cell runs in a process of its own.
+Reading, planning and resuming need no PyTorch: each cell is done in a worker process.
 """
 
 from effx.recipe.execute.run import plan, run

@@ -23,7 +23,7 @@ from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.models import checkpoints, evaluate, families, huggingface, prune, sparse, structure
 from effx.specs.training import FinetuneSettings, trained_layers
-from effx.train import distributed, loop, source, workspace
+from effx.train import distributed, loop, source
 from effx.train.segment import RunSegment
 
 
@@ -135,7 +135,7 @@ def finetune(
         "held_out_rows": len(held_out),
         "source": train_rows.source,
         # what a checkpoint was trained on before is not told by this
-        "rows_digest": None if base else workspace.digest(every_row),
+        "rows_digest": None if base else source.rows_digest(every_row),
         "host": platform.processor() or platform.machine(),
     }
     inherited = {"sparsity": {**sparsity, **sparse.counts(model)}} if sparsity else {}

@@ -7,16 +7,15 @@
 Chen et al. 2020, "The Lottery Ticket Hypothesis for Pre-trained BERT Networks": lr 2e-5, batch 32, 3
 epochs a round, one ranking over all layers. With the objective ``mlm`` the rounds train masked
 language modelling instead, and the last mask, which does not depend on the task ("universal" at 70 %),
-is fine-tuned once on the task; the mask is a file that other tasks can take (``mask``).
+is fine-tuned once on the task; the mask is a file that can be used for other tasks.
 
-The checkpoints are whole in structure, only zeros in them: dense kernels are no faster for that, and
-profiling shows it.
+The checkpoints have all their structures, with zeros in them: dense kernels are not faster for that, and
+profiling shows it. A round is a cell of a recipe; :mod:`effx.recipe.graph.lottery` has their order.
 """
 
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,193 +31,185 @@ from effx.encoding import Encoder
 from effx.errors import ArtifactError, UsageError
 from effx.models import checkpoints, families, huggingface, load, sparse
 from effx.quiet import quiet
-from effx.specs.training import SPARSITY_STEP, LotterySettings
-from effx.train import distributed, mlm, source, workspace
+from effx.specs.training import LR_LOTTERY, FinetuneSettings, LotterySettings
+from effx.train import distributed, mlm, source
 from effx.train.finetune import finetune
 
+MASK = "mask.safetensors"
+"""A mask's file within its folder: uint8 by parameter name, 1: kept."""
 
-def run(
-    task_name: str,
-    model_name: str | Path,
-    *,
-    out: str | Path | None = None,
-    data_folder: str | Path | None = None,
-    settings: LotterySettings | None = None,
-) -> list[Checkpoint]:
-    """Find a lottery ticket; every round is a checkpoint, and one that is there is not trained again.
 
-    Args:
-        task_name: a task of the table, or with ``data_folder`` any name for the user's own.
-        model_name: a folder with config.json and safetensors weights, or a name on the hub.
-        out: the workspace; default ``lottery/TASK-MODEL``, with ``-mlm`` or ``-mask``. Masks are in its
-            ``masks``.
-        data_folder: train and validation files; default: the hub, or the embedded demo.
-        settings: how sparse, and how to train.
-
-    Returns:
-        Checkpoints, the densest first; their manifests have ``sparsity`` (share, zeros, of, objective).
+def check(task_name: str, model_name: str, data_folder: str | Path | None, settings: LotterySettings) -> None:
+    """Check what can be checked before the first round.
 
     Raises:
-        UsageError: a setting is wrong, or the workspace was made with others.
+        UsageError: a setting or the model is wrong.
         DataError: the rows do not fit the task.
-        ArtifactError: a mask or checkpoint is damaged or fits another model.
+        ArtifactError: the mask is damaged.
     """
     distributed.refuse("a search for lottery tickets")
-    settings = settings or LotterySettings()
-    settings = settings.replace(lr=settings.learning_rate)
     for key, path in (("mask", settings.mask), ("text", settings.text)):
         if path is not None and not Path(path).is_file():
-            raise UsageError(f"{key} {path}: there is no such file.", settings=key)
+            raise UsageError(f"{key} {path}: no such file.", settings=key)
     task = data.resolve(task_name, data_folder)
     source.check_trainable(task)
-    model_name = str(model_name)
     huggingface.check_source(model_name, task)
-    rows = data.load(task, "train", data_folder).limit(settings.finetune.training.limit)
-    kind = "-mask" if settings.mask else "-mlm" if settings.objective == "mlm" else ""
-    default = Path("lottery") / (workspace.stem(task.name, model_name) + kind)
-    folder = Path(out) if out is not None else default
-    validation = data.load(task, "validation", data_folder)
-    how = {key: value for key, value in settings.to_json().items() if key not in ("sparsity", "seed")}
-    for key in ("mask", "text"):
-        how[key] = files.sha256(Path(how[key])) if how[key] else None
-    shared = {
-        "task": task.name, **workspace.model_of(model_name),
-        "train": workspace.digest(rows), "validation": workspace.digest(validation),
-    }  # fmt: skip
-    masks = read_masks(Path(settings.mask)) if settings.mask else None
-    texts = _texts(settings.text) if settings.text else rows.texts
-    workspace.claim(folder / "lottery.json", {**shared, **how})
-    search = _Search(task.name, model_name, folder, Path(data_folder) if data_folder else None, settings)
-    if masks is not None:
-        return [search.fine_tuned("mask", masks)]
-    if settings.objective == "mlm":
-        return [search.fine_tuned(f"mlm{settings.sparsity}", search.universal(texts))]
-    made = [search.fine_tuned("lottery0", None)]
-    for percent in range(SPARSITY_STEP, settings.sparsity + SPARSITY_STEP, SPARSITY_STEP):
-        masks = sparse.smallest(sparse.matrices(load(made[-1])), percent / 100)
-        made.append(search.fine_tuned(f"lottery{percent}", masks, parent=made[-1].digest))
-    return made
+    data.load(task, "train", data_folder)
+    data.load(task, "validation", data_folder)
+    if settings.mask:
+        read_masks(Path(settings.mask))
+    if settings.text:
+        _texts(settings.text)
 
 
-@dataclass(frozen=True)
-class _Search:
-    """What the rounds of one run share."""
+def smallest(checkpoint: Checkpoint, percent: int) -> sparse.WeightMasks:
+    """Return the masks that set the smallest ``percent`` of a checkpoint's weights to zero."""
+    return sparse.smallest(sparse.matrices(load(checkpoint)), percent / 100)
 
-    task: str
-    model: str
-    folder: Path
-    data_folder: Path | None
-    settings: LotterySettings
 
-    def fine_tuned(
-        self, what: str, masks: sparse.WeightMasks | None, *, parent: str | None = None
-    ) -> Checkpoint:
-        """Return the checkpoint of the pretrained weights under ``masks``, fine-tuned."""
-        name = f"{workspace.stem(self.task, self.model)}-{what}-s{self.settings.finetune.training.seed}"
-        folder = self.folder / "checkpoints" / name
-        with workspace.alone(self.folder, name):
-            return Checkpoint.open(folder) if Checkpoint.find(folder) else self._train(folder, masks, parent)
+def train_round(
+    task_name: str,
+    model_name: str | Path,
+    masks: sparse.WeightMasks | None,
+    *,
+    out: str | Path,
+    name: str,
+    data_folder: str | Path | None,
+    settings: FinetuneSettings,
+    parent: str | None,
+    objective: str | None,
+    mask_digest: str | None = None,
+) -> Checkpoint:
+    """Fine-tune the pretrained weights under masks and write ``out/name``.
 
-    def _train(self, folder: Path, masks: sparse.WeightMasks | None, parent: str | None) -> Checkpoint:
-        record: dict[str, Any] = {"parent": parent}
-        found_by: dict[str, Any] = {"objective": self.settings.objective}
-        if self.settings.mask:  # the file does not say
-            found_by = {"objective": None, "mask": files.sha256(Path(self.settings.mask))}
+    Args:
+        task_name: as :func:`effx.train.finetune` takes it.
+        model_name: the pretrained encoder.
+        masks: which weights remain; None: all.
+        out: folder of the checkpoint's folder.
+        name: the checkpoint's name.
+        data_folder: as :func:`effx.train.finetune` takes it.
+        settings: how to fine-tune.
+        parent: digest of the round before.
+        objective: for the manifest: what the rounds train; None: unknown, the masks were given as a file.
+        mask_digest: SHA-256 of that file.
 
-        def cut(model: PreTrainedModel) -> None:
-            if masks is not None:
-                _check(masks, model)
-                sparse.hold(model, masks)
-            record["sparsity"] = {**sparse.counts(model), **found_by}
+    Raises:
+        ArtifactError: the masks do not fit the model.
+    """
+    record: dict[str, Any] = {"parent": parent}
+    origin = {"objective": objective} | ({"mask": mask_digest} if mask_digest else {})
 
-        return finetune(
-            self.task,
-            self.model,
-            out=folder.parent,
-            name=folder.name,
-            data_folder=self.data_folder,
-            settings=self.settings.finetune,
-            reduce=cut,
-            record=record,
-            fresh_head=True,
-        )
-
-    def universal(self, texts: list[tuple[str, ...]]) -> dict[str, torch.Tensor]:
-        """Return the mask of the last round of masked language modelling; each round's is a file."""
-        masks: dict[str, torch.Tensor] | None = None
-        for percent in range(SPARSITY_STEP, self.settings.sparsity + SPARSITY_STEP, SPARSITY_STEP):
-            path = self.folder / "masks" / f"mlm{percent}-s{self.settings.finetune.training.seed}.safetensors"
-            with workspace.alone(self.folder, path.name):
-                if path.is_file():
-                    masks = read_masks(path)
-                    continue
-                model = self._language_round(texts, masks, f"masked language modelling for {percent} %")
-                masks = sparse.smallest(sparse.matrices(model), percent / 100)
-                write_masks(path, masks)
-        assert masks is not None
-        progress.say(f"the mask is {path}")
-        return masks
-
-    def _language_round(
-        self, texts: list[tuple[str, ...]], masks: sparse.WeightMasks | None, title: str
-    ) -> PreTrainedModel:
-        settings = self.settings.finetune
-        transformers.set_seed(settings.training.seed)
-        model, tokenizer = language_model(self.model)
-        checkpoints.check_length(model, settings.max_length)
-        with tempfile.TemporaryDirectory(prefix="effx-tokenizer-") as place:
-            tokenizer.save_pretrained(place)
-            model.config.save_pretrained(place)
-            encoded = Encoder(place, settings.max_length)(texts)
+    def reduce(model: PreTrainedModel) -> None:
         if masks is not None:
             _check(masks, model)
             sparse.hold(model, masks)
-        mlm.fit(
-            model, tokenizer, encoded, settings.training, f"{title}: {len(encoded)} texts",
-            epochs=settings.epochs, lr=self.settings.learning_rate,
-        )  # fmt: skip
-        return model.cpu()
+        record["sparsity"] = {**sparse.counts(model), **origin}
+
+    return finetune(
+        task_name,
+        model_name,
+        out=out,
+        name=name,
+        data_folder=data_folder,
+        settings=settings,
+        reduce=reduce,
+        record=record,
+        fresh_head=True,
+    )
+
+
+def language_round(
+    task_name: str,
+    model_name: str | Path,
+    masks: sparse.WeightMasks | None,
+    percent: int,
+    *,
+    data_folder: str | Path | None,
+    text: str | None,
+    settings: FinetuneSettings,
+) -> sparse.WeightMasks:
+    """Train masked language modelling under masks; return those of its smallest ``percent`` of weights.
+
+    Args:
+        task_name: the task whose training texts are used without ``text``.
+        model_name: the pretrained encoder.
+        masks: of the round before; None: all weights remain.
+        percent: percentage of the weights that the new masks set to zero.
+        data_folder: as :func:`effx.train.finetune` takes it.
+        text: file with one passage per line.
+        settings: how to train; its learning rate is given.
+
+    Raises:
+        UsageError: the model has no language head, or its tokenizer no mask token.
+        ArtifactError: the masks do not fit the model.
+    """
+    training = settings.training
+    if text:
+        texts = _texts(text)
+    else:
+        texts = (
+            data.load(data.resolve(task_name, data_folder), "train", data_folder).limit(training.limit).texts
+        )
+    transformers.set_seed(training.seed)
+    model, tokenizer = language_model(str(model_name))
+    checkpoints.check_length(model, settings.max_length)
+    with tempfile.TemporaryDirectory(prefix="effx-tokenizer-") as folder:
+        tokenizer.save_pretrained(folder)
+        model.config.save_pretrained(folder)
+        encoded = Encoder(folder, settings.max_length)(texts)
+    if masks is not None:
+        _check(masks, model)
+        sparse.hold(model, masks)
+    mlm.fit(
+        model, tokenizer, encoded, training,
+        f"masked language modelling for {percent} %: {len(encoded)} texts",
+        epochs=settings.epochs, lr=training.lr or LR_LOTTERY,
+    )  # fmt: skip
+    return sparse.smallest(sparse.matrices(model.cpu()), percent / 100)
 
 
 def language_model(name: str) -> tuple[PreTrainedModel, Any]:
     """Return an encoder with its masked-language-modelling head, and its tokenizer.
 
-    Weights without that head, as those of sentence encoders and discriminators, get a new one; that is said.
+    Weights without that head, as those of sentence encoders and discriminators, get a new one; a message
+    says so.
 
     Raises:
-        UsageError: no such model, weights without part of the encoder, a checkpoint of effx's own, or a
+        UsageError: no such model, weights without part of the encoder, a checkpoint of effx, or a
             tokenizer without [MASK].
     """
     if Checkpoint.find(name):
         raise UsageError(
-            f"model {name}: a task's checkpoint has no language-modelling head; use the pretrained model",
+            f"model {name}: a checkpoint of a task has no language head; use the pretrained model.",
             settings="model",
         )
     try:
         with quiet():
-            model, told = AutoModelForMaskedLM.from_pretrained(
+            model, loaded = AutoModelForMaskedLM.from_pretrained(
                 name,
                 use_safetensors=True,
                 dtype=torch.float32,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )
-            new = huggingface.check_encoder(name, model, told)
+            new = huggingface.check_encoder(name, model, loaded)
             tokenizer = checkpoints.tokenizer(Path(name)) if Path(name).is_dir() else None
             if tokenizer is None:
                 tokenizer = transformers.AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, SafetensorError) as error:
-        raise UsageError(f"model {name}: {' '.join(str(error).split())[:300]}", settings="model") from error
+        message = " ".join(str(error).split())[:300]
+        raise UsageError(f"model {name}: {message}", settings="model") from error
     families.of(model)
     if new:
         progress.say(
-            f"{huggingface.name_of(name)} comes without its language head: a new one is trained in each "
-            "round, so the mask is not that of the model's own pretraining objective."
+            f"{huggingface.name_of(name)} has no language head: a new one is trained in each round, so "
+            "the mask is not that of the objective that the model was pretrained with."
         )
     if tokenizer.mask_token_id is None:
         raise UsageError(
-            f"model {name}: its tokenizer has no mask token, which the objective mlm needs",
-            settings=("model", "objective"),
+            f"model {name}: its tokenizer has no mask token, which masked language modelling needs.",
+            settings="model",
         )
     return model, tokenizer
 
@@ -231,7 +222,7 @@ def write_masks(path: Path, masks: sparse.WeightMasks) -> None:
 
 
 def read_masks(path: Path) -> dict[str, torch.Tensor]:
-    """Return masks that were written.
+    """Read masks from a file.
 
     Raises:
         ArtifactError: the file cannot be read.
@@ -243,21 +234,21 @@ def read_masks(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _check(masks: sparse.WeightMasks, model: PreTrainedModel) -> None:
-    """Raise for a mask of another model; what a model lacks (a pooler) is left out, the rest must fit."""
+    """Raise for the masks of another model; a module that a model lacks (a pooler) is ignored."""
     known = sparse.matrices(model)
     layers = [name for name in masks if name.startswith(f"{families.of(model).layers_path}.")]
     wrong = [name for name in layers if name not in known or known[name].shape != masks[name].shape]
     if wrong or not layers:
-        what = f"{wrong[0]} is not there or of another shape" if wrong else "it names no layer"
-        raise ArtifactError(f"the mask does not fit the model: {what}. Find one for this model.")
+        reason = f"{wrong[0]} is missing in the model or of another shape" if wrong else "it names no layer"
+        raise ArtifactError(f"the mask does not fit the model: {reason}. Use a mask of this model.")
 
 
 def _texts(path: str) -> list[tuple[str, ...]]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"text {path} cannot be read ({error})", settings="text") from error
+        raise UsageError(f"text {path}: cannot be read ({error}).", settings="text") from error
     texts = [(line.strip(),) for line in lines if line.strip()]
     if not texts:
-        raise UsageError(f"text {path} is empty", settings="text")
+        raise UsageError(f"text {path}: the file has no text.", settings="text")
     return list(texts)

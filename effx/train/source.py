@@ -14,6 +14,7 @@ other rows, which may overlap, it is unknown whether they were seen.
 from __future__ import annotations
 
 import functools
+import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from effx.errors import UsageError
 from effx.models import checkpoints, evaluate, sparse, structure
 from effx.specs.tasks import Task
 from effx.specs.training import EarlyExitSettings, TokenPruningSettings
-from effx.train import distributed, loop, workspace
+from effx.train import distributed, loop
 
 _LEAST_HELD_OUT = 500
 
@@ -202,7 +203,7 @@ def split(
         seed: of the draw.
     """
     digest = training.get("rows_digest")
-    same = workspace.digest(rows) == digest if digest else None
+    same = rows_digest(rows) == digest if digest else None
     before = rows.subset(None if same is False else training.get("limit"))
     fit = rows.subset(limit if limit is not None else training.get("limit"))
     unseen = np.setdiff1d(np.arange(len(rows)), before)
@@ -217,6 +218,14 @@ def split(
         raise UsageError(f"expected at least 2 training rows, to hold some out, got {len(rows)}.")
     taken_for_seen = same is None and len(more) and training.get("source") == rows.source
     return fit, held, len(more) if same or taken_for_seen else None
+
+
+def rows_digest(rows: Rows) -> str:
+    """Return the SHA-256 of rows' texts and labels; the same wherever their files are."""
+    digest = hashlib.sha256()
+    for text, label in zip(rows.texts, rows.labels.tolist(), strict=True):
+        digest.update(repr((text, label)).encode())
+    return digest.hexdigest()
 
 
 def held_out(n: int, seed: int) -> np.ndarray:

@@ -21,8 +21,7 @@ from effx.specs.exit_rules import ExitRule
 from effx.specs.tasks import get
 from effx.specs.training import EXIT_MODES, EarlyExitSettings, FinetuneSettings, TokenPruningSettings
 from effx.train import exits, finetune, tokens
-from effx.train.source import held_out, split
-from effx.train.workspace import digest
+from effx.train.source import held_out, rows_digest, split
 
 
 @pytest.mark.parametrize("mode", EXIT_MODES)
@@ -146,7 +145,7 @@ def test_engines_say_what_is_gone_of_a_ticket_with_exits(
 
 def test_calibration_rows_are_those_the_checkpoint_has_not_seen(rows_folder: Path) -> None:
     rows = data.load(get("sst2"), "train", rows_folder)
-    known = {"rows_digest": digest(rows)}
+    known = {"rows_digest": rows_digest(rows)}
     fit, held, seen = split(rows, {**known, "limit": 100}, None, 0)
     assert set(fit) == set(rows.subset(100)) and not set(held) & set(fit) and seen == 0
     fit, held, seen = split(rows, {**known, "held_out_rows": 16, "seed": 4}, None, 0)
@@ -160,7 +159,7 @@ def test_few_unseen_rows_are_joined_by_seen_ones(
     limit: int, held_rows: int, seen_rows: int, rows_folder: Path
 ) -> None:
     rows = data.load(get("sst2"), "train", rows_folder)
-    fit, held, seen = split(rows, {"rows_digest": digest(rows), "limit": limit}, None, 0)
+    fit, held, seen = split(rows, {"rows_digest": rows_digest(rows), "limit": limit}, None, 0)
     assert (len(held), seen) == (held_rows, seen_rows)
     assert not set(held) & set(fit)
     assert set(fit) | set(held) == set(range(160))

@@ -12,6 +12,7 @@ from effx.artifacts import Checkpoint
 from effx.errors import ArtifactError, UsageError
 from effx.export import export_all
 from effx.models import load, pretrained, sparse
+from effx.recipe import sweeps
 from effx.specs.tasks import TASKS
 from effx.specs.training import EarlyExitSettings, FinetuneSettings, LotterySettings, TokenPruningSettings
 from effx.train import exits, finetune, lottery, tokens
@@ -25,7 +26,9 @@ def found(
     tmp_path_factory: pytest.TempPathFactory, encoders: dict[str, Path], rows_folder: Path
 ) -> tuple[Path, list[Checkpoint]]:
     folder = tmp_path_factory.mktemp("lottery") / "w"
-    return folder, lottery.run("sst2", encoders["bert"], out=folder, data_folder=rows_folder, settings=QUICK)
+    return folder, sweeps.lottery(
+        "sst2", encoders["bert"], out=folder, data_folder=rows_folder, settings=QUICK
+    )
 
 
 def test_each_round_removes_the_smallest_weights_of_the_one_before(
@@ -54,7 +57,7 @@ def test_each_round_starts_from_the_pretrained_weights(
 ) -> None:
     """At a learning rate that rounds to nothing, what is saved is what training began with."""
     still = QUICK.replace(lr=1e-30, max_steps=1)
-    made = lottery.run("sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=still)
+    made = sweeps.lottery("sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=still)
     torch.manual_seed(0)
     start, _ = pretrained(encoders["bert"], TASKS["sst2"])
     last = load(made[-1])
@@ -69,15 +72,20 @@ def test_each_round_starts_from_the_pretrained_weights(
     )  # afresh from the same seed every round
 
 
-def test_what_is_there_is_not_trained_again(
-    found: tuple[Path, list[Checkpoint]], encoders: dict[str, Path], rows_folder: Path
-) -> None:
+def test_completed_rounds_are_skipped(
+    found: tuple[Path, list[Checkpoint]], encoders: dict[str, Path], rows_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     folder, made = found
     arguments = ("sst2", encoders["bert"])
-    again = lottery.run(*arguments, out=folder, data_folder=rows_folder, settings=QUICK.replace(sparsity=10))
+    again = sweeps.lottery(
+        *arguments, out=folder, data_folder=rows_folder, settings=QUICK.replace(sparsity=10)
+    )
     assert [one.digest for one in again] == [one.digest for one in made[:2]]
-    with pytest.raises(UsageError, match="made with other settings: epochs was 1, is 2"):
-        lottery.run(*arguments, out=folder, data_folder=rows_folder, settings=QUICK.replace(epochs=2))
+    capsys.readouterr()
+    other = QUICK.replace(epochs=2, sparsity=10)
+    sweeps.lottery(*arguments, out=folder, data_folder=rows_folder, settings=other)
+    assert "was done before with other settings: epochs was 1.0, is 2.0." in capsys.readouterr().err
 
 
 def test_it_exports_like_any_other_and_says_how_sparse(
@@ -132,21 +140,21 @@ def test_the_universal_mask_comes_from_language_and_serves_other_tasks(
     text = tmp_path / "text.txt"
     text.write_text("\n".join(f"the film was {word}" for word in ("good", "bad", "dull", "fine") * 10))
     settings = QUICK.replace(objective="mlm", text=str(text))
-    (made,) = lottery.run(
+    (made,) = sweeps.lottery(
         "sst2", encoders["bert"], out=tmp_path / "u", data_folder=rows_folder, settings=settings
     )
-    path = tmp_path / "u/masks/mlm20-s0.safetensors"
+    path = tmp_path / "u/masks/mlm20-s0/mask.safetensors"
     masks = lottery.read_masks(path)
     total = sum(mask.numel() for mask in masks.values())
     assert sum(int((~mask).sum()) for mask in masks.values()) == total // 5
-    first = lottery.read_masks(path.with_name("mlm10-s0.safetensors"))
+    first = lottery.read_masks(tmp_path / "u/masks/mlm10-s0/mask.safetensors")
     assert all(not (masks[name] & ~first[name]).any() for name in masks)  # what is gone stays gone
     weights = sparse.matrices(load(made))
     assert all(torch.equal(weights[name] != 0, masks[name]) for name in masks)
     assert "bert.pooler.dense.weight" not in masks
     assert made.manifest["sparsity"]["objective"] == "mlm"
-    assert "bert comes without its language head" in capsys.readouterr().err
-    (other,) = lottery.run(
+    assert "bert has no language head" in capsys.readouterr().err
+    (other,) = sweeps.lottery(
         "cola", encoders["bert"], out=tmp_path / "o", data_folder=rows_folder,
         settings=MASKED.replace(mask=str(path)),
     )  # fmt: skip
@@ -155,7 +163,7 @@ def test_the_universal_mask_comes_from_language_and_serves_other_tasks(
     told = other.manifest["sparsity"]
     assert told["objective"] is None and told["mask"] == files.sha256(path)
     with pytest.raises(ArtifactError, match="does not fit the model"):
-        lottery.run(
+        sweeps.lottery(
             "sst2", encoders["electra"], out=tmp_path / "e", data_folder=rows_folder,
             settings=MASKED.replace(mask=str(path)),
         )  # fmt: skip
@@ -163,11 +171,11 @@ def test_the_universal_mask_comes_from_language_and_serves_other_tasks(
 
 def test_wrong_settings_leave_nothing(encoders: dict[str, Path], rows_folder: Path, tmp_path: Path) -> None:
     for settings, message in (
-        (MASKED.replace(mask="nowhere"), "mask nowhere: there is no such file"),
-        (QUICK.replace(objective="mlm", text="nowhere"), "text nowhere: there is no such file"),
+        (MASKED.replace(mask="nowhere"), "mask nowhere: no such file"),
+        (QUICK.replace(objective="mlm", text="nowhere"), "text nowhere: no such file"),
     ):
         with pytest.raises(UsageError, match=message):
-            lottery.run(
+            sweeps.lottery(
                 "sst2", encoders["bert"], out=tmp_path / "w", data_folder=rows_folder, settings=settings
             )
     assert not (tmp_path / "w").exists()

@@ -1,13 +1,13 @@
 """Cells as Ray tasks.
 
-    driver ── task per cell, with processors, GPUs and memory ── node: the cell in a process of its own
+    driver ── task per cell, with processors, GPUs and memory ── node: the cell in a worker process
 
-A task whose node or worker was lost is begun again elsewhere by Ray; nothing is half-made, because a
-cell appears in the workspace in one rename. The workspace, the rows and the models have to be seen by
-every node at the same path; that is checked before anything is begun.
+Ray begins a task again elsewhere if its node or worker was lost; nothing is left unfinished, because a
+cell appears in the workspace in one rename. Every node must see the workspace, the rows and the models at
+the same path; this is checked before anything is begun.
 
-Measurements take all processors of their node, so that Ray puts nothing beside them, and the host's
-turnstile (:mod:`effx.host.locks`) keeps off what Ray does not know of. They run on the node that has
+Measurements take all processors of their node, so that Ray runs nothing else there, and the host's
+turnstile (:mod:`effx.host.locks`) keeps off the cells of other runs. They run on the node that has
 the custom resource ``effx_profile``, else on the driver's.
 """
 
@@ -25,75 +25,76 @@ import effx
 from effx import files
 from effx.errors import UsageError, need
 from effx.host import identity
-from effx.recipe.execute.child import Child
-from effx.recipe.execute.store import Workspace
+from effx.recipe.execute.process import WorkerProcess
+from effx.recipe.execute.protocol import CellOutcome, CellSpec
+from effx.recipe.execute.store import CellStore
 from effx.recipe.language.recipe import Recipe
+from effx.specs.stages import STAGES
 
 _MEASURING = "effx_profile"
 _CHECK_S = 60.0
 _CONNECT_S = 10.0
-_USES_GPU = (
-    "pretrain", "finetune", "prune", "lottery", "tokens", "exits", "tickets-full", "ticket", "tickets",
-    "profile",
-)  # fmt: skip
 
 
-class Cluster:
-    """The Ray cluster at an address; None: the one that RAY_ADDRESS or this machine has, else a new one.
+class RayExecutor:
+    """A Ray cluster: that at an address, else of RAY_ADDRESS or this machine, else a new one.
 
     Raises:
-        UsageError: there is no cluster, a node does not see a folder, or runs another effx.
+        UsageError: no cluster answers, a node does not see a folder, or runs another version of effx.
         MissingExtraError: Ray is not installed.
     """
+
+    shows_progress = False
 
     def __init__(self, recipe: Recipe, address: str | None = None) -> None:
         need("ray", "ray")
         import ray
 
         self._ray, self._recipe = ray, recipe
-        self._own = not ray.is_initialized()
+        self._started = not ray.is_initialized()
         self._refs: dict[str, Any] = {}
-        if self._own:
+        if self._started:
             _connect(ray, address)
         try:
             nodes = [node for node in ray.nodes() if node["Alive"]]
             self._node = self._measuring(nodes)
             self._cpus = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in nodes}
             fewest = min((count for count in self._cpus.values() if count), default=1)
-            self.threads = recipe.budgets.threads or fewest
-            if self.threads > max(self._cpus.values()):
+            threads = recipe.budgets.threads or fewest
+            self.threads: int | None = threads
+            if threads > max(self._cpus.values()):
                 raise UsageError(
-                    f"budgets.threads = {self.threads}: no node of the cluster has so many processors; the "
+                    f"budgets.threads = {threads}: no node of the cluster has so many processors; the "
                     f"largest has {max(self._cpus.values())}."
                 )
-            self.slots = sum(max(1, count // self.threads) for count in self._cpus.values() if count)
+            self.slots = sum(max(1, count // threads) for count in self._cpus.values() if count)
             self.host = self._check(nodes)
         except BaseException:
             self.close()
             raise
 
-    def start(self, spec: dict[str, Any]) -> None:
+    def start(self, spec: CellSpec) -> None:
         budgets = self._recipe.budgets
         options: dict[str, Any] = {
             "num_cpus": self.threads,
-            "num_gpus": budgets.gpus if spec["kind"] in _USES_GPU else 0,
+            "num_gpus": budgets.gpus if STAGES[spec.stage].gpu else 0,
             "max_retries": budgets.retries,
-            "name": f"{spec['kind']} {spec['name']}",
+            "name": spec.id,
         }
         if budgets.memory_bytes is not None:
             options["memory"] = budgets.memory_bytes
-        if spec["alone"]:
+        if spec.alone:
             options["scheduling_strategy"] = self._on(self._node)
-        if spec["kind"] == "profile":
+        if STAGES[spec.stage].measures:
             options["num_cpus"] = self._cpus[self._node]
-        self._refs[spec["key"]] = self._ray.remote(_cell).options(**options).remote(spec)
+        self._refs[spec.key] = self._ray.remote(_do).options(**options).remote(spec)
 
-    def poll(self) -> dict[str, dict[str, Any]]:
+    def poll(self) -> dict[str, CellOutcome]:
         if not self._refs:
             return {}
         keys = {ref: key for key, ref in self._refs.items()}
         ready, _ = self._ray.wait(list(keys), num_returns=len(keys), timeout=0)
-        ended = {}
+        ended: dict[str, CellOutcome] = {}
         for ref in ready:
             key = keys[ref]
             del self._refs[key]
@@ -101,7 +102,7 @@ class Cluster:
                 ended[key] = self._ray.get(ref)
             except self._ray.exceptions.RayError as error:
                 reason = " ".join(str(error).split())[:300]
-                ended[key] = {"outcome": "failed", "note": f"lost on Ray ({type(error).__name__}: {reason})"}
+                ended[key] = CellOutcome("failed", f"lost on Ray ({type(error).__name__}: {reason})")
         return ended
 
     def stop(self, key: str | None = None) -> None:
@@ -113,7 +114,7 @@ class Cluster:
 
     def close(self) -> None:
         self.stop()
-        if self._own and self._ray.is_initialized():
+        if self._started and self._ray.is_initialized():
             self._ray.shutdown()
 
     def _on(self, node: str, *, soft: bool = False) -> Any:
@@ -127,15 +128,15 @@ class Cluster:
         here = self._ray.get_runtime_context().get_node_id()
         able = [node["NodeID"] for node in nodes if node["Resources"].get("CPU", 0) >= 1]
         if not able:
-            raise UsageError("--on ray: no node of the cluster has a processor for tasks.")
+            raise UsageError("Ray: no node of the cluster has a processor for tasks.")
         if named:
             return str(sorted(named)[0])
         return str(here if here in able else sorted(able)[0])
 
     def _check(self, nodes: list[dict[str, Any]]) -> str:
         """Check every node; return the id of the host that measures."""
-        workspace = Workspace(self._recipe.folder)
-        workspace.make()
+        workspace = CellStore(self._recipe.folder)
+        workspace.create()
         folder = workspace.folder.resolve()
         wanted = [str(folder), *self._folders()]
         token = secrets.token_hex(8)
@@ -160,22 +161,25 @@ class Cluster:
                 path.unlink(missing_ok=True)
         if blind:
             raise UsageError(
-                f"--on ray: {', '.join(sorted(blind))} cannot read and write the workspace {folder}. Put it "
-                "on a file system that every node mounts at the same path, and name it with -o."
+                f"Ray: {', '.join(sorted(blind))} cannot read and write the workspace {folder}. Choose a "
+                "folder on a file system that every node mounts at the same path.",
+                settings="workspace",
             )
         for answer in answers.values():
             if answer["missing"]:
                 raise UsageError(
-                    f"--on ray: {answer['name']} does not see {', '.join(answer['missing'])}. Every node has "
-                    "to see rows and models at the same path."
+                    f"Ray: {answer['name']} does not see {', '.join(answer['missing'])}. Every node must "
+                    "see rows and models at the same path."
                 )
-        own = _software()
+        expected = _software()
         for answer in answers.values():
-            if answer["software"] != own:
-                told = ", ".join(f"{key} {value}" for key, value in answer["software"].items())
-                here = ", ".join(f"{key} {value}" for key, value in own.items())
+            if answer["software"] != expected:
+                there, here = (
+                    ", ".join(f"{key} {value}" for key, value in versions.items())
+                    for versions in (answer["software"], expected)
+                )
                 raise UsageError(
-                    f"--on ray: {answer['name']} runs {told}; this is {here}. They must be the same."
+                    f"Ray: {answer['name']} runs {there}; this is {here}. They must be the same."
                 )
         return str(answers[self._node]["host"])
 
@@ -184,15 +188,13 @@ class Cluster:
         ready, late = self._ray.wait(list(refs.values()), num_returns=len(refs), timeout=_CHECK_S)
         of = {ref: node for node, ref in refs.items()}
         if late:
-            told = ", ".join(sorted(names[of[ref]] for ref in late))
-            raise UsageError(f"--on ray: no answer from {told} in {_CHECK_S:g} s. Is effx installed there?")
+            silent = ", ".join(sorted(names[of[ref]] for ref in late))
+            raise UsageError(f"Ray: no answer from {silent} in {_CHECK_S:g} s. Is effx installed there?")
         try:
             return {of[ref]: self._ray.get(ref) for ref in ready}
         except self._ray.exceptions.RayError as error:
             reason = " ".join(str(error).split())[-300:]
-            raise UsageError(
-                f"--on ray: a node cannot run effx ({reason}). Install it on every node."
-            ) from error
+            raise UsageError(f"Ray: a node cannot run effx ({reason}). Install it on every node.") from error
 
     def _folders(self) -> list[str]:
         sources = [task.data for task in self._recipe.tasks] + [model.source for model in self._recipe.models]
@@ -202,30 +204,30 @@ class Cluster:
 def _connect(ray: Any, address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    shown = f"--on ray{':' + address if address else ''}"
     try:
         if address is not None:
             host, _, port = address.rpartition(":")
             if not host or not port.isdigit():
-                raise UsageError(f"{shown}: write the address as HOST:PORT, as ray:10.0.0.1:6379.")
+                raise UsageError(f"Ray address {address}: expected HOST:PORT, e.g. 10.0.0.1:6379.")
             socket.create_connection((host, int(port)), _CONNECT_S).close()  # Ray itself tries for minutes
         ray.init(address=address, log_to_driver=False, configure_logging=False)
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise UsageError(f"{shown}: no cluster answers ({reason}). Start one: ray start --head") from error
+        at = f" at {address}" if address else ""
+        raise UsageError(f"Ray: no cluster answers{at} ({reason}). Start one: ray start --head") from error
 
 
-def _cell(spec: dict[str, Any]) -> dict[str, Any]:
-    """Do a cell on a node; if the worker dies, the cell's process sees its input end and stops."""
-    child = Child(spec)
+def _do(spec: CellSpec) -> CellOutcome:
+    """Do a cell on a node; if the Ray worker dies, the cell's process sees its input end and stops."""
+    worker = WorkerProcess(spec)
     try:
-        return child.wait()
+        return worker.wait()
     finally:
-        child.stop()
+        worker.stop()
 
 
 def _look(sign: str, token: str, folders: list[str], node: str) -> dict[str, Any]:
-    """Say what a node sees of the workspace, and what it runs."""
+    """Return what a node sees of the workspace, and which versions it runs."""
     sees = False
     with contextlib.suppress(OSError):
         sees = Path(sign).read_text() == token

@@ -1,100 +1,48 @@
-"""Work through a plan: begin what can be begun, keep what is done, stop in order.
+"""Do the cells of a plan: begin those that can be begun, keep what is done, stop in order.
 
-ready cells ── executor (this machine, or Ray) ── outcomes ── plan, view, links
+ready cells ── executor (worker processes, this process, or Ray) ── outcomes ── plan, view, links
 """
 
 from __future__ import annotations
 
-import os
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import yaml
 
 from effx import progress
 from effx.errors import EffxError
-from effx.host import identity, locks
-from effx.recipe.execute.child import Child
-from effx.recipe.execute.store import SETTLED, Workspace
+from effx.host import locks, signals
+from effx.recipe.execute.executors import Executor, LocalExecutor
+from effx.recipe.execute.protocol import CellOutcome
+from effx.recipe.execute.store import SETTLED, CellStore
 from effx.recipe.execute.view import View, view
-from effx.recipe.graph.cells import cells
+from effx.recipe.graph import build
+from effx.recipe.graph.cells import Cell
 from effx.recipe.graph.digests import Digests
-from effx.recipe.graph.plan import OPEN, Plan
+from effx.recipe.graph.plan import OPEN, Artifacts, CellPlan, PlanEntry
 from effx.recipe.language.recipe import Budgets, Recipe
+from effx.specs.stages import STAGES
 
 _POLL_S = 0.1
 
 
 class StoppedError(EffxError):
-    """The run was stopped with Ctrl-C or SIGTERM; what was done is kept."""
+    """The run was stopped with Ctrl-C (exit code 130) or SIGTERM (143); completed cells are kept."""
 
     exit_code = 130
 
 
-class Executor(Protocol):
-    """Where cells run."""
-
-    host: str
-    """Id of the machine that measures; see :func:`effx.host.identity.host`."""
-    slots: int
-    """Cells at once."""
-    threads: int
-    """Compute threads of a cell."""
-
-    def start(self, spec: dict[str, Any]) -> None:
-        """Begin a cell."""
-
-    def poll(self) -> dict[str, dict[str, Any]]:
-        """Return the outcomes of cells that have ended since, by key."""
-
-    def stop(self, key: str | None = None) -> None:
-        """End a cell, or all of them."""
-
-    def close(self) -> None:
-        """Let go of what the executor holds."""
-
-
-class Local:
-    """Cells on this machine, each in a process of its own."""
-
-    def __init__(self, budgets: Budgets) -> None:
-        self.slots = budgets.at_once
-        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.threads = budgets.threads or max(1, processors // budgets.at_once)
-        self.host = str(identity.host()["id"])
-        self._children: dict[str, Child] = {}
-
-    def start(self, spec: dict[str, Any]) -> None:
-        self._children[spec["key"]] = Child(spec)
-
-    def poll(self) -> dict[str, dict[str, Any]]:
-        ended = {key: outcome for key, child in self._children.items() if (outcome := child.poll())}
-        for key in ended:
-            del self._children[key]
-        return ended
-
-    def stop(self, key: str | None = None) -> None:
-        for name in [key] if key else list(self._children):
-            if child := self._children.pop(name, None):
-                child.stop()
-
-    def close(self) -> None:
-        self.stop()
-
-
 @dataclass(frozen=True)
-class Result:
+class RunResult:
     """How a run ended."""
 
-    plan: Plan
+    plan: CellPlan
     seconds: float
-    unbegun: int
-    """Cells left because the budget was spent."""
+    not_begun: int
+    """Cells left because the time budget was spent."""
 
     @property
     def exit_code(self) -> int:
@@ -106,150 +54,195 @@ class Result:
     @property
     def report(self) -> Path | None:
         """The report's folder."""
-        link = self.plan.workspace.folder / "report"
-        entry = next((e for e in self.plan.entries.values() if e.cell.kind == "report"), None)
-        return link if entry and entry.state == "done" else None
+        entry = next((e for e in self.plan.entries.values() if e.cell.stage == "report"), None)
+        return self.plan.store.folder / "report" if entry and entry.state == "done" else None
 
 
-def plan(recipe: Recipe, host: str) -> Plan:
+def plan(recipe: Recipe, host: str) -> CellPlan:
     """Return the plan of a recipe in its workspace; nothing is made or changed but remembered digests.
 
     Raises:
         DataError: a task's files are missing, or its rows do not fit.
     """
-    workspace = Workspace(recipe.folder)
-    digests = Digests(workspace.digests)
-    made = cells(recipe, digests, host)
-    if workspace.folder.is_dir():
+
+    def cells(digests: Digests, artifacts: Artifacts) -> list[Cell]:
+        return build.cells(recipe, digests, host, artifacts)
+
+    return make_plan(CellStore(recipe.folder), cells)
+
+
+def make_plan(store: CellStore, cells: Callable[[Digests, Artifacts], list[Cell]]) -> CellPlan:
+    """Return the plan of cells in a workspace.
+
+    Args:
+        store: the workspace.
+        cells: returns the cells as far as they are known.
+    """
+    digests = Digests(store.digests)
+    plan_ = CellPlan(lambda artifacts: cells(digests, artifacts), store)
+    if store.folder.is_dir():
         digests.save()
-    return Plan(made, workspace)
+    return plan_
 
 
-def run(recipe: Recipe, *, executor: Executor | None = None) -> Result:
-    """Work through a recipe's plan.
+def run(recipe: Recipe, *, executor: Executor | None = None) -> RunResult:
+    """Do the cells of a recipe's plan.
 
     Args:
         recipe: from :func:`effx.recipe.language.schema.load`.
-        executor: where cells run; None: on this machine.
+        executor: where cells run; None: in worker processes of this machine.
 
     Raises:
         StoppedError: by Ctrl-C or SIGTERM.
         UsageError: the workspace cannot be written to.
         DataError: a task's files are missing, or its rows do not fit.
     """
-    where = executor or Local(recipe.budgets)
+    where: Executor = executor or LocalExecutor(recipe.budgets)
     try:
-        workspace = Workspace(recipe.folder)
-        made = plan(recipe, where.host)
-        if made.count(*OPEN):
-            workspace.make()
-            workspace.clean()
-        return _Run(recipe, made, where).work()
+        plan_ = plan(recipe, where.host)
+        try:
+            return run_plan(plan_, where, recipe.budgets)
+        finally:
+            if any(entry.record for entry in plan_.entries.values()):
+                write_recipe(plan_.store, recipe)
     finally:
         where.close()
 
 
-class _Run:
-    def __init__(self, recipe: Recipe, made: Plan, where: Executor) -> None:
-        self._recipe, self._plan, self._where = recipe, made, where
-        self._began: dict[str, float] = {}
-        self._start = time.monotonic()
+def write_recipe(store: CellStore, recipe: Recipe) -> None:
+    """Write the recipe with every default filled in into its workspace."""
+    text = yaml.safe_dump(recipe.resolved(), sort_keys=False, allow_unicode=True)
+    store.write_recipe(recipe.name, text)
 
-    def work(self) -> Result:
-        made = self._plan
-        if made.count(*OPEN):
-            shown = view(made, self._where.slots)
-            try:
-                with _interruptible():
-                    self._loop(shown)
-            except KeyboardInterrupt:
-                self._where.stop()
-                raise StoppedError(self._stopped()) from None
-            finally:
-                shown.close()
-                self._links()
-        else:
-            self._links()
-        return Result(made, time.monotonic() - self._start, made.count(*OPEN))
 
-    def _loop(self, shown: View) -> None:
-        plan_, budgets = self._plan, self._recipe.budgets
+def run_plan(plan: CellPlan, where: Executor, budgets: Budgets) -> RunResult:
+    """Do the cells of a plan; see :func:`run` for what is raised."""
+    start = time.monotonic()
+    if plan.count(*OPEN):
+        plan.store.create()
+        plan.store.clean()
+        for line in plan.differences():
+            progress.say(line)
+        shown = view(plan, where.slots, lines=where.shows_progress)
+        try:
+            with signals.sigterm_raises():
+                _Loop(plan, where, budgets, shown, start).work()
+        except KeyboardInterrupt as error:
+            where.stop()
+            stopped = StoppedError(_stopped(plan))
+            stopped.exit_code = signals.exit_code(error)
+            raise stopped from None
+        finally:
+            shown.close()
+            _tidy(plan)
+    else:
+        _tidy(plan)
+    return RunResult(plan, time.monotonic() - start, plan.count(*OPEN))
+
+
+class _Loop:
+    """Begins cells and waits for them, until nothing is left that can be begun."""
+
+    def __init__(self, plan: CellPlan, where: Executor, budgets: Budgets, shown: View, start: float) -> None:
+        self._plan, self._where, self._budgets, self._shown = plan, where, budgets, shown
+        self._running: dict[str, tuple[PlanEntry, float]] = {}
+        self._start = start
+
+    def work(self) -> None:
+        budget_s = self._budgets.total_s
         while True:
-            spent = budgets.total_s is not None and time.monotonic() - self._start >= budgets.total_s
-            waiting = "" if spent else self._begin(shown)
-            if not self._began and (spent or not plan_.ready()):
-                if plan_.count(*OPEN):
-                    progress.say(f"budgets.total_s = {budgets.total_s:g} is spent.")
+            spent = budget_s is not None and time.monotonic() - self._start >= budget_s
+            waiting = "" if spent else self._begin()
+            if not self._running and (spent or not self._plan.ready()):
+                if spent and self._plan.count(*OPEN):
+                    progress.say(f"the time budget is spent (budgets.total_s = {budget_s:g}).")
                 return
-            time.sleep(_POLL_S)
-            for key, outcome in self._where.poll().items():
-                self._end(key, outcome, shown)
+            ended = self._where.poll()
+            for key, outcome in ended.items():
+                self._end(key, outcome)
+            if not ended:
+                time.sleep(_POLL_S)
+            self._check_limit()
             now = time.monotonic()
-            names = {entry.key: entry.cell.id for entry in plan_.entries.values()}
-            shown.tick({names[key]: now - began for key, began in self._began.items()}, waiting)
-            for key, began in list(self._began.items()):
-                if budgets.cell_s is not None and now - began > budgets.cell_s:
-                    self._where.stop(key)
-                    note = f"took longer than budgets.cell_s = {budgets.cell_s:g}"
-                    self._end(key, {"outcome": "failed", "note": note, "seconds": now - began}, shown)
+            running = {entry.cell.id: now - began for entry, began in self._running.values()}
+            self._shown.tick(running, waiting)
 
-    def _begin(self, shown: View) -> str:
-        """Begin what there is room for; return whom the run waits for."""
-        if len(self._began) >= self._where.slots:
+    def _begin(self) -> str:
+        """Begin the cells that there are slots for; return what the run waits for."""
+        if len(self._running) >= self._where.slots:
             return ""
         ready = self._plan.ready()
-        self._plan.refresh()  # another run may have done some, and keys follow what has worked out
+        self._plan.refresh()  # another run may have done some, and keys depend on what was built
         waiting = ""
         for entry in ready:
             if entry.state != "todo":
-                shown.ended(entry)
-            elif held := locks.holder(self._plan.workspace.lock(entry.key)):
-                waiting = f"{entry.cell.id} is being done by {held}: waiting"
-            elif len(self._began) < self._where.slots:
+                self._shown.ended(entry)
+            elif any(need.state in OPEN for need in self._plan.sources(entry)):
+                continue  # what it reads was removed and has to be made again
+            elif holder := locks.holder(self._plan.store.lock(entry.run_key)):
+                waiting = waiting or f"{entry.cell.id} is being done by {holder}: waiting"
+            elif len(self._running) < self._where.slots:
                 entry.state = "running"
-                self._began[entry.key] = time.monotonic()
+                self._running[entry.key] = entry, time.monotonic()
+                self._shown.began(entry)
                 self._where.start(self._plan.spec(entry, self._where.threads))
-                shown.began(entry)
-        return "" if self._began else waiting
+        return "" if self._running else waiting
 
-    def _end(self, key: str, outcome: dict[str, Any], shown: View) -> None:
-        del self._began[key]
-        entry = next(entry for entry in self._plan.entries.values() if entry.key == key)
-        record = self._plan.workspace.find(key) if outcome["outcome"] in SETTLED else None
+    def _end(self, key: str, outcome: CellOutcome) -> None:
+        entry, _ = self._running.pop(key)
+        plan = self._plan
+        record = plan.store.find(key, artifact=False) if outcome.outcome in SETTLED else None
         if record:
-            self._plan.settle(entry, record, before=bool(outcome.get("found")))
-            self._plan.estimates.learn(entry.cell.kind, entry.cell.group, record.seconds, record.work)
+            plan.settle(entry, record, earlier=outcome.already_done)
+            plan.estimates.learn(entry.cell.stage, entry.cell.group, record.seconds, record.work)
         else:
-            entry.state, entry.note, entry.seconds = "failed", outcome["note"], outcome.get("seconds")
-            self._plan.workspace.note("failed", key, entry.cell.id, why=entry.note)
-        self._plan.refresh()
-        shown.ended(entry)
+            entry.state, entry.note, entry.seconds = "failed", outcome.note, outcome.seconds
+            plan.store.note("failed", key, entry.cell.id, why=entry.note)
+        plan.refresh()
+        self._shown.ended(entry)
+        for removable in plan.removable():
+            plan.store.remove_artifact(removable)
 
-    def _links(self) -> None:
-        records = {entry.cell.id: entry.record for entry in self._plan.entries.values() if entry.record}
-        if records:
-            resolved = yaml.safe_dump(self._recipe.resolved(), sort_keys=False, allow_unicode=True)
-            self._plan.workspace.show(records, self._recipe.name, resolved)
+    def _check_limit(self) -> None:
+        """Stop the cells that take longer than their budget."""
+        limit_s = self._budgets.cell_s
+        for key, (_, began) in list(self._running.items()):
+            seconds = time.monotonic() - began
+            if limit_s is not None and seconds > limit_s:
+                self._where.stop(key)
+                note = f"took longer than budgets.cell_s = {limit_s:g}"
+                self._end(key, CellOutcome("failed", note, seconds))
 
-    def _stopped(self) -> str:
-        total = len(self._plan.entries)
-        kept = self._plan.count(*SETTLED)
-        return f"stopped; {kept} of {total} cells are done and kept."
+
+def _tidy(plan: CellPlan) -> None:
+    """Remove what is not kept, and link what was made under names for people."""
+    for record in plan.removable():
+        plan.store.remove_artifact(record)
+    for run_key in plan.abandoned():
+        with locks.hold(plan.store.lock(run_key)):
+            plan.store.remove_paused(run_key)
+    if any(entry.record for entry in plan.entries.values()):
+        plan.store.link(_links(plan))
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Take SIGTERM for Ctrl-C."""
+def _links(plan: CellPlan) -> dict[str, Path]:
+    """Return the links of a workspace: path -> target."""
+    links: dict[str, Path] = {}
+    for entry in plan.entries.values():
+        view_ = entry.cell.view or STAGES[entry.cell.stage].view
+        if entry.state != "done" or view_ is None:
+            continue
+        target = plan.store.cell(entry.key) / entry.cell.name
+        path = view_.format(name=entry.cell.name)
+        if not target.is_dir():
+            continue  # its checkpoint was not to be kept
+        if path.endswith("*"):
+            links |= {f"{path[:-1]}{child.name}": child for child in sorted(target.iterdir())}
+        else:
+            links[path] = target
+    return links
 
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
 
-    try:
-        previous = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+def _stopped(plan: CellPlan) -> str:
+    total = len(plan.entries)
+    return f"stopped; {plan.count(*SETTLED)} of {total} cells are done and kept."

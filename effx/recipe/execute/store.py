@@ -1,14 +1,17 @@
-"""A workspace on disk.
+"""A workspace on disk, shared by runs, recipes and processes.
 
-    cells/KEY/cell.json      what was done, beside what it made; the folder appears in one rename
-    cells/KEY/NAME/          a checkpoint, an engine, a folder of results, a report
-    checkpoints/ engines/    links to those of the last recipe
-    results/ report tickets/ likewise; results/RECIPE.yaml is the recipe with every default filled in
-    locks/KEY                who works on a cell; see locks.py
-    logs/KEY.log             what it printed
-    journal/HOST.jsonl       begun, done, failed: one line each, in order
+    cells/KEY/cell.json      the record of a completed cell; the folder appears in one rename
+    cells/KEY/NAME/          what it made: a checkpoint, an engine, a folder of results, a report
+    cells/KEY/*.json         results of a ticket, which stay when its checkpoint is removed
+    paused/KEY/STEPS/        a training run of successive halving that may be continued
+    locks/KEY                the process that works on a cell; see :mod:`effx.host.locks`
+    logs/KEY.log             what a cell printed
+    journal/HOST.jsonl       one line each time a cell begins, is done or fails
+    checkpoints/ engines/    links to what the last recipe made, under names for people,
+    results/ report ...      and results/RECIPE.yaml, the recipe with every default filled in
 
-Nothing in ``cells`` is ever changed, so that several runs and recipes may share a workspace.
+A record never changes. What a cell made may be removed where it was not to be kept; the record stays, and
+the cell is done again only if its artifact is needed again.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,36 +29,27 @@ from typing import Any
 from effx import files
 from effx.artifacts import now
 from effx.host import locks
+from effx.recipe.execute.protocol import CellInputs
 
 RECORD = "cell.json"
-_VIEWS = {
-    "pretrain": "pretrained",
-    "finetune": "checkpoints",
-    "prune": "checkpoints",
-    "lottery": "checkpoints",
-    "tokens": "checkpoints",
-    "exits": "checkpoints",
-    "export": "engines",
-    "profile": "results",
-    "tickets": "tickets",
-}
+_NOT_VIEWS = {"cells", "paused", locks.FOLDER, "logs", "journal"}
 SETTLED = ("done", "gate", "refused")
-"""Outcomes that are kept: doing the cell again would end the same way."""
+"""Outcomes that stay: doing the cell again would end the same way."""
 
 
 @dataclass(frozen=True)
-class Record:
-    """A cell that was settled."""
+class CellRecord:
+    """A completed cell."""
 
     key: str
-    kind: str
+    stage: str
     name: str
     outcome: str
-    """``done``; ``gate``: built and not passed; ``refused``: cannot be built."""
+    """One of :data:`SETTLED`."""
     note: str
     """One line: a score, or why not."""
     digest: str | None
-    """Of the artefact, where it has one."""
+    """Of the artifact, where it has one."""
     seconds: float
     work: float
     group: str
@@ -62,19 +57,33 @@ class Record:
     host: str
     threads: int | None
     settings: dict[str, Any]
-    inputs: dict[str, Any]
-    needs: dict[str, str]
-    """Cells that it read, and their keys."""
+    inputs: CellInputs
+    sources: dict[str, str]
+    """Cells that it read, by id, and their keys."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as cell.json has it."""
+        return {**vars(self), "inputs": self.inputs.to_json()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> CellRecord:
+        """Return the record that cell.json holds.
+
+        Raises:
+            TypeError: it is not a record.
+        """
+        return cls(**{**value, "inputs": CellInputs(**value.get("inputs", {}))})
 
 
-class Workspace:
-    """The folder that a recipe fills."""
+class CellStore:
+    """The folder of a workspace."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
     @property
     def digests(self) -> Path:
+        """The file of remembered digests."""
         return self.folder / ".digests.json"
 
     def cell(self, key: str) -> Path:
@@ -82,16 +91,18 @@ class Workspace:
         return self.folder / "cells" / key
 
     def lock(self, key: str) -> Path:
+        """Return a cell's lock."""
         return self.folder / locks.FOLDER / key
 
     def log(self, key: str) -> Path:
+        """Return a cell's log."""
         return self.folder / "logs" / f"{key}.log"
 
-    def make(self) -> None:
+    def create(self) -> None:
         """Create the folders.
 
         Raises:
-            UsageError: the place cannot be written to.
+            UsageError: the folder cannot be written to.
         """
         try:
             for name in ("cells", locks.FOLDER, "logs", "journal"):
@@ -99,41 +110,78 @@ class Workspace:
         except OSError as error:
             raise files.cannot_write(self.folder, error) from error
 
-    def find(self, key: str) -> Record | None:
-        """Return a cell's record if it is settled and what it made is there.
+    def find(self, key: str, *, artifact: bool = True) -> CellRecord | None:
+        """Return the record of a completed cell; None: it has to be done.
 
-        The artefact's files are not hashed here: whoever opens it does that.
+        Args:
+            key: the cell's.
+            artifact: what it made has to be there too. Its files are not hashed here: whoever opens them
+                does that.
         """
         try:
-            record = Record(**json.loads((self.cell(key) / RECORD).read_bytes()))
-        except (OSError, ValueError, TypeError):
+            record = CellRecord.from_json(json.loads((self.cell(key) / RECORD).read_bytes()))
+        except (OSError, ValueError, TypeError, AttributeError):
             return None
         if record.outcome != "done":
             return record if record.outcome in SETTLED else None
-        made = self.cell(key) / record.name
+        return record if not artifact or self.has_artifact(record) else None
+
+    def has_artifact(self, record: CellRecord) -> bool:
+        """Whether what a cell made is in its folder."""
+        folder = self.cell(record.key) / record.name
         if record.digest is None:
-            return record if made.is_dir() and any(made.iterdir()) else None
+            return folder.is_dir() and any(folder.iterdir())
         for manifest in ("effx.json", "engine.json"):
             with contextlib.suppress(OSError, ValueError):
-                if json.loads((made / manifest).read_bytes()).get("digest") == record.digest:
-                    return record
-        return None
+                if json.loads((folder / manifest).read_bytes()).get("digest") == record.digest:
+                    return True
+        return False
 
-    def records(self) -> list[Record]:
-        """Return every settled cell, whatever recipe it is of."""
-        place = self.folder / "cells"
-        keys = sorted(child.name for child in place.iterdir()) if place.is_dir() else []
-        return [found for key in keys if not key.startswith(".") and (found := self.find(key))]
+    def records(self) -> list[CellRecord]:
+        """Return the records of all completed cells, whatever recipe they belong to."""
+        parent = self.folder / "cells"
+        keys = sorted(child.name for child in parent.iterdir()) if parent.is_dir() else []
+        found = (self.find(key, artifact=False) for key in keys if not key.startswith("."))
+        return [record for record in found if record]
 
     @contextlib.contextmanager
     def settle(self, key: str) -> Iterator[Path]:
-        """Yield a folder that becomes the cell's on a clean exit; a damaged one is replaced."""
+        """Yield a folder that becomes the cell's on a clean exit; an earlier one is replaced."""
         with files.new_folder(self.cell(key), replace=True) as temporary:
             yield temporary
 
-    def note(self, event: str, key: str, name: str, **more: Any) -> None:
-        """Add a line to the journal; lines of one host never mix, for each is one write."""
-        line = {"at": now(), "event": event, "key": key, "cell": name, "pid": os.getpid(), **more}
+    def remove_artifact(self, record: CellRecord) -> None:
+        """Remove what a cell made; its record and results stay."""
+        folder = self.cell(record.key) / record.name
+        removed = folder.with_name(f".{record.name}.removed.{os.getpid()}")
+        with contextlib.suppress(OSError):  # gone already, or another process removes it
+            folder.rename(removed)
+            shutil.rmtree(removed, ignore_errors=True)
+
+    def paused(self, run_key: str) -> dict[int, Path]:
+        """Return the paused states of a training run: optimizer steps -> folder."""
+        folder = self.folder / "paused" / run_key
+        children = folder.iterdir() if folder.is_dir() else ()
+        return {int(child.name): child for child in children if child.name.isdigit()}
+
+    def paused_state(self, run_key: str, steps: int) -> Path:
+        """Return the folder of the state that a training run has after some optimizer steps."""
+        return self.folder / "paused" / run_key / str(steps)
+
+    def remove_paused(self, run_key: str, before: int | None = None) -> None:
+        """Remove the states of a training run: those with fewer steps than ``before``, or all."""
+        if before is None:
+            shutil.rmtree(self.folder / "paused" / run_key, ignore_errors=True)
+            with contextlib.suppress(OSError):  # other runs have states, or there are none
+                (self.folder / "paused").rmdir()
+            return
+        for steps, folder in self.paused(run_key).items():
+            if steps < before:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def note(self, event: str, key: str, cell: str, **more: Any) -> None:
+        """Add a line to this host's journal; each line is one write, so that lines never mix."""
+        line = {"at": now(), "event": event, "key": key, "cell": cell, "pid": os.getpid(), **more}
         path = self.folder / "journal" / f"{files.safe_name(socket.gethostname())}.jsonl"
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:
@@ -146,52 +194,66 @@ class Workspace:
         lines: list[dict[str, Any]] = []
         for path in sorted((self.folder / "journal").glob("*.jsonl")):
             for text in path.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError):  # a line that a dying machine cut
+                with contextlib.suppress(ValueError):  # cut short as its machine died
                     lines.append(json.loads(text))
         return lines
 
-    def show(self, records: Mapping[str, Record], recipe_name: str, resolved: str) -> None:
-        """Link what a recipe made under names for people, and leave the resolved recipe beside it."""
-        wanted: dict[str, dict[str, Path]] = {view: {} for view in set(_VIEWS.values())}
-        report: Path | None = None
-        for record in records.values():
-            if record.outcome != "done":
-                continue
-            made = self.cell(record.key) / record.name
-            if record.kind == "report":
-                report = made
-            elif record.kind in _VIEWS:
-                wanted[_VIEWS[record.kind]][record.name] = made
-        for view, entries in wanted.items():
-            place = self.folder / view
-            if entries:
-                place.mkdir(exist_ok=True)
-            for link in place.iterdir() if place.is_dir() else ():
-                if link.is_symlink() and link.name not in entries:
-                    link.unlink(missing_ok=True)
-            for name, made in entries.items():
-                _link(place / name, made)
-        if report is not None:
-            _link(self.folder / "report", report)
-        path = self.folder / "results" / f"{recipe_name}.yaml"
-        if not path.is_file() or path.read_text(encoding="utf-8") != resolved:
-            files.write_atomic(path, resolved.encode())
+    def link(self, wanted: Mapping[str, Path]) -> None:
+        """Make links in the workspace for people, and remove those of earlier recipes.
+
+        Args:
+            wanted: path of a link relative to the workspace -> what it points to. A file or folder that is
+                not a link is never replaced.
+        """
+        links = {self.folder / name: target for name, target in wanted.items()}
+        for old in self._views():
+            if old not in links:
+                old.unlink(missing_ok=True)
+        for link, target in links.items():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            _link(link, target)
+
+    def _views(self) -> Iterator[Path]:
+        """Yield the links that earlier recipes were given."""
+        for parent, folders, names in os.walk(self.folder):
+            if Path(parent) == self.folder:
+                folders[:] = [name for name in folders if name not in _NOT_VIEWS]
+            yield from (
+                Path(parent) / name for name in (*folders, *names) if self._is_view(Path(parent) / name)
+            )
+
+    def _is_view(self, path: Path) -> bool:
+        """Whether a path is a link to what a cell made."""
+        if not path.is_symlink():
+            return False
+        target = os.path.normpath(path.parent / os.readlink(path))
+        return Path(target).is_relative_to(os.path.normpath(self.folder / "cells"))
+
+    def write_recipe(self, name: str, text: str) -> None:
+        """Write the recipe with every default filled in, for people and to run again."""
+        path = self.folder / "results" / f"{name}.yaml"
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            files.write_atomic(path, text.encode())
 
     def clean(self) -> None:
-        """Remove what writers left that are gone; see :mod:`effx.files`."""
-        place = self.folder / "cells"
-        for name in {child.name.split(".")[1] for child in place.glob(".*.tmp")} if place.is_dir() else ():
-            files.remove_stale(place / name)
+        """Remove what processes left unfinished that are gone; see :mod:`effx.files`."""
+        parent = self.folder / "cells"
+        if not parent.is_dir():
+            return
+        for name in {child.name.split(".")[1] for child in parent.glob(".*.tmp")}:
+            files.remove_stale(parent / name)
+        for removed in parent.glob("*/.*.removed.*"):
+            shutil.rmtree(removed, ignore_errors=True)
 
 
-def _link(link: Path, made: Path) -> None:
-    """Point a link at what was made, in one step."""
-    target = os.path.relpath(made, link.parent)
-    if link.is_symlink() and os.readlink(link) == target:
+def _link(link: Path, target: Path) -> None:
+    """Point a link at its target, in one step."""
+    relative = os.path.relpath(target, link.parent)
+    if link.is_symlink() and os.readlink(link) == relative:
         return
     if link.exists() and not link.is_symlink():
-        return  # someone's own folder: theirs stays
+        return  # a file or folder of the user
     temporary = link.with_name(f".{link.name}.{os.getpid()}.link")
     temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
+    temporary.symlink_to(relative)
     temporary.replace(link)

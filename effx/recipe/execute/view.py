@@ -1,4 +1,4 @@
-"""The whole plan as it goes: a live table in a terminal, a line per event elsewhere; all on stderr."""
+"""A plan while it runs: a live table in a terminal, a line per event elsewhere; all on stderr."""
 
 from __future__ import annotations
 
@@ -8,57 +8,57 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from effx import progress
-from effx.recipe.execute.child import last_line
-from effx.recipe.graph.plan import OPEN, Entry, Plan
+from effx.recipe.execute.process import last_line
+from effx.recipe.graph.plan import OPEN, CellPlan, PlanEntry
 
 _STATES = ("done", "gate", "refused", "failed", "blocked")
 _NOTE = 70
 
 
 class View(Protocol):
-    """Is told what happens to a plan."""
+    """Is notified of what happens to a plan."""
 
-    def began(self, entry: Entry) -> None: ...
+    def began(self, entry: PlanEntry) -> None: ...
 
-    def ended(self, entry: Entry) -> None: ...
+    def ended(self, entry: PlanEntry) -> None: ...
 
     def tick(self, running: Mapping[str, float], waiting: str) -> None: ...
 
     def close(self) -> None: ...
 
 
-def view(plan: Plan, at_once: int) -> View:
-    """Return the view that fits where stderr goes."""
-    return _Live(plan, at_once) if sys.stderr.isatty() else _Plain(plan)
+def view(plan: CellPlan, at_once: int, *, lines: bool = False) -> View:
+    """Return a live table where stderr is a terminal; else, or with ``lines``, a line per event."""
+    return _Live(plan, at_once) if sys.stderr.isatty() and not lines else _Plain(plan)
 
 
 def duration(seconds: float) -> str:
-    """Return a time for people: 42 s, 12 min, 3 h 05 min."""
+    """Return a time in readable units: 42 s, 12 min, 3 h 05 min."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def told(entry: Entry) -> str:
+def summary(entry: PlanEntry) -> str:
     """Return one line about a cell that has ended."""
     state = {"gate": "did not pass", "refused": "cannot be built"}.get(entry.state, entry.state)
-    seconds = "" if entry.seconds is None or entry.before else f" in {duration(entry.seconds)}"
+    seconds = "" if entry.seconds is None or entry.earlier else f" in {duration(entry.seconds)}"
     return f"{entry.cell.id}: {state}{seconds}{': ' + entry.note if entry.note else ''}"
 
 
 class _Plain:
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: CellPlan) -> None:
         self._plan, self._waiting = plan, ""
 
-    def began(self, entry: Entry) -> None:
+    def began(self, entry: PlanEntry) -> None:
         estimate = self._plan.estimates.seconds(entry.cell)
         about = f", about {duration(estimate)}" if estimate else ""
-        progress.say(f"{entry.cell.id}: begun{about}")
+        progress.say(f"{entry.cell.id}: started{about}")
 
-    def ended(self, entry: Entry) -> None:
+    def ended(self, entry: PlanEntry) -> None:
         total = len(self._plan.entries)
-        progress.say(f"[{total - self._plan.count(*OPEN)}/{total}] {told(entry)}")
+        progress.say(f"[{total - self._plan.count(*OPEN)}/{total}] {summary(entry)}")
 
     def tick(self, running: Mapping[str, float], waiting: str) -> None:
         if waiting and waiting != self._waiting:
@@ -70,7 +70,7 @@ class _Plain:
 
 
 class _Live:
-    def __init__(self, plan: Plan, at_once: int) -> None:
+    def __init__(self, plan: CellPlan, at_once: int) -> None:
         from rich.console import Console
         from rich.live import Live
 
@@ -81,12 +81,12 @@ class _Live:
         self._live.start()
         self._draw()
 
-    def began(self, entry: Entry) -> None:
+    def began(self, entry: PlanEntry) -> None:
         self._draw()
 
-    def ended(self, entry: Entry) -> None:
+    def ended(self, entry: PlanEntry) -> None:
         if entry.state != "done":
-            self._live.console.print(told(entry), markup=False, highlight=False)
+            self._live.console.print(summary(entry), markup=False, highlight=False)
         self._draw()
 
     def tick(self, running: Mapping[str, float], waiting: str) -> None:
@@ -113,22 +113,22 @@ class _Live:
         table = Table(box=None, padding=(0, 2, 0, 0))
         for column in ("", *_STATES, "running", "to do"):
             table.add_column(column, justify="left" if not column else "right")
-        for kind in dict.fromkeys(entry.cell.kind for entry in entries):
-            states = [entry.state for entry in entries if entry.cell.kind == kind]
+        for stage in dict.fromkeys(entry.cell.stage for entry in entries):
+            states = [entry.state for entry in entries if entry.cell.stage == stage]
             counts = [states.count(state) for state in (*_STATES, *reversed(OPEN))]
-            table.add_row(kind, *(str(count) if count else "" for count in counts))
+            table.add_row(stage, *(str(count) if count else "" for count in counts))
         bar = Table.grid(expand=True)  # by itself a bar without colours does not end its line
         bar.add_row(ProgressBar(total=len(entries), completed=len(entries) - plan.count(*OPEN)))
         lines: list[Any] = [table, bar]
         for name, seconds in self._running.items():
-            note = last_line(plan.workspace.log(plan.entries[name].key))
+            note = last_line(plan.store.log(plan.entries[name].key))
             lines.append(
                 Text(f"{name}  {duration(seconds)}  {note[:_NOTE]}", overflow="ellipsis", no_wrap=True)
             )
         if self._waiting:
             lines.append(Text(self._waiting))
-        left, unknown = plan.left_s(self._at_once)
+        left, unknown = plan.remaining_s(self._at_once)
         if left or unknown:
-            more = f", and {unknown} cells of which no time is known yet" if unknown else ""
-            lines.append(Text(f"about {duration(left)} to do{more}"))
+            more = f", and {unknown} cells without an estimate yet" if unknown else ""
+            lines.append(Text(f"about {duration(left)} remaining{more}"))
         return Group(*lines)

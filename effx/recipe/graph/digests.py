@@ -1,5 +1,15 @@
 """What a cell's key is made of: digests of files and of code, versions of packages.
 
+The code of a stage is what its row in :data:`effx.specs.stages.STAGES` names, with all that it imports of
+effx. It counts as a syntax tree without comments, docstrings and imports, so that only what decides the
+result changes a key:
+
+    tables (BACKENDS, TASKS, METERS, ...)   their rows do not count; what a cell uses of them does
+    specs/                                  only the definitions that are imported count, with those they use
+    types of arguments and results          do not count, nor what is imported for them alone
+    backends and meters                     only the modules of those in use count
+    errors, files, progress, ...            do not count: they decide how results are written and reported
+
 Hashing a model takes seconds, so digests are remembered by path, size and time of change.
 """
 
@@ -11,45 +21,34 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import effx
 from effx import data, files
 from effx.errors import EffxError
-from effx.specs import backends
+from effx.profile.meters import METERS
+from effx.specs import backends as backend_rows
+from effx.specs.stages import STAGES
 from effx.specs.tasks import Task
 
 _ROOT = Path(effx.__file__).parent
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.py")
-_ENTRIES: dict[str, tuple[str, ...]] = {
-    "pretrain": ("demo/pretraining.py",),
-    "finetune": ("train/finetune.py",),
-    "prune": ("train/tickets/draw.py",),
-    "lottery": ("train/lottery.py",),
-    "tokens": ("train/tokens.py",),
-    "exits": ("train/exits.py",),
-    "tickets-full": ("train/tickets/*.py",),
-    "ticket": ("train/tickets/*.py",),
-    "tickets": ("train/tickets/*.py",),
-    "export": ("export/plan.py", "export/builders/*.py", "engines/*.py"),
-    "profile": ("profile/run.py", "profile/worker.py", "profile/meters/*.py", "engines/*.py"),
-    "report": ("report/*.py",),
-}
-"""Modules that make a kind of cell. With what they import of effx, they decide what it makes: when any of
-that changes, the cell is made again."""
-_INDIFFERENT = {"__init__.py", "errors.py", "files.py", "progress.py", "host/memory.py", "artifacts.py"}
-"""These decide how things are told and kept, not what they are."""
-_TRAINS = ("torch", "transformers", "tokenizers", "numpy")
-_TRAINING = ("pretrain", "finetune", "prune", "lottery", "tokens", "exits", "tickets-full", "ticket")
-_PACKAGES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(_TRAINING, _TRAINS),
-    "tickets": (*_TRAINS, "matplotlib"),
-    "export": ("torch", "transformers", "onnx", "onnxscript", "tokenizers"),
-    "profile": ("numpy", "tokenizers"),
-    "report": ("matplotlib", "numpy"),
-}
+_WITHOUT_EFFECT = {
+    "__init__.py", "errors.py", "files.py", "progress.py", "quiet.py", "host/memory.py", "artifacts.py",
+    "specs/settings.py", "recipe/execute/protocol.py", "recipe/execute/store.py",
+}  # fmt: skip
+"""Modules that decide how results are written, checked and reported, not what they are."""
+_TABLES = {"BACKENDS", "BUILDERS", "METERS", "PRESETS", "STAGES", "TASKS", "_ROWS"}
+"""Tables whose rows are not code: a cell's settings and inputs have what it uses of them."""
+_BY_DEFINITION = "specs/"
+"""Modules of which only the imported definitions count."""
+_AUTOMATIC_METERS = ("nvml", "rapl", "hwmon")
+"""The meters that ``auto`` chooses from."""
+Imports = dict[str, list[str] | None]
+"""Module of effx, as a path -> the names imported from it; None: the module itself."""
 
 
 class Digests:
@@ -59,9 +58,10 @@ class Digests:
         self._path = path
         self._known: dict[str, Any] = {}
         self._changed = False
+        self._codes: dict[tuple[str, ...], str] = {}
         with contextlib.suppress(OSError, ValueError):
-            found = json.loads(path.read_bytes())
-            self._known = found if isinstance(found, dict) else {}
+            value = json.loads(path.read_bytes())
+            self._known = value if isinstance(value, dict) else {}
 
     def save(self) -> None:
         """Remember what was computed."""
@@ -70,45 +70,82 @@ class Digests:
             self._changed = False
 
     def rows(self, task: Task, folder: str | None) -> dict[str, Any]:
-        """Return the digests of a task's files, and how many training rows there are if known.
+        """Return a task's definition, the digests of its files, and its number of training rows if known.
 
         Raises:
             DataError: files are missing, or rows do not fit the task.
         """
         if folder is None:
             rows = len(data.load(task, "train")) if task.name == "demo" else None
-            return {"hub": None if task.hub is None else list(map(str, (task.hub.path, task.hub.config))),
-                    "rows": rows}  # fmt: skip
+            hub = None if task.hub is None else [str(task.hub.path), str(task.hub.config)]
+            return {"task": _plain(task), "hub": hub, "rows": rows}
         paths = {split: data.find(Path(folder), split, task.name) for split in ("train", "validation")}
-        found: dict[str, Any] = {
-            split: self._of(path, "sha256", files.sha256) for split, path in paths.items()
-        }
-        found["rows"] = self._of(
+        digests: dict[str, Any] = {"task": _plain(task)}
+        digests |= {split: self._of(path, "sha256", files.sha256) for split, path in paths.items()}
+        digests["rows"] = self._of(
             paths["train"], f"rows of {task.name}", lambda _: len(data.load(task, "train", folder))
         )
-        return found
+        return digests
 
     def model(self, source: str) -> dict[str, Any]:
         """Return the digests of a model's files, or its name on the hub."""
         folder = Path(source)
         if not folder.is_dir():
             return {"hub": source}
-        names = sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
-        return {path.name: self._of(path, "sha256", files.sha256) for path in names}
+        paths = sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
+        return {path.name: self._of(path, "sha256", files.sha256) for path in paths}
 
-    def code(self, kind: str) -> str:
-        """Return the digest of the code that makes a kind of cell, without comments and docstrings."""
-        todo = [path for pattern in _ENTRIES[kind] for path in sorted(_ROOT.glob(pattern))]
+    def code(self, stage: str, backends: Sequence[str] = (), meter: str | None = None) -> str:
+        """Return the digest of the code and assets that decide a stage's results.
+
+        Args:
+            stage: one of :data:`effx.specs.stages.STAGES`.
+            backends: those in use.
+            meter: the energy meter in use, as the recipe names it.
+
+        Raises:
+            UsageError: there is no such backend.
+        """
+        known = (stage, *backends, meter or "")
+        if known not in self._codes:
+            self._codes[known] = self._code(stage, backends, meter)
+        return self._codes[known]
+
+    def _code(self, stage: str, backends: Sequence[str], meter: str | None) -> str:
         parts: dict[str, str] = {}
+        todo: list[tuple[Path, list[str] | None]] = [(path, None) for path in roots(stage, backends, meter)]
+        todo.append((_ROOT / "specs/stages.py", [STAGES[stage].settings.__name__]))
         while todo:
-            path = todo.pop()
+            path, names = todo.pop()
             name = path.relative_to(_ROOT).as_posix()
-            if name in parts or name in _INDIFFERENT:
+            if name in _WITHOUT_EFFECT:
                 continue
-            found = self._of(path, "code", _code)
-            parts[name] = found["digest"]
-            todo += [_ROOT / module for module in found["imports"] if (_ROOT / module).is_file()]
+            wanted: list[str | None] = [None]
+            if names is not None and name.startswith(_BY_DEFINITION):
+                wanted = [*sorted(names)]
+            for definition in wanted:
+                part = f"{name} {definition or ''}"
+                if part in parts:
+                    continue
+                module = self._of(path, f"code {definition}", functools.partial(_code, definition=definition))
+                parts[part] = module["digest"]
+                todo += [(_ROOT / file, names) for file, names in module["imports"].items()]
+        parts |= {path.name: self._of(path, "sha256", files.sha256) for path in assets(stage)}
+        for backend in backends:
+            facts = replace(backend_rows.get(backend), title="", extra="")  # for messages
+            parts[f"backend {backend}"] = repr(facts)
         return files.json_digest(parts)
+
+    def versions(self, stage: str, backends: Sequence[str] = ()) -> dict[str, str]:
+        """Return the installed versions that decide a stage's results.
+
+        Raises:
+            UsageError: there is no such backend.
+        """
+        names = [*STAGES[stage].packages]
+        for backend in backends:
+            names += backend_rows.get(backend).packages
+        return {name: version for name in dict.fromkeys(names) if (version := _version(name))}
 
     def _of(self, path: Path, what: str, compute: Callable[[Path], Any]) -> Any:
         stat = path.stat()
@@ -120,13 +157,41 @@ class Digests:
         return entry["value"]
 
 
-def versions(kind: str, backend_names: Sequence[str] = ()) -> dict[str, str]:
-    """Return the installed versions that decide what a kind of cell makes."""
-    names = (
-        *_PACKAGES[kind],
-        *(name for backend in backend_names for name in backends.get(backend).packages),
-    )
-    return {name: version for name in dict.fromkeys(names) if (version := _version(name))}
+def _plain(task: Task) -> dict[str, Any]:
+    """Return a task's definition as a record that is read back has it."""
+    value: dict[str, Any] = json.loads(json.dumps(task.to_json()))
+    return value
+
+
+def roots(stage: str, backends: Sequence[str] = (), meter: str | None = None) -> list[Path]:
+    """Return the modules that decide a stage's results, without what they import.
+
+    Raises:
+        UsageError: there is no such backend.
+    """
+    row = STAGES[stage]
+    patterns = [f"recipe/execute/stages/{stage.replace('-', '_')}.py", *row.code]
+    for backend in backends:
+        facts = backend_rows.get(backend)
+        modules = {"engine": facts.engine_module, "builder": facts.builder_module}
+        patterns += [pattern.format(**modules) for pattern in row.code_of_backend]
+    for name in _meters(meter):
+        patterns += [pattern.format(meter=name) for pattern in row.code_of_meter]
+    return [path for pattern in patterns for path in sorted(_ROOT.glob(pattern))]
+
+
+def assets(stage: str) -> list[Path]:
+    """Return the other files that decide a stage's results."""
+    paths = [path for pattern in STAGES[stage].assets for path in sorted(_ROOT.glob(pattern))]
+    return [path for path in paths if path.is_file()]
+
+
+def _meters(meter: str | None) -> tuple[str, ...]:
+    """Return the names of the meters that may be in use."""
+    name = (meter or "none").partition(":")[0]
+    if name == "none":
+        return ()
+    return _AUTOMATIC_METERS if name == "auto" else (name,)
 
 
 @functools.cache
@@ -137,37 +202,153 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _code(path: Path) -> dict[str, Any]:
-    """Return the digest of a module's syntax tree without docstrings, and the files of effx it imports."""
+def _code(path: Path, definition: str | None) -> dict[str, Any]:
+    """As :func:`_code_at`, remembered by this process too."""
+    return _code_at(path, path.stat().st_mtime_ns, definition)
+
+
+@functools.cache
+def _code_at(path: Path, changed_ns: int, definition: str | None) -> dict[str, Any]:
+    """Return the digest of a module, or of one definition in it, and what it imports of effx.
+
+    Args:
+        path: the module.
+        changed_ns: when it was changed.
+        definition: a name at its top level; only what this name needs counts. None: all of the module.
+    """
     try:
         tree = ast.parse(path.read_bytes())
     except SyntaxError as error:
         raise EffxError(f"{path}: {error}") from error
-    imports = sorted({file for node in ast.walk(tree) for file in _imported(node)})
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            value = body[0].value
-            if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                del body[0]
-    return {"digest": hashlib.sha256(ast.dump(tree).encode()).hexdigest(), "imports": imports}
+    body = tree.body if definition is None else _needed(tree.body, definition)
+    module = ast.Module(body, [])
+    unused = _names_of_types(module)
+    if definition is not None:  # an import statement may have names for other definitions too
+        used = {node.id for node in ast.walk(module) if isinstance(node, ast.Name)} | {definition}
+        unused = {name for statement in body for name in _defined(statement)} - used
+    imports = _imports(module, path, unused)
+    kept = _Stripped().visit(module)
+    return {"digest": hashlib.sha256(ast.dump(kept).encode()).hexdigest(), "imports": imports}
 
 
-def _imported(node: ast.AST) -> set[str]:
-    """Return the files, relative to the package, that an import statement reads."""
-    names = []
+class _Stripped(ast.NodeTransformer):
+    """Removes what decides nothing: docstrings, imports of effx, tables, types of arguments and results."""
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_text else self.generic_visit(node)
+
+    def visit_Import(self, node: ast.Import) -> ast.AST | None:
+        return None if all(_is_ours(alias.name) for alias in node.names) else node
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
+        return None if _is_ours(node.module or "") else node
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
+        return None if _defined(node) & _TABLES else self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
+        return None if _defined(node) & _TABLES else self.generic_visit(node)
+
+
+def _needed(body: Sequence[ast.stmt], definition: str) -> list[ast.stmt]:
+    """Return the statements of a module that one of its definitions needs, in their order."""
+    named = [(_defined(statement), statement) for statement in body]
+    todo, seen, chosen = [definition], set[str](), set[int]()
+    while todo:
+        name = todo.pop()
+        seen.add(name)
+        for index, (names, statement) in enumerate(named):
+            if name in names and index not in chosen:
+                chosen.add(index)
+                used = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
+                todo += sorted(used - seen)
+    return [statement for index, (_, statement) in enumerate(named) if index in chosen]
+
+
+def _defined(statement: ast.stmt) -> set[str]:
+    """Return the names that a statement defines at its module's top level."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return {statement.name}
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        return {(alias.asname or alias.name).partition(".")[0] for alias in statement.names}
+    targets: list[ast.expr] = []
+    if isinstance(statement, ast.Assign):
+        targets = list(statement.targets)
+    elif isinstance(statement, ast.AnnAssign | ast.AugAssign):
+        targets = [statement.target]
+    return {node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)}
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] == "effx"
+
+
+def _names_of_types(module: ast.Module) -> set[str]:
+    """Return the names that occur in types of arguments and results, and nowhere else."""
+    every, in_types = [], []
+    for node in ast.walk(module):
+        if isinstance(node, ast.Name):
+            every.append(node.id)
+        annotation = None
+        if isinstance(node, ast.arg):
+            annotation = node.annotation
+        elif isinstance(node, ast.FunctionDef):
+            annotation = node.returns
+        if annotation is not None:
+            in_types += [inner.id for inner in ast.walk(annotation) if isinstance(inner, ast.Name)]
+    return {name for name in set(in_types) if every.count(name) == in_types.count(name)}
+
+
+def _alternatives() -> set[str]:
+    """Return the modules of which a cell uses those of its backends and of its meter."""
+    rows_ = backend_rows.BACKENDS.values()
+    engines = {f"engines/{row.engine_module}.py" for row in rows_}
+    builders = {f"export/builders/{row.builder_module}.py" for row in rows_}
+    return engines | builders | {f"profile/meters/{name}.py" for name in METERS}
+
+
+def _imports(module: ast.Module, path: Path, unused: set[str]) -> Imports:
+    """Return the modules of effx that a module imports, and which names of each but the unused."""
+    imports: dict[str, set[str] | None] = {}
+    alternatives = _alternatives()
+    importer = path.relative_to(_ROOT)
+    for node in ast.walk(module):
+        for file, name, bound in _imported(node):
+            is_part = importer.parent == Path(file).parent and importer.name != "__init__.py"
+            if file in alternatives and not is_part:
+                continue  # those in use are roots
+            if bound in unused:
+                continue
+            known = imports.setdefault(file, set())
+            imports[file] = None if name is None or known is None else known | {name}
+    return {file: None if names is None else sorted(names) for file, names in sorted(imports.items())}
+
+
+def _imported(node: ast.AST) -> Iterator[tuple[str, str | None, str]]:
+    """Yield what an import statement reads: file relative to the package, name in it or None, name here."""
     if isinstance(node, ast.Import):
-        names = [(alias.name, "") for alias in node.names]
+        names = [(alias.name, "", alias.asname or alias.name) for alias in node.names]
     elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-        names = [(node.module, alias.name) for alias in node.names]
-    found = set()
-    for module, name in names:
-        if module.split(".")[0] != "effx":
+        names = [(node.module, alias.name, alias.asname or alias.name) for alias in node.names]
+    else:
+        return
+    for module, name, bound in names:
+        if not _is_ours(module):
             continue
-        place = "/".join(module.split(".")[1:])
-        inner = f"{place}/{name}" if place else name
-        if name and any((_ROOT / file).is_file() for file in (f"{inner}.py", f"{inner}/__init__.py")):
-            found |= {f"{inner}.py", f"{inner}/__init__.py"}  # a module: its package's own code is not read
-        else:
-            found |= {f"{place}.py", f"{place}/__init__.py"}
-    return found
+        parent = "/".join(module.split(".")[1:])
+        inner = f"{parent}/{name}" if parent else name
+        candidates = [(inner, None)] if name else []  # a module: its package's __init__ is not read
+        for stem, imported in (*candidates, (parent, name or None)):
+            existing = [file for file in (f"{stem}.py", f"{stem}/__init__.py") if (_ROOT / file).is_file()]
+            if existing:
+                yield from ((file, imported, bound) for file in existing)
+                break

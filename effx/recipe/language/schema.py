@@ -13,7 +13,6 @@ from typing import Any
 
 from effx import data, files
 from effx.errors import EffxError, UsageError, nearest
-from effx.recipe.graph import tickets
 from effx.recipe.graph.chains import built, chains, clashes
 from effx.recipe.language.nodes import Node, Problem, override, parse
 from effx.recipe.language.recipe import (
@@ -56,8 +55,9 @@ from effx.recipe.language.tables import (
 )
 from effx.specs import variants
 from effx.specs.backends import BUILDABLE
+from effx.specs.levels import parse_levels
 from effx.specs.tasks import TASKS
-from effx.specs.training import check_shares
+from effx.specs.training import TICKET_KINDS, check_shares
 
 
 class RecipeError(UsageError):
@@ -232,10 +232,16 @@ class _Reader:
         found = section(self._notes, node, "tickets", TICKETS)
         if "levels" in found:
             try:
-                found["levels"] = tickets.levels(found["levels"])
+                levels = parse_levels(",".join(map(str, found["levels"])))
+                found["levels"] = tuple(level.text for level in levels)
             except UsageError as error:
                 self._notes.wrong((node.mapping or {})["levels"].where, "tickets.levels", str(error))
-        return {"levels": tickets.LEVELS, "kinds": tickets.KINDS, "seeds": 5, **found}
+        return {
+            "levels": tuple(level.text for level in parse_levels("10,...,80")),
+            "kinds": TICKET_KINDS,
+            "seeds": 5,
+            **found,
+        }
 
     def _plain(self) -> Stage:
         self._labels["full"] = "regimes"

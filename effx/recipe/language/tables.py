@@ -11,10 +11,10 @@ import re
 from effx.errors import UsageError, nearest
 from effx.profile.meters import METERS
 from effx.profile.plan import SCENARIOS, parse_grid
-from effx.recipe.graph import tickets
 from effx.recipe.language.rules import Rule, choice, each, number, parsed, text, whole
 from effx.specs import exit_rules, variants
-from effx.specs.levels import Level
+from effx.specs.levels import Level, parse_levels
+from effx.specs.training import TICKET_KINDS
 
 
 def regime(value: str) -> None:
@@ -58,8 +58,8 @@ _SCORED: dict[str, Rule] = {
     "min_heads": whole(),
 }
 TICKETS: dict[str, Rule] = {
-    "levels": each(parsed(lambda value: tickets.levels([value]))),
-    "kinds": each(choice(tickets.KINDS, "kind of ticket"), distinct=True),
+    "levels": each(parsed(lambda value: parse_levels(value))),
+    "kinds": each(choice(TICKET_KINDS, "kind of ticket"), distinct=True),
     "seeds": whole(1),
     **_SCORED,
     "search": choice(("grid", "halving"), "search"),
@@ -70,7 +70,7 @@ TICKETS: dict[str, Rule] = {
 PRUNED: dict[str, Rule] = {
     "of": each(text),
     "level": parsed(Level.parse),
-    "kind": choice(tickets.KINDS, "kind of ticket"),
+    "kind": choice(TICKET_KINDS, "kind of ticket"),
     **_SCORED,
     **{key: rule for key, rule in REGIME.items() if key not in ("layers", "head_dropout")},
 }

@@ -1,15 +1,14 @@
-"""Super tickets: find, rewind, select (Liang et al. 2021, "Super Tickets in Pre-Trained Language Models").
+"""Super tickets (Liang et al. 2021, "Super Tickets in Pre-Trained Language Models"): the parts of a search.
 
-    fine-tune -> score -> cut -> rewind to the pretrained weights -> fine-tune -> evaluate
+    fine-tune -> score -> prune -> rewind to the pretrained weights -> fine-tune -> evaluate
 
-``plan`` says what a ticket loses, ``cells`` trains each, ``halving`` searches with fewer steps,
-``selection`` and ``table`` say what came out, ``figure`` draws it.
+``plan`` decides which structures a ticket loses, ``draw`` trains one ticket, ``halving`` decides which levels
+continue, ``selection`` and ``table`` evaluate the search, ``figure`` draws it. A recipe's cells call these;
+:mod:`effx.recipe.sweeps` is the search.
 """
 
-from effx.specs.levels import Level, parse_levels
-from effx.specs.presets import PRESETS, preset
+from effx.train.tickets.check import check
 from effx.train.tickets.plan import KINDS
-from effx.train.tickets.sweep import run
 from effx.train.tickets.table import markdown
 
-__all__ = ["KINDS", "Level", "PRESETS", "markdown", "parse_levels", "preset", "run"]
+__all__ = ["KINDS", "check", "markdown"]

@@ -1,7 +1,8 @@
-"""One ticket: a fine-tuned model scored, its pretrained weights cut by the scores, and fine-tuned again.
+"""One ticket: score a fine-tuned model, prune the pretrained weights by the scores, fine-tune again.
 
-Section 3 of Liang et al. 2021, "Super Tickets in Pre-Trained Language Models". A sweep draws many of
-them, see ``cells``; a recipe's ``pruned`` draws one of a checkpoint.
+Section 3 of Liang et al. 2021, "Super Tickets in Pre-Trained Language Models". A search trains many tickets
+by the scores of one model (:func:`draw_scored`); a recipe's ``pruned`` trains one of a checkpoint
+(:func:`draw`).
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from effx import data, progress
 from effx.artifacts import Checkpoint
 from effx.data import Rows
 from effx.encoding import Encoder
-from effx.models import checkpoints, load, prune, structure
+from effx.models import checkpoints, huggingface, load, prune, structure
 from effx.specs.training import PruningSettings, TicketSettings, TrainingSettings
 from effx.train import importance, loop, source
-from effx.train.finetune import finetune
+from effx.train.finetune import finetune, keep_first
+from effx.train.segment import RunSegment
 from effx.train.tickets import plan
 from effx.train.tickets.plan import Removal
 
@@ -33,15 +35,15 @@ def draw(
     data_folder: str | Path | None = None,
     trust_remote_code: bool = False,
 ) -> Checkpoint:
-    """Draw a ticket of a checkpoint and write ``out/name``.
+    """Train a ticket of a checkpoint and write ``out/name``.
 
     Args:
         checkpoint: fine-tuned from ``model_name``; its structures are scored on the training rows.
         model_name: the pretrained encoder, a folder or a name on the hub: the ticket's weights.
-        out: where checkpoints go.
+        out: folder of the checkpoint's folder.
         name: the ticket's name.
-        settings: which ticket, and how to fine-tune it. ``layers`` and ``head_dropout`` are to be
-            those of the checkpoint.
+        settings: which ticket, and how to fine-tune it. ``layers`` and ``head_dropout`` have to
+            be those of the checkpoint.
         data_folder: train and validation files; default: the hub, or the embedded demo.
         trust_remote_code: run model code that the repository brings.
 
@@ -67,6 +69,80 @@ def draw(
     )  # fmt: skip
 
 
+def draw_scored(
+    task_name: str,
+    model_name: str | Path,
+    scores_path: Path,
+    *,
+    out: str | Path,
+    name: str,
+    settings: TicketSettings,
+    data_folder: str | Path | None = None,
+    segment: RunSegment | None = None,
+) -> Checkpoint:
+    """Train a ticket by scores that were written, and write ``out/name`` with its predictions.
+
+    Args:
+        task_name: as :func:`effx.train.finetune` takes it.
+        model_name: the pretrained encoder, a folder or a name on the hub: the ticket's weights.
+        scores_path: file of :func:`write_scores`.
+        out: folder of the checkpoint's folder.
+        name: the ticket's name.
+        settings: which ticket, and how to fine-tune it.
+        data_folder: train and validation files; default: the hub, or the embedded demo.
+        segment: the part of the training run to do now; None: all of it.
+
+    Raises:
+        UsageError: the level keeps too few heads.
+        ArtifactError: the scores, or the state that the segment begins with, are damaged.
+    """
+    scored, about = importance.read(scores_path)
+    task = data.resolve(task_name, data_folder)
+    model, _ = huggingface.pretrained(model_name, task, fresh_head=True)
+    keep_first(model, settings.finetune.layers)
+    removal = plan.removal(
+        scored, structure(model), settings.level, settings.kind, min_heads=settings.pruning.min_heads,
+        granularity=settings.pruning.granularity, seed=settings.finetune.training.seed,
+    )  # fmt: skip
+    return train(
+        task.name, model_name, about["checkpoint"], removal, settings, out=out, name=name,
+        data_folder=data_folder, keep_predictions=True, segment=segment,
+    )  # fmt: skip
+
+
+def write_scores(
+    checkpoint: str | Path,
+    path: Path,
+    *,
+    data_folder: str | Path | None,
+    pruning: PruningSettings,
+    training: TrainingSettings,
+) -> None:
+    """Score the structures of a fine-tuned model on the training rows and write the scores as JSON.
+
+    Args:
+        checkpoint: the fine-tuned model.
+        path: of the file.
+        data_folder: train and validation files; default: the hub, or the embedded demo.
+        pruning: the method, and whether neurons are scored.
+        training: as :func:`scores` takes it; its ``limit`` limits the rows.
+    """
+    opened = Checkpoint.open(checkpoint)
+    rows = data.load(data.resolve(opened.task.name, data_folder), "train", data_folder).limit(training.limit)
+    model = load(opened)
+    scored = scores(opened, model, rows, pruning, training)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    importance.write(
+        path,
+        scored,
+        checkpoint=opened.digest,
+        method=pruning.importance,
+        precision=loop.choose_precision(training.precision),
+        rows=len(rows),
+        layers=[layer.index for layer in structure(model).layers],
+    )
+
+
 def scores(
     opened: Checkpoint,
     model: PreTrainedModel,
@@ -78,8 +154,8 @@ def scores(
 
     Args:
         opened: the fine-tuned model.
-        model: the same, loaded; scored on the GPU where there is one, left as it was.
-        rows: what to score it on, cut to its length.
+        model: the same, loaded; scored on the GPU where there is one, then moved back.
+        rows: the rows to score it on, truncated to its length.
         pruning: the method, and whether neurons are scored.
         training: batch size, precision, and the seed of the batches' order and the ``random`` method.
     """
@@ -90,12 +166,12 @@ def scores(
     )
     home = model.device
     model.to(loop.device())  # as in training, which lets the Trainer move it
-    found = importance.measure(
+    scored = importance.measure(
         model, batches, pruning.importance, neurons=pruning.granularity == "neurons",
         precision=training.precision, seed=training.seed,
     )  # fmt: skip
     model.to(home)
-    return found
+    return scored
 
 
 def train(
@@ -106,13 +182,13 @@ def train(
     settings: TicketSettings,
     **options: Any,
 ) -> Checkpoint:
-    """Cut the pretrained weights and fine-tune what remains.
+    """Prune the pretrained weights and fine-tune what remains.
 
     Args:
         task_name: as :func:`effx.train.finetune` takes it.
         model_name: the pretrained encoder.
         full: digest of the checkpoint whose scores decided.
-        removal: what goes.
+        removal: the structures to prune.
         settings: how to fine-tune, and for the record which ticket it is.
         **options: others of :func:`effx.train.finetune`.
     """

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from effx.structure import Structure
 from effx.train.importance import Importance
 
 _RC = {"font.size": 9, "svg.hashsalt": "effx", "svg.fonttype": "none", "axes.spines.top": False,
        "axes.spines.right": False, "font.family": "sans-serif"}  # fmt: skip
 _KINDS = {"winning": ("#0072b2", "o"), "random": ("#009e73", "^"), "losing": ("#d55e00", "s")}
-"""Okabe and Ito's colours; shapes repeat what they say."""
+"""Okabe and Ito's colours, and a marker each for readers who do not see them."""
 
 
 def phases(table: dict[str, Any], path: Path) -> None:
@@ -31,14 +31,14 @@ def phases(table: dict[str, Any], path: Path) -> None:
             low, high = base["mean"] - base["std"], base["mean"] + base["std"]
             axes.axhspan(low, high, color="#44444418", linewidth=0)
         for kind, (colour, marker) in _KINDS.items():
-            mine = sorted(
+            points = sorted(
                 (row for row in rows if row["kind"] == kind), key=lambda row: -float(row["weight_remaining"])
             )
-            if not mine:
+            if not points:
                 continue
-            scores = [row["scores"]["whole"][metric] for row in mine]
+            scores = [row["scores"]["whole"][metric] for row in points]
             axes.errorbar(
-                [row["weight_remaining"] * 100 for row in mine],
+                [row["weight_remaining"] * 100 for row in points],
                 [score["mean"] for score in scores],
                 yerr=[score["std"] or 0.0 for score in scores],
                 color=colour, marker=marker, markersize=5, elinewidth=1, capsize=2, linewidth=1.2, label=kind,
@@ -70,10 +70,10 @@ def _mark_super(axes: Any, table: dict[str, Any], rows: list[dict[str, Any]], me
     )  # fmt: skip
 
 
-def _mark_phases(axes: Any, found: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+def _mark_phases(axes: Any, levels: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """Write the phases across the top, with lines half way between their levels."""
     weights = {row["level"]: row["weight_remaining"] * 100 for row in rows if row["kind"] == "winning"}
-    spans = [(name, [weights[text] for text in found[name]]) for name in ("I", "II", "III") if found[name]]
+    spans = [(name, [weights[text] for text in levels[name]]) for name in ("I", "II", "III") if levels[name]]
     for number, (name, values) in enumerate(spans):
         axes.annotate(
             name, ((max(values) + min(values)) / 2, 0.98), xycoords=("data", "axes fraction"), ha="center",
@@ -84,20 +84,27 @@ def _mark_phases(axes: Any, found: dict[str, Any], rows: list[dict[str, Any]]) -
             axes.axvline(border, color="#999999", linewidth=0.8, linestyle=":")
 
 
-def heat_map(found: Importance, kept: Structure, title: str, path: Path) -> None:
-    """Draw scores: a row per layer, a column per head, and the FFNs in a column of their own."""
+def heat_map(scored: Importance, layers: Sequence[int], title: str, path: Path) -> None:
+    """Draw scores: a row per layer, a column per head, and a separate column of the FFNs.
+
+    Args:
+        scored: the scores.
+        layers: the number that each layer has in the unreduced model.
+        title: what was scored.
+        path: .png or .svg.
+    """
     with mpl.rc_context(_RC):
-        layers, heads = found.heads.shape
-        figure = Figure(figsize=(2.2 + 0.34 * heads, 1.3 + 0.34 * layers), layout="constrained")
+        count, heads = scored.heads.shape
+        figure = Figure(figsize=(2.2 + 0.34 * heads, 1.3 + 0.34 * count), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(heads, 1))
         for axes, values, what in (
-            (left, found.heads, "head"),
-            (right, found.ffns[:, None], "FFN"),
+            (left, scored.heads, "head"),
+            (right, scored.ffns[:, None], "FFN"),
         ):
             image = axes.imshow(values, aspect="auto", cmap="viridis", vmin=0.0)
             axes.set_xlabel(what)
             axes.set_xticks(range(values.shape[1]) if what == "head" else [])
-            axes.set_yticks(range(layers), [str(layer.index) for layer in kept.layers])
+            axes.set_yticks(range(count), [str(layer) for layer in layers])
             figure.colorbar(image, ax=axes, fraction=0.046 if what == "head" else 0.4)
         left.set_ylabel("layer")
         left.set_title(f"importance: {title}", loc="left", fontsize=10)

@@ -1,97 +1,110 @@
-"""Successive halving over levels: all of them train a while, the better half goes on training.
-
-    rung 1   every level       the first steps of the first seed's run   (Jamieson and Talwalkar
-    rung 2   the better half   that run continued, to twice the steps     2016, with steps, one seed
-    ...                                                                   after the other, as the
-    last     one level         every seed, all steps                      resource)
-
-A run that is continued is the grid's own run of that level and seed, paused: its schedule is the
-whole one's, so the last level's cells are the grid's, and no step of theirs is taken twice.
-"""
+"""The decision of a rung of successive halving; :mod:`effx.specs.halving` says which rungs there are."""
 
 from __future__ import annotations
 
-import bisect
+import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from effx.specs.levels import Level
-from effx.train.tickets.selection import Candidate, ranked
+import numpy as np
 
-SHARE = 1 / 3
-"""Of the grid's training steps, that the search spends at most where its least runs allow."""
-_LEAST_WARM_UPS = 2  # while the learning rate still rises, a run says nothing about its level
+from effx.errors import ArtifactError
+from effx.specs.levels import Level
+from effx.specs.tasks import Task
+from effx.train.tickets.result import TicketResult
+from effx.train.tickets.selection import Candidate, candidate, ranked, split
 
 
 @dataclass(frozen=True)
-class Rung:
-    """How far levels train before the worse half of them goes."""
+class RungDecision:
+    """What a rung decided."""
 
-    levels: int
     steps: int
-    """Of each level so far: those of its seeds' runs, one after the other."""
+    """Optimizer steps of each level so far, over its seeds."""
+    ranked: tuple[Candidate, ...]
+    """The best first."""
+    used: tuple[tuple[Level, int, int], ...]
+    """Level, seed and steps so far of each training run."""
+
+    @property
+    def remaining(self) -> tuple[Level, ...]:
+        """The better half of the levels, rounded up, the best first."""
+        return tuple(candidate.level for candidate in self.ranked[: math.ceil(len(self.ranked) / 2)])
+
+    def table_entry(self) -> dict[str, Any]:
+        """Return the rung as the table of a search has it."""
+        return {
+            "steps": self.steps,
+            "levels": [
+                {"level": candidate.level.text, "scores": list(candidate.scores)} for candidate in self.ranked
+            ],
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the decision as JSON."""
+        return {
+            "steps": self.steps,
+            "ranked": [
+                {
+                    "level": candidate.level.text,
+                    "weight_remaining": candidate.weight_remaining,
+                    "scores": list(candidate.scores),
+                }
+                for candidate in self.ranked
+            ],
+            "remaining": [level.text for level in self.remaining],
+            "used": [[level.text, seed, steps] for level, seed, steps in self.used],
+        }
+
+    @classmethod
+    def read(cls, path: Path) -> RungDecision:
+        """Read a decision's file.
+
+        Raises:
+            ArtifactError: the file is missing or damaged.
+        """
+        try:
+            value = json.loads(path.read_bytes())
+            return cls(
+                int(value["steps"]),
+                tuple(
+                    Candidate(Level.parse(entry["level"]), entry["weight_remaining"], tuple(entry["scores"]))
+                    for entry in value["ranked"]
+                ),
+                tuple((Level.parse(level), int(seed), int(steps)) for level, seed, steps in value["used"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"{path} cannot be read ({error}). Delete its folder.") from error
 
 
-def rungs(levels: int, seeds: int, steps: int, warmup_steps: int, share: float = SHARE) -> list[Rung]:
-    """Return the rungs before the last.
+def decide(
+    results: Sequence[TicketResult],
+    task: Task,
+    labels: np.ndarray,
+    *,
+    steps: int,
+    selection: float,
+    seed: int,
+) -> RungDecision:
+    """Rank the levels of a rung by their mean score on the rows that select.
 
     Args:
-        levels: how many there are.
-        seeds: of a level.
-        steps: of a whole run, that is of one level and seed.
-        warmup_steps: of a whole run.
-        share: of the grid's steps, full models included, that may be spent on full models, rungs
-            and the last level together.
+        results: winning tickets, of each level the same seeds; those of the training run that a rung
+            pauses are the run's beginning.
+        task: whose primary metric decides.
+        labels: [n], of the validation rows.
+        steps: optimizer steps of each level so far.
+        selection: share of the validation rows that select.
+        seed: of the choice of those rows.
     """
-    if levels == 1:
-        return []
-    whole = seeds * steps
-    budget = math.floor(share * (levels + 1) * whole) - whole  # without the full models
-    least = min(steps, max(1, _LEAST_WARM_UPS * warmup_steps))
-
-    def plan(first: int) -> list[Rung]:
-        """Return rungs that double; past one run, only whole ones, so that scores are comparable."""
-        result = []
-        for rung in range(math.ceil(math.log2(levels))):
-            reached = min(first * 2**rung, whole)
-            if reached > steps:
-                reached -= reached % steps
-            result.append(Rung(math.ceil(levels / 2**rung), reached))
-        return result
-
-    affordable = bisect.bisect_right(range(whole + 1), budget, key=lambda first: cost(plan(first), whole)) - 1
-    return plan(max(affordable, least))
-
-
-def cost(plan: Sequence[Rung], whole: int) -> int:
-    """Return the steps that rungs and the last level's ``whole`` take, the full models' apart."""
-    total, before = 0, 0
-    for rung in plan:
-        total += rung.levels * (rung.steps - before)
-        before = rung.steps
-    return total + whole - before
-
-
-def search(
-    levels: Sequence[Level], plan: Sequence[Rung], run: Callable[[Level, int], Candidate]
-) -> tuple[Level, list[dict[str, Any]]]:
-    """Return the level that remains, and what every rung saw.
-
-    Args:
-        levels: at least one.
-        plan: of :func:`rungs`.
-        run: level, steps so far -> its scores on the rows that select.
-    """
-    left, seen = list(levels), []
-    for rung in plan:
-        found = ranked([run(level, rung.steps) for level in left])
-        seen.append(
-            {
-                "steps": rung.steps,
-                "levels": [{"level": one.level.text, "scores": list(one.scores)} for one in found],
-            }
-        )
-        left = [one.level for one in found[: math.ceil(len(found) / 2)]]
-    return left[0], seen
+    rows, _ = split(len(labels), selection, seed)
+    levels = list(dict.fromkeys(result.level for result in results if result.level is not None))
+    candidates = [
+        candidate(level, [result for result in results if result.level == level], task, labels, rows)
+        for level in levels
+    ]
+    used = tuple((result.level, result.seed, result.steps) for result in results if result.level is not None)
+    return RungDecision(steps, tuple(ranked(candidates)), used)

@@ -14,7 +14,9 @@ import numpy as np
 from scipy import stats
 
 from effx.specs.levels import Level
+from effx.specs.tasks import Task
 from effx.stats.intervals import standard_error
+from effx.train.tickets.result import TicketResult
 
 PHASES_RULE = (
     "I: from the lightest level on, as long as winning tickets are not below the full model by more than "
@@ -66,7 +68,23 @@ def best(candidates: Sequence[Candidate]) -> Candidate:
 
 def ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return candidates, the best first."""
-    return sorted(candidates, key=lambda one: (-float(np.mean(one.scores)), one.weight_remaining))
+    return sorted(candidates, key=lambda each: (-float(np.mean(each.scores)), each.weight_remaining))
+
+
+def candidate(
+    level: Level, results: Sequence[TicketResult], task: Task, labels: np.ndarray, rows: np.ndarray
+) -> Candidate:
+    """Return a level with the scores of its winning tickets.
+
+    Args:
+        level: the level.
+        results: its winning tickets, one per seed.
+        task: whose primary metric is the score.
+        labels: [n], of the validation rows.
+        rows: numbers of those that select.
+    """
+    scores = tuple(result.score(task, labels, rows)[task.metric] for result in results)
+    return Candidate(level, float(np.mean([result.weight_remaining for result in results])), scores)
 
 
 def paired_test(full: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
@@ -79,7 +97,7 @@ def paired_test(full: Sequence[float], other: Sequence[float]) -> dict[str, Any]
     n = len(differences)
     result: dict[str, Any] = {"difference": float(differences.mean()), "std": None, "p": None, "n": n}
     if n < 2:
-        return {**result, "reason": "one seed has no spread: pass --seeds 2 or more"}
+        return {**result, "reason": "one seed has no spread: use 2 or more seeds"}
     result["std"] = float(differences.std(ddof=1))
     if np.ptp(differences) < 1e-12:
         return {**result, "reason": "the difference is the same for every seed"}

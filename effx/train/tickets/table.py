@@ -1,4 +1,7 @@
-"""The table of a sweep: as JSON, CSV and Markdown. It has no times, so the same cells give the same bytes."""
+"""The table of a search for tickets, as JSON, CSV and Markdown.
+
+It has no times, so that the same cells give the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -12,31 +15,38 @@ from typing import Any
 import numpy as np
 
 from effx import files
-from effx.models import huggingface
 from effx.specs.levels import Level
+from effx.specs.tasks import Task
+from effx.specs.training import TicketSearchSettings
 from effx.train.tickets import selection
-from effx.train.tickets.cells import FULL, Record, Workspace
+from effx.train.tickets.halving import RungDecision
+from effx.train.tickets.result import FULL, TicketResult
 
 _SCHEMA = 1
 PARTS = ("whole", "rest", "selection")
-"""All validation rows, those that did not choose the super ticket, those that did."""
-
-
-def score(work: Workspace, record: Record, rows: np.ndarray) -> dict[str, float]:
-    """Return the task's metrics of a record on some of the validation rows."""
-    return work.task.score(work.validation.labels[rows], record.predictions[rows])
+"""All validation rows, those that did not select the super ticket, those that did."""
 
 
 def build(
-    work: Workspace, records: Sequence[Record], best: Level | None, spent: dict[str, Any]
+    task: Task,
+    labels: np.ndarray,
+    model: str,
+    settings: TicketSearchSettings,
+    results: Sequence[TicketResult],
+    rungs: Sequence[RungDecision] = (),
+    *,
+    grid_steps: int | None = None,
 ) -> dict[str, Any]:
     """Return the table.
 
     Args:
-        work: the workspace.
-        records: of the full models and of whole tickets.
-        best: the super ticket's level; None: no winning tickets were trained.
-        spent: what the search took.
+        task: whose metrics are scored.
+        labels: [n], of the validation rows.
+        model: the pretrained model's name.
+        settings: of the search.
+        results: of the full models and of complete tickets.
+        rungs: the decisions of successive halving, in order.
+        grid_steps: of successive halving: the optimizer steps of the whole grid at most; None: a grid.
 
     Returns:
         schema, task, model, metric, metrics, seeds, settings, rows (numbers of validation rows),
@@ -45,33 +55,35 @@ def build(
         summary[kind, level, n, weight_remaining, removed, scores{part: {metric: {mean, std, low, high, n}}}],
         super {level, weight_remaining, checkpoints, test{part}} or null, phases or null, search.
     """
-    task, settings = work.task, work.settings
-    chosen, rest = selection.split(len(work.validation), settings.selection, work.training.seed)
-    parts = {"whole": np.arange(len(work.validation)), "rest": rest, "selection": chosen}
+    first = settings.finetune.training.seed
+    chosen, rest = selection.split(len(labels), settings.selection, first)
+    parts = {"whole": np.arange(len(labels)), "rest": rest, "selection": chosen}
     cells: list[dict[str, Any]] = [
         {
-            "checkpoint": record.cell.name(work.stem),
-            "kind": record.cell.kind,
-            "level": record.cell.level.text if record.cell.level else None,
-            "seed": record.cell.seed,
-            "steps": record.steps,
-            "parameters": record.parameters,
-            "weight_remaining": record.weight_remaining,
-            "removed": record.removed,
-            "scores": {part: score(work, record, rows) for part, rows in parts.items()},
+            "checkpoint": result.name,
+            "kind": result.kind,
+            "level": result.level.text if result.level else None,
+            "seed": result.seed,
+            "steps": result.steps,
+            "parameters": result.parameters,
+            "weight_remaining": result.weight_remaining,
+            "removed": result.removed,
+            "scores": {part: result.score(task, labels, rows) for part, rows in parts.items()},
         }
-        for record in records
+        for result in results
     ]
     groups: dict[tuple[str, str | None], list[dict[str, Any]]] = {}
     for cell in cells:
         groups.setdefault((cell["kind"], cell["level"]), []).append(cell)
+    best = _best_level(task, labels, chosen, settings, results)
+    halving = grid_steps is not None
     return {
         "schema": _SCHEMA,
         "task": task.name,
-        "model": huggingface.name_of(work.model_name),
+        "model": model,
         "metric": task.metric,
         "metrics": list(task.metrics),
-        "seeds": work.seeds,
+        "seeds": list(range(first, first + settings.seeds)),
         "settings": {
             key: value for key, value in settings.to_json().items() if key not in ("levels", "kinds", "keep")
         },
@@ -79,8 +91,48 @@ def build(
         "cells": cells,
         "summary": [_summary(list(task.metrics), group) for group in groups.values()],
         "super": None if best is None else _super(task.metric, groups, best.text),
-        "phases": _phases(task.metric, groups) if spent["search"] == "grid" else None,
-        "search": spent,
+        "phases": None if halving else _phases(task.metric, groups),
+        "search": _search(settings, results, rungs, grid_steps),
+    }
+
+
+def _best_level(
+    task: Task,
+    labels: np.ndarray,
+    rows: np.ndarray,
+    settings: TicketSearchSettings,
+    results: Sequence[TicketResult],
+) -> Level | None:
+    """Return the level of the super ticket; None: no winning tickets were trained."""
+    winning = [result for result in results if result.kind == "winning"]
+    levels = [level for level in settings.levels if any(result.level == level for result in winning)]
+    if not levels:
+        return None
+    candidates = [
+        selection.candidate(level, [r for r in winning if r.level == level], task, labels, rows)
+        for level in levels
+    ]
+    return selection.best(candidates).level
+
+
+def _search(
+    settings: TicketSearchSettings,
+    results: Sequence[TicketResult],
+    rungs: Sequence[RungDecision],
+    grid_steps: int | None,
+) -> dict[str, Any]:
+    """Return what the search took: optimizer steps, each counted once."""
+    if grid_steps is None:
+        return {"search": "grid", "steps": sum(result.steps for result in results), "rungs": []}
+    used = {(level, seed): steps for rung in rungs for level, seed, steps in rung.used}
+    used |= {(result.level, result.seed): result.steps for result in results if result.level is not None}
+    steps = sum(used.values()) + sum(result.steps for result in results if result.level is None)
+    return {
+        "search": "halving",
+        "steps": steps,
+        "grid_steps": grid_steps,  # at most, where cells may stop early: then the share is unknown
+        "share": None if settings.finetune.patience else steps / grid_steps,
+        "rungs": [rung.table_entry() for rung in rungs],
     }
 
 
@@ -161,7 +213,7 @@ def as_csv(value: dict[str, Any]) -> str:
 
 
 def markdown(value: dict[str, Any]) -> str:
-    """Return the table as people read it: mean and standard deviation over seeds, in percent of weights."""
+    """Return the table as Markdown: means and standard deviations over seeds, weights in percent."""
     metrics, rows = value["metrics"], value["rows"]
     heads = [f"{metric}, {n} rows" for metric in metrics for n in (rows["whole"],)]
     heads.append(f"{value['metric']}, {rows['rest']} that did not select")
@@ -170,44 +222,44 @@ def markdown(value: dict[str, Any]) -> str:
         "|---|---|---|---|" + "---|" * len(heads),
     ]
     for row in value["summary"]:
-        scores = [_told(row["scores"]["whole"][metric]) for metric in metrics]
-        scores.append(_told(row["scores"]["rest"][value["metric"]]))
+        scores = [_mean_and_std(row["scores"]["whole"][metric]) for metric in metrics]
+        scores.append(_mean_and_std(row["scores"]["rest"][value["metric"]]))
         cells = [row["kind"], row["level"] or "", _removed(row["removed"]), f"{row['weight_remaining']:.1%}"]
         lines.append("| " + " | ".join([*cells, *scores]) + " |")
     return "\n".join([*lines, "", *remarks(value), ""])
 
 
 def remarks(value: dict[str, Any]) -> list[str]:
-    """Return what the table comes to, a line each."""
+    """Return the conclusions of the table, a line each."""
     seeds = len(value["seeds"])
     lines = ["One seed." if seeds == 1 else f"Mean ± standard deviation over {seeds} seeds."]
     if best := value["super"]:
-        tested = "no test of one seed" if seeds == 1 else f"paired t-test over {seeds} seeds"
-        on = {part: _tested(best["test"][part]) for part in ("rest", "whole")}
+        test = "no test of one seed" if seeds == 1 else f"paired t-test over {seeds} seeds"
+        on = {part: _test_text(best["test"][part]) for part in ("rest", "whole")}
         lines.append(
             f"Super ticket: level {best['level']}, {best['weight_remaining']:.1%} of the weights, chosen on "
             f"{value['rows']['selection']} rows; on the other {value['rows']['rest']} it differs from the "
-            f"full model by {on['rest']}, on all {value['rows']['whole']} by {on['whole']}; {tested}. "
+            f"full model by {on['rest']}, on all {value['rows']['whole']} by {on['whole']}; {test}. "
             f"Its checkpoints: {', '.join(best['checkpoints'])}."
         )
     if phases := value["phases"]:
-        told = ", ".join(f"{name}: {_levels(phases[name])}" for name in ("I", "II", "III"))
-        lines.append(f"Phases (levels) {told}. Rule: {phases['rule']}.")
+        phases_text = ", ".join(f"{name}: {_levels(phases[name])}" for name in ("I", "II", "III"))
+        lines.append(f"Phases (levels) {phases_text}. Rule: {phases['rule']}.")
     search = value["search"]
     if search["search"] == "halving":
         grid = f"{search['grid_steps']} (full models and winning tickets)"
-        beside = (
+        compared = (
             f"; the grid takes at most {grid}, fewer where cells stop early"
             if search["share"] is None
             else f", {search['share']:.1%} of the grid's {grid}"
         )
-        lines.append(f"Halving took {search['steps']} training steps{beside}.")
+        lines.append(f"Halving took {search['steps']} training steps{compared}.")
     else:
         lines.append(f"The grid took {search['steps']} training steps.")
     return lines
 
 
-def _tested(test: dict[str, Any]) -> str:
+def _test_text(test: dict[str, Any]) -> str:
     difference = f"{test['difference']:+.4f}"
     if test["n"] == 1:
         return difference
@@ -219,7 +271,7 @@ def _levels(phase: list[str] | None) -> str:
     return "not looked for without random tickets" if phase is None else " ".join(phase) or "none"
 
 
-def _told(spread: dict[str, Any]) -> str:
+def _mean_and_std(spread: dict[str, Any]) -> str:
     return f"{spread['mean']:.4f}" + ("" if spread["std"] is None else f" ± {spread['std']:.4f}")
 
 

@@ -13,8 +13,8 @@ import pytest
 from effx.artifacts import Checkpoint
 from effx.errors import UsageError
 from effx.recipe import load, run
-from effx.recipe.execute.run import Local
-from effx.recipe.execute.store import Workspace
+from effx.recipe.execute.executors import LocalExecutor
+from effx.recipe.execute.store import CellStore
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own, on its way up and down
@@ -52,11 +52,13 @@ def weights(workspace: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_a_sweep_outlives_a_node_and_equals_the_local_one(cluster: Any, recipe: Path, tmp_path: Path) -> None:
-    from effx.recipe.execute.on_ray import Cluster
+def test_a_search_survives_the_loss_of_a_node_and_equals_the_local_one(
+    cluster: Any, recipe: Path, tmp_path: Path
+) -> None:
+    from effx.recipe.execute.on_ray import RayExecutor
 
     here = load(recipe, workspace=tmp_path / "local")
-    assert run(here, executor=Local(here.budgets)).exit_code == 0
+    assert run(here, executor=LocalExecutor(here.budgets)).exit_code == 0
 
     other = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
@@ -65,14 +67,14 @@ def test_a_sweep_outlives_a_node_and_equals_the_local_one(cluster: Any, recipe: 
 
     def lose_a_node() -> None:
         while True:
-            events = [line["event"] for line in Workspace(tmp_path / "ray").journal()]
+            events = [line["event"] for line in CellStore(tmp_path / "ray").journal()]
             if events.count("done") >= 1 and events.count("begun") - events.count("done") == 2:
                 break
             time.sleep(0.05)
         cluster.remove_node(other)
         removed.append(len(events))
 
-    executor = Cluster(there, cluster.address)
+    executor = RayExecutor(there, cluster.address)
     assert executor.slots == 2
     thread = threading.Thread(target=lose_a_node)
     thread.start()
@@ -81,7 +83,7 @@ def test_a_sweep_outlives_a_node_and_equals_the_local_one(cluster: Any, recipe: 
     assert removed
     assert {entry.state for entry in result.plan.entries.values()} == {"done"}
 
-    lines = Workspace(tmp_path / "ray").journal()
+    lines = CellStore(tmp_path / "ray").journal()
     begun = [line["key"] for line in lines if line["event"] == "begun"]
     done = [line["key"] for line in lines if line["event"] == "done"]
     assert sorted(set(begun)) == sorted(done)  # each was done, and once
@@ -109,36 +111,36 @@ def test_a_node_that_does_not_see_the_workspace_is_named(
 
     monkeypatch.setattr(on_ray, "_look", elsewhere)
     with pytest.raises(UsageError, match="cannot read and write the workspace .*mounts at the same path"):
-        on_ray.Cluster(read, cluster.address)
+        on_ray.RayExecutor(read, cluster.address)
     assert not list((tmp_path / "w").glob(".seen*"))
 
 
 @pytest.mark.parametrize(
     ("address", "message"),
-    [("127.0.0.1:1", "no cluster answers .*refused.*ray start --head"), ("10.0.0.1", "HOST:PORT")],
+    [("127.0.0.1:1", "no cluster answers .*refused.*ray start --head"), ("10.0.0.1", "expected HOST:PORT")],
 )
-def test_no_cluster_there(recipe: Path, tmp_path: Path, address: str, message: str) -> None:
-    from effx.recipe.execute.on_ray import Cluster
+def test_a_missing_cluster_is_reported(recipe: Path, tmp_path: Path, address: str, message: str) -> None:
+    from effx.recipe.execute.on_ray import RayExecutor
 
     with pytest.raises(UsageError, match=message):
-        Cluster(load(recipe, workspace=tmp_path / "w"), address)
+        RayExecutor(load(recipe, workspace=tmp_path / "w"), address)
 
 
 @pytest.mark.slow
-def test_what_a_cluster_cannot_give(cluster: Any, recipe: Path, tmp_path: Path) -> None:
-    from effx.recipe.execute.on_ray import Cluster
+def test_more_threads_than_any_node_has_are_refused(cluster: Any, recipe: Path, tmp_path: Path) -> None:
+    from effx.recipe.execute.on_ray import RayExecutor
 
     read = load(recipe, ["budgets.threads=64"], workspace=tmp_path / "w")
     with pytest.raises(UsageError, match="no node of the cluster has so many processors"):
-        Cluster(read, cluster.address)
+        RayExecutor(read, cluster.address)
 
 
 @pytest.mark.slow
-def test_measurements_take_their_node_for_themselves(
+def test_nothing_else_runs_on_the_node_of_a_measurement(
     cluster: Any, tmp_path: Path, encoders: dict[str, Path], rows_folder: Path
 ) -> None:
     """Two cells that measure, and one that trains, on two nodes of one host: none beside another."""
-    from effx.recipe.execute.on_ray import Cluster
+    from effx.recipe.execute.on_ray import RayExecutor
 
     cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
@@ -151,11 +153,11 @@ def test_measurements_take_their_node_for_themselves(
         "budgets: {threads: 1}\n"
     )
     read = load(path, workspace=tmp_path / "w")
-    result = run(read, executor=Cluster(read, cluster.address))
+    result = run(read, executor=RayExecutor(read, cluster.address))
     assert {entry.state for entry in result.plan.entries.values()} == {"done"}
-    lines = Workspace(tmp_path / "w").journal()
+    lines = CellStore(tmp_path / "w").journal()
     open_now: set[str] = set()
-    for line in lines:  # a cell is begun when it has its host; see effx/recipe/execute/work.py
+    for line in lines:  # a cell is begun when it has its host; see effx/recipe/execute/settle.py
         if line["event"] == "begun":
             measuring = {cell for cell in open_now if cell.startswith("profile") or ".int8." in cell}
             assert not measuring

@@ -1,4 +1,4 @@
-"""Working through a plan: order, failures, budgets, resuming; the whole of it on a tiny encoder."""
+"""Running a plan: order, failures, budgets, resuming; a complete recipe on a tiny encoder."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ import pytest
 from effx.artifacts import Checkpoint
 from effx.cli import run as command
 from effx.recipe import load, plan, run
-from effx.recipe.execute.run import Local, StoppedError
-from effx.recipe.execute.store import RECORD, Record, Workspace
+from effx.recipe.execute.executors import LocalExecutor
+from effx.recipe.execute.process import WorkerProcess
+from effx.recipe.execute.protocol import CellInputs, CellOutcome, CellSpec, Places
+from effx.recipe.execute.run import StoppedError
+from effx.recipe.execute.store import RECORD, CellRecord, CellStore
 from effx.results import find
 
 ROOT = Path(__file__).parents[3]
@@ -42,46 +45,47 @@ def recipe(tmp_path: Path, encoders: dict[str, Path], rows_folder: Path) -> Path
 
 
 class Scripted:
-    """An executor that settles each cell at once, as a script of outcomes by name says."""
+    """An executor that completes each cell at once, with the outcomes that it is given by name."""
 
     host = "here"
-    threads = 1
+    threads: int | None = 1
+    shows_progress = False
 
     def __init__(self, slots: int = 1, **outcomes: str) -> None:
         self.slots, self._outcomes = slots, outcomes
         self.started: list[str] = []
         self.most = 0
-        self._running: dict[str, dict[str, Any]] = {}
+        self._running: dict[str, CellSpec] = {}
 
-    def start(self, spec: dict[str, Any]) -> None:
-        self.started.append(f"{spec['kind']} {spec['name']}")
-        self._running[spec["key"]] = spec
+    def start(self, spec: CellSpec) -> None:
+        self.started.append(spec.id)
+        self._running[spec.key] = CellSpec.from_line(spec.to_line())
         self.most = max(self.most, len(self._running))
 
-    def poll(self) -> dict[str, dict[str, Any]]:
+    def poll(self) -> dict[str, CellOutcome]:
         ended = {}
         for key, spec in list(self._running.items()):
-            outcome = next((o for part, o in self._outcomes.items() if part in spec["name"]), "done")
+            outcome = next((o for part, o in self._outcomes.items() if part in spec.name), "done")
             if outcome == "interrupt":
                 raise KeyboardInterrupt
             if outcome == "hang":
                 continue
             if outcome != "failed":
                 self._settle(spec, outcome)
-            ended[key] = {"outcome": outcome, "note": outcome, "seconds": 1.0}
+            ended[key] = CellOutcome(outcome, outcome, 1.0)
             del self._running[key]
         return ended
 
-    def _settle(self, spec: dict[str, Any], outcome: str) -> None:
-        with Workspace(spec["workspace"]).settle(spec["key"]) as folder:
-            (folder / spec["name"]).mkdir()
-            (folder / spec["name"] / "made").write_text("x")
-            record = Record(
-                key=spec["key"], kind=spec["kind"], name=spec["name"], outcome=outcome, note="", digest=None,
-                seconds=1.0, work=1.0, group="", started="", host="", threads=1, settings={}, inputs={},
-                needs=spec["needs"],
+    def _settle(self, spec: CellSpec, outcome: str) -> None:
+        with CellStore(spec.workspace).settle(spec.key) as folder:
+            (folder / spec.name).mkdir()
+            (folder / spec.name / "made").write_text("x")
+            record = CellRecord(
+                key=spec.key, stage=spec.stage, name=spec.name, outcome=outcome, note="", digest=None,
+                seconds=1.0, work=1.0, group="", started="", host="", threads=1, settings=spec.settings,
+                inputs=spec.inputs, sources={source.id: source.key for source in spec.sources},
             )  # fmt: skip
-            (folder / RECORD).write_text(json.dumps(vars(record)))
+            (folder / RECORD).write_text(json.dumps(record.to_json()))
 
     def stop(self, key: str | None = None) -> None:
         for name in [key] if key else list(self._running):
@@ -95,7 +99,7 @@ def states(result: Any) -> dict[str, str]:
     return {name: entry.state for name, entry in result.plan.entries.items()}
 
 
-def test_failures_cost_only_what_depends_on_them(recipe: Path, tmp_path: Path) -> None:
+def test_a_failure_blocks_only_the_cells_that_depend_on_it(recipe: Path, tmp_path: Path) -> None:
     sets = ["regimes={full: {}, frozen: {}}", "variants=[fp32, int8, bf16]"]
     read = load(recipe, sets, workspace=tmp_path / "w")
     result = run(read, executor=Scripted(frozen="failed", int8="gate", bf16="refused"))
@@ -116,7 +120,7 @@ def test_failures_cost_only_what_depends_on_them(recipe: Path, tmp_path: Path) -
     assert last.started == []
 
 
-def test_cells_run_beside_each_other_where_they_may(recipe: Path, tmp_path: Path) -> None:
+def test_independent_cells_run_at_once(recipe: Path, tmp_path: Path) -> None:
     executor = Scripted(slots=3)
     assert run(load(recipe, ["seeds=[0, 1, 2, 3]"], workspace=tmp_path), executor=executor).exit_code == 0
     assert executor.most == 3
@@ -126,14 +130,14 @@ def test_cells_run_beside_each_other_where_they_may(recipe: Path, tmp_path: Path
 def test_budgets(recipe: Path, tmp_path: Path) -> None:
     read = load(recipe, ["budgets.total_s=1e-9"], workspace=tmp_path / "a")
     result = run(read, executor=Scripted())
-    assert set(states(result).values()) == {"todo"} and result.exit_code == 1 and result.unbegun == 4
+    assert set(states(result).values()) == {"todo"} and result.exit_code == 1 and result.not_begun == 4
     read = load(recipe, ["budgets.cell_s=0.3"], workspace=tmp_path / "b")
     result = run(read, executor=Scripted(full="hang"))
     assert states(result)["finetune sst2-tiny-full-s0"] == "failed"
     assert result.plan.entries["finetune sst2-tiny-full-s0"].note == "took longer than budgets.cell_s = 0.3"
 
 
-def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
+def test_ctrl_c_keeps_completed_cells(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     read = load(recipe, workspace=tmp_path / "w")
@@ -145,24 +149,24 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
     assert "finetune sst2-tiny-full-s0" not in executor.started
 
 
-def test_a_damaged_cell_is_done_again(recipe: Path, tmp_path: Path) -> None:
+def test_a_cell_whose_artifact_is_damaged_is_done_again(recipe: Path, tmp_path: Path) -> None:
     read = load(recipe, workspace=tmp_path)
     result = run(read, executor=Scripted())
-    made = Workspace(tmp_path).cell(result.plan.entries["profile sst2"].key)
+    made = CellStore(tmp_path).cell(result.plan.entries["profile sst2"].key)
     (made / "sst2" / "made").unlink()
     executor = Scripted()
     run(read, executor=executor)
     assert executor.started == ["profile sst2"]
 
 
-def test_the_whole_of_it(
+def test_a_recipe_from_dry_run_to_report(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = ["run", str(recipe), "-o", "w"]
     assert command([*arguments, "--dry-run"]) == 0
     out = capsys.readouterr().out
-    assert "4 cells in w: 4 to do; no time is known" in out
+    assert "4 cells in w: 4 to do; no estimate" in out
     assert not Path("w").exists()
     assert command([*arguments, "--json"]) == 0
     captured = capsys.readouterr()
@@ -176,11 +180,51 @@ def test_the_whole_of_it(
     assert resolved.training == {"max_steps": 2}
     assert command(arguments) == 0
     captured = capsys.readouterr()
-    assert "4 cells in w: 4 done" in captured.out and "begun" not in captured.err
-    assert Counter(line["event"] for line in Workspace("w").journal()) == {"begun": 4, "done": 4}
+    assert "4 cells in w: 4 done" in captured.out and "started" not in captured.err
+    assert Counter(line["event"] for line in CellStore("w").journal()) == {"begun": 4, "done": 4}
     assert command([*arguments, "--dry-run", "--set", "variants=[fp32, int8]"]) == 0
     out = capsys.readouterr().out
     assert "6 cells" not in out and "5 cells in w: 2 done, 3 to do; about" in out
+
+
+def spec_of(folder: Path, name: str, **settings: Any) -> CellSpec:
+    """A fine-tuning of two steps."""
+    return CellSpec(
+        workspace=str(folder / "w"), key=f"key-{name}", stage="finetune", name=name,
+        settings={"task": "sst2", "max_steps": 2, "max_length": 32, **settings},
+        places=Places(str(folder / "rows"), str(folder / "encoder")), inputs=CellInputs(),
+        run_key=f"key-{name}", threads=1,
+    )  # fmt: skip
+
+
+def test_a_worker_does_several_cells_one_after_the_other(
+    tmp_path: Path, encoders: dict[str, Path], rows_folder: Path
+) -> None:
+    (tmp_path / "rows").symlink_to(rows_folder)
+    (tmp_path / "encoder").symlink_to(encoders["bert"])
+    store = CellStore(tmp_path / "w")
+    store.create()
+    worker = WorkerProcess(spec_of(tmp_path, "a"))
+    try:
+        outcomes = [worker.wait()]
+        for spec in (spec_of(tmp_path, "bad", layers=99), spec_of(tmp_path, "b"), spec_of(tmp_path, "a")):
+            worker.give(spec)
+            outcomes.append(worker.wait())
+        assert [outcome.outcome for outcome in outcomes] == ["done", "failed", "done", "done"]
+        assert "layers" in outcomes[1].note and outcomes[3].already_done
+        assert "train b: 160 rows" in store.log("key-b").read_text()
+        assert "train b" not in store.log("key-a").read_text()
+        first, second = (Checkpoint.open(store.cell(f"key-{name}") / name) for name in "ab")
+        assert first.manifest["metrics"] == second.manifest["metrics"]
+        worker.give(spec_of(tmp_path, "c", max_steps=100_000))
+        while not store.log("key-c").exists() or "train c" not in store.log("key-c").read_text():
+            assert worker.poll() is None
+            time.sleep(0.05)
+    finally:
+        worker.stop()
+    assert not worker.alive
+    assert sorted(path.name for path in (store.folder / "cells").iterdir()) == ["key-a", "key-b"]
+    assert [path for path in (store.folder / "locks").iterdir() if path.name != ".guard"] == []
 
 
 def start(recipe: Path, workspace: Path, *more: str, stderr: int | None = None) -> subprocess.Popen[bytes]:
@@ -194,7 +238,7 @@ def twice(workspace: Path) -> list[str]:
     """Return the cells that were begun again after they were done."""
     done: set[str] = set()
     found = []
-    for line in Workspace(workspace).journal():
+    for line in CellStore(workspace).journal():
         if line["event"] == "begun" and line["key"] in done:
             found.append(line["cell"])
         if line["event"] == "done":
@@ -203,7 +247,7 @@ def twice(workspace: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_it_ends_complete(recipe: Path, tmp_path: Path) -> None:
+def test_a_run_killed_at_random_moments_is_completed_by_the_next(recipe: Path, tmp_path: Path) -> None:
     workspace, rng = tmp_path / "w", random.Random(0)
     sets = ["--set", "variants=[fp32, int8]"]
     for _ in range(5):
@@ -213,23 +257,23 @@ def test_killed_at_random_moments_it_ends_complete(recipe: Path, tmp_path: Path)
         process.wait()
     assert start(recipe, workspace, *sets).wait(300) == 0
     read = load(recipe, ["variants=[fp32, int8]"], workspace=workspace)
-    made = plan(read, Local(read.budgets).host)
+    made = plan(read, LocalExecutor(read.budgets).host)
     assert {entry.state for entry in made.entries.values()} == {"done"}
     assert twice(workspace) == []
     assert len(list((workspace / "cells").iterdir())) == len(made.entries)
 
 
 @pytest.mark.slow
-def test_two_runs_at_once_share_the_work(recipe: Path, tmp_path: Path) -> None:
+def test_two_runs_at_once_share_the_cells(recipe: Path, tmp_path: Path) -> None:
     workspace = tmp_path / "w"
     sets = ["--set", "variants=[fp32, int8]"]
     assert [process.wait(300) for process in [start(recipe, workspace, *sets) for _ in range(2)]] == [0, 0]
-    events = Counter((line["event"], line["key"]) for line in Workspace(workspace).journal())
+    events = Counter((line["event"], line["key"]) for line in CellStore(workspace).journal())
     assert set(events.values()) == {1}
 
 
 @pytest.mark.slow
-def test_a_signal_ends_a_run_in_order(recipe: Path, tmp_path: Path) -> None:
+def test_a_signal_stops_a_run_in_order(recipe: Path, tmp_path: Path) -> None:
     with start(recipe, tmp_path / "w", "--set", "seeds=[0]", stderr=subprocess.PIPE) as process:
         time.sleep(6)
         process.send_signal(signal.SIGINT)
@@ -237,7 +281,7 @@ def test_a_signal_ends_a_run_in_order(recipe: Path, tmp_path: Path) -> None:
         last = process.stderr.read().decode().splitlines()[-1]
         assert process.wait(60) == 130
     assert last.startswith("effx: stopped; ")
-    assert last.endswith(f"To go on: effx run {recipe} --set 'seeds=[0]' -o {tmp_path / 'w'}")
+    assert last.endswith(f"To resume: effx run {recipe} --set 'seeds=[0]' -o {tmp_path / 'w'}")
     assert not list((tmp_path / "w" / "cells").glob(".*"))
     assert not list((tmp_path / "w" / "locks").glob("[0-9a-f]*"))
     assert start(recipe, tmp_path / "w").wait(300) == 0

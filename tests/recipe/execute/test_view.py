@@ -1,4 +1,4 @@
-"""How a plan is shown while it goes."""
+"""The progress of a plan."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ import pytest
 from rich.console import Console
 
 from effx.recipe.execute import view
-from effx.recipe.execute.store import Workspace
+from effx.recipe.execute.store import CellStore
 from effx.recipe.graph.cells import Cell
-from effx.recipe.graph.plan import Plan
+from effx.recipe.graph.plan import CellPlan
+from effx.specs.stages import ExportStage, FinetuneStage
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> Plan:
-    cells = [Cell("finetune", name, {}, group="g") for name in "abc"]
-    cells += [
-        Cell("export", "a.fp32", {}, needs=("finetune a",)),
-        Cell("export", "b.fp32", {}, needs=("finetune b",)),
-    ]
-    made = Plan(cells, Workspace(tmp_path))
+def plan(tmp_path: Path) -> CellPlan:
+    cells = [Cell("finetune", name, FinetuneStage(task="sst2"), group="g") for name in "abc"]
+    export = ExportStage(variant="fp32", backend="onnxruntime")
+    cells += [Cell("export", f"{name}.fp32", export, sources=(f"finetune {name}",)) for name in "ab"]
+    made = CellPlan(lambda artifacts: cells, CellStore(tmp_path))
     made.entries["finetune a"].state = "done"
     made.entries["finetune b"].state = "failed"
     made.entries["finetune b"].note = "memory ran out"
@@ -32,12 +31,12 @@ def plan(tmp_path: Path) -> Plan:
     return made
 
 
-def test_the_live_view_has_the_whole_plan(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_live_view_shows_every_stage(plan: CellPlan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rich.live.Live.start", lambda self: None)
     monkeypatch.setattr("rich.live.Live.update", lambda self, *_, **__: None)
     live = view._Live(plan, 1)
-    workspace = plan.workspace
-    workspace.make()
+    workspace = plan.store
+    workspace.create()
     entry = plan.entries["finetune c"]
     workspace.log(entry.key).write_text("train c: 160 rows\n  40% after 10 s, about 15 s left loss 0.612\n\n")
     live.tick({"finetune c": 12.0}, "")
@@ -48,10 +47,10 @@ def test_the_live_view_has_the_whole_plan(plan: Plan, monkeypatch: pytest.Monkey
     assert header == ["done", "gate", "refused", "failed", "blocked", "running", "to", "do"]
     assert [line.split() for line in lines[1:3]] == [["finetune", "1", "1", "1"], ["export", "1", "1"]]
     assert any("finetune c  12 s  40% after 10 s, about 15 s left loss 0.612" in line for line in lines)
-    assert lines[-1].strip() == "about 90 s to do"
+    assert lines[-1].strip() == "about 90 s remaining"
 
 
-def test_plain_lines_where_there_is_no_terminal(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_lines_where_there_is_no_terminal(plan: CellPlan, capsys: pytest.CaptureFixture[str]) -> None:
     shown = view.view(plan, 1)
     shown.began(plan.entries["export a.fp32"])
     shown.ended(plan.entries["finetune b"])
@@ -62,7 +61,7 @@ def test_plain_lines_where_there_is_no_terminal(plan: Plan, capsys: pytest.Captu
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines() == [
-        "export a.fp32: begun, about 90 s",
+        "export a.fp32: started, about 90 s",
         "[3/5] finetune b: failed in 71 s: memory ran out",
         "[3/5] export b.fp32: blocked: needs finetune b, which is failed",
         "export a.fp32 is being done by process 3 on elsewhere: waiting",

@@ -1,16 +1,22 @@
-"""Keys of cells: what is unchanged keeps its key, what changes takes along all that depends on it."""
+"""Cells of a recipe and their keys: a change of an input changes the keys of all that depends on it."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from effx.errors import UsageError
 from effx.recipe import load
-from effx.recipe.execute.store import Workspace
-from effx.recipe.graph.cells import Cell, cells
-from effx.recipe.graph.digests import Digests
-from effx.recipe.graph.plan import Plan
+from effx.recipe import plan as plan_of
+from effx.recipe.execute import settle
+from effx.recipe.graph import digests
+from effx.recipe.graph.cells import Cell
+from effx.recipe.graph.estimate import Estimates
+from effx.recipe.graph.plan import CellPlan
+from effx.specs.stages import STAGES, FinetuneStage
 from tests.conftest import write_rows
 
 RECIPE = """
@@ -27,7 +33,7 @@ backends: [onnxruntime, openvino]
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> Path:
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text("{}")
@@ -39,21 +45,21 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def plan(place: Path, *assignments: str, host: str = "here") -> Plan:
-    recipe = load(place / "recipe.yaml", assignments, workspace=place / "w")
-    return Plan(cells(recipe, Digests(place / "digests.json"), host), Workspace(place / "w"))
+def plan(folder: Path, *assignments: str, host: str = "here") -> CellPlan:
+    return plan_of(load(folder / "recipe.yaml", assignments, workspace=folder / "w"), host)
 
 
-def keys(place: Path, *assignments: str, host: str = "here") -> dict[str, str]:
-    return {name: entry.key for name, entry in plan(place, *assignments, host=host).entries.items()}
+def keys(folder: Path, *assignments: str, host: str = "here") -> dict[str, str]:
+    return {name: entry.key for name, entry in plan(folder, *assignments, host=host).entries.items()}
 
 
 def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    """Return the cells whose keys differ."""
     return {name for name in before | after if before.get(name) != after.get(name)}
 
 
-def test_what_a_recipe_makes(place: Path) -> None:
-    names = list(keys(place))
+def test_cells_of_a_recipe(folder: Path) -> None:
+    names = list(keys(folder))
     engines = {name.removeprefix("export sst2-tiny-") for name in names if name.endswith(".openvino")}
     assert engines == {
         "full-s0.fp32.openvino", "full-s0.int8.openvino", "full-s0.seq16+int8.openvino",
@@ -66,63 +72,153 @@ def test_what_a_recipe_makes(place: Path) -> None:
     assert names.index("finetune sst2-tiny-full-s0") < names.index("tokens sst2-tiny-full-half-s0")
     assert names.index("tokens sst2-tiny-full-half-s0") < names.index("exits sst2-tiny-full-half-early-s0")
     assert names[-2:] == ["profile sst2", "report recipe"]
-    assert len(set(keys(place).values())) == len(names)
+    assert len(set(keys(folder).values())) == len(names)
 
 
-def test_nothing_changed_nothing_changes(place: Path) -> None:
-    first = keys(place)
-    (place / "data").rename(place / "moved")
-    (place / "recipe.yaml").write_text(RECIPE.format(data=place / "moved", model=place / "model"))
-    assert keys(place) == first  # the same rows elsewhere are the same rows
-    assert keys(place, "budgets.threads=1", "name=recipe") == first
+def test_keys_do_not_depend_on_where_files_are(folder: Path) -> None:
+    first = keys(folder)
+    (folder / "data").rename(folder / "moved")
+    (folder / "recipe.yaml").write_text(RECIPE.format(data=folder / "moved", model=folder / "model"))
+    assert keys(folder) == first  # the same rows elsewhere are the same rows
+    assert keys(folder, "budgets.threads=1", "name=recipe") == first
 
 
-def test_a_change_takes_along_what_depends_on_it(place: Path) -> None:
-    before = keys(place)
+def test_a_change_changes_the_keys_of_all_that_depends_on_it(folder: Path) -> None:
+    before = keys(folder)
     ends = {"profile sst2", "report recipe"}
-    found = changed(before, keys(place, "exits.early.epochs=1"))
+    found = changed(before, keys(folder, "exits.early.epochs=1"))
     assert found == ends | {name for name in before if "early" in name}
-    assert changed(before, keys(place, "workloads.rounds=5")) == ends
-    found = changed(before, keys(place, "lottery.zeros.sparsity=30"))
-    assert found == ends | {name for name in before if "zeros" in name}
-    assert changed(before, keys(place, host="elsewhere")) == ends
-    found = changed(before, keys(place, "calibration_rows=64"))
+    assert changed(before, keys(folder, "workloads.rounds=5")) == ends
+    found = changed(before, keys(folder, "lottery.zeros.sparsity=30"))
+    reused = {"lottery sst2-tiny-zeros-round0-s0", "lottery sst2-tiny-zeros-round10-s0"}
+    added = {"lottery sst2-tiny-zeros-round20-s0"}
+    assert found == ends | added | {name for name in before if "zeros" in name} - reused
+    assert changed(before, keys(folder, host="elsewhere")) == ends
+    found = changed(before, keys(folder, "calibration_rows=64"))
     assert found == ends | {name for name in before if name.startswith("export")}
-    found = changed(before, keys(place, "regimes={full: {}, frozen: {lr: 0.01}}"))
+    found = changed(before, keys(folder, "regimes={full: {}, frozen: {lr: 0.01}}"))
     assert found == ends | {name for name in before if "frozen" in name}
-    (place / "model" / "model.safetensors").write_bytes(b"other")
-    assert changed(before, keys(place)) == set(before)
+    (folder / "model" / "model.safetensors").write_bytes(b"other")
+    assert changed(before, keys(folder)) == set(before)
 
 
-def test_rows_that_change_change_everything(place: Path) -> None:
-    before = keys(place)
-    path = place / "data" / "train.jsonl"
+def test_changed_rows_change_every_key(folder: Path) -> None:
+    before = keys(folder)
+    path = folder / "data" / "train.jsonl"
     path.write_text(path.read_text().replace("row 7", "row seven"))
-    found = changed(before, keys(place))
+    found = changed(before, keys(folder))
     assert {name for name in before if not name.startswith("pretrain")} == found
 
 
-def test_code_counts_and_comments_do_not(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import shutil
-
-    from effx.recipe.graph import digests
-
-    copy = tmp_path / "effx"
+@pytest.fixture(scope="module")
+def copy_of_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    copy = tmp_path_factory.mktemp("package") / "effx"
     shutil.copytree(digests._ROOT, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(digests, "_ROOT", copy)
-    before = keys(place)
-    path = copy / "train" / "exits.py"
-    path.write_text(path.read_text().replace('"""Early exits:', '# a remark\n"""Early  exits:'))
-    assert changed(before, keys(place)) == set()
+    return copy
+
+
+@pytest.fixture
+def package(copy_of_package: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the package, whose files may be changed; they are restored at the end of the test."""
+    before = {path: path.read_bytes() for path in copy_of_package.rglob("*.*") if path.is_file()}
+    monkeypatch.setattr(digests, "_ROOT", copy_of_package)
+    yield copy_of_package
+    for path in copy_of_package.rglob("*.*"):
+        if path.is_file() and path not in before:
+            path.unlink()
+        elif path.is_file() and path.read_bytes() != before[path]:
+            path.write_bytes(before[path])
+
+
+def code_of_stages(folder: Path, *, backend: str = "onnxruntime", meter: str = "rapl") -> dict[str, str]:
+    known = digests.Digests(folder / "digests.json")
+    return {stage: known.code(stage, (backend,), meter) for stage in STAGES}
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "stages"),
+    [
+        ("train/exits.py", "_POINTS = 8", "_POINTS = 9", {"exits"}),
+        ("train/tickets/figure.py", '"#0072b2"', '"#0072b3"', {"tickets"}),
+        ("train/tickets/table.py", "the other", "the others", {"tickets"}),
+        ("train/tickets/plan.py", "(seed, 3)", "(seed, 4)", {"prune", "tickets-scores", "ticket"}),
+        ("train/tickets/halving.py", '"remaining"', '"left"', {"tickets-rung", "tickets"}),
+        ("report/assets/page.css", "{", " {", {"report"}),
+        ("report/assets/main.js", "", "// more", {"report"}),
+        ("profile/meters/rapl.py", "", "MORE = 1", {"profile"}),
+        ("profile/meters/nvml.py", "", "MORE = 1", set()),
+        ("profile/worker.py", "", "MORE = 1", {"profile"}),
+        ("engines/openvino.py", "", "MORE = 1", set()),
+        ("engines/onnxruntime.py", "", "MORE = 1", {"export", "profile"}),
+        ("export/builders/openvino.py", "", "MORE = 1", set()),
+        ("export/builders/onnxruntime.py", "", "MORE = 1", {"export"}),
+        ("specs/training.py", "mode: Annotated", "more: int = 3\n    mode: Annotated", {"exits"}),
+        ("specs/backends.py", 'layer_taps="torch"', "layer_taps=None", set()),
+        ("recipe/execute/stages/ticket.py", "", "MORE = 1", {"ticket"}),
+        ("files.py", "", "MORE = 1", set()),
+        ("cli/__init__.py", "", "MORE = 1", set()),
+    ],
+)
+def test_keys_of_the_stages_that_a_changed_file_decides(
+    package: Path, tmp_path: Path, file: str, before: str, after: str, stages: set[str]
+) -> None:
+    unchanged = code_of_stages(tmp_path)
+    path = package / file
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1) if before else f"{text}\n{after}\n")
+    assert changed(unchanged, code_of_stages(tmp_path)) == stages
+
+
+def test_a_new_meter_changes_no_key(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metered = code_of_stages(tmp_path, meter="auto")
+    (package / "profile/meters/shunt.py").write_text((package / "profile/meters/model.py").read_text())
+    table = package / "profile/meters/__init__.py"
+    text = table.read_text()
+    text = text.replace("rapl, replay\n", "rapl, replay, shunt\n").replace(
+        '    "replay": replay.open,\n', '    "replay": replay.open,\n    "shunt": shunt.open,\n'
+    )
+    assert "shunt.open" in text and ", shunt\n" in text
+    table.write_text(text)
+    monkeypatch.setitem(digests.METERS, "shunt", digests.METERS["model"])
+    assert code_of_stages(tmp_path, meter="auto") == metered
+
+
+def test_comments_and_docstrings_change_no_key(package: Path, tmp_path: Path) -> None:
+    unchanged = code_of_stages(tmp_path)
+    path = package / "train" / "exits.py"
+    path.write_text("# a comment\n" + path.read_text().replace('"""Early exits', '"""Early  exits', 1))
+    assert code_of_stages(tmp_path) == unchanged
+
+
+def test_a_change_of_code_changes_the_keys_of_its_cells_and_of_what_reads_them(
+    folder: Path, package: Path
+) -> None:
+    before = keys(folder)
+    path = package / "train" / "exits.py"
     path.write_text(path.read_text().replace("_POINTS = 8", "_POINTS = 9"))
-    found = changed(before, keys(place))
-    assert found == {name for name in before if "early" in name} | {"profile sst2", "report recipe"}
+    assert changed(before, keys(folder)) == {name for name in before if "early" in name} | {
+        "profile sst2", "report recipe",
+    }  # fmt: skip
 
 
-def test_a_profile_is_of_the_engines_that_worked_out(place: Path) -> None:
-    made = plan(place)
+def test_an_unknown_backend_has_no_key(tmp_path: Path) -> None:
+    known = digests.Digests(tmp_path / "digests.json")
+    for question in (known.code, known.versions):
+        with pytest.raises(UsageError, match="unknown backend 'openvinno'.*Did you mean 'openvino'"):
+            question("export", ("openvinno",))
+
+
+def test_every_stage_has_code_and_a_function() -> None:
+    for stage, row in STAGES.items():
+        assert callable(settle.function(stage))
+        for pattern in (*row.code, *row.assets):
+            assert list(digests._ROOT.glob(pattern)), f"{stage}: no file at {pattern}"
+        assert set(row.follows) <= set(STAGES)
+
+
+def test_a_profile_reads_the_engines_that_were_built(folder: Path) -> None:
+    made = plan(folder)
     entries = made.entries
     before = entries["profile sst2"].key
     for name, entry in entries.items():
@@ -133,13 +229,13 @@ def test_a_profile_is_of_the_engines_that_worked_out(place: Path) -> None:
     made.refresh()
     after = entries["profile sst2"]
     assert after.state == "todo" and after.key != before
-    read = made.spec(after, 1)["read"]
-    assert len(read) == 14 and all("onnxruntime" in path for path in read)
+    names = [source.name for source in made.spec(after, 1).sources]
+    assert len(names) == 14 and all("onnxruntime" in name for name in names)
     assert [entry.cell.id for entry in made.ready()] == ["profile sst2"]
 
 
-def test_what_cannot_be_done_is_blocked(place: Path) -> None:
-    made = plan(place)
+def test_cells_that_read_a_failed_one_are_blocked(folder: Path) -> None:
+    made = plan(folder)
     made.entries["finetune sst2-tiny-full-s0"].state = "failed"
     made.refresh()
     blocked = {name for name, entry in made.entries.items() if entry.state == "blocked"}
@@ -148,67 +244,60 @@ def test_what_cannot_be_done_is_blocked(place: Path) -> None:
     assert note == "needs finetune sst2-tiny-full-s0, which is failed"
 
 
-def test_estimates_go_with_the_work() -> None:
-    from effx.recipe.graph.estimate import Estimates
+def test_estimates_are_proportional_to_work() -> None:
+    estimates = Estimates([])
 
-    found = Estimates([])
-    one = Cell("finetune", "a", {}, work=1000.0, group="minilm full")
-    assert found.seconds(one) is None
-    found.learn("finetune", "minilm full", 10.0, 500.0)
-    found.learn("finetune", "minilm frozen", 2.0, 500.0)
-    assert found.seconds(one) == pytest.approx(20.0)
-    assert found.seconds(Cell("finetune", "b", {}, work=1000.0, group="new")) == pytest.approx(12.0)
+    def cell(name: str, group: str) -> Cell:
+        return Cell("finetune", name, FinetuneStage(task="sst2"), work=1000.0, group=group)
 
-
-def test_every_kind_of_cell_is_known_everywhere() -> None:
-    from effx.recipe.execute import kinds
-    from effx.recipe.graph import digests
-
-    assert set(kinds.KINDS) == set(digests._ENTRIES) == set(digests._PACKAGES)
-    for kind, patterns in digests._ENTRIES.items():
-        for pattern in patterns:
-            assert list(digests._ROOT.glob(pattern)), f"{kind}: no code at {pattern}"
+    assert estimates.seconds(cell("a", "minilm full")) is None
+    estimates.learn("finetune", "minilm full", 10.0, 500.0)
+    estimates.learn("finetune", "minilm frozen", 2.0, 500.0)
+    assert estimates.seconds(cell("a", "minilm full")) == pytest.approx(20.0)
+    assert estimates.seconds(cell("b", "new")) == pytest.approx(12.0)
 
 
-def test_a_sweep_for_tickets(place: Path) -> None:
-    text = (place / "recipe.yaml").read_text().split("regimes")[0]
-    (place / "recipe.yaml").write_text(
+def test_cells_of_a_search_for_tickets(folder: Path) -> None:
+    text = (folder / "recipe.yaml").read_text().split("regimes")[0]
+    (folder / "recipe.yaml").write_text(
         text + 'tickets: {levels: ["20,...,60"], kinds: [winning, random], seeds: 2}\n'
     )
-    names = list(keys(place))
-    assert len(names) == 2 * (1 + 3 * 2) + 1
+    names = list(keys(folder))
+    assert len(names) == 2 * (2 + 3 * 2) + 1
     assert names[0] == "tickets-full sst2-tiny-full-s0" and names[-1] == "tickets sst2-tiny"
-    before = keys(place)
-    found = changed(before, keys(place, "tickets.levels=[20, 40, 60, 80]"))  # a level more: the others stay
+    before = keys(folder)
+    found = changed(before, keys(folder, "tickets.levels=[20, 40, 60, 80]"))  # a level more: the others stay
     added = {f"ticket sst2-tiny-{kind}80-s{seed}" for kind in ("winning", "random") for seed in (0, 1)}
     assert found == added | {"tickets sst2-tiny"}
-    assert changed(before, keys(place, "tickets.importance=magnitude")) == set(before)
-    assert list(keys(place, "tickets.search=halving")) == ["tickets sst2-tiny"]
+    full = {name for name in before if name.startswith("tickets-full")}
+    assert changed(before, keys(folder, "tickets.importance=magnitude")) == set(before) - full
+    assert changed(before, keys(folder, "tickets.selection=0.4")) == {"tickets sst2-tiny"}
+    halving = list(keys(folder, "tickets.search=halving"))
+    assert [name for name in halving if name.startswith("tickets-rung")] == ["tickets-rung sst2-tiny-rung1"]
+    assert len([name for name in halving if name.startswith("ticket ")]) == 3  # each level begins
 
 
-def test_a_preset_goes_before_training_and_after_the_sweep_s_own(place: Path) -> None:
-    from effx.recipe.graph import tickets
-
-    text = (place / "recipe.yaml").read_text().split("regimes")[0]
-    (place / "recipe.yaml").write_text(
+def test_a_preset_overrides_training_and_the_search_overrides_the_preset(folder: Path) -> None:
+    text = (folder / "recipe.yaml").read_text().split("regimes")[0]
+    (folder / "recipe.yaml").write_text(
         text
         + "training: {lr: 0.5, epochs: 1, max_steps: 7}\ntickets: {levels: [20], preset: super-tickets}\n"
     )
 
     def settings(*assignments: str, cell: str = "ticket sst2-tiny-winning20-s0") -> tuple[object, ...]:
-        made = plan(place, *assignments)
-        found = tickets._settings(made.spec(made.entries[cell], None))
-        return found.lr, found.epochs, found.max_steps, found.limit
+        values = plan(folder, *assignments).entries[cell].cell.settings.flat()
+        return values["lr"], values["epochs"], values["max_steps"], values["limit"]
 
     for cell in ("tickets-full sst2-tiny-full-s0", "ticket sst2-tiny-winning20-s0", "tickets sst2-tiny"):
         assert settings(cell=cell) == (1e-4, 6.0, 7, 40)
     assert settings("tickets.epochs=2") == (1e-4, 2.0, 7, 40)
     assert settings("tickets.preset=") == (0.5, 1.0, 7, 40)
-    before = keys(place)
-    assert changed(before, keys(place, "training.weight_decay=0.1")) == set(before)
+    before = keys(folder)
+    assert changed(before, keys(folder, "training.max_steps=8")) == set(before)
+    assert changed(before, keys(folder, "training.weight_decay=0.1")) == set()  # the preset has its own
 
 
-def test_an_engine_that_two_variants_ask_for_is_built_once(place: Path) -> None:
-    made = plan(place, "variants=[fp32, {variant: fp32, of: full}, tokens, exit+int8, tokens+exit]")
-    needs = made.entries["profile sst2"].cell.needs
+def test_an_engine_that_two_variants_name_is_built_once(folder: Path) -> None:
+    made = plan(folder, "variants=[fp32, {variant: fp32, of: full}, tokens, exit+int8, tokens+exit]")
+    needs = made.entries["profile sst2"].cell.sources
     assert "export sst2-tiny-full-s0.fp32.openvino" in needs and len(set(needs)) == len(needs)

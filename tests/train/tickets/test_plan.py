@@ -8,9 +8,9 @@ from transformers import AutoModelForSequenceClassification, BertConfig
 from effx.errors import UsageError
 from effx.models import prune
 from effx.models.structure import parameters, structure
+from effx.specs.levels import Level, parse_levels
 from effx.structure import Layer, Structure
 from effx.train.importance import Importance
-from effx.train.tickets import Level, parse_levels
 from effx.train.tickets.plan import removal
 
 

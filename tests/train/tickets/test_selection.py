@@ -1,12 +1,28 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from scipy import stats
 
+from effx.specs import halving
 from effx.specs.levels import Level
-from effx.train.tickets import halving
-from effx.train.tickets.selection import Candidate, Spread, best, paired_test, phases, split
+from effx.train.tickets.halving import RungDecision
+from effx.train.tickets.selection import Candidate, Spread, best, paired_test, phases, ranked, split
+
+
+def search(
+    levels: list[Level], plan: list[halving.Rung], run: Callable[[Level, int], Candidate]
+) -> tuple[Level, list[dict]]:
+    """Return the level that remains after all rungs, and the table's entry of each."""
+    left, entries = list(levels), []
+    for rung in plan:
+        decision = RungDecision(rung.steps, tuple(ranked([run(level, rung.steps) for level in left])), ())
+        entries.append(decision.table_entry())
+        left = list(decision.remaining)
+    return left[0], entries
+
 
 LEVELS = [Level(percent) for percent in (10, 20, 30, 40)]
 
@@ -90,7 +106,7 @@ def test_halving_ends_with_one_level(levels: int) -> None:
         asked.append((level, steps))
         return Candidate(level, 1 - level.heads / 100, (-abs(level.heads - 2.0),))
 
-    found, seen = halving.search(every, plan, run)
+    found, seen = search(every, plan, run)
     assert found == every[min(1, levels - 1)]
     assert [len(rung["levels"]) for rung in seen] == [rung.levels for rung in plan]
     assert len(asked) == sum(rung.levels for rung in plan)
@@ -121,6 +137,6 @@ def test_halving_finds_what_the_grid_would_on_noisy_learning_curves() -> None:
             ]
             return Candidate(level, 1 - level.heads / 100, tuple(scores))
 
-        found, _ = halving.search(levels, plan, run)
+        found, _ = search(levels, plan, run)
         near += abs(found.heads - 30) <= 10
     assert near >= 170

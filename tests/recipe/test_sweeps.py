@@ -4,7 +4,6 @@ import contextlib
 import json
 import operator
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -16,20 +15,25 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 
 import effx
 from effx import data
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
-from effx.errors import TrainingError, UsageError
+from effx.errors import EffxError, UsageError
 from effx.export import export_all
+from effx.host import locks
 from effx.models import evaluate, load, pretrained, structure
+from effx.recipe import sweeps
+from effx.recipe.execute.store import CellRecord, CellStore
+from effx.specs.levels import Level
+from effx.specs.presets import preset
 from effx.specs.tasks import TASKS
 from effx.specs.training import TicketSearchSettings
-from effx.train import importance, tickets, workspace
-from effx.train.tickets import Level, draw
-from effx.train.tickets.cells import Cell, Record, Workspace
+from effx.train import importance
+from effx.train.tickets import draw
 from effx.train.tickets.plan import removal
 
 QUICK = TicketSearchSettings.of(
@@ -43,16 +47,24 @@ def swept(
     tmp_path_factory: pytest.TempPathFactory, encoders: dict[str, Path], rows_folder: Path
 ) -> tuple[Path, dict]:
     folder = tmp_path_factory.mktemp("sweep") / "sst2"
-    return folder, tickets.run("sst2", encoders["bert"], out=folder, data_folder=rows_folder, settings=QUICK)
+    return folder, sweeps.tickets(
+        "sst2", encoders["bert"], out=folder, data_folder=rows_folder, settings=QUICK
+    )
 
 
-def open_workspace(
-    folder: Path, encoders: dict[str, Path], rows: Path, settings: TicketSearchSettings
-) -> Workspace:
-    return Workspace(folder, "sst2", str(encoders["bert"]), rows, settings)
+def cell_of(folder: Path, stage: str, name: str) -> Path:
+    """The folder of a cell."""
+    store = CellStore(folder)
+    return next(store.cell(r.key) for r in store.records() if (r.stage, r.name) == (stage, name))
 
 
-def test_cells_are_checkpoints_cut_as_their_scores_say(
+def fresh(model: Path, seed: int) -> transformers.PreTrainedModel:
+    """The pretrained model with the task head that a seed gives it."""
+    transformers.set_seed(seed)
+    return pretrained(model, TASKS["sst2"], fresh_head=True)[0]
+
+
+def test_tickets_are_pruned_by_the_scores_of_their_full_model(
     swept: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path
 ) -> None:
     folder, table = swept
@@ -60,7 +72,7 @@ def test_cells_are_checkpoints_cut_as_their_scores_say(
     validation = data.load(TASKS["sst2"], "validation", rows_folder)
     for seed in (0, 1):
         full = Checkpoint.open(folder / f"checkpoints/sst2-bert-full-s{seed}")
-        found, about = importance.read(folder / f"checkpoints/sst2-bert-full-s{seed}.importance.json")
+        found, about = importance.read(folder / f"importance-s{seed}.json")
         assert about["checkpoint"] == full.digest
         model = load(full)
         encoded = Encoder(full.folder, 32)(data.load(TASKS["sst2"], "train", rows_folder).limit(64).texts)
@@ -92,7 +104,7 @@ def test_cells_are_checkpoints_cut_as_their_scores_say(
                 )
 
 
-def test_one_ticket_alone_is_that_of_the_sweep(
+def test_one_ticket_alone_equals_that_of_the_search(
     swept: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
     """Bitwise: the same full model, scores, cut and training."""
@@ -111,7 +123,10 @@ def test_one_ticket_alone_is_that_of_the_sweep(
         assert set(before) == set(after)
         assert all(torch.equal(before[key], after[key]) for key in before)
     with pytest.raises(UsageError, match="exists already"):
-        draw.draw(made.folder, encoders["bert"], out=tmp_path, name=name, data_folder=rows_folder)
+        draw.draw(
+            made.folder, encoders["bert"], out=tmp_path, name=name, data_folder=rows_folder,
+            settings=QUICK.ticket(Level(40), kind, seed),
+        )  # fmt: skip
 
 
 def test_a_ticket_starts_from_the_pretrained_weights(
@@ -119,7 +134,7 @@ def test_a_ticket_starts_from_the_pretrained_weights(
 ) -> None:
     """At a learning rate that rounds to nothing, what is saved is what training began with."""
     still = QUICK.replace(lr=1e-30, levels=(Level(40),), kinds=("winning",), seeds=1, max_steps=1)
-    tickets.run("sst2", encoders["bert"], out=tmp_path / "w", data_folder=rows_folder, settings=still)
+    sweeps.tickets("sst2", encoders["bert"], out=tmp_path / "w", data_folder=rows_folder, settings=still)
     folder = tmp_path / "w/checkpoints/sst2-bert-winning40-s0"
     kept = structure(load(folder)).layers
     got = load_file(folder / "model.safetensors")
@@ -139,38 +154,55 @@ def test_a_ticket_starts_from_the_pretrained_weights(
         before = whole.get(key.removeprefix("bert."))
         if before is not None and before.shape == got[key].shape:  # a bias of 0 moves by 1e-30
             assert torch.allclose(got[key], before, rtol=0, atol=1e-20), key
-    # the head is afresh, and that of the full model with this seed
-    work = open_workspace(tmp_path / "w", encoders, rows_folder, still)
-    assert torch.equal(got["classifier.weight"], work.pretrained(0).classifier.weight)
-    assert not torch.equal(got["classifier.weight"], work.pretrained(1).classifier.weight)
+    # the head is new, and equals that of the full model with this seed
+    assert torch.equal(got["classifier.weight"], fresh(encoders["bert"], 0).classifier.weight)
+    assert not torch.equal(got["classifier.weight"], fresh(encoders["bert"], 1).classifier.weight)
 
 
-def test_a_sweep_goes_on_and_grows(
+def test_a_search_is_resumed_and_extended(
     swept: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "again"
-    shutil.copytree(swept[0], folder)
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("effx.json")}
-    shutil.rmtree(folder / "checkpoints/sst2-bert-losing40-s1")
-    (folder / "cells/sst2-bert-winning20-s0.json").unlink()
-    (folder / "checkpoints/sst2-bert-full-s1.importance.json").unlink()
-    shutil.rmtree(folder / "checkpoints/sst2-bert-full-s0")  # made again, its scores too
+    shutil.copytree(swept[0], folder, symlinks=True)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("cell.json")}
+    damaged = [
+        cell_of(folder, "ticket", "sst2-bert-losing40-s1"),
+        cell_of(folder, "ticket", "sst2-bert-winning20-s0"),
+        cell_of(folder, "tickets-scores", "sst2-bert-full-s1"), cell_of(folder, "tickets", "sst2-bert"),
+        cell_of(folder, "tickets-full", "sst2-bert-full-s0"),
+    ]  # fmt: skip
+    shutil.rmtree(damaged[0] / "sst2-bert-losing40-s1")
+    (damaged[1] / "cell.json").unlink()
+    shutil.rmtree(damaged[2])
+    shutil.rmtree(damaged[3])
+    (damaged[4] / "sst2-bert-full-s0" / "effx.json").unlink()
     arguments = ("sst2", encoders["bert"])
-    tickets.run(*arguments, out=folder, data_folder=rows_folder, settings=QUICK)
-    for name in ("table.json", "table.csv", "table.md", "phases.svg", "phases.png"):
+    sweeps.tickets(*arguments, out=folder, data_folder=rows_folder, settings=QUICK)
+    for name in ("table.json", "table.csv", "table.md", "phases.svg", "phases.png", "importance-s0.svg"):
         assert (folder / name).read_bytes() == (swept[0] / name).read_bytes(), name
-    assert (folder / "checkpoints/sst2-bert-full-s0.importance.svg").is_file()
-    again = ("losing40-s1", "full-s0")
-    kept = [path for path in before if not any(name in str(path) for name in again)]
+    kept = [path for path in before if path.parent not in damaged]
+    assert len(kept) == len(before) - 5
     assert all(path.stat().st_mtime_ns == before[path] for path in kept)
     wider = QUICK.replace(levels=(Level(20), Level(40), Level(50, 0)), kinds=("winning",), keep="winning")
-    grown = tickets.run(*arguments, out=folder, data_folder=rows_folder, settings=wider)
+    grown = sweeps.tickets(*arguments, out=folder, data_folder=rows_folder, settings=wider)
     assert [row["level"] for row in grown["summary"]] == [None, "20", "40", "50/0"]
     assert grown["summary"][1] == swept[1]["summary"][1]
-    with pytest.raises(UsageError, match=r"made with other settings: lr was 0.001, is 0.002. Give the same"):
-        tickets.run(*arguments, out=folder, data_folder=rows_folder, settings=QUICK.replace(lr=2e-3))
-    with pytest.raises(UsageError, match="other settings: model was bert, is electra"):
-        tickets.run("sst2", encoders["electra"], out=folder, data_folder=rows_folder, settings=QUICK)
+    assert all(path.stat().st_mtime_ns == before[path] for path in kept)
+
+
+def test_other_settings_make_other_cells_and_the_differences_are_reported(
+    swept: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    folder = tmp_path / "again"
+    shutil.copytree(swept[0], folder, symlinks=True)
+    other = QUICK.replace(lr=2e-3, seeds=1, levels=(Level(40),), kinds=("winning",))
+    sweeps.tickets("sst2", encoders["bert"], out=folder, data_folder=rows_folder, settings=other)
+    message = "tickets-full sst2-bert-full-s0 was done before with other settings: lr was 0.001, is 0.002.\n"
+    assert message in capsys.readouterr().err
+    table = sweeps.tickets("sst2", encoders["bert"], out=folder, data_folder=rows_folder, settings=QUICK)
+    assert table == swept[1]  # the cells of both are there
+    assert "other settings" not in capsys.readouterr().err
 
 
 def quick_command(model: Path, rows: Path, folder: Path) -> list[str]:
@@ -184,31 +216,37 @@ def quick_command(model: Path, rows: Path, folder: Path) -> list[str]:
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(effx.__file__).parents[1])}
 
 
-def test_records_and_scores_are_enough_to_go_on_from(
+def test_a_search_is_resumed_from_results_without_checkpoints(
     swept: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
     arguments, light = ("sst2", encoders["bert"]), QUICK.replace(keep="none")
-    tickets.run(*arguments, out=tmp_path, data_folder=rows_folder, settings=light)
-    assert not Checkpoint.find(tmp_path / "checkpoints")
-    records = tmp_path / "cells"
-    (records / "sst2-bert-losing40-s1.json").unlink()
-    before = {path: path.stat().st_mtime_ns for path in records.iterdir()}
-    table = tickets.run(*arguments, out=tmp_path, data_folder=rows_folder, settings=light)
-    assert table == swept[1]
+
+    def search() -> dict:
+        return sweeps.tickets(*arguments, out=tmp_path, data_folder=rows_folder, settings=light)
+
+    assert search() == swept[1]
+    assert not list(tmp_path.rglob("model.safetensors"))
+    shutil.rmtree(cell_of(tmp_path, "ticket", "sst2-bert-losing40-s1"))
+    shutil.rmtree(cell_of(tmp_path, "tickets", "sst2-bert"))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("cell.json")}
+    assert search() == swept[1]
     assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in before.items())
-    (tmp_path / "checkpoints/sst2-bert-full-s1.importance.json").unlink()  # then its model is needed again
-    assert tickets.run(*arguments, out=tmp_path, data_folder=rows_folder, settings=light) == swept[1]
-    assert not Checkpoint.find(tmp_path / "checkpoints")
+    shutil.rmtree(cell_of(tmp_path, "tickets-scores", "sst2-bert-full-s1"))  # then its model is needed again
+    assert search() == swept[1]
+    full = cell_of(tmp_path, "tickets-full", "sst2-bert-full-s1") / "cell.json"
+    assert full.stat().st_mtime_ns != before[full]
+    assert not list(tmp_path.rglob("model.safetensors"))
 
 
 def test_processes_share_a_workspace(
     swept: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
-    folder, first = tmp_path / "shared", "sst2-bert-full-s0"
+    folder = tmp_path / "shared"
     command = quick_command(encoders["bert"], rows_folder, folder)
     logs = [tmp_path / "a", tmp_path / "b"]
+    first = cell_of(swept[0], "tickets-full", "sst2-bert-full-s0").name  # keys do not depend on the workspace
     with contextlib.ExitStack() as stack:
-        with workspace.alone(folder, first):
+        with locks.hold(CellStore(folder).lock(first)):
             processes = [
                 stack.enter_context(
                     subprocess.Popen(
@@ -220,24 +258,23 @@ def test_processes_share_a_workspace(
             ]  # fmt: skip
             until = time.monotonic() + 120
             while time.monotonic() < until and not any(
-                f"works on {first}" in log.read_text() for log in logs
+                "tickets-full sst2-bert-full-s0 is being done by" in log.read_text() for log in logs
             ):
                 time.sleep(0.05)
         for process in processes:
             out, _ = process.communicate(timeout=300)
             assert process.returncode == 0
             assert json.loads(out) == swept[1]
-    trained = [re.findall(r"^(train|score) ([\w-]+):", log.read_text(), re.MULTILINE) for log in logs]
-    cells = [("train", path.stem) for path in (folder / "cells").glob("*.json")]
-    scored = [("score", f"sst2-bert-full-s{seed}") for seed in (0, 1)]
-    assert sorted(trained[0] + trained[1]) == sorted(cells + scored)  # each once
-    assert len(cells) == 10 and all(trained)
+    lines = CellStore(folder).journal()
+    begun = [line["key"] for line in lines if line["event"] == "begun"]
+    assert len(begun) == len(set(begun)) == 2 * (2 + 4) + 1
+    assert len({line["pid"] for line in lines}) == 2
     held = [path.name for path in (folder / "locks").iterdir() if path.name != ".guard"]
     assert held == []
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_ends_with_the_same_table(
+def test_a_killed_search_ends_with_the_same_table(
     swept: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "killed"
@@ -252,9 +289,9 @@ def test_a_killed_sweep_ends_with_the_same_table(
             process.kill()
 
     def made(n: int) -> Callable[[], bool]:
-        return lambda: len(list((folder / "checkpoints").glob("*/effx.json"))) >= n
+        return lambda: len(list((folder / "cells").glob("[!.]*/cell.json"))) >= n
 
-    killed_once(lambda: bool(list((folder / "checkpoints").glob(".*.tmp"))))  # while one is written
+    killed_once(lambda: bool(list((folder / "cells").glob(".*.tmp/*"))))  # while one is written
     killed_once(made(2))
     killed_once(made(5))
     assert not (folder / "table.json").exists()
@@ -270,14 +307,14 @@ def test_min_heads_neurons_and_separate_levels(
         levels=(Level(90, 25),), seeds=1, kinds=("random",), min_heads=0, granularity="neurons",
         max_steps=1, patience=1, importance="magnitude", keep="winning",
     )  # fmt: skip
-    table = tickets.run(
+    table = sweeps.tickets(
         "sst2", encoders["distilbert"], out=tmp_path / "n", data_folder=rows_folder, settings=settings
     )
     assert table["cells"][1]["removed"] == {"heads": 10, "ffns": 0, "neurons": 48}
     assert table["super"] is None and table["phases"] is None
     assert [path.name for path in Checkpoint.find(tmp_path / "n/checkpoints")] == ["sst2-distilbert-full-s0"]
     with pytest.raises(UsageError, match="level 90/25 removes 10 of 12 heads, but min_heads 1 keeps 3"):
-        tickets.run(
+        sweeps.tickets(
             "sst2", encoders["distilbert"], out=tmp_path / "m", data_folder=rows_folder,
             settings=settings.replace(min_heads=1),
         )  # fmt: skip
@@ -293,7 +330,7 @@ def halved(
     tmp_path_factory: pytest.TempPathFactory, encoders: dict[str, Path], rows_folder: Path
 ) -> tuple[Path, dict]:
     folder = tmp_path_factory.mktemp("halved")
-    table = tickets.run("sst2", encoders["bert"], out=folder, data_folder=rows_folder, settings=HALVING)
+    table = sweeps.tickets("sst2", encoders["bert"], out=folder, data_folder=rows_folder, settings=HALVING)
     return folder, table
 
 
@@ -312,18 +349,19 @@ def test_halving_counts_what_it_trains(halved: tuple[Path, dict]) -> None:
     assert {row["level"] for row in table["summary"]} == {None, table["super"]["level"]}
     assert not list((folder / "checkpoints").glob("*-at*"))
     assert not (folder / "paused").exists()
-    begun = [json.loads(path.read_bytes())["steps"] for path in (folder / "cells").glob("*-at*.json")]
+    results = [json.loads(path.read_bytes()) for path in folder.glob("cells/*/result.json")]
+    begun = [result["steps"] for result in results if result["paused_at"]]
     assert sorted(begun) == [first] * 4 + [second] * 2
     manifest = Checkpoint.open(folder / "checkpoints" / table["super"]["checkpoints"][0]).manifest
-    told = [json.loads(path.read_bytes())["seconds"] for path in (folder / "cells").glob("*-at*.json")]
-    assert manifest["training"]["seconds"] > min(told) > 0  # of the whole run
+    seconds = [result["seconds"] for result in results if result["paused_at"]]
+    assert manifest["training"]["seconds"] > min(seconds) > 0  # of the complete run
 
 
 def test_halving_claims_no_share_of_a_grid_that_may_stop_early(
     encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
     settings = HALVING.replace(seeds=1, patience=1, epochs=4.0)
-    table = tickets.run("sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=settings)
+    table = sweeps.tickets("sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=settings)
     assert table["search"]["share"] is None
     assert "the grid takes at most " in (tmp_path / "table.md").read_text()
 
@@ -334,46 +372,46 @@ def test_halvings_last_level_is_the_grids(
     folder, table = halved
     best = table["super"]["level"]
     settings = HALVING.replace(search="grid", levels=(Level(int(best)),), kinds=("winning",))
-    grid = tickets.run(
+    grid = sweeps.tickets(
         "sst2", encoders["bert"], out=tmp_path / "g", data_folder=rows_folder, settings=settings
     )
     by_name = operator.itemgetter("checkpoint")
     assert sorted(grid["cells"], key=by_name) == sorted(table["cells"], key=by_name)
     for name in grid["super"]["checkpoints"]:
-        weights = [place / "checkpoints" / name / "model.safetensors" for place in (folder, tmp_path / "g")]
+        weights = [at / "checkpoints" / name / "model.safetensors" for at in (folder, tmp_path / "g")]
         assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
-def test_halving_goes_on_where_it_was_killed(
-    halved: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    record = Workspace._record
-
+def test_halving_is_resumed_where_it_was_killed(
+    halved: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
     class KilledError(Exception):
         pass
 
+    def search() -> dict:
+        return sweeps.tickets(
+            "sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=HALVING
+        )
+
     # before or after the record of that many cells from here on
-    for kill, recorded in ((3, False), (2, True), (4, False), (2, True), (1, False)):
-        left = [kill]
+    for kill, recorded in ((3, False), (3, True), (4, False), (2, True), (1, False)):
+        owner, name = (CellStore, "remove_paused") if recorded else (CellRecord, "to_json")
+        original, left = getattr(owner, name), [kill]
 
-        def dies(self: Workspace, cell: Cell, made: Checkpoint, left=left, recorded=recorded) -> Record:  # type: ignore[no-untyped-def]
+        def dies(*arguments: object, original=original, left=left) -> object:  # type: ignore[no-untyped-def]
             left[0] -= 1
-            if left[0]:
-                return record(self, cell, made)
-            if recorded:
-                with monkeypatch.context() as patch:  # the checkpoint is still there
-                    patch.setattr(shutil, "rmtree", lambda *_, **__: None)
-                    record(self, cell, made)
-            raise KilledError
+            if left[0] == 0:
+                raise KilledError
+            return original(*arguments)
 
-        monkeypatch.setattr(Workspace, "_record", dies)
-        with pytest.raises(KilledError):
-            tickets.run("sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=HALVING)
-    monkeypatch.undo()
-    table = tickets.run("sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=HALVING)
-    assert table == halved[1]
-    assert not list((tmp_path / "checkpoints").glob("*-at*")) and not (tmp_path / "paused").exists()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(owner, name, dies)
+            with pytest.raises(KilledError):
+                search()
+    assert list(tmp_path.glob("paused/*/*"))
+    assert search() == halved[1]
+    assert not (tmp_path / "paused").exists()
+    assert not list((tmp_path / "checkpoints").glob("*-at*"))
 
 
 def test_a_ticket_exports_without_what_it_lost(swept: tuple[Path, dict], tmp_path: Path) -> None:
@@ -406,38 +444,33 @@ def test_a_ticket_exports_without_what_it_lost(swept: tuple[Path, dict], tmp_pat
 
 def test_wrong_settings_leave_nothing(encoders: dict[str, Path], rows_folder: Path, tmp_path: Path) -> None:
     for settings, message in (
-        (QUICK.replace(max_length=300), "max_length 300"),
+        (QUICK.replace(max_length=300), "--max-length 300"),
         (QUICK.replace(levels=(Level(1),)), "level 1 removes nothing of a model with 12 heads"),
     ):
         with pytest.raises(UsageError, match=message):
-            tickets.run(
+            sweeps.tickets(
                 "sst2", encoders["bert"], out=tmp_path / "w", data_folder=rows_folder, settings=settings
             )
     assert not (tmp_path / "w").exists()
 
 
-def test_settings_that_made_nothing_bind_nobody(
+def test_a_search_that_diverged_leaves_no_cells(
     encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
-    once = QUICK.replace(levels=(Level(40),), kinds=("winning",), seeds=1, max_steps=1)
-    arguments = ("sst2", encoders["bert"])
-    with pytest.raises(TrainingError, match="training diverged"):
-        tickets.run(
-            *arguments, out=tmp_path, data_folder=rows_folder, settings=once.replace(lr=1e30, max_steps=3)
+    once = QUICK.replace(levels=(Level(40),), kinds=("winning",), seeds=1, max_steps=3)
+    with pytest.raises(EffxError, match="training diverged"):
+        sweeps.tickets(
+            "sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=once.replace(lr=1e30)
         )
-    with workspace.alone(tmp_path, "a cell"), pytest.raises(UsageError, match=r"lr was 1e\+30, is 0.001"):
-        open_workspace(tmp_path, encoders, rows_folder, once)
-    tickets.run(*arguments, out=tmp_path, data_folder=rows_folder, settings=once)
-    with pytest.raises(UsageError, match="lr was 0.001, is 0.01"):
-        tickets.run(*arguments, out=tmp_path, data_folder=rows_folder, settings=once.replace(lr=0.01))
+    assert not list((tmp_path / "cells").iterdir())
+    assert [line["event"] for line in CellStore(tmp_path).journal()] == ["begun", "failed"]
 
 
-def test_a_sweep_of_a_checkpoint_has_fresh_heads(
+def test_a_search_from_a_checkpoint_begins_with_new_heads(
     swept: tuple[Path, dict], rows_folder: Path, tmp_path: Path
 ) -> None:
     own = swept[0] / "checkpoints/sst2-bert-winning40-s0"
-    work = Workspace(tmp_path, "sst2", str(own), rows_folder, QUICK.replace(levels=(Level(30),)))
-    before, models = load(own), [work.pretrained(seed) for seed in (0, 0, 1)]
+    before, models = load(own), [fresh(own, seed) for seed in (0, 0, 1)]
     for model in models:
         assert torch.equal(model.bert.pooler.dense.weight, before.bert.pooler.dense.weight)
         assert not torch.equal(model.classifier.weight, before.classifier.weight)
@@ -449,13 +482,12 @@ def test_a_sweep_of_a_checkpoint_has_fresh_heads(
 
 
 def test_the_preset_is_the_published_one_and_options_prevail() -> None:
-    assert tickets.preset("super-tickets", "mnli")["head_dropout"] == 0.3
-    assert tickets.preset("super-tickets", "rte")["optimizer"] == "adamax"
+    assert preset("super-tickets", "mnli").head_dropout == 0.3
+    assert preset("super-tickets", "rte").training.optimizer == "adamax"
     with pytest.raises(UsageError, match="Did you mean 'super-tickets'"):
-        tickets.preset("super-ticket", "rte")
+        preset("super-ticket", "rte")
 
 
 def test_pretrained_heads_differ_by_seed_alone(encoders: dict[str, Path]) -> None:
     model, _ = pretrained(encoders["bert"], TASKS["sst2"])
     assert structure(model).layers[0].heads == (0, 1, 2, 3)
-    assert Cell("winning", Level(20, 10), 3, 40).name("a-b") == "a-b-winning20-10-s3-at40"

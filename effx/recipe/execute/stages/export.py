@@ -1,0 +1,35 @@
+"""Build one engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from effx.recipe.execute.protocol import CellSpec, RefusedError, StageOutput
+from effx.recipe.execute.stages import common
+from effx.specs import backends, variants
+from effx.specs.stages import ExportStage
+
+
+def run(cell: CellSpec, out: Path) -> StageOutput:
+    """Build one engine and check it against its checkpoint."""
+    from effx.export.build import refusal
+    from effx.export.plan import export
+
+    settings = common.settings(cell, ExportStage)
+    device = backends.get(settings.backend).device(settings.device)
+    reason = refusal(variants.parse(settings.variant), settings.backend, device)
+    if reason:
+        raise RefusedError(f"{cell.name}: {reason}.")
+    engine = export(
+        common.checkpoint(cell),
+        settings.variant,
+        settings.backend,
+        out,
+        device=device,
+        data_folder=cell.places.data,
+        calibration_rows=settings.calibration_rows,
+    )
+    if engine.folder.name != cell.name:  # the first device is not in the engine's name
+        engine.folder.rename(out / cell.name)
+    agreement = engine.manifest["parity"]["label_agreement"]
+    return StageOutput(engine.digest, f"{engine.manifest['scheme']}, labels agree on {agreement:.1%}")

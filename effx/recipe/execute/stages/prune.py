@@ -1,0 +1,28 @@
+"""Prune a ticket by the scores of a checkpoint and fine-tune it from the pretrained weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from effx.recipe.execute.protocol import CellSpec, StageOutput
+from effx.recipe.execute.stages import common
+from effx.specs.stages import PruneStage
+
+
+def run(cell: CellSpec, out: Path) -> StageOutput:
+    """Prune a ticket by the scores of a checkpoint and fine-tune it from the pretrained weights."""
+    from effx.train.tickets import draw
+
+    settings = common.settings(cell, PruneStage)
+    checkpoint = draw.draw(
+        common.checkpoint(cell),
+        common.pretrained(cell),
+        out=out,
+        name=cell.name,
+        data_folder=cell.places.data,
+        settings=settings.ticket,
+        trust_remote_code=settings.trust_remote_code,
+    )
+    manifest = checkpoint.manifest
+    scores = common.scores(checkpoint.task.metrics, manifest["metrics"])
+    return StageOutput(checkpoint.digest, f"{scores}, {manifest['weight_remaining']:.0%} of the weights")

@@ -1,0 +1,72 @@
+"""Write the table and the figures of a search for tickets."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from effx import files, progress
+from effx.recipe.execute.protocol import CellSpec, StageOutput
+from effx.recipe.execute.stages import common
+from effx.specs.stages import TicketsStage
+
+
+def run(cell: CellSpec, out: Path) -> StageOutput:
+    """Write table.json, .csv and .md, the figure of the phases, and the scores with their heat maps."""
+    from effx import data
+    from effx.train.tickets import table
+    from effx.train.tickets.halving import RungDecision
+    from effx.train.tickets.result import TicketResult
+
+    settings = common.settings(cell, TicketsStage)
+    task = data.resolve(settings.task, cell.places.data)
+    results = [
+        TicketResult.read(Path(source.folder) / common.RESULT)
+        for source in cell.sources
+        if source.stage in ("tickets-full", "ticket")
+    ]
+    rungs = [
+        RungDecision.read(source.artifact / common.RUNG)
+        for source in cell.sources
+        if source.stage == "tickets-rung"
+    ]
+    folder = out / cell.name
+    value = table.build(
+        task,
+        data.load(task, "validation", cell.places.data).labels,
+        settings.model,
+        settings.tickets,
+        results,
+        rungs,
+        grid_steps=settings.grid_steps,
+    )
+    folder.mkdir()
+    table.write(folder, value)
+    scores = {}
+    for source in cell.sources:
+        if source.stage == "tickets-scores":
+            seed = source.name.rpartition("-s")[2]
+            path = folder / f"importance-s{seed}.json"
+            files.write_atomic(path, (source.artifact / common.SCORES).read_bytes())
+            scores[path] = f"{cell.name}, seed {seed}"
+    _draw(folder, value, scores)
+    best = value["super"]
+    return StageOutput(
+        None, "no winning tickets" if best is None else f"super ticket at level {best['level']}"
+    )
+
+
+def _draw(folder: Path, value: dict[str, Any], scores: dict[Path, str]) -> None:
+    """Draw the phases and each seed's scores, where matplotlib is installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        progress.say("no figures: matplotlib is not installed. Run: pip install 'effx[report]'")
+        return
+    from effx.train import importance
+    from effx.train.tickets import figure
+
+    for suffix in (".png", ".svg"):
+        figure.phases(value, folder / f"phases{suffix}")
+        for path, title in scores.items():
+            scored, about = importance.read(path)
+            figure.heat_map(scored, about["layers"], title, path.with_suffix(suffix))

@@ -1,0 +1,34 @@
+"""Fine-tune the full model of one seed of a search for tickets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from effx import files
+from effx.recipe.execute.protocol import CellSpec, StageOutput
+from effx.recipe.execute.stages import common
+from effx.specs.stages import TicketsFullStage
+
+
+def run(cell: CellSpec, out: Path) -> StageOutput:
+    """Fine-tune the full model with a new task head, and write its scores and predictions."""
+    from effx.train import finetune
+    from effx.train.tickets.result import FULL, TicketResult
+
+    settings = common.settings(cell, TicketsFullStage)
+    checkpoint = finetune(
+        settings.task,
+        common.pretrained(cell),
+        out=out,
+        name=cell.name,
+        data_folder=cell.places.data,
+        settings=settings.finetune,
+        keep_predictions=True,
+        record={"parent": None},
+        fresh_head=True,
+    )
+    result = TicketResult.of(checkpoint, FULL, None, settings.finetune.training.seed)
+    files.write_json(out / common.RESULT, result.to_json())
+    return StageOutput(
+        checkpoint.digest, common.scores(checkpoint.task.metrics, checkpoint.manifest["metrics"])
+    )

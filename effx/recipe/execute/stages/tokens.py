@@ -1,0 +1,27 @@
+"""Give a checkpoint a token schedule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from effx.recipe.execute.protocol import CellSpec, StageOutput
+from effx.recipe.execute.stages import common
+from effx.specs.stages import TokensStage
+
+
+def run(cell: CellSpec, out: Path) -> StageOutput:
+    """Give a checkpoint a token schedule."""
+    from effx.train import tokens
+
+    checkpoint = tokens.train(
+        common.checkpoint(cell),
+        out=out,
+        name=cell.name,
+        data_folder=cell.places.data,
+        settings=common.settings(cell, TokensStage).tokens,
+    )
+    scores = checkpoint.manifest["tokens"]["validation"]
+    share = sum(scores["kept"]) / len(scores["kept"])
+    return StageOutput(
+        checkpoint.digest, f"{common.scores(checkpoint.task.metrics, scores)}, {share:.0%} of the tokens"
+    )

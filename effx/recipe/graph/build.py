@@ -1,0 +1,196 @@
+"""The cells of a recipe: its chains of trainings, its engines, its searches for tickets, its sessions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from effx.recipe.graph import lottery, sweeps
+from effx.recipe.graph.cells import Cell, CellBuilder, data_places, given
+from effx.recipe.graph.chains import Chain, built, chains, joined
+from effx.recipe.graph.digests import Digests
+from effx.recipe.graph.plan import Artifacts
+from effx.recipe.language.recipe import ModelOf, Recipe, TaskOf
+from effx.specs import variants
+from effx.specs.stages import (
+    ExitsStage,
+    ExportStage,
+    FinetuneStage,
+    ProfileStage,
+    PruneStage,
+    ReportStage,
+    TokensStage,
+)
+from effx.specs.training import (
+    EarlyExitSettings,
+    FinetuneSettings,
+    LotterySettings,
+    TicketSettings,
+    TokenPruningSettings,
+)
+
+_MEASURING_PRECISION = "int8"
+"""The precision whose export times several schemes, so that nothing else may compute on its host."""
+
+
+def cells(recipe: Recipe, digests: Digests, host: str, artifacts: Artifacts) -> list[Cell]:
+    """Return the cells of a recipe as far as they are known, each after those that it reads.
+
+    Args:
+        recipe: what is wanted.
+        digests: of the files and code that it reads.
+        host: id of the machine that measures.
+        artifacts: id of a cell -> the folder that it made, for cells that depend on results.
+
+    Raises:
+        DataError: a task's files are missing, or its rows do not fit.
+    """
+    builder = CellBuilder(recipe, digests)
+    for task in recipe.tasks:
+        engines: list[Cell] = []
+        for model in recipe.models:
+            for seed in recipe.seeds:
+                engines += _of_model(builder, task, model, seed)
+            if recipe.tickets is not None:
+                sweeps.add(builder, task, model, recipe.tickets, artifacts)
+        if engines:
+            _profile(builder, task, engines, host)
+    sessions = tuple(cell.id for cell in builder.cells if cell.stage == "profile")
+    if sessions:
+        builder.add("report", recipe.name, ReportStage(), sources=sessions)
+    return builder.cells
+
+
+def _of_model(builder: CellBuilder, task: TaskOf, model: ModelOf, seed: int) -> list[Cell]:
+    """Add what is made of one model with one seed; return the engines."""
+    checkpoints: dict[tuple[str, ...], Cell] = {}
+    engines: list[Cell] = []
+    for chain in chains(builder.recipe):
+        labels = chain.labels
+        name = f"{joined(task.name, model.label, *labels)}-s{seed}"
+        parent = checkpoints.get(labels[:-1])
+        cell = _checkpoint(builder, task, model, seed, chain, name, parent)
+        checkpoints[labels] = cell
+        for variant in dict.fromkeys(variant.text for variant in built(builder.recipe, chain)):
+            engines += _engines(builder, cell, task, variant)
+    return engines
+
+
+def _checkpoint(
+    builder: CellBuilder,
+    task: TaskOf,
+    model: ModelOf,
+    seed: int,
+    chain: Chain,
+    name: str,
+    parent: Cell | None,
+) -> Cell:
+    """Add the last stage of a chain; ``parent`` is the cell of the stage before it."""
+    values = {**given(builder.recipe.training), **given(chain.last.settings), "seed": seed}
+    if chain.lottery:
+        values["limit"] = task.limit
+        return lottery.add(builder, task, model, LotterySettings.of(**values), name)
+    if parent is None:
+        return _finetune(builder, task, model, {**values, "limit": task.limit}, name)
+    if chain.pruned:
+        values = {**given(chain.stages[0].settings), **values, "limit": task.limit}
+        return _prune(builder, task, model, values, name, parent)
+    common: dict[str, Any] = {
+        "places": data_places(task),
+        "sources": (parent.id,),
+        "rows": builder.rows(task),
+    }
+    if chain.exits:
+        exits = EarlyExitSettings.of(**values)
+        return builder.add(
+            "exits", name, ExitsStage(task=task.name, exits=exits), **common,
+            work=builder.amount(task, exits, "epochs"), group=f"{exits.mode} {parent.group}",
+        )  # fmt: skip
+    tokens = TokenPruningSettings.of(**values)
+    epochs = ("epochs",) if tokens.schedule is not None else ("soft_epochs", "epochs")
+    return builder.add(
+        "tokens", name, TokensStage(task=task.name, tokens=tokens), **common,
+        work=builder.amount(task, tokens, *epochs), group=parent.group,
+    )  # fmt: skip
+
+
+def _finetune(builder: CellBuilder, task: TaskOf, model: ModelOf, values: dict[str, Any], name: str) -> Cell:
+    settings = FinetuneSettings.of(**values)
+    digests, sources = builder.pretrained(model)
+    return builder.add(
+        "finetune",
+        name,
+        FinetuneStage(task=task.name, trust_remote_code=model.trust_remote_code, finetune=settings),
+        places=data_places(task, model),
+        sources=sources,
+        rows=builder.rows(task),
+        model=digests,
+        work=builder.amount(task, settings, "epochs"),
+        group=f"{model.label} {settings.regime} {settings.layers or ''}",
+    )
+
+
+def _prune(
+    builder: CellBuilder, task: TaskOf, model: ModelOf, values: dict[str, Any], name: str, full: Cell
+) -> Cell:
+    settings = TicketSettings.of(**values)
+    digests, sources = builder.pretrained(model)
+    return builder.add(
+        "prune",
+        name,
+        PruneStage(task=task.name, trust_remote_code=model.trust_remote_code, ticket=settings),
+        places=data_places(task, model),
+        sources=(full.id, *sources),
+        rows=builder.rows(task),
+        model=digests,
+        work=builder.amount(task, settings, "epochs"),
+        group=f"{model.label} {settings.finetune.regime}",
+    )
+
+
+def _engines(builder: CellBuilder, checkpoint: Cell, task: TaskOf, variant: str) -> list[Cell]:
+    """Add the engines of one variant of a checkpoint, one for each backend and device."""
+    engines = []
+    for wanted in builder.recipe.backends:
+        suffix = f".{wanted.device}" if wanted.device else ""
+        settings = ExportStage(
+            variant=variant,
+            backend=wanted.backend,
+            device=wanted.device,
+            calibration_rows=builder.recipe.calibration_rows,
+        )
+        engines.append(
+            builder.add(
+                "export",
+                f"{checkpoint.name}.{variant}.{wanted.backend}{suffix}",
+                settings,
+                places=data_places(task),
+                sources=(checkpoint.id,),
+                backends=(wanted.backend,),
+                alone=variants.parse(variant).scheme == _MEASURING_PRECISION,
+                group=f"{variant} {wanted.backend}",
+            )
+        )
+    return engines
+
+
+def _profile(builder: CellBuilder, task: TaskOf, engines: list[Cell], host: str) -> None:
+    """Add the session that measures a task's engines."""
+    workloads = given(builder.recipe.workloads)
+    meter = workloads.pop("meter", "auto")
+    backends = tuple(
+        dict.fromkeys(
+            engine.settings.backend for engine in engines if isinstance(engine.settings, ExportStage)
+        )
+    )
+    builder.add(
+        "profile",
+        task.name,
+        ProfileStage(plan=workloads, meter=meter, host=host),
+        places=data_places(task),
+        sources=tuple(engine.id for engine in engines),
+        rows=builder.rows(task),
+        backends=backends,
+        meter=meter,
+        alone=True,
+        work=float(len(engines)),
+    )

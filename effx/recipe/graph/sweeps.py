@@ -1,0 +1,210 @@
+"""The cells of a search for super tickets.
+
+    tickets-full ── tickets-scores ──┬── ticket (kind, level)   ──┬── tickets: table and figures
+    (a seed's full model)            └── ticket                 ──┘
+
+    halving:  all levels: ticket paused at STEPS ── tickets-rung ── the better half, continued ── ...
+
+Successive halving decides which tickets continue when the results of a rung are there, so its cells are
+known one rung at a time; ``artifacts`` gives the decisions so far.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from effx import data
+from effx.recipe.execute.stages import tickets_rung
+from effx.recipe.graph.cells import Cell, CellBuilder, data_places, given
+from effx.recipe.graph.chains import joined
+from effx.recipe.graph.plan import Artifacts
+from effx.recipe.language.recipe import ModelOf, TaskOf
+from effx.specs import halving, presets
+from effx.specs.levels import Level
+from effx.specs.stages import (
+    TicketsFullStage,
+    TicketsRungStage,
+    TicketsScoresStage,
+    TicketsStage,
+    TicketStage,
+)
+from effx.specs.training import TicketSearchSettings
+
+WINNING = "winning"
+
+
+def add(
+    builder: CellBuilder, task: TaskOf, model: ModelOf, wanted: dict[str, Any], artifacts: Artifacts
+) -> None:
+    """Add a recipe's search for tickets."""
+    values = given(wanted)
+    preset = values.pop("preset", None)
+    chosen = presets.preset(preset, task.name).given() if preset else {}
+    shared = {"limit": task.limit, "seed": builder.recipe.seeds[0]}
+    settings = TicketSearchSettings.of(**{**given(builder.recipe.training), **chosen, **values, **shared})
+    add_search(builder, task, model, settings, artifacts)
+
+
+def add_search(
+    builder: CellBuilder,
+    task: TaskOf,
+    model: ModelOf,
+    settings: TicketSearchSettings,
+    artifacts: Artifacts,
+    *,
+    views: str | None = None,
+) -> None:
+    """Add a search for tickets, as far as its cells are known.
+
+    Args:
+        builder: collects the cells.
+        task: what is trained.
+        model: the pretrained encoder.
+        settings: which tickets, and how to train.
+        artifacts: id of a cell -> the folder that it made.
+        views: folder of the workspace for links to checkpoints and table; default: ``tickets/TASK-MODEL``.
+    """
+    search = _Search(builder, task, model, settings, views)
+    if settings.search == "halving":
+        search.halving(artifacts)
+    else:
+        search.grid()
+
+
+class _Search:
+    """What the cells of one search share."""
+
+    def __init__(
+        self,
+        builder: CellBuilder,
+        task: TaskOf,
+        model: ModelOf,
+        settings: TicketSearchSettings,
+        views: str | None,
+    ) -> None:
+        self._builder, self._task, self._model, self._settings = builder, task, model, settings
+        self._stem = joined(task.name, model.label)
+        folder = f"tickets/{self._stem}" if views is None else views
+        self._folder = f"{folder}/" if folder else ""
+        self._options: dict[str, Any] = {
+            "places": data_places(task, model),
+            "rows": builder.rows(task),
+            "model": builder.digests.model(model.source),
+            "group": model.label,
+        }
+        self._work = builder.amount(task, settings, "epochs")
+        first = settings.finetune.training.seed
+        self._seeds = range(first, first + settings.seeds)
+
+    def grid(self) -> None:
+        """Add every ticket, and the table."""
+        cells = []
+        for seed in self._seeds:
+            cells += self._full(seed)
+            cells += [
+                self._ticket(kind, level, seed)
+                for level in self._settings.levels
+                for kind in self._settings.kinds
+            ]
+        self._table(cells)
+
+    def halving(self, artifacts: Artifacts) -> None:
+        """Add the full models, the rungs that are known, and, when all are decided, the last level."""
+        settings, steps = self._settings, self._steps()
+        warmup_steps = int(settings.finetune.training.warmup * steps)
+        levels = list(settings.levels)
+        grid_steps = (len(levels) + 1) * settings.seeds * steps
+        cells = [cell for seed in self._seeds for cell in self._full(seed)]
+        for number, rung in enumerate(halving.rungs(len(levels), settings.seeds, steps, warmup_steps), 1):
+            tickets = [cell for level in levels for cell in self._begun(level, rung.steps, steps)]
+            decision = self._rung(number, rung.steps, levels, tickets)
+            cells.append(decision)
+            if (folder := artifacts(decision.id)) is None:
+                self._table(cells, grid_steps)
+                return
+            levels = [Level.parse(text) for text in tickets_rung.remaining(folder)]
+        cells += [self._ticket(WINNING, levels[0], seed) for seed in self._seeds]
+        self._table(cells, grid_steps)
+
+    def _full(self, seed: int) -> list[Cell]:
+        """Add the full model of a seed and its scores."""
+        finetune = self._settings.finetune.replace(seed=seed)
+        pruning = self._settings.pruning
+        full = self._builder.add(
+            "tickets-full", self._full_name(seed),
+            TicketsFullStage(task=self._task.name, finetune=finetune),
+            **self._options, work=self._work, keep=self._settings.keep != "none",
+            view=f"{self._folder}checkpoints/{{name}}",
+        )  # fmt: skip
+        scores = self._builder.add(
+            "tickets-scores", self._full_name(seed),
+            TicketsScoresStage(
+                importance=pruning.importance, granularity=pruning.granularity, training=finetune.training
+            ),
+            **self._options, sources=(full.id,), work=self._work,
+        )  # fmt: skip
+        return [full, scores]
+
+    def _ticket(self, kind: str, level: Level, seed: int, pause_at: int | None = None) -> Cell:
+        """Add a ticket, or the beginning of its training run; one that was added before is returned."""
+        suffix = "" if pause_at is None else f"-at{pause_at}"
+        name = f"{self._stem}-{kind}{level.name}-s{seed}{suffix}"
+        known = next((c for c in self._builder.cells if c.stage == "ticket" and c.name == name), None)
+        if known is not None:
+            return known
+        kept = self._settings.keep == "all" or (self._settings.keep == "winning" and kind == WINNING)
+        return self._builder.add(
+            "ticket", name,
+            TicketStage(task=self._task.name, ticket=self._settings.ticket(level, kind, seed)),
+            **self._options, sources=(f"tickets-scores {self._full_name(seed)}",), pause_at=pause_at,
+            keep=kept and pause_at is None, work=self._work,
+            view=f"{self._folder}checkpoints/{{name}}",
+        )  # fmt: skip
+
+    def _begun(self, level: Level, steps: int, run_steps: int) -> list[Cell]:
+        """Add a level's training runs up to ``steps``: complete runs of ``run_steps``, then part of one."""
+        complete, part = divmod(steps, run_steps)
+        cells = [self._ticket(WINNING, level, seed) for seed in self._seeds[:complete]]
+        return cells + ([self._ticket(WINNING, level, self._seeds[complete], part)] if part else [])
+
+    def _rung(self, number: int, steps: int, levels: list[Level], tickets: list[Cell]) -> Cell:
+        """Add the decision of a rung."""
+        stage = TicketsRungStage(
+            task=self._task.name, levels=tuple(levels), rung=number, steps=steps,
+            selection=self._settings.selection, seed=self._seeds[0],
+        )  # fmt: skip
+        sources = tuple(cell.id for cell in tickets)
+        return self._builder.add(
+            "tickets-rung", f"{self._stem}-rung{number}", stage, **{**self._options, "model": None},
+            sources=sources,
+        )  # fmt: skip
+
+    def _table(self, cells: Iterable[Cell], grid_steps: int | None = None) -> None:
+        """Add the table of a search."""
+        stage = TicketsStage(
+            task=self._task.name, model=self._model.label, grid_steps=grid_steps,
+            tickets=self._settings.replace(keep="all"),  # what is kept decides nothing
+        )  # fmt: skip
+        self._builder.add(
+            "tickets", self._stem, stage, **{**self._options, "model": None},
+            sources=tuple(cell.id for cell in cells), view=f"{self._folder}*",
+        )  # fmt: skip
+
+    def _steps(self) -> int:
+        """Return the optimizer steps of a complete run; at most, where it may stop early."""
+        settings, training = self._settings.finetune, self._settings.finetune.training
+        if training.max_steps:
+            return training.max_steps
+        rows = self._builder.rows(self._task)["rows"]
+        if rows is None:  # on the hub: known once they are loaded
+            task = data.resolve(self._task.name, self._task.data)
+            rows = len(data.load(task, "train", self._task.data))
+        rows = min(rows, self._task.limit or rows)
+        held_out = max(1, rows // 10) if settings.patience else 0  # as effx.train.source.held_out
+        per_epoch = math.ceil((int(rows) - held_out) / training.batch_size)
+        return math.ceil(per_epoch * settings.epochs)
+
+    def _full_name(self, seed: int) -> str:
+        return f"{self._stem}-full-s{seed}"

@@ -1,0 +1,178 @@
+"""Searches for tickets without a recipe file: ``effx train tickets`` and ``effx train lottery``.
+
+Each makes the cells that a recipe would make of the same settings, in a workspace of its own, and does them
+with the same engine: several processes may share a workspace, a search that was stopped is resumed, and more
+levels, seeds and kinds can be added. Cells are done in this process unless an executor is given; see
+:class:`effx.recipe.execute.executors.InlineExecutor` for why.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from effx import files
+from effx.artifacts import Checkpoint
+from effx.errors import EffxError
+from effx.recipe.execute.executors import Executor, InlineExecutor
+from effx.recipe.execute.run import make_plan, run_plan
+from effx.recipe.execute.store import CellStore
+from effx.recipe.graph import lottery as lottery_cells
+from effx.recipe.graph import sweeps as ticket_cells
+from effx.recipe.graph.cells import CellBuilder
+from effx.recipe.graph.digests import Digests
+from effx.recipe.graph.plan import Artifacts, CellPlan
+from effx.recipe.language.recipe import ModelOf, Recipe, TaskOf
+from effx.specs.training import LotterySettings, TicketSearchSettings
+
+
+def tickets(
+    task_name: str,
+    model_name: str | Path,
+    *,
+    out: str | Path | None = None,
+    data_folder: str | Path | None = None,
+    settings: TicketSearchSettings | None = None,
+    executor: Executor | None = None,
+) -> dict[str, Any]:
+    """Search for super tickets, and write their table and figures.
+
+    For every seed the encoder is fine-tuned and its structures are scored; each ticket is pruned by the
+    scores, starts from the pretrained weights again and is fine-tuned. Completed cells are skipped.
+
+    Args:
+        task_name: a task of the table, or with ``data_folder`` any name for the user's rows.
+        model_name: a folder with config.json and safetensors weights, or a name on the hub.
+        out: the workspace; default ``tickets/TASK-MODEL``.
+        data_folder: folder with train and validation files; default: the hub, or the demo corpus.
+        settings: which tickets, and how to train.
+        executor: where cells run; None: in this process.
+
+    Returns:
+        The content of table.json; see :mod:`effx.train.tickets.table`.
+
+    Raises:
+        UsageError: a setting is wrong.
+        DataError: the rows do not fit the task.
+        ArtifactError: a file of the workspace is damaged.
+        StoppedError: by Ctrl-C or SIGTERM.
+    """
+    from effx.train import tickets as training
+
+    settings = settings or TicketSearchSettings()
+    training.check(task_name, str(model_name), data_folder, settings)
+    recipe = _recipe("tickets", task_name, model_name, out, data_folder, settings.finetune.training.limit)
+
+    def add(builder: CellBuilder, artifacts: Artifacts) -> None:
+        task, model = recipe.tasks[0], recipe.models[0]
+        ticket_cells.add_search(builder, task, model, settings, artifacts, views="")
+
+    plan = _run(recipe, add, executor)
+    entry = next(entry for entry in plan.entries.values() if entry.cell.stage == "tickets")
+    path = plan.store.cell(entry.key) / entry.cell.name / "table.json"
+    value: dict[str, Any] = json.loads(path.read_bytes())
+    return value
+
+
+def lottery(
+    task_name: str,
+    model_name: str | Path,
+    *,
+    out: str | Path | None = None,
+    data_folder: str | Path | None = None,
+    settings: LotterySettings | None = None,
+    executor: Executor | None = None,
+) -> list[Checkpoint]:
+    """Search for an unstructured lottery ticket; every round is a checkpoint, or with mlm a mask.
+
+    Args:
+        task_name: a task of the table, or with ``data_folder`` any name for the user's rows.
+        model_name: a folder with config.json and safetensors weights, or a name on the hub.
+        out: the workspace; default ``lottery/TASK-MODEL``, with ``-mlm`` or ``-mask``.
+        data_folder: folder with train and validation files; default: the hub, or the demo corpus.
+        settings: how sparse, and how to train.
+        executor: where cells run; None: in this process.
+
+    Returns:
+        Checkpoints, the densest first; their manifests have ``sparsity`` (share, zeros, of, objective).
+
+    Raises:
+        UsageError: a setting is wrong.
+        DataError: the rows do not fit the task.
+        ArtifactError: a mask or checkpoint is damaged or fits another model.
+        StoppedError: by Ctrl-C or SIGTERM.
+    """
+    from effx.train import lottery as training
+
+    settings = settings or LotterySettings()
+    training.check(task_name, str(model_name), data_folder, settings)
+    kind = "mask" if settings.mask else settings.objective
+    suffix = "" if kind == "task" else f"-{kind}"
+    limit = settings.finetune.training.limit
+    recipe = _recipe("lottery", task_name, model_name, out, data_folder, limit, suffix)
+    seed = settings.finetune.training.seed
+    stem = f"{task_name}-{recipe.models[0].label}"
+    last = {"task": f"lottery{settings.sparsity}", "mlm": f"mlm{settings.sparsity}", "mask": "mask"}[kind]
+    rounds = f"{stem}-lottery{{percent}}-s{seed}" if kind == "task" else f"mlm{{percent}}-s{seed}"
+
+    def add(builder: CellBuilder, artifacts: Artifacts) -> None:
+        task, model = recipe.tasks[0], recipe.models[0]
+        lottery_cells.add(
+            builder, task, model, settings, f"{stem}-{last}-s{seed}", round_name=rounds, keep_rounds=True
+        )
+
+    plan = _run(recipe, add, executor)
+    return [
+        Checkpoint.open(plan.store.cell(entry.key) / entry.cell.name)
+        for entry in plan.entries.values()
+        if entry.cell.stage == "lottery"
+    ]
+
+
+def _recipe(
+    kind: str,
+    task_name: str,
+    model_name: str | Path,
+    out: str | Path | None,
+    data_folder: str | Path | None,
+    limit: int | None,
+    suffix: str = "",
+) -> Recipe:
+    """Return a recipe of one task and one model, without stages of its own."""
+    from effx.models.huggingface import name_of
+
+    label = files.safe_name(name_of(str(model_name)))
+    folder = Path(out) if out is not None else Path(kind) / f"{task_name}-{label}{suffix}"
+    return Recipe(
+        name=kind,
+        workspace=str(folder),
+        tasks=(TaskOf(task_name, str(data_folder) if data_folder is not None else None, limit),),
+        models=(ModelOf(label, str(model_name)),),
+    )
+
+
+def _run(
+    recipe: Recipe, add: Callable[[CellBuilder, Artifacts], None], executor: Executor | None
+) -> CellPlan:
+    """Do the cells that ``add`` adds; raise the first failure.
+
+    Raises:
+        EffxError: a cell failed.
+    """
+    where = executor or InlineExecutor()
+
+    def cells(digests: Digests, artifacts: Artifacts) -> list[Any]:
+        builder = CellBuilder(recipe, digests)
+        add(builder, artifacts)
+        return builder.cells
+
+    try:
+        result = run_plan(make_plan(CellStore(recipe.folder), cells), where, recipe.budgets)
+    finally:
+        where.close()
+    failed = [entry for entry in result.plan.entries.values() if entry.state == "failed"]
+    if failed:
+        raise EffxError(f"{failed[0].cell.id}: {failed[0].note}")
+    return result.plan

@@ -1,0 +1,246 @@
+"""The stages of a recipe: one row each, with all that planning and keys need to know, without PyTorch.
+
+    pretrain ── finetune ──┬── prune ──┬── tokens ──┬── exits
+                           └───────────┴────────────┴── export ── profile ── report
+    lottery-mask ── lottery ── lottery ...               (each round of a lottery ticket is a cell)
+    tickets-full ── tickets-scores ── ticket ── tickets-rung ── tickets
+
+A new stage is one row here, its settings, and the function ``run`` in a module of its name in
+``effx/recipe/execute/stages/``. Its key follows from the row: settings, rows, the code that ``code``,
+``code_of_backend`` and ``assets`` name with what it imports, and the versions of ``packages`` and of the
+backends' packages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from effx.specs.settings import Settings
+from effx.specs.training import (
+    EarlyExitSettings,
+    FinetuneSettings,
+    LevelField,
+    TicketSearchSettings,
+    TicketSettings,
+    TokenPruningSettings,
+    TrainingSettings,
+)
+
+
+class PretrainStage(Settings):
+    """Pretrain the demo's encoder; nothing can be set."""
+
+
+class FinetuneStage(Settings):
+    """Fine-tune a pretrained encoder on a task."""
+
+    task: str
+    trust_remote_code: bool = False
+    finetune: FinetuneSettings = FinetuneSettings()
+
+
+class PruneStage(Settings):
+    """Prune a ticket by the scores of a checkpoint and fine-tune it from the pretrained weights."""
+
+    task: str
+    trust_remote_code: bool = False
+    ticket: TicketSettings
+
+
+class LotteryRoundStage(Settings):
+    """Fine-tune the pretrained weights under a mask."""
+
+    task: str
+    percent: int | None
+    """Percentage of the smallest weights of the round before that are set to zero; 0: none, the first round.
+    None: the mask is that of ``mask_digest``."""
+    objective: str | None
+    """For the manifest: what the rounds trained; None: unknown, the mask was given as a file."""
+    mask_digest: str | None = None
+    """SHA-256 of the mask file that was given."""
+    finetune: FinetuneSettings = FinetuneSettings()
+
+
+class LotteryMaskStage(Settings):
+    """One round of masked language modelling, and the mask of its smallest weights."""
+
+    task: str
+    percent: int
+    """Percentage of the weights that the mask sets to zero."""
+    text_digest: str | None = None
+    """SHA-256 of the file of passages; None: the task's training texts."""
+    finetune: FinetuneSettings = FinetuneSettings()
+
+
+class TokensStage(Settings):
+    """Give a checkpoint a token schedule."""
+
+    task: str
+    tokens: TokenPruningSettings = TokenPruningSettings()
+
+
+class ExitsStage(Settings):
+    """Give a checkpoint early exits."""
+
+    task: str
+    exits: EarlyExitSettings = EarlyExitSettings()
+
+
+class TicketsFullStage(Settings):
+    """Fine-tune the full model of one seed of a search for tickets."""
+
+    task: str
+    finetune: FinetuneSettings = FinetuneSettings()
+
+
+class TicketsScoresStage(Settings):
+    """Score the structures of a full model."""
+
+    importance: str = "taylor"
+    granularity: str = "ffns"
+    training: TrainingSettings = TrainingSettings()
+    """Its batch size, precision, seed and limit decide the scores."""
+
+
+class TicketStage(Settings):
+    """Train one ticket of a search."""
+
+    task: str
+    ticket: TicketSettings
+
+
+class TicketsRungStage(Settings):
+    """Choose the better half of the levels of a rung of successive halving."""
+
+    task: str
+    levels: tuple[LevelField, ...]
+    rung: int
+    """Counted from 1."""
+    steps: int
+    """Optimizer steps of each level so far, over its seeds."""
+    selection: float
+    seed: int
+
+
+class TicketsStage(Settings):
+    """Write the table and the figures of a search for tickets."""
+
+    task: str
+    model: str
+    """Its name, for the table."""
+    grid_steps: int | None = None
+    """Of successive halving: the optimizer steps of the whole grid at most."""
+    tickets: TicketSearchSettings = TicketSearchSettings()
+
+
+class ExportStage(Settings):
+    """Build one engine."""
+
+    variant: str
+    backend: str
+    device: str | None = None
+    calibration_rows: int = 128
+
+
+class ProfileStage(Settings):
+    """Measure the engines of a task."""
+
+    plan: dict[str, Any]
+    """Fields of :class:`effx.profile.Plan`."""
+    meter: str = "auto"
+    host: str
+    """Id of the host that measures."""
+
+
+class ReportStage(Settings):
+    """Draw the frontiers; nothing can be set."""
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """A stage of a recipe."""
+
+    name: str
+    settings: type[Settings]
+    code: tuple[str, ...]
+    """Modules that decide the result, with all that they import; globs relative to the package."""
+    packages: tuple[str, ...]
+    """Distributions whose versions decide the result."""
+    follows: tuple[str, ...] = ()
+    """Stages whose cells it may read."""
+    view: str | None = None
+    """Link to the result in the workspace; {name} is the cell's. Ending in ``/*``: a link to each file."""
+    gpu: bool = False
+    """Whether it computes on the GPU, where there is one."""
+    measures: bool = False
+    """Whether it measures, so that it takes all processors and nothing else may run on its host."""
+    any_source: bool = False
+    """It reads those of its cells that were built, at least one, instead of all."""
+    reads_artifacts: bool = True
+    """False: it reads records and small results of other cells, not their checkpoints."""
+    shares_process: bool = False
+    """Whether its cells may be done one after the other in one process; importing PyTorch takes seconds."""
+    code_of_backend: tuple[str, ...] = ()
+    """As ``code``, for each backend in use: {engine} and {builder} are the modules that its row names."""
+    code_of_meter: tuple[str, ...] = ()
+    """As ``code``, for the energy meter in use."""
+    assets: tuple[str, ...] = ()
+    """Other files that decide the result."""
+
+
+def _training(
+    name: str, settings: type[Settings], code: str, follows: tuple[str, ...] = (), **more: Any
+) -> StageSpec:
+    """Return the row of a stage that trains; its result is a checkpoint unless ``view`` says otherwise."""
+    row = {
+        "packages": ("torch", "transformers", "tokenizers", "numpy"),
+        "view": "checkpoints/{name}",
+        "gpu": True,
+        "shares_process": True,
+    }
+    return StageSpec(name, settings, (code,), follows=follows, **{**row, **more})
+
+
+_DRAW = "train/tickets/draw.py"
+_ROWS = (
+    _training("pretrain", PretrainStage, "demo/pretraining.py", view="pretrained/{name}"),
+    _training("finetune", FinetuneStage, "train/finetune.py", ("pretrain",)),
+    _training("prune", PruneStage, _DRAW, ("finetune", "pretrain")),
+    _training("lottery-mask", LotteryMaskStage, "train/lottery.py", ("pretrain", "lottery-mask"),
+              view="masks/{name}"),
+    _training("lottery", LotteryRoundStage, "train/lottery.py", ("pretrain", "lottery", "lottery-mask")),
+    _training("tokens", TokensStage, "train/tokens.py", ("finetune", "prune", "lottery")),
+    _training("exits", ExitsStage, "train/exits.py", ("finetune", "prune", "lottery", "tokens")),
+    _training("tickets-full", TicketsFullStage, "train/finetune.py"),
+    _training("tickets-scores", TicketsScoresStage, _DRAW, ("tickets-full",), view=None),
+    _training("ticket", TicketStage, _DRAW, ("tickets-scores",), reads_artifacts=False),
+    StageSpec(
+        "tickets-rung", TicketsRungStage, ("train/tickets/halving.py",), ("numpy", "scipy"),
+        follows=("ticket",), reads_artifacts=False, shares_process=True,
+    ),
+    StageSpec(
+        "tickets", TicketsStage, ("train/tickets/table.py", "train/tickets/figure.py"),
+        ("numpy", "scipy", "matplotlib"), view="tickets/{name}/*", reads_artifacts=False, shares_process=True,
+        follows=("tickets-full", "tickets-scores", "ticket", "tickets-rung"),
+    ),
+    StageSpec(
+        "export", ExportStage, ("export/plan.py",),
+        ("torch", "transformers", "onnx", "onnxscript", "tokenizers"), view="engines/{name}",
+        follows=("finetune", "prune", "lottery", "tokens", "exits"),
+        code_of_backend=("engines/{engine}.py", "export/builders/{builder}.py"),
+    ),
+    StageSpec(
+        "profile", ProfileStage, ("profile/run.py", "profile/worker.py"), ("numpy", "tokenizers"),
+        follows=("export",), view="results/{name}", gpu=True, measures=True, any_source=True,
+        code_of_backend=("engines/{engine}.py",), code_of_meter=("profile/meters/{meter}.py",),
+    ),
+    StageSpec(
+        "report", ReportStage, ("report/__init__.py", "report/*.py"), ("matplotlib", "numpy"),
+        follows=("profile",), view="report", any_source=True,
+        assets=("report/assets/*", "report/templates/*"),
+    ),
+)  # fmt: skip
+
+STAGES = {row.name: row for row in _ROWS}
+"""Stage -> its row, in an order in which their cells can be done."""

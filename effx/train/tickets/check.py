@@ -1,0 +1,39 @@
+"""What can be checked of a search for tickets before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from effx import data
+from effx.errors import UsageError
+from effx.models import checkpoints, huggingface, structure
+from effx.specs.training import TicketSearchSettings
+from effx.train import distributed, loop, source
+from effx.train.finetune import keep_first
+from effx.train.tickets import plan
+
+
+def check(
+    task_name: str, model_name: str, data_folder: str | Path | None, settings: TicketSearchSettings
+) -> None:
+    """Check the settings of a search against its rows and its model.
+
+    Raises:
+        UsageError: a level prunes nothing or too much, or a setting does not fit the model or this machine.
+        DataError: the rows do not fit the task.
+    """
+    distributed.refuse("a search for tickets")
+    finetune = settings.finetune
+    loop.choose_precision(finetune.training.precision)
+    task = data.resolve(task_name, data_folder)
+    source.check_trainable(task)
+    huggingface.check_source(model_name, task)
+    data.load(task, "train", data_folder)
+    if len(data.load(task, "validation", data_folder)) < 2:
+        raise UsageError("the super ticket is chosen on a part of the validation rows: 2 rows are needed.")
+    model, _ = huggingface.pretrained(model_name, task, fresh_head=True)
+    checkpoints.check_length(model, finetune.max_length)
+    keep_first(model, finetune.layers)
+    available = structure(model)
+    for level in settings.levels:
+        plan.check(available, level, settings.pruning.min_heads, settings.pruning.granularity)

@@ -1,0 +1,98 @@
+"""The result of one training run of a search for tickets: what the table and the selection read of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from effx.artifacts import Checkpoint
+from effx.errors import ArtifactError
+from effx.specs.levels import Level
+from effx.specs.tasks import Task
+
+FULL = "full"
+"""The kind of a full model, among the kinds of tickets."""
+
+
+@dataclass(frozen=True)
+class TicketResult:
+    """A full model, a ticket, or the beginning of a ticket's training run."""
+
+    name: str
+    """Of its checkpoint."""
+    kind: str
+    """``full``, or a kind of ticket."""
+    level: Level | None
+    """None: nothing is pruned."""
+    seed: int
+    paused_at: int | None
+    """Optimizer steps after which the training run was paused; None: it is complete."""
+    checkpoint: str
+    """Digest of the checkpoint."""
+    steps: int
+    """Optimizer steps so far."""
+    seconds: float
+    parameters: int
+    weight_remaining: float
+    removed: dict[str, int]
+    """Numbers of heads, FFNs and neurons."""
+    metrics: dict[str, Any]
+    """On all validation rows."""
+    predictions: np.ndarray
+    """[n]: a class, or a value, for each validation row."""
+
+    @classmethod
+    def of(
+        cls, checkpoint: Checkpoint, kind: str, level: Level | None, seed: int, paused_at: int | None = None
+    ) -> TicketResult:
+        """Return the result that a checkpoint's manifest holds; it has predictions."""
+        manifest = checkpoint.manifest
+        return cls(
+            checkpoint.name,
+            kind,
+            level,
+            seed,
+            paused_at,
+            checkpoint.digest,
+            manifest["training"]["steps"],
+            manifest["training"]["seconds"],
+            manifest["parameters"],
+            manifest["weight_remaining"],
+            manifest.get("ticket", {}).get("removed", {"heads": 0, "ffns": 0, "neurons": 0}),
+            manifest["metrics"],
+            np.array(manifest["predictions"]),
+        )
+
+    def score(self, task: Task, labels: np.ndarray, rows: np.ndarray) -> dict[str, float]:
+        """Return the task's metrics on some of the validation rows, by their numbers."""
+        return task.score(labels[rows], self.predictions[rows])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON."""
+        level = None if self.level is None else self.level.text
+        return {**vars(self), "level": level, "predictions": self.predictions.tolist()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TicketResult:
+        """Return the result that JSON holds."""
+        level = None if value["level"] is None else Level.parse(value["level"])
+        return cls(**{**value, "level": level, "predictions": np.array(value["predictions"])})
+
+    @classmethod
+    def read(cls, path: Path) -> TicketResult:
+        """Read a result's file.
+
+        Raises:
+            ArtifactError: the file is missing or damaged.
+        """
+        try:
+            return cls.from_json(json.loads(path.read_bytes()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ArtifactError(
+                f"{path} cannot be read ({error}). Delete its folder to have the ticket trained again."
+            ) from error
