@@ -135,19 +135,19 @@ def test_levels_are_read() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("120", "level '120' is out of range: percentages go from 1 to 100"),
-        ("0", "out of range"),
-        ("20/130", "out of range"),
-        ("ten", "level 'ten': a whole percentage as 40, or heads/FFNs as 20/10"),
-        ("-10", "a whole percentage"),
-        ("12.5", "a whole percentage"),
-        ("20,20", "20 stands twice"),
+        ("120", "level '120': expected percentages between 1 and 100"),
+        ("0", "expected percentages between 1 and 100"),
+        ("20/130", "expected percentages between 1 and 100"),
+        ("ten", "level 'ten': expected a percentage, e.g. 40, or HEADS/FFNS, e.g. 20/10"),
+        ("-10", "expected a percentage"),
+        ("12.5", "expected a percentage"),
+        ("20,20", "duplicate level 20"),
         ("...,80", "between two plain levels"),
         ("10,...", "between two plain levels"),
         ("30,20,...,80", "rise"),
     ],
 )
-def test_wrong_levels_are_pointed_at(text: str, message: str) -> None:
+def test_wrong_levels_are_refused(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message.replace("...", r"\.\.\.")):
         parse_levels(text)
 
