@@ -444,7 +444,7 @@ def test_a_ticket_exports_without_what_it_lost(swept: tuple[Path, dict], tmp_pat
 
 def test_wrong_settings_leave_nothing(encoders: dict[str, Path], rows_folder: Path, tmp_path: Path) -> None:
     for settings, message in (
-        (QUICK.replace(max_length=300), "--max-length 300"),
+        (QUICK.replace(max_length=300), "max_length 300"),
         (QUICK.replace(levels=(Level(1),)), "level 1 removes nothing of a model with 12 heads"),
     ):
         with pytest.raises(UsageError, match=message):
