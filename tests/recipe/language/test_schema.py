@@ -16,9 +16,9 @@ from effx.models import exits as ramps
 from effx.models import tokens as schedules
 from effx.profile import Plan
 from effx.recipe import Recipe, RecipeError, load
-from effx.recipe.graph import tickets as sweeps
 from effx.recipe.language import tables
 from effx.specs import exit_rules, presets, training
+from effx.specs.levels import parse_levels
 from effx.specs.settings import leaves
 from effx.train import importance, loop
 from tests.conftest import write_rows
@@ -360,10 +360,10 @@ def test_choices_are_those_of_the_code(table: dict, key: str, known: tuple[str, 
     ],
 )
 def test_levels_are_a_list_or_one_text(parts: list[Any], expected: tuple[str, ...]) -> None:
-    assert sweeps.levels(parts) == expected
+    assert tuple(level.text for level in parse_levels(",".join(map(str, parts)))) == expected
 
 
 @pytest.mark.parametrize("parts", [[0], [101], [10, "10"], ["...,20"], ["ten"], [50, "...", 80]])
 def test_wrong_levels_are_refused(parts: list[Any]) -> None:
     with pytest.raises(UsageError):
-        sweeps.levels(parts)
+        parse_levels(",".join(map(str, parts)))
