@@ -46,27 +46,27 @@ def joined(task: str, model: str, *labels: str) -> str:
 
 def chains(recipe: Recipe) -> list[Chain]:
     """Return every chain; what another one goes on from stands before it."""
-    found = [Chain((regime,)) for regime in recipe.regimes]
-    found += [Chain((stage,), lottery=True) for stage in recipe.lottery]
+    result = [Chain((regime,)) for regime in recipe.regimes]
+    result += [Chain((stage,), lottery=True) for stage in recipe.lottery]
     for stage in recipe.pruned:
-        found += [
+        result += [
             Chain((*chain.stages, stage), pruned=True)
-            for chain in list(found)
+            for chain in list(result)
             if chain.last.label in stage.of
         ]
     for stage in recipe.tokens:
-        found += [
+        result += [
             Chain((*chain.stages, stage), tokens=True)
-            for chain in list(found)
+            for chain in list(result)
             if chain.last.label in stage.of
         ]
     for stage in recipe.exits:
-        found += [
+        result += [
             Chain((*chain.stages, stage), exits=True, tokens=chain.tokens)
-            for chain in list(found)
+            for chain in list(result)
             if chain.last.label in stage.of
         ]
-    return found
+    return result
 
 
 def built(recipe: Recipe, chain: Chain) -> Iterator[VariantOf]:
@@ -89,23 +89,23 @@ def built(recipe: Recipe, chain: Chain) -> Iterator[VariantOf]:
 def clashes(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Yield labels that, joined with others, name what others name already: the key of one, and a line.
 
-    A clash that goes on along longer chains, or from task to task, is told once.
+    A clash that longer chains or other tasks repeat is reported once.
     """
     sections = ("regimes", "lottery", "pruned", "tokens", "exits")
     keys = {stage.label: f"{section}.{stage.label}" for section in sections
             for stage in getattr(recipe, section)}  # fmt: skip
     ways = [chain.labels for chain in chains(recipe)] + ([()] if recipe.tickets is not None else [])
     named: dict[tuple[str, bool], dict[str, str]] = {}
-    told = set()
+    reported = set()
     for task, model, way in itertools.product(recipe.tasks, recipe.models, ways):
         name = joined(task.name, model.label, *way)
         made = {f"tasks.{task.name}": task.name, f"models.{model.label}": model.label}
         made |= {keys[label]: label for label in way}
         other = named.setdefault((name, bool(way)), made)  # no sweep's name is a checkpoint's: no seed
         pair = tuple(key for key in other if key not in made), tuple(key for key in made if key not in other)
-        if other == made or pair in told:
+        if other == made or pair in reported:
             continue
-        told.add(pair)
+        reported.add(pair)
         labels = other | made
         rename = max((*pair[1], *pair[0]), key=lambda key: "-" in labels[key])
         one, two = (" with ".join(part) for part in pair)

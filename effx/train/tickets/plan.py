@@ -49,7 +49,7 @@ class Removal:
 
 
 def removal(
-    found: Importance,
+    scored: Importance,
     kept: Structure,
     level: Level,
     kind: str,
@@ -61,7 +61,7 @@ def removal(
     """Return what the ticket of a kind and level loses.
 
     Args:
-        found: scores; rows are the layers of ``kept``, columns original heads and neurons.
+        scored: scores; rows are the layers of ``kept``, columns original heads and neurons.
         kept: what the model has.
         level: how much goes; percentages are of what ``kept`` has.
         kind: one of :data:`KINDS`.
@@ -79,23 +79,23 @@ def removal(
     check(kept, level, min_heads, granularity)
     rng = np.random.default_rng((seed, 3))
     order = KINDS[kind]
-    heads = [(place, head) for place, layer in enumerate(kept.layers) for head in layer.heads]
-    ranked = [heads[i] for i in order(np.array([found.heads[at] for at in heads]), rng)]
+    heads = [(position, head) for position, layer in enumerate(kept.layers) for head in layer.heads]
+    ranked = [heads[i] for i in order(np.array([scored.heads[at] for at in heads]), rng)]
     heads_going, others_going = _counts(kept, level, granularity)
     gone = _guarded(ranked, kept, heads_going, min_heads)
-    ffns = [place for place, layer in enumerate(kept.layers) if layer.intermediate]
+    ffns = [position for position, layer in enumerate(kept.layers) if layer.intermediate]
     if granularity == "ffns":
-        ranked_ffns = [ffns[i] for i in order(found.ffns[ffns], rng)]
+        ranked_ffns = [ffns[i] for i in order(scored.ffns[ffns], rng)]
         lost = sorted(ranked_ffns[:others_going])
-        return Removal(_by_layer(gone, kept), [kept.layers[place].index for place in lost], {})
-    if found.neurons is None:
+        return Removal(_by_layer(gone, kept), [kept.layers[position].index for position in lost], {})
+    if scored.neurons is None:
         raise AssertionError("neurons were not scored")
     neurons = [
-        (place, neuron)
-        for place in ffns
-        for neuron in kept.layers[place].neurons or range(kept.layers[place].intermediate)
+        (position, neuron)
+        for position in ffns
+        for neuron in kept.layers[position].neurons or range(kept.layers[position].intermediate)
     ]
-    ranked_neurons = order(np.array([found.neurons[at] for at in neurons]), rng)
+    ranked_neurons = order(np.array([scored.neurons[at] for at in neurons]), rng)
     few = [neurons[i] for i in ranked_neurons[:others_going]]
     return Removal(_by_layer(gone, kept), [], _by_layer(few, kept))
 
@@ -133,17 +133,17 @@ def _guarded(
     """Return the first ``count`` heads whose going leaves their layer ``min_heads``."""
     left = [len(layer.heads) for layer in kept.layers]
     gone: list[tuple[int, int]] = []
-    for place, head in ranked:
+    for position, head in ranked:
         if len(gone) == count:
             break
-        if left[place] > min_heads:
-            left[place] -= 1
-            gone.append((place, head))
+        if left[position] > min_heads:
+            left[position] -= 1
+            gone.append((position, head))
     return gone
 
 
 def _by_layer(parts: Sequence[tuple[int, int]], kept: Structure) -> dict[int, list[int]]:
     result: dict[int, list[int]] = {}
-    for place, index in sorted(parts):
-        result.setdefault(kept.layers[place].index, []).append(index)
+    for position, index in sorted(parts):
+        result.setdefault(kept.layers[position].index, []).append(index)
     return result
