@@ -33,7 +33,8 @@ from effx.analysis import pareto
 from effx.analysis.frontier import frontier
 from effx.artifacts import now
 from effx.host import identity
-from effx.results import MIN_SAMPLES, Accuracy, Energy, Run, Workload
+from effx.results import MIN_SAMPLES, Accuracy, Energy, Run, WorkloadResult
+from effx.specs.workloads import SINGLE_STREAM
 from effx.stats import bootstrap, intervals
 from effx.stats.intervals import LEAST_DIFFERING
 from effx.stats.metrics import METRICS, Metric
@@ -297,7 +298,7 @@ def engines(rng: np.random.Generator, accuracies: np.ndarray, seconds: np.ndarra
         right = (ease < stats.norm.ppf(accuracy)).astype(float)
         blocks = (median_s * latencies(rng, ROUNDS, 0.05, drift)).tolist()
         none = Energy("none", "none", "simulated")
-        single = Workload("single-stream", 1, "real", "end-to-end", blocks, list(range(ROUNDS)), none)
+        single = WorkloadResult(SINGLE_STREAM, blocks, list(range(ROUNDS)), none)
         runs.append(
             Run(
                 id=str(index), started="0", session="0",

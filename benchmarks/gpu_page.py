@@ -10,6 +10,7 @@ from typing import Any
 
 from effx import results
 from effx.results import Run
+from effx.specs.workloads import SINGLE_STREAM, grid
 
 NAMES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 SHAPES = {
@@ -56,7 +57,7 @@ def where(host: dict[str, Any]) -> str:
 
 def large_s(run: Run) -> float | None:
     """Return the median seconds of a batch of 128 x 128 on the device."""
-    result = run.workload("grid", 128, 128, "device")
+    result = run.workload(grid(128, 128).timed_on_device())
     return None if result is None else result.latency_s["p50"]
 
 
@@ -74,8 +75,8 @@ def over_full(run: Run, runs: Sequence[Run]) -> float | None:
 
 def row(run: Run, runs: Sequence[Run]) -> str:
     """Return the line of an engine."""
-    single, device = run.workload("single-stream"), run.workload("single-stream", timing="device")
-    offline = next((each for each in run.workloads if each.scenario == "offline"), None)
+    single, device = run.workload(SINGLE_STREAM), run.workload(SINGLE_STREAM.timed_on_device())
+    offline = next((each for each in run.workloads if each.workload.scenario == "offline"), None)
     energy = None if offline is None else offline.energy
     apart = [abs(window["joules"] / window["integrated_joules"] - 1)
              for window in (energy.windows if energy else []) if window["integrated_joules"]]  # fmt: skip

@@ -20,6 +20,8 @@ import numpy as np
 from effx import files, progress
 from effx.errors import ArtifactError
 from effx.host import memory
+from effx.specs.gates import GATES
+from effx.specs.workloads import SINGLE_STREAM, Workload
 from effx.stats.metrics import METRICS
 
 SCHEMA = 1
@@ -41,6 +43,29 @@ class Idle:
 
 
 @dataclass(frozen=True)
+class EnergyWindow:
+    """Queries run back to back while a meter read."""
+
+    duration_s: float
+    """Seconds that the queries took."""
+    examples: int
+    """Examples in those seconds."""
+    joules: float
+    """Energy of ``seconds``."""
+    seconds: float
+    """The interval that ``joules`` covers, from one tick of the meter to another."""
+    joules_per_example: float
+    interval: tuple[float, float] | None = None
+    """Bounds of ``joules_per_example`` by the meter's own uncertainty."""
+    integrated_joules: float | None = None
+    """Integral of sampled power over the same interval, where the meter has a counter too."""
+    flags: tuple[str, ...] = ()
+    """What disturbed the window: throttling, a foreign process, a short window."""
+    conditions: dict[str, Any] = field(default_factory=dict)
+    """What the meter recorded besides: clocks, temperatures, mean power. Keys differ by meter."""
+
+
+@dataclass(frozen=True)
 class Energy:
     """Joules per example of one workload, or why there are none."""
 
@@ -55,8 +80,7 @@ class Energy:
     """Joules per example, idle power included; the primary figure."""
     net: float | None = None
     """Less the idle-with-context baseline; None where none was measured."""
-    windows: list[dict[str, Any]] = field(default_factory=list)
-    """Each: duration_s, examples, joules, seconds (that the joules cover), and what the meter adds."""
+    windows: list[EnergyWindow] = field(default_factory=list)
     idle: Idle | None = None
     """On which ``net`` rests."""
     net_interval: tuple[float, float] | None = None
@@ -64,13 +88,10 @@ class Energy:
 
 
 @dataclass(frozen=True)
-class Workload:
-    """One scenario's raw samples and what follows from them."""
+class WorkloadResult:
+    """Raw samples of one workload and the statistics derived from them."""
 
-    scenario: str
-    batch: int
-    sequence: int | Literal["real"]
-    timing: Literal["device", "end-to-end"]
+    workload: Workload
     blocks_s: list[list[float]]
     """Seconds per query to the nanosecond, one list per block, in the order measured."""
     rounds: list[int]
@@ -81,8 +102,6 @@ class Workload:
     """Seconds that each block took; None: the sum of its samples."""
     examples: list[int] | None = None
     """Examples in each block; None: ``batch`` per query."""
-    rate_per_s: float | None = None
-    """Queries that arrived per second, by schedule; None: one after the other."""
 
     @functools.cached_property
     def latency_s(self) -> dict[str, float | None]:
@@ -92,14 +111,20 @@ class Workload:
     @property
     def throughput_per_s(self) -> float:
         """Examples per second: while queries ran back to back, or as they arrived."""
-        served = self.elapsed_s if self.rate_per_s else None
-        elapsed = served or [sum(block) for block in self.blocks_s]  # what lies between is not the engine's
-        examples = self.examples or [self.batch * len(block) for block in self.blocks_s]
+        served = self.elapsed_s if self.workload.rate_per_s else None
+        elapsed = served or [sum(block) for block in self.blocks_s]  # not the time between queries
+        examples = self.examples or [self.workload.batch * len(block) for block in self.blocks_s]
         return float(sum(examples) / sum(elapsed))
 
     def to_json(self) -> dict[str, Any]:
+        identity = self.workload.to_json()
         return {
-            **asdict(self),
+            "scenario": identity["scenario"],
+            "batch": identity["batch"],
+            "sequence": identity["length"],
+            "timing": identity["timing"],
+            "rate_per_s": identity["rate_per_s"],
+            **{key: value for key, value in asdict(self).items() if key != "workload"},
             "latency_s": self.latency_s,
             "throughput_per_s": self.throughput_per_s,
         }
@@ -123,6 +148,26 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class GateResult:
+    """Whether a measurement passed one gate; see :mod:`effx.specs.gates`."""
+
+    name: str
+    """The gate's slug."""
+    passed: bool | None
+    """None: it could not be checked; ``detail`` says why."""
+    detail: str
+    """What was compared, with numbers."""
+    workload: str | None = None
+    """Name of the workload that was checked; None: the run or its single-stream workload."""
+
+    @property
+    def label(self) -> str:
+        """The gate's label, with the workload; for tables and messages."""
+        label = GATES[self.name].label if self.name in GATES else self.name
+        return f"{label} ({self.workload})" if self.workload else label
+
+
+@dataclass(frozen=True)
 class Run:
     """One profiling of one engine on one host."""
 
@@ -131,14 +176,15 @@ class Run:
     engine: dict[str, Any]
     host: dict[str, Any]
     accuracy: Accuracy
-    workloads: list[Workload]
+    workloads: list[WorkloadResult]
     memory: dict[str, int | None]
     settings: dict[str, Any]
     session: str
     """Runs of one session were interleaved and may be compared block by block."""
     flags: list[str] = field(default_factory=list)
-    gates: list[dict[str, Any]] = field(default_factory=list)
-    """What was checked: name, passed (null: could not be), detail. See :mod:`effx.profile.gates`."""
+    """Slugs of the gates that failed."""
+    gates: list[GateResult] = field(default_factory=list)
+    """Every check of this run; see :mod:`effx.profile.gates`."""
 
     @property
     def name(self) -> str:
@@ -152,15 +198,17 @@ class Run:
     def host_id(self) -> str:
         return str(self.host["id"])
 
-    def workload(
-        self, scenario: str, batch: int = 1, sequence: int | str = "real", timing: str = "end-to-end"
-    ) -> Workload | None:
-        """Return the workload of that scenario, shape and timing, if it was measured."""
-        wanted = (scenario, batch, sequence, timing)
-        for workload in self.workloads:
-            if (workload.scenario, workload.batch, workload.sequence, workload.timing) == wanted:
-                return workload
+    def workload(self, workload: Workload) -> WorkloadResult | None:
+        """Return the result of a workload, at any rate of arrivals; None if it was not measured."""
+        for result in self.workloads:
+            if result.workload.without_rate == workload.without_rate:
+                return result
         return None
+
+    @property
+    def failed_gates(self) -> list[GateResult]:
+        """Gates that were checked and did not pass."""
+        return [gate for gate in self.gates if gate.passed is False]
 
     @property
     def host_overhead_share(self) -> float | None:
@@ -168,7 +216,7 @@ class Run:
 
         It is the time of copies, launches and the host's work, which no reduction of the encoder shortens.
         """
-        whole, device = self.workload("single-stream"), self.workload("single-stream", timing="device")
+        whole, device = self.workload(SINGLE_STREAM), self.workload(SINGLE_STREAM.timed_on_device())
         if whole is None or device is None:
             return None
         on_device, all_s = device.latency_s["p50"], whole.latency_s["p50"]
@@ -210,12 +258,12 @@ class Run:
                 engine=value["engine"],
                 host=value["host"],
                 accuracy=_build(Accuracy, value["accuracy"], interval=_pair),
-                workloads=[_workload(entry) for entry in value["workloads"]],
+                workloads=[_workload_result(entry) for entry in value["workloads"]],
                 memory=value["memory"],
                 settings=value["settings"],
                 session=value["session"],
                 flags=value["flags"],
-                gates=value.get("gates", []),
+                gates=[_gate_result(gate) for gate in value.get("gates", [])],
             )
             _check(run)
         return run
@@ -352,7 +400,6 @@ def _check(run: Run) -> None:
     _check_objects(engine=engine, host=run.host, memory=run.memory, settings=run.settings)
     _check_objects(**{key: engine[key] for key in _OBJECTS_OF_ENGINE if engine.get(key) is not None})
     parts = [("engine", engine, _OF_ENGINE), ("checkpoint", engine["checkpoint"], ("name", "digest"))]
-    parts += [("gate", gate, ("name", "passed", "detail")) for gate in run.gates]
     for what, part, keys in parts:
         if absent := [key for key in keys if key not in part]:
             raise ValueError(f"{what} without {', '.join(absent)}")
@@ -369,26 +416,29 @@ def _check(run: Run) -> None:
         _check_workload(workload)
 
 
-def _check_workload(one: Workload) -> None:
-    name, energy = f"{one.scenario} {one.batch}x{one.sequence}", one.energy
-    check_texts(one.scenario, one.timing, energy.source, energy.meter, *_known(energy.reason), *one.flags)
-    if not isinstance(one.batch, int) or not (one.sequence == "real" or isinstance(one.sequence, int)):
+def _check_workload(result: WorkloadResult) -> None:
+    workload, energy = result.workload, result.energy
+    name = f"{workload.scenario} {workload.batch}x{workload.length}"
+    check_texts(workload.scenario, workload.timing, energy.source, energy.meter)
+    check_texts(*_known(energy.reason), *result.flags)
+    lengths_ok = workload.length == "real" or isinstance(workload.length, int)
+    if not isinstance(workload.batch, int) or not lengths_ok:
         raise ValueError(f"{name}: no shape")
-    if not one.blocks_s or not all(one.blocks_s):
+    if not result.blocks_s or not all(result.blocks_s):
         raise ValueError(f"{name}: a block without samples")
-    columns: list[tuple[str, Sequence[float]]] = [("rounds", one.rounds)]
-    columns += [] if one.elapsed_s is None else [("elapsed_s", one.elapsed_s)]
-    columns += [] if one.examples is None else [("examples", one.examples)]
+    columns: list[tuple[str, Sequence[float]]] = [("rounds", result.rounds)]
+    columns += [] if result.elapsed_s is None else [("elapsed_s", result.elapsed_s)]
+    columns += [] if result.examples is None else [("examples", result.examples)]
     for what, column in columns:
-        if len(column) != len(one.blocks_s):
-            raise ValueError(f"{name}: {len(column)} {what} of {len(one.blocks_s)} blocks")
+        if len(column) != len(result.blocks_s):
+            raise ValueError(f"{name}: {len(column)} {what} of {len(result.blocks_s)} blocks")
         check_numbers(sum(column))
-    if not 0 < sum(map(sum, one.blocks_s)) < math.inf:
+    if not 0 < sum(map(sum, result.blocks_s)) < math.inf:
         raise ValueError(f"{name}: samples that are no times")
     joules = energy.joules_per_example
     if joules is not None and not 0 < joules < math.inf:
         raise ValueError(f"{name}: {joules} J per example")
-    check_numbers(*_known(energy.gross, energy.net, one.rate_per_s))
+    check_numbers(*_known(energy.gross, energy.net, workload.rate_per_s))
 
 
 def _check_objects(**values: Any) -> None:
@@ -426,12 +476,26 @@ def latency_summary(blocks_s: Sequence[Sequence[float]]) -> dict[str, float | No
     return summary
 
 
-def _workload(value: Mapping[str, Any]) -> Workload:
+def _window(value: Mapping[str, Any]) -> EnergyWindow:
+    return _build(EnergyWindow, value, interval=_pair, flags=tuple)
+
+
+def _workload_result(value: Mapping[str, Any]) -> WorkloadResult:
     energy = _build(
         Energy, value["energy"], interval=_pair, net_interval=_pair,
+        windows=lambda windows: [_window(window) for window in windows],
         idle=lambda own: own and _build(Idle, own, interval=_pair),
     )  # fmt: skip
-    return _build(Workload, {**value, "energy": energy})
+    workload = Workload(
+        value["scenario"], value["batch"], value["sequence"], value["timing"], value.get("rate_per_s")
+    )
+    return _build(WorkloadResult, {**value, "workload": workload, "energy": energy})
+
+
+def _gate_result(value: Mapping[str, Any]) -> GateResult:
+    if absent := [key for key in ("name", "passed", "detail") if key not in value]:
+        raise ValueError(f"gate without {', '.join(absent)}")
+    return _build(GateResult, value)
 
 
 def _pair(value: Sequence[float] | None) -> tuple[float, float] | None:

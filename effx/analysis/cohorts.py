@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from effx.errors import UsageError
-from effx.results import Energy, Run, Workload
+from effx.results import Energy, Run, WorkloadResult
+from effx.specs.workloads import SINGLE_STREAM
 
 
 @dataclass(frozen=True, order=True)
@@ -158,13 +159,13 @@ def shared_labels(runs: Sequence[Run]) -> list[float]:
     return labels
 
 
-def single_stream(run: Run) -> Workload:
+def single_stream(run: Run) -> WorkloadResult:
     """Return single queries at real lengths, timed end to end: what frontiers and tables show.
 
     Raises:
         UsageError: they were not measured.
     """
-    workload = run.workload("single-stream")
+    workload = run.workload(SINGLE_STREAM)
     if workload is None:
         raise UsageError(f"{run.id}: no single-stream workload; profile the engine again.")
     return workload
@@ -184,15 +185,11 @@ def energy_meters(runs: Sequence[Run]) -> list[EnergyMeter]:
     return sorted({energy_meter(run) for run in runs})
 
 
-def shared_workloads(a: Run, b: Run) -> list[tuple[Workload, Workload]]:
+def shared_workloads(a: Run, b: Run) -> list[tuple[WorkloadResult, WorkloadResult]]:
     """Return the workloads of a and b of the same scenario, batch and length, timed end to end.
 
     Queries of the ``server`` scenario may have arrived at different rates: the caller compares
     ``rate_per_s``. Workloads timed on the device repeat the same queries and are left out.
     """
-    pairs = [
-        (workload, b.workload(workload.scenario, workload.batch, workload.sequence))
-        for workload in a.workloads
-        if workload.timing != "device"
-    ]
-    return [(workload, other) for workload, other in pairs if other is not None]
+    pairs = [(result, b.workload(result.workload)) for result in a.workloads if not result.workload.on_device]
+    return [(result, other) for result, other in pairs if other is not None]

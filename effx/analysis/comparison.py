@@ -22,7 +22,8 @@ from effx.analysis import cohorts
 from effx.analysis.cohorts import EnergyMeter
 from effx.errors import UsageError, nearest
 from effx.formatting import from_to, percent, points, times
-from effx.results import Energy, Run, Workload
+from effx.results import Energy, Run, WorkloadResult
+from effx.specs.workloads import SINGLE_STREAM
 from effx.stats import intervals, tests
 from effx.stats.intervals import Ratio
 from effx.stats.metrics import METRICS
@@ -33,7 +34,6 @@ LAUNCH_BOUND = 0.5
 """Launch share above which most of a single query's time is not the encoder's work, which is told then."""
 NOT_ON_DEVICE = "is not spent on the device: no reduction makes that part shorter"
 _SIGNIFICANCE = 0.05
-_SINGLE = ("single-stream", 1, "real")
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Comparison:
     def _speed(self) -> str | None:
         """Return the single-stream median's ratio, as times as fast."""
         for ratio in self.latency:
-            if (ratio.scenario, ratio.batch, ratio.sequence) == _SINGLE and ratio.statistic == "p50":
+            if ratio.scenario == SINGLE_STREAM.scenario and ratio.statistic == "p50":
                 break
         else:
             return None
@@ -255,7 +255,7 @@ def non_inferiority(
 
 def energy_per_correct(run: Run) -> float | None:
     """Return joules per right prediction of single queries; None with no energy, or for regression."""
-    workload, scored = run.workload(*_SINGLE), run.accuracy
+    workload, scored = run.workload(SINGLE_STREAM), run.accuracy
     if (
         workload is None
         or workload.energy.joules_per_example is None
@@ -275,19 +275,19 @@ def _latency(a: Run, b: Run, remarks: list[str]) -> list[LatencyRatio]:
     found = []
     paired = a.session == b.session
     for own, other in cohorts.shared_workloads(a, b):
-        name = f"{own.scenario} {own.batch}x{own.sequence}"
+        name = own.workload.name
         remarks += [f"{run.name}, {name}: {flag}" for run, w in ((a, own), (b, other)) for flag in w.flags]
-        if own.rate_per_s != other.rate_per_s:
+        if own.workload.rate_per_s != other.workload.rate_per_s:
             remarks.append(f"{name}: asked at different rates, not compared")
             continue
-        for statistic in ("mean per example",) if own.scenario == "offline" else ("p50", "mean"):
+        for statistic in ("mean per example",) if own.workload.scenario == "offline" else ("p50", "mean"):
             ratio = _seconds_ratio(own, other, statistic, paired)
             value = ratio.value if ratio else _seconds(other, statistic) / _seconds(own, statistic)
             found.append(
                 LatencyRatio(
-                    scenario=own.scenario,
-                    batch=own.batch,
-                    sequence=own.sequence,
+                    scenario=own.workload.scenario,
+                    batch=own.workload.batch,
+                    sequence=own.workload.length,
                     statistic=statistic,
                     value=value,
                     interval=ratio.interval if ratio else None,
@@ -309,7 +309,7 @@ def _launches(a: Run, b: Run) -> list[str]:
     ]
 
 
-def _seconds_ratio(a: Workload, b: Workload, statistic: str, paired: bool) -> Ratio | None:
+def _seconds_ratio(a: WorkloadResult, b: WorkloadResult, statistic: str, paired: bool) -> Ratio | None:
     measure = intervals.median if statistic == "p50" else intervals.mean
     blocks_a, blocks_b = _blocks(a, statistic), _blocks(b, statistic)
     if paired:
@@ -317,18 +317,18 @@ def _seconds_ratio(a: Workload, b: Workload, statistic: str, paired: bool) -> Ra
     return intervals.unpaired_ratio(blocks_a, blocks_b, measure)
 
 
-def _seconds(workload: Workload, statistic: str) -> float:
+def _seconds(workload: WorkloadResult, statistic: str) -> float:
     """Return the statistic of all samples, for a ratio without interval."""
     samples = np.concatenate([np.asarray(block) for block in _blocks(workload, statistic)])
     return (intervals.median if statistic == "p50" else intervals.mean)(samples)
 
 
-def _blocks(workload: Workload, statistic: str) -> list[list[float]]:
+def _blocks(workload: WorkloadResult, statistic: str) -> list[list[float]]:
     """Return the samples of each block: seconds per query, or one figure of seconds per example."""
     if statistic != "mean per example":
         return workload.blocks_s
     elapsed_s = [sum(block) for block in workload.blocks_s]
-    examples = workload.examples or [workload.batch * len(block) for block in workload.blocks_s]
+    examples = workload.examples or [workload.workload.batch * len(block) for block in workload.blocks_s]
     return [[seconds / count] for seconds, count in zip(elapsed_s, examples, strict=True)]
 
 
@@ -356,7 +356,7 @@ def _energy(a: Run, b: Run, remarks: list[str]) -> EnergyRatio | None:
 
 
 def _single_energy(run: Run) -> Energy | None:
-    workload = run.workload(*_SINGLE)
+    workload = run.workload(SINGLE_STREAM)
     return None if workload is None else workload.energy
 
 
@@ -370,7 +370,6 @@ def _memory(a: Run, b: Run) -> dict[str, float | None]:
 
 def _flags(run: Run) -> list[str]:
     """Return what a run is flagged for; of gates that it did not pass with what was seen."""
-    failed = {
-        gate["name"]: f"{gate['name']}: {gate['detail']}" for gate in run.gates if gate["passed"] is False
-    }
-    return [*(flag for flag in run.flags if flag not in failed), *failed.values()]
+    failed = {gate.name for gate in run.failed_gates}
+    details = [f"{gate.label}: {gate.detail}" for gate in run.failed_gates]
+    return [*(flag for flag in run.flags if flag not in failed), *details]

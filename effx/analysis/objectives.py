@@ -14,7 +14,7 @@ import numpy as np
 from effx.analysis import comparison, resampling
 from effx.analysis.cohorts import single_stream
 from effx.errors import unknown
-from effx.results import MIN_SAMPLES, Run, Workload
+from effx.results import MIN_SAMPLES, Run, WorkloadResult
 from effx.stats import bootstrap, intervals
 from effx.stats.metrics import METRICS
 
@@ -137,8 +137,8 @@ def _latency(name: str, statistic: str, label: str) -> Objective:
 
 
 def _throughput(name: str, scenario: str, label: str) -> Objective:
-    def of(run: Run) -> Workload | None:
-        return next((workload for workload in run.workloads if workload.scenario == scenario), None)
+    def of(run: Run) -> WorkloadResult | None:
+        return next((found for found in run.workloads if found.workload.scenario == scenario), None)
 
     def value(run: Run) -> float | None:
         workload = of(run)

@@ -241,7 +241,7 @@ def _answer(
         remarks=[
             *remarks,
             *_unsteady(runner_up, objective),
-            *(f"{run.name}: gate failed: {gate}" for gate in run.flags),
+            *(f"{run.name}: gate failed: {gate.label}" for gate in run.failed_gates),
         ],
     )
 

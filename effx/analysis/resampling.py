@@ -19,7 +19,7 @@ import numpy as np
 from scipy import stats
 
 from effx.analysis.cohorts import shared_labels
-from effx.results import Energy, Run, Workload
+from effx.results import Energy, Run, WorkloadResult
 from effx.stats import CONFIDENCE, intervals
 from effx.stats.bootstrap import LEAST_BLOCKS
 from effx.stats.metrics import METRICS
@@ -60,7 +60,7 @@ def scores(metric: str, runs: Sequence[Run]) -> np.ndarray:
     return np.concatenate(found)
 
 
-def latencies(run: Run, workload: Workload, share: float | None) -> np.ndarray | None:
+def latencies(run: Run, workload: WorkloadResult, share: float | None) -> np.ndarray | None:
     """Return a percentile (``share``, 0 to 1) or the mean (None) of a workload's seconds per query.
 
     In every resampling of rounds, [resamples]; None with fewer than three rounds. The percentile is
@@ -69,7 +69,7 @@ def latencies(run: Run, workload: Workload, share: float | None) -> np.ndarray |
     return _remembered(workload, (run.session, share), lambda: _latencies(run, workload, share))
 
 
-def latency_interval(run: Run, workload: Workload, share: float | None) -> tuple[float, float] | None:
+def latency_interval(run: Run, workload: WorkloadResult, share: float | None) -> tuple[float, float] | None:
     """Return the interval of a workload's percentile or mean in seconds, from resamplings of rounds.
 
     The resamplings give the standard error, Student's t the width: see
@@ -97,7 +97,7 @@ def _of_blocks(blocks_s: Sequence[Sequence[float]], share: float | None) -> np.n
     return found
 
 
-def throughputs(run: Run, workload: Workload) -> np.ndarray | None:
+def throughputs(run: Run, workload: WorkloadResult) -> np.ndarray | None:
     """Return a workload's examples per second in every resampling of rounds; None below three."""
     return _remembered(workload, (run.session, "throughput"), lambda: _throughputs(run, workload))
 
@@ -136,13 +136,13 @@ def _session_weights(session: str, rounds: int) -> np.ndarray:
     return rng.multinomial(rounds, np.full(rounds, 1 / rounds), size=RESAMPLES).astype(np.int32)
 
 
-def _by_round(workload: Workload) -> tuple[np.ndarray, int]:
+def _by_round(workload: WorkloadResult) -> tuple[np.ndarray, int]:
     """Return the place of each block's round among the rounds, and how many there are."""
     numbers, place = np.unique(workload.rounds, return_inverse=True)
     return place, len(numbers)
 
 
-def _latencies(run: Run, workload: Workload, share: float | None) -> np.ndarray | None:
+def _latencies(run: Run, workload: WorkloadResult, share: float | None) -> np.ndarray | None:
     place, rounds = _by_round(workload)
     if rounds < LEAST_BLOCKS:
         return None
@@ -166,13 +166,13 @@ def _latencies(run: Run, workload: Workload, share: float | None) -> np.ndarray 
     return np.asarray(samples[low])
 
 
-def _throughputs(run: Run, workload: Workload) -> np.ndarray | None:
+def _throughputs(run: Run, workload: WorkloadResult) -> np.ndarray | None:
     place, rounds = _by_round(workload)
     if rounds < LEAST_BLOCKS:
         return None
-    served = workload.elapsed_s if workload.rate_per_s else None
+    served = workload.elapsed_s if workload.workload.rate_per_s else None
     elapsed = served or [sum(block) for block in workload.blocks_s]
-    examples = workload.examples or [workload.batch * len(block) for block in workload.blocks_s]
+    examples = workload.examples or [workload.workload.batch * len(block) for block in workload.blocks_s]
     weights = _round_weights(run, rounds)
     seconds = weights @ np.bincount(place, elapsed, minlength=rounds)
     return np.asarray(weights @ np.bincount(place, examples, minlength=rounds) / seconds)
@@ -182,7 +182,7 @@ _REMEMBERED: dict[int, dict[tuple, np.ndarray | None]] = {}
 
 
 def _remembered(
-    workload: Workload, key: tuple, compute: Callable[[], np.ndarray | None]
+    workload: WorkloadResult, key: tuple, compute: Callable[[], np.ndarray | None]
 ) -> np.ndarray | None:
     """Compute once per workload object, for as long as it lives: several frontiers ask for the same."""
     own = _REMEMBERED.get(id(workload))

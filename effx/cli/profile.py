@@ -104,12 +104,13 @@ def command(
     effx profile engines/ --data ../data/sst2 --grid 1x32,32x128 --meter rapl
     """  # fmt: skip
     from effx.profile import Plan, profile
-    from effx.profile.plan import SCENARIOS, parse_grid
+    from effx.profile.plan import parse_grid
     from effx.report import tracking
+    from effx.specs.workloads import SCENARIOS
 
     if uri is not None:
         tracking.check(uri)
-    wanted = SCENARIOS if "all" in scenarios else tuple(dict.fromkeys(("single-stream", *scenarios)))
+    wanted = tuple(SCENARIOS) if "all" in scenarios else tuple(dict.fromkeys(("single-stream", *scenarios)))
     cells = None if grid is None else parse_grid(grid)
     plan = Plan(scenarios=wanted, grid=cells, **settings)
     runs, failures = profile(
@@ -123,9 +124,8 @@ def command(
         tables.print_runs(runs)
         click.echo(f"{len(runs)} results in {out}")
         for run in runs:
-            for gate in run.gates:
-                if gate["passed"] is False:
-                    click.echo(f"{run.name}: gate failed: {gate['name']}: {gate['detail']}", err=True)
+            for gate in run.failed_gates:
+                click.echo(f"{run.name}: gate failed: {gate.label}: {gate.detail}", err=True)
     if uri is not None:
         tracking.log_runs(runs, uri)
     return 1 if failures or (strict and any(run.flags for run in runs)) else 0

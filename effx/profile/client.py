@@ -1,4 +1,4 @@
-"""The parent's end of a worker process."""
+"""The parent's end of a worker process: sends requests, receives answers."""
 
 from __future__ import annotations
 
@@ -18,46 +18,49 @@ from effx.errors import WorkerError
 
 
 class WorkerClient:
-    """Starts a worker, asks it, and notices when it dies or hangs."""
+    """Starts a worker process, sends it requests, and notices when it dies or hangs."""
 
     def __init__(self, name: str, timeout_s: float) -> None:
         self.name, self._timeout_s = name, timeout_s
-        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         package = Path(__file__).parents[2]
         self._process = subprocess.Popen(
             [sys.executable, "-c", _BOOT, str(package)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._complaints,
+            stderr=self._stderr,
             text=True,
             encoding="utf-8",
         )
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._requests: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._threads = [threading.Thread(target=each, daemon=True) for each in (self._read, self._write)]
+        self._threads = [threading.Thread(target=target, daemon=True) for target in (self._read, self._write)]
         for thread in self._threads:
             thread.start()
 
-    def ask(self, do: str, *, lasting_s: float = 0.0, **request: Any) -> Any:
+    def request(self, action: str, *, lasting_s: float = 0.0, **arguments: Any) -> Any:
         """Send one request and wait for its answer.
 
         Args:
-            do: what the worker is to do; see :mod:`effx.profile.worker`.
-            lasting_s: how long that is meant to take, beside what any answer may take.
-            request: its arguments.
+            action: the request; see :mod:`effx.profile.protocol`.
+            lasting_s: expected duration of the request, added to the time limit of any answer.
+            arguments: of the request.
+
+        Returns:
+            The fields of the answer.
 
         Raises:
             WorkerError: the worker died, hung, or answered with an error.
         """
-        patience_s = self._timeout_s + lasting_s
-        self._requests.put(json.dumps({"do": do, **request}) + "\n")
+        limit_s = self._timeout_s + lasting_s
+        self._requests.put(json.dumps({"action": action, **arguments}) + "\n")
         try:
-            line = self._lines.get(timeout=patience_s)
+            line = self._lines.get(timeout=limit_s)
         except queue.Empty:
             self._process.kill()
-            raise WorkerError(f"{self.name}: no answer to '{do}' in {patience_s:.0f} s; stopped.") from None
-        if not line.endswith("\n"):  # none, or half of one
-            raise WorkerError(f"{self.name}: the worker died during '{do}' ({self._cause()}).")
+            raise WorkerError(f"{self.name}: no answer to '{action}' in {limit_s:.0f} s; stopped.") from None
+        if not line.endswith("\n"):  # no answer, or half an answer
+            raise WorkerError(f"{self.name}: the worker died during '{action}' ({self._cause()}).")
         answer = json.loads(line)
         if "error" in answer:
             raise WorkerError(f"{self.name}: {answer['error']}")
@@ -75,7 +78,7 @@ class WorkerClient:
             thread.join()
         if self._process.stdout:
             self._process.stdout.close()
-        self._complaints.close()
+        self._stderr.close()
 
     def __enter__(self) -> Self:
         return self
@@ -93,9 +96,12 @@ class WorkerClient:
         return self._process.pid
 
     def _write(self) -> None:
-        """Write requests, in a thread of its own: a worker that hangs may not read, and the pipe fills up."""
+        """Write requests, in their own thread: a hung worker does not read, and the pipe fills up."""
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError), self._process.stdin as pipe:  # it is gone: the reader tells
+        with (
+            contextlib.suppress(OSError),
+            self._process.stdin as pipe,
+        ):  # gone: the reader reports it
             while (request := self._requests.get()) is not None:
                 pipe.write(request)
                 pipe.flush()
@@ -112,12 +118,12 @@ class WorkerClient:
             return "killed; out of memory?"
         if code < 0:
             return f"signal {signal.Signals(-code).name}"
-        self._complaints.seek(0)
-        lines = self._complaints.read().decode(errors="replace").strip().splitlines()
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
         return lines[-1] if lines else f"exit code {code}"
 
 
 _BOOT = (
-    # argv[1] makes the very effx of the parent importable, installed or not
+    # argv[1] makes the parent's copy of effx importable, installed or not
     "import sys; sys.path.insert(0, sys.argv[1]); from effx.profile.worker import main; main()"
 )

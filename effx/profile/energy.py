@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
 
 import numpy as np
 
 from effx.profile.meters import Meter
-from effx.results import Energy, Idle
+from effx.results import Energy, EnergyWindow, Idle
 from effx.stats import intervals
 
 _IDLE_STRETCHES = 3
@@ -49,7 +48,7 @@ def idle(meter: Meter, length_s: float) -> Idle | None:
     )
 
 
-def of_windows(windows: list[dict[str, Any]], meter: Meter, idling: Idle | None) -> tuple[Energy, str | None]:
+def of_windows(windows: list[EnergyWindow], meter: Meter, idling: Idle | None) -> tuple[Energy, str | None]:
     """Return the energy of a workload's windows, and what is wrong with its net, if anything is.
 
     Args:
@@ -57,15 +56,15 @@ def of_windows(windows: list[dict[str, Any]], meter: Meter, idling: Idle | None)
         meter: what read them.
         idling: the idle power; None: there is no net energy.
     """
-    per_example = [window["joules_per_example"] for window in windows]
+    per_example = [window.joules_per_example for window in windows]
     gross = float(np.mean(per_example))
     if not (math.isfinite(gross) and gross > 0):
         return Energy("none", meter.name, f"the meter gave {gross} J per example"), None
-    own = [window["interval"] for window in windows if window["interval"]]
+    own = [window.interval for window in windows if window.interval]
     interval = widest(intervals.mean_interval(per_example), own)
     net, net_interval, fault = None, None, None
     if idling is not None:
-        seconds = float(np.mean([window["duration_s"] / window["examples"] for window in windows]))
+        seconds = float(np.mean([window.duration_s / window.examples for window in windows]))
         net = gross - idling.watts * seconds
         if net < 0:
             fault = f"net energy would be {net:.3g} J per example: not shown"

@@ -1,4 +1,4 @@
-"""What has to hold before a number is believed. Each gate names itself in the result.
+"""Checks that must hold before a number is believed; :mod:`effx.specs.gates` names and explains them.
 
 A gate that could not be checked (no meter, too few blocks) has ``passed`` None and says why: it
 neither passes nor fails.
@@ -7,13 +7,14 @@ neither passes nor fails.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
 from effx.profile.meters import Meter
-from effx.results import Energy, Workload
+from effx.results import Energy, GateResult, WorkloadResult
+from effx.specs import gates as specs
+from effx.specs.gates import Gate
 
 _JOULES_PER_OPERATION = 1e-13
 """10 tera-operations per joule: several times what any processor reaches (an H200's dense int8 is
@@ -24,126 +25,127 @@ _LARGEST_DRIFT = 0.10
 _LARGEST_OTHERS = 0.10
 _LEAST_WATCHED_S = 1.0
 _LEAST_AGREEMENT = 0.95
-"""Of timed answers with the accuracy pass; int8 scales depend on what else is in a batch."""
+"""Share of timed predictions that match the accuracy pass; int8 scales depend on the rest of a batch."""
 _FEWEST_BLOCKS = 6
 
 
-@dataclass(frozen=True)
-class Gate:
-    """One check."""
+def steady_rounds(result: WorkloadResult) -> GateResult:
+    """Check that the engine was as fast in the second half of its rounds as in the first."""
 
-    name: str
-    passed: bool | None
-    detail: str
+    def outcome(passed: bool | None, detail: str) -> GateResult:
+        return _outcome(specs.STEADY_ROUNDS, passed, detail, result.workload.name)
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def latency(workload: Workload) -> Gate:
-    """Whether the engine was as fast in the second half of its rounds as in the first."""
-    on_device = " device" if workload.timing == "device" else ""
-    name = f"steady {workload.scenario} {workload.batch}x{workload.sequence}{on_device}"
-    blocks = workload.blocks_s
+    blocks = result.blocks_s
     if any(sample < 0 for block in blocks for sample in block):
-        return Gate(name, False, "the clock ran backwards")
+        return outcome(False, "the clock ran backwards")
     if len(blocks) < _FEWEST_BLOCKS:
-        return Gate(name, None, f"{len(blocks)} blocks are too few to tell")
+        return outcome(None, f"{len(blocks)} blocks, at least {_FEWEST_BLOCKS} are needed")
     medians = [float(np.median(block)) for block in blocks]
     half = len(medians) // 2
     drift = float(np.median(medians[half:]) / np.median(medians[:half])) - 1
-    return Gate(
-        name, abs(drift) <= _LARGEST_DRIFT, f"median of the later rounds {drift:+.1%} against the earlier"
+    return outcome(
+        abs(drift) <= _LARGEST_DRIFT, f"median of the later rounds {drift:+.1%} against the earlier"
     )
 
 
-def alone(others_s: Sequence[float], watched_s: float) -> Gate:
-    """Whether the processors were free of other work.
+def host_idle(others_s: Sequence[float], available_s: float) -> GateResult:
+    """Check that the processors were free of other work.
 
     Args:
-        others_s: processor seconds that other processes took, a figure a block. The system counts
+        others_s: processor seconds that other processes used, a figure per block. The system counts
             in ticks of 10 ms: one block's figure may be off, even below zero; their sum is not.
-        watched_s: processor seconds there were in all those blocks.
+        available_s: processor seconds of all processors together in those blocks.
     """
-    name = "host otherwise idle"
     if not others_s:
-        return Gate(name, None, "this system does not tell how busy it is")
-    if watched_s < _LEAST_WATCHED_S:
-        return Gate(name, None, f"{watched_s:.2g} processor seconds are too few to tell")
-    share = max(0.0, sum(others_s)) / watched_s
-    return Gate(name, share <= _LARGEST_OTHERS, f"other processes took {share:.1%} of the processors")
+        return _outcome(specs.HOST_IDLE, None, "this system does not report its processor time")
+    if available_s < _LEAST_WATCHED_S:
+        return _outcome(specs.HOST_IDLE, None, f"{available_s:.2g} processor seconds are too few to check")
+    share = max(0.0, sum(others_s)) / available_s
+    return _outcome(
+        specs.HOST_IDLE, share <= _LARGEST_OTHERS, f"other processes took {share:.1%} of the processors"
+    )
 
 
-def same_answers(checked: int, agreed: int) -> Gate:
-    """Whether what was timed is what was scored."""
-    name = "timed answers are the scored ones"
+def prediction_agreement(checked: int, agreed: int) -> GateResult:
+    """Check that timed rows get the predictions of the accuracy pass."""
     if not checked:
-        return Gate(name, None, "no timed row was a row of the accuracy pass")
-    return Gate(name, agreed >= _LEAST_AGREEMENT * checked, f"{agreed} of {checked} labels agree")
+        return _outcome(specs.PREDICTION_AGREEMENT, None, "no timed row was scored in the accuracy pass")
+    return _outcome(
+        specs.PREDICTION_AGREEMENT,
+        agreed >= _LEAST_AGREEMENT * checked,
+        f"{agreed} of {checked} labels agree",
+    )
 
 
-def energy(measured: Energy, meter: Meter, operations: float, of: str = "") -> list[Gate]:
-    """The gates of an energy figure.
+def energy(
+    measured: Energy, meter: Meter, operations: float, workload: str | None = None
+) -> list[GateResult]:
+    """Return the gates of an energy figure.
 
     Args:
-        measured: what was found for one workload.
-        of: the workload's name, where several are metered.
+        measured: the energy of one workload.
         meter: what measured it; it knows the power that its device may draw.
-        operations: multiplications and additions per example, from below.
+        operations: lower bound of the multiplications and additions per example.
+        workload: the workload's name, where several are metered.
     """
     if measured.source == "none":
-        gates = [Gate("energy", None, f"unavailable: {measured.reason}")]
+        results = [_outcome(specs.ENERGY_MEASURED, None, f"unavailable: {measured.reason}")]
     else:
-        gates = [_floor(measured, operations), _linear(measured)]
+        results = [_floor(measured, operations), _linearity(measured)]
         if measured.source != "model":
-            gates = [_power(measured, meter), _agreement(measured), *gates, _undisturbed(measured)]
-    return [replace(gate, name=f"{gate.name} ({of})") for gate in gates] if of else gates
+            results = [
+                _power_range(measured, meter), _counter_agreement(measured), *results, _undisturbed(measured),
+            ]  # fmt: skip
+    return [replace(result, workload=workload) for result in results]
 
 
-def _power(measured: Energy, meter: Meter) -> Gate:
-    means = [window["joules"] / window["seconds"] for window in measured.windows]
+def _power_range(measured: Energy, meter: Meter) -> GateResult:
+    means = [window.joules / window.seconds for window in measured.windows]
     least, most = meter.floor_w or 0.0, meter.limit_w
     if measured.idle:
         least = measured.idle.interval[0] if measured.idle.interval else measured.idle.watts
     within = min(means) >= least and (most is None or max(means) <= most)
-    text = f"{min(means):.1f} to {max(means):.1f} W, idle {least:.1f} W"
-    return Gate(
-        "power between idle and limit", within, text + ("" if most is None else f", limit {most:.0f} W")
-    )
+    detail = f"{min(means):.1f} to {max(means):.1f} W, idle {least:.1f} W"
+    return _outcome(specs.POWER_RANGE, within, detail + ("" if most is None else f", limit {most:.0f} W"))
 
 
-def _agreement(measured: Energy) -> Gate:
-    name = "counter agrees with integrated power"
+def _counter_agreement(measured: Energy) -> GateResult:
     pairs = [
-        (window["joules"], window["integrated_joules"])
-        for window in measured.windows
-        if window.get("integrated_joules")
+        (window.joules, window.integrated_joules) for window in measured.windows if window.integrated_joules
     ]
     if not pairs:
-        return Gate(name, None, "this meter has one of the two")
-    worst = max(abs(one - other) / one for one, other in pairs)
-    return Gate(name, worst <= _LARGEST_DISAGREEMENT, f"{worst:.1%} apart at most")
+        return _outcome(specs.COUNTER_AGREEMENT, None, "this meter has only one of the two")
+    worst = max(abs(counted - integrated) / counted for counted, integrated in pairs)
+    return _outcome(
+        specs.COUNTER_AGREEMENT, worst <= _LARGEST_DISAGREEMENT, f"they differ by at most {worst:.1%}"
+    )
 
 
-def _floor(measured: Energy, operations: float) -> Gate:
+def _floor(measured: Energy, operations: float) -> GateResult:
     floor = operations * _JOULES_PER_OPERATION
-    found = measured.joules_per_example or 0.0
-    return Gate(
-        "joules per example above the floor", found >= floor, f"{found:.3g} J, at least {floor:.2g} J needed"
+    joules = measured.joules_per_example or 0.0
+    return _outcome(
+        specs.ENERGY_FLOOR, joules >= floor, f"{joules:.3g} J per example, the floor is {floor:.2g} J"
     )
 
 
-def _linear(measured: Energy) -> Gate:
-    name = "twice the work, twice the joules"
-    per_example = [window["joules_per_example"] for window in measured.windows]
+def _linearity(measured: Energy) -> GateResult:
+    per_example = [window.joules_per_example for window in measured.windows]
     if len(per_example) < 2:
-        return Gate(name, None, "one window")
-    off = per_example[-1] / float(np.mean(per_example[:-1])) - 1
-    return Gate(
-        name, abs(off) <= _LARGEST_NONLINEARITY, f"joules per example {off:+.1%} in the longest window"
+        return _outcome(specs.ENERGY_LINEARITY, None, "only one window was measured")
+    deviation = per_example[-1] / float(np.mean(per_example[:-1])) - 1
+    return _outcome(
+        specs.ENERGY_LINEARITY,
+        abs(deviation) <= _LARGEST_NONLINEARITY,
+        f"joules per example {deviation:+.1%} in the longest window",
     )
 
 
-def _undisturbed(measured: Energy) -> Gate:
-    found = sorted({flag for window in measured.windows for flag in window["flags"]})
-    return Gate("windows undisturbed", not found, "; ".join(found) or "no throttling, no foreign process")
+def _undisturbed(measured: Energy) -> GateResult:
+    flags = sorted({flag for window in measured.windows for flag in window.flags})
+    detail = "; ".join(flags) or "no throttling, no foreign process"
+    return _outcome(specs.UNDISTURBED_WINDOWS, not flags, detail)
+
+
+def _outcome(gate: Gate, passed: bool | None, detail: str, workload: str | None = None) -> GateResult:
+    return GateResult(gate.slug, passed, detail, workload)

@@ -13,22 +13,12 @@ GPU_GRID = tuple((batch, length) for batch in (1, 8, 32, 128, 512) for length in
 _QUICK_GRID = ((1, 32), (32, 32))
 
 
-SCENARIOS = ("single-stream", "multi-stream", "offline", "server")
-"""After MLPerf Inference; single-stream is always measured, it is what frontiers are drawn from.
-
-    single-stream   one row a query, one query after the other
-    multi-stream    eight rows a query
-    offline         rows in batches of like length, for throughput: the same in each engine's block
-    server          one row a query, arriving at random times; latency counts from the scheduled arrival
-"""
-
-
 @dataclass(frozen=True)
 class Plan:
     """How an engine is profiled; the defaults give p50, p90 and p99 of single queries."""
 
     scenarios: tuple[str, ...] = ("single-stream",)
-    """Of ``SCENARIOS``."""
+    """Of :data:`effx.specs.workloads.SCENARIOS`."""
     rate_per_s: float | None = None
     """Arrivals in the server scenario; None: half of what the slowest engine answers one by one."""
     grid: tuple[tuple[int, int], ...] | None = None

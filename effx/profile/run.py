@@ -1,18 +1,18 @@
-"""Profile engines side by side.
+"""Profile engines in one session: interleaved blocks, so that their numbers can be compared.
 
 One worker process per engine. Engines are measured in interleaved blocks, in a new random order
-each round, so that a slow minute of the host falls on all of them:
+each round, so that a slow minute of the host affects all of them:
 
     accuracy    A  B  C           every row, every prediction stored
-    idle                          power with all loaded and none at work, of each meter
+    idle                          power with all engines loaded and none running, by each meter
     round 1     B  A  C           one block each of single queries
     round 2     C  B  A
     ...
     others      likewise, per scenario and per (batch, length)
     energy      A  B  C           windows of at least 10 s, if there is a meter
 
-A worker that fails costs its own engine only, and the failure is a recorded result. Engines that run on a
-GPU are read by its meter, the others by the processor's.
+If a worker fails, only its own engine has no result, and the failure is recorded. Engines that run on a
+GPU are metered by the GPU's meter, the others by the processor's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -33,20 +32,21 @@ from effx.artifacts import Engine
 from effx.data import Rows
 from effx.errors import DataError, EffxError, UsageError, WorkerError, unknown
 from effx.host import identity
-from effx.profile import energy, gates, meters, record, session
+from effx.profile import energy, gates, meters, record
+from effx.profile.engine_under_test import EngineUnderTest, Samples, accepts, longest_input, timestamp
 from effx.profile.meters import Meter
-from effx.profile.plan import DEFAULT_GRID, GPU_GRID, SCENARIOS, Plan
-from effx.profile.session import SINGLE, Crew, Limits, Samples, Subject
-from effx.results import Energy, Failure, Idle, Run, Workload
+from effx.profile.plan import DEFAULT_GRID, GPU_GRID, Plan
+from effx.profile.pool import WorkerPool, affordable
+from effx.profile.protocol import BlockLimits
+from effx.results import Energy, Failure, Idle, Run, WorkloadResult
+from effx.specs import workloads
+from effx.specs.workloads import MULTI_STREAM, SCENARIOS, SINGLE_STREAM, Workload
 
-_MULTI: dict[str, Any] = {"scenario": "multi-stream", "batch": 8, "sequence": "real"}
-_ON_DEVICE = {"timing": "device"}
 _ACCURACY_S = 5.0
 _BETWEEN_S = 0.1
-"""For the progress bar alone: what loading an engine and scoring its rows may take, what lies between
-blocks."""
+"""Estimates for the progress bar: loading an engine and scoring its rows; the gap between blocks."""
 _SERVER_LOAD = 0.5
-"""Arrivals by default, as a share of what the slowest engine answers one by one."""
+"""Default rate of arrivals, as a share of what the slowest engine answers back to back."""
 
 
 def profile(
@@ -62,83 +62,80 @@ def profile(
 
     Args:
         engines: engine folders, or folders of them.
-        out: where results go, as ID.json; those of engines that failed say why.
+        out: folder of the results, one ID.json each; those of engines that failed say why.
         plan: what is measured.
         meter: see :func:`effx.profile.meters.open`.
-        data_folder: validation rows; default: where the checkpoint's came from.
-        host: what to call this machine; default: its own name and hardware.
+        data_folder: validation rows; default: the folder that the checkpoint's rows came from.
+        host: a name for this machine; default: its own name and hardware.
 
     Returns:
-        The runs, and what went wrong with the engines that have none.
+        The runs, and the errors of the engines that have none.
 
     Raises:
-        UsageError, ArtifactError, DataError: nothing could be measured as asked.
+        UsageError, ArtifactError, DataError: nothing can be measured with these arguments.
     """
     plan = plan or Plan()
     for scenario in plan.scenarios:
         if scenario not in SCENARIOS:
             raise unknown("scenario", scenario, SCENARIOS)
     opened = [Engine.open(path) for path in Engine.find_all([Path(path) for path in engines])]
-    if plan.grid is None:
-        usual = GPU_GRID if all(engine.on_gpu for engine in opened) else DEFAULT_GRID
-        fitting = tuple(pair for pair in usual if any(_holds(engine, *pair) for engine in opened))
-        plan = replace(plan, grid=fitting)
-    _check_grid(opened, plan)
+    plan = _with_grid(plan, opened)
     files.check_writable(Path(out))
     loaded: dict[tuple[str, str], Rows] = {}
     rows = [_rows(engine, data_folder, plan.limit, loaded) for engine in opened]
-    subjects = [Subject(engine, own) for engine, own in zip(opened, rows, strict=True)]
-    crew = Crew(subjects, plan)
-    watches: dict[bool, Meter] = {}
+    under_test = [EngineUnderTest(engine, part, plan) for engine, part in zip(opened, rows, strict=True)]
+    pool = WorkerPool(plan.resident or affordable(opened))
+    by_device: dict[bool, Meter] = {}
 
-    def own_pids() -> set[int]:
-        return crew.pids | {os.getpid()}
+    def our_pids() -> set[int]:
+        return pool.pids | {os.getpid()}
 
     try:
         for engine in opened:
-            if engine.on_gpu not in watches:
-                watches[engine.on_gpu] = meters.open(meter, engine.device, own_pids=own_pids)
-        for reason in dict.fromkeys(watch.reason for watch in watches.values() if watch.reason):
+            if engine.on_gpu not in by_device:
+                by_device[engine.on_gpu] = meters.open(meter, engine.device, own_pids=our_pids)
+        for reason in dict.fromkeys(found.reason for found in by_device.values() if found.reason):
             progress.say(f"energy unavailable: {reason}")
-        return _Session(subjects, crew, plan, watches, identity.host(host)).run(Path(out))
+        return _Session(under_test, pool, plan, by_device, identity.host(host)).run(Path(out))
     finally:
-        crew.close()
-        for watch in watches.values():
-            watch.close()
+        pool.close()
+        for opened_meter in by_device.values():
+            opened_meter.close()
 
 
 class _Session:
-    """One interleaved measurement of some engines."""
+    """One interleaved measurement of several engines."""
 
     def __init__(
         self,
-        subjects: list[Subject],
-        crew: Crew,
+        engines: list[EngineUnderTest],
+        pool: WorkerPool,
         plan: Plan,
         meters: dict[bool, Meter],
-        host: dict[str, Any],
+        host: dict[str, object],
     ) -> None:
         """Args:
-        subjects: the engines.
-        crew: their workers.
+        engines: measured side by side.
+        pool: loads and unloads them.
         plan: what is measured.
-        meters: of engines on a GPU (True) and of others (False), as far as there are such engines.
-        host: what they are measured on.
+        meters: of engines on a GPU (True) and of others (False), where there are such engines.
+        host: the machine.
         """
-        self._subjects, self._crew, self._plan, self._meters, self._host = subjects, crew, plan, meters, host
+        self._engines, self._pool, self._plan, self._meters, self._host = engines, pool, plan, meters, host
         self._id = secrets.token_hex(4)
         self._order = np.random.default_rng(plan.seed)
         self._idle: dict[bool, Idle | None] = {}
         self._wall_s = 0.0
+        self._offline = workloads.offline(plan.batch_size)
         metered = any(meter.source != "none" for meter in meters.values())
-        self._metered = [SINGLE] if metered else []
+        self._metered: list[Workload] = [SINGLE_STREAM] if metered else []
         if metered and "offline" in plan.scenarios:
             self._metered.append(self._offline)
 
     def run(self, out: Path) -> tuple[list[Run], list[EffxError]]:
         """Measure everything; write results and failures."""
         started = time.perf_counter()
-        with progress.bar(f"profile {len(self._subjects)} engines", self._expected_s()) as advance:
+        with progress.bar(f"profile {len(self._engines)} engines", self._expected_s()) as advance:
             try:
                 self._measure(advance)
             except KeyboardInterrupt as stop:
@@ -150,41 +147,129 @@ class _Session:
         runs: list[Run] = []
         failures: list[EffxError] = []
         unsaved: OSError | None = None
-        for subject in self._subjects:
-            found: Run | Failure
-            if subject.failure is None:
-                found = self._result(subject)
-                runs.append(found)
+        for engine in self._engines:
+            result: Run | Failure
+            if engine.failure is None:
+                result = self._result(engine)
+                runs.append(result)
             else:
-                failures.append(WorkerError(subject.failure))
-                found = Failure(
-                    self._name(subject), subject.started, record.of_engine(subject.engine), self._host,
-                    self._id, subject.failure,
-                )  # fmt: skip
+                result = self._failure(engine, engine.failure)
+                failures.append(WorkerError(engine.failure))
             try:
-                found.save(out)
-            except OSError as error:  # the others may still find room
+                result.save(out)
+            except OSError as error:  # the other results may still fit on the disk
                 unsaved = error
         if unsaved is not None:
             raise unsaved
         return runs, failures
 
-    def _meter(self, subject: Subject) -> Meter:
-        """Return what reads an engine's energy."""
-        return self._meters[subject.engine.on_gpu]
+    def _measure(self, advance: progress.Advance) -> None:
+        plan = self._plan
+        self._each(self._score, advance, "accuracy", _ACCURACY_S)
+        for on_gpu, meter in self._meters.items():
+            if meter.source not in ("none", "model"):
+                self._idle[on_gpu] = energy.idle(meter, plan.window_s / 2)
+        queries = BlockLimits(plan.block_queries, plan.block_s, plan.block_limit_s)
+        cells = BlockLimits(plan.grid_queries, plan.grid_block_s, plan.grid_limit_s)
+        self._blocks(SINGLE_STREAM, plan.rounds, queries, advance, "latency")
+        if self._any_on_gpu:
+            on_device = SINGLE_STREAM.timed_on_device()
+            self._blocks(on_device, plan.rounds, queries, advance, "latency on the device")
+        if "multi-stream" in plan.scenarios:
+            self._blocks(MULTI_STREAM, plan.rounds, queries, advance, "multi-stream")
+        if "offline" in plan.scenarios:
+            batches = BlockLimits(plan.offline_batches, 0.0, plan.block_limit_s)
+            self._blocks(self._offline, plan.grid_rounds, batches, advance, "offline")
+        if "server" in plan.scenarios:
+            self._serve(queries, advance)
+        for batch, length in plan.grid or ():
+            cell, note = workloads.grid(batch, length), f"grid {batch}x{length}"
+            self._blocks(cell, plan.grid_rounds, cells, advance, note)
+            if self._any_on_gpu:
+                self._blocks(cell.timed_on_device(), plan.grid_rounds, cells, advance, f"{note} device")
+        for workload in self._metered:
+            self._windows(workload, advance)
+        self._each(self._read_memory, advance, "memory", _BETWEEN_S)
 
-    @property
-    def _offline(self) -> dict[str, Any]:
-        return {"scenario": "offline", "batch": self._plan.batch_size, "sequence": "real"}
+    def _each(
+        self,
+        step: Callable[[EngineUnderTest], None],
+        advance: progress.Advance,
+        note: str,
+        expected_s: float = 0.0,
+    ) -> None:
+        """Do ``step`` for every engine that has not failed, in a random order."""
+        for index in self._order.permutation(len(self._engines)):
+            engine = self._engines[index]
+            if engine.failure is None:
+                try:
+                    step(engine)
+                except WorkerError as error:
+                    engine.failure = str(error)
+                if engine.failure is not None:
+                    progress.say(engine.failure)
+                    self._pool.discard(engine)
+            advance(expected_s, note)
 
-    @property
-    def _grid(self) -> list[dict[str, Any]]:
-        return [{"scenario": "grid", "batch": b, "sequence": s} for b, s in self._plan.grid or ()]
+    def _blocks(
+        self, workload: Workload, rounds: int, limits: BlockLimits, advance: progress.Advance, note: str
+    ) -> None:
+        for number in range(rounds):
+            step = partial(self._block, workload=workload, number=number, rounds=rounds, limits=limits)
+            self._each(step, advance, note, limits.least_s + _BETWEEN_S)
+
+    def _serve(self, limits: BlockLimits, advance: progress.Advance) -> None:
+        plan = self._plan
+        rate_per_s = plan.rate_per_s or self._affordable_rate()
+        expected_s = plan.block_queries / rate_per_s + _BETWEEN_S
+        for number in range(plan.rounds):
+            step = partial(
+                self._server_block, rate_per_s=rate_per_s, number=number, rounds=plan.rounds, limits=limits
+            )
+            self._each(step, advance, f"server at {rate_per_s:.0f}/s", expected_s)
+
+    def _windows(self, workload: Workload, advance: progress.Advance) -> None:
+        plan = self._plan
+        for number in range(plan.windows):
+            double = plan.windows > 1 and number == plan.windows - 1  # for the linearity gate
+            length_s = plan.window_s * (1 + double)
+            step = partial(self._window, workload=workload, offset=number / plan.windows, length_s=length_s)
+            self._each(step, advance, "energy", length_s)
+
+    def _score(self, engine: EngineUnderTest) -> None:
+        self._pool.acquire(engine)
+        engine.score()
+
+    def _block(
+        self, engine: EngineUnderTest, workload: Workload, number: int, rounds: int, limits: BlockLimits
+    ) -> None:
+        if engine.can_run(workload):
+            self._pool.acquire(engine)
+            engine.run_block(workload, number, rounds, limits)
+
+    def _server_block(
+        self, engine: EngineUnderTest, rate_per_s: float, number: int, rounds: int, limits: BlockLimits
+    ) -> None:
+        self._pool.acquire(engine)
+        engine.serve(rate_per_s, number, rounds, limits)
+
+    def _window(self, engine: EngineUnderTest, workload: Workload, offset: float, length_s: float) -> None:
+        meter = self._meter(engine)
+        if meter.source != "none":
+            self._pool.acquire(engine)
+            engine.run_window(workload, offset, meter, length_s)
+
+    def _read_memory(self, engine: EngineUnderTest) -> None:
+        self._pool.acquire(engine)
+        engine.read_memory()
+
+    def _meter(self, engine: EngineUnderTest) -> Meter:
+        return self._meters[engine.engine.on_gpu]
 
     @property
     def _any_on_gpu(self) -> bool:
         """Whether any engine can be timed on its device too."""
-        return any(subject.engine.on_gpu for subject in self._subjects)
+        return any(engine.engine.on_gpu for engine in self._engines)
 
     def _expected_s(self) -> float:
         """Return the seconds that the session takes if engines are neither slow nor many; for the bar."""
@@ -194,172 +279,103 @@ class _Session:
         blocks = singles * plan.rounds * (plan.block_s + _BETWEEN_S)
         blocks += cells * plan.grid_rounds * (plan.grid_block_s + _BETWEEN_S)
         windows = len(self._metered) * (plan.windows + 1) * plan.window_s  # the last is twice as long
-        return len(self._subjects) * (_ACCURACY_S + blocks + windows + _BETWEEN_S)
-
-    def _each(
-        self, step: Callable[[Subject], None], advance: progress.Advance, note: str, expected_s: float = 0.0
-    ) -> None:
-        """Do ``step``, expected to take so long, for every engine still alive, in a random order."""
-        for index in self._order.permutation(len(self._subjects)):
-            subject = self._subjects[index]
-            if subject.failure is None:
-                try:
-                    step(subject)
-                except WorkerError as error:
-                    subject.failure = str(error)
-                if subject.failure is not None:
-                    progress.say(subject.failure)
-                    self._crew.drop(subject)
-            advance(expected_s, note)
-
-    def _measure(self, advance: progress.Advance) -> None:
-        plan, crew = self._plan, self._crew
-        self._each(self._score, advance, "accuracy", _ACCURACY_S)
-        for on_gpu, meter in self._meters.items():
-            if meter.source not in ("none", "model"):
-                self._idle[on_gpu] = energy.idle(meter, plan.window_s / 2)
-        singles = Limits(plan.block_queries, plan.block_s, plan.block_limit_s)
-        cells = Limits(plan.grid_queries, plan.grid_block_s, plan.grid_limit_s)
-        self._blocks(SINGLE, plan.rounds, singles, advance, "latency")
-        if self._any_on_gpu:
-            self._blocks({**SINGLE, **_ON_DEVICE}, plan.rounds, singles, advance, "latency on the device")
-        if "multi-stream" in plan.scenarios:
-            self._blocks(_MULTI, plan.rounds, singles, advance, "multi-stream")
-        if "offline" in plan.scenarios:
-            batches = Limits(plan.offline_batches, 0.0, plan.block_limit_s)
-            self._blocks(self._offline, plan.grid_rounds, batches, advance, "offline")
-        if "server" in plan.scenarios:
-            rate = plan.rate_per_s or self._affordable_rate()
-            for number in range(plan.rounds):
-                step = partial(
-                    session.serve, crew, rate_per_s=rate, number=number, rounds=plan.rounds, limits=singles
-                )
-                self._each(step, advance, f"server at {rate:.0f}/s", plan.block_queries / rate + _BETWEEN_S)
-        for workload in self._grid:
-            note = f"grid {workload['batch']}x{workload['sequence']}"
-            self._blocks(workload, plan.grid_rounds, cells, advance, note)
-            if self._any_on_gpu:
-                self._blocks({**workload, **_ON_DEVICE}, plan.grid_rounds, cells, advance, f"{note} device")
-        for workload in self._metered:
-            for number in range(plan.windows):
-                twice = plan.windows > 1 and number == plan.windows - 1  # is energy linear in the work?
-                length_s = plan.window_s * (1 + twice)
-                step = partial(self._window, workload, number / plan.windows, length_s)
-                self._each(step, advance, "energy", length_s)
-        self._each(crew.memory, advance, "memory", _BETWEEN_S)
-
-    def _window(self, workload: dict[str, Any], place: float, length_s: float, subject: Subject) -> None:
-        meter = self._meter(subject)
-        if meter.source != "none":
-            session.window(self._crew, subject, workload, place, meter, length_s)
-
-    def _blocks(
-        self, workload: dict[str, Any], rounds: int, limits: Limits, advance: progress.Advance, note: str
-    ) -> None:
-        for number in range(rounds):
-
-            def step(subject: Subject, number: int = number) -> None:
-                timed = workload.get("timing") != "device" or "device" in subject.described.get("timing", ())
-                if timed and _fits(subject.engine, workload):
-                    session.block(self._crew, subject, workload, number, rounds, limits)
-
-            self._each(step, advance, note, limits.least_s + _BETWEEN_S)
-
-    def _score(self, subject: Subject) -> None:
-        subject.started = session.timestamp()
-        client, clock = self._crew.client(subject), time.perf_counter()
-        rows, parts, depths = [], [], []
-        begin: int | None = 0
-        while begin is not None:
-            answer = client.ask("accuracy", batch_size=self._plan.batch_size, begin=begin)
-            rows += answer["rows"]
-            parts += answer["logits"]
-            depths += answer["depths"]
-            begin = answer["next"]
-        subject.measured_s += time.perf_counter() - clock
-        logits = np.array(parts, dtype=np.float32)[np.argsort(rows)]
-        if not np.isfinite(logits).all():
-            raise WorkerError(f"{subject.engine.name}: the engine's logits are not finite.")
-        subject.accuracy = record.score(subject.engine.task, subject.rows, logits)
-        if depths:
-            subject.described["mean_depth"] = float(np.mean(depths))
+        return len(self._engines) * (_ACCURACY_S + blocks + windows + _BETWEEN_S)
 
     def _affordable_rate(self) -> float:
-        alive = [subject for subject in self._subjects if subject.failure is None]
-        means = [float(np.mean(np.concatenate(subject.of(SINGLE).blocks_s))) for subject in alive]
+        running = [engine for engine in self._engines if engine.failure is None]
+        means = [float(np.mean(np.concatenate(engine.samples(SINGLE_STREAM).blocks_s))) for engine in running]
         return _SERVER_LOAD / max(means, default=1.0)
 
-    def _name(self, subject: Subject) -> str:
-        stamp = (subject.started or session.timestamp()).replace("-", "").replace(":", "").split("+")[0]
-        return f"{stamp}-{files.safe_name(subject.engine.name)}-{secrets.token_hex(3)}"
+    def _result_id(self, engine: EngineUnderTest) -> str:
+        stamp = (engine.started or timestamp()).replace("-", "").replace(":", "").split("+")[0]
+        return f"{stamp}-{files.safe_name(engine.name)}-{secrets.token_hex(3)}"
 
-    def _energy(self, subject: Subject, samples: Samples) -> Energy:
-        meter = self._meter(subject)
-        if meter.source == "none" or samples.workload not in self._metered:
-            what = " and ".join(session.key(workload) for workload in self._metered) or "no workload"
-            reason = meter.reason or f"measured for {what} only"
-            return Energy("none", meter.name, reason)
-        if not samples.windows or samples.window_reason:
-            return Energy("none", meter.name, samples.window_reason or "no window")
-        found, fault = energy.of_windows(samples.windows, meter, self._idle.get(subject.engine.on_gpu))
-        if fault:
-            samples.flags.append(fault)
-        return found
+    def _failure(self, engine: EngineUnderTest, reason: str) -> Failure:
+        return Failure(
+            self._result_id(engine), engine.started, record.of_engine(engine.engine), self._host, self._id,
+            reason,
+        )  # fmt: skip
 
-    def _workload(self, subject: Subject, samples: Samples) -> Workload:
-        workload = samples.workload
-        return Workload(
-            scenario=workload["scenario"],
-            batch=workload["batch"],
-            sequence=workload["sequence"],
-            timing=workload.get("timing", "end-to-end"),
-            blocks_s=samples.blocks_s,
-            rounds=samples.rounds,
-            energy=self._energy(subject, samples),
-            flags=samples.flags,
-            elapsed_s=samples.elapsed_s,
-            examples=samples.examples,
-            rate_per_s=workload.get("rate_per_s"),
-        )
-
-    def _result(self, subject: Subject) -> Run:
-        assert subject.accuracy is not None
-        meter = self._meter(subject)
-        workloads = [self._workload(subject, samples) for samples in subject.samples.values()]
-        found = [
-            gates.same_answers(subject.checked, subject.agreed),
-            gates.alone(subject.others_s, subject.watched_s),
+    def _result(self, engine: EngineUnderTest) -> Run:
+        assert engine.accuracy is not None
+        meter = self._meter(engine)
+        results = [
+            WorkloadResult(
+                workload=workload,
+                blocks_s=samples.blocks_s,
+                rounds=samples.rounds,
+                energy=self._energy(engine, workload, samples),
+                flags=samples.flags,
+                elapsed_s=samples.elapsed_s,
+                examples=samples.examples,
+            )
+            for workload, samples in engine.measured.items()
         ]
-        found += [gates.latency(workload) for workload in workloads]
-        operations = record.operations(subject.engine, float(subject.described["mean_tokens"]))
-        for workload in workloads:
-            if workload.energy.source != "none" or workload.scenario == "single-stream":
-                of = "" if workload.scenario == "single-stream" else workload.scenario
-                found += gates.energy(workload.energy, meter, operations, of)
-        measured = sum(other.measured_s for other in self._subjects)
+        checked = [
+            gates.prediction_agreement(engine.checked, engine.agreed),
+            gates.host_idle(engine.others_s, engine.available_s),
+            *map(gates.steady_rounds, results),
+        ]
+        operations = record.operations(engine.engine, float(engine.runtime["mean_tokens"]))
+        for result in results:
+            if result.energy.source != "none" or result.workload.scenario == "single-stream":
+                name = None if result.workload.scenario == "single-stream" else result.workload.name
+                checked += gates.energy(result.energy, meter, operations, name)
+        measured_s = sum(other.measured_s for other in self._engines)
         return Run(
-            id=self._name(subject),
-            started=subject.started,
-            engine=record.of_engine(subject.engine),
+            id=self._result_id(engine),
+            started=engine.started,
+            engine=record.of_engine(engine.engine),
             host=self._host,
-            accuracy=subject.accuracy,
-            workloads=workloads,
+            accuracy=engine.accuracy,
+            workloads=results,
             memory={
-                "host_peak_bytes": subject.host_peak_bytes,
-                "device_peak_bytes": subject.device_peak_bytes,
+                "host_peak_bytes": engine.host_peak_bytes,
+                "device_peak_bytes": engine.device_peak_bytes,
             },
             settings={
                 **asdict(self._plan),
-                **subject.described,
+                **engine.runtime,
                 "meter": {"name": meter.name, **meter.describe()},
                 "load_average": identity.load_average(),
                 "session_wall_s": round(self._wall_s, 3),
-                "session_measured_s": round(measured, 3),
+                "session_measured_s": round(measured_s, 3),
             },
             session=self._id,
-            flags=[gate.name for gate in found if gate.passed is False],
-            gates=[gate.to_json() for gate in found],
+            flags=list(dict.fromkeys(gate.name for gate in checked if gate.passed is False)),
+            gates=checked,
         )
+
+    def _energy(self, engine: EngineUnderTest, workload: Workload, samples: Samples) -> Energy:
+        meter = self._meter(engine)
+        if meter.source == "none" or workload not in self._metered:
+            names = " and ".join(metered.name for metered in self._metered) or "no workload"
+            return Energy("none", meter.name, meter.reason or f"measured for {names} only")
+        if not samples.windows or samples.window_reason:
+            return Energy("none", meter.name, samples.window_reason or "no window was measured")
+        measured, fault = energy.of_windows(samples.windows, meter, self._idle.get(engine.engine.on_gpu))
+        if fault:
+            samples.flags.append(fault)
+        return measured
+
+
+def _with_grid(plan: Plan, opened: Sequence[Engine]) -> Plan:
+    """Return the plan with a grid: the default one as far as engines accept it, or the given one, checked.
+
+    Raises:
+        UsageError: no engine can run a cell; an engine that accepts less than others leaves cells out.
+    """
+    if plan.grid is None:
+        usual = GPU_GRID if all(engine.on_gpu for engine in opened) else DEFAULT_GRID
+        fitting = tuple(pair for pair in usual if any(accepts(engine, *pair) for engine in opened))
+        return replace(plan, grid=fitting)
+    longest = max(longest_input(engine) for engine in opened)
+    for batch, length in plan.grid:
+        if length > longest:
+            raise UsageError(
+                f"grid {batch}x{length}: these engines accept at most {longest} tokens.", settings="grid"
+            )
+    return plan
 
 
 def _rows(
@@ -378,24 +394,3 @@ def _rows(
         except DataError as error:
             raise DataError(f"{engine.name}: {error}") from error
     return loaded[key]
-
-
-def _check_grid(opened: list[Engine], plan: Plan) -> None:
-    """Raise for a cell that no engine can run; an engine of a shorter length leaves it out."""
-    longest = max(_limit(engine) for engine in opened)
-    for batch, length in plan.grid or ():
-        if length > longest:
-            raise UsageError(f"--grid {batch}x{length}: these engines read {longest} tokens at most.")
-
-
-def _limit(engine: Engine) -> int:
-    return int(engine.manifest["inputs"][0]["max"][1])
-
-
-def _fits(engine: Engine, workload: dict[str, Any]) -> bool:
-    return workload["sequence"] == "real" or _holds(engine, int(workload["batch"]), int(workload["sequence"]))
-
-
-def _holds(engine: Engine, batch: int, length: int) -> bool:
-    most = engine.manifest["inputs"][0]["max"][0]
-    return length <= _limit(engine) and (most is None or batch <= int(most))

@@ -1,18 +1,8 @@
-"""The process that holds one engine; the parent says what to run, block by block.
+"""The worker process: holds one engine and runs what the parent requests, block by block.
 
-Each request is a JSON line on stdin, each answer a JSON line on stdout. Only numbers cross: the
-worker encodes with the engine's own tokenizer and times around ``infer`` alone, or, for a workload
-with timing "device", between events on the GPU with the inputs already there.
-
-    open      engine folder, texts         -> how it runs, lengths of the rows
-    accuracy  batch size, where to begin   -> logits of some rows, depths of early exits, where to go on
-    warm      workload                     -> seconds spent, whether it became steady
-    block     workload, place, limits      -> seconds per query, CPU seconds, others' too, answers that agree
-    serve     rate, place, queries         -> seconds from scheduled arrival to answer
-    memory                                 -> peak resident bytes, and the GPU's
-
-A workload's queries stand in one order, a circle, and a block begins at its ``place`` of it, from 0 to 1:
-every engine is asked the same in the same round, however fast it is and whether it was loaded all along.
+Requests and answers are described in :mod:`effx.profile.protocol`. Only numbers cross: the worker encodes
+with the engine's own tokenizer and times around ``infer`` alone, or, for a workload with timing ``device``,
+between events on the GPU with the inputs already there.
 """
 
 from __future__ import annotations
@@ -30,11 +20,15 @@ import numpy as np
 
 from effx import engines
 from effx.artifacts import Engine
-from effx.encoding import Encoder, length_sorted
+from effx.encoding import Encoded, Encoder, length_sorted
+from effx.engines import Session
 from effx.engines.protocol import TimedSession
-from effx.errors import EffxError, UsageError
+from effx.errors import EffxError, UsageError, WorkerError
 from effx.host import identity
 from effx.profile.device_memory import DeviceMemory
+from effx.profile.protocol import Block, MemoryUse, Opened, Scored, WarmedUp
+from effx.specs.tasks import Task
+from effx.specs.workloads import SINGLE_STREAM, Workload
 
 _WINDOW_QUERIES = 5
 _STABLE_WINDOWS = 3
@@ -43,72 +37,121 @@ _CHECKED_QUERIES = 16
 _RECORDING_RUNS = 3  # torch.compile warms up, records, and runs the recording
 _SPIN_S = 1e-3
 _SCORING_S = 60.0
-"""How long the accuracy pass goes on before it answers with what it has."""
+"""Seconds after which an accuracy pass answers with the rows scored so far."""
 _GOLDEN = (np.sqrt(5) - 1) / 2
-_SINGLE: dict[str, Any] = {"scenario": "server", "batch": 1, "sequence": "real"}
 
 
 class Query(NamedTuple):
-    """What is asked at once."""
+    """One call of the engine."""
 
     rows: np.ndarray | None
-    """Row numbers of the task; None: ids at a fixed shape, which are no row."""
+    """Row numbers of the task; None: token ids at a fixed shape, which are not rows of the task."""
     inputs: dict[str, np.ndarray]
 
 
 class Worker:
-    """One engine, its encoded rows, and the queries of each workload."""
+    """A loaded engine, its encoded rows, and the queries of each workload."""
 
-    device_memory: DeviceMemory | None = None
-
-    def open(
+    def __init__(
         self,
+        session: Session,
+        rows: Encoded,
+        task: Task,
+        *,
+        longest: int,
+        on_gpu: bool = False,
+        seed: int = 0,
+        predictions: Sequence[float] | None = None,
+        device_memory: DeviceMemory | None = None,
+    ) -> None:
+        """Args:
+        session: the loaded engine.
+        rows: validation rows, encoded by its tokenizer.
+        task: turns logits into predictions.
+        longest: the most tokens per row that the engine accepts.
+        on_gpu: whether every shape runs before a workload is measured.
+        seed: of the order of queries and of arrivals.
+        predictions: of an earlier accuracy pass, one per row; None: not scored yet.
+        device_memory: watches this process on the GPU.
+        """
+        self._session, self._rows, self._task = session, rows, task
+        self._longest, self._on_gpu, self._seed = longest, on_gpu, seed
+        self._predictions = None if predictions is None else np.array(predictions, dtype=np.float64)
+        self._device_memory = device_memory
+
+    @classmethod
+    def open(
+        cls,
         folder: str,
-        texts: list[list[str]],
+        texts: Sequence[Sequence[str]],
         threads: int | None,
         seed: int,
-        predictions: list[float] | None = None,
-    ) -> Any:
+        predictions: Sequence[float] | None = None,
+    ) -> Worker:
+        """Load the engine in ``folder`` and encode ``texts`` with its tokenizer."""
         engine = Engine.open(folder)
-        self.device_memory = DeviceMemory(engine.device)
-        self.device_memory.begin()
-        self._session = engines.open(engine, threads=threads)
-        self._on_gpu = engine.on_gpu
-        encoder = Encoder(engine.folder, engine.max_length)
-        self._rows = encoder([tuple(text) for text in texts])
-        self._limit = int(engine.manifest["inputs"][0]["max"][1])
-        self._seed = seed
-        self._labels = None if predictions is None else np.array(predictions, dtype=np.float64)
-        self._task = engine.task
-        return {"describe": self._session.describe(), "lengths": self._rows.lengths.tolist()}
+        device_memory = DeviceMemory(engine.device)
+        device_memory.begin()
+        session = engines.open(engine, threads=threads)
+        rows = Encoder(engine.folder, engine.max_length)([tuple(text) for text in texts])
+        device_memory.end()
+        return cls(
+            session, rows, engine.task,
+            longest=int(engine.manifest["inputs"][0]["max"][1]),
+            on_gpu=engine.on_gpu, seed=seed, predictions=predictions, device_memory=device_memory,
+        )  # fmt: skip
 
-    def accuracy(self, batch_size: int, begin: int) -> Any:
-        """Run rows, those of like length together, from batch ``begin`` on, for about a minute.
+    def opened(self) -> Opened:
+        """Return how the engine runs and the lengths of the rows."""
+        return Opened(self._session.describe(), self._rows.lengths.tolist())
 
-        Returns:
-            rows: their numbers; logits: [rows, outputs]; depths: of early exits, or empty; next: the batch to
-            go on with, None at the end.
+    def handle(self, action: str, arguments: dict[str, Any]) -> Scored | WarmedUp | Block | MemoryUse:
+        """Run a request and note the device's memory around it.
+
+        Raises:
+            WorkerError: there is no such request.
         """
-        batches = length_sorted(self._rows.lengths, batch_size)
-        if self._labels is None:
-            self._labels = np.full(len(self._rows), np.nan)
-        found: dict[str, list[Any]] = {"rows": [], "logits": [], "depths": []}
-        start = time.perf_counter()
-        for number, rows in enumerate(batches[begin:], begin + 1):
-            out = self._session.infer(self._rows.batch(rows))
-            self._labels[rows] = self._task.predict(out["logits"])
-            found["rows"] += rows.tolist()
-            found["logits"] += out["logits"].tolist()
-            found["depths"] += out["depth"].tolist() if "depth" in out else []
-            if number < len(batches) and time.perf_counter() - start > _SCORING_S:
-                return {**found, "next": number}
-        return {**found, "next": None}
+        actions: dict[str, Callable[..., Scored | WarmedUp | Block | MemoryUse]] = {
+            "score": self.score, "warm_up": self.warm_up, "block": self.block, "serve": self.serve,
+            "memory": self.memory,
+        }  # fmt: skip
+        if action not in actions:
+            raise WorkerError(f"unknown request '{action}'")
+        if "workload" in arguments:
+            arguments = {**arguments, "workload": Workload(**arguments["workload"])}
+        if self._device_memory:
+            self._device_memory.begin()
+        answer = actions[action](**arguments)
+        if self._device_memory:
+            self._device_memory.end()
+        return answer
 
-    def warm(self, workload: dict[str, Any], limit_s: float) -> Any:
+    def score(self, batch_size: int, first_batch: int) -> Scored:
+        """Run rows, batched by similar length, from ``first_batch`` on, for about a minute."""
+        batches = length_sorted(self._rows.lengths, batch_size)
+        if self._predictions is None:
+            self._predictions = np.full(len(self._rows), np.nan)
+        scored: list[int] = []
+        logits: list[list[float]] = []
+        depths: list[int] = []
+        start = time.perf_counter()
+        next_batch: int | None = None
+        for number, rows in enumerate(batches[first_batch:], first_batch + 1):
+            out = self._session.infer(self._rows.batch(rows))
+            self._predictions[rows] = self._task.predict(out["logits"])
+            scored += rows.tolist()
+            logits += out["logits"].tolist()
+            depths += out["depth"].tolist() if "depth" in out else []
+            if number < len(batches) and time.perf_counter() - start > _SCORING_S:
+                next_batch = number
+                break
+        return Scored(scored, logits, depths, next_batch)
+
+    def warm_up(self, workload: Workload, limit_s: float) -> WarmedUp:
         """Run queries until the last windows agree within 10 %, or ``limit_s`` is over.
 
-        Windows are of the same queries again and again, for others take longer or shorter; between them
-        come others, so that more shapes than theirs are met. Too few windows tell nothing.
+        Every window times the same few queries, because other queries take longer or shorter; between
+        windows other queries run, so that more shapes are seen. Too few windows decide nothing.
 
         On a GPU each shape that the workload may bring runs before that: what is recorded, compiled
         or reserved for a new shape is not part of a query.
@@ -137,21 +180,19 @@ class Worker:
                 steady = max(last) <= _STABLE_RATIO * min(last)
             if time.perf_counter() - start >= limit_s:
                 break
-        return {"seconds": time.perf_counter() - start, "windows": len(windows), "steady": steady}
+        return WarmedUp(time.perf_counter() - start, len(windows), steady)
 
-    def block(
-        self, workload: dict[str, Any], place: float, queries: int, least_s: float, limit_s: float
-    ) -> Any:
+    def block(self, workload: Workload, offset: float, queries: int, least_s: float, limit_s: float) -> Block:
         """Time queries back to back: ``queries`` of them and ``least_s``, at most ``limit_s``."""
         samples: list[float] = []
         answers: list[tuple[np.ndarray | None, np.ndarray]] = []
         examples = 0
-        stream = self._stream(workload, place)
+        stream = self._stream(workload, offset)
         query = next(stream)
         busy, cpu, start = identity.busy_s(), time.process_time(), time.perf_counter()
         while True:
-            took, logits = self._timed(workload, query)
-            samples.append(took)
+            seconds, logits = self._timed(workload, query)
+            samples.append(seconds)
             examples += len(logits)
             if len(answers) < _CHECKED_QUERIES:
                 answers.append((query.rows, logits))
@@ -159,77 +200,70 @@ class Worker:
             if spent >= limit_s or (len(samples) >= queries and spent >= least_s):
                 break
             query = next(stream)
-        elapsed, spent_cpu = time.perf_counter() - start, time.process_time() - cpu
+        elapsed, cpu_s = time.perf_counter() - start, time.process_time() - cpu
         after = identity.busy_s()
-        others = None if busy is None or after is None else after - busy - spent_cpu
+        others_s = None if busy is None or after is None else after - busy - cpu_s
         checked, agreed = self._agreement(answers)
-        return {
-            "samples_s": samples,
-            "elapsed_s": elapsed,
-            "cpu_s": spent_cpu,
-            "others_s": others,
-            "examples": examples,
-            "checked": checked,
-            "agreed": agreed,
-        }
+        return Block(samples, elapsed, examples, cpu_s, others_s, checked, agreed)
 
-    def serve(self, rate_per_s: float, place: float, queries: int, limit_s: float, seed: int) -> Any:
+    def serve(self, rate_per_s: float, offset: float, queries: int, limit_s: float, seed: int) -> Block:
         """Answer single rows that arrive by a Poisson process, first come, first served.
 
-        A sample is the time from the scheduled arrival, waiting included: a stall delays those
-        behind it, and that is seen (no coordinated omission).
+        A sample is the time from the scheduled arrival, waiting included: a stall delays the queries
+        behind it, and the samples show that (no coordinated omission).
         """
         rng = np.random.default_rng([self._seed, seed])
         due = np.cumsum(rng.exponential(1 / rate_per_s, queries))
         samples: list[float] = []
-        stream = self._stream(_SINGLE, place)
+        stream = self._stream(SINGLE_STREAM, offset)
         start = time.perf_counter()
         for arrival in due:
             query = next(stream)
             while (wait := start + arrival - time.perf_counter()) > 0:
-                if wait > _SPIN_S:  # sleeping wakes late; the last stretch is spun
+                if wait > _SPIN_S:  # sleeping wakes late; the last millisecond is spun
                     time.sleep(wait - _SPIN_S)
             self._session.infer(query.inputs)
             samples.append(time.perf_counter() - start - arrival)
             if time.perf_counter() - start > limit_s:
                 break
-        elapsed = time.perf_counter() - start
-        return {"samples_s": samples, "elapsed_s": elapsed, "examples": len(samples)}
+        return Block(samples, time.perf_counter() - start, len(samples))
 
-    def _agreement(self, answers: list[tuple[np.ndarray | None, np.ndarray]]) -> tuple[int, int]:
+    def memory(self) -> MemoryUse:
+        """Return the most memory used so far, and how the engine runs now that shapes are recorded."""
+        device = self._device_memory
+        return MemoryUse(
+            host_peak_bytes=_peak_bytes(),
+            device_peak_bytes=None if device is None else device.peak_bytes,
+            device_memory_by=None if device is None else device.by or f"not measured: {device.reason}",
+            runtime=self._session.describe(),
+        )
+
+    def _agreement(self, answers: Sequence[tuple[np.ndarray | None, np.ndarray]]) -> tuple[int, int]:
         """Return how many timed rows were scored before, and how many got the same prediction."""
         checked = agreed = 0
         for rows, logits in answers:
-            if rows is None or self._labels is None:
+            if rows is None or self._predictions is None:
                 continue
             checked += len(rows)
-            agreed += int(np.sum(np.isclose(self._task.predict(logits), self._labels[rows], atol=0.05)))
+            same = np.isclose(self._task.predict(logits), self._predictions[rows], atol=0.05)
+            agreed += int(np.sum(same))
         return checked, agreed
 
-    def memory(self) -> Any:
-        device = self.device_memory
-        return {
-            "host_peak_bytes": _peak_bytes(),
-            "device_peak_bytes": device and device.peak_bytes,
-            "device_memory_by": device and (device.by or f"not measured: {device.reason}"),
-            "describe": self._session.describe(),  # again: only now is it known what could be recorded
-        }
-
-    def _timed(self, workload: dict[str, Any], query: Query) -> tuple[float, np.ndarray]:
-        if workload.get("timing") == "device":
+    def _timed(self, workload: Workload, query: Query) -> tuple[float, np.ndarray]:
+        if workload.on_device:
             session = cast(TimedSession, self._session)
-            took, answer = session.infer_timed(session.upload(query.inputs))
-            return took, answer["logits"]
+            seconds, answer = session.infer_timed(session.upload(query.inputs))
+            return seconds, answer["logits"]
         start = time.perf_counter()
         out = self._session.infer(query.inputs)
         return time.perf_counter() - start, out["logits"]
 
-    def _shapes(self, workload: dict[str, Any]) -> Iterator[dict[str, np.ndarray]]:
+    def _shapes(self, workload: Workload) -> Iterator[dict[str, np.ndarray]]:
         """Yield inputs of every shape of a workload, the largest first: memory then grows once."""
-        batch, lengths = int(workload["batch"]), self._rows.lengths
-        if workload["scenario"] == "offline":
+        batch, lengths = workload.batch, self._rows.lengths
+        if workload.scenario == "offline":
             chosen = list(length_sorted(lengths, batch))
-        elif workload["sequence"] == "real":  # a batch is as wide as its longest row
+        elif workload.length == "real":  # a batch is as wide as its longest row
             order = np.argsort(lengths, kind="stable")
             ends = np.searchsorted(lengths[order], np.unique(lengths), side="right")
             chosen = [np.resize(order[max(0, end - batch) : end], min(batch, len(order))) for end in ends]
@@ -240,27 +274,27 @@ class Worker:
         for _, rows in sorted(of_shape.items(), key=lambda item: item[0], reverse=True):
             yield self._rows.batch(rows)
 
-    def _stream(self, workload: dict[str, Any], place: float) -> Iterator[Query]:
-        """Yield queries without end: real rows in an order of their own, or real ids at a fixed shape."""
+    def _stream(self, workload: Workload, offset: float) -> Iterator[Query]:
+        """Yield queries endlessly: rows in a random but fixed order, or real token ids at a fixed shape."""
         rng = np.random.default_rng(self._seed)
-        batch, sequence = int(workload["batch"]), workload["sequence"]
-        if workload["scenario"] == "offline":  # rows of like length together, any stretch with all lengths
+        batch = workload.batch
+        if workload.scenario == "offline":  # rows of similar length together, each block with all lengths
             batches = length_sorted(self._rows.lengths, batch)
-            for number in _from(spread(len(batches)), place):
+            for number in _circular(spread(len(batches)), offset):
                 yield Query(batches[number], self._rows.batch(batches[number]))
-        if sequence == "real":
+        if workload.length == "real":
             order = rng.permutation(len(self._rows))
             starts = range(0, max(1, len(order) - batch + 1), batch)
-            for start in _from(starts, place):
+            for start in _circular(starts, offset):
                 rows = order[start : start + batch]
                 yield Query(rows, self._rows.batch(rows))
-        length = int(sequence)
-        if length > self._limit:
-            raise UsageError(f"length {length}: this engine reads {self._limit} tokens at most.")
-        every = self._rows.ids  # as the task uses them: padding or zeros would draw less power
-        stretch = np.arange(batch * length).reshape(batch, length)
-        for start in _from(rng.permutation(len(every)), place):
-            ids = every[(start + stretch) % len(every)].astype(np.int64)
+        length = int(workload.length)
+        if length > self._longest:
+            raise UsageError(f"length {length}: this engine accepts at most {self._longest} tokens.")
+        every = self._rows.ids  # real token ids: padding or zeros would draw less power
+        positions = np.arange(batch * length).reshape(batch, length)
+        for start in _circular(rng.permutation(len(every)), offset):
+            ids = every[(start + positions) % len(every)].astype(np.int64)
             inputs = {
                 "input_ids": ids,
                 "attention_mask": np.ones_like(ids),
@@ -270,18 +304,18 @@ class Worker:
 
 
 def spread(n: int) -> np.ndarray:
-    """Return 0 to n - 1 in an order any stretch of which is spread evenly over them.
+    """Return 0 to n - 1 in an order of which any consecutive part is spread evenly over them.
 
-    By multiples of the golden ratio: points that are next to one another in the order of their fractions
-    leave gaps of at most three sizes (Steinhaus' three-gap theorem). A block of a few batches then has
-    short and long ones as all rows have, and another block has others.
+    By multiples of the golden ratio: neighbours in the order of their fractional parts leave gaps of at
+    most three sizes (Steinhaus' three-gap theorem). A block of a few batches then has short and long
+    ones in the proportion of all rows, and another block has others.
     """
     return np.argsort(np.arange(n) * _GOLDEN % 1)
 
 
-def _from(order: Sequence[int] | np.ndarray, place: float) -> Iterator[int]:
-    """Yield an order again and again, from a place in it, 0 to 1."""
-    start = int(place * len(order))
+def _circular(order: Sequence[int] | np.ndarray, offset: float) -> Iterator[int]:
+    """Yield an order again and again, beginning at ``offset`` in it, 0 to 1."""
+    start = int(offset * len(order))
     return (int(order[(start + step) % len(order)]) for step in count())
 
 
@@ -308,19 +342,22 @@ def main() -> None:
     """Answer requests until stdin closes."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a runtime prints goes to stderr, not between the answers
-    worker = Worker()
+    worker: Worker | None = None
     for line in sys.stdin:
         request = json.loads(line)
-        action: Callable[..., Any] = getattr(worker, request.pop("do"))
+        action = request.pop("action")
+        answer: dict[str, Any]
         try:
-            if worker.device_memory:
-                worker.device_memory.begin()
-            answer = {"ok": action(**request)}
-            if worker.device_memory:
-                worker.device_memory.end()
+            if action == "open":
+                worker = Worker.open(**request)
+                answer = {"ok": vars(worker.opened())}
+            elif worker is None:
+                raise WorkerError("no engine is open")
+            else:
+                answer = {"ok": vars(worker.handle(action, request))}
         except EffxError as error:
             answer = {"error": str(error)}
-        except Exception as error:  # told to the parent, which decides; the process stays up
+        except Exception as error:  # reported to the parent, which decides; the process stays up
             answer = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()

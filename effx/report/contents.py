@@ -12,6 +12,7 @@ from effx.analysis.frontier import Frontier, summary
 from effx.artifacts import now
 from effx.report.groups import MAIN_OBJECTIVES, Group
 from effx.results import Failure, Run
+from effx.specs.workloads import SINGLE_STREAM
 
 SCHEMA = 2
 
@@ -75,10 +76,9 @@ def collect_contents(
         summary=summary(runs),
         failures=[FailedEngine(failure.engine["name"], failure.failure) for failure in failures],
         failed_gates=[
-            FailedGate(run.name, gate["name"], gate["detail"])
+            FailedGate(run.name, gate.label, gate.detail)
             for run in cohorts.latest(runs)
-            for gate in run.gates
-            if gate["passed"] is False
+            for gate in run.failed_gates
         ],
         energy_unavailable=energy_unavailable(runs),
     )
@@ -86,7 +86,7 @@ def collect_contents(
 
 def energy_unavailable(runs: Sequence[Run]) -> list[str]:
     """Return the reasons why single queries have no energy, sorted."""
-    workloads = [run.workload("single-stream") for run in runs]
+    workloads = [run.workload(SINGLE_STREAM) for run in runs]
     return sorted({each.energy.reason for each in workloads if each and each.energy.reason})
 
 

@@ -28,7 +28,8 @@ from effx.formatting import UNITS
 from effx.report.comparisons import RefusedPair
 from effx.report.groups import Group
 from effx.report.short_names import short_names
-from effx.results import Failure, Idle, Run, Workload
+from effx.results import EnergyWindow, Failure, Idle, Run, WorkloadResult
+from effx.specs import workloads
 
 SCHEMA = 2
 _DIGITS = 6
@@ -61,7 +62,12 @@ def payload(
     row_numbers = {run.id: number for number, run in enumerate(runs)}
     settings, settings_numbers = _distinct([run.settings for run in runs])
     shapes = sorted(
-        {(w.batch, int(w.sequence)) for run in runs for w in run.workloads if w.scenario == "grid"}
+        {
+            (result.workload.batch, int(result.workload.length))
+            for run in runs
+            for result in run.workloads
+            if result.workload.scenario == "grid"
+        }
     )
     return {
         "schema": SCHEMA,
@@ -152,8 +158,8 @@ def _row(run: Run, short: str, tokens: int | None) -> dict[str, Any]:
         "level_text": reduction.text,
         "series": series(run, reduction, tokens),
         "host_overhead_share": _rounded(run.host_overhead_share),
-        "failed_gates": [[gate["name"], gate["detail"]] for gate in run.gates if gate["passed"] is False],
-        "unchecked_gates": sum(gate["passed"] is None for gate in run.gates),
+        "failed_gates": [[gate.label, gate.detail] for gate in run.failed_gates],
+        "unchecked_gates": sum(gate.passed is None for gate in run.gates),
         "gates": len(run.gates),
         "flags": [flag for workload in run.workloads for flag in workload.flags],
     }
@@ -229,7 +235,7 @@ def _pair(comparison: Comparison, row_numbers: Mapping[str, int]) -> dict[str, A
 
 def _grid(run: Run, shapes: Sequence[tuple[int, int]]) -> list[float | None]:
     """Return the median seconds per query of each shape."""
-    cells = [run.workload("grid", *shape) for shape in shapes]
+    cells = [run.workload(workloads.grid(*shape)) for shape in shapes]
     return [None if cell is None else _rounded(cell.latency_s["p50"]) for cell in cells]
 
 
@@ -237,34 +243,35 @@ def _energy(run: Run) -> list[dict[str, Any]]:
     """Return each workload with energy, and single queries in any case, with the reason if there is none."""
     return [
         {
-            "scenario": workload.scenario,
-            "timing": workload.timing,
+            "scenario": result.workload.scenario,
+            "timing": result.workload.timing,
             **{
                 key: _rounded(value)
-                for key, value in vars(workload.energy).items()
+                for key, value in vars(result.energy).items()
                 if value is not None and value != []
             },
         }
-        for workload in run.workloads
-        if workload.energy.source != "none" or workload.scenario == "single-stream"
+        for result in run.workloads
+        if result.energy.source != "none" or result.workload.scenario == "single-stream"
     ]
 
 
 def _others(run: Run) -> list[dict[str, Any]]:
     """Return the workloads that are not of the grid."""
-    return [_workload(workload) for workload in run.workloads if workload.scenario != "grid"]
+    return [_workload(result) for result in run.workloads if result.workload.scenario != "grid"]
 
 
-def _workload(workload: Workload) -> dict[str, Any]:
+def _workload(result: WorkloadResult) -> dict[str, Any]:
+    workload = result.workload
     return {
         "scenario": workload.scenario,
         "timing": workload.timing,
         "batch": workload.batch,
         "rate_per_s": workload.rate_per_s,
-        "latency_s": {name: _rounded(value) for name, value in workload.latency_s.items()},
-        "throughput_per_s": _rounded(workload.throughput_per_s),
-        "queries": sum(map(len, workload.blocks_s)),
-        "blocks": len(workload.blocks_s),
+        "latency_s": {name: _rounded(value) for name, value in result.latency_s.items()},
+        "throughput_per_s": _rounded(result.throughput_per_s),
+        "queries": sum(map(len, result.blocks_s)),
+        "blocks": len(result.blocks_s),
     }
 
 
@@ -286,7 +293,7 @@ def _rounded(value: Any) -> Any:
     """Return a value for JSON: floats with six digits, those that are not finite as None."""
     if isinstance(value, float):
         return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
-    if isinstance(value, Idle):
+    if isinstance(value, Idle | EnergyWindow):
         return _rounded(asdict(value))
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}

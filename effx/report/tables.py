@@ -16,6 +16,7 @@ from effx.analysis.techniques import technique
 from effx.formatting import fixed, in_column, interval, percent, score
 from effx.report.groups import MAIN_OBJECTIVES, Group
 from effx.results import Run
+from effx.specs.workloads import SINGLE_STREAM
 
 Cell = str | float | bool | None
 _WIDTH_OF_FILES = 160
@@ -40,7 +41,7 @@ def print_runs(runs: Sequence[Run]) -> None:
         return
     first = runs[0]
     with_energy = any(single_stream(run).energy.joules_per_example is not None for run in runs)
-    on_device = any(run.workload("single-stream", timing="device") for run in runs)
+    on_device = any(run.workload(SINGLE_STREAM.timed_on_device()) for run in runs)
     sources = energy_sources(runs)
     table = Table(title=f"{first.host['cpu']}, {first.host['cores']} cores; single queries at real lengths")
     table.add_column("engine", overflow="fold")
@@ -68,7 +69,7 @@ def print_runs(runs: Sequence[Run]) -> None:
 
 
 def _device_cells(run: Run) -> list[str]:
-    device = run.workload("single-stream", timing="device")
+    device = run.workload(SINGLE_STREAM.timed_on_device())
     return [
         in_column(None if device is None else device.latency_s["p50"], "s"),
         "" if run.host_overhead_share is None else percent(run.host_overhead_share),
@@ -186,7 +187,8 @@ _GRID_COLUMNS = (
 
 def _grid_rows(runs: Sequence[Run]) -> Iterator[dict[str, Cell]]:
     for run in runs:
-        for workload in run.workloads:
+        for result in run.workloads:
+            workload = result.workload
             if workload.scenario == "grid":
                 yield {
                     "result": run.id,
@@ -194,12 +196,12 @@ def _grid_rows(runs: Sequence[Run]) -> Iterator[dict[str, Cell]]:
                     "host": run.host_id,
                     "engine": run.name,
                     "batch": workload.batch,
-                    "length": workload.sequence,
+                    "length": workload.length,
                     "timing": workload.timing,
-                    "latency_mean_s": workload.latency_s["mean"],
-                    "latency_p50_s": workload.latency_s["p50"],
-                    "queries": sum(map(len, workload.blocks_s)),
-                    "blocks": len(workload.blocks_s),
+                    "latency_mean_s": result.latency_s["mean"],
+                    "latency_p50_s": result.latency_s["p50"],
+                    "queries": sum(map(len, result.blocks_s)),
+                    "blocks": len(result.blocks_s),
                 }
 
 

@@ -125,14 +125,15 @@ def metrics(run: Run) -> dict[str, float]:
         "energy_j_per_correct_prediction": OBJECTIVES["energy_per_correct"].value(run),
         "host_peak_memory_bytes": run.memory.get("host_peak_bytes"),
         "device_peak_memory_bytes": run.memory.get("device_peak_bytes"),
-        "failed_gates": float(sum(gate["passed"] is False for gate in run.gates)),
+        "failed_gates": float(len(run.failed_gates)),
     }
-    for workload in run.workloads:
-        key = f"{workload.scenario}.{workload.batch}x{workload.sequence}"
-        if workload.timing == "device":  # the same queries as end to end
+    for result in run.workloads:
+        workload = result.workload
+        key = f"{workload.scenario}.{workload.batch}x{workload.length}"
+        if workload.on_device:  # the same queries as end to end
             key += ".device"
-        values |= {f"{key}.{name}_s": value for name, value in workload.latency_s.items()}
-        values[f"{key}.throughput_per_s"] = workload.throughput_per_s
+        values |= {f"{key}.{name}_s": value for name, value in result.latency_s.items()}
+        values[f"{key}.throughput_per_s"] = result.throughput_per_s
     return {
         _metric_name(key): float(value)
         for key, value in values.items()

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from effx.results import Accuracy, Energy, Run, Workload
+from effx.results import Accuracy, Energy, Run, WorkloadResult
+from effx.specs.workloads import SINGLE_STREAM, Workload
 from effx.stats import intervals
 from effx.stats.metrics import METRICS
 
@@ -56,10 +57,10 @@ def made(
         predictions.tolist(), labels.tolist(), rows,
     )  # fmt: skip
     none = Energy("none", "none", "measured for single-stream only")
-    workloads = [Workload("single-stream", 1, "real", "end-to-end", blocks, list(range(rounds)), energy)]
+    workloads = [WorkloadResult(SINGLE_STREAM, blocks, list(range(rounds)), energy)]
     if offline_per_s is not None:
         blocks = [[32 / offline_per_s]] * 5
-        workloads.append(Workload("offline", 32, "real", "end-to-end", blocks, list(range(5)), none))
+        workloads.append(WorkloadResult(Workload("offline", 32, "real"), blocks, list(range(5)), none))
     return Run(
         id=f"id-{name}-{started}", started=started, session=session,
         host={"id": host, "cpu": "simulated", "cores": 1, "virtual": False, "system": "none", "effx": "0",

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from effx.results import Accuracy, Energy, Idle, Run, Workload
+from effx.results import Accuracy, Energy, EnergyWindow, GateResult, Idle, Run, WorkloadResult
+from effx.specs.workloads import SINGLE_STREAM, Workload
 
 SHAPES = ((1, 32), (1, 128), (8, 32), (8, 128), (32, 32), (32, 128))
 _VARIANTS = ("fp32", "int8", "seq64", "seq32+int8", "exit", "exit+int8", "tokens", "tokens+int8")
@@ -65,11 +66,10 @@ def run(
         settings={"rounds": rounds, "versions": {"onnxruntime": "1.31.1"},
                   **({"mean_depth": 6 * level} if "exit" in variant else {})},
         session=f"{session:08x}",
-        flags=["host otherwise idle"] if number % 7 == 3 else [],
+        flags=["host-idle"] if number % 7 == 3 else [],
         gates=[
-            {"name": "steady single-stream 1xreal", "passed": True, "detail": "+1.0%"},
-            {"name": "host otherwise idle", "passed": number % 7 != 3,
-             "detail": "other processes took 12.0%"},
+            GateResult("steady-rounds", True, "+1.0%", "single-stream 1xreal"),
+            GateResult("host-idle", number % 7 != 3, "other processes took 12.0%"),
         ],
     )  # fmt: skip
 
@@ -96,28 +96,26 @@ def _engine(name: str, variant: str, level: float, int8: bool, pruned: bool, num
 
 def _workloads(
     rng: np.random.Generator, speed: float, rounds: int, queries: int, session: int, metered: str
-) -> list[Workload]:
+) -> list[WorkloadResult]:
     slow = np.random.default_rng([9, session]).lognormal(0, 0.05, rounds)  # the host's minutes
     blocks = [(3e-3 * speed * own * rng.lognormal(0, 0.15, queries)).tolist() for own in slow]
     energy = Energy("none", "none", "no counters here")
     if metered != "none":
         per = [float(0.03 * speed * rng.normal(1, 0.01)) for _ in range(3)]
         windows = [
-            {"duration_s": 10.0, "seconds": 10.0, "examples": int(10 / (3e-3 * speed)),
-             "joules_per_example": one,
-             "joules": one * int(10 / (3e-3 * speed)), "interval": None, "flags": []}
+            EnergyWindow(10.0, int(10 / (3e-3 * speed)), one * int(10 / (3e-3 * speed)), 10.0, one)
             for one in per
         ]  # fmt: skip
         mean = float(np.mean(per))
         energy = Energy(metered, "model" if metered == "model" else "rapl", None, mean,  # type: ignore[arg-type]
                         (mean * 0.97, mean * 1.03), mean, None, windows,
                         Idle(3.0, (2.9, 3.1), 15.0))  # fmt: skip
-    found = [Workload("single-stream", 1, "real", "end-to-end", blocks, list(range(rounds)), energy)]
+    found = [WorkloadResult(SINGLE_STREAM, blocks, list(range(rounds)), energy)]
     none = Energy("none", "none", "measured for single-stream only")
     for batch, length in SHAPES:
         centre = 1e-3 * speed * batch**0.9 * length / 32 * (1.3 if batch == 1 and speed < 0.5 else 1.0)
         grid = [(centre * own * rng.lognormal(0, 0.05, 4)).tolist() for own in slow[:5]]
-        found.append(Workload("grid", batch, length, "end-to-end", grid, list(range(len(grid))), none))
+        found.append(WorkloadResult(Workload("grid", batch, length), grid, list(range(len(grid))), none))
     return found
 
 

@@ -12,7 +12,8 @@ from effx.analysis import wording
 from effx.analysis.comparison import adjusted, compare, energy_per_correct, non_inferiority, pair
 from effx.analysis.recommend import Recommendation, recommend
 from effx.errors import UsageError
-from effx.results import Accuracy, Energy, Run, Workload
+from effx.results import Accuracy, Energy, GateResult, Run, WorkloadResult
+from effx.specs.workloads import SINGLE_STREAM, offline, server
 from effx.stats import intervals, tests
 from tests.analysis.made import made
 
@@ -42,7 +43,7 @@ def make(
     accuracy = Accuracy(
         metric, 1 - len(wrong) / N, N, (0.0, 1.0), {}, predictions.tolist(), labels.tolist(), "rows"
     )
-    workload = Workload("single-stream", 1, "real", "end-to-end", blocks, list(range(rounds)), energy)
+    workload = WorkloadResult(SINGLE_STREAM, blocks, list(range(rounds)), energy)
     run = Run(
         id=f"id-{name}", started="2026", engine={"name": name, "task": "sst2"}, host={"id": "h"},
         accuracy=accuracy, workloads=[workload],
@@ -55,7 +56,9 @@ def on_device(run: Run, share: float) -> Run:
     """The run with its single queries timed on a device too, all but ``share`` of their time."""
     whole = run.workloads[0]
     blocks = [[(1 - share) * seconds for seconds in block] for block in whole.blocks_s]
-    return replace(run, workloads=[whole, replace(whole, timing="device", blocks_s=blocks)])
+    return replace(
+        run, workloads=[whole, replace(whole, workload=SINGLE_STREAM.timed_on_device(), blocks_s=blocks)]
+    )
 
 
 def changed(run: Run, **changes: object) -> Run:
@@ -109,9 +112,9 @@ def test_few_rounds_have_a_ratio_and_no_interval() -> None:
 
 def test_offline_is_seconds_per_example() -> None:
     """Blocks of unlike size are compared by what an example took, not by the length of a query."""
-    a = changed(make("a"), scenario="offline", blocks_s=[[8.0]] * 3, rounds=[0, 1, 2], elapsed_s=[8.0] * 3,
+    a = changed(make("a"), workload=offline(1), blocks_s=[[8.0]] * 3, rounds=[0, 1, 2], elapsed_s=[8.0] * 3,
                 examples=[80] * 3)  # fmt: skip
-    b = changed(make("b"), scenario="offline", blocks_s=[[4.0]] * 3, rounds=[0, 1, 2], elapsed_s=[4.0] * 3,
+    b = changed(make("b"), workload=offline(1), blocks_s=[[4.0]] * 3, rounds=[0, 1, 2], elapsed_s=[4.0] * 3,
                 examples=[20] * 3)  # fmt: skip
     (ratio,) = compare(a, b).latency
     assert ratio.value == pytest.approx(2.0)
@@ -119,7 +122,10 @@ def test_offline_is_seconds_per_example() -> None:
 
 
 def test_loads_of_different_rate_are_not_compared() -> None:
-    found = compare(changed(make("a"), rate_per_s=10.0), changed(make("b"), rate_per_s=20.0))
+    found = compare(
+        changed(make("a"), workload=server(10.0)),
+        changed(make("b"), workload=server(20.0)),
+    )
     assert found.latency == []
     assert any("different rates" in remark for remark in found.remarks)
 
@@ -181,7 +187,7 @@ def test_a_choice_that_is_mostly_not_the_devices_work_is_said_to_be() -> None:
 
 
 def test_flags_and_failed_gates_are_remarked() -> None:
-    b = changed(make("b", gates=[{"name": "A/A", "passed": False, "detail": "1.2"}]), flags=["throttled"])
+    b = changed(make("b", gates=[GateResult("A/A", False, "1.2")]), flags=["throttled"])
     remarks = compare(make("a"), b).remarks
     assert "b: A/A: 1.2" in remarks
     assert "b, single-stream 1xreal: throttled" in remarks

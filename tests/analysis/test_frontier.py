@@ -14,7 +14,8 @@ from effx.analysis.cohorts import by_task_and_host, latest
 from effx.analysis.frontier import baseline_of, comparable, frontier, summary
 from effx.analysis.objectives import OBJECTIVES
 from effx.errors import UsageError
-from effx.results import Accuracy, Energy, Run, Workload
+from effx.results import Accuracy, Energy, Run, WorkloadResult
+from effx.specs.workloads import SINGLE_STREAM
 from tests.analysis.made import N, made
 from tests.stats.simulated import latencies
 
@@ -32,7 +33,7 @@ def make(name: str, correct: int, seconds: float, joules: float | None = None, *
     run = Run(
         id=name, started="2026", engine={"name": name, "task": "sst2", "precision": "fp32", "size_bytes": 1},
         host={"id": "h"}, accuracy=accuracy,
-        workloads=[Workload("single-stream", 1, "real", "end-to-end", blocks, list(range(5)), energy)],
+        workloads=[WorkloadResult(SINGLE_STREAM, blocks, list(range(5)), energy)],
         memory={"host_peak_bytes": 1, "device_peak_bytes": None}, settings={}, session="s",
     )  # fmt: skip
     return replace(run, **changes)  # type: ignore[arg-type]
@@ -267,7 +268,9 @@ def test_more_that_cannot_be_compared_is_refused() -> None:
             frontier([one, two], axes)
         if two.accuracy.predictions:
             assert [len(frontier(group, axes).points) for group in comparable([one, two], axes)] == [1, 1]
-    on_device = replace(other, workloads=[replace(other.workloads[0], timing="device")])
+    on_device = replace(
+        other, workloads=[replace(other.workloads[0], workload=SINGLE_STREAM.timed_on_device())]
+    )
     with pytest.raises(UsageError, match="no single-stream workload"):
         frontier([one, on_device], axes)
     short = made("c", n=10, joules=1.0)

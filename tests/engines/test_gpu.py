@@ -15,6 +15,7 @@ from effx.engines import cuda
 from effx.errors import DeviceError
 from effx.export import export, export_all
 from effx.profile import Plan, profile
+from effx.specs.workloads import SINGLE_STREAM, grid
 from tests.engines.drive_device import batch
 
 
@@ -121,7 +122,8 @@ def test_profile_has_both_timings_energy_and_memory(checkpoint: Checkpoint, tmp_
     assert not failed
     run = runs[0]
     assert run.memory["device_peak_bytes"] and run.settings["device_memory_by"]
-    assert 0 <= (run.host_overhead_share or 0) < 1 and run.workload("grid", 32, 16, "device") is not None
-    single = run.workload("single-stream")
+    assert 0 <= (run.host_overhead_share or 0) < 1
+    assert run.workload(grid(32, 16).timed_on_device()) is not None
+    single = run.workload(SINGLE_STREAM)
     assert single is not None and single.energy.source in ("counter", "integrated")
     assert json.loads(next((tmp_path / "results").glob("*.json")).read_bytes())["host"]["gpu"]

@@ -192,9 +192,11 @@ def test_profile_is_timed_end_to_end_and_on_the_device(found: dict[str, Any]) ->
         assert set(both) == {"device", "end-to-end"} and both["device"] > 0
     assert 0 <= run["host_overhead_share"] < 1
     assert run["settings"]["cuda_graph"] is True
-    agreed = next(gate for gate in run["gates"] if gate["name"] == "timed answers are the scored ones")
+    agreed = next(gate for gate in run["gates"] if gate["name"] == "prediction-agreement")
     assert agreed["passed"]
-    assert any(gate["name"] == "steady grid 8x32 device" for gate in run["gates"])
+    assert any(
+        (gate["name"], gate["workload"]) == ("steady-rounds", "grid 8x32 device") for gate in run["gates"]
+    )
 
 
 @pytest.mark.usefixtures("without_gpu")

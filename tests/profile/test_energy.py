@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from effx.profile import energy, meters
-from effx.results import Idle
+from effx.results import EnergyWindow, Idle
 
 
 class Steady(meters.Unavailable):
@@ -30,14 +30,8 @@ class Steady(meters.Unavailable):
         return meters.Reading(joules=joules, seconds=0.2, interval=bounds)
 
 
-def window(joules: float, duration_s: float, examples: int, interval: Any = None) -> dict[str, Any]:
-    per_example = joules / examples
-    return {
-        "joules_per_example": per_example,
-        "interval": interval,
-        "duration_s": duration_s,
-        "examples": examples,
-    }
+def window(joules: float, duration_s: float, examples: int, interval: Any = None) -> EnergyWindow:
+    return EnergyWindow(duration_s, examples, joules, duration_s, joules / examples, interval)
 
 
 def test_the_idle_power_has_an_interval() -> None:

@@ -51,7 +51,7 @@ def test_results_hold_what_the_engine_says(
 
 def test_workloads_and_rounds(results_folder: Path) -> None:
     for run in results.find([results_folder]):
-        shapes = [(w.scenario, w.batch, w.sequence) for w in run.workloads]
+        shapes = [(w.workload.scenario, w.workload.batch, w.workload.length) for w in run.workloads]
         assert shapes == [("single-stream", 1, "real"), ("grid", 1, 8), ("grid", 4, 16)]
         single = run.workloads[0]
         assert [len(block) for block in single.blocks_s] == [24] * 3
@@ -70,9 +70,9 @@ def test_a_model_is_labelled_a_model(results_folder: Path) -> None:
         energy = run.workloads[0].energy
         assert (energy.source, energy.meter, energy.reason, energy.net) == ("model", "model:10", None, None)
         assert len(energy.windows) == 3
-        joules = [window["joules"] / window["examples"] for window in energy.windows]
+        joules = [window.joules / window.examples for window in energy.windows]
         assert energy.joules_per_example == pytest.approx(np.mean(joules))
-        assert all(window["duration_s"] >= 0.2 and window["examples"] >= 32 for window in energy.windows)
+        assert all(window.duration_s >= 0.2 and window.examples >= 32 for window in energy.windows)
         assert run.workloads[1].energy.source == "none"
 
 
@@ -85,14 +85,14 @@ def test_results_come_back_as_written(results_folder: Path) -> None:
 def test_a_killed_worker_costs_its_own_engine_only(
     engines_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = WorkerClient.ask
+    real = WorkerClient.request
 
-    def deadly(self: WorkerClient, do: str, **request: object) -> object:
-        if do == "block" and "int8" in self.name:
+    def deadly(self: WorkerClient, action: str, **arguments: object) -> object:
+        if action == "block" and "int8" in self.name:
             os.kill(self.pid, signal.SIGKILL)
-        return real(self, do, **request)
+        return real(self, action, **arguments)
 
-    monkeypatch.setattr(WorkerClient, "ask", deadly)
+    monkeypatch.setattr(WorkerClient, "request", deadly)
     runs, failures = profile([engines_folder], out=tmp_path, plan=QUICK, meter="none")
     assert [run.name for run in runs] == ["tiny.fp32.onnxruntime"]
     assert "int8" in str(failures[0])
@@ -123,14 +123,14 @@ def test_each_engine_is_read_by_its_devices_meter(
 def test_a_stopped_session_says_that_nothing_was_written(
     engines_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = WorkerClient.ask
+    real = WorkerClient.request
 
-    def stopped(self: WorkerClient, do: str, **request: object) -> object:
-        if do == "block":
+    def stopped(self: WorkerClient, action: str, **arguments: object) -> object:
+        if action == "block":
             raise KeyboardInterrupt
-        return real(self, do, **request)
+        return real(self, action, **arguments)
 
-    monkeypatch.setattr(WorkerClient, "ask", stopped)
+    monkeypatch.setattr(WorkerClient, "request", stopped)
     assert command(["profile", str(engines_folder), "-o", str(tmp_path / "r"), "--meter", "none"]) == 130
     told = capsys.readouterr().err
     assert "effx: stopped; nothing was written: engines are measured side by side" in told
@@ -142,7 +142,11 @@ def test_the_usual_grid_is_what_fits(engines_folder: Path, tmp_path: Path) -> No
     quick = replace(QUICK, grid=None, grid_rounds=1, grid_queries=1, grid_block_s=0.0)
     runs, failures = profile([engines_folder], out=tmp_path, plan=quick, meter="none")
     assert not failures
-    cells = [(work.batch, work.sequence) for work in runs[0].workloads if work.scenario == "grid"]
+    cells = [
+        (work.workload.batch, work.workload.length)
+        for work in runs[0].workloads
+        if work.workload.scenario == "grid"
+    ]
     assert cells == [(1, 32), (8, 32), (32, 32)]
 
 
@@ -165,14 +169,14 @@ def test_a_result_that_cannot_be_saved_costs_no_other(
 def test_an_engine_that_dies_while_it_makes_room_is_told(
     engines_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = WorkerClient.ask
+    real = WorkerClient.request
 
-    def deadly(self: WorkerClient, do: str, **request: object) -> object:
-        if do == "memory" and "int8" in self.name:
+    def deadly(self: WorkerClient, action: str, **arguments: object) -> object:
+        if action == "memory" and "int8" in self.name:
             os.kill(self.pid, signal.SIGKILL)
-        return real(self, do, **request)
+        return real(self, action, **arguments)
 
-    monkeypatch.setattr(WorkerClient, "ask", deadly)
+    monkeypatch.setattr(WorkerClient, "request", deadly)
     runs, failures = profile([engines_folder], out=tmp_path, plan=replace(QUICK, resident=1), meter="none")
     assert [run.name for run in runs] == ["tiny.fp32.onnxruntime"] and len(failures) == 1
     assert str(failures[0]) in " ".join(capsys.readouterr().err.split())
@@ -197,7 +201,7 @@ def test_half_an_answer_is_a_death(monkeypatch: pytest.MonkeyPatch) -> None:
         WorkerClient("torn", timeout_s=20) as client,
         pytest.raises(WorkerError, match="the worker died during 'memory'"),
     ):
-        client.ask("memory")
+        client.request("memory")
 
 
 def test_a_worker_that_does_not_read_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +210,7 @@ def test_a_worker_that_does_not_read_is_stopped(monkeypatch: pytest.MonkeyPatch)
     started = time.monotonic()
     client = WorkerClient("deaf", timeout_s=0.5)
     with pytest.raises(WorkerError, match="no answer to 'open'"):
-        client.ask("open", texts=["x" * 1_000_000])
+        client.request("open", texts=["x" * 1_000_000])
     client.close()
     assert time.monotonic() - started < 15
 
@@ -215,14 +219,14 @@ def test_a_hung_worker_is_stopped() -> None:
     with WorkerClient("sleepy", timeout_s=0.5) as client:
         os.kill(client.pid, signal.SIGSTOP)
         with pytest.raises(WorkerError, match="no answer to 'memory'"):
-            client.ask("memory")
+            client.request("memory")
 
 
 def test_wrong_input_is_refused_before_anything_is_measured(engines_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot write"):
         profile([engines_folder], out=tmp_path / "file", plan=QUICK)
-    with pytest.raises(UsageError, match="these engines read 66 tokens at most"):
+    with pytest.raises(UsageError, match="these engines accept at most 66 tokens"):
         profile([engines_folder], out=tmp_path / "r", plan=Plan(grid=((1, 512),)))
     with pytest.raises(DataError, match="nowhere does not exist"):
         profile([engines_folder], out=tmp_path / "r", plan=QUICK, data_folder=tmp_path / "nowhere")
@@ -248,7 +252,7 @@ def test_engines_of_every_kind_are_profiled_together(
     assert not failures and not also and len(built + more) == 3
     runs, failed = profile([tmp_path / "e"], out=tmp_path / "r", plan=QUICK)
     assert not failed
-    cells = {run.name: [workload.sequence for workload in run.workloads] for run in runs}
+    cells = {run.name: [result.workload.length for result in run.workloads] for run in runs}
     assert cells == {
         "tiny.seq8.onnxruntime": ["real", 8],
         "tiny.buckets.onnxruntime": ["real", 8, 16],

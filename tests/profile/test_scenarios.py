@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,8 +22,9 @@ from effx.errors import UsageError
 from effx.profile import gates, meters, profile
 from effx.profile.client import WorkerClient
 from effx.profile.worker import Worker
-from effx.results import Energy, Workload
+from effx.results import Energy, EnergyWindow, WorkloadResult
 from effx.specs.tasks import TASKS
+from effx.specs.workloads import SINGLE_STREAM
 from tests.conftest import QUICK
 
 EVERYTHING = replace(
@@ -47,16 +49,16 @@ def everything(engines_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 def test_every_scenario_is_measured(everything: list[results.Run]) -> None:
     for run in everything:
-        found = {workload.scenario: workload for workload in run.workloads}
+        found = {workload.workload.scenario: workload for workload in run.workloads}
         assert list(found) == ["single-stream", "multi-stream", "offline", "server"]
         assert {len(block) for block in found["multi-stream"].blocks_s} == {24}
         assert found["multi-stream"].examples == [24 * 8] * 6
         offline = found["offline"]
-        assert offline.batch == 32 and len(offline.blocks_s) == 3
+        assert offline.workload.batch == 32 and len(offline.blocks_s) == 3
         seconds = sum(map(sum, offline.blocks_s))
         assert offline.throughput_per_s == pytest.approx(sum(offline.examples) / seconds)
         served = found["server"]
-        assert served.rate_per_s == 400 and {len(block) for block in served.blocks_s} == {24}
+        assert served.workload.rate_per_s == 400 and {len(block) for block in served.blocks_s} == {24}
         assert 200 < served.throughput_per_s < 800  # as they arrived, not as fast as could be
         assert served.latency_s["p90"] is not None and served.latency_s["p99"] is None
         assert {energy.source for energy in (offline.energy, found["single-stream"].energy)} == {"model"}
@@ -69,10 +71,10 @@ def test_engines_that_leave_and_come_back_are_the_same(everything: list[results.
     for run in everything:
         assert run.workloads[0].rounds == list(range(6))
         assert run.memory["host_peak_bytes"] is not None
-        by_name = {gate["name"]: gate for gate in run.gates}
-        assert by_name["timed answers are the scored ones"]["passed"] is True
-        assert by_name["twice the work, twice the joules"]["passed"] is not None
-        assert set(run.flags) == {name for name, gate in by_name.items() if gate["passed"] is False}
+        by_name = {gate.name: gate for gate in run.gates}
+        assert by_name["prediction-agreement"].passed is True
+        assert by_name["energy-linearity"].passed is not None
+        assert set(run.flags) == {gate.name for gate in run.failed_gates}
 
 
 class Scripted:
@@ -89,34 +91,32 @@ class Scripted:
 
 def test_a_stall_delays_those_behind_it() -> None:
     """Latency counts from the scheduled arrival: a stall of 0.4 s is seen by everyone who waited."""
-    worker = Worker()
     ids = np.arange(30, dtype=np.int32)
-    worker._session = Scripted(stalls_at=20)  # type: ignore[assignment]
-    worker._rows = Encoded(ids, np.zeros(30, dtype=np.int8), np.arange(0, 31, 3), 0)
-    worker._task, worker._labels, worker._seed = TASKS["sst2"], None, 0
+    rows = Encoded(ids, np.zeros(30, dtype=np.int8), np.arange(0, 31, 3), 0)
+    worker = Worker(Scripted(stalls_at=20), rows, TASKS["sst2"], longest=8)  # type: ignore[arg-type]
     rate = 100.0
-    answer = worker.serve(rate_per_s=rate, place=0.0, queries=120, limit_s=20, seed=1)
-    samples = np.array(answer["samples_s"])
+    answer = worker.serve(rate_per_s=rate, offset=0.0, queries=120, limit_s=20, seed=1)
+    samples = np.array(answer.samples_s)
     assert len(samples) == 120
     assert samples.max() > 0.39
     waited = int((samples > 0.1).sum())  # about 30 arrive in the 0.3 s before the queue is that short
     assert 15 <= waited <= 60
     assert np.median(samples[:15]) < 0.05
-    closed = worker.block({"scenario": "single-stream", "batch": 1, "sequence": "real"}, 0.0, 50, 0.0, 5.0)
-    assert max(closed["samples_s"]) < 0.1  # one query after the other would not have told
+    closed = worker.block(SINGLE_STREAM, 0.0, 50, 0.0, 5.0)
+    assert max(closed.samples_s) < 0.1  # one query after the other would not have told
 
 
 def test_a_failure_is_a_recorded_result(
     engines_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = WorkerClient.ask
+    real = WorkerClient.request
 
-    def deadly(self: WorkerClient, do: str, **request: object) -> object:
-        if do == "accuracy" and "int8" in self.name:
+    def deadly(self: WorkerClient, action: str, **arguments: object) -> object:
+        if action == "score" and "int8" in self.name:
             os.kill(self.pid, signal.SIGKILL)
-        return real(self, do, **request)
+        return real(self, action, **arguments)
 
-    monkeypatch.setattr(WorkerClient, "ask", deadly)
+    monkeypatch.setattr(WorkerClient, "request", deadly)
     data = Engine.open(engines_folder / "tiny.fp32.onnxruntime").data
     arguments = ["profile", str(engines_folder), "-o", str(tmp_path), "--grid", "none", "--rounds", "3"]
     assert command([*arguments, "--data", str(data), "--meter", "none"]) == 1
@@ -143,36 +143,29 @@ def test_wrong_scenarios_and_strict(
     assert command(arguments) == 0
     assert command([*arguments, "--strict"]) == 1
     flags = [run.flags for run in results.find([tmp_path / "r"])]
-    assert sorted(flags) == [[], ["timed answers are the scored ones"], ["timed answers are the scored ones"]]
+    assert sorted(flags) == [[], ["prediction-agreement"], ["prediction-agreement"]]
 
 
-def workload(medians: list[float]) -> Workload:
+def workload(medians: list[float]) -> WorkloadResult:
     none = Energy("none", "none", "not asked for")
     blocks = [[value] * 5 for value in medians]
-    return Workload("single-stream", 1, "real", "end-to-end", blocks, list(range(len(blocks))), none)
+    return WorkloadResult(SINGLE_STREAM, blocks, list(range(len(blocks))), none)
 
 
 def test_gates_by_hand() -> None:
-    assert gates.latency(workload([1.0] * 6)).passed
-    assert not gates.latency(workload([1, 1, 1, 1.2, 1.2, 1.2])).passed
-    assert gates.latency(workload([1, 1])).passed is None
-    assert not gates.latency(workload([1, 1, -1])).passed
-    assert gates.alone([0.03, -0.01, 0.0], 4.0).passed and not gates.alone([0.3, 0.4], 4.0).passed
-    assert gates.alone([], 0.0).passed is None and gates.alone([0.3], 0.5).passed is None
-    assert gates.same_answers(100, 96).passed and not gates.same_answers(100, 90).passed
-    assert gates.same_answers(0, 0).passed is None
+    assert gates.steady_rounds(workload([1.0] * 6)).passed
+    assert not gates.steady_rounds(workload([1, 1, 1, 1.2, 1.2, 1.2])).passed
+    assert gates.steady_rounds(workload([1, 1])).passed is None
+    assert not gates.steady_rounds(workload([1, 1, -1])).passed
+    assert gates.host_idle([0.03, -0.01, 0.0], 4.0).passed and not gates.host_idle([0.3, 0.4], 4.0).passed
+    assert gates.host_idle([], 0.0).passed is None and gates.host_idle([0.3], 0.5).passed is None
+    assert gates.prediction_agreement(100, 96).passed and not gates.prediction_agreement(100, 90).passed
+    assert gates.prediction_agreement(0, 0).passed is None
 
 
-def window(joules: float, seconds: float = 10.0, examples: int = 100, **more: object) -> dict[str, object]:
-    scaled = {"joules_per_example": joules / examples, "flags": [], "integrated_joules": joules}
-    return {
-        "joules": joules,
-        "seconds": seconds,
-        "duration_s": seconds,
-        "examples": examples,
-        **scaled,
-        **more,
-    }
+def window(joules: float, seconds: float = 10.0, examples: int = 100, **more: Any) -> EnergyWindow:
+    more.setdefault("integrated_joules", joules)
+    return EnergyWindow(seconds, examples, joules, seconds, joules / examples, **more)
 
 
 class Watched(meters.Unavailable):
@@ -185,16 +178,16 @@ class Watched(meters.Unavailable):
     ("windows", "fails"),
     [
         ([window(1000), window(1000), window(2000, 20, 200)], None),
-        ([window(1000), window(1000), window(1000, 20, 200)], "twice the work, twice the joules"),
-        ([window(4000), window(4000)], "power between idle and limit"),
-        ([window(100), window(100)], "power between idle and limit"),
-        ([window(1000, integrated_joules=800.0)] * 2, "counter agrees with integrated power"),
-        ([window(1000, flags=["throttled: thermal"])] * 2, "windows undisturbed"),
-        ([window(600, examples=10**12), window(600, examples=10**12)], "joules per example above the floor"),
+        ([window(1000), window(1000), window(1000, 20, 200)], "energy-linearity"),
+        ([window(4000), window(4000)], "power-range"),
+        ([window(100), window(100)], "power-range"),
+        ([window(1000, integrated_joules=800.0)] * 2, "counter-agreement"),
+        ([window(1000, flags=("throttled: thermal",))] * 2, "undisturbed-windows"),
+        ([window(600, examples=10**12), window(600, examples=10**12)], "energy-floor"),
     ],
 )
-def test_energy_gates_by_hand(windows: list[dict[str, object]], fails: str | None) -> None:
-    per_example = float(np.mean([entry["joules_per_example"] for entry in windows]))
+def test_energy_gates_by_hand(windows: list[EnergyWindow], fails: str | None) -> None:
+    per_example = float(np.mean([entry.joules_per_example for entry in windows]))
     energy = Energy("counter", "fake", None, per_example, None, per_example, None, windows)
     found = gates.energy(energy, Watched("fake"), operations=1e6)
     assert [gate.name for gate in found if gate.passed is False] == ([fails] if fails else [])

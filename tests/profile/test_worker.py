@@ -14,9 +14,9 @@ from effx.encoding import Encoded
 from effx.profile import worker as module
 from effx.profile.worker import Worker, spread
 from effx.specs.tasks import TASKS
+from effx.specs.workloads import SINGLE_STREAM, Workload, grid, offline
 
-SINGLE = {"scenario": "single-stream", "batch": 1, "sequence": "real"}
-OFFLINE = {"scenario": "offline", "batch": 32, "sequence": "real"}
+OFFLINE = offline(32)
 
 
 class Timed:
@@ -35,10 +35,8 @@ def made(monkeypatch: pytest.MonkeyPatch, rows: int = 872, session: Timed | None
     """Return a worker of rows whose lengths are skewed as sentences' are."""
     lengths = np.random.default_rng(1).lognormal(3.0, 0.5, rows).astype(int).clip(3, 100)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    worker = Worker()
-    worker._session = session or Timed(1e-5)  # type: ignore[assignment]
-    worker._rows = Encoded(np.arange(offsets[-1], dtype=np.int32), np.zeros(offsets[-1], np.int8), offsets, 0)
-    worker._task, worker._labels, worker._seed, worker._on_gpu = TASKS["sst2"], None, 0, False
+    encoded = Encoded(np.arange(offsets[-1], dtype=np.int32), np.zeros(offsets[-1], np.int8), offsets, 0)
+    worker = Worker(session or Timed(1e-5), encoded, TASKS["sst2"], longest=100)  # type: ignore[arg-type]
     clock: Any = worker._session
     monkeypatch.setattr(
         module, "time", SimpleNamespace(perf_counter=lambda: clock.now, process_time=lambda: clock.now)
@@ -65,8 +63,8 @@ def test_a_block_of_offline_is_like_all_rows(monkeypatch: pytest.MonkeyPatch) ->
     assert sorted(np.concatenate([query.rows for query in every]).tolist()) == list(range(20_000))
     blocks = [worker.block(OFFLINE, number / 5, 16, 0.0, 1e9) for number in range(5)]
     for block in blocks:
-        assert block["elapsed_s"] / block["examples"] / 1e-3 == pytest.approx(truth, rel=0.25)
-    seconds = sum(block["elapsed_s"] for block in blocks) / sum(block["examples"] for block in blocks)
+        assert block.elapsed_s / block.examples / 1e-3 == pytest.approx(truth, rel=0.25)
+    seconds = sum(block.elapsed_s for block in blocks) / sum(block.examples for block in blocks)
     assert seconds / 1e-3 == pytest.approx(truth, rel=0.05)
 
 
@@ -75,17 +73,16 @@ def test_blocks_ask_every_row_as_often(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = [
         int(query.rows[0])
         for number in range(10)
-        for query in islice(worker._stream(SINGLE, number / 10), 87)
+        for query in islice(worker._stream(SINGLE_STREAM, number / 10), 87)
         if query.rows is not None
     ]
     assert sorted(asked) == list(range(870))
 
 
-@pytest.mark.parametrize("workload", [SINGLE, OFFLINE, {"scenario": "grid", "batch": 4, "sequence": 32}])
-def test_a_worker_that_comes_back_goes_on(monkeypatch: pytest.MonkeyPatch, workload: dict[str, Any]) -> None:
+@pytest.mark.parametrize("workload", [SINGLE_STREAM, OFFLINE, grid(4, 32)])
+def test_a_worker_that_comes_back_goes_on(monkeypatch: pytest.MonkeyPatch, workload: Workload) -> None:
     """What is asked depends on the round alone, not on what was asked before or how fast it went."""
     first, second = made(monkeypatch), made(monkeypatch)
-    first._limit = second._limit = 100
     first.block(workload, 0.0, 50, 0.0, 1e9)
     one, other = (list(islice(worker._stream(workload, 0.4), 5)) for worker in (first, second))
     for a, b in zip(one, other, strict=True):
@@ -100,30 +97,30 @@ def test_scoring_is_answered_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     logits: list[list[float]] = []
     asked, begin = 0, 0
     while begin is not None:
-        answer = worker.accuracy(batch_size=32, begin=begin)
-        rows, logits, asked = rows + answer["rows"], logits + answer["logits"], asked + 1
-        begin = answer["next"]
+        answer = worker.score(batch_size=32, first_batch=begin)
+        rows, logits, asked = rows + answer.rows, logits + answer.logits, asked + 1
+        begin = answer.next_batch
     assert asked == 4 and sorted(rows) == list(range(100))  # a batch takes more than a minute here
     first = np.array([worker._rows.batch(np.array([row]))["input_ids"][0, 0] for row in range(100)])
     assert np.array_equal(np.array(logits)[np.argsort(rows), 0], first.astype(np.float32))
-    assert worker._labels is not None and not np.isnan(worker._labels).any()
-    whole = made(monkeypatch, rows=100, session=Timed(1e-6)).accuracy(batch_size=32, begin=0)
-    assert whole["next"] is None and len(whole["rows"]) == 100
+    assert worker._predictions is not None and not np.isnan(worker._predictions).any()
+    whole = made(monkeypatch, rows=100, session=Timed(1e-6)).score(batch_size=32, first_batch=0)
+    assert whole.next_batch is None and len(whole.rows) == 100
 
 
 @pytest.mark.parametrize("milliseconds", [0.5, 3.0, 10.0, 20.0])
 def test_lengths_are_no_unsteadiness(monkeypatch: pytest.MonkeyPatch, milliseconds: float) -> None:
     worker = made(monkeypatch, session=Timed(milliseconds * 1e-3 / 22))  # a row has 22 tokens or so
-    assert worker.warm(SINGLE, 1.0)["steady"] is True
+    assert worker.warm_up(SINGLE_STREAM, 1.0).steady is True
 
 
 def test_too_few_windows_tell_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     worker = made(monkeypatch, session=Timed(0.4 / 22))
-    told = worker.warm(SINGLE, 1.0)
-    assert told["steady"] is None and told["windows"] < 3
-    assert 1.0 <= told["seconds"] < 3.0
+    warmed = worker.warm_up(SINGLE_STREAM, 1.0)
+    assert warmed.steady is None and warmed.windows < 3
+    assert 1.0 <= warmed.seconds < 3.0
 
 
 def test_an_engine_that_gets_faster_all_along_is_not_steady(monkeypatch: pytest.MonkeyPatch) -> None:
     worker = made(monkeypatch, session=Timed(5e-3 / 22, drift=0.985))
-    assert worker.warm(SINGLE, 0.2)["steady"] is False
+    assert worker.warm_up(SINGLE_STREAM, 0.2).steady is False

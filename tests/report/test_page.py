@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from effx import formatting, results
 from effx.analysis.comparison import compare
 from effx.analysis.frontier import baseline_of
 from effx.report import report
+from effx.specs.workloads import SINGLE_STREAM
 from tests.analysis import synthetic
 from tests.report import browser
 from tests.report.test_report import timed_on_device
@@ -140,7 +142,7 @@ def test_hovering_a_point_shows_the_details_of_its_engine(tab: Any, folder: Path
         tab.mouse.move(position["x"], position["y"])
         text = tab.inner_text(f"{CHART} .panel")
         run = runs[name]
-        single = run.workload("single-stream")
+        single = run.workload(SINGLE_STREAM)
         assert single is not None and single.energy.joules_per_example is not None
         for expected in (
             name, f"{run.accuracy.value:.4f}", f"n = {run.accuracy.n}", run.engine["variant"], "onnxruntime",
@@ -168,7 +170,7 @@ def test_host_overhead_is_shown(chromium: Any, tmp_path: Path) -> None:
             assert "source: counter" in texts[-1]
         assert "Host overhead: 62 % of the time of a single query is not spent on the device." in texts[0]
         for timing in ("end-to-end", "device"):
-            single = gpu.workload("single-stream", timing=timing)
+            single = gpu.workload(replace(SINGLE_STREAM, timing=timing))
             assert single is not None
             line = texts[0].split(f"single queries, {timing}, ms")[1].split("samples")[0]
             assert f"p50 {1e3 * single.latency_s['p50']:#.3g}, p90" in line and line.endswith("; 200 ")

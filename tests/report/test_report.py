@@ -19,6 +19,7 @@ from effx.report import latex, page, report, sections, tables
 from effx.report.comparisons import compare_groups
 from effx.report.groups import group_runs
 from effx.results import Energy, Failure, Run
+from effx.specs.workloads import Workload
 from tests.analysis import synthetic
 from tests.analysis.made import made
 
@@ -27,7 +28,7 @@ def timed_on_device(run: Run, share: float) -> Run:
     """Return the run as on a GPU: every workload also timed on the device, ``share`` faster."""
     none = Energy("none", "none", "measured for single-stream 1xreal only")
     again = [
-        replace(one, timing="device", energy=none,
+        replace(one, workload=one.workload.timed_on_device(), energy=none,
                 blocks_s=[[(1 - share) * sample for sample in block] for block in one.blocks_s])
         for one in run.workloads
     ]  # fmt: skip
@@ -130,7 +131,7 @@ def test_end_to_end_and_device_timings_are_separate(tmp_path: Path) -> None:
     assert [row["timing"] for row in rows if row["engine"] == cpu.name] == ["end-to-end"] * 6
     for row in rows:
         workload = (gpu if row["engine"] == gpu.name else cpu).workload(
-            "grid", int(row["batch"]), int(row["length"]), row["timing"]
+            Workload("grid", int(row["batch"]), int(row["length"]), row["timing"])  # type: ignore[arg-type]
         )
         assert workload is not None and float(row["latency_p50_s"]) == workload.latency_s["p50"]
     assert len({tuple(row.values())[:7] for row in rows}) == len(rows) == 3 * len(synthetic.SHAPES)

@@ -15,6 +15,7 @@ from effx.analysis.frontier import Frontier
 from effx.cli import run as effx
 from effx.errors import MissingExtraError, UsageError
 from effx.report import ReportContents, tracking
+from effx.specs.workloads import SINGLE_STREAM
 from tests.analysis.made import made
 
 RUN = made("int8", range(42), 0.015, 1.5, offline_per_s=50)
@@ -63,7 +64,7 @@ def test_a_result_is_logged_once_with_all_metrics(uri: str, tmp_path: Path) -> N
 
 def test_workloads_timed_on_the_device_have_separate_keys() -> None:
     whole = RUN.workloads[0]
-    device = replace(whole, timing="device", blocks_s=[[0.004] * 70] * 10)
+    device = replace(whole, workload=SINGLE_STREAM.timed_on_device(), blocks_s=[[0.004] * 70] * 10)
     metrics = tracking.metrics(replace(RUN, workloads=[*RUN.workloads, device]))
     assert metrics["single-stream.1xreal.p50_s"] == whole.latency_s["p50"]
     assert (

@@ -10,11 +10,12 @@ import re
 
 from effx.errors import UsageError, nearest
 from effx.profile.meters import METERS
-from effx.profile.plan import SCENARIOS, parse_grid
+from effx.profile.plan import parse_grid
 from effx.recipe.language.rules import Rule, choice, each, number, parsed, text, whole
 from effx.specs import exit_rules, variants
 from effx.specs.levels import Level, parse_levels
 from effx.specs.training import TICKET_KINDS
+from effx.specs.workloads import SCENARIOS
 
 
 def regime(value: str) -> None:

@@ -7,7 +7,7 @@ function energySection() {
     (entry.windows || []).map((window, index) => rowWith(row, { entry, window, index: index + 1 }))));
   const per = (row) => row.window.joules_per_example ?? row.window.joules / row.window.examples;
   const watts = (row) => row.window.joules / (row.window.seconds ?? row.window.duration_s);
-  const gates = (row) => row.failed_gates.filter(([name]) => /energy|joules|power|window|counter/.test(name));
+  const gates = (row) => row.failed_gates.filter(([name]) => /energy|power|window/.test(name));
   section('energy', 'Energy windows',
     soft(`Source: ${[...new Set(rows.map((row) => row.entry.source))].sort().join(', ')}. ${rows.some((row) => row.entry.source === 'model') ? 'A model multiplies processor time by an assumed power; energy was not measured. ' : ''}An engine's energy is the mean over its windows; its interval covers their spread and the meter's uncertainty.`),
     new DataTable({

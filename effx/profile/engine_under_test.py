@@ -1,0 +1,265 @@
+"""One engine under measurement: its worker process while it is loaded, and its results so far."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from effx.artifacts import Engine
+from effx.data import Rows
+from effx.errors import WorkerError
+from effx.host import identity
+from effx.profile import record
+from effx.profile.client import WorkerClient
+from effx.profile.meters import Meter
+from effx.profile.plan import Plan
+from effx.profile.protocol import Block, BlockLimits, MemoryUse, Opened, Scored, WarmedUp
+from effx.results import Accuracy, EnergyWindow
+from effx.specs import workloads
+from effx.specs.workloads import SINGLE_STREAM, Workload
+
+_FEWEST_WINDOW_QUERIES = 32
+_LATEST_ARRIVAL = 2.0
+"""A server block may last this multiple of its schedule; an engine slower than that cannot keep up."""
+
+
+@dataclass
+class Samples:
+    """What was measured of one workload, block by block."""
+
+    blocks_s: list[list[float]] = field(default_factory=list)
+    rounds: list[int] = field(default_factory=list)
+    elapsed_s: list[float] = field(default_factory=list)
+    examples: list[int] = field(default_factory=list)
+    windows: list[EnergyWindow] = field(default_factory=list)
+    window_reason: str | None = None
+    """Why an energy window failed."""
+    flags: list[str] = field(default_factory=list)
+
+    def add(self, round_number: int, block: Block) -> None:
+        """Append a block."""
+        # the clock counts nanoseconds: further digits are rounding noise, and half of a result's bytes
+        self.blocks_s.append([round(sample, 9) for sample in block.samples_s])
+        self.rounds.append(round_number)
+        self.elapsed_s.append(block.elapsed_s)
+        self.examples.append(block.examples)
+
+
+@dataclass(eq=False)
+class EngineUnderTest:
+    """An engine, the requests to its worker, and what they measured.
+
+    All methods but ``samples`` need the engine to be loaded; see :class:`effx.profile.pool.WorkerPool`.
+    They raise :class:`WorkerError` if the worker died, hung or answered with an error.
+    """
+
+    engine: Engine
+    rows: Rows
+    plan: Plan
+    started: str = ""
+    """Time in UTC at which its measurement began."""
+    runtime: dict[str, Any] = field(default_factory=dict)
+    """How it runs, as its worker reports."""
+    accuracy: Accuracy | None = None
+    measured: dict[Workload, Samples] = field(default_factory=dict)
+    host_peak_bytes: int | None = None
+    device_peak_bytes: int | None = None
+    checked: int = 0
+    """Timed rows whose predictions were compared with the accuracy pass."""
+    agreed: int = 0
+    """Those with the same prediction."""
+    others_s: list[float] = field(default_factory=list)
+    """Processor seconds of other processes, a figure per block."""
+    available_s: float = 0.0
+    """Processor seconds of all processors together in those blocks."""
+    measured_s: float = 0.0
+    """Seconds in which it was at work."""
+    failure: str | None = None
+    """Why it cannot be measured; None: nothing failed so far."""
+    _client: WorkerClient | None = None
+    _warm_for: Workload | None = None
+    """The workload that ran last: another one may move memory, and what was recorded with it."""
+
+    @property
+    def name(self) -> str:
+        """The engine's name."""
+        return self.engine.name
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process id; None: not loaded."""
+        return None if self._client is None else self._client.pid
+
+    @property
+    def times_on_device(self) -> bool:
+        """Whether the runtime can time itself on the device; known once the engine was loaded."""
+        return "device" in self.runtime.get("timing", ())
+
+    def samples(self, workload: Workload) -> Samples:
+        """Return the samples of a workload, empty if nothing was measured yet."""
+        return self.measured.setdefault(workload, Samples())
+
+    def can_run(self, workload: Workload) -> bool:
+        """Whether the workload's shape fits the engine, and its timing the runtime."""
+        if workload.on_device and not self.times_on_device:
+            return False
+        return workload.length == "real" or accepts(self.engine, workload.batch, workload.length)
+
+    def load(self) -> None:
+        """Start a worker and open the engine in it."""
+        self._client = WorkerClient(self.name, self.plan.timeout_s)
+        opened = Opened(
+            **self._request(
+                "open",
+                folder=str(self.engine.folder),
+                texts=[list(texts) for texts in self.rows.texts],
+                threads=self.plan.threads,
+                seed=self.plan.seed,
+                predictions=self.accuracy and self.accuracy.predictions,
+            )
+        )
+        self.runtime |= {**opened.runtime, "mean_tokens": float(np.mean(opened.lengths))}
+
+    def unload(self) -> None:
+        """End the worker without a further request."""
+        self._warm_for = None
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def score(self) -> None:
+        """Run the accuracy pass over all rows.
+
+        Raises:
+            WorkerError: the logits are not finite.
+        """
+        self.started = timestamp()
+        rows: list[int] = []
+        logits: list[list[float]] = []
+        depths: list[int] = []
+        batch: int | None = 0
+        begin_s = time.perf_counter()
+        while batch is not None:
+            part = Scored(**self._request("score", batch_size=self.plan.batch_size, first_batch=batch))
+            rows, logits, depths = rows + part.rows, logits + part.logits, depths + part.depths
+            batch = part.next_batch
+        self.measured_s += time.perf_counter() - begin_s
+        ordered = np.array(logits, dtype=np.float32)[np.argsort(rows)]
+        if not np.isfinite(ordered).all():
+            raise WorkerError(f"{self.name}: the engine's logits are not finite.")
+        self.accuracy = record.score(self.engine.task, self.rows, ordered)
+        if depths:
+            self.runtime["mean_depth"] = float(np.mean(depths))
+
+    def warm_up(self, workload: Workload) -> None:
+        """Warm up for a workload, unless it was the last one that ran."""
+        if self._warm_for == workload:
+            return
+        warmed = WarmedUp(**self._request("warm_up", workload=workload.to_json(), limit_s=self.plan.warmup_s))
+        if warmed.steady is False:
+            flags = self.samples(workload).flags
+            flags.append("not steady after warm-up")
+            flags[:] = dict.fromkeys(flags)
+        self._warm_for = workload
+
+    def run_block(self, workload: Workload, round_number: int, rounds: int, limits: BlockLimits) -> None:
+        """Measure one block of a workload; the blocks of all rounds begin evenly spread over its queries."""
+        self.warm_up(workload)
+        block = self._block(workload, round_number / rounds, limits)
+        if block.others_s is not None:
+            self.others_s.append(block.others_s)
+            self.available_s += block.elapsed_s * identity.processors()
+        self.samples(workload).add(round_number, block)
+        self.checked += block.checked
+        self.agreed += block.agreed
+
+    def serve(self, rate_per_s: float, round_number: int, rounds: int, limits: BlockLimits) -> None:
+        """Measure one block of the server scenario."""
+        self.warm_up(SINGLE_STREAM)
+        limit_s = max(limits.limit_s, _LATEST_ARRIVAL * limits.queries / rate_per_s)
+        block = Block(
+            **self._request(
+                "serve",
+                lasting_s=limit_s,
+                rate_per_s=rate_per_s,
+                offset=round_number / rounds,
+                queries=limits.queries,
+                limit_s=limit_s,
+                seed=round_number,
+            )
+        )
+        self.samples(workloads.server(rate_per_s)).add(round_number, block)
+        self.measured_s += block.elapsed_s
+
+    def run_window(self, workload: Workload, offset: float, meter: Meter, length_s: float) -> None:
+        """Run a workload for one energy window of ``length_s``, beginning at ``offset`` in its queries."""
+        self.warm_up(workload)
+        samples = self.samples(workload)
+        limits = BlockLimits(_FEWEST_WINDOW_QUERIES, length_s, 10 * length_s)
+        meter.start()
+        block = self._block(workload, offset, limits, lasting_s=length_s)
+        reading = meter.stop(block.cpu_s)
+        if reading.joules is None:
+            samples.window_reason = reading.reason
+            return
+        # the reading's interval ends at ticks of the meter; the work went on evenly beyond them
+        seconds = reading.seconds or block.elapsed_s
+        examples = block.examples * seconds / block.elapsed_s
+        bounds = reading.interval
+        samples.windows.append(
+            EnergyWindow(
+                duration_s=block.elapsed_s,
+                examples=block.examples,
+                joules=reading.joules,
+                seconds=seconds,
+                joules_per_example=reading.joules / examples,
+                interval=None if bounds is None else (bounds[0] / examples, bounds[1] / examples),
+                integrated_joules=reading.integrated_joules,
+                flags=reading.flags,
+                conditions=reading.conditions,
+            )
+        )
+
+    def read_memory(self) -> None:
+        """Record the largest size that any of its workers has had."""
+        used = MemoryUse(**self._request("memory"))
+        self.host_peak_bytes = _larger(self.host_peak_bytes, used.host_peak_bytes)
+        self.device_peak_bytes = _larger(self.device_peak_bytes, used.device_peak_bytes)
+        self.runtime |= {**used.runtime, "device_memory_by": used.device_memory_by}
+
+    def _block(self, workload: Workload, offset: float, limits: BlockLimits, lasting_s: float = 0.0) -> Block:
+        block = Block(
+            **self._request(
+                "block", lasting_s=lasting_s, workload=workload.to_json(), offset=offset, **asdict(limits)
+            )
+        )
+        self.measured_s += block.elapsed_s
+        return block
+
+    def _request(self, action: str, *, lasting_s: float = 0.0, **arguments: Any) -> Any:
+        assert self._client is not None, "the engine is not loaded"
+        return self._client.request(action, lasting_s=lasting_s, **arguments)
+
+
+def longest_input(engine: Engine) -> int:
+    """Return the most tokens per row that an engine accepts."""
+    return int(engine.manifest["inputs"][0]["max"][1])
+
+
+def accepts(engine: Engine, batch: int, length: int) -> bool:
+    """Return whether an engine accepts ``batch`` rows of ``length`` tokens."""
+    largest_batch = engine.manifest["inputs"][0]["max"][0]
+    return length <= longest_input(engine) and (largest_batch is None or batch <= int(largest_batch))
+
+
+def timestamp() -> str:
+    """Return the time in UTC with milliseconds."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def _larger(first: int | None, second: int | None) -> int | None:
+    return max(filter(None, (first, second)), default=None)

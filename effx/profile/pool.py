@@ -1,0 +1,70 @@
+"""Which engines are loaded: as many at once as memory holds; the least recently used one is unloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from effx import progress
+from effx.artifacts import Engine
+from effx.errors import WorkerError
+from effx.host import memory
+from effx.profile.engine_under_test import EngineUnderTest
+
+_BYTES_PER_ENGINE = 400_000_000
+_BYTES_PER_FILE_BYTE = 3
+"""Upper bounds of a worker's memory: for itself, and per byte of its engine's files."""
+
+
+class WorkerPool:
+    """Keeps at most ``capacity`` engines loaded, each in its own worker process."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._loaded: list[EngineUnderTest] = []
+        """The least recently used first."""
+
+    @property
+    def pids(self) -> set[int]:
+        """The process ids of the workers."""
+        return {pid for engine in self._loaded if (pid := engine.pid) is not None}
+
+    def acquire(self, engine: EngineUnderTest) -> None:
+        """Load an engine unless it is loaded, unloading others where the pool is full.
+
+        Raises:
+            WorkerError: the engine could not be opened.
+        """
+        if engine in self._loaded:
+            self._loaded.remove(engine)
+            self._loaded.append(engine)
+            return
+        while len(self._loaded) >= self._capacity:
+            self._evict(self._loaded[0])
+        self._loaded.append(engine)
+        engine.load()
+
+    def discard(self, engine: EngineUnderTest) -> None:
+        """End an engine's worker without a further request."""
+        if engine in self._loaded:
+            self._loaded.remove(engine)
+        engine.unload()
+
+    def close(self) -> None:
+        """End every worker."""
+        for engine in list(self._loaded):
+            self.discard(engine)
+
+    def _evict(self, engine: EngineUnderTest) -> None:
+        try:
+            engine.read_memory()
+        except WorkerError as error:
+            engine.failure = str(error)
+            progress.say(engine.failure)
+        self.discard(engine)
+
+
+def affordable(engines: Sequence[Engine]) -> int:
+    """Return how many of the engines free memory holds at once, at least one."""
+    largest = max(engine.size_bytes for engine in engines)
+    need = _BYTES_PER_ENGINE + _BYTES_PER_FILE_BYTE * largest
+    return max(1, min(len(engines), memory.free_bytes() // need))

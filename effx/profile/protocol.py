@@ -1,0 +1,91 @@
+"""Requests to a worker process and its answers: one JSON line each.
+
+    open      engine folder, texts         -> Opened
+    score     batch size, first batch      -> Scored: logits of some rows, and the batch to continue with
+    warm_up   workload                     -> WarmedUp: whether latency became steady
+    block     workload, offset, limits     -> Block: seconds per query of queries back to back
+    serve     rate, offset, limits         -> Block: seconds from scheduled arrival to answer
+    memory                                 -> MemoryUse: peak resident bytes, and the GPU's
+
+An energy window is a long ``block`` while a meter reads. The queries of a workload have one circular
+order, and a block begins at ``offset`` in it, from 0 to 1: every engine gets the same queries in the same
+round, however fast it is and whether it stayed loaded or not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class BlockLimits:
+    """When a block ends: after ``queries`` and ``least_s``, but never later than ``limit_s``."""
+
+    queries: int
+    least_s: float
+    limit_s: float
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An engine is loaded."""
+
+    runtime: dict[str, Any]
+    """How it runs: provider, threads, versions; keys differ by backend."""
+    lengths: list[int]
+    """Tokens of each row."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A part of the accuracy pass."""
+
+    rows: list[int]
+    """Row numbers, in the order of ``logits``."""
+    logits: list[list[float]]
+    depths: list[int]
+    """Layers that each row ran through; empty for engines without early exits."""
+    next_batch: int | None
+    """The batch to continue with; None: all rows are scored."""
+
+
+@dataclass(frozen=True)
+class WarmedUp:
+    """A warm-up has ended."""
+
+    seconds: float
+    windows: int
+    """Groups of queries that were compared."""
+    steady: bool | None
+    """Whether the last windows agree; None: too few windows to decide."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Queries timed in a row."""
+
+    samples_s: list[float]
+    """Seconds of each query."""
+    elapsed_s: float
+    examples: int
+    cpu_s: float = 0.0
+    """Processor seconds of the worker."""
+    others_s: float | None = None
+    """Processor seconds of all other processes; None: this system does not report them."""
+    checked: int = 0
+    """Timed rows that were scored in the accuracy pass."""
+    agreed: int = 0
+    """Those of them with the same prediction."""
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """The most memory that a worker has used so far."""
+
+    host_peak_bytes: int | None
+    device_peak_bytes: int | None
+    device_memory_by: str | None
+    """How the device's figure was obtained, or why there is none."""
+    runtime: dict[str, Any]
+    """As in :class:`Opened`, with what is known only after queries have run."""

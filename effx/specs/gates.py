@@ -1,0 +1,83 @@
+"""Gates: what must hold before a number is believed, as data. The checks are in :mod:`effx.profile.gates`.
+
+Results name a gate by its slug; reports show its label.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One check of a measurement."""
+
+    slug: str
+    """The name in result files."""
+    label: str
+    """What is true if the gate passes; for tables and messages."""
+    explanation: str
+    """What is compared, and with which limit."""
+
+
+PREDICTION_AGREEMENT = Gate(
+    "prediction-agreement",
+    "timed predictions match the accuracy pass",
+    "At least 95 % of the timed rows get the label that the accuracy pass gave them.",
+)
+HOST_IDLE = Gate(
+    "host-idle",
+    "host otherwise idle",
+    "Other processes used at most 10 % of the processor time during the timed blocks.",
+)
+STEADY_ROUNDS = Gate(
+    "steady-rounds",
+    "latency steady across rounds",
+    "The median of the later half of the rounds is within 10 % of that of the earlier half.",
+)
+ENERGY_MEASURED = Gate(
+    "energy-measured",
+    "energy was measured",
+    "A meter read the energy of the workload; without one there is no energy figure to check.",
+)
+POWER_RANGE = Gate(
+    "power-range",
+    "power between idle and limit",
+    "The mean power of every window is at least the idle power and at most the device's power limit.",
+)
+COUNTER_AGREEMENT = Gate(
+    "counter-agreement",
+    "energy counter agrees with integrated power",
+    "The energy counter and the integral of sampled power differ by at most 10 % in every window.",
+)
+ENERGY_FLOOR = Gate(
+    "energy-floor",
+    "energy per example above the physical floor",
+    "Joules per example are at least 0.1 pJ per arithmetic operation; less was missed, not measured.",
+)
+ENERGY_LINEARITY = Gate(
+    "energy-linearity",
+    "twice the work takes twice the energy",
+    "Joules per example in a window of twice the length are within 10 % of those in the other windows.",
+)
+UNDISTURBED_WINDOWS = Gate(
+    "undisturbed-windows",
+    "energy windows undisturbed",
+    "No window was throttled, too short, suspect, or shared with a foreign process.",
+)
+
+GATES: dict[str, Gate] = {
+    gate.slug: gate
+    for gate in (
+        PREDICTION_AGREEMENT,
+        HOST_IDLE,
+        STEADY_ROUNDS,
+        ENERGY_MEASURED,
+        POWER_RANGE,
+        COUNTER_AGREEMENT,
+        ENERGY_FLOOR,
+        ENERGY_LINEARITY,
+        UNDISTURBED_WINDOWS,
+    )
+}
+"""Slug -> gate, in the order in which results list them."""
