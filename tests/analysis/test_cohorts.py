@@ -10,6 +10,7 @@ from effx.analysis import cohorts
 from effx.analysis.cohorts import Cohort, EnergyMeter
 from effx.errors import UsageError
 from effx.results import Run
+from effx.specs.workloads import SINGLE_STREAM
 from tests.analysis.made import made
 
 RUN = made("a", joules=1.0)
@@ -80,7 +81,7 @@ def test_latest_is_per_engine_and_host() -> None:
 
 def test_workloads_are_shared_by_scenario_and_shape_end_to_end() -> None:
     a, b = made("a", offline_per_s=100), made("b")
-    on_device = replace(a.workloads[0], timing="device")
+    on_device = replace(a.workloads[0], workload=SINGLE_STREAM.timed_on_device())
     a = replace(a, workloads=[*a.workloads, on_device])
     b = replace(b, workloads=[*b.workloads, on_device])
     assert cohorts.shared_workloads(a, b) == [(a.workloads[0], b.workloads[0])]

@@ -402,9 +402,7 @@ def runs_of_like_errors(rng: np.random.Generator, accuracies: np.ndarray, second
         ease = (2 * hardness + rng.standard_normal(n)) / np.sqrt(5)
         right = (ease < stats.norm.ppf(accuracy)).astype(float)
         blocks = [[own * sample for sample in block] for block in latencies(rng, drift)]
-        single = Workload(
-            "single-stream", 1, "real", "end-to-end", blocks, list(range(rounds)), Energy("none", "none", "")
-        )
+        single = WorkloadResult(SINGLE_STREAM, blocks, list(range(rounds)), Energy("none", "none", ""))
         scored = Accuracy("accuracy", right.mean(), n, (0.0, 1.0), {}, right.tolist(), [1.0] * n, "rows")
         engine = {"name": str(index), "task": "sst2", "precision": "fp32", "size_bytes": 0}
         runs.append(Run(str(index), "0", engine, {"id": "h"}, scored, [single], {}, {}, "s"))
