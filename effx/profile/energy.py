@@ -52,7 +52,7 @@ def of_windows(windows: list[EnergyWindow], meter: Meter, idling: Idle | None) -
     """Return the energy of a workload's windows, and what is wrong with its net, if anything is.
 
     Args:
-        windows: at least one, as :func:`effx.profile.session.window` makes them.
+        windows: at least one, of one workload.
         meter: what read them.
         idling: the idle power; None: there is no net energy.
     """
