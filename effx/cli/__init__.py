@@ -29,11 +29,15 @@ _EXTRAS = {
 EXIT_CODES = {
     0: "done",
     1: "a gate failed",
-    2: "bad input, or something that a user can put right",
-    3: "a fault of effx's own",
+    2: "wrong input, or something else that the user can correct",
+    3: "internal error",
     130: "stopped by Ctrl-C",
     143: "stopped by SIGTERM",
 }
+
+
+_COMMAND = "command"
+"""Key of the context's object: the command that raised an error."""
 
 
 class LazyGroup(click.Group):
@@ -52,6 +56,15 @@ class LazyGroup(click.Group):
         module, _ = self._table[name]
         return importlib.import_module(module).command  # type: ignore[no-any-return]
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EffxError:
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            if command is not None and not isinstance(command, click.Group):
+                ctx.ensure_object(dict)[_COMMAND] = command
+            raise
+
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in self._table:
             known = ", ".join(self._table)
@@ -68,16 +81,16 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     table={
-        "demo": ("effx.cli.demo", "The whole pipeline on the embedded model and data."),
-        "run": ("effx.cli.recipe", "A recipe: the whole pipeline, resumable."),
+        "demo": ("effx.cli.demo", "Run the whole pipeline on the embedded model and data."),
+        "run": ("effx.cli.recipe", "Run a recipe: the whole pipeline, resumable."),
         "train": ("effx.cli.train", "Fine-tune encoders into checkpoints."),
         "export": ("effx.cli.export", "Build engines from checkpoints, each verified."),
         "verify": ("effx.cli.verify", "Compare engines with their checkpoints again."),
         "profile": ("effx.cli.profile", "Measure engines: accuracy, latency, energy, memory."),
-        "report": ("effx.cli.report", "Frontiers, tables and one page from results."),
-        "recommend": ("effx.cli.recommend", "Which engine to deploy, and how certain that is."),
-        "compare": ("effx.cli.compare", "Two engines: what changes from one to the other."),
-        "doctor": ("effx.cli.doctor", "What works here, what does not, and how to fix it."),
+        "report": ("effx.cli.report", "Write frontiers, tables and a page from results."),
+        "recommend": ("effx.cli.recommend", "Recommend an engine to deploy, with its certainty."),
+        "compare": ("effx.cli.compare", "Compare two engines."),
+        "doctor": ("effx.cli.doctor", "Check what works on this machine, and how to fix what does not."),
         "completion": ("effx.cli.completion", "Tab completion for bash, zsh or fish."),
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -109,8 +122,9 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; errors become one line on stderr."""
     debug = "--debug" in arguments or bool(os.environ.get("EFFX_DEBUG"))
+    state: dict[str, click.Command] = {}
     try:
-        code = cli.main(arguments, prog_name="effx", standalone_mode=False)
+        code = cli.main(arguments, prog_name="effx", standalone_mode=False, obj=state)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return 0
@@ -118,15 +132,15 @@ def run(arguments: list[str]) -> int:
         return _fail(_one_line(error), error.exit_code if error.exit_code != 1 else 2)
     except (click.Abort, KeyboardInterrupt) as error:  # click makes an Abort of the other
         stop = error if error.__cause__ is None else error.__cause__
-        told = getattr(stop, "__notes__", ["what was finished is kept."])
-        return _fail(f"stopped; {' '.join(told)}", 143 if isinstance(stop, signals.Terminated) else 130)
+        notes = getattr(stop, "__notes__", ["what was finished is kept."])
+        return _fail(f"stopped; {' '.join(notes)}", 143 if isinstance(stop, signals.Terminated) else 130)
     except BrokenPipeError:  # the reader of stdout, as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except EffxError as error:
         if debug:
             raise
-        return _fail(str(error), error.exit_code)
+        return _fail(_with_options(error, state.get(_COMMAND)), error.exit_code)
     except ModuleNotFoundError as error:
         root = (error.name or "").split(".")[0]
         if debug or root not in _EXTRAS:
@@ -138,12 +152,24 @@ def run(arguments: list[str]) -> int:
             raise
         where = "" if error.filename is None else f"{error.filename}: "
         return _fail(f"{where}{error.strerror or error}.", 2)
-    except Exception as error:  # a fault of effx's own, and no gate that failed
+    except Exception as error:
         if debug:
             raise
-        told = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        return _fail(f"unforeseen: {told} Run it again with --debug to see where, and please report it.", 3)
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        return _fail(f"internal error: {text} Run again with --debug for the traceback, and report it.", 3)
     return code if isinstance(code, int) else 0
+
+
+def _with_options(error: EffxError, command: click.Command | None) -> str:
+    """Return the error's message with the options of the command that set what it is about."""
+    from effx.cli.options import names
+
+    known = {} if command is None else names(command)
+    found = dict.fromkeys(known[name] for name in error.settings if name in known)
+    options = [option for option in found if option not in str(error)]
+    if not options:
+        return str(error)
+    return f"{error} ({'option' if len(options) == 1 else 'options'} {', '.join(options)})"
 
 
 def _one_line(error: click.ClickException) -> str:

@@ -19,14 +19,14 @@ from effx.cli import options
     type=options.Finite(min=0, min_open=True),
     default=0.01,
     show_default=True,
-    help="Loss of the task's metric that is accepted; 0.01 is a point.",
+    help="Accepted loss of the task's metric (non-inferiority margin); 0.01 is one percentage point.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything.")
 def command(a: str, b: str, results: tuple[Path, ...], margin: float, as_json: bool) -> None:
-    """Say what changes from engine A to engine B, from RESULTS (default: ./results).
+    """Compare engine B with engine A, from RESULTS (default: ./results).
 
-    A and B are names of engines or ids of results. Of names, the latest session that holds both is
-    taken, because its blocks ran side by side; else the latest result of each.
+    A and B are names of engines or ids of results. For names, the latest session that measured both is
+    used, because its blocks were interleaved; otherwise the latest result of each.
 
     \b
     effx compare sst2-bert.fp32.onnxruntime sst2-bert.int8.onnxruntime

@@ -9,7 +9,7 @@ from click.shell_completion import get_completion_class
 @click.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
-    """Print the script that makes SHELL complete effx's commands, options and files.
+    """Print the script that completes effx commands, options and files in SHELL.
 
     \b
     effx completion bash > ~/.local/share/bash-completion/completions/effx

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from effx.cli import options
+
 
 @click.command("demo")
 @click.option(
@@ -17,15 +19,13 @@ import click
     show_default=True,
     help="The workspace: checkpoints, engines, results.",
 )
-@click.option(
-    "--meter", default="auto", show_default=True, metavar="auto|nvml|rapl|model:W|none", help="Energy meter."
-)
+@options.meter
 @click.option("--json", "as_json", is_flag=True, help="Print frontier.json.")
 def command(out: Path, meter: str, as_json: bool) -> int:
     """Run the whole pipeline on the embedded model and data: two to three minutes on two cores.
 
     Pretrains a small BERT on a generated corpus, fine-tunes it in three regimes, exports each to
-    fp32 and int8, profiles the six engines and reports. What is there already is not made again.
+    fp32 and int8, profiles the six engines and writes the report. Completed work is skipped.
     Exit code 1: an engine failed.
 
     \b

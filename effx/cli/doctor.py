@@ -14,12 +14,12 @@ _MARKS = {"ok": "ok     ", "missing": "missing", "broken": "BROKEN "}
 @click.argument("folder", type=click.Path(path_type=Path, exists=True), default=Path("."))
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def command(folder: Path, as_json: bool) -> int:
-    """Say what works on this machine, what does not, and the command that fixes it.
+    """Check what works on this machine, and print the command that fixes what does not.
 
-    Looks at Python, packages and their clashes, runtimes and providers (each that is installed is
-    really loaded), processor instructions, GPU driver, energy counters and power rails, limits of
-    containers, and the disk of FOLDER (default: here). Missing is what effx does without; broken is
-    what fails or makes other things fail. Exit code 1: something is broken.
+    Checks Python, packages and their conflicts, runtimes and providers (each installed one is loaded),
+    processor instructions, the GPU driver, energy counters and power rails, container limits, and the
+    disk of FOLDER (default: here). Missing: optional, effx works without it. Broken: it fails or makes
+    something else fail. Exit code 1: something is broken.
 
     \b
     effx doctor

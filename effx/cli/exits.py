@@ -8,55 +8,18 @@ from typing import Any
 import click
 
 from effx.cli import options
+from effx.specs.training import EarlyExitSettings
 
 
 @click.command("exits")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option(
-    "--mode",
-    default="two-stage",
-    show_default=True,
-    metavar="two-stage|joint",
-    help="What is trained: the ramps alone, or everything.",
-)
-@click.option(
-    "--after",
-    type=options.Numbers(int, "layers"),
-    metavar="J,J,...",
-    help="Layers, from 1, after which a ramp stands. Default: all but the last.",
-)
-@click.option(
-    "--pooling",
-    default="mean",
-    show_default=True,
-    metavar="mean|cls",
-    help="What a ramp looks at: the mean of the real tokens, or the first token.",
-)
-@click.option(
-    "--rule",
-    default="entropy",
-    show_default=True,
-    metavar="entropy|max-probability|patience|consecutive-entropy",
-    help="When a row leaves.",
-)
-@click.option(
-    "--depth",
-    type=options.Finite(min=0, min_open=True),
-    metavar="LAYERS",
-    help="Choose the threshold for at most so many layers on average.",
-)
-@click.option(
-    "--max-drop",
-    type=options.Finite(min=0),
-    help="Choose it for at most this loss of the task's metric. Default: 0.01.",
-)
+@options.of(EarlyExitSettings)
 @options.data("Default: where the checkpoint's rows came from.")
-@options.epochs
-@options.lr("1e-3 two-stage, 5e-5 joint")
-@options.training
-@click.option("--name", help="Name of the new checkpoint. Default: CHECKPOINT-exits.")
-@options.place
+@options.new_checkpoint("CHECKPOINT-exits")
+@click.pass_context
 def command(
+    context: click.Context,
+    /,
     checkpoint: Path,
     data_folder: Path | None,
     name: str | None,
@@ -65,33 +28,32 @@ def command(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Train early-exit ramps on CHECKPOINT and choose when rows leave.
+    """Train early-exit ramps on CHECKPOINT and calibrate when rows exit.
 
-    The threshold is chosen on held-out training rows, never on the validation rows.
+    The threshold is calibrated on held-out training rows, never on the validation rows.
 
     \b
     effx train exits checkpoints/sst2-bert-base-uncased-full-s0
     effx train exits checkpoints/mine --mode joint --rule patience --depth 6
     """  # fmt: skip
-    from effx.specs.training import EarlyExitSettings
     from effx.train import exits
 
-    made = exits.train(
+    trained = exits.train(
         checkpoint,
         out=out,
         name=name,
         data_folder=data_folder,
-        settings=EarlyExitSettings.of(**settings),
+        settings=EarlyExitSettings.of(**options.given(context, settings)),
         overwrite=overwrite,
     )
-    found, metrics = made.manifest["exits"], made.manifest["metrics"]
-    seen, pruned = found["validation"], made.manifest.get("tokens")
-    without = pruned["validation"] if pruned else metrics  # what tokens lose is not lost by exits
-    threshold = "" if found["threshold"] is None else f" {found['threshold']:.4g}"
-    patience = f", {found['patience']} in a row" if found["patience"] > 1 else ""
+    chosen, metrics = trained.manifest["exits"], trained.manifest["metrics"]
+    measured, tokens = chosen["validation"], trained.manifest.get("tokens")
+    without = tokens["validation"] if tokens else metrics  # the loss of token pruning is not that of exits
+    threshold = "" if chosen["threshold"] is None else f" {chosen['threshold']:.4g}"
+    patience = f", {chosen['patience']} in a row" if chosen["patience"] > 1 else ""
     line = (
-        f"{found['rule']}{threshold}{patience}: {options.scores(made, seen)} at "
-        f"{seen['mean_depth']:.2f} of {seen['layers']} layers on average; without exits "
-        f"{options.scores(made, without)}, on {metrics['n']} validation rows"
+        f"{chosen['rule']}{threshold}{patience}: {options.scores(trained, measured)} at "
+        f"{measured['mean_depth']:.2f} of {measured['layers']} layers on average; without exits "
+        f"{options.scores(trained, without)}, on {metrics['n']} validation rows"
     )
-    options.show(made, as_json, line)
+    options.show(trained, as_json, line)

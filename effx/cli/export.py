@@ -7,18 +7,21 @@ from pathlib import Path
 
 import click
 
+from effx.cli import options
+from effx.specs import variants
+from effx.specs.backends import BUILDABLE
+
 
 @click.command("export")
 @click.argument("checkpoints", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--variant",
-    "variants",
+    "wanted",
     multiple=True,
     default=("fp32",),
     show_default=True,
-    metavar="V",
-    help="Parts joined by +: fp32, fp16, bf16, int8, int8-dynamic, int8-static or fp8; seqN or buckets; exit "
-    "or exit-if; tokens. Repeatable.",
+    metavar="VARIANT",
+    help=f"Parts joined by +: {', '.join(variants.PARTS)}. Repeatable.",
 )
 @click.option(
     "--backend",
@@ -26,23 +29,16 @@ import click
     multiple=True,
     default=("onnxruntime",),
     show_default=True,
-    metavar="B",
-    help="onnxruntime, onnxruntime-tensorrt, tensorrt, tensorrt-rtx, openvino, torch or torch-compile. "
-    "Repeatable.",
+    type=options.Word(BUILDABLE, "backend"),
+    help="Runtime to build for. Repeatable.",
 )
 @click.option(
     "--device",
     metavar="D",
-    help="What the engines run on: cpu, cuda, or for tensorrt-rtx smNN of a GPU that is not here. "
-    "Default: the backend's first.",
+    help="Device of the engines: cpu, cuda, or for tensorrt-rtx smNN, a GPU architecture that is not in this "
+    "machine. Default: the backend's first.",
 )
-@click.option(
-    "--data",
-    "data_folder",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Rows for the parity gate. Default: where the checkpoint's came from.",
-)
+@options.data("For the parity gate. Default: where the checkpoint's rows came from.")
 @click.option(
     "--calibration",
     "calibration_rows",
@@ -50,7 +46,7 @@ import click
     default=128,
     show_default=True,
     metavar="N",
-    help="Training rows that static int8 takes its ranges from.",
+    help="Number of training rows that calibrate static int8.",
 )
 @click.option(
     "-o",
@@ -58,26 +54,26 @@ import click
     type=click.Path(path_type=Path),
     default=Path("engines"),
     show_default=True,
-    help="Where engines go.",
+    help="Folder for engines.",
 )
 @click.option(
     "--triton",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Write the engines into a Triton Inference Server model repository too.",
+    help="Write the engines to this Triton Inference Server model repository too.",
 )
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Processes that build at once. Default: as many as processors and memory allow.",
+    help="Number of engines built in parallel. Default: as many as processors and memory allow.",
 )
-@click.option("--overwrite", is_flag=True, help="Build again what is up to date.")
+@click.option("--overwrite", is_flag=True, help="Rebuild engines that are up to date.")
 @click.option("--keep-failed", is_flag=True, help="Keep an engine that failed its parity gate.")
 @click.option("--json", "as_json", is_flag=True, help="Print the engines' manifests.")
 def command(
     checkpoints: tuple[Path, ...],
-    variants: tuple[str, ...],
+    wanted: tuple[str, ...],
     backends: tuple[str, ...],
     device: str | None,
     data_folder: Path | None,
@@ -91,9 +87,9 @@ def command(
 ) -> int:
     """Build engines from CHECKPOINTS (default: all in ./checkpoints).
 
-    Every engine is compared with its checkpoint on real rows before it is kept. fp32 is the plain
-    forward pass; exits and tokens act where a variant names them. int8 is the fastest scheme that
-    passes its gates here. Exit code 1: an engine failed; the others are there.
+    Every engine is compared with its checkpoint on real rows (parity gate). fp32 is the plain forward
+    pass; early exits and token pruning apply where the variant names them. int8 is the fastest scheme
+    that passes its gates on this machine. Exit code 1: an engine failed; the others were built.
 
     \b
     effx export --variant fp32 --variant int8
@@ -106,7 +102,7 @@ def command(
 
     engines, failures = export_all(
         checkpoints or (Path("checkpoints"),),
-        variants,
+        wanted,
         backends,
         out,
         device=device,

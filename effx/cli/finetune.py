@@ -8,41 +8,20 @@ from typing import Any
 import click
 
 from effx.cli import options
+from effx.specs.training import FinetuneSettings
 
 
 @click.command("finetune")
 @click.argument("task")
-@click.option(
-    "--model",
-    required=True,
-    metavar="M",
-    help="A folder with config.json and safetensors weights, a checkpoint, or a name on the hub.",
-)
+@options.model
 @options.data("Default: the hub.")
-@click.option(
-    "--regime",
-    default="full",
-    show_default=True,
-    metavar="full|frozen|last-K",
-    help="What is trained: everything, the head alone, or the head and K last layers.",
-)
-@click.option(
-    "--layers",
-    type=click.IntRange(min=1),
-    metavar="K",
-    help="Layer reduction: drop all but the first K layers before training.",
-)
-@options.max_length
-@options.epochs
-@options.lr("5e-5, or 1e-3 for the frozen regime")
-@options.training
-@options.patience
-@click.option(
-    "--name", help="Name of the checkpoint. Default: TASK-MODEL-REGIME-sSEED, with what is reduced."
-)
-@options.place
+@options.of(FinetuneSettings)
+@options.new_checkpoint("TASK-MODEL-REGIME-sSEED, with layersK and seqN where they are reduced")
 @click.option("--trust-remote-code", is_flag=True, help="Run model code from the repository.")
+@click.pass_context
 def command(
+    context: click.Context,
+    /,
     task: str,
     model: str,
     data_folder: Path | None,
@@ -56,17 +35,16 @@ def command(
     """Fine-tune an encoder on TASK and write a checkpoint.
 
     TASK is sst2, cola, mrpc, qqp, stsb, mnli, qnli, rte, snli, scitail or demo; with --data any
-    other name stands for your own rows (columns sentence, or sentence1 and sentence2, and label).
+    other name means your own rows (columns sentence, or sentence1 and sentence2, and label).
 
     \b
     effx train finetune sst2 --model bert-base-uncased
     effx train finetune sst2 --model bert-base-uncased --layers 6 --max-length 64
     effx train finetune reviews --model ./minilm --data ./reviews --regime last-2
 
-    A model that one GPU would train for too long: torchrun --nproc-per-node 4 -m effx train finetune
-    ... (or accelerate launch -m effx ...); --batch-size is then that of each process.
+    To train on several GPUs: torchrun --nproc-per-node 4 -m effx train finetune ... (or accelerate
+    launch -m effx ...); --batch-size is then that of each process.
     """  # fmt: skip
-    from effx.specs.training import FinetuneSettings
     from effx.train import distributed, finetune
 
     checkpoint = finetune(
@@ -75,7 +53,7 @@ def command(
         out=out,
         name=name,
         data_folder=data_folder,
-        settings=FinetuneSettings.of(**settings),
+        settings=FinetuneSettings.of(**options.given(context, settings)),
         overwrite=overwrite,
         trust_remote_code=trust_remote_code,
     )

@@ -7,44 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from effx.cli import options
+from effx.specs.training import LotterySettings
 
 
 @click.command("lottery")
 @click.argument("task")
-@click.option(
-    "--model",
-    required=True,
-    metavar="M",
-    help="A folder with config.json and safetensors weights, or a name on the hub.",
-)
-@click.option(
-    "--sparsity",
-    type=int,
-    default=70,
-    show_default=True,
-    metavar="PERCENT",
-    help="Of the encoder's matrices, in rounds of 10; each round is a checkpoint.",
-)
-@click.option(
-    "--objective",
-    default="task",
-    show_default=True,
-    metavar="task|mlm",
-    help="What the rounds train; mlm: a mask for any task, by masked language modelling.",
-)
-@click.option("--text", metavar="FILE", help="A passage a line, for mlm. Default: the task's training texts.")
-@click.option(
-    "--mask", metavar="FILE", help="Take a mask that was found before, as masks/mlm70-s0.safetensors."
-)
+@options.model
 @options.data("Default: the hub.")
-@options.max_length
-@options.epochs
-@options.lr("2e-5")
-@options.training
-@options.patience
+@options.of(LotterySettings)
 @options.workspace("checkpoints and masks. Default: lottery/TASK-MODEL, with -mlm or -mask.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifests.")
 @click.pass_context
@@ -58,10 +30,10 @@ def command(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Find unstructured lottery tickets on TASK: single weights set to zero, the shapes whole.
+    """Search for unstructured lottery tickets on TASK by iterative magnitude pruning.
 
-    A baseline: dense kernels run zeros as fast as anything, which profiling shows. A run that was
-    stopped goes on when it is started again.
+    A baseline: single weights are set to zero, which dense kernels do not run faster; profiling shows it.
+    A search that was stopped is resumed by the same command.
 
     \b
     effx train lottery sst2 --model bert-base-uncased --sparsity 60
@@ -69,17 +41,18 @@ def command(
     effx train lottery mrpc --model bert-base-uncased --mask masks/mlm70-s0.safetensors
     """  # fmt: skip
     from effx.recipe import sweeps
-    from effx.specs.training import LotterySettings
 
-    if settings["mask"] and context.get_parameter_source("sparsity") is not ParameterSource.DEFAULT:
-        raise click.UsageError("--mask has its own share of zeros: leave --sparsity out.")
-    made = sweeps.lottery(
-        task, model, out=out, data_folder=data_folder, settings=LotterySettings.of(**settings)
+    checkpoints = sweeps.lottery(
+        task,
+        model,
+        out=out,
+        data_folder=data_folder,
+        settings=LotterySettings.of(**options.given(context, settings)),
     )
     if as_json:
-        click.echo(json.dumps([one.manifest for one in made], indent=1))
+        click.echo(json.dumps([checkpoint.manifest for checkpoint in checkpoints], indent=1))
         return
-    for one in made:
-        share, metrics = one.manifest["sparsity"]["share"], one.manifest["metrics"]
-        line = f"{share:.0%} zeros, {options.scores(one, metrics)} on {metrics['n']} validation rows"
-        options.show(one, False, line)
+    for checkpoint in checkpoints:
+        share, metrics = checkpoint.manifest["sparsity"]["share"], checkpoint.manifest["metrics"]
+        line = f"{share:.0%} zeros, {options.scores(checkpoint, metrics)} on {metrics['n']} validation rows"
+        options.show(checkpoint, False, line)

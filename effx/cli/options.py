@@ -1,112 +1,150 @@
-"""Options that several training commands share."""
+"""Options: made from settings, types of their values, and those that several commands share."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from effx.artifacts import Checkpoint
+from effx.errors import EffxError, nearest
+from effx.specs import meters, settings
+from effx.specs.settings import Leaf, Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_TRAINING = (
-    click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True),
-    click.option(
-        "--limit",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Training rows at most; the same subset for every seed.",
-    ),
-    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
-    click.option("--max-steps", type=click.IntRange(min=1), metavar="N", help="Stop after N steps."),
-    click.option(
-        "--precision",
-        type=click.Choice(["auto", "fp32", "bf16"]),
-        default="auto",
-        show_default=True,
-        help="auto: bf16 where the processor has it.",
-    ),
-)
-_PLACE = (
-    click.option(
-        "-o",
-        "--out",
-        type=click.Path(path_type=Path),
-        default=Path("checkpoints"),
-        show_default=True,
-        help="Where checkpoints go.",
-    ),
-    click.option("--overwrite", is_flag=True, help="Replace a checkpoint of that name."),
-    click.option("--json", "as_json", is_flag=True, help="Print the manifest."),
-)
+
+def of(cls: type[Settings], *, without: Collection[str] = ()) -> Callable[[F], F]:
+    """Add an option for every setting of ``cls``, except those in ``without``.
+
+    Name, type, choices, range, default and help are those of the field.
+    """
+
+    def add(function: F) -> F:
+        leaves = [leaf for leaf in settings.leaves(cls) if leaf.name not in without]
+        for leaf in reversed(leaves):
+            function = _option(leaf, cls.NOTES.get(leaf.name, ""))(function)
+        return function
+
+    return add
 
 
-def training(function: F) -> F:
-    """Add how to train."""
-    return _with(_TRAINING, function)
+def given(context: click.Context, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a command's values that the user gave, not the defaults."""
+    return {
+        name: value
+        for name, value in values.items()
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
 
 
-def max_length(function: F) -> F:
-    """Add ``--max-length``."""
+def names(command: click.Command) -> dict[str, str]:
+    """Return setting -> option for every option of a command."""
+    found: dict[str, str] = {}
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            option = max(parameter.opts, key=len)
+            found[option.removeprefix("--").replace("-", "_")] = option
+            if parameter.name:
+                found[parameter.name] = option
+    return found
+
+
+def _option(leaf: Leaf, note: str) -> Callable[[F], F]:
+    field = leaf.field
+    default = field.get_default()
+    if settings.is_list(field) and default is not None:
+        default = ",".join(getattr(part, "text", str(part)) for part in default)
+    text = " ".join(f"{field.description or ''} {note}".split())
     return click.option(
-        "--max-length",
-        type=click.IntRange(min=4),
-        default=128,
-        show_default=True,
-        help="Tokens per example at most, here and in everything made from it.",
-    )(function)
-
-
-def epochs(function: F) -> F:
-    """Add ``--epochs``."""
-    positive = Finite(min=0, min_open=True)
-    return click.option("--epochs", type=positive, default=3.0, show_default=True)(function)
-
-
-def lr(default: str) -> Callable[[F], F]:
-    """Add ``--lr``."""
-    positive = Finite(min=0, min_open=True)
-    return click.option("--lr", type=positive, help=f"Learning rate. Default: {default}.")
-
-
-def patience(function: F) -> F:
-    """Add ``--patience``."""
-    return click.option(
-        "--patience",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Stop after N epochs without a better score on a held-out tenth of the training rows, and "
-        "keep the best weights.",
-    )(function)
-
-
-def workspace(holds: str) -> Callable[[F], F]:
-    """Add where a workspace goes."""
-    return click.option(
-        "-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help=f"The workspace: {holds}"
+        f"--{leaf.name.replace('_', '-')}",
+        leaf.name,
+        type=_type(leaf),
+        default=default,
+        show_default=default is not None,
+        help=text,
     )
 
 
-def place(function: F) -> F:
-    """Add where the checkpoint goes and how it is told."""
-    return _with(_PLACE, function)
+def _type(leaf: Leaf) -> click.ParamType:
+    field, limits = leaf.field, settings.bounds(leaf.field)
+    kind: click.ParamType = click.STRING
+    if one_of := settings.choices(field):
+        kind = Word(one_of.choices, one_of.noun)
+    elif parsed := settings.grammar(field):
+        kind = Grammar(parsed.parse, parsed.metavar)
+    elif settings.kind_of(field) is int:
+        kind = click.IntRange(_whole(limits.low), _whole(limits.high))
+    elif settings.kind_of(field) is float:
+        kind = Finite(limits.low, limits.high, min_open=limits.above, max_open=limits.below)
+    return Listed(kind) if settings.is_list(field) else kind
 
 
-def data(default: str) -> Callable[[F], F]:
-    """Add ``--data``."""
-    return click.option(
-        "--data",
-        "data_folder",
-        type=click.Path(path_type=Path),
-        metavar="DIR",
-        help="Folder with train and validation as .jsonl[.gz], .csv, .tsv or .parquet. " + default,
-    )
+def _whole(limit: float | None) -> int | None:
+    return None if limit is None else int(limit)
+
+
+class Word(click.Choice):  # type: ignore[type-arg]
+    """One of a few words; the nearest is named where another is given."""
+
+    def __init__(self, words: Sequence[str], noun: str) -> None:
+        super().__init__(list(words))
+        self._words, self._noun = tuple(words), noun
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the word."""
+        if value in self._words:
+            return value
+        hint, known = nearest(str(value), self._words), ", ".join(self._words)
+        self.fail(f"unknown {self._noun} '{value}'.{hint} Known: {known}.", param, ctx)
+
+
+class Grammar(click.ParamType):
+    """A word that a parser accepts."""
+
+    def __init__(self, parse: Callable[[str], Any], metavar: str) -> None:
+        self._parse, self.name = parse, metavar
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """Return the grammar."""
+        return self.name
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the word, once the parser has accepted it."""
+        try:
+            self._parse(str(value))
+        except EffxError as error:
+            self.fail(str(error), param, ctx)
+        return value
+
+
+class Listed(click.ParamType):
+    """Values separated by commas."""
+
+    def __init__(self, entry: click.ParamType) -> None:
+        self._entry, self.name = entry, "list"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """Return the form of the list."""
+        if isinstance(self._entry, click.Choice):
+            return f"{'|'.join(map(str, self._entry.choices))},..."
+        names = {"integer range": "INTEGER", "float range": "NUMBER"}
+        return f"{names.get(self._entry.name, self._entry.name)},..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a tuple of the entries."""
+        if not isinstance(value, str):
+            return value
+        parts = [part.strip() for part in value.split(",")]
+        if isinstance(self._entry, Grammar):
+            return tuple(parts)  # the settings parse a list as a whole: it may contain "..."
+        return tuple(self._entry.convert(part, param, ctx) for part in parts)
 
 
 class Finite(click.FloatRange):
@@ -114,26 +152,10 @@ class Finite(click.FloatRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number."""
-        found = super().convert(value, param, ctx)
-        if not math.isfinite(found):
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
-        return found
-
-
-class Numbers(click.ParamType):
-    """Numbers separated by commas."""
-
-    def __init__(self, kind: type[int] | type[float], name: str) -> None:
-        self._kind, self.name = kind, name
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return a tuple of numbers."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(self._kind(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"'{value}': numbers separated by commas are needed.", param, ctx)
+        return number
 
 
 class Quantity(click.ParamType):
@@ -147,18 +169,18 @@ class Quantity(click.ParamType):
         if isinstance(value, float):
             return value
         match = re.fullmatch(r"([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-zµ]*)", str(value).strip())
-        known = f"Units: {', '.join(self._units)}; as {self._example}."
+        known = f"Units: {', '.join(self._units)}; e.g. {self._example}."
         if match is None:
-            self.fail(f"'{value}' is no {self.name}. {known}", param, ctx)
+            self.fail(f"'{value}' is not a {self.name}. {known}", param, ctx)
         number, unit = match.groups()
         if not unit:
             self.fail(f"'{value}' has no unit. {known}", param, ctx)
         if unit not in self._units:
             self.fail(f"'{value}': unknown unit '{unit}'. {known}", param, ctx)
-        found = float(number) * self._units[unit]
-        if not 0 < found < float("inf"):
-            self.fail(f"'{value}': more than 0 is needed.", param, ctx)
-        return found
+        amount = float(number) * self._units[unit]
+        if not 0 < amount < float("inf"):
+            self.fail(f"'{value}': expected more than 0.", param, ctx)
+        return amount
 
 
 DURATION = Quantity("duration", {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}, "5ms or 0.005s")
@@ -167,6 +189,63 @@ SIZE = Quantity(
     {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30},
     "500MB or 64MiB",
 )
+
+model = click.option(
+    "--model",
+    required=True,
+    metavar="MODEL",
+    help="A folder with config.json and safetensors weights, a checkpoint, or a name on the hub.",
+)
+meter = click.option(
+    "--meter",
+    type=Grammar(meters.check, meters.grammar()),
+    default="auto",
+    show_default=True,
+    help="Energy meter. auto: the one that reads the engine's device; model: an estimate of WATTS per busy "
+    "core, labelled as such.",
+)
+_CHECKPOINT = (
+    click.option(
+        "-o",
+        "--out",
+        type=click.Path(path_type=Path),
+        default=Path("checkpoints"),
+        show_default=True,
+        help="Folder for checkpoints.",
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace a checkpoint of that name."),
+    click.option("--json", "as_json", is_flag=True, help="Print the manifest."),
+)
+
+
+def workspace(holds: str) -> Callable[[F], F]:
+    """Add ``--out`` for a workspace."""
+    return click.option(
+        "-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help=f"The workspace: {holds}"
+    )
+
+
+def new_checkpoint(default_name: str) -> Callable[[F], F]:
+    """Add name, folder, ``--overwrite`` and ``--json`` of a command that writes a checkpoint."""
+
+    def add(function: F) -> F:
+        name = click.option("--name", help=f"Name of the new checkpoint. Default: {default_name}.")
+        for option in reversed((name, *_CHECKPOINT)):
+            function = option(function)
+        return function
+
+    return add
+
+
+def data(default: str) -> Callable[[F], F]:
+    """Add ``--data``."""
+    return click.option(
+        "--data",
+        "data_folder",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Folder with train and validation as .jsonl[.gz], .csv, .tsv or .parquet. " + default,
+    )
 
 
 def show(checkpoint: Checkpoint, as_json: bool, line: str) -> None:
@@ -177,9 +256,3 @@ def show(checkpoint: Checkpoint, as_json: bool, line: str) -> None:
 def scores(checkpoint: Checkpoint, values: dict[str, Any]) -> str:
     """Return the task's metrics in ``values`` as text."""
     return ", ".join(f"{metric} {values[metric]:.4f}" for metric in checkpoint.task.metrics)
-
-
-def _with(options: tuple[Callable[[F], F], ...], function: F) -> F:
-    for option in reversed(options):
-        function = option(function)
-    return function

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from effx.cli import options
+from effx.profile.plan import SCENARIOS
 
 
 @click.command("profile")
@@ -20,64 +21,62 @@ from effx.cli import options
     metavar="DIR",
     help="Validation rows. Default: where the checkpoint's came from.",
 )
-@click.option(
-    "--meter",
-    default="auto",
-    show_default=True,
-    metavar="auto|nvml[:GPU]|rapl|hwmon|model:W|replay:FILE|none",
-    help="Energy meter; model:W estimates W watts per busy core and says so.",
-)
+@options.meter
 @click.option(
     "--scenario",
     "scenarios",
     multiple=True,
-    metavar="S",
-    help="Besides single-stream: multi-stream, offline, server, or all. Repeatable.",
+    type=options.Word((*SCENARIOS, "all"), "scenario"),
+    help="Scenario to measure besides single-stream. Repeatable.",
 )
 @click.option(
     "--rate",
     "rate_per_s",
     type=options.Finite(min=0, min_open=True),
     metavar="QPS",
-    help="Arrivals per second of the server scenario. Default: half of what the slowest engine manages.",
+    help="Queries per second in the server scenario. Default: half the throughput of the slowest engine.",
 )
 @click.option(
     "--grid",
     metavar="BxL,...",
-    help="Batch x length pairs, as 1x32,8x128, or none.  [default: 1, 8, 32 x 32, 128; on a GPU up to 512]",
+    help="Batch x length pairs, e.g. 1x32,8x128, or none. Default: 1, 8, 32 x 32, 128; on a GPU up to 512.",
 )
 @click.option(
     "--rounds",
     type=click.IntRange(min=3),
     default=10,
     show_default=True,
-    help="Interleaved blocks per engine of single queries.",
+    help="Interleaved blocks of single queries per engine.",
 )
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Compute threads. Default: the processors that may be used.",
+    help="Compute threads. Default: the available processors.",
 )
 @click.option(
     "--resident",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Engines loaded at once. Default: as many as free memory holds.",
+    help="Maximum number of engines loaded at once. Default: as many as fit in free memory.",
 )
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Validation rows at most.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Maximum number of validation rows.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
 @click.option(
     "-o",
     "--out",
     type=click.Path(path_type=Path),
     default=Path("results"),
     show_default=True,
-    help="Where results go.",
+    help="Folder for results.",
 )
-@click.option("--host", metavar="NAME", help="What to call this machine; tells machines of one kind apart.")
+@click.option(
+    "--host",
+    metavar="NAME",
+    help="Name of this machine in results; distinguishes machines of one kind. Default: the host name.",
+)
 @click.option("--mlflow", "uri", metavar="URI", help="Log the results to this MLflow store as well.")
-@click.option("--strict", is_flag=True, help="Exit code 1 if a gate failed.")
+@click.option("--strict", is_flag=True, help="Exit with code 1 if a gate failed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results.")
 def command(
     engines: tuple[Path, ...],
@@ -94,9 +93,9 @@ def command(
 ) -> int:
     """Measure ENGINES (default: all in ./engines) and write one result each.
 
-    Engines are measured side by side in interleaved blocks, each in its own process: accuracy on
-    every validation row, latency of single queries at real lengths, a grid of batch and length,
-    peak memory, and energy where the host has a meter. Exit code 1: an engine failed, or with
+    Engines are measured in interleaved blocks, each in its own process: accuracy on every validation
+    row, latency of single queries at real lengths, a grid of batch and length, peak memory, and
+    energy where the host has a meter. Exit code 1: an engine failed, or with
     --strict a gate did.
 
     \b

@@ -16,16 +16,16 @@ import click
     "assignments",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Lay a value over the recipe's: KEY is dotted, VALUE is YAML. Repeatable.",
+    help="Override a recipe value: KEY is dotted, VALUE is YAML. Repeatable.",
 )
 @click.option(
     "-o",
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="The workspace.  [default: the recipe's, or effx-NAME]",
+    help="The workspace. Default: the recipe's, or effx-NAME.",
 )
-@click.option("--dry-run", is_flag=True, help="Print the plan and do nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the plan without running it.")
 @click.option(
     "--on",
     "place",
@@ -34,15 +34,15 @@ import click
     metavar="local|ray[:ADDRESS]",
     help="Where cells run: this machine, or a Ray cluster.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the plan, each cell with how it ended.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan with the outcome of each cell.")
 def command(
     recipe: Path, assignments: tuple[str, ...], out: Path | None, dry_run: bool, place: str, as_json: bool
 ) -> int:
-    """Work through RECIPE: train, export, profile, report. What is done already is not done again.
+    """Run RECIPE: train, export, profile, report. Completed cells are skipped.
 
-    Started again after Ctrl-C, a crash or a change of the recipe, it does what is still to do.
-    Paths in a recipe are relative to the working directory. Exit code 1: an engine did not pass its
-    gate, or the budget was spent; 2: a cell failed. The others are done all the same.
+    After Ctrl-C, a crash or a change of the recipe, the same command resumes the run. Paths in a
+    recipe are relative to the working directory. Exit code 1: an engine did not pass its gate, or the
+    time budget ran out; 2: a cell failed. All other cells are still run.
 
     \b
     effx run recipes/demo.yaml

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from effx.analysis.objectives import OBJECTIVES
 from effx.cli import options
 from effx.cli.options import DURATION, SIZE
 
@@ -16,8 +17,10 @@ from effx.cli.options import DURATION, SIZE
 @click.argument("results", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--objective",
-    metavar="energy|latency|latency_p90|memory|size|throughput|energy_per_correct|...",
-    help="What to have the best of. Default: energy if it was measured, else latency (the median).",
+    type=options.Word(tuple(OBJECTIVES), "objective"),
+    metavar="OBJECTIVE",
+    help=f"Objective to optimise: {', '.join(OBJECTIVES)}. Default: energy if it was measured, else the "
+    "median latency.",
 )
 @click.option(
     "--max-drop",
@@ -25,16 +28,24 @@ from effx.cli.options import DURATION, SIZE
     default=0.01,
     show_default=True,
     metavar="X",
-    help="Loss of the task's metric beside the baseline that is accepted; 0.01 is a point.",
+    help="Maximum loss of the task's metric against the baseline; 0.01 is one percentage point.",
 )
-@click.option("--min-accuracy", type=options.Finite(-1, 1), metavar="X", help="Least value of that metric.")
-@click.option("--max-p90", "max_p90_s", type=DURATION, metavar="T", help="Longest p90 latency, as 5ms.")
-@click.option("--max-p99", "max_p99_s", type=DURATION, metavar="T", help="Longest p99 latency.")
-@click.option("--max-memory", "max_memory_bytes", type=SIZE, metavar="SIZE", help="Most memory, as 500MB.")
-@click.option("--max-size", "max_size_bytes", type=SIZE, metavar="SIZE", help="Largest on disk, as 64MiB.")
-@click.option("--baseline", metavar="ENGINE", help="Default: the most accurate unreduced fp32 engine.")
-@click.option("--task", metavar="T", help="Only this task. Default: each.")
-@click.option("--host", metavar="H", help="Only this host's results. Default: each.")
+@click.option("--min-accuracy", type=options.Finite(-1, 1), metavar="X", help="Minimum value of that metric.")
+@click.option("--max-p90", "max_p90_s", type=DURATION, metavar="T", help="Maximum p90 latency, e.g. 5ms.")
+@click.option("--max-p99", "max_p99_s", type=DURATION, metavar="T", help="Maximum p99 latency.")
+@click.option(
+    "--max-memory", "max_memory_bytes", type=SIZE, metavar="SIZE", help="Maximum peak memory, e.g. 500MB."
+)
+@click.option(
+    "--max-size", "max_size_bytes", type=SIZE, metavar="SIZE", help="Maximum size on disk, e.g. 64MiB."
+)
+@click.option(
+    "--baseline",
+    metavar="ENGINE",
+    help="Engine to compare with. Default: the most accurate unreduced fp32 engine.",
+)
+@click.option("--task", metavar="T", help="Only this task. Default: every task.")
+@click.option("--host", metavar="H", help="Only results of this host. Default: every host.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything.")
 def command(
     results: tuple[Path, ...],
@@ -45,11 +56,11 @@ def command(
     as_json: bool,
     **limits: Any,
 ) -> int:
-    """Say which engine of RESULTS (default: ./results) to deploy.
+    """Recommend an engine to deploy, from RESULTS (default: ./results).
 
-    The best by one objective among the engines that meet the constraints: which constraint keeps a
-    better one out, what the runner-up costs, and how certain the choice is. One answer per task and
-    host. Exit code 1: for one of them no engine meets the constraints.
+    Prints the best engine by one objective among those that meet all constraints, the binding
+    constraints, the runner-up, and how certain the choice is. One recommendation per task and host.
+    Exit code 1: for a task and host no engine meets the constraints.
 
     \b
     effx recommend results/

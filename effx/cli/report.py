@@ -15,7 +15,7 @@ import click
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Where the report goes. Default: report/ in the first results folder.",
+    help="Folder for the report. Default: report/ in the first results folder.",
 )
 @click.option(
     "--section",
@@ -23,14 +23,14 @@ import click
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A further section of the page, as JSON. Those in RESULTS/sections/ are taken unasked.",
+    help="Additional section of the page, as JSON. Those in RESULTS/sections/ are always included.",
 )
 @click.option("--mlflow", "uri", metavar="URI", help="Log the report to this MLflow store as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print frontier.json.")
 def command(
     results: tuple[Path, ...], out: Path | None, sections: tuple[Path, ...], uri: str | None, as_json: bool
 ) -> None:
-    """Make the report over RESULTS (default: ./results): page, figures, CSV, LaTeX and JSON.
+    """Write the report on RESULTS (default: ./results): page, figures, CSV, LaTeX and JSON.
 
     \b
     effx report results/

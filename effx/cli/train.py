@@ -1,4 +1,4 @@
-"""``effx train``: what trains."""
+"""``effx train``: the commands that train."""
 
 import click
 
@@ -11,7 +11,7 @@ from effx.cli import LazyGroup
         "finetune": ("effx.cli.finetune", "Fine-tune a pretrained encoder on a task."),
         "exits": ("effx.cli.exits", "Early exits on a checkpoint."),
         "tokens": ("effx.cli.tokens", "Token pruning on a checkpoint."),
-        "tickets": ("effx.cli.tickets", "Super tickets: find, rewind, select, show the phases."),
+        "tickets": ("effx.cli.tickets", "Super tickets: structured lottery tickets, search and table."),
         "lottery": ("effx.cli.lottery", "Unstructured lottery tickets, a baseline."),
     },
 )

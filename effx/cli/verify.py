@@ -17,14 +17,14 @@ from effx.cli import options
     type=click.Path(path_type=Path),
     default=Path("checkpoints"),
     show_default=True,
-    help="Where the engines' checkpoints are.",
+    help="Folder with the engines' checkpoints.",
 )
-@options.data("Default: where the checkpoint's came from.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was found.")
+@options.data("Default: where the checkpoint's rows came from.")
+@click.option("--json", "as_json", is_flag=True, help="Print the comparisons as JSON.")
 def command(engines: tuple[Path, ...], checkpoints: Path, data_folder: Path | None, as_json: bool) -> int:
     """Compare ENGINES (default: all in ./engines) with their checkpoints again, on this machine.
 
-    Exit code 1: an engine does not answer as its checkpoint does.
+    Exit code 1: an engine's predictions differ from its checkpoint's by more than its gate allows.
 
     \b
     effx verify

@@ -25,6 +25,8 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8-dynamic", "int8-static", "fp
 QUANTIZED = ("int8", "fp8")
 _OTHERS = {"buckets": "sequence", "exit": "exits", "exit-if": "exits", "tokens": "tokens",
            "stripped": "weights"}  # fmt: skip
+PARTS = (*PRECISIONS, "seqN", *_OTHERS)
+"""All parts, for help texts."""
 _SEQUENCE = re.compile(r"seq([1-9]\d*)")
 MIN_LENGTH = 4
 _FIRST_BUCKET = 16

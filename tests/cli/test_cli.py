@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 
 from effx.artifacts import Checkpoint
@@ -50,18 +51,21 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "exits"], "Missing argument 'CHECKPOINT'"),
         (["train", "exits", "no"], "no is not a checkpoint: effx.json is missing. Make one with"),
         (["train", "exits", "no", "--rule", "entropi"], "Did you mean 'entropy'"),
-        (["train", "exits", "no", "--after", "1,two"], "'1,two': numbers separated by commas"),
-        (["train", "exits", "no", "--depth", "3", "--max-drop", "0"], "exclude each other"),
+        (["train", "exits", "no", "--after", "1,two"], "'two' is not a valid integer range"),
+        (["train", "exits", "no", "--depth", "3", "--max-drop", "0"], "(options --depth, --max-drop)"),
         (["train", "tokens", "no", "--rule", "shares"], "Did you mean 'share'"),
         (["train", "tokens", "no", "--keep", "0"], "Invalid value for '--keep'"),
         (["train", "tickets", "sst2"], "Missing option '--model'"),
-        (["train", "tickets", "sst2", "--model", "x", "--levels", "10,400"], "level '400' is out of range"),
+        (
+            ["train", "tickets", "sst2", "--model", "x", "--levels", "10,400"],
+            "level '400': expected percentages",
+        ),
         (["train", "tickets", "sst2", "--model", "x", "--kinds", "wining"], "Did you mean 'winning'"),
         (["train", "tickets", "sst2", "--model", "x", "--importance", "tailor"], "Did you mean 'taylor'"),
         (["train", "tickets", "sst2", "--model", "x", "--preset", "super"], "Did you mean 'super-tickets'"),
         (["train", "tickets", "sst2", "--model", "x", "--optimizer", "adam"], "Did you mean 'adamw'"),
         (["train", "tickets", "squad", "--model", "x"], "question answering"),
-        (["train", "lottery", "sst2", "--model", "x", "--sparsity", "55"], "rounds remove 10 % each"),
+        (["train", "lottery", "sst2", "--model", "x", "--sparsity", "55"], "expected a multiple of 10"),
         (["train", "lottery", "sst2", "--model", "./no"], "model ./no: there is no folder"),
         (["export"], "checkpoints does not exist. Make one with"),
         (["export", "--variant", "int7"], "Did you mean 'int8'"),
@@ -197,7 +201,7 @@ def test_only_its_own_kind_is_replaced(
     assert [path.read_text() for path in mine] == ["mine", "mine"]
 
 
-def test_a_fault_of_effx_is_no_failed_gate(
+def test_internal_errors_have_an_exit_code_of_their_own(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from effx import report
@@ -208,7 +212,7 @@ def test_a_fault_of_effx_is_no_failed_gate(
     monkeypatch.setattr(report, "report", fault)
     assert run(["report"]) == 3
     line = capsys.readouterr().err
-    assert "unforeseen: ZeroDivisionError: division by zero" in line and "--debug" in line
+    assert "internal error: ZeroDivisionError: division by zero" in line and "--debug" in line
     with pytest.raises(ZeroDivisionError):
         run(["--debug", "report"])
 
@@ -252,3 +256,16 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["--help"], [], ["train", "--help"], ["export", "--help"], ["--version"]):
         assert run(arguments) == 0
         assert capsys.readouterr().out
+
+
+def test_errors_name_the_options_of_the_command_that_was_run() -> None:
+    from effx.cli import _with_options, cli
+    from effx.errors import UsageError
+
+    train = cli.get_command(click.Context(cli), "train")
+    assert isinstance(train, click.Group)
+    exits = train.get_command(click.Context(train), "exits")
+    error = UsageError("too low.", settings=("max_drop", "data", "unknown"))
+    assert _with_options(error, exits) == "too low. (options --max-drop, --data)"
+    assert _with_options(UsageError("see --data", settings="data"), exits) == "see --data"
+    assert _with_options(error, None) == "too low."

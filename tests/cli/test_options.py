@@ -1,0 +1,59 @@
+"""Options made from settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from effx.cli import options
+from effx.specs import meters, training
+from effx.specs.settings import Settings, leaves
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        training.FinetuneSettings,
+        training.TicketSearchSettings,
+        training.LotterySettings,
+        training.TokenPruningSettings,
+        training.EarlyExitSettings,
+    ],
+)
+def test_every_setting_has_an_option_with_its_default(kind: type[Settings]) -> None:
+    @click.command()
+    @options.of(kind)
+    @click.pass_context
+    def command(context: click.Context, /, **values: Any) -> None:
+        assert options.given(context, values) == {}
+        filled = {name: value for name, value in values.items() if value is not None}
+        assert kind.of(**filled).flat() == kind().flat()
+        assert set(values) == {leaf.name for leaf in leaves(kind)}
+
+    done = CliRunner().invoke(command, [], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+
+
+def test_options_become_settings() -> None:
+    @click.command()
+    @options.of(training.TicketSearchSettings, without=("keep",))
+    @click.pass_context
+    def command(context: click.Context, /, **values: Any) -> None:
+        settings = training.TicketSearchSettings.of(**options.given(context, values))
+        assert [level.text for level in settings.levels] == ["10", "20", "30", "5/10"]
+        assert settings.kinds == ("winning", "random")
+        assert settings.finetune.training.lr == 1e-3
+
+    arguments = ["--levels", "10,...,30,5/10", "--kinds", "winning, random", "--lr", "1e-3"]
+    assert CliRunner().invoke(command, arguments, catch_exceptions=False).exit_code == 0
+    refused = CliRunner().invoke(command, ["--keep", "all"])
+    assert refused.exit_code == 2 and "No such option" in refused.output
+
+
+def test_meters_are_those_of_the_code() -> None:
+    from effx.profile.meters import METERS
+
+    assert set(METERS) == set(meters.METERS) - {"auto", "none"}
