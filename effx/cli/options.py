@@ -90,7 +90,7 @@ def _whole(limit: float | None) -> int | None:
     return None if limit is None else int(limit)
 
 
-class Word(click.Choice):  # type: ignore[type-arg]
+class Word(click.Choice):
     """One of a few words; the nearest is named where another is given."""
 
     def __init__(self, words: Sequence[str], noun: str) -> None:

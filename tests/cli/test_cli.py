@@ -51,7 +51,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "exits"], "Missing argument 'CHECKPOINT'"),
         (["train", "exits", "no"], "no is not a checkpoint: effx.json is missing. Make one with"),
         (["train", "exits", "no", "--rule", "entropi"], "Did you mean 'entropy'"),
-        (["train", "exits", "no", "--after", "1,two"], "'two' is not a valid integer range"),
+        (["train", "exits", "no", "--after", "1,two"], "'two' is not a valid integer"),
         (["train", "exits", "no", "--depth", "3", "--max-drop", "0"], "(options --depth, --max-drop)"),
         (["train", "tokens", "no", "--rule", "shares"], "Did you mean 'share'"),
         (["train", "tokens", "no", "--keep", "0"], "Invalid value for '--keep'"),

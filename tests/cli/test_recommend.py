@@ -100,11 +100,11 @@ def test_energy_of_a_model_is_no_default(here: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--max-p90", "5"], "'5' has no unit. Units: s, ms, us, µs; as 5ms or 0.005s."),
+        (["--max-p90", "5"], "'5' has no unit. Units: s, ms, us, µs; e.g. 5ms or 0.005s."),
         (["--max-p90", "5MB"], "unknown unit 'MB'"),
-        (["--max-p99", "soon"], "'soon' is no duration"),
-        (["--max-memory", "-5MB"], "'-5MB' is no size"),
-        (["--max-memory", "0MB"], "more than 0 is needed"),
+        (["--max-p99", "soon"], "'soon' is not a duration"),
+        (["--max-memory", "-5MB"], "'-5MB' is not a size"),
+        (["--max-memory", "0MB"], "expected more than 0"),
         (["--max-size", "5mb"], "unknown unit 'mb'. Units: B, kB, MB, GB, KiB, MiB, GiB"),
         (["--max-drop", "-1"], "Invalid value for '--max-drop'"),
         (["--objective", "enrgy"], "Did you mean 'energy'"),
