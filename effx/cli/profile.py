@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from effx.cli import options
-from effx.profile.plan import SCENARIOS
+from effx.specs.workloads import SCENARIOS, SELECT_ALL
 
 
 @click.command("profile")
@@ -26,7 +26,7 @@ from effx.profile.plan import SCENARIOS
     "--scenario",
     "scenarios",
     multiple=True,
-    type=options.Word((*SCENARIOS, "all"), "scenario"),
+    type=options.Word((*SCENARIOS, SELECT_ALL), "scenario"),
     help="Scenario to measure besides single-stream. Repeatable.",
 )
 @click.option(
@@ -105,11 +105,12 @@ def command(
     from effx.profile import Plan, profile
     from effx.profile.plan import parse_grid
     from effx.report import tracking
-    from effx.specs.workloads import SCENARIOS
 
     if uri is not None:
         tracking.check(uri)
-    wanted = tuple(SCENARIOS) if "all" in scenarios else tuple(dict.fromkeys(("single-stream", *scenarios)))
+    wanted = (
+        tuple(SCENARIOS) if SELECT_ALL in scenarios else tuple(dict.fromkeys(("single-stream", *scenarios)))
+    )
     cells = None if grid is None else parse_grid(grid)
     plan = Plan(scenarios=wanted, grid=cells, **settings)
     runs, failures = profile(

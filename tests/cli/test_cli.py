@@ -157,7 +157,7 @@ def test_tickets_and_lottery_print_their_tables(
     assert json.loads(capsys.readouterr().out) == json.loads((folder / "table.json").read_bytes())
     assert run(["train", "lottery", "sst2", *shared, "--sparsity", "10"]) == 0
     out = capsys.readouterr().out
-    assert "lottery/sst2-bert/checkpoints/sst2-bert-lottery10-s0: 10% zeros, accuracy" in out
+    assert "sst2-bert-lottery10-s0: 10% zeros, accuracy" in out
 
 
 def test_an_unwritable_place_is_one_line(
