@@ -24,7 +24,7 @@ from effx.specs.gates import GATES
 from effx.specs.workloads import SINGLE_STREAM, Workload
 from effx.stats.metrics import METRICS
 
-SCHEMA = 1
+SCHEMA = 2
 T = TypeVar("T")
 EnergySource = Literal["counter", "integrated", "model", "none"]
 MIN_SAMPLES = {"p50": 1, "p90": 64, "p99": 662}

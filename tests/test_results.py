@@ -16,7 +16,7 @@ from tests.analysis import synthetic
 
 ROOT = Path(__file__).parents[1]
 FAILURE = {
-    "schema": 1, "id": "f", "started": "2026-11-21T00:00:00+00:00", "session": "s", "failure": "it died",
+    "schema": 2, "id": "f", "started": "2026-11-21T00:00:00+00:00", "session": "s", "failure": "it died",
     "engine": {"name": "demo-dead"}, "host": {"id": "h"},
 }  # fmt: skip
 
@@ -30,7 +30,7 @@ def first(value: Any) -> Any:
 
 
 DAMAGES: dict[str, tuple[Callable[[Any], object], str]] = {
-    "another schema": (lambda value: value.update(schema=2), "schema 2 is not 1"),
+    "another schema": (lambda value: value.update(schema=1), "schema 1 is not 2"),
     "no host": (lambda value: value.update(host=None), "host None is no object"),
     "a host without id": (lambda value: value["host"].pop("id"), "'id' is missing"),
     "no checkpoint": (lambda value: value["engine"].pop("checkpoint"), "'checkpoint' is missing"),
@@ -70,7 +70,7 @@ def test_damage_is_one_line_that_names_the_file(name: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"schema": 99}, "schema 99 is not 1"),
+        ({"schema": 99}, "schema 99 is not 2"),
         ({"failure": None}, "None is no text"),
         ({"engine": "demo-dead"}, "engine 'demo-dead' is no object"),
         ({"engine": {}}, "'name' is missing"),
@@ -94,7 +94,7 @@ def test_a_failure_of_another_making(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"failure": "broken"}')
     with pytest.raises(ArtifactError, match=r"x.json is no effx result \('schema' is missing\)"):
         results.read([tmp_path])
-    (tmp_path / "x.json").write_text('{"schema": 1, "failure": "broken"}')
+    (tmp_path / "x.json").write_text('{"schema": 2, "failure": "broken"}')
     with pytest.raises(ArtifactError, match=r"x.json is no effx result .*missing 5 required"):
         results.read([tmp_path])
 

@@ -277,7 +277,7 @@ def test_other_json_in_a_folder_is_passed_over(
     first = next(results_folder.glob("*.json"))
     shutil.copy(first, tmp_path)
     other = tmp_path / "frontier.json"
-    other.write_text('{"schema": 1, "frontiers": []}')
+    other.write_text('{"schema": 2, "frontiers": []}')
     assert [run.id for run in results.find([tmp_path])] == [first.stem]
     assert f"{other} is no result; passed over" in capsys.readouterr().err
     with pytest.raises(ArtifactError, match=r"frontier.json is no effx result"):
