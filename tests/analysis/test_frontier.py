@@ -31,7 +31,8 @@ def make(name: str, correct: int, seconds: float, joules: float | None = None, *
         energy = Energy("counter", "rapl", None, joules, (joules, joules), joules)
     accuracy = Accuracy("accuracy", correct / n, n, (0.0, 1.0), {}, predictions, labels, "rows")
     run = Run(
-        id=name, started="2026", engine={"name": name, "task": "sst2", "precision": "fp32", "size_bytes": 1},
+        id=name, started="2026", engine={"name": name, "task": "sst2", "variant": "fp32", "precision": "fp32",
+        "size_bytes": 1},
         host={"id": "h"}, accuracy=accuracy,
         workloads=[WorkloadResult(SINGLE_STREAM, blocks, list(range(5)), energy)],
         memory={"host_peak_bytes": 1, "device_peak_bytes": None}, settings={}, session="s",
@@ -404,6 +405,6 @@ def runs_of_like_errors(rng: np.random.Generator, accuracies: np.ndarray, second
         blocks = [[own * sample for sample in block] for block in latencies(rng, drift)]
         single = WorkloadResult(SINGLE_STREAM, blocks, list(range(rounds)), Energy("none", "none", ""))
         scored = Accuracy("accuracy", right.mean(), n, (0.0, 1.0), {}, right.tolist(), [1.0] * n, "rows")
-        engine = {"name": str(index), "task": "sst2", "precision": "fp32", "size_bytes": 0}
+        engine = {"name": str(index), "task": "sst2", "variant": "fp32", "precision": "fp32", "size_bytes": 0}
         runs.append(Run(str(index), "0", engine, {"id": "h"}, scored, [single], {}, {}, "s"))
     return runs

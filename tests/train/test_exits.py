@@ -262,7 +262,7 @@ def pruned_at_random(checkpoint: Checkpoint, encoded: Encoded, seed: int, out: P
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (EarlyExitSettings.of(after=(3,)), "no exit can stand after layer 3"),
+        (EarlyExitSettings.of(after=(3,)), "layer 3 cannot have an exit"),
         (EarlyExitSettings.of(depth=0.5, max_steps=1), "more than 0.50"),
     ],
 )
