@@ -19,7 +19,8 @@ import numpy as np
 from effx import engines
 from effx.artifacts import Engine, now
 from effx.host import identity
-from effx.profile import Plan, profile
+from effx.profile import profile
+from effx.specs.measurement import MeasurementPlan
 from effx.stats.intervals import paired_ratio
 
 
@@ -34,7 +35,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="effx-aa-") as scratch:
         folders = [Path(shutil.copytree(engine.folder, Path(scratch) / name)) for name in "ab"]
         for number in range(options.sessions):
-            plan = Plan(grid=(), limit=options.limit, seed=number)
+            plan = MeasurementPlan(grid=(), limit=options.limit, seed=number)
             runs, failures = profile(folders, out=Path(scratch) / "results", plan=plan, meter="none")
             if failures:
                 raise failures[0]

@@ -50,8 +50,9 @@ from effx.export import export_all
 from effx.host import identity
 from effx.models import evaluate, exits, tokens
 from effx.models.structure import structure
-from effx.profile import Plan, meters, profile
+from effx.profile import meters, profile
 from effx.specs.exit_rules import entropy
+from effx.specs.measurement import MeasurementPlan
 from effx.specs.tasks import TASKS
 
 TINY = dict(zip(NAMES, (64, 3, 4, 128), strict=True))
@@ -218,7 +219,7 @@ class Suite:
             self.build(engine_set)
         length = 32 if self.tiny else 128
         batches = (1, 8) if self.tiny else (1, 8, 32, 128, 512)
-        plan = Plan(
+        plan = MeasurementPlan(
             scenarios=("single-stream", "offline"), grid=tuple((batch, length) for batch in batches),
             rounds=8 if not self.tiny else 3, grid_rounds=6 if not self.tiny else 3,
             window_s=self.window_s, windows=engine_set.windows, batch_size=8 if self.tiny else 128,

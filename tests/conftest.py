@@ -22,7 +22,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from effx import corpus
 from effx.artifacts import Checkpoint, Engine
 from effx.doctor import software
-from effx.profile import Plan, profile
+from effx.profile import profile
+from effx.specs.measurement import MeasurementPlan
 from tests import cache as caches
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ CONFIGS = {
 }  # fmt: skip
 REDUCED_VARIANTS = ["fp32", "exit", "exit-if", "tokens", "exit+tokens", "exit-if+tokens", "seq16", "buckets",
                     "exit+seq16", "exit+buckets", "tokens+seq16", "exit+tokens+buckets"]  # fmt: skip
-QUICK = Plan(
+QUICK = MeasurementPlan(
     grid=((1, 8), (4, 16)), rounds=3, block_queries=24, block_s=0.0, grid_rounds=3, grid_block_s=0.05,
     warmup_s=0.1, window_s=0.2,
 )  # fmt: skip

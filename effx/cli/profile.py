@@ -9,7 +9,15 @@ from typing import Any
 import click
 
 from effx.cli import options
+from effx.specs.measurement import MeasurementPlan
 from effx.specs.workloads import SCENARIOS, SELECT_ALL
+
+_WITHOUT_OPTION = (
+    "scenarios", "rate_per_s", "block_queries", "block_s", "block_limit_s", "grid_rounds", "grid_queries",
+    "grid_block_s", "grid_limit_s", "offline_batches", "warmup_s", "window_s", "windows", "batch_size",
+    "timeout_s",
+)  # fmt: skip
+"""Settings of recipes and of Python; the first two have shorter options below."""
 
 
 @click.command("profile")
@@ -36,32 +44,7 @@ from effx.specs.workloads import SCENARIOS, SELECT_ALL
     metavar="QPS",
     help="Queries per second in the server scenario. Default: half the throughput of the slowest engine.",
 )
-@click.option(
-    "--grid",
-    metavar="BxL,...",
-    help="Batch x length pairs, e.g. 1x32,8x128, or none. Default: 1, 8, 32 x 32, 128; on a GPU up to 512.",
-)
-@click.option(
-    "--rounds",
-    type=click.IntRange(min=3),
-    default=10,
-    show_default=True,
-    help="Interleaved blocks of single queries per engine.",
-)
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Compute threads. Default: the available processors.",
-)
-@click.option(
-    "--resident",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Maximum number of engines loaded at once. Default: as many as fit in free memory.",
-)
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Maximum number of validation rows.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
+@options.of(MeasurementPlan, without=_WITHOUT_OPTION)
 @click.option(
     "-o",
     "--out",
@@ -83,7 +66,7 @@ def command(
     data_folder: Path | None,
     meter: str,
     scenarios: tuple[str, ...],
-    grid: str | None,
+    rate_per_s: float | None,
     out: Path,
     host: str | None,
     uri: str | None,
@@ -102,17 +85,12 @@ def command(
     effx profile engines/
     effx profile engines/ --data ../data/sst2 --grid 1x32,32x128 --meter rapl
     """  # fmt: skip
-    from effx.profile import Plan, profile
-    from effx.profile.plan import parse_grid
+    from effx.profile import profile
     from effx.report import tracking
 
     if uri is not None:
         tracking.check(uri)
-    wanted = (
-        tuple(SCENARIOS) if SELECT_ALL in scenarios else tuple(dict.fromkeys(("single-stream", *scenarios)))
-    )
-    cells = None if grid is None else parse_grid(grid)
-    plan = Plan(scenarios=wanted, grid=cells, **settings)
+    plan = MeasurementPlan.of(scenarios=scenarios, rate_per_s=rate_per_s, **settings)
     runs, failures = profile(
         engines or (Path("engines"),), out=out, plan=plan, meter=meter, data_folder=data_folder, host=host
     )

@@ -8,8 +8,9 @@ from effx.artifacts import Checkpoint
 from effx.demo import pretraining as encoder
 from effx.errors import EffxError
 from effx.export import export_all
-from effx.profile import Plan, profile
+from effx.profile import profile
 from effx.report import ReportContents, report
+from effx.specs.measurement import MeasurementPlan
 from effx.specs.training import FinetuneSettings
 from effx.train import finetune
 
@@ -37,6 +38,8 @@ def demo(folder: str | Path, *, meter: str = "auto") -> tuple[ReportContents, Pa
             )
     engines, failures = export_all([checkpoints], VARIANTS, out=folder / "engines")
     results = folder / "results"
-    _, more = profile([engine.folder for engine in engines], out=results, plan=Plan.quick(), meter=meter)
+    _, more = profile(
+        [engine.folder for engine in engines], out=results, plan=MeasurementPlan.quick(), meter=meter
+    )
     content, place = report([results])
     return content, place / "index.html", failures + more

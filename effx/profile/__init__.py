@@ -5,7 +5,7 @@ engines/NAME ── worker process ─┼─ interleaved blocks ── results/I
 engines/NAME ── worker process ─┘
 """
 
-from effx.profile.plan import Plan
 from effx.profile.run import profile
+from effx.specs.measurement import MeasurementPlan
 
-__all__ = ["Plan", "profile"]
+__all__ = ["MeasurementPlan", "profile"]

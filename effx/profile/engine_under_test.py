@@ -16,10 +16,10 @@ from effx.host import identity
 from effx.profile import record
 from effx.profile.client import WorkerClient
 from effx.profile.meters import Meter
-from effx.profile.plan import Plan
 from effx.profile.protocol import Block, BlockLimits, MemoryUse, Opened, Scored, WarmedUp
 from effx.results import Accuracy, EnergyWindow
 from effx.specs import workloads
+from effx.specs.measurement import MeasurementPlan
 from effx.specs.workloads import SINGLE_STREAM, Workload
 
 _FEWEST_WINDOW_QUERIES = 32
@@ -59,7 +59,7 @@ class EngineUnderTest:
 
     engine: Engine
     rows: Rows
-    plan: Plan
+    plan: MeasurementPlan
     started: str = ""
     """Time in UTC at which its measurement began."""
     runtime: dict[str, Any] = field(default_factory=dict)

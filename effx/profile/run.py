@@ -21,7 +21,6 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,17 +29,17 @@ import numpy as np
 from effx import data, files, progress
 from effx.artifacts import Engine
 from effx.data import Rows
-from effx.errors import DataError, EffxError, UsageError, WorkerError, unknown
+from effx.errors import DataError, EffxError, UsageError, WorkerError
 from effx.host import identity
 from effx.profile import energy, gates, meters, record
 from effx.profile.engine_under_test import EngineUnderTest, Samples, accepts, longest_input, timestamp
 from effx.profile.meters import Meter
-from effx.profile.plan import DEFAULT_GRID, GPU_GRID, Plan
 from effx.profile.pool import WorkerPool, affordable
 from effx.profile.protocol import BlockLimits
 from effx.results import Energy, Failure, Idle, Run, WorkloadResult
 from effx.specs import workloads
-from effx.specs.workloads import MULTI_STREAM, SCENARIOS, SINGLE_STREAM, Workload
+from effx.specs.measurement import DEFAULT_GRID, GPU_GRID, MeasurementPlan
+from effx.specs.workloads import MULTI_STREAM, SINGLE_STREAM, Workload
 
 _ACCURACY_S = 5.0
 _BETWEEN_S = 0.1
@@ -53,7 +52,7 @@ def profile(
     engines: Sequence[str | Path],
     *,
     out: str | Path = "results",
-    plan: Plan | None = None,
+    plan: MeasurementPlan | None = None,
     meter: str = "auto",
     data_folder: str | Path | None = None,
     host: str | None = None,
@@ -74,10 +73,7 @@ def profile(
     Raises:
         UsageError, ArtifactError, DataError: nothing can be measured with these arguments.
     """
-    plan = plan or Plan()
-    for scenario in plan.scenarios:
-        if scenario not in SCENARIOS:
-            raise unknown("scenario", scenario, SCENARIOS)
+    plan = plan or MeasurementPlan()
     opened = [Engine.open(path) for path in Engine.find_all([Path(path) for path in engines])]
     plan = _with_grid(plan, opened)
     files.check_writable(Path(out))
@@ -110,7 +106,7 @@ class _Session:
         self,
         engines: list[EngineUnderTest],
         pool: WorkerPool,
-        plan: Plan,
+        plan: MeasurementPlan,
         meters: dict[bool, Meter],
         host: dict[str, object],
     ) -> None:
@@ -334,7 +330,7 @@ class _Session:
                 "device_peak_bytes": engine.device_peak_bytes,
             },
             settings={
-                **asdict(self._plan),
+                **self._plan.to_json(),
                 **engine.runtime,
                 "meter": {"name": meter.name, **meter.describe()},
                 "load_average": identity.load_average(),
@@ -359,7 +355,7 @@ class _Session:
         return measured
 
 
-def _with_grid(plan: Plan, opened: Sequence[Engine]) -> Plan:
+def _with_grid(plan: MeasurementPlan, opened: Sequence[Engine]) -> MeasurementPlan:
     """Return the plan with a grid: the default one as far as engines accept it, or the given one, checked.
 
     Raises:
@@ -367,8 +363,8 @@ def _with_grid(plan: Plan, opened: Sequence[Engine]) -> Plan:
     """
     if plan.grid is None:
         usual = GPU_GRID if all(engine.on_gpu for engine in opened) else DEFAULT_GRID
-        fitting = tuple(pair for pair in usual if any(accepts(engine, *pair) for engine in opened))
-        return replace(plan, grid=fitting)
+        fitting = tuple(shape for shape in usual if any(accepts(engine, *shape) for engine in opened))
+        return plan.replace(grid=fitting)
     longest = max(longest_input(engine) for engine in opened)
     for batch, length in plan.grid:
         if length > longest:

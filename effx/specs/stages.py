@@ -147,7 +147,7 @@ class ProfileStage(Settings):
     """Measure the engines of a task."""
 
     plan: dict[str, Any]
-    """Fields of :class:`effx.profile.Plan`."""
+    """Fields of :class:`effx.specs.measurement.MeasurementPlan`."""
     meter: str = "auto"
     host: str
     """Id of the host that measures."""

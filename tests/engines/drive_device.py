@@ -20,8 +20,9 @@ from effx import engines
 from effx.artifacts import Engine
 from effx.engines import cuda
 from effx.errors import EffxError
-from effx.profile import Plan, profile
+from effx.profile import profile
 from effx.specs import exit_rules
+from effx.specs.measurement import MeasurementPlan
 from effx.specs.runtime import PlanTarget
 
 SHAPES = ((1, 5), (8, 16), (8, 16), (3, 30), (8, 16), (33, 9))
@@ -148,7 +149,7 @@ def profiled(folder: Path, scratch: Path) -> dict[str, Any]:
         manifest |= {"backend": "tensorrt-rtx", "device": "sm89"}
         manifest["runtime"] = {**manifest["runtime"], "device": "sm89"}
         manifest["inputs"] = [{**one, "max": [128, 64]} for one in manifest["inputs"]]
-    plan = Plan(rounds=3, block_queries=24, grid_rounds=3, grid_limit_s=0.2, warmup_s=0.2)
+    plan = MeasurementPlan(rounds=3, block_queries=24, grid_rounds=3, grid_limit_s=0.2, warmup_s=0.2)
     (run,), failures = profile([target], out=scratch / "results", plan=plan, meter="none")
     assert not failures
     return {**run.to_json(), "host_overhead_share": run.host_overhead_share}

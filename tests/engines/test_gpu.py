@@ -14,7 +14,8 @@ from effx.artifacts import Checkpoint, Engine
 from effx.engines import cuda
 from effx.errors import DeviceError
 from effx.export import export, export_all
-from effx.profile import Plan, profile
+from effx.profile import profile
+from effx.specs.measurement import MeasurementPlan
 from effx.specs.workloads import SINGLE_STREAM, grid
 from tests.engines.drive_device import batch
 
@@ -117,7 +118,7 @@ def test_early_exit_with_compaction_matches_the_cpu_engine(
 def test_profile_has_both_timings_energy_and_memory(checkpoint: Checkpoint, tmp_path: Path) -> None:
     made, failures = export_all([checkpoint.folder], ["fp16"], ["torch"], tmp_path / "e", device="cuda")
     assert made and not failures
-    plan = Plan(grid=((1, 16), (32, 16)), rounds=3, grid_rounds=3, window_s=2.0, windows=2)
+    plan = MeasurementPlan(grid=((1, 16), (32, 16)), rounds=3, grid_rounds=3, window_s=2.0, windows=2)
     runs, failed = profile([tmp_path / "e"], out=tmp_path / "results", plan=plan)
     assert not failed
     run = runs[0]

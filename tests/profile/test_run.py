@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,8 @@ from effx.errors import ArtifactError, DataError, UsageError, WorkerError
 from effx.export import export_all
 from effx.profile import meters, profile
 from effx.profile.client import WorkerClient
-from effx.profile.plan import Plan, parse_grid
 from effx.report import report
+from effx.specs.measurement import MeasurementPlan
 from tests.conftest import QUICK
 
 
@@ -139,7 +138,7 @@ def test_a_stopped_session_says_that_nothing_was_written(
 
 def test_the_usual_grid_is_what_fits(engines_folder: Path, tmp_path: Path) -> None:
     """These engines read 66 tokens; what nobody asked for is left out, not refused."""
-    quick = replace(QUICK, grid=None, grid_rounds=1, grid_queries=1, grid_block_s=0.0)
+    quick = QUICK.replace(grid=None, grid_rounds=1, grid_queries=1, grid_block_s=0.0)
     runs, failures = profile([engines_folder], out=tmp_path, plan=quick, meter="none")
     assert not failures
     cells = [
@@ -177,7 +176,7 @@ def test_an_engine_that_dies_while_it_makes_room_is_told(
         return real(self, action, **arguments)
 
     monkeypatch.setattr(WorkerClient, "request", deadly)
-    runs, failures = profile([engines_folder], out=tmp_path, plan=replace(QUICK, resident=1), meter="none")
+    runs, failures = profile([engines_folder], out=tmp_path, plan=QUICK.replace(resident=1), meter="none")
     assert [run.name for run in runs] == ["tiny.fp32.onnxruntime"] and len(failures) == 1
     assert str(failures[0]) in " ".join(capsys.readouterr().err.split())
 
@@ -186,7 +185,7 @@ def test_rows_by_another_path_are_the_same_rows(
     engines_folder: Path, rows_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(rows_folder.parent)
-    plan = replace(QUICK, grid=())
+    plan = QUICK.replace(grid=())
     found = [
         profile([engines_folder / "tiny.fp32.onnxruntime"], out=tmp_path, plan=plan, data_folder=folder,
                 meter="none")[0][0].accuracy.source
@@ -227,15 +226,13 @@ def test_wrong_input_is_refused_before_anything_is_measured(engines_folder: Path
     with pytest.raises(UsageError, match="cannot write"):
         profile([engines_folder], out=tmp_path / "file", plan=QUICK)
     with pytest.raises(UsageError, match="these engines accept at most 66 tokens"):
-        profile([engines_folder], out=tmp_path / "r", plan=Plan(grid=((1, 512),)))
+        profile([engines_folder], out=tmp_path / "r", plan=MeasurementPlan(grid=((1, 512),)))
     with pytest.raises(DataError, match="nowhere does not exist"):
         profile([engines_folder], out=tmp_path / "r", plan=QUICK, data_folder=tmp_path / "nowhere")
     with pytest.raises(UsageError, match="write the watts"):
         profile([engines_folder], out=tmp_path / "r", plan=QUICK, meter="model:lots")
     with pytest.raises(UsageError, match="Did you mean 'rapl'"):
         profile([engines_folder], out=tmp_path / "r", plan=QUICK, meter="rap")
-    with pytest.raises(UsageError, match="BATCHxLENGTH"):
-        parse_grid("1x32,8*64")
     broken = Path(shutil.copytree(engines_folder / "tiny.fp32.onnxruntime", tmp_path / "e"))
     (broken / "model.onnx").write_bytes(b"")
     with pytest.raises(ArtifactError, match="truncated or changed"):

@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,7 @@ from effx.specs.tasks import TASKS
 from effx.specs.workloads import SINGLE_STREAM
 from tests.conftest import QUICK
 
-EVERYTHING = replace(
-    QUICK,
+EVERYTHING = QUICK.replace(
     scenarios=("single-stream", "multi-stream", "offline", "server"),
     grid=(),
     rounds=6,
@@ -41,7 +39,7 @@ def everything(engines_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
     """Two engines, one resident at a time, all scenarios."""
     place = tmp_path_factory.mktemp("everything")
     runs, failures = profile(
-        [engines_folder], out=place, plan=replace(EVERYTHING, resident=1), meter="model:10"
+        [engines_folder], out=place, plan=EVERYTHING.replace(resident=1), meter="model:10"
     )
     assert not failures and len(runs) == 2
     return runs
@@ -134,7 +132,7 @@ def test_wrong_scenarios_and_strict(
     engines_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UsageError, match="unknown scenario 'ofline'. Did you mean 'offline'"):
-        profile([engines_folder], out=tmp_path, plan=replace(QUICK, scenarios=("ofline",)))
+        profile([engines_folder], out=tmp_path, plan=QUICK.replace(scenarios=("ofline",)))
     arguments = ["profile", str(engines_folder / "tiny.fp32.onnxruntime"), "-o", str(tmp_path / "r")]
     arguments += ["--grid", "none", "--rounds", "3", "--meter", "none"]
     monkeypatch.setattr(gates, "_LARGEST_OTHERS", 1.0)  # other work on this machine is not the subject

@@ -99,7 +99,7 @@ class Recipe:
     backends: tuple[BackendOf, ...] = ()
     calibration_rows: int = 128
     workloads: dict[str, Any] = field(default_factory=dict)
-    """Fields of :class:`effx.profile.Plan`, and ``meter``."""
+    """Fields of :class:`effx.specs.measurement.MeasurementPlan`, and ``meter``."""
     budgets: Budgets = field(default_factory=Budgets)
 
     @property

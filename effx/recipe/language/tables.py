@@ -10,10 +10,10 @@ import re
 
 from effx.errors import UsageError, nearest
 from effx.profile.meters import METERS
-from effx.profile.plan import parse_grid
 from effx.recipe.language.rules import Rule, choice, each, number, parsed, text, whole
 from effx.specs import exit_rules, variants
 from effx.specs.levels import Level, parse_levels
+from effx.specs.measurement import parse_shape
 from effx.specs.training import TICKET_KINDS
 from effx.specs.workloads import SCENARIOS
 
@@ -103,7 +103,7 @@ EXITS: dict[str, Rule] = {
 WORKLOADS: dict[str, Rule] = {
     "scenarios": each(choice((*SCENARIOS, "all"), "scenario")),
     "rate_per_s": number(above=True),
-    "grid": each(parsed(parse_grid), least=0),
+    "grid": each(parsed(lambda value: [parse_shape(part) for part in value.split(",")]), least=0),
     "rounds": whole(3),
     "block_queries": whole(1),
     "grid_rounds": whole(1),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,11 @@ from effx.cli import run as command
 from effx.errors import UsageError
 from effx.models import exits as ramps
 from effx.models import tokens as schedules
-from effx.profile import Plan
 from effx.recipe import Recipe, RecipeError, load
 from effx.recipe.language import tables
 from effx.specs import exit_rules, presets, training
 from effx.specs.levels import parse_levels
+from effx.specs.measurement import MeasurementPlan
 from effx.specs.settings import leaves
 from effx.train import importance, loop
 from tests.conftest import write_rows
@@ -149,7 +148,7 @@ def test_ten_mistakes_are_ten_messages_with_their_lines(
         (GOOD + "variants: [exit]\n", "line 4: variants.0: 'exit' fits no checkpoint"),
         (GOOD + "variants: [{variant: seq32, of: ful}]\n", "variants.0.of: unknown label 'ful'"),
         (GOOD + "variants: [{of: full}]\n", "the key 'variant' is missing"),
-        (GOOD + "workloads: {grid: [1x32, 8-128]}\n", "workloads.grid.1: --grid '8-128'"),
+        (GOOD + "workloads: {grid: [1x32, 8-128]}\n", "workloads.grid.1: '8-128': expected BATCHxLENGTH"),
         (GOOD + "workloads: {meter: rapll}\n", "Did you mean 'rapl'"),
         ("tasks: {mine: {data: ./nowhere}}\nmodels: {tiny: demo}\n", "line 1: tasks.mine.data: ./nowhere"),
         ("tasks: [squad]\nmodels: {tiny: demo}\n", "question answering cannot be trained"),
@@ -296,7 +295,7 @@ def test_the_tables_are_those_of_the_settings() -> None:
     assert set(tables.TOKENS) == (names(training.TokenPruningSettings) | {"of"}) - own
     assert set(tables.EXITS) == (names(training.EarlyExitSettings) | {"of"}) - own
     assert set(tables.TICKETS) == (names(training.TicketSearchSettings) | {"preset"}) - own - {"keep"}
-    assert set(tables.WORKLOADS) - {"meter"} <= {field.name for field in fields(Plan)}
+    assert set(tables.WORKLOADS) - {"meter"} <= set(MeasurementPlan.model_fields)
     for value in ("full", "frozen", "last-3", "last-0", "last", "half"):
         refused = []
         for parse in (tables.regime, training.trained_layers):

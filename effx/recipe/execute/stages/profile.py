@@ -9,19 +9,13 @@ from effx.recipe.execute.protocol import CellSpec, StageOutput
 
 def run(cell: CellSpec, out: Path) -> StageOutput:
     """Measure the engines of a task in one interleaved session."""
-    from effx.profile import Plan, profile
-    from effx.profile.plan import parse_grid
-    from effx.specs.workloads import SCENARIOS
+    from effx.profile import profile
+    from effx.specs.measurement import MeasurementPlan
 
-    settings = dict(cell.settings["plan"])
-    wanted = settings.pop("scenarios", ())
-    if "grid" in settings:
-        settings["grid"] = tuple(pair for part in settings["grid"] for pair in parse_grid(part))
-    scenarios = tuple(SCENARIOS) if "all" in wanted else tuple(dict.fromkeys(("single-stream", *wanted)))
     runs, failures = profile(
         [source.artifact for source in cell.sources],
         out=out / cell.name,
-        plan=Plan(scenarios=scenarios, **settings),
+        plan=MeasurementPlan.of(**cell.settings["plan"]),
         meter=cell.settings["meter"],
         data_folder=cell.places.data,
     )

@@ -1,0 +1,127 @@
+"""How engines are measured: settings of ``effx profile`` and of a recipe's ``workloads``, without PyTorch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple, Self
+
+from pydantic import BeforeValidator, Field
+
+from effx.errors import UsageError
+from effx.specs.settings import OneOf, Parsed, Settings
+from effx.specs.workloads import SCENARIOS, SELECT_ALL, SINGLE_STREAM
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class GridShape(NamedTuple):
+    """The shape of a grid cell."""
+
+    batch: int
+    """Rows per query."""
+    length: int
+    """Tokens per row."""
+
+
+DEFAULT_GRID = tuple(GridShape(batch, length) for batch in (1, 8, 32) for length in (32, 128))
+GPU_GRID = tuple(GridShape(batch, length) for batch in (1, 8, 32, 128, 512) for length in (32, 128))
+"""Up to where the arithmetic is saturated: BERT-base at 128 x 128, a small encoder at larger batches."""
+_QUICK_GRID = (GridShape(1, 32), GridShape(32, 32))
+_NO_GRID = ("", "none")
+
+
+def parse_shape(text: str) -> GridShape:
+    """Parse ``8x32``: batch x length.
+
+    Raises:
+        UsageError: the text is not of that form.
+    """
+    match = re.fullmatch(r"\s*([1-9]\d*)x([1-9]\d*)\s*", text)
+    if match is None:
+        raise UsageError(f"'{text}': expected BATCHxLENGTH, e.g. 8x32.", settings="grid")
+    return GridShape(int(match.group(1)), int(match.group(2)))
+
+
+def _shapes(value: Any) -> Any:
+    """Return a grid with texts such as ``1x32,8x128`` split; ``none`` is an empty grid."""
+    if value is None:
+        return None
+    parts: Sequence[Any] = value if isinstance(value, list | tuple) else (value,)
+    split: list[Any] = []
+    for part in parts:
+        if not isinstance(part, str):
+            split.append(GridShape(*part) if isinstance(part, list | tuple) else part)
+        elif part.strip() not in _NO_GRID:
+            split += part.split(",")
+    return tuple(dict.fromkeys(split))
+
+
+def _scenarios(value: Any) -> Any:
+    """Return scenarios with ``all`` expanded and single-stream first."""
+    parts = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if SELECT_ALL in parts:
+        return tuple(SCENARIOS)
+    return tuple(dict.fromkeys((SINGLE_STREAM.scenario, *parts)))
+
+
+Shape = Annotated[
+    GridShape, Parsed(parse_shape, "BxL", "a shape, e.g. 8x32", lambda shape: f"{shape[0]}x{shape[1]}")
+]
+ScenarioName = Annotated[str, OneOf("scenario", (*SCENARIOS, SELECT_ALL))]
+
+
+class MeasurementPlan(Settings):
+    """What is measured, and how long; the defaults give p50, p90 and p99 of single queries."""
+
+    scenarios: Annotated[tuple[ScenarioName, ...], BeforeValidator(_scenarios)] = (SINGLE_STREAM.scenario,)
+    """Scenarios to measure besides single-stream, or all."""
+    rate_per_s: Positive | None = None
+    """Queries per second in the server scenario. Default: half the throughput of the slowest engine."""
+    grid: Annotated[tuple[Shape, ...] | None, BeforeValidator(_shapes)] = None
+    """Fixed shapes to measure, batch x length, e.g. 1x32,8x128, or none. Default: 1, 8 and 32 x 32 and 128,
+    on a GPU batches of 128 and 512 too, as far as engines accept them."""
+    rounds: Annotated[int, Field(ge=3)] = 10
+    """Interleaved blocks of single queries per engine."""
+    block_queries: Count = 70
+    """Queries in a block; 10 blocks of 70 are enough samples for p99."""
+    block_s: NotNegative = 0.5
+    """Minimum seconds of a single-stream or multi-stream block."""
+    block_limit_s: Positive = 5.0
+    """Maximum seconds of a block, so that a slow engine does not take hours."""
+    grid_rounds: Count = 5
+    """Interleaved blocks per engine and grid shape, and of the offline scenario."""
+    grid_queries: Count = 4
+    """Queries in a block of a grid shape."""
+    grid_block_s: NotNegative = 0.25
+    """Minimum seconds of a block of a grid shape."""
+    grid_limit_s: Positive = 2.0
+    """Maximum seconds of a block of a grid shape."""
+    offline_batches: Count = 16
+    """Batches in a block of the offline scenario, of all lengths."""
+    warmup_s: NotNegative = 1.0
+    """Maximum seconds of warm-up per workload; it ends earlier once three windows agree within 10 %."""
+    window_s: Positive = 10.0
+    """Minimum seconds of an energy window."""
+    windows: Count = 3
+    """Energy windows per engine and metered workload; the last of several is twice as long, for the
+    linearity gate."""
+    batch_size: Count = 32
+    """Rows per batch in the accuracy pass and the offline scenario."""
+    resident: Count | None = None
+    """Maximum number of engines loaded at once. Default: as many as fit in free memory."""
+    threads: Count | None = None
+    """Compute threads. Default: the processors that this process may use."""
+    limit: Count | None = None
+    """Maximum number of validation rows."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Random seed of the order of blocks and the choice of queries."""
+    timeout_s: Positive = 600.0
+    """Seconds without an answer after which a worker counts as hung."""
+
+    @classmethod
+    def quick(cls) -> Self:
+        """Return the demo's plan: the same measurements, a smaller grid, shorter blocks."""
+        return cls(grid=_QUICK_GRID, block_s=0.1, grid_block_s=0.1)
