@@ -24,7 +24,7 @@ from effx.recipe.graph import sweeps as ticket_cells
 from effx.recipe.graph.cells import CellBuilder
 from effx.recipe.graph.digests import Digests
 from effx.recipe.graph.plan import Artifacts, CellPlan
-from effx.recipe.language.recipe import ModelOf, Recipe, TaskOf
+from effx.recipe.language.recipe import ModelEntry, Recipe, TaskEntry
 from effx.specs.training import LotterySettings, TicketSearchSettings
 
 
@@ -148,8 +148,12 @@ def _recipe(
     return Recipe(
         name=kind,
         workspace=str(folder),
-        tasks=(TaskOf(task_name, str(data_folder) if data_folder is not None else None, limit),),
-        models=(ModelOf(label, str(model_name)),),
+        tasks=(
+            TaskEntry(
+                name=task_name, data=str(data_folder) if data_folder is not None else None, limit=limit
+            ),
+        ),
+        models=(ModelEntry(label=label, source=str(model_name)),),
     )
 
 

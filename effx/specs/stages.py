@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from effx.specs.measurement import MeasurementPlan
 from effx.specs.settings import Settings
 from effx.specs.training import (
     EarlyExitSettings,
@@ -146,8 +147,7 @@ class ExportStage(Settings):
 class ProfileStage(Settings):
     """Measure the engines of a task."""
 
-    plan: dict[str, Any]
-    """Fields of :class:`effx.specs.measurement.MeasurementPlan`."""
+    plan: MeasurementPlan = MeasurementPlan()
     meter: str = "auto"
     host: str
     """Id of the host that measures."""

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from effx import progress
 from effx.errors import EffxError
 from effx.host import locks, signals
@@ -23,6 +21,7 @@ from effx.recipe.graph import build
 from effx.recipe.graph.cells import Cell
 from effx.recipe.graph.digests import Digests
 from effx.recipe.graph.plan import OPEN, Artifacts, CellPlan, PlanEntry
+from effx.recipe.language import document
 from effx.recipe.language.recipe import Budgets, Recipe
 from effx.specs.stages import STAGES
 
@@ -111,7 +110,7 @@ def run(recipe: Recipe, *, executor: Executor | None = None) -> RunResult:
 
 def write_recipe(store: CellStore, recipe: Recipe) -> None:
     """Write the recipe with every default filled in into its workspace."""
-    text = yaml.safe_dump(recipe.resolved(), sort_keys=False, allow_unicode=True)
+    text = document.dump(recipe.resolved())
     store.write_recipe(recipe.name, text)
 
 

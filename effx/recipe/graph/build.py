@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from effx.recipe.graph import lottery, sweeps
-from effx.recipe.graph.cells import Cell, CellBuilder, data_places, given
+from effx.recipe.graph.cells import Cell, CellBuilder, data_places
 from effx.recipe.graph.chains import Chain, built, chains, joined
 from effx.recipe.graph.digests import Digests
 from effx.recipe.graph.plan import Artifacts
-from effx.recipe.language.recipe import ModelOf, Recipe, TaskOf
+from effx.recipe.language.recipe import ModelEntry, Recipe, TaskEntry
 from effx.specs import variants
 from effx.specs.stages import (
     ExitsStage,
@@ -60,7 +60,7 @@ def cells(recipe: Recipe, digests: Digests, host: str, artifacts: Artifacts) -> 
     return builder.cells
 
 
-def _of_model(builder: CellBuilder, task: TaskOf, model: ModelOf, seed: int) -> list[Cell]:
+def _of_model(builder: CellBuilder, task: TaskEntry, model: ModelEntry, seed: int) -> list[Cell]:
     """Add what is made of one model with one seed; return the engines."""
     checkpoints: dict[tuple[str, ...], Cell] = {}
     engines: list[Cell] = []
@@ -77,22 +77,22 @@ def _of_model(builder: CellBuilder, task: TaskOf, model: ModelOf, seed: int) -> 
 
 def _checkpoint(
     builder: CellBuilder,
-    task: TaskOf,
-    model: ModelOf,
+    task: TaskEntry,
+    model: ModelEntry,
     seed: int,
     chain: Chain,
     name: str,
     parent: Cell | None,
 ) -> Cell:
     """Add the last stage of a chain; ``parent`` is the cell of the stage before it."""
-    values = {**given(builder.recipe.training), **given(chain.last.settings), "seed": seed}
+    values = {**builder.recipe.training.given(), **chain.last.settings.given(), "seed": seed}
     if chain.lottery:
         values["limit"] = task.limit
         return lottery.add(builder, task, model, LotterySettings.of(**values), name)
     if parent is None:
         return _finetune(builder, task, model, {**values, "limit": task.limit}, name)
     if chain.pruned:
-        values = {**given(chain.stages[0].settings), **values, "limit": task.limit}
+        values = {**chain.stages[0].settings.given(), **values, "limit": task.limit}
         return _prune(builder, task, model, values, name, parent)
     common: dict[str, Any] = {
         "places": data_places(task),
@@ -113,7 +113,9 @@ def _checkpoint(
     )  # fmt: skip
 
 
-def _finetune(builder: CellBuilder, task: TaskOf, model: ModelOf, values: dict[str, Any], name: str) -> Cell:
+def _finetune(
+    builder: CellBuilder, task: TaskEntry, model: ModelEntry, values: dict[str, Any], name: str
+) -> Cell:
     settings = FinetuneSettings.of(**values)
     digests, sources = builder.pretrained(model)
     return builder.add(
@@ -130,7 +132,7 @@ def _finetune(builder: CellBuilder, task: TaskOf, model: ModelOf, values: dict[s
 
 
 def _prune(
-    builder: CellBuilder, task: TaskOf, model: ModelOf, values: dict[str, Any], name: str, full: Cell
+    builder: CellBuilder, task: TaskEntry, model: ModelEntry, values: dict[str, Any], name: str, full: Cell
 ) -> Cell:
     settings = TicketSettings.of(**values)
     digests, sources = builder.pretrained(model)
@@ -147,7 +149,7 @@ def _prune(
     )
 
 
-def _engines(builder: CellBuilder, checkpoint: Cell, task: TaskOf, variant: str) -> list[Cell]:
+def _engines(builder: CellBuilder, checkpoint: Cell, task: TaskEntry, variant: str) -> list[Cell]:
     """Add the engines of one variant of a checkpoint, one for each backend and device."""
     engines = []
     for wanted in builder.recipe.backends:
@@ -173,10 +175,9 @@ def _engines(builder: CellBuilder, checkpoint: Cell, task: TaskOf, variant: str)
     return engines
 
 
-def _profile(builder: CellBuilder, task: TaskOf, engines: list[Cell], host: str) -> None:
+def _profile(builder: CellBuilder, task: TaskEntry, engines: list[Cell], host: str) -> None:
     """Add the session that measures a task's engines."""
-    workloads = given(builder.recipe.workloads)
-    meter = workloads.pop("meter", "auto")
+    workloads = builder.recipe.workloads
     backends = tuple(
         dict.fromkeys(
             engine.settings.backend for engine in engines if isinstance(engine.settings, ExportStage)
@@ -185,12 +186,12 @@ def _profile(builder: CellBuilder, task: TaskOf, engines: list[Cell], host: str)
     builder.add(
         "profile",
         task.name,
-        ProfileStage(plan=workloads, meter=meter, host=host),
+        ProfileStage(plan=workloads.plan, meter=workloads.meter, host=host),
         places=data_places(task),
         sources=tuple(engine.id for engine in engines),
         rows=builder.rows(task),
         backends=backends,
-        meter=meter,
+        meter=workloads.meter,
         alone=True,
         work=float(len(engines)),
     )

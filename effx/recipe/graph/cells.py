@@ -23,7 +23,7 @@ from typing import Any
 from effx import data, files
 from effx.recipe.execute.protocol import CellInputs, Places
 from effx.recipe.graph.digests import Digests
-from effx.recipe.language.recipe import DEMO_MODEL, ModelOf, Recipe, TaskOf
+from effx.recipe.language.recipe import DEMO_MODEL, ModelEntry, Recipe, TaskEntry
 from effx.specs.settings import Settings
 from effx.specs.stages import STAGES, PretrainStage
 
@@ -138,25 +138,25 @@ class CellBuilder:
         self.cells.append(cell)
         return cell
 
-    def pretrained(self, model: ModelOf) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    def pretrained(self, model: ModelEntry) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
         """Return a pretrained model's digests, or the id of the cell that makes it."""
         if model.source != DEMO_MODEL:
             return self.digests.model(model.source), ()
         known = next((cell for cell in self.cells if cell.stage == "pretrain"), None)
         return None, ((known or self.add("pretrain", "demo-bert", PretrainStage())).id,)
 
-    def rows(self, task: TaskOf) -> dict[str, Any]:
+    def rows(self, task: TaskEntry) -> dict[str, Any]:
         """Return the digests of a task's rows, and how many training rows there are if known."""
         if task.name not in self._rows:
             self._rows[task.name] = self.digests.rows(data.resolve(task.name, task.data), task.data)
         return self._rows[task.name]
 
-    def training_rows(self, task: TaskOf) -> int:
+    def training_rows(self, task: TaskEntry) -> int:
         """Return the number of training rows; 1 where it is not known before they are loaded."""
         rows = self.rows(task)["rows"] or task.limit or 1
         return int(min(rows, task.limit or rows))
 
-    def amount(self, task: TaskOf, settings: Settings, *epochs: str) -> float:
+    def amount(self, task: TaskEntry, settings: Settings, *epochs: str) -> float:
         """Return the training rows that a training sees; ``epochs`` are names of settings that add up."""
         values = settings.flat()
         if values.get("max_steps"):
@@ -164,12 +164,7 @@ class CellBuilder:
         return float(self.training_rows(task)) * sum(float(values[name]) for name in epochs)
 
 
-def given(settings: Any) -> dict[str, Any]:
-    """Return what a recipe sets in one of its groups of settings."""
-    return dict(settings.given()) if isinstance(settings, Settings) else dict(settings)
-
-
-def data_places(task: TaskOf, model: ModelOf | None = None) -> Places:
+def data_places(task: TaskEntry, model: ModelEntry | None = None) -> Places:
     """Return where a task's rows and a model are, as absolute paths; names on the hub stay."""
     return Places(_absolute(task.data), _absolute(model.source) if model else None)
 

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from effx.recipe.language.recipe import Recipe, Stage, VariantOf
+from effx.recipe.language.recipe import Recipe, StageEntry, VariantEntry
 from effx.specs import variants
 
 
@@ -19,7 +19,7 @@ from effx.specs import variants
 class Chain:
     """The stages that lead to a checkpoint, first to last."""
 
-    stages: tuple[Stage, ...]
+    stages: tuple[StageEntry, ...]
     pruned: bool = False
     """Whether its last stage is a ticket."""
     lottery: bool = False
@@ -30,7 +30,7 @@ class Chain:
     """Whether it has a token schedule."""
 
     @property
-    def last(self) -> Stage:
+    def last(self) -> StageEntry:
         return self.stages[-1]
 
     @property
@@ -48,28 +48,29 @@ def chains(recipe: Recipe) -> list[Chain]:
     """Return every chain; what another one goes on from stands before it."""
     result = [Chain((regime,)) for regime in recipe.regimes]
     result += [Chain((stage,), lottery=True) for stage in recipe.lottery]
+    stage: StageEntry
     for stage in recipe.pruned:
         result += [
             Chain((*chain.stages, stage), pruned=True)
             for chain in list(result)
-            if chain.last.label in stage.of
+            if chain.last.label in stage.parents
         ]
     for stage in recipe.tokens:
         result += [
             Chain((*chain.stages, stage), tokens=True)
             for chain in list(result)
-            if chain.last.label in stage.of
+            if chain.last.label in stage.parents
         ]
     for stage in recipe.exits:
         result += [
             Chain((*chain.stages, stage), exits=True, tokens=chain.tokens)
             for chain in list(result)
-            if chain.last.label in stage.of
+            if chain.last.label in stage.parents
         ]
     return result
 
 
-def built(recipe: Recipe, chain: Chain) -> Iterator[VariantOf]:
+def built(recipe: Recipe, chain: Chain) -> Iterator[VariantEntry]:
     """Yield the variants that are built of a chain's checkpoint.
 
     A variant without ``of`` is built of the checkpoints that have just the exits and tokens that it
@@ -77,12 +78,12 @@ def built(recipe: Recipe, chain: Chain) -> Iterator[VariantOf]:
     """
     for variant in recipe.variants:
         wanted = variants.parse(variant.text)
-        if variant.of is None:
+        if variant.parents is None:
             if bool(wanted.exits) == chain.exits and wanted.tokens == chain.tokens:
                 yield variant
             continue
         possible = (chain.exits or not wanted.exits) and (chain.tokens or not wanted.tokens)
-        if possible and chain.last.label in variant.of:
+        if possible and chain.last.label in variant.parents:
             yield variant
 
 

@@ -13,15 +13,15 @@ from typing import Any
 from effx import files
 from effx.recipe.execute.protocol import Places
 from effx.recipe.graph.cells import Cell, CellBuilder, data_places
-from effx.recipe.language.recipe import ModelOf, TaskOf
+from effx.recipe.language.recipe import ModelEntry, TaskEntry
 from effx.specs.stages import LotteryMaskStage, LotteryRoundStage
 from effx.specs.training import SPARSITY_STEP, LotterySettings
 
 
 def add(
     builder: CellBuilder,
-    task: TaskOf,
-    model: ModelOf,
+    task: TaskEntry,
+    model: ModelEntry,
     settings: LotterySettings,
     name: str,
     *,
@@ -60,8 +60,8 @@ class _Rounds:
     def __init__(
         self,
         builder: CellBuilder,
-        task: TaskOf,
-        model: ModelOf,
+        task: TaskEntry,
+        model: ModelEntry,
         settings: LotterySettings,
         names: str,
         keep_rounds: bool,

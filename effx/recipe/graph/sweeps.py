@@ -17,10 +17,10 @@ from typing import Any
 
 from effx import data
 from effx.recipe.execute.stages import tickets_rung
-from effx.recipe.graph.cells import Cell, CellBuilder, data_places, given
+from effx.recipe.graph.cells import Cell, CellBuilder, data_places
 from effx.recipe.graph.chains import joined
 from effx.recipe.graph.plan import Artifacts
-from effx.recipe.language.recipe import ModelOf, TaskOf
+from effx.recipe.language.recipe import ModelEntry, TaskEntry, TicketsEntry
 from effx.specs import halving, presets
 from effx.specs.levels import Level
 from effx.specs.stages import (
@@ -36,21 +36,21 @@ WINNING = "winning"
 
 
 def add(
-    builder: CellBuilder, task: TaskOf, model: ModelOf, wanted: dict[str, Any], artifacts: Artifacts
+    builder: CellBuilder, task: TaskEntry, model: ModelEntry, wanted: TicketsEntry, artifacts: Artifacts
 ) -> None:
     """Add a recipe's search for tickets."""
-    values = given(wanted)
+    values = wanted.given()
     preset = values.pop("preset", None)
     chosen = presets.preset(preset, task.name).given() if preset else {}
     shared = {"limit": task.limit, "seed": builder.recipe.seeds[0]}
-    settings = TicketSearchSettings.of(**{**given(builder.recipe.training), **chosen, **values, **shared})
+    settings = TicketSearchSettings.of(**{**builder.recipe.training.given(), **chosen, **values, **shared})
     add_search(builder, task, model, settings, artifacts)
 
 
 def add_search(
     builder: CellBuilder,
-    task: TaskOf,
-    model: ModelOf,
+    task: TaskEntry,
+    model: ModelEntry,
     settings: TicketSearchSettings,
     artifacts: Artifacts,
     *,
@@ -79,8 +79,8 @@ class _Search:
     def __init__(
         self,
         builder: CellBuilder,
-        task: TaskOf,
-        model: ModelOf,
+        task: TaskEntry,
+        model: ModelEntry,
         settings: TicketSearchSettings,
         views: str | None,
     ) -> None:

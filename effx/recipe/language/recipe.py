@@ -1,28 +1,57 @@
-"""A recipe as data: what is trained, built and measured, with every default filled in."""
+"""A recipe as data: what is trained, built and measured.
+
+Every section is made of settings of :mod:`effx.specs`, so that a recipe takes what the command line takes.
+Sections hold what the recipe sets; defaults follow when cells are made, because a stage takes values of
+``training`` and of the stage before it where it sets none itself.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, field_validator
+
+from effx.specs import meters, variants
+from effx.specs.backends import BUILDABLE
+from effx.specs.measurement import MeasurementPlan
+from effx.specs.presets import PRESETS
+from effx.specs.settings import OneOf, Parsed, Settings, wrong
+from effx.specs.training import (
+    Count,
+    EarlyExitSettings,
+    FinetuneSettings,
+    LotterySettings,
+    NotNegative,
+    Positive,
+    TicketSearchSettings,
+    TicketSettings,
+    TokenPruningSettings,
+    TrainingSettings,
+)
 
 DEMO_MODEL = "demo"
 """The model that effx pretrains itself; see :mod:`effx.demo.pretraining`."""
+_OF_RECIPE = frozenset({"seed", "limit"})
+"""Settings that the recipe sets for all its stages, in ``seeds`` and ``tasks``."""
 
 
-@dataclass(frozen=True)
-class TaskOf:
+def _variant(text: str) -> str:
+    variants.parse(text)
+    return text
+
+
+class TaskEntry(Settings):
     """A task and its rows."""
 
     name: str
     data: str | None = None
     """Folder with train and validation; None: the hub, or the demo corpus."""
-    limit: int | None = None
-    """Training rows at most."""
+    limit: Count | None = None
+    """Maximum number of training rows."""
 
 
-@dataclass(frozen=True)
-class ModelOf:
+class ModelEntry(Settings):
     """A pretrained encoder."""
 
     label: str
@@ -31,76 +60,150 @@ class ModelOf:
     trust_remote_code: bool = False
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One way to train: a regime, a ticket of either kind, a token schedule or early exits."""
+class TrainingDefaults(Settings):
+    """Values for every stage that trains and sets none itself."""
+
+    HIDDEN: ClassVar[frozenset[str]] = _OF_RECIPE
+
+    epochs: Positive | None = None
+    training: TrainingSettings = TrainingSettings()
+
+
+class StageEntry(Settings):
+    """A labelled stage: one way to train."""
+
+    HIDDEN: ClassVar[frozenset[str]] = _OF_RECIPE
+    """Settings that cannot be set here."""
 
     label: str
-    settings: dict[str, Any]
-    of: tuple[str, ...] = ()
-    """Labels of the stages whose checkpoints it goes on from; a regime and a lottery ticket have none."""
+    parents: Annotated[tuple[str, ...], Field(alias="of")] = ()
+    """Labels of the stages whose checkpoints it takes; a regime and a lottery ticket have none."""
+    settings: Settings
 
 
-@dataclass(frozen=True)
-class VariantOf:
-    """What export builds."""
+class RegimeEntry(StageEntry):
+    """A fine-tuning."""
 
-    text: str
-    of: tuple[str, ...] | None = None
-    """Labels of the stages it is built of; None: those that have just the exits and tokens it names."""
+    HIDDEN: ClassVar[frozenset[str]] = _OF_RECIPE | {"of"}
+
+    settings: FinetuneSettings = FinetuneSettings()
 
 
-@dataclass(frozen=True)
-class BackendOf:
-    """What runs the engines."""
+class PrunedEntry(StageEntry):
+    """A ticket of a regime's checkpoint. The layers and the head are those of the regime."""
 
-    backend: str
+    HIDDEN: ClassVar[frozenset[str]] = _OF_RECIPE | {"layers", "head_dropout"}
+
+    settings: TicketSettings
+
+
+class LotteryEntry(StageEntry):
+    """An unstructured lottery ticket."""
+
+    HIDDEN: ClassVar[frozenset[str]] = _OF_RECIPE | {"of", "text", "mask"}
+
+    settings: LotterySettings = LotterySettings()
+
+
+class TokensEntry(StageEntry):
+    """Token pruning of checkpoints."""
+
+    settings: TokenPruningSettings = TokenPruningSettings()
+
+
+class ExitsEntry(StageEntry):
+    """Early exits of checkpoints."""
+
+    settings: EarlyExitSettings = EarlyExitSettings()
+
+
+class TicketsEntry(Settings):
+    """A search for super tickets; every record is kept, so there is nothing to ``keep``."""
+
+    HIDDEN: ClassVar[frozenset[str]] = _OF_RECIPE | {"keep"}
+
+    preset: Annotated[str, OneOf("preset", tuple(PRESETS))] | None = None
+    """Published training settings, under those of the search and over those of ``training``."""
+    tickets: TicketSearchSettings = TicketSearchSettings()
+
+
+class VariantEntry(Settings):
+    """A variant to build."""
+
+    variant: Annotated[str, Parsed(_variant, "VARIANT", "a variant, e.g. int8 or exit+int8")]
+    parents: Annotated[tuple[str, ...] | None, Field(alias="of")] = None
+    """Labels of the stages it is built of; None: those that have exactly the exits and tokens it names."""
+
+    @property
+    def text(self) -> str:
+        """The variant as written."""
+        return self.variant
+
+
+class BackendEntry(Settings):
+    """A runtime for the engines."""
+
+    backend: Annotated[str, OneOf("backend", BUILDABLE)]
     device: str | None = None
 
 
-@dataclass(frozen=True)
-class Budgets:
-    """What a run may take. None: no limit."""
+class WorkloadsEntry(Settings):
+    """How engines are measured."""
 
-    total_s: float | None = None
-    """No cell is begun after so long; those under way are finished."""
-    cell_s: float | None = None
+    plan: MeasurementPlan = MeasurementPlan()
+    meter: Annotated[str, Parsed(meters.check, meters.grammar(), "a meter, e.g. rapl or model:5")] = "auto"
+    """Energy meter."""
+
+
+class Budgets(Settings):
+    """Limits of a run. None: no limit."""
+
+    total_s: Positive | None = None
+    """No cell is started after this time; running cells are finished."""
+    cell_s: Positive | None = None
     """A cell that takes longer is stopped, and counts as failed."""
-    threads: int | None = None
-    """Compute threads of a cell; None: the processors that may be used, shared by ``at_once``."""
-    at_once: int = 1
-    """Cells at once on one machine; measurements are alone all the same."""
-    memory_bytes: int | None = None
-    """What Ray sets aside for a cell."""
-    gpus: float = 0.0
+    threads: Count | None = None
+    """Compute threads of a cell; None: the available processors, shared by ``at_once``."""
+    at_once: Count = 1
+    """Cells in parallel on one machine; measurements always run alone."""
+    memory_bytes: Count | None = None
+    """Memory that Ray reserves for a cell."""
+    gpus: NotNegative = 0.0
     """GPUs, or a share of one, that Ray gives to a cell that trains or measures."""
-    retries: int = 3
-    """How often Ray starts a cell again whose node was lost."""
+    retries: Annotated[int, Field(ge=0)] = 3
+    """How often Ray restarts a cell whose node was lost."""
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(Settings):
     """A whole recipe."""
 
     name: str
     workspace: str
-    tasks: tuple[TaskOf, ...]
-    models: tuple[ModelOf, ...]
-    seeds: tuple[int, ...] = (0,)
-    training: dict[str, Any] = field(default_factory=dict)
-    """Defaults of everything that trains."""
-    regimes: tuple[Stage, ...] = ()
-    pruned: tuple[Stage, ...] = ()
-    lottery: tuple[Stage, ...] = ()
-    tokens: tuple[Stage, ...] = ()
-    exits: tuple[Stage, ...] = ()
-    tickets: dict[str, Any] | None = None
-    variants: tuple[VariantOf, ...] = ()
-    backends: tuple[BackendOf, ...] = ()
-    calibration_rows: int = 128
-    workloads: dict[str, Any] = field(default_factory=dict)
-    """Fields of :class:`effx.specs.measurement.MeasurementPlan`, and ``meter``."""
-    budgets: Budgets = field(default_factory=Budgets)
+    tasks: tuple[TaskEntry, ...]
+    models: tuple[ModelEntry, ...]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    limit: Count | None = None
+    """Maximum number of training rows of tasks that set none."""
+    training: TrainingDefaults = TrainingDefaults()
+    regimes: tuple[RegimeEntry, ...] = ()
+    pruned: tuple[PrunedEntry, ...] = ()
+    lottery: tuple[LotteryEntry, ...] = ()
+    tokens: tuple[TokensEntry, ...] = ()
+    exits: tuple[ExitsEntry, ...] = ()
+    tickets: TicketsEntry | None = None
+    variants: tuple[VariantEntry, ...] = ()
+    backends: tuple[BackendEntry, ...] = (BackendEntry(backend="onnxruntime"),)
+    calibration_rows: Count = 128
+    workloads: WorkloadsEntry = WorkloadsEntry()
+    budgets: Budgets = Budgets()
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        for seed in seeds:
+            if seeds.count(seed) > 1:
+                raise wrong(f"duplicate seed {seed}.")
+        return seeds
 
     @property
     def folder(self) -> Path:
@@ -110,39 +213,40 @@ class Recipe:
     def resolved(self) -> dict[str, Any]:
         """Return the recipe as a mapping that reads back as the same recipe."""
 
-        def stages(group: tuple[Stage, ...]) -> dict[str, Any]:
-            return {
-                stage.label: {**({"of": list(stage.of)} if stage.of else {}), **_listed(stage.settings)}
-                for stage in group
-            }
+        def stages(group: tuple[StageEntry, ...]) -> dict[str, Any]:
+            return {stage.label: {**_of(stage.parents), **_given(stage.settings)} for stage in group}
 
         whole = {
             "name": self.name,
             "workspace": self.workspace,
+            "limit": self.limit,
             "tasks": {task.name: {"data": task.data, "limit": task.limit} for task in self.tasks},
             "models": {
                 model.label: {"source": model.source, "trust_remote_code": model.trust_remote_code}
                 for model in self.models
             },
             "seeds": list(self.seeds),
-            "training": dict(self.training),
+            "training": _given(self.training),
             "regimes": stages(self.regimes),
             "pruned": stages(self.pruned),
             "lottery": stages(self.lottery),
             "tokens": stages(self.tokens),
             "exits": stages(self.exits),
-            "tickets": _listed(self.tickets) if self.tickets else None,
-            "variants": [
-                {"variant": variant.text, **({"of": list(variant.of)} if variant.of else {})}
-                for variant in self.variants
-            ],
-            "backends": [asdict(backend) for backend in self.backends],
+            "tickets": None if self.tickets is None else _given(self.tickets) or {"preset": None},
+            "variants": [{"variant": variant.text, **_of(variant.parents)} for variant in self.variants],
+            "backends": [_given(backend) for backend in self.backends],
             "calibration_rows": self.calibration_rows,
-            "workloads": _listed(self.workloads),
-            "budgets": asdict(self.budgets),
+            "workloads": _given(self.workloads),
+            "budgets": _given(self.budgets),
         }
         return {key: value for key, value in whole.items() if value not in ({}, [], None)}
 
 
-def _listed(settings: dict[str, Any]) -> dict[str, Any]:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
+def _of(parents: tuple[str, ...] | None) -> dict[str, Any]:
+    return {"of": list(parents)} if parents else {}
+
+
+def _given(settings: Settings) -> dict[str, Any]:
+    """Return the settings that the recipe sets, as JSON values."""
+    values = settings.to_json()
+    return {name: values[name] for name in settings.given()}

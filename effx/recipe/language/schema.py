@@ -1,63 +1,67 @@
-"""The keys of a recipe, read all at once: every mistake is told with its line, key and nearest name.
+"""Reading recipes: every mistake at once, each with its line, its key and the nearest known name.
 
-file -> nodes (with lines) -> --set -> rules -> cross checks -> Recipe
+file -> document (with lines) -> --set -> entries in one form -> Recipe (pydantic) -> cross checks
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ValidationError
 
 from effx import data, files
 from effx.errors import EffxError, UsageError, nearest
 from effx.recipe.graph.chains import built, chains, clashes
-from effx.recipe.language.nodes import Node, Problem, override, parse
+from effx.recipe.language import document as documents
+from effx.recipe.language.document import Document, Problem
 from effx.recipe.language.recipe import (
     DEMO_MODEL,
-    BackendOf,
-    Budgets,
-    ModelOf,
+    BackendEntry,
+    ExitsEntry,
+    LotteryEntry,
+    ModelEntry,
+    PrunedEntry,
     Recipe,
-    Stage,
-    TaskOf,
-    VariantOf,
+    RegimeEntry,
+    StageEntry,
+    TaskEntry,
+    TicketsEntry,
+    TokensEntry,
+    TrainingDefaults,
+    VariantEntry,
+    WorkloadsEntry,
 )
-from effx.recipe.language.rules import (
-    WRONG,
-    Notes,
-    Rule,
-    choice,
-    each,
-    flag,
-    labelled,
-    parsed,
-    section,
-    text,
-    whole,
-)
-from effx.recipe.language.tables import (
-    BUDGETS,
-    EXIT_RULE,
-    EXITS,
-    KEYS,
-    LOTTERY,
-    PRUNED,
-    REGIME,
-    TICKETS,
-    TOKEN_RULE,
-    TOKENS,
-    TRAINING,
-    WORKLOADS,
-    regime,
-)
-from effx.specs import variants
-from effx.specs.backends import BUILDABLE
-from effx.specs.levels import parse_levels
-from effx.specs.tasks import TASKS
-from effx.specs.training import TICKET_KINDS, check_shares
+from effx.specs import settings, variants
+from effx.specs.settings import Settings
+from effx.specs.tasks import NAME, NAMING, TASKS
+
+STAGES: Mapping[str, type[StageEntry]] = {
+    "regimes": RegimeEntry,
+    "lottery": LotteryEntry,
+    "pruned": PrunedEntry,
+    "tokens": TokensEntry,
+    "exits": ExitsEntry,
+}
+"""Section -> its entries, in the order in which they may refer to each other."""
+_CONTINUING = ("pruned", "tokens", "exits")
+"""Sections whose stages take checkpoints of others: by default those of all regimes."""
+_LABELLED: Mapping[str, type[Settings]] = {"tasks": TaskEntry, "models": ModelEntry, **STAGES}
+_GROUPED: Mapping[str, type[Settings]] = {
+    "training": TrainingDefaults,
+    "tickets": TicketsEntry,
+    "workloads": WorkloadsEntry,
+}
+_LISTED: Mapping[str, tuple[type[Settings], str]] = {
+    "variants": (VariantEntry, "variant"),
+    "backends": (BackendEntry, "backend"),
+}
+"""Section -> its entries, and the key that a bare word is the value of."""
+_HIDDEN = ("label", "name", "settings")
+_KEYS = tuple(Recipe.model_fields)
 
 
 class RecipeError(UsageError):
@@ -74,8 +78,8 @@ def load(path: str | Path, assignments: Sequence[str] = (), *, workspace: str | 
 
     Args:
         path: the YAML file. Paths in it are relative to the working directory, as on the command line.
-        assignments: ``key=value`` with dotted keys, laid over the file.
-        workspace: instead of the recipe's own.
+        assignments: ``key=value`` with dotted keys; they override the file.
+        workspace: overrides the recipe's.
 
     Raises:
         RecipeError: with every mistake in it.
@@ -87,15 +91,19 @@ def load(path: str | Path, assignments: Sequence[str] = (), *, workspace: str | 
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is no text in UTF-8.") from error
-    root, problems = parse(content)
-    if problems and not root.mapping:  # no YAML: what else is missing is nobody's mistake
-        raise RecipeError(path, problems)
-    problems += override(root, assignments)
-    notes = Notes(problems)
-    recipe = _Reader(notes, root, path).read(workspace)
-    if notes.problems:
-        raise RecipeError(path, sorted(notes.problems, key=_order))
+        raise UsageError(f"{path} is not text in UTF-8.") from error
+    document = documents.parse(content)
+    if document.problems and not document.value:  # not YAML: reporting missing keys would not help
+        raise RecipeError(path, document.problems)
+    if document.value is None:
+        document.value = {}
+    if not isinstance(document.value, dict):
+        document.wrong((), f"expected a mapping with {', '.join(_KEYS)}.")
+        raise RecipeError(path, document.problems)
+    documents.override(document, assignments)
+    recipe = _Reader(document, path).read(workspace)
+    if recipe is None or document.problems:
+        raise RecipeError(path, sorted(document.problems, key=_order))
     return recipe
 
 
@@ -105,313 +113,327 @@ def _order(problem: Problem) -> tuple[int, str]:
 
 
 class _Reader:
-    """Reads the top level; labels that were read serve the checks of those that refer to them."""
+    """Brings the entries of a document into one form, validates them, and checks what refers to what."""
 
-    def __init__(self, notes: Notes, root: Node, path: Path) -> None:
-        self._notes, self._path = notes, path
-        if root.mapping is None:
-            notes.wrong(root.where, "", f"a recipe is a mapping with {', '.join(KEYS)}; this is {root.kind}.")
-            root = Node(root.where, mapping={})
-        self._root = root
-        self._labels: dict[str, str] = {}
-        self._where: dict[str, str] = {}
+    def __init__(self, document: Document, path: Path) -> None:
+        self._document, self._path = document, path
+        self._root: dict[str, Any] = document.value
+        self._entries: dict[str, list[dict[str, Any]]] = {}
+        """Section -> entries with their labels, as written."""
 
-    def read(self, workspace: str | Path | None) -> Recipe:
-        notes, root = self._notes, self._root
-        assert root.mapping is not None
-        for key, child in root.mapping.items():
-            if key not in KEYS:
-                where = root.key_where.get(key, child.where)
-                notes.wrong(where, key, f"unknown key.{nearest(key, KEYS)} Known: {', '.join(KEYS)}.")
-        name = self._one("name", text, None)
-        limit = self._one("limit", whole(1), None)
-        name = files.safe_name(str(name)) if name else files.safe_name(self._path.stem)
-        regimes = self._stages("regimes", REGIME)
-        sweep = self._tickets()
-        if not regimes and sweep is None:
-            regimes = (self._plain(),)
-        pruned = self._stages("pruned", PRUNED, [stage.label for stage in regimes])
-        self._needed(pruned, "pruned", "level", "how much goes, as level: 40")
-        lottery = self._stages("lottery", LOTTERY)
-        tokens = self._stages("tokens", TOKENS, [stage.label for stage in regimes])
-        exits = self._stages("exits", EXITS, [stage.label for stage in regimes])
-        self._exclusive(exits, "exits", "depth", "max_drop")
-        self._exclusive(tokens, "tokens", "schedule", "keep")
-        self._schedules(tokens)
-        recipe = Recipe(
-            name=name,
-            workspace=str(workspace or self._one("workspace", text, f"effx-{name}")),
-            tasks=self._tasks(limit),
-            models=self._models(),
-            seeds=tuple(self._one("seeds", each(whole(), distinct=True), (0,))),
-            training=self._section("training", TRAINING),
-            regimes=regimes,
-            pruned=pruned,
-            lottery=lottery,
-            tokens=tokens,
-            exits=exits,
-            tickets=sweep,
-            variants=self._variants() if regimes or lottery else (),
-            backends=self._backends(),
-            calibration_rows=self._one("calibration_rows", whole(1), 128),
-            workloads=self._section("workloads", WORKLOADS),
-            budgets=Budgets(**self._section("budgets", BUDGETS)),
-        )
-        self._exit_rules(recipe)
-        self._unused(recipe)
+    def read(self, workspace: str | Path | None) -> Recipe | None:
+        """Return the recipe, or None after noting the mistakes in the document."""
+        values = self._normalised()
+        if workspace is not None:
+            values["workspace"] = str(workspace)
+        recipe = None
+        try:
+            recipe = Recipe.model_validate(values)
+        except ValidationError as error:
+            for detail in settings.details(error):
+                self._note(detail)
+        self._check_tasks()
+        self._check_models()
+        self._check_labels()
+        self._check_backends()
+        if recipe is not None:
+            self._check_exit_rules(recipe)
+            if not self._document.problems:  # otherwise what was refused may be what is missing
+                self._check_use(recipe)
         return recipe
 
-    def _node(self, key: str) -> Node | None:
-        node = (self._root.mapping or {}).get(key)
-        empty = node is None or (node.value is None and node.mapping is None and node.items is None)
-        return None if empty else node
+    # one form
 
-    def _one(self, key: str, rule: Rule, default: Any) -> Any:
-        node = self._node(key)
-        value = default if node is None else rule(self._notes, node, key)
-        return default if value is WRONG else value
+    def _normalised(self) -> dict[str, Any]:
+        """Return the values that the model validates."""
+        root = self._root
+        values = {
+            key: value
+            for key, value in root.items()
+            if value is not None and key not in _LABELLED and key not in _LISTED
+        }
+        name = root.get("name")
+        if name is None or isinstance(name, str | int):
+            values["name"] = files.safe_name(str(name if name is not None else self._path.stem))
+            values.setdefault("workspace", f"effx-{values['name']}")
+        values.setdefault("workspace", "")
+        for section, kind in _GROUPED.items():
+            if isinstance(values.get(section), dict):
+                values[section] = _nested(kind, values[section])
+        for section, (_, key) in _LISTED.items():
+            if root.get(section) is not None:
+                values[section] = self._listed(section, key)
+        for section in _LABELLED:
+            if section in STAGES or root.get(section) is not None:
+                self._entries[section] = self._labelled(section)
+        if not self._entries["regimes"] and root.get("tickets") is None:
+            self._entries["regimes"] = [{"label": "full"}]
+        for section, entries in self._entries.items():
+            values[section] = [self._entry(section, entry) for entry in entries]
+        if "variants" not in values and (values["regimes"] or values["lottery"]):
+            values["variants"] = [{"variant": "fp32"}, {"variant": "int8"}]
+        return values
 
-    def _section(self, key: str, table: Mapping[str, Rule]) -> dict[str, Any]:
-        node = self._node(key)
-        return {} if node is None else section(self._notes, node, key, table)
-
-    def _tasks(self, limit: int | None) -> tuple[TaskOf, ...]:
-        node, found = self._node("tasks"), []
-        if node is None:
-            self._notes.wrong(
-                self._root.where, "tasks", "missing: what is to be predicted, as tasks: [sst2]."
-            )
-            return ()
-        for name, child in labelled(self._notes, node, "tasks").items():
-            key = f"tasks.{name}"
-            read = section(self._notes, child, key, {"data": text, "limit": whole(1)})
-            self._where[key] = where = node.key_where.get(name, child.where)
-            folder = read.get("data")
-            if folder is None and name not in TASKS:
-                hint = nearest(name, TASKS)
-                self._notes.wrong(where, key, f"unknown task.{hint} Your own rows need data: FOLDER. "
-                                              f"Known: {', '.join(TASKS)}.")  # fmt: skip
-            elif name in TASKS and TASKS[name].kind == "answer-span":
-                self._notes.wrong(where, key, "question answering cannot be trained yet.")
-            if folder is not None and not Path(folder).expanduser().is_dir():
-                place = (child.mapping or {}).get("data", child).where
-                self._notes.wrong(place, f"{key}.data", f"{folder}: there is no such folder.")
-            folder = None if folder is None else os.path.expanduser(folder)
-            found.append(TaskOf(name, folder, read.get("limit", limit)))
-        return tuple(found)
-
-    def _models(self) -> tuple[ModelOf, ...]:
-        node, found = self._node("models"), []
-        if node is None:
-            self._notes.wrong(self._root.where, "models", "missing: pretrained encoders, as models: {bert: "
-                                                          "bert-base-uncased}.")  # fmt: skip
-            return ()
-        for label, child in labelled(self._notes, node, "models").items():
-            key = f"models.{label}"
-            self._where[key] = node.key_where.get(label, child.where)
-            read: dict[str, Any] = {"source": label}
-            if child.mapping is None and child.items is None and child.value is not None:
-                read["source"] = text(self._notes, child, key)
-            else:
-                read |= section(self._notes, child, key, {"source": text, "trust_remote_code": flag})
-            source = read["source"]
-            if source is WRONG:
+    def _labelled(self, section: str) -> list[dict[str, Any]]:
+        """Return the entries of a section: a mapping from labels, a list of labels, or one label."""
+        value, document = self._root.get(section), self._document
+        if value is None:
+            return []
+        named: list[tuple[Any, Any, documents.Path]] = []
+        if isinstance(value, dict):
+            named = [(label, entry, (section, label)) for label, entry in value.items()]
+        elif isinstance(value, list):
+            named = [(label, None, (section, index)) for index, label in enumerate(value)]
+        else:
+            named = [(value, None, (section,))]
+        entries: dict[str, dict[str, Any]] = {}
+        for label, entry, path in named:
+            if not isinstance(label, str | int) or isinstance(label, bool):
+                document.wrong(path, f"expected a word, got {_kind(label)}.")
                 continue
-            if _is_path(source):
+            label = str(label)
+            if label in entries:
+                document.wrong(path, f"duplicate '{label}'.")
+                continue
+            document.positions.setdefault((section, label), document.where(path))
+            if not NAME.fullmatch(label):
+                document.wrong((section, label), NAMING)
+                continue
+            if section == "models" and isinstance(entry, str):
+                entry = {"source": entry}
+            if entry is not None and not isinstance(entry, dict):
+                document.wrong((section, label), f"expected a mapping, got {_kind(entry)}.")
+                entry = None
+            entries[label] = {**(entry or {}), "label": label}
+            for reserved in _HIDDEN:
+                if reserved in (entry or {}):
+                    document.wrong((section, label, reserved), self._unknown(reserved, _LABELLED[section]))
+                    entries[label] = {**entries[label], "label": label}
+        return list(entries.values())
+
+    def _entry(self, section: str, entry: dict[str, Any]) -> dict[str, Any]:
+        """Return a labelled entry as its model takes it."""
+        given = {key: value for key, value in entry.items() if value is not None and key not in _HIDDEN}
+        label = entry["label"]
+        if section == "tasks":
+            limit = self._root.get("limit")
+            usable = isinstance(limit, int) and not isinstance(limit, bool) and limit > 0
+            folder = {"data": os.path.expanduser(str(given["data"]))} if "data" in given else {}
+            return {**({"limit": limit} if usable else {}), **given, **folder, "name": label}
+        if section == "models":
+            source = given.get("source", label)
+            source = os.path.expanduser(source) if isinstance(source, str) and _is_path(source) else source
+            return {**given, "source": source, "label": label}
+        if section == "regimes" and not given:
+            given = {"regime": label}
+        if section in _CONTINUING and "of" not in given:
+            given["of"] = [regime["label"] for regime in self._entries["regimes"]]
+        return {**_nested(_LABELLED[section], given), "label": label}
+
+    def _listed(self, section: str, key: str) -> list[Any]:
+        """Return the entries of a list; a bare word is the value of ``key``."""
+        value = self._root[section]
+        if not isinstance(value, list):
+            self._document.positions.setdefault((section, 0), self._document.where((section,)))
+            value = [value]
+        return [
+            {name: part for name, part in item.items() if part is not None}
+            if isinstance(item, dict)
+            else {key: item}
+            for item in value
+        ]
+
+    # mistakes
+
+    def _note(self, detail: Any) -> None:
+        """Note a mistake that pydantic found."""
+        names = settings.names_of(detail)
+        path, owner = self._path_of(detail["loc"])
+        if names:
+            path = (*path, names[0])
+        known = self._document.known(path)
+        if detail["type"] == "extra_forbidden":
+            text = self._unknown(str(path[-1]), owner)
+        elif detail["type"] == "missing":
+            name = str(path[-1])
+            hints = {
+                "tasks": "what is predicted, e.g. tasks: [sst2]",
+                "models": "pretrained encoders, e.g. models: {bert: bert-base-uncased}",
+            }
+            field = settings.field_at(Recipe, detail["loc"])
+            hint = hints.get(name) or f"expected {settings.expectation(field)}" if field else ""
+            text = f"the key '{name}' is missing: {hint}."
+        else:
+            text = settings.describe(Recipe, detail)
+        problem = Problem(self._document.where(path), documents.dotted(known), text)
+        if problem not in self._document.problems:
+            self._document.problems.append(problem)
+
+    def _unknown(self, name: str, owner: type[Settings]) -> str:
+        if owner is Recipe:
+            known = list(_KEYS)
+        else:
+            hidden = {*getattr(owner, "HIDDEN", ()), *_HIDDEN}
+            names = [leaf.field.alias or leaf.name for leaf in settings.leaves(owner)]
+            known = [name for name in names if name not in hidden]
+        return f"unknown key.{nearest(name, known)} Known: {', '.join(known)}."
+
+    def _path_of(self, loc: tuple[int | str, ...]) -> tuple[documents.Path, type[Settings]]:
+        """Return an error's path in the document, and the entry or section that it is in."""
+        path: list[int | str] = []
+        model: type[BaseModel] | None = Recipe
+        owner: type[Settings] = Recipe
+        for part in loc:
+            if isinstance(part, int):
+                labels = self._entries.get(str(path[0])) if len(path) == 1 else None
+                path.append(str(labels[part]["label"]) if labels else part)
+                continue
+            field = model.model_fields.get(part) if model is not None else None
+            if field is None:
+                path.append(part)
+                continue
+            inner = settings.kind_of(field)
+            is_model = isinstance(inner, type) and issubclass(inner, BaseModel)
+            if not is_model or model is Recipe:
+                path.append(part)
+            if is_model and model is Recipe:
+                owner = inner
+            model = inner if is_model else None
+        return tuple(path), owner
+
+    # what refers to what
+
+    def _check_tasks(self) -> None:
+        for entry in self._entries.get("tasks", []):
+            name, folder = entry["label"], entry.get("data")
+            path = ("tasks", name)
+            if folder is None and name not in TASKS:
+                self._document.wrong(path, f"unknown task.{nearest(name, TASKS)} Your own rows need data: "
+                                           f"FOLDER. Known: {', '.join(TASKS)}.")  # fmt: skip
+            elif name in TASKS and TASKS[name].kind == "answer-span":
+                self._document.wrong(path, "training for question answering is not supported.")
+            if isinstance(folder, str) and not Path(folder).expanduser().is_dir():
+                self._document.wrong((*path, "data"), f"{folder}: there is no such folder.")
+
+    def _check_models(self) -> None:
+        for entry in self._entries.get("models", []):
+            source = entry.get("source") or entry["label"]
+            if isinstance(source, str) and _is_path(source):
                 source = os.path.expanduser(source)
                 if not (Path(source) / "config.json").is_file():
-                    place = (child.mapping or {}).get("source", child).where
-                    self._notes.wrong(place, key, f"{source}: there is no folder with a config.json.")
-            found.append(ModelOf(label, source, bool(read.get("trust_remote_code", False))))
-        return tuple(found)
+                    text = f"{source}: there is no folder with a config.json."
+                    self._document.wrong(("models", entry["label"]), text)
 
-    def _tickets(self) -> dict[str, Any] | None:
-        node = self._node("tickets")
-        if node is None:
-            return None
-        found = section(self._notes, node, "tickets", TICKETS)
-        if "levels" in found:
-            try:
-                levels = parse_levels(",".join(map(str, found["levels"])))
-                found["levels"] = tuple(level.text for level in levels)
-            except UsageError as error:
-                self._notes.wrong((node.mapping or {})["levels"].where, "tickets.levels", str(error))
-        return {
-            "levels": tuple(level.text for level in parse_levels("10,...,80")),
-            "kinds": TICKET_KINDS,
-            "seeds": 5,
-            **found,
-        }
+    def _check_labels(self) -> None:
+        """Refuse labels used twice, and references to labels that do not exist."""
+        taken: dict[str, str] = {}
+        for section in STAGES:
+            earlier = dict(taken)
+            for entry in self._entries[section]:
+                label = entry["label"]
+                if label in earlier:
+                    text = f"the name is already used by {earlier[label]}.{label}."
+                    self._document.wrong((section, label), text)
+                taken.setdefault(label, section)
+                if section in _CONTINUING:
+                    self._check_references(entry.get("of"), earlier, (section, label, "of"))
+        value = self._root.get("variants")
+        for index, item in enumerate(value if isinstance(value, list) else [value]):
+            if isinstance(item, dict):
+                self._check_references(item.get("of"), taken, ("variants", index, "of"))
 
-    def _plain(self) -> Stage:
-        self._labels["full"] = "regimes"
-        return Stage("full", {})
+    def _check_references(self, of: Any, known: Mapping[str, str], path: documents.Path) -> None:
+        for label in of if isinstance(of, list) else [] if of is None else [of]:
+            if str(label) not in known:
+                text = f"unknown label '{label}'.{nearest(str(label), known)} Known here: {', '.join(known)}."
+                self._document.wrong(path, text)
 
-    def _stages(
-        self, key: str, table: Mapping[str, Rule], default_of: Sequence[str] = ()
-    ) -> tuple[Stage, ...]:
-        node = self._node(key)
-        if node is None:
-            return ()
-        entries = labelled(self._notes, node, key)
-        earlier = dict(self._labels)
-        found = []
-        for label, child in entries.items():
-            where = node.key_where.get(label, child.where)
-            if label in self._labels:
-                self._notes.wrong(
-                    where, f"{key}.{label}", f"the name is taken by {self._labels[label]}.{label}."
-                )
-            self._labels.setdefault(label, key)
-            self._where[f"{key}.{label}"] = where
-            for name, value in (child.mapping or {}).items():
-                self._where[f"{key}.{label}.{name}"] = value.where
-            read = section(self._notes, child, f"{key}.{label}", table)
-            if key == "regimes" and "regime" not in read and not child.mapping:
-                parsed(regime)(self._notes, Node(where, label), f"{key}.{label}")
-                read["regime"] = label
-            of = read.pop("of", None)
-            if of is not None:
-                self._known_labels(of, earlier, (child.mapping or {})["of"], f"{key}.{label}.of")
-            found.append(Stage(label, read, tuple(of or default_of)))
-        return tuple(found)
+    def _check_backends(self) -> None:
+        seen = []
+        value = self._root.get("backends")
+        for index, item in enumerate(value if isinstance(value, list) else []):
+            entry = item if isinstance(item, dict) else {"backend": item}
+            wanted = (entry.get("backend"), entry.get("device"))
+            if wanted in seen:
+                self._document.wrong(("backends", index), f"duplicate backend '{wanted[0]}'.")
+            seen.append(wanted)
 
-    def _known_labels(self, of: Sequence[str], known: Mapping[str, str], node: Node, key: str) -> None:
-        for number_, label in enumerate(of):
-            if label not in known:
-                where = node.items[number_].where if node.items else node.where
-                self._notes.wrong(where, key, f"unknown label '{label}'.{nearest(label, known)} "
-                                              f"Known here: {', '.join(known)}.")  # fmt: skip
-
-    def _needed(self, stages: Sequence[Stage], key: str, name: str, hint: str) -> None:
-        for stage in stages:
-            path = f"{key}.{stage.label}"
-            if name not in stage.settings and not self._notes.about(f"{path}.{name}"):
-                self._notes.wrong(self._where[path], path, f"the key '{name}' is missing: {hint}.")
-
-    def _exclusive(self, stages: Sequence[Stage], key: str, one: str, other: str) -> None:
-        for stage in stages:
-            if one in stage.settings and other in stage.settings:
-                path = f"{key}.{stage.label}"
-                self._notes.wrong(self._where[path], path, f"{one} and {other} exclude each other.")
-
-    def _schedules(self, tokens: Sequence[Stage]) -> None:
-        """Refuse schedules of shares that no model takes; thresholds are checked one by one."""
-        for stage in tokens:
-            path = f"tokens.{stage.label}"
-            if self._notes.about(f"{path}.rule") or stage.settings.get("rule", TOKEN_RULE) != TOKEN_RULE:
-                continue
-            try:
-                check_shares(stage.settings.get("schedule", ()))
-            except UsageError as error:
-                self._notes.wrong(self._where[f"{path}.schedule"], f"{path}.schedule", str(error))
-
-    def _exit_rules(self, recipe: Recipe) -> None:
-        """Refuse rules that look at probabilities where a task has none."""
-        looking = {
-            f"exits.{stage.label}": rule
-            for stage in recipe.exits
-            if (rule := stage.settings.get("rule", EXIT_RULE)) != "patience"
-            and not self._notes.about(f"exits.{stage.label}.rule")
-        }
-        for task in recipe.tasks if looking else ():
+    def _check_exit_rules(self, recipe: Recipe) -> None:
+        """Refuse rules that need probabilities where a task has none."""
+        needing = [stage for stage in recipe.exits if stage.settings.rule != "patience"]
+        for task in recipe.tasks if needing else ():
             if self._kind(task) != "regression":
                 continue
-            for path, rule in looking.items():
-                where = self._where.get(f"{path}.rule", self._where[path])
-                text_ = f"'{rule}' needs classes; task '{task.name}' has none: write rule: patience."
-                self._notes.wrong(where, f"{path}.rule", text_)
+            for stage in needing:
+                text = (
+                    f"'{stage.settings.rule}' needs classes; task '{task.name}' has none: set rule: patience."
+                )
+                path = ("exits", stage.label, "rule")
+                self._document.wrong(path, text)
 
-    def _kind(self, task: TaskOf) -> str | None:
-        """Return what a task predicts; one's own rows are read for it. None: what they are is unknown."""
+    def _kind(self, task: TaskEntry) -> str | None:
+        """Return what a task predicts; the user's rows are read for it. None: unknown."""
         if task.name in TASKS:
             return TASKS[task.name].kind
-        key = f"tasks.{task.name}"
-        if task.data is None or self._notes.about(f"{key}.data"):
+        path = ("tasks", task.name, "data")
+        if task.data is None or self._document.is_wrong(path):
             return None
         try:
             return data.resolve(task.name, task.data).kind
         except EffxError as error:
-            self._notes.wrong(self._where[key], f"{key}.data", str(error))
+            self._document.wrong(path, str(error))
             return None
 
-    def _variants(self) -> tuple[VariantOf, ...]:
-        node = self._node("variants")
-        if node is None:
-            return (VariantOf("fp32"), VariantOf("int8"))
-        found = []
-        children = node.items if node.items is not None else [node]
-        for number_, child in enumerate(children):
-            key = f"variants.{number_}"
-            of = None
-            if child.mapping is not None:
-                read = section(self._notes, child, key, {"variant": parsed(variants.parse), "of": each(text)})
-                value, of = read.get("variant", WRONG), read.get("of")
-                if "variant" not in child.mapping:
-                    self._notes.wrong(child.where, key, "the key 'variant' is missing.")
-                if of is not None:
-                    self._known_labels(of, self._labels, child.mapping["of"], f"{key}.of")
-            else:
-                value = parsed(variants.parse)(self._notes, child, key)
-            if value is WRONG:
-                continue
-            self._where[key] = child.where
-            found.append(VariantOf(value, of))
-        return tuple(found)
-
-    def _backends(self) -> tuple[BackendOf, ...]:
-        node = self._node("backends")
-        if node is None:
-            return (BackendOf("onnxruntime"),)
-        rule, found = choice(BUILDABLE, "backend"), []
-        for number_, child in enumerate(node.items if node.items is not None else [node]):
-            key = f"backends.{number_}"
-            if child.mapping is None:
-                value = rule(self._notes, child, key)
-                read = {} if value is WRONG else {"backend": value}
-            else:
-                read = section(self._notes, child, key, {"backend": rule, "device": text})
-                if "backend" not in child.mapping:
-                    self._notes.wrong(child.where, key, "the key 'backend' is missing.")
-            if "backend" not in read:
-                continue
-            backend = BackendOf(read["backend"], read.get("device"))
-            if backend in found:
-                self._notes.wrong(child.where, key, f"'{backend.backend}' stands twice.")
-            found.append(backend)
-        return tuple(found)
-
-    def _unused(self, recipe: Recipe) -> None:
-        """Refuse what would be trained and never built, variants that fit nothing, and names given twice."""
+    def _check_use(self, recipe: Recipe) -> None:
+        """Refuse stages that no variant is built of, variants that fit nothing, and names used twice."""
+        document = self._document
         if recipe.tickets is not None and any(model.source == DEMO_MODEL for model in recipe.models):
-            where = self._root.key_where["tickets"]
-            self._notes.wrong(
-                where, "tickets", f"'{DEMO_MODEL}' is made by a cell; name a folder or the hub."
-            )
-        if self._notes.problems:
-            return  # what was refused above may be what is missing
-        for key, text_ in clashes(recipe):
-            self._notes.wrong(self._where.get(key, self._root.where), key, text_)
-        if not recipe.regimes + recipe.lottery and (node := self._node("variants")):
-            self._notes.wrong(node.where, "variants", "there is no regime that they could be built of.")
-        made = chains(recipe)
-        taken = {chain: set(built(recipe, chain)) for chain in made}
-        for number_, variant in enumerate(recipe.variants):
-            if not any(variant in found for found in taken.values()):
-                wanted = variants.parse(variant.text)
-                parts = (("exits", wanted.exits), ("tokens", wanted.tokens))
+            document.wrong(("tickets",), f"'{DEMO_MODEL}' is not supported here: give a folder or the hub.")
+            return
+        for key, text in clashes(recipe):
+            document.wrong(tuple(key.split(".", 1)), text)
+        if not recipe.regimes + recipe.lottery and self._root.get("variants") is not None:
+            document.wrong(("variants",), "there is no regime to build them of.")
+        variants_of = {chain: set(built(recipe, chain)) for chain in chains(recipe)}
+        for index, variant in enumerate(recipe.variants):
+            if not any(variant in of for of in variants_of.values()):
+                parsed = variants.parse(variant.text)
+                parts = (("exits", parsed.exits), ("tokens", parsed.tokens))
                 needs = " and ".join(f"'{part}'" for part, named in parts if named) or "a plain regime"
-                where = self._where.get(f"variants.{number_}", self._root.where)
-                text_ = f"'{variant.text}' fits no checkpoint of this recipe; it needs {needs}."
-                self._notes.wrong(where, f"variants.{number_}", text_)
-        going_on = {label for stage in recipe.pruned + recipe.tokens + recipe.exits for label in stage.of}
-        for key, stages, part in (("tokens", recipe.tokens, "tokens"), ("exits", recipe.exits, "exit")):
+                text = f"'{variant.text}' fits no checkpoint of this recipe; it needs {needs}."
+                document.wrong(("variants", index), text)
+        sources = {label for stage in _continuing(recipe) for label in stage.parents}
+        for section, stages, part in (("tokens", recipe.tokens, "tokens"), ("exits", recipe.exits, "exit")):
             for stage in stages:
-                used = any(chain.last is stage and found for chain, found in taken.items())
-                if not used and stage.label not in going_on:
-                    path = f"{key}.{stage.label}"
-                    text_ = f"no variant would be built of it. Add one with '{part}', as {part}+int8."
-                    self._notes.wrong(self._where[path], path, text_)
+                used = any(chain.last is stage and of for chain, of in variants_of.items())
+                if not used and stage.label not in sources:
+                    text = f"no variant would be built of it. Add one with '{part}', e.g. {part}+int8."
+                    document.wrong((section, stage.label), text)
+
+
+def _continuing(recipe: Recipe) -> Iterator[StageEntry]:
+    yield from recipe.pruned
+    yield from recipe.tokens
+    yield from recipe.exits
+
+
+def _nested(entry: type[Settings], values: Any) -> dict[str, Any]:
+    """Return an entry's flat values in their groups; hidden ones stay outside, where they are refused."""
+    hidden: frozenset[str] = getattr(entry, "HIDDEN", frozenset())
+    given = {name: value for name, value in values.items() if value is not None}
+    grouped = settings.nested(entry, {name: value for name, value in given.items() if name not in hidden})
+    for name, field in entry.model_fields.items():
+        if settings.group_of(field):
+            grouped.setdefault(name, {})
+    return {**grouped, **{name: value for name, value in given.items() if name in hidden}}
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    return "nothing" if value is None else repr(value)
 
 
 def _is_path(source: str) -> bool:

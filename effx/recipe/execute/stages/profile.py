@@ -5,18 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from effx.recipe.execute.protocol import CellSpec, StageOutput
+from effx.recipe.execute.stages import common
+from effx.specs.stages import ProfileStage
 
 
 def run(cell: CellSpec, out: Path) -> StageOutput:
     """Measure the engines of a task in one interleaved session."""
     from effx.profile import profile
-    from effx.specs.measurement import MeasurementPlan
 
+    settings = common.settings(cell, ProfileStage)
     runs, failures = profile(
         [source.artifact for source in cell.sources],
         out=out / cell.name,
-        plan=MeasurementPlan.of(**cell.settings["plan"]),
-        meter=cell.settings["meter"],
+        plan=settings.plan,
+        meter=settings.meter,
         data_folder=cell.places.data,
     )
     if not runs:
