@@ -1,4 +1,4 @@
-"""Constraints on an engine as bars on objectives: what meets them, by how much the rest misses."""
+"""Constraints on an engine as thresholds on objectives."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from effx.errors import UsageError
 from effx.results import Run
 
 MAX_DROP = 0.01
-_ROUNDING = 1e-9  # 0.91 meets a bar of 0.92 - 0.01
+_ROUNDING = 1e-9  # 0.91 meets a threshold of 0.92 - 0.01
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What an engine must meet; None: no such limit."""
+class Constraints:
+    """What an engine must meet; None: no such constraint."""
 
     max_drop: float | None = MAX_DROP
-    """Of the task's primary metric beside the baseline, 0.01 is a point."""
+    """Of the task's primary metric, compared with the baseline; 0.01 is a point."""
     min_accuracy: float | None = None
     max_p90_s: float | None = None
     max_p99_s: float | None = None
@@ -28,82 +28,102 @@ class Limits:
     max_size_bytes: float | None = None
 
 
-@dataclass(frozen=True)
-class Bar:
-    """A limit as a bar on an objective."""
+_OBJECTIVE_OF = {
+    "min_accuracy": "accuracy",
+    "max_p90_s": "latency_p90",
+    "max_p99_s": "latency_p99",
+    "max_memory_bytes": "memory",
+    "max_size_bytes": "size",
+}
 
-    option: str
+
+@dataclass(frozen=True)
+class Threshold:
+    """A constraint as a threshold on an objective."""
+
+    setting: str
+    """A field of :class:`Constraints`."""
     objective: Objective
     limit: float
-    bar: float
-    beside: Run | None = None
-    """The engine whose value the bar moves with."""
+    """The setting's value."""
+    value: float
+    """What the objective must reach (accuracy) or not exceed."""
+    baseline: Run | None = None
+    """The engine relative to which the threshold is set; None: it is absolute."""
 
-    def lacks(self, value: float) -> float:
-        """Return by what share of the bar a value misses it; at most 0: it does not."""
-        over = self.bar - value if self.objective.maximise else value - self.bar
-        return over / abs(self.bar) if self.bar else over
+    def shortfall(self, value: float) -> float:
+        """Return by what share of the threshold a value misses it; at most 0: it meets it."""
+        over = self.value - value if self.objective.maximise else value - self.value
+        return over / abs(self.value) if self.value else over
 
     def meets(self, run: Run) -> bool:
-        """Return whether a run meets it as measured; what was not measured does not."""
+        """Return whether a run meets it as measured; without a value it does not."""
         value = self.objective.value(run)
-        return value is not None and self.lacks(value) <= _ROUNDING
+        return value is not None and self.shortfall(value) <= _ROUNDING
 
-    def needed(self, value: float) -> float:
-        """Return the limit that would admit a value."""
-        return self.limit + (self.bar - value) if self.beside is not None else value
+    def limit_admitting(self, value: float) -> float:
+        """Return the setting's value that would admit a value of the objective."""
+        return self.limit + (self.value - value) if self.baseline is not None else value
 
-    def met(self, draws: np.ndarray, beside: np.ndarray | None) -> np.ndarray:
-        """Return where values [..., resamples] meet it."""
-        bar = self.bar if beside is None else beside - self.limit
-        slack = _ROUNDING * abs(self.bar)
-        return np.asarray(draws >= bar - slack if self.objective.maximise else draws <= bar + slack)
+    def met_in(self, draws: np.ndarray, of_baseline: np.ndarray | None) -> np.ndarray:
+        """Return in which resamplings it is met.
+
+        Args:
+            draws: values of the objective [..., resamples].
+            of_baseline: the baseline's values [resamples]; None: the threshold is absolute.
+        """
+        value = self.value if of_baseline is None else of_baseline - self.limit
+        slack = _ROUNDING * abs(self.value)
+        return np.asarray(draws >= value - slack if self.objective.maximise else draws <= value + slack)
 
 
-def bars_of(limits: Limits, base: Run, runs: Sequence[Run], remarks: list[str]) -> list[Bar]:
-    """Return the bars that limits set beside a baseline; ``remarks`` gets the engines without a value.
+def thresholds(
+    constraints: Constraints, baseline: Run, runs: Sequence[Run], remarks: list[str]
+) -> list[Threshold]:
+    """Return the thresholds that constraints set; ``remarks`` gets the engines without a value.
 
     Raises:
-        UsageError: no engine was measured by what a limit is about.
+        UsageError: no engine was measured by the objective of a constraint.
     """
-    found = []
-    if limits.max_drop is not None:
-        bar = base.accuracy.value - limits.max_drop
-        found.append(Bar("--max-drop", OBJECTIVES["accuracy"], limits.max_drop, bar, base))
-    for option, name, limit in (
-        ("--min-accuracy", "accuracy", limits.min_accuracy),
-        ("--max-p90", "latency_p90", limits.max_p90_s),
-        ("--max-p99", "latency_p99", limits.max_p99_s),
-        ("--max-memory", "memory", limits.max_memory_bytes),
-        ("--max-size", "size", limits.max_size_bytes),
-    ):
+    result = []
+    if constraints.max_drop is not None:
+        value = baseline.accuracy.value - constraints.max_drop
+        result.append(Threshold("max_drop", OBJECTIVES["accuracy"], constraints.max_drop, value, baseline))
+    for setting, name in _OBJECTIVE_OF.items():
+        limit: float | None = getattr(constraints, setting)
         if limit is None:
             continue
         objective = OBJECTIVES[name]
         without = [run for run in runs if objective.value(run) is None]
         if len(without) == len(runs):
-            raise UsageError(f"{option}: no engine can be held to it: {objective.missing(runs[0])}.")
-        leave_out(without, f"without {objective.label}, which {option} needs", remarks)
-        found.append(Bar(option, objective, limit, limit))
-    return found
+            raise UsageError(
+                f"{setting}: no engine has {objective.label}: {objective.missing(runs[0])}.",
+                settings=setting,
+            )
+        leave_out(without, f"without {objective.label}, which {setting} needs", remarks)
+        result.append(Threshold(setting, objective, limit, limit))
+    return result
 
 
 def leave_out(runs: Sequence[Run], why: str, remarks: list[str]) -> None:
-    """Remark that engines are left out, by name if it is one."""
+    """Add a remark that engines are left out; a single one is named."""
     if len(runs) == 1:
         remarks.append(f"{runs[0].name} is left out: {why}")
     elif runs:
         remarks.append(f"{len(runs)} engines are left out: {why}")
 
 
-def met(runs: Sequence[Run], bars: Sequence[Bar]) -> np.ndarray:
-    """Return which engine meets which bar in which resampling, [bars or 1, runs, resamples]."""
-    found: list[np.ndarray] = [np.ones(OBJECTIVES["size"].draws(runs).shape, dtype=bool)] if not bars else []
-    for bar in bars:
-        beside = bar.objective.draws([bar.beside])[0] if bar.beside is not None else None
-        able = [index for index, run in enumerate(runs) if bar.objective.value(run) is not None]
-        draws = bar.objective.draws([runs[index] for index in able])
-        own = np.zeros((len(runs), draws.shape[1]), dtype=bool)
-        own[able] = bar.met(draws, beside)
-        found.append(own)
-    return np.array(found)
+def met(runs: Sequence[Run], limits: Sequence[Threshold]) -> np.ndarray:
+    """Return which engine meets which threshold in which resampling, [thresholds or 1, runs, resamples]."""
+    if not limits:
+        return np.ones((1, *OBJECTIVES["size"].draws(runs).shape), dtype=bool)
+    result = []
+    for threshold in limits:
+        objective, baseline = threshold.objective, threshold.baseline
+        of_baseline = objective.draws([baseline])[0] if baseline is not None else None
+        able = [index for index, run in enumerate(runs) if objective.value(run) is not None]
+        draws = objective.draws([runs[index] for index in able])
+        meets = np.zeros((len(runs), draws.shape[1]), dtype=bool)
+        meets[able] = threshold.met_in(draws, of_baseline)
+        result.append(meets)
+    return np.array(result)

@@ -7,18 +7,17 @@ and energy sources are never mixed on one frontier (:mod:`effx.analysis.cohorts`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from effx.analysis import cohorts, comparison, objectives, pareto
-from effx.analysis.cohorts import Cohort
+from effx.analysis import cohorts, objectives, pareto
 from effx.analysis.objectives import OBJECTIVES, Objective
-from effx.analysis.techniques import technique
 from effx.errors import UsageError
 from effx.results import Run
+from effx.stats import bootstrap
 
 _TIE_SHARE = 0.05  # P(non-dominated) above which a dominated point counts as tied
 _REFERENCE_MARGIN = 1.1  # the reference point lies a tenth beyond the largest cost
@@ -26,7 +25,7 @@ _STRONG = 32  # winners that are asked whether they dominate an engine in every 
 
 
 @dataclass(frozen=True)
-class Point:
+class FrontierPoint:
     """One engine on a frontier."""
 
     run: Run
@@ -51,14 +50,14 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Diminishing:
-    """A stretch of the frontier on which a unit of the second objective buys little of the first."""
+class DiminishingReturns:
+    """A part of the frontier on which a unit of the second objective buys little of the first."""
 
     start: str
     """The engine at its cheap end."""
     end: str
     share: float
-    """What a unit buys on it, over what it buys on average along the whole frontier."""
+    """Gain per unit of cost on it, divided by the average over the frontier."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Frontier:
     objectives: tuple[str, ...]
     metric: str
     energy_source: str
-    points: list[Point]
+    points: list[FrontierPoint]
     hypervolume: float | None
     """Share of the box that the engines dominate, 0 to 1. Its worst corner has the lowest of each gain
     and 1.1 times the highest of each cost, its best the highest gain and no cost; it depends on which
@@ -80,7 +79,7 @@ class Frontier:
     be better than it was measured."""
     knee: str | None
     """The engine furthest from the line between the frontier's ends; of two objectives only."""
-    diminishing: list[Diminishing]
+    diminishing: list[DiminishingReturns]
     """Of two objectives only; see :func:`effx.analysis.pareto.diminishing`."""
 
     def to_json(self) -> dict[str, Any]:
@@ -89,9 +88,9 @@ class Frontier:
             "task": self.task,
             "host": self.host,
             "objectives": list(self.objectives),
-            "labels": {one.name: self.metric if one.name == "accuracy" else one.label for one in chosen},
-            "units": {one.name: one.unit for one in chosen},
-            "maximise": {one.name: one.maximise for one in chosen},
+            "labels": {axis.name: self.metric if axis.name == "accuracy" else axis.label for axis in chosen},
+            "units": {axis.name: axis.unit for axis in chosen},
+            "maximise": {axis.name: axis.maximise for axis in chosen},
             "metric": self.metric,
             "energy_source": self.energy_source,
             "points": [point.to_json() for point in self.points],
@@ -99,7 +98,7 @@ class Frontier:
             "hypervolume_interval": self.hypervolume_interval,
             "knee": self.knee,
             "diminishing": [
-                {"from": one.start, "to": one.end, "share": one.share} for one in self.diminishing
+                {"from": part.start, "to": part.end, "share": part.share} for part in self.diminishing
             ],
         }
 
@@ -108,8 +107,8 @@ def frontier(runs: Sequence[Run], objectives: Sequence[str] = ("accuracy", "late
     """Return the frontier of runs by two or three objectives.
 
     Args:
-        runs: of one task on one host; an engine's latest run stands for it. Runs without a value for
-            an objective are left out.
+        runs: of one task on one host; of each engine the latest is used. Runs without a value for an
+            objective are left out.
         objectives: names in ``OBJECTIVES``, gains and costs in any order.
 
     P(non-dominated) comes from joint resamplings of examples and rounds
@@ -123,7 +122,7 @@ def frontier(runs: Sequence[Run], objectives: Sequence[str] = ("accuracy", "late
     axes = _axes(objectives)
     able = cohorts.latest([run for run in runs if all(axis.value(run) is not None for axis in axes)])
     if not able:
-        raise UsageError(_nothing(runs, axes))
+        raise UsageError(_no_frontier(runs, axes))
     cohorts.check(able, energy=_uses_energy(axes))
     values = np.array([[axis.value(run) for axis in axes] for run in able], dtype=float)
     signs = np.array([-1.0 if axis.maximise else 1.0 for axis in axes])
@@ -133,12 +132,12 @@ def frontier(runs: Sequence[Run], objectives: Sequence[str] = ("accuracy", "late
     best = pareto.non_dominated(costs)
     winners = np.flatnonzero(best)
     draws = np.stack([axis.draws(able) * sign for axis, sign in zip(axes, signs, strict=True)], axis=-1)
-    left = _left(draws, winners)
-    kept = np.array([pareto.non_dominated(draw) for draw in draws[left].swapaxes(0, 1)])
+    left = _not_surely_dominated(draws, winners)
+    best_in_draws = np.array([pareto.non_dominated(draw) for draw in draws[left].swapaxes(0, 1)])
     probability = np.zeros(len(able))
-    probability[left] = kept.mean(axis=0)
+    probability[left] = best_in_draws.mean(axis=0)
     points = [
-        Point(
+        FrontierPoint(
             run=run,
             values={axis.name: float(value) for axis, value in zip(axes, values[index], strict=True)},
             intervals={axis.name: axis.interval(run) for axis in axes},
@@ -154,10 +153,10 @@ def frontier(runs: Sequence[Run], objectives: Sequence[str] = ("accuracy", "late
         )
         for index, run in enumerate(able)
     ]
-    volume, spread = _hypervolume(costs, signs, draws[left], kept)
-    flat = len(axes) == 2
-    knee = pareto.knee(costs[winners]) if flat else None
-    regions = pareto.diminishing(-costs[winners, 0], costs[winners, 1]) if flat else []
+    volume, spread = _hypervolume(costs, signs, draws[left], best_in_draws)
+    two = len(axes) == 2
+    knee = pareto.knee(costs[winners]) if two else None
+    regions = pareto.diminishing(-costs[winners, 0], costs[winners, 1]) if two else []
     names = [able[winner].name for winner in winners]
     return Frontier(
         task=able[0].task,
@@ -169,7 +168,7 @@ def frontier(runs: Sequence[Run], objectives: Sequence[str] = ("accuracy", "late
         hypervolume=volume,
         hypervolume_interval=spread,
         knee=None if knee is None else names[knee],
-        diminishing=[Diminishing(names[one.start], names[one.end], one.share) for one in regions],
+        diminishing=[DiminishingReturns(names[part.start], names[part.end], part.share) for part in regions],
     )
 
 
@@ -183,58 +182,6 @@ def comparable(runs: Sequence[Run], objectives: Sequence[str]) -> list[list[Run]
     return list(cohorts.split(able, energy=_uses_energy(axes), labels=True).values())
 
 
-def baseline_of(runs: Sequence[Run]) -> Run:
-    """Return the most accurate of the fp32 engines with nothing reduced, on which all is to improve.
-
-    Where there is none, the most accurate of the fp32 engines, or of all.
-    """
-    plain = [run for run in runs if run.engine.get("precision") == "fp32"] or runs
-    whole = [run for run in plain if not technique(run).is_reduction] or plain
-    return max(whole, key=lambda run: run.accuracy.value)
-
-
-def summary(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
-    """Return, per task and host, energy per correct prediction and the cheapest accurate enough.
-
-    The baseline is that of :func:`baseline_of`; 1 % and 2 % are 0.01 and 0.02 of the metric. Only
-    engines scored on the baseline's rows are held beside it.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for (task, host), group in cohorts.by_task_and_host(runs).items():
-        group = cohorts.latest(group)
-        most = max(run.accuracy.n for run in group)
-        baseline = baseline_of([run for run in group if run.accuracy.n == most])
-        beside = [run for run in group if Cohort.of(run) == Cohort.of(baseline)]
-        entry: dict[str, Any] = {
-            "baseline": baseline.name,
-            "energy_source": sorted({cohorts.energy_meter(run).source for run in group}),
-            "energy_per_correct": {
-                run.name: value for run in group if (value := comparison.energy_per_correct(run)) is not None
-            },
-        }
-        for what, key, named in (
-            ("energy", "energy", "joules_per_example"),
-            ("latency", "latency", "latency_s"),
-        ):
-            for percent in (1, 2):
-                chosen = _cheapest(beside, baseline, percent / 100, OBJECTIVES[key], named)
-                entry[f"min_{what}_within_{percent}pct"] = chosen
-        found[f"{task} on {host}"] = entry
-    return found
-
-
-def _cheapest(
-    runs: Sequence[Run], baseline: Run, drop: float, cost: Objective, named: str
-) -> Mapping[str, Any] | None:
-    """Return the cheapest of the engines at most ``drop`` below the baseline's accuracy."""
-    bar = baseline.accuracy.value - drop - 1e-9  # 0.91 is within 0.01 of 0.92
-    able = [run for run in runs if run.accuracy.value >= bar and cost.value(run) is not None]
-    if not able or (cost.energetic and len(cohorts.energy_meters(able)) > 1):
-        return None
-    best = min(able, key=lambda run: (cost.value(run), -run.accuracy.value))
-    return {"engine": best.name, named: cost.value(best)}
-
-
 def _axes(names: Sequence[str]) -> list[Objective]:
     if len(names) not in (2, 3) or len(set(names)) < len(names):
         raise UsageError(f"a frontier needs two or three different objectives, not {', '.join(names)}.")
@@ -242,10 +189,10 @@ def _axes(names: Sequence[str]) -> list[Objective]:
 
 
 def _uses_energy(axes: Sequence[Objective]) -> bool:
-    return any(axis.energetic for axis in axes)
+    return any(axis.uses_energy for axis in axes)
 
 
-def _nothing(runs: Sequence[Run], axes: Sequence[Objective]) -> str:
+def _no_frontier(runs: Sequence[Run], axes: Sequence[Objective]) -> str:
     if not runs:
         return "there are no runs to make a frontier of."
     for axis in axes:
@@ -260,7 +207,7 @@ def _source(runs: Sequence[Run]) -> str:
     return next(iter(sources)) if len(sources) == 1 else "mixed"
 
 
-def _left(draws: np.ndarray, winners: np.ndarray) -> np.ndarray:
+def _not_surely_dominated(draws: np.ndarray, winners: np.ndarray) -> np.ndarray:
     """Return the indices of engines that no winner dominates in every resampling.
 
     Args:
@@ -269,22 +216,24 @@ def _left(draws: np.ndarray, winners: np.ndarray) -> np.ndarray:
     """
     left = np.arange(len(draws))
     for winner in winners[np.linspace(0, len(winners) - 1, min(_STRONG, len(winners))).astype(int)]:
-        own = draws[winner]
+        of_winner = draws[winner]
         always = np.zeros(len(left), dtype=bool)
         for start in range(0, len(left), 1000):  # a thousand engines' comparisons in memory at a time
             others = draws[left[start : start + 1000]]
-            always[start : start + 1000] = np.all(_dominates(own, others), axis=1)
+            always[start : start + 1000] = np.all(_dominates(of_winner, others), axis=1)
         left = left[~always]
     return left
 
 
-def _dominates(own: np.ndarray, other: np.ndarray) -> np.ndarray:
+def _dominates(point: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return where points [..., objectives] dominate others, all to be minimised."""
-    nowhere_worse = np.asarray(own[..., 0] <= other[..., 0])  # an axis of two or three: no reduction over it
-    better = np.asarray(own[..., 0] < other[..., 0])
-    for axis in range(1, own.shape[-1]):
-        nowhere_worse &= own[..., axis] <= other[..., axis]
-        better |= own[..., axis] < other[..., axis]
+    nowhere_worse = np.asarray(
+        point[..., 0] <= other[..., 0]
+    )  # an axis of two or three: no reduction over it
+    better = np.asarray(point[..., 0] < other[..., 0])
+    for axis in range(1, point.shape[-1]):
+        nowhere_worse &= point[..., axis] <= other[..., axis]
+        better |= point[..., axis] < other[..., axis]
     return nowhere_worse & better
 
 
@@ -294,7 +243,7 @@ def _indistinct(winner: np.ndarray, point: np.ndarray) -> bool:
 
 
 def _hypervolume(
-    costs: np.ndarray, signs: np.ndarray, draws: np.ndarray, kept: np.ndarray
+    costs: np.ndarray, signs: np.ndarray, draws: np.ndarray, best_in_draws: np.ndarray
 ) -> tuple[float | None, tuple[float, float] | None]:
     """Return the share of the box that engines dominate, and its interval.
 
@@ -302,15 +251,15 @@ def _hypervolume(
         costs: [engines, objectives], to be minimised.
         signs: 1 for a cost, -1 for a gain, [objectives].
         draws: [those left, resamples, objectives], to be minimised.
-        kept: which of them nothing dominates, [resamples, those left].
+        best_in_draws: which of them nothing dominates, [resamples, those left].
     """
     worst = np.where(signs > 0, costs.max(axis=0) * _REFERENCE_MARGIN, costs.max(axis=0))
     box = float(np.prod(worst - np.where(signs > 0, 0.0, costs.min(axis=0))))
     if len(costs) < 2 or not box > 0:
         return None, None
     volume = pareto.hypervolume(costs, worst) / box
-    drawn = [pareto.hypervolume(draws[chosen, row], worst) for row, chosen in enumerate(kept)]
-    low, high = np.quantile(drawn, [0.025, 0.975]) / box
+    drawn = [pareto.hypervolume(draws[chosen, row], worst) for row, chosen in enumerate(best_in_draws)]
+    low, high = (end / box for end in bootstrap.percentile_interval(np.array(drawn)))
     # Noise raises the best of many, once in what was measured and once more in each resampling, so
     # the resamplings are reflected about the estimate: the basic bootstrap (Davison and Hinkley 1997,
     # Bootstrap Methods and their Application, section 5.2.1).

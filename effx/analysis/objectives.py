@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from effx.analysis import comparison, resampling
+from effx.analysis import resampling
 from effx.analysis.cohorts import single_stream
 from effx.errors import unknown
 from effx.results import MIN_SAMPLES, Run, WorkloadResult
@@ -23,7 +23,7 @@ Interval = tuple[float, float] | None
 
 @dataclass(frozen=True)
 class Objective:
-    """One axis."""
+    """A quantity that engines are compared by: an axis of a frontier."""
 
     name: str
     label: str
@@ -40,17 +40,17 @@ class Objective:
 
     @property
     def short(self) -> str:
-        """The label without the workload that all engines share."""
+        """The label without the workload, which is the same for all engines."""
         return self.label.partition(", one query")[0]
 
     @property
-    def energetic(self) -> bool:
-        """Whether joules are in it, whose source and meter must not be mixed."""
+    def uses_energy(self) -> bool:
+        """Whether it is made of joules, whose source and meter must not be mixed."""
         return self.name.startswith("energy")
 
     @property
-    def scored(self) -> bool:
-        """Whether it says how good the predictions are."""
+    def is_score(self) -> bool:
+        """Whether it is a metric of the predictions."""
         return self.name in ("accuracy", "correct", *METRICS)
 
 
@@ -70,16 +70,22 @@ def measures(run: Run) -> dict[str, float | None]:
     return {objective.name: objective.value(run) for objective in OBJECTIVES.values()}
 
 
+def energy_per_correct(run: Run) -> float | None:
+    """Return joules per correct prediction of single queries; None without energy, or for regression."""
+    joules, share = _joules(run), _correct_value(run)
+    return None if joules is None or not share else joules / share
+
+
 def _constant(values: Sequence[float | None]) -> np.ndarray:
     column = np.array(values, dtype=float)[:, None]
     return np.broadcast_to(column, (len(values), resampling.RESAMPLES))
 
 
-def _rows(found: list[np.ndarray | None], values: Sequence[float | None]) -> np.ndarray:
+def _rows(resampled: list[np.ndarray | None], values: Sequence[float | None]) -> np.ndarray:
     """Stack resamplings [runs, resamples]; a run without any keeps its value."""
     full = [
-        np.full(resampling.RESAMPLES, value) if own is None else own
-        for own, value in zip(found, values, strict=True)
+        np.full(resampling.RESAMPLES, value) if drawn is None else drawn
+        for drawn, value in zip(resampled, values, strict=True)
     ]
     return np.array(full) if full else np.empty((0, resampling.RESAMPLES))
 
@@ -100,7 +106,7 @@ def _score(name: str) -> Objective:
         return resampling.scores(metric, runs)
 
     return Objective(
-        name, name, "", True, value, interval, draws, lambda run: f"{name} is no metric of {run.task}"
+        name, name, "", True, value, interval, draws, lambda run: f"{name} is not a metric of {run.task}"
     )
 
 
@@ -125,8 +131,8 @@ def _latency(name: str, statistic: str, label: str) -> Objective:
         return single_stream(run).latency_s[statistic]
 
     def draws(runs: Sequence[Run]) -> np.ndarray:
-        found = [resampling.latencies(run, single_stream(run), share) for run in runs]
-        return _rows(found, [value(run) for run in runs])
+        drawn = [resampling.latencies(run, single_stream(run), share) for run in runs]
+        return _rows(drawn, [value(run) for run in runs])
 
     return Objective(
         name, f"{label} latency, one query at real lengths", "s", False, value,
@@ -146,19 +152,21 @@ def _throughput(name: str, scenario: str, label: str) -> Objective:
 
     def interval(run: Run) -> Interval:
         workload = of(run)
-        found = None if workload is None else resampling.throughputs(run, workload)
-        if workload is None or found is None:
+        drawn = None if workload is None else resampling.throughputs(run, workload)
+        if workload is None or drawn is None:
             return None
-        return intervals.log_interval(found, workload.throughput_per_s, len(set(workload.rounds)))
+        return intervals.log_interval(drawn, workload.throughput_per_s, len(set(workload.rounds)))
 
     def draws(runs: Sequence[Run]) -> np.ndarray:
         workloads = [(run, of(run)) for run in runs]
-        found = [None if own is None else resampling.throughputs(run, own) for run, own in workloads]
-        return _rows(found, [value(run) for run in runs])
+        drawn = [
+            None if workload is None else resampling.throughputs(run, workload) for run, workload in workloads
+        ]
+        return _rows(drawn, [value(run) for run in runs])
 
     return Objective(
         name, label, "1/s", True, value, interval, draws,
-        lambda run: f"the {scenario} scenario was not measured; profile with --scenario {scenario}",
+        lambda run: f"the {scenario} scenario was not measured; profile with scenario {scenario}",
     )  # fmt: skip
 
 
@@ -167,8 +175,8 @@ def _joules(run: Run) -> float | None:
 
 
 def _joule_draws(runs: Sequence[Run]) -> np.ndarray:
-    found = [resampling.energies(run, single_stream(run).energy) for run in runs]
-    return _rows(found, [_joules(run) for run in runs])
+    drawn = [resampling.energies(run, single_stream(run).energy) for run in runs]
+    return _rows(drawn, [_joules(run) for run in runs])
 
 
 def _no_energy(run: Run) -> str:
@@ -176,11 +184,11 @@ def _no_energy(run: Run) -> str:
 
 
 def _per_correct_interval(run: Run) -> Interval:
-    joules, own = _joules(run), single_stream(run).energy.interval
-    share, other = _correct_value(run), _correct_interval(run)
-    if joules is None or own is None or not share or other is None:
+    joules, of_joules = _joules(run), single_stream(run).energy.interval
+    share, of_share = _correct_value(run), _correct_interval(run)
+    if joules is None or of_joules is None or not share or of_share is None:
         return None
-    return intervals.ratio_of_intervals(share, other, joules, own)
+    return intervals.ratio_of_intervals(share, of_share, joules, of_joules)
 
 
 def _per_correct_draws(runs: Sequence[Run]) -> np.ndarray:
@@ -200,9 +208,9 @@ OBJECTIVES: dict[str, Objective] = {
     for objective in (
         _score("accuracy"),
         *(_score(name) for name in METRICS if name != "accuracy"),
-        Objective("correct", "share of right predictions", "", True, _correct_value, _correct_interval,
+        Objective("correct", "share of correct predictions", "", True, _correct_value, _correct_interval,
                   lambda runs: resampling.scores("accuracy", runs),
-                  lambda run: f"{run.task} has no right and wrong predictions"),
+                  lambda run: f"{run.task} is a regression: predictions are not right or wrong"),
         _latency("latency", "p50", "median"),
         _latency("latency_p90", "p90", "p90"),
         _latency("latency_p99", "p99", "p99"),
@@ -212,9 +220,9 @@ OBJECTIVES: dict[str, Objective] = {
         Objective("energy", "energy", "J/example", False, _joules,
                   lambda run: single_stream(run).energy.interval, _joule_draws, _no_energy),
         Objective("energy_per_correct", "energy per correct prediction", "J", False,
-                  comparison.energy_per_correct, _per_correct_interval, _per_correct_draws,
+                  energy_per_correct, _per_correct_interval, _per_correct_draws,
                   lambda run: _no_energy(run) if _joules(run) is None
-                  else f"{run.task} has no right and wrong predictions"),
+                  else f"{run.task} is a regression: predictions are not right or wrong"),
         _fixed("memory", "peak memory of the process", "B",
                lambda run: run.memory.get("host_peak_bytes"), "peak memory was not measured"),
         _fixed("device_memory", "peak memory of the device", "B",

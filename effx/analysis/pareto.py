@@ -1,4 +1,4 @@
-"""Dominance among points: which are worth having, what they cover, where more buys little.
+"""Dominance among points: non-dominated points, hypervolume, knee, diminishing returns.
 
 Pure NumPy, no results. Points are rows [n, objectives] of two or three objectives, every one to be
 minimised (negate what is to be maximised). A point dominates another if it is at most as large in
@@ -59,7 +59,7 @@ def hypervolume(points: np.ndarray, reference: np.ndarray) -> float:
     points = _checked(points)
     reference = np.asarray(reference, dtype=float)
     if reference.shape != (points.shape[1],):
-        raise ValueError(f"a reference of {points.shape[1]} numbers is needed, not {reference.shape}")
+        raise ValueError(f"expected a reference of {points.shape[1]} numbers, got shape {reference.shape}")
     inside = points[np.all(points < reference, axis=1)]
     if not len(inside):
         return 0.0
@@ -93,7 +93,7 @@ def knee(points: np.ndarray) -> int | None:
 
 @dataclass(frozen=True)
 class Region:
-    """A stretch of a frontier on which cost buys little."""
+    """A part of a frontier on which cost buys little."""
 
     start: int
     """Index of the point at which it starts."""
@@ -104,14 +104,14 @@ class Region:
 
 
 def diminishing(gains: np.ndarray, costs: np.ndarray, share: float = DIMINISHING_SHARE) -> list[Region]:
-    """Return the stretches of a frontier on which a unit of cost buys less than ``share`` of the average.
+    """Return the parts of a frontier on which a unit of cost buys less than ``share`` of the average.
 
     Args:
         gains: of the frontier's points, rising [n].
         costs: of the same points, rising [n].
         share: of the average slope, which is the frontier's whole gain over its whole cost.
 
-    Neighbouring segments below the bar are one region. Fewer than three different points have none:
+    Neighbouring segments below it are one region. Fewer than three different points have none:
     the one segment of two is the average itself.
     """
     distinct = np.concatenate([[0], 1 + np.flatnonzero(np.diff(costs) > 0)]) if len(costs) else np.array([])
@@ -134,9 +134,9 @@ def diminishing(gains: np.ndarray, costs: np.ndarray, share: float = DIMINISHING
 def _checked(points: np.ndarray) -> np.ndarray:
     points = np.asarray(points, dtype=float)
     if points.ndim != 2 or points.shape[1] not in (2, 3):
-        raise ValueError(f"points of two or three objectives are needed, not {points.shape}")
+        raise ValueError(f"expected points of two or three objectives, got shape {points.shape}")
     if np.isnan(points).any():
-        raise ValueError("points hold NaN: leave out what was not measured")
+        raise ValueError("points hold NaN: leave out engines without a value")
     return points
 
 
@@ -153,12 +153,12 @@ def _sweep_three(points: np.ndarray) -> np.ndarray:
     xs: list[float] = []  # rising
     ys: list[float] = []  # falling: the least y of all points so far with at most this x
     for index, x, y in zip(left.tolist(), *points[left, 1:].T.tolist(), strict=True):
-        place = bisect_right(xs, x)
-        if place and ys[place - 1] <= y:
+        position = bisect_right(xs, x)
+        if position and ys[position - 1] <= y:
             continue
         keep[index] = True
-        start = place - 1 if place and xs[place - 1] == x else place
-        end = place
+        start = position - 1 if position and xs[position - 1] == x else position
+        end = position
         while end < len(ys) and ys[end] >= y:
             end += 1
         xs[start:end] = [x]
@@ -171,7 +171,7 @@ def _dominated_by_few(points: np.ndarray, few: int = 16) -> np.ndarray:
     low, extent = points.min(axis=0), np.ptp(points, axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         scaled = np.where(extent > 0, (points - low) / extent, 0.0)
-    found = np.zeros(len(points), dtype=bool)
+    dominated = np.zeros(len(points), dtype=bool)
     rest = np.arange(len(points))
     for _ in range(few):
         if len(rest) < 1000:  # the sweep itself is as quick
@@ -179,9 +179,9 @@ def _dominated_by_few(points: np.ndarray, few: int = 16) -> np.ndarray:
         best = rest[np.argmin(scaled[rest].sum(axis=1))]
         # the pivot is not dominated by itself, and is done with
         behind = np.all(points[rest] >= points[best], axis=1) & (rest != best)
-        found[rest[behind]] = True
+        dominated[rest[behind]] = True
         rest = rest[~behind & (rest != best)]
-    return found
+    return dominated
 
 
 def _volume(points: np.ndarray, reference: np.ndarray) -> float:
@@ -191,17 +191,17 @@ def _volume(points: np.ndarray, reference: np.ndarray) -> float:
     area = volume = 0.0
     ends = np.concatenate([points[1:, 0], reference[:1]])
     for (z, x, y), end in zip(points.tolist(), ends.tolist(), strict=True):
-        place = bisect_left(xs, x)
-        ceiling = ys[place - 1] if place else top
-        if ceiling > y and not (xs[place] == x and ys[place] <= y):
+        position = bisect_left(xs, x)
+        ceiling = ys[position - 1] if position else top
+        if ceiling > y and not (xs[position] == x and ys[position] <= y):
             # What it adds lies between it and the steps that it replaces, from left to right.
-            stop, position, height = place, x, ceiling
+            stop, left, height = position, x, ceiling
             while ys[stop] >= y:
-                area += (xs[stop] - position) * (height - y)
-                position, height = xs[stop], ys[stop]
+                area += (xs[stop] - left) * (height - y)
+                left, height = xs[stop], ys[stop]
                 stop += 1
-            area += (xs[stop] - position) * (height - y)
-            xs[place:stop] = [x]
-            ys[place:stop] = [y]
+            area += (xs[stop] - left) * (height - y)
+            xs[position:stop] = [x]
+            ys[position:stop] = [y]
         volume += area * (end - z)
     return volume

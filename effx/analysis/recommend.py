@@ -1,152 +1,31 @@
 """Which engine to deploy: the best by one objective among those that meet the constraints.
 
-Pure functions over results. Constraints hold for the figures as measured; the joint resamplings of
-examples and rounds (:mod:`effx.analysis.resampling`) say how certain the answer is.
+Pure functions over results. Constraints apply to the values as measured; joint resamplings of
+examples and rounds (:mod:`effx.analysis.resampling`) give the certainty of the answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
 
-from effx import formatting
 from effx.analysis import cohorts, comparison, objectives
+from effx.analysis.baseline import baseline_of
 from effx.analysis.cohorts import Cohort
-from effx.analysis.comparison import Comparison
-from effx.analysis.constraints import Bar, Limits, bars_of, leave_out, met
-from effx.analysis.frontier import baseline_of
+from effx.analysis.constraints import Constraints, Threshold, leave_out, met, thresholds
 from effx.analysis.objectives import OBJECTIVES, Objective
+from effx.analysis.recommendation import ConstraintOutcome, Estimate, Recommendation, RunnerUp, Unmet
 from effx.errors import UsageError, nearest
 from effx.formatting import times
 from effx.results import Run
-
-__all__ = ["Constraint", "Figure", "Limits", "Recommendation", "RunnerUp", "Unmet", "recommend"]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One number of an engine."""
-
-    value: float
-    unit: str
-    interval: tuple[float, float] | None
-    """95 %; None where there is none."""
-
-
-@dataclass(frozen=True)
-class Constraint:
-    """One limit, how the choice stands to it, and what it keeps out."""
-
-    option: str
-    """The command line's name for it, as ``--max-p90``."""
-    objective: str
-    limit: float
-    """As given; of ``--max-drop`` the drop."""
-    bar: float
-    """What an engine's value must reach (accuracy) or not exceed."""
-    value: float
-    """The choice's."""
-    p_met: float
-    """Share of resamplings in which the choice meets it."""
-    admits: str | None
-    """The engine that is better by the objective and lacks least of this limit alone; None: the limit
-    does not bind."""
-    needed: float | None
-    """The limit, in the terms of ``limit``, that admits it."""
-    gain: float | None
-    """Its objective over the choice's; None for a score, or where the choice's is 0."""
-    difference: float | None
-    """Of a score: its objective less the choice's, 0.01 is a point."""
-
-
-@dataclass(frozen=True)
-class RunnerUp:
-    """The engine that is the choice without the choice."""
-
-    engine: str
-    result: str
-    ratio: float | None
-    """Its objective over the choice's; None for a score, or where the choice's is 0."""
-    difference: float | None
-    """Of a score: its objective less the choice's, 0.01 is a point."""
-    interval: tuple[float, float] | None
-    """95 % of the one that there is, from joint resamplings; None where nothing varies in them."""
-    baseline: str
-    """What it was held beside: another baseline if the choice is the baseline."""
-    beside: Comparison
-    """From the choice to it."""
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """The answer for one task on one host."""
-
-    task: str
-    host: str
-    objective: str
-    metric: str
-    n: int
-    energy_source: str
-    engine: str
-    result: str
-    figures: dict[str, Figure]
-    """By the names of ``OBJECTIVES``; what was not measured is not there."""
-    baseline: str
-    constraints: list[Constraint]
-    runner_up: RunnerUp | None
-    beside_baseline: Comparison | None
-    """From the baseline to the choice: losses beside gains; None if it is the baseline."""
-    p_choice: float
-    """Share of joint resamplings in which it is the choice."""
-    p_others: dict[str, float]
-    """Share of those in which another engine is, the likeliest first; not those below 0.01."""
-    p_none: float
-    """Share of those in which no engine meets the constraints."""
-    candidates: int
-    remarks: list[str] = field(default_factory=list)
-
-    @property
-    def binding(self) -> list[Constraint]:
-        """The constraints that keep a better engine out, the one that lacks least first."""
-        found = [one for one in self.constraints if one.admits is not None]
-        return sorted(found, key=lambda one: abs((one.needed or 0.0) - one.limit) / abs(one.bar or 1.0))
-
-    def to_json(self) -> dict[str, Any]:
-        value = asdict(self)
-        value["binding"] = [one.option for one in self.binding]
-        if self.runner_up is not None:
-            value["runner_up"]["beside"] = self.runner_up.beside.to_json()
-        if self.beside_baseline is not None:
-            value["beside_baseline"] = self.beside_baseline.to_json()
-        return value
-
-
-@dataclass(frozen=True)
-class Unmet:
-    """No engine of a task on a host meets the constraints."""
-
-    task: str
-    host: str
-    engine: str
-    """The one that lacks least."""
-    option: str
-    """The constraint that it lacks most of."""
-    value: float | None
-    bar: float
-    message: str
-    """One line."""
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+from effx.stats import bootstrap
 
 
 def recommend(
     runs: Sequence[Run],
     objective: str | None = None,
-    limits: Limits | None = None,
+    constraints: Constraints | None = None,
     *,
     baseline: str | None = None,
     task: str | None = None,
@@ -155,18 +34,19 @@ def recommend(
     """Return an answer per task and host.
 
     Args:
-        runs: an engine's latest run stands for it.
+        runs: of each engine the latest is used.
         objective: a name in ``OBJECTIVES``; None: energy where one meter measured it of every engine,
             which a model does not, else the median latency.
-        limits: what the engine must meet.
+        constraints: what the engine must meet.
         baseline: an engine's name; None: the most accurate unreduced fp32 engine.
         task: only this one.
         host: only this one.
 
-    Engines scored on other rows than the most thorough ones are left out, with a remark.
+    Engines that were not scored on the largest set of rows (the baseline's, if it is named) are left out,
+    with a remark.
 
     Raises:
-        UsageError: no runs, an unknown name, or an objective or limit that no engine was measured by.
+        UsageError: no runs, an unknown name, or an objective or constraint without a value for any engine.
     """
     if not runs:
         raise UsageError("there are no results to choose from.")
@@ -189,30 +69,30 @@ def recommend(
         if baseline not in names:
             raise UsageError(f"no result of baseline '{baseline}'.{nearest(baseline, names)}")
         chosen = {key: group for key, group in chosen.items() if baseline in {run.name for run in group}}
-    return [_answer(group, objective, limits or Limits(), baseline) for group in chosen.values()]
+    return [_answer(group, objective, constraints or Constraints(), baseline) for group in chosen.values()]
 
 
 def _answer(
-    runs: Sequence[Run], name: str | None, limits: Limits, baseline: str | None
+    runs: Sequence[Run], name: str | None, constraints: Constraints, baseline: str | None
 ) -> Recommendation | Unmet:
     remarks: list[str] = []
-    beside = _same_rows(cohorts.latest(runs), baseline, remarks)
-    objective = _default(beside, remarks) if name is None else objectives.get(name)
-    base = _baseline(beside, baseline)
-    candidates = _measured(beside, objective, remarks)
-    bars = bars_of(limits, base, candidates, remarks)
-    order = _ranked(candidates, objective, bars)
+    same_rows = _same_rows(cohorts.latest(runs), baseline, remarks)
+    objective = _default(same_rows, remarks) if name is None else objectives.get(name)
+    base = _baseline(same_rows, baseline)
+    candidates = _measured(same_rows, objective, remarks)
+    limits = thresholds(constraints, base, candidates, remarks)
+    order = _ranked(candidates, objective, limits)
     if not order:
-        return _unmet(candidates, bars)
+        return _unmet(candidates, limits)
     run = order[0]
     draws = objective.draws(candidates)
-    passed = met(candidates, bars)
-    place = candidates.index(run)
+    passed = met(candidates, limits)
+    position = candidates.index(run)
     shares, p_none = _shares(draws, np.all(passed, axis=0), objective)
     next_base = base
-    if base is run and baseline is None and len(beside) > 1:
-        next_base = baseline_of([other for other in beside if other is not run])
-    runner_up = _runner_up(candidates, run, next_base, objective, limits, draws)
+    if base is run and baseline is None and len(same_rows) > 1:
+        next_base = baseline_of([other for other in same_rows if other is not run])
+    runner_up = _runner_up(candidates, run, next_base, objective, constraints, draws)
     return Recommendation(
         task=run.task,
         host=run.host_id,
@@ -222,25 +102,25 @@ def _answer(
         energy_source=cohorts.energy_meter(run).source,
         engine=run.name,
         result=run.id,
-        figures=_figures(run),
+        estimates=_estimates(run),
         baseline=base.name,
         constraints=[
-            _constraint(bar, bars, run, candidates, objective, float(passed[index, place].mean()))
-            for index, bar in enumerate(bars)
+            _outcome(threshold, limits, run, candidates, objective, float(passed[index, position].mean()))
+            for index, threshold in enumerate(limits)
         ],
         runner_up=runner_up,
-        beside_baseline=None if base is run else comparison.compare(base, run),
-        p_choice=float(shares[place]),
+        versus_baseline=None if base is run else comparison.compare(base, run),
+        p_choice=float(shares[position]),
         p_others={
             candidates[index].name: float(shares[index])
             for index in np.argsort(-shares, kind="stable")
-            if index != place and shares[index] >= 0.01
+            if index != position and shares[index] >= 0.01
         },
         p_none=p_none,
         candidates=len(candidates),
         remarks=[
             *remarks,
-            *_unsteady(runner_up, objective),
+            *_unsteady_host(runner_up, objective),
             *(f"{run.name}: gate failed: {gate.label}" for gate in run.failed_gates),
         ],
     )
@@ -262,9 +142,9 @@ def _default(runs: Sequence[Run], remarks: list[str]) -> Objective:
     if len(measured) == len(runs) and len(meters) == 1:
         if meters[0].source != "model":
             return OBJECTIVES["energy"]
-        remarks.append("by latency: energy is of a model, not measured; --objective energy chooses by it")
+        remarks.append("by latency: energy is of a model, not measured; the objective energy would use it")
     elif measured:
-        remarks.append("by latency: not every engine's energy was measured by one meter")
+        remarks.append("by latency: energy was not measured of every engine by one meter")
     else:
         remarks.append(f"by latency: energy unavailable ({cohorts.single_stream(runs[0]).energy.reason})")
     return OBJECTIVES["latency"]
@@ -277,17 +157,19 @@ def _baseline(runs: Sequence[Run], name: str | None) -> Run:
 def _measured(runs: list[Run], objective: Objective, remarks: list[str]) -> list[Run]:
     able = [run for run in runs if objective.value(run) is not None]
     if not able:
-        other = " Use --objective latency." if objective.energetic else ""
-        raise UsageError(f"--objective {objective.name}: {objective.missing(runs[0])}.{other}")
-    cohorts.check(able, energy=objective.energetic)
+        advice = " Choose the objective latency." if objective.uses_energy else ""
+        raise UsageError(
+            f"objective {objective.name}: {objective.missing(runs[0])}.{advice}", settings="objective"
+        )
+    cohorts.check(able, energy=objective.uses_energy)
     without = [run for run in runs if objective.value(run) is None]
     leave_out(without, f"without {objective.label}", remarks)
     return able
 
 
-def _ranked(runs: Sequence[Run], objective: Objective, bars: Sequence[Bar]) -> list[Run]:
-    """Return the engines that meet every bar, the best first; of equals the more accurate one."""
-    able = [run for run in runs if all(bar.meets(run) for bar in bars)]
+def _ranked(runs: Sequence[Run], objective: Objective, limits: Sequence[Threshold]) -> list[Run]:
+    """Return the engines that meet every threshold, the best first; of equals the more accurate one."""
+    able = [run for run in runs if all(threshold.meets(run) for threshold in limits)]
     return sorted(able, key=lambda run: (_cost(run, objective), -run.accuracy.value, run.name))
 
 
@@ -298,24 +180,23 @@ def _cost(run: Run, objective: Objective) -> float:
 
 
 def _ratio(run: Run, other: Run, objective: Objective) -> float | None:
-    """Return a run's objective over another's; of scores, which may be 0 or below, there is none."""
+    """Return a run's objective divided by another's; None for scores, which may be 0 or below."""
     divisor = abs(_cost(other, objective))
-    return None if objective.scored or not divisor else abs(_cost(run, objective)) / divisor
+    return None if objective.is_score or not divisor else abs(_cost(run, objective)) / divisor
 
 
 def _difference(run: Run, other: Run, objective: Objective) -> float | None:
-    """Return a run's score less another's; None if the objective is no score."""
-    return _cost(other, objective) - _cost(run, objective) if objective.scored else None
+    """Return a run's score less another's; None if the objective is not a score."""
+    return _cost(other, objective) - _cost(run, objective) if objective.is_score else None
 
 
-def _spread(own: np.ndarray, other: np.ndarray, objective: Objective) -> tuple[float, float] | None:
+def _spread(draws: np.ndarray, other: np.ndarray, objective: Objective) -> tuple[float, float] | None:
     """Return the interval of a ratio or difference from values [resamples]; None where it does not vary."""
-    with np.errstate(all="ignore"):  # a ratio to nothing says nothing
-        values = own - other if objective.scored else own / other
+    with np.errstate(all="ignore"):  # division by 0 gives no interval
+        values = draws - other if objective.is_score else draws / other
     if not np.all(np.isfinite(values)) or np.ptp(values) == 0:
         return None
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
+    return bootstrap.percentile_interval(values)
 
 
 def _shares(draws: np.ndarray, met: np.ndarray, objective: Objective) -> tuple[np.ndarray, float]:
@@ -327,43 +208,57 @@ def _shares(draws: np.ndarray, met: np.ndarray, objective: Objective) -> tuple[n
     return (best / np.maximum(count, 1)).mean(axis=1), float(np.mean(count == 0))
 
 
-def _constraint(
-    bar: Bar, bars: Sequence[Bar], run: Run, runs: Sequence[Run], objective: Objective, p_met: float
-) -> Constraint:
-    """Return how the choice stands to a bar, and the better engine that only this bar keeps out."""
+def _outcome(
+    threshold: Threshold,
+    limits: Sequence[Threshold],
+    run: Run,
+    runs: Sequence[Run],
+    objective: Objective,
+    p_met: float,
+) -> ConstraintOutcome:
+    """Return whether the choice meets a threshold, and the better engine that only this one excludes."""
     better = [
         other
         for other in runs
         if _cost(other, objective) < _cost(run, objective)
-        and bar.objective.value(other) is not None
-        and not bar.meets(other)
-        and all(one.meets(other) for one in bars if one is not bar)
+        and threshold.objective.value(other) is not None
+        and not threshold.meets(other)
+        and all(each.meets(other) for each in limits if each is not threshold)
     ]
-    value = bar.objective.value(run)
+    value = threshold.objective.value(run)
     assert value is not None
-    near = min(better, key=lambda other: bar.lacks(bar.objective.value(other) or 0.0), default=None)
-    return Constraint(
-        option=bar.option,
-        objective=bar.objective.name,
-        limit=bar.limit,
-        bar=bar.bar,
+
+    def shortfall(other: Run) -> float:
+        return threshold.shortfall(threshold.objective.value(other) or 0.0)
+
+    near = min(better, key=shortfall, default=None)
+    return ConstraintOutcome(
+        setting=threshold.setting,
+        objective=threshold.objective.name,
+        limit=threshold.limit,
+        threshold=threshold.value,
         value=value,
         p_met=p_met,
         admits=None if near is None else near.name,
-        needed=None if near is None else bar.needed(bar.objective.value(near) or 0.0),
+        needed=None if near is None else threshold.limit_admitting(threshold.objective.value(near) or 0.0),
         gain=None if near is None else _ratio(near, run, objective),
         difference=None if near is None else _difference(near, run, objective),
     )
 
 
 def _runner_up(
-    candidates: Sequence[Run], run: Run, base: Run, objective: Objective, limits: Limits, draws: np.ndarray
-) -> RunnerUp | None:  # fmt: skip
-    """Return what would be the choice if the choice were not there."""
+    candidates: Sequence[Run],
+    run: Run,
+    base: Run,
+    objective: Objective,
+    constraints: Constraints,
+    draws: np.ndarray,
+) -> RunnerUp | None:
+    """Return the engine that would be chosen if the choice were left out."""
     rest = [other for other in candidates if other is not run]
     if not rest:
         return None
-    order = _ranked(rest, objective, bars_of(limits, base, candidates, []))
+    order = _ranked(rest, objective, thresholds(constraints, base, candidates, []))
     if not order:
         return None
     other = order[0]
@@ -374,12 +269,12 @@ def _runner_up(
         difference=_difference(other, run, objective),
         interval=_spread(draws[candidates.index(other)], draws[candidates.index(run)], objective),
         baseline=base.name,
-        beside=comparison.compare(run, other),
+        comparison=comparison.compare(run, other),
     )
 
 
-def _unsteady(other: RunnerUp | None, objective: Objective) -> list[str]:
-    """Remark where rounds side by side order the two the other way than all samples together.
+def _unsteady_host(other: RunnerUp | None, objective: Objective) -> list[str]:
+    """Return a remark if interleaved rounds order the two engines differently than all samples together.
 
     The medians of all samples are what was measured; on a host that slows and recovers they also say
     in which rounds an engine had more samples near the middle.
@@ -387,7 +282,7 @@ def _unsteady(other: RunnerUp | None, objective: Objective) -> list[str]:
     statistic = {"latency": "p50", "latency_mean": "mean"}.get(objective.name)
     if other is None or other.ratio is None:
         return []
-    for ratio in other.beside.latency:
+    for ratio in other.comparison.latency:
         same = (ratio.scenario, ratio.statistic) == ("single-stream", statistic) and ratio.paired
         if same and (ratio.value - 1) * (other.ratio - 1) < 0:
             return [
@@ -398,50 +293,39 @@ def _unsteady(other: RunnerUp | None, objective: Objective) -> list[str]:
     return []
 
 
-def _figures(run: Run) -> dict[str, Figure]:
-    found = {}
+def _estimates(run: Run) -> dict[str, Estimate]:
+    estimates = {}
     for name in ("accuracy", "latency", "latency_p90", "latency_p99", "throughput", "energy",
                  "energy_per_correct", "memory", "size"):  # fmt: skip
         objective = OBJECTIVES[name]
         value = objective.value(run)
         if value is not None:
-            found[name] = Figure(float(value), objective.unit, objective.interval(run))
-    return found
+            estimates[name] = Estimate(float(value), objective.unit, objective.interval(run))
+    return estimates
 
 
-def _unmet(runs: Sequence[Run], bars: Sequence[Bar]) -> Unmet:
-    """Return the engine whose largest lack is the least, and that lack."""
+def _unmet(runs: Sequence[Run], limits: Sequence[Threshold]) -> Unmet:
+    """Return the engine whose largest shortfall is the least, and that shortfall."""
 
-    def largest(run: Run) -> tuple[float, Bar]:
-        lacks = [
-            (np.inf if (value := bar.objective.value(run)) is None else bar.lacks(value), bar) for bar in bars
+    def largest(run: Run) -> tuple[float, Threshold]:
+        shortfalls = [
+            (np.inf if (value := each.objective.value(run)) is None else each.shortfall(value), each)
+            for each in limits
         ]
-        return max(lacks, key=lambda pair: pair[0])
+        return max(shortfalls, key=lambda pair: pair[0])
 
     near = min(runs, key=lambda run: largest(run)[0])
-    _, bar = largest(near)
-    value = bar.objective.value(near)
-    side = "below" if bar.objective.maximise else "above"
-    unit = bar.objective.unit
-    if value is None:
-        has = "was not measured, against"
-    else:
-        has = f"of {formatting.rounded_outwards(value, unit, up=not bar.objective.maximise)} is {side}"
-    limit = formatting.limit(bar.bar, unit)
-    if bar.beside is not None:
-        limit += f" ({bar.option} {bar.limit:g} beside {bar.beside.name})"
-    else:
-        limit += f" ({bar.option})"
-    label = near.accuracy.metric if bar.objective.name == "accuracy" else bar.objective.short
+    _, threshold = largest(near)
     return Unmet(
         task=near.task,
         host=near.host_id,
+        metric=near.accuracy.metric,
+        candidates=len(runs),
         engine=near.name,
-        option=bar.option,
-        value=value,
-        bar=bar.bar,
-        message=(
-            f"{near.task} on {near.host_id}: none of {len(runs)} engines meets the constraints; nearest is "
-            f"{near.name}, whose {label} {has} {limit}."
-        ),
+        setting=threshold.setting,
+        objective=threshold.objective.name,
+        limit=threshold.limit,
+        threshold=threshold.value,
+        value=threshold.objective.value(near),
+        baseline=None if threshold.baseline is None else threshold.baseline.name,
     )

@@ -1,4 +1,4 @@
-"""Which reduction an engine stands for, and how far it goes, read from its result.
+"""The reduction that was applied to an engine, and how much is left, read from its result.
 
     precision   what the weights are: fp32, int8, ...
     layers      some layers were dropped                         level: layers left
@@ -40,23 +40,20 @@ class Technique:
 
 
 def technique(run: Run) -> Technique:
-    """Return the technique of a run; older results say less, and then the variant's name decides."""
-    found = [
-        one
-        for one in (
-            _removed(run.engine),
-            _zeroed(run.engine),
-            _exits(run),
-            _tokens(run.engine),
-            _length(run.engine),
-        )
-        if one is not None
-    ]
-    if not found:
+    """Return the technique of a run."""
+    candidates = (
+        _removed(run.engine),
+        _zeroed(run.engine),
+        _exits(run),
+        _tokens(run.engine),
+        _length(run.engine),
+    )
+    applied = [candidate for candidate in candidates if candidate is not None]
+    if not applied:
         return Technique("full", None, "not reduced")
-    if len(found) == 1:
-        return found[0]
-    return Technique("combined", None, " + ".join(f"{one.name} {one.text}" for one in found))
+    if len(applied) == 1:
+        return applied[0]
+    return Technique("combined", None, " + ".join(f"{each.name} {each.text}" for each in applied))
 
 
 def series(run: Run, of: Technique, longest: int | None = None) -> str:
@@ -65,16 +62,17 @@ def series(run: Run, of: Technique, longest: int | None = None) -> str:
     Args:
         run: the engine's result.
         of: its technique.
-        longest: tokens that the engines beside it take at most; one that takes fewer is told apart.
+        longest: tokens that the longest of the compared engines takes; a shorter limit becomes part of the
+            series.
     """
     engine = run.engine
     regime = engine.get("regime") or "full"
     where = engine["backend"] if engine["device"] == "cpu" else f"{engine['backend']} on {engine['device']}"
     name = of.name if of.is_reduction else of.text
     kind = name if regime == "full" else f"{name} ({regime})"
-    own = engine.get("max_length")
-    if longest and own and own < longest and of.name != "length":
-        kind = f"{kind} at {own} tokens"
+    tokens = engine.get("max_length")
+    if longest and tokens and tokens < longest and of.name != "length":
+        kind = f"{kind} at {tokens} tokens"
     variant = _variant(engine)  # buckets and exit-if change how an engine runs, not how far it is reduced
     ways = [
         name for name, used in (("buckets", variant.buckets), ("exit-if", variant.exits == "exit-if")) if used
@@ -84,7 +82,7 @@ def series(run: Run, of: Technique, longest: int | None = None) -> str:
 
 def longest(runs: Sequence[Run]) -> int | None:
     """Return how many tokens the engines take at most; None: the results do not say."""
-    return max((own for run in runs if (own := run.engine.get("max_length"))), default=None)
+    return max((limit for run in runs if (limit := run.engine.get("max_length"))), default=None)
 
 
 def _variant(engine: Mapping[str, Any]) -> Variant:
@@ -92,19 +90,19 @@ def _variant(engine: Mapping[str, Any]) -> Variant:
 
 
 def _removed(engine: Mapping[str, Any]) -> Technique | None:
-    remaining = engine.get("weight_remaining")
-    if remaining is None or remaining >= 1:  # in older results ramps count as weights
+    share = engine.get("weight_remaining")
+    if share is None or share >= 1:  # in older results ramps count as weights
         return None
     shape = engine.get("structure")
     if shape and all(
-        kept == full
-        for kept, full in (
+        remaining == full
+        for remaining, full in (
             *((heads, shape["full_heads"]) for heads in shape["heads"]),
             *((width, shape["full_intermediate"]) for width in shape["intermediate"]),
         )
     ):
         return Technique("layers", float(shape["layers"]), f"{shape['layers']} layers")
-    return Technique("pruned", float(remaining), f"{remaining:.0%} of weights")
+    return Technique("pruned", float(share), f"{share:.0%} of weights")
 
 
 def _zeroed(engine: Mapping[str, Any]) -> Technique | None:

@@ -1,49 +1,55 @@
-"""Recommendations and comparisons as a person would write them, for the terminal."""
+"""Recommendations and comparisons as text for the terminal."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from effx import formatting
 from effx.analysis.comparison import LAUNCH_BOUND, NOT_ON_DEVICE, Comparison
 from effx.analysis.objectives import OBJECTIVES
-from effx.analysis.recommend import Constraint, Figure, Recommendation
+from effx.analysis.recommendation import ConstraintOutcome, Estimate, Recommendation, Unmet
 from effx.analysis.resampling import RESAMPLES
 from effx.formatting import from_to, percent, points, times
 
-_DROP_PLACES = 4
+_DROP_DECIMALS = 4
 _SHORT = {
     "latency": "p50 latency",
     "latency_p90": "p90 latency",
     "latency_p99": "p99 latency",
     "throughput": "throughput",
-    "energy_per_correct": "energy per right answer",
+    "energy_per_correct": "energy per correct prediction",
     "memory": "peak memory",
 }
 
 
-def recommendation(found: Recommendation) -> str:
+SettingName = Callable[[str], str]
+"""The name under which the reader sets a constraint, by its setting: ``--max-drop`` for ``max_drop``."""
+
+
+def recommendation(found: Recommendation, name_of: SettingName = str) -> str:
     """Return the answer for one task and host, several lines."""
     objective = OBJECTIVES[found.objective]
     lines = [
         f"{found.task} on {found.host}: deploy {found.engine}",
         f"  by {objective.short}, out of {found.candidates} engines; {found.metric} on {found.n} rows"
-        + (f"; energy source: {found.energy_source}" if objective.energetic else ""),
+        + (f"; energy source: {found.energy_source}" if objective.uses_energy else ""),
     ]
-    width = max(len(_label(name, found)) for name in found.figures)
+    width = max(len(_label(name, found)) for name in found.estimates)
     lines += [
-        f"    {_label(name, found):<{width}}  {_figure(name, figure)}"
+        f"    {_label(name, found):<{width}}  {_estimate(name, estimate)}"
         + ("   <- objective" if name == found.objective else "")
-        for name, figure in found.figures.items()
+        for name, estimate in found.estimates.items()
     ]
-    if found.beside_baseline is None:
+    if found.versus_baseline is None:
         lines.append(
             f"  It is the baseline: no engine that meets the constraints has better {objective.short}."
         )
     else:
-        lines.append(f"  {found.beside_baseline.sentence()}")
-        lines += [f"  {_memory(found.beside_baseline)}"] if _memory(found.beside_baseline) else []
+        lines.append(f"  {found.versus_baseline.sentence()}")
+        lines += [f"  {_memory(found.versus_baseline)}"] if _memory(found.versus_baseline) else []
     lines += [f"  {_launches(found)}"] if _launches(found) else []
-    lines += [f"  {_constraint(one, found)}" for one in found.constraints]
-    lines.append(f"  {_binding(found)}")
+    lines += [f"  {_constraint(outcome, found, name_of)}" for outcome in found.constraints]
+    lines.append(f"  {_binding(found, name_of)}")
     lines.append(f"  {_runner_up(found)}")
     others = ", ".join(f"{name} in {percent(share)}" for name, share in list(found.p_others.items())[:3])
     none = f"; no engine meets the constraints in {percent(found.p_none)}" if found.p_none > 0 else ""
@@ -53,6 +59,28 @@ def recommendation(found: Recommendation) -> str:
     )
     lines += [f"  Note: {remark}." for remark in found.remarks]
     return "\n".join(lines)
+
+
+def unmet(found: Unmet, name_of: SettingName = str) -> str:
+    """Return which engine is nearest to the constraints and what it misses, one line."""
+    objective = OBJECTIVES[found.objective]
+    if found.value is None:
+        has = "was not measured, against"
+    else:
+        side = "below" if objective.maximise else "above"
+        shown = formatting.rounded_outwards(found.value, objective.unit, up=not objective.maximise)
+        has = f"of {shown} is {side}"
+    limit = formatting.limit(found.threshold, objective.unit)
+    setting = name_of(found.setting)
+    if found.baseline is not None:
+        limit += f" ({setting} {found.limit:g} compared with {found.baseline})"
+    else:
+        limit += f" ({setting})"
+    label = found.metric if objective.name == "accuracy" else objective.short
+    return (
+        f"{found.task} on {found.host}: none of {found.candidates} engines meets the constraints; nearest is "
+        f"{found.engine}, whose {label} {has} {limit}."
+    )
 
 
 def comparison(found: Comparison, margin: float) -> str:
@@ -86,19 +114,21 @@ def comparison(found: Comparison, margin: float) -> str:
 
 
 def _label(name: str, found: Recommendation) -> str:
-    """Return what a figure is called; joules with their source."""
+    """Return the label of an objective; of joules with their source."""
     if name == "accuracy":
         return found.metric
-    source = f" ({found.energy_source})" if OBJECTIVES[name].energetic else ""
+    source = f" ({found.energy_source})" if OBJECTIVES[name].uses_energy else ""
     return _SHORT.get(name, OBJECTIVES[name].label) + source
 
 
-def _figure(name: str, figure: Figure) -> str:
+def _estimate(name: str, estimate: Estimate) -> str:
     objective = OBJECTIVES[name]
-    text = formatting.with_unit(figure.value, objective.unit)
-    if figure.interval is None:
+    text = formatting.with_unit(estimate.value, objective.unit)
+    if estimate.interval is None:
         return text
-    low, high = (formatting.with_unit(bound, objective.unit, like=figure.value) for bound in figure.interval)
+    low, high = (
+        formatting.with_unit(bound, objective.unit, like=estimate.value) for bound in estimate.interval
+    )
     return f"{text} (95 % {low.split()[0]} to {high})"
 
 
@@ -108,64 +138,65 @@ def _memory(found: Comparison) -> str:
 
 
 def _launches(found: Recommendation) -> str:
-    """Return what bounds the choice's single queries if that is not its encoder, else nothing.
+    """Return a remark if most of a single query's time is not spent on the device, else nothing.
 
-    Its share stands in the comparisons that it is part of; a single engine has none.
+    The share is taken from a comparison that the choice is part of.
     """
     share = None
-    if found.beside_baseline is not None:
-        share = found.beside_baseline.host_overhead_shares[1]
+    if found.versus_baseline is not None:
+        share = found.versus_baseline.host_overhead_shares[1]
     elif found.runner_up is not None:
-        share = found.runner_up.beside.host_overhead_shares[0]
+        share = found.runner_up.comparison.host_overhead_shares[0]
     if share is None or share <= LAUNCH_BOUND:
         return ""
     return f"{percent(share)} of a single query to it {NOT_ON_DEVICE}."
 
 
-def _constraint(one: Constraint, found: Recommendation) -> str:
-    objective = OBJECTIVES[one.objective]
-    limit = formatting.limit(one.limit, objective.unit)
-    if one.option == "--max-drop":
-        limit, value = f"{limit} beside {found.baseline}", _drop(one.limit + one.bar - one.value)
+def _constraint(outcome: ConstraintOutcome, found: Recommendation, name_of: SettingName) -> str:
+    objective = OBJECTIVES[outcome.objective]
+    limit = formatting.limit(outcome.limit, objective.unit)
+    if outcome.setting == "max_drop":
+        limit = f"{limit} compared with {found.baseline}"
+        value = _drop(outcome.limit + outcome.threshold - outcome.value)
     else:
-        value = formatting.with_unit(one.value, objective.unit)
-    return f"{one.option} {limit}: {value}, met in {percent(one.p_met)} of resamplings."
+        value = formatting.with_unit(outcome.value, objective.unit)
+    return f"{name_of(outcome.setting)} {limit}: {value}, met in {percent(outcome.p_met)} of resamplings."
 
 
-def _binding(found: Recommendation) -> str:
+def _binding(found: Recommendation, name_of: SettingName) -> str:
     if not found.binding:
-        return "No constraint binds: loosening any one of them would change nothing."
-    said_of = [
-        f"{one.option} of {_needed(one)} instead of "
-        f"{formatting.limit(one.limit, OBJECTIVES[one.objective].unit)} "
-        f"would admit {one.admits}{_beside(one.gain, one.difference, None, found)}"
-        for one in found.binding
+        return "No constraint binds: relaxing any one of them would not change the choice."
+    texts = [
+        f"{name_of(outcome.setting)} of {_needed(outcome)} instead of "
+        f"{formatting.limit(outcome.limit, OBJECTIVES[outcome.objective].unit)} "
+        f"would admit {outcome.admits}{_relative(outcome.gain, outcome.difference, None, found)}"
+        for outcome in found.binding
     ]
-    return f"What binds: {'; '.join(said_of)}."
+    return f"Binding constraints: {'; '.join(texts)}."
 
 
-def _needed(one: Constraint) -> str:
-    """Return the limit that admits a better engine, rounded so that it still does."""
-    assert one.needed is not None
-    if one.option == "--max-drop":
-        return _drop(formatting.outwards(one.needed, _DROP_PLACES, up=True))
-    objective = OBJECTIVES[one.objective]
-    return formatting.rounded_outwards(one.needed, objective.unit, up=not objective.maximise)
+def _needed(outcome: ConstraintOutcome) -> str:
+    """Return the limit that admits a better engine, rounded so that it still admits it."""
+    assert outcome.needed is not None
+    if outcome.setting == "max_drop":
+        return _drop(formatting.outwards(outcome.needed, _DROP_DECIMALS, up=True))
+    objective = OBJECTIVES[outcome.objective]
+    return formatting.rounded_outwards(outcome.needed, objective.unit, up=not objective.maximise)
 
 
 def _drop(value: float) -> str:
-    return formatting.fixed(value, _DROP_PLACES).rstrip("0").rstrip(".")
+    return formatting.fixed(value, _DROP_DECIMALS).rstrip("0").rstrip(".")
 
 
-def _beside(
+def _relative(
     ratio: float | None,
     difference: float | None,
     interval: tuple[float, float] | None,
     found: Recommendation,
 ) -> str:
-    """Return how an engine's objective stands to the choice's: in points if a score, else as a ratio."""
+    """Return an engine's objective relative to the choice's: in points if a score, else as a ratio."""
     objective = OBJECTIVES[found.objective]
-    notes = [found.energy_source] if objective.energetic else []
+    notes = [found.energy_source] if objective.uses_energy else []
     if difference is not None:
         text = f", at {points(difference)} points of {_label(objective.name, found)}"
         notes += [from_to(interval, points)] if interval else []
@@ -181,9 +212,9 @@ def _runner_up(found: Recommendation) -> str:
     other = found.runner_up
     if other is None:
         return "Runner-up: none; no other engine meets the constraints."
-    then = "" if other.baseline == found.baseline else f", with {other.baseline} as the baseline then"
-    cost = _beside(other.ratio, other.difference, other.interval, found)
-    return f"Runner-up: {other.engine}{cost}{then}. {other.beside.sentence()}"
+    then = "" if other.baseline == found.baseline else f", then with {other.baseline} as the baseline"
+    cost = _relative(other.ratio, other.difference, other.interval, found)
+    return f"Runner-up: {other.engine}{cost}{then}. {other.comparison.sentence()}"
 
 
 def _ends(interval: tuple[float, float]) -> str:

@@ -54,7 +54,7 @@ def command(
     task: str | None,
     host: str | None,
     as_json: bool,
-    **limits: Any,
+    **constraints: Any,
 ) -> int:
     """Recommend an engine to deploy, from RESULTS (default: ./results).
 
@@ -66,13 +66,16 @@ def command(
     effx recommend results/
     effx recommend results/ --objective latency --max-drop 0.02 --max-p99 5ms --max-memory 500MB
     """  # fmt: skip
-    from effx.analysis.recommend import Limits, Unmet, recommend
+    from effx.analysis import wording
+    from effx.analysis.constraints import Constraints
+    from effx.analysis.recommend import recommend
+    from effx.analysis.recommendation import Unmet
     from effx.results import find
 
     answers = recommend(
         find(list(results) or [Path("results")]),
         objective,
-        Limits(**limits),
+        Constraints(**constraints),
         baseline=baseline,
         task=task,
         host=host,
@@ -86,9 +89,13 @@ def command(
         }
         click.echo(json.dumps(shown, indent=1, allow_nan=False))
     elif found:
-        from effx.analysis import wording
-
-        click.echo("\n\n".join(wording.recommendation(answer) for answer in found))
+        click.echo("\n\n".join(wording.recommendation(answer, _option) for answer in found))
     for answer in unmet:
-        click.echo(f"effx: {answer.message}", err=True)
+        click.echo(f"effx: {wording.unmet(answer, _option)}", err=True)
     return 1 if unmet else 0
+
+
+def _option(setting: str) -> str:
+    """Return the option that sets a constraint."""
+    parameters = click.get_current_context().command.params
+    return next(parameter.opts[0] for parameter in parameters if parameter.name == setting)

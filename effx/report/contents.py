@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import effx
 from effx.analysis import cohorts
-from effx.analysis.frontier import Frontier, summary
+from effx.analysis.frontier import Frontier
+from effx.analysis.summary import Summary, summary
 from effx.artifacts import now
 from effx.report.groups import MAIN_OBJECTIVES, Group
 from effx.results import Failure, Run
@@ -43,8 +44,8 @@ class ReportContents:
     """By accuracy and latency, and by accuracy and energy."""
     other_frontiers: list[Frontier]
     """By the other pairs of objectives."""
-    summary: Mapping[str, Any]
-    """See :func:`effx.analysis.frontier.summary`."""
+    summary: dict[tuple[str, str], Summary]
+    """By task and host."""
     failures: list[FailedEngine]
     failed_gates: list[FailedGate]
     energy_unavailable: list[str]
@@ -57,7 +58,7 @@ class ReportContents:
             "effx": effx.__version__,
             "frontiers": [frontier.to_json() for frontier in self.frontiers],
             "other_frontiers": [frontier.to_json() for frontier in self.other_frontiers],
-            "summary": self.summary,
+            "summary": {f"{task} on {host}": entry.to_json() for (task, host), entry in self.summary.items()},
             "failures": [asdict(failure) for failure in self.failures],
             "failed_gates": [asdict(gate) for gate in self.failed_gates],
             "energy_unavailable": self.energy_unavailable,

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from effx import formatting
 from effx.analysis.comparison import Comparison
-from effx.analysis.frontier import Frontier, Point
+from effx.analysis.frontier import Frontier, FrontierPoint
 from effx.analysis.objectives import OBJECTIVES
 from effx.analysis.techniques import technique
 from effx.report import technique_figures
@@ -85,7 +85,7 @@ def _draw_panel(axes: Axes, frontier: Frontier, cost: str) -> None:
     _label_points(axes, frontier, best, cost)
     objective = OBJECTIVES[cost]
     unit = formatting.symbol(objective.unit)
-    if objective.energetic:
+    if objective.uses_energy:
         unit = f"{unit} ({frontier.energy_source})"
     axes.set_xlabel(f"{objective.label}, {unit}" if unit else objective.label)
     axes.set_ylabel(f"{frontier.metric}, n = {frontier.points[0].run.accuracy.n}")
@@ -122,7 +122,7 @@ def _draw_kinds(axes: Axes, frontier: Frontier, cost: str) -> None:
             _draw_points(axes, reduced, cost, index, True, f"{label}, {'/'.join(precisions)}")
 
 
-def _label_points(axes: Axes, frontier: Frontier, best: Sequence[Point], cost: str) -> None:
+def _label_points(axes: Axes, frontier: Frontier, best: Sequence[FrontierPoint], cost: str) -> None:
     """Number the engines on the frontier, name them in the legend, and mark those tied with it."""
     numbers = {point.run.name: number for number, point in enumerate(best, 1)}
     if len(best) > _MAX_NUMBERED:
@@ -145,7 +145,7 @@ def _label_points(axes: Axes, frontier: Frontier, best: Sequence[Point], cost: s
 
 
 def _draw_points(
-    axes: Axes, points: Sequence[Point], cost: str, index: int, filled: bool, label: str
+    axes: Axes, points: Sequence[FrontierPoint], cost: str, index: int, filled: bool, label: str
 ) -> None:
     colour = COLOURS[index % len(COLOURS)]
     few = len(points) <= _MANY_POINTS
@@ -160,7 +160,7 @@ def _draw_points(
     )  # fmt: skip
 
 
-def _error_bars(points: Sequence[Point], objective: str) -> list[list[float]] | None:
+def _error_bars(points: Sequence[FrontierPoint], objective: str) -> list[list[float]] | None:
     """Return distances to the ends of the intervals, [[below...], [above...]]; 0 without an interval."""
     if all(point.intervals[objective] is None for point in points):
         return None
@@ -176,7 +176,7 @@ def _shown(value: float, objective: str) -> float:
     return value * formatting.UNITS[OBJECTIVES[objective].unit].factor
 
 
-def _kind_of(frontier: Frontier) -> Callable[[Point], str]:
+def _kind_of(frontier: Frontier) -> Callable[[FrontierPoint], str]:
     """Return what colours distinguish: the reduction, or the checkpoint if all have the same reduction."""
     techniques = {point.run.id: technique(point.run).name for point in frontier.points}
     if len(set(techniques.values())) > 1:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from effx.analysis import cohorts
+from effx.analysis.baseline import baseline_of
 from effx.analysis.cohorts import Cohort
-from effx.analysis.frontier import Frontier, baseline_of, comparable, frontier
+from effx.analysis.frontier import Frontier, comparable, frontier
 from effx.analysis.objectives import OBJECTIVES
 from effx.results import Run
 
@@ -27,7 +28,7 @@ class Group:
     runs: list[Run]
     frontiers: list[Frontier]
     baseline: Run
-    """See :func:`effx.analysis.frontier.baseline_of`."""
+    """See :func:`effx.analysis.baseline.baseline_of`."""
 
     @property
     def title(self) -> str:
@@ -58,5 +59,5 @@ def _objective_pairs(engines: int) -> list[tuple[str, str]]:
     """
     if engines > _MANY_ENGINES:
         return list(dict.fromkeys([*MAIN_OBJECTIVES, *(("accuracy", name) for name in _COSTS)]))
-    others = [("accuracy", name) for name, objective in OBJECTIVES.items() if not objective.scored]
+    others = [("accuracy", name) for name, objective in OBJECTIVES.items() if not objective.is_score]
     return list(dict.fromkeys([*MAIN_OBJECTIVES, *others, *itertools.combinations(_COSTS, 2)]))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from effx.analysis.cohorts import single_stream
-from effx.analysis.frontier import Point
+from effx.analysis.frontier import FrontierPoint
 from effx.formatting import fixed, in_column, interval, score
 from effx.report.groups import Group
 from effx.report.tables import energy_cell, energy_sources
@@ -79,7 +79,7 @@ def _table(group: Group) -> str:
     )
 
 
-def _latency_frontier(group: Group) -> dict[str, Point]:
+def _latency_frontier(group: Group) -> dict[str, FrontierPoint]:
     """Return the points of the frontier of accuracy and latency by result id."""
     for frontier in group.frontiers:
         if frontier.objectives == ("accuracy", "latency"):

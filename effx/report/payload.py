@@ -75,7 +75,7 @@ def payload(
         "effx": effx.__version__,
         "objectives": [
             {"name": one.name, "label": one.label, "short": one.short, "unit": one.unit,
-             "maximise": one.maximise, "energetic": one.energetic}
+             "maximise": one.maximise, "energetic": one.uses_energy}
             for one in OBJECTIVES.values()
             if _is_informative(one, runs)
         ],
@@ -187,7 +187,7 @@ def _objectives(runs: Sequence[Run], groups: Sequence[Group]) -> dict[str, list[
 
 def _is_informative(objective: Objective, runs: Sequence[Run]) -> bool:
     """Return whether an objective differs from ``accuracy``, which is the primary metric of any task."""
-    if not objective.scored or objective.name == "accuracy":
+    if not objective.is_score or objective.name == "accuracy":
         return True
     return any(objective.value(run) not in (None, run.accuracy.value) for run in runs)
 

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from effx.analysis import wording
-from effx.analysis.comparison import adjusted, compare, energy_per_correct, non_inferiority, pair
-from effx.analysis.recommend import Recommendation, recommend
+from effx.analysis.comparison import adjusted, compare, pair
+from effx.analysis.objectives import energy_per_correct
+from effx.analysis.recommend import recommend
+from effx.analysis.recommendation import Recommendation
+from effx.analysis.sentences import non_inferiority
 from effx.errors import UsageError
 from effx.results import Accuracy, Energy, GateResult, Run, WorkloadResult
 from effx.specs.workloads import SINGLE_STREAM, offline, server
@@ -251,7 +254,7 @@ def test_an_adjusted_p_value_speaks_in_the_sentence() -> None:
     ],
 )
 def test_non_inferiority_in_words(difference: float, interval: tuple[float, float], expected: str) -> None:
-    assert non_inferiority(difference, interval, n=N) == expected
+    assert non_inferiority(difference, interval, 0.01, n=N) == expected
 
 
 @pytest.mark.parametrize(
@@ -292,7 +295,7 @@ def test_a_sentence_as_a_person_writes_it() -> None:
     said = replace(found, latency=[ratio]).sentence()
     low, high = (100 * bound for bound in found.interval)
     assert said == (
-        "Beside fp32, int8 is 1.90x as fast (95 % 1.85 to 1.97) and 0.3 points less accurate "
+        "Compared with fp32, int8 is 1.90x as fast (95 % 1.85 to 1.97) and 0.3 points less accurate "
         f"({low:+.1f} to {high:+.1f}, not distinguishable at n = 872)."
     )
 
@@ -302,7 +305,7 @@ def test_json_holds_everything() -> None:
     assert value["latency"][0]["scenario"] == "single-stream"
     assert value["energy"]["value"] == 2.0
     assert value["non_inferiority"] == "loses at most 1.0 points (95 %)"
-    assert value["sentence"].startswith("Beside a, b is")
+    assert value["sentence"].startswith("Compared with a, b is")
 
 
 def test_names_stand_for_the_latest_session_that_holds_both() -> None:

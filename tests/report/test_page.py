@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from effx import formatting, results
+from effx.analysis.baseline import baseline_of
 from effx.analysis.comparison import compare
-from effx.analysis.frontier import baseline_of
 from effx.report import report
 from effx.specs.workloads import SINGLE_STREAM
 from tests.analysis import synthetic

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from effx import results
+from effx.analysis.baseline import baseline_of
 from effx.analysis.comparison import adjusted, compare
-from effx.analysis.frontier import baseline_of
 from effx.analysis.techniques import technique
 from effx.errors import ArtifactError, UsageError
 from effx.report import latex, page, report, sections, tables

@@ -1,0 +1,18 @@
+"""The engine that others are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from effx.analysis.techniques import technique
+from effx.results import Run
+
+
+def baseline_of(runs: Sequence[Run]) -> Run:
+    """Return the most accurate unreduced fp32 engine.
+
+    Where there is none, the most accurate fp32 engine, or the most accurate of all.
+    """
+    fp32 = [run for run in runs if run.engine.get("precision") == "fp32"] or runs
+    unreduced = [run for run in fp32 if not technique(run).is_reduction] or fp32
+    return max(unreduced, key=lambda run: run.accuracy.value)
