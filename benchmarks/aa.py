@@ -47,7 +47,7 @@ def main() -> None:
                           "flags": runs[0].flags})  # fmt: skip
     facts = {
         "command": f"python benchmarks/aa.py {engine.name} --sessions {options.sessions}",
-        "date": now(), "host": identity.host(), "versions": engines.versions(engine.backend),
+        "date": now(), "host": identity.host().to_json(), "versions": engines.versions(engine.backend),
         "covered": sum(session["covers"] for session in sessions), "sessions": sessions,
         "median_width": float(np.median([s["interval"][1] - s["interval"][0] for s in sessions])),
     }  # fmt: skip

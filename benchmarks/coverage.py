@@ -33,6 +33,7 @@ from effx.analysis import pareto
 from effx.analysis.frontier import frontier
 from effx.artifacts import now
 from effx.host import identity
+from effx.host.identity import Host
 from effx.results import MIN_SAMPLES, Accuracy, Energy, Run, WorkloadResult
 from effx.specs.workloads import SINGLE_STREAM
 from effx.stats import bootstrap, intervals
@@ -72,7 +73,7 @@ def main() -> None:
     facts = {
         "command": " ".join(["python", "benchmarks/coverage.py", *sys.argv[1:]]),
         "date": now(),
-        "host": identity.host(),
+        "host": identity.host().to_json(),
         "versions": {name: version(name) for name in ("numpy", "scipy")},
         "trials": trials,
         **{name: parts[name]() for name in names},
@@ -303,7 +304,7 @@ def engines(rng: np.random.Generator, accuracies: np.ndarray, seconds: np.ndarra
             Run(
                 id=str(index), started="0", session="0",
                 engine={"name": str(index), "task": "simulated", "precision": "fp32", "size_bytes": 0},
-                host={"id": "simulated"}, workloads=[single],
+                host=Host("simulated"), workloads=[single],
                 accuracy=Accuracy(
                     "accuracy", float(right.mean()), EXAMPLES, (0.0, 1.0), {}, right.tolist(),
                     [1.0] * EXAMPLES, "simulated",

@@ -70,7 +70,7 @@ def main() -> None:
         result[variant]["time_ratio"] = statistics.median(seconds) / statistics.median(taken["fp32"])
     facts = {
         "rule": rule_of(checkpoint).to_json(), "mean_depth": float(depth.mean()), "rows": len(encoded),
-        "backend": options.backend, "date": now(), "host": identity.host(),
+        "backend": options.backend, "date": now(), "host": identity.host().to_json(),
         "command": f"python benchmarks/exit_engines.py {checkpoint.name} --backend {options.backend}",
         "versions": engines.versions(options.backend), "rounds": options.rounds,
     }  # fmt: skip

@@ -114,7 +114,7 @@ def main() -> None:
                 "rows": options.rows,
                 "epochs": options.epochs,
                 "date": now(),
-                "host": identity.host(),
+                "host": identity.host().to_json(),
                 "torch": torch.__version__,
                 "transformers": transformers.__version__,
             },

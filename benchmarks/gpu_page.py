@@ -100,8 +100,8 @@ def row(run: Run, runs: Sequence[Run]) -> str:
 def floor_s(run: Run, batch: int, length: int) -> float | None:
     """Return the seconds of the full encoder's matrix products at the GPU's peak; None: peak unknown."""
     peak = HOPPER_DENSE_PER_S.get(str(run.engine["precision"]))
-    gpus = run.host.get("gpu") or []
-    if peak is None or not gpus or not any(name in gpus[0]["name"] for name in HOPPER):
+    gpus = run.host.gpu or ()
+    if peak is None or not gpus or not any(name in gpus[0].name for name in HOPPER):
         return None
     shape = SHAPES["bert-base" if "bert-base" in run.name else "minilm-l6"]
     width, inner = shape["hidden_size"], shape["intermediate_size"]

@@ -182,7 +182,7 @@ class Suite:
             spec = importlib.util.find_spec(package)
             versions[package] = None if spec is None else getattr(__import__(package), "__version__", "?")
         facts = {
-            "host": identity.host(),
+            "host": identity.host().to_json(),
             "versions": versions,
             "date": now(),
             "backends": self.backends,

@@ -95,7 +95,7 @@ def main() -> None:
                 "batch_size": BATCH,
                 "model": options.model.rstrip("/").rsplit("/", 1)[-1],
                 "date": now(),
-                "host": identity.host(),
+                "host": identity.host().to_json(),
                 "threads": torch.get_num_threads(),
                 "torch": torch.__version__,
                 "transformers": transformers.__version__,

@@ -195,7 +195,8 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             if manifest["checkpoint"]["name"] in wanted and not manifest["backend"].startswith("torch"):
                 processes[f"effx {folder.name}"] = EngineProcess("effx", str(folder))
         result = time_in_turns(processes, encoded, rows.labels, options.rounds)
-    facts = {"command": "benchmarks/peers.sh", "date": now(), "host": identity.host(), "threads": THREADS,
+    facts = {"command": "benchmarks/peers.sh", "date": now(), "host": identity.host().to_json(),
+             "threads": THREADS,
              "rounds": options.rounds, "versions": versions(), "python": sys.version.split()[0]}  # fmt: skip
     return {"milliseconds_and_accuracy": result, **facts}
 

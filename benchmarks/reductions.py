@@ -199,7 +199,7 @@ def main() -> None:
     facts = {
         "command": " ".join(["python", "benchmarks/reductions.py", *arguments]),
         "date": now(),
-        "host": identity.host(),
+        "host": identity.host().to_json(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "rounds": options.rounds,

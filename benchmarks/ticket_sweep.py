@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the workspaces")
     parser.add_argument("--results", type=Path, default=Path("docs/results/tickets"))
     options = parser.parse_args()
-    host = identity.host()  # read now, because the checkout may change while this runs
+    host = identity.host().to_json()  # read now, because the checkout may change while this runs
     names = [name for given in options.jobs or JOBS for name in ALIASES.get(given, (given,))]
     if wrong := [name for name in names if name not in JOBS]:
         parser.error(f"unknown job '{wrong[0]}': choose from {', '.join([*JOBS, *ALIASES])}")

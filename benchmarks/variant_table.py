@@ -76,7 +76,7 @@ def write(options: argparse.Namespace, backends: list[str], rows: list[dict[str,
     """Write the rows so far; an interrupted run resumes with the engines that were built."""
     facts = {
         "command": " ".join(["python", "benchmarks/variant_table.py", *sys.argv[1:]]),
-        "date": now(), "host": identity.host(),
+        "date": now(), "host": identity.host().to_json(),
         "versions": {name: engines.versions(name) for name in backends} | {"export": checkpoints.versions()},
         "level": LEVEL, "sizes": SIZES[options.size], "engines": rows,
     }  # fmt: skip

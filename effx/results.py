@@ -20,6 +20,8 @@ import numpy as np
 from effx import files, progress
 from effx.errors import ArtifactError
 from effx.host import memory
+from effx.host.gpus import Gpu
+from effx.host.identity import Host
 from effx.specs.gates import GATES
 from effx.specs.workloads import SINGLE_STREAM, Workload
 from effx.stats.metrics import METRICS
@@ -174,7 +176,7 @@ class Run:
     id: str
     started: str
     engine: dict[str, Any]
-    host: dict[str, Any]
+    host: Host
     accuracy: Accuracy
     workloads: list[WorkloadResult]
     memory: dict[str, int | None]
@@ -196,7 +198,7 @@ class Run:
 
     @property
     def host_id(self) -> str:
-        return str(self.host["id"])
+        return self.host.id
 
     def workload(self, workload: Workload) -> WorkloadResult | None:
         """Return the result of a workload, at any rate of arrivals; None if it was not measured."""
@@ -256,7 +258,7 @@ class Run:
                 id=value["id"],
                 started=value["started"],
                 engine=value["engine"],
-                host=value["host"],
+                host=_host(value["host"]),
                 accuracy=_build(Accuracy, value["accuracy"], interval=_pair),
                 workloads=[_workload_result(entry) for entry in value["workloads"]],
                 memory=value["memory"],
@@ -276,7 +278,7 @@ class Failure:
     id: str
     started: str
     engine: dict[str, Any]
-    host: dict[str, Any]
+    host: Host
     session: str
     failure: str
     """Why, in one line."""
@@ -295,10 +297,10 @@ class Failure:
             ArtifactError: it is of another schema, or no failure.
         """
         with _reading(value, path):
-            found = _build(cls, value)
-            _check_objects(engine=found.engine, host=found.host)
+            found = _build(cls, value, host=_host)
+            _check_objects(engine=found.engine)
             check_texts(found.id, found.started, found.session, found.failure)
-            check_texts(found.engine["name"], found.host["id"])
+            check_texts(found.engine["name"], found.host.id)
         return found
 
 
@@ -397,13 +399,13 @@ def _check(run: Run) -> None:
     Ten thousand results are read for a report: of samples and predictions only sums are taken.
     """
     engine, scored = run.engine, run.accuracy
-    _check_objects(engine=engine, host=run.host, memory=run.memory, settings=run.settings)
+    _check_objects(engine=engine, memory=run.memory, settings=run.settings)
     _check_objects(**{key: engine[key] for key in _OBJECTS_OF_ENGINE if engine.get(key) is not None})
     parts = [("engine", engine, _OF_ENGINE), ("checkpoint", engine["checkpoint"], ("name", "digest"))]
     for what, part, keys in parts:
         if absent := [key for key in keys if key not in part]:
             raise ValueError(f"{what} without {', '.join(absent)}")
-    check_texts(run.id, run.started, run.session, run.host["id"], scored.source, *run.flags)
+    check_texts(run.id, run.started, run.session, run.host.id, scored.source, *run.flags)
     check_texts(engine["name"], engine["task"], engine["backend"])
     if scored.metric not in METRICS:
         raise ValueError(f"metric {scored.metric!r} is none of {', '.join(METRICS)}")
@@ -490,6 +492,13 @@ def _workload_result(value: Mapping[str, Any]) -> WorkloadResult:
         value["scenario"], value["batch"], value["sequence"], value["timing"], value.get("rate_per_s")
     )
     return _build(WorkloadResult, {**value, "workload": workload, "energy": energy})
+
+
+def _host(value: Any) -> Host:
+    _check_objects(host=value)
+    gpus = value.get("gpu")
+    listed = None if gpus is None else tuple(_build(Gpu, gpu) for gpu in gpus)
+    return _build(Host, {**value, "id": value["id"], "gpu": listed})
 
 
 def _gate_result(value: Mapping[str, Any]) -> GateResult:

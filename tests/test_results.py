@@ -11,6 +11,7 @@ import pytest
 
 from effx import results
 from effx.errors import ArtifactError
+from effx.host.identity import Host
 from effx.results import Failure, Run, latency_summary
 from tests.analysis import synthetic
 
@@ -100,7 +101,7 @@ def test_a_failure_of_another_making(tmp_path: Path) -> None:
 
 
 def test_a_failure_is_read_as_it_was_written(tmp_path: Path) -> None:
-    written = Failure("f", "2026", {"name": "e", "task": "t"}, {"id": "h"}, "s", "cannot open [/dev/nvidia0]")
+    written = Failure("f", "2026", {"name": "e", "task": "t"}, Host("h"), "s", "cannot open [/dev/nvidia0]")
     written.save(tmp_path)
     assert results.failures([tmp_path]) == [written]
 

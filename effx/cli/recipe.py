@@ -56,7 +56,7 @@ def command(
 
     read = load(recipe, assignments, workspace=out)
     if dry_run:
-        made = plan(read, str(identity.host()["id"]))
+        made = plan(read, identity.host().id)
         if as_json:
             click.echo(json.dumps(made.to_json(), indent=1))
         else:

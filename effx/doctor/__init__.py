@@ -3,11 +3,11 @@
     software   Python, packages and their clashes, providers that really load
     machine    processor, GPU, energy counters, limits of containers and virtual machines, disk
 
-Every check is a function that returns lines and changes nothing; roots and libraries that it reads
-are arguments, so that tests can put others in their place.
+Every check is a function that returns findings and changes nothing; folders and libraries that it reads
+are arguments, so that tests can pass others.
 """
 
-from effx.doctor.line import Line
+from effx.doctor.finding import Finding
 from effx.doctor.run import examine
 
-__all__ = ["Line", "examine"]
+__all__ = ["Finding", "examine"]

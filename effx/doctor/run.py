@@ -1,4 +1,4 @@
-"""All checks, in the order in which they are told."""
+"""All checks, in the order in which they are shown."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from effx.doctor import machine, software
-from effx.doctor.line import Line
+from effx.doctor.finding import Finding, Topic
 
 
-def examine(folder: str | Path = ".") -> list[Line]:
-    """Look at this machine.
+def examine(folder: str | Path = ".") -> list[Finding]:
+    """Check this machine.
 
     Args:
-        folder: where work would be written.
+        folder: where results would be written.
     """
-    checks: list[tuple[str, Callable[[], Iterator[Line]]]] = [
+    checks: list[tuple[Topic, Callable[[], Iterator[Finding]]]] = [
         ("python", software.python),
         ("packages", software.packages),
         ("packages", software.clashes),
@@ -26,15 +26,15 @@ def examine(folder: str | Path = ".") -> list[Line]:
         ("processor", machine.processor),
         ("gpu", machine.gpu),
         ("energy", machine.powercap),
-        ("energy", machine.rails),
+        ("energy", machine.power_rails),
         ("limits", machine.limits),
         ("disk", lambda: machine.disk(Path(folder))),
     ]
-    found: list[Line] = []
+    findings: list[Finding] = []
     for topic, check in checks:
         try:
-            found += check()
-        except Exception as error:  # one check that meets something strange must not hide the others
-            told = " ".join(str(error).split())[:200]
-            found.append(Line(topic, "check", "broken", f"{type(error).__name__}: {told}"))
-    return found
+            findings += check()
+        except Exception as error:  # a check that fails unexpectedly must not hide the others
+            message = " ".join(str(error).split())[:200]
+            findings.append(Finding(topic, "check", "broken", f"{type(error).__name__}: {message}"))
+    return findings

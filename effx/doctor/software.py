@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from effx.doctor.line import Line
+from effx.doctor.finding import Finding
 from effx.specs import backends
 
 LEAST_PYTHON = (3, 11)
@@ -49,18 +49,20 @@ def version(name: str) -> str | None:
 
 def python(
     info: Sequence[int] = tuple(sys.version_info[:3]), environment: str = sys.prefix
-) -> Iterator[Line]:
+) -> Iterator[Finding]:
     """Check the interpreter."""
     found = ".".join(map(str, info[:3]))
     if tuple(info[:2]) < LEAST_PYTHON:
         least = ".".join(map(str, LEAST_PYTHON))
-        yield Line("python", "version", "broken", f"{found}; effx needs {least} or newer",
+        yield Finding("python", "version", "broken", f"{found}; effx needs {least} or newer",
                    f"python{least} -m venv .venv && .venv/bin/pip install effx")  # fmt: skip
     else:
-        yield Line("python", "version", "ok", f"{platform.python_implementation()} {found} in {environment}")
+        yield Finding(
+            "python", "version", "ok", f"{platform.python_implementation()} {found} in {environment}"
+        )
 
 
-def packages(of: Versions = version) -> Iterator[Line]:
+def packages(of: Versions = version) -> Iterator[Finding]:
     """Check what each extra brings."""
     for extra, names in EXTRAS.items():
         have = {name: found for name in names if (found := of(name))}
@@ -68,41 +70,41 @@ def packages(of: Versions = version) -> Iterator[Line]:
         told = ", ".join(f"{name} {found}" for name, found in have.items())
         if absent:
             detail = f"{', '.join(absent)} not installed" + (f" ({told})" if told else "")
-            yield Line("packages", extra, "missing", detail, f"pip install 'effx[{extra}]'")
+            yield Finding("packages", extra, "missing", detail, f"pip install 'effx[{extra}]'")
         else:
-            yield Line("packages", extra, "ok", told)
+            yield Finding("packages", extra, "ok", told)
 
 
-def clashes(of: Versions = version) -> Iterator[Line]:
+def clashes(of: Versions = version) -> Iterator[Finding]:
     """Check distributions that install the same module over each other."""
     runtimes = {name: found for name in ONNXRUNTIMES if (found := of(name))}
     told = ", ".join(f"{name} {found}" for name, found in runtimes.items())
     if len(runtimes) > 1:
         keep = "onnxruntime-gpu" if "onnxruntime-gpu" in runtimes else next(iter(runtimes))
-        yield Line(
+        yield Finding(
             "packages", "onnxruntime", "broken",
             f"{told} are installed over each other, and which of them runs is chance",
             f"pip uninstall -y {' '.join(runtimes)} && pip install {keep}",
         )  # fmt: skip
     elif not runtimes:
-        yield Line("packages", "onnxruntime", "missing", "no ONNX Runtime", "pip install 'effx[cpu]'")
+        yield Finding("packages", "onnxruntime", "missing", "no ONNX Runtime", "pip install 'effx[cpu]'")
     else:
-        yield Line("packages", "onnxruntime", "ok", told)
+        yield Finding("packages", "onnxruntime", "ok", told)
     wrappers = {name: found for name in NVML_WRAPPERS if (found := of(name))}
     shadowing = [name for name, found in wrappers.items() if not (name == "pynvml" and _major(found) >= 12)]
     own = of("nvidia-ml-py")
     if shadowing:
         told = ", ".join(f"{name} {wrappers[name]}" for name in shadowing)
-        yield Line(
+        yield Finding(
             "packages", "nvidia-ml-py", "broken",
             f"{told} {'shadows' if len(shadowing) == 1 else 'shadow'} nvidia-ml-py's module pynvml",
             f"pip uninstall -y {' '.join(shadowing)} && pip install --force-reinstall nvidia-ml-py",
         )  # fmt: skip
     elif own is None:
-        yield Line("packages", "nvidia-ml-py", "missing", "GPU energy cannot be read without it",
+        yield Finding("packages", "nvidia-ml-py", "missing", "GPU energy cannot be read without it",
                    "pip install 'effx[nvml]'")  # fmt: skip
     else:
-        yield Line("packages", "nvidia-ml-py", "ok", own)
+        yield Finding("packages", "nvidia-ml-py", "ok", own)
 
 
 # y = Identity(x), as onnx.helper makes it: whether a provider takes it says whether its libraries load
@@ -192,64 +194,64 @@ def has_driver() -> bool:
 
 def providers(
     ask: Probe | None = None, of: Versions = version, driver: Callable[[], bool] = has_driver
-) -> Iterator[Line]:
+) -> Iterator[Finding]:
     """Open a session on every provider that ONNX Runtime says it has."""
     if not any(of(name) for name in ONNXRUNTIMES):
         return
     found, why = (ask or probe)(_ORT_PROBE)
     if found is None:
-        yield Line("runtimes", "onnxruntime", "broken", why, "pip install --force-reinstall onnxruntime")
+        yield Finding("runtimes", "onnxruntime", "broken", why, "pip install --force-reinstall onnxruntime")
         return
     for name, reason in found.items():
         if name in _REMOTE:
             continue
         if reason is None:
-            yield Line("runtimes", name, "ok", "a session opens")
+            yield Finding("runtimes", name, "ok", "a session opens")
         elif name in _FIXES and not driver():
-            yield Line("runtimes", name, "missing", "there is no NVIDIA driver to use it")
+            yield Finding("runtimes", name, "missing", "there is no NVIDIA driver to use it")
         else:
-            yield Line("runtimes", name, "broken", str(reason), _FIXES.get(name))
+            yield Finding("runtimes", name, "broken", str(reason), _FIXES.get(name))
     if "CUDAExecutionProvider" not in found:
         have = driver()
         detail = "this ONNX Runtime has none" + ("" if have else ", and there is no NVIDIA driver to use it")
         fix = "pip uninstall -y onnxruntime && pip install 'effx[gpu]'" if have else None
-        yield Line("runtimes", "CUDAExecutionProvider", "missing", detail, fix)
+        yield Finding("runtimes", "CUDAExecutionProvider", "missing", detail, fix)
 
 
-def openvino(ask: Probe | None = None, of: Versions = version) -> Iterator[Line]:
+def openvino(ask: Probe | None = None, of: Versions = version) -> Iterator[Finding]:
     """Ask OpenVINO for its devices."""
     if of("openvino") is None:
         return
     found, why = (ask or probe)(_OPENVINO_PROBE)
     if not found:
-        yield Line(
+        yield Finding(
             "runtimes", "openvino", "broken", why or "no device", "pip install --force-reinstall openvino"
         )
         return
-    yield Line("runtimes", "openvino", "ok", ", ".join(f"{name}: {what}" for name, what in found.items()))
+    yield Finding("runtimes", "openvino", "ok", ", ".join(f"{name}: {what}" for name, what in found.items()))
 
 
-def torch(ask: Probe | None = None, of: Versions = version) -> Iterator[Line]:
+def torch(ask: Probe | None = None, of: Versions = version) -> Iterator[Finding]:
     """Ask PyTorch what it computes on."""
     if of("torch") is None:
         return
     found, why = (ask or probe)(_TORCH_PROBE)
     fix = "pip install --force-reinstall torch"
     if found is None:
-        yield Line("runtimes", "torch", "broken", why, fix)
+        yield Finding("runtimes", "torch", "broken", why, fix)
     elif found["error"]:
-        yield Line("runtimes", "torch", "broken", f"CUDA {found['built']}: {found['error']}", fix)
+        yield Finding("runtimes", "torch", "broken", f"CUDA {found['built']}: {found['error']}", fix)
     elif found["devices"]:
         names = ", ".join(map(str, found["devices"]))
-        yield Line("runtimes", "torch", "ok", f"{of('torch')}, CUDA {found['built']} on {names}")
+        yield Finding("runtimes", "torch", "ok", f"{of('torch')}, CUDA {found['built']} on {names}")
     else:
         built = f"built for CUDA {found['built']}, but sees no GPU" if found["built"] else "the CPU's build"
-        yield Line("runtimes", "torch", "ok", f"{of('torch')}, {built}")
+        yield Finding("runtimes", "torch", "ok", f"{of('torch')}, {built}")
 
 
 def tensorrt(
     ask: Probe | None = None, of: Versions = version, driver: Callable[[], bool] = has_driver
-) -> Iterator[Line]:
+) -> Iterator[Finding]:
     """Import TensorRT and TensorRT-RTX: their wheels may be there without the libraries that they wrap.
 
     TensorRT itself is of use on a GPU alone, so installing it is advised where there is a driver;
@@ -262,16 +264,16 @@ def tensorrt(
         installed = of(name)
         found, why = (ask or probe)(_TENSORRT_PROBE.format(module=row.python_module))
         if found and found["version"]:
-            yield Line("runtimes", name, "ok", f"{found['version']}, its libraries load")
+            yield Finding("runtimes", name, "ok", f"{found['version']}, its libraries load")
         elif found and found["absent"] and installed is None:
             fix = f"pip install 'effx[{extra}]'" if extra else None
-            yield Line("runtimes", name, "missing", "not installed", fix)
+            yield Finding("runtimes", name, "missing", "not installed", fix)
         else:
             told = why if not found else found["error"] or "installed, but there is no such module"
             # the same release, for plans run on no other; no cache, which may hold the wheel that is broken
             exactly = f"{name}=={installed}" if installed else name
             fix = f"pip install --force-reinstall --no-cache-dir {exactly}"
-            yield Line("runtimes", name, "broken", told, fix)
+            yield Finding("runtimes", name, "broken", told, fix)
 
 
 def _major(text: str) -> int:

@@ -17,7 +17,6 @@ engine.json under ``runtime``. A runtime's module has
 from __future__ import annotations
 
 import importlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from effx.engines.on_device import DeviceGraph, SingleOnDevice, StagedOnDevice
 from effx.engines.protocol import EngineGraph, Session
 from effx.engines.sessions import Padded, Single, Staged
 from effx.errors import need
+from effx.host import cpu
 from effx.specs import backends
 from effx.specs.runtime import RuntimeSettings
 
@@ -70,9 +70,8 @@ def open_graph(
         runtime: default: that of a plain fp32 graph on the CPU.
         threads: compute threads; default: the processors that this process may use.
     """
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     settings = runtime or RuntimeSettings((path.name,))
-    graph: EngineGraph = _module(backend).open(path, backend, settings, threads or available or 1)
+    graph: EngineGraph = _module(backend).open(path, backend, settings, threads or cpu.usable_processors())
     return graph
 
 

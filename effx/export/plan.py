@@ -20,7 +20,7 @@ from effx.artifacts import Checkpoint, Engine
 from effx.errors import EffxError, MissingExtraError
 from effx.export.build import BuildContext, Job, build, up_to_date
 from effx.export.source import ExportSource
-from effx.host import memory
+from effx.host import cpu, memory
 from effx.specs import backends, variants
 from effx.specs.backends import Backend
 
@@ -149,7 +149,7 @@ def _one_by_one(groups: list[list[Job]], options: tuple[Any, int], _: int) -> It
 
 def _several(groups: list[list[Job]], options: tuple[Any, int], at_once: int) -> Iterator[Outcome]:
     """Build in several processes, the processors shared out among them."""
-    threads = max(1, len(os.sched_getaffinity(0)) // at_once)
+    threads = max(1, cpu.usable_processors() // at_once)
     others = set(multiprocessing.active_children())
     progress.say(f"{sum(map(len, groups))} engines in {at_once} processes")
     with (
@@ -226,4 +226,4 @@ def _affordable(groups: list[list[Job]]) -> int:
         return 1
     weights = max((group[0].checkpoint / "model.safetensors").stat().st_size for group in groups)
     need = _BYTES_PER_PROCESS + _BYTES_PER_WEIGHT_BYTE * weights
-    return max(1, min(len(groups), len(os.sched_getaffinity(0)), memory.free_bytes() // need))
+    return max(1, min(len(groups), cpu.usable_processors(), memory.available_memory_bytes() // need))

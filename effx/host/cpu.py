@@ -1,44 +1,126 @@
-"""What the processor of this machine can compute."""
+"""The processor: its model and instructions, how many of its cores this process may use, how busy it is."""
 
 from __future__ import annotations
 
 import functools
+import os
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
+from effx.host.cgroups import Cgroups
+
 CPUINFO = Path("/proc/cpuinfo")
-_KEYS = ("flags", "features")
+_X86 = ("x86_64", "amd64")
+_FLAGS_KEYS = ("flags", "features")
+_MODEL_KEYS = ("model name", "model")
 _BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
 _VNNI = {"avx512_vnni", "avx_vnni"}
 
 
-def flags(text: str) -> frozenset[str]:
-    """Return the instruction set flags in the text of /proc/cpuinfo (``flags`` on x86, ``Features`` on Arm).
+@dataclass(frozen=True)
+class Cpu:
+    """A processor."""
 
-    They are those of the first processor; empty where the kernel lists none.
-    """
+    model: str
+    """As its maker calls it."""
+    flags: frozenset[str]
+    """Instruction set flags, named as in /proc/cpuinfo; empty where the system does not list them."""
+    machine: str
+    """The architecture, such as ``x86_64`` or ``aarch64``."""
+
+    @property
+    def has_bf16(self) -> bool:
+        """Whether it multiplies bf16 matrices in hardware (AVX-512, AMX or Armv8.6)."""
+        return bool(self.flags & _BF16)
+
+    @property
+    def has_vnni(self) -> bool:
+        """Whether it multiplies uint8 by int8 without saturating intermediate sums.
+
+        x86 without VNNI adds pairs of products in 16 bits, which overflow; 7-bit weights do not. Other
+        architectures do not have this limit.
+        """
+        return self.machine.lower() not in _X86 or bool(self.flags & _VNNI)
+
+    @property
+    def is_virtual(self) -> bool:
+        """Whether it is that of a virtual machine, as far as the processor reports it."""
+        return "hypervisor" in self.flags
+
+
+def parse_cpuinfo(text: str, machine: str = "") -> Cpu:
+    """Return the first processor in the text of Linux' /proc/cpuinfo (x86 or Arm)."""
+    fields: dict[str, str] = {}
     for line in text.splitlines():
         key, _, value = line.partition(":")
-        if key.strip().lower() in _KEYS:
-            return frozenset(value.split())
-    return frozenset()
+        fields.setdefault(key.strip().lower(), value.strip())
+    model = next((fields[key] for key in _MODEL_KEYS if fields.get(key)), "")
+    flags = next((fields[key] for key in _FLAGS_KEYS if key in fields), "")
+    machine = machine or platform.machine()
+    return Cpu(model or platform.processor() or machine, frozenset(flags.split()), machine)
 
 
 @functools.cache
-def features() -> frozenset[str]:
-    """Return the instruction set flags of this machine's processor; empty where there is no /proc/cpuinfo."""
-    return flags(CPUINFO.read_text()) if CPUINFO.is_file() else frozenset()
+def this_cpu() -> Cpu:
+    """Return this machine's processor.
+
+    Linux lists it in /proc/cpuinfo, read in a millisecond. Elsewhere py-cpuinfo asks the system, which
+    takes about a second.
+    """
+    if CPUINFO.is_file():
+        return parse_cpuinfo(CPUINFO.read_text())
+    try:
+        import cpuinfo
+
+        found = cpuinfo.get_cpu_info()
+    except Exception:  # not installed, or an architecture that it does not know
+        found = {}
+    model = found.get("brand_raw") or platform.processor() or platform.machine()
+    return Cpu(str(model), frozenset(found.get("flags", ())), platform.machine())
 
 
 def has_bf16() -> bool:
-    """Return whether the processor multiplies bf16 matrices in hardware (AVX-512, AMX or Armv8.6)."""
-    return bool(features() & _BF16)
+    """Return whether this machine's processor multiplies bf16 matrices in hardware."""
+    return this_cpu().has_bf16
 
 
 def has_vnni() -> bool:
-    """Return whether the processor multiplies uint8 by int8 without saturating intermediate sums.
+    """Return whether this machine's processor has VNNI, or needs none; see :attr:`Cpu.has_vnni`."""
+    return this_cpu().has_vnni
 
-    x86 without VNNI adds pairs of products in 16 bits, which overflow; 7-bit weights do not. Other
-    architectures do not have this limit.
-    """
-    return platform.machine().lower() not in ("x86_64", "amd64") or bool(features() & _VNNI)
+
+def allowed_processors() -> int:
+    """Return the processors that this process may run on (its CPU affinity)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def usable_processors(cgroups: Cgroups | None = None) -> int:
+    """Return how many threads this process can keep busy: its CPU affinity and its container's CPU quota."""
+    quota = (cgroups or Cgroups()).cpu_quota()
+    allowed = allowed_processors()
+    return allowed if quota is None else max(1, min(allowed, int(quota)))
+
+
+def installed_processors() -> int:
+    """Return the processors of the machine, those included that this process may not use."""
+    return psutil.cpu_count() or 1
+
+
+def busy_s() -> float | None:
+    """Return the seconds that all processors have worked since the machine started; None: not known."""
+    try:
+        times = psutil.cpu_times()
+    except (OSError, RuntimeError):  # a sandbox without /proc/stat
+        return None
+    fields = ("user", "nice", "system", "irq", "softirq", "steal")  # neither idle nor waiting for input
+    return float(sum(getattr(times, field, 0.0) for field in fields))
+
+
+def load_average() -> float | None:
+    """Return how many processes wanted a processor over the last minute; None: not known."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None

@@ -31,8 +31,16 @@ _THROTTLES = {
 
 
 @dataclass(frozen=True)
+class Gpu:
+    """A GPU as NVML lists it."""
+
+    name: str
+    uuid: str
+
+
+@dataclass(frozen=True)
 class Condition:
-    """The device at one moment; None: it does not tell."""
+    """The device at one moment; None: it does not report that."""
 
     sm_clock_mhz: int | None
     memory_clock_mhz: int | None
@@ -41,6 +49,27 @@ class Condition:
     pstate: int | None
     reasons: int | None
     pids: frozenset[int] | None
+
+
+def list_gpus() -> tuple[tuple[Gpu, ...] | None, str | None]:
+    """Return the GPUs that NVML lists, and the driver's version; None: NVML cannot be used."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:  # no package, no driver, no device
+        return None, None
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        found = tuple(
+            Gpu(text(pynvml.nvmlDeviceGetName(handle)), text(pynvml.nvmlDeviceGetUUID(handle)))
+            for handle in handles
+        )
+        return found, text(pynvml.nvmlSystemGetDriverVersion())
+    except pynvml.NVMLError:
+        return None, None
+    finally:
+        pynvml.nvmlShutdown()
 
 
 def find(nvml: Any, argument: str, environ: Mapping[str, str]) -> Any:

@@ -4,122 +4,92 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import platform
 import socket
 import subprocess
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import effx
-from effx.host.gpus import text
+from effx.host import cpu, memory
+from effx.host.gpus import Gpu, list_gpus
+
+_CONTAINER_MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"))
+_CONTAINER_GROUPS = ("docker", "kubepods", "lxc", "containerd")
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine, and the software that measured on it.
+
+    ``id`` names a machine, not a moment: results of the same id may share a frontier. It is the name
+    with a digest of the hardware. A container's host name differs each time, so there the hardware alone
+    identifies it; ``name`` tells machines of the same kind apart.
+    """
+
+    id: str
+    name: str | None = None
+    hostname: str | None = None
+    container: bool | None = None
+    product: str | None = None
+    machine: str | None = None
+    system: str | None = None
+    python: str | None = None
+    cpu: str | None = None
+    cores: int | None = None
+    """Processors that could be used: CPU affinity and the container's quota."""
+    memory_bytes: int | None = None
+    governor: str | None = None
+    """What sets the processor's clock on Linux, such as ``performance``."""
+    virtual: bool | None = None
+    gpu: tuple[Gpu, ...] | None = None
+    """None: there is no NVML to list them."""
+    driver: str | None = None
+    effx: str | None = None
+    effx_commit: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its fields as JSON."""
+        return asdict(self)
 
 
 @functools.cache
-def host(name: str | None = None) -> dict[str, Any]:
-    """Return the host's description.
-
-    ``id`` names a machine, not a moment: results of one id may stand on one frontier. It is the
-    name with a digest of the hardware. A container's host name is drawn afresh each time, so there
-    the hardware alone tells; ``name`` tells machines of one kind apart.
-    """
-    gpus, driver = _nvml()
-    description: dict[str, Any] = {
-        "name": name or ("container" if _container() else socket.gethostname()),
-        "hostname": socket.gethostname(),
-        "container": _container(),
-        "product": _text("/sys/class/dmi/id/product_name"),
-        "machine": platform.machine(),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_bytes": _memory_bytes(),
-        "governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "virtual": "hypervisor" in _cpu_flags(),
-        "gpu": gpus,
-        "driver": driver or _text("/sys/module/nvidia/version"),
-        "effx": effx.__version__,
-        "effx_commit": _commit(),
-    }
-    known = ("name", "machine", "product", "cpu", "cores", "memory_bytes", "gpu")
-    fixed = [description[key] for key in known]
-    digest = hashlib.sha256("\n".join(map(str, fixed)).encode()).hexdigest()
-    description["id"] = f"{description['name']}-{digest[:8]}"
-    return description
-
-
-def load_average() -> float | None:
-    """Return how many processes wanted a processor over the last minute."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-
-
-def processors() -> int:
-    """Return the processors of the machine, those that this process may not use included."""
-    return os.cpu_count() or 1
-
-
-def busy_s() -> float | None:
-    """Return the seconds that all processors have worked since the machine started; None: not told."""
-    line = (_text("/proc/stat") or "").partition("\n")[0].split()
-    if not line or line[0] != "cpu":
-        return None
-    ticks = [int(value) for value in line[1:]]
-    idle = sum(ticks[3:5])  # idle and waiting for input
-    return (sum(ticks[:8]) - idle) / os.sysconf("SC_CLK_TCK")
-
-
-def _container() -> bool:
-    marks = (Path("/.dockerenv"), Path("/run/.containerenv"))
-    groups = _text("/proc/1/cgroup") or ""
-    return any(mark.exists() for mark in marks) or any(
-        name in groups for name in ("docker", "kubepods", "lxc", "containerd")
+def host(name: str | None = None) -> Host:
+    """Return this machine's description; ``name`` replaces its own name."""
+    gpus, driver = list_gpus()
+    container = _in_container()
+    shown = name or ("container" if container else socket.gethostname())
+    product = _text("/sys/class/dmi/id/product_name")
+    processor, cores, memory_bytes = cpu.this_cpu(), cpu.usable_processors(), memory.total_memory_bytes()
+    listed = None if gpus is None else [asdict(gpu) for gpu in gpus]
+    hardware = (shown, platform.machine(), product, processor.model, cores, memory_bytes, listed)
+    digest = hashlib.sha256("\n".join(map(str, hardware)).encode()).hexdigest()
+    return Host(
+        id=f"{shown}-{digest[:8]}",
+        name=shown,
+        hostname=socket.gethostname(),
+        container=container,
+        product=product,
+        machine=platform.machine(),
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        cpu=processor.model,
+        cores=cores,
+        memory_bytes=memory_bytes,
+        governor=_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        virtual=processor.is_virtual,
+        gpu=gpus,
+        driver=driver or _text("/sys/module/nvidia/version"),
+        effx=effx.__version__,
+        effx_commit=_commit(),
     )
 
 
-def _nvml() -> tuple[list[dict[str, str]] | None, str | None]:
-    """Return name and UUID of each GPU that NVML shows, and the driver; None where there is no NVML."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-    except Exception:  # no package, no driver, no device: no GPU to tell of
-        return None, None
-    try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        gpus = [
-            {
-                "name": text(pynvml.nvmlDeviceGetName(handle)),
-                "uuid": text(pynvml.nvmlDeviceGetUUID(handle)),
-            }
-            for handle in handles
-        ]
-        return gpus, text(pynvml.nvmlSystemGetDriverVersion())
-    except pynvml.NVMLError:
-        return None, None
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def _cpu_model() -> str:
-    for line in (_text("/proc/cpuinfo") or "").splitlines():
-        if line.startswith(("model name", "Model")):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def _cpu_flags() -> set[str]:
-    for line in (_text("/proc/cpuinfo") or "").splitlines():
-        if line.startswith("flags"):
-            return set(line.split(":", 1)[1].split())
-    return set()
-
-
-def _memory_bytes() -> int | None:
-    for line in (_text("/proc/meminfo") or "").splitlines():
-        if line.startswith("MemTotal:"):
-            return int(line.split()[1]) * 1024
-    return None
+def _in_container() -> bool:
+    groups = _text("/proc/1/cgroup") or ""
+    marked = any(mark.exists() for mark in _CONTAINER_MARKS)
+    return marked or any(name in groups for name in _CONTAINER_GROUPS)
 
 
 def _text(path: str) -> str | None:

@@ -1,48 +1,53 @@
-"""How much memory there is to work with, and the collector that walks it."""
+"""Memory: how much there is, how much a process has used, and the collector that walks it."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-_GROUP = Path("/sys/fs/cgroup")
+import psutil
+
+from effx.host.cgroups import Cgroups
 
 
-def free_bytes(root: Path = _GROUP) -> int:
-    """Return memory that can be had without swapping; 0 where the system does not tell.
+def total_memory_bytes() -> int:
+    """Return the machine's memory."""
+    return int(psutil.virtual_memory().total)
 
-    Args:
-        root: the process's control group, whose limit counts too.
+
+def available_memory_bytes(cgroups: Cgroups | None = None) -> int:
+    """Return memory that this process can get without swapping; limits of its control groups count."""
+    available = int(psutil.virtual_memory().available)
+    left = (cgroups or Cgroups()).available_memory_bytes()
+    return available if left is None else min(available, left)
+
+
+def peak_resident_bytes(status: Path = Path("/proc/self/status")) -> int | None:
+    """Return the peak resident size of this process since it began to run Python; None: not known.
+
+    VmHWM, not ru_maxrss: the latter is inherited across fork and exec, so a worker of a large
+    parent would report the parent's memory.
     """
-    free = 0
-    facts = Path("/proc/meminfo")
-    if facts.is_file():
-        for line in facts.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024
-    limit, used = (root / name for name in ("memory.max", "memory.current"))
-    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
-        taken = int(used.read_text()) - _reclaimable_bytes(root)
-        free = min(free, max(0, int(limit.read_text()) - taken))
-    return free
-
-
-def _reclaimable_bytes(root: Path) -> int:
-    """Return what a control group counts as used that are files' pages, dropped when memory is asked for."""
-    facts = root / "memory.stat"
-    if not facts.is_file():
-        return 0
-    found = dict(line.split() for line in facts.read_text().splitlines())
-    return int(found.get("inactive_file", 0))
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 @contextlib.contextmanager
 def collector_paused() -> Iterator[None]:
-    """Collect no cycles in a ``with`` block that makes millions of objects which all stay.
+    """Pause the garbage collector in a ``with`` block that creates millions of objects which all remain.
 
-    The collector would walk them again and again, and find nothing.
+    It would walk them again and again and free nothing.
     """
     enabled = gc.isenabled()
     gc.disable()

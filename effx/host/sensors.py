@@ -9,6 +9,18 @@ class UnavailableError(Exception):
     """This host cannot be metered this way; the message says why and what would help."""
 
 
+class NoSensorError(UnavailableError):
+    """There is no such sensor here."""
+
+
+class SensorPermissionError(UnavailableError):
+    """There is a sensor, and this user may not read it."""
+
+
+class BrokenSensorError(UnavailableError):
+    """There is a sensor, and reading it fails."""
+
+
 @dataclass(frozen=True)
 class Sensor:
     """A power sensor: shows the mean of its last ``window_s``, anew every ``period_s``."""

@@ -12,7 +12,7 @@ import numpy as np
 from effx.artifacts import Engine
 from effx.data import Rows
 from effx.errors import WorkerError
-from effx.host import identity
+from effx.host import cpu
 from effx.profile import record
 from effx.profile.client import WorkerClient
 from effx.profile.meters import Meter
@@ -172,7 +172,7 @@ class EngineUnderTest:
         block = self._block(workload, round_number / rounds, limits)
         if block.others_s is not None:
             self.others_s.append(block.others_s)
-            self.available_s += block.elapsed_s * identity.processors()
+            self.available_s += block.elapsed_s * cpu.installed_processors()
         self.samples(workload).add(round_number, block)
         self.checked += block.checked
         self.agreed += block.agreed

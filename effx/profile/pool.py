@@ -67,4 +67,4 @@ def affordable(engines: Sequence[Engine]) -> int:
     """Return how many of the engines free memory holds at once, at least one."""
     largest = max(engine.size_bytes for engine in engines)
     need = _BYTES_PER_ENGINE + _BYTES_PER_FILE_BYTE * largest
-    return max(1, min(len(engines), memory.free_bytes() // need))
+    return max(1, min(len(engines), memory.available_memory_bytes() // need))

@@ -30,7 +30,8 @@ from effx import data, files, progress
 from effx.artifacts import Engine
 from effx.data import Rows
 from effx.errors import DataError, EffxError, UsageError, WorkerError
-from effx.host import identity
+from effx.host import cpu, identity
+from effx.host.identity import Host
 from effx.profile import energy, gates, meters, record
 from effx.profile.engine_under_test import EngineUnderTest, Samples, accepts, longest_input, timestamp
 from effx.profile.meters import Meter
@@ -108,7 +109,7 @@ class _Session:
         pool: WorkerPool,
         plan: MeasurementPlan,
         meters: dict[bool, Meter],
-        host: dict[str, object],
+        host: Host,
     ) -> None:
         """Args:
         engines: measured side by side.
@@ -333,7 +334,7 @@ class _Session:
                 **self._plan.to_json(),
                 **engine.runtime,
                 "meter": {"name": meter.name, **meter.describe()},
-                "load_average": identity.load_average(),
+                "load_average": cpu.load_average(),
                 "session_wall_s": round(self._wall_s, 3),
                 "session_measured_s": round(measured_s, 3),
             },

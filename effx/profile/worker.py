@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count, islice
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -24,7 +23,7 @@ from effx.encoding import Encoded, Encoder, length_sorted
 from effx.engines import Session
 from effx.engines.protocol import TimedSession
 from effx.errors import EffxError, UsageError, WorkerError
-from effx.host import identity
+from effx.host import cpu, memory
 from effx.profile.device_memory import DeviceMemory
 from effx.profile.protocol import Block, MemoryUse, Opened, Scored, WarmedUp
 from effx.specs.tasks import Task
@@ -189,7 +188,7 @@ class Worker:
         examples = 0
         stream = self._stream(workload, offset)
         query = next(stream)
-        busy, cpu, start = identity.busy_s(), time.process_time(), time.perf_counter()
+        busy_s, worked_s, start = cpu.busy_s(), time.process_time(), time.perf_counter()
         while True:
             seconds, logits = self._timed(workload, query)
             samples.append(seconds)
@@ -200,9 +199,9 @@ class Worker:
             if spent >= limit_s or (len(samples) >= queries and spent >= least_s):
                 break
             query = next(stream)
-        elapsed, cpu_s = time.perf_counter() - start, time.process_time() - cpu
-        after = identity.busy_s()
-        others_s = None if busy is None or after is None else after - busy - cpu_s
+        elapsed, cpu_s = time.perf_counter() - start, time.process_time() - worked_s
+        after = cpu.busy_s()
+        others_s = None if busy_s is None or after is None else after - busy_s - cpu_s
         checked, agreed = self._agreement(answers)
         return Block(samples, elapsed, examples, cpu_s, others_s, checked, agreed)
 
@@ -232,7 +231,7 @@ class Worker:
         """Return the most memory used so far, and how the engine runs now that shapes are recorded."""
         device = self._device_memory
         return MemoryUse(
-            host_peak_bytes=_peak_bytes(),
+            host_peak_bytes=memory.peak_resident_bytes(),
             device_peak_bytes=None if device is None else device.peak_bytes,
             device_memory_by=None if device is None else device.by or f"not measured: {device.reason}",
             runtime=self._session.describe(),
@@ -317,25 +316,6 @@ def _circular(order: Sequence[int] | np.ndarray, offset: float) -> Iterator[int]
     """Yield an order again and again, beginning at ``offset`` in it, 0 to 1."""
     start = int(offset * len(order))
     return (int(order[(start + step) % len(order)]) for step in count())
-
-
-def _peak_bytes() -> int | None:
-    """Return the peak resident size of this process since it began to run Python.
-
-    VmHWM, not ru_maxrss: the latter is inherited across fork and exec, so a worker of a large
-    parent would report the parent's memory.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    try:
-        import resource
-    except ImportError:
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def main() -> None:

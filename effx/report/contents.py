@@ -102,4 +102,4 @@ def current_failures(failures: Sequence[Failure], runs: Sequence[Run]) -> list[F
 
 
 def _engine_key(failure: Failure) -> tuple[str, str, str]:
-    return str(failure.engine.get("task")), str(failure.host["id"]), str(failure.engine["name"])
+    return str(failure.engine.get("task")), failure.host.id, str(failure.engine["name"])

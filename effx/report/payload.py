@@ -80,7 +80,7 @@ def payload(
             if _is_informative(one, runs)
         ],
         "units": {unit: [shown.factor, shown.symbol] for unit, shown in UNITS.items()},
-        "hosts": {run.host_id: run.host for run in runs},
+        "hosts": {run.host_id: run.host.to_json() for run in runs},
         "settings": settings,
         "shapes": shapes,
         "columns": _columns(runs, groups, settings_numbers, shapes),
@@ -88,7 +88,7 @@ def payload(
         "pairs": [_pair(comparison, row_numbers) for comparison in comparisons[0]],
         "refused": [[row_numbers[pair.a], row_numbers[pair.b], pair.reason] for pair in comparisons[1]],
         "failures": [
-            {"engine": failure.engine["name"], "host": failure.host["id"], "started": failure.started,
+            {"engine": failure.engine["name"], "host": failure.host.id, "started": failure.started,
              "id": failure.id, "failure": failure.failure}
             for failure in failures
         ],

@@ -43,7 +43,7 @@ def print_runs(runs: Sequence[Run]) -> None:
     with_energy = any(single_stream(run).energy.joules_per_example is not None for run in runs)
     on_device = any(run.workload(SINGLE_STREAM.timed_on_device()) for run in runs)
     sources = energy_sources(runs)
-    table = Table(title=f"{first.host['cpu']}, {first.host['cores']} cores; single queries at real lengths")
+    table = Table(title=f"{first.host.cpu}, {first.host.cores} cores; single queries at real lengths")
     table.add_column("engine", overflow="fold")
     headings = ["score, 95 %", "n", "p50, ms", "p90, ms", "p99, ms", "peak memory, MiB"]
     headings += [f"mJ/example ({', '.join(sources)})"] if with_energy else []

@@ -101,7 +101,7 @@ def parameters(run: Run) -> dict[str, str]:
         **{f"engine.{key}": value for key, value in engine.items()},
         "engine.checkpoint": checkpoint.get("name"),
         "host": run.host_id,
-        "host.cpu": run.host.get("cpu"),
+        "host.cpu": run.host.cpu,
         "metric": run.accuracy.metric,
         "rows": run.accuracy.n,
         "rows.source": run.accuracy.source,

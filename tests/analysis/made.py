@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from effx.host.identity import Host
 from effx.results import Accuracy, Energy, Run, WorkloadResult
 from effx.specs.workloads import SINGLE_STREAM, Workload
 from effx.stats import intervals
@@ -63,8 +64,7 @@ def made(
         workloads.append(WorkloadResult(Workload("offline", 32, "real"), blocks, list(range(5)), none))
     return Run(
         id=f"id-{name}-{started}", started=started, session=session,
-        host={"id": host, "cpu": "simulated", "cores": 1, "virtual": False, "system": "none", "effx": "0",
-              "effx_commit": None},
+        host=Host(host, cpu="simulated", cores=1, virtual=False, system="none", effx="0"),
         engine={"name": name, "task": task, "precision": precision, "size_bytes": size, "parameters": 7,
                 "digest": f"engine of {name}",
                 "checkpoint": {"name": f"{task}-{name}", "digest": f"checkpoint of {name}"},

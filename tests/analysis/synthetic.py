@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from effx.host.identity import Host
 from effx.results import Accuracy, Energy, EnergyWindow, GateResult, Idle, Run, WorkloadResult
 from effx.specs.workloads import SINGLE_STREAM, Workload
 
@@ -19,12 +20,11 @@ SHAPES = ((1, 32), (1, 128), (8, 32), (8, 128), (32, 32), (32, 128))
 _VARIANTS = ("fp32", "int8", "seq64", "seq32+int8", "exit", "exit+int8", "tokens", "tokens+int8")
 
 
-def host(number: int = 0) -> dict[str, Any]:
-    return {
-        "id": f"host{number}-{number:08x}", "name": f"host{number}", "cpu": f"Processor {number}", "cores": 8,
-        "memory_bytes": 2**35, "virtual": False, "system": "Linux 6.1", "python": "3.11.7", "gpu": None,
-        "effx": "0.1.0", "effx_commit": None,
-    }  # fmt: skip
+def host(number: int = 0) -> Host:
+    return Host(
+        f"host{number}-{number:08x}", name=f"host{number}", cpu=f"Processor {number}", cores=8,
+        memory_bytes=2**35, virtual=False, system="Linux 6.1", python="3.11.7", effx="0.1.0",
+    )  # fmt: skip
 
 
 def run(

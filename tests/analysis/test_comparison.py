@@ -15,6 +15,7 @@ from effx.analysis.recommend import recommend
 from effx.analysis.recommendation import Recommendation
 from effx.analysis.sentences import non_inferiority
 from effx.errors import UsageError
+from effx.host.identity import Host
 from effx.results import Accuracy, Energy, GateResult, Run, WorkloadResult
 from effx.specs.workloads import SINGLE_STREAM, offline, server
 from effx.stats import intervals, tests
@@ -48,7 +49,7 @@ def make(
     )
     workload = WorkloadResult(SINGLE_STREAM, blocks, list(range(rounds)), energy)
     run = Run(
-        id=f"id-{name}", started="2026", engine={"name": name, "task": "sst2"}, host={"id": "h"},
+        id=f"id-{name}", started="2026", engine={"name": name, "task": "sst2"}, host=Host("h"),
         accuracy=accuracy, workloads=[workload],
         memory={"host_peak_bytes": 100, "device_peak_bytes": None}, settings={}, session="s",
     )  # fmt: skip
@@ -200,7 +201,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
     a, b = make("a"), make("b")
     turned = [1 - label for label in b.accuracy.labels]
     for other, message in (
-        (replace(b, host={"id": "other"}), "different hosts"),
+        (replace(b, host=Host("other")), "different hosts"),
         (replace(b, engine={"name": "b", "task": "rte"}), "different tasks"),
         (replace(b, accuracy=replace(b.accuracy, metric="f1")), "different metrics"),
         (replace(b, accuracy=replace(b.accuracy, source="others")), "different evaluation sets"),
@@ -318,7 +319,7 @@ def test_names_stand_for_the_latest_session_that_holds_both() -> None:
     assert [run.id for run in pair(runs, "a", "b-3")] == ["a-2", "b-3"]
     assert [run.id for run in pair(runs, "a-1", "b")] == ["a-1", "b-1"]
     assert [run.id for run in pair(runs, "a-1", "a")] == ["a-1", "a-2"]  # not a result beside itself
-    elsewhere = at("b", "4", "9", host={"id": "other"})
+    elsewhere = at("b", "4", "9", host=Host("other"))
     assert [run.id for run in pair([*runs, elsewhere], "a", "b")] == ["a-2", "b-2"]
     assert [run.id for run in pair([runs[0], elsewhere], "a", "b")] == ["a-1", "b-4"]
     with pytest.raises(UsageError, match="no result of 'c'. There are: a, b."):

@@ -16,6 +16,7 @@ from effx.analysis.frontier import comparable, frontier
 from effx.analysis.objectives import OBJECTIVES
 from effx.analysis.summary import Cheapest, Summary, summary
 from effx.errors import UsageError
+from effx.host.identity import Host
 from effx.results import Accuracy, Energy, Run, WorkloadResult
 from effx.specs.workloads import SINGLE_STREAM
 from tests.analysis.made import N, made
@@ -35,7 +36,7 @@ def make(name: str, correct: int, seconds: float, joules: float | None = None, *
     run = Run(
         id=name, started="2026", engine={"name": name, "task": "sst2", "variant": "fp32", "precision": "fp32",
         "size_bytes": 1},
-        host={"id": "h"}, accuracy=accuracy,
+        host=Host("h"), accuracy=accuracy,
         workloads=[WorkloadResult(SINGLE_STREAM, blocks, list(range(5)), energy)],
         memory={"host_peak_bytes": 1, "device_peak_bytes": None}, settings={}, session="s",
     )  # fmt: skip
@@ -59,7 +60,7 @@ def test_a_frontier_says_how_sure_it_is() -> None:
 def test_what_cannot_be_compared_is_refused() -> None:
     one = make("a", 150, 0.01)
     for other, message in (
-        (make("b", 150, 0.01, host={"id": "other"}), "different hosts"),
+        (make("b", 150, 0.01, host=Host("other")), "different hosts"),
         (make("b", 150, 0.01, engine={**one.engine, "name": "b", "task": "rte"}), "different tasks"),
     ):
         with pytest.raises(UsageError, match=message):
@@ -415,5 +416,5 @@ def runs_of_like_errors(rng: np.random.Generator, accuracies: np.ndarray, second
         single = WorkloadResult(SINGLE_STREAM, blocks, list(range(rounds)), Energy("none", "none", ""))
         scored = Accuracy("accuracy", right.mean(), n, (0.0, 1.0), {}, right.tolist(), [1.0] * n, "rows")
         engine = {"name": str(index), "task": "sst2", "variant": "fp32", "precision": "fp32", "size_bytes": 0}
-        runs.append(Run(str(index), "0", engine, {"id": "h"}, scored, [single], {}, {}, "s"))
+        runs.append(Run(str(index), "0", engine, Host("h"), scored, [single], {}, {}, "s"))
     return runs

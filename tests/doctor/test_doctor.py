@@ -1,4 +1,4 @@
-"""The doctor on machines that are not this one: other packages, a fake NVML, a fake powercap tree."""
+"""The doctor on machines other than this one: other packages, a fake NVML, a fake powercap tree."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from effx.cli import run
-from effx.doctor import Line, examine, machine, software
+from effx.doctor import Finding, examine, machine, software
+from effx.host.cgroups import Cgroups
+from effx.host.cpu import parse_cpuinfo
 from tests.profile.meters import fake
 from tests.profile.test_meters import board
 
@@ -23,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 RANGE_UJ = "262143328850"
 
 
-def by_name(lines: Iterator[Line] | list[Line]) -> dict[str, Line]:
+def by_name(lines: Iterator[Finding] | list[Finding]) -> dict[str, Finding]:
     return {line.name: line for line in lines}
 
 
@@ -32,7 +34,7 @@ def has(**versions: str) -> software.Versions:
     return table.get
 
 
-def test_here_everything_is_looked_at(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_every_topic_is_checked_on_this_machine(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code = run(["doctor", str(tmp_path), "--json"])
     lines = json.loads(capsys.readouterr().out)
     assert {line["topic"] for line in lines} == {
@@ -62,7 +64,9 @@ def test_an_old_python_is_broken() -> None:
         ({}, "nvidia-ml-py", "missing", "GPU energy"),
     ],
 )
-def test_packages_that_clash(versions: dict[str, str], name: str, state: str, detail: str) -> None:
+def test_packages_that_shadow_each_other_are_broken(
+    versions: dict[str, str], name: str, state: str, detail: str
+) -> None:
     line = by_name(software.clashes(has(**versions)))[name]
     assert line.state == state and detail in line.detail
     assert (line.fix is None) == (state == "ok")
@@ -70,14 +74,14 @@ def test_packages_that_clash(versions: dict[str, str], name: str, state: str, de
         assert line.fix and line.fix.startswith("pip uninstall -y ")
 
 
-def test_extras_name_what_is_absent() -> None:
+def test_extras_name_the_packages_that_are_not_installed() -> None:
     found = by_name(software.packages(has(onnx="1.20", torch="2.9")))
     assert found["export"].detail == "onnxscript not installed (onnx 1.20)"
     assert found["train"].fix == "pip install 'effx[train]'"
     assert found["report"].state == "missing"
 
 
-def test_providers_that_do_not_load() -> None:
+def test_providers_that_do_not_load_are_broken_where_there_is_a_driver() -> None:
     seen = {
         "CUDAExecutionProvider": "libcublasLt.so.12: cannot open shared object",
         "CPUExecutionProvider": None,
@@ -88,7 +92,7 @@ def test_providers_that_do_not_load() -> None:
         and "libcublasLt" in lines["CUDAExecutionProvider"].detail
     )
     lines = by_name(software.providers(lambda _: (seen, ""), has(onnxruntime_gpu="1.30"), lambda: False))
-    assert lines["CUDAExecutionProvider"] == Line(
+    assert lines["CUDAExecutionProvider"] == Finding(
         "runtimes", "CUDAExecutionProvider", "missing", "there is no NVIDIA driver to use it"
     )
     assert lines["CPUExecutionProvider"].state == "ok"
@@ -98,7 +102,7 @@ def test_providers_that_do_not_load() -> None:
 
 
 @pytest.mark.parametrize(("driver", "fix"), [(True, True), (False, False)])
-def test_a_gpu_package_is_advised_where_there_is_a_gpu(driver: bool, fix: bool) -> None:
+def test_gpu_packages_are_suggested_only_with_a_driver(driver: bool, fix: bool) -> None:
     def there() -> bool:
         return driver
 
@@ -135,9 +139,7 @@ class InferenceSession:
 """
 
 
-def test_cuda_from_wheels_is_loaded_as_the_engine_loads_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cuda_libraries_are_preloaded_from_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     modules(tmp_path, monkeypatch, onnxruntime=CUDA_FROM_WHEELS)
     lines = by_name(software.providers(of=has(onnxruntime_gpu="1.30")))
     assert {name: line.state for name, line in lines.items()} == {
@@ -145,19 +147,19 @@ def test_cuda_from_wheels_is_loaded_as_the_engine_loads_it(
     }  # fmt: skip
 
 
-def test_a_provider_tells_the_library_that_it_misses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_library_that_a_provider_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     modules(tmp_path, monkeypatch, onnxruntime=CUDA_FROM_WHEELS.replace("loaded = True", "pass"))
     lines = by_name(software.providers(of=has(onnxruntime_gpu="1.30"), driver=lambda: True))
     assert lines["CUDAExecutionProvider"].state == "broken"
     assert "libonnxruntime_providers_shared.so: cannot open" in lines["CUDAExecutionProvider"].detail
 
 
-def test_tensorrt_is_really_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorrt_is_imported_not_only_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = "import types; __version__ = '10.9.0'; print('a library talks')"
     stub = "import ctypes\nctypes.CDLL('libnvinfer_not_here.so.10')"
     modules(tmp_path, monkeypatch, tensorrt=whole, tensorrt_rtx=stub)
     lines = by_name(software.tensorrt(of=has(tensorrt="10.9.0", tensorrt_rtx="1.5.0")))
-    assert lines["tensorrt"] == Line("runtimes", "tensorrt", "ok", "10.9.0, its libraries load")
+    assert lines["tensorrt"] == Finding("runtimes", "tensorrt", "ok", "10.9.0, its libraries load")
     broken = lines["tensorrt-rtx"]
     assert broken.state == "broken"
     assert broken.detail.startswith("OSError: libnvinfer_not_here.so.10: cannot open shared object file")
@@ -173,7 +175,7 @@ def test_tensorrt_is_really_imported(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("", "AttributeError: module 'tensorrt' has no attribute '__version__'"),
     ],
 )
-def test_a_tensorrt_that_does_not_load_is_broken(
+def test_tensorrt_that_does_not_load_is_broken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str | None, detail: str
 ) -> None:
     if source is None and importlib.util.find_spec("tensorrt"):
@@ -184,7 +186,7 @@ def test_a_tensorrt_that_does_not_load_is_broken(
     assert line.fix == "pip install --force-reinstall --no-cache-dir tensorrt==10.9.0"
 
 
-def test_tensorrt_rtx_as_it_is_installed_here() -> None:
+def test_installed_tensorrt_rtx_loads() -> None:
     installed = software.version("tensorrt-rtx")
     if installed is None:
         pytest.skip("tensorrt-rtx is not installed: pip install 'effx[rtx]'")
@@ -192,13 +194,13 @@ def test_tensorrt_rtx_as_it_is_installed_here() -> None:
     assert (line.state, line.detail) == ("ok", f"{installed}, its libraries load")
 
 
-def test_a_probe_tells_how_a_library_ended_the_process() -> None:
+def test_a_crash_in_a_probe_is_reported() -> None:
     assert software.probe("print('{\"a\": 1}')") == ({"a": 1}, "")
     assert software.probe("import nothing_of_that_name")[1].startswith("ModuleNotFoundError")
     assert "-6" in software.probe("import os; os.abort()")[1]
 
 
-def test_torch_with_a_gpu_that_fails() -> None:
+def test_torch_with_a_failing_gpu_is_broken() -> None:
     broken = {"built": "12.8", "available": True, "devices": ["H200"], "error": "no kernel image"}
     (line,) = software.torch(lambda _: (broken, ""), has(torch="2.9"))
     assert line.state == "broken" and "no kernel image" in line.detail
@@ -215,10 +217,8 @@ def test_torch_with_a_gpu_that_fails() -> None:
         ("", {"instructions": "missing"}),
     ],
 )  # fmt: skip
-def test_instructions(tmp_path: Path, text: str, states: dict[str, str]) -> None:
-    path = tmp_path / "cpuinfo"
-    path.write_text(text)
-    found = by_name(machine.processor(path))
+def test_instructions_of_a_processor(text: str, states: dict[str, str]) -> None:
+    found = by_name(machine.processor(parse_cpuinfo(text)))
     assert {name: found[name].state for name in states} == states
 
 
@@ -233,7 +233,7 @@ def powercap(root: Path, mode: int = 0o644) -> Path:
     return root
 
 
-def test_powercap(tmp_path: Path) -> None:
+def test_energy_counters_are_ok_missing_or_broken(tmp_path: Path) -> None:
     (line,) = machine.powercap(powercap(tmp_path / "good"))
     assert line.state == "ok" and line.detail == "package-0, package-0/dram"
     (line,) = machine.powercap(tmp_path / "none", tmp_path / "no board")
@@ -245,8 +245,8 @@ def test_powercap(tmp_path: Path) -> None:
     assert line.state == "broken" and "cannot be read" in line.detail
 
 
-def as_nobody(check: str, root: Path) -> dict[str, Any]:
-    """Return the one line that ``machine``'s check tells of ``root`` to a user without rights."""
+def as_unprivileged_user(check: str, root: Path) -> dict[str, Any]:
+    """Return the only finding of a check of ``root`` by a user without permissions."""
     code = f"""
 import json, os
 from pathlib import Path
@@ -266,32 +266,32 @@ print(json.dumps([line.to_json() for line in machine.{check}(Path({str(root)!r})
     return line
 
 
-def test_powercap_that_may_not_be_read(tmp_path: Path) -> None:
+def test_counters_without_read_permission_are_broken_with_the_command(tmp_path: Path) -> None:
     root = powercap(tmp_path / "locked", 0o000)
-    line = as_nobody("powercap", root)
+    line = as_unprivileged_user("powercap", root)
     assert line["state"] == "broken"
     assert line["fix"].startswith(f"sudo chmod a+r {root}/intel-rapl:")
 
 
-def test_the_power_rails_of_a_board_are_named(tmp_path: Path) -> None:
+def test_power_rails_of_a_board_are_listed(tmp_path: Path) -> None:
     tree = board(tmp_path / "board", {"VDD_IN": (5000, 2000), "VDD_SOC": (5000, 400)})
     (line,) = machine.powercap(tmp_path / "none", tree)
     assert line.state == "missing" and line.fix == "effx profile --meter hwmon"
-    (line,) = machine.rails(tree)
-    assert line == Line("energy", "power rails", "ok", "VDD_IN, read by effx profile --meter hwmon")
-    assert list(machine.rails(tmp_path / "no board")) == []
+    (line,) = machine.power_rails(tree)
+    assert line == Finding("energy", "power rails", "ok", "VDD_IN, read by effx profile --meter hwmon")
+    assert list(machine.power_rails(tmp_path / "no board")) == []
 
 
-def test_power_rails_that_cannot_be_used(tmp_path: Path) -> None:
-    (line,) = machine.rails(board(tmp_path / "unknown", {"OTHER": (5000, 100)}))
+def test_power_rails_of_unknown_boards_and_without_permission(tmp_path: Path) -> None:
+    (line,) = machine.power_rails(board(tmp_path / "unknown", {"OTHER": (5000, 100)}))
     assert line.state == "missing" and "OTHER" in line.detail
     assert line.fix == "effx profile --meter hwmon:RAIL"
     tree = board(tmp_path / "broken", {"VDD_IN": (5000, 2000)})
     next(tree.glob("*/hwmon/hwmon*/curr1_input")).write_text("nonsense")
-    (line,) = machine.rails(tree)
+    (line,) = machine.power_rails(tree)
     assert line.state == "broken" and "cannot be read" in line.detail and line.fix is None
     next(tree.glob("*/hwmon/hwmon*/curr1_input")).chmod(0o000)
-    locked = as_nobody("rails", tree)
+    locked = as_unprivileged_user("power_rails", tree)
     assert locked["state"] == "broken" and locked["fix"].startswith(f"sudo chmod a+r {tree}/")
 
 
@@ -304,14 +304,14 @@ fake, found = Fake(), {}
 for mode in ("ok", "forbidden", "unsupported", "lost"):
     fake.reset()
     fake.mode(mode)
-    found[mode] = [line.to_json() for line in machine.gpu()]
+    found[mode] = [finding.to_json() for finding in machine.gpu()]
 fake.reset()
-found["host"] = host()
+found["host"] = host().to_json()
 print(json.dumps(found))
 """
 
 
-def test_the_gpu_on_a_fake_nvml(tmp_path: Path) -> None:
+def test_gpu_findings_on_a_fake_nvml(tmp_path: Path) -> None:
     library = fake.build(tmp_path)
     if library is None:
         pytest.skip("no C compiler (cc) to build the fake NVML")
@@ -336,7 +336,7 @@ def test_the_gpu_on_a_fake_nvml(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_gpu")
-def test_no_driver_is_missing_and_a_driver_without_its_library_is_broken(tmp_path: Path) -> None:
+def test_nvml_is_missing_without_a_driver_and_broken_with_one(tmp_path: Path) -> None:
     (line,) = machine.gpu(tmp_path / "none")
     assert line.state == "missing"
     (tmp_path / "version").write_text("NVRM version: 570")
@@ -344,54 +344,37 @@ def test_no_driver_is_missing_and_a_driver_without_its_library_is_broken(tmp_pat
     assert line.state == "broken" and line.fix and "--gpus all" in line.fix
 
 
-def control_group(root: Path, **values: str) -> tuple[Path, Path]:
-    place = root / "fs" / "pod" / "box"
-    place.mkdir(parents=True)
+def container(root: Path, **values: str) -> Cgroups:
+    folder = root / "fs" / "pod"
+    folder.mkdir(parents=True)
     for name, value in values.items():
-        (place.parent / name.replace("_", ".")).write_text(value)
-    own = root / "cgroup"
-    own.write_text("0::/pod/box\n")
-    return root / "fs", own
+        (folder / name.replace("_", ".")).write_text(value)
+    (root / "cgroup").write_text("0::/pod/box\n")
+    return Cgroups(root / "fs", root / "cgroup")
 
 
 def test_limits_of_a_container(tmp_path: Path) -> None:
-    cgroup, own = control_group(tmp_path, cpu_max="50000 100000", memory_max="2000000000")
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal:       16000000 kB\n")
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("flags : avx2 hypervisor")
-    found = by_name(machine.limits(cgroup, own, meminfo, cpuinfo))
+    limited = container(tmp_path, cpu_max="50000 100000", memory_max="2000000000")
+    found = by_name(machine.limits(limited, 16_384_000_000, parse_cpuinfo("flags : avx2 hypervisor")))
     assert found["processors"].state == "broken" and "the time of 0.5" in found["processors"].detail
     assert found["processors"].fix == "effx profile --threads 1"
     assert found["memory"].state == "broken" and "2.0 GB by the container's limit" in found["memory"].detail
     assert "virtual machine" in found
-    cgroup, own = control_group(tmp_path / "free", cpu_max="max 100000", memory_max="max")
-    cpuinfo.write_text("flags : avx2")
-    found = by_name(machine.limits(cgroup, own, meminfo, cpuinfo))
+    free = container(tmp_path / "free", cpu_max="max 100000", memory_max="max")
+    found = by_name(machine.limits(free, 16_384_000_000, parse_cpuinfo("flags : avx2")))
     assert found["processors"].state == "ok"
     assert found["memory"].detail == "16.4 GB"
     assert "virtual machine" not in found
 
 
-def test_limits_of_the_first_control_groups(tmp_path: Path) -> None:
-    for name, value in (("cpu.cfs_quota_us", "150000"), ("cpu.cfs_period_us", "100000")):
-        (tmp_path / "cpu").mkdir(exist_ok=True)
-        (tmp_path / "cpu" / name).write_text(value)
-    assert machine._quota(tmp_path, tmp_path / "none") == 1.5
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1")
-    assert machine._quota(tmp_path, tmp_path / "none") is None
-
-
-def test_one_check_that_fails_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    def strange() -> Iterator[Line]:
-        raise ValueError("a line that nobody expected")
+def test_a_failing_check_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def strange() -> Iterator[Finding]:
+        raise ValueError("an unexpected error")
         yield
 
     for name in ("providers", "openvino", "torch", "tensorrt"):
         monkeypatch.setattr(software, name, lambda: iter(()))
     monkeypatch.setattr(machine, "processor", strange)
     lines = examine()
-    assert [line.detail for line in lines if line.name == "check"] == [
-        "ValueError: a line that nobody expected"
-    ]
+    assert [line.detail for line in lines if line.name == "check"] == ["ValueError: an unexpected error"]
     assert lines[-1].topic == "disk"

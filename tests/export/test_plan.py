@@ -86,9 +86,9 @@ def test_dead_process_loses_only_its_engines(checkpoint: Checkpoint, tmp_path: P
 def test_free_memory_limits_the_number_of_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"x" * 1000)
     groups = [[Job(tmp_path, parse("fp32"), "onnxruntime", "cpu", tmp_path)] for _ in range(4)]
-    monkeypatch.setattr(plan.os, "sched_getaffinity", lambda _: range(8))
+    monkeypatch.setattr(plan.cpu, "usable_processors", lambda: 8)
     for free, expected in ((100e9, 4), (3.1e9, 2), (1e6, 1)):
-        monkeypatch.setattr(plan.memory, "free_bytes", lambda free=free: int(free))
+        monkeypatch.setattr(plan.memory, "available_memory_bytes", lambda free=free: int(free))
         assert plan._affordable(groups) == expected
     assert plan._affordable(groups[:2]) == 1
 

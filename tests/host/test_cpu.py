@@ -22,9 +22,20 @@ from effx.host import cpu
         ("", False, False),
     ],
 )
-def test_features_are_whole_flags(text: str, bf16: bool, vnni: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "features", lambda: cpu.flags(text))
-    monkeypatch.setattr(cpu.platform, "machine", lambda: "x86_64")
-    assert (cpu.has_bf16(), cpu.has_vnni()) == (bf16, vnni)
-    monkeypatch.setattr(cpu.platform, "machine", lambda: "aarch64")
-    assert cpu.has_vnni()
+def test_features_are_whole_flags(text: str, bf16: bool, vnni: bool) -> None:
+    this = cpu.parse_cpuinfo(text, "x86_64")
+    assert (this.has_bf16, this.has_vnni) == (bf16, vnni)
+    assert cpu.parse_cpuinfo(text, "aarch64").has_vnni
+
+
+def test_the_model_and_virtual_machines_are_recognised() -> None:
+    text = "processor\t: 0\nmodel\t\t: 1\nmodel name\t: AMD EPYC\nflags\t\t: fpu hypervisor\n"
+    assert cpu.parse_cpuinfo(text + text.replace("EPYC", "other")).model == "AMD EPYC"
+    assert cpu.parse_cpuinfo(text).is_virtual
+    assert not cpu.parse_cpuinfo("model name\t: hypervisor\nflags\t\t: fpu\n").is_virtual
+
+
+def test_this_machine_has_processors_and_has_worked() -> None:
+    assert 1 <= cpu.usable_processors() <= cpu.allowed_processors() <= cpu.installed_processors()
+    busy_s = cpu.busy_s()
+    assert busy_s is not None and busy_s > 0

@@ -1,3 +1,5 @@
+"""Available memory, and the paused garbage collector."""
+
 from __future__ import annotations
 
 import gc
@@ -6,27 +8,34 @@ from pathlib import Path
 import pytest
 
 from effx.host import memory
+from effx.host.cgroups import Cgroups
+
+MIB = 1024**2
 
 
-def test_the_collector_rests_and_is_back_even_after_an_error() -> None:
+def test_the_collector_runs_again_even_after_an_error() -> None:
     assert gc.isenabled()
     with pytest.raises(ValueError, match="within"), memory.collector_paused():
         assert not gc.isenabled()
         with memory.collector_paused():
             pass
-        assert not gc.isenabled()  # as it was found
+        assert not gc.isenabled()  # the outer block still pauses it
         raise ValueError("within")
     assert gc.isenabled()
 
 
-def test_a_control_groups_cached_files_are_free(tmp_path: Path) -> None:
-    mib = 1024**2
-    (tmp_path / "memory.max").write_text(f"{300 * mib}\n")
-    (tmp_path / "memory.current").write_text(f"{290 * mib}\n")
-    assert memory.free_bytes(tmp_path) == 10 * mib
-    (tmp_path / "memory.stat").write_text(f"anon {10 * mib}\ninactive_file {200 * mib}\nactive_file 5\n")
-    assert memory.free_bytes(tmp_path) == 210 * mib
-    (tmp_path / "memory.current").write_text(f"{600 * mib}\n")  # a limit that was lowered
-    assert memory.free_bytes(tmp_path) == 0
+def test_available_memory_is_limited_by_the_control_group(tmp_path: Path) -> None:
+    cgroups = Cgroups(tmp_path, tmp_path / "none")
+    (tmp_path / "memory.max").write_text(f"{30 * MIB}\n")
+    (tmp_path / "memory.current").write_text(f"{20 * MIB}\n")
+    assert memory.available_memory_bytes(cgroups) == 10 * MIB
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory.free_bytes(tmp_path) > 0
+    assert 10 * MIB < memory.available_memory_bytes(cgroups) <= memory.total_memory_bytes()
+
+
+def test_peak_memory_is_that_of_this_process(tmp_path: Path) -> None:
+    status = tmp_path / "status"
+    status.write_text("Name:\tpython\nVmHWM:\t   2048 kB\n")
+    assert memory.peak_resident_bytes(status) == 2 * MIB
+    peak = memory.peak_resident_bytes()
+    assert peak is not None and peak > MIB

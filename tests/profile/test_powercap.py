@@ -145,9 +145,9 @@ def test_counters_for_root_only_are_unavailable_with_the_command(
 
 def test_no_counters_is_unavailable_with_a_remedy(tmp_path: Path) -> None:
     domain(tmp_path, "intel-rapl:0", "psys", 0)  # alone it is no measure of a package
-    with pytest.raises(UnavailableError, match="--meter model:WATTS_PER_CORE"):
+    with pytest.raises(UnavailableError, match="the meter model:WATTS_PER_CORE"):
         rapl.open(root=tmp_path)
-    with pytest.raises(UnavailableError, match="--meter model:WATTS_PER_CORE"):
+    with pytest.raises(UnavailableError, match="the meter model:WATTS_PER_CORE"):
         rapl.open(root=tmp_path / "missing")
 
 

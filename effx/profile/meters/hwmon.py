@@ -15,7 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from effx.host.sensors import Sensor, UnavailableError
+from effx.host.sensors import (
+    BrokenSensorError,
+    NoSensorError,
+    Sensor,
+    SensorPermissionError,
+    UnavailableError,
+)
 from effx.profile.meters import trace
 from effx.profile.meters.protocol import Reading
 from effx.profile.meters.sampler import Clock, Sampler
@@ -33,6 +39,10 @@ _TOTALS = (
 """Rails that together feed the module."""
 GAIN = 0.05
 """Assumed relative error of a rail (shunt, chip and board); no maker's figure covers all boards."""
+
+
+class UnknownBoardError(UnavailableError):
+    """Which of the board's rails feed it is not known; one must be named."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +110,11 @@ def open(
     """
     rails = {rail.name: rail for rail in _rails(root)}
     if not rails:
-        raise UnavailableError(f"no INA3221 power monitors under {root} (Jetson boards have them)")
+        raise NoSensorError(f"no INA3221 power monitors under {root} (Jetson boards have them)")
     known = ", ".join(sorted(rails))
     wanted = (argument,) if argument else next((t for t in _TOTALS if set(t) <= set(rails)), ())
     if not wanted:
-        raise UnavailableError(
+        raise UnknownBoardError(
             f"which of the rails {known} feed the board is not known; name one: hwmon:RAIL"
         )
     if not set(wanted) <= set(rails):
@@ -113,8 +123,10 @@ def open(
     try:
         for rail in chosen:
             rail.read_w()
+    except PermissionError as error:
+        raise SensorPermissionError(f"the power monitors may not be read: {error}") from error
     except (OSError, ValueError) as error:
-        raise UnavailableError(f"the power monitors cannot be read: {error}") from error
+        raise BrokenSensorError(f"the power monitors cannot be read: {error}") from error
     others = sorted(set(rails) - set(wanted))
     return HwmonMeter(chosen, others, clock=clock, threaded=threaded)
 

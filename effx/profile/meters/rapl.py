@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from effx.host.sensors import UnavailableError
+from effx.host.sensors import BrokenSensorError, NoSensorError, SensorPermissionError
 from effx.profile.meters import trace
 from effx.profile.meters.protocol import Reading
 from effx.profile.meters.sampler import Clock, Sampler, measure_tick
@@ -163,17 +163,17 @@ def open(
             range_uj = _read(folder / "max_energy_range_uj")
             _read(folder / "energy_uj")
         except PermissionError as error:
-            raise UnavailableError(
+            raise SensorPermissionError(
                 f"{folder}/energy_uj may not be read; run as root, or: "
                 f"sudo chmod a+r {root}/intel-rapl:*/energy_uj"
             ) from error
         except (OSError, ValueError) as error:
-            raise UnavailableError(f"{folder} cannot be read: {error}") from error
+            raise BrokenSensorError(f"{folder} cannot be read: {error}") from error
         domains[name] = _Domain(name, folder / "energy_uj", range_uj)
     if not domains:
-        raise UnavailableError(
+        raise NoSensorError(
             f"no CPU energy counters under {root} (virtual machines and most clouds hide them); "
-            "run on bare metal, or estimate with --meter model:WATTS_PER_CORE"
+            "run on bare metal, or estimate the energy with the meter model:WATTS_PER_CORE"
         )
     return RaplMeter(list(domains.values()), skipped, clock=clock, threaded=threaded)
 

@@ -11,7 +11,7 @@ import os
 from typing import Protocol
 
 from effx.errors import EffxError, UsageError, nearest
-from effx.host import identity
+from effx.host import cpu, identity
 from effx.recipe.execute.process import WorkerProcess
 from effx.recipe.execute.protocol import CellOutcome, CellSpec
 from effx.recipe.execute.settle import settle
@@ -53,7 +53,7 @@ class LocalExecutor:
     def __init__(self, budgets: Budgets) -> None:
         self.slots = budgets.at_once
         self.threads: int | None = budgets.threads or _default_threads(budgets.at_once)
-        self.host = str(identity.host()["id"])
+        self.host = identity.host().id
         self._busy: dict[str, tuple[CellSpec, WorkerProcess]] = {}
         self._idle: list[WorkerProcess] = []
 
@@ -112,7 +112,7 @@ class InlineExecutor:
     shows_progress = True
 
     def __init__(self) -> None:
-        self.host = str(identity.host()["id"])
+        self.host = identity.host().id
         self._next: list[CellSpec] = []
 
     def start(self, spec: CellSpec) -> None:
@@ -141,8 +141,7 @@ def _default_threads(at_once: int) -> int:
     given = os.environ.get("OMP_NUM_THREADS", "")
     if given.isdigit() and int(given) > 0:
         return int(given)
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, usable // at_once)
+    return max(1, cpu.usable_processors() // at_once)
 
 
 def executor(where: str, recipe: Recipe) -> Executor:

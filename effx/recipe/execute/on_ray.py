@@ -238,8 +238,8 @@ def _look(sign: str, token: str, folders: list[str], node: str) -> dict[str, Any
         "sees": sees,
         "missing": [folder for folder in folders if not Path(folder).is_dir()],
         "software": _software(),
-        "host": host["id"],
-        "name": f"{host['hostname']} (node {node[:8]})",
+        "host": host.id,
+        "name": f"{host.hostname} (node {node[:8]})",
     }
 
 

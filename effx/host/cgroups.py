@@ -1,0 +1,91 @@
+"""Limits of this process's Linux control groups (cgroups v1 and v2): containers and schedulers set them.
+
+A limit of any group from the root down to the process's own applies; the tightest one counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_UNLIMITED = 1 << 60  # version 1 writes a huge number where there is no limit
+_CONTROLLERS = ("cpu", "memory", "cpu,cpuacct")
+"""Folders of version 1 below the root that hold the limits read here."""
+
+
+@dataclass(frozen=True)
+class Cgroups:
+    """Where control groups are read; tests read other folders."""
+
+    root: Path = Path("/sys/fs/cgroup")
+    membership: Path = Path("/proc/self/cgroup")
+    """The groups that this process belongs to."""
+
+    def cpu_quota(self) -> float | None:
+        """Return how many processors' time may be used; None: no limit."""
+        quotas = []
+        for folder in self._folders():
+            parts = (_text(folder / "cpu.max") or "").split()
+            if len(parts) == 2 and parts[0] != "max":
+                quotas.append(int(parts[0]) / int(parts[1]))
+            quota, period = _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
+            if quota and period and int(quota) > 0:
+                quotas.append(int(quota) / int(period))
+        return min(quotas, default=None)
+
+    def memory_limit_bytes(self) -> int | None:
+        """Return how much memory may be used; None: no limit."""
+        limits = [limit for folder in self._folders() if (limit := _limit_bytes(folder)) is not None]
+        return min(limits, default=None)
+
+    def available_memory_bytes(self) -> int | None:
+        """Return how much more memory may be used; None: no limit.
+
+        Pages of files count as used in a group, but are dropped when memory is needed.
+        """
+        left = []
+        for folder in self._folders():
+            limit, used = _limit_bytes(folder), _used_bytes(folder)
+            if limit is not None and used is not None:
+                left.append(max(0, limit - (used - _reclaimable_bytes(folder))))
+        return min(left, default=None)
+
+    def _folders(self) -> Iterator[Path]:
+        """Yield the folders of the process's groups, from the root down."""
+        roots = [self.root, *(self.root / name for name in _CONTROLLERS if (self.root / name).is_dir())]
+        paths = {line.split(":", 2)[-1].strip("/") for line in (_text(self.membership) or "").splitlines()}
+        for root in roots:
+            yield root
+            for path in sorted(paths):
+                parts = Path(path).parts
+                for count in range(1, len(parts) + 1):
+                    yield root.joinpath(*parts[:count])
+
+
+def _limit_bytes(folder: Path) -> int | None:
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        text = _text(folder / name)
+        if text and text.isdigit() and int(text) < _UNLIMITED:
+            return int(text)
+    return None
+
+
+def _used_bytes(folder: Path) -> int | None:
+    for name in ("memory.current", "memory.usage_in_bytes"):
+        text = _text(folder / name)
+        if text and text.isdigit():
+            return int(text)
+    return None
+
+
+def _reclaimable_bytes(folder: Path) -> int:
+    stat = dict(line.split() for line in (_text(folder / "memory.stat") or "").splitlines())
+    return int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
