@@ -45,8 +45,8 @@ def test_of_one_file_beside_it(results_of_two: Path, capsys: pytest.CaptureFixtu
     "text",
     [
         '{"failure": "broken"}',
-        '{"schema": 1, "engine": {}, "workloads": [], "accuracy": NaN}',
-        '{"schema": 1, "engine": {}, "workloads": [], "accuracy": {}}',
+        '{"schema": 2, "engine": {}, "workloads": [], "accuracy": NaN}',
+        '{"schema": 2, "engine": {}, "workloads": [], "accuracy": {}}',
     ],
 )
 def test_a_damaged_file_is_named(
@@ -60,7 +60,7 @@ def test_a_damaged_file_is_named(
 
 def test_a_reason_in_brackets_is_printed(results_of_two: Path, capsys: pytest.CaptureFixture[str]) -> None:
     failure = {
-        "schema": 1, "id": "a", "started": "2026", "session": "s", "engine": {"name": "x"},
+        "schema": 2, "id": "a", "started": "2026", "session": "s", "engine": {"name": "x"},
         "host": {"id": "h"}, "failure": "x: cannot open [/dev/nvidia0] [enforce fail at alloc]",
     }  # fmt: skip
     (results_of_two / "x.json").write_text(json.dumps(failure))
