@@ -177,7 +177,7 @@ def test_a_recipe_from_dry_run_to_report(
     assert result.name == "sst2-tiny-full-s0.fp32.onnxruntime"
     assert Path("w/report/index.html").is_file()
     resolved = load("w/results/quick.yaml", workspace="w")
-    assert resolved.training == {"max_steps": 2}
+    assert resolved.training.given() == {"max_steps": 2}
     assert command(arguments) == 0
     captured = capsys.readouterr()
     assert "4 cells in w: 4 done" in captured.out and "started" not in captured.err
