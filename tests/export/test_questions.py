@@ -113,7 +113,7 @@ def test_unsupported_uses_of_question_answering_are_refused(
     ):
         with pytest.raises(UsageError, match="models can be exported, but not trained"):
             train()
-    with pytest.raises(UsageError, match="wants another kind of head"):
+    with pytest.raises(UsageError, match="needs another kind of head"):
         pretrained(made.folder, TASKS["sst2"])
     engine = export(made.folder, out=tmp_path / "engines")
     with pytest.raises(UsageError, match="question answering cannot be profiled yet"):
