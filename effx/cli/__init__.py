@@ -132,7 +132,7 @@ def run(arguments: list[str]) -> int:
         return _fail(_one_line(error), error.exit_code if error.exit_code != 1 else 2)
     except (click.Abort, KeyboardInterrupt) as error:  # click makes an Abort of the other
         stop = error if error.__cause__ is None else error.__cause__
-        notes = getattr(stop, "__notes__", ["what was finished is kept."])
+        notes = getattr(stop, "__notes__", ["completed work is kept."])
         return _fail(f"stopped; {' '.join(notes)}", 143 if isinstance(stop, signals.Terminated) else 130)
     except BrokenPipeError:  # the reader of stdout, as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -165,8 +165,8 @@ def _with_options(error: EffxError, command: click.Command | None) -> str:
     from effx.cli.options import names
 
     known = {} if command is None else names(command)
-    found = dict.fromkeys(known[name] for name in error.settings if name in known)
-    options = [option for option in found if option not in str(error)]
+    concerned = dict.fromkeys(known[name] for name in error.settings if name in known)
+    options = [option for option in concerned if option not in str(error)]
     if not options:
         return str(error)
     return f"{error} ({'option' if len(options) == 1 else 'options'} {', '.join(options)})"

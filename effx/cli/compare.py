@@ -34,9 +34,9 @@ def command(a: str, b: str, results: tuple[Path, ...], margin: float, as_json: b
     from effx.analysis import comparison, wording
     from effx.results import find
 
-    found = comparison.compare(*comparison.pair(find(list(results) or [Path("results")]), a, b))
+    compared = comparison.compare(*comparison.pair(find(list(results) or [Path("results")]), a, b))
     if as_json:
-        value = {**found.to_json(), "margin": margin, "non_inferiority": found.non_inferiority(margin)}
+        value = {**compared.to_json(), "margin": margin, "non_inferiority": compared.non_inferiority(margin)}
         click.echo(json.dumps(value, indent=1, allow_nan=False))
     else:
-        click.echo(wording.comparison(found, margin))
+        click.echo(wording.comparison(compared, margin))

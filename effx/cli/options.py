@@ -46,14 +46,14 @@ def given(context: click.Context, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def names(command: click.Command) -> dict[str, str]:
     """Return setting -> option for every option of a command."""
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             option = max(parameter.opts, key=len)
-            found[option.removeprefix("--").replace("-", "_")] = option
+            result[option.removeprefix("--").replace("-", "_")] = option
             if parameter.name:
-                found[parameter.name] = option
-    return found
+                result[parameter.name] = option
+    return result
 
 
 def _option(leaf: Leaf, note: str) -> Callable[[F], F]:

@@ -28,7 +28,7 @@ import click
 @click.option("--dry-run", is_flag=True, help="Print the plan without running it.")
 @click.option(
     "--on",
-    "place",
+    "where",
     default="local",
     show_default=True,
     metavar="local|ray[:ADDRESS]",
@@ -36,7 +36,7 @@ import click
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the plan with the outcome of each cell.")
 def command(
-    recipe: Path, assignments: tuple[str, ...], out: Path | None, dry_run: bool, place: str, as_json: bool
+    recipe: Path, assignments: tuple[str, ...], out: Path | None, dry_run: bool, where: str, as_json: bool
 ) -> int:
     """Run RECIPE: train, export, profile, report. Completed cells are skipped.
 
@@ -54,23 +54,23 @@ def command(
     from effx.recipe.execute.executors import executor
     from effx.recipe.execute.run import StoppedError
 
-    read = load(recipe, assignments, workspace=out)
+    wanted = load(recipe, assignments, workspace=out)
     if dry_run:
-        made = plan(read, identity.host().id)
+        planned = plan(wanted, identity.host().id)
         if as_json:
-            click.echo(json.dumps(made.to_json(), indent=1))
+            click.echo(json.dumps(planned.to_json(), indent=1))
         else:
             from effx.recipe.execute import console
 
-            console.print_plan(made, read)
+            console.print_plan(planned, wanted)
         return 0
     try:
-        result = run(read, executor=executor(place, read))
+        result = run(wanted, executor=executor(where, wanted))
     except StoppedError as error:
         again = ["effx", "run", str(recipe)]
         again += [word for assignment in assignments for word in ("--set", assignment)]
         again += ["-o", str(out)] if out else []
-        again += ["--on", place] if place != "local" else []
+        again += ["--on", where] if where != "local" else []
         resumable = StoppedError(f"{error} To resume: {shlex.join(again)}")
         resumable.exit_code = error.exit_code
         raise resumable from None

@@ -81,15 +81,15 @@ def command(
         host=host,
     )
     unmet = [answer for answer in answers if isinstance(answer, Unmet)]
-    found = [answer for answer in answers if not isinstance(answer, Unmet)]
+    recommended = [answer for answer in answers if not isinstance(answer, Unmet)]
     if as_json:
         shown = {
-            "recommendations": [answer.to_json() for answer in found],
+            "recommendations": [answer.to_json() for answer in recommended],
             "unmet": [answer.to_json() for answer in unmet],
         }
         click.echo(json.dumps(shown, indent=1, allow_nan=False))
-    elif found:
-        click.echo("\n\n".join(wording.recommendation(answer, _option) for answer in found))
+    elif recommended:
+        click.echo("\n\n".join(wording.recommendation(answer, _option) for answer in recommended))
     for answer in unmet:
         click.echo(f"effx: {wording.unmet(answer, _option)}", err=True)
     return 1 if unmet else 0

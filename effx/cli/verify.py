@@ -32,15 +32,15 @@ def command(engines: tuple[Path, ...], checkpoints: Path, data_folder: Path | No
     """  # fmt: skip
     from effx.export import verify
 
-    found = verify(engines or (Path("engines"),), checkpoints, data_folder=data_folder)
+    comparisons = verify(engines or (Path("engines"),), checkpoints, data_folder=data_folder)
     if as_json:
-        click.echo(json.dumps({engine.name: parity.to_json() for engine, parity in found}, indent=1))
+        click.echo(json.dumps({engine.name: parity.to_json() for engine, parity in comparisons}, indent=1))
     else:
-        for engine, parity in found:
+        for engine, parity in comparisons:
             lost = "" if parity.accuracy_lost is None else f", accuracy lost {parity.accuracy_lost:+.4f}"
             click.echo(
                 f"{engine.folder}: {'passed' if parity.passed else 'FAILED'}: logits differ by "
                 f"{parity.max_abs_diff:.2g} at most, labels agree on {parity.label_agreement:.1%} of "
                 f"{parity.examples} {parity.inputs} inputs{lost}"
             )
-    return 0 if all(parity.passed for _, parity in found) else 1
+    return 0 if all(parity.passed for _, parity in comparisons) else 1

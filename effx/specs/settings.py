@@ -2,7 +2,7 @@
 
 The command line makes options of the fields, a recipe reads keys by them, and the training code receives
 the objects. Settings are composed: a field may hold another group of settings. Seen from outside, as
-options or keys, the groups are flat, so a name occurs once among a group's own fields and those within it.
+options or keys, the groups are flat, so a name occurs only once in a group and the groups within it.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Settings(BaseModel):
         validate_default=False,
     )
     NOTES: ClassVar[Mapping[str, str]] = {}
-    """Name of a setting -> what its help says here besides the field's own text."""
+    """Name of a setting -> addition to the field's help text."""
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -143,22 +143,22 @@ class Settings(BaseModel):
 
     def flat(self) -> dict[str, Any]:
         """Return every setting by name, those of inner groups among them."""
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
-            found |= value.flat() if isinstance(value, Settings) else {name: value}
-        return found
+            values |= value.flat() if isinstance(value, Settings) else {name: value}
+        return values
 
     def given(self) -> dict[str, Any]:
         """Return the settings that were given, not those left at their defaults."""
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
             if isinstance(value, Settings):
-                found |= value.given()
+                values |= value.given()
             elif name in self.model_fields_set:
-                found[name] = value
-        return found
+                values[name] = value
+        return values
 
     def replace(self, **values: Any) -> Self:
         """Return the settings with some of them changed."""
@@ -175,7 +175,7 @@ class Leaf:
 
     name: str
     groups: tuple[str, ...]
-    """Names of the fields that hold it, outermost first; empty: it is the settings' own."""
+    """Names of the fields that hold it, outermost first; empty: a field of the settings themselves."""
     field: FieldInfo
 
 
@@ -202,11 +202,11 @@ def nested(cls: type[Settings], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flat_json(cls: type[Settings], dumped: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, value in dumped.items():
         inner = group_of(cls.model_fields[name])
-        found |= {name: value} if inner is None else _flat_json(inner, value)
-    return found
+        values |= {name: value} if inner is None else _flat_json(inner, value)
+    return values
 
 
 def group_of(field: FieldInfo) -> type[Settings] | None:
@@ -216,7 +216,7 @@ def group_of(field: FieldInfo) -> type[Settings] | None:
 
 
 def _core(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Return an annotation without ``| None`` and ``Annotated``, and the metadata found on the way."""
+    """Return an annotation without ``| None`` and ``Annotated``, and their metadata."""
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
         inner, *metadata = typing.get_args(annotation)
@@ -330,22 +330,22 @@ def names_of(error: ErrorDetails) -> tuple[str, ...]:
 
 def field_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> FieldInfo | None:
     """Return the innermost field on a path into a model."""
-    found = None
+    innermost = None
     current: Any = model
     for part in loc:
         if not (isinstance(current, type) and issubclass(current, BaseModel)):
             continue
         if part in current.model_fields:
-            found = current.model_fields[str(part)]
-            current = kind_of(found)
-    return found
+            innermost = current.model_fields[str(part)]
+            current = kind_of(innermost)
+    return innermost
 
 
 def details(error: ValidationError) -> list[ErrorDetails]:
     """Return the errors; not that a list is too short where some of its entries are wrong."""
-    found = error.errors()
-    inner = [detail["loc"][:-1] for detail in found]
-    return [detail for detail in found if detail["type"] != "too_short" or detail["loc"] not in inner]
+    every = error.errors()
+    inner = [detail["loc"][:-1] for detail in every]
+    return [detail for detail in every if detail["type"] != "too_short" or detail["loc"] not in inner]
 
 
 def describe(model: type[BaseModel], error: ErrorDetails, known: tuple[str, ...] = ()) -> str:

@@ -1,8 +1,8 @@
 """The task table: columns, labels, metrics and where the rows come from, as data.
 
 A new task is one line in ``TASKS``. The first metric is the primary one, the accuracy axis of
-the frontiers; MRPC's and QQP's is accuracy because its intervals and paired tests are exact, F1
-stands beside it.
+the frontiers; MRPC's and QQP's is accuracy, because its intervals and paired tests are exact, and F1 is
+their second.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from effx.stats.metrics import METRICS
 
 Kind = Literal["classification", "regression", "answer-span"]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-"""Names that a user gives: they become parts of folder names."""
+"""Names that users give; they become parts of folder names."""
 NAMING = "names are letters, digits, '.', '_' and '-', and begin with a letter or a digit."
 
 
@@ -70,14 +70,14 @@ class Task:
         return {name: METRICS[name](labels, predictions) for name in self.metrics}
 
     def to_json(self) -> dict[str, Any]:
-        """Return the task as it stands in manifests (without its place on the hub)."""
+        """Return the task as manifests have it, without its location on the hub."""
         value = asdict(self)
         del value["hub"]
         return value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Task:
-        """Rebuild a task from a manifest; a known one finds its place on the hub again."""
+        """Rebuild a task from a manifest; a known task gets its location on the hub again."""
         known = TASKS.get(value["name"])
         return cls(
             name=value["name"],
@@ -93,8 +93,8 @@ def _glue(name: str, columns: tuple[str, ...], **more: Any) -> Hub:
     return Hub("nyu-mll/glue", name, columns=columns, **more)
 
 
-_ONE = ("sentence",)
-_TWO = ("sentence1", "sentence2")
+_SENTENCE = ("sentence",)
+_PAIR = ("sentence1", "sentence2")
 _NLI = ("entailment", "neutral", "contradiction")
 _ENTAILS = ("entailment", "not_entailment")
 _QUESTIONS = ("question1", "question2")
@@ -103,24 +103,24 @@ _PREMISE = ("premise", "hypothesis")
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
-        Task("demo", "classification", _ONE, ("negative", "positive"), ("accuracy",)),
-        Task("sst2", "classification", _ONE, ("negative", "positive"), ("accuracy",),
-             _glue("sst2", _ONE)),
-        Task("cola", "classification", _ONE, ("unacceptable", "acceptable"),
-             ("matthews", "accuracy"), _glue("cola", _ONE)),
-        Task("mrpc", "classification", _TWO, ("not_equivalent", "equivalent"),
-             ("accuracy", "f1"), _glue("mrpc", _TWO)),
-        Task("qqp", "classification", _TWO, ("not_duplicate", "duplicate"),
+        Task("demo", "classification", _SENTENCE, ("negative", "positive"), ("accuracy",)),
+        Task("sst2", "classification", _SENTENCE, ("negative", "positive"), ("accuracy",),
+             _glue("sst2", _SENTENCE)),
+        Task("cola", "classification", _SENTENCE, ("unacceptable", "acceptable"),
+             ("matthews", "accuracy"), _glue("cola", _SENTENCE)),
+        Task("mrpc", "classification", _PAIR, ("not_equivalent", "equivalent"),
+             ("accuracy", "f1"), _glue("mrpc", _PAIR)),
+        Task("qqp", "classification", _PAIR, ("not_duplicate", "duplicate"),
              ("accuracy", "f1"), _glue("qqp", _QUESTIONS)),
-        Task("stsb", "regression", _TWO, (), ("pearson", "spearman"), _glue("stsb", _TWO)),
-        Task("mnli", "classification", _TWO, _NLI, ("accuracy",),
+        Task("stsb", "regression", _PAIR, (), ("pearson", "spearman"), _glue("stsb", _PAIR)),
+        Task("mnli", "classification", _PAIR, _NLI, ("accuracy",),
              _glue("mnli", _PREMISE, validation="validation_matched")),
-        Task("qnli", "classification", _TWO, _ENTAILS, ("accuracy",),
+        Task("qnli", "classification", _PAIR, _ENTAILS, ("accuracy",),
              _glue("qnli", ("question", "sentence"))),
-        Task("rte", "classification", _TWO, _ENTAILS, ("accuracy",), _glue("rte", _TWO)),
-        Task("snli", "classification", _TWO, _NLI, ("accuracy",),
+        Task("rte", "classification", _PAIR, _ENTAILS, ("accuracy",), _glue("rte", _PAIR)),
+        Task("snli", "classification", _PAIR, _NLI, ("accuracy",),
              Hub("stanfordnlp/snli", columns=_PREMISE)),
-        Task("scitail", "classification", _TWO, ("entails", "neutral"), ("accuracy",),
+        Task("scitail", "classification", _PAIR, ("entails", "neutral"), ("accuracy",),
              Hub("allenai/scitail", "tsv_format", columns=_PREMISE)),
         Task("squad", "answer-span", ("question", "context"), (), ("f1", "exact_match"),
              Hub("rajpurkar/squad", label="answers")),
@@ -136,5 +136,5 @@ def get(name: str) -> Task:
     """
     if name not in TASKS:
         error = unknown("task", name, TASKS)
-        raise UsageError(f"{error} For your own data pass --data DIR.")
+        raise UsageError(f"{error} A task of your own needs a folder with its rows.", settings="data")
     return TASKS[name]

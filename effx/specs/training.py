@@ -49,7 +49,7 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
-Kind = Annotated[str, OneOf("kind of ticket", TICKET_KINDS)]
+TicketKind = Annotated[str, OneOf("kind of ticket", TICKET_KINDS)]
 LevelField = Annotated[
     Level, Parsed(Level.parse, "PERCENT", "a level, e.g. 40 or 20/10", lambda level: level.text)
 ]
@@ -171,7 +171,7 @@ class TicketSettings(Settings):
 
     level: LevelField
     """Percentage of the heads to prune, e.g. 40; or of heads and FFNs, e.g. 20/10."""
-    kind: Kind = "winning"
+    kind: TicketKind = "winning"
     """Which structures to prune: least important (winning), random, most important (losing)."""
     pruning: PruningSettings = PruningSettings()
     finetune: FinetuneSettings = FinetuneSettings()
@@ -189,7 +189,7 @@ class TicketSearchSettings(Settings):
     sets heads and FFNs separately, e.g. 20/10."""
     seeds: Count = 5
     """Number of seeds."""
-    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = TICKET_KINDS
+    kinds: Annotated[tuple[TicketKind, ...], Field(min_length=1)] = TICKET_KINDS
     """Which structures to prune: least important (winning), random, most important (losing)."""
     search: Annotated[str, OneOf("search", SEARCHES)] = "grid"
     """grid: every ticket is trained; halving: winning tickets only, most levels are stopped early, about a

@@ -233,7 +233,7 @@ def test_sigterm_leaves_nothing_behind(here: Path, checkpoint: Checkpoint) -> No
                 if path.name.isdigit() and _parent(path) == running.pid]  # fmt: skip
     running.terminate()
     _, told = running.communicate(timeout=60)
-    assert running.returncode == 143 and "stopped; what was finished is kept." in told
+    assert running.returncode == 143 and "stopped; completed work is kept." in told
     assert "Traceback" not in told
     deadline = time.monotonic() + 20  # multiprocessing's own tracker ends by itself
     while alive := [pid for pid in children if Path(f"/proc/{pid}").exists()]:

@@ -55,7 +55,7 @@ def test_a_damaged_file_is_named(
     (results_of_two / "x.json").write_text(text)
     line = fails(capsys, [command, str(results_of_two)])
     assert f"{results_of_two / 'x.json'} is no effx result" in line
-    assert "unforeseen" not in line
+    assert "internal error" not in line
 
 
 def test_a_reason_in_brackets_is_printed(results_of_two: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
 from ruamel.yaml.constructor import RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 """Keys and list indices from the top of a document."""
 
 _DEEPEST = 64  # an alias that contains itself would never end
@@ -35,36 +35,36 @@ class Problem:
         return f"{self.where}: {self.key + ': ' if self.key else ''}{self.text}"
 
 
-def dotted(path: Path) -> str:
+def dotted(path: KeyPath) -> str:
     """Return a path as users write it."""
     return ".".join(map(str, path))
 
 
 @dataclass
 class Document:
-    """Values, where they are, and the mistakes found so far."""
+    """Values, their positions, and the mistakes so far."""
 
     value: Any
     """Mappings, lists and scalars."""
-    positions: dict[Path, str] = field(default_factory=dict)
-    """Path -> ``line N`` or the option that set it; of a mapping's entry, that of its key."""
+    positions: dict[KeyPath, str] = field(default_factory=dict)
+    """KeyPath -> ``line N`` or the option that set it; of a mapping's entry, that of its key."""
     problems: list[Problem] = field(default_factory=list)
 
-    def known(self, path: Path) -> Path:
+    def known(self, path: KeyPath) -> KeyPath:
         """Return the longest part of ``path`` that is in the document."""
         while path and path not in self.positions:
             path = path[:-1]
         return path
 
-    def where(self, path: Path) -> str:
+    def where(self, path: KeyPath) -> str:
         """Return where ``path``, or what contains it, is."""
         return self.positions.get(self.known(path), "line 1")
 
-    def wrong(self, path: Path, text: str) -> None:
+    def wrong(self, path: KeyPath, text: str) -> None:
         """Note a mistake."""
         self.problems.append(Problem(self.where(path), dotted(path), text))
 
-    def is_wrong(self, path: Path) -> bool:
+    def is_wrong(self, path: KeyPath) -> bool:
         """Whether a mistake at ``path`` or within it has been noted."""
         key = dotted(path)
         return any(problem.key == key or problem.key.startswith(f"{key}.") for problem in self.problems)
@@ -116,12 +116,12 @@ class _Reader:
     """Turns ruamel's values into plain ones, noting their positions."""
 
     def __init__(self, where: str | None) -> None:
-        self.positions: dict[Path, str] = {}
+        self.positions: dict[KeyPath, str] = {}
         self.problems: list[Problem] = []
-        self.paths: dict[int, Path] = {}
+        self.paths: dict[int, KeyPath] = {}
         self._where = where
 
-    def plain(self, value: Any, path: Path, line: str) -> Any:
+    def plain(self, value: Any, path: KeyPath, line: str) -> Any:
         line = self._where or line
         self.positions[path] = line
         if len(path) > _DEEPEST:
@@ -145,7 +145,7 @@ class _Reader:
             return None
         return _scalar(value)
 
-    def _name(self, key: Any, path: Path, line: str) -> str | None:
+    def _name(self, key: Any, path: KeyPath, line: str) -> str | None:
         if isinstance(key, str | int | float) and str(key):
             return str(key)
         self.problems.append(Problem(line, dotted(path), "a key must be a word."))
@@ -193,12 +193,12 @@ def override(document: Document, assignments: Sequence[str]) -> None:
 def _assign(document: Document, names: list[str], value: Document, where: str) -> None:
     """Put a value into the tree; note a mistake where the path leads through a scalar or past a list."""
 
-    def fail(path: Path, text: str) -> None:
+    def fail(path: KeyPath, text: str) -> None:
         document.problems.append(Problem(where, dotted(path), text))
 
     key: Any
     holder: Any = document.value
-    path: Path = ()
+    path: KeyPath = ()
     for name in names[:-1]:
         key = _key(holder, name)
         if key is None:

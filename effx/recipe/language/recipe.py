@@ -1,8 +1,8 @@
 """A recipe as data: what is trained, built and measured.
 
 Every section is made of settings of :mod:`effx.specs`, so that a recipe takes what the command line takes.
-Sections hold what the recipe sets; defaults follow when cells are made, because a stage takes values of
-``training`` and of the stage before it where it sets none itself.
+Sections hold what the recipe sets. Defaults are applied when cells are planned, because a stage takes values
+of ``training`` and of the stage before it where it sets none itself.
 """
 
 from __future__ import annotations

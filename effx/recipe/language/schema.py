@@ -1,6 +1,6 @@
 """Reading recipes: every mistake at once, each with its line, its key and the nearest known name.
 
-file -> document (with lines) -> --set -> entries in one form -> Recipe (pydantic) -> cross checks
+file -> document (with lines) -> --set -> normalised entries -> Recipe (pydantic) -> cross checks
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _order(problem: Problem) -> tuple[int, str]:
 
 
 class _Reader:
-    """Brings the entries of a document into one form, validates them, and checks what refers to what."""
+    """Normalises the entries of a document, validates them, and checks the references between them."""
 
     def __init__(self, document: Document, path: Path) -> None:
         self._document, self._path = document, path
@@ -142,7 +142,7 @@ class _Reader:
                 self._check_use(recipe)
         return recipe
 
-    # one form
+    # normalisation
 
     def _normalised(self) -> dict[str, Any]:
         """Return the values that the model validates."""
@@ -179,7 +179,7 @@ class _Reader:
         value, document = self._root.get(section), self._document
         if value is None:
             return []
-        named: list[tuple[Any, Any, documents.Path]] = []
+        named: list[tuple[Any, Any, documents.KeyPath]] = []
         if isinstance(value, dict):
             named = [(label, entry, (section, label)) for label, entry in value.items()]
         elif isinstance(value, list):
@@ -243,7 +243,7 @@ class _Reader:
             for item in value
         ]
 
-    # mistakes
+    # problems
 
     def _note(self, detail: Any) -> None:
         """Note a mistake that pydantic found."""
@@ -278,7 +278,7 @@ class _Reader:
             known = [name for name in names if name not in hidden]
         return f"unknown key.{nearest(name, known)} Known: {', '.join(known)}."
 
-    def _path_of(self, loc: tuple[int | str, ...]) -> tuple[documents.Path, type[Settings]]:
+    def _path_of(self, loc: tuple[int | str, ...]) -> tuple[documents.KeyPath, type[Settings]]:
         """Return an error's path in the document, and the entry or section that it is in."""
         path: list[int | str] = []
         model: type[BaseModel] | None = Recipe
@@ -301,7 +301,7 @@ class _Reader:
             model = inner if is_model else None
         return tuple(path), owner
 
-    # what refers to what
+    # references
 
     def _check_tasks(self) -> None:
         for entry in self._entries.get("tasks", []):
@@ -342,7 +342,7 @@ class _Reader:
             if isinstance(item, dict):
                 self._check_references(item.get("of"), taken, ("variants", index, "of"))
 
-    def _check_references(self, of: Any, known: Mapping[str, str], path: documents.Path) -> None:
+    def _check_references(self, of: Any, known: Mapping[str, str], path: documents.KeyPath) -> None:
         for label in of if isinstance(of, list) else [] if of is None else [of]:
             if str(label) not in known:
                 text = f"unknown label '{label}'.{nearest(str(label), known)} Known here: {', '.join(known)}."
