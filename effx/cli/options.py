@@ -201,8 +201,7 @@ meter = click.option(
     type=Grammar(meters.check, meters.grammar()),
     default="auto",
     show_default=True,
-    help="Energy meter. auto: the one that reads the engine's device; model: an estimate of WATTS per busy "
-    "core, labelled as such.",
+    help=f"Energy meter. {meters.help_text()}.",
 )
 _CHECKPOINT = (
     click.option(

@@ -232,7 +232,7 @@ def _cuda_index(nvml: Any, index: int, environ: Mapping[str, str]) -> Any:
     if len(kinds) > 1 and environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
         raise UnavailableError(
             f"CUDA numbers these GPUs by speed ({', '.join(sorted(kinds))}), NVML by PCI bus: "
-            "set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name the GPU with --meter nvml:GPU-UUID"
+            "set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name the GPU with the meter nvml:GPU-UUID"
         )
     return handles[index]
 

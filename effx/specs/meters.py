@@ -1,35 +1,65 @@
-"""The energy meters that a user may name; the code of each is in :mod:`effx.profile.meters`."""
+"""Energy meters as data: the name of each, what follows it, what it reads.
+
+A new meter is one row here and one module ``effx/profile/meters/NAME.py`` with a function ``open``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from effx.errors import unknown
 
-METERS: Mapping[str, str] = {
-    "auto": "",
-    "nvml": "[:GPU]",
-    "rapl": "",
-    "hwmon": "[:RAIL]",
-    "model": ":WATTS",
-    "replay": ":FILE",
-    "none": "",
+
+@dataclass(frozen=True)
+class MeterSpec:
+    """A meter that a user may name."""
+
+    name: str
+    description: str
+    argument: str = ""
+    """What may follow the name, such as ``[:GPU]``."""
+    devices: tuple[str, ...] = ()
+    """Devices of engines for which ``auto`` tries it; none: it is used only when named."""
+
+
+METERS: Mapping[str, MeterSpec] = {
+    row.name: row
+    for row in (
+        MeterSpec("nvml", "an NVIDIA GPU's energy counter, by index, UUID or bus id", "[:GPU]", ("cuda",)),
+        MeterSpec("rapl", "Linux powercap counters of Intel and AMD processors", devices=("cpu",)),
+        MeterSpec("hwmon", "power rails of a Jetson board", "[:RAIL]", ("cpu", "cuda")),
+        MeterSpec("model", "an estimate, WATTS per busy core, labelled as such", ":WATTS"),
+        MeterSpec("replay", "a recorded trace", ":FILE"),
+    )
 }
-"""Name -> the argument that follows it."""
+"""Name -> meter; ``auto`` tries them in this order."""
+_SELECTORS = {"auto": "the first meter that can read the engine's device", "none": "no energy"}
+
+
+def automatic(device: str) -> list[str]:
+    """Return the meters that ``auto`` tries for engines on ``device``, in order."""
+    return [row.name for row in METERS.values() if device in row.devices]
 
 
 def grammar() -> str:
-    """Return every meter with its argument, as ``auto|nvml[:GPU]|...``."""
-    return "|".join(name + argument for name, argument in METERS.items())
+    """Return every meter with its argument, as ``auto|nvml[:GPU]|...|none``."""
+    return "|".join(["auto", *(row.name + row.argument for row in METERS.values()), "none"])
+
+
+def help_text() -> str:
+    """Return what each meter reads, in one line."""
+    descriptions = {**_SELECTORS, **{row.name: row.description for row in METERS.values()}}
+    return "; ".join(f"{name}: {text}" for name, text in descriptions.items())
 
 
 def check(text: str) -> str:
-    """Return ``text`` if its part before a colon names a meter.
+    """Return ``text`` if its part before a colon names a meter, ``auto`` or ``none``.
 
     Raises:
         UsageError: it does not.
     """
-    name = text.partition(":")[0]
-    if name not in METERS:
-        raise unknown("meter", name, METERS)
+    name, known = text.partition(":")[0], (*METERS, *_SELECTORS)
+    if name not in known:
+        raise unknown("meter", name, known)
     return text

@@ -11,7 +11,7 @@ import pytest
 from effx.errors import UsageError
 from effx.host.sensors import UnavailableError
 from effx.profile import meters
-from effx.profile.meters import hwmon, nvml, rapl, replay
+from effx.profile.meters import hwmon, model, nvml, rapl, replay
 from tests.profile.test_powercap import Time, domain
 
 HEADER = {"device": "a GPU", "recorded": "2026-01-01", "command": "effx profile"}
@@ -43,9 +43,8 @@ def test_auto_tries_the_meters_of_the_device_and_never_a_model(
 
         return open_
 
-    monkeypatch.setattr(nvml, "open", refuse("nvml"))
-    for name in ("rapl", "hwmon", "model", "replay"):
-        monkeypatch.setitem(meters.METERS, name, refuse(name))
+    for module in (nvml, rapl, hwmon, model, replay):
+        monkeypatch.setattr(module, "open", refuse(module.__name__.rpartition(".")[2]))
     meter = meters.open("auto", device)
     first = "rapl" if device == "cpu" else "nvml"
     assert tried == [first, "hwmon"]
@@ -57,24 +56,25 @@ def test_auto_tries_the_meters_of_the_device_and_never_a_model(
 
 def test_the_meter_says_why_it_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     domain(tmp_path, "intel-rapl:0", "package-0", 0)
-    monkeypatch.setitem(meters.METERS, "rapl", lambda argument: rapl.open(root=tmp_path))
-    assert meters.open("auto", "cpu").describe()["chosen_because"] == "auto: the best for cpu"
-    assert meters.open("rapl").describe()["chosen_because"] == "asked for (--meter rapl)"
+    open_rapl, open_hwmon = rapl.open, hwmon.open
+    monkeypatch.setattr(rapl, "open", lambda argument, own_pids: open_rapl(root=tmp_path))
+    assert meters.open("auto", "cpu").describe()["chosen_because"] == "auto: the first for cpu"
+    assert meters.open("rapl").describe()["chosen_because"] == "requested (meter rapl)"
     tree = board(tmp_path / "board", {"VDD_IN": (5000, 2000)})
-    monkeypatch.setitem(meters.METERS, "rapl", lambda argument: rapl.open(root=tmp_path / "none"))
-    monkeypatch.setitem(meters.METERS, "hwmon", lambda argument: hwmon.open(root=tree))
+    monkeypatch.setattr(rapl, "open", lambda argument, own_pids: open_rapl(root=tmp_path / "none"))
+    monkeypatch.setattr(hwmon, "open", lambda argument, own_pids: open_hwmon(root=tree))
     because = meters.open("auto", "cpu").describe()["chosen_because"]
-    assert because.startswith("auto: the best for cpu; rapl: no CPU energy counters")
+    assert because.startswith("auto: the first for cpu; rapl: no CPU energy counters")
 
 
 def test_a_meter_asked_for_by_name_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown meter 'rpal'. Did you mean 'rapl'"):
         meters.open("rpal")
-    with pytest.raises(UsageError, match="--meter replay:.*cannot be read"):
+    with pytest.raises(UsageError, match="meter replay:.*cannot be read"):
         meters.open(f"replay:{tmp_path}/none.json")
     with pytest.raises(UsageError, match="watts of one busy core"):
         meters.open("model")
-    assert meters.open("none").reason == "not asked for (--meter none)"
+    assert meters.open("none").reason == "energy was not requested (meter none)"
 
 
 def board(root: Path, rails: dict[str, tuple[int, int]], *, power: bool = False) -> Path:

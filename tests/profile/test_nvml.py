@@ -162,7 +162,7 @@ def test_a_device_without_its_own_energy_is_refused(found: dict[str, Any], way: 
 
 
 def test_auto_takes_nvml_and_says_why_or_why_not(found: dict[str, Any]) -> None:
-    assert found["devices"]["auto"] == ["nvml", "counter", "auto: the best for cuda"]
+    assert found["devices"]["auto"] == ["nvml", "counter", "auto: the first for cuda"]
     source, reason = found["devices"]["auto in vGPU"]
     assert source == "none"
     assert "nvml: the GPU is a vGPU" in reason

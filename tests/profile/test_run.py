@@ -96,7 +96,7 @@ def test_a_killed_worker_costs_its_own_engine_only(
     assert [run.name for run in runs] == ["tiny.fp32.onnxruntime"]
     assert "int8" in str(failures[0])
     assert "killed; out of memory?" in str(failures[0])
-    assert runs[0].workloads[0].energy.reason == "not asked for (--meter none)"
+    assert runs[0].workloads[0].energy.reason == "energy was not requested (meter none)"
 
 
 def test_each_engine_is_read_by_its_devices_meter(

@@ -1,73 +1,64 @@
-"""Energy meters: one file each, one Protocol, one table.
+"""Energy meters: one module each, one Protocol; :data:`effx.specs.meters.METERS` has a row for each.
 
-``auto`` takes the meter that reads the engine's device; where the host has none, energy is
-unavailable and every result says why. A model of the energy is used only when asked for by name,
-and is labelled ``model`` wherever its numbers stand.
+``auto`` takes the first meter that can read the engine's device; where there is none, energy is
+unavailable and every result says why. A model of the energy is used only when it is named, and its
+numbers are labelled ``model`` everywhere.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 
-from effx.errors import UsageError, unknown
+from effx.errors import UsageError
 from effx.host.sensors import UnavailableError
-from effx.profile.meters import hwmon, model, nvml, rapl, replay
 from effx.profile.meters.protocol import Meter, Reading, Unavailable
+from effx.specs import meters as specs
 
-__all__ = ["METERS", "Meter", "Reading", "Unavailable", "UnavailableError", "open"]
+__all__ = ["Meter", "Reading", "Unavailable", "UnavailableError", "open"]
 
-METERS: dict[str, Callable[[str], Meter]] = {
-    "nvml": nvml.open,
-    "rapl": rapl.open,
-    "hwmon": hwmon.open,
-    "model": model.open,
-    "replay": replay.open,
-}
-_OF_CPU = ("rapl", "hwmon")
-_OF_GPU = ("nvml", "hwmon")
-"""What ``auto`` tries, best first: the device's own counter, then the rails of a board that has it."""
+OwnPids = Callable[[], set[int]]
+"""Returns the processes of a measurement."""
 
 
-def open(spec: str = "auto", device: str = "cpu", *, own_pids: Callable[[], set[int]] | None = None) -> Meter:
+def open(meter: str = "auto", device: str = "cpu", *, own_pids: OwnPids | None = None) -> Meter:
     """Open a meter.
 
     Args:
-        spec: ``auto``, ``none``, ``nvml``, ``nvml:INDEX|GPU-UUID|BUS-ID``, ``rapl``, ``hwmon``,
-            ``hwmon:RAIL``, ``model:WATTS_PER_CORE`` or ``replay:PATH``.
-        device: what the engines run on; ``auto`` takes the meter that reads it.
-        own_pids: the processes of this measurement, asked at the end of every window; others on a GPU
-            mark the window. None: no window is marked.
+        meter: ``auto``, ``none``, ``nvml``, ``nvml:INDEX|GPU-UUID|BUS-ID``, ``rapl``, ``hwmon``,
+            ``hwmon:RAIL``, ``model:WATTS`` or ``replay:FILE``.
+        device: what the engines run on; ``auto`` takes a meter that reads it.
+        own_pids: the processes of this measurement, called at the end of every window; other processes
+            on a GPU mark the window. None: no window is marked.
 
     Raises:
-        UsageError: the spec is wrong, or a meter that was asked for by name cannot be read.
+        UsageError: there is no such meter, or the meter that was named cannot be read.
     """
-    if spec == "none":
-        return Unavailable("not asked for (--meter none)")
-    name, _, argument = spec.partition(":")
+    name, _, argument = specs.check(meter).partition(":")
+    if name == "none":
+        return Unavailable("energy was not requested (meter none)")
     if name == "auto":
         return _automatic(device, own_pids)
-    if name not in METERS:
-        raise unknown("meter", name, [*METERS, "auto", "none"])
     try:
-        return _open(name, argument, own_pids, f"asked for (--meter {spec})")
+        return _open(name, argument, own_pids, f"requested (meter {meter})")
     except UnavailableError as error:
-        raise UsageError(f"--meter {spec}: {error}") from error
+        raise UsageError(f"meter {meter}: {error}", settings="meter") from error
 
 
-def _automatic(device: str, own_pids: Callable[[], set[int]] | None) -> Meter:
+def _automatic(device: str, own_pids: OwnPids | None) -> Meter:
     """Return the first meter of the device that can be read; a model is never among them."""
-    refusals: list[str] = []
-    for name in _OF_CPU if device == "cpu" else _OF_GPU:
-        because = f"auto: the best for {device}" + "".join(f"; {refusal}" for refusal in refusals)
+    reasons: list[str] = []
+    for name in specs.automatic(device):
+        chosen_because = f"auto: the first for {device}" + "".join(f"; {reason}" for reason in reasons)
         try:
-            return _open(name, "", own_pids, because)
+            return _open(name, "", own_pids, chosen_because)
         except UnavailableError as error:
-            refusals.append(f"{name}: {error}")
-    return Unavailable("; ".join(refusals))
+            reasons.append(f"{name}: {error}")
+    return Unavailable("; ".join(reasons) or f"there is no meter for {device}")
 
 
-def _open(name: str, argument: str, own_pids: Callable[[], set[int]] | None, because: str) -> Meter:
-    # processes are only seen on a GPU
-    meter = nvml.open(argument, own_pids=own_pids) if name == "nvml" else METERS[name](argument)
-    meter.chosen_because = because
+def _open(name: str, argument: str, own_pids: OwnPids | None, chosen_because: str) -> Meter:
+    module = importlib.import_module(f"{__name__}.{name}")
+    meter: Meter = module.open(argument, own_pids=own_pids)
+    meter.chosen_because = chosen_because
     return meter

@@ -101,7 +101,12 @@ class HwmonMeter:
 
 
 def open(
-    argument: str = "", root: Path = _ROOT, *, clock: Clock | None = None, threaded: bool = True
+    argument: str = "",
+    root: Path = _ROOT,
+    *,
+    own_pids: object = None,
+    clock: Clock | None = None,
+    threaded: bool = True,
 ) -> HwmonMeter:
     """Open the rails that feed the module; ``hwmon:RAIL`` opens one by its label.
 

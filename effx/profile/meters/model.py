@@ -38,7 +38,7 @@ class ModelMeter:
     def close(self) -> None: ...
 
 
-def open(argument: str) -> ModelMeter:
+def open(argument: str, *, own_pids: object = None) -> ModelMeter:
     """Open ``model:WATTS_PER_CORE``."""
     try:
         watts = float(argument)

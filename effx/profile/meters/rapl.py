@@ -142,7 +142,12 @@ class RaplMeter:
 
 
 def open(
-    argument: str = "", root: Path = _ROOT, *, clock: Clock | None = None, threaded: bool = True
+    argument: str = "",
+    root: Path = _ROOT,
+    *,
+    own_pids: object = None,
+    clock: Clock | None = None,
+    threaded: bool = True,
 ) -> RaplMeter:
     """Open the counters below ``root``.
 

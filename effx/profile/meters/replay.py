@@ -79,7 +79,7 @@ class ReplayMeter:
     def close(self) -> None: ...
 
 
-def open(argument: str = "", *, clock: Clock | None = None) -> ReplayMeter:
+def open(argument: str = "", *, own_pids: object = None, clock: Clock | None = None) -> ReplayMeter:
     """Open ``replay:PATH``.
 
     Raises:

@@ -29,8 +29,8 @@ from typing import Any
 import effx
 from effx import data, files
 from effx.errors import EffxError
-from effx.profile.meters import METERS
 from effx.specs import backends as backend_rows
+from effx.specs.meters import METERS
 from effx.specs.stages import STAGES
 from effx.specs.tasks import Task
 
@@ -45,8 +45,6 @@ _TABLES = {"BACKENDS", "BUILDERS", "METERS", "PRESETS", "STAGES", "TASKS", "_ROW
 """Tables whose rows are not code: a cell's settings and inputs have what it uses of them."""
 _BY_DEFINITION = "specs/"
 """Modules of which only the imported definitions count."""
-_AUTOMATIC_METERS = ("nvml", "rapl", "hwmon")
-"""The meters that ``auto`` chooses from."""
 Imports = dict[str, list[str] | None]
 """Module of effx, as a path -> the names imported from it; None: the module itself."""
 
@@ -191,7 +189,9 @@ def _meters(meter: str | None) -> tuple[str, ...]:
     name = (meter or "none").partition(":")[0]
     if name == "none":
         return ()
-    return _AUTOMATIC_METERS if name == "auto" else (name,)
+    if name == "auto":
+        return tuple(name for name, row in METERS.items() if row.devices)
+    return (name,)
 
 
 @functools.cache

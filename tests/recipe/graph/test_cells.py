@@ -173,14 +173,12 @@ def test_keys_of_the_stages_that_a_changed_file_decides(
 def test_a_new_meter_changes_no_key(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     metered = code_of_stages(tmp_path, meter="auto")
     (package / "profile/meters/shunt.py").write_text((package / "profile/meters/model.py").read_text())
-    table = package / "profile/meters/__init__.py"
-    text = table.read_text()
-    text = text.replace("rapl, replay\n", "rapl, replay, shunt\n").replace(
-        '    "replay": replay.open,\n', '    "replay": replay.open,\n    "shunt": shunt.open,\n'
-    )
-    assert "shunt.open" in text and ", shunt\n" in text
+    table = package / "specs/meters.py"
+    row = '        MeterSpec("replay", '
+    text = table.read_text().replace(row, f'        MeterSpec("shunt", "a shunt"),\n{row}')
+    assert "a shunt" in text
     table.write_text(text)
-    monkeypatch.setitem(digests.METERS, "shunt", digests.METERS["model"])
+    monkeypatch.setitem(digests.METERS, "shunt", digests.METERS["model"])  # type: ignore[index]
     assert code_of_stages(tmp_path, meter="auto") == metered
 
 
