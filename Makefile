@@ -14,7 +14,7 @@ PIPPED := -m pip install --quiet --disable-pip-version-check --constraint constr
 PIP := $(BIN)/python $(PIPPED)
 
 # two processes of one thread each: teams of threads that wait for one another starve on two processors
-TESTING := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+TESTING := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 .PHONY: demo test test-slow test-older check pages gpu clean
 

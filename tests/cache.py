@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import importlib.metadata
 import inspect
 import json
@@ -20,7 +21,9 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
+import pytest
 from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
@@ -68,6 +71,37 @@ def open_cache() -> Cache:
     root.mkdir(parents=True, exist_ok=True)
     os.utime(root)
     return Cache(root)
+
+
+def convert_once(cache: Cache, patch: pytest.MonkeyPatch) -> None:
+    """Let ``graph.write`` copy the ONNX file that it wrote before for the same weights, modules and shape.
+
+    The first conversion of each is real. One that writes its weights to a file of their own is never copied.
+    """
+    graph = importlib.import_module("effx.export.graph")
+    write, arguments = graph.write, inspect.signature(graph.write)
+
+    def copied(*args: Any, **options: Any) -> None:
+        called = arguments.bind(*args, **options)
+        called.apply_defaults()
+        values = dict(called.arguments)
+        model, path = values.pop("model"), values.pop("path")
+        state = model.state_dict()
+        size = sum(value.numel() * value.element_size() for value in state.values())
+        if size > graph.LARGEST_PROTOBUF_BYTES // 2:
+            return write(*args, **options)
+        found = hashlib.sha256(f"{values} {graph.OPSET} {model} {model.config.to_json_string()}".encode())
+        found.update(repr(graph.structure(model)).encode())
+        for name, value in state.items():
+            found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            found.update(value.detach().cpu().contiguous().numpy().tobytes())
+
+        def build(folder: Path) -> None:
+            write(model, folder / "model.onnx", **values)
+
+        shutil.copyfile(cache.folder(f"graph-{found.hexdigest()[:24]}", build) / "model.onnx", path)
+
+    patch.setattr(graph, "write", copied)
 
 
 def prune() -> None:

@@ -84,6 +84,14 @@ def cache() -> Iterator[caches.Cache]:
 
 
 @pytest.fixture(scope="session")
+def graphs_converted_once(cache: caches.Cache) -> Iterator[None]:
+    """The conversion of one module to ONNX, seconds of CPU, is done once for all tests of the same code."""
+    with pytest.MonkeyPatch.context() as patch:
+        caches.convert_once(cache, patch)
+        yield
+
+
+@pytest.fixture(scope="session")
 def tokenizer(encoders: dict[str, Path]) -> PreTrainedTokenizerFast:
     from transformers import PreTrainedTokenizerFast
 
@@ -91,7 +99,7 @@ def tokenizer(encoders: dict[str, Path]) -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="session")
-def encoders(cache: caches.Cache) -> dict[str, Path]:
+def encoders(cache: caches.Cache, graphs_converted_once: None) -> dict[str, Path]:
     """Folders of tiny pretrained encoders with random weights, one per family."""
 
     def build(folder: Path) -> None:
