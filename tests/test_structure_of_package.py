@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,47 @@ def test_imports_run_one_way(path: Path) -> None:
     assert ours <= allowed, f"{path} may not import {ours - allowed}"
     if part in TORCH_FREE and path.name != "torch.py":  # the engine that is a PyTorch program
         assert not {name.split(".")[0] for name in names} & TORCH
+
+
+def runtime_imports(path: Path) -> set[str]:
+    """What a module imports when it runs, in functions too; imports for type checking alone are left out."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = [ast.Pass()]
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    named = {
+        ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in ROOT.rglob("*.py")
+    }
+    graph = {name: (runtime_imports(path) & named.keys()) - {name} for name, path in named.items()}
+    packages = {name for name, path in named.items() if path.name == "__init__.py"}
+    for (
+        name,
+        imports,
+    ) in graph.items():  # `from effx.a import b`, b a module: the package itself is no dependency
+        graph[name] = {
+            other
+            for other in imports
+            if other not in packages or not any(more.startswith(f"{other}.") for more in imports)
+        }
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, with the cycle
+
+
+def test_no_package_has_a_fifth_of_the_lines() -> None:
+    lines = Counter[str]()
+    for path in ROOT.rglob("*.py"):
+        lines[path.relative_to(ROOT).parts[0]] += len(path.read_text().splitlines())
+    assert max(lines.values()) < 0.2 * lines.total(), lines.most_common(3)
 
 
 @pytest.mark.parametrize(
