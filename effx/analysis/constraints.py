@@ -7,33 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from effx.analysis import cohorts
 from effx.analysis.objectives import OBJECTIVES, Objective
 from effx.errors import UsageError
 from effx.results import Run
+from effx.specs.constraints import Constraints
 
-MAX_DROP = 0.01
 _ROUNDING = 1e-9  # 0.91 meets a threshold of 0.92 - 0.01
-
-
-@dataclass(frozen=True)
-class Constraints:
-    """What an engine must meet; None: no such constraint."""
-
-    max_drop: float | None = MAX_DROP
-    """Of the task's primary metric, compared with the baseline; 0.01 is a point."""
-    min_accuracy: float | None = None
-    max_p90_s: float | None = None
-    max_p99_s: float | None = None
-    max_memory_bytes: float | None = None
-    max_size_bytes: float | None = None
-
-
 _OBJECTIVE_OF = {
     "min_accuracy": "accuracy",
     "max_p90_s": "latency_p90",
     "max_p99_s": "latency_p99",
     "max_memory_bytes": "memory",
     "max_size_bytes": "size",
+    "max_joules": "energy",
 }
 
 
@@ -42,7 +29,7 @@ class Threshold:
     """A constraint as a threshold on an objective."""
 
     setting: str
-    """A field of :class:`Constraints`."""
+    """A field of :class:`effx.specs.constraints.Constraints`."""
     objective: Objective
     limit: float
     """The setting's value."""
@@ -78,30 +65,45 @@ class Threshold:
 
 
 def thresholds(
-    constraints: Constraints, baseline: Run, runs: Sequence[Run], remarks: list[str]
+    constraints: Constraints, baseline: Run | None, runs: Sequence[Run], remarks: list[str]
 ) -> list[Threshold]:
-    """Return the thresholds that constraints set; ``remarks`` gets the engines without a value.
+    """Return the thresholds that constraints set.
+
+    Args:
+        constraints: what the engines must meet.
+        baseline: the engine that ``max_drop`` is relative to; None: ``max_drop`` sets no threshold.
+        runs: the engines.
+        remarks: gets the engines without a value.
 
     Raises:
-        UsageError: no engine was measured by the objective of a constraint.
+        UsageError: no engine was measured by the objective of a constraint, or energy by different meters.
     """
-    result = []
-    if constraints.max_drop is not None:
-        value = baseline.accuracy.value - constraints.max_drop
-        result.append(Threshold("max_drop", OBJECTIVES["accuracy"], constraints.max_drop, value, baseline))
-    for setting, name in _OBJECTIVE_OF.items():
-        limit: float | None = getattr(constraints, setting)
-        if limit is None:
-            continue
-        objective = OBJECTIVES[name]
-        without = [run for run in runs if objective.value(run) is None]
-        if len(without) == len(runs):
+    result = of_constraints(constraints, baseline)
+    for threshold in result:
+        objective, setting = threshold.objective, threshold.setting
+        measured = [run for run in runs if objective.value(run) is not None]
+        if not measured:
             raise UsageError(
                 f"{setting}: no engine has {objective.label}: {objective.missing(runs[0])}.",
                 settings=setting,
             )
+        if objective.uses_energy:
+            cohorts.check(measured, energy=True)
+        without = [run for run in runs if objective.value(run) is None]
         leave_out(without, f"without {objective.label}, which {setting} needs", remarks)
-        result.append(Threshold(setting, objective, limit, limit))
+    return result
+
+
+def of_constraints(constraints: Constraints, baseline: Run | None) -> list[Threshold]:
+    """Return the thresholds that constraints set, whatever was measured; see :func:`thresholds`."""
+    result = []
+    if constraints.max_drop is not None and baseline is not None:
+        value = baseline.accuracy.value - constraints.max_drop
+        result.append(Threshold("max_drop", OBJECTIVES["accuracy"], constraints.max_drop, value, baseline))
+    for setting, name in _OBJECTIVE_OF.items():
+        limit: float | None = getattr(constraints, setting)
+        if limit is not None:
+            result.append(Threshold(setting, OBJECTIVES[name], limit, limit))
     return result
 
 

@@ -13,12 +13,13 @@ import numpy as np
 from effx.analysis import cohorts, comparison, objectives
 from effx.analysis.baseline import baseline_of
 from effx.analysis.cohorts import Cohort
-from effx.analysis.constraints import Constraints, Threshold, leave_out, met, thresholds
+from effx.analysis.constraints import Threshold, leave_out, met, thresholds
 from effx.analysis.objectives import OBJECTIVES, Objective
 from effx.analysis.recommendation import ConstraintOutcome, Estimate, Recommendation, RunnerUp, Unmet
 from effx.errors import UsageError, nearest
 from effx.formatting import times
 from effx.results import Run
+from effx.specs.constraints import MAX_DROP, Constraints
 from effx.stats import bootstrap
 
 
@@ -37,8 +38,9 @@ def recommend(
         runs: of each engine the latest is used.
         objective: a name in ``OBJECTIVES``; None: energy where one meter measured it of every engine,
             which a model does not, else the median latency.
-        constraints: what the engine must meet.
-        baseline: an engine's name; None: the most accurate unreduced fp32 engine.
+        constraints: what the engine must meet; None: a loss of at most :data:`MAX_DROP`.
+        baseline: an engine's name; None: the most accurate unreduced fp32 engine. Where a single engine was
+            measured there is none: no loss can be limited, and a remark says so.
         task: only this one.
         host: only this one.
 
@@ -69,7 +71,8 @@ def recommend(
         if baseline not in names:
             raise UsageError(f"no result of baseline '{baseline}'.{nearest(baseline, names)}")
         chosen = {key: group for key, group in chosen.items() if baseline in {run.name for run in group}}
-    return [_answer(group, objective, constraints or Constraints(), baseline) for group in chosen.values()]
+    limits = Constraints(max_drop=MAX_DROP) if constraints is None else constraints
+    return [_answer(group, objective, limits, baseline) for group in chosen.values()]
 
 
 def _answer(
@@ -79,6 +82,8 @@ def _answer(
     same_rows = _same_rows(cohorts.latest(runs), baseline, remarks)
     objective = _default(same_rows, remarks) if name is None else objectives.get(name)
     base = _baseline(same_rows, baseline)
+    if base is None and constraints.max_drop is not None:
+        remarks.append("max_drop was not checked: there is no other engine to compare with")
     candidates = _measured(same_rows, objective, remarks)
     limits = thresholds(constraints, base, candidates, remarks)
     order = _ranked(candidates, objective, limits)
@@ -90,8 +95,8 @@ def _answer(
     position = candidates.index(run)
     shares, p_none = _shares(draws, np.all(passed, axis=0), objective)
     next_base = base
-    if base is run and baseline is None and len(same_rows) > 1:
-        next_base = baseline_of([other for other in same_rows if other is not run])
+    if baseline is None:
+        next_base = _baseline([other for other in same_rows if other is not run], None)
     runner_up = _runner_up(candidates, run, next_base, objective, constraints, draws)
     return Recommendation(
         task=run.task,
@@ -103,13 +108,13 @@ def _answer(
         engine=run.name,
         result=run.id,
         estimates=_estimates(run),
-        baseline=base.name,
+        baseline=None if base is None else base.name,
         constraints=[
             _outcome(threshold, limits, run, candidates, objective, float(passed[index, position].mean()))
             for index, threshold in enumerate(limits)
         ],
         runner_up=runner_up,
-        versus_baseline=None if base is run else comparison.compare(base, run),
+        versus_baseline=None if base is None or base is run else comparison.compare(base, run),
         p_choice=float(shares[position]),
         p_others={
             candidates[index].name: float(shares[index])
@@ -150,7 +155,10 @@ def _default(runs: Sequence[Run], remarks: list[str]) -> Objective:
     return OBJECTIVES["latency"]
 
 
-def _baseline(runs: Sequence[Run], name: str | None) -> Run:
+def _baseline(runs: Sequence[Run], name: str | None) -> Run | None:
+    """Return the engine that losses are relative to; None: all runs are of one engine."""
+    if len({run.engine["digest"] for run in runs}) < 2:
+        return None
     return baseline_of(runs) if name is None else next(run for run in runs if run.name == name)
 
 
@@ -249,7 +257,7 @@ def _outcome(
 def _runner_up(
     candidates: Sequence[Run],
     run: Run,
-    base: Run,
+    base: Run | None,
     objective: Objective,
     constraints: Constraints,
     draws: np.ndarray,
@@ -268,7 +276,7 @@ def _runner_up(
         ratio=_ratio(other, run, objective),
         difference=_difference(other, run, objective),
         interval=_spread(draws[candidates.index(other)], draws[candidates.index(run)], objective),
-        baseline=base.name,
+        baseline=None if base is None else base.name,
         comparison=comparison.compare(run, other),
     )
 

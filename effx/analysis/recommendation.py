@@ -23,7 +23,7 @@ class ConstraintOutcome:
     """One constraint, whether the choice meets it, and which better engine it excludes."""
 
     setting: str
-    """A field of :class:`effx.analysis.constraints.Constraints`."""
+    """A field of :class:`effx.specs.constraints.Constraints`."""
     objective: str
     limit: float
     """The setting's value."""
@@ -56,8 +56,9 @@ class RunnerUp:
     """Of a score: its objective less the choice's, 0.01 is a point."""
     interval: tuple[float, float] | None
     """95 % of the ratio or difference, from joint resamplings; None where nothing varies in them."""
-    baseline: str
-    """The baseline of its constraints: another one if the choice is the baseline."""
+    baseline: str | None
+    """The baseline of its constraints: another one if the choice is the baseline; None: it would be the only
+    engine."""
     comparison: Comparison
     """From the choice to it."""
 
@@ -76,11 +77,12 @@ class Recommendation:
     result: str
     estimates: dict[str, Estimate]
     """By the names of ``OBJECTIVES``; without those not measured."""
-    baseline: str
+    baseline: str | None
+    """None: no other engine was measured."""
     constraints: list[ConstraintOutcome]
     runner_up: RunnerUp | None
     versus_baseline: Comparison | None
-    """From the baseline to the choice: losses and gains; None if it is the baseline."""
+    """From the baseline to the choice: losses and gains; None if it is the baseline, or there is none."""
     p_choice: float
     """Share of joint resamplings in which it is the choice."""
     p_others: dict[str, float]

@@ -69,7 +69,9 @@ def latencies(run: Run, workload: WorkloadResult, share: float | None) -> np.nda
     return _remembered(workload, (run.session, share), lambda: _latencies(run, workload, share))
 
 
-def latency_interval(run: Run, workload: WorkloadResult, share: float | None) -> tuple[float, float] | None:
+def latency_interval(
+    run: Run, workload: WorkloadResult, share: float | None, confidence: float = CONFIDENCE
+) -> tuple[float, float] | None:
     """Return the interval of a workload's percentile or mean in seconds, from resamplings of rounds.
 
     The resamplings give the standard error, Student's t the width: see
@@ -83,7 +85,7 @@ def latency_interval(run: Run, workload: WorkloadResult, share: float | None) ->
     if centre is None:
         return None
     least = intervals.spread_error(_of_blocks(workload.blocks_s, share))
-    return intervals.log_interval(values, centre, len(set(workload.rounds)), least)
+    return intervals.log_interval(values, centre, len(set(workload.rounds)), least, confidence)
 
 
 def _of_blocks(blocks_s: Sequence[Sequence[float]], share: float | None) -> np.ndarray:

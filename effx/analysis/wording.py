@@ -40,7 +40,9 @@ def recommendation(found: Recommendation, name_of: SettingName = str) -> str:
         + ("   <- objective" if name == found.objective else "")
         for name, estimate in found.estimates.items()
     ]
-    if found.versus_baseline is None:
+    if found.baseline is None:
+        lines.append("  It is the only engine that was measured: there is no baseline to compare it with.")
+    elif found.versus_baseline is None:
         lines.append(
             f"  It is the baseline: no engine that meets the constraints has better {objective.short}."
         )
@@ -212,7 +214,8 @@ def _runner_up(found: Recommendation) -> str:
     other = found.runner_up
     if other is None:
         return "Runner-up: none; no other engine meets the constraints."
-    then = "" if other.baseline == found.baseline else f", then with {other.baseline} as the baseline"
+    same = other.baseline in (None, found.baseline)
+    then = "" if same else f", then with {other.baseline} as the baseline"
     cost = _relative(other.ratio, other.difference, other.interval, found)
     return f"Runner-up: {other.engine}{cost}{then}. {other.comparison.sentence()}"
 

@@ -28,7 +28,7 @@ _EXTRAS = {
 
 EXIT_CODES = {
     0: "done",
-    1: "a gate failed",
+    1: "a gate or check failed",
     2: "wrong input, or something else that the user can correct",
     3: "internal error",
     130: "stopped by Ctrl-C",
@@ -90,6 +90,7 @@ class LazyGroup(click.Group):
         "report": ("effx.cli.report", "Write frontiers, tables and a page from results."),
         "recommend": ("effx.cli.recommend", "Recommend an engine to deploy, with its certainty."),
         "compare": ("effx.cli.compare", "Compare two engines."),
+        "check": ("effx.cli.check", "Check one engine against limits, for CI."),
         "doctor": ("effx.cli.doctor", "Check what works on this machine, and how to fix what does not."),
         "completion": ("effx.cli.completion", "Tab completion for bash, zsh or fish."),
     },

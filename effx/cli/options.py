@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,21 +14,26 @@ from click.core import ParameterSource
 from effx.artifacts import Checkpoint
 from effx.errors import EffxError, nearest
 from effx.specs import meters, settings
+from effx.specs.quantities import Quantity
 from effx.specs.settings import Leaf, Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def of(cls: type[Settings], *, without: Collection[str] = ()) -> Callable[[F], F]:
+def of(
+    cls: type[Settings], *, without: Collection[str] = (), defaults: Mapping[str, Any] | None = None
+) -> Callable[[F], F]:
     """Add an option for every setting of ``cls``, except those in ``without``.
 
-    Name, type, choices, range, default and help are those of the field.
+    Name, type, choices, range, default and help are those of the field; ``defaults`` has this command's
+    defaults by setting, where they differ.
     """
 
     def add(function: F) -> F:
         leaves = [leaf for leaf in settings.leaves(cls) if leaf.name not in without]
         for leaf in reversed(leaves):
-            function = _option(leaf, cls.NOTES.get(leaf.name, ""))(function)
+            default = (defaults or {}).get(leaf.name, leaf.field.get_default())
+            function = _option(leaf, cls.NOTES.get(leaf.name, ""), default)(function)
         return function
 
     return add
@@ -56,14 +60,20 @@ def names(command: click.Command) -> dict[str, str]:
     return result
 
 
-def _option(leaf: Leaf, note: str) -> Callable[[F], F]:
+def of_setting(setting: str) -> str:
+    """Return the option of the current command that sets a setting."""
+    return names(click.get_current_context().command)[setting]
+
+
+def _option(leaf: Leaf, note: str, default: Any) -> Callable[[F], F]:
     field = leaf.field
-    default = field.get_default()
     if settings.is_list(field) and default is not None:
         default = ",".join(getattr(part, "text", str(part)) for part in default)
     text = " ".join(f"{field.description or ''} {note}".split())
+    parsed = settings.grammar(field)
+    name = leaf.name.removesuffix(parsed.suffix) if isinstance(parsed, Quantity) else leaf.name
     return click.option(
-        f"--{leaf.name.replace('_', '-')}",
+        f"--{name.replace('_', '-')}",
         leaf.name,
         type=_type(leaf),
         default=default,
@@ -157,38 +167,6 @@ class Finite(click.FloatRange):
             self.fail(f"{value} is not a finite number.", param, ctx)
         return number
 
-
-class Quantity(click.ParamType):
-    """A positive number with its unit, as ``5ms`` or ``64MiB``; without one it is refused."""
-
-    def __init__(self, name: str, units: dict[str, float], example: str) -> None:
-        self.name, self._units, self._example = name, units, example
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the number in seconds or bytes."""
-        if isinstance(value, float):
-            return value
-        match = re.fullmatch(r"([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-zµ]*)", str(value).strip())
-        known = f"Units: {', '.join(self._units)}; e.g. {self._example}."
-        if match is None:
-            self.fail(f"'{value}' is not a {self.name}. {known}", param, ctx)
-        number, unit = match.groups()
-        if not unit:
-            self.fail(f"'{value}' has no unit. {known}", param, ctx)
-        if unit not in self._units:
-            self.fail(f"'{value}': unknown unit '{unit}'. {known}", param, ctx)
-        amount = float(number) * self._units[unit]
-        if not 0 < amount < float("inf"):
-            self.fail(f"'{value}': expected more than 0.", param, ctx)
-        return amount
-
-
-DURATION = Quantity("duration", {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6}, "5ms or 0.005s")
-SIZE = Quantity(
-    "size",
-    {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30},
-    "500MB or 64MiB",
-)
 
 model = click.option(
     "--model",

@@ -10,7 +10,7 @@ import click
 
 from effx.analysis.objectives import OBJECTIVES
 from effx.cli import options
-from effx.cli.options import DURATION, SIZE
+from effx.specs.constraints import MAX_DROP, Constraints
 
 
 @click.command("recommend")
@@ -22,23 +22,7 @@ from effx.cli.options import DURATION, SIZE
     help=f"Objective to optimise: {', '.join(OBJECTIVES)}. Default: energy if it was measured, else the "
     "median latency.",
 )
-@click.option(
-    "--max-drop",
-    type=options.Finite(min=0),
-    default=0.01,
-    show_default=True,
-    metavar="X",
-    help="Maximum loss of the task's metric against the baseline; 0.01 is one percentage point.",
-)
-@click.option("--min-accuracy", type=options.Finite(-1, 1), metavar="X", help="Minimum value of that metric.")
-@click.option("--max-p90", "max_p90_s", type=DURATION, metavar="T", help="Maximum p90 latency, e.g. 5ms.")
-@click.option("--max-p99", "max_p99_s", type=DURATION, metavar="T", help="Maximum p99 latency.")
-@click.option(
-    "--max-memory", "max_memory_bytes", type=SIZE, metavar="SIZE", help="Maximum peak memory, e.g. 500MB."
-)
-@click.option(
-    "--max-size", "max_size_bytes", type=SIZE, metavar="SIZE", help="Maximum size on disk, e.g. 64MiB."
-)
+@options.of(Constraints, defaults={"max_drop": MAX_DROP})
 @click.option(
     "--baseline",
     metavar="ENGINE",
@@ -67,7 +51,6 @@ def command(
     effx recommend results/ --objective latency --max-drop 0.02 --max-p99 5ms --max-memory 500MB
     """  # fmt: skip
     from effx.analysis import wording
-    from effx.analysis.constraints import Constraints
     from effx.analysis.recommend import recommend
     from effx.analysis.recommendation import Unmet
     from effx.results import find
@@ -75,7 +58,7 @@ def command(
     answers = recommend(
         find(list(results) or [Path("results")]),
         objective,
-        Constraints(**constraints),
+        Constraints.of(**constraints),
         baseline=baseline,
         task=task,
         host=host,
@@ -89,13 +72,7 @@ def command(
         }
         click.echo(json.dumps(shown, indent=1, allow_nan=False))
     elif recommended:
-        click.echo("\n\n".join(wording.recommendation(answer, _option) for answer in recommended))
+        click.echo("\n\n".join(wording.recommendation(answer, options.of_setting) for answer in recommended))
     for answer in unmet:
-        click.echo(f"effx: {wording.unmet(answer, _option)}", err=True)
+        click.echo(f"effx: {wording.unmet(answer, options.of_setting)}", err=True)
     return 1 if unmet else 0
-
-
-def _option(setting: str) -> str:
-    """Return the option that sets a constraint."""
-    parameters = click.get_current_context().command.params
-    return next(parameter.opts[0] for parameter in parameters if parameter.name == setting)

@@ -42,7 +42,7 @@ def idle(meter: Meter, length_s: float) -> Idle | None:
         watts.append(reading.joules / seconds)
         if reading.interval:
             bounds.append((reading.interval[0] / seconds, reading.interval[1] / seconds))
-    interval = widest(intervals.mean_interval(watts), bounds)
+    interval = intervals.widest(intervals.mean_interval(watts), bounds)
     return Idle(
         float(np.mean(watts)), None if interval is None else (max(0.0, interval[0]), interval[1]), total_s
     )
@@ -61,7 +61,7 @@ def of_windows(windows: list[EnergyWindow], meter: Meter, idling: Idle | None) -
     if not (math.isfinite(gross) and gross > 0):
         return Energy("none", meter.name, f"the meter gave {gross} J per example"), None
     own = [window.interval for window in windows if window.interval]
-    interval = widest(intervals.mean_interval(per_example), own)
+    interval = intervals.widest(intervals.mean_interval(per_example), own)
     net, net_interval, fault = None, None, None
     if idling is not None:
         seconds = float(np.mean([window.duration_s / window.examples for window in windows]))
@@ -83,14 +83,6 @@ def of_windows(windows: list[EnergyWindow], meter: Meter, idling: Idle | None) -
         windows=windows,
         idle=idling,
     ), fault
-
-
-def widest(between: tuple[float, float] | None, own: list[tuple[float, float]]) -> tuple[float, float] | None:
-    """Return an interval that holds the spread over windows and what the meter cannot tell of each."""
-    if not own:
-        return between
-    low, high = (float(np.mean([pair[end] for pair in own])) for end in (0, 1))
-    return (low, high) if between is None else (min(low, between[0]), max(high, between[1]))
 
 
 def _difference(

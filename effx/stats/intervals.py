@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,9 +39,9 @@ def mean(samples: np.ndarray) -> float:
     return float(np.mean(samples))
 
 
-def wilson(successes: int, n: int) -> tuple[float, float]:
+def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Return Wilson's interval of a proportion."""
-    interval = stats.binomtest(successes, n).proportion_ci(CONFIDENCE, method="wilson")
+    interval = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
 
@@ -65,6 +67,52 @@ def paired_interval(
     return bootstrap.paired_difference(metric, labels, a, b, confidence=confidence)
 
 
+def few_differing_interval(
+    metric: Metric, labels: np.ndarray, a: np.ndarray, b: np.ndarray, confidence: float
+) -> tuple[float, float]:
+    """Return one-sided bounds of metric(b) - metric(a) where few predictions of classes differ.
+
+    A bootstrap cannot draw what did not occur. Clopper and Pearson's bound (1934, Biometrika 26:404-413) says
+    on how many of the rows a and b differ at most. The additional rows are taken at their worst (correct
+    predictions become the wrong class that costs the metric most) and at their best, one at a time.
+
+    Args:
+        metric: of classes.
+        labels: [n].
+        a: a's predictions [n].
+        b: b's predictions [n]; few differ from a's, since the effort grows with their number.
+        confidence: of each bound.
+    """
+    n, differing = len(labels), int(np.sum(a != b))
+    share = 1.0 if differing == n else float(stats.beta.ppf(confidence, differing + 1, n - differing))
+    unseen = min(n, math.ceil(share * n)) - differing
+    before = metric(labels, a)
+    worst, best = b, b
+    for _ in range(unseen):
+        worst = min(_one_changed(labels, worst, right=True), key=lambda p: metric(labels, p), default=worst)
+        best = max(_one_changed(labels, best, right=False), key=lambda p: metric(labels, p), default=best)
+    return metric(labels, worst) - before, metric(labels, best) - before
+
+
+def _one_changed(labels: np.ndarray, predictions: np.ndarray, *, right: bool) -> list[np.ndarray]:
+    """Return predictions [n] with one row changed, for each label and class that it may change between.
+
+    Args:
+        labels: [n].
+        predictions: [n].
+        right: whether a correct row becomes wrong; False: a wrong row becomes correct.
+    """
+    changed = []
+    for label, other in itertools.permutations(np.unique(labels), 2):
+        current, target = (label, other) if right else (other, label)
+        rows = np.flatnonzero((labels == label) & (predictions == current))
+        if len(rows):
+            copy = predictions.copy()
+            copy[rows[0]] = target
+            changed.append(copy)
+    return changed
+
+
 def paired_accuracy_interval(
     a_right: np.ndarray, b_right: np.ndarray, *, confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
@@ -80,8 +128,18 @@ def paired_accuracy_interval(
     Raises:
         ValueError: a and b have different numbers of examples, or none.
     """
-    n = len(a_right)
-    only_a, only_b = discordant(a_right, b_right)
+    return tango(*discordant(a_right, b_right), len(a_right), confidence=confidence)
+
+
+def tango(only_a: float, only_b: float, n: float, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return Tango's interval from counts; see :func:`paired_accuracy_interval`.
+
+    Args:
+        only_a: examples on which only a is right; expected counts need not be integers.
+        only_b: examples on which only b is right.
+        n: examples, more than 0.
+        confidence: how often the interval holds the truth.
+    """
     difference = (only_b - only_a) / n
     z = float(stats.norm.ppf(0.5 + confidence / 2))
 
@@ -133,7 +191,9 @@ def spread_error(of_blocks: np.ndarray) -> float:
     return standard_error(np.log(of_blocks))
 
 
-def log_interval(values: np.ndarray, centre: float, n: int, least: float = 0.0) -> tuple[float, float]:
+def log_interval(
+    values: np.ndarray, centre: float, n: int, least: float = 0.0, confidence: float = CONFIDENCE
+) -> tuple[float, float]:
     """Return the interval about ``centre`` from its values in resamplings of n units, all positive.
 
     Args:
@@ -141,9 +201,10 @@ def log_interval(values: np.ndarray, centre: float, n: int, least: float = 0.0) 
         centre: what was measured.
         n: units that were resampled.
         least: standard error of the logarithm below which the resamplings' is not believed.
+        confidence: how often the interval holds the truth.
     """
     error = max(least, float(np.std(np.log(values))) * np.sqrt(n / (n - 1)))
-    half = error * _student(n - 1)
+    half = error * student(n - 1, confidence)
     return float(centre * np.exp(-half)), float(centre * np.exp(half))
 
 
@@ -221,17 +282,32 @@ def ratio_of_intervals(
     return float(b / a * np.exp(-low)), float(b / a * np.exp(high))
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
+def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float] | None:
     """Return Student's interval of a mean; None with fewer than two values."""
     if len(values) < 2:
         return None
     centre, error = float(np.mean(values)), standard_error(values)
-    half = error * _student(len(values) - 1)
+    half = error * student(len(values) - 1, confidence)
     return centre - half, centre + half
 
 
+def widest(
+    between: tuple[float, float] | None, within: Sequence[tuple[float, float]]
+) -> tuple[float, float] | None:
+    """Return an interval that covers the spread of several readings and the uncertainty of each.
+
+    Args:
+        between: the interval of their mean; None: there is none.
+        within: the interval of each reading, of those that have one.
+    """
+    if not within:
+        return between
+    low, high = (float(np.mean([pair[end] for pair in within])) for end in (0, 1))
+    return (low, high) if between is None else (min(low, between[0]), max(high, between[1]))
+
+
 def _ratio(log: float, error: float, degrees: float) -> Ratio:
-    half = error * _student(degrees)
+    half = error * student(degrees)
     return Ratio(float(np.exp(log)), (float(np.exp(log - half)), float(np.exp(log + half))))
 
 
@@ -241,9 +317,9 @@ def standard_error(values: Sequence[float] | np.ndarray) -> float:
 
 
 @functools.lru_cache(maxsize=4096)
-def _student(degrees: float) -> float:
-    """Return how many standard errors hold a mean in 95 % of cases."""
-    return float(stats.t.ppf(0.5 + CONFIDENCE / 2, degrees))
+def student(degrees: float, confidence: float = CONFIDENCE) -> float:
+    """Return how many standard errors on either side hold a mean, by Student's t."""
+    return float(stats.t.ppf(0.5 + confidence / 2, degrees))
 
 
 def _by_round(

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from effx.analysis import wording
-from effx.analysis.constraints import Constraints
 from effx.analysis.recommend import recommend
 from effx.analysis.recommendation import Recommendation, Unmet
 from effx.errors import UsageError
 from effx.results import Run
+from effx.specs.constraints import Constraints
 from tests.analysis.made import N, made
 
 FP32 = made("fp32", range(40), 0.030, 3.0, precision="fp32", memory=300_000_000, size=200_000_000)
@@ -58,7 +58,7 @@ def test_the_needed_limit_admits_and_a_hair_less_does_not() -> None:
 @pytest.mark.parametrize(
     ("objective", "limits"),
     [
-        (None, Constraints()),
+        (None, Constraints(max_drop=0.01)),
         ("latency", Constraints(max_drop=0.02)),
         ("memory", Constraints(max_drop=0.05, max_size_bytes=60e6)),
         ("throughput", Constraints(max_drop=None, min_accuracy=0.85)),
@@ -91,9 +91,9 @@ def test_every_constraint_keeps_out_what_it_should() -> None:
         assert one(ALL, "energy", limits).engine == expected
     slow_saver = made("saver", range(40), 0.1, 0.01, memory=900_000_000, size=900_000_000)
     for limits, option in (
-        (Constraints(max_p90_s=0.05), "max_p90_s"),
-        (Constraints(max_memory_bytes=500e6), "max_memory_bytes"),
-        (Constraints(max_size_bytes=500e6), "max_size_bytes"),
+        (Constraints(max_drop=0.01, max_p90_s=0.05), "max_p90_s"),
+        (Constraints(max_drop=0.01, max_memory_bytes=500e6), "max_memory_bytes"),
+        (Constraints(max_drop=0.01, max_size_bytes=500e6), "max_size_bytes"),
     ):
         found = one([*ALL, slow_saver], "energy", limits)
         assert found.engine == "int8"
@@ -142,6 +142,25 @@ def test_nothing_meets_the_constraints() -> None:
     (answer,) = recommend(ALL, "energy", Constraints(max_drop=0.0, max_size_bytes=15e6))
     assert isinstance(answer, Unmet)
     assert (answer.engine, answer.setting) == ("small", "max_drop")
+
+
+def test_a_lone_engine_is_not_its_own_baseline() -> None:
+    found = one([INT8], "latency")
+    assert (found.engine, found.baseline, found.versus_baseline) == ("int8", None, None)
+    assert found.constraints == []
+    assert "max_drop was not checked: there is no other engine to compare with" in found.remarks
+    assert "It is the only engine that was measured: there is no baseline" in wording.recommendation(found)
+    again = replace(INT8, id="later", started="2027")  # the same engine twice is still one engine
+    renamed = replace(INT8, id="copy", engine={**INT8.engine, "name": "copy"})
+    for runs in ([INT8, again], [INT8, renamed]):
+        assert one(runs, "latency", baseline="int8").baseline is None
+    assert one([INT8, FP32], "latency").baseline == "fp32"
+
+
+def test_a_limit_on_energy() -> None:
+    assert one(ALL, "accuracy", Constraints(max_joules=1.6)).engine == "int8"
+    with pytest.raises(UsageError, match="different source or meter cannot be compared"):
+        recommend([*ALL, made("m", joules=1.0, source="model")], "latency", Constraints(max_joules="2J"))
 
 
 def test_what_was_not_measured() -> None:
@@ -243,7 +262,7 @@ GRADED = [
 )
 def test_the_limit_that_is_told_admits_the_engine(objective: str, field: str, limits: np.ndarray) -> None:
     """Told is what is typed in again: rounded, it must still let the engine pass."""
-    free = {"max_drop": 1.0}
+    free = {"max_drop": "100%"}
     seen = 0
     for limit in limits.tolist():
         found = one(GRADED, objective, Constraints(**{**free, field: limit}), baseline="e00")
@@ -295,7 +314,7 @@ def test_scores_are_told_apart_in_points() -> None:
     limited = one(
         [scored("a", range(40), seconds=0.02), scored("b", range(60))],
         "accuracy",
-        Constraints(None, max_p90_s=0.015),
+        Constraints(max_p90_s=0.015),
     )
     (bound,) = limited.binding
     assert (bound.admits, bound.gain, bound.difference) == ("a", None, pytest.approx(0.1))
@@ -317,7 +336,7 @@ def test_a_cost_of_nothing_divides_nothing() -> None:
     assert found.runner_up is not None
     assert (found.runner_up.ratio, found.runner_up.difference, found.runner_up.interval) == (None, None, None)
     text = wording.recommendation(found)
-    assert "Runner-up: b, then with b as the baseline. Compared with a, b is" in text
+    assert "Runner-up: b. Compared with a, b is" in text
     json.dumps(found.to_json(), allow_nan=False)
 
 

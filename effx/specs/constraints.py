@@ -1,0 +1,44 @@
+"""What an engine must meet: settings of ``effx recommend`` and ``effx check``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from effx.specs.gates import GATES
+from effx.specs.quantities import CONFIDENCE_LEVEL, DURATION, ENERGY, SCORE, SHARE, SIZE
+from effx.specs.settings import OneOf, Settings
+
+MAX_DROP = 0.01
+"""Accepted loss of a recommendation that names no constraints."""
+
+Confidence = Annotated[float, CONFIDENCE_LEVEL]
+GateName = Annotated[str, OneOf("gate", tuple(GATES))]
+
+
+class Constraints(Settings):
+    """What an engine must meet; None: no such constraint."""
+
+    max_drop: Annotated[float, SHARE] | None = None
+    """Maximum loss of the task's metric compared with the baseline; 0.01 or 1% is one percentage point."""
+    min_accuracy: Annotated[float, SCORE] | None = None
+    """Minimum value of that metric, e.g. 0.91 or 91%."""
+    max_p90_s: Annotated[float, DURATION] | None = None
+    """Maximum p90 latency of single queries, e.g. 5ms."""
+    max_p99_s: Annotated[float, DURATION] | None = None
+    """Maximum p99 latency of single queries."""
+    max_memory_bytes: Annotated[float, SIZE] | None = None
+    """Maximum peak memory of the process, e.g. 500MB."""
+    max_size_bytes: Annotated[float, SIZE] | None = None
+    """Maximum size on disk, e.g. 64MiB."""
+    max_joules: Annotated[float, ENERGY] | None = None
+    """Maximum energy per example of single queries, e.g. 20mJ."""
+
+
+class CheckSettings(Settings):
+    """What one engine must meet to pass a check, and with which confidence."""
+
+    constraints: Constraints = Constraints()
+    confidence: Confidence = 0.95
+    """Confidence with which each limit must hold (one-sided)."""
+    ignore_gates: tuple[GateName, ...] | None = None
+    """Gates of the measurement that may have failed, e.g. host-idle on a shared machine."""
