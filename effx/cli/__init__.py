@@ -81,13 +81,13 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     table={
-        "demo": ("effx.cli.demo", "Run the whole pipeline on the embedded model and data."),
+        "demo": ("effx.cli.demo", "Run the whole pipeline on a generated data set."),
         "run": ("effx.cli.recipe", "Run a recipe: the whole pipeline, resumable."),
-        "train": ("effx.cli.train", "Fine-tune encoders into checkpoints."),
+        "train": ("effx.cli.train", "Fine-tune and reduce encoders; writes checkpoints."),
         "export": ("effx.cli.export", "Build engines from checkpoints, each verified."),
         "verify": ("effx.cli.verify", "Compare engines with their checkpoints again."),
         "profile": ("effx.cli.profile", "Measure engines: accuracy, latency, energy, memory."),
-        "report": ("effx.cli.report", "Write frontiers, tables and a page from results."),
+        "report": ("effx.cli.report", "Write the report: frontiers, tables, a page."),
         "recommend": ("effx.cli.recommend", "Recommend an engine to deploy, with its certainty."),
         "compare": ("effx.cli.compare", "Compare two engines."),
         "check": ("effx.cli.check", "Check one engine against limits, for CI."),
@@ -99,7 +99,9 @@ class LazyGroup(click.Group):
 @click.version_option(effx.__version__, prog_name="effx")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
-    """Which reduction of this encoder gives the most accuracy per joule and millisecond here?
+    """Find the reduction of a BERT-class encoder with the most accuracy per joule and millisecond.
+
+    Train, reduce, export, then measure the engines on this machine.
 
     \b
     effx train finetune sst2 --model bert-base-uncased

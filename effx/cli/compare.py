@@ -21,12 +21,12 @@ from effx.cli import options
     show_default=True,
     help="Accepted loss of the task's metric (non-inferiority margin); 0.01 is one percentage point.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print everything.")
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 def command(a: str, b: str, results: tuple[Path, ...], margin: float, as_json: bool) -> None:
     """Compare engine B with engine A, from RESULTS (default: ./results).
 
-    A and B are names of engines or ids of results. For names, the latest session that measured both is
-    used, because its blocks were interleaved; otherwise the latest result of each.
+    A and B are names of engines or ids of results. For names, the latest session that measured both
+    engines in turns is used; if there is none, the latest result of each.
 
     \b
     effx compare sst2-bert.fp32.onnxruntime sst2-bert.int8.onnxruntime

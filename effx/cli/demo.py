@@ -17,16 +17,16 @@ from effx.cli import options
     type=click.Path(path_type=Path),
     default=Path("effx-demo"),
     show_default=True,
-    help="The workspace: checkpoints, engines, results.",
+    help="Output folder: checkpoints, engines, results.",
 )
 @options.meter
 @click.option("--json", "as_json", is_flag=True, help="Print frontier.json.")
 def command(out: Path, meter: str, as_json: bool) -> int:
-    """Run the whole pipeline on the embedded model and data: two to three minutes on two cores.
+    """Run the whole pipeline on a generated data set: two to three minutes on two cores.
 
-    Pretrains a small BERT on a generated corpus, fine-tunes it in three regimes, exports each to
-    fp32 and int8, profiles the six engines and writes the report. Completed work is skipped.
-    Exit code 1: an engine failed.
+    Pretrains a small BERT on a generated corpus, fine-tunes it with three regimes (full, last-2,
+    frozen), exports each checkpoint to fp32 and int8, profiles the six engines and writes the report.
+    Completed work is skipped. Exit code 1: an engine failed.
 
     \b
     effx demo

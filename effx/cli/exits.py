@@ -14,7 +14,7 @@ from effx.specs.training import EarlyExitSettings
 @click.command("exits")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @options.of(EarlyExitSettings)
-@options.data("Default: where the checkpoint's rows came from.")
+@options.data("Default: the data folder recorded in the checkpoint.")
 @options.new_checkpoint("CHECKPOINT-exits")
 @click.pass_context
 def command(
@@ -28,9 +28,11 @@ def command(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Train early-exit ramps on CHECKPOINT and calibrate when rows exit.
+    """Add early exits to CHECKPOINT: train classifiers after inner layers, calibrate when to exit.
 
-    The threshold is calibrated on held-out training rows, never on the validation rows.
+    Each of these classifiers is a ramp (a pooler and a linear layer). A row whose prediction at a ramp
+    is certain enough exits there and skips the remaining layers. The threshold is calibrated on
+    held-out training rows, never on the validation rows.
 
     \b
     effx train exits checkpoints/sst2-bert-base-uncased-full-s0

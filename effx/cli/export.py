@@ -21,7 +21,8 @@ from effx.specs.backends import BUILDABLE
     default=("fp32",),
     show_default=True,
     metavar="VARIANT",
-    help=f"Parts joined by +: {', '.join(variants.PARTS)}. Repeatable.",
+    help=f"What to build: parts joined by +: {', '.join(variants.PARTS)}. docs/export.md explains them. "
+    "Repeatable.",
 )
 @click.option(
     "--backend",
@@ -35,10 +36,10 @@ from effx.specs.backends import BUILDABLE
 @click.option(
     "--device",
     metavar="D",
-    help="Device of the engines: cpu, cuda, or for tensorrt-rtx smNN, a GPU architecture that is not in this "
-    "machine. Default: the backend's first.",
+    help="Device of the engines: cpu, cuda, or smNN (e.g. sm89) to build with tensorrt-rtx for a GPU that this "
+    "machine does not have. Default: cpu, or cuda for backends without cpu.",
 )
-@options.data("For the parity gate. Default: where the checkpoint's rows came from.")
+@options.data("For the parity gate. Default: the data folder recorded in the checkpoint.")
 @click.option(
     "--calibration",
     "calibration_rows",
@@ -87,9 +88,10 @@ def command(
 ) -> int:
     """Build engines from CHECKPOINTS (default: all in ./checkpoints).
 
-    Every engine is compared with its checkpoint on real rows (parity gate). fp32 is the plain forward
-    pass; early exits and token pruning apply where the variant names them. int8 is the fastest scheme
-    that passes its gates on this machine. Exit code 1: an engine failed; the others were built.
+    Every engine is compared with its checkpoint on validation rows (parity gate). Early exits and
+    token pruning are applied only if the variant names them (exit, exit-if, tokens). int8 tries the
+    INT8 schemes of the backend and keeps the fastest on this machine that passes the parity gate.
+    Exit code 1: an engine failed; the others were built.
 
     \b
     effx export --variant fp32 --variant int8

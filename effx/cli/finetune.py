@@ -16,7 +16,7 @@ from effx.specs.training import FinetuneSettings
 @options.model
 @options.data("Default: the hub.")
 @options.of(FinetuneSettings)
-@options.new_checkpoint("TASK-MODEL-REGIME-sSEED, with layersK and seqN where they are reduced")
+@options.new_checkpoint("TASK-MODEL-REGIME-sSEED; with layersK or seqN if layers or length are reduced")
 @click.option("--trust-remote-code", is_flag=True, help="Run model code from the repository.")
 @click.pass_context
 def command(
@@ -34,8 +34,8 @@ def command(
 ) -> None:
     """Fine-tune an encoder on TASK and write a checkpoint.
 
-    TASK is sst2, cola, mrpc, qqp, stsb, mnli, qnli, rte, snli, scitail or demo; with --data any
-    other name means your own rows (columns sentence, or sentence1 and sentence2, and label).
+    TASK is sst2, cola, mrpc, qqp, stsb, mnli, qnli, rte, snli, scitail or demo, or any other name for
+    your own rows in --data (columns: label, and sentence or sentence1 and sentence2).
 
     \b
     effx train finetune sst2 --model bert-base-uncased
@@ -43,7 +43,7 @@ def command(
     effx train finetune reviews --model ./minilm --data ./reviews --regime last-2
 
     To train on several GPUs: torchrun --nproc-per-node 4 -m effx train finetune ... (or accelerate
-    launch -m effx ...); --batch-size is then that of each process.
+    launch -m effx ...); --batch-size is the batch size of each process.
     """  # fmt: skip
     from effx.train import distributed, finetune
 

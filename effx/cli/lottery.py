@@ -32,8 +32,9 @@ def command(
 ) -> None:
     """Search for unstructured lottery tickets on TASK by iterative magnitude pruning.
 
-    A baseline: single weights are set to zero, which dense kernels do not run faster; profiling shows it.
-    A search that was stopped is resumed by the same command.
+    In each round, the encoder is trained, the smallest 10 % of its weights are set to zero, and the
+    others are reset to the pretrained weights (Chen et al. 2020). This is a baseline: dense kernels
+    are not faster for zeros. The same command resumes a search that was stopped.
 
     \b
     effx train lottery sst2 --model bert-base-uncased --sparsity 60

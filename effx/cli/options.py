@@ -172,7 +172,8 @@ model = click.option(
     "--model",
     required=True,
     metavar="MODEL",
-    help="A folder with config.json and safetensors weights, a checkpoint, or a name on the hub.",
+    help="Encoder: a folder with config.json and safetensors weights, a checkpoint of effx, or a name on the "
+    "Hugging Face hub.",
 )
 meter = click.option(
     "--meter",
@@ -198,7 +199,7 @@ _CHECKPOINT = (
 def workspace(holds: str) -> Callable[[F], F]:
     """Add ``--out`` for a workspace."""
     return click.option(
-        "-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help=f"The workspace: {holds}"
+        "-o", "--out", type=click.Path(path_type=Path), metavar="DIR", help=f"Output folder: {holds}"
     )
 
 
@@ -221,7 +222,7 @@ def data(default: str) -> Callable[[F], F]:
         "data_folder",
         type=click.Path(path_type=Path),
         metavar="DIR",
-        help="Folder with train and validation as .jsonl[.gz], .csv, .tsv or .parquet. " + default,
+        help="Folder with the files train and validation (.jsonl[.gz], .csv, .tsv or .parquet). " + default,
     )
 
 

@@ -27,7 +27,7 @@ _WITHOUT_OPTION = (
     "data_folder",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Validation rows. Default: where the checkpoint's came from.",
+    help="Folder with validation rows. Default: the data folder recorded in the engine.",
 )
 @options.meter
 @click.option(
@@ -35,7 +35,8 @@ _WITHOUT_OPTION = (
     "scenarios",
     multiple=True,
     type=options.Word((*SCENARIOS, SELECT_ALL), "scenario"),
-    help="Scenario to measure besides single-stream. Repeatable.",
+    help="Scenario to measure in addition to single-stream (one row per query): multi-stream (eight rows per "
+    "query), offline (batches of rows of similar length), server (random arrivals at --rate). Repeatable.",
 )
 @click.option(
     "--rate",
@@ -76,10 +77,11 @@ def command(
 ) -> int:
     """Measure ENGINES (default: all in ./engines) and write one result each.
 
-    Engines are measured in interleaved blocks, each in its own process: accuracy on every validation
-    row, latency of single queries at real lengths, a grid of batch and length, peak memory, and
-    energy where the host has a meter. Exit code 1: an engine failed, or with
-    --strict a gate did.
+    Each engine runs in a separate process, and the engines take turns, so that slow periods of the
+    machine affect all of them. Measured are accuracy on every validation row, latency of single
+    queries at the rows' lengths, latency for a grid of batch sizes and sequence lengths, peak memory,
+    and energy if the machine has a meter. Exit code 1: an engine failed, or a quality gate failed and
+    --strict was given.
 
     \b
     effx profile engines/

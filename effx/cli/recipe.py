@@ -23,7 +23,7 @@ import click
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="The workspace. Default: the recipe's, or effx-NAME.",
+    help="Workspace (output folder). Default: the workspace in the recipe, or effx-NAME.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan without running it.")
 @click.option(
@@ -38,11 +38,12 @@ import click
 def command(
     recipe: Path, assignments: tuple[str, ...], out: Path | None, dry_run: bool, where: str, as_json: bool
 ) -> int:
-    """Run RECIPE: train, export, profile, report. Completed cells are skipped.
+    """Run RECIPE, a YAML file: train, export, profile, report.
 
-    After Ctrl-C, a crash or a change of the recipe, the same command resumes the run. Paths in a
-    recipe are relative to the working directory. Exit code 1: an engine did not pass its gate, or the
-    time budget ran out; 2: a cell failed. All other cells are still run.
+    A recipe consists of cells, one per checkpoint, engine, profiling session and report. Completed
+    cells are skipped: after Ctrl-C, a crash or a change of the recipe, the same command resumes the
+    run. Paths in a recipe are relative to the working directory. Exit code 1: an engine did not pass
+    its parity gate, or the time budget ran out; 2: a cell failed. All other cells are still run.
 
     \b
     effx run recipes/demo.yaml

@@ -19,8 +19,8 @@ from effx.specs.constraints import MAX_DROP, Constraints
     "--objective",
     type=options.Word(tuple(OBJECTIVES), "objective"),
     metavar="OBJECTIVE",
-    help=f"Objective to optimise: {', '.join(OBJECTIVES)}. Default: energy if it was measured, else the "
-    "median latency.",
+    help=f"Objective to optimise: {', '.join(OBJECTIVES)}. correct: share of correct predictions; latency: "
+    "the median; energy: per example. Default: energy if it was measured, else latency.",
 )
 @options.of(Constraints, defaults={"max_drop": MAX_DROP})
 @click.option(
@@ -30,7 +30,7 @@ from effx.specs.constraints import MAX_DROP, Constraints
 )
 @click.option("--task", metavar="T", help="Only this task. Default: every task.")
 @click.option("--host", metavar="H", help="Only results of this host. Default: every host.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything.")
+@click.option("--json", "as_json", is_flag=True, help="Print the recommendations as JSON.")
 def command(
     results: tuple[Path, ...],
     objective: str | None,

@@ -39,12 +39,13 @@ def command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Search for super tickets of an encoder on TASK: pruning heads and FFNs may improve its score.
+    """Search for super tickets of an encoder on TASK (Liang et al. 2021).
 
-    For every seed the encoder is fine-tuned and its structures are scored. A ticket is pruned by the
-    scores, starts again from the pretrained weights and is fine-tuned. A search that was stopped is
-    resumed by the same command; levels, seeds and kinds can be added. Several processes may share a
-    workspace, e.g. one per GPU: each takes cells that no other is working on.
+    A ticket is the encoder with some heads and FFNs pruned. A super ticket is a ticket that scores at
+    least as well as the full model. For every seed, the encoder is fine-tuned and its heads and FFNs
+    are scored; each ticket is pruned by these scores, reset to the pretrained weights and fine-tuned
+    again. The same command resumes a search that was stopped; levels, seeds and kinds can be added.
+    Several processes may share a workspace, e.g. one per GPU; they divide the fine-tunings.
 
     \b
     effx train tickets sst2 --model bert-base-uncased

@@ -14,7 +14,7 @@ from effx.specs.training import TokenPruningSettings
 @click.command("tokens")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @options.of(TokenPruningSettings)
-@options.data("Default: where the checkpoint's rows came from.")
+@options.data("Default: the data folder recorded in the checkpoint.")
 @options.new_checkpoint("CHECKPOINT-tokens")
 @click.pass_context
 def command(
@@ -28,7 +28,10 @@ def command(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Add token pruning to CHECKPOINT: a schedule of which tokens each layer keeps, and training with it.
+    """Add token pruning to CHECKPOINT: each layer passes on only the most important tokens.
+
+    Learns how many tokens each layer keeps (the schedule), unless --schedule gives it, and then
+    trains the weights with that schedule. The score of a token is the attention it receives.
 
     \b
     effx train tokens checkpoints/sst2-bert-base-uncased-full-s0 --keep 0.5

@@ -1,4 +1,4 @@
-"""``effx train``: the commands that train."""
+"""``effx train``: the commands that write checkpoints."""
 
 import click
 
@@ -9,11 +9,11 @@ from effx.cli import LazyGroup
     cls=LazyGroup,
     table={
         "finetune": ("effx.cli.finetune", "Fine-tune a pretrained encoder on a task."),
-        "exits": ("effx.cli.exits", "Early exits on a checkpoint."),
-        "tokens": ("effx.cli.tokens", "Token pruning on a checkpoint."),
-        "tickets": ("effx.cli.tickets", "Super tickets: structured lottery tickets, search and table."),
-        "lottery": ("effx.cli.lottery", "Unstructured lottery tickets, a baseline."),
+        "exits": ("effx.cli.exits", "Add early exits to a checkpoint."),
+        "tokens": ("effx.cli.tokens", "Add token pruning to a checkpoint."),
+        "tickets": ("effx.cli.tickets", "Search for super tickets: prune heads and FFNs."),
+        "lottery": ("effx.cli.lottery", "Search for unstructured lottery tickets, a baseline."),
     },
 )
 def command() -> None:
-    """Fine-tune and reduce encoders into checkpoints."""
+    """Fine-tune encoders and reduce them; each command writes checkpoints."""

@@ -19,12 +19,13 @@ from effx.cli import options
     show_default=True,
     help="Folder with the engines' checkpoints.",
 )
-@options.data("Default: where the checkpoint's rows came from.")
+@options.data("Default: the data folder recorded in the checkpoint.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparisons as JSON.")
 def command(engines: tuple[Path, ...], checkpoints: Path, data_folder: Path | None, as_json: bool) -> int:
     """Compare ENGINES (default: all in ./engines) with their checkpoints again, on this machine.
 
-    Exit code 1: an engine's predictions differ from its checkpoint's by more than its gate allows.
+    Use it after moving engines to another machine. Exit code 1: an engine did not pass the parity
+    gate: its outputs differ from those of its checkpoint by more than its precision allows.
 
     \b
     effx verify

@@ -77,14 +77,14 @@ class MeasurementPlan(Settings):
     """What is measured, and how long; the defaults give p50, p90 and p99 of single queries."""
 
     scenarios: Annotated[tuple[ScenarioName, ...], BeforeValidator(_scenarios)] = (SINGLE_STREAM.scenario,)
-    """Scenarios to measure besides single-stream, or all."""
+    """Scenarios to measure in addition to single-stream, or all."""
     rate_per_s: Positive | None = None
     """Queries per second in the server scenario. Default: half the throughput of the slowest engine."""
     grid: Annotated[tuple[Shape, ...] | None, BeforeValidator(_shapes)] = None
-    """Fixed shapes to measure, batch x length, e.g. 1x32,8x128, or none. Default: 1, 8 and 32 x 32 and 128,
-    on a GPU batches of 128 and 512 too, as far as engines accept them."""
+    """Fixed shapes to measure, batch size x sequence length, e.g. 1x32,8x128, or none. Default: batch sizes
+    1, 8, 32 (on a GPU also 128 and 512) with lengths 32 and 128, as far as the engine accepts them."""
     rounds: Annotated[int, Field(ge=3)] = 10
-    """Interleaved blocks of single queries per engine."""
+    """Number of rounds; in each, every engine answers one block of single queries."""
     block_queries: Count = 70
     """Queries in a block; 10 blocks of 70 are enough samples for p99."""
     block_s: NotNegative = 0.5
@@ -92,7 +92,7 @@ class MeasurementPlan(Settings):
     block_limit_s: Positive = 5.0
     """Maximum seconds of a block, so that a slow engine does not take hours."""
     grid_rounds: Count = 5
-    """Interleaved blocks per engine and grid shape, and of the offline scenario."""
+    """Number of rounds for each grid shape and for the offline scenario."""
     grid_queries: Count = 4
     """Queries in a block of a grid shape."""
     grid_block_s: NotNegative = 0.25

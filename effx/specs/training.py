@@ -9,8 +9,8 @@
     TokenPruningSettings    a token schedule
     EarlyExitSettings       early-exit ramps
 
-Each choice is a table of words here; the code that trains has a function per word, and a test holds the
-two together.
+Each choice is a tuple of names here; the code that trains has a function for each name, and a test compares
+the two.
 """
 
 from __future__ import annotations
@@ -122,8 +122,8 @@ class TrainingSettings(Settings):
     seed: Annotated[int, Field(ge=0)] = 0
     """Random seed."""
     limit: Count | None = None
-    """Maximum number of training rows; the same subset for every seed. Default: all, or as many as the
-    checkpoint was trained on."""
+    """Maximum number of training rows; the same subset for every seed. Default: all; for a checkpoint, as
+    many as it was trained on."""
 
 
 class FinetuneSettings(Settings):
@@ -138,7 +138,7 @@ class FinetuneSettings(Settings):
     layers: Count | None = None
     """Layer reduction: keep the first K layers and drop the others before training. Default: all."""
     max_length: Annotated[int, Field(ge=variants.MIN_LENGTH)] = 128
-    """Maximum tokens per example, in training and in everything made from the checkpoint."""
+    """Maximum tokens per example, in training and in all engines of the checkpoint."""
     epochs: Positive = 3.0
     """Passes over the training rows."""
     training: TrainingSettings = TrainingSettings()
@@ -159,7 +159,8 @@ class PruningSettings(Settings):
     """How structures are scored, and which may be pruned."""
 
     importance: Annotated[str, OneOf("importance method", IMPORTANCE_METHODS)] = "taylor"
-    """How heads, FFNs and neurons are scored."""
+    """How heads, FFNs and neurons are scored. taylor: mean absolute gradient of the structure's mask; fisher:
+    mean squared gradient; published: as the code of Liang et al. 2021; magnitude: norm of the weights; random: without data."""
     granularity: Annotated[str, OneOf("granularity", GRANULARITIES)] = "ffns"
     """What is pruned besides heads: whole FFNs, or FFN neurons, the same percentage of them."""
     min_heads: Annotated[int, Field(ge=0)] = 1
@@ -180,13 +181,13 @@ class TicketSettings(Settings):
 class TicketSearchSettings(Settings):
     """A search for super tickets; ``seed`` is the first of ``seeds``."""
 
-    NOTES: ClassVar[Mapping[str, str]] = {**FinetuneSettings.NOTES, "seed": "The first of the seeds."}
+    NOTES: ClassVar[Mapping[str, str]] = {**FinetuneSettings.NOTES, "seed": "A search uses this seed and the following ones."}
 
     levels: Annotated[tuple[LevelField, ...], BeforeValidator(_expanded), Field(min_length=1)] = parse_levels(
         "10,...,80"
     )
-    """Percentages of the heads to prune, with 10/12 of that percentage of the FFNs (the published grid); H/F
-    sets heads and FFNs separately, e.g. 20/10."""
+    """Percentages to prune: L means L % of the heads and 10/12 of L % of the FFNs, as in the paper; H/F means
+    H % of the heads and F % of the FFNs, e.g. 20/10."""
     seeds: Count = 5
     """Number of seeds."""
     kinds: Annotated[tuple[TicketKind, ...], Field(min_length=1)] = TICKET_KINDS
@@ -195,7 +196,7 @@ class TicketSearchSettings(Settings):
     """grid: every ticket is trained; halving: winning tickets only, most levels are stopped early, about a
     third of the grid's steps with eight levels and three seeds."""
     selection: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Share of the validation rows that chooses the super ticket; its score is reported on the others."""
+    """Share of the validation rows used to choose the super ticket; its score is reported on the others."""
     keep: Annotated[str, OneOf("keep", KEPT_CHECKPOINTS)] = "all"
     """Checkpoints to keep: all, those of the full model and of winning tickets, or none (records and scores
     remain, and a search resumes from them)."""
@@ -227,11 +228,12 @@ class LotterySettings(Settings):
     sparsity: Annotated[int, Field(ge=SPARSITY_STEP, le=100 - SPARSITY_STEP)] = 70
     """Percentage of the encoder's weights set to zero, in rounds of 10; each round is a checkpoint."""
     objective: Annotated[str, OneOf("objective", OBJECTIVES)] = "task"
-    """What the rounds train: the task, or masked language modelling (mlm), whose mask fits any task."""
+    """What each round trains: the task, or masked language modelling (mlm). A mask from mlm can be used for
+    every task."""
     text: str | None = None
     """File with one passage per line, for mlm. Default: the task's training texts."""
     mask: str | None = None
-    """Use an existing mask, e.g. masks/mlm70-s0.safetensors: no rounds, one fine-tuning."""
+    """Use an existing mask, e.g. masks/mlm70-s0.safetensors, and fine-tune once instead of searching."""
     finetune: FinetuneSettings = FinetuneSettings()
 
     @model_validator(mode="after")
@@ -273,7 +275,8 @@ class TokenPruningSettings(Settings):
     soft_epochs: Positive = 1.0
     """Epochs in which the schedule is learned."""
     epochs: NotNegative = 2.0
-    """Epochs of training with the schedule applied; 0: the weights remain as the soft stage left them."""
+    """Epochs of training with the schedule applied; 0: keep the weights as they are after the schedule was
+    learned."""
     training: TrainingSettings = TrainingSettings()
 
     @model_validator(mode="after")
@@ -306,9 +309,10 @@ class EarlyExitSettings(Settings):
     after: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
     """Layers of the unreduced model, from 1, after which a ramp is placed. Default: all but the last."""
     pooling: Annotated[str, OneOf("pooling", POOLINGS)] = "mean"
-    """Input of a ramp: the mean over the real tokens, or the first token (cls)."""
+    """Input of a ramp: the mean over all tokens except padding, or the first token (cls)."""
     rule: Annotated[str, OneOf("exit rule", tuple(exit_rules.RULES))] = "entropy"
-    """When a row exits."""
+    """When a row exits: entropy below the threshold; max-probability above it; patience: a number of ramps in
+    a row agree; consecutive-entropy: a number of ramps in a row have low entropy."""
     depth: Positive | None = None
     """Calibrate the threshold for at most this mean number of layers."""
     max_drop: NotNegative | None = None
