@@ -83,7 +83,7 @@ def _usage(context: click.Context) -> str:
 
 
 def _description(text: str) -> list[str]:
-    """Return paragraphs; those marked with ``\\b`` (no wrapping) become code blocks."""
+    """Return paragraphs; those marked as not to be wrapped become code blocks."""
     parts = []
     for paragraph in text.split("\n\n"):
         lines = paragraph.strip("\n").splitlines()

@@ -36,8 +36,8 @@ from effx.specs.backends import BUILDABLE
 @click.option(
     "--device",
     metavar="D",
-    help="Device of the engines: cpu, cuda, or smNN (e.g. sm89) to build with tensorrt-rtx for a GPU that this "
-    "machine does not have. Default: cpu, or cuda for backends without cpu.",
+    help="Device of the engines: cpu, cuda, or smNN (e.g. sm89) to build with tensorrt-rtx for a GPU that "
+    "this machine does not have. Default: cpu, or cuda for backends without cpu.",
 )
 @options.data("For the parity gate. Default: the data folder recorded in the checkpoint.")
 @click.option(

@@ -160,7 +160,8 @@ class PruningSettings(Settings):
 
     importance: Annotated[str, OneOf("importance method", IMPORTANCE_METHODS)] = "taylor"
     """How heads, FFNs and neurons are scored. taylor: mean absolute gradient of the structure's mask; fisher:
-    mean squared gradient; published: as the code of Liang et al. 2021; magnitude: norm of the weights; random: without data."""
+    mean squared gradient; published: as the code of Liang et al. 2021; magnitude: norm of the weights;
+    random: without data."""
     granularity: Annotated[str, OneOf("granularity", GRANULARITIES)] = "ffns"
     """What is pruned besides heads: whole FFNs, or FFN neurons, the same percentage of them."""
     min_heads: Annotated[int, Field(ge=0)] = 1
@@ -181,7 +182,10 @@ class TicketSettings(Settings):
 class TicketSearchSettings(Settings):
     """A search for super tickets; ``seed`` is the first of ``seeds``."""
 
-    NOTES: ClassVar[Mapping[str, str]] = {**FinetuneSettings.NOTES, "seed": "A search uses this seed and the following ones."}
+    NOTES: ClassVar[Mapping[str, str]] = {
+        **FinetuneSettings.NOTES,
+        "seed": "A search uses this seed and the following ones.",
+    }
 
     levels: Annotated[tuple[LevelField, ...], BeforeValidator(_expanded), Field(min_length=1)] = parse_levels(
         "10,...,80"

@@ -1,4 +1,4 @@
-"""Adamax as MT-DNN and the super tickets' published code have it."""
+"""Adamax as in the code of MT-DNN and of super tickets (Liang et al. 2021)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from torch import nn
 
 
 class Adamax(torch.optim.Optimizer):
-    """Adamax (Kingma and Ba 2015, section 7.1), weight decay decoupled, no bias correction.
+    """Adamax (Kingma and Ba 2015, section 7.1) with decoupled weight decay and without bias correction.
 
         m = b1 m + (1 - b1) g
         u = max(b2 u, |g| + eps)
         w = w - lr (m / (u + eps) + decay w)
 
-    PyTorch's own adds the decay to g and corrects the bias of m, which warm-up makes up for here.
+    ``torch.optim.Adamax`` adds the decay to g and corrects the bias of m; here warm-up replaces the
+    correction.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Adamax(torch.optim.Optimizer):
 
 
 def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return the trained parameters of ``model``: matrices decay, biases and norms do not."""
+    """Return two groups of the trained parameters: matrices, and biases and norms without decay."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [
         {"params": [p for p in trained if p.dim() > 1], "weight_decay": weight_decay},

@@ -14,12 +14,12 @@ from effx.errors import UsageError
 
 
 def processes() -> int:
-    """Return how many processes train together."""
+    """Return the number of processes that train together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_first() -> bool:
-    """Return whether this is the process that writes."""
+    """Return whether this process evaluates, writes and prints."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
@@ -39,6 +39,6 @@ def mean(values: torch.Tensor) -> torch.Tensor:
 
 
 def refuse(what: str) -> None:
-    """Raise :class:`UsageError` if several processes were started for ``what``, which runs in one."""
+    """Raise :class:`UsageError` if several processes were started for ``what``, which runs in one process."""
     if processes() > 1:
         raise UsageError(f"{what} runs in one process; use several processes for fine-tuning only.")

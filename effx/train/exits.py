@@ -1,11 +1,11 @@
-"""Early exits: train ramps after the layers, then choose when rows leave.
+"""Early exits: train ramps after the layers, then choose when rows exit.
 
-    two-stage   the checkpoint stays as it is; only the ramps are trained, on the plain sum of
+    two-stage   the checkpoint's weights are frozen; only the ramps are trained, on the sum of
                 their losses                            DeeBERT, Xin et al. 2020, section 3.2
-    joint       everything is trained, on sum_j d_j L_j / sum_j d_j over the ramps and the model's
-                own head, d_j the layers before them    PABEE, Zhou et al. 2020, equation 5
+    joint       everything is trained, on sum_j d_j L_j / sum_j d_j over the ramps and the final
+                head; d_j is the number of layers before ramp j    PABEE, Zhou et al. 2020, equation 5
 
-The rule's settings are then chosen on held-out training rows (see :mod:`effx.train.source`).
+The threshold and patience are then chosen on held-out training rows (see :mod:`effx.train.source`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from effx.stats.metrics import METRICS
 from effx.train import loop
 from effx.train import source as sources
 
-_POINTS = 8  # depths at which the manifest says what the rule would do
+_POINTS = 8  # number of depths for which the manifest lists depth and score
 
 
 def train(
@@ -46,19 +46,19 @@ def train(
 ) -> Checkpoint:
     """Train ramps on a checkpoint, choose the exit rule's settings, write ``out/name``.
 
-    The manifest's ``exits`` has the rule and what it did on held-out and validation rows;
-    ``metrics`` are those of the model's own head, where nobody exits early.
+    The manifest's ``exits`` has the rule, and its depth and score on held-out and validation rows;
+    ``metrics`` are those of the final head, without early exits.
 
     Args:
         checkpoint: the folder of a fine-tuned checkpoint, pruned or not, with token schedule or not.
-        out: where checkpoints go.
-        name: the new checkpoint's name; default: the old one's with ``-exits``.
-        data_folder: train and validation files; default: where the checkpoint's came from.
+        out: folder of the new checkpoint's folder.
+        name: the new checkpoint's name; default: that of ``checkpoint`` with ``-exits``.
+        data_folder: train and validation files; default: the folder recorded in the checkpoint.
         settings: how to train and calibrate.
         overwrite: replace a checkpoint of that name.
 
     Raises:
-        UsageError: a setting is wrong, or no setting of the rule keeps to the target.
+        UsageError: a setting is wrong, or no threshold of the rule meets the target.
         ArtifactError: the checkpoint is missing or damaged.
         DataError: the rows do not fit the task.
     """
@@ -71,9 +71,9 @@ def train(
     source = sources.open_source(checkpoint, data_folder, settings.training.limit, settings.training.seed)
     transformers.set_seed(settings.training.seed)
     model = add_ramps(source.model, settings.after, pooling=settings.pooling)
-    kept = structure(model)
-    if not kept.exits:
-        raise UsageError(f"{opened.name} has one layer: there is no place for an exit.")
+    remaining = structure(model)
+    if not remaining.exits:
+        raise UsageError(f"{opened.name} has one layer: an exit needs at least two.")
     lengths, collate = source.batches()
     trained = WithRamps(model, source.task, joint=settings.mode == "joint")
     result = loop.fit(
@@ -84,35 +84,42 @@ def train(
         epochs=settings.epochs,
         lr=settings.learning_rate,
         description=f"train {folder.name}: {len(lengths)} rows, ramps after layers "
-        + ", ".join(map(str, kept.exits)),
+        + ", ".join(map(str, remaining.exits)),
     )
     model.requires_grad_(True)
-    plain = own = evaluate.logits(model, source.encoded_validation)
+    plain = without_exits = evaluate.logits(model, source.encoded_validation)
     entries: dict[str, Any] = {}
-    if kept.tokens or kept.token_thresholds:  # what they lose is not lost by exits
-        own, entries["tokens"] = source.with_tokens()
-    entries["exits"] = calibrated = calibrate(source, model, settings, own)
-    promised, seen = calibrated["target"].get("max_drop"), calibrated["validation"]
-    least = seen["lost_at_least"]
-    if promised is not None and least is not None and least > promised:
+    if remaining.tokens or remaining.token_thresholds:  # the loss of token pruning is not that of exits
+        without_exits, entries["tokens"] = source.with_tokens()
+    entries["exits"] = calibrated = calibrate(source, model, settings, without_exits)
+    max_drop, measured = calibrated["target"].get("max_drop"), calibrated["validation"]
+    lower_bound = measured["lost_at_least"]
+    if max_drop is not None and lower_bound is not None and lower_bound > max_drop:
         progress.say(
-            f"{folder.name}: asked to lose at most {promised:g}, exits lose {seen['lost']:.4f} on the "
-            f"validation rows (at least {least:.4f}, 95 %): they are unlike the held-out "
+            f"{folder.name}: max_drop is {max_drop:g}, but exits lose {measured['lost']:.4f} on the "
+            f"validation rows (at least {lower_bound:.4f}, 95 %): these differ from the held-out "
             "training rows that chose the threshold. Lower max_drop, or set depth."
         )
     return source.save(folder, settings, [result], plain, overwrite=overwrite, **entries)
 
 
 def calibrate(
-    source: sources.ContinuedTraining, model: PreTrainedModel, settings: EarlyExitSettings, own: np.ndarray
+    source: sources.ContinuedTraining,
+    model: PreTrainedModel,
+    settings: EarlyExitSettings,
+    without_exits: np.ndarray,
 ) -> dict[str, Any]:
-    """Choose the rule's settings on held-out rows and try them on the validation rows.
+    """Choose the rule's settings on held-out rows and evaluate them on the validation rows.
 
     Args:
         source: the rows.
-        model: with its ramps trained.
-        settings: the rule, and what it is to keep to.
-        own: logits of the model's own head on the validation rows, tokens pruned where they are.
+        model: with trained ramps.
+        settings: the rule, and the target: a mean depth or a maximum loss.
+        without_exits: logits of the final head on the validation rows, [n, outputs], with the model's
+            token pruning.
+
+    Returns:
+        The manifest's ``exits``.
     """
     held = evaluate.head_logits(model, source.encode(source.held_out))
     depths = np.array(exits.depths(model))
@@ -138,33 +145,35 @@ def calibrate(
             "seen_in_training": source.seen,
             "mean_depth": chosen.mean_depth,
             "score": chosen.score,
-            "own_head": on_held(held[-1]),
+            "final_head": on_held(held[-1]),
             "points": [point.to_json() for point in points(settings.rule, held, depths, on_held)],
         },
         "validation": {
             **source.task.score(source.validation.labels, source.task.predict(final)),
             "mean_depth": float(depth.mean()),
             "layers": len(structure(model).layers),
-            **lost(source.task, source.validation.labels, own, final),
+            **lost(source.task, source.validation.labels, without_exits, final),
         },
     }
 
 
-def lost(task: Task, labels: np.ndarray, own: np.ndarray, reduced: np.ndarray) -> dict[str, float | None]:
-    """Return what leaving early costs on labelled rows, and the least that it may be said to.
+def lost(
+    task: Task, labels: np.ndarray, final_head: np.ndarray, with_rule: np.ndarray
+) -> dict[str, float | None]:
+    """Return the loss of the task's metric by early exits on labelled rows, and its lower bound.
 
     Args:
-        task: its first metric counts.
+        task: its first metric is used.
         labels: [n].
-        own: logits of the model's own head, [n, outputs].
-        reduced: those that rows left with.
+        final_head: logits of the final head, [n, outputs].
+        with_rule: logits of the head at which each row exits, [n, outputs].
 
     Returns:
-        lost: the metric without exits less that with them; lost_at_least: its lower 95 % bound, one-sided,
-        by :func:`effx.stats.intervals.paired_interval`; None if that gives no interval.
+        lost: the metric without exits minus the metric with exits; lost_at_least: its one-sided 95 % lower
+        bound by :func:`effx.stats.intervals.paired_interval`; None if that gives no interval.
     """
     metric = METRICS[task.metric]
-    with_exits, without = task.predict(reduced), task.predict(own)
+    with_exits, without = task.predict(with_rule), task.predict(final_head)
     interval = intervals.paired_interval(metric, labels, with_exits, without, confidence=0.9)
     return {
         "lost": metric(labels, without) - metric(labels, with_exits),
@@ -175,20 +184,20 @@ def lost(task: Task, labels: np.ndarray, own: np.ndarray, reduced: np.ndarray) -
 def points(
     rule: str, logits: np.ndarray, depths: np.ndarray, score: exit_rules.Scorer
 ) -> list[exit_rules.ExitPoint]:
-    """Return the rule's best settings for a few mean depths, shallow to deep."""
-    found: list[exit_rules.ExitPoint] = []
+    """Return the rule's best settings for a few mean depths, in increasing order."""
+    result: list[exit_rules.ExitPoint] = []
     for depth in np.linspace(depths[0], depths[-1], _POINTS):
         try:
             point = exit_rules.calibrate(rule, logits, depths, score, depth=float(depth))
         except UsageError:
-            continue  # this rule cannot be that shallow on these rows
-        if point not in found:
-            found.append(point)
-    return found
+            continue  # no threshold of the rule reaches this mean depth on these rows
+        if point not in result:
+            result.append(point)
+    return result
 
 
 class WithRamps(nn.Module):
-    """A model whose loss is that of its ramps, and of its own head too when trained jointly."""
+    """A model whose loss is that of its ramps; in joint training also that of the final head."""
 
     def __init__(self, model: PreTrainedModel, task: Task, *, joint: bool) -> None:
         super().__init__()
@@ -200,7 +209,7 @@ class WithRamps(nn.Module):
             model.ramps.requires_grad_(True)
 
     def train(self, mode: bool = True) -> WithRamps:
-        """Two-stage training sees the encoder as it will run: without dropout."""
+        """Set the mode; in two-stage training the encoder remains in eval mode, without dropout."""
         super().train(mode)
         if not self.joint:
             self.model.eval()
@@ -208,7 +217,7 @@ class WithRamps(nn.Module):
         return self
 
     def forward(self, labels: torch.Tensor, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the loss as the training loop takes it."""
+        """Return ``{"loss": scalar}``, as the training loop expects."""
         outs = reference.heads_of(self.model, inputs)
         losses = torch.stack([self.loss(out, labels) for out in outs])
         if not self.joint:

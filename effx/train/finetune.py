@@ -1,7 +1,7 @@
-"""Fine-tuning: a pretrained encoder and a task become a checkpoint.
+"""Fine-tuning: train a pretrained encoder on a task and write a checkpoint.
 
-Regimes: ``full`` trains everything; ``frozen`` trains the task head alone (pooler and
-classifier), embeddings and layers fixed; ``last-K`` trains the head and the last K layers.
+Regimes: ``full`` trains everything; ``frozen`` trains only the task head (pooler and classifier), with
+embeddings and layers frozen; ``last-K`` trains the head and the last K layers.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ def finetune(
     """Fine-tune an encoder and write ``out/name``.
 
     Args:
-        task_name: a task of the table, or with ``data_folder`` any name for the user's own.
+        task_name: a built-in task, or with ``data_folder`` any name for the user's data.
         model_name: a folder with config.json and safetensors weights, or a name on the hub.
-        out: where checkpoints go.
-        name: the checkpoint's name; default TASK-MODEL-REGIME-sSEED, with layersK and seqN where
-            they are reduced.
-        data_folder: train and validation files; default: the hub, or the embedded demo.
+        out: folder of the checkpoint's folder.
+        name: the checkpoint's name; default TASK-MODEL-REGIME-sSEED, with layersK or seqN if layers or
+            length are reduced.
+        data_folder: train and validation files; default: the hub, or the generated rows of the demo.
         settings: how to fine-tune.
         overwrite: replace a checkpoint of that name.
-        trust_remote_code: run model code that the repository brings.
-        reduce: called with the pretrained model, its task head fresh, before training; changes it
+        trust_remote_code: run model code from the model's repository.
+        reduce: called with the pretrained model and its new task head before training; changes the model
             in place.
-        keep_predictions: write what the checkpoint predicts for the validation rows into the
-            manifest, as ``predictions``.
+        keep_predictions: write the predictions for the validation rows into the manifest, as
+            ``predictions``.
         record: further entries of the manifest.
-        segment: the part of the run to do now; the checkpoint is what it ends with. None: all of it.
-        fresh_head: where ``model_name`` is a checkpoint, begin with a new task head.
+        segment: the part of the run to do now; the checkpoint has the weights at its end. None: all of it.
+        fresh_head: initialize a new task head even if ``model_name`` is a checkpoint.
 
     Raises:
         UsageError: a setting, name or model is wrong.
@@ -96,8 +96,8 @@ def finetune(
         sparse.hold_zeros(model)
     freeze(model, last_layers)
 
-    with tempfile.TemporaryDirectory(prefix="effx-tokenizer-") as place:
-        encoder = _encoder(model, tokenizer, Path(place), settings.max_length)
+    with tempfile.TemporaryDirectory(prefix="effx-tokenizer-") as tokenizer_folder:
+        encoder = _encoder(model, tokenizer, Path(tokenizer_folder), settings.max_length)
     encoded = encoder(train_rows.texts)
     held_out = source.held_out(len(encoded), training.seed) if settings.patience else np.arange(0)
     fit_rows = np.setdiff1d(np.arange(len(encoded)), held_out)
@@ -134,12 +134,12 @@ def finetune(
         "rows": len(fit_rows),
         "held_out_rows": len(held_out),
         "source": train_rows.source,
-        # what a checkpoint was trained on before is not told by this
+        # unknown if the encoder is a checkpoint, which may have been trained on other rows before
         "rows_digest": None if base else source.rows_digest(every_row),
         "host": platform.processor() or platform.machine(),
     }
     inherited = {"sparsity": {**sparsity, **sparse.counts(model)}} if sparsity else {}
-    made = checkpoints.save(
+    checkpoint = checkpoints.save(
         model.cpu(),
         folder,
         tokenizer=tokenizer,
@@ -155,21 +155,21 @@ def finetune(
         **{**inherited, **(record or {})},
     )
     distributed.wait()
-    return made
+    return checkpoint
 
 
 def keep_first(model: PreTrainedModel, layers: int | None) -> None:
-    """Drop all but the first ``layers`` remaining layers.
+    """Remove all layers after the first ``layers`` remaining ones; None: remove nothing.
 
     Raises:
-        UsageError: the model has fewer.
+        UsageError: the model has fewer layers.
     """
     if layers is None:
         return
-    kept = [layer.index for layer in structure(model).layers]
-    if not 1 <= layers <= len(kept):
-        raise UsageError(f"layers {layers}: the model has {len(kept)} layers.", settings="layers")
-    prune(model, layers=kept[layers:])
+    indices = [layer.index for layer in structure(model).layers]
+    if not 1 <= layers <= len(indices):
+        raise UsageError(f"layers {layers}: the model has {len(indices)} layers.", settings="layers")
+    prune(model, layers=indices[layers:])
 
 
 def _name(task: str, model: str, settings: FinetuneSettings) -> str:
@@ -180,10 +180,10 @@ def _name(task: str, model: str, settings: FinetuneSettings) -> str:
 
 
 def freeze(model: PreTrainedModel, last_layers: int | None) -> None:
-    """Turn off gradients for embeddings and all but the last ``last_layers`` layers; None: for nothing.
+    """Freeze the embeddings and all but the last ``last_layers`` layers; None: freeze nothing.
 
     Raises:
-        UsageError: the model has fewer layers than that.
+        UsageError: the model has fewer layers.
     """
     if last_layers is None:
         return
@@ -199,7 +199,7 @@ def freeze(model: PreTrainedModel, last_layers: int | None) -> None:
 def _encoder(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, max_length: int
 ) -> Encoder:
-    """Return the encoder that the checkpoint's own files will give."""
+    """Return the encoder of texts that opening the checkpoint will give."""
     checkpoints.check_length(model, max_length)
     tokenizer.save_pretrained(folder)
     model.config.save_pretrained(folder)

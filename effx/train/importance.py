@@ -1,18 +1,18 @@
-"""How much heads, FFNs and neurons matter to the loss: the scores that tickets are drawn by.
+"""Importance scores of heads, FFNs and neurons, by which tickets are pruned.
 
     I_h = mean over examples of |dL/dxi_h|     Michel et al. 2019, section 4.1; Liang et al. 2021, section 3
 
 With xi_h multiplying the context c_h of head h, dL/dxi_h of one example is the sum over its tokens
-of <dL/dc_h, c_h>. So one pass forward and one backward over the activations score every structure
-for every example; the weights need no gradients, and nothing runs backward below the first
+of <dL/dc_h, c_h>. One forward and one backward pass over the activations therefore score every
+structure for every example. The weights need no gradients, and the backward pass ends at the first
 layer's contexts. FFNs (xi -> nu, c -> the FFN's output, bias included) and neurons (c -> the
-activation) alike.
+activation) are scored in the same way.
 
-Scores of heads and neurons are divided by the L2 norm of their layer, those of FFNs by the norm
-of all of them.
+Scores of heads and neurons are divided by the L2 norm of the scores of their layer, scores of FFNs by the
+norm over all layers.
 
-:func:`scores` is for users' own pruning; tickets take :func:`measure`, which has neurons, precision
-and seeds.
+:func:`scores` is the public function; tickets use :func:`measure`, which also scores neurons and takes
+precision and seed.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Importance:
     """Scores of the structures of a model; rows are the remaining layers, first to last."""
 
     heads: np.ndarray
-    """float64 [layers, heads]; columns are original heads, those that are gone score 0."""
+    """float64 [layers, heads]; columns are original heads; pruned heads have the score 0."""
     ffns: np.ndarray
     """float64 [layers]"""
     neurons: np.ndarray | None = None
-    """float64 [layers, neurons]; columns are original neurons; None: not asked for."""
+    """float64 [layers, neurons]; columns are original neurons; None: neurons were not scored."""
 
     def __add__(self, other: Importance) -> Importance:
         neurons = None
@@ -66,7 +66,7 @@ class Importance:
         return Importance(self.heads / count, self.ffns / count, neurons)
 
     def normalised(self) -> Importance:
-        """Return the scores over their norms: of each layer for heads and neurons, of all for FFNs."""
+        """Return the scores divided by their norm: per layer for heads and neurons, over all for FFNs."""
         neurons = None if self.neurons is None else self.neurons / _norms(self.neurons)
         return Importance(
             self.heads / _norms(self.heads), self.ffns / (np.linalg.norm(self.ffns) + _TINY), neurons
@@ -89,15 +89,15 @@ def scores(model: PreTrainedModel, batches: Batches, method: str = "taylor") -> 
     """Return the scores of heads [layers, heads] and of FFNs [layers].
 
     Args:
-        model: a task model of a supported family, in whatever mode; it is scored in eval mode.
-        batches: what to score it on, labels included; each is seen once.
+        model: a task model of a supported family; scored in eval mode, its mode is restored afterwards.
+        batches: inputs with labels; each batch is used once.
         method: one of :data:`METHODS`.
 
     Raises:
-        UsageError: no such method, or no batches.
+        UsageError: unknown method, or no batches.
     """
-    found = measure(model, batches, method)
-    return found.heads, found.ffns
+    importance = measure(model, batches, method)
+    return importance.heads, importance.ffns
 
 
 def measure(
@@ -112,15 +112,15 @@ def measure(
     """Return the normalised scores of a model's structures.
 
     Args:
-        model: a task model of a supported family; scored in eval mode, left as it was.
-        batches: inputs with labels; each is seen once.
+        model: a task model of a supported family; scored in eval mode, its mode is restored afterwards.
+        batches: inputs with labels; each batch is used once.
         method: one of :data:`METHODS`.
         neurons: score FFN neurons too.
         precision: ``fp32``, ``bf16`` or ``auto`` (as in training), of the passes.
         seed: of the ``random`` method.
 
     Raises:
-        UsageError: no such method, no batches, or bf16 on a processor without it.
+        UsageError: unknown method, no batches, or bf16 on a processor without it.
     """
     check_method(method)
     chosen = METHODS[method]
@@ -141,14 +141,15 @@ def check_method(method: str) -> None:
 
 @dataclass(frozen=True)
 class Method:
-    """A way to score."""
+    """An importance method: a row of :data:`METHODS`."""
 
     per_token: Callable[[torch.Tensor], torch.Tensor] | None = None
     """[batch, tokens, structures] of <dL/dc, c> -> [structures], summed over the batch; L is the sum
     of the examples' losses. None: the score needs no data."""
     accumulates: bool = False
-    """The published code's sums; see :data:`METHODS`."""
+    """Whether gradients are summed over batches as in the published code; see :data:`METHODS`."""
     normalised: bool = True
+    """Whether scores are divided by their norms."""
 
 
 METHODS: dict[str, Method] = {
@@ -158,7 +159,7 @@ METHODS: dict[str, Method] = {
     "magnitude": Method(),
     "random": Method(normalised=False),
 }
-"""Method -> how it scores.
+"""Name -> method.
 
     taylor      mean over examples of |dL/dxi|
     fisher      mean over examples of (dL/dxi)^2
@@ -173,22 +174,21 @@ METHODS: dict[str, Method] = {
 def _passes(
     model: PreTrainedModel, batches: Batches, method: Method, neurons: bool, precision: str
 ) -> Importance:
-    """Sum a gradient method's scores over the batches, each run forward and backward once."""
+    """Return a gradient method's scores over the batches, with one forward and backward pass each."""
     assert method.per_token is not None
     running = total = _zeros(model, neurons)
     count = examples = 0
     device = model.device
-    with _scoring(model), _Contributions(model, method.per_token, neurons) as found:
+    with _scoring(model), _Contributions(model, method.per_token, neurons) as contributions:
         for batch in batches:
             size = len(batch["labels"])
             inputs = {name: value.to(device) for name, value in batch.items()}
-            found.start()
+            contributions.start()
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 loss = model(**inputs).loss
             loss = loss.float()
             (loss if method.accumulates else loss * size).backward()
-            here = found.read()
-            running = running + here
+            running = running + contributions.read()
             total = total + running if method.accumulates else running
             count, examples = count + 1, examples + size
     if not count:
@@ -208,22 +208,22 @@ def _zeros(model: PreTrainedModel, neurons: bool) -> Importance:
 
 @contextlib.contextmanager
 def _scoring(model: PreTrainedModel) -> Iterator[None]:
-    """Put ``model`` into eval mode, with no weight asking for a gradient, for a ``with`` block."""
+    """Put ``model`` into eval mode, without gradients of weights, for a ``with`` block."""
     training = model.training
-    asked = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()
     model.requires_grad_(False)
     try:
         with torch.enable_grad():
             yield
     finally:
-        for parameter in asked:
+        for parameter in trainable:
             parameter.requires_grad_(True)
         model.train(training)
 
 
 class _Contributions:
-    """Takes <dL/dc, c> where contexts, activations and FFN outputs pass, as the loss runs backward."""
+    """Hooks that compute <dL/dc, c> of contexts, activations and FFN outputs in the backward pass."""
 
     def __init__(
         self, model: PreTrainedModel, per_token: Callable[[torch.Tensor], torch.Tensor], neurons: bool
@@ -235,10 +235,11 @@ class _Contributions:
     def __enter__(self) -> _Contributions:
         family = families.of(self._model)
         size, layers = family.head_size(self._model), family.layers(self._model)
-        for position, (kept, layer) in enumerate(zip(structure(self._model).layers, layers, strict=True)):
-            if kept.heads:
+        shapes = structure(self._model).layers
+        for position, (shape, layer) in enumerate(zip(shapes, layers, strict=True)):
+            if shape.heads:
                 self._watch_input(layer.get_submodule(family.context_path), ("heads", position), size)
-            if kept.intermediate:
+            if shape.intermediate:
                 output = layer.get_submodule(family.ffn_output_path)
                 if self._neurons:
                     self._watch_input(output, ("neurons", position), 1)
@@ -250,19 +251,19 @@ class _Contributions:
             handle.remove()
 
     def start(self) -> None:
-        """Forget the batch before."""
+        """Discard the values of the previous batch."""
         self._sums = {}
 
     def read(self) -> Importance:
-        """Return what the last backward pass gave."""
+        """Return the scores of the last backward pass."""
         result = _zeros(self._model, self._neurons)
-        for position, kept in enumerate(structure(self._model).layers):
-            if kept.heads:
-                result.heads[position, list(kept.heads)] = self._sums["heads", position].cpu().numpy()
-            if kept.intermediate:
+        for position, shape in enumerate(structure(self._model).layers):
+            if shape.heads:
+                result.heads[position, list(shape.heads)] = self._sums["heads", position].cpu().numpy()
+            if shape.intermediate:
                 result.ffns[position] = float(self._sums["ffns", position])
                 if result.neurons is not None:
-                    columns = list(kept.neuron_indices)
+                    columns = list(shape.neuron_indices)
                     result.neurons[position, columns] = self._sums["neurons", position].cpu().numpy()
         return result
 
@@ -279,42 +280,42 @@ class _Contributions:
         self._handles.append(module.register_forward_hook(hook))
 
     def _watched(self, values: torch.Tensor, key: tuple[str, int], width: int) -> torch.Tensor:
-        """Return ``values`` [batch, tokens, structures * width], whose gradient will be looked at."""
-        if not values.requires_grad:  # the first of them: below it nothing runs backward
+        """Return ``values`` [batch, tokens, structures * width] with a hook on their gradient."""
+        if not values.requires_grad:  # the first hooked tensor: the backward pass ends here
             values = values.detach().requires_grad_(True)
 
-        # not values: a tensor and its own hook would hold each other for ever, with all that was computed
-        own = values.detach()
+        # the hook must not refer to ``values``: such a cycle would keep the graph of the batch in memory
+        detached = values.detach()
 
-        def look(gradient: torch.Tensor) -> None:
-            products = gradient.float() * own.float()
+        def accumulate(gradient: torch.Tensor) -> None:
+            products = gradient.float() * detached.float()
             tokens = products.view(*products.shape[:2], -1, width).sum(3) if width > 1 else products
             self._sums[key] = self._per_token(tokens).double()
 
-        values.register_hook(look)  # type: ignore[no-untyped-call]
+        values.register_hook(accumulate)  # type: ignore[no-untyped-call]
         return values
 
 
 def _magnitude(model: PreTrainedModel, neurons: bool) -> Importance:
-    """L2 norms: of a head's rows of W_Q, W_K, W_V and columns of W_O; of an FFN's or a neuron's W1 and W2."""
+    """Return L2 norms: heads: rows of W_Q, W_K, W_V and columns of W_O; FFNs and neurons: W1 and W2."""
     family = families.of(model)
     size, result = family.head_size(model), _zeros(model, neurons)
     layers = zip(structure(model).layers, family.layers(model), strict=True)
-    for position, (kept, layer) in enumerate(layers):
-        if kept.heads:
+    for position, (shape, layer) in enumerate(layers):
+        if shape.heads:
             squares = _squares(layer, family.head_matrices).reshape(-1, size).sum(1)
-            result.heads[position, list(kept.heads)] = np.sqrt(squares)
-        if kept.intermediate:
+            result.heads[position, list(shape.heads)] = np.sqrt(squares)
+        if shape.intermediate:
             squares = _squares(layer, family.neuron_matrices)
             result.ffns[position] = np.sqrt(squares.sum())
             if result.neurons is not None:
-                result.neurons[position, list(kept.neuron_indices)] = np.sqrt(squares)
+                result.neurons[position, list(shape.neuron_indices)] = np.sqrt(squares)
     return result
 
 
 def _squares(layer: nn.Module, matrices: Sequence[Matrix]) -> np.ndarray:
     """Return the sum of squares of each row or column over ``matrices``, [rows or columns]."""
-    # columns first: a sum of floats depends on the order, and scores have always been summed in this one
+    # columns first: the order changes the floating-point sum, and committed tickets were scored in this order
     total = np.zeros(1)
     for matrix in sorted(matrices, key=lambda matrix: -matrix.axis):
         weight = layer.get_parameter(f"{matrix.path}.weight").detach().cpu().double()
@@ -334,9 +335,9 @@ def _random(model: PreTrainedModel, neurons: bool, seed: int) -> Importance:
 def batches_of(
     encoded: Encoded, labels: np.ndarray, names: list[str], batch_size: int, seed: int
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield rows in batches of like length, in a random order of batches.
+    """Yield batches of rows of similar length, in random order.
 
-    The order matters to the ``published`` method alone.
+    Only the scores of the method ``published`` depend on the order.
     """
     collate = loop.labelled(encoded, labels, names)
     order = grouped_order(encoded.lengths, batch_size, np.random.default_rng((seed, 5)))
@@ -344,13 +345,13 @@ def batches_of(
         yield collate(order[start : start + batch_size].tolist())
 
 
-def write(path: Path, found: Importance, **about: Any) -> None:
-    """Write scores as JSON, with what they are scores of: method, precision, rows, checkpoint."""
-    files.write_json(path, {"schema": _SCHEMA, **about, **found.to_json()})
+def write(path: Path, importance: Importance, **about: Any) -> None:
+    """Write scores as JSON, with ``about``: method, precision, rows, checkpoint."""
+    files.write_json(path, {"schema": _SCHEMA, **about, **importance.to_json()})
 
 
 def read(path: Path) -> tuple[Importance, dict[str, Any]]:
-    """Return scores that were written, and all that stands in the file.
+    """Return the scores in a file of :func:`write`, and the file's JSON.
 
     Raises:
         ArtifactError: the file is damaged or of another schema.
@@ -360,11 +361,13 @@ def read(path: Path) -> tuple[Importance, dict[str, Any]]:
         if value["schema"] != _SCHEMA:
             raise ValueError(f"schema {value['schema']}")
         neurons = value["neurons"]
-        found = Importance(
+        importance = Importance(
             np.array(value["heads"], dtype=float),
             np.array(value["ffns"], dtype=float),
             None if neurons is None else np.array(neurons, dtype=float),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path} cannot be read ({error}). Delete it to have it made again.") from error
-    return found, value
+        raise ArtifactError(
+            f"{path} cannot be read ({error}). Delete it; it is then computed again."
+        ) from error
+    return importance, value

@@ -1,16 +1,16 @@
 """Unstructured lottery tickets: iterative magnitude pruning with rewinding, a baseline.
 
     round 0   fine-tune the pretrained weights                                  sparsity 0
-    round r   set the smallest weights of round r - 1 to zero, 10 r % of all; take the others back to
-              their pretrained values, the task head afresh; fine-tune          sparsity 10 r %
+    round r   set the smallest 10 r % of the weights of round r - 1 to zero; reset the others to their
+              pretrained values; initialize the task head; fine-tune            sparsity 10 r %
 
 Chen et al. 2020, "The Lottery Ticket Hypothesis for Pre-trained BERT Networks": lr 2e-5, batch 32, 3
 epochs a round, one ranking over all layers. With the objective ``mlm`` the rounds train masked
 language modelling instead, and the last mask, which does not depend on the task ("universal" at 70 %),
 is fine-tuned once on the task; the mask is a file that can be used for other tasks.
 
-The checkpoints have all their structures, with zeros in them: dense kernels are not faster for that, and
-profiling shows it. A round is a cell of a recipe; :mod:`effx.recipe.graph.lottery` has their order.
+The checkpoints keep all heads and FFNs; dense kernels are not faster for zeros, as profiling shows. Each
+round is a cell of a recipe; :mod:`effx.recipe.graph.lottery` has their order.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from effx.train import distributed, mlm, source
 from effx.train.finetune import finetune
 
 MASK = "mask.safetensors"
-"""A mask's file within its folder: uint8 by parameter name, 1: kept."""
+"""Name of a mask's file: uint8 by parameter name; 1: the weight remains."""
 
 
 def check(task_name: str, model_name: str, data_folder: str | Path | None, settings: LotterySettings) -> None:
@@ -91,7 +91,7 @@ def train_round(
         data_folder: as :func:`effx.train.finetune` takes it.
         settings: how to fine-tune.
         parent: digest of the round before.
-        objective: for the manifest: what the rounds train; None: unknown, the masks were given as a file.
+        objective: for the manifest: what the rounds train; None: unknown, because the masks are from a file.
         mask_digest: SHA-256 of that file.
 
     Raises:
@@ -129,7 +129,7 @@ def language_round(
     text: str | None,
     settings: FinetuneSettings,
 ) -> sparse.WeightMasks:
-    """Train masked language modelling under masks; return those of its smallest ``percent`` of weights.
+    """Train masked language modelling under masks; return masks that set its smallest weights to zero.
 
     Args:
         task_name: the task whose training texts are used without ``text``.
@@ -138,10 +138,10 @@ def language_round(
         percent: percentage of the weights that the new masks set to zero.
         data_folder: as :func:`effx.train.finetune` takes it.
         text: file with one passage per line.
-        settings: how to train; its learning rate is given.
+        settings: how to train.
 
     Raises:
-        UsageError: the model has no language head, or its tokenizer no mask token.
+        UsageError: the model has no language-modelling head, or its tokenizer has no mask token.
         ArtifactError: the masks do not fit the model.
     """
     training = settings.training
@@ -172,8 +172,7 @@ def language_round(
 def language_model(name: str) -> tuple[PreTrainedModel, Any]:
     """Return an encoder with its masked-language-modelling head, and its tokenizer.
 
-    Weights without that head, as those of sentence encoders and discriminators, get a new one; a message
-    says so.
+    Models without that head, such as sentence encoders and discriminators, get a new one, with a message.
 
     Raises:
         UsageError: no such model, weights without part of the encoder, a checkpoint of effx, or a
@@ -181,7 +180,8 @@ def language_model(name: str) -> tuple[PreTrainedModel, Any]:
     """
     if Checkpoint.find(name):
         raise UsageError(
-            f"model {name}: a checkpoint of a task has no language head; use the pretrained model.",
+            f"model {name}: a fine-tuned checkpoint has no language-modelling head; use the pretrained "
+            "model.",
             settings="model",
         )
     try:
@@ -203,8 +203,8 @@ def language_model(name: str) -> tuple[PreTrainedModel, Any]:
     families.of(model)
     if new:
         progress.say(
-            f"{huggingface.name_of(name)} has no language head: a new one is trained in each round, so "
-            "the mask is not that of the objective that the model was pretrained with."
+            f"{huggingface.name_of(name)} has no language-modelling head: a new one is trained in each "
+            "round. The mask therefore does not belong to the objective that the model was pretrained with."
         )
     if tokenizer.mask_token_id is None:
         raise UsageError(
@@ -234,12 +234,16 @@ def read_masks(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _check(masks: sparse.WeightMasks, model: PreTrainedModel) -> None:
-    """Raise for the masks of another model; a module that a model lacks (a pooler) is ignored."""
+    """Raise ArtifactError if masks do not fit the model; masks of a missing pooler are ignored."""
     known = sparse.matrices(model)
     layers = [name for name in masks if name.startswith(f"{families.of(model).layers_path}.")]
     wrong = [name for name in layers if name not in known or known[name].shape != masks[name].shape]
     if wrong or not layers:
-        reason = f"{wrong[0]} is missing in the model or of another shape" if wrong else "it names no layer"
+        reason = (
+            f"{wrong[0]} is missing in the model or has another shape"
+            if wrong
+            else "it has no layer's weights"
+        )
         raise ArtifactError(f"the mask does not fit the model: {reason}. Use a mask of this model.")
 
 

@@ -24,7 +24,7 @@ _STATE = "state.json"
 
 @dataclass(frozen=True)
 class RunSegment:
-    """Where a segment begins and ends; the default is the complete run."""
+    """The begin and end of a segment; by default the complete run."""
 
     begin: Path | None = None
     """Folder with the state that the previous segment of the run saved; None: begin at the first step."""
@@ -68,12 +68,12 @@ class PausedState:
             ) from error
 
     def checkpoint(self, folder: Path) -> Path:
-        """Return the folder of the weights and all else that training continues from."""
+        """Return the folder with the weights, optimizer and other state that training continues from."""
         return folder / f"checkpoint-{self.steps}"
 
 
 class Pause(TrainerCallback):  # type: ignore[misc]
-    """Saves and stops after a number of optimizer steps, or where another callback stops."""
+    """Saves and stops after a number of optimizer steps, or when another callback stops the run."""
 
     def __init__(self, until: int) -> None:
         self._until = until

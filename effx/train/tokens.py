@@ -1,17 +1,17 @@
-"""Token pruning: find a schedule, then train the encoder to live with it.
+"""Token pruning: learn a schedule, then train the encoder with it.
 
-    soft stage    every token stays, scaled by how much of it the schedule would keep; the
-                  schedule's parameters are learned beside the weights under a penalty
+    soft stage    no token is dropped: each is scaled by how much of it the schedule would keep; the
+                  schedule's parameters are learned together with the weights, under a penalty
         share         a r_j(rank)                    r in [0, 1] per layer and relative rank;
                       + lambda sum_j j mean(r_j) / sum_j j
-                      then share_j = mean(r_j), not rising     PoWER-BERT, Goyal et al. 2020, section 3.3
+                      then share_j = mean(r_j), decreasing     PoWER-BERT, Goyal et al. 2020, section 3.3
         threshold     a sigmoid((s - theta_j) / T)   s is the attention received;
                       + lambda mean_j mean(sigmoid)            LTP, Kim et al. 2022, section 3.3
-    hard stage    tokens are cut out by the schedule, the weights are trained on
+    hard stage    tokens are removed by the schedule, and the weights are trained further
 
 PoWER-BERT learns one r per absolute rank of the longest input. Here ranks are relative to each
-row's length, in ``_BINS`` steps, because shares are: a schedule then serves short rows and long.
-A schedule given by hand skips the soft stage.
+row's length, in ``_BINS`` steps, so that one schedule serves short and long rows. If the schedule is
+given, the soft stage is skipped.
 """
 
 from __future__ import annotations
@@ -36,11 +36,13 @@ from effx.train import loop
 from effx.train import source as sources
 
 _BINS = 32
-_TEMPERATURE = 2e-3  # the scores of a row of n tokens lie around 1 / n
-_RETENTION_GAIN = 100.0  # one optimizer serves weights and schedule: r moves 100 lr a step,
-_THRESHOLD_GAIN = 10.0  # theta, a fraction of 1 / n, 10 lr
-_FIRST_THRESHOLD = 1e-3  # of the last layer, falling linearly to the first
-_MOST_SCALING = {"share": 64, "threshold": 4096}  # beyond that, what was learned does not show
+_TEMPERATURE = 2e-3  # the scores of a row of n tokens are about 1 / n
+# Weights and schedule share one optimizer, so the schedule's parameters are scaled: in one step, r changes by
+# about 100 lr, and theta, which is a fraction of 1 / n, by 10 lr.
+_RETENTION_GAIN = 100.0
+_THRESHOLD_GAIN = 10.0
+_FIRST_THRESHOLD = 1e-3  # initial threshold of the last layer; those of earlier layers are smaller, linearly
+_MAX_SCALING = {"share": 64, "threshold": 4096}  # with more, the learned differences between layers vanish
 
 
 def train(
@@ -52,21 +54,21 @@ def train(
     settings: TokenPruningSettings | None = None,
     overwrite: bool = False,
 ) -> Checkpoint:
-    """Give a checkpoint a token schedule, train it with that, write ``out/name``.
+    """Add a token schedule to a checkpoint, train with it, write ``out/name``.
 
-    The manifest's ``tokens`` has what the schedule did on the validation rows; ``metrics`` are
+    The manifest's ``tokens`` has the score and the share of tokens on the validation rows; ``metrics`` are
     those of the plain forward pass, with all tokens.
 
     Args:
         checkpoint: the folder of a fine-tuned checkpoint, pruned or not.
-        out: where checkpoints go.
-        name: the new checkpoint's name; default: the old one's with ``-tokens``.
-        data_folder: train and validation files; default: where the checkpoint's came from.
+        out: folder of the new checkpoint's folder.
+        name: the new checkpoint's name; default: that of ``checkpoint`` with ``-tokens``.
+        data_folder: train and validation files; default: the folder recorded in the checkpoint.
         settings: how to train.
         overwrite: replace a checkpoint of that name.
 
     Raises:
-        UsageError: a setting is wrong, or the checkpoint has exits, which would not fit any more.
+        UsageError: a setting is wrong, or the checkpoint has exits, which would not fit the new weights.
         ArtifactError: the checkpoint is missing or damaged.
         DataError: the rows do not fit the task.
     """
@@ -74,8 +76,8 @@ def train(
     opened = Checkpoint.open(checkpoint)
     if opened.manifest["structure"].get("exits"):
         raise UsageError(
-            f"{opened.name} has exits, trained for the weights as they are: prune its tokens first, "
-            "then train exits on the result."
+            f"{opened.name} has exits, which do not fit weights that are trained further: prune tokens "
+            "first, then train exits on the result."
         )
     folder = sources.place(out, name or f"{opened.name}-tokens", overwrite)
     source = sources.open_source(checkpoint, data_folder, settings.training.limit, settings.training.seed)
@@ -97,7 +99,7 @@ def train(
         results.append(run(soft, settings.soft_epochs, "soft stage"))
         learned = soft.schedule()
         if settings.keep is not None:
-            learned = _brought_to(settings.keep, learned, source, settings, results[-1].steps)
+            learned = _scaled_to(settings.keep, learned, source, settings, results[-1].steps)
         _set(model, settings.rule, learned)
     if settings.epochs > 0:
         results.append(run(Hard(model, source.task), settings.epochs, "hard stage"))
@@ -108,7 +110,7 @@ def train(
 
 
 class Soft(nn.Module):
-    """The soft stage: the model with every token scaled by what the schedule would keep of it."""
+    """The soft stage: the model with every token scaled by how much of it the schedule would keep."""
 
     def __init__(self, model: PreTrainedModel, task: Task, rule: str, penalty: float) -> None:
         super().__init__()
@@ -125,37 +127,46 @@ class Soft(nn.Module):
         """Return the task's loss plus the penalty."""
         stream = forward.embed(self.model, inputs)
         penalties, weights = [], []
-        for place, layer in enumerate(structure(self.model).layers):
-            stream, probabilities = forward.attend(self.model, place, stream, explicit=bool(layer.heads))
+        for position, layer in enumerate(structure(self.model).layers):
+            stream, probabilities = forward.attend(self.model, position, stream, explicit=bool(layer.heads))
             if probabilities is not None:
                 received = schedules.scores(probabilities, stream.token_mask)
-                kept, cost = self.kept(place, received, stream.token_mask)
-                stream = replace(stream, hidden=stream.hidden * kept[..., None])
+                scale, cost = self.token_scale(position, received, stream.token_mask)
+                stream = replace(stream, hidden=stream.hidden * scale[..., None])
                 penalties.append(cost)
-                weights.append(float(place + 1) if self.rule == "share" else 1.0)
-            stream = forward.feed(self.model, place, stream)
+                weights.append(float(position + 1) if self.rule == "share" else 1.0)
+            stream = forward.feed(self.model, position, stream)
         loss = self.loss(forward.head(self.model, stream.hidden), labels)
         if penalties:
             weight = torch.tensor(weights, device=loss.device)
             loss = loss + self.penalty * (torch.stack(penalties) * weight).sum() / weight.sum()
         return {"loss": loss}
 
-    def kept(
-        self, place: int, received: torch.Tensor, alive: torch.Tensor
+    def token_scale(
+        self, position: int, received: torch.Tensor, token_mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return how much of each token stays, [batch, length] (CLS: all), and the layer's cost."""
+        """Return the factor in [0, 1] of each token and the penalty of a layer.
+
+        Args:
+            position: of the layer among the remaining layers.
+            received: attention that each token receives, [batch, length].
+            token_mask: False for padding, bool [batch, length].
+
+        Returns:
+            Factors [batch, length], 1 for the first token, and the penalty (scalar).
+        """
         cls = torch.zeros_like(received)
         cls[:, 0] = 1.0
         if self.rule == "share":
-            retention = self.retention()[place]
-            ranks = _ranks(received.detach(), alive)
-            share = (ranks.float() + 0.5) / alive.sum(1, keepdim=True)
-            kept = retention[(share * _BINS).long().clamp(max=_BINS - 1)]
+            retention = self.retention()[position]
+            ranks = _ranks(received.detach(), token_mask)
+            share = (ranks.float() + 0.5) / token_mask.sum(1, keepdim=True)
+            scale = retention[(share * _BINS).long().clamp(max=_BINS - 1)]
             cost = retention.mean()
         else:
-            kept = torch.sigmoid((received - self.thresholds()[place]) / _TEMPERATURE)
-            cost = (kept * alive).sum() / alive.sum()
-        return torch.maximum(kept, cls), cost
+            scale = torch.sigmoid((received - self.thresholds()[position]) / _TEMPERATURE)
+            cost = (scale * token_mask).sum() / token_mask.sum()
+        return torch.maximum(scale, cls), cost
 
     def retention(self) -> torch.Tensor:
         """Return r in [0, 1], [layers, bins]."""
@@ -166,7 +177,7 @@ class Soft(nn.Module):
         return (self.raw * _THRESHOLD_GAIN).clamp(0, 1)
 
     def schedule(self) -> tuple[float, ...]:
-        """Return the learned schedule; shares do not rise, and keep a thousandth at least."""
+        """Return the learned schedule; shares never increase from layer to layer, and are at least 0.001."""
         if self.rule == "threshold":
             return tuple(float(value) for value in self.thresholds().detach())
         shares = self.retention().detach().mean(1).cpu().numpy()
@@ -174,7 +185,7 @@ class Soft(nn.Module):
 
 
 class Hard(nn.Module):
-    """The hard stage: the model with its schedule, tokens really cut out."""
+    """The hard stage: the model with its schedule, which removes tokens."""
 
     def __init__(self, model: PreTrainedModel, task: Task) -> None:
         super().__init__()
@@ -192,24 +203,24 @@ def _set(model: PreTrainedModel, rule: str, schedule: Sequence[float] | None) ->
         schedules.schedule(model, thresholds=schedule)
 
 
-def _brought_to(
+def _scaled_to(
     keep: float,
     learned: tuple[float, ...],
     source: sources.ContinuedTraining,
     settings: TokenPruningSettings,
     steps: int,
 ) -> tuple[float, ...]:
-    """Return the schedule raised to a power (shares) or scaled (thresholds) until it keeps ``keep``.
+    """Return the schedule raised to a power (shares) or scaled (thresholds) so that it keeps ``keep``.
 
     Args:
-        keep: the mean share wanted.
+        keep: the target: mean share of tokens over rows and layers.
         learned: the soft stage's schedule.
-        source: its held-out rows are counted on.
-        settings: the rule; the rest is for advice.
-        steps: that the soft stage took.
+        source: the share is measured on its held-out rows.
+        settings: the rule; other settings are used in the error message only.
+        steps: optimizer steps of the soft stage.
 
     Raises:
-        UsageError: the soft stage learned nothing that could be scaled.
+        UsageError: the learned schedule drops too few tokens to be scaled to ``keep``.
     """
     share = settings.rule == "share"
     rows = source.encode(source.held_out)
@@ -219,44 +230,45 @@ def _brought_to(
             return tuple(max(value**x, 1e-3) for value in learned)
         return tuple(min(value * x, 1.0) for value in learned)
 
-    def kept(x: float) -> float:
+    def mean_share(x: float) -> float:
         _set(source.model, settings.rule, scaled(x))
         _, _, used = evaluate.reduced(source.model, rows)
         return float((used / rows.lengths[:, None]).mean())
 
     low, high = 0.0, 1.0
-    while kept(high) > keep:
+    while mean_share(high) > keep:
         low, high = high, high * 2
-        if high > _MOST_SCALING[settings.rule]:
-            far = 1 - keep if share else 1 / float(rows.lengths.mean())
-            advice = _advice(settings, steps, far)
+        if high > _MAX_SCALING[settings.rule]:
+            distance = 1 - keep if share else 1 / float(rows.lengths.mean())
+            advice = _advice(settings, steps, distance)
             raise UsageError(
                 f"the soft stage dropped too few tokens to keep {keep:g}: {advice}, or set a schedule.",
                 settings=("keep", "schedule"),
             )
     for _ in range(8):
         middle = (low + high) / 2
-        low, high = (middle, high) if kept(middle) > keep else (low, middle)
+        low, high = (middle, high) if mean_share(middle) > keep else (low, middle)
     return scaled(high)
 
 
-def _advice(settings: TokenPruningSettings, steps: int, far: float) -> str:
-    """Return what lets the soft stage drop more, whose schedule had ``far`` to go.
+def _advice(settings: TokenPruningSettings, steps: int, distance: float) -> str:
+    """Return which setting lets the soft stage drop more tokens.
 
-    Adam's steps are as long as the learning rate, whatever the penalty: that turns them, no more. Warm-up
-    and decay halve the rate.
+    A step of Adam changes a parameter by about the learning rate; the penalty affects only the direction.
+    Warm-up and decay halve the mean learning rate. If ``steps`` steps of this size cannot cover
+    ``distance``, the change of r or theta that is needed, a higher penalty does not help.
     """
     gain = _RETENTION_GAIN if settings.rule == "share" else _THRESHOLD_GAIN
     lr = settings.learning_rate
-    if steps * lr / 2 * gain >= far:
+    if steps * lr / 2 * gain >= distance:
         return f"raise penalty, now {settings.penalty:g}"
     more = "soft_epochs" if settings.training.max_steps is None else "max_steps"
     return f"{steps} steps at learning rate {lr:g} are too few; raise {more} or lr"
 
 
-def _ranks(received: torch.Tensor, alive: torch.Tensor) -> torch.Tensor:
-    """Return each token's rank by score, 0 the best after CLS, which is always first."""
-    ranked = received.masked_fill(~alive, -1.0)
+def _ranks(received: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
+    """Return each token's rank by score, [batch, length]: 0 for the first token, 1 for the next best."""
+    ranked = received.masked_fill(~token_mask, -1.0)
     ranked[:, 0] = 2.0
     order = ranked.argsort(dim=1, descending=True, stable=True)
     return order.argsort(dim=1)

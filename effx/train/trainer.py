@@ -1,7 +1,7 @@
-"""The Hugging Face Trainer as effx's loop uses it: batches of like length, progress, early stopping.
+"""The Hugging Face Trainer with length-grouped batches, progress display and early stopping.
 
-Batches of like length keep padding out of the arithmetic. What a paused run needs besides the
-Trainer's own state (:mod:`effx.train.segment`) is written here.
+Rows of a batch have similar lengths, so little is computed on padding. Early stopping keeps the best
+weights in memory; when a run is paused (:mod:`effx.train.segment`), they are saved with the Trainer's state.
 """
 
 from __future__ import annotations
@@ -25,10 +25,15 @@ _MEGABATCH = 50  # batches sorted by length together, as in transformers' own gr
 
 
 def grouped_order(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> np.ndarray:
-    """Return a random order of rows whose consecutive batches hold rows of like length.
+    """Return a random order of rows in which each batch has rows of similar length.
 
-    Rows are shuffled, sorted by length within groups of 50 batches, and the batches shuffled
-    again, so that the optimizer does not see long rows first.
+    Rows are shuffled, sorted by length within groups of 50 batches, and the batches are shuffled
+    again, so that the optimizer does not see short rows first.
+
+    Args:
+        lengths: tokens per row, int64 [n].
+        batch_size: rows per batch.
+        rng: random generator.
     """
     order = rng.permutation(len(lengths))
     group = batch_size * _MEGABATCH
@@ -38,12 +43,12 @@ def grouped_order(lengths: np.ndarray, batch_size: int, rng: np.random.Generator
         rows = rows[np.argsort(lengths[rows], kind="stable")]
         batches += [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
     full = [batch for batch in batches if len(batch) == batch_size]
-    short = [batch for batch in batches if len(batch) < batch_size]  # at most one: it goes last
+    short = [batch for batch in batches if len(batch) < batch_size]  # at most one; it is the last batch
     return np.concatenate([full[i] for i in rng.permutation(len(full))] + short)
 
 
 class Indices(Dataset[int]):
-    """Row numbers; the collate function fetches the rows."""
+    """A data set of row numbers 0 ... n - 1; the collate function reads the rows."""
 
     def __init__(self, n: int) -> None:
         self._n = n
@@ -75,27 +80,33 @@ class _GroupedSampler(Sampler[int]):
 
 
 class GroupedTrainer(Trainer):  # type: ignore[misc]
+    """A Trainer with length-grouped batches; it sums the loss, and saves exact weights."""
+
     lengths: np.ndarray
+    """Tokens per row, int64 [n]."""
     best: Best | None = None
+    """Early stopping, if used."""
     _losses: torch.Tensor | None = None
 
     def training_step(self, *args: Any, **options: Any) -> torch.Tensor:
         loss: torch.Tensor = super().training_step(*args, **options)
-        here = loss.detach().float()
-        self._losses = here if self._losses is None else self._losses + here
+        detached = loss.detach().float()
+        self._losses = detached if self._losses is None else self._losses + detached
         return loss
 
     def loss_sum(self) -> float:
-        """Return the sum of the steps' losses; the Trainer's own mean depends on its release.
+        """Return the sum of the steps' losses.
 
-        A step's loss is the mean of all processes', so that they agree on whether training diverged.
+        The mean that the Trainer reports depends on its release. The loss of a step is the mean over all
+        processes, so that they agree on whether training diverged.
         """
         return 0.0 if self._losses is None else float(distributed.mean(self._losses))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return _GroupedSampler(self.lengths, self.args.train_batch_size, self.args.seed)
 
-    # The Trainer's own two go through save_pretrained, which may rename parameters, and load what fits.
+    # Trainer's versions of these two use save_pretrained, which may rename parameters, and load only those
+    # that fit.
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
@@ -110,7 +121,7 @@ class GroupedTrainer(Trainer):  # type: ignore[misc]
 
 
 class Show(TrainerCallback):  # type: ignore[misc]
-    """Hands steps and the latest loss to the progress display."""
+    """Updates the progress display with steps and the latest loss."""
 
     def __init__(self, advance: progress.Advance) -> None:
         self._advance, self._note = advance, ""
@@ -124,7 +135,7 @@ class Show(TrainerCallback):  # type: ignore[misc]
 
 
 class Best(TrainerCallback):  # type: ignore[misc]
-    """Scores after every epoch, keeps the best weights in memory, stops without progress."""
+    """Early stopping: scores after every epoch and keeps the best weights in memory."""
 
     def __init__(self, score: Callable[[], float], patience: int, steps_per_epoch: int) -> None:
         self._score, self._patience, self._steps_per_epoch = score, patience, steps_per_epoch
@@ -133,7 +144,7 @@ class Best(TrainerCallback):  # type: ignore[misc]
 
     @property
     def finished(self) -> bool:
-        """Whether patience has run out."""
+        """Whether ``patience`` epochs in a row brought no better score."""
         return self._waited >= self._patience
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> Any:
@@ -151,12 +162,15 @@ class Best(TrainerCallback):  # type: ignore[misc]
         return control
 
     def restore(self, model: nn.Module) -> None:
+        """Load the best weights into ``model``."""
         if self._weights:  # else no epoch has ended yet
             model.load_state_dict(self._weights)
 
     def save(self, folder: Path) -> None:
+        """Write the best weights and the state of early stopping."""
         torch.save({"best": self._best, "waited": self._waited, "weights": self._weights}, folder / _BEST)
 
     def load(self, folder: Path) -> None:
-        found = torch.load(folder / _BEST, map_location="cpu", weights_only=True)
-        self._best, self._waited, self._weights = found["best"], found["waited"], found["weights"]
+        """Read what :meth:`save` wrote."""
+        state = torch.load(folder / _BEST, map_location="cpu", weights_only=True)
+        self._best, self._waited, self._weights = state["best"], state["waited"], state["weights"]

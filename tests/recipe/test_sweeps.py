@@ -313,7 +313,7 @@ def test_min_heads_neurons_and_separate_levels(
     assert table["cells"][1]["removed"] == {"heads": 10, "ffns": 0, "neurons": 48}
     assert table["super"] is None and table["phases"] is None
     assert [path.name for path in Checkpoint.find(tmp_path / "n/checkpoints")] == ["sst2-distilbert-full-s0"]
-    with pytest.raises(UsageError, match="level 90/25 removes 10 of 12 heads, but min_heads 1 keeps 3"):
+    with pytest.raises(UsageError, match="level 90/25 prunes 10 of 12 heads, but 3 must remain with min_heads 1"):
         sweeps.tickets(
             "sst2", encoders["distilbert"], out=tmp_path / "m", data_folder=rows_folder,
             settings=settings.replace(min_heads=1),
@@ -445,7 +445,7 @@ def test_a_ticket_exports_without_what_it_lost(swept: tuple[Path, dict], tmp_pat
 def test_wrong_settings_leave_nothing(encoders: dict[str, Path], rows_folder: Path, tmp_path: Path) -> None:
     for settings, message in (
         (QUICK.replace(max_length=300), "max_length 300"),
-        (QUICK.replace(levels=(Level(1),)), "level 1 removes nothing of a model with 12 heads"),
+        (QUICK.replace(levels=(Level(1),)), "level 1 prunes nothing of a model with 12 heads"),
     ):
         with pytest.raises(UsageError, match=message):
             sweeps.tickets(

@@ -20,7 +20,7 @@ from tests.conftest import write_rows
 ROOT = Path(__file__).parents[2]
 
 
-def test_what_takes_one_process_says_so(
+def test_commands_of_one_process_refuse_several(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -29,10 +29,11 @@ def test_what_takes_one_process_says_so(
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_steps_of_one(encoders: dict[str, Path], tmp_path: Path) -> None:
-    """All rows in each step, without dropout: the mean of two halves' gradients is the whole's gradient.
+def test_two_processes_give_the_weights_of_one(encoders: dict[str, Path], tmp_path: Path) -> None:
+    """With all rows in each step and no dropout, the mean gradient of two halves is that of all rows.
 
-    One step of Adam is the same for a gradient N times too large; thirty are not: it is clipped more often.
+    A single step of Adam would not detect a gradient that is N times too large. Thirty steps do, because
+    gradients are clipped.
     """
     import shutil
 

@@ -30,10 +30,10 @@ def test_the_same_seed_gives_the_same_weights(
 ) -> None:
     def weights(name: str, seed: int) -> dict[str, torch.Tensor]:
         settings = FinetuneSettings.of(epochs=1, max_length=32, max_steps=3, seed=seed)
-        made = finetune(
+        trained = finetune(
             "sst2", encoders["bert"], out=tmp_path, name=name, data_folder=rows_folder, settings=settings
         )
-        return load_file(made.folder / "model.safetensors")
+        return load_file(trained.folder / "model.safetensors")
 
     first, again, other = weights("a", 1), weights("b", 1), weights("c", 2)
     assert all(torch.equal(first[key], again[key]) for key in first)
@@ -42,14 +42,14 @@ def test_the_same_seed_gives_the_same_weights(
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("regime", ["full", "frozen", "last-1"])
-def test_regimes_move_what_they_say(
+def test_each_regime_trains_only_its_parameters(
     name: str, regime: str, encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
     settings = FinetuneSettings.of(
         regime=regime, max_steps=2, max_length=32, lr=1e-2, precision="fp32", warmup=0
     )
-    made = finetune("sst2", encoders[name], out=tmp_path, data_folder=rows_folder, settings=settings)
-    before, after = pretrained(encoders[name], TASKS["sst2"])[0], load(made.folder)
+    trained = finetune("sst2", encoders[name], out=tmp_path, data_folder=rows_folder, settings=settings)
+    before, after = pretrained(encoders[name], TASKS["sst2"])[0], load(trained.folder)
 
     def moved(first: torch.nn.Module, second: torch.nn.Module) -> bool:
         pairs = zip(first.parameters(), second.parameters(), strict=True)
@@ -67,7 +67,7 @@ def test_regimes_move_what_they_say(
 
 
 def test_manifest_metrics_are_those_of_the_saved_weights(checkpoint: Checkpoint, rows_folder: Path) -> None:
-    """Not of the bf16 model in memory: the accuracy in effx.json is what anyone can reproduce."""
+    """Not those of the bf16 model in memory, which could not be reproduced from the files."""
     rows = data.load(checkpoint.task, "validation", rows_folder)
     model = load(checkpoint.folder)
     logits = evaluate.logits(model, Encoder(checkpoint.folder, checkpoint.max_length)(rows.texts))
@@ -75,7 +75,9 @@ def test_manifest_metrics_are_those_of_the_saved_weights(checkpoint: Checkpoint,
     assert "forward" not in model.__dict__
 
 
-def test_training_leaves_no_autocast_behind(encoders: dict[str, Path], rows_folder: Path) -> None:
+def test_autocast_is_removed_from_the_model_after_training(
+    encoders: dict[str, Path], rows_folder: Path
+) -> None:
     from effx.train import loop
 
     model, _ = pretrained(encoders["bert"], TASKS["sst2"])
@@ -95,22 +97,22 @@ def test_pairs_and_regression_train(encoders: dict[str, Path], tmp_path: Path) -
     ]  # fmt: skip
     write_rows(tmp_path / "d/train.jsonl", rows)
     write_rows(tmp_path / "d/validation.jsonl", rows)
-    made = finetune("stsb", encoders["bert"], out=tmp_path, data_folder=tmp_path / "d", settings=SHORT)
-    assert set(made.manifest["metrics"]) >= {"pearson", "spearman"}
-    assert load(made.folder).config.num_labels == 1
+    trained = finetune("stsb", encoders["bert"], out=tmp_path, data_folder=tmp_path / "d", settings=SHORT)
+    assert set(trained.manifest["metrics"]) >= {"pearson", "spearman"}
+    assert load(trained.folder).config.num_labels == 1
 
 
 def test_early_stopping_holds_rows_out_of_training(
     encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
     settings = FinetuneSettings.of(epochs=4, max_length=32, patience=1, lr=1e-3)
-    made = finetune("sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=settings)
-    training = made.manifest["training"]
+    trained = finetune("sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=settings)
+    training = trained.manifest["training"]
     assert (training["rows"], training["held_out_rows"]) == (144, 16)
     assert training["steps"] <= 4 * 5
 
 
-def test_grouped_order_is_a_permutation_of_like_lengths() -> None:
+def test_grouped_order_is_a_permutation_with_similar_lengths_per_batch() -> None:
     lengths = np.random.default_rng(0).integers(3, 60, 1000)
     order = grouped_order(lengths, 16, np.random.default_rng(1))
     assert sorted(order.tolist()) == list(range(1000))
@@ -121,12 +123,14 @@ def test_grouped_order_is_a_permutation_of_like_lengths() -> None:
 
 
 @pytest.mark.parametrize("regime", ["Full", "last-0", "last-", "last", "frozen-2"])
-def test_unknown_regimes(regime: str) -> None:
+def test_unknown_regimes_are_refused(regime: str) -> None:
     with pytest.raises(UsageError, match="Known: full, frozen, last-K"):
         trained_layers(regime)
 
 
-def test_wrong_settings_leave_nothing(encoders: dict[str, Path], rows_folder: Path, tmp_path: Path) -> None:
+def test_wrong_settings_are_refused_without_writing_files(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
     model, _ = pretrained(encoders["bert"], TASKS["sst2"])
     with pytest.raises(UsageError, match="the model has 3 layers"):
         freeze(model, 4)
@@ -136,7 +140,7 @@ def test_wrong_settings_leave_nothing(encoders: dict[str, Path], rows_folder: Pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_killed_training_leaves_nothing_that_opens(
+def test_a_killed_training_writes_no_checkpoint(
     encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "checkpoints"

@@ -19,15 +19,15 @@ LENGTHS = [[7, 3, 5], [9, 2], [4, 6, 8, 5]]
 
 
 def batches(model: PreTrainedModel) -> list[dict[str, torch.Tensor]]:
-    made = []
+    trained = []
     for seed, lengths in enumerate(LENGTHS):
         labels = torch.randint(0, 3, (len(lengths),), generator=torch.Generator().manual_seed(seed))
-        made.append({**tiny.inputs(model, lengths, seed), "labels": labels})
-    return made
+        trained.append({**tiny.inputs(model, lengths, seed), "labels": labels})
+    return trained
 
 
 def rows_of(batch: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
-    """Single rows, their padding cut off."""
+    """Return single rows without padding."""
     rows = []
     for i, n in enumerate(batch["attention_mask"].sum(1).tolist()):
         rows.append({k: v[i : i + 1] if v.dim() == 1 else v[i : i + 1, :n] for k, v in batch.items()})
@@ -41,7 +41,7 @@ def gradients(model: PreTrainedModel, row: dict[str, torch.Tensor]) -> list[np.n
         loss = model(**row).loss
     assert ones.neurons is not None
     wanted = [ones.heads, ones.ffns, ones.neurons]
-    return [found.double().numpy() for found in torch.autograd.grad(loss, wanted)]
+    return [result.double().numpy() for result in torch.autograd.grad(loss, wanted)]
 
 
 def layerwise(values: np.ndarray) -> np.ndarray:
@@ -50,11 +50,11 @@ def layerwise(values: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("family", families.FAMILIES)
 @pytest.mark.parametrize(("method", "power"), [("taylor", 1), ("fisher", 2)])
-def test_scores_are_those_of_per_example_gradients(family: str, method: str, power: int) -> None:
+def test_scores_equal_means_over_per_example_gradients(family: str, method: str, power: int) -> None:
     model = tiny.model(family)
     rows = [row for batch in batches(model) for row in rows_of(batch)]
-    found = [gradients(model, row) for row in rows]
-    heads, ffns, neurons = (np.mean([np.abs(g[i]) ** power for g in found], 0) for i in range(3))
+    result = [gradients(model, row) for row in rows]
+    heads, ffns, neurons = (np.mean([np.abs(g[i]) ** power for g in result], 0) for i in range(3))
     got = importance.measure(model, batches(model), method, neurons=True)
     assert got.neurons is not None
     assert np.allclose(got.heads, layerwise(heads), atol=1e-6, rtol=0)
@@ -63,22 +63,22 @@ def test_scores_are_those_of_per_example_gradients(family: str, method: str, pow
     two = importance.scores(model, batches(model), method)
     assert np.array_equal(two[0], got.heads) and np.array_equal(two[1], got.ffns)
     if family == "bert":  # the absolute value is inside the mean: outside it, other scores follow
-        outside = layerwise(np.abs(np.mean([g[0] for g in found], 0)))
+        outside = layerwise(np.abs(np.mean([g[0] for g in result], 0)))
         assert not np.allclose(got.heads, outside, atol=1e-2)
 
 
-def test_pruned_models_are_scored_at_their_original_places() -> None:
+def test_scores_of_pruned_models_have_original_indices() -> None:
     model = prune(tiny.model(), heads={0: range(4), 1: [0, 2]}, ffns=[0], neurons={1: [0, 5]}, layers=[2])
-    found = importance.measure(model, batches(model), neurons=True)
-    assert found.neurons is not None
+    result = importance.measure(model, batches(model), neurons=True)
+    assert result.neurons is not None
     rows = [row for batch in batches(model) for row in rows_of(batch)]
     heads = np.mean([np.abs(gradients(model, row)[0]) for row in rows], 0)
-    assert found.heads.shape == (2, 4) and not found.heads[0].any() and found.ffns[0] == 0
-    assert np.allclose(found.heads[1], heads[1] / np.linalg.norm(heads[1]), atol=1e-6)
-    assert not found.neurons[1, [0, 5]].any() and not found.neurons[0].any()
+    assert result.heads.shape == (2, 4) and not result.heads[0].any() and result.ffns[0] == 0
+    assert np.allclose(result.heads[1], heads[1] / np.linalg.norm(heads[1]), atol=1e-6)
+    assert not result.neurons[1, [0, 5]].any() and not result.neurons[0].any()
 
 
-def test_the_published_codes_sums() -> None:
+def test_method_published_weights_batches_as_the_published_code() -> None:
     """|<g, c>| per token of the batch's mean loss; batch j of N weighs (N - j + 1) / N."""
     model, size = tiny.model(), 8
     layer = families.of(model).layers(model)[1]
@@ -131,7 +131,7 @@ def test_magnitude_and_random_need_no_rows() -> None:
     assert np.array_equal(one, same) and not np.array_equal(one, other)
 
 
-def test_the_model_is_left_as_it_was() -> None:
+def test_mode_gradients_and_hooks_are_restored() -> None:
     model = tiny.model().train()
     model.classifier.weight.requires_grad_(False)
     importance.scores(model, batches(model))
@@ -142,31 +142,31 @@ def test_the_model_is_left_as_it_was() -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
-def test_nothing_of_a_batch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hook that holds its own tensor keeps the batch's whole graph: 13 GB over SST-2's training rows."""
+def test_the_graph_of_a_batch_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook that refers to its tensor keeps the graph of every batch: 13 GB over SST-2's training rows."""
     watched = importance._Contributions._watched
     seen: list[weakref.ref[torch.Tensor]] = []
 
     def noted(self: object, values: torch.Tensor, key: tuple[str, int], width: int) -> torch.Tensor:
-        found = watched(self, values, key, width)  # type: ignore[arg-type]
-        seen.append(weakref.ref(found))
-        return found
+        result = watched(self, values, key, width)  # type: ignore[arg-type]
+        seen.append(weakref.ref(result))
+        return result
 
     monkeypatch.setattr(importance._Contributions, "_watched", noted)
     model = tiny.model()
     importance.measure(model, batches(model), neurons=True)
     gc.collect()
-    assert len(seen) > 10 and not [one for one in seen if one() is not None]
+    assert len(seen) > 10 and not [reference for reference in seen if reference() is not None]
 
 
-def test_scores_survive_the_disk(tmp_path: Path) -> None:
+def test_scores_are_written_and_read(tmp_path: Path) -> None:
     model = tiny.model()
-    found = importance.measure(model, batches(model), neurons=True)
+    result = importance.measure(model, batches(model), neurons=True)
     path = tmp_path / "a.importance.json"
-    importance.write(path, found, method="taylor")
+    importance.write(path, result, method="taylor")
     again, about = importance.read(path)
     assert again.neurons is not None and about["method"] == "taylor"
-    assert np.array_equal(again.heads, found.heads) and np.array_equal(again.neurons, found.neurons)
+    assert np.array_equal(again.heads, result.heads) and np.array_equal(again.neurons, result.neurons)
     path.write_text(json.dumps({"schema": 1}))
     with pytest.raises(ArtifactError, match="Delete it"):
         importance.read(path)

@@ -1,4 +1,4 @@
-"""A run in segments is the run in one piece."""
+"""A training run in segments ends with the same weights as the run without pauses."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from effx.train.segment import PausedState, RunSegment
 
 RUN = FinetuneSettings.of(
     epochs=3, limit=96, batch_size=16, max_length=32, lr=1e-3, seed=3
-)  # 6 steps an epoch
-SLOW = RUN.replace(lr=1e-9, patience=1, epochs=5)  # nothing gets better: patience ends it
+)  # 6 steps per epoch
+SLOW = RUN.replace(lr=1e-9, patience=1, epochs=5)  # the score does not improve: early stopping ends it
 
 
-def weights(made: Checkpoint) -> dict[str, torch.Tensor]:
-    return load_file(made.folder / "model.safetensors")
+def weights(trained: Checkpoint) -> dict[str, torch.Tensor]:
+    return load_file(trained.folder / "model.safetensors")
 
 
 @pytest.mark.parametrize(
     ("settings", "stops", "steps"),
     [
-        (RUN, (1, 6, 8), 18),  # within warm-up, between epochs, within one
+        (RUN, (1, 6, 8), 18),  # pauses within warm-up, between epochs, within an epoch
         (RUN.replace(optimizer="adamax"), (7,), 18),
         (RUN.replace(max_steps=5), (2,), 5),
-        (RUN.replace(patience=3), (4, 6, 10), 18),  # an epoch's end, within one, an end
-        (SLOW, (3, 14, 20), 12),  # it ends by itself before the last two stops
+        (RUN.replace(patience=3), (4, 6, 10), 18),  # pauses within an epoch, at its end, within an epoch
+        (SLOW, (3, 14, 20), 12),  # early stopping ends the run before the last two pauses
     ],
     ids=["adamw", "adamax", "max_steps", "patience", "ended"],
 )
-def test_stretches_end_with_the_weights_of_one_piece(
+def test_segments_end_with_the_weights_of_the_run_without_pauses(
     settings: FinetuneSettings,
     stops: tuple[int, ...],
     steps: int,
@@ -51,8 +51,8 @@ def test_stretches_end_with_the_weights_of_one_piece(
             segment=segment,
         )  # fmt: skip
 
-    whole = run("whole")
-    assert whole.manifest["training"]["steps"] == steps
+    unpaused = run("unpaused")
+    assert unpaused.manifest["training"]["steps"] == steps
     begin: Path | None = None
     for stop in stops:
         state = tmp_path / f"at{stop}"
@@ -61,18 +61,18 @@ def test_stretches_end_with_the_weights_of_one_piece(
         assert PausedState.read(state).finished == (settings is SLOW and stop >= steps)
         begin = state
     last = run("last", RunSegment(begin))
-    assert last.manifest["predictions"] == whole.manifest["predictions"]
+    assert last.manifest["predictions"] == unpaused.manifest["predictions"]
     assert last.manifest["training"]["steps"] == steps
-    assert last.manifest["training"]["loss"] == pytest.approx(whole.manifest["training"]["loss"], abs=2e-6)
-    found, expected = weights(last), weights(whole)
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    assert last.manifest["training"]["loss"] == pytest.approx(unpaused.manifest["training"]["loss"], abs=2e-6)
+    result, expected = weights(last), weights(unpaused)
+    assert result.keys() == expected.keys()
+    assert all(torch.equal(result[key], expected[key]) for key in expected)
 
 
-def test_a_pause_is_a_step_of_the_whole_schedule(
+def test_a_paused_run_uses_the_schedule_of_the_complete_run(
     encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
-    """Not a shorter run of its own, whose learning rate would have fallen to zero by then."""
+    """Not that of a shorter run, whose learning rate would have decayed to zero at the pause."""
 
     def run(
         name: str, settings: FinetuneSettings, segment: RunSegment | None = None
@@ -89,9 +89,7 @@ def test_a_pause_is_a_step_of_the_whole_schedule(
     assert any(not torch.equal(paused[key], short[key]) for key in paused)
 
 
-def test_a_state_that_is_damaged_is_one_line(
-    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
-) -> None:
+def test_a_damaged_state_is_refused(encoders: dict[str, Path], rows_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state/state.json").write_text('{"steps": 3')
     with pytest.raises(ArtifactError, match="cannot be read .* Delete the folder to train the run again"):

@@ -16,33 +16,33 @@ from effx.train import exits, finetune, tokens
 
 
 @pytest.mark.parametrize("rule", TOKEN_RULES)
-def test_a_schedule_is_learned_and_said_as_it_is(
+def test_manifest_has_the_learned_schedule_and_its_scores(
     checkpoint: Checkpoint, rows_folder: Path, rule: str, tmp_path: Path
 ) -> None:
     settings = TokenPruningSettings.of(rule=rule, lr=1e-3, soft_epochs=2, epochs=1, keep=0.6, penalty=1.0)
-    made = tokens.train(checkpoint.folder, out=tmp_path, settings=settings)
-    assert made.name == "tiny-tokens"
-    kept = structure(load(made.folder))
-    schedule = kept.tokens if rule == "share" else kept.token_thresholds
+    trained = tokens.train(checkpoint.folder, out=tmp_path, settings=settings)
+    assert trained.name == "tiny-tokens"
+    remaining = structure(load(trained.folder))
+    schedule = remaining.tokens if rule == "share" else remaining.token_thresholds
     assert schedule is not None and len(schedule) == 3 and min(schedule) < 1
-    assert (kept.tokens is None) == (rule == "threshold")
-    rows = data.load(made.task, "validation", rows_folder)
-    encoded = Encoder(made.folder, made.max_length)(rows.texts)
-    one, _, used = evaluate.reduced(load(made.folder), encoded, batch_size=1)
-    many, _, again = evaluate.reduced(load(made.folder), encoded, batch_size=32)
+    assert (remaining.tokens is None) == (rule == "threshold")
+    rows = data.load(trained.task, "validation", rows_folder)
+    encoded = Encoder(trained.folder, trained.max_length)(rows.texts)
+    one, _, used = evaluate.reduced(load(trained.folder), encoded, batch_size=1)
+    many, _, again = evaluate.reduced(load(trained.folder), encoded, batch_size=32)
     assert np.array_equal(used, again) and np.allclose(one, many, atol=1e-5)
-    found = made.manifest["tokens"]["validation"]
-    assert found["kept"] == pytest.approx((used / encoded.lengths[:, None]).mean(0))
-    assert found["accuracy"] == pytest.approx((one.argmax(1) == rows.labels).mean())
-    assert abs(np.mean(found["kept"]) - 0.6) < 0.2  # brought there on other rows
+    result = trained.manifest["tokens"]["validation"]
+    assert result["kept"] == pytest.approx((used / encoded.lengths[:, None]).mean(0))
+    assert result["accuracy"] == pytest.approx((one.argmax(1) == rows.labels).mean())
+    assert abs(np.mean(result["kept"]) - 0.6) < 0.2  # the schedule was scaled on other rows
 
 
-def test_a_schedule_by_hand_is_taken_as_it_is(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_a_given_schedule_is_not_changed(checkpoint: Checkpoint, tmp_path: Path) -> None:
     settings = TokenPruningSettings.of(schedule=(1.0, 0.5, 0.25), epochs=0)
-    made = tokens.train(checkpoint.folder, out=tmp_path, settings=settings)
-    assert made.manifest["structure"]["tokens"] == [1.0, 0.5, 0.25]
-    before, after = load(checkpoint.folder).state_dict(), load(made.folder).state_dict()
-    assert all(torch.equal(before[key], after[key]) for key in before), "--epochs 0 trains nothing"
+    trained = tokens.train(checkpoint.folder, out=tmp_path, settings=settings)
+    assert trained.manifest["structure"]["tokens"] == [1.0, 0.5, 0.25]
+    before, after = load(checkpoint.folder).state_dict(), load(trained.folder).state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before), "0 epochs train nothing"
 
 
 def test_a_penalty_keeps_fewer_tokens(checkpoint: Checkpoint) -> None:
@@ -67,8 +67,8 @@ def test_a_penalty_keeps_fewer_tokens(checkpoint: Checkpoint) -> None:
         assert ((slopes[1] - slopes[0]) * sign > 0).all()
 
 
-def test_the_soft_stage_starts_as_the_model_itself(checkpoint: Checkpoint) -> None:
-    """With r = 1 nothing is scaled: the loss is the model's own."""
+def test_the_soft_stage_starts_with_the_loss_of_the_model(checkpoint: Checkpoint) -> None:
+    """With r = 1 no token is scaled."""
     model = load(checkpoint.folder)
     ids = torch.randint(5, 50, (3, 7), generator=torch.Generator().manual_seed(0))
     inputs = {
@@ -82,7 +82,7 @@ def test_the_soft_stage_starts_as_the_model_itself(checkpoint: Checkpoint) -> No
     assert torch.allclose(soft(labels=labels, **inputs)["loss"], expected, atol=1e-6)
 
 
-def test_exits_go_on_a_model_with_tokens_and_not_the_other_way(
+def test_exits_can_be_added_after_token_pruning_but_not_before(
     checkpoint: Checkpoint, tmp_path: Path
 ) -> None:
     short = tokens.train(
@@ -91,9 +91,9 @@ def test_exits_go_on_a_model_with_tokens_and_not_the_other_way(
         settings=TokenPruningSettings.of(schedule=(0.9, 0.6, 0.3), max_steps=2),
     )
     both = exits.train(short.folder, out=tmp_path, settings=EarlyExitSettings.of(max_steps=2, max_drop=0.5))
-    kept = structure(load(both.folder))
-    assert kept.tokens == (0.9, 0.6, 0.3) and kept.exits == (1, 2)
-    with pytest.raises(UsageError, match="prune its tokens first"):
+    remaining = structure(load(both.folder))
+    assert remaining.tokens == (0.9, 0.6, 0.3) and remaining.exits == (1, 2)
+    with pytest.raises(UsageError, match="prune tokens first"):
         tokens.train(
             both.folder, out=tmp_path, settings=TokenPruningSettings.of(schedule=(1, 1, 1)), name="no"
         )
@@ -115,7 +115,7 @@ def test_exits_go_on_a_model_with_tokens_and_not_the_other_way(
         ),
     ],
 )
-def test_wrong_settings_are_one_line(
+def test_wrong_settings_are_refused_without_writing_files(
     checkpoint: Checkpoint, settings: TokenPruningSettings, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=message):
@@ -124,42 +124,42 @@ def test_wrong_settings_are_one_line(
 
 
 @pytest.mark.parametrize(
-    ("settings", "steps", "far", "advice"),
-    [  # shares move 100 lr a step at most, thresholds 10, and half of that on average
+    ("settings", "steps", "distance", "advice"),
+    [  # in one step, shares change by at most 100 lr, thresholds by 10 lr; on average by half of that
         (TokenPruningSettings.of(), 199, 0.5, "soft_epochs or lr"),
         (TokenPruningSettings.of(), 201, 0.5, "penalty, now 0.3"),
         (TokenPruningSettings.of(rule="threshold", max_steps=150), 150, 0.04, "max_steps or lr"),
         (TokenPruningSettings.of(rule="threshold", lr=1e-3), 150, 0.04, "penalty, now 0.3"),
     ],
 )
-def test_a_penalty_is_advised_only_where_the_steps_reach(
-    settings: TokenPruningSettings, steps: int, far: float, advice: str
+def test_a_higher_penalty_is_advised_only_if_the_steps_suffice(
+    settings: TokenPruningSettings, steps: int, distance: float, advice: str
 ) -> None:
-    assert tokens._advice(settings, steps, far).endswith(f"raise {advice}")
+    assert tokens._advice(settings, steps, distance).endswith(f"raise {advice}")
 
 
-def test_layers_and_length_are_reduced_and_named(
+def test_the_default_name_contains_reduced_layers_and_length(
     encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
-    made = finetune(
+    trained = finetune(
         "sst2", encoders["roberta"], out=tmp_path, data_folder=rows_folder,
         settings=FinetuneSettings.of(layers=2, max_length=8, max_steps=2),
     )  # fmt: skip
-    assert made.name == "sst2-roberta-full-layers2-seq8-s0"
-    assert [layer["index"] for layer in made.manifest["structure"]["layers"]] == [0, 1]
-    assert made.manifest["weight_remaining"] < 1
-    at_limit = evaluate.at_length(made.folder, 8)
-    assert at_limit["accuracy"] == made.manifest["metrics"]["accuracy"] and at_limit["cut"] == 0
-    shorter = evaluate.at_length(made.folder, 5)
+    assert trained.name == "sst2-roberta-full-layers2-seq8-s0"
+    assert [layer["index"] for layer in trained.manifest["structure"]["layers"]] == [0, 1]
+    assert trained.manifest["weight_remaining"] < 1
+    at_limit = evaluate.at_length(trained.folder, 8)
+    assert at_limit["accuracy"] == trained.manifest["metrics"]["accuracy"] and at_limit["cut"] == 0
+    shorter = evaluate.at_length(trained.folder, 5)
     assert 0 < shorter["cut"] <= 1
     with pytest.raises(UsageError, match="reads at most 65 tokens"):
-        evaluate.at_length(made.folder, 66)
+        evaluate.at_length(trained.folder, 66)
     with pytest.raises(UsageError, match="layers 4: the model has 3 layers"):
         finetune("sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder,
                  settings=FinetuneSettings.of(layers=4))  # fmt: skip
 
 
-def test_fine_tuning_goes_on_from_a_reduced_checkpoint(
+def test_fine_tuning_a_reduced_checkpoint_keeps_its_structure(
     checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path
 ) -> None:
     from effx.models import prune

@@ -1,4 +1,4 @@
-"""What can be checked of a search for tickets before anything is trained."""
+"""Check a search for tickets before anything is trained."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def check(
     huggingface.check_source(model_name, task)
     data.load(task, "train", data_folder)
     if len(data.load(task, "validation", data_folder)) < 2:
-        raise UsageError("the super ticket is chosen on a part of the validation rows: 2 rows are needed.")
+        raise UsageError(
+            "the super ticket is chosen on a part of the validation rows: expected at least 2 rows."
+        )
     model, _ = huggingface.pretrained(model_name, task, fresh_head=True)
     checkpoints.check_length(model, finetune.max_length)
     keep_first(model, finetune.layers)

@@ -44,11 +44,11 @@ def draw(
         name: the ticket's name.
         settings: which ticket, and how to fine-tune it. ``layers`` and ``head_dropout`` have to
             be those of the checkpoint.
-        data_folder: train and validation files; default: the hub, or the embedded demo.
-        trust_remote_code: run model code that the repository brings.
+        data_folder: train and validation files; default: the hub, or the generated rows of the demo.
+        trust_remote_code: run model code from the model's repository.
 
     Raises:
-        UsageError: a setting, name or model is wrong, or the level keeps too few heads.
+        UsageError: a setting, name or model is wrong, or the level leaves too few heads.
         ArtifactError: the checkpoint is damaged.
         DataError: the rows do not fit the task.
     """
@@ -80,7 +80,7 @@ def draw_scored(
     data_folder: str | Path | None = None,
     segment: RunSegment | None = None,
 ) -> Checkpoint:
-    """Train a ticket by scores that were written, and write ``out/name`` with its predictions.
+    """Train a ticket by the scores in a file, and write ``out/name`` with its predictions.
 
     Args:
         task_name: as :func:`effx.train.finetune` takes it.
@@ -89,11 +89,11 @@ def draw_scored(
         out: folder of the checkpoint's folder.
         name: the ticket's name.
         settings: which ticket, and how to fine-tune it.
-        data_folder: train and validation files; default: the hub, or the embedded demo.
+        data_folder: train and validation files; default: the hub, or the generated rows of the demo.
         segment: the part of the training run to do now; None: all of it.
 
     Raises:
-        UsageError: the level keeps too few heads.
+        UsageError: the level leaves too few heads.
         ArtifactError: the scores, or the state that the segment begins with, are damaged.
     """
     scored, about = importance.read(scores_path)
@@ -123,7 +123,7 @@ def write_scores(
     Args:
         checkpoint: the fine-tuned model.
         path: of the file.
-        data_folder: train and validation files; default: the hub, or the embedded demo.
+        data_folder: train and validation files; default: the hub, or the generated rows of the demo.
         pruning: the method, and whether neurons are scored.
         training: as :func:`scores` takes it; its ``limit`` limits the rows.
     """
@@ -154,8 +154,8 @@ def scores(
 
     Args:
         opened: the fine-tuned model.
-        model: the same, loaded; scored on the GPU where there is one, then moved back.
-        rows: the rows to score it on, truncated to its length.
+        model: its model; scored on the GPU if there is one, then moved back.
+        rows: the rows to score it on; they are truncated to the checkpoint's maximum length.
         pruning: the method, and whether neurons are scored.
         training: batch size, precision, and the seed of the batches' order and the ``random`` method.
     """
@@ -164,13 +164,13 @@ def scores(
     batches = importance.batches_of(
         encoded, rows.labels, checkpoints.input_names(model), training.batch_size, training.seed
     )
-    home = model.device
-    model.to(loop.device())  # as in training, which lets the Trainer move it
+    original_device = model.device
+    model.to(loop.device())  # as in training, where the Trainer moves the model
     scored = importance.measure(
         model, batches, pruning.importance, neurons=pruning.granularity == "neurons",
         precision=training.precision, seed=training.seed,
     )  # fmt: skip
-    model.to(home)
+    model.to(original_device)
     return scored
 
 
@@ -187,10 +187,10 @@ def train(
     Args:
         task_name: as :func:`effx.train.finetune` takes it.
         model_name: the pretrained encoder.
-        full: digest of the checkpoint whose scores decided.
+        full: digest of the checkpoint whose scores decided what is pruned.
         removal: the structures to prune.
-        settings: how to fine-tune, and for the record which ticket it is.
-        **options: others of :func:`effx.train.finetune`.
+        settings: how to fine-tune; kind, level and pruning are recorded in the manifest.
+        **options: further arguments of :func:`effx.train.finetune`.
     """
     about = {
         "kind": settings.kind,

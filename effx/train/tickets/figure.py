@@ -1,4 +1,4 @@
-"""The phase-transition figure, and scores as a heat map."""
+"""Figures of a ticket search: phase transition, and importance scores as a heat map."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from effx.train.importance import Importance
 _RC = {"font.size": 9, "svg.hashsalt": "effx", "svg.fonttype": "none", "axes.spines.top": False,
        "axes.spines.right": False, "font.family": "sans-serif"}  # fmt: skip
 _KINDS = {"winning": ("#0072b2", "o"), "random": ("#009e73", "^"), "losing": ("#d55e00", "s")}
-"""Okabe and Ito's colours, and a marker each for readers who do not see them."""
+"""Kind -> colour (Okabe and Ito) and marker, so that kinds can be distinguished without colours."""
 
 
 def phases(table: dict[str, Any], path: Path) -> None:
-    """Draw scores against weight remaining: a line per kind, bars over seeds, the full model across."""
+    """Draw scores against weights remaining: the full model, and a line with error bars per kind."""
     metric = table["metric"]
     with mpl.rc_context(_RC):
         figure = Figure(figsize=(7.2, 4.4), layout="constrained")
@@ -47,7 +47,7 @@ def phases(table: dict[str, Any], path: Path) -> None:
         if table["phases"]:
             _mark_phases(axes, table["phases"], rows)
         axes.invert_xaxis()
-        axes.set_xlabel("weight remaining, %")
+        axes.set_xlabel("weights remaining, %")
         axes.set_ylabel(f"{metric}, {table['rows']['whole']} validation rows")
         axes.set_title(f"{table['task']}, {table['model']}", loc="left", fontsize=10)
         axes.grid(color="#00000018", linewidth=0.6)
@@ -71,7 +71,7 @@ def _mark_super(axes: Any, table: dict[str, Any], rows: list[dict[str, Any]], me
 
 
 def _mark_phases(axes: Any, levels: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """Write the phases across the top, with lines half way between their levels."""
+    """Write the names of the phases at the top, and draw the borders half way between their levels."""
     weights = {row["level"]: row["weight_remaining"] * 100 for row in rows if row["kind"] == "winning"}
     spans = [(name, [weights[text] for text in levels[name]]) for name in ("I", "II", "III") if levels[name]]
     for number, (name, values) in enumerate(spans):

@@ -20,7 +20,7 @@ from effx.train.tickets.selection import Candidate, candidate, ranked, split
 
 @dataclass(frozen=True)
 class RungDecision:
-    """What a rung decided."""
+    """The ranking of levels at the end of a rung."""
 
     steps: int
     """Optimizer steps of each level so far, over its seeds."""
@@ -35,7 +35,7 @@ class RungDecision:
         return tuple(candidate.level for candidate in self.ranked[: math.ceil(len(self.ranked) / 2)])
 
     def table_entry(self) -> dict[str, Any]:
-        """Return the rung as the table of a search has it."""
+        """Return the rung's entry in the table of a search."""
         return {
             "steps": self.steps,
             "levels": [
@@ -89,15 +89,15 @@ def decide(
     selection: float,
     seed: int,
 ) -> RungDecision:
-    """Rank the levels of a rung by their mean score on the rows that select.
+    """Rank the levels of a rung by their mean score on the selection rows.
 
     Args:
-        results: winning tickets, of each level the same seeds; those of the training run that a rung
-            pauses are the run's beginning.
-        task: whose primary metric decides.
+        results: winning tickets, the same seeds for each level. Results of a paused training run are its
+            scores at the pause.
+        task: levels are ranked by its primary metric.
         labels: [n], of the validation rows.
         steps: optimizer steps of each level so far.
-        selection: share of the validation rows that select.
+        selection: share of the validation rows that are selection rows.
         seed: of the choice of those rows.
     """
     rows, _ = split(len(labels), selection, seed)

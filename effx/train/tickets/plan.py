@@ -1,7 +1,7 @@
-"""Which heads, FFNs or neurons a ticket loses: levels, kinds and the order of removal.
+"""Which heads, FFNs or neurons of a ticket are pruned.
 
-Levels are those of :mod:`effx.specs.levels`. Heads are ranked over the whole network, FFNs apart from
-them. Of equal scores the lower layer and head goes first.
+Levels are those of :mod:`effx.specs.levels`. Heads are ranked over all layers, FFNs separately. On a tie of
+scores, the lower layer and head is pruned first.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ KINDS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "random": lambda scores, rng: rng.permutation(len(scores)),
     "losing": lambda scores, rng: np.argsort(-scores, kind="stable"),
 }
-"""Kind of ticket -> the order in which structures with these scores [n] go: the lowest first, any
-without replacement, the highest first."""
+"""Kind of ticket -> function of scores [n] that returns the order of pruning, as indices [n]: lowest score
+first, random, highest score first."""
 
 
 @dataclass(frozen=True)
 class Removal:
-    """What a ticket loses; all indices are those of the unreduced model."""
+    """The structures to prune; all indices are those of the unreduced model."""
 
     heads: dict[int, list[int]]
     ffns: list[int]
     neurons: dict[int, list[int]]
 
     def counts(self) -> dict[str, int]:
-        """Return how many heads, FFNs and neurons go."""
+        """Return the numbers of heads, FFNs and neurons."""
         return {
             "heads": sum(map(len, self.heads.values())),
             "ffns": len(self.ffns),
@@ -44,13 +44,13 @@ class Removal:
         }
 
     def arguments(self) -> dict[str, Any]:
-        """Return what :func:`effx.models.prune` takes."""
+        """Return the arguments of :func:`effx.models.prune`."""
         return {"heads": self.heads, "ffns": self.ffns, "neurons": self.neurons}
 
 
 def removal(
     scored: Importance,
-    kept: Structure,
+    available: Structure,
     level: Level,
     kind: str,
     *,
@@ -58,92 +58,98 @@ def removal(
     granularity: str = "ffns",
     seed: int = 0,
 ) -> Removal:
-    """Return what the ticket of a kind and level loses.
+    """Return the structures to prune for the ticket of a kind and level.
 
     Args:
-        scored: scores; rows are the layers of ``kept``, columns original heads and neurons.
-        kept: what the model has.
-        level: how much goes; percentages are of what ``kept`` has.
+        scored: scores; rows are the layers of ``available``, columns original heads and neurons.
+        available: the model's structure before pruning.
+        level: how much is pruned, in percent of ``available``.
         kind: one of :data:`KINDS`.
-        min_heads: heads that each layer keeps at least; FFNs have no such guard.
+        min_heads: minimum number of heads that remain in each layer; FFNs have no such limit.
         granularity: one of :data:`effx.specs.training.GRANULARITIES`.
-        seed: of the ``random`` kind's order; levels of one seed are nested.
+        seed: of the order of kind ``random``; a lower level of the same seed prunes a subset.
 
     Raises:
-        UsageError: no such kind or granularity, or the guard keeps more heads than the level leaves.
+        UsageError: unknown kind or granularity, or the level leaves fewer heads than ``min_heads`` requires.
     """
     if kind not in KINDS:
         raise unknown("kind of ticket", kind, KINDS)
     if granularity not in GRANULARITIES:
         raise unknown("granularity", granularity, GRANULARITIES)
-    check(kept, level, min_heads, granularity)
+    check(available, level, min_heads, granularity)
     rng = np.random.default_rng((seed, 3))
     order = KINDS[kind]
-    heads = [(position, head) for position, layer in enumerate(kept.layers) for head in layer.heads]
+    heads = [(position, head) for position, layer in enumerate(available.layers) for head in layer.heads]
     ranked = [heads[i] for i in order(np.array([scored.heads[at] for at in heads]), rng)]
-    heads_going, others_going = _counts(kept, level, granularity)
-    gone = _guarded(ranked, kept, heads_going, min_heads)
-    ffns = [position for position, layer in enumerate(kept.layers) if layer.intermediate]
+    n_heads, n_others = _counts(available, level, granularity)
+    pruned_heads = _first_allowed(ranked, available, n_heads, min_heads)
+    ffns = [position for position, layer in enumerate(available.layers) if layer.intermediate]
     if granularity == "ffns":
         ranked_ffns = [ffns[i] for i in order(scored.ffns[ffns], rng)]
-        lost = sorted(ranked_ffns[:others_going])
-        return Removal(_by_layer(gone, kept), [kept.layers[position].index for position in lost], {})
+        positions = sorted(ranked_ffns[:n_others])
+        return Removal(
+            _by_layer(pruned_heads, available),
+            [available.layers[position].index for position in positions],
+            {},
+        )
     if scored.neurons is None:
         raise AssertionError("neurons were not scored")
     neurons = [
         (position, neuron)
         for position in ffns
-        for neuron in kept.layers[position].neurons or range(kept.layers[position].intermediate)
+        for neuron in available.layers[position].neurons or range(available.layers[position].intermediate)
     ]
     ranked_neurons = order(np.array([scored.neurons[at] for at in neurons]), rng)
-    few = [neurons[i] for i in ranked_neurons[:others_going]]
-    return Removal(_by_layer(gone, kept), [], _by_layer(few, kept))
+    pruned_neurons = [neurons[i] for i in ranked_neurons[:n_others]]
+    return Removal(_by_layer(pruned_heads, available), [], _by_layer(pruned_neurons, available))
 
 
-def check(kept: Structure, level: Level, min_heads: int, granularity: str) -> None:
-    """Raise :class:`UsageError` for a level that takes nothing, or heads that the guard keeps."""
-    heads, others = _counts(kept, level, granularity)
-    total = sum(len(layer.heads) for layer in kept.layers)
-    guarded = sum(min(len(layer.heads), min_heads) for layer in kept.layers)
-    if heads > total - guarded:
+def check(available: Structure, level: Level, min_heads: int, granularity: str) -> None:
+    """Raise :class:`UsageError` if a level prunes nothing, or more heads than ``min_heads`` allows."""
+    heads, others = _counts(available, level, granularity)
+    total = sum(len(layer.heads) for layer in available.layers)
+    protected = sum(min(len(layer.heads), min_heads) for layer in available.layers)
+    if heads > total - protected:
         raise UsageError(
-            f"level {level.text} removes {heads} of {total} heads, but min_heads {min_heads} keeps "
-            f"{guarded}: lower one of them.",
+            f"level {level.text} prunes {heads} of {total} heads, but {protected} must remain with min_heads "
+            f"{min_heads}: lower one of them.",
             settings=("levels", "min_heads"),
         )
     if not heads + others:
-        raise UsageError(f"level {level.text} removes nothing of a model with {total} heads: raise it.")
+        raise UsageError(
+            f"level {level.text} prunes nothing of a model with {total} heads: raise it.", settings="levels"
+        )
 
 
-def _counts(kept: Structure, level: Level, granularity: str) -> tuple[int, int]:
-    """Return how many heads a level takes, and how many FFNs or neurons."""
-    heads = level.heads * sum(len(layer.heads) for layer in kept.layers) // 100
+def _counts(available: Structure, level: Level, granularity: str) -> tuple[int, int]:
+    """Return how many heads, and how many FFNs or neurons, a level prunes."""
+    heads = level.heads * sum(len(layer.heads) for layer in available.layers) // 100
     if granularity == "neurons":
         percent = level.heads if level.ffns is None else level.ffns
-        return heads, percent * sum(layer.intermediate for layer in kept.layers) // 100
-    here = sum(layer.intermediate > 0 for layer in kept.layers)
+        return heads, percent * sum(layer.intermediate for layer in available.layers) // 100
+    ffns = sum(layer.intermediate > 0 for layer in available.layers)
     if level.ffns is not None:
-        return heads, level.ffns * here // 100
-    return heads, min(here, level.heads * len(kept.layers) // 120)
+        return heads, level.ffns * ffns // 100
+    return heads, min(ffns, level.heads * len(available.layers) // 120)
 
 
-def _guarded(
-    ranked: Sequence[tuple[int, int]], kept: Structure, count: int, min_heads: int
+def _first_allowed(
+    ranked: Sequence[tuple[int, int]], available: Structure, count: int, min_heads: int
 ) -> list[tuple[int, int]]:
-    """Return the first ``count`` heads whose going leaves their layer ``min_heads``."""
-    left = [len(layer.heads) for layer in kept.layers]
-    gone: list[tuple[int, int]] = []
+    """Return the first ``count`` heads that can be pruned with ``min_heads`` left in their layer."""
+    left = [len(layer.heads) for layer in available.layers]
+    pruned: list[tuple[int, int]] = []
     for position, head in ranked:
-        if len(gone) == count:
+        if len(pruned) == count:
             break
         if left[position] > min_heads:
             left[position] -= 1
-            gone.append((position, head))
-    return gone
+            pruned.append((position, head))
+    return pruned
 
 
-def _by_layer(parts: Sequence[tuple[int, int]], kept: Structure) -> dict[int, list[int]]:
+def _by_layer(parts: Sequence[tuple[int, int]], available: Structure) -> dict[int, list[int]]:
     result: dict[int, list[int]] = {}
     for position, index in sorted(parts):
-        result.setdefault(kept.layers[position].index, []).append(index)
+        result.setdefault(available.layers[position].index, []).append(index)
     return result

@@ -1,4 +1,4 @@
-"""The result of one training run of a search for tickets: what the table and the selection read of it."""
+"""The result of one training run of a search for tickets, as the table and the selection read it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from effx.specs.levels import Level
 from effx.specs.tasks import Task
 
 FULL = "full"
-"""The kind of a full model, among the kinds of tickets."""
+"""The kind of the full model, in addition to the kinds of tickets."""
 
 
 @dataclass(frozen=True)
 class TicketResult:
-    """A full model, a ticket, or the beginning of a ticket's training run."""
+    """Result of a full model, of a ticket, or of a ticket whose training run is paused."""
 
     name: str
-    """Of its checkpoint."""
+    """Name of its checkpoint."""
     kind: str
     """``full``, or a kind of ticket."""
     level: Level | None
@@ -50,7 +50,7 @@ class TicketResult:
     def of(
         cls, checkpoint: Checkpoint, kind: str, level: Level | None, seed: int, paused_at: int | None = None
     ) -> TicketResult:
-        """Return the result that a checkpoint's manifest holds; it has predictions."""
+        """Return the result in a checkpoint's manifest, which must have predictions."""
         manifest = checkpoint.manifest
         return cls(
             checkpoint.name,
@@ -79,7 +79,7 @@ class TicketResult:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> TicketResult:
-        """Return the result that JSON holds."""
+        """Return the result from JSON."""
         level = None if value["level"] is None else Level.parse(value["level"])
         return cls(**{**value, "level": level, "predictions": np.array(value["predictions"])})
 
@@ -94,5 +94,5 @@ class TicketResult:
             return cls.from_json(json.loads(path.read_bytes()))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(
-                f"{path} cannot be read ({error}). Delete its folder to have the ticket trained again."
+                f"{path} cannot be read ({error}). Delete its folder; the ticket is then trained again."
             ) from error

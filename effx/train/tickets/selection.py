@@ -1,7 +1,7 @@
-"""What the scores of a sweep say: the super ticket, its test against the full model, the phases.
+"""Evaluation of a search: the super ticket, its test against the full model, the phases.
 
-The super ticket is the winning level with the best mean score over seeds on a seeded part of the
-validation rows; it is reported on the rest, which did not choose it, and on all of them.
+The super ticket is the winning level with the best mean score over seeds on the selection rows, a random
+part of the validation rows. Its score is reported on the other rows and on all rows.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from effx.stats.intervals import standard_error
 from effx.train.tickets.result import TicketResult
 
 PHASES_RULE = (
-    "I: from the lightest level on, as long as winning tickets are not below the full model by more than "
-    "the standard error of their paired difference over seeds; III: up to the heaviest level, where they "
-    "do not exceed random tickets by more than that; II: between. One seed has no standard error: any "
-    "difference counts"
+    "e is the standard error of the paired difference over seeds (0 for one seed); levels are ordered from "
+    "the lightest to the heaviest. I: levels before the first at which winning tickets are worse than the "
+    "full model by more than e; III: levels after the last at which winning tickets are better than random "
+    "tickets by more than e; II: levels in between"
 )
 
 
 def split(n: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return row numbers that select and the rest, both rising and neither empty, of ``n`` >= 2 rows."""
+    """Split ``n`` >= 2 row numbers at random into selection rows and the rest; both sorted, neither empty."""
     cut = min(max(round(n * share), 1), n - 1)
     order = np.random.default_rng((seed, 6)).permutation(n)
     return np.sort(order[:cut]), np.sort(order[cut:])
@@ -39,7 +39,7 @@ class Spread:
 
     mean: float
     std: float | None
-    """With n - 1 in the denominator; None: one seed has none."""
+    """Standard deviation with n - 1 in the denominator; None for one seed."""
     low: float
     high: float
     n: int
@@ -58,17 +58,17 @@ class Candidate:
     level: Level
     weight_remaining: float
     scores: tuple[float, ...]
-    """On the rows that select, one per seed."""
+    """On the selection rows, one per seed."""
 
 
 def best(candidates: Sequence[Candidate]) -> Candidate:
-    """Return the candidate with the highest mean score; of equal ones that with fewer weights."""
+    """Return the candidate with the highest mean score; on a tie, the one with fewer weights."""
     return ranked(candidates)[0]
 
 
 def ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return candidates, the best first."""
-    return sorted(candidates, key=lambda each: (-float(np.mean(each.scores)), each.weight_remaining))
+    return sorted(candidates, key=lambda entry: (-float(np.mean(entry.scores)), entry.weight_remaining))
 
 
 def candidate(
@@ -79,9 +79,9 @@ def candidate(
     Args:
         level: the level.
         results: its winning tickets, one per seed.
-        task: whose primary metric is the score.
+        task: its primary metric is the score.
         labels: [n], of the validation rows.
-        rows: numbers of those that select.
+        rows: numbers of the selection rows.
     """
     scores = tuple(result.score(task, labels, rows)[task.metric] for result in results)
     return Candidate(level, float(np.mean([result.weight_remaining for result in results])), scores)
@@ -97,7 +97,7 @@ def paired_test(full: Sequence[float], other: Sequence[float]) -> dict[str, Any]
     n = len(differences)
     result: dict[str, Any] = {"difference": float(differences.mean()), "std": None, "p": None, "n": n}
     if n < 2:
-        return {**result, "reason": "one seed has no spread: use 2 or more seeds"}
+        return {**result, "reason": "one seed has no standard deviation: use 2 or more seeds"}
     result["std"] = float(differences.std(ddof=1))
     if np.ptp(differences) < 1e-12:
         return {**result, "reason": "the difference is the same for every seed"}
@@ -110,13 +110,13 @@ def phases(
     winning: Mapping[Level, Sequence[float]],
     random: Mapping[Level, Sequence[float]] | None,
 ) -> dict[str, Any]:
-    """Return which levels lie in which phase (Liang et al. 2021, section 4.3), by :data:`PHASES_RULE`.
+    """Return the phase of each level (Liang et al. 2021, section 4.3), by :data:`PHASES_RULE`.
 
     Args:
         levels: the lightest first.
         full: the full model's scores, one per seed.
-        winning: those of winning tickets.
-        random: those of random tickets; None: none were trained, and II goes on to the end.
+        winning: level -> scores of winning tickets, one per seed.
+        random: level -> scores of random tickets; None: none were trained; then II ends at the last level.
 
     Returns:
         ``I``, ``II`` and ``III`` (texts of levels; III is None without random tickets), and ``rule``.
@@ -134,7 +134,7 @@ def phases(
 
 
 def _below(a: Sequence[float], b: Sequence[float]) -> bool:
-    """Whether a lies below b by more than the standard error of the paired difference."""
+    """Whether a is less than b by more than the standard error of the paired difference."""
     differences = np.asarray(a) - np.asarray(b)
     error = standard_error(differences) if len(differences) > 1 else 0.0
     return bool(differences.mean() < -error)

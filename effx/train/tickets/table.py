@@ -1,6 +1,6 @@
 """The table of a search for tickets, as JSON, CSV and Markdown.
 
-It has no times, so that the same cells give the same bytes.
+It contains no times, so that the same cells give the same bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from effx.train.tickets.result import FULL, TicketResult
 
 _SCHEMA = 1
 PARTS = ("whole", "rest", "selection")
-"""All validation rows, those that did not select the super ticket, those that did."""
+"""All validation rows, those that are not selection rows, the selection rows."""
 
 
 def build(
@@ -40,13 +40,14 @@ def build(
     """Return the table.
 
     Args:
-        task: whose metrics are scored.
+        task: its metrics are scored.
         labels: [n], of the validation rows.
         model: the pretrained model's name.
         settings: of the search.
         results: of the full models and of complete tickets.
         rungs: the decisions of successive halving, in order.
-        grid_steps: of successive halving: the optimizer steps of the whole grid at most; None: a grid.
+        grid_steps: for successive halving, the maximum optimizer steps of the complete grid; None: the
+            search is a grid.
 
     Returns:
         schema, task, model, metric, metrics, seeds, settings, rows (numbers of validation rows),
@@ -121,7 +122,7 @@ def _search(
     rungs: Sequence[RungDecision],
     grid_steps: int | None,
 ) -> dict[str, Any]:
-    """Return what the search took: optimizer steps, each counted once."""
+    """Return the optimizer steps of the search, each counted once."""
     if grid_steps is None:
         return {"search": "grid", "steps": sum(result.steps for result in results), "rungs": []}
     used = {(level, seed): steps for rung in rungs for level, seed, steps in rung.used}
@@ -130,7 +131,7 @@ def _search(
     return {
         "search": "halving",
         "steps": steps,
-        "grid_steps": grid_steps,  # at most, where cells may stop early: then the share is unknown
+        "grid_steps": grid_steps,  # a maximum with early stopping; then the share is unknown
         "share": None if settings.finetune.patience else steps / grid_steps,
         "rungs": [rung.table_entry() for rung in rungs],
     }
@@ -216,7 +217,7 @@ def markdown(value: dict[str, Any]) -> str:
     """Return the table as Markdown: means and standard deviations over seeds, weights in percent."""
     metrics, rows = value["metrics"], value["rows"]
     heads = [f"{metric}, {n} rows" for metric in metrics for n in (rows["whole"],)]
-    heads.append(f"{value['metric']}, {rows['rest']} that did not select")
+    heads.append(f"{value['metric']}, {rows['rest']} rows without selection rows")
     lines = [
         "| ticket | level | removed | weights | " + " | ".join(heads) + " |",
         "|---|---|---|---|" + "---|" * len(heads),
@@ -230,7 +231,7 @@ def markdown(value: dict[str, Any]) -> str:
 
 
 def remarks(value: dict[str, Any]) -> list[str]:
-    """Return the conclusions of the table, a line each."""
+    """Return the conclusions of the table, one per line."""
     seeds = len(value["seeds"])
     lines = ["One seed." if seeds == 1 else f"Mean ± standard deviation over {seeds} seeds."]
     if best := value["super"]:
@@ -249,7 +250,7 @@ def remarks(value: dict[str, Any]) -> list[str]:
     if search["search"] == "halving":
         grid = f"{search['grid_steps']} (full models and winning tickets)"
         compared = (
-            f"; the grid takes at most {grid}, fewer where cells stop early"
+            f"; the grid takes at most {grid}, fewer with early stopping"
             if search["share"] is None
             else f", {search['share']:.1%} of the grid's {grid}"
         )
@@ -268,7 +269,7 @@ def _test_text(test: dict[str, Any]) -> str:
 
 
 def _levels(phase: list[str] | None) -> str:
-    return "not looked for without random tickets" if phase is None else " ".join(phase) or "none"
+    return "unknown without random tickets" if phase is None else " ".join(phase) or "none"
 
 
 def _mean_and_std(spread: dict[str, Any]) -> str:

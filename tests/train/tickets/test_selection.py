@@ -28,7 +28,7 @@ LEVELS = [Level(percent) for percent in (10, 20, 30, 40)]
 
 
 @pytest.mark.parametrize(("n", "share"), [(872, 0.5), (3, 0.01), (2, 0.99), (408, 0.3)])
-def test_the_split_is_seeded_disjoint_and_whole(n: int, share: float) -> None:
+def test_the_split_is_seeded_disjoint_and_complete(n: int, share: float) -> None:
     chosen, rest = split(n, share, 0)
     assert sorted([*chosen, *rest]) == list(range(n)) and len(chosen) and len(rest)
     assert np.array_equal(chosen, split(n, share, 0)[0])
@@ -36,26 +36,26 @@ def test_the_split_is_seeded_disjoint_and_whole(n: int, share: float) -> None:
         assert len(chosen) == round(n * share) and not np.array_equal(chosen, split(n, share, 1)[0])
 
 
-def test_the_best_mean_wins_and_of_equal_ones_the_smaller() -> None:
-    found = [
+def test_the_best_mean_wins_and_on_a_tie_the_smaller_model() -> None:
+    result = [
         Candidate(Level(10), 0.9, (0.8, 0.6)),
         Candidate(Level(20), 0.8, (0.5, 0.9)),
         Candidate(Level(30), 0.7, (0.7, 0.7)),
         Candidate(Level(40), 0.6, (0.69, 0.69)),
     ]
-    assert best(found).level == Level(30)
+    assert best(result).level == Level(30)
 
 
-def test_spread_and_paired_test_are_those_of_the_textbook() -> None:
+def test_spread_and_paired_test_equal_the_textbook_formulas() -> None:
     full, other = [0.80, 0.82, 0.79, 0.81], [0.83, 0.82, 0.82, 0.83]
     spread = Spread.of(full)
     assert (spread.mean, spread.low, spread.high, spread.n) == (pytest.approx(0.805), 0.79, 0.82, 4)
     assert spread.std == pytest.approx(np.sqrt(sum((x - 0.805) ** 2 for x in full) / 3))
     differences = np.subtract(other, full)
     t = differences.mean() / (differences.std(ddof=1) / 2)
-    found = paired_test(full, other)
-    assert found["p"] == pytest.approx(2 * stats.t.sf(abs(t), 3))
-    assert found["difference"] == pytest.approx(0.02)
+    result = paired_test(full, other)
+    assert result["p"] == pytest.approx(2 * stats.t.sf(abs(t), 3))
+    assert result["difference"] == pytest.approx(0.02)
     assert paired_test([0.8], [0.9])["p"] is None
     assert "same for every seed" in paired_test([0.5, 0.6], [0.6, 0.7])["reason"]
     assert Spread.of([0.5]).std is None
@@ -70,9 +70,9 @@ def test_phases_follow_their_rule() -> None:
         LEVELS[3]: [0.5, 0.5],
     }
     random = {LEVELS[0]: [0.79, 0.8], LEVELS[1]: [0.7, 0.71], LEVELS[2]: [0.6, 0.61], LEVELS[3]: [0.49, 0.52]}
-    found = phases(LEVELS, full, winning, random)
-    # level 20 is lower by 0.005 with a standard error of 0.005; level 40 beats random by less than its own
-    assert (found["I"], found["II"], found["III"]) == (["10", "20"], ["30"], ["40"])
+    result = phases(LEVELS, full, winning, random)
+    # level 20 is worse by 0.005 with standard error 0.005; level 40 beats random by less than its error
+    assert (result["I"], result["II"], result["III"]) == (["10", "20"], ["30"], ["40"])
     assert phases(LEVELS, full, winning, None)["III"] is None
     none = {level: [0.1, 0.1] for level in LEVELS}
     assert phases(LEVELS, full, none, random)["I"] == []
@@ -90,8 +90,8 @@ def test_halving_spends_a_third_of_eight_levels(epochs: int, seeds: int) -> None
     assert [rung.levels for rung in plan] == [8, 4, 2]
     reached = [rung.steps for rung in plan]
     assert reached == sorted(reached) and reached[-1] <= seeds * steps
-    assert all(one <= steps or one % steps == 0 for one in reached)  # whole runs, or a part of the first
-    # by hand: each level's steps are those of the last rung that it was in; one level takes all
+    assert all(n <= steps or n % steps == 0 for n in reached)  # complete runs, or a part of the first
+    # by hand: each level's steps are those of the last rung that it was in; the last level takes all steps
     by_hand = 4 * reached[0] + 2 * reached[1] + 1 * reached[2] + seeds * steps
     assert halving.cost(plan, seeds * steps) == by_hand
 
@@ -100,23 +100,23 @@ def test_halving_spends_a_third_of_eight_levels(epochs: int, seeds: int) -> None
 def test_halving_ends_with_one_level(levels: int) -> None:
     every = [Level(percent) for percent in range(1, levels + 1)]
     plan = halving.rungs(levels, 3, 100, 10)
-    asked: list[tuple[Level, int]] = []
+    runs: list[tuple[Level, int]] = []
 
     def run(level: Level, steps: int) -> Candidate:
-        asked.append((level, steps))
+        runs.append((level, steps))
         return Candidate(level, 1 - level.heads / 100, (-abs(level.heads - 2.0),))
 
-    found, seen = search(every, plan, run)
-    assert found == every[min(1, levels - 1)]
+    result, seen = search(every, plan, run)
+    assert result == every[min(1, levels - 1)]
     assert [len(rung["levels"]) for rung in seen] == [rung.levels for rung in plan]
-    assert len(asked) == sum(rung.levels for rung in plan)
+    assert len(runs) == sum(rung.levels for rung in plan)
     assert all(rung.steps >= 20 for rung in plan)  # past the warm-up
 
 
-def test_halving_finds_what_the_grid_would_on_noisy_learning_curves() -> None:
-    """Scores rise with the steps and have noise that falls with them; levels differ by twice the grid's.
+def test_halving_ends_near_the_best_level_on_noisy_learning_curves() -> None:
+    """Scores increase with the steps, their noise decreases; levels differ by twice the final noise.
 
-    The noise of a run is its own from its first step to its last, as that of a real one.
+    Each run has one noise value for all its steps, as a real training run.
     """
     steps, epoch, std = 378, 63, 0.01
     levels = [Level(percent) for percent in range(10, 90, 10)]
@@ -127,16 +127,16 @@ def test_halving_finds_what_the_grid_would_on_noisy_learning_curves() -> None:
         noise = np.random.default_rng(trial).normal(size=(8, 3))
 
         def run(level: Level, taken: int, noise: np.ndarray = noise) -> Candidate:
-            whole, part = divmod(taken, steps)
-            lengths = [steps] * whole + ([part] if part else [])
-            own = noise[levels.index(level)]
+            complete, part = divmod(taken, steps)
+            lengths = [steps] * complete + ([part] if part else [])
+            level_noise = noise[levels.index(level)]
             scores = [
                 quality[level] * (1 - 0.3 * np.exp(-length / epoch))
-                + std * np.sqrt(steps / length) * own[seed]
+                + std * np.sqrt(steps / length) * level_noise[seed]
                 for seed, length in enumerate(lengths)
             ]
             return Candidate(level, 1 - level.heads / 100, tuple(scores))
 
-        found, _ = search(levels, plan, run)
-        near += abs(found.heads - 30) <= 10
+        result, _ = search(levels, plan, run)
+        near += abs(result.heads - 30) <= 10
     assert near >= 170
