@@ -1,4 +1,4 @@
-"""The main job, end to end, on what effx carries itself."""
+"""The whole pipeline on a generated data set and a small BERT that is pretrained first."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from effx.specs.measurement import MeasurementPlan
 from effx.specs.training import FinetuneSettings
 from effx.train import finetune
 
-LEARNING_RATES = {"full": 3e-4, "last-2": 3e-4, "frozen": 1e-3}  # a tiny model wants more than BERT
+LEARNING_RATES = {"full": 3e-4, "last-2": 3e-4, "frozen": 1e-3}  # a tiny model needs more than BERT
 VARIANTS = ("fp32", "int8")
 
 
 def demo(folder: str | Path, *, meter: str = "auto") -> tuple[ReportContents, Path, list[EffxError]]:
-    """Train, export, profile and report; return the frontiers, the page and any failures.
+    """Train, export, profile and report.
 
-    Pretraining, checkpoints and engines that are there already are kept; the profile is new.
+    Existing encoder, checkpoints and engines in ``folder`` are reused; engines are always profiled again.
+
+    Returns:
+        The contents of the report, the path of its page, and the failures of export and profile.
     """
     folder = Path(folder)
     model = encoder.pretrain(folder / "pretrained" / encoder.NAME)
@@ -41,5 +44,5 @@ def demo(folder: str | Path, *, meter: str = "auto") -> tuple[ReportContents, Pa
     _, more = profile(
         [engine.folder for engine in engines], out=results, plan=MeasurementPlan.quick(), meter=meter
     )
-    content, place = report([results])
-    return content, place / "index.html", failures + more
+    content, report_folder = report([results])
+    return content, report_folder / "index.html", failures + more

@@ -1,7 +1,7 @@
-"""The demo's encoder: a small BERT pretrained here by masked language modelling.
+"""The demo's encoder: a small BERT, pretrained by masked language modelling.
 
-About a minute on two processors gives frozen, partial and full fine-tuning something to differ
-by. Nothing is downloaded; the same seed gives the same weights on the same machine.
+It takes about a minute on two processors. Without pretraining, frozen, partial and full fine-tuning could not
+be compared. Nothing is downloaded; the same seed gives the same weights on the same machine.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 def pretrain(folder: str | Path, *, epochs: float = 4.5, seed: int = 0) -> Path:
     """Pretrain the demo encoder into ``folder`` (config, safetensors, tokenizer).
 
-    A folder that is there already is kept: it is written in one step, so it is whole. So is one that
-    another process writes meanwhile.
+    An existing folder is reused: it is written in one step, so it is complete. The same holds for a folder
+    that another process writes in the meantime.
 
     Raises:
-        UsageError: nothing can be written there.
+        UsageError: the folder cannot be written.
     """
     folder = Path(folder)
     if folder.is_dir():
@@ -55,10 +55,10 @@ def pretrain(folder: str | Path, *, epochs: float = 4.5, seed: int = 0) -> Path:
             pad_token_id=0,
         )
     )
-    with tempfile.TemporaryDirectory(prefix="effx-demo-") as place:
-        words.save_pretrained(place)
-        model.config.save_pretrained(place)
-        encoded = Encoder(place, 64)([(text,) for text in texts])
+    with tempfile.TemporaryDirectory(prefix="effx-demo-") as temporary_folder:
+        words.save_pretrained(temporary_folder)
+        model.config.save_pretrained(temporary_folder)
+        encoded = Encoder(temporary_folder, 64)([(text,) for text in texts])
     rng = np.random.default_rng(seed)
 
     def collate(indices: list[int]) -> dict[str, torch.Tensor]:
@@ -86,32 +86,39 @@ def pretrain(folder: str | Path, *, epochs: float = 4.5, seed: int = 0) -> Path:
 
 
 def mask_tokens(ids: np.ndarray, vocabulary: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Hide 15 % of the words; at [CLS] any one of the row's words is asked for as well.
+    """Mask 15 % of the tokens; [CLS] has to predict a random token of its row.
 
-    So the sentence's own position learns to sum it up; BERT has next-sentence prediction for that.
-    Returns the ids and the labels, -100 where nothing is asked.
+    [CLS] thus learns a representation of the sentence; in BERT, next-sentence prediction has this purpose.
+
+    Args:
+        ids: int64 [batch, length].
+        vocabulary: number of tokens.
+        rng: random generator.
+
+    Returns:
+        Masked ids [batch, length], and labels [batch, length]: -100 for tokens that are not in the loss.
     """
     ids = ids.copy()
     chosen = (rng.random(ids.shape) < mlm.SHARE) & (ids >= len(_SPECIAL))
     labels = np.where(chosen, ids, mlm.IGNORED)
-    words = (ids >= len(_SPECIAL)) * rng.random(ids.shape)
-    labels[:, 0] = ids[np.arange(len(ids)), np.argmax(words, axis=1)]
-    mlm.hide(ids, chosen, _SPECIAL.index("[MASK]"), (len(_SPECIAL), vocabulary), rng)
+    random_order = (ids >= len(_SPECIAL)) * rng.random(ids.shape)
+    labels[:, 0] = ids[np.arange(len(ids)), np.argmax(random_order, axis=1)]
+    mlm.mask_tokens(ids, chosen, _SPECIAL.index("[MASK]"), (len(_SPECIAL), vocabulary), rng)
     return ids, labels
 
 
 def tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """Return a WordPiece tokenizer whose vocabulary was trained on ``texts``; the same for the same texts."""
+    """Return a WordPiece tokenizer trained on ``texts``; it is the same for the same texts."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     words = _bert(models.WordPiece(unk_token="[UNK]"))
-    # The trainer numbers "##a" and its like in the order of a hash map, another in each process, and
-    # those numbers break ties between merges (huggingface/tokenizers#1794). Here they are numbered first.
+    # The trainer numbers "##a" etc. in the order of a hash map, which differs between processes, and these
+    # numbers break ties between merges (huggingface/tokenizers#1794). Here they are numbered before.
     inner = sorted({f"##{letter}" for text in texts for word in _words(words, text) for letter in word[1:]})
     trainer = trainers.WordPieceTrainer(
         vocab_size=_VOCABULARY, special_tokens=[*_SPECIAL, *inner], show_progress=False
     )
     words.train_from_iterator(texts, trainer)
-    # Anew, for to the trained one "##a" is a special token, which no text is split into.
+    # A new tokenizer, because in the trained one "##a" is a special token, which texts are never split into.
     words = _bert(models.WordPiece(words.get_vocab(with_added_tokens=False), unk_token="[UNK]"))
     words.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
@@ -138,6 +145,6 @@ def _bert(model: models.Model) -> Tokenizer:
 
 
 def _words(words: Tokenizer, text: str) -> list[str]:
-    """Return ``text`` in words, as they are before they are split into pieces."""
-    found = words.pre_tokenizer.pre_tokenize_str(words.normalizer.normalize_str(text))
-    return [word for word, _ in found]
+    """Return the words of ``text``, before they are split into word pieces."""
+    pairs = words.pre_tokenizer.pre_tokenize_str(words.normalizer.normalize_str(text))
+    return [word for word, _ in pairs]

@@ -1,6 +1,6 @@
 """Limits of this process's Linux control groups (cgroups v1 and v2): containers and schedulers set them.
 
-A limit of any group from the root down to the process's own applies; the tightest one counts.
+The limits of all groups from the root down to that of the process apply; the tightest one counts.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ _CONTROLLERS = ("cpu", "memory", "cpu,cpuacct")
 
 @dataclass(frozen=True)
 class Cgroups:
-    """Where control groups are read; tests read other folders."""
+    """Folders from which control groups are read; tests use other folders."""
 
     root: Path = Path("/sys/fs/cgroup")
     membership: Path = Path("/proc/self/cgroup")
     """The groups that this process belongs to."""
 
     def cpu_quota(self) -> float | None:
-        """Return how many processors' time may be used; None: no limit."""
+        """Return the CPU quota in processors; None: no limit."""
         quotas = []
         for folder in self._folders():
             parts = (_text(folder / "cpu.max") or "").split()
@@ -35,14 +35,14 @@ class Cgroups:
         return min(quotas, default=None)
 
     def memory_limit_bytes(self) -> int | None:
-        """Return how much memory may be used; None: no limit."""
+        """Return the memory limit; None: no limit."""
         limits = [limit for folder in self._folders() if (limit := _limit_bytes(folder)) is not None]
         return min(limits, default=None)
 
     def available_memory_bytes(self) -> int | None:
-        """Return how much more memory may be used; None: no limit.
+        """Return the memory that is left; None: no limit.
 
-        Pages of files count as used in a group, but are dropped when memory is needed.
+        Cached pages of files count as used in a group, but are dropped when memory is needed.
         """
         left = []
         for folder in self._folders():

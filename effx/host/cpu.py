@@ -1,4 +1,4 @@
-"""The processor: its model and instructions, how many of its cores this process may use, how busy it is."""
+"""The processor: model, instructions, number of cores that this process may use, load."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Cpu:
     """A processor."""
 
     model: str
-    """As its maker calls it."""
+    """Model name, as its manufacturer calls it."""
     flags: frozenset[str]
-    """Instruction set flags, named as in /proc/cpuinfo; empty where the system does not list them."""
+    """Instruction set flags, named as in /proc/cpuinfo; empty if the system does not list them."""
     machine: str
     """The architecture, such as ``x86_64`` or ``aarch64``."""
 
@@ -67,19 +67,19 @@ def parse_cpuinfo(text: str, machine: str = "") -> Cpu:
 def this_cpu() -> Cpu:
     """Return this machine's processor.
 
-    Linux lists it in /proc/cpuinfo, read in a millisecond. Elsewhere py-cpuinfo asks the system, which
-    takes about a second.
+    On Linux, /proc/cpuinfo is read, in a millisecond. On other systems py-cpuinfo is used, which takes about
+    a second.
     """
     if CPUINFO.is_file():
         return parse_cpuinfo(CPUINFO.read_text())
     try:
         import cpuinfo
 
-        found = cpuinfo.get_cpu_info()
-    except Exception:  # not installed, or an architecture that it does not know
-        found = {}
-    model = found.get("brand_raw") or platform.processor() or platform.machine()
-    return Cpu(str(model), frozenset(found.get("flags", ())), platform.machine())
+        info = cpuinfo.get_cpu_info()
+    except Exception:  # not installed, or an unknown architecture
+        info = {}
+    model = info.get("brand_raw") or platform.processor() or platform.machine()
+    return Cpu(str(model), frozenset(info.get("flags", ())), platform.machine())
 
 
 def has_bf16() -> bool:
@@ -107,12 +107,12 @@ def usable_processors(cgroups: Cgroups | None = None) -> int:
 
 
 def installed_processors() -> int:
-    """Return the processors of the machine, those included that this process may not use."""
+    """Return the number of processors of the machine, including those that this process may not use."""
     return psutil.cpu_count() or 1
 
 
 def busy_s() -> float | None:
-    """Return the seconds that all processors have worked since the machine started; None: not known."""
+    """Return the busy time of all processors since the machine started, in seconds; None: unknown."""
     try:
         times = psutil.cpu_times()
     except (OSError, RuntimeError):  # a sandbox without /proc/stat
@@ -122,5 +122,5 @@ def busy_s() -> float | None:
 
 
 def load_average() -> float | None:
-    """Return how many processes wanted a processor over the last minute; None: not known."""
+    """Return the load average over the last minute; None: unknown."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None

@@ -1,9 +1,9 @@
-"""Which GPU is metered, what its power readings mean, and what it was like in a window.
+"""Select a GPU as CUDA would, read its power sensors, and its state in a window.
 
-CUDA_VISIBLE_DEVICES holds what CUDA shows a program: indices in CUDA's order, UUIDs (or their
-beginnings) and MIG ids. NVML counts in PCI bus order, and CUDA does so only with
-CUDA_DEVICE_ORDER=PCI_BUS_ID, so an index is refused where GPUs of different kinds make the orders
-differ. Nothing here changes a setting of the device.
+CUDA_VISIBLE_DEVICES lists the GPUs that CUDA programs see: indices in CUDA's order, UUIDs (or their first
+characters) and MIG ids. NVML counts in PCI bus order; CUDA does so only with CUDA_DEVICE_ORDER=PCI_BUS_ID.
+With GPUs of different models the orders may differ, so an index is refused then. No setting of the device is
+changed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from effx.host.sensors import Sensor, UnavailableError
 
 _BUS_ID = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]", re.IGNORECASE)
-_WHOLE = "its power is that of the whole GPU, so a slice has no energy of its own; meter a GPU without {}"
+_SHARED_POWER = "only the power of the complete GPU can be read; use a GPU without {}"
 _THROTTLES = {
     0x04: "SW power cap",
     0x08: "HW slowdown",
@@ -27,7 +27,7 @@ _THROTTLES = {
     0x40: "HW thermal slowdown",
     0x80: "HW power brake",
 }
-"""Clock-event reasons (nvml.h) that slow the device against its will; user-set clocks do not."""
+"""Clock-event reasons (nvml.h) of throttling; clocks set by the user are not included."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Condition:
-    """The device at one moment; None: it does not report that."""
+    """State of the device at one time; None: the device does not report this."""
 
     sm_clock_mhz: int | None
     memory_clock_mhz: int | None
@@ -61,11 +61,11 @@ def list_gpus() -> tuple[tuple[Gpu, ...] | None, str | None]:
         return None, None
     try:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        found = tuple(
+        listed = tuple(
             Gpu(text(pynvml.nvmlDeviceGetName(handle)), text(pynvml.nvmlDeviceGetUUID(handle)))
             for handle in handles
         )
-        return found, text(pynvml.nvmlSystemGetDriverVersion())
+        return listed, text(pynvml.nvmlSystemGetDriverVersion())
     except pynvml.NVMLError:
         return None, None
     finally:
@@ -73,11 +73,11 @@ def list_gpus() -> tuple[tuple[Gpu, ...] | None, str | None]:
 
 
 def find(nvml: Any, argument: str, environ: Mapping[str, str]) -> Any:
-    """Return the handle of the GPU that ``argument`` names; empty: the first that CUDA shows.
+    """Return the handle of the GPU named by ``argument``; empty: the first that CUDA programs see.
 
     Raises:
-        UnavailableError: it is a slice of a GPU, hidden, or not to be told from another.
-        nvml.NVMLError: there is no such GPU.
+        UnavailableError: it is a slice of a GPU, hidden, or ambiguous.
+        nvml.NVMLError: unknown GPU.
     """
     if argument:
         return _named(nvml, argument)
@@ -94,35 +94,35 @@ def find(nvml: Any, argument: str, environ: Mapping[str, str]) -> Any:
 
 def refuse_slices(nvml: Any, handle: Any) -> None:
     """Raise :class:`UnavailableError` for a GPU in MIG mode and for a virtual one."""
-    current, _ = _ask(nvml, nvml.nvmlDeviceGetMigMode, handle) or (0, 0)
+    current, _ = _query(nvml, nvml.nvmlDeviceGetMigMode, handle) or (0, 0)
     if current:
-        raise UnavailableError("the GPU is in MIG mode: " + _WHOLE.format("MIG"))
-    mode = _ask(nvml, nvml.nvmlDeviceGetVirtualizationMode, handle)
+        raise UnavailableError("the GPU is in MIG mode: " + _SHARED_POWER.format("MIG"))
+    mode = _query(nvml, nvml.nvmlDeviceGetVirtualizationMode, handle)
     if mode == nvml.NVML_GPU_VIRTUALIZATION_MODE_VGPU:
-        raise UnavailableError("the GPU is a vGPU: " + _WHOLE.format("vGPU"))
+        raise UnavailableError("the GPU is a vGPU: " + _SHARED_POWER.format("vGPU"))
 
 
 def describe(nvml: Any, handle: Any) -> dict[str, Any]:
     """Return the names of the device and its driver."""
-    pci = _ask(nvml, nvml.nvmlDeviceGetPciInfo, handle)
-    capability = _ask(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle)
+    pci = _query(nvml, nvml.nvmlDeviceGetPciInfo, handle)
+    capability = _query(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle)
     return {
-        "uuid": _ask(nvml, nvml.nvmlDeviceGetUUID, handle),
-        "device": _ask(nvml, nvml.nvmlDeviceGetName, handle),
+        "uuid": _query(nvml, nvml.nvmlDeviceGetUUID, handle),
+        "device": _query(nvml, nvml.nvmlDeviceGetName, handle),
         "pci_bus_id": None if pci is None else text(pci.busId),
-        "driver": _ask(nvml, nvml.nvmlSystemGetDriverVersion),
+        "driver": _query(nvml, nvml.nvmlSystemGetDriverVersion),
         "compute_capability": None if capability is None else list(capability),
     }
 
 
 def power_reader(nvml: Any, handle: Any) -> tuple[Sensor, Callable[[], float]] | None:
-    """Return the power sensor that sees most of the time, and how to read its watts; None: no sensor.
+    """Return the power sensor that covers most of the time, and a function that reads watts; None: no sensor.
 
-    nvml.h: AVERAGE is over 1 s (Ampere and newer, except GA100); INSTANT is what there is now;
-    nvmlDeviceGetPowerUsage is the former or the latter by architecture. INSTANT of GA100 and GH100
-    sees 25 of every 100 ms (arXiv 2312.02741), so AVERAGE is taken where there is one.
+    nvml.h: AVERAGE is the mean over 1 s (Ampere and newer, except GA100); INSTANT is the current power;
+    nvmlDeviceGetPowerUsage is one of the two, depending on the architecture. INSTANT of GA100 and GH100
+    covers 25 of every 100 ms (arXiv 2312.02741), so AVERAGE is preferred.
     """
-    capability = _ask(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle)
+    capability = _query(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle)
     part_time = capability in ((8, 0), (9, 0))
     instant = (0.025, 0.1) if part_time else (0.0, None)
     usage = (1.0, None) if capability and capability >= (8, 6) else instant
@@ -139,28 +139,28 @@ def power_reader(nvml: Any, handle: Any) -> tuple[Sensor, Callable[[], float]] |
 
 
 def limit_w(nvml: Any, handle: Any) -> float | None:
-    """Return the enforced power limit, watts."""
-    limit_mw = _ask(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+    """Return the enforced power limit in watts."""
+    limit_mw = _query(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
     return None if limit_mw is None else limit_mw * 1e-3
 
 
 def condition(nvml: Any, handle: Any) -> Condition:
-    """Return what the device is like now."""
-    processes = _ask(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, handle)
+    """Return the current state of the device."""
+    processes = _query(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, handle)
     return Condition(
-        sm_clock_mhz=_ask(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
-        memory_clock_mhz=_ask(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
+        sm_clock_mhz=_query(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
+        memory_clock_mhz=_query(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
         power_limit_w=limit_w(nvml, handle),
-        temperature_c=_ask(nvml, nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
-        pstate=_ask(nvml, nvml.nvmlDeviceGetPerformanceState, handle),
-        # the newer name of the same call is not in drivers before 535
-        reasons=_ask(nvml, nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle),
+        temperature_c=_query(nvml, nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
+        pstate=_query(nvml, nvml.nvmlDeviceGetPerformanceState, handle),
+        # drivers before 535 do not have the newer name of this function
+        reasons=_query(nvml, nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle),
         pids=None if processes is None else frozenset(int(process.pid) for process in processes),
     )
 
 
 def summary(seen: list[Condition]) -> dict[str, Any]:
-    """Return the conditions of a window from those at some of its moments."""
+    """Return the summary of a window's conditions: medians, ranges, and all throttle reasons."""
 
     def values(name: str) -> list[Any]:
         return [value for value in (getattr(moment, name) for moment in seen) if value is not None]
@@ -185,32 +185,32 @@ def summary(seen: list[Condition]) -> dict[str, Any]:
 
 
 def throttles(seen: list[Condition]) -> list[str]:
-    """Return the names of the throttle reasons that were active at any of the moments."""
+    """Return the names of the throttle reasons that were active at any time."""
     active = 0
     for moment in seen:
         active |= moment.reasons or 0
     return [name for bit, name in _THROTTLES.items() if active & bit]
 
 
-def strangers(seen: list[Condition], own: set[int]) -> tuple[str, ...]:
-    """Return one mark per process on the device that is not ours.
+def foreign_processes(seen: list[Condition], worker_pids: set[int]) -> tuple[str, ...]:
+    """Return one flag per process on the device that is not a worker.
 
-    NVML tells pids of the host. In a container ours are among them under other numbers, so a pid
-    that does not exist here is not called foreign unless ours are seen beside it.
+    NVML reports process ids of the host. In a container, workers have other ids there. An id that does not
+    exist here is therefore certainly foreign only if a worker's id is reported too.
     """
     present = frozenset().union(*(moment.pids or () for moment in seen))
-    same_space = bool(present & own)
+    same_namespace = bool(present & worker_pids)
     return tuple(
         f"foreign process {pid}"
-        if same_space or Path(f"/proc/{pid}").exists()
-        else f"foreign process {pid}, unless it is ours under another pid (container)"
-        for pid in sorted(present - own)
+        if same_namespace or Path(f"/proc/{pid}").exists()
+        else f"foreign process {pid}, unless it is a worker under another pid (container)"
+        for pid in sorted(present - worker_pids)
     )
 
 
 def _named(nvml: Any, name: str) -> Any:
     if name.startswith("MIG-"):
-        raise UnavailableError(f"{name} is a MIG slice: " + _WHOLE.format("MIG"))
+        raise UnavailableError(f"{name} is a MIG slice: " + _SHARED_POWER.format("MIG"))
     if name.isdecimal():
         return nvml.nvmlDeviceGetHandleByIndex(int(name))
     if _BUS_ID.fullmatch(name):
@@ -219,14 +219,14 @@ def _named(nvml: Any, name: str) -> Any:
     uuids = [text(nvml.nvmlDeviceGetUUID(handle)) for handle in handles]
     matching = [handle for handle, uuid in zip(handles, uuids, strict=True) if uuid.startswith(name)]
     if len(matching) != 1 or not name.startswith("GPU-"):
-        raise UnavailableError(f"{len(matching)} GPUs are called '{name}'; here are {', '.join(uuids)}")
+        raise UnavailableError(f"{len(matching)} GPUs match '{name}'. Known: {', '.join(uuids)}.")
     return matching[0]
 
 
 def _cuda_index(nvml: Any, index: int, environ: Mapping[str, str]) -> Any:
     count = nvml.nvmlDeviceGetCount()
     if index >= count:
-        raise UnavailableError(f"there is no GPU {index}: NVML sees {count}")
+        raise UnavailableError(f"there is no GPU {index}: NVML lists {count}")
     handles = [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(count)]
     kinds = {text(nvml.nvmlDeviceGetName(handle)) for handle in handles}
     if len(kinds) > 1 and environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
@@ -247,10 +247,10 @@ def _field(nvml: Any, handle: Any, field_id: int) -> Callable[[], float]:
     return read
 
 
-def _ask(nvml: Any, question: Callable[..., Any], *arguments: Any) -> Any:
-    """Return the answer, or None where this device or driver has none."""
+def _query(nvml: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call an NVML function; return None if this device or driver does not support it."""
     try:
-        return question(*arguments)
+        return function(*arguments)
     except (
         nvml.NVMLError_NotSupported,
         nvml.NVMLError_NoPermission,
@@ -261,5 +261,5 @@ def _ask(nvml: Any, question: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def text(value: Any) -> str:
-    """Return text; older bindings give bytes."""
+    """Return text; older bindings return bytes."""
     return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,4 +1,4 @@
-"""What a result was measured on."""
+"""Identity and description of the machine that results were measured on."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _CONTAINER_GROUPS = ("docker", "kubepods", "lxc", "containerd")
 class Host:
     """A machine, and the software that measured on it.
 
-    ``id`` names a machine, not a moment: results of the same id may share a frontier. It is the name
-    with a digest of the hardware. A container's host name differs each time, so there the hardware alone
-    identifies it; ``name`` tells machines of the same kind apart.
+    ``id`` is the name with a digest of the hardware; results with the same id may share a frontier. The host
+    name of a container is different in each run, so only the hardware identifies it there; ``name``
+    distinguishes machines with the same hardware.
     """
 
     id: str
@@ -41,10 +41,10 @@ class Host:
     """Processors that could be used: CPU affinity and the container's quota."""
     memory_bytes: int | None = None
     governor: str | None = None
-    """What sets the processor's clock on Linux, such as ``performance``."""
+    """Frequency governor of the processor on Linux, such as ``performance``."""
     virtual: bool | None = None
     gpu: tuple[Gpu, ...] | None = None
-    """None: there is no NVML to list them."""
+    """None: NVML is not available."""
     driver: str | None = None
     effx: str | None = None
     effx_commit: str | None = None
@@ -56,7 +56,7 @@ class Host:
 
 @functools.cache
 def host(name: str | None = None) -> Host:
-    """Return this machine's description; ``name`` replaces its own name."""
+    """Return this machine's description; ``name`` replaces the host name."""
     gpus, driver = list_gpus()
     container = _in_container()
     shown = name or ("container" if container else socket.gethostname())
@@ -100,7 +100,7 @@ def _text(path: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Return the commit of the effx that runs, where it runs from a checkout."""
+    """Return the commit of the running effx; None: it does not run from a checkout."""
     root = Path(effx.__file__).parents[1]
     if not (root / ".git").exists():
         return None

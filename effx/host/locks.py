@@ -1,16 +1,16 @@
-"""Who works on what: locks in a workspace, and a turnstile for each host.
+"""Locks: one per cell of a workspace, and one per host for measurements.
 
-A workspace holds cells, each of them done once, by one of perhaps many processes. A cell's lock is a file
-that names its holder: host, process, the time that process started. It is
+Many processes may share a workspace; each cell is computed once. The lock of a cell is a file that names its
+holder: host, process id and start time of the process. It is
 
-    free      if there is no such file
-    stale     if its holder ran on this host and is gone (or its number went to another process), or
-              ran elsewhere and has not touched the file for a minute
-    held      otherwise: the holder touches it every few seconds
+    free      if the file does not exist
+    stale     if its holder ran on this host and has ended (or its process id was reused), or if it ran on
+              another host and has not touched the file for a minute
+    held      otherwise: the holder touches the file every few seconds
 
-The host's turnstile keeps measurements alone: cells that measure take it exclusively, all others
-share it, across runs, workspaces and Ray nodes of one host and user. It is an flock, so the kernel
-frees it with its process. A waiting measurement lets no new cell in, so it comes to its turn.
+The lock of the host lets measurements run alone: cells that measure hold it exclusively, all others share it,
+across runs, workspaces and Ray nodes of one host and user. It is an flock, which the kernel releases when the
+process ends. While a measurement waits, no new cell may start, so that it is not delayed for ever.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from effx import files
 
 try:
     import fcntl
-except ImportError:  # Windows: one process at a time is the user's to see to
+except ImportError:  # Windows: the user has to run one process at a time
     fcntl = None  # type: ignore[assignment]
 
 FOLDER = "locks"
-"""Of a workspace, where its cells' locks are."""
+"""Folder of a workspace that contains the locks of its cells."""
 BEAT_S = 5.0
 STALE_S = 60.0
-"""Without a touch, the lock of another host's process is stale."""
+"""Seconds without a touch after which the lock of another host's process is stale."""
 _POLL_S = 0.2
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
@@ -50,10 +50,10 @@ class Holder:
     """The process that holds a lock."""
 
     host: str
-    """Name, boot and process namespace: within one of these a process number means something."""
+    """Name, boot id and process namespace; process ids are comparable only if these are equal."""
     pid: int
     started: str
-    """When the process started, in the kernel's ticks; empty where the system does not tell."""
+    """When the process started, in the kernel's ticks; empty if the system does not report it."""
     token: str
 
     def __str__(self) -> str:
@@ -61,14 +61,14 @@ class Holder:
 
 
 def this_process() -> Holder:
-    """Return this process as a holder, with a token of its own."""
+    """Return this process as a holder, with a random token."""
     return Holder(_host(), os.getpid(), _start_of(os.getpid()), secrets.token_hex(8))
 
 
 def holder(path: Path) -> Holder | None:
-    """Return who holds the lock at ``path``; None: it is free or stale."""
-    found = _read(path)
-    return None if found is None or _is_stale(path, found) else found
+    """Return the holder of the lock at ``path``; None: it is free or stale."""
+    recorded = _read(path)
+    return None if recorded is None or _is_stale(path, recorded) else recorded
 
 
 class Lock:
@@ -76,15 +76,15 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._own = this_process()
+        self._holder = this_process()
         self._end = threading.Event()
         self._beat: threading.Thread | None = None
 
     def take(self) -> bool:
-        """Take the lock if it is free or stale; return whether it is this process's now.
+        """Take the lock if it is free or stale; return whether this process now holds it.
 
         Raises:
-            UsageError: the place cannot be written to.
+            UsageError: the folder cannot be written.
         """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,18 +93,18 @@ class Lock:
         with _guard(self._path.parent):
             if holder(self._path) is not None:
                 return False
-            files.write_json(self._path, asdict(self._own))
+            files.write_json(self._path, asdict(self._holder))
         self._beat = threading.Thread(target=self._touch, name="effx-lock", daemon=True)
         self._beat.start()
         return True
 
     @property
     def held(self) -> bool:
-        """Whether the lock is still this process's: one that slept for long may have lost it."""
-        return _read(self._path) == self._own
+        """Whether this process still holds the lock; it may have lost it if it was suspended for long."""
+        return _read(self._path) == self._holder
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self._end.set()
         with _guard(self._path.parent):
             if self.held:
@@ -119,12 +119,12 @@ class Lock:
 
 @contextlib.contextmanager
 def hold(path: Path, waiting: Callable[[Holder], None] = lambda holder: None) -> Iterator[Lock]:
-    """Hold the lock at ``path``; while another process does, wait, telling ``waiting`` of it once."""
-    lock, told = Lock(path), False
+    """Hold the lock at ``path``; wait while another process holds it; ``waiting`` is called once with it."""
+    lock, notified = Lock(path), False
     while not lock.take():
-        if not told and (by := holder(path)):
-            waiting(by)
-            told = True
+        if not notified and (current := holder(path)):
+            waiting(current)
+            notified = True
         time.sleep(_POLL_S)
     try:
         yield lock
@@ -134,13 +134,13 @@ def hold(path: Path, waiting: Callable[[Holder], None] = lambda holder: None) ->
 
 @contextlib.contextmanager
 def on_this_host(*, alone: bool) -> Iterator[None]:
-    """Compute beside other cells of this host, or ``alone``; waits until that is so."""
+    """Run together with other cells of this host, or ``alone``; wait until that is possible."""
     if fcntl is None:
         yield
         return
-    place = Path(tempfile.gettempdir()) / f"effx-{os.getuid()}"
-    place.mkdir(mode=0o700, exist_ok=True)
-    with (place / "turnstile").open("a") as turnstile, (place / "host").open("a") as host:
+    folder = Path(tempfile.gettempdir()) / f"effx-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with (folder / "turnstile").open("a") as turnstile, (folder / "host").open("a") as host:
         fcntl.flock(turnstile, fcntl.LOCK_EX)
         fcntl.flock(host, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         fcntl.flock(turnstile, fcntl.LOCK_UN)
@@ -149,7 +149,7 @@ def on_this_host(*, alone: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _guard(folder: Path) -> Iterator[None]:
-    """Let one process at a time look at a lock and replace it."""
+    """Let one process at a time read and replace a lock."""
     with (folder / ".guard").open("a") as guard:
         locked = _flock(guard)
         try:
@@ -165,7 +165,7 @@ def _flock(file: IO[str]) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
-        if error.errno in _NO_LOCKS:  # some network file systems: the rename of a cell still decides
+        if error.errno in _NO_LOCKS:  # some network file systems; then the rename of a cell decides who wins
             return False
         raise
     return True
@@ -178,10 +178,10 @@ def _read(path: Path) -> Holder | None:
         return None
 
 
-def _is_stale(path: Path, found: Holder) -> bool:
-    if found.host == _host():
-        return not _runs(found)
-    probe = path.with_name(f".clock.{os.getpid()}")  # hosts' clocks differ; a file's time is the server's
+def _is_stale(path: Path, recorded: Holder) -> bool:
+    if recorded.host == _host():
+        return not _runs(recorded)
+    probe = path.with_name(f".clock.{os.getpid()}")  # clocks of hosts differ; file times are the server's
     try:
         probe.touch()
         now_s = probe.stat().st_mtime
@@ -192,14 +192,15 @@ def _is_stale(path: Path, found: Holder) -> bool:
         probe.unlink(missing_ok=True)
 
 
-def _runs(found: Holder) -> bool:
+def _runs(recorded: Holder) -> bool:
     try:
-        os.kill(found.pid, 0)
+        os.kill(recorded.pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    return not found.started or _start_of(found.pid) == found.started  # a zombie has no start here
+    # the start of a zombie is empty
+    return not recorded.started or _start_of(recorded.pid) == recorded.started
 
 
 def _host() -> str:
@@ -212,8 +213,8 @@ def _host() -> str:
 
 
 def _start_of(pid: int) -> str:
-    """Return when a process started, in ticks since boot; empty: gone, or the system does not tell."""
-    fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()  # the name may hold spaces
+    """Return when a process started, in ticks since boot; empty: it ended, or the start is unknown."""
+    fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()  # the name may contain spaces
     if not fields or fields[0] == "Z":
         return ""
     return fields[19]

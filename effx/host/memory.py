@@ -1,4 +1,4 @@
-"""Memory: how much there is, how much a process has used, and the collector that walks it."""
+"""Memory: total, available, peak of this process; and the garbage collector."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def total_memory_bytes() -> int:
 
 
 def available_memory_bytes(cgroups: Cgroups | None = None) -> int:
-    """Return memory that this process can get without swapping; limits of its control groups count."""
+    """Return the memory that this process can get without swapping, within its control groups' limits."""
     available = int(psutil.virtual_memory().available)
     left = (cgroups or Cgroups()).available_memory_bytes()
     return available if left is None else min(available, left)
 
 
 def peak_resident_bytes(status: Path = Path("/proc/self/status")) -> int | None:
-    """Return the peak resident size of this process since it began to run Python; None: not known.
+    """Return the peak resident size of this process since it began to run Python; None: unknown.
 
     VmHWM, not ru_maxrss: the latter is inherited across fork and exec, so a worker of a large
     parent would report the parent's memory.
@@ -47,7 +47,7 @@ def peak_resident_bytes(status: Path = Path("/proc/self/status")) -> int | None:
 def collector_paused() -> Iterator[None]:
     """Pause the garbage collector in a ``with`` block that creates millions of objects which all remain.
 
-    It would walk them again and again and free nothing.
+    The collector would traverse them repeatedly and free nothing.
     """
     enabled = gc.isenabled()
     gc.disable()

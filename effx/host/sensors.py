@@ -1,4 +1,4 @@
-"""What a power sensor is, and the error of a host that has none that can be used."""
+"""Power sensors, and the errors of a host without a usable one."""
 
 from __future__ import annotations
 
@@ -6,30 +6,31 @@ from dataclasses import dataclass
 
 
 class UnavailableError(Exception):
-    """This host cannot be metered this way; the message says why and what would help."""
+    """The meter cannot be used on this host; the message says why and what would help."""
 
 
 class NoSensorError(UnavailableError):
-    """There is no such sensor here."""
+    """This host does not have the sensor."""
 
 
 class SensorPermissionError(UnavailableError):
-    """There is a sensor, and this user may not read it."""
+    """This user has no permission to read the sensor."""
 
 
 class BrokenSensorError(UnavailableError):
-    """There is a sensor, and reading it fails."""
+    """The sensor exists, but reading it fails."""
 
 
 @dataclass(frozen=True)
 class Sensor:
-    """A power sensor: shows the mean of its last ``window_s``, anew every ``period_s``."""
+    """A power sensor: every ``period_s`` it shows the mean power of the last ``window_s``."""
 
     name: str
     window_s: float = 0.0
     period_s: float | None = None
-    """None: not known; the times of its changes tell."""
+    """None: unknown; it is then estimated from the times of its changes."""
 
     @property
     def part_time(self) -> bool:
+        """Whether the sensor ignores a part of the time."""
         return self.period_s is not None and 0 < self.window_s < self.period_s

@@ -1,8 +1,8 @@
-"""The most GPU memory that this process has held.
+"""Peak GPU memory of this process.
 
-NVML tells it per process. Where it does not (containers see other process numbers, some drivers
-tell nothing), it is how much the whole device's use grew while this process was at work: workers
-take turns, so what grows meanwhile is this one's, unless a stranger is on the device.
+NVML reports memory per process. If it does not (containers have other process ids, some drivers report
+nothing), the growth of the device's used memory while this process works is used instead. Workers take turns,
+so the growth is caused by this process, unless a foreign process uses the device.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 
 
 class DeviceMemory:
-    """Watches one process on the GPU that the energy meter would take."""
+    """Tracks the memory of this process on the GPU that the energy meter would use by default."""
 
     def __init__(self, device: str) -> None:
-        """Open NVML; ``device`` is what the engine runs on."""
+        """Open NVML; ``device`` is the engine's device."""
         self.peak_bytes: int | None = None
         self.by: str | None = None
         self.reason: str | None = None
@@ -37,26 +37,26 @@ class DeviceMemory:
             self.reason = f"NVML cannot be read ({type(error).__name__}: {error})"
 
     def begin(self) -> None:
-        """Note what is in use before this process works."""
+        """Record the used memory before this process works."""
         if self._nvml is not None:
             self._before = self._used()
 
     def end(self) -> None:
-        """Note what is in use after it has worked: what was freed in between is not seen."""
+        """Update the peak after this process has worked; memory that was freed in between is not counted."""
         if self._nvml is None:
             return
-        own = self._own()
-        if own is None:
+        used = self._used_by_this_process()
+        if used is None:
             self._grown += self._used() - self._before
-            own, self.by = self._grown, "growth of the device's use"
+            used, self.by = self._grown, "growth of the device's use"
         else:
             self.by = "NVML, this process"
-        self.peak_bytes = max(self.peak_bytes or 0, own)
+        self.peak_bytes = max(self.peak_bytes or 0, used)
 
     def _used(self) -> int:
         return int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle).used)
 
-    def _own(self) -> int | None:
+    def _used_by_this_process(self) -> int | None:
         try:
             processes = self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
         except self._nvml.NVMLError:

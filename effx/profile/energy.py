@@ -1,6 +1,6 @@
-"""From a meter's windows to joules per example: gross, and net of what the idle device draws.
+"""From a meter's windows to joules per example: gross, and net of the device's idle power.
 
-idle    | all engines loaded, none at work |   three stretches, so that there is a spread
+idle    | all engines loaded, none running |   three times, to estimate the spread
 window  | queries back to back             |   gross = joules / examples
                                                net   = gross - idle watts x seconds / examples
 """
@@ -20,11 +20,11 @@ _IDLE_STRETCHES = 3
 
 
 def idle(meter: Meter, length_s: float) -> Idle | None:
-    """Measure the power while the loaded engines do nothing; None if it cannot be read.
+    """Measure the power while the loaded engines are idle; None if it cannot be read.
 
     Args:
-        meter: what reads it.
-        length_s: seconds of each of three stretches.
+        meter: the meter.
+        length_s: seconds of each of three measurements.
     """
     watts: list[float] = []
     bounds: list[tuple[float, float]] = []
@@ -60,8 +60,8 @@ def of_windows(windows: list[EnergyWindow], meter: Meter, idling: Idle | None) -
     gross = float(np.mean(per_example))
     if not (math.isfinite(gross) and gross > 0):
         return Energy("none", meter.name, f"the meter gave {gross} J per example"), None
-    own = [window.interval for window in windows if window.interval]
-    interval = intervals.widest(intervals.mean_interval(per_example), own)
+    by_meter = [window.interval for window in windows if window.interval]
+    interval = intervals.widest(intervals.mean_interval(per_example), by_meter)
     net, net_interval, fault = None, None, None
     if idling is not None:
         seconds = float(np.mean([window.duration_s / window.examples for window in windows]))
@@ -88,7 +88,7 @@ def of_windows(windows: list[EnergyWindow], meter: Meter, idling: Idle | None) -
 def _difference(
     gross: float, interval: tuple[float, float], idling: Idle, seconds: float
 ) -> tuple[float, float]:
-    """Return the interval of gross less idle energy; both are independent (MOVER, Zou and Donner 2008)."""
+    """Return the interval of gross minus idle energy, which are independent (MOVER, Zou and Donner 2008)."""
     assert idling.interval is not None
     idle_low, idle_high = (bound * seconds for bound in idling.interval)
     baseline = idling.watts * seconds

@@ -1,4 +1,4 @@
-"""Which engines are loaded: as many at once as memory holds; the least recently used one is unloaded."""
+"""Loaded engines: as many as memory permits. To load another, the least recently used is unloaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BYTES_PER_FILE_BYTE = 3
 
 
 class WorkerPool:
-    """Keeps at most ``capacity`` engines loaded, each in its own worker process."""
+    """Keeps at most ``capacity`` engines loaded, each in a separate worker process."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -29,7 +29,7 @@ class WorkerPool:
         return {pid for engine in self._loaded if (pid := engine.pid) is not None}
 
     def acquire(self, engine: EngineUnderTest) -> None:
-        """Load an engine unless it is loaded, unloading others where the pool is full.
+        """Load an engine unless it is loaded; if the pool is full, unload others.
 
         Raises:
             WorkerError: the engine could not be opened.
@@ -64,7 +64,7 @@ class WorkerPool:
 
 
 def affordable(engines: Sequence[Engine]) -> int:
-    """Return how many of the engines free memory holds at once, at least one."""
+    """Return how many of the engines fit in free memory at once, at least one."""
     largest = max(engine.size_bytes for engine in engines)
     need = _BYTES_PER_ENGINE + _BYTES_PER_FILE_BYTE * largest
     return max(1, min(len(engines), memory.available_memory_bytes() // need))

@@ -90,7 +90,7 @@ def profile(
     try:
         for engine in opened:
             if engine.on_gpu not in by_device:
-                by_device[engine.on_gpu] = meters.open(meter, engine.device, own_pids=our_pids)
+                by_device[engine.on_gpu] = meters.open(meter, engine.device, worker_pids=our_pids)
         for reason in dict.fromkeys(found.reason for found in by_device.values() if found.reason):
             progress.say(f"energy unavailable: {reason}")
         return _Session(under_test, pool, plan, by_device, identity.host(host)).run(Path(out))

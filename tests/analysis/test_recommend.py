@@ -132,7 +132,7 @@ def test_equals_share_the_certainty() -> None:
     assert found.p_choice == pytest.approx(found.p_others["int8"])
 
 
-def test_nothing_meets_the_constraints() -> None:
+def test_unmet_constraints_set_exit_code_1() -> None:
     (answer,) = recommend(ALL, "energy", Constraints(max_drop=None, max_p90_s=0.0009))
     assert isinstance(answer, Unmet)
     assert (answer.engine, answer.setting) == ("tiny", "max_p90_s")
@@ -213,7 +213,7 @@ def test_a_named_baseline() -> None:
     assert found.runner_up.engine == "int8"
 
 
-def test_as_a_person_reads_it() -> None:
+def test_comparison_as_text() -> None:
     text = wording.recommendation(one(ALL))
     assert "sst2 on h: deploy int8" in text
     assert "by energy, out of 4 engines; accuracy on 400 rows; energy source: counter" in text

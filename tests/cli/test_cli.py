@@ -1,4 +1,4 @@
-"""What a person types, right and wrong: exit codes, one-line errors, stdout for results."""
+"""Commands as a user types them: exit codes, one-line errors, results on stdout."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["demo", "--bogus"], "No such option"),
     ],
 )
-def test_wrong_input_is_one_line(
+def test_wrong_input_gives_a_one_line_error(
     here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert message in fails(capsys, arguments)
@@ -160,7 +160,7 @@ def test_tickets_and_lottery_print_their_tables(
     assert "sst2-bert-lottery10-s0: 10% zeros, accuracy" in out
 
 
-def test_an_unwritable_place_is_one_line(
+def test_an_unwritable_folder_gives_a_one_line_error(
     here: Path, checkpoint: Checkpoint, encoders: dict[str, Path], rows_folder: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -169,12 +169,12 @@ def test_an_unwritable_place_is_one_line(
     assert "cannot write" in line
     arguments = ["train", "finetune", "sst2", "--model", str(encoders["bert"]), "--data", str(rows_folder)]
     assert run([*arguments, "-o", "engines/sub"]) == 2
-    told = capsys.readouterr().err
-    assert "cannot write" in told and "train sst2" not in told  # before training, not after
+    reported = capsys.readouterr().err
+    assert "cannot write" in reported and "train sst2" not in reported  # before training, not after
 
 
 @pytest.mark.parametrize("name", ["../keep", ".", "..", "a/b", "/tmp/x"])
-def test_names_stay_inside(
+def test_names_cannot_leave_the_output_folder(
     name: str, here: Path, encoders: dict[str, Path], rows_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["train", "finetune", "sst2", "--model", str(encoders["bert"]), "--data", str(rows_folder)]
@@ -183,7 +183,7 @@ def test_names_stay_inside(
     assert list(here.iterdir()) == []
 
 
-def test_only_its_own_kind_is_replaced(
+def test_overwrite_replaces_only_artifacts_of_the_same_kind(
     here: Path, checkpoint: Checkpoint, encoders: dict[str, Path], rows_folder: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -200,7 +200,7 @@ def test_only_its_own_kind_is_replaced(
     assert [path.read_text() for path in mine] == ["mine", "mine"]
 
 
-def test_internal_errors_have_an_exit_code_of_their_own(
+def test_internal_errors_have_exit_code_3(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from effx import report
@@ -217,7 +217,7 @@ def test_internal_errors_have_an_exit_code_of_their_own(
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
-def test_sigterm_leaves_nothing_behind(here: Path, checkpoint: Checkpoint) -> None:
+def test_sigterm_leaves_no_files_and_processes(here: Path, checkpoint: Checkpoint) -> None:
     scratch = here / "scratch"
     scratch.mkdir()
     command = [sys.executable, "-m", "effx", "export", str(checkpoint.folder), "--jobs", "2"]
@@ -232,9 +232,9 @@ def test_sigterm_leaves_nothing_behind(here: Path, checkpoint: Checkpoint) -> No
     children = [int(path.name) for path in Path("/proc").iterdir()
                 if path.name.isdigit() and _parent(path) == running.pid]  # fmt: skip
     running.terminate()
-    _, told = running.communicate(timeout=60)
-    assert running.returncode == 143 and "stopped; completed work is kept." in told
-    assert "Traceback" not in told
+    _, reported = running.communicate(timeout=60)
+    assert running.returncode == 143 and "stopped; completed work is kept." in reported
+    assert "Traceback" not in reported
     deadline = time.monotonic() + 20  # multiprocessing's own tracker ends by itself
     while alive := [pid for pid in children if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < deadline, alive

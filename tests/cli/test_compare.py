@@ -7,32 +7,34 @@ import pytest
 
 from effx.analysis.comparison import compare
 from effx.cli import run
-from tests.analysis.made import made
+from tests.analysis.made import built
 from tests.cli.test_cli import fails
 
-A = made("bert.fp32", range(40), 0.030, 3.0)
-B = made("bert.int8", range(10, 60), 0.015, 1.5)
+A = built("bert.fp32", range(40), 0.030, 3.0)
+B = built("bert.int8", range(10, 60), 0.015, 1.5)
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for one in (A, B, made("bert.int8", range(10, 60), 0.020, session="later", started="2027")):
+    for one in (A, B, built("bert.int8", range(10, 60), 0.020, session="later", started="2027")):
         one.save(tmp_path / "results")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def test_the_session_that_holds_both(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_session_that_measured_both_engines_is_used(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["compare", "bert.fp32", "bert.int8", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found == json.loads(json.dumps({**compare(A, B).to_json(), "margin": 0.01}))
+    result = json.loads(capsys.readouterr().out)
+    assert result == json.loads(json.dumps({**compare(A, B).to_json(), "margin": 0.01}))
     assert run(["compare", "bert.fp32", "id-bert.int8-2027", "results/"]) == 0
     out = capsys.readouterr().out
     assert "not interleaved" in out
     assert "Note: not of one session" in out
 
 
-def test_as_a_person_reads_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_comparison_as_text(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["compare", "bert.fp32", "bert.int8", "--margin", "0.2"]) == 0
     out = capsys.readouterr().out
     assert compare(A, B).sentence() in out
@@ -56,12 +58,12 @@ def test_as_a_person_reads_it(here: Path, capsys: pytest.CaptureFixture[str]) ->
         (["bert.fp32", "bert.int8", "nowhere"], "nowhere holds no results"),
     ],
 )
-def test_wrong_input_is_one_line(
+def test_wrong_input_gives_a_one_line_error(
     here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert message in fails(capsys, ["compare", *arguments])
 
 
-def test_other_hosts_are_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made("there", host="g").save(here / "results")
+def test_results_of_different_hosts_are_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    built("there", host="g").save(here / "results")
     assert "different hosts" in fails(capsys, ["compare", "bert.fp32", "there"])

@@ -1,4 +1,4 @@
-"""Options made from settings."""
+"""Options that are generated from settings."""
 
 from __future__ import annotations
 

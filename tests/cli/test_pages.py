@@ -18,13 +18,13 @@ ROOT = Path(__file__).parents[2]
 
 def contexts(command: click.Command, name: str, parent: click.Context | None = None) -> list[click.Context]:
     here = click.Context(command, info_name=name, parent=parent)
-    found = [here]
+    result = [here]
     if isinstance(command, click.Group):
         for child in command.list_commands(here):
-            made = command.get_command(here, child)
-            assert made is not None
-            found += contexts(made, child, here)
-    return found
+            built = command.get_command(here, child)
+            assert built is not None
+            result += contexts(built, child, here)
+    return result
 
 
 COMMANDS = contexts(cli, "effx")
@@ -43,14 +43,14 @@ def test_every_command_is_explained_with_examples(context: click.Context) -> Non
         assert all(line.startswith(context.command_path) for line in examples)
         for line in examples:
             words = line.split("#")[0].split(">")[0].split()[len(context.command_path.split()) :]
-            made = command.make_context(context.command_path, words, resilient_parsing=False)
-            assert made.params
+            built = command.make_context(context.command_path, words, resilient_parsing=False)
+            assert built.params
     for parameter in command.params:
         if isinstance(parameter, click.Option) and not parameter.hidden:
             assert parameter.help, f"{parameter.opts} has no help"
 
 
-def test_the_pages_are_as_the_code_has_them() -> None:
+def test_the_command_pages_are_up_to_date() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "tools/command_pages.py", "--check"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -68,7 +68,7 @@ def test_completion_scripts(shell: str, capsys: pytest.CaptureFixture[str]) -> N
     [("effx ", "doctor"), ("effx train f", "finetune"), ("effx run --dr", "--dry-run")],
 )
 def test_completion_completes(words: str, expected: str, tmp_path: Path) -> None:
-    """As a shell asks: the words so far, and the number of the one to complete."""
+    """With the variables that a shell sets: the words so far, and the index of the word to complete."""
     environment = {
         **os.environ, "PYTHONPATH": str(ROOT), "_EFFX_COMPLETE": "zsh_complete",
         "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1),
@@ -78,7 +78,7 @@ def test_completion_completes(words: str, expected: str, tmp_path: Path) -> None
     assert expected in done.stdout.splitlines(), done.stderr
 
 
-def test_bash_takes_the_script() -> None:
+def test_bash_accepts_the_completion_script() -> None:
     if shutil.which("bash") is None:
         pytest.skip("no bash")
     script = subprocess.run(

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from effx.cli import run
-from tests.analysis.made import made
+from tests.analysis.made import built
 from tests.cli.test_cli import fails
 
 RUNS = [
-    made("fp32", range(40), 0.030, 3.0, precision="fp32", memory=300_000_000, size=200_000_000),
-    made("int8", range(42), 0.015, 1.5),
-    made("small", range(46), 0.005, 0.5, memory=60_000_000, size=10_000_000),
+    built("fp32", range(40), 0.030, 3.0, precision="fp32", memory=300_000_000, size=200_000_000),
+    built("int8", range(42), 0.015, 1.5),
+    built("small", range(46), 0.005, 0.5, memory=60_000_000, size=10_000_000),
 ]
 
 
@@ -27,11 +27,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
     assert run(["recommend", *arguments, "--json"]) == 0
-    (found,) = json.loads(capsys.readouterr().out)["recommendations"]
-    return found
+    (result,) = json.loads(capsys.readouterr().out)["recommendations"]
+    return result
 
 
-def test_the_bare_command(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recommend_without_options(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["recommend"]) == 0
     assert capsys.readouterr().out.startswith("sst2 on h: deploy int8\n")
 
@@ -51,29 +51,31 @@ def test_options(here: Path, capsys: pytest.CaptureFixture[str], arguments: list
     assert answer(capsys, *arguments)["engine"] == expected
 
 
-def test_without_its_file_the_runner_up_is_the_choice(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = answer(capsys, "results/")
-    (here / "results" / f"{found['result']}.json").unlink()
-    assert answer(capsys)["engine"] == found["runner_up"]["engine"]
+def test_the_runner_up_is_recommended_without_the_result_of_the_best(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = answer(capsys, "results/")
+    (here / "results" / f"{result['result']}.json").unlink()
+    assert answer(capsys)["engine"] == result["runner_up"]["engine"]
 
 
-def test_nothing_meets_the_constraints(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unmet_constraints_set_exit_code_1(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = fails(capsys, ["recommend", "--max-p90", "1ms"], code=1)
     assert line.startswith(
         "effx: sst2 on h: none of 3 engines meets the constraints; nearest is small, whose p90"
     )
     assert "is above 1 ms (--max-p90)." in line
-    made("alone", host="g").save(here / "results")
+    built("alone", host="g").save(here / "results")
     assert run(["recommend", "--max-memory", "70MB", "--json", "--max-drop", "100%"]) == 1
-    found = json.loads(capsys.readouterr().out)
-    assert [one["engine"] for one in found["recommendations"]] == ["small"]
-    assert [one["engine"] for one in found["unmet"]] == ["alone"]
+    result = json.loads(capsys.readouterr().out)
+    assert [one["engine"] for one in result["recommendations"]] == ["small"]
+    assert [one["engine"] for one in result["unmet"]] == ["alone"]
 
 
-def test_a_metric_of_nothing_gives_an_answer(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Constant predictions have an MCC of 0: no crash, and JSON that other readers take."""
+def test_constant_predictions_do_not_crash(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their MCC is 0, and the JSON is valid for strict parsers."""
     for name in ("a", "b"):
-        own = made(name, metric="matthews", task="cola")
+        own = built(name, metric="matthews", task="cola")
         scored = replace(own.accuracy, value=0.0, interval=(0.0, 0.0), predictions=[1] * own.accuracy.n)
         replace(own, accuracy=scored).save(here / "cola")
     assert run(["recommend", "cola", "--objective", "accuracy"]) == 0
@@ -83,15 +85,15 @@ def test_a_metric_of_nothing_gives_an_answer(here: Path, capsys: pytest.CaptureF
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
 
-    (found,) = json.loads(capsys.readouterr().out, parse_constant=refuse)["recommendations"]
-    assert (found["runner_up"]["ratio"], found["runner_up"]["difference"]) == (None, 0.0)
+    (result,) = json.loads(capsys.readouterr().out, parse_constant=refuse)["recommendations"]
+    assert (result["runner_up"]["ratio"], result["runner_up"]["difference"]) == (None, 0.0)
 
 
-def test_energy_of_a_model_is_no_default(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_modelled_energy_is_not_the_default_objective(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, seconds, joules in (("a", 0.01, 2.0), ("b", 0.02, 1.0)):
-        made(name, seconds=seconds, joules=joules, source="model").save(here / "modelled")
-    found = answer(capsys, "modelled")
-    assert (found["objective"], found["engine"], found["energy_source"]) == ("latency", "a", "model")
+        built(name, seconds=seconds, joules=joules, source="model").save(here / "modelled")
+    result = answer(capsys, "modelled")
+    assert (result["objective"], result["engine"], result["energy_source"]) == ("latency", "a", "model")
     assert run(["recommend", "modelled", "--objective", "latency"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "J/example" in line]
     assert lines and all("energy (model)" in line for line in lines)
@@ -114,7 +116,7 @@ def test_energy_of_a_model_is_no_default(here: Path, capsys: pytest.CaptureFixtu
         (["nowhere"], "nowhere holds no results"),
     ],
 )
-def test_wrong_input_is_one_line(
+def test_wrong_input_gives_a_one_line_error(
     here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert message in fails(capsys, ["recommend", *arguments])

@@ -1,4 +1,4 @@
-"""``effx report`` as typed: where it goes, and what it says of results that are damaged."""
+"""``effx report``: output folder, and messages about damaged results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def results_of_two(tmp_path: Path) -> Path:
     )
 
 
-def test_into_the_folder_where_one_stands(
+def test_report_is_written_into_a_new_and_an_existing_folder(
     results_of_two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "here").mkdir()
@@ -34,7 +34,9 @@ def test_into_the_folder_where_one_stands(
     assert ". exists already and is not a report" in fails(capsys, ["report", str(results_of_two), "-o", "."])
 
 
-def test_of_one_file_beside_it(results_of_two: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_of_one_file_is_written_next_to_it(
+    results_of_two: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = sorted(results_of_two.glob("*.json"))[0]
     assert run(["report", str(first)]) == 0
     assert (results_of_two / "report/index.html").is_file()

@@ -1,4 +1,4 @@
-"""The demo's encoder: what it is made of, where it is written, and what is kept."""
+"""The demo's encoder: vocabulary, reproducibility, and writing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from effx.demo import pretraining
 from effx.errors import UsageError
 
 
-def test_a_vocabulary_depends_on_the_texts_alone() -> None:
+def test_the_vocabulary_depends_only_on_the_texts() -> None:
     texts = corpus.texts("train")[:500]
     first, second = (pretraining.tokenizer(texts) for _ in range(2))
     assert first.get_vocab() == second.get_vocab()
@@ -25,7 +25,7 @@ def test_a_vocabulary_depends_on_the_texts_alone() -> None:
     assert (
         first.decode(first("a well made story")["input_ids"], skip_special_tokens=True) == "a well made story"
     )
-    assert first.tokenize("s##s") == ["s", "[UNK]", "[UNK]", "s"]  # pieces' names in a text are no pieces
+    assert first.tokenize("s##s") == ["s", "[UNK]", "[UNK]", "s"]  # "##s" in a text is not a word piece
 
 
 def test_the_same_seed_gives_the_same_encoder(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_the_same_seed_gives_the_same_encoder(tmp_path: Path) -> None:
     assert any(not one[name].equal(two[name]) for name in one)
 
 
-def test_a_place_that_takes_nothing_is_told_before_the_work(
+def test_an_unwritable_folder_is_refused_before_pretraining(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -48,7 +48,7 @@ def test_a_place_that_takes_nothing_is_told_before_the_work(
         pretraining.pretrain(tmp_path / "file" / "pretrained" / pretraining.NAME)
 
 
-def test_an_encoder_that_another_process_wrote_meanwhile_is_kept(
+def test_an_encoder_written_by_another_process_is_reused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / pretraining.NAME
@@ -63,7 +63,7 @@ def test_an_encoder_that_another_process_wrote_meanwhile_is_kept(
     assert (folder / "config.json").read_text() == "theirs"
 
 
-def test_a_write_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def blocked(*_: object, **__: object) -> None:
         (tmp_path / "pretrained").write_text("")  # a file where the folder above it should be
 
@@ -72,9 +72,9 @@ def test_a_write_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         pretraining.pretrain(tmp_path / "pretrained" / pretraining.NAME)
 
 
-def test_an_encoder_is_written_whole_and_then_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_encoder_is_written_completely_and_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pretraining.loop, "fit", lambda *_, **__: None)
     folder = pretraining.pretrain(tmp_path / pretraining.NAME)
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in folder.iterdir()}
-    monkeypatch.setattr(pretraining, "tokenizer", lambda _: pytest.fail("it was made again"))
+    monkeypatch.setattr(pretraining, "tokenizer", lambda _: pytest.fail("the encoder was pretrained again"))
     assert pretraining.pretrain(folder) == folder

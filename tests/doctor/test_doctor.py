@@ -42,9 +42,9 @@ def test_every_topic_is_checked_on_this_machine(capsys: pytest.CaptureFixture[st
     }  # fmt: skip
     assert code == any(line["state"] == "broken" for line in lines)
     assert not [line for line in lines if line["name"] == "check"]
-    found = {line["name"]: line for line in lines}
-    assert found["CPUExecutionProvider"]["state"] == "ok"  # a session was opened
-    assert found["train"]["state"] == found["report"]["state"] == "ok"
+    result = {line["name"]: line for line in lines}
+    assert result["CPUExecutionProvider"]["state"] == "ok"  # a session was opened
+    assert result["train"]["state"] == result["report"]["state"] == "ok"
 
 
 def test_an_old_python_is_broken() -> None:
@@ -75,10 +75,10 @@ def test_packages_that_shadow_each_other_are_broken(
 
 
 def test_extras_name_the_packages_that_are_not_installed() -> None:
-    found = by_name(software.packages(has(onnx="1.20", torch="2.9")))
-    assert found["export"].detail == "onnxscript not installed (onnx 1.20)"
-    assert found["train"].fix == "pip install 'effx[train]'"
-    assert found["report"].state == "missing"
+    result = by_name(software.packages(has(onnx="1.20", torch="2.9")))
+    assert result["export"].detail == "onnxscript not installed (onnx 1.20)"
+    assert result["train"].fix == "pip install 'effx[train]'"
+    assert result["report"].state == "missing"
 
 
 def test_providers_that_do_not_load_are_broken_where_there_is_a_driver() -> None:
@@ -218,8 +218,8 @@ def test_torch_with_a_failing_gpu_is_broken() -> None:
     ],
 )  # fmt: skip
 def test_instructions_of_a_processor(text: str, states: dict[str, str]) -> None:
-    found = by_name(machine.processor(parse_cpuinfo(text)))
-    assert {name: found[name].state for name in states} == states
+    result = by_name(machine.processor(parse_cpuinfo(text)))
+    assert {name: result[name].state for name in states} == states
 
 
 def powercap(root: Path, mode: int = 0o644) -> Path:
@@ -320,19 +320,19 @@ def test_gpu_findings_on_a_fake_nvml(tmp_path: Path) -> None:
         [sys.executable, "-c", NVML], env=environment, capture_output=True, text=True, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    assert found["host"]["driver"] == "999.99"
-    assert [gpu["name"] for gpu in found["host"]["gpu"]] == ["Fake H200"] * 2
-    good = {line["name"]: line for line in found["ok"]}
+    result: dict[str, Any] = json.loads(done.stdout)
+    assert result["host"]["driver"] == "999.99"
+    assert [gpu["name"] for gpu in result["host"]["gpu"]] == ["Fake H200"] * 2
+    good = {line["name"]: line for line in result["ok"]}
     assert good["driver"]["detail"].startswith("999.99")
     assert good["GPU 0"]["detail"] == good["GPU 1"]["detail"] == "Fake H200"
     assert good["GPU 0 power"]["state"] == good["GPU 1 energy"]["state"] == "ok"
     assert good["GPU 0 power"]["detail"] == "300.0 W now"
-    refused = {line["name"]: line for line in found["forbidden"]}
+    refused = {line["name"]: line for line in result["forbidden"]}
     assert refused["GPU 0 energy"]["state"] == "broken"
     assert refused["GPU 0 energy"]["fix"] == "sudo nvidia-smi -acp UNRESTRICTED"
-    assert {line["name"]: line["state"] for line in found["unsupported"]}["GPU 0 energy"] == "missing"
-    assert any(line["state"] != "ok" for line in found["lost"])
+    assert {line["name"]: line["state"] for line in result["unsupported"]}["GPU 0 energy"] == "missing"
+    assert any(line["state"] != "ok" for line in result["lost"])
 
 
 @pytest.mark.usefixtures("without_gpu")
@@ -355,16 +355,16 @@ def container(root: Path, **values: str) -> Cgroups:
 
 def test_limits_of_a_container(tmp_path: Path) -> None:
     limited = container(tmp_path, cpu_max="50000 100000", memory_max="2000000000")
-    found = by_name(machine.limits(limited, 16_384_000_000, parse_cpuinfo("flags : avx2 hypervisor")))
-    assert found["processors"].state == "broken" and "the time of 0.5" in found["processors"].detail
-    assert found["processors"].fix == "effx profile --threads 1"
-    assert found["memory"].state == "broken" and "2.0 GB by the container's limit" in found["memory"].detail
-    assert "virtual machine" in found
+    result = by_name(machine.limits(limited, 16_384_000_000, parse_cpuinfo("flags : avx2 hypervisor")))
+    assert result["processors"].state == "broken" and "the time of 0.5" in result["processors"].detail
+    assert result["processors"].fix == "effx profile --threads 1"
+    assert result["memory"].state == "broken" and "2.0 GB by the container's limit" in result["memory"].detail
+    assert "virtual machine" in result
     free = container(tmp_path / "free", cpu_max="max 100000", memory_max="max")
-    found = by_name(machine.limits(free, 16_384_000_000, parse_cpuinfo("flags : avx2")))
-    assert found["processors"].state == "ok"
-    assert found["memory"].detail == "16.4 GB"
-    assert "virtual machine" not in found
+    result = by_name(machine.limits(free, 16_384_000_000, parse_cpuinfo("flags : avx2")))
+    assert result["processors"].state == "ok"
+    assert result["memory"].detail == "16.4 GB"
+    assert "virtual machine" not in result
 
 
 def test_a_failing_check_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

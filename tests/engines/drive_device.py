@@ -1,4 +1,4 @@
-"""Runs engines' graphs as plans on the fake driver and tells how they compare; see test_on_device.py."""
+"""Run the graphs of engines as plans on the fake driver and print a comparison; see test_on_device.py."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def batch(rng: np.random.Generator, n: int, length: int) -> dict[str, np.ndarray
 
 
 def marked(folder: Path, place: Path, **metadata: str) -> Path:
-    """Return a folder with an engine's graphs, marked with what the fake runtime is to make of them."""
+    """Return a folder with an engine's graphs, with instructions for the fake runtime."""
     place.mkdir()
     for name in Engine.open(folder).runtime.files:
         model = onnx.load(folder / name)
@@ -46,7 +46,7 @@ def marked(folder: Path, place: Path, **metadata: str) -> Path:
 
 
 def stripped(folder: Path, place: Path) -> Path:
-    """Return a folder with an engine's graphs twice: with zeros for weights, as plans, and whole."""
+    """Return a folder with an engine's graphs twice: as plans with weights of zero, and complete."""
     place.mkdir()
     for name in Engine.open(folder).runtime.files:
         model = onnx.load(folder / name)
@@ -63,7 +63,7 @@ def compare(folder: Path, plans: Path | None = None, **more: Any) -> dict[str, A
     """Return the largest differences of plans (default: the engine's graphs) from ONNX Runtime."""
     engine, rng = Engine.open(folder), np.random.default_rng(0)
     runtime = replace(engine.runtime, device="sm89", plan=PlanTarget("9.9.9", "sm89"), **more)
-    found: dict[str, Any] = {"logits": 0.0, "timed": 0.0, "depth": 0, "depths": []}
+    result: dict[str, Any] = {"logits": 0.0, "timed": 0.0, "depth": 0, "depths": []}
     limit = max(runtime.lengths or [64])
     with (
         engines.open(engine, threads=1) as expected,
@@ -76,31 +76,31 @@ def compare(folder: Path, plans: Path | None = None, **more: Any) -> dict[str, A
             began = time.perf_counter()
             seconds, again = timer.infer_timed(timer.upload(inputs))
             assert 0 < seconds < time.perf_counter() - began
-            found["logits"] = max(found["logits"], float(np.abs(wanted["logits"] - given["logits"]).max()))
-            found["timed"] = max(found["timed"], float(np.abs(again["logits"] - given["logits"]).max()))
+            result["logits"] = max(result["logits"], float(np.abs(wanted["logits"] - given["logits"]).max()))
+            result["timed"] = max(result["timed"], float(np.abs(again["logits"] - given["logits"]).max()))
             if "depth" in wanted:
-                found["depth"] += int(np.sum(wanted["depth"] != given["depth"]))
-                found["depths"] = sorted({*found["depths"], *wanted["depth"].tolist()})
-        found["described"] = session.describe()
-    return found
+                result["depth"] += int(np.sum(wanted["depth"] != given["depth"]))
+                result["depths"] = sorted({*result["depths"], *wanted["depth"].tolist()})
+        result["described"] = session.describe()
+    return result
 
 
 def recorded(folder: Path) -> list[list[str]]:
-    """Return what the runtime is asked for and does in four equal queries and one of another shape."""
+    """Return the calls of the runtime in four equal queries and one of another shape."""
     import tensorrt_rtx  # the fake one
 
     engine, rng = Engine.open(folder), np.random.default_rng(0)
-    told = []
+    reported = []
     with engines.open_unchecked(engine.folder, "tensorrt-rtx", engine.runtime) as session:
         for n in (4, 4, 4, 2, 2, 4):
             tensorrt_rtx.RUNS.clear()
             session.infer(batch(rng, n, 8))
-            told.append(list(tensorrt_rtx.RUNS))
-    return told
+            reported.append(list(tensorrt_rtx.RUNS))
+    return reported
 
 
 def early(folder: Path) -> dict[str, Any]:
-    """Return what batches of all kinds make staged early exit record after its shapes were prepared."""
+    """Return what early exits in segments record for various batches after their shapes were prepared."""
     import tensorrt_rtx  # the fake one
 
     engine, rng = Engine.open(folder), np.random.default_rng(1)
@@ -112,7 +112,7 @@ def early(folder: Path) -> dict[str, Any]:
     first = onnxruntime.InferenceSession(engine.folder / runtime.files[0])
     (logits,) = first.run(["logits"], {entry.name: sample[entry.name] for entry in first.get_inputs()})
     surest = np.exp(exit_rules.log_softmax(logits).max(-1))
-    # of max-probability, which is the rule here: from few who stay to nearly all
+    # thresholds of the rule max-probability: from few to nearly all rows remaining
     for threshold in np.quantile(surest, np.arange(0.05, 1, 0.13)).tolist():
         settings = runtime.with_exit_rule(replace(runtime.exits.rule, threshold=threshold))
         with (
@@ -191,7 +191,7 @@ def main() -> None:
     profiles = next(path for name, path in folders.items() if ".buckets." in name)
     growing = next(path for name, path in folders.items() if ".exit+tokens." in name)
     scratch = Path(sys.argv[1])
-    found = {
+    result = {
         "compared": {name: compare(path) for name, path in folders.items()},
         "profiles": compare(profiles, marked(profiles, scratch / "profiles", profiles="[16, 32, 64]")),
         "data_dependent": compare(growing, marked(growing, scratch / "growing", data_dependent="yes")),
@@ -202,10 +202,10 @@ def main() -> None:
         "early": early(next(path for name, path in folders.items() if ".exit." in name)),
         "errors": errors(whole, scratch),
     }
-    found["profiled"] = profiled(whole, scratch)
+    result["profiled"] = profiled(whole, scratch)
     gc.collect()
-    found["left_bytes"] = library.fakeInUse() - before
-    print(json.dumps(found))
+    result["left_bytes"] = library.fakeInUse() - before
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What only a GPU can show: the real driver, runtimes and meters."""
+"""Tests that need a GPU: the real driver, runtimes and meters."""
 
 from __future__ import annotations
 
@@ -116,8 +116,8 @@ def test_early_exit_with_compaction_matches_the_cpu_engine(
 
 
 def test_profile_has_both_timings_energy_and_memory(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    made, failures = export_all([checkpoint.folder], ["fp16"], ["torch"], tmp_path / "e", device="cuda")
-    assert made and not failures
+    created, failures = export_all([checkpoint.folder], ["fp16"], ["torch"], tmp_path / "e", device="cuda")
+    assert created and not failures
     plan = MeasurementPlan(grid=((1, 16), (32, 16)), rounds=3, grid_rounds=3, window_s=2.0, windows=2)
     runs, failed = profile([tmp_path / "e"], out=tmp_path / "results", plan=plan)
     assert not failed

@@ -1,4 +1,4 @@
-"""Mock engines: complete engine folders that answer without a runtime."""
+"""Mock engines: complete engine folders that run without a runtime."""
 
 from __future__ import annotations
 

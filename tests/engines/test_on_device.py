@@ -38,10 +38,20 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler (cc) to build the fake driver")
-    made = tmp_path_factory.mktemp("driver") / "libcuda.so.1"
-    command = [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", str(FAKE / "cuda.c"), "-o", str(made)]
+    created = tmp_path_factory.mktemp("driver") / "libcuda.so.1"
+    command = [
+        compiler,
+        "-shared",
+        "-fPIC",
+        "-O1",
+        "-Wall",
+        "-Werror",
+        str(FAKE / "cuda.c"),
+        "-o",
+        str(created),
+    ]
     subprocess.run(command, check=True)
-    return made
+    return created
 
 
 def environment(library: Path, **more: str) -> dict[str, str]:
@@ -50,7 +60,7 @@ def environment(library: Path, **more: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def found(library: Path, built: list[Engine], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def result(library: Path, built: list[Engine], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.engines.drive_device", str(tmp_path_factory.mktemp("scratch"))]
     done = subprocess.run(
         [*command, *(str(engine.folder) for engine in built)],
@@ -60,20 +70,20 @@ def found(library: Path, built: list[Engine], tmp_path_factory: pytest.TempPathF
     return json.loads(done.stdout)
 
 
-def test_answers_match_onnxruntime(found: dict[str, Any]) -> None:
-    assert len(found["compared"]) == len(VARIANTS)
-    for name, one in found["compared"].items():
+def test_answers_match_onnxruntime(result: dict[str, Any]) -> None:
+    assert len(result["compared"]) == len(VARIANTS)
+    for name, one in result["compared"].items():
         assert one["logits"] < 1e-5, name
         assert one["timed"] < 1e-6, name
         assert one["depth"] == 0, name
         assert one["described"]["cuda_graph"] is True and one["described"]["tf32"] is False
         if ".exit" in name:
             assert len(one["depths"]) > 1, f"{name}: nobody exits early, so nothing was compacted"
-    assert found["compared"]["te.buckets.onnxruntime"]["described"]["device"] == "Fake GPU"
+    assert result["compared"]["te.buckets.onnxruntime"]["described"]["device"] == "Fake GPU"
 
 
 def test_cuda_libraries_are_found_on_the_python_path(library: Path, tmp_path: Path) -> None:
-    """Beside nothing of onnxruntime's: in a folder of packages that is on the path."""
+    """In a folder of packages that is on the path, without onnxruntime in it."""
     place = tmp_path / "elsewhere/nvidia/cu13/lib"
     place.mkdir(parents=True)
     shutil.copyfile(library, place / "libcublas.so.13")
@@ -89,27 +99,27 @@ def test_cuda_libraries_are_found_on_the_python_path(library: Path, tmp_path: Pa
 def test_optimization_profile_covers_all_shapes(built: list[Engine]) -> None:
     from effx.engines import onnxruntime_cuda
 
-    found = {engine.manifest["variant"]: engine for engine in built}
-    told = onnxruntime_cuda.optimization_profile(found["fp32"].folder / "model.onnx", 64, 512)
+    result = {engine.manifest["variant"]: engine for engine in built}
+    reported = onnxruntime_cuda.optimization_profile(result["fp32"].folder / "model.onnx", 64, 512)
     names = ("input_ids", "attention_mask", "token_type_ids")
     for what, shape in (("min", "1x1"), ("opt", "8x64"), ("max", "512x64")):
-        assert told[f"trt_profile_{what}_shapes"] == ",".join(f"{name}:{shape}" for name in names)
-    fixed = onnxruntime_cuda.optimization_profile(found["seq16"].folder / "model.onnx", 16, 512)
+        assert reported[f"trt_profile_{what}_shapes"] == ",".join(f"{name}:{shape}" for name in names)
+    fixed = onnxruntime_cuda.optimization_profile(result["seq16"].folder / "model.onnx", 16, 512)
     assert fixed["trt_profile_min_shapes"].startswith("input_ids:1x16,")
-    later = onnxruntime_cuda.optimization_profile(found["exit"].folder / "segment-1.onnx", 64, 512)
+    later = onnxruntime_cuda.optimization_profile(result["exit"].folder / "segment-1.onnx", 64, 512)
     assert "hidden:512x64x32" in later["trt_profile_max_shapes"].split(",")
 
 
 def test_timed_run_is_queued_behind_another_run() -> None:
-    """So that the host's own work before a launch is no part of the device's time."""
-    told: list[str] = []
+    """So that the work of the host before a launch is not included in the device's time."""
+    reported: list[str] = []
 
     class Event:
         def __init__(self, name: str) -> None:
             self.name = name
 
         def record(self) -> None:
-            told.append(self.name)
+            reported.append(self.name)
 
         def seconds_since(self, other: Event) -> float:
             return 1.0
@@ -119,49 +129,49 @@ def test_timed_run_is_queued_behind_another_run() -> None:
             return Event("event")
 
         def synchronize(self) -> None:
-            told.append("wait")
+            reported.append("wait")
 
     class Graph:
         device = Device()
 
         def launch(self, inputs: Any) -> dict[str, Any]:
-            told.append("launch")
+            reported.append("launch")
             return {}
 
     on_device.SingleOnDevice(Graph()).infer_timed({})  # type: ignore[arg-type]
-    assert told == ["wait", "launch", "event", "launch", "event"]
+    assert reported == ["wait", "launch", "event", "launch", "event"]
 
 
-def test_profiles_and_data_dependent_outputs_match_onnxruntime(found: dict[str, Any]) -> None:
-    profiles, growing = found["profiles"], found["data_dependent"]
+def test_profiles_and_data_dependent_outputs_match_onnxruntime(result: dict[str, Any]) -> None:
+    profiles, growing = result["profiles"], result["data_dependent"]
     assert profiles["described"]["profiles"] == 3 and profiles["logits"] < 1e-5
     assert growing["logits"] < 1e-5 and growing["depth"] == 0 and len(growing["depths"]) > 1
 
 
-def test_stripped_plan_is_refitted_with_its_weights(found: dict[str, Any]) -> None:
-    assert found["stripped"]["logits"] < 1e-5
-    assert "does not accept the weights of gone.onnx: no such model" in found["errors"]["weights"]
+def test_stripped_plan_is_refitted_with_its_weights(result: dict[str, Any]) -> None:
+    assert result["stripped"]["logits"] < 1e-5
+    assert "does not accept the weights of gone.onnx: no such model" in result["errors"]["weights"]
 
 
-def test_shape_is_recorded_once_and_replayed_afterwards(found: dict[str, Any]) -> None:
+def test_shape_is_recorded_once_and_replayed_afterwards(result: dict[str, Any]) -> None:
     first, replay = ["queue", "run", "queue"], ["run"]
-    # the second shape lies within the memory of the first, which stays recorded
-    assert found["recorded"] == [first, replay, replay, first, replay, replay]
+    # the second shape fits in the memory of the first, whose recording remains
+    assert result["recorded"] == [first, replay, replay, first, replay, replay]
 
 
-def test_prepare_records_every_number_of_remaining_rows(found: dict[str, Any]) -> None:
-    early = found["early"]
-    assert len(early["sizes"]) > 4  # so many different numbers stayed after a ramp
+def test_prepare_records_every_number_of_remaining_rows(result: dict[str, Any]) -> None:
+    early = result["early"]
+    assert len(early["sizes"]) > 4  # different numbers of rows remained after a ramp
     assert early["queued"] == [0] * 32
 
 
 def test_prepare_of_padded_session_uses_padded_shapes() -> None:
-    """Of the session within, not by one run through it, which leaves what exits make unseen."""
-    told: list[tuple[int, ...]] = []
+    """The inner session is prepared; one run would not record the shapes after exits."""
+    reported: list[tuple[int, ...]] = []
 
     class Session:
         def prepare(self, inputs: Any) -> None:
-            told.append(inputs["input_ids"].shape)
+            reported.append(inputs["input_ids"].shape)
 
         def infer(self, inputs: Any) -> Any:
             raise AssertionError
@@ -169,7 +179,7 @@ def test_prepare_of_padded_session_uses_padded_shapes() -> None:
     inputs = {"input_ids": np.ones((3, 13), np.int64), "attention_mask": np.ones((3, 13), np.int64)}
     padded = sessions.Padded(Session(), [8, 16], 0)  # type: ignore[arg-type]
     padded.prepare(inputs)
-    assert told == [(3, 16)]
+    assert reported == [(3, 16)]
 
 
 @pytest.mark.parametrize(
@@ -180,8 +190,8 @@ def test_batches_are_padded_to_few_sizes(rows: int, limit: int, batch: int) -> N
     assert on_device._padded_batch(rows, limit) == batch
 
 
-def test_profile_is_timed_end_to_end_and_on_the_device(found: dict[str, Any]) -> None:
-    run = found["profiled"]
+def test_profile_is_timed_end_to_end_and_on_the_device(result: dict[str, Any]) -> None:
+    run = result["profiled"]
     timings: dict[tuple[str, int, Any], dict[str, float]] = {}
     for workload in run["workloads"]:
         key = (workload["scenario"], workload["batch"], workload["sequence"])
@@ -200,20 +210,20 @@ def test_profile_is_timed_end_to_end_and_on_the_device(found: dict[str, Any]) ->
 
 
 @pytest.mark.usefixtures("without_gpu")
-def test_device_memory_is_not_measured_without_nvml(found: dict[str, Any]) -> None:
-    run = found["profiled"]
+def test_device_memory_is_not_measured_without_nvml(result: dict[str, Any]) -> None:
+    run = result["profiled"]
     assert run["memory"]["device_peak_bytes"] is None
     assert run["settings"]["device_memory_by"].startswith("not measured: NVML cannot be read")
 
 
-def test_device_memory_is_freed(found: dict[str, Any]) -> None:
-    assert found["left_bytes"] == 0
+def test_device_memory_is_freed(result: dict[str, Any]) -> None:
+    assert result["left_bytes"] == 0
 
 
-def test_incompatible_plan_is_refused_with_the_command_to_rebuild_it(found: dict[str, Any]) -> None:
+def test_incompatible_plan_is_refused_with_the_command_to_rebuild_it(result: dict[str, Any]) -> None:
     again = "Build it again on this machine: "
     again += "effx export CHECKPOINT --backend tensorrt-rtx --variant V --overwrite"
-    errors = found["errors"]
+    errors = result["errors"]
     assert f"was built for tensorrt-rtx 1.7.1, this machine has 9.9.9. {again}" in errors["version"]
     assert (
         f"was built for compute capability sm120, this machine has sm89. {again} --device sm89"

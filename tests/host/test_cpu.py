@@ -22,7 +22,7 @@ from effx.host import cpu
         ("", False, False),
     ],
 )
-def test_features_are_whole_flags(text: str, bf16: bool, vnni: bool) -> None:
+def test_features_are_matched_as_complete_flags(text: str, bf16: bool, vnni: bool) -> None:
     this = cpu.parse_cpuinfo(text, "x86_64")
     assert (this.has_bf16, this.has_vnni) == (bf16, vnni)
     assert cpu.parse_cpuinfo(text, "aarch64").has_vnni
@@ -35,7 +35,7 @@ def test_the_model_and_virtual_machines_are_recognised() -> None:
     assert not cpu.parse_cpuinfo("model name\t: hypervisor\nflags\t\t: fpu\n").is_virtual
 
 
-def test_this_machine_has_processors_and_has_worked() -> None:
+def test_this_machine_has_processors_and_busy_time() -> None:
     assert 1 <= cpu.usable_processors() <= cpu.allowed_processors() <= cpu.installed_processors()
     busy_s = cpu.busy_s()
     assert busy_s is not None and busy_s > 0

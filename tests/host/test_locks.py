@@ -16,14 +16,14 @@ from effx.host import locks
 from effx.host.locks import Lock
 
 
-def test_one_holds_it_and_gives_it_back(tmp_path: Path) -> None:
+def test_a_lock_has_one_holder_and_can_be_released(tmp_path: Path) -> None:
     path = tmp_path / "locks" / "a"
     first, second = Lock(path), Lock(path)
     assert first.take() and first.held
     assert not second.take()
     held = locks.holder(path)
     assert held is not None and held.pid == os.getpid()
-    second.release()  # not its own: nothing happens
+    second.release()  # it does not hold the lock: no effect
     assert first.held
     first.release()
     assert locks.holder(path) is None
@@ -54,14 +54,16 @@ time.sleep(60)
 @pytest.mark.parametrize(
     ("changes", "age_s", "free"),
     [
-        ({"pid": 2**22 + 1}, 0, True),  # no process has that number
-        ({"started": "1"}, 0, True),  # the number went to another process
-        ({}, 1000, False),  # alive, however long it computes without a touch
+        ({"pid": 2**22 + 1}, 0, True),  # no process has that id
+        ({"started": "1"}, 0, True),  # the id was reused by another process
+        ({}, 1000, False),  # the process runs, although it did not touch the file for long
         ({"host": "elsewhere 1 2"}, 0, False),
         ({"host": "elsewhere 1 2"}, locks.STALE_S + 5, True),
     ],
 )
-def test_when_a_lock_is_stale(tmp_path: Path, changes: dict[str, object], age_s: float, free: bool) -> None:
+def test_a_lock_is_stale_if_its_process_ended_or_did_not_touch_it(
+    tmp_path: Path, changes: dict[str, object], age_s: float, free: bool
+) -> None:
     path = tmp_path / "a"
     path.write_text(json.dumps(asdict(replace(locks.this_process(), **changes))))
     then = time.time() - age_s
@@ -85,8 +87,8 @@ def test_a_lock_is_touched_while_held(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not path.exists()
 
 
-def test_many_takers_one_holder(tmp_path: Path) -> None:
-    """Processes that race for a stale lock: one at a time gets it, and each does."""
+def test_processes_that_race_for_a_stale_lock_get_it_one_at_a_time(tmp_path: Path) -> None:
+    """Every process gets the lock, one after the other."""
     path, log = tmp_path / "a", tmp_path / "log"
     path.write_text(json.dumps(asdict(replace(locks.this_process(), pid=2**22 + 1))))
     code = f"""
@@ -105,7 +107,7 @@ lock.release()
     assert log.read_text() == "in\nout\n" * 6
 
 
-def test_a_measurement_is_alone_on_its_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_measurement_runs_alone_on_its_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks.tempfile, "gettempdir", lambda: str(tmp_path))
     log = tmp_path / "log"
     code = f"""
@@ -122,6 +124,6 @@ with on_this_host(alone=sys.argv[1] == "alone"):
         assert not log.exists()  # it waits for the two
         late = subprocess.Popen([sys.executable, "-c", code, "beside"])
         time.sleep(1.5)
-        assert not log.exists()  # and lets nobody in before it
+        assert not log.exists()  # and no other cell may start before it
     assert [child.wait(30) for child in (measuring, late)] == [0, 0]
     assert log.read_text().splitlines() == ["alone", "end alone", "beside", "end beside"]

@@ -1,4 +1,4 @@
-"""Checkpoints come back bit by bit, and unsafe or foreign weights do not come in."""
+"""Checkpoints are loaded as saved, bit by bit; unsafe or unsuitable weights are refused."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_save_and_load_give_the_same_logits(name: str, encoders: dict[str, Path]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_families_find_their_parts(name: str, encoders: dict[str, Path]) -> None:
+def test_families_return_the_modules_of_each_model(name: str, encoders: dict[str, Path]) -> None:
     model, _ = pretrained(encoders[name], TASKS["stsb"])
     family = families.of(model)
     assert model.config.num_labels == 1
@@ -54,10 +54,10 @@ def test_families_find_their_parts(name: str, encoders: dict[str, Path]) -> None
         assert layer.get_submodule(family.ffn_out).weight.shape == (32, 64)
         for path in (family.attention_norm, family.ffn_norm):
             assert layer.get_submodule(path).weight.shape == (32,)
-    found = structure(model)
-    assert [layer.heads for layer in found.layers] == [(0, 1, 2, 3)] * 3
-    assert [layer.intermediate for layer in found.layers] == [64] * 3
-    assert Structure.from_json(found.to_json()) == found
+    result = structure(model)
+    assert [layer.heads for layer in result.layers] == [(0, 1, 2, 3)] * 3
+    assert [layer.intermediate for layer in result.layers] == [64] * 3
+    assert Structure.from_json(result.to_json()) == result
 
 
 def test_position_limits(encoders: dict[str, Path]) -> None:
@@ -89,7 +89,9 @@ def test_pickled_weights_are_never_loaded(encoders: dict[str, Path], tmp_path: P
     assert not marker.exists()
 
 
-def test_wrong_models_are_one_line(encoders: dict[str, Path], tmp_path: Path, checkpoint: object) -> None:
+def test_wrong_models_give_a_one_line_error(
+    encoders: dict[str, Path], tmp_path: Path, checkpoint: object
+) -> None:
     with pytest.raises(UsageError, match=r"no folder with a config.json"):
         pretrained("./nowhere", TASKS["sst2"])
     (tmp_path / "gpt").mkdir()
@@ -103,8 +105,8 @@ def test_wrong_models_are_one_line(encoders: dict[str, Path], tmp_path: Path, ch
         pretrained(cut, TASKS["sst2"])
 
 
-def test_an_encoder_is_whole_or_refused(encoders: dict[str, Path], tmp_path: Path) -> None:
-    """Else it would be trained from random weights, and nobody would know."""
+def test_an_encoder_with_missing_weights_is_refused(encoders: dict[str, Path], tmp_path: Path) -> None:
+    """Otherwise it would silently be trained from random weights."""
     from safetensors.torch import save_file
 
     for name, place in encoders.items():
@@ -112,13 +114,13 @@ def test_an_encoder_is_whole_or_refused(encoders: dict[str, Path], tmp_path: Pat
         weights = load_file(place / "model.safetensors")
         layer = [key for key in weights if ".layer.2." in key]
         assert layer
-        for number, kept in enumerate((
+        for number, remaining in enumerate((
             {f"foo.{key}": value for key, value in weights.items()},
             {key: value for key, value in weights.items() if key not in layer},
             {key: value for key, value in weights.items() if key != layer[0]},
         )):  # fmt: skip
             folder = Path(shutil.copytree(place, tmp_path / f"{name}{number}"))
-            save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+            save_file(remaining, folder / "model.safetensors", metadata={"format": "pt"})
             with pytest.raises(
                 UsageError, match="do not fit its config: .* of the encoder's tensors are missing"
             ):
@@ -126,7 +128,7 @@ def test_an_encoder_is_whole_or_refused(encoders: dict[str, Path], tmp_path: Pat
 
 
 def _classifier(name: str, encoders: dict[str, Path], folder: Path, labels: int) -> Path:
-    """A plain Hugging Face classifier, as the hub has them: its head is of some other task."""
+    """A plain Hugging Face classifier with the head of another task."""
     torch.manual_seed(7)
     model = AutoModelForSequenceClassification.from_pretrained(encoders[name], num_labels=labels)
     model.save_pretrained(folder)
@@ -144,22 +146,22 @@ def _heads(folder: Path, seed: int, **options: bool) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_classifier_gets_a_fresh_head_of_the_seed(
+def test_a_classifier_of_another_task_gets_a_new_head_from_the_seed(
     name: str, encoders: dict[str, Path], tmp_path: Path
 ) -> None:
     two = _classifier(name, encoders, tmp_path / "two", 2)
     stored = [value for _, value in sorted(load_file(two / "model.safetensors").items())]
-    for first, again, other, kept in zip(
+    for first, again, other, remaining in zip(
         _heads(two, 0, fresh_head=True), _heads(two, 0, fresh_head=True), _heads(two, 1, fresh_head=True),
         _heads(two, 0), strict=True,
     ):  # fmt: skip
         assert torch.equal(first, again) and not torch.equal(first, other)
-        assert any(value.shape == kept.shape and torch.equal(value, kept) for value in stored)
+        assert any(value.shape == remaining.shape and torch.equal(value, remaining) for value in stored)
         assert not any(value.shape == first.shape and torch.equal(value, first) for value in stored)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_head_of_another_width_gives_way(name: str, encoders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_head_of_another_width_is_replaced(name: str, encoders: dict[str, Path], tmp_path: Path) -> None:
     five = _classifier(name, encoders, tmp_path / "five", 5)
     torch.manual_seed(0)
     model, _ = pretrained(five, TASKS["sst2"])
@@ -167,8 +169,8 @@ def test_a_head_of_another_width_gives_way(name: str, encoders: dict[str, Path],
     assert out.weight.shape[0] == 2 and model.config.id2label == {0: "negative", 1: "positive"}
     assert not torch.equal(_heads(five, 0)[-1], _heads(five, 1)[-1])
     stored = load_file(five / "model.safetensors")
-    found = model.state_dict().items()  # norms are named otherwise in files of transformers 5.0
-    matrices = {key: value for key, value in found if ".layer." in key and value.ndim == 2}
+    result = model.state_dict().items()  # norms are named otherwise in files of transformers 5.0
+    matrices = {key: value for key, value in result if ".layer." in key and value.ndim == 2}
     assert matrices and all(torch.equal(value, stored[key]) for key, value in matrices.items())
 
 
@@ -189,7 +191,7 @@ def test_a_head_of_another_width_gives_way(name: str, encoders: dict[str, Path],
     ],
     ids=["tokenizer", "json", "shape"],
 )
-def test_a_damaged_model_folder_is_one_line(
+def test_a_damaged_model_folder_gives_a_one_line_error(
     change: object, message: str, encoders: dict[str, Path], tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(encoders["bert"], tmp_path / "m"))
@@ -210,10 +212,10 @@ def test_saved_tokenizers_do_not_pad(
         tokenizer_object=Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     )
     padding.backend_tokenizer.enable_padding(length=20)
-    made = save(
+    built = save(
         load(checkpoint.folder), tmp_path / "c", tokenizer=padding, task=TASKS["sst2"], max_length=6,  # type: ignore[attr-defined]
     )  # fmt: skip
-    plain = Tokenizer.from_file(str(made.folder / "tokenizer.json"))
+    plain = Tokenizer.from_file(str(built.folder / "tokenizer.json"))
     assert len(plain.encode("a").ids) == 3
     assert len(plain.encode("a film a film a film a film").ids) == 6
 
@@ -226,6 +228,6 @@ def test_a_truncated_checkpoint_is_refused(checkpoint: object, tmp_path: Path) -
         load(folder)
 
 
-def test_a_checkpoint_carries_its_tokenizer(checkpoint: object, tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_checkpoint_contains_its_tokenizer(checkpoint: object, tokenizer: PreTrainedTokenizerFast) -> None:
     encoder = Encoder(checkpoint.folder, 32)  # type: ignore[attr-defined]
     assert encoder(ROWS).batch([0])["input_ids"][0].tolist() == tokenizer(ROWS[0][0])["input_ids"][:32]

@@ -1,4 +1,4 @@
-"""Early exit: every row as if it were alone, in any batch, on any structure."""
+"""Early exits: the result of a row does not depend on its batch, for any structure."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def with_ramps(family: str, seed: int, pooling: str, **shape: int) -> PreTrained
     st.lists(st.integers(1, 12), min_size=1, max_size=6),
     st.integers(0, 50),
 )
-def test_a_batch_exits_as_its_rows_do_alone(
+def test_rows_exit_at_the_same_layer_in_a_batch_and_alone(
     family: str, rule: ExitRule, pooling: str, pruned: bool, tokens: bool, lengths: list[int], seed: int
 ) -> None:
     model = with_ramps(family, seed, pooling)
@@ -52,7 +52,7 @@ def test_a_batch_exits_as_its_rows_do_alone(
         schedule(model, shares=[0.9, 0.7, 0.5, 0.5])
     inputs = tiny.inputs(model, lengths, seed)
     together = infer(model, inputs, rule=rule)
-    # alone, without padding, by what all heads say and the rule simulated over that
+    # one row at a time, without padding: logits of all heads, and the rule simulated over them
     for row, length in enumerate(lengths):
         alone = {name: array[row : row + 1, :length] for name, array in inputs.items()}
         heads = reference.all_heads(model, alone)
@@ -63,8 +63,8 @@ def test_a_batch_exits_as_its_rows_do_alone(
 
 
 @pytest.mark.parametrize("family", sorted(families.FAMILIES))
-def test_a_ramp_with_the_heads_own_weights_says_what_the_head_says(family: str) -> None:
-    """The shape of a ramp is that of the family's own task head, seen from the first token."""
+def test_a_ramp_with_the_weights_of_the_head_gives_the_same_logits(family: str) -> None:
+    """A ramp on the first token has the architecture of the family's task head."""
     model = add_ramps(tiny.model(family), pooling="cls")
     names = families.of(model)
     ramp = model.ramps["2"].eval()
@@ -79,15 +79,15 @@ def test_a_ramp_with_the_heads_own_weights_says_what_the_head_says(family: str) 
     assert torch.allclose(ramp(stream.hidden, stream.token_mask), tiny.logits(model, inputs), atol=1e-6)
 
 
-def test_mean_pooling_does_not_see_padding() -> None:
+def test_mean_pooling_ignores_padding() -> None:
     model = with_ramps("bert", 0, "mean")
     narrow = reference.all_heads(model, tiny.inputs(model, [4]))
     wide = tiny.inputs(model, [4], width=11)
-    wide["input_ids"][0, 4:] = 17  # whatever stands there
+    wide["input_ids"][0, 4:] = 17  # any value
     assert torch.allclose(reference.all_heads(model, wide), narrow, atol=1e-6)
 
 
-def test_rows_that_left_do_no_more_work() -> None:
+def test_exited_rows_are_removed_from_the_tensors() -> None:
     model = with_ramps("bert", 3, "mean")
     inputs = tiny.inputs(model, [8, 3, 12, 5, 9], 3)
     seen: list[tuple[int, int]] = []
@@ -99,7 +99,7 @@ def test_rows_that_left_do_no_more_work() -> None:
     ]
     heads = reference.all_heads(model, inputs)
     ramps = np.sort(exit_rules.entropy(heads[0].numpy()))
-    rule = ExitRule("entropy", float(ramps[2] + ramps[1]) / 2)  # two rows leave at the first ramp
+    rule = ExitRule("entropy", float(ramps[2] + ramps[1]) / 2)  # two rows exit at the first ramp
     seen.clear()
     result = infer(model, inputs, rule=rule)
     assert seen[0] == (5, 12)
@@ -111,7 +111,7 @@ def test_rows_that_left_do_no_more_work() -> None:
         hook.remove()
 
 
-def test_wrong_exits_are_one_line() -> None:
+def test_wrong_exits_are_refused() -> None:
     model = tiny.model()
     with pytest.raises(UsageError, match=r"layer 3 cannot have an exit. Possible layers, from 1: 1, 2"):
         add_ramps(model, [1, 3])

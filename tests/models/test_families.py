@@ -8,7 +8,7 @@ from tests.models import tiny
 
 
 @pytest.mark.parametrize("family", families.FAMILIES)
-def test_head_dropouts_are_those_of_the_head_alone(family: str) -> None:
+def test_head_dropouts_do_not_include_those_of_the_encoder(family: str) -> None:
     model = tiny.model(family).train()
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -19,8 +19,8 @@ def test_head_dropouts_are_those_of_the_head_alone(family: str) -> None:
                 setattr(module, name, 0.0)
     inputs = tiny.inputs(model, [5, 7])
     assert torch.equal(tiny.logits(model, inputs), tiny.logits(model, inputs))
-    found = families.of(model).head_dropouts(model)
-    assert found
-    for module in found:
+    result = families.of(model).head_dropouts(model)
+    assert result
+    for module in result:
         module.p = 0.9
     assert not torch.equal(tiny.logits(model, inputs), tiny.logits(model, inputs))

@@ -11,16 +11,16 @@ from tests.models import tiny
 @pytest.mark.parametrize("family", families.FAMILIES)
 def test_the_matrices_are_those_of_the_layers_and_the_pooler(family: str) -> None:
     model = tiny.model(family)
-    found = sparse.matrices(model)
+    result = sparse.matrices(model)
     every = dict(model.named_parameters())
-    assert all(found[name] is every[name] for name in found)
+    assert all(result[name] is every[name] for name in result)
     names = families.of(model)
     pooler = {name for name in every if "pooler" in name and name.endswith("weight")}
     in_layers = {name for name in every if f"{names.layers_path}." in name and every[name].dim() == 2}
-    assert set(found) == {name for name in in_layers if "bias" not in name} | pooler
+    assert set(result) == {name for name in in_layers if "bias" not in name} | pooler
 
 
-def test_the_smallest_go_over_all_matrices() -> None:
+def test_the_smallest_weights_are_chosen_over_all_matrices() -> None:
     weights = {
         "a": torch.tensor([[0.1, -5.0], [0.3, -0.2]]),
         "b": torch.tensor([0.05, 2.0, -0.25, 1.0, 3.0, 4.0]),
@@ -35,9 +35,9 @@ def test_the_smallest_go_over_all_matrices() -> None:
         masks = sparse.smallest(large, tenth / 10)
         gone = sum(int((~mask).sum()) for mask in masks.values())
         assert gone == 37 * 11 * 3 * tenth // 10
-        kept = [large[name][masks[name]].abs().min() for name in large if masks[name].any()]
+        remaining = [large[name][masks[name]].abs().min() for name in large if masks[name].any()]
         if 0 < tenth < 10:
-            assert min(kept) == flat[gone]
+            assert min(remaining) == flat[gone]
     ties = sparse.smallest({"a": torch.zeros(4), "b": torch.ones(4)}, 0.25)
     assert ties["a"].tolist() == [False, False, True, True] and ties["b"].all()
 
@@ -57,15 +57,15 @@ def test_masked_weights_stay_zero_while_others_train(decay: float) -> None:
     for name, value in sparse.matrices(model).items():
         assert not value[~masks[name]].any()
         assert not torch.equal(value[masks[name]], before[name][masks[name]])
-    found = sparse.counts(model)
-    zeros, total = found["zeros"], found["of"]
-    assert found["share"] == zeros / total
+    result = sparse.counts(model)
+    zeros, total = result["zeros"], result["of"]
+    assert result["share"] == zeros / total
     assert zeros == total // 2
     for handle in handles:
         handle.remove()
 
 
-def test_reduced_models_count_what_they_have() -> None:
+def test_zeros_of_reduced_models_are_counted_over_remaining_weights() -> None:
     model = prune(tiny.model(), heads={0: range(4)}, ffns=[1], layers=[2])
     names = set(sparse.matrices(model))
     assert len(names) == 2 + 4 + 1 and structure(model).layers[0].heads == ()

@@ -1,4 +1,4 @@
-"""Removed equals masked, saved equals loaded, counted equals written; over families and structures."""
+"""Pruned models equal masked models, and saved models equal loaded ones, for all families and structures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SLOW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChe
 
 @dataclass
 class Case:
-    """A model's shape, what to take out of it, and rows to try it on."""
+    """A model's shape, what to prune, and rows to compare outputs on."""
 
     family: str
     layers: int
@@ -71,7 +71,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 @contextmanager
 def skipped(model: PreTrainedModel, layers: list[int]) -> Iterator[None]:
-    """Whole layers as the identity: y = x."""
+    """Replace complete layers by the identity: y = x."""
 
     def identity(_: object, args: tuple[torch.Tensor, ...], output: object) -> object:
         return (args[0],) if isinstance(output, tuple) else args[0]
@@ -99,12 +99,12 @@ def test_removed_equals_masked(case: Case) -> None:
     assert (tiny.logits(pruned, inputs) - expected).abs().max() <= TOLERANCE
     assert (infer(pruned, inputs).logits - expected).abs().max() <= TOLERANCE
 
-    # nothing of what was removed is still there, and nothing else is gone
-    kept = structure(pruned)
+    # exactly the chosen structures were removed
+    remaining = structure(pruned)
     gone = set(case.dropped)
-    assert [layer.index for layer in kept.layers] == [i for i in range(case.layers) if i not in gone]
+    assert [layer.index for layer in remaining.layers] == [i for i in range(case.layers) if i not in gone]
     names = families.of(model)
-    for layer, module in zip(kept.layers, families.of(pruned).layers(pruned), strict=True):
+    for layer, module in zip(remaining.layers, families.of(pruned).layers(pruned), strict=True):
         assert set(layer.heads) == set(range(case.n_heads)) - set(case.heads[layer.index])
         width = len(layer.heads) * case.head_size
         paths = {path for path, _ in module.named_parameters()}
@@ -125,7 +125,7 @@ def test_removed_equals_masked(case: Case) -> None:
 
 @SLOW
 @given(case=cases())
-def test_saved_equals_loaded_and_counted_equals_written(
+def test_saved_models_load_equal_and_have_the_counted_parameters(
     tokenizer: PreTrainedTokenizerFast, case: Case
 ) -> None:
     model = case.model()
@@ -140,7 +140,7 @@ def test_saved_equals_loaded_and_counted_equals_written(
         counted = sum(tensor.numel() for tensor in load_file(saved.folder / "model.safetensors").values())
         assert saved.manifest["parameters"] == counted == parameters(loaded)
         assert saved.manifest["weight_remaining"] == counted / before
-        # and once more: what was loaded can be reduced and saved again
+        # a loaded model can be reduced and saved again
         again = prune(loaded, ffns=[layer.index for layer in structure(loaded).layers])
         twice = save(again, Path(place) / "again", tokenizer=tokenizer, task=TASKS["sst2"])
         assert torch.equal(tiny.logits(load(twice.folder), inputs), tiny.logits(again, inputs))
@@ -149,7 +149,7 @@ def test_saved_equals_loaded_and_counted_equals_written(
 
 @SLOW
 @given(cases())
-def test_surgery_in_steps_equals_surgery_at_once(case: Case) -> None:
+def test_pruning_in_steps_equals_pruning_at_once(case: Case) -> None:
     at_once = prune(case.model(), case.heads, case.ffns, case.neurons, case.dropped)
     in_steps = case.model()
     prune(in_steps, heads={layer: heads[::2] for layer, heads in case.heads.items()})
@@ -158,7 +158,7 @@ def test_surgery_in_steps_equals_surgery_at_once(case: Case) -> None:
     left = [layer for layer in range(case.layers) if layer not in case.dropped[:1]]
     prune(
         in_steps,
-        heads={layer: case.heads[layer] for layer in left},  # some of these are gone already
+        heads={layer: case.heads[layer] for layer in left},  # some of these are already pruned
         neurons={layer: case.neurons[layer] for layer in left},
         ffns=[layer for layer in case.ffns if layer in left],
         layers=case.dropped[1:],
@@ -223,7 +223,7 @@ def test_a_pruned_model_trains(family: str) -> None:
                if "embeddings" not in name)  # fmt: skip
 
 
-def test_wrong_parts_are_one_line_and_change_nothing() -> None:
+def test_wrong_parts_are_refused_without_changing_the_model() -> None:
     model = tiny.model()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     for wrong, message in (
@@ -241,14 +241,14 @@ def test_wrong_parts_are_one_line_and_change_nothing() -> None:
         pass
 
 
-def test_a_dropped_layer_takes_its_ramp_and_is_counted_by_its_old_number(
+def test_removing_a_layer_removes_its_ramp_and_other_ramps_keep_their_numbers(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     model = add_ramps(tiny.model(layers=4))
     prune(model, layers=[1])
     assert structure(model).exits == (1, 3)
     assert sorted(model.ramps) == ["1", "3"]
-    prune(model, layers=[3], heads={2: [0]})  # layer 3 is now the last: the model's own head stands there
+    prune(model, layers=[3], heads={2: [0]})  # layer 3 is now the last, where the task head is
     assert structure(model).exits == (1,)
     saved = save(model, tmp_path / "it", tokenizer=tokenizer, task=TASKS["sst2"])
     loaded = load(saved.folder)

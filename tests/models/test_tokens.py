@@ -1,4 +1,4 @@
-"""Token pruning: cut out equals masked out, and padding has no say."""
+"""Token pruning: removing tokens equals masking them, and padding has no influence."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ FAMILIES = sorted(families.FAMILIES)
 def masked_only(
     model: PreTrainedModel, inputs: dict[str, torch.Tensor]
 ) -> tuple[torch.Tensor, list[list[list[int]]]]:
-    """The schedule at full length, row by row in plain loops: who is out is masked as a key.
+    """Apply the schedule at full length, row by row in plain loops; dropped tokens are masked as keys.
 
     Returns the logits and the kept positions of every layer and row.
     """
-    kept = structure(model)
-    outs, positions = [], [[] for _ in kept.layers]
+    remaining = structure(model)
+    outs, positions = [], [[] for _ in remaining.layers]
     for row in range(len(inputs["input_ids"])):
         one = {name: array[row : row + 1] for name, array in inputs.items()}
         stream = forward.embed(model, one)
         n = int(one["attention_mask"].sum())
         alive = [position < n for position in range(stream.token_mask.shape[1])]
-        for place, layer in enumerate(kept.layers):
+        for place, layer in enumerate(remaining.layers):
             stream = replace(stream, token_mask=torch.tensor([alive]))
             stream, probabilities = forward.attend(model, place, stream, explicit=True)
             if layer.heads:
@@ -45,13 +45,15 @@ def masked_only(
                                   for head in range(len(layer.heads))])
                     for key in queries
                 }  # fmt: skip
-                if kept.tokens is not None:
-                    count = max(1, math.ceil(round(kept.tokens[place] * 1000) * n / 1000 - 1e-9))
+                if remaining.tokens is not None:
+                    count = max(1, math.ceil(round(remaining.tokens[place] * 1000) * n / 1000 - 1e-9))
                     best = sorted(queries, key=lambda key: (key != 0, -received[key]))
                     stay = set(best[: min(count, len(queries))])
                 else:
-                    assert kept.token_thresholds is not None
-                    stay = {key for key in queries if received[key] >= kept.token_thresholds[place]} | {0}
+                    assert remaining.token_thresholds is not None
+                    stay = {key for key in queries if received[key] >= remaining.token_thresholds[place]} | {
+                        0
+                    }
                 alive = [i in stay for i in range(len(alive))]
             positions[place].append([i for i in range(len(alive)) if alive[i]])
             stream = forward.feed(model, place, stream)
@@ -69,7 +71,7 @@ def masked_only(
     st.booleans(),
     st.integers(0, 100),
 )
-def test_cut_out_equals_masked_out(
+def test_removed_tokens_equal_masked_tokens(
     family: str, by_share: bool, numbers: list[float], lengths: list[int], wider: int, pruned: bool, seed: int
 ) -> None:
     model = tiny.model(family, seed=seed % 5)
@@ -90,7 +92,7 @@ def test_cut_out_equals_masked_out(
 
 @settings(max_examples=30, deadline=None)
 @given(st.sampled_from(FAMILIES), st.lists(st.integers(1, 14), min_size=2, max_size=5), st.integers(0, 50))
-def test_padding_and_neighbours_have_no_say(family: str, lengths: list[int], seed: int) -> None:
+def test_padding_and_other_rows_do_not_change_a_row(family: str, lengths: list[int], seed: int) -> None:
     model = schedule(tiny.model(family, seed=seed % 5), shares=[0.8, 0.6, 0.3])
     inputs = tiny.inputs(model, lengths, seed, width=20)
     other = {name: array.clone() for name, array in inputs.items()}
@@ -102,7 +104,7 @@ def test_padding_and_neighbours_have_no_say(family: str, lengths: list[int], see
         assert torch.allclose(infer(model, alone).logits[0], infer(model, inputs).logits[row], atol=1e-5)
 
 
-def test_tensors_really_get_shorter_and_order_stays() -> None:
+def test_tensors_get_shorter_and_the_order_of_tokens_remains() -> None:
     model = schedule(tiny.model("bert"), shares=[0.7, 0.5, 0.2])
     shapes: list[torch.Size] = []
     for layer in families.of(model).layers(model):
@@ -119,11 +121,11 @@ def test_tensors_really_get_shorter_and_order_stays() -> None:
     with torch.no_grad():
         for place in range(3):
             stream = reference.layer(model, place, stream, prune=True)
-            kept = stream.positions[0].tolist()
-            assert kept == sorted(kept) and kept[0] == 0
+            remaining = stream.positions[0].tolist()
+            assert remaining == sorted(remaining) and remaining[0] == 0
 
 
-def test_counts_are_whole_numbers_where_floats_are_not() -> None:
+def test_counts_of_tokens_are_exact_despite_rounding() -> None:
     lengths = torch.tensor([10, 20, 30, 1, 128])
     assert counts(lengths, 0.7).tolist() == [7, 14, 21, 1, 90]  # ceil(0.7 * 10 in floats) would be 8
     assert counts(lengths, 0.001).tolist() == [1, 1, 1, 1, 1]
@@ -142,7 +144,7 @@ def test_a_schedule_of_ones_changes_nothing() -> None:
     assert torch.allclose(tiny.logits(model, inputs), before, atol=1e-6), "the plain forward keeps all tokens"
 
 
-def test_wrong_schedules_are_one_line() -> None:
+def test_wrong_schedules_are_refused() -> None:
     model = tiny.model()
     for wrong, message in (
         ({"shares": [1, 1]}, "expected 3 numbers, one per layer, got 2"),

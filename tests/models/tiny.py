@@ -20,7 +20,7 @@ def model(
     outputs: int = 3,
     seed: int = 0,
 ) -> PreTrainedModel:
-    """A task model in eval mode whose every parameter is random, biases and norms included."""
+    """Return a task model in eval mode with random parameters, including biases and norms."""
     width = heads * head_size
     values = {"vocab_size": VOCABULARY, "pad_token_id": PADDING, "max_position_embeddings": 40,
               "num_labels": outputs}  # fmt: skip
@@ -32,29 +32,29 @@ def model(
     if family == "electra":
         values["embedding_size"] = width // 2
     torch.manual_seed(seed)
-    made = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(family, **values))
+    built = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(family, **values))
     generator = torch.Generator().manual_seed(seed)
-    for parameter in made.parameters():
+    for parameter in built.parameters():
         parameter.data.normal_(0, 0.2, generator=generator)
-    return made.eval()
+    return built.eval()
 
 
 def inputs(
-    made: PreTrainedModel, lengths: list[int], seed: int = 0, width: int = 0
+    built: PreTrainedModel, lengths: list[int], seed: int = 0, width: int = 0
 ) -> dict[str, torch.Tensor]:
-    """Random ids for rows of these lengths, padded on the right."""
+    """Return random ids for rows of these lengths, padded on the right."""
     width = max(width, *lengths)
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(2, VOCABULARY, (len(lengths), width), generator=generator)
     mask = torch.arange(width) < torch.tensor(lengths)[:, None]
     ids[~mask] = PADDING
     arrays = {"input_ids": ids, "attention_mask": mask.long()}
-    if families.of(made).token_types:
+    if families.of(built).token_types:
         arrays["token_type_ids"] = torch.zeros_like(ids)
     return arrays
 
 
 @torch.no_grad()
-def logits(made: PreTrainedModel, arrays: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The plain forward pass of transformers."""
-    return made(**arrays).logits
+def logits(built: PreTrainedModel, arrays: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the logits of the plain forward pass of transformers."""
+    return built(**arrays).logits

@@ -1,4 +1,4 @@
-"""Joules per example from windows, and what the idle device draws."""
+"""Joules per example from windows, gross and net of idle power."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def window(joules: float, duration_s: float, examples: int, interval: Any = None
 
 
 def test_the_idle_power_has_an_interval() -> None:
-    found = energy.idle(Steady([12.0, 13.0, 14.0]), 0.01)
-    assert found is not None and found.interval is not None
+    result = energy.idle(Steady([12.0, 13.0, 14.0]), 0.01)
+    assert result is not None and result.interval is not None
     low, high = stats.t.interval(0.95, 2, 13.0, stats.sem([12.0, 13.0, 14.0]))
-    assert found.watts == pytest.approx(13.0) and found.interval == pytest.approx((low, high))
-    assert found.seconds == pytest.approx(0.6)
+    assert result.watts == pytest.approx(13.0) and result.interval == pytest.approx((low, high))
+    assert result.seconds == pytest.approx(0.6)
 
 
 def test_what_the_meter_cannot_tell_widens_the_idle_interval() -> None:
-    found = energy.idle(Steady([12.0, 12.0, 12.0], spread=0.2), 0.01)
-    assert found is not None and found.interval == pytest.approx((11.0, 13.0))
+    result = energy.idle(Steady([12.0, 12.0, 12.0], spread=0.2), 0.01)
+    assert result is not None and result.interval == pytest.approx((11.0, 13.0))
 
 
 def test_no_idle_power_from_a_stretch_that_failed() -> None:
@@ -53,25 +53,25 @@ def test_no_idle_power_from_a_stretch_that_failed() -> None:
 
 def test_net_energy_is_gross_less_idle() -> None:
     windows = [window(1000.0, 10.0, 100, (9.5, 10.5)), window(2000.0, 20.0, 200, (9.5, 10.5))]
-    found, fault = energy.of_windows(windows, Steady([]), Idle(30.0, (28.0, 32.0), 15.0))
-    assert fault is None and found.gross == found.joules_per_example == pytest.approx(10.0)
-    assert found.net == pytest.approx(10.0 - 30.0 * 0.1)
-    assert found.interval == pytest.approx((9.5, 10.5))
+    result, fault = energy.of_windows(windows, Steady([]), Idle(30.0, (28.0, 32.0), 15.0))
+    assert fault is None and result.gross == result.joules_per_example == pytest.approx(10.0)
+    assert result.net == pytest.approx(10.0 - 30.0 * 0.1)
+    assert result.interval == pytest.approx((9.5, 10.5))
     half = float(np.hypot(0.5, 2.0 * 0.1))
-    assert found.net_interval == pytest.approx((7.0 - half, 7.0 + half))
+    assert result.net_interval == pytest.approx((7.0 - half, 7.0 + half))
 
 
-def test_without_an_idle_power_there_is_no_net() -> None:
-    found, fault = energy.of_windows([window(1000.0, 10.0, 100)], Steady([]), None)
-    assert (found.net, found.net_interval, found.interval, fault) == (None, None, None, None)
+def test_net_energy_is_missing_without_idle_power() -> None:
+    result, fault = energy.of_windows([window(1000.0, 10.0, 100)], Steady([]), None)
+    assert (result.net, result.net_interval, result.interval, fault) == (None, None, None, None)
 
 
-def test_a_negative_net_is_a_fault_and_no_number() -> None:
-    found, fault = energy.of_windows([window(100.0, 10.0, 100)], Steady([]), Idle(30.0, None, 15.0))
-    assert found.gross == pytest.approx(1.0) and found.net is None
+def test_negative_net_energy_is_reported_and_not_shown() -> None:
+    result, fault = energy.of_windows([window(100.0, 10.0, 100)], Steady([]), Idle(30.0, None, 15.0))
+    assert result.gross == pytest.approx(1.0) and result.net is None
     assert fault is not None and "not shown" in fault
 
 
-def test_a_meter_that_gives_nothing_gives_no_energy() -> None:
-    found, _ = energy.of_windows([window(0.0, 10.0, 100)], Steady([]), None)
-    assert found.source == "none" and found.reason == "the meter gave 0.0 J per example"
+def test_a_meter_without_joules_gives_no_energy() -> None:
+    result, _ = energy.of_windows([window(0.0, 10.0, 100)], Steady([]), None)
+    assert result.source == "none" and result.reason == "the meter gave 0.0 J per example"

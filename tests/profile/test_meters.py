@@ -1,4 +1,4 @@
-"""The table of meters, and those without a device of their own: model, board monitors, recorded traces."""
+"""The table of meters, and the meters model, hwmon and replay."""
 
 from __future__ import annotations
 
@@ -54,20 +54,22 @@ def test_auto_tries_the_meters_of_the_device_and_never_a_model(
     assert meter.stop(0.0).reason == meter.reason
 
 
-def test_the_meter_says_why_it_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reason_for_the_choice_of_a_meter_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     domain(tmp_path, "intel-rapl:0", "package-0", 0)
     open_rapl, open_hwmon = rapl.open, hwmon.open
-    monkeypatch.setattr(rapl, "open", lambda argument, own_pids: open_rapl(root=tmp_path))
+    monkeypatch.setattr(rapl, "open", lambda argument, worker_pids: open_rapl(root=tmp_path))
     assert meters.open("auto", "cpu").describe()["chosen_because"] == "auto: the first for cpu"
     assert meters.open("rapl").describe()["chosen_because"] == "requested (meter rapl)"
     tree = board(tmp_path / "board", {"VDD_IN": (5000, 2000)})
-    monkeypatch.setattr(rapl, "open", lambda argument, own_pids: open_rapl(root=tmp_path / "none"))
-    monkeypatch.setattr(hwmon, "open", lambda argument, own_pids: open_hwmon(root=tree))
+    monkeypatch.setattr(rapl, "open", lambda argument, worker_pids: open_rapl(root=tmp_path / "none"))
+    monkeypatch.setattr(hwmon, "open", lambda argument, worker_pids: open_hwmon(root=tree))
     because = meters.open("auto", "cpu").describe()["chosen_because"]
     assert because.startswith("auto: the first for cpu; rapl: no CPU energy counters")
 
 
-def test_a_meter_asked_for_by_name_must_be_there(tmp_path: Path) -> None:
+def test_a_requested_meter_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown meter 'rpal'. Did you mean 'rapl'"):
         meters.open("rpal")
     with pytest.raises(UsageError, match="meter replay:.*cannot be read"):
@@ -107,7 +109,7 @@ def board(root: Path, rails: dict[str, tuple[int, int]], *, power: bool = False)
         ),
     ],
 )  # fmt: skip
-def test_a_boards_total_is_integrated(
+def test_the_rails_of_a_board_are_summed_and_integrated(
     tmp_path: Path,
     time: Time,
     rails: dict[str, tuple[int, int]],
@@ -129,7 +131,7 @@ def test_a_boards_total_is_integrated(
     assert reading.flags == ()
 
 
-def test_a_board_that_changes_its_power_or_loses_a_monitor(tmp_path: Path, time: Time) -> None:
+def test_changing_power_and_a_lost_monitor_of_a_board(tmp_path: Path, time: Time) -> None:
     tree = board(tmp_path, {"VDD_IN": (5000, 1000)})
     current = next(tree.glob("*/hwmon/hwmon*/curr1_input"))
     meter = hwmon.open(root=tree, clock=time.clock, threaded=False)
@@ -151,12 +153,14 @@ def test_a_board_that_changes_its_power_or_loses_a_monitor(tmp_path: Path, time:
     assert "could not be read" in str(meter.stop(0.0).reason)
 
 
-def test_a_board_of_unknown_rails_asks_for_one(tmp_path: Path) -> None:
+def test_an_unknown_board_needs_a_named_rail(tmp_path: Path) -> None:
     tree = board(tmp_path, {"VIN_SYS_5V0": (5000, 1000), "OTHER": (5000, 100)})
-    with pytest.raises(UnavailableError, match="OTHER, VIN_SYS_5V0 feed the board is not known"):
+    with pytest.raises(
+        UnavailableError, match="unknown board: which of the rails .*OTHER, VIN_SYS_5V0 add up"
+    ):
         hwmon.open(root=tree)
     assert hwmon.open("VIN_SYS_5V0", root=tree).describe()["domains"] == ["VIN_SYS_5V0"]
-    with pytest.raises(UnavailableError, match="there is no rail 'VDD'"):
+    with pytest.raises(UnavailableError, match="unknown rail 'VDD'"):
         hwmon.open("VDD", root=tree)
     with pytest.raises(UnavailableError, match="no INA3221"):
         hwmon.open(root=tmp_path / "none")
@@ -180,7 +184,7 @@ def recorded(path: Path, *, counter: bool = True, power: bool = True) -> Path:
 
 
 @pytest.mark.parametrize("name", ["trace.json", "trace.csv"])
-def test_a_recorded_trace_answers_windows(tmp_path: Path, time: Time, name: str) -> None:
+def test_windows_of_a_recorded_trace_have_its_energy(tmp_path: Path, time: Time, name: str) -> None:
     meter = replay.open(str(recorded(tmp_path / name)), clock=time.clock)
     assert meter.source == "counter"
     assert {key: meter.describe()[key] for key in HEADER} == HEADER
@@ -198,7 +202,7 @@ def test_a_recorded_trace_answers_windows(tmp_path: Path, time: Time, name: str)
     assert "the trace ends at 30 s" in str(meter.stop(0.0).reason)
 
 
-def test_a_trace_of_power_alone_is_integrated(tmp_path: Path, time: Time) -> None:
+def test_a_trace_with_power_only_is_integrated(tmp_path: Path, time: Time) -> None:
     meter = replay.open(str(recorded(tmp_path / "trace.csv", counter=False)), clock=time.clock)
     assert meter.source == "integrated"
     meter.start()
@@ -207,19 +211,21 @@ def test_a_trace_of_power_alone_is_integrated(tmp_path: Path, time: Time) -> Non
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_a_trace_of_averaged_power_says_over_how_long(tmp_path: Path, time: Time, told: bool) -> None:
-    """100 W, then 500 W from 5 s on, each reading the mean of the second before it: 1 s late if not told."""
+def test_the_averaging_time_of_a_trace_is_taken_into_account(
+    tmp_path: Path, time: Time, reported: bool
+) -> None:
+    """100 W, then 500 W after 5 s; each reading is the mean of the previous second, so it is 1 s late."""
     times = np.arange(0, 30, 0.02).round(2)
     watts = 100 + 400 * np.clip(times - 5, 0, 1)
-    header = {**HEADER, "power_window_s": 1.0} if told else HEADER
+    header = {**HEADER, "power_window_s": 1.0} if reported else HEADER
     path = tmp_path / "trace.json"
     path.write_text(json.dumps({**header, "t_s": times.tolist(), "power_w": watts.tolist()}))
     meter = replay.open(str(path), clock=time.clock)
     meter.start()
     time.advance(20.0)
     true_j = 100 * 5 + 500 * 15
-    assert meter.stop(0.0).joules == pytest.approx(true_j if told else true_j - 200, rel=0.003)
-    assert meter.describe()["power_window_s"] == (1.0 if told else 0.0)
+    assert meter.stop(0.0).joules == pytest.approx(true_j if reported else true_j - 200, rel=0.003)
+    assert meter.describe()["power_window_s"] == (1.0 if reported else 0.0)
 
 
 @pytest.mark.parametrize(

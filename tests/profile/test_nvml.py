@@ -29,7 +29,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(library: Path) -> dict[str, Any]:
+def result(library: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.profile.meters.drive_nvml"]
     done = subprocess.run(
         command, cwd=ROOT, env=fake.environment(library), capture_output=True, text=True, timeout=300
@@ -38,8 +38,8 @@ def found(library: Path) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def test_a_window_is_snapped_to_ticks_and_holds_the_truth(found: dict[str, Any]) -> None:
-    plain = found["plain"]
+def test_a_window_ends_at_ticks_and_its_interval_contains_the_true_energy(result: dict[str, Any]) -> None:
+    plain = result["plain"]
     reading = plain["reading"]
     assert plain["source"] == "counter"
     assert reading["joules"] == pytest.approx(300 * reading["seconds"], rel=1e-3)
@@ -50,24 +50,24 @@ def test_a_window_is_snapped_to_ticks_and_holds_the_truth(found: dict[str, Any])
     assert plain["short"]["flags"] == ["short window"]
 
 
-def test_the_thread_samples_windows_one_after_another(found: dict[str, Any]) -> None:
-    for reading in found["threaded"]["readings"]:
+def test_the_thread_samples_windows_one_after_another(result: dict[str, Any]) -> None:
+    for reading in result["threaded"]["readings"]:
         assert 0.3 < reading["seconds"] < 0.9
         low, high = reading["interval"]
         assert low < 300 * reading["seconds"] < high
         assert reading["flags"] == ["short window"]
-    assert found["threaded"]["left"] == []
+    assert result["threaded"]["left"] == []
 
 
-def test_the_device_and_the_conditions_are_told(found: dict[str, Any]) -> None:
-    described, conditions = found["plain"]["describe"], found["plain"]["reading"]["conditions"]
+def test_device_and_conditions_are_reported(result: dict[str, Any]) -> None:
+    described, conditions = result["plain"]["describe"], result["plain"]["reading"]["conditions"]
     assert described["uuid"] == UUIDS[0]
     assert (described["device"], described["driver"]) == ("Fake H200", "999.99")
     assert described["tick_s"] == pytest.approx(0.1, rel=0.05)
     assert described["power_by"] == "NVML_FI_DEV_POWER_AVERAGE"
     assert described["chosen_because"]
-    assert found["plain"]["floor_w"] == pytest.approx(300 * 0.9)
-    assert found["plain"]["limit_w"] == pytest.approx(700 * 1.05)
+    assert result["plain"]["floor_w"] == pytest.approx(300 * 0.9)
+    assert result["plain"]["limit_w"] == pytest.approx(700 * 1.05)
     assert conditions["sm_clock_mhz"] == 1980
     assert conditions["memory_clock_mhz"] == 3201
     assert conditions["power_limit_w"] == 700
@@ -88,33 +88,33 @@ def test_the_device_and_the_conditions_are_told(found: dict[str, Any]) -> None:
         ("backwards", "ran backwards by 50 J"),
     ],
 )
-def test_a_fault_gives_no_number_and_its_own_reason(found: dict[str, Any], mode: str, reason: str) -> None:
-    reading = found["faults"][mode]
+def test_a_failed_window_has_no_joules_and_a_reason(result: dict[str, Any], mode: str, reason: str) -> None:
+    reading = result["faults"][mode]
     assert reading["joules"] is None
     assert reading["integrated_joules"] is None
     assert reason in reading["reason"]
 
 
-def test_a_lost_gpu_is_still_named(found: dict[str, Any]) -> None:
-    assert found["faults"]["lost"]["uuid"] == UUIDS[0]
+def test_the_identity_of_a_lost_gpu_remains_known(result: dict[str, Any]) -> None:
+    assert result["faults"]["lost"]["uuid"] == UUIDS[0]
 
 
-def test_a_failed_window_does_not_spoil_the_next(found: dict[str, Any]) -> None:
-    assert found["faults"]["after"]["joules"] == pytest.approx(2970, rel=0.02)
+def test_a_failed_window_does_not_affect_the_next(result: dict[str, Any]) -> None:
+    assert result["faults"]["after"]["joules"] == pytest.approx(2970, rel=0.02)
 
 
-def test_throttling_and_foreign_processes_mark_the_window(found: dict[str, Any]) -> None:
-    marks = found["marks"]
+def test_throttling_and_foreign_processes_are_flagged(result: dict[str, Any]) -> None:
+    marks = result["marks"]
     assert marks["own"] == []
     assert marks["foreign"] == ["foreign process 4242"]
     assert marks["visible"] == [f"foreign process {marks['stranger']}"]
-    assert marks["hidden"] == ["foreign process 2222222, unless it is ours under another pid (container)"]
+    assert marks["hidden"] == ["foreign process 2222222, unless it is a worker under another pid (container)"]
     assert marks["throttled"] == ["throttled: SW power cap"]
     assert marks["busy floor"] is None
 
 
-def test_a_power_sensor_in_step_with_the_load_makes_the_reading_suspect(found: dict[str, Any]) -> None:
-    reading = found["marks"]["suspect"]
+def test_a_load_synchronous_with_the_sensor_makes_the_reading_suspect(result: dict[str, Any]) -> None:
+    reading = result["marks"]["suspect"]
     assert any(
         flag.startswith("suspect: counter and integrated power differ by") for flag in reading["flags"]
     )
@@ -137,8 +137,8 @@ def test_a_power_sensor_in_step_with_the_load_makes_the_reading_suspect(found: d
         ("two kinds, ordered", 1),
     ],
 )
-def test_a_device_is_found(found: dict[str, Any], way: str, device: int) -> None:
-    assert found["devices"][way] == UUIDS[device]
+def test_the_gpu_is_selected_as_cuda_would(result: dict[str, Any], way: str, device: int) -> None:
+    assert result["devices"][way] == UUIDS[device]
 
 
 @pytest.mark.parametrize(
@@ -150,33 +150,33 @@ def test_a_device_is_found(found: dict[str, Any], way: str, device: int) -> None
         ("vgpu", "is a vGPU"),
         ("cuda none", "shows no GPU"),
         ("cuda empty", "shows no GPU"),
-        ("unknown", "0 GPUs are called"),
-        ("ambiguous", "2 GPUs are called"),
+        ("unknown", "0 GPUs match"),
+        ("ambiguous", "2 GPUs match"),
         ("index 7", "no readable NVIDIA GPU 7"),
-        ("cuda index 7", "NVML sees 2"),
+        ("cuda index 7", "NVML lists 2"),
         ("two kinds", "set CUDA_DEVICE_ORDER=PCI_BUS_ID"),
     ],
 )
-def test_a_device_without_its_own_energy_is_refused(found: dict[str, Any], way: str, reason: str) -> None:
-    assert reason in found["devices"][way]
+def test_slices_and_ambiguous_gpus_are_refused(result: dict[str, Any], way: str, reason: str) -> None:
+    assert reason in result["devices"][way]
 
 
-def test_auto_takes_nvml_and_says_why_or_why_not(found: dict[str, Any]) -> None:
-    assert found["devices"]["auto"] == ["nvml", "counter", "auto: the first for cuda"]
-    source, reason = found["devices"]["auto in vGPU"]
+def test_auto_uses_nvml_and_records_the_reason(result: dict[str, Any]) -> None:
+    assert result["devices"]["auto"] == ["nvml", "counter", "auto: the first for cuda"]
+    source, reason = result["devices"]["auto in vGPU"]
     assert source == "none"
     assert "nvml: the GPU is a vGPU" in reason
     assert "hwmon: no INA3221" in reason
 
 
-def test_the_true_energy_lies_in_the_interval_of_random_loads(found: dict[str, Any]) -> None:
-    windows = found["coverage"]["windows"]
+def test_the_interval_contains_the_true_energy_of_random_loads(result: dict[str, Any]) -> None:
+    windows = result["coverage"]["windows"]
     assert len(windows) >= 200
     for shape in ("step", "sine", "pulse", "duty"):
         own = [window for window in windows if window["shape"] == shape]
         assert np.mean([window["covered"] for window in own]) >= 0.95, shape
         assert np.mean([window["aligned"] for window in own]) >= 0.95, shape
-    # no interval covers by being wide: 5 % of it is the sensor's, the rest one tick and one gap
+    # intervals are not arbitrarily wide: 5 % are the sensor's tolerance, the rest is one tick and one gap
     assert np.median([window["half_width"] for window in windows]) < 0.07
     assert max(window["half_width"] for window in windows) < 0.15
     assert max(abs(window["error"]) for window in windows) < 0.01
@@ -185,8 +185,10 @@ def test_the_true_energy_lies_in_the_interval_of_random_loads(found: dict[str, A
     assert np.percentile([abs(window["integral"]) for window in windows], 95) < 0.05
 
 
-def test_part_time_power_is_tens_of_percent_off_and_corrected_within_six(found: dict[str, Any]) -> None:
-    power = found["windows_of_power"]
+def test_asynchronous_repetitions_correct_a_part_time_sensor_within_six_percent(
+    result: dict[str, Any],
+) -> None:
+    power = result["windows_of_power"]
     naive = [abs(error) for error in power["naive"]]
     assert min(naive) > 0.2
     assert max(naive) > 0.9
@@ -194,11 +196,11 @@ def test_part_time_power_is_tens_of_percent_off_and_corrected_within_six(found: 
     assert {trial["source"] for trial in trials} == {"integrated"}
     assert max(abs(trial["error"]) for trial in trials) < 0.06
     assert np.mean([covered for trial in trials for covered in trial["covered"]]) >= 0.95
-    assert "the power sensor sees 25 of every 100 ms" in trials[0]["flags"][0]
+    assert "the power sensor measures 25 of every 100 ms" in trials[0]["flags"][0]
 
 
-def test_what_a_one_second_average_shows_of_before_the_window_is_left_out(found: dict[str, Any]) -> None:
-    average = found["windows_of_power"]["average"]
+def test_averages_that_include_time_before_the_window_are_not_used(result: dict[str, Any]) -> None:
+    average = result["windows_of_power"]["average"]
     assert abs(average["naive"]) > 0.1
     assert abs(average["steady"]) < 0.01
     assert abs(average["falling"]) < 0.03

@@ -15,7 +15,7 @@ RANGE_UJ = 262_143_328_850  # of many Intel packages: 262 s at 1 kW
 
 
 class Time:
-    """A clock that moves when told."""
+    """A clock that the test advances."""
 
     def __init__(self) -> None:
         self.now_s = 100.0
@@ -47,7 +47,7 @@ def opened(root: Path, time: Time) -> RaplMeter:
     return rapl.open(root=root, clock=time.clock, threaded=False)
 
 
-def test_packages_and_dram_are_summed_psys_core_and_mmio_are_not(tmp_path: Path, time: Time) -> None:
+def test_packages_and_dram_are_summed_and_psys_core_and_mmio_are_skipped(tmp_path: Path, time: Time) -> None:
     counted = [
         domain(tmp_path, "intel-rapl:0", "package-0", 100),
         domain(tmp_path, "intel-rapl:0:1", "dram", 300),
@@ -81,7 +81,7 @@ def test_packages_and_dram_are_summed_psys_core_and_mmio_are_not(tmp_path: Path,
     assert meter.limit_w == 2000.0
 
 
-def test_one_wrap_and_two_are_undone(tmp_path: Path, time: Time) -> None:
+def test_wraps_of_a_counter_are_corrected(tmp_path: Path, time: Time) -> None:
     range_uj = 65_532_610_987  # of many AMD packages
     counter = domain(tmp_path, "intel-rapl:0", "package-0", range_uj - 100, range_uj)
     meter = opened(tmp_path, time)
@@ -99,7 +99,7 @@ def test_one_wrap_and_two_are_undone(tmp_path: Path, time: Time) -> None:
     assert reading.interval[0] <= 160_000.0 <= reading.interval[1]
 
 
-def test_a_gap_in_which_a_wrap_could_hide_fails_the_window(tmp_path: Path, time: Time) -> None:
+def test_a_window_fails_if_a_wrap_may_have_been_missed(tmp_path: Path, time: Time) -> None:
     counter = domain(tmp_path, "intel-rapl:0", "package-0", 0)
     meter = opened(tmp_path, time)
     meter.start()
@@ -110,7 +110,7 @@ def test_a_gap_in_which_a_wrap_could_hide_fails_the_window(tmp_path: Path, time:
     assert "a wrap of a counter may have been missed: 300 s between two reads" in str(reading.reason)
 
 
-def test_a_failed_read_is_a_failed_window_even_if_later_ones_succeed(tmp_path: Path, time: Time) -> None:
+def test_a_failed_read_fails_the_window_even_if_later_reads_succeed(tmp_path: Path, time: Time) -> None:
     counter = domain(tmp_path, "intel-rapl:0", "package-0", 500)
     meter = opened(tmp_path, time)
     for vanish in (lambda: counter.unlink(), lambda: counter.write_text("")):
@@ -127,14 +127,14 @@ def test_a_failed_read_is_a_failed_window_even_if_later_ones_succeed(tmp_path: P
     assert meter.stop(cpu_s=0).joules == pytest.approx(100e-6)
 
 
-def test_counters_for_root_only_are_unavailable_with_the_command(
+def test_counters_without_read_permission_are_unavailable_with_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counter = domain(tmp_path, "intel-rapl:0", "package-0", 0)
     read_text = Path.read_text
 
     def guarded(path: Path, *arguments: object, **keywords: object) -> str:
-        if path == counter:  # root may read whatever the mode says, so the mode would not do
+        if path == counter:  # root may read any file, so the mode of the file has no effect
             raise PermissionError(13, "Permission denied", str(path))
         return read_text(path, *arguments, **keywords)  # type: ignore[arg-type]
 
@@ -143,8 +143,8 @@ def test_counters_for_root_only_are_unavailable_with_the_command(
         rapl.open(root=tmp_path)
 
 
-def test_no_counters_is_unavailable_with_a_remedy(tmp_path: Path) -> None:
-    domain(tmp_path, "intel-rapl:0", "psys", 0)  # alone it is no measure of a package
+def test_missing_counters_are_unavailable_with_a_remedy(tmp_path: Path) -> None:
+    domain(tmp_path, "intel-rapl:0", "psys", 0)  # psys alone is not the energy of a package
     with pytest.raises(UnavailableError, match="the meter model:WATTS_PER_CORE"):
         rapl.open(root=tmp_path)
     with pytest.raises(UnavailableError, match="the meter model:WATTS_PER_CORE"):
@@ -157,7 +157,7 @@ def test_the_thread_reads_while_a_window_is_open(tmp_path: Path) -> None:
     meter = rapl.open(root=tmp_path)
     assert meter.describe()["period_s"] == pytest.approx(0.005)
     meter.start()
-    meter.start()  # a window that was never stopped is dropped, and its thread with it
+    meter.start()  # a window that was not stopped is discarded, and its thread ends
     spare = tmp_path / "spare"
     for _ in range(8):
         spare.write_text(f"{(int(counter.read_text()) + 15_000_000) % range_uj}\n")
@@ -165,7 +165,7 @@ def test_the_thread_reads_while_a_window_is_open(tmp_path: Path) -> None:
         Clock().sleep(0.012)
     reading = meter.stop(cpu_s=0)
     meter.close()
-    if reading.joules is None:  # a busy host may keep the thread waiting; then it must say so
+    if reading.joules is None:  # on a busy host the thread may be late; then the reading must have a reason
         assert "a wrap of a counter may have been missed" in str(reading.reason)
     else:
         assert reading.joules == pytest.approx(120.0)

@@ -1,4 +1,4 @@
-"""A real profile of real engines, in their own processes."""
+"""Profiles of real engines in separate processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from effx.specs.measurement import MeasurementPlan
 from tests.conftest import QUICK
 
 
-def test_results_hold_what_the_engine_says(
+def test_results_contain_the_engines_predictions(
     results_folder: Path, engines_folder: Path, rows_folder: Path
 ) -> None:
     runs = results.find([results_folder])
@@ -64,7 +64,7 @@ def test_workloads_and_rounds(results_folder: Path) -> None:
         assert run.memory["device_peak_bytes"] is None
 
 
-def test_a_model_is_labelled_a_model(results_folder: Path) -> None:
+def test_modelled_energy_is_labelled_as_model(results_folder: Path) -> None:
     for run in results.find([results_folder]):
         energy = run.workloads[0].energy
         assert (energy.source, energy.meter, energy.reason, energy.net) == ("model", "model:10", None, None)
@@ -75,13 +75,13 @@ def test_a_model_is_labelled_a_model(results_folder: Path) -> None:
         assert run.workloads[1].energy.source == "none"
 
 
-def test_results_come_back_as_written(results_folder: Path) -> None:
+def test_results_are_read_as_written(results_folder: Path) -> None:
     for path in results_folder.glob("*.json"):
         value = json.loads(path.read_text())
         assert json.loads(json.dumps(results.Run.open(path).to_json())) == value
 
 
-def test_a_killed_worker_costs_its_own_engine_only(
+def test_a_killed_worker_affects_only_its_engine(
     engines_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = WorkerClient.request
@@ -99,10 +99,10 @@ def test_a_killed_worker_costs_its_own_engine_only(
     assert runs[0].workloads[0].energy.reason == "energy was not requested (meter none)"
 
 
-def test_each_engine_is_read_by_its_devices_meter(
+def test_each_engine_is_metered_on_its_device(
     engines_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The engine that the parent takes for a GPU's runs on the CPU here: only its meter is looked at."""
+    """The manifest of one engine says cuda, although it runs on the CPU: only the meter is tested."""
 
     real = meters.open
 
@@ -119,7 +119,7 @@ def test_each_engine_is_read_by_its_devices_meter(
     assert energies["tiny.int8.onnxruntime"].reason == "no GPU to read"
 
 
-def test_a_stopped_session_says_that_nothing_was_written(
+def test_a_stopped_session_reports_that_nothing_was_written(
     engines_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     real = WorkerClient.request
@@ -131,13 +131,13 @@ def test_a_stopped_session_says_that_nothing_was_written(
 
     monkeypatch.setattr(WorkerClient, "request", stopped)
     assert command(["profile", str(engines_folder), "-o", str(tmp_path / "r"), "--meter", "none"]) == 130
-    told = capsys.readouterr().err
-    assert "effx: stopped; nothing was written: engines are measured side by side" in told
+    reported = capsys.readouterr().err
+    assert "effx: stopped; nothing was written: engines are measured side by side" in reported
     assert not list(tmp_path.glob("r/*"))
 
 
-def test_the_usual_grid_is_what_fits(engines_folder: Path, tmp_path: Path) -> None:
-    """These engines read 66 tokens; what nobody asked for is left out, not refused."""
+def test_the_default_grid_leaves_out_shapes_that_do_not_fit(engines_folder: Path, tmp_path: Path) -> None:
+    """These engines read at most 66 tokens: longer shapes of the default grid are left out, not refused."""
     quick = QUICK.replace(grid=None, grid_rounds=1, grid_queries=1, grid_block_s=0.0)
     runs, failures = profile([engines_folder], out=tmp_path, plan=quick, meter="none")
     assert not failures
@@ -149,7 +149,7 @@ def test_the_usual_grid_is_what_fits(engines_folder: Path, tmp_path: Path) -> No
     assert cells == [(1, 32), (8, 32), (32, 32)]
 
 
-def test_a_result_that_cannot_be_saved_costs_no_other(
+def test_a_result_that_cannot_be_saved_does_not_affect_others(
     engines_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = results.Run.save
@@ -165,7 +165,7 @@ def test_a_result_that_cannot_be_saved_costs_no_other(
     assert [run.name for run in results.find([tmp_path])] == ["tiny.int8.onnxruntime"]
 
 
-def test_an_engine_that_dies_while_it_makes_room_is_told(
+def test_an_engine_that_crashes_while_it_is_unloaded_is_reported(
     engines_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     real = WorkerClient.request
@@ -181,20 +181,20 @@ def test_an_engine_that_dies_while_it_makes_room_is_told(
     assert str(failures[0]) in " ".join(capsys.readouterr().err.split())
 
 
-def test_rows_by_another_path_are_the_same_rows(
+def test_the_same_rows_in_another_folder_have_the_same_digest(
     engines_folder: Path, rows_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(rows_folder.parent)
     plan = QUICK.replace(grid=())
-    found = [
+    actual = [
         profile([engines_folder / "tiny.fp32.onnxruntime"], out=tmp_path, plan=plan, data_folder=folder,
                 meter="none")[0][0].accuracy.source
         for folder in (rows_folder, Path(rows_folder.name))
     ]  # fmt: skip
-    assert found[0] == found[1]
+    assert actual[0] == actual[1]
 
 
-def test_half_an_answer_is_a_death(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_truncated_answer_counts_as_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("effx.profile.client._BOOT", "import sys; sys.stdout.write('{\"ok\": [1, 2')")
     with (
         WorkerClient("torn", timeout_s=20) as client,
@@ -229,7 +229,7 @@ def test_wrong_input_is_refused_before_anything_is_measured(engines_folder: Path
         profile([engines_folder], out=tmp_path / "r", plan=MeasurementPlan(grid=((1, 512),)))
     with pytest.raises(DataError, match="nowhere does not exist"):
         profile([engines_folder], out=tmp_path / "r", plan=QUICK, data_folder=tmp_path / "nowhere")
-    with pytest.raises(UsageError, match="write the watts"):
+    with pytest.raises(UsageError, match="expected the watts"):
         profile([engines_folder], out=tmp_path / "r", plan=QUICK, meter="model:lots")
     with pytest.raises(UsageError, match="Did you mean 'rapl'"):
         profile([engines_folder], out=tmp_path / "r", plan=QUICK, meter="rap")
@@ -268,7 +268,7 @@ def test_a_damaged_result_is_named(results_folder: Path, tmp_path: Path) -> None
         results.find([tmp_path / "nowhere"])
 
 
-def test_other_json_in_a_folder_is_passed_over(
+def test_other_json_files_in_a_folder_are_ignored(
     results_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = next(results_folder.glob("*.json"))
@@ -278,7 +278,7 @@ def test_other_json_in_a_folder_is_passed_over(
     assert [run.id for run in results.find([tmp_path])] == [first.stem]
     assert f"{other} is no result; passed over" in capsys.readouterr().err
     with pytest.raises(ArtifactError, match=r"frontier.json is no effx result"):
-        results.find([other])  # it was named: it is to be one
+        results.find([other])  # a file that is named must be a result
     (tmp_path / first.name).unlink()
     with pytest.raises(ArtifactError, match="holds no results"):
         results.find([tmp_path])

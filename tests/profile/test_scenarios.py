@@ -1,4 +1,4 @@
-"""Scenarios, residents, gates and recorded failures."""
+"""Scenarios, loaded engines, gates and recorded failures."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ EVERYTHING = QUICK.replace(
 
 @pytest.fixture(scope="module")
 def everything(engines_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[results.Run]:
-    """Two engines, one resident at a time, all scenarios."""
+    """Two engines, one loaded at a time, all scenarios."""
     place = tmp_path_factory.mktemp("everything")
     runs, failures = profile(
         [engines_folder], out=place, plan=EVERYTHING.replace(resident=1), meter="model:10"
@@ -47,24 +47,26 @@ def everything(engines_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 def test_every_scenario_is_measured(everything: list[results.Run]) -> None:
     for run in everything:
-        found = {workload.workload.scenario: workload for workload in run.workloads}
-        assert list(found) == ["single-stream", "multi-stream", "offline", "server"]
-        assert {len(block) for block in found["multi-stream"].blocks_s} == {24}
-        assert found["multi-stream"].examples == [24 * 8] * 6
-        offline = found["offline"]
+        result = {workload.workload.scenario: workload for workload in run.workloads}
+        assert list(result) == ["single-stream", "multi-stream", "offline", "server"]
+        assert {len(block) for block in result["multi-stream"].blocks_s} == {24}
+        assert result["multi-stream"].examples == [24 * 8] * 6
+        offline = result["offline"]
         assert offline.workload.batch == 32 and len(offline.blocks_s) == 3
         seconds = sum(map(sum, offline.blocks_s))
         assert offline.throughput_per_s == pytest.approx(sum(offline.examples) / seconds)
-        served = found["server"]
+        served = result["server"]
         assert served.workload.rate_per_s == 400 and {len(block) for block in served.blocks_s} == {24}
-        assert 200 < served.throughput_per_s < 800  # as they arrived, not as fast as could be
+        assert 200 < served.throughput_per_s < 800  # the rate of arrivals, not the maximum throughput
         assert served.latency_s["p90"] is not None and served.latency_s["p99"] is None
-        assert {energy.source for energy in (offline.energy, found["single-stream"].energy)} == {"model"}
+        assert {energy.source for energy in (offline.energy, result["single-stream"].energy)} == {"model"}
         assert served.energy.reason == "measured for single-stream 1xreal and offline 32xreal only"
 
 
-def test_engines_that_leave_and_come_back_are_the_same(everything: list[results.Run]) -> None:
-    """With one resident every engine is closed and opened many times in one session."""
+def test_engines_that_are_unloaded_and_loaded_again_give_the_same_results(
+    everything: list[results.Run],
+) -> None:
+    """With one engine loaded at a time, every engine is unloaded and loaded many times in a session."""
     assert len({run.session for run in everything}) == 1
     for run in everything:
         assert run.workloads[0].rounds == list(range(6))
@@ -87,8 +89,8 @@ class Scripted:
         return {"logits": np.zeros((len(inputs["input_ids"]), 2), dtype=np.float32)}
 
 
-def test_a_stall_delays_those_behind_it() -> None:
-    """Latency counts from the scheduled arrival: a stall of 0.4 s is seen by everyone who waited."""
+def test_a_stall_delays_the_queries_behind_it() -> None:
+    """Latency counts from the scheduled arrival: a stall of 0.4 s delays all queries that arrive in it."""
     ids = np.arange(30, dtype=np.int32)
     rows = Encoded(ids, np.zeros(30, dtype=np.int8), np.arange(0, 31, 3), 0)
     worker = Worker(Scripted(stalls_at=20), rows, TASKS["sst2"], longest=8)  # type: ignore[arg-type]
@@ -101,10 +103,10 @@ def test_a_stall_delays_those_behind_it() -> None:
     assert 15 <= waited <= 60
     assert np.median(samples[:15]) < 0.05
     closed = worker.block(SINGLE_STREAM, 0.0, 50, 0.0, 5.0)
-    assert max(closed.samples_s) < 0.1  # one query after the other would not have told
+    assert max(closed.samples_s) < 0.1  # back-to-back queries would not show the stall
 
 
-def test_a_failure_is_a_recorded_result(
+def test_a_failure_is_recorded_as_a_result(
     engines_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     real = WorkerClient.request
@@ -128,14 +130,14 @@ def test_a_failure_is_a_recorded_result(
     assert written["failures"] == [{"engine": "tiny.int8.onnxruntime", "failure": failure.failure}]
 
 
-def test_wrong_scenarios_and_strict(
+def test_unknown_scenarios_are_refused_and_strict_sets_the_exit_code(
     engines_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UsageError, match="unknown scenario 'ofline'. Did you mean 'offline'"):
         profile([engines_folder], out=tmp_path, plan=QUICK.replace(scenarios=("ofline",)))
     arguments = ["profile", str(engines_folder / "tiny.fp32.onnxruntime"), "-o", str(tmp_path / "r")]
     arguments += ["--grid", "none", "--rounds", "3", "--meter", "none"]
-    monkeypatch.setattr(gates, "_LARGEST_OTHERS", 1.0)  # other work on this machine is not the subject
+    monkeypatch.setattr(gates, "_LARGEST_OTHERS", 1.0)  # other processes on this machine do not matter here
     assert command([*arguments, "--strict"]) == 0
     monkeypatch.setattr(gates, "_LEAST_AGREEMENT", 1.1)
     assert command(arguments) == 0
@@ -150,7 +152,7 @@ def workload(medians: list[float]) -> WorkloadResult:
     return WorkloadResult(SINGLE_STREAM, blocks, list(range(len(blocks))), none)
 
 
-def test_gates_by_hand() -> None:
+def test_gates_equal_values_computed_by_hand() -> None:
     assert gates.steady_rounds(workload([1.0] * 6)).passed
     assert not gates.steady_rounds(workload([1, 1, 1, 1.2, 1.2, 1.2])).passed
     assert gates.steady_rounds(workload([1, 1])).passed is None
@@ -184,8 +186,8 @@ class Watched(meters.Unavailable):
         ([window(600, examples=10**12), window(600, examples=10**12)], "energy-floor"),
     ],
 )
-def test_energy_gates_by_hand(windows: list[EnergyWindow], fails: str | None) -> None:
+def test_energy_gates_equal_values_computed_by_hand(windows: list[EnergyWindow], fails: str | None) -> None:
     per_example = float(np.mean([entry.joules_per_example for entry in windows]))
     energy = Energy("counter", "fake", None, per_example, None, per_example, None, windows)
-    found = gates.energy(energy, Watched("fake"), operations=1e6)
-    assert [gate.name for gate in found if gate.passed is False] == ([fails] if fails else [])
+    result = gates.energy(energy, Watched("fake"), operations=1e6)
+    assert [gate.name for gate in result if gate.passed is False] == ([fails] if fails else [])

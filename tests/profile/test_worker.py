@@ -1,4 +1,4 @@
-"""What a worker asks its engine, and when it calls it warm; on a clock that the engine itself moves."""
+"""Queries and warm-up of a worker, on a clock that the fake engine advances."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OFFLINE = offline(32)
 
 
 class Timed:
-    """A session that takes so long a token, and longer or shorter from call to call."""
+    """A session that takes a time per token, which may vary from call to call."""
 
     def __init__(self, seconds: float, drift: float = 1.0) -> None:
         self.now, self._seconds, self._drift = 0.0, seconds, drift
@@ -31,8 +31,8 @@ class Timed:
         return {"logits": np.tile(inputs["input_ids"][:, :1], 2).astype(np.float32) * [1.0, 0.5]}
 
 
-def made(monkeypatch: pytest.MonkeyPatch, rows: int = 872, session: Timed | None = None) -> Worker:
-    """Return a worker of rows whose lengths are skewed as sentences' are."""
+def built(monkeypatch: pytest.MonkeyPatch, rows: int = 872, session: Timed | None = None) -> Worker:
+    """Return a worker with rows whose lengths are distributed like those of sentences."""
     lengths = np.random.default_rng(1).lognormal(3.0, 0.5, rows).astype(int).clip(3, 100)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     encoded = Encoded(np.arange(offsets[-1], dtype=np.int32), np.zeros(offsets[-1], np.int8), offsets, 0)
@@ -45,7 +45,7 @@ def made(monkeypatch: pytest.MonkeyPatch, rows: int = 872, session: Timed | None
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 28, 1264])
-def test_any_stretch_of_a_spread_is_even(n: int) -> None:
+def test_any_part_of_spread_rows_is_evenly_distributed(n: int) -> None:
     order = spread(n)
     assert sorted(order) == list(range(n))
     for k in {min(n, k) for k in (4, 8, 20)}:
@@ -55,9 +55,9 @@ def test_any_stretch_of_a_spread_is_even(n: int) -> None:
             assert gaps.max() <= 3 * n / k + 1  # evenly spread they would be n / k
 
 
-def test_a_block_of_offline_is_like_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seconds an example of a few batches against those of all; the longest first would be 2.5 times that."""
-    worker = made(monkeypatch, rows=20_000, session=Timed(1e-3))
+def test_an_offline_block_takes_as_long_per_example_as_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few batches compared with all of them; the longest batches take 2.5 times as long."""
+    worker = built(monkeypatch, rows=20_000, session=Timed(1e-3))
     every = list(islice(worker._stream(OFFLINE, 0.0), 625))
     truth = sum(query.inputs["input_ids"].size for query in every) / 20_000
     assert sorted(np.concatenate([query.rows for query in every]).tolist()) == list(range(20_000))
@@ -68,8 +68,8 @@ def test_a_block_of_offline_is_like_all_rows(monkeypatch: pytest.MonkeyPatch) ->
     assert seconds / 1e-3 == pytest.approx(truth, rel=0.05)
 
 
-def test_blocks_ask_every_row_as_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    worker = made(monkeypatch, rows=870)
+def test_blocks_query_every_row_equally_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = built(monkeypatch, rows=870)
     asked = [
         int(query.rows[0])
         for number in range(10)
@@ -80,9 +80,11 @@ def test_blocks_ask_every_row_as_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("workload", [SINGLE_STREAM, OFFLINE, grid(4, 32)])
-def test_a_worker_that_comes_back_goes_on(monkeypatch: pytest.MonkeyPatch, workload: Workload) -> None:
-    """What is asked depends on the round alone, not on what was asked before or how fast it went."""
-    first, second = made(monkeypatch), made(monkeypatch)
+def test_queries_of_a_block_depend_only_on_its_round(
+    monkeypatch: pytest.MonkeyPatch, workload: Workload
+) -> None:
+    """They do not depend on previous blocks or on the speed of the engine."""
+    first, second = built(monkeypatch), built(monkeypatch)
     first.block(workload, 0.0, 50, 0.0, 1e9)
     one, other = (list(islice(worker._stream(workload, 0.4), 5)) for worker in (first, second))
     for a, b in zip(one, other, strict=True):
@@ -91,8 +93,8 @@ def test_a_worker_that_comes_back_goes_on(monkeypatch: pytest.MonkeyPatch, workl
     assert not np.array_equal(before[0].inputs["input_ids"], one[0].inputs["input_ids"])
 
 
-def test_scoring_is_answered_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    worker = made(monkeypatch, rows=100, session=Timed(1.0))
+def test_scoring_is_split_into_several_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = built(monkeypatch, rows=100, session=Timed(1.0))
     rows: list[int] = []
     logits: list[list[float]] = []
     asked, begin = 0, 0
@@ -104,23 +106,25 @@ def test_scoring_is_answered_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     first = np.array([worker._rows.batch(np.array([row]))["input_ids"][0, 0] for row in range(100)])
     assert np.array_equal(np.array(logits)[np.argsort(rows), 0], first.astype(np.float32))
     assert worker._predictions is not None and not np.isnan(worker._predictions).any()
-    whole = made(monkeypatch, rows=100, session=Timed(1e-6)).score(batch_size=32, first_batch=0)
+    whole = built(monkeypatch, rows=100, session=Timed(1e-6)).score(batch_size=32, first_batch=0)
     assert whole.next_batch is None and len(whole.rows) == 100
 
 
 @pytest.mark.parametrize("milliseconds", [0.5, 3.0, 10.0, 20.0])
-def test_lengths_are_no_unsteadiness(monkeypatch: pytest.MonkeyPatch, milliseconds: float) -> None:
-    worker = made(monkeypatch, session=Timed(milliseconds * 1e-3 / 22))  # a row has 22 tokens or so
+def test_different_lengths_do_not_count_as_unsteady(
+    monkeypatch: pytest.MonkeyPatch, milliseconds: float
+) -> None:
+    worker = built(monkeypatch, session=Timed(milliseconds * 1e-3 / 22))  # a row has 22 tokens or so
     assert worker.warm_up(SINGLE_STREAM, 1.0).steady is True
 
 
-def test_too_few_windows_tell_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    worker = made(monkeypatch, session=Timed(0.4 / 22))
+def test_too_few_windows_are_not_steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = built(monkeypatch, session=Timed(0.4 / 22))
     warmed = worker.warm_up(SINGLE_STREAM, 1.0)
     assert warmed.steady is None and warmed.windows < 3
     assert 1.0 <= warmed.seconds < 3.0
 
 
-def test_an_engine_that_gets_faster_all_along_is_not_steady(monkeypatch: pytest.MonkeyPatch) -> None:
-    worker = made(monkeypatch, session=Timed(5e-3 / 22, drift=0.985))
+def test_an_engine_that_keeps_getting_faster_is_not_steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = built(monkeypatch, session=Timed(5e-3 / 22, drift=0.985))
     assert worker.warm_up(SINGLE_STREAM, 0.2).steady is False

@@ -313,7 +313,9 @@ def test_min_heads_neurons_and_separate_levels(
     assert table["cells"][1]["removed"] == {"heads": 10, "ffns": 0, "neurons": 48}
     assert table["super"] is None and table["phases"] is None
     assert [path.name for path in Checkpoint.find(tmp_path / "n/checkpoints")] == ["sst2-distilbert-full-s0"]
-    with pytest.raises(UsageError, match="level 90/25 prunes 10 of 12 heads, but 3 must remain with min_heads 1"):
+    with pytest.raises(
+        UsageError, match="level 90/25 prunes 10 of 12 heads, but 3 must remain with min_heads 1"
+    ):
         sweeps.tickets(
             "sst2", encoders["distilbert"], out=tmp_path / "m", data_folder=rows_folder,
             settings=settings.replace(min_heads=1),

@@ -1,8 +1,8 @@
-"""Energy meters: one module each, one Protocol; :data:`effx.specs.meters.METERS` has a row for each.
+"""Energy meters: one module and one row of :data:`effx.specs.meters.METERS` each.
 
-``auto`` takes the first meter that can read the engine's device; where there is none, energy is
-unavailable and every result says why. A model of the energy is used only when it is named, and its
-numbers are labelled ``model`` everywhere.
+``auto`` uses the first meter that can read the engine's device; if there is none, energy is unavailable and
+every result says why. The energy model is used only if it is requested, and its numbers are labelled
+``model`` everywhere.
 """
 
 from __future__ import annotations
@@ -17,48 +17,48 @@ from effx.specs import meters as specs
 
 __all__ = ["Meter", "Reading", "Unavailable", "UnavailableError", "open"]
 
-OwnPids = Callable[[], set[int]]
-"""Returns the processes of a measurement."""
+WorkerPids = Callable[[], set[int]]
+"""Returns the process ids of a measurement's workers."""
 
 
-def open(meter: str = "auto", device: str = "cpu", *, own_pids: OwnPids | None = None) -> Meter:
+def open(meter: str = "auto", device: str = "cpu", *, worker_pids: WorkerPids | None = None) -> Meter:
     """Open a meter.
 
     Args:
         meter: ``auto``, ``none``, ``nvml``, ``nvml:INDEX|GPU-UUID|BUS-ID``, ``rapl``, ``hwmon``,
             ``hwmon:RAIL``, ``model:WATTS`` or ``replay:FILE``.
-        device: what the engines run on; ``auto`` takes a meter that reads it.
-        own_pids: the processes of this measurement, called at the end of every window; other processes
-            on a GPU mark the window. None: no window is marked.
+        device: device of the engines; ``auto`` uses a meter that reads it.
+        worker_pids: process ids of the workers, called at the end of every window; a window with other
+            processes on the GPU is flagged. None: windows are not flagged.
 
     Raises:
-        UsageError: there is no such meter, or the meter that was named cannot be read.
+        UsageError: unknown meter, or the requested meter cannot be read.
     """
     name, _, argument = specs.check(meter).partition(":")
     if name == "none":
         return Unavailable("energy was not requested (meter none)")
     if name == "auto":
-        return _automatic(device, own_pids)
+        return _automatic(device, worker_pids)
     try:
-        return _open(name, argument, own_pids, f"requested (meter {meter})")
+        return _open(name, argument, worker_pids, f"requested (meter {meter})")
     except UnavailableError as error:
         raise UsageError(f"meter {meter}: {error}", settings="meter") from error
 
 
-def _automatic(device: str, own_pids: OwnPids | None) -> Meter:
-    """Return the first meter of the device that can be read; a model is never among them."""
+def _automatic(device: str, worker_pids: WorkerPids | None) -> Meter:
+    """Return the first meter of the device that can be read; never the model."""
     reasons: list[str] = []
     for name in specs.automatic(device):
         chosen_because = f"auto: the first for {device}" + "".join(f"; {reason}" for reason in reasons)
         try:
-            return _open(name, "", own_pids, chosen_because)
+            return _open(name, "", worker_pids, chosen_because)
         except UnavailableError as error:
             reasons.append(f"{name}: {error}")
     return Unavailable("; ".join(reasons) or f"there is no meter for {device}")
 
 
-def _open(name: str, argument: str, own_pids: OwnPids | None, chosen_because: str) -> Meter:
+def _open(name: str, argument: str, worker_pids: WorkerPids | None, chosen_because: str) -> Meter:
     module = importlib.import_module(f"{__name__}.{name}")
-    meter: Meter = module.open(argument, own_pids=own_pids)
+    meter: Meter = module.open(argument, worker_pids=worker_pids)
     meter.chosen_because = chosen_because
     return meter

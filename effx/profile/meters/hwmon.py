@@ -1,11 +1,11 @@
 """Energy of a Jetson board by its INA3221 power monitors (Linux hwmon).
 
-The monitors tell the power of a few rails; which rails make up the board differs by module. A thread
-reads them while a window is open and the power is integrated, so the source is ``integrated``. Each
-reads voltage and current one after the other, so the power of a fast load is blurred.
+The monitors measure the power of a few rails; which rails add up to the board depends on the module. A thread
+reads them while a window is open, and the power is integrated, so the source is ``integrated``. A monitor
+measures voltage and current one after the other, so the power of a fast-changing load is inexact.
 
-Tested on a tree of files only. JetPack 4 has the same monitors under another driver (``ina3221x``,
-iio); that one is not read.
+Tested with a fake file tree only. JetPack 4 has the same monitors under another driver (``ina3221x``, iio),
+which is not supported.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from effx.profile.meters.trace import Sample
 from effx.results import EnergySource
 
 _ROOT = Path("/sys/bus/i2c/drivers/ina3221")
-_PERIOD_S = 0.02  # about what a monitor takes for its three channels
+_PERIOD_S = 0.02  # about the time that a monitor needs for its three channels
 _TOTALS = (
     ("VDD_IN",),  # Orin NX and Nano, Xavier NX
     ("POM_5V_IN",),  # Nano
-    ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),  # AGX Orin: no single rail has all
+    ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),  # AGX Orin, which has no rail for the total
     ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"),  # AGX Xavier
 )
 """Rails that together feed the module."""
 GAIN = 0.05
-"""Assumed relative error of a rail (shunt, chip and board); no maker's figure covers all boards."""
+"""Assumed relative error of a rail (shunt, chip and board); no manufacturer's figure covers all boards."""
 
 
 class UnknownBoardError(UnavailableError):
-    """Which of the board's rails feed it is not known; one must be named."""
+    """It is unknown which rails add up to the board; the user must name one."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class _Rail:
 
 
 class HwmonMeter:
-    """The rails that feed the module, summed."""
+    """The sum of the rails that feed the module."""
 
     name = "hwmon"
     source: EnergySource = "integrated"
@@ -104,14 +104,14 @@ def open(
     argument: str = "",
     root: Path = _ROOT,
     *,
-    own_pids: object = None,
+    worker_pids: object = None,
     clock: Clock | None = None,
     threaded: bool = True,
 ) -> HwmonMeter:
-    """Open the rails that feed the module; ``hwmon:RAIL`` opens one by its label.
+    """Open the rails that feed the module; ``hwmon:RAIL`` opens a single rail by its label.
 
     Raises:
-        UnavailableError: there is no monitor, none of the known sets of rails, or it may not be read.
+        UnavailableError: no monitor, an unknown board, or no permission to read.
     """
     rails = {rail.name: rail for rail in _rails(root)}
     if not rails:
@@ -120,16 +120,16 @@ def open(
     wanted = (argument,) if argument else next((t for t in _TOTALS if set(t) <= set(rails)), ())
     if not wanted:
         raise UnknownBoardError(
-            f"which of the rails {known} feed the board is not known; name one: hwmon:RAIL"
+            f"unknown board: which of the rails {known} add up to its power? Name one: hwmon:RAIL"
         )
     if not set(wanted) <= set(rails):
-        raise UnavailableError(f"there is no rail '{argument}'; here are {known}")
+        raise UnavailableError(f"unknown rail '{argument}'. Known: {known}.")
     chosen = [rails[name] for name in wanted]
     try:
         for rail in chosen:
             rail.read_w()
     except PermissionError as error:
-        raise SensorPermissionError(f"the power monitors may not be read: {error}") from error
+        raise SensorPermissionError(f"no permission to read the power monitors: {error}") from error
     except (OSError, ValueError) as error:
         raise BrokenSensorError(f"the power monitors cannot be read: {error}") from error
     others = sorted(set(rails) - set(wanted))
@@ -137,19 +137,19 @@ def open(
 
 
 def _rails(root: Path) -> list[_Rail]:
-    """Return the labelled channels of every monitor; in7, a sum of shunts, has no current of its own."""
-    found = []
+    """Return the labelled channels of every monitor; in7, a sum of shunts, has no current and is skipped."""
+    result = []
     for label in sorted(root.glob("*/hwmon/hwmon*/in*_label")):
         number = label.name.removeprefix("in").removesuffix("_label")
         power = label.with_name(f"power{number}_input")
         voltage, current = label.with_name(f"in{number}_input"), label.with_name(f"curr{number}_input")
         if power.is_file() or (voltage.is_file() and current.is_file()):
-            found.append(_Rail(label.read_text().strip(), _reader(power, voltage, current)))
-    return found
+            result.append(_Rail(label.read_text().strip(), _reader(power, voltage, current)))
+    return result
 
 
 def _reader(power: Path, voltage: Path, current: Path) -> Callable[[], float]:
-    """Return what reads watts: from microwatts, or from millivolts and milliamperes."""
+    """Return a function that reads watts: from microwatts, or from millivolts and milliamperes."""
     if power.is_file():
         return lambda: int(power.read_text()) * 1e-6
     return lambda: int(voltage.read_text()) * int(current.read_text()) * 1e-6

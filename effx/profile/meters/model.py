@@ -1,7 +1,7 @@
 """A model, not a measurement: processor seconds times watts per core.
 
-It knows nothing of memory, clocks or vector units. It is used only when named, and its numbers
-are labelled ``model`` everywhere.
+It ignores memory, clocks and vector units. It is used only if requested, and its numbers are labelled
+``model`` everywhere.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class ModelMeter:
     def close(self) -> None: ...
 
 
-def open(argument: str, *, own_pids: object = None) -> ModelMeter:
+def open(argument: str, *, worker_pids: object = None) -> ModelMeter:
     """Open ``model:WATTS_PER_CORE``."""
     try:
         watts = float(argument)
     except ValueError:
         watts = math.nan
     if not (math.isfinite(watts) and watts > 0):
-        raise UnavailableError("write the watts of one busy core, as model:10")
+        raise UnavailableError("expected the watts of one busy core, e.g. model:10")
     return ModelMeter(watts)

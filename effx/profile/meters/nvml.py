@@ -1,11 +1,11 @@
-"""GPU energy by NVML: the energy counter, and the integral of sampled power beside it.
+"""GPU energy by NVML: the energy counter, and the integral of sampled power.
 
 nvmlDeviceGetTotalEnergyConsumption counts millijoules since the driver was loaded (Volta and newer)
-and ticks every 10 to 100 ms. While a window is open a thread reads counter and power about every
-10 ms and the device's conditions every half second; :mod:`effx.profile.meters.trace` makes the
-reading. A GPU without the counter is read by its power alone, and its source is ``integrated``.
+and ticks every 10 to 100 ms. While a window is open, a thread reads counter and power about every
+10 ms, and the state of the device every half second; :mod:`effx.profile.meters.trace` computes the
+reading. For a GPU without the counter, only power is read, and the source is ``integrated``.
 
-The reads cost the host a few percent of one core. No setting of the device is changed.
+The reads take a few percent of one core. No setting of the device is changed.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ class NvmlMeter:
         nvml: Any,
         handle: Any,
         *,
-        own_pids: Callable[[], set[int]] | None = None,
+        worker_pids: Callable[[], set[int]] | None = None,
         clock: Clock | None = None,
         period_s: float = _PERIOD_S,
         threaded: bool = True,
     ) -> None:
         self._nvml, self._handle = nvml, handle
-        self._own_pids = own_pids
+        self._worker_pids = worker_pids
         self._clock = clock or Clock()
-        self._identity = gpus.describe(nvml, handle)  # now: a lost GPU tells nothing
+        self._identity = gpus.describe(nvml, handle)  # now, because a lost GPU cannot be read
         power = gpus.power_reader(nvml, handle)
         self._sensor: Sensor | None = None if power is None else power[0]
         self._read_w = None if power is None else power[1]
         self.source: EnergySource = "counter" if self._has_counter() else "integrated"
         if self.source == "integrated" and self._sensor is None:
-            raise UnavailableError("this GPU tells neither energy nor power")
+            raise UnavailableError("this GPU reports neither energy nor power")
         self._power_limit_w = gpus.limit_w(nvml, handle)
         self._tick_s: float | None = None
         if self.source == "counter":
@@ -67,7 +67,7 @@ class NvmlMeter:
 
     @property
     def floor_w(self) -> float | None:
-        """The idle power at opening, less the sensor's tolerance; None if a process was on the device."""
+        """The idle power at opening, minus the sensor's tolerance; None if a process was on the device."""
         return None if self._idle_w is None else self._idle_w * (1 - 2 * trace.GAIN)
 
     @property
@@ -99,7 +99,7 @@ class NvmlMeter:
 
     def stop(self, cpu_s: float) -> Reading:
         self.sampler.halt()
-        self._condition_due_s = self._clock.now()  # the last read sees the conditions too
+        self._condition_due_s = self._clock.now()  # so that the last read includes the conditions
         samples, error = self.sampler.stop()
         if isinstance(error, self._nvml.NVMLError):
             return Reading(None, self._fault(error))
@@ -113,8 +113,8 @@ class NvmlMeter:
             assert self._sensor is not None
             reading = trace.power_reading(samples, self._sensor, gain=trace.GAIN)
         flags = tuple(f"throttled: {name}" for name in gpus.throttles(self._conditions))
-        if self._own_pids is not None:
-            flags += gpus.strangers(self._conditions, self._own_pids())
+        if self._worker_pids is not None:
+            flags += gpus.foreign_processes(self._conditions, self._worker_pids())
         conditions = {**reading.conditions, **gpus.summary(self._conditions)}
         return replace(reading, flags=reading.flags + flags, conditions=conditions)
 
@@ -145,7 +145,7 @@ class NvmlMeter:
         return True
 
     def _idle(self) -> float | None:
-        """Return the least power of a fifth of a second, watts; None if a process is on the device."""
+        """Return the minimum power over 0.2 s, in watts; None if a process is on the device."""
         if self._read_w is None or gpus.condition(self._nvml, self._handle).pids:
             return None
         watts = [self._read_w()]
@@ -158,16 +158,16 @@ class NvmlMeter:
         if isinstance(error, self._nvml.NVMLError_GpuIsLost):
             return "the GPU was lost in the window (fell off the bus); see dmesg, then restart the host"
         if isinstance(error, self._nvml.NVMLError_NoPermission):
-            return "reading the GPU was forbidden in the window (NVML: no permission)"
+            return "no permission to read the GPU in the window (NVML: no permission)"
         if isinstance(error, self._nvml.NVMLError_NotSupported):
-            return "the GPU stopped telling its energy in the window (NVML: not supported)"
+            return "the GPU stopped reporting energy in the window (NVML: not supported)"
         return f"the GPU could not be read in the window: {error}"
 
 
 def open(
     argument: str = "",
     *,
-    own_pids: Callable[[], set[int]] | None = None,
+    worker_pids: Callable[[], set[int]] | None = None,
     environ: Mapping[str, str] | None = None,
     clock: Clock | None = None,
     threaded: bool = True,
@@ -177,13 +177,15 @@ def open(
     Args:
         argument: index in PCI bus order (as nvidia-smi counts), ``GPU-`` UUID or its beginning, PCI
             bus id; empty: the first entry of CUDA_VISIBLE_DEVICES, or the first GPU.
-        own_pids: our processes, at the end of a window; others on the device mark it. None: none do.
-        environ: where CUDA_VISIBLE_DEVICES stands; default: the process's.
-        clock: seconds; tests give a virtual one.
-        threaded: False: the caller calls ``sampler.sample`` himself.
+        worker_pids: process ids of the workers, called at the end of a window; a window with other
+        processes on
+            the device is flagged. None: windows are not flagged.
+        environ: environment with CUDA_VISIBLE_DEVICES; default: that of this process.
+        clock: the clock; virtual in tests.
+        threaded: False: the caller calls ``sampler.sample``.
 
     Raises:
-        UnavailableError: no driver, no GPU, a slice of one, or one that tells no energy.
+        UnavailableError: no driver, no GPU, a slice of a GPU, or a GPU that reports no energy.
     """
     try:
         import pynvml
@@ -196,7 +198,7 @@ def open(
     try:
         handle = gpus.find(pynvml, argument, os.environ if environ is None else environ)
         gpus.refuse_slices(pynvml, handle)
-        return NvmlMeter(pynvml, handle, own_pids=own_pids, clock=clock, threaded=threaded)
+        return NvmlMeter(pynvml, handle, worker_pids=worker_pids, clock=clock, threaded=threaded)
     except (pynvml.NVMLError, UnavailableError) as error:
         pynvml.nvmlShutdown()
         if isinstance(error, UnavailableError):

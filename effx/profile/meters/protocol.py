@@ -1,4 +1,4 @@
-"""What a meter can do."""
+"""The interface of energy meters."""
 
 from __future__ import annotations
 
@@ -10,37 +10,38 @@ from effx.results import EnergySource
 
 @dataclass(frozen=True)
 class Reading:
-    """Energy between a start and its stop."""
+    """Energy of a window, between start and stop."""
 
     joules: float | None
     """None: the window failed."""
     reason: str | None = None
     """Why it failed."""
     seconds: float | None = None
-    """The stretch that ``joules`` covers, from one observed counter tick to another; None: the caller's own
-    duration. Power is ``joules / seconds``."""
+    """Duration that ``joules`` covers, from one observed counter tick to another; None: the duration that the
+    caller measured. Power is ``joules / seconds``."""
     interval: tuple[float, float] | None = None
-    """Bounds of ``joules``: misalignment, sampling, the sensor's tolerance and the meters' disagreement."""
+    """Bounds of ``joules``: misalignment, sampling, the sensor's tolerance, and the difference between
+    counter and integrated power."""
     integrated_joules: float | None = None
-    """Integral of the sampled power over the same stretch."""
+    """Integral of the sampled power over the same duration."""
     flags: tuple[str, ...] = ()
-    """What makes the window less than it should be: throttled, foreign process, suspect, short window."""
+    """Reasons to distrust the window: throttled, foreign process, suspect, short window."""
     conditions: dict[str, Any] = field(default_factory=dict)
-    """What the device was like in the window: clocks, limit, temperatures, mean power."""
+    """State of the device in the window: clocks, limit, temperatures, mean power."""
 
 
 class Meter(Protocol):
     """Measures the energy of windows, one at a time."""
 
     chosen_because: str
-    """Why this one; written where it is opened, shown by ``describe``."""
+    """Why this meter was chosen; set when it is opened, shown by ``describe``."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def source(self) -> EnergySource:
-        """Where its numbers come from."""
+        """Source of its numbers."""
         ...
 
     @property
@@ -50,20 +51,20 @@ class Meter(Protocol):
 
     @property
     def floor_w(self) -> float | None:
-        """The least plausible mean power of a window; None: not known."""
+        """The smallest plausible mean power of a window; None: unknown."""
         ...
 
     @property
     def limit_w(self) -> float | None:
-        """The greatest plausible mean power of a window; None: not known."""
+        """The largest plausible mean power of a window; None: unknown."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Return what is read, how, and how finely; JSON."""
+        """Return what is read, how, and with which resolution, as JSON."""
         ...
 
     def start(self) -> None:
-        """Begin a window; one that was never stopped is dropped."""
+        """Begin a window; a window that was not stopped is discarded."""
         ...
 
     def stop(self, cpu_s: float) -> Reading:
@@ -71,12 +72,12 @@ class Meter(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the device."""
+        """Close the device."""
         ...
 
 
 class Unavailable:
-    """No meter: every reading is empty and says why."""
+    """No meter: every reading is empty, with the reason."""
 
     name = "none"
     source: EnergySource = "none"

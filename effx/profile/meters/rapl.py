@@ -1,13 +1,12 @@
 """CPU energy by Linux powercap: microjoule counters of each package (RAPL, Intel and AMD).
 
-Packages and their DRAM are summed; ``psys`` contains the package and core/uncore are parts of it, so
-neither is added, and ``intel-rapl-mmio`` is the same package again. Counters wrap at
-``max_energy_range_uj``: after 262 kJ on many Intel processors, 65 kJ on many AMD ones, minutes at full
-power. A thread reads them while a window is open, far more often than that, and adds up the
-differences, so that any number of wraps is undone. A read that fails, or that comes so late that a
-wrap could have been missed, fails the window.
+Packages and their DRAM are summed. ``psys`` contains the package, core and uncore are parts of it, and
+``intel-rapl-mmio`` is the same package again: these are skipped. Counters wrap at ``max_energy_range_uj``:
+after 262 kJ on many Intel processors and 65 kJ on many AMD processors, which takes minutes at full power. A
+thread reads them much more often while a window is open, and adds up the differences, so wraps are corrected.
+If a read fails, or is so late that a wrap may have been missed, the window fails.
 
-The interval holds the misalignment only: neither maker states a tolerance of the counters.
+The interval includes the misalignment only: neither manufacturer states a tolerance of the counters.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from effx.profile.meters.sampler import Clock, Sampler, measure_tick
 from effx.results import EnergySource
 
 _ROOT = Path("/sys/class/powercap")
-_PACKAGE_W = 1000.0  # above any one socket, with its memory; how fast a counter could wrap at most
+_PACKAGE_W = 1000.0  # more than any socket with its memory draws; bounds how fast a counter can wrap
 _PERIOD_S = 0.5
 
 
@@ -37,13 +36,13 @@ class _Domain:
 
     @property
     def wraps_s(self) -> float:
-        """The least time to wrap."""
+        """The shortest time in which the counter can wrap."""
         return self.range_uj * 1e-6 / _PACKAGE_W
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """One read of every domain; the clock around it."""
+    """One read of every domain, and the clock before and after it."""
 
     before_s: float
     after_s: float
@@ -77,7 +76,7 @@ class RaplMeter:
 
     @property
     def limit_w(self) -> float | None:
-        """1 kW per package: above any socket, so that only nonsense exceeds it."""
+        """1 kW per package, more than any socket draws."""
         packages = [domain for domain in self._domains if not domain.name.endswith("dram")]
         return _PACKAGE_W * len(packages)
 
@@ -145,18 +144,18 @@ def open(
     argument: str = "",
     root: Path = _ROOT,
     *,
-    own_pids: object = None,
+    worker_pids: object = None,
     clock: Clock | None = None,
     threaded: bool = True,
 ) -> RaplMeter:
     """Open the counters below ``root``.
 
     Raises:
-        UnavailableError: there are none, or they may not be read.
+        UnavailableError: no counters, or no permission to read them.
     """
     domains: dict[str, _Domain] = {}
     skipped: list[str] = []
-    # intel-rapl-mmio:N is intel-rapl:N by another road
+    # intel-rapl-mmio:N is the same counter as intel-rapl:N
     for folder in sorted(root.glob("intel-rapl*:*")) if root.is_dir() else []:
         kind = _text(folder / "name")
         name = _domain_name(folder, root)
@@ -169,7 +168,7 @@ def open(
             _read(folder / "energy_uj")
         except PermissionError as error:
             raise SensorPermissionError(
-                f"{folder}/energy_uj may not be read; run as root, or: "
+                f"no permission to read {folder}/energy_uj; run as root, or: "
                 f"sudo chmod a+r {root}/intel-rapl:*/energy_uj"
             ) from error
         except (OSError, ValueError) as error:
@@ -191,7 +190,7 @@ def _domain_name(folder: Path, root: Path) -> str:
 
 
 def _spent_j(energies_uj: Sequence[int], range_uj: int) -> float:
-    """Add up a counter's steps, each undone of a wrap."""
+    """Return the sum of a counter's differences, with wraps corrected."""
     pairs = zip(energies_uj, energies_uj[1:], strict=False)
     return sum((this - last) % range_uj for last, this in pairs) * 1e-6
 

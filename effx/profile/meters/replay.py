@@ -1,9 +1,10 @@
-"""A recorded trace in place of a device: shows how a figure came about, and tests what reads meters.
+"""A recorded trace instead of a device, to reproduce a measurement or to test code that reads meters.
 
 ``replay:PATH`` is JSON or CSV. JSON has ``device``, ``recorded`` (date), ``command``, ``t_s`` (seconds,
-rising) and ``counter_j``, ``power_w`` or both, each as long as ``t_s``; and ``power_window_s``, where
-what the sensor shows is a mean over so long. In CSV what is no column is a comment (``# device: ...``)
-above them. The trace begins with the first window; a window that outlasts it fails.
+increasing) and ``counter_j``, ``power_w`` or both, each as long as ``t_s``; and optionally
+``power_window_s``, the time over which the sensor averages. In CSV, everything except the columns is in
+comments above them (``# device: ...``). The trace begins with the first window; a window that ends after
+the trace fails.
 """
 
 from __future__ import annotations
@@ -79,11 +80,11 @@ class ReplayMeter:
     def close(self) -> None: ...
 
 
-def open(argument: str = "", *, own_pids: object = None, clock: Clock | None = None) -> ReplayMeter:
+def open(argument: str = "", *, worker_pids: object = None, clock: Clock | None = None) -> ReplayMeter:
     """Open ``replay:PATH``.
 
     Raises:
-        UnavailableError: there is no such trace, or it is none.
+        UnavailableError: the file is missing or is not a trace.
     """
     path = Path(argument)
     try:
@@ -95,7 +96,7 @@ def open(argument: str = "", *, own_pids: object = None, clock: Clock | None = N
     except OSError as error:
         raise UnavailableError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UnavailableError(f"{path} is no recorded trace ({error!r})") from error
+        raise UnavailableError(f"{path} is not a recorded trace ({error!r})") from error
     numbers = [*times, *(x for column in columns.values() for x in column)]
     rising = all(b > a for a, b in zip(times, times[1:], strict=False))
     lengths = {len(times), *map(len, columns.values())}
@@ -107,7 +108,7 @@ def open(argument: str = "", *, own_pids: object = None, clock: Clock | None = N
         or not all(map(math.isfinite, numbers))
     ):
         raise UnavailableError(
-            f"{path}: t_s must rise, with as many numbers of counter_j or power_w beside it"
+            f"{path}: expected increasing t_s, and as many numbers in counter_j, power_w or both"
         )
     empty = [None] * len(times)
     rows = zip(times, columns.get("counter_j", empty), columns.get("power_w", empty), strict=True)

@@ -1,10 +1,10 @@
-"""Reads something again and again between a start and a stop.
+"""Periodic reads between a start and a stop.
 
     start                                        stop
       |  read  .  read  .  read  .  ...  .  read  |
       first, by the caller                last, by the caller
 
-A thread reads in between. Without it whoever holds the clock calls ``sample`` (virtual clocks).
+A thread reads in between. Without the thread (tests with a virtual clock), the caller calls ``sample``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Clock:
-    """Seconds that never run backwards, and a way to let them pass."""
+    """A monotonic clock in seconds, and a way to wait."""
 
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -39,7 +39,7 @@ class Sampler(Generic[T]):
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Forget the last window, read once, go on reading."""
+        """Discard the last window, read once, and start the thread."""
         self.halt()
         self._samples, self._error = [], None
         self.sample()
@@ -53,17 +53,17 @@ class Sampler(Generic[T]):
         if self._error is None:
             try:
                 self._samples.append(self._read())
-            except Exception as error:  # kept for the caller of stop, whose thread this is not
+            except Exception as error:  # returned by stop, which runs in another thread
                 self._error = error
 
     def stop(self) -> tuple[list[T], Exception | None]:
-        """Read a last time; return what was read, and the error that ended it early, if one did."""
+        """Read a last time; return the samples, and the error that ended sampling early, if any."""
         self.halt()
         self.sample()
         return self._samples, self._error
 
     def halt(self) -> None:
-        """End the thread, if one runs."""
+        """Stop the thread, if it runs."""
         if self._thread is not None:
             self._done.set()
             self._thread.join()
@@ -77,7 +77,7 @@ class Sampler(Generic[T]):
 def measure_tick(read: Callable[[], float], clock: Clock, *, every_s: float, limit_s: float) -> float | None:
     """Return the median time between two changes of a counter, seconds; None: it did not change enough.
 
-    Waits for eight changes, ``limit_s`` at most; the answer is no finer than ``every_s``.
+    Waits for nine changes, at most ``limit_s``; the resolution is ``every_s``.
     """
     began = clock.now()
     last = read()

@@ -1,19 +1,19 @@
-"""From samples of a counter and of power to joules with bounds. Pure: no device, no clock.
+"""From samples of a counter and of power to joules with bounds. Pure functions: no device, no clock.
 
     start                                                         stop
-      |...a================ the stretch of the reading ==============b..|
+      |...a============= the interval that is measured ==============b..|
           first tick seen after start            last tick seen before stop
 
-A tick is a change of the counter. It happened between the read before and the read that saw it; its
-time is the middle of the two, wrong by half their gap at most. Both ends are late by the counter's own
-lag, so the misalignment of the stretch is at most one tick plus the larger gap, times the power.
+A tick is a change of the counter. It happened between two reads; its time is assumed to be the middle between
+them, with an error of at most half their distance. Both ends are delayed by the counter's lag. The
+misalignment is therefore at most one tick plus the larger distance, times the power.
 
-A power sensor shows the mean of its last ``window_s`` once every ``period_s``. The one of A100 and H100
-(``INSTANT``) looks 25 ms of every 100 ms: a load in step with it is read tens of percent wrong (Yang,
-Adamek, Armour, SC'24, arXiv 2312.02741). What helps is theirs: repetitions out of step with the
-sensor, 32 or more, over several windows, and no power from before the window. The first lies with the
-load: of lengths that differ or with random gaps. The rest is done here, and the bounds widen by what
-the sensor's updates scatter. No bound can show a load that stays in step; only a counter does.
+A power sensor shows the mean of its last ``window_s`` once every ``period_s``. That of A100 and H100
+(``INSTANT``) covers only 25 ms of every 100 ms: a load that is synchronous with it is measured with an error
+of tens of percent (Yang, Adamek, Armour, SC'24, arXiv 2312.02741). Their remedies: at least 32 repetitions
+that are not synchronous with the sensor, several windows, and no power from before the window. The load must
+be asynchronous (queries of different lengths, or random gaps); the rest is done here, and the bounds are
+widened by the scatter of the sensor's updates. Power samples cannot reveal a synchronous load; a counter can.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from effx.host.sensors import Sensor
 from effx.profile.meters.protocol import Reading
 
 GAIN = 0.05
-"""Relative error of NVIDIA's sensors: their manual says 5 % of the current draw (nvmlDeviceGetPowerUsage,
-Fermi and Kepler; nothing for newer ones), and arXiv 2312.02741 finds a proportional error of that size."""
+"""Relative error of NVIDIA's sensors. The manual states 5 % of the current draw (nvmlDeviceGetPowerUsage,
+Fermi and Kepler; nothing for newer GPUs); arXiv 2312.02741 measured a proportional error of that size."""
 SHORT_S, SHORT_SAMPLES = 10.0, 32
 SUSPECT = 0.10
-"""Disagreement of counter and integrated power from which a reading is suspect."""
+"""Relative difference of counter and integrated power above which a reading is suspect."""
 _STUCK_S = 0.5  # counters tick every 10 to 100 ms
-_SLOW_S = 0.2  # sensors that average longer than this are read in whole averages
+_SLOW_S = 0.2  # of sensors that average over more than this, only non-overlapping averages are used
 _SIGMAS = 2.0  # about 95 %
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One read; ``before_s`` and ``after_s`` are the clock around it."""
+    """One read; ``before_s`` and ``after_s`` are the clock before and after it."""
 
     before_s: float
     after_s: float
@@ -50,7 +50,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Tick:
-    """A change of the counter, at ``time_s`` give or take half of ``gap_s``."""
+    """A change of the counter, at ``time_s`` plus or minus half of ``gap_s``."""
 
     time_s: float
     gap_s: float
@@ -59,7 +59,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Integral:
-    """Joules by sampled power; ``error_j`` is two standard errors of the sampling."""
+    """Joules from sampled power; ``error_j`` is two standard errors of the sampling."""
 
     joules: float
     error_j: float
@@ -67,19 +67,19 @@ class Integral:
 
 def ticks(samples: Sequence[Sample]) -> list[Tick]:
     """Return the counter's changes in order."""
-    found = []
+    result = []
     for last, this in zip(samples, samples[1:], strict=False):
         if this.counter_j is not None and this.counter_j != last.counter_j:
             gap_s = this.after_s - last.before_s
-            found.append(Tick(last.before_s + gap_s / 2, gap_s, this.counter_j))
-    return found
+            result.append(Tick(last.before_s + gap_s / 2, gap_s, this.counter_j))
+    return result
 
 
 def counter_fault(samples: Sequence[Sample], limit_w: float | None) -> str | None:
-    """Return why the counter cannot be believed, or None.
+    """Return why the counter cannot be trusted, or None.
 
-    ``limit_w`` is the most that the device can draw: a counter that fell to what it could have
-    counted since the read before was reset, one that fell otherwise ran backwards.
+    ``limit_w`` is the device's maximum power. A counter that fell to a value that it can have counted since
+    the previous read was reset; a counter that fell otherwise ran backwards.
     """
     for last, this in zip(samples, samples[1:], strict=False):
         assert last.counter_j is not None
@@ -103,8 +103,8 @@ def counter_reading(
 ) -> Reading:
     """Return the counter's joules between the first and the last tick seen.
 
-    The interval holds the misalignment, the ``gain`` of the sensor (relative) and, where the integral
-    of ``sensor``'s power lies outside, that too.
+    The interval includes the misalignment, the sensor's relative error ``gain``, and the integral of
+    ``sensor``'s power.
     """
     fault = counter_fault(samples, limit_w)
     if fault:
@@ -117,18 +117,19 @@ def counter_reading(
     first, last = seen[0], seen[-1]
     seconds = last.time_s - first.time_s
     joules = last.counter_j - first.counter_j
-    own_tick_s = float(np.median(np.diff([tick.time_s for tick in seen])))
-    # a tick of the idle device may be longer than one under load: the larger of the two
-    late_s = max(tick_s or 0.0, own_tick_s) + max(first.gap_s, last.gap_s)
+    seen_tick_s = float(np.median(np.diff([tick.time_s for tick in seen])))
+    # ticks of the idle device may be longer than those under load: use the larger
+    late_s = max(tick_s or 0.0, seen_tick_s) + max(first.gap_s, last.gap_s)
     slack_j = late_s * max(_peak_w(samples, seen), joules / seconds)
     low, high = bounds(joules, slack_j, gain)
     flags = _short(window_s, len(samples))
     other = integrate(samples, first.time_s, last.time_s, sensor) if sensor else None
     if other is not None:
         low, high = min(low, other.joules), max(high, other.joules)
-        apart = abs(other.joules - joules) / joules if joules > 0 else math.inf
-        if apart > SUSPECT:
-            flags += (f"suspect: counter and integrated power differ by {apart:.0%}".replace("%", " %"),)
+        difference = abs(other.joules - joules) / joules if joules > 0 else math.inf
+        if difference > SUSPECT:
+            text = f"suspect: counter and integrated power differ by {difference:.0%}"
+            flags += (text.replace("%", " %"),)
     return Reading(
         joules,
         seconds=seconds,
@@ -140,43 +141,43 @@ def counter_reading(
 
 
 def power_reading(samples: Sequence[Sample], sensor: Sensor, *, gain: float) -> Reading:
-    """Return the integral of sampled power; for devices without a counter.
+    """Return the integral of sampled power, for devices without a counter.
 
-    The stretch begins one of the sensor's averages after the start: what it shows earlier is partly
-    from before the window.
+    Power is used from ``sensor.window_s`` after the start: earlier values are averages that include time
+    before the window.
     """
     begin, end = samples[0].before_s, samples[-1].after_s
     window_s = end - begin
-    whole = integrate(samples, begin, end, sensor)
-    if whole is None:
+    integral = integrate(samples, begin, end, sensor)
+    if integral is None:
         return Reading(
             None,
             f"no energy from {len(samples)} reads in {window_s:.2g} s: {sensor.name} averages over "
             f"{sensor.window_s:g} s; use a longer window",
         )
-    low, high = bounds(whole.joules, whole.error_j, gain)
+    low, high = bounds(integral.joules, integral.error_j, gain)
     flags = _short(window_s, len(samples))
     if sensor.part_time:
         assert sensor.period_s is not None
         flags += (
-            f"the power sensor sees {1e3 * sensor.window_s:g} of every {1e3 * sensor.period_s:g} ms: "
-            "a load in step with it is read wrong",
+            f"the power sensor measures {1e3 * sensor.window_s:g} of every {1e3 * sensor.period_s:g} ms: "
+            "a load that is synchronous with it is measured wrongly",
         )
     return Reading(
-        whole.joules,
+        integral.joules,
         seconds=window_s,
         interval=(low, high),
-        integrated_joules=whole.joules,
+        integrated_joules=integral.joules,
         flags=flags,
-        conditions={"mean_w": whole.joules / window_s, "offset_s": 0.0},
+        conditions={"mean_w": integral.joules / window_s, "offset_s": 0.0},
     )
 
 
 def integrate(samples: Sequence[Sample], begin_s: float, end_s: float, sensor: Sensor) -> Integral | None:
     """Return the energy between two times from sampled power; None: too few samples.
 
-    A sensor that averages is read where its average lies inside the stretch: one of long average
-    in whole averages laid end to end, once from the front and once from the back.
+    Only averages completely between the two times are used. If the sensor averages over a long time, these
+    are consecutive averages without overlap, once counted from the begin and once from the end.
     """
     pairs = [(s.after_s, s.power_w) for s in samples if s.power_w is not None]
     if len(pairs) < 2:
@@ -190,7 +191,7 @@ def integrate(samples: Sequence[Sample], begin_s: float, end_s: float, sensor: S
         front_w = float(_shown(times, watts, begin_s + ends).mean())
         back_w = float(_shown(times, watts, end_s + ends[0] - ends).mean())
         mean_w = (front_w + back_w) / 2
-        error_w = abs(front_w - back_w)  # it sees all of the time; what is left over differs
+        error_w = abs(front_w - back_w)  # they differ in the remainder that they do not cover
     else:
         inside = (times >= begin_s + sensor.window_s) & (times <= end_s)
         if inside.sum() < 2:
@@ -203,14 +204,15 @@ def integrate(samples: Sequence[Sample], begin_s: float, end_s: float, sensor: S
 
 
 def bounds(joules: float, slack_j: float, gain: float) -> tuple[float, float]:
-    """Return the energies that a device with an error of ``gain`` and ``slack_j`` could have had."""
+    """Return bounds of the true energy for a relative error ``gain`` and an absolute error ``slack_j``."""
     return max(joules - slack_j, 0.0) / (1 + gain), (joules + slack_j) / (1 - gain)
 
 
 def _sampling_error_w(times: np.ndarray, watts: np.ndarray, sensor: Sensor) -> float:
-    """Return two standard errors of the mean, by differences of successive updates.
+    """Return two standard errors of the mean, from differences of successive updates.
 
-    Differences, not the spread: a slow change of the load is seen, what lies between updates is not.
+    Differences, not the standard deviation: slow changes of the load are measured correctly, only changes
+    between updates are missed.
     """
     changes = times[1:][np.diff(watts) != 0]
     period_s = sensor.period_s or (float(np.median(np.diff(changes))) if len(changes) > 2 else 0.0)
@@ -222,12 +224,12 @@ def _sampling_error_w(times: np.ndarray, watts: np.ndarray, sensor: Sensor) -> f
 
 
 def _shown(times: np.ndarray, watts: np.ndarray, at_s: np.ndarray) -> np.ndarray:
-    """Return what the sensor showed at these times: the last read before each."""
+    """Return the sensor's values at these times: the last read before each."""
     return watts[np.clip(np.searchsorted(times, at_s + 1e-9, side="right") - 1, 0, len(watts) - 1)]
 
 
 def _peak_w(samples: Sequence[Sample], seen: Sequence[Tick]) -> float:
-    """Return the highest power seen, by the sensor or by the counter over 0.1 s or more."""
+    """Return the highest power, by the sensor or by the counter over at least 0.1 s."""
     peak_w = max((s.power_w for s in samples if s.power_w is not None), default=0.0)
     since = seen[0]
     for tick in seen[1:]:
@@ -239,7 +241,7 @@ def _peak_w(samples: Sequence[Sample], seen: Sequence[Tick]) -> float:
 
 def _silence(samples: Sequence[Sample], seen: Sequence[Tick], tick_s: float | None) -> str | None:
     """Return why too few changes of the counter were seen, or None."""
-    # from each change (or the start) to the first moment at which the next may have happened
+    # from each change (or the start) to the earliest possible time of the next
     froms = [samples[0].after_s, *(tick.time_s for tick in seen)]
     untils = [*(tick.time_s - tick.gap_s / 2 for tick in seen), samples[-1].before_s]
     silence_s = max(until - since for since, until in zip(froms, untils, strict=True))
@@ -254,5 +256,5 @@ def _silence(samples: Sequence[Sample], seen: Sequence[Tick], tick_s: float | No
 
 
 def _short(window_s: float, samples: int) -> tuple[str, ...]:
-    """Return the mark of a window below 10 s or 32 samples."""
+    """Return the flag of a window below 10 s or 32 samples."""
     return ("short window",) if window_s < SHORT_S or samples < SHORT_SAMPLES else ()

@@ -1,4 +1,4 @@
-"""Windows of the NVML meter on the fake, in a process of its own; prints what they gave as JSON."""
+"""Measure windows with the NVML meter on the fake library, in a separate process; print them as JSON."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def plain(fake: Fake) -> dict[str, Any]:
 
 
 def threaded(fake: Fake) -> dict[str, Any]:
-    """The meter's own thread, on a clock that goes with the real one."""
+    """The meter's thread, on a clock that follows the real one."""
     fake.call("set_latency", 0.0)
     fake.call("set_counter", 0.02, 0.0, 1.0)
     began = time.monotonic()
@@ -72,55 +72,55 @@ def threaded(fake: Fake) -> dict[str, Any]:
 
 
 def faults(fake: Fake) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for mode in ("lost", "unsupported", "forbidden", "stuck", "reset", "backwards"):
         fake.reset()
         meter = fake.open()
         fake.window(meter, 1.0)
         fake.mode(mode, fake.now() + 5.0)
-        found[mode] = asdict(fake.window(meter, WINDOW_S)[0])
-        found[mode]["uuid"] = meter.describe()["uuid"]
+        result[mode] = asdict(fake.window(meter, WINDOW_S)[0])
+        result[mode]["uuid"] = meter.describe()["uuid"]
     fake.reset()
     meter = fake.open()
     fake.mode("stuck", fake.now())
-    found["stuck throughout"] = asdict(fake.window(meter, WINDOW_S)[0])
+    result["stuck throughout"] = asdict(fake.window(meter, WINDOW_S)[0])
     fake.mode("ok")
-    found["after"] = asdict(fake.window(meter, WINDOW_S)[0])  # one bad window does not spoil the next
-    return found
+    result["after"] = asdict(fake.window(meter, WINDOW_S)[0])  # a failed window does not affect the next
+    return result
 
 
 def marks(fake: Fake) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     own, stranger, hidden = 1111111, os.getppid(), 2222222
     meter = fake.open(own=[own])
     fake.processes(own)
-    found["own"] = fake.window(meter, WINDOW_S)[0].flags
+    result["own"] = fake.window(meter, WINDOW_S)[0].flags
     fake.processes(own, 4242)
-    found["foreign"] = fake.window(meter, WINDOW_S)[0].flags
+    result["foreign"] = fake.window(meter, WINDOW_S)[0].flags
     fake.processes(stranger)
-    found["visible"] = fake.window(meter, WINDOW_S)[0].flags
-    found["stranger"] = stranger
+    result["visible"] = fake.window(meter, WINDOW_S)[0].flags
+    result["stranger"] = stranger
     fake.processes(hidden)
-    found["hidden"] = fake.window(meter, WINDOW_S)[0].flags
+    result["hidden"] = fake.window(meter, WINDOW_S)[0].flags
     fake.processes()
     fake.mode("throttled", fake.now() + 4.0)
-    found["throttled"] = fake.window(meter, WINDOW_S)[0].flags
+    result["throttled"] = fake.window(meter, WINDOW_S)[0].flags
     fake.reset()
     fake.call("set_capability", 8, 0)
     fake.call("set_power", 0.025, 0.1, 0.0, 2)
     pulses(fake, 0.1, 0.25, 0.07, 30.0)  # in step with the sensor
-    found["suspect"] = asdict(fake.window(fake.open(), WINDOW_S)[0])
+    result["suspect"] = asdict(fake.window(fake.open(), WINDOW_S)[0])
     fake.reset()
     fake.processes(4242)
-    found["busy floor"] = fake.open().floor_w
-    return found
+    result["busy floor"] = fake.open().floor_w
+    return result
 
 
 def devices(fake: Fake) -> dict[str, Any]:
     def uuid(argument: str = "", **environ: str) -> str:
         return str(fake.open(argument, environ).describe()["uuid"])
 
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "default": uuid(),
         "index": uuid("1"),
         "uuid": uuid(UUIDS[1]),
@@ -141,21 +141,21 @@ def devices(fake: Fake) -> dict[str, Any]:
         ("index 7", "7", {}),
         ("cuda index 7", "", {"CUDA_VISIBLE_DEVICES": "7"}),
     ):
-        found[key] = refusal(lambda argument=argument, environ=environ: fake.open(argument, environ))
+        result[key] = refusal(lambda argument=argument, environ=environ: fake.open(argument, environ))
     fake.name(1, "Fake L4")
-    found["two kinds"] = refusal(lambda: fake.open("", {"CUDA_VISIBLE_DEVICES": "1"}))
-    found["two kinds, ordered"] = uuid(CUDA_VISIBLE_DEVICES="1", CUDA_DEVICE_ORDER="PCI_BUS_ID")
+    result["two kinds"] = refusal(lambda: fake.open("", {"CUDA_VISIBLE_DEVICES": "1"}))
+    result["two kinds, ordered"] = uuid(CUDA_VISIBLE_DEVICES="1", CUDA_DEVICE_ORDER="PCI_BUS_ID")
     fake.name(1, "Fake H200")
     for mode in ("mig", "vgpu"):
         fake.mode(mode)
-        found[mode] = refusal(fake.open)
+        result[mode] = refusal(fake.open)
     auto = meters.open("auto", "cuda")
-    found["auto in vGPU"] = [auto.source, auto.reason]
+    result["auto in vGPU"] = [auto.source, auto.reason]
     fake.mode("ok")
     auto = meters.open("auto", "cuda")
-    found["auto"] = [auto.name, auto.source, auto.describe()["chosen_because"]]
+    result["auto"] = [auto.name, auto.source, auto.describe()["chosen_because"]]
     auto.close()
-    return found
+    return result
 
 
 def pulses(fake: Fake, every_s: float, duty: float, phase_s: float, length_s: float) -> None:
@@ -166,7 +166,7 @@ def pulses(fake: Fake, every_s: float, duty: float, phase_s: float, length_s: fl
 
 
 def wandering(fake: Fake, rng: np.random.Generator, length_s: float) -> None:
-    """The same repetitions, out of step: a random gap behind each."""
+    """The same repetitions, asynchronous: a random gap after each."""
     times, watts = [0.0], [100.0]
     at = 0.0
     while at < length_s:
@@ -177,7 +177,7 @@ def wandering(fake: Fake, rng: np.random.Generator, length_s: float) -> None:
 
 
 def windows_of_power(fake: Fake) -> dict[str, Any]:
-    """What a sensor that looks 25 of 100 ms makes of pulses, with no counter to tell."""
+    """Pulses measured by a sensor that covers 25 of every 100 ms, without a counter."""
     rng = np.random.default_rng(0)
     naive = []
     for phase_s in (0.0, 0.03, 0.075):
@@ -211,7 +211,7 @@ def windows_of_power(fake: Fake) -> dict[str, Any]:
 
 def slow_average(fake: Fake) -> dict[str, float]:
     """A sensor that averages over 1 s, on a load that begins with the window and falls in its last second."""
-    found = {}
+    result = {}
     for name, watts, falls_s in (("steady", 400.0, 3.0), ("falling", 100.0, 2.5)):
         fake.reset()
         fake.mode("no-counter")
@@ -220,7 +220,7 @@ def slow_average(fake: Fake) -> dict[str, float]:
         fake.trace([0.0, begin, begin + falls_s], [60.0, 400.0, watts])
         reading, truth = fake.window(meter, 3.0)
         assert reading.joules is not None
-        found[name] = reading.joules / truth - 1
+        result[name] = reading.joules / truth - 1
     fake.reset()
     fake.trace([0.0, 5.0], [60.0, 400.0])
     fake.advance(5.0)
@@ -228,8 +228,8 @@ def slow_average(fake: Fake) -> dict[str, float]:
     for _ in range(300):
         shown.append(fake_power(fake, average=True))
         fake.advance(0.0098)
-    found["naive"] = float(np.mean(shown)) * (fake.now() - 5.0) / fake.joules(5.0, fake.now()) - 1
-    return found
+    result["naive"] = float(np.mean(shown)) * (fake.now() - 5.0) / fake.joules(5.0, fake.now()) - 1
+    return result
 
 
 def part_time(fake: Fake) -> None:
@@ -252,10 +252,10 @@ def fake_power(fake: Fake, average: bool = False) -> float:
 def coverage(fake: Fake) -> dict[str, Any]:
     """Random loads, counters and pollings at the default window."""
     rng = np.random.default_rng(1)
-    found = []
+    result = []
     for number in range(240):
         fake.reset()
-        # at the edge of the tolerance, every second time: there it cannot make up for the rest
+        # every second trial at the edge of the tolerance, where it cannot compensate other errors
         gain = float(rng.choice([0.95, 1.05]) if number % 8 < 4 else rng.uniform(0.95, 1.05))
         tick_s = rng.uniform(0.010, 0.100)
         fake.call("set_counter", float(tick_s), float(rng.uniform(0, tick_s)), gain)
@@ -272,7 +272,7 @@ def coverage(fake: Fake) -> dict[str, Any]:
         assert reading.integrated_joules is not None
         low, high = reading.interval
         tick_measured = meter.describe()["tick_s"]
-        found.append(
+        result.append(
             {
                 "shape": shape,
                 "covered": low <= truth <= high,
@@ -288,7 +288,7 @@ def coverage(fake: Fake) -> dict[str, Any]:
             }
         )
         meter.close()
-    return {"windows": found}
+    return {"windows": result}
 
 
 def random_load(fake: Fake, shape: str, rng: np.random.Generator) -> None:
@@ -318,11 +318,11 @@ SCENES = (plain, threaded, faults, marks, devices, windows_of_power, coverage)
 
 def main() -> None:
     fake = Fake()
-    found = {}
+    result = {}
     for scene in SCENES:
         fake.reset()
-        found[scene.__name__] = scene(fake)
-    json.dump(found, sys.stdout)
+        result[scene.__name__] = scene(fake)
+    json.dump(result, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -33,12 +33,12 @@ def build(folder: Path) -> Path | None:
 
 
 def environment(library: Path) -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("CUDA_")}
-    return {**kept, "LD_LIBRARY_PATH": str(library.parent)}
+    remaining = {key: value for key, value in os.environ.items() if not key.startswith("CUDA_")}
+    return {**remaining, "LD_LIBRARY_PATH": str(library.parent)}
 
 
 class Fake:
-    """The library that pynvml loads too, and its virtual clock."""
+    """The fake library, which pynvml loads too, and its virtual clock."""
 
     def __init__(self) -> None:
         self.library = ctypes.CDLL("libnvidia-ml.so.1")
@@ -64,7 +64,7 @@ class Fake:
         getattr(self.library, f"fake_{name}")(*(kinds[type(value)](value) for value in values))
 
     def trace(self, times_s: Sequence[float], watts: Sequence[float]) -> None:
-        """Power from each time on, until the next."""
+        """Set the power from each time until the next."""
         count = len(times_s)
         array = ctypes.c_double * count
         self.library.fake_set_trace(count, array(*times_s), array(*watts))
@@ -85,20 +85,20 @@ class Fake:
         return float(self.library.fake_time())
 
     def joules(self, begin_s: float, end_s: float) -> float:
-        """The true energy between two times."""
+        """Return the true energy between two times."""
         return float(self.library.fake_joules(ctypes.c_double(begin_s), ctypes.c_double(end_s)))
 
     def open(
         self, argument: str = "", environ: dict[str, str] | None = None, own: Sequence[int] = ()
     ) -> NvmlMeter:
         return nvml.open(
-            argument, environ=environ or {}, own_pids=lambda: set(own), clock=self.clock, threaded=False
+            argument, environ=environ or {}, worker_pids=lambda: set(own), clock=self.clock, threaded=False
         )
 
     def window(
         self, meter: NvmlMeter, seconds: float, rng: np.random.Generator | None = None
     ) -> tuple[Reading, float]:
-        """Run a window, read about every 10 ms; return its reading and the true joules of its stretch."""
+        """Run a window, read about every 10 ms; return its reading and the true joules of its duration."""
         begin = self.now()
         meter.start()
         while self.now() < begin + seconds:
