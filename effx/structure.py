@@ -127,25 +127,25 @@ class Structure:
         Raises:
             UsageError: a layer is not in the model, or none would remain.
         """
-        kept = list(self.layers)
+        reduced = list(self.layers)
         for layer, removed in (heads or {}).items():
             position, out = self.position(layer), set(removed)
-            remaining_heads = tuple(head for head in kept[position].heads if head not in out)
-            kept[position] = replace(kept[position], heads=remaining_heads)
+            remaining_heads = tuple(head for head in reduced[position].heads if head not in out)
+            reduced[position] = replace(reduced[position], heads=remaining_heads)
         for layer, removed in (neurons or {}).items():
             position, out = self.position(layer), set(removed)
-            before = kept[position].neuron_indices
+            before = reduced[position].neuron_indices
             after = tuple(neuron for neuron in before if neuron not in out)
             if len(after) < len(before):
-                kept[position] = replace(kept[position], intermediate=len(after), neurons=after or None)
+                reduced[position] = replace(reduced[position], intermediate=len(after), neurons=after or None)
         for layer in ffns:
             position = self.position(layer)
-            kept[position] = replace(kept[position], intermediate=0, neurons=None)
+            reduced[position] = replace(reduced[position], intermediate=0, neurons=None)
         dropped = {self.position(layer) for layer in layers}
-        positions = [position for position in range(len(kept)) if position not in dropped]
+        positions = [position for position in range(len(reduced)) if position not in dropped]
         if not positions:
             raise UsageError("no layer would remain: keep at least one.")
-        remaining = tuple(kept[position] for position in positions)
+        remaining = tuple(reduced[position] for position in positions)
         inner = {layer.index + 1 for layer in remaining[:-1]}
         return replace(
             self,

@@ -11,10 +11,10 @@ Topic = Literal["python", "packages", "runtimes", "processor", "gpu", "energy", 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was checked and the outcome.
+    """The outcome of one check.
 
     ``missing``: effx works without it, but a measurement or a backend is not available.
-    ``broken``: it is there and does not work, or it makes other things fail.
+    ``broken``: it is installed and does not work, or it makes other things fail.
     """
 
     topic: Topic
@@ -22,7 +22,7 @@ class Finding:
     state: State
     detail: str
     fix: str | None = None
-    """The command that fixes it; None: nothing to do, or nothing that can be done here."""
+    """The command that fixes it; None: nothing has to be done, or nothing can be done on this machine."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON."""

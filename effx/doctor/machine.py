@@ -100,7 +100,7 @@ def _device(nvml: Any, index: int) -> Iterator[Finding]:
             value = getattr(nvml, function)(handle)
         except nvml.NVMLError_NoPermission as error:
             fix = "sudo nvidia-smi -acp UNRESTRICTED"
-            yield Finding("gpu", f"{name} {what}", "broken", f"may not be read: {error}", fix)
+            yield Finding("gpu", f"{name} {what}", "broken", f"no permission to read it: {error}", fix)
         except nvml.NVMLError as error:
             yield Finding("gpu", f"{name} {what}", "missing", str(error))
         else:
@@ -108,12 +108,12 @@ def _device(nvml: Any, index: int) -> Iterator[Finding]:
 
 
 def powercap(root: Path = Path("/sys/class/powercap"), board: Path = _BOARD) -> Iterator[Finding]:
-    """Open the processor's energy counters; where there are none, name what a board has instead."""
+    """Open the processor's energy counters; without counters, report whether a board has power rails."""
     try:
         meter = rapl.open(root=root, threaded=False)
     except SensorPermissionError:
         fix = f"sudo chmod a+r {root}/intel-rapl:*/energy_uj {root}/intel-rapl:*/*/energy_uj"
-        yield Finding("energy", "powercap", "broken", "the counters may not be read by this user", fix)
+        yield Finding("energy", "powercap", "broken", "this user has no permission to read the counters", fix)
     except NoSensorError:
         yield _without_counters(root, board)
     except UnavailableError as error:
@@ -136,7 +136,7 @@ def _without_counters(root: Path, board: Path) -> Finding:
 
 
 def power_rails(board: Path = _BOARD) -> Iterator[Finding]:
-    """Open the power monitors of a Jetson board; no finding where there are none."""
+    """Open the power monitors of a Jetson board; no finding on other machines."""
     if not _has_monitors(board):
         return
     try:

@@ -1,4 +1,4 @@
-"""Python, packages, what they shadow of one another, and runtimes that are really loaded."""
+"""Python, packages and their conflicts, and runtimes, which are loaded to check them."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "hub": ("datasets", "pyarrow"),
     "ray": ("ray",),
 }
-"""Extra -> the distributions that it brings and that are told of by name."""
+"""Extra -> the distributions that it installs and that are reported by name."""
 ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml",
                 "onnxruntime-training", "onnxruntime-qnn")  # fmt: skip
-"""All of them install the module ``onnxruntime``: with two, one's files lie over the other's."""
+"""All of them install the module ``onnxruntime``: of two, one overwrites the files of the other."""
 NVML_WRAPPERS = ("pynvml", "nvidia-ml-py3", "py3nvml")
-"""``pynvml`` before 12 and ``nvidia-ml-py3`` install a module ``pynvml`` of their own, years old."""
+"""``pynvml`` before 12 and ``nvidia-ml-py3`` install an outdated module ``pynvml``."""
 _KERNEL_DRIVER = Path("/proc/driver/nvidia/version")
 _DRIVERS_LIBRARY = "libcuda.so.1"
 _PROBE_S = 120.0
@@ -51,63 +51,74 @@ def python(
     info: Sequence[int] = tuple(sys.version_info[:3]), environment: str = sys.prefix
 ) -> Iterator[Finding]:
     """Check the interpreter."""
-    found = ".".join(map(str, info[:3]))
+    running = ".".join(map(str, info[:3]))
     if tuple(info[:2]) < LEAST_PYTHON:
         least = ".".join(map(str, LEAST_PYTHON))
-        yield Finding("python", "version", "broken", f"{found}; effx needs {least} or newer",
+        yield Finding("python", "version", "broken", f"{running}; effx needs {least} or newer",
                    f"python{least} -m venv .venv && .venv/bin/pip install effx")  # fmt: skip
     else:
         yield Finding(
-            "python", "version", "ok", f"{platform.python_implementation()} {found} in {environment}"
+            "python", "version", "ok", f"{platform.python_implementation()} {running} in {environment}"
         )
 
 
 def packages(of: Versions = version) -> Iterator[Finding]:
-    """Check what each extra brings."""
+    """Check the packages of each extra."""
     for extra, names in EXTRAS.items():
-        have = {name: found for name in names if (found := of(name))}
-        absent = [name for name in names if name not in have]
-        told = ", ".join(f"{name} {found}" for name, found in have.items())
+        installed = _installed(names, of)
+        absent = [name for name in names if name not in installed]
+        listed = _listed(installed)
         if absent:
-            detail = f"{', '.join(absent)} not installed" + (f" ({told})" if told else "")
+            detail = f"{', '.join(absent)} not installed" + (f" ({listed})" if listed else "")
             yield Finding("packages", extra, "missing", detail, f"pip install 'effx[{extra}]'")
         else:
-            yield Finding("packages", extra, "ok", told)
+            yield Finding("packages", extra, "ok", listed)
+
+
+def _installed(names: Sequence[str], of: Versions) -> dict[str, str]:
+    """Return name -> version of the distributions that are installed."""
+    return {name: installed for name in names if (installed := of(name))}
+
+
+def _listed(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in versions.items())
 
 
 def clashes(of: Versions = version) -> Iterator[Finding]:
-    """Check distributions that install the same module over each other."""
-    runtimes = {name: found for name in ONNXRUNTIMES if (found := of(name))}
-    told = ", ".join(f"{name} {found}" for name, found in runtimes.items())
+    """Check for distributions that overwrite each other's modules."""
+    runtimes = _installed(ONNXRUNTIMES, of)
     if len(runtimes) > 1:
         keep = "onnxruntime-gpu" if "onnxruntime-gpu" in runtimes else next(iter(runtimes))
         yield Finding(
             "packages", "onnxruntime", "broken",
-            f"{told} are installed over each other, and which of them runs is chance",
+            f"{_listed(runtimes)} are installed over each other; it is undefined which of them runs",
             f"pip uninstall -y {' '.join(runtimes)} && pip install {keep}",
         )  # fmt: skip
     elif not runtimes:
         yield Finding("packages", "onnxruntime", "missing", "no ONNX Runtime", "pip install 'effx[cpu]'")
     else:
-        yield Finding("packages", "onnxruntime", "ok", told)
-    wrappers = {name: found for name in NVML_WRAPPERS if (found := of(name))}
-    shadowing = [name for name, found in wrappers.items() if not (name == "pynvml" and _major(found) >= 12)]
-    own = of("nvidia-ml-py")
+        yield Finding("packages", "onnxruntime", "ok", _listed(runtimes))
+    shadowing = {
+        name: number
+        for name, number in _installed(NVML_WRAPPERS, of).items()
+        if not (name == "pynvml" and _major(number) >= 12)
+    }
+    nvml = of("nvidia-ml-py")
     if shadowing:
-        told = ", ".join(f"{name} {wrappers[name]}" for name in shadowing)
+        verb = "shadows" if len(shadowing) == 1 else "shadow"
         yield Finding(
             "packages", "nvidia-ml-py", "broken",
-            f"{told} {'shadows' if len(shadowing) == 1 else 'shadow'} nvidia-ml-py's module pynvml",
+            f"{_listed(shadowing)} {verb} nvidia-ml-py's module pynvml",
             f"pip uninstall -y {' '.join(shadowing)} && pip install --force-reinstall nvidia-ml-py",
         )  # fmt: skip
-    elif own is None:
+    elif nvml is None:
         yield Finding("packages", "nvidia-ml-py", "missing", "GPU energy cannot be read without it",
                    "pip install 'effx[nvml]'")  # fmt: skip
     else:
-        yield Finding("packages", "nvidia-ml-py", "ok", own)
+        yield Finding("packages", "nvidia-ml-py", "ok", nvml)
 
 
-# y = Identity(x), as onnx.helper makes it: whether a provider takes it says whether its libraries load
+# y = Identity(x) as serialized by onnx.helper: a session with it shows whether a provider's libraries load
 _IDENTITY = (
     "08083a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a020801620f0a01"
     "79120a0a08080112040a02080142040a001011"
@@ -120,11 +131,12 @@ import onnxruntime
 from effx.engines import onnxruntime_cuda
 onnxruntime_cuda.preload()  # CUDA and cuDNN from their wheels, as the engine does; it may print
 
-def missing(name):  # ONNX Runtime says it on its log alone: the library that the provider's own does not find
-    place = Path(onnxruntime.__file__).with_name("capi")
+def missing(name):  # the library that a provider cannot load; ONNX Runtime writes it only to its log
+    folder = Path(onnxruntime.__file__).with_name("capi")
+    short = name.removesuffix("ExecutionProvider").lower()
     try:
-        ctypes.CDLL(place / "libonnxruntime_providers_shared.so", ctypes.RTLD_GLOBAL)
-        ctypes.CDLL(place / f"libonnxruntime_providers_{{name.removesuffix('ExecutionProvider').lower()}}.so")
+        ctypes.CDLL(folder / "libonnxruntime_providers_shared.so", ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(folder / f"libonnxruntime_providers_{{short}}.so")
     except OSError as error:
         return str(error)
     return "its libraries load"
@@ -132,15 +144,15 @@ def missing(name):  # ONNX Runtime says it on its log alone: the library that th
 options = onnxruntime.SessionOptions()
 options.log_severity_level = 4
 options.intra_op_num_threads = 1
-found = {{}}
+failures = {{}}
 for name in onnxruntime.get_available_providers():
     try:
         session = onnxruntime.InferenceSession(bytes.fromhex("{_IDENTITY}"), options, providers=[name])
         ok = name in session.get_providers()
-        found[name] = None if ok else f"ONNX Runtime would fall back to the CPU: {{missing(name)}}"
+        failures[name] = None if ok else f"ONNX Runtime would fall back to the CPU: {{missing(name)}}"
     except Exception as error:
-        found[name] = " ".join(str(error).split())[:200]
-print(json.dumps(found))
+        failures[name] = " ".join(str(error).split())[:200]
+print(json.dumps(failures))
 """
 _OPENVINO_PROBE = """
 import json
@@ -151,39 +163,39 @@ print(json.dumps({name: core.get_property(name, "FULL_DEVICE_NAME") for name in 
 _TORCH_PROBE = """
 import json
 import torch
-found = {"built": torch.version.cuda, "available": torch.cuda.is_available(), "devices": [], "error": None}
-if found["built"]:
+state = {"built": torch.version.cuda, "available": torch.cuda.is_available(), "devices": [], "error": None}
+if state["built"]:
     try:
-        found["devices"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        if found["devices"]:
+        state["devices"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        if state["devices"]:
             torch.ones(1, device="cuda").sum().item()
     except Exception as error:
-        found["error"] = " ".join(str(error).split())[:200]
-print(json.dumps(found))
+        state["error"] = " ".join(str(error).split())[:200]
+print(json.dumps(state))
 """
 _TENSORRT_PROBE = """
 import importlib
 import importlib.util
 import json
-found = {{"absent": importlib.util.find_spec("{module}") is None, "version": None, "error": None}}
-if not found["absent"]:
+state = {{"absent": importlib.util.find_spec("{module}") is None, "version": None, "error": None}}
+if not state["absent"]:
     try:
-        found["version"] = str(importlib.import_module("{module}").__version__)
+        state["version"] = str(importlib.import_module("{module}").__version__)
     except Exception as error:
-        told = str(error).strip().splitlines() or ["no reason given"]
-        found["error"] = f"{{type(error).__name__}}: {{told[0]}}"[:200]
-print(json.dumps(found))
+        lines = str(error).strip().splitlines() or ["no reason given"]
+        state["error"] = f"{{type(error).__name__}}: {{lines[0]}}"[:200]
+print(json.dumps(state))
 """
 _FIXES = {
     "CUDAExecutionProvider": "pip install --force-reinstall 'onnxruntime-gpu[cuda,cudnn]'",
     "TensorrtExecutionProvider": "pip install 'tensorrt<11'",
 }
-"""Of the providers that need an NVIDIA GPU."""
+"""Provider that needs an NVIDIA GPU -> command that repairs it."""
 _REMOTE = ("AzureExecutionProvider",)  # calls a web service; nothing to load here
 
 
 def has_driver() -> bool:
-    """Return whether there is an NVIDIA driver: WSL and sandboxes have its library alone."""
+    """Return whether there is an NVIDIA driver; WSL and sandboxes have only its library."""
     if _KERNEL_DRIVER.exists():
         return True
     with contextlib.suppress(OSError):
@@ -193,16 +205,16 @@ def has_driver() -> bool:
 
 
 def providers(
-    ask: Probe | None = None, of: Versions = version, driver: Callable[[], bool] = has_driver
+    run_probe: Probe | None = None, of: Versions = version, driver: Callable[[], bool] = has_driver
 ) -> Iterator[Finding]:
-    """Open a session on every provider that ONNX Runtime says it has."""
+    """Open a session with every execution provider of the installed ONNX Runtime."""
     if not any(of(name) for name in ONNXRUNTIMES):
         return
-    found, why = (ask or probe)(_ORT_PROBE)
-    if found is None:
+    failures, why = (run_probe or probe)(_ORT_PROBE)
+    if failures is None:
         yield Finding("runtimes", "onnxruntime", "broken", why, "pip install --force-reinstall onnxruntime")
         return
-    for name, reason in found.items():
+    for name, reason in failures.items():
         if name in _REMOTE:
             continue
         if reason is None:
@@ -211,69 +223,73 @@ def providers(
             yield Finding("runtimes", name, "missing", "there is no NVIDIA driver to use it")
         else:
             yield Finding("runtimes", name, "broken", str(reason), _FIXES.get(name))
-    if "CUDAExecutionProvider" not in found:
+    if "CUDAExecutionProvider" not in failures:
         have = driver()
-        detail = "this ONNX Runtime has none" + ("" if have else ", and there is no NVIDIA driver to use it")
+        detail = "this build of ONNX Runtime does not have it" + (
+            "" if have else ", and there is no NVIDIA driver to use it"
+        )
         fix = "pip uninstall -y onnxruntime && pip install 'effx[gpu]'" if have else None
         yield Finding("runtimes", "CUDAExecutionProvider", "missing", detail, fix)
 
 
-def openvino(ask: Probe | None = None, of: Versions = version) -> Iterator[Finding]:
-    """Ask OpenVINO for its devices."""
+def openvino(run_probe: Probe | None = None, of: Versions = version) -> Iterator[Finding]:
+    """Check OpenVINO and its devices."""
     if of("openvino") is None:
         return
-    found, why = (ask or probe)(_OPENVINO_PROBE)
-    if not found:
+    devices, why = (run_probe or probe)(_OPENVINO_PROBE)
+    if not devices:
         yield Finding(
             "runtimes", "openvino", "broken", why or "no device", "pip install --force-reinstall openvino"
         )
         return
-    yield Finding("runtimes", "openvino", "ok", ", ".join(f"{name}: {what}" for name, what in found.items()))
+    yield Finding(
+        "runtimes", "openvino", "ok", ", ".join(f"{name}: {what}" for name, what in devices.items())
+    )
 
 
-def torch(ask: Probe | None = None, of: Versions = version) -> Iterator[Finding]:
-    """Ask PyTorch what it computes on."""
+def torch(run_probe: Probe | None = None, of: Versions = version) -> Iterator[Finding]:
+    """Check PyTorch and its devices."""
     if of("torch") is None:
         return
-    found, why = (ask or probe)(_TORCH_PROBE)
+    state, why = (run_probe or probe)(_TORCH_PROBE)
     fix = "pip install --force-reinstall torch"
-    if found is None:
+    if state is None:
         yield Finding("runtimes", "torch", "broken", why, fix)
-    elif found["error"]:
-        yield Finding("runtimes", "torch", "broken", f"CUDA {found['built']}: {found['error']}", fix)
-    elif found["devices"]:
-        names = ", ".join(map(str, found["devices"]))
-        yield Finding("runtimes", "torch", "ok", f"{of('torch')}, CUDA {found['built']} on {names}")
+    elif state["error"]:
+        yield Finding("runtimes", "torch", "broken", f"CUDA {state['built']}: {state['error']}", fix)
+    elif state["devices"]:
+        names = ", ".join(map(str, state["devices"]))
+        yield Finding("runtimes", "torch", "ok", f"{of('torch')}, CUDA {state['built']} on {names}")
     else:
-        built = f"built for CUDA {found['built']}, but sees no GPU" if found["built"] else "the CPU's build"
+        built = f"built for CUDA {state['built']}, but there is no GPU" if state["built"] else "CPU build"
         yield Finding("runtimes", "torch", "ok", f"{of('torch')}, {built}")
 
 
 def tensorrt(
-    ask: Probe | None = None, of: Versions = version, driver: Callable[[], bool] = has_driver
+    run_probe: Probe | None = None, of: Versions = version, driver: Callable[[], bool] = has_driver
 ) -> Iterator[Finding]:
-    """Import TensorRT and TensorRT-RTX: their wheels may be there without the libraries that they wrap.
+    """Import TensorRT and TensorRT-RTX: their wheels may be installed without the libraries that they wrap.
 
-    TensorRT itself is of use on a GPU alone, so installing it is advised where there is a driver;
-    TensorRT-RTX builds plans ahead of time anywhere.
+    TensorRT can be used only with a GPU, so its installation is suggested only if there is a driver;
+    TensorRT-RTX builds plans ahead of time on any machine.
     """
     for name in ("tensorrt", "tensorrt-rtx"):
         row = backends.get(name)
         ahead_of_time = row.devices != ("cuda",)
         extra = row.extra if ahead_of_time or driver() else None
         installed = of(name)
-        found, why = (ask or probe)(_TENSORRT_PROBE.format(module=row.python_module))
-        if found and found["version"]:
-            yield Finding("runtimes", name, "ok", f"{found['version']}, its libraries load")
-        elif found and found["absent"] and installed is None:
+        state, why = (run_probe or probe)(_TENSORRT_PROBE.format(module=row.python_module))
+        if state and state["version"]:
+            yield Finding("runtimes", name, "ok", f"{state['version']}, its libraries load")
+        elif state and state["absent"] and installed is None:
             fix = f"pip install 'effx[{extra}]'" if extra else None
             yield Finding("runtimes", name, "missing", "not installed", fix)
         else:
-            told = why if not found else found["error"] or "installed, but there is no such module"
-            # the same release, for plans run on no other; no cache, which may hold the wheel that is broken
+            reason = why if not state else state["error"] or "installed, but the module is missing"
+            # the same release, because plans run with no other; no cache, which may contain the broken wheel
             exactly = f"{name}=={installed}" if installed else name
             fix = f"pip install --force-reinstall --no-cache-dir {exactly}"
-            yield Finding("runtimes", name, "broken", told, fix)
+            yield Finding("runtimes", name, "broken", reason, fix)
 
 
 def _major(text: str) -> int:
@@ -282,7 +298,11 @@ def _major(text: str) -> int:
 
 
 def probe(code: str) -> tuple[dict[str, Any] | None, str]:
-    """Run Python in a process of its own, for a broken library may end it; return its JSON, or why not."""
+    """Run Python code in a separate process, because a broken library may crash it.
+
+    Returns:
+        The JSON object that it printed, and ``""``; or None and the reason.
+    """
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=_PROBE_S

@@ -36,7 +36,7 @@ def open(folder: str | Path | Engine, *, threads: int | None = None) -> Session:
     """Open an engine as a session; use it as a context manager.
 
     Args:
-        folder: the engine's folder, whose digests are checked, or an engine already opened.
+        folder: the engine's folder, whose digests are checked, or an opened engine.
         threads: compute threads; default: the processors that this process may use.
 
     Raises:

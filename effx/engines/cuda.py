@@ -55,7 +55,7 @@ class DeviceArray:
 
 
 class Device:
-    """The first GPU that CUDA shows, with one stream that all work goes through."""
+    """The first GPU that CUDA lists, with one stream that all work uses."""
 
     def __init__(self) -> None:
         try:

@@ -120,7 +120,7 @@ class Padded(ClosingSession):
         length = inputs["input_ids"].shape[1]
         target = next((known for known in self._lengths if known >= length), None)
         if target is None:
-            raise UsageError(f"length {length}: this engine reads {self._lengths[-1]} tokens at most.")
+            raise UsageError(f"length {length}: this engine accepts at most {self._lengths[-1]} tokens.")
         if target == length:
             return inputs
         padding = ((0, 0), (0, target - length))

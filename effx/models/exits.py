@@ -78,8 +78,8 @@ def add_ramps(
         raise UsageError("exits are for classification and regression, not for question answering.")
     if pooling not in POOLINGS:
         raise unknown("pooling", pooling, POOLINGS)
-    kept = structure(model)
-    inner = kept.numbers[:-1]
+    remaining = structure(model)
+    inner = remaining.numbers[:-1]
     numbers = tuple(sorted(set(inner if after is None else after)))
     if wrong := [number for number in numbers if number not in inner]:
         possible = ", ".join(map(str, inner)) or "none: the model has one layer"
@@ -88,7 +88,7 @@ def add_ramps(
         )
     dense, dropout = family.pooler(model), family.hidden_dropout(model)
     outputs = int(model.config.num_labels)
-    record(model, replace(kept, exits=numbers, exit_pooling=pooling))
+    record(model, replace(remaining, exits=numbers, exit_pooling=pooling))
     model.ramps = nn.ModuleDict(
         {
             str(number): Ramp(dense, family.pooler_activation(), dropout, outputs, pooling)
@@ -109,8 +109,8 @@ def ramp_after(model: PreTrainedModel, position: int) -> Ramp | None:
 
 def depths(model: PreTrainedModel) -> list[int]:
     """Return the number of layers before each ramp and, last, before the task head."""
-    kept = structure(model)
-    return [kept.position(number - 1) + 1 for number in kept.exits] + [len(kept.layers)]
+    remaining = structure(model)
+    return [remaining.position(number - 1) + 1 for number in remaining.exits] + [len(remaining.layers)]
 
 
 def rule_of(checkpoint: Checkpoint) -> ExitRule:
@@ -122,6 +122,6 @@ def rule_of(checkpoint: Checkpoint) -> ExitRule:
     value = checkpoint.manifest.get("exits")
     if not value:
         raise UsageError(
-            f"{checkpoint.folder} has no exits. Make some with: effx train exits {checkpoint.folder}"
+            f"{checkpoint.folder} has no exits. Train them with: effx train exits {checkpoint.folder}"
         )
     return ExitRule.from_json(value)

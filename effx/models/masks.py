@@ -67,15 +67,15 @@ def applied(model: PreTrainedModel, masks: StructureMasks) -> Iterator[None]:
     size, layers = family.head_size(model), family.layers(model)
     handles = []
     try:
-        for position, (kept, layer) in enumerate(zip(structure(model).layers, layers, strict=True)):
-            if kept.heads:
-                xi = masks.heads[..., position, list(kept.heads)].repeat_interleave(size, dim=-1)
+        for position, (remaining, layer) in enumerate(zip(structure(model).layers, layers, strict=True)):
+            if remaining.heads:
+                xi = masks.heads[..., position, list(remaining.heads)].repeat_interleave(size, dim=-1)
                 handles.append(_scale_input(layer.get_submodule(family.context_path), xi))
-            if kept.intermediate:
+            if remaining.intermediate:
                 output = layer.get_submodule(family.ffn_output_path)
                 handles.append(_scale_output(output, masks.ffns[..., position, None]))
                 if masks.neurons is not None:
-                    factors = masks.neurons[..., position, list(kept.neuron_indices)]
+                    factors = masks.neurons[..., position, list(remaining.neuron_indices)]
                     handles.append(_scale_input(output, factors))
         yield
     finally:

@@ -35,12 +35,12 @@ class Inference:
 
 def layer(model: PreTrainedModel, position: int, stream: Stream, *, prune: bool) -> Stream:
     """Run one of the remaining layers, dropping tokens by the model's schedule if ``prune``."""
-    kept = structure(model)
-    dropping = prune and tokens.drops(kept, position)
+    remaining = structure(model)
+    dropping = prune and tokens.drops(remaining, position)
     stream, probabilities = forward.attend(model, position, stream, explicit=dropping)
     if dropping:
         assert probabilities is not None
-        stream = tokens.drop(kept, position, stream, probabilities)
+        stream = tokens.drop(remaining, position, stream, probabilities)
     return forward.feed(model, position, stream)
 
 
@@ -64,10 +64,10 @@ def infer(
     Raises:
         UsageError: a rule is given and the model has no ramps.
     """
-    kept = structure(model)
-    if rule is not None and not kept.exits:
-        raise UsageError("this model has no exits. Make some with: effx train exits CHECKPOINT")
-    layers = len(kept.layers)
+    remaining = structure(model)
+    if rule is not None and not remaining.exits:
+        raise UsageError("this model has no exits. Train them with: effx train exits CHECKPOINT")
+    layers = len(remaining.layers)
     stream = forward.embed(model, inputs)
     n = len(stream.token_mask)
     rows = torch.arange(n, device=stream.token_mask.device)

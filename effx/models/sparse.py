@@ -27,9 +27,9 @@ def matrices(model: PreTrainedModel) -> dict[str, nn.Parameter]:
     family = families.of(model)
     named: dict[str, nn.Parameter] = {}
     layers = zip(structure(model).layers, family.layers(model), strict=True)
-    for position, (kept, layer) in enumerate(layers):
-        attention = family.head_matrices if kept.heads else ()
-        ffn = family.neuron_matrices if kept.intermediate else ()
+    for position, (remaining, layer) in enumerate(layers):
+        attention = family.head_matrices if remaining.heads else ()
+        ffn = family.neuron_matrices if remaining.intermediate else ()
         for matrix in (*attention, *ffn):
             name = f"{family.layers_path}.{position}.{matrix.path}.weight"
             named[name] = layer.get_parameter(f"{matrix.path}.weight")
@@ -73,11 +73,11 @@ def hold(model: PreTrainedModel, masks: WeightMasks) -> list[Any]:
         if name not in parameters:
             continue
         weight = parameters[name]
-        kept = mask.to(weight.device)
+        remaining = mask.to(weight.device)
         with torch.no_grad():
-            weight.mul_(kept)
+            weight.mul_(remaining)
         if weight.requires_grad:
-            handles.append(weight.register_hook(_masking(kept)))  # type: ignore[no-untyped-call]
+            handles.append(weight.register_hook(_masking(remaining)))  # type: ignore[no-untyped-call]
     return handles
 
 
@@ -86,13 +86,13 @@ def hold_zeros(model: PreTrainedModel) -> list[Any]:
     return hold(model, {name: value.detach() != 0 for name, value in matrices(model).items()})
 
 
-def _masking(kept: torch.Tensor) -> Any:
-    return lambda gradient: gradient * kept.to(gradient.device)
+def _masking(remaining: torch.Tensor) -> Any:
+    return lambda gradient: gradient * remaining.to(gradient.device)
 
 
 def counts(model: PreTrainedModel) -> dict[str, Any]:
     """Return how many weights of the matrices are zero, of how many, and their share, as in manifests."""
-    found = matrices(model).values()
-    zeros = sum(int((value == 0).sum()) for value in found)
-    of = sum(value.numel() for value in found)
+    prunable = matrices(model).values()
+    zeros = sum(int((value == 0).sum()) for value in prunable)
+    of = sum(value.numel() for value in prunable)
     return {"share": zeros / max(of, 1), "zeros": zeros, "of": of}

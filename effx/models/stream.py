@@ -41,15 +41,15 @@ class Stream:
         )
 
     def take(self, indices: torch.Tensor, token_mask: torch.Tensor) -> Stream:
-        """Return the tokens at ``indices`` [batch, kept] of each row; ``token_mask`` is theirs."""
+        """Return the tokens at ``indices`` [batch, count] of each row, with their ``token_mask``."""
         width = self.hidden.shape[-1]
         bias = self.bias
         if bias is not None:
             bias = bias.expand(indices.shape[0], -1, -1, -1)
             n, heads = bias.shape[:2]
-            kept = indices.shape[1]
-            rows = indices[:, None, :, None].expand(n, heads, kept, bias.shape[3])
-            columns = indices[:, None, None, :].expand(n, heads, kept, kept)
+            count = indices.shape[1]
+            rows = indices[:, None, :, None].expand(n, heads, count, bias.shape[3])
+            columns = indices[:, None, None, :].expand(n, heads, count, count)
             bias = bias.gather(2, rows).gather(3, columns)
         return Stream(
             self.hidden.gather(1, indices[..., None].expand(-1, -1, width)),

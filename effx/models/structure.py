@@ -37,7 +37,7 @@ def full_parameters(model: PreTrainedModel) -> int:
     return int(getattr(model, "effx_full_parameters", parameters_left(model)))
 
 
-def record(model: PreTrainedModel, kept: Structure) -> None:
+def record(model: PreTrainedModel, remaining: Structure) -> None:
     """Record the model's structure on it and, at the first reduction, its full size."""
     model.effx_full_parameters = full_parameters(model)
-    model.effx_structure = kept
+    model.effx_structure = remaining

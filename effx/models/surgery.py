@@ -6,7 +6,7 @@
     the FFN                    y = LN2(a)
     both                       y = LN2(LN1(x + b_O))
     intermediate neurons       the other rows of W1 and columns of W2; all of b2
-    a whole layer              y = x
+    a layer                    y = x
 
 No module of width zero is left: a part that is removed entirely is replaced by a module that computes
 what remains. Names of the remaining parameters do not change. How a family's modules are cut is in
@@ -35,7 +35,7 @@ def prune(
     neurons: Indices | None = None,
     layers: Iterable[int] = (),
 ) -> PreTrainedModel:
-    """Remove heads, FFNs, FFN neurons and whole layers from ``model``, in place.
+    """Remove heads, FFNs, FFN neurons and layers from ``model``, in place.
 
     All indices are those of the unreduced model, from 0, however often it was pruned before; parts that
     were removed before are ignored. A layer whose last neuron is removed loses its FFN, b2 included.

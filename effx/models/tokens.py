@@ -63,25 +63,25 @@ def schedule(
         check_shares(shares)
     if thresholds is not None and not all(0 <= value <= 1 for value in thresholds):
         raise UsageError("token thresholds: expected numbers from 0 to 1.", settings="schedule")
-    kept = replace(
+    remaining = replace(
         structure(model),
         tokens=None if shares is None else tuple(shares),
         token_thresholds=None if thresholds is None else tuple(thresholds),
     )
-    record(model, kept)
+    record(model, remaining)
     return model
 
 
-def drops(kept: Structure, position: int) -> bool:
+def drops(remaining: Structure, position: int) -> bool:
     """Whether the remaining layer at ``position`` drops tokens, so that it must compute scores."""
-    if not kept.layers[position].heads:
+    if not remaining.layers[position].heads:
         return False
-    if kept.token_thresholds is not None:
-        return kept.token_thresholds[position] > 0
-    if kept.tokens is None:
+    if remaining.token_thresholds is not None:
+        return remaining.token_thresholds[position] > 0
+    if remaining.tokens is None:
         return False
-    before = [kept.tokens[i] for i in range(position) if kept.layers[i].heads]
-    return kept.tokens[position] < (before[-1] if before else 1.0)
+    before = [remaining.tokens[i] for i in range(position) if remaining.layers[i].heads]
+    return remaining.tokens[position] < (before[-1] if before else 1.0)
 
 
 def scores(probabilities: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
@@ -133,10 +133,10 @@ def _descending(values: torch.Tensor) -> torch.Tensor:
     return values.sort(dim=1, descending=True, stable=True).indices
 
 
-def drop(kept: Structure, position: int, stream: Stream, probabilities: torch.Tensor) -> Stream:
-    """Apply the schedule of ``kept`` in the remaining layer at ``position``."""
+def drop(remaining: Structure, position: int, stream: Stream, probabilities: torch.Tensor) -> Stream:
+    """Apply the schedule of ``remaining`` in the remaining layer at ``position``."""
     received = scores(probabilities, stream.token_mask)
-    if kept.token_thresholds is not None:
-        return keep_above(stream, received, kept.token_thresholds[position])
-    assert kept.tokens is not None
-    return keep_share(stream, received, kept.tokens[position])
+    if remaining.token_thresholds is not None:
+        return keep_above(stream, received, remaining.token_thresholds[position])
+    assert remaining.tokens is not None
+    return keep_share(stream, received, remaining.tokens[position])

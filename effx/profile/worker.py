@@ -1,7 +1,7 @@
-"""The worker process: holds one engine and runs what the parent requests, block by block.
+"""The worker process: loads one engine and runs the parent's requests, block by block.
 
-Requests and answers are described in :mod:`effx.profile.protocol`. Only numbers cross: the worker encodes
-with the engine's own tokenizer and times around ``infer`` alone, or, for a workload with timing ``device``,
+Requests and answers are described in :mod:`effx.profile.protocol`. The worker encodes the rows with the
+tokenizer in the engine's folder, and times only ``infer``, or, for a workload with timing ``device``, the run
 between events on the GPU with the inputs already there.
 """
 
@@ -67,7 +67,7 @@ class Worker:
         session: the loaded engine.
         rows: validation rows, encoded by its tokenizer.
         task: turns logits into predictions.
-        longest: the most tokens per row that the engine accepts.
+        longest: maximum number of tokens per row that the engine accepts.
         on_gpu: whether every shape runs before a workload is measured.
         seed: of the order of queries and of arrivals.
         predictions: of an earlier accuracy pass, one per row; None: not scored yet.
@@ -105,10 +105,10 @@ class Worker:
         return Opened(self._session.describe(), self._rows.lengths.tolist())
 
     def handle(self, action: str, arguments: dict[str, Any]) -> Scored | WarmedUp | Block | MemoryUse:
-        """Run a request and note the device's memory around it.
+        """Run a request, and measure the device's memory before and after it.
 
         Raises:
-            WorkerError: there is no such request.
+            WorkerError: unknown request.
         """
         actions: dict[str, Callable[..., Scored | WarmedUp | Block | MemoryUse]] = {
             "score": self.score, "warm_up": self.warm_up, "block": self.block, "serve": self.serve,
@@ -126,7 +126,7 @@ class Worker:
         return answer
 
     def score(self, batch_size: int, first_batch: int) -> Scored:
-        """Run rows, batched by similar length, from ``first_batch`` on, for about a minute."""
+        """Run rows in batches of similar length, from ``first_batch`` on, for about a minute."""
         batches = length_sorted(self._rows.lengths, batch_size)
         if self._predictions is None:
             self._predictions = np.full(len(self._rows), np.nan)
@@ -228,7 +228,7 @@ class Worker:
         return Block(samples, time.perf_counter() - start, len(samples))
 
     def memory(self) -> MemoryUse:
-        """Return the most memory used so far, and how the engine runs now that shapes are recorded."""
+        """Return the peak memory so far, and how the engine runs after shapes were recorded."""
         device = self._device_memory
         return MemoryUse(
             host_peak_bytes=memory.peak_resident_bytes(),
@@ -303,17 +303,17 @@ class Worker:
 
 
 def spread(n: int) -> np.ndarray:
-    """Return 0 to n - 1 in an order of which any consecutive part is spread evenly over them.
+    """Return 0 to n - 1 in an order in which any consecutive part is distributed evenly over the range.
 
-    By multiples of the golden ratio: neighbours in the order of their fractional parts leave gaps of at
-    most three sizes (Steinhaus' three-gap theorem). A block of a few batches then has short and long
-    ones in the proportion of all rows, and another block has others.
+    Numbers are ordered by the fractional parts of multiples of the golden ratio, whose gaps have at most
+    three sizes (Steinhaus' three-gap theorem). A block of a few batches therefore has short and long rows
+    in the proportion of all rows, and different blocks have different rows.
     """
     return np.argsort(np.arange(n) * _GOLDEN % 1)
 
 
 def _circular(order: Sequence[int] | np.ndarray, offset: float) -> Iterator[int]:
-    """Yield an order again and again, beginning at ``offset`` in it, 0 to 1."""
+    """Yield the entries of ``order`` cyclically, beginning at ``offset`` (a share of its length, 0 to 1)."""
     start = int(offset * len(order))
     return (int(order[(start + step) % len(order)]) for step in count())
 

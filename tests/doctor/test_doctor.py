@@ -169,7 +169,7 @@ def test_tensorrt_is_imported_not_only_listed(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("source", "detail"),
     [
-        (None, "installed, but there is no such module"),
+        (None, "installed, but the module is missing"),
         ("raise RuntimeError('no libraries\\nhere is a long story')", "RuntimeError: no libraries"),
         ("import os; os.abort()", "the process ended with -6"),
         ("", "AttributeError: module 'tensorrt' has no attribute '__version__'"),

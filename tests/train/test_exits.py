@@ -280,6 +280,6 @@ def test_wrong_settings_are_refused_without_writing_files(
 
 
 def test_a_checkpoint_without_exits_has_no_rule(checkpoint: Checkpoint) -> None:
-    with pytest.raises(UsageError, match="has no exits. Make some with: effx train exits"):
+    with pytest.raises(UsageError, match="has no exits. Train them with: effx train exits"):
         rule_of(checkpoint)
     assert ExitRule.from_json({"rule": "patience", "threshold": None, "patience": 2}).patience == 2

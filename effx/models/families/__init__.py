@@ -1,7 +1,7 @@
 """Encoder families: a table, and one module per kind of architecture.
 
-A new family is one row where an existing implementation serves (as :class:`effx.models.families.bert`
-serves RoBERTa and its relatives), else one more module that implements :class:`Family`, and its rows.
+A new family is one row if an existing implementation can be used (as :mod:`effx.models.families.bert` for
+RoBERTa and its relatives); otherwise a module that implements :class:`Family`, and its rows.
 Nothing outside this package depends on an architecture's name or on the paths of its modules.
 """
 

@@ -1,10 +1,10 @@
-"""The BERT kind: post-LayerNorm encoders with learned or relative positions and one FFN per layer.
+"""BERT and similar encoders: post-LayerNorm, learned or relative positions, one FFN per layer.
 
     a = LN1(x + dropout(concat_h(dropout(softmax(Q_h K_h^T / sqrt(d) + mask)) V_h) W_O + b_O))
     y = LN2(a + dropout(W2 act(W1 a + b1) + b2))
 
-Architectures of this kind differ in names alone: each is a row of paths in the Hugging Face module tree,
-over one implementation. Paths of a layer's parts are relative to the layer.
+These architectures differ only in names: each is a table of paths in the Hugging Face module tree, with a
+common implementation. Paths of a layer's parts are relative to the layer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from effx.models.stream import Stream
 
 @dataclass(frozen=True)
 class BertFamily:
-    """Where the parts of one architecture are, and what its config calls its sizes."""
+    """Paths of the parts of one architecture, and the names of sizes in its config."""
 
     encoder_path: str
     """The encoder within the task model."""
@@ -125,7 +125,7 @@ class BertFamily:
 
     @property
     def _head_module(self) -> str | None:
-        """Name of the module that is the whole task head, as in RoBERTa; None: its parts are the model's."""
+        """Name of the module that is the task head, as in RoBERTa; None: the model has its parts directly."""
         path = self.head_dense.rpartition(".")[0]
         return path if self.head_out.startswith(path + ".") else None
 
@@ -264,7 +264,7 @@ class BertFamily:
 
 
 def _select_bias(attention: nn.Module, heads: Sequence[int]) -> None:
-    """Make ``attention`` use the encoder's position bias of its remaining heads alone, from now on."""
+    """Make ``attention`` use only the position bias of its remaining heads, from now on."""
     if not hasattr(attention, "effx_heads"):
         attention.register_forward_pre_hook(_selected_bias)
     attention.effx_heads = list(heads)  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""What an encoder family brings: its modules and sizes, its forward pass in pieces, its weights.
+"""The interface of an encoder family: its modules and sizes, its forward pass in pieces, its weights.
 
 ``model`` is a Hugging Face task model, ``layer`` one of the modules that ``layers`` returns.
 """
@@ -85,7 +85,7 @@ class Family(Protocol):
         ...
 
     def pooler(self, model: PreTrainedModel) -> nn.Linear:
-        """Return the task head's first Linear, which ramps begin with a copy of."""
+        """Return the task head's first Linear; new ramps begin with a copy of it."""
         ...
 
     @property
@@ -112,7 +112,7 @@ class Family(Protocol):
         ...
 
     def with_bias(self, model: PreTrainedModel, stream: Stream) -> Stream:
-        """Return the stream with the relative position bias, where the family has one."""
+        """Return the stream with the relative position bias, if the family has one."""
         ...
 
     def attend(
@@ -165,7 +165,7 @@ class Family(Protocol):
         """Module of a layer whose input is the activations of FFN neurons, whose output is the FFN's."""
         ...
 
-    # surgery, in place; positions are among what the layer has now
+    # surgery, in place; positions are those among the current heads and neurons of the layer
 
     def keep_heads(
         self, layer: nn.Module, positions: Sequence[int], heads: Sequence[int], head_size: int
