@@ -26,7 +26,7 @@ from effx import data
 from effx.artifacts import Checkpoint, now
 from effx.encoding import Encoder
 from effx.host import identity
-from effx.models import checkpoints, evaluate
+from effx.models import evaluate, pretrained
 from effx.specs.tasks import TASKS
 from effx.specs.training import FinetuneSettings
 from effx.train import finetune
@@ -39,7 +39,7 @@ def plain(model_name: str, folder: Path, limit: int, epochs: int, steps: int | N
     task = TASKS["sst2"]
     rows = data.load(task, "train", folder).limit(limit)
     transformers.set_seed(0)
-    model, tokenizer = checkpoints.pretrained(model_name, task)
+    model, tokenizer = pretrained(model_name, task)
     encoded = tokenizer(
         [text for (text,) in rows.texts],
         padding="max_length",

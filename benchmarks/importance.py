@@ -27,7 +27,7 @@ from effx import data
 from effx.artifacts import now
 from effx.encoding import Encoder
 from effx.host import identity
-from effx.models import checkpoints
+from effx.models import checkpoints, pretrained
 from effx.specs.tasks import TASKS
 from effx.specs.training import LR_ENCODER, TrainingSettings
 from effx.train import importance, loop
@@ -47,7 +47,7 @@ def main() -> None:
     task = TASKS["sst2"]
     rows = data.load(task, "train", options.data).limit(options.rows)
     transformers.set_seed(0)
-    model, tokenizer = checkpoints.pretrained(options.model, task)
+    model, tokenizer = pretrained(options.model, task)
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer.save_pretrained(scratch)
         model.config.save_pretrained(scratch)

@@ -2,9 +2,9 @@
 
     python benchmarks/report_scale.py --results 10000 --workspace /tmp/scale
 
-The results are synthetic (tests/analysis/synthetic.py): one task, one host and all engines different, the
-slowest case; --hosts distributes them over hosts. With Chromium (EFFX_CHROMIUM or on the path) and
-playwright, opening, sorting, filtering and hovering are timed. Prints one line of JSON.
+The results are simulated (tests/analysis/simulated_results.py): one task, one host and all engines
+different, the slowest case; --hosts distributes them over hosts. With Chromium (EFFX_CHROMIUM or on the
+path) and playwright, opening, sorting, filtering and hovering are timed. Prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from effx.report import report
-from tests.analysis import synthetic
+from tests.analysis import simulated_results
 
 
 def main() -> None:
@@ -35,10 +35,10 @@ def main() -> None:
     results, out = options.workspace / "results", options.workspace / "report"
     if not results.is_dir():
         for number in range(options.results):
-            run = synthetic.run(
+            run = simulated_results.run(
                 number // options.hosts, n=options.rows, session=number // 100, on=number % options.hosts
             )
-            synthetic.write([run], results)
+            simulated_results.write([run], results)
     profiler = cProfile.Profile()
     if options.profile:
         profiler.enable()

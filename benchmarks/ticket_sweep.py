@@ -21,7 +21,7 @@ import argparse
 import shlex
 import shutil
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +47,13 @@ class Job:
 
 
 _COMMON = TicketSearchSettings.of(levels="10,...,80", seeds=3, keep="winning", max_length=128)
-_SST2 = replace(_COMMON, limit=2000, epochs=4.0)
-_MRPC = replace(_COMMON, epochs=3.0)
+_SST2 = _COMMON.replace(limit=2000, epochs=4.0)
+_MRPC = _COMMON.replace(epochs=3.0)
 JOBS: dict[str, Job] = {
     "sst2-2000": Job("sst2", "sst2-2000", _SST2),
     "mrpc": Job("mrpc", "mrpc", _MRPC),
-    "sst2-2000-halving": Job("sst2", "sst2-2000", replace(_SST2, search="halving")),
-    "mrpc-halving": Job("mrpc", "mrpc", replace(_MRPC, search="halving")),
+    "sst2-2000-halving": Job("sst2", "sst2-2000", _SST2.replace(search="halving")),
+    "mrpc-halving": Job("mrpc", "mrpc", _MRPC.replace(search="halving")),
     "sst2": Job(
         "sst2",
         "sst2",

@@ -13,7 +13,7 @@ from effx import results
 from effx.errors import ArtifactError
 from effx.host.identity import Host
 from effx.results import Failure, Run, latency_summary
-from tests.analysis import synthetic
+from tests.analysis import simulated_results
 
 ROOT = Path(__file__).parents[1]
 FAILURE = {
@@ -23,7 +23,7 @@ FAILURE = {
 
 
 def result() -> Any:
-    return json.loads(json.dumps(synthetic.run(0, n=20, rounds=4, queries=5).to_json()))
+    return json.loads(json.dumps(simulated_results.run(0, n=20, rounds=4, queries=5).to_json()))
 
 
 def first(value: Any) -> Any:

@@ -16,11 +16,11 @@ from effx.errors import GateError, UsageError
 from effx.results import EnergyWindow, Failure, GateResult, Run
 from effx.specs.constraints import CheckSettings
 from effx.stats import intervals
-from tests.analysis.made import N, made
+from tests.analysis.simulated_run import N, simulated_run
 
-FP32 = made("fp32", range(40), 0.030, 3.0, precision="fp32", memory=300_000_000, size=200_000_000)
-INT8 = made("int8", range(42), 0.015, 1.5)
-WORSE = made("worse", range(100), 0.005, 0.5)
+FP32 = simulated_run("fp32", range(40), 0.030, 3.0, precision="fp32", memory=300_000_000, size=200_000_000)
+INT8 = simulated_run("int8", range(42), 0.015, 1.5)
+WORSE = simulated_run("worse", range(100), 0.005, 0.5)
 
 
 def settings(**values: object) -> CheckSettings:
@@ -65,14 +65,14 @@ def test_the_rows_that_are_needed_decide_and_fewer_do_not() -> None:
     assert needed.count > N
 
     def at(n: int) -> Verdict:
-        baseline = made("fp32", range(n // 10), precision="fp32", n=n)
-        run = made("int8", range(round(n * 42 / 400)), n=n)
+        baseline = simulated_run("fp32", range(n // 10), precision="fp32", n=n)
+        run = simulated_run("int8", range(round(n * 42 / 400)), n=n)
         return only(check(run, baseline, settings(max_drop="1%"))).verdict
 
     more = -(-needed.count // 400) * 400  # the same shares need a multiple
     assert at(more) is Verdict.HOLDS
     assert at(more - 400) is Verdict.INCONCLUSIVE
-    exactly = made("edge", range(44))  # a loss of exactly the limit: no number of rows decides
+    exactly = simulated_run("edge", range(44))  # a loss of exactly the limit: no number of rows decides
     assert only(check(exactly, FP32, settings(max_drop="1%"))).needed is None
 
 
@@ -94,7 +94,7 @@ def test_a_floor_of_accuracy_is_wilsons_bound() -> None:
 @pytest.mark.parametrize("metric", ["f1", "matthews", "macro_f1"])
 def test_equal_predictions_can_pass_for_every_metric_of_classes(metric: str) -> None:
     """A bootstrap has no interval where fewer than ten predictions differ; the check must still decide."""
-    a, b = (made(name, range(40), metric=metric) for name in ("a", "b"))
+    a, b = (simulated_run(name, range(40), metric=metric) for name in ("a", "b"))
     outcome = only(check(b, a, settings(max_drop="5%")))
     assert outcome.verdict is Verdict.HOLDS
     assert outcome.interval is not None
@@ -102,7 +102,7 @@ def test_equal_predictions_can_pass_for_every_metric_of_classes(metric: str) -> 
     assert -0.03 < outcome.interval[0] < -0.002
     assert only(check(b, a, settings(max_drop="0.1%"))).verdict is Verdict.INCONCLUSIVE
     assert (
-        only(check(made("c", range(41), metric=metric), a, settings(max_drop="5%"))).verdict is Verdict.HOLDS
+        only(check(simulated_run("c", range(41), metric=metric), a, settings(max_drop="5%"))).verdict is Verdict.HOLDS
     )
 
 
@@ -144,7 +144,7 @@ def test_a_percentile_without_enough_samples_is_inconclusive() -> None:
     assert (outcome.verdict, outcome.value) == (Verdict.INCONCLUSIVE, None)
     assert outcome.needed is not None
     assert (outcome.needed.count, outcome.needed.unit) == (23, "rounds")  # 662 queries, 30 a round
-    two = made("two", rounds=2, queries=40)
+    two = simulated_run("two", rounds=2, queries=40)
     outcome = only(check(two, None, settings(max_p90_s="1s")))
     assert outcome.verdict is Verdict.INCONCLUSIVE
     assert outcome.needed is not None
@@ -172,7 +172,7 @@ def test_energy_is_bounded_by_its_windows() -> None:
     assert only(check(run, None, settings(max_joules="1J"))).verdict is Verdict.VIOLATED
 
 
-@pytest.mark.parametrize("run", [made("none"), made("model", joules=1.0, source="model")])
+@pytest.mark.parametrize("run", [simulated_run("none"), simulated_run("model", joules=1.0, source="model")])
 def test_energy_that_was_not_measured_decides_nothing(run: Run) -> None:
     outcome = only(check(run, None, settings(max_joules="100J")))
     assert outcome.verdict is Verdict.INCONCLUSIVE
@@ -206,11 +206,11 @@ def test_failed_gates_fail_the_check_unless_ignored() -> None:
 @pytest.mark.parametrize(
     ("baseline", "message"),
     [
-        (made("fp32", host="other"), "different hosts"),
-        (made("fp32", task="rte"), "different tasks"),
-        (made("fp32", n=300), "different evaluation sets"),
-        (made("fp32", rows="others"), "different evaluation sets"),
-        (made("fp32", metric="f1"), "different metrics"),
+        (simulated_run("fp32", host="other"), "different hosts"),
+        (simulated_run("fp32", task="rte"), "different tasks"),
+        (simulated_run("fp32", n=300), "different evaluation sets"),
+        (simulated_run("fp32", rows="others"), "different evaluation sets"),
+        (simulated_run("fp32", metric="f1"), "different metrics"),
         (replace(INT8, id="another"), "int8 is its own baseline"),
     ],
 )
@@ -261,8 +261,8 @@ def test_shares(text: str, value: float) -> None:
 
 
 def test_the_latest_result_of_that_very_engine_counts() -> None:
-    old = made("int8", range(42), started="2025")
-    rebuilt = replace(made("int8", range(60), started="2027"), engine={**INT8.engine, "digest": "rebuilt"})
+    old = simulated_run("int8", range(42), started="2025")
+    rebuilt = replace(simulated_run("int8", range(60), started="2027"), engine={**INT8.engine, "digest": "rebuilt"})
     runs = [old, FP32, INT8, rebuilt]
     assert select(runs, [], Subject("int8"), None) == (rebuilt, None)
     assert select(runs, [], Subject("engines/int8", INT8.engine["digest"]), None)[0] is INT8
@@ -274,8 +274,8 @@ def test_the_latest_result_of_that_very_engine_counts() -> None:
 
 
 def test_a_baseline_is_another_engine_of_the_same_session_if_there_is_one() -> None:
-    elsewhere = made("fp32", host="g", started="2030")
-    later = replace(made("fp32", session="t"), id="later", started="2029")
+    elsewhere = simulated_run("fp32", host="g", started="2030")
+    later = replace(simulated_run("fp32", session="t"), id="later", started="2029")
     assert select([INT8, FP32, later, elsewhere], [], Subject("int8"), Subject("fp32"))[1] is FP32
     assert select([INT8, later, elsewhere], [], Subject("int8"), Subject("fp32"))[1] is later
     again = replace(INT8, id="again", started="2020")
@@ -287,7 +287,7 @@ def test_a_baseline_is_another_engine_of_the_same_session_if_there_is_one() -> N
 
 
 def test_several_hosts_are_ambiguous() -> None:
-    runs = [INT8, made("int8", host="g")]
+    runs = [INT8, simulated_run("int8", host="g")]
     with pytest.raises(UsageError, match="'int8' was measured on 2 hosts: g, h"):
         select(runs, [], Subject("int8"), None)
     assert select(runs, [], Subject("int8"), None, host="h")[0] is INT8

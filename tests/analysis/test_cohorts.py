@@ -11,27 +11,36 @@ from effx.analysis.cohorts import Cohort, EnergyMeter
 from effx.errors import UsageError
 from effx.results import Run
 from effx.specs.workloads import SINGLE_STREAM
-from tests.analysis.made import made
+from tests.analysis.simulated_run import simulated_run
 
-RUN = made("a", joules=1.0)
+RUN = simulated_run("a", joules=1.0)
 FLIPPED = replace(RUN, accuracy=replace(RUN.accuracy, labels=[1 - label for label in RUN.accuracy.labels]))
 
 
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (made("b", task="rte"), r"different tasks cannot be compared: rte in id-b-2026, sst2 in id-a-2026\."),
-        (made("b", host="g"), "different hosts cannot be compared: g in id-b-2026, h in id-a-2026"),
-        (made("b", metric="f1"), "different metrics cannot be compared: accuracy in id-a-2026, f1 in"),
         (
-            made("b", rows="others"),
+            simulated_run("b", task="rte"),
+            r"different tasks cannot be compared: rte in id-b-2026, sst2 in id-a-2026\.",
+        ),
+        (simulated_run("b", host="g"), "different hosts cannot be compared: g in id-b-2026, h in id-a-2026"),
+        (
+            simulated_run("b", metric="f1"),
+            "different metrics cannot be compared: accuracy in id-a-2026, f1 in",
+        ),
+        (
+            simulated_run("b", rows="others"),
             r"different evaluation sets .*: others \(400\) in id-b-2026, rows \(400\)",
         ),
-        (made("b", n=10), r"different evaluation sets .*: rows \(10\) in id-b-2026, rows \(400\) in"),
+        (
+            simulated_run("b", n=10),
+            r"different evaluation sets .*: rows \(10\) in id-b-2026, rows \(400\) in",
+        ),
     ],
 )
 def test_results_of_different_cohorts_are_refused(other: Run, message: str) -> None:
-    for runs in ([RUN, other], [other, RUN], [RUN, made("c"), other]):
+    for runs in ([RUN, other], [other, RUN], [RUN, simulated_run("c"), other]):
         with pytest.raises(UsageError, match=message):
             cohorts.check(runs)
     assert Cohort.of(RUN) != Cohort.of(other)
@@ -40,8 +49,8 @@ def test_results_of_different_cohorts_are_refused(other: Run, message: str) -> N
 @pytest.mark.parametrize(
     ("other", "meter"),
     [
-        (made("b", joules=2.0, meter="nvml"), EnergyMeter("counter", "nvml")),
-        (made("b", joules=2.0, source="model"), EnergyMeter("model", "rapl")),
+        (simulated_run("b", joules=2.0, meter="nvml"), EnergyMeter("counter", "nvml")),
+        (simulated_run("b", joules=2.0, source="model"), EnergyMeter("model", "rapl")),
     ],
 )
 def test_meters_matter_only_where_joules_are_compared(other: Run, meter: EnergyMeter) -> None:
@@ -65,7 +74,13 @@ def test_labels_matter_only_where_examples_are_paired() -> None:
 
 
 def test_the_most_thorough_cohort_of_a_task_and_host_comes_first() -> None:
-    runs = [made("a", n=10), made("b"), made("c", task="rte", n=20), made("d", host="g", n=5), made("e")]
+    runs = [
+        simulated_run("a", n=10),
+        simulated_run("b"),
+        simulated_run("c", task="rte", n=20),
+        simulated_run("d", host="g", n=5),
+        simulated_run("e"),
+    ]
     assert [[run.name for run in members] for members in cohorts.split(runs).values()] == [
         ["c"], ["d"], ["b", "e"], ["a"]
     ]  # fmt: skip
@@ -73,14 +88,19 @@ def test_the_most_thorough_cohort_of_a_task_and_host_comes_first() -> None:
 
 
 def test_latest_is_per_engine_and_host() -> None:
-    runs = [made("a", started="2027"), made("a"), made("a", host="g"), made("b")]
+    runs = [
+        simulated_run("a", started="2027"),
+        simulated_run("a"),
+        simulated_run("a", host="g"),
+        simulated_run("b"),
+    ]
     assert {(run.name, run.host_id, run.started) for run in cohorts.latest(runs)} == {
         ("a", "h", "2027"), ("a", "g", "2026"), ("b", "h", "2026")
     }  # fmt: skip
 
 
 def test_workloads_are_shared_by_scenario_and_shape_end_to_end() -> None:
-    a, b = made("a", offline_per_s=100), made("b")
+    a, b = simulated_run("a", offline_per_s=100), simulated_run("b")
     on_device = replace(a.workloads[0], workload=SINGLE_STREAM.timed_on_device())
     a = replace(a, workloads=[*a.workloads, on_device])
     b = replace(b, workloads=[*b.workloads, on_device])

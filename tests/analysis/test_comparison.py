@@ -19,7 +19,7 @@ from effx.host.identity import Host
 from effx.results import Accuracy, Energy, GateResult, Run, WorkloadResult
 from effx.specs.workloads import SINGLE_STREAM, offline, server
 from effx.stats import intervals, tests
-from tests.analysis.made import made
+from tests.analysis.simulated_run import simulated_run
 
 N = 872
 
@@ -183,7 +183,11 @@ def test_a_choice_that_is_mostly_not_the_devices_work_is_said_to_be() -> None:
         assert isinstance(answer, Recommendation) and answer.engine == "int8"
         return wording.recommendation(answer)
 
-    fp32, int8, slow = made("fp32", seconds=0.02, precision="fp32"), made("int8"), made("slow", seconds=0.03)
+    fp32, int8, slow = (
+        simulated_run("fp32", seconds=0.02, precision="fp32"),
+        simulated_run("int8"),
+        simulated_run("slow", seconds=0.03),
+    )
     said = "  62 % of a single query to it is not spent on the device: no reduction makes that part shorter."
     assert said in chosen(0.62, fp32, int8).splitlines()
     assert said in chosen(0.62, int8, slow).splitlines()  # the choice is the baseline

@@ -19,7 +19,7 @@ from effx.errors import UsageError
 from effx.host.identity import Host
 from effx.results import Accuracy, Energy, Run, WorkloadResult
 from effx.specs.workloads import SINGLE_STREAM
-from tests.analysis.made import N, made
+from tests.analysis.simulated_run import N, simulated_run
 from tests.stats.simulated import latencies
 
 
@@ -98,7 +98,10 @@ def test_summary_by_hand() -> None:
 
 
 def test_summary_holds_beside_the_baseline_what_was_scored_on_its_rows() -> None:
-    runs = [made("base", range(20), precision="fp32"), made("short", seconds=1e-6, n=10, precision="fp32")]
+    runs = [
+        simulated_run("base", range(20), precision="fp32"),
+        simulated_run("short", seconds=1e-6, n=10, precision="fp32"),
+    ]
     (entry,) = summary(runs).values()
     assert entry.baseline == "base"
     assert chosen(entry, "latency", 1) == "base"
@@ -106,8 +109,11 @@ def test_summary_holds_beside_the_baseline_what_was_scored_on_its_rows() -> None
 
 def test_the_baseline_is_what_nothing_was_taken_from() -> None:
     """A ticket may be the more accurate: it is still a reduction of what it is held beside."""
-    full, ticket = made("full", range(20), precision="fp32"), made("ticket", range(19), precision="fp32")
-    int8 = made("int8", range(18))
+    full, ticket = (
+        simulated_run("full", range(20), precision="fp32"),
+        simulated_run("ticket", range(19), precision="fp32"),
+    )
+    int8 = simulated_run("int8", range(18))
     ticket.engine["weight_remaining"] = 0.8
     assert baseline_of([ticket, full, int8]) is full
     assert baseline_of([ticket, int8]) is ticket
@@ -115,10 +121,10 @@ def test_the_baseline_is_what_nothing_was_taken_from() -> None:
 
 
 RUNS = [
-    made("base", range(20), 0.030, 3.0, memory=300, size=30),
-    made("half", range(24), 0.015, 1.4, memory=200, size=15, offline_per_s=100),
-    made("fast", range(60), 0.005, 2.0, memory=250, size=10, offline_per_s=300),
-    made("poor", range(80), 0.031, 3.1, memory=310, size=31, offline_per_s=90),
+    simulated_run("base", range(20), 0.030, 3.0, memory=300, size=30),
+    simulated_run("half", range(24), 0.015, 1.4, memory=200, size=15, offline_per_s=100),
+    simulated_run("fast", range(60), 0.005, 2.0, memory=250, size=10, offline_per_s=300),
+    simulated_run("poor", range(80), 0.031, 3.1, memory=310, size=31, offline_per_s=90),
 ]
 
 
@@ -152,7 +158,8 @@ def test_any_pair_and_triple(objectives: tuple[str, ...], expected: set[str]) ->
 
 def test_every_objective_has_value_interval_and_resamplings() -> None:
     runs = [
-        made(name, range(20 + i), 0.01, 1.0, offline_per_s=100, rounds=25) for i, name in enumerate("abc")
+        simulated_run(name, range(20 + i), 0.01, 1.0, offline_per_s=100, rounds=25)
+        for i, name in enumerate("abc")
     ]
     for name in ("accuracy", "f1", "correct", "latency", "latency_p90", "latency_p99", "latency_mean",
                  "throughput", "throughput_offline", "energy", "energy_per_correct", "memory",
@@ -172,7 +179,7 @@ def test_intervals_are_those_of_resampled_blocks() -> None:
     """Rounds drawn all at once against blocks put together one by one."""
     from effx.stats import intervals
 
-    run = made("a", spread=0.3, rounds=12, queries=31)
+    run = simulated_run("a", spread=0.3, rounds=12, queries=31)
     blocks = run.workloads[0].blocks_s
     for name, statistic in (
         ("latency", lambda samples: float(np.quantile(samples, 0.5, method="inverted_cdf"))),
@@ -188,12 +195,12 @@ def test_intervals_are_those_of_resampled_blocks() -> None:
 def test_p_non_dominated_against_resampling_by_hand() -> None:
     """Rows drawn one resampling at a time; the costs are the same in each."""
     runs = [
-        made("a", range(40), 0.03, 3.0),
-        made("b", range(30, 72), 0.02, 2.0),
-        made("c", range(45, 92), 0.01, 2.5),
+        simulated_run("a", range(40), 0.03, 3.0),
+        simulated_run("b", range(30, 72), 0.02, 2.0),
+        simulated_run("c", range(45, 92), 0.01, 2.5),
     ]
     runs = [replace(run, memory={"host_peak_bytes": cost}) for run, cost in zip(runs, (3, 2, 1), strict=True)]
-    worse = replace(made("d", range(25, 66)), memory={"host_peak_bytes": 3})
+    worse = replace(simulated_run("d", range(25, 66)), memory={"host_peak_bytes": 3})
     found = frontier([*runs, worse], ("accuracy", "memory"))
     rng = np.random.default_rng(3)
     right = np.array(
@@ -219,8 +226,8 @@ def test_p_non_dominated_against_resampling_by_hand() -> None:
 
 def test_rounds_of_one_session_are_drawn_together() -> None:
     """Both slow down by e over the session; the faster one is the faster in every round."""
-    runs = [made("a", range(10)), made("b", range(10), 0.0097, spread=0.001)]
-    runs = [replace(runs[0], workloads=made("a", spread=0.001).workloads), runs[1]]
+    runs = [simulated_run("a", range(10)), simulated_run("b", range(10), 0.0097, spread=0.001)]
+    runs = [replace(runs[0], workloads=simulated_run("a", spread=0.001).workloads), runs[1]]
     together = {p.run.name: p.p_non_dominated for p in frontier(runs).points}
     assert together == {"a": 0.0, "b": 1.0}
     apart = {p.run.name: p.p_non_dominated for p in frontier([runs[0], replace(runs[1], session="t")]).points}
@@ -229,7 +236,7 @@ def test_rounds_of_one_session_are_drawn_together() -> None:
 
 def test_hypervolume_knee_and_diminishing_returns() -> None:
     runs = [
-        replace(made(name, range(wrong), 0.01), memory={"host_peak_bytes": cost})
+        replace(simulated_run(name, range(wrong), 0.01), memory={"host_peak_bytes": cost})
         for name, wrong, cost in (("a", 200, 10), ("b", 40, 20), ("c", 24, 80), ("d", 20, 100))
     ]
     found = frontier(runs, ("accuracy", "memory"))
@@ -251,7 +258,8 @@ def test_the_best_of_many_was_lucky() -> None:
     rng = np.random.default_rng(0)
     runs = [
         replace(
-            made(f"e{number}", np.flatnonzero(rng.random(N) < 0.1)), memory={"host_peak_bytes": 90 + number}
+            simulated_run(f"e{number}", np.flatnonzero(rng.random(N) < 0.1)),
+            memory={"host_peak_bytes": 90 + number},
         )
         for number in range(40)
     ]
@@ -261,14 +269,14 @@ def test_the_best_of_many_was_lucky() -> None:
 
 
 def test_more_that_cannot_be_compared_is_refused() -> None:
-    one = made("a", joules=1.0)
+    one = simulated_run("a", joules=1.0)
     turned = [1 - label for label in one.accuracy.labels]
-    other = made("b", joules=1.0)
+    other = simulated_run("b", joules=1.0)
     for two, message in (
         (replace(other, accuracy=replace(other.accuracy, metric="f1")), "different metrics"),
-        (made("b", joules=1.0, rows="others"), "different evaluation sets"),
-        (made("b", joules=1.0, n=10), "different evaluation sets"),
-        (made("b", joules=1.0, meter="nvml"), "energies of different source or meter"),
+        (simulated_run("b", joules=1.0, rows="others"), "different evaluation sets"),
+        (simulated_run("b", joules=1.0, n=10), "different evaluation sets"),
+        (simulated_run("b", joules=1.0, meter="nvml"), "energies of different source or meter"),
         (replace(other, accuracy=replace(other.accuracy, labels=turned)), "different labels"),
         (replace(other, accuracy=replace(other.accuracy, predictions=[])), "does not hold every prediction"),
     ):
@@ -282,10 +290,10 @@ def test_more_that_cannot_be_compared_is_refused() -> None:
     )
     with pytest.raises(UsageError, match="no single-stream workload"):
         frontier([one, on_device], axes)
-    short = made("c", n=10, joules=1.0)
-    split = comparable([short, one, made("d"), other], ("accuracy", "energy"))
+    short = simulated_run("c", n=10, joules=1.0)
+    split = comparable([short, one, simulated_run("d"), other], ("accuracy", "energy"))
     assert [[run.name for run in group] for group in split] == [["a", "b"], ["c"]]
-    assert len(frontier([one, made("b", meter="nvml", joules=2.0)]).points) == 2  # no energy in it
+    assert len(frontier([one, simulated_run("b", meter="nvml", joules=2.0)]).points) == 2  # no energy in it
 
 
 def test_objectives_that_make_no_frontier() -> None:
@@ -298,7 +306,7 @@ def test_objectives_that_make_no_frontier() -> None:
         (("accuracy", "throughput_offline"), "profile with scenario offline"),
     ):
         with pytest.raises(UsageError, match=message):
-            frontier([made("a"), made("b")], objectives)
+            frontier([simulated_run("a"), simulated_run("b")], objectives)
     with pytest.raises(UsageError, match="no runs"):
         frontier([])
 
@@ -308,7 +316,7 @@ def many(n: int) -> list[Run]:
     rng = np.random.default_rng(0)
     runs = []
     for index in range(n):
-        run = made(f"e{index}", queries=70, rounds=10, seconds=float(np.exp(rng.uniform(-6, -3))),
+        run = simulated_run(f"e{index}", queries=70, rounds=10, seconds=float(np.exp(rng.uniform(-6, -3))),
                    joules=float(np.exp(rng.uniform(-3, 0))), started=str(index))  # fmt: skip
         wrong = rng.random(N) < rng.uniform(0.08, 0.2)
         predictions = np.where(wrong, 1 - np.array(run.accuracy.labels), run.accuracy.labels).tolist()
@@ -348,7 +356,7 @@ AIC100_J = {"BERT-large": 0.136, "BERT-large pruned": 0.058, "DistilBERT": 0.031
 
 def published(name: str, joules: float, host: str, wrong: int = 40) -> Run:
     """MLPerf Inference, BERT-large at length 384: joules at the wall per query; no interval is given."""
-    run = made(name, range(wrong), joules=joules, host=host, source="integrated", meter="wall")
+    run = simulated_run(name, range(wrong), joules=joules, host=host, source="integrated", meter="wall")
     energy = replace(run.workloads[0].energy, interval=None)
     return replace(run, workloads=[replace(run.workloads[0], energy=energy)])
 

@@ -15,12 +15,12 @@ from effx.analysis.recommendation import Recommendation, Unmet
 from effx.errors import UsageError
 from effx.results import Run
 from effx.specs.constraints import Constraints
-from tests.analysis.made import N, made
+from tests.analysis.simulated_run import N, simulated_run
 
-FP32 = made("fp32", range(40), 0.030, 3.0, precision="fp32", memory=300_000_000, size=200_000_000)
-INT8 = made("int8", range(42), 0.015, 1.5)
-SMALL = made("small", range(46), 0.005, 0.5, memory=60_000_000, size=10_000_000)
-TINY = made("tiny", range(80), 0.001, 0.1, memory=20_000_000, size=1_000_000)
+FP32 = simulated_run("fp32", range(40), 0.030, 3.0, precision="fp32", memory=300_000_000, size=200_000_000)
+INT8 = simulated_run("int8", range(42), 0.015, 1.5)
+SMALL = simulated_run("small", range(46), 0.005, 0.5, memory=60_000_000, size=10_000_000)
+TINY = simulated_run("tiny", range(80), 0.001, 0.1, memory=20_000_000, size=1_000_000)
 ALL = [FP32, INT8, SMALL, TINY]
 
 
@@ -89,7 +89,7 @@ def test_every_constraint_keeps_out_what_it_should() -> None:
         (Constraints(max_drop=0.0), "fp32"),
     ):
         assert one(ALL, "energy", limits).engine == expected
-    slow_saver = made("saver", range(40), 0.1, 0.01, memory=900_000_000, size=900_000_000)
+    slow_saver = simulated_run("saver", range(40), 0.1, 0.01, memory=900_000_000, size=900_000_000)
     for limits, option in (
         (Constraints(max_drop=0.01, max_p90_s=0.05), "max_p90_s"),
         (Constraints(max_drop=0.01, max_memory_bytes=500e6), "max_memory_bytes"),
@@ -113,7 +113,7 @@ def test_certainty_is_a_share_of_resamplings() -> None:
     sure = one([FP32, INT8, TINY], "latency", Constraints(max_drop=None))
     assert (sure.p_choice, sure.p_others, sure.p_none) == (1.0, {}, 0.0)
     # As wrong as the bar allows, on other rows: it meets the bar in about half of the resamplings.
-    edge = made("edge", range(20, 64), 0.005, 0.5)
+    edge = simulated_run("edge", range(20, 64), 0.005, 0.5)
     found = one([FP32, edge], "energy")
     assert found.engine == "edge"
     (drop,) = found.constraints
@@ -160,11 +160,11 @@ def test_a_lone_engine_is_not_its_own_baseline() -> None:
 def test_a_limit_on_energy() -> None:
     assert one(ALL, "accuracy", Constraints(max_joules=1.6)).engine == "int8"
     with pytest.raises(UsageError, match="different source or meter cannot be compared"):
-        recommend([*ALL, made("m", joules=1.0, source="model")], "latency", Constraints(max_joules="2J"))
+        recommend([*ALL, simulated_run("m", joules=1.0, source="model")], "latency", Constraints(max_joules="2J"))
 
 
 def test_what_was_not_measured() -> None:
-    none = [made("a", precision="fp32"), made("b", seconds=0.005)]
+    none = [simulated_run("a", precision="fp32"), simulated_run("b", seconds=0.005)]
     found = one(none)
     assert (found.objective, found.engine) == ("latency", "b")
     assert "energy unavailable (no meter)" in found.remarks[0]
@@ -177,18 +177,22 @@ def test_what_was_not_measured() -> None:
     found = one([*ALL, none[1]], "energy")
     assert found.remarks == ["b is left out: without energy"]
     with pytest.raises(UsageError, match="different source or meter cannot be compared: counter"):
-        recommend([*ALL, made("m", joules=1.0, source="model")], "energy")
-    assert one([*ALL, made("m", joules=1.0, source="model")]).objective == "latency"
+        recommend([*ALL, simulated_run("m", joules=1.0, source="model")], "energy")
+    assert one([*ALL, simulated_run("m", joules=1.0, source="model")]).objective == "latency"
 
 
 def test_groups_are_answered_apart() -> None:
-    runs = [*ALL, made("fp32", range(40), task="rte", precision="fp32"), made("x", host="other")]
+    runs = [
+        *ALL,
+        simulated_run("fp32", range(40), task="rte", precision="fp32"),
+        simulated_run("x", host="other"),
+    ]
     assert [(answer.task, answer.host) for answer in recommend(runs)] == [
         ("rte", "h"), ("sst2", "h"), ("sst2", "other")
     ]  # fmt: skip
     assert one(runs, task="rte").task == "rte"
     assert one(runs, host="other").engine == "x"
-    short = made("short", seconds=0.0001, joules=0.001, n=10)
+    short = simulated_run("short", seconds=0.0001, joules=0.001, n=10)
     assert one([*ALL, short]).remarks == ["short is left out: scored on other rows"]
 
 
@@ -242,7 +246,7 @@ def test_an_interval_has_the_unit_of_its_value(
 
 
 GRADED = [
-    made(f"e{number:02d}", range(40 + 3 * number), 0.0203 * 0.937**number, 2.03 * 0.937**number,
+    simulated_run(f"e{number:02d}", range(40 + 3 * number), 0.0203 * 0.937**number, 2.03 * 0.937**number,
          memory=int(3e8 * 0.9371**number), size=int(2e8 * 0.9372**number),
          precision="fp32" if number == 0 else "int8", n=1307)
     for number in range(16)
@@ -294,7 +298,7 @@ def test_the_engine_that_just_misses_does_not_read_as_if_it_met() -> None:
 
 def scored(name: str, wrong: range | None, **changes: object) -> Run:
     """A run of MCC; None: it gives every row the same class, so its MCC is 0."""
-    run = made(name, wrong or (), metric="matthews", **changes)  # type: ignore[arg-type]
+    run = simulated_run(name, wrong or (), metric="matthews", **changes)  # type: ignore[arg-type]
     if wrong is not None:
         return run
     accuracy = replace(run.accuracy, value=0.0, interval=(0.0, 0.0), predictions=[1] * N)
@@ -332,7 +336,7 @@ def test_a_score_of_nothing_divides_nothing(wrong: range | None) -> None:
 
 
 def test_a_cost_of_nothing_divides_nothing() -> None:
-    found = one([made("a", size=0), made("b", size=10)], "size")
+    found = one([simulated_run("a", size=0), simulated_run("b", size=10)], "size")
     assert found.runner_up is not None
     assert (found.runner_up.ratio, found.runner_up.difference, found.runner_up.interval) == (None, None, None)
     text = wording.recommendation(found)
@@ -341,7 +345,10 @@ def test_a_cost_of_nothing_divides_nothing() -> None:
 
 
 def test_energy_of_a_model_is_named_so_and_not_chosen_by() -> None:
-    runs = [made("a", range(9), 0.01, 2.0, source="model"), made("b", range(9), 0.02, 1.0, source="model")]
+    runs = [
+        simulated_run("a", range(9), 0.01, 2.0, source="model"),
+        simulated_run("b", range(9), 0.02, 1.0, source="model"),
+    ]
     found = one(runs)
     assert (found.objective, found.engine) == ("latency", "a")
     (remark,) = found.remarks
@@ -359,7 +366,7 @@ def test_a_host_that_was_not_steady_is_remarked() -> None:
     levels = {"a": [3.0, 1.0, 3.0, 1.01, 3.0, 1.02], "b": [2.0, 1.1, 2.0, 1.1, 2.0, 1.1]}
     runs = []
     for name, own in levels.items():
-        run = made(name)
+        run = simulated_run(name)
         queries = [10, 30, 10, 30, 10, 30]  # slow rounds are short
         blocks = [[level * (1 + 1e-4 * i) for i in range(n)] for level, n in zip(own, queries, strict=True)]
         runs.append(replace(run, workloads=[replace(run.workloads[0], blocks_s=blocks)]))

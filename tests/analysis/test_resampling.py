@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from effx.analysis import resampling
-from tests.analysis.made import made
+from tests.analysis.simulated_run import simulated_run
 
 
 def test_every_engine_sees_the_same_rows() -> None:
-    runs = [made("a", range(30)), made("b", range(30)), made("c", range(30, 60))]
+    runs = [simulated_run("a", range(30)), simulated_run("b", range(30)), simulated_run("c", range(30, 60))]
     found = resampling.scores("accuracy", runs)
     assert np.array_equal(found[0], found[1])
     assert not np.array_equal(found[0], found[2])
@@ -20,7 +20,7 @@ def test_every_engine_sees_the_same_rows() -> None:
 
 
 def test_percentiles_equal_those_of_the_drawn_blocks() -> None:
-    run = made("a", rounds=7, queries=13, spread=0.4)
+    run = simulated_run("a", rounds=7, queries=13, spread=0.4)
     workload = run.workloads[0]
     weights = resampling._round_weights(run, 7)
     for share in (0.5, 0.9):
@@ -35,21 +35,24 @@ def test_percentiles_equal_those_of_the_drawn_blocks() -> None:
                 ]
             )
             assert found[row] == np.percentile(drawn, 100 * share, method="inverted_cdf")
-    assert resampling.latencies(made("a", rounds=2), made("a", rounds=2).workloads[0], 0.5) is None
+    assert (
+        resampling.latencies(simulated_run("a", rounds=2), simulated_run("a", rounds=2).workloads[0], 0.5)
+        is None
+    )
 
 
 def test_energy_fills_its_interval() -> None:
-    run = made("a", joules=2.0, energy_spread=0.1)
+    run = simulated_run("a", joules=2.0, energy_spread=0.1)
     found = resampling.energies(run, run.workloads[0].energy)
     assert found is not None
     assert np.mean((found >= 1.8) & (found <= 2.2)) == pytest.approx(0.95, abs=0.02)
-    assert resampling.energies(made("b"), made("b").workloads[0].energy) is None
+    assert resampling.energies(simulated_run("b"), simulated_run("b").workloads[0].energy) is None
 
 
 def test_nothing_is_remembered_of_runs_that_are_gone() -> None:
     gc.collect()
     before = len(resampling._REMEMBERED)
-    run = made("a")
+    run = simulated_run("a")
     first = resampling.latencies(run, run.workloads[0], 0.5)
     assert resampling.latencies(run, run.workloads[0], 0.5) is first
     assert len(resampling._REMEMBERED) == before + 1

@@ -16,7 +16,7 @@ import pytest
 import effx
 from effx.cli import run
 from effx.results import find
-from tests.analysis.made import made
+from tests.analysis.simulated_run import simulated_run
 from tests.cli.test_cli import fails
 
 FP32, INT8 = "tiny.fp32.onnxruntime", "tiny.int8.onnxruntime"
@@ -93,8 +93,8 @@ def test_an_engine_that_was_built_again_needs_a_result_of_its_own(
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    made("fp32", range(40), precision="fp32").save(tmp_path / "main")
-    made("int8", range(42)).save(tmp_path / "results")
+    simulated_run("fp32", range(40), precision="fp32").save(tmp_path / "main")
+    simulated_run("int8", range(42)).save(tmp_path / "results")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -7,16 +7,16 @@ import pytest
 
 from effx.analysis.comparison import compare
 from effx.cli import run
-from tests.analysis.made import built
+from tests.analysis.simulated_run import simulated_run
 from tests.cli.test_cli import fails
 
-A = built("bert.fp32", range(40), 0.030, 3.0)
-B = built("bert.int8", range(10, 60), 0.015, 1.5)
+A = simulated_run("bert.fp32", range(40), 0.030, 3.0)
+B = simulated_run("bert.int8", range(10, 60), 0.015, 1.5)
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for one in (A, B, built("bert.int8", range(10, 60), 0.020, session="later", started="2027")):
+    for one in (A, B, simulated_run("bert.int8", range(10, 60), 0.020, session="later", started="2027")):
         one.save(tmp_path / "results")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -65,5 +65,5 @@ def test_wrong_input_gives_a_one_line_error(
 
 
 def test_results_of_different_hosts_are_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    built("there", host="g").save(here / "results")
+    simulated_run("there", host="g").save(here / "results")
     assert "different hosts" in fails(capsys, ["compare", "bert.fp32", "there"])

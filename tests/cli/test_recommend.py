@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from effx.cli import run
-from tests.analysis.made import built
+from tests.analysis.simulated_run import simulated_run
 from tests.cli.test_cli import fails
 
 RUNS = [
-    built("fp32", range(40), 0.030, 3.0, precision="fp32", memory=300_000_000, size=200_000_000),
-    built("int8", range(42), 0.015, 1.5),
-    built("small", range(46), 0.005, 0.5, memory=60_000_000, size=10_000_000),
+    simulated_run("fp32", range(40), 0.030, 3.0, precision="fp32", memory=300_000_000, size=200_000_000),
+    simulated_run("int8", range(42), 0.015, 1.5),
+    simulated_run("small", range(46), 0.005, 0.5, memory=60_000_000, size=10_000_000),
 ]
 
 
@@ -65,7 +65,7 @@ def test_unmet_constraints_set_exit_code_1(here: Path, capsys: pytest.CaptureFix
         "effx: sst2 on h: none of 3 engines meets the constraints; nearest is small, whose p90"
     )
     assert "is above 1 ms (--max-p90)." in line
-    built("alone", host="g").save(here / "results")
+    simulated_run("alone", host="g").save(here / "results")
     assert run(["recommend", "--max-memory", "70MB", "--json", "--max-drop", "100%"]) == 1
     result = json.loads(capsys.readouterr().out)
     assert [one["engine"] for one in result["recommendations"]] == ["small"]
@@ -75,7 +75,7 @@ def test_unmet_constraints_set_exit_code_1(here: Path, capsys: pytest.CaptureFix
 def test_constant_predictions_do_not_crash(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Their MCC is 0, and the JSON is valid for strict parsers."""
     for name in ("a", "b"):
-        own = built(name, metric="matthews", task="cola")
+        own = simulated_run(name, metric="matthews", task="cola")
         scored = replace(own.accuracy, value=0.0, interval=(0.0, 0.0), predictions=[1] * own.accuracy.n)
         replace(own, accuracy=scored).save(here / "cola")
     assert run(["recommend", "cola", "--objective", "accuracy"]) == 0
@@ -91,7 +91,7 @@ def test_constant_predictions_do_not_crash(here: Path, capsys: pytest.CaptureFix
 
 def test_modelled_energy_is_not_the_default_objective(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, seconds, joules in (("a", 0.01, 2.0), ("b", 0.02, 1.0)):
-        built(name, seconds=seconds, joules=joules, source="model").save(here / "modelled")
+        simulated_run(name, seconds=seconds, joules=joules, source="model").save(here / "modelled")
     result = answer(capsys, "modelled")
     assert (result["objective"], result["engine"], result["energy_source"]) == ("latency", "a", "model")
     assert run(["recommend", "modelled", "--objective", "latency"]) == 0

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from effx.cli import run
-from tests.analysis import synthetic
+from tests.analysis import simulated_results
 from tests.cli.test_cli import fails
 
 
 @pytest.fixture
 def results_of_two(tmp_path: Path) -> Path:
-    return synthetic.write(
-        [synthetic.run(number, n=20, rounds=4, queries=5) for number in range(2)], tmp_path / "results"
+    return simulated_results.write(
+        [simulated_results.run(number, n=20, rounds=4, queries=5) for number in range(2)],
+        tmp_path / "results",
     )
 
 

@@ -210,22 +210,22 @@ def test_a_trace_with_power_only_is_integrated(tmp_path: Path, time: Time) -> No
     assert meter.stop(0.0).joules == pytest.approx(2000, rel=0.01)
 
 
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("stated", [True, False])
 def test_the_averaging_time_of_a_trace_is_taken_into_account(
-    tmp_path: Path, time: Time, reported: bool
+    tmp_path: Path, time: Time, stated: bool
 ) -> None:
     """100 W, then 500 W after 5 s; each reading is the mean of the previous second, so it is 1 s late."""
     times = np.arange(0, 30, 0.02).round(2)
     watts = 100 + 400 * np.clip(times - 5, 0, 1)
-    header = {**HEADER, "power_window_s": 1.0} if reported else HEADER
+    header = {**HEADER, "power_window_s": 1.0} if stated else HEADER
     path = tmp_path / "trace.json"
     path.write_text(json.dumps({**header, "t_s": times.tolist(), "power_w": watts.tolist()}))
     meter = replay.open(str(path), clock=time.clock)
     meter.start()
     time.advance(20.0)
     true_j = 100 * 5 + 500 * 15
-    assert meter.stop(0.0).joules == pytest.approx(true_j if reported else true_j - 200, rel=0.003)
-    assert meter.describe()["power_window_s"] == (1.0 if reported else 0.0)
+    assert meter.stop(0.0).joules == pytest.approx(true_j if stated else true_j - 200, rel=0.003)
+    assert meter.describe()["power_window_s"] == (1.0 if stated else 0.0)
 
 
 @pytest.mark.parametrize(

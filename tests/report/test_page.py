@@ -18,7 +18,7 @@ from effx.analysis.baseline import baseline_of
 from effx.analysis.comparison import compare
 from effx.report import report
 from effx.specs.workloads import SINGLE_STREAM
-from tests.analysis import synthetic
+from tests.analysis import simulated_results
 from tests.report import browser
 from tests.report.test_report import timed_on_device
 
@@ -35,12 +35,19 @@ CHART = "section[aria-labelledby=frontier]"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report on two hosts, one with a meter; the name of one engine contains markup."""
     scratch = tmp_path_factory.mktemp("page")
-    runs = [synthetic.run(number, rounds=5, queries=40) for number in range(ENGINES)]
-    runs += [synthetic.run(number, rounds=5, queries=40, on=1, metered="none") for number in range(10)]
-    runs.append(synthetic.run(24, rounds=5, queries=40, name=HOSTILE))
-    synthetic.write(runs, scratch / "results")
+    runs = [simulated_results.run(number, rounds=5, queries=40) for number in range(ENGINES)]
+    runs += [
+        simulated_results.run(number, rounds=5, queries=40, on=1, metered="none") for number in range(10)
+    ]
+    runs.append(simulated_results.run(24, rounds=5, queries=40, name=HOSTILE))
+    simulated_results.write(runs, scratch / "results")
     failed = results.Failure(
-        "failed-1", "2026-11-21T00:00:00+00:00", {"name": "demo-dead"}, synthetic.host(), "s", "it died"
+        "failed-1",
+        "2026-11-21T00:00:00+00:00",
+        {"name": "demo-dead"},
+        simulated_results.host(),
+        "s",
+        "it died",
     )
     failed.save(scratch / "results")
     (scratch / "results/sections").mkdir()
@@ -159,9 +166,9 @@ def test_hovering_a_point_shows_the_details_of_its_engine(tab: Any, folder: Path
 
 
 def test_host_overhead_is_shown(chromium: Any, tmp_path: Path) -> None:
-    gpu = timed_on_device(synthetic.run(8, rounds=5, queries=40), 0.62)
-    cpu = synthetic.run(0, rounds=5, queries=40)
-    synthetic.write([cpu, gpu], tmp_path / "results")
+    gpu = timed_on_device(simulated_results.run(8, rounds=5, queries=40), 0.62)
+    cpu = simulated_results.run(0, rounds=5, queries=40)
+    simulated_results.write([cpu, gpu], tmp_path / "results")
     for page in _open(chromium, report([tmp_path / "results"])[1]):
         texts = []
         for run in (gpu, cpu):

@@ -20,8 +20,8 @@ from effx.report.comparisons import compare_groups
 from effx.report.groups import group_runs
 from effx.results import Energy, Failure, Run
 from effx.specs.workloads import Workload
-from tests.analysis import synthetic
-from tests.analysis.made import made
+from tests.analysis import simulated_results
+from tests.analysis.simulated_run import simulated_run
 
 
 def timed_on_device(run: Run, share: float) -> Run:
@@ -108,8 +108,8 @@ def test_a_frontier_is_drawn_for_every_cost(folder: Path) -> None:
 
 
 def test_techniques_and_grids_are_drawn(tmp_path: Path) -> None:
-    synthetic.write(
-        [synthetic.run(number, rounds=5, queries=20) for number in range(24)], tmp_path / "results"
+    simulated_results.write(
+        [simulated_results.run(number, rounds=5, queries=20) for number in range(24)], tmp_path / "results"
     )
     _, folder = report([tmp_path / "results"])
     techniques = (folder / "techniques.svg").read_text()
@@ -118,14 +118,14 @@ def test_techniques_and_grids_are_drawn(tmp_path: Path) -> None:
     assert "n = 200" in techniques
     grid = (folder / "grid.svg").read_text()
     rows = list(csv.DictReader((folder / "grid.csv").read_text().splitlines()))
-    assert len(rows) == 24 * len(synthetic.SHAPES)
+    assert len(rows) == 24 * len(simulated_results.SHAPES)
     assert "first 12 of 23" in grid
 
 
 def test_end_to_end_and_device_timings_are_separate(tmp_path: Path) -> None:
-    cpu = synthetic.run(0, rounds=5, queries=20)
-    gpu = timed_on_device(synthetic.run(8, rounds=5, queries=20), 0.62)
-    synthetic.write([cpu, gpu], tmp_path / "results")
+    cpu = simulated_results.run(0, rounds=5, queries=20)
+    gpu = timed_on_device(simulated_results.run(8, rounds=5, queries=20), 0.62)
+    simulated_results.write([cpu, gpu], tmp_path / "results")
     _, folder = report([tmp_path / "results"])
     rows = list(csv.DictReader((folder / "grid.csv").read_text().splitlines()))
     assert [row["timing"] for row in rows if row["engine"] == cpu.name] == ["end-to-end"] * 6
@@ -134,7 +134,7 @@ def test_end_to_end_and_device_timings_are_separate(tmp_path: Path) -> None:
             Workload("grid", int(row["batch"]), int(row["length"]), row["timing"])  # type: ignore[arg-type]
         )
         assert workload is not None and float(row["latency_p50_s"]) == workload.latency_s["p50"]
-    assert len({tuple(row.values())[:7] for row in rows}) == len(rows) == 3 * len(synthetic.SHAPES)
+    assert len({tuple(row.values())[:7] for row in rows}) == len(rows) == 3 * len(simulated_results.SHAPES)
 
     columns = data_of(folder)["columns"]
     assert columns["host_overhead_share"] == [None, pytest.approx(0.62, abs=1e-5)]
@@ -146,8 +146,8 @@ def test_end_to_end_and_device_timings_are_separate(tmp_path: Path) -> None:
 
 
 def test_comparisons_csv_holds_the_paired_comparisons(tmp_path: Path) -> None:
-    runs = [synthetic.run(number, rounds=5, queries=20) for number in range(4)]
-    synthetic.write(runs, tmp_path / "results")
+    runs = [simulated_results.run(number, rounds=5, queries=20) for number in range(4)]
+    simulated_results.write(runs, tmp_path / "results")
     _, folder = report([tmp_path / "results"])
     by_id = {run.id: run for run in runs}
     rows = list(csv.DictReader((folder / "comparisons.csv").read_text().splitlines()))
@@ -168,9 +168,9 @@ def test_comparisons_csv_holds_the_paired_comparisons(tmp_path: Path) -> None:
 
 def test_p_values_against_the_baseline_are_adjusted_for_their_number(tmp_path: Path) -> None:
     """Six variants each lose significantly if tested alone, and not if adjusted for six tests."""
-    base = made("fp32", precision="fp32", queries=70)
-    losing = [made(f"v{number}", range(6), 0.005, queries=70) for number in range(6)]
-    odd = made("odd", range(6), queries=70)
+    base = simulated_run("fp32", precision="fp32", queries=70)
+    losing = [simulated_run(f"v{number}", range(6), 0.005, queries=70) for number in range(6)]
+    odd = simulated_run("odd", range(6), queries=70)
     turned = replace(odd, accuracy=replace(odd.accuracy, labels=[1 - label for label in odd.accuracy.labels]))
     comparisons, refused = compare_groups(group_runs([base, *losing, turned]))
     with_baseline = [each for each in comparisons if each.a == "fp32"]
@@ -181,7 +181,7 @@ def test_p_values_against_the_baseline_are_adjusted_for_their_number(tmp_path: P
         assert "not distinguishable once adjusted for the number of comparisons" in each.sentence()
     assert (base.id, odd.id) in {(pair.a, pair.b) for pair in refused}  # the others are compared
     assert {each.p_adjusted for each in comparisons if each.a != "fp32"} == {None}
-    synthetic.write([base, *losing], tmp_path / "results")
+    simulated_results.write([base, *losing], tmp_path / "results")
     data = data_of(report([tmp_path / "results"])[1])
     names = data["columns"]["name"]
     listed = {names[one["b"]]: one["p_adjusted"] for one in data["pairs"] if names[one["a"]] == "fp32"}
@@ -191,8 +191,8 @@ def test_p_values_against_the_baseline_are_adjusted_for_their_number(tmp_path: P
 @pytest.mark.parametrize("left", [0, 1, 4, 7])
 def test_the_number_of_comparisons_is_limited(left: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("effx.report.comparisons.AT_MOST", left)
-    base = made("fp32", precision="fp32")
-    groups = group_runs([base, *(made(f"v{number}", range(6)) for number in range(4))])
+    base = simulated_run("fp32", precision="fp32")
+    groups = group_runs([base, *(simulated_run(f"v{number}", range(6)) for number in range(4))])
     comparisons, refused = compare_groups(groups)
     assert (len(comparisons), refused) == (left, [])
     with_baseline = [each for each in comparisons if each.a == "fp32"]
@@ -203,9 +203,9 @@ def test_the_number_of_comparisons_is_limited(left: int, monkeypatch: pytest.Mon
 
 def test_results_without_predictions_are_shown_without_resampling(tmp_path: Path) -> None:
     """Result files may be shared without predictions where the rows may not be shared."""
-    runs = [synthetic.run(number, rounds=5, queries=20) for number in range(3)]
+    runs = [simulated_results.run(number, rounds=5, queries=20) for number in range(3)]
     bare = [replace(run, accuracy=replace(run.accuracy, predictions=[], labels=[])) for run in runs]
-    synthetic.write(bare, tmp_path / "results")
+    simulated_results.write(bare, tmp_path / "results")
     content, folder = report([tmp_path / "results"])
     assert content.frontiers == []
     text = (folder / "index.html").read_text()
@@ -214,7 +214,7 @@ def test_results_without_predictions_are_shown_without_resampling(tmp_path: Path
 
 
 def test_fields_that_a_result_lacks_are_empty(tmp_path: Path) -> None:
-    runs = [synthetic.run(number, rounds=5, queries=20) for number in range(2)]
+    runs = [simulated_results.run(number, rounds=5, queries=20) for number in range(2)]
     left_out = (
         "regime",
         "model",
@@ -227,7 +227,7 @@ def test_fields_that_a_result_lacks_are_empty(tmp_path: Path) -> None:
     )
     bare = {key: value for key, value in runs[0].engine.items() if key not in left_out}
     old = replace(runs[0], engine=bare, memory={})
-    synthetic.write([old, runs[1]], tmp_path / "results")
+    simulated_results.write([old, runs[1]], tmp_path / "results")
     _, folder = report([tmp_path / "results"])
     row = next(
         row
@@ -246,16 +246,16 @@ def failed(run: Run, started: str, failure: str = "it died") -> Failure:
 
 
 def test_a_failure_before_a_later_success_is_not_listed(tmp_path: Path) -> None:
-    run, other = (synthetic.run(number, rounds=5, queries=20) for number in range(2))
+    run, other = (simulated_results.run(number, rounds=5, queries=20) for number in range(2))
     before, after = "2026-11-20T00:00:00+00:00", "2026-12-01T00:00:00+00:00"
-    elsewhere = replace(run, host=synthetic.host(1))
+    elsewhere = replace(run, host=simulated_results.host(1))
     of_another_task = replace(run, engine={**run.engine, "task": "rte"})
     gone, stay = (
         [failed(run, before, "gone")],
         [failed(run, after, "later"), failed(run, "", "no time"), failed(elsewhere, before, "other host"),
          failed(of_another_task, before, "other task")],
     )  # fmt: skip
-    synthetic.write([run, other], tmp_path / "results")
+    simulated_results.write([run, other], tmp_path / "results")
     for one in (*gone, *stay):
         one.save(tmp_path / "results")
     content, folder = report([tmp_path / "results"])
@@ -268,10 +268,10 @@ def test_names_and_reasons_are_printed_without_markup(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Brackets and colons are not markup."""
-    run = synthetic.run(0, rounds=5, queries=20, name="a[/b][red]:warning:")
+    run = simulated_results.run(0, rounds=5, queries=20, name="a[/b][red]:warning:")
     why = "cannot open [/dev/nvidia0] [enforce fail at alloc] :x:"
-    synthetic.write([run], tmp_path / "results")
-    failed(synthetic.run(1), "2026", why).save(tmp_path / "results")
+    simulated_results.write([run], tmp_path / "results")
+    failed(simulated_results.run(1), "2026", why).save(tmp_path / "results")
     content, _ = report([tmp_path / "results"])
     tables.print_frontiers(content.to_json())
     tables.print_runs([run])
@@ -282,9 +282,12 @@ def test_names_and_reasons_are_printed_without_markup(
 
 def test_energies_of_two_sources_are_labelled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As with engines on a GPU and on the CPU in one session."""
-    runs = [synthetic.run(0, rounds=5, queries=20), synthetic.run(1, rounds=5, queries=20, metered="model"),
-            synthetic.run(8, rounds=5, queries=20, metered="none")]  # fmt: skip
-    synthetic.write(runs, tmp_path / "results")
+    runs = [
+        simulated_results.run(0, rounds=5, queries=20),
+        simulated_results.run(1, rounds=5, queries=20, metered="model"),
+        simulated_results.run(8, rounds=5, queries=20, metered="none"),
+    ]
+    simulated_results.write(runs, tmp_path / "results")
     tables.print_runs(runs)
     printed = capsys.readouterr().out
     latex_ = (report([tmp_path / "results"])[1] / "tables.tex").read_text()
@@ -300,8 +303,8 @@ def test_energies_of_two_sources_are_labelled(tmp_path: Path, capsys: pytest.Cap
 
 def test_a_report_without_p90_energy_and_grid(tmp_path: Path) -> None:
     """No p90 with few samples, no energy, no grid, one engine: still a report."""
-    run = synthetic.run(0, rounds=3, queries=5, metered="none")
-    synthetic.write([replace(run, workloads=run.workloads[:1])], tmp_path / "results")
+    run = simulated_results.run(0, rounds=3, queries=5, metered="none")
+    simulated_results.write([replace(run, workloads=run.workloads[:1])], tmp_path / "results")
     _, folder = report([tmp_path / "results"])
     assert not (folder / "grid.svg").exists()
     assert "no counters here" in (folder / "frontier-energy.svg").read_text()
@@ -361,12 +364,12 @@ def test_a_damaged_section_is_named_with_the_fault(
     [(0, "full", None), (8, "pruned", 0.9), (2, "length", 64), (4, "exits", 6.0), (14, "tokens", 0.9)],
 )
 def test_techniques_and_levels(number: int, name: str, level: float | None) -> None:
-    reduction = technique(synthetic.run(number))
+    reduction = technique(simulated_results.run(number))
     assert (reduction.name, reduction.level) == (name, level)
 
 
 def test_dropped_layers_are_not_pruning_and_two_reductions_are_combined() -> None:
-    run = synthetic.run(8)
+    run = simulated_results.run(8)
     shape = {**run.engine["structure"], "layers": 3, "heads": [12] * 3, "intermediate": [1536] * 3}
     layers = replace(run, engine={**run.engine, "structure": shape})
     assert (technique(layers).name, technique(layers).level) == ("layers", 3.0)
@@ -378,8 +381,8 @@ def test_dropped_layers_are_not_pruning_and_two_reductions_are_combined() -> Non
 def test_an_interrupted_report_leaves_the_previous_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    synthetic.write(
-        [synthetic.run(number, rounds=5, queries=20) for number in range(2)], tmp_path / "results"
+    simulated_results.write(
+        [simulated_results.run(number, rounds=5, queries=20) for number in range(2)], tmp_path / "results"
     )
     _, folder = report([tmp_path / "results"])
     before = {path.name: path.read_bytes() for path in folder.iterdir()}

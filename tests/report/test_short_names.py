@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from effx.report.short_names import short_names
-from tests.analysis.made import made
+from tests.analysis.simulated_run import simulated_run
 
 
 @pytest.mark.parametrize(
@@ -31,5 +31,5 @@ from tests.analysis.made import made
     ],
 )
 def test_parts_that_differ_are_kept(names: list[str], short: list[str]) -> None:
-    shortened = short_names([made(name) for name in names])
+    shortened = short_names([simulated_run(name) for name in names])
     assert [shortened[name] for name in names] == short

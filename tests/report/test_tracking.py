@@ -16,9 +16,9 @@ from effx.cli import run as effx
 from effx.errors import MissingExtraError, UsageError
 from effx.report import ReportContents, tracking
 from effx.specs.workloads import SINGLE_STREAM
-from tests.analysis.made import made
+from tests.analysis.simulated_run import simulated_run
 
-RUN = made("int8", range(42), 0.015, 1.5, offline_per_s=50)
+RUN = simulated_run("int8", range(42), 0.015, 1.5, offline_per_s=50)
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's, of SQLAlchemy
 needs_mlflow = pytest.mark.skipif(
     importlib.util.find_spec("mlflow") is None, reason="mlflow is not installed: pip install 'effx[mlflow]'"

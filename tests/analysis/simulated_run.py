@@ -1,4 +1,4 @@
-"""Runs whose truth is known."""
+"""A simulated run with known predictions, latencies and energy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from effx.stats.metrics import METRICS
 N = 400
 
 
-def made(
+def simulated_run(
     name: str,
     wrong: Iterable[int] = (),
     seconds: float = 0.01,
@@ -39,7 +39,7 @@ def made(
     started: str = "2026",
     offline_per_s: float | None = None,
 ) -> Run:
-    """A run that errs on the rows of ``wrong``; every engine of a session drifts alike."""
+    """Return a run with wrong predictions on the rows ``wrong``; the drift is the same for all engines."""
     labels = np.arange(n) % 2
     predictions = labels.copy()
     predictions[list(wrong)] = 1 - predictions[list(wrong)]

@@ -1,7 +1,7 @@
-"""Results with known truth, of any number: engines of several techniques, sessions, hosts and meters.
+"""Simulated results of any number of engines: several techniques, sessions, hosts and meters.
 
-The files have what real ones have (samples, predictions, windows), so reading and resampling cost
-what they cost; no figure in them was measured, and nothing outside tests and benchmarks reads them.
+The files contain samples, predictions and windows like real ones, so reading and resampling take as long as
+for real results. Nothing in them was measured; they are used only in tests and benchmarks.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def run(
     metered: str = "counter",
     name: str | None = None,
 ) -> Run:
-    """Return the result of engine ``number`` on host ``on``: its level, size and speed follow from it."""
+    """Return the result of engine ``number`` on host ``on``; both determine level, size and speed."""
     rng = np.random.default_rng([number, on, session])
     variant = _VARIANTS[number % len(_VARIANTS)]
     level = 1 - (number // len(_VARIANTS) % 8) / 10
@@ -97,31 +97,31 @@ def _engine(name: str, variant: str, level: float, int8: bool, pruned: bool, num
 def _workloads(
     rng: np.random.Generator, speed: float, rounds: int, queries: int, session: int, metered: str
 ) -> list[WorkloadResult]:
-    slow = np.random.default_rng([9, session]).lognormal(0, 0.05, rounds)  # the host's minutes
-    blocks = [(3e-3 * speed * own * rng.lognormal(0, 0.15, queries)).tolist() for own in slow]
+    drift = np.random.default_rng([9, session]).lognormal(0, 0.05, rounds)  # the same for all engines
+    blocks = [(3e-3 * speed * factor * rng.lognormal(0, 0.15, queries)).tolist() for factor in drift]
     energy = Energy("none", "none", "no counters here")
     if metered != "none":
         per = [float(0.03 * speed * rng.normal(1, 0.01)) for _ in range(3)]
         windows = [
-            EnergyWindow(10.0, int(10 / (3e-3 * speed)), one * int(10 / (3e-3 * speed)), 10.0, one)
-            for one in per
+            EnergyWindow(10.0, int(10 / (3e-3 * speed)), joules * int(10 / (3e-3 * speed)), 10.0, joules)
+            for joules in per
         ]  # fmt: skip
         mean = float(np.mean(per))
         energy = Energy(metered, "model" if metered == "model" else "rapl", None, mean,  # type: ignore[arg-type]
                         (mean * 0.97, mean * 1.03), mean, None, windows,
                         Idle(3.0, (2.9, 3.1), 15.0))  # fmt: skip
-    found = [WorkloadResult(SINGLE_STREAM, blocks, list(range(rounds)), energy)]
+    results = [WorkloadResult(SINGLE_STREAM, blocks, list(range(rounds)), energy)]
     none = Energy("none", "none", "measured for single-stream only")
     for batch, length in SHAPES:
         centre = 1e-3 * speed * batch**0.9 * length / 32 * (1.3 if batch == 1 and speed < 0.5 else 1.0)
-        grid = [(centre * own * rng.lognormal(0, 0.05, 4)).tolist() for own in slow[:5]]
-        found.append(WorkloadResult(Workload("grid", batch, length), grid, list(range(len(grid))), none))
-    return found
+        grid = [(centre * factor * rng.lognormal(0, 0.05, 4)).tolist() for factor in drift[:5]]
+        results.append(WorkloadResult(Workload("grid", batch, length), grid, list(range(len(grid))), none))
+    return results
 
 
 def write(runs: list[Run], folder: Path) -> Path:
-    """Write result files as effx does, but unsynced: ten thousand syncs take minutes."""
+    """Write result files without syncing them to disk, which would take minutes for ten thousand files."""
     folder.mkdir(parents=True, exist_ok=True)
-    for one in runs:
-        (folder / f"{one.id}.json").write_text(json.dumps(one.to_json(), indent=1))
+    for result in runs:
+        (folder / f"{result.id}.json").write_text(json.dumps(result.to_json(), indent=1))
     return folder
