@@ -102,7 +102,8 @@ def test_equal_predictions_can_pass_for_every_metric_of_classes(metric: str) -> 
     assert -0.03 < outcome.interval[0] < -0.002
     assert only(check(b, a, settings(max_drop="0.1%"))).verdict is Verdict.INCONCLUSIVE
     assert (
-        only(check(simulated_run("c", range(41), metric=metric), a, settings(max_drop="5%"))).verdict is Verdict.HOLDS
+        only(check(simulated_run("c", range(41), metric=metric), a, settings(max_drop="5%"))).verdict
+        is Verdict.HOLDS
     )
 
 
@@ -262,7 +263,9 @@ def test_shares(text: str, value: float) -> None:
 
 def test_the_latest_result_of_that_very_engine_counts() -> None:
     old = simulated_run("int8", range(42), started="2025")
-    rebuilt = replace(simulated_run("int8", range(60), started="2027"), engine={**INT8.engine, "digest": "rebuilt"})
+    rebuilt = replace(
+        simulated_run("int8", range(60), started="2027"), engine={**INT8.engine, "digest": "rebuilt"}
+    )
     runs = [old, FP32, INT8, rebuilt]
     assert select(runs, [], Subject("int8"), None) == (rebuilt, None)
     assert select(runs, [], Subject("engines/int8", INT8.engine["digest"]), None)[0] is INT8

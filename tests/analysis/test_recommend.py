@@ -160,7 +160,9 @@ def test_a_lone_engine_is_not_its_own_baseline() -> None:
 def test_a_limit_on_energy() -> None:
     assert one(ALL, "accuracy", Constraints(max_joules=1.6)).engine == "int8"
     with pytest.raises(UsageError, match="different source or meter cannot be compared"):
-        recommend([*ALL, simulated_run("m", joules=1.0, source="model")], "latency", Constraints(max_joules="2J"))
+        recommend(
+            [*ALL, simulated_run("m", joules=1.0, source="model")], "latency", Constraints(max_joules="2J")
+        )
 
 
 def test_what_was_not_measured() -> None:
