@@ -96,9 +96,9 @@ def main() -> None:
         checkpoint: Checkpoint = finetune(
             "sst2", options.model, out=scratch, data_folder=options.data, settings=settings
         )
-        training, metrics = checkpoint.manifest["training"], checkpoint.manifest["metrics"]
+        training, metrics = checkpoint.manifest.training, checkpoint.manifest.metrics
     after = plain(*arguments, options.plain_steps)
-    ours = training["seconds"] / training["steps"]
+    ours = training.seconds / training.steps
     theirs = (before["s_per_step"] + after["s_per_step"]) / 2
     print(
         json.dumps(

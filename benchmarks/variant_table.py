@@ -170,16 +170,16 @@ def built(
 def measured(engine: Engine, folder: Path) -> dict[str, Any]:
     """Return the row of an engine."""
     manifest = engine.manifest
-    parity, audit = manifest["parity"], manifest["audit"]
+    parity, audit = manifest.parity, manifest.audit
     row = {
-        "scheme": manifest["scheme"], "passed": parity["passed"], "max_abs_diff": parity["max_abs_diff"],
-        "label_agreement": parity["label_agreement"], "depth_agreement": parity["depth_agreement"],
-        "accuracy": parity["accuracy"], "accuracy_lost": parity["accuracy_lost"],
-        "accuracy_lost_interval": parity["accuracy_lost_interval"], "examples": parity["examples"],
-        "integer_weight_products": audit["integer_weight_products"],
-        "weight_products": audit["weight_products"], "nodes": sum(audit["nodes"].values()),
-        "parameters": manifest["parameters"], "parameters_removed": manifest["parameters_removed"],
-        "size_bytes": engine.size_bytes, "build_s": manifest["build_s"],
+        "scheme": manifest.scheme, "passed": parity.passed, "max_abs_diff": parity.max_abs_diff,
+        "label_agreement": parity.label_agreement, "depth_agreement": parity.depth_agreement,
+        "accuracy": parity.accuracy, "accuracy_lost": parity.accuracy_lost,
+        "accuracy_lost_interval": parity.accuracy_lost_interval, "examples": parity.examples,
+        "integer_weight_products": audit.integer_weight_products,
+        "weight_products": audit.weight_products, "nodes": sum(audit.nodes.values()),
+        "parameters": manifest.parameters, "parameters_removed": manifest.parameters_removed,
+        "size_bytes": engine.size_bytes, "build_s": manifest.build_s,
     }  # fmt: skip
     if engine.variant in ("fp32", "buckets"):
         row["max_abs_diff_by_shape"] = at_shapes(engine, folder)

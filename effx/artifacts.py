@@ -1,86 +1,114 @@
-"""Checkpoints and engines on disk: the only code that knows their file names and schemas.
+"""Checkpoints and engines on disk: folders with a manifest that is checked when they are opened.
 
-    checkpoints/NAME/effx.json      weights + structure      Checkpoint
-    engines/NAME/engine.json        a built graph            Engine
+    checkpoints/NAME/effx.json      weights + structure      Checkpoint    CheckpointManifest
+    engines/NAME/engine.json        a built graph            Engine        EngineManifest
 
 A manifest lists the SHA-256 of every other file and a digest of itself, so a truncated, swapped or
 edited artefact does not open. An engine's manifest has the digest of its checkpoint, a result that of
-its engine: provenance is a chain of digests.
+its engine: provenance is a chain of digests. The digests protect from accidents: who writes a folder can
+also write its digests. So a manifest is not believed either: it has exact types and must agree with itself
+(:mod:`effx.manifests`), and the folder has exactly the files that it lists, all of them regular files.
 """
 
 from __future__ import annotations
 
 import datetime
-import json
+import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from effx import files
+from effx import files, records
 from effx.errors import ArtifactError, UsageError
+from effx.manifests import CheckpointManifest, EngineManifest, Manifest
 from effx.specs.runtime import RuntimeSettings
 from effx.specs.tasks import Task
 
+M = TypeVar("M", bound=Manifest)
+
+
+@dataclass
+class Draft(Generic[M]):
+    """An artefact that is being written."""
+
+    folder: Path
+    """A temporary folder for its files."""
+    manifest: M | None = None
+    """To be set before the block ends; ``name``, ``created`` and ``files`` are filled in then."""
+
 
 @dataclass(frozen=True)
-class _Artifact:
+class _Artifact(Generic[M]):
     """A folder with a manifest that has been checked against the folder's files."""
 
     folder: Path
-    manifest: Mapping[str, Any]
+    manifest: M
+    digest: str
+    """SHA-256 of the manifest without itself: of everything in the folder."""
 
     article: ClassVar[str]
     kind: ClassVar[str]
     manifest_name: ClassVar[str]
     schema: ClassVar[int]
-    required: ClassVar[tuple[str, ...]]
     made_by: ClassVar[str]
+    required_files: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def manifest_type(cls) -> type[M]:
+        """Return the type of the manifest."""
+        raise NotImplementedError
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
         """Read and check an artefact.
 
         Raises:
-            ArtifactError: the folder or its manifest is missing, unreadable or of another
-                schema, a file is missing or differs from its digest, or a file name points outside
-                the folder.
+            ArtifactError: the folder or its manifest is missing, unreadable or of another schema; the
+                manifest contradicts itself; a file is missing, not listed, not a regular file, or differs
+                from its digest.
         """
         folder = Path(folder)
         path = folder / cls.manifest_name
-        if not path.is_file():
+        if not cls.is_at(folder):
             raise ArtifactError(
                 f"{folder} is not {cls.article} {cls.kind}: {path.name} is missing. {cls.made_by}"
             )
         try:
-            manifest = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise ArtifactError(f"{path} cannot be read ({error}). {cls.made_by}") from error
-        if not isinstance(manifest, dict) or manifest.get("schema") != cls.schema:
-            schema = manifest.get("schema") if isinstance(manifest, dict) else "none"
-            raise ArtifactError(f"{path}: expected schema {cls.schema}, got {schema}. {cls.made_by}")
-        if absent := [key for key in (*cls.required, "files", "digest") if key not in manifest]:
-            raise ArtifactError(f"{path}: {', '.join(absent)} missing. {cls.made_by}")
-        if manifest["digest"] != _manifest_digest(manifest):
-            raise ArtifactError(f"{path} was changed after it was written. {cls.made_by}")
-        for name, digest in manifest["files"].items():
-            file = files.inside(folder, name)
-            if not file.is_file():
-                raise ArtifactError(f"{folder}: {name} is missing. {cls.made_by}")
-            if files.sha256(file) != digest:
+            value = records.read_json(path)
+            schema, digest = value.pop("schema", None), value.pop("digest", None)
+            if schema != cls.schema or isinstance(schema, bool):
+                raise ArtifactError(f"{path}: expected schema {cls.schema}, got {schema!r}.")
+            if digest != files.json_digest({"schema": schema, **value}):
+                raise ArtifactError(f"{path} was changed after it was written.")
+            manifest = records.build(cls.manifest_type(), value, path)
+            cls._check_files(folder, manifest)
+        except ArtifactError as error:
+            raise ArtifactError(f"{error} {cls.made_by}") from error
+        return cls(folder, manifest, digest)
+
+    @classmethod
+    def _check_files(cls, folder: Path, manifest: M) -> None:
+        """Raise :class:`ArtifactError` unless the folder has exactly the files that the manifest lists."""
+        present = set(_regular_files(folder)) - {cls.manifest_name}
+        if absent := sorted({*manifest.files, *cls.required_files} - present):
+            raise ArtifactError(f"{folder}: {absent[0]} is missing.")
+        if unlisted := sorted(present - set(manifest.files)):
+            raise ArtifactError(f"{folder}: {unlisted[0]!r} is not listed in {cls.manifest_name}: remove it.")
+        for name, digest in manifest.files.items():
+            if files.sha256(folder / name) != digest:
                 raise ArtifactError(
-                    f"{file} is truncated or changed: its digest differs from {path.name}. {cls.made_by}"
+                    f"{folder / name} is truncated or changed: its digest differs from {cls.manifest_name}."
                 )
-        return cls(folder, manifest)
 
     @classmethod
     @contextmanager
-    def create(cls, folder: str | Path, *, overwrite: bool = False) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """Yield a temporary folder and an empty manifest to fill; seal both on a clean exit.
+    def create(cls, folder: str | Path, *, overwrite: bool = False) -> Iterator[Draft[M]]:
+        """Yield a draft to fill: files in its temporary folder, and its manifest; seal both on a clean exit.
 
-        On an exception nothing is left behind. ``name``, ``schema``, ``created``, ``files``
-        and ``digest`` are filled in here.
+        On an exception nothing is left behind.
 
         Args:
             folder: of the artefact; its name is the artefact's name.
@@ -97,18 +125,15 @@ class _Artifact:
                 "move it, or choose another name."
             )
         with files.new_folder(folder, replace=overwrite or not exists) as temporary:
-            manifest: dict[str, Any] = {}
-            yield temporary, manifest
-            manifest |= {"schema": cls.schema, "name": folder.name, "created": now()}
-            manifest["files"] = {
-                path.relative_to(temporary).as_posix(): files.sha256(path)
-                for path in sorted(temporary.rglob("*"))
-                if path.is_file()
-            }
-            if absent := [key for key in cls.required if key not in manifest]:
-                raise AssertionError(f"{cls.kind} manifest without {absent}")
-            manifest["digest"] = _manifest_digest(manifest)
-            files.write_json(temporary / cls.manifest_name, manifest)
+            draft: Draft[M] = Draft(temporary)
+            yield draft
+            if draft.manifest is None:
+                raise AssertionError(f"{cls.kind} without a manifest")
+            listed = {name: files.sha256(temporary / name) for name in sorted(_regular_files(temporary))}
+            value = draft.manifest.model_copy(
+                update={"name": folder.resolve().name, "created": now(), "files": listed}
+            ).to_json()
+            files.write_json(temporary / cls.manifest_name, seal(cls, value))
 
     @classmethod
     def is_at(cls, folder: str | Path) -> bool:
@@ -149,84 +174,67 @@ class _Artifact:
         return self.folder.resolve().name
 
     @property
-    def digest(self) -> str:
-        return str(self.manifest["digest"])
-
-    @property
     def task(self) -> Task:
         """The task as it was when the artefact was written, tasks inferred from files included."""
-        return Task.from_json(self.manifest["task_definition"])
+        return self.manifest.task_definition
 
     @property
     def max_length(self) -> int:
         """Maximum tokens per example, in training and in evaluation."""
-        return int(self.manifest["max_length"])
+        return self.manifest.max_length
 
     @property
     def data(self) -> str | None:
         """The folder that the rows were read from; None: the hub or the demo corpus."""
-        source = self.manifest.get("data")
-        return str(source) if source else None
+        return self.manifest.data
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the manifest as its file has it."""
+        return {"schema": self.schema, **self.manifest.to_json(), "digest": self.digest}
 
 
-class Checkpoint(_Artifact):
+class Checkpoint(_Artifact[CheckpointManifest]):
     """Trained weights and the structure that remains."""
 
     article, kind = "a", "checkpoint"
-    schema = 1
+    schema = 2
     manifest_name = "effx.json"
     made_by = "Make one with: effx train finetune TASK --model MODEL"
-    required = (
-        "task",
-        "task_definition",
-        "model",
-        "seed",
-        "training",
-        "metrics",
-        "parent",
-        "versions",
-        "structure",
-        "parameters",
-        "weight_remaining",
-        "max_length",
-    )
+    required_files = ("config.json", "model.safetensors", "tokenizer.json")
+
+    @classmethod
+    def manifest_type(cls) -> type[CheckpointManifest]:
+        return CheckpointManifest
 
 
-class Engine(_Artifact):
+class Engine(_Artifact[EngineManifest]):
     """A built variant of a checkpoint for one backend and device."""
 
     article, kind = "an", "engine"
-    schema = 2
+    schema = 3
     manifest_name = "engine.json"
     made_by = "Build it again with: effx export"
-    required = (
-        "task",
-        "task_definition",
-        "variant",
-        "precision",
-        "scheme",
-        "backend",
-        "device",
-        "checkpoint",
-        "inputs",
-        "labels",
-        "structure",
-        "parameters",
-        "parity",
-        "exits",
-        "runtime",
-        "built_on",
-        "versions",
-        "max_length",
-    )
+    required_files = ("config.json", "tokenizer.json")
+
+    @classmethod
+    def manifest_type(cls) -> type[EngineManifest]:
+        return EngineManifest
+
+    @classmethod
+    def _check_files(cls, folder: Path, manifest: EngineManifest) -> None:
+        runtime = manifest.runtime
+        for name in (*runtime.files, *runtime.weight_files.values()):
+            if name not in manifest.files:
+                raise ArtifactError(f"{folder}: runtime names {name!r}, which is not listed in files.")
+        super()._check_files(folder, manifest)
 
     @property
     def backend(self) -> str:
-        return str(self.manifest["backend"])
+        return self.manifest.backend
 
     @property
     def device(self) -> str:
-        return str(self.manifest["device"])
+        return self.manifest.device
 
     @property
     def on_gpu(self) -> bool:
@@ -235,23 +243,23 @@ class Engine(_Artifact):
 
     @property
     def variant(self) -> str:
-        return str(self.manifest["variant"])
+        return self.manifest.variant
 
     @property
     def runtime(self) -> RuntimeSettings:
         """What its runtime must know to open and run its files."""
-        return RuntimeSettings.from_json(self.manifest["runtime"])
+        return self.manifest.runtime
 
     @property
     def input_names(self) -> list[str]:
-        return [str(entry["name"]) for entry in self.manifest["inputs"]]
+        return [entry.name for entry in self.manifest.inputs]
 
     @property
     def size_bytes(self) -> int:
         """Bytes of the graph and weights on disk, without tokenizer and manifests."""
         return sum(
             (self.folder / name).stat().st_size
-            for name in self.manifest["files"]
+            for name in self.manifest.files
             if not name.endswith((".json", ".txt"))
         )
 
@@ -261,5 +269,30 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _manifest_digest(manifest: Mapping[str, Any]) -> str:
-    return files.json_digest({key: value for key, value in manifest.items() if key != "digest"})
+def seal(kind: type[_Artifact[Any]], value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest's JSON with schema and digest, as :meth:`_Artifact.create` writes it."""
+    value = {"schema": kind.schema, **{key: value[key] for key in value if key not in ("schema", "digest")}}
+    return {**value, "digest": files.json_digest(value)}
+
+
+def _regular_files(folder: Path) -> Iterator[str]:
+    """Yield the names of all files in a folder and its subfolders, relative, with ``/``.
+
+    Hidden files at the top, as file managers leave them, are not yielded.
+
+    Raises:
+        ArtifactError: an entry is a link, a FIFO, a socket or a device.
+    """
+    pending = [folder]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                name = Path(entry.path).relative_to(folder).as_posix()
+                mode = entry.stat(follow_symlinks=False).st_mode
+                if stat.S_ISDIR(mode):
+                    pending.append(Path(entry.path))
+                elif not stat.S_ISREG(mode):
+                    kind = "a link" if stat.S_ISLNK(mode) else "not a regular file"
+                    raise ArtifactError(f"{folder}: {records.printable(name)} is {kind}.")
+                elif not name.startswith("."):
+                    yield name

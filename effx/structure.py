@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from effx.errors import UsageError
 
@@ -47,47 +46,6 @@ class Structure:
     """Share of the input's tokens that enter each remaining layer's FFN; None: all."""
     token_thresholds: tuple[float, ...] | None = None
     """Attention that a token must receive to enter each remaining layer's FFN; None: no thresholds."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the structure as in manifests."""
-        return {
-            "layers": [
-                {
-                    "index": layer.index,
-                    "heads": list(layer.heads),
-                    "intermediate": layer.intermediate,
-                    "neurons": None if layer.neurons is None else list(layer.neurons),
-                }
-                for layer in self.layers
-            ],
-            "exits": list(self.exits),
-            "exit_pooling": self.exit_pooling,
-            "tokens": None if self.tokens is None else list(self.tokens),
-            "token_thresholds": None if self.token_thresholds is None else list(self.token_thresholds),
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Structure:
-        """Rebuild a structure from a manifest.
-
-        Raises:
-            KeyError, TypeError, ValueError: the value is not a structure.
-        """
-        return cls(
-            tuple(
-                Layer(
-                    int(layer.get("index", position)),
-                    tuple(int(head) for head in layer["heads"]),
-                    int(layer["intermediate"]),
-                    _tuple(layer.get("neurons"), int),
-                )
-                for position, layer in enumerate(value["layers"])
-            ),
-            _tuple(value.get("exits"), int) or (),
-            str(value.get("exit_pooling", "mean")),
-            _tuple(value.get("tokens"), float),
-            _tuple(value.get("token_thresholds"), float),
-        )
 
     @property
     def prunes_tokens(self) -> bool:
@@ -158,7 +116,3 @@ class Structure:
 
 def _at(values: tuple[float, ...] | None, positions: list[int]) -> tuple[float, ...] | None:
     return None if values is None else tuple(values[position] for position in positions)
-
-
-def _tuple(values: Iterable[Any] | None, kind: type) -> tuple[Any, ...] | None:
-    return None if values is None else tuple(kind(value) for value in values)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from effx import engines
-from effx.artifacts import Checkpoint, Engine
+from effx.artifacts import Checkpoint, Engine, seal
+from effx.engines import mock
 from effx.errors import ArtifactError
 
 
@@ -21,6 +25,14 @@ def engine(engines_folder: Path, tmp_path: Path) -> Path:
 def edit(engine: Path, change: dict[str, object]) -> None:
     path = engine / "engine.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+
+
+def reseal(folder: Path, change: Callable[[dict[str, Any]], object], kind: Any = Engine) -> None:
+    """Change a manifest and give it a digest that fits, as somebody who means harm would."""
+    path = folder / kind.manifest_name
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(seal(kind, manifest)))
 
 
 def test_an_undamaged_engine_opens(engine: Path) -> None:
@@ -42,12 +54,8 @@ def test_an_edited_manifest_is_refused(engine: Path) -> None:
 
 
 def test_a_file_name_that_points_outside_is_refused(engine: Path) -> None:
-    from effx.artifacts import _manifest_digest
-
-    manifest = json.loads((engine / "engine.json").read_text())
-    manifest["files"]["../../secret"] = "0" * 64
-    edit(engine, {"files": manifest["files"], "digest": _manifest_digest(manifest)})
-    with pytest.raises(ArtifactError, match="outside the folder"):
+    reseal(engine, lambda manifest: manifest["files"].update({"../../secret": "0" * 64}))
+    with pytest.raises(ArtifactError, match="is not a relative file name within the folder"):
         Engine.open(engine)
 
 
@@ -55,9 +63,9 @@ def test_a_file_name_that_points_outside_is_refused(engine: Path) -> None:
     ("text", "message"),
     [
         ("{", "cannot be read"),
-        ("[]", "got none"),
-        ('{"schema": 9}', "expected schema 2, got 9"),
-        ('{"schema": 2}', "missing"),
+        ("[]", "expected a JSON object, got a list of 0"),
+        ('{"schema": 9}', "expected schema 3, got 9"),
+        ('{"schema": 3}', "was changed after it was written"),
     ],
 )
 def test_a_broken_manifest_is_refused(engine: Path, text: str, message: str) -> None:
@@ -82,3 +90,122 @@ def test_errors_name_what_is_missing(engine: Path, tmp_path: Path) -> None:
 def test_unfinished_folders_are_ignored(engine: Path, tmp_path: Path) -> None:
     shutil.copytree(engine, tmp_path / ".engine.host.1.tmp")
     assert Engine.find(tmp_path) == [engine]
+
+
+@pytest.fixture
+def mock_engine(tmp_path: Path) -> Path:
+    return mock.write_engine(tmp_path / "mock")
+
+
+def set_at(*keys: Any, to: Any) -> Callable[[dict[str, Any]], None]:
+    """Return a change of one value of a manifest."""
+
+    def change(value: Any) -> None:
+        for key in keys[:-1]:
+            value = value[key]
+        value[keys[-1]] = to
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (set_at("files", to=[]), "files: expected"),
+        (set_at("files", to=None), "files: expected"),
+        (set_at("files", to={"a\0b": "0" * 64}), "is not a relative file name"),
+        (set_at("files", to={"/etc/passwd": "0" * 64}), "is not a relative file name"),
+        (set_at("files", "model.mock", to="x"), "files.model.mock: "),
+        (set_at("task_definition", to=None), "task_definition: expected"),
+        (set_at("task_definition", "name", to=5), "task_definition.name: expected a valid string"),
+        (set_at("task_definition", "metrics", to=[]), "metrics: expected at least one"),
+        (set_at("task_definition", "metrics", to=["zz"]), "unknown metric 'zz'"),
+        (set_at("task_definition", "labels", to=["a", "a"]), "expected each label once"),
+        (set_at("task_definition", "kind", to="zz"), "task_definition.kind: expected"),
+        (set_at("task_definition", "hub", to={"path": "other/rows"}), "hub: unknown key"),
+        (set_at("task", to="other"), "task: 'other' is not the name in task_definition"),
+        (set_at("inputs", to=[]), "inputs: "),
+        (set_at("inputs", to=[{}]), "inputs"),
+        (set_at("inputs", 0, "name", to="hidden"), "inputs[0].name: unknown input 'hidden'"),
+        (set_at("inputs", 0, "max", to=[None, "x"]), "inputs[0].max[1]: expected a valid integer"),
+        (set_at("inputs", 0, "max", to=[None, 16]), "min <= opt <= max"),
+        (set_at("inputs", 2, "max", to=[None, 65]), "expected the same max for all"),
+        (set_at("structure", to=5), "structure: expected an object"),
+        (set_at("structure", to={}), "structure.layers: missing"),
+        (set_at("structure", "layers", to=[]), "layers: expected 1 to"),
+        (set_at("structure", "layers", 0, "heads", to=[0, 0]), "layers[0].heads: expected rising numbers"),
+        (set_at("structure", "layers", 0, "heads", to=[True]), "heads[0]: expected a valid integer"),
+        (set_at("structure", "layers", 0, "index", to=-1), "expected numbers from 0"),
+        (set_at("structure", "layers", 0, "index", to=10**6), "layers: index: expected"),
+        (set_at("structure", "layers", 0, "neurons", to=[0]), "neurons: expected 64, as intermediate, got 1"),
+        (set_at("structure", "exits", to=[2]), "exits: expected rising numbers of layers before the last"),
+        (set_at("structure", "tokens", to=[0.5]), "tokens: expected 2 numbers, one per layer"),
+        (set_at("structure", "tokens", to=[0.5, 0.9]), "must not rise"),
+        (set_at("parameters", to=-1), "parameters: expected"),
+        (set_at("weight_remaining", to=1.5), "weight_remaining: expected"),
+        (set_at("max_length", to=0), "max_length: expected"),
+        (set_at("max_length", to=65), "max_length: expected at most 64, as inputs, got 65"),
+        (set_at("data", to=5), "data: expected a valid string, got 5"),
+        (set_at("backend", to="onnx-runtime"), "unknown backend 'onnx-runtime'"),
+        (set_at("device", to="tpu"), "unknown mock device 'tpu'"),
+        (set_at("runtime", "device", to="cuda"), "runtime.device: expected 'cpu', as device"),
+        (set_at("runtime", "files", to=[]), "runtime.files: expected at least one file"),
+        (set_at("runtime", "files", to=["/dev/zero"]), "is not a relative file name"),
+        (set_at("runtime", "files", to=["../mock/model.mock"]), "is not a relative file name"),
+        (set_at("runtime", "files", to=["other.mock"]), "'other.mock', which is not listed in files"),
+        (set_at("runtime", "weight_files", to={"x": "y"}), "weight_files: 'x' is not in runtime.files"),
+        (set_at("runtime", "lengths", to=[8, 8]), "runtime.lengths: expected rising numbers"),
+        (set_at("runtime", "lengths", to=[128]), "runtime.lengths: expected rising numbers from 1 to 64"),
+        (set_at("runtime", "pad_id", to=-1), "runtime.pad_id: expected"),
+        (set_at("runtime", "exits", to={"rule": {"name": "zz"}, "depths": [1, 2]}), "unknown exit rule 'zz'"),
+        (set_at("parity", "examples", to=1.5), "parity.examples: expected a valid integer"),
+        (set_at("parity", "label_agreement", to=7.0), "passed: contradicts"),
+        (set_at("checkpoint", to="mock"), "checkpoint: expected"),
+        (set_at("created", to="yesterday"), "created: expected a time"),
+        (set_at("note", to="x"), "note: unknown key"),
+    ],
+)  # fmt: skip
+def test_a_manifest_that_contradicts_itself_is_one_line(
+    change: Callable[[dict[str, Any]], None], message: str, mock_engine: Path
+) -> None:
+    reseal(mock_engine, change)
+    with pytest.raises(ArtifactError) as caught:
+        Engine.open(mock_engine)
+    line = str(caught.value)
+    assert (
+        message in line
+        and str(mock_engine) in line
+        and "\n" not in line
+        and "Build it again with: effx export" in line
+    )
+
+
+@pytest.mark.parametrize("name", ["model.mock", "tokenizer.json", "config.json"])
+def test_links_are_refused_listed_or_not(name: str, mock_engine: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    (mock_engine / name).rename(outside)
+    (mock_engine / name).symlink_to(outside)
+    with pytest.raises(ArtifactError, match=f"{name} is a link"):
+        Engine.open(mock_engine)
+    reseal(mock_engine, lambda manifest: manifest["files"].pop(name))
+    with pytest.raises(ArtifactError, match="not listed in files|is a link"):
+        Engine.open(mock_engine)
+
+
+def test_files_that_are_not_listed_or_not_regular_are_refused(mock_engine: Path) -> None:
+    (mock_engine / ".DS_Store").write_text("left by a file manager")
+    Engine.open(mock_engine)
+    (mock_engine / "added_tokens.json").write_text("{}")
+    with pytest.raises(ArtifactError, match="'added_tokens.json' is not listed in engine.json: remove it"):
+        Engine.open(mock_engine)
+    (mock_engine / "added_tokens.json").unlink()
+    os.mkfifo(mock_engine / "pipe")
+    with pytest.raises(ArtifactError, match="pipe is not a regular file"):
+        Engine.open(mock_engine)
+
+
+def test_a_file_that_every_engine_has_must_be_listed(mock_engine: Path) -> None:
+    (mock_engine / "tokenizer.json").unlink()
+    reseal(mock_engine, lambda manifest: manifest["files"].pop("tokenizer.json"))
+    with pytest.raises(ArtifactError, match="tokenizer.json is missing"):
+        Engine.open(mock_engine)

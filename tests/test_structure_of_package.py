@@ -40,7 +40,9 @@ FLOORS: dict[str, set[str]] = {
     "encoding": {"errors"},
     "structure": {"errors"},
     "data": {"corpus", "errors", "progress", "specs"},
-    "artifacts": {"errors", "files", "specs"},
+    "records": {"errors"},
+    "manifests": {"errors", "records", "specs", "stats", "structure"},
+    "artifacts": {"errors", "files", "manifests", "records", "specs"},
     "results": {"errors", "files", "host", "progress", "specs", "stats"},
 }
 """Ground floor: what each part may import, all of it without PyTorch."""

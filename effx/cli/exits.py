@@ -48,14 +48,16 @@ def command(
         settings=EarlyExitSettings.of(**options.given(context, settings)),
         overwrite=overwrite,
     )
-    chosen, metrics = trained.manifest["exits"], trained.manifest["metrics"]
-    measured, tokens = chosen["validation"], trained.manifest.get("tokens")
-    without = tokens["validation"] if tokens else metrics  # the loss of token pruning is not that of exits
-    threshold = "" if chosen["threshold"] is None else f" {chosen['threshold']:.4g}"
-    patience = f", {chosen['patience']} in a row" if chosen["patience"] > 1 else ""
+    manifest = trained.manifest
+    assert manifest.exits is not None
+    rule, measured, tokens = manifest.exits.rule, manifest.exits.validation, manifest.tokens
+    # the loss of token pruning is not that of exits
+    without = tokens.validation.scores if tokens else manifest.metrics
+    threshold = "" if rule.threshold is None else f" {rule.threshold:.4g}"
+    patience = f", {rule.patience} in a row" if rule.patience > 1 else ""
     line = (
-        f"{chosen['rule']}{threshold}{patience}: {options.scores(trained, measured)} at "
-        f"{measured['mean_depth']:.2f} of {measured['layers']} layers on average; without exits "
-        f"{options.scores(trained, without)}, on {metrics['n']} validation rows"
+        f"{rule.name}{threshold}{patience}: {options.scores(trained, measured.scores)} at "
+        f"{measured.mean_depth:.2f} of {measured.layers} layers on average; without exits "
+        f"{options.scores(trained, without)}, on {manifest.validation_rows} validation rows"
     )
     options.show(trained, as_json, line)

@@ -119,10 +119,10 @@ def command(
     for failure in failures:
         progress.say(f"effx: {failure}")
     if as_json:
-        click.echo(json.dumps([engine.manifest for engine in engines], indent=1))
+        click.echo(json.dumps([engine.to_json() for engine in engines], indent=1))
     else:
         for engine in engines:
             click.echo(str(engine.folder))
-    if not failures and all(engine.manifest["parity"]["passed"] for engine in engines):
+    if not failures and all(engine.manifest.parity.passed for engine in engines):
         return 0
     return 1 if engines or any(isinstance(failure, GateError) for failure in failures) else 2

@@ -57,7 +57,7 @@ def command(
         overwrite=overwrite,
         trust_remote_code=trust_remote_code,
     )
-    metrics = checkpoint.manifest["metrics"]
-    line = f"{options.scores(checkpoint, metrics)} on {metrics['n']} validation rows"
+    rows = checkpoint.manifest.validation_rows
+    line = f"{options.scores(checkpoint)} on {rows} validation rows"
     if distributed.is_first():
         options.show(checkpoint, as_json, line)

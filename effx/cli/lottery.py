@@ -51,9 +51,11 @@ def command(
         settings=LotterySettings.of(**options.given(context, settings)),
     )
     if as_json:
-        click.echo(json.dumps([checkpoint.manifest for checkpoint in checkpoints], indent=1))
+        click.echo(json.dumps([checkpoint.to_json() for checkpoint in checkpoints], indent=1))
         return
     for checkpoint in checkpoints:
-        share, metrics = checkpoint.manifest["sparsity"]["share"], checkpoint.manifest["metrics"]
-        line = f"{share:.0%} zeros, {options.scores(checkpoint, metrics)} on {metrics['n']} validation rows"
+        manifest = checkpoint.manifest
+        assert manifest.sparsity is not None
+        zeros = f"{manifest.sparsity.share:.0%} zeros"
+        line = f"{zeros}, {options.scores(checkpoint)} on {manifest.validation_rows} validation rows"
         options.show(checkpoint, False, line)

@@ -228,9 +228,10 @@ def data(default: str) -> Callable[[F], F]:
 
 def show(checkpoint: Checkpoint, as_json: bool, line: str) -> None:
     """Print a checkpoint's manifest or one line about it."""
-    click.echo(json.dumps(checkpoint.manifest, indent=1) if as_json else f"{checkpoint.folder}: {line}")
+    click.echo(json.dumps(checkpoint.to_json(), indent=1) if as_json else f"{checkpoint.folder}: {line}")
 
 
-def scores(checkpoint: Checkpoint, values: dict[str, Any]) -> str:
-    """Return the task's metrics in ``values`` as text."""
-    return ", ".join(f"{metric} {values[metric]:.4f}" for metric in checkpoint.task.metrics)
+def scores(checkpoint: Checkpoint, values: Mapping[str, float] | None = None) -> str:
+    """Return the task's metrics in ``values``, default the checkpoint's, as text."""
+    shown = checkpoint.manifest.metrics if values is None else values
+    return ", ".join(f"{metric} {shown[metric]:.4f}" for metric in checkpoint.task.metrics)

@@ -47,12 +47,13 @@ def command(
         settings=TokenPruningSettings.of(**options.given(context, settings)),
         overwrite=overwrite,
     )
-    measured, metrics = trained.manifest["tokens"]["validation"], trained.manifest["metrics"]
-    shares = measured["kept"]
+    assert trained.manifest.tokens is not None
+    measured = trained.manifest.tokens.validation
+    shares = measured.kept
     by_layer = " ".join(f"{share:.2f}" for share in shares)
     line = (
-        f"{options.scores(trained, measured)} with {sum(shares) / len(shares):.0%} of the tokens "
-        f"(by layer {by_layer}); with all of them {options.scores(trained, metrics)}, "
-        f"on {metrics['n']} validation rows"
+        f"{options.scores(trained, measured.scores)} with {sum(shares) / len(shares):.0%} of the tokens "
+        f"(by layer {by_layer}); with all of them {options.scores(trained)}, "
+        f"on {trained.manifest.validation_rows} validation rows"
     )
     options.show(trained, as_json, line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -35,7 +36,7 @@ def command(engines: tuple[Path, ...], checkpoints: Path, data_folder: Path | No
 
     comparisons = verify(engines or (Path("engines"),), checkpoints, data_folder=data_folder)
     if as_json:
-        click.echo(json.dumps({engine.name: parity.to_json() for engine, parity in comparisons}, indent=1))
+        click.echo(json.dumps({engine.name: asdict(parity) for engine, parity in comparisons}, indent=1))
     else:
         for engine, parity in comparisons:
             lost = "" if parity.accuracy_lost is None else f", accuracy lost {parity.accuracy_lost:+.4f}"

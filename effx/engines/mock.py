@@ -30,8 +30,10 @@ from effx.artifacts import Engine
 from effx.engines.protocol import Arrays
 from effx.engines.sessions import ClosingSession
 from effx.errors import ArtifactError
+from effx.manifests import ArtifactReference, EngineInput, EngineManifest, Parity
 from effx.specs.runtime import RuntimeSettings
 from effx.specs.tasks import TASKS, Task
+from effx.structure import Layer, Structure
 
 FILE = "model.mock"
 DEFAULT_WORDS = ("a", "the", "film", "plot", "acting", "is", "was", "not", "dull", "warm", "good", "bad")
@@ -158,7 +160,7 @@ def write_engine(
     lengths: Sequence[int] | None = None,
     limit: int = 64,
     max_length: int = 32,
-    **manifest: Any,
+    **changes: Any,
 ) -> Path:
     """Write an engine folder that opens and answers without a runtime.
 
@@ -171,53 +173,42 @@ def write_engine(
         lengths: sequence lengths that inputs are padded to; default: none.
         limit: tokens that the engine accepts at most.
         max_length: tokens of an example at most.
-        manifest: entries of engine.json to set or to replace, as ``checkpoint`` or ``variant``.
+        changes: entries of :class:`effx.manifests.EngineManifest` to set or to replace, as ``variant``.
 
     Returns:
         The folder.
     """
     folder, task = Path(folder), task or TASKS["sst2"]
     behavior = behavior or MockBehavior()
-    layers = [{"index": index, "heads": [0, 1], "intermediate": 64, "neurons": None} for index in range(2)]
-    runtime = RuntimeSettings((FILE,), lengths=None if lengths is None else tuple(lengths))
-    with Engine.create(folder, overwrite=True) as (temporary, entries):
-        files.write_json(temporary / FILE, {**behavior.to_json(), "outputs": task.outputs})
-        files.write_json(temporary / "config.json", _config(len(_SPECIAL) + len(words), limit))
-        files.write_json(temporary / "tokenizer.json", _tokenizer(words))
-        names = ("input_ids", "attention_mask", "token_type_ids")
-        entries |= {
-            "task": task.name,
-            "task_definition": task.to_json(),
-            "variant": "fp32",
-            "precision": "fp32",
-            "scheme": "fp32",
-            "backend": "mock",
-            "device": "cpu",
-            "checkpoint": {"name": "mock", "digest": files.json_digest({"seed": behavior.seed})},
-            "inputs": [
-                {"name": name, "dtype": "int64", "min": [1, 1], "opt": [1, max_length], "max": [None, limit]}
-                for name in names
-            ],
-            "labels": list(task.labels),
-            "structure": {"layers": layers, "exits": [], "tokens": None, "token_thresholds": None},
-            "parameters": 0,
-            "weight_remaining": 1.0,
-            "parity": {
-                "examples": 0,
-                "max_abs_diff": 0.0,
-                "label_agreement": 1.0,
-                "passed": True,
-                "inputs": "none",
-                "measured_on": "not measured: mock engine",
-            },
-            "exits": None,
-            "built_on": {},
-            "versions": {},
-            "max_length": max_length,
-            "data": None if data is None else str(data),
-            "runtime": runtime.to_json(),
-            **manifest,
-        }
+    layers = tuple(Layer(index, (0, 1), 64) for index in range(2))
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    manifest = EngineManifest(
+        task=task.name,
+        task_definition=task,
+        variant="fp32",
+        precision="fp32",
+        scheme="fp32",
+        backend="mock",
+        device="cpu",
+        checkpoint=ArtifactReference(name="mock", digest=files.json_digest({"seed": behavior.seed})),
+        inputs=tuple(
+            EngineInput(name=name, dtype="int64", min=(1, 1), opt=(1, max_length), max=(None, limit))
+            for name in names
+        ),
+        structure=Structure(layers),
+        parameters=0,
+        weight_remaining=1.0,
+        parity=Parity(0, 0.0, 1.0, True, "none", "not measured: mock engine"),
+        versions={},
+        max_length=max_length,
+        data=None if data is None else str(data),
+        runtime=RuntimeSettings((FILE,), lengths=None if lengths is None else tuple(lengths)),
+    )
+    with Engine.create(folder, overwrite=True) as draft:
+        files.write_json(draft.folder / FILE, {**behavior.to_json(), "outputs": task.outputs})
+        files.write_json(draft.folder / "config.json", _config(len(_SPECIAL) + len(words), limit))
+        files.write_json(draft.folder / "tokenizer.json", _tokenizer(words))
+        draft.manifest = manifest.model_copy(update=changes)
     return folder
 
 

@@ -3,50 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
 
+from effx.manifests import Audit
 from effx.specs import backends
 
 MIN_SHARE = 0.9
 """Least share of the matrix products with weights that must be in the engine's precision."""
 UNKNOWN = "unknown"
 """Precision of a product that a plan's inspector does not report."""
-
-
-@dataclass(frozen=True)
-class PlanAudit:
-    """What a built TensorRT plan runs, by its inspector."""
-
-    layers: Mapping[str, int]
-    """Kind of layer -> how many."""
-    product_precisions: Mapping[str, int]
-    """Precision -> how many matrix products with weights run in it; ``unknown`` where it is not reported."""
-    fused_attention: int
-    """Kernels of fused attention."""
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What an engine's files compute, counted."""
-
-    nodes: Mapping[str, int]
-    """Kind of node -> how many, the most frequent first."""
-    weight_products: int
-    """Matrix products with weights."""
-    integer_weight_products: int
-    """Those that are computed in integers."""
-    fused_attention: int
-    product_precisions: Mapping[str, int] | None = None
-    """Precision -> how many matrix products with weights; None: not reported by the runtime."""
-    head_products: int | None = None
-    """Matrix products of heads and ramps, which are not quantized; None: counted with the others."""
-    plan: PlanAudit | None = None
-    """What the built plan runs; None: not a plan, or not built on its GPU."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the audit as engine.json has it, without what was not counted."""
-        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 def by_frequency(counts: Mapping[str, int]) -> dict[str, int]:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,12 +20,20 @@ from effx.artifacts import Checkpoint, Engine
 from effx.engines import Session
 from effx.errors import EffxError, GateError, UsageError
 from effx.export import audit, drift, parity
-from effx.export.audit import Audit
 from effx.export.builders import builder
 from effx.export.built import Built, StandIn
-from effx.export.parity import Parity, Reference
+from effx.export.parity import Reference
 from effx.export.source import ExportSource
 from effx.host import cpu
+from effx.manifests import (
+    ArtifactReference,
+    Audit,
+    BuildHost,
+    CandidateRecord,
+    EngineInput,
+    EngineManifest,
+    Parity,
+)
 from effx.models import checkpoints, families, huggingface, structure
 from effx.models.structure import full_parameters, parameters_left
 from effx.specs import backends
@@ -70,8 +77,8 @@ def up_to_date(target: Path, checkpoint: Checkpoint) -> Engine | None:
         engine = Engine.open(target)
     except EffxError:
         return None
-    same = engine.manifest["checkpoint"]["digest"] == checkpoint.digest
-    return engine if same and engine.manifest["parity"]["passed"] else None
+    same = engine.manifest.checkpoint.digest == checkpoint.digest
+    return engine if same and engine.manifest.parity.passed else None
 
 
 def refusal(variant: Variant, backend: str, device: str) -> str | None:
@@ -106,7 +113,8 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
         )
     reference = source.reference(variant)
     started = time.perf_counter()
-    with Engine.create(target, overwrite=True) as (folder, manifest):
+    with Engine.create(target, overwrite=True) as draft:
+        folder = draft.folder
         with tempfile.TemporaryDirectory(prefix="effx-candidates-", dir=source.scratch) as scratch:
             best, tried = _best(source, job, reference, Path(scratch), context)
             for path in best.folder.iterdir():
@@ -131,47 +139,49 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
         limit = variant.length or source.limit
         longest = source.max_length(variant)
         left, full = parameters_left(source.model), full_parameters(source.model)
-        manifest |= {
-            "task": checkpoint.task.name,
-            "task_definition": checkpoint.task.to_json(),
-            "variant": variant.text,
-            "precision": variant.precision,
-            "scheme": best.scheme,
-            "backend": backend,
-            "device": job.device,
-            "checkpoint": {"name": checkpoint.name, "digest": checkpoint.digest},
-            "inputs": [
-                {"name": name, "dtype": "int64", "min": [1, 1], "opt": [1, longest],
-                 "max": [best.runtime.max_batch, limit]}
+        before = checkpoint.manifest
+        draft.manifest = EngineManifest(
+            task=checkpoint.task.name,
+            task_definition=checkpoint.task,
+            variant=variant.text,
+            precision=variant.precision,
+            scheme=best.scheme,
+            backend=backend,
+            device=job.device,
+            checkpoint=ArtifactReference(name=checkpoint.name, digest=checkpoint.digest),
+            inputs=tuple(
+                EngineInput(
+                    name=name,
+                    dtype="int64",
+                    min=(1, 1),
+                    opt=(1, longest),
+                    max=(best.runtime.max_batch, limit),
+                )
                 for name in checkpoints.input_names(source.model)
-            ],
-            "labels": list(checkpoint.task.labels),
-            "structure": checkpoint.manifest["structure"],
-            "parameters": checkpoint.manifest["parameters"],
-            "weight_remaining": left / full,  # recomputed: the checkpoint's may include ramps
-            "parameters_removed": full - left,
-            "sparsity": checkpoint.manifest.get("sparsity"),
-            "model": huggingface.name_of(str(checkpoint.manifest["model"])),
-            "regime": checkpoint.manifest["training"].get("regime"),
-            "max_length": longest,
-            "data": checkpoint.data,
-            "parity": best.parity.to_json(),
-            "audit": best.audit.to_json(),
-            "candidates": None if len(tried) == 1 else [candidate.to_json() for candidate in tried],
-            "runtime": best.runtime.to_json(),
-            "exits": None if best.runtime.exits is None else {
-                **best.runtime.exits.to_json(), "segments": len(best.runtime.files),
-            },
-            "build_s": round(build_s, 3),
-            "built_on": {
-                "machine": platform.machine(),
-                "system": platform.system(),
-                "cpu_count": os.cpu_count(),
-                "vnni": cpu.has_vnni(),
-                "bf16": cpu.has_bf16(),
-            },
-            "versions": {**checkpoints.versions(), **engines.versions(backend), "torch": torch.__version__},
-        }  # fmt: skip
+            ),
+            structure=before.structure,
+            parameters=before.parameters,
+            weight_remaining=left / full,  # recomputed: the checkpoint's may include ramps
+            parameters_removed=full - left,
+            sparsity=before.sparsity,
+            model=huggingface.name_of(before.model),
+            regime=before.training.regime,
+            max_length=longest,
+            data=checkpoint.data,
+            parity=best.parity,
+            audit=best.audit,
+            candidates=None if len(tried) == 1 else tuple(candidate.record() for candidate in tried),
+            runtime=best.runtime,
+            build_s=round(build_s, 3),
+            built_on=BuildHost(
+                machine=platform.machine(),
+                system=platform.system(),
+                cpu_count=os.cpu_count(),
+                vnni=cpu.has_vnni(),
+                bf16=cpu.has_bf16(),
+            ),
+            versions={**checkpoints.versions(), **engines.versions(backend), "torch": str(torch.__version__)},
+        )
 
 
 @dataclass(frozen=True)
@@ -192,14 +202,14 @@ class _Candidate:
     def runtime(self) -> RuntimeSettings:
         return self.built.runtime
 
-    def to_json(self) -> dict[str, Any]:
+    def record(self) -> CandidateRecord:
         """Return the candidate as engine.json has it."""
-        return {
-            "scheme": self.scheme,
-            "parity": self.parity.to_json(),
-            "failure": self.failure,
-            "seconds": self.seconds if np.isfinite(self.seconds) else None,
-        }
+        return CandidateRecord(
+            scheme=self.scheme,
+            parity=self.parity,
+            failure=self.failure,
+            seconds=self.seconds if np.isfinite(self.seconds) else None,
+        )
 
 
 def _best(

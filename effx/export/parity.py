@@ -7,13 +7,14 @@ otherwise random ids. The manifest says which.
 from __future__ import annotations
 
 import itertools
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from effx.encoding import Encoded
 from effx.engines.protocol import Session
+from effx.manifests import Parity
 from effx.specs.tasks import Task
 from effx.stats import intervals
 
@@ -44,31 +45,6 @@ MAX_ACCURACY_LOST = 0.01
 """Accuracy that a lossy precision may lose: the gate fails if the paired 95 % interval of the loss is above
 it. On few rows the interval is wide; it is in the manifest."""
 _LOSSY = ("fp16", "bf16", "int8", "fp8")
-
-
-@dataclass(frozen=True)
-class Parity:
-    """Differences of an engine's logits from its checkpoint's."""
-
-    examples: int
-    max_abs_diff: float
-    label_agreement: float
-    passed: bool
-    inputs: str
-    """``task`` rows or ``random`` ids."""
-    measured_on: str = "engine"
-    """The engine, or the graphs that it was built from where it cannot run."""
-    depth_agreement: float | None = None
-    """Share of rows that exit after the same layer; None: the engine has no exits."""
-    accuracy: float | None = None
-    """On the labelled rows, where there are any."""
-    accuracy_lost: float | None = None
-    """Against the checkpoint on the same rows; negative: gained."""
-    accuracy_lost_interval: tuple[float, float] | None = None
-    """95 %, from the paired differences."""
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)

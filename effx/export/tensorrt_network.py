@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from effx.export.audit import UNKNOWN, Audit, PlanAudit, by_frequency
+from effx.export.audit import UNKNOWN, by_frequency
+from effx.manifests import Audit, PlanAudit
 
 _TYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "INT8": "int8", "FP8": "fp8"}
 _LOOK_THROUGH = ("SHUFFLE", "CAST", "IDENTITY", "SQUEEZE", "UNSQUEEZE")

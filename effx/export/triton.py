@@ -66,13 +66,11 @@ def write(engine: Engine, repository: str | Path) -> Path:
         version = temporary / "1"
         version.mkdir()
         stem = graphs[0].split(".")[0]
-        for name in engine.manifest["files"]:
+        for name in engine.manifest.files:
             if name.startswith(f"{stem}.") and not name.endswith(".json"):
                 shutil.copyfile(engine.folder / name, version / name)
-        if engine.manifest["labels"]:
-            (temporary / "labels.txt").write_text(
-                "".join(f"{label}\n" for label in engine.manifest["labels"])
-            )
+        if engine.manifest.labels:
+            (temporary / "labels.txt").write_text("".join(f"{label}\n" for label in engine.manifest.labels))
         (temporary / "config.pbtxt").write_text(_text(config(engine, folder.name)))
     return folder
 
@@ -87,9 +85,9 @@ def config(engine: Engine, name: str) -> dict[str, Any]:
         answers = [_tensor(output, "TYPE_FP32", length) for output in ("start_logits", "end_logits")]
     else:
         answers = [_tensor("logits", "TYPE_FP32", engine.task.outputs)]
-        if manifest["labels"]:
+        if manifest.labels:
             answers[0]["label_filename"] = "labels.txt"
-    if manifest["exits"]:  # one number per row: the server adds the batch dimension
+    if manifest.exits:  # one number per row: the server adds the batch dimension
         answers.append({**_tensor("depth", "TYPE_INT64", 1), "reshape": {"shape": []}})
     device = "KIND_GPU" if engine.on_gpu else "KIND_CPU"
     group: dict[str, Any] = {"kind": _Name(device), "count": 1}
@@ -106,7 +104,7 @@ def config(engine: Engine, name: str) -> dict[str, Any]:
         "name": name,
         "backend": backends.get(engine.backend).triton_backend,
         "max_batch_size": MAX_BATCH,
-        "input": [_tensor(entry["name"], "TYPE_INT64", length) for entry in manifest["inputs"]],
+        "input": [_tensor(entry.name, "TYPE_INT64", length) for entry in manifest.inputs],
         "output": answers,
         "dynamic_batching": {"max_queue_delay_microseconds": _QUEUE_DELAY_MICROSECONDS},
         "instance_group": [group],

@@ -10,8 +10,8 @@ from effx import engines
 from effx.artifacts import Checkpoint, Engine
 from effx.errors import ArtifactError
 from effx.export import parity
-from effx.export.parity import Parity
 from effx.export.source import ExportSource
+from effx.manifests import Parity
 from effx.specs import variants
 
 
@@ -32,16 +32,16 @@ def verify(
     known = {path.name: path for path in Checkpoint.find(checkpoints)}
     for folder in Engine.find_all([Path(path) for path in folders]):
         engine = Engine.open(folder)
-        built_from = engine.manifest["checkpoint"]
-        if built_from["name"] not in known:
+        built_from = engine.manifest.checkpoint
+        if built_from.name not in known:
             raise ArtifactError(
-                f"{engine.folder}: its checkpoint {built_from['name']} is not in {checkpoints}.",
+                f"{engine.folder}: its checkpoint {built_from.name} is not in {checkpoints}.",
                 settings="checkpoints",
             )
-        checkpoint = Checkpoint.open(known[built_from["name"]])
-        if checkpoint.digest != built_from["digest"]:
+        checkpoint = Checkpoint.open(known[built_from.name])
+        if checkpoint.digest != built_from.digest:
             raise ArtifactError(
-                f"{engine.folder} was built from another {built_from['name']} than the one in {checkpoints}. "
+                f"{engine.folder} was built from another {built_from.name} than the one in {checkpoints}. "
                 f"Build it again with: effx export {checkpoint.folder}"
             )
         variant = variants.parse(engine.variant)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 import transformers
@@ -19,12 +19,14 @@ from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from effx.artifacts import Checkpoint
 from effx.errors import ArtifactError, EffxError, UsageError
+from effx.manifests import CheckpointFacts, CheckpointManifest
 from effx.models import exits, families, surgery
 from effx.models.structure import full, full_parameters, parameters, parameters_left, record, structure
 from effx.quiet import quiet
@@ -32,6 +34,8 @@ from effx.specs.tasks import Task
 from effx.structure import Structure
 
 _WEIGHTS = "model.safetensors"
+_MAX_LAYERS = 1024
+_ROUNDING = 1e-9
 
 
 def save(
@@ -42,7 +46,7 @@ def save(
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
     overwrite: bool = False,
-    **manifest: Any,
+    **facts: Unpack[CheckpointFacts],
 ) -> Checkpoint:
     """Write a checkpoint: config, weights, tokenizer and manifest; nothing remains after an error.
 
@@ -52,13 +56,14 @@ def save(
         tokenizer: saved as tokenizer.json in the same folder.
         task: what the model was trained for.
         overwrite: replace a folder that exists.
-        **manifest: the rest of effx.json: model, seed, training, metrics, parent, max_length...
+        **facts: what else effx.json states, see :class:`effx.manifests.CheckpointFacts`.
 
     Raises:
         UsageError: the folder exists already or cannot be written to.
     """
     families.of(model)  # raises for architectures that could not be loaded again
-    with Checkpoint.create(folder, overwrite=overwrite) as (temporary, target):
+    with Checkpoint.create(folder, overwrite=overwrite) as draft:
+        temporary = draft.folder
         with quiet():
             model.config.architectures = [type(model).__name__]
             model.config.save_pretrained(temporary)
@@ -68,23 +73,22 @@ def save(
             except SafetensorError as error:  # where others raise OSError, e.g. if the disk is full
                 raise UsageError(f"cannot write {folder}: {error}.") from error
             tokenizer.save_pretrained(temporary)
-            _unpadded(temporary / "tokenizer.json", manifest.get("max_length"))
-        target |= {
-            "task": task.name,
-            "task_definition": task.to_json(),
+            _unpadded(temporary / "tokenizer.json", facts.get("max_length"))
+        derived: CheckpointFacts = {
             "model": str(model.config.name_or_path),
-            "seed": 0,
-            "training": {},
-            "metrics": {},
-            "parent": None,
             "max_length": position_limit(model),
-            "versions": versions(),
-            "structure": structure(model).to_json(),
-            "parameters": parameters(model),
-            "full_parameters": full_parameters(model),
-            "weight_remaining": parameters_left(model) / full_parameters(model),
+            "structure": structure(model),
         }
-        target |= manifest
+        derived.update(facts)
+        draft.manifest = CheckpointManifest(
+            task=task.name,
+            task_definition=task,
+            versions=versions(),
+            parameters=parameters(model),
+            full_parameters=full_parameters(model),
+            weight_remaining=parameters_left(model) / full_parameters(model),
+            **derived,
+        )
     return Checkpoint.open(folder)
 
 
@@ -96,32 +100,65 @@ def load(folder: str | Path | Checkpoint) -> PreTrainedModel:
     """
     checkpoint = folder if isinstance(folder, Checkpoint) else Checkpoint.open(folder)
     try:
-        kept = Structure.from_json(checkpoint.manifest["structure"])
         with quiet():
-            model = _rebuilt(checkpoint, kept)
+            model = _rebuilt(checkpoint)
     except (EffxError, OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ArtifactError(f"{checkpoint.folder} cannot be loaded: {reason}") from error
-    model.effx_full_parameters = int(checkpoint.manifest.get("full_parameters", parameters_left(model)))
     return model.eval()
 
 
-def _rebuilt(checkpoint: Checkpoint, kept: Structure) -> PreTrainedModel:
-    """Build the unreduced model that config.json describes, reduce it to ``kept`` and load the weights."""
-    folder = checkpoint.folder
+def _rebuilt(checkpoint: Checkpoint) -> PreTrainedModel:
+    """Build the unreduced model that config.json describes, reduce it as effx.json says, load the weights."""
+    folder, manifest = checkpoint.folder, checkpoint.manifest
+    kept = manifest.structure
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     families.named(config.model_type)
+    _check_size(config)
+    if checkpoint.task.outputs != config.num_labels:
+        raise ArtifactError(
+            f"task '{checkpoint.task.name}' has {checkpoint.task.outputs} outputs, config.json "
+            f"{config.num_labels}."
+        )
     model: PreTrainedModel = auto_class(checkpoint.task).from_config(config, dtype=torch.float32)
-    layers = full(model).layers
-    if len(layers) != len(kept.layers):
-        raise ArtifactError(f"config.json has {len(layers)} layers, effx.json has {len(kept.layers)}.")
-    numbered = [replace(layer, index=other.index) for layer, other in zip(layers, kept.layers, strict=True)]
+    unreduced = full(model).layers
+    if len(unreduced) != len(kept.layers):
+        raise ArtifactError(f"config.json has {len(unreduced)} layers, effx.json has {len(kept.layers)}.")
+    numbered = [
+        replace(layer, index=other.index) for layer, other in zip(unreduced, kept.layers, strict=True)
+    ]
     record(model, Structure(tuple(numbered)))
     surgery.reduce_to(model, replace(kept, exits=()))
     if kept.exits:
         exits.add_ramps(model, kept.exits, pooling=kept.exit_pooling)
     load_model(model, str(folder / _WEIGHTS))
+    _check_counts(model, manifest)
     return model
+
+
+def _check_size(config: PreTrainedConfig) -> None:
+    """Raise :class:`ArtifactError` for a config of a model that no machine could build."""
+    layers = int(config.num_hidden_layers)
+    if not 1 <= layers <= _MAX_LAYERS:
+        raise ArtifactError(f"config.json: expected 1 to {_MAX_LAYERS} layers, got {layers}.")
+
+
+def _check_counts(model: PreTrainedModel, manifest: CheckpointManifest) -> None:
+    """Raise :class:`ArtifactError` unless the manifest states the sizes of the model that was loaded."""
+    model.effx_full_parameters = manifest.full_parameters
+    if manifest.parameters != parameters(model):
+        raise ArtifactError(
+            f"effx.json: parameters: expected {parameters(model)}, as the weights, got {manifest.parameters}."
+        )
+    remaining = parameters_left(model) / manifest.full_parameters
+    if abs(manifest.weight_remaining - remaining) > _ROUNDING:
+        raise ArtifactError(
+            f"effx.json: weight_remaining: expected {remaining:.6f}, got {manifest.weight_remaining:.6f}."
+        )
+    check_length(model, manifest.max_length)
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ArtifactError(f"{_WEIGHTS}: {name} has values that are not finite.")
 
 
 def tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -119,9 +119,9 @@ def rule_of(checkpoint: Checkpoint) -> ExitRule:
     Raises:
         UsageError: it has none.
     """
-    value = checkpoint.manifest.get("exits")
-    if not value:
+    exits = checkpoint.manifest.exits
+    if exits is None:
         raise UsageError(
             f"{checkpoint.folder} has no exits. Train them with: effx train exits {checkpoint.folder}"
         )
-    return ExitRule.from_json(value)
+    return exits.rule

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from effx.manifests import SparsityRecord
 from effx.models import families
 from effx.models.structure import structure
 
@@ -90,9 +91,14 @@ def _masking(remaining: torch.Tensor) -> Any:
     return lambda gradient: gradient * remaining.to(gradient.device)
 
 
-def counts(model: PreTrainedModel) -> dict[str, Any]:
-    """Return how many weights of the matrices are zero, of how many, and their share, as in manifests."""
+def counts(model: PreTrainedModel) -> SparsityRecord:
+    """Return how many weights of the matrices are zero, of how many, and their share."""
     prunable = matrices(model).values()
     zeros = sum(int((value == 0).sum()) for value in prunable)
     of = sum(value.numel() for value in prunable)
-    return {"share": zeros / max(of, 1), "zeros": zeros, "of": of}
+    return SparsityRecord(share=zeros / max(of, 1), zeros=zeros, of=of)
+
+
+def counted_again(record: SparsityRecord, model: PreTrainedModel) -> SparsityRecord:
+    """Return a checkpoint's record with the counts of a model that was made from it."""
+    return counts(model).model_copy(update={"objective": record.objective, "mask": record.mask})

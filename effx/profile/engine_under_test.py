@@ -247,13 +247,13 @@ class EngineUnderTest:
 
 def longest_input(engine: Engine) -> int:
     """Return the most tokens per row that an engine accepts."""
-    return int(engine.manifest["inputs"][0]["max"][1])
+    return engine.manifest.longest_input
 
 
 def accepts(engine: Engine, batch: int, length: int) -> bool:
     """Return whether an engine accepts ``batch`` rows of ``length`` tokens."""
-    largest_batch = engine.manifest["inputs"][0]["max"][0]
-    return length <= longest_input(engine) and (largest_batch is None or batch <= int(largest_batch))
+    largest_batch = engine.manifest.largest_batch
+    return length <= longest_input(engine) and (largest_batch is None or batch <= largest_batch)
 
 
 def timestamp() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -43,38 +44,38 @@ def of_engine(engine: Engine) -> dict[str, Any]:
         "name": engine.name,
         "digest": engine.digest,
         "variant": engine.variant,
-        "precision": manifest["precision"],
-        "scheme": manifest["scheme"],
+        "precision": manifest.precision,
+        "scheme": manifest.scheme,
         "backend": engine.backend,
         "device": engine.device,
         "task": engine.task.name,
-        "checkpoint": manifest["checkpoint"],
-        "model": manifest.get("model"),
-        "regime": manifest.get("regime"),
-        "parameters": manifest["parameters"],
-        "weight_remaining": manifest.get("weight_remaining"),
-        "sparsity": manifest.get("sparsity"),
+        "checkpoint": manifest.checkpoint.to_json(),
+        "model": manifest.model,
+        "regime": manifest.regime,
+        "parameters": manifest.parameters,
+        "weight_remaining": manifest.weight_remaining,
+        "sparsity": manifest.sparsity and manifest.sparsity.to_json(),
         "size_bytes": engine.size_bytes,
-        "max_length": manifest["max_length"],
+        "max_length": manifest.max_length,
         "structure": _shape(engine),
-        "exits": manifest["exits"],
-        "parity": manifest["parity"],
+        "exits": manifest.exits and manifest.exits.to_json(),
+        "parity": asdict(manifest.parity),
     }
 
 
 def _shape(engine: Engine) -> dict[str, Any]:
     """Return what a structure leaves, counted: neurons by their numbers would fill a result file."""
-    structure, config = engine.manifest["structure"], _config(engine)
-    layers = structure["layers"]
+    structure, config = engine.manifest.structure, _config(engine)
+    layers = structure.layers
     return {
         "layers": len(layers),
-        "heads": [len(layer["heads"]) for layer in layers],
-        "intermediate": [layer["intermediate"] for layer in layers],
+        "heads": [len(layer.heads) for layer in layers],
+        "intermediate": [layer.intermediate for layer in layers],
         "full_heads": config.get("num_attention_heads") or config.get("n_heads"),
         "full_intermediate": config.get("intermediate_size") or config.get("hidden_dim"),
-        "exits": structure.get("exits") or [],
-        "tokens": structure.get("tokens"),
-        "token_thresholds": structure.get("token_thresholds"),
+        "exits": list(structure.exits),
+        "tokens": structure.tokens,
+        "token_thresholds": structure.token_thresholds,
     }
 
 
@@ -95,11 +96,8 @@ def operations(engine: Engine, tokens: float) -> float:
     config = _config(engine)
     width = int(config.get("hidden_size") or config.get("dim"))
     head = width // int(config.get("num_attention_heads") or config.get("n_heads"))
-    kept = engine.manifest["structure"]
-    layers = [
-        2 * width * (4 * head * len(layer["heads"]) + 2 * int(layer["intermediate"]))
-        for layer in kept["layers"]
-    ]
-    if kept.get("exits") or kept.get("tokens") or kept.get("token_thresholds"):
+    kept = engine.manifest.structure
+    layers = [2 * width * (4 * head * len(layer.heads) + 2 * layer.intermediate) for layer in kept.layers]
+    if kept.exits or kept.prunes_tokens:
         return min(layers) * tokens / 10
     return sum(layers) * tokens

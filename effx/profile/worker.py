@@ -96,7 +96,7 @@ class Worker:
         device_memory.end()
         return cls(
             session, rows, engine.task,
-            longest=int(engine.manifest["inputs"][0]["max"][1]),
+            longest=engine.manifest.longest_input,
             on_gpu=engine.on_gpu, seed=seed, predictions=predictions, device_memory=device_memory,
         )  # fmt: skip
 

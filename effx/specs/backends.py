@@ -211,6 +211,7 @@ _ROWS = (
         python_module="numpy",
         extra="",
         packages=(),
+        schemes={"cpu": {}},
     ),
 )
 

@@ -198,15 +198,9 @@ class ExitRule:
         return ExitState(streak, logits), streak >= self.patience
 
     def to_json(self) -> dict[str, Any]:
-        """Return the rule as manifests have it."""
+        """Return the rule as results have it."""
         value = asdict(self)
         return {"rule": value.pop("name"), **value}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> ExitRule:
-        """Rebuild a rule from a manifest."""
-        threshold = value["threshold"]
-        return cls(value["rule"], None if threshold is None else float(threshold), int(value["patience"]))
 
 
 def simulate(rule: ExitRule, logits: np.ndarray) -> np.ndarray:
@@ -234,10 +228,6 @@ class ExitPoint:
     """Layers that a row runs through on average."""
     score: float
     """The task's primary metric."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the point as manifests have it."""
-        return {**self.rule.to_json(), "mean_depth": self.mean_depth, "score": self.score}
 
 
 Scorer = Callable[[np.ndarray], float]

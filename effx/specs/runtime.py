@@ -1,10 +1,12 @@
-"""What a runtime must know about an engine besides its files: ``runtime`` in engine.json."""
+"""What a runtime must know about an engine besides its files: ``runtime`` in engine.json.
+
+:class:`effx.manifests.EngineManifest` reads, writes and checks it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from effx.specs.exit_rules import ExitRule
 
@@ -17,13 +19,6 @@ class StagedExits:
     depths: tuple[int, ...]
     """Layers before each ramp and, last, before the model's head."""
 
-    def to_json(self) -> dict[str, Any]:
-        return {**self.rule.to_json(), "depths": list(self.depths)}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> StagedExits:
-        return cls(ExitRule.from_json(value), tuple(int(depth) for depth in value["depths"]))
-
 
 @dataclass(frozen=True)
 class PlanTarget:
@@ -35,9 +30,6 @@ class PlanTarget:
     """Kind of GPU, as ``sm90``."""
     device: str | None = None
     """Name of the GPU; None: built ahead of time for every GPU of this kind."""
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -107,40 +99,3 @@ class RuntimeSettings:
         if self.exits is None:
             raise ValueError("the engine has no exits")
         return replace(self, exits=replace(self.exits, rule=rule))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the settings as engine.json has them, every field by its name."""
-        value = {key: getattr(self, key) for key in self.__dataclass_fields__}
-        return {
-            **value,
-            "files": list(self.files),
-            "lengths": None if self.lengths is None else list(self.lengths),
-            "exits": self.exits and self.exits.to_json(),
-            "input_names": {name: list(names) for name, names in self.input_names.items()},
-            "output_names": {name: list(names) for name, names in self.output_names.items()},
-            "profile_batches": list(self.profile_batches),
-            "weight_files": dict(self.weight_files),
-            "plan": self.plan and self.plan.to_json(),
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> RuntimeSettings:
-        """Rebuild settings from engine.json; fields that are missing have their defaults."""
-        fields = {key: value[key] for key in cls.__dataclass_fields__ if key in value}
-        lengths, exits, plan = (fields.get(key) for key in ("lengths", "exits", "plan"))
-        return cls(
-            **{
-                **fields,
-                "files": tuple(fields["files"]),
-                "lengths": None if lengths is None else tuple(lengths),
-                "exits": None if exits is None else StagedExits.from_json(exits),
-                "input_names": _names(fields.get("input_names", {})),
-                "output_names": _names(fields.get("output_names", {})),
-                "profile_batches": tuple(fields.get("profile_batches", ())),
-                "plan": None if plan is None else PlanTarget(**plan),
-            }
-        )
-
-
-def _names(value: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    return {file: tuple(names) for file, names in value.items()}

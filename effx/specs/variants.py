@@ -77,7 +77,7 @@ class Variant:
             return [self.length]
         if not self.buckets:
             return None
-        buckets = [_FIRST_BUCKET]
+        buckets = [min(_FIRST_BUCKET, limit)]
         while buckets[-1] < limit:
             buckets.append(min(buckets[-1] * 2, limit))
         return buckets

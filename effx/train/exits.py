@@ -11,6 +11,7 @@ The threshold and patience are then chosen on held-out training rows (see :mod:`
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from transformers import PreTrainedModel
 from effx import progress
 from effx.artifacts import Checkpoint
 from effx.errors import UsageError
+from effx.manifests import CheckpointFacts, ExitCalibration, ExitsRecord, ExitTarget, ExitValidation
 from effx.models import add_ramps, evaluate, exits, reference, structure
 from effx.specs import exit_rules
 from effx.specs.tasks import Task
@@ -88,19 +90,19 @@ def train(
     )
     model.requires_grad_(True)
     plain = without_exits = evaluate.logits(model, source.encoded_validation)
-    entries: dict[str, Any] = {}
-    if remaining.tokens or remaining.token_thresholds:  # the loss of token pruning is not that of exits
-        without_exits, entries["tokens"] = source.with_tokens()
-    entries["exits"] = calibrated = calibrate(source, model, settings, without_exits)
-    max_drop, measured = calibrated["target"].get("max_drop"), calibrated["validation"]
-    lower_bound = measured["lost_at_least"]
+    facts: CheckpointFacts = {}
+    if remaining.prunes_tokens:  # the loss of token pruning is not that of exits
+        without_exits, facts["tokens"] = source.with_tokens()
+    facts["exits"] = calibrated = calibrate(source, model, settings, without_exits)
+    max_drop, measured = calibrated.target.max_drop, calibrated.validation
+    lower_bound = measured.lost_at_least
     if max_drop is not None and lower_bound is not None and lower_bound > max_drop:
         progress.say(
-            f"{folder.name}: max_drop is {max_drop:g}, but exits lose {measured['lost']:.4f} on the "
+            f"{folder.name}: max_drop is {max_drop:g}, but exits lose {measured.lost:.4f} on the "
             f"validation rows (at least {lower_bound:.4f}, 95 %): these differ from the held-out "
             "training rows that chose the threshold. Lower max_drop, or set depth."
         )
-    return source.save(folder, settings, [result], plain, overwrite=overwrite, **entries)
+    return source.save(folder, settings, [result], plain, overwrite=overwrite, **facts)
 
 
 def calibrate(
@@ -108,7 +110,7 @@ def calibrate(
     model: PreTrainedModel,
     settings: EarlyExitSettings,
     without_exits: np.ndarray,
-) -> dict[str, Any]:
+) -> ExitsRecord:
     """Choose the rule's settings on held-out rows and evaluate them on the validation rows.
 
     Args:
@@ -135,31 +137,41 @@ def calibrate(
         settings.rule, held, depths, on_held, depth=settings.depth, max_drop=max_drop
     )
     final, depth, _ = evaluate.reduced(model, source.encoded_validation, rule=chosen.rule)
-    target = {"depth": settings.depth} if settings.depth is not None else {"max_drop": max_drop}
-    return {
-        **chosen.rule.to_json(),
-        "mode": settings.mode,
-        "target": target,
-        "calibration": {
-            "rows": len(source.held_out),
-            "seen_in_training": source.seen,
-            "mean_depth": chosen.mean_depth,
-            "score": chosen.score,
-            "final_head": on_held(held[-1]),
-            "points": [point.to_json() for point in points(settings.rule, held, depths, on_held)],
-        },
-        "validation": {
-            **source.task.score(source.validation.labels, source.task.predict(final)),
-            "mean_depth": float(depth.mean()),
-            "layers": len(structure(model).layers),
-            **lost(source.task, source.validation.labels, without_exits, final),
-        },
-    }
+    target = ExitTarget(depth=settings.depth, max_drop=None if settings.depth is not None else max_drop)
+    losses = lost(source.task, source.validation.labels, without_exits, final)
+    return ExitsRecord(
+        rule=chosen.rule,
+        mode=settings.mode,
+        target=target,
+        calibration=ExitCalibration(
+            rows=len(source.held_out),
+            seen_in_training=source.seen,
+            mean_depth=chosen.mean_depth,
+            score=chosen.score,
+            final_head=on_held(held[-1]),
+            points=tuple(points(settings.rule, held, depths, on_held)),
+        ),
+        validation=ExitValidation(
+            scores=source.task.score(source.validation.labels, source.task.predict(final)),
+            mean_depth=float(depth.mean()),
+            layers=len(structure(model).layers),
+            lost=losses.value,
+            lost_at_least=losses.at_least,
+        ),
+    )
 
 
-def lost(
-    task: Task, labels: np.ndarray, final_head: np.ndarray, with_rule: np.ndarray
-) -> dict[str, float | None]:
+@dataclass(frozen=True)
+class Loss:
+    """Loss of the primary metric by early exits."""
+
+    value: float
+    """The metric without exits minus with exits."""
+    at_least: float | None
+    """Its lower 95 % bound, one-sided, by :func:`effx.stats.intervals.paired_interval`; None: no interval."""
+
+
+def lost(task: Task, labels: np.ndarray, final_head: np.ndarray, with_rule: np.ndarray) -> Loss:
     """Return the loss of the task's metric by early exits on labelled rows, and its lower bound.
 
     Args:
@@ -167,18 +179,13 @@ def lost(
         labels: [n].
         final_head: logits of the final head, [n, outputs].
         with_rule: logits of the head at which each row exits, [n, outputs].
-
-    Returns:
-        lost: the metric without exits minus the metric with exits; lost_at_least: its one-sided 95 % lower
-        bound by :func:`effx.stats.intervals.paired_interval`; None if that gives no interval.
     """
     metric = METRICS[task.metric]
     with_exits, without = task.predict(with_rule), task.predict(final_head)
     interval = intervals.paired_interval(metric, labels, with_exits, without, confidence=0.9)
-    return {
-        "lost": metric(labels, without) - metric(labels, with_exits),
-        "lost_at_least": None if interval is None else interval[0],
-    }
+    return Loss(
+        metric(labels, without) - metric(labels, with_exits), None if interval is None else interval[0]
+    )
 
 
 def points(

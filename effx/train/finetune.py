@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import platform
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import transformers
@@ -21,6 +19,7 @@ from effx import data, files
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import UsageError
+from effx.manifests import CheckpointFacts, TrainingRecord
 from effx.models import checkpoints, evaluate, families, huggingface, prune, sparse, structure
 from effx.specs.training import FinetuneSettings, trained_layers
 from effx.train import distributed, loop, source
@@ -39,7 +38,7 @@ def finetune(
     trust_remote_code: bool = False,
     reduce: Callable[[PreTrainedModel], object] | None = None,
     keep_predictions: bool = False,
-    record: Mapping[str, Any] | None = None,
+    facts: Callable[[PreTrainedModel], CheckpointFacts] | None = None,
     segment: RunSegment | None = None,
     fresh_head: bool = False,
 ) -> Checkpoint:
@@ -59,7 +58,7 @@ def finetune(
             in place.
         keep_predictions: write the predictions for the validation rows into the manifest, as
             ``predictions``.
-        record: further entries of the manifest.
+        facts: called with the trained model; further entries of the manifest.
         segment: the part of the run to do now; the checkpoint has the weights at its end. None: all of it.
         fresh_head: initialize a new task head even if ``model_name`` is a checkpoint.
 
@@ -91,7 +90,7 @@ def finetune(
     if reduce is not None:
         reduce(model)
     base = Checkpoint.open(model_name) if Checkpoint.is_at(model_name) else None
-    sparsity = base.manifest.get("sparsity") if base else None
+    sparsity = base.manifest.sparsity if base else None
     if sparsity:
         sparse.hold_zeros(model)
     freeze(model, last_layers)
@@ -126,33 +125,43 @@ def finetune(
         return Checkpoint.open(folder)
     predictions = task.predict(evaluate.logits(model, encoder(validation_rows.texts)))
     metrics = task.score(validation_rows.labels, predictions)
-    record_of_training: dict[str, Any] = {
-        **settings.to_json(),
-        **asdict(result),
-        "lr": settings.learning_rate,
-        "processes": distributed.processes(),
-        "rows": len(fit_rows),
-        "held_out_rows": len(held_out),
-        "source": train_rows.source,
-        # unknown if the encoder is a checkpoint, which may have been trained on other rows before
-        "rows_digest": None if base else source.rows_digest(every_row),
-        "host": platform.processor() or platform.machine(),
+    derived: CheckpointFacts = {
+        "model": str(model_name),
+        "seed": training.seed,
+        "training": TrainingRecord(
+            kind="finetune",
+            settings=settings.to_json(),
+            stages=(result,),
+            learning_rate=settings.learning_rate,
+            limit=training.limit,
+            regime=settings.regime,
+            rows=len(fit_rows),
+            held_out_rows=len(held_out),
+            source=train_rows.source,
+            # unknown if the encoder is a checkpoint, which may have been trained on other rows before
+            rows_digest=None if base else source.rows_digest(every_row),
+            processes=distributed.processes(),
+            host=platform.processor() or platform.machine(),
+        ),
+        "metrics": metrics,
+        "validation_rows": len(validation_rows),
+        "validation_source": validation_rows.source,
+        "max_length": encoder.max_length,
+        "data": str(Path(data_folder).resolve()) if data_folder else None,
     }
-    inherited = {"sparsity": {**sparsity, **sparse.counts(model)}} if sparsity else {}
+    if keep_predictions:
+        derived["predictions"] = tuple(predictions.tolist())
+    if sparsity:
+        derived["sparsity"] = sparse.counted_again(sparsity, model)
+    if facts is not None:
+        derived.update(facts(model))
     checkpoint = checkpoints.save(
         model.cpu(),
         folder,
         tokenizer=tokenizer,
         task=task,
         overwrite=overwrite,
-        model=str(model_name),
-        seed=training.seed,
-        training=record_of_training,
-        metrics={**metrics, "n": len(validation_rows), "source": validation_rows.source},
-        max_length=encoder.max_length,
-        data=str(Path(data_folder).resolve()) if data_folder else None,
-        **({"predictions": predictions.tolist()} if keep_predictions else {}),
-        **{**inherited, **(record or {})},
+        **derived,
     )
     distributed.wait()
     return checkpoint

@@ -14,7 +14,6 @@ import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,7 @@ from effx import files, progress
 from effx.encoding import Encoded
 from effx.errors import TrainingError, UsageError
 from effx.host import cpu
+from effx.manifests import TrainingStage
 from effx.quiet import quiet
 from effx.specs.tasks import Task
 from effx.specs.training import TrainingSettings
@@ -44,17 +44,6 @@ OPTIMIZERS: Mapping[str, Callable[[nn.Module, float, float], torch.optim.Optimiz
 _MAX_GRADIENT_NORM = 1.0
 
 
-@dataclass(frozen=True)
-class LoopResult:
-    """Steps, time and loss of a training run, counted from its first step."""
-
-    steps: int
-    seconds: float
-    loss: float
-    """Mean over the steps, and over the processes."""
-    precision: str
-
-
 def fit(
     model: nn.Module,
     lengths: np.ndarray,
@@ -67,7 +56,7 @@ def fit(
     patience: int | None = None,
     score: Callable[[], float] | None = None,
     segment: RunSegment | None = None,
-) -> LoopResult:
+) -> TrainingStage:
     """Train ``model`` in place on the parameters that require a gradient.
 
     Args:
@@ -102,7 +91,7 @@ def fit(
                 shutil.copytree(segment.begin, folder, dirs_exist_ok=True)
         best.restore(model)
         model.eval()
-        return LoopResult(before.steps, before.seconds, round(before.loss, 6), precision)
+        return TrainingStage(before.steps, before.seconds, round(before.loss, 6), precision)
     keep = files.new_folder(segment.state, replace=True) if segment.state else None
     with keep or _scratch() as folder, quiet():
         arguments = TrainingArguments(
@@ -164,7 +153,7 @@ def fit(
     if best:
         best.restore(model)
     model.eval()
-    return LoopResult(
+    return TrainingStage(
         steps=steps,
         seconds=seconds,
         loss=round(loss, 6),

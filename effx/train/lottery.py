@@ -29,6 +29,7 @@ from effx import data, files, progress
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import ArtifactError, UsageError
+from effx.manifests import CheckpointFacts
 from effx.models import checkpoints, families, huggingface, load, sparse
 from effx.quiet import quiet
 from effx.specs.training import LR_LOTTERY, FinetuneSettings, LotterySettings
@@ -97,14 +98,15 @@ def train_round(
     Raises:
         ArtifactError: the masks do not fit the model.
     """
-    record: dict[str, Any] = {"parent": parent}
-    origin = {"objective": objective} | ({"mask": mask_digest} if mask_digest else {})
 
     def reduce(model: PreTrainedModel) -> None:
         if masks is not None:
             _check(masks, model)
             sparse.hold(model, masks)
-        record["sparsity"] = {**sparse.counts(model), **origin}
+
+    def facts(model: PreTrainedModel) -> CheckpointFacts:
+        sparsity = sparse.counts(model).model_copy(update={"objective": objective, "mask": mask_digest})
+        return {"parent": parent, "sparsity": sparsity}
 
     return finetune(
         task_name,
@@ -114,7 +116,7 @@ def train_round(
         data_folder=data_folder,
         settings=settings,
         reduce=reduce,
-        record=record,
+        facts=facts,
         fresh_head=True,
     )
 

@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from effx.encoding import Encoded
+from effx.manifests import TrainingStage
 from effx.models import checkpoints
 from effx.specs.training import TrainingSettings
 from effx.train import loop
@@ -46,7 +47,7 @@ def fit(
     *,
     epochs: float,
     lr: float,
-) -> loop.LoopResult:
+) -> TrainingStage:
     """Train a model with a masked-language-modelling head in place; tokens are masked anew in every batch.
 
     Args:

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 from transformers import PreTrainedModel
@@ -27,6 +28,13 @@ from effx.artifacts import Checkpoint
 from effx.data import Rows
 from effx.encoding import Encoded, Encoder
 from effx.errors import UsageError
+from effx.manifests import (
+    CheckpointFacts,
+    TokensRecord,
+    TokensValidation,
+    TrainingRecord,
+    TrainingStage,
+)
 from effx.models import checkpoints, evaluate, sparse, structure
 from effx.specs.tasks import Task
 from effx.specs.training import EarlyExitSettings, TokenPruningSettings
@@ -77,63 +85,65 @@ class ContinuedTraining:
         """Return the task's primary metric."""
         return self.task.score(rows.labels, self.task.predict(logits))[self.task.metric]
 
-    def with_tokens(self) -> tuple[np.ndarray, dict[str, Any]]:
+    def with_tokens(self) -> tuple[np.ndarray, TokensRecord]:
         """Return the validation rows' logits with tokens pruned, and the manifest's entry ``tokens``."""
         encoded, kept = self.encoded_validation, structure(self.model)
         logits, _, tokens = evaluate.reduced(self.model, encoded)
-        return logits, {
-            "rule": "share" if kept.tokens else "threshold",
-            "target": None,
-            **(self.checkpoint.manifest.get("tokens") or {}),
-            "validation": {
-                **self.task.score(self.validation.labels, self.task.predict(logits)),
-                "kept": [float(share) for share in (tokens / encoded.lengths[:, None]).mean(0)],
-            },
-        }
+        before = self.checkpoint.manifest.tokens
+        return logits, TokensRecord(
+            rule=before.rule if before else "share" if kept.tokens else "threshold",
+            target=before.target if before else None,
+            validation=TokensValidation(
+                scores=self.task.score(self.validation.labels, self.task.predict(logits)),
+                kept=tuple(float(share) for share in (tokens / encoded.lengths[:, None]).mean(0)),
+            ),
+        )
 
     def save(
         self,
         folder: Path,
         settings: EarlyExitSettings | TokenPruningSettings,
-        results: list[loop.LoopResult],
+        stages: Sequence[TrainingStage],
         logits: np.ndarray,
         *,
         overwrite: bool,
-        **manifest: Any,
+        **facts: Unpack[CheckpointFacts],
     ) -> Checkpoint:
         """Write the trained model; ``logits`` are its plain forward pass on the validation rows."""
-        scores = self.task.score(self.validation.labels, self.task.predict(logits))
+        before = self.checkpoint.manifest
+        derived: CheckpointFacts = {
+            "model": before.model,
+            "seed": settings.training.seed,
+            "training": TrainingRecord(
+                kind="exits" if isinstance(settings, EarlyExitSettings) else "tokens",
+                settings=settings.to_json(),
+                stages=tuple(stages),
+                learning_rate=settings.learning_rate,
+                limit=self.limit,
+                regime=before.training.regime,
+                rows=len(self.rows),
+                source=self.rows.source,
+                rows_digest=self.rows_digest,
+            ),
+            "metrics": self.task.score(self.validation.labels, self.task.predict(logits)),
+            "validation_rows": len(self.validation),
+            "validation_source": self.validation.source,
+            "parent": self.checkpoint.digest,
+            "max_length": self.checkpoint.max_length,
+            "data": self.data_folder,
+            "ticket": before.ticket,
+        }
+        if before.sparsity:
+            derived["sparsity"] = sparse.counted_again(before.sparsity, self.model)
+        derived.update(facts)
         return checkpoints.save(
             self.model.cpu(),
             folder,
             tokenizer=checkpoints.tokenizer(self.checkpoint.folder),
             task=self.task,
             overwrite=overwrite,
-            model=str(self.checkpoint.manifest["model"]),
-            seed=settings.training.seed,
-            training={
-                **settings.to_json(),
-                "limit": self.limit,
-                "regime": self.checkpoint.manifest["training"].get("regime"),
-                "stages": [asdict(result) for result in results],
-                "rows": len(self.rows),
-                "source": self.rows.source,
-                "rows_digest": self.rows_digest,
-            },
-            metrics={**scores, "n": len(self.validation), "source": self.validation.source},
-            parent=self.checkpoint.digest,
-            max_length=self.checkpoint.max_length,
-            data=self.data_folder,
-            **{**self._inherited(), **manifest},
+            **derived,
         )
-
-    def _inherited(self) -> dict[str, Any]:
-        """Return what the checkpoint's manifest says of its reductions, which stay with it."""
-        before = self.checkpoint.manifest
-        kept = {"ticket": before["ticket"]} if before.get("ticket") else {}
-        if before.get("sparsity"):
-            kept["sparsity"] = {**before["sparsity"], **sparse.counts(self.model)}
-        return kept
 
 
 def open_source(
@@ -152,8 +162,8 @@ def open_source(
     check_trainable(task)
     everything = data.load(task, "train", folder)
     validation = data.load(task, "validation", folder)
-    training = opened.manifest["training"]
-    before = training.get("limit")
+    training = opened.manifest.training
+    before = training.limit
     fit, held_out, seen = split(everything, training, limit, seed)
     if seen is None:
         progress.say(
@@ -166,7 +176,7 @@ def open_source(
             "them may be too optimistic"
         )
     model = checkpoints.load(opened)
-    if opened.manifest.get("sparsity"):
+    if opened.manifest.sparsity:
         sparse.hold_zeros(model)
     return ContinuedTraining(
         opened,
@@ -176,7 +186,7 @@ def open_source(
         everything.take(held_out),
         max(before, limit or before) if before is not None else None,
         None if seen is None else seen > 0,
-        training.get("rows_digest") if seen is not None else None,
+        training.rows_digest if seen is not None else None,
         validation,
         folder,
     )
@@ -189,7 +199,7 @@ def check_trainable(task: Task) -> None:
 
 
 def split(
-    rows: Rows, training: dict[str, Any], limit: int | None, seed: int
+    rows: Rows, training: TrainingRecord, limit: int | None, seed: int
 ) -> tuple[np.ndarray, np.ndarray, int | None]:
     """Return row numbers to train on, row numbers held out, and how many of the latter were trained on.
 
@@ -202,13 +212,13 @@ def split(
         limit: rows to train on at most; None: as the checkpoint.
         seed: of the draw.
     """
-    digest = training.get("rows_digest")
+    digest = training.rows_digest
     same = rows_digest(rows) == digest if digest else None
-    before = rows.subset(None if same is False else training.get("limit"))
-    fit = rows.subset(limit if limit is not None else training.get("limit"))
+    before = rows.subset(None if same is False else training.limit)
+    fit = rows.subset(limit if limit is not None else training.limit)
     unseen = np.setdiff1d(np.arange(len(rows)), before)
-    if same is not False and not len(unseen) and training.get("held_out_rows"):
-        unseen = before[held_out(len(before), int(training["seed"]))]
+    if same is not False and not len(unseen) and training.held_out_rows:
+        unseen = before[held_out(len(before), training.seed)]
     rng = np.random.default_rng((seed, 2))
     held = rng.permutation(unseen)[: max(_LEAST_HELD_OUT, len(fit) // 10)]
     fit = np.setdiff1d(fit, held)
@@ -216,7 +226,7 @@ def split(
     fit, held = np.setdiff1d(fit, more), np.sort(np.concatenate([held, more]))
     if not len(fit):
         raise UsageError(f"expected at least 2 training rows, to hold some out, got {len(rows)}.")
-    taken_for_seen = same is None and len(more) and training.get("source") == rows.source
+    taken_for_seen = same is None and len(more) and training.source == rows.source
     return fit, held, len(more) if same or taken_for_seen else None
 
 

@@ -28,6 +28,7 @@ from transformers import PreTrainedModel
 
 from effx.artifacts import Checkpoint
 from effx.errors import UsageError
+from effx.manifests import TokensRecord, TokensTarget, TrainingStage
 from effx.models import evaluate, forward, reference, structure
 from effx.models import tokens as schedules
 from effx.specs.tasks import Task
@@ -74,7 +75,7 @@ def train(
     """
     settings = settings or TokenPruningSettings()
     opened = Checkpoint.open(checkpoint)
-    if opened.manifest["structure"].get("exits"):
+    if opened.manifest.structure.exits:
         raise UsageError(
             f"{opened.name} has exits, which do not fit weights that are trained further: prune tokens "
             "first, then train exits on the result."
@@ -85,7 +86,7 @@ def train(
     model = source.model
     lengths, collate = source.batches()
 
-    def run(module: nn.Module, epochs: float, stage: str) -> loop.LoopResult:
+    def run(module: nn.Module, epochs: float, stage: str) -> TrainingStage:
         title = f"train {folder.name}, {stage}: {len(lengths)} rows"
         return loop.fit(
             module, lengths, collate, settings.training,
@@ -103,10 +104,13 @@ def train(
         _set(model, settings.rule, learned)
     if settings.epochs > 0:
         results.append(run(Hard(model, source.task), settings.epochs, "hard stage"))
-    target = None if settings.keep is None else {"keep": settings.keep}
-    facts = {**source.with_tokens()[1], "rule": settings.rule, "target": target}
+    record = TokensRecord(
+        rule=settings.rule,
+        target=None if settings.keep is None else TokensTarget(keep=settings.keep),
+        validation=source.with_tokens()[1].validation,
+    )
     plain = evaluate.logits(model, source.encoded_validation)
-    return source.save(folder, settings, results, plain, overwrite=overwrite, tokens=facts)
+    return source.save(folder, settings, results, plain, overwrite=overwrite, tokens=record)
 
 
 class Soft(nn.Module):

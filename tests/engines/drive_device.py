@@ -141,14 +141,19 @@ def profiled(folder: Path, scratch: Path) -> dict[str, Any]:
     """Return the result of a profile of an engine of plans, workers included."""
     engine = Engine.open(folder)
     target = scratch / "engines" / "whole.fp32.tensorrt-rtx"
-    sealed = ("schema", "name", "created", "files", "digest")
-    with Engine.create(target) as (place, manifest):
-        for name in engine.manifest["files"]:
-            shutil.copyfile(engine.folder / name, place / name)
-        manifest |= {key: value for key, value in engine.manifest.items() if key not in sealed}
-        manifest |= {"backend": "tensorrt-rtx", "device": "sm89"}
-        manifest["runtime"] = {**manifest["runtime"], "device": "sm89"}
-        manifest["inputs"] = [{**one, "max": [128, 64]} for one in manifest["inputs"]]
+    with Engine.create(target) as draft:
+        for name in engine.manifest.files:
+            shutil.copyfile(engine.folder / name, draft.folder / name)
+        draft.manifest = engine.manifest.model_copy(
+            update={
+                "backend": "tensorrt-rtx",
+                "device": "sm89",
+                "runtime": replace(engine.runtime, device="sm89", max_batch=128),
+                "inputs": tuple(
+                    entry.model_copy(update={"max": (128, 64)}) for entry in engine.manifest.inputs
+                ),
+            }
+        )
     plan = MeasurementPlan(rounds=3, block_queries=24, grid_rounds=3, grid_limit_s=0.2, warmup_s=0.2)
     (run,), failures = profile([target], out=scratch / "results", plan=plan, meter="none")
     assert not failures

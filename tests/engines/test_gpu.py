@@ -72,7 +72,7 @@ def test_engine_matches_the_cpu_engine(
     checkpoint: Checkpoint, tmp_path: Path, backend: str, precision: str
 ) -> None:
     engine = built(checkpoint, precision, backend, tmp_path)
-    assert engine.manifest["parity"]["measured_on"] == "engine" and engine.manifest["parity"]["passed"]
+    assert engine.manifest.parity.measured_on == "engine" and engine.manifest.parity.passed
     on_cpu = export(checkpoint.folder, "fp32", out=tmp_path)
     rng = np.random.default_rng(0)
     near = {"fp32": 1e-3, "fp16": 0.1}[precision]
@@ -90,7 +90,7 @@ def test_stripped_plan_is_small_and_matches_the_complete_plan(checkpoint: Checkp
     whole = built(checkpoint, "fp32", "tensorrt", tmp_path)
     bare = built(checkpoint, "stripped", "tensorrt", tmp_path)
     sizes = [(engine.folder / "model.plan").stat().st_size for engine in (whole, bare)]
-    assert sizes[0] - sizes[1] > 0.7 * 4 * whole.manifest["parameters"]  # bytes of its weights in fp32
+    assert sizes[0] - sizes[1] > 0.7 * 4 * whole.manifest.parameters  # bytes of its weights in fp32
     inputs = batch(np.random.default_rng(0), 8, 16)
     with engines.open(whole) as one, engines.open(bare) as other:
         assert np.abs(one.infer(inputs)["logits"] - other.infer(inputs)["logits"]).max() < 1e-3

@@ -99,7 +99,7 @@ def test_cuda_libraries_are_found_on_the_python_path(library: Path, tmp_path: Pa
 def test_optimization_profile_covers_all_shapes(built: list[Engine]) -> None:
     from effx.engines import onnxruntime_cuda
 
-    result = {engine.manifest["variant"]: engine for engine in built}
+    result = {engine.manifest.variant: engine for engine in built}
     reported = onnxruntime_cuda.optimization_profile(result["fp32"].folder / "model.onnx", 64, 512)
     names = ("input_ids", "attention_mask", "token_type_ids")
     for what, shape in (("min", "1x1"), ("opt", "8x64"), ("max", "512x64")):

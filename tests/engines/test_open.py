@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from effx import engines
-from effx.artifacts import Engine, _manifest_digest
+from effx.artifacts import Engine, seal
 from effx.errors import ArtifactError, UsageError
 from effx.files import sha256, write_json
 
@@ -23,9 +23,9 @@ def test_extra_arrays_are_ignored_and_threads_are_set(engines_folder: Path) -> N
 def test_damaged_graph_is_an_artifact_error(engines_folder: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(engines_folder / "tiny.fp32.onnxruntime", tmp_path / "e"))
     (folder / "model.onnx").write_bytes(b"not a graph")
-    manifest = dict(Engine.open(engines_folder / "tiny.fp32.onnxruntime").manifest)
-    manifest["files"] = {**manifest["files"], "model.onnx": sha256(folder / "model.onnx")}
-    write_json(folder / "engine.json", {**manifest, "digest": _manifest_digest(manifest)})
+    manifest = Engine.open(engines_folder / "tiny.fp32.onnxruntime").to_json()
+    manifest["files"]["model.onnx"] = sha256(folder / "model.onnx")
+    write_json(folder / "engine.json", seal(Engine, manifest))
     with pytest.raises(ArtifactError, match=r"model.onnx cannot be loaded"):
         engines.open(folder)
 

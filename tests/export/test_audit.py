@@ -13,8 +13,8 @@ import pytest
 
 from effx.export import audit
 from effx.export import tensorrt_network as network
-from effx.export.audit import Audit
 from effx.export.tensorrt_network import ParsedNetwork, PlanProfile
+from effx.manifests import Audit
 
 PRODUCTS = ("q", "k", "v", "out", "up", "down")
 

@@ -15,6 +15,7 @@ from effx import engines
 from effx.artifacts import Checkpoint, Engine
 from effx.errors import GateError
 from effx.export import export, export_all, parity
+from effx.manifests import ArtifactReference, Parity
 from effx.models import checkpoints, pretrained, save
 from effx.specs.tasks import TASKS
 from tests.conftest import CONFIGS
@@ -40,8 +41,8 @@ def test_graph_matches_pytorch_at_every_shape_with_padding(
     model, tokenizer = pretrained(longer(encoders[name], tmp_path / "encoder"), TASKS["mrpc"])
     made = save(model, tmp_path / "ck" / name, tokenizer=tokenizer, task=TASKS["mrpc"], max_length=60)
     engine = export(made.folder, "fp32", out=tmp_path / "engines")
-    assert engine.manifest["parity"]["inputs"] == "random"
-    assert engine.manifest["parity"]["passed"]
+    assert engine.manifest.parity.inputs == "random"
+    assert engine.manifest.parity.passed
     rng = np.random.default_rng(0)
     model.eval()
     with engines.open(engine.folder) as session:
@@ -59,13 +60,13 @@ def test_manifest_describes_the_engine_folder(engines_folder: Path, checkpoint: 
     for name, precision in (("fp32", "fp32"), ("int8", "int8")):
         engine = Engine.open(engines_folder / f"tiny.{name}.onnxruntime")
         manifest = engine.manifest
-        assert manifest["precision"] == precision
-        assert manifest["checkpoint"] == {"name": "tiny", "digest": checkpoint.digest}
-        assert manifest["parity"]["inputs"] == "task"
-        assert manifest["parity"]["examples"] == 91  # the validation rows and one at the length limit
-        assert set(manifest["files"]) >= {"model.onnx", "config.json", "tokenizer.json"}
+        assert manifest.precision == precision
+        assert manifest.checkpoint == ArtifactReference(name="tiny", digest=checkpoint.digest)
+        assert manifest.parity.inputs == "task"
+        assert manifest.parity.examples == 91  # the validation rows and one at the length limit
+        assert set(manifest.files) >= {"model.onnx", "config.json", "tokenizer.json"}
         assert engine.input_names == ["input_ids", "attention_mask", "token_type_ids"]
-        assert manifest["labels"] == ["negative", "positive"]
+        assert manifest.labels == ("negative", "positive")
 
 
 def test_int8_graphs_have_integer_products(
@@ -100,7 +101,7 @@ def test_engines_are_rebuilt_only_when_the_checkpoint_changed(
     out = tmp_path / "engines"
     first = export(checkpoint.folder, "fp32", out=out)
     second = export(changed.folder, "fp32", out=out)
-    assert second.manifest["checkpoint"]["digest"] != first.manifest["checkpoint"]["digest"]
+    assert second.manifest.checkpoint.digest != first.manifest.checkpoint.digest
 
 
 def test_wrong_graph_fails_the_parity_gate(
@@ -131,10 +132,10 @@ def test_wrong_graph_fails_the_parity_gate(
         export(checkpoint.folder, "fp32", out=tmp_path / "engines")
     assert list((tmp_path / "engines").iterdir()) == []
     kept = export(checkpoint.folder, "int8", out=tmp_path / "engines", keep_failed=True)
-    assert not kept.manifest["parity"]["passed"]
+    assert not kept.manifest.parity.passed
 
 
-def gate(answers: np.ndarray, expected: np.ndarray, precision: str, **more: Any) -> parity.Parity:
+def gate(answers: np.ndarray, expected: np.ndarray, precision: str, **more: Any) -> Parity:
     rows = parity.random_rows(len(expected), 50, 8, 0)
     reference = parity.Reference(rows, expected, None, more.pop("labels", None), "task", **more)
     return parity.compare(reference, answers, None, TASKS["sst2"], precision)

@@ -32,9 +32,11 @@ def test_several_processes_build_the_same_engines_as_one(checkpoint: Checkpoint,
         f"{name}.{variant}.onnxruntime" for name in "ab" for variant in ("fp32", "int8-dynamic", "seq16")
     ]
     for mine, theirs in zip(one, two, strict=True):
-        assert mine.manifest["files"] == theirs.manifest["files"]
+        assert mine.manifest.files == theirs.manifest.files
         for key in ("max_abs_diff", "label_agreement", "accuracy"):
-            assert mine.manifest["parity"][key] == pytest.approx(theirs.manifest["parity"][key], abs=1e-6)
+            assert getattr(mine.manifest.parity, key) == pytest.approx(
+                getattr(theirs.manifest.parity, key), abs=1e-6
+            )
     assert sorted(map(str, wrong)) == sorted(map(str, wrong_too))
     assert sum("has no exits" in str(error) for error in wrong) == 2
     assert sum("does not build fp16" in str(error) for error in wrong) == 2

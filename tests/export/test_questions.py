@@ -59,8 +59,8 @@ def test_spans_match_pytorch_in_every_family(
     made = answering(name, encoders, tmp_path, questions)
     model = load(made)
     engine = export(made.folder, "fp32", out=tmp_path / "engines")
-    assert engine.manifest["parity"]["inputs"] == "task"
-    assert engine.manifest["parity"]["examples"] == 31
+    assert engine.manifest.parity.inputs == "task"
+    assert engine.manifest.parity.examples == 31
     rows = parity.random_rows(9, 200, 40, 0)
     inputs = rows.batch(range(9))
     with engines.open(engine) as session, torch.inference_mode():
@@ -84,7 +84,7 @@ def test_span_variants_agree_with_the_checkpoint(
     engine = export(
         made.folder, variant, backend, tmp_path / "engines", calibration_rows=16, keep_failed=True
     )
-    assert engine.manifest["parity"]["label_agreement"] > 0.7
+    assert engine.manifest.parity.label_agreement > 0.7
     encoded = Encoder(engine.folder, engine.max_length)([("what is dull", "the plot is dull")] * 2)
     with engines.open(engine) as session:
         out = session.infer(encoded.batch([0, 1]))

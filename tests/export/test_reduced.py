@@ -13,12 +13,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 
 from effx import data, engines
-from effx.artifacts import Checkpoint, Engine
+from effx.artifacts import Checkpoint, Engine, seal
 from effx.encoding import Encoder
 from effx.engines import open_graph, open_unchecked
 from effx.errors import ArtifactError, UsageError
 from effx.export import drift, exit_if, export, export_all, graph, verify
 from effx.export.source import ExportSource
+from effx.files import write_json
 from effx.host import cpu
 from effx.models import exits as ramps
 from effx.models import families, infer, load, prune
@@ -52,7 +53,7 @@ def test_every_variant_matches_the_pytorch_reference(
     rows = data.load(reduced_checkpoint.task, "validation", rows_folder)
     for engine in built:
         manifest = engine.manifest
-        assert manifest["parity"]["max_abs_diff"] < 1e-4 and manifest["parity"]["label_agreement"] == 1
+        assert manifest.parity.max_abs_diff < 1e-4 and manifest.parity.label_agreement == 1
         encoded = Encoder(engine.folder, engine.max_length)(rows.texts[:24])
         parts = engine.variant.split("+")
         early = "exit" in parts or "exit-if" in parts
@@ -70,8 +71,8 @@ def test_every_variant_matches_the_pytorch_reference(
                     if early:
                         assert found["depth"].tolist() == expected.depth.tolist()
         if early:
-            assert manifest["exits"]["depths"] == [1, 2, 3]
-            assert manifest["exits"]["segments"] == (3 if "exit" in parts else 1)
+            assert manifest.exits.depths == (1, 2, 3)
+            assert manifest.exits.segments == (3 if "exit" in parts else 1)
 
 
 def test_relative_positions_are_refused_with_tokens_and_exits(
@@ -87,7 +88,7 @@ def test_relative_positions_are_refused_with_tokens_and_exits(
     )
     built, (failure,) = export_all([both.folder], ["tokens", "exit", "exit+tokens"], out=tmp_path / "e")
     assert [engine.variant for engine in built] == ["tokens", "exit"]
-    assert all(engine.manifest["parity"]["max_abs_diff"] < 1e-4 for engine in built)
+    assert all(engine.manifest.parity.max_abs_diff < 1e-4 for engine in built)
     assert "b has a relative position bias" in str(failure)
 
 
@@ -178,15 +179,15 @@ def test_int8_variants_compute_in_integers(
     )
     assert not failures and len(built) == 3
     for engine in built:
-        audit = engine.manifest["audit"]
-        assert audit["integer_weight_products"] >= 0.9 * audit["weight_products"] > 0
-        assert engine.manifest["precision"] == "int8"
-        lost = engine.manifest["parity"]["accuracy_lost_interval"]
-        assert lost[0] <= engine.manifest["parity"]["accuracy_lost"] <= lost[1]
+        audit = engine.manifest.audit
+        assert audit.integer_weight_products >= 0.9 * audit.weight_products > 0
+        assert engine.manifest.precision == "int8"
+        lost = engine.manifest.parity.accuracy_lost_interval
+        assert lost[0] <= engine.manifest.parity.accuracy_lost <= lost[1]
     if backend == "onnxruntime":
-        tried = {entry["scheme"] for entry in built[0].manifest["candidates"]}
+        tried = {entry.scheme for entry in built[0].manifest.candidates}
         assert tried == {"int8-dynamic", "int8-static"}
-        assert built[0].manifest["scheme"] in tried
+        assert built[0].manifest.scheme in tried
 
 
 @pytest.mark.parametrize("variant", ["bf16", "bf16+seq16"])
@@ -197,8 +198,8 @@ def test_bf16_engines_compute_in_bf16_in_pytorch(
         pytest.skip("this processor has no bf16")
     engine = export(checkpoint.folder, variant, "torch", tmp_path)
     plain = export(checkpoint.folder, variant.replace("bf16", "fp32"), "torch", tmp_path)
-    assert engine.manifest["parity"]["passed"]
-    assert engine.manifest["parity"]["max_abs_diff"] > 10 * plain.manifest["parity"]["max_abs_diff"]
+    assert engine.manifest.parity.passed
+    assert engine.manifest.parity.max_abs_diff > 10 * plain.manifest.parity.max_abs_diff
 
 
 def test_bf16_is_refused_on_processors_without_it(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -207,9 +208,9 @@ def test_bf16_is_refused_on_processors_without_it(checkpoint: Checkpoint, tmp_pa
             export(checkpoint.folder, "bf16", "openvino", tmp_path)
         pytest.skip("this processor has no bf16")
     engine = export(checkpoint.folder, "bf16", "openvino", tmp_path)
-    assert set(engine.manifest["audit"]["product_precisions"]) == {"bf16"}
+    assert set(engine.manifest.audit.product_precisions) == {"bf16"}
     plain = export(checkpoint.folder, "fp32", "openvino", tmp_path)
-    assert set(plain.manifest["audit"]["product_precisions"]) == {"f32"}
+    assert set(plain.manifest.audit.product_precisions) == {"f32"}
 
 
 def test_drift_reports_the_changed_layer(tmp_path: Path) -> None:
@@ -239,16 +240,13 @@ def test_verify_requires_the_checkpoint_of_the_engine(
     assert [engine.name for engine, _ in found] == ["tiny.fp32.onnxruntime", "tiny.int8.onnxruntime"]
     for engine, parity in found:
         assert parity.passed
-        before = engine.manifest["parity"]
-        assert parity.max_abs_diff == pytest.approx(before["max_abs_diff"], rel=1e-3, abs=1e-6)
+        before = engine.manifest.parity
+        assert parity.max_abs_diff == pytest.approx(before.max_abs_diff, rel=1e-3, abs=1e-6)
     with pytest.raises(ArtifactError, match="its checkpoint tiny is not in"):
         verify([engines_folder], tmp_path)
     other = Path(shutil.copytree(checkpoint.folder, tmp_path / "ck" / "tiny"))
-    from effx.artifacts import _manifest_digest
-    from effx.files import write_json
-
-    manifest = {**Checkpoint.open(other).manifest, "seed": 99}
-    write_json(other / "effx.json", {**manifest, "digest": _manifest_digest(manifest)})
+    manifest = {**Checkpoint.open(other).to_json(), "seed": 99}
+    write_json(other / "effx.json", seal(Checkpoint, manifest))
     with pytest.raises(ArtifactError, match="was built from another tiny"):
         verify([engines_folder], tmp_path / "ck")
 
@@ -304,13 +302,13 @@ def test_weights_past_the_protobuf_limit_are_external_files(
     )
     assert not failures
     for engine in built:
-        if engine.manifest["precision"] == "fp32":
-            assert engine.manifest["parity"]["max_abs_diff"] < 1e-4
+        if engine.manifest.precision == "fp32":
+            assert engine.manifest.parity.max_abs_diff < 1e-4
         else:
-            assert engine.manifest["parity"]["label_agreement"] > 0.8
+            assert engine.manifest.parity.label_agreement > 0.8
         if backend == "onnxruntime":
             graphs = engine.runtime.files
-            assert set(engine.manifest["files"]) >= {f"{name}.data" for name in graphs}
+            assert set(engine.manifest.files) >= {f"{name}.data" for name in graphs}
             assert all((engine.folder / name).stat().st_size < 300_000 for name in graphs)
 
 
@@ -330,7 +328,7 @@ def test_drift_is_located_on_every_backend_and_in_segments(
     bent = save(
         model, tmp_path / "bent", tokenizer=checkpoints.tokenizer(reduced_checkpoint.folder),
         task=reduced_checkpoint.task, max_length=reduced_checkpoint.max_length, data=reduced_checkpoint.data,
-        exits=reduced_checkpoint.manifest["exits"],
+        exits=reduced_checkpoint.manifest.exits,
     )  # fmt: skip
     engine = export(bent.folder, variant, backend, tmp_path / "engines")
     with tempfile.TemporaryDirectory() as scratch:

@@ -23,10 +23,10 @@ def ticket(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> 
     models.prune(model, heads={0: [0, 2], 2: [1, 2, 3]}, ffns=[1])
     folder = tmp_path_factory.mktemp("ticket") / "half"
     keys = ("model", "seed", "training", "metrics", "max_length", "data")
-    manifest = {key: checkpoint.manifest[key] for key in keys}
+    facts = {key: getattr(checkpoint.manifest, key) for key in keys}
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
     return models.save(
-        model, folder, tokenizer=tokenizer, task=checkpoint.task, parent=checkpoint.digest, **manifest
+        model, folder, tokenizer=tokenizer, task=checkpoint.task, parent=checkpoint.digest, **facts
     )
 
 
@@ -42,33 +42,33 @@ def build(checkpoint: Checkpoint, names: list[str], out: Path, device: str) -> l
     )
     assert not failures, [str(failure) for failure in failures]
     for engine in built:
-        precision = engine.manifest["precision"]
+        precision = engine.manifest.precision
         assert engine.name.endswith(f".tensorrt-rtx.{device}") and engine.device == device
         stand_in = "torch" if precision == "bf16" else "onnxruntime"
-        assert engine.manifest["parity"]["measured_on"] == f"its graphs on {stand_in}"
+        assert engine.manifest.parity.measured_on == f"its graphs on {stand_in}"
         runtime = engine.runtime
         assert len(runtime.files) == (3 if "exit" in engine.variant.split("+") else 1)
         assert all((engine.folder / name).read_bytes() for name in runtime.files)
-        assert not [name for name in engine.manifest["files"] if ".onnx" in name or ".pt2" in name]
+        assert not [name for name in engine.manifest.files if ".onnx" in name or ".pt2" in name]
         assert runtime.plan and runtime.plan.capability == device and not runtime.tf32
-        assert engine.manifest["inputs"][0]["max"] == [512, engine.manifest["inputs"][0]["max"][1]]
-        audit = engine.manifest["audit"]
-        kept = engine.manifest["structure"]["layers"]
-        products = sum(4 * bool(layer["heads"]) + 2 * bool(layer["intermediate"]) for layer in kept)
-        assert audit["product_precisions"] == {precision: products}
-        assert audit["weight_products"] == products
-        assert audit["head_products"] == (6 if {"exit", "exit-if"} & {*engine.variant.split("+")} else 2)
+        assert engine.manifest.largest_batch == 512
+        audit = engine.manifest.audit
+        kept = engine.manifest.structure.layers
+        products = sum(4 * bool(layer.heads) + 2 * bool(layer.intermediate) for layer in kept)
+        assert audit.product_precisions == {precision: products}
+        assert audit.weight_products == products
+        assert audit.head_products == (6 if {"exit", "exit-if"} & {*engine.variant.split("+")} else 2)
         if precision == "fp32":
-            assert engine.manifest["parity"]["passed"]
-            assert engine.manifest["parity"]["max_abs_diff"] < 1e-4
+            assert engine.manifest.parity.passed
+            assert engine.manifest.parity.max_abs_diff < 1e-4
         if precision == "int8":
-            assert engine.manifest["scheme"] == "int8-static-symmetric"
+            assert engine.manifest.scheme == "int8-static-symmetric"
     return built
 
 
 def test_common_variants_build(reduced_checkpoint: Checkpoint, tmp_path: Path) -> None:
     built = build(reduced_checkpoint, ["fp32", "int8+exit", "seq16+bf16", "exit-if"], tmp_path, "sm89")
-    assert [engine.manifest["precision"] for engine in built] == ["fp32", "int8", "bf16", "fp32"]
+    assert [engine.manifest.precision for engine in built] == ["fp32", "int8", "bf16", "fp32"]
 
 
 @pytest.mark.slow
@@ -93,7 +93,7 @@ def test_every_precision_and_reduction_builds(
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8", "fp8"])
 def test_pruned_checkpoint_builds(ticket: Checkpoint, tmp_path: Path, precision: str) -> None:
     (engine,) = build(ticket, [precision], tmp_path, "sm89")
-    assert engine.manifest["parameters_removed"] > 0
+    assert engine.manifest.parameters_removed > 0
 
 
 def test_audit_counts_products_of_the_parsed_network(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_products_are_named_as_the_inspector_names_them(checkpoint: Checkpoint, 
     parser = trt.OnnxParser(network, logger)
     assert parser.parse_from_file(str(engine.folder / "model.onnx"))
     products = parsed.read(trt, network).products
-    assert len(products) == engine.manifest["audit"]["weight_products"] - 2  # those of the head apart
+    assert len(products) == engine.manifest.audit.weight_products - 2  # those of the head apart
     nodes = {
         node.name for node in onnx.load(engine.folder / "model.onnx").graph.node if node.op_type == "MatMul"
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def test_plan_lists_its_optimization_profiles(schema: Any, checkpoint: Checkpoin
     made = export(checkpoint.folder, "buckets", "tensorrt-rtx", tmp_path / "engines", device="sm89")
     with pytest.raises(UsageError, match="Triton cannot run tensorrt-rtx engines"):
         triton.write(made, tmp_path / "repository")
-    engine = Engine(made.folder, {**made.manifest, "backend": "tensorrt"})
+    engine = Engine(made.folder, made.manifest.model_copy(update={"backend": "tensorrt"}), made.digest)
     folder = triton.write(engine, tmp_path / "repository")
     config = parsed(schema, folder)
     assert [path.name for path in (folder / "1").iterdir()] == ["model.plan"]  # the name it looks for
@@ -83,9 +84,10 @@ def test_plan_lists_its_optimization_profiles(schema: Any, checkpoint: Checkpoin
     assert engine.runtime.profile_batches == (16, 512) * len(lengths) and len(lengths) > 1
     # those that hold the server's largest batch, short to long
     assert list(group.profile) == [str(2 * number + 1) for number in range(len(lengths))]
-    runtime = {**engine.manifest["runtime"], "weight_files": {"model.plan": "model.onnx"}}
+    runtime = replace(engine.runtime, weight_files={"model.plan": "model.onnx"})
+    stripped = replace(engine, manifest=engine.manifest.model_copy(update={"runtime": runtime}))
     with pytest.raises(UsageError, match="Triton cannot put weights back into a stripped plan"):
-        triton.write(Engine(made.folder, {**engine.manifest, "runtime": runtime}), tmp_path / "repository")
+        triton.write(stripped, tmp_path / "repository")
 
 
 def test_command_writes_engines_that_triton_can_run(

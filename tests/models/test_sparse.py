@@ -58,8 +58,8 @@ def test_masked_weights_stay_zero_while_others_train(decay: float) -> None:
         assert not value[~masks[name]].any()
         assert not torch.equal(value[masks[name]], before[name][masks[name]])
     result = sparse.counts(model)
-    zeros, total = result["zeros"], result["of"]
-    assert result["share"] == zeros / total
+    zeros, total = result.zeros, result.of
+    assert result.share == zeros / total
     assert zeros == total // 2
     for handle in handles:
         handle.remove()

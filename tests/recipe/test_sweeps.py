@@ -86,11 +86,11 @@ def test_tickets_are_pruned_by_the_scores_of_their_full_model(
                 gone = removal(found, structure(model), level, kind, seed=seed)
                 expected = structure(model).without(**gone.arguments())
                 assert structure(load(made)).layers == expected.layers
-                assert made.manifest["parent"] == full.digest
-                assert made.manifest["ticket"]["kind"] == kind
-                assert made.manifest["ticket"]["removed"] == gone.counts()
+                assert made.manifest.parent == full.digest
+                assert made.manifest.ticket.kind == kind
+                assert made.manifest.ticket.removed == gone.counts()
                 logits = evaluate.logits(load(made), Encoder(made.folder, 32)(validation.texts))
-                assert made.manifest["predictions"] == logits.argmax(1).tolist()
+                assert made.manifest.predictions == tuple(logits.argmax(1).tolist())
                 cell = next(
                     cell for cell in table["cells"]
                     if (cell["kind"], cell["level"], cell["seed"]) == (kind, level.text, seed)
@@ -118,7 +118,7 @@ def test_one_ticket_alone_equals_that_of_the_search(
         )  # fmt: skip
         made = Checkpoint.open(folder / "checkpoints" / name)
         for part in ("parent", "ticket", "structure", "metrics"):
-            assert alone.manifest[part] == made.manifest[part]
+            assert getattr(alone.manifest, part) == getattr(made.manifest, part)
         before, after = (load_file(place / "model.safetensors") for place in (made.folder, alone.folder))
         assert set(before) == set(after)
         assert all(torch.equal(before[key], after[key]) for key in before)
@@ -356,7 +356,7 @@ def test_halving_counts_what_it_trains(halved: tuple[Path, dict]) -> None:
     assert sorted(begun) == [first] * 4 + [second] * 2
     manifest = Checkpoint.open(folder / "checkpoints" / table["super"]["checkpoints"][0]).manifest
     seconds = [result["seconds"] for result in results if result["paused_at"]]
-    assert manifest["training"]["seconds"] > min(seconds) > 0  # of the complete run
+    assert manifest.training.seconds > min(seconds) > 0  # of the complete run
 
 
 def test_halving_claims_no_share_of_a_grid_that_may_stop_early(
@@ -422,17 +422,17 @@ def test_a_ticket_exports_without_what_it_lost(swept: tuple[Path, dict], tmp_pat
     engines, failures = export_all([folder / "checkpoints" / name for name in names], ["fp32"], out=tmp_path)
     assert not failures
     full, ticket = engines
-    layers = ticket.manifest["structure"]["layers"]
-    assert sum(4 - len(layer["heads"]) for layer in layers) == 4  # floor(40 % of 12)
-    gone = sum(layer["intermediate"] == 0 for layer in layers)
+    layers = ticket.manifest.structure.layers
+    assert sum(4 - len(layer.heads) for layer in layers) == 4  # floor(40 % of 12)
+    gone = sum(layer.intermediate == 0 for layer in layers)
     assert gone == 1
-    products = [engine.manifest["audit"]["weight_products"] for engine in engines]
-    empty = sum(not layer["heads"] for layer in layers)
+    products = [engine.manifest.audit.weight_products for engine in engines]
+    empty = sum(not layer.heads for layer in layers)
     assert products[0] - products[1] == 2 * gone + 4 * empty
-    removed = ticket.manifest["parameters_removed"]
+    removed = ticket.manifest.parameters_removed
     per_head, per_ffn = 8 * 32 * 4 + 8 * 3, 2 * 32 * 64 + 64 + 32
     assert removed == 4 * per_head + gone * per_ffn
-    assert full.manifest["parameters"] - ticket.manifest["parameters"] == removed
+    assert full.manifest.parameters - ticket.manifest.parameters == removed
     assert full.size_bytes - ticket.size_bytes > 3.5 * removed  # bytes of fp32 weights really gone
     session = onnxruntime.InferenceSession(ticket.folder / "model.onnx")
     ones = np.ones((1, 8), dtype=np.int64)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
+from pydantic import TypeAdapter
 
 from effx.specs.exit_rules import ExitRule
 from effx.specs.runtime import PlanTarget, RuntimeSettings, StagedExits
@@ -30,7 +29,8 @@ SETTINGS = [
 
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_settings_are_the_same_after_json(settings: RuntimeSettings) -> None:
-    assert RuntimeSettings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
+    adapter = TypeAdapter(RuntimeSettings)
+    assert adapter.validate_json(adapter.dump_json(settings), strict=True) == settings
 
 
 def test_staged_engines_have_exits_and_several_files() -> None:

@@ -75,9 +75,9 @@ print(made.digest)
     assert done.returncode == 0, done.stderr
     two = Checkpoint.open(tmp_path / "two")
     assert re.findall("[0-9a-f]{64}", done.stdout) == [two.digest] * 2  # both may write one line
-    assert two.manifest["training"]["processes"] == 2
-    assert two.manifest["training"]["steps"] == one.manifest["training"]["steps"] == 30
-    assert two.manifest["training"]["loss"] == pytest.approx(one.manifest["training"]["loss"], abs=1e-4)
+    assert two.manifest.training.processes == 2
+    assert two.manifest.training.steps == one.manifest.training.steps == 30
+    assert two.manifest.training.loss == pytest.approx(one.manifest.training.loss, abs=1e-4)
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, rtol=1e-4, atol=2e-5)

@@ -14,10 +14,10 @@ from effx.artifacts import Checkpoint
 from effx.encoding import Encoded, Encoder
 from effx.errors import UsageError
 from effx.export import export_all
+from effx.manifests import ExitCalibration, RemovedCounts, TicketRecord, TrainingRecord
 from effx.models import add_ramps, checkpoints, evaluate, load, prune, save, structure
 from effx.models.exits import rule_of
 from effx.specs import exit_rules
-from effx.specs.exit_rules import ExitRule
 from effx.specs.tasks import get
 from effx.specs.training import EXIT_MODES, EarlyExitSettings, FinetuneSettings, TokenPruningSettings
 from effx.train import exits, finetune, tokens
@@ -34,12 +34,12 @@ def test_each_mode_trains_its_parameters(checkpoint: Checkpoint, mode: str, tmp_
     changed = [key for key in before if not torch.equal(before[key], after[key])]
     assert bool(changed) == (mode == "joint")
     assert {key.split(".")[1] for key in after.keys() - before.keys()} == {"1", "2"}
-    assert trained.manifest["parent"] == checkpoint.digest
-    assert trained.manifest["structure"]["exits"] == [1, 2]
-    assert trained.manifest["exits"]["mode"] == mode
-    assert trained.manifest["training"]["regime"] == "full"  # of the checkpoint that the exits were added to
-    assert trained.manifest["parameters"] > checkpoint.manifest["parameters"]
-    assert trained.manifest["weight_remaining"] == 1.0  # nothing was pruned; ramps are not counted
+    assert trained.manifest.parent == checkpoint.digest
+    assert trained.manifest.structure.exits == (1, 2)
+    assert trained.manifest.exits.mode == mode
+    assert trained.manifest.training.regime == "full"  # of the checkpoint that the exits were added to
+    assert trained.manifest.parameters > checkpoint.manifest.parameters
+    assert trained.manifest.weight_remaining == 1.0  # nothing was pruned; ramps are not counted
 
 
 def test_manifest_scores_and_depths_are_those_of_the_saved_checkpoint(
@@ -56,17 +56,17 @@ def test_manifest_scores_and_depths_are_those_of_the_saved_checkpoint(
     one, depth, _ = evaluate.reduced(model, encoded, rule=rule, batch_size=1)
     many, again, _ = evaluate.reduced(model, encoded, rule=rule, batch_size=32)
     assert np.array_equal(depth, again) and np.allclose(one, many, atol=1e-5)
-    result = trained.manifest["exits"]["validation"]
-    assert result["mean_depth"] == pytest.approx(depth.mean())
-    assert result["accuracy"] == pytest.approx((one.argmax(1) == rows.labels).mean())
+    result = trained.manifest.exits.validation
+    assert result.mean_depth == pytest.approx(depth.mean())
+    assert result.scores["accuracy"] == pytest.approx((one.argmax(1) == rows.labels).mean())
     heads = evaluate.head_logits(model, encoded)
     assert np.array_equal(exit_rules.simulate(rule, heads) + 1, depth)
     final_head = evaluate.logits(model, encoded)
     assert np.allclose(heads[-1], final_head, atol=1e-5)
     final_head_accuracy = (final_head.argmax(1) == rows.labels).mean()
-    assert trained.manifest["metrics"]["accuracy"] == pytest.approx(final_head_accuracy)
-    assert result["lost"] == pytest.approx(final_head_accuracy - result["accuracy"])
-    assert result["lost_at_least"] <= result["lost"]
+    assert trained.manifest.metrics["accuracy"] == pytest.approx(final_head_accuracy)
+    assert result.lost == pytest.approx(final_head_accuracy - result.scores["accuracy"])
+    assert result.lost_at_least <= result.lost
 
 
 @pytest.mark.parametrize(("task", "score"), [("sst2", 0.9 - 0.8), ("stsb", None)])
@@ -80,19 +80,19 @@ def test_loss_by_exits_has_a_lower_bound(task: str, score: float | None) -> None
         final_head, with_exits = (np.stack([-logit, logit], 1) for logit in (right, left))
         result = exits.lost(get(task), labels, final_head, with_exits)
         error = np.sqrt((0.14 - 0.1**2) / n)
-        assert result["lost"] == pytest.approx(score)
-        assert result["lost_at_least"] == pytest.approx(score - 1.645 * error, abs=0.002)
+        assert result.value == pytest.approx(score)
+        assert result.at_least == pytest.approx(score - 1.645 * error, abs=0.002)
     else:
         labels = rng.normal(size=n)
         final_head, with_exits = (labels[:, None] + rng.normal(size=(n, 1)) * noise for noise in (0.1, 0.5))
         result = exits.lost(get(task), labels, final_head, with_exits)
-        assert 0 < result["lost_at_least"] < result["lost"] < 0.3
+        assert 0 < result.at_least < result.value < 0.3
     same = exits.lost(get(task), labels, final_head, final_head)
-    assert same["lost"] == 0.0
+    assert same.value == 0.0
     if task == "stsb":  # no prediction differs: a bootstrap gives no interval
-        assert same["lost_at_least"] is None
+        assert same.at_least is None
     else:  # Tango's interval has the width z^2 / (n + z^2) even then
-        assert same["lost_at_least"] == pytest.approx(-(1.645**2) / (n + 1.645**2), abs=1e-4)
+        assert same.at_least == pytest.approx(-(1.645**2) / (n + 1.645**2), abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_loss_on_validation_rows_above_max_drop_is_reported(
     lower_bound: float, target: str, warned: bool, checkpoint: Checkpoint, tmp_path: Path,
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(exits, "lost", lambda *_: {"lost": 0.05, "lost_at_least": lower_bound})
+    monkeypatch.setattr(exits, "lost", lambda *_: exits.Loss(0.05, lower_bound))
     wanted = {"max_drop": 0.03} if target == "max_drop" else {"depth": 2.9}
     exits.train(checkpoint.folder, out=tmp_path, settings=EarlyExitSettings.of(max_steps=2, **wanted))
     line = "max_drop is 0.03, but exits lose 0.0500 on the validation rows (at least 0.0400, 95 %)"
@@ -112,10 +112,13 @@ def test_a_loss_on_validation_rows_above_max_drop_is_reported(
 
 def test_exits_can_be_added_to_a_ticket(checkpoint: Checkpoint, tmp_path: Path, rows_folder: Path) -> None:
     model = prune(load(checkpoint.folder), heads={0: [0, 1, 2, 3]}, ffns=[1])
-    about = {"kind": "winning", "level": "40"}
+    about = TicketRecord(
+        kind="winning", level="40", importance="taylor", granularity="ffns", min_heads=1,
+        removed=RemovedCounts(heads=4, ffns=1),
+    )  # fmt: skip
     ticket = save(
         model, tmp_path / "ticket", tokenizer=checkpoints.tokenizer(checkpoint.folder), task=checkpoint.task,
-        max_length=32, data=str(rows_folder), training=dict(checkpoint.manifest["training"]), ticket=about,
+        max_length=32, data=str(rows_folder), training=checkpoint.manifest.training, ticket=about,
     )  # fmt: skip
     trained = exits.train(
         ticket.folder, out=tmp_path, settings=EarlyExitSettings.of(max_steps=2, after=(2,), depth=2.9)
@@ -123,36 +126,37 @@ def test_exits_can_be_added_to_a_ticket(checkpoint: Checkpoint, tmp_path: Path, 
     remaining = structure(load(trained.folder))
     assert remaining.exits == (2,)
     assert remaining.layers == structure(model).layers
-    assert trained.manifest["ticket"] == about
-    assert trained.manifest["weight_remaining"] == ticket.manifest["weight_remaining"] < 1
+    assert trained.manifest.ticket == about
+    assert trained.manifest.weight_remaining == ticket.manifest.weight_remaining < 1
 
 
 def test_engine_manifest_counts_pruned_parameters_without_ramps(
     checkpoint: Checkpoint, tmp_path: Path, rows_folder: Path
 ) -> None:
-    """Even if the weight_remaining in the checkpoint's manifest includes the ramps."""
     model = add_ramps(prune(load(checkpoint.folder), heads={0: [0]}))
     old = save(
         model, tmp_path / "old", tokenizer=checkpoints.tokenizer(checkpoint.folder), task=checkpoint.task,
-        max_length=32, data=str(rows_folder), weight_remaining=1.003,
+        max_length=32, data=str(rows_folder),
     )  # fmt: skip
     (engine,), failures = export_all([old.folder], ["fp32"], out=tmp_path / "engines")
     assert not failures
     per_head = 8 * 32 * 4 + 8 * 3
-    assert engine.manifest["parameters_removed"] == per_head
-    unpruned = checkpoint.manifest["parameters"]
-    assert engine.manifest["weight_remaining"] == (unpruned - per_head) / unpruned
-    assert engine.manifest["parameters"] == old.manifest["parameters"] > unpruned
+    assert engine.manifest.parameters_removed == per_head
+    unpruned = checkpoint.manifest.parameters
+    assert engine.manifest.weight_remaining == (unpruned - per_head) / unpruned
+    assert engine.manifest.parameters == old.manifest.parameters > unpruned
 
 
 def test_calibration_rows_are_rows_that_the_checkpoint_was_not_trained_on(rows_folder: Path) -> None:
     rows = data.load(get("sst2"), "train", rows_folder)
-    known = {"rows_digest": rows_digest(rows)}
-    fit, held, seen = split(rows, {**known, "limit": 100}, None, 0)
+    digest = rows_digest(rows)
+    fit, held, seen = split(rows, TrainingRecord(rows_digest=digest, limit=100), None, 0)
     assert set(fit) == set(rows.subset(100)) and not set(held) & set(fit) and seen == 0
-    fit, held, seen = split(rows, {**known, "held_out_rows": 16, "seed": 4}, None, 0)
+    fit, held, seen = split(
+        rows, TrainingRecord(rows_digest=digest, held_out_rows=16, settings={"seed": 4}), None, 0
+    )
     assert set(held) == set(held_out(160, 4)) and not set(held) & set(fit) and seen == 0
-    fit, held, seen = split(rows, known, None, 0)
+    fit, held, seen = split(rows, TrainingRecord(rows_digest=digest), None, 0)
     assert len(held) == 16 and len(fit) == 144 and seen == 16
 
 
@@ -161,7 +165,7 @@ def test_seen_rows_are_added_to_too_few_unseen_calibration_rows(
     limit: int, held_rows: int, seen_rows: int, rows_folder: Path
 ) -> None:
     rows = data.load(get("sst2"), "train", rows_folder)
-    fit, held, seen = split(rows, {"rows_digest": rows_digest(rows), "limit": limit}, None, 0)
+    fit, held, seen = split(rows, TrainingRecord(rows_digest=rows_digest(rows), limit=limit), None, 0)
     assert (len(held), seen) == (held_rows, seen_rows)
     assert not set(held) & set(fit)
     assert set(fit) | set(held) == set(range(160))
@@ -170,13 +174,13 @@ def test_seen_rows_are_added_to_too_few_unseen_calibration_rows(
 
 def test_calibration_rows_count_as_unknown_without_a_digest_of_the_training_rows(rows_folder: Path) -> None:
     rows = data.load(get("sst2"), "train", rows_folder)
-    for training in ({"source": "elsewhere"}, {"source": rows.source, "limit": 100},
-                     {"source": rows.source, "held_out_rows": 16, "seed": 4},
-                     {"source": rows.source, "rows_digest": "of other rows"}):  # fmt: skip
+    for training in (TrainingRecord(source="elsewhere"), TrainingRecord(source=rows.source, limit=100),
+                     TrainingRecord(source=rows.source, held_out_rows=16, settings={"seed": 4}),
+                     TrainingRecord(source=rows.source, rows_digest="0" * 64)):  # fmt: skip
         assert split(rows, training, None, 0)[2] is None, training
-    _, held, seen = split(rows, {"source": rows.source}, None, 0)
+    _, held, seen = split(rows, TrainingRecord(source=rows.source), None, 0)
     assert seen == len(held) == 16, "an older release's checkpoint, trained on all of them"
-    _, held, _ = split(rows, {"source": "elsewhere", "limit": 100}, None, 0)
+    _, held, _ = split(rows, TrainingRecord(source="elsewhere", limit=100), None, 0)
     assert not set(held) & set(rows.subset(100)), "if they are the same rows, these are unseen"
 
 
@@ -189,29 +193,29 @@ def test_training_rows_are_recognised_in_another_folder(
     quick = FinetuneSettings.of(max_steps=1, max_length=32)
     quick_exits = EarlyExitSettings.of(max_steps=1, depth=2.9)
 
-    def calibration(checkpoint: Path, name: str, **options: Any) -> dict[str, Any]:
+    def calibration(checkpoint: Path, name: str, **options: Any) -> ExitCalibration:
         trained = exits.train(checkpoint, out=tmp_path, name=name, settings=quick_exits, **options)
-        result: dict[str, Any] = trained.manifest["exits"]["calibration"]
-        return result
+        assert trained.manifest.exits is not None
+        return trained.manifest.exits.calibration
 
     trained = finetune("sst2", encoders["bert"], out=tmp_path, name="a", data_folder="rows", settings=quick)
-    assert calibration(trained.folder, "b")["seen_in_training"] is True
+    assert calibration(trained.folder, "b").seen_in_training is True
     assert "a was trained on 16 of the 16 held-out rows" in capsys.readouterr().err
     shutil.move(tmp_path / "rows", tmp_path / "moved")
-    assert calibration(trained.folder, "c", data_folder="moved")["seen_in_training"] is True
+    assert calibration(trained.folder, "c", data_folder="moved").seen_in_training is True
     fewer = quick.replace(limit=99)
     part = finetune("sst2", encoders["bert"], out=tmp_path, name="d", data_folder="moved", settings=fewer)
     result = calibration(part.folder, "e")
-    assert (result["seen_in_training"], result["rows"]) == (False, 61)
+    assert (result.seen_in_training, result.rows) == (False, 61)
     capsys.readouterr()
     again = finetune("sst2", trained.folder, out=tmp_path, name="g", data_folder="moved", settings=fewer)
-    assert calibration(again.folder, "h")["seen_in_training"] is None  # its parent has seen all
+    assert calibration(again.folder, "h").seen_in_training is None  # its parent has seen all
     assert "g: it is unknown whether it was trained on the 61 held-out rows" in capsys.readouterr().err
     train = tmp_path / "moved/train.jsonl"
     train.write_text(train.read_text().partition("\n")[2])  # the digest differs
     schedule = TokenPruningSettings.of(schedule=(1, 1, 0.5), max_steps=1)
     short = tokens.train(part.folder, out=tmp_path, data_folder="moved", settings=schedule)
-    assert calibration(short.folder, "i")["seen_in_training"] is None
+    assert calibration(short.folder, "i").seen_in_training is None
 
 
 def test_the_loss_of_token_pruning_is_not_counted_as_loss_of_exits(
@@ -239,12 +243,12 @@ def test_the_loss_of_token_pruning_is_not_counted_as_loss_of_exits(
             break
     else:
         pytest.fail("no seed gives three different accuracies")
-    assert trained.manifest["metrics"]["accuracy"] == pytest.approx(plain)
-    assert trained.manifest["exits"]["validation"]["lost"] == pytest.approx(pruned - with_exits)
-    entry = trained.manifest["tokens"]
-    assert (entry["rule"], entry["target"]) == ("share", None)
-    assert entry["validation"]["accuracy"] == pytest.approx(pruned)
-    assert entry["validation"]["kept"] == pytest.approx((remaining / encoded.lengths[:, None]).mean(0))
+    assert trained.manifest.metrics["accuracy"] == pytest.approx(plain)
+    assert trained.manifest.exits.validation.lost == pytest.approx(pruned - with_exits)
+    entry = trained.manifest.tokens
+    assert (entry.rule, entry.target) == ("share", None)
+    assert entry.validation.scores["accuracy"] == pytest.approx(pruned)
+    assert entry.validation.kept == pytest.approx((remaining / encoded.lengths[:, None]).mean(0))
 
 
 def pruned_at_random(checkpoint: Checkpoint, encoded: Encoded, seed: int, out: Path) -> Checkpoint:
@@ -257,7 +261,7 @@ def pruned_at_random(checkpoint: Checkpoint, encoded: Encoded, seed: int, out: P
         model.classifier.bias -= torch.from_numpy(np.median(evaluate.logits(model, encoded), 0))
     wild = save(
         model, out / "wild", tokenizer=checkpoints.tokenizer(checkpoint.folder), task=checkpoint.task,
-        max_length=32, data=checkpoint.data, training=dict(checkpoint.manifest["training"]),
+        max_length=32, data=checkpoint.data, training=checkpoint.manifest.training,
     )  # fmt: skip
     return tokens.train(
         wild.folder, out=out, settings=TokenPruningSettings.of(schedule=(0.3, 0.1, 0.1), epochs=0)
@@ -282,4 +286,3 @@ def test_wrong_settings_are_refused_without_writing_files(
 def test_a_checkpoint_without_exits_has_no_rule(checkpoint: Checkpoint) -> None:
     with pytest.raises(UsageError, match="has no exits. Train them with: effx train exits"):
         rule_of(checkpoint)
-    assert ExitRule.from_json({"rule": "patience", "threshold": None, "patience": 2}).patience == 2

@@ -71,7 +71,7 @@ def test_manifest_metrics_are_those_of_the_saved_weights(checkpoint: Checkpoint,
     rows = data.load(checkpoint.task, "validation", rows_folder)
     model = load(checkpoint.folder)
     logits = evaluate.logits(model, Encoder(checkpoint.folder, checkpoint.max_length)(rows.texts))
-    assert np.mean(np.argmax(logits, 1) == rows.labels) == checkpoint.manifest["metrics"]["accuracy"]
+    assert np.mean(np.argmax(logits, 1) == rows.labels) == checkpoint.manifest.metrics["accuracy"]
     assert "forward" not in model.__dict__
 
 
@@ -98,7 +98,7 @@ def test_pairs_and_regression_train(encoders: dict[str, Path], tmp_path: Path) -
     write_rows(tmp_path / "d/train.jsonl", rows)
     write_rows(tmp_path / "d/validation.jsonl", rows)
     trained = finetune("stsb", encoders["bert"], out=tmp_path, data_folder=tmp_path / "d", settings=SHORT)
-    assert set(trained.manifest["metrics"]) >= {"pearson", "spearman"}
+    assert set(trained.manifest.metrics) >= {"pearson", "spearman"}
     assert load(trained.folder).config.num_labels == 1
 
 
@@ -107,9 +107,9 @@ def test_early_stopping_holds_rows_out_of_training(
 ) -> None:
     settings = FinetuneSettings.of(epochs=4, max_length=32, patience=1, lr=1e-3)
     trained = finetune("sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=settings)
-    training = trained.manifest["training"]
-    assert (training["rows"], training["held_out_rows"]) == (144, 16)
-    assert training["steps"] <= 4 * 5
+    training = trained.manifest.training
+    assert (training.rows, training.held_out_rows) == (144, 16)
+    assert training.steps <= 4 * 5
 
 
 def test_grouped_order_is_a_permutation_with_similar_lengths_per_batch() -> None:

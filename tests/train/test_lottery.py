@@ -46,10 +46,10 @@ def test_each_round_sets_the_smallest_weights_of_the_previous_round_to_zero(
         wanted = total * number // 10
         assert gone.sum() == wanted
         assert sizes[gone].max() <= sizes[~gone].min()
-        stated = trained[number].manifest["sparsity"]
-        assert (stated["zeros"], stated["of"]) == (wanted, total) and stated["share"] == wanted / total
-        assert trained[number].manifest["parent"] == trained[number - 1].digest
-        assert trained[number].manifest["weight_remaining"] == 1.0
+        stated = trained[number].manifest.sparsity
+        assert (stated.zeros, stated.of) == (wanted, total) and stated.share == wanted / total
+        assert trained[number].manifest.parent == trained[number - 1].digest
+        assert trained[number].manifest.weight_remaining == 1.0
     biases = load_file(trained[2].folder / "model.safetensors")
     assert not any((value == 0).all() for key, value in biases.items() if key.endswith("dense.weight"))
 
@@ -97,10 +97,10 @@ def test_an_exported_ticket_has_its_sparsity_in_the_manifest(
     engines, failures = export_all([trained[0].folder, trained[2].folder], ["fp32"], out=tmp_path)
     assert not failures
     dense, ticket = engines
-    assert ticket.manifest["sparsity"]["share"] == pytest.approx(0.2, abs=1e-4)
-    assert dense.manifest["sparsity"]["zeros"] == 0
-    assert ticket.manifest["audit"]["weight_products"] == dense.manifest["audit"]["weight_products"]
-    assert ticket.manifest["parameters_removed"] == 0
+    assert ticket.manifest.sparsity.share == pytest.approx(0.2, abs=1e-4)
+    assert dense.manifest.sparsity.zeros == 0
+    assert ticket.manifest.audit.weight_products == dense.manifest.audit.weight_products
+    assert ticket.manifest.parameters_removed == 0
 
 
 @pytest.mark.parametrize("how", ["finetune", "tokens", "joint exits"])
@@ -123,7 +123,7 @@ def test_zeros_remain_when_a_ticket_is_trained_further(
     for name, value in before.items():
         assert torch.equal(after[name] == 0, value == 0)
         assert not torch.equal(after[name], value), "nothing was trained"
-    assert trained.manifest["sparsity"] == ticket.manifest["sparsity"]
+    assert trained.manifest.sparsity == ticket.manifest.sparsity
 
 
 def test_sparsity_is_recomputed_when_layers_are_removed(
@@ -131,9 +131,9 @@ def test_sparsity_is_recomputed_when_layers_are_removed(
 ) -> None:
     settings = FinetuneSettings.of(max_length=32, max_steps=1, layers=2)
     trained = finetune("sst2", result[1][2].folder, out=tmp_path, data_folder=rows_folder, settings=settings)
-    entry, unreduced = trained.manifest["sparsity"], result[1][2].manifest["sparsity"]
-    assert entry == {**sparse.counts(load(trained)), "objective": "task"}
-    assert 0 < entry["zeros"] < unreduced["zeros"] and entry["of"] < unreduced["of"]
+    entry, unreduced = trained.manifest.sparsity, result[1][2].manifest.sparsity
+    assert entry == sparse.counts(load(trained)).model_copy(update={"objective": "task"})
+    assert 0 < entry.zeros < unreduced.zeros and entry.of < unreduced.of
 
 
 def test_a_mask_of_masked_language_modelling_can_be_used_for_other_tasks(
@@ -154,7 +154,7 @@ def test_a_mask_of_masked_language_modelling_can_be_used_for_other_tasks(
     weights = sparse.matrices(load(trained))
     assert all(torch.equal(weights[name] != 0, masks[name]) for name in masks)
     assert "bert.pooler.dense.weight" not in masks
-    assert trained.manifest["sparsity"]["objective"] == "mlm"
+    assert trained.manifest.sparsity.objective == "mlm"
     assert "bert has no language-modelling head" in capsys.readouterr().err
     (other,) = sweeps.lottery(
         "cola", encoders["bert"], out=tmp_path / "o", data_folder=rows_folder,
@@ -162,8 +162,8 @@ def test_a_mask_of_masked_language_modelling_can_be_used_for_other_tasks(
     )  # fmt: skip
     weights = sparse.matrices(load(other))
     assert all(torch.equal(weights[name] != 0, masks[name]) for name in masks)
-    entry = other.manifest["sparsity"]
-    assert entry["objective"] is None and entry["mask"] == files.sha256(path)
+    entry = other.manifest.sparsity
+    assert entry.objective is None and entry.mask == files.sha256(path)
     with pytest.raises(ArtifactError, match="does not fit the model"):
         sweeps.lottery(
             "sst2", encoders["electra"], out=tmp_path / "e", data_folder=rows_folder,

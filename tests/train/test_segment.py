@@ -52,18 +52,18 @@ def test_segments_end_with_the_weights_of_the_run_without_pauses(
         )  # fmt: skip
 
     unpaused = run("unpaused")
-    assert unpaused.manifest["training"]["steps"] == steps
+    assert unpaused.manifest.training.steps == steps
     begin: Path | None = None
     for stop in stops:
         state = tmp_path / f"at{stop}"
         part = run(f"until{stop}", RunSegment(begin, stop, state))
-        assert part.manifest["training"]["steps"] == PausedState.read(state).steps == min(stop, steps)
+        assert part.manifest.training.steps == PausedState.read(state).steps == min(stop, steps)
         assert PausedState.read(state).finished == (settings is SLOW and stop >= steps)
         begin = state
     last = run("last", RunSegment(begin))
-    assert last.manifest["predictions"] == unpaused.manifest["predictions"]
-    assert last.manifest["training"]["steps"] == steps
-    assert last.manifest["training"]["loss"] == pytest.approx(unpaused.manifest["training"]["loss"], abs=2e-6)
+    assert last.manifest.predictions == unpaused.manifest.predictions
+    assert last.manifest.training.steps == steps
+    assert last.manifest.training.loss == pytest.approx(unpaused.manifest.training.loss, abs=2e-6)
     result, expected = weights(last), weights(unpaused)
     assert result.keys() == expected.keys()
     assert all(torch.equal(result[key], expected[key]) for key in expected)

@@ -31,16 +31,16 @@ def test_manifest_has_the_learned_schedule_and_its_scores(
     one, _, used = evaluate.reduced(load(trained.folder), encoded, batch_size=1)
     many, _, again = evaluate.reduced(load(trained.folder), encoded, batch_size=32)
     assert np.array_equal(used, again) and np.allclose(one, many, atol=1e-5)
-    result = trained.manifest["tokens"]["validation"]
-    assert result["kept"] == pytest.approx((used / encoded.lengths[:, None]).mean(0))
-    assert result["accuracy"] == pytest.approx((one.argmax(1) == rows.labels).mean())
-    assert abs(np.mean(result["kept"]) - 0.6) < 0.2  # the schedule was scaled on other rows
+    result = trained.manifest.tokens.validation
+    assert result.kept == pytest.approx((used / encoded.lengths[:, None]).mean(0))
+    assert result.scores["accuracy"] == pytest.approx((one.argmax(1) == rows.labels).mean())
+    assert abs(np.mean(result.kept) - 0.6) < 0.2  # the schedule was scaled on other rows
 
 
 def test_a_given_schedule_is_not_changed(checkpoint: Checkpoint, tmp_path: Path) -> None:
     settings = TokenPruningSettings.of(schedule=(1.0, 0.5, 0.25), epochs=0)
     trained = tokens.train(checkpoint.folder, out=tmp_path, settings=settings)
-    assert trained.manifest["structure"]["tokens"] == [1.0, 0.5, 0.25]
+    assert trained.manifest.structure.tokens == (1.0, 0.5, 0.25)
     before, after = load(checkpoint.folder).state_dict(), load(trained.folder).state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before), "0 epochs train nothing"
 
@@ -146,10 +146,10 @@ def test_the_default_name_contains_reduced_layers_and_length(
         settings=FinetuneSettings.of(layers=2, max_length=8, max_steps=2),
     )  # fmt: skip
     assert trained.name == "sst2-roberta-full-layers2-seq8-s0"
-    assert [layer["index"] for layer in trained.manifest["structure"]["layers"]] == [0, 1]
-    assert trained.manifest["weight_remaining"] < 1
+    assert [layer.index for layer in trained.manifest.structure.layers] == [0, 1]
+    assert trained.manifest.weight_remaining < 1
     at_limit = evaluate.at_length(trained.folder, 8)
-    assert at_limit["accuracy"] == trained.manifest["metrics"]["accuracy"] and at_limit["cut"] == 0
+    assert at_limit["accuracy"] == trained.manifest.metrics["accuracy"] and at_limit["cut"] == 0
     shorter = evaluate.at_length(trained.folder, 5)
     assert 0 < shorter["cut"] <= 1
     with pytest.raises(UsageError, match="reads at most 65 tokens"):
@@ -170,11 +170,11 @@ def test_fine_tuning_a_reduced_checkpoint_keeps_its_structure(
     )
     quick = FinetuneSettings.of(max_steps=2, max_length=32)
     again = finetune("sst2", ticket.folder, out=tmp_path, name="a", data_folder=rows_folder, settings=quick)
-    assert again.manifest["structure"] == ticket.manifest["structure"]
-    assert again.manifest["weight_remaining"] == ticket.manifest["weight_remaining"]
+    assert again.manifest.structure == ticket.manifest.structure
+    assert again.manifest.weight_remaining == ticket.manifest.weight_remaining
     thinner = finetune(
         "sst2", ticket.folder, out=tmp_path, name="b", data_folder=rows_folder,
         settings=FinetuneSettings.of(max_steps=2, max_length=32, layers=2),
     )  # fmt: skip
-    assert [layer["heads"] for layer in thinner.manifest["structure"]["layers"]] == [[0, 1, 2, 3], [1, 3]]
+    assert [layer.heads for layer in thinner.manifest.structure.layers] == [(0, 1, 2, 3), (1, 3)]
     assert add_ramps(load(thinner.folder)).ramps.keys() == {"1"}

@@ -10,9 +10,9 @@ import importlib
 from pathlib import Path
 from typing import Protocol, cast
 
-from effx.export.audit import Audit
 from effx.export.built import Built
 from effx.export.source import ExportSource
+from effx.manifests import Audit
 from effx.specs import backends
 from effx.specs.variants import Variant
 

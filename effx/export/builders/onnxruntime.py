@@ -16,9 +16,10 @@ import onnx
 import torch
 
 from effx.export import exit_if, graph, quantize
-from effx.export.audit import Audit, by_frequency
+from effx.export.audit import by_frequency
 from effx.export.built import Built
 from effx.export.source import ExportSource
+from effx.manifests import Audit
 from effx.models import exits
 from effx.specs.backends import SYMMETRIC_INT8
 from effx.specs.runtime import RuntimeSettings

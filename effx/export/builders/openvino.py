@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from effx.errors import need
-from effx.export.audit import Audit, by_frequency
+from effx.export.audit import by_frequency
 from effx.export.builders import onnxruntime as onnx_parts
 from effx.export.built import Built
 from effx.export.source import ExportSource
+from effx.manifests import Audit
 from effx.quiet import quiet
 from effx.specs.backends import INT8_BF16
 from effx.specs.variants import Variant

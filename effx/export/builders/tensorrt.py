@@ -30,12 +30,12 @@ from effx.engines.tensorrt import logger
 from effx.errors import UsageError, need
 from effx.export import fp8
 from effx.export import tensorrt_network as parsed
-from effx.export.audit import Audit
 from effx.export.builders import onnxruntime as onnx_parts
 from effx.export.builders import torch as torch_parts
 from effx.export.built import Built, StandIn
 from effx.export.source import ExportSource
 from effx.export.tensorrt_network import ParsedNetwork
+from effx.manifests import Audit
 from effx.specs import backends
 from effx.specs.backends import STATIC_FP8, SYMMETRIC_INT8, Backend
 from effx.specs.runtime import PlanTarget, RuntimeSettings

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 
 from effx.export import graph
-from effx.export.audit import Audit, by_frequency
+from effx.export.audit import by_frequency
 from effx.export.built import Built
 from effx.export.source import ExportSource
+from effx.manifests import Audit
 from effx.models.attention import fused_attention
 from effx.quiet import quiet
 from effx.specs.variants import Variant

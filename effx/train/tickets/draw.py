@@ -16,6 +16,7 @@ from effx import data, progress
 from effx.artifacts import Checkpoint
 from effx.data import Rows
 from effx.encoding import Encoder
+from effx.manifests import TicketRecord
 from effx.models import checkpoints, huggingface, load, prune, structure
 from effx.specs.training import PruningSettings, TicketSettings, TrainingSettings
 from effx.train import importance, loop, source
@@ -192,20 +193,20 @@ def train(
         settings: how to fine-tune; kind, level and pruning are recorded in the manifest.
         **options: further arguments of :func:`effx.train.finetune`.
     """
-    about = {
-        "kind": settings.kind,
-        "level": settings.level.text,
-        "importance": settings.pruning.importance,
-        "granularity": settings.pruning.granularity,
-        "min_heads": settings.pruning.min_heads,
-        "removed": removal.counts(),
-    }
+    ticket = TicketRecord(
+        kind=settings.kind,
+        level=settings.level.text,
+        importance=settings.pruning.importance,
+        granularity=settings.pruning.granularity,
+        min_heads=settings.pruning.min_heads,
+        removed=removal.counts(),
+    )
     return finetune(
         task_name,
         model_name,
         settings=settings.finetune,
         reduce=lambda model: prune(model, **removal.arguments()),
         fresh_head=True,
-        record={"parent": full, "ticket": about},
+        facts=lambda model: {"parent": full, "ticket": ticket},
         **options,
     )

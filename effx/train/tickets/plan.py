@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from effx.errors import UsageError, unknown
+from effx.manifests import RemovedCounts
 from effx.specs.levels import Level
 from effx.specs.training import GRANULARITIES
 from effx.structure import Structure
@@ -35,13 +36,13 @@ class Removal:
     ffns: list[int]
     neurons: dict[int, list[int]]
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> RemovedCounts:
         """Return the numbers of heads, FFNs and neurons."""
-        return {
-            "heads": sum(map(len, self.heads.values())),
-            "ffns": len(self.ffns),
-            "neurons": sum(map(len, self.neurons.values())),
-        }
+        return RemovedCounts(
+            heads=sum(map(len, self.heads.values())),
+            ffns=len(self.ffns),
+            neurons=sum(map(len, self.neurons.values())),
+        )
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of :func:`effx.models.prune`."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from effx.artifacts import Checkpoint
 from effx.errors import ArtifactError
+from effx.manifests import RemovedCounts
 from effx.specs.levels import Level
 from effx.specs.tasks import Task
 
@@ -39,9 +40,8 @@ class TicketResult:
     seconds: float
     parameters: int
     weight_remaining: float
-    removed: dict[str, int]
-    """Numbers of heads, FFNs and neurons."""
-    metrics: dict[str, Any]
+    removed: RemovedCounts
+    metrics: dict[str, float]
     """On all validation rows."""
     predictions: np.ndarray
     """[n]: a class, or a value, for each validation row."""
@@ -59,13 +59,13 @@ class TicketResult:
             seed,
             paused_at,
             checkpoint.digest,
-            manifest["training"]["steps"],
-            manifest["training"]["seconds"],
-            manifest["parameters"],
-            manifest["weight_remaining"],
-            manifest.get("ticket", {}).get("removed", {"heads": 0, "ffns": 0, "neurons": 0}),
-            manifest["metrics"],
-            np.array(manifest["predictions"]),
+            manifest.training.steps,
+            manifest.training.seconds,
+            manifest.parameters,
+            manifest.weight_remaining,
+            manifest.ticket.removed if manifest.ticket else RemovedCounts(),
+            dict(manifest.metrics),
+            np.array(manifest.predictions),
         )
 
     def score(self, task: Task, labels: np.ndarray, rows: np.ndarray) -> dict[str, float]:
@@ -75,13 +75,19 @@ class TicketResult:
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON."""
         level = None if self.level is None else self.level.text
-        return {**vars(self), "level": level, "predictions": self.predictions.tolist()}
+        return {
+            **vars(self),
+            "level": level,
+            "removed": self.removed.to_json(),
+            "predictions": self.predictions.tolist(),
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> TicketResult:
         """Return the result from JSON."""
         level = None if value["level"] is None else Level.parse(value["level"])
-        return cls(**{**value, "level": level, "predictions": np.array(value["predictions"])})
+        removed, predictions = RemovedCounts(**value["removed"]), np.array(value["predictions"])
+        return cls(**{**value, "level": level, "removed": removed, "predictions": predictions})
 
     @classmethod
     def read(cls, path: Path) -> TicketResult:

@@ -68,7 +68,7 @@ def build(
             "steps": result.steps,
             "parameters": result.parameters,
             "weight_remaining": result.weight_remaining,
-            "removed": result.removed,
+            "removed": result.removed.to_json(),
             "scores": {part: result.score(task, labels, rows) for part, rows in parts.items()},
         }
         for result in results

@@ -48,7 +48,7 @@ def recipe(tmp_path: Path, encoders: dict[str, Path], rows_folder: Path) -> Path
 def weights(workspace: Path) -> dict[str, str]:
     """Name of a checkpoint -> digest of its weights."""
     places = Checkpoint.find_all([workspace / "tickets" / "sst2-tiny" / "checkpoints"])
-    return {place.name: Checkpoint.open(place).manifest["files"]["model.safetensors"] for place in places}
+    return {place.name: Checkpoint.open(place).manifest.files["model.safetensors"] for place in places}
 
 
 @pytest.mark.slow

@@ -172,7 +172,7 @@ def test_a_recipe_from_dry_run_to_report(
     captured = capsys.readouterr()
     assert {cell["state"] for cell in json.loads(captured.out)} == {"done"}
     assert "[4/4] report quick: done" in captured.err
-    assert Checkpoint.open("w/checkpoints/sst2-tiny-full-s0").manifest["training"]["max_steps"] == 2
+    assert Checkpoint.open("w/checkpoints/sst2-tiny-full-s0").manifest.training.settings["max_steps"] == 2
     (result,) = find([Path("w/results/sst2")])
     assert result.name == "sst2-tiny-full-s0.fp32.onnxruntime"
     assert Path("w/report/index.html").is_file()
@@ -215,7 +215,7 @@ def test_a_worker_does_several_cells_one_after_the_other(
         assert "train b: 160 rows" in store.log("key-b").read_text()
         assert "train b" not in store.log("key-a").read_text()
         first, second = (Checkpoint.open(store.cell(f"key-{name}") / name) for name in "ab")
-        assert first.manifest["metrics"] == second.manifest["metrics"]
+        assert first.manifest.metrics == second.manifest.metrics
         worker.give(spec_of(tmp_path, "c", max_steps=100_000))
         while not store.log("key-c").exists() or "train c" not in store.log("key-c").read_text():
             assert worker.poll() is None

@@ -6,6 +6,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, BertConfig
 
 from effx.errors import UsageError
+from effx.manifests import RemovedCounts
 from effx.models import prune
 from effx.models.structure import parameters, structure
 from effx.specs.levels import Level, parse_levels
@@ -33,16 +34,14 @@ def test_numbers_of_pruned_structures_are_those_of_the_paper() -> None:
         removal(drawn(), full_structure(), Level(p), "winning", min_heads=0).counts()
         for p in range(10, 90, 10)
     ]
-    assert [result["heads"] for result in base] == [14, 28, 43, 57, 72, 86, 100, 115]
-    assert [result["ffns"] for result in base] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [result.heads for result in base] == [14, 28, 43, 57, 72, 86, 100, 115]
+    assert [result.ffns for result in base] == [1, 2, 3, 4, 5, 6, 7, 8]
     large = removal(drawn(24, 16), full_structure(24, 16), Level(30), "winning").counts()
-    assert large == {"heads": 115, "ffns": 6, "neurons": 0}
-    six = [
-        removal(drawn(6), full_structure(6), Level(p), "winning").counts()["ffns"] for p in range(10, 90, 10)
-    ]
+    assert large == RemovedCounts(heads=115, ffns=6)
+    six = [removal(drawn(6), full_structure(6), Level(p), "winning").counts().ffns for p in range(10, 90, 10)]
     assert six == [0, 1, 1, 2, 2, 3, 3, 4]
     apart = removal(drawn(), full_structure(), Level(20, 50), "losing").counts()
-    assert apart == {"heads": 28, "ffns": 6, "neurons": 0}
+    assert apart == RemovedCounts(heads=28, ffns=6)
 
 
 def test_weights_remaining_of_bert_base_are_those_of_the_paper() -> None:
@@ -79,7 +78,7 @@ def test_min_heads_remain_in_every_layer(kind: str, least: int) -> None:
     gone = removal(result, full_structure(), Level(70), kind, min_heads=least)
     left = [12 - len(gone.heads.get(layer, [])) for layer in range(12)]
     assert min(left) >= least
-    assert gone.counts()["heads"] == 100
+    assert gone.counts().heads == 100
     if kind == "winning":
         assert left[3] == least
         # as in the published code: the last heads of each layer in the order of pruning are protected
@@ -118,9 +117,9 @@ def test_neurons_are_pruned_by_rank_and_all_neurons_of_an_ffn_may_be_pruned() ->
     order = sorted((result.neurons[i, j], i, j) for i in range(3) for j in range(8))
     assert pairs(gone.neurons) == {(i, j) for _, i, j in order[:12]} and gone.ffns == []
     assert len(gone.neurons[1]) == 8
-    assert removal(result, remaining, Level(50, 25), "winning", granularity="neurons").counts() == {
-        "heads": 6, "ffns": 0, "neurons": 6,
-    }  # fmt: skip
+    assert removal(result, remaining, Level(50, 25), "winning", granularity="neurons").counts() == (
+        RemovedCounts(heads=6, neurons=6)
+    )
 
 
 def test_only_remaining_structures_of_a_reduced_model_are_pruned() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from effx.artifacts import Checkpoint
 from effx.errors import ArtifactError
 from effx.recipe.execute.protocol import CellSpec
 from effx.specs.settings import Settings
@@ -39,6 +40,7 @@ def checkpoint(cell: CellSpec) -> Path:
     return source.artifact
 
 
-def scores(metrics: Sequence[str], values: Mapping[str, Any]) -> str:
-    """Return a task's metrics as one line."""
-    return ", ".join(f"{metric} {values[metric]:.4f}" for metric in metrics)
+def scores(checkpoint: Checkpoint, values: Mapping[str, float] | None = None) -> str:
+    """Return the metrics of a checkpoint's task as one line; ``values`` default to its own."""
+    shown = checkpoint.manifest.metrics if values is None else values
+    return ", ".join(f"{metric} {shown[metric]:.4f}" for metric in checkpoint.task.metrics)

@@ -20,8 +20,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         data_folder=cell.places.data,
         settings=common.settings(cell, ExitsStage).exits,
     )
-    scores = checkpoint.manifest["exits"]["validation"]
-    note = f"{scores['mean_depth']:.2f} of {scores['layers']} layers"
-    if "kept" in scores:
-        note += f", {sum(scores['kept']) / len(scores['kept']):.0%} of the tokens"
-    return StageOutput(checkpoint.digest, f"{common.scores(checkpoint.task.metrics, scores)}, {note}")
+    assert checkpoint.manifest.exits is not None
+    measured = checkpoint.manifest.exits.validation
+    note = f"{measured.mean_depth:.2f} of {measured.layers} layers"
+    return StageOutput(checkpoint.digest, f"{common.scores(checkpoint, measured.scores)}, {note}")

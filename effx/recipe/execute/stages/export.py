@@ -31,5 +31,5 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     )
     if engine.folder.name != cell.name:  # the first device is not in the engine's name
         engine.folder.rename(out / cell.name)
-    agreement = engine.manifest["parity"]["label_agreement"]
-    return StageOutput(engine.digest, f"{engine.manifest['scheme']}, labels agree on {agreement:.1%}")
+    agreement = engine.manifest.parity.label_agreement
+    return StageOutput(engine.digest, f"{engine.manifest.scheme}, labels agree on {agreement:.1%}")

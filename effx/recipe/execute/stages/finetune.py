@@ -23,5 +23,4 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         settings=settings.finetune,
         trust_remote_code=settings.trust_remote_code,
     )
-    metrics = checkpoint.manifest["metrics"]
-    return StageOutput(checkpoint.digest, common.scores(checkpoint.task.metrics, metrics))
+    return StageOutput(checkpoint.digest, common.scores(checkpoint))

@@ -36,5 +36,6 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         objective=settings.objective,
         mask_digest=settings.mask_digest,
     )
-    scores = common.scores(checkpoint.task.metrics, checkpoint.manifest["metrics"])
-    return StageOutput(checkpoint.digest, f"{scores}, {checkpoint.manifest['sparsity']['share']:.0%} zeros")
+    assert checkpoint.manifest.sparsity is not None
+    zeros = f"{checkpoint.manifest.sparsity.share:.0%} zeros"
+    return StageOutput(checkpoint.digest, f"{common.scores(checkpoint)}, {zeros}")

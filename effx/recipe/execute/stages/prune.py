@@ -23,6 +23,5 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         settings=settings.ticket,
         trust_remote_code=settings.trust_remote_code,
     )
-    manifest = checkpoint.manifest
-    scores = common.scores(checkpoint.task.metrics, manifest["metrics"])
-    return StageOutput(checkpoint.digest, f"{scores}, {manifest['weight_remaining']:.0%} of the weights")
+    remaining = f"{checkpoint.manifest.weight_remaining:.0%} of the weights"
+    return StageOutput(checkpoint.digest, f"{common.scores(checkpoint)}, {remaining}")

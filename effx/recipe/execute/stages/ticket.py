@@ -38,5 +38,6 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     seed = ticket.finetune.training.seed
     result = TicketResult.of(checkpoint, ticket.kind, ticket.level, seed, cell.pause_at)
     files.write_json(out / common.RESULT, result.to_json())
-    metrics = common.scores(checkpoint.task.metrics, checkpoint.manifest["metrics"])
-    return StageOutput(checkpoint.digest, f"{metrics}, {result.weight_remaining:.0%} of the weights")
+    return StageOutput(
+        checkpoint.digest, f"{common.scores(checkpoint)}, {result.weight_remaining:.0%} of the weights"
+    )

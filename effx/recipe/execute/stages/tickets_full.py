@@ -24,11 +24,8 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         data_folder=cell.places.data,
         settings=settings.finetune,
         keep_predictions=True,
-        record={"parent": None},
         fresh_head=True,
     )
     result = TicketResult.of(checkpoint, FULL, None, settings.finetune.training.seed)
     files.write_json(out / common.RESULT, result.to_json())
-    return StageOutput(
-        checkpoint.digest, common.scores(checkpoint.task.metrics, checkpoint.manifest["metrics"])
-    )
+    return StageOutput(checkpoint.digest, common.scores(checkpoint))

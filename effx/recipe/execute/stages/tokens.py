@@ -20,8 +20,9 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         data_folder=cell.places.data,
         settings=common.settings(cell, TokensStage).tokens,
     )
-    scores = checkpoint.manifest["tokens"]["validation"]
-    share = sum(scores["kept"]) / len(scores["kept"])
+    assert checkpoint.manifest.tokens is not None
+    measured = checkpoint.manifest.tokens.validation
+    share = sum(measured.kept) / len(measured.kept)
     return StageOutput(
-        checkpoint.digest, f"{common.scores(checkpoint.task.metrics, scores)}, {share:.0%} of the tokens"
+        checkpoint.digest, f"{common.scores(checkpoint, measured.scores)}, {share:.0%} of the tokens"
     )

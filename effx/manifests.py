@@ -1,0 +1,686 @@
+"""What the manifests of checkpoints (effx.json) and engines (engine.json) hold, as typed records.
+
+A manifest is read once, where its folder is opened (:mod:`effx.artifacts`). What can be computed from other
+values is checked against them here; what needs the folder's files is checked there, and what needs the model
+in :mod:`effx.models.checkpoints`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal, Self, TypedDict
+
+from pydantic import AfterValidator, Field, JsonValue, PlainSerializer, model_validator
+
+from effx.records import Record
+from effx.specs import backends, variants
+from effx.specs.exit_rules import ExitPoint, ExitRule
+from effx.specs.runtime import RuntimeSettings
+from effx.specs.settings import OneOf, Settings
+from effx.specs.tasks import TASKS, Task
+from effx.specs.training import (
+    EXIT_MODES,
+    POOLINGS,
+    TOKEN_RULES,
+    EarlyExitSettings,
+    FinetuneSettings,
+    TokenPruningSettings,
+    check_shares,
+)
+from effx.stats.metrics import METRICS
+from effx.structure import Structure
+
+_MAX_NAME = 255
+_MAX_LAYERS = 1024
+_MAX_WIDTH = 1 << 20
+"""Heads or FFN neurons of a layer at most."""
+_MAX_LENGTH = 1 << 20
+"""Tokens of an input at most."""
+
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(ge=0)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""A SHA-256 as 64 hex digits."""
+
+
+def _file_name(name: str) -> str:
+    parts = name.split("/")
+    if not name.isprintable() or "\\" in name or any(part in ("", ".", "..") for part in parts):
+        raise ValueError(f"{name!r} is not a relative file name within the folder")
+    if len(name) > _MAX_NAME:
+        raise ValueError(f"a file name of {len(name)} characters")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_file_name)]
+"""Name of a file in the folder, relative, with ``/``."""
+
+
+def _moment(text: str) -> str:
+    try:
+        datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"expected a time as 2026-01-31T12:00:00+00:00, got {text!r}") from None
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_moment)]
+"""A time as ISO 8601."""
+
+
+def _checked_task(task: Task) -> Task:
+    """Check a task against itself; a known task gets its location on the hub again."""
+    if not task.name or not task.name.isprintable():
+        raise ValueError(f"name: expected a name, got {task.name!r}")
+    if not 1 <= len(task.columns) <= 2:
+        raise ValueError(f"columns: expected 1 or 2, got {len(task.columns)}")
+    if unknown := [name for name in task.metrics if name not in METRICS]:
+        raise ValueError(f"metrics: unknown metric {unknown[0]!r}. Known: {', '.join(METRICS)}")
+    if not task.metrics:
+        raise ValueError("metrics: expected at least one")
+    if len(set(task.labels)) < len(task.labels):
+        raise ValueError("labels: expected each label once")
+    if task.kind == "classification" and len(task.labels) < 2:
+        raise ValueError(f"labels: expected at least 2, got {len(task.labels)}")
+    if task.kind in ("regression", "answer-span") and task.labels:
+        raise ValueError(f"labels: expected none for {task.kind}, got {len(task.labels)}")
+    hub = TASKS[task.name].hub if task.name in TASKS else None
+    if task.hub not in (None, hub):
+        raise ValueError("hub: unknown key")
+    return replace(task, hub=hub)
+
+
+TaskDefinition = Annotated[Task, AfterValidator(_checked_task), PlainSerializer(Task.to_json)]
+"""A task as it was when the manifest was written, tasks inferred from files included."""
+
+
+def _checked_structure(structure: Structure) -> Structure:
+    """Raise :class:`ValueError` for a structure that no model has."""
+    layers = structure.layers
+    if not 1 <= len(layers) <= _MAX_LAYERS:
+        raise ValueError(f"layers: expected 1 to {_MAX_LAYERS}, got {len(layers)}")
+    _check_indices("layers: index", [layer.index for layer in layers], _MAX_LAYERS)
+    for position, layer in enumerate(layers):
+        key = f"layers[{position}]"
+        _check_indices(f"{key}.heads", layer.heads, _MAX_WIDTH)
+        if not 0 <= layer.intermediate <= _MAX_WIDTH:
+            raise ValueError(f"{key}.intermediate: expected 0 to {_MAX_WIDTH}, got {layer.intermediate}")
+        if layer.neurons is not None:
+            _check_indices(f"{key}.neurons", layer.neurons, _MAX_WIDTH)
+            if len(layer.neurons) != layer.intermediate:
+                raise ValueError(
+                    f"{key}.neurons: expected {layer.intermediate}, as intermediate, got {len(layer.neurons)}"
+                )
+    inner = structure.numbers[:-1]
+    if list(structure.exits) != sorted(set(structure.exits) & set(inner)):
+        raise ValueError("exits: expected rising numbers of layers before the last")
+    if structure.exit_pooling not in POOLINGS:
+        raise ValueError(f"exit_pooling: expected one of {', '.join(POOLINGS)}")
+    if structure.tokens is not None and structure.token_thresholds is not None:
+        raise ValueError("tokens and token_thresholds exclude each other")
+    for name in ("tokens", "token_thresholds"):
+        values = getattr(structure, name)
+        if values is not None and len(values) != len(layers):
+            raise ValueError(f"{name}: expected {len(layers)} numbers, one per layer, got {len(values)}")
+    if structure.tokens is not None:
+        check_shares(structure.tokens)
+    if not all(0 <= value <= 1 for value in structure.token_thresholds or ()):
+        raise ValueError("token_thresholds: expected numbers from 0 to 1")
+    return structure
+
+
+def _check_indices(key: str, values: tuple[int, ...] | list[int], limit: int) -> None:
+    if any(after <= before for before, after in itertools.pairwise(values)):
+        raise ValueError(f"{key}: expected rising numbers, each once")
+    if values and not 0 <= values[0] <= values[-1] < limit:
+        raise ValueError(f"{key}: expected numbers from 0 to {limit - 1}")
+
+
+CheckedStructure = Annotated[Structure, AfterValidator(_checked_structure)]
+
+
+def _checked_scores(scores: Mapping[str, float]) -> Mapping[str, float]:
+    for name, value in scores.items():
+        if name not in METRICS:
+            raise ValueError(f"{name}: unknown metric. Known: {', '.join(METRICS)}")
+        if not -1 <= value <= 1:
+            raise ValueError(f"{name}: expected a number from -1 to 1, got {value:g}")
+    return scores
+
+
+Scores = Annotated[Mapping[str, float], AfterValidator(_checked_scores)]
+"""Metric -> value."""
+
+
+class ArtifactReference(Record):
+    """Another artifact."""
+
+    name: str
+    digest: Digest
+
+
+class RemovedCounts(Record):
+    """How many structures were pruned."""
+
+    heads: Count = 0
+    ffns: Count = 0
+    neurons: Count = 0
+
+
+class TicketRecord(Record):
+    """Which ticket a checkpoint is."""
+
+    kind: str
+    level: str
+    """Percentage of the heads, or of heads and FFNs, as ``20/10``."""
+    importance: str
+    granularity: str
+    min_heads: Count
+    removed: RemovedCounts
+
+
+class SparsityRecord(Record):
+    """Single weights that are zero."""
+
+    share: Share
+    zeros: Count
+    of: Count
+    """Weights of the prunable matrices."""
+    objective: str | None = None
+    """What the rounds trained; None: unknown, the mask was given as a file."""
+    mask: Digest | None = None
+    """SHA-256 of the mask's file; None: the mask was found by the rounds."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.zeros > self.of or abs(self.share - self.zeros / max(self.of, 1)) > 1e-6:
+            raise ValueError(f"share {self.share:g} is not {self.zeros} of {self.of}")
+        return self
+
+
+class ExitTarget(Record):
+    """What the exits' settings were chosen for: one of the two."""
+
+    depth: float | None = None
+    """Maximum mean number of layers."""
+    max_drop: float | None = None
+    """Maximum loss of the primary metric."""
+
+
+class ExitCalibration(Record):
+    """What the exit rule did on the held-out rows that chose its settings."""
+
+    rows: Positive
+    seen_in_training: bool | None
+    """Whether the checkpoint was trained on any of them; None: unknown."""
+    mean_depth: float
+    score: float
+    final_head: float
+    """Score of the final head on the same rows, without early exits."""
+    points: tuple[ExitPoint, ...]
+    """Best settings of the rule for a few mean depths."""
+
+
+class ExitValidation(Record):
+    """What the exits did on the validation rows."""
+
+    scores: Scores
+    mean_depth: float
+    """Layers that a row runs through on average."""
+    layers: Positive
+    lost: float
+    """Primary metric without exits minus with exits."""
+    lost_at_least: float | None
+    """Its lower 95 % bound, one-sided; None: no interval."""
+
+
+class ExitsRecord(Record):
+    """Early exits of a checkpoint: their rule, and what it did."""
+
+    rule: ExitRule
+    mode: str
+    target: ExitTarget
+    calibration: ExitCalibration
+    validation: ExitValidation
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.mode not in EXIT_MODES:
+            raise ValueError(f"mode: expected one of {', '.join(EXIT_MODES)}")
+        return self
+
+
+class TokensTarget(Record):
+    """What a token schedule was learned for."""
+
+    keep: Share
+    """Mean share of the tokens to keep."""
+
+
+class TokensValidation(Record):
+    """What a token schedule did on the validation rows."""
+
+    scores: Scores
+    kept: tuple[Share, ...]
+    """Mean share of the tokens that enter each layer's FFN."""
+
+
+class TokensRecord(Record):
+    """Token schedule of a checkpoint: its rule, and what it did."""
+
+    rule: str
+    target: TokensTarget | None = None
+    """None: the schedule was given, or learned without a target."""
+    validation: TokensValidation
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.rule not in TOKEN_RULES:
+            raise ValueError(f"rule: expected one of {', '.join(TOKEN_RULES)}")
+        return self
+
+
+@dataclass(frozen=True)
+class TrainingStage:
+    """What one training run took, from its first step on."""
+
+    steps: int
+    seconds: float
+    loss: float
+    """Mean over the steps, and over the processes."""
+    precision: str
+
+
+class TrainingRecord(Record):
+    """How a checkpoint was trained."""
+
+    SETTINGS: ClassVar[Mapping[str, type[Settings]]] = {
+        "finetune": FinetuneSettings,
+        "exits": EarlyExitSettings,
+        "tokens": TokenPruningSettings,
+    }
+
+    kind: Literal["finetune", "exits", "tokens"] | None = None
+    """None: effx did not train it."""
+    settings: Mapping[str, JsonValue] = {}
+    """All settings of that kind, by name."""
+    stages: tuple[TrainingStage, ...] = ()
+    """The training runs, in order."""
+    learning_rate: float | None = None
+    """Peak learning rate."""
+    limit: Positive | None = None
+    """Number of rows that it was trained on (subsets are nested); None: all."""
+    regime: str | None = None
+    """What was trained; for exits and tokens, of the checkpoint before."""
+    rows: Count | None = None
+    """Number of training rows."""
+    held_out_rows: Count = 0
+    """Training rows that early stopping was decided on."""
+    source: str | None = None
+    """Where the rows came from."""
+    rows_digest: Digest | None = None
+    """Digest of the task's complete training rows; None: unknown, or trained from a checkpoint that may have
+    seen others."""
+    processes: Positive = 1
+    host: str | None = None
+    """Kind of processor."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.kind is not None:
+            self.SETTINGS[self.kind].of(**self.settings)
+        for stage in self.stages:
+            if stage.steps < 0 or stage.seconds < 0:
+                raise ValueError("stages: expected steps and seconds >= 0")
+        return self
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all stages."""
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def loss(self) -> float:
+        """Mean loss of the last stage."""
+        return self.stages[-1].loss
+
+    @property
+    def seed(self) -> int:
+        """The random seed of the training settings."""
+        value = self.settings.get("seed")
+        return value if isinstance(value, int) else 0
+
+
+class Manifest(Record):
+    """What both kinds of manifest hold."""
+
+    name: str = ""
+    """Name of the folder when it was written."""
+    created: Moment | None = None
+    files: Mapping[FileName, Digest] = {}
+    """File -> SHA-256; every file of the folder but the manifest."""
+    task: str
+    task_definition: TaskDefinition
+    structure: CheckedStructure
+    parameters: Count
+    """Ramps of exits included."""
+    weight_remaining: Share
+    """Share of the full model's parameters that remain, ramps excluded."""
+    max_length: Annotated[int, Field(ge=variants.MIN_LENGTH, le=_MAX_LENGTH)]
+    """Maximum tokens per example, in training and in evaluation."""
+    data: str | None = None
+    """The folder that the rows were read from; None: the hub or the demo corpus."""
+    sparsity: SparsityRecord | None = None
+    versions: Mapping[str, str]
+
+    @model_validator(mode="after")
+    def _one_task(self) -> Self:
+        if self.task != self.task_definition.name:
+            raise ValueError(f"task: {self.task!r} is not the name in task_definition")
+        if self.data is not None and (not self.data or "\0" in self.data):
+            raise ValueError(f"data: {self.data!r} is not a folder")
+        return self
+
+
+class CheckpointManifest(Manifest):
+    """What effx.json holds."""
+
+    model: str
+    """The pretrained model: a folder or a name on the hub."""
+    seed: Count = 0
+    training: TrainingRecord = TrainingRecord()
+    metrics: Scores = {}
+    """On the validation rows, by the model's head; empty: not scored."""
+    validation_rows: Count | None = None
+    validation_source: str | None = None
+    """Where the validation rows came from."""
+    parent: Digest | None = None
+    """Digest of the checkpoint that it was made from."""
+    full_parameters: Positive
+    """Parameters before anything was removed or added."""
+    exits: ExitsRecord | None = None
+    tokens: TokensRecord | None = None
+    ticket: TicketRecord | None = None
+    predictions: tuple[int | float, ...] | None = None
+    """Of the validation rows: a class, or a value."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        structure, task = self.structure, self.task_definition
+        if self.exits and not structure.exits:
+            raise ValueError("exits: the structure has none")
+        if self.exits and self.exits.validation.layers != len(structure.layers):
+            raise ValueError(f"exits.validation.layers: expected {len(structure.layers)}")
+        if self.tokens and not structure.prunes_tokens:
+            raise ValueError("tokens: the structure has no token schedule")
+        if self.tokens and len(self.tokens.validation.kept) != len(structure.layers):
+            raise ValueError(f"tokens.validation.kept: expected {len(structure.layers)} shares")
+        if self.metrics and set(task.metrics) - set(self.metrics):
+            raise ValueError(f"metrics: expected {', '.join(task.metrics)}")
+        if self.predictions is not None:
+            if self.validation_rows is not None and len(self.predictions) != self.validation_rows:
+                raise ValueError(f"predictions: expected {self.validation_rows}, as validation_rows")
+            if task.kind == "classification" and not all(
+                value in range(len(task.labels)) for value in self.predictions
+            ):
+                raise ValueError(f"predictions: expected classes from 0 to {len(task.labels) - 1}")
+        return self
+
+
+class CheckpointFacts(TypedDict, total=False):
+    """What a caller states of a checkpoint; the rest follows from its model."""
+
+    model: str
+    seed: int
+    training: TrainingRecord
+    metrics: Mapping[str, float]
+    validation_rows: int
+    validation_source: str
+    parent: str | None
+    max_length: int
+    data: str | None
+    exits: ExitsRecord | None
+    tokens: TokensRecord | None
+    ticket: TicketRecord | None
+    sparsity: SparsityRecord | None
+    predictions: tuple[int | float, ...] | None
+    structure: Structure
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Differences of an engine's logits from its checkpoint's."""
+
+    examples: int
+    max_abs_diff: float
+    """-1: an answer was not finite."""
+    label_agreement: float
+    passed: bool
+    inputs: str
+    """``task`` rows or ``random`` ids."""
+    measured_on: str = "engine"
+    """The engine, or the graphs that it was built from where it cannot run."""
+    depth_agreement: float | None = None
+    """Share of rows that exit after the same layer; None: the engine has no exits."""
+    accuracy: float | None = None
+    """On the labelled rows, where there are any."""
+    accuracy_lost: float | None = None
+    """Against the checkpoint on the same rows; negative: gained."""
+    accuracy_lost_interval: tuple[float, float] | None = None
+    """95 %, from the paired differences."""
+
+
+def _checked_parity(parity: Parity) -> Parity:
+    if parity.examples < 0:
+        raise ValueError(f"examples: expected an integer >= 0, got {parity.examples}")
+    if parity.passed and (parity.max_abs_diff < 0 or not 0 <= parity.label_agreement <= 1):
+        raise ValueError("passed: contradicts max_abs_diff or label_agreement")
+    for name in ("depth_agreement", "accuracy"):
+        value = getattr(parity, name)
+        if value is not None and not 0 <= value <= 1:
+            raise ValueError(f"{name}: expected a number from 0 to 1, got {value:g}")
+    lost, interval = parity.accuracy_lost, parity.accuracy_lost_interval
+    if interval is not None and (lost is None or not interval[0] - 1e-9 <= lost <= interval[1] + 1e-9):
+        raise ValueError("accuracy_lost_interval: does not contain accuracy_lost")
+    return parity
+
+
+CheckedParity = Annotated[Parity, AfterValidator(_checked_parity)]
+
+
+@dataclass(frozen=True)
+class PlanAudit:
+    """What a built TensorRT plan runs, by its inspector."""
+
+    layers: Mapping[str, Count]
+    """Kind of layer -> how many."""
+    product_precisions: Mapping[str, Count]
+    """Precision -> how many matrix products with weights run in it; ``unknown`` where it is not reported."""
+    fused_attention: Count
+    """Kernels of fused attention."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an engine's files compute, counted."""
+
+    nodes: Mapping[str, Count]
+    """Kind of node -> how many, the most frequent first."""
+    weight_products: Count
+    """Matrix products with weights."""
+    integer_weight_products: Count
+    """Those that are computed in integers."""
+    fused_attention: Count
+    product_precisions: Mapping[str, Count] | None = None
+    """Precision -> how many matrix products with weights; None: not reported by the runtime."""
+    head_products: Count | None = None
+    """Matrix products of heads and ramps, which are not quantized; None: counted with the others."""
+    plan: PlanAudit | None = None
+    """What the built plan runs; None: not a plan, or not built on its GPU."""
+
+
+class CandidateRecord(Record):
+    """A scheme that was built and compared for an engine's precision."""
+
+    scheme: str
+    parity: CheckedParity
+    failure: str | None
+    """Why it may not be used; None: it passed its gates."""
+    seconds: Seconds | None
+    """Seconds per query; None: not timed."""
+
+
+INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
+
+
+class EngineInput(Record):
+    """An input array of an engine; shapes are [rows, tokens]."""
+
+    name: Annotated[str, OneOf("input", INPUT_NAMES)]
+    dtype: Literal["int64"]
+    min: tuple[Positive, Positive]
+    opt: tuple[Positive, Positive]
+    max: tuple[Positive | None, Annotated[int, Field(ge=1, le=_MAX_LENGTH)]]
+    """None: any number of rows."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        rows, tokens = self.max
+        if not self.min[1] <= self.opt[1] <= tokens or (rows is not None and self.opt[0] > rows):
+            raise ValueError("expected min <= opt <= max")
+        return self
+
+
+class BuildHost(Record):
+    """The machine that an engine was built on."""
+
+    machine: str
+    system: str
+    cpu_count: Positive | None
+    vnni: bool
+    bf16: bool
+
+
+@dataclass(frozen=True)
+class EngineExits:
+    """Early exit of an engine, as results state it."""
+
+    rule: ExitRule
+    depths: tuple[int, ...]
+    """Layers before each ramp and, last, before the model's head."""
+    segments: int
+    """Number of graphs."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.rule.to_json(), "depths": list(self.depths), "segments": self.segments}
+
+
+class EngineManifest(Manifest):
+    """What engine.json holds."""
+
+    variant: str
+    precision: str
+    scheme: str
+    backend: str
+    device: str
+    checkpoint: ArtifactReference
+    inputs: Annotated[tuple[EngineInput, ...], Field(min_length=2, max_length=3)]
+    parameters_removed: Count = 0
+    model: str | None = None
+    """Short name of the pretrained model."""
+    regime: str | None = None
+    parity: CheckedParity
+    audit: Audit | None = None
+    candidates: tuple[CandidateRecord, ...] | None = None
+    """The schemes that were compared; None: there was one."""
+    runtime: RuntimeSettings
+    build_s: Seconds | None = None
+    built_on: BuildHost | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        runtime = self.runtime
+        row = backends.get(self.backend)
+        row.device(self.device)
+        if row.builder_module is not None:
+            variant = variants.parse(self.variant)
+            if variant.precision != self.precision or runtime.precision != self.precision:
+                raise ValueError(f"precision: {self.precision!r} is not that of variant and runtime")
+            if self.scheme not in row.schemes_for(variant.scheme, self.device):
+                raise ValueError(f"scheme: {self.backend} does not build {self.variant} as {self.scheme!r}")
+        if runtime.device != self.device:
+            raise ValueError(f"runtime.device: expected {self.device!r}, as device, got {runtime.device!r}")
+        names = [entry.name for entry in self.inputs]
+        if len(set(names)) < len(names) or names[:2] != ["input_ids", "attention_mask"]:
+            raise ValueError("inputs: expected input_ids, attention_mask and perhaps token_type_ids")
+        if len({entry.max for entry in self.inputs}) > 1:
+            raise ValueError("inputs: expected the same max for all")
+        if self.max_length > self.longest_input:
+            raise ValueError(
+                f"max_length: expected at most {self.longest_input}, as inputs, got {self.max_length}"
+            )
+        self._check_runtime()
+        return self
+
+    def _check_runtime(self) -> None:
+        runtime = self.runtime
+        if not runtime.files or len(set(runtime.files)) < len(runtime.files):
+            raise ValueError("runtime.files: expected at least one file, each once")
+        for name in (*runtime.files, *runtime.weight_files.values()):
+            _file_name(name)
+        for key in ("input_names", "output_names", "weight_files"):
+            if unknown := set(getattr(runtime, key)) - set(runtime.files):
+                raise ValueError(f"runtime.{key}: {min(unknown)!r} is not in runtime.files")
+        lengths = runtime.lengths
+        if lengths is not None and (
+            not lengths
+            or any(after <= before for before, after in itertools.pairwise((0, *lengths)))
+            or lengths[-1] > self.longest_input
+        ):
+            raise ValueError(f"runtime.lengths: expected rising numbers from 1 to {self.longest_input}")
+        if runtime.pad_id < 0:
+            raise ValueError(f"runtime.pad_id: expected an integer >= 0, got {runtime.pad_id}")
+        if runtime.max_batch != self.inputs[0].max[0]:
+            raise ValueError("runtime.max_batch: expected the rows of the inputs' max")
+        exits, layers = runtime.exits, len(self.structure.layers)
+        if exits is None:
+            if len(runtime.files) > 1:
+                raise ValueError("runtime.files: several, but no exits")
+            return
+        if any(after <= before for before, after in itertools.pairwise((0, *exits.depths))):
+            raise ValueError("runtime.exits.depths: expected rising numbers >= 1")
+        if not exits.depths or exits.depths[-1] != layers:
+            raise ValueError(f"runtime.exits.depths: expected {layers} as the last, the number of layers")
+        if len(runtime.files) not in (1, len(exits.depths)):
+            raise ValueError(f"runtime.files: expected 1 or {len(exits.depths)}, one per exit and head")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names in the order of the logits; empty for regression."""
+        return self.task_definition.labels
+
+    @property
+    def longest_input(self) -> int:
+        """The most tokens per row that the engine accepts."""
+        return self.inputs[0].max[1]
+
+    @property
+    def largest_batch(self) -> int | None:
+        """The most rows that the engine accepts at a time; None: any number."""
+        return self.inputs[0].max[0]
+
+    @property
+    def exits(self) -> EngineExits | None:
+        """Early exit; None: every row runs through all layers."""
+        exits = self.runtime.exits
+        return None if exits is None else EngineExits(exits.rule, exits.depths, len(self.runtime.files))

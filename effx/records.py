@@ -1,0 +1,169 @@
+"""JSON files of effx, read strictly: each becomes a frozen, typed record, or a one-line error with its key.
+
+    read_json(path)           bytes -> JSON object: UTF-8, no duplicate keys, finite numbers, bounded size
+    build(kind, value, path)  JSON object -> record: exact types, no unknown keys
+
+Files may come from others. Nothing in them is converted: "5" is not a number, 1 is not true, 1.0 is not an
+integer.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from effx.errors import ArtifactError, EffxError
+
+MAX_BYTES = 256 << 20
+"""Size of a file at most."""
+_MAX_INTEGER = 1 << 63
+_SHOWN_ERRORS = 3
+_SHOWN_CHARACTERS = 60
+
+
+class Record(BaseModel):
+    """Base of records that are read from JSON files and written to them."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON values, every field by its name."""
+        return self.model_dump(mode="json")
+
+
+R = TypeVar("R", bound=Record)
+
+
+def read_json(path: Path, *, limit_bytes: int = MAX_BYTES) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ArtifactError: the file is missing, not a regular file, too large, or not strict JSON; its root is not
+            an object.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a FIFO would wait for a writer
+            raise ArtifactError(f"{path} is not a regular file.")
+        if status.st_size > limit_bytes:
+            raise ArtifactError(f"{path}: expected at most {limit_bytes:,} bytes, got {status.st_size:,}.")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
+    return parse_json(data, path)
+
+
+def parse_json(data: bytes, path: Path) -> dict[str, Any]:
+    """Return the JSON object that ``data`` is; ``path`` is for messages.
+
+    Raises:
+        ArtifactError: it is not strict JSON, or not an object.
+    """
+    try:
+        value = json.loads(
+            data.decode(),
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_bounded,
+        )
+        json.dumps(value, ensure_ascii=False).encode()  # fails for lone surrogates
+    except UnicodeError as error:
+        raise ArtifactError(f"{path} cannot be read: it is not UTF-8 text.") from error
+    except RecursionError as error:
+        raise ArtifactError(f"{path} cannot be read: its JSON is nested too deeply.") from error
+    except ValueError as error:
+        raise ArtifactError(f"{path} cannot be read: {printable(str(error))}.") from error
+    if not isinstance(value, dict):
+        raise ArtifactError(f"{path}: expected a JSON object, got {_shown(value)}.")
+    return value
+
+
+def build(kind: type[R], value: Mapping[str, Any], path: Path) -> R:
+    """Return the record of a JSON object that :func:`read_json` returned; ``path`` is for messages.
+
+    Raises:
+        ArtifactError: a key is missing or unknown, or a value is of the wrong type or contradicts another.
+    """
+    try:
+        return kind.model_validate_json(json.dumps(value))
+    except ValidationError as error:
+        raise ArtifactError(f"{path}: {problems(error)}.") from error
+    except EffxError as error:  # of a value that checks itself, as an exit rule
+        raise ArtifactError(f"{path}: {error}") from error
+
+
+def problems(error: ValidationError) -> str:
+    """Return the first errors of pydantic as one line, each with its key."""
+    details = error.errors(include_url=False)
+    texts = [_problem(detail) for detail in details[:_SHOWN_ERRORS]]
+    more = len(details) - len(texts)
+    return "; ".join([*texts, *([f"{more} more"] if more else [])])
+
+
+def _problem(detail: ErrorDetails) -> str:
+    key = ""
+    for part in detail["loc"]:
+        if isinstance(part, int):
+            key += f"[{part}]"
+        elif part not in ("int", "float"):  # branches of a union
+            key += f".{part}"
+    kind, message = detail["type"], detail["msg"]
+    if kind == "missing":
+        message = "missing"
+    elif kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        message = "unknown key"
+    else:
+        message = message.removeprefix("Value error, ").replace("Input should be", "expected")
+        if message.startswith("expected"):
+            message += f", got {_shown(detail['input'])}"
+    message = message.removesuffix(".")
+    return printable(f"{key.removeprefix('.')}: {message}" if key else message)
+
+
+def printable(text: str) -> str:
+    """Return text on one line without control characters, which a terminal might act on."""
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "an object"
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    text = json.dumps(value, default=str)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"duplicate key {next(name for name in names if names.count(name) > 1)!r}")
+    return value
+
+
+def _refuse_constant(text: str) -> float:
+    raise ValueError(f"{text} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:_SHOWN_CHARACTERS]} is too large for a number")
+    return value
+
+
+def _bounded(text: str) -> int:
+    if len(text) > 20 or abs(int(text)) >= _MAX_INTEGER:
+        raise ValueError(f"{text[:_SHOWN_CHARACTERS]} is too large for an integer")
+    return int(text)
