@@ -1,10 +1,10 @@
-# Images of effx; docs/image.md says how to run them.
+# Docker images of effx; docs/image.md explains how to run them.
 #
 #   docker build --target cpu     -t effx:cpu .
 #   docker build --target profile -t effx:profile .
 #   docker build --target full    -t effx:full .
 #
-# Base images are given by tag; docs/image.md shows how to pin them by digest.
+# Base images are referenced by tag; docs/image.md explains how to pin them by digest.
 ARG PYTHON_IMAGE=python:3.12.12-slim-bookworm
 ARG TENSORRT_IMAGE=nvcr.io/nvidia/tensorrt:25.10-py3
 

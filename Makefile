@@ -1,10 +1,10 @@
-# make demo   the whole pipeline on the embedded model and data
-# make test   the tests
-# make check  formatting, lint and types
-# make pages  docs/commands from the code
-# make gpu    what needs an NVIDIA GPU: its tests, then the suite of benchmarks/gpu_suite.py, with onnxruntime-gpu in
-#             an environment of its own, or GPU_PYTHON=... that has all it needs
-# make test-older   models and training against the oldest transformers that effx takes
+# make demo         the whole pipeline on a generated data set
+# make test         the tests
+# make test-older   tests of models and training with the oldest supported transformers
+# make check        formatting, lint and types
+# make pages        generate docs/commands from the help of the commands
+# make gpu          on an NVIDIA GPU: the GPU tests, then benchmarks/gpu_suite.py, in a separate environment with
+#                   onnxruntime-gpu, or with GPU_PYTHON=... (a Python that has the packages)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +13,7 @@ OLDER := $(VENV)/transformers-5.0.0
 PIPPED := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PIP := $(BIN)/python $(PIPPED)
 
-# two processes of one thread each: teams of threads that wait for one another starve on two processors
+# two processes with one thread each: with more threads than processors, threads wait for each other
 TESTING := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 .PHONY: demo test test-slow test-older check pages gpu clean
@@ -40,7 +40,7 @@ check: $(INSTALLED)
 pages: $(INSTALLED)
 	$(BIN)/python tools/command_pages.py
 
-# torch first and alone: its exact version is what keeps the CPU build where one is at hand
+# torch first: with its exact version, an installed CPU build is not replaced
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("effx needs Python 3.11 or newer, set PYTHON=" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -48,13 +48,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PIP) --editable '.[all-cpu,rtx,mlflow,test,check]'
 	touch $@
 
-# a folder in front of the environment's own packages, with all that this release asks for
+# a folder with this release and its dependencies, which comes before the environment on the path
 $(OLDER): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $@.new transformers==5.0.0 numpy==2.4.6
 	mv $@.new $@
 
-# Results and traces of an earlier call are kept: it goes on where it was cut off. The suite runs whatever the
-# tests came to; what they came to is the exit code. PyTorch's remarks on GPUs are no errors of the tests.
+# An interrupted run is resumed: existing results and traces are not measured again. The suite runs even if tests fail;
+# the exit code is that of the tests. -W default: warnings of PyTorch about GPUs do not fail the tests.
 GPU_OUT ?= gpu-results
 GPU_VENV := .venv-gpu
 GPU_PYTHON ?= $(GPU_VENV)/bin/python

@@ -290,7 +290,7 @@ def hypervolume(trials: int, rng: np.random.Generator) -> dict[str, float]:
 
 
 def engines(rng: np.random.Generator, accuracies: np.ndarray, seconds: np.ndarray) -> list[Run]:
-    """Return runs of engines that err on much the same rows and ran side by side."""
+    """Return runs of engines whose errors are correlated, measured in one session."""
     hardness = rng.standard_normal(EXAMPLES)
     drift = shared_drift(rng, ROUNDS)
     runs = []

@@ -1,8 +1,8 @@
-"""How many times faster effx fine-tunes than a plain loop, in one run on one machine.
+"""Speed of fine-tuning compared with a plain training loop, in one run on one machine.
 
-The plain loop is what tutorials show: every row padded to 128 tokens, random batches, fp32, and
-AdamW. Both train the same rows from the same weights with the same learning rate, schedule and
-seed, and both are scored on the same validation rows.
+The plain loop is that of tutorials: every row padded to 128 tokens, random batches, fp32, AdamW. Both
+train the same rows from the same weights with the same learning rate, schedule and seed, and both are
+scored on the same validation rows.
 
     python benchmarks/finetune_speed.py --model MODEL --data DATA [--rows 8000 --epochs 2]
 

@@ -95,13 +95,13 @@ def worker(pipe: Any, opener: str, arguments: list[Any]) -> None:
         except EOFError:  # the parent has finished
             return
         if repeats == 0:
-            pipe.send([infer(one) for one in inputs])
+            pipe.send([infer(query) for query in inputs])
             continue
         taken = []
         for _ in range(repeats):
-            for one in inputs:
+            for query in inputs:
                 started = time.perf_counter()
-                infer(one)
+                infer(query)
                 taken.append(time.perf_counter() - started)
         pipe.send(taken)
 

@@ -114,20 +114,20 @@ def exits_table(options: argparse.Namespace) -> dict[str, Any]:
     }
     table = []
     for name, rule in rules.items():
-        one, depth, _ = run(rule, 1)
+        single, depth, _ = run(rule, 1)
         many, depth_many, _ = run(rule, BATCH)
         table.append(
             {
                 "rule": None if rule is None else rule.to_json(),
                 "held_out_depth": None if rule is None else float(name),
                 "mean_depth": float(depth.mean()),
-                source.task.metric: source.score(one, source.validation),
+                source.task.metric: source.score(single, source.validation),
                 "seconds_batch_1": seconds[1][name],
                 "seconds_batch_32": seconds[BATCH][name],
                 "time_ratio_batch_1": seconds[1][name] / seconds[1]["full"],
                 "time_ratio_batch_32": seconds[BATCH][name] / seconds[BATCH]["full"],
                 "same_depth_in_both_batches": bool((depth == depth_many).all()),
-                "same_predictions_in_both_batches": bool((one.argmax(-1) == many.argmax(-1)).all()),
+                "same_predictions_in_both_batches": bool((single.argmax(-1) == many.argmax(-1)).all()),
             }
         )
     return {"layers": int(depths[-1]), "held_out_rows": len(source.held_out),

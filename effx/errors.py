@@ -90,7 +90,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
 def need(extra: str, *modules: str) -> None:
     """Raise :class:`MissingExtraError` unless every module can be imported.
 
-    Nothing is imported here, so a package can call this before its own heavy imports and the
+    Nothing is imported here, so a package can call this before its heavy imports and the
     user reads which extra to install instead of a bare ``ModuleNotFoundError``.
     """
     missing = [module for module in modules if importlib.util.find_spec(module) is None]

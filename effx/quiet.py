@@ -20,7 +20,7 @@ def quiet(*, output: bool = False) -> Iterator[None]:
 
     Args:
         output: also discard what is printed on stdout and stderr, as the progress bars of exporters and
-            quantisers. Not for code that reports progress of its own.
+            quantisers. Not for code that reports progress itself.
     """
     # tokenizers prints a remark at every fork where this is not set; "true" is its default
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

@@ -1,7 +1,7 @@
 """Folders that take seconds to build, built once for all xdist workers and later runs of the same code.
 
 A session fixture passes a function that fills a folder. The folder is at ``.pytest_cache/effx/KEY/NAME-CODE``
-(``EFFX_TEST_CACHE`` names another place than ``.pytest_cache/effx``). KEY is a digest of all that may change
+(``EFFX_TEST_CACHE`` names another folder than ``.pytest_cache/effx``). KEY is a digest of all that may change
 its content: every file of ``effx/``, the modules with the shared fixtures, the installed packages, Python,
 the processor, and the environment variables that training reads. CODE is a digest of the module that has the
 function. So a folder is never out of date. Folders of all but the last few keys are deleted.
@@ -29,7 +29,7 @@ from filelock import FileLock
 ROOT = Path(__file__).parents[1]
 FOLDER = Path(os.environ.get("EFFX_TEST_CACHE", ROOT / ".pytest_cache" / "effx"))
 KEYS_KEPT = 4
-"""Of so many states of the code the folders are kept, those used last."""
+"""Number of states of the code whose folders are kept; the least recently used are removed."""
 
 
 class Cache:
@@ -76,7 +76,7 @@ def open_cache() -> Cache:
 def convert_once(cache: Cache, patch: pytest.MonkeyPatch) -> None:
     """Let ``graph.write`` copy the ONNX file that it wrote before for the same weights, modules and shape.
 
-    The first conversion of each is real. One that writes its weights to a file of their own is never copied.
+    The first conversion of each is real. One that writes its weights to a separate file is never copied.
     """
     graph = importlib.import_module("effx.export.graph")
     write, arguments = graph.write, inspect.signature(graph.write)

@@ -63,7 +63,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    """Draws without a seed of their own are the same in every order of the tests."""
+    """Seed NumPy and torch, so that unseeded random numbers do not depend on the order of the tests."""
     random.seed(0)
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
@@ -71,7 +71,7 @@ def seeded() -> None:
 
 @pytest.fixture
 def without_gpu() -> None:
-    """For tests of what is said where there is no GPU."""
+    """For tests of messages on machines without a GPU."""
     if software.has_driver():
         pytest.skip("there is an NVIDIA driver here")
 

@@ -57,19 +57,19 @@ DAMAGES: dict[str, tuple[Callable[[Any], object], str]] = {
 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_damage_is_one_line_that_names_the_file(name: str, tmp_path: Path) -> None:
-    damage, said = DAMAGES[name]
+    damage, message = DAMAGES[name]
     value = result()
     damage(value)
     path = tmp_path / "r.json"
     path.write_text(json.dumps(value).replace('"1e999"', "1e999"))
-    with pytest.raises(ArtifactError, match=said) as caught:
+    with pytest.raises(ArtifactError, match=message) as caught:
         results.read([tmp_path])
     (line,) = str(caught.value).splitlines()
     assert line.startswith(str(path))
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"schema": 99}, "schema 99 is not 2"),
         ({"failure": None}, "None is no text"),
@@ -80,13 +80,13 @@ def test_damage_is_one_line_that_names_the_file(name: str, tmp_path: Path) -> No
     ],
 )
 def test_a_damaged_failure_is_named_as_a_result_is(
-    tmp_path: Path, change: dict[str, object], said: str
+    tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
     path = tmp_path / "f.json"
     path.write_text(json.dumps(FAILURE))
     assert [one.failure for one in results.failures([tmp_path])] == ["it died"]
     path.write_text(json.dumps({**FAILURE, **change}))
-    with pytest.raises(ArtifactError, match=said) as caught:
+    with pytest.raises(ArtifactError, match=message) as caught:
         results.find([tmp_path])
     assert str(caught.value).startswith(str(path))
 

@@ -1,6 +1,6 @@
 """Convert committed results to the current schema.
 
-    python tools/convert_results.py docs/results           convert in place; converted files are left alone
+    python tools/convert_results.py docs/results           convert in place; converted files are not changed
     python tools/convert_results.py --check docs/results   open every result, render a report per folder
 
 Handles result files (``effx.results``), frontier.json, aa.json and the CSV files of a report. Only names
@@ -85,7 +85,7 @@ def convert(folder: Path) -> int:
 
 
 def check(folder: Path) -> int:
-    """Open every result below ``folder``, and render a report of every folder that holds results."""
+    """Open every result below ``folder``, and render a report for every folder that contains results."""
     failed = 0
     for results_folder in result_folders(folder):
         try:
@@ -98,7 +98,7 @@ def check(folder: Path) -> int:
 
 
 def result_folders(folder: Path) -> list[Path]:
-    """Return the folders below ``folder`` that hold result files."""
+    """Return the folders below ``folder`` that contain result files."""
     return sorted({path.parent for path in folder.rglob("*.json") if is_result(path)})
 
 
@@ -151,13 +151,13 @@ def _slugs(names: Iterable[str]) -> list[str]:
 
 
 def convert_report(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what frontier.json holds, with the current keys."""
+    """Return the content of frontier.json with the current keys."""
     renamed = {KEYS_OF_REPORT.get(key, key): entry for key, entry in value.items()}
     return {**renamed, "schema": contents.SCHEMA}
 
 
 def convert_sessions(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what benchmarks/aa.py printed, with the gates' slugs."""
+    """Return the output of benchmarks/aa.py with the gates' slugs."""
     sessions = [{**session, "flags": _slugs(session["flags"])} for session in value["sessions"]]
     return {**value, "sessions": sessions}
 

@@ -135,7 +135,7 @@ def run(arguments: list[str]) -> int:
         return _fail(_one_line(error), error.exit_code if error.exit_code != 1 else 2)
     except (click.Abort, KeyboardInterrupt) as error:  # click makes an Abort of the other
         stop = error if error.__cause__ is None else error.__cause__
-        notes = getattr(stop, "__notes__", ["completed work is kept."])
+        notes = getattr(stop, "__notes__", ["completed work was saved."])
         return _fail(f"stopped; {' '.join(notes)}", 143 if isinstance(stop, signals.Terminated) else 130)
     except BrokenPipeError:  # the reader of stdout, as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

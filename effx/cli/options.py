@@ -1,4 +1,4 @@
-"""Options: made from settings, types of their values, and those that several commands share."""
+"""Options: generated from settings, types of their values, and options that several commands share."""
 
 from __future__ import annotations
 

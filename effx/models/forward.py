@@ -5,7 +5,7 @@
 
 The equations are those of the BERT kind; how a family computes them is in :mod:`effx.models.families`.
 The weights are those of the Hugging Face model, called module by module, so masks act here too;
-without reductions the logits equal those of its own forward pass. Early exit and token pruning need
+without reductions the logits equal those of ``model(**inputs)``. Early exit and token pruning need
 the pass in pieces: rows leave between layers, tokens between attention and FFN.
 """
 

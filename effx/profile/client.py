@@ -96,7 +96,7 @@ class WorkerClient:
         return self._process.pid
 
     def _write(self) -> None:
-        """Write requests, in their own thread: a hung worker does not read, and the pipe fills up."""
+        """Write requests in a separate thread: a hung worker does not read, and the pipe fills up."""
         assert self._process.stdin is not None
         with (
             contextlib.suppress(OSError),

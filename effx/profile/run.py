@@ -11,7 +11,7 @@ each round, so that a slow minute of the host affects all of them:
     others      likewise, per scenario and per (batch, length)
     energy      A  B  C           windows of at least 10 s, if there is a meter
 
-If a worker fails, only its own engine has no result, and the failure is recorded. Engines that run on a
+If a worker fails, only its engine has no result, and the failure is recorded. Engines that run on a
 GPU are metered by the GPU's meter, the others by the processor's.
 """
 
@@ -66,7 +66,7 @@ def profile(
         plan: what is measured.
         meter: see :func:`effx.profile.meters.open`.
         data_folder: validation rows; default: the folder that the checkpoint's rows came from.
-        host: a name for this machine; default: its own name and hardware.
+        host: a name for this machine; default: the host name.
 
     Returns:
         The runs, and the errors of the engines that have none.

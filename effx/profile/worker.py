@@ -321,7 +321,7 @@ def _circular(order: Sequence[int] | np.ndarray, offset: float) -> Iterator[int]
 def main() -> None:
     """Answer requests until stdin closes."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a runtime prints goes to stderr, not between the answers
+    os.dup2(2, 1)  # output of a runtime is written to stderr, not between the answers
     worker: Worker | None = None
     for line in sys.stdin:
         request = json.loads(line)

@@ -247,7 +247,7 @@ def evaluate(rule: ExitRule, logits: np.ndarray, depths: np.ndarray, score: Scor
 def candidates(name: str, logits: np.ndarray, thresholds: int = 100) -> list[ExitRule]:
     """Return settings of a rule that cover its range on logits [heads, n, outputs].
 
-    Thresholds are quantiles of the ramps' values on these rows; patience goes up to the number of ramps.
+    Thresholds are quantiles of the ramps' values on these rows; patience is at most the number of ramps.
     """
     kind, ramps = rule_kind(name), logits[:-1]
     patiences = range(1, len(ramps) + 1) if kind.patient else [1]

@@ -116,7 +116,7 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _plain_values(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse true and false as numbers or words; a single value stands for a list of one."""
+        """Refuse true and false as numbers or words; a single value is accepted as a list with one entry."""
         assert info.field_name is not None
         field = cls.model_fields[info.field_name]
         kind = kind_of(field)

@@ -136,5 +136,5 @@ def get(name: str) -> Task:
     """
     if name not in TASKS:
         error = unknown("task", name, TASKS)
-        raise UsageError(f"{error} A task of your own needs a folder with its rows.", settings="data")
+        raise UsageError(f"{error} Any other task needs a folder with its rows.", settings="data")
     return TASKS[name]

@@ -44,7 +44,7 @@ class Workload:
 
     @property
     def on_device(self) -> bool:
-        """Whether the device's own time is measured."""
+        """Whether only the time on the device is measured."""
         return self.timing == "device"
 
     @property

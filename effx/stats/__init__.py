@@ -1,6 +1,6 @@
 """Statistics: metrics, intervals, tests, bootstrap. NumPy and SciPy only; no results, no devices.
 
-One method per question; intervals hold the truth in 95 % of cases unless said otherwise.
+One method per question; intervals contain the true value in 95 % of cases unless stated otherwise.
 
     accuracy of one engine                Wilson's score interval               intervals.wilson
     another metric of one engine          percentile bootstrap of examples      bootstrap.metric_interval

@@ -11,7 +11,7 @@ from effx.stats.metrics import Metric
 
 Statistic = Callable[[np.ndarray], float]
 LEAST_BLOCKS = 3
-"""Blocks or rounds below which nothing is said about their spread."""
+"""Minimum number of blocks or rounds for an estimate of their spread."""
 _RESAMPLES = 2000
 _MOST_WEIGHTS = 4_000_000  # weights of examples in memory at a time
 

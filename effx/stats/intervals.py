@@ -1,4 +1,4 @@
-"""Intervals, 95 % unless said otherwise. See :mod:`effx.stats` for which answers which question."""
+"""Intervals, 95 % unless stated otherwise. :mod:`effx.stats` lists which one answers which question."""
 
 from __future__ import annotations
 
@@ -176,7 +176,8 @@ def block_interval(
     the width: with ten blocks the percentiles of the resamplings themselves hold the truth in 90 %
     of cases only, because they are narrow by sqrt((n - 1) / n) and normal rather than t (Efron and
     Tibshirani 1993, An Introduction to the Bootstrap, section 12.5; Hesterberg 2015, Am. Stat. 69:371-386).
-    Where the blocks' own statistics spread wider than that, as with few short blocks, theirs is the error.
+    If the statistics of the blocks spread wider than that, as with few short blocks, their spread is the
+    error.
     """
     values = bootstrap.block_statistics(blocks, statistic, resamples=_RESAMPLES_FOR_ERROR, seed=seed)
     if values is None:

@@ -233,9 +233,9 @@ def test_sigterm_leaves_no_files_and_processes(here: Path, checkpoint: Checkpoin
                 if path.name.isdigit() and _parent(path) == running.pid]  # fmt: skip
     running.terminate()
     _, reported = running.communicate(timeout=60)
-    assert running.returncode == 143 and "stopped; completed work is kept." in reported
+    assert running.returncode == 143 and "stopped; completed work was saved." in reported
     assert "Traceback" not in reported
-    deadline = time.monotonic() + 20  # multiprocessing's own tracker ends by itself
+    deadline = time.monotonic() + 20  # the tracker of multiprocessing ends by itself
     while alive := [pid for pid in children if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < deadline, alive
         time.sleep(0.05)

@@ -75,9 +75,11 @@ def test_unmet_constraints_set_exit_code_1(here: Path, capsys: pytest.CaptureFix
 def test_constant_predictions_do_not_crash(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Their MCC is 0, and the JSON is valid for strict parsers."""
     for name in ("a", "b"):
-        own = simulated_run(name, metric="matthews", task="cola")
-        scored = replace(own.accuracy, value=0.0, interval=(0.0, 0.0), predictions=[1] * own.accuracy.n)
-        replace(own, accuracy=scored).save(here / "cola")
+        single_run = simulated_run(name, metric="matthews", task="cola")
+        scored = replace(
+            single_run.accuracy, value=0.0, interval=(0.0, 0.0), predictions=[1] * single_run.accuracy.n
+        )
+        replace(single_run, accuracy=scored).save(here / "cola")
     assert run(["recommend", "cola", "--objective", "accuracy"]) == 0
     assert "at +0.0 points of matthews" in capsys.readouterr().out
     assert run(["recommend", "cola", "--objective", "accuracy", "--json"]) == 0

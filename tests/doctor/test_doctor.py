@@ -116,7 +116,7 @@ def test_gpu_packages_are_suggested_only_with_a_driver(driver: bool, fix: bool) 
 
 
 def modules(folder: Path, monkeypatch: pytest.MonkeyPatch, **sources: str) -> None:
-    """Put modules where probes find them before the environment's own."""
+    """Put modules on the path of probes, before those of the environment."""
     for name, source in sources.items():
         (folder / f"{name}.py").write_text(source)
     monkeypatch.setenv("PYTHONPATH", os.fspath(folder))
@@ -224,12 +224,12 @@ def test_instructions_of_a_processor(text: str, states: dict[str, str]) -> None:
 
 def powercap(root: Path, mode: int = 0o644) -> Path:
     for folder, name in (("intel-rapl:0", "package-0"), ("intel-rapl:0/intel-rapl:0:0", "dram")):
-        place = root / folder.split("/")[-1]
-        place.mkdir(parents=True)
-        (place / "name").write_text(name)
-        (place / "max_energy_range_uj").write_text(RANGE_UJ)
-        (place / "energy_uj").write_text("100")
-        (place / "energy_uj").chmod(mode)
+        directory = root / folder.split("/")[-1]
+        directory.mkdir(parents=True)
+        (directory / "name").write_text(name)
+        (directory / "max_energy_range_uj").write_text(RANGE_UJ)
+        (directory / "energy_uj").write_text("100")
+        (directory / "energy_uj").chmod(mode)
     return root
 
 

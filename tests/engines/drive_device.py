@@ -35,28 +35,28 @@ def batch(rng: np.random.Generator, n: int, length: int) -> dict[str, np.ndarray
     return {"input_ids": ids * mask, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
 
 
-def marked(folder: Path, place: Path, **metadata: str) -> Path:
+def marked(folder: Path, destination: Path, **metadata: str) -> Path:
     """Return a folder with an engine's graphs, with instructions for the fake runtime."""
-    place.mkdir()
+    destination.mkdir()
     for name in Engine.open(folder).runtime.files:
         model = onnx.load(folder / name)
         onnx.helper.set_model_props(model, metadata)
-        onnx.save(model, place / name)
-    return place
+        onnx.save(model, destination / name)
+    return destination
 
 
-def stripped(folder: Path, place: Path) -> Path:
+def stripped(folder: Path, destination: Path) -> Path:
     """Return a folder with an engine's graphs twice: as plans with weights of zero, and complete."""
-    place.mkdir()
+    destination.mkdir()
     for name in Engine.open(folder).runtime.files:
         model = onnx.load(folder / name)
-        onnx.save(model, place / f"whole-{name}")
+        onnx.save(model, destination / f"whole-{name}")
         for entry in model.graph.initializer:
             if len(entry.dims) == 2:
                 values = np.zeros_like(onnx.numpy_helper.to_array(entry))
                 entry.CopyFrom(onnx.numpy_helper.from_array(values, entry.name))
-        onnx.save(model, place / name)
-    return place
+        onnx.save(model, destination / name)
+    return destination
 
 
 def compare(folder: Path, plans: Path | None = None, **more: Any) -> dict[str, Any]:

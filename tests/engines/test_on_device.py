@@ -1,4 +1,4 @@
-"""Engines on a GPU, without one: effx's own code on a driver and a runtime that work in host memory.
+"""Engines on a GPU, without a GPU: the code of effx with a fake driver and runtime that use host memory.
 
 tests/engines/fake has both. What runs on them is the code that runs on a GPU, unmodified: memory,
 streams, events, recording, compaction. That the real ones behave likewise is for the ``gpu`` tests.
@@ -84,9 +84,9 @@ def test_answers_match_onnxruntime(result: dict[str, Any]) -> None:
 
 def test_cuda_libraries_are_found_on_the_python_path(library: Path, tmp_path: Path) -> None:
     """In a folder of packages that is on the path, without onnxruntime in it."""
-    place = tmp_path / "elsewhere/nvidia/cu13/lib"
-    place.mkdir(parents=True)
-    shutil.copyfile(library, place / "libcublas.so.13")
+    library_folder = tmp_path / "elsewhere/nvidia/cu13/lib"
+    library_folder.mkdir(parents=True)
+    shutil.copyfile(library, library_folder / "libcublas.so.13")
     code = (
         "from effx.engines import onnxruntime_cuda; onnxruntime_cuda.preload(); "
         "print(open('/proc/self/maps').read().count('libcublas.so.13') > 0)"

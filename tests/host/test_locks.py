@@ -122,8 +122,8 @@ with on_this_host(alone=sys.argv[1] == "alone"):
         measuring = subprocess.Popen([sys.executable, "-c", code, "alone"])
         time.sleep(1.5)
         assert not log.exists()  # it waits for the two
-        late = subprocess.Popen([sys.executable, "-c", code, "beside"])
+        late = subprocess.Popen([sys.executable, "-c", code, "shared"])
         time.sleep(1.5)
         assert not log.exists()  # and no other cell may start before it
     assert [child.wait(30) for child in (measuring, late)] == [0, 0]
-    assert log.read_text().splitlines() == ["alone", "end alone", "beside", "end beside"]
+    assert log.read_text().splitlines() == ["alone", "end alone", "shared", "end shared"]

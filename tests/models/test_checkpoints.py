@@ -107,9 +107,9 @@ def test_an_encoder_with_missing_weights_is_refused(encoders: dict[str, Path], t
     """Otherwise it would silently be trained from random weights."""
     from safetensors.torch import save_file
 
-    for name, place in encoders.items():
-        pretrained(place, TASKS["sst2"])  # its head, and any pooler, may be new
-        weights = load_file(place / "model.safetensors")
+    for name, encoder_folder in encoders.items():
+        pretrained(encoder_folder, TASKS["sst2"])  # its head, and any pooler, may be new
+        weights = load_file(encoder_folder / "model.safetensors")
         layer = [key for key in weights if ".layer.2." in key]
         assert layer
         for number, remaining in enumerate((
@@ -117,7 +117,7 @@ def test_an_encoder_with_missing_weights_is_refused(encoders: dict[str, Path], t
             {key: value for key, value in weights.items() if key not in layer},
             {key: value for key, value in weights.items() if key != layer[0]},
         )):  # fmt: skip
-            folder = Path(shutil.copytree(place, tmp_path / f"{name}{number}"))
+            folder = Path(shutil.copytree(encoder_folder, tmp_path / f"{name}{number}"))
             save_file(remaining, folder / "model.safetensors", metadata={"format": "pt"})
             with pytest.raises(
                 UsageError, match="do not fit its config: .* of the encoder's tensors are missing"

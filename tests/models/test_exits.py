@@ -74,8 +74,8 @@ def test_a_ramp_with_the_weights_of_the_head_gives_the_same_logits(family: str) 
     from effx.models import forward
 
     stream = forward.embed(model, inputs)
-    for place in range(3):
-        stream = reference.layer(model, place, stream, prune=False)
+    for position in range(3):
+        stream = reference.layer(model, position, stream, prune=False)
     assert torch.allclose(ramp(stream.hidden, stream.token_mask), tiny.logits(model, inputs), atol=1e-6)
 
 

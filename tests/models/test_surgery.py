@@ -132,8 +132,8 @@ def test_saved_models_load_equal_and_have_the_counted_parameters(
     before = sum(parameter.numel() for parameter in model.parameters())
     inputs = tiny.inputs(model, case.lengths, case.seed)
     prune(model, case.heads, case.ffns, case.neurons, case.dropped)
-    with tempfile.TemporaryDirectory() as place:
-        saved = save(model, Path(place) / "it", tokenizer=tokenizer, task=TASKS["sst2"])
+    with tempfile.TemporaryDirectory() as scratch:
+        saved = save(model, Path(scratch) / "it", tokenizer=tokenizer, task=TASKS["sst2"])
         loaded = load(saved.folder)
         assert torch.equal(tiny.logits(loaded, inputs), tiny.logits(model, inputs))
         assert structure(loaded) == structure(model)
@@ -142,7 +142,7 @@ def test_saved_models_load_equal_and_have_the_counted_parameters(
         assert saved.manifest.weight_remaining == counted / before
         # a loaded model can be reduced and saved again
         again = prune(loaded, ffns=[layer.index for layer in structure(loaded).layers])
-        twice = save(again, Path(place) / "again", tokenizer=tokenizer, task=TASKS["sst2"])
+        twice = save(again, Path(scratch) / "again", tokenizer=tokenizer, task=TASKS["sst2"])
         assert torch.equal(tiny.logits(load(twice.folder), inputs), tiny.logits(again, inputs))
         assert twice.manifest.weight_remaining == twice.manifest.parameters / before
 

@@ -35,9 +35,9 @@ def masked_only(
         stream = forward.embed(model, one)
         n = int(one["attention_mask"].sum())
         alive = [position < n for position in range(stream.token_mask.shape[1])]
-        for place, layer in enumerate(remaining.layers):
+        for layer_position, layer in enumerate(remaining.layers):
             stream = replace(stream, token_mask=torch.tensor([alive]))
-            stream, probabilities = forward.attend(model, place, stream, explicit=True)
+            stream, probabilities = forward.attend(model, layer_position, stream, explicit=True)
             if layer.heads:
                 queries = [i for i in range(len(alive)) if alive[i]]
                 received = {
@@ -46,17 +46,19 @@ def masked_only(
                     for key in queries
                 }  # fmt: skip
                 if remaining.tokens is not None:
-                    count = max(1, math.ceil(round(remaining.tokens[place] * 1000) * n / 1000 - 1e-9))
+                    count = max(
+                        1, math.ceil(round(remaining.tokens[layer_position] * 1000) * n / 1000 - 1e-9)
+                    )
                     best = sorted(queries, key=lambda key: (key != 0, -received[key]))
                     stay = set(best[: min(count, len(queries))])
                 else:
                     assert remaining.token_thresholds is not None
-                    stay = {key for key in queries if received[key] >= remaining.token_thresholds[place]} | {
-                        0
-                    }
+                    stay = {
+                        key for key in queries if received[key] >= remaining.token_thresholds[layer_position]
+                    } | {0}
                 alive = [i in stay for i in range(len(alive))]
-            positions[place].append([i for i in range(len(alive)) if alive[i]])
-            stream = forward.feed(model, place, stream)
+            positions[layer_position].append([i for i in range(len(alive)) if alive[i]])
+            stream = forward.feed(model, layer_position, stream)
         outs.append(forward.head(model, stream.hidden))
     return torch.cat(outs), positions
 
@@ -119,8 +121,8 @@ def test_tensors_get_shorter_and_the_order_of_tokens_remains() -> None:
     from effx.models import reference
 
     with torch.no_grad():
-        for place in range(3):
-            stream = reference.layer(model, place, stream, prune=True)
+        for layer_position in range(3):
+            stream = reference.layer(model, layer_position, stream, prune=True)
             remaining = stream.positions[0].tolist()
             assert remaining == sorted(remaining) and remaining[0] == 0
 

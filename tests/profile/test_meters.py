@@ -83,15 +83,15 @@ def board(root: Path, rails: dict[str, tuple[int, int]], *, power: bool = False)
     """Write monitors with three channels each: label to millivolts and milliamperes."""
     for number, (label, (millivolts, milliamperes)) in enumerate(rails.items()):
         channel = number % 3 + 1
-        place = root / f"1-004{number // 3}" / "hwmon" / f"hwmon{number // 3}"
-        place.mkdir(parents=True, exist_ok=True)
-        (place / f"in{channel}_label").write_text(label + "\n")
+        directory = root / f"1-004{number // 3}" / "hwmon" / f"hwmon{number // 3}"
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / f"in{channel}_label").write_text(label + "\n")
         if power:
-            (place / f"power{channel}_input").write_text(f"{millivolts * milliamperes}\n")
+            (directory / f"power{channel}_input").write_text(f"{millivolts * milliamperes}\n")
         else:
-            (place / f"in{channel}_input").write_text(f"{millivolts}\n")
-            (place / f"curr{channel}_input").write_text(f"{milliamperes}\n")
-        (place / "in7_label").write_text("sum of shunt voltages\n")
+            (directory / f"in{channel}_input").write_text(f"{millivolts}\n")
+            (directory / f"curr{channel}_input").write_text(f"{milliamperes}\n")
+        (directory / "in7_label").write_text("sum of shunt voltages\n")
     return root
 
 

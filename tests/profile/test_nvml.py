@@ -105,7 +105,7 @@ def test_a_failed_window_does_not_affect_the_next(result: dict[str, Any]) -> Non
 
 def test_throttling_and_foreign_processes_are_flagged(result: dict[str, Any]) -> None:
     marks = result["marks"]
-    assert marks["own"] == []
+    assert marks["workers"] == []
     assert marks["foreign"] == ["foreign process 4242"]
     assert marks["visible"] == [f"foreign process {marks['stranger']}"]
     assert marks["hidden"] == ["foreign process 2222222, unless it is a worker under another pid (container)"]
@@ -173,9 +173,9 @@ def test_the_interval_contains_the_true_energy_of_random_loads(result: dict[str,
     windows = result["coverage"]["windows"]
     assert len(windows) >= 200
     for shape in ("step", "sine", "pulse", "duty"):
-        own = [window for window in windows if window["shape"] == shape]
-        assert np.mean([window["covered"] for window in own]) >= 0.95, shape
-        assert np.mean([window["aligned"] for window in own]) >= 0.95, shape
+        of_shape = [window for window in windows if window["shape"] == shape]
+        assert np.mean([window["covered"] for window in of_shape]) >= 0.95, shape
+        assert np.mean([window["aligned"] for window in of_shape]) >= 0.95, shape
     # intervals are not arbitrarily wide: 5 % are the sensor's tolerance, the rest is one tick and one gap
     assert np.median([window["half_width"] for window in windows]) < 0.07
     assert max(window["half_width"] for window in windows) < 0.15

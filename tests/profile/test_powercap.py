@@ -26,12 +26,12 @@ class Time:
 
 
 def domain(root: Path, folder: str, name: str, energy_uj: int, range_uj: int = RANGE_UJ) -> Path:
-    place = root / folder
-    place.mkdir(parents=True)
-    (place / "name").write_text(name + "\n")
-    (place / "energy_uj").write_text(f"{energy_uj}\n")
-    (place / "max_energy_range_uj").write_text(f"{range_uj}\n")
-    return place / "energy_uj"
+    directory = root / folder
+    directory.mkdir(parents=True)
+    (directory / "name").write_text(name + "\n")
+    (directory / "energy_uj").write_text(f"{energy_uj}\n")
+    (directory / "max_energy_range_uj").write_text(f"{range_uj}\n")
+    return directory / "energy_uj"
 
 
 def add(counter: Path, uj: int, range_uj: int = RANGE_UJ) -> None:

@@ -37,9 +37,9 @@ EVERYTHING = QUICK.replace(
 @pytest.fixture(scope="module")
 def everything(engines_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[results.Run]:
     """Two engines, one loaded at a time, all scenarios."""
-    place = tmp_path_factory.mktemp("everything")
+    output = tmp_path_factory.mktemp("everything")
     runs, failures = profile(
-        [engines_folder], out=place, plan=EVERYTHING.replace(resident=1), meter="model:10"
+        [engines_folder], out=output, plan=EVERYTHING.replace(resident=1), meter="model:10"
     )
     assert not failures and len(runs) == 2
     return runs
@@ -147,7 +147,7 @@ def test_unknown_scenarios_are_refused_and_strict_sets_the_exit_code(
 
 
 def workload(medians: list[float]) -> WorkloadResult:
-    none = Energy("none", "none", "not asked for")
+    none = Energy("none", "none", "not requested")
     blocks = [[value] * 5 for value in medians]
     return WorkloadResult(SINGLE_STREAM, blocks, list(range(len(blocks))), none)
 

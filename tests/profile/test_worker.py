@@ -70,13 +70,13 @@ def test_an_offline_block_takes_as_long_per_example_as_all_rows(monkeypatch: pyt
 
 def test_blocks_query_every_row_equally_often(monkeypatch: pytest.MonkeyPatch) -> None:
     worker = built(monkeypatch, rows=870)
-    asked = [
+    queried = [
         int(query.rows[0])
         for number in range(10)
         for query in islice(worker._stream(SINGLE_STREAM, number / 10), 87)
         if query.rows is not None
     ]
-    assert sorted(asked) == list(range(870))
+    assert sorted(queried) == list(range(870))
 
 
 @pytest.mark.parametrize("workload", [SINGLE_STREAM, OFFLINE, grid(4, 32)])
@@ -97,12 +97,12 @@ def test_scoring_is_split_into_several_answers(monkeypatch: pytest.MonkeyPatch) 
     worker = built(monkeypatch, rows=100, session=Timed(1.0))
     rows: list[int] = []
     logits: list[list[float]] = []
-    asked, begin = 0, 0
+    queried, begin = 0, 0
     while begin is not None:
         answer = worker.score(batch_size=32, first_batch=begin)
-        rows, logits, asked = rows + answer.rows, logits + answer.logits, asked + 1
+        rows, logits, queried = rows + answer.rows, logits + answer.logits, queried + 1
         begin = answer.next_batch
-    assert asked == 4 and sorted(rows) == list(range(100))  # a batch takes more than a minute here
+    assert queried == 4 and sorted(rows) == list(range(100))  # a batch takes more than a minute here
     first = np.array([worker._rows.batch(np.array([row]))["input_ids"][0, 0] for row in range(100)])
     assert np.array_equal(np.array(logits)[np.argsort(rows), 0], first.astype(np.float32))
     assert worker._predictions is not None and not np.isnan(worker._predictions).any()

@@ -30,25 +30,25 @@ def probabilities(logits: list[float]) -> list[float]:
 def leaves_at(rule: ExitRule, ramps: list[list[float]]) -> int:
     """One row, one ramp after the other, written as the papers say it."""
     streak, last = 0, None
-    for place, logits in enumerate(ramps):
+    for ramp_index, logits in enumerate(ramps):
         p = probabilities(logits)
         h = -sum(x * math.log(x) for x in p if x > 0)
         if rule.name == "entropy":
             if h < rule.threshold:
-                return place
+                return ramp_index
         elif rule.name == "max-probability":
             if max(p) > rule.threshold:
-                return place
+                return ramp_index
         elif rule.name == "patience":
             now = p.index(max(p))
             streak = streak + 1 if now == last else 0
             last = now
             if streak == rule.patience:
-                return place
+                return ramp_index
         else:
             streak = streak + 1 if h / math.log(len(p)) < rule.threshold else 0
             if streak == rule.patience:
-                return place
+                return ramp_index
     return len(ramps)
 
 

@@ -14,7 +14,7 @@ def test_dots_go_on_in_steps() -> None:
     assert [level.heads for level in parse_levels("10,...,40")] == [10, 20, 30, 40]
     assert [level.heads for level in parse_levels("50,60,…,80")] == [50, 60, 70, 80]
     assert [level.heads for level in parse_levels("10,20,...,45")] == [10, 20, 30, 40, 45]
-    assert [level.heads for level in parse_levels("10,...,20")] == [10, 20]  # nothing lies between, and fits
+    assert [level.heads for level in parse_levels("10,...,20")] == [10, 20]  # a step of 10
 
 
 @pytest.mark.parametrize(

@@ -62,9 +62,9 @@ from pathlib import Path
 from effx.specs.training import FinetuneSettings
 from effx.train import finetune
 settings = FinetuneSettings.of(epochs=30, batch_size=32, lr=1e-3, precision="fp32", max_length=32, warmup=0.0)
-made = finetune("sst2", {str(model)!r}, out={str(tmp_path)!r}, name="two",
+trained = finetune("sst2", {str(model)!r}, out={str(tmp_path)!r}, name="two",
                 data_folder={str(tmp_path / "data")!r}, settings=settings)
-print(made.digest)
+print(trained.digest)
 """
     (tmp_path / "train.py").write_text(code)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -59,10 +59,10 @@ int cuMemAlloc_v2(uint64_t *pointer, size_t bytes) {
   if (tape) return 1;
   char *base = malloc(bytes);
   memset(base, 0xA5, bytes);
-  int place = 0;
-  while (place < block_count && blocks[place].base) place++;
-  if (place == block_count) block_count++;
-  blocks[place] = (Block){base, bytes};
+  int slot = 0;
+  while (slot < block_count && blocks[slot].base) slot++;
+  if (slot == block_count) block_count++;
+  blocks[slot] = (Block){base, bytes};
   *pointer = (uint64_t)base;
   in_use += bytes;
   if (in_use > peak) peak = in_use;

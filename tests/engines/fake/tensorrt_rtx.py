@@ -1,7 +1,7 @@
 """The part of TensorRT that runs plans, on the fake driver's memory; a plan is an ONNX file.
 
 It checks what the real one asks for: shapes within the profile, every address set, scratch memory given
-before a run, a run before a capture. Work goes on the stream as a host function, so it is recorded and
+before a run, a run before a capture. Work is queued on the stream as a host function, so it is recorded and
 replayed as kernels would be.
 """
 
@@ -20,7 +20,7 @@ _cuda = ctypes.CDLL("libcuda.so.1")
 _CALL = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _KINDS = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
 RUNS: list[str] = []
-"""What was done, in order: ``queue`` when a context is asked, ``run`` when the stream gets to it."""
+"""Events in order: ``queue`` when a context is called, ``run`` when the stream executes it."""
 
 
 class ILogger:
@@ -113,7 +113,7 @@ class Engine:
     def get_tensor_profile_shape(self, name: str, profile: int) -> Any:
         fixed = [size if isinstance(size, int) else None for size in self.ins[name].shape]
         return [
-            tuple(size or own for size, own in zip(fixed, (batch, length, 0), strict=False))
+            tuple(size or fallback for size, fallback in zip(fixed, (batch, length, 0), strict=False))
             for batch, length in ((1, 1), (8, self.longest[profile]), (128, self.longest[profile]))
         ]
 
@@ -180,9 +180,9 @@ class Context:
         ctypes.memset(self._scratch, 0xEE, 1000)
         for name, value in self._answer(inputs).items():
             if name in self._allocators:
-                own = self._allocators[name]
-                self._addresses[name] = own.reallocate_output_async(name, 0, value.nbytes, 256, 0)
-                own.notify_shape(name, value.shape)
+                allocator = self._allocators[name]
+                self._addresses[name] = allocator.reallocate_output_async(name, 0, value.nbytes, 256, 0)
+                allocator.notify_shape(name, value.shape)
             self._view(name, value.shape)[...] = value
 
     def _answer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -91,11 +91,11 @@ def faults(fake: Fake) -> dict[str, Any]:
 
 def marks(fake: Fake) -> dict[str, Any]:
     result: dict[str, Any] = {}
-    own, stranger, hidden = 1111111, os.getppid(), 2222222
-    meter = fake.open(own=[own])
-    fake.processes(own)
-    result["own"] = fake.window(meter, WINDOW_S)[0].flags
-    fake.processes(own, 4242)
+    worker_pid, stranger, hidden = 1111111, os.getppid(), 2222222
+    meter = fake.open(workers=[worker_pid])
+    fake.processes(worker_pid)
+    result["workers"] = fake.window(meter, WINDOW_S)[0].flags
+    fake.processes(worker_pid, 4242)
     result["foreign"] = fake.window(meter, WINDOW_S)[0].flags
     fake.processes(stranger)
     result["visible"] = fake.window(meter, WINDOW_S)[0].flags

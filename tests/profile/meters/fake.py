@@ -89,10 +89,14 @@ class Fake:
         return float(self.library.fake_joules(ctypes.c_double(begin_s), ctypes.c_double(end_s)))
 
     def open(
-        self, argument: str = "", environ: dict[str, str] | None = None, own: Sequence[int] = ()
+        self, argument: str = "", environ: dict[str, str] | None = None, workers: Sequence[int] = ()
     ) -> NvmlMeter:
         return nvml.open(
-            argument, environ=environ or {}, worker_pids=lambda: set(own), clock=self.clock, threaded=False
+            argument,
+            environ=environ or {},
+            worker_pids=lambda: set(workers),
+            clock=self.clock,
+            threaded=False,
         )
 
     def window(

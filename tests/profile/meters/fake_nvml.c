@@ -173,7 +173,7 @@ int nvmlDeviceGetTemperatureV(Device *d, Temperature *t) { (void)d; t->temperatu
 int nvmlDeviceGetPerformanceState(Device *d, int *p) { (void)d; *p = 0; return SUCCESS; }
 int nvmlDeviceGetCurrentClocksThrottleReasons(Device *d, unsigned long long *r) {
     (void)d;
-    /* only for a second: what is asked at the ends alone would miss it */
+    /* only for a second: reads at the begin and end of the window alone would miss it */
     *r = mode == THROTTLED && now >= mode_at && now < mode_at + 1 ? SW_POWER_CAP : 0;
     return SUCCESS;
 }
