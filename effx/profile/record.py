@@ -97,7 +97,9 @@ def operations(engine: Engine, tokens: float) -> float:
     width = int(config.get("hidden_size") or config.get("dim"))
     head = width // int(config.get("num_attention_heads") or config.get("n_heads"))
     remaining = engine.manifest.structure
-    layers = [2 * width * (4 * head * len(layer.heads) + 2 * layer.intermediate) for layer in remaining.layers]
+    layers = [
+        2 * width * (4 * head * len(layer.heads) + 2 * layer.intermediate) for layer in remaining.layers
+    ]
     if remaining.exits or remaining.prunes_tokens:
         return min(layers) * tokens / 10
     return sum(layers) * tokens
