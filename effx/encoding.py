@@ -73,10 +73,16 @@ class Encoded:
 
 
 class Encoder:
-    """A tokenizer that cuts rows to ``max_length``; padding and truncation of tokenizer.json are ignored."""
+    """A tokenizer that cuts rows to ``max_length``, with the tokenizer's settings as transformers reads them.
+
+    tokenizer.json holds the vocabulary, normaliser, special tokens and template of pairs. From
+    tokenizer_config.json, where there is one, come the end at which a long text is cut (``truncation_side``),
+    whether pairs have token types (``model_input_names``), and whether special tokens within a text are split
+    (``split_special_tokens``). Padding and the maximum length in tokenizer.json are ignored.
+    """
 
     def __init__(self, folder: str | Path, max_length: int) -> None:
-        """Read ``folder/tokenizer.json`` and the padding id from ``folder/config.json``.
+        """Read tokenizer.json, tokenizer_config.json, and the padding id from config.json, in ``folder``.
 
         Raises:
             ArtifactError: a file is missing or cannot be read.
@@ -88,10 +94,16 @@ class Encoder:
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
             config = json.loads((folder / "config.json").read_bytes())
+            path = folder / "tokenizer_config.json"
+            settings = json.loads(path.read_bytes()) if path.is_file() else {}
         except Exception as error:  # tokenizers raises plain Exception
             raise ArtifactError(f"{folder}: tokenizer or config cannot be read ({error}).") from error
         self._tokenizer.no_padding()  # some saved tokenizers pad every row to 128
-        self._tokenizer.enable_truncation(max_length)
+        stored = self._tokenizer.truncation or {}
+        side = settings.get("truncation_side") or str(stored.get("direction", "right")).lower()
+        self._tokenizer.enable_truncation(max_length, direction=side)
+        self._tokenizer.encode_special_tokens = bool(settings.get("split_special_tokens", False))
+        self._token_types = "token_type_ids" in settings.get("model_input_names", ("token_type_ids",))
         self.pad_id = int(config.get("pad_token_id") or 0)
         self.max_length = max_length
 
@@ -102,7 +114,8 @@ class Encoder:
             chunk = [text[0] if len(text) == 1 else text for text in texts[start : start + _CHUNK]]
             for encoding in self._tokenizer.encode_batch(chunk):
                 ids.append(np.array(encoding.ids, dtype=np.int32))
-                types.append(np.array(encoding.type_ids, dtype=np.int8))
+                kinds = encoding.type_ids if self._token_types else [0] * len(encoding.ids)
+                types.append(np.array(kinds, dtype=np.int8))
                 offsets.append(offsets[-1] + len(encoding.ids))
         empty = np.zeros(0, dtype=np.int32)
         return Encoded(

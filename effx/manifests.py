@@ -361,6 +361,17 @@ class TrainingRecord(Record):
         return value if isinstance(value, int) else 0
 
 
+class ImportRecord(Record):
+    """How a model that was fine-tuned elsewhere became a checkpoint."""
+
+    digest: Digest
+    """Of the files of the model's folder."""
+    head: str
+    """What became of its task head, in words."""
+    notes: tuple[str, ...] = ()
+    """What is unusual about the model, in words."""
+
+
 class Manifest(Record):
     """What both kinds of manifest hold."""
 
@@ -411,6 +422,8 @@ class CheckpointManifest(Manifest):
     exits: ExitsRecord | None = None
     tokens: TokensRecord | None = None
     ticket: TicketRecord | None = None
+    imported: ImportRecord | None = None
+    """None: effx trained it."""
     predictions: tuple[int | float, ...] | None = None
     """Of the validation rows: a class, or a value."""
 
@@ -452,6 +465,7 @@ class CheckpointFacts(TypedDict, total=False):
     exits: ExitsRecord | None
     tokens: TokensRecord | None
     ticket: TicketRecord | None
+    imported: ImportRecord | None
     sparsity: SparsityRecord | None
     predictions: tuple[int | float, ...] | None
     structure: Structure

@@ -84,6 +84,7 @@ class LazyGroup(click.Group):
         "demo": ("effx.cli.demo", "Run the whole pipeline on a generated data set."),
         "run": ("effx.cli.recipe", "Run a recipe: the whole pipeline, resumable."),
         "train": ("effx.cli.train", "Fine-tune and reduce encoders; writes checkpoints."),
+        "import": ("effx.cli.import_", "Make a checkpoint of a model that was fine-tuned elsewhere."),
         "export": ("effx.cli.export", "Build engines from checkpoints, each verified."),
         "verify": ("effx.cli.verify", "Compare engines with their checkpoints again."),
         "profile": ("effx.cli.profile", "Measure engines: accuracy, latency, energy, memory."),

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from effx.cli import options
+from effx.specs.imports import ImportSettings
 from effx.specs.training import EarlyExitSettings
 
 
@@ -15,6 +16,7 @@ from effx.specs.training import EarlyExitSettings
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @options.of(EarlyExitSettings)
 @options.data("Default: the data folder recorded in the checkpoint.")
+@options.of(ImportSettings)
 @options.new_checkpoint("CHECKPOINT-exits")
 @click.pass_context
 def command(
@@ -34,18 +36,21 @@ def command(
     is certain enough exits there and skips the remaining layers. The threshold is calibrated on
     held-out training rows, never on the validation rows.
 
+    CHECKPOINT may also be a fine-tuned model as transformers saves it: it is imported first.
+
     \b
     effx train exits checkpoints/sst2-bert-base-uncased-full-s0
     effx train exits checkpoints/mine --mode joint --rule patience --depth 6
     """  # fmt: skip
-    from effx.train import exits
+    from effx.train import as_checkpoint, exits
 
+    imports, own = options.apart(ImportSettings, options.given(context, settings))
     trained = exits.train(
-        checkpoint,
+        as_checkpoint(checkpoint, out=out, data_folder=data_folder, settings=ImportSettings.of(**imports)),
         out=out,
         name=name,
         data_folder=data_folder,
-        settings=EarlyExitSettings.of(**options.given(context, settings)),
+        settings=EarlyExitSettings.of(**own),
         overwrite=overwrite,
     )
     manifest = trained.manifest

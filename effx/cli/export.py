@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from effx.cli import options
 from effx.specs import variants
 from effx.specs.backends import BUILDABLE
+from effx.specs.imports import ImportSettings
 
 
 @click.command("export")
@@ -40,6 +42,7 @@ from effx.specs.backends import BUILDABLE
     "this machine does not have. Default: cpu, or cuda for backends without cpu.",
 )
 @options.data("For the parity gate. Default: the data folder recorded in the checkpoint.")
+@options.of(ImportSettings)
 @click.option(
     "--calibration",
     "calibration_rows",
@@ -72,7 +75,10 @@ from effx.specs.backends import BUILDABLE
 @click.option("--overwrite", is_flag=True, help="Rebuild engines that are up to date.")
 @click.option("--keep-failed", is_flag=True, help="Keep an engine that failed its parity gate.")
 @click.option("--json", "as_json", is_flag=True, help="Print the engines' manifests.")
+@click.pass_context
 def command(
+    context: click.Context,
+    /,
     checkpoints: tuple[Path, ...],
     wanted: tuple[str, ...],
     backends: tuple[str, ...],
@@ -85,8 +91,12 @@ def command(
     overwrite: bool,
     keep_failed: bool,
     as_json: bool,
+    **settings: Any,
 ) -> int:
     """Build engines from CHECKPOINTS (default: all in ./checkpoints).
+
+    A checkpoint may also be a fine-tuned model as transformers saves it, or a name on the hub: it is
+    imported into ./checkpoints first (see effx import).
 
     Every engine is compared with its checkpoint on validation rows (parity gate). Early exits and
     token pruning are applied only if the variant names them (exit, exit-if, tokens). int8 tries the
@@ -96,14 +106,18 @@ def command(
     \b
     effx export --variant fp32 --variant int8
     effx export checkpoints/mine --variant int8 --backend onnxruntime --backend openvino
+    effx export ./my-huggingface-model --data ./reviews --variant int8
     effx export checkpoints/mine-exits --variant exit+int8 --variant exit-if+seq64
     """  # fmt: skip
     from effx import progress
     from effx.errors import GateError
     from effx.export import export_all, to_triton
+    from effx.train import as_checkpoint
 
+    imports = ImportSettings.of(**options.given(context, settings))
     engines, failures = export_all(
-        checkpoints or (Path("checkpoints"),),
+        [as_checkpoint(path, data_folder=data_folder, settings=imports) for path in checkpoints]
+        or [Path("checkpoints")],
         wanted,
         backends,
         out,

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from effx.cli import options
+from effx.specs.heads import HeadSettings
 from effx.specs.training import FinetuneSettings
 
 
@@ -16,6 +17,7 @@ from effx.specs.training import FinetuneSettings
 @options.model
 @options.data("Default: the hub.")
 @options.of(FinetuneSettings)
+@options.of(HeadSettings)
 @options.new_checkpoint("TASK-MODEL-REGIME-sSEED; with layersK or seqN if layers or length are reduced")
 @click.option("--trust-remote-code", is_flag=True, help="Run model code from the repository.")
 @click.pass_context
@@ -47,13 +49,15 @@ def command(
     """  # fmt: skip
     from effx.train import distributed, finetune
 
+    head, own = options.apart(HeadSettings, options.given(context, settings))
     checkpoint = finetune(
         task,
         model,
         out=out,
         name=name,
         data_folder=data_folder,
-        settings=FinetuneSettings.of(**options.given(context, settings)),
+        settings=FinetuneSettings.of(**own),
+        head=HeadSettings.of(**head),
         overwrite=overwrite,
         trust_remote_code=trust_remote_code,
     )

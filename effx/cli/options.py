@@ -48,6 +48,13 @@ def given(context: click.Context, values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def apart(cls: type[Settings], values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the values that are settings of ``cls``, and the others."""
+    fields = {leaf.name for leaf in settings.leaves(cls)}
+    ours = {name: value for name, value in values.items() if name in fields}
+    return ours, {name: value for name, value in values.items() if name not in fields}
+
+
 def names(command: click.Command) -> dict[str, str]:
     """Return setting -> option for every option of a command."""
     result: dict[str, str] = {}
@@ -70,6 +77,10 @@ def _option(leaf: Leaf, note: str, default: Any) -> Callable[[F], F]:
     if settings.is_list(field) and default is not None:
         default = ",".join(getattr(part, "text", str(part)) for part in default)
     text = " ".join(f"{field.description or ''} {note}".split())
+    if settings.kind_of(field) is bool:
+        return click.option(
+            f"--{leaf.name.replace('_', '-')}", leaf.name, is_flag=True, default=default, help=text
+        )
     parsed = settings.grammar(field)
     name = leaf.name.removesuffix(parsed.suffix) if isinstance(parsed, Quantity) else leaf.name
     return click.option(

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from effx.cli import options
+from effx.specs.imports import ImportSettings
 from effx.specs.training import TokenPruningSettings
 
 
@@ -15,6 +16,7 @@ from effx.specs.training import TokenPruningSettings
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @options.of(TokenPruningSettings)
 @options.data("Default: the data folder recorded in the checkpoint.")
+@options.of(ImportSettings)
 @options.new_checkpoint("CHECKPOINT-tokens")
 @click.pass_context
 def command(
@@ -33,18 +35,21 @@ def command(
     Learns how many tokens each layer keeps (the schedule), unless --schedule gives it, and then
     trains the weights with that schedule. The score of a token is the attention it receives.
 
+    CHECKPOINT may also be a fine-tuned model as transformers saves it: it is imported first.
+
     \b
     effx train tokens checkpoints/sst2-bert-base-uncased-full-s0 --keep 0.5
     effx train tokens checkpoints/mine --schedule 1,0.9,0.7,0.5,0.4,0.3
     """  # fmt: skip
-    from effx.train import tokens
+    from effx.train import as_checkpoint, tokens
 
+    imports, own = options.apart(ImportSettings, options.given(context, settings))
     trained = tokens.train(
-        checkpoint,
+        as_checkpoint(checkpoint, out=out, data_folder=data_folder, settings=ImportSettings.of(**imports)),
         out=out,
         name=name,
         data_folder=data_folder,
-        settings=TokenPruningSettings.of(**options.given(context, settings)),
+        settings=TokenPruningSettings.of(**own),
         overwrite=overwrite,
     )
     assert trained.manifest.tokens is not None

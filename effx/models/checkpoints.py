@@ -73,7 +73,7 @@ def save(
             except SafetensorError as error:  # where others raise OSError, e.g. if the disk is full
                 raise UsageError(f"cannot write {folder}: {error}.") from error
             tokenizer.save_pretrained(temporary)
-            _unpadded(temporary / "tokenizer.json", facts.get("max_length"))
+            _unpadded(temporary / "tokenizer.json", facts.get("max_length"), tokenizer.truncation_side)
         derived: CheckpointFacts = {
             "model": str(model.config.name_or_path),
             "max_length": position_limit(model),
@@ -200,12 +200,12 @@ def versions() -> dict[str, str]:
     }
 
 
-def _unpadded(path: Path, max_length: int | None) -> None:
+def _unpadded(path: Path, max_length: int | None, truncation_side: str) -> None:
     """Rewrite tokenizer.json without padding: some tokenizers pad every row to 128 tokens."""
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_padding()
     if max_length is not None:
-        tokenizer.enable_truncation(max_length)
+        tokenizer.enable_truncation(max_length, direction=truncation_side)
     tokenizer.save(str(path))
 
 

@@ -6,5 +6,6 @@ need("train", "torch", "transformers", "accelerate")
 
 from effx.train import importance  # noqa: E402
 from effx.train.finetune import finetune  # noqa: E402
+from effx.train.importing import as_checkpoint, import_model  # noqa: E402
 
-__all__ = ["finetune", "importance"]
+__all__ = ["as_checkpoint", "finetune", "import_model", "importance"]

@@ -5,7 +5,7 @@
     joint       everything is trained, on sum_j d_j L_j / sum_j d_j over the ramps and the final
                 head; d_j is the number of layers before ramp j    PABEE, Zhou et al. 2020, equation 5
 
-The threshold and patience are then chosen on held-out training rows (see :mod:`effx.train.source`).
+The threshold and patience are then chosen on held-out training rows (see :mod:`effx.train.rows`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from effx.specs.tasks import Task
 from effx.specs.training import MAX_DROP, EarlyExitSettings
 from effx.stats import intervals
 from effx.stats.metrics import METRICS
-from effx.train import loop
+from effx.train import loop, output
 from effx.train import source as sources
 
 _POINTS = 8  # number of depths for which the manifest lists depth and score
@@ -69,7 +69,7 @@ def train(
     sources.check_trainable(opened.task)
     if opened.task.kind != "classification" and settings.rule != "patience":
         raise UsageError(f"task '{opened.task.name}' has no classes: set rule to patience.", settings="rule")
-    folder = sources.place(out, name or f"{opened.name}-exits", overwrite)
+    folder = output.new_folder(out, name or f"{opened.name}-exits", overwrite)
     source = sources.open_source(checkpoint, data_folder, settings.training.limit, settings.training.seed)
     transformers.set_seed(settings.training.seed)
     model = add_ramps(source.model, settings.after, pooling=settings.pooling)

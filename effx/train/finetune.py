@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +21,9 @@ from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.manifests import CheckpointFacts, TrainingRecord
 from effx.models import checkpoints, evaluate, families, huggingface, prune, sparse, structure
+from effx.specs.heads import HeadSettings
 from effx.specs.training import FinetuneSettings, trained_layers
-from effx.train import distributed, loop, source
+from effx.train import distributed, loop, output, rows, source, understood
 from effx.train.segment import RunSegment
 
 
@@ -40,13 +41,13 @@ def finetune(
     keep_predictions: bool = False,
     facts: Callable[[PreTrainedModel], CheckpointFacts] | None = None,
     segment: RunSegment | None = None,
-    fresh_head: bool = False,
+    head: HeadSettings | None = None,
 ) -> Checkpoint:
     """Fine-tune an encoder and write ``out/name``.
 
     Args:
         task_name: a built-in task, or with ``data_folder`` any name for the user's data.
-        model_name: a folder with config.json and safetensors weights, or a name on the hub.
+        model_name: a folder as transformers saves it, a checkpoint, or a name on the hub.
         out: folder of the checkpoint's folder.
         name: the checkpoint's name; default TASK-MODEL-REGIME-sSEED, with layersK or seqN if layers or
             length are reduced.
@@ -60,7 +61,7 @@ def finetune(
             ``predictions``.
         facts: called with the trained model; further entries of the manifest.
         segment: the part of the run to do now; the checkpoint has the weights at its end. None: all of it.
-        fresh_head: initialize a new task head even if ``model_name`` is a checkpoint.
+        head: what to do with the model's task head; default: it is kept if its labels are the task's.
 
     Raises:
         UsageError: a setting, name or model is wrong.
@@ -72,17 +73,18 @@ def finetune(
     task = data.resolve(task_name, data_folder)
     source.check_trainable(task)
     last_layers = trained_layers(settings.regime)
-    huggingface.check_source(str(model_name), task)
+    huggingface.check_source(str(model_name))
     short = files.safe_name(huggingface.name_of(str(model_name)))
-    folder = source.place(out, name or _name(task.name, short, settings), overwrite)
+    folder = output.new_folder(out, name or _name(task.name, short, settings), overwrite)
 
     every_row = data.load(task, "train", data_folder)
     train_rows = every_row.limit(training.limit)
     validation_rows = data.load(task, "validation", data_folder)
     transformers.set_seed(training.seed)
-    model, tokenizer = huggingface.pretrained(
-        model_name, task, trust_remote_code=trust_remote_code, fresh_head=fresh_head
-    )
+    loaded = huggingface.load(model_name, task, trust_remote_code=trust_remote_code, head=head)
+    model, tokenizer = loaded.model, loaded.tokenizer
+    if reduce is None and distributed.is_first():
+        understood.say(str(model_name), task, loaded, settings.max_length)
     keep_first(model, settings.layers)
     if settings.head_dropout is not None:
         for module in families.of(model).head_dropouts(model):
@@ -95,10 +97,12 @@ def finetune(
         sparse.hold_zeros(model)
     freeze(model, last_layers)
 
-    with tempfile.TemporaryDirectory(prefix="effx-tokenizer-") as tokenizer_folder:
-        encoder = _encoder(model, tokenizer, Path(tokenizer_folder), settings.max_length)
+    encoder = checked_encoder(str(model_name), model, tokenizer, settings.max_length, every_row.texts)
     encoded = encoder(train_rows.texts)
-    held_out = source.held_out(len(encoded), training.seed) if settings.patience else np.arange(0)
+    encoded_validation = encoder(validation_rows.texts)
+    for split in (encoded, encoded_validation):
+        huggingface.check_encoded(str(model_name), split, model)
+    held_out = rows.held_out(len(encoded), training.seed) if settings.patience else np.arange(0)
     fit_rows = np.setdiff1d(np.arange(len(encoded)), held_out)
     names = checkpoints.input_names(model)
     collate = loop.labelled(encoded, train_rows.labels, names)
@@ -123,7 +127,7 @@ def finetune(
     if not distributed.is_first():
         distributed.wait()
         return Checkpoint.open(folder)
-    predictions = task.predict(evaluate.logits(model, encoder(validation_rows.texts)))
+    predictions = task.predict(evaluate.logits(model, encoded_validation))
     metrics = task.score(validation_rows.labels, predictions)
     derived: CheckpointFacts = {
         "model": str(model_name),
@@ -139,7 +143,7 @@ def finetune(
             held_out_rows=len(held_out),
             source=train_rows.source,
             # unknown if the encoder is a checkpoint, which may have been trained on other rows before
-            rows_digest=None if base else source.rows_digest(every_row),
+            rows_digest=None if base else rows.rows_digest(every_row),
             processes=distributed.processes(),
             host=platform.processor() or platform.machine(),
         ),
@@ -205,11 +209,22 @@ def freeze(model: PreTrainedModel, last_layers: int | None) -> None:
         module.requires_grad_(False)
 
 
-def _encoder(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, max_length: int
+def checked_encoder(
+    name: str,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    texts: Sequence[tuple[str, ...]],
 ) -> Encoder:
-    """Return the encoder of texts that opening the checkpoint will give."""
+    """Return the encoder that the files of a checkpoint will give, compared with transformers on ``texts``.
+
+    Raises:
+        UsageError: the model does not read ``max_length`` tokens, or effx encodes a row otherwise.
+    """
     checkpoints.check_length(model, max_length)
-    tokenizer.save_pretrained(folder)
-    model.config.save_pretrained(folder)
-    return Encoder(folder, max_length)
+    with tempfile.TemporaryDirectory(prefix="effx-tokenizer-") as folder:
+        tokenizer.save_pretrained(folder)
+        model.config.save_pretrained(folder)
+        encoder = Encoder(folder, max_length)
+    huggingface.check_equal(name, tokenizer, encoder, texts)
+    return encoder

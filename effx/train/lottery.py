@@ -32,6 +32,7 @@ from effx.errors import ArtifactError, UsageError
 from effx.manifests import CheckpointFacts
 from effx.models import checkpoints, families, huggingface, load, sparse
 from effx.quiet import quiet
+from effx.specs.heads import FRESH_HEAD
 from effx.specs.training import LR_LOTTERY, FinetuneSettings, LotterySettings
 from effx.train import distributed, mlm, source
 from effx.train.finetune import finetune
@@ -54,7 +55,7 @@ def check(task_name: str, model_name: str, data_folder: str | Path | None, setti
             raise UsageError(f"{key} {path}: no such file.", settings=key)
     task = data.resolve(task_name, data_folder)
     source.check_trainable(task)
-    huggingface.check_source(model_name, task)
+    huggingface.check_source(model_name)
     data.load(task, "train", data_folder)
     data.load(task, "validation", data_folder)
     if settings.mask:
@@ -117,7 +118,7 @@ def train_round(
         settings=settings,
         reduce=reduce,
         facts=facts,
-        fresh_head=True,
+        head=FRESH_HEAD,
     )
 
 

@@ -1,20 +1,8 @@
-"""Training that continues from a checkpoint: its rows, and rows held out to choose settings on.
-
-Thresholds and schedules are chosen on training rows that the ramps are not trained on, never on the
-validation split. Rows that the checkpoint itself was not trained on are preferred, because a model is
-more confident on rows it was trained on:
-
-    rows left out by the checkpoint's ``limit``, or held out for its early stopping    unseen
-    if those are fewer than a tenth of the training rows, some of the latter as well   seen: reported,
-                                                                                       and in the manifest
-Rows are compared by their digest, not by their path. Without a digest in the manifest, or with that of
-other rows, which may overlap, it is unknown whether they were seen.
-"""
+"""Training that continues from a checkpoint: the model, its rows, and the checkpoint that results."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +11,7 @@ from typing import Unpack
 import numpy as np
 from transformers import PreTrainedModel
 
-from effx import data, files, progress
+from effx import data, progress
 from effx.artifacts import Checkpoint
 from effx.data import Rows
 from effx.encoding import Encoded, Encoder
@@ -39,8 +27,7 @@ from effx.models import checkpoints, evaluate, sparse, structure
 from effx.specs.tasks import Task
 from effx.specs.training import EarlyExitSettings, TokenPruningSettings
 from effx.train import distributed, loop
-
-_LEAST_HELD_OUT = 500
+from effx.train.rows import split
 
 
 @dataclass(frozen=True)
@@ -196,77 +183,3 @@ def check_trainable(task: Task) -> None:
     """Raise :class:`UsageError` for a task that effx exports but does not train."""
     if task.kind == "answer-span":
         raise UsageError(f"task '{task.name}': question answering models can be exported, but not trained.")
-
-
-def split(
-    rows: Rows, training: TrainingRecord, limit: int | None, seed: int
-) -> tuple[np.ndarray, np.ndarray, int | None]:
-    """Return row numbers to train on, row numbers held out, and how many of the latter were trained on.
-
-    The last is None where it is not known. Without a digest, as in checkpoints of older releases, the
-    rows are taken to be the same ones, but that any of them is unseen is not claimed.
-
-    Args:
-        rows: all training rows.
-        training: the checkpoint's manifest entry of that name.
-        limit: rows to train on at most; None: as the checkpoint.
-        seed: of the draw.
-    """
-    digest = training.rows_digest
-    same = rows_digest(rows) == digest if digest else None
-    before = rows.subset(None if same is False else training.limit)
-    fit = rows.subset(limit if limit is not None else training.limit)
-    unseen = np.setdiff1d(np.arange(len(rows)), before)
-    if same is not False and not len(unseen) and training.held_out_rows:
-        unseen = before[held_out(len(before), training.seed)]
-    rng = np.random.default_rng((seed, 2))
-    held = rng.permutation(unseen)[: max(_LEAST_HELD_OUT, len(fit) // 10)]
-    fit = np.setdiff1d(fit, held)
-    more = rng.permutation(fit)[: max(0, max(1, len(fit) // 10) - len(held))]
-    fit, held = np.setdiff1d(fit, more), np.sort(np.concatenate([held, more]))
-    if not len(fit):
-        raise UsageError(f"expected at least 2 training rows, to hold some out, got {len(rows)}.")
-    taken_for_seen = same is None and len(more) and training.source == rows.source
-    return fit, held, len(more) if same or taken_for_seen else None
-
-
-def rows_digest(rows: Rows) -> str:
-    """Return the SHA-256 of rows' texts and labels; the same wherever their files are."""
-    digest = hashlib.sha256()
-    for text, label in zip(rows.texts, rows.labels.tolist(), strict=True):
-        digest.update(repr((text, label)).encode())
-    return digest.hexdigest()
-
-
-def held_out(n: int, seed: int) -> np.ndarray:
-    """Return the numbers of a tenth of ``n`` rows, rising: those that fine-tuning stops early on.
-
-    Raises:
-        UsageError: there are too few rows.
-    """
-    count = max(1, n // 10)
-    if count >= n:
-        raise UsageError(f"early stopping holds rows out: expected at least 2 training rows, got {n}.")
-    return np.sort(np.random.default_rng((seed, 1)).permutation(n)[:count])
-
-
-def place(out: str | Path, name: str, overwrite: bool) -> Path:
-    """Return the folder of a new checkpoint.
-
-    Raises:
-        UsageError: the name is not a folder name, the folder exists, or it cannot be written.
-    """
-    if Path(name).name != name or name == "..":
-        raise UsageError(f"name '{name}': expected a name without folders", settings="name")
-    folder = Path(out) / name
-    if folder.exists() and not overwrite:
-        raise UsageError(
-            f"{folder} exists already: choose another name, or overwrite it", settings=("name", "overwrite")
-        )
-    if folder.exists() and not Checkpoint.is_at(folder):
-        raise UsageError(
-            f"{folder} exists already and is not a checkpoint: move it, or choose another name",
-            settings="name",
-        )
-    files.check_writable(Path(out))
-    return folder

@@ -33,7 +33,7 @@ from effx.models import evaluate, forward, reference, structure
 from effx.models import tokens as schedules
 from effx.specs.tasks import Task
 from effx.specs.training import TokenPruningSettings
-from effx.train import loop
+from effx.train import loop, output
 from effx.train import source as sources
 
 _BINS = 32
@@ -80,7 +80,7 @@ def train(
             f"{opened.name} has exits, which do not fit weights that are trained further: prune tokens "
             "first, then train exits on the result."
         )
-    folder = sources.place(out, name or f"{opened.name}-tokens", overwrite)
+    folder = output.new_folder(out, name or f"{opened.name}-tokens", overwrite)
     source = sources.open_source(checkpoint, data_folder, settings.training.limit, settings.training.seed)
     transformers.set_seed(settings.training.seed)
     model = source.model

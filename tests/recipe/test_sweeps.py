@@ -28,6 +28,7 @@ from effx.host import locks
 from effx.models import evaluate, load, pretrained, structure
 from effx.recipe import sweeps
 from effx.recipe.execute.store import CellRecord, CellStore
+from effx.specs.heads import FRESH_HEAD
 from effx.specs.levels import Level
 from effx.specs.presets import preset
 from effx.specs.tasks import TASKS
@@ -61,7 +62,7 @@ def cell_of(folder: Path, stage: str, name: str) -> Path:
 def fresh(model: Path, seed: int) -> transformers.PreTrainedModel:
     """The pretrained model with the task head that a seed gives it."""
     transformers.set_seed(seed)
-    return pretrained(model, TASKS["sst2"], fresh_head=True)[0]
+    return pretrained(model, TASKS["sst2"], head=FRESH_HEAD)[0]
 
 
 def test_tickets_are_pruned_by_the_scores_of_their_full_model(

@@ -21,7 +21,7 @@ from effx.specs import exit_rules
 from effx.specs.tasks import get
 from effx.specs.training import EXIT_MODES, EarlyExitSettings, FinetuneSettings, TokenPruningSettings
 from effx.train import exits, finetune, tokens
-from effx.train.source import held_out, rows_digest, split
+from effx.train.rows import held_out, rows_digest, split
 
 
 @pytest.mark.parametrize("mode", EXIT_MODES)

@@ -76,6 +76,11 @@ class Family(Protocol):
 
     # the task head
 
+    @property
+    def span_head(self) -> str:
+        """Name of the Linear to start and end logits of a question-answering model."""
+        ...
+
     def answers_spans(self, model: PreTrainedModel) -> bool:
         """Whether the task head gives start and end logits for every token."""
         ...

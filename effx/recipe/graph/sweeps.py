@@ -202,7 +202,7 @@ class _Search:
             task = data.resolve(self._task.name, self._task.data)
             rows = len(data.load(task, "train", self._task.data))
         rows = min(rows, self._task.limit or rows)
-        held_out = max(1, rows // 10) if settings.patience else 0  # as effx.train.source.held_out
+        held_out = max(1, rows // 10) if settings.patience else 0  # as effx.train.rows.held_out
         per_epoch = math.ceil((int(rows) - held_out) / training.batch_size)
         return math.ceil(per_epoch * settings.epochs)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from effx import data
 from effx.errors import UsageError
 from effx.models import checkpoints, huggingface, structure
+from effx.specs.heads import FRESH_HEAD
 from effx.specs.training import TicketSearchSettings
 from effx.train import distributed, loop, source
 from effx.train.finetune import keep_first
@@ -27,13 +28,13 @@ def check(
     loop.choose_precision(finetune.training.precision)
     task = data.resolve(task_name, data_folder)
     source.check_trainable(task)
-    huggingface.check_source(model_name, task)
+    huggingface.check_source(model_name)
     data.load(task, "train", data_folder)
     if len(data.load(task, "validation", data_folder)) < 2:
         raise UsageError(
             "the super ticket is chosen on a part of the validation rows: expected at least 2 rows."
         )
-    model, _ = huggingface.pretrained(model_name, task, fresh_head=True)
+    model, _ = huggingface.pretrained(model_name, task, head=FRESH_HEAD)
     checkpoints.check_length(model, finetune.max_length)
     keep_first(model, finetune.layers)
     available = structure(model)

@@ -18,8 +18,9 @@ from effx.data import Rows
 from effx.encoding import Encoder
 from effx.manifests import TicketRecord
 from effx.models import checkpoints, huggingface, load, prune, structure
+from effx.specs.heads import FRESH_HEAD
 from effx.specs.training import PruningSettings, TicketSettings, TrainingSettings
-from effx.train import importance, loop, source
+from effx.train import importance, loop, output
 from effx.train.finetune import finetune, keep_first
 from effx.train.segment import RunSegment
 from effx.train.tickets import plan
@@ -55,7 +56,7 @@ def draw(
     """
     pruning, training = settings.pruning, settings.finetune.training
     opened = Checkpoint.open(checkpoint)
-    source.place(out, name, False)
+    output.new_folder(out, name, False)
     task = data.resolve(opened.task.name, data_folder)
     rows = data.load(task, "train", data_folder).limit(training.limit)
     model = load(opened)
@@ -99,7 +100,7 @@ def draw_scored(
     """
     scored, about = importance.read(scores_path)
     task = data.resolve(task_name, data_folder)
-    model, _ = huggingface.pretrained(model_name, task, fresh_head=True)
+    model, _ = huggingface.pretrained(model_name, task, head=FRESH_HEAD)
     keep_first(model, settings.finetune.layers)
     removal = plan.removal(
         scored, structure(model), settings.level, settings.kind, min_heads=settings.pruning.min_heads,
@@ -206,7 +207,7 @@ def train(
         model_name,
         settings=settings.finetune,
         reduce=lambda model: prune(model, **removal.arguments()),
-        fresh_head=True,
+        head=FRESH_HEAD,
         facts=lambda model: {"parent": full, "ticket": ticket},
         **options,
     )

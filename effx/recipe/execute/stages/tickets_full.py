@@ -7,6 +7,7 @@ from pathlib import Path
 from effx import files
 from effx.recipe.execute.protocol import CellSpec, StageOutput
 from effx.recipe.execute.stages import common
+from effx.specs.heads import FRESH_HEAD
 from effx.specs.stages import TicketsFullStage
 
 
@@ -24,7 +25,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         data_folder=cell.places.data,
         settings=settings.finetune,
         keep_predictions=True,
-        fresh_head=True,
+        head=FRESH_HEAD,
     )
     result = TicketResult.of(checkpoint, FULL, None, settings.finetune.training.seed)
     files.write_json(out / common.RESULT, result.to_json())

@@ -1,0 +1,61 @@
+"""``effx import``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from effx.cli import options
+from effx.specs.imports import ImportSettings
+
+
+@click.command("import")
+@click.argument("model")
+@options.of(ImportSettings)
+@options.data("Default: the hub.")
+@options.new_checkpoint("TASK-MODEL")
+@click.option("--trust-remote-code", is_flag=True, help="Run model code from the repository.")
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    model: str,
+    data_folder: Path | None,
+    name: str | None,
+    out: Path,
+    overwrite: bool,
+    trust_remote_code: bool,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Make a checkpoint of MODEL, which was fine-tuned elsewhere; nothing is trained.
+
+    MODEL is a folder as transformers saves it (save_pretrained), or a name on the hub. Labels and their
+    order, maximum length and tokenizer settings are read from its files; what was understood is printed,
+    and the checkpoint is scored on the validation rows.
+
+    \b
+    effx import ./my-model --data ./reviews
+    effx import cardiffnlp/twitter-roberta-base-sentiment-latest --data ./tweets
+    effx import textattack/bert-base-uncased-SST-2 --task sst2 --labels negative,positive
+    """  # fmt: skip
+    from effx.train import import_model
+
+    checkpoint = import_model(
+        model,
+        out=out,
+        checkpoint_name=name,
+        data_folder=data_folder,
+        settings=ImportSettings.of(**options.given(context, settings)),
+        overwrite=overwrite,
+        trust_remote_code=trust_remote_code,
+    )
+    metrics, rows = checkpoint.manifest.metrics, checkpoint.manifest.validation_rows
+    line = (
+        f"{options.scores(checkpoint, metrics)} on {rows} validation rows"
+        if metrics
+        else "not scored: answers to questions are not scored yet"
+    )
+    options.show(checkpoint, as_json, line)

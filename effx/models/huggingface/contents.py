@@ -1,0 +1,147 @@
+"""What a model is, from its config and tensors, and what effx would have to leave out: refused by name.
+
+A tensor that the model does not use is an error, unless it is known to be without effect: buffers, the heads
+of pretraining, and a pooler that the task model does not have.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from effx.models.huggingface import labels
+from effx.models.huggingface.folder import ModelFolder, wrong
+from effx.models.huggingface.weights import Tensors
+
+HeadKind = Literal["none", "classification", "regression", "multi-label", "answer-span", "other"]
+
+_BUFFERS = re.compile(r"(^|\.)embeddings\.(position_ids|token_type_ids)$")
+_PRETRAINING = re.compile(
+    r"^(cls\.(predictions|seq_relationship)|lm_head|vocab_(transform|layer_norm|projector)|"
+    r"(discriminator|generator)_(predictions|lm_head))\."
+)
+_POOLER = re.compile(r"(^|\.)pooler\.")
+_HEADS = re.compile(r"^(classifier|pre_classifier|qa_outputs)\.")
+_SIGMOID = "Sigmoid"
+
+
+@dataclass(frozen=True)
+class Head:
+    """The task head of a model."""
+
+    kind: HeadKind
+    outputs: tuple[str, ...]
+    """Names of its outputs, in order; empty: it has none, or they have no names."""
+    reason: str
+    """How the kind is known."""
+    sigmoid: bool = False
+    """Whether its single output is the logit of the second of two classes, as in a CrossEncoder."""
+
+
+def check_config(folder: ModelFolder) -> None:
+    """Raise for a config that describes more than effx computes.
+
+    Raises:
+        UsageError: relative position embeddings, a decoder, cross attention, quantized weights, or another
+            normalisation.
+    """
+    config = folder.config
+    positions = config.get("position_embedding_type")
+    if positions not in (None, "absolute"):
+        raise wrong(
+            folder.name,
+            f"its position embeddings are of type {positions}, which effx does not compute (absolute only); "
+            "without them its answers would be wrong",
+        )
+    for key in ("is_decoder", "add_cross_attention"):
+        if config.get(key):
+            raise wrong(folder.name, f"config.json says {key}: effx computes encoders only")
+    if config.get("quantization_config"):
+        raise wrong(
+            folder.name,
+            "its weights are quantized (quantization_config): import the model they were made from",
+        )
+    if config.get("layer_norm_type") not in (None, "layer_norm"):
+        raise wrong(folder.name, f"its normalisation is {config['layer_norm_type']}, not LayerNorm")
+
+
+def head_of(folder: ModelFolder, tensors: Tensors, output_path: str, span_path: str) -> Head:
+    """Return what a model's task head predicts.
+
+    Args:
+        folder: of the model.
+        tensors: its weights.
+        output_path: name of the last Linear of the family's classifiers.
+        span_path: name of the Linear of the family's question-answering models.
+
+    Raises:
+        UsageError: the config names other outputs than the head has.
+    """
+    config = folder.config
+    architecture = str((config.get("architectures") or [""])[0])
+    suffix = architecture.rpartition("For")[2] if "For" in architecture else ""
+    if suffix == "QuestionAnswering" or (not suffix and f"{span_path}.weight" in tensors):
+        return Head("answer-span", (), architecture or f"it has {span_path}")
+    if suffix in ("TokenClassification", "MultipleChoice"):
+        return Head("other", (), architecture)
+    weight = tensors.get(f"{output_path}.weight")
+    if weight is None:
+        return Head("none", (), architecture or "no classifier")
+    try:
+        outputs = labels.names_of_outputs(config, weight.shape[0])
+    except ValueError as error:
+        raise wrong(folder.name, f"the labels of config.json cannot be read ({error})") from error
+    except Exception as error:
+        raise wrong(folder.name, str(error)) from error
+    problem = config.get("problem_type")
+    said = f"{architecture or 'a classifier'}, {len(outputs)} output{'s' * (len(outputs) > 1)}"
+    if problem:
+        said += f", problem_type {problem}"
+    if problem == "multi_label_classification":
+        return Head("multi-label", outputs, said)
+    if len(outputs) == 1:
+        return Head("regression", outputs, said, sigmoid=_ends_in_sigmoid(config))
+    if problem == "regression":
+        return Head("other", outputs, said)
+    return Head("classification", outputs, said)
+
+
+def check_unused(folder: ModelFolder, unused: Collection[str], *, without_head: bool) -> list[str]:
+    """Return what the built model leaves out, in words.
+
+    Args:
+        folder: of the model.
+        unused: names of the tensors that the built model has no use for.
+        without_head: the task head is a new one, so that the model's is left out.
+
+    Raises:
+        UsageError: a tensor is left out that may change the model's answers.
+    """
+    notes = []
+    rest = [name for name in unused if not _BUFFERS.search(name)]
+    for pattern, what in ((_PRETRAINING, "the head of its pretraining"), (_POOLER, "its pooler")):
+        matched = [name for name in rest if pattern.search(name)]
+        rest = [name for name in rest if name not in matched]
+        if matched:
+            notes.append(f"{what} is not used ({len(matched)} tensors, e.g. {matched[0]})")
+    if without_head:
+        matched = [name for name in rest if _HEADS.search(name)]
+        rest = [name for name in rest if name not in matched]
+        if matched:
+            notes.append(f"its task head is not used ({len(matched)} tensors, e.g. {matched[0]})")
+    if rest:
+        raise wrong(
+            folder.name,
+            f"{len(rest)} of its tensors have no use in the model that its config describes, e.g. "
+            f"{sorted(rest)[0]}: leaving them out would change its answers",
+        )
+    return notes
+
+
+def _ends_in_sigmoid(config: Mapping[str, Any]) -> bool:
+    """Return whether sentence-transformers applies a sigmoid to the output."""
+    settings = config.get("sentence_transformers") or {}
+    named = settings.get("activation_fn") or config.get("sbert_ce_default_activation_function") or ""
+    return str(named).endswith(_SIGMOID)

@@ -1,0 +1,169 @@
+"""The folder of a model as transformers saves it: its config, its weight files, its tokenizer files.
+
+A name on the Hugging Face hub is downloaded into the cache of huggingface_hub first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+
+from effx.errors import UsageError
+from effx.models import families
+
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model",
+                   "tokenizer.model")  # fmt: skip
+_SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spiece.model", "tokenizer.model")
+_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+_OTHER_WEIGHTS = ("tf_model.h5", "flax_model.msgpack", "model.ckpt.index", "model.onnx", "openvino_model.xml")
+_ADAPTER = "adapter_config.json"
+_DOWNLOADED = ["*.json", "*.txt", "*.model", "*.safetensors"]
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder with config.json, weights and a tokenizer."""
+
+    name: str
+    """As the user gave it: a folder or a name on the hub."""
+    path: Path
+    config: Mapping[str, Any]
+    """config.json."""
+    weights: tuple[Path, ...]
+    """The files of the weights: safetensors where there are any, else pytorch_model.bin."""
+
+    @property
+    def tokenizer_config(self) -> Mapping[str, Any]:
+        """tokenizer_config.json; empty: there is none."""
+        path = self.path / "tokenizer_config.json"
+        return _read_json(self.name, path) if path.is_file() else {}
+
+
+def open_folder(name: str) -> ModelFolder:
+    """Return the folder of a model, downloaded if ``name`` is not a folder.
+
+    Raises:
+        UsageError: there is no such model, its architecture is not supported, or one of its files is missing,
+            unreadable or of a kind that effx does not read.
+    """
+    check_source(name)
+    path = Path(name) if (Path(name) / "config.json").is_file() else _download(name)
+    if (path / _ADAPTER).is_file():
+        raise wrong(
+            name,
+            f"it is an adapter ({_ADAPTER}), not a model: load it with peft, call merge_and_unload(), "
+            "save the result with save_pretrained, and use that folder",
+        )
+    config = _read_json(name, path / "config.json")
+    families.named(str(config.get("model_type")))
+    weights = _weight_files(name, path)
+    if not any((path / file).is_file() for file in TOKENIZER_FILES):
+        raise wrong(name, "the folder has no tokenizer.json or vocab.txt")
+    return ModelFolder(name, path, config, weights)
+
+
+def is_model(path: str | Path) -> bool:
+    """Return whether a path is a folder with a config.json of transformers."""
+    config = Path(path) / "config.json"
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return "model_type" in json.loads(config.read_bytes())
+    return False
+
+
+def is_hub_name(name: str | Path) -> bool:
+    """Return whether a name that is not a path could be a name on the hub, as ``org/model``."""
+    text = str(name)
+    return not Path(text).exists() and not text.startswith((".", "/", "~")) and text.count("/") == 1
+
+
+def needs_sentencepiece(folder: ModelFolder) -> bool:
+    """Return whether the tokenizer can only be read with the package sentencepiece."""
+    present = {file for file in TOKENIZER_FILES if (folder.path / file).is_file()}
+    return bool(present) and present <= set(_SENTENCEPIECE_FILES)
+
+
+def check_source(name: str) -> None:
+    """Raise the errors of :func:`open_folder` that can be detected without a download.
+
+    Raises:
+        UsageError: the folder does not exist, or its config.json is missing or damaged.
+    """
+    path = Path(name)
+    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists()
+    config = path / "config.json"
+    if looks_like_path and (path / _ADAPTER).is_file() and not config.is_file():
+        return  # open_folder reports it
+    if looks_like_path and not config.is_file():
+        raise wrong(name, "there is no folder with a config.json")
+    if config.is_file():
+        _read_json(name, config)
+
+
+def name_of(model_name: str) -> str:
+    """Return a short name for a model: the name in its config, else the name of its folder."""
+    path = Path(model_name)
+    config = path / "config.json"
+    if config.is_file():
+        original = ""
+        with contextlib.suppress(ValueError, AttributeError):  # loading it reports the error
+            original = str(json.loads(config.read_bytes()).get("_name_or_path") or "")
+        if original and not original.startswith((".", "/")):
+            return original.rsplit("/", 1)[-1]
+        return path.resolve().name
+    return model_name.rsplit("/", 1)[-1]
+
+
+def wrong(name: str, reason: str, *settings: str) -> UsageError:
+    """Return the error for a model: its name, and what is wrong with it."""
+    return UsageError(f"model {name}: {reason}", settings=settings or ("model",))
+
+
+def _read_json(name: str, path: Path) -> Mapping[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise wrong(name, f"its {path.name} is not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise wrong(name, f"its {path.name} is not a JSON object")
+    return value
+
+
+def _weight_files(name: str, path: Path) -> tuple[Path, ...]:
+    for file in _WEIGHT_FILES:
+        index = path / f"{file}.index.json"
+        if (path / file).is_file():
+            return (path / file,)
+        if index.is_file():
+            shards = sorted(set(_read_json(name, index).get("weight_map", {}).values()))
+            if absent := [shard for shard in shards if not (path / Path(shard).name).is_file()]:
+                raise wrong(name, f"the shard {absent[0]} of {index.name} is missing")
+            if not shards:
+                raise wrong(name, f"{index.name} names no shards")
+            return tuple(path / Path(shard).name for shard in shards)
+    other = [file for file in _OTHER_WEIGHTS if (path / file).is_file()]
+    hint = f"; {other[0]} cannot be imported: save the PyTorch model with save_pretrained" if other else ""
+    raise wrong(name, f"the folder has no model.safetensors or pytorch_model.bin{hint}")
+
+
+def _download(name: str) -> Path:
+    try:
+        path = Path(
+            huggingface_hub.snapshot_download(name, allow_patterns=_DOWNLOADED, ignore_patterns="*/*")
+        )
+        if not any(path.glob("*.safetensors")):
+            patterns = [*_DOWNLOADED, "pytorch_model*.bin"]
+            path = Path(
+                huggingface_hub.snapshot_download(name, allow_patterns=patterns, ignore_patterns="*/*")
+            )
+    except Exception as error:  # the hub client raises many kinds, without a common base
+        reason = " ".join(str(error).split())[:200]
+        raise wrong(name, f"no such folder, and it cannot be loaded from the hub: {reason}") from error
+    if not (path / "config.json").is_file() and not (path / _ADAPTER).is_file():
+        raise wrong(name, "it has no config.json on the hub")
+    return path

@@ -1,0 +1,383 @@
+"""Pretrained and fine-tuned encoders as transformers saves them, with a head for a task.
+
+    folder -> config and tensors, checked -> reduced structure -> model of transformers -> head by label names
+
+Code from a model's repository runs only if the caller allows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from effx.artifacts import Checkpoint
+from effx.errors import UsageError
+from effx.models import checkpoints, families
+from effx.models.families import Family
+from effx.models.huggingface import contents, labels, reduced, tokenizers, weights
+from effx.models.huggingface.contents import Head
+from effx.models.huggingface.folder import ModelFolder, check_source, open_folder, wrong
+from effx.models.huggingface.reduced import Reduction, UnknownStructureError
+from effx.models.structure import full_parameters, structure
+from effx.models.surgery import prune
+from effx.quiet import quiet
+from effx.specs.heads import HeadSettings
+from effx.specs.tasks import Task
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model's folder, read and checked; no module is built yet."""
+
+    folder: ModelFolder
+    config: PreTrainedConfig
+    tensors: weights.Tensors
+    """By the names of :attr:`model_class`, at the size that the config describes."""
+    head: Head
+    reduction: Reduction
+    structure: str | None
+    """The remaining structure in words; None: nothing was removed."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with a head for a task, its tokenizer, and what was understood of them."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    head: str
+    """Where the task head comes from, in words."""
+    fresh: bool
+    """Whether the last Linear of the task head is new."""
+    notes: list[str] = field(default_factory=list)
+    """What is unusual, in words."""
+
+
+def pretrained(
+    name: str | Path, task: Task, *, trust_remote_code: bool = False, head: HeadSettings | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Return a model and its tokenizer; see :func:`load`."""
+    loaded = load(name, task, trust_remote_code=trust_remote_code, head=head)
+    return loaded.model, loaded.tokenizer
+
+
+def load(
+    name: str | Path, task: Task, *, trust_remote_code: bool = False, head: HeadSettings | None = None
+) -> Loaded:
+    """Return an encoder with a head for ``task``, new where it has none for it, and its tokenizer.
+
+    A head is kept if its outputs have the names of the task's labels, in any order; see
+    :mod:`effx.models.huggingface.labels`.
+
+    Args:
+        name: a folder, an effx checkpoint (it remains reduced), or a name on the Hugging Face hub.
+        task: determines the number and names of the head's outputs.
+        trust_remote_code: run model code from the model's repository.
+        head: what to do with the model's task head.
+
+    Raises:
+        UsageError: there is no such model, part of it would be left out, or its architecture is not
+            supported.
+        MissingExtraError: its tokenizer needs a package that is not installed.
+    """
+    name, head = str(name), head or HeadSettings()
+    check_source(name)
+    try:
+        with quiet():
+            if Checkpoint.is_at(name):
+                return _from_checkpoint(Checkpoint.open(name), task, head)
+            opened = open_model(name, trust_remote_code=trust_remote_code)
+            return build(opened, task, _plan(opened.head, task, head, name), trust_remote_code)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise wrong(name, reason) from error
+
+
+def open_model(name: str, *, trust_remote_code: bool = False) -> Opened:
+    """Read and check a model's folder.
+
+    Raises:
+        UsageError: as :func:`load`.
+    """
+    folder = open_folder(name)
+    contents.check_config(folder)
+    config = AutoConfig.from_pretrained(folder.path, trust_remote_code=trust_remote_code)
+    family = families.named(config.model_type)
+    skeleton = _skeleton(config, trust_remote_code, answers_spans=False)
+    prefix = skeleton.base_model_prefix
+    tensors = weights.canonical(weights.read(folder), set(skeleton.state_dict()), prefix)
+    head = contents.head_of(folder, tensors, family.output_path(skeleton), family.span_head)
+    reduction, words = Reduction(), None
+    if any(key.startswith(f"{family.layers_path}.") for key in tensors):
+        try:
+            tensors, reduction = reduced.filled_up(skeleton, family, tensors, folder.config)
+        except UnknownStructureError as error:
+            raise wrong(name, f"its weights do not fit its config: {error}") from error
+    if reduction:
+        counts = family.heads(skeleton), family.neurons(skeleton), len(family.layers(skeleton))
+        words = reduction.describe(*counts)
+    if hasattr(config, "pruned_heads"):
+        del config.pruned_heads  # from here on the manifest says which heads remain
+    return Opened(folder, config, tensors, head, reduction, words)
+
+
+@dataclass(frozen=True)
+class HeadPlan:
+    """What becomes of a model's task head."""
+
+    words: str
+    keep: bool
+    order: tuple[int, ...] | None = None
+    """Numbers of the outputs in the order of the task's labels; None: as they are."""
+    two_logits: bool = False
+    """The single output z becomes the two logits 0 and z."""
+    whole: bool = False
+    """A new head replaces every Linear of the head, not only the last."""
+
+
+def _plan(head: Head, task: Task, settings: HeadSettings, name: str) -> HeadPlan:
+    """Decide what becomes of a model's head where a new one is allowed, as in fine-tuning."""
+    if head.kind == "none":
+        if settings.keep_head or settings.labels:
+            raise wrong(name, "it has no task head", "keep_head", "labels")
+        return HeadPlan("new (the model has none)", keep=False)
+    if settings.fresh_head:
+        return HeadPlan("new, as requested", keep=False, whole=True)
+    try:
+        return keep_plan(head, task, settings, name)
+    except OtherHeadError as error:
+        if settings.keep_head or settings.labels:
+            raise wrong(name, str(error), "keep_head", "labels") from error
+        return HeadPlan(f"new: {error}", keep=False)
+
+
+class OtherHeadError(Exception):
+    """A head is not one for a task; the message says why."""
+
+
+def keep_plan(head: Head, task: Task, settings: HeadSettings, name: str) -> HeadPlan:
+    """Return how a head serves a task.
+
+    Raises:
+        OtherHeadError: it is one of another task, or it is unclear which output is which label.
+        UsageError: the setting ``labels`` does not name the task's labels.
+    """
+    if task.kind == "answer-span" or head.kind == "answer-span":
+        if task.kind == head.kind:
+            return HeadPlan("kept: start and end logits", keep=True)
+        raise OtherHeadError(f"{head.reason} is not a head for {task.kind}")
+    if head.kind in ("multi-label", "other", "none"):
+        raise OtherHeadError(f"{head.reason} is not a head for {task.kind}")
+    if task.kind == "regression":
+        if head.kind != "regression":
+            raise OtherHeadError(f"{head.reason} is not a head for regression")
+        sigmoid = "; its score is the one before the sigmoid that sentence-transformers applies"
+        return HeadPlan("kept: one value" + sigmoid * head.sigmoid, keep=True)
+    return _classes(head, task, settings, name)
+
+
+def _classes(head: Head, task: Task, settings: HeadSettings, name: str) -> HeadPlan:
+    outputs = head.outputs
+    single = len(outputs) == 1 and len(task.labels) == 2
+    if settings.labels:
+        outputs = settings.labels
+        order = labels.order(outputs, task.labels)
+        width = 2 if single else len(head.outputs)
+        if order is None or len(outputs) != width:
+            raise UsageError(
+                f"labels {', '.join(outputs)}: expected the labels of the task in the order of the model's "
+                f"outputs ({', '.join(task.labels)}, in any order)",
+                settings="labels",
+            )
+        return HeadPlan(
+            f"kept, its outputs in the given order: {', '.join(outputs)}",
+            True,
+            tuple(order),
+            two_logits=single,
+        )
+    if single:
+        if labels.numbered(task.labels):
+            return HeadPlan("kept: one output, the logit of class 1 against class 0", True, two_logits=True)
+        raise OtherHeadError(
+            "its single output is a score between two classes, and nothing says which of "
+            f"{' and '.join(task.labels)} it stands for: set labels to the class of a low "
+            f"score and that of a high one, e.g. {','.join(task.labels)}"
+        )
+    if settings.keep_head and len(outputs) == len(task.labels) and labels.order(outputs, task.labels) is None:
+        return HeadPlan(f"kept as requested: {', '.join(outputs)} as {', '.join(task.labels)}", True)
+    if len(outputs) == len(task.labels) and labels.numbered(task.labels):
+        return HeadPlan(f"kept: {', '.join(outputs)} by number", True)
+    if labels.unclear(outputs, task.labels):
+        raise OtherHeadError(
+            f"its outputs are called {outputs[0]} to {outputs[-1]}, which does not say which of them is "
+            f"which of {', '.join(task.labels)}: set labels to the names in the order of the outputs"
+        )
+    order = labels.order(outputs, task.labels)
+    if order is None:
+        raise OtherHeadError(
+            f"its labels are {', '.join(outputs)}, those of the task {', '.join(task.labels)}"
+        )
+    same = order == list(range(len(order)))
+    words = f"kept: {', '.join(outputs)}" + ("" if same else f", permuted to {', '.join(task.labels)}")
+    return HeadPlan(words, True, tuple(order))
+
+
+def build(opened: Opened, task: Task, plan: HeadPlan, trust_remote_code: bool = False) -> Loaded:
+    """Build the model of transformers, with the head as planned, and reduce it.
+
+    Raises:
+        UsageError: a tensor would be left out, or part of the encoder has no weights.
+    """
+    folder, config, tensors = opened.folder, opened.config, dict(opened.tensors)
+    family = families.named(config.model_type)
+    describe(config, task)
+    skeleton = _skeleton(config, trust_remote_code, answers_spans=task.kind == "answer-span")
+    known = set(skeleton.state_dict())
+    path = family.output_path(skeleton)
+    unused = [key for key in tensors if key not in known]
+    notes = contents.check_unused(folder, unused, without_head=not plan.keep)
+    if plan.keep:
+        _arrange(tensors, path, plan)
+    else:
+        for name in [name for name, _ in _head(skeleton)] if plan.whole else [path]:
+            tensors.pop(f"{name}.weight", None), tensors.pop(f"{name}.bias", None)
+    model, info = type(skeleton).from_pretrained(
+        None,
+        config=config,
+        state_dict={key: tensor for key, tensor in tensors.items() if key in known},
+        dtype=torch.float32,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+    )
+    new = check_encoder(folder.name, model, info)
+    if plan.keep and (absent := sorted(new)):
+        raise wrong(folder.name, f"its weights are incomplete: {', '.join(absent)}")
+    if opened.reduction:
+        prune(model, heads=opened.reduction.heads, neurons=opened.reduction.neurons)
+    tokenizer = tokenizers.load(folder, trust_remote_code=trust_remote_code)
+    tokenizers.check_vocabulary(folder.name, tokenizer, model.get_input_embeddings().num_embeddings)
+    notes += tokenizers.notes(tokenizer)
+    tokenizer.padding_side = "right"
+    if opened.structure:
+        notes.append(f"it is a reduced model: {opened.structure}")
+    return Loaded(model, tokenizer, plan.words, not plan.keep, notes)
+
+
+def _arrange(tensors: weights.Tensors, path: str, plan: HeadPlan) -> None:
+    """Permute the rows of a head's last Linear, or add the row of a class whose logit is 0."""
+    for key in (f"{path}.weight", f"{path}.bias"):
+        if key in tensors and plan.two_logits:
+            tensors[key] = torch.cat([torch.zeros_like(tensors[key]), tensors[key]])
+        if key in tensors and plan.order is not None:
+            tensors[key] = tensors[key][list(plan.order)]
+
+
+def _skeleton(config: PreTrainedConfig, trust_remote_code: bool, *, answers_spans: bool) -> PreTrainedModel:
+    """Return the task model of a config without memory for its weights."""
+    auto: Any = AutoModelForQuestionAnswering if answers_spans else AutoModelForSequenceClassification
+    with torch.device("meta"):
+        model: PreTrainedModel = auto.from_config(config, trust_remote_code=trust_remote_code)
+    return model
+
+
+def check_encoder(name: str, model: PreTrainedModel, loading_info: Mapping[str, Any]) -> set[str]:
+    """Return the names of newly initialised tensors, which may be those of a task head or pooler.
+
+    Args:
+        name: of the model.
+        model: loaded with all weights that fit.
+        loading_info: of transformers, from ``from_pretrained``.
+
+    Raises:
+        UsageError: a part of the encoder has no weights, so that it would be trained from random ones.
+    """
+    encoder = f"{model.base_model_prefix}."
+    missing, mismatched = (
+        set(loading_info["missing_keys"]),
+        {key for key, *_ in loading_info["mismatched_keys"]},
+    )
+    absent = {key for key in missing if ".pooler." not in f".{key}"}
+    for keys, what in ((absent, "missing"), (mismatched, "of another shape")):
+        if wrong_keys := sorted(key for key in keys if key.startswith(encoder)):
+            raise wrong(
+                name,
+                f"its weights do not fit its config: {len(wrong_keys)} of the encoder's tensors are {what}, "
+                f"e.g. {wrong_keys[0]}",
+            )
+    return missing | mismatched
+
+
+def describe(config: PreTrainedConfig, task: Task) -> None:
+    """Write the number and names of the task's outputs into a model's config."""
+    config.num_labels = task.outputs
+    if task.kind == "classification":
+        config.id2label = dict(enumerate(task.labels))
+        config.label2id = {label: number for number, label in enumerate(task.labels)}
+        config.problem_type = "single_label_classification"
+    elif task.kind == "regression":
+        config.problem_type = "regression"
+
+
+def _from_checkpoint(checkpoint: Checkpoint, task: Task, settings: HeadSettings) -> Loaded:
+    """Return the model of a checkpoint, which stays reduced, with a head for another or the same task."""
+    model, name = checkpoints.load(checkpoint), str(checkpoint.folder)
+    kept = structure(model)
+    if kept.exits or kept.prunes_tokens:
+        raise UsageError(
+            "this checkpoint has exits or a token schedule, which depend on its weights: fine-tune the "
+            "checkpoint before them, then train exits or tokens again."
+        )
+    family = families.of(model)
+    if family.answers_spans(model) != (task.kind == "answer-span"):
+        raise UsageError(
+            f"task '{task.name}' ({task.kind}) needs another kind of head than this checkpoint has: "
+            "fine-tune the pretrained encoder instead."
+        )
+    before = checkpoint.task
+    outputs = before.labels or ("LABEL_0",)
+    plan = _plan(Head(before.kind, outputs, f"task '{before.name}'"), task, settings, name)
+    _refit(model, family, task, plan)
+    describe(model.config, task)
+    return Loaded(model, checkpoints.tokenizer(checkpoint.folder), plan.words, not plan.keep)
+
+
+def _refit(model: PreTrainedModel, family: Family, task: Task, plan: HeadPlan) -> None:
+    """Permute the outputs of a model's head, or replace it."""
+    path = family.output_path(model)
+    old = model.get_submodule(path)
+    assert isinstance(old, nn.Linear)
+    if plan.keep:
+        state = {f"{path}.weight": old.weight.data, f"{path}.bias": old.bias.data}
+        _arrange(state, path, replace(plan, two_logits=False))
+        old.weight.data, old.bias.data = state[f"{path}.weight"], state[f"{path}.bias"]
+        return
+    if old.out_features != task.outputs:
+        new = nn.Linear(old.in_features, task.outputs)
+        model.set_submodule(path, new)
+        model.num_labels = task.outputs
+        grown = new.weight.numel() + new.bias.numel() - old.weight.numel() - old.bias.numel()
+        model.effx_full_parameters = full_parameters(model) + grown
+    for module in [module for _, module in _head(model)] if plan.whole else [model.get_submodule(path)]:
+        nn.init.normal_(module.weight, std=float(model.config.initializer_range))  # as transformers does
+        nn.init.zeros_(module.bias)
+
+
+def _head(model: PreTrainedModel) -> Iterator[tuple[str, nn.Linear]]:
+    """Yield names and Linears of the task head, without the encoder's pooler."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and name.partition(".")[0] != model.base_model_prefix:
+            yield name, module

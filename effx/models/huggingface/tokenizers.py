@@ -1,0 +1,138 @@
+"""The tokenizer of a model: loaded by transformers, checked against the model and against effx's encoder."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+
+import numpy as np
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from effx.encoding import Encoded, Encoder
+from effx.errors import MissingExtraError
+from effx.models import families
+from effx.models.huggingface.folder import ModelFolder, needs_sentencepiece, wrong
+
+_COMPARED_ROWS = 512
+
+
+def load(folder: ModelFolder, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a model.
+
+    Raises:
+        MissingExtraError: it needs the package sentencepiece, which is not installed.
+        UsageError: it cannot be loaded, or not be saved as tokenizer.json.
+    """
+    if needs_sentencepiece(folder) and importlib.util.find_spec("sentencepiece") is None:
+        raise MissingExtraError(
+            f"model {folder.name}: its tokenizer is a SentencePiece model, and sentencepiece is not "
+            "installed. Run: pip install sentencepiece protobuf"
+        )
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        folder.path, trust_remote_code=trust_remote_code
+    )
+    if not getattr(tokenizer, "is_fast", False):
+        raise wrong(folder.name, "its tokenizer cannot be saved as tokenizer.json")
+    if tokenizer.pad_token_id is None:
+        raise wrong(folder.name, "its tokenizer has no padding token (pad_token in tokenizer_config.json)")
+    return tokenizer
+
+
+def notes(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return what is unusual about a tokenizer, in words."""
+    unusual = []
+    if tokenizer.truncation_side != "right":
+        unusual.append(f"long texts lose their beginning (truncation_side {tokenizer.truncation_side})")
+    if tokenizer.padding_side != "right":
+        unusual.append(
+            f"padding_side {tokenizer.padding_side} is replaced by right: the first token of a padded row "
+            "is then the first of its text"
+        )
+    if "token_type_ids" not in tokenizer.model_input_names:
+        unusual.append("both texts of a pair have token type 0 (model_input_names has no token_type_ids)")
+    return unusual
+
+
+def check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """Raise for tokens that the embeddings have no row for.
+
+    Args:
+        name: of the model.
+        tokenizer: of the model.
+        rows: of the token embeddings.
+
+    Raises:
+        UsageError: the tokenizer has such tokens.
+    """
+    beyond = sorted((number, token) for token, number in tokenizer.get_vocab().items() if number >= rows)
+    if beyond:
+        number, token = beyond[0]
+        raise wrong(
+            name,
+            f"its tokenizer has {len(beyond)} tokens that the embeddings have no row for, e.g. '{token}' "
+            f"({number} of {rows} rows): call model.resize_token_embeddings(len(tokenizer)), save again",
+        )
+
+
+def check_encoded(name: str, encoded: Encoded, model: PreTrainedModel) -> None:
+    """Raise for rows with token ids or token types that the embeddings have no row for.
+
+    Args:
+        name: of the model.
+        encoded: rows.
+        model: with the embeddings.
+
+    Raises:
+        UsageError: an id or a type is out of range.
+    """
+    ids = int(encoded.ids.max(initial=0))
+    rows = int(model.get_input_embeddings().num_embeddings)
+    if ids >= rows:
+        raise wrong(name, f"its tokenizer gives the id {ids}, and the embeddings have {rows} rows")
+    types = int(encoded.types.max(initial=0))
+    kinds = int(getattr(model.config, "type_vocab_size", 0))
+    if families.of(model).token_types and types >= kinds:
+        raise wrong(
+            name,
+            f"its tokenizer gives pairs the token type {types}, and the model has {kinds} (type_vocab_size): "
+            "it was not made for pairs of texts",
+        )
+
+
+def check_equal(
+    name: str, tokenizer: PreTrainedTokenizerBase, encoder: Encoder, texts: Sequence[tuple[str, ...]]
+) -> None:
+    """Raise where effx encodes rows otherwise than transformers.
+
+    Args:
+        name: of the model.
+        tokenizer: of transformers.
+        encoder: of effx, for the same model.
+        texts: rows; the first 512 are compared.
+
+    Raises:
+        UsageError: ids or token types of a row differ.
+    """
+    chosen = list(texts[:_COMPARED_ROWS])
+    if not chosen:
+        return
+    reference = tokenizer(
+        [row[0] for row in chosen],
+        [row[1] for row in chosen] if len(chosen[0]) > 1 else None,
+        truncation=True,
+        max_length=encoder.max_length,
+        padding=False,
+    )
+    encoded = encoder(chosen)
+    types = reference.get("token_type_ids")
+    for row, text in enumerate(chosen):
+        part = slice(encoded.offsets[row], encoded.offsets[row + 1])
+        same = encoded.ids[part].tolist() == list(reference["input_ids"][row])
+        if types is not None:
+            same = same and bool(np.array_equal(encoded.types[part], types[row]))
+        if not same:
+            raise wrong(
+                name,
+                f"effx cannot keep a setting of its tokenizer: '{text[0][:40]}' is encoded otherwise than by "
+                "transformers. Please report the model",
+            )

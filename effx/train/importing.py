@@ -1,0 +1,203 @@
+"""A checkpoint from a model that was fine-tuned elsewhere: read, matched to a task, scored, not trained."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from effx import data, files, progress
+from effx.artifacts import Checkpoint
+from effx.errors import EffxError, UsageError
+from effx.manifests import CheckpointFacts, ImportRecord
+from effx.models import checkpoints, evaluate, huggingface
+from effx.models.huggingface import labels
+from effx.models.huggingface.contents import Head
+from effx.models.huggingface.load import HeadPlan, Loaded, Opened, OtherHeadError
+from effx.quiet import quiet
+from effx.specs.imports import ImportSettings
+from effx.specs.tasks import NAME, TASKS, Task
+from effx.train import output, understood
+from effx.train.finetune import checked_encoder
+
+
+def import_model(
+    name: str | Path,
+    *,
+    out: str | Path = "checkpoints",
+    checkpoint_name: str | None = None,
+    data_folder: str | Path | None = None,
+    settings: ImportSettings | None = None,
+    overwrite: bool = False,
+    trust_remote_code: bool = False,
+) -> Checkpoint:
+    """Make a checkpoint of a fine-tuned model, scored on the task's validation rows.
+
+    Args:
+        name: a folder as transformers saves it, or a name on the Hugging Face hub.
+        out: folder of the checkpoint's folder.
+        checkpoint_name: the checkpoint's name; default: TASK-MODEL.
+        data_folder: train and validation files; default: the hub, or the embedded demo.
+        settings: the task, and what the model's config leaves open.
+        overwrite: replace a checkpoint of that name.
+        trust_remote_code: run model code that the repository brings.
+
+    Raises:
+        UsageError: the model cannot be read, its task head is not one for the task, or the task is unknown.
+        DataError: the rows do not fit the task.
+    """
+    name, settings = str(name), settings or ImportSettings()
+    task = _task(settings, data_folder)
+    huggingface.check_source(name)
+    short = files.safe_name(huggingface.name_of(name))
+    folder = output.new_folder(out, checkpoint_name or f"{task.name}-{short}", overwrite)
+    try:
+        with quiet():
+            opened = huggingface.open_model(name, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UsageError(f"model {name}: {' '.join(str(error).split())[:300]}", settings="model") from error
+    task = _named(task, opened.head, settings)
+    try:
+        plan = huggingface.keep_plan(opened.head, task, settings.head, name)
+    except OtherHeadError as error:
+        raise UsageError(f"model {name}: {error}", settings=("labels", "keep_head", "task")) from error
+    loaded = _built(opened, task, plan, trust_remote_code)
+    max_length = settings.max_length or _max_length(opened, loaded)
+    understood.say(name, task, replace(loaded, head=f"{loaded.head} ({opened.head.reason})"), max_length)
+    return _scored(opened, loaded, task, folder, max_length, data_folder, overwrite)
+
+
+def _scored(
+    opened: Opened,
+    loaded: Loaded,
+    task: Task,
+    folder: Path,
+    max_length: int,
+    data_folder: str | Path | None,
+    overwrite: bool,
+) -> Checkpoint:
+    """Score the model on the validation rows and write the checkpoint."""
+    name = opened.folder.name
+    rows = data.load(task, "validation", data_folder)
+    encoder = checked_encoder(name, loaded.model, loaded.tokenizer, max_length, rows.texts)
+    encoded = encoder(rows.texts)
+    huggingface.check_encoded(name, encoded, loaded.model)
+    facts: CheckpointFacts = {
+        "model": name,
+        "max_length": max_length,
+        "data": _resolved(data_folder),
+        "validation_rows": len(rows),
+        "validation_source": rows.source,
+        "imported": ImportRecord(
+            digest=digest(opened.folder.path), head=loaded.head, notes=tuple(loaded.notes)
+        ),
+    }
+    if task.kind != "answer-span":  # finding the answer in the text needs character offsets
+        predictions = task.predict(evaluate.logits(loaded.model, encoded))
+        facts["metrics"] = task.score(rows.labels, predictions)
+    cut = float(np.mean(encoded.lengths >= max_length))
+    progress.say(f"  {len(rows)} validation rows, {cut:.1%} of them at {max_length} tokens or cut there")
+    return checkpoints.save(
+        loaded.model.cpu(),
+        folder,
+        tokenizer=loaded.tokenizer,
+        task=task,
+        overwrite=overwrite,
+        **facts,
+    )
+
+
+def as_checkpoint(
+    name: str | Path,
+    *,
+    out: str | Path = "checkpoints",
+    data_folder: str | Path | None = None,
+    settings: ImportSettings | None = None,
+) -> Path:
+    """Return the folder of a checkpoint: ``name`` itself, or what a model of transformers is imported to.
+
+    A model that was imported before, with the same files and settings, is not imported again.
+
+    Raises:
+        UsageError, DataError: as :func:`import_model`.
+    """
+    settings = settings or ImportSettings()
+    path = Path(name)
+    on_hub = huggingface.is_hub_name(name) and not path.parent.is_dir() and (settings.task or data_folder)
+    if Checkpoint.find(path) or not (huggingface.is_model(path) or on_hub):
+        if settings.model_fields_set:
+            raise UsageError(
+                f"{name} is not a model of transformers: its task, labels and lengths are already known",
+                settings=tuple(sorted(settings.model_fields_set)),
+            )
+        return path
+    target = (
+        Path(out) / f"{_task(settings, data_folder).name}-{files.safe_name(huggingface.name_of(str(name)))}"
+    )
+    if Checkpoint.is_at(target) and huggingface.is_model(path):
+        before = Checkpoint.open(target)
+        same = before.manifest.imported is not None and before.manifest.imported.digest == digest(path)
+        if same and not settings.given().keys() - {"task"} and before.data == _resolved(data_folder):
+            progress.say(f"{target} was imported from {name} before")
+            return target
+    return import_model(name, out=out, data_folder=data_folder, settings=settings, overwrite=False).folder
+
+
+def digest(folder: Path) -> str:
+    """Return a SHA-256 of the names and contents of a model's files, those in subfolders aside."""
+    total = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            total.update(f"{path.name} {files.sha256(path)}\n".encode())
+    return total.hexdigest()
+
+
+def _resolved(data_folder: str | Path | None) -> str | None:
+    return str(Path(data_folder).resolve()) if data_folder else None
+
+
+def _task(settings: ImportSettings, data_folder: str | Path | None) -> Task:
+    """Return the task by its name, or by that of the data folder."""
+    if settings.task is not None:
+        return data.resolve(settings.task, data_folder)
+    if data_folder is None:
+        raise UsageError("what does the model predict? Name its task, or the folder with its rows",
+                         settings=("task", "data"))  # fmt: skip
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(data_folder).resolve().name).strip("-._") or "rows"
+    return data.resolve(name if NAME.fullmatch(name) else "rows", data_folder)
+
+
+def _named(task: Task, head: Head, settings: ImportSettings) -> Task:
+    """Return an inferred task with the names of the model's outputs, where the rows use these or numbers.
+
+    The rows of a small folder may lack a class that the model knows.
+    """
+    outputs = settings.labels or head.outputs
+    if task.name in TASKS or task.kind != "classification" or head.kind != "classification":
+        return task
+    if len(outputs) != len(head.outputs) or labels.numbered(outputs):
+        return task
+    by_number = labels.numbered(task.labels) and len(task.labels) <= len(outputs)
+    by_name = labels.covers(outputs, task.labels) and set(task.labels) <= set(outputs)
+    return replace(task, labels=tuple(outputs)) if by_number or by_name else task
+
+
+def _built(opened: Opened, task: Task, plan: HeadPlan, trust_remote_code: bool) -> Loaded:
+    try:
+        with quiet():
+            return huggingface.build(opened, task, plan, trust_remote_code)
+    except EffxError:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UsageError(f"model {opened.folder.name}: {reason}", settings="model") from error
+
+
+def _max_length(opened: Opened, loaded: Loaded) -> int:
+    """Return how many tokens the tokenizer cuts texts to, at most as many as the model reads."""
+    limit = checkpoints.position_limit(loaded.model)
+    stated = opened.folder.tokenizer_config.get("model_max_length") or loaded.tokenizer.model_max_length
+    return int(min(limit, stated))

@@ -1,0 +1,36 @@
+"""What was understood of a model and a task, said before anything is computed."""
+
+from __future__ import annotations
+
+from effx import progress
+from effx.models import checkpoints, families
+from effx.models.huggingface import Loaded
+from effx.models.structure import parameters
+from effx.specs.tasks import Task
+
+
+def lines(name: str, task: Task, loaded: Loaded, max_length: int) -> list[str]:
+    """Return the block: model, family, task, labels, head, lengths, and what is unusual.
+
+    Args:
+        name: of the model.
+        task: that its head is for.
+        loaded: the model.
+        max_length: tokens per example at most.
+    """
+    model = loaded.model
+    size = f"{len(families.of(model).layers(model))} layers, {parameters(model) / 1e6:.1f} M parameters"
+    labels = f": {', '.join(task.labels)}" if task.labels else ""
+    return [
+        f"model {name}: {model.config.model_type}, {size}",
+        f"  task {task.name}: {task.kind}{labels}",
+        f"  head {loaded.head}",
+        f"  at most {max_length} tokens per example (the model reads {checkpoints.position_limit(model)})",
+        *(f"  note: {note}" for note in loaded.notes),
+    ]
+
+
+def say(name: str, task: Task, loaded: Loaded, max_length: int) -> None:
+    """Print the block to stderr."""
+    for line in lines(name, task, loaded, max_length):
+        progress.say(line)
