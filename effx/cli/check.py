@@ -24,7 +24,7 @@ _STDOUT = Path("-")
 @click.option(
     "--baseline",
     metavar="ENGINE|RESULT",
-    help="What the loss of accuracy is relative to; never the engine itself.",
+    help="Engine or result that --max-drop compares with; it must be another engine.",
 )
 @options.of(CheckSettings)
 @click.option("--host", metavar="H", help="Only results of this host.")
@@ -34,7 +34,7 @@ _STDOUT = Path("-")
 @click.option(
     "--markdown", type=click.Path(path_type=Path), metavar="FILE", help="Write a table; - is standard output."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print everything.")
+@click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON.")
 def command(
     subject: str,
     results: tuple[Path, ...],
@@ -47,13 +47,13 @@ def command(
 ) -> int:
     """Check one engine against limits, for CI.
 
-    ENGINE|RESULT is the name or folder of an engine, or the id or file of a result. Names are looked up in
-    RESULTS (default: ./results); the latest result counts, of a folder the latest result of that very build.
+    ENGINE|RESULT is the name or folder of an engine, or the id or file of a result. For a name, the latest
+    result in RESULTS (default: ./results) is checked; for a folder, the latest result of exactly this build.
 
-    Each limit is tested one-sided with the requested confidence: it holds, is violated, or the measurement is
-    inconclusive; then the line says how many rows or rounds are needed. Exit code 0: every limit holds. Exit
-    code 1: a limit is violated or inconclusive, or a gate of the measurement failed. Exit code 2: nothing can
-    be checked, e.g. because the baseline was measured on another host or other rows.
+    Each limit is tested one-sided with the given confidence. It holds, is violated, or the measurement is
+    inconclusive; then the output says how many rows or rounds are needed. Exit code 0: every limit holds.
+    Exit code 1: a limit is violated or inconclusive, or a quality gate failed. Exit code 2: nothing can be
+    checked, e.g. because the baseline was measured on another host or other rows.
 
     \b
     effx check engines/sst2.int8.onnxruntime --baseline sst2.fp32.onnxruntime --max-drop 1%

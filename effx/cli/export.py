@@ -64,7 +64,7 @@ from effx.specs.imports import ImportSettings
     "--triton",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Write the engines to this Triton Inference Server model repository too.",
+    help="Also write the engines to this Triton Inference Server model repository.",
 )
 @click.option(
     "--jobs",

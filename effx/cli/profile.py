@@ -57,7 +57,8 @@ _WITHOUT_OPTION = (
 @click.option(
     "--host",
     metavar="NAME",
-    help="Name of this machine in results; distinguishes machines of one kind. Default: the host name.",
+    help="Name of this machine in results; distinguishes machines with the same hardware. Default: the host "
+    "name.",
 )
 @click.option("--mlflow", "uri", metavar="URI", help="Log the results to this MLflow store as well.")
 @click.option("--strict", is_flag=True, help="Exit with code 1 if a gate failed.")

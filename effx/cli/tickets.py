@@ -21,8 +21,8 @@ from effx.specs.training import TicketSearchSettings
 @click.option(
     "--preset",
     type=options.Word(tuple(PRESETS), "preset"),
-    help="Train as published: super-tickets is Liang et al. 2021 (Adamax, 6 epochs, early stopping); other "
-    "options override it.",
+    help="Training settings of a paper. super-tickets: Liang et al. 2021 (Adamax, 6 epochs, early stopping); "
+    "other options override them.",
 )
 @options.of(TicketSearchSettings)
 @options.workspace("checkpoints, table, figure. Default: tickets/TASK-MODEL.")

@@ -21,7 +21,7 @@ class Constraints(Settings):
     max_drop: Annotated[float, SHARE] | None = None
     """Maximum loss of the task's metric compared with the baseline; 0.01 or 1% is one percentage point."""
     min_accuracy: Annotated[float, SCORE] | None = None
-    """Minimum value of that metric, e.g. 0.91 or 91%."""
+    """Minimum value of the task's metric, e.g. 0.91 or 91%."""
     max_p90_s: Annotated[float, DURATION] | None = None
     """Maximum p90 latency of single queries, e.g. 5ms."""
     max_p99_s: Annotated[float, DURATION] | None = None
@@ -41,4 +41,4 @@ class CheckSettings(Settings):
     confidence: Confidence = 0.95
     """Confidence with which each limit must hold (one-sided)."""
     ignore_gates: tuple[GateName, ...] | None = None
-    """Gates of the measurement that may have failed, e.g. host-idle on a shared machine."""
+    """Quality gates whose failure is ignored, e.g. host-idle on a shared machine."""

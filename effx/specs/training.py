@@ -163,7 +163,8 @@ class PruningSettings(Settings):
     mean squared gradient; published: as the code of Liang et al. 2021; magnitude: norm of the weights;
     random: without data."""
     granularity: Annotated[str, OneOf("granularity", GRANULARITIES)] = "ffns"
-    """What is pruned besides heads: whole FFNs, or FFN neurons, the same percentage of them."""
+    """What is pruned in addition to heads: complete FFNs, or FFN neurons; then F is the percentage of all FFN
+    neurons, and L prunes L % of them."""
     min_heads: Annotated[int, Field(ge=0)] = 1
     """Minimum number of heads that remain in every layer."""
 
@@ -230,7 +231,7 @@ class LotterySettings(Settings):
     NOTES: ClassVar[Mapping[str, str]] = {"lr": f"Default: {LR_LOTTERY:g}."}
 
     sparsity: Annotated[int, Field(ge=SPARSITY_STEP, le=100 - SPARSITY_STEP)] = 70
-    """Percentage of the encoder's weights set to zero, in rounds of 10; each round is a checkpoint."""
+    """Percentage of the encoder's weights set to zero, in rounds of 10 %; each round is a checkpoint."""
     objective: Annotated[str, OneOf("objective", OBJECTIVES)] = "task"
     """What each round trains: the task, or masked language modelling (mlm). A mask from mlm can be used for
     every task."""
@@ -311,7 +312,7 @@ class EarlyExitSettings(Settings):
     mode: Annotated[str, OneOf("mode", EXIT_MODES)] = "two-stage"
     """What is trained: the ramps only (two-stage), or the whole model (joint)."""
     after: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
-    """Layers of the unreduced model, from 1, after which a ramp is placed. Default: all but the last."""
+    """Layers that get a ramp, as numbers of the unreduced model from 1. Default: all but the last."""
     pooling: Annotated[str, OneOf("pooling", POOLINGS)] = "mean"
     """Input of a ramp: the mean over all tokens except padding, or the first token (cls)."""
     rule: Annotated[str, OneOf("exit rule", tuple(exit_rules.RULES))] = "entropy"
