@@ -1,4 +1,4 @@
-"""Token ids by the ``tokenizers`` library, from the tokenizer.json beside a model.
+"""Token ids by the ``tokenizers`` library, from the tokenizer.json of a model.
 
 Training, the parity gate and profiling encode with this module, so an engine gets exactly the ids
 that its checkpoint was trained on. Profiling therefore does not need transformers.

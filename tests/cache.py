@@ -90,16 +90,18 @@ def convert_once(cache: Cache, patch: pytest.MonkeyPatch) -> None:
         size = sum(value.numel() * value.element_size() for value in state.values())
         if size > graph.LARGEST_PROTOBUF_BYTES // 2:
             return write(*args, **options)
-        found = hashlib.sha256(f"{values} {graph.OPSET} {model} {model.config.to_json_string()}".encode())
-        found.update(repr(graph.structure(model)).encode())
+        state_digest = hashlib.sha256(
+            f"{values} {graph.OPSET} {model} {model.config.to_json_string()}".encode()
+        )
+        state_digest.update(repr(graph.structure(model)).encode())
         for name, value in state.items():
-            found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            found.update(value.detach().cpu().contiguous().numpy().tobytes())
+            state_digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            state_digest.update(value.detach().cpu().contiguous().numpy().tobytes())
 
         def build(folder: Path) -> None:
             write(model, folder / "model.onnx", **values)
 
-        shutil.copyfile(cache.folder(f"graph-{found.hexdigest()[:24]}", build) / "model.onnx", path)
+        shutil.copyfile(cache.folder(f"graph-{state_digest.hexdigest()[:24]}", build) / "model.onnx", path)
 
     patch.setattr(graph, "write", copied)
 
@@ -114,19 +116,19 @@ def prune() -> None:
 @functools.cache
 def key() -> str:
     """Return a digest of everything that may change what the shared fixtures build."""
-    found = hashlib.sha256()
+    state_digest = hashlib.sha256()
     for part in (*_code(), *_packages(), *_machine()):
-        found.update(part.encode() + b"\0")
-    return found.hexdigest()[:16]
+        state_digest.update(part.encode() + b"\0")
+    return state_digest.hexdigest()[:16]
 
 
 def digest(folder: Path) -> str:
     """Return a digest of the names and bytes of all files in a folder."""
-    found = hashlib.sha256()
+    state_digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
-        found.update(f"{path.relative_to(folder)} {content}\n".encode())
-    return found.hexdigest()
+        state_digest.update(f"{path.relative_to(folder)} {content}\n".encode())
+    return state_digest.hexdigest()
 
 
 def _code() -> Iterable[str]:

@@ -21,9 +21,9 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "docker" / "install.sh"
 START = ROOT / "docker" / "start.sh"
 STAGES = {
-    found[1]: stage
+    matched[1]: stage
     for stage in re.split(r"^FROM ", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)[1:]
-    if (found := re.match(r"\S+ AS (\S+)", stage))
+    if (matched := re.match(r"\S+ AS (\S+)", stage))
 }
 TARGETS = re.findall(r"^  (\w+)\) +extras=", SCRIPT.read_text(), re.MULTILINE)
 FROM_BASE = ("tensorrt",)

@@ -88,7 +88,7 @@ def junit(result: CheckResult, name_of: SettingName = str) -> str:
 
 
 def conclusion(result: CheckResult) -> str:
-    """Return whether the check passed, and what kept it from passing, one line."""
+    """Return one line: whether the check passed, or the reasons why not."""
     if result.passed:
         return f"passed: every limit holds with {percent(result.confidence)} confidence"
     counts = {verdict: sum(limit.verdict is verdict for limit in result.limits) for verdict in Verdict}

@@ -104,7 +104,7 @@ def check(runs: Sequence[Run], *, energy: bool = False) -> None:
 
 
 def split(runs: Sequence[Run], *, energy: bool = False, labels: bool = False) -> dict[Cohort, list[Run]]:
-    """Return results by cohort; of one task and host, the cohort with the most rows comes first.
+    """Return results by cohort; of one task and host, the cohort with the most rows is the first.
 
     Args:
         runs: the results.

@@ -20,8 +20,8 @@ from effx.results import Run
 from effx.stats import bootstrap
 
 _TIE_SHARE = 0.05  # P(non-dominated) above which a dominated point counts as tied
-_REFERENCE_MARGIN = 1.1  # the reference point lies a tenth beyond the largest cost
-_STRONG = 32  # winners that are asked whether they dominate an engine in every resampling
+_REFERENCE_MARGIN = 1.1  # the reference point is 10 % beyond the largest cost
+_STRONG = 32  # number of winners that are tested first for dominating an engine in every resampling
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def frontier(runs: Sequence[Run], objectives: Sequence[str] = ("accuracy", "late
             objective are left out.
         objectives: names in ``OBJECTIVES``, gains and costs in any order.
 
-    P(non-dominated) comes from joint resamplings of examples and rounds
+    P(non-dominated) is computed from joint resamplings of examples and rounds
     (:mod:`effx.analysis.resampling`). Engines that one winner dominates in every one of them are left
     out of the count for the others; that changes nothing, since what they dominate the winner does.
 
@@ -175,7 +175,7 @@ def frontier(runs: Sequence[Run], objectives: Sequence[str] = ("accuracy", "late
 def comparable(runs: Sequence[Run], objectives: Sequence[str]) -> list[list[Run]]:
     """Return results in groups that share a frontier; those without a value for an objective are left out.
 
-    Each engine has its latest result. The largest evaluation set of a task and host comes first.
+    Each engine has its latest result. The largest evaluation set of a task and host is the first.
     """
     axes = _axes(objectives)
     able = [run for run in cohorts.latest(runs) if all(axis.value(run) is not None for axis in axes)]

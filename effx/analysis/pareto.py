@@ -187,14 +187,14 @@ def _dominated_by_few(points: np.ndarray, few: int = 16) -> np.ndarray:
 def _volume(points: np.ndarray, reference: np.ndarray) -> float:
     """Return the volume of points [n, 3] in order of the first objective, all below the reference."""
     right, top = float(reference[1]), float(reference[2])
-    xs, ys = [right], [-np.inf]  # the last step ends at the reference; nothing lies beyond it
+    xs, ys = [right], [-np.inf]  # the last step ends at the reference
     area = volume = 0.0
     ends = np.concatenate([points[1:, 0], reference[:1]])
     for (z, x, y), end in zip(points.tolist(), ends.tolist(), strict=True):
         position = bisect_left(xs, x)
         ceiling = ys[position - 1] if position else top
         if ceiling > y and not (xs[position] == x and ys[position] <= y):
-            # What it adds lies between it and the steps that it replaces, from left to right.
+            # The area that it adds is between it and the steps that it replaces, from left to right.
             stop, left, height = position, x, ceiling
             while ys[stop] >= y:
                 area += (xs[stop] - left) * (height - y)

@@ -4,9 +4,8 @@
     rounds     one draw per session             -> every engine's latency in those rounds
     energy     its interval, engine by engine
 
-An error or a slow minute that all engines share falls on all of them in each resampling, so what
-is left between two engines is their own. Rounds of different sessions are drawn apart: nothing ties
-the second round of one to the second of another.
+A difficult row or a slow period of the host is thus drawn for all engines together, so that it does not
+count as a difference between engines. Rounds of different sessions are drawn independently.
 """
 
 from __future__ import annotations
@@ -51,13 +50,13 @@ def scores(metric: str, runs: Sequence[Run]) -> np.ndarray:
     weights = example_weights(len(labels))
     step = max(1, _GATHERED // len(labels))
     parts = [runs[start : start + step] for start in range(0, len(runs), step)]
-    found = [
+    result = [
         METRICS[metric].weighted(
             labels, np.array([run.accuracy.predictions for run in part], dtype=float), weights
         )
         for part in parts
     ]
-    return np.concatenate(found)
+    return np.concatenate(result)
 
 
 def latencies(run: Run, workload: WorkloadResult, share: float | None) -> np.ndarray | None:
@@ -90,13 +89,13 @@ def latency_interval(
 
 def _of_blocks(blocks_s: Sequence[Sequence[float]], share: float | None) -> np.ndarray:
     """Return each block's percentile or mean, [blocks]; blocks of like length at once."""
-    found = np.empty(len(blocks_s))
+    result = np.empty(len(blocks_s))
     lengths = np.array([len(block) for block in blocks_s])
     for length in np.unique(lengths):
         places = np.flatnonzero(lengths == length)
-        samples = np.array([blocks_s[int(place)] for place in places], dtype=float)
-        found[places] = samples.mean(axis=1) if share is None else np.quantile(samples, share, axis=1)
-    return found
+        samples = np.array([blocks_s[int(round_index)] for round_index in places], dtype=float)
+        result[places] = samples.mean(axis=1) if share is None else np.quantile(samples, share, axis=1)
+    return result
 
 
 def throughputs(run: Run, workload: WorkloadResult) -> np.ndarray | None:
@@ -107,8 +106,8 @@ def throughputs(run: Run, workload: WorkloadResult) -> np.ndarray | None:
 def energies(run: Run, energy: Energy) -> np.ndarray | None:
     """Return joules per example as they vary within their interval, [resamples]; None without either.
 
-    Windows are few and a meter's own doubt is not in their spread, so they are not resampled: each
-    half of the interval is taken as that of a normal distribution. Independent between runs.
+    There are few windows, and their spread does not include the meter's tolerance, so they are not
+    resampled: each half of the interval is taken as that of a normal distribution. Independent between runs.
     """
     value, interval = energy.joules_per_example, energy.interval
     if value is None or interval is None:
@@ -139,18 +138,18 @@ def _session_weights(session: str, rounds: int) -> np.ndarray:
 
 
 def _by_round(workload: WorkloadResult) -> tuple[np.ndarray, int]:
-    """Return the place of each block's round among the rounds, and how many there are."""
-    numbers, place = np.unique(workload.rounds, return_inverse=True)
-    return place, len(numbers)
+    """Return the index of each block's round, and the number of rounds."""
+    numbers, round_index = np.unique(workload.rounds, return_inverse=True)
+    return round_index, len(numbers)
 
 
 def _latencies(run: Run, workload: WorkloadResult, share: float | None) -> np.ndarray | None:
-    place, rounds = _by_round(workload)
+    round_index, rounds = _by_round(workload)
     if rounds < LEAST_BLOCKS:
         return None
     weights = _round_weights(run, rounds)
     lengths = [len(block) for block in workload.blocks_s]
-    samples, of = np.concatenate(workload.blocks_s), np.repeat(place, lengths)
+    samples, of = np.concatenate(workload.blocks_s), np.repeat(round_index, lengths)
     drawn = weights @ np.bincount(of, minlength=rounds)
     if share is None:
         return np.asarray(weights @ np.bincount(of, samples, minlength=rounds) / drawn)
@@ -169,15 +168,15 @@ def _latencies(run: Run, workload: WorkloadResult, share: float | None) -> np.nd
 
 
 def _throughputs(run: Run, workload: WorkloadResult) -> np.ndarray | None:
-    place, rounds = _by_round(workload)
+    round_index, rounds = _by_round(workload)
     if rounds < LEAST_BLOCKS:
         return None
     served = workload.elapsed_s if workload.workload.rate_per_s else None
     elapsed = served or [sum(block) for block in workload.blocks_s]
     examples = workload.examples or [workload.workload.batch * len(block) for block in workload.blocks_s]
     weights = _round_weights(run, rounds)
-    seconds = weights @ np.bincount(place, elapsed, minlength=rounds)
-    return np.asarray(weights @ np.bincount(place, examples, minlength=rounds) / seconds)
+    seconds = weights @ np.bincount(round_index, elapsed, minlength=rounds)
+    return np.asarray(weights @ np.bincount(round_index, examples, minlength=rounds) / seconds)
 
 
 _REMEMBERED: dict[int, dict[tuple, np.ndarray | None]] = {}
@@ -187,10 +186,10 @@ def _remembered(
     workload: WorkloadResult, key: tuple, compute: Callable[[], np.ndarray | None]
 ) -> np.ndarray | None:
     """Compute once per workload object, for as long as it lives: several frontiers ask for the same."""
-    own = _REMEMBERED.get(id(workload))
-    if own is None:
-        own = _REMEMBERED[id(workload)] = {}
+    cached = _REMEMBERED.get(id(workload))
+    if cached is None:
+        cached = _REMEMBERED[id(workload)] = {}
         weakref.finalize(workload, _REMEMBERED.pop, id(workload), None)
-    if key not in own:
-        own[key] = compute()
-    return own[key]
+    if key not in cached:
+        cached[key] = compute()
+    return cached[key]

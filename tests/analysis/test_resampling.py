@@ -13,9 +13,9 @@ from tests.analysis.simulated_run import simulated_run
 
 def test_every_engine_sees_the_same_rows() -> None:
     runs = [simulated_run("a", range(30)), simulated_run("b", range(30)), simulated_run("c", range(30, 60))]
-    found = resampling.scores("accuracy", runs)
-    assert np.array_equal(found[0], found[1])
-    assert not np.array_equal(found[0], found[2])
+    result = resampling.scores("accuracy", runs)
+    assert np.array_equal(result[0], result[1])
+    assert not np.array_equal(result[0], result[2])
     assert resampling.example_weights(9).sum(axis=1).tolist() == [9] * 1000
 
 
@@ -24,8 +24,8 @@ def test_percentiles_equal_those_of_the_drawn_blocks() -> None:
     workload = run.workloads[0]
     weights = resampling._round_weights(run, 7)
     for share in (0.5, 0.9):
-        found = resampling.latencies(run, workload, share)
-        assert found is not None
+        result = resampling.latencies(run, workload, share)
+        assert result is not None
         for row in range(50):
             drawn = np.concatenate(
                 [
@@ -34,7 +34,7 @@ def test_percentiles_equal_those_of_the_drawn_blocks() -> None:
                     for _ in range(count)
                 ]
             )
-            assert found[row] == np.percentile(drawn, 100 * share, method="inverted_cdf")
+            assert result[row] == np.percentile(drawn, 100 * share, method="inverted_cdf")
     assert (
         resampling.latencies(simulated_run("a", rounds=2), simulated_run("a", rounds=2).workloads[0], 0.5)
         is None
@@ -43,9 +43,9 @@ def test_percentiles_equal_those_of_the_drawn_blocks() -> None:
 
 def test_energy_fills_its_interval() -> None:
     run = simulated_run("a", joules=2.0, energy_spread=0.1)
-    found = resampling.energies(run, run.workloads[0].energy)
-    assert found is not None
-    assert np.mean((found >= 1.8) & (found <= 2.2)) == pytest.approx(0.95, abs=0.02)
+    result = resampling.energies(run, run.workloads[0].energy)
+    assert result is not None
+    assert np.mean((result >= 1.8) & (result <= 2.2)) == pytest.approx(0.95, abs=0.02)
     assert resampling.energies(simulated_run("b"), simulated_run("b").workloads[0].energy) is None
 
 

@@ -300,14 +300,14 @@ import json
 from tests.profile.meters.fake import Fake
 from effx.doctor import machine
 from effx.host.identity import host
-fake, found = Fake(), {}
+fake, results = Fake(), {}
 for mode in ("ok", "forbidden", "unsupported", "lost"):
     fake.reset()
     fake.mode(mode)
-    found[mode] = [finding.to_json() for finding in machine.gpu()]
+    results[mode] = [finding.to_json() for finding in machine.gpu()]
 fake.reset()
-found["host"] = host().to_json()
-print(json.dumps(found))
+results["host"] = host().to_json()
+print(json.dumps(results))
 """
 
 

@@ -65,9 +65,9 @@ def test_plan_in_the_precision_of_its_variant_passes(precision: str, operand: st
     assert ran.product_precisions == {precision: 6}
     assert ran.fused_attention == 1
     assert ran.layers == {"gemm": 3, "kgen": 2, "fusion": 1}
-    found = audited(precision, ran)
-    assert audit.failure(found, precision, "tensorrt") is None
-    assert audit.mixed_precision_note(found, precision) is None
+    result = audited(precision, ran)
+    assert audit.failure(result, precision, "tensorrt") is None
+    assert audit.mixed_precision_note(result, precision) is None
 
 
 def audited(precision: str, *plans: PlanProfile) -> Audit:
@@ -77,10 +77,10 @@ def audited(precision: str, *plans: PlanProfile) -> Audit:
 
 def test_plan_with_unfused_qdq_pairs_fails() -> None:
     """The network's types say int8; its kernels multiply floats."""
-    found = audited("int8", network.executed(plan("Float"), products("int8")))
-    assert found.product_precisions == {"int8": 6}
-    assert found.plan.product_precisions == {"fp32": 6}
-    failure = audit.failure(found, "int8", "tensorrt")
+    result = audited("int8", network.executed(plan("Float"), products("int8")))
+    assert result.product_precisions == {"int8": 6}
+    assert result.plan.product_precisions == {"fp32": 6}
+    failure = audit.failure(result, "int8", "tensorrt")
     assert failure is not None
     assert failure.endswith("the plan runs 0 products with weights in int8; it runs 6 in fp32.")
 
@@ -93,10 +93,10 @@ def test_precision_is_read_from_the_tactic() -> None:
 def test_plan_in_mixed_precision_passes_with_a_note() -> None:
     layers = plan("Int8")
     layers[4:] = plan("Half")[4:]
-    found = audited("int8", network.executed(layers, products("int8")))
-    assert found.plan.product_precisions == {"int8": 4, "fp16": 2}
-    assert audit.failure(found, "int8", "tensorrt") is None
-    assert str(audit.mixed_precision_note(found, "int8")).startswith(
+    result = audited("int8", network.executed(layers, products("int8")))
+    assert result.plan.product_precisions == {"int8": 4, "fp16": 2}
+    assert audit.failure(result, "int8", "tensorrt") is None
+    assert str(audit.mixed_precision_note(result, "int8")).startswith(
         "of 6 products with weights the plan runs 4 in int8;"
     )
 
@@ -109,30 +109,30 @@ def test_profile_with_the_fewest_matching_products_counts() -> None:
 
 def test_plan_without_layer_details_passes() -> None:
     for layers in ([{"Name": "gemm_0"}], [], plan("N/A due to dynamic shapes")):
-        found = audited("int8", network.executed(layers, products("int8")))
-        assert found.plan.product_precisions == {"unknown": 6}
-        assert audit.failure(found, "int8", "tensorrt") is None
-        assert audit.mixed_precision_note(found, "int8") is None
+        result = audited("int8", network.executed(layers, products("int8")))
+        assert result.plan.product_precisions == {"unknown": 6}
+        assert audit.failure(result, "int8", "tensorrt") is None
+        assert audit.mixed_precision_note(result, "int8") is None
 
 
 def test_plan_reported_as_a_single_layer_passes() -> None:
-    """What goes into it are hidden states, whatever its products compute in."""
+    """Its inputs are hidden states, in any precision of its products."""
     one = layer(" ".join(PRODUCTS), "Myelin", "Float", name="{ForeignNode[embeddings...logits]}")
-    found = audited("fp16", network.executed([one], products("fp16")))
-    assert found.plan.product_precisions == {"unknown": 6}
-    assert audit.failure(found, "fp16", "tensorrt") is None
+    result = audited("fp16", network.executed([one], products("fp16")))
+    assert result.plan.product_precisions == {"unknown": 6}
+    assert audit.failure(result, "fp16", "tensorrt") is None
 
 
 def test_audit_of_segments_is_their_sum() -> None:
     one = network.executed(plan("Half"), products("fp16"))
-    found = audited("fp16", one, one)
-    assert found.weight_products == 12 and found.plan.fused_attention == 2
-    assert found.plan.product_precisions == {"fp16": 12} and found.plan.layers["gemm"] == 6
+    result = audited("fp16", one, one)
+    assert result.weight_products == 12 and result.plan.fused_attention == 2
+    assert result.plan.product_precisions == {"fp16": 12} and result.plan.layers["gemm"] == 6
 
 
 def test_network_in_another_precision_fails() -> None:
-    found = network.audit([ParsedNetwork({}, products("fp32"))])
-    assert audit.failure(found, "fp16", "tensorrt-rtx") == (
+    result = network.audit([ParsedNetwork({}, products("fp32"))])
+    assert audit.failure(result, "fp16", "tensorrt-rtx") == (
         "audit failed: 0 of 6 products with weights are fp16."
     )
     integers = Audit(nodes={}, weight_products=6, integer_weight_products=5, fused_attention=0)

@@ -39,8 +39,8 @@ def test_graph_matches_pytorch_at_every_shape_with_padding(
     """Against PyTorch on the same arrays, with rows padded to different lengths."""
     torch.manual_seed(0)
     model, tokenizer = pretrained(longer(encoders[name], tmp_path / "encoder"), TASKS["mrpc"])
-    made = save(model, tmp_path / "ck" / name, tokenizer=tokenizer, task=TASKS["mrpc"], max_length=60)
-    engine = export(made.folder, "fp32", out=tmp_path / "engines")
+    saved = save(model, tmp_path / "ck" / name, tokenizer=tokenizer, task=TASKS["mrpc"], max_length=60)
+    engine = export(saved.folder, "fp32", out=tmp_path / "engines")
     assert engine.manifest.parity.inputs == "random"
     assert engine.manifest.parity.passed
     rng = np.random.default_rng(0)
@@ -73,14 +73,14 @@ def test_int8_graphs_have_integer_products(
     checkpoint: Checkpoint, engines_folder: Path, tmp_path: Path
 ) -> None:
     # int8 alone is whichever of the schemes is faster at the moment
-    made = export(checkpoint.folder, "int8-dynamic", out=tmp_path)
-    graph = onnx.load(made.folder / "model.onnx").graph
+    saved = export(checkpoint.folder, "int8-dynamic", out=tmp_path)
+    graph = onnx.load(saved.folder / "model.onnx").graph
     types = [node.op_type for node in graph.node]
     # per layer: Q, K, V, attention output, FFN in and out; then pooler and classifier. The two
     # attention products of a layer stay float
     assert types.count("MatMulInteger") == 3 * 6 + 2
     assert types.count("MatMul") == 3 * 2
-    small = (made.folder / "model.onnx").stat().st_size
+    small = (saved.folder / "model.onnx").stat().st_size
     assert small < (engines_folder / "tiny.fp32.onnxruntime" / "model.onnx").stat().st_size
 
 
@@ -131,8 +131,8 @@ def test_wrong_graph_fails_the_parity_gate(
     with pytest.raises(GateError, match="parity failed.*Every layer drifts by 10% at most: the head differs"):
         export(checkpoint.folder, "fp32", out=tmp_path / "engines")
     assert list((tmp_path / "engines").iterdir()) == []
-    kept = export(checkpoint.folder, "int8", out=tmp_path / "engines", keep_failed=True)
-    assert not kept.manifest.parity.passed
+    failed = export(checkpoint.folder, "int8", out=tmp_path / "engines", keep_failed=True)
+    assert not failed.manifest.parity.passed
 
 
 def gate(answers: np.ndarray, expected: np.ndarray, precision: str, **more: Any) -> Parity:

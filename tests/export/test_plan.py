@@ -1,4 +1,4 @@
-"""Building several engines at once, and where they are kept."""
+"""Building several engines at once, and the folders they are written to."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def test_several_processes_build_the_same_engines_as_one(checkpoint: Checkpoint,
 
 def children() -> set[int]:
     """Return the processes that this one has started and that are there."""
-    found = set()
-    for place in Path("/proc").glob("[0-9]*"):
+    pids = set()
+    for directory in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if int((place / "stat").read_bytes().rpartition(b")")[2].split()[1]) == os.getpid():
-                found.add(int(place.name))
-    return found
+            if int((directory / "stat").read_bytes().rpartition(b")")[2].split()[1]) == os.getpid():
+                pids.add(int(directory.name))
+    return pids
 
 
 def kill_a_builder(others: set[int], killed: list[int]) -> None:
@@ -65,7 +65,7 @@ def kill_a_builder(others: set[int], killed: list[int]) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are read from /proc")
 def test_dead_process_loses_only_its_engines(checkpoint: Checkpoint, tmp_path: Path) -> None:
     jobs = [
         Job(checkpoint.folder, parse("fp32"), "onnxruntime", "cpu", tmp_path / f"{label}.fp32.onnxruntime")

@@ -65,11 +65,11 @@ def test_every_variant_matches_the_pytorch_reference(
                     expected = infer(
                         model, tensors, rule=rule if early else None, prune_tokens="tokens" in parts
                     )
-                    found = session.infer(inputs)
-                    assert np.abs(found["logits"] - expected.logits.numpy()).max() < 1e-4
-                    assert ("depth" in found) == early
+                    outputs = session.infer(inputs)
+                    assert np.abs(outputs["logits"] - expected.logits.numpy()).max() < 1e-4
+                    assert ("depth" in outputs) == early
                     if early:
-                        assert found["depth"].tolist() == expected.depth.tolist()
+                        assert outputs["depth"].tolist() == expected.depth.tolist()
         if early:
             assert manifest.exits.depths == (1, 2, 3)
             assert manifest.exits.segments == (3 if "exit" in parts else 1)
@@ -79,10 +79,10 @@ def test_relative_positions_are_refused_with_tokens_and_exits(
     encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
     """MPNet: what a segment gets does not say which tokens are gone."""
-    made = finetune("sst2", encoders["mpnet"], out=tmp_path, name="m", data_folder=rows_folder,
+    trained = finetune("sst2", encoders["mpnet"], out=tmp_path, name="m", data_folder=rows_folder,
                     settings=FinetuneSettings.of(max_steps=1, max_length=32))  # fmt: skip
     schedule = TokenPruningSettings.of(schedule=(0.9, 0.6, 0.4), epochs=1, max_steps=1)
-    short = tokens.train(made.folder, out=tmp_path, name="t", settings=schedule)
+    short = tokens.train(trained.folder, out=tmp_path, name="t", settings=schedule)
     both = exits.train(
         short.folder, out=tmp_path, name="b", settings=EarlyExitSettings.of(max_steps=1, depth=2.9)
     )
@@ -97,15 +97,17 @@ def test_relative_positions_are_refused_with_tokens_and_exits(
 def test_random_structures_match_pytorch(tmp_path_factory: pytest.TempPathFactory, case: Case) -> None:
     """Zero heads, no FFN, uneven layers: on ONNX Runtime and OpenVINO, with padding."""
     model = prune(case.model(), case.heads, case.ffns, case.neurons, case.dropped)
-    place = tmp_path_factory.mktemp("graph")
-    graph.write(model, place / "model.onnx")
+    scratch = tmp_path_factory.mktemp("graph")
+    graph.write(model, scratch / "model.onnx")
     import openvino
 
     openvino.save_model(
-        openvino.Core().read_model(place / "model.onnx"), place / "model.xml", compress_to_fp16=False
+        openvino.Core().read_model(scratch / "model.onnx"),
+        scratch / "model.xml",
+        compress_to_fp16=False,
     )
     for name, backend in (("model.onnx", "onnxruntime"), ("model.xml", "openvino")):
-        with open_unchecked(place, backend, RuntimeSettings((name,))) as session:
+        with open_unchecked(scratch, backend, RuntimeSettings((name,))) as session:
             for lengths in (case.lengths, [1], [3, 17, 30]):
                 inputs = tiny.inputs(model, lengths, case.seed)
                 arrays = {key: value.numpy() for key, value in inputs.items()}
@@ -149,10 +151,10 @@ def test_batch_that_exited_skips_later_segments(chained: bool, tmp_path: Path) -
         onnx.helper.make_node("Add", [broken.input[1], "nothing"], ["bad"], name="a"),
     ]
     broken.input[1] = "bad"
-    place = list(late.graph.node).index(broken)
+    node_index = list(late.graph.node).index(broken)
     rest = [*late.graph.node]
     del late.graph.node[:]
-    late.graph.node.extend([*rest[:place], *nodes, *rest[place:]])
+    late.graph.node.extend([*rest[:node_index], *nodes, *rest[node_index:]])
     late.graph.initializer.append(onnx.numpy_helper.from_array(np.array([100_000]), "far"))
     onnx.save(late, paths[1])
     from effx.specs.exit_rules import ExitRule
@@ -236,9 +238,9 @@ def test_drift_reports_the_changed_layer(tmp_path: Path) -> None:
 def test_verify_requires_the_checkpoint_of_the_engine(
     checkpoint: Checkpoint, engines_folder: Path, tmp_path: Path
 ) -> None:
-    found = verify([engines_folder], checkpoint.folder.parent)
-    assert [engine.name for engine, _ in found] == ["tiny.fp32.onnxruntime", "tiny.int8.onnxruntime"]
-    for engine, parity in found:
+    outputs = verify([engines_folder], checkpoint.folder.parent)
+    assert [engine.name for engine, _ in outputs] == ["tiny.fp32.onnxruntime", "tiny.int8.onnxruntime"]
+    for engine, parity in outputs:
         assert parity.passed
         before = engine.manifest.parity
         assert parity.max_abs_diff == pytest.approx(before.max_abs_diff, rel=1e-3, abs=1e-6)
@@ -336,8 +338,8 @@ def test_drift_is_located_on_every_backend_and_in_segments(
         graphs = source.graphs(variants.parse(variant))
         row = source.parity_rows(variants.parse(variant))[0].batch([0], 16 if backend == "torch" else None)
         runtime = engine.runtime
-        said = drift.locate(graphs, engine.folder, backend, runtime, row, families.of(model))
-        assert said.startswith("It drifts first in layer 2 (from 0), after the FFN")
+        text = drift.locate(graphs, engine.folder, backend, runtime, row, families.of(model))
+        assert text.startswith("It drifts first in layer 2 (from 0), after the FFN")
         same = export(reduced_checkpoint.folder, variant, backend, tmp_path / "same")
-        said = drift.locate(graphs, same.folder, backend, runtime, row, families.of(model))
-        assert said == "Every layer drifts by 10% at most: the head differs."
+        text = drift.locate(graphs, same.folder, backend, runtime, row, families.of(model))
+        assert text == "Every layer drifts by 10% at most: the head differs."

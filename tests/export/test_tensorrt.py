@@ -53,8 +53,8 @@ def build(checkpoint: Checkpoint, names: list[str], out: Path, device: str) -> l
         assert runtime.plan and runtime.plan.capability == device and not runtime.tf32
         assert engine.manifest.largest_batch == 512
         audit = engine.manifest.audit
-        kept = engine.manifest.structure.layers
-        products = sum(4 * bool(layer.heads) + 2 * bool(layer.intermediate) for layer in kept)
+        remaining = engine.manifest.structure.layers
+        products = sum(4 * bool(layer.heads) + 2 * bool(layer.intermediate) for layer in remaining)
         assert audit.product_precisions == {precision: products}
         assert audit.weight_products == products
         assert audit.head_products == (6 if {"exit", "exit-if"} & {*engine.variant.split("+")} else 2)
@@ -109,18 +109,18 @@ def test_audit_counts_products_of_the_parsed_network(tmp_path: Path) -> None:
     none = trt.MatrixOperation.NONE
     for kind, numpy_kind in ((trt.float32, np.float32), (trt.float16, np.float16)):
         w = network.add_constant((1, 8, 8), np.ones((1, 8, 8), numpy_kind)).get_output(0)
-        own = x if kind == trt.float32 else network.add_cast(x, kind).get_output(0)
-        out = network.add_matrix_multiply(own, none, w, none).get_output(0)
+        converted = x if kind == trt.float32 else network.add_cast(x, kind).get_output(0)
+        out = network.add_matrix_multiply(converted, none, w, none).get_output(0)
         network.mark_output(out)
     both = network.add_matrix_multiply(x, none, x, trt.MatrixOperation.TRANSPOSE).get_output(0)
     network.mark_output(both)
     pooled = network.add_reduce(x, trt.ReduceOperation.AVG, 2, False).get_output(0)
     w = network.add_constant((8, 8), np.ones((8, 8), np.float32)).get_output(0)
     network.mark_output(network.add_matrix_multiply(pooled, none, w, none).get_output(0))
-    found = parsed.audit([parsed.read(trt, network)] * 2)
-    assert found.product_precisions == {"fp32": 2, "fp16": 2}
-    assert found.weight_products == 4 and found.head_products == 2
-    assert found.nodes["MATRIX_MULTIPLY"] == 8
+    result = parsed.audit([parsed.read(trt, network)] * 2)
+    assert result.product_precisions == {"fp32": 2, "fp16": 2}
+    assert result.weight_products == 4 and result.head_products == 2
+    assert result.nodes["MATRIX_MULTIPLY"] == 8
 
 
 def test_products_are_named_as_the_inspector_names_them(checkpoint: Checkpoint, tmp_path: Path) -> None:

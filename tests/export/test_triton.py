@@ -1,4 +1,4 @@
-"""Model repositories, against Triton's own schema as its client package carries it."""
+"""Model repositories, validated by Triton's schema in its client package."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from effx.export import export, triton
 
 @pytest.fixture(scope="module")
 def schema() -> Any:
-    """inference.ModelConfig, without the client's own imports."""
+    """Return inference.ModelConfig without importing the client."""
     package = importlib.util.find_spec("tritonclient")
     assert package and package.submodule_search_locations
     file = Path(package.submodule_search_locations[0]) / "grpc" / "model_config_pb2.py"
@@ -46,9 +46,9 @@ def test_configuration_matches_inputs_and_outputs_of_the_graph(
     assert config.name == folder.name == "tiny.int8.onnxruntime"
     assert config.backend == "onnxruntime" and config.max_batch_size == 64
     assert config.HasField("dynamic_batching")
-    for told, found in ((config.input, graph.input), (config.output, graph.output)):
-        assert [entry.name for entry in told] == [entry.name for entry in found]
-        for mine, theirs in zip(told, found, strict=True):
+    for declared, actual in ((config.input, graph.input), (config.output, graph.output)):
+        assert [entry.name for entry in declared] == [entry.name for entry in actual]
+        for mine, theirs in zip(declared, actual, strict=True):
             kind = schema.DataType.Name(mine.data_type).removeprefix("TYPE_").replace("FP32", "FLOAT")
             assert kind == onnx.TensorProto.DataType.Name(theirs.type.tensor_type.elem_type)
             sizes = [dim.dim_value or -1 for dim in theirs.type.tensor_type.shape.dim]
@@ -68,12 +68,12 @@ def test_openvino_engine_of_fixed_length(schema: Any, checkpoint: Checkpoint, tm
 
 
 def test_plan_lists_its_optimization_profiles(schema: Any, checkpoint: Checkpoint, tmp_path: Path) -> None:
-    """A plan of TensorRT-RTX under TensorRT's name: the two differ in nothing that the server is told."""
+    """A plan of TensorRT-RTX under TensorRT's name: their configurations of the server are the same."""
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX has no wheel for this system")
-    made = export(checkpoint.folder, "buckets", "tensorrt-rtx", tmp_path / "engines", device="sm89")
+    built = export(checkpoint.folder, "buckets", "tensorrt-rtx", tmp_path / "engines", device="sm89")
     with pytest.raises(UsageError, match="Triton cannot run tensorrt-rtx engines"):
-        triton.write(made, tmp_path / "repository")
-    engine = Engine(made.folder, made.manifest.model_copy(update={"backend": "tensorrt"}), made.digest)
+        triton.write(built, tmp_path / "repository")
+    engine = Engine(built.folder, built.manifest.model_copy(update={"backend": "tensorrt"}), built.digest)
     folder = triton.write(engine, tmp_path / "repository")
     config = parsed(schema, folder)
     assert [path.name for path in (folder / "1").iterdir()] == ["model.plan"]  # the name it looks for
@@ -109,16 +109,16 @@ def test_exit_if_is_written_and_segments_are_refused(
     from effx.specs.training import EarlyExitSettings
     from effx.train import exits
 
-    made = exits.train(
+    built = exits.train(
         checkpoint.folder, out=tmp_path, name="e", settings=EarlyExitSettings.of(epochs=1, depth=2.0)
     )
-    nested = export(made.folder, "exit-if+int8-dynamic", out=tmp_path / "engines", keep_failed=True)
+    nested = export(built.folder, "exit-if+int8-dynamic", out=tmp_path / "engines", keep_failed=True)
     folder = triton.write(nested, tmp_path / "repository")
     assert folder.name == "e.exit-if-int8-dynamic.onnxruntime"
     config = parsed(schema, folder)
     assert [entry.name for entry in config.output] == ["logits", "depth"]
     assert config.output[1].HasField("reshape") and list(config.output[1].reshape.shape) == []
-    staged = export(made.folder, "exit", out=tmp_path / "engines")
+    staged = export(built.folder, "exit", out=tmp_path / "engines")
     with pytest.raises(UsageError, match="export exit-if"):
         triton.write(staged, tmp_path / "repository")
     assert np.array([path.name for path in (tmp_path / "repository").iterdir()]).tolist() == [folder.name]

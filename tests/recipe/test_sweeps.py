@@ -73,25 +73,25 @@ def test_tickets_are_pruned_by_the_scores_of_their_full_model(
     validation = data.load(TASKS["sst2"], "validation", rows_folder)
     for seed in (0, 1):
         full = Checkpoint.open(folder / f"checkpoints/sst2-bert-full-s{seed}")
-        found, about = importance.read(folder / f"importance-s{seed}.json")
+        scored, about = importance.read(folder / f"importance-s{seed}.json")
         assert about["checkpoint"] == full.digest
         model = load(full)
         encoded = Encoder(full.folder, 32)(data.load(TASKS["sst2"], "train", rows_folder).limit(64).texts)
         labels = data.load(TASKS["sst2"], "train", rows_folder).limit(64).labels
         names = ["input_ids", "attention_mask", "token_type_ids"]
         again = importance.measure(model, importance.batches_of(encoded, labels, names, 16, 9))
-        assert np.allclose(found.heads, again.heads, atol=1e-5)  # whatever the batches
+        assert np.allclose(scored.heads, again.heads, atol=1e-5)  # whatever the batches
         for kind in ("winning", "losing"):
             for level in QUICK.levels:
-                made = Checkpoint.open(folder / f"checkpoints/sst2-bert-{kind}{level.name}-s{seed}")
-                gone = removal(found, structure(model), level, kind, seed=seed)
+                trained = Checkpoint.open(folder / f"checkpoints/sst2-bert-{kind}{level.name}-s{seed}")
+                gone = removal(scored, structure(model), level, kind, seed=seed)
                 expected = structure(model).without(**gone.arguments())
-                assert structure(load(made)).layers == expected.layers
-                assert made.manifest.parent == full.digest
-                assert made.manifest.ticket.kind == kind
-                assert made.manifest.ticket.removed == gone.counts()
-                logits = evaluate.logits(load(made), Encoder(made.folder, 32)(validation.texts))
-                assert made.manifest.predictions == tuple(logits.argmax(1).tolist())
+                assert structure(load(trained)).layers == expected.layers
+                assert trained.manifest.parent == full.digest
+                assert trained.manifest.ticket.kind == kind
+                assert trained.manifest.ticket.removed == gone.counts()
+                logits = evaluate.logits(load(trained), Encoder(trained.folder, 32)(validation.texts))
+                assert trained.manifest.predictions == tuple(logits.argmax(1).tolist())
                 cell = next(
                     cell for cell in table["cells"]
                     if (cell["kind"], cell["level"], cell["seed"]) == (kind, level.text, seed)
@@ -108,7 +108,7 @@ def test_tickets_are_pruned_by_the_scores_of_their_full_model(
 def test_one_ticket_alone_equals_that_of_the_search(
     swept: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
-    """Bitwise: the same full model, scores, cut and training."""
+    """Bitwise: the same full model, scores, pruned structures and training."""
     folder, _ = swept
     for seed, kind in ((0, "winning"), (1, "losing")):
         name = f"sst2-bert-{kind}40-s{seed}"
@@ -117,15 +117,15 @@ def test_one_ticket_alone_equals_that_of_the_search(
             data_folder=rows_folder,
             settings=QUICK.ticket(Level(40), kind, seed),
         )  # fmt: skip
-        made = Checkpoint.open(folder / "checkpoints" / name)
+        trained = Checkpoint.open(folder / "checkpoints" / name)
         for part in ("parent", "ticket", "structure", "metrics"):
-            assert getattr(alone.manifest, part) == getattr(made.manifest, part)
-        before, after = (load_file(place / "model.safetensors") for place in (made.folder, alone.folder))
+            assert getattr(alone.manifest, part) == getattr(trained.manifest, part)
+        before, after = (load_file(one.folder / "model.safetensors") for one in (trained, alone))
         assert set(before) == set(after)
         assert all(torch.equal(before[key], after[key]) for key in before)
     with pytest.raises(UsageError, match="exists already"):
         draw.draw(
-            made.folder, encoders["bert"], out=tmp_path, name=name, data_folder=rows_folder,
+            trained.folder, encoders["bert"], out=tmp_path, name=name, data_folder=rows_folder,
             settings=QUICK.ticket(Level(40), kind, seed),
         )  # fmt: skip
 
@@ -133,15 +133,15 @@ def test_one_ticket_alone_equals_that_of_the_search(
 def test_a_ticket_starts_from_the_pretrained_weights(
     swept: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
-    """At a learning rate that rounds to nothing, what is saved is what training began with."""
+    """With a learning rate of almost 0, the saved weights are those before training."""
     still = QUICK.replace(lr=1e-30, levels=(Level(40),), kinds=("winning",), seeds=1, max_steps=1)
     sweeps.tickets("sst2", encoders["bert"], out=tmp_path / "w", data_folder=rows_folder, settings=still)
     folder = tmp_path / "w/checkpoints/sst2-bert-winning40-s0"
-    kept = structure(load(folder)).layers
+    remaining = structure(load(folder)).layers
     got = load_file(folder / "model.safetensors")
     whole = load_file(encoders["bert"] / "model.safetensors")
     seen = set()
-    for layer in kept:
+    for layer in remaining:
         at = f"encoder.layer.{layer.index}."
         rows = [head * 8 + i for head in layer.heads for i in range(8)]
         for name in ("query", "key", "value") if rows else ():
@@ -181,14 +181,14 @@ def test_a_search_is_resumed_and_extended(
     sweeps.tickets(*arguments, out=folder, data_folder=rows_folder, settings=QUICK)
     for name in ("table.json", "table.csv", "table.md", "phases.svg", "phases.png", "importance-s0.svg"):
         assert (folder / name).read_bytes() == (swept[0] / name).read_bytes(), name
-    kept = [path for path in before if path.parent not in damaged]
-    assert len(kept) == len(before) - 5
-    assert all(path.stat().st_mtime_ns == before[path] for path in kept)
+    undamaged = [path for path in before if path.parent not in damaged]
+    assert len(undamaged) == len(before) - 5
+    assert all(path.stat().st_mtime_ns == before[path] for path in undamaged)
     wider = QUICK.replace(levels=(Level(20), Level(40), Level(50, 0)), kinds=("winning",), keep="winning")
     grown = sweeps.tickets(*arguments, out=folder, data_folder=rows_folder, settings=wider)
     assert [row["level"] for row in grown["summary"]] == [None, "20", "40", "50/0"]
     assert grown["summary"][1] == swept[1]["summary"][1]
-    assert all(path.stat().st_mtime_ns == before[path] for path in kept)
+    assert all(path.stat().st_mtime_ns == before[path] for path in undamaged)
 
 
 def test_other_settings_make_other_cells_and_the_differences_are_reported(
@@ -289,12 +289,12 @@ def test_a_killed_search_ends_with_the_same_table(
                 time.sleep(0.01)
             process.kill()
 
-    def made(n: int) -> Callable[[], bool]:
+    def killed_after(n: int) -> Callable[[], bool]:
         return lambda: len(list((folder / "cells").glob("[!.]*/cell.json"))) >= n
 
     killed_once(lambda: bool(list((folder / "cells").glob(".*.tmp/*"))))  # while one is written
-    killed_once(made(2))
-    killed_once(made(5))
+    killed_once(killed_after(2))
+    killed_once(killed_after(5))
     assert not (folder / "table.json").exists()
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=ENVIRONMENT)
     assert json.loads(done.stdout) == swept[1]
@@ -472,16 +472,16 @@ def test_a_search_that_diverged_leaves_no_cells(
 def test_a_search_from_a_checkpoint_begins_with_new_heads(
     swept: tuple[Path, dict], rows_folder: Path, tmp_path: Path
 ) -> None:
-    own = swept[0] / "checkpoints/sst2-bert-winning40-s0"
-    before, models = load(own), [fresh(own, seed) for seed in (0, 0, 1)]
+    trained_folder = swept[0] / "checkpoints/sst2-bert-winning40-s0"
+    before, models = load(trained_folder), [fresh(trained_folder, seed) for seed in (0, 0, 1)]
     for model in models:
         assert torch.equal(model.bert.pooler.dense.weight, before.bert.pooler.dense.weight)
         assert not torch.equal(model.classifier.weight, before.classifier.weight)
         assert not model.classifier.bias.any()
     assert torch.equal(models[0].classifier.weight, models[1].classifier.weight)
     assert not torch.equal(models[0].classifier.weight, models[2].classifier.weight)
-    kept, _ = pretrained(own, TASKS["sst2"])  # to fine-tune on is not to begin anew
-    assert torch.equal(kept.classifier.weight, before.classifier.weight)
+    continued, _ = pretrained(trained_folder, TASKS["sst2"])  # fine-tuning a checkpoint keeps its head
+    assert torch.equal(continued.classifier.weight, before.classifier.weight)
 
 
 def test_the_preset_is_the_published_one_and_options_prevail() -> None:

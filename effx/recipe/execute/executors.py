@@ -86,8 +86,8 @@ class LocalExecutor:
 
     def stop(self, key: str | None = None) -> None:
         for name in [key] if key else list(self._busy):
-            if found := self._busy.pop(name, None):
-                found[1].stop()
+            if busy := self._busy.pop(name, None):
+                busy[1].stop()
 
     def close(self) -> None:
         self.stop()

@@ -1,7 +1,7 @@
-"""A worker process, seen by the run that started it: it is given cells, asked for outcomes, stopped.
+"""A worker process as seen by the run that started it: it receives cells, returns outcomes, is stopped.
 
 Importing PyTorch takes seconds, so one process does many cells, one after the other, where their stage
-allows it; each cell has a log and a time limit of its own. See :mod:`effx.recipe.execute.worker` for the
+allows it; each cell has a separate log and time limit. See :mod:`effx.recipe.execute.worker` for the
 inside.
 """
 

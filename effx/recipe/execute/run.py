@@ -29,7 +29,7 @@ _POLL_S = 0.1
 
 
 class StoppedError(EffxError):
-    """The run was stopped with Ctrl-C (exit code 130) or SIGTERM (143); completed cells are kept."""
+    """The run was stopped with Ctrl-C (exit code 130) or SIGTERM (143); completed cells remain."""
 
     exit_code = 130
 
@@ -58,7 +58,7 @@ class RunResult:
 
 
 def plan(recipe: Recipe, host: str) -> CellPlan:
-    """Return the plan of a recipe in its workspace; nothing is made or changed but remembered digests.
+    """Return the plan of a recipe in its workspace; nothing changes except remembered digests.
 
     Raises:
         DataError: a task's files are missing, or its rows do not fit.
@@ -177,7 +177,7 @@ class _Loop:
             if entry.state != "todo":
                 self._shown.ended(entry)
             elif any(need.state in OPEN for need in self._plan.sources(entry)):
-                continue  # what it reads was removed and has to be made again
+                continue  # its input was removed and has to be computed again
             elif holder := locks.holder(self._plan.store.lock(entry.run_key)):
                 waiting = waiting or f"{entry.cell.id} is being done by {holder}: waiting"
             elif len(self._running) < self._where.slots:
@@ -214,7 +214,7 @@ class _Loop:
 
 
 def _tidy(plan: CellPlan) -> None:
-    """Remove what is not kept, and link what was made under names for people."""
+    """Remove artifacts that are not to be kept, and link the others under readable names."""
     for record in plan.removable():
         plan.store.remove_artifact(record)
     for run_key in plan.abandoned():

@@ -1,16 +1,16 @@
 """A workspace on disk, shared by runs, recipes and processes.
 
     cells/KEY/cell.json      the record of a completed cell; the folder appears in one rename
-    cells/KEY/NAME/          what it made: a checkpoint, an engine, a folder of results, a report
+    cells/KEY/NAME/          its output: a checkpoint, an engine, a folder of results, a report
     cells/KEY/*.json         results of a ticket, which stay when its checkpoint is removed
     paused/KEY/STEPS/        a training run of successive halving that may be continued
     locks/KEY                the process that works on a cell; see :mod:`effx.host.locks`
     logs/KEY.log             what a cell printed
     journal/HOST.jsonl       one line each time a cell begins, is done or fails
-    checkpoints/ engines/    links to what the last recipe made, under names for people,
+    checkpoints/ engines/    links to the outputs of the last recipe, under readable names,
     results/ report ...      and results/RECIPE.yaml, the recipe with every default filled in
 
-A record never changes. What a cell made may be removed where it was not to be kept; the record stays, and
+A record never changes. The output of a cell may be removed if it is not to be kept; the record remains, and
 the cell is done again only if its artifact is needed again.
 """
 
@@ -115,7 +115,7 @@ class CellStore:
 
         Args:
             key: the cell's.
-            artifact: what it made has to be there too. Its files are not hashed here: whoever opens them
+            artifact: its output has to exist too. Its files are not hashed here: whoever opens them
                 does that.
         """
         try:
@@ -127,7 +127,7 @@ class CellStore:
         return record if not artifact or self.has_artifact(record) else None
 
     def has_artifact(self, record: CellRecord) -> bool:
-        """Whether what a cell made is in its folder."""
+        """Whether the output of a cell is in its folder."""
         folder = self.cell(record.key) / record.name
         if record.digest is None:
             return folder.is_dir() and any(folder.iterdir())
@@ -141,8 +141,8 @@ class CellStore:
         """Return the records of all completed cells, whatever recipe they belong to."""
         parent = self.folder / "cells"
         keys = sorted(child.name for child in parent.iterdir()) if parent.is_dir() else []
-        found = (self.find(key, artifact=False) for key in keys if not key.startswith("."))
-        return [record for record in found if record]
+        stored = (self.find(key, artifact=False) for key in keys if not key.startswith("."))
+        return [record for record in stored if record]
 
     @contextlib.contextmanager
     def settle(self, key: str) -> Iterator[Path]:
@@ -151,7 +151,7 @@ class CellStore:
             yield temporary
 
     def remove_artifact(self, record: CellRecord) -> None:
-        """Remove what a cell made; its record and results stay."""
+        """Remove the output of a cell; its record and results remain."""
         folder = self.cell(record.key) / record.name
         removed = folder.with_name(f".{record.name}.removed.{os.getpid()}")
         with contextlib.suppress(OSError):  # gone already, or another process removes it
@@ -223,7 +223,7 @@ class CellStore:
             )
 
     def _is_view(self, path: Path) -> bool:
-        """Whether a path is a link to what a cell made."""
+        """Whether a path is a link to the output of a cell."""
         if not path.is_symlink():
             return False
         target = os.path.normpath(path.parent / os.readlink(path))

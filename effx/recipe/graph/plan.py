@@ -23,7 +23,7 @@ from effx.specs.stages import STAGES
 
 OPEN = ("todo", "running")
 Artifacts = Callable[[str], Path | None]
-"""Id of a cell -> the folder that it made; None: it is not done."""
+"""Id of a cell -> its output folder; None: it is not done."""
 Build = Callable[[Artifacts], Sequence[Cell]]
 
 
@@ -212,13 +212,13 @@ class CellPlan:
                     continue
                 if self.store.has_artifact(record):
                     continue
-                if found := self.store.find(entry.key, artifact=entry.cell.keep):
-                    self.settle(entry, found, earlier=True)  # another run did it, then removed what it read
+                if stored := self.store.find(entry.key, artifact=entry.cell.keep):
+                    self.settle(entry, stored, earlier=True)  # another run computed it and removed its input
                     break
                 source.state, source.record = "todo", None
 
     def _artifact(self, cell: str) -> Path | None:
-        """Return what a cell made; None: it is not done."""
+        """Return the output of a cell; None: it is not done."""
         entry = self.entries.get(cell)
         if entry is None or entry.state != "done":
             return None

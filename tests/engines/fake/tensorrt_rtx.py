@@ -62,11 +62,11 @@ class Runtime:
 class Refitter:
     def __init__(self, engine: Engine, logger: ILogger) -> None:
         self._engine = engine
-        self.found: bytes | None = None
+        self.weights: bytes | None = None
 
     def refit_cuda_engine(self) -> bool:
-        assert self.found is not None
-        self._engine.session = _session(self.found)
+        assert self.weights is not None
+        self._engine.session = _session(self.weights)
         return True
 
 
@@ -76,7 +76,7 @@ class OnnxParserRefitter:
 
     def refit_from_file(self, path: str) -> bool:
         try:
-            self._refitter.found = Path(path).read_bytes()
+            self._refitter.weights = Path(path).read_bytes()
         except OSError:
             self._logger.log(ILogger.ERROR, "no such model")
             return False

@@ -148,8 +148,8 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned i, Device **d) {
 }
 static int by_text(const char *s, Device **d, int bus) {
     for (int i = 0; i < 2; i++) {
-        const char *own = bus ? devices[i].bus : devices[i].uuid;
-        if (!strcmp(own, s) || (bus && !strcmp(own + 4, s))) { *d = &devices[i]; return SUCCESS; }
+        const char *key = bus ? devices[i].bus : devices[i].uuid;
+        if (!strcmp(key, s) || (bus && !strcmp(key + 4, s))) { *d = &devices[i]; return SUCCESS; }
     }
     return NOT_FOUND;
 }

@@ -17,7 +17,7 @@ from effx.recipe.execute.executors import LocalExecutor
 from effx.recipe.execute.store import CellStore
 
 pytest.importorskip("ray")
-pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own, on its way up and down
+pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray, when it starts and stops
 RECIPE = """
 tasks: {{sst2: {{data: {data}}}}}
 models: {{tiny: {model}}}
@@ -33,9 +33,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))  # the nodes run this effx
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    yield made
-    made.shutdown()
+    ray_cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    yield ray_cluster
+    ray_cluster.shutdown()
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def recipe(tmp_path: Path, encoders: dict[str, Path], rows_folder: Path) -> Path
 def weights(workspace: Path) -> dict[str, str]:
     """Name of a checkpoint -> digest of its weights."""
     places = Checkpoint.find_all([workspace / "tickets" / "sst2-tiny" / "checkpoints"])
-    return {place.name: Checkpoint.open(place).manifest.files["model.safetensors"] for place in places}
+    return {where.name: Checkpoint.open(where).manifest.files["model.safetensors"] for where in places}
 
 
 @pytest.mark.slow
@@ -90,7 +90,7 @@ def test_a_search_survives_the_loss_of_a_node_and_equals_the_local_one(
     assert len(begun) == len(done) + 1  # one had been begun on the node that was lost
     assert weights(tmp_path / "ray") == weights(tmp_path / "local")
     assert len(weights(tmp_path / "ray")) == 6
-    tables = [tmp_path / place / "tickets/sst2-tiny/table.json" for place in ("local", "ray")]
+    tables = [tmp_path / where / "tickets/sst2-tiny/table.json" for where in ("local", "ray")]
     assert tables[0].read_bytes() == tables[1].read_bytes()
 
 
@@ -139,7 +139,7 @@ def test_more_threads_than_any_node_has_are_refused(cluster: Any, recipe: Path, 
 def test_nothing_else_runs_on_the_node_of_a_measurement(
     cluster: Any, tmp_path: Path, encoders: dict[str, Path], rows_folder: Path
 ) -> None:
-    """Two cells that measure, and one that trains, on two nodes of one host: none beside another."""
+    """Two cells that measure and one that trains, on two nodes of one host: no two of them run together."""
     from effx.recipe.execute.on_ray import RayExecutor
 
     cluster.add_node(num_cpus=1)

@@ -20,15 +20,15 @@ def plan(tmp_path: Path) -> CellPlan:
     cells = [Cell("finetune", name, FinetuneStage(task="sst2"), group="g") for name in "abc"]
     export = ExportStage(variant="fp32", backend="onnxruntime")
     cells += [Cell("export", f"{name}.fp32", export, sources=(f"finetune {name}",)) for name in "ab"]
-    made = CellPlan(lambda artifacts: cells, CellStore(tmp_path))
-    made.entries["finetune a"].state = "done"
-    made.entries["finetune b"].state = "failed"
-    made.entries["finetune b"].note = "memory ran out"
-    made.entries["finetune b"].seconds = 71.0
-    made.entries["finetune c"].state = "running"
-    made.refresh()
-    made.estimates.learn("export", "", 90.0, 1.0)
-    return made
+    cell_plan = CellPlan(lambda artifacts: cells, CellStore(tmp_path))
+    cell_plan.entries["finetune a"].state = "done"
+    cell_plan.entries["finetune b"].state = "failed"
+    cell_plan.entries["finetune b"].note = "memory ran out"
+    cell_plan.entries["finetune b"].seconds = 71.0
+    cell_plan.entries["finetune c"].state = "running"
+    cell_plan.refresh()
+    cell_plan.estimates.learn("export", "", 90.0, 1.0)
+    return cell_plan
 
 
 def test_the_live_view_shows_every_stage(plan: CellPlan, monkeypatch: pytest.MonkeyPatch) -> None:

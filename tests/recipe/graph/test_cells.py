@@ -86,18 +86,18 @@ def test_keys_do_not_depend_on_where_files_are(folder: Path) -> None:
 def test_a_change_changes_the_keys_of_all_that_depends_on_it(folder: Path) -> None:
     before = keys(folder)
     ends = {"profile sst2", "report recipe"}
-    found = changed(before, keys(folder, "exits.early.epochs=1"))
-    assert found == ends | {name for name in before if "early" in name}
+    moved = changed(before, keys(folder, "exits.early.epochs=1"))
+    assert moved == ends | {name for name in before if "early" in name}
     assert changed(before, keys(folder, "workloads.rounds=5")) == ends
-    found = changed(before, keys(folder, "lottery.zeros.sparsity=30"))
+    moved = changed(before, keys(folder, "lottery.zeros.sparsity=30"))
     reused = {"lottery sst2-tiny-zeros-round0-s0", "lottery sst2-tiny-zeros-round10-s0"}
     added = {"lottery sst2-tiny-zeros-round20-s0"}
-    assert found == ends | added | {name for name in before if "zeros" in name} - reused
+    assert moved == ends | added | {name for name in before if "zeros" in name} - reused
     assert changed(before, keys(folder, host="elsewhere")) == ends
-    found = changed(before, keys(folder, "calibration_rows=64"))
-    assert found == ends | {name for name in before if name.startswith("export")}
-    found = changed(before, keys(folder, "regimes={full: {}, frozen: {lr: 0.01}}"))
-    assert found == ends | {name for name in before if "frozen" in name}
+    moved = changed(before, keys(folder, "calibration_rows=64"))
+    assert moved == ends | {name for name in before if name.startswith("export")}
+    moved = changed(before, keys(folder, "regimes={full: {}, frozen: {lr: 0.01}}"))
+    assert moved == ends | {name for name in before if "frozen" in name}
     (folder / "model" / "model.safetensors").write_bytes(b"other")
     assert changed(before, keys(folder)) == set(before)
 
@@ -106,8 +106,8 @@ def test_changed_rows_change_every_key(folder: Path) -> None:
     before = keys(folder)
     path = folder / "data" / "train.jsonl"
     path.write_text(path.read_text().replace("row 7", "row seven"))
-    found = changed(before, keys(folder))
-    assert {name for name in before if not name.startswith("pretrain")} == found
+    moved = changed(before, keys(folder))
+    assert {name for name in before if not name.startswith("pretrain")} == moved
 
 
 @pytest.fixture(scope="module")
@@ -216,29 +216,31 @@ def test_every_stage_has_code_and_a_function() -> None:
 
 
 def test_a_profile_reads_the_engines_that_were_built(folder: Path) -> None:
-    made = plan(folder)
-    entries = made.entries
+    planned = plan(folder)
+    entries = planned.entries
     before = entries["profile sst2"].key
     for name, entry in entries.items():
         if name.startswith(("finetune", "prune", "lottery", "tokens", "exits")):
             entry.state = "done"
         elif name.startswith("export"):
             entry.state = "gate" if "openvino" in name else "done"
-    made.refresh()
+    planned.refresh()
     after = entries["profile sst2"]
     assert after.state == "todo" and after.key != before
-    names = [source.name for source in made.spec(after, 1).sources]
+    names = [source.name for source in planned.spec(after, 1).sources]
     assert len(names) == 14 and all("onnxruntime" in name for name in names)
-    assert [entry.cell.id for entry in made.ready()] == ["profile sst2"]
+    assert [entry.cell.id for entry in planned.ready()] == ["profile sst2"]
 
 
 def test_cells_that_read_a_failed_one_are_blocked(folder: Path) -> None:
-    made = plan(folder)
-    made.entries["finetune sst2-tiny-full-s0"].state = "failed"
-    made.refresh()
-    blocked = {name for name, entry in made.entries.items() if entry.state == "blocked"}
-    assert blocked == {name for name in made.entries if "tiny-full" in name} - {"finetune sst2-tiny-full-s0"}
-    note = made.entries["tokens sst2-tiny-full-half-s0"].note
+    planned = plan(folder)
+    planned.entries["finetune sst2-tiny-full-s0"].state = "failed"
+    planned.refresh()
+    blocked = {name for name, entry in planned.entries.items() if entry.state == "blocked"}
+    assert blocked == {name for name in planned.entries if "tiny-full" in name} - {
+        "finetune sst2-tiny-full-s0"
+    }
+    note = planned.entries["tokens sst2-tiny-full-half-s0"].note
     assert note == "needs finetune sst2-tiny-full-s0, which is failed"
 
 
@@ -264,9 +266,9 @@ def test_cells_of_a_search_for_tickets(folder: Path) -> None:
     assert len(names) == 2 * (2 + 3 * 2) + 1
     assert names[0] == "tickets-full sst2-tiny-full-s0" and names[-1] == "tickets sst2-tiny"
     before = keys(folder)
-    found = changed(before, keys(folder, "tickets.levels=[20, 40, 60, 80]"))  # a level more: the others stay
+    moved = changed(before, keys(folder, "tickets.levels=[20, 40, 60, 80]"))  # one more level
     added = {f"ticket sst2-tiny-{kind}80-s{seed}" for kind in ("winning", "random") for seed in (0, 1)}
-    assert found == added | {"tickets sst2-tiny"}
+    assert moved == added | {"tickets sst2-tiny"}
     full = {name for name in before if name.startswith("tickets-full")}
     assert changed(before, keys(folder, "tickets.importance=magnitude")) == set(before) - full
     assert changed(before, keys(folder, "tickets.selection=0.4")) == {"tickets sst2-tiny"}
@@ -292,10 +294,10 @@ def test_a_preset_overrides_training_and_the_search_overrides_the_preset(folder:
     assert settings("tickets.preset=") == (0.5, 1.0, 7, 40)
     before = keys(folder)
     assert changed(before, keys(folder, "training.max_steps=8")) == set(before)
-    assert changed(before, keys(folder, "training.weight_decay=0.1")) == set()  # the preset has its own
+    assert changed(before, keys(folder, "training.weight_decay=0.1")) == set()  # the preset sets it
 
 
 def test_an_engine_that_two_variants_name_is_built_once(folder: Path) -> None:
-    made = plan(folder, "variants=[fp32, {variant: fp32, of: full}, tokens, exit+int8, tokens+exit]")
-    needs = made.entries["profile sst2"].cell.sources
+    planned = plan(folder, "variants=[fp32, {variant: fp32, of: full}, tokens, exit+int8, tokens+exit]")
+    needs = planned.entries["profile sst2"].cell.sources
     assert "export sst2-tiny-full-s0.fp32.openvino" in needs and len(set(needs)) == len(needs)

@@ -307,11 +307,11 @@ def test_schedules_are_those_of_the_code() -> None:
         return None
 
     model = tiny.model("bert")
-    found = []
+    refusals = []
     for shares in ((1, 0.5, 0.5), (0.5, 0.6, 0.1), (1.5, 1, 1), (1, 1, 0), (1, 1, 4e-4), (0.5, 0.5004, 0.1)):
-        found.append(refusal(training.check_shares, shares))
-        assert refusal(schedules.schedule, model, shares=shares) == found[-1]
-    assert [message is None for message in found] == [True, False, False, False, False, True]
+        refusals.append(refusal(training.check_shares, shares))
+        assert refusal(schedules.schedule, model, shares=shares) == refusals[-1]
+    assert [message is None for message in refusals] == [True, False, False, False, False, True]
 
 
 @pytest.mark.parametrize(
