@@ -235,7 +235,7 @@ class Suite:
         fresh.rename(ready)
 
     def tickets(self, task: str) -> None:
-        """Train super tickets of the encoder; only records and scores are kept, so that OUT stays small."""
+        """Train super tickets of the encoder; checkpoints are deleted, so that OUT remains small."""
         from effx.recipe import sweeps
         from effx.specs.training import TicketSearchSettings
 

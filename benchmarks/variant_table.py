@@ -123,11 +123,11 @@ def ticket(full: Path) -> Path:
     model = load(before)
     rng = np.random.default_rng(0)
     everything = [(layer.index, head) for layer in structure(model).layers for head in layer.heads]
-    gone: dict[int, list[int]] = {}
+    pruned_heads: dict[int, list[int]] = {}
     for index in rng.permutation(len(everything))[: round(LEVEL * len(everything))]:
-        gone.setdefault(everything[index][0], []).append(everything[index][1])
+        pruned_heads.setdefault(everything[index][0], []).append(everything[index][1])
     layers = len(structure(model).layers)
-    prune(model, heads=gone, ffns=rng.permutation(layers)[: round(LEVEL * layers)].tolist())
+    prune(model, heads=pruned_heads, ffns=rng.permutation(layers)[: round(LEVEL * layers)].tolist())
     cut = save(model, full.parent / f".{full.name}" / "cut", tokenizer=checkpoints.tokenizer(before.folder),
                task=before.task, max_length=before.max_length, overwrite=True)  # fmt: skip
     return reduced(cut.folder, folder, lr=1e-4)

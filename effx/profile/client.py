@@ -101,7 +101,7 @@ class WorkerClient:
         with (
             contextlib.suppress(OSError),
             self._process.stdin as pipe,
-        ):  # gone: the reader reports it
+        ):  # the process has ended; the reader reports it
             while (request := self._requests.get()) is not None:
                 pipe.write(request)
                 pipe.flush()
@@ -110,7 +110,7 @@ class WorkerClient:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self._lines.put(line)
-        self._lines.put("")  # the worker is gone
+        self._lines.put("")  # the worker has ended
 
     def _cause(self) -> str:
         code = self._process.wait()

@@ -337,7 +337,7 @@ def main() -> None:
                 answer = {"ok": vars(worker.handle(action, request))}
         except EffxError as error:
             answer = {"error": str(error)}
-        except Exception as error:  # reported to the parent, which decides; the process stays up
+        except Exception as error:  # reported to the parent, which decides; the process continues
             answer = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()

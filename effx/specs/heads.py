@@ -28,4 +28,4 @@ class HeadSettings(Settings):
 
 
 FRESH_HEAD = HeadSettings(fresh_head=True)
-"""A new head, whatever the model has: for the controlled comparison of tickets, which begin alike."""
+"""Always a new head, so that all tickets of a comparison begin with the same head."""

@@ -190,7 +190,7 @@ def leaves(cls: type[Settings]) -> Iterator[Leaf]:
 
 
 def nested(cls: type[Settings], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return flat ``values`` with each in its group; unknown names stay where they are."""
+    """Return flat ``values`` with each in its group; unknown names are not moved."""
     result: dict[str, Any] = {}
     paths = {leaf.name: leaf.groups for leaf in leaves(cls)}
     for name, value in values.items():

@@ -131,7 +131,7 @@ class TicketsStage(Settings):
     model: str
     """Its name, for the table."""
     grid_steps: int | None = None
-    """Of successive halving: the optimizer steps of the whole grid at most."""
+    """For successive halving: the maximum optimizer steps of the complete grid."""
     tickets: TicketSearchSettings = TicketSearchSettings()
 
 

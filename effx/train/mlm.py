@@ -48,7 +48,7 @@ def fit(
     epochs: float,
     lr: float,
 ) -> TrainingStage:
-    """Train a model with a masked-language-modelling head in place; tokens are masked anew in every batch.
+    """Train a model with a masked-language-modelling head in place; every batch masks other tokens.
 
     Args:
         model: its forward returns a ``loss``.

@@ -99,7 +99,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_result_files_of_two_folders(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_of_two_folders_of_results(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     baseline, subject = (next((here / name).glob("*.json")) for name in ("main", "results"))
     arguments = ["check", str(subject), "--baseline", str(baseline), "--max-drop", "2%"]
     assert run([*arguments, "--json"]) == 0

@@ -81,7 +81,7 @@ def test_extras_name_the_packages_that_are_not_installed() -> None:
     assert result["report"].state == "missing"
 
 
-def test_providers_that_do_not_load_are_broken_where_there_is_a_driver() -> None:
+def test_providers_that_do_not_load_are_broken_with_a_driver() -> None:
     seen = {
         "CUDAExecutionProvider": "libcublasLt.so.12: cannot open shared object",
         "CPUExecutionProvider": None,
@@ -217,7 +217,7 @@ def test_torch_with_a_failing_gpu_is_broken() -> None:
         ("", {"instructions": "missing"}),
     ],
 )  # fmt: skip
-def test_instructions_of_a_processor(text: str, states: dict[str, str]) -> None:
+def test_missing_instructions_of_a_processor_are_reported(text: str, states: dict[str, str]) -> None:
     result = by_name(machine.processor(parse_cpuinfo(text)))
     assert {name: result[name].state for name in states} == states
 

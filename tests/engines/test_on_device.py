@@ -82,7 +82,7 @@ def test_answers_match_onnxruntime(result: dict[str, Any]) -> None:
     assert result["compared"]["te.buckets.onnxruntime"]["described"]["device"] == "Fake GPU"
 
 
-def test_cuda_libraries_are_found_on_the_python_path(library: Path, tmp_path: Path) -> None:
+def test_cuda_libraries_are_loaded_from_the_python_path(library: Path, tmp_path: Path) -> None:
     """In a folder of packages that is on the path, without onnxruntime in it."""
     library_folder = tmp_path / "elsewhere/nvidia/cu13/lib"
     library_folder.mkdir(parents=True)

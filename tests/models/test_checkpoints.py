@@ -59,7 +59,7 @@ def test_families_return_the_modules_of_each_model(name: str, encoders: dict[str
     assert [layer.intermediate for layer in result.layers] == [64] * 3
 
 
-def test_position_limits(encoders: dict[str, Path]) -> None:
+def test_position_limits_are_exact(encoders: dict[str, Path]) -> None:
     limits = {
         name: checkpoints.position_limit(pretrained(encoders[name], TASKS["sst2"])[0]) for name in CONFIGS
     }

@@ -42,16 +42,16 @@ def test_the_idle_power_has_an_interval() -> None:
     assert result.seconds == pytest.approx(0.6)
 
 
-def test_what_the_meter_cannot_tell_widens_the_idle_interval() -> None:
+def test_the_tolerance_of_the_meter_widens_the_idle_interval() -> None:
     result = energy.idle(Steady([12.0, 12.0, 12.0], spread=0.2), 0.01)
     assert result is not None and result.interval == pytest.approx((11.0, 13.0))
 
 
-def test_no_idle_power_from_a_stretch_that_failed() -> None:
+def test_idle_power_is_missing_if_a_measurement_failed() -> None:
     assert energy.idle(Steady([12.0, None, 12.0]), 0.01) is None
 
 
-def test_net_energy_is_gross_less_idle() -> None:
+def test_net_energy_is_gross_minus_idle() -> None:
     windows = [window(1000.0, 10.0, 100, (9.5, 10.5)), window(2000.0, 20.0, 200, (9.5, 10.5))]
     result, fault = energy.of_windows(windows, Steady([]), Idle(30.0, (28.0, 32.0), 15.0))
     assert fault is None and result.gross == result.joules_per_example == pytest.approx(10.0)

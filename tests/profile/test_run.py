@@ -48,7 +48,7 @@ def test_results_contain_the_engines_predictions(
         assert low < run.accuracy.value < high
 
 
-def test_workloads_and_rounds(results_folder: Path) -> None:
+def test_results_have_all_workloads_and_rounds(results_folder: Path) -> None:
     for run in results.find([results_folder]):
         shapes = [(w.workload.scenario, w.workload.batch, w.workload.length) for w in run.workloads]
         assert shapes == [("single-stream", 1, "real"), ("grid", 1, 8), ("grid", 4, 16)]

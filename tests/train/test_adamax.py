@@ -7,7 +7,7 @@ from effx.train import adamax
 from tests.models import tiny
 
 
-def test_steps_are_the_published_ones() -> None:
+def test_steps_equal_those_of_the_published_code() -> None:
     """Written out in NumPy from module/bert_optim.py of the super tickets' code."""
     rng = np.random.default_rng(0)
     weight = rng.normal(size=(3, 4))
