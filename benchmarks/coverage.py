@@ -34,7 +34,20 @@ from effx.analysis.frontier import frontier
 from effx.artifacts import now
 from effx.host import identity
 from effx.host.identity import Host
-from effx.results import MIN_SAMPLES, Accuracy, Energy, Run, WorkloadResult
+from effx.manifests import ArtifactReference
+from effx.results import (
+    MIN_SAMPLES,
+    Accuracy,
+    Energy,
+    EngineRecord,
+    MeasurementRecord,
+    MeterRecord,
+    PeakMemory,
+    Run,
+    RuntimeRecord,
+    WorkloadResult,
+)
+from effx.specs.measurement import MeasurementPlan
 from effx.specs.workloads import SINGLE_STREAM
 from effx.stats import bootstrap, intervals
 from effx.stats.intervals import LEAST_DIFFERING
@@ -44,6 +57,8 @@ QUERIES = 70  # in a block, and 10 blocks: the defaults of a profile
 ROUNDS = 10
 EXAMPLES = 872  # SST-2's validation set
 BINS = (0.0, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)
+
+SETTINGS = MeasurementRecord(MeasurementPlan(), RuntimeRecord(), MeterRecord("simulated"), mean_tokens=1.0)
 
 
 def main() -> None:
@@ -303,13 +318,16 @@ def engines(rng: np.random.Generator, accuracies: np.ndarray, seconds: np.ndarra
         runs.append(
             Run(
                 id=str(index), started="0", session="0",
-                engine={"name": str(index), "task": "simulated", "precision": "fp32", "size_bytes": 0},
+                engine=EngineRecord(
+                    str(index), "simulated", "simulated", "fp32", "fp32", "fp32", "none", "cpu",
+                    ArtifactReference(name="simulated", digest="0" * 64), 0,
+                ),
                 host=Host("simulated"), workloads=[single],
                 accuracy=Accuracy(
                     "accuracy", float(right.mean()), EXAMPLES, (0.0, 1.0), {}, right.tolist(),
                     [1.0] * EXAMPLES, "simulated",
                 ),
-                memory={}, settings={},
+                memory=PeakMemory(None, None), settings=SETTINGS,
             )
         )  # fmt: skip
     return runs

@@ -65,9 +65,9 @@ def over_full(run: Run, runs: Sequence[Run]) -> float | None:
     """Return the time of a batch of 128 x 128 divided by that of the unreduced encoder."""
     same = [
         other for other in runs
-        if other.session == run.session and other.engine["backend"] == run.engine["backend"]
-        and other.engine["precision"] == run.engine["precision"]
-        and other.engine["weight_remaining"] == 1 and "exit" not in other.name and "tokens" not in other.name
+        if other.session == run.session and other.engine.backend == run.engine.backend
+        and other.engine.precision == run.engine.precision
+        and other.engine.weight_remaining == 1 and "exit" not in other.name and "tokens" not in other.name
     ]  # fmt: skip
     run_s, full = large_s(run), large_s(same[0]) if same else None
     return None if run_s is None or full is None else run_s / full
@@ -78,8 +78,8 @@ def row(run: Run, runs: Sequence[Run]) -> str:
     single, device = run.workload(SINGLE_STREAM), run.workload(SINGLE_STREAM.timed_on_device())
     offline = next((each for each in run.workloads if each.workload.scenario == "offline"), None)
     energy = None if offline is None else offline.energy
-    apart = [abs(window["joules"] / window["integrated_joules"] - 1)
-             for window in (energy.windows if energy else []) if window["integrated_joules"]]  # fmt: skip
+    apart = [abs(window.joules / window.integrated_joules - 1)
+             for window in (energy.windows if energy else []) if window.integrated_joules]  # fmt: skip
     floor, p50, ratio = floor_s(run, 128, 128), large_s(run), over_full(run, runs)
     cells = [
         run.name,
@@ -91,7 +91,7 @@ def row(run: Run, runs: Sequence[Run]) -> str:
         "–" if ratio is None else f"{ratio:.2f}",
         "–" if energy is None or energy.gross is None else f"{energy.gross * 1e3:.3g} ({energy.source})",
         f"{max(apart):.1%}" if apart else "–",
-        "–" if run.memory["device_peak_bytes"] is None else f"{run.memory['device_peak_bytes'] / 2**20:.0f}",
+        "–" if run.memory.device_peak_bytes is None else f"{run.memory.device_peak_bytes / 2**20:.0f}",
         "; ".join(run.flags) or "none",
     ]
     return "| " + " | ".join(cells) + " |"
@@ -99,7 +99,7 @@ def row(run: Run, runs: Sequence[Run]) -> str:
 
 def floor_s(run: Run, batch: int, length: int) -> float | None:
     """Return the seconds of the full encoder's matrix products at the GPU's peak; None: peak unknown."""
-    peak = HOPPER_DENSE_PER_S.get(str(run.engine["precision"]))
+    peak = HOPPER_DENSE_PER_S.get(run.engine.precision)
     gpus = run.host.gpu or ()
     if peak is None or not gpus or not any(name in gpus[0].name for name in HOPPER):
         return None

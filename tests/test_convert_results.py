@@ -6,6 +6,7 @@ import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def test_committed_results_render(folder: Path, tmp_path: Path) -> None:
     runs = results.find([folder])
     assert runs and len(runs) == sum(TOOL.is_result(path) for path in folder.glob("*.json"))
     page = (report([folder], tmp_path / "report")[1] / "index.html").read_text()
-    assert all(run.id in page and run.engine["digest"] in page for run in runs)
+    assert all(run.id in page and run.engine.digest in page for run in runs)
 
 
 def test_committed_results_need_no_conversion() -> None:
@@ -59,13 +60,33 @@ def test_gates_are_converted_to_slugs(name: str, slug: str, workload: str | None
     assert TOOL.convert_gate(gate) == gate
 
 
-def test_conversion_changes_names_only() -> None:
+def test_conversion_changes_names_and_nesting_only() -> None:
     path = next(path for path in (COMMITTED / "lottery" / "results").glob("*.json"))
     value = json.loads(path.read_bytes())
-    old = {**value, "schema": 1, "flags": ["steady grid 1x32", "steady grid 32x32"]}
-    old["gates"] = [{"name": "host otherwise idle", "passed": True, "detail": "idle"}]
+    old = as_schema_1(value)
+    old["gates"] = [{"name": "host otherwise idle", "passed": False, "detail": "12 %"}]
     converted = TOOL.convert_result(old)
-    assert converted["flags"] == ["steady-rounds"]
+    assert converted["flags"] == ["host-idle"]
     assert converted["gates"][0]["name"] == "host-idle"
-    unchanged = set(value) - {"schema", "flags", "gates"}
-    assert {key: converted[key] for key in unchanged} == {key: value[key] for key in unchanged}
+    assert {**converted, "flags": value["flags"], "gates": value["gates"]} == value
+    assert TOOL.convert_result(value) == value
+
+
+def as_schema_1(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a result as the first version wrote it."""
+    settings = value["settings"]
+    flat = {key: part for key, part in settings.items() if key not in ("plan", "runtime", "meter")}
+    flat |= {**settings["plan"], **settings["runtime"]["details"], "threads": settings["runtime"]["threads"]}
+    flat |= {"versions": settings["runtime"]["versions"]}
+    flat |= {"meter": {"name": settings["meter"]["name"], **settings["meter"]["details"]}}
+    flat["grid"] = [[int(number) for number in shape.split("x")] for shape in flat["grid"]]
+    workloads = [
+        {
+            **{key: part for key, part in entry.items() if key not in ("workload", "statistics")},
+            **{key: part for key, part in entry["workload"].items() if key != "length"},
+            "sequence": entry["workload"]["length"],
+            **entry["statistics"],
+        }
+        for entry in value["workloads"]
+    ]
+    return {**value, "schema": 1, "settings": flat, "workloads": workloads}

@@ -43,7 +43,7 @@ FLOORS: dict[str, set[str]] = {
     "records": {"errors"},
     "manifests": {"errors", "records", "specs", "stats", "structure"},
     "artifacts": {"errors", "files", "manifests", "records", "specs"},
-    "results": {"errors", "files", "host", "progress", "specs", "stats"},
+    "results": {"errors", "files", "host", "manifests", "progress", "records", "specs", "stats"},
 }
 """Ground floor: what each part may import, all of it without PyTorch."""
 BASE = set(FLOORS)

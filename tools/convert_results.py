@@ -4,7 +4,7 @@
     python tools/convert_results.py --check docs/results   open every result, render a report per folder
 
 Handles result files (``effx.results``), frontier.json, aa.json and the CSV files of a report. Only names
-change: gates, keys and columns. No number is changed.
+and nesting change: gates, keys and columns. No number is changed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 from effx import files, results
 from effx.errors import EffxError
 from effx.report import contents, report
+from effx.specs.measurement import MeasurementPlan
 
 GATES = {
     "timed answers are the scored ones": "prediction-agreement",
@@ -36,6 +37,8 @@ GATES = {
 """Names of gates in results of schema 1 -> slugs (``effx.specs.gates``)."""
 STEADY = "steady "
 """Prefix of the gates that had the workload in their name: ``steady grid 1x32``."""
+NO_MINIMUM = {"block_s": 0.0, "grid_block_s": 0.0}
+"""Settings of the first results, whose blocks ended after a number of queries only."""
 KEYS_OF_REPORT = {"more": "other_frontiers", "gates_failed": "failed_gates"}
 COLUMNS: dict[str, dict[str, str]] = {
     "frontier.csv": {
@@ -122,13 +125,57 @@ def converter(path: Path) -> Callable[[str], str] | None:
 
 
 def convert_result(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a result with the gates' slugs, and its failed gates as flags."""
+    """Return a result with gates by slug, its failed gates as flags, and typed settings and workloads."""
+    if value["schema"] == results.SCHEMA:
+        return dict(value)
+    gates = [convert_gate(gate) for gate in value.get("gates", [])]
     return {
         **value,
         "schema": results.SCHEMA,
-        "flags": _slugs(value["flags"]),
-        "gates": [convert_gate(gate) for gate in value.get("gates", [])],
+        "workloads": [convert_workload(workload) for workload in value["workloads"]],
+        "settings": convert_settings(value["settings"]),
+        "flags": list(dict.fromkeys(gate["name"] for gate in gates if gate["passed"] is False)),
+        "gates": gates,
     }
+
+
+def convert_workload(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a workload of a result with its identity and its statistics as objects."""
+    workload = {
+        "scenario": value["scenario"],
+        "batch": value["batch"],
+        "length": value["sequence"],
+        "timing": value["timing"],
+        "rate_per_s": value.get("rate_per_s"),
+    }
+    moved = {"scenario", "batch", "sequence", "timing", "rate_per_s", "latency_s", "throughput_per_s"}
+    return {
+        "workload": workload,
+        **{key: part for key, part in value.items() if key not in moved},
+        "statistics": {"latency_s": value["latency_s"], "throughput_per_s": value["throughput_per_s"]},
+    }
+
+
+def convert_settings(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a result: the plan, and what runtime, meter and session report."""
+    plan = {**NO_MINIMUM, **{key: part for key, part in value.items() if key in MeasurementPlan.model_fields}}
+    plan["grid"] = [f"{batch}x{length}" for batch, length in plan["grid"]]
+    meter = value["meter"] if isinstance(value["meter"], dict) else {"name": value["meter"]}
+    of_session = ("mean_tokens", "mean_depth", "device_memory_by", "load_average", "session_wall_s",
+                  "session_measured_s")  # fmt: skip
+    other = {*plan, *of_session, "versions", "meter"}
+    return {
+        "plan": plan,
+        "runtime": {
+            "threads": value["threads"],
+            "versions": value["versions"],
+            "details": {key: part for key, part in value.items() if key not in other},
+        },
+        "meter": {
+            "name": meter["name"], "details": {key: part for key, part in meter.items() if key != "name"}
+        },
+        **{key: value.get(key) for key in of_session},
+    }  # fmt: skip
 
 
 def convert_gate(gate: Mapping[str, Any]) -> dict[str, Any]:

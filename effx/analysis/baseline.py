@@ -13,6 +13,6 @@ def baseline_of(runs: Sequence[Run]) -> Run:
 
     Where there is none, the most accurate fp32 engine, or the most accurate of all.
     """
-    fp32 = [run for run in runs if run.engine.get("precision") == "fp32"] or runs
+    fp32 = [run for run in runs if run.engine.precision == "fp32"] or runs
     unreduced = [run for run in fp32 if not technique(run).is_reduction] or fp32
     return max(unreduced, key=lambda run: run.accuracy.value)

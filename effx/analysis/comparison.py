@@ -23,7 +23,7 @@ from effx.analysis.cohorts import EnergyMeter
 from effx.errors import UsageError, nearest
 from effx.formatting import percent
 from effx.results import Energy, Run, WorkloadResult
-from effx.specs.workloads import SINGLE_STREAM
+from effx.specs.workloads import SINGLE_STREAM, Length
 from effx.stats import intervals, tests
 from effx.stats.intervals import Ratio
 from effx.stats.metrics import METRICS
@@ -41,7 +41,7 @@ class LatencyRatio:
 
     scenario: str
     batch: int
-    sequence: int | str
+    length: Length
     statistic: str
     """``p50`` or ``mean`` of the seconds per query, ``mean per example`` offline."""
     value: float
@@ -195,7 +195,7 @@ def _latency(a: Run, b: Run, remarks: list[str]) -> list[LatencyRatio]:
                 LatencyRatio(
                     scenario=of_a.workload.scenario,
                     batch=of_a.workload.batch,
-                    sequence=of_a.workload.length,
+                    length=of_a.workload.length,
                     statistic=statistic,
                     value=value,
                     interval=ratio.interval if ratio else None,
@@ -270,8 +270,9 @@ def _single_energy(run: Run) -> Energy | None:
 
 def _memory(a: Run, b: Run) -> dict[str, float | None]:
     ratios: dict[str, float | None] = {}
-    for name, peak in a.memory.items():
-        other = b.memory.get(name)
+    of_b = vars(b.memory)
+    for name, peak in vars(a.memory).items():
+        other = of_b[name]
         ratios[name] = other / peak if peak and other is not None else None
     return ratios
 

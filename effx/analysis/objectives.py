@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -196,7 +195,7 @@ def _per_correct_draws(runs: Sequence[Run]) -> np.ndarray:
     return np.asarray(_joule_draws(runs) / right)
 
 
-def _fixed(name: str, label: str, unit: str, value: Callable[[Run], Any], missing: str) -> Objective:
+def _fixed(name: str, label: str, unit: str, value: Callable[[Run], float | None], missing: str) -> Objective:
     return Objective(
         name, label, unit, False, value, lambda run: None,
         lambda runs: _constant([value(run) for run in runs]), lambda run: missing,
@@ -224,12 +223,12 @@ OBJECTIVES: dict[str, Objective] = {
                   lambda run: _no_energy(run) if _joules(run) is None
                   else f"{run.task} is a regression: predictions are not right or wrong"),
         _fixed("memory", "peak memory of the process", "B",
-               lambda run: run.memory.get("host_peak_bytes"), "peak memory was not measured"),
+               lambda run: run.memory.host_peak_bytes, "peak memory was not measured"),
         _fixed("device_memory", "peak memory of the device", "B",
-               lambda run: run.memory.get("device_peak_bytes"), "the device's memory was not measured"),
+               lambda run: run.memory.device_peak_bytes, "the device's memory was not measured"),
         _fixed("size", "size on disk", "B",
-               lambda run: run.engine.get("size_bytes"), "the result does not say"),
-        _fixed("parameters", "parameters", "count", lambda run: run.engine.get("parameters"),
+               lambda run: run.engine.size_bytes, "the result does not say"),
+        _fixed("parameters", "parameters", "count", lambda run: run.engine.parameters,
                "the result does not say"),
     )
 }  # fmt: skip

@@ -50,7 +50,7 @@ def non_inferiority(difference: float, interval: tuple[float, float] | None, mar
 def _speed(result: Comparison) -> str | None:
     """Return the ratio of the single-stream medians, as times as fast."""
     for ratio in result.latency:
-        if (ratio.scenario, ratio.batch, ratio.sequence, ratio.statistic) == _SINGLE_QUERIES:
+        if (ratio.scenario, ratio.batch, ratio.length, ratio.statistic) == _SINGLE_QUERIES:
             break
     else:
         return None

@@ -14,11 +14,10 @@ A series is a technique at one precision, backend and device: its engines differ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from effx.results import Run
+from effx.results import EngineRecord, Run
 from effx.specs import variants
 from effx.specs.variants import Variant
 
@@ -66,77 +65,76 @@ def series(run: Run, of: Technique, longest: int | None = None) -> str:
             series.
     """
     engine = run.engine
-    regime = engine.get("regime") or "full"
-    where = engine["backend"] if engine["device"] == "cpu" else f"{engine['backend']} on {engine['device']}"
+    regime = engine.regime or "full"
+    where = engine.backend if engine.device == "cpu" else f"{engine.backend} on {engine.device}"
     name = of.name if of.is_reduction else of.text
     kind = name if regime == "full" else f"{name} ({regime})"
-    tokens = engine.get("max_length")
+    tokens = engine.max_length
     if longest and tokens and tokens < longest and of.name != "length":
         kind = f"{kind} at {tokens} tokens"
     variant = _variant(engine)  # buckets and exit-if change how an engine runs, not how far it is reduced
     ways = [
         name for name, used in (("buckets", variant.buckets), ("exit-if", variant.exits == "exit-if")) if used
     ]
-    return ", ".join([kind, *ways, str(engine["precision"]), where])
+    return ", ".join([kind, *ways, engine.precision, where])
 
 
 def longest(runs: Sequence[Run]) -> int | None:
     """Return how many tokens the engines take at most; None: the results do not say."""
-    return max((limit for run in runs if (limit := run.engine.get("max_length"))), default=None)
+    return max((limit for run in runs if (limit := run.engine.max_length)), default=None)
 
 
-def _variant(engine: Mapping[str, Any]) -> Variant:
-    return variants.parse(str(engine["variant"]))
+def _variant(engine: EngineRecord) -> Variant:
+    return variants.parse(engine.variant)
 
 
-def _removed(engine: Mapping[str, Any]) -> Technique | None:
-    share = engine.get("weight_remaining")
+def _removed(engine: EngineRecord) -> Technique | None:
+    share = engine.weight_remaining
     if share is None or share >= 1:  # in older results ramps count as weights
         return None
-    shape = engine.get("structure")
+    shape = engine.structure
     if shape and all(
         remaining == full
         for remaining, full in (
-            *((heads, shape["full_heads"]) for heads in shape["heads"]),
-            *((width, shape["full_intermediate"]) for width in shape["intermediate"]),
+            *((heads, shape.full_heads) for heads in shape.heads),
+            *((width, shape.full_intermediate) for width in shape.intermediate),
         )
     ):
-        return Technique("layers", float(shape["layers"]), f"{shape['layers']} layers")
+        return Technique("layers", float(shape.layers), f"{shape.layers} layers")
     return Technique("pruned", float(share), f"{share:.0%} of weights")
 
 
-def _zeroed(engine: Mapping[str, Any]) -> Technique | None:
-    share = (engine.get("sparsity") or {}).get("share")
+def _zeroed(engine: EngineRecord) -> Technique | None:
+    share = None if engine.sparsity is None else engine.sparsity.share
     return Technique("zeroed", 1 - float(share), f"{share:.0%} zeros") if share else None
 
 
 def _exits(run: Run) -> Technique | None:
     if _variant(run.engine).exits is None:
         return None
-    depth = run.settings.get("mean_depth")
-    exits = run.engine.get("exits") or {}
-    threshold = exits.get("threshold")
+    depth, exits = run.settings.mean_depth, run.engine.exits
+    threshold = None if exits is None else exits.threshold
     if depth is not None:
-        rule = "" if threshold is None else f", {exits['rule']} {threshold:.3g}"
+        rule = "" if exits is None or threshold is None else f", {exits.rule} {threshold:.3g}"
         return Technique("exits", float(depth), f"depth {depth:.2f}{rule}")
-    if threshold is not None:
-        return Technique("exits", float(threshold), f"{exits['rule']} {threshold:.3g}")
+    if exits is not None and threshold is not None:
+        return Technique("exits", float(threshold), f"{exits.rule} {threshold:.3g}")
     return Technique("exits", None, "depth not recorded")
 
 
-def _tokens(engine: Mapping[str, Any]) -> Technique | None:
+def _tokens(engine: EngineRecord) -> Technique | None:
     if not _variant(engine).tokens:
         return None
-    shape = engine.get("structure") or {}
-    if shape.get("tokens"):
-        kept = sum(shape["tokens"]) / len(shape["tokens"])
+    shape = engine.structure
+    if shape is not None and shape.tokens:
+        kept = sum(shape.tokens) / len(shape.tokens)
         return Technique("tokens", kept, f"{kept:.0%} of tokens")
-    if shape.get("token_thresholds"):
-        mean = sum(shape["token_thresholds"]) / len(shape["token_thresholds"])
+    if shape is not None and shape.token_thresholds:
+        mean = sum(shape.token_thresholds) / len(shape.token_thresholds)
         return Technique("tokens", mean, f"threshold {mean:.3g}")
     return Technique("tokens", None, "share not recorded")
 
 
-def _length(engine: Mapping[str, Any]) -> Technique | None:
+def _length(engine: EngineRecord) -> Technique | None:
     length = _variant(engine).length
     return None if length is None else Technique("length", float(length), f"{length} tokens")

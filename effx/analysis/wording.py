@@ -101,7 +101,7 @@ def comparison(found: Comparison, margin: float) -> str:
         spread = "" if ratio.interval is None else f" {_ends(ratio.interval)}"
         apart = "" if ratio.paired else ", not interleaved"
         lines.append(
-            f"  seconds, {ratio.scenario} {ratio.batch}x{ratio.sequence}, {ratio.statistic}: "
+            f"  seconds, {ratio.scenario} {ratio.batch}x{ratio.length}, {ratio.statistic}: "
             f"{times(ratio.value, 3)}x{spread}{apart}"
         )
     if found.energy is not None:

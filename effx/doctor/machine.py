@@ -119,7 +119,7 @@ def powercap(root: Path = Path("/sys/class/powercap"), board: Path = _BOARD) -> 
     except UnavailableError as error:
         yield Finding("energy", "powercap", "broken", str(error))
     else:
-        domains = ", ".join(meter.describe()["domains"])
+        domains = ", ".join(meter.domains)
         meter.close()
         yield Finding("energy", "powercap", "ok", domains)
 
@@ -149,7 +149,7 @@ def power_rails(board: Path = _BOARD) -> Iterator[Finding]:
     except UnavailableError as error:
         yield Finding("energy", "power rails", "broken", str(error))
     else:
-        names = " + ".join(meter.describe()["domains"])
+        names = " + ".join(meter.domains)
         meter.close()
         yield Finding("energy", "power rails", "ok", f"{names}, read by effx profile --meter hwmon")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ from effx.profile import record
 from effx.profile.client import WorkerClient
 from effx.profile.meters import Meter
 from effx.profile.protocol import Block, BlockLimits, MemoryUse, Opened, Scored, WarmedUp
-from effx.results import Accuracy, EnergyWindow
+from effx.results import Accuracy, EnergyWindow, RuntimeRecord, facts
 from effx.specs import workloads
 from effx.specs.measurement import MeasurementPlan
 from effx.specs.workloads import SINGLE_STREAM, Workload
@@ -62,8 +63,14 @@ class EngineUnderTest:
     plan: MeasurementPlan
     started: str = ""
     """Time in UTC at which its measurement began."""
-    runtime: dict[str, Any] = field(default_factory=dict)
+    runtime: RuntimeRecord = field(default_factory=RuntimeRecord)
     """How it runs, as its worker reports."""
+    mean_tokens: float = 0.0
+    """Tokens of a row, mean; known once the engine was loaded."""
+    mean_depth: float | None = None
+    """Layers that a row ran through, mean; None: not scored yet, or without early exits."""
+    device_memory_by: str | None = None
+    """How the device's peak memory was obtained, or why there is none."""
     accuracy: Accuracy | None = None
     measured: dict[Workload, Samples] = field(default_factory=dict)
     host_peak_bytes: int | None = None
@@ -97,7 +104,8 @@ class EngineUnderTest:
     @property
     def times_on_device(self) -> bool:
         """Whether the runtime can time itself on the device; known once the engine was loaded."""
-        return "device" in self.runtime.get("timing", ())
+        timing = self.runtime.details.get("timing")
+        return isinstance(timing, list) and "device" in timing
 
     def samples(self, workload: Workload) -> Samples:
         """Return the samples of a workload, empty if nothing was measured yet."""
@@ -122,7 +130,8 @@ class EngineUnderTest:
                 predictions=self.accuracy and self.accuracy.predictions,
             )
         )
-        self.runtime |= {**opened.runtime, "mean_tokens": float(np.mean(opened.lengths))}
+        self.runtime = runtime_record(opened.runtime)
+        self.mean_tokens = float(np.mean(opened.lengths))
 
     def unload(self) -> None:
         """End the worker without a further request."""
@@ -153,7 +162,7 @@ class EngineUnderTest:
             raise WorkerError(f"{self.name}: the engine's logits are not finite.")
         self.accuracy = record.score(self.engine.task, self.rows, ordered)
         if depths:
-            self.runtime["mean_depth"] = float(np.mean(depths))
+            self.mean_depth = float(np.mean(depths))
 
     def warm_up(self, workload: Workload) -> None:
         """Warm up for a workload, unless it was the last one that ran."""
@@ -220,7 +229,7 @@ class EngineUnderTest:
                 interval=None if bounds is None else (bounds[0] / examples, bounds[1] / examples),
                 integrated_joules=reading.integrated_joules,
                 flags=reading.flags,
-                conditions=reading.conditions,
+                conditions=facts(reading.conditions),
             )
         )
 
@@ -229,7 +238,8 @@ class EngineUnderTest:
         used = MemoryUse(**self._request("memory"))
         self.host_peak_bytes = _larger(self.host_peak_bytes, used.host_peak_bytes)
         self.device_peak_bytes = _larger(self.device_peak_bytes, used.device_peak_bytes)
-        self.runtime |= {**used.runtime, "device_memory_by": used.device_memory_by}
+        self.runtime = runtime_record(used.runtime)
+        self.device_memory_by = used.device_memory_by
 
     def _block(self, workload: Workload, offset: float, limits: BlockLimits, lasting_s: float = 0.0) -> Block:
         block = Block(
@@ -243,6 +253,17 @@ class EngineUnderTest:
     def _request(self, action: str, *, lasting_s: float = 0.0, **arguments: Any) -> Any:
         assert self._client is not None, "the engine is not loaded"
         return self._client.request(action, lasting_s=lasting_s, **arguments)
+
+
+def runtime_record(reported: Mapping[str, object]) -> RuntimeRecord:
+    """Return how an engine runs, from what its session's ``describe`` reports."""
+    details = facts({key: value for key, value in reported.items() if key not in ("threads", "versions")})
+    threads, versions = reported.get("threads"), reported.get("versions")
+    return RuntimeRecord(
+        threads=threads if isinstance(threads, int) else None,
+        versions={name: str(text) for name, text in versions.items()} if isinstance(versions, dict) else {},
+        details=details,
+    )
 
 
 def longest_input(engine: Engine) -> int:

@@ -14,8 +14,8 @@ round, however fast it is and whether it stayed loaded or not.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class BlockLimits:
 class Opened:
     """An engine is loaded."""
 
-    runtime: dict[str, Any]
+    runtime: Mapping[str, object]
     """How it runs: provider, threads, versions; keys differ by backend."""
     lengths: list[int]
     """Tokens of each row."""
@@ -87,5 +87,5 @@ class MemoryUse:
     device_peak_bytes: int | None
     device_memory_by: str | None
     """How the device's figure was obtained, or why there is none."""
-    runtime: dict[str, Any]
+    runtime: Mapping[str, object]
     """As in :class:`Opened`, with what is known only after queries have run."""

@@ -1,16 +1,17 @@
-"""What a result says of an engine: its facts, its accuracy, its work."""
+"""What a result says about an engine: its facts, its accuracy, its arithmetic."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from effx.artifacts import Engine
 from effx.data import Rows
-from effx.results import Accuracy
+from effx.errors import EffxError
+from effx.results import Accuracy, EngineRecord, ExitSettings, FailedEngineRecord, StructureSummary
 from effx.specs.tasks import Task
 from effx.stats import bootstrap, intervals
 from effx.stats.metrics import METRICS
@@ -24,7 +25,9 @@ def score(task: Task, rows: Rows, logits: np.ndarray) -> Accuracy:
         correct = int(np.sum(predictions == rows.labels))
         interval = intervals.wilson(correct, len(rows))
     else:
-        interval = bootstrap.metric_interval(METRICS[task.metric], rows.labels, predictions)
+        low, high = bootstrap.metric_interval(METRICS[task.metric], rows.labels, predictions)
+        # of few rows all resamplings may be on one side
+        interval = min(low, metrics[task.metric]), max(high, metrics[task.metric])
     return Accuracy(
         metric=task.metric,
         value=metrics[task.metric],
@@ -37,46 +40,59 @@ def score(task: Task, rows: Rows, logits: np.ndarray) -> Accuracy:
     )
 
 
-def of_engine(engine: Engine) -> dict[str, Any]:
+def of_engine(engine: Engine) -> EngineRecord:
     """Return what a result says about its engine."""
     manifest = engine.manifest
-    return {
-        "name": engine.name,
-        "digest": engine.digest,
-        "variant": engine.variant,
-        "precision": manifest.precision,
-        "scheme": manifest.scheme,
-        "backend": engine.backend,
-        "device": engine.device,
-        "task": engine.task.name,
-        "checkpoint": manifest.checkpoint.to_json(),
-        "model": manifest.model,
-        "regime": manifest.regime,
-        "parameters": manifest.parameters,
-        "weight_remaining": manifest.weight_remaining,
-        "sparsity": manifest.sparsity and manifest.sparsity.to_json(),
-        "size_bytes": engine.size_bytes,
-        "max_length": manifest.max_length,
-        "structure": _shape(engine),
-        "exits": manifest.exits and manifest.exits.to_json(),
-        "parity": asdict(manifest.parity),
-    }
+    exits = manifest.exits
+    return EngineRecord(
+        name=engine.name,
+        digest=engine.digest,
+        task=engine.task.name,
+        variant=manifest.variant,
+        precision=manifest.precision,
+        scheme=manifest.scheme,
+        backend=manifest.backend,
+        device=manifest.device,
+        checkpoint=manifest.checkpoint,
+        parameters=manifest.parameters,
+        model=manifest.model,
+        regime=manifest.regime,
+        weight_remaining=manifest.weight_remaining,
+        sparsity=manifest.sparsity,
+        size_bytes=engine.size_bytes,
+        max_length=manifest.max_length,
+        structure=_structure(engine),
+        exits=None
+        if exits is None
+        else ExitSettings(
+            exits.rule.name, exits.rule.threshold, exits.rule.patience, list(exits.depths), exits.segments
+        ),
+        parity=manifest.parity,
+    )
 
 
-def _shape(engine: Engine) -> dict[str, Any]:
-    """Return what a structure leaves, counted: neurons by their numbers would fill a result file."""
+def failed_engine(folder: Path) -> FailedEngineRecord:
+    """Return what is known about an engine that may not even open."""
+    try:
+        engine = Engine.open(folder)
+    except EffxError:  # its failure is recorded by the caller
+        return FailedEngineRecord(folder.resolve().name)
+    return FailedEngineRecord(engine.name, engine.task.name, engine.digest)
+
+
+def _structure(engine: Engine) -> StructureSummary:
+    """Return a structure in counts: the numbers of the neurons would fill a result file."""
     structure, config = engine.manifest.structure, _config(engine)
-    layers = structure.layers
-    return {
-        "layers": len(layers),
-        "heads": [len(layer.heads) for layer in layers],
-        "intermediate": [layer.intermediate for layer in layers],
-        "full_heads": config.get("num_attention_heads") or config.get("n_heads"),
-        "full_intermediate": config.get("intermediate_size") or config.get("hidden_dim"),
-        "exits": list(structure.exits),
-        "tokens": structure.tokens,
-        "token_thresholds": structure.token_thresholds,
-    }
+    return StructureSummary(
+        layers=len(structure.layers),
+        heads=[len(layer.heads) for layer in structure.layers],
+        intermediate=[layer.intermediate for layer in structure.layers],
+        full_heads=config.get("num_attention_heads") or config.get("n_heads"),
+        full_intermediate=config.get("intermediate_size") or config.get("hidden_dim"),
+        exits=list(structure.exits),
+        tokens=None if structure.tokens is None else list(structure.tokens),
+        token_thresholds=None if structure.token_thresholds is None else list(structure.token_thresholds),
+    )
 
 
 def _config(engine: Engine) -> Any:

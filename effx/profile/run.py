@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from effx import data, files, progress
+from effx import data, files, progress, results
 from effx.artifacts import Engine
 from effx.data import Rows
 from effx.errors import DataError, EffxError, UsageError, WorkerError
@@ -37,7 +37,16 @@ from effx.profile.engine_under_test import EngineUnderTest, Samples, accepts, lo
 from effx.profile.meters import Meter
 from effx.profile.pool import WorkerPool, affordable
 from effx.profile.protocol import BlockLimits
-from effx.results import Energy, Failure, Idle, Run, WorkloadResult
+from effx.results import (
+    Energy,
+    Failure,
+    Idle,
+    MeasurementRecord,
+    MeterRecord,
+    PeakMemory,
+    Run,
+    WorkloadResult,
+)
 from effx.specs import workloads
 from effx.specs.measurement import DEFAULT_GRID, GPU_GRID, MeasurementPlan
 from effx.specs.workloads import MULTI_STREAM, SINGLE_STREAM, Workload
@@ -153,7 +162,7 @@ class _Session:
                 result = self._failure(engine, engine.failure)
                 failures.append(WorkerError(engine.failure))
             try:
-                result.save(out)
+                results.save(result, out)
             except OSError as error:  # the other results may still fit on the disk
                 unsaved = error
         if unsaved is not None:
@@ -289,14 +298,14 @@ class _Session:
 
     def _failure(self, engine: EngineUnderTest, reason: str) -> Failure:
         return Failure(
-            self._result_id(engine), engine.started, record.of_engine(engine.engine), self._host, self._id,
-            reason,
+            self._result_id(engine), engine.started, record.failed_engine(engine.engine.folder), self._host,
+            self._id, reason,
         )  # fmt: skip
 
     def _result(self, engine: EngineUnderTest) -> Run:
         assert engine.accuracy is not None
         meter = self._meter(engine)
-        results = [
+        measured = [
             WorkloadResult(
                 workload=workload,
                 blocks_s=samples.blocks_s,
@@ -311,10 +320,10 @@ class _Session:
         checked = [
             gates.prediction_agreement(engine.checked, engine.agreed),
             gates.host_idle(engine.others_s, engine.available_s),
-            *map(gates.steady_rounds, results),
+            *map(gates.steady_rounds, measured),
         ]
-        operations = record.operations(engine.engine, float(engine.runtime["mean_tokens"]))
-        for result in results:
+        operations = record.operations(engine.engine, engine.mean_tokens)
+        for result in measured:
             if result.energy.source != "none" or result.workload.scenario == "single-stream":
                 name = None if result.workload.scenario == "single-stream" else result.workload.name
                 checked += gates.energy(result.energy, meter, operations, name)
@@ -325,19 +334,19 @@ class _Session:
             engine=record.of_engine(engine.engine),
             host=self._host,
             accuracy=engine.accuracy,
-            workloads=results,
-            memory={
-                "host_peak_bytes": engine.host_peak_bytes,
-                "device_peak_bytes": engine.device_peak_bytes,
-            },
-            settings={
-                **self._plan.to_json(),
-                **engine.runtime,
-                "meter": {"name": meter.name, **meter.describe()},
-                "load_average": cpu.load_average(),
-                "session_wall_s": round(self._wall_s, 3),
-                "session_measured_s": round(measured_s, 3),
-            },
+            workloads=measured,
+            memory=PeakMemory(engine.host_peak_bytes, engine.device_peak_bytes),
+            settings=MeasurementRecord(
+                plan=self._plan,
+                runtime=engine.runtime,
+                meter=MeterRecord(meter.name, results.facts(meter.describe())),
+                mean_tokens=engine.mean_tokens,
+                mean_depth=engine.mean_depth,
+                device_memory_by=engine.device_memory_by,
+                load_average=cpu.load_average(),
+                session_wall_s=round(self._wall_s, 3),
+                session_measured_s=round(measured_s, 3),
+            ),
             session=self._id,
             flags=list(dict.fromkeys(gate.name for gate in checked if gate.passed is False)),
             gates=checked,

@@ -75,7 +75,7 @@ def collect_contents(
         frontiers=[each for pair in MAIN_OBJECTIVES for each in frontiers if each.objectives == pair],
         other_frontiers=[each for each in frontiers if each.objectives not in MAIN_OBJECTIVES],
         summary=summary(runs),
-        failures=[FailedEngine(failure.engine["name"], failure.failure) for failure in failures],
+        failures=[FailedEngine(failure.name, failure.failure) for failure in failures],
         failed_gates=[
             FailedGate(run.name, gate.label, gate.detail)
             for run in cohorts.latest(runs)
@@ -102,4 +102,4 @@ def current_failures(failures: Sequence[Failure], runs: Sequence[Run]) -> list[F
 
 
 def _engine_key(failure: Failure) -> tuple[str, str, str]:
-    return str(failure.engine.get("task")), failure.host.id, str(failure.engine["name"])
+    return str(failure.engine.task), failure.host.id, failure.name

@@ -113,12 +113,12 @@ def _draw_kinds(axes: Axes, frontier: Frontier, cost: str) -> None:
     labels = {kind: kind if kind in largest else rest for kind in sizes}
     for index, label in enumerate(dict.fromkeys(labels.values())):
         points = [point for point in frontier.points if labels[kind_of(point)] == label]
-        exact = [point for point in points if point.run.engine["precision"] == "fp32"]
-        reduced = [point for point in points if point.run.engine["precision"] != "fp32"]
+        exact = [point for point in points if point.run.engine.precision == "fp32"]
+        reduced = [point for point in points if point.run.engine.precision != "fp32"]
         if exact:
             _draw_points(axes, exact, cost, index, False, f"{label}, fp32")
         if reduced:
-            precisions = sorted({str(point.run.engine["precision"]) for point in reduced})
+            precisions = sorted({point.run.engine.precision for point in reduced})
             _draw_points(axes, reduced, cost, index, True, f"{label}, {'/'.join(precisions)}")
 
 
@@ -181,4 +181,4 @@ def _kind_of(frontier: Frontier) -> Callable[[FrontierPoint], str]:
     techniques = {point.run.id: technique(point.run).name for point in frontier.points}
     if len(set(techniques.values())) > 1:
         return lambda point: "not reduced" if techniques[point.run.id] == "full" else techniques[point.run.id]
-    return lambda point: str(point.run.engine["checkpoint"]["name"]).removeprefix(f"{point.run.task}-")
+    return lambda point: point.run.engine.checkpoint.name.removeprefix(f"{point.run.task}-")

@@ -92,6 +92,6 @@ def _cells(run: Run) -> list[str]:
     return [
         f"{score(run.accuracy.value)} {interval(run.accuracy.interval)}",
         *(escape(in_column(latency_s[name], "s")) for name in ("p50", "p90", "p99")),
-        escape(in_column(run.memory.get("host_peak_bytes"), "B")),
-        escape(in_column(run.engine.get("size_bytes"), "B")),
+        escape(in_column(run.memory.host_peak_bytes, "B")),
+        escape(in_column(run.engine.size_bytes, "B")),
     ]

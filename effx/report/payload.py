@@ -27,6 +27,7 @@ from effx.analysis.techniques import longest, series, technique
 from effx.formatting import UNITS
 from effx.report.comparisons import RefusedPair
 from effx.report.groups import Group
+from effx.report.sections import Section
 from effx.report.short_names import short_names
 from effx.results import EnergyWindow, Failure, Idle, Run, WorkloadResult
 from effx.specs import workloads
@@ -47,7 +48,7 @@ def payload(
     groups: Sequence[Group],
     comparisons: tuple[Sequence[Comparison], Sequence[RefusedPair]],
     failures: Sequence[Failure],
-    sections: Sequence[Mapping[str, Any]],
+    sections: Sequence[Section],
 ) -> dict[str, Any]:
     """Return the page's data as JSON holds it.
 
@@ -60,7 +61,7 @@ def payload(
         sections: further sections, see :mod:`effx.report.sections`.
     """
     row_numbers = {run.id: number for number, run in enumerate(runs)}
-    settings, settings_numbers = _distinct([run.settings for run in runs])
+    settings, settings_numbers = _distinct([_settings(run) for run in runs])
     shapes = sorted(
         {
             (result.workload.batch, int(result.workload.length))
@@ -88,11 +89,11 @@ def payload(
         "pairs": [_pair(comparison, row_numbers) for comparison in comparisons[0]],
         "refused": [[row_numbers[pair.a], row_numbers[pair.b], pair.reason] for pair in comparisons[1]],
         "failures": [
-            {"engine": failure.engine["name"], "host": failure.host.id, "started": failure.started,
+            {"engine": failure.name, "host": failure.host.id, "started": failure.started,
              "id": failure.id, "failure": failure.failure}
             for failure in failures
         ],
-        "sections": list(sections),
+        "sections": [section.to_json() for section in sections],
     }  # fmt: skip
 
 
@@ -127,7 +128,6 @@ def _rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def _row(run: Run, short: str, tokens: int | None) -> dict[str, Any]:
     engine, reduction = run.engine, technique(run)
-    checkpoint = engine["checkpoint"]
     return {
         "id": run.id,
         "name": run.name,
@@ -140,19 +140,19 @@ def _row(run: Run, short: str, tokens: int | None) -> dict[str, Any]:
         "n": run.accuracy.n,
         "metrics": {name: _rounded(value) for name, value in run.accuracy.metrics.items()},
         "rows": run.accuracy.source,
-        "digest": engine["digest"],
-        "checkpoint": checkpoint["name"],
-        "checkpoint_digest": checkpoint["digest"],
-        "model": engine.get("model"),
-        "regime": engine.get("regime"),
-        "variant": engine["variant"],
-        "precision": engine["precision"],
-        "scheme": engine["scheme"],
-        "backend": engine["backend"],
-        "device": engine["device"],
-        "parameters": engine["parameters"],
-        "weight_remaining": engine.get("weight_remaining"),
-        "parity": (engine.get("parity") or {}).get("label_agreement"),
+        "digest": engine.digest,
+        "checkpoint": engine.checkpoint.name,
+        "checkpoint_digest": engine.checkpoint.digest,
+        "model": engine.model,
+        "regime": engine.regime,
+        "variant": engine.variant,
+        "precision": engine.precision,
+        "scheme": engine.scheme,
+        "backend": engine.backend,
+        "device": engine.device,
+        "parameters": engine.parameters,
+        "weight_remaining": engine.weight_remaining,
+        "parity": None if engine.parity is None else engine.parity.label_agreement,
         "technique": reduction.name,
         "level": _rounded(reduction.level),
         "level_text": reduction.text,
@@ -272,6 +272,23 @@ def _workload(result: WorkloadResult) -> dict[str, Any]:
         "throughput_per_s": _rounded(result.throughput_per_s),
         "queries": sum(map(len, result.blocks_s)),
         "blocks": len(result.blocks_s),
+    }
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """Return how a run was measured, flat, as the page lists it."""
+    settings = run.settings
+    return {
+        **settings.plan.to_json(),
+        **settings.runtime.details,
+        "threads": settings.runtime.threads,
+        "versions": dict(settings.runtime.versions),
+        "meter": {"name": settings.meter.name, **settings.meter.details},
+        **{
+            key: value
+            for key, value in vars(settings).items()
+            if key not in ("plan", "runtime", "meter") and value is not None
+        },
     }
 
 

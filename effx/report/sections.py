@@ -13,24 +13,133 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from effx import records
 from effx.errors import ArtifactError
-from effx.results import check_numbers, check_texts, refuse_constant
 
 SCHEMA = 1
 FOLDER = "sections"
 """Folder within the results whose sections are always shown."""
 
 
-def read(paths: Sequence[Path]) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class SectionAxis:
+    """An axis of a chart."""
+
+    label: str
+    unit: str | None = None
+    log: bool | None = None
+
+
+@dataclass(frozen=True)
+class SectionPoint:
+    """A point of a chart, with the ends of its interval."""
+
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        low, high = (self.y if end is None else end for end in (self.low, self.high))
+        if not low <= self.y <= high:
+            raise ValueError(f"point y {self.y:g} is outside its interval, {low:g} to {high:g}")
+
+
+@dataclass(frozen=True)
+class SectionSeries:
+    """Connected points of one name."""
+
+    name: str
+    points: list[SectionPoint]
+
+
+@dataclass(frozen=True)
+class SectionChart:
+    """A chart of series."""
+
+    title: str
+    x: SectionAxis
+    y: SectionAxis
+    series: list[SectionSeries]
+    interval: str | None = None
+    """What the intervals are, such as ``95 %``."""
+
+
+@dataclass(frozen=True)
+class SectionMap:
+    """A heat map."""
+
+    title: str
+    rows: list[str | int | float]
+    columns: list[str | int | float]
+    values: list[list[float | None]]
+    """[rows][columns]"""
+    unit: str | None = None
+    corner: str | None = None
+    """What rows and columns are."""
+
+    def __post_init__(self) -> None:
+        if [len(row) for row in self.values] != [len(self.columns)] * len(self.rows):
+            raise ValueError(f"values of '{self.title}' are not rows x columns")
+
+
+@dataclass(frozen=True)
+class SectionColumn:
+    """A column of a table."""
+
+    label: str
+    unit: str | None = None
+
+
+@dataclass(frozen=True)
+class SectionTable:
+    """A table."""
+
+    title: str
+    columns: list[SectionColumn]
+    rows: list[list[str | int | float | None]]
+
+    def __post_init__(self) -> None:
+        if any(len(row) != len(self.columns) for row in self.rows):
+            raise ValueError(f"a row of '{self.title}' does not have one cell per column")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A further section of the page."""
+
+    title: str
+    schema: InitVar[Literal[1]]
+    text: str | None = None
+    source: str | None = None
+    """Where its numbers come from."""
+    charts: list[SectionChart] = field(default_factory=list)
+    maps: list[SectionMap] = field(default_factory=list)
+    tables: list[SectionTable] = field(default_factory=list)
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the section as the page's data have it, without empty parts."""
+        value: dict[str, Any] = TypeAdapter(Section).dump_python(self, mode="json", exclude_none=True)
+        return {key: part for key, part in value.items() if part}
+
+
+def read(paths: Sequence[Path]) -> list[Section]:
     """Read sections.
 
     Raises:
         ArtifactError: a file cannot be read or is not a section; the message says which part is wrong.
     """
-    return [_read(path) for path in paths]
+    adapter: TypeAdapter[Section] = TypeAdapter(Section)
+    return [_read(path, adapter) for path in paths]
 
 
 def in_results(folders: Sequence[Path]) -> list[Path]:
@@ -38,38 +147,9 @@ def in_results(folders: Sequence[Path]) -> list[Path]:
     return [path for folder in folders for path in sorted((folder / FOLDER).glob("*.json"))]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, adapter: TypeAdapter[Section]) -> Section:
+    value = records.read_json(path)
     try:
-        value = json.loads(path.read_bytes(), parse_constant=refuse_constant)
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise ArtifactError(f"{path} is not a section of a report ({error}).") from error
-    try:
-        _check(value)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{path} is not a section of a report ({error!r}).") from error
-    known = ("title", "text", "source", "charts", "maps", "tables")
-    return {key: value[key] for key in known if value.get(key)}
-
-
-def _check(value: Any) -> None:
-    if value["schema"] != SCHEMA:
-        raise ValueError(f"schema {value['schema']}, expected {SCHEMA}")
-    check_texts(value["title"], value.get("text", ""), value.get("source", ""))
-    for chart in value.get("charts", []):
-        check_texts(chart["title"], chart["x"]["label"], chart["y"]["label"])
-        for series in chart["series"]:
-            check_texts(series["name"])
-            for point in series["points"]:
-                check_numbers(point["x"], point["y"], point.get("low", 0.0), point.get("high", 0.0))
-    for heat_map in value.get("maps", []):
-        check_texts(heat_map["title"])
-        shape = [len(row) for row in heat_map["values"]]
-        if shape != [len(heat_map["columns"])] * len(heat_map["rows"]):
-            raise ValueError(f"values of '{heat_map['title']}' are not rows x columns")
-        check_numbers(*(cell for row in heat_map["values"] for cell in row if cell is not None))
-    for table in value.get("tables", []):
-        check_texts(table["title"], *(column["label"] for column in table["columns"]))
-        if any(len(row) != len(table["columns"]) for row in table["rows"]):
-            raise ValueError(f"a row of '{table['title']}' does not have one cell per column")
+        return adapter.validate_json(json.dumps(value))
+    except ValidationError as error:
+        raise ArtifactError(f"{path} is not a section of a report ({records.problems(error)}).") from error

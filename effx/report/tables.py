@@ -57,7 +57,7 @@ def print_runs(runs: Sequence[Run]) -> None:
             f"{run.accuracy.metric} {score(run.accuracy.value)} {interval(run.accuracy.interval)}",
             str(run.accuracy.n),
             *(in_column(latency_s[name], "s") for name in ("p50", "p90", "p99")),
-            in_column(run.memory.get("host_peak_bytes"), "B"),
+            in_column(run.memory.host_peak_bytes, "B"),
         ]
         cells += [energy_cell(run, sources)] if with_energy else []
         cells += _device_cells(run) if on_device else []
@@ -73,7 +73,7 @@ def _device_cells(run: Run) -> list[str]:
     return [
         in_column(None if device is None else device.latency_s["p50"], "s"),
         "" if run.host_overhead_share is None else percent(run.host_overhead_share),
-        in_column(run.memory.get("device_peak_bytes"), "B"),
+        in_column(run.memory.device_peak_bytes, "B"),
     ]
 
 
@@ -138,23 +138,23 @@ def _result_row(run: Run, on_frontier: Mapping[tuple[str, str], tuple[bool, floa
         "task": run.task,
         "host": run.host_id,
         "engine": run.name,
-        "model": engine.get("model"),
-        "regime": engine.get("regime"),
-        "variant": engine["variant"],
-        "scheme": engine["scheme"],
-        "backend": engine["backend"],
-        "parameters": engine["parameters"],
-        "weight_remaining": engine.get("weight_remaining"),
-        "sparsity": (engine.get("sparsity") or {}).get("share"),
-        "size_bytes": engine.get("size_bytes"),
+        "model": engine.model,
+        "regime": engine.regime,
+        "variant": engine.variant,
+        "scheme": engine.scheme,
+        "backend": engine.backend,
+        "parameters": engine.parameters,
+        "weight_remaining": engine.weight_remaining,
+        "sparsity": None if engine.sparsity is None else engine.sparsity.share,
+        "size_bytes": engine.size_bytes,
         "metric": run.accuracy.metric,
         "score": run.accuracy.value,
         **_ends("score", run.accuracy.interval),
         "n": run.accuracy.n,
         **{f"latency_{name}_s": single.latency_s[name] for name in ("mean", "p50", "p90", "p99")},
         "throughput_examples_per_s": single.throughput_per_s,
-        "host_peak_memory_bytes": run.memory.get("host_peak_bytes"),
-        "device_peak_memory_bytes": run.memory.get("device_peak_bytes"),
+        "host_peak_memory_bytes": run.memory.host_peak_bytes,
+        "device_peak_memory_bytes": run.memory.device_peak_bytes,
         "energy_source": energy.source,
         "energy_j_per_example": energy.joules_per_example,
         **_ends("energy_j_per_example", energy.interval),
@@ -167,8 +167,8 @@ def _result_row(run: Run, on_frontier: Mapping[tuple[str, str], tuple[bool, floa
         "reduction_level": reduction.level,
         "reduction_text": reduction.text,
         "failed_gates": ";".join(run.flags),
-        "engine_digest": engine["digest"],
-        "checkpoint_digest": engine["checkpoint"]["digest"],
+        "engine_digest": engine.digest,
+        "checkpoint_digest": engine.checkpoint.digest,
         "session": run.session,
         "started": run.started,
     }

@@ -127,7 +127,7 @@ def draw_grids(groups: Sequence[Group], comparisons: Sequence[Comparison], stem:
 def _ratios_by_shape(comparison: Comparison) -> dict[Shape, LatencyRatio]:
     """Return the ratios of medians by batch size and length."""
     return {
-        (ratio.batch, int(ratio.sequence)): ratio
+        (ratio.batch, int(ratio.length)): ratio
         for ratio in comparison.latency
         if ratio.scenario == "grid" and ratio.statistic == "p50"
     }

@@ -9,7 +9,6 @@ tracking URI is given; the environment variable MLFLOW_TRACKING_URI is ignored. 
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -94,12 +93,11 @@ def log_report(contents: ReportContents, folder: str | Path, uri: str) -> str:
 
 def parameters(run: Run) -> dict[str, str]:
     """Return MLflow's parameters of a result: the engine, the host and the settings."""
-    engine = {key: value for key, value in run.engine.items() if not isinstance(value, dict)}
-    checkpoint = run.engine.get("checkpoint") or {}
+    engine = {key: value for key, value in vars(run.engine).items() if isinstance(value, str | int | float)}
     energy = single_stream(run).energy
     values = {
         **{f"engine.{key}": value for key, value in engine.items()},
-        "engine.checkpoint": checkpoint.get("name"),
+        "engine.checkpoint": run.engine.checkpoint.name,
         "host": run.host_id,
         "host.cpu": run.host.cpu,
         "metric": run.accuracy.metric,
@@ -107,8 +105,8 @@ def parameters(run: Run) -> dict[str, str]:
         "rows.source": run.accuracy.source,
         "energy.source": energy.source,
         "energy.meter": energy.meter,
-        "settings.threads": run.settings.get("threads"),
-        "settings.rounds": run.settings.get("rounds"),
+        "settings.threads": run.settings.runtime.threads,
+        "settings.rounds": run.settings.plan.rounds,
     }
     return {key: str(value)[:_MAX_PARAMETER] for key, value in values.items() if value is not None}
 
@@ -123,8 +121,8 @@ def metrics(run: Run) -> dict[str, float]:
         f"{score.metric}.high": score.interval[1],
         "energy_j_per_example": single_stream(run).energy.joules_per_example,
         "energy_j_per_correct_prediction": OBJECTIVES["energy_per_correct"].value(run),
-        "host_peak_memory_bytes": run.memory.get("host_peak_bytes"),
-        "device_peak_memory_bytes": run.memory.get("device_peak_bytes"),
+        "host_peak_memory_bytes": run.memory.host_peak_bytes,
+        "device_peak_memory_bytes": run.memory.device_peak_bytes,
         "failed_gates": float(len(run.failed_gates)),
     }
     for result in run.workloads:
@@ -152,7 +150,7 @@ def _log_run(client: Any, run: Run) -> str:
         client.log_param(run_id, key, value)
     for key, number in metrics(run).items():
         client.log_metric(run_id, key, number)
-    client.log_dict(run_id, json.loads(json.dumps(run.to_json())), f"{run.id}.json")
+    client.log_dict(run_id, run.to_json(), f"{run.id}.json")
     client.set_terminated(run_id)
     return str(run_id)
 

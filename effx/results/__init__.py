@@ -1,5 +1,42 @@
 """Result files: ``results/ID.json``, what one measurement of one engine gave.
 
-    records    the types: a run, its engine, host, accuracy, workloads, energy, memory, gates; a failure
-    storage    reading and writing files; what is read is checked
+records    the types: a run with its engine, host, accuracy, workloads, energy, memory, gates; a failure
+checks     what must agree within a result
+storage    files: written once, checked when they are read
 """
+
+from effx.results.records import (
+    MIN_SAMPLES,
+    SCHEMA,
+    Accuracy,
+    Energy,
+    EnergySource,
+    EnergyWindow,
+    EngineRecord,
+    ExitSettings,
+    Facts,
+    FailedEngineRecord,
+    Failure,
+    GateResult,
+    Idle,
+    Interval,
+    MeasurementRecord,
+    MeterRecord,
+    PeakMemory,
+    Run,
+    RuntimeRecord,
+    Statistics,
+    StructureSummary,
+    WorkloadResult,
+    facts,
+    latency_summary,
+)
+from effx.results.storage import failures, find, open_run, read, save
+
+__all__ = [
+    "MIN_SAMPLES", "SCHEMA", "Accuracy", "Energy", "EnergySource", "EnergyWindow",
+    "EngineRecord", "ExitSettings", "Facts", "FailedEngineRecord", "Failure", "GateResult",
+    "Idle", "Interval", "MeasurementRecord", "MeterRecord", "PeakMemory", "Run", "RuntimeRecord",
+    "Statistics", "StructureSummary", "WorkloadResult", "facts", "failures", "find",
+    "latency_summary", "open_run", "read", "save",
+]  # fmt: skip

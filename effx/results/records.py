@@ -1,47 +1,152 @@
-"""What one profiling of one engine found: ``results/ID.json``, written once.
+"""The records of a result file: a run or a failure, and what they consist of.
 
-Raw samples are stored, statistics are derived from them. ``None`` means not measured, with a
-reason beside it; it never means 0. Units stand in the names: _s, _j, _w, _bytes.
+Raw samples are stored, statistics are derived from them. ``None`` means not measured, and a reason is given
+next to it; it never means 0. Units are in the names: _s, _j, _w, _bytes.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import InitVar, dataclass, field
+from typing import Any, ClassVar, Literal, TypeGuard
 
 import numpy as np
+from pydantic import ConfigDict, JsonValue, TypeAdapter
 
-from effx import files, progress
-from effx.errors import ArtifactError
-from effx.host import memory
-from effx.host.gpus import Gpu
 from effx.host.identity import Host
+from effx.manifests import ArtifactReference, Parity, SparsityRecord
 from effx.specs.gates import GATES
+from effx.specs.measurement import MeasurementPlan
 from effx.specs.workloads import SINGLE_STREAM, Workload
-from effx.stats.metrics import METRICS
 
-SCHEMA = 2
-T = TypeVar("T")
+SCHEMA = 3
+Interval = tuple[float, float]
+"""Low and high end, 95 % unless another share is named."""
 EnergySource = Literal["counter", "integrated", "model", "none"]
+Fact = None | bool | int | float | str | list[int] | list[float] | list[str] | dict[str, float]
+Facts = Mapping[str, Fact]
+"""What a runtime, meter or device reports about itself; keys differ by kind."""
 MIN_SAMPLES = {"p50": 1, "p90": 64, "p99": 662}
 """Samples below which a percentile is refused (MLPerf Inference's early-stopping counts)."""
+_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants")
+"""How files are read: no conversion of types, no unknown keys, finite numbers. Nested records inherit it."""
+
+
+@dataclass(frozen=True)
+class StructureSummary:
+    """What remains of an encoder, in counts."""
+
+    layers: int
+    heads: list[int]
+    """Attention heads of each layer."""
+    intermediate: list[int]
+    """FFN neurons of each layer."""
+    full_heads: int | None
+    """Heads of a layer before pruning; None: not known."""
+    full_intermediate: int | None
+    exits: list[int] = field(default_factory=list)
+    """Layers with an early exit after them."""
+    tokens: list[float] | None = None
+    """Share of tokens that each layer keeps."""
+    token_thresholds: list[float] | None = None
+    """Attention below which each layer drops a token."""
+
+
+@dataclass(frozen=True)
+class ExitSettings:
+    """When rows leave an early-exit engine."""
+
+    rule: str
+    threshold: float | None
+    patience: int
+    depths: list[int]
+    """Layers before each ramp and, last, before the model's head."""
+    segments: int
+    """Graphs that the engine consists of."""
+
+
+@dataclass(frozen=True)
+class EngineRecord:
+    """The engine that was measured."""
+
+    name: str
+    digest: str
+    """Of its manifest."""
+    task: str
+    variant: str
+    precision: str
+    scheme: str
+    backend: str
+    device: str
+    checkpoint: ArtifactReference
+    parameters: int
+    model: str | None = None
+    """The pretrained model."""
+    regime: str | None = None
+    """How the checkpoint was fine-tuned."""
+    weight_remaining: float | None = None
+    """Share of the full model's weights, without early-exit ramps."""
+    sparsity: SparsityRecord | None = None
+    size_bytes: int | None = None
+    """Of graphs and weights on disk."""
+    max_length: int | None = None
+    """Tokens of an example at most."""
+    structure: StructureSummary | None = None
+    exits: ExitSettings | None = None
+    parity: Parity | None = None
+
+
+@dataclass(frozen=True)
+class RuntimeRecord:
+    """How an engine ran."""
+
+    threads: int | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of the packages that ran it."""
+    details: Facts = field(default_factory=dict)
+    """What else the runtime reports, such as execution providers or whether CUDA graphs were used."""
+
+
+@dataclass(frozen=True)
+class MeterRecord:
+    """What measured the energy."""
+
+    name: str
+    details: Facts = field(default_factory=dict)
+    """What it reads, how and how finely, and why it was chosen."""
+
+
+@dataclass(frozen=True)
+class MeasurementRecord:
+    """How a run was measured."""
+
+    plan: MeasurementPlan
+    runtime: RuntimeRecord
+    meter: MeterRecord
+    mean_tokens: float
+    """Tokens of a row, mean."""
+    mean_depth: float | None = None
+    """Layers that a row ran through, mean; None: the engine has no early exits."""
+    device_memory_by: str | None = None
+    """How the device's peak memory was obtained, or why there is none."""
+    load_average: float | None = None
+    """Of the host, over one minute, at the end."""
+    session_wall_s: float | None = None
+    session_measured_s: float | None = None
+    """Seconds in which an engine of the session was at work."""
 
 
 @dataclass(frozen=True)
 class Idle:
-    """Power while every engine of the session was loaded and none at work."""
+    """Power while every engine of the session was loaded and none was running."""
 
     watts: float
-    interval: tuple[float, float] | None
+    interval: Interval | None
     """95 %, in watts."""
     seconds: float
-    """For how long it was read, all stretches together."""
+    """How long power was read, all readings together."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +162,14 @@ class EnergyWindow:
     seconds: float
     """The interval that ``joules`` covers, from one tick of the meter to another."""
     joules_per_example: float
-    interval: tuple[float, float] | None = None
+    interval: Interval | None = None
     """Bounds of ``joules_per_example`` by the meter's own uncertainty."""
     integrated_joules: float | None = None
     """Integral of sampled power over the same interval, where the meter has a counter too."""
     flags: tuple[str, ...] = ()
     """What disturbed the window: throttling, a foreign process, a short window."""
-    conditions: dict[str, Any] = field(default_factory=dict)
-    """What the meter recorded besides: clocks, temperatures, mean power. Keys differ by meter."""
+    conditions: Facts = field(default_factory=dict)
+    """What else the meter recorded: clocks, temperatures, mean power."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +181,27 @@ class Energy:
     reason: str | None
     """Why there is no number; None if there is one."""
     joules_per_example: float | None = None
-    interval: tuple[float, float] | None = None
+    interval: Interval | None = None
     """95 %, over windows; None with fewer than two."""
     gross: float | None = None
     """Joules per example, idle power included; the primary figure."""
     net: float | None = None
-    """Less the idle-with-context baseline; None where none was measured."""
+    """Without the idle power of the loaded engines; None where that was not measured."""
     windows: list[EnergyWindow] = field(default_factory=list)
     idle: Idle | None = None
-    """On which ``net`` rests."""
-    net_interval: tuple[float, float] | None = None
+    """Basis of ``net``."""
+    net_interval: Interval | None = None
     """95 %, from the intervals of gross and idle."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What follows from the samples of a workload; for readers of the file."""
+
+    latency_s: dict[str, float | None]
+    """Mean and percentiles in seconds; None where there are too few samples."""
+    throughput_per_s: float
+    """Examples per second."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +219,24 @@ class WorkloadResult:
     """Seconds that each block took; None: the sum of its samples."""
     examples: list[int] | None = None
     """Examples in each block; None: ``batch`` per query."""
+    statistics: InitVar[Statistics | None] = None
+    """What a file states about the samples. It is not stored: it must agree with them."""
+
+    def __post_init__(self, statistics: Statistics | None) -> None:
+        if statistics is not None and self.blocks_s and all(self.blocks_s):
+            self._check(statistics)
+
+    def _check(self, stated: Statistics) -> None:
+        """Raise :class:`ValueError` if stated statistics are not those of the samples."""
+        if stated.latency_s.keys() != self.latency_s.keys():
+            raise ValueError(f"{self.workload.name}: expected latency_s of {', '.join(self.latency_s)}")
+        pairs = {
+            f"{name} of latency_s": (stated.latency_s[name], self.latency_s[name]) for name in self.latency_s
+        }
+        pairs["throughput_per_s"] = (stated.throughput_per_s, self.throughput_per_s)
+        for name, (value, derived) in pairs.items():
+            if value != derived and (value is None or derived is None or not math.isclose(value, derived)):
+                raise ValueError(f"{self.workload.name}: {name} is {value}, but its samples give {derived}")
 
     @functools.cached_property
     def latency_s(self) -> dict[str, float | None]:
@@ -118,35 +251,31 @@ class WorkloadResult:
         examples = self.examples or [self.workload.batch * len(block) for block in self.blocks_s]
         return float(sum(examples) / sum(elapsed))
 
-    def to_json(self) -> dict[str, Any]:
-        identity = self.workload.to_json()
-        return {
-            "scenario": identity["scenario"],
-            "batch": identity["batch"],
-            "sequence": identity["length"],
-            "timing": identity["timing"],
-            "rate_per_s": identity["rate_per_s"],
-            **{key: value for key, value in asdict(self).items() if key != "workload"},
-            "latency_s": self.latency_s,
-            "throughput_per_s": self.throughput_per_s,
-        }
-
 
 @dataclass(frozen=True)
 class Accuracy:
-    """The primary metric on the built engine, with every prediction."""
+    """The primary metric of the built engine, with every prediction."""
 
     metric: str
     value: float
     n: int
-    interval: tuple[float, float]
+    interval: Interval
     """95 %: Wilson's for accuracy, a bootstrap over examples otherwise."""
     metrics: dict[str, float]
     """All metrics of the task."""
     predictions: list[float]
+    """Of every row; empty, as ``labels``, in results that are shared without their rows."""
     labels: list[float]
     source: str
     """Where the rows came from."""
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """The most memory that an engine's process used."""
+
+    host_peak_bytes: int | None
+    device_peak_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -171,30 +300,34 @@ class GateResult:
 
 @dataclass(frozen=True)
 class Run:
-    """One profiling of one engine on one host."""
+    """One measurement of one engine on one host."""
 
     id: str
     started: str
-    engine: dict[str, Any]
+    engine: EngineRecord
     host: Host
     accuracy: Accuracy
     workloads: list[WorkloadResult]
-    memory: dict[str, int | None]
-    settings: dict[str, Any]
+    memory: PeakMemory
+    settings: MeasurementRecord
     session: str
     """Runs of one session were interleaved and may be compared block by block."""
     flags: list[str] = field(default_factory=list)
     """Slugs of the gates that failed."""
     gates: list[GateResult] = field(default_factory=list)
     """Every check of this run; see :mod:`effx.profile.gates`."""
+    schema: InitVar[int] = SCHEMA
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     @property
     def name(self) -> str:
-        return str(self.engine["name"])
+        """The engine's name."""
+        return self.engine.name
 
     @property
     def task(self) -> str:
-        return str(self.engine["task"])
+        return self.engine.task
 
     @property
     def host_id(self) -> str:
@@ -224,247 +357,98 @@ class Run:
         on_device, all_s = device.latency_s["p50"], whole.latency_s["p50"]
         return None if not on_device or not all_s else max(0.0, 1 - on_device / all_s)
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "schema": SCHEMA,
-            **{key: value for key, value in asdict(self).items() if key != "workloads"},
-            "workloads": [workload.to_json() for workload in self.workloads],
-        }
-
-    def save(self, folder: str | Path) -> Path:
-        """Write ``folder/ID.json``, whole or not at all, never over another."""
-        path = Path(folder) / f"{self.id}.json"
-        files.write_json(path, self.to_json(), replace=False)
-        return path
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return the run as its file has it."""
+        value: dict[str, Any] = _adapter(Run).dump_python(self, mode="json")
+        for entry, result in zip(value["workloads"], self.workloads, strict=True):
+            entry["statistics"] = {
+                "latency_s": result.latency_s, "throughput_per_s": result.throughput_per_s,
+            }  # fmt: skip
+        return {"schema": SCHEMA, **value}
 
     @classmethod
-    def open(cls, path: str | Path) -> Run:
-        """Read a result.
+    def from_json(cls, text: bytes) -> Run:
+        """Return the run of a file's text.
 
         Raises:
-            ArtifactError: the file is missing, damaged or of another schema.
+            pydantic.ValidationError: it is not JSON, or a part is missing, unknown or of another type.
         """
-        return cls.from_json(_value(Path(path)), path)
-
-    @classmethod
-    def from_json(cls, value: Any, path: str | Path) -> Run:
-        """Build a result from what :meth:`to_json` gave; ``path`` is where it stood.
-
-        Raises:
-            ArtifactError: it is of another schema, or no result.
-        """
-        with _reading(value, path):
-            run = cls(
-                id=value["id"],
-                started=value["started"],
-                engine=value["engine"],
-                host=_host(value["host"]),
-                accuracy=_build(Accuracy, value["accuracy"], interval=_pair),
-                workloads=[_workload_result(entry) for entry in value["workloads"]],
-                memory=value["memory"],
-                settings=value["settings"],
-                session=value["session"],
-                flags=value["flags"],
-                gates=[_gate_result(gate) for gate in value.get("gates", [])],
-            )
-            _check(run)
+        run: Run = _adapter(cls).validate_json(text)
         return run
 
 
 @dataclass(frozen=True)
+class FailedEngineRecord:
+    """An engine that could not be measured, as far as its manifest could be read."""
+
+    name: str
+    task: str | None = None
+    digest: str | None = None
+
+
+@dataclass(frozen=True)
 class Failure:
-    """An engine that could not be profiled: a result too, in a file of its own."""
+    """An engine that could not be measured: a result too, in a file of its own."""
 
     id: str
     started: str
-    engine: dict[str, Any]
+    """Time in UTC at which its measurement began; empty: it did not begin."""
+    engine: FailedEngineRecord
     host: Host
     session: str
     failure: str
     """Why, in one line."""
+    schema: InitVar[int] = SCHEMA
 
-    def save(self, folder: str | Path) -> Path:
-        """Write ``folder/ID.json``."""
-        path = Path(folder) / f"{self.id}.json"
-        files.write_json(path, {"schema": SCHEMA, **asdict(self)}, replace=False)
-        return path
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    @property
+    def name(self) -> str:
+        """The engine's name."""
+        return self.engine.name
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return the failure as its file has it."""
+        return {"schema": SCHEMA, **_adapter(Failure).dump_python(self, mode="json")}
 
     @classmethod
-    def from_json(cls, value: Any, path: str | Path) -> Failure:
-        """Build a failure from what :meth:`save` wrote; ``path`` is where it stood.
+    def from_json(cls, text: bytes) -> Failure:
+        """Return the failure of a file's text.
 
         Raises:
-            ArtifactError: it is of another schema, or no failure.
+            pydantic.ValidationError: it is not JSON, or a part is missing, unknown or of another type.
         """
-        with _reading(value, path):
-            found = _build(cls, value, host=_host)
-            _check_objects(engine=found.engine)
-            check_texts(found.id, found.started, found.session, found.failure)
-            check_texts(found.engine["name"], found.host.id)
-        return found
+        failure: Failure = _adapter(cls).validate_json(text)
+        return failure
 
 
-def failures(folders: Sequence[Path]) -> list[Failure]:
-    """Return the recorded failures in the folders, oldest first; see :func:`read`."""
-    return read(folders)[1]
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
 
 
-def find(folders: Sequence[Path]) -> list[Run]:
-    """Return every result in the folders, oldest first, without recorded failures; see :func:`read`."""
-    return read(folders)[0]
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)  # on first use: it takes longer than the import of this module
+    return _ADAPTERS[kind]
 
 
-def read(folders: Sequence[Path]) -> tuple[list[Run], list[Failure]]:
-    """Read every file of the folders once: results and recorded failures, each oldest first.
-
-    Other JSON in a folder, such as a report's frontier.json, is passed over, and that is said.
-
-    Raises:
-        ArtifactError: a folder is missing or holds no result, or a result is damaged.
-    """
-    runs: dict[str, Run] = {}
-    failed: dict[str, Failure] = {}
-    with memory.collector_paused():
-        for folder in folders:
-            paths = [folder] if folder.is_file() else sorted(folder.glob("*.json"))
-            found = 0
-            for path in paths:
-                value = _value(path)
-                if isinstance(value, dict) and "failure" in value:
-                    failure = Failure.from_json(value, path)
-                    failed[failure.id] = failure
-                elif path is folder or not _is_other(value):
-                    run = Run.from_json(value, path)
-                    runs[run.id] = run
-                else:
-                    progress.say(f"{path} is no result; passed over")
-                    continue
-                found += 1
-            if not found:
-                raise ArtifactError(f"{folder} holds no results. Make some with: effx profile engines/")
-    return (
-        sorted(runs.values(), key=lambda run: (run.started, run.id)),
-        sorted(failed.values(), key=lambda failure: (failure.started, failure.id)),
-    )
+def facts(reported: Mapping[str, object]) -> Facts:
+    """Return what something reports about itself as facts; what is not one becomes text."""
+    return {str(name): _fact(value) for name, value in reported.items()}
 
 
-def _is_other(value: Any) -> bool:
-    """Whether this is whole, and something else than a result."""
-    return not isinstance(value, dict) or not {"engine", "workloads", "accuracy"} & value.keys()
+def _fact(value: object) -> Fact:
+    if isinstance(value, dict) and all(_is_number(item) for item in value.values()):
+        return {str(name): float(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        for kinds in ((int,), (int, float)):
+            if all(_is_number(item) and isinstance(item, kinds) for item in value):
+                return list(value)
+        return [str(item) for item in value]
+    return value if value is None or isinstance(value, bool | str) or _is_number(value) else str(value)
 
 
-def _value(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes(), parse_constant=refuse_constant)
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise _damaged(path, error) from error
-
-
-def refuse_constant(constant: str) -> float:
-    """Refuse what Python's JSON takes beside JSON: NaN and Infinity."""
-    raise ValueError(f"{constant} is no number")
-
-
-def _damaged(path: str | Path, error: Exception) -> ArtifactError:
-    reason = f"{error} is missing" if isinstance(error, KeyError) else error
-    return ArtifactError(f"{path} is no effx result ({reason}). Leave it out, or profile the engine again.")
-
-
-@contextlib.contextmanager
-def _reading(value: Any, path: str | Path) -> Iterator[None]:
-    """Check the schema; what damaged JSON ends in within the block becomes one line that names the file."""
-    try:
-        if value["schema"] != SCHEMA:
-            raise ArtifactError(
-                f"{path}: schema {value['schema']} is not {SCHEMA}. Read it with the effx that wrote it."
-            )
-        yield
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise _damaged(path, error) from error
-
-
-_OF_ENGINE = (
-    "name", "digest", "task", "variant", "precision", "scheme", "backend", "device", "parameters",
-)  # fmt: skip
-"""What every result says of its engine, beside its checkpoint."""
-_OBJECTS_OF_ENGINE = ("structure", "exits", "sparsity", "parity")
-"""What some say too, each an object of its own."""
-
-
-def _check(run: Run) -> None:
-    """Raise for what the readers of a result rely on, so that each of them need not.
-
-    Ten thousand results are read for a report: of samples and predictions only sums are taken.
-    """
-    engine, scored = run.engine, run.accuracy
-    _check_objects(engine=engine, memory=run.memory, settings=run.settings)
-    _check_objects(**{key: engine[key] for key in _OBJECTS_OF_ENGINE if engine.get(key) is not None})
-    parts = [("engine", engine, _OF_ENGINE), ("checkpoint", engine["checkpoint"], ("name", "digest"))]
-    for what, part, keys in parts:
-        if absent := [key for key in keys if key not in part]:
-            raise ValueError(f"{what} without {', '.join(absent)}")
-    check_texts(run.id, run.started, run.session, run.host.id, scored.source, *run.flags)
-    check_texts(engine["name"], engine["task"], engine["backend"])
-    if scored.metric not in METRICS:
-        raise ValueError(f"metric {scored.metric!r} is none of {', '.join(METRICS)}")
-    check_numbers(scored.value, scored.n, *scored.interval, sum(scored.labels), sum(scored.predictions))
-    if scored.n < 1:
-        raise ValueError(f"accuracy on {scored.n} rows")
-    check_numbers(*_known(*scored.metrics.values(), *run.memory.values(), engine.get("size_bytes")))
-    check_numbers(*_known(engine.get("weight_remaining"), engine.get("max_length"), engine["parameters"]))
-    for workload in run.workloads:
-        _check_workload(workload)
-
-
-def _check_workload(result: WorkloadResult) -> None:
-    workload, energy = result.workload, result.energy
-    name = f"{workload.scenario} {workload.batch}x{workload.length}"
-    check_texts(workload.scenario, workload.timing, energy.source, energy.meter)
-    check_texts(*_known(energy.reason), *result.flags)
-    lengths_ok = workload.length == "real" or isinstance(workload.length, int)
-    if not isinstance(workload.batch, int) or not lengths_ok:
-        raise ValueError(f"{name}: no shape")
-    if not result.blocks_s or not all(result.blocks_s):
-        raise ValueError(f"{name}: a block without samples")
-    columns: list[tuple[str, Sequence[float]]] = [("rounds", result.rounds)]
-    columns += [] if result.elapsed_s is None else [("elapsed_s", result.elapsed_s)]
-    columns += [] if result.examples is None else [("examples", result.examples)]
-    for what, column in columns:
-        if len(column) != len(result.blocks_s):
-            raise ValueError(f"{name}: {len(column)} {what} of {len(result.blocks_s)} blocks")
-        check_numbers(sum(column))
-    if not 0 < sum(map(sum, result.blocks_s)) < math.inf:
-        raise ValueError(f"{name}: samples that are no times")
-    joules = energy.joules_per_example
-    if joules is not None and not 0 < joules < math.inf:
-        raise ValueError(f"{name}: {joules} J per example")
-    check_numbers(*_known(energy.gross, energy.net, workload.rate_per_s))
-
-
-def _check_objects(**values: Any) -> None:
-    for name, value in values.items():
-        if not isinstance(value, dict):
-            raise TypeError(f"{name} {value!r} is no object")
-
-
-def _known(*values: Any) -> list[Any]:
-    return [value for value in values if value is not None]
-
-
-def check_texts(*values: Any) -> None:
-    """Raise :class:`TypeError` for a value that is no text."""
-    for value in values:
-        if not isinstance(value, str):
-            raise TypeError(f"{value!r} is no text")
-
-
-def check_numbers(*values: Any) -> None:
-    """Raise :class:`TypeError` for a value that is no finite number."""
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise TypeError(f"{value!r} is no number")
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def latency_summary(blocks_s: Sequence[Sequence[float]]) -> dict[str, float | None]:
@@ -473,54 +457,6 @@ def latency_summary(blocks_s: Sequence[Sequence[float]]) -> dict[str, float | No
     summary: dict[str, float | None] = {"mean": float(samples.mean())}
     for name, least in MIN_SAMPLES.items():
         # the smallest sample that the share does not exceed: a latency that was seen
-        place = -(-len(samples) * int(name[1:]) // 100) - 1
-        summary[name] = float(samples[place]) if len(samples) >= least else None
+        index = -(-len(samples) * int(name[1:]) // 100) - 1
+        summary[name] = float(samples[index]) if len(samples) >= least else None
     return summary
-
-
-def _window(value: Mapping[str, Any]) -> EnergyWindow:
-    return _build(EnergyWindow, value, interval=_pair, flags=tuple)
-
-
-def _workload_result(value: Mapping[str, Any]) -> WorkloadResult:
-    energy = _build(
-        Energy, value["energy"], interval=_pair, net_interval=_pair,
-        windows=lambda windows: [_window(window) for window in windows],
-        idle=lambda own: own and _build(Idle, own, interval=_pair),
-    )  # fmt: skip
-    workload = Workload(
-        value["scenario"], value["batch"], value["sequence"], value["timing"], value.get("rate_per_s")
-    )
-    return _build(WorkloadResult, {**value, "workload": workload, "energy": energy})
-
-
-def _host(value: Any) -> Host:
-    _check_objects(host=value)
-    gpus = value.get("gpu")
-    listed = None if gpus is None else tuple(_build(Gpu, gpu) for gpu in gpus)
-    return _build(Host, {**value, "id": value["id"], "gpu": listed})
-
-
-def _gate_result(value: Mapping[str, Any]) -> GateResult:
-    if absent := [key for key in ("name", "passed", "detail") if key not in value]:
-        raise ValueError(f"gate without {', '.join(absent)}")
-    return _build(GateResult, value)
-
-
-def _pair(value: Sequence[float] | None) -> tuple[float, float] | None:
-    if value is None:
-        return None
-    if len(value) != 2:
-        raise ValueError(f"{value} is no interval")
-    check_numbers(*value)
-    return value[0], value[1]
-
-
-def _build(kind: type[T], value: Mapping[str, Any], **convert: Any) -> T:
-    """Fill a dataclass from JSON; keys that it does not know are left out."""
-    known = {
-        key: convert.get(key, lambda item: item)(value[key])
-        for key in kind.__dataclass_fields__  # type: ignore[attr-defined]
-        if key in value
-    }
-    return kind(**known)

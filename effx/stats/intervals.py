@@ -39,10 +39,21 @@ def mean(samples: np.ndarray) -> float:
     return float(np.mean(samples))
 
 
+@functools.cache
+def _normal(confidence: float) -> float:
+    """Return the half width of an interval of the standard normal distribution."""
+    return float(stats.norm.ppf(0.5 + confidence / 2))
+
+
 def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Return Wilson's interval of a proportion."""
-    interval = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
-    return float(interval.low), float(interval.high)
+    """Return Wilson's score interval of a proportion (Wilson 1927, J. Am. Stat. Assoc. 22:209-212).
+
+    SciPy computes an exact p-value on the way to the same interval, which takes a hundred times as long.
+    """
+    z, share = _normal(confidence), successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return 0.0 if successes == 0 else centre - half, 1.0 if successes == n else centre + half
 
 
 def paired_interval(

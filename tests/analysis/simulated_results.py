@@ -7,14 +7,30 @@ for real results. Nothing in them was measured; they are used only in tests and 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from effx.host.identity import Host
-from effx.results import Accuracy, Energy, EnergyWindow, GateResult, Idle, Run, WorkloadResult
+from effx.manifests import ArtifactReference, Parity
+from effx.results import (
+    Accuracy,
+    Energy,
+    EnergyWindow,
+    EngineRecord,
+    ExitSettings,
+    GateResult,
+    Idle,
+    PeakMemory,
+    Run,
+    StructureSummary,
+    WorkloadResult,
+)
+from effx.specs.measurement import MeasurementPlan
 from effx.specs.workloads import SINGLE_STREAM, Workload
+from effx.stats import intervals
+from tests.analysis.simulated_run import SETTINGS
 
 SHAPES = ((1, 32), (1, 128), (8, 32), (8, 128), (32, 32), (32, 128))
 _VARIANTS = ("fp32", "int8", "seq64", "seq32+int8", "exit", "exit+int8", "tokens", "tokens+int8")
@@ -58,13 +74,14 @@ def run(
         engine=_engine(engine, variant, level, int8, pruned, number),
         host=host(on),
         accuracy=Accuracy(
-            "accuracy", value, n, (value - 0.02, min(1.0, value + 0.02)), {"accuracy": value},
-            predictions.tolist(), labels.tolist(), "demo/validation.jsonl",
+            "accuracy", value, n, intervals.wilson(int(np.sum(predictions == labels)), n),
+            {"accuracy": value}, predictions.tolist(), labels.tolist(), "demo/validation.jsonl",
         ),
         workloads=_workloads(rng, speed, rounds, queries, session, metered),
-        memory={"host_peak_bytes": int((300 if int8 else 600) * 2**20 * level), "device_peak_bytes": None},
-        settings={"rounds": rounds, "versions": {"onnxruntime": "1.31.1"},
-                  **({"mean_depth": 6 * level} if "exit" in variant else {})},
+        memory=PeakMemory(int((300 if int8 else 600) * 2**20 * level), None),
+        settings=replace(
+            SETTINGS, plan=MeasurementPlan(rounds=rounds), mean_depth=6 * level if "exit" in variant else None
+        ),
         session=f"{session:08x}",
         flags=["host-idle"] if number % 7 == 3 else [],
         gates=[
@@ -74,24 +91,24 @@ def run(
     )  # fmt: skip
 
 
-def _engine(name: str, variant: str, level: float, int8: bool, pruned: bool, number: int) -> dict[str, Any]:
+def _engine(name: str, variant: str, level: float, int8: bool, pruned: bool, number: int) -> EngineRecord:
     layers = 6
-    return {
-        "name": name, "digest": f"{number:064x}", "variant": variant,
-        "precision": "int8" if int8 else "fp32", "scheme": "int8-dynamic" if int8 else "fp32",
-        "backend": "onnxruntime", "device": "cpu", "task": "demo",
-        "checkpoint": {"name": f"demo-c{number % 5}", "digest": f"{number % 5:064x}"},
-        "model": "demo-bert", "regime": "full", "parameters": int(22e6 * (level if pruned else 1)),
-        "weight_remaining": level if pruned else 1.0, "size_bytes": int((23 if int8 else 90) * 2**20 * level),
-        "max_length": 128,
-        "exits": {"rule": "entropy", "threshold": 1 - level} if "exit" in variant else None,
-        "parity": {"examples": 200, "label_agreement": 0.99},
-        "structure": {
-            "layers": layers, "heads": [12 - (5 if pruned else 0)] * layers, "intermediate": [1536] * layers,
-            "full_heads": 12, "full_intermediate": 1536, "exits": [2, 4] if "exit" in variant else [],
-            "tokens": [level] * layers if "tokens" in variant else None, "token_thresholds": None,
-        },
-    }  # fmt: skip
+    exits, tokens = "exit" in variant, "tokens" in variant
+    return EngineRecord(
+        name=name, digest=f"{number:064x}", task="demo", variant=variant,
+        precision="int8" if int8 else "fp32", scheme="int8-dynamic" if int8 else "fp32",
+        backend="onnxruntime", device="cpu",
+        checkpoint=ArtifactReference(name=f"demo-c{number % 5}", digest=f"{number % 5:064x}"),
+        model="demo-bert", regime="full", parameters=int(22e6 * (level if pruned else 1)),
+        weight_remaining=level if pruned else 1.0, size_bytes=int((23 if int8 else 90) * 2**20 * level),
+        max_length=128,
+        exits=ExitSettings("entropy", 1 - level, 1, [2, 4, 6], 3) if exits else None,
+        parity=Parity(200, 0.01, 0.99, True, "task"),
+        structure=StructureSummary(
+            layers, [12 - (5 if pruned else 0)] * layers, [1536] * layers, 12, 1536,
+            [2, 4] if exits else [], [level] * layers if tokens else None,
+        ),
+    )  # fmt: skip
 
 
 def _workloads(

@@ -3,16 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
 from effx.host.identity import Host
-from effx.results import Accuracy, Energy, Run, WorkloadResult
+from effx.manifests import ArtifactReference, Parity
+from effx.results import (
+    Accuracy,
+    Energy,
+    EnergyWindow,
+    EngineRecord,
+    MeasurementRecord,
+    MeterRecord,
+    PeakMemory,
+    Run,
+    RuntimeRecord,
+    WorkloadResult,
+)
+from effx.specs.measurement import MeasurementPlan
 from effx.specs.workloads import SINGLE_STREAM, Workload
 from effx.stats import intervals
 from effx.stats.metrics import METRICS
 
 N = 400
+SETTINGS = MeasurementRecord(
+    plan=MeasurementPlan(),
+    runtime=RuntimeRecord(1, {"onnxruntime": "1.31.1"}),
+    meter=MeterRecord("simulated"),
+    mean_tokens=20.0,
+)
+
+
+def engine(name: str, *, task: str = "sst2", precision: str = "fp32", **changes: object) -> EngineRecord:
+    """Return an unreduced engine."""
+    record = EngineRecord(
+        name=name, digest=f"engine of {name}", task=task, variant=precision, precision=precision,
+        scheme=precision, backend="none", device="cpu",
+        checkpoint=ArtifactReference(name=f"{task}-{name}", digest="0" * 64), parameters=7,
+        model="simulated", regime="full", weight_remaining=1.0, size_bytes=1,
+        parity=Parity(200, 0.0, 1.0, True, "task"),
+    )  # fmt: skip
+    return replace(record, **changes)  # type: ignore[arg-type]
 
 
 def simulated_run(
@@ -49,7 +81,8 @@ def simulated_run(
     energy = Energy("none", "none", "no meter")
     if joules is not None:
         around = (joules * (1 - energy_spread), joules * (1 + energy_spread))
-        energy = Energy(source, meter, None, joules, around, joules)  # type: ignore[arg-type]
+        windows = [EnergyWindow(10.0, 1000, 1000 * joules, 10.0, joules)] * 3
+        energy = Energy(source, meter, None, joules, around, joules, windows=windows)  # type: ignore[arg-type]
     value = METRICS[metric](labels, predictions)
     correct = int(np.sum(predictions == labels))
     accuracy = Accuracy(
@@ -65,12 +98,6 @@ def simulated_run(
     return Run(
         id=f"id-{name}-{started}", started=started, session=session,
         host=Host(host, cpu="simulated", cores=1, virtual=False, system="none", effx="0"),
-        engine={"name": name, "task": task, "precision": precision, "size_bytes": size, "parameters": 7,
-                "digest": f"engine of {name}",
-                "checkpoint": {"name": f"{task}-{name}", "digest": f"checkpoint of {name}"},
-                "model": "simulated", "regime": "full",
-                "variant": precision, "scheme": precision, "backend": "none", "device": "cpu",
-                "weight_remaining": 1.0, "parity": {"label_agreement": 1.0}},
-        accuracy=accuracy, workloads=workloads,
-        memory={"host_peak_bytes": memory, "device_peak_bytes": None}, settings={},
+        engine=engine(name, task=task, precision=precision, size_bytes=size),
+        accuracy=accuracy, workloads=workloads, memory=PeakMemory(memory, None), settings=SETTINGS,
     )  # fmt: skip

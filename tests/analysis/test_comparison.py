@@ -16,10 +16,10 @@ from effx.analysis.recommendation import Recommendation
 from effx.analysis.sentences import non_inferiority
 from effx.errors import UsageError
 from effx.host.identity import Host
-from effx.results import Accuracy, Energy, GateResult, Run, WorkloadResult
+from effx.results import Accuracy, Energy, GateResult, PeakMemory, Run, WorkloadResult
 from effx.specs.workloads import SINGLE_STREAM, offline, server
 from effx.stats import intervals, tests
-from tests.analysis.simulated_run import simulated_run
+from tests.analysis.simulated_run import SETTINGS, engine, simulated_run
 
 N = 872
 
@@ -49,9 +49,9 @@ def make(
     )
     workload = WorkloadResult(SINGLE_STREAM, blocks, list(range(rounds)), energy)
     run = Run(
-        id=f"id-{name}", started="2026", engine={"name": name, "task": "sst2"}, host=Host("h"),
+        id=f"id-{name}", started="2026", engine=engine(name), host=Host("h"),
         accuracy=accuracy, workloads=[workload],
-        memory={"host_peak_bytes": 100, "device_peak_bytes": None}, settings={}, session="s",
+        memory=PeakMemory(100, None), settings=SETTINGS, session="s",
     )  # fmt: skip
     return replace(run, **changes)  # type: ignore[arg-type]
 
@@ -151,7 +151,7 @@ def test_energy_of_one_source() -> None:
 
 
 def test_memory_and_what_was_not_measured() -> None:
-    b = make("b", memory={"host_peak_bytes": 60, "device_peak_bytes": 5})
+    b = make("b", memory=PeakMemory(60, 5))
     assert compare(make("a"), b).memory == {"host_peak_bytes": 0.6, "device_peak_bytes": None}
 
 
@@ -206,7 +206,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
     turned = [1 - label for label in b.accuracy.labels]
     for other, message in (
         (replace(b, host=Host("other")), "different hosts"),
-        (replace(b, engine={"name": "b", "task": "rte"}), "different tasks"),
+        (replace(b, engine=engine("b", task="rte")), "different tasks"),
         (replace(b, accuracy=replace(b.accuracy, metric="f1")), "different metrics"),
         (replace(b, accuracy=replace(b.accuracy, source="others")), "different evaluation sets"),
         (replace(b, accuracy=replace(b.accuracy, labels=turned)), "different labels"),

@@ -17,9 +17,9 @@ from effx.analysis.objectives import OBJECTIVES
 from effx.analysis.summary import Cheapest, Summary, summary
 from effx.errors import UsageError
 from effx.host.identity import Host
-from effx.results import Accuracy, Energy, Run, WorkloadResult
+from effx.results import Accuracy, Energy, PeakMemory, Run, WorkloadResult
 from effx.specs.workloads import SINGLE_STREAM
-from tests.analysis.simulated_run import N, simulated_run
+from tests.analysis.simulated_run import SETTINGS, N, engine, simulated_run
 from tests.stats.simulated import latencies
 
 
@@ -34,11 +34,9 @@ def make(name: str, correct: int, seconds: float, joules: float | None = None, *
         energy = Energy("counter", "rapl", None, joules, (joules, joules), joules)
     accuracy = Accuracy("accuracy", correct / n, n, (0.0, 1.0), {}, predictions, labels, "rows")
     run = Run(
-        id=name, started="2026", engine={"name": name, "task": "sst2", "variant": "fp32", "precision": "fp32",
-        "size_bytes": 1},
-        host=Host("h"), accuracy=accuracy,
+        id=name, started="2026", engine=engine(name), host=Host("h"), accuracy=accuracy,
         workloads=[WorkloadResult(SINGLE_STREAM, blocks, list(range(5)), energy)],
-        memory={"host_peak_bytes": 1, "device_peak_bytes": None}, settings={}, session="s",
+        memory=PeakMemory(1, None), settings=SETTINGS, session="s",
     )  # fmt: skip
     return replace(run, **changes)  # type: ignore[arg-type]
 
@@ -61,7 +59,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
     one = make("a", 150, 0.01)
     for other, message in (
         (make("b", 150, 0.01, host=Host("other")), "different hosts"),
-        (make("b", 150, 0.01, engine={**one.engine, "name": "b", "task": "rte"}), "different tasks"),
+        (make("b", 150, 0.01, engine=engine("b", task="rte")), "different tasks"),
     ):
         with pytest.raises(UsageError, match=message):
             frontier([one, other])
@@ -109,12 +107,9 @@ def test_summary_holds_beside_the_baseline_what_was_scored_on_its_rows() -> None
 
 def test_the_baseline_is_what_nothing_was_taken_from() -> None:
     """A ticket may be the more accurate: it is still a reduction of what it is held beside."""
-    full, ticket = (
-        simulated_run("full", range(20), precision="fp32"),
-        simulated_run("ticket", range(19), precision="fp32"),
-    )
+    full, ticket = simulated_run("full", range(20), precision="fp32"), simulated_run("ticket", range(19), precision="fp32")
     int8 = simulated_run("int8", range(18))
-    ticket.engine["weight_remaining"] = 0.8
+    ticket = replace(ticket, engine=replace(ticket.engine, weight_remaining=0.8))
     assert baseline_of([ticket, full, int8]) is full
     assert baseline_of([ticket, int8]) is ticket
     assert baseline_of([int8]) is int8
@@ -199,8 +194,8 @@ def test_p_non_dominated_against_resampling_by_hand() -> None:
         simulated_run("b", range(30, 72), 0.02, 2.0),
         simulated_run("c", range(45, 92), 0.01, 2.5),
     ]
-    runs = [replace(run, memory={"host_peak_bytes": cost}) for run, cost in zip(runs, (3, 2, 1), strict=True)]
-    worse = replace(simulated_run("d", range(25, 66)), memory={"host_peak_bytes": 3})
+    runs = [replace(run, memory=PeakMemory(cost, None)) for run, cost in zip(runs, (3, 2, 1), strict=True)]
+    worse = replace(simulated_run("d", range(25, 66)), memory=PeakMemory(3, None))
     found = frontier([*runs, worse], ("accuracy", "memory"))
     rng = np.random.default_rng(3)
     right = np.array(
@@ -236,7 +231,7 @@ def test_rounds_of_one_session_are_drawn_together() -> None:
 
 def test_hypervolume_knee_and_diminishing_returns() -> None:
     runs = [
-        replace(simulated_run(name, range(wrong), 0.01), memory={"host_peak_bytes": cost})
+        replace(simulated_run(name, range(wrong), 0.01), memory=PeakMemory(cost, None))
         for name, wrong, cost in (("a", 200, 10), ("b", 40, 20), ("c", 24, 80), ("d", 20, 100))
     ]
     found = frontier(runs, ("accuracy", "memory"))
@@ -257,10 +252,7 @@ def test_the_best_of_many_was_lucky() -> None:
     """Forty equal engines: the frontier that was measured lies above what they truly have."""
     rng = np.random.default_rng(0)
     runs = [
-        replace(
-            simulated_run(f"e{number}", np.flatnonzero(rng.random(N) < 0.1)),
-            memory={"host_peak_bytes": 90 + number},
-        )
+        replace(simulated_run(f"e{number}", np.flatnonzero(rng.random(N) < 0.1)), memory=PeakMemory(90 + number, None))
         for number in range(40)
     ]
     found = frontier(runs, ("accuracy", "memory"))
@@ -423,6 +415,6 @@ def runs_of_like_errors(rng: np.random.Generator, accuracies: np.ndarray, second
         blocks = [[own * sample for sample in block] for block in latencies(rng, drift)]
         single = WorkloadResult(SINGLE_STREAM, blocks, list(range(rounds)), Energy("none", "none", ""))
         scored = Accuracy("accuracy", right.mean(), n, (0.0, 1.0), {}, right.tolist(), [1.0] * n, "rows")
-        engine = {"name": str(index), "task": "sst2", "variant": "fp32", "precision": "fp32", "size_bytes": 0}
-        runs.append(Run(str(index), "0", engine, Host("h"), scored, [single], {}, {}, "s"))
+        of_engine, memory = engine(str(index)), PeakMemory(None, None)
+        runs.append(Run(str(index), "0", of_engine, Host("h"), scored, [single], memory, SETTINGS, "s"))
     return runs

@@ -127,7 +127,7 @@ def test_certainty_is_a_share_of_resamplings() -> None:
 
 
 def test_equals_share_the_certainty() -> None:
-    found = one([replace(INT8, id="b", engine={**INT8.engine, "name": "b"}), INT8, FP32], "size")
+    found = one([replace(INT8, id="b", engine=replace(INT8.engine, name="b")), INT8, FP32], "size")
     assert found.engine == "b"
     assert found.p_choice == pytest.approx(found.p_others["int8"])
 

@@ -122,7 +122,7 @@ def test_profile_has_both_timings_energy_and_memory(checkpoint: Checkpoint, tmp_
     runs, failed = profile([tmp_path / "e"], out=tmp_path / "results", plan=plan)
     assert not failed
     run = runs[0]
-    assert run.memory["device_peak_bytes"] and run.settings["device_memory_by"]
+    assert run.memory.device_peak_bytes and run.settings.device_memory_by
     assert 0 <= (run.host_overhead_share or 0) < 1
     assert run.workload(grid(32, 16).timed_on_device()) is not None
     single = run.workload(SINGLE_STREAM)

@@ -193,15 +193,16 @@ def test_batches_are_padded_to_few_sizes(rows: int, limit: int, batch: int) -> N
 def test_profile_is_timed_end_to_end_and_on_the_device(result: dict[str, Any]) -> None:
     run = result["profiled"]
     timings: dict[tuple[str, int, Any], dict[str, float]] = {}
-    for workload in run["workloads"]:
-        key = (workload["scenario"], workload["batch"], workload["sequence"])
-        timings.setdefault(key, {})[workload["timing"]] = workload["latency_s"]["p50"]
+    for result in run["workloads"]:
+        workload = result["workload"]
+        key = (workload["scenario"], workload["batch"], workload["length"])
+        timings.setdefault(key, {})[workload["timing"]] = result["statistics"]["latency_s"]["p50"]
     # up to what the plan holds of the grid for GPUs: no batch of 512, nothing longer than 64
     assert set(timings) == {("single-stream", 1, "real"), *(("grid", n, 32) for n in (1, 8, 32, 128))}
     for both in timings.values():
         assert set(both) == {"device", "end-to-end"} and both["device"] > 0
     assert 0 <= run["host_overhead_share"] < 1
-    assert run["settings"]["cuda_graph"] is True
+    assert run["settings"]["runtime"]["details"]["cuda_graph"] is True
     agreed = next(gate for gate in run["gates"] if gate["name"] == "prediction-agreement")
     assert agreed["passed"]
     assert any(

@@ -36,7 +36,7 @@ def test_results_contain_the_engines_predictions(
         with engines.open(engine.folder) as session:
             batch = Encoder(engine.folder, engine.max_length)(rows.texts).batch(np.arange(len(rows)))
             expected = np.argmax(session.infer(batch)["logits"], axis=1)
-        assert run.engine["digest"] == engine.digest
+        assert run.engine.digest == engine.digest
         assert run.accuracy.n == len(rows) == len(run.accuracy.predictions)
         assert run.accuracy.labels == rows.labels.tolist()
         # int8 scales depend on the batch, so a row near the boundary may differ
@@ -60,8 +60,8 @@ def test_results_have_all_workloads_and_rounds(results_folder: Path) -> None:
         assert single.latency_s["p90"] is not None
         assert single.latency_s["p99"] is None  # 72 samples are too few
         assert single.throughput_per_s == pytest.approx(72 / samples.sum())
-        assert 20e6 < run.memory["host_peak_bytes"] < 700e6
-        assert run.memory["device_peak_bytes"] is None
+        assert 20e6 < run.memory.host_peak_bytes < 700e6
+        assert run.memory.device_peak_bytes is None
 
 
 def test_modelled_energy_is_labelled_as_model(results_folder: Path) -> None:
@@ -78,7 +78,7 @@ def test_modelled_energy_is_labelled_as_model(results_folder: Path) -> None:
 def test_results_are_read_as_written(results_folder: Path) -> None:
     for path in results_folder.glob("*.json"):
         value = json.loads(path.read_text())
-        assert json.loads(json.dumps(results.Run.open(path).to_json())) == value
+        assert json.loads(json.dumps(results.open_run(path).to_json())) == value
 
 
 def test_a_killed_worker_affects_only_its_engine(
@@ -152,14 +152,14 @@ def test_the_default_grid_leaves_out_shapes_that_do_not_fit(engines_folder: Path
 def test_a_result_that_cannot_be_saved_does_not_affect_others(
     engines_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = results.Run.save
+    real = results.save
 
-    def full(self: results.Run, folder: Path) -> Path:
-        if "fp32" in self.name:
+    def full(result: results.Run, folder: Path) -> Path:
+        if "fp32" in result.name:
             raise OSError(28, "No space left on device")
-        return real(self, folder)
+        return real(result, folder)
 
-    monkeypatch.setattr(results.Run, "save", full)
+    monkeypatch.setattr(results, "save", full)
     with pytest.raises(OSError, match="No space"):
         profile([engines_folder], out=tmp_path, plan=QUICK, meter="none")
     assert [run.name for run in results.find([tmp_path])] == ["tiny.int8.onnxruntime"]
@@ -262,9 +262,9 @@ def test_engines_of_every_kind_are_profiled_together(
 def test_a_damaged_result_is_named(results_folder: Path, tmp_path: Path) -> None:
     first = next(results_folder.glob("*.json"))
     (tmp_path / "a.json").write_text(first.read_text()[:500])
-    with pytest.raises(ArtifactError, match=r"a.json is no effx result"):
+    with pytest.raises(ArtifactError, match=r"a.json is not a valid result"):
         results.find([tmp_path])
-    with pytest.raises(ArtifactError, match="holds no results"):
+    with pytest.raises(ArtifactError, match="no results"):
         results.find([tmp_path / "nowhere"])
 
 
@@ -276,9 +276,9 @@ def test_other_json_files_in_a_folder_are_ignored(
     other = tmp_path / "frontier.json"
     other.write_text('{"schema": 2, "frontiers": []}')
     assert [run.id for run in results.find([tmp_path])] == [first.stem]
-    assert f"{other} is no result; passed over" in capsys.readouterr().err
-    with pytest.raises(ArtifactError, match=r"frontier.json is no effx result"):
-        results.find([other])  # a file that is named must be a result
+    assert f"{other} is not a result: skipped" in capsys.readouterr().err
+    with pytest.raises(ArtifactError, match=r"frontier.json is not a valid result"):
+        results.find([other])  # it was named: it is to be one
     (tmp_path / first.name).unlink()
-    with pytest.raises(ArtifactError, match="holds no results"):
+    with pytest.raises(ArtifactError, match="no results"):
         results.find([tmp_path])

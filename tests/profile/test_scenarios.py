@@ -70,7 +70,7 @@ def test_engines_that_are_unloaded_and_loaded_again_give_the_same_results(
     assert len({run.session for run in everything}) == 1
     for run in everything:
         assert run.workloads[0].rounds == list(range(6))
-        assert run.memory["host_peak_bytes"] is not None
+        assert run.memory.host_peak_bytes is not None
         by_name = {gate.name: gate for gate in run.gates}
         assert by_name["prediction-agreement"].passed is True
         assert by_name["energy-linearity"].passed is not None
@@ -121,7 +121,7 @@ def test_a_failure_is_recorded_as_a_result(
     arguments = ["profile", str(engines_folder), "-o", str(tmp_path), "--grid", "none", "--rounds", "3"]
     assert command([*arguments, "--data", str(data), "--meter", "none"]) == 1
     (failure,) = results.failures([tmp_path])
-    assert failure.engine["name"] == "tiny.int8.onnxruntime" and "out of memory?" in failure.failure
+    assert failure.name == "tiny.int8.onnxruntime" and "out of memory?" in failure.failure
     assert [run.name for run in results.find([tmp_path])] == ["tiny.fp32.onnxruntime"]
     capsys.readouterr()
     assert command(["report", str(tmp_path)]) == 0

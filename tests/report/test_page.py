@@ -44,12 +44,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     failed = results.Failure(
         "failed-1",
         "2026-11-21T00:00:00+00:00",
-        {"name": "demo-dead"},
+        results.FailedEngineRecord("demo-dead"),
         simulated_results.host(),
         "s",
         "it died",
     )
-    failed.save(scratch / "results")
+    results.save(failed, scratch / "results")
     (scratch / "results/sections").mkdir()
     (scratch / "results/sections/tickets.json").write_text(json.dumps(SECTION))
     return report([scratch / "results"])[1]
@@ -152,17 +152,17 @@ def test_hovering_a_point_shows_the_details_of_its_engine(tab: Any, folder: Path
         single = run.workload(SINGLE_STREAM)
         assert single is not None and single.energy.joules_per_example is not None
         for expected in (
-            name, f"{run.accuracy.value:.4f}", f"n = {run.accuracy.n}", run.engine["variant"], "onnxruntime",
+            name, f"{run.accuracy.value:.4f}", f"n = {run.accuracy.n}", run.engine.variant, "onnxruntime",
             f"{1e3 * single.latency_s['p50']:#.3g} ms", "source: counter", "on the frontier",
             "P(frontier) = ",
-            f"{run.engine['size_bytes'] / 2**20:#.3g} MiB",
+            f"{run.engine.size_bytes / 2**20:#.3g} MiB",
         ):  # fmt: skip
             assert expected in text, expected
         tab.click(f"{CHART} .panel summary")
         provenance = tab.inner_text(f"{CHART} .panel .provenance")
         assert f"{run.id}.json" in provenance
-        assert run.engine["digest"] in provenance
-        assert run.engine["checkpoint"]["digest"] in provenance
+        assert run.engine.digest in provenance
+        assert run.engine.checkpoint.digest in provenance
 
 
 def test_host_overhead_is_shown(chromium: Any, tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_rows_are_filtered_by_text_and_technique(tab: Any, folder: Path) -> None
         tab,
         f"document.querySelector('{TABLE} tbody th')?.textContent.includes('seq')",
     )
-    expected = [run.name for run in results.find([folder.parent]) if "seq" in run.engine["variant"]]
+    expected = [run.name for run in results.find([folder.parent]) if "seq" in run.engine.variant]
     assert sorted(_names(tab)) == sorted(expected)
 
 
@@ -345,17 +345,13 @@ def test_hosts_are_compared_by_ranks(tab: Any, folder: Path) -> None:
 def test_the_grid_shows_the_paired_ratios(tab: Any, folder: Path) -> None:
     runs = {run.name: run for run in results.find([folder.parent]) if run.host_id.startswith("host0")}
     baseline = max(
-        (
-            run
-            for run in runs.values()
-            if (run.engine["variant"], run.engine["weight_remaining"]) == ("fp32", 1)
-        ),
+        (run for run in runs.values() if (run.engine.variant, run.engine.weight_remaining) == ("fp32", 1)),
         key=lambda run: run.accuracy.value,
     )
     figure = tab.locator(".heat", has_text="demo-e00001.int8.onnxruntime")
     expected = next(
         one for one in compare(baseline, runs["demo-e00001.int8.onnxruntime"]).latency
-        if (one.scenario, one.batch, one.sequence, one.statistic) == ("grid", 8, 32, "p50")
+        if (one.scenario, one.batch, one.length, one.statistic) == ("grid", 8, 32, "p50")
     )  # fmt: skip
     assert expected.interval is not None and expected.interval[1] < 1
     assert (

@@ -18,7 +18,7 @@ from effx.errors import ArtifactError, UsageError
 from effx.report import latex, page, report, sections, tables
 from effx.report.comparisons import compare_groups
 from effx.report.groups import group_runs
-from effx.results import Energy, Failure, Run
+from effx.results import Energy, FailedEngineRecord, Failure, PeakMemory, Run
 from effx.specs.workloads import Workload
 from tests.analysis import simulated_results
 from tests.analysis.simulated_run import simulated_run
@@ -215,18 +215,11 @@ def test_results_without_predictions_are_shown_without_resampling(tmp_path: Path
 
 def test_fields_that_a_result_lacks_are_empty(tmp_path: Path) -> None:
     runs = [simulated_results.run(number, rounds=5, queries=20) for number in range(2)]
-    left_out = (
-        "regime",
-        "model",
-        "weight_remaining",
-        "size_bytes",
-        "max_length",
-        "structure",
-        "exits",
-        "parity",
-    )
-    bare = {key: value for key, value in runs[0].engine.items() if key not in left_out}
-    old = replace(runs[0], engine=bare, memory={})
+    bare = replace(
+        runs[0].engine, regime=None, model=None, weight_remaining=None, size_bytes=None, max_length=None,
+        structure=None, exits=None, parity=None,
+    )  # fmt: skip
+    old = replace(runs[0], engine=bare, memory=PeakMemory(None, None))
     simulated_results.write([old, runs[1]], tmp_path / "results")
     _, folder = report([tmp_path / "results"])
     row = next(
@@ -241,7 +234,14 @@ def test_fields_that_a_result_lacks_are_empty(tmp_path: Path) -> None:
 
 
 def failed(run: Run, started: str, failure: str = "it died") -> Failure:
-    failure_ = Failure(f"f-{started}", started, run.engine, run.host, "s", f"{run.name}: {failure}")
+    failure_ = Failure(
+        f"f-{started}",
+        started,
+        FailedEngineRecord(run.name, run.task),
+        run.host,
+        "s",
+        f"{run.name}: {failure}",
+    )
     return replace(failure_, id=f"{failure_.id}-{run.host_id}-{run.task}".replace(":", ""))
 
 
@@ -249,7 +249,7 @@ def test_a_failure_before_a_later_success_is_not_listed(tmp_path: Path) -> None:
     run, other = (simulated_results.run(number, rounds=5, queries=20) for number in range(2))
     before, after = "2026-11-20T00:00:00+00:00", "2026-12-01T00:00:00+00:00"
     elsewhere = replace(run, host=simulated_results.host(1))
-    of_another_task = replace(run, engine={**run.engine, "task": "rte"})
+    of_another_task = replace(run, engine=replace(run.engine, task="rte"))
     gone, stay = (
         [failed(run, before, "gone")],
         [failed(run, after, "later"), failed(run, "", "no time"), failed(elsewhere, before, "other host"),
@@ -257,7 +257,7 @@ def test_a_failure_before_a_later_success_is_not_listed(tmp_path: Path) -> None:
     )  # fmt: skip
     simulated_results.write([run, other], tmp_path / "results")
     for one in (*gone, *stay):
-        one.save(tmp_path / "results")
+        results.save(one, tmp_path / "results")
     content, folder = report([tmp_path / "results"])
     listed = sorted(failure.failure for failure in content.failures)
     assert listed == sorted(one.failure for one in stay)
@@ -271,7 +271,7 @@ def test_names_and_reasons_are_printed_without_markup(
     run = simulated_results.run(0, rounds=5, queries=20, name="a[/b][red]:warning:")
     why = "cannot open [/dev/nvidia0] [enforce fail at alloc] :x:"
     simulated_results.write([run], tmp_path / "results")
-    failed(simulated_results.run(1), "2026", why).save(tmp_path / "results")
+    results.save(failed(simulated_results.run(1), "2026-11-29T00:00:00+00:00", why), tmp_path / "results")
     content, _ = report([tmp_path / "results"])
     tables.print_frontiers(content.to_json())
     tables.print_runs([run])
@@ -339,8 +339,8 @@ def test_embedded_data_cannot_end_its_element(value: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 2}, "schema 2, expected 1"),
-        ({"title": 3}, "3 is no text"),
+        ({"schema": 2}, "schema: expected 1"),
+        ({"title": 3}, "title: expected a valid string"),
         ({"charts": [{"title": "t", "x": {"label": "x"}, "y": {}, "series": []}]}, "label"),
         ({"maps": [{"title": "m", "rows": ["a"], "columns": ["b", "c"], "values": [[1]]}]}, "rows x columns"),
         (
@@ -370,10 +370,10 @@ def test_techniques_and_levels(number: int, name: str, level: float | None) -> N
 
 def test_dropped_layers_are_not_pruning_and_two_reductions_are_combined() -> None:
     run = simulated_results.run(8)
-    shape = {**run.engine["structure"], "layers": 3, "heads": [12] * 3, "intermediate": [1536] * 3}
-    layers = replace(run, engine={**run.engine, "structure": shape})
+    shape = replace(run.engine.structure, layers=3, heads=[12] * 3, intermediate=[1536] * 3)
+    layers = replace(run, engine=replace(run.engine, structure=shape))
     assert (technique(layers).name, technique(layers).level) == ("layers", 3.0)
-    both = replace(run, engine={**run.engine, "variant": "seq64+int8"})
+    both = replace(run, engine=replace(run.engine, variant="seq64+int8"))
     assert technique(both).name == "combined"
     assert technique(both).text == "pruned 90% of weights + length 64 tokens"
 

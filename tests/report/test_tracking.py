@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from effx import results
 from effx.analysis.frontier import Frontier
 from effx.cli import run as effx
 from effx.errors import MissingExtraError, UsageError
@@ -18,7 +19,8 @@ from effx.report import ReportContents, tracking
 from effx.specs.workloads import SINGLE_STREAM
 from tests.analysis.simulated_run import simulated_run
 
-RUN = simulated_run("int8", range(42), 0.015, 1.5, offline_per_s=50)
+STARTED = "2026-11-21T00:00:00+00:00"
+RUN = simulated_run("int8", range(42), 0.015, 1.5, offline_per_s=50, started=STARTED)
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's, of SQLAlchemy
 needs_mlflow = pytest.mark.skipif(
     importlib.util.find_spec("mlflow") is None, reason="mlflow is not installed: pip install 'effx[mlflow]'"
@@ -59,7 +61,7 @@ def test_a_result_is_logged_once_with_all_metrics(uri: str, tmp_path: Path) -> N
     assert logged_run.data.metrics["energy_j_per_example"] == 1.5
     assert logged_run.data.metrics["offline.32xreal.throughput_per_s"] == pytest.approx(50)
     path = MlflowClient(tracking_uri=uri).download_artifacts(name, f"{RUN.id}.json", str(tmp_path))
-    assert json.loads(Path(path).read_text()) == json.loads(json.dumps(RUN.to_json()))
+    assert json.loads(Path(path).read_text()) == RUN.to_json()
 
 
 def test_workloads_timed_on_the_device_have_separate_keys() -> None:
@@ -94,7 +96,7 @@ def test_the_report_command_logs_the_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    RUN.save(tmp_path / "results")
+    results.save(RUN, tmp_path / "results")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     assert effx(["report", "--mlflow", uri]) == 0
     (logged_run,) = stored(uri, "effx/reports")
@@ -134,7 +136,7 @@ def test_the_environment_variable_alone_logs_nothing(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/store")
     before = "mlflow" in sys.modules
-    RUN.save(tmp_path / "results")
+    results.save(RUN, tmp_path / "results")
     assert effx(["report", str(tmp_path / "results"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["frontiers"]
     assert not (tmp_path / "store").exists()

@@ -10,14 +10,6 @@ from effx.stats.metrics import METRICS
 from tests.stats.simulated import holds, latencies, paired_right
 
 
-def test_wilson_by_formula() -> None:
-    n, k, z = 872, 752, 1.959963984540054
-    p = k / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    assert intervals.wilson(k, n) == pytest.approx((centre - half, centre + half))
-
-
 @pytest.mark.parametrize("right", [0, 1, 436, 806, 871, 872])
 def test_wilson_as_statsmodels(right: int) -> None:
     expected = proportion.proportion_confint(right, 872, method="wilson")

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from effx.host.sensors import (
     BrokenSensorError,
@@ -26,7 +25,7 @@ from effx.profile.meters import trace
 from effx.profile.meters.protocol import Reading
 from effx.profile.meters.sampler import Clock, Sampler
 from effx.profile.meters.trace import Sample
-from effx.results import EnergySource
+from effx.results import EnergySource, Facts
 
 _ROOT = Path("/sys/bus/i2c/drivers/ina3221")
 _PERIOD_S = 0.02  # about the time that a monitor needs for its three channels
@@ -68,10 +67,15 @@ class HwmonMeter:
         self._clock = clock or Clock()
         self.sampler = Sampler(self._sample, _PERIOD_S, threaded=threaded)
 
-    def describe(self) -> dict[str, Any]:
+    @property
+    def domains(self) -> list[str]:
+        """What it reads, by name."""
+        return [rail.name for rail in self._rails]
+
+    def describe(self) -> Facts:
         return {
             "device": "INA3221",
-            "domains": [rail.name for rail in self._rails],
+            "domains": self.domains,
             "skipped": self._others,
             "tick_s": None,
             "period_s": self.sampler.period_s,

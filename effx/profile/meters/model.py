@@ -7,11 +7,10 @@ It ignores memory, clocks and vector units. It is used only if requested, and it
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from effx.host.sensors import UnavailableError
 from effx.profile.meters.protocol import Reading
-from effx.results import EnergySource
+from effx.results import EnergySource, Facts
 
 
 class ModelMeter:
@@ -27,7 +26,7 @@ class ModelMeter:
         self.name = f"model:{watts_per_core:g}"
         self._watts_per_core = watts_per_core
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Facts:
         return {"watts_per_core": self._watts_per_core, "chosen_because": self.chosen_because}
 
     def start(self) -> None: ...

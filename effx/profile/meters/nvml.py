@@ -21,7 +21,7 @@ from effx.profile.meters import trace
 from effx.profile.meters.protocol import Reading
 from effx.profile.meters.sampler import Clock, Sampler, measure_tick
 from effx.profile.meters.trace import Sample
-from effx.results import EnergySource
+from effx.results import EnergySource, Facts
 
 _PERIOD_S = 0.010
 _CONDITION_PERIOD_S = 0.5
@@ -75,7 +75,7 @@ class NvmlMeter:
         """The enforced power limit, plus the sensor's tolerance."""
         return None if self._power_limit_w is None else self._power_limit_w * (1 + trace.GAIN)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Facts:
         sensor = self._sensor
         return {
             **self._identity,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
-from effx.results import EnergySource
+from effx.results import EnergySource, Facts
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Reading:
     """Integral of the sampled power over the same duration."""
     flags: tuple[str, ...] = ()
     """Reasons to distrust the window: throttled, foreign process, suspect, short window."""
-    conditions: dict[str, Any] = field(default_factory=dict)
+    conditions: Facts = field(default_factory=dict)
     """State of the device in the window: clocks, limit, temperatures, mean power."""
 
 
@@ -59,7 +59,7 @@ class Meter(Protocol):
         """The largest plausible mean power of a window; None: unknown."""
         ...
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Facts:
         """Return what is read, how, and with which resolution, as JSON."""
         ...
 
@@ -88,7 +88,7 @@ class Unavailable:
         self.reason: str | None = reason
         self.chosen_because = reason
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Facts:
         return {"reason": self.reason, "chosen_because": self.chosen_because}
 
     def start(self) -> None: ...

@@ -15,13 +15,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from effx.host.sensors import BrokenSensorError, NoSensorError, SensorPermissionError
 from effx.profile.meters import trace
 from effx.profile.meters.protocol import Reading
 from effx.profile.meters.sampler import Clock, Sampler, measure_tick
-from effx.results import EnergySource
+from effx.results import EnergySource, Facts
 
 _ROOT = Path("/sys/class/powercap")
 _PACKAGE_W = 1000.0  # more than any socket with its memory draws; bounds how fast a counter can wrap
@@ -80,10 +79,15 @@ class RaplMeter:
         packages = [domain for domain in self._domains if not domain.name.endswith("dram")]
         return _PACKAGE_W * len(packages)
 
-    def describe(self) -> dict[str, Any]:
+    @property
+    def domains(self) -> list[str]:
+        """What it reads, by name."""
+        return [domain.name for domain in self._domains]
+
+    def describe(self) -> Facts:
         return {
             "device": "CPU",
-            "domains": [domain.name for domain in self._domains],
+            "domains": self.domains,
             "skipped": self._skipped,
             "tick_s": self._tick_s,
             "period_s": self.sampler.period_s,

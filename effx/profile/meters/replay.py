@@ -20,7 +20,7 @@ from effx.profile.meters import trace
 from effx.profile.meters.protocol import Reading
 from effx.profile.meters.sampler import Clock
 from effx.profile.meters.trace import Sample
-from effx.results import EnergySource
+from effx.results import EnergySource, Facts
 
 _HEADER = ("device", "recorded", "command")
 
@@ -42,7 +42,7 @@ class ReplayMeter:
         self._began_s: float | None = None
         self._start_s = 0.0
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Facts:
         times = [sample.after_s for sample in self._samples]
         ticks = trace.ticks(self._samples)
         gaps = sorted(b.time_s - a.time_s for a, b in zip(ticks, ticks[1:], strict=False))

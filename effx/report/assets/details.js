@@ -121,7 +121,7 @@ function comparison(a, b) {
     [pair.non_inferiority, mcnemar(pair)].filter(Boolean).join('; '))];
   for (const ratio of pair.latency) {
     const entry = ratioText(ratio);
-    rows.push(line(`latency, ${ratio.scenario} ${ratio.batch}×${ratio.sequence}, ${ratio.statistic}${ratio.paired ? '' : ' (not interleaved)'}`,
+    rows.push(line(`latency, ${ratio.scenario} ${ratio.batch}×${ratio.length}, ${ratio.statistic}${ratio.paired ? '' : ' (not interleaved)'}`,
       entry.value, entry.around, verdict(entry.sure, 'B faster', 'B slower', ratio.value)));
   }
   if (pair.energy) {

@@ -52,7 +52,7 @@ function heat(row, base, ratio, batches, lengths, [least, most]) {
       const share = most > least ? (Math.log(value) - Math.log(least)) / (Math.log(most) - Math.log(least)) : 0;
       return el('td', { class: 'seq', css: { '--heat': `${Math.round(8 + 62 * share)}%` } }, inColumn(value, 's'));
     }
-    const ratioCell = pair && pair.latency.find((entry) => entry.scenario === 'grid' && entry.batch === batch && Number(entry.sequence) === length && entry.statistic === 'p50');
+    const ratioCell = pair && pair.latency.find((entry) => entry.scenario === 'grid' && entry.batch === batch && Number(entry.length) === length && entry.statistic === 'p50');
     if (!ratioCell) return el('td', { class: 'none', title: 'no paired ratio' }, '–');
     const ratioAndInterval = ratioText(ratioCell);
     const kind = ratioAndInterval.sure === null ? 'even' : !ratioAndInterval.sure ? 'even' : ratioCell.value < 1 ? 'less' : 'more';

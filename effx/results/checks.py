@@ -1,0 +1,327 @@
+"""What must agree within a result: statements with the samples and predictions that they are derived from.
+
+Types are checked by the records; here are the relations between values. Every check raises
+:class:`ValueError` with one line that names the part and both values.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from effx.errors import EffxError
+from effx.results.records import (
+    Accuracy,
+    Energy,
+    EnergyWindow,
+    EngineRecord,
+    Failure,
+    Interval,
+    Run,
+    StructureSummary,
+    WorkloadResult,
+)
+from effx.specs import variants
+from effx.specs.gates import GATES
+from effx.specs.workloads import SINGLE_STREAM
+from effx.stats import intervals
+from effx.stats.metrics import METRICS
+
+_CLOSE = 1e-6
+"""Relative difference up to which a stated and a derived number are equal: the order of sums differs."""
+_SHORTEST_S, _LONGEST_S = 1e-9, 1e7
+"""Seconds of a query: the clock counts nanoseconds, and no block lasts for a hundred days."""
+_LARGEST_POWER_W = 1e7
+_LARGEST_BYTES = 1 << 60
+_RANGES = {"matthews": (-1.0, 1.0), "pearson": (-1.0, 1.0), "spearman": (-1.0, 1.0)}
+"""Of metrics that are not shares."""
+
+
+def check(run: Run) -> None:
+    """Raise :class:`ValueError` if a run contradicts itself.
+
+    Ten thousand results are read for a report: the cost is about a millisecond.
+    """
+    _texts(id=run.id, session=run.session)
+    _time(run.started)
+    _texts(host=run.host.id)
+    _engine(run.engine)
+    _accuracy(run.accuracy)
+    if run.workload(SINGLE_STREAM) is None:
+        raise ValueError(f"workloads: {SINGLE_STREAM.name} is missing")
+    _distinct("workload", [result.workload.without_rate.name for result in run.workloads])
+    for result in run.workloads:
+        try:
+            _workload(result)
+            _energy(result.energy)
+        except ValueError as error:
+            raise ValueError(f"{result.workload.name}: {error}") from error
+    for name, value in (("host", run.memory.host_peak_bytes), ("device", run.memory.device_peak_bytes)):
+        if value is not None and not 0 < value < _LARGEST_BYTES:
+            raise ValueError(f"memory: {name}_peak_bytes is {value}")
+    _settings(run)
+    _gates(run)
+
+
+def check_failure(failure: Failure) -> None:
+    """Raise :class:`ValueError` if a recorded failure is not complete."""
+    _texts(id=failure.id, session=failure.session, failure=failure.failure, host=failure.host.id)
+    _texts(engine=failure.engine.name)
+    if failure.started:
+        _time(failure.started)
+
+
+def _texts(**values: str) -> None:
+    for name, value in values.items():
+        if not value.strip():
+            raise ValueError(f"{name} is empty")
+
+
+def _time(text: str) -> None:
+    try:
+        time = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"started: '{text[:40]}' is not a time in ISO 8601") from None
+    if time.utcoffset() != datetime.timedelta(0):
+        raise ValueError(f"started: '{text}' is not in UTC")
+
+
+def _distinct(noun: str, names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"duplicate {noun} {name}")
+
+
+def _agree(name: str, stated: float | None, derived: float | None, *, from_: str) -> None:
+    """Raise unless a stated number is the derived one."""
+    same = stated is None and derived is None
+    if stated is not None and derived is not None:
+        same = math.isclose(stated, derived, rel_tol=_CLOSE, abs_tol=1e-12)
+    if not same:
+        raise ValueError(f"{name} is {stated}, but {from_} give {derived}")
+
+
+def _contains(name: str, interval: Interval | None, value: float | None) -> None:
+    """Raise unless an interval contains its value."""
+    if interval is None:
+        return
+    low, high = interval
+    slack = _CLOSE * max(abs(low), abs(high))
+    if value is None or not low - slack <= value <= high + slack:
+        raise ValueError(f"the interval {low} to {high} of {name} does not contain its value, {value}")
+
+
+def _positive(**values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} is {value}, expected a positive number")
+
+
+def _not_negative(**values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and value < 0:
+            raise ValueError(f"{name} is {value}, expected at least 0")
+
+
+def _engine(engine: EngineRecord) -> None:
+    _texts(**{"engine.name": engine.name, "engine.task": engine.task, "engine.digest": engine.digest})
+    _texts(**{"engine.backend": engine.backend, "engine.device": engine.device})
+    try:
+        variant = variants.parse(engine.variant)
+    except EffxError as error:
+        raise ValueError(f"engine.variant: {error}") from error
+    if variant.precision != engine.precision:
+        raise ValueError(f"engine.precision is {engine.precision}, but its variant is {engine.variant}")
+    _not_negative(parameters=engine.parameters)
+    _positive(
+        weight_remaining=engine.weight_remaining, size_bytes=engine.size_bytes, max_length=engine.max_length
+    )
+    for name, number in (("parameters", engine.parameters), ("size_bytes", engine.size_bytes or 0)):
+        if number >= _LARGEST_BYTES:
+            raise ValueError(f"engine.{name} is {number}")
+    if structure := engine.structure:
+        _structure(structure)
+    if parity := engine.parity:
+        _not_negative(**{"engine.parity.examples": parity.examples})
+        _within("engine.parity.label_agreement", parity.label_agreement, 1.0)
+
+
+def _structure(structure: StructureSummary) -> None:
+    counts = {"heads": structure.heads, "intermediate": structure.intermediate}
+    for name, values in {
+        **counts,
+        "tokens": structure.tokens,
+        "token_thresholds": structure.token_thresholds,
+    }.items():
+        if values is not None and len(values) != structure.layers:
+            raise ValueError(f"engine.structure: {len(values)} {name} of {structure.layers} layers")
+    for name, of_layers, full in (
+        ("heads", structure.heads, structure.full_heads),
+        ("intermediate", structure.intermediate, structure.full_intermediate),
+    ):
+        if any(count < 0 or (full is not None and count > full) for count in of_layers):
+            raise ValueError(f"engine.structure: {name} {of_layers} of at most {full}")
+    if any(not 0 < layer <= structure.layers for layer in structure.exits):
+        raise ValueError(f"engine.structure: exits after layers {structure.exits} of {structure.layers}")
+    if any(not 0 < share <= 1 for share in structure.tokens or ()):
+        raise ValueError(f"engine.structure: tokens {structure.tokens} are not shares")
+
+
+def _within(name: str, value: float, high: float, low: float = 0.0) -> None:
+    if not low - _CLOSE <= value <= high + _CLOSE:
+        raise ValueError(f"{name} is {value}, expected {low:g} to {high:g}")
+
+
+def _accuracy(scored: Accuracy) -> None:
+    if scored.n < 1:
+        raise ValueError(f"accuracy.n is {scored.n}")
+    for name, value in {scored.metric: scored.value, **scored.metrics}.items():
+        if name not in METRICS:
+            raise ValueError(f"accuracy: unknown metric '{name}'. Known: {', '.join(METRICS)}")
+        low, high = _RANGES.get(name, (0.0, 1.0))
+        _within(f"accuracy: {name}", value, high, low)
+    if scored.metric not in scored.metrics:
+        raise ValueError(f"accuracy.metrics: {scored.metric} is missing")
+    _agree("accuracy.value", scored.value, scored.metrics[scored.metric], from_="its metrics")
+    _contains("accuracy", scored.interval, scored.value)
+    if scored.predictions or scored.labels:
+        _predictions(scored)
+    if scored.metric == "accuracy":
+        _share(scored)
+
+
+def _predictions(scored: Accuracy) -> None:
+    """Raise unless the metrics are those of the predictions and labels."""
+    for name, values in (("predictions", scored.predictions), ("labels", scored.labels)):
+        if len(values) != scored.n:
+            raise ValueError(f"accuracy: {len(values)} {name} of {scored.n} rows")
+    predictions, labels = np.array(scored.predictions), np.array(scored.labels)
+    if METRICS[scored.metric].of_classes:
+        for name, array in (("predictions", predictions), ("labels", labels)):
+            if array.min() < 0 or np.any(array != np.floor(array)):
+                raise ValueError(f"accuracy: {name} are not classes")
+    elif max(np.abs(predictions).max(), np.abs(labels).max()) > 1e100:
+        raise ValueError("accuracy: predictions or labels are too large")
+    for name, value in scored.metrics.items():
+        derived = METRICS[name](labels, predictions)
+        if not math.isclose(value, derived, rel_tol=_CLOSE, abs_tol=_CLOSE):
+            raise ValueError(f"accuracy: {name} is {value}, but its predictions and labels give {derived}")
+
+
+def _share(scored: Accuracy) -> None:
+    """Raise unless an accuracy is a share of the rows, with Wilson's interval."""
+    right = scored.value * scored.n
+    if abs(right - round(right)) > 1e-6 * scored.n:
+        raise ValueError(f"accuracy.value is {scored.value}, which is not a share of {scored.n} rows")
+    for stated, derived in zip(scored.interval, intervals.wilson(round(right), scored.n), strict=True):
+        _agree("an end of the interval of accuracy", stated, derived, from_=f"{scored.n} rows")
+
+
+def _workload(result: WorkloadResult) -> None:
+    workload = result.workload
+    _positive(batch=workload.batch, rate_per_s=workload.rate_per_s)
+    _positive(length=None if workload.length == "real" else workload.length)
+    if (workload.rate_per_s is not None) != (workload.scenario == "server"):
+        raise ValueError(f"rate_per_s is {workload.rate_per_s}")
+    blocks = result.blocks_s
+    if not blocks or not all(blocks):
+        raise ValueError("a block has no samples")
+    shortest, longest = min(map(min, blocks)), max(map(max, blocks))
+    if shortest < _SHORTEST_S or longest > _LONGEST_S:
+        raise ValueError(f"samples from {shortest} to {longest} s are not times of queries")
+    for name, column in (
+        ("rounds", result.rounds),
+        ("elapsed_s", result.elapsed_s),
+        ("examples", result.examples),
+    ):
+        if column is not None and len(column) != len(blocks):
+            raise ValueError(f"{len(column)} {name} of {len(blocks)} blocks")
+    if result.rounds[0] < 0 or any(b <= a for a, b in zip(result.rounds, result.rounds[1:], strict=False)):
+        raise ValueError(f"rounds {result.rounds} do not rise")
+    for block, elapsed in zip(blocks, result.elapsed_s or (), strict=False):
+        least = max(block) if workload.scenario == "server" else sum(block)  # queries wait together
+        if not least * (1 - _CLOSE) - _SHORTEST_S * len(block) <= elapsed <= _LONGEST_S:
+            raise ValueError(f"a block took {elapsed} s, its samples {least} s")
+    for block, examples in zip(blocks, result.examples or (), strict=False):
+        most = workload.batch * len(block)
+        if not (most if workload.scenario == "grid" else len(block)) <= examples <= most:
+            raise ValueError(f"{examples} examples in {len(block)} queries of {workload.batch}")
+
+
+def _energy(energy: Energy) -> None:
+    if energy.source == "none":
+        if not energy.reason:
+            raise ValueError("energy is missing without a reason")
+        stated = (energy.joules_per_example, energy.interval, energy.gross, energy.net, energy.net_interval)
+        if any(value is not None for value in stated) or energy.windows:
+            raise ValueError("energy of no source has a value")
+        return
+    if energy.joules_per_example is None or energy.reason is not None:
+        raise ValueError(f"energy of source {energy.source} is {energy.joules_per_example}: {energy.reason}")
+    _texts(meter=energy.meter)
+    if not energy.windows:
+        raise ValueError("energy without windows")
+    for window in energy.windows:
+        _window(window)
+    joules = float(np.mean([window.joules_per_example for window in energy.windows]))
+    _positive(joules_per_example=energy.joules_per_example)
+    _agree("joules_per_example", energy.joules_per_example, joules, from_="its windows")
+    _agree("gross energy", energy.gross, joules, from_="its windows")
+    _contains("joules_per_example", energy.interval, energy.joules_per_example)
+    if idle := energy.idle:
+        _positive(seconds=idle.seconds)
+        _not_negative(watts=idle.watts)
+        _contains("idle power", idle.interval, idle.watts)
+    if energy.net is not None:
+        if idle is None:
+            raise ValueError("net energy without idle power")
+        seconds = float(np.mean([window.duration_s / window.examples for window in energy.windows]))
+        _agree("net energy", energy.net, joules - idle.watts * seconds, from_="its windows and idle power")
+    _contains("net energy", energy.net_interval, energy.net)
+
+
+def _window(window: EnergyWindow) -> None:
+    _positive(duration_s=window.duration_s, examples=window.examples, seconds=window.seconds)
+    _not_negative(joules=window.joules, integrated_joules=window.integrated_joules)
+    if window.joules > _LARGEST_POWER_W * window.seconds:
+        raise ValueError(f"{window.joules} J in {window.seconds} s")
+    examples = window.examples * window.seconds / window.duration_s
+    _agree(
+        "joules_per_example of a window",
+        window.joules_per_example,
+        window.joules / examples,
+        from_="its joules",
+    )
+    _contains("joules_per_example of a window", window.interval, window.joules_per_example)
+
+
+def _settings(run: Run) -> None:
+    settings = run.settings
+    _positive(mean_tokens=settings.mean_tokens, threads=settings.runtime.threads)
+    _not_negative(
+        load_average=settings.load_average, session_wall_s=settings.session_wall_s,
+        session_measured_s=settings.session_measured_s,
+    )  # fmt: skip
+    if settings.mean_depth is not None:
+        structure = run.engine.structure
+        _within("mean_depth", settings.mean_depth, structure.layers if structure else math.inf)
+
+
+def _gates(run: Run) -> None:
+    workloads = {result.workload.name for result in run.workloads}
+    _distinct("gate", [f"{gate.name} of {gate.workload or 'the run'}" for gate in run.gates])
+    for gate in run.gates:
+        if gate.name not in GATES:
+            raise ValueError(f"unknown gate '{gate.name}'. Known: {', '.join(GATES)}")
+        if gate.workload is not None and gate.workload not in workloads:
+            raise ValueError(f"gate {gate.name} of {gate.workload}, which was not measured")
+    failed = _unique(gate.name for gate in run.failed_gates)
+    if run.flags != failed:
+        raise ValueError(f"flags are {run.flags}, but the failed gates are {failed}")
+
+
+def _unique(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))
