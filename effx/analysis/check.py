@@ -157,7 +157,7 @@ def select(
     """
     failed = [
         failure for failure in failures
-        if subject.matches(str(failure.engine["name"]), failure.id, str(failure.engine.get("digest")))
+        if subject.matches(failure.name, failure.id, str(failure.engine.digest))
         and host in (None, failure.host.id)
     ]  # fmt: skip
     latest_failure = max(failed, key=lambda failure: failure.started, default=None)
@@ -267,7 +267,7 @@ def _latest(runs: Sequence[Run], subject: Subject, host: str | None) -> Run:
 
 
 def _digest(run: Run) -> str:
-    return str(run.engine["digest"])
+    return run.engine.digest
 
 
 def _preference(run: Run, other: Run) -> tuple[bool, bool, str, str]:
@@ -282,10 +282,9 @@ def _failed_gates(run: Run) -> list[FailedGate]:
         FailedGate(flag, GATES[flag].label, "failed") for flag in run.flags
         if flag in GATES and flag not in listed
     ]  # fmt: skip
-    parity = run.engine.get("parity") or {}
-    if parity.get("passed") is False:
-        agreement = parity.get("label_agreement")
-        detail = "" if agreement is None else f"labels agree on {agreement:.1%}"
+    parity = run.engine.parity
+    if parity is not None and not parity.passed:
+        detail = f"labels agree on {parity.label_agreement:.1%}"
         failed.append(FailedGate("parity", "predictions match the checkpoint's", detail))
     return failed
 

@@ -157,7 +157,7 @@ def _default(runs: Sequence[Run], remarks: list[str]) -> Objective:
 
 def _baseline(runs: Sequence[Run], name: str | None) -> Run | None:
     """Return the engine that losses are relative to; None: all runs are of one engine."""
-    if len({run.engine["digest"] for run in runs}) < 2:
+    if len({run.engine.digest for run in runs}) < 2:
         return None
     return baseline_of(runs) if name is None else next(run for run in runs if run.name == name)
 

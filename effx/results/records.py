@@ -359,7 +359,7 @@ class Run:
 
     def to_json(self) -> dict[str, JsonValue]:
         """Return the run as its file has it."""
-        value: dict[str, Any] = _adapter(Run).dump_python(self, mode="json")
+        value: dict[str, Any] = _adapter(Run).dump_python(self, mode="json", warnings=False)
         for entry, result in zip(value["workloads"], self.workloads, strict=True):
             entry["statistics"] = {
                 "latency_s": result.latency_s, "throughput_per_s": result.throughput_per_s,
@@ -409,7 +409,7 @@ class Failure:
 
     def to_json(self) -> dict[str, JsonValue]:
         """Return the failure as its file has it."""
-        return {"schema": SCHEMA, **_adapter(Failure).dump_python(self, mode="json")}
+        return {"schema": SCHEMA, **_adapter(Failure).dump_python(self, mode="json", warnings=False)}
 
     @classmethod
     def from_json(cls, text: bytes) -> Failure:

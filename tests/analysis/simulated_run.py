@@ -96,7 +96,8 @@ def simulated_run(
         blocks = [[32 / offline_per_s]] * 5
         workloads.append(WorkloadResult(Workload("offline", 32, "real"), blocks, list(range(5)), none))
     return Run(
-        id=f"id-{name}-{started}", started=started, session=session,
+        id=f"id-{name}-{started}", session=session,
+        started=f"{started}-11-21T00:00:00+00:00" if len(started) == 4 else started,
         host=Host(host, cpu="simulated", cores=1, virtual=False, system="none", effx="0"),
         engine=engine(name, task=task, precision=precision, size_bytes=size),
         accuracy=accuracy, workloads=workloads, memory=PeakMemory(memory, None), settings=SETTINGS,

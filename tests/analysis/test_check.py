@@ -13,7 +13,8 @@ from scipy import stats
 from effx.analysis import check_report
 from effx.analysis.check import CheckResult, LimitOutcome, Subject, Verdict, check, select
 from effx.errors import GateError, UsageError
-from effx.results import EnergyWindow, Failure, GateResult, Run
+from effx.manifests import Parity
+from effx.results import EnergyWindow, FailedEngineRecord, Failure, GateResult, Run
 from effx.specs.constraints import CheckSettings
 from effx.stats import intervals
 from tests.analysis.simulated_run import N, simulated_run
@@ -187,6 +188,10 @@ def test_sizes_are_single_readings() -> None:
     assert "(single reading)" in check_report.text(result)
 
 
+def with_parity(run: Run, parity: Parity) -> Run:
+    return replace(run, engine=replace(run.engine, parity=parity))
+
+
 def test_failed_gates_fail_the_check_unless_ignored() -> None:
     run = replace(INT8, gates=[GateResult("host-idle", False, "other processes took 12 %"),
                                GateResult("steady-rounds", None, "2 blocks")])  # fmt: skip
@@ -197,7 +202,7 @@ def test_failed_gates_fail_the_check_unless_ignored() -> None:
     result = check(run, None, settings(max_size_bytes="1GB", ignore_gates="host-idle"))
     assert result.passed
     assert "gate ignored: host otherwise idle" in check_report.text(result)
-    unlike = replace(INT8, engine={**INT8.engine, "parity": {"passed": False, "label_agreement": 0.5}})
+    unlike = with_parity(INT8, Parity(200, 9.0, 0.5, False, "task"))
     result = check(unlike, None, settings(max_size_bytes="1GB"))
     assert [gate.name for gate in result.failed_gates] == ["parity"]
     with pytest.raises(UsageError, match="unknown gate 'host-ilde'"):
@@ -264,11 +269,11 @@ def test_shares(text: str, value: float) -> None:
 def test_the_latest_result_of_that_very_engine_counts() -> None:
     old = simulated_run("int8", range(42), started="2025")
     rebuilt = replace(
-        simulated_run("int8", range(60), started="2027"), engine={**INT8.engine, "digest": "rebuilt"}
+        simulated_run("int8", range(60), started="2027"), engine=replace(INT8.engine, digest="rebuilt")
     )
     runs = [old, FP32, INT8, rebuilt]
     assert select(runs, [], Subject("int8"), None) == (rebuilt, None)
-    assert select(runs, [], Subject("engines/int8", INT8.engine["digest"]), None)[0] is INT8
+    assert select(runs, [], Subject("engines/int8", INT8.engine.digest), None)[0] is INT8
     assert select(runs, [], Subject(old.id), Subject("fp32")) == (old, FP32)
     with pytest.raises(UsageError, match="no result of engines/int8 as it is built now"):
         select(runs, [], Subject("engines/int8", "unknown"), None)
@@ -285,7 +290,7 @@ def test_a_baseline_is_another_engine_of_the_same_session_if_there_is_one() -> N
     for baseline in ("int8", INT8.id, "again"):
         with pytest.raises(UsageError, match="is the engine itself"):
             select([INT8, again, FP32], [], Subject("int8"), Subject(baseline))
-    rebuilt = replace(again, engine={**INT8.engine, "digest": "before"})  # of the release before
+    rebuilt = replace(again, engine=replace(INT8.engine, digest="before"))  # of the release before
     assert select([INT8, rebuilt], [], Subject("int8"), Subject("int8"))[1] is rebuilt
 
 
@@ -299,7 +304,7 @@ def test_several_hosts_are_ambiguous() -> None:
 
 
 def test_an_engine_whose_latest_measurement_failed_does_not_pass_by_an_older_one() -> None:
-    failure = Failure("f", "2027", INT8.engine, INT8.host, "s", "the worker died")
+    failure = Failure("f", "2027", FailedEngineRecord("int8"), INT8.host, "s", "the worker died")
     with pytest.raises(GateError, match="int8 could not be profiled: the worker died"):
         select([INT8], [failure], Subject("int8"), None)
     with pytest.raises(GateError, match="could not be profiled"):

@@ -151,7 +151,7 @@ def test_a_lone_engine_is_not_its_own_baseline() -> None:
     assert "max_drop was not checked: there is no other engine to compare with" in found.remarks
     assert "It is the only engine that was measured: there is no baseline" in wording.recommendation(found)
     again = replace(INT8, id="later", started="2027")  # the same engine twice is still one engine
-    renamed = replace(INT8, id="copy", engine={**INT8.engine, "name": "copy"})
+    renamed = replace(INT8, id="copy", engine=replace(INT8.engine, name="copy"))
     for runs in ([INT8, again], [INT8, renamed]):
         assert one(runs, "latency", baseline="int8").baseline is None
     assert one([INT8, FP32], "latency").baseline == "fp32"

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import pytest
 
 import effx
+from effx import results
 from effx.cli import run
 from effx.results import find
 from tests.analysis.simulated_run import simulated_run
@@ -93,8 +94,8 @@ def test_an_engine_that_was_built_again_needs_a_result_of_its_own(
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    simulated_run("fp32", range(40), precision="fp32").save(tmp_path / "main")
-    simulated_run("int8", range(42)).save(tmp_path / "results")
+    results.save(simulated_run("fp32", range(40), precision="fp32"), tmp_path / "main")
+    results.save(simulated_run("int8", range(42)), tmp_path / "results")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -120,7 +121,12 @@ def test_errors_name_the_options(here: Path, capsys: pytest.CaptureFixture[str])
     ):
         assert expected in fails(capsys, ["check", "int8", *arguments], code=2)
     (result,) = find([here / "results"])
-    replace(result, id="elsewhere", host=replace(result.host, id="g"), started="2020").save(here / "results")
+    results.save(
+        replace(
+            result, id="elsewhere", host=replace(result.host, id="g"), started="2020-01-01T00:00:00+00:00"
+        ),
+        here / "results",
+    )
     assert "2 hosts: g, h. Choose one. (option --host)" in fails(
         capsys, ["check", "int8", "--max-size", "1GB"], code=2
     )

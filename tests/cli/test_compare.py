@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from effx import results
 from effx.analysis.comparison import compare
 from effx.cli import run
 from tests.analysis.simulated_run import simulated_run
@@ -17,7 +18,7 @@ B = simulated_run("bert.int8", range(10, 60), 0.015, 1.5)
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for one in (A, B, simulated_run("bert.int8", range(10, 60), 0.020, session="later", started="2027")):
-        one.save(tmp_path / "results")
+        results.save(one, tmp_path / "results")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -65,5 +66,5 @@ def test_wrong_input_gives_a_one_line_error(
 
 
 def test_results_of_different_hosts_are_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    simulated_run("there", host="g").save(here / "results")
+    results.save(simulated_run("there", host="g"), here / "results")
     assert "different hosts" in fails(capsys, ["compare", "bert.fp32", "there"])

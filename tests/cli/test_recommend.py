@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from effx import results
 from effx.cli import run
 from tests.analysis.simulated_run import simulated_run
 from tests.cli.test_cli import fails
@@ -20,7 +21,7 @@ RUNS = [
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for one in RUNS:
-        one.save(tmp_path / "results")
+        results.save(one, tmp_path / "results")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -65,7 +66,7 @@ def test_unmet_constraints_set_exit_code_1(here: Path, capsys: pytest.CaptureFix
         "effx: sst2 on h: none of 3 engines meets the constraints; nearest is small, whose p90"
     )
     assert "is above 1 ms (--max-p90)." in line
-    simulated_run("alone", host="g").save(here / "results")
+    results.save(simulated_run("alone", host="g"), here / "results")
     assert run(["recommend", "--max-memory", "70MB", "--json", "--max-drop", "100%"]) == 1
     result = json.loads(capsys.readouterr().out)
     assert [one["engine"] for one in result["recommendations"]] == ["small"]
@@ -77,9 +78,10 @@ def test_constant_predictions_do_not_crash(here: Path, capsys: pytest.CaptureFix
     for name in ("a", "b"):
         single_run = simulated_run(name, metric="matthews", task="cola")
         scored = replace(
-            single_run.accuracy, value=0.0, interval=(0.0, 0.0), predictions=[1] * single_run.accuracy.n
-        )
-        replace(single_run, accuracy=scored).save(here / "cola")
+            single_run.accuracy, value=0.0, metrics={"matthews": 0.0}, interval=(0.0, 0.0),
+            predictions=[1] * single_run.accuracy.n,
+        )  # fmt: skip
+        results.save(replace(single_run, accuracy=scored), here / "cola")
     assert run(["recommend", "cola", "--objective", "accuracy"]) == 0
     assert "at +0.0 points of matthews" in capsys.readouterr().out
     assert run(["recommend", "cola", "--objective", "accuracy", "--json"]) == 0
@@ -93,7 +95,7 @@ def test_constant_predictions_do_not_crash(here: Path, capsys: pytest.CaptureFix
 
 def test_modelled_energy_is_not_the_default_objective(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, seconds, joules in (("a", 0.01, 2.0), ("b", 0.02, 1.0)):
-        simulated_run(name, seconds=seconds, joules=joules, source="model").save(here / "modelled")
+        results.save(simulated_run(name, seconds=seconds, joules=joules, source="model"), here / "modelled")
     result = answer(capsys, "modelled")
     assert (result["objective"], result["engine"], result["energy_source"]) == ("latency", "a", "model")
     assert run(["recommend", "modelled", "--objective", "latency"]) == 0
