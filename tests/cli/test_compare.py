@@ -56,7 +56,7 @@ def test_comparison_as_text(here: Path, capsys: pytest.CaptureFixture[str]) -> N
         ),
         (["id-bert.fp32-2025", "bert.int8"], "Did you mean 'id-bert.fp32-2026'"),
         (["bert.fp32", "bert.int8", "--margin", "0"], "Invalid value for '--margin'"),
-        (["bert.fp32", "bert.int8", "nowhere"], "nowhere holds no results"),
+        (["bert.fp32", "bert.int8", "nowhere"], "nowhere contains no results"),
     ],
 )
 def test_wrong_input_gives_a_one_line_error(
