@@ -44,33 +44,48 @@ TYPES: dict[str, tuple[Damage, str]] = {
     "schema true": (lambda value: value.update(schema=True), "expected schema 3, got True"),
     "no schema": (lambda value: value.pop("schema"), "schema is missing"),
     "no host": (lambda value: value.update(host=None), "host: expected an object"),
-    "a host without id": (lambda value: value["host"].pop("id"), "host.id is missing"),
+    "a host without id": (lambda value: value["host"].pop("id"), "host.id: missing"),
     "cores as text": (lambda value: value["host"].update(cores="8"), "host.cores: .*valid integer"),
-    "no checkpoint": (lambda value: value["engine"].pop("checkpoint"), "engine.checkpoint is missing"),
+    "no checkpoint": (lambda value: value["engine"].pop("checkpoint"), "engine.checkpoint: missing"),
     "a list as engine": (lambda value: value.update(engine=[]), "engine: expected an object"),
     "parity of another kind": (lambda value: value["engine"].update(parity=1), "engine.parity: expected"),
-    "an unknown key": (lambda value: value["engine"].update(paritty=None), "unknown key engine.paritty"),
-    "an unknown key of a workload": (lambda value: first(value).update(p50=1), "unknown key workloads.0.p50"),
-    "half a gate": (lambda value: value["gates"][0].pop("detail"), "gates.0.detail is missing"),
+    "an unknown key": (lambda value: value["engine"].update(paritty=None), "engine.paritty: unknown key"),
+    "an unknown key of a workload": (
+        lambda value: first(value).update(p50=1),
+        "workloads\\[0\\].p50: unknown key",
+    ),
+    "half a gate": (lambda value: value["gates"][0].pop("detail"), "gates\\[0\\].detail: missing"),
     "no accuracy": (lambda value: value["accuracy"].update(value=None), "accuracy.value: .*valid number"),
     "true as accuracy": (
         lambda value: value["accuracy"].update(value=True),
         "accuracy.value: .*valid number",
     ),
-    "NaN": (lambda value: value["accuracy"].update(value=float("nan")), "NaN is not a number"),
-    "Infinity": (lambda value: first(value)["blocks_s"][0].append(float("inf")), "Infinity is not a number"),
-    "1e999": (lambda value: value["accuracy"].update(value="1e999"), "accuracy.value: expected a finite"),
-    "1e999 among samples": (lambda value: first(value)["blocks_s"][0].append("1e999"), "a finite number"),
-    "1e999 as a fact": (lambda value: value["settings"]["meter"]["details"].update(x="1e999"), "details.x"),
+    "NaN": (lambda value: value["accuracy"].update(value=float("nan")), "NaN is not a JSON number"),
+    "Infinity": (
+        lambda value: first(value)["blocks_s"][0].append(float("inf")),
+        "Infinity is not a JSON number",
+    ),
+    "1e999": (lambda value: value["accuracy"].update(value="1e999"), "1e999 is too large"),
+    "1e999 among samples": (lambda value: first(value)["blocks_s"][0].append("1e999"), "1e999 is too large"),
+    "1e999 as a fact": (
+        lambda value: value["settings"]["meter"]["details"].update(x="1e999"),
+        "1e999 is too large",
+    ),
     "a huge integer": (lambda value: value["memory"].update(host_peak_bytes=10**400), "1000.* is too large"),
     "a huge class": (lambda value: value["accuracy"].update(labels=[10**400] * N), "is too large"),
-    "half an interval": (lambda value: energy(value).update(interval=[1]), "workloads.0.energy.interval"),
-    "a sample of text": (lambda value: first(value)["blocks_s"][0].append("x"), "blocks_s.0.5: .*valid num"),
+    "half an interval": (
+        lambda value: energy(value).update(interval=[1]),
+        "workloads\\[0\\].energy.interval",
+    ),
+    "a sample of text": (
+        lambda value: first(value)["blocks_s"][0].append("x"),
+        "blocks_s\\[0\\]\\[5\\]: .*valid num",
+    ),
     "predictions of text": (lambda value: value["accuracy"].update(predictions=["x"]), "predictions.0"),
     "a length of text": (lambda value: first(value)["workload"].update(length="long"), "workload.length"),
     "an unknown scenario": (lambda value: first(value)["workload"].update(scenario="x"), "workload.scenario"),
     "an unknown setting": (lambda value: value["settings"]["plan"].update(round=1), "settings.plan.*round"),
-    "a lone surrogate": (lambda value: value["engine"].update(name="\ud800x"), "surrogate|JSON"),
+    "a lone surrogate": (lambda value: value["engine"].update(name="\ud800x"), "not UTF-8 text"),
 }
 CONTRADICTIONS: dict[str, tuple[Damage, str]] = {
     "an accuracy that the predictions do not give": (
@@ -199,7 +214,7 @@ CONTRADICTIONS: dict[str, tuple[Damage, str]] = {
     ),
     "a sparsity that its counts do not give": (
         lambda value: value["engine"].update(sparsity={"share": 0.9, "zeros": 1, "of": 2}),
-        "but its counts give 0.5",
+        "share 0.9 is not 1 of 2",
     ),
     "no memory": (lambda value: value["memory"].update(host_peak_bytes=-1), "host_peak_bytes is -1"),
     "a start that is no time": (lambda value: value.update(started="yesterday"), "'yesterday' is not a time"),
@@ -235,9 +250,9 @@ def test_a_result_that_cannot_be_trusted_is_refused_in_one_line(name: str, tmp_p
         ("[" * 200_000, "nested too deeply"),
         ('{"engine":' * 100_000, "nested too deeply"),
         ('{"schema": 3, "engine": {}, "engine": {}}', "duplicate key 'engine'"),
-        ('{"engine": "\\u0000', "not a valid result"),
+        ('{"engine": "\\u0000', "cannot be read"),
         ("", "Expecting value"),
-        (b'{"engine": "\xff"}', "utf-8"),
+        (b'{"engine": "\xff"}', "not UTF-8 text"),
     ],
 )
 def test_text_that_is_not_json_is_refused(text: str | bytes, message: str, tmp_path: Path) -> None:
@@ -250,11 +265,11 @@ def test_text_that_is_not_json_is_refused(text: str | bytes, message: str, tmp_p
 
 def test_pipes_and_devices_are_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.json")
-    with pytest.raises(ArtifactError, match=r"pipe.json is not a plain file"):
+    with pytest.raises(ArtifactError, match=r"pipe.json is not a regular file"):
         results.read([tmp_path])
     (tmp_path / "pipe.json").unlink()
     (tmp_path / "zero.json").symlink_to("/dev/zero")
-    with pytest.raises(ArtifactError, match=r"zero.json is not a plain file"):
+    with pytest.raises(ArtifactError, match=r"zero.json is not a regular file"):
         results.read([tmp_path])
     (tmp_path / "zero.json").unlink()
     (tmp_path / "folder.json").mkdir()
@@ -308,7 +323,7 @@ def test_a_result_that_contradicts_itself_is_not_written(tmp_path: Path) -> None
         ({"failure": None}, "failure: expected a valid string"),
         ({"failure": " "}, "failure is empty"),
         ({"engine": "demo-dead"}, "engine: expected an object"),
-        ({"engine": {}}, "engine.name is missing"),
+        ({"engine": {}}, "engine.name: missing"),
         ({"host": None}, "host: expected an object"),
         ({"id": 1}, "id: expected a valid string"),
         ({"started": "x"}, "'x' is not a time"),

@@ -87,7 +87,7 @@ def read(folders: Sequence[Path]) -> tuple[list[Run], list[Failure]]:
                 first_path, first = results.setdefault(result.id, (path, result))
                 if first != result:
                     raise ArtifactError(
-                        f"{path}: duplicate id {records.printable(result.id)}, also in {first_path}. Remove one."
+                        f"{path}: duplicate id {result.id!r}, also in {first_path}. Remove one."
                     )
             if not known:
                 raise ArtifactError(

@@ -107,7 +107,10 @@ def test_summary_holds_beside_the_baseline_what_was_scored_on_its_rows() -> None
 
 def test_the_baseline_is_what_nothing_was_taken_from() -> None:
     """A ticket may be the more accurate: it is still a reduction of what it is held beside."""
-    full, ticket = simulated_run("full", range(20), precision="fp32"), simulated_run("ticket", range(19), precision="fp32")
+    full, ticket = (
+        simulated_run("full", range(20), precision="fp32"),
+        simulated_run("ticket", range(19), precision="fp32"),
+    )
     int8 = simulated_run("int8", range(18))
     ticket = replace(ticket, engine=replace(ticket.engine, weight_remaining=0.8))
     assert baseline_of([ticket, full, int8]) is full
@@ -252,7 +255,10 @@ def test_the_best_of_many_was_lucky() -> None:
     """Forty equal engines: the frontier that was measured lies above what they truly have."""
     rng = np.random.default_rng(0)
     runs = [
-        replace(simulated_run(f"e{number}", np.flatnonzero(rng.random(N) < 0.1)), memory=PeakMemory(90 + number, None))
+        replace(
+            simulated_run(f"e{number}", np.flatnonzero(rng.random(N) < 0.1)),
+            memory=PeakMemory(90 + number, None),
+        )
         for number in range(40)
     ]
     found = frontier(runs, ("accuracy", "memory"))

@@ -72,7 +72,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["export", "--backend", "onnx"], "Did you mean 'onnxruntime'"),
         (["export", "--device", "tpu"], "unknown onnxruntime device 'tpu'"),
         (["profile"], "engines does not exist. Build it"),
-        (["report"], "results holds no results"),
+        (["report"], "results contains no results"),
         (["demo", "--bogus"], "No such option"),
     ],
 )

@@ -117,7 +117,7 @@ def test_modelled_energy_is_not_the_default_objective(here: Path, capsys: pytest
         (["--baseline", "fp23"], "Did you mean 'fp32'"),
         (["--task", "sst3"], "Did you mean 'sst2'"),
         (["--max-p99", "1s"], "p99 needs 662 queries"),
-        (["nowhere"], "nowhere holds no results"),
+        (["nowhere"], "nowhere contains no results"),
     ],
 )
 def test_wrong_input_gives_a_one_line_error(
