@@ -24,6 +24,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 from effx import files, records
 from effx.errors import ArtifactError, UsageError
 from effx.manifests import CheckpointManifest, EngineManifest, Manifest
+from effx.specs.data import DataSource
 from effx.specs.runtime import RuntimeSettings
 from effx.specs.tasks import Task
 
@@ -184,7 +185,7 @@ class _Artifact(Generic[M]):
         return self.manifest.max_length
 
     @property
-    def data(self) -> str | None:
+    def data(self) -> DataSource | None:
         """The folder that the rows were read from; None: the hub or the demo corpus."""
         return self.manifest.data
 

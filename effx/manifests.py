@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, Self, TypedDict
 
-from pydantic import AfterValidator, Field, JsonValue, PlainSerializer, model_validator
+from pydantic import AfterValidator, Field, JsonValue, PlainSerializer, PlainValidator, model_validator
 
+from effx.errors import UsageError
 from effx.records import Record
 from effx.specs import backends, variants
+from effx.specs.data import DataSource
 from effx.specs.exit_rules import ExitPoint, ExitRule
 from effx.specs.runtime import RuntimeSettings
 from effx.specs.settings import OneOf, Settings
@@ -97,6 +100,29 @@ def _checked_task(task: Task) -> Task:
 
 TaskDefinition = Annotated[Task, AfterValidator(_checked_task), PlainSerializer(Task.to_json)]
 """A task as it was when the manifest was written, tasks inferred from files included."""
+
+
+def _read_source(value: Any) -> DataSource:
+    """Return where rows are, from a manifest's JSON."""
+    if isinstance(value, DataSource):
+        return value
+    if not isinstance(value, Mapping) or set(value) != {"path", "settings", "digest"}:
+        raise ValueError("expected path, settings and digest")
+    path, settings, digest = value["path"], value["settings"], value["digest"]
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise ValueError(f"path: {path!r} is not a file or folder")
+    if not isinstance(settings, Mapping):
+        raise ValueError("settings: expected a mapping")
+    if digest is not None and not (isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)):
+        raise ValueError(f"digest: {digest!r} is not a SHA-256")
+    try:
+        return DataSource.from_json(value)
+    except UsageError as error:
+        raise ValueError(f"settings: {error}") from error
+
+
+RowsSource = Annotated[DataSource, PlainValidator(_read_source), PlainSerializer(DataSource.to_json)]
+"""Where rows were read from."""
 
 
 def _checked_structure(structure: Structure) -> Structure:
@@ -389,8 +415,8 @@ class Manifest(Record):
     """Share of the full model's parameters that remain, ramps excluded."""
     max_length: Annotated[int, Field(ge=variants.MIN_LENGTH, le=_MAX_LENGTH)]
     """Maximum tokens per example, in training and in evaluation."""
-    data: str | None = None
-    """The folder that the rows were read from; None: the hub or the demo corpus."""
+    data: RowsSource | None = None
+    """Where the rows were read from; None: the hub or the demo corpus."""
     sparsity: SparsityRecord | None = None
     versions: Mapping[str, str]
 
@@ -398,8 +424,6 @@ class Manifest(Record):
     def _one_task(self) -> Self:
         if self.task != self.task_definition.name:
             raise ValueError(f"task: {self.task!r} is not the name in task_definition")
-        if self.data is not None and (not self.data or "\0" in self.data):
-            raise ValueError(f"data: {self.data!r} is not a folder")
         return self
 
 
@@ -461,7 +485,7 @@ class CheckpointFacts(TypedDict, total=False):
     validation_source: str
     parent: str | None
     max_length: int
-    data: str | None
+    data: DataSource | None
     exits: ExitsRecord | None
     tokens: TokensRecord | None
     ticket: TicketRecord | None

@@ -145,7 +145,7 @@ def set_at(*keys: Any, to: Any) -> Callable[[dict[str, Any]], None]:
         (set_at("weight_remaining", to=1.5), "weight_remaining: expected"),
         (set_at("max_length", to=0), "max_length: expected"),
         (set_at("max_length", to=65), "max_length: expected at most 64, as inputs, got 65"),
-        (set_at("data", to=5), "data: expected a valid string, got 5"),
+        (set_at("data", to=5), "data: expected path, settings and digest"),
         (set_at("backend", to="onnx-runtime"), "unknown backend 'onnx-runtime'"),
         (set_at("device", to="tpu"), "unknown mock device 'tpu'"),
         (set_at("runtime", "device", to="cuda"), "runtime.device: expected 'cpu', as device"),

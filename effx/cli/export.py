@@ -11,6 +11,7 @@ import click
 from effx.cli import options
 from effx.specs import variants
 from effx.specs.backends import BUILDABLE
+from effx.specs.data import DataSource
 from effx.specs.imports import ImportSettings
 
 
@@ -41,7 +42,7 @@ from effx.specs.imports import ImportSettings
     help="Device of the engines: cpu, cuda, or smNN (e.g. sm89) to build with tensorrt-rtx for a GPU that "
     "this machine does not have. Default: cpu, or cuda for backends without cpu.",
 )
-@options.data("For the parity gate. Default: the data folder recorded in the checkpoint.")
+@options.data("For the parity gate. Default: where the checkpoint's rows came from.")
 @options.of(ImportSettings)
 @click.option(
     "--calibration",
@@ -83,7 +84,7 @@ def command(
     wanted: tuple[str, ...],
     backends: tuple[str, ...],
     device: str | None,
-    data_folder: Path | None,
+    data_folder: DataSource | None,
     calibration_rows: int,
     out: Path,
     triton: Path | None,

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from effx.cli import options
+from effx.specs.data import DataSource
 from effx.specs.heads import HeadSettings
 from effx.specs.training import FinetuneSettings
 
@@ -26,7 +27,7 @@ def command(
     /,
     task: str,
     model: str,
-    data_folder: Path | None,
+    data_folder: DataSource | None,
     name: str | None,
     out: Path,
     overwrite: bool,

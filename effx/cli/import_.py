@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from effx.cli import options
+from effx.specs.data import DataSource
 from effx.specs.imports import ImportSettings
 
 
@@ -22,7 +23,7 @@ def command(
     context: click.Context,
     /,
     model: str,
-    data_folder: Path | None,
+    data_folder: DataSource | None,
     name: str | None,
     out: Path,
     overwrite: bool,

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from effx.cli import options
+from effx.specs.data import DataSource
 from effx.specs.training import LotterySettings
 
 
@@ -25,7 +26,7 @@ def command(
     /,
     task: str,
     model: str,
-    data_folder: Path | None,
+    data_folder: DataSource | None,
     out: Path | None,
     as_json: bool,
     **settings: Any,

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 from click.core import ParameterSource
 
 from effx.artifacts import Checkpoint
-from effx.errors import EffxError, nearest
+from effx.errors import EffxError, UsageError, nearest
 from effx.specs import meters, settings
+from effx.specs.data import DataSettings, DataSource
 from effx.specs.quantities import Quantity
 from effx.specs.settings import Leaf, Settings
 
@@ -227,14 +229,30 @@ def new_checkpoint(default_name: str) -> Callable[[F], F]:
 
 
 def data(default: str) -> Callable[[F], F]:
-    """Add ``--data``."""
-    return click.option(
-        "--data",
-        "data_folder",
-        type=click.Path(path_type=Path),
-        metavar="DIR",
-        help="Folder with the files train and validation (.jsonl[.gz], .csv, .tsv or .parquet). " + default,
-    )
+    """Add ``--data`` and the options of how files are read; the command gets both as ``data_folder``."""
+
+    def add(function: F) -> F:
+        @functools.wraps(function)
+        def with_source(*arguments: Any, data_path: Path | None, **values: Any) -> Any:
+            reading = {name: values.pop(name) for name in list(values) if name in DataSettings.model_fields}
+            given = {name: value for name, value in reading.items() if value is not None}
+            if given and data_path is None:
+                name = next(iter(given))
+                raise UsageError(f"{name} says how local files are read: add data", settings=(name, "data"))
+            source = None if data_path is None else DataSource(str(data_path), DataSettings.of(**given))
+            return function(*arguments, data_folder=source, **values)
+
+        option = click.option(
+            "--data",
+            "data_path",
+            type=click.Path(path_type=Path),
+            metavar="PATH",
+            help="File (.csv, .tsv, .jsonl, .json, .parquet; text also .gz), or folder with files for train "
+            "and validation. " + default,
+        )
+        return cast(F, option(of(DataSettings)(with_source)))
+
+    return add
 
 
 def show(checkpoint: Checkpoint, as_json: bool, line: str) -> None:

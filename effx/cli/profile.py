@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from effx.cli import options
+from effx.specs.data import DataSource
 from effx.specs.measurement import MeasurementPlan
 from effx.specs.workloads import SCENARIOS, SELECT_ALL
 
@@ -22,13 +23,7 @@ _WITHOUT_OPTION = (
 
 @click.command("profile")
 @click.argument("engines", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--data",
-    "data_folder",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder with validation rows. Default: the data folder recorded in the engine.",
-)
+@options.data("Default: where the checkpoint's validation rows came from.")
 @options.meter
 @click.option(
     "--scenario",
@@ -65,7 +60,7 @@ _WITHOUT_OPTION = (
 @click.option("--json", "as_json", is_flag=True, help="Print the results.")
 def command(
     engines: tuple[Path, ...],
-    data_folder: Path | None,
+    data_folder: DataSource | None,
     meter: str,
     scenarios: tuple[str, ...],
     rate_per_s: float | None,

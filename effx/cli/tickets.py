@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from effx.cli import options
+from effx.specs.data import DataSource
 from effx.specs.presets import PRESETS
 from effx.specs.presets import preset as preset_settings
 from effx.specs.training import TicketSearchSettings
@@ -34,7 +35,7 @@ def command(
     task: str,
     model: str,
     preset: str | None,
-    data_folder: Path | None,
+    data_folder: DataSource | None,
     out: Path | None,
     as_json: bool,
     **given: Any,

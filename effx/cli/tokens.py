@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from effx.cli import options
+from effx.specs.data import DataSource
 from effx.specs.imports import ImportSettings
 from effx.specs.training import TokenPruningSettings
 
@@ -15,7 +16,7 @@ from effx.specs.training import TokenPruningSettings
 @click.command("tokens")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @options.of(TokenPruningSettings)
-@options.data("Default: the data folder recorded in the checkpoint.")
+@options.data("Default: where the checkpoint's rows came from.")
 @options.of(ImportSettings)
 @options.new_checkpoint("CHECKPOINT-tokens")
 @click.pass_context
@@ -23,7 +24,7 @@ def command(
     context: click.Context,
     /,
     checkpoint: Path,
-    data_folder: Path | None,
+    data_folder: DataSource | None,
     name: str | None,
     out: Path,
     overwrite: bool,

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from effx.cli import options
+from effx.specs.data import DataSource
 
 
 @click.command("verify")
@@ -20,9 +21,11 @@ from effx.cli import options
     show_default=True,
     help="Folder with the engines' checkpoints.",
 )
-@options.data("Default: the data folder recorded in the checkpoint.")
+@options.data("Default: where the checkpoint's rows came from.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparisons as JSON.")
-def command(engines: tuple[Path, ...], checkpoints: Path, data_folder: Path | None, as_json: bool) -> int:
+def command(
+    engines: tuple[Path, ...], checkpoints: Path, data_folder: DataSource | None, as_json: bool
+) -> int:
     """Compare ENGINES (default: all in ./engines) with their checkpoints again, on this machine.
 
     Use it after moving engines to another machine. Exit code 1: an engine did not pass the parity

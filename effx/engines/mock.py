@@ -31,6 +31,7 @@ from effx.engines.protocol import Arrays
 from effx.engines.sessions import ClosingSession
 from effx.errors import ArtifactError
 from effx.manifests import ArtifactReference, EngineInput, EngineManifest, Parity
+from effx.specs.data import DataSource
 from effx.specs.runtime import RuntimeSettings
 from effx.specs.tasks import TASKS, Task
 from effx.structure import Layer, Structure
@@ -201,7 +202,7 @@ def write_engine(
         parity=Parity(0, 0.0, 1.0, True, "none", "not measured: mock engine"),
         versions={},
         max_length=max_length,
-        data=None if data is None else str(data),
+        data=DataSource.of(data),
         runtime=RuntimeSettings((FILE,), lengths=None if lengths is None else tuple(lengths)),
     )
     with Engine.create(folder, overwrite=True) as draft:

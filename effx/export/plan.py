@@ -23,6 +23,7 @@ from effx.export.source import ExportSource
 from effx.host import cpu, memory
 from effx.specs import backends, variants
 from effx.specs.backends import Backend
+from effx.specs.data import DataLocation
 
 try:
     import fcntl
@@ -64,7 +65,7 @@ def export_all(
     out: str | Path = "engines",
     *,
     device: str | None = None,
-    data_folder: str | Path | None = None,
+    data_folder: DataLocation = None,
     calibration_rows: int = 128,
     overwrite: bool = False,
     keep_failed: bool = False,
@@ -79,7 +80,7 @@ def export_all(
         out: the folder to write engines to, as CHECKPOINT.VARIANT.BACKEND, with .DEVICE if it is not the
             backend's default.
         device: the device that the engines run on; None: each backend's default.
-        data_folder: folder of the rows for the gates; default: that of the checkpoint's rows.
+        data_folder: file or folder of the rows for the gates; default: that of the checkpoint's rows.
         calibration_rows: training rows that static int8 takes its activation ranges from.
         overwrite: build again engines that are up to date.
         keep_failed: keep an engine that failed its gate; its manifest says so.

@@ -23,6 +23,7 @@ from effx.export.parity import Reference
 from effx.models import checkpoints, evaluate, exits
 from effx.models.exits import rule_of
 from effx.models.structure import parameters
+from effx.specs.data import DataLocation, DataSource, override
 from effx.specs.exit_rules import ExitRule
 from effx.specs.runtime import RuntimeSettings, StagedExits
 from effx.specs.variants import Variant
@@ -42,7 +43,7 @@ class ExportSource:
 
     checkpoint: Checkpoint
     scratch: Path
-    data_folder: str | Path | None = None
+    data_folder: DataLocation = None
     calibration_rows: int = 128
     _graphs: dict[tuple[TraceShape, bool], list[Path]] = field(default_factory=dict)
     _references: dict[Any, Reference] = field(default_factory=dict)
@@ -89,14 +90,17 @@ class ExportSource:
             exits=StagedExits(self.rule(), tuple(exits.depths(self.model))) if variant.exits else None,
         )
 
+    @property
+    def _data(self) -> DataSource | None:
+        return override(self.data_folder, self.checkpoint.data)
+
     @cached_property
     def rows(self) -> Rows | None:
         """Labelled validation rows, at most those of the parity gate; None where there are none."""
         large = parameters(self.model) >= _LARGE_PARAMETERS
         limit = _PARITY_ROWS if large else _QUANTIZED_PARITY_ROWS
         try:
-            folder = self.data_folder or self.checkpoint.data
-            return data.load(self.checkpoint.task, "validation", folder).limit(limit)
+            return data.load(self.checkpoint.task, "validation", self._data).limit(limit)
         except (DataError, MissingExtraError):
             if self.data_folder is not None:
                 raise
@@ -150,7 +154,7 @@ class ExportSource:
         encoder = Encoder(self.checkpoint.folder, self.max_length(variant))
         count = self.calibration_rows
         try:
-            rows = data.load(self.checkpoint.task, "train", self.data_folder or self.checkpoint.data)
+            rows = data.load(self.checkpoint.task, "train", self._data)
         except (DataError, MissingExtraError) as error:
             raise UsageError(f"static int8 is calibrated on training rows: {error}") from error
         if len(rows) < count:

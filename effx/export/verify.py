@@ -13,17 +13,18 @@ from effx.export import parity
 from effx.export.source import ExportSource
 from effx.manifests import Parity
 from effx.specs import variants
+from effx.specs.data import DataLocation
 
 
 def verify(
-    folders: Sequence[Path], checkpoints: str | Path = "checkpoints", *, data_folder: str | Path | None = None
+    folders: Sequence[Path], checkpoints: str | Path = "checkpoints", *, data_folder: DataLocation = None
 ) -> list[tuple[Engine, Parity]]:
     """Measure the parity of engines again.
 
     Args:
         folders: engines, or folders of them.
         checkpoints: the folder of their checkpoints.
-        data_folder: folder of the rows to compare on; default: that of the checkpoint's rows.
+        data_folder: file or folder of the rows to compare on; default: that of the checkpoint's rows.
 
     Raises:
         ArtifactError: an engine is missing or damaged, or the checkpoint that it was built from is missing.

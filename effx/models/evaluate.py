@@ -14,6 +14,7 @@ from effx.artifacts import Checkpoint
 from effx.encoding import Encoded, Encoder, length_sorted
 from effx.models import checkpoints, exits, infer, load, reference, structure
 from effx.models.checkpoints import input_names
+from effx.specs.data import DataLocation, override
 from effx.specs.exit_rules import ExitRule
 
 _Inputs = dict[str, torch.Tensor]
@@ -93,7 +94,7 @@ def reduced(
 
 
 def at_length(
-    checkpoint: str | Path, max_length: int, *, data_folder: str | Path | None = None
+    checkpoint: str | Path, max_length: int, *, data_folder: DataLocation = None
 ) -> dict[str, float]:
     """Return a checkpoint's metrics on its validation rows, cut to ``max_length`` tokens each.
 
@@ -102,7 +103,7 @@ def at_length(
     Args:
         checkpoint: the checkpoint's folder.
         max_length: maximum tokens per example, special tokens included.
-        data_folder: of the rows; default: the folder that the checkpoint was trained on.
+        data_folder: file or folder of the rows; default: where the checkpoint's came from.
 
     Returns:
         The task's metrics, and ``cut``: the share of rows that lost tokens.
@@ -113,7 +114,7 @@ def at_length(
     opened = Checkpoint.open(checkpoint)
     model = load(opened)
     checkpoints.check_length(model, max_length)
-    rows = data.load(opened.task, "validation", data_folder or opened.data)
+    rows = data.load(opened.task, "validation", override(data_folder, opened.data))
     whole = Encoder(opened.folder, opened.max_length)(rows.texts).lengths
     answers = logits(model, Encoder(opened.folder, max_length)(rows.texts))
     scores = opened.task.score(rows.labels, opened.task.predict(answers))

@@ -48,6 +48,7 @@ from effx.results import (
     WorkloadResult,
 )
 from effx.specs import workloads
+from effx.specs.data import DataLocation, DataSource, override
 from effx.specs.measurement import DEFAULT_GRID, GPU_GRID, MeasurementPlan
 from effx.specs.workloads import MULTI_STREAM, SINGLE_STREAM, Workload
 
@@ -64,7 +65,7 @@ def profile(
     out: str | Path = "results",
     plan: MeasurementPlan | None = None,
     meter: str = "auto",
-    data_folder: str | Path | None = None,
+    data_folder: DataLocation = None,
     host: str | None = None,
 ) -> tuple[list[Run], list[EffxError]]:
     """Profile engines and write one result each.
@@ -74,7 +75,7 @@ def profile(
         out: folder of the results, one ID.json each; those of engines that failed say why.
         plan: what is measured.
         meter: see :func:`effx.profile.meters.open`.
-        data_folder: validation rows; default: the folder that the checkpoint's rows came from.
+        data_folder: file or folder of validation rows; default: where the checkpoint's came from.
         host: a name for this machine; default: the host name.
 
     Returns:
@@ -87,7 +88,7 @@ def profile(
     opened = [Engine.open(path) for path in Engine.find_all([Path(path) for path in engines])]
     plan = _with_grid(plan, opened)
     files.check_writable(Path(out))
-    loaded: dict[tuple[str, str], Rows] = {}
+    loaded: dict[tuple[str, DataSource | None], Rows] = {}
     rows = [_rows(engine, data_folder, plan.limit, loaded) for engine in opened]
     under_test = [EngineUnderTest(engine, part, plan) for engine, part in zip(opened, rows, strict=True)]
     pool = WorkerPool(plan.resident or affordable(opened))
@@ -386,17 +387,17 @@ def _with_grid(plan: MeasurementPlan, opened: Sequence[Engine]) -> MeasurementPl
 
 def _rows(
     engine: Engine,
-    data_folder: str | Path | None,
+    data_folder: DataLocation,
     limit: int | None,
-    loaded: dict[tuple[str, str], Rows],
+    loaded: dict[tuple[str, DataSource | None], Rows],
 ) -> Rows:
     if engine.task.kind == "answer-span":
         raise UsageError(f"{engine.name}: question answering cannot be profiled yet; effx verify checks it.")
-    folder = Path(data_folder).resolve() if data_folder else engine.data
-    key = (engine.task.name, str(folder))
+    source = override(data_folder, engine.data)
+    key = (engine.task.name, source)
     if key not in loaded:
         try:
-            loaded[key] = data.load(engine.task, "validation", folder).limit(limit)
+            loaded[key] = data.load(engine.task, "validation", source).limit(limit)
         except DataError as error:
             raise DataError(f"{engine.name}: {error}") from error
     return loaded[key]

@@ -25,6 +25,7 @@ from effx.recipe.graph.cells import CellBuilder
 from effx.recipe.graph.digests import Digests
 from effx.recipe.graph.plan import Artifacts, CellPlan
 from effx.recipe.language.recipe import ModelEntry, Recipe, TaskEntry
+from effx.specs.data import DataLocation, DataSettings, DataSource
 from effx.specs.training import LotterySettings, TicketSearchSettings
 
 
@@ -33,7 +34,7 @@ def tickets(
     model_name: str | Path,
     *,
     out: str | Path | None = None,
-    data_folder: str | Path | None = None,
+    data_folder: DataLocation = None,
     settings: TicketSearchSettings | None = None,
     executor: Executor | None = None,
 ) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def tickets(
         task_name: a task of the table, or with ``data_folder`` any name for the user's rows.
         model_name: a folder with config.json and safetensors weights, or a name on the hub.
         out: the workspace; default ``tickets/TASK-MODEL``.
-        data_folder: folder with train and validation files; default: the hub, or the demo corpus.
+        data_folder: file or folder of the rows; default: the hub, or the demo corpus.
         settings: which tickets, and how to train.
         executor: where cells run; None: in this process.
 
@@ -81,7 +82,7 @@ def lottery(
     model_name: str | Path,
     *,
     out: str | Path | None = None,
-    data_folder: str | Path | None = None,
+    data_folder: DataLocation = None,
     settings: LotterySettings | None = None,
     executor: Executor | None = None,
 ) -> list[Checkpoint]:
@@ -91,7 +92,7 @@ def lottery(
         task_name: a task of the table, or with ``data_folder`` any name for the user's rows.
         model_name: a folder with config.json and safetensors weights, or a name on the hub.
         out: the workspace; default ``lottery/TASK-MODEL``, with ``-mlm`` or ``-mask``.
-        data_folder: folder with train and validation files; default: the hub, or the demo corpus.
+        data_folder: file or folder of the rows; default: the hub, or the demo corpus.
         settings: how sparse, and how to train.
         executor: where cells run; None: in this process.
 
@@ -136,7 +137,7 @@ def _recipe(
     task_name: str,
     model_name: str | Path,
     out: str | Path | None,
-    data_folder: str | Path | None,
+    data_folder: DataLocation,
     limit: int | None,
     suffix: str = "",
 ) -> Recipe:
@@ -144,13 +145,17 @@ def _recipe(
     from effx.models.huggingface import name_of
 
     label = files.safe_name(name_of(str(model_name)))
+    source = DataSource.of(data_folder)
     folder = Path(out) if out is not None else Path(kind) / f"{task_name}-{label}{suffix}"
     return Recipe(
         name=kind,
         workspace=str(folder),
         tasks=(
             TaskEntry(
-                name=task_name, data=str(data_folder) if data_folder is not None else None, limit=limit
+                name=task_name,
+                data=None if source is None else source.path,
+                limit=limit,
+                reading=DataSettings() if source is None else source.settings,
             ),
         ),
         models=(ModelEntry(label=label, source=str(model_name)),),

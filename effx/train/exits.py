@@ -27,6 +27,7 @@ from effx.errors import UsageError
 from effx.manifests import CheckpointFacts, ExitCalibration, ExitsRecord, ExitTarget, ExitValidation
 from effx.models import add_ramps, evaluate, exits, reference, structure
 from effx.specs import exit_rules
+from effx.specs.data import DataLocation
 from effx.specs.tasks import Task
 from effx.specs.training import MAX_DROP, EarlyExitSettings
 from effx.stats import intervals
@@ -42,7 +43,7 @@ def train(
     *,
     out: str | Path = "checkpoints",
     name: str | None = None,
-    data_folder: str | Path | None = None,
+    data_folder: DataLocation = None,
     settings: EarlyExitSettings | None = None,
     overwrite: bool = False,
 ) -> Checkpoint:
@@ -55,7 +56,7 @@ def train(
         checkpoint: the folder of a fine-tuned checkpoint, pruned or not, with token schedule or not.
         out: folder of the new checkpoint's folder.
         name: the new checkpoint's name; default: that of ``checkpoint`` with ``-exits``.
-        data_folder: train and validation files; default: the folder recorded in the checkpoint.
+        data_folder: file or folder of the rows; default: where the checkpoint's came from.
         settings: how to train and calibrate.
         overwrite: replace a checkpoint of that name.
 

@@ -21,6 +21,7 @@ from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.manifests import CheckpointFacts, TrainingRecord
 from effx.models import checkpoints, evaluate, families, huggingface, prune, sparse, structure
+from effx.specs.data import DataLocation
 from effx.specs.heads import HeadSettings
 from effx.specs.training import FinetuneSettings, trained_layers
 from effx.train import distributed, loop, output, rows, source, understood
@@ -33,7 +34,7 @@ def finetune(
     *,
     out: str | Path = "checkpoints",
     name: str | None = None,
-    data_folder: str | Path | None = None,
+    data_folder: DataLocation = None,
     settings: FinetuneSettings | None = None,
     overwrite: bool = False,
     trust_remote_code: bool = False,
@@ -51,7 +52,7 @@ def finetune(
         out: folder of the checkpoint's folder.
         name: the checkpoint's name; default TASK-MODEL-REGIME-sSEED, with layersK or seqN if layers or
             length are reduced.
-        data_folder: train and validation files; default: the hub, or the generated rows of the demo.
+        data_folder: file or folder of the rows; default: the hub, or the generated rows of the demo.
         settings: how to fine-tune.
         overwrite: replace a checkpoint of that name.
         trust_remote_code: run model code from the model's repository.
@@ -77,6 +78,7 @@ def finetune(
     short = files.safe_name(huggingface.name_of(str(model_name)))
     folder = output.new_folder(out, name or _name(task.name, short, settings), overwrite)
 
+    rows_source = data.recorded(task.name, data_folder)
     every_row = data.load(task, "train", data_folder)
     train_rows = every_row.limit(training.limit)
     validation_rows = data.load(task, "validation", data_folder)
@@ -151,7 +153,7 @@ def finetune(
         "validation_rows": len(validation_rows),
         "validation_source": validation_rows.source,
         "max_length": encoder.max_length,
-        "data": str(Path(data_folder).resolve()) if data_folder else None,
+        "data": rows_source,
     }
     if keep_predictions:
         derived["predictions"] = tuple(predictions.tolist())

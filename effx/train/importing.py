@@ -18,6 +18,7 @@ from effx.models.huggingface import labels
 from effx.models.huggingface.contents import Head
 from effx.models.huggingface.load import HeadPlan, Loaded, Opened, OtherHeadError
 from effx.quiet import quiet
+from effx.specs.data import DataLocation, DataSource
 from effx.specs.imports import ImportSettings
 from effx.specs.tasks import NAME, TASKS, Task
 from effx.train import output, understood
@@ -29,7 +30,7 @@ def import_model(
     *,
     out: str | Path = "checkpoints",
     checkpoint_name: str | None = None,
-    data_folder: str | Path | None = None,
+    data_folder: DataLocation = None,
     settings: ImportSettings | None = None,
     overwrite: bool = False,
     trust_remote_code: bool = False,
@@ -40,7 +41,7 @@ def import_model(
         name: a folder as transformers saves it, or a name on the Hugging Face hub.
         out: folder of the checkpoint's folder.
         checkpoint_name: the checkpoint's name; default: TASK-MODEL.
-        data_folder: train and validation files; default: the hub, or the embedded demo.
+        data_folder: file or folder of the rows; default: the hub, or the embedded demo.
         settings: the task, and what the model's config leaves open.
         overwrite: replace a checkpoint of that name.
         trust_remote_code: run model code that the repository brings.
@@ -76,7 +77,7 @@ def _scored(
     task: Task,
     folder: Path,
     max_length: int,
-    data_folder: str | Path | None,
+    data_folder: DataLocation,
     overwrite: bool,
 ) -> Checkpoint:
     """Score the model on the validation rows and write the checkpoint."""
@@ -88,7 +89,7 @@ def _scored(
     facts: CheckpointFacts = {
         "model": name,
         "max_length": max_length,
-        "data": _resolved(data_folder),
+        "data": data.recorded(task.name, data_folder),
         "validation_rows": len(rows),
         "validation_source": rows.source,
         "imported": ImportRecord(
@@ -114,7 +115,7 @@ def as_checkpoint(
     name: str | Path,
     *,
     out: str | Path = "checkpoints",
-    data_folder: str | Path | None = None,
+    data_folder: DataLocation = None,
     settings: ImportSettings | None = None,
 ) -> Path:
     """Return the folder of a checkpoint: ``name`` itself, or what a model of transformers is imported to.
@@ -140,7 +141,11 @@ def as_checkpoint(
     if Checkpoint.is_at(target) and huggingface.is_model(path):
         before = Checkpoint.open(target)
         same = before.manifest.imported is not None and before.manifest.imported.digest == digest(path)
-        if same and not settings.given().keys() - {"task"} and before.data == _resolved(data_folder):
+        if (
+            same
+            and not settings.given().keys() - {"task"}
+            and before.data == data.recorded(before.task.name, data_folder)
+        ):
             progress.say(f"{target} was imported from {name} before")
             return target
     return import_model(name, out=out, data_folder=data_folder, settings=settings, overwrite=False).folder
@@ -155,19 +160,18 @@ def digest(folder: Path) -> str:
     return total.hexdigest()
 
 
-def _resolved(data_folder: str | Path | None) -> str | None:
-    return str(Path(data_folder).resolve()) if data_folder else None
-
-
-def _task(settings: ImportSettings, data_folder: str | Path | None) -> Task:
+def _task(settings: ImportSettings, data_folder: DataLocation) -> Task:
     """Return the task by its name, or by that of the data folder."""
     if settings.task is not None:
         return data.resolve(settings.task, data_folder)
-    if data_folder is None:
+    source = DataSource.of(data_folder)
+    if source is None:
         raise UsageError("what does the model predict? Name its task, or the folder with its rows",
                          settings=("task", "data"))  # fmt: skip
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(data_folder).resolve().name).strip("-._") or "rows"
-    return data.resolve(name if NAME.fullmatch(name) else "rows", data_folder)
+    path = Path(source.path).resolve()
+    stem = path.name if path.is_dir() else path.name.partition(".")[0]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._") or "rows"
+    return data.resolve(name if NAME.fullmatch(name) else "rows", source)
 
 
 def _named(task: Task, head: Head, settings: ImportSettings) -> Task:

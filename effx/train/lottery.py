@@ -32,6 +32,7 @@ from effx.errors import ArtifactError, UsageError
 from effx.manifests import CheckpointFacts
 from effx.models import checkpoints, families, huggingface, load, sparse
 from effx.quiet import quiet
+from effx.specs.data import DataLocation
 from effx.specs.heads import FRESH_HEAD
 from effx.specs.training import LR_LOTTERY, FinetuneSettings, LotterySettings
 from effx.train import distributed, mlm, source
@@ -41,7 +42,7 @@ MASK = "mask.safetensors"
 """Name of a mask's file: uint8 by parameter name; 1: the weight remains."""
 
 
-def check(task_name: str, model_name: str, data_folder: str | Path | None, settings: LotterySettings) -> None:
+def check(task_name: str, model_name: str, data_folder: DataLocation, settings: LotterySettings) -> None:
     """Check what can be checked before the first round.
 
     Raises:
@@ -76,7 +77,7 @@ def train_round(
     *,
     out: str | Path,
     name: str,
-    data_folder: str | Path | None,
+    data_folder: DataLocation,
     settings: FinetuneSettings,
     parent: str | None,
     objective: str | None,
@@ -128,7 +129,7 @@ def language_round(
     masks: sparse.WeightMasks | None,
     percent: int,
     *,
-    data_folder: str | Path | None,
+    data_folder: DataLocation,
     text: str | None,
     settings: FinetuneSettings,
 ) -> sparse.WeightMasks:

@@ -24,6 +24,7 @@ from effx.manifests import (
     TrainingStage,
 )
 from effx.models import checkpoints, evaluate, sparse, structure
+from effx.specs.data import DataLocation, DataSource, override
 from effx.specs.tasks import Task
 from effx.specs.training import EarlyExitSettings, TokenPruningSettings
 from effx.train import distributed, loop
@@ -48,7 +49,7 @@ class ContinuedTraining:
     rows_digest: str | None
     """Digest of all training rows; None: the checkpoint may have been trained on others."""
     validation: Rows
-    data_folder: str | None
+    data_source: DataSource | None
 
     @property
     def task(self) -> Task:
@@ -117,7 +118,7 @@ class ContinuedTraining:
             "validation_source": self.validation.source,
             "parent": self.checkpoint.digest,
             "max_length": self.checkpoint.max_length,
-            "data": self.data_folder,
+            "data": self.data_source,
             "ticket": before.ticket,
         }
         if before.sparsity:
@@ -134,7 +135,7 @@ class ContinuedTraining:
 
 
 def open_source(
-    checkpoint: str | Path, data_folder: str | Path | None, limit: int | None, seed: int
+    checkpoint: str | Path, data_folder: DataLocation, limit: int | None, seed: int
 ) -> ContinuedTraining:
     """Open a checkpoint and its rows.
 
@@ -144,11 +145,11 @@ def open_source(
     """
     distributed.refuse("training that goes on from a checkpoint")
     opened = Checkpoint.open(checkpoint)
-    folder = str(Path(data_folder).resolve()) if data_folder else opened.data
     task = opened.task
     check_trainable(task)
-    everything = data.load(task, "train", folder)
-    validation = data.load(task, "validation", folder)
+    rows_source = data.recorded(task.name, override(data_folder, opened.data))
+    everything = data.load(task, "train", rows_source)
+    validation = data.load(task, "validation", rows_source)
     training = opened.manifest.training
     before = training.limit
     fit, held_out, seen = split(everything, training, limit, seed)
@@ -175,7 +176,7 @@ def open_source(
         None if seen is None else seen > 0,
         training.rows_digest if seen is not None else None,
         validation,
-        folder,
+        rows_source,
     )
 
 

@@ -31,6 +31,7 @@ from effx.errors import UsageError
 from effx.manifests import TokensRecord, TokensTarget, TrainingStage
 from effx.models import evaluate, forward, reference, structure
 from effx.models import tokens as schedules
+from effx.specs.data import DataLocation
 from effx.specs.tasks import Task
 from effx.specs.training import TokenPruningSettings
 from effx.train import loop, output
@@ -51,7 +52,7 @@ def train(
     *,
     out: str | Path = "checkpoints",
     name: str | None = None,
-    data_folder: str | Path | None = None,
+    data_folder: DataLocation = None,
     settings: TokenPruningSettings | None = None,
     overwrite: bool = False,
 ) -> Checkpoint:
@@ -64,7 +65,7 @@ def train(
         checkpoint: the folder of a fine-tuned checkpoint, pruned or not.
         out: folder of the new checkpoint's folder.
         name: the new checkpoint's name; default: that of ``checkpoint`` with ``-tokens``.
-        data_folder: train and validation files; default: the folder recorded in the checkpoint.
+        data_folder: file or folder of the rows; default: where the checkpoint's came from.
         settings: how to train.
         overwrite: replace a checkpoint of that name.
 

@@ -126,7 +126,7 @@ def test_exits_and_tokens_print_one_line(
     assert run([*arguments, "--overwrite", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["structure"]["tokens"] == [1.0, 0.6, 0.4]
     assert "train exits or tokens again" in fails(
-        capsys, ["train", "finetune", "sst2", "--model", "checkpoints/t", "--data", str(checkpoint.data)]
+        capsys, ["train", "finetune", "sst2", "--model", "checkpoints/t", "--data", checkpoint.data.path]
     )
 
 

@@ -42,10 +42,13 @@ def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
     ("row", "message"),
     [
         ({"sentence": "x", "label": 2}, "row 2: label '2' is not one of 0=negative, 1=positive"),
-        ({"sentence": "x", "label": -1}, "label '-1' is not one of"),
+        ({"sentence": "x", "label": -2}, "label '-2' is not one of"),
+        ({"sentence": "x", "label": [0, 1]}, "row 2: the label is a list, .0, 1.: several labels per row"),
+        ({"sentence": "x", "label": {"name": 1}}, "row 2: the label is an object"),
+        ({"sentence": "x", "label": "[0, 1]"}, "row 2: the label is written like a list"),
         ({"sentence": "x", "label": "positiv"}, "Did you mean 'positive'"),
         ({"sentence": "x"}, "column 'label' is missing"),
-        ({"sentenc": "x", "label": 1}, "column 'sentence' is missing .columns: sentenc, label"),
+        ({"sentenc": "x", "label": 1}, "column 'sentence' is missing .columns: label, sentenc"),
         ({"sentence": 3, "label": 1}, "expected text, got int"),
         ({"sentence": "x", "label": None}, "row 2: the label is empty"),
         ({"sentence": "x", "label": " "}, "row 2: the label is empty"),
@@ -65,10 +68,10 @@ def test_errors_name_the_broken_file(tmp_path: Path) -> None:
     (tmp_path / "validation.jsonl.gz").write_bytes(gzip.compress(b'{"sentence": "x"}')[:12])
     with pytest.raises(DataError, match="cannot be read"):
         data.load(SST2, "validation", tmp_path)
-    with pytest.raises(DataError, match="nowhere does not exist"):
+    with pytest.raises(DataError, match="nowhere does not exist: expected a file or a folder"):
         data.load(SST2, "train", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="has none of the files train.jsonl"):
+    with pytest.raises(DataError, match="has no file for train: expected train.csv"):
         data.load(SST2, "train", tmp_path / "empty")
 
 
@@ -91,7 +94,7 @@ def test_a_task_is_inferred_from_its_files(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("sentence,label\na,0\nb,\n", "row 2: the label is empty"),
-        ("sentence,label\na,0\nb\n", "row 2: the label is empty"),
+        ("sentence,label\na,0\nb\n", "row 2: fewer fields than the header .1, expected 2"),
         ("sentence,label\na,0\nb, c,1\n", "row 2: more fields than the header"),
         ("sentence,label\na,1\nb,1\n", "every row has the label '1'"),
         ("sentence,lable\na,1\n", "column 'label' is missing"),
@@ -109,7 +112,7 @@ def test_nan_is_a_missing_label(tmp_path: Path) -> None:
         data.resolve("mine", tmp_path)
 
 
-@pytest.mark.parametrize("label", ["²", "--5", "٣", "-"])
+@pytest.mark.parametrize("label", ["²", "--5", "٣"])
 def test_a_label_that_only_resembles_a_number_is_a_class_name(tmp_path: Path, label: str) -> None:
     write_rows(tmp_path / "train.jsonl", [{"sentence": "x", "label": y} for y in ("0", label)])
     task = data.resolve("mine", tmp_path)

@@ -15,6 +15,7 @@ from effx.errors import UsageError
 from effx.export import export, parity
 from effx.models import add_ramps, checkpoints, load, pretrained, prune, save
 from effx.profile import profile
+from effx.specs.data import DataSource
 from effx.specs.tasks import TASKS
 from effx.train import exits, finetune
 from tests.conftest import CONFIGS, QUICK, SHARED_DATA, write_rows
@@ -44,7 +45,7 @@ def answering(name: str, encoders: dict[str, Path], place: Path, data: Path | No
     for parameter in model.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     return save(model, place / "ck" / name, tokenizer=tokenizer, task=SQUAD, max_length=48,
-                data=str(data) if data else None)  # fmt: skip
+                data=DataSource.of(data))  # fmt: skip
 
 
 USUAL = ("bert", "roberta", "distilbert")

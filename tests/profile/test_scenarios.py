@@ -118,8 +118,9 @@ def test_a_failure_is_recorded_as_a_result(
 
     monkeypatch.setattr(WorkerClient, "request", deadly)
     data = Engine.open(engines_folder / "tiny.fp32.onnxruntime").data
+    assert data is not None
     arguments = ["profile", str(engines_folder), "-o", str(tmp_path), "--grid", "none", "--rounds", "3"]
-    assert command([*arguments, "--data", str(data), "--meter", "none"]) == 1
+    assert command([*arguments, "--data", data.path, "--meter", "none"]) == 1
     (failure,) = results.failures([tmp_path])
     assert failure.name == "tiny.int8.onnxruntime" and "out of memory?" in failure.failure
     assert [run.name for run in results.find([tmp_path])] == ["tiny.fp32.onnxruntime"]

@@ -10,25 +10,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from effx.errors import EffxError
+from effx.specs.data import DataSource
 
 
 @dataclass(frozen=True)
 class Places:
     """Where a cell finds its inputs. The same inputs in another folder make the same cell."""
 
-    data: str | None = None
-    """Folder with train and validation rows; None: the hub, or the demo corpus."""
+    data: DataSource | None = None
+    """File or folder of the rows; None: the hub, or the demo corpus."""
     model: str | None = None
     """Folder of the pretrained encoder, or its name on the hub; None: the cell reads a checkpoint."""
     text: str | None = None
     """File of passages for masked language modelling; None: the task's training texts."""
     mask: str | None = None
     """File of a mask that was given."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the places as JSON values."""
+        return {**vars(self), "data": None if self.data is None else self.data.to_json()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Places:
+        """Return the places that JSON values describe."""
+        return cls(**{**value, "data": DataSource.from_json(value["data"]) if value["data"] else None})
 
 
 @dataclass(frozen=True)
@@ -108,7 +118,7 @@ class CellSpec:
 
     def to_line(self) -> str:
         """Return the specification as one line of JSON."""
-        return json.dumps(asdict(self))
+        return json.dumps({**asdict(replace(self, places=Places())), "places": self.places.to_json()})
 
     @classmethod
     def from_line(cls, line: str) -> CellSpec:
@@ -117,7 +127,7 @@ class CellSpec:
         return cls(
             **{
                 **value,
-                "places": Places(**value["places"]),
+                "places": Places.from_json(value["places"]),
                 "inputs": CellInputs(**value["inputs"]),
                 "sources": tuple(SourceCell(**source) for source in value["sources"]),
             }

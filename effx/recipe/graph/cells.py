@@ -148,7 +148,7 @@ class CellBuilder:
     def rows(self, task: TaskEntry) -> dict[str, Any]:
         """Return the digests of a task's rows, and how many training rows there are if known."""
         if task.name not in self._rows:
-            self._rows[task.name] = self.digests.rows(data.resolve(task.name, task.data), task.data)
+            self._rows[task.name] = self.digests.rows(data.resolve(task.name, task.source), task.source)
         return self._rows[task.name]
 
     def training_rows(self, task: TaskEntry) -> int:
@@ -166,7 +166,9 @@ class CellBuilder:
 
 def data_places(task: TaskEntry, model: ModelEntry | None = None) -> Places:
     """Return where a task's rows and a model are, as absolute paths; names on the hub stay."""
-    return Places(_absolute(task.data), _absolute(model.source) if model else None)
+    return Places(
+        None if task.source is None else task.source.absolute(), _absolute(model.source) if model else None
+    )
 
 
 def _absolute(source: str | None) -> str | None:

@@ -30,6 +30,7 @@ import effx
 from effx import data, files
 from effx.errors import EffxError
 from effx.specs import backends as backend_rows
+from effx.specs.data import DataSource
 from effx.specs.meters import METERS
 from effx.specs.stages import STAGES
 from effx.specs.tasks import Task
@@ -67,21 +68,24 @@ class Digests:
             files.write_json(self._path, self._known)
             self._changed = False
 
-    def rows(self, task: Task, folder: str | None) -> dict[str, Any]:
+    def rows(self, task: Task, source: DataSource | None) -> dict[str, Any]:
         """Return a task's definition, the digests of its files, and its number of training rows if known.
 
         Raises:
             DataError: files are missing, or rows do not fit the task.
         """
-        if folder is None:
+        if source is None:
             rows = len(data.load(task, "train")) if task.name == "demo" else None
             hub = None if task.hub is None else [str(task.hub.path), str(task.hub.config)]
             return {"task": _plain(task), "hub": hub, "rows": rows}
-        paths = {split: data.find(Path(folder), split, task.name) for split in ("train", "validation")}
-        digests: dict[str, Any] = {"task": _plain(task)}
-        digests |= {split: self._of(path, "sha256", files.sha256) for split, path in paths.items()}
+        digests: dict[str, Any] = {"task": _plain(task), "reading": source.to_json()["settings"]}
+        paths = {split: data.paths(task.name, split, source) for split in ("train", "validation")}
+        for split, files_of_split in paths.items():
+            digests[split] = [self._of(path, "sha256", files.sha256) for path in files_of_split]
         digests["rows"] = self._of(
-            paths["train"], f"rows of {task.name}", lambda _: len(data.load(task, "train", folder))
+            paths["train"][0],
+            f"rows of {task.name}, {files.json_digest(digests)}",
+            lambda _: len(data.load(task, "train", source)),
         )
         return digests
 

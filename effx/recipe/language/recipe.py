@@ -8,12 +8,13 @@ of ``training`` and of the stage before it where it sets none itself.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from effx.specs import meters, variants
 from effx.specs.backends import BUILDABLE
+from effx.specs.data import DataSettings, DataSource
 from effx.specs.measurement import MeasurementPlan
 from effx.specs.presets import PRESETS
 from effx.specs.settings import OneOf, Parsed, Settings, wrong
@@ -46,9 +47,22 @@ class TaskEntry(Settings):
 
     name: str
     data: str | None = None
-    """Folder with train and validation; None: the hub, or the demo corpus."""
+    """File or folder of the rows; None: the hub, or the demo corpus."""
     limit: Count | None = None
     """Maximum number of training rows."""
+    reading: DataSettings = DataSettings()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.data is None and self.reading.given():
+            name = next(iter(self.reading.given()))
+            raise wrong(f"{name} says how local files are read: add data.", name, "data")
+        return self
+
+    @property
+    def source(self) -> DataSource | None:
+        """Where the rows are."""
+        return None if self.data is None else DataSource(self.data, self.reading)
 
 
 class ModelEntry(Settings):
@@ -220,7 +234,10 @@ class Recipe(Settings):
             "name": self.name,
             "workspace": self.workspace,
             "limit": self.limit,
-            "tasks": {task.name: {"data": task.data, "limit": task.limit} for task in self.tasks},
+            "tasks": {
+                task.name: {"data": task.data, "limit": task.limit, **_given(task.reading)}
+                for task in self.tasks
+            },
             "models": {
                 model.label: {"source": model.source, "trust_remote_code": model.trust_remote_code}
                 for model in self.models

@@ -219,7 +219,8 @@ class _Reader:
             limit = self._root.get("limit")
             usable = isinstance(limit, int) and not isinstance(limit, bool) and limit > 0
             folder = {"data": os.path.expanduser(str(given["data"]))} if "data" in given else {}
-            return {**({"limit": limit} if usable else {}), **given, **folder, "name": label}
+            values = {**({"limit": limit} if usable else {}), **given, **folder}
+            return {**_nested(TaskEntry, values), "name": label}
         if section == "models":
             source = given.get("source", label)
             source = os.path.expanduser(source) if isinstance(source, str) and _is_path(source) else source
@@ -309,11 +310,11 @@ class _Reader:
             path = ("tasks", name)
             if folder is None and name not in TASKS:
                 self._document.wrong(path, f"unknown task.{nearest(name, TASKS)} Your own rows need data: "
-                                           f"FOLDER. Known: {', '.join(TASKS)}.")  # fmt: skip
+                                           f"FILE or FOLDER. Known: {', '.join(TASKS)}.")  # fmt: skip
             elif name in TASKS and TASKS[name].kind == "answer-span":
                 self._document.wrong(path, "training for question answering is not supported.")
-            if isinstance(folder, str) and not Path(folder).expanduser().is_dir():
-                self._document.wrong((*path, "data"), f"{folder}: there is no such folder.")
+            if isinstance(folder, str) and not Path(folder).expanduser().exists():
+                self._document.wrong((*path, "data"), f"{folder}: there is no such file or folder.")
 
     def _check_models(self) -> None:
         for entry in self._entries.get("models", []):
@@ -379,7 +380,7 @@ class _Reader:
         if task.data is None or self._document.is_wrong(path):
             return None
         try:
-            return data.resolve(task.name, task.data).kind
+            return data.resolve(task.name, task.source).kind
         except EffxError as error:
             self._document.wrong(path, str(error))
             return None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from effx import data
 from effx.errors import UsageError
 from effx.models import checkpoints, huggingface, structure
+from effx.specs.data import DataLocation
 from effx.specs.heads import FRESH_HEAD
 from effx.specs.training import TicketSearchSettings
 from effx.train import distributed, loop, source
@@ -14,9 +13,7 @@ from effx.train.finetune import keep_first
 from effx.train.tickets import plan
 
 
-def check(
-    task_name: str, model_name: str, data_folder: str | Path | None, settings: TicketSearchSettings
-) -> None:
+def check(task_name: str, model_name: str, data_folder: DataLocation, settings: TicketSearchSettings) -> None:
     """Check the settings of a search against its rows and its model.
 
     Raises:

@@ -18,6 +18,7 @@ from effx.data import Rows
 from effx.encoding import Encoder
 from effx.manifests import TicketRecord
 from effx.models import checkpoints, huggingface, load, prune, structure
+from effx.specs.data import DataLocation
 from effx.specs.heads import FRESH_HEAD
 from effx.specs.training import PruningSettings, TicketSettings, TrainingSettings
 from effx.train import importance, loop, output
@@ -34,7 +35,7 @@ def draw(
     out: str | Path,
     name: str,
     settings: TicketSettings,
-    data_folder: str | Path | None = None,
+    data_folder: DataLocation = None,
     trust_remote_code: bool = False,
 ) -> Checkpoint:
     """Train a ticket of a checkpoint and write ``out/name``.
@@ -46,7 +47,7 @@ def draw(
         name: the ticket's name.
         settings: which ticket, and how to fine-tune it. ``layers`` and ``head_dropout`` have to
             be those of the checkpoint.
-        data_folder: train and validation files; default: the hub, or the generated rows of the demo.
+        data_folder: file or folder of the rows; default: the hub, or the generated rows of the demo.
         trust_remote_code: run model code from the model's repository.
 
     Raises:
@@ -79,7 +80,7 @@ def draw_scored(
     out: str | Path,
     name: str,
     settings: TicketSettings,
-    data_folder: str | Path | None = None,
+    data_folder: DataLocation = None,
     segment: RunSegment | None = None,
 ) -> Checkpoint:
     """Train a ticket by the scores in a file, and write ``out/name`` with its predictions.
@@ -91,7 +92,7 @@ def draw_scored(
         out: folder of the checkpoint's folder.
         name: the ticket's name.
         settings: which ticket, and how to fine-tune it.
-        data_folder: train and validation files; default: the hub, or the generated rows of the demo.
+        data_folder: file or folder of the rows; default: the hub, or the generated rows of the demo.
         segment: the part of the training run to do now; None: all of it.
 
     Raises:
@@ -116,7 +117,7 @@ def write_scores(
     checkpoint: str | Path,
     path: Path,
     *,
-    data_folder: str | Path | None,
+    data_folder: DataLocation,
     pruning: PruningSettings,
     training: TrainingSettings,
 ) -> None:
@@ -125,7 +126,7 @@ def write_scores(
     Args:
         checkpoint: the fine-tuned model.
         path: of the file.
-        data_folder: train and validation files; default: the hub, or the generated rows of the demo.
+        data_folder: file or folder of the rows; default: the hub, or the generated rows of the demo.
         pruning: the method, and whether neurons are scored.
         training: as :func:`scores` takes it; its ``limit`` limits the rows.
     """

@@ -24,6 +24,7 @@ from effx.recipe.execute.protocol import CellInputs, CellOutcome, CellSpec, Plac
 from effx.recipe.execute.run import StoppedError
 from effx.recipe.execute.store import RECORD, CellRecord, CellStore
 from effx.results import find
+from effx.specs.data import DataSource
 
 ROOT = Path(__file__).parents[3]
 QUICK = """
@@ -192,7 +193,7 @@ def spec_of(folder: Path, name: str, **settings: Any) -> CellSpec:
     return CellSpec(
         workspace=str(folder / "w"), key=f"key-{name}", stage="finetune", name=name,
         settings={"task": "sst2", "max_steps": 2, "max_length": 32, **settings},
-        places=Places(str(folder / "rows"), str(folder / "encoder")), inputs=CellInputs(),
+        places=Places(DataSource(str(folder / "rows")), str(folder / "encoder")), inputs=CellInputs(),
         run_key=f"key-{name}", threads=1,
     )  # fmt: skip
 

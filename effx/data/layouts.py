@@ -1,0 +1,234 @@
+"""Which files of a folder hold which split: plain names, the hub's layouts, and GLUE's own files.
+
+    train.csv, dev.jsonl.gz                     SPLIT.FORMAT
+    train-00000-of-00003.parquet, ...           shards; all of them must be there
+    train/0000.parquet, ...                     a folder per split, also as save_to_disk of datasets writes it
+    snli_1.0_train.jsonl                        NAME_SPLIT.FORMAT
+
+in the folder itself, or in its subfolder ``data`` or one with the task's name. A folder with one file, and a
+file, hold rows that are divided by the setting ``split``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from effx.data import tables, text
+from effx.data.tables import Header
+from effx.errors import DataError, UsageError
+from effx.specs.data import DataSource
+
+SPLITS = ("train", "validation")
+_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "dev", "val", "valid", "validation_matched", "dev_matched"),
+    "test": ("test", "testing", "eval"),
+}
+_METADATA = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json")
+_SQUAD = {"train": "train-v*.json*", "validation": "dev-v*.json*"}
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a split."""
+
+    paths: tuple[Path, ...]
+    divided: bool = False
+    """They hold the rows of both splits."""
+
+
+def files_of(source: DataSource, split: str, task: str, *, questions: bool = False) -> Files:
+    """Return the files that hold a split.
+
+    Args:
+        source: a file or a folder.
+        split: ``train`` or ``validation``.
+        task: the task's name.
+        questions: also accept SQuAD's original files, such as dev-v1.1.json.
+
+    Raises:
+        DataError: there are none, or it is not clear which.
+        UsageError: rows must be divided, and the setting ``split`` is missing; or it is given for no reason.
+    """
+    path = Path(source.path).expanduser()
+    if not path.exists():
+        raise DataError(f"the data {path} does not exist: expected a file or a folder", settings="data")
+    if not path.is_dir():
+        text.check_plain(path)
+        if not tables.suffix_of(path):
+            raise DataError(f"{path}: unknown format; known: {', '.join(tables.SUFFIXES)}.", settings="data")
+        return _divided((path,), source, split)
+    for parent in _folders(path, task):
+        if paths := _split_files(parent, split, questions=questions):
+            return _whole(paths, source, parent, split, questions=questions)
+    for parent in _folders(path, task):
+        if split == "validation" and (paths := _split_files(parent, "train", questions=questions)):
+            return _divided(paths, source, split)
+        every = _data_files(parent)
+        if len(every) == 1:
+            return _divided((every[0],), source, split)
+    raise DataError(
+        f"the data folder {path} has no file for {split}: expected {split}.csv or another of "
+        f"{', '.join(tables.SUFFIXES)}, or one file",
+        settings="data",
+    )
+
+
+def _whole(
+    paths: tuple[Path, ...], source: DataSource, parent: Path, split: str, *, questions: bool
+) -> Files:
+    """Return a split that has its files; training rows alone are divided if this is set."""
+    if source.settings.split is None:
+        return Files(paths)
+    if split == "train" and not _split_files(parent, "validation", questions=questions):
+        return Files(paths, divided=True)
+    raise UsageError(
+        f"{source.path} has files of both train and validation rows: leave split out", settings="split"
+    )
+
+
+def _divided(paths: tuple[Path, ...], source: DataSource, split: str) -> Files:
+    if source.settings.split is None and split == "train":
+        raise UsageError(
+            f"{source.path} has rows in one file, and no validation rows: set split to the share to train "
+            "on, as 0.8",
+            settings="split",
+        )
+    if source.settings.split is None and Path(source.path).is_dir():
+        raise UsageError(
+            f"{source.path} has no validation rows: set split to the share of the rows to train on, as 0.8",
+            settings="split",
+        )
+    return Files(paths, divided=source.settings.split is not None)
+
+
+def _folders(path: Path, task: str) -> list[Path]:
+    return [parent for parent in (path, path / task, path / "data", path / task / "data") if parent.is_dir()]
+
+
+def _data_files(parent: Path) -> list[Path]:
+    return sorted(
+        child
+        for child in parent.iterdir()
+        if not child.name.startswith(".")
+        and child.is_file()
+        and tables.suffix_of(child) not in ("", ".txt")
+        and child.name not in _METADATA
+    )
+
+
+def _split_files(parent: Path, split: str, *, questions: bool) -> tuple[Path, ...]:
+    """Return the files of a split in one folder; an empty tuple where it has none.
+
+    Raises:
+        DataError: several files or sets of files could be the split, or shards are missing.
+    """
+    if questions and (paths := sorted(parent.glob(_SQUAD[split]))):
+        return (paths[0],)
+    choices: dict[str, list[Path]] = {}
+    for child in sorted(parent.iterdir()):
+        if child.is_dir() and child.name.lower() in _NAMES[split] and (shards := _data_files(child)):
+            choices[child.name] = shards
+        elif child.is_file() and (stem := _stem(child)) is not None and _is_named(stem, split):
+            choices.setdefault(f"{stem}{tables.suffix_of(child)}", []).append(child)
+    exact = {key: paths for key, paths in choices.items() if key.partition(".")[0].lower() in _NAMES[split]}
+    choices = exact or choices
+    if len(choices) > 1:
+        names = ", ".join(paths[0].name for paths in choices.values())
+        raise DataError(f"{parent}: several files may be the {split} rows: {names}. Keep one of them.")
+    for paths in choices.values():
+        _check_shards(parent, paths)
+        return tuple(paths)
+    return ()
+
+
+def _stem(path: Path) -> str | None:
+    """Return a data file's name without format and shard number; None: it is not a data file."""
+    suffix = tables.suffix_of(path)
+    if not suffix or path.name.startswith("."):
+        return None
+    name = path.name[: path.name.lower().rindex(suffix)]
+    return re.sub(r"-\d{5}-of-\d{5}$", "", name)
+
+
+def _is_named(stem: str, split: str) -> bool:
+    """Whether a name is that of a split, or ends in it after ``_``, ``-`` or ``.``."""
+    lower = stem.lower()
+    return any(lower == name or re.search(rf"[_.-]{name}$", lower) for name in _NAMES[split])
+
+
+def _check_shards(parent: Path, paths: Sequence[Path]) -> None:
+    """Raise :class:`DataError` for shards that are missing, and for several files that are not shards."""
+    if len(paths) == 1 and not re.search(r"-\d{5}-of-\d{5}\.", paths[0].name):
+        return
+    shards = [re.search(r"(\d{5})-of-(\d{5})\.", path.name) for path in paths]
+    if all(shard is None for shard in shards):
+        numbers = [path.name.split(".")[0] for path in paths]
+        if [number.isdigit() and int(number) for number in numbers] == list(range(len(numbers))):
+            return  # 0000.parquet, 0001.parquet, as the hub converts datasets
+        names = ", ".join(path.name for path in paths[:4])
+        raise DataError(f"{parent}: several files may be the same rows: {names}. Keep one of them.")
+    totals = {shard[2] for shard in shards if shard}
+    have = [int(shard[1]) for shard in shards if shard]
+    if len(totals) != 1 or len(have) != len(paths):
+        raise DataError(f"{parent}: shards of different sets: {', '.join(path.name for path in paths[:4])}.")
+    total = int(totals.pop())
+    if missing := sorted(set(range(total)) - set(have)):
+        raise DataError(
+            f"{parent}: {len(missing)} of {total} shards are missing, as number {missing[0]:05d}."
+        )
+    if len(have) != total:
+        raise DataError(f"{parent}: duplicate shards.")
+
+
+# GLUE's own files
+
+_GLUE_COLUMNS = {
+    "cola": (("source", "label", "mark", "sentence"), False),
+    "qqp": (("id", "qid1", "qid2", "question1", "question2", "is_duplicate"), True),
+}
+"""Tasks whose .tsv files are not tables as they are: CoLA's have no header, some of QQP's rows are broken."""
+_GLUE_NAMES = {
+    "mrpc": {"text_column": "#1 String", "text_pair_column": "#2 String", "label_column": "Quality"},
+    "qqp": {"text_column": "question1", "text_pair_column": "question2", "label_column": "is_duplicate"},
+    "stsb": {"text_column": "sentence1", "text_pair_column": "sentence2", "label_column": "score"},
+    "mnli": {"text_column": "sentence1", "text_pair_column": "sentence2", "label_column": "gold_label"},
+    "snli": {"text_column": "sentence1", "text_pair_column": "sentence2", "label_column": "gold_label"},
+    "cola": {"text_column": "sentence", "label_column": "label"},
+    "qnli": {"text_column": "question", "text_pair_column": "sentence", "label_column": "label"},
+    "rte": {"text_column": "sentence1", "text_pair_column": "sentence2", "label_column": "label"},
+}
+
+
+@dataclass(frozen=True)
+class GlueFile:
+    """How GLUE's own file of a task is read: by tabs, without quoting."""
+
+    columns: dict[str, str]
+    """Settings that name its columns."""
+    ragged: Header | None
+    """Its columns, where it has no header or broken rows."""
+
+
+def glue_file(path: Path, task: str) -> GlueFile | None:
+    """Return how a file is read if it is one of GLUE's own, with the columns that GLUE gave it; else None."""
+    names = _GLUE_NAMES.get(task)
+    if names is None or tables.suffix_of(path) not in (".tsv", ".txt") or path.suffix == ".gz":
+        return None
+    with path.open("rb") as file:
+        line = file.readline(1 << 20)
+    fields = line.decode("utf-8-sig", errors="replace").rstrip("\r\n").split("\t")
+    columns, has_header = _GLUE_COLUMNS.get(task, ((), True))
+    if not has_header:
+        is_row = len(fields) == len(columns) and fields[1] in ("0", "1") and fields[2] in ("", "*")
+        return GlueFile(names, Header(columns, False)) if is_row else None
+    lower = [field.strip().lower() for field in fields]
+    wanted = [column.lower() for column in names.values()]
+    if len(fields) < 2 or not all(column in lower for column in wanted):
+        return None
+    if columns:
+        return GlueFile(names, Header(columns, True)) if tuple(lower) == columns else None
+    return GlueFile(names, None) if len(fields) > len(names) else None  # otherwise anyone's file

@@ -1,0 +1,234 @@
+"""Rows of a task: read, checked against the task, and divided where there is one file."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from effx import corpus, files, progress
+from effx.data import hub, labels, layouts, tables
+from effx.data.columns import Columns, choose
+from effx.data.rows import Origin, Rows
+from effx.data.split import split as divide
+from effx.data.tables import MISSING, Table
+from effx.errors import DataError, UsageError, nearest
+from effx.specs.data import DataLocation, DataSettings, DataSource
+from effx.specs.tasks import NAME, NAMING, TASKS, Task, get
+
+_MISTYPED = 0.75  # similarity to a task of the table from which a name is taken for a typing error
+
+
+def load(task: Task, split: str, source: DataLocation = None) -> Rows:
+    """Return the rows of a split.
+
+    Args:
+        task: the task.
+        split: ``train`` or ``validation``.
+        source: file or folder; None: the hub, or the demo corpus.
+
+    Raises:
+        DataError: files, columns or labels are missing or do not fit the task.
+        UsageError: how rows are divided is not set.
+    """
+    if source is not None:
+        return _local(task, split, _source(source))
+    if task.name == "demo":
+        texts, numbers = corpus.split(split)
+        return Rows([(text,) for text in texts], np.array(numbers), f"demo corpus, {split}")
+    if task.hub is None:
+        raise DataError(
+            f"task '{task.name}' is not on the Hugging Face hub: give the folder with its files",
+            settings="data",
+        )
+    table = hub.read(task.hub, split)
+    named = DataSettings.of(
+        text_column=task.hub.columns[0] if task.hub.columns else task.columns[0],
+        text_pair_column=(task.hub.columns or task.columns)[1] if len(task.columns) == 2 else None,
+        label_column=task.hub.label,
+    )
+    return _rows(task, table, choose(table.columns, table.source, named, task))
+
+
+def resolve(name: str, source: DataLocation) -> Task:
+    """Return the task called ``name``; a task that is not in the table is inferred from its files.
+
+    Raises:
+        UsageError: the name is unknown and there are no files, the name is close to that of a task in the
+            table, or it cannot be part of a folder's name.
+        DataError: the files do not describe a task.
+    """
+    if name in TASKS or source is None:
+        return get(name)
+    if hint := nearest(name, TASKS, cutoff=_MISTYPED):
+        raise UsageError(
+            f"unknown task '{name}'.{hint} If this is a new task, choose a name that differs more."
+        )
+    if not NAME.fullmatch(name):
+        raise UsageError(f"the task's name '{name}' becomes part of folder names: {NAMING} Choose another.")
+    return _infer(name, _source(source))
+
+
+def paths(task: str, split: str, source: DataLocation) -> tuple[Path, ...]:
+    """Return the files that hold a split.
+
+    Raises:
+        DataError: there are none, or it is not clear which.
+        UsageError: how rows are divided is not set.
+    """
+    return layouts.files_of(_source(source), split, task).paths
+
+
+def recorded(task: str, source: DataLocation) -> DataSource | None:
+    """Return where rows are, for a manifest: an absolute path, and the digest of files that are divided."""
+    known = DataSource.of(source)
+    if known is None:
+        return None
+    known = known.absolute()
+    if known.settings.split is None:
+        return known
+    return replace(known, digest=_digest(layouts.files_of(known, "validation", task).paths))
+
+
+def _source(value: DataLocation) -> DataSource:
+    source = DataSource.of(value)
+    assert source is not None
+    return source
+
+
+def _digest(paths: tuple[Path, ...]) -> str:
+    return files.json_digest({str(number): files.sha256(path) for number, path in enumerate(paths)})
+
+
+def _infer(name: str, source: DataSource) -> Task:
+    """Describe a user's task from its training rows: columns, kind and class names."""
+    found = layouts.files_of(source, "train", name)
+    table = _table(found.paths, name, None, source.settings)
+    columns = choose(table.columns, table.source, source.settings, None)
+    assert columns.label is not None
+    named: tuple[str, ...] = ("sentence1", "sentence2") if len(columns.texts) == 2 else ("sentence",)
+    class_names = table.class_names.get(table.columns[columns.label])
+    if class_names is not None and source.settings.class_names is None:
+        return Task(name, "classification", named, class_names, ("accuracy", "macro_f1"))
+    texts = _label_texts(table, columns.label)
+    task = labels.infer(name, named, texts, source.settings, table.source)
+    if unused := [label for label in task.labels if label.isdigit() and label not in set(texts)]:
+        shown = ", ".join(unused[:10]) + (", ..." if len(unused) > 10 else "")
+        if all(map(labels.is_integer, task.labels)):
+            _say_once(f"{table.source}: no row has the label {shown}; classes are numbered from 0")
+    return task
+
+
+def _local(task: Task, split: str, source: DataSource) -> Rows:
+    found = layouts.files_of(source, split, task.name, questions=task.kind == "answer-span")
+    if found.divided and source.digest is not None and _digest(found.paths) != source.digest:
+        raise DataError(
+            f"{found.paths[0]} is not the file that was divided when the checkpoint was trained: dividing "
+            "it again could give training rows as validation rows. Give a folder with a validation file",
+            settings="data",
+        )
+    table = _table(found.paths, task.name, task, source.settings)
+    columns = choose(table.columns, table.source, _named(found.paths[0], task, source.settings), task)
+    rows = _rows(task, table, columns)
+    if not found.divided:
+        return rows
+    settings = source.settings
+    assert settings.split is not None
+    train, validation = divide(rows.texts, rows.labels, settings.split, settings.split_seed or 0)
+    return rows.take(train if split == "train" else validation)
+
+
+def _named(path: Path, task: Task | None, settings: DataSettings) -> DataSettings:
+    """Return the settings, with the columns of GLUE's own files."""
+    own = layouts.glue_file(path, task.name) if task is not None else None
+    if own is None:
+        return settings
+    return settings.replace(**{**own.columns, "delimiter": "tab", "quoting": "none", **settings.given()})
+
+
+def _table(found: tuple[Path, ...], name: str, task: Task | None, settings: DataSettings) -> Table:
+    own = layouts.glue_file(found[0], name) if task is not None else None
+    named = _named(found[0], task, settings)
+    shown = str(found[0])
+    table = tables.read(
+        found, named, lambda columns: choose(columns, shown, named, task), own.ragged if own else None
+    )
+    choose(table.columns, table.source, named, task)
+    return table
+
+
+def _column(table: Table, index: int) -> list[Any]:
+    return [row[index] for row in table.rows]
+
+
+def _label_texts(table: Table, index: int) -> list[str]:
+    values = _column(table, index)
+    if any(value is MISSING for value in values):
+        raise table.missing(table.columns[index], values.index(MISSING))
+    return labels.texts_of(values, table.where)
+
+
+def _rows(task: Task, table: Table, columns: Columns) -> Rows:
+    """Return a table's rows as texts and labels of the task.
+
+    Raises:
+        DataError: a value does not fit the task.
+    """
+    assert columns.label is not None
+    notes = []
+    if table.skipped:
+        notes.append(f"{table.skipped} rows with a wrong number of fields are left out")
+    texts = _texts(table, columns.texts)
+    values = _column(table, columns.label)
+    names = tuple(table.columns[index] for index in columns.texts)
+    label_column = table.columns[columns.label]
+    if task.kind == "answer-span":
+        answers = np.empty(len(texts), dtype=object)
+        answers[:] = [_answers(value, table.where(index)) for index, value in enumerate(values)]
+        return Rows(texts, answers, table.source, Origin(names, label_column, table.format, tuple(notes)))
+    label_texts = _label_texts(table, columns.label)
+    try:
+        kept, numbers = labels.encode(task, label_texts, table.where, table.class_names.get(label_column))
+    except labels.ClassNamesError as error:
+        raise DataError(f"{table.source}: {error}", settings="class_names") from error
+    if unlabelled := len(texts) - len(kept):
+        notes.append(f"{unlabelled} rows without a label (-1 or -) are left out")
+    if not len(kept):
+        raise DataError(f"{table.source}: no row has a label.")
+    for note in notes:
+        _say_once(f"{table.source}: {note}")
+    origin = Origin(names, label_column, table.format, tuple(notes))
+    return Rows([texts[index] for index in kept], numbers, table.source, origin)
+
+
+def _texts(table: Table, indices: tuple[int, ...]) -> list[tuple[str, ...]]:
+    names = [table.columns[index] for index in indices]
+    texts = []
+    for number, row in enumerate(table.rows):
+        for index, name in zip(indices, names, strict=True):
+            value = row[index]
+            if isinstance(value, str):
+                continue
+            if value is MISSING:
+                raise table.missing(name, number)
+            raise DataError(
+                f"{table.where(number)}: column '{name}': expected text, got {type(value).__name__}."
+            )
+        texts.append(tuple(row[index] for index in indices))
+    return texts
+
+
+def _answers(value: Any, where: str) -> tuple[str, ...]:
+    texts = value.get("text") if isinstance(value, dict) else None
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise DataError(f"{where}: column 'answers': expected {{\"text\": [...]}} with at least one answer.")
+    return tuple(texts)
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    """Print a line on stderr, the first time that a process has it to print."""
+    progress.say(text)

@@ -1,0 +1,57 @@
+"""Rows of a task: texts, labels, and what was understood of the files they come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from effx.errors import UsageError
+
+_SUBSET_SEED = 0  # a subset is the same for every training seed, so that runs stay comparable
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How rows were read from files."""
+
+    columns: tuple[str, ...]
+    """Columns of the texts, as the files name them."""
+    label_column: str | None
+    format: str
+    """Format, delimiter, quoting and encoding, as ``CSV, delimiter semicolon, UTF-8``."""
+    notes: tuple[str, ...] = ()
+    """What a user should know, as how many rows without a label were skipped."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Texts and labels of one split, in file order."""
+
+    texts: list[tuple[str, ...]]
+    """One tuple per example: one text, or two for a pair."""
+    labels: np.ndarray
+    """int64 [n] classes, float64 [n] values for regression, or object [n] tuples of accepted answers."""
+    source: str
+    """Where they came from: a file, a dataset on the hub, or the demo corpus."""
+    origin: Origin | None = None
+    """None: the demo corpus."""
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, indices: np.ndarray) -> Rows:
+        """Return the rows at ``indices``, in that order."""
+        return replace(self, texts=[self.texts[i] for i in indices], labels=self.labels[indices])
+
+    def limit(self, n: int | None) -> Rows:
+        """Return ``n`` rows drawn without replacement, the same rows every time, in file order."""
+        return self if n is None or n >= len(self) else self.take(self.subset(n))
+
+    def subset(self, n: int | None) -> np.ndarray:
+        """Return the indices of the rows that :meth:`limit` takes, ascending."""
+        if n is None or n >= len(self):
+            return np.arange(len(self))
+        if n < 1:
+            raise UsageError(f"limit {n}: expected at least 1 row", settings="limit")
+        return np.sort(np.random.default_rng(_SUBSET_SEED).permutation(len(self))[:n])

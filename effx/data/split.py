@@ -1,0 +1,80 @@
+"""Training and validation rows from one file: stratified, seeded, equal texts on one side."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from effx.errors import UsageError
+
+_BINS = 10
+
+
+def split(
+    texts: Sequence[tuple[str, ...]], labels: np.ndarray, share: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of training rows and of validation rows, each ascending.
+
+    Each class is divided in the same proportion; numbers are divided within tenths of their range. Rows with
+    equal texts are in the same part, with the class of the first of them. A class with two different texts or
+    more is in both parts; one with a single text is in the training rows.
+
+    Args:
+        texts: of each row.
+        labels: int64 [n] classes or float64 [n] numbers.
+        share: of the rows to train on, in (0, 1).
+        seed: of the draw.
+
+    Raises:
+        UsageError: one part would be empty.
+    """
+    groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for index, text in enumerate(texts):
+        groups[text].append(index)
+    strata: dict[int, list[list[int]]] = defaultdict(list)
+    classes = _strata(labels)
+    for rows in groups.values():
+        strata[int(classes[rows[0]])].append(rows)
+    rng = np.random.default_rng(seed)
+    train: list[int] = []
+    validation: list[int] = []
+    for stratum in sorted(strata):
+        members = [strata[stratum][index] for index in rng.permutation(len(strata[stratum]))]
+        first, rest = _divide(members, share)
+        train += first
+        validation += rest
+    if not train or not validation:
+        raise UsageError(
+            f"split {share:g}: {len(train)} training rows and {len(validation)} validation rows of "
+            f"{len(texts)}: expected at least 1 of each",
+            settings="split",
+        )
+    return np.sort(np.array(train, dtype=np.int64)), np.sort(np.array(validation, dtype=np.int64))
+
+
+def _strata(labels: np.ndarray) -> np.ndarray:
+    """Return the class of each row, or the tenth of the numbers that its number is in."""
+    if labels.dtype.kind != "f":
+        return labels
+    edges = np.quantile(labels, np.linspace(0, 1, _BINS + 1)[1:-1])
+    return np.searchsorted(edges, labels, side="right")
+
+
+def _divide(members: list[list[int]], share: float) -> tuple[list[int], list[int]]:
+    """Return the rows of the groups up to ``share`` of the rows, and those of the other groups."""
+    if len(members) == 1:
+        return members[0], []
+    wanted = share * sum(map(len, members))
+    count = total = 0
+    for rows in members:
+        if total + len(rows) / 2 >= wanted:
+            break
+        count += 1
+        total += len(rows)
+    count = min(max(count, 1), len(members) - 1)
+    return (
+        [index for rows in members[:count] for index in rows],
+        [index for rows in members[count:] for index in rows],
+    )

@@ -1,0 +1,160 @@
+"""Where a task's rows are, and how their files are read: settings of the command line and of recipes."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from effx.errors import UsageError
+from effx.specs.settings import OneOf, Parsed, Settings, wrong
+
+QUOTINGS = ("double", "single", "backslash", "none")
+LABEL_TYPES = ("class", "number")
+DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
+
+
+def delimiter_name(delimiter: str) -> str:
+    """Return a delimiter as messages name it."""
+    return next((name for name, value in DELIMITERS.items() if value == delimiter), f"'{delimiter}'")
+
+
+def _delimiter(text: str) -> str:
+    value = DELIMITERS.get(text, "\t" if text == "\\t" else text)
+    if len(value) != 1 or value in "\"'\\\r\n\0 ":
+        raise UsageError(f"expected {', '.join(DELIMITERS)} or one character, got {text!r}.")
+    return value
+
+
+def _encodings(text: str) -> str:
+    for name in text.split(","):
+        try:
+            info = codecs.lookup(name.strip())
+        except LookupError as error:
+            raise UsageError(f"unknown encoding '{name}'. Usual: utf-8, utf-16, latin-1, cp1252.") from error
+        if not getattr(info, "_is_text_encoding", True):
+            raise UsageError(f"'{name}' is not an encoding of text. Usual: utf-8, utf-16, latin-1, cp1252.")
+    return ",".join(name.strip() for name in text.split(","))
+
+
+class DataSettings(Settings):
+    """How files of rows are read. What is not set is inferred from the files, and reported."""
+
+    text_column: str | None = None
+    """Column of the text, or of the first text of a pair. Default: sentence, text, or another usual name."""
+    text_pair_column: str | None = None
+    """Column of the second text of a pair. Default: the second of two usual names, as premise and
+    hypothesis."""
+    label_column: str | None = None
+    """Column of the label. Default: label, or another usual name."""
+    label_type: Annotated[str, OneOf("label type", LABEL_TYPES)] | None = None
+    """Whether labels are classes or numbers to predict (regression). Default: numbers with a decimal point
+    are numbers to predict, everything else is a class."""
+    class_names: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
+    """Names of all classes, in the order of the model's outputs. Default: those of the files, sorted."""
+    split: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the rows to train on, e.g. 0.8, where there is one file; the others are the validation rows.
+    The shares of the classes are the same in both, and equal texts are in the same part."""
+    split_seed: Annotated[int, Field(ge=0)] | None = None
+    """Random seed of the split. Default: 0."""
+    encoding: Annotated[str, Parsed(_encodings, "ENCODING", "an encoding, e.g. utf-8 or latin-1")] | None = (
+        None
+    )
+    """Encoding of text files. Several, as utf-8,latin-1: each line has the first of them that fits. Default:
+    UTF-8, or what the byte-order mark says."""
+    delimiter: (
+        Annotated[str, Parsed(_delimiter, "DELIMITER", "comma, semicolon, tab, pipe or one character")] | None
+    ) = None
+    """Delimiter of .csv, .tsv and .txt files: comma, semicolon, tab, pipe, or one character. Default: the one
+    that separates the columns."""
+    quoting: Annotated[str, OneOf("quoting", QUOTINGS)] | None = None
+    """How quoted texts are written in .csv, .tsv and .txt files: quotes doubled (double), in single quotes
+    (single), quotes after backslashes (backslash), or not at all, a quote is a character of the text (none).
+    Default: what the file fits."""
+
+    @field_validator("class_names")
+    @classmethod
+    def _distinct(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for name in names or ():
+            if names and names.count(name) > 1:
+                raise wrong(f"duplicate class '{name}'.")
+        return names
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.text_pair_column is not None and self.text_column is None:
+            raise wrong("text_pair_column needs text_column: give both.", "text_pair_column", "text_column")
+        columns = [self.text_column, self.text_pair_column, self.label_column]
+        given = [column for column in columns if column is not None]
+        if len(set(given)) < len(given):
+            raise wrong(
+                "text_column, text_pair_column and label_column: expected different columns.",
+                "text_column", "text_pair_column", "label_column",
+            )  # fmt: skip
+        if self.split_seed is not None and self.split is None:
+            raise wrong("split_seed needs split.", "split_seed", "split")
+        if self.class_names is not None and self.label_type == "number":
+            raise wrong("numbers to predict have no classes: leave out class_names, or label_type.",
+                        "class_names", "label_type")  # fmt: skip
+        return self
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A file or folder of rows, and how it is read."""
+
+    path: str
+    """A file, or a folder with files of train and validation rows."""
+    settings: DataSettings = DataSettings()
+    digest: str | None = None
+    """SHA-256 of the files that were split, once something was trained on one part: another file would be
+    split differently. None: they were not split, or nothing was trained on them yet."""
+
+    @classmethod
+    def of(cls, value: DataLocation) -> DataSource | None:
+        """Return a location given in any of its forms; None stays None."""
+        return value if value is None or isinstance(value, DataSource) else cls(str(value))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the source as manifests have it."""
+        known = self.settings.to_json()
+        return {
+            "path": self.path,
+            "settings": {name: known[name] for name in self.settings.given()},
+            "digest": self.digest,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> DataSource:
+        """Return the source that a manifest describes."""
+        return cls(value["path"], DataSettings.of(**value["settings"]), value["digest"])
+
+    def absolute(self) -> DataSource:
+        """Return the source with an absolute path."""
+        return replace(self, path=str(Path(self.path).resolve()))
+
+
+DataLocation = str | Path | DataSource | None
+"""Where rows are; None: the hub, or the demo corpus; of an artifact: where its rows came from."""
+
+
+def override(given: DataLocation, recorded: DataSource | None) -> DataSource | None:
+    """Return where an artifact's rows are, where the user names other files: settings that are not given are
+    those that it was trained with.
+
+    Args:
+        given: the user's; None: as recorded.
+        recorded: of the artifact.
+    """
+    source = DataSource.of(given)
+    if source is None or recorded is None:
+        return source or recorded
+    before = recorded.settings.given()
+    if source.settings.split is None and Path(source.path).is_dir() and not Path(recorded.path).is_dir():
+        before = {name: value for name, value in before.items() if not name.startswith("split")}
+    settings = DataSettings.of(**{**before, **source.settings.given()})
+    return replace(source, settings=settings, digest=recorded.digest if settings.split else None)
