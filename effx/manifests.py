@@ -398,6 +398,15 @@ class ImportRecord(Record):
     """What is unusual about the model, in words."""
 
 
+class BaselineRecord(Record):
+    """A model that gives the same answer to every row."""
+
+    answer: str
+    """The most frequent class of the training rows, in quotes, or their mean."""
+    score: float
+    """The task's primary metric on the validation rows."""
+
+
 class Manifest(Record):
     """What both kinds of manifest hold."""
 
@@ -439,6 +448,10 @@ class CheckpointManifest(Manifest):
     validation_rows: Count | None = None
     validation_source: str | None = None
     """Where the validation rows came from."""
+    baseline: BaselineRecord | None = None
+    """Always giving one answer; None: not scored."""
+    validation_overlap: Count | None = None
+    """Validation rows whose text is also a training row's; None: unknown."""
     parent: Digest | None = None
     """Digest of the checkpoint that it was made from."""
     full_parameters: Positive
@@ -483,6 +496,8 @@ class CheckpointFacts(TypedDict, total=False):
     metrics: Mapping[str, float]
     validation_rows: int
     validation_source: str
+    baseline: BaselineRecord | None
+    validation_overlap: int | None
     parent: str | None
     max_length: int
     data: DataSource | None

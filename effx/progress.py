@@ -5,6 +5,7 @@ stdout has results only, so that JSON output can be piped.
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Iterator
@@ -23,6 +24,12 @@ class Advance(Protocol):
 def say(text: str) -> None:
     """Print one line on stderr."""
     print(text, file=sys.stderr, flush=True)
+
+
+@functools.cache
+def say_once(text: str) -> None:
+    """Print lines on stderr, unless this process has printed them before."""
+    say(text)
 
 
 @contextmanager

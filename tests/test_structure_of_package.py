@@ -39,7 +39,7 @@ FLOORS: dict[str, set[str]] = {
     "host": {"errors", "files", "progress"},
     "encoding": {"errors"},
     "structure": {"errors"},
-    "data": {"corpus", "errors", "files", "progress", "specs"},
+    "data": {"corpus", "errors", "files", "formatting", "progress", "specs"},
     "records": {"errors"},
     "manifests": {"errors", "records", "specs", "stats", "structure"},
     "artifacts": {"errors", "files", "manifests", "records", "specs"},

@@ -63,6 +63,6 @@ def command(
         trust_remote_code=trust_remote_code,
     )
     rows = checkpoint.manifest.validation_rows
-    line = f"{options.scores(checkpoint)} on {rows} validation rows"
+    line = f"{options.scores(checkpoint)} on {rows} validation rows{options.against_baseline(checkpoint)}"
     if distributed.is_first():
         options.show(checkpoint, as_json, line)

@@ -260,6 +260,14 @@ def show(checkpoint: Checkpoint, as_json: bool, line: str) -> None:
     click.echo(json.dumps(checkpoint.to_json(), indent=1) if as_json else f"{checkpoint.folder}: {line}")
 
 
+def against_baseline(checkpoint: Checkpoint) -> str:
+    """Return a remark on a checkpoint that is not better than one answer for every row; else ''."""
+    baseline = checkpoint.manifest.baseline
+    if baseline is None or checkpoint.manifest.metrics[checkpoint.task.metric] > baseline.score:
+        return ""
+    return f"; this is not better than always answering {baseline.answer} ({baseline.score:.4f})"
+
+
 def scores(checkpoint: Checkpoint, values: Mapping[str, float] | None = None) -> str:
     """Return the task's metrics in ``values``, default the checkpoint's, as text."""
     shown = checkpoint.manifest.metrics if values is None else values

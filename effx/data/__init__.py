@@ -8,9 +8,11 @@ columns      header -> which columns hold the texts and the label
 labels       label texts -> the kind of task, and numbers
 split        one file -> training and validation rows
 load         all of these together
+summary      rows -> what was understood of them, and the baseline
 """
 
 from effx.data.load import load, paths, recorded, resolve
 from effx.data.rows import Origin, Rows
+from effx.data.summary import Baseline, DataSummary, summarize
 
-__all__ = ["Origin", "Rows", "load", "paths", "recorded", "resolve"]
+__all__ = ["Baseline", "DataSummary", "Origin", "Rows", "load", "paths", "recorded", "resolve", "summarize"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -118,7 +117,7 @@ def _infer(name: str, source: DataSource) -> Task:
     if unused := [label for label in task.labels if label.isdigit() and label not in set(texts)]:
         shown = ", ".join(unused[:10]) + (", ..." if len(unused) > 10 else "")
         if all(map(labels.is_integer, task.labels)):
-            _say_once(f"{table.source}: no row has the label {shown}; classes are numbered from 0")
+            progress.say_once(f"{table.source}: no row has the label {shown}; classes are numbered from 0")
     return task
 
 
@@ -199,7 +198,7 @@ def _rows(task: Task, table: Table, columns: Columns) -> Rows:
     if not len(kept):
         raise DataError(f"{table.source}: no row has a label.")
     for note in notes:
-        _say_once(f"{table.source}: {note}")
+        progress.say_once(f"{table.source}: {note}")
     origin = Origin(names, label_column, table.format, tuple(notes))
     return Rows([texts[index] for index in kept], numbers, table.source, origin)
 
@@ -226,9 +225,3 @@ def _answers(value: Any, where: str) -> tuple[str, ...]:
     if not texts or not all(isinstance(text, str) for text in texts):
         raise DataError(f"{where}: column 'answers': expected {{\"text\": [...]}} with at least one answer.")
     return tuple(texts)
-
-
-@functools.cache
-def _say_once(text: str) -> None:
-    """Print a line on stderr, the first time that a process has it to print."""
-    progress.say(text)

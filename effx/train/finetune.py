@@ -15,11 +15,11 @@ import numpy as np
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from effx import data, files
+from effx import data, files, progress
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import UsageError
-from effx.manifests import CheckpointFacts, TrainingRecord
+from effx.manifests import BaselineRecord, CheckpointFacts, TrainingRecord
 from effx.models import checkpoints, evaluate, families, huggingface, prune, sparse, structure
 from effx.specs.data import DataLocation
 from effx.specs.heads import HeadSettings
@@ -106,6 +106,11 @@ def finetune(
         huggingface.check_encoded(str(model_name), split, model)
     held_out = rows.held_out(len(encoded), training.seed) if settings.patience else np.arange(0)
     fit_rows = np.setdiff1d(np.arange(len(encoded)), held_out)
+    summary = data.summarize(
+        task, train_rows, validation_rows, lengths=encoded.lengths, max_length=encoder.max_length
+    )
+    if distributed.is_first():
+        progress.say_once("\n".join(summary.lines()))
     names = checkpoints.input_names(model)
     collate = loop.labelled(encoded, train_rows.labels, names)
 
@@ -152,6 +157,8 @@ def finetune(
         "metrics": metrics,
         "validation_rows": len(validation_rows),
         "validation_source": validation_rows.source,
+        "baseline": BaselineRecord(answer=summary.baseline.answer, score=summary.baseline.score),
+        "validation_overlap": summary.overlap,
         "max_length": encoder.max_length,
         "data": rows_source,
     }

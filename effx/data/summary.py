@@ -1,0 +1,152 @@
+"""What was understood of a task's rows: kind, columns, labels, duplicates, overlap, baseline."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from effx import formatting
+from effx.data.rows import Rows
+from effx.specs.tasks import Task
+
+_MOST_LABELS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The score of a model that gives the same answer to every row."""
+
+    answer: str
+    """The most frequent class of the training rows, or their mean."""
+    score: float
+    """The task's primary metric on the validation rows."""
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """What was understood of the rows of a task."""
+
+    task: Task
+    train: Rows
+    validation: Rows
+    duplicates: int
+    """Training rows whose text occurs in an earlier training row."""
+    contradictions: int
+    """Those of them that have another label than the first row with that text."""
+    overlap: int
+    """Validation rows whose text is also a training row's."""
+    baseline: Baseline
+    truncated: float | None = None
+    """Share of the training rows that fill the maximum length or exceed it; None: unknown."""
+    max_length: int | None = None
+
+    def lines(self) -> list[str]:
+        """Return the summary as a block of lines; the first is its title."""
+        task, counts = (
+            self.task,
+            f"{len(self.train):,} training rows, {len(self.validation):,} validation rows",
+        )
+        lines = [f"data: task '{task.name}', {_kind(task)}; {counts}"]
+        if origin := self.train.origin:
+            texts = " and ".join(f"'{name}'" for name in origin.columns)
+            lines.append(f"  columns: text {texts}, label '{origin.label_column}'; {origin.format}")
+            lines += [f"  {self.train.source}: {note}" for note in origin.notes]
+        if origin := self.validation.origin:
+            lines += [f"  {self.validation.source}: {note}" for note in origin.notes if self._is_other()]
+        lines.append(f"  labels (training + validation): {self._labels()}")
+        if self.duplicates:
+            other = f", {self.contradictions} of them with another label" if self.contradictions else ""
+            lines.append(f"  {self.duplicates:,} training rows repeat the text of another one{other}")
+        if self.overlap:
+            share = formatting.percent(self.overlap / len(self.validation))
+            lines.append(
+                f"  warning: {self.overlap:,} of {len(self.validation):,} validation rows ({share}) are also "
+                "training rows: scores on them do not show how the model does on new texts"
+            )
+        if self.truncated:
+            lines.append(
+                f"  {formatting.percent(self.truncated, 1)} of the training rows reach {self.max_length} "
+                "tokens, the maximum length; longer texts are truncated"
+            )
+        lines.append(f"  baseline: always {self.baseline.answer}: {task.metric} {self.baseline.score:.4f}")
+        return lines
+
+    def _is_other(self) -> bool:
+        return self.validation.source != self.train.source
+
+    def _labels(self) -> str:
+        if self.task.kind != "classification":
+            both = np.concatenate([self.train.labels, self.validation.labels])
+            return f"numbers from {both.min():g} to {both.max():g}, mean {both.mean():g}"
+        train = Counter(self.train.labels.tolist())
+        validation = Counter(self.validation.labels.tolist())
+        order = sorted(range(len(self.task.labels)), key=lambda label: -train[label])
+        shown = [f"{self.task.labels[label]} {train[label]}+{validation[label]}"
+                 for label in order[:_MOST_LABELS_SHOWN]]  # fmt: skip
+        if len(order) > _MOST_LABELS_SHOWN:
+            rest = order[_MOST_LABELS_SHOWN:]
+            shown.append(f"{len(rest)} more with {train[rest[-1]]} to {train[rest[0]]} training rows each")
+        if empty := sum(1 for label in order if not train[label]):
+            shown.append(f"{empty} without training rows")
+        return ", ".join(shown)
+
+
+def summarize(
+    task: Task,
+    train: Rows,
+    validation: Rows,
+    *,
+    lengths: np.ndarray | None = None,
+    max_length: int | None = None,
+) -> DataSummary:
+    """Return what was understood of the rows.
+
+    Args:
+        task: a task with classes or numbers.
+        train: training rows, at least one.
+        validation: validation rows, at least one.
+        lengths: tokens of each training row, int64 [n], after truncation.
+        max_length: maximum tokens of a row.
+    """
+    first: dict[tuple[str, ...], int] = {}
+    duplicates = contradictions = 0
+    for index, text in enumerate(train.texts):
+        before = first.setdefault(text, index)
+        if before != index:
+            duplicates += 1
+            contradictions += bool(train.labels[before] != train.labels[index])
+    truncated = None
+    if lengths is not None and max_length is not None:
+        truncated = float((lengths >= max_length).mean())
+    return DataSummary(
+        task,
+        train,
+        validation,
+        duplicates,
+        contradictions,
+        sum(text in first for text in validation.texts),
+        baseline(task, train.labels, validation.labels),
+        truncated,
+        max_length,
+    )
+
+
+def baseline(task: Task, train: np.ndarray, validation: np.ndarray) -> Baseline:
+    """Return the best single answer for the training labels, and its score on the validation labels."""
+    if task.kind != "classification":
+        mean = float(train.mean())
+        return Baseline(f"{mean:.4g}", task.score(validation, np.full(len(validation), mean))[task.metric])
+    label = int(np.bincount(train, minlength=len(task.labels)).argmax())
+    score = task.score(validation, np.full(len(validation), label))[task.metric]
+    return Baseline(f"'{task.labels[label]}'", score)
+
+
+def _kind(task: Task) -> str:
+    texts = "one text" if len(task.columns) == 1 else "a pair of texts"
+    if task.kind == "classification":
+        numbered = all(label.isdigit() for label in task.labels)
+        why = "class numbers" if numbered else "names of classes"
+        return f"classification of {texts} into {len(task.labels)} classes (the labels are {why})"
+    return f"regression of {texts} (the labels are numbers to predict)"
