@@ -104,7 +104,7 @@ CONTRADICTIONS: dict[str, tuple[Damage, str]] = {
         lambda value: value["accuracy"].update(metric="f2"),
         "unknown metric 'f2'. Known: acc",
     ),
-    "an interval beside its value": (
+    "an interval that does not contain its value": (
         lambda value: value["accuracy"].update(interval=[0.0, 0.1]),
         "of accuracy does not contain its value",
     ),

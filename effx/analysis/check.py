@@ -208,7 +208,9 @@ def check(run: Run, baseline: Run | None, settings: CheckSettings) -> CheckResul
     remarks: list[str] = []
     if baseline is not None:
         if baseline.id == run.id or _digest(baseline) == _digest(run):
-            raise UsageError(f"{run.name} is its own baseline: name another engine.", settings="baseline")
+            raise UsageError(
+                f"the baseline is the checked engine {run.name}: name another engine.", settings="baseline"
+            )
         cohorts.check([baseline, run])
         cohorts.shared_labels([baseline, run])
         remarks += [f"the baseline's gate failed: {gate.label}" for gate in baseline.failed_gates]

@@ -98,7 +98,7 @@ class Comparison:
         return {**asdict(self), "non_inferiority": self.non_inferiority(), "sentence": self.sentence()}
 
     def non_inferiority(self, margin: float = MARGIN) -> str:
-        """Return what can be said about a loss of ``margin``."""
+        """Return whether a loss of ``margin`` is ruled out, shown, or undecided, as text."""
         return sentences.non_inferiority(self.difference, self.interval, margin, n=self.n)
 
     def sentence(self) -> str:

@@ -44,7 +44,7 @@ class Objective:
 
     @property
     def uses_energy(self) -> bool:
-        """Whether it is made of joules, whose source and meter must not be mixed."""
+        """Whether its unit contains joules, whose source and meter must not be mixed."""
         return self.name.startswith("energy")
 
     @property
@@ -143,7 +143,7 @@ def _latency(name: str, statistic: str, label: str) -> Objective:
 
 def _throughput(name: str, scenario: str, label: str) -> Objective:
     def of(run: Run) -> WorkloadResult | None:
-        return next((found for found in run.workloads if found.workload.scenario == scenario), None)
+        return next((result for result in run.workloads if result.workload.scenario == scenario), None)
 
     def value(run: Run) -> float | None:
         workload = of(run)

@@ -79,7 +79,7 @@ def knee(points: np.ndarray) -> int | None:
 
     The bulge of Das (1999, Struct. Optim. 18:107-115) with both objectives scaled to the
     frontier's extent, so that units do not matter. None with fewer than three different points, or
-    where none lies below the line. The first of equals.
+    where no point is below the line. On a tie, the first.
     """
     if len(points) < 3:
         return None

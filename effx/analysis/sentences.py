@@ -30,7 +30,7 @@ def non_inferiority(difference: float, interval: tuple[float, float] | None, mar
         margin: the loss that is accepted, 0.01 is a point.
         n: examples.
 
-    The interval lies within the margin if and only if the one-sided test at 2.5 % rejects.
+    The interval is within the margin if and only if the one-sided test at 2.5 % rejects.
     """
     margin_text = f"{100 * margin:g}"
     margin_text += ".0 points" if margin_text.isdigit() else " points"

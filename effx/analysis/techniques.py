@@ -5,7 +5,7 @@
     pruned      heads, FFNs or neurons were removed (tickets)    level: share of the weights left
     zeroed      single weights are zero (lottery tickets)        level: share that is not zero
     exits       rows leave early                                 level: mean depth, else the threshold
-    tokens      tokens are dropped between layers                level: mean share of tokens kept
+    tokens      tokens are dropped between layers                level: mean share of tokens that remain
     length      inputs are cut                                   level: tokens at most
     combined    several of the last six
 
@@ -127,8 +127,8 @@ def _tokens(engine: EngineRecord) -> Technique | None:
         return None
     shape = engine.structure
     if shape is not None and shape.tokens:
-        kept = sum(shape.tokens) / len(shape.tokens)
-        return Technique("tokens", kept, f"{kept:.0%} of tokens")
+        mean_share = sum(shape.tokens) / len(shape.tokens)
+        return Technique("tokens", mean_share, f"{mean_share:.0%} of tokens")
     if shape is not None and shape.token_thresholds:
         mean = sum(shape.token_thresholds) / len(shape.token_thresholds)
         return Technique("tokens", mean, f"threshold {mean:.3g}")

@@ -26,100 +26,100 @@ SettingName = Callable[[str], str]
 """The name under which the reader sets a constraint, by its setting: ``--max-drop`` for ``max_drop``."""
 
 
-def recommendation(found: Recommendation, name_of: SettingName = str) -> str:
-    """Return the answer for one task and host, several lines."""
-    objective = OBJECTIVES[found.objective]
+def recommendation(answer: Recommendation, name_of: SettingName = str) -> str:
+    """Return a recommendation for one task and host as text of several lines."""
+    objective = OBJECTIVES[answer.objective]
     lines = [
-        f"{found.task} on {found.host}: deploy {found.engine}",
-        f"  by {objective.short}, out of {found.candidates} engines; {found.metric} on {found.n} rows"
-        + (f"; energy source: {found.energy_source}" if objective.uses_energy else ""),
+        f"{answer.task} on {answer.host}: deploy {answer.engine}",
+        f"  by {objective.short}, out of {answer.candidates} engines; {answer.metric} on {answer.n} rows"
+        + (f"; energy source: {answer.energy_source}" if objective.uses_energy else ""),
     ]
-    width = max(len(_label(name, found)) for name in found.estimates)
+    width = max(len(_label(name, answer)) for name in answer.estimates)
     lines += [
-        f"    {_label(name, found):<{width}}  {_estimate(name, estimate)}"
-        + ("   <- objective" if name == found.objective else "")
-        for name, estimate in found.estimates.items()
+        f"    {_label(name, answer):<{width}}  {_estimate(name, estimate)}"
+        + ("   <- objective" if name == answer.objective else "")
+        for name, estimate in answer.estimates.items()
     ]
-    if found.baseline is None:
+    if answer.baseline is None:
         lines.append("  It is the only engine that was measured: there is no baseline to compare it with.")
-    elif found.versus_baseline is None:
+    elif answer.versus_baseline is None:
         lines.append(
             f"  It is the baseline: no engine that meets the constraints has better {objective.short}."
         )
     else:
-        lines.append(f"  {found.versus_baseline.sentence()}")
-        lines += [f"  {_memory(found.versus_baseline)}"] if _memory(found.versus_baseline) else []
-    lines += [f"  {_launches(found)}"] if _launches(found) else []
-    lines += [f"  {_constraint(outcome, found, name_of)}" for outcome in found.constraints]
-    lines.append(f"  {_binding(found, name_of)}")
-    lines.append(f"  {_runner_up(found)}")
-    others = ", ".join(f"{name} in {percent(share)}" for name, share in list(found.p_others.items())[:3])
-    none = f"; no engine meets the constraints in {percent(found.p_none)}" if found.p_none > 0 else ""
+        lines.append(f"  {answer.versus_baseline.sentence()}")
+        lines += [f"  {_memory(answer.versus_baseline)}"] if _memory(answer.versus_baseline) else []
+    lines += [f"  {_launches(answer)}"] if _launches(answer) else []
+    lines += [f"  {_constraint(outcome, answer, name_of)}" for outcome in answer.constraints]
+    lines.append(f"  {_binding(answer, name_of)}")
+    lines.append(f"  {_runner_up(answer)}")
+    others = ", ".join(f"{name} in {percent(share)}" for name, share in list(answer.p_others.items())[:3])
+    none = f"; no engine meets the constraints in {percent(answer.p_none)}" if answer.p_none > 0 else ""
     lines.append(
-        f"  Certainty: the choice in {percent(found.p_choice)} of {RESAMPLES} joint resamplings of examples "
+        f"  Certainty: the choice in {percent(answer.p_choice)} of {RESAMPLES} joint resamplings of examples "
         f"and rounds{'; ' + others if others else ''}{none}."
     )
-    lines += [f"  Note: {remark}." for remark in found.remarks]
+    lines += [f"  Note: {remark}." for remark in answer.remarks]
     return "\n".join(lines)
 
 
-def unmet(found: Unmet, name_of: SettingName = str) -> str:
+def unmet(answer: Unmet, name_of: SettingName = str) -> str:
     """Return which engine is nearest to the constraints and what it misses, one line."""
-    objective = OBJECTIVES[found.objective]
-    if found.value is None:
+    objective = OBJECTIVES[answer.objective]
+    if answer.value is None:
         has = "was not measured, against"
     else:
         side = "below" if objective.maximise else "above"
-        shown = formatting.rounded_outwards(found.value, objective.unit, up=not objective.maximise)
+        shown = formatting.rounded_outwards(answer.value, objective.unit, up=not objective.maximise)
         has = f"of {shown} is {side}"
-    limit = formatting.limit(found.threshold, objective.unit)
-    setting = name_of(found.setting)
-    if found.baseline is not None:
-        limit += f" ({setting} {found.limit:g} compared with {found.baseline})"
+    limit = formatting.limit(answer.threshold, objective.unit)
+    setting = name_of(answer.setting)
+    if answer.baseline is not None:
+        limit += f" ({setting} {answer.limit:g} compared with {answer.baseline})"
     else:
         limit += f" ({setting})"
-    label = found.metric if objective.name == "accuracy" else objective.short
+    label = answer.metric if objective.name == "accuracy" else objective.short
     return (
-        f"{found.task} on {found.host}: none of {found.candidates} engines meets the constraints; nearest is "
-        f"{found.engine}, whose {label} {has} {limit}."
+        f"{answer.task} on {answer.host}: none of {answer.candidates} engines meets the constraints; nearest "
+        f"is {answer.engine}, whose {label} {has} {limit}."
     )
 
 
-def comparison(found: Comparison, margin: float) -> str:
+def comparison(compared: Comparison, margin: float) -> str:
     """Return a comparison, several lines."""
     lines = [
-        f"{found.task} on {found.host}, n = {found.n}",
-        found.sentence(),
-        f"{found.metric}: {found.b} {found.non_inferiority(margin)}.",
+        f"{compared.task} on {compared.host}, n = {compared.n}",
+        compared.sentence(),
+        f"{compared.metric}: {compared.b} {compared.non_inferiority(margin)}.",
     ]
-    if found.p_value is not None:
+    if compared.p_value is not None:
         lines.append(
-            f"Predictions that differ: {found.differing} of {found.n}; "
-            f"McNemar's {formatting.p_value(found.p_value)}."
+            f"Predictions that differ: {compared.differing} of {compared.n}; "
+            f"McNemar's {formatting.p_value(compared.p_value)}."
         )
-    for ratio in found.latency:
+    for ratio in compared.latency:
         spread = "" if ratio.interval is None else f" {_ends(ratio.interval)}"
         apart = "" if ratio.paired else ", not interleaved"
         lines.append(
             f"  seconds, {ratio.scenario} {ratio.batch}x{ratio.length}, {ratio.statistic}: "
             f"{times(ratio.value, 3)}x{spread}{apart}"
         )
-    if found.energy is not None:
-        low_high = found.energy.interval
+    if compared.energy is not None:
+        low_high = compared.energy.interval
         spread = "" if low_high is None else f" {_ends(low_high)}"
         lines.append(
-            f"  joules, single queries ({found.energy.source}): {times(found.energy.value, 3)}x{spread}"
+            f"  joules, single queries ({compared.energy.source}): {times(compared.energy.value, 3)}x{spread}"
         )
-    lines += [f"  {name}: {times(value, 3)}x" for name, value in found.memory.items() if value is not None]
-    lines += [f"Note: {remark}." for remark in found.remarks]
+    lines += [f"  {name}: {times(value, 3)}x" for name, value in compared.memory.items() if value is not None]
+    lines += [f"Note: {remark}." for remark in compared.remarks]
     return "\n".join(lines)
 
 
-def _label(name: str, found: Recommendation) -> str:
+def _label(name: str, answer: Recommendation) -> str:
     """Return the label of an objective; of joules with their source."""
     if name == "accuracy":
-        return found.metric
-    source = f" ({found.energy_source})" if OBJECTIVES[name].uses_energy else ""
+        return answer.metric
+    source = f" ({answer.energy_source})" if OBJECTIVES[name].uses_energy else ""
     return _SHORT.get(name, OBJECTIVES[name].label) + source
 
 
@@ -134,45 +134,45 @@ def _estimate(name: str, estimate: Estimate) -> str:
     return f"{text} (95 % {low.split()[0]} to {high})"
 
 
-def _memory(found: Comparison) -> str:
-    ratio = found.memory.get("host_peak_bytes")
+def _memory(compared: Comparison) -> str:
+    ratio = compared.memory.get("host_peak_bytes")
     return "" if ratio is None else f"It takes {times(ratio)}x the memory."
 
 
-def _launches(found: Recommendation) -> str:
+def _launches(answer: Recommendation) -> str:
     """Return a remark if most of a single query's time is not spent on the device, else nothing.
 
     The share is taken from a comparison that the choice is part of.
     """
     share = None
-    if found.versus_baseline is not None:
-        share = found.versus_baseline.host_overhead_shares[1]
-    elif found.runner_up is not None:
-        share = found.runner_up.comparison.host_overhead_shares[0]
+    if answer.versus_baseline is not None:
+        share = answer.versus_baseline.host_overhead_shares[1]
+    elif answer.runner_up is not None:
+        share = answer.runner_up.comparison.host_overhead_shares[0]
     if share is None or share <= LAUNCH_BOUND:
         return ""
     return f"{percent(share)} of a single query to it {NOT_ON_DEVICE}."
 
 
-def _constraint(outcome: ConstraintOutcome, found: Recommendation, name_of: SettingName) -> str:
+def _constraint(outcome: ConstraintOutcome, answer: Recommendation, name_of: SettingName) -> str:
     objective = OBJECTIVES[outcome.objective]
     limit = formatting.limit(outcome.limit, objective.unit)
     if outcome.setting == "max_drop":
-        limit = f"{limit} compared with {found.baseline}"
+        limit = f"{limit} compared with {answer.baseline}"
         value = _drop(outcome.limit + outcome.threshold - outcome.value)
     else:
         value = formatting.with_unit(outcome.value, objective.unit)
     return f"{name_of(outcome.setting)} {limit}: {value}, met in {percent(outcome.p_met)} of resamplings."
 
 
-def _binding(found: Recommendation, name_of: SettingName) -> str:
-    if not found.binding:
+def _binding(answer: Recommendation, name_of: SettingName) -> str:
+    if not answer.binding:
         return "No constraint binds: relaxing any one of them would not change the choice."
     texts = [
         f"{name_of(outcome.setting)} of {_needed(outcome)} instead of "
         f"{formatting.limit(outcome.limit, OBJECTIVES[outcome.objective].unit)} "
-        f"would admit {outcome.admits}{_relative(outcome.gain, outcome.difference, None, found)}"
-        for outcome in found.binding
+        f"would admit {outcome.admits}{_relative(outcome.gain, outcome.difference, None, answer)}"
+        for outcome in answer.binding
     ]
     return f"Binding constraints: {'; '.join(texts)}."
 
@@ -194,13 +194,13 @@ def _relative(
     ratio: float | None,
     difference: float | None,
     interval: tuple[float, float] | None,
-    found: Recommendation,
+    answer: Recommendation,
 ) -> str:
     """Return an engine's objective relative to the choice's: in points if a score, else as a ratio."""
-    objective = OBJECTIVES[found.objective]
-    notes = [found.energy_source] if objective.uses_energy else []
+    objective = OBJECTIVES[answer.objective]
+    notes = [answer.energy_source] if objective.uses_energy else []
     if difference is not None:
-        text = f", at {points(difference)} points of {_label(objective.name, found)}"
+        text = f", at {points(difference)} points of {_label(objective.name, answer)}"
         notes += [from_to(interval, points)] if interval else []
     elif ratio is not None:
         text = f", at {times(ratio)}x the {objective.short}"
@@ -210,13 +210,13 @@ def _relative(
     return f"{text} ({', '.join(notes)})" if notes else text
 
 
-def _runner_up(found: Recommendation) -> str:
-    other = found.runner_up
+def _runner_up(answer: Recommendation) -> str:
+    other = answer.runner_up
     if other is None:
         return "Runner-up: none; no other engine meets the constraints."
-    same = other.baseline in (None, found.baseline)
+    same = other.baseline in (None, answer.baseline)
     then = "" if same else f", then with {other.baseline} as the baseline"
-    cost = _relative(other.ratio, other.difference, other.interval, found)
+    cost = _relative(other.ratio, other.difference, other.interval, answer)
     return f"Runner-up: {other.engine}{cost}{then}. {other.comparison.sentence()}"
 
 

@@ -163,7 +163,7 @@ class EnergyWindow:
     """The interval that ``joules`` covers, from one tick of the meter to another."""
     joules_per_example: float
     interval: Interval | None = None
-    """Bounds of ``joules_per_example`` by the meter's own uncertainty."""
+    """Bounds of ``joules_per_example`` by the uncertainty of the meter."""
     integrated_joules: float | None = None
     """Integral of sampled power over the same interval, where the meter has a counter too."""
     flags: tuple[str, ...] = ()
@@ -388,7 +388,7 @@ class FailedEngineRecord:
 
 @dataclass(frozen=True)
 class Failure:
-    """An engine that could not be measured: a result too, in a file of its own."""
+    """An engine that could not be measured: also a result, in a separate file."""
 
     id: str
     started: str

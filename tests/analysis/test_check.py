@@ -217,7 +217,7 @@ def test_failed_gates_fail_the_check_unless_ignored() -> None:
         (simulated_run("fp32", n=300), "different evaluation sets"),
         (simulated_run("fp32", rows="others"), "different evaluation sets"),
         (simulated_run("fp32", metric="f1"), "different metrics"),
-        (replace(INT8, id="another"), "int8 is its own baseline"),
+        (replace(INT8, id="another"), "the baseline is the checked engine int8"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(baseline: Run, message: str) -> None:

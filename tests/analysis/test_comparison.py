@@ -71,25 +71,25 @@ def changed(run: Run, **changes: object) -> Run:
 
 def test_accuracy_is_compared_example_by_example() -> None:
     a, b = make("a", range(40)), make("b", range(10, 60))
-    found = compare(a, b)
+    result = compare(a, b)
     right_a, right_b = np.arange(N) >= 40, (np.arange(N) < 10) | (np.arange(N) >= 60)
-    assert found.difference == pytest.approx(-10 / N)
-    assert found.interval == intervals.paired_accuracy_interval(right_a, right_b)
-    assert found.p_value == tests.mcnemar(right_a, right_b)
-    assert found.differing == 30
+    assert result.difference == pytest.approx(-10 / N)
+    assert result.interval == intervals.paired_accuracy_interval(right_a, right_b)
+    assert result.p_value == tests.mcnemar(right_a, right_b)
+    assert result.differing == 30
     back = compare(b, a)
-    assert back.interval == pytest.approx((-found.interval[1], -found.interval[0]))
+    assert back.interval == pytest.approx((-result.interval[1], -result.interval[0]))
 
 
 def test_latency_is_compared_round_by_round() -> None:
     """The host slows by e over the session; the ratio is known to a few percent all the same."""
-    found = compare(make("a"), make("b", seconds=0.005))
-    for ratio in found.latency:
+    result = compare(make("a"), make("b", seconds=0.005))
+    for ratio in result.latency:
         low, high = ratio.interval
         assert ratio.paired
         assert low < 0.5 < high
         assert high / low < 1.06
-    assert [ratio.statistic for ratio in found.latency] == ["p50", "mean"]
+    assert [ratio.statistic for ratio in result.latency] == ["p50", "mean"]
     apart = compare(make("a"), make("b", seconds=0.005, session="other"))
     low, high = apart.latency[0].interval
     assert not apart.latency[0].paired
@@ -99,19 +99,19 @@ def test_latency_is_compared_round_by_round() -> None:
 
 
 def test_an_engine_beside_itself_is_not_told_apart() -> None:
-    found = compare(make("a"), make("b"))
-    assert found.latency[0].interval[0] < 1 < found.latency[0].interval[1]
-    assert found.p_value == 1.0
-    assert found.interval[0] < 0 < found.interval[1]
-    assert found.sentence().count("not distinguishable") == 2
-    assert "equal" not in found.sentence()
+    result = compare(make("a"), make("b"))
+    assert result.latency[0].interval[0] < 1 < result.latency[0].interval[1]
+    assert result.p_value == 1.0
+    assert result.interval[0] < 0 < result.interval[1]
+    assert result.sentence().count("not distinguishable") == 2
+    assert "equal" not in result.sentence()
 
 
 def test_few_rounds_have_a_ratio_and_no_interval() -> None:
-    found = compare(make("a", rounds=2), make("b", seconds=0.005, rounds=2))
-    assert found.latency[0].value == pytest.approx(0.5, rel=0.1)
-    assert found.latency[0].interval is None
-    assert "too few blocks" in found.sentence()
+    result = compare(make("a", rounds=2), make("b", seconds=0.005, rounds=2))
+    assert result.latency[0].value == pytest.approx(0.5, rel=0.1)
+    assert result.latency[0].interval is None
+    assert "too few blocks" in result.sentence()
 
 
 def test_offline_is_seconds_per_example() -> None:
@@ -126,28 +126,28 @@ def test_offline_is_seconds_per_example() -> None:
 
 
 def test_loads_of_different_rate_are_not_compared() -> None:
-    found = compare(
+    result = compare(
         changed(make("a"), workload=server(10.0)),
         changed(make("b"), workload=server(20.0)),
     )
-    assert found.latency == []
-    assert any("different rates" in remark for remark in found.remarks)
+    assert result.latency == []
+    assert any("different rates" in remark for remark in result.remarks)
 
 
 def test_energy_of_one_source() -> None:
-    found = compare(make("a", joules=2.0), make("b", joules=1.0))
-    assert found.energy.value == pytest.approx(0.5)
-    low, high = found.energy.interval
+    result = compare(make("a", joules=2.0), make("b", joules=1.0))
+    assert result.energy.value == pytest.approx(0.5)
+    low, high = result.energy.interval
     assert low == pytest.approx(0.5 * np.exp(-np.hypot(np.log(1 / 0.9), np.log(1.1))))
     assert high == pytest.approx(0.5 * np.exp(np.hypot(np.log(1 / 0.9), np.log(1.1))))
-    assert "; it takes 0.50x the energy (counter, 95 % 0.43 to 0.58)." in found.sentence()
+    assert "; it takes 0.50x the energy (counter, 95 % 0.43 to 0.58)." in result.sentence()
     assert compare(make("a"), make("b", joules=1.0)).energy is None
     b = make("b", joules=1.0)
     for change in ({"source": "model"}, {"meter": "nvml"}):
         other = changed(b, energy=replace(b.workloads[0].energy, **change))
-        found = compare(make("a", joules=1.0), other)
-        assert found.energy is None
-        assert any("different source or meter" in remark for remark in found.remarks)
+        result = compare(make("a", joules=1.0), other)
+        assert result.energy is None
+        assert any("different source or meter" in remark for remark in result.remarks)
 
 
 def test_memory_and_what_was_not_measured() -> None:
@@ -156,19 +156,19 @@ def test_memory_and_what_was_not_measured() -> None:
 
 
 def test_single_queries_that_are_mostly_not_the_devices_are_remarked() -> None:
-    found = compare(on_device(make("a"), 0.31), on_device(make("b"), 0.62))
-    assert found.host_overhead_shares == pytest.approx((0.31, 0.62))
-    said = (
+    result = compare(on_device(make("a"), 0.31), on_device(make("b"), 0.62))
+    assert result.host_overhead_shares == pytest.approx((0.31, 0.62))
+    expected_text = (
         "31 % of a single query to a and 62 % of one to b is not spent on the device: no reduction makes "
         "that part shorter"
     )
-    assert found.remarks == [said]
-    assert f"Note: {said}." in wording.comparison(found, 0.01)
+    assert result.remarks == [expected_text]
+    assert f"Note: {expected_text}." in wording.comparison(result, 0.01)
     assert compare(on_device(make("a"), 0.31), on_device(make("b"), 0.45)).remarks == []
     for share_of_b in (compare(make("a"), on_device(make("b"), 0.62)), compare(make("a"), make("b"))):
         assert (
             share_of_b.host_overhead_shares[0] is None
-        )  # not measured on a device: nothing to tell beside b's
+        )  # not measured on a device: nothing to compare with b's
         assert not any("not spent" in remark for remark in share_of_b.remarks)
     assert json.loads(json.dumps(compare(make("a"), make("b")).to_json()))["host_overhead_shares"] == [
         None,
@@ -178,8 +178,8 @@ def test_single_queries_that_are_mostly_not_the_devices_are_remarked() -> None:
 
 def test_a_choice_that_is_mostly_not_the_devices_work_is_said_to_be() -> None:
     def chosen(share: float | None, *runs: Run) -> str:
-        own = list(runs) if share is None else [on_device(run, share) for run in runs]
-        (answer,) = recommend(own, "latency")
+        measured = list(runs) if share is None else [on_device(run, share) for run in runs]
+        (answer,) = recommend(measured, "latency")
         assert isinstance(answer, Recommendation) and answer.engine == "int8"
         return wording.recommendation(answer)
 
@@ -188,9 +188,11 @@ def test_a_choice_that_is_mostly_not_the_devices_work_is_said_to_be() -> None:
         simulated_run("int8"),
         simulated_run("slow", seconds=0.03),
     )
-    said = "  62 % of a single query to it is not spent on the device: no reduction makes that part shorter."
-    assert said in chosen(0.62, fp32, int8).splitlines()
-    assert said in chosen(0.62, int8, slow).splitlines()  # the choice is the baseline
+    expected_text = (
+        "  62 % of a single query to it is not spent on the device: no reduction makes that part shorter."
+    )
+    assert expected_text in chosen(0.62, fp32, int8).splitlines()
+    assert expected_text in chosen(0.62, int8, slow).splitlines()  # the choice is the baseline
     assert chosen(0.45, fp32, int8) == chosen(None, fp32, int8)
 
 
@@ -217,9 +219,9 @@ def test_what_cannot_be_compared_is_refused() -> None:
 
 
 def test_other_metrics_are_resampled() -> None:
-    found = compare(make("a", range(40), metric="f1"), make("b", range(10, 60), metric="f1"))
-    assert found.interval[0] < found.difference < found.interval[1]
-    assert found.p_value == pytest.approx(0.0987, abs=1e-3)  # 10 against 20
+    result = compare(make("a", range(40), metric="f1"), make("b", range(10, 60), metric="f1"))
+    assert result.interval[0] < result.difference < result.interval[1]
+    assert result.p_value == pytest.approx(0.0987, abs=1e-3)  # 10 against 20
     same = compare(make("a", range(40), metric="f1"), make("b", range(41), metric="f1"))
     assert same.interval is None
     assert "1 of 872 predictions differ, not distinguishable" in same.sentence()
@@ -229,10 +231,10 @@ def test_other_metrics_are_resampled() -> None:
 
 def test_p_values_are_adjusted_for_their_number() -> None:
     others = [make("b", range(12)), make("c", range(6)), make("d", range(60))]
-    found = adjusted([compare(make("a"), other) for other in others])
-    raw = [comparison.p_value for comparison in found]
+    result = adjusted([compare(make("a"), other) for other in others])
+    raw = [comparison.p_value for comparison in result]
     assert raw == pytest.approx([2 * 0.5**12, 2 * 0.5**6, 2 * 0.5**60])
-    assert [comparison.p_adjusted for comparison in found] == pytest.approx([2 * raw[0], raw[1], 3 * raw[2]])
+    assert [comparison.p_adjusted for comparison in result] == pytest.approx([2 * raw[0], raw[1], 3 * raw[2]])
     assert compare(make("a"), others[0]).p_adjusted is None
 
 
@@ -241,8 +243,8 @@ def test_an_adjusted_p_value_speaks_in_the_sentence() -> None:
     alone = compare(make("a"), others[0])
     assert alone.interval[1] < 0
     assert "not distinguishable at n" not in alone.sentence()
-    found = adjusted([compare(make("a"), other) for other in others])
-    assert "once adjusted" in found[0].sentence()
+    result = adjusted([compare(make("a"), other) for other in others])
+    assert "once adjusted" in result[0].sentence()
 
 
 @pytest.mark.parametrize(
@@ -263,17 +265,17 @@ def test_non_inferiority_in_words(difference: float, interval: tuple[float, floa
 
 
 @pytest.mark.parametrize(
-    ("margin", "said"),
+    ("margin", "expected_text"),
     [(0.01, "1.0"), (0.2, "20.0"), (0.005, "0.5"), (0.0025, "0.25"), (0.0004, "0.04"), (1e-7, "1e-05")],
 )
-def test_the_margin_that_was_tested_is_told(margin: float, said: str) -> None:
+def test_the_sentence_states_the_tested_margin(margin: float, expected_text: str) -> None:
     for interval, verb in (
         ((-margin, margin), "loses at most"),
         ((-3 * margin, -2 * margin), "loses more than"),
     ):
-        assert non_inferiority(0.0, interval, margin, n=N) == f"{verb} {said} points (95 %)"
+        assert non_inferiority(0.0, interval, margin, n=N) == f"{verb} {expected_text} points (95 %)"
     open_ = non_inferiority(0.0, (-2 * margin, margin), margin, n=N)
-    assert open_.endswith(f"neither rule out nor show a loss of more than {said} points")
+    assert open_.endswith(f"neither rule out nor show a loss of more than {expected_text} points")
 
 
 def test_a_small_loss_is_certified_only_where_hardly_anything_differs() -> None:
@@ -295,11 +297,11 @@ def test_energy_per_correct_by_hand() -> None:
 
 
 def test_a_sentence_as_a_person_writes_it() -> None:
-    found = compare(make("fp32", range(40)), make("int8", range(3, 46)))
-    ratio = replace(found.latency[0], value=1 / 1.9, interval=(1 / 1.97, 1 / 1.85))
-    said = replace(found, latency=[ratio]).sentence()
-    low, high = (100 * bound for bound in found.interval)
-    assert said == (
+    result = compare(make("fp32", range(40)), make("int8", range(3, 46)))
+    ratio = replace(result.latency[0], value=1 / 1.9, interval=(1 / 1.97, 1 / 1.85))
+    expected_text = replace(result, latency=[ratio]).sentence()
+    low, high = (100 * bound for bound in result.interval)
+    assert expected_text == (
         "Compared with fp32, int8 is 1.90x as fast (95 % 1.85 to 1.97) and 0.3 points less accurate "
         f"({low:+.1f} to {high:+.1f}, not distinguishable at n = 872)."
     )
@@ -322,7 +324,10 @@ def test_names_stand_for_the_latest_session_that_holds_both() -> None:
     assert [run.id for run in pair(runs, "b", "a")] == ["b-2", "a-2"]
     assert [run.id for run in pair(runs, "a", "b-3")] == ["a-2", "b-3"]
     assert [run.id for run in pair(runs, "a-1", "b")] == ["a-1", "b-1"]
-    assert [run.id for run in pair(runs, "a-1", "a")] == ["a-1", "a-2"]  # not a result beside itself
+    assert [run.id for run in pair(runs, "a-1", "a")] == [
+        "a-1",
+        "a-2",
+    ]  # a result is not compared with itself
     elsewhere = at("b", "4", "9", host=Host("other"))
     assert [run.id for run in pair([*runs, elsewhere], "a", "b")] == ["a-2", "b-2"]
     assert [run.id for run in pair([runs[0], elsewhere], "a", "b")] == ["a-1", "b-4"]

@@ -42,15 +42,15 @@ def make(name: str, correct: int, seconds: float, joules: float | None = None, *
 
 
 def test_a_frontier_says_how_sure_it_is() -> None:
-    found = frontier(
+    result = frontier(
         [make("slow", 180, 0.03), make("fast", 160, 0.01), make("bad", 120, 0.02), make("near", 179, 0.0301)]
     )
-    points = {point.run.name: point for point in found.points}
-    assert [point.run.name for point in found.points] == ["fast", "bad", "slow", "near"]
+    points = {point.run.name: point for point in result.points}
+    assert [point.run.name for point in result.points] == ["fast", "bad", "slow", "near"]
     assert {name for name, point in points.items() if point.non_dominated} == {"fast", "slow"}
     assert points["bad"].p_non_dominated == 0.0
     assert points["bad"].tied_with == []
-    # the very same errors but one, and the same speed: it cannot be told from the winner
+    # the same errors except one, and the same speed: statistically indistinguishable from the winner
     assert "slow" in points["near"].tied_with
     assert 0.05 < points["near"].p_non_dominated < 1
 
@@ -105,8 +105,8 @@ def test_summary_holds_beside_the_baseline_what_was_scored_on_its_rows() -> None
     assert chosen(entry, "latency", 1) == "base"
 
 
-def test_the_baseline_is_what_nothing_was_taken_from() -> None:
-    """A ticket may be the more accurate: it is still a reduction of what it is held beside."""
+def test_the_baseline_is_unreduced() -> None:
+    """A ticket may be more accurate, but it is still a reduction of the baseline."""
     full, ticket = (
         simulated_run("full", range(20), precision="fp32"),
         simulated_run("ticket", range(19), precision="fp32"),
@@ -143,15 +143,15 @@ RUNS = [
     ],
 )
 def test_any_pair_and_triple(objectives: tuple[str, ...], expected: set[str]) -> None:
-    found = frontier(RUNS, objectives)
-    assert {point.run.name for point in found.points if point.non_dominated} == expected
-    values = [point.values[objectives[1]] for point in found.points]
+    result = frontier(RUNS, objectives)
+    assert {point.run.name for point in result.points if point.non_dominated} == expected
+    values = [point.values[objectives[1]] for point in result.points]
     assert values == sorted(values, reverse=OBJECTIVES[objectives[1]].maximise)
-    for point in found.points:
+    for point in result.points:
         for name in objectives:
             interval = point.intervals[name]
             assert interval is None or interval[0] <= point.values[name] <= interval[1]
-    assert json.loads(json.dumps(found.to_json()))["objectives"] == list(objectives)
+    assert json.loads(json.dumps(result.to_json()))["objectives"] == list(objectives)
 
 
 def test_every_objective_has_value_interval_and_resamplings() -> None:
@@ -165,10 +165,10 @@ def test_every_objective_has_value_interval_and_resamplings() -> None:
         objective = OBJECTIVES[name]
         draws = objective.draws(runs)
         assert draws.shape == (3, 1000), name
-        for run, own in zip(runs, draws, strict=True):
+        for run, engine_draws in zip(runs, draws, strict=True):
             value = objective.value(run)
             assert value is not None
-            assert np.mean(own) == pytest.approx(value, rel=0.05), name
+            assert np.mean(engine_draws) == pytest.approx(value, rel=0.05), name
     assert OBJECTIVES["matthews"].value(runs[0]) is None
     assert OBJECTIVES["matthews"].missing(runs[0]) == "matthews is not a metric of sst2"
 
@@ -186,8 +186,10 @@ def test_intervals_are_those_of_resampled_blocks() -> None:
     ):
         expected = intervals.block_interval(blocks, statistic)
         assert expected is not None
-        own = OBJECTIVES[name].interval(run)
-        assert np.log(own) == pytest.approx(np.log(expected), abs=0.1 * np.log(expected[1] / expected[0]))
+        interval = OBJECTIVES[name].interval(run)
+        assert np.log(interval) == pytest.approx(
+            np.log(expected), abs=0.1 * np.log(expected[1] / expected[0])
+        )
 
 
 def test_p_non_dominated_against_resampling_by_hand() -> None:
@@ -199,7 +201,7 @@ def test_p_non_dominated_against_resampling_by_hand() -> None:
     ]
     runs = [replace(run, memory=PeakMemory(cost, None)) for run, cost in zip(runs, (3, 2, 1), strict=True)]
     worse = replace(simulated_run("d", range(25, 66)), memory=PeakMemory(3, None))
-    found = frontier([*runs, worse], ("accuracy", "memory"))
+    result = frontier([*runs, worse], ("accuracy", "memory"))
     rng = np.random.default_rng(3)
     right = np.array(
         [np.array(r.accuracy.predictions) == np.array(r.accuracy.labels) for r in [*runs, worse]]
@@ -208,14 +210,14 @@ def test_p_non_dominated_against_resampling_by_hand() -> None:
     counts = np.zeros(4)
     for _ in range(4000):
         drawn = right[:, rng.integers(0, N, N)].mean(axis=1)
-        for own in range(4):
+        for engine_index in range(4):
             better = (
-                (drawn >= drawn[own])
-                & (memory <= memory[own])
-                & ((drawn > drawn[own]) | (memory < memory[own]))
+                (drawn >= drawn[engine_index])
+                & (memory <= memory[engine_index])
+                & ((drawn > drawn[engine_index]) | (memory < memory[engine_index]))
             )
-            counts[own] += not better.any()
-    by_name = {point.run.name: point for point in found.points}
+            counts[engine_index] += not better.any()
+    by_name = {point.run.name: point for point in result.points}
     for name, count in zip("abcd", counts, strict=True):
         assert by_name[name].p_non_dominated == pytest.approx(count / 4000, abs=0.04)
     assert not by_name["d"].non_dominated
@@ -237,14 +239,14 @@ def test_hypervolume_knee_and_diminishing_returns() -> None:
         replace(simulated_run(name, range(wrong), 0.01), memory=PeakMemory(cost, None))
         for name, wrong, cost in (("a", 200, 10), ("b", 40, 20), ("c", 24, 80), ("d", 20, 100))
     ]
-    found = frontier(runs, ("accuracy", "memory"))
+    result = frontier(runs, ("accuracy", "memory"))
     # corner at 110 and 0.5, box of 110 x 0.45; steps of 0.4, 0.04 and 0.01
     expected = (0.4 * 90 + 0.04 * 30 + 0.01 * 10) / (110 * 0.45)
-    assert found.hypervolume == pytest.approx(expected)
-    low, high = found.hypervolume_interval or (0, 0)
+    assert result.hypervolume == pytest.approx(expected)
+    low, high = result.hypervolume_interval or (0, 0)
     assert low < expected < high
-    assert found.knee == "b"
-    (region,) = found.diminishing
+    assert result.knee == "b"
+    (region,) = result.diminishing
     assert (region.start, region.end) == ("b", "d")
     assert region.share == pytest.approx((0.05 / 80) / (0.45 / 90))
     assert frontier(runs[:1], ("accuracy", "memory")).hypervolume is None
@@ -252,7 +254,7 @@ def test_hypervolume_knee_and_diminishing_returns() -> None:
 
 
 def test_the_best_of_many_was_lucky() -> None:
-    """Forty equal engines: the frontier that was measured lies above what they truly have."""
+    """Forty equal engines: the measured frontier is better than the true one."""
     rng = np.random.default_rng(0)
     runs = [
         replace(
@@ -261,9 +263,9 @@ def test_the_best_of_many_was_lucky() -> None:
         )
         for number in range(40)
     ]
-    found = frontier(runs, ("accuracy", "memory"))
-    assert found.hypervolume is not None and found.hypervolume_interval is not None
-    assert sum(found.hypervolume_interval) / 2 < found.hypervolume
+    result = frontier(runs, ("accuracy", "memory"))
+    assert result.hypervolume is not None and result.hypervolume_interval is not None
+    assert sum(result.hypervolume_interval) / 2 < result.hypervolume
 
 
 def test_more_that_cannot_be_compared_is_refused() -> None:
@@ -342,10 +344,10 @@ def test_thousands_of_runs_in_seconds() -> None:
     runs = many(1000)
     clock = time.process_time()
     ((_, group),) = by_task_and_host(runs).items()
-    found = frontier(latest(group), ("accuracy", "latency"))
+    result = frontier(latest(group), ("accuracy", "latency"))
     summary(runs)
     assert time.process_time() - clock < 4
-    assert len(found.points) == 1000
+    assert len(result.points) == 1000
 
 
 WALL_J = {"8xH200": 0.102, "L4": 0.71, "Orin": 0.084, "18xAIC100": 0.136}
@@ -368,11 +370,11 @@ def test_published_joules_per_query() -> None:
         sorted(WALL_J), 1
     )
     site = [published(host, joules, "one site") for host, joules in WALL_J.items()]
-    found = frontier(site, ("accuracy", "energy"))
-    assert [point.run.name for point in found.points] == ["Orin", "8xH200", "18xAIC100", "L4"]
-    assert [point.run.name for point in found.points if point.non_dominated] == ["Orin"]
-    assert [point.p_non_dominated for point in found.points] == [1, 0, 0, 0]
-    assert found.energy_source == "integrated"
+    result = frontier(site, ("accuracy", "energy"))
+    assert [point.run.name for point in result.points] == ["Orin", "8xH200", "18xAIC100", "L4"]
+    assert [point.run.name for point in result.points if point.non_dominated] == ["Orin"]
+    assert [point.p_non_dominated for point in result.points] == [1, 0, 0, 0]
+    assert result.energy_source == "integrated"
 
 
 def test_published_reductions_on_one_host() -> None:
@@ -381,13 +383,13 @@ def test_published_reductions_on_one_host() -> None:
         published(name, joules, "18xAIC100", wrong)
         for (name, joules), wrong in zip(AIC100_J.items(), (36, 38, 60), strict=True)
     ]
-    found = frontier(runs, ("accuracy", "energy"))
-    assert [point.run.name for point in found.points] == ["DistilBERT", "BERT-large pruned", "BERT-large"]
-    assert all(point.non_dominated for point in found.points)
-    assert found.knee == "BERT-large pruned"
+    result = frontier(runs, ("accuracy", "energy"))
+    assert [point.run.name for point in result.points] == ["DistilBERT", "BERT-large pruned", "BERT-large"]
+    assert all(point.non_dominated for point in result.points)
+    assert result.knee == "BERT-large pruned"
     same = [published(name, joules, "18xAIC100") for name, joules in AIC100_J.items()]
-    found = frontier(same, ("accuracy", "energy"))
-    assert [point.run.name for point in found.points if point.non_dominated] == ["DistilBERT"]
+    result = frontier(same, ("accuracy", "energy"))
+    assert [point.run.name for point in result.points if point.non_dominated] == ["DistilBERT"]
     (entry,) = summary(runs).values()
     assert chosen(entry, "energy", 1) == "BERT-large pruned"
 
@@ -399,9 +401,11 @@ def test_p_non_dominated_is_calibrated() -> None:
     for _ in range(35):
         accuracies, seconds = rng.uniform(0.86, 0.90, 8), np.exp(rng.uniform(-0.1, 0.1, 8))
         for point in frontier(runs_of_like_errors(rng, accuracies, seconds)).points:
-            own = int(point.run.name)
+            engine_index = int(point.run.name)
             reported.append(point.p_non_dominated)
-            true.append(not ((accuracies > accuracies[own]) & (seconds < seconds[own])).any())
+            true.append(
+                not ((accuracies > accuracies[engine_index]) & (seconds < seconds[engine_index])).any()
+            )
     chances, truths = np.array(reported), np.array(true)
     for low, high in ((0.0, 0.1), (0.1, 0.5), (0.5, 1.0)):
         chosen = (low <= chances) & (chances <= high)
@@ -415,10 +419,10 @@ def runs_of_like_errors(rng: np.random.Generator, accuracies: np.ndarray, second
     n, rounds = 872, 10
     hardness, drift = rng.standard_normal(n), np.cumsum(0.1 * rng.standard_normal(rounds))
     runs = []
-    for index, (accuracy, own) in enumerate(zip(accuracies, seconds, strict=True)):
+    for index, (accuracy, median_s) in enumerate(zip(accuracies, seconds, strict=True)):
         ease = (2 * hardness + rng.standard_normal(n)) / np.sqrt(5)
         right = (ease < stats.norm.ppf(accuracy)).astype(float)
-        blocks = [[own * sample for sample in block] for block in latencies(rng, drift)]
+        blocks = [[median_s * sample for sample in block] for block in latencies(rng, drift)]
         single = WorkloadResult(SINGLE_STREAM, blocks, list(range(rounds)), Energy("none", "none", ""))
         scored = Accuracy("accuracy", right.mean(), n, (0.0, 1.0), {}, right.tolist(), [1.0] * n, "rows")
         of_engine, memory = engine(str(index)), PeakMemory(None, None)

@@ -31,21 +31,21 @@ def one(runs: list[Run], *arguments: object, **named: object) -> Recommendation:
 
 
 def test_the_choice_its_runner_up_and_what_binds() -> None:
-    found = one(ALL)
-    assert (found.objective, found.baseline, found.engine) == ("energy", "fp32", "int8")
-    assert found.estimates["energy"].value == 1.5
-    assert found.estimates["accuracy"].interval == INT8.accuracy.interval
-    (drop,) = found.constraints
+    chosen = one(ALL)
+    assert (chosen.objective, chosen.baseline, chosen.engine) == ("energy", "fp32", "int8")
+    assert chosen.estimates["energy"].value == 1.5
+    assert chosen.estimates["accuracy"].interval == INT8.accuracy.interval
+    (drop,) = chosen.constraints
     assert drop.admits == "small"
     assert drop.needed == pytest.approx(6 / N)
     assert drop.gain == pytest.approx(0.5 / 1.5)
-    assert found.runner_up is not None
-    assert (found.runner_up.engine, found.runner_up.ratio) == ("fp32", pytest.approx(2.0))
-    low, high = found.runner_up.interval or (0, 0)
+    assert chosen.runner_up is not None
+    assert (chosen.runner_up.engine, chosen.runner_up.ratio) == ("fp32", pytest.approx(2.0))
+    low, high = chosen.runner_up.interval or (0, 0)
     assert low < 2.0 < high < 2.1
-    assert found.versus_baseline is not None
-    assert found.versus_baseline.difference == pytest.approx(-2 / N)
-    assert json.loads(json.dumps(found.to_json()))["binding"] == ["max_drop"]
+    assert chosen.versus_baseline is not None
+    assert chosen.versus_baseline.difference == pytest.approx(-2 / N)
+    assert json.loads(json.dumps(chosen.to_json()))["binding"] == ["max_drop"]
 
 
 def test_the_needed_limit_admits_and_a_hair_less_does_not() -> None:
@@ -68,17 +68,17 @@ def test_the_needed_limit_admits_and_a_hair_less_does_not() -> None:
 def test_without_the_choice_its_runner_up_is_the_choice(objective: str | None, limits: Constraints) -> None:
     runs = list(ALL)
     while True:
-        found = one(runs, objective, limits)
-        runs = [run for run in runs if run.name != found.engine]
+        chosen = one(runs, objective, limits)
+        runs = [run for run in runs if run.name != chosen.engine]
         if not runs:
-            assert found.runner_up is None
+            assert chosen.runner_up is None
             return
         (rest,) = recommend(runs, objective, limits)
-        if found.runner_up is None:
+        if chosen.runner_up is None:
             assert isinstance(rest, Unmet)
             return
         assert isinstance(rest, Recommendation)
-        assert (rest.engine, rest.baseline) == (found.runner_up.engine, found.runner_up.baseline)
+        assert (rest.engine, rest.baseline) == (chosen.runner_up.engine, chosen.runner_up.baseline)
 
 
 def test_every_constraint_keeps_out_what_it_should() -> None:
@@ -95,18 +95,18 @@ def test_every_constraint_keeps_out_what_it_should() -> None:
         (Constraints(max_drop=0.01, max_memory_bytes=500e6), "max_memory_bytes"),
         (Constraints(max_drop=0.01, max_size_bytes=500e6), "max_size_bytes"),
     ):
-        found = one([*ALL, slow_saver], "energy", limits)
-        assert found.engine == "int8"
-        bound = {one.setting: one for one in found.constraints}[option]
+        chosen = one([*ALL, slow_saver], "energy", limits)
+        assert chosen.engine == "int8"
+        bound = {one.setting: one for one in chosen.constraints}[option]
         assert bound.admits == "saver"
         assert bound.gain == pytest.approx(0.01 / 1.5)
 
 
 def test_two_limits_that_keep_one_engine_out_bind_together_only() -> None:
-    found = one(ALL, "energy", Constraints(max_drop=0.01, min_accuracy=0.89))
-    assert found.engine == "int8"
-    assert found.binding == []
-    assert "No constraint binds" in wording.recommendation(found)
+    chosen = one(ALL, "energy", Constraints(max_drop=0.01, min_accuracy=0.89))
+    assert chosen.engine == "int8"
+    assert chosen.binding == []
+    assert "No constraint binds" in wording.recommendation(chosen)
 
 
 def test_certainty_is_a_share_of_resamplings() -> None:
@@ -114,22 +114,22 @@ def test_certainty_is_a_share_of_resamplings() -> None:
     assert (sure.p_choice, sure.p_others, sure.p_none) == (1.0, {}, 0.0)
     # As wrong as the bar allows, on other rows: it meets the bar in about half of the resamplings.
     edge = simulated_run("edge", range(20, 64), 0.005, 0.5)
-    found = one([FP32, edge], "energy")
-    assert found.engine == "edge"
-    (drop,) = found.constraints
+    chosen = one([FP32, edge], "energy")
+    assert chosen.engine == "edge"
+    (drop,) = chosen.constraints
     rng = np.random.default_rng(5)
     rows = rng.integers(0, N, (4000, N))
     right = [np.array(run.accuracy.predictions) == np.array(run.accuracy.labels) for run in (FP32, edge)]
     share = np.mean(right[1][rows].mean(axis=1) >= right[0][rows].mean(axis=1) - 0.01 - 1e-9)
     assert drop.p_met == pytest.approx(share, abs=0.04)
-    assert found.p_choice == pytest.approx(drop.p_met)
-    assert found.p_others == {"fp32": pytest.approx(1 - drop.p_met)}
+    assert chosen.p_choice == pytest.approx(drop.p_met)
+    assert chosen.p_others == {"fp32": pytest.approx(1 - drop.p_met)}
 
 
 def test_equals_share_the_certainty() -> None:
-    found = one([replace(INT8, id="b", engine=replace(INT8.engine, name="b")), INT8, FP32], "size")
-    assert found.engine == "b"
-    assert found.p_choice == pytest.approx(found.p_others["int8"])
+    chosen = one([replace(INT8, id="b", engine=replace(INT8.engine, name="b")), INT8, FP32], "size")
+    assert chosen.engine == "b"
+    assert chosen.p_choice == pytest.approx(chosen.p_others["int8"])
 
 
 def test_unmet_constraints_set_exit_code_1() -> None:
@@ -145,11 +145,11 @@ def test_unmet_constraints_set_exit_code_1() -> None:
 
 
 def test_a_lone_engine_is_not_its_own_baseline() -> None:
-    found = one([INT8], "latency")
-    assert (found.engine, found.baseline, found.versus_baseline) == ("int8", None, None)
-    assert found.constraints == []
-    assert "max_drop was not checked: there is no other engine to compare with" in found.remarks
-    assert "It is the only engine that was measured: there is no baseline" in wording.recommendation(found)
+    chosen = one([INT8], "latency")
+    assert (chosen.engine, chosen.baseline, chosen.versus_baseline) == ("int8", None, None)
+    assert chosen.constraints == []
+    assert "max_drop was not checked: there is no other engine to compare with" in chosen.remarks
+    assert "It is the only engine that was measured: there is no baseline" in wording.recommendation(chosen)
     again = replace(INT8, id="later", started="2027")  # the same engine twice is still one engine
     renamed = replace(INT8, id="copy", engine=replace(INT8.engine, name="copy"))
     for runs in ([INT8, again], [INT8, renamed]):
@@ -167,17 +167,17 @@ def test_a_limit_on_energy() -> None:
 
 def test_what_was_not_measured() -> None:
     none = [simulated_run("a", precision="fp32"), simulated_run("b", seconds=0.005)]
-    found = one(none)
-    assert (found.objective, found.engine) == ("latency", "b")
-    assert "energy unavailable (no meter)" in found.remarks[0]
+    chosen = one(none)
+    assert (chosen.objective, chosen.engine) == ("latency", "b")
+    assert "energy unavailable (no meter)" in chosen.remarks[0]
     with pytest.raises(UsageError, match=r"objective energy: no meter\. Choose the objective latency"):
         recommend(none, "energy")
     with pytest.raises(
         UsageError, match=r"max_p99_s: no engine has p99 latency.*: p99 needs 662 queries, 180"
     ):
         recommend(none, None, Constraints(max_p99_s=0.01))
-    found = one([*ALL, none[1]], "energy")
-    assert found.remarks == ["b is left out: without energy"]
+    chosen = one([*ALL, none[1]], "energy")
+    assert chosen.remarks == ["b is left out: without energy"]
     with pytest.raises(UsageError, match="different source or meter cannot be compared: counter"):
         recommend([*ALL, simulated_run("m", joules=1.0, source="model")], "energy")
     assert one([*ALL, simulated_run("m", joules=1.0, source="model")]).objective == "latency"
@@ -212,11 +212,11 @@ def test_names_that_are_not_there() -> None:
 
 
 def test_a_named_baseline() -> None:
-    found = one(ALL, baseline="small")
-    assert (found.baseline, found.engine) == ("small", "small")
-    assert found.versus_baseline is None
-    assert found.runner_up is not None
-    assert found.runner_up.engine == "int8"
+    chosen = one(ALL, baseline="small")
+    assert (chosen.baseline, chosen.engine) == ("small", "small")
+    assert chosen.versus_baseline is None
+    assert chosen.runner_up is not None
+    assert chosen.runner_up.engine == "int8"
 
 
 def test_comparison_as_text() -> None:
@@ -227,11 +227,11 @@ def test_comparison_as_text() -> None:
     assert "Binding constraints: max_drop of 0.015 instead of 0.01 would admit small, at 0.33x the " in text
     assert "Runner-up: fp32, at 2.00x the energy (counter, 95 % 1.9" in text
     assert "Certainty: the choice in" in text
-    assert "less accurate" in text  # the loss beside the gain
+    assert "less accurate" in text  # the loss is stated next to the gain
 
 
 @pytest.mark.parametrize(
-    ("value", "interval", "said"),
+    ("value", "interval", "printed"),
     [
         (1.02, (0.98, 1.06), "1.02 J/example (95 % 0.980 to 1.06 J/example)"),
         (0.98, (0.94, 1.02), "980 mJ/example (95 % 940 to 1020 mJ/example)"),
@@ -239,11 +239,11 @@ def test_comparison_as_text() -> None:
     ],
 )
 def test_an_interval_has_the_unit_of_its_value(
-    value: float, interval: tuple[float, float], said: str
+    value: float, interval: tuple[float, float], printed: str
 ) -> None:
     energy = replace(INT8.workloads[0].energy, joules_per_example=value, interval=interval)
     run = replace(INT8, workloads=[replace(INT8.workloads[0], energy=energy)])
-    line = rf"energy \(counter\) +{re.escape(said)}   <- objective"
+    line = rf"energy \(counter\) +{re.escape(printed)}   <- objective"
     assert re.search(line, wording.recommendation(one([run])))
 
 
@@ -271,21 +271,25 @@ def test_the_limit_that_is_told_admits_the_engine(objective: str, field: str, li
     free = {"max_drop": "100%"}
     seen = 0
     for limit in limits.tolist():
-        found = one(GRADED, objective, Constraints(**{**free, field: limit}), baseline="e00")
-        (bound,) = [own for own in found.constraints if own.setting == field]
+        chosen = one(GRADED, objective, Constraints(**{**free, field: limit}), baseline="e00")
+        (bound,) = [outcome for outcome in chosen.constraints if outcome.setting == field]
         if bound.admits is None:
             continue
         seen += 1
-        text = wording.recommendation(found)
-        told = re.search(
+        text = wording.recommendation(chosen)
+        matched = re.search(
             rf"{bound.setting} of (\S+)( ms| MiB)? instead of (\S+)( ms| MiB)? would admit", text
         )
-        assert told is not None
-        scale = {None: 1.0, " ms": 1e-3, " MiB": 2.0**20}[told[2]]
-        assert float(told[3]) * scale == pytest.approx(limit, rel=1e-9)
-        again = one(GRADED, objective, Constraints(**{**free, field: float(told[1]) * scale}), baseline="e00")
+        assert matched is not None
+        scale = {None: 1.0, " ms": 1e-3, " MiB": 2.0**20}[matched[2]]
+        assert float(matched[3]) * scale == pytest.approx(limit, rel=1e-9)
+        again = one(
+            GRADED, objective, Constraints(**{**free, field: float(matched[1]) * scale}), baseline="e00"
+        )
         assert again.engine == bound.admits
-        assert float(told[1]) * scale == pytest.approx(bound.needed, rel=0.02)  # and not more than it takes
+        assert float(matched[1]) * scale == pytest.approx(
+            bound.needed, rel=0.02
+        )  # and not more than it takes
     assert seen > 5
 
 
@@ -293,9 +297,9 @@ def test_the_engine_that_just_misses_does_not_read_as_if_it_met() -> None:
     value = float(np.sort(np.concatenate(TINY.workloads[0].blocks_s))[161])
     (answer,) = recommend([TINY], "latency", Constraints(max_p90_s=value - 1e-9))
     assert isinstance(answer, Unmet)
-    told = re.search(r"of (\S+) ms is above (\S+) ms", wording.unmet(answer))
-    assert told is not None
-    assert float(told[1]) * 1e-3 >= value > float(told[2]) * 1e-3
+    matched = re.search(r"of (\S+) ms is above (\S+) ms", wording.unmet(answer))
+    assert matched is not None
+    assert float(matched[1]) * 1e-3 >= value > float(matched[2]) * 1e-3
 
 
 def scored(name: str, wrong: range | None, **changes: object) -> Run:
@@ -308,14 +312,14 @@ def scored(name: str, wrong: range | None, **changes: object) -> Run:
 
 
 def test_scores_are_told_apart_in_points() -> None:
-    found = one([scored("a", range(40)), scored("b", range(60)), scored("c", None)], "accuracy")
-    assert found.engine == "a"
-    assert found.runner_up is not None
-    assert (found.runner_up.engine, found.runner_up.ratio) == ("b", None)
-    assert found.runner_up.difference == pytest.approx(-0.1)
-    low, high = found.runner_up.interval or (0, 0)
+    chosen = one([scored("a", range(40)), scored("b", range(60)), scored("c", None)], "accuracy")
+    assert chosen.engine == "a"
+    assert chosen.runner_up is not None
+    assert (chosen.runner_up.engine, chosen.runner_up.ratio) == ("b", None)
+    assert chosen.runner_up.difference == pytest.approx(-0.1)
+    low, high = chosen.runner_up.interval or (0, 0)
     assert -0.16 < low < -0.1 < high < -0.04
-    text = wording.recommendation(found)
+    text = wording.recommendation(chosen)
     assert "Runner-up: b, at -10.0 points of matthews (95 % -1" in text
     limited = one(
         [scored("a", range(40), seconds=0.02), scored("b", range(60))],
@@ -332,18 +336,22 @@ def test_a_score_of_nothing_divides_nothing(wrong: range | None) -> None:
     """Warnings are errors here: what is 0 in all resamplings, or in some, must not be divided by."""
     runs = [scored("a", wrong), scored("b", None)]
     for objective in ("accuracy", "matthews", "latency"):
-        found = one(runs, objective)
-        assert wording.recommendation(found)
-        json.dumps(found.to_json(), allow_nan=False)
+        chosen = one(runs, objective)
+        assert wording.recommendation(chosen)
+        json.dumps(chosen.to_json(), allow_nan=False)
 
 
 def test_a_cost_of_nothing_divides_nothing() -> None:
-    found = one([simulated_run("a", size=0), simulated_run("b", size=10)], "size")
-    assert found.runner_up is not None
-    assert (found.runner_up.ratio, found.runner_up.difference, found.runner_up.interval) == (None, None, None)
-    text = wording.recommendation(found)
+    chosen = one([simulated_run("a", size=0), simulated_run("b", size=10)], "size")
+    assert chosen.runner_up is not None
+    assert (chosen.runner_up.ratio, chosen.runner_up.difference, chosen.runner_up.interval) == (
+        None,
+        None,
+        None,
+    )
+    text = wording.recommendation(chosen)
     assert "Runner-up: b. Compared with a, b is" in text
-    json.dumps(found.to_json(), allow_nan=False)
+    json.dumps(chosen.to_json(), allow_nan=False)
 
 
 def test_energy_of_a_model_is_named_so_and_not_chosen_by() -> None:
@@ -351,15 +359,15 @@ def test_energy_of_a_model_is_named_so_and_not_chosen_by() -> None:
         simulated_run("a", range(9), 0.01, 2.0, source="model"),
         simulated_run("b", range(9), 0.02, 1.0, source="model"),
     ]
-    found = one(runs)
-    assert (found.objective, found.engine) == ("latency", "a")
-    (remark,) = found.remarks
+    chosen = one(runs)
+    assert (chosen.objective, chosen.engine) == ("latency", "a")
+    (remark,) = chosen.remarks
     assert remark == "by latency: energy is of a model, not measured; the objective energy would use it"
     for objective in ("latency", "energy"):
         lines = wording.recommendation(one(runs, objective)).splitlines()
-        told = [line for line in lines if "mJ" in line or " J" in line or "the energy" in line]
-        assert len(told) >= 3
-        assert all("model" in line for line in told)
+        lines_with_energy = [line for line in lines if "mJ" in line or " J" in line or "the energy" in line]
+        assert len(lines_with_energy) >= 3
+        assert all("model" in line for line in lines_with_energy)
     assert one(runs, "energy").engine == "b"
 
 
@@ -367,12 +375,14 @@ def test_a_host_that_was_not_steady_is_remarked() -> None:
     """b is faster in the long slow rounds; the median of all samples is of the quick ones."""
     levels = {"a": [3.0, 1.0, 3.0, 1.01, 3.0, 1.02], "b": [2.0, 1.1, 2.0, 1.1, 2.0, 1.1]}
     runs = []
-    for name, own in levels.items():
+    for name, round_levels in levels.items():
         run = simulated_run(name)
         queries = [10, 30, 10, 30, 10, 30]  # slow rounds are short
-        blocks = [[level * (1 + 1e-4 * i) for i in range(n)] for level, n in zip(own, queries, strict=True)]
+        blocks = [
+            [level * (1 + 1e-4 * i) for i in range(n)] for level, n in zip(round_levels, queries, strict=True)
+        ]
         runs.append(replace(run, workloads=[replace(run.workloads[0], blocks_s=blocks)]))
-    found = one(runs, "latency")
-    assert found.engine == "a"
-    assert [note for note in found.remarks if "round by round b takes 0.8" in note]
+    chosen = one(runs, "latency")
+    assert chosen.engine == "a"
+    assert [note for note in chosen.remarks if "round by round b takes 0.8" in note]
     assert one([FP32, INT8], "latency").remarks == []
