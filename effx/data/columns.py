@@ -48,6 +48,10 @@ class Columns:
     """None: the rows have no labels."""
 
 
+class NoTextError(DataError):
+    """No column is the text's."""
+
+
 class NoLabelError(DataError):
     """No column is the label's."""
 
@@ -73,7 +77,16 @@ def choose(
         return Columns(
             tuple(names.index(column, None) for column in task.columns), names.index(_ANSWERS, None)
         )
-    texts = _texts(names, settings, task)
+    try:
+        texts = _texts(names, settings, task)
+    except NoTextError as error:
+        if labelled and settings.label_column is None and not names.among((*_LABELS, *_OTHER_LABELS)):
+            raise NoTextError(
+                f"{where}: no column is called sentence or text, and none label (columns: {names.listed}): "
+                "name both",
+                settings=("text_column", "label_column"),
+            ) from error
+        raise
     try:
         label = _label(names, settings, task, texts)
     except NoLabelError:
@@ -159,7 +172,7 @@ def _usual_texts(names: _Names, task: Task | None) -> tuple[str, ...]:
         )
     expected = "sentence" if task is None or len(task.columns) == 1 else "sentence1"
     error = names.missing(expected, None)
-    raise DataError(f"{error} Name the column of the text", settings="text_column")
+    raise NoTextError(f"{error} Name the column of the text", settings="text_column")
 
 
 def _label(names: _Names, settings: DataSettings, task: Task | None, texts: tuple[int, ...]) -> int:

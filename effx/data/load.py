@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,10 +15,13 @@ from effx.data.columns import Columns, choose
 from effx.data.rows import Origin, Rows
 from effx.data.split import split as divide
 from effx.data.tables import MISSING, Table
-from effx.errors import DataError, UsageError, nearest
+from effx.errors import DataError, EffxError, UsageError, nearest
 from effx.specs.data import DataLocation, DataSettings, DataSource
 from effx.specs.tasks import NAME, NAMING, TASKS, Task, get
 
+T = TypeVar("T")
+_ASSUMED = {"split": 0.8, "encoding": "utf-8,latin-1"}
+"""What is assumed for a setting that the user has to give, to see what else is missing."""
 _MISTYPED = 0.75  # similarity to a task of the table from which a name is taken for a typing error
 
 
@@ -34,7 +38,7 @@ def load(task: Task, split: str, source: DataLocation = None) -> Rows:
         UsageError: how rows are divided is not set.
     """
     if source is not None:
-        return _local(task, split, _source(source))
+        return _with_all_problems(_source(source), lambda known: _local(task, split, known))
     if task.name == "demo":
         texts, numbers = corpus.split(split)
         return Rows([(text,) for text in texts], np.array(numbers), f"demo corpus, {split}")
@@ -68,7 +72,7 @@ def resolve(name: str, source: DataLocation) -> Task:
         )
     if not NAME.fullmatch(name):
         raise UsageError(f"the task's name '{name}' becomes part of folder names: {NAMING} Choose another.")
-    return _infer(name, _source(source))
+    return _with_all_problems(_source(source), lambda known: _infer(name, known))
 
 
 def paths(task: str, split: str, source: DataLocation) -> tuple[Path, ...]:
@@ -90,6 +94,33 @@ def recorded(task: str, source: DataLocation) -> DataSource | None:
     if known.settings.split is None:
         return known
     return replace(known, digest=_digest(layouts.files_of(known, "validation", task).paths))
+
+
+def _with_all_problems(source: DataSource, read: Callable[[DataSource], T]) -> T:
+    """Return what is read; where several settings are missing, the error names all of them.
+
+    Raises:
+        DataError, UsageError: as ``read`` does.
+    """
+    errors: list[EffxError] = []
+    known = source
+    while True:
+        try:
+            result = read(known)
+        except (DataError, UsageError) as error:
+            errors.append(error)
+            name = next((name for name in error.settings if name in _ASSUMED), None)
+            if name is None or name in known.settings.given():
+                break
+            known = replace(known, settings=known.settings.replace(**{name: _ASSUMED[name]}))
+        else:
+            if not errors:
+                return result
+            break
+    if len(errors) == 1:
+        raise errors[0]
+    text = "; ".join(str(error).removesuffix(".") for error in errors)
+    raise DataError(text, settings=tuple(dict.fromkeys(name for error in errors for name in error.settings)))
 
 
 def _source(value: DataLocation) -> DataSource:

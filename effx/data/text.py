@@ -121,9 +121,9 @@ def _decoded(path: Path, content: bytes, encoding: str, *, given: bool) -> str:
 
 def _remedy(content: bytes) -> str:
     """Return which encodings to set for bytes that are not UTF-8."""
-    foreign = [line for line in content.split(b"\n") if not _fits(line, "utf-8")]
+    foreign = re.findall("[\udc80-\udcff]", content.decode("utf-8", errors="surrogateescape"))
     # bytes 0x80 to 0x9f are letters and quotes in Windows' encoding, and control characters in Latin-1
-    western = "cp1252" if any(0x80 <= byte <= 0x9F for line in foreign for byte in line) else "latin-1"
+    western = "cp1252" if any(char < "\udca0" for char in foreign) else "latin-1"
     if any(not line.isascii() and _fits(line, "utf-8") for line in content.split(b"\n")):
         return f"other lines are UTF-8; set encoding to utf-8,{western}, or convert the file to UTF-8"
     return f"set encoding to {western}, or to what wrote the file"
