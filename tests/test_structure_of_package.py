@@ -76,16 +76,16 @@ def modules() -> list[Path]:
 
 
 def imported(path: Path) -> set[str]:
-    found: set[str] = set()
+    modules: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            modules |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             named = {match[1] or match[0] for match in _IN_STRINGS.finditer(node.value)}
-            found |= {name for name in named if name.split(".")[1] in MAY_IMPORT}  # not effx.json
-    return found
+            modules |= {name for name in named if name.split(".")[1] in MAY_IMPORT}  # not effx.json
+    return modules
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))

@@ -45,13 +45,13 @@ def command(
     """  # fmt: skip
     from effx.train import as_checkpoint, exits
 
-    imports, own = options.apart(ImportSettings, options.given(context, settings))
+    imports, rest = options.apart(ImportSettings, options.given(context, settings))
     trained = exits.train(
         as_checkpoint(checkpoint, out=out, data_folder=data_folder, settings=ImportSettings.of(**imports)),
         out=out,
         name=name,
         data_folder=data_folder,
-        settings=EarlyExitSettings.of(**own),
+        settings=EarlyExitSettings.of(**rest),
         overwrite=overwrite,
     )
     manifest = trained.manifest

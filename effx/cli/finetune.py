@@ -50,14 +50,14 @@ def command(
     """  # fmt: skip
     from effx.train import distributed, finetune
 
-    head, own = options.apart(HeadSettings, options.given(context, settings))
+    head, rest = options.apart(HeadSettings, options.given(context, settings))
     checkpoint = finetune(
         task,
         model,
         out=out,
         name=name,
         data_folder=data_folder,
-        settings=FinetuneSettings.of(**own),
+        settings=FinetuneSettings.of(**rest),
         head=HeadSettings.of(**head),
         overwrite=overwrite,
         trust_remote_code=trust_remote_code,

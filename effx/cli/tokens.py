@@ -44,13 +44,13 @@ def command(
     """  # fmt: skip
     from effx.train import as_checkpoint, tokens
 
-    imports, own = options.apart(ImportSettings, options.given(context, settings))
+    imports, rest = options.apart(ImportSettings, options.given(context, settings))
     trained = tokens.train(
         as_checkpoint(checkpoint, out=out, data_folder=data_folder, settings=ImportSettings.of(**imports)),
         out=out,
         name=name,
         data_folder=data_folder,
-        settings=TokenPruningSettings.of(**own),
+        settings=TokenPruningSettings.of(**rest),
         overwrite=overwrite,
     )
     assert trained.manifest.tokens is not None

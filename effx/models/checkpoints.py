@@ -111,7 +111,7 @@ def load(folder: str | Path | Checkpoint) -> PreTrainedModel:
 def _rebuilt(checkpoint: Checkpoint) -> PreTrainedModel:
     """Build the unreduced model that config.json describes, reduce it as effx.json says, load the weights."""
     folder, manifest = checkpoint.folder, checkpoint.manifest
-    kept = manifest.structure
+    recorded = manifest.structure
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     families.named(config.model_type)
     _check_size(config)
@@ -122,15 +122,15 @@ def _rebuilt(checkpoint: Checkpoint) -> PreTrainedModel:
         )
     model: PreTrainedModel = auto_class(checkpoint.task).from_config(config, dtype=torch.float32)
     unreduced = full(model).layers
-    if len(unreduced) != len(kept.layers):
-        raise ArtifactError(f"config.json has {len(unreduced)} layers, effx.json has {len(kept.layers)}.")
+    if len(unreduced) != len(recorded.layers):
+        raise ArtifactError(f"config.json has {len(unreduced)} layers, effx.json has {len(recorded.layers)}.")
     numbered = [
-        replace(layer, index=other.index) for layer, other in zip(unreduced, kept.layers, strict=True)
+        replace(layer, index=other.index) for layer, other in zip(unreduced, recorded.layers, strict=True)
     ]
     record(model, Structure(tuple(numbered)))
-    surgery.reduce_to(model, replace(kept, exits=()))
-    if kept.exits:
-        exits.add_ramps(model, kept.exits, pooling=kept.exit_pooling)
+    surgery.reduce_to(model, replace(recorded, exits=()))
+    if recorded.exits:
+        exits.add_ramps(model, recorded.exits, pooling=recorded.exit_pooling)
     load_model(model, str(folder / _WEIGHTS))
     _check_counts(model, manifest)
     return model

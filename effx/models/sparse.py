@@ -100,5 +100,5 @@ def counts(model: PreTrainedModel) -> SparsityRecord:
 
 
 def counted_again(record: SparsityRecord, model: PreTrainedModel) -> SparsityRecord:
-    """Return a checkpoint's record with the counts of a model that was made from it."""
+    """Return a checkpoint's record with the counts of a model that was derived from it."""
     return counts(model).model_copy(update={"objective": record.objective, "mask": record.mask})

@@ -1,6 +1,6 @@
 """Searches for tickets without a recipe file: ``effx train tickets`` and ``effx train lottery``.
 
-Each makes the cells that a recipe would make of the same settings, in a workspace of its own, and does them
+Each builds the cells that a recipe would have with the same settings, in a separate workspace, and runs them
 with the same engine: several processes may share a workspace, a search that was stopped is resumed, and more
 levels, seeds and kinds can be added. Cells are done in this process unless an executor is given; see
 :class:`effx.recipe.execute.executors.InlineExecutor` for why.
@@ -141,7 +141,7 @@ def _recipe(
     limit: int | None,
     suffix: str = "",
 ) -> Recipe:
-    """Return a recipe of one task and one model, without stages of its own."""
+    """Return a recipe of one task and one model, without stages."""
     from effx.models.huggingface import name_of
 
     label = files.safe_name(name_of(str(model_name)))

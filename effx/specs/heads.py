@@ -10,7 +10,7 @@ from effx.specs.settings import Settings, wrong
 
 
 class HeadSettings(Settings):
-    """What becomes of a model's task head; by default it is kept if its labels are the task's."""
+    """Whether a model's task head is kept or replaced; default: kept if its labels are the task's."""
 
     labels: tuple[str, ...] | None = None
     """Names of the model's outputs in their order, for a model that calls them LABEL_0, LABEL_1, ..."""

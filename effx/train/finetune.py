@@ -62,7 +62,7 @@ def finetune(
             ``predictions``.
         facts: called with the trained model; further entries of the manifest.
         segment: the part of the run to do now; the checkpoint has the weights at its end. None: all of it.
-        head: what to do with the model's task head; default: it is kept if its labels are the task's.
+        head: whether the model's task head is kept or replaced; default: kept if its labels are the task's.
 
     Raises:
         UsageError: a setting, name or model is wrong.

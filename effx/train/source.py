@@ -75,11 +75,11 @@ class ContinuedTraining:
 
     def with_tokens(self) -> tuple[np.ndarray, TokensRecord]:
         """Return the validation rows' logits with tokens pruned, and the manifest's entry ``tokens``."""
-        encoded, kept = self.encoded_validation, structure(self.model)
+        encoded, remaining = self.encoded_validation, structure(self.model)
         logits, _, tokens = evaluate.reduced(self.model, encoded)
         before = self.checkpoint.manifest.tokens
         return logits, TokensRecord(
-            rule=before.rule if before else "share" if kept.tokens else "threshold",
+            rule=before.rule if before else "share" if remaining.tokens else "threshold",
             target=before.target if before else None,
             validation=TokensValidation(
                 scores=self.task.score(self.validation.labels, self.task.predict(logits)),
@@ -143,7 +143,7 @@ def open_source(
         ArtifactError: the checkpoint is missing or damaged.
         DataError: its rows cannot be had.
     """
-    distributed.refuse("training that goes on from a checkpoint")
+    distributed.refuse("training that continues from a checkpoint")
     opened = Checkpoint.open(checkpoint)
     task = opened.task
     check_trainable(task)

@@ -1,4 +1,4 @@
-"""What was understood of a model and a task, said before anything is computed."""
+"""Report what was understood of a model and a task, before anything is computed."""
 
 from __future__ import annotations
 

@@ -216,7 +216,7 @@ def test_internal_errors_have_exit_code_3(
         run(["--debug", "report"])
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are read from /proc")
 def test_sigterm_leaves_no_files_and_processes(here: Path, checkpoint: Checkpoint) -> None:
     scratch = here / "scratch"
     scratch.mkdir()

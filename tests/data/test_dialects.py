@@ -110,7 +110,7 @@ def test_tables_in_single_quotes(
 def test_tables_without_quoting(
     tmp_path: Path, rows: list[tuple[str, str]], delimiter: str, suffix: str
 ) -> None:
-    """As GLUE's own files are; a .csv file whose texts look quoted is taken for a quoted one."""
+    """As in the files of GLUE; a .csv file whose texts look quoted is read as a quoted file."""
     rows = [(re.sub(rf"[{re.escape(delimiter)}\r\n]", "", text) or "a", label) for text, label in rows]
     assume(suffix == ".tsv" or not any(looks_quoted(text) for text, _ in rows))
     lines = [delimiter.join(row) for row in [HEADER, *rows]]

@@ -38,13 +38,13 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def answering(name: str, encoders: dict[str, Path], place: Path, data: Path | None = None) -> Checkpoint:
+def answering(name: str, encoders: dict[str, Path], out_folder: Path, data: Path | None = None) -> Checkpoint:
     torch.manual_seed(0)
     model, tokenizer = pretrained(encoders[name], SQUAD)
     prune(model, heads={0: [0]}, ffns=[1])
     for parameter in model.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
-    return save(model, place / "ck" / name, tokenizer=tokenizer, task=SQUAD, max_length=48,
+    return save(model, out_folder / "ck" / name, tokenizer=tokenizer, task=SQUAD, max_length=48,
                 data=DataSource.of(data))  # fmt: skip
 
 
@@ -57,21 +57,21 @@ USUAL = ("bert", "roberta", "distilbert")
 def test_spans_match_pytorch_in_every_family(
     name: str, encoders: dict[str, Path], questions: Path, tmp_path: Path
 ) -> None:
-    made = answering(name, encoders, tmp_path, questions)
-    model = load(made)
-    engine = export(made.folder, "fp32", out=tmp_path / "engines")
+    trained = answering(name, encoders, tmp_path, questions)
+    model = load(trained)
+    engine = export(trained.folder, "fp32", out=tmp_path / "engines")
     assert engine.manifest.parity.inputs == "task"
     assert engine.manifest.parity.examples == 31
     rows = parity.random_rows(9, 200, 40, 0)
     inputs = rows.batch(range(9))
     with engines.open(engine) as session, torch.inference_mode():
-        found = session.infer(inputs)
+        outputs = session.infer(inputs)
         tensors = {key: torch.from_numpy(inputs[key]) for key in checkpoints.input_names(model)}
         expected = model(**tensors)
     real = inputs["attention_mask"].astype(bool)
     for name in ("start_logits", "end_logits"):
-        assert found[name].shape == real.shape
-        np.testing.assert_allclose(found[name][real], getattr(expected, name).numpy()[real], atol=1e-5)
+        assert outputs[name].shape == real.shape
+        np.testing.assert_allclose(outputs[name][real], getattr(expected, name).numpy()[real], atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -81,9 +81,9 @@ def test_spans_match_pytorch_in_every_family(
 def test_span_variants_agree_with_the_checkpoint(
     variant: str, backend: str, encoders: dict[str, Path], questions: Path, tmp_path: Path
 ) -> None:
-    made = answering("bert", encoders, tmp_path, questions)
+    trained = answering("bert", encoders, tmp_path, questions)
     engine = export(
-        made.folder, variant, backend, tmp_path / "engines", calibration_rows=16, keep_failed=True
+        trained.folder, variant, backend, tmp_path / "engines", calibration_rows=16, keep_failed=True
     )
     assert engine.manifest.parity.label_agreement > 0.7
     encoded = Encoder(engine.folder, engine.max_length)([("what is dull", "the plot is dull")] * 2)
@@ -105,18 +105,18 @@ def test_shifted_spans_fail_the_parity_gate() -> None:
 def test_unsupported_uses_of_question_answering_are_refused(
     encoders: dict[str, Path], questions: Path, tmp_path: Path
 ) -> None:
-    made = answering("bert", encoders, tmp_path, questions)
+    trained = answering("bert", encoders, tmp_path, questions)
     with pytest.raises(UsageError, match="not for question answering"):
-        add_ramps(load(made))
+        add_ramps(load(trained))
     for train in (
-        lambda: exits.train(made.folder, out=tmp_path),
+        lambda: exits.train(trained.folder, out=tmp_path),
         lambda: finetune("squad", encoders["bert"], out=tmp_path, data_folder=questions),
     ):
         with pytest.raises(UsageError, match="models can be exported, but not trained"):
             train()
     with pytest.raises(UsageError, match="needs another kind of head"):
-        pretrained(made.folder, TASKS["sst2"])
-    engine = export(made.folder, out=tmp_path / "engines")
+        pretrained(trained.folder, TASKS["sst2"])
+    engine = export(trained.folder, out=tmp_path / "engines")
     with pytest.raises(UsageError, match="question answering cannot be profiled yet"):
         profile([engine.folder], out=tmp_path / "results", plan=QUICK)
 

@@ -50,10 +50,10 @@ def test_paired_interval_ends_where_the_score_test_rejects(n: int, only_a: int, 
             with np.errstate(divide="ignore"):
                 return -float(np.sum(np.where(counts > 0, counts * np.log(np.maximum(cells, 1e-300)), 0.0)))
 
-        found = optimize.minimize_scalar(
+        optimum = optimize.minimize_scalar(
             loss, bounds=(max(0.0, -end), (1 - end) / 2), method="bounded", options={"xatol": 1e-12}
         )
-        variance = 2 * found.x + end - end**2
+        variance = 2 * optimum.x + end - end**2
         assert n * (difference - end) ** 2 / variance == pytest.approx(1.959964**2, rel=1e-3)
 
 

@@ -3,7 +3,7 @@
     run -> worker    CellSpec      a cell to do
     worker -> run    CellOutcome   how it ended
 
-The same objects are used where a cell is done within the run's own process, and on Ray.
+The same objects are used if a cell is computed within the process of the run, and on Ray.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class SourceCell:
 
     @property
     def artifact(self) -> Path:
-        """The folder that the cell made: a checkpoint, an engine, results, ..."""
+        """The output folder of the cell: a checkpoint, an engine, results, ..."""
         return Path(self.folder) / self.name
 
 
@@ -94,12 +94,12 @@ class CellSpec:
     inputs: CellInputs
     sources: tuple[SourceCell, ...] = ()
     run_key: str = ""
-    """Key of the complete training run, where the cell is its beginning; else the cell's own key. The lock
+    """Key of the complete training run if the cell is its beginning, otherwise the key of the cell. The lock
     and the paused states of a training run have this name."""
     pause_at: int | None = None
     """Optimizer steps after which the training run is paused; None: it runs to its end."""
     artifact_needed: bool = True
-    """False: a record without the folder that was made is enough."""
+    """False: a record without the output folder is enough."""
     alone: bool = False
     """It measures: nothing else may compute on its host."""
     threads: int | None = None

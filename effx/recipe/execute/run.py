@@ -244,4 +244,4 @@ def _links(plan: CellPlan) -> dict[str, Path]:
 
 def _stopped(plan: CellPlan) -> str:
     total = len(plan.entries)
-    return f"stopped; {plan.count(*SETTLED)} of {total} cells are done and kept."
+    return f"stopped; {plan.count(*SETTLED)} of {total} cells are done."

@@ -68,7 +68,7 @@ class Cell:
         return self._key(source_keys, self.name, self.pause_at)
 
     def run_key(self, source_keys: Iterable[str]) -> str:
-        """Return the key of the complete training run; that of a cell that is not paused is its own key."""
+        """Return the key of the complete training run; for a cell that is not paused, the cell's key."""
         if self.pause_at is None:
             return self.key(source_keys)
         return self._key(source_keys, self.name.removesuffix(f"-at{self.pause_at}"), None)

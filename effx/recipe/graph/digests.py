@@ -1,4 +1,4 @@
-"""What a cell's key is made of: digests of files and of code, versions of packages.
+"""The parts of a cell's key: digests of files and of code, versions of packages.
 
 The code of a stage is what its row in :data:`effx.specs.stages.STAGES` names, with all that it imports of
 effx. It counts as a syntax tree without comments, docstrings and imports, so that only what decides the
@@ -231,8 +231,8 @@ def _code_at(path: Path, changed_ns: int, definition: str | None) -> dict[str, A
         used = {node.id for node in ast.walk(module) if isinstance(node, ast.Name)} | {definition}
         unused = {name for statement in body for name in _defined(statement)} - used
     imports = _imports(module, path, unused)
-    kept = _Stripped().visit(module)
-    return {"digest": hashlib.sha256(ast.dump(kept).encode()).hexdigest(), "imports": imports}
+    stripped = _Stripped().visit(module)
+    return {"digest": hashlib.sha256(ast.dump(stripped).encode()).hexdigest(), "imports": imports}
 
 
 class _Stripped(ast.NodeTransformer):

@@ -63,7 +63,7 @@ def add_search(
         task: what is trained.
         model: the pretrained encoder.
         settings: which tickets, and how to train.
-        artifacts: id of a cell -> the folder that it made.
+        artifacts: id of a cell -> its output folder.
         views: folder of the workspace for links to checkpoints and table; default: ``tickets/TASK-MODEL``.
     """
     search = _Search(builder, task, model, settings, views)
@@ -154,12 +154,12 @@ class _Search:
         known = next((c for c in self._builder.cells if c.stage == "ticket" and c.name == name), None)
         if known is not None:
             return known
-        kept = self._settings.keep == "all" or (self._settings.keep == "winning" and kind == WINNING)
+        is_kept = self._settings.keep == "all" or (self._settings.keep == "winning" and kind == WINNING)
         return self._builder.add(
             "ticket", name,
             TicketStage(task=self._task.name, ticket=self._settings.ticket(level, kind, seed)),
             **self._options, sources=(f"tickets-scores {self._full_name(seed)}",), pause_at=pause_at,
-            keep=kept and pause_at is None, work=self._work,
+            keep=is_kept and pause_at is None, work=self._work,
             view=f"{self._folder}checkpoints/{{name}}",
         )  # fmt: skip
 
@@ -185,7 +185,7 @@ class _Search:
         """Add the table of a search."""
         stage = TicketsStage(
             task=self._task.name, model=self._model.label, grid_steps=grid_steps,
-            tickets=self._settings.replace(keep="all"),  # what is kept decides nothing
+            tickets=self._settings.replace(keep="all"),  # keep does not change the table
         )  # fmt: skip
         self._builder.add(
             "tickets", self._stem, stage, **{**self._options, "model": None},

@@ -80,7 +80,7 @@ class Scripted:
     def _settle(self, spec: CellSpec, outcome: str) -> None:
         with CellStore(spec.workspace).settle(spec.key) as folder:
             (folder / spec.name).mkdir()
-            (folder / spec.name / "made").write_text("x")
+            (folder / spec.name / "output").write_text("x")
             record = CellRecord(
                 key=spec.key, stage=spec.stage, name=spec.name, outcome=outcome, note="", digest=None,
                 seconds=1.0, work=1.0, group="", started="", host="", threads=1, settings=spec.settings,
@@ -104,11 +104,11 @@ def test_a_failure_blocks_only_the_cells_that_depend_on_it(recipe: Path, tmp_pat
     sets = ["regimes={full: {}, frozen: {}}", "variants=[fp32, int8, bf16]"]
     read = load(recipe, sets, workspace=tmp_path / "w")
     result = run(read, executor=Scripted(frozen="failed", int8="gate", bf16="refused"))
-    found = states(result)
-    assert found["finetune sst2-tiny-frozen-s0"] == "failed"
-    assert found["export sst2-tiny-frozen-s0.fp32.onnxruntime"] == "blocked"
-    assert found["export sst2-tiny-full-s0.int8.onnxruntime"] == "gate"
-    assert found["profile sst2"] == found["report quick"] == "done"
+    state_of = states(result)
+    assert state_of["finetune sst2-tiny-frozen-s0"] == "failed"
+    assert state_of["export sst2-tiny-frozen-s0.fp32.onnxruntime"] == "blocked"
+    assert state_of["export sst2-tiny-full-s0.int8.onnxruntime"] == "gate"
+    assert state_of["profile sst2"] == state_of["report quick"] == "done"
     assert result.exit_code == 2
     again = Scripted()
     result = run(read, executor=again)  # the gate's outcome stays; what failed is tried again, with the rest
@@ -142,9 +142,9 @@ def test_ctrl_c_keeps_completed_cells(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     read = load(recipe, workspace=tmp_path / "w")
-    with pytest.raises(StoppedError, match="1 of 4 cells are done and kept"):
+    with pytest.raises(StoppedError, match="1 of 4 cells are done"):
         run(read, executor=Scripted(fp32="interrupt"))
-    assert (tmp_path / "w" / "checkpoints" / "sst2-tiny-full-s0" / "made").exists()
+    assert (tmp_path / "w" / "checkpoints" / "sst2-tiny-full-s0" / "output").exists()
     executor = Scripted()
     assert run(read, executor=executor).exit_code == 0
     assert "finetune sst2-tiny-full-s0" not in executor.started
@@ -153,8 +153,8 @@ def test_ctrl_c_keeps_completed_cells(
 def test_a_cell_whose_artifact_is_damaged_is_done_again(recipe: Path, tmp_path: Path) -> None:
     read = load(recipe, workspace=tmp_path)
     result = run(read, executor=Scripted())
-    made = CellStore(tmp_path).cell(result.plan.entries["profile sst2"].key)
-    (made / "sst2" / "made").unlink()
+    cell_folder = CellStore(tmp_path).cell(result.plan.entries["profile sst2"].key)
+    (cell_folder / "sst2" / "output").unlink()
     executor = Scripted()
     run(read, executor=executor)
     assert executor.started == ["profile sst2"]
@@ -238,13 +238,13 @@ def start(recipe: Path, workspace: Path, *more: str, stderr: int | None = None) 
 def twice(workspace: Path) -> list[str]:
     """Return the cells that were begun again after they were done."""
     done: set[str] = set()
-    found = []
+    repeated = []
     for line in CellStore(workspace).journal():
         if line["event"] == "begun" and line["key"] in done:
-            found.append(line["cell"])
+            repeated.append(line["cell"])
         if line["event"] == "done":
             done.add(line["key"])
-    return found
+    return repeated
 
 
 @pytest.mark.slow
@@ -258,10 +258,10 @@ def test_a_run_killed_at_random_moments_is_completed_by_the_next(recipe: Path, t
         process.wait()
     assert start(recipe, workspace, *sets).wait(300) == 0
     read = load(recipe, ["variants=[fp32, int8]"], workspace=workspace)
-    made = plan(read, LocalExecutor(read.budgets).host)
-    assert {entry.state for entry in made.entries.values()} == {"done"}
+    planned = plan(read, LocalExecutor(read.budgets).host)
+    assert {entry.state for entry in planned.entries.values()} == {"done"}
     assert twice(workspace) == []
-    assert len(list((workspace / "cells").iterdir())) == len(made.entries)
+    assert len(list((workspace / "cells").iterdir())) == len(planned.entries)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""One round of masked language modelling under the mask of the round before, and its own mask."""
+"""One round of masked language modelling under the mask of the previous round, and the mask after it."""
 
 from __future__ import annotations
 
