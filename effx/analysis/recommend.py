@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from effx.analysis import cohorts, comparison, objectives
+from effx.analysis import cohorts, comparison, majority, objectives
 from effx.analysis.baseline import baseline_of
 from effx.analysis.cohorts import Cohort
 from effx.analysis.constraints import Threshold, leave_out, met, thresholds
@@ -126,6 +126,7 @@ def _answer(
         remarks=[
             *remarks,
             *_unsteady_host(runner_up, objective),
+            *filter(None, [majority.remark(run)]),
             *(f"{run.name}: gate failed: {gate.label}" for gate in run.failed_gates),
         ],
     )

@@ -83,6 +83,7 @@ def command(
     effx profile engines/
     effx profile engines/ --data ../data/sst2 --grid 1x32,32x128 --meter rapl
     """  # fmt: skip
+    from effx.analysis import majority
     from effx.profile import profile
     from effx.report import tracking
 
@@ -102,6 +103,8 @@ def command(
         for run in runs:
             for gate in run.failed_gates:
                 click.echo(f"{run.name}: gate failed: {gate.label}: {gate.detail}", err=True)
+            if remark := majority.remark(run):
+                click.echo(f"note: {remark}", err=True)
     if uri is not None:
         tracking.log_runs(runs, uri)
     return 1 if failures or (strict and any(run.flags for run in runs)) else 0

@@ -13,6 +13,17 @@ summary      rows -> what was understood of them, and the baseline
 
 from effx.data.load import load, paths, recorded, resolve
 from effx.data.rows import Origin, Rows
-from effx.data.summary import Baseline, DataSummary, summarize
+from effx.data.summary import Baseline, DataSummary, scored, summarize
 
-__all__ = ["Baseline", "DataSummary", "Origin", "Rows", "load", "paths", "recorded", "resolve", "summarize"]
+__all__ = [
+    "Baseline",
+    "DataSummary",
+    "Origin",
+    "Rows",
+    "load",
+    "paths",
+    "recorded",
+    "resolve",
+    "scored",
+    "summarize",
+]

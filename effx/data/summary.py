@@ -49,13 +49,13 @@ class DataSummary:
             f"{len(self.train):,} training rows, {len(self.validation):,} validation rows",
         )
         lines = [f"data: task '{task.name}', {_kind(task)}; {counts}"]
-        if origin := self.train.origin:
-            texts = " and ".join(f"'{name}'" for name in origin.columns)
-            lines.append(f"  columns: text {texts}, label '{origin.label_column}'; {origin.format}")
-            lines += [f"  {self.train.source}: {note}" for note in origin.notes]
-        if origin := self.validation.origin:
-            lines += [f"  {self.validation.source}: {note}" for note in origin.notes if self._is_other()]
-        lines.append(f"  labels (training + validation): {self._labels()}")
+        lines += _origin(self.train)
+        if (origin := self.validation.origin) is not None and self.validation.source != self.train.source:
+            lines += [f"  {self.validation.source}: {note}" for note in origin.notes]
+        if task.kind == "classification":
+            lines.append(f"  labels (training + validation): {_counts(task, self.train, self.validation)}")
+        else:
+            lines.append(f"  labels: {_range(np.concatenate([self.train.labels, self.validation.labels]))}")
         if self.duplicates:
             other = f", {self.contradictions} of them with another label" if self.contradictions else ""
             lines.append(f"  {self.duplicates:,} training rows repeat the text of another one{other}")
@@ -73,24 +73,19 @@ class DataSummary:
         lines.append(f"  baseline: always {self.baseline.answer}: {task.metric} {self.baseline.score:.4f}")
         return lines
 
-    def _is_other(self) -> bool:
-        return self.validation.source != self.train.source
 
-    def _labels(self) -> str:
-        if self.task.kind != "classification":
-            both = np.concatenate([self.train.labels, self.validation.labels])
-            return f"numbers from {both.min():g} to {both.max():g}, mean {both.mean():g}"
-        train = Counter(self.train.labels.tolist())
-        validation = Counter(self.validation.labels.tolist())
-        order = sorted(range(len(self.task.labels)), key=lambda label: -train[label])
-        shown = [f"{self.task.labels[label]} {train[label]}+{validation[label]}"
-                 for label in order[:_MOST_LABELS_SHOWN]]  # fmt: skip
-        if len(order) > _MOST_LABELS_SHOWN:
-            rest = order[_MOST_LABELS_SHOWN:]
-            shown.append(f"{len(rest)} more with {train[rest[-1]]} to {train[rest[0]]} training rows each")
-        if empty := sum(1 for label in order if not train[label]):
-            shown.append(f"{empty} without training rows")
-        return ", ".join(shown)
+def scored(task: Task, rows: Rows) -> list[str]:
+    """Return what was understood of rows that a model is scored on, as a block of lines."""
+    lines = [f"data: task '{task.name}', {_kind(task)}; {len(rows):,} rows of {rows.source}"]
+    if rows.origin is not None:
+        lines += _origin(rows)
+    if task.kind == "classification":
+        lines.append(f"  labels: {_counts(task, rows)}")
+        answer = baseline(task, rows.labels, rows.labels)
+        lines.append(f"  baseline: always {answer.answer}: {task.metric} {answer.score:.4f}")
+    elif task.kind == "regression":
+        lines.append(f"  labels: {_range(rows.labels)}")
+    return lines
 
 
 def summarize(
@@ -145,8 +140,41 @@ def baseline(task: Task, train: np.ndarray, validation: np.ndarray) -> Baseline:
 
 def _kind(task: Task) -> str:
     texts = "one text" if len(task.columns) == 1 else "a pair of texts"
+    if task.kind == "answer-span":
+        return "answers in a text"
     if task.kind == "classification":
         numbered = all(label.isdigit() for label in task.labels)
         why = "class numbers" if numbered else "names of classes"
         return f"classification of {texts} into {len(task.labels)} classes (the labels are {why})"
     return f"regression of {texts} (the labels are numbers to predict)"
+
+
+def _origin(rows: Rows) -> list[str]:
+    """Return columns, format and notes of files; an empty list for the demo corpus."""
+    origin = rows.origin
+    if origin is None:
+        return []
+    texts = " and ".join(f"'{name}'" for name in origin.columns)
+    return [
+        f"  columns: text {texts}, label '{origin.label_column}'; {origin.format}",
+        *(f"  {rows.source}: {note}" for note in origin.notes),
+    ]
+
+
+def _counts(task: Task, *splits: Rows) -> str:
+    """Return the labels, the most frequent first, with their rows in each split: ``spam 80+20``."""
+    counts = [Counter(rows.labels.tolist()) for rows in splits]
+    order = sorted(range(len(task.labels)), key=lambda label: -counts[0][label])
+    shown = [
+        f"{task.labels[label]} {'+'.join(str(count[label]) for count in counts)}"
+        for label in order[:_MOST_LABELS_SHOWN]
+    ]
+    if rest := order[_MOST_LABELS_SHOWN:]:
+        shown.append(f"{len(rest)} more with {counts[0][rest[-1]]} to {counts[0][rest[0]]} rows each")
+    if empty := sum(1 for label in order if not counts[0][label]):
+        shown.append(f"{empty} without rows" if len(splits) == 1 else f"{empty} without training rows")
+    return ", ".join(shown)
+
+
+def _range(labels: np.ndarray) -> str:
+    return f"numbers from {labels.min():g} to {labels.max():g}, mean {labels.mean():g}"

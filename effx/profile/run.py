@@ -399,5 +399,6 @@ def _rows(
         try:
             loaded[key] = data.load(engine.task, "validation", source).limit(limit)
         except DataError as error:
-            raise DataError(f"{engine.name}: {error}") from error
+            raise DataError(f"{engine.name}: {error}", settings=error.settings) from error
+        progress.say("\n".join(data.scored(engine.task, loaded[key])))
     return loaded[key]

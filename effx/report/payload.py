@@ -19,6 +19,7 @@ from dataclasses import asdict
 from typing import Any
 
 import effx
+from effx.analysis import majority
 from effx.analysis.cohorts import latest, single_stream
 from effx.analysis.comparison import Comparison
 from effx.analysis.frontier import Frontier
@@ -161,7 +162,10 @@ def _row(run: Run, short: str, tokens: int | None) -> dict[str, Any]:
         "failed_gates": [[gate.label, gate.detail] for gate in run.failed_gates],
         "unchecked_gates": sum(gate.passed is None for gate in run.gates),
         "gates": len(run.gates),
-        "flags": [flag for workload in run.workloads for flag in workload.flags],
+        "flags": [
+            *(flag for workload in run.workloads for flag in workload.flags),
+            *filter(None, [majority.remark(run)]),
+        ],
     }
 
 

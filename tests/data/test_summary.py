@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from effx.data import Rows, summarize
+from effx.data import Rows, scored, summarize
 from effx.specs.tasks import TASKS, Task
 
 TASK = Task("mail", "classification", ("sentence",), ("billing", "other", "spam"), ("accuracy", "macro_f1"))
@@ -38,6 +38,16 @@ def test_the_baseline_of_a_correlation_is_zero() -> None:
     assert summarize(TASKS["stsb"], train, train).baseline.score == 0
 
 
+def test_rows_that_are_scored_only() -> None:
+    lines = scored(TASK, rows(("a", 0), ("b", 1), ("c", 0)))
+    assert lines == [
+        "data: task 'mail', classification of one text into 3 classes (the labels are names of classes); 3 "
+        "rows of mail.csv",
+        "  labels: billing 2, other 1, spam 0, 1 without rows",
+        "  baseline: always 'billing': accuracy 0.6667",
+    ]
+
+
 def test_rows_without_doubts_have_no_warning() -> None:
     lines = summarize(TASK, rows(("a", 0), ("b", 1)), rows(("c", 0))).lines()
     assert not any("warning" in line or "repeat" in line for line in lines)
@@ -46,4 +56,4 @@ def test_rows_without_doubts_have_no_warning() -> None:
 def test_many_classes_are_summarised() -> None:
     task = Task("intents", "classification", ("sentence",), tuple(map(str, range(150))), ("accuracy",))
     train = rows(*((f"t{index}", index % 150) for index in range(450)))
-    assert "140 more with 3 to 3 training rows each" in "\n".join(summarize(task, train, train).lines())
+    assert "140 more with 3 to 3 rows each" in "\n".join(summarize(task, train, train).lines())
