@@ -31,11 +31,11 @@ def command(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Make a checkpoint of MODEL, which was fine-tuned elsewhere; nothing is trained.
+    """Write a checkpoint of MODEL, which was fine-tuned elsewhere, without training.
 
-    MODEL is a folder as transformers saves it (save_pretrained), or a name on the hub. Labels and their
-    order, maximum length and tokenizer settings are read from its files; what was understood is printed,
-    and the checkpoint is scored on the validation rows.
+    MODEL is a folder as transformers saves it (save_pretrained), or a name on the Hugging Face hub.
+    Labels and their order, maximum length and tokenizer settings are read from its files and printed. The
+    checkpoint is then scored on the validation rows.
 
     \b
     effx import ./my-model --data ./reviews

@@ -40,13 +40,13 @@ def command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Search for super tickets of an encoder on TASK (Liang et al. 2021).
+    """Search for super tickets on TASK: prune heads and FFNs of an encoder without loss.
 
     A ticket is the encoder with some heads and FFNs pruned. A super ticket is a ticket that scores at
-    least as well as the full model. For every seed, the encoder is fine-tuned and its heads and FFNs
-    are scored; each ticket is pruned by these scores, reset to the pretrained weights and fine-tuned
-    again. The same command resumes a search that was stopped; levels, seeds and kinds can be added.
-    Several processes may share a workspace, e.g. one per GPU; they divide the fine-tunings.
+    least as well as the full model (Liang et al. 2021). For every seed, the encoder is fine-tuned and its
+    heads and FFNs are scored; each ticket is pruned by these scores, reset to the pretrained weights and
+    fine-tuned again. The same command resumes a search that was stopped; levels, seeds and kinds can be
+    added. Several processes may share a workspace, e.g. one per GPU; they divide the fine-tunings.
 
     \b
     effx train tickets sst2 --model bert-base-uncased

@@ -47,8 +47,7 @@ class DataSettings(Settings):
     text_column: str | None = None
     """Column of the text, or of the first text of a pair. Default: sentence, text, or another usual name."""
     text_pair_column: str | None = None
-    """Column of the second text of a pair. Default: the second of two usual names, as premise and
-    hypothesis."""
+    """Column of the second text of a pair. Default: sentence2, hypothesis, or another usual name."""
     label_column: str | None = None
     """Column of the label. Default: label, or another usual name."""
     label_type: Annotated[str, OneOf("label type", LABEL_TYPES)] | None = None
@@ -57,24 +56,24 @@ class DataSettings(Settings):
     class_names: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     """Names of all classes, in the order of the model's outputs. Default: those of the files, sorted."""
     split: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Share of the rows to train on, e.g. 0.8, where there is one file; the others are the validation rows.
-    The shares of the classes are the same in both, and equal texts are in the same part."""
+    """Share of the rows to train on, e.g. 0.8, if the data is one file; the others are the validation rows.
+    Both parts have the same shares of the classes, and rows with equal texts are in the same part."""
     split_seed: Annotated[int, Field(ge=0)] | None = None
     """Random seed of the split. Default: 0."""
     encoding: Annotated[str, Parsed(_encodings, "ENCODING", "an encoding, e.g. utf-8 or latin-1")] | None = (
         None
     )
-    """Encoding of text files. Several, as utf-8,latin-1: each line has the first of them that fits. Default:
-    UTF-8, or what the byte-order mark says."""
+    """Encoding of text files, or several, e.g. utf-8,latin-1: each line is decoded by the first that fits.
+    Default: UTF-8, or the encoding of the byte-order mark."""
     delimiter: (
         Annotated[str, Parsed(_delimiter, "DELIMITER", "comma, semicolon, tab, pipe or one character")] | None
     ) = None
-    """Delimiter of .csv, .tsv and .txt files: comma, semicolon, tab, pipe, or one character. Default: the one
-    that separates the columns."""
+    """Delimiter of .csv, .tsv and .txt files: comma, semicolon, tab, pipe, or one character. Default:
+    inferred from the file."""
     quoting: Annotated[str, OneOf("quoting", QUOTINGS)] | None = None
-    """How quoted texts are written in .csv, .tsv and .txt files: quotes doubled (double), in single quotes
-    (single), quotes after backslashes (backslash), or not at all, a quote is a character of the text (none).
-    Default: what the file fits."""
+    """Quoting in .csv, .tsv and .txt files. double, single: which quotes, doubled within a text; backslash:
+    double quotes, escaped by a backslash; none: a quote is a character of the text. Default: inferred from
+    the file."""
 
     @field_validator("class_names")
     @classmethod

@@ -13,9 +13,9 @@ class HeadSettings(Settings):
     """Whether a model's task head is kept or replaced; default: kept if its labels are the task's."""
 
     labels: tuple[str, ...] | None = None
-    """Names of the model's outputs in their order, for a model that calls them LABEL_0, LABEL_1, ..."""
+    """Names of the model's outputs in their order, if its config calls them LABEL_0, LABEL_1, ..."""
     keep_head: bool = False
-    """Keep a head with other labels: its outputs, in their order, become those of the task."""
+    """Keep a head with other labels: its outputs, in their order, are used as those of the task."""
     fresh_head: bool = False
     """Initialise the head randomly, even if its labels are the task's."""
 

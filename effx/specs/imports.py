@@ -12,17 +12,18 @@ from effx.specs.settings import Settings
 
 
 class ImportSettings(Settings):
-    """What a model that was fine-tuned elsewhere predicts; its config answers what is left out here."""
+    """What a model that was fine-tuned elsewhere predicts; what is not set is read from its config."""
 
     task: str | None = None
-    """Task of a model that is not a checkpoint: a name of the table, or any name for your rows. Default: the
+    """Task of a model that was fine-tuned elsewhere: a built-in task, or any name for your data. Default: the
     name of the data folder."""
     labels: tuple[str, ...] | None = None
-    """Names of such a model's outputs in their order, e.g. negative,positive, where its config has none."""
+    """Names of the outputs of such a model in their order, e.g. negative,positive; needed if its config has
+    no names."""
     keep_head: bool = False
-    """Take such a model's outputs for the task's labels in their order, although their names differ."""
+    """Use the outputs of such a model as the task's labels, in their order, although their names differ."""
     max_length: Annotated[int, Field(ge=variants.MIN_LENGTH)] | None = None
-    """Maximum tokens per example of such a model. Default: that of its tokenizer."""
+    """Maximum tokens per example for such a model. Default: that of its tokenizer."""
 
     @property
     def head(self) -> HeadSettings:
