@@ -614,6 +614,17 @@ class EngineInput(Record):
         return self
 
 
+class EncoderShape(Record):
+    """The unreduced encoder of an engine, whatever its family calls these numbers."""
+
+    width: Positive
+    """Of the hidden states."""
+    heads: Positive
+    """Attention heads of a layer."""
+    intermediate: Positive
+    """FFN neurons of a layer."""
+
+
 class BuildHost(Record):
     """The machine that an engine was built on."""
 
@@ -652,6 +663,8 @@ class EngineManifest(Manifest):
     model: str | None = None
     """Short name of the pretrained model."""
     regime: str | None = None
+    encoder: EncoderShape | None = None
+    """None: unknown."""
     parity: CheckedParity
     audit: Audit | None = None
     candidates: tuple[CandidateRecord, ...] | None = None
@@ -663,6 +676,8 @@ class EngineManifest(Manifest):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         runtime = self.runtime
+        if self.encoder is not None:
+            self._check_encoder(self.encoder)
         row = backends.get(self.backend)
         row.device(self.device)
         if row.builder_module is not None:
@@ -684,6 +699,15 @@ class EngineManifest(Manifest):
             )
         self._check_runtime()
         return self
+
+    def _check_encoder(self, encoder: EncoderShape) -> None:
+        layers = self.structure.layers
+        if any(max(layer.heads, default=-1) >= encoder.heads for layer in layers):
+            raise ValueError(f"encoder.heads: {encoder.heads}, fewer than in structure")
+        if any(layer.intermediate > encoder.intermediate for layer in layers):
+            raise ValueError(f"encoder.intermediate: {encoder.intermediate}, fewer than in structure")
+        if encoder.width % encoder.heads:
+            raise ValueError(f"encoder.width: {encoder.width} is not a multiple of heads")
 
     def _check_runtime(self) -> None:
         runtime = self.runtime

@@ -30,7 +30,7 @@ from effx.artifacts import Engine
 from effx.engines.protocol import Arrays
 from effx.engines.sessions import ClosingSession
 from effx.errors import ArtifactError
-from effx.manifests import ArtifactReference, EngineInput, EngineManifest, Parity
+from effx.manifests import ArtifactReference, EncoderShape, EngineInput, EngineManifest, Parity
 from effx.specs.data import DataSource
 from effx.specs.runtime import RuntimeSettings
 from effx.specs.tasks import TASKS, Task
@@ -199,6 +199,7 @@ def write_engine(
         structure=Structure(layers),
         parameters=0,
         weight_remaining=1.0,
+        encoder=EncoderShape(width=16, heads=2, intermediate=64),
         parity=Parity(0, 0.0, 1.0, True, "none", "not measured: mock engine"),
         versions={},
         max_length=max_length,

@@ -30,6 +30,7 @@ from effx.manifests import (
     Audit,
     BuildHost,
     CandidateRecord,
+    EncoderShape,
     EngineInput,
     EngineManifest,
     Parity,
@@ -166,6 +167,7 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
             sparsity=before.sparsity,
             model=huggingface.name_of(before.model),
             regime=before.training.regime,
+            encoder=_encoder_shape(source),
             max_length=longest,
             data=checkpoint.data,
             parity=best.parity,
@@ -182,6 +184,14 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
             ),
             versions={**checkpoints.versions(), **engines.versions(backend), "torch": str(torch.__version__)},
         )
+
+
+def _encoder_shape(source: ExportSource) -> EncoderShape:
+    """Return the shape of the unreduced encoder; transformers' configurations know BERT's names too."""
+    config = source.model.config
+    return EncoderShape(
+        width=config.hidden_size, heads=config.num_attention_heads, intermediate=config.intermediate_size
+    )
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from effx import progress
 from effx.artifacts import Engine
 from effx.data import Rows
-from effx.errors import WorkerError
+from effx.errors import EffxError, WorkerError
 from effx.host import cpu
 from effx.profile import record
 from effx.profile.client import WorkerClient
 from effx.profile.meters import Meter
 from effx.profile.protocol import Block, BlockLimits, MemoryUse, Opened, Scored, WarmedUp
+from effx.records import printable
 from effx.results import Accuracy, EnergyWindow, RuntimeRecord, facts
 from effx.specs import workloads
 from effx.specs.measurement import MeasurementPlan
@@ -91,6 +93,14 @@ class EngineUnderTest:
     _warm_for: Workload | None = None
     """The workload that ran last: another one may move memory, and what was recorded with it."""
 
+    def fail(self, error: Exception) -> None:
+        """Record why the engine cannot be measured; the first reason stays."""
+        if self.failure is None:
+            reason = str(error) if isinstance(error, EffxError) else f"{type(error).__name__}: {error}"
+            reason = " ".join(reason.split()) or type(error).__name__
+            self.failure = reason if self.name in reason else f"{self.name}: {reason}"
+            progress.say(printable(self.failure))
+
     @property
     def name(self) -> str:
         """The engine's name."""
@@ -144,7 +154,7 @@ class EngineUnderTest:
         """Run the accuracy pass over all rows.
 
         Raises:
-            WorkerError: the logits are not finite.
+            WorkerError: rows are missing, or the logits are not finite or of another shape than the task's.
         """
         self.started = timestamp()
         rows: list[int] = []
@@ -157,6 +167,8 @@ class EngineUnderTest:
             rows, logits, depths = rows + part.rows, logits + part.logits, depths + part.depths
             batch = part.next_batch
         self.measured_s += time.perf_counter() - begin_s
+        if sorted(rows) != list(range(len(self.rows))):
+            raise WorkerError(f"{self.name}: {len(set(rows))} of {len(self.rows)} rows were scored.")
         ordered = np.array(logits, dtype=np.float32)[np.argsort(rows)]
         if not np.isfinite(ordered).all():
             raise WorkerError(f"{self.name}: the engine's logits are not finite.")

@@ -122,6 +122,8 @@ def _counter_agreement(measured: Energy) -> GateResult:
 
 
 def _floor(measured: Energy, operations: float) -> GateResult:
+    if not operations:
+        return _outcome(specs.ENERGY_FLOOR, None, "the shape of the encoder is unknown")
     floor = operations * _JOULES_PER_OPERATION
     joules = measured.joules_per_example or 0.0
     return _outcome(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from effx import progress
 from effx.artifacts import Engine
-from effx.errors import WorkerError
 from effx.host import memory
 from effx.profile.engine_under_test import EngineUnderTest
 
@@ -57,9 +55,8 @@ class WorkerPool:
     def _evict(self, engine: EngineUnderTest) -> None:
         try:
             engine.read_memory()
-        except WorkerError as error:
-            engine.failure = str(error)
-            progress.say(engine.failure)
+        except Exception as error:  # of this engine alone, whatever it is
+            engine.fail(error)
         self.discard(engine)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -82,39 +80,36 @@ def failed_engine(folder: Path) -> FailedEngineRecord:
 
 def _structure(engine: Engine) -> StructureSummary:
     """Return a structure in counts: the numbers of the neurons would fill a result file."""
-    structure, config = engine.manifest.structure, _config(engine)
+    structure, encoder = engine.manifest.structure, engine.manifest.encoder
     return StructureSummary(
         layers=len(structure.layers),
         heads=[len(layer.heads) for layer in structure.layers],
         intermediate=[layer.intermediate for layer in structure.layers],
-        full_heads=config.get("num_attention_heads") or config.get("n_heads"),
-        full_intermediate=config.get("intermediate_size") or config.get("hidden_dim"),
+        full_heads=None if encoder is None else encoder.heads,
+        full_intermediate=None if encoder is None else encoder.intermediate,
         exits=list(structure.exits),
         tokens=None if structure.tokens is None else list(structure.tokens),
         token_thresholds=None if structure.token_thresholds is None else list(structure.token_thresholds),
     )
 
 
-def _config(engine: Engine) -> Any:
-    """Return the model's configuration as Hugging Face writes it."""
-    return json.loads((engine.folder / "config.json").read_bytes())
-
-
 def operations(engine: Engine, tokens: float) -> float:
-    """Return the multiplications and additions of an example's products with weights, from below.
+    """Return a lower bound of the multiplications and additions in an example's products with weights.
 
     Args:
         engine: whose structure counts.
-        tokens: of an example, in the mean.
+        tokens: of an example, mean.
 
-    Exits and dropped tokens leave out some of them: at least one layer's, of one token in ten.
+    Exits and token pruning leave out some of them: at least one layer runs, on a tenth of the tokens. 0 if
+    the shape of the encoder is unknown.
     """
-    config = _config(engine)
-    width = int(config.get("hidden_size") or config.get("dim"))
-    head = width // int(config.get("num_attention_heads") or config.get("n_heads"))
-    remaining = engine.manifest.structure
+    encoder, remaining = engine.manifest.encoder, engine.manifest.structure
+    if encoder is None:
+        return 0.0
+    head = encoder.width // encoder.heads
     layers = [
-        2 * width * (4 * head * len(layer.heads) + 2 * layer.intermediate) for layer in remaining.layers
+        2 * encoder.width * (4 * head * len(layer.heads) + 2 * layer.intermediate)
+        for layer in remaining.layers
     ]
     if remaining.exits or remaining.prunes_tokens:
         return min(layers) * tokens / 10

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -37,8 +38,10 @@ from effx.profile.engine_under_test import EngineUnderTest, Samples, accepts, lo
 from effx.profile.meters import Meter
 from effx.profile.pool import WorkerPool, affordable
 from effx.profile.protocol import BlockLimits
+from effx.records import printable
 from effx.results import (
     Energy,
+    FailedEngineRecord,
     Failure,
     Idle,
     MeasurementRecord,
@@ -85,12 +88,12 @@ def profile(
         UsageError, ArtifactError, DataError: nothing can be measured with these arguments.
     """
     plan = plan or MeasurementPlan()
-    opened = [Engine.open(path) for path in Engine.find_all([Path(path) for path in engines])]
-    plan = _with_grid(plan, opened)
     files.check_writable(Path(out))
-    loaded: dict[tuple[str, DataSource | None], Rows] = {}
-    rows = [_rows(engine, data_folder, plan.limit, loaded) for engine in opened]
-    under_test = [EngineUnderTest(engine, part, plan) for engine, part in zip(opened, rows, strict=True)]
+    folders = Engine.find_all([Path(path) for path in engines])
+    prepared, refused = _prepare(folders, data_folder, plan.limit)
+    opened = [engine for engine, _ in prepared]
+    plan = _with_grid(plan, opened)
+    under_test = [EngineUnderTest(engine, rows, plan) for engine, rows in prepared]
     pool = WorkerPool(plan.resident or affordable(opened))
     by_device: dict[bool, Meter] = {}
 
@@ -103,7 +106,10 @@ def profile(
                 by_device[engine.on_gpu] = meters.open(meter, engine.device, worker_pids=our_pids)
         for reason in dict.fromkeys(found.reason for found in by_device.values() if found.reason):
             progress.say(f"energy unavailable: {reason}")
-        return _Session(under_test, pool, plan, by_device, identity.host(host)).run(Path(out))
+        session = _Session(under_test, pool, plan, by_device, identity.host(host), Path(out))
+        for folder, error in refused:
+            session.refuse(folder, error)
+        return session.run()
     finally:
         pool.close()
         for opened_meter in by_device.values():
@@ -120,6 +126,7 @@ class _Session:
         plan: MeasurementPlan,
         meters: dict[bool, Meter],
         host: Host,
+        out: Path,
     ) -> None:
         """Args:
         engines: measured side by side.
@@ -127,55 +134,85 @@ class _Session:
         plan: what is measured.
         meters: of engines on a GPU (True) and of others (False), where there are such engines.
         host: the machine.
+        out: folder of the results.
         """
+        self._out = out
+        self._runs: list[Run] = []
+        self._recorded: list[EngineUnderTest] = []
+        self._started_s = 0.0
+        self._failures: list[EffxError] = []
+        self._unsaved: list[tuple[Run | Failure, OSError | EffxError]] = []
         self._engines, self._pool, self._plan, self._meters, self._host = engines, pool, plan, meters, host
         self._id = secrets.token_hex(4)
         self._order = np.random.default_rng(plan.seed)
         self._idle: dict[bool, Idle | None] = {}
-        self._wall_s = 0.0
         self._offline = workloads.offline(plan.batch_size)
         metered = any(meter.source != "none" for meter in meters.values())
         self._metered: list[Workload] = [SINGLE_STREAM] if metered else []
         if metered and "offline" in plan.scenarios:
             self._metered.append(self._offline)
 
-    def run(self, out: Path) -> tuple[list[Run], list[EffxError]]:
-        """Measure everything; write results and failures."""
-        started = time.perf_counter()
+    def run(self) -> tuple[list[Run], list[EffxError]]:
+        """Measure everything; each result is saved as soon as its engine has no more to do.
+
+        Raises:
+            UsageError: results could not be saved in their folder; the message names where they are.
+        """
+        self._started_s = time.perf_counter()
         with progress.bar(f"profile {len(self._engines)} engines", self._expected_s()) as advance:
             try:
                 self._measure(advance)
             except KeyboardInterrupt as stop:
-                stop.add_note(
-                    "nothing was written: engines are measured side by side, and none was finished."
-                )
+                if not self._runs:
+                    stop.add_note(
+                        "nothing was written: engines are measured side by side, and none was finished."
+                    )
                 raise
-        self._wall_s = time.perf_counter() - started
-        runs: list[Run] = []
-        failures: list[EffxError] = []
-        unsaved: OSError | None = None
-        for engine in self._engines:
-            result: Run | Failure
-            if engine.failure is None:
-                result = self._result(engine)
-                runs.append(result)
-            else:
-                result = self._failure(engine, engine.failure)
-                failures.append(WorkerError(engine.failure))
-            try:
-                results.save(result, out)
-            except OSError as error:  # the other results may still fit on the disk
-                unsaved = error
-        if unsaved is not None:
-            raise unsaved
-        return runs, failures
+        if self._unsaved:
+            raise self._rescue()
+        names = [engine.name for engine in self._engines]
+        return sorted(self._runs, key=lambda run: names.index(run.name)), self._failures
+
+    def refuse(self, folder: Path, error: EffxError) -> None:
+        """Record the failure of an engine that cannot be prepared."""
+        progress.say(printable(str(error)))
+        self._save_failure(record.failed_engine(folder), "", str(error))
+
+    def _finish(self, engine: EngineUnderTest) -> None:
+        """Read the memory of an engine that has nothing more to do, and save its result."""
+        self._pool.acquire(engine)
+        engine.read_memory()
+        run = self._result(engine)
+        self._save(run)
+        self._runs.append(run)
+
+    def _save_failure(self, engine: FailedEngineRecord, started: str, reason: str) -> None:
+        self._failures.append(WorkerError(reason))
+        self._save(Failure(_result_id(engine.name, started), started, engine, self._host, self._id, reason))
+
+    def _save(self, result: Run | Failure) -> None:
+        try:
+            results.save(result, self._out)
+        except (OSError, UsageError) as error:  # the other results may still fit on the disk
+            self._unsaved.append((result, error))
+
+    def _rescue(self) -> EffxError:
+        """Save in a temporary folder what could not be saved, so that nothing measured is lost."""
+        folder = Path(tempfile.mkdtemp(prefix="effx-results-"))
+        lost = [result.name for result, _ in self._unsaved if not _saved(result, folder)]
+        rescued = len(self._unsaved) - len(lost)
+        reason = str(self._unsaved[0][1]).removesuffix(".")
+        where = f"{rescued} results are in {folder} instead: move them."
+        if lost:
+            where += f" Not saved anywhere: {', '.join(lost)}."
+        return UsageError(f"{reason}. {where}", settings="out")
 
     def _measure(self, advance: progress.Advance) -> None:
         plan = self._plan
         self._each(self._score, advance, "accuracy", _ACCURACY_S)
         for on_gpu, meter in self._meters.items():
             if meter.source not in ("none", "model"):
-                self._idle[on_gpu] = energy.idle(meter, plan.window_s / 2)
+                self._idle[on_gpu] = self._idle_power(meter)
         queries = BlockLimits(plan.block_queries, plan.block_s, plan.block_limit_s)
         cells = BlockLimits(plan.grid_queries, plan.grid_block_s, plan.grid_limit_s)
         self._blocks(SINGLE_STREAM, plan.rounds, queries, advance, "latency")
@@ -196,7 +233,14 @@ class _Session:
                 self._blocks(cell.timed_on_device(), plan.grid_rounds, cells, advance, f"{note} device")
         for workload in self._metered:
             self._windows(workload, advance)
-        self._each(self._read_memory, advance, "memory", _BETWEEN_S)
+        self._each(self._finish, advance, "memory", _BETWEEN_S)
+
+    def _idle_power(self, meter: Meter) -> Idle | None:
+        try:
+            return energy.idle(meter, self._plan.window_s / 2)
+        except Exception as error:  # without it there is no net energy; the rest can be measured
+            progress.say(printable(f"idle power was not measured: {type(error).__name__}: {error}"))
+            return None
 
     def _each(
         self,
@@ -211,12 +255,18 @@ class _Session:
             if engine.failure is None:
                 try:
                     step(engine)
-                except WorkerError as error:
-                    engine.failure = str(error)
-                if engine.failure is not None:
-                    progress.say(engine.failure)
+                except Exception as error:  # the measurement of the other engines goes on
+                    engine.fail(error)
                     self._pool.discard(engine)
             advance(expected_s, note)
+        self._record_failures()
+
+    def _record_failures(self) -> None:
+        for engine in self._engines:
+            if engine.failure is not None and engine not in self._recorded:
+                self._recorded.append(engine)
+                facts = FailedEngineRecord(engine.name, engine.engine.task.name, engine.engine.digest)
+                self._save_failure(facts, engine.started, engine.failure)
 
     def _blocks(
         self, workload: Workload, rounds: int, limits: BlockLimits, advance: progress.Advance, note: str
@@ -266,10 +316,6 @@ class _Session:
             self._pool.acquire(engine)
             engine.run_window(workload, offset, meter, length_s)
 
-    def _read_memory(self, engine: EngineUnderTest) -> None:
-        self._pool.acquire(engine)
-        engine.read_memory()
-
     def _meter(self, engine: EngineUnderTest) -> Meter:
         return self._meters[engine.engine.on_gpu]
 
@@ -292,16 +338,6 @@ class _Session:
         running = [engine for engine in self._engines if engine.failure is None]
         means = [float(np.mean(np.concatenate(engine.samples(SINGLE_STREAM).blocks_s))) for engine in running]
         return _SERVER_LOAD / max(means, default=1.0)
-
-    def _result_id(self, engine: EngineUnderTest) -> str:
-        stamp = (engine.started or timestamp()).replace("-", "").replace(":", "").split("+")[0]
-        return f"{stamp}-{files.safe_name(engine.name)}-{secrets.token_hex(3)}"
-
-    def _failure(self, engine: EngineUnderTest, reason: str) -> Failure:
-        return Failure(
-            self._result_id(engine), engine.started, record.failed_engine(engine.engine.folder), self._host,
-            self._id, reason,
-        )  # fmt: skip
 
     def _result(self, engine: EngineUnderTest) -> Run:
         assert engine.accuracy is not None
@@ -330,7 +366,7 @@ class _Session:
                 checked += gates.energy(result.energy, meter, operations, name)
         measured_s = sum(other.measured_s for other in self._engines)
         return Run(
-            id=self._result_id(engine),
+            id=_result_id(engine.name, engine.started),
             started=engine.started,
             engine=record.of_engine(engine.engine),
             host=self._host,
@@ -345,7 +381,7 @@ class _Session:
                 mean_depth=engine.mean_depth,
                 device_memory_by=engine.device_memory_by,
                 load_average=cpu.load_average(),
-                session_wall_s=round(self._wall_s, 3),
+                session_wall_s=round(time.perf_counter() - self._started_s, 3),
                 session_measured_s=round(measured_s, 3),
             ),
             session=self._id,
@@ -364,6 +400,41 @@ class _Session:
         if fault:
             samples.flags.append(fault)
         return measured
+
+
+def _saved(result: Run | Failure, folder: Path) -> bool:
+    try:
+        results.save(result, folder)
+    except (OSError, EffxError):
+        return False
+    return True
+
+
+def _result_id(name: str, started: str) -> str:
+    stamp = (started or timestamp()).replace("-", "").replace(":", "").split("+")[0]
+    return f"{stamp}-{files.safe_name(name)}-{secrets.token_hex(3)}"
+
+
+def _prepare(
+    folders: Sequence[Path], data_folder: DataLocation, limit: int | None
+) -> tuple[list[tuple[Engine, Rows]], list[tuple[Path, EffxError]]]:
+    """Return the engines that open and have rows, and why others do not.
+
+    Raises:
+        EffxError: none does; the error of the first.
+    """
+    loaded: dict[tuple[str, DataSource | None], Rows] = {}
+    prepared: list[tuple[Engine, Rows]] = []
+    refused: list[tuple[Path, EffxError]] = []
+    for folder in folders:
+        try:
+            engine = Engine.open(folder)
+            prepared.append((engine, _rows(engine, data_folder, limit, loaded)))
+        except EffxError as error:
+            refused.append((folder, error))
+    if not prepared:
+        raise refused[0][1]
+    return prepared, refused
 
 
 def _with_grid(plan: MeasurementPlan, opened: Sequence[Engine]) -> MeasurementPlan:

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count, islice
 from typing import Any, NamedTuple, cast
 
@@ -22,7 +22,7 @@ from effx.artifacts import Engine
 from effx.encoding import Encoded, Encoder, length_sorted
 from effx.engines import Session
 from effx.engines.protocol import TimedSession
-from effx.errors import EffxError, UsageError, WorkerError
+from effx.errors import ArtifactError, EffxError, UsageError, WorkerError
 from effx.host import cpu, memory
 from effx.profile.device_memory import DeviceMemory
 from effx.profile.protocol import Block, MemoryUse, Opened, Scored, WarmedUp
@@ -93,6 +93,7 @@ class Worker:
         device_memory.begin()
         session = engines.open(engine, threads=threads)
         rows = Encoder(engine.folder, engine.max_length)([tuple(text) for text in texts])
+        check_answer(session.infer(rows.batch(np.array([0]))), engine)
         device_memory.end()
         return cls(
             session, rows, engine.task,
@@ -300,6 +301,28 @@ class Worker:
                 "token_type_ids": np.zeros_like(ids),
             }
             yield Query(None, inputs)
+
+
+def check_answer(answer: Mapping[str, np.ndarray], engine: Engine) -> None:
+    """Check the answer to one row before anything is measured.
+
+    Raises:
+        ArtifactError: logits are missing, not finite or not [1, outputs of the task], or a depth is not that
+            of a layer.
+    """
+    if "logits" not in answer:
+        raise ArtifactError(f"the engine has no output logits, but {', '.join(answer) or 'none'}.")
+    logits, expected = np.asarray(answer["logits"]), (1, engine.task.outputs)
+    if logits.shape != expected:
+        raise ArtifactError(
+            f"the engine's logits have the shape {list(logits.shape)}, expected {list(expected)} for the "
+            f"labels of {engine.task.name}."
+        )
+    if not np.isfinite(logits).all():
+        raise ArtifactError("the engine's logits are not finite.")
+    layers = len(engine.manifest.structure.layers)
+    if "depth" in answer and not 1 <= int(np.asarray(answer["depth"]).ravel()[0]) <= layers:
+        raise ArtifactError(f"the engine left after layer {answer['depth']} of {layers}.")
 
 
 def spread(n: int) -> np.ndarray:

@@ -5,6 +5,7 @@ checks     what must agree within a result
 storage    files: written once, checked when they are read
 """
 
+from effx.results.checks import check
 from effx.results.records import (
     MIN_SAMPLES,
     SCHEMA,
@@ -37,6 +38,6 @@ __all__ = [
     "MIN_SAMPLES", "SCHEMA", "Accuracy", "Energy", "EnergySource", "EnergyWindow",
     "EngineRecord", "ExitSettings", "Facts", "FailedEngineRecord", "Failure", "GateResult",
     "Idle", "Interval", "MeasurementRecord", "MeterRecord", "PeakMemory", "Run", "RuntimeRecord",
-    "Statistics", "StructureSummary", "WorkloadResult", "facts", "failures", "find",
+    "Statistics", "StructureSummary", "WorkloadResult", "check", "facts", "failures", "find",
     "latency_summary", "open_run", "read", "save",
 ]  # fmt: skip

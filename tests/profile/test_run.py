@@ -149,22 +149,6 @@ def test_the_default_grid_leaves_out_shapes_that_do_not_fit(engines_folder: Path
     assert cells == [(1, 32), (8, 32), (32, 32)]
 
 
-def test_a_result_that_cannot_be_saved_does_not_affect_others(
-    engines_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = results.save
-
-    def full(result: results.Run, folder: Path) -> Path:
-        if "fp32" in result.name:
-            raise OSError(28, "No space left on device")
-        return real(result, folder)
-
-    monkeypatch.setattr(results, "save", full)
-    with pytest.raises(OSError, match="No space"):
-        profile([engines_folder], out=tmp_path, plan=QUICK, meter="none")
-    assert [run.name for run in results.find([tmp_path])] == ["tiny.int8.onnxruntime"]
-
-
 def test_an_engine_that_crashes_while_it_is_unloaded_is_reported(
     engines_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,12 +11,10 @@ import numpy as np
 import pytest
 
 from effx import results
-from effx.artifacts import Engine
 from effx.cli import run as command
 from effx.encoding import Encoded
 from effx.errors import UsageError
 from effx.profile import gates, meters, profile
-from effx.profile.client import WorkerClient
 from effx.profile.worker import Worker
 from effx.results import Energy, EnergyWindow, WorkloadResult
 from effx.specs.tasks import TASKS
@@ -104,31 +99,6 @@ def test_a_stall_delays_the_queries_behind_it() -> None:
     assert np.median(samples[:15]) < 0.05
     closed = worker.block(SINGLE_STREAM, 0.0, 50, 0.0, 5.0)
     assert max(closed.samples_s) < 0.1  # back-to-back queries would not show the stall
-
-
-def test_a_failure_is_recorded_as_a_result(
-    engines_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    real = WorkerClient.request
-
-    def deadly(self: WorkerClient, action: str, **arguments: object) -> object:
-        if action == "score" and "int8" in self.name:
-            os.kill(self.pid, signal.SIGKILL)
-        return real(self, action, **arguments)
-
-    monkeypatch.setattr(WorkerClient, "request", deadly)
-    data = Engine.open(engines_folder / "tiny.fp32.onnxruntime").data
-    assert data is not None
-    arguments = ["profile", str(engines_folder), "-o", str(tmp_path), "--grid", "none", "--rounds", "3"]
-    assert command([*arguments, "--data", data.path, "--meter", "none"]) == 1
-    (failure,) = results.failures([tmp_path])
-    assert failure.name == "tiny.int8.onnxruntime" and "out of memory?" in failure.failure
-    assert [run.name for run in results.find([tmp_path])] == ["tiny.fp32.onnxruntime"]
-    capsys.readouterr()
-    assert command(["report", str(tmp_path)]) == 0
-    assert "tiny.int8.onnxruntime" in capsys.readouterr().out
-    written = json.loads((tmp_path / "report" / "frontier.json").read_text())
-    assert written["failures"] == [{"engine": "tiny.int8.onnxruntime", "failure": failure.failure}]
 
 
 def test_unknown_scenarios_are_refused_and_strict_sets_the_exit_code(
