@@ -22,7 +22,8 @@ class Advance(Protocol):
 
 
 def say(text: str) -> None:
-    """Print one line on stderr."""
+    """Print one line on stderr; characters that a terminal would act on are escaped."""
+    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
     print(text, file=sys.stderr, flush=True)
 
 

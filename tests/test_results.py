@@ -222,6 +222,18 @@ CONTRADICTIONS: dict[str, tuple[Damage, str]] = {
         lambda value: value.update(started="2026-11-21T00:00:00+02:00"),
         "not in UTC",
     ),
+    "an escape sequence in a name": (
+        lambda value: value["engine"].update(name="\x1b]0;title\x07\x1b[31mred"),
+        "a text has control characters",
+    ),
+    "an escape sequence in a detail": (
+        lambda value: value["gates"][0].update(detail="a\\\x1b[2J"),
+        "a text has control characters",
+    ),
+    "text from right to left": (
+        lambda value: value["engine"].update(name="a\u202eb"),
+        "a text has control characters",
+    ),
     "an empty session": (lambda value: value.update(session=""), "session is empty"),
     "deeper than the encoder": (lambda value: value["settings"].update(mean_depth=7.0), "mean_depth is 7.0"),
 }
@@ -306,6 +318,15 @@ def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
     for run in runs:
         results.save(run, tmp_path)
     assert sorted(results.find([tmp_path]), key=lambda run: run.id) == sorted(runs, key=lambda run: run.id)
+
+
+def test_texts_are_written_printable_and_backslashes_as_they_are(tmp_path: Path) -> None:
+    run = simulated_results.run(0, n=N, rounds=4, queries=5)
+    detail = "cannot open \\new\nand \x1b[31mred"
+    failure = Failure("f", "", FailedEngineRecord("e\x07"), run.host, "s", detail)
+    results.save(failure, tmp_path)
+    (saved,) = results.failures([tmp_path])
+    assert (saved.name, saved.failure) == ("e\\x07", "cannot open \\\\new and \\x1b[31mred")
 
 
 def test_a_result_that_contradicts_itself_is_not_written(tmp_path: Path) -> None:

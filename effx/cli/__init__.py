@@ -187,5 +187,7 @@ def _one_line(error: click.ClickException) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"effx: {message}", file=sys.stderr)
+    from effx.records import printable
+
+    print(f"effx: {printable(message)}", file=sys.stderr)
     return code

@@ -19,6 +19,8 @@ from effx.results import Run
 from effx.specs.workloads import SINGLE_STREAM
 
 Cell = str | float | bool | None
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""A cell that begins with one of these is a formula to a spreadsheet."""
 _WIDTH_OF_FILES = 160
 """Characters in a line where output is not a terminal."""
 
@@ -265,7 +267,12 @@ def _write(path: Path, rows: Sequence[Mapping[str, Cell]], *, columns: Sequence[
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns or (list(rows[0]) if rows else []))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: _not_a_formula(cell) for name, cell in row.items()} for row in rows)
+
+
+def _not_a_formula(cell: Cell) -> Cell:
+    """Return a cell that a spreadsheet does not run: names come from files of others."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
 def _console() -> Console:

@@ -8,6 +8,7 @@ of another type, or a statement that contradicts samples or predictions (:mod:`e
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ from effx.results.records import SCHEMA, Failure, Run
 
 _OF_RESULT = {"engine", "workloads", "accuracy"}
 """Keys by which a damaged result is distinguished from other JSON."""
+_UNPRINTABLE = re.compile(
+    r"(?<!\\)(?:\\\\)*\\(?:[bfnrt]|u00[01][0-9a-f]|u00[89][0-9a-f]|u007f|u20(?:2[89a-e]|6[6-9])|ufeff)"
+)
+"""Control characters and marks that reorder text, as JSON in ASCII has them."""
 _ADVICE = "Remove it, or profile the engine again."
 
 
@@ -34,7 +39,7 @@ def save(result: Run | Failure, folder: str | Path) -> Path:
     """
     path = Path(folder) / f"{result.id}.json"
     try:
-        text = json.dumps(result.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(_printable(result.to_json()), indent=1, ensure_ascii=False, allow_nan=False)
         _check_text(records.parse_json(text.encode(), path))
     except (ValueError, ArtifactError) as error:  # it could not be read
         raise ArtifactError(f"{result.name}: the measurement cannot be saved: {_reason(error)}.") from error
@@ -126,14 +131,27 @@ def _check_text(value: Mapping[str, Any]) -> Run | Failure:
         raise ValueError("schema is missing")
     if value["schema"] != SCHEMA or isinstance(value["schema"], bool):
         raise ValueError(f"expected schema {SCHEMA}, got {str(value['schema'])[:20]}")
-    text = json.dumps(value).encode()
+    text = json.dumps(value)
+    if _UNPRINTABLE.search(text):  # a terminal would act on it
+        raise ValueError("a text has control characters")
     if "failure" in value:
-        failure = Failure.from_json(text)
+        failure = Failure.from_json(text.encode())
         checks.check_failure(failure)
         return failure
-    run = Run.from_json(text)
+    run = Run.from_json(text.encode())
     checks.check(run)
     return run
+
+
+def _printable(value: Any) -> Any:
+    """Return JSON in which every text is one line of printable characters."""
+    if isinstance(value, str):
+        return records.printable(" ".join(value.split()) if not value.isprintable() else value)
+    if isinstance(value, dict):
+        return {_printable(key): _printable(item) for key, item in value.items()}
+    if isinstance(value, list) and not (value and isinstance(value[0], int | float)):
+        return [_printable(item) for item in value]
+    return value
 
 
 def _reason(error: Exception) -> str:

@@ -405,3 +405,13 @@ def test_only_a_report_is_replaced(results_folder: Path, tmp_path: Path) -> None
     with pytest.raises(UsageError, match="exists already and is not a report"):
         report([results_folder], tmp_path / "mine")
     assert (tmp_path / "mine/thesis.tex").read_text() == "do not lose me"
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@"])
+def test_cells_are_not_formulas(start: str, tmp_path: Path) -> None:
+    run = simulated_results.run(0, rounds=5, queries=20, name=f"{start}cmd()")
+    simulated_results.write([run], tmp_path / "results")
+    _, folder = report([tmp_path / "results"])
+    for name in ("frontier.csv", "grid.csv"):
+        rows = list(csv.DictReader((folder / name).read_text().splitlines()))
+        assert {row["engine"] for row in rows} == {f"'{start}cmd()"}
