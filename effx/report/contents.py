@@ -19,7 +19,7 @@ SCHEMA = 2
 
 
 @dataclass(frozen=True)
-class FailedGate:
+class EngineGateFailure:
     """A check that the latest result of an engine did not pass."""
 
     engine: str
@@ -47,7 +47,7 @@ class ReportContents:
     summary: dict[tuple[str, str], Summary]
     """By task and host."""
     failures: list[FailedEngine]
-    failed_gates: list[FailedGate]
+    failed_gates: list[EngineGateFailure]
     energy_unavailable: list[str]
     """Reasons why single queries have no energy."""
 
@@ -77,7 +77,7 @@ def collect_contents(
         summary=summary(runs),
         failures=[FailedEngine(failure.name, failure.failure) for failure in failures],
         failed_gates=[
-            FailedGate(run.name, gate.label, gate.detail)
+            EngineGateFailure(run.name, gate.label, gate.detail)
             for run in cohorts.latest(runs)
             for gate in run.failed_gates
         ],

@@ -7,7 +7,7 @@ part of the validation rows. Its score is reported on the other rows and on all 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -87,21 +87,35 @@ def candidate(
     return Candidate(level, float(np.mean([result.weight_remaining for result in results])), scores)
 
 
-def paired_test(full: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
-    """Return the paired Student's t-test of ``other`` against ``full`` over seeds, as in the paper.
+@dataclass(frozen=True)
+class PairedTest:
+    """A paired Student's t-test over seeds."""
 
-    Returns:
-        difference (mean), std, p (two-sided), n, and reason where std or p is None.
-    """
+    difference: float
+    """Mean."""
+    std: float | None
+    """Of the differences; None: one seed has none."""
+    p: float | None
+    """Two-sided; None: ``reason`` says why."""
+    n: int
+    """Seeds."""
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, float | int | str | None]:
+        """Return its fields as JSON."""
+        return asdict(self)
+
+
+def paired_test(full: Sequence[float], other: Sequence[float]) -> PairedTest:
+    """Return the paired Student's t-test of ``other`` against ``full`` over seeds, as in the paper."""
     differences = np.asarray(other) - np.asarray(full)
-    n = len(differences)
-    result: dict[str, Any] = {"difference": float(differences.mean()), "std": None, "p": None, "n": n}
+    n, mean = len(differences), float(differences.mean())
     if n < 2:
-        return {**result, "reason": "one seed has no standard deviation: use 2 or more seeds"}
-    result["std"] = float(differences.std(ddof=1))
+        return PairedTest(mean, None, None, n, "one seed has no spread: use 2 or more seeds")
+    std = float(differences.std(ddof=1))
     if np.ptp(differences) < 1e-12:
-        return {**result, "reason": "the difference is the same for every seed"}
-    return {**result, "p": float(stats.ttest_rel(other, full).pvalue), "reason": None}
+        return PairedTest(mean, std, None, n, "the difference is the same for every seed")
+    return PairedTest(mean, std, float(stats.ttest_rel(other, full).pvalue), n)
 
 
 def phases(

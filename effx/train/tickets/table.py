@@ -161,7 +161,7 @@ def _super(
         "weight_remaining": float(np.mean([cell["weight_remaining"] for cell in ticket])),
         "checkpoints": [cell["checkpoint"] for cell in ticket],
         "test": {
-            part: selection.paired_test(_scores(full, part, metric), _scores(ticket, part, metric))
+            part: selection.paired_test(_scores(full, part, metric), _scores(ticket, part, metric)).to_json()
             for part in ("rest", "whole")
         },
     }
@@ -260,7 +260,7 @@ def remarks(value: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _test_text(test: dict[str, Any]) -> str:
+def _test_text(test: Mapping[str, Any]) -> str:
     difference = f"{test['difference']:+.4f}"
     if test["n"] == 1:
         return difference
