@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io as text_io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
