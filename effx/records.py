@@ -50,16 +50,24 @@ def read_json(path: Path, *, limit_bytes: int = MAX_BYTES) -> dict[str, Any]:
         ArtifactError: the file is missing, not a regular file, too large, or not strict JSON; its root is not
             an object.
     """
+    return parse_json(read_regular(path, limit_bytes=limit_bytes), path)
+
+
+def read_regular(path: Path, *, limit_bytes: int = MAX_BYTES) -> bytes:
+    """Return the bytes of a regular file: reading a FIFO would wait for a writer, a device may not end.
+
+    Raises:
+        ArtifactError: the file is missing, not a regular file, or too large.
+    """
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # reading a FIFO would wait for a writer
+        if not stat.S_ISREG(status.st_mode):
             raise ArtifactError(f"{path} is not a regular file.")
         if status.st_size > limit_bytes:
             raise ArtifactError(f"{path}: expected at most {limit_bytes:,} bytes, got {status.st_size:,}.")
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
-    return parse_json(data, path)
 
 
 def parse_json(data: bytes, path: Path) -> dict[str, Any]:

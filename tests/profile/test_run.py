@@ -246,7 +246,7 @@ def test_engines_of_every_kind_are_profiled_together(
 def test_a_damaged_result_is_named(results_folder: Path, tmp_path: Path) -> None:
     first = next(results_folder.glob("*.json"))
     (tmp_path / "a.json").write_text(first.read_text()[:500])
-    with pytest.raises(ArtifactError, match=r"a.json is not a valid result"):
+    with pytest.raises(ArtifactError, match=r"a.json cannot be read"):
         results.find([tmp_path])
     with pytest.raises(ArtifactError, match="no results"):
         results.find([tmp_path / "nowhere"])

@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from effx import data, files
-from effx.errors import EffxError, UsageError, nearest
+from effx import data, files, records
+from effx.errors import ArtifactError, EffxError, UsageError, nearest
 from effx.recipe.graph.chains import built, chains, clashes
 from effx.recipe.language import document as documents
 from effx.recipe.language.document import Document, Problem
@@ -87,9 +87,9 @@ def load(path: str | Path, assignments: Sequence[str] = (), *, workspace: str | 
     """
     path = Path(path)
     try:
-        content = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
+        content = records.read_regular(path).decode("utf-8")
+    except ArtifactError as error:
+        raise UsageError(str(error)) from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not text in UTF-8.") from error
     document = documents.parse(content)
