@@ -38,7 +38,7 @@ def command(
     """Fine-tune an encoder on TASK and write a checkpoint.
 
     TASK is sst2, cola, mrpc, qqp, stsb, mnli, qnli, rte, snli, scitail or demo, or any other name for
-    your own rows in --data (columns: label, and sentence or sentence1 and sentence2).
+    your rows in --data (columns: label, and sentence or sentence1 and sentence2).
 
     \b
     effx train finetune sst2 --model bert-base-uncased

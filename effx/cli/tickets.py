@@ -40,7 +40,7 @@ def command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Search for super tickets on TASK: prune heads and FFNs of an encoder without loss.
+    """Search for super tickets on TASK: pruned encoders that score as well as the full model.
 
     A ticket is the encoder with some heads and FFNs pruned. A super ticket is a ticket that scores at
     least as well as the full model (Liang et al. 2021). For every seed, the encoder is fine-tuned and its

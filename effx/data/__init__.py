@@ -3,7 +3,7 @@
 text         bytes -> text: encodings, compression
 dialects     text -> fields: delimiter and quoting
 tables       files -> tables: CSV, JSON, parquet
-layouts      folder -> files of a split: plain names, the hub's layouts, GLUE's own files
+layouts      folder -> files of a split: plain names, the hub's layouts, GLUE's original files
 columns      header -> which columns hold the texts and the label
 labels       label texts -> the kind of task, and numbers
 split        one file -> training and validation rows

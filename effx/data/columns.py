@@ -1,6 +1,6 @@
 """Which columns hold the texts and the label: those that the user names, or the usual names.
 
-Names are compared without case and outer spaces. Where several would do, the user is asked.
+Names are compared without case and outer spaces. If several are possible, the user has to name one.
 """
 
 from __future__ import annotations

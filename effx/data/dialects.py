@@ -6,7 +6,7 @@ fields. For each possible delimiter the file is read with each quoting, strictly
     double      "a ""quoted"" text"        csv, pandas and Excel write this (RFC 4180)
     backslash   "a \"quoted\" text"          csv and pandas with an escape character
     single      'it''s'                    csv with another quote character
-    none        a "quoted" text            GLUE's own .tsv files: a quote is a character of the text
+    none        a "quoted" text            GLUE's .tsv files: a quote is a character of the text
 
 Readings that give the same rows need no choice. Where they differ, what the file looks like decides, if no
 writer would have written it otherwise (:func:`_preferred`); if not, the file is refused.

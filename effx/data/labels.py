@@ -1,4 +1,4 @@
-"""Labels of rows: read for a known task, and what they say about the user's own.
+"""Labels of rows: parsed for a built-in task, and used to infer the task of a user's data.
 
 A label is a class name, a class number, or a number to predict. ``-1`` and ``-`` mark rows without a label,
 as in SNLI and in the hub's test splits; such rows are left out, and counted.

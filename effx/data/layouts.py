@@ -1,4 +1,4 @@
-"""Which files of a folder hold which split: plain names, the hub's layouts, and GLUE's own files.
+"""Which files of a folder contain which split: plain names, the hub's layouts, and GLUE's original files.
 
     train.csv, dev.jsonl.gz                     SPLIT.FORMAT
     train-00000-of-00003.parquet, ...           shards; all of them must be there
@@ -184,7 +184,7 @@ def _check_shards(parent: Path, paths: Sequence[Path]) -> None:
         raise DataError(f"{parent}: duplicate shards.")
 
 
-# GLUE's own files
+# GLUE's original files
 
 _GLUE_COLUMNS = {
     "cola": (("source", "label", "mark", "sentence"), False),
@@ -205,7 +205,7 @@ _GLUE_NAMES = {
 
 @dataclass(frozen=True)
 class GlueFile:
-    """How GLUE's own file of a task is read: by tabs, without quoting."""
+    """How GLUE's original file of a task is read: delimiter tab, without quoting."""
 
     columns: dict[str, str]
     """Settings that name its columns."""
@@ -214,7 +214,7 @@ class GlueFile:
 
 
 def glue_file(path: Path, task: str) -> GlueFile | None:
-    """Return how a file is read if it is one of GLUE's own, with the columns that GLUE gave it; else None."""
+    """Return how a file is read, with GLUE's columns, if it is one of GLUE's original files; else None."""
     names = _GLUE_NAMES.get(task)
     if names is None or tables.suffix_of(path) not in (".tsv", ".txt") or path.suffix == ".gz":
         return None

@@ -135,8 +135,8 @@ def _digest(paths: tuple[Path, ...]) -> str:
 
 def _infer(name: str, source: DataSource) -> Task:
     """Describe a user's task from its training rows: columns, kind and class names."""
-    found = layouts.files_of(source, "train", name)
-    table = _table(found.paths, name, None, source.settings)
+    split_files = layouts.files_of(source, "train", name)
+    table = _table(split_files.paths, name, None, source.settings)
     columns = choose(table.columns, table.source, source.settings, None)
     assert columns.label is not None
     named: tuple[str, ...] = ("sentence1", "sentence2") if len(columns.texts) == 2 else ("sentence",)
@@ -153,17 +153,18 @@ def _infer(name: str, source: DataSource) -> Task:
 
 
 def _local(task: Task, split: str, source: DataSource) -> Rows:
-    found = layouts.files_of(source, split, task.name, questions=task.kind == "answer-span")
-    if found.divided and source.digest is not None and _digest(found.paths) != source.digest:
+    split_files = layouts.files_of(source, split, task.name, questions=task.kind == "answer-span")
+    if split_files.divided and source.digest is not None and _digest(split_files.paths) != source.digest:
         raise DataError(
-            f"{found.paths[0]} is not the file that was divided when the checkpoint was trained: dividing "
-            "it again could give training rows as validation rows. Give a folder with a validation file",
+            f"{split_files.paths[0]} is not the file that was divided when the checkpoint was trained: "
+            "dividing it again could give training rows as validation rows. Give a folder with a "
+            "validation file",
             settings="data",
         )
-    table = _table(found.paths, task.name, task, source.settings)
-    columns = choose(table.columns, table.source, _named(found.paths[0], task, source.settings), task)
+    table = _table(split_files.paths, task.name, task, source.settings)
+    columns = choose(table.columns, table.source, _named(split_files.paths[0], task, source.settings), task)
     rows = _rows(task, table, columns)
-    if not found.divided:
+    if not split_files.divided:
         return rows
     settings = source.settings
     assert settings.split is not None
@@ -172,19 +173,19 @@ def _local(task: Task, split: str, source: DataSource) -> Rows:
 
 
 def _named(path: Path, task: Task | None, settings: DataSettings) -> DataSettings:
-    """Return the settings, with the columns of GLUE's own files."""
-    own = layouts.glue_file(path, task.name) if task is not None else None
-    if own is None:
+    """Return the settings, with the columns of GLUE's original files."""
+    glue = layouts.glue_file(path, task.name) if task is not None else None
+    if glue is None:
         return settings
-    return settings.replace(**{**own.columns, "delimiter": "tab", "quoting": "none", **settings.given()})
+    return settings.replace(**{**glue.columns, "delimiter": "tab", "quoting": "none", **settings.given()})
 
 
-def _table(found: tuple[Path, ...], name: str, task: Task | None, settings: DataSettings) -> Table:
-    own = layouts.glue_file(found[0], name) if task is not None else None
-    named = _named(found[0], task, settings)
-    shown = str(found[0])
+def _table(split_files: tuple[Path, ...], name: str, task: Task | None, settings: DataSettings) -> Table:
+    glue = layouts.glue_file(split_files[0], name) if task is not None else None
+    named = _named(split_files[0], task, settings)
+    shown = str(split_files[0])
     table = tables.read(
-        found, named, lambda columns: choose(columns, shown, named, task), own.ragged if own else None
+        split_files, named, lambda columns: choose(columns, shown, named, task), glue.ragged if glue else None
     )
     choose(table.columns, table.source, named, task)
     return table
@@ -221,17 +222,17 @@ def _rows(task: Task, table: Table, columns: Columns) -> Rows:
         return Rows(texts, answers, table.source, Origin(names, label_column, table.format, tuple(notes)))
     label_texts = _label_texts(table, columns.label)
     try:
-        kept, numbers = labels.encode(task, label_texts, table.where, table.class_names.get(label_column))
+        labelled, numbers = labels.encode(task, label_texts, table.where, table.class_names.get(label_column))
     except labels.ClassNamesError as error:
         raise DataError(f"{table.source}: {error}", settings="class_names") from error
-    if unlabelled := len(texts) - len(kept):
+    if unlabelled := len(texts) - len(labelled):
         notes.append(f"{unlabelled} rows without a label (-1 or -) are left out")
-    if not len(kept):
+    if not len(labelled):
         raise DataError(f"{table.source}: no row has a label.")
     for note in notes:
         progress.say_once(f"{table.source}: {note}")
     origin = Origin(names, label_column, table.format, tuple(notes))
-    return Rows([texts[index] for index in kept], numbers, table.source, origin)
+    return Rows([texts[index] for index in labelled], numbers, table.source, origin)
 
 
 def _texts(table: Table, indices: tuple[int, ...]) -> list[tuple[str, ...]]:

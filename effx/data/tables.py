@@ -126,9 +126,9 @@ def _read(path: Path, settings: DataSettings, choose: Choose, ragged: Header | N
         return _of_objects(path, list(objects), f"{suffix[1:].upper()}, {encoding}")
     if ragged is not None:
         rows, skipped = dialects.read_ragged(content, str(path), len(ragged.columns))
-        kept = rows[1:] if ragged.is_first_row else rows
+        body = rows[1:] if ragged.is_first_row else rows
         form = f"TSV, {dialects.Dialect(chr(9), 'none')}, {encoding}"
-        return _table(path, ragged.columns, kept, form, skipped)
+        return _table(path, ragged.columns, body, form, skipped)
     return _delimited(path, content, encoding, settings, choose)
 
 

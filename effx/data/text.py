@@ -28,7 +28,7 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-"""Byte-order mark -> encoding; that of UTF-16-LE begins that of UTF-32-LE, so it comes later."""
+"""Byte-order mark -> encoding; UTF-32-LE is first, because its mark begins with that of UTF-16-LE."""
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")  # \x85, next line, is in some UTF-8 texts
 
 

@@ -276,7 +276,7 @@ class TokenPruningSettings(Settings):
     keep: Annotated[float, Field(gt=0, le=1)] | None = None
     """Scale the learned schedule to this mean share of tokens. Default: as learned."""
     penalty: NotNegative = 0.3
-    """Weight of the penalty on kept tokens while the schedule is learned: higher keeps fewer."""
+    """Weight of the penalty on remaining tokens while the schedule is learned: higher keeps fewer."""
     soft_epochs: Positive = 1.0
     """Epochs in which the schedule is learned."""
     epochs: NotNegative = 2.0

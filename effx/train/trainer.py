@@ -21,7 +21,7 @@ from effx import progress
 from effx.train import distributed
 
 _WEIGHTS, _BEST = "weights.pt", "best.pt"
-_MEGABATCH = 50  # batches sorted by length together, as in transformers' own grouped sampler
+_MEGABATCH = 50  # batches sorted by length together, as in the grouped sampler of transformers
 
 
 def grouped_order(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> np.ndarray:

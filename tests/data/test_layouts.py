@@ -140,14 +140,14 @@ def test_it_has_to_be_clear_which_file_is_read(tmp_path: Path, names: list[str],
 def test_one_file_is_divided(tmp_path: Path) -> None:
     path = tmp_path / "reviews.jsonl"
     write_rows(path, ROWS)
-    for place in (path, tmp_path):
+    for location in (path, tmp_path):
         with pytest.raises(UsageError, match="set split to the share to train on, as 0.8"):
-            data.load(SST2, "train", place)
-        train = data.load(SST2, "train", source(place, split=0.7))
-        validation = data.load(SST2, "validation", source(place, split=0.7))
+            data.load(SST2, "train", location)
+        train = data.load(SST2, "train", source(location, split=0.7))
+        validation = data.load(SST2, "validation", source(location, split=0.7))
         assert (len(train), len(validation)) == (14, 6)
         assert sorted(train.texts + validation.texts) == sorted((row["sentence"],) for row in ROWS)
-        other = data.load(SST2, "train", source(place, split=0.7, split_seed=1))
+        other = data.load(SST2, "train", source(location, split=0.7, split_seed=1))
         assert other.texts != train.texts
     assert len(data.load(SST2, "validation", path)) == 20  # a file to score on
 

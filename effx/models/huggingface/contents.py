@@ -61,7 +61,7 @@ def check_config(folder: ModelFolder) -> None:
     if config.get("quantization_config"):
         raise wrong(
             folder.name,
-            "its weights are quantized (quantization_config): import the model they were made from",
+            "its weights are quantized (quantization_config): import the model before quantization",
         )
     if config.get("layer_norm_type") not in (None, "layer_norm"):
         raise wrong(folder.name, f"its normalisation is {config['layer_norm_type']}, not LayerNorm")
@@ -96,16 +96,16 @@ def head_of(folder: ModelFolder, tensors: Tensors, output_path: str, span_path: 
     except Exception as error:
         raise wrong(folder.name, str(error)) from error
     problem = config.get("problem_type")
-    said = f"{architecture or 'a classifier'}, {len(outputs)} output{'s' * (len(outputs) > 1)}"
+    description = f"{architecture or 'a classifier'}, {len(outputs)} output{'s' * (len(outputs) > 1)}"
     if problem:
-        said += f", problem_type {problem}"
+        description += f", problem_type {problem}"
     if problem == "multi_label_classification":
-        return Head("multi-label", outputs, said)
+        return Head("multi-label", outputs, description)
     if len(outputs) == 1:
-        return Head("regression", outputs, said, sigmoid=_ends_in_sigmoid(config))
+        return Head("regression", outputs, description, sigmoid=_ends_in_sigmoid(config))
     if problem == "regression":
-        return Head("other", outputs, said)
-    return Head("classification", outputs, said)
+        return Head("other", outputs, description)
+    return Head("classification", outputs, description)
 
 
 def check_unused(folder: ModelFolder, unused: Collection[str], *, without_head: bool) -> list[str]:

@@ -60,7 +60,7 @@ class Loaded:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     head: str
-    """Where the task head comes from, in words."""
+    """The origin of the task head, in words."""
     fresh: bool
     """Whether the last Linear of the task head is new."""
     notes: list[str] = field(default_factory=list)
@@ -335,8 +335,8 @@ def describe(config: PreTrainedConfig, task: Task) -> None:
 def _from_checkpoint(checkpoint: Checkpoint, task: Task, settings: HeadSettings) -> Loaded:
     """Return the model of a checkpoint, which stays reduced, with a head for another or the same task."""
     model, name = checkpoints.load(checkpoint), str(checkpoint.folder)
-    kept = structure(model)
-    if kept.exits or kept.prunes_tokens:
+    remaining = structure(model)
+    if remaining.exits or remaining.prunes_tokens:
         raise UsageError(
             "this checkpoint has exits or a token schedule, which depend on its weights: fine-tune the "
             "checkpoint before them, then train exits or tokens again."

@@ -68,16 +68,16 @@ def filled_up(
     widths = [_width(tensors, layer, family.head_matrices, "attention heads") for layer in layers]
     _check_head_size(widths, heads, size, bool(pruned))
     for index, (layer, width) in enumerate(zip(layers, widths, strict=True)):
-        kept = _kept_heads(index, width, heads, size, pruned.get(index, []))
-        if len(kept) < heads:
+        remaining = _kept_heads(index, width, heads, size, pruned.get(index, []))
+        if len(remaining) < heads:
             if family.relative_positions and index not in pruned:
                 raise UnknownStructureError(
-                    f"layer {index} has {len(kept)} of {heads} heads, and config.json does not say which "
-                    "(pruned_heads): the relative position bias differs between heads"
+                    f"layer {index} has {len(remaining)} of {heads} heads, and config.json does not say "
+                    "which (pruned_heads): the relative position bias differs between heads"
                 )
-            rows = [head * size + i for head in kept for i in range(size)]
+            rows = [head * size + i for head in remaining for i in range(size)]
             _fill(tensors, layer, family.head_matrices, rows, heads * size)
-            reduction.heads[index] = [head for head in range(heads) if head not in kept]
+            reduction.heads[index] = [head for head in range(heads) if head not in remaining]
         count = _width(tensors, layer, family.neuron_matrices, "FFN")
         if count < neurons:
             _fill(tensors, layer, family.neuron_matrices, range(count), neurons)
@@ -123,13 +123,13 @@ def _kept_heads(index: int, width: int, heads: int, size: int, pruned: list[int]
         )
     if not pruned:
         return list(range(width // size))
-    kept = [head for head in range(heads) if head not in pruned]
-    if len(kept) * size != width:
+    remaining = [head for head in range(heads) if head not in pruned]
+    if len(remaining) * size != width:
         raise UnknownStructureError(
-            f"config.json says that layer {index} has {len(kept)} heads left (pruned_heads), its tensors "
-            f"have {width // size}"
+            f"config.json says that layer {index} has {len(remaining)} heads left (pruned_heads), its "
+            f"tensors have {width // size}"
         )
-    return kept
+    return remaining
 
 
 def _fill(

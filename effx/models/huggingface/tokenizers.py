@@ -95,7 +95,7 @@ def check_encoded(name: str, encoded: Encoded, model: PreTrainedModel) -> None:
         raise wrong(
             name,
             f"its tokenizer gives pairs the token type {types}, and the model has {kinds} (type_vocab_size): "
-            "it was not made for pairs of texts",
+            "it does not support pairs of texts",
         )
 
 

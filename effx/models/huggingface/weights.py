@@ -46,7 +46,7 @@ def read(folder: ModelFolder) -> Tensors:
             kind = str(tensor.dtype).removeprefix("torch.")
             raise wrong(
                 folder.name,
-                f"the weights are quantized ({key} is {kind}): import the model that they were made from",
+                f"the weights are quantized ({key} is {kind}): import the model before quantization",
             )
     return tensors
 

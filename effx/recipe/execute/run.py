@@ -234,7 +234,7 @@ def _links(plan: CellPlan) -> dict[str, Path]:
         target = plan.store.cell(entry.key) / entry.cell.name
         path = view_.format(name=entry.cell.name)
         if not target.is_dir():
-            continue  # its checkpoint was not to be kept
+            continue  # its checkpoint was removed, as ``keep`` requires
         if path.endswith("*"):
             links |= {f"{path[:-1]}{child.name}": child for child in sorted(target.iterdir())}
         else:
