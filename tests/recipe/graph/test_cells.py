@@ -110,6 +110,12 @@ def test_changed_rows_change_every_key(folder: Path) -> None:
     assert {name for name in before if not name.startswith("pretrain")} == moved
 
 
+def test_how_rows_are_read_is_part_of_every_key(folder: Path) -> None:
+    before = keys(folder)
+    moved = changed(before, keys(folder, "tasks.sst2.text_column=sentence"))
+    assert {name for name in before if not name.startswith("pretrain")} == moved
+
+
 @pytest.fixture(scope="module")
 def copy_of_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("package") / "effx"

@@ -16,6 +16,7 @@ from effx.recipe.language.document import dump
 from effx.recipe.language.recipe import TicketsEntry, TrainingDefaults
 from effx.recipe.language.schema import STAGES
 from effx.specs import training
+from effx.specs.data import DataSettings, DataSource
 from effx.specs.levels import Level, parse_levels
 from effx.specs.settings import leaves
 from effx.specs.training import FinetuneSettings
@@ -331,3 +332,26 @@ def test_levels_are_a_list_or_one_text(parts: list[Any], expected: tuple[str, ..
 def test_wrong_levels_are_refused(parts: list[Any]) -> None:
     with pytest.raises(UsageError):
         parse_levels(",".join(map(str, parts)))
+
+
+def test_how_rows_are_read_is_set_at_the_task(tmp_path: Path) -> None:
+    path = tmp_path / "tickets.csv"
+    path.write_text("body;kind\n" + "".join(f"text {index};{'ab'[index % 2]}\n" for index in range(20)))
+    text = f"tasks:\n  tickets: {{data: {path}, split: 0.8, text_column: body, label_column: kind}}\nmodels: [demo]\n"
+    recipe = read(tmp_path, text)
+    (task,) = recipe.tasks
+    assert task.source == DataSource(
+        str(path), DataSettings.of(split=0.8, text_column="body", label_column="kind")
+    )
+    assert recipe.resolved()["tasks"]["tickets"] == {
+        "data": str(path), "limit": None, "split": 0.8, "text_column": "body", "label_column": "kind",
+    }  # fmt: skip
+    (line,) = mistakes(tmp_path, text, "tasks.tickets.split=2")
+    assert (
+        line == "tasks.tickets.split, set with --set: expected a number > 0 and < 1, got 2."
+        or "split" in line
+    )
+    (line,) = mistakes(tmp_path, "tasks: {sst2: {text_column: body}}\nmodels: [demo]\n")
+    assert "text_column says how local files are read: add data" in line
+    (line,) = mistakes(tmp_path, text, "tasks.tickets.txt_column=body")
+    assert "unknown key. Did you mean 'text_column'?" in line and "label_type" in line
