@@ -337,7 +337,8 @@ def test_wrong_levels_are_refused(parts: list[Any]) -> None:
 def test_how_rows_are_read_is_set_at_the_task(tmp_path: Path) -> None:
     path = tmp_path / "tickets.csv"
     path.write_text("body;kind\n" + "".join(f"text {index};{'ab'[index % 2]}\n" for index in range(20)))
-    text = f"tasks:\n  tickets: {{data: {path}, split: 0.8, text_column: body, label_column: kind}}\nmodels: [demo]\n"
+    keys = "split: 0.8, text_column: body, label_column: kind"
+    text = f"tasks:\n  tickets: {{data: {path}, {keys}}}\nmodels: [demo]\n"
     recipe = read(tmp_path, text)
     (task,) = recipe.tasks
     assert task.source == DataSource(
@@ -347,10 +348,7 @@ def test_how_rows_are_read_is_set_at_the_task(tmp_path: Path) -> None:
         "data": str(path), "limit": None, "split": 0.8, "text_column": "body", "label_column": "kind",
     }  # fmt: skip
     (line,) = mistakes(tmp_path, text, "tasks.tickets.split=2")
-    assert (
-        line == "tasks.tickets.split, set with --set: expected a number > 0 and < 1, got 2."
-        or "split" in line
-    )
+    assert "tasks.tickets.split" in line and "expected a number > 0 and < 1, got 2" in line
     (line,) = mistakes(tmp_path, "tasks: {sst2: {text_column: body}}\nmodels: [demo]\n")
     assert "text_column says how local files are read: add data" in line
     (line,) = mistakes(tmp_path, text, "tasks.tickets.txt_column=body")
