@@ -22,6 +22,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -104,7 +105,7 @@ def profile(
         for engine in opened:
             if engine.on_gpu not in by_device:
                 by_device[engine.on_gpu] = meters.open(meter, engine.device, worker_pids=our_pids)
-        for reason in dict.fromkeys(found.reason for found in by_device.values() if found.reason):
+        for reason in dict.fromkeys(each.reason for each in by_device.values() if each.reason):
             progress.say(f"energy unavailable: {reason}")
         session = _Session(under_test, pool, plan, by_device, identity.host(host), Path(out))
         for folder, error in refused:
@@ -465,6 +466,8 @@ def _rows(
     if engine.task.kind == "answer-span":
         raise UsageError(f"{engine.name}: question answering cannot be profiled yet; effx verify checks it.")
     source = override(data_folder, engine.data)
+    if source is not None:  # results of the same rows are comparable, from whichever folder they were read
+        source = replace(source, path=str(Path(source.path).resolve()))
     key = (engine.task.name, source)
     if key not in loaded:
         try:

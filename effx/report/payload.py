@@ -76,10 +76,10 @@ def payload(
         "created": created,
         "effx": effx.__version__,
         "objectives": [
-            {"name": one.name, "label": one.label, "short": one.short, "unit": one.unit,
-             "maximise": one.maximise, "energetic": one.uses_energy}
-            for one in OBJECTIVES.values()
-            if _is_informative(one, runs)
+            {"name": objective.name, "label": objective.label, "short": objective.short,
+             "unit": objective.unit, "maximise": objective.maximise, "energetic": objective.uses_energy}
+            for objective in OBJECTIVES.values()
+            if _is_informative(objective, runs)
         ],
         "units": {unit: [shown.factor, shown.symbol] for unit, shown in UNITS.items()},
         "hosts": {run.host_id: run.host.to_json() for run in runs},

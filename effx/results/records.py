@@ -351,11 +351,11 @@ class Run:
 
         It is the time of copies, launches and the host's work, which no reduction of the encoder shortens.
         """
-        whole, device = self.workload(SINGLE_STREAM), self.workload(SINGLE_STREAM.timed_on_device())
-        if whole is None or device is None:
+        end_to_end, device = self.workload(SINGLE_STREAM), self.workload(SINGLE_STREAM.timed_on_device())
+        if end_to_end is None or device is None:
             return None
-        on_device, all_s = device.latency_s["p50"], whole.latency_s["p50"]
-        return None if not on_device or not all_s else max(0.0, 1 - on_device / all_s)
+        on_device_s, total_s = device.latency_s["p50"], end_to_end.latency_s["p50"]
+        return None if not on_device_s or not total_s else max(0.0, 1 - on_device_s / total_s)
 
     def to_json(self) -> dict[str, JsonValue]:
         """Return the run as its file has it."""
