@@ -187,7 +187,10 @@ def _label(names: _Names, settings: DataSettings, task: Task | None, texts: tupl
             )
         if not candidates:
             error = names.missing("label", None)
-            raise NoLabelError(f"{error} Name the column of the label", settings="label_column")
+            raise NoLabelError(
+                f"{error} Name the column of the label; rows without labels cannot be used",
+                settings="label_column",
+            )
         index = names.index(candidates[0], None)
     if index in texts:
         raise DataError(

@@ -8,6 +8,8 @@ from effx.models.huggingface import Loaded
 from effx.models.structure import parameters
 from effx.specs.tasks import Task
 
+_MOST_LABELS = 20
+
 
 def lines(name: str, task: Task, loaded: Loaded, max_length: int) -> list[str]:
     """Return the block: model, family, task, labels, head, lengths, and what is unusual.
@@ -20,7 +22,8 @@ def lines(name: str, task: Task, loaded: Loaded, max_length: int) -> list[str]:
     """
     model = loaded.model
     size = f"{len(families.of(model).layers(model))} layers, {parameters(model) / 1e6:.1f} M parameters"
-    labels = f": {', '.join(task.labels)}" if task.labels else ""
+    more = f", ... ({len(task.labels)} labels)" if len(task.labels) > _MOST_LABELS else ""
+    labels = f": {', '.join(task.labels[:_MOST_LABELS])}{more}" if task.labels else ""
     return [
         f"model {name}: {model.config.model_type}, {size}",
         f"  task {task.name}: {task.kind}{labels}",
