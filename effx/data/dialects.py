@@ -135,6 +135,8 @@ def read(
         elif candidate.quoting == quotings[0]:
             failures.append(problem)
     readings = _without_false_escapes(text, readings, quoting)
+    if quoting is None and not text.startswith("'") and all(r.dialect.quoting == "single" for r in readings):
+        readings = []  # apostrophes: a writer that always uses single quotes has them around the header
     if not readings:
         raise (
             failures[0] if failures else UnsuitedError(_longest_header(text, delimiters, quotings[0]), where)
