@@ -19,8 +19,7 @@ from effx.report import ReportContents, tracking
 from effx.specs.workloads import SINGLE_STREAM
 from tests.analysis.simulated_run import simulated_run
 
-STARTED = "2026-11-21T00:00:00+00:00"
-RUN = simulated_run("int8", range(42), 0.015, 1.5, offline_per_s=50, started=STARTED)
+RUN = simulated_run("int8", range(42), 0.015, 1.5, offline_per_s=50)
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's, of SQLAlchemy
 needs_mlflow = pytest.mark.skipif(
     importlib.util.find_spec("mlflow") is None, reason="mlflow is not installed: pip install 'effx[mlflow]'"
