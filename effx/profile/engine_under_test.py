@@ -18,7 +18,7 @@ from effx.host import cpu
 from effx.profile import record
 from effx.profile.client import WorkerClient
 from effx.profile.meters import Meter
-from effx.profile.protocol import Block, BlockLimits, MemoryUse, Opened, Scored, WarmedUp
+from effx.profile.protocol import Block, BlockLimits, MemoryUse, OpenedEngine, Scored, WarmedUp
 from effx.records import printable
 from effx.results import Accuracy, EnergyWindow, RuntimeRecord, facts
 from effx.specs import workloads
@@ -130,7 +130,7 @@ class EngineUnderTest:
     def load(self) -> None:
         """Start a worker and open the engine in it."""
         self._client = WorkerClient(self.name, self.plan.timeout_s)
-        opened = Opened(
+        opened = OpenedEngine(
             **self._request(
                 "open",
                 folder=str(self.engine.folder),

@@ -1,6 +1,6 @@
 """Requests to a worker process and its answers: one JSON line each.
 
-    open      engine folder, texts         -> Opened
+    open      engine folder, texts         -> OpenedEngine
     score     batch size, first batch      -> Scored: logits of some rows, and the batch to continue with
     warm_up   workload                     -> WarmedUp: whether latency became steady
     block     workload, offset, limits     -> Block: seconds per query of queries back to back
@@ -28,7 +28,7 @@ class BlockLimits:
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedEngine:
     """An engine is loaded."""
 
     runtime: Mapping[str, object]
@@ -88,4 +88,4 @@ class MemoryUse:
     device_memory_by: str | None
     """How the device's figure was obtained, or why there is none."""
     runtime: Mapping[str, object]
-    """As in :class:`Opened`, with what is known only after queries have run."""
+    """As in :class:`OpenedEngine`, with what is known only after queries have run."""

@@ -25,7 +25,7 @@ from effx.engines.protocol import TimedSession
 from effx.errors import ArtifactError, EffxError, UsageError, WorkerError
 from effx.host import cpu, memory
 from effx.profile.device_memory import DeviceMemory
-from effx.profile.protocol import Block, MemoryUse, Opened, Scored, WarmedUp
+from effx.profile.protocol import Block, MemoryUse, OpenedEngine, Scored, WarmedUp
 from effx.specs.tasks import Task
 from effx.specs.workloads import SINGLE_STREAM, Workload
 
@@ -101,9 +101,9 @@ class Worker:
             on_gpu=engine.on_gpu, seed=seed, predictions=predictions, device_memory=device_memory,
         )  # fmt: skip
 
-    def opened(self) -> Opened:
+    def opened(self) -> OpenedEngine:
         """Return how the engine runs and the lengths of the rows."""
-        return Opened(self._session.describe(), self._rows.lengths.tolist())
+        return OpenedEngine(self._session.describe(), self._rows.lengths.tolist())
 
     def handle(self, action: str, arguments: dict[str, Any]) -> Scored | WarmedUp | Block | MemoryUse:
         """Run a request, and measure the device's memory before and after it.
