@@ -222,6 +222,8 @@ def _without_false_escapes(text: str, readings: list[_Reading], quoting: str | N
 
     def escaped(reading: _Reading) -> bool:
         special = {reading.dialect.delimiter, '"', "\\"}
+        if any(other.dialect.quoting != "backslash" for other in readings):
+            special |= {"\n", "\r"}  # enough for a doubt, not for a choice
         return all(following in special for following in re.findall(r"\\(.?)", text, re.DOTALL))
 
     return [

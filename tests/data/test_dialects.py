@@ -81,6 +81,7 @@ def test_quoted_tables(
 @given(TABLES, DELIMITERS, st.booleans(), st.booleans(), st.sampled_from([".csv", ".tsv"]))
 @example([("a\\b", "yes")], ",", True, False, ".csv")
 @example([('a "b" c', "yes")], ";", False, False, ".csv")
+@example([(",\n", "yes")], ",", False, True, ".csv")
 def test_tables_with_an_escape_character(
     tmp_path: Path, rows: list[tuple[str, str]], delimiter: str, doubled: bool, unquoted: bool, suffix: str
 ) -> None:
