@@ -187,10 +187,12 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
 
 
 def _encoder_shape(source: ExportSource) -> EncoderShape:
-    """Return the shape of the unreduced encoder; transformers' configurations know BERT's names too."""
+    """Return the shape of the unreduced encoder; the size of FFNs has a name in each family."""
     config = source.model.config
     return EncoderShape(
-        width=config.hidden_size, heads=config.num_attention_heads, intermediate=config.intermediate_size
+        width=config.hidden_size,
+        heads=config.num_attention_heads,
+        intermediate=families.of(source.model).neurons(source.model),
     )
 
 
