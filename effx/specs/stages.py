@@ -8,7 +8,8 @@
 A new stage is one row here, its settings, and the function ``run`` in a module of its name in
 ``effx/recipe/execute/stages/``. Its key follows from the row: settings, rows, the code that ``code``,
 ``code_of_backend`` and ``assets`` name with what it imports, and the versions of ``packages`` and of the
-backends' packages.
+backends' packages. So do the recipe's section of a stage that trains checkpoints, the chains of such stages,
+and their cells.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from effx.specs.training import (
     EarlyExitSettings,
     FinetuneSettings,
     LevelField,
+    LotterySettings,
     TicketSearchSettings,
     TicketSettings,
     TokenPruningSettings,
@@ -158,6 +160,22 @@ class ReportStage(Settings):
 
 
 @dataclass(frozen=True)
+class SectionSpec:
+    """The section of a recipe in which users name the trainings of a stage."""
+
+    name: str
+    """Key in the recipe."""
+    settings: type[Settings]
+    """What an entry sets: a group of the stage's settings."""
+    hidden: frozenset[str] = frozenset()
+    """Settings of that type that a recipe does not take here."""
+    variant_part: str | None = None
+    """``exits`` or ``tokens``: the part of a variant that runs what the stage adds to a checkpoint."""
+    bare_label: str | None = None
+    """The setting whose value is the label of an entry that sets nothing."""
+
+
+@dataclass(frozen=True)
 class StageSpec:
     """A stage of a recipe."""
 
@@ -187,6 +205,13 @@ class StageSpec:
     """As ``code``, for the energy meter in use."""
     assets: tuple[str, ...] = ()
     """Other files that decide the result."""
+    section: SectionSpec | None = None
+    """Where recipes have its trainings; None: it follows from other sections."""
+
+    @property
+    def continues(self) -> bool:
+        """Whether it takes the checkpoints of other sections."""
+        return any(STAGES[name].section is not None for name in self.follows if name != self.name)
 
 
 def _training(
@@ -205,13 +230,28 @@ def _training(
 _DRAW = "train/tickets/draw.py"
 _ROWS = (
     _training("pretrain", PretrainStage, "demo/pretraining.py", view="pretrained/{name}"),
-    _training("finetune", FinetuneStage, "train/finetune.py", ("pretrain",)),
-    _training("prune", PruneStage, _DRAW, ("finetune", "pretrain")),
+    _training(
+        "finetune", FinetuneStage, "train/finetune.py", ("pretrain",),
+        section=SectionSpec("regimes", FinetuneSettings, bare_label="regime"),
+    ),
     _training("lottery-mask", LotteryMaskStage, "train/lottery.py", ("pretrain", "lottery-mask"),
               view="masks/{name}"),
-    _training("lottery", LotteryRoundStage, "train/lottery.py", ("pretrain", "lottery", "lottery-mask")),
-    _training("tokens", TokensStage, "train/tokens.py", ("finetune", "prune", "lottery")),
-    _training("exits", ExitsStage, "train/exits.py", ("finetune", "prune", "lottery", "tokens")),
+    _training(
+        "lottery", LotteryRoundStage, "train/lottery.py", ("pretrain", "lottery", "lottery-mask"),
+        section=SectionSpec("lottery", LotterySettings, frozenset({"text", "mask"})),
+    ),
+    _training(
+        "prune", PruneStage, _DRAW, ("finetune", "pretrain"),
+        section=SectionSpec("pruned", TicketSettings, frozenset({"layers", "head_dropout"})),
+    ),
+    _training(
+        "tokens", TokensStage, "train/tokens.py", ("finetune", "prune", "lottery"),
+        section=SectionSpec("tokens", TokenPruningSettings, variant_part="tokens"),
+    ),
+    _training(
+        "exits", ExitsStage, "train/exits.py", ("finetune", "prune", "lottery", "tokens"),
+        section=SectionSpec("exits", EarlyExitSettings, variant_part="exits"),
+    ),
     _training("tickets-full", TicketsFullStage, "train/finetune.py"),
     _training("tickets-scores", TicketsScoresStage, _DRAW, ("tickets-full",), view=None),
     _training("ticket", TicketStage, _DRAW, ("tickets-scores",), reads_artifacts=False),
@@ -244,3 +284,5 @@ _ROWS = (
 
 STAGES = {row.name: row for row in _ROWS}
 """Stage -> its row, in an order in which their cells can be done."""
+SECTIONS = {row.section.name: row for row in _ROWS if row.section is not None}
+"""Section of a recipe -> the row of its stage, in the order in which sections may refer to each other."""

@@ -67,6 +67,11 @@ class Variant:
         return self.scheme.split("-", 1)[0]
 
     @property
+    def reductions(self) -> frozenset[str]:
+        """``exits`` and ``tokens``, whichever it runs."""
+        return frozenset([*(["exits"] if self.exits else []), *(["tokens"] if self.tokens else [])])
+
+    @property
     def is_quantized(self) -> bool:
         """Whether weights and activations are quantized (int8, fp8)."""
         return self.precision in QUANTIZED

@@ -11,22 +11,8 @@ from effx.recipe.graph.digests import Digests
 from effx.recipe.graph.plan import Artifacts
 from effx.recipe.language.recipe import ModelEntry, Recipe, TaskEntry
 from effx.specs import variants
-from effx.specs.stages import (
-    ExitsStage,
-    ExportStage,
-    FinetuneStage,
-    ProfileStage,
-    PruneStage,
-    ReportStage,
-    TokensStage,
-)
-from effx.specs.training import (
-    EarlyExitSettings,
-    FinetuneSettings,
-    LotterySettings,
-    TicketSettings,
-    TokenPruningSettings,
-)
+from effx.specs.stages import ExportStage, ProfileStage, ReportStage
+from effx.specs.training import LotterySettings
 
 _MEASURING_PRECISION = "int8"
 """The precision whose export times several schemes, so that nothing else may compute on its host."""
@@ -84,69 +70,45 @@ def _checkpoint(
     name: str,
     parent: Cell | None,
 ) -> Cell:
-    """Add the last stage of a chain; ``parent`` is the cell of the stage before it."""
+    """Add the last stage of a chain; ``parent`` is the cell of the stage before it.
+
+    What it reads follows from the stage's row: a stage that follows ``pretrain`` starts from the pretrained
+    weights and takes the task's limit of rows; the others take the parent's.
+    """
+    row = chain.rows[-1]
+    pretrained = "pretrain" in row.follows
     values = {**builder.recipe.training.given(), **chain.last.settings.given(), "seed": seed}
-    if chain.lottery:
+    if pretrained:
         values["limit"] = task.limit
+    if row.name == "lottery":  # several cells, one for each round
         return lottery.add(builder, task, model, LotterySettings.of(**values), name)
-    if parent is None:
-        return _finetune(builder, task, model, {**values, "limit": task.limit}, name)
-    if chain.pruned:
-        values = {**chain.stages[0].settings.given(), **values, "limit": task.limit}
-        return _prune(builder, task, model, values, name, parent)
-    common: dict[str, Any] = {
-        "places": data_places(task),
-        "sources": (parent.id,),
-        "rows": builder.rows(task),
-    }
-    if chain.exits:
-        exits = EarlyExitSettings.of(**values)
-        return builder.add(
-            "exits", name, ExitsStage(task=task.name, exits=exits), **common,
-            work=builder.amount(task, exits, "epochs"), group=f"{exits.mode} {parent.group}",
-        )  # fmt: skip
-    tokens = TokenPruningSettings.of(**values)
-    epochs = ("epochs",) if tokens.schedule is not None else ("soft_epochs", "epochs")
+    if parent is not None and pretrained:  # it repeats the fine-tuning of the parent
+        values = {**chain.stages[0].settings.given(), **values}
+    values |= {"task": task.name}
+    if "trust_remote_code" in row.settings.model_fields:
+        values["trust_remote_code"] = model.trust_remote_code
+    settings = row.settings.of(**values)
+    digests, sources = builder.pretrained(model) if pretrained else (None, ())
+    known = settings.flat()
+    parts = [parent.group if parent else model.label]
+    parts += [str(known[key]) for key in ("regime", "layers", "mode") if known.get(key) is not None]
     return builder.add(
-        "tokens", name, TokensStage(task=task.name, tokens=tokens), **common,
-        work=builder.amount(task, tokens, *epochs), group=parent.group,
-    )  # fmt: skip
-
-
-def _finetune(
-    builder: CellBuilder, task: TaskEntry, model: ModelEntry, values: dict[str, Any], name: str
-) -> Cell:
-    settings = FinetuneSettings.of(**values)
-    digests, sources = builder.pretrained(model)
-    return builder.add(
-        "finetune",
+        row.name,
         name,
-        FinetuneStage(task=task.name, trust_remote_code=model.trust_remote_code, finetune=settings),
-        places=data_places(task, model),
-        sources=sources,
+        settings,
+        places=data_places(task, model if pretrained else None),
+        sources=(*((parent.id,) if parent else ()), *sources),
         rows=builder.rows(task),
         model=digests,
-        work=builder.amount(task, settings, "epochs"),
-        group=f"{model.label} {settings.regime} {settings.layers or ''}",
+        work=builder.amount(task, settings, *_epochs(known)),
+        group=" ".join(parts),
     )
 
 
-def _prune(
-    builder: CellBuilder, task: TaskEntry, model: ModelEntry, values: dict[str, Any], name: str, full: Cell
-) -> Cell:
-    settings = TicketSettings.of(**values)
-    digests, sources = builder.pretrained(model)
-    return builder.add(
-        "prune",
-        name,
-        PruneStage(task=task.name, trust_remote_code=model.trust_remote_code, ticket=settings),
-        places=data_places(task, model),
-        sources=(full.id, *sources),
-        rows=builder.rows(task),
-        model=digests,
-        work=builder.amount(task, settings, "epochs"),
-        group=f"{model.label} {settings.finetune.regime}",
-    )
+def _epochs(settings: dict[str, Any]) -> list[str]:
+    """Return the names of the settings whose epochs a training adds up; a given schedule is not learned."""
+    learned = "soft_epochs" in settings and settings["schedule"] is None
+    return [*(["soft_epochs"] if learned else []), "epochs"]
 
 
 def _engines(builder: CellBuilder, checkpoint: Cell, task: TaskEntry, variant: str) -> list[Cell]:

@@ -1,5 +1,7 @@
 """Which checkpoints a recipe makes of one model, and which variants are built of each.
 
+Chains follow from the rows of :data:`effx.specs.stages.STAGES` that have a section in recipes:
+
 regime ──┬─ pruned ─┬─ tokens ─┬─ exits
          └──────────┴──────────┴─ exits      a chain is one path from the left, cut anywhere
 lottery ─┴─────────────────────
@@ -13,21 +15,16 @@ from dataclasses import dataclass
 
 from effx.recipe.language.recipe import Recipe, StageEntry, VariantEntry
 from effx.specs import variants
+from effx.specs.stages import SECTIONS, StageSpec
 
 
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """The stages that lead to a checkpoint, first to last."""
+    """The trainings that lead to a checkpoint, first to last."""
 
     stages: tuple[StageEntry, ...]
-    pruned: bool = False
-    """Whether its last stage is a ticket."""
-    lottery: bool = False
-    """Whether its only stage is an unstructured lottery ticket."""
-    exits: bool = False
-    """Whether the checkpoint has early exits."""
-    tokens: bool = False
-    """Whether it has a token schedule."""
+    rows: tuple[StageSpec, ...]
+    """The row of each of them."""
 
     @property
     def last(self) -> StageEntry:
@@ -38,6 +35,12 @@ class Chain:
         """Of its stages."""
         return tuple(stage.label for stage in self.stages)
 
+    @property
+    def variant_parts(self) -> frozenset[str]:
+        """What variants can run of its checkpoint: ``exits`` and ``tokens``."""
+        sections = [row.section for row in self.rows if row.section is not None]
+        return frozenset(section.variant_part for section in sections if section.variant_part is not None)
+
 
 def joined(task: str, model: str, *labels: str) -> str:
     """Return the name of what is made of a task and a model by a chain or a sweep, without its seed."""
@@ -45,28 +48,15 @@ def joined(task: str, model: str, *labels: str) -> str:
 
 
 def chains(recipe: Recipe) -> list[Chain]:
-    """Return every chain; what another one goes on from stands before it."""
-    result = [Chain((regime,)) for regime in recipe.regimes]
-    result += [Chain((stage,), lottery=True) for stage in recipe.lottery]
-    stage: StageEntry
-    for stage in recipe.pruned:
-        result += [
-            Chain((*chain.stages, stage), pruned=True)
-            for chain in list(result)
-            if chain.last.label in stage.parents
-        ]
-    for stage in recipe.tokens:
-        result += [
-            Chain((*chain.stages, stage), tokens=True)
-            for chain in list(result)
-            if chain.last.label in stage.parents
-        ]
-    for stage in recipe.exits:
-        result += [
-            Chain((*chain.stages, stage), exits=True, tokens=chain.tokens)
-            for chain in list(result)
-            if chain.last.label in stage.parents
-        ]
+    """Return every chain, each after those that it continues."""
+    result: list[Chain] = []
+    for section, row in SECTIONS.items():
+        for entry in recipe.entries(section):
+            before = [chain for chain in result if chain.last.label in entry.parents]
+            if row.continues:
+                result += [Chain((*chain.stages, entry), (*chain.rows, row)) for chain in before]
+            else:
+                result.append(Chain((entry,), (row,)))
     return result
 
 
@@ -79,11 +69,9 @@ def built(recipe: Recipe, chain: Chain) -> Iterator[VariantEntry]:
     for variant in recipe.variants:
         wanted = variants.parse(variant.text)
         if variant.parents is None:
-            if bool(wanted.exits) == chain.exits and wanted.tokens == chain.tokens:
+            if wanted.reductions == chain.variant_parts:
                 yield variant
-            continue
-        possible = (chain.exits or not wanted.exits) and (chain.tokens or not wanted.tokens)
-        if possible and chain.last.label in variant.parents:
+        elif wanted.reductions <= chain.variant_parts and chain.last.label in variant.parents:
             yield variant
 
 
@@ -92,9 +80,9 @@ def clashes(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
     A clash that longer chains or other tasks repeat is reported once.
     """
-    sections = ("regimes", "lottery", "pruned", "tokens", "exits")
-    keys = {stage.label: f"{section}.{stage.label}" for section in sections
-            for stage in getattr(recipe, section)}  # fmt: skip
+    keys = {
+        entry.label: f"{section}.{entry.label}" for section in SECTIONS for entry in recipe.entries(section)
+    }
     ways = [chain.labels for chain in chains(recipe)] + ([()] if recipe.tickets is not None else [])
     named: dict[tuple[str, bool], dict[str, str]] = {}
     reported = set()

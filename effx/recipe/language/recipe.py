@@ -7,10 +7,11 @@ of ``training`` and of the stage before it where it sets none itself.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
 from effx.specs import meters, variants
 from effx.specs.backends import BUILDABLE
@@ -18,16 +19,12 @@ from effx.specs.data import DataSettings, DataSource
 from effx.specs.measurement import MeasurementPlan
 from effx.specs.presets import PRESETS
 from effx.specs.settings import OneOf, Parsed, Settings, wrong
+from effx.specs.stages import SECTIONS, StageSpec
 from effx.specs.training import (
     Count,
-    EarlyExitSettings,
-    FinetuneSettings,
-    LotterySettings,
     NotNegative,
     Positive,
     TicketSearchSettings,
-    TicketSettings,
-    TokenPruningSettings,
     TrainingSettings,
 )
 
@@ -95,40 +92,24 @@ class StageEntry(Settings):
     settings: Settings
 
 
-class RegimeEntry(StageEntry):
-    """A fine-tuning."""
-
-    HIDDEN: ClassVar[frozenset[str]] = _OF_RECIPE | {"of"}
-
-    settings: FinetuneSettings = FinetuneSettings()
-
-
-class PrunedEntry(StageEntry):
-    """A ticket of a regime's checkpoint. The layers and the head are those of the regime."""
-
-    HIDDEN: ClassVar[frozenset[str]] = _OF_RECIPE | {"layers", "head_dropout"}
-
-    settings: TicketSettings
-
-
-class LotteryEntry(StageEntry):
-    """An unstructured lottery ticket."""
-
-    HIDDEN: ClassVar[frozenset[str]] = _OF_RECIPE | {"of", "text", "mask"}
-
-    settings: LotterySettings = LotterySettings()
+def _entry_type(row: StageSpec) -> type[StageEntry]:
+    """Return the type of the entries of a stage's section."""
+    section = row.section
+    assert section is not None
+    hidden = _OF_RECIPE | section.hidden | (frozenset() if row.continues else {"of"})
+    required = any(field.is_required() for field in section.settings.model_fields.values())
+    entry = create_model(
+        f"{row.name.title()}Entry",
+        __base__=StageEntry,
+        __doc__=row.settings.__doc__,
+        settings=(section.settings, ... if required else section.settings()),
+    )
+    entry.HIDDEN = hidden
+    return entry
 
 
-class TokensEntry(StageEntry):
-    """Token pruning of checkpoints."""
-
-    settings: TokenPruningSettings = TokenPruningSettings()
-
-
-class ExitsEntry(StageEntry):
-    """Early exits of checkpoints."""
-
-    settings: EarlyExitSettings = EarlyExitSettings()
+ENTRIES: Mapping[str, type[StageEntry]] = {section: _entry_type(row) for section, row in SECTIONS.items()}
+"""Section -> the type of its entries."""
 
 
 class TicketsEntry(Settings):
@@ -188,8 +169,8 @@ class Budgets(Settings):
     """How often Ray restarts a cell whose node was lost."""
 
 
-class Recipe(Settings):
-    """A whole recipe."""
+class RecipeBase(Settings):
+    """A recipe without the sections of stages."""
 
     name: str
     workspace: str
@@ -199,11 +180,6 @@ class Recipe(Settings):
     limit: Count | None = None
     """Maximum number of training rows of tasks that set none."""
     training: TrainingDefaults = TrainingDefaults()
-    regimes: tuple[RegimeEntry, ...] = ()
-    pruned: tuple[PrunedEntry, ...] = ()
-    lottery: tuple[LotteryEntry, ...] = ()
-    tokens: tuple[TokensEntry, ...] = ()
-    exits: tuple[ExitsEntry, ...] = ()
     tickets: TicketsEntry | None = None
     variants: tuple[VariantEntry, ...] = ()
     backends: tuple[BackendEntry, ...] = (BackendEntry(backend="onnxruntime"),)
@@ -223,6 +199,11 @@ class Recipe(Settings):
     def folder(self) -> Path:
         """The workspace."""
         return Path(self.workspace)
+
+    def entries(self, section: str) -> tuple[StageEntry, ...]:
+        """Return the entries of a section of :data:`effx.specs.stages.SECTIONS`."""
+        entries: tuple[StageEntry, ...] = getattr(self, section)
+        return entries
 
     def resolved(self) -> dict[str, Any]:
         """Return the recipe as a mapping that reads back as the same recipe."""
@@ -244,11 +225,7 @@ class Recipe(Settings):
             },
             "seeds": list(self.seeds),
             "training": _given(self.training),
-            "regimes": stages(self.regimes),
-            "pruned": stages(self.pruned),
-            "lottery": stages(self.lottery),
-            "tokens": stages(self.tokens),
-            "exits": stages(self.exits),
+            **{section: stages(self.entries(section)) for section in SECTIONS},
             "tickets": None if self.tickets is None else _given(self.tickets) or {"preset": None},
             "variants": [{"variant": variant.text, **_of(variant.parents)} for variant in self.variants],
             "backends": [_given(backend) for backend in self.backends],
@@ -257,6 +234,17 @@ class Recipe(Settings):
             "budgets": _given(self.budgets),
         }
         return {key: value for key, value in whole.items() if value not in ({}, [], None)}
+
+
+if TYPE_CHECKING:
+    Recipe = RecipeBase
+else:
+    Recipe = create_model(
+        "Recipe",
+        __base__=RecipeBase,
+        __doc__="A recipe: its sections of stages are those of :data:`effx.specs.stages.SECTIONS`.",
+        **{section: (tuple[entry, ...], ()) for section, entry in ENTRIES.items()},
+    )
 
 
 def _of(parents: tuple[str, ...] | None) -> dict[str, Any]:

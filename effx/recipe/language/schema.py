@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,36 +20,23 @@ from effx.recipe.language import document as documents
 from effx.recipe.language.document import Document, Problem
 from effx.recipe.language.recipe import (
     DEMO_MODEL,
+    ENTRIES,
     BackendEntry,
-    ExitsEntry,
-    LotteryEntry,
     ModelEntry,
-    PrunedEntry,
     Recipe,
-    RegimeEntry,
-    StageEntry,
     TaskEntry,
     TicketsEntry,
-    TokensEntry,
     TrainingDefaults,
     VariantEntry,
     WorkloadsEntry,
 )
 from effx.specs import settings, variants
 from effx.specs.settings import Settings
+from effx.specs.stages import SECTIONS
 from effx.specs.tasks import NAME, NAMING, TASKS
+from effx.specs.training import EarlyExitSettings
 
-STAGES: Mapping[str, type[StageEntry]] = {
-    "regimes": RegimeEntry,
-    "lottery": LotteryEntry,
-    "pruned": PrunedEntry,
-    "tokens": TokensEntry,
-    "exits": ExitsEntry,
-}
-"""Section -> its entries, in the order in which they may refer to each other."""
-_CONTINUING = ("pruned", "tokens", "exits")
-"""Sections whose stages take checkpoints of others: by default those of all regimes."""
-_LABELLED: Mapping[str, type[Settings]] = {"tasks": TaskEntry, "models": ModelEntry, **STAGES}
+_LABELLED: Mapping[str, type[Settings]] = {"tasks": TaskEntry, "models": ModelEntry, **ENTRIES}
 _GROUPED: Mapping[str, type[Settings]] = {
     "training": TrainingDefaults,
     "tickets": TicketsEntry,
@@ -61,6 +48,8 @@ _LISTED: Mapping[str, tuple[type[Settings], str]] = {
 }
 """Section -> its entries, and the key that a bare word is the value of."""
 _HIDDEN = ("label", "name", "settings")
+_FIRST = next(iter(SECTIONS))
+"""The section of fine-tunings: others continue from all of its entries by default."""
 _KEYS = tuple(Recipe.model_fields)
 
 
@@ -164,13 +153,13 @@ class _Reader:
             if root.get(section) is not None:
                 values[section] = self._listed(section, key)
         for section in _LABELLED:
-            if section in STAGES or root.get(section) is not None:
+            if section in SECTIONS or root.get(section) is not None:
                 self._entries[section] = self._labelled(section)
-        if not self._entries["regimes"] and root.get("tickets") is None:
-            self._entries["regimes"] = [{"label": "full"}]
+        if not self._entries[_FIRST] and root.get("tickets") is None:
+            self._entries[_FIRST] = [{"label": "full"}]
         for section, entries in self._entries.items():
             values[section] = [self._entry(section, entry) for entry in entries]
-        if "variants" not in values and (values["regimes"] or values["lottery"]):
+        if "variants" not in values and any(values[section] for section in SECTIONS):
             values["variants"] = [{"variant": "fp32"}, {"variant": "int8"}]
         return values
 
@@ -225,10 +214,11 @@ class _Reader:
             source = given.get("source", label)
             source = os.path.expanduser(source) if isinstance(source, str) and _is_path(source) else source
             return {**given, "source": source, "label": label}
-        if section == "regimes" and not given:
-            given = {"regime": label}
-        if section in _CONTINUING and "of" not in given:
-            given["of"] = [regime["label"] for regime in self._entries["regimes"]]
+        row = SECTIONS[section]
+        if row.section is not None and row.section.bare_label and not given:
+            given = {row.section.bare_label: label}
+        if row.continues and "of" not in given:
+            given["of"] = [regime["label"] for regime in self._entries[_FIRST]]
         return {**_nested(_LABELLED[section], given), "label": label}
 
     def _listed(self, section: str, key: str) -> list[Any]:
@@ -328,7 +318,7 @@ class _Reader:
     def _check_labels(self) -> None:
         """Refuse labels used twice, and references to labels that do not exist."""
         taken: dict[str, str] = {}
-        for section in STAGES:
+        for section, row in SECTIONS.items():
             earlier = dict(taken)
             for entry in self._entries[section]:
                 label = entry["label"]
@@ -336,8 +326,9 @@ class _Reader:
                     text = f"the name is already used by {earlier[label]}.{label}."
                     self._document.wrong((section, label), text)
                 taken.setdefault(label, section)
-                if section in _CONTINUING:
-                    self._check_references(entry.get("of"), earlier, (section, label, "of"))
+                if row.continues:
+                    usable = {name: of for name, of in earlier.items() if SECTIONS[of].name in row.follows}
+                    self._check_references(entry.get("of"), usable, (section, label, "of"))
         value = self._root.get("variants")
         for index, item in enumerate(value if isinstance(value, list) else [value]):
             if isinstance(item, dict):
@@ -361,16 +352,17 @@ class _Reader:
 
     def _check_exit_rules(self, recipe: Recipe) -> None:
         """Refuse rules that need probabilities where a task has none."""
-        needing = [stage for stage in recipe.exits if stage.settings.rule != "patience"]
+        needing = [
+            (stage.label, stage.settings.rule)
+            for stage in recipe.entries("exits")
+            if isinstance(stage.settings, EarlyExitSettings) and stage.settings.rule != "patience"
+        ]
         for task in recipe.tasks if needing else ():
             if self._kind(task) != "regression":
                 continue
-            for stage in needing:
-                text = (
-                    f"'{stage.settings.rule}' needs classes; task '{task.name}' has none: set rule: patience."
-                )
-                path = ("exits", stage.label, "rule")
-                self._document.wrong(path, text)
+            for label, rule in needing:
+                text = f"'{rule}' needs classes; task '{task.name}' has none: set rule: patience."
+                self._document.wrong(("exits", label, "rule"), text)
 
     def _kind(self, task: TaskEntry) -> str | None:
         """Return what a task predicts; the user's rows are read for it. None: unknown."""
@@ -393,9 +385,9 @@ class _Reader:
             return
         for key, text in clashes(recipe):
             document.wrong(tuple(key.split(".", 1)), text)
-        if not recipe.regimes + recipe.lottery and self._root.get("variants") is not None:
-            document.wrong(("variants",), "there is no regime to build them of.")
         variants_of = {chain: set(built(recipe, chain)) for chain in chains(recipe)}
+        if not variants_of and self._root.get("variants") is not None:
+            document.wrong(("variants",), "there is no regime to build them of.")
         for index, variant in enumerate(recipe.variants):
             if not any(variant in of for of in variants_of.values()):
                 parsed = variants.parse(variant.text)
@@ -403,19 +395,17 @@ class _Reader:
                 needs = " and ".join(f"'{part}'" for part, named in parts if named) or "a plain regime"
                 text = f"'{variant.text}' fits no checkpoint of this recipe; it needs {needs}."
                 document.wrong(("variants", index), text)
-        sources = {label for stage in _continuing(recipe) for label in stage.parents}
-        for section, stages, part in (("tokens", recipe.tokens, "tokens"), ("exits", recipe.exits, "exit")):
-            for stage in stages:
-                used = any(chain.last is stage and of for chain, of in variants_of.items())
-                if not used and stage.label not in sources:
-                    text = f"no variant would be built of it. Add one with '{part}', e.g. {part}+int8."
-                    document.wrong((section, stage.label), text)
-
-
-def _continuing(recipe: Recipe) -> Iterator[StageEntry]:
-    yield from recipe.pruned
-    yield from recipe.tokens
-    yield from recipe.exits
+        sources = {
+            label for section in SECTIONS for entry in recipe.entries(section) for label in entry.parents
+        }
+        for section, row in SECTIONS.items():
+            part = row.section.variant_part if row.section is not None else None
+            for entry in recipe.entries(section) if part else ():
+                used = any(chain.last is entry and of for chain, of in variants_of.items())
+                if not used and entry.label not in sources:
+                    word = "exit" if part == "exits" else part
+                    text = f"no variant would be built of it. Add one with '{word}', e.g. {word}+int8."
+                    document.wrong((section, entry.label), text)
 
 
 def _nested(entry: type[Settings], values: Any) -> dict[str, Any]:

@@ -11,16 +11,8 @@ from effx.specs.stages import FinetuneStage
 
 def run(cell: CellSpec, out: Path) -> StageOutput:
     """Fine-tune a pretrained encoder on a task."""
-    from effx.train import finetune
-
     settings = common.settings(cell, FinetuneStage)
-    checkpoint = finetune(
-        settings.task,
-        common.pretrained(cell),
-        out=out,
-        name=cell.name,
-        data_folder=cell.places.data,
-        settings=settings.finetune,
-        trust_remote_code=settings.trust_remote_code,
+    checkpoint = common.finetuned(
+        cell, out, settings.task, settings.finetune, trust_remote_code=settings.trust_remote_code
     )
     return StageOutput(checkpoint.digest, common.scores(checkpoint))

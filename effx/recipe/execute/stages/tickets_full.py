@@ -13,19 +13,11 @@ from effx.specs.stages import TicketsFullStage
 
 def run(cell: CellSpec, out: Path) -> StageOutput:
     """Fine-tune the full model with a new task head, and write its scores and predictions."""
-    from effx.train import finetune
     from effx.train.tickets.result import FULL, TicketResult
 
     settings = common.settings(cell, TicketsFullStage)
-    checkpoint = finetune(
-        settings.task,
-        common.pretrained(cell),
-        out=out,
-        name=cell.name,
-        data_folder=cell.places.data,
-        settings=settings.finetune,
-        keep_predictions=True,
-        head=FRESH_HEAD,
+    checkpoint = common.finetuned(
+        cell, out, settings.task, settings.finetune, keep_predictions=True, head=FRESH_HEAD
     )
     result = TicketResult.of(checkpoint, FULL, None, settings.finetune.training.seed)
     files.write_json(out / common.RESULT, result.to_json())
