@@ -39,6 +39,8 @@ class Draft(Generic[M]):
     """A temporary folder for its files."""
     manifest: M | None = None
     """To be set before the block ends; ``name``, ``created`` and ``files`` are filled in then."""
+    digest: str | None = None
+    """Of the sealed artefact; None: it is not sealed yet."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,9 @@ class _Artifact(Generic[M]):
             value = draft.manifest.model_copy(
                 update={"name": folder.resolve().name, "created": now(), "files": listed}
             ).to_json()
-            files.write_json(temporary / cls.manifest_name, seal(cls, value))
+            sealed = seal(cls, value)
+            files.write_json(temporary / cls.manifest_name, sealed)
+            draft.digest = sealed["digest"]
 
     @classmethod
     def is_at(cls, folder: str | Path) -> bool:

@@ -49,6 +49,11 @@ QUICK = MeasurementPlan(
 )  # fmt: skip
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """What effx remembers of the engines that it built is kept with the cached engines, not in the home."""
+    os.environ["XDG_STATE_HOME"] = str(caches.FOLDER.absolute() / caches.key() / "state")
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     if "PYTEST_XDIST_WORKER" not in os.environ:
         caches.prune()

@@ -16,7 +16,7 @@ from effx.specs.workloads import SCENARIOS, SELECT_ALL
 _WITHOUT_OPTION = (
     "scenarios", "rate_per_s", "block_queries", "block_s", "block_limit_s", "grid_rounds", "grid_queries",
     "grid_block_s", "grid_limit_s", "offline_batches", "warmup_s", "window_s", "windows", "batch_size",
-    "timeout_s",
+    "timeout_s", "trust",
 )  # fmt: skip
 """Settings of recipes and of Python; the first two have shorter options below."""
 
@@ -56,6 +56,11 @@ _WITHOUT_OPTION = (
     "name.",
 )
 @click.option("--mlflow", "uri", metavar="URI", help="Log the results to this MLflow store as well.")
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Open engines that can run code, as PyTorch programs, although they were not built here.",
+)
 @click.option("--strict", is_flag=True, help="Exit with code 1 if a gate failed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results.")
 def command(
@@ -67,6 +72,7 @@ def command(
     out: Path,
     host: str | None,
     uri: str | None,
+    trust: bool,
     strict: bool,
     as_json: bool,
     **settings: Any,
@@ -89,7 +95,7 @@ def command(
 
     if uri is not None:
         tracking.check(uri)
-    plan = MeasurementPlan.of(scenarios=scenarios, rate_per_s=rate_per_s, **settings)
+    plan = MeasurementPlan.of(scenarios=scenarios, rate_per_s=rate_per_s, trust=trust, **settings)
     runs, failures = profile(
         engines or (Path("engines"),), out=out, plan=plan, meter=meter, data_folder=data_folder, host=host
     )

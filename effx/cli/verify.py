@@ -22,9 +22,14 @@ from effx.specs.data import DataSource
     help="Folder with the engines' checkpoints.",
 )
 @options.data("Default: where the checkpoint's rows came from.")
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Open engines that can run code, as PyTorch programs, although they were not built here.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the comparisons as JSON.")
 def command(
-    engines: tuple[Path, ...], checkpoints: Path, data_folder: DataSource | None, as_json: bool
+    engines: tuple[Path, ...], checkpoints: Path, data_folder: DataSource | None, trust: bool, as_json: bool
 ) -> int:
     """Compare ENGINES (default: all in ./engines) with their checkpoints again, on this machine.
 
@@ -37,7 +42,7 @@ def command(
     """  # fmt: skip
     from effx.export import verify
 
-    comparisons = verify(engines or (Path("engines"),), checkpoints, data_folder=data_folder)
+    comparisons = verify(engines or (Path("engines"),), checkpoints, data_folder=data_folder, trust=trust)
     if as_json:
         click.echo(json.dumps({engine.name: asdict(parity) for engine, parity in comparisons}, indent=1))
     else:

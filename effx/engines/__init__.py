@@ -24,27 +24,35 @@ from effx.artifacts import Engine
 from effx.engines.on_device import DeviceGraph, SingleOnDevice, StagedOnDevice
 from effx.engines.protocol import EngineGraph, Session
 from effx.engines.sessions import Padded, Single, Staged
-from effx.errors import need
-from effx.host import cpu
+from effx.errors import ArtifactError, need
+from effx.host import built, cpu
 from effx.specs import backends
 from effx.specs.runtime import RuntimeSettings
 
 __all__ = ["Session", "check_backend", "open", "open_graph", "open_unchecked", "versions"]
 
 
-def open(folder: str | Path | Engine, *, threads: int | None = None) -> Session:
+def open(folder: str | Path | Engine, *, threads: int | None = None, trust: bool = False) -> Session:
     """Open an engine as a session; use it as a context manager.
 
     Args:
         folder: the engine's folder, whose digests are checked, or an opened engine.
         threads: compute threads; default: the processors that this process may use.
+        trust: open engines that can run code, as PyTorch programs, although they were not built here.
 
     Raises:
-        ArtifactError: the engine is missing, damaged or cannot be loaded.
+        ArtifactError: the engine is missing, damaged, not trusted or cannot be loaded.
         DeviceError: the GPU that it needs is missing or fails.
         MissingExtraError: its runtime is not installed.
     """
     engine = folder if isinstance(folder, Engine) else Engine.open(folder)
+    row = backends.get(engine.backend)
+    if row.runs_code and not trust and not built.is_known(engine.digest):
+        raise ArtifactError(
+            f"{engine.folder} was not built here, and opening an engine of {row.title} runs code that it "
+            "contains. Build it again with: effx export. Or open it with trust, if you trust its source.",
+            settings="trust",
+        )
     return open_unchecked(engine.folder, engine.backend, engine.runtime, threads=threads)
 
 

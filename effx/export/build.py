@@ -24,6 +24,7 @@ from effx.export.builders import builder
 from effx.export.built import Built, StandIn
 from effx.export.parity import Reference
 from effx.export.source import ExportSource
+from effx.host import built as built_here
 from effx.host import cpu
 from effx.manifests import (
     ArtifactReference,
@@ -184,6 +185,8 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
             ),
             versions={**checkpoints.versions(), **engines.versions(backend), "torch": str(torch.__version__)},
         )
+    if backends.get(backend).runs_code and draft.digest is not None:
+        built_here.remember(draft.digest)
 
 
 def _encoder_shape(source: ExportSource) -> EncoderShape:

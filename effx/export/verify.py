@@ -17,7 +17,11 @@ from effx.specs.data import DataLocation
 
 
 def verify(
-    folders: Sequence[Path], checkpoints: str | Path = "checkpoints", *, data_folder: DataLocation = None
+    folders: Sequence[Path],
+    checkpoints: str | Path = "checkpoints",
+    *,
+    data_folder: DataLocation = None,
+    trust: bool = False,
 ) -> list[tuple[Engine, Parity]]:
     """Measure the parity of engines again.
 
@@ -25,6 +29,7 @@ def verify(
         folders: engines, or folders of them.
         checkpoints: the folder of their checkpoints.
         data_folder: file or folder of the rows to compare on; default: that of the checkpoint's rows.
+        trust: see :func:`effx.engines.open`.
 
     Raises:
         ArtifactError: an engine is missing or damaged, or the checkpoint that it was built from is missing.
@@ -49,7 +54,7 @@ def verify(
         with tempfile.TemporaryDirectory(prefix="effx-verify-") as scratch:
             source = ExportSource(checkpoint, Path(scratch), data_folder)
             reference = source.reference(variant)
-            with engines.open(engine) as session:
+            with engines.open(engine, trust=trust) as session:
                 measured = parity.measure(reference, session, checkpoint.task, variant.precision)
         verified.append((engine, measured))
     return verified

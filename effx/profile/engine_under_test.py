@@ -138,6 +138,7 @@ class EngineUnderTest:
                 threads=self.plan.threads,
                 seed=self.plan.seed,
                 predictions=self.accuracy and self.accuracy.predictions,
+                trust=self.plan.trust,
             )
         )
         self.runtime = runtime_record(opened.runtime)

@@ -86,12 +86,13 @@ class Worker:
         threads: int | None,
         seed: int,
         predictions: Sequence[float] | None = None,
+        trust: bool = False,
     ) -> Worker:
         """Load the engine in ``folder`` and encode ``texts`` with its tokenizer."""
         engine = Engine.open(folder)
         device_memory = DeviceMemory(engine.device)
         device_memory.begin()
-        session = engines.open(engine, threads=threads)
+        session = engines.open(engine, threads=threads, trust=trust)
         rows = Encoder(engine.folder, engine.max_length)([tuple(text) for text in texts])
         check_answer(session.infer(rows.batch(np.array([0]))), engine)
         device_memory.end()

@@ -50,6 +50,8 @@ class Backend:
     """Device -> ONNX Runtime's execution provider, for backends that run in ONNX Runtime."""
     strongly_typed: bool = False
     """Whether the types in the built network are binding, so that an audit must find the named precision."""
+    runs_code: bool = False
+    """Whether opening its files runs code that they contain, as unpickling does."""
     strips_weights: bool = False
     """Whether it can build a plan without weights (variant part ``stripped``)."""
 
@@ -191,6 +193,7 @@ _ROWS = (
         packages=("torch",),
         schemes=_TORCH_SCHEMES,
         layer_taps="torch",
+        runs_code=True,
     ),
     Backend(
         name="torch-compile",
@@ -202,6 +205,7 @@ _ROWS = (
         packages=("torch",),
         schemes=_TORCH_SCHEMES,
         layer_taps="torch",
+        runs_code=True,
     ),
     Backend(
         name="mock",

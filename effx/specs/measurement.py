@@ -118,6 +118,8 @@ class MeasurementPlan(Settings):
     """Maximum number of validation rows."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Random seed of the order of blocks and the choice of queries."""
+    trust: bool = False
+    """Open engines that can run code, as PyTorch programs, although they were not built here."""
     timeout_s: Positive = 600.0
     """Seconds without an answer after which a worker counts as hung."""
 

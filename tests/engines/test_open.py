@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,11 @@ import pytest
 
 from effx import engines
 from effx.artifacts import Engine, seal
+from effx.engines import mock
 from effx.errors import ArtifactError, UsageError
 from effx.files import sha256, write_json
+from effx.host import built
+from effx.specs import backends
 
 
 def test_extra_arrays_are_ignored_and_threads_are_set(engines_folder: Path) -> None:
@@ -33,3 +37,29 @@ def test_damaged_graph_is_an_artifact_error(engines_folder: Path, tmp_path: Path
 def test_unknown_backend_names_the_nearest() -> None:
     with pytest.raises(UsageError, match="Did you mean 'onnxruntime'"):
         engines.check_backend("onnx-runtime")
+
+
+def test_engines_that_run_code_open_only_where_they_were_built_or_on_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    row = replace(backends.BACKENDS["mock"], runs_code=True)
+    monkeypatch.setattr(backends, "BACKENDS", {**backends.BACKENDS, "mock": row})
+    folder = mock.write_engine(tmp_path / "a")
+    with pytest.raises(ArtifactError, match="was not built here, and opening an engine of"):
+        engines.open(folder)
+    engines.open(folder, trust=True).close()
+    built.remember(Engine.open(folder).digest)
+    engines.open(folder).close()
+    other = mock.write_engine(tmp_path / "b", mock.MockBehavior(seed=1))
+    with pytest.raises(ArtifactError, match="b was not built here"):
+        engines.open(other)
+
+
+def test_what_was_built_is_forgotten_without_a_state_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    built.remember("0" * 64)
+    assert not built.is_known("0" * 64) and not built.is_known("../file")
