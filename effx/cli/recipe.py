@@ -50,12 +50,15 @@ def command(
     effx run recipes/sst2-frontier.yaml --dry-run --set models.encoder=./minilm
     effx run recipes/sst2-frontier.yaml --set tasks.sst2.data=../data/sst2 --set limit=300
     """  # fmt: skip
+    from effx import files
     from effx.host import identity
     from effx.recipe import load, plan, run
-    from effx.recipe.execute.executors import executor
+    from effx.recipe.execute.executors import check_executor, executor
     from effx.recipe.execute.run import StoppedError
 
+    check_executor(where)
     wanted = load(recipe, assignments, workspace=out)
+    files.check_writable(wanted.folder)
     if dry_run:
         planned = plan(wanted, identity.host().id)
         if as_json:

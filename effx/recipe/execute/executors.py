@@ -151,14 +151,18 @@ def executor(where: str, recipe: Recipe) -> Executor:
         UsageError: the name is unknown, or the cluster cannot be used.
         MissingExtraError: Ray is not installed.
     """
+    check_executor(where)
     name, _, address = where.partition(":")
-    if name == "local" and not address:
+    if name == "local":
         return LocalExecutor(recipe.budgets)
-    if name == "ray":
-        from effx.recipe.execute.on_ray import RayExecutor
+    from effx.recipe.execute.on_ray import RayExecutor
 
-        return RayExecutor(recipe, address or None)
-    known = "local, ray, ray:ADDRESS"
-    raise UsageError(
-        f"unknown executor '{where}'.{nearest(name, ('local', 'ray'))} Known: {known}.", settings="on"
-    )
+    return RayExecutor(recipe, address or None)
+
+
+def check_executor(where: str) -> None:
+    """Raise :class:`UsageError` unless ``where`` is ``local`` or ``ray[:ADDRESS]``; nothing is started."""
+    name = where.partition(":")[0]
+    if where != "local" and name != "ray":
+        hint = nearest(name, ("local", "ray"))
+        raise UsageError(f"unknown executor '{where}'.{hint} Known: local, ray, ray:ADDRESS.", settings="on")

@@ -19,6 +19,7 @@ KeyPath = tuple[str | int, ...]
 """Keys and list indices from the top of a document."""
 
 _DEEPEST = 64  # an alias that contains itself would never end
+_MOST_NODES = 100_000  # aliases of lists of aliases multiply
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,16 @@ class _Reader:
         self.problems: list[Problem] = []
         self.paths: dict[int, KeyPath] = {}
         self._where = where
+        self._nodes = 0
 
     def plain(self, value: Any, path: KeyPath, line: str) -> Any:
         line = self._where or line
+        self._nodes += 1
+        if self._nodes > _MOST_NODES:
+            if self._nodes == _MOST_NODES + 1:
+                text = f"more than {_MOST_NODES:,} values, aliases written out."
+                self.problems.append(Problem(line, dotted(path[:1]), text))
+            return None
         self.positions[path] = line
         if len(path) > _DEEPEST:
             text = "nested too deeply: does an alias contain itself?"
@@ -133,12 +141,13 @@ class _Reader:
             return {
                 name: self.plain(child, (*path, name), _line_of(value, key) or line)
                 for key, child in value.items()
-                if (name := self._name(key, path, line)) is not None
+                if self._nodes <= _MOST_NODES and (name := self._name(key, path, line)) is not None
             }
         if isinstance(value, CommentedSeq):
             return [
                 self.plain(child, (*path, index), f"line {value.lc.item(index)[0] + 1}")
                 for index, child in enumerate(value)
+                if self._nodes <= _MOST_NODES
             ]
         if isinstance(value, TaggedScalar):
             self.problems.append(Problem(line, dotted(path), f"unsupported tag {value.tag.value}."))

@@ -17,6 +17,7 @@ from effx import data, files, records
 from effx.errors import ArtifactError, EffxError, UsageError, nearest
 from effx.recipe.graph.chains import built, chains, clashes
 from effx.recipe.language import document as documents
+from effx.recipe.language import limits
 from effx.recipe.language.document import Document, Problem
 from effx.recipe.language.recipe import (
     DEMO_MODEL,
@@ -30,7 +31,8 @@ from effx.recipe.language.recipe import (
     VariantEntry,
     WorkloadsEntry,
 )
-from effx.specs import settings, variants
+from effx.specs import backends, settings, variants
+from effx.specs.backends import BUILDABLE
 from effx.specs.settings import Settings
 from effx.specs.stages import SECTIONS
 from effx.specs.tasks import NAME, NAMING, TASKS
@@ -127,6 +129,7 @@ class _Reader:
         self._check_backends()
         if recipe is not None:
             self._check_exit_rules(recipe)
+            self._check_sizes(recipe)
             if not self._document.problems:  # otherwise what was refused may be what is missing
                 self._check_use(recipe)
         return recipe
@@ -349,6 +352,11 @@ class _Reader:
             if wanted in seen:
                 self._document.wrong(("backends", index), f"duplicate backend '{wanted[0]}'.")
             seen.append(wanted)
+            if wanted[0] in BUILDABLE and isinstance(wanted[1], str):
+                try:
+                    backends.get(wanted[0]).device(wanted[1])
+                except UsageError as error:
+                    self._document.wrong(("backends", index, "device"), str(error))
 
     def _check_exit_rules(self, recipe: Recipe) -> None:
         """Refuse rules that need probabilities where a task has none."""
@@ -363,6 +371,38 @@ class _Reader:
             for label, rule in needing:
                 text = f"'{rule}' needs classes; task '{task.name}' has none: set rule: patience."
                 self._document.wrong(("exits", label, "rule"), text)
+
+    def _check_sizes(self, recipe: Recipe) -> None:
+        """Refuse layers and lengths that a model does not have, as far as its config.json says."""
+        document = self._document
+        sizes = {model.label: limits.of_model(model.source) for model in recipe.models}
+        given: list[tuple[documents.KeyPath, Mapping[str, Any]]] = [
+            ((section, entry.label), entry.settings.given())
+            for section in SECTIONS
+            for entry in recipe.entries(section)
+        ]
+        if recipe.tickets is not None:
+            given.append((("tickets",), recipe.tickets.given()))
+        for label, size in sizes.items():
+            for path, values in given:
+                layers, tokens = values.get("layers"), values.get("max_length")
+                if layers is not None and size.layers is not None and layers > size.layers:
+                    document.wrong((*path, "layers"), f"{layers}: model '{label}' has {size.layers} layers.")
+                if tokens is not None and size.tokens is not None and tokens > size.tokens:
+                    text = f"{tokens}: model '{label}' reads at most {size.tokens} tokens."
+                    document.wrong((*path, "max_length"), text)
+        longest = [size.tokens for size in sizes.values() if size.tokens is not None]
+        if not longest or len(longest) < len(sizes):  # a model of unknown size may read anything
+            return
+        for index, variant in enumerate(recipe.variants):
+            length = variants.parse(variant.text).length
+            if length is not None and length > max(longest):
+                text = f"'{variant.text}': the models read at most {max(longest)} tokens."
+                document.wrong(("variants", index), text)
+        for shape in recipe.workloads.plan.grid or ():
+            if shape.length > max(longest):
+                text = f"{shape.batch}x{shape.length}: the models read at most {max(longest)} tokens."
+                document.wrong(("workloads", "grid"), text)
 
     def _kind(self, task: TaskEntry) -> str | None:
         """Return what a task predicts; the user's rows are read for it. None: unknown."""

@@ -12,9 +12,9 @@ from effx.cli import run as command
 from effx.errors import UsageError
 from effx.models import tokens as schedules
 from effx.recipe import Recipe, RecipeError, load
+from effx.recipe.language import limits
 from effx.recipe.language.document import dump
-from effx.recipe.language.recipe import TicketsEntry, TrainingDefaults
-from effx.recipe.language.schema import STAGES
+from effx.recipe.language.recipe import ENTRIES, TicketsEntry, TrainingDefaults
 from effx.specs import training
 from effx.specs.data import DataSettings, DataSource
 from effx.specs.levels import Level, parse_levels
@@ -284,18 +284,18 @@ def test_recipes_of_the_repository_are_valid(path: Path, tmp_path: Path, rows_fo
     assert recipe.name == path.stem
 
 
-@pytest.mark.parametrize("section", sorted({*STAGES, "training", "tickets"}))
+@pytest.mark.parametrize("section", sorted({*ENTRIES, "training", "tickets"}))
 def test_sections_take_every_setting_but_those_that_the_recipe_sets(section: str, tmp_path: Path) -> None:
-    text = f"{section}: {{x: {{nonsense: 1}}}}\n" if section in STAGES else f"{section}: {{nonsense: 1}}\n"
+    text = f"{section}: {{x: {{nonsense: 1}}}}\n" if section in ENTRIES else f"{section}: {{nonsense: 1}}\n"
     (line,) = [line for line in mistakes(tmp_path, GOOD + text) if "nonsense" in line]
-    entry = {**STAGES, "training": TrainingDefaults, "tickets": TicketsEntry}[section]
+    entry = {**ENTRIES, "training": TrainingDefaults, "tickets": TicketsEntry}[section]
     known = re.search(r"unknown key.*Known: (.*)\.$", line)
     assert known is not None
     names = {leaf.field.alias or leaf.name for leaf in leaves(entry)} - entry.HIDDEN - {"label"}
     assert set(known.group(1).split(", ")) >= names - {"settings"}
     assert not {"seed", "limit", "label"} & set(known.group(1).split(", "))
     for name in ("seed", "limit"):
-        inner = f"{{{name}: 3}}" if section not in STAGES else f"{{x: {{{name}: 3}}}}"
+        inner = f"{{{name}: 3}}" if section not in ENTRIES else f"{{x: {{{name}: 3}}}}"
         assert any("unknown key" in line for line in mistakes(tmp_path, GOOD + f"{section}: {inner}\n"))
 
 
@@ -353,3 +353,51 @@ def test_how_rows_are_read_is_set_at_the_task(tmp_path: Path) -> None:
     assert "text_column says how local files are read: add data" in line
     (line,) = mistakes(tmp_path, text, "tasks.tickets.txt_column=body")
     assert "unknown key. Did you mean 'text_column'?" in line and "label_type" in line
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("regimes: {a: {layers: 99}}", "regimes.a.layers: 99: model 'm' has 3 layers."),
+        (
+            "regimes: {a: {max_length: 9999}}",
+            "regimes.a.max_length: 9999: model 'm' reads at most 66 tokens.",
+        ),
+        ("backends: [{backend: onnxruntime, device: zz}]", "unknown onnxruntime device 'zz'"),
+        ("workloads: {grid: [1x99999]}", "workloads.grid: 1x99999: the models read at most 66 tokens."),
+        ("variants: [seq67]", "variants.0: 'seq67': the models read at most 66 tokens."),
+        ("variants: [seq99999999999999999999]", "unknown variant 'seq99999999999999999999'"),
+        ("training: {<<: 5}", "not valid YAML"),
+    ],
+)
+def test_sizes_and_devices_are_checked_before_anything_runs(
+    line: str, message: str, encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    text = f"tasks: [demo]\nmodels: {{m: {encoders['bert']}}}\n{line}\n"
+    (mistake,) = mistakes(tmp_path, text)
+    assert mistake.startswith("line 3: ") and message in mistake
+
+
+def test_positions_of_roberta_are_counted_from_the_padding(encoders: dict[str, Path]) -> None:
+    assert limits.of_model(str(encoders["roberta"])) == limits.ModelLimits(3, 65)
+    assert limits.of_model(str(encoders["distilbert"])) == limits.ModelLimits(3, 66)
+    assert limits.of_model("bert-base-uncased") == limits.ModelLimits()
+
+
+def test_aliases_that_multiply_are_refused(tmp_path: Path) -> None:
+    lists = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
+    names = "abcdefghij"
+    for before, name in zip(names, names[1:], strict=False):
+        lists.append(f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]")
+    found = mistakes(tmp_path, GOOD + "\n".join(lists))
+    assert any("more than 100,000 values, aliases written out" in line for line in found)
+
+
+@pytest.mark.parametrize("arguments", [["--on", "magic"], ["-o", "/dev/null/x"]])
+def test_a_dry_run_refuses_what_a_run_would_refuse(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(GOOD)
+    assert command(["run", str(path), "--dry-run", *arguments]) == 2
+    assert "unknown executor 'magic'" in (err := capsys.readouterr().err) or "cannot write /dev/null" in err
