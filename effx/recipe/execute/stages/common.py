@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from effx.artifacts import Checkpoint
 from effx.errors import ArtifactError
 from effx.recipe.execute.protocol import CellSpec
 from effx.specs.settings import Settings
-from effx.specs.training import FinetuneSettings
 
 S = TypeVar("S", bound=Settings)
 RESULT = "result.json"
@@ -39,21 +38,6 @@ def checkpoint(cell: CellSpec) -> Path:
     """Return the checkpoint that a cell reads."""
     source = next(source for source in cell.sources if source.stage != "pretrain")
     return source.artifact
-
-
-def finetuned(cell: CellSpec, out: Path, task: str, settings: FinetuneSettings, **options: Any) -> Checkpoint:
-    """Fine-tune a cell's pretrained encoder; ``options`` are those of :func:`effx.train.finetune`."""
-    from effx.train import finetune
-
-    return finetune(
-        task,
-        pretrained(cell),
-        out=out,
-        name=cell.name,
-        data_folder=cell.places.data,
-        settings=settings,
-        **options,
-    )
 
 
 def scores(checkpoint: Checkpoint, values: Mapping[str, float] | None = None) -> str:

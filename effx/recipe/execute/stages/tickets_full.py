@@ -7,6 +7,7 @@ from pathlib import Path
 from effx import files
 from effx.recipe.execute.protocol import CellSpec, StageOutput
 from effx.recipe.execute.stages import common
+from effx.recipe.execute.stages.finetune import finetuned
 from effx.specs.heads import FRESH_HEAD
 from effx.specs.stages import TicketsFullStage
 
@@ -16,7 +17,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     from effx.train.tickets.result import FULL, TicketResult
 
     settings = common.settings(cell, TicketsFullStage)
-    checkpoint = common.finetuned(
+    checkpoint = finetuned(
         cell, out, settings.task, settings.finetune, keep_predictions=True, head=FRESH_HEAD
     )
     result = TicketResult.of(checkpoint, FULL, None, settings.finetune.training.seed)
