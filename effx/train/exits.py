@@ -103,7 +103,7 @@ def train(
             f"validation rows (at least {lower_bound:.4f}, 95 %): these differ from the held-out "
             "training rows that chose the threshold. Lower max_drop, or set depth."
         )
-    return source.save(folder, settings, [result], plain, overwrite=overwrite, **facts)
+    return source.save(folder, settings, [result], plain, kind="exits", overwrite=overwrite, **facts)
 
 
 def calibrate(

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Unpack
+from typing import Literal, Unpack
 
 import numpy as np
 from transformers import PreTrainedModel
@@ -94,6 +94,7 @@ class ContinuedTraining:
         stages: Sequence[TrainingStage],
         logits: np.ndarray,
         *,
+        kind: Literal["exits", "tokens"],
         overwrite: bool,
         **facts: Unpack[CheckpointFacts],
     ) -> Checkpoint:
@@ -103,7 +104,7 @@ class ContinuedTraining:
             "model": before.model,
             "seed": settings.training.seed,
             "training": TrainingRecord(
-                kind="exits" if isinstance(settings, EarlyExitSettings) else "tokens",
+                kind=kind,
                 settings=settings.to_json(),
                 stages=tuple(stages),
                 learning_rate=settings.learning_rate,

@@ -111,7 +111,7 @@ def train(
         validation=source.with_tokens()[1].validation,
     )
     plain = evaluate.logits(model, source.encoded_validation)
-    return source.save(folder, settings, results, plain, overwrite=overwrite, tokens=record)
+    return source.save(folder, settings, results, plain, kind="tokens", overwrite=overwrite, tokens=record)
 
 
 class Soft(nn.Module):
