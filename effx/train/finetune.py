@@ -235,5 +235,5 @@ def checked_encoder(
         tokenizer.save_pretrained(folder)
         model.config.save_pretrained(folder)
         encoder = Encoder(folder, max_length)
-    huggingface.check_equal(name, tokenizer, encoder, texts)
+    huggingface.check_equal(name, tokenizer, encoder, texts, token_types=families.of(model).token_types)
     return encoder

@@ -270,8 +270,9 @@ def build(opened: Opened, task: Task, plan: HeadPlan, trust_remote_code: bool = 
         prune(model, heads=opened.reduction.heads, neurons=opened.reduction.neurons)
     tokenizer = tokenizers.load(folder, trust_remote_code=trust_remote_code)
     tokenizers.check_vocabulary(folder.name, tokenizer, model.get_input_embeddings().num_embeddings)
-    notes += tokenizers.notes(tokenizer)
+    notes += tokenizers.notes(tokenizer, token_types=family.token_types)
     tokenizer.padding_side = "right"
+    tokenizer.init_kwargs["model_input_names"] = list(tokenizer.model_input_names)  # to be saved with it
     if opened.structure:
         notes.append(f"it is a reduced model: {opened.structure}")
     return Loaded(model, tokenizer, plan.words, not plan.keep, notes)

@@ -38,8 +38,13 @@ def load(folder: ModelFolder, *, trust_remote_code: bool = False) -> PreTrainedT
     return tokenizer
 
 
-def notes(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Return what is unusual about a tokenizer, in words."""
+def notes(tokenizer: PreTrainedTokenizerBase, *, token_types: bool) -> list[str]:
+    """Return what is unusual about a tokenizer, in words.
+
+    Args:
+        tokenizer: of the model.
+        token_types: whether the model takes token types.
+    """
     unusual = []
     if tokenizer.truncation_side != "right":
         unusual.append(f"long texts lose their beginning (truncation_side {tokenizer.truncation_side})")
@@ -48,7 +53,7 @@ def notes(tokenizer: PreTrainedTokenizerBase) -> list[str]:
             f"padding_side {tokenizer.padding_side} is replaced by right: the first token of a padded row "
             "is then the first of its text"
         )
-    if "token_type_ids" not in tokenizer.model_input_names:
+    if token_types and "token_type_ids" not in tokenizer.model_input_names:
         unusual.append("both texts of a pair have token type 0 (model_input_names has no token_type_ids)")
     return unusual
 
@@ -100,7 +105,12 @@ def check_encoded(name: str, encoded: Encoded, model: PreTrainedModel) -> None:
 
 
 def check_equal(
-    name: str, tokenizer: PreTrainedTokenizerBase, encoder: Encoder, texts: Sequence[tuple[str, ...]]
+    name: str,
+    tokenizer: PreTrainedTokenizerBase,
+    encoder: Encoder,
+    texts: Sequence[tuple[str, ...]],
+    *,
+    token_types: bool,
 ) -> None:
     """Raise where effx encodes rows otherwise than transformers.
 
@@ -109,6 +119,7 @@ def check_equal(
         tokenizer: of transformers.
         encoder: of effx, for the same model.
         texts: rows; the first 512 are compared.
+        token_types: whether the model takes token types; without any it takes them as 0.
 
     Raises:
         UsageError: ids or token types of a row differ.
@@ -124,11 +135,11 @@ def check_equal(
         padding=False,
     )
     encoded = encoder(chosen)
-    types = reference.get("token_type_ids")
+    types = reference.get("token_type_ids") or [[0] * len(ids) for ids in reference["input_ids"]]
     for row, text in enumerate(chosen):
         part = slice(encoded.offsets[row], encoded.offsets[row + 1])
         same = encoded.ids[part].tolist() == list(reference["input_ids"][row])
-        if types is not None:
+        if token_types:
             same = same and bool(np.array_equal(encoded.types[part], types[row]))
         if not same:
             raise wrong(

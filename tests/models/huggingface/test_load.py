@@ -1,0 +1,282 @@
+"""Models as transformers saves them: its logits where they are read, one line where they are not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForQuestionAnswering,
+    AutoModelForTokenClassification,
+    PreTrainedModel,
+)
+
+from effx.encoding import Encoder
+from effx.errors import EffxError, UsageError
+from effx.models import checkpoints, evaluate, families, pretrained, prune, save, structure
+from effx.models.huggingface import load
+from effx.specs.heads import HeadSettings
+from effx.specs.tasks import TASKS
+from tests.conftest import CONFIGS
+from tests.models.huggingface.saved import change_config, classifier
+
+NLI = TASKS["mnli"].labels
+ROWS = [("the film was good", "it was great"), ("a dull and clumsy story about the meal", "bad")] * 4
+METADATA = {"format": "pt"}
+
+
+def logits(model: PreTrainedModel, folder: Path) -> np.ndarray:
+    return evaluate.logits(model, Encoder(folder, 32)(ROWS))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_saved_classifier_gives_the_logits_of_transformers(
+    name: str, dtype: torch.dtype, encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    order = ("Contradiction", "ENTAILMENT", "neutral")
+    expected = classifier(encoders[name], tmp_path / "m", order, dtype=dtype, max_shard_size="20KB")
+    assert len(list((tmp_path / "m").glob("*.safetensors"))) > 1
+    loaded = load(tmp_path / "m", TASKS["mnli"])
+    assert "permuted to entailment, neutral, contradiction" in loaded.head and not loaded.fresh
+    ours, theirs = logits(loaded.model, tmp_path / "m"), logits(expected, tmp_path / "m")
+    np.testing.assert_array_equal(ours, theirs[:, [1, 2, 0]])
+    assert loaded.model.config.id2label == dict(enumerate(NLI))
+
+
+def test_a_head_of_another_task_is_not_kept(encoders: dict[str, Path], tmp_path: Path) -> None:
+    saved = classifier(encoders["bert"], tmp_path / "m", ("joy", "anger", "fear"))
+    loaded = load(tmp_path / "m", TASKS["mnli"])
+    assert loaded.fresh and "its labels are joy, anger, fear" in loaded.head
+    assert not torch.equal(loaded.model.classifier.weight, saved.classifier.weight)
+    kept = load(tmp_path / "m", TASKS["mnli"], head=HeadSettings(keep_head=True))
+    assert torch.equal(kept.model.classifier.weight, saved.classifier.weight)
+
+
+def test_outputs_without_names_need_labels(encoders: dict[str, Path], tmp_path: Path) -> None:
+    saved = classifier(encoders["bert"], tmp_path / "m", None)
+    assert "set labels" in load(tmp_path / "m", TASKS["sst2"]).head
+    named = load(tmp_path / "m", TASKS["sst2"], head=HeadSettings(labels=("positive", "negative")))
+    assert torch.equal(named.model.classifier.weight, saved.classifier.weight[[1, 0]])
+    for given in (("good", "bad"), ("positive",), ("positive", "negative", "neutral")):
+        with pytest.raises(UsageError, match="expected the labels of the task in the order"):
+            load(tmp_path / "m", TASKS["sst2"], head=HeadSettings(labels=given))
+
+
+def test_a_checkpoint_is_matched_by_its_labels_too(encoders: dict[str, Path], tmp_path: Path) -> None:
+    model, tokenizer = pretrained(encoders["bert"], TASKS["qnli"])
+    save(model, tmp_path / "c", tokenizer=tokenizer, task=TASKS["qnli"])
+    assert load(tmp_path / "c", TASKS["rte"]).head == "kept: entailment, not_entailment"
+    other = load(tmp_path / "c", TASKS["sst2"])
+    assert other.fresh and not torch.equal(other.model.classifier.weight, model.classifier.weight)
+
+
+@pytest.mark.parametrize("auto", [AutoModelForTokenClassification, AutoModelForQuestionAnswering])
+def test_heads_of_other_kinds_give_way(auto: type, encoders: dict[str, Path], tmp_path: Path) -> None:
+    """A token classifier's head has the name and the shape of a sequence classifier's."""
+    model = auto.from_pretrained(encoders["bert"])  # type: ignore[attr-defined]
+    model.save_pretrained(tmp_path / "m")
+    shutil.copy(encoders["bert"] / "tokenizer.json", tmp_path / "m")
+    loaded = load(tmp_path / "m", TASKS["sst2"])
+    assert loaded.fresh and f"For{auto.__name__.partition('For')[2]} is not a head" in loaded.head
+
+
+def _weights(change: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "model.safetensors", metadata=METADATA)
+
+    return apply
+
+
+QUERY = "bert.encoder.layer.1.attention.self.query.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: change_config(f, position_embedding_type="relative_key"), "of type relative_key"),
+        (lambda f: change_config(f, is_decoder=True), "says is_decoder: effx computes encoders only"),
+        (lambda f: change_config(f, quantization_config={"bits": 4}), "weights are quantized"),
+        (lambda f: (f / "adapter_config.json").write_text("{}"), "adapter .*merge_and_unload"),
+        (lambda f: (f / "model.safetensors").rename(f / "tf_model.h5"), "tf_model.h5 cannot be imported"),
+        (lambda f: change_config(f, id2label={"0": "a"}), "names 1 labels .a., the head has 3 outputs"),
+        (
+            _weights(lambda t: t.update({"bert.encoder.layer.0.adapter.weight": torch.ones(2)})),
+            "1 of its tensors have no use .* bert.encoder.layer.0.adapter.weight",
+        ),
+        (
+            _weights(lambda t: t.update({"bert.encoder.layer.3.output.dense.bias": torch.ones(32)})),
+            "no use in the model",
+        ),
+        (_weights(lambda t: t.update({"extra.weight": torch.ones(3)})), "extra.weight"),
+        (
+            _weights(lambda t: t[QUERY].view(-1)[5:7].fill_(float("nan"))),
+            f"2 of the 1024 values of {QUERY} are not finite",
+        ),
+        (_weights(lambda t: t.update({QUERY: t[QUERY].to(torch.int8)})), f"quantized .{QUERY} is int8"),
+        (_weights(lambda t: t.__delitem__("classifier.bias")), "incomplete: classifier.bias"),
+        (_weights(lambda t: t.__delitem__(QUERY)), f"{QUERY} is missing"),
+    ],
+)  # fmt: skip
+def test_what_would_be_left_out_is_refused_by_name(
+    change: Callable[[Path], None], message: str, encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    classifier(encoders["bert"], tmp_path / "m", NLI)
+    change(tmp_path / "m")
+    with pytest.raises(EffxError, match=message) as caught:
+        load(tmp_path / "m", TASKS["mnli"])
+    assert "\n" not in str(caught.value)
+
+
+def test_harmless_tensors_are_left_out_and_named(encoders: dict[str, Path], tmp_path: Path) -> None:
+    expected = classifier(encoders["roberta"], tmp_path / "m", NLI)
+    _weights(lambda t: t.update({
+        "roberta.embeddings.position_ids": torch.arange(66)[None],
+        "roberta.pooler.dense.weight": torch.ones(32, 32),
+        "lm_head.bias": torch.ones(8),
+    }))(tmp_path / "m")  # fmt: skip
+    loaded = load(tmp_path / "m", TASKS["mnli"])
+    np.testing.assert_array_equal(logits(loaded.model, tmp_path / "m"), logits(expected, tmp_path / "m"))
+    assert [note[:22] for note in loaded.notes] == ["the head of its pretra", "its pooler is not used"]
+
+
+def test_a_missing_shard_is_named(encoders: dict[str, Path], tmp_path: Path) -> None:
+    classifier(encoders["bert"], tmp_path / "m", NLI, max_shard_size="20KB")
+    shard = sorted((tmp_path / "m").glob("*.safetensors"))[1]
+    shard.unlink()
+    with pytest.raises(
+        UsageError, match=f"the shard {shard.name} of model.safetensors.index.json is missing"
+    ):
+        load(tmp_path / "m", TASKS["mnli"])
+
+
+def test_a_sentencepiece_tokenizer_names_the_package(encoders: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    classifier(encoders["roberta"], folder, NLI)
+    (folder / "tokenizer.json").rename(folder / "sentencepiece.bpe.model")
+    with pytest.raises(EffxError, match="sentencepiece"):
+        load(folder, TASKS["mnli"])
+
+
+# reduced models
+
+
+def _reduced(
+    name: str, encoders: dict[str, Path], folder: Path, *, record: bool
+) -> tuple[PreTrainedModel, Path]:
+    """Save a model with heads and neurons removed as transformers 4 and TextPruner do: smaller tensors."""
+    classifier(encoders[name], folder, NLI)
+    model, _ = pretrained(folder, TASKS["mnli"])
+    heads = {0: [0, 2], 2: [3]}
+    prune(model, heads=heads, neurons={0: range(20), 1: range(30, 64)})
+    save_file({key: value.contiguous() for key, value in model.state_dict().items()},
+              folder / "model.safetensors", metadata=METADATA)  # fmt: skip
+    if record:
+        change_config(folder, pruned_heads={str(layer): removed for layer, removed in heads.items()})
+    return model, folder
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_reduced_model_is_read_from_its_shapes(
+    name: str, encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    expected, folder = _reduced(name, encoders, tmp_path / "m", record=True)
+    loaded = load(folder, TASKS["mnli"])
+    kept = structure(loaded.model)
+    assert [layer.heads for layer in kept.layers] == [(1, 3), (0, 1, 2, 3), (0, 1, 2)]
+    assert [layer.intermediate for layer in kept.layers] == [44, 30, 64]
+    assert any("heads per layer 2, 4, 3 of 4" in note for note in loaded.notes)
+    np.testing.assert_allclose(logits(loaded.model, folder), logits(expected, folder), atol=1e-6)
+    made = save(loaded.model, tmp_path / "c", tokenizer=loaded.tokenizer, task=TASKS["mnli"])
+    assert structure(checkpoints.load(made)) == kept
+    assert "pruned_heads" not in (made.folder / "config.json").read_text()
+
+
+def test_heads_may_be_unnamed_unless_they_differ_in_positions(
+    encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    expected, folder = _reduced("bert", encoders, tmp_path / "bert", record=False)
+    loaded = load(folder, TASKS["mnli"])
+    np.testing.assert_allclose(logits(loaded.model, folder), logits(expected, folder), atol=1e-6)
+    _, folder = _reduced("mpnet", encoders, tmp_path / "mpnet", record=False)
+    with pytest.raises(UsageError, match="relative position bias differs between heads"):
+        load(folder, TASKS["mnli"])
+
+
+def test_an_ffn_without_neurons_keeps_its_output_bias(encoders: dict[str, Path], tmp_path: Path) -> None:
+    """As TextPruner leaves it: y = LN2(a + b2)."""
+    model = classifier(encoders["bert"], tmp_path / "m", NLI)
+    layer = "bert.encoder.layer.1."
+
+    def empty(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[f"{layer}intermediate.dense.weight"] = torch.zeros(0, 32)
+        tensors[f"{layer}intermediate.dense.bias"] = torch.zeros(0)
+        tensors[f"{layer}output.dense.weight"] = torch.zeros(32, 0)
+
+    _weights(empty)(tmp_path / "m")
+    with torch.no_grad():
+        families.of(model).layers(model)[1].output.dense.weight.zero_()
+    loaded = load(tmp_path / "m", TASKS["mnli"])
+    np.testing.assert_allclose(logits(loaded.model, tmp_path / "m"), logits(model, tmp_path / "m"), atol=1e-6)
+
+
+def _layer(index: int, change: Callable[[str, torch.Tensor], torch.Tensor | None]) -> Callable[[Path], None]:
+    def apply(tensors: dict[str, torch.Tensor]) -> None:
+        prefix = f"bert.encoder.layer.{index}."
+        for key in [key for key in tensors if key.startswith(prefix)]:
+            value = change(key.removeprefix(prefix), tensors.pop(key))
+            if value is not None:
+                tensors[key] = value.contiguous()
+
+    return _weights(apply)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            _layer(1, lambda key, value: None if "attention" in key else value),
+            "bert.encoder.layer.1 has no weights for its attention heads: .*CoFi",
+        ),
+        (_layer(1, lambda key, value: None if "dense" in key and "att" not in key else value), "its FFN"),
+        (
+            _layer(1, lambda key, value: value[:12] if ".self.query" in key else value),
+            r"contradict one another: \[12, 32\]",
+        ),
+        (
+            _layer(1, lambda key, value: (value[:12] if ".self." in key else value[:, :12])
+                   if ".self." in key or key == "attention.output.dense.weight" else value),
+            "layer 1 have 12 rows, which are not up to 4 heads of 8",
+        ),
+        (lambda f: change_config(f, pruned_heads={"1": [0]}), "layer 1 has 3 heads left .* have 4"),
+    ],
+)  # fmt: skip
+def test_an_ambiguous_structure_is_refused(
+    change: Callable[[Path], None], message: str, encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    classifier(encoders["bert"], tmp_path / "m", NLI)
+    change(tmp_path / "m")
+    with pytest.raises(UsageError, match=message):
+        load(tmp_path / "m", TASKS["mnli"])
+
+
+def test_equally_narrow_layers_do_not_say_how_large_a_head_is(
+    encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    """16 rows may be 2 of 4 heads of 8, or 4 heads of 4."""
+    classifier(encoders["bert"], tmp_path / "m", NLI)
+    for index in range(3):
+        narrow = _layer(index, lambda key, value: value[:16] if ".self." in key
+                        else value[:, :16] if key == "attention.output.dense.weight" else value)  # fmt: skip
+        narrow(tmp_path / "m")
+    with pytest.raises(UsageError, match="2 heads of 8, or 4 of 4"):
+        load(tmp_path / "m", TASKS["mnli"])
+    change_config(tmp_path / "m", pruned_heads={str(index): [2, 3] for index in range(3)})
+    assert structure(load(tmp_path / "m", TASKS["mnli"]).model).layers[0].heads == (0, 1)

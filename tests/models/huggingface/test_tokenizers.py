@@ -1,0 +1,134 @@
+"""Whatever the settings of a tokenizer: effx reads a text as transformers does, or says that it cannot."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from effx import corpus
+from effx.encoding import Encoder
+from effx.errors import UsageError
+from effx.models import pretrained, save
+from effx.models.huggingface import load
+from effx.specs.tasks import TASKS
+from effx.train.finetune import checked_encoder
+from tests.models.huggingface.saved import change_config, classifier
+
+NLI = TASKS["mnli"].labels
+TEXTS = corpus.texts("validation")[:12]
+ROWS = [*((text,) for text in TEXTS)]
+LONG_PAIRS = [(" ".join(TEXTS[i : i + 3]), " ".join(TEXTS[j : j + 2])) for i in range(4) for j in range(4)]
+
+
+def _random_settings(rng: random.Random) -> dict[str, object]:
+    """Settings as authors of models write them into tokenizer_config.json."""
+    choices: dict[str, list[object]] = {
+        "truncation_side": ["left", "right", None],
+        "padding_side": ["left", "right", None],
+        "model_input_names": [["input_ids", "attention_mask"], None,
+                              ["input_ids", "token_type_ids", "attention_mask"]],
+        "do_lower_case": [True, False, None],
+        "split_special_tokens": [True, False, None],
+        "model_max_length": [12, 512, None],
+        "strip_accents": [True, False, None],
+        "tokenizer_class": ["BertTokenizer", "TokenizersBackend", "PreTrainedTokenizerFast"],
+    }  # fmt: skip
+    drawn = {key: rng.choice(values) for key, values in choices.items()}
+    return {key: value for key, value in drawn.items() if value is not None}
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_random_settings_are_read_as_transformers_reads_them(
+    seed: int, encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    rng = random.Random(seed)
+    folder = tmp_path / "m"
+    classifier(encoders["bert"], folder, NLI)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    settings = _random_settings(rng)
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, **settings}))
+    if rng.random() < 0.5:  # what a tokenizer was last called with is saved too
+        stored = json.loads((folder / "tokenizer.json").read_text())
+        stored["truncation"] = {"direction": rng.choice(["Left", "Right"]), "max_length": 9,
+                                "strategy": rng.choice(["LongestFirst", "OnlyFirst"]), "stride": 0}  # fmt: skip
+        stored["padding"] = {"strategy": {"Fixed": 20}, "direction": "Right", "pad_id": 0,
+                             "pad_to_multiple_of": None, "pad_type_id": 0, "pad_token": "[PAD]"}  # fmt: skip
+        (folder / "tokenizer.json").write_text(json.dumps(stored))
+    loaded = load(folder, TASKS["mnli"])
+    made = save(loaded.model, tmp_path / "c", tokenizer=loaded.tokenizer, task=TASKS["mnli"], max_length=24)
+    encoder = Encoder(made.folder, made.max_length)
+    theirs = AutoTokenizer.from_pretrained(folder)
+    pairs = [*LONG_PAIRS, ("the [SEP] was [MASK]", "Été [CLS]")]
+    for rows in ([(text,) for text, _ in pairs], pairs):
+        second = [row[1] for row in rows] if len(rows[0]) > 1 else None
+        expected = theirs([row[0] for row in rows], second, truncation=True, max_length=24)
+        encoded = encoder(rows)
+        types = expected.get("token_type_ids")
+        for row in range(len(rows)):
+            part = slice(encoded.offsets[row], encoded.offsets[row + 1])
+            assert encoded.ids[part].tolist() == expected["input_ids"][row], settings
+            assert encoded.types[part].tolist() == (types[row] if types else [0] * len(encoded.types[part]))
+
+
+def test_the_saved_tokenizer_alone_cuts_the_same_end(encoders: dict[str, Path], tmp_path: Path) -> None:
+    """Other clients of an engine read tokenizer.json, not tokenizer_config.json."""
+    from tokenizers import Tokenizer
+
+    folder = tmp_path / "m"
+    classifier(encoders["bert"], folder, NLI)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "truncation_side": "left"}))
+    loaded = load(folder, TASKS["mnli"])
+    assert any("lose their beginning" in note for note in loaded.notes)
+    made = save(loaded.model, tmp_path / "c", tokenizer=loaded.tokenizer, task=TASKS["mnli"], max_length=8)
+    alone = Tokenizer.from_file(str(made.folder / "tokenizer.json")).encode(LONG_PAIRS[0][0])
+    assert alone.ids == Encoder(made.folder, 8)([(LONG_PAIRS[0][0],)]).ids.tolist()
+    assert (
+        alone.ids
+        == AutoTokenizer.from_pretrained(folder)(LONG_PAIRS[0][0], truncation=True, max_length=8).input_ids
+    )
+
+
+def test_added_tokens_without_embeddings_are_refused(encoders: dict[str, Path], tmp_path: Path) -> None:
+    classifier(encoders["bert"], tmp_path / "m", NLI)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "m")
+    tokenizer.add_tokens(["<brand>", "<place>"])
+    tokenizer.save_pretrained(tmp_path / "m")
+    with pytest.raises(UsageError, match="has 2 tokens that the embeddings have no row for, e.g. '<brand>'"):
+        pretrained(tmp_path / "m", TASKS["mnli"])
+
+
+def test_pairs_need_two_token_types(encoders: dict[str, Path], rows_folder: Path, tmp_path: Path) -> None:
+    from effx.models.huggingface import check_encoded
+
+    folder = tmp_path / "m"
+    model = classifier(encoders["bert"], folder, NLI)
+    model.bert.embeddings.token_type_embeddings = type(model.bert.embeddings.token_type_embeddings)(1, 32)
+    model.config.type_vocab_size = 1
+    model.save_pretrained(folder)
+    loaded = load(folder, TASKS["mnli"])
+    encoder = checked_encoder("m", loaded.model, loaded.tokenizer, 16, LONG_PAIRS)
+    check_encoded("m", encoder(ROWS), loaded.model)
+    with pytest.raises(UsageError, match="pairs the token type 1, and the model has 1"):
+        check_encoded("m", encoder(LONG_PAIRS), loaded.model)
+
+
+def test_an_encoder_that_differs_from_transformers_is_refused(
+    encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    from effx.models.huggingface import check_equal
+
+    classifier(encoders["bert"], tmp_path / "m", NLI)
+    loaded = load(tmp_path / "m", TASKS["mnli"])
+    loaded.tokenizer.save_pretrained(tmp_path / "t")
+    change_config(tmp_path / "m", pad_token_id=0)
+    (tmp_path / "t/config.json").write_text("{}")
+    encoder = Encoder(tmp_path / "t", 16)
+    check_equal("m", loaded.tokenizer, encoder, LONG_PAIRS, token_types=True)
+    loaded.tokenizer.truncation_side = "left"
+    with pytest.raises(UsageError, match="encoded otherwise than by transformers"):
+        check_equal("m", loaded.tokenizer, encoder, LONG_PAIRS, token_types=True)
