@@ -54,7 +54,8 @@ def test_random_settings_are_read_as_transformers_reads_them(
     if rng.random() < 0.5:  # what a tokenizer was last called with is saved too
         stored = json.loads((folder / "tokenizer.json").read_text())
         stored["truncation"] = {"direction": rng.choice(["Left", "Right"]), "max_length": 9,
-                                "strategy": rng.choice(["LongestFirst", "OnlyFirst"]), "stride": 0}  # fmt: skip
+                             "pad_to_multiple_of": None, "pad_type_id": 0,
+                             "pad_token": "[PAD]"}  # fmt: skip
         stored["padding"] = {"strategy": {"Fixed": 20}, "direction": "Right", "pad_id": 0,
                              "pad_to_multiple_of": None, "pad_type_id": 0, "pad_token": "[PAD]"}  # fmt: skip
         (folder / "tokenizer.json").write_text(json.dumps(stored))
