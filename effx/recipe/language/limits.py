@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from effx import records
 from effx.errors import ArtifactError
@@ -39,5 +39,5 @@ def of_model(source: str) -> ModelLimits:
     return ModelLimits(layers if _is_count(layers) else None, tokens if _is_count(tokens) else None)
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
