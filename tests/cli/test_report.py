@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import pytest
 
+from effx import results
 from effx.cli import run
+from effx.host.identity import Host
+from effx.results import FailedEngineRecord, Failure
 from tests.analysis import simulated_results
 from tests.cli.test_cli import fails
 
@@ -48,8 +50,8 @@ def test_report_of_one_file_is_written_next_to_it(
     "text",
     [
         '{"failure": "broken"}',
-        '{"schema": 2, "engine": {}, "workloads": [], "accuracy": NaN}',
-        '{"schema": 2, "engine": {}, "workloads": [], "accuracy": {}}',
+        '{"schema": 3, "engine": {}, "workloads": [], "accuracy": NaN}',
+        '{"schema": 3, "engine": {}, "workloads": [], "accuracy": {}}',
     ],
 )
 def test_a_damaged_file_is_named(
@@ -57,15 +59,13 @@ def test_a_damaged_file_is_named(
 ) -> None:
     (results_of_two / "x.json").write_text(text)
     line = fails(capsys, [command, str(results_of_two)])
-    assert f"{results_of_two / 'x.json'} is no effx result" in line
+    assert str(results_of_two / "x.json") in line
+    assert line.endswith("Remove it, or profile the engine again.")
     assert "internal error" not in line
 
 
 def test_a_reason_in_brackets_is_printed(results_of_two: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    failure = {
-        "schema": 2, "id": "a", "started": "2026", "session": "s", "engine": {"name": "x"},
-        "host": {"id": "h"}, "failure": "x: cannot open [/dev/nvidia0] [enforce fail at alloc]",
-    }  # fmt: skip
-    (results_of_two / "x.json").write_text(json.dumps(failure))
+    reason = "x: cannot open [/dev/nvidia0] [enforce fail at alloc]"
+    results.save(Failure("a", "", FailedEngineRecord("x"), Host("h"), "s", reason), results_of_two)
     assert run(["report", str(results_of_two)]) == 0
-    assert f"not measured: {failure['failure']}\n" in capsys.readouterr().out
+    assert f"not measured: {reason}\n" in capsys.readouterr().out
