@@ -21,16 +21,17 @@ class Advance(Protocol):
     def __call__(self, n: float = 1.0, note: str = "") -> None: ...
 
 
-def say(text: str) -> None:
-    """Print one line on stderr; characters that a terminal would act on are escaped."""
-    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
-    print(text, file=sys.stderr, flush=True)
+def say(*lines: str) -> None:
+    """Print lines on stderr; characters that a terminal would act on, line breaks too, are escaped."""
+    for line in lines:
+        text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+        print(text, file=sys.stderr, flush=True)
 
 
 @functools.cache
-def say_once(text: str) -> None:
+def say_once(*lines: str) -> None:
     """Print lines on stderr, unless this process has printed them before."""
-    say(text)
+    say(*lines)
 
 
 @contextmanager

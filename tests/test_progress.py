@@ -25,3 +25,10 @@ def test_brackets_in_names_are_shown(
         advance(1.0, "[/]")
     printed = capsys.readouterr().err
     assert "[/dev/nvidia0]" in printed and "[/]" in printed
+
+
+def test_lines_are_printed_apart_and_their_control_characters_escaped(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    progress.say("data: 2 rows", "  columns: a\nb \x1b[31m")
+    assert capsys.readouterr().err == "data: 2 rows\n  columns: a\\nb \\x1b[31m\n"

@@ -474,5 +474,5 @@ def _rows(
             loaded[key] = data.load(engine.task, "validation", source).limit(limit)
         except DataError as error:
             raise DataError(f"{engine.name}: {error}", settings=error.settings) from error
-        progress.say("\n".join(data.scored(engine.task, loaded[key])))
+        progress.say(*data.scored(engine.task, loaded[key]))
     return loaded[key]

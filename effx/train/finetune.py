@@ -110,7 +110,7 @@ def finetune(
         task, train_rows, validation_rows, lengths=encoded.lengths, max_length=encoder.max_length
     )
     if distributed.is_first():
-        progress.say_once("\n".join(summary.lines()))
+        progress.say_once(*summary.lines())
     names = checkpoints.input_names(model)
     collate = loop.labelled(encoded, train_rows.labels, names)
 

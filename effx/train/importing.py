@@ -83,7 +83,7 @@ def _scored(
     """Score the model on the validation rows and write the checkpoint."""
     name = opened.folder.name
     rows = data.load(task, "validation", data_folder)
-    progress.say("\n".join(data.scored(task, rows)))
+    progress.say(*data.scored(task, rows))
     encoder = checked_encoder(name, loaded.model, loaded.tokenizer, max_length, rows.texts)
     encoded = encoder(rows.texts)
     huggingface.check_encoded(name, encoded, loaded.model)
