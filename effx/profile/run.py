@@ -362,8 +362,9 @@ class _Session:
         ]
         operations = record.operations(engine.engine, engine.mean_tokens)
         for result in measured:
-            if result.energy.source != "none" or result.workload.scenario == "single-stream":
-                name = None if result.workload.scenario == "single-stream" else result.workload.name
+            primary = result.workload == SINGLE_STREAM  # queries timed on the device have no energy of their own
+            if result.energy.source != "none" or primary:
+                name = None if primary else result.workload.name
                 checked += gates.energy(result.energy, meter, operations, name)
         measured_s = sum(other.measured_s for other in self._engines)
         return Run(
