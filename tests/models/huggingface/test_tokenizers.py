@@ -54,6 +54,7 @@ def test_random_settings_are_read_as_transformers_reads_them(
     if rng.random() < 0.5:  # what a tokenizer was last called with is saved too
         stored = json.loads((folder / "tokenizer.json").read_text())
         stored["truncation"] = {"direction": rng.choice(["Left", "Right"]), "max_length": 9,
+                             "strategy": "LongestFirst", "stride": 0,
                              "pad_to_multiple_of": None, "pad_type_id": 0,
                              "pad_token": "[PAD]"}  # fmt: skip
         stored["padding"] = {"strategy": {"Fixed": 20}, "direction": "Right", "pad_id": 0,
@@ -111,6 +112,9 @@ def test_pairs_need_two_token_types(encoders: dict[str, Path], rows_folder: Path
     model.bert.embeddings.token_type_embeddings = type(model.bert.embeddings.token_type_embeddings)(1, 32)
     model.config.type_vocab_size = 1
     model.save_pretrained(folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "model_input_names": names}))
     loaded = load(folder, TASKS["mnli"])
     encoder = checked_encoder("m", loaded.model, loaded.tokenizer, 16, LONG_PAIRS)
     check_encoded("m", encoder(ROWS), loaded.model)
