@@ -362,7 +362,8 @@ class _Session:
         ]
         operations = record.operations(engine.engine, engine.mean_tokens)
         for result in measured:
-            primary = result.workload == SINGLE_STREAM  # queries timed on the device have no energy of their own
+            # queries timed on the device have no energy of their own
+            primary = result.workload == SINGLE_STREAM
             if result.energy.source != "none" or primary:
                 name = None if primary else result.workload.name
                 checked += gates.energy(result.energy, meter, operations, name)
