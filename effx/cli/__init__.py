@@ -144,7 +144,11 @@ def run(arguments: list[str]) -> int:
     except EffxError as error:
         if debug:
             raise
-        return _fail(_with_options(error, state.get(_COMMAND)), error.exit_code)
+        message = _with_options(error, state.get(_COMMAND))
+        lines = (
+            message.split("\n") if hasattr(error, "problems") else [message]
+        )  # a recipe's: a line for each
+        return _fail(lines[0], error.exit_code, *lines[1:])
     except ModuleNotFoundError as error:
         root = (error.name or "").split(".")[0]
         if debug or root not in _EXTRAS:
@@ -186,8 +190,9 @@ def _one_line(error: click.ClickException) -> str:
     return message
 
 
-def _fail(message: str, code: int) -> int:
+def _fail(message: str, code: int, *details: str) -> int:
     from effx.records import printable
 
-    print(f"effx: {printable(message)}", file=sys.stderr)
+    for line in (f"effx: {message}", *details):
+        print(printable(line), file=sys.stderr)
     return code
