@@ -37,6 +37,10 @@ class EffxError(Exception):
         super().__init__(message)
         self.settings: tuple[str, ...] = (settings,) if isinstance(settings, str) else settings
 
+    def lines(self) -> list[str]:
+        """Return the message as the lines to print: one, unless a class has several by design."""
+        return [str(self)]
+
 
 class UsageError(EffxError):
     """A wrong option, name or combination."""

@@ -144,11 +144,7 @@ def run(arguments: list[str]) -> int:
     except EffxError as error:
         if debug:
             raise
-        message = _with_options(error, state.get(_COMMAND))
-        lines = (
-            message.split("\n") if hasattr(error, "problems") else [message]
-        )  # a recipe's: a line for each
-        return _fail(lines[0], error.exit_code, *lines[1:])
+        return _fail(_with_options(error, state.get(_COMMAND)), error.exit_code, *error.lines()[1:])
     except ModuleNotFoundError as error:
         root = (error.name or "").split(".")[0]
         if debug or root not in _EXTRAS:
@@ -169,15 +165,16 @@ def run(arguments: list[str]) -> int:
 
 
 def _with_options(error: EffxError, command: click.Command | None) -> str:
-    """Return the error's message with the options of the command that set what it is about."""
+    """Return the error's first line with the options of the command that set what it is about."""
     from effx.cli.options import names
 
     known = {} if command is None else names(command)
     concerned = dict.fromkeys(known[name] for name in error.settings if name in known)
     options = [option for option in concerned if option not in str(error)]
-    if not options:
-        return str(error)
-    return f"{error} ({'option' if len(options) == 1 else 'options'} {', '.join(options)})"
+    first = error.lines()[0]
+    return (
+        f"{first} ({'option' if len(options) == 1 else 'options'} {', '.join(options)})" if options else first
+    )
 
 
 def _one_line(error: click.ClickException) -> str:

@@ -35,5 +35,4 @@ def lines(name: str, task: Task, loaded: Loaded, max_length: int) -> list[str]:
 
 def say(name: str, task: Task, loaded: Loaded, max_length: int) -> None:
     """Print the block to stderr."""
-    for line in lines(name, task, loaded, max_length):
-        progress.say(line)
+    progress.say(*lines(name, task, loaded, max_length))

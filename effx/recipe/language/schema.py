@@ -63,6 +63,10 @@ class RecipeError(UsageError):
         count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
         super().__init__("\n".join([f"{path}: {count}; nothing was started.", *map(str, problems)]))
 
+    def lines(self) -> list[str]:
+        """Return how many mistakes there are, then each mistake."""
+        return str(self).split("\n")
+
 
 def load(path: str | Path, assignments: Sequence[str] = (), *, workspace: str | Path | None = None) -> Recipe:
     """Read and check a recipe.
