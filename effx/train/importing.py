@@ -11,13 +11,13 @@ import numpy as np
 
 from effx import data, files, progress
 from effx.artifacts import Checkpoint
-from effx.errors import EffxError, UsageError
+from effx.errors import UsageError
 from effx.manifests import CheckpointFacts, ImportRecord
 from effx.models import checkpoints, evaluate, huggingface
 from effx.models.huggingface import labels
 from effx.models.huggingface.contents import Head
-from effx.models.huggingface.load import HeadPlan, Loaded, Opened, OtherHeadError
-from effx.quiet import quiet
+from effx.models.huggingface.folder import reading
+from effx.models.huggingface.load import Loaded, Opened, OtherHeadError
 from effx.specs.data import DataLocation, DataSource
 from effx.specs.imports import ImportSettings
 from effx.specs.tasks import NAME, TASKS, Task
@@ -55,17 +55,15 @@ def import_model(
     huggingface.check_source(name)
     short = files.safe_name(huggingface.name_of(name))
     folder = output.new_folder(out, checkpoint_name or f"{task.name}-{short}", overwrite)
-    try:
-        with quiet():
-            opened = huggingface.open_model(name, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UsageError(f"model {name}: {' '.join(str(error).split())[:300]}", settings="model") from error
+    with reading(name):
+        opened = huggingface.open_model(name, trust_remote_code=trust_remote_code)
     task = _named(task, opened.head, settings)
     try:
         plan = huggingface.keep_plan(opened.head, task, settings.head, name)
     except OtherHeadError as error:
         raise UsageError(f"model {name}: {error}", settings=("labels", "keep_head", "task")) from error
-    loaded = _built(opened, task, plan, trust_remote_code)
+    with reading(name):
+        loaded = huggingface.build(opened, task, plan, trust_remote_code)
     max_length = settings.max_length or _max_length(opened, loaded)
     understood.say(name, task, replace(loaded, head=f"{loaded.head} ({opened.head.reason})"), max_length)
     return _scored(opened, loaded, task, folder, max_length, data_folder, overwrite)
@@ -188,17 +186,6 @@ def _named(task: Task, head: Head, settings: ImportSettings) -> Task:
     by_number = labels.numbered(task.labels) and len(task.labels) <= len(outputs)
     by_name = labels.covers(outputs, task.labels) and set(task.labels) <= set(outputs)
     return replace(task, labels=tuple(outputs)) if by_number or by_name else task
-
-
-def _built(opened: Opened, task: Task, plan: HeadPlan, trust_remote_code: bool) -> Loaded:
-    try:
-        with quiet():
-            return huggingface.build(opened, task, plan, trust_remote_code)
-    except EffxError:
-        raise
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UsageError(f"model {opened.folder.name}: {reason}", settings="model") from error
 
 
 def _max_length(opened: Opened, loaded: Loaded) -> int:

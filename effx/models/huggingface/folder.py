@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+from safetensors import SafetensorError
 
 from effx.errors import UsageError
 from effx.models import families
+from effx.quiet import quiet
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model",
                    "tokenizer.model")  # fmt: skip
@@ -122,6 +124,20 @@ def name_of(model_name: str) -> str:
 def wrong(name: str, reason: str, *settings: str) -> UsageError:
     """Return the error for a model: its name, and what is wrong with it."""
     return UsageError(f"model {name}: {reason}", settings=settings or ("model",))
+
+
+@contextlib.contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Silence the libraries that read a model, and report what they raise as its one-line error.
+
+    Raises:
+        UsageError: a library could not read the model.
+    """
+    try:
+        with quiet():
+            yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise wrong(name, " ".join(str(error).split())[:300]) from error
 
 
 def _read_json(name: str, path: Path) -> Mapping[str, Any]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -30,11 +29,10 @@ from effx.models import checkpoints, families
 from effx.models.families import Family
 from effx.models.huggingface import contents, labels, reduced, tokenizers, weights
 from effx.models.huggingface.contents import Head
-from effx.models.huggingface.folder import ModelFolder, check_source, open_folder, wrong
+from effx.models.huggingface.folder import ModelFolder, check_source, open_folder, reading, wrong
 from effx.models.huggingface.reduced import Reduction, UnknownStructureError
 from effx.models.structure import full_parameters, structure
 from effx.models.surgery import prune
-from effx.quiet import quiet
 from effx.specs.heads import HeadSettings
 from effx.specs.tasks import Task
 
@@ -96,15 +94,11 @@ def load(
     """
     name, head = str(name), head or HeadSettings()
     check_source(name)
-    try:
-        with quiet():
-            if Checkpoint.is_at(name):
-                return _from_checkpoint(Checkpoint.open(name), task, head)
-            opened = open_model(name, trust_remote_code=trust_remote_code)
-            return build(opened, task, _plan(opened.head, task, head, name), trust_remote_code)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise wrong(name, reason) from error
+    with reading(name):
+        if Checkpoint.is_at(name):
+            return _from_checkpoint(Checkpoint.open(name), task, head)
+        opened = open_model(name, trust_remote_code=trust_remote_code)
+        return build(opened, task, _plan(opened.head, task, head, name), trust_remote_code)
 
 
 def open_model(name: str, *, trust_remote_code: bool = False) -> Opened:
