@@ -20,7 +20,7 @@ from effx.specs.training import FinetuneSettings
 @options.of(FinetuneSettings)
 @options.of(HeadSettings)
 @options.new_checkpoint("TASK-MODEL-REGIME-sSEED; with layersK or seqN if layers or length are reduced")
-@click.option("--trust-remote-code", is_flag=True, help="Run model code from the repository.")
+@options.trust_remote_code
 @click.pass_context
 def command(
     context: click.Context,

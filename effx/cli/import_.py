@@ -17,7 +17,7 @@ from effx.specs.imports import ImportSettings
 @options.of(ImportSettings)
 @options.data("Default: the hub.")
 @options.new_checkpoint("TASK-MODEL")
-@click.option("--trust-remote-code", is_flag=True, help="Run model code from the repository.")
+@options.trust_remote_code
 @click.pass_context
 def command(
     context: click.Context,

@@ -228,6 +228,11 @@ def new_checkpoint(default_name: str) -> Callable[[F], F]:
     return add
 
 
+trust_remote_code = click.option(
+    "--trust-remote-code", is_flag=True, help="Run model code from the repository."
+)
+
+
 def data(default: str) -> Callable[[F], F]:
     """Add ``--data`` and the options of how files are read; the command gets both as ``data_folder``."""
 
