@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from effx import files, records
-from effx.errors import ArtifactError, UsageError
+from effx.errors import ArtifactError, UsageError, printable
 from effx.manifests import CheckpointManifest, EngineManifest, Manifest
 from effx.specs.data import DataSource
 from effx.specs.runtime import RuntimeSettings
@@ -298,6 +298,6 @@ def _regular_files(folder: Path) -> Iterator[str]:
                     pending.append(Path(entry.path))
                 elif not stat.S_ISREG(mode):
                     kind = "a link" if stat.S_ISLNK(mode) else "not a regular file"
-                    raise ArtifactError(f"{folder}: {records.printable(name)} is {kind}.")
+                    raise ArtifactError(f"{folder}: {printable(name)} is {kind}.")
                 elif not name.startswith("."):
                     yield name

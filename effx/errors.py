@@ -76,6 +76,21 @@ class GateError(EffxError):
     exit_code = 1
 
 
+def printable(text: str) -> str:
+    """Return text with the characters escaped that a terminal would act on, line breaks too."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def one_line(error: object, limit: int | None = 200) -> str:
+    """Return a library's message on one printable line of at most ``limit`` characters (None: complete).
+
+    An exception without a message is described by the name of its class.
+    """
+    return printable(" ".join(str(error).split()))[:limit] or type(error).__name__
+
+
 def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
     """Return ``" Did you mean 'x'?"`` for the closest known name, or an empty string.
 

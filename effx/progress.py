@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from effx.errors import printable
+
 _PLAIN_INTERVAL_S = 10.0
 
 
@@ -24,8 +26,7 @@ class Advance(Protocol):
 def say(*lines: str) -> None:
     """Print lines on stderr; characters that a terminal would act on, line breaks too, are escaped."""
     for line in lines:
-        text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
-        print(text, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
 
 @functools.cache

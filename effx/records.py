@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from effx.errors import ArtifactError, EffxError
+from effx.errors import ArtifactError, EffxError, printable
 
 MAX_BYTES = 256 << 20
 """Size of a file at most."""
@@ -136,11 +136,6 @@ def _problem(detail: ErrorDetails) -> str:
             message += f", got {_shown(detail['input'])}"
     message = message.removesuffix(".")
     return printable(f"{key.removeprefix('.')}: {message}" if key else message)
-
-
-def printable(text: str) -> str:
-    """Return text on one line without control characters, which a terminal might act on."""
-    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def _shown(value: Any) -> str:

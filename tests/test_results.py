@@ -326,7 +326,7 @@ def test_texts_are_written_printable_and_backslashes_as_they_are(tmp_path: Path)
     failure = Failure("f", "", FailedEngineRecord("e\x07"), run.host, "s", detail)
     results.save(failure, tmp_path)
     (saved,) = results.failures([tmp_path])
-    assert (saved.name, saved.failure) == ("e\\x07", "cannot open \\\\new and \\x1b[31mred")
+    assert (saved.name, saved.failure) == ("e\\x07", "cannot open \\new and \\x1b[31mred")
 
 
 def test_a_result_that_contradicts_itself_is_not_written(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 import effx
-from effx.errors import EffxError, MissingExtraError, nearest
+from effx.errors import EffxError, MissingExtraError, nearest, one_line, printable
 from effx.host import signals
 
 _EXTRAS = {
@@ -159,7 +159,7 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if debug:
             raise
-        text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        text = one_line(f"{type(error).__name__}: {error}", 300)
         return _fail(f"internal error: {text} Run again with --debug for the traceback, and report it.", 3)
     return code if isinstance(code, int) else 0
 
@@ -178,7 +178,7 @@ def _with_options(error: EffxError, command: click.Command | None) -> str:
 
 
 def _one_line(error: click.ClickException) -> str:
-    message = " ".join(error.format_message().split())
+    message = one_line(error.format_message(), None)
     context = getattr(error, "ctx", None)
     if context is not None and not message.endswith("."):
         message += "."
@@ -188,8 +188,6 @@ def _one_line(error: click.ClickException) -> str:
 
 
 def _fail(message: str, code: int, *details: str) -> int:
-    from effx.records import printable
-
     for line in (f"effx: {message}", *details):
         print(printable(line), file=sys.stderr)
     return code

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from effx.doctor import machine, software
 from effx.doctor.finding import Finding, Topic
+from effx.errors import one_line
 
 
 def examine(folder: str | Path = ".") -> list[Finding]:
@@ -35,6 +36,6 @@ def examine(folder: str | Path = ".") -> list[Finding]:
         try:
             findings += check()
         except Exception as error:  # a check that fails unexpectedly must not hide the others
-            message = " ".join(str(error).split())[:200]
+            message = one_line(error)
             findings.append(Finding(topic, "check", "broken", f"{type(error).__name__}: {message}"))
     return findings

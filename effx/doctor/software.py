@@ -129,6 +129,7 @@ import json
 from pathlib import Path
 import onnxruntime
 from effx.engines import onnxruntime_cuda
+from effx.errors import one_line
 onnxruntime_cuda.preload()  # CUDA and cuDNN from their wheels, as the engine does; it may print
 
 def missing(name):  # the library that a provider cannot load; ONNX Runtime writes it only to its log
@@ -151,7 +152,7 @@ for name in onnxruntime.get_available_providers():
         ok = name in session.get_providers()
         failures[name] = None if ok else f"ONNX Runtime would fall back to the CPU: {{missing(name)}}"
     except Exception as error:
-        failures[name] = " ".join(str(error).split())[:200]
+        failures[name] = one_line(error)
 print(json.dumps(failures))
 """
 _OPENVINO_PROBE = """
@@ -163,6 +164,7 @@ print(json.dumps({name: core.get_property(name, "FULL_DEVICE_NAME") for name in 
 _TORCH_PROBE = """
 import json
 import torch
+from effx.errors import one_line
 state = {"built": torch.version.cuda, "available": torch.cuda.is_available(), "devices": [], "error": None}
 if state["built"]:
     try:
@@ -170,7 +172,7 @@ if state["built"]:
         if state["devices"]:
             torch.ones(1, device="cuda").sum().item()
     except Exception as error:
-        state["error"] = " ".join(str(error).split())[:200]
+        state["error"] = one_line(error)
 print(json.dumps(state))
 """
 _TENSORRT_PROBE = """

@@ -10,7 +10,7 @@ import onnxruntime
 
 from effx.engines import cuda
 from effx.engines.protocol import Arrays, EngineGraph
-from effx.errors import ArtifactError, MissingExtraError
+from effx.errors import ArtifactError, MissingExtraError, one_line
 from effx.specs import backends
 from effx.specs.runtime import RuntimeSettings
 
@@ -33,7 +33,7 @@ class OnnxRuntimeGraph:
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=[provider])
         except Exception as error:  # onnxruntime's errors have no common base class
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)
             raise ArtifactError(f"{path} cannot be loaded: {reason}") from error
         if provider not in self._session.get_providers():
             raise ArtifactError(

@@ -24,7 +24,7 @@ from effx.engines.cuda import DeviceArray
 from effx.engines.on_device import DeviceArrays
 from effx.engines.protocol import Arrays
 from effx.engines.shapes import filled_shape
-from effx.errors import ArtifactError
+from effx.errors import ArtifactError, one_line
 from effx.specs.runtime import RuntimeSettings
 
 _ERRORS_ONLY = 3
@@ -163,7 +163,7 @@ class OnnxRuntimeCudaGraph:
         try:
             session = onnxruntime.InferenceSession(os.fspath(self._path), options, providers=providers)
         except Exception as error:  # onnxruntime's errors have no common base class
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)
             raise ArtifactError(f"{self._path} cannot be loaded: {reason}") from error
         if self._provider not in session.get_providers():
             raise ArtifactError(
@@ -198,7 +198,7 @@ class OnnxRuntimeCudaGraph:
         try:
             self._run(binding, str(self._last_number))
         except Exception as error:
-            self._no_graph = " ".join(str(error).split())[:200]
+            self._no_graph = one_line(error)
             self._session = self._new_session(record=False)
             return False
         self._shapes[key] = self._last_number, binding, outputs

@@ -10,7 +10,7 @@ import numpy as np
 import openvino
 
 from effx.engines.protocol import Arrays
-from effx.errors import ArtifactError
+from effx.errors import ArtifactError, one_line
 from effx.specs.runtime import RuntimeSettings
 
 _HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}
@@ -37,7 +37,7 @@ class OpenVinoGraph:
             if self._lengths is None:
                 self._request(None)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)
             raise ArtifactError(f"{path} cannot be loaded: {reason}") from error
         self._inputs = [entry.get_any_name() for entry in self._model.inputs]
 

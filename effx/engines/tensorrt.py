@@ -23,7 +23,7 @@ from effx.engines import cuda, on_device
 from effx.engines.cuda import DeviceArray
 from effx.engines.on_device import DeviceArrays
 from effx.engines.protocol import Arrays
-from effx.errors import ArtifactError, DeviceError, UsageError
+from effx.errors import ArtifactError, DeviceError, UsageError, one_line
 from effx.specs import backends
 from effx.specs.runtime import RuntimeSettings
 
@@ -266,7 +266,7 @@ def logger(trt: Any, messages: list[str]) -> Any:
     class Errors(trt.ILogger):  # type: ignore[misc]
         def log(self, severity: Any, message: str) -> None:
             if severity <= trt.ILogger.ERROR:
-                messages.append(" ".join(message.split()))
+                messages.append(one_line(message, None))
 
     return Errors()
 

@@ -18,7 +18,7 @@ from effx.engines import cuda, on_device
 from effx.engines.cuda import DeviceArray
 from effx.engines.on_device import DeviceArrays
 from effx.engines.protocol import Arrays
-from effx.errors import ArtifactError, MissingExtraError
+from effx.errors import ArtifactError, MissingExtraError, one_line
 from effx.quiet import quiet
 from effx.specs.runtime import RuntimeSettings
 
@@ -146,7 +146,7 @@ class TorchCudaGraph:
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
                 outputs = self._run(tensors)
         except RuntimeError as error:  # a size that is read back on the host
-            self._no_graph = " ".join(str(error).split())[:200]
+            self._no_graph = one_line(error)
             return False
         self._recorded[key] = graph, outputs
         return True
@@ -166,7 +166,7 @@ def _program(path: Path) -> Any:
         with quiet():
             return torch.export.load(path)
     except Exception as error:  # pickle, zip and schema errors have no common base class
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise ArtifactError(f"{path} cannot be loaded: {reason}") from error
 
 

@@ -17,7 +17,7 @@ import torch
 
 from effx import engines, files, progress
 from effx.artifacts import Checkpoint, Engine
-from effx.errors import EffxError, MissingExtraError
+from effx.errors import EffxError, MissingExtraError, one_line
 from effx.export.build import BuildContext, Job, build, up_to_date
 from effx.export.source import ExportSource
 from effx.host import cpu, memory
@@ -212,7 +212,7 @@ def _group(source: ExportSource, group: list[Job], context: BuildContext) -> Ite
         except Exception as error:  # runtimes raise many kinds; the other engines are built anyway
             if os.environ.get("EFFX_DEBUG"):
                 raise
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            reason = f"{type(error).__name__}: {one_line(error)}"
             yield (
                 job.target,
                 EffxError(

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from effx.artifacts import Checkpoint
-from effx.errors import ArtifactError, EffxError, UsageError
+from effx.errors import ArtifactError, EffxError, UsageError, one_line
 from effx.manifests import CheckpointFacts, CheckpointManifest
 from effx.models import exits, families, surgery
 from effx.models.structure import full, full_parameters, parameters, parameters_left, record, structure
@@ -103,7 +103,7 @@ def load(folder: str | Path | Checkpoint) -> PreTrainedModel:
         with quiet():
             model = _rebuilt(checkpoint)
     except (EffxError, OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         raise ArtifactError(f"{checkpoint.folder} cannot be loaded: {reason}") from error
     return model.eval()
 

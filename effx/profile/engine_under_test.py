@@ -13,13 +13,12 @@ import numpy as np
 from effx import progress
 from effx.artifacts import Engine
 from effx.data import Rows
-from effx.errors import EffxError, WorkerError
+from effx.errors import EffxError, WorkerError, one_line
 from effx.host import cpu
 from effx.profile import record
 from effx.profile.client import WorkerClient
 from effx.profile.meters import Meter
 from effx.profile.protocol import Block, BlockLimits, MemoryUse, OpenedEngine, Scored, WarmedUp
-from effx.records import printable
 from effx.results import Accuracy, EnergyWindow, RuntimeRecord, facts
 from effx.specs import workloads
 from effx.specs.measurement import MeasurementPlan
@@ -96,10 +95,11 @@ class EngineUnderTest:
     def fail(self, error: Exception) -> None:
         """Record why the engine cannot be measured; the first reason stays."""
         if self.failure is None:
-            reason = str(error) if isinstance(error, EffxError) else f"{type(error).__name__}: {error}"
-            reason = " ".join(reason.split()) or type(error).__name__
+            reason = one_line(
+                error if isinstance(error, EffxError) else f"{type(error).__name__}: {error}", None
+            )
             self.failure = reason if self.name in reason else f"{self.name}: {reason}"
-            progress.say(printable(self.failure))
+            progress.say(self.failure)
 
     @property
     def name(self) -> str:

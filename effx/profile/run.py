@@ -39,7 +39,6 @@ from effx.profile.engine_under_test import EngineUnderTest, Samples, accepts, lo
 from effx.profile.meters import Meter
 from effx.profile.pool import WorkerPool, affordable
 from effx.profile.protocol import BlockLimits
-from effx.records import printable
 from effx.results import (
     Energy,
     FailedEngineRecord,
@@ -176,7 +175,7 @@ class _Session:
 
     def refuse(self, folder: Path, error: EffxError) -> None:
         """Record the failure of an engine that cannot be prepared."""
-        progress.say(printable(str(error)))
+        progress.say(str(error))
         self._save_failure(record.failed_engine(folder), "", str(error))
 
     def _finish(self, engine: EngineUnderTest) -> None:
@@ -240,7 +239,7 @@ class _Session:
         try:
             return energy.idle(meter, self._plan.window_s / 2)
         except Exception as error:  # without it there is no net energy; the rest can be measured
-            progress.say(printable(f"idle power was not measured: {type(error).__name__}: {error}"))
+            progress.say(f"idle power was not measured: {type(error).__name__}: {error}")
             return None
 
     def _each(

@@ -18,7 +18,7 @@ from typing import Any
 import effx
 from effx.analysis.cohorts import single_stream
 from effx.analysis.objectives import OBJECTIVES
-from effx.errors import UsageError, need
+from effx.errors import UsageError, need, one_line
 from effx.report.contents import ReportContents
 from effx.results import Run
 
@@ -174,7 +174,7 @@ def _experiment(client: Any, name: str) -> str:
 
 
 def _failed(uri: str, error: Exception) -> UsageError:
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    reason = one_line(error)
     return UsageError(f"{uri}: {reason}. Results and report were written.", settings="mlflow")
 
 

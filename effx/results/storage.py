@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from effx import files, progress, records
-from effx.errors import ArtifactError
+from effx.errors import ArtifactError, printable
 from effx.host import memory
 from effx.results import checks
 from effx.results.records import SCHEMA, Failure, Run
@@ -86,7 +86,7 @@ def read(folders: Sequence[Path]) -> tuple[list[Run], list[Failure]]:
             for path in paths:
                 result = _read(path, skip_others=is_folder)
                 if result is None:
-                    progress.say(records.printable(f"{path} is not a result: skipped"))
+                    progress.say(f"{path} is not a result: skipped")
                     continue
                 known += 1
                 first_path, first = results.setdefault(result.id, (path, result))
@@ -146,7 +146,7 @@ def _check_text(value: Mapping[str, Any]) -> Run | Failure:
 def _printable(value: Any) -> Any:
     """Return JSON in which every text is one line of printable characters."""
     if isinstance(value, str):
-        return records.printable(" ".join(value.split()) if not value.isprintable() else value)
+        return printable(" ".join(value.split()) if not value.isprintable() else value)
     if isinstance(value, dict):
         return {_printable(key): _printable(item) for key, item in value.items()}
     if isinstance(value, list) and not (value and isinstance(value[0], int | float)):
@@ -156,4 +156,4 @@ def _printable(value: Any) -> Any:
 
 def _reason(error: Exception) -> str:
     text = records.problems(error) if isinstance(error, ValidationError) else str(error)
-    return records.printable(text).removesuffix(".")
+    return printable(text).removesuffix(".")

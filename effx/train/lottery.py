@@ -28,7 +28,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 from effx import data, files, progress
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
-from effx.errors import ArtifactError, UsageError
+from effx.errors import ArtifactError, UsageError, one_line
 from effx.manifests import CheckpointFacts
 from effx.models import checkpoints, families, huggingface, load, sparse
 from effx.quiet import quiet
@@ -202,7 +202,7 @@ def language_model(name: str) -> tuple[PreTrainedModel, Any]:
             if tokenizer is None:
                 tokenizer = transformers.AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, SafetensorError) as error:
-        message = " ".join(str(error).split())[:300]
+        message = one_line(error, 300)
         raise UsageError(f"model {name}: {message}", settings="model") from error
     families.of(model)
     if new:

@@ -15,7 +15,7 @@ from typing import Any
 import huggingface_hub
 from safetensors import SafetensorError
 
-from effx.errors import UsageError
+from effx.errors import UsageError, one_line
 from effx.models import families
 from effx.quiet import quiet
 
@@ -137,7 +137,7 @@ def reading(name: str) -> Iterator[None]:
         with quiet():
             yield
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise wrong(name, " ".join(str(error).split())[:300]) from error
+        raise wrong(name, one_line(error, 300)) from error
 
 
 def _read_json(name: str, path: Path) -> Mapping[str, Any]:
@@ -178,7 +178,7 @@ def _download(name: str) -> Path:
                 huggingface_hub.snapshot_download(name, allow_patterns=patterns, ignore_patterns="*/*")
             )
     except Exception as error:  # the hub client raises many kinds, without a common base
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise wrong(name, f"no such folder, and it cannot be loaded from the hub: {reason}") from error
     if not (path / "config.json").is_file() and not (path / _ADAPTER).is_file():
         raise wrong(name, "it has no config.json on the hub")

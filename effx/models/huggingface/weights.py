@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from effx.errors import one_line
 from effx.models.huggingface.folder import ModelFolder, wrong
 
 Tensors = dict[str, torch.Tensor]
@@ -82,7 +83,7 @@ def _read_file(name: str, path: Path) -> Tensors:
     except (pickle.UnpicklingError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
         raise wrong(
             name,
-            f"{path.name} cannot be read as weights alone ({' '.join(str(error).split())[:120]}): convert it "
+            f"{path.name} cannot be read as weights alone ({one_line(error, 120)}): convert it "
             "to safetensors",
         ) from error
     if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):

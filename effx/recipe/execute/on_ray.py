@@ -23,7 +23,7 @@ from typing import Any
 
 import effx
 from effx import files
-from effx.errors import UsageError, need
+from effx.errors import UsageError, need, one_line
 from effx.host import identity
 from effx.recipe.execute.process import WorkerProcess
 from effx.recipe.execute.protocol import CellOutcome, CellSpec
@@ -101,7 +101,7 @@ class RayExecutor:
             try:
                 ended[key] = self._ray.get(ref)
             except self._ray.exceptions.RayError as error:
-                reason = " ".join(str(error).split())[:300]
+                reason = one_line(error, 300)
                 ended[key] = CellOutcome("failed", f"lost on Ray ({type(error).__name__}: {reason})")
         return ended
 
@@ -193,7 +193,7 @@ class RayExecutor:
         try:
             return {of[ref]: self._ray.get(ref) for ref in ready}
         except self._ray.exceptions.RayError as error:
-            reason = " ".join(str(error).split())[-300:]
+            reason = one_line(error, None)[-300:]
             raise UsageError(f"Ray: a node cannot run effx ({reason}). Install it on every node.") from error
 
     def _folders(self) -> list[str]:
@@ -212,7 +212,7 @@ def _connect(ray: Any, address: str | None) -> None:
             socket.create_connection((host, int(port)), _CONNECT_S).close()  # Ray itself tries for minutes
         ray.init(address=address, log_to_driver=False, configure_logging=False)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         at = f" at {address}" if address else ""
         raise UsageError(f"Ray: no cluster answers{at} ({reason}). Start one: ray start --head") from error
 

@@ -21,7 +21,7 @@ import traceback
 from typing import Any
 
 from effx import progress
-from effx.errors import EffxError
+from effx.errors import EffxError, one_line
 from effx.recipe.execute.protocol import CellOutcome, CellSpec
 from effx.recipe.execute.settle import settle
 from effx.recipe.execute.store import CellStore
@@ -63,7 +63,7 @@ def _attempt(spec: CellSpec) -> CellOutcome:
         return CellOutcome("failed", "not enough memory")
     except Exception as error:  # libraries raise many kinds
         traceback.print_exc()
-        message = " ".join(str(error).split())[:200]
+        message = one_line(error)
         return CellOutcome("failed", f"{type(error).__name__}: {message}")
 
 

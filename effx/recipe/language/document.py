@@ -15,6 +15,8 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
 from ruamel.yaml.constructor import RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from effx.errors import one_line
+
 KeyPath = tuple[str | int, ...]
 """Keys and list indices from the top of a document."""
 
@@ -98,7 +100,7 @@ def parse(text: str, where: str | None = None) -> Document:
         mark = error.problem_mark or error.context_mark
         return _broken(where or f"line {mark.line + 1 if mark else 1}", error.problem or error.context or "")
     except (YAMLError, ValueError, RecursionError) as error:
-        return _broken(where or "line 1", " ".join(str(error).split()))
+        return _broken(where or "line 1", one_line(error, None))
     reader = _Reader(where)
     document = Document(reader.plain(loaded, (), "line 1"), reader.positions, reader.problems)
     for mapping, key, line in duplicates:
