@@ -347,6 +347,8 @@ class TrainingRecord(Record):
     """Number of training rows."""
     held_out_rows: Count = 0
     """Training rows that early stopping was decided on."""
+    head: str | None = None
+    """Origin of the task head before training, in words; None: unknown."""
     source: str | None = None
     """Where the rows came from."""
     rows_digest: Digest | None = None
@@ -392,6 +394,8 @@ class ImportRecord(Record):
 
     digest: Digest
     """Of the files of the model's folder."""
+    settings: Mapping[str, JsonValue] = {}
+    """The settings of the import that were given, by name, without the task."""
     head: str
     """What became of its task head, in words."""
     notes: tuple[str, ...] = ()

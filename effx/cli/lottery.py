@@ -10,6 +10,7 @@ import click
 
 from effx.cli import options
 from effx.specs.data import DataSource
+from effx.specs.heads import HeadSettings
 from effx.specs.training import LotterySettings
 
 
@@ -18,6 +19,7 @@ from effx.specs.training import LotterySettings
 @options.model
 @options.data("Default: the hub.")
 @options.of(LotterySettings)
+@options.of(HeadSettings)
 @options.workspace("checkpoints and masks. Default: lottery/TASK-MODEL, with -mlm or -mask.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifests.")
 @click.pass_context
@@ -44,12 +46,14 @@ def command(
     """  # fmt: skip
     from effx.recipe import sweeps
 
+    head, rest = options.apart(HeadSettings, options.given(context, settings))
     checkpoints = sweeps.lottery(
         task,
         model,
         out=out,
         data_folder=data_folder,
-        settings=LotterySettings.of(**options.given(context, settings)),
+        settings=LotterySettings.of(**rest),
+        head=HeadSettings.of(**head),
     )
     if as_json:
         click.echo(json.dumps([checkpoint.to_json() for checkpoint in checkpoints], indent=1))

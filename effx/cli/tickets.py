@@ -10,6 +10,7 @@ import click
 
 from effx.cli import options
 from effx.specs.data import DataSource
+from effx.specs.heads import HeadSettings
 from effx.specs.presets import PRESETS
 from effx.specs.presets import preset as preset_settings
 from effx.specs.training import TicketSearchSettings
@@ -26,6 +27,7 @@ from effx.specs.training import TicketSearchSettings
     "other options override them.",
 )
 @options.of(TicketSearchSettings)
+@options.of(HeadSettings)
 @options.workspace("checkpoints, table, figure. Default: tickets/TASK-MODEL.")
 @click.option("--json", "as_json", is_flag=True, help="Print table.json.")
 @click.pass_context
@@ -58,6 +60,13 @@ def command(
     from effx.train.tickets import markdown
 
     chosen = preset_settings(preset, task).given() if preset else {}
-    settings = TicketSearchSettings.of(**{**chosen, **options.given(context, given)})
-    table = sweeps.tickets(task, model, out=out, data_folder=data_folder, settings=settings)
+    head, rest = options.apart(HeadSettings, options.given(context, given))
+    table = sweeps.tickets(
+        task,
+        model,
+        out=out,
+        data_folder=data_folder,
+        settings=TicketSearchSettings.of(**{**chosen, **rest}),
+        head=HeadSettings.of(**head),
+    )
     click.echo(json.dumps(table, indent=1) if as_json else markdown(table).rstrip())

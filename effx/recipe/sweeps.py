@@ -26,6 +26,7 @@ from effx.recipe.graph.digests import Digests
 from effx.recipe.graph.plan import Artifacts, CellPlan
 from effx.recipe.language.recipe import ModelEntry, Recipe, TaskEntry
 from effx.specs.data import DataLocation, DataSettings, DataSource
+from effx.specs.heads import HeadSettings
 from effx.specs.training import LotterySettings, TicketSearchSettings
 
 
@@ -36,6 +37,7 @@ def tickets(
     out: str | Path | None = None,
     data_folder: DataLocation = None,
     settings: TicketSearchSettings | None = None,
+    head: HeadSettings | None = None,
     executor: Executor | None = None,
 ) -> dict[str, Any]:
     """Search for super tickets, and write their table and figures.
@@ -49,6 +51,8 @@ def tickets(
         out: the workspace; default ``tickets/TASK-MODEL``.
         data_folder: file or folder of the rows; default: the hub, or the demo corpus.
         settings: which tickets, and how to train.
+        head: whether the model's task head is kept or replaced, for the full models and the tickets alike;
+            default: kept if its labels are the task's.
         executor: where cells run; None: in this process.
 
     Returns:
@@ -63,8 +67,9 @@ def tickets(
     from effx.train import tickets as training
 
     settings = settings or TicketSearchSettings()
-    training.check(task_name, str(model_name), data_folder, settings)
-    recipe = _recipe("tickets", task_name, model_name, out, data_folder, settings.finetune.training.limit)
+    training.check(task_name, str(model_name), data_folder, settings, head)
+    limit = settings.finetune.training.limit
+    recipe = _recipe("tickets", task_name, model_name, out, data_folder, limit, head)
 
     def add(builder: CellBuilder, artifacts: Artifacts) -> None:
         task, model = recipe.tasks[0], recipe.models[0]
@@ -84,6 +89,7 @@ def lottery(
     out: str | Path | None = None,
     data_folder: DataLocation = None,
     settings: LotterySettings | None = None,
+    head: HeadSettings | None = None,
     executor: Executor | None = None,
 ) -> list[Checkpoint]:
     """Search for an unstructured lottery ticket; every round is a checkpoint, or with mlm a mask.
@@ -94,6 +100,7 @@ def lottery(
         out: the workspace; default ``lottery/TASK-MODEL``, with ``-mlm`` or ``-mask``.
         data_folder: file or folder of the rows; default: the hub, or the demo corpus.
         settings: how sparse, and how to train.
+        head: whether the model's task head is kept or replaced; default: kept if its labels are the task's.
         executor: where cells run; None: in this process.
 
     Returns:
@@ -112,7 +119,7 @@ def lottery(
     kind = "mask" if settings.mask else settings.objective
     suffix = "" if kind == "task" else f"-{kind}"
     limit = settings.finetune.training.limit
-    recipe = _recipe("lottery", task_name, model_name, out, data_folder, limit, suffix)
+    recipe = _recipe("lottery", task_name, model_name, out, data_folder, limit, head, suffix)
     seed = settings.finetune.training.seed
     stem = f"{task_name}-{recipe.models[0].label}"
     last = {"task": f"lottery{settings.sparsity}", "mlm": f"mlm{settings.sparsity}", "mask": "mask"}[kind]
@@ -139,6 +146,7 @@ def _recipe(
     out: str | Path | None,
     data_folder: DataLocation,
     limit: int | None,
+    head: HeadSettings | None,
     suffix: str = "",
 ) -> Recipe:
     """Return a recipe of one task and one model, without stages."""
@@ -158,7 +166,7 @@ def _recipe(
                 reading=DataSettings() if source is None else source.settings,
             ),
         ),
-        models=(ModelEntry(label=label, source=str(model_name)),),
+        models=(ModelEntry(label=label, source=str(model_name), head=head or HeadSettings()),),
     )
 
 

@@ -25,7 +25,3 @@ class HeadSettings(Settings):
             raise wrong("a fresh head keeps no outputs: leave keep_head and labels out.", "fresh_head",
                         "keep_head", "labels")  # fmt: skip
         return self
-
-
-FRESH_HEAD = HeadSettings(fresh_head=True)
-"""Always a new head, so that all tickets of a comparison begin with the same head."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from effx.specs.heads import HeadSettings
 from effx.specs.measurement import MeasurementPlan
 from effx.specs.settings import Settings
 from effx.specs.training import (
@@ -40,6 +41,7 @@ class FinetuneStage(Settings):
 
     task: str
     trust_remote_code: bool = False
+    head: HeadSettings = HeadSettings()
     finetune: FinetuneSettings = FinetuneSettings()
 
 
@@ -48,6 +50,7 @@ class PruneStage(Settings):
 
     task: str
     trust_remote_code: bool = False
+    head: HeadSettings = HeadSettings()
     ticket: TicketSettings
 
 
@@ -62,6 +65,7 @@ class LotteryRoundStage(Settings):
     """For the manifest: what the rounds trained; None: unknown, the mask was given as a file."""
     mask_digest: str | None = None
     """SHA-256 of the mask file that was given."""
+    head: HeadSettings = HeadSettings()
     finetune: FinetuneSettings = FinetuneSettings()
 
 
@@ -94,6 +98,7 @@ class TicketsFullStage(Settings):
     """Fine-tune the full model of one seed of a search for tickets."""
 
     task: str
+    head: HeadSettings = HeadSettings()
     finetune: FinetuneSettings = FinetuneSettings()
 
 
@@ -110,6 +115,7 @@ class TicketStage(Settings):
     """Train one ticket of a search."""
 
     task: str
+    head: HeadSettings = HeadSettings()
     ticket: TicketSettings
 
 

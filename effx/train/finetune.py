@@ -85,7 +85,7 @@ def finetune(
     transformers.set_seed(training.seed)
     loaded = huggingface.load(model_name, task, trust_remote_code=trust_remote_code, head=head)
     model, tokenizer = loaded.model, loaded.tokenizer
-    if reduce is None and distributed.is_first():
+    if distributed.is_first():
         understood.say(str(model_name), task, loaded, settings.max_length)
     keep_first(model, settings.layers)
     if settings.head_dropout is not None:
@@ -148,6 +148,7 @@ def finetune(
             regime=settings.regime,
             rows=len(fit_rows),
             held_out_rows=len(held_out),
+            head=loaded.head,
             source=train_rows.source,
             # unknown if the encoder is a checkpoint, which may have been trained on other rows before
             rows_digest=None if base else rows.rows_digest(every_row),

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from pydantic import JsonValue
 
 from effx import data, files, progress
 from effx.artifacts import Checkpoint
@@ -66,7 +67,7 @@ def import_model(
         loaded = huggingface.build(opened, task, plan, trust_remote_code)
     max_length = settings.max_length or _max_length(opened, loaded)
     understood.say(name, task, replace(loaded, head=f"{loaded.head} ({opened.head.reason})"), max_length)
-    return _scored(opened, loaded, task, folder, max_length, data_folder, overwrite)
+    return _scored(opened, loaded, task, folder, settings, max_length, data_folder, overwrite)
 
 
 def _scored(
@@ -74,6 +75,7 @@ def _scored(
     loaded: Loaded,
     task: Task,
     folder: Path,
+    settings: ImportSettings,
     max_length: int,
     data_folder: DataLocation,
     overwrite: bool,
@@ -92,7 +94,10 @@ def _scored(
         "validation_rows": len(rows),
         "validation_source": rows.source,
         "imported": ImportRecord(
-            digest=digest(opened.folder.path), head=loaded.head, notes=tuple(loaded.notes)
+            digest=digest(opened.folder.path),
+            settings=_recorded(settings),
+            head=loaded.head,
+            notes=tuple(loaded.notes),
         ),
     }
     if task.kind != "answer-span":  # finding the answer in the text needs character offsets
@@ -119,7 +124,8 @@ def as_checkpoint(
 ) -> Path:
     """Return the folder of a checkpoint: ``name`` itself, or what a model of transformers is imported to.
 
-    A model that was imported before, with the same files and settings, is not imported again.
+    A model that was imported before, with the same files, rows and settings, is not imported again; if one
+    of them has changed, its checkpoint is replaced.
 
     Raises:
         UsageError, DataError: as :func:`import_model`.
@@ -137,17 +143,32 @@ def as_checkpoint(
     target = (
         Path(out) / f"{_task(settings, data_folder).name}-{files.safe_name(huggingface.name_of(str(name)))}"
     )
+    replace_import = False
     if Checkpoint.is_at(target) and huggingface.is_model(path):
         before = Checkpoint.open(target)
-        same = before.manifest.imported is not None and before.manifest.imported.digest == digest(path)
+        imported = before.manifest.imported
+        replace_import = imported is not None and before.manifest.model == str(name)
         if (
-            same
-            and not settings.given().keys() - {"task"}
+            imported is not None
+            and imported.digest == digest(path)
+            and imported.settings == _recorded(settings)
             and before.data == data.recorded(before.task.name, data_folder)
         ):
             progress.say(f"{target} was imported from {name} before")
             return target
-    return import_model(name, out=out, data_folder=data_folder, settings=settings, overwrite=False).folder
+        if replace_import:
+            progress.say(
+                f"{target} was imported from {name} before; its files, rows or settings have changed"
+            )
+    return import_model(
+        name, out=out, data_folder=data_folder, settings=settings, overwrite=replace_import
+    ).folder
+
+
+def _recorded(settings: ImportSettings) -> dict[str, JsonValue]:
+    """Return the settings that were given, as JSON; the task has its own entry in the manifest."""
+    values = settings.to_json()
+    return {name: values[name] for name in settings.given() if name != "task"}
 
 
 def digest(folder: Path) -> str:

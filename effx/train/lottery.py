@@ -2,7 +2,7 @@
 
     round 0   fine-tune the pretrained weights                                  sparsity 0
     round r   set the smallest 10 r % of the weights of round r - 1 to zero; reset the others to their
-              pretrained values; initialize the task head; fine-tune            sparsity 10 r %
+              pretrained values; fine-tune                                        sparsity 10 r %
 
 Chen et al. 2020, "The Lottery Ticket Hypothesis for Pre-trained BERT Networks": lr 2e-5, batch 32, 3
 epochs a round, one ranking over all layers. With the objective ``mlm`` the rounds train masked
@@ -33,7 +33,7 @@ from effx.manifests import CheckpointFacts
 from effx.models import checkpoints, families, huggingface, load, sparse
 from effx.quiet import quiet
 from effx.specs.data import DataLocation
-from effx.specs.heads import FRESH_HEAD
+from effx.specs.heads import HeadSettings
 from effx.specs.training import LR_LOTTERY, FinetuneSettings, LotterySettings
 from effx.train import distributed, mlm, source
 from effx.train.finetune import finetune
@@ -82,6 +82,7 @@ def train_round(
     parent: str | None,
     objective: str | None,
     mask_digest: str | None = None,
+    head: HeadSettings | None = None,
 ) -> Checkpoint:
     """Fine-tune the pretrained weights under masks and write ``out/name``.
 
@@ -96,6 +97,7 @@ def train_round(
         parent: digest of the round before.
         objective: for the manifest: what the rounds train; None: unknown, because the masks are from a file.
         mask_digest: SHA-256 of that file.
+        head: whether the model's task head is kept or replaced.
 
     Raises:
         ArtifactError: the masks do not fit the model.
@@ -119,7 +121,7 @@ def train_round(
         settings=settings,
         reduce=reduce,
         facts=facts,
-        head=FRESH_HEAD,
+        head=head,
     )
 
 

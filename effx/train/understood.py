@@ -34,5 +34,5 @@ def lines(name: str, task: Task, loaded: Loaded, max_length: int) -> list[str]:
 
 
 def say(name: str, task: Task, loaded: Loaded, max_length: int) -> None:
-    """Print the block to stderr."""
-    progress.say(*lines(name, task, loaded, max_length))
+    """Print the block to stderr, once for each model."""
+    progress.say_once(*lines(name, task, loaded, max_length))

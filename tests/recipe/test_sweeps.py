@@ -28,7 +28,7 @@ from effx.host import locks
 from effx.models import evaluate, load, pretrained, structure
 from effx.recipe import sweeps
 from effx.recipe.execute.store import CellRecord, CellStore
-from effx.specs.heads import FRESH_HEAD
+from effx.specs.heads import HeadSettings
 from effx.specs.levels import Level
 from effx.specs.presets import preset
 from effx.specs.tasks import TASKS
@@ -36,7 +36,9 @@ from effx.specs.training import TicketSearchSettings
 from effx.train import importance
 from effx.train.tickets import draw
 from effx.train.tickets.plan import removal
+from tests.models.huggingface.saved import classifier
 
+FRESH = HeadSettings(fresh_head=True)
 QUICK = TicketSearchSettings.of(
     levels=(Level(20), Level(40)), seeds=2, kinds=("winning", "losing"), epochs=1.0, max_length=32, lr=1e-3,
     limit=64, precision="fp32",
@@ -59,10 +61,10 @@ def cell_of(folder: Path, stage: str, name: str) -> Path:
     return next(store.cell(r.key) for r in store.records() if (r.stage, r.name) == (stage, name))
 
 
-def fresh(model: Path, seed: int) -> transformers.PreTrainedModel:
+def fresh(model: Path, seed: int, head: HeadSettings | None = None) -> transformers.PreTrainedModel:
     """The pretrained model with the task head that a seed gives it."""
     transformers.set_seed(seed)
-    return pretrained(model, TASKS["sst2"], head=FRESH_HEAD)[0]
+    return pretrained(model, TASKS["sst2"], head=head)[0]
 
 
 def test_tickets_are_pruned_by_the_scores_of_their_full_model(
@@ -158,6 +160,30 @@ def test_a_ticket_starts_from_the_pretrained_weights(
     # the head is new, and equals that of the full model with this seed
     assert torch.equal(got["classifier.weight"], fresh(encoders["bert"], 0).classifier.weight)
     assert not torch.equal(got["classifier.weight"], fresh(encoders["bert"], 1).classifier.weight)
+
+
+def test_a_search_keeps_the_head_of_a_fine_tuned_model(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    """As the fine-tuning of the full model does; a new head is one setting away, and is the same for both."""
+    model = classifier(encoders["bert"], tmp_path / "m", ("positive", "negative"))
+    still = QUICK.replace(lr=1e-30, levels=(Level(40),), kinds=("winning",), seeds=1, max_steps=1)
+
+    def heads(name: str, **head: bool) -> tuple[torch.Tensor, ...]:
+        out = tmp_path / name
+        sweeps.tickets("sst2", tmp_path / "m", out=out, data_folder=rows_folder, settings=still,
+                       head=HeadSettings(**head))  # fmt: skip
+        return tuple(
+            load_file(out / f"checkpoints/sst2-m-{kind}-s0/model.safetensors")["classifier.weight"]
+            for kind in ("full", "winning40")
+        )
+
+    full, ticket = heads("kept")
+    assert torch.equal(full, model.classifier.weight[[1, 0]]) and torch.equal(full, ticket)
+    recorded = Checkpoint.open(tmp_path / "kept/checkpoints/sst2-m-winning40-s0").manifest.training.head
+    assert recorded == "kept: positive, negative, permuted to negative, positive"
+    new, ticket = heads("fresh", fresh_head=True)
+    assert torch.equal(new, ticket) and not torch.allclose(new, full)
 
 
 def test_a_search_is_resumed_and_extended(
@@ -469,11 +495,11 @@ def test_a_search_that_diverged_leaves_no_cells(
     assert [line["event"] for line in CellStore(tmp_path).journal()] == ["begun", "failed"]
 
 
-def test_a_search_from_a_checkpoint_begins_with_new_heads(
+def test_a_fresh_head_replaces_that_of_a_checkpoint(
     swept: tuple[Path, dict], rows_folder: Path, tmp_path: Path
 ) -> None:
     trained_folder = swept[0] / "checkpoints/sst2-bert-winning40-s0"
-    before, models = load(trained_folder), [fresh(trained_folder, seed) for seed in (0, 0, 1)]
+    before, models = load(trained_folder), [fresh(trained_folder, seed, FRESH) for seed in (0, 0, 1)]
     for model in models:
         assert torch.equal(model.bert.pooler.dense.weight, before.bert.pooler.dense.weight)
         assert not torch.equal(model.classifier.weight, before.classifier.weight)

@@ -13,9 +13,11 @@ from effx.errors import ArtifactError, UsageError
 from effx.export import export_all
 from effx.models import load, pretrained, sparse
 from effx.recipe import sweeps
+from effx.specs.heads import HeadSettings
 from effx.specs.tasks import TASKS
 from effx.specs.training import EarlyExitSettings, FinetuneSettings, LotterySettings, TokenPruningSettings
 from effx.train import exits, finetune, lottery, tokens
+from tests.models.huggingface.saved import classifier
 
 MASKED = LotterySettings.of(epochs=1, max_length=32, lr=1e-3, limit=64, precision="fp32")
 QUICK = MASKED.replace(sparsity=20)
@@ -52,6 +54,19 @@ def test_each_round_sets_the_smallest_weights_of_the_previous_round_to_zero(
         assert trained[number].manifest.weight_remaining == 1.0
     biases = load_file(trained[2].folder / "model.safetensors")
     assert not any((value == 0).all() for key, value in biases.items() if key.endswith("dense.weight"))
+
+
+def test_rounds_keep_the_head_of_a_fine_tuned_model(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    model = classifier(encoders["bert"], tmp_path / "m", ("positive", "negative"))
+    still = MASKED.replace(sparsity=10, lr=1e-30, max_steps=1)
+    for head in (HeadSettings(), HeadSettings(fresh_head=True)):
+        rounds = sweeps.lottery("sst2", tmp_path / "m", out=tmp_path / f"w{head.fresh_head}",
+                                data_folder=rows_folder, settings=still, head=head)  # fmt: skip
+        saved = [load_file(ticket.folder / "model.safetensors")["classifier.weight"] for ticket in rounds]
+        assert torch.equal(saved[0], saved[1])
+        assert torch.equal(saved[1], model.classifier.weight[[1, 0]]) is not head.fresh_head
 
 
 def test_each_round_starts_from_the_pretrained_weights(

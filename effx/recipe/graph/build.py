@@ -87,6 +87,8 @@ def _checkpoint(
     values |= {"task": task.name}
     if "trust_remote_code" in row.settings.model_fields:
         values["trust_remote_code"] = model.trust_remote_code
+    if "head" in row.settings.model_fields:
+        values |= model.head.given()
     settings = row.settings.of(**values)
     digests, sources = builder.pretrained(model) if pretrained else (None, ())
     known = settings.flat()

@@ -67,6 +67,7 @@ class _Rounds:
         keep_rounds: bool,
     ) -> None:
         self._builder, self._task, self._settings, self._names = builder, task, settings, names
+        self._head = model.head
         self._keep_rounds = keep_rounds
         self._finetune = settings.finetune.replace(lr=settings.learning_rate)
         digests, self._pretrained = builder.pretrained(model)
@@ -96,6 +97,7 @@ class _Rounds:
             percent=percent,
             objective=self._settings.objective if objective == "" else objective,
             mask_digest=mask_digest,
+            head=self._head,
             finetune=self._finetune,
         )
         sources = (*((before.id,) if before else ()), *self._pretrained)

@@ -134,7 +134,7 @@ class _Search:
         pruning = self._settings.pruning
         full = self._builder.add(
             "tickets-full", self._full_name(seed),
-            TicketsFullStage(task=self._task.name, finetune=finetune),
+            TicketsFullStage(task=self._task.name, head=self._model.head, finetune=finetune),
             **self._options, work=self._work, keep=self._settings.keep != "none",
             view=f"{self._folder}checkpoints/{{name}}",
         )  # fmt: skip
@@ -157,7 +157,9 @@ class _Search:
         is_kept = self._settings.keep == "all" or (self._settings.keep == "winning" and kind == WINNING)
         return self._builder.add(
             "ticket", name,
-            TicketStage(task=self._task.name, ticket=self._settings.ticket(level, kind, seed)),
+            TicketStage(
+                task=self._task.name, head=self._model.head, ticket=self._settings.ticket(level, kind, seed)
+            ),
             **self._options, sources=(f"tickets-scores {self._full_name(seed)}",), pause_at=pause_at,
             keep=is_kept and pause_at is None, work=self._work,
             view=f"{self._folder}checkpoints/{{name}}",

@@ -16,6 +16,7 @@ from pydantic import Field, create_model, field_validator, model_validator
 from effx.specs import meters, variants
 from effx.specs.backends import BUILDABLE
 from effx.specs.data import DataSettings, DataSource
+from effx.specs.heads import HeadSettings
 from effx.specs.measurement import MeasurementPlan
 from effx.specs.presets import PRESETS
 from effx.specs.settings import OneOf, Parsed, Settings, wrong
@@ -63,12 +64,13 @@ class TaskEntry(Settings):
 
 
 class ModelEntry(Settings):
-    """A pretrained encoder."""
+    """A pretrained encoder, or a fine-tuned model."""
 
     label: str
     source: str
     """A folder, a name on the hub, or ``demo``."""
     trust_remote_code: bool = False
+    head: HeadSettings = HeadSettings()
 
 
 class TrainingDefaults(Settings):
@@ -220,7 +222,11 @@ class RecipeBase(Settings):
                 for task in self.tasks
             },
             "models": {
-                model.label: {"source": model.source, "trust_remote_code": model.trust_remote_code}
+                model.label: {
+                    "source": model.source,
+                    "trust_remote_code": model.trust_remote_code,
+                    **_given(model.head),
+                }
                 for model in self.models
             },
             "seeds": list(self.seeds),

@@ -220,7 +220,7 @@ class _Reader:
         if section == "models":
             source = given.get("source", label)
             source = os.path.expanduser(source) if isinstance(source, str) and _is_path(source) else source
-            return {**given, "source": source, "label": label}
+            return {**_nested(ModelEntry, {**given, "source": source}), "label": label}
         row = SECTIONS[section]
         if row.section is not None and row.section.bare_label and not given:
             given = {row.section.bare_label: label}

@@ -6,14 +6,20 @@ from effx import data
 from effx.errors import UsageError
 from effx.models import checkpoints, huggingface, structure
 from effx.specs.data import DataLocation
-from effx.specs.heads import FRESH_HEAD
+from effx.specs.heads import HeadSettings
 from effx.specs.training import TicketSearchSettings
 from effx.train import distributed, loop, source
 from effx.train.finetune import keep_first
 from effx.train.tickets import plan
 
 
-def check(task_name: str, model_name: str, data_folder: DataLocation, settings: TicketSearchSettings) -> None:
+def check(
+    task_name: str,
+    model_name: str,
+    data_folder: DataLocation,
+    settings: TicketSearchSettings,
+    head: HeadSettings | None = None,
+) -> None:
     """Check the settings of a search against its rows and its model.
 
     Raises:
@@ -31,7 +37,7 @@ def check(task_name: str, model_name: str, data_folder: DataLocation, settings: 
         raise UsageError(
             "the super ticket is chosen on a part of the validation rows: expected at least 2 rows."
         )
-    model, _ = huggingface.pretrained(model_name, task, head=FRESH_HEAD)
+    model, _ = huggingface.pretrained(model_name, task, head=head)
     checkpoints.check_length(model, finetune.max_length)
     keep_first(model, finetune.layers)
     available = structure(model)

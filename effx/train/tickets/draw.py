@@ -19,7 +19,7 @@ from effx.encoding import Encoder
 from effx.manifests import TicketRecord
 from effx.models import checkpoints, huggingface, load, prune, structure
 from effx.specs.data import DataLocation
-from effx.specs.heads import FRESH_HEAD
+from effx.specs.heads import HeadSettings
 from effx.specs.training import PruningSettings, TicketSettings, TrainingSettings
 from effx.train import importance, loop, output
 from effx.train.finetune import finetune, keep_first
@@ -37,6 +37,7 @@ def draw(
     settings: TicketSettings,
     data_folder: DataLocation = None,
     trust_remote_code: bool = False,
+    head: HeadSettings | None = None,
 ) -> Checkpoint:
     """Train a ticket of a checkpoint and write ``out/name``.
 
@@ -49,6 +50,7 @@ def draw(
             be those of the checkpoint.
         data_folder: file or folder of the rows; default: the hub, or the generated rows of the demo.
         trust_remote_code: run model code from the model's repository.
+        head: whether the task head of ``model_name`` is kept or replaced, as for the checkpoint.
 
     Raises:
         UsageError: a setting, name or model is wrong, or the level leaves too few heads.
@@ -68,7 +70,7 @@ def draw(
     )  # fmt: skip
     return train(
         task.name, model_name, opened.digest, removal, settings,
-        out=out, name=name, data_folder=data_folder, trust_remote_code=trust_remote_code,
+        out=out, name=name, data_folder=data_folder, trust_remote_code=trust_remote_code, head=head,
     )  # fmt: skip
 
 
@@ -82,6 +84,7 @@ def draw_scored(
     settings: TicketSettings,
     data_folder: DataLocation = None,
     segment: RunSegment | None = None,
+    head: HeadSettings | None = None,
 ) -> Checkpoint:
     """Train a ticket by the scores in a file, and write ``out/name`` with its predictions.
 
@@ -94,6 +97,7 @@ def draw_scored(
         settings: which ticket, and how to fine-tune it.
         data_folder: file or folder of the rows; default: the hub, or the generated rows of the demo.
         segment: the part of the training run to do now; None: all of it.
+        head: whether the task head of ``model_name`` is kept or replaced, as for the model that was scored.
 
     Raises:
         UsageError: the level leaves too few heads.
@@ -101,7 +105,7 @@ def draw_scored(
     """
     scored, about = importance.read(scores_path)
     task = data.resolve(task_name, data_folder)
-    model, _ = huggingface.pretrained(model_name, task, head=FRESH_HEAD)
+    model, _ = huggingface.pretrained(model_name, task, head=head)
     keep_first(model, settings.finetune.layers)
     removal = plan.removal(
         scored, structure(model), settings.level, settings.kind, min_heads=settings.pruning.min_heads,
@@ -109,7 +113,7 @@ def draw_scored(
     )  # fmt: skip
     return train(
         task.name, model_name, about["checkpoint"], removal, settings, out=out, name=name,
-        data_folder=data_folder, keep_predictions=True, segment=segment,
+        data_folder=data_folder, keep_predictions=True, segment=segment, head=head,
     )  # fmt: skip
 
 
@@ -208,7 +212,6 @@ def train(
         model_name,
         settings=settings.finetune,
         reduce=lambda model: prune(model, **removal.arguments()),
-        head=FRESH_HEAD,
         facts=lambda model: {"parent": full, "ticket": ticket},
         **options,
     )

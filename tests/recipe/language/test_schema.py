@@ -191,6 +191,17 @@ def test_numbers_are_read_as_the_type_of_their_setting(tmp_path: Path) -> None:
     assert (sparsity, type(sparsity)) == (70, int)
 
 
+def test_what_becomes_of_a_models_head_is_set_for_the_model(tmp_path: Path) -> None:
+    text = "tasks: [sst2]\nmodels:\n  m: {source: org/model, labels: [positive, negative]}\n  n: org/other\n"
+    recipe = read(tmp_path, text)
+    assert [model.head.labels for model in recipe.models] == [("positive", "negative"), None]
+    assert read(tmp_path, dump(recipe.resolved())).models == recipe.models
+    (line,) = mistakes(tmp_path, text.replace("labels:", "fresh_head: true, labels:"))
+    assert line.startswith("line 3: models.m") and "a fresh head keeps no outputs" in line
+    (line,) = mistakes(tmp_path, text.replace("labels:", "label_names:"))
+    assert "unknown key. Did you mean 'labels'" in line, line
+
+
 CLASH = """\
 tasks: [demo, sst2]
 models: {tiny: demo}

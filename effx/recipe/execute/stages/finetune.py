@@ -16,7 +16,12 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     """Fine-tune a pretrained encoder on a task."""
     settings = common.settings(cell, FinetuneStage)
     checkpoint = finetuned(
-        cell, out, settings.task, settings.finetune, trust_remote_code=settings.trust_remote_code
+        cell,
+        out,
+        settings.task,
+        settings.finetune,
+        trust_remote_code=settings.trust_remote_code,
+        head=settings.head,
     )
     return StageOutput(checkpoint.digest, common.scores(checkpoint))
 

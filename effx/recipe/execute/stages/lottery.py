@@ -35,6 +35,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         parent=parent.digest if parent else None,
         objective=settings.objective,
         mask_digest=settings.mask_digest,
+        head=settings.head,
     )
     assert checkpoint.manifest.sparsity is not None
     zeros = f"{checkpoint.manifest.sparsity.share:.0%} zeros"

@@ -22,6 +22,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         data_folder=cell.places.data,
         settings=settings.ticket,
         trust_remote_code=settings.trust_remote_code,
+        head=settings.head,
     )
     remaining = f"{checkpoint.manifest.weight_remaining:.0%} of the weights"
     return StageOutput(checkpoint.digest, f"{common.scores(checkpoint)}, {remaining}")

@@ -33,6 +33,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         name=cell.name,
         data_folder=cell.places.data,
         settings=ticket,
+        head=settings.head,
         segment=RunSegment(begin, cell.pause_at, state),
     )
     seed = ticket.finetune.training.seed

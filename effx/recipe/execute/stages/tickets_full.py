@@ -8,17 +8,16 @@ from effx import files
 from effx.recipe.execute.protocol import CellSpec, StageOutput
 from effx.recipe.execute.stages import common
 from effx.recipe.execute.stages.finetune import finetuned
-from effx.specs.heads import FRESH_HEAD
 from effx.specs.stages import TicketsFullStage
 
 
 def run(cell: CellSpec, out: Path) -> StageOutput:
-    """Fine-tune the full model with a new task head, and write its scores and predictions."""
+    """Fine-tune the full model, and write its scores and predictions."""
     from effx.train.tickets.result import FULL, TicketResult
 
     settings = common.settings(cell, TicketsFullStage)
     checkpoint = finetuned(
-        cell, out, settings.task, settings.finetune, keep_predictions=True, head=FRESH_HEAD
+        cell, out, settings.task, settings.finetune, keep_predictions=True, head=settings.head
     )
     result = TicketResult.of(checkpoint, FULL, None, settings.finetune.training.seed)
     files.write_json(out / common.RESULT, result.to_json())
