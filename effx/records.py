@@ -31,9 +31,8 @@ _SHOWN_CHARACTERS = 60
 class Record(BaseModel):
     """Base of records that are read from JSON files and written to them."""
 
-    model_config = ConfigDict(
-        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    # validators are built on first use: a process that opens an engine does not need those of results
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values, every field by its name."""

@@ -15,7 +15,6 @@ import weakref
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy import stats
 
 from effx.analysis.cohorts import shared_labels
 from effx.results import Energy, Run, WorkloadResult
@@ -24,8 +23,6 @@ from effx.stats.bootstrap import LEAST_BLOCKS
 from effx.stats.metrics import METRICS
 
 RESAMPLES = 1000
-_HALF_WIDTH = float(stats.norm.ppf(0.5 + CONFIDENCE / 2))
-"""Standard deviations from a normal distribution's middle to an end of its interval."""
 _GATHERED = 20_000_000  # entries of predictions that are in memory at a time
 
 
@@ -114,7 +111,7 @@ def energies(run: Run, energy: Energy) -> np.ndarray | None:
         return None
     z = np.random.default_rng(list(f"energy {run.id}".encode())).standard_normal(RESAMPLES)
     half = np.where(z < 0, value - interval[0], interval[1] - value)
-    drawn = value + z * half / _HALF_WIDTH
+    drawn = value + z * half / intervals.normal()
     return np.asarray(np.maximum(drawn, np.finfo(float).tiny))
 
 

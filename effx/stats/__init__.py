@@ -16,6 +16,8 @@ One method per question; intervals contain the true value in 95 % of cases unles
 
 Paired: both engines on the same examples. benchmarks/coverage.py simulates how often each interval
 holds the truth.
+
+SciPy is imported where it is used: that takes longer than all other imports of a measuring worker.
 """
 
 CONFIDENCE = 0.95

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
 
 from effx.stats import CONFIDENCE, bootstrap
 from effx.stats.bootstrap import LEAST_BLOCKS, Statistic
@@ -40,8 +39,10 @@ def mean(samples: np.ndarray) -> float:
 
 
 @functools.cache
-def _normal(confidence: float) -> float:
-    """Return the half width of an interval of the standard normal distribution."""
+def normal(confidence: float = CONFIDENCE) -> float:
+    """Return the half width of the central interval of the standard normal distribution."""
+    from scipy import stats
+
     return float(stats.norm.ppf(0.5 + confidence / 2))
 
 
@@ -50,7 +51,7 @@ def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[floa
 
     SciPy computes an exact p-value on the way to the same interval, which takes a hundred times as long.
     """
-    z, share = _normal(confidence), successes / n
+    z, share = normal(confidence), successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return 0.0 if successes == 0 else centre - half, 1.0 if successes == n else centre + half
@@ -94,6 +95,8 @@ def few_differing_interval(
         b: b's predictions [n]; few differ from a's, since the effort grows with their number.
         confidence: of each bound.
     """
+    from scipy import stats
+
     n, differing = len(labels), int(np.sum(a != b))
     share = 1.0 if differing == n else float(stats.beta.ppf(confidence, differing + 1, n - differing))
     unseen = min(n, math.ceil(share * n)) - differing
@@ -151,8 +154,10 @@ def tango(only_a: float, only_b: float, n: float, *, confidence: float = CONFIDE
         n: examples, more than 0.
         confidence: how often the interval holds the truth.
     """
+    from scipy import optimize
+
     difference = (only_b - only_a) / n
-    z = float(stats.norm.ppf(0.5 + confidence / 2))
+    z = normal(confidence)
 
     def excess(delta: float) -> float:
         # n (d - delta)^2 - z^2 times its variance under delta: negative inside the interval.
@@ -331,6 +336,8 @@ def standard_error(values: Sequence[float] | np.ndarray) -> float:
 @functools.lru_cache(maxsize=4096)
 def student(degrees: float, confidence: float = CONFIDENCE) -> float:
     """Return how many standard errors on either side hold a mean, by Student's t."""
+    from scipy import stats
+
     return float(stats.t.ppf(0.5 + confidence / 2, degrees))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 
 def mcnemar(a_right: np.ndarray, b_right: np.ndarray) -> float:
@@ -17,6 +16,8 @@ def mcnemar(a_right: np.ndarray, b_right: np.ndarray) -> float:
 
     Only examples on which exactly one is right count; with none of them the value is 1.
     """
+    from scipy import stats
+
     only_a, only_b = discordant(a_right, b_right)
     if only_a + only_b == 0:
         return 1.0
