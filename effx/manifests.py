@@ -88,10 +88,7 @@ def _checked_task(task: Task) -> Task:
         raise ValueError("metrics: expected at least one")
     if len(set(task.labels)) < len(task.labels):
         raise ValueError("labels: expected each label once")
-    if task.kind == "classification" and len(task.labels) < 2:
-        raise ValueError(f"labels: expected at least 2, got {len(task.labels)}")
-    if task.kind in ("regression", "answer-span") and task.labels:
-        raise ValueError(f"labels: expected none for {task.kind}, got {len(task.labels)}")
+    task.behavior.check_labels(task.labels)
     hub = TASKS[task.name].hub if task.name in TASKS else None
     if task.hub not in (None, hub):
         raise ValueError("hub: unknown key")
@@ -484,10 +481,10 @@ class CheckpointManifest(Manifest):
         if self.predictions is not None:
             if self.validation_rows is not None and len(self.predictions) != self.validation_rows:
                 raise ValueError(f"predictions: expected {self.validation_rows}, as validation_rows")
-            if task.kind == "classification" and not all(
-                value in range(len(task.labels)) for value in self.predictions
-            ):
-                raise ValueError(f"predictions: expected classes from 0 to {len(task.labels) - 1}")
+            try:
+                task.behavior.restore(self.predictions, task.labels)
+            except ValueError as error:
+                raise ValueError(f"predictions: {error}") from error
         return self
 
 

@@ -36,7 +36,6 @@ _OTHER_LABELS = (
     "topic",
     "score",
 )
-_ANSWERS = "answers"
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,9 @@ def choose(
         DataError: a column is missing, occurs twice, or several would do.
     """
     names = _Names(header, where)
-    if task is not None and task.kind == "answer-span":
+    if task is not None and (label_column := task.behavior.label_column) is not None:
         return Columns(
-            tuple(names.index(column, None) for column in task.columns), names.index(_ANSWERS, None)
+            tuple(names.index(column, None) for column in task.columns), names.index(label_column, None)
         )
     try:
         texts = _texts(names, settings, task)

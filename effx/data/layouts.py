@@ -12,9 +12,10 @@ file, hold rows that are divided by the setting ``split``.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from effx.data import tables, text
 from effx.data.tables import Header
@@ -28,7 +29,6 @@ _NAMES = {
     "test": ("test", "testing", "eval"),
 }
 _METADATA = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json")
-_SQUAD = {"train": "train-v*.json*", "validation": "dev-v*.json*"}
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,16 @@ class Files:
     """They hold the rows of both splits."""
 
 
-def files_of(source: DataSource, split: str, task: str, *, questions: bool = False) -> Files:
+def files_of(
+    source: DataSource, split: str, task: str, *, patterns: Mapping[str, str] = MappingProxyType({})
+) -> Files:
     """Return the files that hold a split.
 
     Args:
         source: a file or a folder.
         split: ``train`` or ``validation``.
         task: the task's name.
-        questions: also accept SQuAD's original files, such as dev-v1.1.json.
+        patterns: split -> pattern of other names that its files may have, such as dev-v*.json.
 
     Raises:
         DataError: there are none, or it is not clear which.
@@ -62,10 +64,10 @@ def files_of(source: DataSource, split: str, task: str, *, questions: bool = Fal
             raise DataError(f"{path}: unknown format; known: {', '.join(tables.SUFFIXES)}.", settings="data")
         return _divided((path,), source, split)
     for parent in _folders(path, task):
-        if paths := _split_files(parent, split, questions=questions):
-            return _whole(paths, source, parent, split, questions=questions)
+        if paths := _split_files(parent, split, patterns=patterns):
+            return _whole(paths, source, parent, split, patterns=patterns)
     for parent in _folders(path, task):
-        if split == "validation" and (paths := _split_files(parent, "train", questions=questions)):
+        if split == "validation" and (paths := _split_files(parent, "train", patterns=patterns)):
             return _divided(paths, source, split)
         every = _data_files(parent)
         if len(every) == 1:
@@ -78,12 +80,12 @@ def files_of(source: DataSource, split: str, task: str, *, questions: bool = Fal
 
 
 def _whole(
-    paths: tuple[Path, ...], source: DataSource, parent: Path, split: str, *, questions: bool
+    paths: tuple[Path, ...], source: DataSource, parent: Path, split: str, *, patterns: Mapping[str, str]
 ) -> Files:
     """Return a split that has its files; training rows alone are divided if this is set."""
     if source.settings.split is None:
         return Files(paths)
-    if split == "train" and not _split_files(parent, "validation", questions=questions):
+    if split == "train" and not _split_files(parent, "validation", patterns=patterns):
         return Files(paths, divided=True)
     raise UsageError(
         f"{source.path} has files of both train and validation rows: leave split out", settings="split"
@@ -120,13 +122,13 @@ def _data_files(parent: Path) -> list[Path]:
     )
 
 
-def _split_files(parent: Path, split: str, *, questions: bool) -> tuple[Path, ...]:
+def _split_files(parent: Path, split: str, *, patterns: Mapping[str, str]) -> tuple[Path, ...]:
     """Return the files of a split in one folder; an empty tuple where it has none.
 
     Raises:
         DataError: several files or sets of files could be the split, or shards are missing.
     """
-    if questions and (paths := sorted(parent.glob(_SQUAD[split]))):
+    if split in patterns and (paths := sorted(parent.glob(patterns[split]))):
         return (paths[0],)
     choices: dict[str, list[Path]] = {}
     for child in sorted(parent.iterdir()):

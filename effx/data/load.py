@@ -17,6 +17,8 @@ from effx.data.split import split as divide
 from effx.data.tables import MISSING, Table
 from effx.errors import DataError, EffxError, UsageError, nearest
 from effx.specs.data import DataLocation, DataSettings, DataSource
+from effx.specs.kinds import KINDS
+from effx.specs.kinds.values import ClassNamesError, is_integer, texts_of
 from effx.specs.tasks import NAME, NAMING, TASKS, Task, get
 
 T = TypeVar("T")
@@ -142,18 +144,18 @@ def _infer(name: str, source: DataSource) -> Task:
     named: tuple[str, ...] = ("sentence1", "sentence2") if len(columns.texts) == 2 else ("sentence",)
     class_names = table.class_names.get(table.columns[columns.label])
     if class_names is not None and source.settings.class_names is None:
-        return Task(name, "classification", named, class_names, ("accuracy", "macro_f1"))
-    texts = _label_texts(table, columns.label)
+        return Task(name, "classification", named, class_names, KINDS["classification"].metrics)
+    texts = texts_of(_labels(table, columns.label), table.where)
     task = labels.infer(name, named, texts, source.settings, table.source)
     if unused := [label for label in task.labels if label.isdigit() and label not in set(texts)]:
         shown = ", ".join(unused[:10]) + (", ..." if len(unused) > 10 else "")
-        if all(map(labels.is_integer, task.labels)):
+        if all(map(is_integer, task.labels)):
             progress.say_once(f"{table.source}: no row has the label {shown}; classes are numbered from 0")
     return task
 
 
 def _local(task: Task, split: str, source: DataSource) -> Rows:
-    split_files = layouts.files_of(source, split, task.name, questions=task.kind == "answer-span")
+    split_files = layouts.files_of(source, split, task.name, patterns=task.behavior.file_patterns)
     if split_files.divided and source.digest is not None and _digest(split_files.paths) != source.digest:
         raise DataError(
             f"{split_files.paths[0]} is not the file that was divided when the checkpoint was trained: "
@@ -191,15 +193,11 @@ def _table(split_files: tuple[Path, ...], name: str, task: Task | None, settings
     return table
 
 
-def _column(table: Table, index: int) -> list[Any]:
-    return [row[index] for row in table.rows]
-
-
-def _label_texts(table: Table, index: int) -> list[str]:
-    values = _column(table, index)
+def _labels(table: Table, index: int) -> list[Any]:
+    values = [row[index] for row in table.rows]
     if any(value is MISSING for value in values):
         raise table.missing(table.columns[index], values.index(MISSING))
-    return labels.texts_of(values, table.where)
+    return values
 
 
 def _rows(task: Task, table: Table, columns: Columns) -> Rows:
@@ -213,17 +211,14 @@ def _rows(task: Task, table: Table, columns: Columns) -> Rows:
     if table.skipped:
         notes.append(f"{table.skipped} rows with a wrong number of fields are left out")
     texts = _texts(table, columns.texts)
-    values = _column(table, columns.label)
     names = tuple(table.columns[index] for index in columns.texts)
     label_column = table.columns[columns.label]
-    if task.kind == "answer-span":
-        answers = np.empty(len(texts), dtype=object)
-        answers[:] = [_answers(value, table.where(index)) for index, value in enumerate(values)]
-        return Rows(texts, answers, table.source, Origin(names, label_column, table.format, tuple(notes)))
-    label_texts = _label_texts(table, columns.label)
+    values = _labels(table, columns.label)
     try:
-        labelled, numbers = labels.encode(task, label_texts, table.where, table.class_names.get(label_column))
-    except labels.ClassNamesError as error:
+        labelled, encoded = task.behavior.encode(
+            task.labels, values, table.where, table.class_names.get(label_column)
+        )
+    except ClassNamesError as error:
         raise DataError(f"{table.source}: {error}", settings="class_names") from error
     if unlabelled := len(texts) - len(labelled):
         notes.append(f"{unlabelled} rows without a label (-1 or -) are left out")
@@ -232,7 +227,7 @@ def _rows(task: Task, table: Table, columns: Columns) -> Rows:
     for note in notes:
         progress.say_once(f"{table.source}: {note}")
     origin = Origin(names, label_column, table.format, tuple(notes))
-    return Rows([texts[index] for index in labelled], numbers, table.source, origin)
+    return Rows([texts[index] for index in labelled], encoded, table.source, origin)
 
 
 def _texts(table: Table, indices: tuple[int, ...]) -> list[tuple[str, ...]]:
@@ -250,10 +245,3 @@ def _texts(table: Table, indices: tuple[int, ...]) -> list[tuple[str, ...]]:
             )
         texts.append(tuple(row[index] for index in indices))
     return texts
-
-
-def _answers(value: Any, where: str) -> tuple[str, ...]:
-    texts = value.get("text") if isinstance(value, dict) else None
-    if not texts or not all(isinstance(text, str) for text in texts):
-        raise DataError(f"{where}: column 'answers': expected {{\"text\": [...]}} with at least one answer.")
-    return tuple(texts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +9,6 @@ import numpy as np
 from effx import formatting
 from effx.data.rows import Rows
 from effx.specs.tasks import Task
-
-_MOST_LABELS_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -52,10 +49,8 @@ class DataSummary:
         lines += _origin(self.train)
         if (origin := self.validation.origin) is not None and self.validation.source != self.train.source:
             lines += [f"  {self.validation.source}: {note}" for note in origin.notes]
-        if task.kind == "classification":
-            lines.append(f"  labels (training + validation): {_counts(task, self.train, self.validation)}")
-        else:
-            lines.append(f"  labels: {_range(np.concatenate([self.train.labels, self.validation.labels]))}")
+        which = " (training + validation)" if task.behavior.has_classes else ""
+        lines.append(f"  labels{which}: {_labels(task, self.train, self.validation)}")
         if self.duplicates:
             other = f", {self.contradictions} of them with another label" if self.contradictions else ""
             lines.append(f"  {self.duplicates:,} training rows repeat the text of another one{other}")
@@ -79,12 +74,11 @@ def scored(task: Task, rows: Rows) -> list[str]:
     lines = [f"data: task '{task.name}', {_kind(task)}; {len(rows):,} rows of {rows.source}"]
     if rows.origin is not None:
         lines += _origin(rows)
-    if task.kind == "classification":
-        lines.append(f"  labels: {_counts(task, rows)}")
+    if task.behavior.summarize is not None:
+        lines.append(f"  labels: {_labels(task, rows)}")
+    if task.behavior.has_classes:
         answer = baseline(task, rows.labels, rows.labels)
         lines.append(f"  baseline: always {answer.answer}: {task.metric} {answer.score:.4f}")
-    elif task.kind == "regression":
-        lines.append(f"  labels: {_range(rows.labels)}")
     return lines
 
 
@@ -111,7 +105,7 @@ def summarize(
         before = first.setdefault(text, index)
         if before != index:
             duplicates += 1
-            contradictions += bool(train.labels[before] != train.labels[index])
+            contradictions += bool(np.any(train.labels[before] != train.labels[index]))
     truncated = None
     if lengths is not None and max_length is not None:
         truncated = float((lengths >= max_length).mean())
@@ -130,23 +124,15 @@ def summarize(
 
 def baseline(task: Task, train: np.ndarray, validation: np.ndarray) -> Baseline:
     """Return the best single answer for the training labels, and its score on the validation labels."""
-    if task.kind != "classification":
-        mean = float(train.mean())
-        return Baseline(f"{mean:.4g}", task.score(validation, np.full(len(validation), mean))[task.metric])
-    label = int(np.bincount(train, minlength=len(task.labels)).argmax())
-    score = task.score(validation, np.full(len(validation), label))[task.metric]
-    return Baseline(f"'{task.labels[label]}'", score)
+    constant = task.behavior.constant
+    assert constant is not None, f"{task.kind} has no constant answer"
+    answer = constant(train, task.labels)
+    predictions = np.broadcast_to(answer.prediction, (len(validation), *answer.prediction.shape))
+    return Baseline(answer.words, task.score(validation, predictions)[task.metric])
 
 
 def _kind(task: Task) -> str:
-    texts = "one text" if len(task.columns) == 1 else "a pair of texts"
-    if task.kind == "answer-span":
-        return "answers in a text"
-    if task.kind == "classification":
-        numbered = all(label.isdigit() for label in task.labels)
-        why = "class numbers" if numbered else "names of classes"
-        return f"classification of {texts} into {len(task.labels)} classes (the labels are {why})"
-    return f"regression of {texts} (the labels are numbers to predict)"
+    return task.behavior.describe("one text" if len(task.columns) == 1 else "a pair of texts", task.labels)
 
 
 def _origin(rows: Rows) -> list[str]:
@@ -161,20 +147,6 @@ def _origin(rows: Rows) -> list[str]:
     ]
 
 
-def _counts(task: Task, *splits: Rows) -> str:
-    """Return the labels, the most frequent first, with their rows in each split: ``spam 80+20``."""
-    counts = [Counter(rows.labels.tolist()) for rows in splits]
-    order = sorted(range(len(task.labels)), key=lambda label: -counts[0][label])
-    shown = [
-        f"{task.labels[label]} {'+'.join(str(count[label]) for count in counts)}"
-        for label in order[:_MOST_LABELS_SHOWN]
-    ]
-    if rest := order[_MOST_LABELS_SHOWN:]:
-        shown.append(f"{len(rest)} more with {counts[0][rest[-1]]} to {counts[0][rest[0]]} rows each")
-    if empty := sum(1 for label in order if not counts[0][label]):
-        shown.append(f"{empty} without rows" if len(splits) == 1 else f"{empty} without training rows")
-    return ", ".join(shown)
-
-
-def _range(labels: np.ndarray) -> str:
-    return f"numbers from {labels.min():g} to {labels.max():g}, mean {labels.mean():g}"
+def _labels(task: Task, *splits: Rows) -> str:
+    assert task.behavior.summarize is not None, f"the labels of {task.kind} are not summarised"
+    return task.behavior.summarize(task.labels, [rows.labels for rows in splits])

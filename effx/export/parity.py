@@ -6,7 +6,6 @@ otherwise random ids. The manifest says which.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +33,7 @@ class Tolerance:
     range_share: float | None
     """Largest difference as a share of the range of the checkpoint's logits; None: not bounded."""
     label_agreement: float
-    """Share of equal predictions; for regression 1 - mean |difference| / spread."""
+    """How far predictions agree, 1: the same; see :attr:`effx.specs.kinds.TaskKind.agreement`."""
 
 
 TOLERANCES: dict[str, Tolerance] = {
@@ -56,7 +55,7 @@ class Reference:
 
     encoded: Encoded
     logits: np.ndarray
-    """[n, outputs]; for spans [tokens, 2], as :func:`effx.models.evaluate.span_logits` gives them."""
+    """[n, outputs]; or [tokens, outputs], see :func:`effx.models.evaluate.token_logits`."""
     depth: np.ndarray | None
     labels: np.ndarray | None
     """Of the first rows; the rows after them have none."""
@@ -80,8 +79,8 @@ def measure(reference: Reference, session: Session, task: Task, precision: str) 
     for start in range(0, len(encoded), _BATCH):
         rows = order[start : start + _BATCH]
         out = session.infer(encoded.batch(rows))
-        if task.kind == "answer-span":
-            encoded.scatter(rows, np.stack([out["start_logits"], out["end_logits"]], -1), answers)
+        if task.behavior.predict is None:
+            encoded.scatter(rows, np.stack([out[name] for name in task.behavior.output_names], -1), answers)
             continue
         answers[rows] = out["logits"]
         if depth is not None:
@@ -97,11 +96,7 @@ def compare(
     tolerance = TOLERANCES[precision]
     difference = float(np.max(np.abs(expected - answers), initial=0.0))
     expected_labels, labels = (_predicted(task, reference.encoded, logits) for logits in (expected, answers))
-    if task.kind == "regression":
-        spread = float(np.std(expected_labels)) or 1.0
-        agreement = 1.0 - float(np.mean(np.abs(expected_labels - labels))) / spread
-    else:
-        agreement = float(np.mean(expected_labels == labels))
+    agreement = task.behavior.agreement(expected_labels, labels)
     finite = bool(np.isfinite(answers).all())
     scale = max(1.0, float(np.max(np.abs(expected), initial=0.0)) / _LARGE)
     passed = (
@@ -117,7 +112,7 @@ def compare(
     facts: dict[str, Any] = {}
     if depth is not None:
         facts["depth_agreement"] = float(np.mean(depth == reference.depth))
-    if reference.labels is not None and task.kind == "classification":
+    if reference.labels is not None and task.behavior.has_classes:
         n = len(reference.labels)
         right = labels[:n] == reference.labels
         right_before = expected_labels[:n] == reference.labels
@@ -132,11 +127,9 @@ def compare(
 
 
 def _predicted(task: Task, encoded: Encoded, logits: np.ndarray) -> np.ndarray:
-    """Return the predictions; for spans the most likely start and end of each row, as a complex number."""
-    if task.kind != "answer-span":
-        return task.predict(logits)
-    ends = itertools.pairwise(encoded.offsets)
-    return np.array([complex(*logits[start:end].argmax(0)) for start, end in ends])
+    """Return the prediction of each row."""
+    of_tokens = task.behavior.predict_tokens
+    return task.predict(logits) if of_tokens is None else of_tokens(logits, encoded.offsets)
 
 
 def random_rows(n: int, vocabulary: int, limit: int, pad_id: int, seed: int = 0) -> Encoded:

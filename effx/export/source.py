@@ -132,8 +132,10 @@ class ExportSource:
         encoded, labels, inputs = self.parity_rows(variant)
         key = (len(encoded), self.max_length(variant), variant.length, rule, variant.tokens)
         if key not in self._references:
-            if self.checkpoint.task.kind == "answer-span":
-                reference = Reference(encoded, evaluate.span_logits(self.model, encoded), None, None, inputs)
+            task = self.checkpoint.task
+            if task.behavior.predict is None:
+                of_tokens = evaluate.token_logits(self.model, encoded, task)
+                reference = Reference(encoded, of_tokens, None, None, inputs)
             elif rule is None and not variant.tokens:
                 reference = Reference(encoded, evaluate.logits(self.model, encoded), None, labels, inputs)
             else:

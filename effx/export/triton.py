@@ -81,8 +81,9 @@ def config(engine: Engine, name: str) -> dict[str, Any]:
     lengths = runtime.lengths
     length = lengths[0] if lengths and len(lengths) == 1 else -1
     answers: list[dict[str, Any]]
-    if engine.task.kind == "answer-span":
-        answers = [_tensor(output, "TYPE_FP32", length) for output in ("start_logits", "end_logits")]
+    kind = engine.task.behavior
+    if kind.predict is None:
+        answers = [_tensor(output, "TYPE_FP32", length) for output in kind.output_names]
     else:
         answers = [_tensor("logits", "TYPE_FP32", engine.task.outputs)]
         if manifest.labels:

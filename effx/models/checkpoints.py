@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 import transformers
@@ -16,8 +16,6 @@ from safetensors.torch import load_model, save_model
 from tokenizers import Tokenizer
 from transformers import (
     AutoConfig,
-    AutoModelForQuestionAnswering,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -28,6 +26,7 @@ from effx.artifacts import Checkpoint
 from effx.errors import ArtifactError, EffxError, UsageError, one_line
 from effx.manifests import CheckpointFacts, CheckpointManifest
 from effx.models import exits, families, surgery
+from effx.models.heads import head_type
 from effx.models.structure import full, full_parameters, parameters, parameters_left, record, structure
 from effx.quiet import quiet
 from effx.specs.tasks import Task
@@ -120,7 +119,7 @@ def _rebuilt(checkpoint: Checkpoint) -> PreTrainedModel:
             f"task '{checkpoint.task.name}' has {checkpoint.task.outputs} outputs, config.json "
             f"{config.num_labels}."
         )
-    model: PreTrainedModel = auto_class(checkpoint.task).from_config(config, dtype=torch.float32)
+    model: PreTrainedModel = head_type(checkpoint.task).auto_class.from_config(config, dtype=torch.float32)
     unreduced = full(model).layers
     if len(unreduced) != len(recorded.layers):
         raise ArtifactError(f"config.json has {len(unreduced)} layers, effx.json has {len(recorded.layers)}.")
@@ -207,10 +206,3 @@ def _unpadded(path: Path, max_length: int | None, truncation_side: str) -> None:
     if max_length is not None:
         tokenizer.enable_truncation(max_length, direction=truncation_side)
     tokenizer.save(str(path))
-
-
-def auto_class(task: Task) -> Any:
-    """Return the class of transformers that adds the task's head to an encoder."""
-    if task.kind == "answer-span":
-        return AutoModelForQuestionAnswering
-    return AutoModelForSequenceClassification

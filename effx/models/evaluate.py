@@ -12,10 +12,11 @@ from transformers import PreTrainedModel
 from effx import data
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoded, Encoder, length_sorted
-from effx.models import checkpoints, exits, infer, load, reference, structure
+from effx.models import checkpoints, exits, heads, infer, load, reference, structure
 from effx.models.checkpoints import input_names
 from effx.specs.data import DataLocation, override
 from effx.specs.exit_rules import ExitRule
+from effx.specs.tasks import Task
 
 _Inputs = dict[str, torch.Tensor]
 
@@ -33,18 +34,16 @@ def logits(model: PreTrainedModel, encoded: Encoded, batch_size: int = 64) -> np
 
 
 @torch.inference_mode()
-def span_logits(model: PreTrainedModel, encoded: Encoded, batch_size: int = 32) -> np.ndarray:
-    """Return start and end logits of all rows, concatenated, in eval mode: float32 [tokens, 2].
+def token_logits(model: PreTrainedModel, encoded: Encoded, task: Task, batch_size: int = 32) -> np.ndarray:
+    """Return the logits of every token of all rows, concatenated, in eval mode: float32 [tokens, outputs].
 
     Those of row i are ``result[encoded.offsets[i]:encoded.offsets[i + 1]]``.
     """
-    result = np.empty((int(encoded.offsets[-1]), 2), dtype=np.float32)
+    result = np.empty((int(encoded.offsets[-1]), task.outputs), dtype=np.float32)
+    head = heads.head_type(task)
 
     def run(rows: np.ndarray, inputs: _Inputs) -> None:
-        out = model(**inputs)
-        encoded.scatter(
-            rows, torch.stack([out.start_logits, out.end_logits], -1).float().cpu().numpy(), result
-        )
+        encoded.scatter(rows, head.logits(model(**inputs)).float().cpu().numpy(), result)
 
     _over(model, encoded, batch_size, run)
     return result
@@ -55,8 +54,7 @@ def head_logits(
     model: PreTrainedModel, encoded: Encoded, *, prune_tokens: bool = True, batch_size: int = 64
 ) -> np.ndarray:
     """Return float32 logits [heads, n, outputs] of every ramp and, last, of the task head."""
-    heads = len(exits.depths(model))
-    result = np.empty((heads, len(encoded), model.config.num_labels), dtype=np.float32)
+    result = np.empty((len(exits.depths(model)), len(encoded), model.config.num_labels), dtype=np.float32)
 
     def run(rows: np.ndarray, inputs: _Inputs) -> None:
         outs = reference.all_heads(model, inputs, prune_tokens=prune_tokens)

@@ -464,8 +464,7 @@ def _rows(
     limit: int | None,
     loaded: dict[tuple[str, DataSource | None], Rows],
 ) -> Rows:
-    if engine.task.kind == "answer-span":
-        raise UsageError(f"{engine.name}: question answering cannot be profiled yet; effx verify checks it.")
+    engine.task.behavior.check_supported("profiling", engine.task.name)
     source = override(data_folder, engine.data)
     if source is not None:  # results of the same rows are comparable, from whichever folder they were read
         source = replace(source, path=str(Path(source.path).resolve()))

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from effx.errors import UsageError, unknown
+from effx.specs.tasks import Task
 
 _SAME_DEPTH_LAYERS = 0.25
 """Settings whose mean depths are this close to the deepest are compared by score."""
@@ -103,13 +104,13 @@ class RuleKind:
     is_sure: Decision
     thresholds: Thresholds
     threshold_range: tuple[float, float] | None
-    """The valid thresholds; None: the rule needs none (but see ``supports_regression``)."""
+    """The valid thresholds; None: the rule needs none (but for regression)."""
     patient: bool
     """Whether it can wait for several sure ramps in a row."""
     uses_previous_logits: bool = False
     """Whether the decision compares with the ramp before."""
-    supports_regression: bool = False
-    """Whether it decides on a single value per row, given a threshold."""
+    task_kinds: tuple[str, ...] = ("classification",)
+    """Kinds of tasks whose logits it decides on, keys of :data:`effx.specs.kinds.KINDS`."""
 
 
 RULES: Mapping[str, RuleKind] = {
@@ -118,7 +119,7 @@ RULES: Mapping[str, RuleKind] = {
         RuleKind("entropy", _low_entropy, _entropy_thresholds, (0.0, np.inf), patient=False),
         RuleKind("max-probability", _high_probability, _probability_thresholds, (0.0, 1.0), patient=False),
         RuleKind("patience", _same_prediction, _difference_thresholds, None, patient=True,
-                 uses_previous_logits=True, supports_regression=True),
+                 uses_previous_logits=True, task_kinds=("classification", "regression")),
         RuleKind("consecutive-entropy", _low_normalized_entropy, _normalized_entropy_thresholds, (0.0, 1.0),
                  patient=True),
     )
@@ -134,6 +135,18 @@ def rule_kind(name: str) -> RuleKind:
     if name not in RULES:
         raise unknown("exit rule", name, RULES)
     return RULES[name]
+
+
+def check_task(rule: str, task: Task) -> None:
+    """Raise :class:`UsageError` if a rule does not decide on the logits of a task's kind."""
+    task.behavior.check_supported("exits", task.name)
+    usable = [name for name, kind in RULES.items() if task.kind in kind.task_kinds]
+    if rule not in usable:
+        raise UsageError(
+            f"task '{task.name}' ({task.kind}): exit rule {rule} does not decide on its logits: set rule to "
+            f"{' or '.join(usable)}",
+            settings="rule",
+        )
 
 
 @dataclass(frozen=True)
@@ -191,7 +204,7 @@ class ExitRule:
             UsageError: the task is regression, and the rule needs probabilities or has no threshold.
         """
         kind = self.kind
-        if logits.shape[1] == 1 and (not kind.supports_regression or self.threshold is None):
+        if logits.shape[1] == 1 and ("regression" not in kind.task_kinds or self.threshold is None):
             raise UsageError(f"exit rule {self.name}: regression supports only patience with a threshold.")
         sure = kind.is_sure(logits, state.previous, self.threshold or 0.0)
         streak = np.where(sure, state.streak + 1, 0)

@@ -1,7 +1,8 @@
-"""What to do with the task head of a model that was fine-tuned before."""
+"""The task head of a model that was fine-tuned before: what it predicts, and what becomes of it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Self
 
 from pydantic import model_validator
@@ -25,3 +26,36 @@ class HeadSettings(Settings):
             raise wrong("a fresh head keeps no outputs: leave keep_head and labels out.", "fresh_head",
                         "keep_head", "labels")  # fmt: skip
         return self
+
+
+@dataclass(frozen=True)
+class Head:
+    """The task head of a model."""
+
+    kind: str
+    """Kind of task that it is for, a key of :data:`effx.specs.kinds.KINDS`; ``none``: the model has no head;
+    ``other``: of a kind that effx does not know."""
+    outputs: tuple[str, ...]
+    """Names of its outputs, in order; empty: it has none, or they have no names."""
+    reason: str
+    """How the kind is known."""
+    sigmoid: bool = False
+    """Whether its single output is the logit of the second of two classes, as in a CrossEncoder."""
+
+
+@dataclass(frozen=True)
+class HeadPlan:
+    """What becomes of a model's task head."""
+
+    words: str
+    keep: bool
+    order: tuple[int, ...] | None = None
+    """Numbers of the outputs in the order of the task's labels; None: as they are."""
+    two_logits: bool = False
+    """The single output z becomes the two logits 0 and z."""
+    whole: bool = False
+    """A new head replaces every Linear of the head, not only the last."""
+
+
+class OtherHeadError(Exception):
+    """A head is not one for a task; the message says why."""

@@ -10,14 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 
 from effx.errors import UsageError, unknown
+from effx.specs.kinds import KINDS, TaskKind
+from effx.specs.settings import OneOf
 from effx.stats.metrics import METRICS
 
-Kind = Literal["classification", "regression", "answer-span"]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Names that users give; they become parts of folder names."""
 NAMING = "names are letters, digits, '.', '_' and '-', and begin with a letter or a digit."
@@ -40,11 +41,11 @@ class Task:
     """What is predicted and how it is scored."""
 
     name: str
-    kind: Kind
+    kind: Annotated[str, OneOf("task kind", tuple(KINDS))]
     columns: tuple[str, ...]
     """One text column, or two for a pair."""
     labels: tuple[str, ...]
-    """Class names in the order of the logits; empty for regression."""
+    """Names in the order of the logits; empty where the kind has none."""
     metrics: tuple[str, ...]
     """The primary metric first."""
     hub: Hub | None = None
@@ -55,15 +56,20 @@ class Task:
         return self.metrics[0]
 
     @property
+    def behavior(self) -> TaskKind:
+        """What distinguishes the task's kind."""
+        return KINDS[self.kind]
+
+    @property
     def outputs(self) -> int:
-        """Width of the logits: classes, one value, or start and end."""
-        return {"classification": len(self.labels), "regression": 1, "answer-span": 2}[self.kind]
+        """Width of the logits."""
+        return self.behavior.outputs(self.labels)
 
     def predict(self, logits: np.ndarray) -> np.ndarray:
-        """Return what logits ``[n, outputs]`` predict: classes ``[n]``, or values ``[n]``."""
-        if self.kind == "classification":
-            return np.asarray(np.argmax(logits, axis=-1))
-        return np.asarray(logits[:, 0], dtype=np.float64)
+        """Return what logits ``[n, outputs]`` predict, as :attr:`TaskKind.predict` of the task's kind."""
+        predict = self.behavior.predict
+        assert predict is not None, f"predictions of {self.kind} need the tokens of the rows"
+        return predict(logits)
 
     def score(self, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
         """Return every metric of the task, the primary one first."""

@@ -26,6 +26,7 @@ from effx.artifacts import Checkpoint
 from effx.errors import UsageError
 from effx.manifests import CheckpointFacts, ExitCalibration, ExitsRecord, ExitTarget, ExitValidation
 from effx.models import add_ramps, evaluate, exits, reference, structure
+from effx.models.losses import loss_of
 from effx.specs import exit_rules
 from effx.specs.data import DataLocation
 from effx.specs.tasks import Task
@@ -68,8 +69,7 @@ def train(
     settings = settings or EarlyExitSettings()
     opened = Checkpoint.open(checkpoint)
     sources.check_trainable(opened.task)
-    if opened.task.kind != "classification" and settings.rule != "patience":
-        raise UsageError(f"task '{opened.task.name}' has no classes: set rule to patience.", settings="rule")
+    exit_rules.check_task(settings.rule, opened.task)
     folder = output.new_folder(out, name or f"{opened.name}-exits", overwrite)
     source = sources.open_source(checkpoint, data_folder, settings.training.limit, settings.training.seed)
     transformers.set_seed(settings.training.seed)
@@ -210,7 +210,7 @@ class WithRamps(nn.Module):
     def __init__(self, model: PreTrainedModel, task: Task, *, joint: bool) -> None:
         super().__init__()
         self.model, self.joint = model, joint
-        self.loss = loop.loss_of(task)
+        self.loss = loss_of(task)
         self.depths: Sequence[int] = exits.depths(model)
         if not joint:
             model.requires_grad_(False)

@@ -15,11 +15,11 @@ from effx.artifacts import Checkpoint
 from effx.errors import UsageError
 from effx.manifests import CheckpointFacts, ImportRecord
 from effx.models import checkpoints, evaluate, huggingface
-from effx.models.huggingface import labels
-from effx.models.huggingface.contents import Head
 from effx.models.huggingface.folder import reading
-from effx.models.huggingface.load import Loaded, Opened, OtherHeadError
+from effx.models.huggingface.load import Loaded, Opened
+from effx.specs import head_labels
 from effx.specs.data import DataLocation, DataSource
+from effx.specs.heads import Head, OtherHeadError
 from effx.specs.imports import ImportSettings
 from effx.specs.tasks import NAME, TASKS, Task
 from effx.train import output, understood
@@ -60,7 +60,7 @@ def import_model(
         opened = huggingface.open_model(name, trust_remote_code=trust_remote_code)
     task = _named(task, opened.head, settings)
     try:
-        plan = huggingface.keep_plan(opened.head, task, settings.head, name)
+        plan = task.behavior.match_head(opened.head, task.labels, settings.head)
     except OtherHeadError as error:
         raise UsageError(f"model {name}: {error}", settings=("labels", "keep_head", "task")) from error
     with reading(name):
@@ -100,7 +100,7 @@ def _scored(
             notes=tuple(loaded.notes),
         ),
     }
-    if task.kind != "answer-span":  # finding the answer in the text needs character offsets
+    if task.behavior.predict is not None:  # finding an answer in the text needs character offsets
         predictions = task.predict(evaluate.logits(loaded.model, encoded))
         facts["metrics"] = task.score(rows.labels, predictions)
     cut = float(np.mean(encoded.lengths >= max_length))
@@ -200,12 +200,12 @@ def _named(task: Task, head: Head, settings: ImportSettings) -> Task:
     The rows of a small folder may lack a class that the model knows.
     """
     outputs = settings.labels or head.outputs
-    if task.name in TASKS or task.kind != "classification" or head.kind != "classification":
+    if task.name in TASKS or not task.labels or head.kind != task.kind:
         return task
-    if len(outputs) != len(head.outputs) or labels.numbered(outputs):
+    if len(outputs) != len(head.outputs) or head_labels.numbered(outputs):
         return task
-    by_number = labels.numbered(task.labels) and len(task.labels) <= len(outputs)
-    by_name = labels.covers(outputs, task.labels) and set(task.labels) <= set(outputs)
+    by_number = head_labels.numbered(task.labels) and len(task.labels) <= len(outputs)
+    by_name = head_labels.covers(outputs, task.labels) and set(task.labels) <= set(outputs)
     return replace(task, labels=tuple(outputs)) if by_number or by_name else task
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 import transformers
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
@@ -29,7 +28,6 @@ from effx.errors import TrainingError, UsageError
 from effx.host import cpu
 from effx.manifests import TrainingStage
 from effx.quiet import quiet
-from effx.specs.tasks import Task
 from effx.specs.training import TrainingSettings
 from effx.train import adamax, distributed
 from effx.train.segment import Pause, PausedState, RunSegment
@@ -202,13 +200,6 @@ def labelled(encoded: Encoded, labels: np.ndarray, names: list[str]) -> Collate:
         return {**to_tensors(encoded.batch(indices), names), "labels": targets[indices]}
 
     return collate
-
-
-def loss_of(task: Task) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """Return the task's training loss: a function of logits [batch, outputs] and labels [batch]."""
-    if task.kind == "regression":
-        return lambda logits, labels: F.mse_loss(logits.squeeze(-1).float(), labels)
-    return lambda logits, labels: F.cross_entropy(logits.float(), labels)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,6 @@ from effx import data, progress
 from effx.artifacts import Checkpoint
 from effx.data import Rows
 from effx.encoding import Encoded, Encoder
-from effx.errors import UsageError
 from effx.manifests import (
     CheckpointFacts,
     TokensRecord,
@@ -183,5 +182,4 @@ def open_source(
 
 def check_trainable(task: Task) -> None:
     """Raise :class:`UsageError` for a task that effx exports but does not train."""
-    if task.kind == "answer-span":
-        raise UsageError(f"task '{task.name}': question answering models can be exported, but not trained.")
+    task.behavior.check_supported("training", task.name)

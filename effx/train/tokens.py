@@ -31,6 +31,7 @@ from effx.errors import UsageError
 from effx.manifests import TokensRecord, TokensTarget, TrainingStage
 from effx.models import evaluate, forward, reference, structure
 from effx.models import tokens as schedules
+from effx.models.losses import loss_of
 from effx.specs.data import DataLocation
 from effx.specs.tasks import Task
 from effx.specs.training import TokenPruningSettings
@@ -120,7 +121,7 @@ class Soft(nn.Module):
     def __init__(self, model: PreTrainedModel, task: Task, rule: str, penalty: float) -> None:
         super().__init__()
         self.model, self.rule, self.penalty = model, rule, penalty
-        self.loss = loop.loss_of(task)
+        self.loss = loss_of(task)
         layers = len(structure(model).layers)
         if rule == "share":
             raw = torch.full((layers, _BINS), 1.0 / _RETENTION_GAIN)
@@ -194,7 +195,7 @@ class Hard(nn.Module):
 
     def __init__(self, model: PreTrainedModel, task: Task) -> None:
         super().__init__()
-        self.model, self.loss = model, loop.loss_of(task)
+        self.model, self.loss = model, loss_of(task)
 
     def forward(self, labels: torch.Tensor, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the task's loss."""

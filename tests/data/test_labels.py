@@ -17,7 +17,7 @@ def infer(*texts: str, **settings: object) -> Task:
 
 
 def numbers(task: Task, *texts: str) -> list[float]:
-    return list(labels.encode(task, texts, lambda index: f"row {index + 1}")[1])
+    return list(task.behavior.encode(task.labels, texts, lambda index: f"row {index + 1}", None)[1])
 
 
 @pytest.mark.parametrize(

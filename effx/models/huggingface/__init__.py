@@ -1,7 +1,7 @@
 """Models as transformers saves them: read, checked, understood, and given a head for a task."""
 
 from effx.models.huggingface.folder import check_source, is_hub_name, is_model, name_of
-from effx.models.huggingface.load import Loaded, build, check_encoder, keep_plan, load, open_model, pretrained
+from effx.models.huggingface.load import Loaded, build, check_encoder, load, open_model, pretrained
 from effx.models.huggingface.tokenizers import check_encoded, check_equal
 
 __all__ = [
@@ -13,7 +13,6 @@ __all__ = [
     "check_source",
     "is_hub_name",
     "is_model",
-    "keep_plan",
     "load",
     "name_of",
     "open_model",

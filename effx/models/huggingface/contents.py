@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from effx.models.huggingface import labels
 from effx.models.huggingface.folder import ModelFolder, wrong
 from effx.models.huggingface.weights import Tensors
-
-HeadKind = Literal["none", "classification", "regression", "multi-label", "answer-span", "other"]
+from effx.specs import head_labels
+from effx.specs.heads import Head
 
 _BUFFERS = re.compile(r"(^|\.)embeddings\.(position_ids|token_type_ids)$")
 _PRETRAINING = re.compile(
@@ -25,19 +23,6 @@ _PRETRAINING = re.compile(
 _POOLER = re.compile(r"(^|\.)pooler\.")
 _HEADS = re.compile(r"^(classifier|pre_classifier|qa_outputs)\.")
 _SIGMOID = "Sigmoid"
-
-
-@dataclass(frozen=True)
-class Head:
-    """The task head of a model."""
-
-    kind: HeadKind
-    outputs: tuple[str, ...]
-    """Names of its outputs, in order; empty: it has none, or they have no names."""
-    reason: str
-    """How the kind is known."""
-    sigmoid: bool = False
-    """Whether its single output is the logit of the second of two classes, as in a CrossEncoder."""
 
 
 def check_config(folder: ModelFolder) -> None:
@@ -90,7 +75,7 @@ def head_of(folder: ModelFolder, tensors: Tensors, output_path: str, span_path: 
     if weight is None:
         return Head("none", (), architecture or "no classifier")
     try:
-        outputs = labels.names_of_outputs(config, weight.shape[0])
+        outputs = head_labels.names_of_outputs(config, weight.shape[0])
     except ValueError as error:
         raise wrong(folder.name, f"the labels of config.json cannot be read ({error})") from error
     except Exception as error:

@@ -16,8 +16,6 @@ import torch
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoModelForQuestionAnswering,
-    AutoModelForSequenceClassification,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -25,15 +23,15 @@ from transformers import (
 
 from effx.artifacts import Checkpoint
 from effx.errors import UsageError
-from effx.models import checkpoints, families
+from effx.models import checkpoints, families, heads
 from effx.models.families import Family
-from effx.models.huggingface import contents, labels, reduced, tokenizers, weights
-from effx.models.huggingface.contents import Head
+from effx.models.heads import HeadType
+from effx.models.huggingface import contents, reduced, tokenizers, weights
 from effx.models.huggingface.folder import ModelFolder, check_source, open_folder, reading, wrong
 from effx.models.huggingface.reduced import Reduction, UnknownStructureError
 from effx.models.structure import full_parameters, structure
 from effx.models.surgery import prune
-from effx.specs.heads import HeadSettings
+from effx.specs.heads import Head, HeadPlan, HeadSettings, OtherHeadError
 from effx.specs.tasks import Task
 
 
@@ -79,7 +77,7 @@ def load(
     """Return an encoder with a head for ``task``, new where it has none for it, and its tokenizer.
 
     A head is kept if its outputs have the names of the task's labels, in any order; see
-    :mod:`effx.models.huggingface.labels`.
+    :mod:`effx.specs.head_labels`.
 
     Args:
         name: a folder, an effx checkpoint (it remains reduced), or a name on the Hugging Face hub.
@@ -111,7 +109,7 @@ def open_model(name: str, *, trust_remote_code: bool = False) -> Opened:
     contents.check_config(folder)
     config = AutoConfig.from_pretrained(folder.path, trust_remote_code=trust_remote_code)
     family = families.named(config.model_type)
-    skeleton = _skeleton(config, trust_remote_code, answers_spans=False)
+    skeleton = _skeleton(config, trust_remote_code, heads.HEADS["sequence"])
     prefix = skeleton.base_model_prefix
     tensors = weights.canonical(weights.read(folder), set(skeleton.state_dict()), prefix)
     head = contents.head_of(folder, tensors, family.output_path(skeleton), family.span_head)
@@ -129,20 +127,6 @@ def open_model(name: str, *, trust_remote_code: bool = False) -> Opened:
     return Opened(folder, config, tensors, head, reduction, words)
 
 
-@dataclass(frozen=True)
-class HeadPlan:
-    """What becomes of a model's task head."""
-
-    words: str
-    keep: bool
-    order: tuple[int, ...] | None = None
-    """Numbers of the outputs in the order of the task's labels; None: as they are."""
-    two_logits: bool = False
-    """The single output z becomes the two logits 0 and z."""
-    whole: bool = False
-    """A new head replaces every Linear of the head, not only the last."""
-
-
 def _plan(head: Head, task: Task, settings: HeadSettings, name: str) -> HeadPlan:
     """Decide what becomes of a model's head where a new one is allowed, as in fine-tuning."""
     if head.kind == "none":
@@ -152,82 +136,11 @@ def _plan(head: Head, task: Task, settings: HeadSettings, name: str) -> HeadPlan
     if settings.fresh_head:
         return HeadPlan("new, as requested", keep=False, whole=True)
     try:
-        return keep_plan(head, task, settings, name)
+        return task.behavior.match_head(head, task.labels, settings)
     except OtherHeadError as error:
         if settings.keep_head or settings.labels:
             raise wrong(name, str(error), "keep_head", "labels") from error
         return HeadPlan(f"new: {error}", keep=False)
-
-
-class OtherHeadError(Exception):
-    """A head is not one for a task; the message says why."""
-
-
-def keep_plan(head: Head, task: Task, settings: HeadSettings, name: str) -> HeadPlan:
-    """Return how a head serves a task.
-
-    Raises:
-        OtherHeadError: it is one of another task, or it is unclear which output is which label.
-        UsageError: the setting ``labels`` does not name the task's labels.
-    """
-    if task.kind == "answer-span" or head.kind == "answer-span":
-        if task.kind == head.kind:
-            return HeadPlan("kept: start and end logits", keep=True)
-        raise OtherHeadError(f"{head.reason} is not a head for {task.kind}")
-    if head.kind in ("multi-label", "other", "none"):
-        raise OtherHeadError(f"{head.reason} is not a head for {task.kind}")
-    if task.kind == "regression":
-        if head.kind != "regression":
-            raise OtherHeadError(f"{head.reason} is not a head for regression")
-        sigmoid = "; its score is the one before the sigmoid that sentence-transformers applies"
-        return HeadPlan("kept: one value" + sigmoid * head.sigmoid, keep=True)
-    return _classes(head, task, settings, name)
-
-
-def _classes(head: Head, task: Task, settings: HeadSettings, name: str) -> HeadPlan:
-    outputs = head.outputs
-    single = len(outputs) == 1 and len(task.labels) == 2
-    if settings.labels:
-        outputs = settings.labels
-        order = labels.order(outputs, task.labels)
-        width = 2 if single else len(head.outputs)
-        if order is None or len(outputs) != width:
-            raise UsageError(
-                f"labels {', '.join(outputs)}: expected the labels of the task in the order of the model's "
-                f"outputs ({', '.join(task.labels)}, in any order)",
-                settings="labels",
-            )
-        return HeadPlan(
-            f"kept, its outputs in the given order: {', '.join(outputs)}",
-            True,
-            tuple(order),
-            two_logits=single,
-        )
-    if single:
-        if labels.numbered(task.labels):
-            return HeadPlan("kept: one output, the logit of class 1 against class 0", True, two_logits=True)
-        raise OtherHeadError(
-            "its single output is a score between two classes, and nothing says which of "
-            f"{' and '.join(task.labels)} it stands for: set labels to the class of a low "
-            f"score and that of a high one, e.g. {','.join(task.labels)}"
-        )
-    if settings.keep_head and len(outputs) == len(task.labels) and labels.order(outputs, task.labels) is None:
-        return HeadPlan(f"kept as requested: {', '.join(outputs)} as {', '.join(task.labels)}", True)
-    if len(outputs) == len(task.labels) and labels.numbered(task.labels):
-        return HeadPlan(f"kept: {', '.join(outputs)} by number", True)
-    if labels.unclear(outputs, task.labels):
-        raise OtherHeadError(
-            f"its outputs are called {outputs[0]} to {outputs[-1]}, which does not say which of them is "
-            f"which of {', '.join(task.labels)}: set labels to the names in the order of the outputs"
-        )
-    order = labels.order(outputs, task.labels)
-    if order is None:
-        raise OtherHeadError(
-            f"its labels are {', '.join(outputs)}, those of the task {', '.join(task.labels)}"
-        )
-    same = order == list(range(len(order)))
-    words = f"kept: {', '.join(outputs)}" + ("" if same else f", permuted to {', '.join(task.labels)}")
-    return HeadPlan(words, True, tuple(order))
 
 
 def build(opened: Opened, task: Task, plan: HeadPlan, trust_remote_code: bool = False) -> Loaded:
@@ -238,8 +151,8 @@ def build(opened: Opened, task: Task, plan: HeadPlan, trust_remote_code: bool = 
     """
     folder, config, tensors = opened.folder, opened.config, dict(opened.tensors)
     family = families.named(config.model_type)
-    describe(config, task)
-    skeleton = _skeleton(config, trust_remote_code, answers_spans=task.kind == "answer-span")
+    heads.describe(config, task)
+    skeleton = _skeleton(config, trust_remote_code, heads.head_type(task))
     known = set(skeleton.state_dict())
     path = family.output_path(skeleton)
     unused = [key for key in tensors if key not in known]
@@ -281,11 +194,10 @@ def _arrange(tensors: weights.Tensors, path: str, plan: HeadPlan) -> None:
             tensors[key] = tensors[key][list(plan.order)]
 
 
-def _skeleton(config: PreTrainedConfig, trust_remote_code: bool, *, answers_spans: bool) -> PreTrainedModel:
+def _skeleton(config: PreTrainedConfig, trust_remote_code: bool, head: HeadType) -> PreTrainedModel:
     """Return the task model of a config without memory for its weights."""
-    auto: Any = AutoModelForQuestionAnswering if answers_spans else AutoModelForSequenceClassification
     with torch.device("meta"):
-        model: PreTrainedModel = auto.from_config(config, trust_remote_code=trust_remote_code)
+        model: PreTrainedModel = head.auto_class.from_config(config, trust_remote_code=trust_remote_code)
     return model
 
 
@@ -316,17 +228,6 @@ def check_encoder(name: str, model: PreTrainedModel, loading_info: Mapping[str, 
     return missing | mismatched
 
 
-def describe(config: PreTrainedConfig, task: Task) -> None:
-    """Write the number and names of the task's outputs into a model's config."""
-    config.num_labels = task.outputs
-    if task.kind == "classification":
-        config.id2label = dict(enumerate(task.labels))
-        config.label2id = {label: number for number, label in enumerate(task.labels)}
-        config.problem_type = "single_label_classification"
-    elif task.kind == "regression":
-        config.problem_type = "regression"
-
-
 def _from_checkpoint(checkpoint: Checkpoint, task: Task, settings: HeadSettings) -> Loaded:
     """Return the model of a checkpoint, which stays reduced, with a head for another or the same task."""
     model, name = checkpoints.load(checkpoint), str(checkpoint.folder)
@@ -337,7 +238,7 @@ def _from_checkpoint(checkpoint: Checkpoint, task: Task, settings: HeadSettings)
             "checkpoint before them, then train exits or tokens again."
         )
     family = families.of(model)
-    if family.answers_spans(model) != (task.kind == "answer-span"):
+    if checkpoint.task.behavior.head != task.behavior.head:
         raise UsageError(
             f"task '{task.name}' ({task.kind}) needs another kind of head than this checkpoint has: "
             "fine-tune the pretrained encoder instead."
@@ -346,7 +247,7 @@ def _from_checkpoint(checkpoint: Checkpoint, task: Task, settings: HeadSettings)
     outputs = before.labels or ("LABEL_0",)
     plan = _plan(Head(before.kind, outputs, f"task '{before.name}'"), task, settings, name)
     _refit(model, family, task, plan)
-    describe(model.config, task)
+    heads.describe(model.config, task)
     return Loaded(model, checkpoints.tokenizer(checkpoint.folder), plan.words, not plan.keep)
 
 

@@ -31,11 +31,11 @@ from effx.recipe.language.recipe import (
     VariantEntry,
     WorkloadsEntry,
 )
-from effx.specs import backends, settings, variants
+from effx.specs import backends, exit_rules, settings, variants
 from effx.specs.backends import BUILDABLE
 from effx.specs.settings import Settings
 from effx.specs.stages import SECTIONS
-from effx.specs.tasks import NAME, NAMING, TASKS
+from effx.specs.tasks import NAME, NAMING, TASKS, Task
 from effx.specs.training import EarlyExitSettings
 
 _LABELLED: Mapping[str, type[Settings]] = {"tasks": TaskEntry, "models": ModelEntry, **ENTRIES}
@@ -308,8 +308,8 @@ class _Reader:
             if folder is None and name not in TASKS:
                 self._document.wrong(path, f"unknown task.{nearest(name, TASKS)} Your own rows need data: "
                                            f"FILE or FOLDER. Known: {', '.join(TASKS)}.")  # fmt: skip
-            elif name in TASKS and TASKS[name].kind == "answer-span":
-                self._document.wrong(path, "training for question answering is not supported.")
+            elif name in TASKS and (reason := TASKS[name].behavior.refused.get("training")):
+                self._document.wrong(path, f"{reason}.")
             if isinstance(folder, str) and not Path(folder).expanduser().exists():
                 self._document.wrong((*path, "data"), f"{folder}: there is no such file or folder.")
 
@@ -363,18 +363,21 @@ class _Reader:
                     self._document.wrong(("backends", index, "device"), str(error))
 
     def _check_exit_rules(self, recipe: Recipe) -> None:
-        """Refuse rules that need probabilities where a task has none."""
-        needing = [
+        """Refuse rules that do not decide on the logits of a task's kind."""
+        rules = [
             (stage.label, stage.settings.rule)
             for stage in recipe.entries("exits")
-            if isinstance(stage.settings, EarlyExitSettings) and stage.settings.rule != "patience"
+            if isinstance(stage.settings, EarlyExitSettings)
         ]
-        for task in recipe.tasks if needing else ():
-            if self._kind(task) != "regression":
+        for entry in recipe.tasks if rules else ():
+            task = self._task(entry)
+            if task is None:
                 continue
-            for label, rule in needing:
-                text = f"'{rule}' needs classes; task '{task.name}' has none: set rule: patience."
-                self._document.wrong(("exits", label, "rule"), text)
+            for label, rule in rules:
+                try:
+                    exit_rules.check_task(rule, task)
+                except UsageError as error:
+                    self._document.wrong(("exits", label, "rule"), str(error))
 
     def _check_sizes(self, recipe: Recipe) -> None:
         """Refuse layers and lengths that a model does not have, as far as its config.json says."""
@@ -408,15 +411,15 @@ class _Reader:
                 text = f"{shape.batch}x{shape.length}: the models read at most {max(longest)} tokens."
                 document.wrong(("workloads", "grid"), text)
 
-    def _kind(self, task: TaskEntry) -> str | None:
-        """Return what a task predicts; the user's rows are read for it. None: unknown."""
+    def _task(self, task: TaskEntry) -> Task | None:
+        """Return a task; the user's rows are read for it. None: unknown."""
         if task.name in TASKS:
-            return TASKS[task.name].kind
+            return TASKS[task.name]
         path = ("tasks", task.name, "data")
         if task.data is None or self._document.is_wrong(path):
             return None
         try:
-            return data.resolve(task.name, task.source).kind
+            return data.resolve(task.name, task.source)
         except EffxError as error:
             self._document.wrong(path, str(error))
             return None

@@ -126,11 +126,12 @@ def test_ten_mistakes_are_ten_messages_with_their_lines(
         ),
         (
             "tasks: [demo, stsb]\nmodels: {tiny: demo}\nexits: {e: {}}\nvariants: [exit]\n",
-            "line 3: exits.e.rule: 'entropy' needs classes; task 'stsb' has none: set rule: patience",
+            "line 3: exits.e.rule: task 'stsb' (regression): exit rule entropy does not decide on its "
+            "logits: set rule to patience",
         ),
         (
             "tasks: [stsb]\nmodels: {m: demo}\nexits:\n  e:\n    rule: max-probability\nvariants: [exit]\n",
-            "line 5: exits.e.rule: 'max-probability' needs classes",
+            "line 5: exits.e.rule: task 'stsb' (regression): exit rule max-probability",
         ),
         (GOOD + "pruned: {half: {}}\n", "line 4: pruned.half: the key 'level' is missing: expected a level"),
         (GOOD + "pruned: {half: {level: 101}}\n", "line 4: pruned.half.level: level '101'"),
@@ -154,7 +155,10 @@ def test_ten_mistakes_are_ten_messages_with_their_lines(
         ),
         (GOOD + "workloads: {meter: rapll}\n", "Did you mean 'rapl'"),
         ("tasks: {mine: {data: ./nowhere}}\nmodels: {tiny: demo}\n", "line 1: tasks.mine.data: ./nowhere"),
-        ("tasks: [squad]\nmodels: {tiny: demo}\n", "training for question answering is not supported"),
+        (
+            "tasks: [squad]\nmodels: {tiny: demo}\n",
+            "question answering models can be exported, but not trained",
+        ),
         ("a: " + "[" * 70 + "]" * 70 + GOOD, "line 1: a: nested too deeply"),
         ("a: &a {b: *a}\n" + GOOD, "line 1: a: unknown key"),
     ],
@@ -177,7 +181,7 @@ def test_exit_rules_are_checked_against_the_users_rows(tmp_path: Path) -> None:
     rows = [{"sentence": "x", "label": label} for label in (0.5, 1.5)]
     write_rows(tmp_path / "train.jsonl", rows)
     (line,) = mistakes(tmp_path, recipe)
-    assert line.startswith("line 4: exits.e.rule: 'entropy' needs classes; task 'near' has none")
+    assert line.startswith("line 4: exits.e.rule: task 'near' (regression): exit rule entropy")
     write_rows(tmp_path / "train.jsonl", [*rows, {"sentence": "x"}])
     (line,) = mistakes(tmp_path, recipe)
     assert line.startswith("line 2: tasks.near.data: ") and "row 3: column 'label' is missing" in line

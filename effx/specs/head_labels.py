@@ -70,6 +70,27 @@ def order(outputs: Sequence[str], labels: Sequence[str]) -> list[int] | None:
     return None
 
 
+def given_order(given: Sequence[str], labels: Sequence[str], width: int) -> tuple[int, ...]:
+    """Return for each of a task's labels the number of the output, where the user names the outputs.
+
+    Args:
+        given: names of the outputs, in their order.
+        labels: of the task.
+        width: number of the outputs.
+
+    Raises:
+        UsageError: they are not the task's labels.
+    """
+    matched = order(given, labels)
+    if matched is None or len(given) != width:
+        raise UsageError(
+            f"labels {', '.join(given)}: expected the labels of the task in the order of the model's "
+            f"outputs ({', '.join(labels)}, in any order)",
+            settings="labels",
+        )
+    return tuple(matched)
+
+
 def unclear(outputs: Sequence[str], labels: Sequence[str]) -> bool:
     """Return whether the outputs may be the labels, but their names do not say in which order."""
     return len(outputs) == len(labels) and numbered(outputs) and not numbered(labels)

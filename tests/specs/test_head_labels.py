@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from effx.errors import UsageError
-from effx.models.huggingface import labels
+from effx.specs import head_labels as labels
 
 NAMES = ("entailment", "neutral", "contradiction", "not relevant", "Other-Thing")
 

@@ -1,0 +1,55 @@
+"""Types of task heads: which class of transformers has them, and what its outputs are.
+
+sequence    logits [batch, outputs] of whole rows
+span        start and end logits, stacked to [batch, length, 2]
+
+A kind of task (:mod:`effx.specs.kinds`) names one of them as its ``head``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification, PreTrainedConfig
+
+from effx.specs.tasks import Task
+
+
+@dataclass(frozen=True)
+class HeadType:
+    """A type of task head: a row of :data:`HEADS`."""
+
+    auto_class: Any
+    """The class of transformers that adds it to an encoder."""
+    logits: Callable[[Any], torch.Tensor]
+    """Output of such a model -> logits [batch, outputs], or [batch, length, outputs]."""
+    per_token: bool
+    """Whether every token has logits."""
+
+
+HEADS: Mapping[str, HeadType] = {
+    "sequence": HeadType(AutoModelForSequenceClassification, lambda out: out.logits, per_token=False),
+    "span": HeadType(
+        AutoModelForQuestionAnswering,
+        lambda out: torch.stack([out.start_logits, out.end_logits], -1),
+        per_token=True,
+    ),
+}
+
+
+def head_type(task: Task) -> HeadType:
+    """Return the type of head that a task needs."""
+    return HEADS[task.behavior.head]
+
+
+def describe(config: PreTrainedConfig, task: Task) -> None:
+    """Write the number and names of the task's outputs into a model's config."""
+    config.num_labels = task.outputs
+    if task.labels:
+        config.id2label = dict(enumerate(task.labels))
+        config.label2id = {label: number for number, label in enumerate(task.labels)}
+    if task.behavior.problem_type is not None:
+        config.problem_type = task.behavior.problem_type

@@ -1,0 +1,24 @@
+"""The kinds of tasks, one module each: labels, predictions, scores, task head, and what is not supported.
+
+classification    one class per row
+regression        one number per row
+answer_span       an answer in a text: start and end logits of every token
+
+Everything that depends on the kind of a task is a field of :class:`TaskKind`; the other packages ask it. Two
+fields name what needs PyTorch: ``head``, a row of ``HEADS`` in :mod:`effx.models.heads`, and ``loss``, a row
+of ``LOSSES`` in :mod:`effx.models.losses`. A new kind is a module here, an entry of ``KINDS``, and a row of
+each of these two tables if none of theirs serves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from effx.specs.kinds.answer_span import ANSWER_SPAN
+from effx.specs.kinds.classification import CLASSIFICATION
+from effx.specs.kinds.kind import TaskKind
+from effx.specs.kinds.regression import REGRESSION
+
+__all__ = ["KINDS", "TaskKind"]
+
+KINDS: Mapping[str, TaskKind] = {kind.name: kind for kind in (CLASSIFICATION, REGRESSION, ANSWER_SPAN)}

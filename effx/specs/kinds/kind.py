@@ -1,0 +1,91 @@
+"""What distinguishes a kind of task from others: the fields of :class:`TaskKind`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from effx.errors import UsageError
+from effx.specs.heads import Head, HeadPlan, HeadSettings
+
+Labels = tuple[str, ...]
+"""Names of a task's labels, in the order of the logits; empty where the kind has none."""
+Where = Callable[[int], str]
+"""Row -> file and number, for messages."""
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The best answer that is the same for every row."""
+
+    prediction: np.ndarray
+    """Like the prediction of one row."""
+    words: str
+
+
+@dataclass(frozen=True)
+class TaskKind:
+    """A kind of task: a row of :data:`effx.specs.kinds.KINDS`."""
+
+    name: str
+    head: str
+    """Type of the task head, a key of :data:`effx.models.heads.HEADS`."""
+    output_names: tuple[str, ...]
+    """Names of an engine's outputs: ``logits`` per row, or several per token."""
+    metrics: tuple[str, ...]
+    """Metrics of a user's task, the primary one first."""
+    outputs: Callable[[Labels], int]
+    """Labels -> width of the logits."""
+    check_labels: Callable[[Labels], None]
+    """Raises :class:`ValueError` for labels that no task of the kind has."""
+    describe: Callable[[str, Labels], str]
+    """What a row holds, as ``one text``, and labels -> the kind in words, for the summary of the rows."""
+    encode: Callable[[Labels, Sequence[Any], Where, Sequence[str] | None], tuple[np.ndarray, np.ndarray]]
+    """Labels, values of the label's column, position of a row, names of the file's class numbers (None: it
+    has none) -> indices of the rows with a label, and their labels: an array whose first axis is the rows.
+    Raises :class:`DataError`."""
+    summarize: Callable[[Labels, Sequence[np.ndarray]], str] | None
+    """Labels, and those of the rows of each split -> the labels in a line; None: not summarised."""
+    match_head: Callable[[Head, Labels, HeadSettings], HeadPlan]
+    """A model's task head, labels, and what the user wants -> how the head serves a task. Raises
+    :class:`effx.specs.heads.OtherHeadError`, or :class:`UsageError` for a wrong setting."""
+    agreement: Callable[[np.ndarray, np.ndarray], float]
+    """Predictions of a checkpoint and of its engine -> how far they agree, 1: the same; compared with the
+    parity gate's ``label_agreement``."""
+    store: Callable[[np.ndarray], list[Any]] = lambda values: list(values.tolist())
+    """Predictions or labels -> JSON, an entry per row."""
+    restore: Callable[[Sequence[Any], Labels], np.ndarray] = lambda values, labels: np.array(values)
+    """The reverse of ``store``; raises :class:`ValueError` for what no task with these labels has."""
+    predict: Callable[[np.ndarray], np.ndarray] | None = None
+    """Logits [n, outputs] -> predictions, first axis n; None: predictions need the tokens of the rows."""
+    predict_tokens: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    """Logits [tokens, outputs] and the offsets of the rows [n + 1] -> predictions [n]; None: the logits are
+    those of rows."""
+    label_column: str | None = None
+    """Name of the label's column; those of the texts are then called as the task's columns. None: usual
+    names, or those that the user gives."""
+    file_patterns: Mapping[str, str] = field(default_factory=dict)
+    """Split -> pattern of the names that its files have where the rows were published."""
+    constant: Callable[[np.ndarray, Labels], Constant] | None = None
+    """Labels of the training rows, and label names -> the best constant answer; None: there is none."""
+    has_classes: bool = True
+    """Whether a prediction is right or wrong, so that engines are gated by the rows they get right."""
+    loss: str | None = None
+    """Training loss, a key of :data:`effx.models.losses.LOSSES`; None: not trained."""
+    problem_type: str | None = None
+    """``problem_type`` of a model's config in transformers; None: left as it is."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """What is not supported, as ``training``, ``exits`` or ``profiling`` -> why."""
+
+    def check_supported(self, what: str, task: str) -> None:
+        """Raise :class:`UsageError` if the kind does not support ``what``.
+
+        Args:
+            what: a key of :attr:`refused`.
+            task: name of the task, for the message.
+        """
+        if reason := self.refused.get(what):
+            raise UsageError(f"task '{task}': {reason}.")
