@@ -37,12 +37,12 @@ from effx.host.identity import Host
 from effx.manifests import ArtifactReference
 from effx.results import (
     MIN_SAMPLES,
-    Accuracy,
     Energy,
     EngineRecord,
     MeasurementRecord,
     MeterRecord,
     PeakMemory,
+    Quality,
     Run,
     RuntimeRecord,
     WorkloadResult,
@@ -292,7 +292,7 @@ def hypervolume(trials: int, rng: np.random.Generator) -> dict[str, float]:
             accuracies, seconds = rng.uniform(0.84, 0.92, count), np.exp(rng.uniform(-1, 1, count))
             seen = frontier(engines(rng, accuracies, seconds))
             indices = np.array([int(point.run.name) for point in seen.points])
-            values = np.array([[-point.values["accuracy"], point.values["latency"]] for point in seen.points])
+            values = np.array([[-point.values["quality"], point.values["latency"]] for point in seen.points])
             level = np.median(values[:, 1] / seconds[indices])  # the drift that all engines share
             worst = values.max(axis=0) * [1.0, 1.1]
             box = (worst[0] - values[:, 0].min()) * worst[1]
@@ -323,7 +323,7 @@ def engines(rng: np.random.Generator, accuracies: np.ndarray, seconds: np.ndarra
                     ArtifactReference(name="simulated", digest="0" * 64), 0,
                 ),
                 host=Host("simulated"), workloads=[single],
-                accuracy=Accuracy(
+                quality=Quality(
                     "accuracy", float(right.mean()), EXAMPLES, (0.0, 1.0), {}, right.tolist(),
                     [1.0] * EXAMPLES, "simulated",
                 ),

@@ -30,10 +30,10 @@ def main() -> None:
 
 def without_rows(run: Run) -> Run:
     """Return a result without labels, predictions and the full path of the rows."""
-    source = "/".join(Path(run.accuracy.source).parts[-2:])
+    source = "/".join(Path(run.quality.source).parts[-2:])
     return replace(
         run,
-        accuracy=replace(run.accuracy, predictions=[], labels=[], source=source),
+        quality=replace(run.quality, predictions=[], labels=[], source=source),
         workloads=[
             replace(one, blocks_s=[[round(sample, 9) for sample in block] for block in one.blocks_s])
             for one in run.workloads

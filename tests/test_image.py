@@ -141,7 +141,7 @@ def test_the_cpu_target_profiles_without_torch(
     assert measured.returncode == 0, measured.stderr
     runs = json.loads(measured.stdout)
     assert {run["engine"]["name"] for run in runs} == {"tiny.fp32.onnxruntime", "tiny.int8.onnxruntime"}
-    assert all(run["accuracy"]["n"] == 90 for run in runs)
+    assert all(run["quality"]["n"] == 90 for run in runs)
     assert "CPUExecutionProvider" in effx.run(START).stdout  # without arguments: the doctor
 
 

@@ -20,7 +20,7 @@ from tests.analysis import simulated_results
 
 ROOT = Path(__file__).parents[1]
 FAILURE = {
-    "schema": 3, "id": "f", "started": "2026-11-21T00:00:00+00:00", "session": "s", "failure": "it died",
+    "schema": 4, "id": "f", "started": "2026-11-21T00:00:00+00:00", "session": "s", "failure": "it died",
     "engine": {"name": "demo-dead"}, "host": {"id": "h"},
 }  # fmt: skip
 N = 20
@@ -40,8 +40,8 @@ def energy(value: Any) -> Any:
 
 Damage = Callable[[Any], object]
 TYPES: dict[str, tuple[Damage, str]] = {
-    "another schema": (lambda value: value.update(schema=2), "expected schema 3, got 2"),
-    "schema true": (lambda value: value.update(schema=True), "expected schema 3, got True"),
+    "another schema": (lambda value: value.update(schema=2), "expected schema 4, got 2"),
+    "schema true": (lambda value: value.update(schema=True), "expected schema 4, got True"),
     "no schema": (lambda value: value.pop("schema"), "schema is missing"),
     "no host": (lambda value: value.update(host=None), "host: expected an object"),
     "a host without id": (lambda value: value["host"].pop("id"), "host.id: missing"),
@@ -55,24 +55,24 @@ TYPES: dict[str, tuple[Damage, str]] = {
         "workloads\\[0\\].p50: unknown key",
     ),
     "half a gate": (lambda value: value["gates"][0].pop("detail"), "gates\\[0\\].detail: missing"),
-    "no accuracy": (lambda value: value["accuracy"].update(value=None), "accuracy.value: .*valid number"),
+    "no accuracy": (lambda value: value["quality"].update(value=None), "quality.value: .*valid number"),
     "true as accuracy": (
-        lambda value: value["accuracy"].update(value=True),
-        "accuracy.value: .*valid number",
+        lambda value: value["quality"].update(value=True),
+        "quality.value: .*valid number",
     ),
-    "NaN": (lambda value: value["accuracy"].update(value=float("nan")), "NaN is not a JSON number"),
+    "NaN": (lambda value: value["quality"].update(value=float("nan")), "NaN is not a JSON number"),
     "Infinity": (
         lambda value: first(value)["blocks_s"][0].append(float("inf")),
         "Infinity is not a JSON number",
     ),
-    "1e999": (lambda value: value["accuracy"].update(value="1e999"), "1e999 is too large"),
+    "1e999": (lambda value: value["quality"].update(value="1e999"), "1e999 is too large"),
     "1e999 among samples": (lambda value: first(value)["blocks_s"][0].append("1e999"), "1e999 is too large"),
     "1e999 as a fact": (
         lambda value: value["settings"]["meter"]["details"].update(x="1e999"),
         "1e999 is too large",
     ),
     "a huge integer": (lambda value: value["memory"].update(host_peak_bytes=10**400), "1000.* is too large"),
-    "a huge class": (lambda value: value["accuracy"].update(labels=[10**400] * N), "is too large"),
+    "a huge class": (lambda value: value["quality"].update(labels=[10**400] * N), "is too large"),
     "half an interval": (
         lambda value: energy(value).update(interval=[1]),
         "workloads\\[0\\].energy.interval",
@@ -81,7 +81,7 @@ TYPES: dict[str, tuple[Damage, str]] = {
         lambda value: first(value)["blocks_s"][0].append("x"),
         "blocks_s\\[0\\]\\[5\\]: .*valid num",
     ),
-    "predictions of text": (lambda value: value["accuracy"].update(predictions=["x"]), "predictions.0"),
+    "predictions of text": (lambda value: value["quality"].update(predictions=["x"]), "predictions.0"),
     "a length of text": (lambda value: first(value)["workload"].update(length="long"), "workload.length"),
     "an unknown scenario": (lambda value: first(value)["workload"].update(scenario="x"), "workload.scenario"),
     "an unknown setting": (lambda value: value["settings"]["plan"].update(round=1), "settings.plan.*round"),
@@ -89,37 +89,37 @@ TYPES: dict[str, tuple[Damage, str]] = {
 }
 CONTRADICTIONS: dict[str, tuple[Damage, str]] = {
     "an accuracy that the predictions do not give": (
-        lambda value: value["accuracy"].update(value=0.5, metrics={"accuracy": 0.5}, interval=[0.2, 0.8]),
+        lambda value: value["quality"].update(value=0.5, metrics={"accuracy": 0.5}, interval=[0.2, 0.8]),
         "accuracy is 0.5, but its predictions and labels give 0.",
     ),
     "a metric that the predictions do not give": (
-        lambda value: value["accuracy"]["metrics"].update(f1=0.123),
+        lambda value: value["quality"]["metrics"].update(f1=0.123),
         "f1 is 0.123, but its predictions",
     ),
     "another value in the metrics": (
-        lambda value: value["accuracy"]["metrics"].update(accuracy=0.5),
-        "accuracy.value is 0.*metrics give 0.5",
+        lambda value: value["quality"]["metrics"].update(accuracy=0.5),
+        "quality.value is 0.*metrics give 0.5",
     ),
     "an unknown metric": (
-        lambda value: value["accuracy"].update(metric="f2"),
+        lambda value: value["quality"].update(metric="f2"),
         "unknown metric 'f2'. Known: acc",
     ),
     "an interval that does not contain its value": (
-        lambda value: value["accuracy"].update(interval=[0.0, 0.1]),
-        "of accuracy does not contain its value",
+        lambda value: value["quality"].update(interval=[0.0, 0.1]),
+        "of quality does not contain its value",
     ),
     "an interval that is too narrow": (
-        lambda value: value["accuracy"].update(interval=[value["accuracy"]["value"]] * 2),
+        lambda value: value["quality"].update(interval=[value["quality"]["value"]] * 2),
         f"end of the interval of accuracy is .* but {N} rows give",
     ),
-    "a prediction less": (lambda value: value["accuracy"]["predictions"].pop(), "19 predictions of 20 rows"),
+    "a prediction less": (lambda value: value["quality"]["predictions"].pop(), "19 predictions of 20 rows"),
     "labels without predictions": (
-        lambda value: value["accuracy"].update(predictions=[]),
+        lambda value: value["quality"].update(predictions=[]),
         "0 predictions of",
     ),
-    "more rows": (lambda value: value["accuracy"].update(n=40), "predictions of 40 rows"),
-    "no rows": (lambda value: value["accuracy"].update(n=0), "accuracy.n is 0"),
-    "half a class": (lambda value: value["accuracy"]["labels"].__setitem__(0, 0.5), "labels are not classes"),
+    "more rows": (lambda value: value["quality"].update(n=40), "predictions of 40 rows"),
+    "no rows": (lambda value: value["quality"].update(n=0), "quality.n is 0"),
+    "half a class": (lambda value: value["quality"]["labels"].__setitem__(0, 0.5), "labels are not classes"),
     "no blocks": (lambda value: first(value).update(blocks_s=[]), "single-stream 1xreal: "),
     "an empty block": (lambda value: first(value)["blocks_s"].append([]), "but its samples give|no samples"),
     "a negative sample": (
@@ -261,7 +261,7 @@ def test_a_result_that_cannot_be_trusted_is_refused_in_one_line(name: str, tmp_p
     [
         ("[" * 200_000, "nested too deeply"),
         ('{"engine":' * 100_000, "nested too deeply"),
-        ('{"schema": 3, "engine": {}, "engine": {}}', "duplicate key 'engine'"),
+        ('{"schema": 4, "engine": {}, "engine": {}}', "duplicate key 'engine'"),
         ('{"engine": "\\u0000', "cannot be read"),
         ("", "Expecting value"),
         (b'{"engine": "\xff"}', "not UTF-8 text"),
@@ -303,7 +303,7 @@ def test_two_results_of_one_id_are_refused_unless_they_are_equal(tmp_path: Path)
 @pytest.mark.parametrize("metric", [name for name in METRICS if METRICS[name].of_classes])
 def test_every_metric_is_compared_with_the_predictions(metric: str, tmp_path: Path) -> None:
     value = result()
-    scored = value["accuracy"]
+    scored = value["quality"]
     scored["metrics"][metric] = METRICS[metric](scored["labels"], scored["predictions"])
     (tmp_path / "r.json").write_text(json.dumps(value))
     assert results.find([tmp_path])
@@ -331,8 +331,8 @@ def test_texts_are_written_printable_and_backslashes_as_they_are(tmp_path: Path)
 
 def test_a_result_that_contradicts_itself_is_not_written(tmp_path: Path) -> None:
     run = simulated_results.run(0, n=N, rounds=4, queries=5)
-    wrong = replace(run, accuracy=replace(run.accuracy, value=0.99))
-    with pytest.raises(ArtifactError, match="cannot be saved: accuracy.value is 0.99"):
+    wrong = replace(run, quality=replace(run.quality, value=0.99))
+    with pytest.raises(ArtifactError, match="cannot be saved: quality.value is 0.99"):
         results.save(wrong, tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -340,7 +340,7 @@ def test_a_result_that_contradicts_itself_is_not_written(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 99}, "expected schema 3, got 99"),
+        ({"schema": 99}, "expected schema 4, got 99"),
         ({"failure": None}, "failure: expected a valid string"),
         ({"failure": " "}, "failure is empty"),
         ({"engine": "demo-dead"}, "engine: expected an object"),
@@ -378,10 +378,10 @@ def test_facts_that_were_not_measured_may_be_missing(tmp_path: Path) -> None:
         for key in ("elapsed_s", "examples", "statistics"):
             del workload[key]
         del workload["workload"]["rate_per_s"]
-    value["accuracy"] |= {"predictions": [], "labels": []}
+    value["quality"] |= {"predictions": [], "labels": []}
     (tmp_path / "old.json").write_text(json.dumps(value))
     (run,) = results.find([tmp_path])
-    assert (run.gates, run.workloads[0].elapsed_s, run.accuracy.labels) == ([], None, [])
+    assert (run.gates, run.workloads[0].elapsed_s, run.quality.labels) == ([], None, [])
 
 
 def test_committed_results_are_read() -> None:

@@ -39,6 +39,8 @@ STEADY = "steady "
 """Prefix of the gates that had the workload in their name: ``steady grid 1x32``."""
 NO_MINIMUM = {"block_s": 0.0, "grid_block_s": 0.0}
 """Settings of the first results, whose blocks ended after a number of queries only."""
+_TYPED = 3
+"""Schema of results since which gates, settings and workloads have their current keys."""
 KEYS_OF_REPORT = {"more": "other_frontiers", "gates_failed": "failed_gates"}
 COLUMNS: dict[str, dict[str, str]] = {
     "frontier.csv": {
@@ -108,7 +110,7 @@ def result_folders(folder: Path) -> list[Path]:
 def is_result(path: Path) -> bool:
     """Return whether a JSON file is a result of a measurement, of any schema."""
     value = json.loads(path.read_bytes())
-    return isinstance(value, dict) and {"engine", "host", "accuracy", "workloads"} <= set(value)
+    return isinstance(value, dict) and {"engine", "host", "workloads"} <= set(value)
 
 
 def converter(path: Path) -> Callable[[str], str] | None:
@@ -128,10 +130,15 @@ def convert_result(value: Mapping[str, Any]) -> dict[str, Any]:
     """Return a result with gates by slug, its failed gates as flags, and typed settings and workloads."""
     if value["schema"] == results.SCHEMA:
         return dict(value)
+    renamed = {"quality" if key == "accuracy" else key: part for key, part in value.items()}
+    return {**(renamed if value["schema"] == _TYPED else _typed(renamed)), "schema": results.SCHEMA}
+
+
+def _typed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a result of schema 1 or 2 with the gates, settings and workloads of schema 3."""
     gates = [convert_gate(gate) for gate in value.get("gates", [])]
     return {
         **value,
-        "schema": results.SCHEMA,
         "workloads": [convert_workload(workload) for workload in value["workloads"]],
         "settings": convert_settings(value["settings"]),
         "flags": list(dict.fromkeys(gate["name"] for gate in gates if gate["passed"] is False)),
@@ -200,7 +207,28 @@ def _slugs(names: Iterable[str]) -> list[str]:
 def convert_report(value: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of frontier.json with the current keys."""
     renamed = {KEYS_OF_REPORT.get(key, key): entry for key, entry in value.items()}
+    for key in ("frontiers", "other_frontiers"):
+        if key in renamed and value["schema"] < contents.SCHEMA:
+            renamed[key] = [convert_frontier(frontier) for frontier in renamed[key]]
     return {**renamed, "schema": contents.SCHEMA}
+
+
+def convert_frontier(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a frontier with the primary metric as the objective ``quality``."""
+    frontier = dict(value)
+    frontier["objectives"] = ["quality" if name == "accuracy" else name for name in value["objectives"]]
+    for key in ("labels", "units", "maximise"):
+        if key in value:
+            frontier[key] = _with_quality(value[key])
+    frontier["points"] = [
+        {**point, "values": _with_quality(point["values"]), "intervals": _with_quality(point["intervals"])}
+        for point in value["points"]
+    ]
+    return frontier
+
+
+def _with_quality(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {"quality" if key == "accuracy" else key: part for key, part in value.items()}
 
 
 def convert_sessions(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,4 +15,4 @@ def baseline_of(runs: Sequence[Run]) -> Run:
     """
     fp32 = [run for run in runs if run.engine.precision == "fp32"] or runs
     unreduced = [run for run in fp32 if not technique(run).is_reduction] or fp32
-    return max(unreduced, key=lambda run: run.accuracy.value)
+    return max(unreduced, key=lambda run: run.quality.value)

@@ -222,8 +222,8 @@ def check(run: Run, baseline: Run | None, settings: CheckSettings) -> CheckResul
         result=run.id,
         task=run.task,
         host=run.host_id,
-        metric=run.accuracy.metric,
-        n=run.accuracy.n,
+        metric=run.quality.metric,
+        n=run.quality.n,
         baseline=None if baseline is None else baseline.name,
         baseline_result=None if baseline is None else baseline.id,
         confidence=settings.confidence,
@@ -371,9 +371,9 @@ def _unmeasured(run: Run, threshold: Threshold) -> LimitOutcome:
 
 def _drop(run: Run, baseline: Run, threshold: Threshold, confidence: float) -> LimitOutcome:
     """Test the loss of the metric on the same rows; the interval is that of :mod:`effx.stats`, one-sided."""
-    metric = METRICS[run.accuracy.metric]
-    labels = np.array(run.accuracy.labels)
-    before, after = np.array(baseline.accuracy.predictions), np.array(run.accuracy.predictions)
+    metric = METRICS[run.quality.metric]
+    labels = np.array(run.quality.labels)
+    before, after = np.array(baseline.quality.predictions), np.array(run.quality.predictions)
     level, n, limit = _two_sided(confidence), len(labels), threshold.limit
     difference = metric(labels, after) - metric(labels, before)
     interval = intervals.paired_interval(metric, labels, before, after, confidence=level)
@@ -391,15 +391,15 @@ def _drop(run: Run, baseline: Run, threshold: Threshold, confidence: float) -> L
             at = _paired_accuracy(before == labels, after == labels, level)
         return _least(lambda count: _verdict(at(count), -limit, at_least=True), n, "rows")
 
-    return _of(threshold, run.accuracy.value, interval, difference=difference, needed=needed, reason=reason)
+    return _of(threshold, run.quality.value, interval, difference=difference, needed=needed, reason=reason)
 
 
 def _score(run: Run, threshold: Threshold, value: float, confidence: float) -> LimitOutcome:
     """Test the metric itself: Wilson's interval for accuracy, a bootstrap of examples otherwise."""
-    n, level = run.accuracy.n, _two_sided(confidence)
+    n, level = run.quality.n, _two_sided(confidence)
     interval = _score_interval(run, confidence)
     at = _narrowed(value, interval, n)
-    if run.accuracy.metric == "accuracy":
+    if run.quality.metric == "accuracy":
         at = partial(_accuracy, value, level)
     return _of(
         threshold, value, interval,
@@ -409,7 +409,7 @@ def _score(run: Run, threshold: Threshold, value: float, confidence: float) -> L
 
 def _score_interval(run: Run, confidence: float) -> Interval:
     """Return one-sided bounds of the primary metric."""
-    scored, level = run.accuracy, _two_sided(confidence)
+    scored, level = run.quality, _two_sided(confidence)
     metric = METRICS[scored.metric]
     if metric.name == "accuracy":
         return _accuracy(scored.value, level, scored.n)

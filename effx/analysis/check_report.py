@@ -142,7 +142,7 @@ def _difference(limit: LimitOutcome, result: CheckResult) -> str:
 def _value(limit: LimitOutcome, result: CheckResult) -> str:
     objective = OBJECTIVES[limit.objective]
     assert limit.value is not None
-    label = result.metric if objective.name == "accuracy" else objective.short
+    label = result.metric if objective.name == "quality" else objective.short
     text = f"{label} {formatting.with_unit(limit.value, objective.unit)}"
     if limit.reason is not None:
         return f"{text}, {limit.reason}"

@@ -68,11 +68,11 @@ class Cohort:
         return cls(
             task=run.task,
             host=run.host_id,
-            rows=run.accuracy.source,
-            n=run.accuracy.n,
-            metric=run.accuracy.metric,
+            rows=run.quality.source,
+            n=run.quality.n,
+            metric=run.quality.metric,
             energy=energy_meter(run) if energy else None,
-            labels=hash(tuple(run.accuracy.labels)) if labels else None,
+            labels=hash(tuple(run.quality.labels)) if labels else None,
         )
 
 
@@ -139,7 +139,7 @@ def latest(runs: Sequence[Run]) -> list[Run]:
 
 def has_predictions(run: Run) -> bool:
     """Return whether a result holds the prediction and label of every row: results may be shared without."""
-    return len(run.accuracy.predictions) == len(run.accuracy.labels) == run.accuracy.n > 0
+    return len(run.quality.predictions) == len(run.quality.labels) == run.quality.n > 0
 
 
 def shared_labels(runs: Sequence[Run]) -> list[float]:
@@ -148,11 +148,11 @@ def shared_labels(runs: Sequence[Run]) -> list[float]:
     Raises:
         UsageError: a result lacks predictions, or the labels differ.
     """
-    labels = runs[0].accuracy.labels
+    labels = runs[0].quality.labels
     for run in runs:
         if not has_predictions(run):
             raise UsageError(f"{run.id} does not hold every prediction; profile the engine again.")
-        if run.accuracy.labels != labels:
+        if run.quality.labels != labels:
             raise UsageError(
                 f"{runs[0].id} and {run.id} have different labels; profile both on the same rows."
             )

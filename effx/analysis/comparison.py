@@ -114,8 +114,8 @@ def compare(a: Run, b: Run) -> Comparison:
     """
     cohorts.check([a, b])
     labels = np.array(cohorts.shared_labels([a, b]))
-    of_a, of_b = np.array(a.accuracy.predictions), np.array(b.accuracy.predictions)
-    metric, differing = a.accuracy.metric, int(np.sum(of_a != of_b))
+    of_a, of_b = np.array(a.quality.predictions), np.array(b.quality.predictions)
+    metric, differing = a.quality.metric, int(np.sum(of_a != of_b))
     remarks = [f"{run.name}: {flag}" for run in (a, b) for flag in _flags(run)]
     interval = intervals.paired_interval(METRICS[metric], labels, of_a, of_b)
     if interval is None:
@@ -131,8 +131,8 @@ def compare(a: Run, b: Run) -> Comparison:
         task=a.task,
         host=a.host_id,
         metric=metric,
-        n=a.accuracy.n,
-        difference=b.accuracy.value - a.accuracy.value,
+        n=a.quality.n,
+        difference=b.quality.value - a.quality.value,
         interval=interval,
         differing=differing,
         p_value=tests.mcnemar(of_a == labels, of_b == labels) if METRICS[metric].of_classes else None,

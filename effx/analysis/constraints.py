@@ -15,7 +15,7 @@ from effx.specs.constraints import Constraints
 
 _ROUNDING = 1e-9  # 0.91 meets a threshold of 0.92 - 0.01
 _OBJECTIVE_OF = {
-    "min_accuracy": "accuracy",
+    "min_accuracy": "quality",
     "max_p90_s": "latency_p90",
     "max_p99_s": "latency_p99",
     "max_memory_bytes": "memory",
@@ -98,8 +98,8 @@ def of_constraints(constraints: Constraints, baseline: Run | None) -> list[Thres
     """Return the thresholds that constraints set, whatever was measured; see :func:`thresholds`."""
     result = []
     if constraints.max_drop is not None and baseline is not None:
-        value = baseline.accuracy.value - constraints.max_drop
-        result.append(Threshold("max_drop", OBJECTIVES["accuracy"], constraints.max_drop, value, baseline))
+        value = baseline.quality.value - constraints.max_drop
+        result.append(Threshold("max_drop", OBJECTIVES["quality"], constraints.max_drop, value, baseline))
     for setting, name in _OBJECTIVE_OF.items():
         limit: float | None = getattr(constraints, setting)
         if limit is not None:

@@ -88,7 +88,7 @@ class Frontier:
             "task": self.task,
             "host": self.host,
             "objectives": list(self.objectives),
-            "labels": {axis.name: self.metric if axis.name == "accuracy" else axis.label for axis in chosen},
+            "labels": {axis.name: self.metric if axis.name == "quality" else axis.label for axis in chosen},
             "units": {axis.name: axis.unit for axis in chosen},
             "maximise": {axis.name: axis.maximise for axis in chosen},
             "metric": self.metric,
@@ -103,7 +103,7 @@ class Frontier:
         }
 
 
-def frontier(runs: Sequence[Run], objectives: Sequence[str] = ("accuracy", "latency")) -> Frontier:
+def frontier(runs: Sequence[Run], objectives: Sequence[str] = ("quality", "latency")) -> Frontier:
     """Return the frontier of runs by two or three objectives.
 
     Args:
@@ -162,7 +162,7 @@ def frontier(runs: Sequence[Run], objectives: Sequence[str] = ("accuracy", "late
         task=able[0].task,
         host=able[0].host_id,
         objectives=tuple(axis.name for axis in axes),
-        metric=able[0].accuracy.metric,
+        metric=able[0].quality.metric,
         energy_source=_source(able),
         points=points,
         hypervolume=volume,

@@ -15,7 +15,7 @@ def majority_score(run: Run) -> float | None:
 
     None: the labels are numbers, for which a constant has no correlation, or the result has no labels.
     """
-    accuracy = run.accuracy
+    accuracy = run.quality
     metric = METRICS[accuracy.metric]
     if not metric.of_classes or not accuracy.labels:
         return None
@@ -27,9 +27,9 @@ def majority_score(run: Run) -> float | None:
 def remark(run: Run) -> str | None:
     """Return that an engine is not better than the most frequent class; None: it is, or this is unknown."""
     score = majority_score(run)
-    if score is None or run.accuracy.value > score:
+    if score is None or run.quality.value > score:
         return None
     return (
-        f"{run.name} is not better than always answering the most frequent class: {run.accuracy.metric} "
-        f"{run.accuracy.value:.4f}, {score:.4f} without a model"
+        f"{run.name} is not better than always answering the most frequent class: {run.quality.metric} "
+        f"{run.quality.value:.4f}, {score:.4f} without a model"
     )

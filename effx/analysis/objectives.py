@@ -50,7 +50,7 @@ class Objective:
     @property
     def is_score(self) -> bool:
         """Whether it is a metric of the predictions."""
-        return self.name in ("accuracy", "correct", *METRICS)
+        return self.name in ("quality", "correct", *METRICS)
 
 
 def get(name: str) -> Objective:
@@ -90,18 +90,18 @@ def _rows(resampled: list[np.ndarray | None], values: Sequence[float | None]) ->
 
 
 def _score(name: str) -> Objective:
-    """Return a metric of the task; ``accuracy`` is the primary one, whichever that is."""
+    """Return a metric of the task; ``quality`` is the primary one, whichever that is."""
 
     def value(run: Run) -> float | None:
-        return run.accuracy.value if name == "accuracy" else run.accuracy.metrics.get(name)
+        return run.quality.value if name == "quality" else run.quality.metrics.get(name)
 
     def interval(run: Run) -> Interval:
-        if name in ("accuracy", run.accuracy.metric):
-            return run.accuracy.interval
+        if name in ("quality", run.quality.metric):
+            return run.quality.interval
         return bootstrap.percentile_interval(draws([run])[0])
 
     def draws(runs: Sequence[Run]) -> np.ndarray:
-        metric = runs[0].accuracy.metric if name == "accuracy" and runs else name
+        metric = runs[0].quality.metric if name == "quality" and runs else name
         return resampling.scores(metric, runs)
 
     return Objective(
@@ -110,7 +110,7 @@ def _score(name: str) -> Objective:
 
 
 def _correct_value(run: Run) -> float | None:
-    scored = run.accuracy
+    scored = run.quality
     if not METRICS[scored.metric].of_classes:
         return None
     if scored.metric == "accuracy" or not scored.predictions:
@@ -119,7 +119,7 @@ def _correct_value(run: Run) -> float | None:
 
 
 def _correct_interval(run: Run) -> Interval:
-    value, n = _correct_value(run), run.accuracy.n
+    value, n = _correct_value(run), run.quality.n
     return None if value is None else intervals.wilson(round(value * n), n)
 
 
@@ -205,8 +205,8 @@ def _fixed(name: str, label: str, unit: str, value: Callable[[Run], float | None
 OBJECTIVES: dict[str, Objective] = {
     objective.name: objective
     for objective in (
-        _score("accuracy"),
-        *(_score(name) for name in METRICS if name != "accuracy"),
+        _score("quality"),
+        *(_score(name) for name in METRICS),
         Objective("correct", "share of correct predictions", "", True, _correct_value, _correct_interval,
                   lambda runs: resampling.scores("accuracy", runs),
                   lambda run: f"{run.task} is a regression: predictions are not right or wrong"),

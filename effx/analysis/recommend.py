@@ -102,8 +102,8 @@ def _answer(
         task=run.task,
         host=run.host_id,
         objective=objective.name,
-        metric=run.accuracy.metric,
-        n=run.accuracy.n,
+        metric=run.quality.metric,
+        n=run.quality.n,
         energy_source=cohorts.energy_meter(run).source,
         engine=run.name,
         result=run.id,
@@ -135,7 +135,7 @@ def _answer(
 def _same_rows(runs: list[Run], baseline: str | None, remarks: list[str]) -> list[Run]:
     """Return the runs scored on the rows of the baseline, or else on the most rows."""
     named = [run for run in runs if run.name == baseline]
-    first = named[0] if named else max(runs, key=lambda run: run.accuracy.n)
+    first = named[0] if named else max(runs, key=lambda run: run.quality.n)
 
     rows = Cohort.of(first)
     leave_out([run for run in runs if Cohort.of(run) != rows], "scored on other rows", remarks)
@@ -179,7 +179,7 @@ def _measured(runs: list[Run], objective: Objective, remarks: list[str]) -> list
 def _ranked(runs: Sequence[Run], objective: Objective, limits: Sequence[Threshold]) -> list[Run]:
     """Return the engines that meet every threshold, the best first; of equals the more accurate one."""
     able = [run for run in runs if all(threshold.meets(run) for threshold in limits)]
-    return sorted(able, key=lambda run: (_cost(run, objective), -run.accuracy.value, run.name))
+    return sorted(able, key=lambda run: (_cost(run, objective), -run.quality.value, run.name))
 
 
 def _cost(run: Run, objective: Objective) -> float:
@@ -304,7 +304,7 @@ def _unsteady_host(other: RunnerUp | None, objective: Objective) -> list[str]:
 
 def _estimates(run: Run) -> dict[str, Estimate]:
     estimates = {}
-    for name in ("accuracy", "latency", "latency_p90", "latency_p99", "throughput", "energy",
+    for name in ("quality", "latency", "latency_p90", "latency_p99", "throughput", "energy",
                  "energy_per_correct", "memory", "size"):  # fmt: skip
         objective = OBJECTIVES[name]
         value = objective.value(run)
@@ -328,7 +328,7 @@ def _unmet(runs: Sequence[Run], limits: Sequence[Threshold]) -> Unmet:
     return Unmet(
         task=near.task,
         host=near.host_id,
-        metric=near.accuracy.metric,
+        metric=near.quality.metric,
         candidates=len(runs),
         engine=near.name,
         setting=threshold.setting,

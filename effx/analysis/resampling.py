@@ -49,7 +49,7 @@ def scores(metric: str, runs: Sequence[Run]) -> np.ndarray:
     parts = [runs[start : start + step] for start in range(0, len(runs), step)]
     result = [
         METRICS[metric].weighted(
-            labels, np.array([run.accuracy.predictions for run in part], dtype=float), weights
+            labels, np.array([run.quality.predictions for run in part], dtype=float), weights
         )
         for part in parts
     ]

@@ -63,8 +63,8 @@ def summary(runs: Sequence[Run]) -> dict[tuple[str, str], Summary]:
 
 
 def _summary(runs: Sequence[Run]) -> Summary:
-    most = max(run.accuracy.n for run in runs)
-    baseline = baseline_of([run for run in runs if run.accuracy.n == most])
+    most = max(run.quality.n for run in runs)
+    baseline = baseline_of([run for run in runs if run.quality.n == most])
     same_rows = [run for run in runs if Cohort.of(run) == Cohort.of(baseline)]
     per_correct = {run.name: OBJECTIVES["energy_per_correct"].value(run) for run in runs}
     return Summary(
@@ -81,11 +81,11 @@ def _summary(runs: Sequence[Run]) -> Summary:
 
 def _cheapest(runs: Sequence[Run], baseline: Run, drop: float, objective: Objective) -> Cheapest | None:
     """Return the cheapest of the engines at most ``drop`` below the baseline's accuracy."""
-    least = baseline.accuracy.value - drop - _ROUNDING
+    least = baseline.quality.value - drop - _ROUNDING
     costs = {
-        run.id: (cost, -run.accuracy.value, run)
+        run.id: (cost, -run.quality.value, run)
         for run in runs
-        if run.accuracy.value >= least and (cost := objective.value(run)) is not None
+        if run.quality.value >= least and (cost := objective.value(run)) is not None
     }
     able = [run for _, _, run in costs.values()]
     if not able or (objective.uses_energy and len(cohorts.energy_meters(able)) > 1):

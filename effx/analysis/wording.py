@@ -78,7 +78,7 @@ def unmet(answer: Unmet, name_of: SettingName = str) -> str:
         limit += f" ({setting} {answer.limit:g} compared with {answer.baseline})"
     else:
         limit += f" ({setting})"
-    label = answer.metric if objective.name == "accuracy" else objective.short
+    label = answer.metric if objective.name == "quality" else objective.short
     return (
         f"{answer.task} on {answer.host}: none of {answer.candidates} engines meets the constraints; nearest "
         f"is {answer.engine}, whose {label} {has} {limit}."
@@ -117,7 +117,7 @@ def comparison(compared: Comparison, margin: float) -> str:
 
 def _label(name: str, answer: Recommendation) -> str:
     """Return the label of an objective; of joules with their source."""
-    if name == "accuracy":
+    if name == "quality":
         return answer.metric
     source = f" ({answer.energy_source})" if OBJECTIVES[name].uses_energy else ""
     return _SHORT.get(name, OBJECTIVES[name].label) + source

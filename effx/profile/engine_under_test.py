@@ -19,7 +19,7 @@ from effx.profile import record
 from effx.profile.client import WorkerClient
 from effx.profile.meters import Meter
 from effx.profile.protocol import Block, BlockLimits, MemoryUse, OpenedEngine, Scored, WarmedUp
-from effx.results import Accuracy, EnergyWindow, RuntimeRecord, facts
+from effx.results import EnergyWindow, Quality, RuntimeRecord, facts
 from effx.specs import workloads
 from effx.specs.measurement import MeasurementPlan
 from effx.specs.workloads import SINGLE_STREAM, Workload
@@ -72,7 +72,7 @@ class EngineUnderTest:
     """Layers that a row ran through, mean; None: not scored yet, or without early exits."""
     device_memory_by: str | None = None
     """How the device's peak memory was obtained, or why there is none."""
-    accuracy: Accuracy | None = None
+    quality: Quality | None = None
     measured: dict[Workload, Samples] = field(default_factory=dict)
     host_peak_bytes: int | None = None
     device_peak_bytes: int | None = None
@@ -137,7 +137,7 @@ class EngineUnderTest:
                 texts=[list(texts) for texts in self.rows.texts],
                 threads=self.plan.threads,
                 seed=self.plan.seed,
-                predictions=self.accuracy and self.accuracy.predictions,
+                predictions=self.quality and self.quality.predictions,
                 trust=self.plan.trust,
             )
         )
@@ -173,7 +173,7 @@ class EngineUnderTest:
         ordered = np.array(logits, dtype=np.float32)[np.argsort(rows)]
         if not np.isfinite(ordered).all():
             raise WorkerError(f"{self.name}: the engine's logits are not finite.")
-        self.accuracy = record.score(self.engine.task, self.rows, ordered)
+        self.quality = record.score(self.engine.task, self.rows, ordered)
         if depths:
             self.mean_depth = float(np.mean(depths))
 

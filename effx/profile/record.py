@@ -9,13 +9,13 @@ import numpy as np
 from effx.artifacts import Engine
 from effx.data import Rows
 from effx.errors import EffxError
-from effx.results import Accuracy, EngineRecord, ExitSettings, FailedEngineRecord, StructureSummary
+from effx.results import EngineRecord, ExitSettings, FailedEngineRecord, Quality, StructureSummary
 from effx.specs.tasks import Task
 from effx.stats import bootstrap, intervals
 from effx.stats.metrics import METRICS
 
 
-def score(task: Task, rows: Rows, logits: np.ndarray) -> Accuracy:
+def score(task: Task, rows: Rows, logits: np.ndarray) -> Quality:
     """Return the accuracy of logits [n, outputs] with its interval and all predictions."""
     predictions = task.predict(logits)
     metrics = task.score(rows.labels, predictions)
@@ -26,7 +26,7 @@ def score(task: Task, rows: Rows, logits: np.ndarray) -> Accuracy:
         low, high = bootstrap.metric_interval(METRICS[task.metric], rows.labels, predictions)
         # of few rows all resamplings may be on one side
         interval = min(low, metrics[task.metric]), max(high, metrics[task.metric])
-    return Accuracy(
+    return Quality(
         metric=task.metric,
         value=metrics[task.metric],
         n=len(rows),

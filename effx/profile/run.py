@@ -340,7 +340,7 @@ class _Session:
         return _SERVER_LOAD / max(means, default=1.0)
 
     def _result(self, engine: EngineUnderTest) -> Run:
-        assert engine.accuracy is not None
+        assert engine.quality is not None
         meter = self._meter(engine)
         measured = [
             WorkloadResult(
@@ -372,7 +372,7 @@ class _Session:
             started=engine.started,
             engine=record.of_engine(engine.engine),
             host=self._host,
-            accuracy=engine.accuracy,
+            quality=engine.quality,
             workloads=measured,
             memory=PeakMemory(engine.host_peak_bytes, engine.device_peak_bytes),
             settings=MeasurementRecord(

@@ -15,7 +15,7 @@ from effx.report.groups import MAIN_OBJECTIVES, Group
 from effx.results import Failure, Run
 from effx.specs.workloads import SINGLE_STREAM
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def write(
             frontier
             for group in groups
             for frontier in group.frontiers
-            if frontier.objectives == ("accuracy", cost)
+            if frontier.objectives == ("quality", cost)
         ]
         if frontiers or cost in _ALWAYS_DRAWN:
             draw_frontiers(frontiers, runs, cost, folder / f"frontier-{cost.replace('_', '-')}")
@@ -79,7 +79,7 @@ def _draw_panel(axes: Axes, frontier: Frontier, cost: str) -> None:
     best = [point for point in frontier.points if point.non_dominated]
     axes.step(
         [_shown(point.values[cost], cost) for point in best],
-        [point.values["accuracy"] for point in best],
+        [point.values["quality"] for point in best],
         where="post", color="#888888", linewidth=1, zorder=0,
     )  # fmt: skip
     _label_points(axes, frontier, best, cost)
@@ -88,7 +88,7 @@ def _draw_panel(axes: Axes, frontier: Frontier, cost: str) -> None:
     if objective.uses_energy:
         unit = f"{unit} ({frontier.energy_source})"
     axes.set_xlabel(f"{objective.label}, {unit}" if unit else objective.label)
-    axes.set_ylabel(f"{frontier.metric}, n = {frontier.points[0].run.accuracy.n}")
+    axes.set_ylabel(f"{frontier.metric}, n = {frontier.points[0].run.quality.n}")
     axes.set_title(f"{frontier.task} on {frontier.host}", loc="left", fontsize=10, pad=16)
     axes.grid(color="#00000018", linewidth=0.6)
     entries = zip(*axes.get_legend_handles_labels(), strict=True)
@@ -138,7 +138,7 @@ def _label_points(axes: Axes, frontier: Frontier, best: Sequence[FrontierPoint],
         if text:
             on_left = number is not None and number % 2 == 0  # so that neighbours do not overlap
             axes.annotate(
-                text, (_shown(point.values[cost], cost), point.values["accuracy"]),
+                text, (_shown(point.values[cost], cost), point.values["quality"]),
                 xytext=(-5 if on_left else 5, 4), textcoords="offset points",
                 ha="right" if on_left else "left", fontsize=8,
             )  # fmt: skip
@@ -151,9 +151,9 @@ def _draw_points(
     few = len(points) <= _MANY_POINTS
     axes.errorbar(
         [_shown(point.values[cost], cost) for point in points],
-        [point.values["accuracy"] for point in points],
+        [point.values["quality"] for point in points],
         xerr=_error_bars(points, cost) if few else None,
-        yerr=_error_bars(points, "accuracy") if few else None,
+        yerr=_error_bars(points, "quality") if few else None,
         fmt=marker(index), color=colour, ecolor=colour + "70",
         markerfacecolor=colour if filled else "white", elinewidth=1,
         markersize=7 if few else 3, label=label, rasterized=not few,

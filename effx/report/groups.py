@@ -13,7 +13,7 @@ from effx.analysis.frontier import Frontier, comparable, frontier
 from effx.analysis.objectives import OBJECTIVES
 from effx.results import Run
 
-MAIN_OBJECTIVES = (("accuracy", "latency"), ("accuracy", "energy"))
+MAIN_OBJECTIVES = (("quality", "latency"), ("quality", "energy"))
 """The frontiers that the terminal prints and frontier.json lists first."""
 _COSTS = ("latency", "energy", "memory", "size")
 _MANY_ENGINES = 300
@@ -58,6 +58,6 @@ def _objective_pairs(engines: int) -> list[tuple[str, str]]:
     costs are paired with accuracy.
     """
     if engines > _MANY_ENGINES:
-        return list(dict.fromkeys([*MAIN_OBJECTIVES, *(("accuracy", name) for name in _COSTS)]))
-    others = [("accuracy", name) for name, objective in OBJECTIVES.items() if not objective.is_score]
+        return list(dict.fromkeys([*MAIN_OBJECTIVES, *(("quality", name) for name in _COSTS)]))
+    others = [("quality", name) for name, objective in OBJECTIVES.items() if not objective.is_score]
     return list(dict.fromkeys([*MAIN_OBJECTIVES, *others, *itertools.combinations(_COSTS, 2)]))

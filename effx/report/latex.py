@@ -82,7 +82,7 @@ def _table(group: Group) -> str:
 def _latency_frontier(group: Group) -> dict[str, FrontierPoint]:
     """Return the points of the frontier of accuracy and latency by result id."""
     for frontier in group.frontiers:
-        if frontier.objectives == ("accuracy", "latency"):
+        if frontier.objectives == ("quality", "latency"):
             return {point.run.id: point for point in frontier.points}
     return {}
 
@@ -90,7 +90,7 @@ def _latency_frontier(group: Group) -> dict[str, FrontierPoint]:
 def _cells(run: Run) -> list[str]:
     latency_s = single_stream(run).latency_s
     return [
-        f"{score(run.accuracy.value)} {interval(run.accuracy.interval)}",
+        f"{score(run.quality.value)} {interval(run.quality.interval)}",
         *(escape(in_column(latency_s[name], "s")) for name in ("p50", "p90", "p99")),
         escape(in_column(run.memory.host_peak_bytes, "B")),
         escape(in_column(run.engine.size_bytes, "B")),

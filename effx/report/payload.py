@@ -33,7 +33,7 @@ from effx.report.short_names import short_names
 from effx.results import EnergyWindow, Failure, Idle, Run, WorkloadResult
 from effx.specs import workloads
 
-SCHEMA = 2
+SCHEMA = 3
 _DIGITS = 6
 _IMPLIED = ("points", "task", "host", "labels", "units", "maximise", "metric")
 """Keys of a frontier that its group and its objectives have already."""
@@ -137,10 +137,10 @@ def _row(run: Run, short: str, tokens: int | None) -> dict[str, Any]:
         "host": run.host_id,
         "started": run.started,
         "session": run.session,
-        "metric": run.accuracy.metric,
-        "n": run.accuracy.n,
-        "metrics": {name: _rounded(value) for name, value in run.accuracy.metrics.items()},
-        "rows": run.accuracy.source,
+        "metric": run.quality.metric,
+        "n": run.quality.n,
+        "metrics": {name: _rounded(value) for name, value in run.quality.metrics.items()},
+        "rows": run.quality.source,
         "digest": engine.digest,
         "checkpoint": engine.checkpoint.name,
         "checkpoint_digest": engine.checkpoint.digest,
@@ -179,7 +179,7 @@ def _objectives(runs: Sequence[Run], groups: Sequence[Group]) -> dict[str, list[
                     if interval is not None:
                         by_objective[name][point.run.id] = interval
     for run in runs:
-        by_objective["accuracy"].setdefault(run.id, run.accuracy.interval)
+        by_objective["quality"].setdefault(run.id, run.quality.interval)
     columns: dict[str, list[Any]] = {}
     for name, objective in OBJECTIVES.items():
         ends = [by_objective[name].get(run.id) or (None, None) for run in runs]
@@ -191,9 +191,9 @@ def _objectives(runs: Sequence[Run], groups: Sequence[Group]) -> dict[str, list[
 
 def _is_informative(objective: Objective, runs: Sequence[Run]) -> bool:
     """Return whether an objective differs from ``accuracy``, which is the primary metric of any task."""
-    if not objective.is_score or objective.name == "accuracy":
+    if not objective.is_score or objective.name == "quality":
         return True
-    return any(objective.value(run) not in (None, run.accuracy.value) for run in runs)
+    return any(objective.value(run) not in (None, run.quality.value) for run in runs)
 
 
 def _group(group: Group, row_numbers: Mapping[str, int]) -> dict[str, Any]:

@@ -56,8 +56,8 @@ def print_runs(runs: Sequence[Run]) -> None:
         latency_s = single_stream(run).latency_s
         cells = [
             run.name,
-            f"{run.accuracy.metric} {score(run.accuracy.value)} {interval(run.accuracy.interval)}",
-            str(run.accuracy.n),
+            f"{run.quality.metric} {score(run.quality.value)} {interval(run.quality.interval)}",
+            str(run.quality.n),
             *(in_column(latency_s[name], "s") for name in ("p50", "p90", "p99")),
             in_column(run.memory.host_peak_bytes, "B"),
         ]
@@ -149,10 +149,10 @@ def _result_row(run: Run, on_frontier: Mapping[tuple[str, str], tuple[bool, floa
         "weight_remaining": engine.weight_remaining,
         "sparsity": None if engine.sparsity is None else engine.sparsity.share,
         "size_bytes": engine.size_bytes,
-        "metric": run.accuracy.metric,
-        "score": run.accuracy.value,
-        **_ends("score", run.accuracy.interval),
-        "n": run.accuracy.n,
+        "metric": run.quality.metric,
+        "score": run.quality.value,
+        **_ends("score", run.quality.interval),
+        "n": run.quality.n,
         **{f"latency_{name}_s": single.latency_s[name] for name in ("mean", "p50", "p90", "p99")},
         "throughput_examples_per_s": single.throughput_per_s,
         "host_peak_memory_bytes": run.memory.host_peak_bytes,

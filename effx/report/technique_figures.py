@@ -78,11 +78,9 @@ def _runs_by_series(group: Group) -> dict[str, list[Run]]:
 
 def _draw_line(axes: Axes, runs: Sequence[Run], index: int, label: str, *, connected: bool) -> None:
     colour = COLOURS[index % len(COLOURS)]
-    below, above = (
-        np.abs([run.accuracy.interval[end] - run.accuracy.value for run in runs]) for end in (0, 1)
-    )
+    below, above = (np.abs([run.quality.interval[end] - run.quality.value for run in runs]) for end in (0, 1))
     axes.errorbar(
-        [_median_ms(run) for run in runs], [run.accuracy.value for run in runs], yerr=[below, above],
+        [_median_ms(run) for run in runs], [run.quality.value for run in runs], yerr=[below, above],
         fmt=marker(index) + ("-" if connected else ""), color=colour, ecolor=colour + "60", elinewidth=1,
         markersize=6, label=label, markeredgecolor="#333333", markeredgewidth=0.5,
     )  # fmt: skip
@@ -91,7 +89,7 @@ def _draw_line(axes: Axes, runs: Sequence[Run], index: int, label: str, *, conne
 def _label_levels(axes: Axes, runs: Sequence[Run]) -> None:
     for index, run in enumerate(runs):
         axes.annotate(
-            technique(run).text, (_median_ms(run), run.accuracy.value),
+            technique(run).text, (_median_ms(run), run.quality.value),
             xytext=(5, -9 if index % 2 else 4), textcoords="offset points", fontsize=6.5,
         )  # fmt: skip
 

@@ -100,9 +100,9 @@ def parameters(run: Run) -> dict[str, str]:
         "engine.checkpoint": run.engine.checkpoint.name,
         "host": run.host_id,
         "host.cpu": run.host.cpu,
-        "metric": run.accuracy.metric,
-        "rows": run.accuracy.n,
-        "rows.source": run.accuracy.source,
+        "metric": run.quality.metric,
+        "rows": run.quality.n,
+        "rows.source": run.quality.source,
         "energy.source": energy.source,
         "energy.meter": energy.meter,
         "settings.threads": run.settings.runtime.threads,
@@ -113,7 +113,7 @@ def parameters(run: Run) -> dict[str, str]:
 
 def metrics(run: Run) -> dict[str, float]:
     """Return MLflow's metrics of a result: every measurement that is not None, in SI units."""
-    score = run.accuracy
+    score = run.quality
     values: dict[str, float | None] = {
         score.metric: score.value,
         **score.metrics,

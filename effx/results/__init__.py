@@ -9,7 +9,6 @@ from effx.results.checks import check
 from effx.results.records import (
     MIN_SAMPLES,
     SCHEMA,
-    Accuracy,
     Energy,
     EnergySource,
     EnergyWindow,
@@ -24,6 +23,7 @@ from effx.results.records import (
     MeasurementRecord,
     MeterRecord,
     PeakMemory,
+    Quality,
     Run,
     RuntimeRecord,
     Statistics,
@@ -35,7 +35,7 @@ from effx.results.records import (
 from effx.results.storage import failures, find, open_run, read, save
 
 __all__ = [
-    "MIN_SAMPLES", "SCHEMA", "Accuracy", "Energy", "EnergySource", "EnergyWindow",
+    "MIN_SAMPLES", "SCHEMA", "Quality", "Energy", "EnergySource", "EnergyWindow",
     "EngineRecord", "ExitSettings", "Facts", "FailedEngineRecord", "Failure", "GateResult",
     "Idle", "Interval", "MeasurementRecord", "MeterRecord", "PeakMemory", "Run", "RuntimeRecord",
     "Statistics", "StructureSummary", "WorkloadResult", "check", "facts", "failures", "find",

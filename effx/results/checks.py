@@ -14,12 +14,12 @@ import numpy as np
 
 from effx.errors import EffxError
 from effx.results.records import (
-    Accuracy,
     Energy,
     EnergyWindow,
     EngineRecord,
     Failure,
     Interval,
+    Quality,
     Run,
     StructureSummary,
     WorkloadResult,
@@ -49,7 +49,7 @@ def check(run: Run) -> None:
     _time(run.started)
     _texts(host=run.host.id)
     _engine(run.engine)
-    _accuracy(run.accuracy)
+    _quality(run.quality)
     if run.workload(SINGLE_STREAM) is None:
         raise ValueError(f"workloads: {SINGLE_STREAM.name} is missing")
     _distinct("workload", [result.workload.without_rate.name for result in run.workloads])
@@ -175,47 +175,47 @@ def _within(name: str, value: float, high: float, low: float = 0.0) -> None:
         raise ValueError(f"{name} is {value}, expected {low:g} to {high:g}")
 
 
-def _accuracy(scored: Accuracy) -> None:
+def _quality(scored: Quality) -> None:
     if scored.n < 1:
-        raise ValueError(f"accuracy.n is {scored.n}")
+        raise ValueError(f"quality.n is {scored.n}")
     for name, value in {scored.metric: scored.value, **scored.metrics}.items():
         if name not in METRICS:
-            raise ValueError(f"accuracy: unknown metric '{name}'. Known: {', '.join(METRICS)}")
+            raise ValueError(f"quality: unknown metric '{name}'. Known: {', '.join(METRICS)}")
         low, high = _RANGES.get(name, (0.0, 1.0))
-        _within(f"accuracy: {name}", value, high, low)
+        _within(f"quality: {name}", value, high, low)
     if scored.metric not in scored.metrics:
-        raise ValueError(f"accuracy.metrics: {scored.metric} is missing")
-    _agree("accuracy.value", scored.value, scored.metrics[scored.metric], from_="its metrics")
-    _contains("accuracy", scored.interval, scored.value)
+        raise ValueError(f"quality.metrics: {scored.metric} is missing")
+    _agree("quality.value", scored.value, scored.metrics[scored.metric], from_="its metrics")
+    _contains("quality", scored.interval, scored.value)
     if scored.predictions or scored.labels:
         _predictions(scored)
     if scored.metric == "accuracy":
         _share(scored)
 
 
-def _predictions(scored: Accuracy) -> None:
+def _predictions(scored: Quality) -> None:
     """Raise unless the metrics are those of the predictions and labels."""
     for name, values in (("predictions", scored.predictions), ("labels", scored.labels)):
         if len(values) != scored.n:
-            raise ValueError(f"accuracy: {len(values)} {name} of {scored.n} rows")
+            raise ValueError(f"quality: {len(values)} {name} of {scored.n} rows")
     predictions, labels = np.array(scored.predictions), np.array(scored.labels)
     if METRICS[scored.metric].of_classes:
         for name, array in (("predictions", predictions), ("labels", labels)):
             if array.min() < 0 or np.any(array != np.floor(array)):
-                raise ValueError(f"accuracy: {name} are not classes")
+                raise ValueError(f"quality: {name} are not classes")
     elif max(np.abs(predictions).max(), np.abs(labels).max()) > 1e100:
-        raise ValueError("accuracy: predictions or labels are too large")
+        raise ValueError("quality: predictions or labels are too large")
     for name, value in scored.metrics.items():
         derived = METRICS[name](labels, predictions)
         if not math.isclose(value, derived, rel_tol=_CLOSE, abs_tol=_CLOSE):
-            raise ValueError(f"accuracy: {name} is {value}, but its predictions and labels give {derived}")
+            raise ValueError(f"quality: {name} is {value}, but its predictions and labels give {derived}")
 
 
-def _share(scored: Accuracy) -> None:
+def _share(scored: Quality) -> None:
     """Raise unless an accuracy is a share of the rows, with Wilson's interval."""
     right = scored.value * scored.n
     if abs(right - round(right)) > 1e-6 * scored.n:
-        raise ValueError(f"accuracy.value is {scored.value}, which is not a share of {scored.n} rows")
+        raise ValueError(f"quality.value is {scored.value}, which is not a share of {scored.n} rows")
     for stated, derived in zip(scored.interval, intervals.wilson(round(right), scored.n), strict=True):
         _agree("an end of the interval of accuracy", stated, derived, from_=f"{scored.n} rows")
 

@@ -21,7 +21,7 @@ from effx.specs.gates import GATES
 from effx.specs.measurement import MeasurementPlan
 from effx.specs.workloads import SINGLE_STREAM, Workload
 
-SCHEMA = 3
+SCHEMA = 4
 Interval = tuple[float, float]
 """Low and high end, 95 % unless another share is named."""
 EnergySource = Literal["counter", "integrated", "model", "none"]
@@ -253,7 +253,7 @@ class WorkloadResult:
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class Quality:
     """The primary metric of the built engine, with every prediction."""
 
     metric: str
@@ -306,7 +306,7 @@ class Run:
     started: str
     engine: EngineRecord
     host: Host
-    accuracy: Accuracy
+    quality: Quality
     workloads: list[WorkloadResult]
     memory: PeakMemory
     settings: MeasurementRecord

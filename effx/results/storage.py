@@ -21,7 +21,7 @@ from effx.host import memory
 from effx.results import checks
 from effx.results.records import SCHEMA, Failure, Run
 
-_OF_RESULT = {"engine", "workloads", "accuracy"}
+_OF_RESULT = {"engine", "workloads", "quality"}
 """Keys by which a damaged result is distinguished from other JSON."""
 _UNPRINTABLE = re.compile(
     r"(?<!\\)(?:\\\\)*\\(?:[bfnrt]|u00[01][0-9a-f]|u00[89][0-9a-f]|u007f|u20(?:2[89a-e]|6[6-9])|ufeff)"

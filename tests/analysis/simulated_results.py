@@ -15,7 +15,6 @@ import numpy as np
 from effx.host.identity import Host
 from effx.manifests import ArtifactReference, Parity
 from effx.results import (
-    Accuracy,
     Energy,
     EnergyWindow,
     EngineRecord,
@@ -23,6 +22,7 @@ from effx.results import (
     GateResult,
     Idle,
     PeakMemory,
+    Quality,
     Run,
     StructureSummary,
     WorkloadResult,
@@ -73,7 +73,7 @@ def run(
         started=f"2026-11-2{session % 9 + 1}T00:{number // 60 % 60:02d}:{number % 60:02d}+00:00",
         engine=_engine(engine, variant, level, int8, pruned, number),
         host=host(on),
-        accuracy=Accuracy(
+        quality=Quality(
             "accuracy", value, n, intervals.wilson(int(np.sum(predictions == labels)), n),
             {"accuracy": value}, predictions.tolist(), labels.tolist(), "demo/validation.jsonl",
         ),

@@ -10,13 +10,13 @@ import numpy as np
 from effx.host.identity import Host
 from effx.manifests import ArtifactReference, Parity
 from effx.results import (
-    Accuracy,
     Energy,
     EnergyWindow,
     EngineRecord,
     MeasurementRecord,
     MeterRecord,
     PeakMemory,
+    Quality,
     Run,
     RuntimeRecord,
     WorkloadResult,
@@ -85,7 +85,7 @@ def simulated_run(
         energy = Energy(source, meter, None, joules, around, joules, windows=windows)  # type: ignore[arg-type]
     value = METRICS[metric](labels, predictions)
     correct = int(np.sum(predictions == labels))
-    accuracy = Accuracy(
+    accuracy = Quality(
         metric, value, n, intervals.wilson(correct, n),
         {metric: value, "f1": METRICS["f1"](labels, predictions)},
         predictions.tolist(), labels.tolist(), rows,
@@ -100,5 +100,5 @@ def simulated_run(
         started=f"{started}-11-21T00:00:00+00:00" if len(started) == 4 else started,
         host=Host(host, cpu="simulated", cores=1, virtual=False, system="none", effx="0"),
         engine=engine(name, task=task, precision=precision, size_bytes=size),
-        accuracy=accuracy, workloads=workloads, memory=PeakMemory(memory, None), settings=SETTINGS,
+        quality=accuracy, workloads=workloads, memory=PeakMemory(memory, None), settings=SETTINGS,
     )  # fmt: skip

@@ -48,10 +48,10 @@ def test_a_drop_is_tested_one_sided_on_the_same_rows(run: Run, max_drop: str, ve
     outcome = only(result)
     assert outcome.verdict is verdict
     assert result.passed is (verdict is Verdict.HOLDS)
-    right = [np.array(each.accuracy.predictions) == np.array(each.accuracy.labels) for each in (FP32, run)]
+    right = [np.array(each.quality.predictions) == np.array(each.quality.labels) for each in (FP32, run)]
     expected = intervals.paired_accuracy_interval(*right, confidence=0.90)
     assert outcome.interval == pytest.approx(expected)
-    assert outcome.difference == pytest.approx(run.accuracy.value - FP32.accuracy.value)
+    assert outcome.difference == pytest.approx(run.quality.value - FP32.quality.value)
 
 
 def test_the_confidence_widens_the_bounds() -> None:

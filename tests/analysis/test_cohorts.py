@@ -14,7 +14,7 @@ from effx.specs.workloads import SINGLE_STREAM
 from tests.analysis.simulated_run import simulated_run
 
 RUN = simulated_run("a", joules=1.0)
-FLIPPED = replace(RUN, accuracy=replace(RUN.accuracy, labels=[1 - label for label in RUN.accuracy.labels]))
+FLIPPED = replace(RUN, quality=replace(RUN.quality, labels=[1 - label for label in RUN.quality.labels]))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_labels_matter_only_where_examples_are_paired() -> None:
     assert Cohort.of(RUN, labels=True) != Cohort.of(FLIPPED, labels=True)
     with pytest.raises(UsageError, match="have different labels"):
         cohorts.shared_labels([RUN, FLIPPED])
-    without = replace(RUN, accuracy=replace(RUN.accuracy, predictions=[]))
+    without = replace(RUN, quality=replace(RUN.quality, predictions=[]))
     assert not cohorts.has_predictions(without)
     with pytest.raises(UsageError, match="does not hold every prediction"):
         cohorts.shared_labels([RUN, without])

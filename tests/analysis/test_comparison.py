@@ -16,7 +16,7 @@ from effx.analysis.recommendation import Recommendation
 from effx.analysis.sentences import non_inferiority
 from effx.errors import UsageError
 from effx.host.identity import Host
-from effx.results import Accuracy, Energy, GateResult, PeakMemory, Run, WorkloadResult
+from effx.results import Energy, GateResult, PeakMemory, Quality, Run, WorkloadResult
 from effx.specs.workloads import SINGLE_STREAM, offline, server
 from effx.stats import intervals, tests
 from tests.analysis.simulated_run import SETTINGS, engine, simulated_run
@@ -44,13 +44,13 @@ def make(
     energy = Energy("none", "none", "no meter")
     if joules is not None:
         energy = Energy("counter", "rapl", None, joules, (0.9 * joules, 1.1 * joules), joules)
-    accuracy = Accuracy(
+    accuracy = Quality(
         metric, 1 - len(wrong) / N, N, (0.0, 1.0), {}, predictions.tolist(), labels.tolist(), "rows"
     )
     workload = WorkloadResult(SINGLE_STREAM, blocks, list(range(rounds)), energy)
     run = Run(
         id=f"id-{name}", started="2026", engine=engine(name), host=Host("h"),
-        accuracy=accuracy, workloads=[workload],
+        quality=accuracy, workloads=[workload],
         memory=PeakMemory(100, None), settings=SETTINGS, session="s",
     )  # fmt: skip
     return replace(run, **changes)  # type: ignore[arg-type]
@@ -205,14 +205,14 @@ def test_flags_and_failed_gates_are_remarked() -> None:
 
 def test_what_cannot_be_compared_is_refused() -> None:
     a, b = make("a"), make("b")
-    turned = [1 - label for label in b.accuracy.labels]
+    turned = [1 - label for label in b.quality.labels]
     for other, message in (
         (replace(b, host=Host("other")), "different hosts"),
         (replace(b, engine=engine("b", task="rte")), "different tasks"),
-        (replace(b, accuracy=replace(b.accuracy, metric="f1")), "different metrics"),
-        (replace(b, accuracy=replace(b.accuracy, source="others")), "different evaluation sets"),
-        (replace(b, accuracy=replace(b.accuracy, labels=turned)), "different labels"),
-        (replace(b, accuracy=replace(b.accuracy, predictions=[])), "does not hold every prediction"),
+        (replace(b, quality=replace(b.quality, metric="f1")), "different metrics"),
+        (replace(b, quality=replace(b.quality, source="others")), "different evaluation sets"),
+        (replace(b, quality=replace(b.quality, labels=turned)), "different labels"),
+        (replace(b, quality=replace(b.quality, predictions=[])), "does not hold every prediction"),
     ):
         with pytest.raises(UsageError, match=message):
             compare(a, other)

@@ -17,7 +17,7 @@ from effx.analysis.objectives import OBJECTIVES
 from effx.analysis.summary import Cheapest, Summary, summary
 from effx.errors import UsageError
 from effx.host.identity import Host
-from effx.results import Accuracy, Energy, PeakMemory, Run, WorkloadResult
+from effx.results import Energy, PeakMemory, Quality, Run, WorkloadResult
 from effx.specs.workloads import SINGLE_STREAM
 from tests.analysis.simulated_run import SETTINGS, N, engine, simulated_run
 from tests.stats.simulated import latencies
@@ -32,9 +32,9 @@ def make(name: str, correct: int, seconds: float, joules: float | None = None, *
     energy = Energy("none", "none", "no meter")
     if joules is not None:
         energy = Energy("counter", "rapl", None, joules, (joules, joules), joules)
-    accuracy = Accuracy("accuracy", correct / n, n, (0.0, 1.0), {}, predictions, labels, "rows")
+    accuracy = Quality("accuracy", correct / n, n, (0.0, 1.0), {}, predictions, labels, "rows")
     run = Run(
-        id=name, started="2026", engine=engine(name), host=Host("h"), accuracy=accuracy,
+        id=name, started="2026", engine=engine(name), host=Host("h"), quality=accuracy,
         workloads=[WorkloadResult(SINGLE_STREAM, blocks, list(range(5)), energy)],
         memory=PeakMemory(1, None), settings=SETTINGS, session="s",
     )  # fmt: skip
@@ -67,9 +67,9 @@ def test_what_cannot_be_compared_is_refused() -> None:
     energy = replace(model.workloads[0].energy, source="model")
     model = replace(model, workloads=[replace(model.workloads[0], energy=energy)])
     with pytest.raises(UsageError, match="different source"):
-        frontier([make("a", 150, 0.01, 1.0), model], ("accuracy", "energy"))
+        frontier([make("a", 150, 0.01, 1.0), model], ("quality", "energy"))
     with pytest.raises(UsageError, match="no run has energy"):
-        frontier([one], ("accuracy", "energy"))
+        frontier([one], ("quality", "energy"))
 
 
 def chosen(entry: Summary, objective: str, percent: int) -> str | None:
@@ -129,16 +129,16 @@ RUNS = [
 @pytest.mark.parametrize(
     ("objectives", "expected"),
     [
-        (("accuracy", "latency"), {"base", "half", "fast"}),
-        (("latency", "accuracy"), {"base", "half", "fast"}),
-        (("accuracy", "energy"), {"base", "half"}),
+        (("quality", "latency"), {"base", "half", "fast"}),
+        (("latency", "quality"), {"base", "half", "fast"}),
+        (("quality", "energy"), {"base", "half"}),
         (("f1", "size"), {"base", "half", "fast"}),
         (("correct", "latency_p90"), {"base", "half", "fast"}),
         (("latency_mean", "memory"), {"half", "fast"}),
         (("throughput", "energy"), {"half", "fast"}),
-        (("accuracy", "throughput_offline"), {"half", "fast"}),
+        (("quality", "throughput_offline"), {"half", "fast"}),
         (("energy_per_correct", "parameters"), {"half"}),
-        (("accuracy", "latency", "energy"), {"base", "half", "fast"}),
+        (("quality", "latency", "energy"), {"base", "half", "fast"}),
         (("energy", "memory", "size"), {"half", "fast"}),
     ],
 )
@@ -159,7 +159,7 @@ def test_every_objective_has_value_interval_and_resamplings() -> None:
         simulated_run(name, range(20 + i), 0.01, 1.0, offline_per_s=100, rounds=25)
         for i, name in enumerate("abc")
     ]
-    for name in ("accuracy", "f1", "correct", "latency", "latency_p90", "latency_p99", "latency_mean",
+    for name in ("quality", "f1", "correct", "latency", "latency_p90", "latency_p99", "latency_mean",
                  "throughput", "throughput_offline", "energy", "energy_per_correct", "memory",
                  "size"):  # fmt: skip
         objective = OBJECTIVES[name]
@@ -201,11 +201,9 @@ def test_p_non_dominated_against_resampling_by_hand() -> None:
     ]
     runs = [replace(run, memory=PeakMemory(cost, None)) for run, cost in zip(runs, (3, 2, 1), strict=True)]
     worse = replace(simulated_run("d", range(25, 66)), memory=PeakMemory(3, None))
-    result = frontier([*runs, worse], ("accuracy", "memory"))
+    result = frontier([*runs, worse], ("quality", "memory"))
     rng = np.random.default_rng(3)
-    right = np.array(
-        [np.array(r.accuracy.predictions) == np.array(r.accuracy.labels) for r in [*runs, worse]]
-    )
+    right = np.array([np.array(r.quality.predictions) == np.array(r.quality.labels) for r in [*runs, worse]])
     memory = np.array([3, 2, 1, 3])
     counts = np.zeros(4)
     for _ in range(4000):
@@ -239,7 +237,7 @@ def test_hypervolume_knee_and_diminishing_returns() -> None:
         replace(simulated_run(name, range(wrong), 0.01), memory=PeakMemory(cost, None))
         for name, wrong, cost in (("a", 200, 10), ("b", 40, 20), ("c", 24, 80), ("d", 20, 100))
     ]
-    result = frontier(runs, ("accuracy", "memory"))
+    result = frontier(runs, ("quality", "memory"))
     # corner at 110 and 0.5, box of 110 x 0.45; steps of 0.4, 0.04 and 0.01
     expected = (0.4 * 90 + 0.04 * 30 + 0.01 * 10) / (110 * 0.45)
     assert result.hypervolume == pytest.approx(expected)
@@ -249,8 +247,8 @@ def test_hypervolume_knee_and_diminishing_returns() -> None:
     (region,) = result.diminishing
     assert (region.start, region.end) == ("b", "d")
     assert region.share == pytest.approx((0.05 / 80) / (0.45 / 90))
-    assert frontier(runs[:1], ("accuracy", "memory")).hypervolume is None
-    assert frontier(runs, ("accuracy", "memory", "size")).knee is None
+    assert frontier(runs[:1], ("quality", "memory")).hypervolume is None
+    assert frontier(runs, ("quality", "memory", "size")).knee is None
 
 
 def test_the_best_of_many_was_lucky() -> None:
@@ -263,27 +261,27 @@ def test_the_best_of_many_was_lucky() -> None:
         )
         for number in range(40)
     ]
-    result = frontier(runs, ("accuracy", "memory"))
+    result = frontier(runs, ("quality", "memory"))
     assert result.hypervolume is not None and result.hypervolume_interval is not None
     assert sum(result.hypervolume_interval) / 2 < result.hypervolume
 
 
 def test_more_that_cannot_be_compared_is_refused() -> None:
     one = simulated_run("a", joules=1.0)
-    turned = [1 - label for label in one.accuracy.labels]
+    turned = [1 - label for label in one.quality.labels]
     other = simulated_run("b", joules=1.0)
     for two, message in (
-        (replace(other, accuracy=replace(other.accuracy, metric="f1")), "different metrics"),
+        (replace(other, quality=replace(other.quality, metric="f1")), "different metrics"),
         (simulated_run("b", joules=1.0, rows="others"), "different evaluation sets"),
         (simulated_run("b", joules=1.0, n=10), "different evaluation sets"),
         (simulated_run("b", joules=1.0, meter="nvml"), "energies of different source or meter"),
-        (replace(other, accuracy=replace(other.accuracy, labels=turned)), "different labels"),
-        (replace(other, accuracy=replace(other.accuracy, predictions=[])), "does not hold every prediction"),
+        (replace(other, quality=replace(other.quality, labels=turned)), "different labels"),
+        (replace(other, quality=replace(other.quality, predictions=[])), "does not hold every prediction"),
     ):
-        axes = ("accuracy", "latency", "energy")
+        axes = ("quality", "latency", "energy")
         with pytest.raises(UsageError, match=message):
             frontier([one, two], axes)
-        if two.accuracy.predictions:
+        if two.quality.predictions:
             assert [len(frontier(group, axes).points) for group in comparable([one, two], axes)] == [1, 1]
     on_device = replace(
         other, workloads=[replace(other.workloads[0], workload=SINGLE_STREAM.timed_on_device())]
@@ -291,19 +289,19 @@ def test_more_that_cannot_be_compared_is_refused() -> None:
     with pytest.raises(UsageError, match="no single-stream workload"):
         frontier([one, on_device], axes)
     short = simulated_run("c", n=10, joules=1.0)
-    split = comparable([short, one, simulated_run("d"), other], ("accuracy", "energy"))
+    split = comparable([short, one, simulated_run("d"), other], ("quality", "energy"))
     assert [[run.name for run in group] for group in split] == [["a", "b"], ["c"]]
     assert len(frontier([one, simulated_run("b", meter="nvml", joules=2.0)]).points) == 2  # no energy in it
 
 
 def test_objectives_that_make_no_frontier() -> None:
     for objectives, message in (
-        (("accuracy",), "two or three different objectives"),
-        (("accuracy", "accuracy"), "two or three different objectives"),
-        (("accuracy", "latency", "energy", "size"), "two or three"),
-        (("accuracy", "latncy"), "Did you mean 'latency'"),
-        (("accuracy", "latency_p99"), "no run has p99 latency.*: p99 needs 662 queries"),
-        (("accuracy", "throughput_offline"), "profile with scenario offline"),
+        (("quality",), "two or three different objectives"),
+        (("quality", "quality"), "two or three different objectives"),
+        (("quality", "latency", "energy", "size"), "two or three"),
+        (("quality", "latncy"), "Did you mean 'latency'"),
+        (("quality", "latency_p99"), "no run has p99 latency.*: p99 needs 662 queries"),
+        (("quality", "throughput_offline"), "profile with scenario offline"),
     ):
         with pytest.raises(UsageError, match=message):
             frontier([simulated_run("a"), simulated_run("b")], objectives)
@@ -319,9 +317,9 @@ def many(n: int) -> list[Run]:
         run = simulated_run(f"e{index}", queries=70, rounds=10, seconds=float(np.exp(rng.uniform(-6, -3))),
                    joules=float(np.exp(rng.uniform(-3, 0))), started=str(index))  # fmt: skip
         wrong = rng.random(N) < rng.uniform(0.08, 0.2)
-        predictions = np.where(wrong, 1 - np.array(run.accuracy.labels), run.accuracy.labels).tolist()
+        predictions = np.where(wrong, 1 - np.array(run.quality.labels), run.quality.labels).tolist()
         value = float(np.mean(~wrong))
-        runs.append(replace(run, accuracy=replace(run.accuracy, predictions=predictions, value=value)))
+        runs.append(replace(run, quality=replace(run.quality, predictions=predictions, value=value)))
     return runs
 
 
@@ -329,13 +327,13 @@ def test_leaving_out_the_surely_dominated_changes_nothing(monkeypatch: pytest.Mo
     from effx.analysis import frontier as module
 
     runs = many(60)
-    for axes in (("accuracy", "energy"), ("accuracy", "latency", "energy")):
+    for axes in (("quality", "energy"), ("quality", "latency", "energy")):
         quick = frontier(runs, axes)
         with monkeypatch.context() as patch:
             patch.setattr(module, "_not_surely_dominated", lambda draws, winners: np.arange(len(draws)))
             assert quick == frontier(runs, axes)
     left = module._not_surely_dominated(
-        -OBJECTIVES["accuracy"].draws(runs)[..., None].repeat(2, -1), np.array([0])
+        -OBJECTIVES["quality"].draws(runs)[..., None].repeat(2, -1), np.array([0])
     )
     assert len(left) < 60
 
@@ -344,7 +342,7 @@ def test_thousands_of_runs_in_seconds() -> None:
     runs = many(1000)
     clock = time.process_time()
     ((_, group),) = by_task_and_host(runs).items()
-    result = frontier(latest(group), ("accuracy", "latency"))
+    result = frontier(latest(group), ("quality", "latency"))
     summary(runs)
     assert time.process_time() - clock < 4
     assert len(result.points) == 1000
@@ -365,12 +363,12 @@ def test_published_joules_per_query() -> None:
     """Closed division: all meet one accuracy, so where they share a site only the least joules stay."""
     runs = [published("BERT-large", joules, host) for host, joules in WALL_J.items()]
     with pytest.raises(UsageError, match="different hosts"):
-        frontier(runs, ("accuracy", "energy"))
+        frontier(runs, ("quality", "energy"))
     assert {host: len(group) for (_, host), group in by_task_and_host(runs).items()} == dict.fromkeys(
         sorted(WALL_J), 1
     )
     site = [published(host, joules, "one site") for host, joules in WALL_J.items()]
-    result = frontier(site, ("accuracy", "energy"))
+    result = frontier(site, ("quality", "energy"))
     assert [point.run.name for point in result.points] == ["Orin", "8xH200", "18xAIC100", "L4"]
     assert [point.run.name for point in result.points if point.non_dominated] == ["Orin"]
     assert [point.p_non_dominated for point in result.points] == [1, 0, 0, 0]
@@ -383,12 +381,12 @@ def test_published_reductions_on_one_host() -> None:
         published(name, joules, "18xAIC100", wrong)
         for (name, joules), wrong in zip(AIC100_J.items(), (36, 38, 60), strict=True)
     ]
-    result = frontier(runs, ("accuracy", "energy"))
+    result = frontier(runs, ("quality", "energy"))
     assert [point.run.name for point in result.points] == ["DistilBERT", "BERT-large pruned", "BERT-large"]
     assert all(point.non_dominated for point in result.points)
     assert result.knee == "BERT-large pruned"
     same = [published(name, joules, "18xAIC100") for name, joules in AIC100_J.items()]
-    result = frontier(same, ("accuracy", "energy"))
+    result = frontier(same, ("quality", "energy"))
     assert [point.run.name for point in result.points if point.non_dominated] == ["DistilBERT"]
     (entry,) = summary(runs).values()
     assert chosen(entry, "energy", 1) == "BERT-large pruned"
@@ -424,7 +422,7 @@ def runs_of_like_errors(rng: np.random.Generator, accuracies: np.ndarray, second
         right = (ease < stats.norm.ppf(accuracy)).astype(float)
         blocks = [[median_s * sample for sample in block] for block in latencies(rng, drift)]
         single = WorkloadResult(SINGLE_STREAM, blocks, list(range(rounds)), Energy("none", "none", ""))
-        scored = Accuracy("accuracy", right.mean(), n, (0.0, 1.0), {}, right.tolist(), [1.0] * n, "rows")
+        scored = Quality("accuracy", right.mean(), n, (0.0, 1.0), {}, right.tolist(), [1.0] * n, "rows")
         of_engine, memory = engine(str(index)), PeakMemory(None, None)
         runs.append(Run(str(index), "0", of_engine, Host("h"), scored, [single], memory, SETTINGS, "s"))
     return runs

@@ -28,7 +28,7 @@ def test_a_better_engine_is_not_remarked() -> None:
 
 def test_numbers_and_results_without_rows_have_no_majority() -> None:
     measured = simulated_run("x", wrong=[0], n=10)
-    without_rows = replace(measured, accuracy=replace(measured.accuracy, labels=[], predictions=[]))
+    without_rows = replace(measured, quality=replace(measured.quality, labels=[], predictions=[]))
     assert majority.majority_score(without_rows) is None
-    numbers = replace(measured, accuracy=replace(measured.accuracy, metric="pearson"))
+    numbers = replace(measured, quality=replace(measured.quality, metric="pearson"))
     assert majority.majority_score(numbers) is None

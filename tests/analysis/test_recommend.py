@@ -34,7 +34,7 @@ def test_the_choice_its_runner_up_and_what_binds() -> None:
     chosen = one(ALL)
     assert (chosen.objective, chosen.baseline, chosen.engine) == ("energy", "fp32", "int8")
     assert chosen.estimates["energy"].value == 1.5
-    assert chosen.estimates["accuracy"].interval == INT8.accuracy.interval
+    assert chosen.estimates["quality"].interval == INT8.quality.interval
     (drop,) = chosen.constraints
     assert drop.admits == "small"
     assert drop.needed == pytest.approx(6 / N)
@@ -119,7 +119,7 @@ def test_certainty_is_a_share_of_resamplings() -> None:
     (drop,) = chosen.constraints
     rng = np.random.default_rng(5)
     rows = rng.integers(0, N, (4000, N))
-    right = [np.array(run.accuracy.predictions) == np.array(run.accuracy.labels) for run in (FP32, edge)]
+    right = [np.array(run.quality.predictions) == np.array(run.quality.labels) for run in (FP32, edge)]
     share = np.mean(right[1][rows].mean(axis=1) >= right[0][rows].mean(axis=1) - 0.01 - 1e-9)
     assert drop.p_met == pytest.approx(share, abs=0.04)
     assert chosen.p_choice == pytest.approx(drop.p_met)
@@ -158,7 +158,7 @@ def test_a_lone_engine_is_not_its_own_baseline() -> None:
 
 
 def test_a_limit_on_energy() -> None:
-    assert one(ALL, "accuracy", Constraints(max_joules=1.6)).engine == "int8"
+    assert one(ALL, "quality", Constraints(max_joules=1.6)).engine == "int8"
     with pytest.raises(UsageError, match="different source or meter cannot be compared"):
         recommend(
             [*ALL, simulated_run("m", joules=1.0, source="model")], "latency", Constraints(max_joules="2J")
@@ -261,9 +261,9 @@ GRADED = [
     [
         ("energy", "max_drop", np.linspace(0.0, 0.03, 14)),
         ("energy", "min_accuracy", np.linspace(0.945, 0.968, 14)),
-        ("accuracy", "max_p90_s", np.linspace(0.0085, 0.02, 14)),
-        ("accuracy", "max_memory_bytes", np.linspace(1.2e8, 2.9e8, 14)),
-        ("accuracy", "max_size_bytes", np.linspace(0.8e8, 1.9e8, 14)),
+        ("quality", "max_p90_s", np.linspace(0.0085, 0.02, 14)),
+        ("quality", "max_memory_bytes", np.linspace(1.2e8, 2.9e8, 14)),
+        ("quality", "max_size_bytes", np.linspace(0.8e8, 1.9e8, 14)),
     ],
 )
 def test_the_limit_that_is_told_admits_the_engine(objective: str, field: str, limits: np.ndarray) -> None:
@@ -307,12 +307,12 @@ def scored(name: str, wrong: range | None, **changes: object) -> Run:
     run = simulated_run(name, wrong or (), metric="matthews", **changes)  # type: ignore[arg-type]
     if wrong is not None:
         return run
-    accuracy = replace(run.accuracy, value=0.0, interval=(0.0, 0.0), predictions=[1] * N)
-    return replace(run, accuracy=replace(accuracy, metrics={"matthews": 0.0}))
+    accuracy = replace(run.quality, value=0.0, interval=(0.0, 0.0), predictions=[1] * N)
+    return replace(run, quality=replace(accuracy, metrics={"matthews": 0.0}))
 
 
 def test_scores_are_told_apart_in_points() -> None:
-    chosen = one([scored("a", range(40)), scored("b", range(60)), scored("c", None)], "accuracy")
+    chosen = one([scored("a", range(40)), scored("b", range(60)), scored("c", None)], "quality")
     assert chosen.engine == "a"
     assert chosen.runner_up is not None
     assert (chosen.runner_up.engine, chosen.runner_up.ratio) == ("b", None)
@@ -323,7 +323,7 @@ def test_scores_are_told_apart_in_points() -> None:
     assert "Runner-up: b, at -10.0 points of matthews (95 % -1" in text
     limited = one(
         [scored("a", range(40), seconds=0.02), scored("b", range(60))],
-        "accuracy",
+        "quality",
         Constraints(max_p90_s=0.015),
     )
     (bound,) = limited.binding
@@ -335,7 +335,7 @@ def test_scores_are_told_apart_in_points() -> None:
 def test_a_score_of_nothing_divides_nothing(wrong: range | None) -> None:
     """Warnings are errors here: what is 0 in all resamplings, or in some, must not be divided by."""
     runs = [scored("a", wrong), scored("b", None)]
-    for objective in ("accuracy", "matthews", "latency"):
+    for objective in ("quality", "matthews", "latency"):
         chosen = one(runs, objective)
         assert wording.recommendation(chosen)
         json.dumps(chosen.to_json(), allow_nan=False)

@@ -78,13 +78,13 @@ def test_constant_predictions_do_not_crash(here: Path, capsys: pytest.CaptureFix
     for name in ("a", "b"):
         single_run = simulated_run(name, metric="matthews", task="cola")
         scored = replace(
-            single_run.accuracy, value=0.0, metrics={"matthews": 0.0}, interval=(0.0, 0.0),
-            predictions=[1] * single_run.accuracy.n,
+            single_run.quality, value=0.0, metrics={"matthews": 0.0}, interval=(0.0, 0.0),
+            predictions=[1] * single_run.quality.n,
         )  # fmt: skip
-        results.save(replace(single_run, accuracy=scored), here / "cola")
-    assert run(["recommend", "cola", "--objective", "accuracy"]) == 0
+        results.save(replace(single_run, quality=scored), here / "cola")
+    assert run(["recommend", "cola", "--objective", "quality"]) == 0
     assert "at +0.0 points of matthews" in capsys.readouterr().out
-    assert run(["recommend", "cola", "--objective", "accuracy", "--json"]) == 0
+    assert run(["recommend", "cola", "--objective", "quality", "--json"]) == 0
 
     def refuse(constant: str) -> None:
         raise AssertionError(constant)

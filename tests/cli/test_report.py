@@ -50,8 +50,8 @@ def test_report_of_one_file_is_written_next_to_it(
     "text",
     [
         '{"failure": "broken"}',
-        '{"schema": 3, "engine": {}, "workloads": [], "accuracy": NaN}',
-        '{"schema": 3, "engine": {}, "workloads": [], "accuracy": {}}',
+        '{"schema": 4, "engine": {}, "workloads": [], "quality": NaN}',
+        '{"schema": 4, "engine": {}, "workloads": [], "quality": {}}',
     ],
 )
 def test_a_damaged_file_is_named(

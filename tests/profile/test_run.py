@@ -37,15 +37,13 @@ def test_results_contain_the_engines_predictions(
             batch = Encoder(engine.folder, engine.max_length)(rows.texts).batch(np.arange(len(rows)))
             expected = np.argmax(session.infer(batch)["logits"], axis=1)
         assert run.engine.digest == engine.digest
-        assert run.accuracy.n == len(rows) == len(run.accuracy.predictions)
-        assert run.accuracy.labels == rows.labels.tolist()
+        assert run.quality.n == len(rows) == len(run.quality.predictions)
+        assert run.quality.labels == rows.labels.tolist()
         # int8 scales depend on the batch, so a row near the boundary may differ
-        assert np.mean(np.array(run.accuracy.predictions) == expected) >= (
-            1.0 if "fp32" in run.name else 0.95
-        )
-        assert run.accuracy.value == np.mean(np.array(run.accuracy.predictions) == rows.labels)
-        low, high = run.accuracy.interval
-        assert low < run.accuracy.value < high
+        assert np.mean(np.array(run.quality.predictions) == expected) >= (1.0 if "fp32" in run.name else 0.95)
+        assert run.quality.value == np.mean(np.array(run.quality.predictions) == rows.labels)
+        low, high = run.quality.interval
+        assert low < run.quality.value < high
 
 
 def test_results_have_all_workloads_and_rounds(results_folder: Path) -> None:
@@ -172,7 +170,7 @@ def test_the_same_rows_in_another_folder_have_the_same_digest(
     plan = QUICK.replace(grid=())
     actual = [
         profile([engines_folder / "tiny.fp32.onnxruntime"], out=tmp_path, plan=plan, data_folder=folder,
-                meter="none")[0][0].accuracy.source
+                meter="none")[0][0].quality.source
         for folder in (rows_folder, Path(rows_folder.name))
     ]  # fmt: skip
     assert actual[0] == actual[1]

@@ -137,7 +137,7 @@ def _best(folder: Path) -> list[str]:
     content = json.loads((folder / "frontier.json").read_text())
     (latency,) = [
         frontier for frontier in content["frontiers"]
-        if frontier["objectives"] == ["accuracy", "latency"] and frontier["host"].startswith("host0")
+        if frontier["objectives"] == ["quality", "latency"] and frontier["host"].startswith("host0")
     ]  # fmt: skip
     return [point["engine"] for point in latency["points"] if point["non_dominated"]]
 
@@ -152,7 +152,7 @@ def test_hovering_a_point_shows_the_details_of_its_engine(tab: Any, folder: Path
         single = run.workload(SINGLE_STREAM)
         assert single is not None and single.energy.joules_per_example is not None
         for expected in (
-            name, f"{run.accuracy.value:.4f}", f"n = {run.accuracy.n}", run.engine.variant, "onnxruntime",
+            name, f"{run.quality.value:.4f}", f"n = {run.quality.n}", run.engine.variant, "onnxruntime",
             f"{1e3 * single.latency_s['p50']:#.3g} ms", "source: counter", "on the frontier",
             "P(frontier) = ",
             f"{run.engine.size_bytes / 2**20:#.3g} MiB",
@@ -245,7 +245,7 @@ def test_two_pinned_engines_show_their_paired_comparison(tab: Any, folder: Path)
 def test_p_values_against_the_baseline_are_shown_with_adjustment(tab: Any, folder: Path) -> None:
     runs = [run for run in results.find([folder.parent]) if run.host_id.startswith("host0")]
     base = baseline_of(runs)
-    by_loss = sorted((run for run in runs if run is not base), key=lambda run: run.accuracy.value)
+    by_loss = sorted((run for run in runs if run is not base), key=lambda run: run.quality.value)
     for pinned, adjusted in (((base, by_loss[0]), True), (by_loss[:2], False)):
         for run in pinned:
             position = _point(tab, run.name)
@@ -346,7 +346,7 @@ def test_the_grid_shows_the_paired_ratios(tab: Any, folder: Path) -> None:
     runs = {run.name: run for run in results.find([folder.parent]) if run.host_id.startswith("host0")}
     baseline = max(
         (run for run in runs.values() if (run.engine.variant, run.engine.weight_remaining) == ("fp32", 1)),
-        key=lambda run: run.accuracy.value,
+        key=lambda run: run.quality.value,
     )
     figure = tab.locator(".heat", has_text="demo-e00001.int8.onnxruntime")
     expected = next(

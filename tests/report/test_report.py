@@ -50,23 +50,23 @@ def test_every_number_is_that_of_a_result(folder: Path, results_folder: Path) ->
     runs = {run.id: run for run in results.find([results_folder])}
     content = json.loads((folder / "frontier.json").read_text())
     assert [tuple(one["objectives"]) for one in content["frontiers"]] == [
-        ("accuracy", "latency"),
-        ("accuracy", "energy"),
+        ("quality", "latency"),
+        ("quality", "energy"),
     ]
-    assert ["accuracy", "size"] in [one["objectives"] for one in content["other_frontiers"]]
+    assert ["quality", "size"] in [one["objectives"] for one in content["other_frontiers"]]
     for one in content["frontiers"]:
         assert len(one["points"]) == 2
         for point in one["points"]:
             run = runs[point["result"]]
             single = run.workloads[0]
-            assert point["values"]["accuracy"] == run.accuracy.value
+            assert point["values"]["quality"] == run.quality.value
             cost = one["objectives"][1]
             expected = single.latency_s["p50"] if cost == "latency" else single.energy.joules_per_example
             assert point["values"][cost] == expected
     rows = list(csv.DictReader((folder / "frontier.csv").read_text().splitlines()))
     assert {row["result"] for row in rows} == set(runs)
     for row in rows:
-        assert float(row["score"]) == runs[row["result"]].accuracy.value
+        assert float(row["score"]) == runs[row["result"]].quality.value
         assert row["energy_source"] == "model"
     text = (folder / "index.html").read_text()
     assert all(run_id in text for run_id in runs)
@@ -159,7 +159,7 @@ def test_comparisons_csv_holds_the_paired_comparisons(tmp_path: Path) -> None:
     for row in rows:
         a, b = by_id[row["result_a"]], by_id[row["result_b"]]
         expected = with_baseline[b.name] if a is base else compare(a, b)
-        assert float(row["score_difference"]) == pytest.approx(b.accuracy.value - a.accuracy.value)
+        assert float(row["score_difference"]) == pytest.approx(b.quality.value - a.quality.value)
         assert row["sentence"] == expected.sentence()
         assert float(row["mcnemar_p"]) == expected.p_value
         assert row["mcnemar_p_adjusted"] == ("" if expected.p_adjusted is None else str(expected.p_adjusted))
@@ -171,7 +171,7 @@ def test_p_values_against_the_baseline_are_adjusted_for_their_number(tmp_path: P
     base = simulated_run("fp32", precision="fp32", queries=70)
     losing = [simulated_run(f"v{number}", range(6), 0.005, queries=70) for number in range(6)]
     odd = simulated_run("odd", range(6), queries=70)
-    turned = replace(odd, accuracy=replace(odd.accuracy, labels=[1 - label for label in odd.accuracy.labels]))
+    turned = replace(odd, quality=replace(odd.quality, labels=[1 - label for label in odd.quality.labels]))
     comparisons, refused = compare_groups(group_runs([base, *losing, turned]))
     with_baseline = [each for each in comparisons if each.a == "fp32"]
     assert sorted(each.b for each in with_baseline) == [run.name for run in losing]
@@ -204,7 +204,7 @@ def test_the_number_of_comparisons_is_limited(left: int, monkeypatch: pytest.Mon
 def test_results_without_predictions_are_shown_without_resampling(tmp_path: Path) -> None:
     """Result files may be shared without predictions where the rows may not be shared."""
     runs = [simulated_results.run(number, rounds=5, queries=20) for number in range(3)]
-    bare = [replace(run, accuracy=replace(run.accuracy, predictions=[], labels=[])) for run in runs]
+    bare = [replace(run, quality=replace(run.quality, predictions=[], labels=[])) for run in runs]
     simulated_results.write(bare, tmp_path / "results")
     content, folder = report([tmp_path / "results"])
     assert content.frontiers == []

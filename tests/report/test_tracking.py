@@ -56,7 +56,7 @@ def test_a_result_is_logged_once_with_all_metrics(uri: str, tmp_path: Path) -> N
     latency = RUN.workloads[0].latency_s
     assert logged_run.data.metrics["single-stream.1xreal.p50_s"] == latency["p50"]
     assert "single-stream.1xreal.p99_s" not in logged_run.data.metrics  # refused, so not logged
-    assert logged_run.data.metrics["accuracy"] == RUN.accuracy.value
+    assert logged_run.data.metrics["accuracy"] == RUN.quality.value
     assert logged_run.data.metrics["energy_j_per_example"] == 1.5
     assert logged_run.data.metrics["offline.32xreal.throughput_per_s"] == pytest.approx(50)
     path = MlflowClient(tracking_uri=uri).download_artifacts(name, f"{RUN.id}.json", str(tmp_path))
@@ -81,12 +81,12 @@ def test_a_report_is_logged_with_its_folder_as_artifacts(uri: str, tmp_path: Pat
 
     (tmp_path / "report").mkdir()
     (tmp_path / "report/index.html").write_text("<p>page</p>")
-    frontier = Frontier("sst2", "h:1", ("accuracy", "latency"), "accuracy", "none", [], 0.5, None, None, [])
+    frontier = Frontier("sst2", "h:1", ("quality", "latency"), "accuracy", "none", [], 0.5, None, None, [])
     logged = ReportContents("2026", [frontier, replace(frontier, hypervolume=None)], [], {}, [], [], [])
     name = tracking.log_report(logged, tmp_path / "report", uri)
     (logged_run,) = stored(uri, "effx/reports")
     assert logged_run.info.run_id == name
-    assert logged_run.data.metrics == {"hypervolume.sst2.h_1.accuracy.latency": 0.5}
+    assert logged_run.data.metrics == {"hypervolume.sst2.h_1.quality.latency": 0.5}
     assert [one.path for one in MlflowClient(tracking_uri=uri).list_artifacts(name)] == ["index.html"]
 
 

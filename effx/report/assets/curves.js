@@ -9,14 +9,14 @@ function curvesSection() {
   const panel = el('div', { class: 'panel' });
   const chart = new Scatter({ label: 'Accuracy by level of reduction', onActive: (point, spoken) => {
     panel.replaceChildren(details(point.row, null));
-    if (spoken) announce(`${point.row.series}, ${point.row.level_text}: ${figureWithInterval(point.row, 'accuracy')}; ${figureWithInterval(point.row, state.x) || ''}`);
+    if (spoken) announce(`${point.row.series}, ${point.row.level_text}: ${figureWithInterval(point.row, 'quality')}; ${figureWithInterval(point.row, state.x) || ''}`);
   }, onPin: (point) => pin(point.row) });
   const about = el('div', {});
 
   const rebuild = () => {
     const group = DATA.groups[state.group];
     const rows = group.members.map((entry) => ROWS[entry]);
-    const costs = OBJECTIVES.filter((criterion) => criterion.name !== 'accuracy' && rows.some((row) => valueOf(row, criterion.name) !== null));
+    const costs = OBJECTIVES.filter((criterion) => criterion.name !== 'quality' && rows.some((row) => valueOf(row, criterion.name) !== null));
     if (!costs.some((criterion) => criterion.name === state.x)) state.x = costs[0].name;
     const of = rows.filter((row) => row.technique !== 'full' && row.technique !== 'combined');
     const strategies = new Set(of.map((row) => row.series));
@@ -29,7 +29,7 @@ function curvesSection() {
     if (focused >= 0) controls.querySelectorAll('select')[focused]?.focus();
     const key = (row) => row.series;
     const shown = [...of, ...rows.filter((row) => row.technique === 'full')];
-    const points = pointsOf(shown, state.x, 'accuracy', seriesOf(shown, key), key);
+    const points = pointsOf(shown, state.x, 'quality', seriesOf(shown, key), key);
     const lines = [...strategies].map((name) => of.filter((row) => row.series === name && points.has(row.index) && row.level !== null)
       .sort((a, b) => a.level - b.level).map((row) => points.get(row.index)))
       .filter((entry) => entry.length > 1).map((entry) => ({ points: entry.map((point) => [point.x, point.y]), colour: entry[0].series.colour }));
@@ -42,7 +42,7 @@ function curvesSection() {
     chart.draw({
       points: mixed ? [] : [...points.values()], lines: mixed ? [] : lines, pinned: PINS.rows,
       keys: [{ kind: 'bar', text: '95 % interval' }],
-      x: { label: axisLabel(state.x, group, rows), log: false }, y: { label: axisLabel('accuracy', group, rows), log: false },
+      x: { label: axisLabel(state.x, group, rows), log: false }, y: { label: axisLabel('quality', group, rows), log: false },
     });
     const combined = rows.filter((row) => row.technique === 'combined').length;
     about.replaceChildren(soft(mixed ? 'Energies from different sources cannot be compared.'
@@ -60,5 +60,5 @@ function levels(rows, cost, group) {
   const criterion = objective(cost);
   return el('div', {}, el('h3', {}, 'Levels'), el('div', { class: 'table', tabindex: '0', role: 'region', 'aria-label': 'Levels of each series' }, el('table', {},
     el('thead', {}, el('tr', {}, ['series', 'level', group.metric, `${TITLES[cost] || criterion.short}${unitSymbol(criterion.unit) ? `, ${unitSymbol(criterion.unit)}` : ''}`].map((text, index) => el('th', { scope: 'col', class: index < 2 ? 'word' : null }, text)))),
-    el('tbody', {}, sorted.slice(0, 60).map((row) => el('tr', {}, el('th', { scope: 'row', class: 'word' }, row.series), el('td', { class: 'word' }, row.level_text), el('td', {}, inColumn(valueOf(row, 'accuracy'), '')), el('td', {}, inColumn(valueOf(row, cost), criterion.unit))))))));
+    el('tbody', {}, sorted.slice(0, 60).map((row) => el('tr', {}, el('th', { scope: 'row', class: 'word' }, row.series), el('td', { class: 'word' }, row.level_text), el('td', {}, inColumn(valueOf(row, 'quality'), '')), el('td', {}, inColumn(valueOf(row, cost), criterion.unit))))))));
 }

@@ -40,11 +40,11 @@ const METERED = sources(ROWS).filter((entry) => entry !== 'none');
 // Axis label with unit, direction, and n or the energy source.
 function axisLabel(name, group, rows) {
   const criterion = objective(name);
-  const label = name === 'accuracy' ? group.metric : criterion.label;
+  const label = name === 'quality' ? group.metric : criterion.label;
   const parts = [label];
   const unit = unitSymbol(criterion.unit);
   if (unit) parts[0] += `, ${unit}`;
-  if (name === 'accuracy') parts.push(`n = ${group.n}`);
+  if (name === 'quality') parts.push(`n = ${group.n}`);
   if (energetic(name)) {
     parts.push(`source: ${sources(rows.filter((row) => valueOf(row, name) !== null)).join(', ')}`);
   }

@@ -26,7 +26,7 @@ function figureWithInterval(row, name) {
   const value = valueOf(row, name);
   if (value === null) return null;
   const around = interval(lowOf(row, name), highOf(row, name), criterion.unit);
-  const of = name === 'accuracy' ? `, n = ${row.n}` : energetic(name) ? `, source: ${sourceOf(row)}` : '';
+  const of = name === 'quality' ? `, n = ${row.n}` : energetic(name) ? `, source: ${sourceOf(row)}` : '';
   return `${withUnit(value, criterion.unit)}${around ? ` ${around}` : ''}${of}`;
 }
 
@@ -60,10 +60,10 @@ function details(row, front) {
   const verdict = verdictOf(row, front);
   return el('div', { class: 'details' },
     el('h3', {}, row.name),
-    verdict && el('p', { class: 'verdict' }, `${verdict.word}${verdict.knee ? '; the knee' : ''}. P(frontier) = ${fixed(verdict.p, 2)} for ${front.objectives.map((name) => name === 'accuracy' ? row.metric : objective(name).short).join(' and ')}.`),
+    verdict && el('p', { class: 'verdict' }, `${verdict.word}${verdict.knee ? '; the knee' : ''}. P(frontier) = ${fixed(verdict.p, 2)} for ${front.objectives.map((name) => name === 'quality' ? row.metric : objective(name).short).join(' and ')}.`),
     row.host_overhead_share !== null && soft(`Host overhead: ${percent(row.host_overhead_share)} of the time of a single query is not spent on the device. Reductions do not shorten it.`),
     terms([
-      ...DATA.objectives.map((criterion) => [criterion.name === 'accuracy' ? row.metric : criterion.short, figureWithInterval(row, criterion.name)]),
+      ...DATA.objectives.map((criterion) => [criterion.name === 'quality' ? row.metric : criterion.short, figureWithInterval(row, criterion.name)]),
       ...timings(row),
       ['energy source', energyText(row)],
       ['reduction', row.technique === 'full' ? 'none' : `${row.technique}: ${row.level_text}`],

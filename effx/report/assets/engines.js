@@ -5,13 +5,13 @@ function enginesSection() {
   const older = ROWS.filter((row) => !row.latest).length;
   const hosts = new Set(ROWS.map((row) => row.host)).size, tasks = new Set(ROWS.map((row) => row.task)).size;
   const verdict = (row) => {
-    const fronts = row.group && row.latest ? frontierOf(row.group, 'accuracy', 'latency') : [];
+    const fronts = row.group && row.latest ? frontierOf(row.group, 'quality', 'latency') : [];
     return fronts.map((front) => verdictOf(row, front)).find(Boolean) || null;
   };
   const word = (entry) => (entry === null ? '–' : entry.word.startsWith('dominated, but') ? '~ indistinguishable' : entry.word === 'dominated' ? 'dominated' : '● on it');
   const open = el('div', { class: 'panel', 'aria-live': 'off' });
   const show = (row) => {
-    open.replaceChildren(details(row, row.group ? frontierOf(row.group, 'accuracy', 'latency')[0] : null));
+    open.replaceChildren(details(row, row.group ? frontierOf(row.group, 'quality', 'latency')[0] : null));
     open.scrollIntoView({ block: 'nearest' });
     announce(`Details of ${row.name} are below the table.`);
   };
@@ -23,7 +23,7 @@ function enginesSection() {
     hosts > 1 ? { key: 'host', title: 'host', align: 'word', sort: (row) => row.host, text: (row) => row.host } : null,
     ...[...OBJECTIVES].sort((a, b) => order(a) - order(b)).map((criterion) => ({
       key: criterion.name, hint: criterion.label, sort: (row) => valueOf(row, criterion.name),
-      title: criterion.name === 'accuracy' ? 'score, 95 %' : `${TITLES[criterion.name] || criterion.short}${unitSymbol(criterion.unit) ? `, ${unitSymbol(criterion.unit)}` : ''}${energetic(criterion.name) && METERED.length ? ` (${METERED.join(', ')})` : ''}`,
+      title: criterion.name === 'quality' ? 'score, 95 %' : `${TITLES[criterion.name] || criterion.short}${unitSymbol(criterion.unit) ? `, ${unitSymbol(criterion.unit)}` : ''}${energetic(criterion.name) && METERED.length ? ` (${METERED.join(', ')})` : ''}`,
       text: (row) => cell(row, criterion),
     })),
     { key: 'n', title: 'n', sort: (row) => row.n, text: (row) => String(row.n) },
@@ -36,7 +36,7 @@ function enginesSection() {
     { key: 'started', title: 'measured', align: 'word', sort: (row) => row.started, text: (row) => row.started.slice(0, 16).replace('T', ' ') },
   ].filter(Boolean);
   const table = new DataTable({
-    caption: 'All results', columns, rows: ROWS, sort: 'accuracy', descending: true,
+    caption: 'All results', columns, rows: ROWS, sort: 'quality', descending: true,
     rowClass: (row) => (verdict(row)?.word === 'on the frontier' ? 'best' : row.latest ? null : 'older'),
     filters: [
       { label: 'Task', value: (row) => row.task }, { label: 'Host', value: (row) => row.host },
@@ -48,7 +48,7 @@ function enginesSection() {
   section('engines', 'All results', soft(`Select an engine for its details and the provenance of its numbers.${older ? ` Grey: ${count(older, 'older result')} of engines that were measured again.` : ''}`), table.root, open);
 }
 
-const FIRST = ['accuracy', 'latency', 'latency_p90', 'energy', 'memory', 'size'];
+const FIRST = ['quality', 'latency', 'latency_p90', 'energy', 'memory', 'size'];
 const order = (criterion) => (FIRST.indexOf(criterion.name) + FIRST.length + 1) % (FIRST.length + 1);
 const TITLES = { latency: 'p50', latency_p90: 'p90', latency_p99: 'p99', memory: 'peak memory', size: 'size' };
 

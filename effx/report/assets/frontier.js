@@ -35,7 +35,7 @@ function pointsOf(rows, xName, yName, series, key) {
 function frontierSection() {
   if (!DATA.groups.length) return;
   const has = (group, name) => group.members.some((entry) => valueOf(ROWS[entry], name) !== null);
-  const state = { group: 0, x: 'latency', y: 'accuracy', xLog: false, yLog: false, colour: '', source: 0 };
+  const state = { group: 0, x: 'latency', y: 'quality', xLog: false, yLog: false, colour: '', source: 0 };
   const panel = el('div', { class: 'panel' });
   const about = el('div', { class: 'about' });
   const controls = el('div', { class: 'controls' });
@@ -51,7 +51,7 @@ function frontierSection() {
 
   const rebuild = () => {
     const group = DATA.groups[state.group];
-    const names = OBJECTIVES.filter((criterion) => has(group, criterion.name)).map((criterion) => [criterion.name, criterion.name === 'accuracy' ? group.metric : criterion.label]);
+    const names = OBJECTIVES.filter((criterion) => has(group, criterion.name)).map((criterion) => [criterion.name, criterion.name === 'quality' ? group.metric : criterion.label]);
     for (const axis of ['x', 'y']) if (!has(group, state[axis])) state[axis] = names.find(([name]) => name !== state[axis === 'x' ? 'y' : 'x'])[0];
     const fronts = frontierOf(group, state.x, state.y);
     if (state.source >= fronts.length) state.source = 0;
