@@ -256,6 +256,11 @@ class Engine(_Artifact[EngineManifest]):
         return self.manifest.runtime
 
     @property
+    def parity_passed(self) -> bool:
+        """Whether its answers were compared with its checkpoint's, and passed the gate."""
+        return self.manifest.parity is not None and self.manifest.parity.passed
+
+    @property
     def input_names(self) -> list[str]:
         return [entry.name for entry in self.manifest.inputs]
 

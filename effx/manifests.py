@@ -21,7 +21,7 @@ from effx.records import Record
 from effx.specs import backends, variants
 from effx.specs.data import DataSource
 from effx.specs.exit_rules import ExitPoint, ExitRule
-from effx.specs.runtime import RuntimeSettings
+from effx.specs.runtime import GraphInterface, RuntimeSettings
 from effx.specs.settings import OneOf, Settings
 from effx.specs.tasks import TASKS, Task
 from effx.specs.training import (
@@ -418,11 +418,8 @@ class Manifest(Record):
     """File -> SHA-256; every file of the folder but the manifest."""
     task: str
     task_definition: TaskDefinition
-    structure: CheckedStructure
     parameters: Count
     """Ramps of exits included."""
-    weight_remaining: Share
-    """Share of the full model's parameters that remain, ramps excluded."""
     max_length: Annotated[int, Field(ge=variants.MIN_LENGTH, le=_MAX_LENGTH)]
     """Maximum tokens per example, in training and in evaluation."""
     data: RowsSource | None = None
@@ -442,6 +439,9 @@ class CheckpointManifest(Manifest):
 
     model: str
     """The pretrained model: a folder or a name on the hub."""
+    structure: CheckedStructure
+    weight_remaining: Share
+    """Share of the full model's parameters that remain, ramps excluded."""
     seed: Count = 0
     training: TrainingRecord = TrainingRecord()
     metrics: Scores = {}
@@ -650,6 +650,15 @@ class EngineExits:
         return {**self.rule.to_json(), "depths": list(self.depths), "segments": self.segments}
 
 
+class ForeignGraph(Record):
+    """A graph that effx did not build."""
+
+    producer: str
+    """The program that wrote it, as it says."""
+    weights_per_token: Count
+    """Elements of the matrices that tokens are multiplied with, those of pooler and head among them."""
+
+
 class EngineManifest(Manifest):
     """What engine.json holds."""
 
@@ -659,6 +668,13 @@ class EngineManifest(Manifest):
     backend: str
     device: str
     checkpoint: ArtifactReference
+    """Made elsewhere and not compared with a checkpoint: the graph's folder, and the digest of its file."""
+    made_elsewhere: ForeignGraph | None = None
+    """None: effx built it."""
+    structure: CheckedStructure | None
+    """None: made elsewhere."""
+    weight_remaining: Share | None
+    """Share of the full model's parameters that remain, ramps excluded; None: made elsewhere."""
     inputs: Annotated[tuple[EngineInput, ...], Field(min_length=2, max_length=3)]
     parameters_removed: Count = 0
     model: str | None = None
@@ -666,7 +682,8 @@ class EngineManifest(Manifest):
     regime: str | None = None
     encoder: EncoderShape | None = None
     """None: unknown."""
-    parity: CheckedParity
+    parity: CheckedParity | None
+    """None: made elsewhere, and not compared with a checkpoint."""
     audit: Audit | None = None
     candidates: tuple[CandidateRecord, ...] | None = None
     """The schemes that were compared; None: there was one."""
@@ -681,11 +698,17 @@ class EngineManifest(Manifest):
             self._check_encoder(self.encoder)
         row = backends.get(self.backend)
         row.device(self.device)
+        if self.made_elsewhere is None and None in (self.structure, self.weight_remaining, self.parity):
+            raise ValueError("structure, weight_remaining or parity is missing, but effx built the engine")
+        if self.made_elsewhere is None and runtime.interface is not None:
+            raise ValueError("runtime.interface: expected none, effx built the engine")
         if row.builder_module is not None:
             variant = variants.parse(self.variant)
             if variant.precision != self.precision or runtime.precision != self.precision:
                 raise ValueError(f"precision: {self.precision!r} is not that of variant and runtime")
-            if self.scheme not in row.schemes_for(variant.scheme, self.device):
+            if self.made_elsewhere is None and self.scheme not in row.schemes_for(
+                variant.scheme, self.device
+            ):
                 raise ValueError(f"scheme: {self.backend} does not build {self.variant} as {self.scheme!r}")
         if runtime.device != self.device:
             raise ValueError(f"runtime.device: expected {self.device!r}, as device, got {runtime.device!r}")
@@ -702,7 +725,7 @@ class EngineManifest(Manifest):
         return self
 
     def _check_encoder(self, encoder: EncoderShape) -> None:
-        layers = self.structure.layers
+        layers = () if self.structure is None else self.structure.layers
         if any(max(layer.heads, default=-1) >= encoder.heads for layer in layers):
             raise ValueError(f"encoder.heads: {encoder.heads}, fewer than in structure")
         if any(layer.intermediate > encoder.intermediate for layer in layers):
@@ -730,7 +753,10 @@ class EngineManifest(Manifest):
             raise ValueError(f"runtime.pad_id: expected an integer >= 0, got {runtime.pad_id}")
         if runtime.max_batch != self.inputs[0].max[0]:
             raise ValueError("runtime.max_batch: expected the rows of the inputs' max")
-        exits, layers = runtime.exits, len(self.structure.layers)
+        if runtime.interface is not None:
+            self._check_interface(runtime.interface)
+        exits = runtime.exits
+        layers = 0 if self.structure is None else len(self.structure.layers)
         if exits is None:
             if len(runtime.files) > 1:
                 raise ValueError("runtime.files: several, but no exits")
@@ -741,6 +767,18 @@ class EngineManifest(Manifest):
             raise ValueError(f"runtime.exits.depths: expected {layers} as the last, the number of layers")
         if len(runtime.files) not in (1, len(exits.depths)):
             raise ValueError(f"runtime.files: expected 1 or {len(exits.depths)}, one per exit and head")
+
+    def _check_interface(self, interface: GraphInterface) -> None:
+        if unknown := set(interface.inputs.values()) - {entry.name for entry in self.inputs}:
+            raise ValueError(f"runtime.interface.inputs: {min(unknown)!r} is not in inputs")
+        if interface.dtypes.keys() != interface.inputs.keys() or not set(interface.dtypes.values()) <= {
+            "int64",
+            "int32",
+        }:
+            raise ValueError("runtime.interface.dtypes: expected int64 or int32 for every input")
+        order = interface.label_order
+        if order is not None and sorted(order) != list(range(len(self.task_definition.labels))):
+            raise ValueError("runtime.interface.label_order: expected each label once")
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ import numpy as np
 
 from effx.analysis import cohorts, resampling
 from effx.analysis.constraints import Threshold, of_constraints
+from effx.analysis.recommend import made_elsewhere
 from effx.errors import GateError, UsageError, nearest
 from effx.results import MIN_SAMPLES, Failure, Run
 from effx.specs.constraints import CheckSettings
@@ -205,7 +206,7 @@ def check(run: Run, baseline: Run | None, settings: CheckSettings) -> CheckResul
             "max_drop and baseline belong together: a loss is relative to a baseline.",
             settings=("max_drop", "baseline"),
         )
-    remarks: list[str] = []
+    remarks = made_elsewhere(run)
     if baseline is not None:
         if baseline.id == run.id or _digest(baseline) == _digest(run):
             raise UsageError(

@@ -106,6 +106,7 @@ def _answer(
         n=run.quality.n,
         energy_source=cohorts.energy_meter(run).source,
         engine=run.name,
+        made_elsewhere=run.made_elsewhere,
         result=run.id,
         estimates=_estimates(run),
         baseline=None if base is None else base.name,
@@ -125,6 +126,7 @@ def _answer(
         candidates=len(candidates),
         remarks=[
             *remarks,
+            *made_elsewhere(run),
             *_unsteady_host(runner_up, objective),
             *filter(None, [majority.remark(run)]),
             *(f"{run.name}: gate failed: {gate.label}" for gate in run.failed_gates),
@@ -280,6 +282,15 @@ def _runner_up(
         baseline=None if base is None else base.name,
         comparison=comparison.compare(run, other),
     )
+
+
+def made_elsewhere(run: Run) -> list[str]:
+    """Return a remark if effx did not build the engine, else nothing."""
+    if run.made_elsewhere is None:
+        return []
+    parity = run.engine.parity
+    compared = "" if parity else "; its answers were not compared with a checkpoint"
+    return [f"{run.name} was made elsewhere, by {run.made_elsewhere}{compared}"]
 
 
 def _unsteady_host(other: RunnerUp | None, objective: Objective) -> list[str]:

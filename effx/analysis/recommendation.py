@@ -74,6 +74,8 @@ class Recommendation:
     n: int
     energy_source: str
     engine: str
+    made_elsewhere: str | None
+    """The program that made the engine's graph; None: effx did."""
     result: str
     estimates: dict[str, Estimate]
     """By the names of ``OBJECTIVES``; without those not measured."""

@@ -8,6 +8,7 @@
     tokens      tokens are dropped between layers                level: mean share of tokens that remain
     length      inputs are cut                                   level: tokens at most
     combined    several of the last six
+    made elsewhere    effx did not build it, so what was reduced is not known
 
 A series is a technique at one precision, backend and device: its engines differ in level alone.
 """
@@ -21,6 +22,8 @@ from effx.results import EngineRecord, Run
 from effx.specs import variants
 from effx.specs.variants import Variant
 
+MADE_ELSEWHERE = "made elsewhere"
+
 
 @dataclass(frozen=True)
 class Technique:
@@ -29,7 +32,7 @@ class Technique:
     name: str
     """One of the names above; ``full`` where nothing but the precision was."""
     level: float | None
-    """How much is left; None for ``full`` and ``combined``."""
+    """How much is left; None for ``full``, ``combined`` and ``made elsewhere``."""
     text: str
     """The level with its unit, as a label."""
 
@@ -40,6 +43,8 @@ class Technique:
 
 def technique(run: Run) -> Technique:
     """Return the technique of a run."""
+    if run.made_elsewhere is not None:
+        return Technique(MADE_ELSEWHERE, None, run.made_elsewhere)
     candidates = (
         _removed(run.engine),
         _zeroed(run.engine),

@@ -9,6 +9,7 @@ from effx.analysis.comparison import LAUNCH_BOUND, NOT_ON_DEVICE, Comparison
 from effx.analysis.objectives import OBJECTIVES
 from effx.analysis.recommendation import ConstraintOutcome, Estimate, Recommendation, Unmet
 from effx.analysis.resampling import RESAMPLES
+from effx.analysis.techniques import MADE_ELSEWHERE
 from effx.formatting import from_to, percent, points, times
 
 _DROP_DECIMALS = 4
@@ -30,7 +31,7 @@ def recommendation(answer: Recommendation, name_of: SettingName = str) -> str:
     """Return a recommendation for one task and host as text of several lines."""
     objective = OBJECTIVES[answer.objective]
     lines = [
-        f"{answer.task} on {answer.host}: deploy {answer.engine}",
+        f"{answer.task} on {answer.host}: deploy {answer.engine}{_origin(answer)}",
         f"  by {objective.short}, out of {answer.candidates} engines; {answer.metric} on {answer.n} rows"
         + (f"; energy source: {answer.energy_source}" if objective.uses_energy else ""),
     ]
@@ -61,6 +62,10 @@ def recommendation(answer: Recommendation, name_of: SettingName = str) -> str:
     )
     lines += [f"  Note: {remark}." for remark in answer.remarks]
     return "\n".join(lines)
+
+
+def _origin(answer: Recommendation) -> str:
+    return "" if answer.made_elsewhere is None else f" ({MADE_ELSEWHERE})"
 
 
 def unmet(answer: Unmet, name_of: SettingName = str) -> str:

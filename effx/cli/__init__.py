@@ -86,6 +86,7 @@ class LazyGroup(click.Group):
         "train": ("effx.cli.train", "Fine-tune and reduce encoders; writes checkpoints."),
         "import": ("effx.cli.import_", "Make a checkpoint of a model that was fine-tuned elsewhere."),
         "export": ("effx.cli.export", "Build engines from checkpoints, each verified."),
+        "import-engine": ("effx.cli.import_engine", "Make an engine of a graph that was made elsewhere."),
         "verify": ("effx.cli.verify", "Compare engines with their checkpoints again."),
         "profile": ("effx.cli.profile", "Measure engines: accuracy, latency, energy, memory."),
         "report": ("effx.cli.report", "Write the report: frontiers, tables, a page."),

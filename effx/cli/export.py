@@ -138,6 +138,6 @@ def command(
     else:
         for engine in engines:
             click.echo(str(engine.folder))
-    if not failures and all(engine.manifest.parity.passed for engine in engines):
+    if not failures and all(engine.parity_passed for engine in engines):
         return 0
     return 1 if engines or any(isinstance(failure, GateError) for failure in failures) else 2

@@ -23,6 +23,7 @@ from typing import Any
 from effx.artifacts import Engine
 from effx.engines.on_device import DeviceGraph, SingleOnDevice, StagedOnDevice
 from effx.engines.protocol import EngineGraph, Session
+from effx.engines.renamed import RenamedGraph
 from effx.engines.sessions import Padded, Single, Staged
 from effx.errors import ArtifactError, need
 from effx.host import built, cpu
@@ -63,6 +64,8 @@ def open_unchecked(
     graphs: list[Any] = [
         open_graph(folder / name, backend, runtime, threads=threads) for name in runtime.files
     ]
+    if runtime.interface is not None:
+        graphs = [RenamedGraph(graph, runtime.interface) for graph in graphs]
     session = _on_device(graphs, runtime) if hasattr(graphs[0], "launch") else _on_host(graphs, runtime)
     return session if runtime.lengths is None else Padded(session, runtime.lengths, runtime.pad_id)
 

@@ -80,7 +80,7 @@ def up_to_date(target: Path, checkpoint: Checkpoint) -> Engine | None:
     except EffxError:
         return None
     same = engine.manifest.checkpoint.digest == checkpoint.digest
-    return engine if same and engine.manifest.parity.passed else None
+    return engine if same and engine.parity_passed else None
 
 
 def refusal(variant: Variant, backend: str, device: str) -> str | None:

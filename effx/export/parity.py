@@ -46,6 +46,13 @@ TOLERANCES: dict[str, Tolerance] = {
 MAX_ACCURACY_LOST = 0.01
 """Accuracy that a lossy precision may lose: the gate fails if the paired 95 % interval of the loss is above
 it. On few rows the interval is wide; it is in the manifest."""
+
+
+def precision_of(scheme: str, precision: str) -> str:
+    """Return the precision whose tolerance applies to a scheme: that of int8 to weights of few bits."""
+    return "int8" if scheme.endswith("-weights") else precision
+
+
 _LOSSY = ("fp16", "bf16", "int8", "fp8")
 
 

@@ -39,6 +39,11 @@ def verify(
     for folder in Engine.find_all([Path(path) for path in folders]):
         engine = Engine.open(folder)
         built_from = engine.manifest.checkpoint
+        if engine.manifest.made_elsewhere is not None and engine.manifest.parity is None:
+            raise ArtifactError(
+                f"{engine.folder} was made elsewhere and has no checkpoint: import it with one.",
+                settings="checkpoint",
+            )
         if built_from.name not in known:
             raise ArtifactError(
                 f"{engine.folder}: its checkpoint {built_from.name} is not in {checkpoints}.",
@@ -55,6 +60,7 @@ def verify(
             source = ExportSource(checkpoint, Path(scratch), data_folder)
             reference = source.reference(variant)
             with engines.open(engine, trust=trust) as session:
-                measured = parity.measure(reference, session, checkpoint.task, variant.precision)
+                precision = parity.precision_of(engine.manifest.scheme, variant.precision)
+                measured = parity.measure(reference, session, checkpoint.task, precision)
         verified.append((engine, measured))
     return verified

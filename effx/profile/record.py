@@ -41,7 +41,7 @@ def score(task: Task, rows: Rows, logits: np.ndarray) -> Quality:
 def of_engine(engine: Engine) -> EngineRecord:
     """Return what a result says about its engine."""
     manifest = engine.manifest
-    exits = manifest.exits
+    exits, foreign = manifest.exits, manifest.made_elsewhere
     return EngineRecord(
         name=engine.name,
         digest=engine.digest,
@@ -52,6 +52,7 @@ def of_engine(engine: Engine) -> EngineRecord:
         backend=manifest.backend,
         device=manifest.device,
         checkpoint=manifest.checkpoint,
+        made_elsewhere=None if foreign is None else foreign.producer,
         parameters=manifest.parameters,
         model=manifest.model,
         regime=manifest.regime,
@@ -78,9 +79,11 @@ def failed_engine(folder: Path) -> FailedEngineRecord:
     return FailedEngineRecord(engine.name, engine.task.name, engine.digest)
 
 
-def _structure(engine: Engine) -> StructureSummary:
+def _structure(engine: Engine) -> StructureSummary | None:
     """Return a structure in counts: the numbers of the neurons would fill a result file."""
     structure, encoder = engine.manifest.structure, engine.manifest.encoder
+    if structure is None:
+        return None
     return StructureSummary(
         layers=len(structure.layers),
         heads=[len(layer.heads) for layer in structure.layers],
@@ -100,11 +103,14 @@ def operations(engine: Engine, tokens: float) -> float:
         engine: whose structure counts.
         tokens: of an example, mean.
 
-    Exits and token pruning leave out some of them: at least one layer runs, on a tenth of the tokens. 0 if
-    the shape of the encoder is unknown.
+    Exits and token pruning leave out some of them: at least one layer runs, on a tenth of the tokens. Of a
+    graph made elsewhere, half of the products count: pooler and head, which run once per example, are not
+    distinguished. 0 if the shape of the encoder is unknown.
     """
+    if engine.manifest.made_elsewhere is not None:
+        return engine.manifest.made_elsewhere.weights_per_token * tokens
     encoder, remaining = engine.manifest.encoder, engine.manifest.structure
-    if encoder is None:
+    if encoder is None or remaining is None:
         return 0.0
     head = encoder.width // encoder.heads
     layers = [

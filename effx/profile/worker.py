@@ -321,7 +321,8 @@ def check_answer(answer: Mapping[str, np.ndarray], engine: Engine) -> None:
         )
     if not np.isfinite(logits).all():
         raise ArtifactError("the engine's logits are not finite.")
-    layers = len(engine.manifest.structure.layers)
+    structure = engine.manifest.structure
+    layers = 0 if structure is None else len(structure.layers)
     if "depth" in answer and not 1 <= int(np.asarray(answer["depth"]).ravel()[0]) <= layers:
         raise ArtifactError(f"the engine left after layer {answer['depth']} of {layers}.")
 

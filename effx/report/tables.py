@@ -12,7 +12,7 @@ from rich.table import Table
 
 from effx.analysis.cohorts import single_stream
 from effx.analysis.comparison import Comparison, EnergyRatio, LatencyRatio
-from effx.analysis.techniques import technique
+from effx.analysis.techniques import MADE_ELSEWHERE, technique
 from effx.formatting import fixed, in_column, interval, percent, score
 from effx.report.groups import MAIN_OBJECTIVES, Group
 from effx.results import Run
@@ -55,7 +55,7 @@ def print_runs(runs: Sequence[Run]) -> None:
     for run in runs:
         latency_s = single_stream(run).latency_s
         cells = [
-            run.name,
+            run.name if run.made_elsewhere is None else f"{run.name} ({MADE_ELSEWHERE})",
             f"{run.quality.metric} {score(run.quality.value)} {interval(run.quality.interval)}",
             str(run.quality.n),
             *(in_column(latency_s[name], "s") for name in ("p50", "p90", "p99")),

@@ -82,6 +82,8 @@ class EngineRecord:
     device: str
     checkpoint: ArtifactReference
     parameters: int
+    made_elsewhere: str | None = None
+    """The program that wrote the graph; None: effx built the engine."""
     model: str | None = None
     """The pretrained model."""
     regime: str | None = None
@@ -328,6 +330,11 @@ class Run:
     @property
     def task(self) -> str:
         return self.engine.task
+
+    @property
+    def made_elsewhere(self) -> str | None:
+        """The program that wrote the engine's graph; None: effx built it."""
+        return self.engine.made_elsewhere
 
     @property
     def host_id(self) -> str:

@@ -33,6 +33,20 @@ class PlanTarget:
 
 
 @dataclass(frozen=True)
+class GraphInterface:
+    """How a graph that was made elsewhere names its inputs and outputs."""
+
+    inputs: Mapping[str, str]
+    """Input of the graph -> the array that it takes, such as ``input_ids``."""
+    dtypes: Mapping[str, str]
+    """Input of the graph -> its type, ``int64`` or ``int32``."""
+    outputs: Mapping[str, str]
+    """Array -> output of the graph, such as ``logits``."""
+    label_order: tuple[int, ...] | None = None
+    """For each label of the task, the number of its logit; None: they are in the task's order."""
+
+
+@dataclass(frozen=True)
 class RuntimeSettings:
     """How to open and run an engine's files.
 
@@ -79,6 +93,8 @@ class RuntimeSettings:
     """TensorRT plans without weights: plan -> the ONNX file that has them."""
     plan: PlanTarget | None = None
     """TensorRT plans: what they were built for."""
+    interface: GraphInterface | None = None
+    """Graphs made elsewhere: their inputs and outputs; None: they are named as effx names them."""
 
     @property
     def dynamic_length(self) -> bool:

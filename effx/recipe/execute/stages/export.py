@@ -31,5 +31,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     )
     if engine.folder.name != cell.name:  # the first device is not in the engine's name
         engine.folder.rename(out / cell.name)
-    agreement = engine.manifest.parity.label_agreement
-    return StageOutput(engine.digest, f"{engine.manifest.scheme}, labels agree on {agreement:.1%}")
+    parity = engine.manifest.parity
+    assert parity is not None  # built by effx
+    note = f"{engine.manifest.scheme}, labels agree on {parity.label_agreement:.1%}"
+    return StageOutput(engine.digest, note)
