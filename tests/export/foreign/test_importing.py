@@ -154,7 +154,7 @@ def test_it_is_measured_beside_the_engines_of_effx(
     ours = next(run for run in runs if run.name.startswith("tiny"))
     theirs = next(run for run in runs if run.name.startswith("hub"))
     assert theirs.session == ours.session
-    assert theirs.accuracy.predictions == ours.accuracy.predictions
+    assert theirs.quality.predictions == ours.quality.predictions
     # and marked in the result, the technique, the recommendation and the check
     producer = f"pytorch {torch.__version__.split('+')[0]}"
     assert (theirs.made_elsewhere, ours.made_elsewhere) == (producer, None)
@@ -188,7 +188,7 @@ def test_labels_without_names_are_asked_for(
         config["id2label"] = {str(number): name for number, name in enumerate(names)}
     (hub / "config.json").write_text(json.dumps(config))
     with pytest.raises(
-        UsageError, match="unclear which logit of logits is which label of task sst2"
+        UsageError, match="does not say which of them is which of negative, positive"
     ) as error:
         import_engine(hub, "sst2", data_folder=checkpoint.data, out=tmp_path)
     assert error.value.settings == ("labels",)
@@ -196,9 +196,7 @@ def test_labels_without_names_are_asked_for(
     engine = import_engine(hub, "sst2", data_folder=checkpoint.data, out=tmp_path, settings=settings)
     assert engine.runtime.interface is not None
     assert engine.runtime.interface.label_order == (1, 0)
-    with pytest.raises(
-        UsageError, match=r"labels of the graph \(good, bad, from labels\) are not those of task"
-    ):
+    with pytest.raises(UsageError, match="labels good, bad: expected the labels of the task"):
         import_engine(
             hub, "sst2", data_folder=checkpoint.data, settings=ForeignSettings(labels=("good", "bad"))
         )
