@@ -251,9 +251,11 @@ def _energy(a: Run, b: Run, remarks: list[str]) -> EnergyRatio | None:
         )
         return None
     interval = None
-    if of_a.interval and of_b.interval:
+    # the tolerance of the meter multiplies both energies: it is not in their ratio
+    within = [of.interval_without_gain or of.interval for of in (of_a, of_b)]
+    if within[0] and within[1]:
         interval = intervals.ratio_of_intervals(
-            of_a.joules_per_example, of_a.interval, of_b.joules_per_example, of_b.interval
+            of_a.joules_per_example, within[0], of_b.joules_per_example, within[1]
         )
     return EnergyRatio(
         source=of_a.source,

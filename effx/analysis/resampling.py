@@ -11,6 +11,7 @@ count as a difference between engines. Rounds of different sessions are drawn in
 from __future__ import annotations
 
 import functools
+import math
 import weakref
 from collections.abc import Callable, Sequence
 
@@ -104,15 +105,30 @@ def energies(run: Run, energy: Energy) -> np.ndarray | None:
     """Return joules per example as they vary within their interval, [resamples]; None without either.
 
     There are few windows, and their spread does not include the meter's tolerance, so they are not
-    resampled: each half of the interval is taken as that of a normal distribution. Independent between runs.
+    resampled: each half of the interval is taken as that of a normal distribution. The meter's tolerance is
+    drawn once for all runs of one meter on one host; the rest is independent between runs.
     """
     value, interval = energy.joules_per_example, energy.interval
     if value is None or interval is None:
         return None
-    z = np.random.default_rng(list(f"energy {run.id}".encode())).standard_normal(RESAMPLES)
-    half = np.where(z < 0, value - interval[0], interval[1] - value)
-    drawn = value + z * half / intervals.normal()
+    of_run = _halves(value, energy.interval_without_gain or interval)
+    both = _halves(value, interval)
+    of_meter = [math.sqrt(max(0.0, all_**2 - run_**2)) for all_, run_ in zip(both, of_run, strict=True)]
+    drawn = value + sum(
+        _drawn(f"energy {name}", halves)
+        for name, halves in ((run.id, of_run), (f"{energy.meter} on {run.host.id}", of_meter))
+    )
     return np.asarray(np.maximum(drawn, np.finfo(float).tiny))
+
+
+def _halves(value: float, interval: tuple[float, float]) -> tuple[float, float]:
+    return value - interval[0], interval[1] - value
+
+
+def _drawn(name: str, halves: Sequence[float]) -> np.ndarray:
+    """Return deviations with these 95 % half-widths, below and above zero, drawn from the name's generator."""
+    z = np.random.default_rng(list(name.encode())).standard_normal(RESAMPLES)
+    return z * np.where(z < 0, *halves) / intervals.normal()
 
 
 @functools.lru_cache(maxsize=4)

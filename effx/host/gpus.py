@@ -146,7 +146,14 @@ def limit_w(nvml: Any, handle: Any) -> float | None:
 
 def condition(nvml: Any, handle: Any) -> Condition:
     """Return the current state of the device."""
-    processes = _query(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, handle)
+    listed = [
+        _query(nvml, list_processes, handle)
+        for list_processes in (
+            nvml.nvmlDeviceGetComputeRunningProcesses,
+            nvml.nvmlDeviceGetGraphicsRunningProcesses,
+        )
+    ]
+    known = [processes for processes in listed if processes is not None]
     return Condition(
         sm_clock_mhz=_query(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_SM),
         memory_clock_mhz=_query(nvml, nvml.nvmlDeviceGetClockInfo, handle, nvml.NVML_CLOCK_MEM),
@@ -155,7 +162,7 @@ def condition(nvml: Any, handle: Any) -> Condition:
         pstate=_query(nvml, nvml.nvmlDeviceGetPerformanceState, handle),
         # drivers before 535 do not have the newer name of this function
         reasons=_query(nvml, nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle),
-        pids=None if processes is None else frozenset(int(process.pid) for process in processes),
+        pids=frozenset(int(process.pid) for processes in known for process in processes) if known else None,
     )
 
 

@@ -9,34 +9,54 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 
 import numpy as np
 
+from effx.host import cpu
 from effx.profile.meters import Meter
+from effx.profile.meters.trace import SHORT_WINDOW
 from effx.results import Energy, EnergyWindow, Idle
 from effx.stats import intervals
 
 _IDLE_STRETCHES = 3
+_BUSY_PROCESSORS, _BUSY_SHARE = 0.1, 0.02
+"""Idle means less than this many busy processors, or this share of them."""
 
 
-def idle(meter: Meter, length_s: float) -> Idle | None:
-    """Measure the power while the loaded engines are idle; None if it cannot be read.
+@dataclass(frozen=True)
+class NoIdle:
+    """The idle power could not be measured."""
+
+    reason: str
+
+
+def idle(meter: Meter, length_s: float, *, on_cpu: bool = False) -> Idle | NoIdle:
+    """Measure the power while the loaded engines are idle.
 
     Args:
         meter: the meter.
         length_s: seconds of each of three measurements.
+        on_cpu: whether the meter reads the processor; then other processes must not use it.
     """
     watts: list[float] = []
     bounds: list[tuple[float, float]] = []
     total_s = 0.0
     for _ in range(_IDLE_STRETCHES):
         meter.start()
-        start = time.perf_counter()
+        start, busy_s = time.perf_counter(), cpu.busy_s()
         time.sleep(length_s)
-        elapsed = time.perf_counter() - start
+        elapsed, busy_after_s = time.perf_counter() - start, cpu.busy_s()
         reading = meter.stop(0.0)
+        disturbed = [flag for flag in reading.flags if flag != SHORT_WINDOW]
         if reading.joules is None:
-            return None
+            return NoIdle(f"the idle power was not measured: {reading.reason}")
+        if disturbed:
+            return NoIdle(f"the idle power was disturbed: {'; '.join(disturbed)}")
+        if on_cpu and busy_s is not None and busy_after_s is not None:
+            busy = (busy_after_s - busy_s) / elapsed
+            if busy > max(_BUSY_PROCESSORS, _BUSY_SHARE * cpu.installed_processors()):
+                return NoIdle(f"other processes used {busy:.2g} processors while the idle power was measured")
         seconds = reading.seconds or elapsed
         total_s += seconds
         watts.append(reading.joules / seconds)
@@ -48,26 +68,32 @@ def idle(meter: Meter, length_s: float) -> Idle | None:
     )
 
 
-def of_windows(windows: list[EnergyWindow], meter: Meter, idling: Idle | None) -> tuple[Energy, str | None]:
-    """Return the energy of a workload's windows, and what is wrong with its net, if anything is.
+def of_windows(windows: list[EnergyWindow], meter: Meter, idling: Idle | NoIdle | None) -> Energy:
+    """Return the energy of a workload's windows.
 
     Args:
         windows: at least one, of one workload.
         meter: what read them.
-        idling: the idle power; None: there is no net energy.
+        idling: the idle power, or why there is none; None: it was not measured.
     """
     per_example = [window.joules_per_example for window in windows]
     gross = float(np.mean(per_example))
     if not (math.isfinite(gross) and gross > 0):
-        return Energy("none", meter.name, f"the meter gave {gross} J per example"), None
+        return Energy("none", meter.name, f"the meter gave {gross} J per example")
     by_meter = [window.interval for window in windows if window.interval]
-    interval = intervals.widest(intervals.mean_interval(per_example), by_meter)
-    net, net_interval, fault = None, None, None
-    if idling is not None:
+    spread = intervals.mean_interval(per_example)
+    interval = intervals.widest(spread, by_meter)
+    in_ratios = intervals.widest(
+        spread, [window.interval_without_gain for window in windows if window.interval_without_gain]
+    )
+    net, net_interval, net_reason = None, None, None
+    if isinstance(idling, NoIdle):
+        net_reason = idling.reason
+    elif idling is not None:
         seconds = float(np.mean([window.duration_s / window.examples for window in windows]))
         net = gross - idling.watts * seconds
         if net < 0:
-            fault = f"net energy would be {net:.3g} J per example: not shown"
+            net_reason = f"net energy would be {net:.3g} J per example: not shown"
             net = None
         elif interval and idling.interval:
             net_interval = _difference(gross, interval, idling, seconds)
@@ -77,12 +103,14 @@ def of_windows(windows: list[EnergyWindow], meter: Meter, idling: Idle | None) -
         reason=None,
         joules_per_example=gross,
         interval=interval,
+        interval_without_gain=in_ratios,
         gross=gross,
         net=net,
         net_interval=net_interval,
+        net_reason=net_reason,
         windows=windows,
-        idle=idling,
-    ), fault
+        idle=idling if isinstance(idling, Idle) else None,
+    )
 
 
 def _difference(

@@ -224,14 +224,13 @@ class EngineUnderTest:
         limits = BlockLimits(_FEWEST_WINDOW_QUERIES, length_s, 10 * length_s)
         meter.start()
         block = self._block(workload, offset, limits, lasting_s=length_s)
-        reading = meter.stop(block.cpu_s)
+        reading = meter.stop(block.cpu_s, block.during)
         if reading.joules is None:
             samples.window_reason = reading.reason
             return
         # the reading's interval ends at ticks of the meter; the work went on evenly beyond them
         seconds = reading.seconds or block.elapsed_s
         examples = block.examples * seconds / block.elapsed_s
-        bounds = reading.interval
         samples.windows.append(
             EnergyWindow(
                 duration_s=block.elapsed_s,
@@ -239,7 +238,8 @@ class EngineUnderTest:
                 joules=reading.joules,
                 seconds=seconds,
                 joules_per_example=reading.joules / examples,
-                interval=None if bounds is None else (bounds[0] / examples, bounds[1] / examples),
+                interval=_per_example(reading.interval, examples),
+                interval_without_gain=_per_example(reading.interval_without_gain, examples),
                 integrated_joules=reading.integrated_joules,
                 flags=reading.flags,
                 conditions=facts(reading.conditions),
@@ -293,6 +293,10 @@ def accepts(engine: Engine, batch: int, length: int) -> bool:
 def timestamp() -> str:
     """Return the time in UTC with milliseconds."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+def _per_example(joules: tuple[float, float] | None, examples: float) -> tuple[float, float] | None:
+    return None if joules is None else (joules[0] / examples, joules[1] / examples)
 
 
 def _larger(first: int | None, second: int | None) -> int | None:

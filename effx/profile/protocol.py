@@ -77,6 +77,8 @@ class Block:
     """Timed rows that were scored in the accuracy pass."""
     agreed: int = 0
     """Those of them with the same prediction."""
+    during: tuple[float, float] | None = None
+    """Begin and end of the work: seconds of the system's monotonic clock, which processes of a host share."""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from effx.host import cpu, identity
 from effx.host.identity import Host
 from effx.profile import energy, gates, meters, record
 from effx.profile.engine_under_test import EngineUnderTest, Samples, accepts, longest_input, timestamp
+from effx.profile.energy import NoIdle
 from effx.profile.meters import Meter
 from effx.profile.pool import WorkerPool, affordable
 from effx.profile.protocol import BlockLimits
@@ -145,7 +146,7 @@ class _Session:
         self._engines, self._pool, self._plan, self._meters, self._host = engines, pool, plan, meters, host
         self._id = secrets.token_hex(4)
         self._order = np.random.default_rng(plan.seed)
-        self._idle: dict[bool, Idle | None] = {}
+        self._idle: dict[bool, Idle | NoIdle] = {}
         self._offline = workloads.offline(plan.batch_size)
         metered = any(meter.source != "none" for meter in meters.values())
         self._metered: list[Workload] = [SINGLE_STREAM] if metered else []
@@ -212,7 +213,7 @@ class _Session:
         self._each(self._score, advance, "accuracy", _ACCURACY_S)
         for on_gpu, meter in self._meters.items():
             if meter.source not in ("none", "model"):
-                self._idle[on_gpu] = self._idle_power(meter)
+                self._idle[on_gpu] = self._idle_power(meter, on_cpu=not on_gpu)
         queries = BlockLimits(plan.block_queries, plan.block_s, plan.block_limit_s)
         cells = BlockLimits(plan.grid_queries, plan.grid_block_s, plan.grid_limit_s)
         self._blocks(SINGLE_STREAM, plan.rounds, queries, advance, "latency")
@@ -235,12 +236,11 @@ class _Session:
             self._windows(workload, advance)
         self._each(self._finish, advance, "memory", _BETWEEN_S)
 
-    def _idle_power(self, meter: Meter) -> Idle | None:
+    def _idle_power(self, meter: Meter, *, on_cpu: bool) -> Idle | NoIdle:
         try:
-            return energy.idle(meter, self._plan.window_s / 2)
+            return energy.idle(meter, self._plan.window_s / 2, on_cpu=on_cpu)
         except Exception as error:  # without it there is no net energy; the rest can be measured
-            progress.say(f"idle power was not measured: {type(error).__name__}: {error}")
-            return None
+            return NoIdle(f"the idle power was not measured: {type(error).__name__}: {error}")
 
     def _each(
         self,
@@ -398,9 +398,9 @@ class _Session:
             return Energy("none", meter.name, meter.reason or f"measured for {names} only")
         if not samples.windows or samples.window_reason:
             return Energy("none", meter.name, samples.window_reason or "no window was measured")
-        measured, fault = energy.of_windows(samples.windows, meter, self._idle.get(engine.engine.on_gpu))
-        if fault:
-            samples.flags.append(fault)
+        measured = energy.of_windows(samples.windows, meter, self._idle.get(engine.engine.on_gpu))
+        if measured.net_reason:
+            samples.flags.append(measured.net_reason)
         return measured
 
 

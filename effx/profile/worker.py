@@ -190,7 +190,8 @@ class Worker:
         examples = 0
         stream = self._stream(workload, offset)
         query = next(stream)
-        busy_s, worked_s, start = cpu.busy_s(), time.process_time(), time.perf_counter()
+        busy_s, worked_s, begin_s = cpu.busy_s(), time.process_time(), time.monotonic()
+        start = time.perf_counter()
         while True:
             seconds, logits = self._timed(workload, query)
             samples.append(seconds)
@@ -202,10 +203,11 @@ class Worker:
                 break
             query = next(stream)
         elapsed, cpu_s = time.perf_counter() - start, time.process_time() - worked_s
+        during = begin_s, time.monotonic()
         after = cpu.busy_s()
         others_s = None if busy_s is None or after is None else after - busy_s - cpu_s
         checked, agreed = self._agreement(answers)
-        return Block(samples, elapsed, examples, cpu_s, others_s, checked, agreed)
+        return Block(samples, elapsed, examples, cpu_s, others_s, checked, agreed, during)
 
     def serve(self, rate_per_s: float, offset: float, queries: int, limit_s: float, seed: int) -> Block:
         """Answer single rows that arrive by a Poisson process, first come, first served.

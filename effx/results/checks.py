@@ -255,7 +255,14 @@ def _energy(energy: Energy) -> None:
     if energy.source == "none":
         if not energy.reason:
             raise ValueError("energy is missing without a reason")
-        stated = (energy.joules_per_example, energy.interval, energy.gross, energy.net, energy.net_interval)
+        stated = (
+            energy.joules_per_example,
+            energy.interval,
+            energy.interval_without_gain,
+            energy.gross,
+            energy.net,
+            energy.net_interval,
+        )
         if any(value is not None for value in stated) or energy.windows:
             raise ValueError("energy of no source has a value")
         return
@@ -271,11 +278,14 @@ def _energy(energy: Energy) -> None:
     _agree("joules_per_example", energy.joules_per_example, joules, from_="its windows")
     _agree("gross energy", energy.gross, joules, from_="its windows")
     _contains("joules_per_example", energy.interval, energy.joules_per_example)
+    _contains("joules_per_example", energy.interval_without_gain, energy.joules_per_example)
     if idle := energy.idle:
         _positive(seconds=idle.seconds)
         _not_negative(watts=idle.watts)
         _contains("idle power", idle.interval, idle.watts)
     if energy.net is not None:
+        if energy.net_reason is not None:
+            raise ValueError(f"net energy is {energy.net}: {energy.net_reason}")
         if idle is None:
             raise ValueError("net energy without idle power")
         seconds = float(np.mean([window.duration_s / window.examples for window in energy.windows]))
@@ -295,7 +305,8 @@ def _window(window: EnergyWindow) -> None:
         window.joules / examples,
         from_="its joules",
     )
-    _contains("joules_per_example of a window", window.interval, window.joules_per_example)
+    for interval in (window.interval, window.interval_without_gain):
+        _contains("joules_per_example of a window", interval, window.joules_per_example)
 
 
 def _settings(run: Run) -> None:

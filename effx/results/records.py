@@ -172,6 +172,8 @@ class EnergyWindow:
     """What disturbed the window: throttling, a foreign process, a short window."""
     conditions: Facts = field(default_factory=dict)
     """What else the meter recorded: clocks, temperatures, mean power."""
+    interval_without_gain: Interval | None = None
+    """``interval`` without the tolerance that all windows of one meter share; for ratios."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,10 @@ class Energy:
     """Basis of ``net``."""
     net_interval: Interval | None = None
     """95 %, from the intervals of gross and idle."""
+    interval_without_gain: Interval | None = None
+    """``interval`` without the tolerance that all energies of one meter share; for ratios."""
+    net_reason: str | None = None
+    """Why there is no net energy although idle power was measured."""
 
 
 @dataclass(frozen=True)

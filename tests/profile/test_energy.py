@@ -21,7 +21,7 @@ class Steady(meters.Unavailable):
         super().__init__("")
         self._watts, self._spread = iter(watts), spread
 
-    def stop(self, cpu_s: float) -> meters.Reading:
+    def stop(self, cpu_s: float, during: meters.Period | None = None) -> meters.Reading:
         watts = next(self._watts)
         if watts is None:
             return meters.Reading(None, "lost")
@@ -36,7 +36,7 @@ def window(joules: float, duration_s: float, examples: int, interval: Any = None
 
 def test_the_idle_power_has_an_interval() -> None:
     result = energy.idle(Steady([12.0, 13.0, 14.0]), 0.01)
-    assert result is not None and result.interval is not None
+    assert isinstance(result, Idle) and result.interval is not None
     low, high = stats.t.interval(0.95, 2, 13.0, stats.sem([12.0, 13.0, 14.0]))
     assert result.watts == pytest.approx(13.0) and result.interval == pytest.approx((low, high))
     assert result.seconds == pytest.approx(0.6)
@@ -44,17 +44,19 @@ def test_the_idle_power_has_an_interval() -> None:
 
 def test_the_tolerance_of_the_meter_widens_the_idle_interval() -> None:
     result = energy.idle(Steady([12.0, 12.0, 12.0], spread=0.2), 0.01)
-    assert result is not None and result.interval == pytest.approx((11.0, 13.0))
+    assert isinstance(result, Idle) and result.interval == pytest.approx((11.0, 13.0))
 
 
 def test_idle_power_is_missing_if_a_measurement_failed() -> None:
-    assert energy.idle(Steady([12.0, None, 12.0]), 0.01) is None
+    assert energy.idle(Steady([12.0, None, 12.0]), 0.01) == energy.NoIdle(
+        "the idle power was not measured: lost"
+    )
 
 
 def test_net_energy_is_gross_minus_idle() -> None:
     windows = [window(1000.0, 10.0, 100, (9.5, 10.5)), window(2000.0, 20.0, 200, (9.5, 10.5))]
-    result, fault = energy.of_windows(windows, Steady([]), Idle(30.0, (28.0, 32.0), 15.0))
-    assert fault is None and result.gross == result.joules_per_example == pytest.approx(10.0)
+    result = energy.of_windows(windows, Steady([]), Idle(30.0, (28.0, 32.0), 15.0))
+    assert result.net_reason is None and result.gross == result.joules_per_example == pytest.approx(10.0)
     assert result.net == pytest.approx(10.0 - 30.0 * 0.1)
     assert result.interval == pytest.approx((9.5, 10.5))
     half = float(np.hypot(0.5, 2.0 * 0.1))
@@ -62,16 +64,16 @@ def test_net_energy_is_gross_minus_idle() -> None:
 
 
 def test_net_energy_is_missing_without_idle_power() -> None:
-    result, fault = energy.of_windows([window(1000.0, 10.0, 100)], Steady([]), None)
-    assert (result.net, result.net_interval, result.interval, fault) == (None, None, None, None)
+    result = energy.of_windows([window(1000.0, 10.0, 100)], Steady([]), None)
+    assert (result.net, result.net_interval, result.interval, result.net_reason) == (None, None, None, None)
 
 
 def test_negative_net_energy_is_reported_and_not_shown() -> None:
-    result, fault = energy.of_windows([window(100.0, 10.0, 100)], Steady([]), Idle(30.0, None, 15.0))
+    result = energy.of_windows([window(100.0, 10.0, 100)], Steady([]), Idle(30.0, None, 15.0))
     assert result.gross == pytest.approx(1.0) and result.net is None
-    assert fault is not None and "not shown" in fault
+    assert result.net_reason is not None and "not shown" in result.net_reason
 
 
 def test_a_meter_without_joules_gives_no_energy() -> None:
-    result, _ = energy.of_windows([window(0.0, 10.0, 100)], Steady([]), None)
+    result = energy.of_windows([window(0.0, 10.0, 100)], Steady([]), None)
     assert result.source == "none" and result.reason == "the meter gave 0.0 J per example"

@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 from effx.errors import UsageError
 from effx.host.sensors import UnavailableError
-from effx.profile.meters.protocol import Meter, Reading, Unavailable
+from effx.profile.meters.protocol import Meter, Period, Reading, Unavailable
 from effx.specs import meters as specs
 
-__all__ = ["Meter", "Reading", "Unavailable", "UnavailableError", "open"]
+__all__ = ["Meter", "Period", "Reading", "Unavailable", "UnavailableError", "open"]
 
 WorkerPids = Callable[[], set[int]]
 """Returns the process ids of a measurement's workers."""

@@ -22,7 +22,7 @@ from effx.host.sensors import (
     UnavailableError,
 )
 from effx.profile.meters import trace
-from effx.profile.meters.protocol import Reading
+from effx.profile.meters.protocol import Period, Reading
 from effx.profile.meters.sampler import Clock, Sampler
 from effx.profile.meters.trace import Sample
 from effx.results import EnergySource, Facts
@@ -86,14 +86,14 @@ class HwmonMeter:
     def start(self) -> None:
         self.sampler.start()
 
-    def stop(self, cpu_s: float) -> Reading:
+    def stop(self, cpu_s: float, during: Period | None = None) -> Reading:
         samples, error = self.sampler.stop()
         if isinstance(error, OSError | ValueError):
             return Reading(None, f"a power monitor could not be read: {error}")
         if error is not None:
             raise error
         sensor = Sensor(f"INA3221 {' + '.join(rail.name for rail in self._rails)}")
-        return trace.power_reading(samples, sensor, gain=GAIN)
+        return trace.power_reading(samples, sensor, gain=GAIN, during=during)
 
     def close(self) -> None:
         self.sampler.halt()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from effx.host.sensors import UnavailableError
-from effx.profile.meters.protocol import Reading
+from effx.profile.meters.protocol import Period, Reading
 from effx.results import EnergySource, Facts
 
 
@@ -31,7 +31,8 @@ class ModelMeter:
 
     def start(self) -> None: ...
 
-    def stop(self, cpu_s: float) -> Reading:
+    def stop(self, cpu_s: float, during: Period | None = None) -> Reading:
+        # of the worker's own processor time, which it counts during its work only
         return Reading(cpu_s * self._watts_per_core)
 
     def close(self) -> None: ...

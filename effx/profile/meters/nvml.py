@@ -18,7 +18,7 @@ from typing import Any
 from effx.host import gpus
 from effx.host.sensors import Sensor, UnavailableError
 from effx.profile.meters import trace
-from effx.profile.meters.protocol import Reading
+from effx.profile.meters.protocol import Period, Reading
 from effx.profile.meters.sampler import Clock, Sampler, measure_tick
 from effx.profile.meters.trace import Sample
 from effx.results import EnergySource, Facts
@@ -97,7 +97,7 @@ class NvmlMeter:
         self._conditions, self._condition_due_s = [], self._clock.now()
         self.sampler.start()
 
-    def stop(self, cpu_s: float) -> Reading:
+    def stop(self, cpu_s: float, during: Period | None = None) -> Reading:
         self.sampler.halt()
         self._condition_due_s = self._clock.now()  # so that the last read includes the conditions
         samples, error = self.sampler.stop()
@@ -107,11 +107,18 @@ class NvmlMeter:
             raise error
         if self.source == "counter":
             reading = trace.counter_reading(
-                samples, self._sensor, tick_s=self._tick_s, gain=trace.GAIN, limit_w=self._power_limit_w
+                samples,
+                self._sensor,
+                tick_s=self._tick_s,
+                gain=trace.GAIN,
+                limit_w=self._power_limit_w,
+                during=during,
             )
         else:
             assert self._sensor is not None
-            reading = trace.power_reading(samples, self._sensor, gain=trace.GAIN)
+            reading = trace.power_reading(
+                samples, self._sensor, gain=trace.GAIN, limit_w=self._power_limit_w, during=during
+            )
         flags = tuple(f"throttled: {name}" for name in gpus.throttles(self._conditions))
         if self._worker_pids is not None:
             flags += gpus.foreign_processes(self._conditions, self._worker_pids())
@@ -178,8 +185,7 @@ def open(
         argument: index in PCI bus order (as nvidia-smi counts), ``GPU-`` UUID or its beginning, PCI
             bus id; empty: the first entry of CUDA_VISIBLE_DEVICES, or the first GPU.
         worker_pids: process ids of the workers, called at the end of a window; a window with other
-        processes on
-            the device is flagged. None: windows are not flagged.
+            processes on the device is flagged. None: windows are not flagged.
         environ: environment with CUDA_VISIBLE_DEVICES; default: that of this process.
         clock: the clock; virtual in tests.
         threaded: False: the caller calls ``sampler.sample``.

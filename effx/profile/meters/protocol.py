@@ -7,6 +7,9 @@ from typing import Protocol
 
 from effx.results import EnergySource, Facts
 
+Period = tuple[float, float]
+"""Begin and end, seconds of a monotonic clock."""
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -22,6 +25,8 @@ class Reading:
     interval: tuple[float, float] | None = None
     """Bounds of ``joules``: misalignment, sampling, the sensor's tolerance, and the difference between
     counter and integrated power."""
+    interval_without_gain: tuple[float, float] | None = None
+    """The same without the sensor's tolerance, which is common to all windows of one meter: for ratios."""
     integrated_joules: float | None = None
     """Integral of the sampled power over the same duration."""
     flags: tuple[str, ...] = ()
@@ -67,8 +72,15 @@ class Meter(Protocol):
         """Begin a window; a window that was not stopped is discarded."""
         ...
 
-    def stop(self, cpu_s: float) -> Reading:
-        """End the window; ``cpu_s`` is the processor time that the engine used in it."""
+    def stop(self, cpu_s: float, during: Period | None = None) -> Reading:
+        """End the window.
+
+        Args:
+            cpu_s: processor seconds that the engine used in the window.
+            during: begin and end of the engine's work, seconds of :func:`time.monotonic`. The reading covers
+                only that: the idle time before and after it, in which requests travel between processes,
+                would bias the power. None: from start to stop.
+        """
         ...
 
     def close(self) -> None:
@@ -93,7 +105,7 @@ class Unavailable:
 
     def start(self) -> None: ...
 
-    def stop(self, cpu_s: float) -> Reading:
+    def stop(self, cpu_s: float, during: Period | None = None) -> Reading:
         return Reading(None, self.reason)
 
     def close(self) -> None: ...

@@ -2,7 +2,7 @@
 
 ``replay:PATH`` is JSON or CSV. JSON has ``device``, ``recorded`` (date), ``command``, ``t_s`` (seconds,
 increasing) and ``counter_j``, ``power_w`` or both, each as long as ``t_s``; and optionally
-``power_window_s``, the time over which the sensor averages. In CSV, everything except the columns is in
+``power_window_s``, the time over which the sensor averages, and ``power_limit_w``, the device's limit. In CSV, everything except the columns is in
 comments above them (``# device: ...``). The trace begins with the first window; a window that ends after
 the trace fails.
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 from effx.host.sensors import Sensor, UnavailableError
 from effx.profile.meters import trace
-from effx.profile.meters.protocol import Reading
+from effx.profile.meters.protocol import Period, Reading
 from effx.profile.meters.sampler import Clock
 from effx.profile.meters.trace import Sample
 from effx.results import EnergySource, Facts
@@ -31,11 +31,17 @@ class ReplayMeter:
     reason: str | None = None
     chosen_because = "opened directly"
     floor_w: float | None = None
-    limit_w: float | None = None
 
     def __init__(
-        self, path: Path, header: dict[str, str], samples: list[Sample], sensor: Sensor, clock: Clock
+        self,
+        path: Path,
+        header: dict[str, str],
+        samples: list[Sample],
+        sensor: Sensor,
+        clock: Clock,
+        limit_w: float | None = None,
     ) -> None:
+        self.limit_w = limit_w
         self.name, self._sensor = f"replay:{path.name}", sensor
         self._header, self._samples, self._clock = header, samples, clock
         self.source: EnergySource = "integrated" if samples[0].counter_j is None else "counter"
@@ -62,19 +68,27 @@ class ReplayMeter:
             self._began_s = now - self._samples[0].after_s
         self._start_s = now - self._began_s
 
-    def stop(self, cpu_s: float) -> Reading:
+    def stop(self, cpu_s: float, during: Period | None = None) -> Reading:
         assert self._began_s is not None
         stop_s = self._clock.now() - self._began_s
+        in_trace = None if during is None else (during[0] - self._began_s, during[1] - self._began_s)
         if stop_s > self._samples[-1].after_s:
             return Reading(None, f"the trace ends at {self._samples[-1].after_s:.3g} s, the window after it")
         window = [sample for sample in self._samples if self._start_s <= sample.after_s <= stop_s]
         if len(window) < 2:
             return Reading(None, f"{len(window)} samples of the trace in the window; use a longer window")
         if self.source == "integrated":
-            return trace.power_reading(window, self._sensor, gain=trace.GAIN)
+            return trace.power_reading(
+                window, self._sensor, gain=trace.GAIN, limit_w=self.limit_w, during=in_trace
+            )
         has_power = window[0].power_w is not None
         return trace.counter_reading(
-            window, self._sensor if has_power else None, tick_s=None, gain=trace.GAIN
+            window,
+            self._sensor if has_power else None,
+            tick_s=None,
+            gain=trace.GAIN,
+            limit_w=self.limit_w,
+            during=in_trace,
         )
 
     def close(self) -> None: ...
@@ -91,6 +105,7 @@ def open(argument: str = "", *, worker_pids: object = None, clock: Clock | None 
         value = _from_csv(path) if path.suffix == ".csv" else json.loads(path.read_text())
         header = {key: str(value[key]) for key in _HEADER}
         sensor = Sensor("recorded power", float(value.get("power_window_s") or 0.0))
+        limit_w = float(value["power_limit_w"]) if value.get("power_limit_w") else None
         times = [float(time) for time in value["t_s"]]
         columns = {key: [float(x) for x in value[key]] for key in ("counter_j", "power_w") if value.get(key)}
     except OSError as error:
@@ -113,7 +128,7 @@ def open(argument: str = "", *, worker_pids: object = None, clock: Clock | None 
     empty = [None] * len(times)
     rows = zip(times, columns.get("counter_j", empty), columns.get("power_w", empty), strict=True)
     samples = [Sample(t_s, t_s, counter_j, power_w) for t_s, counter_j, power_w in rows]
-    return ReplayMeter(path, header, samples, sensor, clock or Clock())
+    return ReplayMeter(path, header, samples, sensor, clock or Clock(), limit_w)
 
 
 def _from_csv(path: Path) -> dict[str, Any]:

@@ -21,19 +21,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from effx.host.sensors import Sensor
-from effx.profile.meters.protocol import Reading
+from effx.profile.meters.protocol import Period, Reading
 
 GAIN = 0.05
 """Relative error of NVIDIA's sensors. The manual states 5 % of the current draw (nvmlDeviceGetPowerUsage,
 Fermi and Kepler; nothing for newer GPUs); arXiv 2312.02741 measured a proportional error of that size."""
 SHORT_S, SHORT_SAMPLES = 10.0, 32
+SHORT_WINDOW = "short window"
+"""Flag of windows below 10 s or 32 samples."""
 SUSPECT = 0.10
 """Relative difference of counter and integrated power above which a reading is suspect."""
 _STUCK_S = 0.5  # counters tick every 10 to 100 ms
+_FROZEN_S, _FROZEN_UPDATES = 2.0, 20
+"""A sensor that shows the same value, to the milliwatt, for so long and so many updates is stuck."""
+_LATE_S = 2.0  # power sensors of NVIDIA GPUs rise up to this late (arXiv 2312.02741)
+_BURST = 2.0  # limits hold on average; bursts of milliseconds exceed them
+_LEAST_W = 1.0  # no GPU with an energy counter draws less
+_CONTRADICTION = 5.0
+"""A counter and sampled power that differ by this factor contradict each other: units, or a broken sensor."""
 _SLOW_S = 0.2  # of sensors that average over more than this, only non-overlapping averages are used
 _SIGMAS = 2.0  # about 95 %
 
@@ -68,20 +78,34 @@ class Integral:
 def ticks(samples: Sequence[Sample]) -> list[Tick]:
     """Return the counter's changes in order."""
     result = []
-    for last, this in zip(samples, samples[1:], strict=False):
+    for last, this in pairwise(samples):
         if this.counter_j is not None and this.counter_j != last.counter_j:
             gap_s = this.after_s - last.before_s
             result.append(Tick(last.before_s + gap_s / 2, gap_s, this.counter_j))
     return result
 
 
-def counter_fault(samples: Sequence[Sample], limit_w: float | None) -> str | None:
+def inside(times_s: Sequence[Period], during: Period | None) -> tuple[int, int]:
+    """Return the indices of the first and the last read that lie completely in a period.
+
+    Args:
+        times_s: the clock before and after every read.
+        during: the period; None: everything.
+    """
+    if during is None:
+        return 0, len(times_s) - 1
+    numbers = [i for i, (before, after) in enumerate(times_s) if during[0] <= before and after <= during[1]]
+    return (numbers[0], numbers[-1]) if numbers else (0, 0)
+
+
+def counter_fault(samples: Sequence[Sample], limit_w: float | None, tick_s: float | None) -> str | None:
     """Return why the counter cannot be trusted, or None.
 
     ``limit_w`` is the device's maximum power. A counter that fell to a value that it can have counted since
-    the previous read was reset; a counter that fell otherwise ran backwards.
+    the previous read was reset; a counter that fell otherwise ran backwards. A counter that rose by more than
+    the device can draw since the tick before jumped.
     """
-    for last, this in zip(samples, samples[1:], strict=False):
+    for last, this in pairwise(samples):
         assert last.counter_j is not None
         assert this.counter_j is not None
         if this.counter_j < last.counter_j:
@@ -90,6 +114,41 @@ def counter_fault(samples: Sequence[Sample], limit_w: float | None) -> str | Non
                 return "the energy counter was reset in the window (driver reloaded?)"
             fell_j = last.counter_j - this.counter_j
             return f"the energy counter ran backwards by {fell_j:.3g} J"
+    if limit_w is None:
+        return None
+    for before, tick in pairwise(ticks(samples)):
+        # a tick may be up to one tick late, so that two arrive as one
+        seconds = tick.time_s - before.time_s + (tick.gap_s + before.gap_s) / 2 + (tick_s or 0.0)
+        rose_j = tick.counter_j - before.counter_j
+        if rose_j > _BURST * limit_w * seconds:
+            return (
+                f"the energy counter jumped by {rose_j:.3g} J in {seconds:.2g} s, "
+                f"more than the limit of {limit_w:.0f} W permits"
+            )
+    return None
+
+
+def power_fault(samples: Sequence[Sample], limit_w: float | None) -> str | None:
+    """Return why sampled power is impossible, or None: a powered device draws more than 0 W."""
+    for sample in samples:
+        if sample.power_w is None:
+            continue
+        if not sample.power_w > 0:
+            return f"the power sensor shows {sample.power_w:g} W"
+        if limit_w is not None and sample.power_w > _BURST * limit_w:
+            return f"the power sensor shows {sample.power_w:.0f} W; the device's limit is {limit_w:.0f} W"
+    return None
+
+
+def frozen_power(samples: Sequence[Sample], sensor: Sensor) -> str | None:
+    """Return that the sensor stopped, if it did: it showed one value, to the milliwatt, for too long."""
+    longest_s, since, watts = 0.0, math.nan, math.nan
+    for sample in samples:
+        if sample.power_w is None or sample.power_w != watts:
+            since, watts = sample.before_s, sample.power_w if sample.power_w is not None else math.nan
+        longest_s = max(longest_s, sample.before_s - since)
+    if longest_s > max(_FROZEN_S, _FROZEN_UPDATES * (sensor.period_s or 0.0), 2 * sensor.window_s):
+        return f"the power sensor was stuck: the same value for {longest_s:.2g} s"
     return None
 
 
@@ -100,33 +159,49 @@ def counter_reading(
     tick_s: float | None,
     gain: float,
     limit_w: float | None = None,
+    during: Period | None = None,
 ) -> Reading:
     """Return the counter's joules between the first and the last tick seen.
 
     The interval includes the misalignment, the sensor's relative error ``gain``, and the integral of
-    ``sensor``'s power.
+    ``sensor``'s power. Only ticks ``during`` the engine's work are used.
     """
-    fault = counter_fault(samples, limit_w)
+    fault = counter_fault(samples, limit_w, tick_s) or _silence(samples, tick_s)
     if fault:
         return Reading(None, fault)
-    window_s = samples[-1].after_s - samples[0].before_s
-    seen = ticks(samples)
-    fault = _silence(samples, seen, tick_s)
-    if fault:
-        return Reading(None, fault)
+    window_s = _duration_s(samples, during)
+    first_read, last_read = inside([(s.before_s, s.after_s) for s in samples], during)
+    flags = _short(window_s, len(samples))
+    impossible = power_fault(samples, limit_w)
+    if impossible is not None:
+        flags += (f"suspect: {impossible}",)
+    working = samples[first_read : last_read + 1]
+    seen = ticks(working)
+    if len(seen) < 2:
+        return Reading(
+            None, f"{len(seen)} changes of the energy counter in {window_s:.2g} s; use a longer window"
+        )
     first, last = seen[0], seen[-1]
     seconds = last.time_s - first.time_s
     joules = last.counter_j - first.counter_j
+    other = None
+    if sensor is not None and impossible is None:
+        other = integrate(working, first.time_s, last.time_s, sensor)
+    if joules < _LEAST_W * seconds or (
+        other is not None and not 1 / _CONTRADICTION < other.joules / joules < _CONTRADICTION
+    ):
+        sampled = "" if other is None else f", sampled power gives {other.joules / seconds:.3g} W"
+        return Reading(None, f"the energy counter is wrong: it gives {joules / seconds:.3g} W{sampled}")
     seen_tick_s = float(np.median(np.diff([tick.time_s for tick in seen])))
     # ticks of the idle device may be longer than those under load: use the larger
     late_s = max(tick_s or 0.0, seen_tick_s) + max(first.gap_s, last.gap_s)
-    slack_j = late_s * max(_peak_w(samples, seen), joules / seconds)
+    slack_j = late_s * max(_peak_w(working, seen), joules / seconds)
     low, high = bounds(joules, slack_j, gain)
-    flags = _short(window_s, len(samples))
-    other = integrate(samples, first.time_s, last.time_s, sensor) if sensor else None
+    low_ratio, high_ratio = bounds(joules, slack_j, 0.0)
     if other is not None:
         low, high = min(low, other.joules), max(high, other.joules)
-        difference = abs(other.joules - joules) / joules if joules > 0 else math.inf
+        low_ratio, high_ratio = min(low_ratio, other.joules), max(high_ratio, other.joules)
+        difference = abs(other.joules - joules) / joules
         if difference > SUSPECT:
             text = f"suspect: counter and integrated power differ by {difference:.0%}"
             flags += (text.replace("%", " %"),)
@@ -134,28 +209,40 @@ def counter_reading(
         joules,
         seconds=seconds,
         interval=(low, high),
+        interval_without_gain=(low_ratio, high_ratio),
         integrated_joules=None if other is None else other.joules,
         flags=flags,
         conditions={"mean_w": joules / seconds, "offset_s": first.time_s - samples[0].before_s},
     )
 
 
-def power_reading(samples: Sequence[Sample], sensor: Sensor, *, gain: float) -> Reading:
+def power_reading(
+    samples: Sequence[Sample],
+    sensor: Sensor,
+    *,
+    gain: float,
+    limit_w: float | None = None,
+    during: Period | None = None,
+) -> Reading:
     """Return the integral of sampled power, for devices without a counter.
 
-    Power is used from ``sensor.window_s`` after the start: earlier values are averages that include time
-    before the window.
+    Power is used from two seconds and ``sensor.window_s`` after the start: earlier values are averages that include
+    time before the window, and sensors show power late, up to a second or two (arXiv 2312.02741). Of windows
+    shorter than 10 s, a fifth is left out. The reading covers the rest.
     """
-    begin, end = samples[0].before_s, samples[-1].after_s
+    begin, end = during or (samples[0].before_s, samples[-1].after_s)
     window_s = end - begin
-    integral = integrate(samples, begin, end, sensor)
+    fault = power_fault(samples, limit_w) or frozen_power(samples, sensor)
+    if fault:
+        return Reading(None, fault)
+    late_s = min(_LATE_S, window_s / 5)
+    integral = integrate(samples, begin + late_s, end, sensor)
     if integral is None:
         return Reading(
             None,
             f"no energy from {len(samples)} reads in {window_s:.2g} s: {sensor.name} averages over "
             f"{sensor.window_s:g} s; use a longer window",
         )
-    low, high = bounds(integral.joules, integral.error_j, gain)
     flags = _short(window_s, len(samples))
     if sensor.part_time:
         assert sensor.period_s is not None
@@ -163,13 +250,18 @@ def power_reading(samples: Sequence[Sample], sensor: Sensor, *, gain: float) -> 
             f"the power sensor measures {1e3 * sensor.window_s:g} of every {1e3 * sensor.period_s:g} ms: "
             "a load that is synchronous with it is measured wrongly",
         )
+    seconds = window_s - late_s
     return Reading(
         integral.joules,
-        seconds=window_s,
-        interval=(low, high),
+        seconds=seconds,
+        interval=bounds(integral.joules, integral.error_j, gain),
+        interval_without_gain=bounds(integral.joules, integral.error_j, 0.0),
         integrated_joules=integral.joules,
         flags=flags,
-        conditions={"mean_w": integral.joules / window_s, "offset_s": 0.0},
+        conditions={
+            "mean_w": integral.joules / seconds,
+            "offset_s": begin + late_s - samples[0].before_s,
+        },
     )
 
 
@@ -188,17 +280,17 @@ def integrate(samples: Sequence[Sample], begin_s: float, end_s: float, sensor: S
         return None
     if sensor.window_s > _SLOW_S:
         ends = sensor.window_s * np.arange(1, math.floor(span_s / sensor.window_s + 1e-9) + 1)
-        front_w = float(_shown(times, watts, begin_s + ends).mean())
-        back_w = float(_shown(times, watts, end_s + ends[0] - ends).mean())
-        mean_w = (front_w + back_w) / 2
-        error_w = abs(front_w - back_w)  # they differ in the remainder that they do not cover
+        front_w = _shown(times, watts, begin_s + ends)
+        back_w = _shown(times, watts, end_s + ends[0] - ends)
+        mean_w = float(front_w.mean() + back_w.mean()) / 2
+        # they differ in the remainder that they do not cover, and change by what a value's lag can hide
+        error_w = abs(float(front_w.mean() - back_w.mean())) + _lag_error_w(front_w)
     else:
-        inside = (times >= begin_s + sensor.window_s) & (times <= end_s)
-        if inside.sum() < 2:
+        between = (times >= begin_s + sensor.window_s) & (times <= end_s)
+        if between.sum() < 2:
             return None
-        times, watts = times[inside], watts[inside]
-        between_w = (watts[1:] + watts[:-1]) / 2
-        mean_w = float(np.average(between_w, weights=np.diff(times)))
+        times, watts = times[between], watts[between]
+        mean_w = float(np.average((watts[1:] + watts[:-1]) / 2, weights=np.diff(times)))
         error_w = _sampling_error_w(times, watts, sensor)
     return Integral(mean_w * span_s, error_w * span_s)
 
@@ -239,22 +331,34 @@ def _peak_w(samples: Sequence[Sample], seen: Sequence[Tick]) -> float:
     return peak_w
 
 
-def _silence(samples: Sequence[Sample], seen: Sequence[Tick], tick_s: float | None) -> str | None:
-    """Return why too few changes of the counter were seen, or None."""
-    # from each change (or the start) to the earliest possible time of the next
-    froms = [samples[0].after_s, *(tick.time_s for tick in seen)]
-    untils = [*(tick.time_s - tick.gap_s / 2 for tick in seen), samples[-1].before_s]
-    silence_s = max(until - since for since, until in zip(froms, untils, strict=True))
+def _silence(samples: Sequence[Sample], tick_s: float | None) -> str | None:
+    """Return that the counter was stuck, or None.
+
+    Time counts between reads that saw the same value: a thread that could not read for a while says nothing
+    about the counter.
+    """
+    silence_s, since_s = 0.0, samples[0].after_s
+    for last, this in pairwise(samples):
+        if this.counter_j != last.counter_j:
+            since_s = this.after_s
+        silence_s = max(silence_s, this.before_s - since_s)
     watts = [sample.power_w for sample in samples if sample.power_w is not None]
     if silence_s > max(_STUCK_S, 5 * (tick_s or 0.0)) and (not watts or max(watts) > 0):
         power = f" at {np.mean(watts):.0f} W" if watts else ""
         return f"the energy counter was stuck: no change in {silence_s:.2g} s{power}"
-    if len(seen) < 2:
-        window_s = samples[-1].after_s - samples[0].before_s
-        return f"{len(seen)} changes of the energy counter in {window_s:.2g} s; use a longer window"
     return None
+
+
+def _lag_error_w(averages_w: np.ndarray) -> float:
+    """Return the error of a mean of consecutive averages that may be up to a second late."""
+    return float(np.abs(averages_w[-1] - averages_w[0])) / len(averages_w)
+
+
+def _duration_s(samples: Sequence[Sample], during: Period | None) -> float:
+    begin, end = during or (samples[0].before_s, samples[-1].after_s)
+    return end - begin
 
 
 def _short(window_s: float, samples: int) -> tuple[str, ...]:
     """Return the flag of a window below 10 s or 32 samples."""
-    return ("short window",) if window_s < SHORT_S or samples < SHORT_SAMPLES else ()
+    return (SHORT_WINDOW,) if window_s < SHORT_S or samples < SHORT_SAMPLES else ()
