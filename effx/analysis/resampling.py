@@ -126,7 +126,7 @@ def _halves(value: float, interval: tuple[float, float]) -> tuple[float, float]:
 
 
 def _drawn(name: str, halves: Sequence[float]) -> np.ndarray:
-    """Return deviations with these 95 % half-widths, below and above zero, drawn from the name's generator."""
+    """Return deviations with these 95 % half-widths below and above zero, seeded by the name."""
     z = np.random.default_rng(list(name.encode())).standard_normal(RESAMPLES)
     return z * np.where(z < 0, *halves) / intervals.normal()
 

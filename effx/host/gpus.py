@@ -19,6 +19,8 @@ from effx.host.sensors import Sensor, UnavailableError
 
 _BUS_ID = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]", re.IGNORECASE)
 _SHARED_POWER = "only the power of the complete GPU can be read; use a GPU without {}"
+_LAG_S = 2.0
+"""Assumed delay of power sensors; NVIDIA does not state it."""
 _THROTTLES = {
     0x04: "SW power cap",
     0x08: "HW slowdown",
@@ -120,16 +122,25 @@ def power_reader(nvml: Any, handle: Any) -> tuple[Sensor, Callable[[], float]] |
 
     nvml.h: AVERAGE is the mean over 1 s (Ampere and newer, except GA100); INSTANT is the current power;
     nvmlDeviceGetPowerUsage is one of the two, depending on the architecture. INSTANT of GA100 and GH100
-    covers 25 of every 100 ms (arXiv 2312.02741), so AVERAGE is preferred.
+    covers 25 of every 100 ms (arXiv 2312.02741), so AVERAGE is preferred. Sensors show a change late.
     """
     capability = _query(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle)
     part_time = capability in ((8, 0), (9, 0))
-    instant = (0.025, 0.1) if part_time else (0.0, None)
-    usage = (1.0, None) if capability and capability >= (8, 6) else instant
+    instant = (0.025, 0.1, _LAG_S) if part_time else (0.0, None, _LAG_S)
+    usage = (1.0, None, _LAG_S) if capability and capability >= (8, 6) else instant
     sensors = [
-        (Sensor("NVML_FI_DEV_POWER_AVERAGE", 1.0), _field(nvml, handle, nvml.NVML_FI_DEV_POWER_AVERAGE)),
-        (Sensor("NVML_FI_DEV_POWER_INSTANT", *instant), _field(nvml, handle, nvml.NVML_FI_DEV_POWER_INSTANT)),
-        (Sensor("nvmlDeviceGetPowerUsage", *usage), lambda: nvml.nvmlDeviceGetPowerUsage(handle) * 1e-3),
+        (
+            Sensor("NVML_FI_DEV_POWER_AVERAGE", 1.0, lag_s=_LAG_S),
+            _field(nvml, handle, nvml.NVML_FI_DEV_POWER_AVERAGE),
+        ),
+        (
+            Sensor("NVML_FI_DEV_POWER_INSTANT", *instant),
+            _field(nvml, handle, nvml.NVML_FI_DEV_POWER_INSTANT),
+        ),
+        (
+            Sensor("nvmlDeviceGetPowerUsage", *usage),
+            lambda: nvml.nvmlDeviceGetPowerUsage(handle) * 1e-3,
+        ),
     ]
     for sensor, read in sensors:
         with contextlib.suppress(nvml.NVMLError):
@@ -255,7 +266,10 @@ def _field(nvml: Any, handle: Any, field_id: int) -> Callable[[], float]:
 
 
 def _query(nvml: Any, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call an NVML function; return None if this device or driver does not support it."""
+    """Call an NVML function; return None if this device or driver does not support it.
+
+    pynvml has an error of its own for functions that an older driver has under another version.
+    """
     try:
         return function(*arguments)
     except (
@@ -263,6 +277,7 @@ def _query(nvml: Any, function: Callable[..., Any], *arguments: Any) -> Any:
         nvml.NVMLError_NoPermission,
         nvml.NVMLError_FunctionNotFound,
         nvml.NVMLError_InvalidArgument,
+        getattr(nvml, "NVMLLibraryMismatchError", nvml.NVMLError_FunctionNotFound),
     ):
         return None
 

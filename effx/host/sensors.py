@@ -29,6 +29,8 @@ class Sensor:
     window_s: float = 0.0
     period_s: float | None = None
     """None: unknown; it is then estimated from the times of its changes."""
+    lag_s: float = 0.0
+    """A change of power shows at most this late, in addition to ``window_s``."""
 
     @property
     def part_time(self) -> bool:

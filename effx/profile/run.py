@@ -35,8 +35,8 @@ from effx.errors import DataError, EffxError, UsageError, WorkerError
 from effx.host import cpu, identity
 from effx.host.identity import Host
 from effx.profile import energy, gates, meters, record
-from effx.profile.engine_under_test import EngineUnderTest, Samples, accepts, longest_input, timestamp
 from effx.profile.energy import NoIdle
+from effx.profile.engine_under_test import EngineUnderTest, Samples, accepts, longest_input, timestamp
 from effx.profile.meters import Meter
 from effx.profile.pool import WorkerPool, affordable
 from effx.profile.protocol import BlockLimits

@@ -109,6 +109,7 @@ def test_throttling_and_foreign_processes_are_flagged(result: dict[str, Any]) ->
     assert marks["foreign"] == ["foreign process 4242"]
     assert marks["visible"] == [f"foreign process {marks['stranger']}"]
     assert marks["hidden"] == ["foreign process 2222222, unless it is a worker under another pid (container)"]
+    assert marks["graphics"] == ["foreign process 4343"]
     assert marks["throttled"] == ["throttled: SW power cap"]
     assert marks["busy floor"] is None
 

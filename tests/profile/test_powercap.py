@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -153,14 +155,14 @@ def test_missing_counters_are_unavailable_with_a_remedy(tmp_path: Path) -> None:
 
 def test_the_thread_reads_while_a_window_is_open(tmp_path: Path) -> None:
     range_uj = 40_000_000  # 40 ms at 1 kW: read every 5 ms
-    counter = domain(tmp_path, "intel-rapl:0", "package-0", 0, range_uj)
+    counter = domain(tmp_path, "intel-rapl:0", "package-0", 15_000_000, range_uj)
     meter = rapl.open(root=tmp_path)
     assert meter.describe()["period_s"] == pytest.approx(0.005)
     meter.start()
     meter.start()  # a window that was not stopped is discarded, and its thread ends
     spare = tmp_path / "spare"
     for _ in range(8):
-        spare.write_text(f"{(int(counter.read_text()) + 15_000_000) % range_uj}\n")
+        spare.write_text(f"{(int(counter.read_text()) + 4_000_000) % range_uj}\n")
         spare.replace(counter)  # never half-written
         Clock().sleep(0.012)
     reading = meter.stop(cpu_s=0)
@@ -168,5 +170,117 @@ def test_the_thread_reads_while_a_window_is_open(tmp_path: Path) -> None:
     if reading.joules is None:  # on a busy host the thread may be late; then the reading must have a reason
         assert "a wrap of a counter may have been missed" in str(reading.reason)
     else:
-        assert reading.joules == pytest.approx(120.0)
+        assert reading.joules == pytest.approx(32.0)
         assert reading.flags == ("short window",)
+
+
+def steady(meter: RaplMeter, time: Time, counters: dict[Path, int], steps: int = 100) -> None:
+    """Read every 0.1 s while each counter counts as many microjoules per step."""
+    for _ in range(steps):
+        for counter, uj in counters.items():
+            add(counter, uj)
+        time.advance(0.1)
+        meter.sampler.sample()
+
+
+@pytest.mark.parametrize(
+    "fault, reason",
+    [
+        (lambda uj: uj + 10**9, "jumped by 1e"),  # 10 kW in a step
+        (lambda uj: uj - 5_000_000, "ran backwards by"),
+        (lambda uj: 0, "was reset"),
+        (lambda uj: -1, "shows -1 µJ"),
+        (lambda uj: 2 * RANGE_UJ, "its range is"),
+        (lambda uj: uj * 1000, "jumped|range"),  # another unit
+    ],
+)
+def test_a_step_that_the_hardware_cannot_make_fails_the_window(
+    tmp_path: Path, time: Time, fault: Callable[[int], int], reason: str
+) -> None:
+    counter = domain(tmp_path, "intel-rapl:0", "package-0", 10**11)
+    meter = opened(tmp_path, time)
+    meter.start()
+    steady(meter, time, {counter: 6_800_000}, 50)
+    counter.write_text(f"{fault(int(counter.read_text()))}\n")
+    meter.sampler.sample()
+    steady(meter, time, {counter: 6_800_000}, 2)
+    reading = meter.stop(0.0)
+    assert reading.joules is None
+    assert re.search(reason, str(reading.reason))
+
+
+def test_a_reset_close_to_the_end_of_the_range_is_not_taken_for_a_wrap(tmp_path: Path, time: Time) -> None:
+    counter = domain(tmp_path, "intel-rapl:0", "package-0", RANGE_UJ - 10 * 6_800_000 - 80_000_000)
+    meter = opened(tmp_path, time)
+    meter.start()
+    steady(meter, time, {counter: 6_800_000}, 10)
+    counter.write_text("0\n")  # 80 J before the wrap
+    steady(meter, time, {counter: 6_800_000}, 20)
+    reading = meter.stop(0.0)
+    assert reading.joules is None and "was reset in the window, or wrapped in a burst" in str(reading.reason)
+
+
+def test_power_limits_bound_the_steps(tmp_path: Path, time: Time) -> None:
+    counter = domain(tmp_path, "intel-rapl:0", "package-0", 0)
+    for number, watts in enumerate((65, 90)):
+        (tmp_path / "intel-rapl:0" / f"constraint_{number}_power_limit_uw").write_text(f"{watts}000000\n")
+    (tmp_path / "intel-rapl:0" / "constraint_0_max_power_uw").write_text("0\n")
+    meter = opened(tmp_path, time)
+    assert meter.limit_w == 180.0
+    meter.start()
+    steady(meter, time, {counter: 6_800_000}, 50)
+    add(counter, 60_000_000)  # 600 W: the processor cannot
+    steady(meter, time, {counter: 6_800_000}, 2)
+    assert "more than its limit of 180 W permits" in str(meter.stop(0.0).reason)
+
+
+def test_a_package_that_stops_counting_fails_the_window(tmp_path: Path, time: Time) -> None:
+    moving = domain(tmp_path, "intel-rapl:0", "package-0", 0)
+    domain(tmp_path, "intel-rapl:1", "package-1", 500)
+    meter = opened(tmp_path, time)
+    meter.start()
+    steady(meter, time, {moving: 6_800_000})
+    reading = meter.stop(0.0)
+    assert reading.joules is None and "package-1 is stuck: no change in" in str(reading.reason)
+
+
+def test_one_implausible_step_is_suspect(tmp_path: Path, time: Time) -> None:
+    counter = domain(tmp_path, "intel-rapl:0", "package-0", 0)
+    meter = opened(tmp_path, time)
+    meter.start()
+    steady(meter, time, {counter: 3_000_000}, 60)
+    add(counter, 50_000_000)
+    steady(meter, time, {counter: 3_000_000}, 60)
+    assert meter.stop(0.0).flags == ("suspect: package-0 counted 53 J in one step of 0.1 s",)
+
+
+def test_dies_that_show_one_counter_are_counted_once(tmp_path: Path, time: Time) -> None:
+    dies = [domain(tmp_path, f"intel-rapl:{n}", f"package-0-die-{n}", 10**9) for n in range(2)]
+    meter = opened(tmp_path, time)
+    assert meter.domains == ["package-0-die-0"]
+    assert meter.describe()["skipped"] == ["package-0-die-1 (mirrors package-0-die-0)"]
+    meter.start()
+    steady(meter, time, dict.fromkeys(dies, 6_800_000))
+    assert meter.stop(0.0).joules == pytest.approx(680.0)
+
+
+def test_dies_with_separate_counters_are_summed(tmp_path: Path, time: Time) -> None:
+    dies = [domain(tmp_path, f"intel-rapl:{n}", f"package-0-die-{n}", (n + 1) * 10**9) for n in range(2)]
+    meter = opened(tmp_path, time)
+    meter.start()
+    steady(meter, time, {dies[0]: 6_800_000, dies[1]: 3_000_000})
+    assert meter.stop(0.0).joules == pytest.approx(980.0)
+
+
+def test_idle_time_around_the_work_is_left_out(tmp_path: Path, time: Time) -> None:
+    counter = domain(tmp_path, "intel-rapl:0", "package-0", 0)
+    meter = opened(tmp_path, time)
+    meter.start()
+    steady(meter, time, {counter: 1_000_000}, 3)
+    begin = time.now_s
+    steady(meter, time, {counter: 6_800_000}, 110)
+    end = time.now_s
+    steady(meter, time, {counter: 1_000_000}, 3)
+    reading = meter.stop(0.0, (begin - 1e-9, end + 1e-9))
+    assert reading.seconds == pytest.approx(11.0) and reading.joules == pytest.approx(110 * 6.8)
+    assert reading.flags == ()

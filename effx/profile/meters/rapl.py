@@ -2,16 +2,16 @@
 
 Packages and their DRAM are summed. ``psys`` contains the package, core and uncore are parts of it, and
 ``intel-rapl-mmio`` is the same package again: these are skipped. AMD processors of several dies (Zen 1 and 2)
-show the counter of the socket once per die: dies with the same count are one counter, and are counted once. Dies with
-separate counters are summed.
+show the counter of the socket once per die: dies with the same count are one counter, and are counted once.
+Dies with separate counters are summed.
 
-Counters wrap at ``max_energy_range_uj``: after 262 kJ on many Intel processors and 65 kJ on many AMD processors,
-which takes minutes at full power. A thread reads them much more often while a window is open, and adds up the
-differences, so wraps are corrected. A window fails if
+Counters wrap at ``max_energy_range_uj``: after 262 kJ on many Intel processors and 65 kJ on many AMD
+processors, which takes minutes at full power. A thread reads them much more often while a window is open, and
+adds up the differences, so wraps are corrected. A window fails if
 
 - a read fails, or is so late that a wrap may have been missed;
-- a counter leaves its range, jumps, runs backwards or is reset: a difference that the package's power limit does
-  not permit in that time;
+- a counter leaves its range, jumps, runs backwards or is reset: a difference that the package's power limit
+  does not permit in that time;
 - a package's counter does not move.
 
 The interval includes the misalignment only: neither manufacturer states a tolerance of the counters.
@@ -210,7 +210,7 @@ class RaplMeter:
             for value_uj in (from_uj, to_uj):
                 if not 0 <= value_uj <= domain.range_uj:
                     raise _FaultError(
-                        f"the counter of {domain.name} shows {value_uj} µJ; its range ends at {domain.range_uj}"
+                        f"the counter of {domain.name} shows {value_uj} µJ, its range is {domain.range_uj} µJ"
                     )
             if step_uj < 0 and step_uj + domain.range_uj <= possible_uj:
                 step_uj += domain.range_uj
@@ -360,7 +360,7 @@ def _slack_j(steps: Sequence[_Step], tick_s: float) -> float:
 
 
 def _limit_w(folder: Path) -> float:
-    """Return a package's highest power for a short time, from its power limits where the system shows them."""
+    """Return a package's highest power for a short time, from its power limits if the system shows them."""
     limits_w = [uw * 1e-6 for uw in _numbers(folder.glob("constraint_*_*_uw")) if uw > 0]
     return min(_PACKAGE_W, _BURST * max(limits_w)) if limits_w else _PACKAGE_W
 

@@ -2,9 +2,9 @@
 
 ``replay:PATH`` is JSON or CSV. JSON has ``device``, ``recorded`` (date), ``command``, ``t_s`` (seconds,
 increasing) and ``counter_j``, ``power_w`` or both, each as long as ``t_s``; and optionally
-``power_window_s``, the time over which the sensor averages, and ``power_limit_w``, the device's limit. In CSV, everything except the columns is in
-comments above them (``# device: ...``). The trace begins with the first window; a window that ends after
-the trace fails.
+``power_window_s``, the time over which the sensor averages, and ``power_limit_w``, the limit. In CSV,
+everything except the columns is in comments above them (``# device: ...``). The trace begins with the first
+window; a window that ends after the trace fails.
 """
 
 from __future__ import annotations

@@ -39,7 +39,6 @@ SUSPECT = 0.10
 _STUCK_S = 0.5  # counters tick every 10 to 100 ms
 _FROZEN_S, _FROZEN_UPDATES = 2.0, 20
 """A sensor that shows the same value, to the milliwatt, for so long and so many updates is stuck."""
-_LATE_S = 2.0  # power sensors of NVIDIA GPUs rise up to this late (arXiv 2312.02741)
 _BURST = 2.0  # limits hold on average; bursts of milliseconds exceed them
 _LEAST_W = 1.0  # no GPU with an energy counter draws less
 _CONTRADICTION = 5.0
@@ -226,16 +225,16 @@ def power_reading(
 ) -> Reading:
     """Return the integral of sampled power, for devices without a counter.
 
-    Power is used from two seconds and ``sensor.window_s`` after the start: earlier values are averages that include
-    time before the window, and sensors show power late, up to a second or two (arXiv 2312.02741). Of windows
-    shorter than 10 s, a fifth is left out. The reading covers the rest.
+    Power is used from ``sensor.lag_s`` and ``sensor.window_s`` after the start: earlier values include time
+    before the window. Of windows shorter than five times the lag, a fifth is left out. The reading covers the
+    rest.
     """
     begin, end = during or (samples[0].before_s, samples[-1].after_s)
     window_s = end - begin
     fault = power_fault(samples, limit_w) or frozen_power(samples, sensor)
     if fault:
         return Reading(None, fault)
-    late_s = min(_LATE_S, window_s / 5)
+    late_s = min(sensor.lag_s, window_s / 5)
     integral = integrate(samples, begin + late_s, end, sensor)
     if integral is None:
         return Reading(
@@ -283,8 +282,7 @@ def integrate(samples: Sequence[Sample], begin_s: float, end_s: float, sensor: S
         front_w = _shown(times, watts, begin_s + ends)
         back_w = _shown(times, watts, end_s + ends[0] - ends)
         mean_w = float(front_w.mean() + back_w.mean()) / 2
-        # they differ in the remainder that they do not cover, and change by what a value's lag can hide
-        error_w = abs(float(front_w.mean() - back_w.mean())) + _lag_error_w(front_w)
+        error_w = abs(float(front_w.mean() - back_w.mean()))  # they differ in the remainder not covered
     else:
         between = (times >= begin_s + sensor.window_s) & (times <= end_s)
         if between.sum() < 2:
@@ -292,7 +290,7 @@ def integrate(samples: Sequence[Sample], begin_s: float, end_s: float, sensor: S
         times, watts = times[between], watts[between]
         mean_w = float(np.average((watts[1:] + watts[:-1]) / 2, weights=np.diff(times)))
         error_w = _sampling_error_w(times, watts, sensor)
-    return Integral(mean_w * span_s, error_w * span_s)
+    return Integral(mean_w * span_s, error_w * span_s + _lag_error_j(times, watts, sensor))
 
 
 def bounds(joules: float, slack_j: float, gain: float) -> tuple[float, float]:
@@ -349,9 +347,17 @@ def _silence(samples: Sequence[Sample], tick_s: float | None) -> str | None:
     return None
 
 
-def _lag_error_w(averages_w: np.ndarray) -> float:
-    """Return the error of a mean of consecutive averages that may be up to a second late."""
-    return float(np.abs(averages_w[-1] - averages_w[0])) / len(averages_w)
+def _lag_error_j(times: np.ndarray, watts: np.ndarray, sensor: Sensor) -> float:
+    """Return the error of power that is shown late: energy before the span instead of its end.
+
+    The delay is unknown, at most ``sensor.lag_s``; the two energies differ by at most the range of the power
+    over such a time.
+    """
+    if not sensor.lag_s:
+        return 0.0
+    edges = np.arange(times[0], times[-1], sensor.lag_s)
+    parts = np.split(watts, np.searchsorted(times, edges[1:]))
+    return sensor.lag_s * float(np.ptp([part.mean() for part in parts if len(part)]))
 
 
 def _duration_s(samples: Sequence[Sample], during: Period | None) -> float:

@@ -102,6 +102,10 @@ def marks(fake: Fake) -> dict[str, Any]:
     result["stranger"] = stranger
     fake.processes(hidden)
     result["hidden"] = fake.window(meter, WINDOW_S)[0].flags
+    fake.processes(worker_pid)
+    fake.call("set_graphics", 4343)
+    result["graphics"] = fake.window(meter, WINDOW_S)[0].flags
+    fake.call("set_graphics", 0)
     fake.processes()
     fake.mode("throttled", fake.now() + 4.0)
     result["throttled"] = fake.window(meter, WINDOW_S)[0].flags
@@ -212,13 +216,16 @@ def windows_of_power(fake: Fake) -> dict[str, Any]:
 def slow_average(fake: Fake) -> dict[str, float]:
     """A sensor that averages over 1 s, on a load that begins with the window and falls in its last second."""
     result = {}
-    for name, watts, falls_s in (("steady", 400.0, 3.0), ("falling", 100.0, 2.5)):
+    for name, watts, falls_s in (("steady", 400.0, WINDOW_S), ("falling", 100.0, WINDOW_S - 0.5)):
         fake.reset()
         fake.mode("no-counter")
         meter = fake.open()
         begin = fake.now()
-        fake.trace([0.0, begin, begin + falls_s], [60.0, 400.0, watts])
-        reading, truth = fake.window(meter, 3.0)
+        noise = [0.5, -0.3, 0.1] * 40  # a sensor that never changes is stuck
+        times = [begin + 0.1 * number for number in range(120)]
+        loads = [400.0 if time < begin + falls_s else watts for time in times]
+        fake.trace([0.0, *times], [60.0, *(load + off for load, off in zip(loads, noise, strict=True))])
+        reading, truth = fake.window(meter, WINDOW_S)
         assert reading.joules is not None
         result[name] = reading.joules / truth - 1
     fake.reset()

@@ -57,6 +57,7 @@ class Fake:
         self.call("set_capability", 9, 0)
         self.mode("ok")
         self.processes()
+        self.call("set_graphics", 0)
         self.trace([0.0], [300.0])
 
     def call(self, name: str, *values: float) -> None:

@@ -32,6 +32,7 @@ static Mode mode;
 static double mode_at;
 static unsigned pids[8];
 static int n_pids;
+static unsigned graphics_pid;
 
 /* Joules from the beginning of the trace to t; the first and last step go on for ever. */
 static double integral(double t) {
@@ -66,6 +67,7 @@ void fake_set_power(double window_s, double period_s, double phase_s, int has_fi
 void fake_set_capability(int a, int b) { major = a; minor = b; }
 void fake_set_mode(int m, double at) { mode = m; mode_at = at; }
 void fake_set_processes(int n, const unsigned *p) { n_pids = n; memcpy(pids, p, n * sizeof *p); }
+void fake_set_graphics(int pid) { graphics_pid = (unsigned)pid; }
 void fake_set_name(int index, const char *name) { strncpy(devices[index].name, name, 63); }
 
 static int active(Mode m) { return mode == m && now >= mode_at; }
@@ -188,11 +190,18 @@ int nvmlDeviceGetMigMode(Device *d, unsigned *current, unsigned *pending) {
 int nvmlDeviceGetVirtualizationMode(Device *d, int *m) { (void)d; *m = mode == VGPU ? 2 : 0; return SUCCESS; }
 
 typedef struct { unsigned pid; unsigned long long memory; unsigned gi, ci; } Process;
+static int list(const unsigned *from, int count, unsigned *n, Process *p) {
+    unsigned room = *n;
+    *n = count;
+    if (room < (unsigned)count) return INSUFFICIENT;
+    for (int i = 0; i < count; i++) p[i] = (Process){from[i], 1 << 20, 0, 0};
+    return SUCCESS;
+}
 int nvmlDeviceGetComputeRunningProcesses_v3(Device *d, unsigned *n, Process *p) {
     (void)d;
-    unsigned room = *n;
-    *n = n_pids;
-    if (room < (unsigned)n_pids) return INSUFFICIENT;
-    for (int i = 0; i < n_pids; i++) p[i] = (Process){pids[i], 1 << 20, 0, 0};
-    return SUCCESS;
+    return list(pids, n_pids, n, p);
+}
+int nvmlDeviceGetGraphicsRunningProcesses_v3(Device *d, unsigned *n, Process *p) {
+    (void)d;
+    return list(&graphics_pid, graphics_pid != 0, n, p);
 }
