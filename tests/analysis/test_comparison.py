@@ -142,6 +142,14 @@ def test_energy_of_one_source() -> None:
     assert high == pytest.approx(0.5 * np.exp(np.hypot(np.log(1 / 0.9), np.log(1.1))))
     assert "; it takes 0.50x the energy (counter, 95 % 0.43 to 0.58)." in result.sentence()
     assert compare(make("a"), make("b", joules=1.0)).energy is None
+    exact = [
+        changed(
+            run, energy=replace(run.workloads[0].energy, interval_without_gain=(0.99 * joules, 1.01 * joules))
+        )
+        for run, joules in ((make("a", joules=2.0), 2.0), (make("b", joules=1.88), 1.88))
+    ]
+    of_exact = compare(*exact).energy  # 6 % are seen although the meter's tolerance is 10 %
+    assert of_exact.value == pytest.approx(0.94) and of_exact.interval[1] < 1.0
     b = make("b", joules=1.0)
     for change in ({"source": "model"}, {"meter": "nvml"}):
         other = changed(b, energy=replace(b.workloads[0].energy, **change))

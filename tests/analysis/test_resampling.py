@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -47,6 +48,18 @@ def test_energy_fills_its_interval() -> None:
     assert result is not None
     assert np.mean((result >= 1.8) & (result <= 2.2)) == pytest.approx(0.95, abs=0.02)
     assert resampling.energies(simulated_run("b"), simulated_run("b").workloads[0].energy) is None
+
+
+def test_the_tolerance_of_a_meter_is_common_to_its_runs() -> None:
+    drawn = []
+    for name, joules in (("a", 2.0), ("b", 1.88)):
+        run = simulated_run(name, joules=joules, energy_spread=0.1)
+        precise = replace(run.workloads[0].energy, interval_without_gain=(0.99 * joules, 1.01 * joules))
+        drawn.append(resampling.energies(run, precise))
+    assert drawn[0] is not None and drawn[1] is not None
+    assert np.quantile(drawn[0], 0.025) == pytest.approx(1.8, rel=0.02)  # each varies as before
+    ratio = drawn[1] / drawn[0]
+    assert np.quantile(ratio, 0.975) < 0.96
 
 
 def test_nothing_is_remembered_of_runs_that_are_gone() -> None:

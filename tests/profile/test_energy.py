@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from effx.host import cpu
 from effx.profile import energy, meters
 from effx.results import EnergyWindow, Idle
 
@@ -51,6 +53,29 @@ def test_idle_power_is_missing_if_a_measurement_failed() -> None:
     assert energy.idle(Steady([12.0, None, 12.0]), 0.01) == energy.NoIdle(
         "the idle power was not measured: lost"
     )
+
+
+class Flagged(Steady):
+    def stop(self, cpu_s: float, during: meters.Period | None = None) -> meters.Reading:
+        return replace(super().stop(cpu_s), flags=("short window", "foreign process 4242"))
+
+
+def test_a_disturbed_idle_measurement_gives_no_idle_power() -> None:
+    assert energy.idle(Flagged([12.0, 12.0, 12.0]), 0.01) == energy.NoIdle(
+        "the idle power was disturbed: foreign process 4242"
+    )
+
+
+def test_other_work_on_the_processors_gives_no_idle_power(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy_s = iter([0.0, 1.0] * 3)
+    monkeypatch.setattr(cpu, "busy_s", lambda: next(busy_s))
+    result = energy.idle(Steady([12.0, 12.0, 12.0]), 0.01, on_cpu=True)
+    assert isinstance(result, energy.NoIdle) and "other processes used" in result.reason
+
+
+def test_why_there_is_no_net_energy_is_recorded() -> None:
+    result = energy.of_windows([window(1000.0, 10.0, 100)], Steady([]), energy.NoIdle("a process ran"))
+    assert (result.net, result.net_reason, result.gross) == (None, "a process ran", pytest.approx(10.0))
 
 
 def test_net_energy_is_gross_minus_idle() -> None:
