@@ -40,6 +40,8 @@ UNITS: dict[str, Unit] = {
 """By SI unit. ``count`` is a number of parameters; the empty unit is a score or share."""
 _IN_JOULES = {"J": Unit(1.0, "J"), "J/example": Unit(1.0, "J/example")}
 """In sentences, energies of at least one joule."""
+_SIZES = {"MiB": 2.0**20, "MB": 1e6, "GiB": 2.0**30, "GB": 1e9, "KiB": 2.0**10, "kB": 1e3, "B": 1.0}
+"""Bytes per unit of size; of equally short texts, the first."""
 
 
 def significant(value: float | None, digits: int = 3) -> str:
@@ -98,7 +100,15 @@ def with_unit(value: float, unit: str, *, like: float | None = None) -> str:
 
 
 def limit(value: float, unit: str) -> str:
-    """Return a limit as it was given, not rounded: a value close to it must not read as equal."""
+    """Return a limit as it was given, not rounded: a value close to it must not read as equal.
+
+    A size is shown in the unit in which it is shortest, such as ``500 MB``, followed by the rounded size in
+    MiB, which measured sizes are shown in.
+    """
+    if unit == "B":
+        texts = {symbol: f"{value / size:.10g}" for symbol, size in _SIZES.items()}
+        given = min(texts, key=lambda symbol: len(texts[symbol]))
+        return f"{texts[given]} {given}" + ("" if given == "MiB" else f" ({with_unit(value, unit)})")
     shown = _in_sentence(value, unit)
     return f"{value * shown.factor:.10g} {shown.symbol}".rstrip()
 

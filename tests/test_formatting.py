@@ -51,7 +51,10 @@ def test_a_value_rounded_outwards_meets_itself_as_a_limit(unit: str, up: bool) -
 
 def test_a_limit_is_not_rounded() -> None:
     assert formatting.limit(0.005, "s") == "5 ms"
-    assert formatting.limit(500e6, "B") == "476.8371582 MiB"
+    assert formatting.limit(500e6, "B") == "500 MB (477 MiB)"
+    assert formatting.limit(64 * 2**20, "B") == "64 MiB"
+    assert formatting.limit(30e6, "B") == "30 MB (28.6 MiB)"
+    assert formatting.limit(1.5e9, "B") == "1.5 GB (1431 MiB)"
     assert formatting.limit(0.91, "") == "0.91"
 
 

@@ -278,11 +278,13 @@ def test_the_limit_that_is_told_admits_the_engine(objective: str, field: str, li
         seen += 1
         text = wording.recommendation(chosen)
         matched = re.search(
-            rf"{bound.setting} of (\S+)( ms| MiB)? instead of (\S+)( ms| MiB)? would admit", text
+            rf"{bound.setting} of (\S+)( ms| MiB)? instead of (\S+)( ms| \w?i?B)?( \(.* MiB\))? would admit",
+            text,
         )
         assert matched is not None
         scale = {None: 1.0, " ms": 1e-3, " MiB": 2.0**20}[matched[2]]
-        assert float(matched[3]) * scale == pytest.approx(limit, rel=1e-9)
+        scale_of_limit = {" MB": 1e6, " B": 1.0}.get(matched[4], scale)
+        assert float(matched[3]) * scale_of_limit == pytest.approx(limit, rel=1e-9)
         again = one(
             GRADED, objective, Constraints(**{**free, field: float(matched[1]) * scale}), baseline="e00"
         )
