@@ -8,7 +8,7 @@ A kind of task (:mod:`effx.specs.kinds`) names one of them as its ``head``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,11 +45,17 @@ def head_type(task: Task) -> HeadType:
     return HEADS[task.behavior.head]
 
 
-def describe(config: PreTrainedConfig, task: Task) -> None:
-    """Write the number and names of the task's outputs into a model's config."""
+def describe(config: PreTrainedConfig, task: Task, names: Sequence[str] | None = None) -> None:
+    """Write the number and names of the task's outputs into a model's config.
+
+    Args:
+        config: changed in place.
+        task: that the model is for.
+        names: those that the model's users know, in the order of the task's labels; None: the task's labels.
+    """
     config.num_labels = task.outputs
     if task.labels:
-        config.id2label = dict(enumerate(task.labels))
-        config.label2id = {label: number for number, label in enumerate(task.labels)}
+        config.id2label = dict(enumerate(names or task.labels))
+        config.label2id = {label: number for number, label in enumerate(names or task.labels)}
     if task.behavior.problem_type is not None:
         config.problem_type = task.behavior.problem_type

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from pydantic import model_validator
 
+from effx.specs import head_labels
 from effx.specs.settings import Settings, wrong
 
 
@@ -55,6 +57,12 @@ class HeadPlan:
     """The single output z becomes the two logits 0 and z."""
     whole: bool = False
     """A new head replaces every Linear of the head, not only the last."""
+
+    def names(self, outputs: Sequence[str]) -> tuple[str, ...] | None:
+        """Return the model's names of its outputs in the order of the task's labels; None: it has none."""
+        if not self.keep or self.two_logits or not outputs or head_labels.numbered(outputs):
+            return None
+        return tuple(outputs[number] for number in self.order or range(len(outputs)))
 
 
 class OtherHeadError(Exception):

@@ -151,7 +151,7 @@ def build(opened: Opened, task: Task, plan: HeadPlan, trust_remote_code: bool = 
     """
     folder, config, tensors = opened.folder, opened.config, dict(opened.tensors)
     family = families.named(config.model_type)
-    heads.describe(config, task)
+    heads.describe(config, task, plan.names(opened.head.outputs))
     skeleton = _skeleton(config, trust_remote_code, heads.head_type(task))
     known = set(skeleton.state_dict())
     path = family.output_path(skeleton)
@@ -246,8 +246,9 @@ def _from_checkpoint(checkpoint: Checkpoint, task: Task, settings: HeadSettings)
     before = checkpoint.task
     outputs = before.labels or ("LABEL_0",)
     plan = _plan(Head(before.kind, outputs, f"task '{before.name}'"), task, settings, name)
+    known = tuple(model.config.id2label[number] for number in sorted(model.config.id2label))
     _refit(model, family, task, plan)
-    heads.describe(model.config, task)
+    heads.describe(model.config, task, plan.names(known))
     return Loaded(model, checkpoints.tokenizer(checkpoint.folder), plan.words, not plan.keep)
 
 

@@ -46,7 +46,7 @@ def test_a_saved_classifier_gives_the_logits_of_transformers(
     assert "permuted to entailment, neutral, contradiction" in loaded.head and not loaded.fresh
     ours, theirs = logits(loaded.model, tmp_path / "m"), logits(expected, tmp_path / "m")
     np.testing.assert_array_equal(ours, theirs[:, [1, 2, 0]])
-    assert loaded.model.config.id2label == dict(enumerate(NLI))
+    assert loaded.model.config.id2label == {0: "ENTAILMENT", 1: "neutral", 2: "Contradiction"}
 
 
 def test_a_head_of_another_task_is_not_kept(encoders: dict[str, Path], tmp_path: Path) -> None:

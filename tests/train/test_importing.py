@@ -1,0 +1,208 @@
+"""A model fine-tuned elsewhere becomes a checkpoint with its answers; what is unclear is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+
+from effx import corpus, data
+from effx.artifacts import Checkpoint
+from effx.encoding import Encoder
+from effx.errors import UsageError
+from effx.models import evaluate, load
+from effx.specs.data import DataSource
+from effx.specs.imports import ImportSettings
+from effx.specs.tasks import TASKS
+from effx.train import as_checkpoint, import_model
+from tests.conftest import CONFIGS, write_rows
+from tests.models.huggingface.saved import change_config, classifier
+
+SST2 = ImportSettings(task="sst2")
+
+
+@pytest.fixture
+def model(encoders: dict[str, Path], tmp_path: Path) -> PreTrainedModel:
+    """``m``: a classifier whose outputs are in another order than the task's labels."""
+    return classifier(encoders["bert"], tmp_path / "m", ("POSITIVE", "NEGATIVE"))
+
+
+@torch.no_grad()
+def transformers_logits(folder: Path, texts: list[tuple[str, ...]], max_length: int = 64) -> np.ndarray:
+    """What transformers computes for each row alone."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    loaded = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    rows = [
+        loaded(**tokenizer(*text, truncation=True, max_length=max_length, return_tensors="pt")).logits[0]
+        for text in texts
+    ]
+    return torch.stack(rows).numpy()
+
+
+def ours(checkpoint: Checkpoint, texts: list[tuple[str, ...]]) -> np.ndarray:
+    return evaluate.logits(load(checkpoint), Encoder(checkpoint.folder, checkpoint.max_length)(texts))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_an_imported_model_answers_and_scores_as_in_transformers(
+    name: str, encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    labels = ("POSITIVE", "NEGATIVE")
+    classifier(encoders[name], tmp_path / "m", labels, dtype=torch.float16, max_shard_size="20KB")
+    made = import_model(tmp_path / "m", out=tmp_path / "c", data_folder=rows_folder, settings=SST2)
+    rows = data.load(TASKS["sst2"], "validation", rows_folder)
+    theirs = transformers_logits(tmp_path / "m", rows.texts, made.max_length)
+    np.testing.assert_allclose(ours(made, rows.texts), theirs[:, [1, 0]], atol=1e-5)
+    assert made.manifest.metrics["accuracy"] == ((1 - theirs.argmax(1)) == rows.labels).mean()
+    config = json.loads((made.folder / "config.json").read_text())
+    assert config["id2label"] == {"0": "NEGATIVE", "1": "POSITIVE"}  # the names that its users know
+
+
+def test_the_manifest_records_the_origin(
+    model: PreTrainedModel, rows_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = import_model(
+        tmp_path / "m", out=tmp_path / "c", data_folder=rows_folder,
+        settings=ImportSettings(task="sst2", labels=("positive", "negative"), max_length=16),
+    ).manifest  # fmt: skip
+    assert (manifest.name, manifest.model, manifest.max_length) == ("sst2-m", str(tmp_path / "m"), 16)
+    assert manifest.training.kind is None and manifest.imported is not None
+    assert manifest.imported.settings == {"labels": ["positive", "negative"], "max_length": 16}
+    assert manifest.imported.head == "kept, its outputs in the given order: positive, negative"
+    assert manifest.data == DataSource.of(rows_folder) and manifest.validation_rows == 90
+    printed = capsys.readouterr().err
+    for line in ("model " + str(tmp_path / "m"), "head kept, its outputs", "at most 16 tokens"):
+        assert line in printed
+
+
+def test_the_name_of_the_rows_names_the_task_and_the_model_its_classes(
+    encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    """The rows have two of the model's three classes; none is lost."""
+    classifier(encoders["bert"], tmp_path / "m", ("praise", "question", "complaint"))
+    for split in ("train", "validation"):
+        rows = [{"text": f"{word} {i}", "label": word} for word in ("complaint", "praise") for i in range(9)]
+        write_rows(tmp_path / "tickets" / f"{split}.jsonl", rows)
+    task = import_model(tmp_path / "m", out=tmp_path / "c", data_folder=tmp_path / "tickets").task
+    assert (task.name, task.labels) == ("tickets", ("praise", "question", "complaint"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "message"),
+    [
+        (("joy", "anger"), {}, "its labels are joy, anger, those of the task negative, positive"),
+        (None, {}, "LABEL_0 to LABEL_1, which does not say .* set labels"),
+        (("positive", "negative", "neutral"), {}, "its labels are positive, negative, neutral"),
+        (("a", "b"), {"problem_type": "multi_label_classification"}, "not a head for classification"),
+        (("score",), {}, "set labels to the class of a low score"),
+    ],
+)
+def test_a_head_of_another_task_is_refused(
+    labels: tuple[str, ...] | None,
+    options: dict[str, str],
+    message: str,
+    encoders: dict[str, Path],
+    rows_folder: Path,
+    tmp_path: Path,
+) -> None:
+    classifier(encoders["bert"], tmp_path / "m", labels, **options)
+    with pytest.raises(UsageError, match=message) as caught:
+        import_model(tmp_path / "m", out=tmp_path / "c", data_folder=rows_folder, settings=SST2)
+    assert set(caught.value.settings) == {"labels", "keep_head", "task"}
+    assert not (tmp_path / "c").exists() or not list((tmp_path / "c").iterdir())
+
+
+def test_other_names_are_kept_on_request(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    classifier(encoders["bert"], tmp_path / "m", ("bad", "good"))
+    made = import_model(tmp_path / "m", out=tmp_path / "c", data_folder=rows_folder,
+                        settings=ImportSettings(task="sst2", keep_head=True))  # fmt: skip
+    rows = data.load(TASKS["sst2"], "validation", rows_folder)
+    theirs = transformers_logits(tmp_path / "m", rows.texts)
+    np.testing.assert_allclose(ours(made, rows.texts), theirs, atol=1e-5)
+    assert load(made).config.id2label == {0: "bad", 1: "good"}
+
+
+def test_a_regressor_gives_its_values(encoders: dict[str, Path], tmp_path: Path) -> None:
+    classifier(encoders["roberta"], tmp_path / "m", ("LABEL_0",), problem_type="regression")
+    rng = np.random.default_rng(0)
+    for split in ("train", "validation"):
+        rows = [
+            {"sentence1": text, "sentence2": "a film", "label": round(float(rng.uniform(0, 5)), 2)}
+            for text in corpus.texts(split)[:30]
+        ]
+        write_rows(tmp_path / "rows" / f"{split}.jsonl", rows)
+    made = import_model(tmp_path / "m", out=tmp_path / "c", data_folder=tmp_path / "rows",
+                        settings=ImportSettings(task="stsb"))  # fmt: skip
+    loaded = data.load(TASKS["stsb"], "validation", tmp_path / "rows")
+    theirs = transformers_logits(tmp_path / "m", loaded.texts)
+    np.testing.assert_allclose(ours(made, loaded.texts), theirs, atol=1e-5)
+    assert made.manifest.metrics["pearson"] == pytest.approx(
+        np.corrcoef(theirs[:, 0], loaded.labels)[0, 1], abs=1e-4
+    )
+
+
+SIGMOID = {"activation_fn": "torch.nn.modules.activation.Sigmoid", "version": "5.0.0"}
+
+
+def test_a_cross_encoder_scores_pairs(encoders: dict[str, Path], tmp_path: Path) -> None:
+    """One output is a value for a regression, and the logit of the second of two classes otherwise."""
+    classifier(encoders["bert"], tmp_path / "m", ("LABEL_0",))
+    change_config(tmp_path / "m", sentence_transformers=SIGMOID)
+    for split in ("train", "validation"):
+        rows = [{"sentence1": f"is it {i}", "sentence2": f"it is {i % 3}", "label": i % 2} for i in range(30)]
+        write_rows(tmp_path / "relevance" / f"{split}.jsonl", rows)
+    made = import_model(tmp_path / "m", out=tmp_path / "c", data_folder=tmp_path / "relevance")
+    texts = data.load(made.task, "validation", tmp_path / "relevance").texts
+    theirs = transformers_logits(tmp_path / "m", texts)
+    np.testing.assert_allclose(ours(made, texts), np.hstack([np.zeros_like(theirs), theirs]), atol=1e-5)
+    value = import_model(tmp_path / "m", out=tmp_path / "c", data_folder=tmp_path / "relevance",
+                         settings=ImportSettings(task="stsb"))  # fmt: skip
+    assert value.manifest.imported is not None and "before the sigmoid" in value.manifest.imported.head
+    np.testing.assert_allclose(ours(value, texts), theirs, atol=1e-5)
+
+
+def test_without_a_task_or_rows_the_user_is_asked(model: PreTrainedModel, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="what does the model predict") as caught:
+        import_model(tmp_path / "m", out=tmp_path / "c")
+    assert caught.value.settings == ("task", "data")
+
+
+def test_a_checkpoint_is_not_imported(checkpoint: Checkpoint) -> None:
+    assert as_checkpoint(checkpoint.folder) == checkpoint.folder
+    assert as_checkpoint(checkpoint.folder.parent) == checkpoint.folder.parent
+    with pytest.raises(UsageError, match="is not a model of transformers: its task, labels") as caught:
+        as_checkpoint(checkpoint.folder, settings=ImportSettings(labels=("a", "b")))
+    assert caught.value.settings == ("labels",)
+
+
+def test_a_model_is_imported_once_and_again_when_something_changed(
+    model: PreTrainedModel, rows_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def imported(**settings: object) -> str:
+        folder = as_checkpoint(tmp_path / "m", out=tmp_path / "c", data_folder=rows_folder,
+                               settings=ImportSettings(task="sst2", **settings))  # fmt: skip
+        assert folder == tmp_path / "c/sst2-m"
+        return Checkpoint.open(folder).digest
+
+    first = imported()
+    assert imported() == first and "was imported from" in capsys.readouterr().err
+    shorter = imported(max_length=16)
+    assert shorter != first and imported(max_length=16) == shorter
+    change_config(tmp_path / "m", hidden_dropout_prob=0.3)
+    assert imported(max_length=16) != shorter
+    assert "have changed" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_was_not_imported_is_not_replaced(
+    model: PreTrainedModel, checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(checkpoint.folder, tmp_path / "c/sst2-m")
+    with pytest.raises(UsageError, match="exists already"):
+        as_checkpoint(tmp_path / "m", out=tmp_path / "c", data_folder=rows_folder, settings=SST2)
