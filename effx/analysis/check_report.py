@@ -6,7 +6,8 @@ from collections.abc import Callable
 from xml.etree import ElementTree
 
 from effx import formatting
-from effx.analysis.check import CheckResult, LimitOutcome, Needed, Verdict
+from effx.analysis.check import CheckResult
+from effx.analysis.limits import LimitOutcome, Needed, Verdict
 from effx.analysis.objectives import OBJECTIVES
 from effx.formatting import fixed, percent
 

@@ -52,16 +52,15 @@ class Threshold:
         """Return the setting's value that would admit a value of the objective."""
         return self.limit + (self.value - value) if self.baseline is not None else value
 
-    def met_in(self, draws: np.ndarray, of_baseline: np.ndarray | None) -> np.ndarray:
-        """Return in which resamplings it is met.
+    def slack(self, draws: np.ndarray, of_baseline: np.ndarray | None) -> np.ndarray:
+        """Return by how much it is met in resamplings, in the objective's unit; below 0: it is missed.
 
         Args:
             draws: values of the objective [..., resamples].
             of_baseline: the baseline's values [resamples]; None: the threshold is absolute.
         """
         value = self.value if of_baseline is None else of_baseline - self.limit
-        slack = _ROUNDING * abs(self.value)
-        return np.asarray(draws >= value - slack if self.objective.maximise else draws <= value + slack)
+        return np.asarray(draws - value if self.objective.maximise else value - draws)
 
 
 def thresholds(
@@ -113,19 +112,3 @@ def leave_out(runs: Sequence[Run], why: str, remarks: list[str]) -> None:
         remarks.append(f"{runs[0].name} is left out: {why}")
     elif runs:
         remarks.append(f"{len(runs)} engines are left out: {why}")
-
-
-def met(runs: Sequence[Run], limits: Sequence[Threshold]) -> np.ndarray:
-    """Return which engine meets which threshold in which resampling, [thresholds or 1, runs, resamples]."""
-    if not limits:
-        return np.ones((1, *OBJECTIVES["size"].draws(runs).shape), dtype=bool)
-    result = []
-    for threshold in limits:
-        objective, baseline = threshold.objective, threshold.baseline
-        of_baseline = objective.draws([baseline])[0] if baseline is not None else None
-        able = [index for index, run in enumerate(runs) if objective.value(run) is not None]
-        draws = objective.draws([runs[index] for index in able])
-        meets = np.zeros((len(runs), draws.shape[1]), dtype=bool)
-        meets[able] = threshold.met_in(draws, of_baseline)
-        result.append(meets)
-    return np.array(result)

@@ -1,7 +1,9 @@
 """Which engine to deploy: the best by one objective among those that meet the constraints.
 
-Pure functions over results. Constraints apply to the values as measured; joint resamplings of
-examples and rounds (:mod:`effx.analysis.resampling`) give the certainty of the answer.
+Pure functions over results. An engine is chosen only if it is proven to meet the constraints, with a
+confidence that is adjusted for the number of engines (:mod:`effx.analysis.certification`). Joint resamplings
+of examples and rounds (:mod:`effx.analysis.resampling`), in which tests and choice are repeated, give the
+certainty of the answer.
 """
 
 from __future__ import annotations
@@ -10,23 +12,32 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from effx.analysis import cohorts, comparison, majority, objectives
+from effx.analysis import certification, cohorts, comparison, majority, objectives
 from effx.analysis.baseline import baseline_of
+from effx.analysis.certification import Certification
 from effx.analysis.cohorts import Cohort
-from effx.analysis.constraints import Threshold, leave_out, met, thresholds
+from effx.analysis.constraints import Threshold, leave_out, thresholds
+from effx.analysis.limits import LimitOutcome, Verdict
 from effx.analysis.objectives import OBJECTIVES, Objective
-from effx.analysis.recommendation import ConstraintOutcome, Estimate, Recommendation, RunnerUp, Unmet
+from effx.analysis.recommendation import (
+    ConstraintOutcome,
+    Estimate,
+    NotProven,
+    Recommendation,
+    RunnerUp,
+    Unmet,
+)
 from effx.errors import UsageError, nearest
 from effx.formatting import times
 from effx.results import Run
-from effx.specs.constraints import MAX_DROP, Constraints
+from effx.specs.constraints import RecommendSettings
 from effx.stats import bootstrap
 
 
 def recommend(
     runs: Sequence[Run],
     objective: str | None = None,
-    constraints: Constraints | None = None,
+    settings: RecommendSettings | None = None,
     *,
     baseline: str | None = None,
     task: str | None = None,
@@ -38,7 +49,8 @@ def recommend(
         runs: of each engine the latest is used.
         objective: a name in ``OBJECTIVES``; None: energy where one meter measured it of every engine,
             which a model does not, else the median latency.
-        constraints: what the engine must meet; None: a loss of at most :data:`MAX_DROP`.
+        settings: what the engine must meet, and with which confidence; None: a loss of at most
+            :data:`effx.specs.constraints.MAX_DROP`, with 95 %.
         baseline: an engine's name; None: the most accurate unreduced fp32 engine. Where a single engine was
             measured there is none: no loss can be limited, and a remark says so.
         task: only this one.
@@ -71,14 +83,15 @@ def recommend(
         if baseline not in names:
             raise UsageError(f"no result of baseline '{baseline}'.{nearest(baseline, names)}")
         chosen = {key: group for key, group in chosen.items() if baseline in {run.name for run in group}}
-    limits = Constraints(max_drop=MAX_DROP) if constraints is None else constraints
-    return [_answer(group, objective, limits, baseline) for group in chosen.values()]
+    settings = settings or RecommendSettings()
+    return [_answer(group, objective, settings, baseline) for group in chosen.values()]
 
 
 def _answer(
-    runs: Sequence[Run], name: str | None, constraints: Constraints, baseline: str | None
+    runs: Sequence[Run], name: str | None, settings: RecommendSettings, baseline: str | None
 ) -> Recommendation | Unmet:
     remarks: list[str] = []
+    constraints = settings.constraints
     same_rows = _same_rows(cohorts.latest(runs), baseline, remarks)
     objective = _default(same_rows, remarks) if name is None else objectives.get(name)
     base = _baseline(same_rows, baseline)
@@ -86,18 +99,22 @@ def _answer(
         remarks.append("max_drop was not checked: there is no other engine to compare with")
     candidates = _measured(same_rows, objective, remarks)
     limits = thresholds(constraints, base, candidates, remarks)
-    order = _ranked(candidates, objective, limits)
+    certified = certification.certify(candidates, limits, objective, settings.confidence)
+    order = _ranked(candidates, objective, certified)
     if not order:
-        return _unmet(candidates, limits)
+        return _unmet(candidates, limits, objective, certified)
     run = order[0]
-    draws = objective.draws(candidates)
-    passed = met(candidates, limits)
     position = candidates.index(run)
-    shares, p_none = _shares(draws, np.all(passed, axis=0), objective)
+    better = _Better(run, candidates, objective, limits, certified)
+    draws = objective.draws(candidates)
+    proven = certification.proven_in_resamplings(candidates, limits, objective, certified, draws)
+    chosen, p_none = _chosen(draws, proven, objective)
+    shares = chosen.mean(axis=1)
+    kept = np.array([all(threshold.meets(each) for threshold in limits) for each in candidates])
     next_base = base
     if baseline is None:
         next_base = _baseline([other for other in same_rows if other is not run], None)
-    runner_up = _runner_up(candidates, run, next_base, objective, constraints, draws)
+    runner_up = _runner_up(candidates, run, next_base, objective, settings, draws)
     return Recommendation(
         task=run.task,
         host=run.host_id,
@@ -110,10 +127,10 @@ def _answer(
         result=run.id,
         estimates=_estimates(run),
         baseline=None if base is None else base.name,
-        constraints=[
-            _outcome(threshold, limits, run, candidates, objective, float(passed[index, position].mean()))
-            for index, threshold in enumerate(limits)
-        ],
+        constraints=[better.constraint(index) for index in range(len(limits))],
+        confidence=settings.confidence,
+        tested=certified.count,
+        not_proven=better.not_proven(),
         runner_up=runner_up,
         versus_baseline=None if base is None or base is run else comparison.compare(base, run),
         p_choice=float(shares[position]),
@@ -123,6 +140,7 @@ def _answer(
             if index != position and shares[index] >= 0.01
         },
         p_none=p_none,
+        p_kept=1 - float(shares[~kept].sum()),
         candidates=len(candidates),
         remarks=[
             *remarks,
@@ -178,10 +196,14 @@ def _measured(runs: list[Run], objective: Objective, remarks: list[str]) -> list
     return able
 
 
-def _ranked(runs: Sequence[Run], objective: Objective, limits: Sequence[Threshold]) -> list[Run]:
-    """Return the engines that meet every threshold, the best first; of equals the more accurate one."""
-    able = [run for run in runs if all(threshold.meets(run) for threshold in limits)]
-    return sorted(able, key=lambda run: (_cost(run, objective), -run.quality.value, run.name))
+def _ranked(runs: Sequence[Run], objective: Objective, certified: Certification) -> list[Run]:
+    """Return the engines that are proven to meet the limits, best first; of equals the more accurate."""
+    able = [run for run, proven in zip(runs, certified.proven, strict=True) if proven]
+    return sorted(able, key=lambda run: _rank(run, objective))
+
+
+def _rank(run: Run, objective: Objective) -> tuple[float, float, str]:
+    return _cost(run, objective), -run.quality.value, run.name
 
 
 def _cost(run: Run, objective: Objective) -> float:
@@ -210,51 +232,138 @@ def _spread(draws: np.ndarray, other: np.ndarray, objective: Objective) -> tuple
     return bootstrap.percentile_interval(values)
 
 
-def _shares(draws: np.ndarray, met: np.ndarray, objective: Objective) -> tuple[np.ndarray, float]:
-    """Return the share of resamplings in which each engine is the choice, and in which none is."""
-    costs = np.where(met, -draws if objective.maximise else draws, np.inf)
-    # of equals the share is split: they are the same choice
-    best = (costs == costs.min(axis=0)) & met
+def _chosen(draws: np.ndarray, proven: np.ndarray, objective: Objective) -> tuple[np.ndarray, float]:
+    """Return which engine is the choice in each resampling, and the share in which none is.
+
+    Args:
+        draws: values of the objective [engines, resamples].
+        proven: which engine may be chosen, bool [engines, resamples].
+        objective: by which it is chosen.
+
+    Returns:
+        [engines, resamples], 1 for the choice and 0 for the others; equals share it.
+    """
+    costs = np.where(proven, -draws if objective.maximise else draws, np.inf)
+    best = (costs == costs.min(axis=0)) & proven
     count = best.sum(axis=0)
-    return (best / np.maximum(count, 1)).mean(axis=1), float(np.mean(count == 0))
+    return best / np.maximum(count, 1), float(np.mean(count == 0))
 
 
-def _outcome(
-    threshold: Threshold,
-    limits: Sequence[Threshold],
-    run: Run,
-    runs: Sequence[Run],
-    objective: Objective,
-    p_met: float,
-) -> ConstraintOutcome:
-    """Return whether the choice meets a threshold, and the better engine that only this one excludes."""
-    better = [
-        other
-        for other in runs
-        if _cost(other, objective) < _cost(run, objective)
-        and threshold.objective.value(other) is not None
-        and not threshold.meets(other)
-        and all(each.meets(other) for each in limits if each is not threshold)
-    ]
-    value = threshold.objective.value(run)
-    assert value is not None
+class _Better:
+    """What is proven of the choice, and of each engine that is better by the objective."""
 
-    def shortfall(other: Run) -> float:
-        return threshold.shortfall(threshold.objective.value(other) or 0.0)
+    def __init__(
+        self,
+        run: Run | None,
+        runs: Sequence[Run],
+        objective: Objective,
+        limits: Sequence[Threshold],
+        certified: Certification,
+    ) -> None:
+        self.run, self.objective, self.limits = run, objective, limits
+        levels = dict(zip((each.id for each in runs), certified.levels.tolist(), strict=True))
+        # engines without a value that a limit needs were left out, with a remark
+        self.others = sorted(
+            (
+                each
+                for each in runs
+                if (run is None or _cost(each, objective) < _cost(run, objective))
+                and all(threshold.objective.value(each) is not None for threshold in limits)
+            ),
+            key=lambda each: _rank(each, objective),
+        )
+        chosen = [] if run is None else [run]
+        self.outcomes = {
+            each.id: certification.outcomes(each, limits, levels[each.id]) for each in [*self.others, *chosen]
+        }
 
-    near = min(better, key=shortfall, default=None)
-    return ConstraintOutcome(
-        setting=threshold.setting,
-        objective=threshold.objective.name,
-        limit=threshold.limit,
-        threshold=threshold.value,
-        value=value,
-        p_met=p_met,
-        admits=None if near is None else near.name,
-        needed=None if near is None else threshold.limit_admitting(threshold.objective.value(near) or 0.0),
-        gain=None if near is None else _ratio(near, run, objective),
-        difference=None if near is None else _difference(near, run, objective),
-    )
+    def constraint(self, index: int) -> ConstraintOutcome:
+        """Return whether the choice meets a limit, and the better engine that only this one excludes."""
+        assert self.run is not None
+        run, threshold = self.run, self.limits[index]
+        outcome = self.outcomes[run.id][index]
+        assert outcome.value is not None
+        excluded = [
+            other for other in self.others
+            if [each.verdict is not Verdict.HOLDS for each in self.outcomes[other.id]]
+            == [position == index for position in range(len(self.limits))]
+        ]  # fmt: skip
+        needed = {other.id: self._needed(other, index) for other in excluded}
+        sign = -1 if threshold.objective.maximise and threshold.baseline is None else 1
+        near = min(excluded, key=lambda other: sign * needed[other.id], default=None)
+        return ConstraintOutcome(
+            setting=threshold.setting,
+            objective=threshold.objective.name,
+            limit=threshold.limit,
+            threshold=threshold.value,
+            value=outcome.value,
+            bound=_bound(outcome, threshold),
+            admits=None if near is None else near.name,
+            needed=None if near is None else needed[near.id],
+            gain=None if near is None else _ratio(near, run, self.objective),
+            difference=None if near is None else _difference(near, run, self.objective),
+        )
+
+    def _needed(self, other: Run, index: int) -> float:
+        """Return the limit that an engine is proven to meet."""
+        outcome, threshold = self.outcomes[other.id][index], self.limits[index]
+        bound = _bound(outcome, threshold)
+        if bound is not None:
+            return bound
+        assert outcome.value is not None
+        return threshold.limit_admitting(outcome.value)
+
+    def not_proven(self) -> list[NotProven]:
+        """Return the better engines that meet every limit as measured, best first."""
+        return [
+            self._not_proven(other)
+            for other in self.others
+            if all(threshold.meets(other) for threshold in self.limits)
+            and any(outcome.verdict is not Verdict.HOLDS for outcome in self.outcomes[other.id])
+        ]
+
+    def _not_proven(self, other: Run) -> NotProven:
+        threshold, outcome = max(
+            (
+                (threshold, outcome)
+                for threshold, outcome in zip(self.limits, self.outcomes[other.id], strict=True)
+                if outcome.verdict is not Verdict.HOLDS
+            ),
+            key=lambda pair: np.inf if (more := _more(other, pair[1])) is None else more,
+        )
+        assert outcome.value is not None
+        return NotProven(
+            engine=other.name,
+            result=other.id,
+            setting=threshold.setting,
+            limit=threshold.limit,
+            value=outcome.value if outcome.difference is None else -outcome.difference,
+            bound=_bound(outcome, threshold),
+            more=_more(other, outcome),
+            unit=None if outcome.needed is None else outcome.needed.unit,
+            ratio=None if self.run is None else _ratio(other, self.run, self.objective),
+            difference=None if self.run is None else _difference(other, self.run, self.objective),
+        )
+
+
+def _bound(outcome: LimitOutcome, threshold: Threshold) -> float | None:
+    """Return the end of an interval that the limit is held against; of a loss the largest loss."""
+    if outcome.interval is None:
+        return None
+    if threshold.baseline is not None:
+        return max(0.0, -outcome.interval[0])
+    return outcome.interval[0 if threshold.objective.maximise else 1]
+
+
+def _more(run: Run, outcome: LimitOutcome) -> int | None:
+    """Return how many units more than were measured decide a limit; None: not known."""
+    if outcome.needed is None:
+        return None
+    single = cohorts.single_stream(run)
+    measured = {
+        "rows": run.quality.n, "rounds": len(set(single.rounds)), "windows": len(single.energy.windows),
+    }  # fmt: skip
+    return max(1, outcome.needed.count - measured[outcome.needed.unit])
 
 
 def _runner_up(
@@ -262,14 +371,16 @@ def _runner_up(
     run: Run,
     base: Run | None,
     objective: Objective,
-    constraints: Constraints,
+    settings: RecommendSettings,
     draws: np.ndarray,
 ) -> RunnerUp | None:
     """Return the engine that would be chosen if the choice were left out."""
     rest = [other for other in candidates if other is not run]
     if not rest:
         return None
-    order = _ranked(rest, objective, thresholds(constraints, base, candidates, []))
+    limits = thresholds(settings.constraints, base, candidates, [])
+    certified = certification.certify(rest, limits, objective, settings.confidence)
+    order = _ranked(rest, objective, certified)
     if not order:
         return None
     other = order[0]
@@ -324,8 +435,12 @@ def _estimates(run: Run) -> dict[str, Estimate]:
     return estimates
 
 
-def _unmet(runs: Sequence[Run], limits: Sequence[Threshold]) -> Unmet:
-    """Return the engine whose largest shortfall is the least, and that shortfall."""
+def _unmet(
+    runs: Sequence[Run], limits: Sequence[Threshold], objective: Objective, certified: Certification
+) -> Unmet:
+    """Return the best engine that meets the limits as measured, or else that whose largest shortfall is
+    least.
+    """
 
     def largest(run: Run) -> tuple[float, Threshold]:
         shortfalls = [
@@ -334,13 +449,19 @@ def _unmet(runs: Sequence[Run], limits: Sequence[Threshold]) -> Unmet:
         ]
         return max(shortfalls, key=lambda pair: pair[0])
 
-    near = min(runs, key=lambda run: largest(run)[0])
-    _, threshold = largest(near)
+    not_proven = next(iter(_Better(None, runs, objective, limits, certified).not_proven()), None)
+    if not_proven is None:
+        near = min(runs, key=lambda run: largest(run)[0])
+        _, threshold = largest(near)
+    else:
+        near = next(run for run in runs if run.id == not_proven.result)
+        threshold = next(each for each in limits if each.setting == not_proven.setting)
     return Unmet(
         task=near.task,
         host=near.host_id,
         metric=near.quality.metric,
         candidates=len(runs),
+        confidence=certified.confidence,
         engine=near.name,
         setting=threshold.setting,
         objective=threshold.objective.name,
@@ -348,4 +469,5 @@ def _unmet(runs: Sequence[Run], limits: Sequence[Threshold]) -> Unmet:
         threshold=threshold.value,
         value=threshold.objective.value(near),
         baseline=None if threshold.baseline is None else threshold.baseline.name,
+        not_proven=not_proven,
     )

@@ -20,7 +20,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ConstraintOutcome:
-    """One constraint, whether the choice meets it, and which better engine it excludes."""
+    """One constraint, what is proven of the choice, and which better engine it excludes."""
 
     setting: str
     """A field of :class:`effx.specs.constraints.Constraints`."""
@@ -31,15 +31,43 @@ class ConstraintOutcome:
     """What an engine's value must reach (accuracy) or not exceed."""
     value: float
     """The choice's."""
-    p_met: float
-    """Share of resamplings in which the choice meets it."""
+    bound: float | None
+    """What the choice's value reaches or does not exceed, with the recommendation's confidence, adjusted; of
+    ``max_drop`` the largest loss. None: a single reading, or the choice is the baseline."""
     admits: str | None
-    """The engine that is better by the objective and misses this constraint alone, by the least; None: the
-    constraint does not bind."""
+    """The engine that is better by the objective and is not proven to meet this constraint alone, by the
+    least; None: the constraint does not bind."""
     needed: float | None
-    """The limit, in the terms of ``limit``, that admits it."""
+    """The limit, in the terms of ``limit``, that admits it: the engine is proven to meet it."""
     gain: float | None
     """Its objective divided by the choice's; None for a score, or where the choice's is 0."""
+    difference: float | None
+    """Of a score: its objective less the choice's, 0.01 is a point."""
+
+
+@dataclass(frozen=True)
+class NotProven:
+    """An engine that is better than the choice and meets every constraint as measured, but not for
+    certain.
+    """
+
+    engine: str
+    result: str
+    setting: str
+    """The constraint that is not proven; of several, that which needs the most measurements."""
+    limit: float
+    """The setting's value."""
+    value: float
+    """The engine's, as measured; of ``max_drop`` the loss."""
+    bound: float | None
+    """What its value reaches or does not exceed with the same confidence, likewise; None: no interval."""
+    more: int | None
+    """How many further units would prove it, if its value remains what it is; None: not known."""
+    unit: str | None
+    """``rows``, ``rounds`` or ``windows``."""
+    ratio: float | None
+    """Its objective divided by the choice's; None for a score, where the choice's is 0, or without a
+    choice."""
     difference: float | None
     """Of a score: its objective less the choice's, 0.01 is a point."""
 
@@ -82,15 +110,26 @@ class Recommendation:
     baseline: str | None
     """None: no other engine was measured."""
     constraints: list[ConstraintOutcome]
+    confidence: float
+    """With which the choice meets every constraint: in at most 1 - confidence of sessions is an engine chosen
+    that misses one."""
+    tested: int
+    """Number of engines that could have been chosen on a test; the tests are adjusted for it."""
+    not_proven: list[NotProven]
+    """Engines that would be chosen instead, as measured; the best first."""
     runner_up: RunnerUp | None
     versus_baseline: Comparison | None
     """From the baseline to the choice: losses and gains; None if it is the baseline, or there is none."""
     p_choice: float
-    """Share of joint resamplings in which it is the choice."""
+    """Share of joint resamplings in which the whole procedure, tests included, chooses it. As the resamplings
+    are of the rows that chose it, another session chooses it less often where engines are close."""
     p_others: dict[str, float]
     """Share of those in which another engine is, the likeliest first; not those below 0.01."""
     p_none: float
-    """Share of those in which no engine meets the constraints."""
+    """Share of those in which no engine is proven to meet the constraints."""
+    p_kept: float
+    """Share of those whose choice, if any, meets the constraints as measured: the certainty of the promise
+    after selection."""
     candidates: int
     remarks: list[str] = field(default_factory=list)
 
@@ -115,14 +154,16 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Unmet:
-    """No engine of a task on a host meets the constraints."""
+    """No engine of a task on a host is proven to meet the constraints."""
 
     task: str
     host: str
     metric: str
     candidates: int
+    confidence: float
     engine: str
-    """The one that misses them by the least."""
+    """The best of those that meet them as measured; where there are none, that which misses them by the
+    least."""
     setting: str
     """The constraint that it misses by the most."""
     objective: str
@@ -134,6 +175,8 @@ class Unmet:
     """The engine's; None: not measured."""
     baseline: str | None
     """The engine relative to which the threshold is set; None: it is absolute."""
+    not_proven: NotProven | None
+    """Why it is not proven, where it meets every constraint as measured; None: it does not."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -6,13 +6,15 @@ from collections.abc import Callable
 
 from effx import formatting
 from effx.analysis.comparison import LAUNCH_BOUND, NOT_ON_DEVICE, Comparison
-from effx.analysis.objectives import OBJECTIVES
-from effx.analysis.recommendation import ConstraintOutcome, Estimate, Recommendation, Unmet
+from effx.analysis.objectives import OBJECTIVES, Objective
+from effx.analysis.recommendation import ConstraintOutcome, Estimate, NotProven, Recommendation, Unmet
 from effx.analysis.resampling import RESAMPLES
 from effx.analysis.techniques import MADE_ELSEWHERE
 from effx.formatting import from_to, percent, points, times
 
 _DROP_DECIMALS = 4
+_MOST_NOT_PROVEN = 3
+"""Number of engines that are named as not proven."""
 _SHORT = {
     "latency": "p50 latency",
     "latency_p90": "p90 latency",
@@ -31,7 +33,7 @@ def recommendation(answer: Recommendation, name_of: SettingName = str) -> str:
     """Return a recommendation for one task and host as text of several lines."""
     objective = OBJECTIVES[answer.objective]
     lines = [
-        f"{answer.task} on {answer.host}: deploy {answer.engine}{_origin(answer)}",
+        f"{answer.task} on {answer.host}: deploy {answer.engine}{_origin(answer)}{_headline(answer)}",
         f"  by {objective.short}, out of {answer.candidates} engines; {answer.metric} on {answer.n} rows"
         + (f"; energy source: {answer.energy_source}" if objective.uses_energy else ""),
     ]
@@ -45,21 +47,23 @@ def recommendation(answer: Recommendation, name_of: SettingName = str) -> str:
         lines.append("  It is the only engine that was measured: there is no baseline to compare it with.")
     elif answer.versus_baseline is None:
         lines.append(
-            f"  It is the baseline: no engine that meets the constraints has better {objective.short}."
+            f"  It is the baseline: no engine with better {objective.short} is proven to meet the "
+            "constraints."
         )
     else:
         lines.append(f"  {answer.versus_baseline.sentence()}")
         lines += [f"  {_memory(answer.versus_baseline)}"] if _memory(answer.versus_baseline) else []
     lines += [f"  {_launches(answer)}"] if _launches(answer) else []
     lines += [f"  {_constraint(outcome, answer, name_of)}" for outcome in answer.constraints]
+    lines += [
+        f"  Not proven: {_not_proven(each, answer, name_of)}."
+        for each in answer.not_proven[:_MOST_NOT_PROVEN]
+    ]
+    if len(answer.not_proven) > _MOST_NOT_PROVEN:
+        lines.append(f"  Not proven either: {len(answer.not_proven) - _MOST_NOT_PROVEN} other engines.")
     lines.append(f"  {_binding(answer, name_of)}")
     lines.append(f"  {_runner_up(answer)}")
-    others = ", ".join(f"{name} in {percent(share)}" for name, share in list(answer.p_others.items())[:3])
-    none = f"; no engine meets the constraints in {percent(answer.p_none)}" if answer.p_none > 0 else ""
-    lines.append(
-        f"  Certainty: the choice in {percent(answer.p_choice)} of {RESAMPLES} joint resamplings of examples "
-        f"and rounds{'; ' + others if others else ''}{none}."
-    )
+    lines.append(f"  {_certainty(answer)}")
     lines += [f"  Note: {remark}." for remark in answer.remarks]
     return "\n".join(lines)
 
@@ -71,6 +75,12 @@ def _origin(answer: Recommendation) -> str:
 def unmet(answer: Unmet, name_of: SettingName = str) -> str:
     """Return which engine is nearest to the constraints and what it misses, one line."""
     objective = OBJECTIVES[answer.objective]
+    subject = f"{answer.task} on {answer.host}: none of {answer.candidates} engines"
+    if answer.not_proven is not None:
+        return (
+            f"{subject} is proven to meet the constraints ({_confidence(answer.confidence)}); "
+            f"{_as_measured(answer.not_proven, objective, name_of)}."
+        )
     if answer.value is None:
         has = "was not measured, against"
     else:
@@ -84,10 +94,7 @@ def unmet(answer: Unmet, name_of: SettingName = str) -> str:
     else:
         limit += f" ({setting})"
     label = answer.metric if objective.name == "quality" else objective.short
-    return (
-        f"{answer.task} on {answer.host}: none of {answer.candidates} engines meets the constraints; nearest "
-        f"is {answer.engine}, whose {label} {has} {limit}."
-    )
+    return f"{subject} meets the constraints; nearest is {answer.engine}, whose {label} {has} {limit}."
 
 
 def comparison(compared: Comparison, margin: float) -> str:
@@ -159,15 +166,80 @@ def _launches(answer: Recommendation) -> str:
     return f"{percent(share)} of a single query to it {NOT_ON_DEVICE}."
 
 
+def _headline(answer: Recommendation) -> str:
+    """Return what the first line says of a better engine that is not proven, else nothing."""
+    if not answer.not_proven:
+        return ""
+    best = answer.not_proven[0]
+    return f"; not proven: {best.engine}{_rows_needed(best)}"
+
+
+def _rows_needed(engine: NotProven) -> str:
+    return "" if engine.more is None else f" needs about {_rounded_count(engine.more)} more {engine.unit}"
+
+
+def _rounded_count(count: int) -> str:
+    """Return a count with two digits, rounded up: it is an estimate."""
+    scale = 10 ** max(0, len(str(count)) - 2)
+    return f"{-(-count // scale) * scale:,}".replace(",", " ")
+
+
+def _not_proven(engine: NotProven, answer: Recommendation, name_of: SettingName) -> str:
+    """Return why an engine that would be chosen as measured is not."""
+    objective = next(each for each in answer.constraints if each.setting == engine.setting).objective
+    cost = _relative(engine.ratio, engine.difference, None, answer)
+    return _as_measured(engine, OBJECTIVES[objective], name_of, f"{cost}," if cost else "")
+
+
+def _as_measured(engine: NotProven, objective: Objective, name_of: SettingName, cost: str = "") -> str:
+    """Return what was measured of an engine, and what is not excluded."""
+    setting = f"{name_of(engine.setting)} {formatting.limit(engine.limit, objective.unit)}"
+    if engine.setting == "max_drop":
+        value = f"loses {_drop(engine.value)} as measured"
+        bound = None if engine.bound is None else _drop(engine.bound)
+    else:
+        value = f"has {formatting.with_unit(engine.value, objective.unit)} as measured"
+        bound = None if engine.bound is None else formatting.with_unit(engine.bound, objective.unit)
+    open_end = "there is no interval" if bound is None else f"{bound} is not ruled out"
+    needed = f";{_rows_needed(engine)}" if engine.more is not None else ""
+    return f"{engine.engine}{cost} {value}, but {open_end} against {setting}{needed}"
+
+
+def _confidence(confidence: float) -> str:
+    return f"{100 * confidence:.10g} %"
+
+
+def _certainty(answer: Recommendation) -> str:
+    others = ", ".join(f"{name} in {percent(share)}" for name, share in list(answer.p_others.items())[:3])
+    none = f"; no engine is proven in {percent(answer.p_none)}" if answer.p_none > 0 else ""
+    text = (
+        f"Certainty: tests and choice, repeated in {RESAMPLES} joint resamplings of examples and rounds, "
+        f"give this engine in {percent(answer.p_choice)}{'; ' + others if others else ''}{none}."
+    )
+    if answer.tested:
+        text += f" What they give keeps the limits in {percent(answer.p_kept)}."
+    return text
+
+
 def _constraint(outcome: ConstraintOutcome, answer: Recommendation, name_of: SettingName) -> str:
+    """Return what is proven of the choice."""
     objective = OBJECTIVES[outcome.objective]
     limit = formatting.limit(outcome.limit, objective.unit)
     if outcome.setting == "max_drop":
         limit = f"{limit} compared with {answer.baseline}"
-        value = _drop(outcome.limit + outcome.threshold - outcome.value)
+        value = "loses " + _drop(outcome.limit + outcome.threshold - outcome.value)
+        bound = None if outcome.bound is None else f"at most {_drop(outcome.bound)}"
     else:
         value = formatting.with_unit(outcome.value, objective.unit)
-    return f"{name_of(outcome.setting)} {limit}: {value}, met in {percent(outcome.p_met)} of resamplings."
+        side = "at least" if objective.maximise else "at most"
+        bound = (
+            None if outcome.bound is None else f"{side} {formatting.with_unit(outcome.bound, objective.unit)}"
+        )
+    proof = ""
+    if bound is not None:
+        adjusted = f", adjusted for {answer.tested} engines" if answer.tested > 1 else ""
+        proof = f"; {bound} ({_confidence(answer.confidence)}{adjusted})"
+    return f"{name_of(outcome.setting)} {limit}: {value}{proof}."
 
 
 def _binding(answer: Recommendation, name_of: SettingName) -> str:

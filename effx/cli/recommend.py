@@ -10,7 +10,7 @@ import click
 
 from effx.analysis.objectives import OBJECTIVES
 from effx.cli import options
-from effx.specs.constraints import MAX_DROP, Constraints
+from effx.specs.constraints import RecommendSettings
 
 
 @click.command("recommend")
@@ -22,7 +22,7 @@ from effx.specs.constraints import MAX_DROP, Constraints
     help=f"Objective to optimise: {', '.join(OBJECTIVES)}. correct: share of correct predictions; latency: "
     "the median; energy: per example. Default: energy if it was measured, else latency.",
 )
-@options.of(Constraints, defaults={"max_drop": MAX_DROP})
+@options.of(RecommendSettings, defaults=RecommendSettings().flat())
 @click.option(
     "--baseline",
     metavar="ENGINE",
@@ -38,13 +38,15 @@ def command(
     task: str | None,
     host: str | None,
     as_json: bool,
-    **constraints: Any,
+    **settings: Any,
 ) -> int:
     """Recommend an engine to deploy, from RESULTS (default: ./results).
 
-    Prints the best engine by one objective among those that meet all constraints, the binding
-    constraints, the runner-up, and how certain the choice is. One recommendation per task and host.
-    Exit code 1: for a task and host no engine meets the constraints.
+    Prints the best engine by one objective among those that are proven to meet all constraints, the
+    binding constraints, the runner-up, and how certain the choice is. The tests are adjusted for the
+    number of engines. A better engine that meets the constraints only as measured is listed as not
+    proven, with the number of rows that would decide. One recommendation per task and host. Exit code
+    1: for a task and host no engine is proven to meet the constraints.
 
     \b
     effx recommend results/
@@ -58,7 +60,7 @@ def command(
     answers = recommend(
         find(list(results) or [Path("results")]),
         objective,
-        Constraints.of(**constraints),
+        RecommendSettings.of(**settings),
         baseline=baseline,
         task=task,
         host=host,

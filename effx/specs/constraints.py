@@ -34,6 +34,15 @@ class Constraints(Settings):
     """Maximum energy per example of single queries, e.g. 20mJ."""
 
 
+class RecommendSettings(Settings):
+    """What a recommended engine must meet, and with which confidence."""
+
+    constraints: Constraints = Constraints(max_drop=MAX_DROP)
+    confidence: Confidence = 0.95
+    """Confidence with which the recommended engine meets every limit (one-sided, adjusted for the number of
+    engines it is chosen from)."""
+
+
 class CheckSettings(Settings):
     """What one engine must meet to pass a check, and with which confidence."""
 

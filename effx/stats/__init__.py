@@ -7,7 +7,9 @@ One method per question; intervals contain the true value in 95 % of cases unles
     difference in accuracy, paired        Tango's score interval                intervals.paired_interval
     difference in another metric, paired  paired percentile bootstrap           intervals.paired_interval
     are two engines right equally often   McNemar's exact test                  tests.mcnemar
+    does one lose at most a margin        Tango's score test, paired bootstrap  noninferiority
     several tests against one baseline    Holm's step-down adjustment           tests.holm
+    the same, in a given order            fallback procedure                    tests.fallback_levels
     latency of one engine                 bootstrap of blocks, Student's t      intervals.block_interval
     ratio of latencies, interleaved       Student's t on logarithms of rounds   intervals.paired_ratio
     ratio of latencies, not interleaved   Welch's t on logarithms of blocks     intervals.unpaired_ratio

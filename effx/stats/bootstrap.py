@@ -61,8 +61,31 @@ def paired_difference(
     Few differing predictions make it too narrow, and none make it a point:
     :func:`effx.stats.intervals.paired_interval` refuses them.
     """
-    of_a, of_b = _resampled(metric, labels, np.stack([a, b]), resamples, seed)
-    return percentile_interval(of_b - of_a, confidence)
+    differences = paired_differences(metric, labels, a, np.asarray(b)[None], resamples=resamples, seed=seed)
+    return percentile_interval(differences[0], confidence)
+
+
+def paired_differences(
+    metric: Metric,
+    labels: np.ndarray,
+    a: np.ndarray,
+    others: np.ndarray,
+    *,
+    resamples: int = _RESAMPLES,
+    seed: int = 0,
+) -> np.ndarray:
+    """Return metric(other) - metric(a) of each other in every resampling of examples, [others, resamples].
+
+    Args:
+        metric: of labels and predictions.
+        labels: [n].
+        a: a's predictions [n].
+        others: predictions on the same examples, [others, n].
+        resamples: how many.
+        seed: of the resampling.
+    """
+    values = _resampled(metric, labels, np.concatenate([np.asarray(a)[None], others]), resamples, seed)
+    return np.asarray(values[1:] - values[0])
 
 
 def block_statistics(

@@ -34,6 +34,45 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
+def holm_levels(p_values: np.ndarray, alpha: float) -> np.ndarray:
+    """Return the level at which Holm's step-down rule tests each hypothesis; it is rejected if p <= level.
+
+    Args:
+        p_values: [m, ...], the hypotheses along the first axis.
+        alpha: the chance that any true hypothesis is rejected is at most this.
+    """
+    m = len(p_values)
+    order = np.argsort(p_values, axis=0, kind="stable")
+    ranked = np.take_along_axis(p_values, order, axis=0)
+    steps = (alpha / np.arange(m, 0, -1)).reshape(m, *[1] * (ranked.ndim - 1))
+    # as far as all before it were rejected; from the first that is not, the level stays
+    rejected = np.logical_and.accumulate(ranked <= steps, axis=0)
+    count = np.minimum(rejected.sum(axis=0), m - 1)
+    levels = np.minimum(steps, steps.ravel()[count])
+    result = np.empty(ranked.shape)
+    np.put_along_axis(result, order, np.broadcast_to(levels, ranked.shape), axis=0)
+    return result
+
+
+def fallback_levels(p_values: np.ndarray, alpha: float) -> np.ndarray:
+    """Return the level at which the fallback procedure tests each hypothesis; it is rejected if p <= level.
+
+    Each hypothesis has an equal share of alpha, and a rejected one passes its level on to the next (Wiens
+    2003, Pharm. Stat. 2:211-215). Where they are rejected one after the other this is a fixed sequence, and
+    the last is tested at alpha; one that is not rejected does not keep the others from being tested.
+
+    Args:
+        p_values: [m, ...], in an order that does not depend on the data of the p-values.
+        alpha: the chance that any true hypothesis is rejected is at most this.
+    """
+    levels = np.empty(np.shape(p_values))
+    carried = np.zeros(np.shape(p_values)[1:])
+    for index, p in enumerate(p_values):
+        levels[index] = alpha / len(p_values) + carried
+        carried = np.where(p <= levels[index], levels[index], 0.0)
+    return levels
+
+
 def discordant(a_right: np.ndarray, b_right: np.ndarray) -> tuple[int, int]:
     """Return the number of examples on which only a is right, and on which only b is.
 

@@ -11,7 +11,8 @@ import pytest
 from scipy import stats
 
 from effx.analysis import check_report
-from effx.analysis.check import CheckResult, LimitOutcome, Subject, Verdict, check, select
+from effx.analysis.check import CheckResult, Subject, check, select
+from effx.analysis.limits import LimitOutcome, Verdict
 from effx.errors import GateError, UsageError
 from effx.manifests import Parity
 from effx.results import EnergyWindow, FailedEngineRecord, Failure, GateResult, Run
