@@ -15,6 +15,15 @@ _CONTROLLERS = ("cpu", "memory", "cpu,cpuacct")
 
 
 @dataclass(frozen=True)
+class Throttling:
+    """Scheduling periods of a group with a CPU quota, since the group exists."""
+
+    periods: int
+    throttled: int
+    """Those in which the quota was used up, so that the group's processes were stopped."""
+
+
+@dataclass(frozen=True)
 class Cgroups:
     """Folders from which control groups are read; tests use other folders."""
 
@@ -33,6 +42,19 @@ class Cgroups:
             if quota and period and int(quota) > 0:
                 quotas.append(int(quota) / int(period))
         return min(quotas, default=None)
+
+    def throttling(self) -> Throttling | None:
+        """Return how often the CPU quota stopped this process's groups so far; None: there is no quota.
+
+        Of several groups with a quota, the one that was stopped most often.
+        """
+        counted = []
+        for folder in self._folders():
+            lines = [line.split() for line in (_text(folder / "cpu.stat") or "").splitlines()]
+            stat = {line[0]: int(line[1]) for line in lines if len(line) == 2 and line[1].isdigit()}
+            if stat.get("nr_periods"):
+                counted.append(Throttling(stat["nr_periods"], stat.get("nr_throttled", 0)))
+        return max(counted, key=lambda group: group.throttled, default=None)
 
     def memory_limit_bytes(self) -> int | None:
         """Return the memory limit; None: no limit."""

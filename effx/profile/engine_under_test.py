@@ -15,6 +15,7 @@ from effx.artifacts import Engine
 from effx.data import Rows
 from effx.errors import EffxError, WorkerError, one_line
 from effx.host import cpu
+from effx.host.cgroups import Cgroups
 from effx.profile import record
 from effx.profile.client import WorkerClient
 from effx.profile.meters import Meter
@@ -84,6 +85,10 @@ class EngineUnderTest:
     """Processor seconds of other processes, a figure per block."""
     available_s: float = 0.0
     """Processor seconds of all processors together in those blocks."""
+    quota_periods: int = 0
+    """Scheduling periods of the container's CPU quota in those blocks; 0: there is no quota."""
+    throttled_periods: int = 0
+    """Those in which the quota was used up."""
     measured_s: float = 0.0
     """Seconds in which it was at work."""
     failure: str | None = None
@@ -191,7 +196,12 @@ class EngineUnderTest:
     def run_block(self, workload: Workload, round_number: int, rounds: int, limits: BlockLimits) -> None:
         """Measure one block of a workload; the blocks of all rounds begin evenly spread over its queries."""
         self.warm_up(workload)
+        before = Cgroups().throttling()
         block = self._block(workload, round_number / rounds, limits)
+        after = Cgroups().throttling()
+        if before is not None and after is not None:
+            self.quota_periods += after.periods - before.periods
+            self.throttled_periods += after.throttled - before.throttled
         if block.others_s is not None:
             self.others_s.append(block.others_s)
             self.available_s += block.elapsed_s * cpu.installed_processors()

@@ -23,6 +23,7 @@ _LARGEST_DISAGREEMENT = 0.10
 _LARGEST_NONLINEARITY = 0.10
 _LARGEST_DRIFT = 0.10
 _LARGEST_OTHERS = 0.10
+_LARGEST_THROTTLED = 0.01
 _LEAST_WATCHED_S = 1.0
 _LEAST_AGREEMENT = 0.95
 """Share of timed predictions that match the accuracy pass; int8 scales depend on the rest of a batch."""
@@ -63,6 +64,21 @@ def host_idle(others_s: Sequence[float], available_s: float) -> GateResult:
     share = max(0.0, sum(others_s)) / available_s
     return _outcome(
         specs.HOST_IDLE, share <= _LARGEST_OTHERS, f"other processes took {share:.1%} of the processors"
+    )
+
+
+def cpu_quota(periods: int, throttled: int) -> GateResult:
+    """Check that a container's CPU quota did not stop the engine: such pauses are in its latencies.
+
+    Args:
+        periods: scheduling periods of the quota in the timed blocks; 0: there is no quota.
+        throttled: those in which it was used up.
+    """
+    if not periods:
+        return _outcome(specs.CPU_QUOTA, True, "no quota applied")
+    share = throttled / periods
+    return _outcome(
+        specs.CPU_QUOTA, share <= _LARGEST_THROTTLED, f"stopped in {share:.1%} of {periods} periods"
     )
 
 

@@ -357,6 +357,7 @@ class _Session:
         checked = [
             gates.prediction_agreement(engine.checked, engine.agreed),
             gates.host_idle(engine.others_s, engine.available_s),
+            gates.cpu_quota(engine.quota_periods, engine.throttled_periods),
             *map(gates.steady_rounds, measured),
         ]
         operations = record.operations(engine.engine, engine.mean_tokens)

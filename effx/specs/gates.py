@@ -30,6 +30,11 @@ HOST_IDLE = Gate(
     "host otherwise idle",
     "Other processes used at most 10 % of the processor time during the timed blocks.",
 )
+CPU_QUOTA = Gate(
+    "cpu-quota",
+    "not stopped by a CPU quota",
+    "The container's CPU quota was used up in at most 1 % of the scheduling periods of the timed blocks.",
+)
 STEADY_ROUNDS = Gate(
     "steady-rounds",
     "latency steady across rounds",
@@ -71,6 +76,7 @@ GATES: dict[str, Gate] = {
     for gate in (
         PREDICTION_AGREEMENT,
         HOST_IDLE,
+        CPU_QUOTA,
         STEADY_ROUNDS,
         ENERGY_MEASURED,
         POWER_RANGE,

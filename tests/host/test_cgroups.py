@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from effx.host import cpu
-from effx.host.cgroups import Cgroups
+from effx.host.cgroups import Cgroups, Throttling
 
 MIB = 1024**2
 
@@ -26,6 +26,15 @@ def test_the_tightest_quota_of_all_groups_counts(tmp_path: Path) -> None:
     cgroups = groups(tmp_path, "0::/pod/box\n", pod__cpu_max="150000 100000", pod__box__cpu_max="max 100000")
     assert cgroups.cpu_quota() == 1.5
     assert groups(tmp_path / "free", "0::/\n", cpu_max="max 100000").cpu_quota() is None
+
+
+def test_throttling_is_that_of_the_group_that_was_stopped_most(tmp_path: Path) -> None:
+    stat = "nr_periods {}\nnr_throttled {}\nthrottled_time 0\n"
+    cgroups = groups(tmp_path, "0::/pod/box\n", pod__cpu_max="150000 100000")
+    assert cgroups.throttling() is None
+    (tmp_path / "fs/pod/cpu.stat").write_text(stat.format(100, 7))
+    (tmp_path / "fs/cpu.stat").write_text("usage_usec 5\nnr_periods 0\n")
+    assert cgroups.throttling() == Throttling(100, 7)
 
 
 def test_version_1_has_a_folder_per_controller(tmp_path: Path) -> None:

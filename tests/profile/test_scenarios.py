@@ -129,6 +129,8 @@ def test_gates_equal_values_computed_by_hand() -> None:
     assert gates.steady_rounds(workload([1, 1])).passed is None
     assert not gates.steady_rounds(workload([1, 1, -1])).passed
     assert gates.host_idle([0.03, -0.01, 0.0], 4.0).passed and not gates.host_idle([0.3, 0.4], 4.0).passed
+    assert gates.cpu_quota(0, 0).passed and gates.cpu_quota(200, 2).passed
+    assert not gates.cpu_quota(200, 3).passed
     assert gates.host_idle([], 0.0).passed is None and gates.host_idle([0.3], 0.5).passed is None
     assert gates.prediction_agreement(100, 96).passed and not gates.prediction_agreement(100, 90).passed
     assert gates.prediction_agreement(0, 0).passed is None
