@@ -6,7 +6,7 @@ from typing import Any
 
 from effx.recipe.graph import lottery, sweeps
 from effx.recipe.graph.cells import Cell, CellBuilder, data_places
-from effx.recipe.graph.chains import Chain, built, chains, joined
+from effx.recipe.graph.chains import Chain, chains, exported_variants, joined
 from effx.recipe.graph.digests import Digests
 from effx.recipe.graph.plan import Artifacts
 from effx.recipe.language.recipe import ModelEntry, Recipe, TaskEntry
@@ -15,17 +15,17 @@ from effx.specs.stages import ExportStage, ProfileStage, ReportStage
 from effx.specs.training import LotterySettings
 
 _MEASURING_PRECISION = "int8"
-"""The precision whose export times several schemes, so that nothing else may compute on its host."""
+"""The precision whose export measures the latency of several schemes, so it needs the host alone."""
 
 
 def cells(recipe: Recipe, digests: Digests, host: str, artifacts: Artifacts) -> list[Cell]:
-    """Return the cells of a recipe as far as they are known, each after those that it reads.
+    """Return the cells of a recipe that are known so far; a cell comes after the cells that it reads.
 
     Args:
-        recipe: what is wanted.
-        digests: of the files and code that it reads.
+        recipe: the recipe.
+        digests: the digests of the files and code that its cells read.
         host: id of the machine that measures.
-        artifacts: id of a cell -> the folder that it made, for cells that depend on results.
+        artifacts: id of a cell -> its output folder, for cells that depend on results.
 
     Raises:
         DataError: a task's files are missing, or its rows do not fit.
@@ -47,7 +47,7 @@ def cells(recipe: Recipe, digests: Digests, host: str, artifacts: Artifacts) -> 
 
 
 def _of_model(builder: CellBuilder, task: TaskEntry, model: ModelEntry, seed: int) -> list[Cell]:
-    """Add what is made of one model with one seed; return the engines."""
+    """Add the trainings and exports of one model with one seed; return the exports."""
     checkpoints: dict[tuple[str, ...], Cell] = {}
     engines: list[Cell] = []
     for chain in chains(builder.recipe):
@@ -56,7 +56,7 @@ def _of_model(builder: CellBuilder, task: TaskEntry, model: ModelEntry, seed: in
         parent = checkpoints.get(labels[:-1])
         cell = _checkpoint(builder, task, model, seed, chain, name, parent)
         checkpoints[labels] = cell
-        for variant in dict.fromkeys(variant.text for variant in built(builder.recipe, chain)):
+        for variant in dict.fromkeys(variant.text for variant in exported_variants(builder.recipe, chain)):
             engines += _engines(builder, cell, task, variant)
     return engines
 
@@ -72,8 +72,8 @@ def _checkpoint(
 ) -> Cell:
     """Add the last stage of a chain; ``parent`` is the cell of the stage before it.
 
-    What it reads follows from the stage's row: a stage that follows ``pretrain`` starts from the pretrained
-    weights and takes the task's limit of rows; the others take the parent's.
+    The stage's row decides what the cell reads: a stage that follows ``pretrain`` starts from the pretrained
+    weights and limits the rows as the task does; other stages read the parent's checkpoint.
     """
     row = chain.rows[-1]
     pretrained = "pretrain" in row.follows

@@ -1,9 +1,9 @@
-"""Which checkpoints a recipe makes of one model, and which variants are built of each.
+"""Which checkpoints a recipe trains from one model, and which variants are exported of each.
 
 Chains follow from the rows of :data:`effx.specs.stages.STAGES` that have a section in recipes:
 
 regime ──┬─ pruned ─┬─ tokens ─┬─ exits
-         └──────────┴──────────┴─ exits      a chain is one path from the left, cut anywhere
+         └──────────┴──────────┴─ exits      a chain is a path from the left, of any length
 lottery ─┴─────────────────────
 """
 
@@ -20,11 +20,11 @@ from effx.specs.stages import SECTIONS, StageSpec
 
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """The trainings that lead to a checkpoint, first to last."""
+    """The trainings that produce a checkpoint, in order."""
 
     stages: tuple[StageEntry, ...]
     rows: tuple[StageSpec, ...]
-    """The row of each of them."""
+    """The row of each stage."""
 
     @property
     def last(self) -> StageEntry:
@@ -32,23 +32,23 @@ class Chain:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Of its stages."""
+        """The labels of its stages."""
         return tuple(stage.label for stage in self.stages)
 
     @property
     def variant_parts(self) -> frozenset[str]:
-        """What variants can run of its checkpoint: ``exits`` and ``tokens``."""
+        """The reductions that a variant of its checkpoint can run: ``exits`` and ``tokens``."""
         sections = [row.section for row in self.rows if row.section is not None]
         return frozenset(section.variant_part for section in sections if section.variant_part is not None)
 
 
 def joined(task: str, model: str, *labels: str) -> str:
-    """Return the name of what is made of a task and a model by a chain or a sweep, without its seed."""
+    """Return the name of the checkpoints of a chain or a sweep, without the seed."""
     return "-".join((task, model, *labels))
 
 
 def chains(recipe: Recipe) -> list[Chain]:
-    """Return every chain, each after those that it continues."""
+    """Return every chain; a chain comes after the one that it continues."""
     result: list[Chain] = []
     for section, row in SECTIONS.items():
         for entry in recipe.entries(section):
@@ -60,11 +60,11 @@ def chains(recipe: Recipe) -> list[Chain]:
     return result
 
 
-def built(recipe: Recipe, chain: Chain) -> Iterator[VariantEntry]:
-    """Yield the variants that are built of a chain's checkpoint.
+def exported_variants(recipe: Recipe, chain: Chain) -> Iterator[VariantEntry]:
+    """Yield the variants that are exported of a chain's checkpoint.
 
-    A variant without ``of`` is built of the checkpoints that have just the exits and tokens that it
-    names: the plain pass through a checkpoint with exits is the pass through the one it was made from.
+    A variant without ``of`` is exported of the checkpoints that have exactly the reductions it names. So
+    ``int8`` is not exported of a checkpoint with exits: without exits, it computes the same as its parent.
     """
     for variant in recipe.variants:
         wanted = variants.parse(variant.text)
@@ -76,27 +76,31 @@ def built(recipe: Recipe, chain: Chain) -> Iterator[VariantEntry]:
 
 
 def clashes(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Yield labels that, joined with others, name what others name already: the key of one, and a line.
+    """Yield labels that give two checkpoints the same name: the key of the label to rename, and a message.
 
-    A clash that longer chains or other tasks repeat is reported once.
+    A clash that recurs in longer chains or other tasks is reported once.
     """
     keys = {
         entry.label: f"{section}.{entry.label}" for section in SECTIONS for entry in recipe.entries(section)
     }
-    ways = [chain.labels for chain in chains(recipe)] + ([()] if recipe.tickets is not None else [])
-    named: dict[tuple[str, bool], dict[str, str]] = {}
+    chain_labels = [chain.labels for chain in chains(recipe)] + ([()] if recipe.tickets is not None else [])
+    first_with: dict[tuple[str, bool], dict[str, str]] = {}
     reported = set()
-    for task, model, way in itertools.product(recipe.tasks, recipe.models, ways):
-        name = joined(task.name, model.label, *way)
-        made = {f"tasks.{task.name}": task.name, f"models.{model.label}": model.label}
-        made |= {keys[label]: label for label in way}
-        other = named.setdefault((name, bool(way)), made)  # no sweep's name is a checkpoint's: no seed
-        pair = tuple(key for key in other if key not in made), tuple(key for key in made if key not in other)
-        if other == made or pair in reported:
+    for task, model, labels in itertools.product(recipe.tasks, recipe.models, chain_labels):
+        name = joined(task.name, model.label, *labels)
+        parts = {f"tasks.{task.name}": task.name, f"models.{model.label}": model.label}
+        parts |= {keys[label]: label for label in labels}
+        # a sweep may have the name of a chain: it has no seed
+        first = first_with.setdefault((name, bool(labels)), parts)
+        differing = (
+            tuple(key for key in first if key not in parts),
+            tuple(key for key in parts if key not in first),
+        )
+        if first == parts or differing in reported:
             continue
-        reported.add(pair)
-        labels = other | made
-        rename = max((*pair[1], *pair[0]), key=lambda key: "-" in labels[key])
-        one, two = (" with ".join(part) for part in pair)
-        yield rename, (f"'{name}' would be the name of {one} and of {two}, and one of them would be lost: "
-                       f"rename '{labels[rename]}'.")  # fmt: skip
+        reported.add(differing)
+        every = first | parts
+        rename = max((*differing[1], *differing[0]), key=lambda key: "-" in every[key])
+        before, after = (" with ".join(part) for part in differing)
+        yield rename, (f"'{name}' would be the name of {before} and of {after}: the second would replace the "
+                       f"first. Rename '{every[rename]}'.")  # fmt: skip

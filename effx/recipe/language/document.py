@@ -50,7 +50,7 @@ class Document:
     value: Any
     """Mappings, lists and scalars."""
     positions: dict[KeyPath, str] = field(default_factory=dict)
-    """KeyPath -> ``line N`` or the option that set it; of a mapping's entry, that of its key."""
+    """KeyPath -> ``line N`` (for an entry of a mapping, the line of its key), or the option that set it."""
     problems: list[Problem] = field(default_factory=list)
 
     def known(self, path: KeyPath) -> KeyPath:
@@ -172,7 +172,7 @@ def _line_of(mapping: CommentedMap, key: Any) -> str | None:
 
 
 def _scalar(value: Any) -> Any:
-    """Return a scalar as Python's own type; ruamel's remember how they were written."""
+    """Return a scalar as a plain Python value; those of ruamel also hold how they were written."""
     if value is None or isinstance(value, bool):
         return value
     if type(value).__name__ == "ScalarBoolean":

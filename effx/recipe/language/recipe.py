@@ -1,8 +1,8 @@
 """A recipe as data: what is trained, built and measured.
 
-Every section is made of settings of :mod:`effx.specs`, so that a recipe takes what the command line takes.
-Sections hold what the recipe sets. Defaults are applied when cells are planned, because a stage takes values
-of ``training`` and of the stage before it where it sets none itself.
+The sections consist of settings of :mod:`effx.specs`, so recipes and the command line accept the same values.
+A section holds only what the recipe sets. Defaults are applied when cells are planned: what a stage does not
+set is taken from ``training`` and from the stage before it.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class ModelEntry(Settings):
 
 
 class TrainingDefaults(Settings):
-    """Values for every stage that trains and sets none itself."""
+    """Values for every training stage that does not set them."""
 
     HIDDEN: ClassVar[frozenset[str]] = _OF_RECIPE
 
@@ -115,12 +115,12 @@ ENTRIES: Mapping[str, type[StageEntry]] = {section: _entry_type(row) for section
 
 
 class TicketsEntry(Settings):
-    """A search for super tickets; every record is kept, so there is nothing to ``keep``."""
+    """A search for super tickets. ``keep`` cannot be set: all records remain in the workspace."""
 
     HIDDEN: ClassVar[frozenset[str]] = _OF_RECIPE | {"keep"}
 
     preset: Annotated[str, OneOf("preset", tuple(PRESETS))] | None = None
-    """Published training settings, under those of the search and over those of ``training``."""
+    """Published training settings. The settings of the search override them; they override ``training``."""
     tickets: TicketSearchSettings = TicketSearchSettings()
 
 
@@ -168,7 +168,7 @@ class Budgets(Settings):
     gpus: NotNegative = 0.0
     """GPUs, or a share of one, that Ray gives to a cell that trains or measures."""
     retries: Annotated[int, Field(ge=0)] = 3
-    """How often Ray restarts a cell whose node was lost."""
+    """How many times Ray restarts a cell whose node was lost."""
 
 
 class RecipeBase(Settings):
@@ -180,7 +180,7 @@ class RecipeBase(Settings):
     models: tuple[ModelEntry, ...]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     limit: Count | None = None
-    """Maximum number of training rows of tasks that set none."""
+    """Maximum number of training rows of tasks without ``limit``."""
     training: TrainingDefaults = TrainingDefaults()
     tickets: TicketsEntry | None = None
     variants: tuple[VariantEntry, ...] = ()
@@ -208,7 +208,7 @@ class RecipeBase(Settings):
         return entries
 
     def resolved(self) -> dict[str, Any]:
-        """Return the recipe as a mapping that reads back as the same recipe."""
+        """Return the recipe as a mapping; reading it gives the same recipe."""
 
         def stages(group: tuple[StageEntry, ...]) -> dict[str, Any]:
             return {stage.label: {**_of(stage.parents), **_given(stage.settings)} for stage in group}

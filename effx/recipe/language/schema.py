@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from effx import data, files, records
 from effx.errors import ArtifactError, EffxError, UsageError, nearest
-from effx.recipe.graph.chains import built, chains, clashes
+from effx.recipe.graph.chains import chains, clashes, exported_variants
 from effx.recipe.language import document as documents
 from effx.recipe.language import limits
 from effx.recipe.language.document import Document, Problem
@@ -48,10 +48,10 @@ _LISTED: Mapping[str, tuple[type[Settings], str]] = {
     "variants": (VariantEntry, "variant"),
     "backends": (BackendEntry, "backend"),
 }
-"""Section -> its entries, and the key that a bare word is the value of."""
+"""Section -> type of its entries, and the key of which a bare word is the value."""
 _HIDDEN = ("label", "name", "settings")
 _FIRST = next(iter(SECTIONS))
-"""The section of fine-tunings: others continue from all of its entries by default."""
+"""The section of fine-tunings; other sections continue from all of its entries by default."""
 _KEYS = tuple(Recipe.model_fields)
 
 
@@ -208,7 +208,7 @@ class _Reader:
         return list(entries.values())
 
     def _entry(self, section: str, entry: dict[str, Any]) -> dict[str, Any]:
-        """Return a labelled entry as its model takes it."""
+        """Return a labelled entry as the values that its model validates."""
         given = {key: value for key, value in entry.items() if value is not None and key not in _HIDDEN}
         label = entry["label"]
         if section == "tasks":
@@ -244,7 +244,7 @@ class _Reader:
     # problems
 
     def _note(self, detail: Any) -> None:
-        """Note a mistake that pydantic found."""
+        """Note a mistake that pydantic reports."""
         names = settings.names_of(detail)
         path, owner = self._path_of(detail["loc"])
         if names:
@@ -425,14 +425,14 @@ class _Reader:
             return None
 
     def _check_use(self, recipe: Recipe) -> None:
-        """Refuse stages that no variant is built of, variants that fit nothing, and names used twice."""
+        """Refuse stages without variants, variants without stages, and duplicate names."""
         document = self._document
         if recipe.tickets is not None and any(model.source == DEMO_MODEL for model in recipe.models):
             document.wrong(("tickets",), f"'{DEMO_MODEL}' is not supported here: give a folder or the hub.")
             return
         for key, text in clashes(recipe):
             document.wrong(tuple(key.split(".", 1)), text)
-        variants_of = {chain: set(built(recipe, chain)) for chain in chains(recipe)}
+        variants_of = {chain: set(exported_variants(recipe, chain)) for chain in chains(recipe)}
         if not variants_of and self._root.get("variants") is not None:
             document.wrong(("variants",), "there is no regime to build them of.")
         for index, variant in enumerate(recipe.variants):
@@ -456,7 +456,7 @@ class _Reader:
 
 
 def _nested(entry: type[Settings], values: Any) -> dict[str, Any]:
-    """Return an entry's flat values in their groups; hidden ones stay outside, where they are refused."""
+    """Return an entry's flat values in their groups; hidden settings stay outside and are refused there."""
     hidden: frozenset[str] = getattr(entry, "HIDDEN", frozenset())
     given = {name: value for name, value in values.items() if value is not None}
     grouped = settings.nested(entry, {name: value for name, value in given.items() if name not in hidden})

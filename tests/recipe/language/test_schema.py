@@ -222,7 +222,7 @@ variants: [fp32, tokens]
 def test_labels_that_lead_to_the_same_name_are_reported_once(tmp_path: Path) -> None:
     assert mistakes(tmp_path, CLASH) == [
         "line 5: regimes.full-small: 'demo-tiny-full-small' would be the name of regimes.full-small and of "
-        "regimes.full with pruned.small, and one of them would be lost: rename 'full-small'."
+        "regimes.full with pruned.small: the second would replace the first. Rename 'full-small'."
     ]
     assert len(mistakes(tmp_path, CLASH, "variants=[fp32, tokens, exit]")) == 2
     renamed = read(tmp_path, CLASH.replace("full-small", "short"))
@@ -235,7 +235,7 @@ def test_models_and_tasks_that_lead_to_the_same_name_are_reported(tmp_path: Path
     (line,) = mistakes(tmp_path, "tasks: [demo]\n" + models + regimes)
     assert line == (
         "line 4: models.a-b: 'demo-a-b-full' would be the name of models.a with regimes.b-full and of "
-        "models.a-b with regimes.full, and one of them would be lost: rename 'a-b'."
+        "models.a-b with regimes.full: the second would replace the first. Rename 'a-b'."
     )
     tasks = "".join(f"  {task}: {{data: {rows_folder}}}\n" for task in ("mine", "mine-a"))
     models = "models: {a-b: bert-base-uncased, b: roberta-base}\n"

@@ -30,7 +30,7 @@ def pretrained(cell: CellSpec) -> str | Path:
     if source := cell.source("pretrain"):
         return source.artifact
     if cell.places.model is None:
-        raise ArtifactError(f"{cell.id}: the recipe names no pretrained model for it.")
+        raise ArtifactError(f"{cell.id}: the recipe has no pretrained model for this cell.")
     return cell.places.model
 
 
@@ -41,6 +41,6 @@ def checkpoint(cell: CellSpec) -> Path:
 
 
 def scores(checkpoint: Checkpoint, values: Mapping[str, float] | None = None) -> str:
-    """Return the metrics of a checkpoint's task as one line; ``values`` default to its own."""
+    """Return the metrics of a checkpoint's task as one line; ``values``: default, those in its manifest."""
     shown = checkpoint.manifest.metrics if values is None else values
     return ", ".join(f"{metric} {shown[metric]:.4f}" for metric in checkpoint.task.metrics)
