@@ -22,6 +22,7 @@ from effx.export.foreign.facts import GraphFacts
 from effx.export.foreign.location import ForeignFiles, locate
 from effx.manifests import ArtifactReference, EngineInput, EngineManifest, ForeignGraph, Parity
 from effx.specs.data import DataLocation, override
+from effx.specs.families import POSITIONS_AFTER_PADDING
 from effx.specs.foreign import ARRAYS, ForeignSettings
 from effx.specs.runtime import GraphInterface, RuntimeSettings
 from effx.specs.tasks import NAME, NAMING, Task
@@ -29,8 +30,6 @@ from effx.specs.variants import MIN_LENGTH
 
 _GENERIC = ("model", "openvino_model", "onnx", "openvino")
 """Names of files and folders that say nothing about the model."""
-_OFFSET_FAMILIES = ("roberta", "xlm-roberta", "camembert", "mpnet")
-"""Their positions begin after that of padding."""
 _DEFAULT_LENGTH = 512
 _TRIAL_ROWS = 32
 _SAME = 1e-3
@@ -181,7 +180,7 @@ def _position_limit(found: ForeignFiles) -> int:
     """Return how many tokens config.json and the tokenizer allow at most."""
     limits = []
     if positions := found.config.get("max_position_embeddings"):
-        offset = _pad_id(found) + 1 if found.config.get("model_type") in _OFFSET_FAMILIES else 0
+        offset = _pad_id(found) + 1 if found.config.get("model_type") in POSITIONS_AFTER_PADDING else 0
         limits.append(int(positions) - offset)
     settings = found.tokenizer / "tokenizer_config.json"
     if settings.is_file():

@@ -8,10 +8,9 @@ from typing import Any, TypeGuard
 
 from effx import records
 from effx.errors import ArtifactError
+from effx.specs import families
 
 _LAYERS = ("num_hidden_layers", "n_layers")
-_COUNTS_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
-"""Types of models whose positions are counted from the padding id + 1."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +32,7 @@ def of_model(source: str) -> ModelLimits:
     except ArtifactError:  # loading it reports the error
         return ModelLimits()
     layers = next((config[key] for key in _LAYERS if key in config), None)
-    tokens, pad = config.get("max_position_embeddings"), config.get("pad_token_id")
-    if config.get("model_type") in _COUNTS_FROM_PADDING and _is_count(tokens) and isinstance(pad, int):
-        tokens -= pad + 1
-    return ModelLimits(layers if _is_count(layers) else None, tokens if _is_count(tokens) else None)
+    return ModelLimits(layers if _is_count(layers) else None, families.position_limit(config))
 
 
 def _is_count(value: Any) -> TypeGuard[int]:
