@@ -101,7 +101,7 @@ def parse(text: str, where: str | None = None) -> Document:
         return _broken(where or f"line {mark.line + 1 if mark else 1}", error.problem or error.context or "")
     except (YAMLError, ValueError, RecursionError) as error:
         return _broken(where or "line 1", one_line(error, None))
-    reader = _Reader(where)
+    reader = _PlainValues(where)
     document = Document(reader.plain(loaded, (), "line 1"), reader.positions, reader.problems)
     for mapping, key, line in duplicates:
         path = (*reader.paths.get(id(mapping), ()), key)
@@ -115,7 +115,7 @@ def _broken(where: str, reason: str) -> Document:
     return Document({}, {}, [Problem(where, "", f"not valid YAML: {reason}.")])
 
 
-class _Reader:
+class _PlainValues:
     """Turns ruamel's values into plain ones, noting their positions."""
 
     def __init__(self, where: str | None) -> None:

@@ -96,7 +96,7 @@ def load(path: str | Path, assignments: Sequence[str] = (), *, workspace: str | 
         document.wrong((), f"expected a mapping with {', '.join(_KEYS)}.")
         raise RecipeError(path, document.problems)
     documents.override(document, assignments)
-    recipe = _Reader(document, path).read(workspace)
+    recipe = _RecipeReader(document, path).read(workspace)
     if recipe is None or document.problems:
         raise RecipeError(path, sorted(document.problems, key=_order))
     return recipe
@@ -107,7 +107,7 @@ def _order(problem: Problem) -> tuple[int, str]:
     return (int(line.group(1)) if line else 1_000_000_000, problem.where)
 
 
-class _Reader:
+class _RecipeReader:
     """Normalises the entries of a document, validates them, and checks the references between them."""
 
     def __init__(self, document: Document, path: Path) -> None:
