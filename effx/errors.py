@@ -8,6 +8,7 @@
     ├── TrainingError                 training diverged: its loss is not finite
     ├── WorkerError                   the process that runs an engine died, hung or refused
     ├── DeviceError                   a GPU or its driver is missing or failed
+    ├── StoppedError    130 or 143    a recipe was stopped by Ctrl-C or SIGTERM; the work can be resumed
     └── GateError            exit 1   the work was done and did not pass (parity, stability, audit)
 
 Every message is one line: what is wrong, where, and what to do about it. Only the command line
@@ -68,6 +69,14 @@ class WorkerError(EffxError):
 
 class DeviceError(EffxError):
     """A GPU or its driver is missing, or refused or failed a call."""
+
+
+class StoppedError(EffxError):
+    """A recipe was stopped with Ctrl-C (exit code 130) or SIGTERM (143); completed cells remain."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class GateError(EffxError):

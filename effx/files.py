@@ -4,7 +4,7 @@
     NAME/                 ... then renamed in one step
 
 If the process is killed or the machine loses power, at most a dot-folder remains. No command opens
-it, and the next process that writes the same name removes it.
+it, and the next process that writes into the same parent removes it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from effx import signals
 from effx.errors import ArtifactError, UsageError
 
 _CHUNK_BYTES = 1 << 20
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+_DISK_IS_FULL = {errno.ENOSPC, errno.EDQUOT}
 _SAFE_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -107,8 +110,10 @@ def replacing(path: Path) -> Iterator[Path]:
 def check_writable(folder: Path) -> None:
     """Raise :class:`UsageError` if nothing can be written into a folder; to be called before long work.
 
-    A missing folder is not created: its nearest existing parent is tried instead.
+    A missing folder is not created: its nearest existing parent is tried instead. What killed processes left
+    in the folder is removed.
     """
+    remove_leftovers(folder)
     existing = folder.absolute()
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
@@ -132,7 +137,7 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     if path.exists() and not replace:
         raise UsageError(f"{path} exists already: choose another name, or overwrite it", settings="overwrite")
     target = Path(os.path.abspath(path))  # `.` has neither name nor siblings
-    remove_stale(target)
+    remove_leftovers(target.parent)
     temporary = target.with_name(f".{target.name}.{_owner()}.tmp")
     try:
         temporary.mkdir(parents=True)
@@ -141,48 +146,83 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     try:
         yield temporary
         _sync_folder(temporary)
-        if target.exists():
-            retired = target.with_name(f".{target.name}.{_owner()}.old.tmp")
-            if target.samefile(os.curdir):
-                retired.mkdir()
-                _move_entries(target, retired)
-                _move_entries(temporary, target)
-                _sync(target)
-            else:
-                target.rename(retired)
-                temporary.rename(target)
-            shutil.rmtree(retired, ignore_errors=True)
-        else:
-            temporary.rename(target)
-        _sync(target.parent)
+        with signals.shielded():
+            _put_in_place(temporary, target)
     except OSError as error:
-        if error.errno in _CANNOT_WRITE:  # other OSErrors come from the block and say more
+        if error.errno not in _CANNOT_WRITE:  # other OSErrors come from the block and say more
+            raise
+        concerned = culprit(error, target)
+        if concerned.is_relative_to(temporary) or concerned.is_relative_to(target):
             raise cannot_write(path, error) from error
-        raise
+        if error.errno not in _DISK_IS_FULL:  # a file that the block reads, perhaps
+            raise
+        raise cannot_write(concerned, error) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with signals.shielded():
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    """Rename a folder; one of that name is replaced."""
+    if not target.exists():
+        temporary.rename(target)
+    else:
+        retired = target.with_name(f".{target.name}.{_owner()}.old.tmp")
+        if target.samefile(os.curdir):
+            retired.mkdir()
+            _move_entries(target, retired)
+            _move_entries(temporary, target)
+            _sync(target)
+        else:
+            target.rename(retired)
+            temporary.rename(target)
+        shutil.rmtree(retired, ignore_errors=True)
+    _sync(target.parent)
+
+
+def culprit(error: OSError, folder: Path) -> Path:
+    """Return the path that an error is about: ``folder`` unless it names another.
+
+    The error of a write does not name its file. If a disk is full, that is either the one of ``folder`` or
+    the one for temporary files, whichever has less space.
+    """
+    if error.filename is not None:
+        return Path(os.path.abspath(os.fsdecode(error.filename)))
+    if error.errno in _DISK_IS_FULL:
+        with contextlib.suppress(OSError):
+            temporary = Path(tempfile.gettempdir())
+            existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+            if shutil.disk_usage(temporary).free < shutil.disk_usage(existing).free:
+                return temporary
+    return folder
 
 
 def cannot_write(path: Path, error: OSError) -> UsageError:
     """Return the one-line error for a path that cannot be written to."""
     reason = error.strerror or str(error)
-    return UsageError(f"cannot write {path}: {reason}. Free the disk or choose another folder.")
+    advice = "Free the disk or choose another folder."
+    with contextlib.suppress(OSError):
+        if path.is_relative_to(tempfile.gettempdir()) and error.errno in _DISK_IS_FULL:
+            advice = "Free the disk, or set TMPDIR to another folder if it is one for temporary files."
+    return UsageError(f"cannot write {path}: {reason}. {advice}")
 
 
 def _owner() -> str:
     return f"{safe_name(socket.gethostname())}.{os.getpid()}"
 
 
-def remove_stale(path: Path) -> None:
-    """Remove temporary folders of ``path`` that dead processes of this host left behind."""
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files and folders in ``folder`` that killed processes of this host left behind."""
     host = re.escape(safe_name(socket.gethostname()))
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.{host}\.(\d+)(\.old)?\.tmp")
-    if not path.parent.is_dir():
-        return
-    for entry in path.parent.iterdir():
-        match = pattern.fullmatch(entry.name)
-        if match and not _alive(int(match.group(1))):
-            shutil.rmtree(entry, ignore_errors=True)
+    pattern = re.compile(rf"\..+\.{host}\.(\d+)(\.old)?\.tmp(\.\w+)?")
+    with contextlib.suppress(OSError):
+        for entry in list(folder.iterdir()):
+            match = pattern.fullmatch(entry.name)
+            if match and not _alive(int(match.group(1))):
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink(missing_ok=True)
 
 
 def _alive(pid: int) -> bool:

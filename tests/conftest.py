@@ -66,6 +66,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(3600))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def lock_of_these_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Measurements of other tests at the same time do not delay these: they are not compared with any."""
+    folder = tmp_path_factory.mktemp("host-lock")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("effx.host.locks.parent_folder", lambda: folder)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Seed NumPy and torch, so that unseeded random numbers do not depend on the order of the tests."""

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -107,3 +109,33 @@ def test_checking_a_folder_does_not_create_it(tmp_path: Path) -> None:
     for folder in (tmp_path / "file", tmp_path / "file/b"):
         with pytest.raises(UsageError, match="cannot write"):
             files.check_writable(folder)
+
+
+def full_disk(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("full", ["temporary", "target"])
+def test_the_folder_whose_disk_is_full_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    """The error of a write names no file."""
+    free = {"temporary": 1000, "target": 1000, full: 0}
+
+    def usage(path: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=free["temporary" if "temporary" in str(path) else "target"])
+
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(files.tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(files.shutil, "disk_usage", usage)
+    named = tmp_path / ("temporary" if full == "temporary" else "engines/a")
+    with (
+        pytest.raises(UsageError, match=f"cannot write {named}: No space left"),
+        files.new_folder(tmp_path / "engines" / "a"),
+    ):
+        full_disk()
+
+
+def test_a_file_that_a_block_cannot_read_is_not_reported_as_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError, match="data.csv"), files.new_folder(tmp_path / "a"):
+        raise PermissionError(errno.EACCES, "Permission denied", "/data/data.csv")

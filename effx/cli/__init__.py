@@ -14,8 +14,8 @@ from typing import Any
 import click
 
 import effx
-from effx.errors import EffxError, MissingExtraError, nearest, one_line, printable
-from effx.host import signals
+from effx import signals
+from effx.errors import EffxError, MissingExtraError, StoppedError, nearest, one_line, printable
 
 _EXTRAS = {
     "torch": "train", "transformers": "train", "accelerate": "train", "safetensors": "train",
@@ -120,7 +120,7 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run the command line and exit with a code of :data:`EXIT_CODES`."""
-    signals.raise_on_sigterm()
+    signals.install()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -129,16 +129,17 @@ def run(arguments: list[str]) -> int:
     debug = "--debug" in arguments or bool(os.environ.get("EFFX_DEBUG"))
     state: dict[str, click.Command] = {}
     try:
-        code = cli.main(arguments, prog_name="effx", standalone_mode=False, obj=state)
+        code = _invoke(arguments, state)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return 0
     except click.ClickException as error:
         return _fail(_one_line(error), error.exit_code if error.exit_code != 1 else 2)
     except (click.Abort, KeyboardInterrupt) as error:  # click makes an Abort of the other
-        stop = error if error.__cause__ is None else error.__cause__
+        stop = error.__cause__ if isinstance(error, click.Abort) and error.__cause__ else error
         notes = getattr(stop, "__notes__", ["completed work was saved."])
-        return _fail(f"stopped; {' '.join(notes)}", 143 if isinstance(stop, signals.Terminated) else 130)
+        number = signals.exit_code(stop) if isinstance(stop, KeyboardInterrupt) else 130
+        return _fail(f"stopped; {' '.join(notes)}", number)
     except BrokenPipeError:  # the reader of stdout, as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -163,6 +164,28 @@ def run(arguments: list[str]) -> int:
         text = one_line(f"{type(error).__name__}: {error}", 300)
         return _fail(f"internal error: {text} Run again with --debug for the traceback, and report it.", 3)
     return code if isinstance(code, int) else 0
+
+
+def _invoke(arguments: list[str], state: dict[str, click.Command]) -> Any:
+    """Run a command; whatever it returns or raises after a signal, it was stopped.
+
+    Raises:
+        StopRequest: a library has turned the exception of the signal into another, or swallowed it.
+    """
+    try:
+        code = cli.main(arguments, prog_name="effx", standalone_mode=False, obj=state)
+    except (click.Abort, StoppedError):
+        raise
+    except Exception as error:
+        if (stop := signals.requested()) is not None:
+            raise stop from error
+        raise
+    finally:
+        signals.acknowledge()
+    if (stop := signals.requested()) is not None:
+        stop.add_note("the command had completed.")
+        raise stop
+    return code
 
 
 def _with_options(error: EffxError, command: click.Command | None) -> str:

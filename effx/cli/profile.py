@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
 from effx.cli import options
+from effx.errors import UsageError
 from effx.specs.data import DataSource
 from effx.specs.measurement import MeasurementPlan
 from effx.specs.workloads import SCENARIOS, SELECT_ALL
@@ -18,7 +20,9 @@ _WITHOUT_OPTION = (
     "grid_block_s", "grid_limit_s", "offline_batches", "warmup_s", "window_s", "windows", "batch_size",
     "timeout_s", "trust",
 )  # fmt: skip
-"""Settings of recipes and of Python; the first two have shorter options below."""
+"""Settings of recipes and of Python; three have shorter options below."""
+_WITH_RESUME = {"session", "out", "trust", "no_wait", "uri", "strict", "as_json"}
+"""Options that are not about what is measured."""
 
 
 @click.command("profile")
@@ -42,6 +46,15 @@ _WITHOUT_OPTION = (
 )
 @options.of(MeasurementPlan, without=_WITHOUT_OPTION)
 @click.option(
+    "--timeout",
+    "timeout_s",
+    type=options.Finite(min=0, min_open=True),
+    default=MeasurementPlan.model_fields["timeout_s"].default,
+    show_default=True,
+    metavar="SECONDS",
+    help="Seconds without an answer after which an engine counts as hung and has failed.",
+)
+@click.option(
     "-o",
     "--out",
     type=click.Path(path_type=Path),
@@ -55,6 +68,18 @@ _WITHOUT_OPTION = (
     help="Name of this machine in results; distinguishes machines with the same hardware. Default: the host "
     "name.",
 )
+@click.option(
+    "--resume",
+    "session",
+    metavar="SESSION",
+    help="Measure what is left of a session that was interrupted, with its engines and settings. Its id was "
+    "printed; its file is OUT/unfinished/SESSION.jsonl.",
+)
+@click.option(
+    "--no-wait",
+    is_flag=True,
+    help="Fail if another effx run measures on this host. Default: wait until it has ended.",
+)
 @click.option("--mlflow", "uri", metavar="URI", help="Log the results to this MLflow store as well.")
 @click.option(
     "--trust",
@@ -63,7 +88,10 @@ _WITHOUT_OPTION = (
 )
 @click.option("--strict", is_flag=True, help="Exit with code 1 if a gate failed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results.")
+@click.pass_context
 def command(
+    context: click.Context,
+    /,
     engines: tuple[Path, ...],
     data_folder: DataSource | None,
     meter: str,
@@ -71,6 +99,8 @@ def command(
     rate_per_s: float | None,
     out: Path,
     host: str | None,
+    session: str | None,
+    no_wait: bool,
     uri: str | None,
     trust: bool,
     strict: bool,
@@ -83,22 +113,52 @@ def command(
     machine affect all of them. Measured are accuracy on every validation row, latency of single
     queries at the rows' lengths, latency for a grid of batch sizes and sequence lengths, peak memory,
     and energy if the machine has a meter. Exit code 1: an engine failed, or a quality gate failed and
-    --strict was given.
+    --strict was given. After Ctrl-C or a crash, --resume measures what is left.
 
     \b
     effx profile engines/
     effx profile engines/ --data ../data/sst2 --grid 1x32,32x128 --meter rapl
     """  # fmt: skip
     from effx.analysis import majority
-    from effx.profile import profile
+    from effx.profile import journal, profile, resume
     from effx.report import tracking
 
     if uri is not None:
         tracking.check(uri)
-    plan = MeasurementPlan.of(scenarios=scenarios, rate_per_s=rate_per_s, trust=trust, **settings)
-    runs, failures = profile(
-        engines or (Path("engines"),), out=out, plan=plan, meter=meter, data_folder=data_folder, host=host
-    )
+    try:
+        if session is not None:
+            given = set(options.given(context, context.params)) - _WITH_RESUME
+            if given:
+                raise UsageError(
+                    "a session is resumed with its engines and settings: leave these out",
+                    settings=tuple(given),
+                )
+            runs, failures = resume(session, out=out, trust=trust, wait=not no_wait)
+        else:
+            plan = MeasurementPlan.of(scenarios=scenarios, rate_per_s=rate_per_s, trust=trust, **settings)
+            runs, failures = profile(
+                engines or (Path("engines"),),
+                out=out,
+                plan=plan,
+                meter=meter,
+                data_folder=data_folder,
+                host=host,
+                wait=not no_wait,
+            )
+    except KeyboardInterrupt as stop:
+        left = sorted((out / journal.FOLDER).glob("*.jsonl"), key=lambda path: path.stat().st_mtime)
+        if left:
+            again = [
+                "effx",
+                "profile",
+                "--resume",
+                left[-1].stem,
+                "-o",
+                str(out),
+                *(["--trust"] if trust else []),
+            ]
+            stop.add_note(f"To resume: {shlex.join(again)}")
+        raise
     if as_json:
         click.echo(json.dumps([run.to_json() for run in runs]))
     else:

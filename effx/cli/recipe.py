@@ -51,10 +51,10 @@ def command(
     effx run recipes/sst2-frontier.yaml --set tasks.sst2.data=../data/sst2 --set limit=300
     """  # fmt: skip
     from effx import files
+    from effx.errors import StoppedError
     from effx.host import identity
     from effx.recipe import load, plan, run
     from effx.recipe.execute.executors import check_executor, executor
-    from effx.recipe.execute.run import StoppedError
 
     check_executor(where)
     wanted = load(recipe, assignments, workspace=out)
@@ -75,9 +75,7 @@ def command(
         again += [word for assignment in assignments for word in ("--set", assignment)]
         again += ["-o", str(out)] if out else []
         again += ["--on", where] if where != "local" else []
-        resumable = StoppedError(f"{error} To resume: {shlex.join(again)}")
-        resumable.exit_code = error.exit_code
-        raise resumable from None
+        raise StoppedError(f"{error} To resume: {shlex.join(again)}", error.exit_code) from None
     if as_json:
         click.echo(json.dumps(result.plan.to_json(), indent=1))
     else:

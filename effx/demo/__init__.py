@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from effx.artifacts import Checkpoint
-from effx.demo import pretraining as encoder
-from effx.errors import EffxError
-from effx.export import export_all
-from effx.profile import profile
-from effx.report import ReportContents, report
-from effx.specs.measurement import MeasurementPlan
-from effx.specs.training import FinetuneSettings
-from effx.train import finetune
+from effx import scratch
+
+scratch.for_torch()
+
+from effx.artifacts import Checkpoint  # noqa: E402
+from effx.demo import pretraining as encoder  # noqa: E402
+from effx.errors import EffxError  # noqa: E402
+from effx.export import export_all  # noqa: E402
+from effx.profile import profile  # noqa: E402
+from effx.report import ReportContents, report  # noqa: E402
+from effx.specs.measurement import MeasurementPlan  # noqa: E402
+from effx.specs.training import FinetuneSettings  # noqa: E402
+from effx.train import finetune  # noqa: E402
 
 LEARNING_RATES = {"full": 3e-4, "last-2": 3e-4, "frozen": 1e-3}  # a tiny model needs more than BERT
 VARIANTS = ("fp32", "int8")

@@ -7,7 +7,6 @@ be compared. Nothing is downloaded; the same seed gives the same weights on the 
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
-from effx import corpus, files
+from effx import corpus, files, scratch
 from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.quiet import quiet
@@ -55,7 +54,7 @@ def pretrain(folder: str | Path, *, epochs: float = 4.5, seed: int = 0) -> Path:
             pad_token_id=0,
         )
     )
-    with tempfile.TemporaryDirectory(prefix="effx-demo-") as temporary_folder:
+    with scratch.folder("demo") as temporary_folder:
         words.save_pretrained(temporary_folder)
         model.config.save_pretrained(temporary_folder)
         encoded = Encoder(temporary_folder, 64)([(text,) for text in texts])

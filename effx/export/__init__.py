@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from effx import scratch
 from effx.errors import need
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'effx.export' has no attribute '{name}'")
     need("train", "torch", "transformers")
     need("export", "onnx", "onnxscript")
+    scratch.for_torch()
     module, attribute = _FUNCTIONS[name]
     value = getattr(importlib.import_module(f"effx.export.{module}"), attribute)
     globals()[name] = value  # `verify` is a module too: the function stays

@@ -6,7 +6,6 @@ each on the outputs of the fp32 segments before it, so that a difference is repo
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from effx import scratch
 from effx.models.families import Family
 from effx.quiet import quiet
 from effx.specs import backends
@@ -105,8 +105,8 @@ def _onnxruntime(
     model = onnx.load(path)
     del model.graph.output[:]
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in tensors)
-    with tempfile.TemporaryDirectory(prefix="effx-drift-") as scratch:
-        file = Path(scratch) / "model.onnx"
+    with scratch.folder("drift") as folder:
+        file = folder / "model.onnx"
         onnx.save(model, file, save_as_external_data=True, location="model.onnx.data")
         running = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
         return list(running.run(tensors, _accepted(running, inputs)))

@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import itertools
 import multiprocessing
+import multiprocessing.connection
 import os
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from effx import engines, files, progress
+from effx import engines, files, progress, scratch, signals
 from effx.artifacts import Checkpoint, Engine
 from effx.errors import EffxError, MissingExtraError, one_line
 from effx.export.build import BuildContext, Job, build, up_to_date
@@ -142,8 +144,8 @@ def _buildable(name: str) -> Backend:
 def _one_by_one(groups: list[list[Job]], options: tuple[Any, int], _: int) -> Iterator[Outcome]:
     """Build in this process."""
     for folder, same in itertools.groupby(groups, lambda group: group[0].checkpoint):
-        with tempfile.TemporaryDirectory(prefix="effx-export-") as scratch:
-            source = ExportSource(Checkpoint.open(folder), Path(scratch), *options)
+        with scratch.folder("export") as temporary, scratch.as_tmpdir(temporary):
+            source = ExportSource(Checkpoint.open(folder), temporary, *options)
             for group in same:
                 yield from _group(source, group, BuildContext())
 
@@ -154,36 +156,53 @@ def _several(groups: list[list[Job]], options: tuple[Any, int], at_once: int) ->
     others = set(multiprocessing.active_children())
     progress.say(f"{sum(map(len, groups))} engines in {at_once} processes")
     with (
-        tempfile.TemporaryDirectory(prefix="effx-export-") as scratch,
+        scratch.folder("export") as temporary,
         ProcessPoolExecutor(
-            at_once, multiprocessing.get_context("spawn"), torch.set_num_threads, (threads,)
+            at_once, multiprocessing.get_context("spawn"), _begin_process, (threads,)
         ) as pool,
     ):
-        futures: list[tuple[list[Job], Future[list[Outcome]]]] = [
-            (group, pool.submit(_in_process, group, options, scratch, threads)) for group in groups
-        ]
+        with signals.without_ctrl_c():
+            futures: list[tuple[list[Job], Future[list[Outcome]]]] = [
+                (group, pool.submit(_in_process, group, options, temporary, threads)) for group in groups
+            ]
         try:
             for group, future in futures:
                 try:
+                    with signals.interruptible():
+                        wait([future])
                     yield from future.result()
                 except BrokenProcessPool:
                     for job in group:
                         reason = "its process died; if memory ran out, build fewer engines at the same time."
                         yield job.target, EffxError(f"{job.target.name}: {reason}", settings="jobs")
         except BaseException:  # interrupted: the pool would wait for running builds
-            ours = set(multiprocessing.active_children()) - others
-            for process in ours:
-                process.terminate()
-            for process in ours:
-                process.join()
-            for job in itertools.chain(*groups):
-                files.remove_stale(job.target)
+            with signals.shielded():
+                ours = set(multiprocessing.active_children()) - others
+                for process in ours:
+                    process.terminate()
+                for process in ours:
+                    process.join()
+                for parent in {job.target.parent for job in itertools.chain(*groups)}:
+                    files.remove_leftovers(parent)
             raise
 
 
-def _in_process(group: list[Job], options: tuple[Any, int], scratch: str, threads: int) -> list[Outcome]:
+def _begin_process(threads: int) -> None:
+    """Prepare a building process: it ends when its parent does, also if that is killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+
+
+def _in_process(group: list[Job], options: tuple[Any, int], temporary: Path, threads: int) -> list[Outcome]:
     """Build a group in a separate process; it holds a shared lock while it computes."""
-    with open(Path(scratch) / "computing", "a") as lock:
+    with open(temporary / "computing", "a") as lock:
 
         @contextlib.contextmanager
         def exclusive() -> Iterator[None]:
@@ -194,21 +213,22 @@ def _in_process(group: list[Job], options: tuple[Any, int], scratch: str, thread
                 fcntl.flock(lock, fcntl.LOCK_SH)
 
         fcntl.flock(lock, fcntl.LOCK_SH)
-        folder = Path(tempfile.mkdtemp(dir=scratch))
-        tempfile.tempdir = str(folder)  # temporary files of runtimes are deleted with it
-        source = ExportSource(Checkpoint.open(group[0].checkpoint), folder, *options)
-        return list(_group(source, group, BuildContext(threads, exclusive)))
+        folder = Path(tempfile.mkdtemp(dir=temporary))
+        with scratch.as_tmpdir(folder):
+            source = ExportSource(Checkpoint.open(group[0].checkpoint), folder, *options)
+            return list(_group(source, group, BuildContext(threads, exclusive)))
 
 
 def _group(source: ExportSource, group: list[Job], context: BuildContext) -> Iterator[Outcome]:
     for job in group:
+        signals.check()
         try:
             build(source, job, context)
             yield job.target, None
         except EffxError as error:
             yield job.target, error
         except OSError as error:
-            yield job.target, files.cannot_write(Path(error.filename or source.scratch), error)
+            yield job.target, files.cannot_write(files.culprit(error, source.scratch), error)
         except Exception as error:  # runtimes raise many kinds; the other engines are built anyway
             if os.environ.get("EFFX_DEBUG"):
                 raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from effx import scratch
 from effx.export import graph
 from effx.host import cpu
 from effx.quiet import quiet
@@ -24,8 +24,8 @@ def dynamic(source: Path, target: Path) -> None:
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with tempfile.TemporaryDirectory(prefix="effx-int8-") as scratch, quiet():
-        plain, large = _without_shapes(source, Path(scratch))
+    with scratch.folder("int8") as folder, quiet():
+        plain, large = _without_shapes(source, folder)
         quantize_dynamic(
             plain,
             target,
@@ -49,8 +49,8 @@ def static(
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    with tempfile.TemporaryDirectory(prefix="effx-int8-") as scratch, quiet():
-        plain, large = _without_shapes(source, Path(scratch))
+    with scratch.folder("int8") as folder, quiet():
+        plain, large = _without_shapes(source, folder)
         nodes = onnx.load(plain, load_external_data=False).graph
         constants = {entry.name for entry in nodes.initializer}
         products = [

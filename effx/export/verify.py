@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from effx import engines
+from effx import engines, scratch
 from effx.artifacts import Checkpoint, Engine
 from effx.errors import ArtifactError
 from effx.export import parity
@@ -36,8 +35,8 @@ def verify(
     """
     verified = []
     known = {path.name: path for path in Checkpoint.find(checkpoints)}
-    for folder in Engine.find_all([Path(path) for path in folders]):
-        engine = Engine.open(folder)
+    for path in Engine.find_all([Path(path) for path in folders]):
+        engine = Engine.open(path)
         built_from = engine.manifest.checkpoint
         if engine.manifest.made_elsewhere is not None and engine.manifest.parity is None:
             raise ArtifactError(
@@ -56,8 +55,8 @@ def verify(
                 f"Build it again with: effx export {checkpoint.folder}"
             )
         variant = variants.parse(engine.variant)
-        with tempfile.TemporaryDirectory(prefix="effx-verify-") as scratch:
-            source = ExportSource(checkpoint, Path(scratch), data_folder)
+        with scratch.folder("verify") as folder, scratch.as_tmpdir(folder):
+            source = ExportSource(checkpoint, folder, data_folder)
             reference = source.reference(variant)
             with engines.open(engine, trust=trust) as session:
                 precision = parity.precision_of(engine.manifest.scheme, variant.precision)

@@ -29,7 +29,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from effx import files
+from effx import files, progress, signals
+from effx.errors import UsageError
 
 try:
     import fcntl
@@ -125,7 +126,8 @@ def hold(path: Path, waiting: Callable[[Holder], None] = lambda holder: None) ->
         if not notified and (current := holder(path)):
             waiting(current)
             notified = True
-        time.sleep(_POLL_S)
+        with signals.interruptible():
+            time.sleep(_POLL_S)
     try:
         yield lock
     finally:
@@ -133,18 +135,102 @@ def hold(path: Path, waiting: Callable[[Holder], None] = lambda holder: None) ->
 
 
 @contextlib.contextmanager
-def on_this_host(*, alone: bool) -> Iterator[None]:
-    """Run together with other cells of this host, or ``alone``; wait until that is possible."""
+def on_this_host(
+    *, alone: bool, wait: bool = True, waiting: Callable[[str], None] = lambda reason: None
+) -> Iterator[None]:
+    """Run together with other cells of this host, or ``alone``; wait until that is possible.
+
+    No effect inside another such block of this process.
+
+    Args:
+        alone: for measurements.
+        wait: False: raise instead of waiting.
+        waiting: called with the reason before waiting.
+
+    Raises:
+        UsageError: ``wait`` is false, and another process holds the lock; the message says which.
+    """
+    global _on_host
+    with contextlib.ExitStack() as stack:
+        folder = None if _on_host else _host_folder()
+        if folder is not None:
+            turnstile = stack.enter_context((folder / "turnstile").open("a"))
+            host = stack.enter_context((folder / "host").open("a"))
+            for file, kind in ((turnstile, fcntl.LOCK_EX), (host, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)):
+                try:
+                    fcntl.flock(file, kind | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    reason = _occupied(folder)
+                    if not wait:
+                        raise UsageError(
+                            f"{reason}. Try again later, or wait for it.", settings="no_wait"
+                        ) from None
+                    waiting(f"{reason}: waiting")
+                    with signals.interruptible():
+                        fcntl.flock(file, kind)
+            fcntl.flock(turnstile, fcntl.LOCK_UN)
+            note = folder / f"{os.getpid()}.json"
+            stack.callback(note.unlink, missing_ok=True)
+            with contextlib.suppress(UsageError):  # a full disk: who waits is not told which process it is
+                files.write_json(note, asdict(_HostUser(this_process(), time.strftime("%H:%M:%S"), alone)))
+            _on_host = True
+        try:
+            yield
+        finally:
+            _on_host = _on_host and folder is None
+
+
+_on_host = False
+"""Whether this process is inside :func:`on_this_host`."""
+
+
+@dataclass(frozen=True)
+class _HostUser:
+    """A process that holds the lock of the host."""
+
+    holder: Holder
+    since: str
+    """Local time."""
+    alone: bool
+
+
+def parent_folder() -> Path:
+    """Return where the folder of the host's lock is."""
+    return Path(tempfile.gettempdir())
+
+
+def _host_folder() -> Path | None:
+    """Return the folder of the host's lock; None: this system has none, or it cannot be written."""
     if fcntl is None:
-        yield
-        return
-    folder = Path(tempfile.gettempdir()) / f"effx-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    with (folder / "turnstile").open("a") as turnstile, (folder / "host").open("a") as host:
-        fcntl.flock(turnstile, fcntl.LOCK_EX)
-        fcntl.flock(host, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        fcntl.flock(turnstile, fcntl.LOCK_UN)
-        yield
+        return None
+    folder = parent_folder() / f"effx-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.lstat().st_uid != os.getuid():
+            raise PermissionError(errno.EPERM, "it belongs to another user")
+        (folder / "turnstile").touch()
+    except OSError as error:
+        progress.say_once(
+            f"cannot lock {folder} ({error.strerror}): other measurements may run on this host meanwhile"
+        )
+        return None
+    return folder
+
+
+def _occupied(folder: Path) -> str:
+    """Return which processes hold the lock of the host, and since when; forget those that were killed."""
+    users: list[_HostUser] = []
+    for path in sorted(folder.glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            value = json.loads(path.read_bytes())
+            user = _HostUser(**{**value, "holder": Holder(**value["holder"])})
+            if user.holder.host == _host() and not _runs(user.holder):
+                path.unlink(missing_ok=True)
+            else:
+                users.append(user)
+    names = ", ".join(f"process {user.holder.pid} since {user.since}" for user in users) or "a process"
+    verb = "measures" if all(user.alone for user in users) else "computes"
+    return f"another effx run {verb} on this host ({names})"
 
 
 @contextlib.contextmanager

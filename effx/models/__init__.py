@@ -1,8 +1,10 @@
 """Reduced encoders: families, masks, surgery, exits, tokens, the forward pass, loading and saving."""
 
+from effx import scratch
 from effx.errors import need
 
 need("train", "torch", "transformers", "safetensors")
+scratch.for_torch()
 
 from effx.models.checkpoints import load, save  # noqa: E402
 from effx.models.exits import add_ramps  # noqa: E402

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from effx import data
+from effx import data, signals
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoded, Encoder, length_sorted
 from effx.models import checkpoints, exits, heads, infer, load, reference, structure
@@ -125,5 +125,6 @@ def _over(
     model.eval()
     names = input_names(model)
     for rows in length_sorted(encoded.lengths, batch_size):
+        signals.check()
         batch = encoded.batch(rows)
         run(rows, {name: torch.from_numpy(batch[name]).to(model.device) for name in names})

@@ -5,7 +5,7 @@ engines/NAME ── worker process ─┼─ interleaved blocks ── results/I
 engines/NAME ── worker process ─┘
 """
 
-from effx.profile.run import profile
+from effx.profile.run import profile, resume
 from effx.specs.measurement import MeasurementPlan
 
-__all__ = ["MeasurementPlan", "profile"]
+__all__ = ["MeasurementPlan", "profile", "resume"]

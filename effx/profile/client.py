@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import queue
 import signal
 import subprocess
@@ -14,7 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from effx import scratch, signals
 from effx.errors import WorkerError
+
+_GRACE_S = 10.0
 
 
 class WorkerClient:
@@ -24,14 +28,17 @@ class WorkerClient:
         self.name, self._timeout_s = name, timeout_s
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         package = Path(__file__).parents[2]
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, str(package)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            text=True,
-            encoding="utf-8",
-        )
+        with signals.without_ctrl_c():
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _BOOT, str(package)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                text=True,
+                encoding="utf-8",
+                env=scratch.environment(),
+                start_new_session=True,  # so that the processes that it starts can be ended with it
+            )
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._requests: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=target, daemon=True) for target in (self._read, self._write)]
@@ -55,10 +62,15 @@ class WorkerClient:
         limit_s = self._timeout_s + lasting_s
         self._requests.put(json.dumps({"action": action, **arguments}) + "\n")
         try:
-            line = self._lines.get(timeout=limit_s)
+            with signals.interruptible():
+                line = self._lines.get(timeout=limit_s)
         except queue.Empty:
             self._process.kill()
-            raise WorkerError(f"{self.name}: no answer to '{action}' in {limit_s:.0f} s; stopped.") from None
+            raise WorkerError(
+                f"{self.name}: no answer to '{action}' in {limit_s:.0f} s; stopped. If it is only slow, "
+                "raise the limit.",
+                settings="timeout_s",
+            ) from None
         if not line.endswith("\n"):  # no answer, or half an answer
             raise WorkerError(f"{self.name}: the worker died during '{action}' ({self._cause()}).")
         answer = json.loads(line)
@@ -67,18 +79,20 @@ class WorkerClient:
         return answer["ok"]
 
     def close(self) -> None:
-        """End the worker."""
-        self._requests.put(None)
-        try:
-            self._process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        """End the worker and the processes that it has started; after a stop request without waiting."""
+        with signals.shielded():
+            self._requests.put(None)
+            if signals.requested() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(timeout=_GRACE_S)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-        for thread in self._threads:
-            thread.join()
-        if self._process.stdout:
-            self._process.stdout.close()
-        self._stderr.close()
+            for thread in self._threads:
+                thread.join()
+            if self._process.stdout:
+                self._process.stdout.close()
+            self._stderr.close()
 
     def __enter__(self) -> Self:
         return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,6 +17,7 @@ from effx.host import cpu
 from effx.host.cgroups import Cgroups
 from effx.profile import record
 from effx.profile.client import WorkerClient
+from effx.profile.journal import timestamp
 from effx.profile.meters import Meter
 from effx.profile.protocol import Block, BlockLimits, MemoryUse, OpenedEngine, Scored, WarmedUp
 from effx.results import EnergyWindow, Quality, RuntimeRecord, facts
@@ -67,6 +67,8 @@ class EngineUnderTest:
     """Time in UTC at which its measurement began."""
     runtime: RuntimeRecord = field(default_factory=RuntimeRecord)
     """How it runs, as its worker reports."""
+    expected_runtime: RuntimeRecord | None = None
+    """How it ran before the session was interrupted."""
     mean_tokens: float = 0.0
     """Tokens of a row, mean; known once the engine was loaded."""
     mean_depth: float | None = None
@@ -146,7 +148,10 @@ class EngineUnderTest:
                 trust=self.plan.trust,
             )
         )
-        self.runtime = runtime_record(opened.runtime)
+        runtime = runtime_record(opened.runtime)
+        if self.expected_runtime is not None and not _same_runtime(self.expected_runtime, runtime):
+            raise WorkerError(f"{self.name}: threads or versions differ from those before the interruption.")
+        self.runtime = runtime
         self.mean_tokens = float(np.mean(opened.lengths))
 
     def unload(self) -> None:
@@ -193,7 +198,7 @@ class EngineUnderTest:
             flags[:] = dict.fromkeys(flags)
         self._warm_for = workload
 
-    def run_block(self, workload: Workload, round_number: int, rounds: int, limits: BlockLimits) -> None:
+    def run_block(self, workload: Workload, round_number: int, rounds: int, limits: BlockLimits) -> Block:
         """Measure one block of a workload; the blocks of all rounds begin evenly spread over its queries."""
         self.warm_up(workload)
         before = Cgroups().throttling()
@@ -202,6 +207,11 @@ class EngineUnderTest:
         if before is not None and after is not None:
             self.quota_periods += after.periods - before.periods
             self.throttled_periods += after.throttled - before.throttled
+        self.add_block(workload, round_number, block)
+        return block
+
+    def add_block(self, workload: Workload, round_number: int, block: Block) -> None:
+        """Add a block that was measured."""
         if block.others_s is not None:
             self.others_s.append(block.others_s)
             self.available_s += block.elapsed_s * cpu.installed_processors()
@@ -209,7 +219,7 @@ class EngineUnderTest:
         self.checked += block.checked
         self.agreed += block.agreed
 
-    def serve(self, rate_per_s: float, round_number: int, rounds: int, limits: BlockLimits) -> None:
+    def serve(self, rate_per_s: float, round_number: int, rounds: int, limits: BlockLimits) -> Block:
         """Measure one block of the server scenario."""
         self.warm_up(SINGLE_STREAM)
         limit_s = max(limits.limit_s, _LATEST_ARRIVAL * limits.queries / rate_per_s)
@@ -226,6 +236,7 @@ class EngineUnderTest:
         )
         self.samples(workloads.server(rate_per_s)).add(round_number, block)
         self.measured_s += block.elapsed_s
+        return block
 
     def run_window(self, workload: Workload, offset: float, meter: Meter, length_s: float) -> None:
         """Run a workload for one energy window of ``length_s``, beginning at ``offset`` in its queries."""
@@ -259,8 +270,8 @@ class EngineUnderTest:
     def read_memory(self) -> None:
         """Record the largest size that any of its workers has had."""
         used = MemoryUse(**self._request("memory"))
-        self.host_peak_bytes = _larger(self.host_peak_bytes, used.host_peak_bytes)
-        self.device_peak_bytes = _larger(self.device_peak_bytes, used.device_peak_bytes)
+        self.host_peak_bytes = larger(self.host_peak_bytes, used.host_peak_bytes)
+        self.device_peak_bytes = larger(self.device_peak_bytes, used.device_peak_bytes)
         self.runtime = runtime_record(used.runtime)
         self.device_memory_by = used.device_memory_by
 
@@ -289,6 +300,10 @@ def runtime_record(reported: Mapping[str, object]) -> RuntimeRecord:
     )
 
 
+def _same_runtime(before: RuntimeRecord, after: RuntimeRecord) -> bool:
+    return before.threads == after.threads and dict(before.versions) == dict(after.versions)
+
+
 def longest_input(engine: Engine) -> int:
     """Return the most tokens per row that an engine accepts."""
     return engine.manifest.longest_input
@@ -300,14 +315,10 @@ def accepts(engine: Engine, batch: int, length: int) -> bool:
     return length <= longest_input(engine) and (largest_batch is None or batch <= largest_batch)
 
 
-def timestamp() -> str:
-    """Return the time in UTC with milliseconds."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-
-
 def _per_example(joules: tuple[float, float] | None, examples: float) -> tuple[float, float] | None:
     return None if joules is None else (joules[0] / examples, joules[1] / examples)
 
 
-def _larger(first: int | None, second: int | None) -> int | None:
+def larger(first: int | None, second: int | None) -> int | None:
+    """Return the larger of two figures, either of which may be unknown."""
     return max(filter(None, (first, second)), default=None)

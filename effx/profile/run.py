@@ -1,66 +1,34 @@
 """Profile engines in one session: interleaved blocks, so that their numbers can be compared.
 
-One worker process per engine. Engines are measured in interleaved blocks, in a new random order
-each round, so that a slow minute of the host affects all of them:
-
-    accuracy    A  B  C           every row, every prediction stored
-    idle                          power with all engines loaded and none running, by each meter
-    round 1     B  A  C           one block each of single queries
-    round 2     C  B  A
-    ...
-    others      likewise, per scenario and per (batch, length)
-    energy      A  B  C           windows of at least 10 s, if there is a meter
-
-If a worker fails, only its engine has no result, and the failure is recorded. Engines that run on a
+If a worker fails, only its engine has no result, and the failure is recorded. If the session is interrupted,
+its journal has what was measured, and :func:`resume` measures the rest. Engines that run on a
 GPU are metered by the GPU's meter, the others by the processor's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
-import tempfile
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from effx import data, files, progress, results
+from effx import data, files, progress
 from effx.artifacts import Engine
 from effx.data import Rows
-from effx.errors import DataError, EffxError, UsageError, WorkerError
-from effx.host import cpu, identity
-from effx.host.identity import Host
-from effx.profile import energy, gates, meters, record
-from effx.profile.energy import NoIdle
-from effx.profile.engine_under_test import EngineUnderTest, Samples, accepts, longest_input, timestamp
+from effx.errors import ArtifactError, DataError, EffxError, UsageError
+from effx.host import identity, locks
+from effx.profile import journal as journals
+from effx.profile import meters
+from effx.profile.engine_under_test import EngineUnderTest, accepts, longest_input
+from effx.profile.journal import Journal, JournaledEngine, SessionHeader
 from effx.profile.meters import Meter
 from effx.profile.pool import WorkerPool, affordable
-from effx.profile.protocol import BlockLimits
-from effx.results import (
-    Energy,
-    FailedEngineRecord,
-    Failure,
-    Idle,
-    MeasurementRecord,
-    MeterRecord,
-    PeakMemory,
-    Run,
-    WorkloadResult,
-)
-from effx.specs import workloads
+from effx.profile.session import InterleavedSession
+from effx.results import Run
 from effx.specs.data import DataLocation, DataSource, override
 from effx.specs.measurement import DEFAULT_GRID, GPU_GRID, MeasurementPlan
-from effx.specs.workloads import MULTI_STREAM, SINGLE_STREAM, Workload
-
-_ACCURACY_S = 5.0
-_BETWEEN_S = 0.1
-"""Estimates for the progress bar: loading an engine and scoring its rows; the gap between blocks."""
-_SERVER_LOAD = 0.5
-"""Default rate of arrivals, as a share of what the slowest engine answers back to back."""
 
 
 def profile(
@@ -71,6 +39,8 @@ def profile(
     meter: str = "auto",
     data_folder: DataLocation = None,
     host: str | None = None,
+    wait: bool = True,
+    journal: Path | None = None,
 ) -> tuple[list[Run], list[EffxError]]:
     """Profile engines and write one result each.
 
@@ -81,6 +51,9 @@ def profile(
         meter: see :func:`effx.profile.meters.open`.
         data_folder: file or folder of validation rows; default: where the checkpoint's came from.
         host: a name for this machine; default: the host name.
+        wait: while another process measures on this host; False: raise.
+        journal: file of what was measured so far; a session that it has is resumed if nothing has changed.
+            Default: a new file in ``out/unfinished``.
 
     Returns:
         The runs, and the errors of the engines that have none.
@@ -88,12 +61,73 @@ def profile(
     Raises:
         UsageError, ArtifactError, DataError: nothing can be measured with these arguments.
     """
-    plan = plan or MeasurementPlan()
+    request = _Request(plan or MeasurementPlan(), meter, DataSource.of(data_folder), host)
     files.check_writable(Path(out))
-    folders = Engine.find_all([Path(path) for path in engines])
-    prepared, refused = _prepare(folders, data_folder, plan.limit)
+    with locks.on_this_host(alone=True, wait=wait, waiting=progress.say):
+        folders = Engine.find_all([Path(path) for path in engines])
+        return _measure(folders, request, Path(out), journal, None)
+
+
+def resume(
+    session: str, *, out: str | Path = "results", trust: bool = False, wait: bool = True
+) -> tuple[list[Run], list[EffxError]]:
+    """Measure what is left of a session that was interrupted, on the same host with the same engines.
+
+    Rounds that all engines had completed are kept; a round that was cut short is measured again. The results
+    record the gap.
+
+    Args:
+        session: its id.
+        out: folder of the results.
+        trust: see :class:`effx.specs.measurement.MeasurementPlan`.
+        wait: see :func:`profile`.
+
+    Raises:
+        UsageError: there is no such session, or engines, rows, meters, host or software have changed.
+        ArtifactError: its journal or an engine is damaged.
+    """
+    path = Path(out) / journals.FOLDER / f"{session}.jsonl"
+    if not path.is_file():
+        known = sorted(found.stem for found in path.parent.glob("*.jsonl"))
+        there = f"those are: {', '.join(known)}" if known else "there is none"
+        raise UsageError(f"{out}: no session {session} was interrupted; {there}.", settings="session")
+    files.check_writable(Path(out))
+    with locks.on_this_host(alone=True, wait=wait, waiting=progress.say):
+        earlier = journals.read(path)
+        header = earlier.header
+        data_source = None if header.data is None else DataSource.from_json(header.data)
+        request = _Request(header.plan.replace(trust=trust), header.meter, data_source, header.host.name)
+        folders = [Path(engine.folder) for engine in header.engines]
+        return _measure(folders, request, Path(out), path, earlier)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What to measure the engines with."""
+
+    plan: MeasurementPlan
+    meter: str
+    data: DataSource | None
+    host: str | None
+
+
+def _measure(
+    folders: Sequence[Path], request: _Request, out: Path, path: Path | None, resumed: Journal | None
+) -> tuple[list[Run], list[EffxError]]:
+    """Open engines and meters, and run the session.
+
+    Args:
+        folders: of the engines.
+        request: what to measure them with.
+        out: folder of the results.
+        path: the journal; None: a new one.
+        resumed: the journal of the session to resume, which must fit.
+    """
+    prepared, refused = _prepare(folders, request.data, request.plan.limit)
+    if refused and resumed is not None:
+        raise refused[0][1]
     opened = [engine for engine, _ in prepared]
-    plan = _with_grid(plan, opened)
+    plan = _with_grid(request.plan, opened)
     under_test = [EngineUnderTest(engine, rows, plan) for engine, rows in prepared]
     pool = WorkerPool(plan.resident or affordable(opened))
     by_device: dict[bool, Meter] = {}
@@ -104,10 +138,23 @@ def profile(
     try:
         for engine in opened:
             if engine.on_gpu not in by_device:
-                by_device[engine.on_gpu] = meters.open(meter, engine.device, worker_pids=our_pids)
+                by_device[engine.on_gpu] = meters.open(request.meter, engine.device, worker_pids=our_pids)
         for reason in dict.fromkeys(each.reason for each in by_device.values() if each.reason):
             progress.say(f"energy unavailable: {reason}")
-        session = _Session(under_test, pool, plan, by_device, identity.host(host), Path(out))
+        header = SessionHeader(
+            session=secrets.token_hex(4),
+            host=identity.host(request.host),
+            plan=plan,
+            meter=request.meter,
+            meters=[by_device[on_gpu].name for on_gpu in sorted(by_device)],
+            data=None if request.data is None else request.data.absolute().to_json(),
+            engines=[
+                JournaledEngine(str(engine.folder.resolve()), engine.digest, _rows_digest(rows))
+                for engine, rows in prepared
+            ],
+        )
+        journal = _journal(header, out, path, resumed)
+        session = InterleavedSession(under_test, pool, by_device, out, journal)
         for folder, error in refused:
             session.refuse(folder, error)
         return session.run()
@@ -117,305 +164,32 @@ def profile(
             opened_meter.close()
 
 
-class _Session:
-    """One interleaved measurement of several engines."""
+def _journal(header: SessionHeader, out: Path, path: Path | None, resumed: Journal | None) -> Journal:
+    """Return the journal to go on with, or a new one.
 
-    def __init__(
-        self,
-        engines: list[EngineUnderTest],
-        pool: WorkerPool,
-        plan: MeasurementPlan,
-        meters: dict[bool, Meter],
-        host: Host,
-        out: Path,
-    ) -> None:
-        """Args:
-        engines: measured side by side.
-        pool: loads and unloads them.
-        plan: what is measured.
-        meters: of engines on a GPU (True) and of others (False), where there are such engines.
-        host: the machine.
-        out: folder of the results.
-        """
-        self._out = out
-        self._runs: list[Run] = []
-        self._recorded: list[EngineUnderTest] = []
-        self._started_s = 0.0
-        self._failures: list[EffxError] = []
-        self._unsaved: list[tuple[Run | Failure, OSError | EffxError]] = []
-        self._engines, self._pool, self._plan, self._meters, self._host = engines, pool, plan, meters, host
-        self._id = secrets.token_hex(4)
-        self._order = np.random.default_rng(plan.seed)
-        self._idle: dict[bool, Idle | NoIdle] = {}
-        self._offline = workloads.offline(plan.batch_size)
-        metered = any(meter.source != "none" for meter in meters.values())
-        self._metered: list[Workload] = [SINGLE_STREAM] if metered else []
-        if metered and "offline" in plan.scenarios:
-            self._metered.append(self._offline)
-
-    def run(self) -> tuple[list[Run], list[EffxError]]:
-        """Measure everything; each result is saved as soon as its engine has no more to do.
-
-        Raises:
-            UsageError: results could not be saved in their folder; the message names where they are.
-        """
-        self._started_s = time.perf_counter()
-        with progress.bar(f"profile {len(self._engines)} engines", self._expected_s()) as advance:
-            try:
-                self._measure(advance)
-            except KeyboardInterrupt as stop:
-                if not self._runs:
-                    stop.add_note(
-                        "nothing was written: engines are measured side by side, and none was finished."
-                    )
-                raise
-        if self._unsaved:
-            raise self._rescue()
-        names = [engine.name for engine in self._engines]
-        return sorted(self._runs, key=lambda run: names.index(run.name)), self._failures
-
-    def refuse(self, folder: Path, error: EffxError) -> None:
-        """Record the failure of an engine that cannot be prepared."""
-        progress.say(str(error))
-        self._save_failure(record.failed_engine(folder), "", str(error))
-
-    def _finish(self, engine: EngineUnderTest) -> None:
-        """Read the memory of an engine that has nothing more to do, and save its result."""
-        self._pool.acquire(engine)
-        engine.read_memory()
-        run = self._result(engine)
-        self._save(run)
-        self._runs.append(run)
-
-    def _save_failure(self, engine: FailedEngineRecord, started: str, reason: str) -> None:
-        self._failures.append(WorkerError(reason))
-        self._save(Failure(_result_id(engine.name, started), started, engine, self._host, self._id, reason))
-
-    def _save(self, result: Run | Failure) -> None:
-        try:
-            results.save(result, self._out)
-        except (OSError, UsageError) as error:  # the other results may still fit on the disk
-            self._unsaved.append((result, error))
-
-    def _rescue(self) -> EffxError:
-        """Save in a temporary folder what could not be saved, so that nothing measured is lost."""
-        folder = Path(tempfile.mkdtemp(prefix="effx-results-"))
-        lost = [result.name for result, _ in self._unsaved if not _saved(result, folder)]
-        rescued = len(self._unsaved) - len(lost)
-        reason = str(self._unsaved[0][1]).removesuffix(".")
-        where = f"{rescued} results are in {folder} instead: move them."
-        if lost:
-            where += f" Not saved anywhere: {', '.join(lost)}."
-        return UsageError(f"{reason}. {where}", settings="out")
-
-    def _measure(self, advance: progress.Advance) -> None:
-        plan = self._plan
-        self._each(self._score, advance, "accuracy", _ACCURACY_S)
-        for on_gpu, meter in self._meters.items():
-            if meter.source not in ("none", "model"):
-                self._idle[on_gpu] = self._idle_power(meter, on_cpu=not on_gpu)
-        queries = BlockLimits(plan.block_queries, plan.block_s, plan.block_limit_s)
-        cells = BlockLimits(plan.grid_queries, plan.grid_block_s, plan.grid_limit_s)
-        self._blocks(SINGLE_STREAM, plan.rounds, queries, advance, "latency")
-        if self._any_on_gpu:
-            on_device = SINGLE_STREAM.timed_on_device()
-            self._blocks(on_device, plan.rounds, queries, advance, "latency on the device")
-        if "multi-stream" in plan.scenarios:
-            self._blocks(MULTI_STREAM, plan.rounds, queries, advance, "multi-stream")
-        if "offline" in plan.scenarios:
-            batches = BlockLimits(plan.offline_batches, 0.0, plan.block_limit_s)
-            self._blocks(self._offline, plan.grid_rounds, batches, advance, "offline")
-        if "server" in plan.scenarios:
-            self._serve(queries, advance)
-        for batch, length in plan.grid or ():
-            cell, note = workloads.grid(batch, length), f"grid {batch}x{length}"
-            self._blocks(cell, plan.grid_rounds, cells, advance, note)
-            if self._any_on_gpu:
-                self._blocks(cell.timed_on_device(), plan.grid_rounds, cells, advance, f"{note} device")
-        for workload in self._metered:
-            self._windows(workload, advance)
-        self._each(self._finish, advance, "memory", _BETWEEN_S)
-
-    def _idle_power(self, meter: Meter, *, on_cpu: bool) -> Idle | NoIdle:
-        try:
-            return energy.idle(meter, self._plan.window_s / 2, on_cpu=on_cpu)
-        except Exception as error:  # without it there is no net energy; the rest can be measured
-            return NoIdle(f"the idle power was not measured: {type(error).__name__}: {error}")
-
-    def _each(
-        self,
-        step: Callable[[EngineUnderTest], None],
-        advance: progress.Advance,
-        note: str,
-        expected_s: float = 0.0,
-    ) -> None:
-        """Do ``step`` for every engine that has not failed, in a random order."""
-        for index in self._order.permutation(len(self._engines)):
-            engine = self._engines[index]
-            if engine.failure is None:
-                try:
-                    step(engine)
-                except Exception as error:  # the measurement of the other engines goes on
-                    engine.fail(error)
-                    self._pool.discard(engine)
-            advance(expected_s, note)
-        self._record_failures()
-
-    def _record_failures(self) -> None:
-        for engine in self._engines:
-            if engine.failure is not None and engine not in self._recorded:
-                self._recorded.append(engine)
-                facts = FailedEngineRecord(engine.name, engine.engine.task.name, engine.engine.digest)
-                self._save_failure(facts, engine.started, engine.failure)
-
-    def _blocks(
-        self, workload: Workload, rounds: int, limits: BlockLimits, advance: progress.Advance, note: str
-    ) -> None:
-        for number in range(rounds):
-            step = partial(self._block, workload=workload, number=number, rounds=rounds, limits=limits)
-            self._each(step, advance, note, limits.least_s + _BETWEEN_S)
-
-    def _serve(self, limits: BlockLimits, advance: progress.Advance) -> None:
-        plan = self._plan
-        rate_per_s = plan.rate_per_s or self._affordable_rate()
-        expected_s = plan.block_queries / rate_per_s + _BETWEEN_S
-        for number in range(plan.rounds):
-            step = partial(
-                self._server_block, rate_per_s=rate_per_s, number=number, rounds=plan.rounds, limits=limits
+    Raises:
+        UsageError: something has changed since the session that is to be resumed.
+    """
+    if resumed is not None:
+        if differing := resumed.header.differences(header):
+            raise UsageError(
+                f"session {resumed.header.session} cannot be resumed, because this has changed: "
+                f"{', '.join(differing)}. Measure the engines again."
             )
-            self._each(step, advance, f"server at {rate_per_s:.0f}/s", expected_s)
-
-    def _windows(self, workload: Workload, advance: progress.Advance) -> None:
-        plan = self._plan
-        for number in range(plan.windows):
-            double = plan.windows > 1 and number == plan.windows - 1  # for the linearity gate
-            length_s = plan.window_s * (1 + double)
-            step = partial(self._window, workload=workload, offset=number / plan.windows, length_s=length_s)
-            self._each(step, advance, "energy", length_s)
-
-    def _score(self, engine: EngineUnderTest) -> None:
-        self._pool.acquire(engine)
-        engine.score()
-
-    def _block(
-        self, engine: EngineUnderTest, workload: Workload, number: int, rounds: int, limits: BlockLimits
-    ) -> None:
-        if engine.can_run(workload):
-            self._pool.acquire(engine)
-            engine.run_block(workload, number, rounds, limits)
-
-    def _server_block(
-        self, engine: EngineUnderTest, rate_per_s: float, number: int, rounds: int, limits: BlockLimits
-    ) -> None:
-        self._pool.acquire(engine)
-        engine.serve(rate_per_s, number, rounds, limits)
-
-    def _window(self, engine: EngineUnderTest, workload: Workload, offset: float, length_s: float) -> None:
-        meter = self._meter(engine)
-        if meter.source != "none":
-            self._pool.acquire(engine)
-            engine.run_window(workload, offset, meter, length_s)
-
-    def _meter(self, engine: EngineUnderTest) -> Meter:
-        return self._meters[engine.engine.on_gpu]
-
-    @property
-    def _any_on_gpu(self) -> bool:
-        """Whether any engine can be timed on its device too."""
-        return any(engine.engine.on_gpu for engine in self._engines)
-
-    def _expected_s(self) -> float:
-        """Return the seconds that the session takes if engines are neither slow nor many; for the bar."""
-        plan = self._plan
-        singles = 1 + ("multi-stream" in plan.scenarios) + ("server" in plan.scenarios) + self._any_on_gpu
-        cells = len(plan.grid or ()) * (1 + self._any_on_gpu) + ("offline" in plan.scenarios)
-        blocks = singles * plan.rounds * (plan.block_s + _BETWEEN_S)
-        blocks += cells * plan.grid_rounds * (plan.grid_block_s + _BETWEEN_S)
-        windows = len(self._metered) * (plan.windows + 1) * plan.window_s  # the last is twice as long
-        return len(self._engines) * (_ACCURACY_S + blocks + windows + _BETWEEN_S)
-
-    def _affordable_rate(self) -> float:
-        running = [engine for engine in self._engines if engine.failure is None]
-        means = [float(np.mean(np.concatenate(engine.samples(SINGLE_STREAM).blocks_s))) for engine in running]
-        return _SERVER_LOAD / max(means, default=1.0)
-
-    def _result(self, engine: EngineUnderTest) -> Run:
-        assert engine.quality is not None
-        meter = self._meter(engine)
-        measured = [
-            WorkloadResult(
-                workload=workload,
-                blocks_s=samples.blocks_s,
-                rounds=samples.rounds,
-                energy=self._energy(engine, workload, samples),
-                flags=samples.flags,
-                elapsed_s=samples.elapsed_s,
-                examples=samples.examples,
-            )
-            for workload, samples in engine.measured.items()
-        ]
-        checked = [
-            gates.prediction_agreement(engine.checked, engine.agreed),
-            gates.host_idle(engine.others_s, engine.available_s),
-            gates.cpu_quota(engine.quota_periods, engine.throttled_periods),
-            *map(gates.steady_rounds, measured),
-        ]
-        operations = record.operations(engine.engine, engine.mean_tokens)
-        for result in measured:
-            # queries timed on the device have no energy of their own
-            primary = result.workload == SINGLE_STREAM
-            if result.energy.source != "none" or primary:
-                name = None if primary else result.workload.name
-                checked += gates.energy(result.energy, meter, operations, name)
-        measured_s = sum(other.measured_s for other in self._engines)
-        return Run(
-            id=_result_id(engine.name, engine.started),
-            started=engine.started,
-            engine=record.of_engine(engine.engine),
-            host=self._host,
-            quality=engine.quality,
-            workloads=measured,
-            memory=PeakMemory(engine.host_peak_bytes, engine.device_peak_bytes),
-            settings=MeasurementRecord(
-                plan=self._plan,
-                runtime=engine.runtime,
-                meter=MeterRecord(meter.name, results.facts(meter.describe())),
-                mean_tokens=engine.mean_tokens,
-                mean_depth=engine.mean_depth,
-                device_memory_by=engine.device_memory_by,
-                load_average=cpu.load_average(),
-                session_wall_s=round(time.perf_counter() - self._started_s, 3),
-                session_measured_s=round(measured_s, 3),
-            ),
-            session=self._id,
-            flags=list(dict.fromkeys(gate.name for gate in checked if gate.passed is False)),
-            gates=checked,
-        )
-
-    def _energy(self, engine: EngineUnderTest, workload: Workload, samples: Samples) -> Energy:
-        meter = self._meter(engine)
-        if meter.source == "none" or workload not in self._metered:
-            names = " and ".join(metered.name for metered in self._metered) or "no workload"
-            return Energy("none", meter.name, meter.reason or f"measured for {names} only")
-        if not samples.windows or samples.window_reason:
-            return Energy("none", meter.name, samples.window_reason or "no window was measured")
-        measured = energy.of_windows(samples.windows, meter, self._idle.get(engine.engine.on_gpu))
-        if measured.net_reason:
-            samples.flags.append(measured.net_reason)
-        return measured
-
-
-def _saved(result: Run | Failure, folder: Path) -> bool:
-    try:
-        results.save(result, folder)
-    except (OSError, EffxError):
-        return False
-    return True
-
-
-def _result_id(name: str, started: str) -> str:
-    stamp = (started or timestamp()).replace("-", "").replace(":", "").split("+")[0]
-    return f"{stamp}-{files.safe_name(name)}-{secrets.token_hex(3)}"
+        return resumed
+    if path is None:
+        path = out / journals.FOLDER / f"{header.session}.jsonl"
+        digests = [engine.digest for engine in header.engines]
+        for other in sorted(path.parent.glob("*.jsonl")):
+            with contextlib.suppress(ArtifactError):
+                if [engine.digest for engine in journals.read(other).header.engines] == digests:
+                    progress.say(f"session {other.stem} of these engines was interrupted and can be resumed")
+    elif path.is_file():
+        with contextlib.suppress(ArtifactError):
+            earlier = journals.read(path)
+            if not earlier.header.differences(header):
+                return earlier
+    return Journal(path, header)
 
 
 def _prepare(
@@ -477,3 +251,8 @@ def _rows(
             raise DataError(f"{engine.name}: {error}", settings=error.settings) from error
         progress.say(*data.scored(engine.task, loaded[key]))
     return loaded[key]
+
+
+def _rows_digest(rows: Rows) -> str:
+    value = {"texts": [list(texts) for texts in rows.texts], "labels": rows.labels.tolist()}
+    return files.json_digest(value)

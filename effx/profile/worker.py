@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count, islice
@@ -350,7 +352,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # output of a runtime is written to stderr, not between the answers
     worker: Worker | None = None
-    for line in sys.stdin:
+    for line in _requests():
         request = json.loads(line)
         action = request.pop("action")
         answer: dict[str, Any]
@@ -368,6 +370,26 @@ def main() -> None:
             answer = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+
+
+def _requests() -> Iterator[str]:
+    """Yield the requests; the process ends when stdin does, in the middle of a request too."""
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    idle = threading.Event()
+
+    def read() -> None:
+        for line in sys.stdin:
+            idle.clear()
+            lines.put(line)
+        if not idle.is_set():
+            os._exit(1)  # the parent was killed: nobody waits for the answer
+        lines.put(None)
+
+    idle.set()
+    threading.Thread(target=read, daemon=True).start()
+    while (line := lines.get()) is not None:
+        yield line
+        idle.set()
 
 
 if __name__ == "__main__":

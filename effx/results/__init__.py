@@ -19,6 +19,7 @@ from effx.results.records import (
     Failure,
     GateResult,
     Idle,
+    Interruption,
     Interval,
     MeasurementRecord,
     MeterRecord,
@@ -37,7 +38,7 @@ from effx.results.storage import failures, find, open_run, read, save
 __all__ = [
     "MIN_SAMPLES", "SCHEMA", "Quality", "Energy", "EnergySource", "EnergyWindow",
     "EngineRecord", "ExitSettings", "Facts", "FailedEngineRecord", "Failure", "GateResult",
-    "Idle", "Interval", "MeasurementRecord", "MeterRecord", "PeakMemory", "Run", "RuntimeRecord",
-    "Statistics", "StructureSummary", "WorkloadResult", "check", "facts", "failures", "find",
+    "Idle", "Interruption", "Interval", "MeasurementRecord", "MeterRecord", "PeakMemory", "Run",
+    "RuntimeRecord", "Statistics", "StructureSummary", "WorkloadResult", "check", "facts", "failures", "find",
     "latency_summary", "open_run", "read", "save",
 ]  # fmt: skip

@@ -121,6 +121,18 @@ class MeterRecord:
 
 
 @dataclass(frozen=True)
+class Interruption:
+    """A gap in a session: its process ended, and a later one measured the remaining rounds."""
+
+    stopped: str
+    """Time in UTC of the last thing that was measured before the gap."""
+    resumed: str
+    """Time in UTC at which measuring went on."""
+    rounds: int
+    """Rounds of blocks and energy windows, of all workloads, that were measured before the gap."""
+
+
+@dataclass(frozen=True)
 class MeasurementRecord:
     """How a run was measured."""
 
@@ -138,6 +150,8 @@ class MeasurementRecord:
     session_wall_s: float | None = None
     session_measured_s: float | None = None
     """Seconds in which an engine of the session was at work."""
+    interruptions: list[Interruption] = field(default_factory=list)
+    """Gaps in the session."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """Training: fine-tuning regimes, importance, early exits, token schedules, the demo's pretraining."""
 
+from effx import scratch
 from effx.errors import need
 
 need("train", "torch", "transformers", "accelerate")
+scratch.for_torch()
 
 from effx.train import importance  # noqa: E402
 from effx.train.finetune import finetune  # noqa: E402

@@ -7,7 +7,6 @@ embeddings and layers frozen; ``last-K`` trains the head and the last K layers.
 from __future__ import annotations
 
 import platform
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from effx import data, files, progress
+from effx import data, files, progress, scratch
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import UsageError
@@ -232,7 +231,7 @@ def checked_encoder(
         UsageError: the model does not read ``max_length`` tokens, or effx encodes a row otherwise.
     """
     checkpoints.check_length(model, max_length)
-    with tempfile.TemporaryDirectory(prefix="effx-tokenizer-") as folder:
+    with scratch.folder("tokenizer") as folder:
         tokenizer.save_pretrained(folder)
         model.config.save_pretrained(folder)
         encoder = Encoder(folder, max_length)

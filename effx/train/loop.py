@@ -9,12 +9,9 @@ of the speed-up over a loop that pads every row to the maximum length.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -22,7 +19,7 @@ import transformers
 from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
-from effx import files, progress
+from effx import files, progress, scratch
 from effx.encoding import Encoded
 from effx.errors import TrainingError, UsageError
 from effx.host import cpu
@@ -91,7 +88,7 @@ def fit(
         model.eval()
         return TrainingStage(before.steps, before.seconds, round(before.loss, 6), precision)
     keep = files.new_folder(segment.state, replace=True) if segment.state else None
-    with keep or _scratch() as folder, quiet():
+    with keep or scratch.folder("train") as folder, quiet():
         arguments = TrainingArguments(
             output_dir=str(folder),
             num_train_epochs=epochs,
@@ -200,9 +197,3 @@ def labelled(encoded: Encoded, labels: np.ndarray, names: list[str]) -> Collate:
         return {**to_tensors(encoded.batch(indices), names), "labels": targets[indices]}
 
     return collate
-
-
-@contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="effx-train-") as folder:
-        yield Path(folder)

@@ -15,7 +15,6 @@ round is a cell of a recipe; :mod:`effx.recipe.graph.lottery` has their order.
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, PreTrainedModel
 
-from effx import data, files, progress
+from effx import data, files, progress, scratch
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import ArtifactError, UsageError, one_line
@@ -160,7 +159,7 @@ def language_round(
     transformers.set_seed(training.seed)
     model, tokenizer = language_model(str(model_name))
     checkpoints.check_length(model, settings.max_length)
-    with tempfile.TemporaryDirectory(prefix="effx-tokenizer-") as folder:
+    with scratch.folder("tokenizer") as folder:
         tokenizer.save_pretrained(folder)
         model.config.save_pretrained(folder)
         encoded = Encoder(folder, settings.max_length)(texts)

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback
 
-from effx import progress
+from effx import progress, signals
 from effx.train import distributed
 
 _WEIGHTS, _BEST = "weights.pt", "best.pt"
@@ -89,6 +89,7 @@ class GroupedTrainer(Trainer):  # type: ignore[misc]
     _losses: torch.Tensor | None = None
 
     def training_step(self, *args: Any, **options: Any) -> torch.Tensor:
+        signals.check()
         loss: torch.Tensor = super().training_step(*args, **options)
         detached = loss.detach().float()
         self._losses = detached if self._losses is None else self._losses + detached

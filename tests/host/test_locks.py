@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from effx.errors import UsageError
 from effx.host import locks
 from effx.host.locks import Lock
 
@@ -108,7 +110,7 @@ lock.release()
 
 
 def test_a_measurement_runs_alone_on_its_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(locks, "parent_folder", lambda: tmp_path)
     log = tmp_path / "log"
     code = f"""
 import sys, tempfile, time
@@ -118,7 +120,7 @@ with on_this_host(alone=sys.argv[1] == "alone"):
     with open({str(log)!r}, "a") as log:
         log.write(sys.argv[1] + "\\n"); log.flush(); time.sleep(0.3); log.write("end " + sys.argv[1] + "\\n")
 """
-    with locks.on_this_host(alone=False), locks.on_this_host(alone=False):
+    with locks.on_this_host(alone=False), locks.on_this_host(alone=False):  # the inner has no effect
         measuring = subprocess.Popen([sys.executable, "-c", code, "alone"])
         time.sleep(1.5)
         assert not log.exists()  # it waits for the two
@@ -127,3 +129,36 @@ with on_this_host(alone=sys.argv[1] == "alone"):
         assert not log.exists()  # and no other cell may start before it
     assert [child.wait(30) for child in (measuring, late)] == [0, 0]
     assert log.read_text().splitlines() == ["alone", "end alone", "shared", "end shared"]
+
+
+def test_a_measurement_that_does_not_wait_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "parent_folder", lambda: tmp_path)
+    code = f"""
+import tempfile, time
+tempfile.tempdir = {str(tmp_path)!r}
+from effx.host.locks import on_this_host
+with on_this_host(alone=True):
+    print("measuring", flush=True)
+    time.sleep(60)
+"""
+    waited: list[str] = []
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "measuring\n"
+        expected = rf"another effx run measures on this host \(process {child.pid} since \d\d:\d\d:\d\d\)"
+        with pytest.raises(UsageError, match=expected), locks.on_this_host(alone=True, wait=False):
+            pass
+        threading.Timer(0.3, child.kill).start()
+        with locks.on_this_host(alone=True, waiting=waited.append):
+            assert child.wait(30) != 0
+    assert len(waited) == 1 and f"process {child.pid}" in waited[0]
+
+
+def test_a_lock_that_cannot_be_written_does_not_prevent_measuring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(locks, "parent_folder", lambda: tmp_path / "file")
+    with locks.on_this_host(alone=True):
+        pass
+    assert "Not a directory" in capsys.readouterr().err

@@ -117,20 +117,20 @@ def test_each_engine_is_metered_on_its_device(
     assert energies["tiny.int8.onnxruntime"].reason == "no GPU to read"
 
 
-def test_a_stopped_session_reports_that_nothing_was_written(
+def test_a_session_that_is_stopped_before_anything_was_measured_writes_nothing(
     engines_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     real = WorkerClient.request
 
     def stopped(self: WorkerClient, action: str, **arguments: object) -> object:
-        if action == "block":
+        if action == "score":
             raise KeyboardInterrupt
         return real(self, action, **arguments)
 
     monkeypatch.setattr(WorkerClient, "request", stopped)
     assert command(["profile", str(engines_folder), "-o", str(tmp_path / "r"), "--meter", "none"]) == 130
     reported = capsys.readouterr().err
-    assert "effx: stopped; nothing was written: engines are measured side by side" in reported
+    assert "effx: stopped; nothing was measured." in reported
     assert not list(tmp_path.glob("r/*"))
 
 

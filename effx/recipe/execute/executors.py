@@ -85,7 +85,11 @@ class LocalExecutor:
         return ended
 
     def stop(self, key: str | None = None) -> None:
-        for name in [key] if key else list(self._busy):
+        keys = [key] if key else list(self._busy)
+        for name in keys:
+            if name in self._busy:
+                self._busy[name][1].terminate()
+        for name in keys:
             if busy := self._busy.pop(name, None):
                 busy[1].stop()
 

@@ -20,7 +20,8 @@ import effx
 from effx.recipe.execute.protocol import CellOutcome, CellSpec
 from effx.recipe.execute.store import CellStore
 
-_GRACE_S = 8.0
+_GRACE_S = 5.0
+"""Seconds from SIGTERM to SIGKILL; the run itself has to end within 10 s of a signal."""
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _LOG_TAIL_BYTES = 2000
 
@@ -70,6 +71,11 @@ class WorkerProcess:
         assert stdout is not None
         outcome = CellOutcome.from_line(stdout.readline())
         return outcome or self._died()
+
+    def terminate(self) -> None:
+        """Send SIGTERM, without waiting for the end."""
+        if self._process.poll() is None:
+            self._process.terminate()
 
     def stop(self) -> None:
         """End the process: first with SIGTERM, so that it removes what is unfinished."""

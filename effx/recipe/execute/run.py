@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from effx import progress
-from effx.errors import EffxError
-from effx.host import locks, signals
+from effx import progress, signals
+from effx.errors import StoppedError
+from effx.host import locks
 from effx.recipe.execute.executors import Executor, LocalExecutor
 from effx.recipe.execute.protocol import CellOutcome
 from effx.recipe.execute.store import SETTLED, CellStore
@@ -26,12 +26,6 @@ from effx.recipe.language.recipe import Budgets, Recipe
 from effx.specs.stages import STAGES
 
 _POLL_S = 0.1
-
-
-class StoppedError(EffxError):
-    """The run was stopped with Ctrl-C (exit code 130) or SIGTERM (143); completed cells remain."""
-
-    exit_code = 130
 
 
 @dataclass(frozen=True)
@@ -124,13 +118,12 @@ def run_plan(plan: CellPlan, where: Executor, budgets: Budgets) -> RunResult:
             progress.say(line)
         shown = view(plan, where.slots, lines=where.shows_progress)
         try:
-            with signals.sigterm_raises():
+            with signals.handled():
                 _Loop(plan, where, budgets, shown, start).work()
         except KeyboardInterrupt as error:
-            where.stop()
-            stopped = StoppedError(_stopped(plan))
-            stopped.exit_code = signals.exit_code(error)
-            raise stopped from None
+            with signals.shielded():
+                where.stop()
+            raise StoppedError(_stopped(plan), signals.exit_code(error)) from None
         finally:
             shown.close()
             _tidy(plan)
@@ -159,8 +152,9 @@ class _Loop:
             ended = self._where.poll()
             for key, outcome in ended.items():
                 self._end(key, outcome)
-            if not ended:
-                time.sleep(_POLL_S)
+            with signals.interruptible():
+                if not ended:
+                    time.sleep(_POLL_S)
             self._check_limit()
             now = time.monotonic()
             running = {entry.cell.id: now - began for entry, began in self._running.values()}

@@ -238,10 +238,8 @@ class CellStore:
     def clean(self) -> None:
         """Remove what processes left unfinished that are gone; see :mod:`effx.files`."""
         parent = self.folder / "cells"
-        if not parent.is_dir():
-            return
-        for name in {child.name.split(".")[1] for child in parent.glob(".*.tmp")}:
-            files.remove_stale(parent / name)
+        for folder in (self.folder, parent, self.folder / locks.FOLDER, self.folder / "results"):
+            files.remove_leftovers(folder)
         for removed in parent.glob("*/.*.removed.*"):
             shutil.rmtree(removed, ignore_errors=True)
 

@@ -4,8 +4,9 @@
     stdout   the outcome of each, one line of JSON
     stderr   the log; what libraries print on stdout is written there too
 
-When stdin ends, the run is gone: the process stops and leaves nothing unfinished. SIGTERM does the same. The
-cell's lock is held by this process, not by the run, so that it is free once this process is gone.
+When stdin ends, the run is gone: the process stops and leaves nothing unfinished. SIGTERM does the same.
+Ctrl-C is ignored: a terminal sends it to all processes, and the run decides. The cell's lock is
+held by this process, not by the run, so that it is free once this process is gone.
 """
 
 from __future__ import annotations
@@ -16,38 +17,39 @@ import queue
 import signal
 import sys
 import threading
-import time
 import traceback
-from typing import Any
 
-from effx import progress
+from effx import progress, signals
 from effx.errors import EffxError, one_line
 from effx.recipe.execute.protocol import CellOutcome, CellSpec
 from effx.recipe.execute.settle import settle
 from effx.recipe.execute.store import CellStore
-
-_GRACE_S = 10.0
 
 
 def main() -> int:
     """Do the cells on stdin until it ends."""
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # sent to a terminal's whole group; the run decides
+    signals.install(ctrl_c=False)
     lines: queue.Queue[str | None] = queue.Queue()
     busy = threading.Event()
     threading.Thread(target=_read, args=(lines, busy), daemon=True).start()
-    with contextlib.suppress(SystemExit):  # SIGTERM between two cells
-        while (line := lines.get()) is not None:
+    with contextlib.suppress(KeyboardInterrupt):  # SIGTERM between two cells
+        while (line := _next(lines)) is not None:
             outcome = _attempt(CellSpec.from_line(line))
             busy.clear()
             with contextlib.suppress(OSError):
                 answer.write(outcome.to_line() + "\n")
                 answer.flush()
             if outcome.outcome == "stopped":
-                return 0
+                break
+    signals.acknowledge()
     return 0
+
+
+def _next(lines: queue.Queue[str | None]) -> str | None:
+    with signals.interruptible():
+        return lines.get()
 
 
 def _attempt(spec: CellSpec) -> CellOutcome:
@@ -55,7 +57,7 @@ def _attempt(spec: CellSpec) -> CellOutcome:
     _log_to(spec)
     try:
         return settle(spec)
-    except SystemExit:
+    except KeyboardInterrupt:
         return CellOutcome("stopped", "stopped")
     except EffxError as error:
         return CellOutcome("failed", str(error))
@@ -84,13 +86,6 @@ def _read(lines: queue.Queue[str | None], busy: threading.Event) -> None:
     if busy.is_set():
         progress.say("the run has ended: stopping")
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(_GRACE_S)  # for a library that does not return to Python
-        os._exit(1)
-
-
-def _stop(*_: Any) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise SystemExit(1)
 
 
 if __name__ == "__main__":

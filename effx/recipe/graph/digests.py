@@ -39,7 +39,7 @@ _ROOT = Path(effx.__file__).parent
 _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.py")
 _WITHOUT_EFFECT = {
     "__init__.py", "errors.py", "files.py", "progress.py", "quiet.py", "host/memory.py", "artifacts.py",
-    "manifests.py", "records.py",
+    "manifests.py", "records.py", "signals.py", "scratch.py", "host/locks.py", "profile/journal.py",
     "specs/settings.py", "recipe/execute/protocol.py", "recipe/execute/store.py",
 }  # fmt: skip
 """Modules that decide how results are written, checked and reported, not what they are."""

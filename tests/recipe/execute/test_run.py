@@ -17,11 +17,11 @@ import pytest
 
 from effx.artifacts import Checkpoint
 from effx.cli import run as command
+from effx.errors import StoppedError
 from effx.recipe import load, plan, run
 from effx.recipe.execute.executors import LocalExecutor
 from effx.recipe.execute.process import WorkerProcess
 from effx.recipe.execute.protocol import CellInputs, CellOutcome, CellSpec, Places
-from effx.recipe.execute.run import StoppedError
 from effx.recipe.execute.store import RECORD, CellRecord, CellStore
 from effx.results import find
 from effx.specs.data import DataSource

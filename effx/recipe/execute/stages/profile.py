@@ -10,7 +10,7 @@ from effx.specs.stages import ProfileStage
 
 
 def run(cell: CellSpec, out: Path) -> StageOutput:
-    """Measure the engines of a task in one interleaved session."""
+    """Measure the engines of a task in one interleaved session; one that was interrupted is resumed."""
     from effx.profile import profile
 
     settings = common.settings(cell, ProfileStage)
@@ -20,6 +20,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         plan=settings.plan,
         meter=settings.meter,
         data_folder=cell.places.data,
+        journal=Path(cell.workspace) / "paused" / cell.run_key / "session.jsonl",
     )
     if not runs:
         raise failures[0]
