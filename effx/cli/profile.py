@@ -120,9 +120,14 @@ def command(
     effx profile engines/ --data ../data/sst2 --grid 1x32,32x128 --meter rapl
     """  # fmt: skip
     from effx.analysis import majority
+    from effx.export.foreign.location import is_foreign
     from effx.profile import journal, profile, resume
     from effx.report import tracking
 
+    if graph := next(filter(is_foreign, engines), None):
+        raise UsageError(
+            f"{graph} was not built by effx. Make an engine of it: effx import-engine {graph} --task TASK"
+        )
     if uri is not None:
         tracking.check(uri)
     try:

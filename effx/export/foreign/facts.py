@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -49,6 +50,8 @@ class GraphFacts:
     """Elements of its constants, without integers of 64 bits."""
     weights_per_token: int
     """Elements of the matrices that tokens are multiplied with, those of pooler and head among them."""
+    embedding_rows: Mapping[str, int]
+    """Input -> rows of the embedding that its values select, where the graph shows it."""
     producer: str
     """The program that wrote it, as it says; empty: it does not say."""
     files: tuple[str, ...]

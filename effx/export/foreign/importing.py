@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import importlib
-import json
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from effx import data, engines, files, progress
 from effx.artifacts import Checkpoint, Engine
 from effx.encoding import Encoded, Encoder
 from effx.engines import Session
-from effx.errors import ArtifactError, DataError, GateError, MissingExtraError, UsageError, need
+from effx.errors import ArtifactError, DataError, GateError, MissingExtraError, UsageError, need, one_line
 from effx.export import parity
 from effx.export.foreign import interface as interfaces
 from effx.export.foreign.facts import GraphFacts
 from effx.export.foreign.location import ForeignFiles, locate
 from effx.manifests import ArtifactReference, EngineInput, EngineManifest, ForeignGraph, Parity
 from effx.specs.data import DataLocation, override
-from effx.specs.families import POSITIONS_AFTER_PADDING
+from effx.specs.families import position_limit
 from effx.specs.foreign import ARRAYS, ForeignSettings
 from effx.specs.runtime import GraphInterface, RuntimeSettings
 from effx.specs.tasks import NAME, NAMING, Task
@@ -31,6 +31,8 @@ from effx.specs.variants import MIN_LENGTH
 _GENERIC = ("model", "openvino_model", "onnx", "openvino")
 """Names of files and folders that say nothing about the model."""
 _DEFAULT_LENGTH = 512
+_LONGEST_NAME = 80
+_LONGEST_INPUT = 1 << 20
 _TRIAL_ROWS = 32
 _SAME = 1e-3
 """Share of the logits' range by which a row's logits may change with padding, where nothing is quantized."""
@@ -81,8 +83,9 @@ def import_engine(
 
     Raises:
         UsageError: it is unclear which input, output or label is which, or the graph does not fit the task.
-        ArtifactError: a file is missing or damaged, or the runtime refuses the graph.
-        GateError: its answers are not finite, depend on padding, or differ from the checkpoint's.
+        ArtifactError: a file is missing or damaged, or the runtime refuses the graph; its answers are not
+            finite, or depend on padding.
+        GateError: its answers differ from the checkpoint's.
     """
     settings = settings or ForeignSettings()
     compared = None if checkpoint is None else Checkpoint.open(checkpoint)
@@ -127,14 +130,16 @@ def _understood(
     facts = _read(found)
     interface = interfaces.interface(facts, task, found.config, settings)
     fixed = interfaces.fixed_length(facts, interface)
-    limit = fixed or _position_limit(found)
-    longest = settings.max_length or min(limit, checkpoint.max_length if checkpoint else limit)
+    limit = min(fixed or _position_limit(found), _LONGEST_INPUT)
+    known = checkpoint.max_length if checkpoint else _DEFAULT_LENGTH
+    longest = settings.max_length or min(limit, known)
     if not MIN_LENGTH <= longest <= limit:
         raise UsageError(
             f"max_length {longest}: expected {MIN_LENGTH} to {limit}, which the graph accepts at most.",
             settings="max_length",
         )
     precision = facts.arithmetic.precision
+    _check_ids(found, facts, interface)
     return _Source(
         files=found,
         facts=facts,
@@ -178,28 +183,15 @@ def _name(found: ForeignFiles, name: str | None) -> str:
 
 def _position_limit(found: ForeignFiles) -> int:
     """Return how many tokens config.json and the tokenizer allow at most."""
-    limits = []
-    if positions := found.config.get("max_position_embeddings"):
-        offset = _pad_id(found) + 1 if found.config.get("model_type") in POSITIONS_AFTER_PADDING else 0
-        limits.append(int(positions) - offset)
-    settings = found.tokenizer / "tokenizer_config.json"
-    if settings.is_file():
-        length = json.loads(settings.read_bytes()).get("model_max_length")
-        if isinstance(length, int) and length < 1_000_000:  # transformers writes 1e30 for no limit
-            limits.append(length)
-    return min(limits, default=_DEFAULT_LENGTH)
+    limits = [position_limit(found.config_json, _pad_id(found)), found.tokenizer_limit]
+    return min((limit for limit in limits if limit is not None), default=_DEFAULT_LENGTH)
 
 
 def _pad_id(found: ForeignFiles) -> int:
     """Return the token id of padding: that of config.json, or of the tokenizer."""
-    if (value := found.config.get("pad_token_id")) is not None:
-        return int(value)
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(found.tokenizer / "tokenizer.json"))
-    except Exception as error:  # tokenizers raises plain Exception
-        raise ArtifactError(f"{found.tokenizer}: tokenizer.json cannot be read ({error}).") from error
+    if found.config.pad_token_id is not None:
+        return found.config.pad_token_id
+    tokenizer = _tokenizer(found)
     for token in ("[PAD]", "<pad>"):
         if (number := tokenizer.token_to_id(token)) is not None:
             return int(number)
@@ -207,6 +199,31 @@ def _pad_id(found: ForeignFiles) -> int:
         f"{found.tokenizer}: neither config.json nor the tokenizer says which token is padding: add "
         "pad_token_id to config.json."
     )
+
+
+def _tokenizer(found: ForeignFiles) -> Tokenizer:
+    path = found.tokenizer / "tokenizer.json"
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise ArtifactError(f"{path} cannot be read: {one_line(error)}.", settings="tokenizer") from error
+
+
+def _check_ids(found: ForeignFiles, facts: GraphFacts, interface: GraphInterface) -> None:
+    """Check that every token has a row of the embedding: OpenVINO does not report one that has none.
+
+    Raises:
+        UsageError: the tokenizer is not the model's.
+    """
+    name = next(name for name, array in interface.inputs.items() if array == "input_ids")
+    rows = facts.embedding_rows.get(name, found.config.vocab_size)
+    largest = max(_tokenizer(found).get_vocab(with_added_tokens=True).values(), default=0)
+    if rows is not None and largest >= rows:
+        raise UsageError(
+            f"{found.tokenizer}: its tokens have ids up to {largest}, but the embedding of {found.graph} has "
+            f"{rows} rows: it is not the tokenizer of this model.",
+            settings="tokenizer",
+        )
 
 
 def _copy(source: _Source, folder: Path) -> None:
@@ -217,7 +234,7 @@ def _copy(source: _Source, folder: Path) -> None:
         shutil.copyfile(source.files.graph.parent / name, target)
     for path in source.files.tokenizer_files:
         shutil.copyfile(path, folder / path.name)
-    config = {**source.files.config, "pad_token_id": source.runtime.pad_id}
+    config = {**source.files.config_json, "pad_token_id": source.runtime.pad_id}
     files.write_json(folder / "config.json", config)
 
 
@@ -225,31 +242,38 @@ def _try(source: _Source, session: Session, folder: Path, data_folder: DataLocat
     """Run rows, alone and padded, and a row of the longest length.
 
     Raises:
-        UsageError: the shape of the answers does not fit the task, or the longest row fails.
-        GateError: answers are not finite, or depend on padding.
+        UsageError: the shape of the answers does not fit the task.
+        ArtifactError: the graph does not accept the rows; its answers are not finite, or depend on padding.
     """
     encoded = _rows(source, folder, data_folder)
+    _check_types(source, encoded)
     order = np.argsort(encoded.lengths, kind="stable")
     shortest, longest = int(order[0]), int(order[-1])
     alone = _logits(source, session, encoded, [shortest])
     padded = _logits(source, session, encoded, [shortest, longest])
     if not (np.isfinite(alone).all() and np.isfinite(padded).all()):
-        raise GateError(f"{source.files.graph}: its logits are not finite.")
+        raise ArtifactError(f"{source.files.graph}: its logits are not finite.")
     if "attention_mask" not in source.interface.inputs.values():
-        change = float(np.max(np.abs(alone[0] - padded[0])))
+        same_shape = alone.shape[1] == padded.shape[1]  # logits of tokens: more with padding
+        change = float(np.max(np.abs(alone[0] - padded[0]))) if same_shape else np.inf
         if change > _SAME * float(np.ptp(padded) or 1.0):
-            raise GateError(
+            raise ArtifactError(
                 f"{source.files.graph} has no input for the attention mask, and its answers depend on "
                 f"padding (logits change by {change:.2g}): export it with the attention mask as an input."
             )
-    try:
-        _logits(source, session, parity.with_longest(encoded, source.max_length), [len(encoded)])
-    except Exception as error:  # runtimes' errors have no common base
-        raise UsageError(
-            f"{source.files.graph} does not accept {source.max_length} tokens "
-            f"({' '.join(str(error).split())[:120]}). Set a shorter max_length.",
-            settings="max_length",
-        ) from error
+    _logits(source, session, parity.with_longest(encoded, source.max_length), [len(encoded)])
+
+
+def _check_types(source: _Source, encoded: Encoded) -> None:
+    """Raise :class:`UsageError` for token types that have no row of the embedding."""
+    for name, array in source.interface.inputs.items():
+        rows, largest = source.facts.embedding_rows.get(name), int(encoded.types.max(initial=0))
+        if array == "token_type_ids" and rows is not None and largest >= rows:
+            raise UsageError(
+                f"{source.files.tokenizer}: pairs have the token type {largest}, but {source.files.graph} "
+                f"has {rows}: it does not support pairs of texts.",
+                settings="tokenizer",
+            )
 
 
 def _rows(source: _Source, folder: Path, data_folder: DataLocation) -> Encoded:
@@ -260,7 +284,7 @@ def _rows(source: _Source, folder: Path, data_folder: DataLocation) -> Encoded:
     except (DataError, MissingExtraError):
         if data_folder is not None:
             raise
-        vocabulary = int(source.files.config.get("vocab_size") or 1000)
+        vocabulary = len(_tokenizer(source.files).get_vocab(with_added_tokens=True))
         return parity.random_rows(_TRIAL_ROWS, vocabulary, encoder.max_length, encoder.pad_id)
     return encoder(rows.texts)
 
@@ -270,10 +294,19 @@ def _logits(source: _Source, session: Session, encoded: Encoded, rows: list[int]
 
     Raises:
         UsageError: their shape does not fit the task.
+        ArtifactError: the runtime refuses the rows.
     """
     inputs = encoded.batch(rows)
-    out = session.infer(inputs)
     tokens = inputs["input_ids"].shape[1]
+    try:
+        out = session.infer(inputs)
+    except Exception as error:  # runtimes' errors have no common base
+        raise ArtifactError(
+            f"{source.files.graph} does not accept {len(rows)} rows of {tokens} tokens "
+            f"({one_line(error, 120)}): batch and length must be dynamic, and max_length at most what the "
+            "model was trained with.",
+            settings="max_length",
+        ) from error
     for array, values in out.items():
         expected = (len(rows), source.task.outputs if array == "logits" else tokens)
         if values.shape != expected:
@@ -317,9 +350,7 @@ def _manifest(
         backend=source.files.backend,
         device="cpu",
         checkpoint=built_from,
-        made_elsewhere=ForeignGraph(
-            producer=facts.producer or "an unknown program", weights_per_token=facts.weights_per_token
-        ),
+        made_elsewhere=ForeignGraph(producer=_producer(facts), weights_per_token=facts.weights_per_token),
         inputs=tuple(
             EngineInput(
                 name=array, dtype="int64", min=(1, 1), opt=(1, source.max_length), max=(None, source.limit)
@@ -330,7 +361,7 @@ def _manifest(
         structure=None,
         parameters=facts.parameters,
         weight_remaining=None,
-        model=str(source.files.config.get("_name_or_path") or graph.parent.name),
+        model=_model_name(source.files),
         max_length=source.max_length,
         data=data.recorded(source.task.name, data_folder),
         parity=measured,
@@ -339,12 +370,24 @@ def _manifest(
     )
 
 
+def _producer(facts: GraphFacts) -> str:
+    return one_line(facts.producer, _LONGEST_NAME) if facts.producer.strip() else "an unknown program"
+
+
+def _model_name(found: ForeignFiles) -> str:
+    """Return the name of the model that config.json names, not its folder on another machine."""
+    original = found.config.original or ""
+    if original and not original.startswith((".", "/", "~")) and "\\" not in original:
+        return one_line(original.rsplit("/", 1)[-1], _LONGEST_NAME)
+    return found.graph.resolve().parent.name
+
+
 def _summary(name: str, source: _Source, measured: Parity | None) -> str:
     """Return what was understood of the graph, one line."""
     inputs = ", ".join(f"{array} = {name}" for name, array in source.interface.inputs.items())
     outputs = ", ".join(f"{array} = {name}" for array, name in source.interface.outputs.items())
     parts = [
-        f"{source.facts.arithmetic.scheme} by {source.facts.producer or 'an unknown program'}",
+        f"{source.facts.arithmetic.scheme} by {_producer(source.facts)}",
         inputs,
         outputs,
     ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from effx.errors import UsageError
 from effx.export.foreign.facts import GraphFacts, TensorFacts
+from effx.export.foreign.location import GraphConfig
 from effx.specs import head_labels
 from effx.specs.foreign import ARRAYS, ForeignSettings
 from effx.specs.heads import Head, HeadSettings, OtherHeadError
@@ -23,7 +23,7 @@ _FLOATS = ("float32", "float16", "bfloat16")
 
 
 def interface(
-    facts: GraphFacts, task: Task, config: Mapping[str, Any], settings: ForeignSettings
+    facts: GraphFacts, task: Task, config: GraphConfig, settings: ForeignSettings
 ) -> GraphInterface:
     """Return how a graph's inputs, outputs and logits map to those of a task.
 
@@ -155,12 +155,13 @@ def _token_outputs(tensors: Sequence[TensorFacts], expected: Sequence[str]) -> d
 
 
 def _label_order(
-    output: TensorFacts, task: Task, config: Mapping[str, Any], settings: ForeignSettings
+    output: TensorFacts, task: Task, config: GraphConfig, settings: ForeignSettings
 ) -> tuple[int, ...] | None:
     """Return for each label of the task the number of its logit; None: in the same order."""
     if settings.labels and not task.labels:
         raise UsageError(f"labels: task {task.name} ({task.kind}) has none.", settings="labels")
-    names = head_labels.names_of_outputs(config, task.outputs) if task.labels else ()
+    known = {"id2label": config.id2label, "label2id": config.label2id}
+    names = head_labels.names_of_outputs(known, task.outputs) if task.labels else ()
     head = Head(task.kind, names, "config.json")
     try:
         plan = task.behavior.match_head(head, task.labels, HeadSettings(labels=settings.labels))

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import openvino
 
-from effx.errors import ArtifactError
+from effx.errors import ArtifactError, one_line
 from effx.export.foreign.facts import Arithmetic, GraphFacts, TensorFacts
+from effx.export.foreign.location import check_regular, check_size
 
 _DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "i64": "int64", "i32": "int32",
            "i8": "int8", "u8": "uint8", "boolean": "bool"}  # fmt: skip
@@ -26,15 +27,13 @@ def read(path: Path) -> GraphFacts:
     Raises:
         ArtifactError: the .bin is missing or not a regular file, or OpenVINO cannot read the graph.
     """
-    weights = path.with_suffix(".bin")
-    if not weights.exists():
-        raise ArtifactError(f"{path}: {weights.name}, which has its weights, is missing.")
-    if weights.is_symlink() or not weights.is_file():
-        raise ArtifactError(f"{path}: {weights.name} is not a regular file: copy it there.")
+    weights = path.with_suffix(".bin").name
+    check_regular(path, weights)
+    check_size(path, (path.name, weights))
     try:
         model = openvino.Core().read_model(path)
     except RuntimeError as error:
-        raise ArtifactError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+        raise ArtifactError(f"{path} cannot be read: {one_line(error)}") from error
     kinds: dict[str, int] = {}
     parameters = elements = 0
     for node in model.get_ops():
@@ -55,9 +54,26 @@ def read(path: Path) -> GraphFacts:
         arithmetic=Arithmetic(precision, scheme, products, integer),
         parameters=parameters,
         weights_per_token=elements,
+        embedding_rows=_embedding_rows(model),
         producer=_producer(model),
-        files=(path.name, weights.name),
+        files=(path.name, weights),
     )
+
+
+def _embedding_rows(model: Any) -> dict[str, int]:
+    """Return input -> rows of the embedding that its values select, where the graph has one."""
+    rows: dict[str, int] = {}
+    for node in model.get_ops():
+        if node.get_type_name() != "Gather":
+            continue
+        table, _ = _source(node.input_value(0).get_node())
+        selected = node.input_value(1).get_node()
+        while selected.get_type_name() == "Convert":
+            selected = selected.input_value(0).get_node()
+        if table is not None and selected.get_type_name() == "Parameter" and list(table.get_output_shape(0)):
+            name, size = _name(selected.output(0)), int(table.get_output_shape(0)[0])
+            rows[name] = min(size, rows.get(name, size))
+    return rows
 
 
 def _source(node: Any) -> tuple[Any | None, bool]:
@@ -84,11 +100,14 @@ def _kind(constant: Any, quantized: bool, activation: Any) -> str:
 def _tensor(entry: Any) -> TensorFacts:
     kind = entry.get_element_type().get_type_name()
     shape = entry.get_partial_shape()
-    name = entry.get_any_name() if entry.get_names() else str(entry.get_index())
     sizes = None
     if not shape.rank.is_dynamic:
         sizes = tuple(axis.get_length() if axis.is_static else None for axis in shape)
-    return TensorFacts(name, _DTYPES.get(kind, kind), sizes)
+    return TensorFacts(_name(entry), _DTYPES.get(kind, kind), sizes)
+
+
+def _name(entry: Any) -> str:
+    return str(entry.get_any_name()) if entry.get_names() else str(entry.get_index())
 
 
 def _size(node: Any) -> int:
