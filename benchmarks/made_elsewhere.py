@@ -13,6 +13,7 @@ predictions with those of the tool that made it, row by row. Exit code 1: a pred
 from __future__ import annotations
 
 import gzip
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -37,34 +38,33 @@ def predictions(model: Any, tokenizer: Any, texts: list[str]) -> list[str]:
     return labels
 
 
-def write(folder: Path, predicted: list[str], **versions: str) -> None:
+def write(folder: Path, predicted: list[str], *packages: str) -> None:
     """Write a tool's predictions and versions next to its graph."""
+    versions = {package: importlib.metadata.version(package) for package in packages}
     (folder / "predictions.json").write_text(json.dumps({"labels": predicted, "versions": versions}))
 
 
 def optimum(model: Path, data: Path, work: Path) -> None:
     """Export with Optimum; quantize with Optimum, and with ONNX Runtime's own tool."""
     import onnxruntime
-    import optimum.version
     from onnxruntime.quantization import quantize_dynamic
     from optimum.onnxruntime import ORTModelForSequenceClassification, ORTQuantizer
     from optimum.onnxruntime.configuration import AutoQuantizationConfig
     from transformers import AutoTokenizer
 
-    versions = {"optimum": optimum.version.__version__, "onnxruntime": onnxruntime.__version__}
     texts = [row["sentence"] for row in rows(data, "validation")]
     tokenizer = AutoTokenizer.from_pretrained(model)
     folder = work / "optimum"
     exported = ORTModelForSequenceClassification.from_pretrained(model, export=True)
     exported.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    write(folder, predictions(exported, tokenizer, texts), **versions)
+    write(folder, predictions(exported, tokenizer, texts), "optimum-onnx", "optimum", "onnxruntime")
 
     quantized = work / "optimum-int8"
     config = AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=True)
     ORTQuantizer.from_pretrained(folder).quantize(save_dir=quantized, quantization_config=config)
     loaded = ORTModelForSequenceClassification.from_pretrained(quantized, file_name="model_quantized.onnx")
-    write(quantized, predictions(loaded, tokenizer, texts), **versions)
+    write(quantized, predictions(loaded, tokenizer, texts), "optimum-onnx", "optimum", "onnxruntime")
 
     plain = work / "ort"  # a graph alone, as a script of one's own leaves it
     plain.mkdir(exist_ok=True)
@@ -76,14 +76,12 @@ def optimum(model: Path, data: Path, work: Path) -> None:
         encoded = tokenizer(text, truncation=True, max_length=512, return_tensors="np")
         feed = {entry.name: encoded[entry.name] for entry in session.get_inputs()}
         predicted.append(names[int(session.run(["logits"], feed)[0][0].argmax())])
-    write(plain, predicted, onnxruntime=onnxruntime.__version__)
+    write(plain, predicted, "onnxruntime")
 
 
 def intel(model: Path, data: Path, work: Path) -> None:
     """Export with optimum-intel, and quantize weights and activations with NNCF."""
     import nncf
-    import openvino
-    import optimum.intel
     from optimum.intel import OVConfig, OVModelForSequenceClassification, OVQuantizationConfig, OVQuantizer
     from transformers import AutoTokenizer
 
@@ -103,14 +101,13 @@ def intel(model: Path, data: Path, work: Path) -> None:
     tokenizer.save_pretrained(folder)
     loaded = OVModelForSequenceClassification.from_pretrained(folder, ov_config=exact)
     texts = [row["sentence"] for row in rows(data, "validation")]
-    versions = {"optimum-intel": optimum.intel.__version__, "nncf": nncf.__version__}
-    write(folder, predictions(loaded, tokenizer, texts), **versions, openvino=openvino.__version__)
+    write(folder, predictions(loaded, tokenizer, texts), "optimum-intel", "nncf", "openvino")
 
 
 def effx(model: Path, data: Path, work: Path, environments: list[str]) -> int:
     """Make all engines, profile them in one session, and compare predictions; return the exit code."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    from effx.export import export
+    from effx.export import export_all
     from effx.export.foreign.importing import import_engine
     from effx.profile import profile
     from effx.specs.foreign import ForeignSettings
@@ -126,7 +123,7 @@ def effx(model: Path, data: Path, work: Path, environments: list[str]) -> int:
         settings=ImportSettings.of(task="sst2"),
     )  # fmt: skip
     engines = work / "engines"
-    export([checkpoint.folder], ["fp32", "int8"], ["onnxruntime", "openvino"], out=engines, overwrite=True)
+    export_all([checkpoint.folder], ["fp32", "int8"], ["onnxruntime", "openvino"], engines, overwrite=True)
     made = {}
     for tool, settings in (
         ("optimum", ForeignSettings()),
