@@ -34,11 +34,12 @@ class Technique:
     level: float | None
     """How much is left; None for ``full``, ``combined`` and ``made elsewhere``."""
     text: str
-    """The level with its unit, as a label."""
+    """The level with its unit, as a label; the program that made the engine's graph."""
 
     @property
     def is_reduction(self) -> bool:
-        return self.name != "full"
+        """Whether something other than the precision is known to be reduced."""
+        return self.name not in ("full", MADE_ELSEWHERE)
 
 
 def technique(run: Run) -> Technique:
@@ -73,6 +74,8 @@ def series(run: Run, of: Technique, longest: int | None = None) -> str:
     regime = engine.regime or "full"
     where = engine.backend if engine.device == "cpu" else f"{engine.backend} on {engine.device}"
     name = of.name if of.is_reduction else of.text
+    if of.name == MADE_ELSEWHERE:
+        name = f"{of.name} ({of.text})"
     kind = name if regime == "full" else f"{name} ({regime})"
     tokens = engine.max_length
     if longest and tokens and tokens < longest and of.name != "length":

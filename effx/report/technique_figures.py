@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from effx.analysis.cohorts import single_stream
 from effx.analysis.comparison import Comparison, LatencyRatio
-from effx.analysis.techniques import MADE_ELSEWHERE, longest, series, technique
+from effx.analysis.techniques import longest, series, technique
 from effx.formatting import times
 from effx.report.canvas import MAX_PANELS, canvas, note_omitted
 from effx.report.groups import Group
@@ -52,7 +52,7 @@ def _draw_series(axes: Axes, group: Group) -> None:
         )  # fmt: skip
     for index, (name, runs) in enumerate(sorted(lines.items())[:_MAX_LINES]):
         runs = sorted(runs, key=lambda run: technique(run).level or 0.0)
-        reduced = technique(runs[0]).is_reduction and technique(runs[0]).name != MADE_ELSEWHERE
+        reduced = technique(runs[0]).is_reduction
         alone = len(runs) == 1 and reduced
         label = f"{name}: {technique(runs[0]).text}" if alone else name
         _draw_line(axes, runs, index, label, connected=reduced)

@@ -1,7 +1,8 @@
 // One curve per series: accuracy against cost as the level of a reduction increases.
 
 function curvesSection() {
-  const reduced = (group) => group.members.map((entry) => ROWS[entry]).filter((row) => row.technique !== 'full');
+  const isReduced = (row) => row.technique !== 'full' && row.technique !== 'made elsewhere';
+  const reduced = (group) => group.members.map((entry) => ROWS[entry]).filter(isReduced);
   const groups = DATA.groups.filter((group) => reduced(group).length);
   if (!groups.length) return;
   const state = { group: groups[0].index, x: 'latency' };
@@ -18,7 +19,7 @@ function curvesSection() {
     const rows = group.members.map((entry) => ROWS[entry]);
     const costs = OBJECTIVES.filter((criterion) => criterion.name !== 'quality' && rows.some((row) => valueOf(row, criterion.name) !== null));
     if (!costs.some((criterion) => criterion.name === state.x)) state.x = costs[0].name;
-    const of = rows.filter((row) => row.technique !== 'full' && row.technique !== 'combined');
+    const of = rows.filter((row) => isReduced(row) && row.technique !== 'combined');
     const strategies = new Set(of.map((row) => row.series));
     const redo = (key) => (value) => { state[key] = value; chart.active = null; rebuild(); };
     const focused = [...controls.querySelectorAll('select')].indexOf(document.activeElement);
@@ -28,7 +29,7 @@ function curvesSection() {
     ].filter(Boolean));
     if (focused >= 0) controls.querySelectorAll('select')[focused]?.focus();
     const key = (row) => row.series;
-    const shown = [...of, ...rows.filter((row) => row.technique === 'full')];
+    const shown = [...of, ...rows.filter((row) => !isReduced(row))];
     const points = pointsOf(shown, state.x, 'quality', seriesOf(shown, key), key);
     const lines = [...strategies].map((name) => of.filter((row) => row.series === name && points.has(row.index) && row.level !== null)
       .sort((a, b) => a.level - b.level).map((row) => points.get(row.index)))
@@ -36,7 +37,7 @@ function curvesSection() {
     const few = points.size <= 30;
     for (const point of points.values()) {
       point.mark = point.row.technique === 'full' ? 'best' : '';
-      if (few) point.label = point.row.technique === 'full' ? point.row.precision : point.row.level_text;
+      if (few) point.label = { full: point.row.precision, 'made elsewhere': point.row.short }[point.row.technique] ?? point.row.level_text;
     }
     const mixed = energetic(state.x) && sources(of.filter((row) => valueOf(row, state.x) !== null)).length > 1;
     chart.draw({
@@ -46,7 +47,7 @@ function curvesSection() {
     });
     const combined = rows.filter((row) => row.technique === 'combined').length;
     about.replaceChildren(soft(mixed ? 'Energies from different sources cannot be compared.'
-      : `${strategies.size.toLocaleString('en')} series: each joins the engines of criterion reduction, precision and backend in order of their level. Engines without a reduction are single points.${combined ? ` Not shown: ${count(combined, 'engine')} with several reductions.` : ''}`));
+      : `${strategies.size.toLocaleString('en')} series: each joins the engines of criterion reduction, precision and backend in order of their level. Engines without a reduction, or made elsewhere, are single points.${combined ? ` Not shown: ${count(combined, 'engine')} with several reductions.` : ''}`));
     if (chart.active === null) panel.replaceChildren(levels(of, state.x, group));
   };
   section('reductions', 'Levels of reduction', controls, el('div', { class: 'split' }, el('div', {}, about, chart.root), panel));
