@@ -171,7 +171,7 @@ def _read(found: ForeignFiles) -> GraphFacts:
 def _name(found: ForeignFiles, name: str | None) -> str:
     """Return the first part of the engine's name: as given, or from the file or folder of the graph."""
     if name is None:
-        folder = found.graph.resolve().parent
+        folder = found.folder
         while folder.name in _GENERIC:
             folder = folder.parent
         stem = found.graph.stem
@@ -337,8 +337,8 @@ def _manifest(
     source: _Source, checkpoint: Checkpoint | None, measured: Parity | None, data_folder: DataLocation
 ) -> EngineManifest:
     """Return what engine.json says about the engine; what effx cannot know is None."""
-    facts, graph = source.facts, source.files.graph.resolve()
-    built_from = ArtifactReference(name=graph.parent.name, digest=files.sha256(graph))
+    facts = source.facts
+    built_from = ArtifactReference(name=source.files.folder.name, digest=files.sha256(source.files.graph))
     if checkpoint is not None:
         built_from = ArtifactReference(name=checkpoint.name, digest=checkpoint.digest)
     return EngineManifest(
@@ -379,7 +379,7 @@ def _model_name(found: ForeignFiles) -> str:
     original = found.config.original or ""
     if original and not original.startswith((".", "/", "~")) and "\\" not in original:
         return one_line(original.rsplit("/", 1)[-1], _LONGEST_NAME)
-    return found.graph.resolve().parent.name
+    return found.folder.name
 
 
 def _summary(name: str, source: _Source, measured: Parity | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,11 @@ class ForeignFiles:
     """All of config.json."""
     tokenizer: Path
     """The folder with tokenizer.json."""
+
+    @property
+    def folder(self) -> Path:
+        """The graph's folder, absolute; links are not followed: those of the hub's cache have no names."""
+        return Path(os.path.abspath(self.graph)).parent
 
     @property
     def tokenizer_files(self) -> list[Path]:
