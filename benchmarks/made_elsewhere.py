@@ -7,7 +7,8 @@ NAME=PYTHON names an environment per tool: ``optimum`` (optimum-onnx and onnxrun
 exports MODEL, a folder as transformers saves it, and predicts every validation row, one row at a time. Graphs
 and predictions are written to WORK/TOOL. Then effx imports MODEL, builds an fp32 and an int8 engine of it,
 makes engines of the tools' graphs, profiles all of them in one session, and compares each engine's
-predictions with those of the tool that made it, row by row. Exit code 1: a prediction differs.
+predictions with those of the tool that made it, row by row. A checkpoint and engines that are in WORK are not
+made again. Exit code 1: a prediction differs.
 """
 
 from __future__ import annotations
@@ -21,6 +22,13 @@ from pathlib import Path
 from typing import Any
 
 CALIBRATION_ROWS = 300
+TOOLS = {
+    "optimum": "optimum.fp32.onnxruntime",
+    "optimum-int8": "optimum-int8.int8.onnxruntime",
+    "ort": "ort.int8.onnxruntime",
+    "intel-int8": "intel-int8.int8.openvino",
+}
+"""Folder of a tool's graph -> name of the engine."""
 
 
 def rows(data: Path, split: str) -> list[dict[str, Any]]:
@@ -107,6 +115,7 @@ def intel(model: Path, data: Path, work: Path) -> None:
 def effx(model: Path, data: Path, work: Path, environments: list[str]) -> int:
     """Make all engines, profile them in one session, and compare predictions; return the exit code."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
+    from effx.artifacts import Checkpoint, Engine
     from effx.export import export_all
     from effx.export.foreign.importing import import_engine
     from effx.profile import profile
@@ -118,24 +127,21 @@ def effx(model: Path, data: Path, work: Path, environments: list[str]) -> int:
     for environment in environments:
         tool, _, python = environment.partition("=")
         subprocess.run([python, __file__, tool, model, data, work], check=True)
-    checkpoint = import_model(
-        model, out=work / "checkpoints", checkpoint_name="effx", data_folder=data, overwrite=True,
-        settings=ImportSettings.of(task="sst2"),
-    )  # fmt: skip
-    engines = work / "engines"
-    export_all([checkpoint.folder], ["fp32", "int8"], ["onnxruntime", "openvino"], engines, overwrite=True)
+    folder, engines = work / "checkpoints" / "effx", work / "engines"
+    if not Checkpoint.is_at(folder):
+        settings = ImportSettings.of(task="sst2")
+        import_model(model, out=folder.parent, checkpoint_name="effx", data_folder=data, settings=settings)
+    checkpoint = Checkpoint.open(folder)
+    export_all([folder], ["fp32", "int8"], ["onnxruntime"], engines)
     made = {}
-    for tool, settings in (
-        ("optimum", ForeignSettings()),
-        ("optimum-int8", ForeignSettings()),
-        ("ort", ForeignSettings(labels=("POSITIVE", "NEGATIVE"))),
-        ("intel-int8", ForeignSettings()),
-    ):
-        engine = import_engine(
-            work / tool, "sst2", tokenizer=work / "optimum", data_folder=data,
-            checkpoint=checkpoint.folder, settings=settings, name=tool, out=engines, overwrite=True,
-        )  # fmt: skip
-        made[engine.name] = tool
+    for tool, name in TOOLS.items():
+        known = ForeignSettings(labels=("POSITIVE", "NEGATIVE") if tool == "ort" else None)
+        if not Engine.is_at(engines / name):
+            import_engine(
+                work / tool, "sst2", tokenizer=work / "optimum", data_folder=data, settings=known, name=tool,
+                checkpoint=folder if tool == "optimum" else None, out=engines,
+            )  # fmt: skip
+        made[name] = tool
     # one row per batch, as the tools: dynamic quantization scales activations by the rows of a batch
     plan = MeasurementPlan.of(batch_size=1, grid=())
     runs, failures = profile([engines], out=work / "results", plan=plan, meter="none")
