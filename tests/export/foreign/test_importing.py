@@ -30,7 +30,7 @@ from effx.profile import profile
 from effx.quiet import quiet
 from effx.report import tables
 from effx.results import find
-from effx.specs.constraints import CheckSettings, Constraints
+from effx.specs.constraints import CheckSettings, Constraints, RecommendSettings
 from effx.specs.foreign import ForeignSettings
 from tests import cache as caches
 from tests.conftest import QUICK
@@ -162,7 +162,7 @@ def test_it_is_measured_beside_the_engines_of_effx(
     assert read[theirs.name].made_elsewhere == producer
     assert technique(theirs) == Technique("made elsewhere", None, producer)
     assert baseline_of(runs) is ours
-    (answer,) = recommend(runs, "latency", Constraints(max_drop=0.5))
+    (answer,) = recommend(runs, "latency", RecommendSettings(constraints=Constraints(max_drop=0.5)))
     assert isinstance(answer, Recommendation)
     assert {answer.engine, answer.runner_up and answer.runner_up.engine} == {ours.name, theirs.name}
     (alone,) = recommend([theirs], "latency")
