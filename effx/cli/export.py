@@ -68,6 +68,13 @@ from effx.specs.imports import ImportSettings
     help="Also write the engines to this Triton Inference Server model repository.",
 )
 @click.option(
+    "--hub",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Also write the engines to DIR/CHECKPOINT in the layout of the Hugging Face hub: transformers.js, "
+    "sentence-transformers, text-embeddings-inference and Optimum load it.",
+)
+@click.option(
     "--jobs",
     type=click.IntRange(min=1),
     metavar="N",
@@ -88,6 +95,7 @@ def command(
     calibration_rows: int,
     out: Path,
     triton: Path | None,
+    hub: Path | None,
     jobs: int | None,
     overwrite: bool,
     keep_failed: bool,
@@ -108,11 +116,12 @@ def command(
     effx export --variant fp32 --variant int8
     effx export checkpoints/mine --variant int8 --backend onnxruntime --backend openvino
     effx export ./my-huggingface-model --data ./reviews --variant int8
+    effx export checkpoints/mine --variant fp32 --variant int8 --hub ./models
     effx export checkpoints/mine-exits --variant exit+int8 --variant exit-if+seq64
     """  # fmt: skip
     from effx import progress
     from effx.errors import GateError
-    from effx.export import export_all, to_triton
+    from effx.export import export_all, to_hub, to_triton
     from effx.train import as_checkpoint
 
     imports = ImportSettings.of(**options.given(context, settings))
@@ -131,6 +140,8 @@ def command(
     )
     if triton:
         failures += to_triton(engines, triton)
+    if hub:
+        failures += to_hub(engines, hub)
     for failure in failures:
         progress.say(f"effx: {failure}")
     if as_json:

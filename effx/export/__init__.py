@@ -13,15 +13,17 @@ from effx import scratch
 from effx.errors import need
 
 if TYPE_CHECKING:
+    from effx.export.hub import write_all as to_hub
     from effx.export.plan import export, export_all
     from effx.export.triton import write_all as to_triton
     from effx.export.verify import verify
 
-__all__ = ["export", "export_all", "to_triton", "verify"]
+__all__ = ["export", "export_all", "to_hub", "to_triton", "verify"]
 
 _FUNCTIONS = {
     "export": ("plan", "export"),
     "export_all": ("plan", "export_all"),
+    "to_hub": ("hub", "write_all"),
     "to_triton": ("triton", "write_all"),
     "verify": ("verify", "verify"),
 }

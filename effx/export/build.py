@@ -44,6 +44,10 @@ from effx.specs.runtime import RuntimeSettings
 from effx.specs.variants import Variant
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+_NOTES = {
+    "int8-dynamic": "dynamic int8 is for ONNX Runtime; OpenVINO is fast with its own int8 (backend openvino)",
+}
+"""Scheme -> what a user of its file should know."""
 _TIMED_ROWS = 64
 _TIMED_BATCH = 16
 
@@ -137,6 +141,8 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
             f"of {best.parity.examples} {best.parity.inputs} inputs"
         )
         if note := audit.mixed_precision_note(best.audit, variant.precision):
+            progress.say(f"{target.name}: {note}")
+        if note := _NOTES.get(best.scheme):
             progress.say(f"{target.name}: {note}")
         limit = variant.length or source.limit
         longest = source.max_length(variant)

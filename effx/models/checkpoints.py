@@ -12,7 +12,7 @@ from typing import Unpack
 import torch
 import transformers
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, load_model, save_file, save_model
 from tokenizers import Tokenizer
 from transformers import (
     AutoConfig,
@@ -27,12 +27,14 @@ from effx.errors import ArtifactError, EffxError, UsageError, one_line
 from effx.manifests import CheckpointFacts, CheckpointManifest
 from effx.models import exits, families, surgery
 from effx.models.heads import head_type
+from effx.models.markers import markers
 from effx.models.structure import full, full_parameters, parameters, parameters_left, record, structure
 from effx.quiet import quiet
 from effx.specs.tasks import Task
 from effx.structure import Structure
 
 _WEIGHTS = "model.safetensors"
+_METADATA = {"format": "pt"}
 _MAX_LAYERS = 1024
 _ROUNDING = 1e-9
 
@@ -68,9 +70,10 @@ def save(
             model.config.save_pretrained(temporary)
             # not model.save_pretrained: some releases of transformers rename parameters on the way
             try:
-                save_model(model, str(temporary / _WEIGHTS), metadata={"format": "pt"})
+                save_model(model, str(temporary / _WEIGHTS), metadata=_METADATA)
             except SafetensorError as error:  # where others raise OSError, e.g. if the disk is full
                 raise UsageError(f"cannot write {folder}: {error}.") from error
+            _add(temporary / _WEIGHTS, markers(model))
             tokenizer.save_pretrained(temporary)
             _unpadded(temporary / "tokenizer.json", facts.get("max_length"), tokenizer.truncation_side)
         derived: CheckpointFacts = {
@@ -130,9 +133,27 @@ def _rebuilt(checkpoint: Checkpoint) -> PreTrainedModel:
     surgery.reduce_to(model, replace(recorded, exits=()))
     if recorded.exits:
         exits.add_ramps(model, recorded.exits, pooling=recorded.exit_pooling)
-    load_model(model, str(folder / _WEIGHTS))
+    read_weights(model, folder / _WEIGHTS)
     _check_counts(model, manifest)
     return model
+
+
+def read_weights(model: PreTrainedModel, path: Path) -> None:
+    """Read a checkpoint's weights into a model of its structure.
+
+    Raises:
+        ArtifactError: a tensor is missing, or the structure has none of that name.
+        RuntimeError: a tensor has another shape.
+    """
+    missing, unexpected = load_model(model, str(path), strict=False)
+    if others := sorted({*missing, *unexpected} - set(markers(model))):
+        raise ArtifactError(f"{path.name} does not fit effx.json: {others[0]} is missing or not expected.")
+
+
+def _add(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Add tensors to a file of weights."""
+    if tensors:
+        save_file({**load_file(path), **tensors}, path, metadata=_METADATA)
 
 
 def _check_size(config: PreTrainedConfig) -> None:

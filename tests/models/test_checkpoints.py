@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from effx import corpus
 from effx.encoding import Encoder
 from effx.errors import ArtifactError, UsageError
-from effx.models import checkpoints, families, load, pretrained, save, structure
+from effx.models import checkpoints, families, load, pretrained, prune, save, structure
 from effx.models.structure import parameters
 from effx.specs.heads import HeadSettings
 from effx.specs.tasks import TASKS
@@ -234,3 +235,39 @@ def test_a_truncated_checkpoint_is_refused(checkpoint: object, tmp_path: Path) -
 def test_a_checkpoint_contains_its_tokenizer(checkpoint: object, tokenizer: PreTrainedTokenizerFast) -> None:
     encoder = Encoder(checkpoint.folder, 32)  # type: ignore[attr-defined]
     assert encoder(ROWS).batch([0])["input_ids"][0].tolist() == tokenizer(ROWS[0][0])["input_ids"][:32]
+
+
+@pytest.mark.parametrize("removed", [{"ffns": [1]}, {"heads": {2: [0, 1, 2, 3]}}, {"heads": {0: [1]}}])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_plain_transformers_refuses_a_reduced_checkpoint(
+    name: str,
+    removed: dict[str, Any],
+    encoders: dict[str, Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A layer without FFN or attention would get a random one, with a warning alone."""
+    model, tokenizer = pretrained(encoders[name], TASKS["sst2"])
+    prune(model, **removed)
+    saved = save(model, tmp_path / "c", tokenizer=tokenizer, task=TASKS["sst2"])
+    assert structure(load(saved)) == structure(model)
+    for auto in (AutoModelForSequenceClassification, AutoModel, type(model)):
+        caplog.clear()
+        with (
+            caplog.at_level("WARNING", logger="transformers"),
+            pytest.raises(RuntimeError, match="ignore_mismatched_sizes"),
+        ):
+            auto.from_pretrained(saved.folder)
+        assert "load_it_with.effx.models.load" in caplog.text
+    assert save(load(saved), tmp_path / "again", tokenizer=tokenizer, task=TASKS["sst2"])
+
+
+def test_a_tensor_too_many_is_refused(encoders: dict[str, Path], tmp_path: Path) -> None:
+    model, tokenizer = pretrained(encoders["bert"], TASKS["sst2"])
+    saved = save(model, tmp_path / "c", tokenizer=tokenizer, task=TASKS["sst2"])
+    for change in ({"extra": torch.zeros(0)}, {"classifier.bias": None}):
+        tensors = load_file(saved.folder / "model.safetensors") | change
+        save_file({key: value for key, value in tensors.items() if value is not None},
+                  tmp_path / "changed.safetensors")  # fmt: skip
+        with pytest.raises(ArtifactError, match=f"{next(iter(change))} is missing or not expected"):
+            checkpoints.read_weights(model, tmp_path / "changed.safetensors")

@@ -159,6 +159,9 @@ def build(opened: Opened, task: Task, plan: HeadPlan, trust_remote_code: bool = 
     notes = contents.check_unused(folder, unused, without_head=not plan.keep)
     if plan.keep:
         _arrange(tensors, path, plan)
+        if plan.two_logits:  # sentence-transformers would apply the activation to both
+            for key in ("sentence_transformers", "sbert_ce_default_activation_function"):
+                config.__dict__.pop(key, None)
     else:
         for name in [name for name, _ in _head(skeleton)] if plan.whole else [path]:
             tensors.pop(f"{name}.weight", None), tensors.pop(f"{name}.bias", None)
