@@ -158,7 +158,7 @@ def _card(name: str, engines: dict[str, Engine]) -> str:
             f"{compared.label_agreement:.2%} of {compared.examples} rows"
         )  # fmt: skip
         lines.append(
-            f"| {path} | {engine.manifest.scheme} | {with_unit(engine.size_bytes, 'bytes')} | {agreement} |"
+            f"| {path} | {engine.manifest.scheme} | {with_unit(engine.size_bytes, 'B')} | {agreement} |"
         )
     lines += ["", "Equal predictions: the share of rows with the checkpoint's prediction.", ""]
     return "\n".join(lines)

@@ -35,10 +35,11 @@ def test_a_plain_client_gets_the_engines_logits(engines_folder: Path, tmp_path: 
     assert AutoConfig.from_pretrained(folder).id2label == {0: "negative", 1: "positive"}
     batch = dict(tokenizer([*TEXTS, " ".join(TEXTS * 4)], padding=True, truncation=True, return_tensors="np"))
     assert batch["input_ids"].shape == (4, 32)
+    batch.setdefault("token_type_ids", np.zeros_like(batch["input_ids"]))  # as optimum does
     for name, engine in zip(("model", "model_quantized"), both, strict=True):
         session = onnxruntime.InferenceSession(folder / f"onnx/{name}.onnx")
         (theirs,) = session.run(["logits"], {entry.name: batch[entry.name] for entry in session.get_inputs()})
-        with engines.open(engine) as ours:
+        with engines.open(engine.folder) as ours:
             np.testing.assert_allclose(theirs, ours.infer(batch)["logits"], atol=1e-6)
     card = (folder / "README.md").read_text()
     assert "| onnx/model.onnx | fp32 |" in card and "| onnx/model_quantized.onnx | int8-" in card
