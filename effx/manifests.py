@@ -462,8 +462,8 @@ class CheckpointManifest(Manifest):
     ticket: TicketRecord | None = None
     imported: ImportRecord | None = None
     """None: effx trained it."""
-    predictions: tuple[int | float, ...] | None = None
-    """Of the validation rows: a class, or a value."""
+    predictions: tuple[int | float, ...] | tuple[tuple[int, ...], ...] | None = None
+    """Of the validation rows: a class, a number, or the numbers of its labels."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -507,7 +507,7 @@ class CheckpointFacts(TypedDict, total=False):
     ticket: TicketRecord | None
     imported: ImportRecord | None
     sparsity: SparsityRecord | None
-    predictions: tuple[int | float, ...] | None
+    predictions: tuple[int | float, ...] | tuple[tuple[int, ...], ...] | None
     structure: Structure
 
 

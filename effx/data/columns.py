@@ -44,7 +44,9 @@ class Columns:
 
     texts: tuple[int, ...]
     label: int | None
-    """None: the rows have no labels."""
+    """None: the rows have no labels. The first one, if there are several columns of labels."""
+    labels: tuple[int, ...] = ()
+    """Columns of 0 and 1, one for each label; empty: one column has the labels."""
 
 
 class NoTextError(DataError):
@@ -79,13 +81,21 @@ def choose(
     try:
         texts = _texts(names, settings, task)
     except NoTextError as error:
-        if labelled and settings.label_column is None and not names.among((*_LABELS, *_OTHER_LABELS)):
+        if labelled and not (settings.label_column or settings.label_columns) and not names.among((*_LABELS, *_OTHER_LABELS)):
             raise NoTextError(
                 f"{where}: no column is called sentence or text, and none label (columns: {names.listed}): "
                 "name both",
                 settings=("text_column", "label_column"),
             ) from error
         raise
+    if settings.label_columns is not None:
+        indices = tuple(names.index(name, "label_columns") for name in settings.label_columns)
+        if set(indices) & set(texts):
+            raise DataError(
+                f"{names.where}: one column is both text and label: name both",
+                settings=("text_column", "label_columns"),
+            )
+        return Columns(texts, indices[0], indices)
     try:
         label = _label(names, settings, task, texts)
     except NoLabelError:

@@ -1,6 +1,6 @@
 """The task of a user's data, inferred from the labels of its rows.
 
-A label is a class name, a class number, or a number to predict. ``-1`` and ``-`` mark rows without a label,
+A label is a class name, a class number, a number to predict, or a list of labels. ``-1`` and ``-`` mark rows without a label,
 as in SNLI and in the hub's test splits; such rows are left out, and counted. The kinds of tasks
 (:mod:`effx.specs.kinds`) read the labels.
 """
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from effx.errors import DataError
 from effx.specs.data import DataSettings
-from effx.specs.kinds import KINDS
+from effx.specs.kinds import KINDS, multi_label
+from effx.specs.kinds.kind import Where
 from effx.specs.kinds.values import UNLABELLED, is_float, is_integer
 from effx.specs.tasks import Task
 
@@ -48,6 +50,47 @@ def infer(
         )
     names = _class_names(values, len(texts), settings, source)
     return Task(name, "classification", columns, names, KINDS["classification"].metrics)
+
+
+def infer_sets(
+    name: str,
+    columns: tuple[str, ...],
+    values: Sequence[Any],
+    settings: DataSettings,
+    where: Where,
+    class_names: tuple[str, ...] | None,
+) -> Task:
+    """Return the user's task whose rows have any number of labels.
+
+    Args:
+        name: the task's.
+        columns: ``sentence``, or ``sentence1`` and ``sentence2``.
+        values: the labels of all training rows, as lists.
+        settings: names of the labels, where the user gives them.
+        where: position of a row, for messages.
+        class_names: names of the file's label numbers; None: it has none.
+
+    Raises:
+        DataError: a row has no list, or the labels are not clear.
+    """
+    kind = KINDS["multi-label"]
+    lists = multi_label.lists_of(values, where)
+    names = settings.class_names or settings.label_columns or class_names
+    if multi_label.has_bits(lists, len(lists[0]), where):
+        names = names or tuple(map(str, range(len(lists[0]))))
+        if len(names) != len(lists[0]):
+            raise DataError(
+                f"{where(0)}: {len(lists[0])} numbers of 0 and 1 for {len(names)} labels",
+                settings="class_names",
+            )
+    if names is None:
+        different = set().union(*lists)
+        names = _numbered(different) if different and all(map(is_integer, different)) else ()
+        names = names or tuple(sorted(different))
+    if len(names) < 2:
+        shown = f"the only label is '{names[0]}'" if names else "no row has a label"
+        raise DataError(f"{where(0)}: {shown}; expected at least 2 different labels in all rows.")
+    return Task(name, kind.name, columns, tuple(names), kind.metrics)
 
 
 def _labelled_values(texts: Sequence[str], settings: DataSettings, source: str) -> Counter[str]:

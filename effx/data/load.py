@@ -17,13 +17,16 @@ from effx.data.split import split as divide
 from effx.data.tables import MISSING, Table
 from effx.errors import DataError, EffxError, UsageError, nearest
 from effx.specs.data import DataLocation, DataSettings, DataSource
-from effx.specs.kinds import KINDS
+from effx.specs.kinds import KINDS, multi_label
 from effx.specs.kinds.values import ClassNamesError, is_integer, texts_of
 from effx.specs.tasks import NAME, NAMING, TASKS, Task, get
 
 T = TypeVar("T")
 _ASSUMED = {"split": 0.8, "encoding": "utf-8,latin-1"}
 """What is assumed for a setting that the user has to give, to see what else is missing."""
+_BITS = {"0": False, "0.0": False, "False": False, "false": False,
+         "1": True, "1.0": True, "True": True, "true": True}  # fmt: skip
+"""Texts of a column of 0 and 1."""
 _MISTYPED = 0.75  # similarity to a task of the table from which a name is taken for a typing error
 
 
@@ -55,7 +58,7 @@ def load(task: Task, split: str, source: DataLocation = None) -> Rows:
         text_pair_column=(task.hub.columns or task.columns)[1] if len(task.columns) == 2 else None,
         label_column=task.hub.label,
     )
-    return _rows(task, table, choose(table.columns, table.source, named, task))
+    return _rows(task, table, choose(table.columns, table.source, named, task), named)
 
 
 def resolve(name: str, source: DataLocation) -> Task:
@@ -143,9 +146,14 @@ def _infer(name: str, source: DataSource) -> Task:
     assert columns.label is not None
     named: tuple[str, ...] = ("sentence1", "sentence2") if len(columns.texts) == 2 else ("sentence",)
     class_names = table.class_names.get(table.columns[columns.label])
+    values = _labels(table, columns, source.settings)
+    if source.settings.several_labels or (
+        source.settings.label_type is None and any(map(multi_label.is_list, values))
+    ):
+        return labels.infer_sets(name, named, values, source.settings, table.where, class_names)
     if class_names is not None and source.settings.class_names is None:
         return Task(name, "classification", named, class_names, KINDS["classification"].metrics)
-    texts = texts_of(_labels(table, columns.label), table.where)
+    texts = texts_of(values, table.where)
     task = labels.infer(name, named, texts, source.settings, table.source)
     if unused := [label for label in task.labels if label.isdigit() and label not in set(texts)]:
         shown = ", ".join(unused[:10]) + (", ..." if len(unused) > 10 else "")
@@ -165,7 +173,7 @@ def _local(task: Task, split: str, source: DataSource) -> Rows:
         )
     table = _table(split_files.paths, task.name, task, source.settings)
     columns = choose(table.columns, table.source, _named(split_files.paths[0], task, source.settings), task)
-    rows = _rows(task, table, columns)
+    rows = _rows(task, table, columns, source.settings)
     if not split_files.divided:
         return rows
     settings = source.settings
@@ -193,14 +201,42 @@ def _table(split_files: tuple[Path, ...], name: str, task: Task | None, settings
     return table
 
 
-def _labels(table: Table, index: int) -> list[Any]:
+def _labels(table: Table, columns: Columns, settings: DataSettings) -> list[Any]:
+    """Return the labels of rows as the file has them, in lists if it has several columns or a separator."""
+    if columns.labels:
+        return _label_sets(table, columns.labels, settings)
+    assert columns.label is not None
+    values = _values(table, columns.label)
+    if (separator := settings.label_separator) is None:
+        return values
+    return [
+        [part.strip() for part in value.split(separator) if part.strip()]
+        if isinstance(value, str) and not multi_label.is_list(value)
+        else value
+        for value in values
+    ]
+
+
+def _label_sets(table: Table, indices: tuple[int, ...], settings: DataSettings) -> list[Any]:
+    """Return the names of the columns in which each row has 1."""
+    sets: list[list[str]] = [[] for _ in table.rows]
+    for index, name in zip(indices, settings.label_columns or (), strict=True):
+        for row, value in enumerate(_values(table, index)):
+            if str(value).strip() not in _BITS:
+                raise DataError(f"{table.where(row)}: column '{name}': expected 0 or 1, got '{value}'.")
+            if _BITS[str(value).strip()]:
+                sets[row].append(name)
+    return sets
+
+
+def _values(table: Table, index: int) -> list[Any]:
     values = [row[index] for row in table.rows]
     if any(value is MISSING for value in values):
         raise table.missing(table.columns[index], values.index(MISSING))
     return values
 
 
-def _rows(task: Task, table: Table, columns: Columns) -> Rows:
+def _rows(task: Task, table: Table, columns: Columns, settings: DataSettings) -> Rows:
     """Return a table's rows as texts and labels of the task.
 
     Raises:
@@ -213,7 +249,9 @@ def _rows(task: Task, table: Table, columns: Columns) -> Rows:
     texts = _texts(table, columns.texts)
     names = tuple(table.columns[index] for index in columns.texts)
     label_column = table.columns[columns.label]
-    values = _labels(table, columns.label)
+    if columns.labels:
+        label_column = ", ".join(table.columns[index] for index in columns.labels)
+    values = _labels(table, columns, settings)
     try:
         labelled, encoded = task.behavior.encode(
             task.labels, values, table.where, table.class_names.get(label_column)

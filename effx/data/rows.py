@@ -31,7 +31,8 @@ class Rows:
     texts: list[tuple[str, ...]]
     """One tuple per example: one text, or two for a pair."""
     labels: np.ndarray
-    """int64 [n] classes, float64 [n] values for regression, or object [n] tuples of accepted answers."""
+    """First axis n; what they are depends on the kind of task: int64 classes, float64 numbers, bool
+    [n, labels] sets, or objects, tuples of accepted answers."""
     source: str
     """Where they came from: a file, a dataset on the hub, or the demo corpus."""
     origin: Origin | None = None

@@ -17,13 +17,14 @@ def split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices of training rows and of validation rows, each ascending.
 
-    Each class is divided in the same proportion; numbers are divided within tenths of their range. Rows with
-    equal texts are in the same part, with the class of the first of them. A class with two different texts or
-    more is in both parts; one with a single text is in the training rows.
+    Each class is divided in the same proportion; numbers are divided within tenths of their range, sets by
+    the rarest of their labels. Rows with equal texts are in the same part, with the class of the first of
+    them. A class with two different texts or more is in both parts; one with a single text is in the training
+    rows.
 
     Args:
         texts: of each row.
-        labels: int64 [n] classes or float64 [n] numbers.
+        labels: int64 [n] classes, float64 [n] numbers, or bool [n, labels] sets.
         share: of the rows to train on, in (0, 1).
         seed: of the draw.
 
@@ -55,7 +56,13 @@ def split(
 
 
 def _strata(labels: np.ndarray) -> np.ndarray:
-    """Return the class of each row, or the tenth of the numbers that its number is in."""
+    """Return the class of each row, the tenth of the numbers that its number is in, or the rarest of its labels.
+
+    Rows without any label are a class of their own.
+    """
+    if labels.ndim == 2:
+        counts = np.where(labels, labels.sum(axis=0), len(labels) + 1)
+        return np.where(labels.any(axis=1), counts.argmin(axis=1), labels.shape[1])
     if labels.dtype.kind != "f":
         return labels
     edges = np.quantile(labels, np.linspace(0, 1, _BINS + 1)[1:-1])

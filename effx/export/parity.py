@@ -16,6 +16,7 @@ from effx.engines.protocol import Session
 from effx.manifests import Parity
 from effx.specs.tasks import Task
 from effx.stats import intervals
+from effx.stats.metrics import same_rows
 
 _BATCH = 8
 _MIXED_ROWS = 128
@@ -121,8 +122,8 @@ def compare(
         facts["depth_agreement"] = float(np.mean(depth == reference.depth))
     if reference.labels is not None and task.behavior.has_classes:
         n = len(reference.labels)
-        right = labels[:n] == reference.labels
-        right_before = expected_labels[:n] == reference.labels
+        right = same_rows(labels[:n], reference.labels)
+        right_before = same_rows(expected_labels[:n], reference.labels)
         interval = intervals.paired_accuracy_interval(right, right_before)
         facts |= {"accuracy": float(right.mean()),
                   "accuracy_lost": float(right_before.mean() - right.mean()),

@@ -17,6 +17,7 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 LOSSES: Mapping[str, Loss] = {
     "cross-entropy": lambda logits, labels: F.cross_entropy(logits.float(), labels),
+    "binary-cross-entropy": lambda logits, labels: F.binary_cross_entropy_with_logits(logits.float(), labels),
     "mean-squared-error": lambda logits, labels: F.mse_loss(logits.squeeze(-1).float(), labels),
 }
 

@@ -12,7 +12,7 @@ from effx.errors import EffxError
 from effx.results import EngineRecord, ExitSettings, FailedEngineRecord, Quality, StructureSummary
 from effx.specs.tasks import Task
 from effx.stats import bootstrap, intervals
-from effx.stats.metrics import METRICS
+from effx.stats.metrics import METRICS, same_rows
 
 
 def score(task: Task, rows: Rows, logits: np.ndarray) -> Quality:
@@ -20,7 +20,7 @@ def score(task: Task, rows: Rows, logits: np.ndarray) -> Quality:
     predictions = task.predict(logits)
     metrics = task.score(rows.labels, predictions)
     if task.metric == "accuracy":
-        correct = int(np.sum(predictions == rows.labels))
+        correct = int(np.sum(same_rows(predictions, rows.labels)))
         interval = intervals.wilson(correct, len(rows))
     else:
         low, high = bootstrap.metric_interval(METRICS[task.metric], rows.labels, predictions)
@@ -32,8 +32,9 @@ def score(task: Task, rows: Rows, logits: np.ndarray) -> Quality:
         n=len(rows),
         interval=interval,
         metrics=metrics,
-        predictions=predictions.tolist(),
-        labels=rows.labels.tolist(),
+        predictions=task.behavior.store(predictions),
+        labels=task.behavior.store(rows.labels),
+        label_names=list(task.labels) if rows.labels.ndim == 2 else None,
         source=rows.source,
     )
 

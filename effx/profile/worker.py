@@ -62,7 +62,7 @@ class Worker:
         longest: int,
         on_gpu: bool = False,
         seed: int = 0,
-        predictions: Sequence[float] | None = None,
+        predictions: Sequence[Any] | None = None,
         device_memory: DeviceMemory | None = None,
     ) -> None:
         """Args:
@@ -77,7 +77,9 @@ class Worker:
         """
         self._session, self._rows, self._task = session, rows, task
         self._longest, self._on_gpu, self._seed = longest, on_gpu, seed
-        self._predictions = None if predictions is None else np.array(predictions, dtype=np.float64)
+        self._predictions = None
+        if predictions is not None:
+            self._predictions = task.behavior.restore(predictions, task.labels).astype(np.float64)
         self._device_memory = device_memory
 
     @classmethod
@@ -87,7 +89,7 @@ class Worker:
         texts: Sequence[Sequence[str]],
         threads: int | None,
         seed: int,
-        predictions: Sequence[float] | None = None,
+        predictions: Sequence[Any] | None = None,
         trust: bool = False,
     ) -> Worker:
         """Load the engine in ``folder`` and encode ``texts`` with its tokenizer."""
@@ -132,8 +134,6 @@ class Worker:
     def score(self, batch_size: int, first_batch: int) -> Scored:
         """Run rows in batches of similar length, from ``first_batch`` on, for about a minute."""
         batches = length_sorted(self._rows.lengths, batch_size)
-        if self._predictions is None:
-            self._predictions = np.full(len(self._rows), np.nan)
         scored: list[int] = []
         logits: list[list[float]] = []
         depths: list[int] = []
@@ -141,7 +141,10 @@ class Worker:
         next_batch: int | None = None
         for number, rows in enumerate(batches[first_batch:], first_batch + 1):
             out = self._session.infer(self._rows.batch(rows))
-            self._predictions[rows] = self._task.predict(out["logits"])
+            predicted = self._task.predict(out["logits"])
+            if self._predictions is None:
+                self._predictions = np.full((len(self._rows), *predicted.shape[1:]), np.nan)
+            self._predictions[rows] = predicted
             scored += rows.tolist()
             logits += out["logits"].tolist()
             depths += out["depth"].tolist() if "depth" in out else []
@@ -251,7 +254,7 @@ class Worker:
                 continue
             checked += len(rows)
             same = np.isclose(self._task.predict(logits), self._predictions[rows], atol=0.05)
-            agreed += int(np.sum(same))
+            agreed += int(np.sum(same.reshape(len(rows), -1).all(axis=1)))
         return checked, agreed
 
     def _timed(self, workload: Workload, query: Query) -> tuple[float, np.ndarray]:

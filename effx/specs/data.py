@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from effx.errors import UsageError
 from effx.specs.settings import OneOf, Parsed, Settings, wrong
 
 QUOTINGS = ("double", "single", "backslash", "none")
-LABEL_TYPES = ("class", "number")
+LABEL_TYPES = ("class", "number", "labels")
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 
 
@@ -51,8 +51,13 @@ class DataSettings(Settings):
     label_column: str | None = None
     """Column of the label. Default: label, or another usual name."""
     label_type: Annotated[str, OneOf("label type", LABEL_TYPES)] | None = None
-    """Whether labels are classes or numbers to predict (regression). Default: numbers with a decimal point
-    are numbers to predict, everything else is a class."""
+    """Whether rows have one class, one number to predict (regression), or labels: any number of them
+    (multi-label). Default: lists are labels, numbers with a decimal point are numbers to predict, everything
+    else is a class."""
+    label_separator: Annotated[str, Field(min_length=1)] | None = None
+    """Separator of the labels of a row, e.g. a semicolon, if its texts have several; an empty text has none."""
+    label_columns: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
+    """Columns of 0 and 1, one for each label, if each row has any number of labels."""
     class_names: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     """Names of all classes, in the order of the model's outputs. Default: those of the files, sorted."""
     split: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -75,25 +80,42 @@ class DataSettings(Settings):
     double quotes, escaped by a backslash; none: a quote is a character of the text. Default: inferred from
     the file."""
 
-    @field_validator("class_names")
+    @field_validator("class_names", "label_columns")
     @classmethod
-    def _distinct(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    def _distinct(cls, names: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        what = "class" if info.field_name == "class_names" else "column"
         for name in names or ():
             if names and names.count(name) > 1:
-                raise wrong(f"duplicate class '{name}'.")
+                raise wrong(f"duplicate {what} '{name}'.")
         return names
+
+    @property
+    def several_labels(self) -> bool:
+        """Whether the user says that a row may have several labels."""
+        return self.label_type == "labels" or bool(self.label_separator or self.label_columns)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.text_pair_column is not None and self.text_column is None:
             raise wrong("text_pair_column needs text_column: give both.", "text_pair_column", "text_column")
-        columns = [self.text_column, self.text_pair_column, self.label_column]
+        columns = [
+            self.text_column, self.text_pair_column, self.label_column, *(self.label_columns or ())
+        ]  # fmt: skip
         given = [column for column in columns if column is not None]
         if len(set(given)) < len(given):
             raise wrong(
                 "text_column, text_pair_column and label_column: expected different columns.",
                 "text_column", "text_pair_column", "label_column",
             )  # fmt: skip
+        if self.label_columns is not None:
+            for name in ("label_column", "label_separator", "class_names"):
+                if getattr(self, name) is not None:
+                    raise wrong(f"the columns are the labels: leave out {name}.", "label_columns", name)
+        if self.label_type in ("class", "number"):
+            for name in ("label_separator", "label_columns"):
+                if getattr(self, name) is not None:
+                    raise wrong(f"rows with several labels have label_type labels, not {self.label_type}.",
+                                "label_type", name)  # fmt: skip
         if self.split_seed is not None and self.split is None:
             raise wrong("split_seed needs split.", "split_seed", "split")
         if self.class_names is not None and self.label_type == "number":

@@ -12,7 +12,7 @@ import numpy as np
 
 from effx.stats import CONFIDENCE, bootstrap
 from effx.stats.bootstrap import LEAST_BLOCKS, Statistic
-from effx.stats.metrics import Metric
+from effx.stats.metrics import Metric, same_rows
 from effx.stats.tests import discordant
 
 LEAST_DIFFERING = 10
@@ -64,17 +64,18 @@ def paired_interval(
 
     Args:
         metric: for accuracy the interval is Tango's, for any other metric a paired bootstrap's.
-        labels: [n].
-        a: a's predictions [n].
-        b: b's predictions [n].
+        labels: [n], or sets [n, labels].
+        a: a's predictions, of the same shape.
+        b: b's predictions.
         confidence: how often the interval holds the truth; its lower end alone is a one-sided bound that
             is right in (1 + confidence) / 2 of cases.
 
     None where fewer than :data:`LEAST_DIFFERING` predictions differ and the metric is not accuracy.
     """
     if metric.name == "accuracy":
-        return paired_accuracy_interval(a == labels, b == labels, confidence=confidence)
-    if int(np.sum(a != b)) < LEAST_DIFFERING:
+        right = same_rows(a, labels), same_rows(b, labels)
+        return paired_accuracy_interval(*right, confidence=confidence)
+    if int(np.sum(~same_rows(a, b))) < LEAST_DIFFERING:
         return None
     return bootstrap.paired_difference(metric, labels, a, b, confidence=confidence)
 

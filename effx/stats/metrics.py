@@ -1,7 +1,7 @@
 """Metrics: labels and predictions in, one number out; or one number per engine and resampling.
 
-Classification metrics take integer labels and predicted classes, regression metrics take
-floats. Undefined cases (a constant prediction has no correlation) give 0.0, as GLUE scores them.
+Labels and predictions are integer classes [n], numbers [n], or label sets [n, labels]: booleans, any number
+of them true in a row. Undefined cases (a constant prediction has no correlation) give 0.0, as GLUE scores them.
 
 Each formula is written once, for weighted examples: a weight is how often an example was drawn. The
 metric of all examples has the weight 1 for each.
@@ -18,12 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 
 Weighted = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-"""Labels [n], predictions [engines, n] and weights [resamples, n] in, values [engines, resamples] out."""
+"""Labels [n], predictions [engines, n] and weights [resamples, n] in, values [engines, resamples] out; label
+sets have one more axis."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric; call it with labels [n] and predictions [n], at least one."""
+    """A metric; call it with labels [n] and predictions [n], or label sets [n, labels]; at least one row."""
 
     name: str
     weighted: Weighted
@@ -33,6 +34,12 @@ class Metric:
     def __call__(self, labels: np.ndarray, predictions: np.ndarray) -> float:
         labels, predictions = np.asarray(labels, dtype=float), np.asarray(predictions, dtype=float)
         return float(self.weighted(labels, predictions[None], np.ones((1, len(labels))))[0, 0])
+
+
+def same_rows(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return whether labels or predictions are equal, bool [n]: classes or numbers [n], sets [n, labels]."""
+    equal = np.asarray(a == b)
+    return equal if equal.ndim == 1 else np.asarray(equal.all(axis=tuple(range(1, equal.ndim))))
 
 
 def exact_match(answers: Sequence[str], prediction: str) -> float:
@@ -59,8 +66,9 @@ def _sums(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _accuracy(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Share of equal entries, 0 to 1."""
-    return _sums(weights, predictions == labels) / len(labels)
+    """Share of rows that are right, 0 to 1: the class, or every label of a set."""
+    equal = predictions == labels
+    return _sums(weights, equal if labels.ndim == 1 else equal.all(axis=-1)) / len(labels)
 
 
 def _f1(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -70,9 +78,36 @@ def _f1(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.
 
 def _macro_f1(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Unweighted mean of F1 over the classes that a resampling has in its labels or predictions."""
-    classes = np.union1d(labels, predictions)
-    pairs = [_class_f1(labels, predictions, weights, float(label)) for label in classes]
-    return np.asarray(sum(f1 for f1, _ in pairs) / sum(present for _, present in pairs))
+    if labels.ndim == 2:
+        columns = range(labels.shape[1])
+        pairs = [_class_f1(labels[:, i], predictions[..., i], weights, 1.0) for i in columns]
+    else:
+        classes = np.union1d(labels, predictions)
+        pairs = [_class_f1(labels, predictions, weights, float(label)) for label in classes]
+    return np.asarray(sum(f1 for f1, _ in pairs) / np.maximum(sum(present for _, present in pairs), 1))
+
+
+def _micro_f1(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """F1 of all pairs of row and label together; of classes it is the accuracy."""
+    if labels.ndim == 1:
+        return _accuracy(labels, predictions, weights)
+    true, predicted = labels[None] == 1, predictions == 1
+    both = _row_sums(weights, true & predicted)
+    return 2 * both / np.maximum(_row_sums(weights, true) + _row_sums(weights, predicted), 1)
+
+
+def _row_sums(weights: np.ndarray, sets: np.ndarray) -> np.ndarray:
+    """Return the weighted numbers of labels [engines, resamples] of sets [engines, n, labels]."""
+    return _sums(weights, sets.sum(axis=-1).astype(float))
+
+
+def label_f1(labels: np.ndarray, predictions: np.ndarray) -> list[float | None]:
+    """Return F1 of each label of sets [n, labels]; None for a label that neither has."""
+    ones = np.ones((1, len(labels)))
+    pairs = [
+        _class_f1(labels[:, i], predictions[None, :, i], ones, 1.0) for i in range(labels.shape[1])
+    ]
+    return [float(f1[0, 0]) if present[0, 0] else None for f1, present in pairs]
 
 
 def _class_f1(
@@ -161,6 +196,7 @@ METRICS: dict[str, Metric] = {
         Metric("accuracy", _accuracy, of_classes=True),
         Metric("f1", _f1, of_classes=True),
         Metric("macro_f1", _macro_f1, of_classes=True),
+        Metric("micro_f1", _micro_f1, of_classes=True),
         Metric("matthews", _matthews, of_classes=True),
         Metric("pearson", _pearson, of_classes=False),
         Metric("spearman", _spearman, of_classes=False),

@@ -163,7 +163,7 @@ def finetune(
         "data": rows_source,
     }
     if keep_predictions:
-        derived["predictions"] = tuple(predictions.tolist())
+        derived["predictions"] = tuple(task.behavior.store(predictions))
     if sparsity:
         derived["sparsity"] = sparse.counted_again(sparsity, model)
     if facts is not None:

@@ -189,8 +189,11 @@ def to_tensors(batch: dict[str, np.ndarray], names: list[str]) -> dict[str, torc
 
 
 def labelled(encoded: Encoded, labels: np.ndarray, names: list[str]) -> Collate:
-    """Return a collate function (row numbers -> inputs and labels) over encoded rows with one label each."""
-    dtype = torch.float32 if labels.dtype.kind == "f" else torch.int64
+    """Return a collate function (row numbers -> inputs and labels) over encoded rows and their labels.
+
+    Classes are int64, numbers and sets of labels float32, as the losses of transformers take them.
+    """
+    dtype = torch.int64 if labels.dtype.kind == "i" else torch.float32
     targets = torch.as_tensor(labels).to(dtype)
 
     def collate(indices: list[int]) -> dict[str, torch.Tensor]:

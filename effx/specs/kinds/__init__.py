@@ -2,6 +2,7 @@
 
 classification    one class per row
 regression        one number per row
+multi_label       any number of labels per row
 answer_span       an answer in a text: start and end logits of every token
 
 Everything that depends on the kind of a task is a field of :class:`TaskKind`; the other packages ask it. Two
@@ -17,8 +18,9 @@ from collections.abc import Mapping
 from effx.specs.kinds.answer_span import ANSWER_SPAN
 from effx.specs.kinds.classification import CLASSIFICATION
 from effx.specs.kinds.kind import TaskKind
+from effx.specs.kinds.multi_label import MULTI_LABEL
 from effx.specs.kinds.regression import REGRESSION
 
 __all__ = ["KINDS", "TaskKind"]
 
-KINDS: Mapping[str, TaskKind] = {kind.name: kind for kind in (CLASSIFICATION, REGRESSION, ANSWER_SPAN)}
+KINDS: Mapping[str, TaskKind] = {kind.name: kind for kind in (CLASSIFICATION, REGRESSION, MULTI_LABEL, ANSWER_SPAN)}

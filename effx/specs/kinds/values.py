@@ -31,8 +31,8 @@ def texts_of(values: Sequence[Any], where: Where) -> list[str]:
 def _text(value: Any, index: int, where: Where) -> str:
     if isinstance(value, list | tuple):
         raise DataError(
-            f"{where(index)}: the label is a list, {short(value)}: several labels per row are not "
-            "supported; expected one class name or number."
+            f"{where(index)}: the label is a list, {short(value)}, but the rows of this task have one label: "
+            "expected a class name or number."
         )
     if isinstance(value, dict):
         raise DataError(
@@ -44,8 +44,8 @@ def _text(value: Any, index: int, where: Where) -> str:
     text = str(value).strip()
     if re.fullmatch(r"\[.*\]|\{.*\}", text, re.DOTALL):
         raise DataError(
-            f"{where(index)}: the label is written like a list, {short(text)}: several labels per row are "
-            "not supported; expected one class name or number."
+            f"{where(index)}: the label is written like a list, {short(text)}, but the rows of this task have "
+            "one label: expected a class name or number."
         )
     return text
 

@@ -44,7 +44,7 @@ class TicketResult:
     metrics: dict[str, float]
     """On all validation rows."""
     predictions: np.ndarray
-    """[n]: a class, or a value, for each validation row."""
+    """Of the validation rows, first axis n: classes, numbers, or sets of labels."""
 
     @classmethod
     def of(
@@ -65,7 +65,7 @@ class TicketResult:
             manifest.weight_remaining,
             manifest.ticket.removed if manifest.ticket else RemovedCounts(),
             dict(manifest.metrics),
-            np.array(manifest.predictions),
+            checkpoint.task.behavior.restore(manifest.predictions or (), checkpoint.task.labels),
         )
 
     def score(self, task: Task, labels: np.ndarray, rows: np.ndarray) -> dict[str, float]:
