@@ -30,6 +30,7 @@ from effx.analysis.limits import LimitOutcome
 from effx.analysis.objectives import Objective
 from effx.results import Run
 from effx.stats import noninferiority, tests
+from effx.stats.metrics import same_rows
 
 _SCORED = ("energy_per_correct",)
 """Objectives that are not scores and depend on predictions."""
@@ -182,9 +183,9 @@ def _resampled(runs: Sequence[Run], limit: Threshold, levels: np.ndarray) -> np.
 
 def _resampled_accuracy(runs: Sequence[Run], limit: Threshold) -> np.ndarray:
     assert limit.baseline is not None
-    labels = np.array(limit.baseline.quality.labels)
-    before = np.array(limit.baseline.quality.predictions) == labels
-    after = np.array([run.quality.predictions for run in runs]) == labels
+    labels = limit.baseline.quality.label_array
+    before = same_rows(limit.baseline.quality.prediction_array, labels)
+    after = np.array([same_rows(run.quality.prediction_array, labels) for run in runs])
     weights = resampling.example_weights(len(labels)).T
     only_before = (before & ~after).astype(np.float32) @ weights
     only_after = (~before & after).astype(np.float32) @ weights

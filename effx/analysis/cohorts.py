@@ -10,8 +10,11 @@ between workloads of the same scenario, shape and arrival rate (:func:`shared_wo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from effx.errors import UsageError
 from effx.results import Energy, Run, WorkloadResult
@@ -72,7 +75,7 @@ class Cohort:
             n=run.quality.n,
             metric=run.quality.metric,
             energy=energy_meter(run) if energy else None,
-            labels=hash(tuple(run.quality.labels)) if labels else None,
+            labels=hash(json.dumps(run.quality.labels)) if labels else None,
         )
 
 
@@ -142,8 +145,8 @@ def has_predictions(run: Run) -> bool:
     return len(run.quality.predictions) == len(run.quality.labels) == run.quality.n > 0
 
 
-def shared_labels(runs: Sequence[Run]) -> list[float]:
-    """Return the labels [n] that all results were scored on.
+def shared_labels(runs: Sequence[Run]) -> np.ndarray:
+    """Return the labels, :attr:`effx.results.Quality.label_array`, that all results were scored on.
 
     Raises:
         UsageError: a result lacks predictions, or the labels differ.
@@ -156,7 +159,7 @@ def shared_labels(runs: Sequence[Run]) -> list[float]:
             raise UsageError(
                 f"{runs[0].id} and {run.id} have different labels; profile both on the same rows."
             )
-    return labels
+    return runs[0].quality.label_array
 
 
 def single_stream(run: Run) -> WorkloadResult:

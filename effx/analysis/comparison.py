@@ -26,7 +26,7 @@ from effx.results import Energy, Run, WorkloadResult
 from effx.specs.workloads import SINGLE_STREAM, Length
 from effx.stats import intervals, tests
 from effx.stats.intervals import Ratio
-from effx.stats.metrics import METRICS
+from effx.stats.metrics import METRICS, same_rows
 
 MARGIN = 0.01
 """Default of the accepted loss of accuracy; 0.01 is a point."""
@@ -113,9 +113,9 @@ def compare(a: Run, b: Run) -> Comparison:
         UsageError: they are of different tasks, hosts, metrics or examples, or hold no predictions.
     """
     cohorts.check([a, b])
-    labels = np.array(cohorts.shared_labels([a, b]))
-    of_a, of_b = np.array(a.quality.predictions), np.array(b.quality.predictions)
-    metric, differing = a.quality.metric, int(np.sum(of_a != of_b))
+    labels = cohorts.shared_labels([a, b])
+    of_a, of_b = a.quality.prediction_array, b.quality.prediction_array
+    metric, differing = a.quality.metric, int(np.sum(~same_rows(of_a, of_b)))
     remarks = [f"{run.name}: {flag}" for run in (a, b) for flag in _flags(run)]
     interval = intervals.paired_interval(METRICS[metric], labels, of_a, of_b)
     if interval is None:
@@ -135,7 +135,9 @@ def compare(a: Run, b: Run) -> Comparison:
         difference=b.quality.value - a.quality.value,
         interval=interval,
         differing=differing,
-        p_value=tests.mcnemar(of_a == labels, of_b == labels) if METRICS[metric].of_classes else None,
+        p_value=tests.mcnemar(same_rows(of_a, labels), same_rows(of_b, labels))
+        if METRICS[metric].of_classes
+        else None,
         p_adjusted=None,
         latency=latency,
         energy=_energy(a, b, remarks),

@@ -21,7 +21,7 @@ from effx.analysis.constraints import Threshold
 from effx.results import MIN_SAMPLES, Run
 from effx.stats import bootstrap, intervals, noninferiority
 from effx.stats.bootstrap import LEAST_BLOCKS
-from effx.stats.metrics import METRICS
+from effx.stats.metrics import METRICS, same_rows
 
 _ROUNDING = 1e-9  # 0.91 meets a threshold of 0.92 - 0.01
 _MOST_UNITS = 10**9
@@ -191,23 +191,22 @@ def _drop(run: Run, baseline: Run, threshold: Threshold, confidence: float) -> L
     interval = noninferiority.bounds(metric, labels, before, after, confidence)
     reason = None
     if interval is None:
-        reason = f"{int(np.sum(before != after))} differing predictions are too few for an interval"
+        reason = f"{int(np.sum(~same_rows(before, after)))} differing predictions are too few for an interval"
 
     def needed() -> Needed | None:
         if interval is None:
             return None
         at = _narrowed(difference, interval, n)
         if metric.name == "accuracy":
-            at = _paired_accuracy(before == labels, after == labels, level)
+            at = _paired_accuracy(same_rows(before, labels), same_rows(after, labels), level)
         return _least(lambda count: _verdict(at(count), -limit, at_least=True), n, "rows")
 
     return _of(threshold, run.quality.value, interval, difference=difference, needed=needed, reason=reason)
 
 
 def _paired(run: Run, baseline: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return labels, the baseline's predictions and the engine's, each [n]."""
-    predictions = np.array(baseline.quality.predictions), np.array(run.quality.predictions)
-    return np.array(run.quality.labels), *predictions
+    """Return labels, the baseline's predictions and the engine's; the first axis is n."""
+    return run.quality.label_array, baseline.quality.prediction_array, run.quality.prediction_array
 
 
 def _score(run: Run, threshold: Threshold, value: float, confidence: float) -> LimitOutcome:
@@ -229,8 +228,9 @@ def _score_interval(run: Run, confidence: float) -> Interval:
     metric = METRICS[scored.metric]
     if metric.name == "accuracy":
         return _accuracy(scored.value, level, scored.n)
-    labels, predictions = np.array(cohorts.shared_labels([run])), np.array(scored.predictions)
-    if metric.of_classes and int(np.sum(labels != predictions)) < intervals.LEAST_DIFFERING:
+    labels, predictions = cohorts.shared_labels([run]), scored.prediction_array
+    wrong = int(np.sum(~same_rows(labels, predictions)))
+    if metric.of_classes and labels.ndim == 1 and wrong < intervals.LEAST_DIFFERING:
         low, high = intervals.few_differing_interval(metric, labels, labels, predictions, confidence)
         perfect = metric(labels, labels)
         return perfect + low, perfect + high

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 
 from effx.results import Run
+from effx.specs.kinds import KINDS
 from effx.stats.metrics import METRICS
 
 
 def majority_score(run: Run) -> float | None:
-    """Return the primary metric of always answering the most frequent class of the scored rows.
+    """Return the primary metric of always answering the most frequent class, or labels, of the scored rows.
 
     None: the labels are numbers, for which a constant has no correlation, or the result has no labels.
     """
-    accuracy = run.quality
-    metric = METRICS[accuracy.metric]
-    if not metric.of_classes or not accuracy.labels:
+    quality = run.quality
+    metric = METRICS[quality.metric]
+    if not metric.of_classes or not quality.labels:
         return None
-    label, _ = Counter(accuracy.labels).most_common(1)[0]
-    labels = np.array(accuracy.labels)
-    return metric(labels, np.full(len(labels), label))
+    labels = quality.label_array
+    constant = KINDS["multi-label"].constant
+    if quality.label_names is not None and constant is not None:
+        answer = constant(labels, tuple(quality.label_names)).prediction
+        return metric(labels, np.broadcast_to(answer, labels.shape))
+    classes, counts = np.unique(labels, return_counts=True)
+    return metric(labels, np.full(len(labels), classes[counts.argmax()]))
 
 
 def remark(run: Run) -> str | None:
@@ -29,7 +32,8 @@ def remark(run: Run) -> str | None:
     score = majority_score(run)
     if score is None or run.quality.value > score:
         return None
+    frequent = "class" if run.quality.label_names is None else "labels"
     return (
-        f"{run.name} is not better than always answering the most frequent class: {run.quality.metric} "
+        f"{run.name} is not better than always answering the most frequent {frequent}: {run.quality.metric} "
         f"{run.quality.value:.4f}, {score:.4f} without a model"
     )

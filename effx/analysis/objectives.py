@@ -15,7 +15,7 @@ from effx.analysis.cohorts import single_stream
 from effx.errors import unknown
 from effx.results import MIN_SAMPLES, Run, WorkloadResult
 from effx.stats import bootstrap, intervals
-from effx.stats.metrics import METRICS
+from effx.stats.metrics import METRICS, same_rows
 
 Interval = tuple[float, float] | None
 
@@ -115,7 +115,7 @@ def _correct_value(run: Run) -> float | None:
         return None
     if scored.metric == "accuracy" or not scored.predictions:
         return scored.value if scored.metric == "accuracy" else scored.metrics.get("accuracy")
-    return float(np.mean(np.array(scored.predictions) == np.array(scored.labels)))
+    return float(np.mean(same_rows(scored.prediction_array, scored.label_array)))
 
 
 def _correct_interval(run: Run) -> Interval:

@@ -44,13 +44,13 @@ def scores(metric: str, runs: Sequence[Run]) -> np.ndarray:
     """
     if not runs:
         return np.empty((0, RESAMPLES))
-    labels = np.array(shared_labels(runs), dtype=float)
+    labels = shared_labels(runs).astype(float)
     weights = example_weights(len(labels))
     step = max(1, _GATHERED // len(labels))
     parts = [runs[start : start + step] for start in range(0, len(runs), step)]
     result = [
         METRICS[metric].weighted(
-            labels, np.array([run.quality.predictions for run in part], dtype=float), weights
+            labels, np.array([run.quality.prediction_array for run in part], dtype=float), weights
         )
         for part in parts
     ]

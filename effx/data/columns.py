@@ -81,7 +81,8 @@ def choose(
     try:
         texts = _texts(names, settings, task)
     except NoTextError as error:
-        if labelled and not (settings.label_column or settings.label_columns) and not names.among((*_LABELS, *_OTHER_LABELS)):
+        label_named = settings.label_column is not None or settings.label_columns is not None
+        if labelled and not label_named and not names.among((*_LABELS, *_OTHER_LABELS)):
             raise NoTextError(
                 f"{where}: no column is called sentence or text, and none label (columns: {names.listed}): "
                 "name both",

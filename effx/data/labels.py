@@ -1,8 +1,8 @@
 """The task of a user's data, inferred from the labels of its rows.
 
-A label is a class name, a class number, a number to predict, or a list of labels. ``-1`` and ``-`` mark rows without a label,
-as in SNLI and in the hub's test splits; such rows are left out, and counted. The kinds of tasks
-(:mod:`effx.specs.kinds`) read the labels.
+A label is a class name, a class number, a number to predict, or a list of labels. ``-1`` and ``-`` mark rows
+without a label, as in SNLI and in the hub's test splits; such rows are left out, and counted. The kinds of
+tasks (:mod:`effx.specs.kinds`) read the labels.
 """
 
 from __future__ import annotations

@@ -56,13 +56,13 @@ def split(
 
 
 def _strata(labels: np.ndarray) -> np.ndarray:
-    """Return the class of each row, the tenth of the numbers that its number is in, or the rarest of its labels.
+    """Return the class of each row, the tenth that its number is in, or the rarest of its labels.
 
     Rows without any label are a class of their own.
     """
     if labels.ndim == 2:
         counts = np.where(labels, labels.sum(axis=0), len(labels) + 1)
-        return np.where(labels.any(axis=1), counts.argmin(axis=1), labels.shape[1])
+        return np.asarray(np.where(labels.any(axis=1), counts.argmin(axis=1), labels.shape[1]))
     if labels.dtype.kind != "f":
         return labels
     edges = np.quantile(labels, np.linspace(0, 1, _BINS + 1)[1:-1])

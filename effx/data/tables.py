@@ -17,6 +17,8 @@ SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet", ".arrow")
 _BINARY = (".parquet", ".arrow")
 MISSING = object()
 """Value of a row that does not have the column, as an object in .jsonl without the key."""
+_LISTS = ("Sequence", "List", "LargeList")
+"""Features of ``datasets`` that are lists."""
 
 
 @dataclass(frozen=True)
@@ -254,13 +256,23 @@ def _arrow_stream(path: Path) -> Any:
 
 
 def _class_names(metadata: dict[bytes, bytes]) -> dict[str, tuple[str, ...]]:
-    """Return the names of class numbers that ``datasets`` writes into a file's schema."""
+    """Return the names of class numbers, or of lists of them, that ``datasets`` writes into a schema."""
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     except (ValueError, AttributeError):
         return {}
+    inner = {column: _element(feature) for column, feature in features.items()}
     return {
         column: tuple(map(str, feature["names"]))
-        for column, feature in features.items()
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
+        for column, feature in inner.items()
+        if feature.get("_type") == "ClassLabel" and feature.get("names")
     }
+
+
+def _element(feature: Any) -> dict[str, Any]:
+    """Return a feature of ``datasets``, or that of the entries if it is a list."""
+    if isinstance(feature, list) and feature:
+        return _element(feature[0])
+    if isinstance(feature, dict) and feature.get("_type") in _LISTS:
+        return _element(feature.get("feature"))
+    return feature if isinstance(feature, dict) else {}

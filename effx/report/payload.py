@@ -140,6 +140,7 @@ def _row(run: Run, short: str, tokens: int | None) -> dict[str, Any]:
         "metric": run.quality.metric,
         "n": run.quality.n,
         "metrics": {name: _rounded(value) for name, value in run.quality.metrics.items()},
+        "label_f1": [[name, _rounded(value)] for name, value in (run.quality.label_f1 or {}).items()],
         "rows": run.quality.source,
         "digest": engine.digest,
         "checkpoint": engine.checkpoint.name,

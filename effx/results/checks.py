@@ -26,6 +26,7 @@ from effx.results.records import (
 )
 from effx.specs import variants
 from effx.specs.gates import GATES
+from effx.specs.kinds import KINDS
 from effx.specs.workloads import SINGLE_STREAM
 from effx.stats import intervals
 from effx.stats.metrics import METRICS
@@ -198,12 +199,20 @@ def _predictions(scored: Quality) -> None:
     for name, values in (("predictions", scored.predictions), ("labels", scored.labels)):
         if len(values) != scored.n:
             raise ValueError(f"quality: {len(values)} {name} of {scored.n} rows")
-    predictions, labels = np.array(scored.predictions), np.array(scored.labels)
-    if METRICS[scored.metric].of_classes:
+    if scored.label_names is None:
+        if any(isinstance(value, list) for value in (*scored.predictions, *scored.labels)):
+            raise ValueError("quality: several labels per row without label_names")
+    elif unsuited := set(scored.metrics) - set(KINDS["multi-label"].metrics):
+        raise ValueError(f"quality: {min(unsuited)} is not a metric of several labels per row")
+    try:
+        predictions, labels = scored.prediction_array, scored.label_array
+    except ValueError as error:
+        raise ValueError(f"quality: predictions or labels: {error}") from error
+    if scored.label_names is None and METRICS[scored.metric].of_classes:
         for name, array in (("predictions", predictions), ("labels", labels)):
             if array.min() < 0 or np.any(array != np.floor(array)):
                 raise ValueError(f"quality: {name} are not classes")
-    elif max(np.abs(predictions).max(), np.abs(labels).max()) > 1e100:
+    elif scored.label_names is None and max(np.abs(predictions).max(), np.abs(labels).max()) > 1e100:
         raise ValueError("quality: predictions or labels are too large")
     for name, value in scored.metrics.items():
         derived = METRICS[name](labels, predictions)

@@ -18,8 +18,10 @@ from pydantic import ConfigDict, JsonValue, TypeAdapter
 from effx.host.identity import Host
 from effx.manifests import ArtifactReference, Parity, SparsityRecord
 from effx.specs.gates import GATES
+from effx.specs.kinds import KINDS
 from effx.specs.measurement import MeasurementPlan
 from effx.specs.workloads import SINGLE_STREAM, Workload
+from effx.stats.metrics import label_f1
 
 SCHEMA = 4
 Interval = tuple[float, float]
@@ -285,11 +287,38 @@ class Quality:
     """95 %: Wilson's for accuracy, a bootstrap over examples otherwise."""
     metrics: dict[str, float]
     """All metrics of the task."""
-    predictions: list[float]
-    """Of every row; empty, as ``labels``, in results that are shared without their rows."""
-    labels: list[float]
+    predictions: list[float] | list[list[int]]
+    """Of every row: a class, a number, or the numbers of its labels; empty, as ``labels``, in results that
+    are shared without their rows."""
+    labels: list[float] | list[list[int]]
     source: str
     """Where the rows came from."""
+    label_names: list[str] | None = None
+    """Names of the labels if a row may have several; None: it has a class or a number."""
+
+    @functools.cached_property
+    def prediction_array(self) -> np.ndarray:
+        """The predictions: float64 [n] classes or numbers, or bool [n, labels]."""
+        return self._array(self.predictions)
+
+    @functools.cached_property
+    def label_array(self) -> np.ndarray:
+        """The labels, as :attr:`prediction_array`."""
+        return self._array(self.labels)
+
+    @property
+    def label_f1(self) -> dict[str, float | None] | None:
+        """F1 of each label by its name, None for one that no row has; None: rows have one label, or none is
+        stored.
+        """
+        if self.label_names is None or not self.labels:
+            return None
+        return dict(zip(self.label_names, label_f1(self.label_array, self.prediction_array), strict=True))
+
+    def _array(self, values: Sequence[Any]) -> np.ndarray:
+        if self.label_names is None:
+            return np.array(values, dtype=float)
+        return KINDS["multi-label"].restore(values, tuple(self.label_names))
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class DataSettings(Settings):
     (multi-label). Default: lists are labels, numbers with a decimal point are numbers to predict, everything
     else is a class."""
     label_separator: Annotated[str, Field(min_length=1)] | None = None
-    """Separator of the labels of a row, e.g. a semicolon, if its texts have several; an empty text has none."""
+    """Separator of the labels in a text, e.g. a semicolon, if each row has any number of labels."""
     label_columns: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     """Columns of 0 and 1, one for each label, if each row has any number of labels."""
     class_names: Annotated[tuple[str, ...], Field(min_length=2)] | None = None

@@ -1,7 +1,8 @@
 """Metrics: labels and predictions in, one number out; or one number per engine and resampling.
 
 Labels and predictions are integer classes [n], numbers [n], or label sets [n, labels]: booleans, any number
-of them true in a row. Undefined cases (a constant prediction has no correlation) give 0.0, as GLUE scores them.
+of them true in a row. Undefined cases (a constant prediction has no correlation) give 0.0, as GLUE scores
+them.
 
 Each formula is written once, for weighted examples: a weight is how often an example was drawn. The
 metric of all examples has the weight 1 for each.
@@ -93,7 +94,8 @@ def _micro_f1(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) 
         return _accuracy(labels, predictions, weights)
     true, predicted = labels[None] == 1, predictions == 1
     both = _row_sums(weights, true & predicted)
-    return 2 * both / np.maximum(_row_sums(weights, true) + _row_sums(weights, predicted), 1)
+    named = _row_sums(weights, true) + _row_sums(weights, predicted)
+    return np.asarray(2 * both / np.maximum(named, 1))
 
 
 def _row_sums(weights: np.ndarray, sets: np.ndarray) -> np.ndarray:
@@ -104,9 +106,7 @@ def _row_sums(weights: np.ndarray, sets: np.ndarray) -> np.ndarray:
 def label_f1(labels: np.ndarray, predictions: np.ndarray) -> list[float | None]:
     """Return F1 of each label of sets [n, labels]; None for a label that neither has."""
     ones = np.ones((1, len(labels)))
-    pairs = [
-        _class_f1(labels[:, i], predictions[None, :, i], ones, 1.0) for i in range(labels.shape[1])
-    ]
+    pairs = [_class_f1(labels[:, i], predictions[None, :, i], ones, 1.0) for i in range(labels.shape[1])]
     return [float(f1[0, 0]) if present[0, 0] else None for f1, present in pairs]
 
 

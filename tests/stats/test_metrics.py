@@ -44,6 +44,49 @@ def test_predictions_of_one_class_as_scikit_learn() -> None:
     assert METRICS["macro_f1"](labels, zeros) == pytest.approx(macro)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.6, 0.95, 1.0])
+def test_label_sets_as_scikit_learn(share: float) -> None:
+    rng = np.random.default_rng(7)
+    labels = rng.random((83, 6)) < [0.5, 0.3, 0.1, 0.05, 0.02, 0.6]
+    labels[:, 4] = False  # a label without rows
+    predictions = np.where(rng.random(labels.shape) < share, labels, rng.random(labels.shape) < 0.3)
+    expected = {
+        "micro_f1": sklearn.f1_score(labels, predictions, average="micro", zero_division=0.0),
+        # labels that are neither in rows nor predicted do not count
+        "macro_f1": sklearn.f1_score(labels, predictions, average="macro", zero_division=np.nan),
+        "accuracy": sklearn.accuracy_score(labels, predictions),
+    }
+    for name, value in expected.items():
+        assert METRICS[name](labels, predictions) == pytest.approx(value, abs=1e-12), name
+    of_labels = sklearn.f1_score(labels, predictions, average=None, zero_division=np.nan)
+    ours = [np.nan if f1 is None else f1 for f1 in metrics.label_f1(labels, predictions)]
+    np.testing.assert_allclose(ours, of_labels, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["micro_f1", "macro_f1", "accuracy"])
+def test_weights_of_label_sets_are_how_often_an_example_was_drawn(name: str) -> None:
+    rng, n = np.random.default_rng(1), 41
+    labels = rng.random((n, 4)) < 0.3
+    predictions = np.stack([labels ^ (rng.random(labels.shape) < share) for share in (0, 0.1, 0.5)])
+    weights = rng.multinomial(n, np.full(n, 1 / n), size=20)
+    values = METRICS[name].weighted(
+        labels.astype(float), predictions.astype(float), weights.astype(np.float32)
+    )
+    assert values.shape == (3, 20)
+    for row, weight in enumerate(weights):
+        drawn = np.repeat(np.arange(n), weight)
+        for engine in range(3):
+            expected = METRICS[name](labels[drawn], predictions[engine][drawn])
+            assert values[engine, row] == pytest.approx(expected, abs=1e-9)
+
+
+def test_no_label_at_all_scores_zero() -> None:
+    nothing = np.zeros((3, 2), dtype=bool)
+    assert METRICS["micro_f1"](nothing, nothing) == METRICS["macro_f1"](nothing, nothing) == 0.0
+    assert METRICS["accuracy"](nothing, nothing) == 1.0
+    assert metrics.label_f1(nothing, nothing) == [None, None]
+
+
 def test_correlations_as_scipy() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=50), np.round(rng.normal(size=50), 1)  # with ties

@@ -64,6 +64,7 @@ function details(row, front) {
     row.host_overhead_share !== null && soft(`Host overhead: ${percent(row.host_overhead_share)} of the time of a single query is not spent on the device. Reductions do not shorten it.`),
     terms([
       ...DATA.objectives.map((criterion) => [criterion.name === 'quality' ? row.metric : criterion.short, figureWithInterval(row, criterion.name)]),
+      row.label_f1.length ? ['F1 of each label', row.label_f1.map(([name, value]) => `${name} ${value === null ? 'none' : fixed(value, 4)}`).join(', ')] : null,
       ...timings(row),
       ['energy source', energyText(row)],
       ['reduction', row.technique === 'full' ? 'none' : `${row.technique}: ${row.level_text}`],

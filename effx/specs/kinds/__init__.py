@@ -23,4 +23,6 @@ from effx.specs.kinds.regression import REGRESSION
 
 __all__ = ["KINDS", "TaskKind"]
 
-KINDS: Mapping[str, TaskKind] = {kind.name: kind for kind in (CLASSIFICATION, REGRESSION, MULTI_LABEL, ANSWER_SPAN)}
+KINDS: Mapping[str, TaskKind] = {
+    kind.name: kind for kind in (CLASSIFICATION, REGRESSION, MULTI_LABEL, ANSWER_SPAN)
+}

@@ -22,7 +22,7 @@ from effx.errors import DataError
 from effx.specs.heads import Head, HeadPlan, HeadSettings, OtherHeadError
 from effx.specs.kinds.classification import ClassReader, counted, match_names
 from effx.specs.kinds.kind import Constant, Labels, TaskKind, Where
-from effx.specs.kinds.values import is_float, short
+from effx.specs.kinds.values import short
 from effx.stats.metrics import METRICS
 
 _BITS = {"0", "1"}
@@ -100,8 +100,8 @@ def has_bits(lists: Sequence[Sequence[str]], labels: int, where: Where) -> bool:
         return False
     if labels == 2 and all(len(set(entries)) == 2 for entries in lists):
         raise DataError(
-            f"{where(0)}: every row's labels are [0, 1] or [1, 0]: numbers of two labels, or 0 and 1 for each "
-            "label? Write names of labels."
+            f"{where(0)}: every row's labels are [0, 1] or [1, 0]: numbers of two labels, or 0 and 1 for "
+            "each label? Write names of labels."
         )
     return True
 
@@ -121,11 +121,6 @@ def _encode(
                 raise DataError(f"{where(index)}: label '{labels[number]}' occurs twice in the row.")
             result[index, number] = True
     return np.arange(len(lists)), result
-
-
-def numbers_only(lists: Sequence[Sequence[str]]) -> bool:
-    """Whether every label is written as a number."""
-    return all(is_float(entry) for entries in lists for entry in entries)
 
 
 def _summarize(labels: Labels, splits: Sequence[np.ndarray]) -> str:

@@ -44,8 +44,8 @@ def _text(value: Any, index: int, where: Where) -> str:
     text = str(value).strip()
     if re.fullmatch(r"\[.*\]|\{.*\}", text, re.DOTALL):
         raise DataError(
-            f"{where(index)}: the label is written like a list, {short(text)}, but the rows of this task have "
-            "one label: expected a class name or number."
+            f"{where(index)}: the label is written like a list, {short(text)}, but the rows of this task "
+            "have one label: expected a class name or number."
         )
     return text
 

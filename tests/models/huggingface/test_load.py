@@ -14,6 +14,7 @@ from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForTokenClassification,
     PreTrainedModel,
+    pipeline,
 )
 
 from effx.encoding import Encoder
@@ -21,7 +22,7 @@ from effx.errors import EffxError, UsageError
 from effx.models import checkpoints, evaluate, families, pretrained, prune, save, structure
 from effx.models.huggingface import load
 from effx.specs.heads import HeadSettings
-from effx.specs.tasks import TASKS
+from effx.specs.tasks import TASKS, Task
 from tests.conftest import CONFIGS
 from tests.models.huggingface.saved import change_config, classifier
 
@@ -56,6 +57,31 @@ def test_a_head_of_another_task_is_not_kept(encoders: dict[str, Path], tmp_path:
     assert not torch.equal(loaded.model.classifier.weight, saved.classifier.weight)
     kept = load(tmp_path / "m", TASKS["mnli"], head=HeadSettings(keep_head=True))
     assert torch.equal(kept.model.classifier.weight, saved.classifier.weight)
+
+
+def test_a_multi_label_model_gives_the_probabilities_of_transformers(
+    encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    names = ("joy", "anger", "fear")
+    classifier(encoders["bert"], tmp_path / "m", names, problem_type="multi_label_classification")
+    task = Task(
+        "feelings", "multi-label", ("sentence1", "sentence2"), ("anger", "fear", "joy"), ("micro_f1",)
+    )
+    loaded = load(tmp_path / "m", task)
+    assert "permuted to anger, fear, joy" in loaded.head and not loaded.fresh
+    assert loaded.model.config.problem_type == "multi_label_classification"
+    classify = pipeline("text-classification", str(tmp_path / "m"), top_k=None)
+    theirs = classify([{"text": a, "text_pair": b} for a, b in ROWS])
+    ours = logits(loaded.model, tmp_path / "m")
+    expected = [
+        [{score["label"]: score["score"] for score in row}[name] for name in task.labels] for row in theirs
+    ]
+    np.testing.assert_allclose(1 / (1 + np.exp(-ours)), expected, atol=1e-6)
+    np.testing.assert_array_equal(task.predict(ours), np.array(expected) > 0.5)
+    one_class = load(tmp_path / "m", Task("c", "classification", ("a", "b"), names, ("accuracy",)))
+    assert one_class.fresh and "is not a head for classification" in one_class.head
+    several = load(encoders["bert"], task)
+    assert several.fresh and several.model.config.problem_type == "multi_label_classification"
 
 
 def test_outputs_without_names_need_labels(encoders: dict[str, Path], tmp_path: Path) -> None:

@@ -1,0 +1,42 @@
+"""Losses are those of transformers for the problem type of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from effx.encoding import Encoder
+from effx.models import checkpoints, pretrained
+from effx.models.losses import LOSSES, loss_of
+from effx.specs.kinds import KINDS
+from effx.specs.tasks import Task
+from effx.train import loop
+
+LABELS = {
+    "classification": np.array([2, 0, 1]),
+    "regression": np.array([0.5, -1.0, 2.0]),
+    "multi-label": np.array([[True, False, True], [False, False, False], [False, True, False]]),
+}
+
+
+@pytest.mark.parametrize("kind", [kind.name for kind in KINDS.values() if kind.loss is not None])
+def test_a_loss_is_that_of_transformers(kind: str, encoders: dict[str, Path]) -> None:
+    task = Task(
+        "t", kind, ("sentence",), () if kind == "regression" else ("a", "b", "c"), KINDS[kind].metrics
+    )
+    model, _ = pretrained(encoders["bert"], task)
+    model.eval()
+    encoded = Encoder(encoders["bert"], 32)([("a good film",), ("the soup was cold",), ("never again",)])
+    batch = loop.labelled(encoded, LABELS[kind], checkpoints.input_names(model))([0, 1, 2])
+    with torch.no_grad():
+        out = model(**batch)
+    assert out.loss is not None
+    torch.testing.assert_close(loss_of(task)(out.logits, batch["labels"]), out.loss)
+
+
+def test_every_kind_names_a_loss_that_exists_or_says_why_it_is_not_trained() -> None:
+    for kind in KINDS.values():
+        assert kind.loss in LOSSES or "training" in kind.refused
