@@ -43,7 +43,10 @@ def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
     [
         ({"sentence": "x", "label": 2}, "row 2: label '2' is not one of 0=negative, 1=positive"),
         ({"sentence": "x", "label": -2}, "label '-2' is not one of"),
-        ({"sentence": "x", "label": [0, 1]}, "row 2: the label is a list, .0, 1.: several labels per row"),
+        (
+            {"sentence": "x", "label": [0, 1]},
+            "row 2: the label is a list, .0, 1., but",
+        ),
         ({"sentence": "x", "label": {"name": 1}}, "row 2: the label is an object"),
         ({"sentence": "x", "label": "[0, 1]"}, "row 2: the label is written like a list"),
         ({"sentence": "x", "label": "positiv"}, "Did you mean 'positive'"),

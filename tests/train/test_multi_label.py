@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn
 
-from effx import data, export, results
+from effx import data, results
 from effx.analysis import majority
 from effx.artifacts import Checkpoint, Engine
 from effx.encoding import Encoder
 from effx.errors import ArtifactError, UsageError
+from effx.export.plan import export_all
 from effx.models import checkpoints, evaluate
 from effx.profile import record
 from effx.specs.training import EarlyExitSettings, FinetuneSettings, TokenPruningSettings
@@ -131,7 +132,8 @@ def test_exits_are_refused_and_tokens_are_pruned(
 @pytest.fixture(scope="session")
 def tagger_engines(cache: caches.Cache, tagger: Checkpoint) -> Path:
     def build(folder: Path) -> None:
-        export(tagger.folder, out=folder, variants=["fp32", "int8"], backends=["onnxruntime", "openvino"])
+        _, errors = export_all([tagger.folder], ["fp32", "int8"], ["onnxruntime", "openvino"], folder)
+        assert not errors
 
     return cache.folder("tagger-engines", build)
 

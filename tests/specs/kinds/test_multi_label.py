@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn
 
@@ -45,6 +45,7 @@ def test_each_form_of_labels_gives_the_same_sets(values: tuple[object, ...]) -> 
     assert encoded(*values) == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
 
 
+@settings(deadline=None, max_examples=40)
 @given(SETS)
 def test_labels_are_the_same_by_name_by_number_and_as_bits(bits: list[list[bool]]) -> None:
     expected = [[int(bit) for bit in row] for row in bits]
@@ -80,6 +81,7 @@ def test_two_labels_whose_rows_may_be_bits_or_numbers_are_refused() -> None:
     assert encoded([0, 1], [1], labels=("a", "b")) == [[1, 1], [0, 1]]
 
 
+@settings(deadline=None, max_examples=40)
 @given(SETS)
 def test_stored_sets_are_restored(bits: list[list[bool]]) -> None:
     sets = np.array(bits)
@@ -101,6 +103,7 @@ def test_a_label_is_predicted_if_its_probability_is_above_a_half() -> None:
     np.testing.assert_array_equal(MULTI_LABEL.predict(logits), expected)
 
 
+@settings(deadline=None, max_examples=40)
 @given(SETS)
 def test_the_constant_has_the_best_micro_f1_of_all_sets(bits: list[list[bool]]) -> None:
     train = np.array(bits)
@@ -114,6 +117,7 @@ def test_the_constant_has_the_best_micro_f1_of_all_sets(bits: list[list[bool]]) 
     assert score(MULTI_LABEL.constant(train, NAMES).prediction) == pytest.approx(best)
 
 
+@settings(deadline=None, max_examples=40)
 @given(SETS)
 def test_agreement_is_micro_f1_of_the_predicted_sets(bits: list[list[bool]]) -> None:
     expected = np.array(bits)
