@@ -91,14 +91,14 @@ def few_differing_interval(
 
     Args:
         metric: of classes.
-        labels: [n].
-        a: a's predictions [n].
-        b: b's predictions [n]; few differ from a's, since the effort grows with their number.
+        labels: [n], or sets [n, labels].
+        a: a's predictions, of the same shape.
+        b: b's predictions; few differ from a's, since the effort grows with their number.
         confidence: of each bound.
     """
     from scipy import stats
 
-    n, differing = len(labels), int(np.sum(a != b))
+    n, differing = len(labels), int(np.sum(~same_rows(a, b)))
     share = 1.0 if differing == n else float(stats.beta.ppf(confidence, differing + 1, n - differing))
     unseen = min(n, math.ceil(share * n)) - differing
     before = metric(labels, a)
@@ -117,6 +117,8 @@ def _one_changed(labels: np.ndarray, predictions: np.ndarray, *, right: bool) ->
         predictions: [n].
         right: whether a correct row becomes wrong; False: a wrong row becomes correct.
     """
+    if labels.ndim == 2:
+        return _one_set_changed(labels, predictions, right=right)
     changed = []
     for label, other in itertools.permutations(np.unique(labels), 2):
         current, target = (label, other) if right else (other, label)
@@ -125,6 +127,26 @@ def _one_changed(labels: np.ndarray, predictions: np.ndarray, *, right: bool) ->
             copy = predictions.copy()
             copy[rows[0]] = target
             changed.append(copy)
+    return changed
+
+
+def _one_set_changed(labels: np.ndarray, predictions: np.ndarray, *, right: bool) -> list[np.ndarray]:
+    """Return predicted sets [n, labels] with one row changed.
+
+    A correct set becomes its complement, a wrong one becomes correct. Of rows in which equally many labels
+    are at stake, the one with the rarest of them is taken: it changes a mean over labels most.
+    """
+    labels, predictions = labels.astype(bool), predictions.astype(bool)
+    rows = np.flatnonzero(same_rows(labels, predictions) == right)
+    at_stake = labels[rows] if right else labels[rows] != predictions[rows]
+    rarity = at_stake @ (1 / np.maximum(labels.sum(axis=0), 1))
+    changed = []
+    for count in np.unique(at_stake.sum(axis=1)):
+        chosen = np.flatnonzero(at_stake.sum(axis=1) == count)
+        row = rows[chosen[rarity[chosen].argmax()]]
+        copy = predictions.copy()
+        copy[row] = ~labels[row] if right else labels[row]
+        changed.append(copy)
     return changed
 
 

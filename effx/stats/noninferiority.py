@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from effx.stats import bootstrap, intervals
-from effx.stats.metrics import Metric
+from effx.stats.metrics import Metric, same_rows
 
 Bounds = tuple[float, float]
 _RESAMPLES = 2000
@@ -29,9 +29,9 @@ def bounds(
 
     Args:
         metric: of labels and predictions.
-        labels: [n].
-        a: a's predictions [n].
-        b: b's predictions [n].
+        labels: [n], or sets [n, labels].
+        a: a's predictions, of the same shape.
+        b: b's predictions.
         confidence: of each bound, above 0.5.
 
     None for a regression in which fewer than :data:`intervals.LEAST_DIFFERING` predictions differ.
@@ -47,17 +47,20 @@ def p_value(metric: Metric, labels: np.ndarray, a: np.ndarray, b: np.ndarray, ma
 
     Args:
         metric: of labels and predictions.
-        labels: [n].
-        a: a's predictions [n].
-        b: b's predictions [n].
+        labels: [n], or sets [n, labels].
+        a: a's predictions, of the same shape.
+        b: b's predictions.
         margin: accepted loss, at least 0.
 
     1 for a regression in which too few predictions differ.
     """
     if metric.name == "accuracy":
-        only_a, only_b = np.sum((a == labels) & (b != labels)), np.sum((a != labels) & (b == labels))
+        only_a, only_b = (
+            np.sum(same_rows(a, labels) & ~same_rows(b, labels)),
+            np.sum(~same_rows(a, labels) & same_rows(b, labels)),
+        )
         return float(accuracy_p_values(only_a, only_b, len(labels), margin))
-    if int(np.sum(a != b)) >= intervals.LEAST_DIFFERING:
+    if int(np.sum(~same_rows(a, b))) >= intervals.LEAST_DIFFERING:
         return float(bootstrap_p_values(bootstrap.paired_differences(metric, labels, a, b[None]), margin)[0])
     if not metric.of_classes:
         return 1.0

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from effx.stats import intervals, noninferiority, tests
 from effx.stats.metrics import METRICS
+
+
+@pytest.mark.parametrize("name", ["micro_f1", "macro_f1"])
+def test_the_worst_case_of_label_sets_is_that_of_all_changes(name: str) -> None:
+    labels = np.random.default_rng(3).random((9, 2)) < [0.6, 0.3]
+    low, high = intervals.few_differing_interval(METRICS[name], labels, labels, labels, 0.9)
+    unseen = math.ceil(float(stats.beta.ppf(0.9, 1, 9)) * 9)
+    worst = 0.0
+    for rows in itertools.combinations(range(9), unseen):
+        for sets in itertools.product(itertools.product((False, True), repeat=2), repeat=unseen):
+            changed = labels.copy()
+            changed[list(rows)] = sets
+            worst = min(worst, METRICS[name](labels, changed) - METRICS[name](labels, labels))
+    assert (low, high) == (pytest.approx(worst), 0.0)
+    bounds = noninferiority.bounds(METRICS[name], labels, labels, labels, 0.9)
+    assert bounds == (low, high)
+    assert noninferiority.p_value(METRICS[name], labels, labels, labels, -low) <= 0.11
 
 
 def test_p_values_of_accuracy_are_those_of_tangos_interval() -> None:
