@@ -163,7 +163,8 @@ def finetune(
         "data": rows_source,
     }
     if keep_predictions:
-        derived["predictions"] = tuple(task.behavior.store(predictions))
+        stored = task.behavior.store(predictions)
+        derived["predictions"] = tuple(tuple(row) if isinstance(row, list) else row for row in stored)
     if sparsity:
         derived["sparsity"] = sparse.counted_again(sparsity, model)
     if facts is not None:
