@@ -28,11 +28,7 @@ from tests import cache as caches
 from tests.analysis import simulated_results
 from tests.conftest import write_rows
 
-WORDS = {
-    "food": ("soup", "wine", "meal"),
-    "stay": ("room", "hotel", "view"),
-    "bad": ("awful", "poor", "stale"),
-}
+WORDS = {"bad": "awful", "food": "soup", "stay": "room"}
 NAMES = ("bad", "food", "stay")
 
 
@@ -46,7 +42,7 @@ def sets_folder(cache: caches.Cache) -> Path:
             rows: list[dict[str, object]] = []
             for _ in range(n):
                 chosen = [name for name in NAMES if rng.random() < 0.4]
-                words = [str(rng.choice(WORDS[name])) for name in chosen] + ["the", "was"]
+                words = [WORDS[name] for name in chosen] + ["the", "was"]
                 rows.append({"sentence": " ".join(rng.permutation(words)), "label": chosen})
             write_rows(folder / f"{split}.jsonl", rows)
 
@@ -56,7 +52,7 @@ def sets_folder(cache: caches.Cache) -> Path:
 @pytest.fixture(scope="session")
 def tagger(cache: caches.Cache, encoders: dict[str, Path], sets_folder: Path) -> Checkpoint:
     def build(folder: Path) -> None:
-        settings = FinetuneSettings.of(epochs=3, max_length=16, lr=3e-3)
+        settings = FinetuneSettings.of(epochs=6, max_length=16, lr=2e-3, batch_size=8)
         finetune(
             "topics", encoders["bert"], out=folder, name="tagger", data_folder=sets_folder,
             settings=settings, keep_predictions=True,
@@ -132,8 +128,9 @@ def test_exits_are_refused_and_tokens_are_pruned(
 @pytest.fixture(scope="session")
 def tagger_engines(cache: caches.Cache, tagger: Checkpoint) -> Path:
     def build(folder: Path) -> None:
-        _, errors = export_all([tagger.folder], ["fp32", "int8"], ["onnxruntime", "openvino"], folder)
-        assert not errors
+        for variant, backends in (("fp32", ["onnxruntime", "openvino"]), ("int8", ["onnxruntime"])):
+            _, errors = export_all([tagger.folder], [variant], backends, folder)
+            assert not errors
 
     return cache.folder("tagger-engines", build)
 
