@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypedDict
 from pydantic import AfterValidator, Field, JsonValue, PlainSerializer, PlainValidator, model_validator
 
 from effx.errors import UsageError
-from effx.records import Record
+from effx.records import Record, StoredLabel
 from effx.specs import backends, variants
 from effx.specs.data import DataSource
 from effx.specs.exit_rules import ExitPoint, ExitRule
@@ -462,7 +462,7 @@ class CheckpointManifest(Manifest):
     ticket: TicketRecord | None = None
     imported: ImportRecord | None = None
     """None: effx trained it."""
-    predictions: tuple[int | float, ...] | tuple[tuple[int, ...], ...] | None = None
+    predictions: tuple[StoredLabel, ...] | None = None
     """Of the validation rows: a class, a number, or the numbers of its labels."""
 
     @model_validator(mode="after")
@@ -507,7 +507,7 @@ class CheckpointFacts(TypedDict, total=False):
     ticket: TicketRecord | None
     imported: ImportRecord | None
     sparsity: SparsityRecord | None
-    predictions: tuple[int | float, ...] | tuple[tuple[int, ...], ...] | None
+    predictions: tuple[StoredLabel, ...] | None
     structure: Structure
 
 

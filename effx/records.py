@@ -14,9 +14,9 @@ import math
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError
 from pydantic_core import ErrorDetails
 
 from effx.errors import ArtifactError, EffxError, printable
@@ -26,6 +26,24 @@ MAX_BYTES = 256 << 20
 _MAX_INTEGER = 1 << 63
 _SHOWN_ERRORS = 3
 _SHOWN_CHARACTERS = 60
+
+
+def _stored_label(value: Any) -> Any:
+    """Check a label or prediction of a row.
+
+    Raises:
+        ValueError: it is neither a finite number nor a list of integers.
+    """
+    if isinstance(value, list | tuple):
+        if all(type(number) is int for number in value):
+            return value
+    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return value
+    raise ValueError("expected a number, or a list of label numbers")
+
+
+StoredLabel = Annotated[Any, PlainValidator(_stored_label)]
+"""Label or prediction of a row as JSON has it: a class, a number, or the numbers of its labels."""
 
 
 class Record(BaseModel):

@@ -17,6 +17,7 @@ from pydantic import ConfigDict, JsonValue, TypeAdapter
 
 from effx.host.identity import Host
 from effx.manifests import ArtifactReference, Parity, SparsityRecord
+from effx.records import StoredLabel
 from effx.specs.gates import GATES
 from effx.specs.kinds import KINDS
 from effx.specs.measurement import MeasurementPlan
@@ -287,10 +288,10 @@ class Quality:
     """95 %: Wilson's for accuracy, a bootstrap over examples otherwise."""
     metrics: dict[str, float]
     """All metrics of the task."""
-    predictions: list[float] | list[list[int]]
+    predictions: list[StoredLabel]
     """Of every row: a class, a number, or the numbers of its labels; empty, as ``labels``, in results that
     are shared without their rows."""
-    labels: list[float] | list[list[int]]
+    labels: list[StoredLabel]
     source: str
     """Where the rows came from."""
     label_names: list[str] | None = None

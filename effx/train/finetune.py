@@ -163,8 +163,7 @@ def finetune(
         "data": rows_source,
     }
     if keep_predictions:
-        stored = task.behavior.store(predictions)
-        derived["predictions"] = tuple(tuple(row) if isinstance(row, list) else row for row in stored)
+        derived["predictions"] = tuple(task.behavior.store(predictions))
     if sparsity:
         derived["sparsity"] = sparse.counted_again(sparsity, model)
     if facts is not None:
