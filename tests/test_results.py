@@ -81,7 +81,10 @@ TYPES: dict[str, tuple[Damage, str]] = {
         lambda value: first(value)["blocks_s"][0].append("x"),
         "blocks_s\\[0\\]\\[5\\]: .*valid num",
     ),
-    "predictions of text": (lambda value: value["quality"].update(predictions=["x"]), "predictions.0.: expected a number, or a list of label numbers, got"),
+    "predictions of text": (
+        lambda value: value["quality"].update(predictions=["x"]),
+        "predictions.0.: expected a number",
+    ),
     "a length of text": (lambda value: first(value)["workload"].update(length="long"), "workload.length"),
     "an unknown scenario": (lambda value: first(value)["workload"].update(scenario="x"), "workload.scenario"),
     "an unknown setting": (lambda value: value["settings"]["plan"].update(round=1), "settings.plan.*round"),
