@@ -45,6 +45,8 @@ class ExportSource:
     scratch: Path
     data_folder: DataLocation = None
     calibration_rows: int = 128
+    programs: dict[Any, Path] = field(default_factory=dict)
+    """Programs that the PyTorch builder exported, in ``scratch``, by what they depend on."""
     _graphs: dict[tuple[TraceShape, bool], list[Path]] = field(default_factory=dict)
     _references: dict[Any, Reference] = field(default_factory=dict)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,18 +40,28 @@ def build(source: ExportSource, variant: Variant, scheme: str, folder: Path, dev
     for number, layers in enumerate(parts):
         name = "model.pt2" if layers is None else f"segment-{number}.pt2"
         traced = graph.traced(source.model, shape, layers)
-        with quiet(), fused_attention(on_gpu):
-            program = torch.export.export(
-                traced.module, traced.example, dynamic_shapes=(tuple(traced.axes),), strict=False
-            )
-            if scheme == "bf16":
-                _remove_type_checks(program.graph_module)
-            buffer = io.BytesIO()  # the writer to files ends the process when a disk is full
-            torch.export.save(program, buffer)
-        (folder / name).write_bytes(buffer.getbuffer())
+        key = (shape, layers, on_gpu, scheme == "bf16")
+        if key not in source.programs:  # variants that differ in padding only share their programs
+            path = source.scratch / f"program-{len(source.programs)}.pt2"
+            path.write_bytes(_exported(traced, on_gpu=on_gpu, type_checks=scheme != "bf16"))
+            source.programs[key] = path
+        shutil.copyfile(source.programs[key], folder / name)
         files.append(name)
         inputs[name], outputs[name] = tuple(traced.inputs), tuple(traced.outputs)
     return Built(replace(source.runtime(variant, files), input_names=inputs, output_names=outputs))
+
+
+def _exported(traced: graph.Traced, *, on_gpu: bool, type_checks: bool) -> memoryview:
+    """Return the bytes of an exported program; without type checks, autocast may change types in it."""
+    with quiet(), fused_attention(on_gpu):
+        program = torch.export.export(
+            traced.module, traced.example, dynamic_shapes=(tuple(traced.axes),), strict=False
+        )
+        if not type_checks:
+            _remove_type_checks(program.graph_module)
+        buffer = io.BytesIO()  # the writer to files ends the process when a disk is full
+        torch.export.save(program, buffer)
+    return buffer.getbuffer()
 
 
 def _remove_type_checks(module: torch.fx.GraphModule) -> None:
