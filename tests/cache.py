@@ -99,11 +99,28 @@ def convert_once(cache: Cache, patch: pytest.MonkeyPatch) -> None:
             state_digest.update(value.detach().cpu().contiguous().numpy().tobytes())
 
         def build(folder: Path) -> None:
+            _read_registry_once(patch)
             write(model, folder / "model.onnx", **values)
 
         shutil.copyfile(cache.folder(f"graph-{state_digest.hexdigest()[:24]}", build) / "model.onnx", path)
 
     patch.setattr(graph, "write", copied)
+
+
+def build_in_process(*arguments: Any) -> Any:
+    """As ``plan._in_process``, for processes that a test starts: modules that were converted are copied."""
+    plan = importlib.import_module("effx.export.plan")
+    with pytest.MonkeyPatch.context() as patch:
+        convert_once(open_cache(), patch)
+        return plan._in_process(*arguments)
+
+
+def _read_registry_once(patch: pytest.MonkeyPatch) -> None:
+    """Let PyTorch read the table of its ONNX operators once: a second and a half of CPU per conversion."""
+    registry = importlib.import_module("torch.onnx._internal.exporter._registration").ONNXRegistry
+    read = registry.from_torchlib
+    if not hasattr(read, "cache_info"):
+        patch.setattr(registry, "from_torchlib", staticmethod(functools.cache(read)))
 
 
 def prune() -> None:

@@ -19,9 +19,13 @@ from effx.cli import run
 from effx.export import export_all, plan
 from effx.export.build import Job
 from effx.specs.variants import parse
+from tests import cache
 
 
-def test_several_processes_build_the_same_engines_as_one(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_several_processes_build_the_same_engines_as_one(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "_in_process", cache.build_in_process)
     shutil.copytree(checkpoint.folder, tmp_path / "ck" / "a")
     shutil.copytree(checkpoint.folder, tmp_path / "ck" / "b")
     names = ["fp32", "int8-dynamic", "seq16", "exit", "fp16"]

@@ -84,7 +84,10 @@ def test_relative_positions_are_refused_with_tokens_and_exits(
     schedule = TokenPruningSettings.of(schedule=(0.9, 0.6, 0.4), epochs=1, max_steps=1)
     short = tokens.train(trained.folder, out=tmp_path, name="t", settings=schedule)
     both = exits.train(
-        short.folder, out=tmp_path, name="b", settings=EarlyExitSettings.of(max_steps=1, depth=2.9)
+        short.folder,
+        out=tmp_path,
+        name="b",
+        settings=EarlyExitSettings.of(max_steps=1, after=(1,), depth=2.9),
     )
     built, (failure,) = export_all([both.folder], ["tokens", "exit", "exit+tokens"], out=tmp_path / "e")
     assert [engine.variant for engine in built] == ["tokens", "exit"]

@@ -104,21 +104,16 @@ def test_command_writes_engines_that_triton_can_run(
 
 
 def test_exit_if_is_written_and_segments_are_refused(
-    schema: Any, tmp_path: Path, checkpoint: Checkpoint
+    schema: Any, tmp_path: Path, reduced_checkpoint: Checkpoint, reduced_engines: dict[str, Engine]
 ) -> None:
-    from effx.specs.training import EarlyExitSettings
-    from effx.train import exits
-
-    built = exits.train(
-        checkpoint.folder, out=tmp_path, name="e", settings=EarlyExitSettings.of(epochs=1, depth=2.0)
+    nested = export(
+        reduced_checkpoint.folder, "exit-if+int8-dynamic", out=tmp_path / "engines", keep_failed=True
     )
-    nested = export(built.folder, "exit-if+int8-dynamic", out=tmp_path / "engines", keep_failed=True)
     folder = triton.write(nested, tmp_path / "repository")
-    assert folder.name == "e.exit-if-int8-dynamic.onnxruntime"
+    assert folder.name == "te.exit-if-int8-dynamic.onnxruntime"
     config = parsed(schema, folder)
     assert [entry.name for entry in config.output] == ["logits", "depth"]
     assert config.output[1].HasField("reshape") and list(config.output[1].reshape.shape) == []
-    staged = export(built.folder, "exit", out=tmp_path / "engines")
     with pytest.raises(UsageError, match="export exit-if"):
-        triton.write(staged, tmp_path / "repository")
+        triton.write(reduced_engines["exit"], tmp_path / "repository")
     assert np.array([path.name for path in (tmp_path / "repository").iterdir()]).tolist() == [folder.name]

@@ -24,7 +24,7 @@ from tests.conftest import QUICK
 EVERYTHING = QUICK.replace(
     scenarios=("single-stream", "multi-stream", "offline", "server"),
     grid=(),
-    rounds=6,
+    rounds=3,
     rate_per_s=400.0,
 )
 
@@ -45,7 +45,7 @@ def test_every_scenario_is_measured(everything: list[results.Run]) -> None:
         result = {workload.workload.scenario: workload for workload in run.workloads}
         assert list(result) == ["single-stream", "multi-stream", "offline", "server"]
         assert {len(block) for block in result["multi-stream"].blocks_s} == {24}
-        assert result["multi-stream"].examples == [24 * 8] * 6
+        assert result["multi-stream"].examples == [24 * 8] * 3
         offline = result["offline"]
         assert offline.workload.batch == 32 and len(offline.blocks_s) == 3
         seconds = sum(map(sum, offline.blocks_s))
@@ -64,7 +64,7 @@ def test_engines_that_are_unloaded_and_loaded_again_give_the_same_results(
     """With one engine loaded at a time, every engine is unloaded and loaded many times in a session."""
     assert len({run.session for run in everything}) == 1
     for run in everything:
-        assert run.workloads[0].rounds == list(range(6))
+        assert run.workloads[0].rounds == list(range(3))
         assert run.memory.host_peak_bytes is not None
         by_name = {gate.name: gate for gate in run.gates}
         assert by_name["prediction-agreement"].passed is True
