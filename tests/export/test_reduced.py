@@ -32,6 +32,8 @@ from tests.models import tiny
 from tests.models.test_exits import RULES, with_ramps
 from tests.models.test_surgery import Case, cases
 
+pytestmark = pytest.mark.usefixtures("graphs_converted_once")
+
 IMPOSSIBLE = {(name, "torch") for name in ("exit-if", "exit-if+tokens", "tokens", "exit+tokens",
                                            "exit+tokens+buckets")}  # fmt: skip
 
