@@ -235,6 +235,39 @@ class ExitTarget(Record):
     """Maximum loss of the primary metric."""
 
 
+class ProvenLoss(Record):
+    """What is proven of the loss of the primary metric on held-out rows."""
+
+    proven: bool
+    """False: no setting was proven, so rows never exit early."""
+    confidence: float
+    """One-sided."""
+    rows: Positive
+    """Number of rows that tested the setting."""
+    loss: float
+    """On these rows, against the final head."""
+    bound: float
+    """Largest loss that is not ruled out."""
+
+
+class TwoSamples(Record):
+    """How far two samples of rows differ (Kolmogorov and Smirnov)."""
+
+    distance: float
+    """Largest difference of the distribution functions, 0 to 1."""
+    p_value: float
+    """Of the hypothesis that both are drawn from one distribution."""
+
+
+class RowShift(Record):
+    """Whether the validation rows are like the held-out rows that chose the exits."""
+
+    lengths: TwoSamples
+    """Of the numbers of tokens."""
+    depths: TwoSamples
+    """Of the layers that rows run through."""
+
+
 class ExitCalibration(Record):
     """What the exit rule did on the held-out rows that chose its settings."""
 
@@ -247,6 +280,8 @@ class ExitCalibration(Record):
     """Score of the final head on the same rows, without early exits."""
     points: tuple[ExitPoint, ...]
     """Best settings of the rule for a few mean depths."""
+    proof: ProvenLoss | None = None
+    """None: the exits were calibrated for a depth."""
 
 
 class ExitValidation(Record):
@@ -260,6 +295,8 @@ class ExitValidation(Record):
     """Primary metric without exits minus with exits."""
     lost_at_least: float | None
     """Its lower 95 % bound, one-sided; None: no interval."""
+    shift: RowShift | None = None
+    """Against the held-out rows; None: it was not tested."""
 
 
 class ExitsRecord(Record):

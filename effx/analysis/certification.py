@@ -34,6 +34,7 @@ from effx.stats.metrics import same_rows
 
 _SCORED = ("energy_per_correct",)
 """Objectives that are not scores and depend on predictions."""
+_ROUNDING = 1e-9  # 0.91 meets a threshold of 0.92 - 0.01
 _SINGLE_READINGS = ("memory", "device_memory", "size", "parameters")
 
 
@@ -124,6 +125,21 @@ def proven_in_resamplings(
         )
         proven[members] = p_values <= levels
     return proven
+
+
+def kept_in_resamplings(runs: Sequence[Run], limits: Sequence[Threshold]) -> np.ndarray:
+    """Return the share of joint resamplings in which each engine meets every limit, [engines]."""
+    if not limits:
+        return np.ones(len(runs))
+    kept = np.ones((len(runs), resampling.RESAMPLES), dtype=bool)
+    for limit in limits:
+        baseline = None if limit.baseline is None else limit.objective.draws([limit.baseline])[0]
+        able = [index for index, run in enumerate(runs) if limit.objective.value(run) is not None]
+        draws = limit.objective.draws([runs[index] for index in able])
+        meets = np.zeros(kept.shape, dtype=bool)
+        meets[able] = limit.slack(draws, baseline) >= -_ROUNDING * abs(limit.value)
+        kept &= meets
+    return kept.mean(axis=1)
 
 
 def _p_value(run: Run, limits: Sequence[Threshold]) -> float:

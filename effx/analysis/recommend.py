@@ -110,7 +110,7 @@ def _answer(
     proven = certification.proven_in_resamplings(candidates, limits, objective, certified, draws)
     chosen, p_none = _chosen(draws, proven, objective)
     shares = chosen.mean(axis=1)
-    kept = np.array([all(threshold.meets(each) for threshold in limits) for each in candidates])
+    kept = certification.kept_in_resamplings(candidates, limits)
     next_base = base
     if baseline is None:
         next_base = _baseline([other for other in same_rows if other is not run], None)
@@ -140,7 +140,7 @@ def _answer(
             if index != position and shares[index] >= 0.01
         },
         p_none=p_none,
-        p_kept=1 - float(shares[~kept].sum()),
+        p_kept=1 - float(shares @ (1 - kept)),
         candidates=len(candidates),
         remarks=[
             *remarks,

@@ -128,8 +128,8 @@ class Recommendation:
     p_none: float
     """Share of those in which no engine is proven to meet the constraints."""
     p_kept: float
-    """Share of those whose choice, if any, meets the constraints as measured: the certainty of the promise
-    after selection."""
+    """Chance that the choice of one resampling, if any, meets the constraints in another: the certainty of
+    the promise after selection."""
     candidates: int
     remarks: list[str] = field(default_factory=list)
 

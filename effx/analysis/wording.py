@@ -217,7 +217,7 @@ def _certainty(answer: Recommendation) -> str:
         f"give this engine in {percent(answer.p_choice)}{'; ' + others if others else ''}{none}."
     )
     if answer.tested:
-        text += f" What they give keeps the limits in {percent(answer.p_kept)}."
+        text += f" What they give keeps the limits in {percent(answer.p_kept)} of others."
     return text
 
 

@@ -59,6 +59,7 @@ def command(
     rule, measured, tokens = manifest.exits.rule, manifest.exits.validation, manifest.tokens
     # the loss of token pruning is not that of exits
     without = tokens.validation.scores if tokens else manifest.metrics
+    proof = manifest.exits.calibration.proof
     threshold = "" if rule.threshold is None else f" {rule.threshold:.4g}"
     patience = f", {rule.patience} in a row" if rule.patience > 1 else ""
     line = (
@@ -66,4 +67,9 @@ def command(
         f"{measured.mean_depth:.2f} of {measured.layers} layers on average; without exits "
         f"{options.scores(trained, without)}, on {manifest.validation_rows} validation rows"
     )
+    if proof is not None and proof.proven:
+        line += (
+            f"; proven to lose at most {proof.bound:.4f} ({100 * proof.confidence:g} %) on {proof.rows} "
+            "held-out rows"
+        )
     options.show(trained, as_json, line)

@@ -18,7 +18,7 @@ in ONNX.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -49,12 +49,20 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
 
 
+def _max_probability(logits: np.ndarray) -> np.ndarray:
+    return np.asarray(np.exp(log_softmax(logits).max(-1)))
+
+
+def _normalized_entropy(logits: np.ndarray) -> np.ndarray:
+    return np.asarray(entropy(logits) / np.log(logits.shape[1]))
+
+
 def _low_entropy(logits: np.ndarray, previous: np.ndarray | None, threshold: float) -> np.ndarray:
     return np.asarray(entropy(logits) < threshold)
 
 
 def _high_probability(logits: np.ndarray, previous: np.ndarray | None, threshold: float) -> np.ndarray:
-    return np.asarray(np.exp(log_softmax(logits).max(-1)) > threshold)
+    return np.asarray(_max_probability(logits) > threshold)
 
 
 def _same_prediction(logits: np.ndarray, previous: np.ndarray | None, threshold: float) -> np.ndarray:
@@ -66,7 +74,7 @@ def _same_prediction(logits: np.ndarray, previous: np.ndarray | None, threshold:
 
 
 def _low_normalized_entropy(logits: np.ndarray, previous: np.ndarray | None, threshold: float) -> np.ndarray:
-    return np.asarray(entropy(logits) / np.log(logits.shape[1]) < threshold)
+    return np.asarray(_normalized_entropy(logits) < threshold)
 
 
 def _entropy_thresholds(ramps: np.ndarray, quantiles: np.ndarray) -> list[float | None]:
@@ -107,6 +115,11 @@ class RuleKind:
     """The valid thresholds; None: the rule needs none (but for regression)."""
     patient: bool
     """Whether it can wait for several sure ramps in a row."""
+    value: Callable[[np.ndarray], np.ndarray] | None = None
+    """Logits [n, outputs] -> what is compared with the threshold, [n]; None: the decision also depends on the
+    ramp before."""
+    value_rises: bool = False
+    """Whether a row is sure above the threshold, not below it."""
     uses_previous_logits: bool = False
     """Whether the decision compares with the ramp before."""
     task_kinds: tuple[str, ...] = ("classification",)
@@ -116,12 +129,14 @@ class RuleKind:
 RULES: Mapping[str, RuleKind] = {
     kind.name: kind
     for kind in (
-        RuleKind("entropy", _low_entropy, _entropy_thresholds, (0.0, np.inf), patient=False),
-        RuleKind("max-probability", _high_probability, _probability_thresholds, (0.0, 1.0), patient=False),
+        RuleKind("entropy", _low_entropy, _entropy_thresholds, (0.0, np.inf), patient=False,
+                 value=entropy),
+        RuleKind("max-probability", _high_probability, _probability_thresholds, (0.0, 1.0), patient=False,
+                 value=_max_probability, value_rises=True),
         RuleKind("patience", _same_prediction, _difference_thresholds, None, patient=True,
                  uses_previous_logits=True, task_kinds=("classification", "regression")),
         RuleKind("consecutive-entropy", _low_normalized_entropy, _normalized_entropy_thresholds, (0.0, 1.0),
-                 patient=True),
+                 patient=True, value=_normalized_entropy),
     )
 }  # fmt: skip
 
@@ -232,6 +247,45 @@ def simulate(rule: ExitRule, logits: np.ndarray) -> np.ndarray:
     return heads
 
 
+def heads_of(rules: Sequence[ExitRule], logits: np.ndarray) -> np.ndarray:
+    """Return the head at which each row exits by each setting of one rule: int64 [settings, n].
+
+    As :func:`simulate`, but settings that share a threshold share the decisions at the ramps.
+
+    Args:
+        rules: settings of one rule.
+        logits: [heads, n, outputs] of every ramp, first to last, and the model's head.
+    """
+    last, kind = len(logits) - 1, rule_kind(rules[0].name)
+    heads = np.full((len(rules), logits.shape[1]), last)
+    values = None if kind.value is None else np.array([kind.value(out) for out in logits[:-1]])
+    for threshold in {rule.threshold for rule in rules}:
+        members = [index for index, rule in enumerate(rules) if rule.threshold == threshold]
+        patience = np.array([rules[index].patience for index in members])[:, None]
+        streak = np.zeros(logits.shape[1], dtype=np.int64)
+        of_members = heads[members]
+        for number in range(last):
+            if values is None:
+                previous = logits[number - 1] if number else None
+                sure = kind.is_sure(logits[number], previous, threshold or 0.0)
+            else:
+                sure = values[number] > threshold if kind.value_rises else values[number] < threshold
+            streak = np.where(sure, streak + 1, 0)
+            of_members = np.where((streak >= patience) & (of_members == last), number, of_members)
+        heads[members] = of_members
+    return heads
+
+
+def never(name: str, logits: np.ndarray) -> ExitRule:
+    """Return the setting of a rule by which no row exits early, for logits [heads, n, outputs]."""
+    kind = rule_kind(name)
+    if name == "max-probability":
+        return ExitRule(name, 1.0)
+    if kind.threshold_range is None and logits.shape[-1] > 1:
+        return ExitRule(name, None, max(1, len(logits) - 1))  # at the first ramp no prediction is repeated
+    return ExitRule(name, 0.0)
+
+
 @dataclass(frozen=True)
 class ExitPoint:
     """Depth and score of a rule on some rows."""
@@ -269,16 +323,10 @@ def candidates(name: str, logits: np.ndarray, thresholds: int = 100) -> list[Exi
     return [ExitRule(name, value, patience) for patience in patiences for value in values]
 
 
-def calibrate(
-    name: str,
-    logits: np.ndarray,
-    depths: np.ndarray,
-    score: Scorer,
-    *,
-    depth: float | None = None,
-    max_drop: float | None = None,
-) -> ExitPoint:
-    """Choose a rule's settings on held-out rows, for a mean depth or for a loss of score.
+def calibrate(name: str, logits: np.ndarray, depths: np.ndarray, score: Scorer, *, depth: float) -> ExitPoint:
+    """Choose a rule's settings on held-out rows, for a mean depth.
+
+    For a loss of score see :mod:`effx.specs.exit_calibration`.
 
     Args:
         name: which rule.
@@ -287,39 +335,22 @@ def calibrate(
         score: the task's primary metric.
         depth: maximum mean number of layers; of the settings within a quarter of a layer of it, the one with
             the best score is chosen.
-        max_drop: maximum loss of score against the model's head; the setting with the least depth within it
-            is chosen.
 
     Returns:
         The chosen point; its figures are of these rows, so they are slightly optimistic.
 
     Raises:
-        UsageError: not exactly one of ``depth`` and ``max_drop``, or no setting reaches the depth.
+        UsageError: no setting reaches the depth.
     """
-    if (depth is None) == (max_drop is None):
-        raise UsageError(
-            "exits are calibrated for a depth or for a drop in score: give exactly one.",
-            settings=("depth", "max_drop"),
-        )
     points = [evaluate(rule, logits, depths, score) for rule in candidates(name, logits)]
-    if depth is not None:
-        within = [point for point in points if point.mean_depth <= depth]
-        if not within:
-            least = min(point.mean_depth for point in points)
-            raise UsageError(
-                f"exit rule {name}: the least mean depth on these rows is {least:.2f} layers, more than "
-                f"{depth:.2f}.",
-                settings="depth",
-            )
-        deepest = max(point.mean_depth for point in within)
-        near = [point for point in within if point.mean_depth >= deepest - _SAME_DEPTH_LAYERS]
-        return max(near, key=lambda point: (point.score, -point.mean_depth))
-    assert max_drop is not None
-    full = float(score(logits[-1]))
-    within = [point for point in points if point.score >= full - max_drop - 1e-9]
+    within = [point for point in points if point.mean_depth <= depth]
     if not within:
+        least = min(point.mean_depth for point in points)
         raise UsageError(
-            f"exit rule {name}: every setting loses more than {max_drop:g} on these rows.",
-            settings="max_drop",
+            f"exit rule {name}: the least mean depth on these rows is {least:.2f} layers, more than "
+            f"{depth:.2f}.",
+            settings="depth",
         )
-    return min(within, key=lambda point: (point.mean_depth, -point.score))
+    deepest = max(point.mean_depth for point in within)
+    near = [point for point in within if point.mean_depth >= deepest - _SAME_DEPTH_LAYERS]
+    return max(near, key=lambda point: (point.score, -point.mean_depth))

@@ -23,6 +23,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from effx.errors import UsageError, nearest
 from effx.specs import exit_rules, variants
+from effx.specs.constraints import Confidence
 from effx.specs.levels import ELLIPSES, Level, parse_levels
 from effx.specs.settings import OneOf, Parsed, Settings, wrong
 
@@ -321,7 +322,10 @@ class EarlyExitSettings(Settings):
     depth: Positive | None = None
     """Calibrate the threshold for at most this mean number of layers."""
     max_drop: NotNegative | None = None
-    """Calibrate the threshold for at most this loss of the task's metric. Default: 0.01."""
+    """Calibrate the threshold for at most this loss of the task's metric, proven on held-out rows. Default:
+    0.01."""
+    confidence: Confidence = 0.95
+    """Confidence with which the loss is at most max_drop (one-sided)."""
     epochs: Positive = 3.0
     """Passes over the training rows."""
     training: TrainingSettings = TrainingSettings()

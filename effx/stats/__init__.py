@@ -10,6 +10,7 @@ One method per question; intervals contain the true value in 95 % of cases unles
     does one lose at most a margin        Tango's score test, paired bootstrap  noninferiority
     several tests against one baseline    Holm's step-down adjustment           tests.holm
     the same, in a given order            fallback procedure                    tests.fallback_levels
+    are two sets of rows alike            Kolmogorov and Smirnov's test         tests.two_samples
     latency of one engine                 bootstrap of blocks, Student's t      intervals.block_interval
     ratio of latencies, interleaved       Student's t on logarithms of rounds   intervals.paired_ratio
     ratio of latencies, not interleaved   Welch's t on logarithms of blocks     intervals.unpaired_ratio

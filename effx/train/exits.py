@@ -5,7 +5,8 @@
     joint       everything is trained, on sum_j d_j L_j / sum_j d_j over the ramps and the final
                 head; d_j is the number of layers before ramp j    PABEE, Zhou et al. 2020, equation 5
 
-The threshold and patience are then chosen on held-out training rows (see :mod:`effx.train.rows`).
+The threshold and patience are then chosen on held-out training rows (see :mod:`effx.train.rows`): for a loss,
+by :mod:`effx.specs.exit_calibration`.
 """
 
 from __future__ import annotations
@@ -24,18 +25,29 @@ from transformers import PreTrainedModel
 from effx import progress
 from effx.artifacts import Checkpoint
 from effx.errors import UsageError
-from effx.manifests import CheckpointFacts, ExitCalibration, ExitsRecord, ExitTarget, ExitValidation
+from effx.manifests import (
+    CheckpointFacts,
+    ExitCalibration,
+    ExitsRecord,
+    ExitTarget,
+    ExitValidation,
+    ProvenLoss,
+    RowShift,
+    TwoSamples,
+)
 from effx.models import add_ramps, evaluate, exits, reference, structure
 from effx.models.losses import loss_of
-from effx.specs import exit_rules
+from effx.specs import exit_calibration, exit_rules
 from effx.specs.data import DataLocation
 from effx.specs.tasks import Task
 from effx.specs.training import MAX_DROP, EarlyExitSettings
-from effx.stats import intervals
+from effx.stats import intervals, tests
 from effx.stats.metrics import METRICS
 from effx.train import loop, output
 from effx.train import source as sources
 
+_SHIFT_P_VALUE = 0.001
+"""Below it the validation rows are said to be unlike the held-out rows."""
 _POINTS = 8  # number of depths for which the manifest lists depth and score
 
 
@@ -95,14 +107,8 @@ def train(
     if remaining.prunes_tokens:  # the loss of token pruning is not that of exits
         without_exits, facts["tokens"] = source.with_tokens()
     facts["exits"] = calibrated = calibrate(source, model, settings, without_exits)
-    max_drop, measured = calibrated.target.max_drop, calibrated.validation
-    lower_bound = measured.lost_at_least
-    if max_drop is not None and lower_bound is not None and lower_bound > max_drop:
-        progress.say(
-            f"{folder.name}: max_drop is {max_drop:g}, but exits lose {measured.lost:.4f} on the "
-            f"validation rows (at least {lower_bound:.4f}, 95 %): these differ from the held-out "
-            "training rows that chose the threshold. Lower max_drop, or set depth."
-        )
+    for warning in _warnings(calibrated):
+        progress.say(f"{folder.name}: {warning}")
     return source.save(folder, settings, [result], plain, kind="exits", overwrite=overwrite, **facts)
 
 
@@ -133,10 +139,18 @@ def calibrate(
     max_drop = settings.max_drop
     if settings.depth is None and max_drop is None:
         max_drop = MAX_DROP
-    on_held = score_on(source.held_out)
-    chosen = exit_rules.calibrate(
-        settings.rule, held, depths, on_held, depth=settings.depth, max_drop=max_drop
-    )
+    on_held, proof = score_on(source.held_out), None
+    if settings.depth is not None:
+        chosen = exit_rules.calibrate(settings.rule, held, depths, on_held, depth=settings.depth)
+    else:
+        assert max_drop is not None
+        proven = exit_calibration.prove(
+            settings.rule, held, depths, np.asarray(source.held_out.labels), source.task.predict,
+            METRICS[source.task.metric], max_drop=max_drop, confidence=settings.confidence,
+        )  # fmt: skip
+        chosen = exit_rules.evaluate(proven.rule, held, depths, on_held)
+        proof = ProvenLoss(proven=proven.proven, confidence=settings.confidence, rows=proven.rows,
+                           loss=proven.loss, bound=proven.bound)  # fmt: skip
     final, depth, _ = evaluate.reduced(model, source.encoded_validation, rule=chosen.rule)
     target = ExitTarget(depth=settings.depth, max_drop=None if settings.depth is not None else max_drop)
     losses = lost(source.task, source.validation.labels, without_exits, final)
@@ -151,6 +165,7 @@ def calibrate(
             score=chosen.score,
             final_head=on_held(held[-1]),
             points=tuple(points(settings.rule, held, depths, on_held)),
+            proof=proof,
         ),
         validation=ExitValidation(
             scores=source.task.score(source.validation.labels, source.task.predict(final)),
@@ -158,8 +173,47 @@ def calibrate(
             layers=len(structure(model).layers),
             lost=losses.value,
             lost_at_least=losses.at_least,
+            shift=RowShift(
+                lengths=_two_samples(source.encode(source.held_out).lengths,
+                                     source.encoded_validation.lengths),
+                depths=_two_samples(depths[exit_rules.simulate(chosen.rule, held)], depth),
+            ),
         ),
-    )
+    )  # fmt: skip
+
+
+def _two_samples(a: np.ndarray, b: np.ndarray) -> TwoSamples:
+    distance, p_value = tests.two_samples(a, b)
+    return TwoSamples(distance=distance, p_value=p_value)
+
+
+def _warnings(record: ExitsRecord) -> list[str]:
+    """Return why the exits may not keep what was asked of them."""
+    warnings = []
+    max_drop, proof, measured = record.target.max_drop, record.calibration.proof, record.validation
+    if proof is not None and not proof.proven:
+        needed = exit_calibration.rows_needed(max_drop or 0.0, proof.confidence)
+        more = f"; at least {needed} held-out rows are needed" if proof.rows < needed else ""
+        warnings.append(
+            f"no setting of {record.rule.name} is proven to lose at most {max_drop:g} on {proof.rows} "
+            f"held-out rows ({100 * proof.confidence:g} %){more}. Rows do not exit early. Raise max_drop, or "
+            "set depth."
+        )
+    lower_bound = measured.lost_at_least
+    if max_drop is not None and lower_bound is not None and lower_bound > max_drop:
+        warnings.append(
+            f"max_drop is {max_drop:g}, but exits lose {measured.lost:.4f} on the validation rows (at least "
+            f"{lower_bound:.4f}, 95 %). Lower max_drop, or set depth."
+        )
+    samples = {} if measured.shift is None else dict(measured.shift)
+    for what, compared in samples.items():
+        if compared.p_value < _SHIFT_P_VALUE:
+            warnings.append(
+                "the validation rows are unlike the held-out training rows that chose the threshold: their "
+                f"{what} differ (distance {compared.distance:.2f}). What was proven holds for rows like the "
+                "held-out ones."
+            )
+    return warnings
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ def test_certainty_is_a_share_of_resamplings_with_the_test_repeated() -> None:
     assert 0.6 < chosen.p_choice < 1
     assert chosen.p_choice == pytest.approx(np.mean(proven), abs=0.04)
     assert chosen.p_others == {"fp32": pytest.approx(1 - chosen.p_choice)}
-    assert chosen.p_kept == 1.0  # both meet the limit as measured
+    assert 0.97 < chosen.p_kept < 1
 
 
 def test_equals_share_the_certainty() -> None:

@@ -1,0 +1,292 @@
+"""How often an answer of effx breaks its promise, on simulated sessions with known truth.
+
+    python benchmarks/answers.py                         # everything, prints JSON
+    python benchmarks/answers.py --only recommend --sessions 200
+
+``recommend``: one or eight reduced engines and a baseline, a limit of one point on the loss, the smallest
+engine is wanted. A promise is broken if the engine that is recommended truly loses more than the limit.
+``as_measured`` is the rule of effx until November 2026: the smallest engine whose measured loss is within
+the limit, certain in the share of resamplings in which it is. ``proven`` is
+:mod:`effx.analysis.certification`.
+
+    broken    percent of sessions with a broken promise
+    stated    mean certainty, in percent, that is stated of keeping the limit; of ``proven`` it is the share
+              of pairs of resamplings in which the choice of one keeps the limit in the other
+    kept      percent of sessions that truly keep the limit; the baseline keeps it
+    best      percent of sessions in which the smallest engine that truly keeps the limit is recommended
+    reduced   percent of sessions in which any reduced engine that truly keeps it is recommended
+
+``exits``: a rule is calibrated for a loss of at most one point on held-out rows of a model with twelve
+layers. ``as_measured`` is the setting with the least depth whose measured loss is within the limit,
+``proven`` is :mod:`effx.specs.exit_calibration`. ``layers`` is the mean depth of the chosen setting,
+``deepest`` the percent of calibrations in which nothing is proven.
+
+``size``: how often Tango's one-sided test calls a loss of exactly the margin less than it, summed exactly
+over all counts, as a multiple of the level; the largest over several shares of differing rows.
+
+Whether a row is right follows from a hardness that all engines or layers share, and their own noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import numpy as np
+from scipy import stats
+
+from effx.analysis import certification
+from effx.analysis.constraints import of_constraints
+from effx.analysis.objectives import OBJECTIVES
+from effx.artifacts import now
+from effx.host import identity
+from effx.host.identity import Host
+from effx.manifests import ArtifactReference
+from effx.results import (
+    Energy,
+    EngineRecord,
+    MeasurementRecord,
+    MeterRecord,
+    PeakMemory,
+    Quality,
+    Run,
+    RuntimeRecord,
+    WorkloadResult,
+)
+from effx.specs import exit_calibration, exit_rules
+from effx.specs.constraints import Constraints
+from effx.specs.exit_rules import ExitRule
+from effx.specs.measurement import MeasurementPlan
+from effx.specs.workloads import SINGLE_STREAM
+from effx.stats import noninferiority
+from effx.stats.metrics import METRICS
+
+LIMIT = 0.01
+CONFIDENCE = 0.95
+BASELINE = 0.92
+SHARED = 0.98
+"""Share of the variance of a row's difficulty that is common to all engines."""
+SETTINGS = MeasurementRecord(MeasurementPlan(), RuntimeRecord(), MeterRecord("simulated"), mean_tokens=1.0)
+POPULATION = 10_000
+POPULATION_THRESHOLDS = 200
+LAYER_ACCURACIES = (0.65, BASELINE)
+"""Of the first ramp and of the model's head."""
+TRUTHS: dict[str, tuple[float, ...]] = {
+    "1 engine, as good": (0.0,),
+    "1 engine, loses 0.5": (0.005,),
+    "1 engine, loses 1.05": (0.0105,),
+    "8 engines, smaller ones lose more, 0.2 to 2": (0.002, 0.004, 0.006, 0.008, 0.0105, 0.012, 0.015, 0.02),
+    "8 engines, as good": (0.0,) * 8,
+    "8 engines, each loses 1.05": (0.0105,) * 8,
+}
+"""True losses of the reduced engines, the largest engine first."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--sessions", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", type=int, nargs="+", default=[872, 9815], help="of recommend")
+    parser.add_argument("--held-out", type=int, nargs="+", default=[500, 872, 6735], help="of exits")
+    parser.add_argument(
+        "--rules", nargs="+", choices=tuple(exit_rules.RULES), default=tuple(exit_rules.RULES)
+    )
+    parser.add_argument("--only", nargs="+", choices=("recommend", "exits", "size"))
+    options = parser.parse_args()
+    names = options.only or ("size", "recommend", "exits")
+    facts: dict[str, object] = {
+        "command": " ".join(["python", "benchmarks/answers.py", *sys.argv[1:]]),
+        "date": now(),
+        "host": identity.host().to_json(),
+        "versions": {name: version(name) for name in ("effx", "numpy", "scipy")},
+        "sessions": options.sessions,
+    }
+    if "size" in names:
+        facts["size"] = {f"{n} rows, margin {margin}, level {level:.4g}": size(n, margin, level)
+                         for n in (300, 872, 9815) for margin in (0.005, 0.01, 0.02)
+                         for level in (0.05, 0.05 / 8)}  # fmt: skip
+    if "recommend" in names:
+        facts["recommend"] = {
+            f"{n} rows, {name}": recommended(n, losses, options.sessions, np.random.default_rng(options.seed))
+            for n in options.rows
+            for name, losses in TRUTHS.items()
+        }
+    if "exits" in names:
+        facts["exits"] = {
+            f"{rule}, {n} held-out rows": exits(
+                rule, n, options.sessions, np.random.default_rng(options.seed)
+            )
+            for rule in options.rules
+            for n in options.held_out
+        }
+    print(json.dumps(facts, indent=1))
+
+
+def percent(share: float) -> float:
+    """Return a share in percent."""
+    return round(100 * float(share), 1)
+
+
+def size(n: int, margin: float, level: float) -> float:
+    """Return the largest chance that the test rejects a loss of exactly the margin, divided by its level."""
+    chances = []
+    for only_after in (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.04):
+        only_before = only_after + margin
+        a, b = (
+            np.arange(stats.binom.ppf(1e-8, n, p), stats.binom.ppf(1 - 1e-8, n, p) + 1)
+            for p in (only_before, only_after)
+        )
+        weights = stats.binom.pmf(a, n, only_before)[:, None] * stats.binom.pmf(
+            b[None], n - a[:, None], only_after / (1 - only_before)
+        )
+        p_values = noninferiority.accuracy_p_values(a[:, None], b[None], n, margin)
+        chances.append(float(weights[p_values <= level].sum()))
+    return round(max(chances) / level, 2)
+
+
+def recommended(
+    n: int, losses: tuple[float, ...], sessions: int, rng: np.random.Generator
+) -> dict[str, dict[str, float]]:
+    """Return what both rules recommend in simulated sessions of n rows."""
+    objective = OBJECTIVES["size"]
+    good = [loss <= LIMIT for loss in losses]
+    smallest_good = max((index for index, each in enumerate(good) if each), default=None)
+    chosen: dict[str, list[int | None]] = {"as_measured": [], "proven": []}
+    stated: dict[str, list[float]] = {"as_measured": [], "proven": []}
+    for _ in range(sessions):
+        runs = engines(rng, n, losses)
+        base, reduced = runs[0], runs[1:]
+        limits = of_constraints(Constraints(max_drop=LIMIT), base)
+        within = [index for index, run in enumerate(reduced) if limits[0].meets(run)]
+        chosen["as_measured"].append(max(within, default=None))
+        certified = certification.certify(runs, limits, objective, CONFIDENCE)
+        proven = [index for index in range(len(reduced)) if certified.proven[index + 1]]
+        chosen["proven"].append(max(proven, default=None))
+        quality = OBJECTIVES["quality"].draws(runs)
+        in_draws = certification.proven_in_resamplings(
+            runs, limits, objective, certified, objective.draws(runs)
+        )
+        choice = chosen["as_measured"][-1]
+        stated["as_measured"].append(
+            1.0 if choice is None else float(np.mean(quality[choice + 1] >= quality[0] - LIMIT - 1e-9))
+        )
+        smallest = len(runs) - 1 - np.argmax(in_draws[::-1], axis=0)
+        shares = np.bincount(smallest, minlength=len(runs)) / len(smallest)
+        kept = certification.kept_in_resamplings(runs, limits)
+        stated["proven"].append(float(1 - shares @ (1 - kept)))
+    return {
+        rule: {
+            "broken": percent(np.mean([choice is not None and not good[choice] for choice in choices])),
+            "stated": percent(np.mean(stated[rule])),
+            "kept": percent(np.mean([choice is None or good[choice] for choice in choices])),
+            "best": percent(np.mean([choice is not None and choice == smallest_good for choice in choices])),
+            "reduced": percent(np.mean([choice is not None and good[choice] for choice in choices])),
+        }
+        for rule, choices in chosen.items()
+    }
+
+
+def engines(rng: np.random.Generator, n: int, losses: tuple[float, ...]) -> list[Run]:
+    """Return the results of the baseline and of engines that truly lose ``losses``, the largest first."""
+    hardness = rng.standard_normal(n)
+    runs = []
+    for index, loss in enumerate((0.0, *losses)):
+        ease = np.sqrt(SHARED) * hardness + np.sqrt(1 - SHARED) * rng.standard_normal(n)
+        right = (ease < stats.norm.ppf(BASELINE - loss)).astype(float)
+        single = WorkloadResult(SINGLE_STREAM, [[1.0]] * 3, [0, 1, 2], Energy("none", "none", "simulated"))
+        runs.append(
+            Run(
+                id=str(index), started="0", session="0",
+                engine=EngineRecord(
+                    str(index), str(index), "simulated", "fp32", "fp32", "fp32", "none", "cpu",
+                    ArtifactReference(name="simulated", digest="0" * 64), 0,
+                    size_bytes=1_000_000 - 1000 * index,
+                ),
+                host=Host("simulated"), workloads=[single],
+                quality=Quality("accuracy", float(right.mean()), n, (0.0, 1.0), {}, right.tolist(), [1.0] * n,
+                                "simulated"),
+                memory=PeakMemory(None, None), settings=SETTINGS,
+            )
+        )  # fmt: skip
+    return runs
+
+
+def exits(rule: str, n: int, sessions: int, rng: np.random.Generator) -> dict[str, dict[str, float]]:
+    """Return what both calibrations of a rule do, on rows drawn from a population with known losses."""
+    labels, logits = layers(np.random.default_rng(1), POPULATION)
+    depths = np.arange(1, len(logits) + 1)
+    full = float(np.mean(predicted(logits[-1]) == labels))
+    population = exit_rules.candidates(rule, logits, thresholds=POPULATION_THRESHOLDS)
+    truth = [
+        (float(np.mean(right)), float(mean))
+        for right, mean in zip(*outcomes(population, logits, labels, depths), strict=True)
+    ]
+    losses: dict[str, list[float]] = {"as_measured": [], "proven": []}
+    mean_depths: dict[str, list[float]] = {"as_measured": [], "proven": []}
+    unproven = 0
+    for _ in range(sessions):
+        drawn = rng.integers(0, POPULATION, n)
+        held, held_labels = logits[:, drawn], labels[drawn]
+        settings = exit_rules.candidates(rule, held)
+        right, mean = outcomes(settings, held, held_labels, depths)
+        within = np.mean(right, axis=1) >= np.mean(predicted(held[-1]) == held_labels) - LIMIT - 1e-9
+        measured = settings[int(np.argmin(np.where(within, mean, np.inf)))]
+        proven = exit_calibration.prove(
+            rule, held, depths, held_labels, predicted, METRICS["accuracy"], max_drop=LIMIT
+        )
+        unproven += not proven.proven
+        for name, setting in (("as_measured", measured), ("proven", proven.rule)):
+            never = name == "proven" and not proven.proven
+            score, depth = (full, float(depths[-1])) if never else truth[nearest(population, setting)]
+            losses[name].append(full - score)
+            mean_depths[name].append(depth)
+    return {
+        name: {
+            "broken": percent(np.mean(np.array(losses[name]) > LIMIT)),
+            "layers": round(float(np.mean(mean_depths[name])), 2),
+            **({"deepest": percent(unproven / sessions)} if name == "proven" else {}),
+        }
+        for name in losses
+    }
+
+
+def layers(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels [n] and the logits of 11 ramps and the head, [12, n, 2]; deeper ones are better."""
+    labels = rng.integers(0, 2, n)
+    margins = np.linspace(*stats.norm.ppf(LAYER_ACCURACIES), 12)[:, None]
+    own = rng.standard_normal((12, n))
+    for layer in range(1, 12):  # neighbouring layers err on like rows
+        own[layer] = 0.9 * own[layer - 1] + np.sqrt(1 - 0.9**2) * own[layer]
+    signal = np.where(labels == 1, 1.0, -1.0) * (margins + own)
+    return labels, np.stack([-signal, signal], -1)
+
+
+def predicted(logits: np.ndarray) -> np.ndarray:
+    return np.asarray(logits.argmax(-1))
+
+
+def outcomes(
+    settings: Sequence[ExitRule], logits: np.ndarray, labels: np.ndarray, depths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return whether each row is right by each setting, [settings, n], and their mean depths."""
+    heads = exit_rules.heads_of(settings, logits)
+    right = np.array([predicted(out) == labels for out in logits])
+    return right[heads, np.arange(len(labels))], depths[heads].mean(axis=1)
+
+
+def nearest(settings: Sequence[ExitRule], setting: ExitRule) -> int:
+    """Return the index of the setting with the same patience and the nearest threshold."""
+    return min(
+        range(len(settings)),
+        key=lambda index: (
+            abs(settings[index].patience - setting.patience),
+            abs((settings[index].threshold or 0.0) - (setting.threshold or 0.0)),
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main()
