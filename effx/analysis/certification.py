@@ -139,7 +139,7 @@ def kept_in_resamplings(runs: Sequence[Run], limits: Sequence[Threshold]) -> np.
         meets = np.zeros(kept.shape, dtype=bool)
         meets[able] = limit.slack(draws, baseline) >= -_ROUNDING * abs(limit.value)
         kept &= meets
-    return kept.mean(axis=1)
+    return np.asarray(kept.mean(axis=1))
 
 
 def _p_value(run: Run, limits: Sequence[Threshold]) -> float:

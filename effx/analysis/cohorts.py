@@ -174,13 +174,22 @@ def single_stream(run: Run) -> WorkloadResult:
     return workload
 
 
+def energy_of(run: Run) -> Energy:
+    """Return the energy of a result's single queries, without a number if a hard gate failed.
+
+    Raises:
+        UsageError: they were not measured.
+    """
+    return run.energy_of(single_stream(run))
+
+
 def energy_meter(run: Run) -> EnergyMeter:
     """Return the meter of a result's single queries.
 
     Raises:
         UsageError: they were not measured.
     """
-    return EnergyMeter.of(single_stream(run).energy)
+    return EnergyMeter.of(energy_of(run))
 
 
 def energy_meters(runs: Sequence[Run]) -> list[EnergyMeter]:

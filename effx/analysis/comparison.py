@@ -110,8 +110,12 @@ def compare(a: Run, b: Run) -> Comparison:
     """Compare b with a.
 
     Raises:
-        UsageError: they are of different tasks, hosts, metrics or examples, or hold no predictions.
+        UsageError: they are of different tasks, hosts, metrics or examples, or hold no predictions, or a
+            failed gate made the quality of one unavailable.
     """
+    for run in (a, b):
+        if reason := run.withdrawn("quality"):
+            raise UsageError(f"{run.name}: its quality is unavailable: {reason}; profile the engine again.")
     cohorts.check([a, b])
     labels = cohorts.shared_labels([a, b])
     of_a, of_b = a.quality.prediction_array, b.quality.prediction_array
@@ -269,7 +273,7 @@ def _energy(a: Run, b: Run, remarks: list[str]) -> EnergyRatio | None:
 
 def _single_energy(run: Run) -> Energy | None:
     workload = run.workload(SINGLE_STREAM)
-    return None if workload is None else workload.energy
+    return None if workload is None else run.energy_of(workload)
 
 
 def _memory(a: Run, b: Run) -> dict[str, float | None]:

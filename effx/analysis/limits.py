@@ -281,7 +281,7 @@ def _latency(run: Run, threshold: Threshold, value: float, confidence: float) ->
 
 def _energy(run: Run, threshold: Threshold, value: float, confidence: float) -> LimitOutcome:
     """Test joules per example; windows are the units, and the meter's own uncertainty remains."""
-    energy = cohorts.single_stream(run).energy
+    energy = cohorts.energy_of(run)
     if energy.source == "model":
         return _of(threshold, value, None, reason="energy is an estimate, not measured; use a meter")
     per_window = [window.joules_per_example for window in energy.windows]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from effx.analysis import resampling
-from effx.analysis.cohorts import single_stream
+from effx.analysis.cohorts import energy_of, single_stream
 from effx.errors import unknown
 from effx.results import MIN_SAMPLES, Run, WorkloadResult
 from effx.stats import bootstrap, intervals
@@ -93,9 +93,13 @@ def _score(name: str) -> Objective:
     """Return a metric of the task; ``quality`` is the primary one, whichever that is."""
 
     def value(run: Run) -> float | None:
+        if run.withdrawn("quality"):
+            return None
         return run.quality.value if name == "quality" else run.quality.metrics.get(name)
 
     def interval(run: Run) -> Interval:
+        if run.withdrawn("quality"):
+            return None
         if name in ("quality", run.quality.metric):
             return run.quality.interval
         return bootstrap.percentile_interval(draws([run])[0])
@@ -105,12 +109,21 @@ def _score(name: str) -> Objective:
         return resampling.scores(metric, runs)
 
     return Objective(
-        name, name, "", True, value, interval, draws, lambda run: f"{name} is not a metric of {run.task}"
+        name,
+        name,
+        "",
+        True,
+        value,
+        interval,
+        draws,
+        lambda run: run.withdrawn("quality") or f"{name} is not a metric of {run.task}",
     )
 
 
 def _correct_value(run: Run) -> float | None:
     scored = run.quality
+    if run.withdrawn("quality"):
+        return None
     if not METRICS[scored.metric].of_classes:
         return None
     if scored.metric == "accuracy" or not scored.predictions:
@@ -170,20 +183,20 @@ def _throughput(name: str, scenario: str, label: str) -> Objective:
 
 
 def _joules(run: Run) -> float | None:
-    return single_stream(run).energy.joules_per_example
+    return energy_of(run).joules_per_example
 
 
 def _joule_draws(runs: Sequence[Run]) -> np.ndarray:
-    drawn = [resampling.energies(run, single_stream(run).energy) for run in runs]
+    drawn = [resampling.energies(run, energy_of(run)) for run in runs]
     return _rows(drawn, [_joules(run) for run in runs])
 
 
 def _no_energy(run: Run) -> str:
-    return single_stream(run).energy.reason or "energy was not measured"
+    return energy_of(run).reason or "energy was not measured"
 
 
 def _per_correct_interval(run: Run) -> Interval:
-    joules, of_joules = _joules(run), single_stream(run).energy.interval
+    joules, of_joules = _joules(run), energy_of(run).interval
     share, of_share = _correct_value(run), _correct_interval(run)
     if joules is None or of_joules is None or not share or of_share is None:
         return None
@@ -217,7 +230,7 @@ OBJECTIVES: dict[str, Objective] = {
         _throughput("throughput", "single-stream", "throughput, one query after the other"),
         _throughput("throughput_offline", "offline", "throughput, offline"),
         Objective("energy", "energy", "J/example", False, _joules,
-                  lambda run: single_stream(run).energy.interval, _joule_draws, _no_energy),
+                  lambda run: energy_of(run).interval, _joule_draws, _no_energy),
         Objective("energy_per_correct", "energy per correct prediction", "J", False,
                   energy_per_correct, _per_correct_interval, _per_correct_draws,
                   lambda run: _no_energy(run) if _joules(run) is None
@@ -232,3 +245,5 @@ OBJECTIVES: dict[str, Objective] = {
                "the result does not say"),
     )
 }  # fmt: skip
+QUALITY = OBJECTIVES["quality"]
+"""The task's primary metric."""

@@ -92,7 +92,7 @@ def _answer(
 ) -> Recommendation | Unmet:
     remarks: list[str] = []
     constraints = settings.constraints
-    same_rows = _same_rows(cohorts.latest(runs), baseline, remarks)
+    same_rows = _same_rows(_with_quality(cohorts.latest(runs), remarks), baseline, remarks)
     objective = _default(same_rows, remarks) if name is None else objectives.get(name)
     base = _baseline(same_rows, baseline)
     if base is None and constraints.max_drop is not None:
@@ -152,6 +152,19 @@ def _answer(
     )
 
 
+def _with_quality(runs: list[Run], remarks: list[str]) -> list[Run]:
+    """Return the runs whose quality no failed gate made unavailable.
+
+    Raises:
+        UsageError: there are none.
+    """
+    able = [run for run in runs if not run.withdrawn("quality")]
+    if not able:
+        raise UsageError(f"{runs[0].name}: its quality is unavailable: {runs[0].withdrawn('quality')}.")
+    leave_out([run for run in runs if run.withdrawn("quality")], "its quality is unavailable", remarks)
+    return able
+
+
 def _same_rows(runs: list[Run], baseline: str | None, remarks: list[str]) -> list[Run]:
     """Return the runs scored on the rows of the baseline, or else on the most rows."""
     named = [run for run in runs if run.name == baseline]
@@ -172,7 +185,7 @@ def _default(runs: Sequence[Run], remarks: list[str]) -> Objective:
     elif measured:
         remarks.append("by latency: energy was not measured of every engine by one meter")
     else:
-        remarks.append(f"by latency: energy unavailable ({cohorts.single_stream(runs[0]).energy.reason})")
+        remarks.append(f"by latency: energy unavailable ({cohorts.energy_of(runs[0]).reason})")
     return OBJECTIVES["latency"]
 
 
@@ -361,7 +374,8 @@ def _more(run: Run, outcome: LimitOutcome) -> int | None:
         return None
     single = cohorts.single_stream(run)
     measured = {
-        "rows": run.quality.n, "rounds": len(set(single.rounds)), "windows": len(single.energy.windows),
+        "rows": run.quality.n, "rounds": len(set(single.rounds)),
+        "windows": len(run.energy_of(single).windows),
     }  # fmt: skip
     return max(1, outcome.needed.count - measured[outcome.needed.unit])
 

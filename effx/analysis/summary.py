@@ -85,7 +85,9 @@ def _cheapest(runs: Sequence[Run], baseline: Run, drop: float, objective: Object
     costs = {
         run.id: (cost, -run.quality.value, run)
         for run in runs
-        if run.quality.value >= least and (cost := objective.value(run)) is not None
+        if not run.withdrawn("quality")
+        and run.quality.value >= least
+        and (cost := objective.value(run)) is not None
     }
     able = [run for _, _, run in costs.values()]
     if not able or (objective.uses_energy and len(cohorts.energy_meters(able)) > 1):

@@ -87,8 +87,9 @@ def collect_contents(
 
 def energy_unavailable(runs: Sequence[Run]) -> list[str]:
     """Return the reasons why single queries have no energy, sorted."""
-    workloads = [run.workload(SINGLE_STREAM) for run in runs]
-    return sorted({each.energy.reason for each in workloads if each and each.energy.reason})
+    workloads = [(run, run.workload(SINGLE_STREAM)) for run in runs]
+    energies = [run.energy_of(result) for run, result in workloads if result is not None]
+    return sorted({energy.reason for energy in energies if energy.reason})
 
 
 def current_failures(failures: Sequence[Failure], runs: Sequence[Run]) -> list[Failure]:

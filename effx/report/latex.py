@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from effx.analysis.cohorts import single_stream
+from effx.analysis.cohorts import energy_of, single_stream
 from effx.analysis.frontier import FrontierPoint
+from effx.analysis.objectives import QUALITY
 from effx.formatting import fixed, in_column, interval, score
 from effx.report.groups import Group
 from effx.report.tables import energy_cell, energy_sources
@@ -46,7 +47,7 @@ def write(groups: Sequence[Group], path: Path) -> None:
 def _table(group: Group) -> str:
     points = _latency_frontier(group)
     runs = sorted(group.runs, key=lambda run: single_stream(run).latency_s["p50"] or 0.0)
-    with_energy = any(single_stream(run).energy.joules_per_example is not None for run in runs)
+    with_energy = any(energy_of(run).joules_per_example is not None for run in runs)
     sources = energy_sources(runs)
     headings = [
         "engine", f"{group.cohort.metric}, 95\\,\\%", "p50, ms", "p90, ms", "p99, ms",
@@ -90,7 +91,7 @@ def _latency_frontier(group: Group) -> dict[str, FrontierPoint]:
 def _cells(run: Run) -> list[str]:
     latency_s = single_stream(run).latency_s
     return [
-        f"{score(run.quality.value)} {interval(run.quality.interval)}",
+        f"{score(QUALITY.value(run))} {interval(QUALITY.interval(run))}",
         *(escape(in_column(latency_s[name], "s")) for name in ("p50", "p90", "p99")),
         escape(in_column(run.memory.host_peak_bytes, "B")),
         escape(in_column(run.engine.size_bytes, "B")),

@@ -20,7 +20,7 @@ from typing import Any
 
 import effx
 from effx.analysis import majority
-from effx.analysis.cohorts import latest, single_stream
+from effx.analysis.cohorts import energy_of, latest
 from effx.analysis.comparison import Comparison
 from effx.analysis.frontier import Frontier
 from effx.analysis.objectives import OBJECTIVES, Objective
@@ -139,8 +139,16 @@ def _row(run: Run, short: str, tokens: int | None) -> dict[str, Any]:
         "session": run.session,
         "metric": run.quality.metric,
         "n": run.quality.n,
-        "metrics": {name: _rounded(value) for name, value in run.quality.metrics.items()},
-        "label_f1": [[name, _rounded(value)] for name, value in (run.quality.label_f1 or {}).items()],
+        "metrics": {
+            name: _rounded(value)
+            for name, value in run.quality.metrics.items()
+            if not run.withdrawn("quality")
+        },
+        "label_f1": [
+            [name, _rounded(value)]
+            for name, value in (run.quality.label_f1 or {}).items()
+            if not run.withdrawn("quality")
+        ],
         "rows": run.quality.source,
         "digest": engine.digest,
         "checkpoint": engine.checkpoint.name,
@@ -180,7 +188,8 @@ def _objectives(runs: Sequence[Run], groups: Sequence[Group]) -> dict[str, list[
                     if interval is not None:
                         by_objective[name][point.run.id] = interval
     for run in runs:
-        by_objective["quality"].setdefault(run.id, run.quality.interval)
+        if not run.withdrawn("quality"):
+            by_objective["quality"].setdefault(run.id, run.quality.interval)
     columns: dict[str, list[Any]] = {}
     for name, objective in OBJECTIVES.items():
         ends = [by_objective[name].get(run.id) or (None, None) for run in runs]
@@ -194,7 +203,7 @@ def _is_informative(objective: Objective, runs: Sequence[Run]) -> bool:
     """Return whether an objective differs from ``accuracy``, which is the primary metric of any task."""
     if not objective.is_score or objective.name == "quality":
         return True
-    return any(objective.value(run) not in (None, run.quality.value) for run in runs)
+    return any(objective.value(run) not in (None, OBJECTIVES["quality"].value(run)) for run in runs)
 
 
 def _group(group: Group, row_numbers: Mapping[str, int]) -> dict[str, Any]:
@@ -215,7 +224,7 @@ def _frontier(frontier: Frontier, row_numbers: Mapping[str, int]) -> dict[str, A
     by_name = {point.run.name: row_numbers[point.run.id] for point in frontier.points}
     return {
         **{key: value for key, value in frontier.to_json().items() if key not in _IMPLIED},
-        "meter": single_stream(frontier.points[0].run).energy.meter,
+        "meter": energy_of(frontier.points[0].run).meter,
         "knee": None if frontier.knee is None else by_name[frontier.knee],
         "members": list(by_name.values()),
         "best": [by_name[point.run.name] for point in frontier.points if point.non_dominated],
@@ -252,12 +261,12 @@ def _energy(run: Run) -> list[dict[str, Any]]:
             "timing": result.workload.timing,
             **{
                 key: _rounded(value)
-                for key, value in vars(result.energy).items()
+                for key, value in vars(run.energy_of(result)).items()
                 if value is not None and value != []
             },
         }
         for result in run.workloads
-        if result.energy.source != "none" or result.workload.scenario == "single-stream"
+        if run.energy_of(result).source != "none" or result.workload.scenario == "single-stream"
     ]
 
 

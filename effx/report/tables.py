@@ -10,8 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from effx.analysis.cohorts import single_stream
+from effx.analysis.cohorts import energy_of, single_stream
 from effx.analysis.comparison import Comparison, EnergyRatio, LatencyRatio
+from effx.analysis.objectives import QUALITY
 from effx.analysis.techniques import MADE_ELSEWHERE, technique
 from effx.formatting import fixed, in_column, interval, percent, score
 from effx.report.groups import MAIN_OBJECTIVES, Group
@@ -27,12 +28,12 @@ _WIDTH_OF_FILES = 160
 
 def energy_sources(runs: Sequence[Run]) -> list[str]:
     """Return the sources of the energy of single queries, without ``none``."""
-    return sorted({single_stream(run).energy.source for run in runs} - {"none"})
+    return sorted({energy_of(run).source for run in runs} - {"none"})
 
 
 def energy_cell(run: Run, sources: Sequence[str]) -> str:
     """Return mJ per example of single queries, with their source if ``sources`` has several."""
-    energy = single_stream(run).energy
+    energy = energy_of(run)
     text = in_column(energy.joules_per_example, "J/example")
     return f"{text} ({energy.source})" if len(sources) > 1 and energy.source != "none" else text
 
@@ -42,7 +43,7 @@ def print_runs(runs: Sequence[Run]) -> None:
     if not runs:
         return
     first = runs[0]
-    with_energy = any(single_stream(run).energy.joules_per_example is not None for run in runs)
+    with_energy = any(energy_of(run).joules_per_example is not None for run in runs)
     on_device = any(run.workload(SINGLE_STREAM.timed_on_device()) for run in runs)
     sources = energy_sources(runs)
     table = Table(title=f"{first.host.cpu}, {first.host.cores} cores; single queries at real lengths")
@@ -56,7 +57,7 @@ def print_runs(runs: Sequence[Run]) -> None:
         latency_s = single_stream(run).latency_s
         cells = [
             run.name if run.made_elsewhere is None else f"{run.name} ({MADE_ELSEWHERE})",
-            f"{run.quality.metric} {score(run.quality.value)} {interval(run.quality.interval)}",
+            f"{run.quality.metric} {score(QUALITY.value(run))} {interval(QUALITY.interval(run))}",
             str(run.quality.n),
             *(in_column(latency_s[name], "s") for name in ("p50", "p90", "p99")),
             in_column(run.memory.host_peak_bytes, "B"),
@@ -67,7 +68,7 @@ def print_runs(runs: Sequence[Run]) -> None:
     console = _console()
     console.print(table)
     if not with_energy:
-        console.print(f"energy: unavailable ({single_stream(first).energy.reason})")
+        console.print(f"energy: unavailable ({energy_of(first).reason})")
 
 
 def _device_cells(run: Run) -> list[str]:
@@ -132,7 +133,7 @@ def write_csv(runs: Sequence[Run], groups: Sequence[Group], path: Path) -> None:
 
 def _result_row(run: Run, on_frontier: Mapping[tuple[str, str], tuple[bool, float]]) -> dict[str, Cell]:
     single, engine, reduction = single_stream(run), run.engine, technique(run)
-    energy = single.energy
+    energy = run.energy_of(single)
     on_latency, p_latency = on_frontier.get((run.id, "latency"), (None, None))
     on_energy, p_energy = on_frontier.get((run.id, "energy"), (None, None))
     return {
@@ -150,8 +151,8 @@ def _result_row(run: Run, on_frontier: Mapping[tuple[str, str], tuple[bool, floa
         "sparsity": None if engine.sparsity is None else engine.sparsity.share,
         "size_bytes": engine.size_bytes,
         "metric": run.quality.metric,
-        "score": run.quality.value,
-        **_ends("score", run.quality.interval),
+        "score": QUALITY.value(run),
+        **_ends("score", QUALITY.interval(run)),
         "n": run.quality.n,
         **{f"latency_{name}_s": single.latency_s[name] for name in ("mean", "p50", "p90", "p99")},
         "throughput_examples_per_s": single.throughput_per_s,

@@ -66,10 +66,12 @@ def _draw_series(axes: Axes, group: Group) -> None:
 
 
 def _runs_by_series(group: Group) -> dict[str, list[Run]]:
-    """Return the runs of each series; engines with several reductions are left out."""
+    """Return the runs of each series, without engines of several reductions or of unavailable quality."""
     lines: dict[str, list[Run]] = {}
     tokens = longest(group.runs)
     for run in group.runs:
+        if run.withdrawn("quality"):
+            continue
         reduction = technique(run)
         if reduction.name != "combined":
             lines.setdefault(series(run, reduction, tokens), []).append(run)

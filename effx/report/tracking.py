@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import effx
-from effx.analysis.cohorts import single_stream
+from effx.analysis.cohorts import energy_of
 from effx.analysis.objectives import OBJECTIVES
 from effx.errors import UsageError, need, one_line
 from effx.report.contents import ReportContents
@@ -94,7 +94,7 @@ def log_report(contents: ReportContents, folder: str | Path, uri: str) -> str:
 def parameters(run: Run) -> dict[str, str]:
     """Return MLflow's parameters of a result: the engine, the host and the settings."""
     engine = {key: value for key, value in vars(run.engine).items() if isinstance(value, str | int | float)}
-    energy = single_stream(run).energy
+    energy = energy_of(run)
     values = {
         **{f"engine.{key}": value for key, value in engine.items()},
         "engine.checkpoint": run.engine.checkpoint.name,
@@ -114,12 +114,15 @@ def parameters(run: Run) -> dict[str, str]:
 def metrics(run: Run) -> dict[str, float]:
     """Return MLflow's metrics of a result: every measurement that is not None, in SI units."""
     score = run.quality
-    values: dict[str, float | None] = {
+    scores: dict[str, float | None] = {
         score.metric: score.value,
         **score.metrics,
         f"{score.metric}.low": score.interval[0],
         f"{score.metric}.high": score.interval[1],
-        "energy_j_per_example": single_stream(run).energy.joules_per_example,
+    }
+    values: dict[str, float | None] = {
+        **({} if run.withdrawn("quality") else scores),
+        "energy_j_per_example": energy_of(run).joules_per_example,
         "energy_j_per_correct_prediction": OBJECTIVES["energy_per_correct"].value(run),
         "host_peak_memory_bytes": run.memory.host_peak_bytes,
         "device_peak_memory_bytes": run.memory.device_peak_bytes,

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, JsonValue, TypeAdapter
 from effx.host.identity import Host
 from effx.manifests import ArtifactReference, Parity, SparsityRecord
 from effx.records import StoredLabel
-from effx.specs.gates import GATES
+from effx.specs.gates import GATES, Concern
 from effx.specs.kinds import KINDS
 from effx.specs.measurement import MeasurementPlan
 from effx.specs.workloads import SINGLE_STREAM, Workload
@@ -401,6 +401,27 @@ class Run:
     def failed_gates(self) -> list[GateResult]:
         """Gates that were checked and did not pass."""
         return [gate for gate in self.gates if gate.passed is False]
+
+    def withdrawn(self, concern: Concern, workload: Workload = SINGLE_STREAM) -> str | None:
+        """Return why numbers of a workload are unavailable: a hard gate failed; None: none did.
+
+        Args:
+            concern: which numbers.
+            workload: whose; of the quality there is one for all workloads.
+        """
+        for gate in self.failed_gates:
+            spec = GATES.get(gate.name)
+            same = concern == "quality" or (gate.workload or SINGLE_STREAM.name) == workload.name
+            if spec is not None and spec.hard and spec.concerns == concern and same:
+                return f"gate failed: {gate.label}: {gate.detail}"
+        return None
+
+    def energy_of(self, result: WorkloadResult) -> Energy:
+        """Return the energy of a workload of this run; without a number if a hard gate failed."""
+        reason = self.withdrawn("energy", result.workload)
+        if reason is None or result.energy.source == "none":
+            return result.energy
+        return Energy("none", "none", reason)
 
     @property
     def host_overhead_share(self) -> float | None:
