@@ -569,6 +569,19 @@ class Parity:
     """Against the checkpoint on the same rows; negative: gained."""
     accuracy_lost_interval: tuple[float, float] | None = None
     """95 %, from the paired differences."""
+    metric: str | None = None
+    """The task's primary metric, where it is another one than accuracy, with labelled rows."""
+    metric_lost: float | None = None
+    """As ``accuracy_lost``."""
+    metric_lost_interval: tuple[float, float] | None = None
+    """95 %; None: too few predictions differ."""
+    worst_class: str | None = None
+    """The class whose recall fell by the most on the labelled rows, with its interval; None: none fell."""
+    recall_lost: float | None = None
+    recall_lost_interval: tuple[float, float] | None = None
+    """95 %, adjusted for the number of classes."""
+    lost_classes: tuple[str, ...] = ()
+    """Classes that the checkpoint predicts and the engine never does, on more rows than chance explains."""
 
 
 def _checked_parity(parity: Parity) -> Parity:

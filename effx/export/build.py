@@ -298,6 +298,7 @@ def _failure(candidate: _Candidate, job: Job, source: ExportSource, reference: R
     if measured.accuracy_lost is not None and measured.accuracy_lost_interval is not None:
         low, high = measured.accuracy_lost_interval
         message += f", accuracy lost {measured.accuracy_lost:.3f} [{low:.3f}, {high:.3f}]"
+    message += _lost(measured)
     message += "."
     row = reference.encoded.batch([0], variant.length)
     family = families.of(source.model)
@@ -305,6 +306,21 @@ def _failure(candidate: _Candidate, job: Job, source: ExportSource, reference: R
         source.graphs(variant), candidate.folder, job.backend, candidate.runtime, row, family
     )
     return f"{message} {location}".rstrip()
+
+
+def _lost(measured: Parity) -> str:
+    """Return what an engine loses besides accuracy."""
+    text = ""
+    if measured.metric_lost is not None and measured.metric_lost_interval is not None:
+        low, high = measured.metric_lost_interval
+        text += f", {measured.metric} lost {measured.metric_lost:.3f} [{low:.3f}, {high:.3f}]"
+    if measured.recall_lost is not None and measured.recall_lost_interval is not None:
+        low, high = measured.recall_lost_interval
+        text += f", recall of class {measured.worst_class} lost {measured.recall_lost:.3f}"
+        text += f" [{low:.3f}, {high:.3f}]"
+    if measured.lost_classes:
+        text += f", never predicted: {', '.join(measured.lost_classes)}"
+    return text
 
 
 def _seconds(session: Session, reference: Reference) -> float:

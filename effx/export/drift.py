@@ -21,8 +21,9 @@ from effx.specs import backends
 from effx.specs.runtime import RuntimeSettings
 
 Arrays = dict[str, np.ndarray]
-_FAR = 0.1
-"""Relative difference of hidden states after one layer that correct schemes stay far below."""
+_FAR = {"fp32": 1e-4}
+_FAR_LOSSY = 0.1
+"""Relative difference of hidden states after one layer that correct schemes of a precision stay far below."""
 
 
 def locate(
@@ -52,7 +53,7 @@ def locate(
             out = _run(graph, inputs)
             inputs = {"hidden": out["hidden_out"], "token_mask": out["token_mask_out"],
                       "attention_mask": inputs["attention_mask"]}  # fmt: skip
-    return describe(differences, family)
+    return describe(differences, family, _FAR.get(runtime.precision, _FAR_LOSSY))
 
 
 def layers(
@@ -79,12 +80,19 @@ def layers(
     ]
 
 
-def describe(differences: list[float], family: Family) -> str:
-    """Return a sentence on which layer drifts first."""
-    far = next((index for index, value in enumerate(differences) if value > _FAR), None)
-    if far is None:
-        return f"Every layer drifts by {_FAR:.0%} at most: the head differs."
-    return f"It drifts first in {family.norm_name(far)}: hidden states differ by {differences[far]:.0%}."
+def describe(differences: list[float], family: Family, far: float = _FAR_LOSSY) -> str:
+    """Return a sentence on which layer drifts first.
+
+    Args:
+        differences: relative, after each LayerNormalization.
+        family: of the model.
+        far: difference from which a layer counts as drifting.
+    """
+    first = next((index for index, value in enumerate(differences) if value > far), None)
+    if first is None:
+        largest = max(differences, default=0.0)
+        return f"After every layer hidden states differ by {largest:.2g} at most: the task head differs."
+    return f"It drifts first in {family.norm_name(first)}: hidden states differ by {differences[first]:.2g} of their size."
 
 
 def _run(graph: Path, inputs: Arrays) -> Arrays:

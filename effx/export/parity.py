@@ -15,8 +15,8 @@ from effx.encoding import Encoded
 from effx.engines.protocol import Session
 from effx.manifests import Parity
 from effx.specs.tasks import Task
-from effx.stats import intervals
-from effx.stats.metrics import same_rows
+from effx.stats import CONFIDENCE, intervals, noninferiority
+from effx.stats.metrics import METRICS, same_rows
 
 _BATCH = 8
 _MIXED_ROWS = 128
@@ -47,6 +47,10 @@ TOLERANCES: dict[str, Tolerance] = {
 MAX_ACCURACY_LOST = 0.01
 """Accuracy that a lossy precision may lose: the gate fails if the paired 95 % interval of the loss is above
 it. On few rows the interval is wide; it is in the manifest."""
+
+MAX_RECALL_LOST = 0.05
+"""Recall of a class that a lossy precision may lose, likewise."""
+_CHANCE = 0.01
 
 
 def precision_of(scheme: str, precision: str) -> str:
@@ -120,6 +124,7 @@ def compare(
     facts: dict[str, Any] = {}
     if depth is not None:
         facts["depth_agreement"] = float(np.mean(depth == reference.depth))
+    lossy = precision in _LOSSY
     if reference.labels is not None and task.behavior.has_classes:
         n = len(reference.labels)
         right = same_rows(labels[:n], reference.labels)
@@ -128,10 +133,67 @@ def compare(
         facts |= {"accuracy": float(right.mean()),
                   "accuracy_lost": float(right_before.mean() - right.mean()),
                   "accuracy_lost_interval": interval}  # fmt: skip
-        passed = passed and not (precision in _LOSSY and interval[0] > MAX_ACCURACY_LOST)
+        passed = passed and not (lossy and interval[0] > MAX_ACCURACY_LOST)
+    if task.kind == "classification":
+        facts["lost_classes"] = _lost_classes(task, expected_labels, labels, 1 - tolerance.label_agreement)
+        passed = passed and not facts["lost_classes"]
+        if reference.labels is not None:
+            n = len(reference.labels)
+            facts |= _metric_lost(task, reference.labels, expected_labels[:n], labels[:n])
+            facts |= _recall_lost(task, reference.labels, expected_labels[:n], labels[:n])
+            for name, most in (("metric", MAX_ACCURACY_LOST), ("recall", MAX_RECALL_LOST)):
+                ends = facts.get(f"{name}_lost_interval")
+                passed = passed and not (lossy and ends is not None and ends[0] > most)
     if not finite:
         difference = agreement = -1.0  # JSON has no NaN
     return Parity(len(reference.encoded), difference, agreement, passed, reference.inputs, **facts)
+
+
+def _lost_classes(task: Task, before: np.ndarray, after: np.ndarray, differing: float) -> tuple[str, ...]:
+    """Return the classes that the checkpoint predicts and the engine never does.
+
+    Args:
+        task: it has the names of the classes.
+        before: the checkpoint's classes [n].
+        after: the engine's [n].
+        differing: share of rows that may get another class. A class on so few rows that they may all differ
+            by chance, in more than 1 % of cases, is not counted.
+    """
+    counts = np.bincount(before, minlength=len(task.labels))
+    left = np.bincount(after, minlength=len(task.labels))
+    lost = np.flatnonzero((counts > 0) & (left == 0) & (differing**counts <= _CHANCE))
+    return tuple(task.labels[index] for index in lost)
+
+
+def _metric_lost(task: Task, labels: np.ndarray, before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
+    """Return how much of the primary metric the engine loses, where it is not accuracy."""
+    metric = METRICS[task.metric]
+    if metric.name == "accuracy":
+        return {}
+    bounds = noninferiority.bounds(metric, labels, before, after, 0.5 + CONFIDENCE / 2)
+    return {
+        "metric": metric.name,
+        "metric_lost": metric(labels, before) - metric(labels, after),
+        "metric_lost_interval": None if bounds is None else (-bounds[1], -bounds[0]),
+    }
+
+
+def _recall_lost(task: Task, labels: np.ndarray, before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
+    """Return the class whose recall certainly falls by the most, and its loss; empty if no recall falls."""
+    classes = np.unique(labels)
+    losses = {}
+    for label in classes.tolist():
+        rows = labels == label
+        low, high = intervals.paired_accuracy_interval(
+            after[rows] == label, before[rows] == label, confidence=1 - (1 - CONFIDENCE) / len(classes)
+        )
+        lost = float(np.mean(before[rows] == label) - np.mean(after[rows] == label))
+        losses[label] = (low, high, lost)
+    worst = max(losses, key=lambda label: losses[label][0])
+    low, high, lost = losses[worst]
+    if lost <= 0:
+        return {}
+    return {"worst_class": task.labels[worst], "recall_lost": lost, "recall_lost_interval": (low, high)}
 
 
 def _predicted(task: Task, encoded: Encoded, logits: np.ndarray) -> np.ndarray:

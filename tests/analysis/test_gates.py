@@ -63,7 +63,7 @@ def test_energy_behind_a_hard_gate_is_unavailable(gate: str) -> None:
     assert "cheap" not in entry.energy_per_correct
     assert "energy_j_per_example" not in metrics(cheap)
     assert energy_unavailable(measured) == [reason]
-    assert tables.sources([cheap]) == []
+    assert tables.energy_sources([cheap]) == []
 
 
 def test_a_gate_concerns_its_own_workload() -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from effx.export import parity
 from effx.export.parity import Reference
+from effx.manifests import Parity
 from effx.specs.tasks import Task
 
 PRICE = Task("price", "regression", ("sentence",), (), ("pearson", "spearman"))
@@ -22,3 +23,46 @@ def test_the_tolerance_grows_with_logits_beyond_the_rounding_of_float32(
     reference = Reference(rows, expected, None, None, "random")
     answers = expected + difference * np.where(np.arange(16) % 2, 1, -1)[:, None]
     assert parity.compare(reference, answers, None, PRICE, "fp32").passed is passed
+
+
+RARE = Task("rare", "classification", ("sentence",), ("no", "yes"), ("matthews",))
+
+
+def compared(before: np.ndarray, after: np.ndarray, labels: np.ndarray | None, task: Task = RARE) -> Parity:
+    """Return the parity of an int8 engine with these classes."""
+    n = len(before)
+    logits = [np.eye(len(task.labels))[classes] * 4.0 for classes in (before, after)]
+    logits[1] += 0.01
+    reference = Reference(parity.random_rows(n, 100, 8, 0), logits[0], None, labels, "task", discrete=True)
+    return parity.compare(reference, logits[1], None, task, "int8")
+
+
+def test_a_class_that_the_engine_never_predicts_fails() -> None:
+    """Accuracy and agreement hardly change where a class is rare."""
+    labels = (np.arange(1000) % 200 == 0).astype(int)  # 5 of 1000
+    none = np.zeros(1000, dtype=int)
+    result = compared(labels, none, labels)
+    assert (result.label_agreement, result.accuracy_lost) == (0.995, pytest.approx(0.005))
+    assert (result.passed, result.lost_classes) == (False, ("yes",))
+    assert (result.metric, result.metric_lost) == ("matthews", pytest.approx(1.0))
+    assert compared(labels, none, None).lost_classes == ("yes",)  # without labels too
+    once = np.zeros(1000, dtype=int)
+    once[3] = 1  # one row may differ by chance
+    assert compared(once, none, none).passed
+    assert compared(labels, labels, labels).passed
+
+
+def test_the_primary_metric_and_the_recall_of_a_class_are_gated() -> None:
+    labels = (np.arange(1000) < 50).astype(int)
+    after = labels.copy()
+    after[:30] = 0  # 30 of 50 are missed: 3 points of accuracy, 60 of recall
+    result = compared(labels, after, labels)
+    assert result.label_agreement > 0.93
+    assert (result.worst_class, result.recall_lost) == ("yes", pytest.approx(0.6))
+    assert result.recall_lost_interval is not None and 0.3 < result.recall_lost_interval[0] < 0.6
+    assert result.metric_lost_interval is not None
+    assert 0.2 < result.metric_lost_interval[0] < result.metric_lost < result.metric_lost_interval[1]
+    assert not result.passed
+    few = labels.copy()
+    few[:1] = 0
+    assert compared(labels, few, labels).passed

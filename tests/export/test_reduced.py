@@ -347,4 +347,4 @@ def test_drift_is_located_on_every_backend_and_in_segments(
         assert text.startswith("It drifts first in layer 2 (from 0), after the FFN")
         same = export(reduced_checkpoint.folder, variant, backend, tmp_path / "same")
         text = drift.locate(graphs, same.folder, backend, runtime, row, families.of(model))
-        assert text == "Every layer drifts by 10% at most: the head differs."
+        assert text.endswith("at most: the task head differs.")
