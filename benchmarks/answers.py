@@ -110,7 +110,9 @@ def main() -> None:
                          for level in (0.05, 0.05 / 8)}  # fmt: skip
     if "recommend" in names:
         facts["recommend"] = {
-            f"{n} rows, {name}": recommended(n, losses, options.sessions, np.random.default_rng(options.seed))
+            f"{n} rows, {name}": recommended(
+                n, losses, options.sessions, options.certainty_every, np.random.default_rng(options.seed)
+            )
             for n in options.rows
             for name, losses in TRUTHS.items()
         }
@@ -148,7 +150,7 @@ def size(n: int, margin: float, level: float) -> float:
 
 
 def recommended(
-    n: int, losses: tuple[float, ...], sessions: int, rng: np.random.Generator
+    n: int, losses: tuple[float, ...], sessions: int, every: int, rng: np.random.Generator
 ) -> dict[str, dict[str, float]]:
     """Return what both rules recommend in simulated sessions of n rows."""
     objective = OBJECTIVES["size"]
@@ -156,7 +158,7 @@ def recommended(
     smallest_good = max((index for index, each in enumerate(good) if each), default=None)
     chosen: dict[str, list[int | None]] = {"as_measured": [], "proven": []}
     stated: dict[str, list[float]] = {"as_measured": [], "proven": []}
-    for _ in range(sessions):
+    for session in range(sessions):
         runs = engines(rng, n, losses)
         base, reduced = runs[0], runs[1:]
         limits = of_constraints(Constraints(max_drop=LIMIT), base)
@@ -165,6 +167,8 @@ def recommended(
         certified = certification.certify(runs, limits, objective, CONFIDENCE)
         proven = [index for index in range(len(reduced)) if certified.proven[index + 1]]
         chosen["proven"].append(max(proven, default=None))
+        if session % every:
+            continue
         quality = OBJECTIVES["quality"].draws(runs)
         in_draws = certification.proven_in_resamplings(
             runs, limits, objective, certified, objective.draws(runs)

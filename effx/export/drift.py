@@ -92,7 +92,7 @@ def describe(differences: list[float], family: Family, far: float = _FAR_LOSSY) 
     if first is None:
         largest = max(differences, default=0.0)
         return f"After every layer hidden states differ by {largest:.2g} at most: the task head differs."
-    return f"It drifts first in {family.norm_name(first)}: hidden states differ by {differences[first]:.2g} of their size."
+    return f"It drifts first in {family.norm_name(first)}: hidden states differ by {differences[first]:.2g}."
 
 
 def _run(graph: Path, inputs: Arrays) -> Arrays:

@@ -250,29 +250,27 @@ def simulate(rule: ExitRule, logits: np.ndarray) -> np.ndarray:
 def heads_of(rules: Sequence[ExitRule], logits: np.ndarray) -> np.ndarray:
     """Return the head at which each row exits by each setting of one rule: int64 [settings, n].
 
-    As :func:`simulate`, but settings that share a threshold share the decisions at the ramps.
+    As :func:`simulate`, which computes the values of the ramps again for every setting.
 
     Args:
         rules: settings of one rule.
         logits: [heads, n, outputs] of every ramp, first to last, and the model's head.
     """
-    last, kind = len(logits) - 1, rule_kind(rules[0].name)
-    heads = np.full((len(rules), logits.shape[1]), last)
-    values = None if kind.value is None else np.array([kind.value(out) for out in logits[:-1]])
-    for threshold in {rule.threshold for rule in rules}:
-        members = [index for index, rule in enumerate(rules) if rule.threshold == threshold]
-        patience = np.array([rules[index].patience for index in members])[:, None]
-        streak = np.zeros(logits.shape[1], dtype=np.int64)
-        of_members = heads[members]
-        for number in range(last):
-            if values is None:
-                previous = logits[number - 1] if number else None
-                sure = kind.is_sure(logits[number], previous, threshold or 0.0)
-            else:
-                sure = values[number] > threshold if kind.value_rises else values[number] < threshold
-            streak = np.where(sure, streak + 1, 0)
-            of_members = np.where((streak >= patience) & (of_members == last), number, of_members)
-        heads[members] = of_members
+    kind = rule_kind(rules[0].name)
+    if kind.value is None:
+        return np.array([simulate(rule, logits) for rule in rules])
+    sign = -1.0 if kind.value_rises else 1.0
+    values = sign * np.array([kind.value(out) for out in logits[:-1]])
+    heads = np.empty((len(rules), logits.shape[1]), dtype=np.int64)
+    for patience in {rule.patience for rule in rules}:
+        members = [index for index, rule in enumerate(rules) if rule.patience == patience]
+        # a row exits at the first ramp at which the last few values are all below the threshold
+        largest = np.full(values.shape, np.inf)
+        for number in range(patience - 1, len(values)):
+            largest[number] = values[number - patience + 1 : number + 1].max(axis=0)
+        least = np.minimum.accumulate(largest, axis=0)
+        for index in members:
+            heads[index] = (least >= sign * (rules[index].threshold or 0.0)).sum(axis=0)
     return heads
 
 
