@@ -78,7 +78,7 @@ def test_complete_rounds_are_kept_and_the_rest_is_measured(
     runs, errors = resume(session, out=tmp_path / "r")
     assert not errors and [run.name for run in runs] == ["a", "b"]
     assert not (tmp_path / "r" / journal.FOLDER).exists()
-    assert results.find([tmp_path / "r"]) == sorted(runs, key=lambda run: (run.started, run.id))
+    assert {run.id for run in results.find([tmp_path / "r"])} == {run.id for run in runs}
     for number, run in enumerate(runs):
         assert [(found.workload.name, found.rounds) for found in run.workloads] == [
             ("single-stream 1xreal", [0, 1, 2, 3]), ("grid 1x8", [0, 1, 2])
