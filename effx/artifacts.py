@@ -5,7 +5,8 @@
 
 A manifest lists the SHA-256 of every other file and a digest of itself, so a truncated, swapped or
 edited artefact does not open. An engine's manifest has the digest of its checkpoint, a result that of
-its engine: provenance is a chain of digests. The digests protect from accidents: who writes a folder can
+its engine: provenance is a chain of digests. The digest leaves out when and where something was built: the
+same build in another folder has the same digest. The digests protect from accidents: who writes a folder can
 also write its digests. So a manifest is not believed either: it has exact types and must agree with itself
 (:mod:`effx.manifests`), and the folder has exactly the files that it lists, all of them regular files.
 """
@@ -24,7 +25,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 from effx import files, records
 from effx.errors import ArtifactError, UsageError, printable
 from effx.manifests import CheckpointManifest, EngineManifest, Manifest
-from effx.specs.data import DataSource
+from effx.specs.data import DataRecord
 from effx.specs.runtime import RuntimeSettings
 from effx.specs.tasks import Task
 
@@ -50,7 +51,7 @@ class _Artifact(Generic[M]):
     folder: Path
     manifest: M
     digest: str
-    """SHA-256 of the manifest without itself: of everything in the folder."""
+    """SHA-256 of the manifest without itself and ``not_in_digest``; so of everything in the folder."""
 
     article: ClassVar[str]
     kind: ClassVar[str]
@@ -58,6 +59,8 @@ class _Artifact(Generic[M]):
     schema: ClassVar[int]
     made_by: ClassVar[str]
     required_files: ClassVar[tuple[str, ...]]
+    not_in_digest: ClassVar[frozenset[str]] = frozenset({"name", "created"})
+    """Keys of the manifest that its digest leaves out: when and how something was made, and not what it is."""
 
     @classmethod
     def manifest_type(cls) -> type[M]:
@@ -84,7 +87,7 @@ class _Artifact(Generic[M]):
             schema, digest = value.pop("schema", None), value.pop("digest", None)
             if schema != cls.schema or isinstance(schema, bool):
                 raise ArtifactError(f"{path}: expected schema {cls.schema}, got {schema!r}.")
-            if digest != files.json_digest({"schema": schema, **value}):
+            if digest != _digest(cls, {"schema": schema, **value}):
                 raise ArtifactError(f"{path} was changed after it was written.")
             manifest = records.build(cls.manifest_type(), value, path)
             cls._check_files(folder, manifest)
@@ -189,8 +192,8 @@ class _Artifact(Generic[M]):
         return self.manifest.max_length
 
     @property
-    def data(self) -> DataSource | None:
-        """The folder that the rows were read from; None: the hub or the demo corpus."""
+    def data(self) -> DataRecord | None:
+        """Which rows it was made with; None: those of the hub or the demo corpus."""
         return self.manifest.data
 
     def to_json(self) -> dict[str, Any]:
@@ -202,7 +205,7 @@ class Checkpoint(_Artifact[CheckpointManifest]):
     """Trained weights and the structure that remains."""
 
     article, kind = "a", "checkpoint"
-    schema = 2
+    schema = 3
     manifest_name = "effx.json"
     made_by = "Make one with: effx train finetune TASK --model MODEL"
     required_files = ("config.json", "model.safetensors", "tokenizer.json")
@@ -216,10 +219,11 @@ class Engine(_Artifact[EngineManifest]):
     """A built variant of a checkpoint for one backend and device."""
 
     article, kind = "an", "engine"
-    schema = 3
+    schema = 4
     manifest_name = "engine.json"
     made_by = "Build it again with: effx export"
     required_files = ("config.json", "tokenizer.json")
+    not_in_digest = frozenset({"name", "created", "build_s", "built_on", "candidates"})
 
     @classmethod
     def manifest_type(cls) -> type[EngineManifest]:
@@ -282,7 +286,11 @@ def now() -> str:
 def seal(kind: type[_Artifact[Any]], value: Mapping[str, Any]) -> dict[str, Any]:
     """Return a manifest's JSON with schema and digest, as :meth:`_Artifact.create` writes it."""
     value = {"schema": kind.schema, **{key: value[key] for key in value if key not in ("schema", "digest")}}
-    return {**value, "digest": files.json_digest(value)}
+    return {**value, "digest": _digest(kind, value)}
+
+
+def _digest(kind: type[_Artifact[Any]], value: Mapping[str, Any]) -> str:
+    return files.json_digest({key: value[key] for key in value if key not in kind.not_in_digest})
 
 
 def _regular_files(folder: Path) -> Iterator[str]:

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Field, JsonValue, PlainSerializer, PlainVal
 from effx.errors import UsageError
 from effx.records import Record, StoredLabel
 from effx.specs import backends, variants
-from effx.specs.data import DataSource
+from effx.specs.data import DataRecord
 from effx.specs.exit_rules import ExitPoint, ExitRule
 from effx.specs.runtime import GraphInterface, RuntimeSettings
 from effx.specs.settings import OneOf, Settings
@@ -99,27 +99,29 @@ TaskDefinition = Annotated[Task, AfterValidator(_checked_task), PlainSerializer(
 """A task as it was when the manifest was written, tasks inferred from files included."""
 
 
-def _read_source(value: Any) -> DataSource:
-    """Return where rows are, from a manifest's JSON."""
-    if isinstance(value, DataSource):
+def _read_data(value: Any) -> DataRecord:
+    """Return which rows an artifact was made with, from a manifest's JSON."""
+    if isinstance(value, DataRecord):
         return value
-    if not isinstance(value, Mapping) or set(value) != {"path", "settings", "digest"}:
-        raise ValueError("expected path, settings and digest")
-    path, settings, digest = value["path"], value["settings"], value["digest"]
-    if not isinstance(path, str) or not path or "\0" in path:
-        raise ValueError(f"path: {path!r} is not a file or folder")
+    if not isinstance(value, Mapping) or set(value) != {"name", "folder", "settings", "digest"}:
+        raise ValueError("expected name, folder, settings and digest")
+    name, settings, digest = value["name"], value["settings"], value["digest"]
+    if not isinstance(name, str) or not name.isprintable() or "/" in name:
+        raise ValueError(f"name: {name!r} is not the name of a file or folder")
+    if not isinstance(value["folder"], bool):
+        raise ValueError("folder: expected true or false")
     if not isinstance(settings, Mapping):
         raise ValueError("settings: expected a mapping")
-    if digest is not None and not (isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)):
+    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
         raise ValueError(f"digest: {digest!r} is not a SHA-256")
     try:
-        return DataSource.from_json(value)
+        return DataRecord.from_json(value)
     except UsageError as error:
         raise ValueError(f"settings: {error}") from error
 
 
-RowsSource = Annotated[DataSource, PlainValidator(_read_source), PlainSerializer(DataSource.to_json)]
-"""Where rows were read from."""
+RowsRecord = Annotated[DataRecord, PlainValidator(_read_data), PlainSerializer(DataRecord.to_json)]
+"""Which rows an artifact was made with."""
 
 
 def _checked_structure(structure: Structure) -> Structure:
@@ -459,8 +461,8 @@ class Manifest(Record):
     """Ramps of exits included."""
     max_length: Annotated[int, Field(ge=variants.MIN_LENGTH, le=_MAX_LENGTH)]
     """Maximum tokens per example, in training and in evaluation."""
-    data: RowsSource | None = None
-    """Where the rows were read from; None: the hub or the demo corpus."""
+    data: RowsRecord | None = None
+    """Which rows it was made with; None: those of the hub or the demo corpus."""
     sparsity: SparsityRecord | None = None
     versions: Mapping[str, str]
 
@@ -475,7 +477,7 @@ class CheckpointManifest(Manifest):
     """What effx.json holds."""
 
     model: str
-    """The pretrained model: a folder or a name on the hub."""
+    """The pretrained model: its name on the hub, or that of its folder."""
     structure: CheckedStructure
     weight_remaining: Share
     """Share of the full model's parameters that remain, ramps excluded."""
@@ -538,7 +540,7 @@ class CheckpointFacts(TypedDict, total=False):
     validation_overlap: int | None
     parent: str | None
     max_length: int
-    data: DataSource | None
+    data: DataRecord | None
     exits: ExitsRecord | None
     tokens: TokensRecord | None
     ticket: TicketRecord | None

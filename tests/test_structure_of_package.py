@@ -41,7 +41,7 @@ FLOORS: dict[str, set[str]] = {
     "host": {"errors", "files", "progress", "signals"},
     "encoding": {"errors"},
     "structure": {"errors"},
-    "data": {"corpus", "errors", "files", "formatting", "progress", "specs"},
+    "data": {"corpus", "errors", "files", "formatting", "host", "progress", "specs"},
     "records": {"errors"},
     "manifests": {"errors", "records", "specs", "stats", "structure"},
     "artifacts": {"errors", "files", "manifests", "records", "specs"},

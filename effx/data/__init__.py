@@ -8,10 +8,12 @@ columns      header -> which columns hold the texts and the label
 labels       label texts -> the kind of task, and numbers
 split        one file -> training and validation rows
 load         all of these together
+location     artifact -> files of its rows on this machine
 summary      rows -> what was understood of them, and the baseline
 """
 
-from effx.data.load import load, paths, recorded, resolve
+from effx.data.load import load, paths, resolve
+from effx.data.location import locate, recorded
 from effx.data.rows import Origin, Rows
 from effx.data.summary import Baseline, DataSummary, scored, summarize
 
@@ -21,6 +23,7 @@ __all__ = [
     "Origin",
     "Rows",
     "load",
+    "locate",
     "paths",
     "recorded",
     "resolve",

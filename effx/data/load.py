@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from effx import corpus, files, progress
+from effx import corpus, progress
 from effx.data import hub, labels, layouts, tables
 from effx.data.columns import Columns, choose
+from effx.data.location import digest_of
 from effx.data.rows import Origin, Rows
 from effx.data.split import split as divide
 from effx.data.tables import MISSING, Table
@@ -90,17 +91,6 @@ def paths(task: str, split: str, source: DataLocation) -> tuple[Path, ...]:
     return layouts.files_of(_source(source), split, task).paths
 
 
-def recorded(task: str, source: DataLocation) -> DataSource | None:
-    """Return where rows are, for a manifest: an absolute path, and the digest of files that are divided."""
-    known = DataSource.of(source)
-    if known is None:
-        return None
-    known = known.absolute()
-    if known.settings.split is None:
-        return known
-    return replace(known, digest=_digest(layouts.files_of(known, "validation", task).paths))
-
-
 def _with_all_problems(source: DataSource, read: Callable[[DataSource], T]) -> T:
     """Return what is read; where several settings are missing, the error names all of them.
 
@@ -134,10 +124,6 @@ def _source(value: DataLocation) -> DataSource:
     return source
 
 
-def _digest(paths: tuple[Path, ...]) -> str:
-    return files.json_digest({str(number): files.sha256(path) for number, path in enumerate(paths)})
-
-
 def _infer(name: str, source: DataSource) -> Task:
     """Describe a user's task from its training rows: columns, kind and class names."""
     split_files = layouts.files_of(source, "train", name)
@@ -164,7 +150,7 @@ def _infer(name: str, source: DataSource) -> Task:
 
 def _local(task: Task, split: str, source: DataSource) -> Rows:
     split_files = layouts.files_of(source, split, task.name, patterns=task.behavior.file_patterns)
-    if split_files.divided and source.digest is not None and _digest(split_files.paths) != source.digest:
+    if split_files.divided and source.digest is not None and digest_of(split_files.paths) != source.digest:
         raise DataError(
             f"{split_files.paths[0]} is not the file that was divided when the checkpoint was trained: "
             "dividing it again could give training rows as validation rows. Give a folder with a "
@@ -173,7 +159,10 @@ def _local(task: Task, split: str, source: DataSource) -> Rows:
         )
     table = _table(split_files.paths, task.name, task, source.settings)
     columns = choose(table.columns, table.source, _named(split_files.paths[0], task, source.settings), task)
-    rows = _rows(task, table, columns, source.settings)
+    location = Path(source.path).expanduser().resolve()
+    first = split_files.paths[0].resolve()
+    shown = first.relative_to(location.parent) if first.is_relative_to(location) else Path(first.name)
+    rows = replace(_rows(task, table, columns, source.settings), file=shown.as_posix())
     if not split_files.divided:
         return rows
     settings = source.settings

@@ -34,9 +34,16 @@ class Rows:
     """First axis n; what they are depends on the kind of task: int64 classes, float64 numbers, bool
     [n, labels] sets, or objects, tuples of accepted answers."""
     source: str
-    """Where they came from: a file, a dataset on the hub, or the demo corpus."""
+    """Where they came from, for messages: a file, a dataset on the hub, or the demo corpus."""
     origin: Origin | None = None
     """None: the demo corpus."""
+    file: str | None = None
+    """The first file, from the data folder's name on, as ``sst2/train.jsonl``; None: not from files."""
+
+    @property
+    def recorded_source(self) -> str:
+        """Where they came from, as artifacts and results have it: without the folders of this machine."""
+        return self.source if self.file is None else self.file
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -31,7 +31,7 @@ from effx.engines.protocol import Arrays
 from effx.engines.sessions import ClosingSession
 from effx.errors import ArtifactError
 from effx.manifests import ArtifactReference, EncoderShape, EngineInput, EngineManifest, Parity
-from effx.specs.data import DataSource
+from effx.specs.data import DataRecord
 from effx.specs.runtime import RuntimeSettings
 from effx.specs.tasks import TASKS, Task
 from effx.structure import Layer, Structure
@@ -157,7 +157,7 @@ def write_engine(
     *,
     task: Task | None = None,
     words: Sequence[str] = DEFAULT_WORDS,
-    data: str | Path | None = None,
+    data: DataRecord | None = None,
     lengths: Sequence[int] | None = None,
     limit: int = 64,
     max_length: int = 32,
@@ -170,7 +170,7 @@ def write_engine(
         behavior: default: answers at once and never fails.
         task: default: SST-2. The number of its outputs replaces that of ``behavior``.
         words: the tokenizer's vocabulary; other words are unknown tokens.
-        data: the folder of the rows that it is profiled on.
+        data: the rows that it is profiled on, see :func:`effx.data.recorded`.
         lengths: sequence lengths that inputs are padded to; default: none.
         limit: tokens that the engine accepts at most.
         max_length: tokens of an example at most.
@@ -203,7 +203,7 @@ def write_engine(
         parity=Parity(0, 0.0, 1.0, True, "none", "not measured: mock engine"),
         versions={},
         max_length=max_length,
-        data=DataSource.of(data),
+        data=data,
         runtime=RuntimeSettings((FILE,), lengths=None if lengths is None else tuple(lengths)),
     )
     with Engine.create(folder, overwrite=True) as draft:

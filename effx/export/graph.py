@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx_ir
+import onnx_ir.passes.common
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -185,7 +187,20 @@ def write(
             verbose=False,
         )
     assert program is not None
+    _clear_metadata(program.model)
     program.save(path, external_data=external)
+
+
+def _clear_metadata(model: onnx_ir.Model) -> None:
+    """Remove what the exporter notes on each node and value: stack traces, so paths of this machine."""
+    onnx_ir.passes.common.ClearMetadataAndDocStringPass()(model)
+    for graph in model.graphs():
+        produced = (output for node in graph for output in node.outputs)
+        for value in (*graph.inputs, *graph.initializers.values(), *produced):
+            value.metadata_props.clear()
+            value.doc_string = None
+    model.metadata_props.clear()
+    model.doc_string = None
 
 
 def nodes(outer: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

@@ -23,7 +23,7 @@ from effx.export.parity import Reference
 from effx.models import checkpoints, evaluate, exits
 from effx.models.exits import rule_of
 from effx.models.structure import parameters
-from effx.specs.data import DataLocation, DataSource, override
+from effx.specs.data import DataLocation, DataSource
 from effx.specs.exit_rules import ExitRule
 from effx.specs.runtime import RuntimeSettings, StagedExits
 from effx.specs.variants import Variant
@@ -92,9 +92,9 @@ class ExportSource:
             exits=StagedExits(self.rule(), tuple(exits.depths(self.model))) if variant.exits else None,
         )
 
-    @property
+    @cached_property
     def _data(self) -> DataSource | None:
-        return override(self.data_folder, self.checkpoint.data)
+        return data.locate(self.data_folder, self.checkpoint.task, self.checkpoint.data)
 
     @cached_property
     def rows(self) -> Rows | None:

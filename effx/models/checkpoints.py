@@ -77,7 +77,7 @@ def save(
             tokenizer.save_pretrained(temporary)
             _unpadded(temporary / "tokenizer.json", facts.get("max_length"), tokenizer.truncation_side)
         derived: CheckpointFacts = {
-            "model": str(model.config.name_or_path),
+            "model": Path(str(model.config.name_or_path)).name,
             "max_length": position_limit(model),
             "structure": structure(model),
         }

@@ -14,7 +14,7 @@ from effx.artifacts import Checkpoint
 from effx.encoding import Encoded, Encoder, length_sorted
 from effx.models import checkpoints, exits, heads, infer, load, reference, structure
 from effx.models.checkpoints import input_names
-from effx.specs.data import DataLocation, override
+from effx.specs.data import DataLocation
 from effx.specs.exit_rules import ExitRule
 from effx.specs.tasks import Task
 
@@ -112,7 +112,7 @@ def at_length(
     opened = Checkpoint.open(checkpoint)
     model = load(opened)
     checkpoints.check_length(model, max_length)
-    rows = data.load(opened.task, "validation", override(data_folder, opened.data))
+    rows = data.load(opened.task, "validation", data.locate(data_folder, opened.task, opened.data))
     whole = Encoder(opened.folder, opened.max_length)(rows.texts).lengths
     answers = logits(model, Encoder(opened.folder, max_length)(rows.texts))
     scores = opened.task.score(rows.labels, opened.task.predict(answers))

@@ -35,7 +35,7 @@ def score(task: Task, rows: Rows, logits: np.ndarray) -> Quality:
         predictions=task.behavior.store(predictions),
         labels=task.behavior.store(rows.labels),
         label_names=list(task.labels) if rows.labels.ndim == 2 else None,
-        source=rows.source,
+        source=rows.recorded_source,
     )
 
 

@@ -27,7 +27,7 @@ from effx.profile.meters import Meter
 from effx.profile.pool import WorkerPool, affordable
 from effx.profile.session import InterleavedSession
 from effx.results import Run
-from effx.specs.data import DataLocation, DataSource, override
+from effx.specs.data import DataLocation, DataSource
 from effx.specs.measurement import DEFAULT_GRID, GPU_GRID, MeasurementPlan
 
 

@@ -132,8 +132,8 @@ class DataSource:
     """A file, or a folder with files of train and validation rows."""
     settings: DataSettings = DataSettings()
     digest: str | None = None
-    """SHA-256 of the files that were split, once something was trained on one part: another file would be
-    split differently. None: they were not split, or nothing was trained on them yet."""
+    """SHA-256 of the contents of the files that were split, once something was trained on one part: another
+    file would be split differently. None: they were not split, or nothing was trained on them yet."""
 
     @classmethod
     def of(cls, value: DataLocation) -> DataSource | None:
@@ -163,19 +163,26 @@ DataLocation = str | Path | DataSource | None
 """Where rows are; None: the hub, or the demo corpus; of an artifact: where its rows came from."""
 
 
-def override(given: DataLocation, recorded: DataSource | None) -> DataSource | None:
-    """Return where an artifact's rows are, where the user names other files: settings that are not given are
-    those that it was trained with.
+@dataclass(frozen=True)
+class DataRecord:
+    """Which rows an artifact was made with. Where they are is known only to the machine that read them."""
 
-    Args:
-        given: the user's; None: as recorded.
-        recorded: of the artifact.
-    """
-    source = DataSource.of(given)
-    if source is None or recorded is None:
-        return source or recorded
-    before = recorded.settings.given()
-    if source.settings.split is None and Path(source.path).is_dir() and not Path(recorded.path).is_dir():
-        before = {name: value for name, value in before.items() if not name.startswith("split")}
-    settings = DataSettings.of(**{**before, **source.settings.given()})
-    return replace(source, settings=settings, digest=recorded.digest if settings.split else None)
+    name: str
+    """Name of the file or folder."""
+    folder: bool
+    """Whether it is a folder."""
+    settings: DataSettings
+    """How the files are read."""
+    digest: str
+    """SHA-256 of the contents of the files with training and validation rows."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as manifests have it."""
+        known = self.settings.to_json()
+        settings = {name: known[name] for name in self.settings.given()}
+        return {"name": self.name, "folder": self.folder, "settings": settings, "digest": self.digest}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> DataRecord:
+        """Return the record that a manifest has."""
+        return cls(value["name"], value["folder"], DataSettings.of(**value["settings"]), value["digest"])

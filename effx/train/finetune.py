@@ -77,10 +77,10 @@ def finetune(
     short = files.safe_name(huggingface.name_of(str(model_name)))
     folder = output.new_folder(out, name or _name(task.name, short, settings), overwrite)
 
-    rows_source = data.recorded(task.name, data_folder)
     every_row = data.load(task, "train", data_folder)
     train_rows = every_row.limit(training.limit)
     validation_rows = data.load(task, "validation", data_folder)
+    rows_record = data.recorded(task, data_folder)
     transformers.set_seed(training.seed)
     loaded = huggingface.load(model_name, task, trust_remote_code=trust_remote_code, head=head)
     model, tokenizer = loaded.model, loaded.tokenizer
@@ -136,7 +136,7 @@ def finetune(
     predictions = task.predict(evaluate.logits(model, encoded_validation))
     metrics = task.score(validation_rows.labels, predictions)
     derived: CheckpointFacts = {
-        "model": str(model_name),
+        "model": huggingface.recorded_name(str(model_name)),
         "seed": training.seed,
         "training": TrainingRecord(
             kind="finetune",
@@ -147,8 +147,12 @@ def finetune(
             regime=settings.regime,
             rows=len(fit_rows),
             held_out_rows=len(held_out),
+<<<<<<< HEAD
             head=loaded.head,
             source=train_rows.source,
+=======
+            source=train_rows.recorded_source,
+>>>>>>> 60e8847 (Artifacts name their rows and model without paths; graphs have no stack traces; a rebuild has the same digest)
             # unknown if the encoder is a checkpoint, which may have been trained on other rows before
             rows_digest=None if base else rows.rows_digest(every_row),
             processes=distributed.processes(),
@@ -156,11 +160,11 @@ def finetune(
         ),
         "metrics": metrics,
         "validation_rows": len(validation_rows),
-        "validation_source": validation_rows.source,
+        "validation_source": validation_rows.recorded_source,
         "baseline": BaselineRecord(answer=summary.baseline.answer, score=summary.baseline.score),
         "validation_overlap": summary.overlap,
         "max_length": encoder.max_length,
-        "data": rows_source,
+        "data": rows_record,
     }
     if keep_predictions:
         derived["predictions"] = tuple(task.behavior.store(predictions))

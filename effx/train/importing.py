@@ -88,11 +88,11 @@ def _scored(
     encoded = encoder(rows.texts)
     huggingface.check_encoded(name, encoded, loaded.model)
     facts: CheckpointFacts = {
-        "model": name,
+        "model": huggingface.recorded_name(name),
         "max_length": max_length,
-        "data": data.recorded(task.name, data_folder),
+        "data": data.recorded(task, data_folder),
         "validation_rows": len(rows),
-        "validation_source": rows.source,
+        "validation_source": rows.recorded_source,
         "imported": ImportRecord(
             digest=digest(opened.folder.path),
             settings=_recorded(settings),
@@ -149,10 +149,16 @@ def as_checkpoint(
         imported = before.manifest.imported
         replace_import = imported is not None and before.manifest.model == str(name)
         if (
+<<<<<<< HEAD
             imported is not None
             and imported.digest == digest(path)
             and imported.settings == _recorded(settings)
             and before.data == data.recorded(before.task.name, data_folder)
+=======
+            same
+            and not settings.given().keys() - {"task"}
+            and before.data == data.recorded(before.task, data_folder)
+>>>>>>> 60e8847 (Artifacts name their rows and model without paths; graphs have no stack traces; a rebuild has the same digest)
         ):
             progress.say(f"{target} was imported from {name} before")
             return target

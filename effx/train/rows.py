@@ -52,7 +52,7 @@ def split(
     fit, held = np.setdiff1d(fit, more), np.sort(np.concatenate([held, more]))
     if not len(fit):
         raise UsageError(f"expected at least 2 training rows, to hold some out, got {len(rows)}.")
-    taken_for_seen = same is None and len(more) and training.source == rows.source
+    taken_for_seen = same is None and len(more) and training.source == rows.recorded_source
     return fit, held, len(more) if same or taken_for_seen else None
 
 

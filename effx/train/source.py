@@ -23,7 +23,7 @@ from effx.manifests import (
     TrainingStage,
 )
 from effx.models import checkpoints, evaluate, sparse, structure
-from effx.specs.data import DataLocation, DataSource, override
+from effx.specs.data import DataLocation, DataRecord
 from effx.specs.tasks import Task
 from effx.specs.training import EarlyExitSettings, TokenPruningSettings
 from effx.train import distributed, loop
@@ -48,7 +48,7 @@ class ContinuedTraining:
     rows_digest: str | None
     """Digest of all training rows; None: the checkpoint may have been trained on others."""
     validation: Rows
-    data_source: DataSource | None
+    data_record: DataRecord | None
 
     @property
     def task(self) -> Task:
@@ -110,15 +110,15 @@ class ContinuedTraining:
                 limit=self.limit,
                 regime=before.training.regime,
                 rows=len(self.rows),
-                source=self.rows.source,
+                source=self.rows.recorded_source,
                 rows_digest=self.rows_digest,
             ),
             "metrics": self.task.score(self.validation.labels, self.task.predict(logits)),
             "validation_rows": len(self.validation),
-            "validation_source": self.validation.source,
+            "validation_source": self.validation.recorded_source,
             "parent": self.checkpoint.digest,
             "max_length": self.checkpoint.max_length,
-            "data": self.data_source,
+            "data": self.data_record,
             "ticket": before.ticket,
         }
         if before.sparsity:
@@ -147,7 +147,7 @@ def open_source(
     opened = Checkpoint.open(checkpoint)
     task = opened.task
     check_trainable(task)
-    rows_source = data.recorded(task.name, override(data_folder, opened.data))
+    rows_source = data.locate(data_folder, task, opened.data)
     everything = data.load(task, "train", rows_source)
     validation = data.load(task, "validation", rows_source)
     training = opened.manifest.training
@@ -176,7 +176,7 @@ def open_source(
         None if seen is None else seen > 0,
         training.rows_digest if seen is not None else None,
         validation,
-        rows_source,
+        data.recorded(task, rows_source),
     )
 
 

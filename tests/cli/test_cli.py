@@ -112,7 +112,7 @@ def test_training_prints_its_manifest_and_refuses_to_replace(
 
 
 def test_exits_and_tokens_print_one_line(
-    here: Path, checkpoint: Checkpoint, capsys: pytest.CaptureFixture[str]
+    here: Path, checkpoint: Checkpoint, rows_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = str(checkpoint.folder)
     assert run(["train", "tokens", folder, "--schedule", "1,0.6,0.4", "--max-steps", "2", "--name", "t"]) == 0
@@ -126,7 +126,7 @@ def test_exits_and_tokens_print_one_line(
     assert run([*arguments, "--overwrite", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["structure"]["tokens"] == [1.0, 0.6, 0.4]
     assert "train exits or tokens again" in fails(
-        capsys, ["train", "finetune", "sst2", "--model", "checkpoints/t", "--data", checkpoint.data.path]
+        capsys, ["train", "finetune", "sst2", "--model", "checkpoints/t", "--data", str(rows_folder)]
     )
 
 

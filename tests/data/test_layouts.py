@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow
@@ -9,7 +10,7 @@ import pytest
 
 from effx import data
 from effx.errors import DataError, UsageError
-from effx.specs.data import DataSettings, DataSource, override
+from effx.specs.data import DataSettings, DataSource
 from effx.specs.tasks import TASKS
 from tests.conftest import write_rows
 
@@ -168,23 +169,25 @@ def test_another_file_is_not_divided_for_a_checkpoint(tmp_path: Path) -> None:
     """A row added would move training rows among the validation rows."""
     path = tmp_path / "reviews.jsonl"
     write_rows(path, ROWS)
-    recorded = data.recorded("sst2", source(path, split=0.5))
-    assert recorded is not None and recorded.digest is not None
-    assert len(data.load(SST2, "validation", recorded)) == 10
+    recorded = data.recorded(SST2, source(path, split=0.5))
+    before = data.load(SST2, "validation", data.locate(None, SST2, recorded))
+    assert len(before) == 10
     write_rows(tmp_path / "moved.jsonl", ROWS)
-    moved = override(tmp_path / "moved.jsonl", recorded)
-    assert data.load(SST2, "validation", moved).texts == data.load(SST2, "validation", recorded).texts
+    moved = data.locate(tmp_path / "moved.jsonl", SST2, recorded)
+    assert data.load(SST2, "validation", moved).texts == before.texts
     write_rows(path, [*ROWS, {"sentence": "new", "label": 1}])
     with pytest.raises(DataError, match="is not the file that was divided when the checkpoint was trained"):
-        data.load(SST2, "validation", recorded)
+        data.load(SST2, "validation", data.locate(None, SST2, recorded))
     write_rows(tmp_path / "folder/validation.jsonl", ROWS[:7])
-    assert len(data.load(SST2, "validation", override(tmp_path / "folder", recorded))) == 7
+    assert len(data.load(SST2, "validation", data.locate(tmp_path / "folder", SST2, recorded))) == 7
 
 
 def test_settings_of_a_checkpoint_hold_for_other_files(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("body;kind\nfine;1\n")
-    recorded = source(tmp_path / "b.csv", text_column="body", label_column="kind")
-    assert data.load(SST2, "validation", override(tmp_path / "a.csv", recorded)).texts == [("fine",)]
+    shutil.copyfile(tmp_path / "a.csv", tmp_path / "b.csv")
+    recorded = data.recorded(SST2, source(tmp_path / "b.csv", text_column="body", label_column="kind"))
+    moved = data.locate(tmp_path / "a.csv", SST2, recorded)
+    assert data.load(SST2, "validation", moved).texts == [("fine",)]
 
 
 def test_everything_that_is_missing_is_named_at_once(tmp_path: Path) -> None:

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from effx import engines
+from effx import data, engines
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.export import export, parity
 from effx.models import add_ramps, checkpoints, load, pretrained, prune, save
 from effx.profile import profile
-from effx.specs.data import DataSource
+from effx.specs.data import DataRecord
 from effx.specs.tasks import TASKS
 from effx.train import exits, finetune
 from tests.conftest import CONFIGS, QUICK, SHARED_DATA, write_rows
@@ -38,14 +38,16 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def answering(name: str, encoders: dict[str, Path], out_folder: Path, data: Path | None = None) -> Checkpoint:
+def answering(
+    name: str, encoders: dict[str, Path], out_folder: Path, rows: DataRecord | None = None
+) -> Checkpoint:
     torch.manual_seed(0)
     model, tokenizer = pretrained(encoders[name], SQUAD)
     prune(model, heads={0: [0]}, ffns=[1])
     for parameter in model.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     return save(model, out_folder / "ck" / name, tokenizer=tokenizer, task=SQUAD, max_length=48,
-                data=DataSource.of(data))  # fmt: skip
+                data=rows)  # fmt: skip
 
 
 USUAL = ("bert", "roberta", "distilbert")
@@ -57,7 +59,7 @@ USUAL = ("bert", "roberta", "distilbert")
 def test_spans_match_pytorch_in_every_family(
     name: str, encoders: dict[str, Path], questions: Path, tmp_path: Path
 ) -> None:
-    trained = answering(name, encoders, tmp_path, questions)
+    trained = answering(name, encoders, tmp_path, data.recorded(SQUAD, questions))
     model = load(trained)
     engine = export(trained.folder, "fp32", out=tmp_path / "engines")
     assert engine.manifest.parity.inputs == "task"
@@ -81,7 +83,7 @@ def test_spans_match_pytorch_in_every_family(
 def test_span_variants_agree_with_the_checkpoint(
     variant: str, backend: str, encoders: dict[str, Path], questions: Path, tmp_path: Path
 ) -> None:
-    trained = answering("bert", encoders, tmp_path, questions)
+    trained = answering("bert", encoders, tmp_path, data.recorded(SQUAD, questions))
     engine = export(
         trained.folder, variant, backend, tmp_path / "engines", calibration_rows=16, keep_failed=True
     )
@@ -105,7 +107,7 @@ def test_shifted_spans_fail_the_parity_gate() -> None:
 def test_unsupported_uses_of_question_answering_are_refused(
     encoders: dict[str, Path], questions: Path, tmp_path: Path
 ) -> None:
-    trained = answering("bert", encoders, tmp_path, questions)
+    trained = answering("bert", encoders, tmp_path, data.recorded(SQUAD, questions))
     with pytest.raises(UsageError, match="not for question answering"):
         add_ramps(load(trained))
     for train in (

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from effx import results
+from effx import data, results
 from effx.artifacts import Engine
 from effx.cli import run as command
 from effx.engines import mock
@@ -21,7 +21,9 @@ from effx.engines.mock import MockBehavior
 from effx.errors import ArtifactError, UsageError
 from effx.profile import profile
 from effx.profile.worker import check_answer
+from effx.specs.data import DataRecord, DataSettings
 from effx.specs.measurement import MeasurementPlan
+from effx.specs.tasks import TASKS
 from tests.conftest import write_rows
 
 PLAN = MeasurementPlan(grid=(), rounds=3, block_queries=10, block_s=0.0, warmup_s=0.05, window_s=0.1)
@@ -37,7 +39,7 @@ def rows(tmp_path: Path) -> Path:
 
 def write(folder: Path, rows: Path, **behaviors: MockBehavior) -> Path:
     for name, behavior in behaviors.items():
-        mock.write_engine(folder / name, behavior, data=rows)
+        mock.write_engine(folder / name, behavior, data=data.recorded(TASKS["sst2"], rows))
     return folder
 
 
@@ -54,7 +56,8 @@ def test_failures_of_engines_are_recorded_and_the_others_are_measured(tmp_path: 
     )
     (Path(shutil.copytree(engines / "good", engines / "damaged")) / mock.FILE).write_text("{}")
     (Path(shutil.copytree(engines / "good", engines / "empty")) / "engine.json").write_text("{}")
-    mock.write_engine(engines / "rowless", MockBehavior(), data=tmp_path / "nowhere")
+    elsewhere = DataRecord("nowhere", True, DataSettings(), "0" * 64)
+    mock.write_engine(engines / "rowless", MockBehavior(), data=elsewhere)
     runs, errors = profile([engines], out=tmp_path / "r", plan=PLAN, meter="none")
     assert [run.name for run in runs] == ["better", "good"]
     assert len(errors) == 7

@@ -18,7 +18,6 @@ from effx.manifests import ExitCalibration, RemovedCounts, TicketRecord, Trainin
 from effx.models import add_ramps, checkpoints, evaluate, load, prune, save, structure
 from effx.models.exits import rule_of
 from effx.specs import exit_rules
-from effx.specs.data import DataSource
 from effx.specs.tasks import get
 from effx.specs.training import EXIT_MODES, EarlyExitSettings, FinetuneSettings, TokenPruningSettings
 from effx.train import exits, finetune, tokens
@@ -119,7 +118,7 @@ def test_exits_can_be_added_to_a_ticket(checkpoint: Checkpoint, tmp_path: Path, 
     )  # fmt: skip
     ticket = save(
         model, tmp_path / "ticket", tokenizer=checkpoints.tokenizer(checkpoint.folder), task=checkpoint.task,
-        max_length=32, data=DataSource(str(rows_folder)), training=checkpoint.manifest.training, ticket=about,
+        max_length=32, data=checkpoint.data, training=checkpoint.manifest.training, ticket=about,
     )  # fmt: skip
     trained = exits.train(
         ticket.folder, out=tmp_path, settings=EarlyExitSettings.of(max_steps=2, after=(2,), depth=2.9)
@@ -137,7 +136,7 @@ def test_engine_manifest_counts_pruned_parameters_without_ramps(
     model = add_ramps(prune(load(checkpoint.folder), heads={0: [0]}))
     old = save(
         model, tmp_path / "old", tokenizer=checkpoints.tokenizer(checkpoint.folder), task=checkpoint.task,
-        max_length=32, data=DataSource(str(rows_folder)),
+        max_length=32, data=checkpoint.data,
     )  # fmt: skip
     (engine,), failures = export_all([old.folder], ["fp32"], out=tmp_path / "engines")
     assert not failures

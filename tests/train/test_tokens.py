@@ -83,7 +83,7 @@ def test_the_soft_stage_starts_with_the_loss_of_the_model(checkpoint: Checkpoint
 
 
 def test_exits_can_be_added_after_token_pruning_but_not_before(
-    checkpoint: Checkpoint, tmp_path: Path
+    checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path
 ) -> None:
     short = tokens.train(
         checkpoint.folder,
@@ -98,7 +98,7 @@ def test_exits_can_be_added_after_token_pruning_but_not_before(
             both.folder, out=tmp_path, settings=TokenPruningSettings.of(schedule=(1, 1, 1)), name="no"
         )
     with pytest.raises(UsageError, match="which depend on its weights"):
-        finetune("sst2", both.folder, out=tmp_path, name="no", data_folder=both.data)
+        finetune("sst2", both.folder, out=tmp_path, name="no", data_folder=rows_folder)
 
 
 @pytest.mark.parametrize(

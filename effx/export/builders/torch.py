@@ -21,6 +21,9 @@ from effx.specs.variants import Variant
 _ON_GPU = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """On a GPU weights have the precision; on a CPU bf16 is autocast."""
 
+_TRACES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node", "custom")
+"""Entries of a node that say where in the source code it comes from."""
+
 
 def refuse(variant: Variant, device: str) -> str | None:
     """Return why a variant cannot be built, or None."""
@@ -59,6 +62,7 @@ def _exported(traced: graph.Traced, *, on_gpu: bool, type_checks: bool) -> memor
         )
         if not type_checks:
             _remove_type_checks(program.graph_module)
+        _clear_metadata(program.graph_module)
         buffer = io.BytesIO()  # the writer to files ends the process when a disk is full
         torch.export.save(program, buffer)
     return buffer.getbuffer()
@@ -70,6 +74,15 @@ def _remove_type_checks(module: torch.fx.GraphModule) -> None:
         if node.target is torch.ops.aten._assert_tensor_metadata.default:
             module.graph.erase_node(node)
     module.recompile()
+
+
+def _clear_metadata(module: torch.fx.GraphModule) -> None:
+    """Remove what torch.export notes on each operation: stack traces, so paths of this machine."""
+    for part in module.modules():
+        if isinstance(part, torch.fx.GraphModule):
+            for node in part.graph.nodes:
+                for name in _TRACES:
+                    node.meta.pop(name, None)
 
 
 def audit(folder: Path, built: Built) -> Audit:

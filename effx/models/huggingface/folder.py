@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,11 @@ def check_source(name: str) -> None:
         _read_json(name, config)
 
 
+def recorded_name(model_name: str) -> str:
+    """Return a model's name as manifests have it: that on the hub, or that of the folder without its path."""
+    return name_of(model_name) if Path(model_name).exists() else model_name
+
+
 def name_of(model_name: str) -> str:
     """Return a short name for a model: the name in its config, else the name of its folder."""
     path = Path(model_name)
@@ -116,7 +122,7 @@ def name_of(model_name: str) -> str:
         with contextlib.suppress(ValueError, AttributeError):  # loading it reports the error
             original = str(json.loads(config.read_bytes()).get("_name_or_path") or "")
         if original and not original.startswith((".", "/")):
-            return original.rsplit("/", 1)[-1]
+            return re.split(r"[/\\]", original)[-1]
         return path.resolve().name
     return model_name.rsplit("/", 1)[-1]
 
