@@ -60,7 +60,7 @@ class _Artifact(Generic[M]):
     made_by: ClassVar[str]
     required_files: ClassVar[tuple[str, ...]]
     not_in_digest: ClassVar[frozenset[str]] = frozenset({"name", "created"})
-    """Keys of the manifest that its digest leaves out: when and how something was made, and not what it is."""
+    """Keys of the manifest that its digest leaves out: when and where an artifact was made."""
 
     @classmethod
     def manifest_type(cls) -> type[M]:

@@ -240,7 +240,10 @@ def _rows(
     loaded: dict[tuple[str, DataSource | None], Rows],
 ) -> Rows:
     engine.task.behavior.check_supported("profiling", engine.task.name)
-    source = override(data_folder, engine.data)
+    try:
+        source = data.locate(data_folder, engine.task, engine.data)
+    except DataError as error:
+        raise DataError(f"{engine.name}: {error}", settings=error.settings) from error
     if source is not None:  # results of the same rows are comparable, from whichever folder they were read
         source = replace(source, path=str(Path(source.path).resolve()))
     key = (engine.task.name, source)

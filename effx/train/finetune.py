@@ -147,12 +147,8 @@ def finetune(
             regime=settings.regime,
             rows=len(fit_rows),
             held_out_rows=len(held_out),
-<<<<<<< HEAD
             head=loaded.head,
-            source=train_rows.source,
-=======
             source=train_rows.recorded_source,
->>>>>>> 60e8847 (Artifacts name their rows and model without paths; graphs have no stack traces; a rebuild has the same digest)
             # unknown if the encoder is a checkpoint, which may have been trained on other rows before
             rows_digest=None if base else rows.rows_digest(every_row),
             processes=distributed.processes(),

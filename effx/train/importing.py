@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from effx import data, files, progress
 from effx.artifacts import Checkpoint
 from effx.errors import UsageError
+from effx.host import state
 from effx.manifests import CheckpointFacts, ImportRecord
 from effx.models import checkpoints, evaluate, huggingface
 from effx.models.huggingface.folder import reading
@@ -24,6 +25,9 @@ from effx.specs.imports import ImportSettings
 from effx.specs.tasks import NAME, TASKS, Task
 from effx.train import output, understood
 from effx.train.finetune import checked_encoder
+
+_KIND = "imported"
+"""What is remembered of a checkpoint on this machine: the folder that it was imported from."""
 
 
 def import_model(
@@ -67,7 +71,9 @@ def import_model(
         loaded = huggingface.build(opened, task, plan, trust_remote_code)
     max_length = settings.max_length or _max_length(opened, loaded)
     understood.say(name, task, replace(loaded, head=f"{loaded.head} ({opened.head.reason})"), max_length)
-    return _scored(opened, loaded, task, folder, settings, max_length, data_folder, overwrite)
+    checkpoint = _scored(opened, loaded, task, folder, settings, max_length, data_folder, overwrite)
+    state.remember(_KIND, checkpoint.digest, str(Path(name).resolve()))
+    return checkpoint
 
 
 def _scored(
@@ -147,18 +153,12 @@ def as_checkpoint(
     if Checkpoint.is_at(target) and huggingface.is_model(path):
         before = Checkpoint.open(target)
         imported = before.manifest.imported
-        replace_import = imported is not None and before.manifest.model == str(name)
+        replace_import = imported is not None and state.recall(_KIND, before.digest) == str(path.resolve())
         if (
-<<<<<<< HEAD
             imported is not None
             and imported.digest == digest(path)
             and imported.settings == _recorded(settings)
-            and before.data == data.recorded(before.task.name, data_folder)
-=======
-            same
-            and not settings.given().keys() - {"task"}
             and before.data == data.recorded(before.task, data_folder)
->>>>>>> 60e8847 (Artifacts name their rows and model without paths; graphs have no stack traces; a rebuild has the same digest)
         ):
             progress.say(f"{target} was imported from {name} before")
             return target

@@ -1,12 +1,7 @@
 """Models as transformers saves them: read, checked, understood, and given a head for a task."""
 
-<<<<<<< HEAD
-from effx.models.huggingface.folder import check_source, is_hub_name, is_model, name_of
-from effx.models.huggingface.load import Loaded, build, check_encoder, load, open_model, pretrained
-=======
 from effx.models.huggingface.folder import check_source, is_hub_name, is_model, name_of, recorded_name
-from effx.models.huggingface.load import Loaded, build, check_encoder, keep_plan, load, open_model, pretrained
->>>>>>> 60e8847 (Artifacts name their rows and model without paths; graphs have no stack traces; a rebuild has the same digest)
+from effx.models.huggingface.load import Loaded, build, check_encoder, load, open_model, pretrained
 from effx.models.huggingface.tokenizers import check_encoded, check_equal
 
 __all__ = [
