@@ -6,7 +6,6 @@ that its checkpoint was trained on. Profiling therefore does not need transforme
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from effx.errors import ArtifactError
+from effx import records
+from effx.errors import ArtifactError, one_line
 
 _CHUNK = 4096  # rows encoded at once: bounds the memory that Encoding objects take
 
@@ -93,18 +93,21 @@ class Encoder:
             raise ArtifactError(f"{folder}: tokenizer.json is missing.")
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
-            config = json.loads((folder / "config.json").read_bytes())
-            path = folder / "tokenizer_config.json"
-            settings = json.loads(path.read_bytes()) if path.is_file() else {}
         except Exception as error:  # tokenizers raises plain Exception
-            raise ArtifactError(f"{folder}: tokenizer or config cannot be read ({error}).") from error
+            raise ArtifactError(f"{folder}: tokenizer cannot be read ({one_line(error)}).") from error
+        config = records.read_foreign_json(folder / "config.json")
+        path = folder / "tokenizer_config.json"
+        settings = records.read_foreign_json(path) if path.is_file() else {}
         self._tokenizer.no_padding()  # some saved tokenizers pad every row to 128
         stored = self._tokenizer.truncation or {}
         side = settings.get("truncation_side") or str(stored.get("direction", "right")).lower()
+        if side not in ("left", "right"):
+            raise ArtifactError(f"{path}: truncation_side: expected left or right, got {side!r}.")
         self._tokenizer.enable_truncation(max_length, direction=side)
         self._tokenizer.encode_special_tokens = bool(settings.get("split_special_tokens", False))
-        self._token_types = "token_type_ids" in settings.get("model_input_names", ("token_type_ids",))
-        self.pad_id = int(config.get("pad_token_id") or 0)
+        names = settings.get("model_input_names", ["token_type_ids"])
+        self._token_types = isinstance(names, list) and "token_type_ids" in names
+        self.pad_id = _pad_id(folder / "config.json", config.get("pad_token_id"))
         self.max_length = max_length
 
     def __call__(self, texts: Sequence[tuple[str, ...]]) -> Encoded:
@@ -133,3 +136,12 @@ def length_sorted(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
     """
     order = np.argsort(-lengths, kind="stable")
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def _pad_id(path: Path, value: object) -> int:
+    """Return ``pad_token_id`` of a config; 0 where it has none."""
+    if value is None:
+        return 0
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 31:
+        raise ArtifactError(f"{path}: pad_token_id: expected an integer >= 0, got {one_line(value, 40)}.")
+    return value

@@ -19,10 +19,12 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError
 from pydantic_core import ErrorDetails
 
-from effx.errors import ArtifactError, EffxError, printable
+from effx.errors import ArtifactError, EffxError, one_line, printable
 
 MAX_BYTES = 256 << 20
 """Size of a file at most."""
+MAX_FOREIGN_BYTES = 16 << 20
+"""Size of a config of another program at most."""
 _MAX_INTEGER = 1 << 63
 _SHOWN_ERRORS = 3
 _SHOWN_CHARACTERS = 60
@@ -68,6 +70,24 @@ def read_json(path: Path, *, limit_bytes: int = MAX_BYTES) -> dict[str, Any]:
             an object.
     """
     return parse_json(read_regular(path, limit_bytes=limit_bytes), path)
+
+
+def read_foreign_json(path: Path, *, limit_bytes: int = MAX_FOREIGN_BYTES) -> dict[str, Any]:
+    """Read a JSON object that another program wrote: NaN, integers of any size and duplicate keys are usual.
+
+    Raises:
+        ArtifactError: the file is missing, not a regular file, too large, or not JSON; its root is not an
+            object.
+    """
+    try:
+        value = json.loads(read_regular(path, limit_bytes=limit_bytes))
+    except RecursionError as error:
+        raise ArtifactError(f"{path} cannot be read: its JSON is nested too deeply.") from error
+    except ValueError as error:
+        raise ArtifactError(f"{path} is not JSON: {one_line(error)}.") from error
+    if not isinstance(value, dict):
+        raise ArtifactError(f"{path}: expected a JSON object, got {_shown(value)}.")
+    return value
 
 
 def read_regular(path: Path, *, limit_bytes: int = MAX_BYTES) -> bytes:

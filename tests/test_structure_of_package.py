@@ -39,7 +39,7 @@ FLOORS: dict[str, set[str]] = {
     "stats": {"errors"},
     "specs": {"errors", "stats"},
     "host": {"errors", "files", "progress", "signals"},
-    "encoding": {"errors"},
+    "encoding": {"errors", "records"},
     "structure": {"errors"},
     "data": {"corpus", "errors", "files", "formatting", "host", "progress", "specs"},
     "records": {"errors"},

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from effx.artifacts import Engine
+from effx.engines import onnx_files
 from effx.engines.on_device import DeviceGraph, SingleOnDevice, StagedOnDevice
 from effx.engines.protocol import EngineGraph, Session
 from effx.engines.renamed import RenamedGraph
@@ -80,8 +81,15 @@ def open_graph(
         backend: the runtime's name.
         runtime: default: that of a plain fp32 graph on the CPU.
         threads: compute threads; default: the processors that this process may use.
+
+    Raises:
+        ArtifactError: the file is missing, damaged or refers to files outside its folder.
+        DeviceError: the GPU that it needs is missing or fails.
+        MissingExtraError: its runtime is not installed.
     """
     settings = runtime or RuntimeSettings((path.name,))
+    if path.suffix == ".onnx":
+        onnx_files.check(path)
     graph: EngineGraph = _module(backend).open(path, backend, settings, threads or cpu.usable_processors())
     return graph
 

@@ -8,12 +8,11 @@ levels, seeds and kinds can be added. Cells are done in this process unless an e
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from effx import files
+from effx import files, records
 from effx.artifacts import Checkpoint
 from effx.errors import EffxError
 from effx.recipe.execute.executors import Executor, InlineExecutor
@@ -78,8 +77,7 @@ def tickets(
     plan = _run(recipe, add, executor)
     entry = next(entry for entry in plan.entries.values() if entry.cell.stage == "tickets")
     path = plan.store.cell(entry.key) / entry.cell.name / "table.json"
-    value: dict[str, Any] = json.loads(path.read_bytes())
-    return value
+    return records.read_json(path)
 
 
 def lottery(

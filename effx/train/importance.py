@@ -18,7 +18,6 @@ precision and seed.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from effx import files
+from effx import files, records
 from effx.encoding import Encoded
 from effx.errors import ArtifactError, UsageError, unknown
 from effx.models import families, structure
@@ -357,7 +356,7 @@ def read(path: Path) -> tuple[Importance, dict[str, Any]]:
         ArtifactError: the file is damaged or of another schema.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = records.read_json(path)
         if value["schema"] != _SCHEMA:
             raise ValueError(f"schema {value['schema']}")
         neurons = value["neurons"]
@@ -366,7 +365,7 @@ def read(path: Path) -> tuple[Importance, dict[str, Any]]:
             np.array(value["ffns"], dtype=float),
             None if neurons is None else np.array(neurons, dtype=float),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
             f"{path} cannot be read ({error}). Delete it; it is then computed again."
         ) from error

@@ -9,14 +9,13 @@ schedule is always that of the complete run.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
-from effx import files
+from effx import files, records
 from effx.errors import ArtifactError
 
 _STATE = "state.json"
@@ -57,11 +56,11 @@ class PausedState:
             ArtifactError: the file is missing or damaged.
         """
         try:
-            value = json.loads((folder / _STATE).read_bytes())
+            value = records.read_json(folder / _STATE)
             return cls(
                 int(value["steps"]), float(value["seconds"]), float(value["loss"]), bool(value["finished"])
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise ArtifactError(
                 f"{folder}: a paused training run cannot be read ({error}). Delete the folder to train "
                 "the run again."

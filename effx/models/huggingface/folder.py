@@ -6,7 +6,6 @@ A name on the Hugging Face hub is downloaded into the cache of huggingface_hub f
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from typing import Any
 import huggingface_hub
 from safetensors import SafetensorError
 
-from effx.errors import UsageError, one_line
+from effx import records
+from effx.errors import ArtifactError, UsageError, one_line, printable
 from effx.models import families
 from effx.quiet import quiet
 
@@ -73,9 +73,8 @@ def open_folder(name: str) -> ModelFolder:
 
 def is_model(path: str | Path) -> bool:
     """Return whether a path is a folder with a config.json of transformers."""
-    config = Path(path) / "config.json"
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        return "model_type" in json.loads(config.read_bytes())
+    with contextlib.suppress(ArtifactError):
+        return "model_type" in records.read_foreign_json(Path(path) / "config.json")
     return False
 
 
@@ -119,8 +118,8 @@ def name_of(model_name: str) -> str:
     config = path / "config.json"
     if config.is_file():
         original = ""
-        with contextlib.suppress(ValueError, AttributeError):  # loading it reports the error
-            original = str(json.loads(config.read_bytes()).get("_name_or_path") or "")
+        with contextlib.suppress(ArtifactError):  # loading it reports the error
+            original = str(records.read_foreign_json(config).get("_name_or_path") or "")
         if original and not original.startswith((".", "/")):
             return re.split(r"[/\\]", original)[-1]
         return path.resolve().name
@@ -148,12 +147,9 @@ def reading(name: str) -> Iterator[None]:
 
 def _read_json(name: str, path: Path) -> Mapping[str, Any]:
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise wrong(name, f"its {path.name} is not JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise wrong(name, f"its {path.name} is not a JSON object")
-    return value
+        return records.read_foreign_json(path)
+    except ArtifactError as error:
+        raise wrong(name, str(error)) from error
 
 
 def _weight_files(name: str, path: Path) -> tuple[Path, ...]:
@@ -162,15 +158,24 @@ def _weight_files(name: str, path: Path) -> tuple[Path, ...]:
         if (path / file).is_file():
             return (path / file,)
         if index.is_file():
-            shards = sorted(set(_read_json(name, index).get("weight_map", {}).values()))
-            if absent := [shard for shard in shards if not (path / Path(shard).name).is_file()]:
-                raise wrong(name, f"the shard {absent[0]} of {index.name} is missing")
-            if not shards:
-                raise wrong(name, f"{index.name} names no shards")
-            return tuple(path / Path(shard).name for shard in shards)
+            return _shards(name, index)
     other = [file for file in _OTHER_WEIGHTS if (path / file).is_file()]
     hint = f"; {other[0]} cannot be imported: save the PyTorch model with save_pretrained" if other else ""
     raise wrong(name, f"the folder has no model.safetensors or pytorch_model.bin{hint}")
+
+
+def _shards(name: str, index: Path) -> tuple[Path, ...]:
+    """Return the weight files that an index names, all of them in its folder."""
+    names = _read_json(name, index).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise wrong(name, f"{index.name} names no shards")
+    for shard in names.values():
+        if not isinstance(shard, str) or Path(shard).name != shard or "\0" in shard:
+            raise wrong(name, f"{index.name} names {printable(str(shard))}: expected files of its folder")
+    shards = tuple(index.with_name(shard) for shard in sorted(set(names.values())))
+    if absent := [shard.name for shard in shards if not shard.is_file()]:
+        raise wrong(name, f"the shard {absent[0]} of {index.name} is missing")
+    return shards
 
 
 def _download(name: str) -> Path:

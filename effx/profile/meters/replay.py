@@ -10,11 +10,12 @@ window; a window that ends after the trace fails.
 from __future__ import annotations
 
 import csv
-import json
 import math
 from pathlib import Path
 from typing import Any
 
+from effx import records
+from effx.errors import ArtifactError
 from effx.host.sensors import Sensor, UnavailableError
 from effx.profile.meters import trace
 from effx.profile.meters.protocol import Period, Reading
@@ -102,14 +103,14 @@ def open(argument: str = "", *, worker_pids: object = None, clock: Clock | None 
     """
     path = Path(argument)
     try:
-        value = _from_csv(path) if path.suffix == ".csv" else json.loads(path.read_text())
+        value = _from_csv(path) if path.suffix == ".csv" else records.read_foreign_json(path)
         header = {key: str(value[key]) for key in _HEADER}
         sensor = Sensor("recorded power", float(value.get("power_window_s") or 0.0))
         limit_w = float(value["power_limit_w"]) if value.get("power_limit_w") else None
         times = [float(time) for time in value["t_s"]]
         columns = {key: [float(x) for x in value[key]] for key in ("counter_j", "power_w") if value.get(key)}
-    except OSError as error:
-        raise UnavailableError(f"{path} cannot be read: {error.strerror}") from error
+    except ArtifactError as error:
+        raise UnavailableError(str(error)) from error
     except (ValueError, KeyError, TypeError) as error:
         raise UnavailableError(f"{path} is not a recorded trace ({error!r})") from error
     numbers = [*times, *(x for column in columns.values() for x in column)]
@@ -132,7 +133,7 @@ def open(argument: str = "", *, worker_pids: object = None, clock: Clock | None 
 
 
 def _from_csv(path: Path) -> dict[str, Any]:
-    lines = path.read_text().splitlines()
+    lines = records.read_regular(path, limit_bytes=records.MAX_FOREIGN_BYTES).decode().splitlines()
     comments = [line[1:].partition(":") for line in lines if line.startswith("#")]
     rows = list(csv.DictReader(line for line in lines if line and not line.startswith("#")))
     columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}

@@ -26,8 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from effx import files
+from effx import files, records
 from effx.artifacts import now
+from effx.errors import ArtifactError
 from effx.host import locks
 from effx.recipe.execute.protocol import CellInputs
 
@@ -119,8 +120,8 @@ class CellStore:
                 does that.
         """
         try:
-            record = CellRecord.from_json(json.loads((self.cell(key) / RECORD).read_bytes()))
-        except (OSError, ValueError, TypeError, AttributeError):
+            record = CellRecord.from_json(records.read_json(self.cell(key) / RECORD))
+        except (ArtifactError, ValueError, TypeError, AttributeError):
             return None
         if record.outcome != "done":
             return record if record.outcome in SETTLED else None
@@ -132,8 +133,8 @@ class CellStore:
         if record.digest is None:
             return folder.is_dir() and any(folder.iterdir())
         for manifest in ("effx.json", "engine.json"):
-            with contextlib.suppress(OSError, ValueError):
-                if json.loads((folder / manifest).read_bytes()).get("digest") == record.digest:
+            with contextlib.suppress(ArtifactError):
+                if records.read_json(folder / manifest).get("digest") == record.digest:
                     return True
         return False
 
@@ -194,7 +195,7 @@ class CellStore:
         lines: list[dict[str, Any]] = []
         for path in sorted((self.folder / "journal").glob("*.jsonl")):
             for text in path.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError):  # cut short as its machine died
+                with contextlib.suppress(ValueError, RecursionError):  # cut short as its machine died
                     lines.append(json.loads(text))
         return lines
 

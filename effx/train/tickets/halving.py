@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from effx import records
 from effx.errors import ArtifactError
 from effx.specs.levels import Level
 from effx.specs.tasks import Task
@@ -67,7 +67,7 @@ class RungDecision:
             ArtifactError: the file is missing or damaged.
         """
         try:
-            value = json.loads(path.read_bytes())
+            value = records.read_json(path)
             return cls(
                 int(value["steps"]),
                 tuple(
@@ -76,7 +76,7 @@ class RungDecision:
                 ),
                 tuple((Level.parse(level), int(seed), int(steps)) for level, seed, steps in value["used"]),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"{path} cannot be read ({error}). Delete its folder.") from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from effx import records
 from effx.artifacts import Checkpoint
 from effx.errors import ArtifactError
 from effx.manifests import RemovedCounts
@@ -97,8 +97,8 @@ class TicketResult:
             ArtifactError: the file is missing or damaged.
         """
         try:
-            return cls.from_json(json.loads(path.read_bytes()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return cls.from_json(records.read_json(path))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(
                 f"{path} cannot be read ({error}). Delete its folder; the ticket is then trained again."
             ) from error
