@@ -8,12 +8,16 @@ Each stage reads a folder and writes a folder; nothing else passes between them.
 """
 
 import os
+import sys
+from types import ModuleType
+from typing import cast
 
 __all__ = ["__version__"]
 
 # What runs here may be confidential and is being timed: runtimes report to nobody. Set to something
 # else by the user, these stay.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime from 1.29 on; read when it is imported
-os.environ.setdefault("NNCF_CI", "1")  # NNCF's use of openvino_telemetry, which asks in a terminal
+# OpenVINO and NNCF send usage data, from their import on, unless this package is missing
+sys.modules.setdefault("openvino_telemetry", cast(ModuleType, None))
 
 __version__ = "0.1.0"

@@ -18,9 +18,10 @@ import effx
 ROOT = Path(effx.__file__).parent
 
 
-def test_runtimes_report_to_nobody(tmp_path: Path) -> None:
-    """ONNX Runtime from 1.29 on begins a session of telemetry, and a file, when it is imported."""
-    code = "import effx, onnxruntime; print(onnxruntime.__version__)"
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_runtimes_report_to_nobody(tmp_path: Path, runtime: str) -> None:
+    """ONNX Runtime from 1.29 on, and OpenVINO, begin a session of telemetry, and a file, when imported."""
+    code = f"import effx, {runtime}"
     environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
     environment |= {"TMPDIR": str(tmp_path), "HOME": str(tmp_path), "PYTHONPATH": str(ROOT.parent)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)

@@ -157,6 +157,7 @@ print(json.dumps(failures))
 """
 _OPENVINO_PROBE = """
 import json
+import effx  # before openvino: it switches off reporting
 import openvino
 core = openvino.Core()
 print(json.dumps({name: core.get_property(name, "FULL_DEVICE_NAME") for name in core.available_devices}))
