@@ -1,0 +1,319 @@
+"""What is damaged, and the command that reads it.
+
+A target writes a valid folder once. For each mutant the folder is copied, one file is replaced, and the
+command runs in the copy. ``allowed`` lists what a command may accept: keys and rules, with the reason.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from effx import data
+from effx.artifacts import Engine
+from effx.engines import mock
+from effx.results import save
+from effx.specs.tasks import TASKS
+from tests.analysis import simulated_results
+from tests.fuzz.mutations import Mutant, mutants
+
+Damage = Callable[[Path], None]
+"""Damages a copy of a target's folder."""
+ROWS = [{"sentence": f"{'good' if n % 2 else 'bad'} film number {n}", "label": n % 2} for n in range(24)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One damaged folder."""
+
+    target: str
+    name: str
+    """Key and rule."""
+    key: str
+    rule: str
+    damage: Damage
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of file that comes from others."""
+
+    name: str
+    write: Callable[[Path], None]
+    """Writes the valid folder."""
+    arguments: tuple[str, ...]
+    """The command, run in the folder."""
+    cases: Callable[[Path], Iterator[Case]]
+    """Takes the valid folder."""
+    outputs: tuple[str, ...] = ()
+    """Files and folders that the command may leave behind when it succeeds."""
+    allowed: Mapping[str, str] = field(default_factory=dict)
+    """``KEY RULE``, with ``*`` for all, -> why exit code 0 is right."""
+
+    def accepts(self, case: Case) -> bool:
+        """Return whether the command may accept a case."""
+        names = (f"{case.key} {case.rule}", f"{case.key} *", f"* {case.rule}")
+        return any(name in self.allowed for name in names)
+
+
+def json_cases(
+    target: str, folder: Path, file: str, seal: Callable[[Path, Any], Any] | None = None
+) -> Iterator[Case]:
+    """Yield the cases of one JSON file."""
+    document = json.loads((folder / file).read_bytes())
+    for mutant in mutants(document):
+        yield Case(target, f"{file}: {mutant.key} {mutant.rule}", mutant.key, mutant.rule,
+                   _json_damage(file, mutant, seal))  # fmt: skip
+    yield from file_cases(target, folder, file)
+
+
+def _json_damage(file: str, mutant: Mutant, seal: Callable[[Path, Any], Any] | None) -> Damage:
+    def damage(copy: Path) -> None:
+        changed = mutant
+        if seal is not None and "digest" in mutant.document and mutant.path != ("digest",):
+            sealed = dict(mutant.document)
+            sealed["digest"] = seal(copy, mutant.lenient())
+            changed = Mutant(mutant.path, mutant.rule, sealed)
+        (copy / file).write_text(changed.text())
+
+    return damage
+
+
+def file_cases(target: str, folder: Path, file: str) -> Iterator[Case]:
+    """Yield the cases of any file: damaged, and not a regular file."""
+    content = (folder / file).read_bytes()
+
+    def case(rule: str, damage: Damage) -> Case:
+        return Case(target, f"{file}: file {rule}", "file", rule, damage)
+
+    def replaced(new: bytes) -> Damage:
+        return lambda copy: (copy / file).write_bytes(new) and None
+
+    def other(make: Callable[[Path], object]) -> Damage:
+        def damage(copy: Path) -> None:
+            (copy / file).unlink()
+            make(copy / file)
+
+        return damage
+
+    yield case("empty", replaced(b""))
+    yield case("NUL", replaced(b"\0" * 100))
+    yield case("not UTF-8", replaced(content[:20] + b"\xff\xfe\xc0" + content[20:]))
+    for count in range(1, 8):
+        yield case(f"cut at {count}/8", replaced(content[: len(content) * count // 8]))
+    yield case("twice", replaced(content + content))
+    yield case("byte order", replaced(content.decode("utf-8", "replace").encode("utf-16")))
+    yield case("FIFO", other(os.mkfifo))
+    yield case("/dev/zero", other(lambda path: path.symlink_to("/dev/zero")))
+    yield case("loop", other(lambda path: path.symlink_to(path.name)))
+    yield case("folder", other(Path.mkdir))
+    yield case("missing", other(lambda path: None))
+
+
+def _digest(leave_out: frozenset[str]) -> Callable[[Path, Any], str]:
+    def digest(folder: Path, value: Any) -> str:
+        sealed = {key: value[key] for key in value if key not in (*leave_out, "digest")}
+        text = json.dumps(sealed, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    return digest
+
+
+# ---- results
+
+
+def _write_results(folder: Path) -> None:
+    for number in range(2):
+        run = simulated_results.run(number, n=40, rounds=3, queries=10)
+        path = save(run, folder / "results")
+        path.rename(path.with_name(f"r{number}.json"))
+
+
+_FREE_TEXT = "a name that nothing else states"
+_FREE_NUMBER = "measured once: nothing else states it"
+
+# ---- sections
+
+_SECTION = {
+    "schema": 1, "title": "t", "text": "words", "source": "table.json",
+    "charts": [{"title": "c", "interval": "95 %", "x": {"label": "x", "unit": "s", "log": False},
+                "y": {"label": "y", "unit": None, "log": True},
+                "series": [{"name": "s", "points": [{"x": 1, "y": 2.5, "low": 2.0, "high": 3.0,
+                                                     "label": "p"}]}]}],
+    "maps": [{"title": "m", "unit": "%", "corner": "layer", "rows": ["1", 2], "columns": ["a"],
+              "values": [[0.5], [None]]}],
+    "tables": [{"title": "t", "columns": [{"label": "a", "unit": "s"}], "rows": [["x"], [1.5]]}],
+}  # fmt: skip
+
+
+def _write_section(folder: Path) -> None:
+    _write_results(folder)
+    (folder / "results" / "sections").mkdir()
+    (folder / "results" / "sections" / "s.json").write_text(json.dumps(_SECTION))
+
+
+# ---- engines
+
+
+def _write_engine(folder: Path) -> None:
+    _write_rows(folder)
+    record = data.recorded(TASKS["sst2"], folder / "rows")
+    mock.write_engine(folder / "engines" / "e", data=record, max_length=32, limit=64)
+
+
+def _engine_cases(folder: Path) -> Iterator[Case]:
+    seal = _digest(Engine.not_in_digest)
+    yield from json_cases("engine", folder, "engines/e/engine.json", seal)
+    for name in ("tokenizer.json", "config.json", mock.FILE):
+        yield from file_cases("engine", folder, f"engines/e/{name}")
+    yield from _folder_cases("engine", "engines/e")
+    for case in json_cases("engine", folder, "engines/e/config.json"):
+        yield Case("engine", case.name, f"config.{case.key}", case.rule, _relisted(case.damage, seal))
+
+
+def _relisted(damage: Damage, seal: Callable[[Path, Any], str]) -> Damage:
+    """Damage a file and write its new digest into the manifest."""
+
+    def both(copy: Path) -> None:
+        damage(copy)
+        path = copy / "engines" / "e" / "engine.json"
+        value = json.loads(path.read_bytes())
+        config = copy / "engines" / "e" / "config.json"
+        if config.is_file() and not config.is_symlink():
+            value["files"]["config.json"] = hashlib.sha256(config.read_bytes()).hexdigest()
+        value["digest"] = seal(copy, value)
+        path.write_text(json.dumps(value))
+
+    return both
+
+
+def _folder_cases(target: str, name: str) -> Iterator[Case]:
+    def case(rule: str, damage: Damage) -> Case:
+        return Case(target, f"{name}: folder {rule}", "folder", rule, damage)
+
+    yield case("unlisted file", lambda copy: (copy / name / "extra.txt").write_text("x") and None)
+    yield case("unlisted folder", lambda copy: _filled(copy / name / "sub"))
+    yield case("link", lambda copy: (copy / name / "link").symlink_to("/etc/passwd"))
+    yield case("FIFO", lambda copy: os.mkfifo(copy / name / "pipe"))
+
+
+def _filled(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "file").write_text("x")
+
+
+# ---- rows
+
+
+def _write_rows(folder: Path) -> None:
+    (folder / "rows").mkdir()
+    text = "".join(json.dumps(row) + "\n" for row in ROWS)
+    (folder / "rows" / "train.jsonl").write_text(text)
+    (folder / "rows" / "validation.jsonl").write_text(text)
+
+
+def _write_row_recipe(folder: Path) -> None:
+    _write_rows(folder)
+    recipe = {"tasks": {"mine": {"data": "rows"}}, "models": {"m": "demo"}}
+    (folder / "r.yaml").write_text(json.dumps(recipe))
+
+
+def _row_cases(folder: Path) -> Iterator[Case]:
+    rest = "".join(json.dumps(row) + "\n" for row in ROWS[1:])
+    for mutant in mutants(ROWS[0]):
+        yield Case("rows", f"train.jsonl: {mutant.key} {mutant.rule}", mutant.key, mutant.rule,
+                   _row_damage(f"{mutant.text()}\n{rest}"))  # fmt: skip
+    yield from file_cases("rows", folder, "rows/train.jsonl")
+    for rule, content in _tables().items():
+        yield Case("rows", f"train: {rule}", "table", rule, _table_damage(rule, content))
+
+
+def _row_damage(text: str) -> Damage:
+    return lambda copy: (copy / "rows" / "train.jsonl").write_text(text) and None
+
+
+def _tables() -> dict[str, bytes]:
+    body = "".join(f"{row['sentence']},{row['label']}\n" for row in ROWS)
+    packed = gzip.compress(("sentence,label\n" + body).encode())
+    return {
+        "two label columns .csv": ("sentence,label,label\n" + body.replace("\n", ",1\n")).encode(),
+        "NUL .csv": ("sentence,label\n" + body + "a\0b,1\n").encode(),
+        "ragged .csv": ("sentence,label\n" + body + "a,b,c,1\n").encode(),
+        "open quote .csv": ("sentence,label\n" + body + '"a,1\n').encode(),
+        "no rows .csv": b"sentence,label\n",
+        "no columns .csv": b"\n\n\n",
+        "one class .csv": b"sentence,label\n" + b"a,1\n" * 20,
+        "not UTF-8 .csv": b"sentence,label\n" + body.encode() + b"\xff\xfe,1\n",
+        "long field .csv": b"sentence,label\n" + b"x" * (2 << 20) + b",1\n" + body.encode(),
+        "text label .csv": ("sentence,label\n" + body + "a,\x1b[2J\n").encode(),
+        "cut gzip .csv.gz": packed[: len(packed) // 2],
+        "changed gzip .csv.gz": packed[:30] + b"\xff\xff" + packed[32:],
+        "not gzip .csv.gz": b"sentence,label\n" + body.encode(),
+        "bomb .csv.gz": gzip.compress(b"sentence,label\n" + b"a" * (64 << 20)),
+        "not parquet .parquet": b"PAR1" + b"\0" * 64 + b"PAR1",
+    }
+
+
+def _table_damage(rule: str, content: bytes) -> Damage:
+    def damage(copy: Path) -> None:
+        (copy / "rows" / "train.jsonl").unlink()
+        (copy / "rows" / f"train{rule.split()[-1]}").write_bytes(content)
+
+    return damage
+
+
+# ---- recipes
+
+_RECIPE = {
+    "tasks": {"sst2": {"data": "rows", "limit": 20}, "demo": {}},
+    "models": {"m": "demo"},
+    "seeds": [1, 2],
+    "training": {"epochs": 1, "batch_size": 8, "lr": 0.001, "max_length": 32},
+    "regimes": {"full": {}, "last": {"layers": 1}},
+    "variants": ["fp32", "seq16"],
+    "backends": ["onnxruntime"],
+    "workloads": {"grid": ["1x16", "2x16"], "rounds": 3},
+    "workspace": "w",
+}
+
+
+def _write_recipe(folder: Path) -> None:
+    _write_rows(folder)
+    (folder / "r.yaml").write_text(json.dumps(_RECIPE))
+
+
+def _recipe_cases(folder: Path) -> Iterator[Case]:
+    yield from json_cases("recipe", folder, "r.yaml")
+
+
+TARGETS: tuple[Target, ...] = (
+    Target(
+        "result", _write_results, ("recommend", "results"),
+        lambda folder: json_cases("result", folder, "results/r1.json"),
+    ),
+    Target(
+        "section", _write_section, ("report", "results", "-o", "report"),
+        lambda folder: json_cases("section", folder, "results/sections/s.json"), outputs=("report",),
+    ),
+    Target(
+        "engine", _write_engine,
+        ("profile", "engines", "--rounds", "3", "--grid", "none", "--limit", "4", "--meter", "none",
+         "-o", "out"),
+        _engine_cases, outputs=("out",),
+    ),
+    Target("rows", _write_row_recipe, ("run", "r.yaml", "--dry-run"), _row_cases),
+    Target("recipe", _write_recipe, ("run", "r.yaml", "--dry-run"), _recipe_cases),
+)  # fmt: skip
+"""The kinds that need no PyTorch."""
+
+
+def copied(folder: Path, target: Path) -> Path:
+    """Return a copy of a valid folder."""
+    return Path(shutil.copytree(folder, target, symlinks=True))
