@@ -586,7 +586,8 @@ class Parity:
     """Classes that the checkpoint predicts and the engine never does, on more rows than chance explains."""
 
 
-def _checked_parity(parity: Parity) -> Parity:
+def check_parity(parity: Parity) -> Parity:
+    """Return the differences; raise :class:`ValueError` if they contradict each other."""
     if parity.examples < 0:
         raise ValueError(f"examples: expected an integer >= 0, got {parity.examples}")
     if parity.passed and (parity.max_abs_diff < 0 or not 0 <= parity.label_agreement <= 1):
@@ -601,7 +602,7 @@ def _checked_parity(parity: Parity) -> Parity:
     return parity
 
 
-CheckedParity = Annotated[Parity, AfterValidator(_checked_parity)]
+CheckedParity = Annotated[Parity, AfterValidator(check_parity)]
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import datetime
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from effx.errors import EffxError
+from effx.errors import EffxError, one_line
+from effx.manifests import check_parity
 from effx.results.records import (
     Energy,
     EnergyWindow,
@@ -24,9 +26,10 @@ from effx.results.records import (
     StructureSummary,
     WorkloadResult,
 )
-from effx.specs import variants
+from effx.specs import backends, variants
 from effx.specs.gates import GATES
 from effx.specs.kinds import KINDS
+from effx.specs.tasks import NAME, NAMING
 from effx.specs.workloads import SINGLE_STREAM
 from effx.stats import intervals
 from effx.stats.metrics import METRICS
@@ -37,6 +40,8 @@ _SHORTEST_S, _LONGEST_S = 1e-9, 1e7
 """Seconds of a query: the clock counts nanoseconds, and no block lasts for a hundred days."""
 _LARGEST_POWER_W = 1e7
 _LARGEST_BYTES = 1 << 60
+_LONGEST_TEXT_TOKENS = 1 << 20
+_DIGEST = re.compile("[0-9a-f]{64}")
 _RANGES = {"matthews": (-1.0, 1.0), "pearson": (-1.0, 1.0), "spearman": (-1.0, 1.0)}
 """Of metrics that are not shares."""
 
@@ -46,7 +51,7 @@ def check(run: Run) -> None:
 
     Ten thousand results are read for a report: the cost is about a millisecond.
     """
-    _texts(id=run.id, session=run.session)
+    _names(id=run.id, session=run.session)
     _time(run.started)
     _texts(host=run.host.id)
     _engine(run.engine)
@@ -69,8 +74,11 @@ def check(run: Run) -> None:
 
 def check_failure(failure: Failure) -> None:
     """Raise :class:`ValueError` if a recorded failure is not complete."""
-    _texts(id=failure.id, session=failure.session, failure=failure.failure, host=failure.host.id)
-    _texts(engine=failure.engine.name)
+    _names(id=failure.id, session=failure.session)
+    _texts(failure=failure.failure, host=failure.host.id)
+    _folder_names(engine=failure.engine.name)
+    if failure.engine.digest is not None:
+        _digest("engine.digest", failure.engine.digest)
     if failure.started:
         _time(failure.started)
 
@@ -79,6 +87,25 @@ def _texts(**values: str) -> None:
     for name, value in values.items():
         if not value.strip():
             raise ValueError(f"{name} is empty")
+
+
+def _names(**values: str) -> None:
+    """Raise unless values are words that can be part of a file name."""
+    for name, value in values.items():
+        if not NAME.fullmatch(value):
+            raise ValueError(f"{name}: {one_line(repr(value), 60)}: {NAMING.removesuffix('.')}")
+
+
+def _folder_names(**values: str) -> None:
+    """Raise unless values are names of folders, without the folders that they are in."""
+    for name, value in values.items():
+        if not value.strip() or "/" in value or value in (".", ".."):
+            raise ValueError(f"{name}: {one_line(repr(value), 60)} is not a name")
+
+
+def _digest(name: str, value: str) -> None:
+    if not _DIGEST.fullmatch(value):
+        raise ValueError(f"{name}: {one_line(repr(value), 80)} is not a SHA-256")
 
 
 def _time(text: str) -> None:
@@ -128,25 +155,35 @@ def _not_negative(**values: float | None) -> None:
 
 
 def _engine(engine: EngineRecord) -> None:
-    _texts(**{"engine.name": engine.name, "engine.task": engine.task, "engine.digest": engine.digest})
-    _texts(**{"engine.backend": engine.backend, "engine.device": engine.device})
+    _folder_names(**{"engine.name": engine.name, "engine.checkpoint.name": engine.checkpoint.name})
+    _names(**{"engine.task": engine.task})
+    _digest("engine.digest", engine.digest)
     try:
         variant = variants.parse(engine.variant)
+        row = backends.get(engine.backend)
+        schemes = row.schemes_for(variant.scheme, row.device(engine.device))
     except EffxError as error:
-        raise ValueError(f"engine.variant: {error}") from error
+        raise ValueError(f"engine: {error}") from error
+    if row.builder_module is not None and engine.scheme not in schemes:
+        raise ValueError(f"engine: {engine.backend} does not build {engine.variant} as {engine.scheme!r}")
     if variant.precision != engine.precision:
         raise ValueError(f"engine.precision is {engine.precision}, but its variant is {engine.variant}")
     _not_negative(parameters=engine.parameters)
-    _positive(
-        weight_remaining=engine.weight_remaining, size_bytes=engine.size_bytes, max_length=engine.max_length
-    )
+    _positive(size_bytes=engine.size_bytes, max_length=engine.max_length)
+    if engine.weight_remaining is not None:
+        _within("engine.weight_remaining", engine.weight_remaining, 1.0)
+    if engine.max_length is not None and engine.max_length > _LONGEST_TEXT_TOKENS:
+        raise ValueError(f"engine.max_length is {engine.max_length}")
     for name, number in (("parameters", engine.parameters), ("size_bytes", engine.size_bytes or 0)):
         if number >= _LARGEST_BYTES:
             raise ValueError(f"engine.{name} is {number}")
     if structure := engine.structure:
         _structure(structure)
     if parity := engine.parity:
-        _not_negative(**{"engine.parity.examples": parity.examples})
+        try:
+            check_parity(parity)
+        except ValueError as error:
+            raise ValueError(f"engine.parity: {error}") from error
         _within("engine.parity.label_agreement", parity.label_agreement, 1.0)
 
 

@@ -27,6 +27,8 @@ _UNPRINTABLE = re.compile(
     r"(?<!\\)(?:\\\\)*\\(?:[bfnrt]|u00[01][0-9a-f]|u00[89][0-9a-f]|u007f|u20(?:2[89a-e]|6[6-9])|ufeff)"
 )
 """Control characters and marks that reorder text, as JSON in ASCII has them."""
+_MAX_TEXT = 10_000
+"""Characters of a text at most."""
 _ADVICE = "Remove it, or profile the engine again."
 
 
@@ -134,6 +136,8 @@ def _check_text(value: Mapping[str, Any]) -> Run | Failure:
     text = json.dumps(value)
     if _UNPRINTABLE.search(text):  # a terminal would act on it
         raise ValueError("a text has control characters")
+    if _longest_text(value) > _MAX_TEXT:
+        raise ValueError(f"a text has more than {_MAX_TEXT:,} characters")
     if "failure" in value:
         failure = Failure.from_json(text.encode())
         checks.check_failure(failure)
@@ -141,6 +145,17 @@ def _check_text(value: Mapping[str, Any]) -> Run | Failure:
     run = Run.from_json(text.encode())
     checks.check(run)
     return run
+
+
+def _longest_text(value: Any) -> int:
+    """Return the length of the longest text in JSON; lists that begin with a number have none."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return max((max(len(key), _longest_text(item)) for key, item in value.items()), default=0)
+    if isinstance(value, list) and not (value and isinstance(value[0], int | float)):
+        return max(map(_longest_text, value), default=0)
+    return 0
 
 
 def _printable(value: Any) -> Any:

@@ -81,23 +81,17 @@ class Fuzzer:
         started = time.monotonic()
         code, output, memory = (_in_process if process else _in_place)(self.target.arguments, work)
         seconds = time.monotonic() - started
-        wrong = list(
-            self._problems(code, output, seconds, memory, accepted or self.target.accepts(case))
-        )
+        wrong = list(self._problems(code, output, seconds, memory, accepted or self.target.accepts(case)))
         left = {name for name in _snapshot(work) ^ before if not self._is_output(name, code)}
         if left:
             wrong.append(f"left or changed {sorted(left)[0]}")
         message = next((line for line in output.splitlines() if line.startswith("effx: ")), "")
-        return Outcome(
-            self.target.name, case.name, code, round(seconds, 2), "; ".join(wrong), message[:200]
-        )
+        return Outcome(self.target.name, case.name, code, round(seconds, 2), "; ".join(wrong), message[:200])
 
     def _is_output(self, name: str, code: int) -> bool:
         return code == 0 and any(name.startswith(f"inside/{path}") for path in self.target.outputs)
 
-    def _problems(
-        self, code: int, output: str, seconds: float, memory: int, accepted: bool
-    ) -> Iterator[str]:
+    def _problems(self, code: int, output: str, seconds: float, memory: int, accepted: bool) -> Iterator[str]:
         if code not in (0, 1, 2):
             yield f"exit code {code}"
         if code == 0 and not accepted:
@@ -203,15 +197,15 @@ def main() -> int:
             continue
         with tempfile.TemporaryDirectory(prefix="effx-fuzz-") as scratch:
             kind = counts[target.name] = Counter()
-            for outcome in campaign(
-                target, Path(scratch), shard=(index, count), every=options.processes
-            ):
+            for outcome in campaign(target, Path(scratch), shard=(index, count), every=options.processes):
                 kind["cases"] += 1
                 kind["accepted" if outcome.code == 0 else "refused"] += 1
                 kind["wrong"] += bool(outcome.problem)
                 if outcome.problem:
                     wrong.append(outcome)
-                    print(f"{outcome.target} {outcome.case}: {outcome.problem} | {outcome.message}", flush=True)
+                    print(
+                        f"{outcome.target} {outcome.case}: {outcome.problem} | {outcome.message}", flush=True
+                    )
         print(f"{target.name}: {dict(kind)}", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     summary = {

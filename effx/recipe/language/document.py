@@ -6,6 +6,7 @@ ruamel.yaml keeps the positions. Unlike its loader, this one reports all duplica
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,9 @@ KeyPath = tuple[str | int, ...]
 
 _DEEPEST = 64  # an alias that contains itself would never end
 _MOST_NODES = 100_000  # aliases of lists of aliases multiply
+_MOST_CHARACTERS = 200_000  # the parser reads some ten thousand per second
+_MARKS = re.compile(r"\s*((?:[-?:]\s+)*)")
+"""Marks of lists and keys at the start of a line."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,12 @@ def parse(text: str, where: str | None = None) -> Document:
             duplicates.append((mapping, str(key), key_node.start_mark.line + 1))
             return False
 
+    if len(text) > _MOST_CHARACTERS:
+        return _broken(
+            where or "line 1", f"expected at most {_MOST_CHARACTERS:,} characters, got {len(text):,}"
+        )
+    if line := _too_deep(text):  # reading it would take minutes
+        return _broken(where or f"line {line}", "nested too deeply")
     yaml = YAML()
     yaml.Constructor = Constructor
     try:
@@ -109,6 +119,20 @@ def parse(text: str, where: str | None = None) -> Document:
             Problem(where or f"line {line}", dotted(path), f"duplicate key, first on {document.where(path)}.")
         )
     return document
+
+
+def _too_deep(text: str) -> int | None:
+    """Return the line at which brackets, or the marks of lists and keys on one line, are nested too deeply."""
+    depth = 0
+    for number, line in enumerate(text.splitlines(), 1):
+        marks = _MARKS.match(line)
+        if marks and len(marks[1]) > 2 * _DEEPEST:
+            return number
+        for char in line:
+            depth += (char in "[{") - (char in "]}")
+            if depth > _DEEPEST:
+                return number
+    return None
 
 
 def _broken(where: str, reason: str) -> Document:
