@@ -23,7 +23,7 @@ KeyPath = tuple[str | int, ...]
 
 _DEEPEST = 64  # an alias that contains itself would never end
 _MOST_NODES = 100_000  # aliases of lists of aliases multiply
-_MOST_CHARACTERS = 200_000  # the parser reads some ten thousand per second
+_MOST_CHARACTERS = 100_000  # the parser reads some ten thousand per second
 _MARKS = re.compile(r"\s*((?:[-?:]\s+)*)")
 """Marks of lists and keys at the start of a line."""
 
@@ -97,9 +97,8 @@ def parse(text: str, where: str | None = None) -> Document:
             return False
 
     if len(text) > _MOST_CHARACTERS:
-        return _broken(
-            where or "line 1", f"expected at most {_MOST_CHARACTERS:,} characters, got {len(text):,}"
-        )
+        reason = f"expected at most {_MOST_CHARACTERS:,} characters, got {len(text):,}"
+        return _broken(where or "line 1", reason)
     if line := _too_deep(text):  # reading it would take minutes
         return _broken(where or f"line {line}", "nested too deeply")
     yaml = YAML()
@@ -122,7 +121,7 @@ def parse(text: str, where: str | None = None) -> Document:
 
 
 def _too_deep(text: str) -> int | None:
-    """Return the line at which brackets, or the marks of lists and keys on one line, are nested too deeply."""
+    """Return the line at which brackets, or marks of lists and keys, are nested too deeply; None: nowhere."""
     depth = 0
     for number, line in enumerate(text.splitlines(), 1):
         marks = _MARKS.match(line)
