@@ -36,6 +36,8 @@ EXIT_CODES = {
 }
 
 
+_MAX_LINE = 1000
+"""Characters of a message at most: it may repeat a value of any length."""
 _COMMAND = "command"
 """Key of the context's object: the command that raised an error."""
 
@@ -213,5 +215,6 @@ def _one_line(error: click.ClickException) -> str:
 
 def _fail(message: str, code: int, *details: str) -> int:
     for line in (f"effx: {message}", *details):
-        print(printable(line), file=sys.stderr)
+        text = printable(line)
+        print(text if len(text) <= _MAX_LINE else f"{text[:_MAX_LINE]}...", file=sys.stderr)
     return code

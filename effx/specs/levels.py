@@ -40,7 +40,7 @@ class Level:
         Raises:
             UsageError: it is not a level, or out of range.
         """
-        match = re.fullmatch(r"(\d+)(?:/(\d+))?", text.strip())
+        match = re.fullmatch(r"([0-9]{1,4})(?:/([0-9]{1,4}))?", text.strip())
         if not match:
             raise UsageError(f"level '{text}': expected a percentage, e.g. 40, or HEADS/FFNS, e.g. 20/10.")
         heads, ffns = int(match[1]), None if match[2] is None else int(match[2])

@@ -39,7 +39,7 @@ def parse_shape(text: str) -> GridShape:
     Raises:
         UsageError: the text is not of that form.
     """
-    match = re.fullmatch(r"\s*([1-9]\d*)x([1-9]\d*)\s*", text)
+    match = re.fullmatch(r"\s*([1-9][0-9]{0,8})x([1-9][0-9]{0,8})\s*", text)
     if match is None:
         raise UsageError(f"'{text}': expected BATCHxLENGTH, e.g. 8x32.", settings="grid")
     return GridShape(int(match.group(1)), int(match.group(2)))
@@ -53,10 +53,19 @@ def _shapes(value: Any) -> Any:
     split: list[Any] = []
     for part in parts:
         if not isinstance(part, str):
-            split.append(GridShape(*part) if isinstance(part, list | tuple) else part)
+            pair = isinstance(part, list | tuple) and len(part) == 2
+            split.append(GridShape(*part) if pair else part)
         elif part.strip() not in _NO_GRID:
             split += part.split(",")
-    return tuple(dict.fromkeys(split))
+    return _once(split)
+
+
+def _once(values: Sequence[Any]) -> tuple[Any, ...]:
+    """Return values without duplicates; values that no setting takes, as lists, are left for validation."""
+    try:
+        return tuple(dict.fromkeys(values))
+    except TypeError:
+        return tuple(values)
 
 
 def _scenarios(value: Any) -> Any:
@@ -64,7 +73,7 @@ def _scenarios(value: Any) -> Any:
     parts = tuple(value) if isinstance(value, list | tuple) else (value,)
     if SELECT_ALL in parts:
         return tuple(SCENARIOS)
-    return tuple(dict.fromkeys((SINGLE_STREAM.scenario, *parts)))
+    return _once((SINGLE_STREAM.scenario, *parts))
 
 
 Shape = Annotated[

@@ -66,7 +66,7 @@ def trained_layers(regime: str) -> int | None:
         return None
     if regime == "frozen":
         return 0
-    if match := re.fullmatch(r"last-([1-9]\d*)", regime):
+    if match := re.fullmatch(r"last-([1-9][0-9]{0,4})", regime):
         return int(match.group(1))
     hint = nearest(regime, ("full", "frozen", "last-2"))
     raise UsageError(f"unknown regime '{regime}'.{hint} Known: full, frozen, last-K (e.g. last-2).")

@@ -27,7 +27,7 @@ _OTHERS = {"buckets": "sequence", "exit": "exits", "exit-if": "exits", "tokens":
            "stripped": "weights"}  # fmt: skip
 PARTS = (*PRECISIONS, "seqN", *_OTHERS)
 """All parts, for help texts."""
-_SEQUENCE = re.compile(r"seq([1-9]\d{0,5})")  # a longer number is no length of any encoder
+_SEQUENCE = re.compile(r"seq([1-9][0-9]{0,5})")  # a longer number is no length of any encoder
 MIN_LENGTH = 4
 _FIRST_BUCKET = 16
 
