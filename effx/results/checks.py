@@ -40,6 +40,8 @@ _SHORTEST_S, _LONGEST_S = 1e-9, 1e7
 """Seconds of a query: the clock counts nanoseconds, and no block lasts for a hundred days."""
 _LARGEST_POWER_W = 1e7
 _LARGEST_BYTES = 1 << 60
+_MOST_WEIGHT = 1.5
+"""Of the full model's weights; results of the first releases count the ramps of exits."""
 _LONGEST_TEXT_TOKENS = 1 << 20
 _DIGEST = re.compile("[0-9a-f]{64}")
 _RANGES = {"matthews": (-1.0, 1.0), "pearson": (-1.0, 1.0), "spearman": (-1.0, 1.0)}
@@ -91,6 +93,7 @@ def _texts(**values: str) -> None:
 
 def _names(**values: str) -> None:
     """Raise unless values are words that can be part of a file name."""
+    _texts(**values)
     for name, value in values.items():
         if not NAME.fullmatch(value):
             raise ValueError(f"{name}: {one_line(repr(value), 60)}: {NAMING.removesuffix('.')}")
@@ -98,8 +101,9 @@ def _names(**values: str) -> None:
 
 def _folder_names(**values: str) -> None:
     """Raise unless values are names of folders, without the folders that they are in."""
+    _texts(**values)
     for name, value in values.items():
-        if not value.strip() or "/" in value or value in (".", ".."):
+        if "/" in value or value in (".", ".."):
             raise ValueError(f"{name}: {one_line(repr(value), 60)} is not a name")
 
 
@@ -160,6 +164,9 @@ def _engine(engine: EngineRecord) -> None:
     _digest("engine.digest", engine.digest)
     try:
         variant = variants.parse(engine.variant)
+    except EffxError as error:
+        raise ValueError(f"engine.variant: {error}") from error
+    try:
         row = backends.get(engine.backend)
         schemes = row.schemes_for(variant.scheme, row.device(engine.device))
     except EffxError as error:
@@ -171,7 +178,7 @@ def _engine(engine: EngineRecord) -> None:
     _not_negative(parameters=engine.parameters)
     _positive(size_bytes=engine.size_bytes, max_length=engine.max_length)
     if engine.weight_remaining is not None:
-        _within("engine.weight_remaining", engine.weight_remaining, 1.0)
+        _within("engine.weight_remaining", engine.weight_remaining, _MOST_WEIGHT)
     if engine.max_length is not None and engine.max_length > _LONGEST_TEXT_TOKENS:
         raise ValueError(f"engine.max_length is {engine.max_length}")
     for name, number in (("parameters", engine.parameters), ("size_bytes", engine.size_bytes or 0)):

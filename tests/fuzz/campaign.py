@@ -2,8 +2,8 @@
 
     python -m tests.fuzz.campaign OUT [--kinds result,recipe] [--shard 0/2] [--processes 50]
 
-A command has to refuse: exit code 1 or 2, one line that begins with ``effx:``, in 10 s of processor time, with
-no traceback and no control character, and nothing left behind. Exit code 0 is right for what a target allows
+A command has to refuse: exit code 1 or 2, one line that begins with ``effx:``, in 10 s of processor time,
+with no traceback, no control character and nothing left behind. Exit code 0 is right for what a target allows
 only. Commands run in this process; every so-many-th runs in a process of its own as well, whose memory is
 measured.
 """

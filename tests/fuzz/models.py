@@ -2,6 +2,85 @@
 
 from __future__ import annotations
 
-from tests.fuzz.targets import Target
+import json
+from collections.abc import Iterator
+from pathlib import Path
 
-MODEL_TARGETS: tuple[Target, ...] = ()
+from effx import data
+from effx.artifacts import Checkpoint
+from effx.specs.tasks import TASKS
+from tests.fuzz.targets import Case, Target, _digest, _folder_cases, _write_rows, file_cases, json_cases
+
+SST2 = TASKS["sst2"]
+_SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+          "max_position_embeddings": 40, "pad_token_id": 0}  # fmt: skip
+
+
+def _write_model(folder: Path) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    from effx import corpus
+    from effx.demo.pretraining import tokenizer as trained_tokenizer
+
+    _write_rows(folder)
+    tokenizer = trained_tokenizer(corpus.texts("train")[:300])
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("bert", vocab_size=len(tokenizer), num_labels=2, **_SIZES)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+
+
+def _write_checkpoint(folder: Path) -> None:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from effx.models import save
+
+    _write_model(folder)
+    save(
+        AutoModelForSequenceClassification.from_pretrained(folder / "model"), folder / "checkpoints" / "c",
+        tokenizer=AutoTokenizer.from_pretrained(folder / "model"), task=SST2, max_length=32,
+        data=data.recorded(SST2, folder / "rows"),
+    )  # fmt: skip
+
+
+def _model_cases(folder: Path) -> Iterator[Case]:
+    yield from json_cases("model", folder, "model/config.json")
+    yield from json_cases("model", folder, "model/tokenizer_config.json")
+    for name in ("tokenizer.json", "model.safetensors"):
+        yield from file_cases("model", folder, f"model/{name}")
+    for rule, names in {
+        "parent": ["../model.safetensors"], "absolute": ["/etc/passwd"], "5": [5], "list": [["a"]],
+        "empty": [""], "NUL": ["a\0b"], "missing": ["none.safetensors"], "none": [],
+    }.items():  # fmt: skip
+        yield Case(
+            "model", f"index names {rule}", "index", rule, lambda copy, names=names: _index(copy, names)
+        )
+
+
+def _index(copy: Path, names: list[object]) -> None:
+    (copy / "model" / "model.safetensors").rename(copy / "model.safetensors")
+    weights = {f"w{number}": name for number, name in enumerate(names)}
+    (copy / "model" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
+
+
+def _checkpoint_cases(folder: Path) -> Iterator[Case]:
+    seal = _digest(Checkpoint.not_in_digest)
+    yield from json_cases("checkpoint", folder, "checkpoints/c/effx.json", seal)
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        yield from file_cases("checkpoint", folder, f"checkpoints/c/{name}")
+    yield from _folder_cases("checkpoint", "checkpoints/c")
+
+
+MODEL_TARGETS: tuple[Target, ...] = (
+    Target(
+        "model", _write_model, ("import", "model", "--task", "sst2", "--data", "rows", "-o", "out"),
+        _model_cases, outputs=("out",),
+    ),
+    Target(
+        "checkpoint", _write_checkpoint,
+        ("train", "finetune", "sst2", "--model", "checkpoints/c", "--data", "rows", "--max-steps", "1",
+         "--max-length", "16", "-o", "out"),
+        _checkpoint_cases, outputs=("out",),
+    ),
+)  # fmt: skip

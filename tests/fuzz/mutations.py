@@ -1,8 +1,8 @@
 """Damaged JSON documents: every key of a document, by rules that know the type of its value.
 
 A rule yields a value that no valid document has at that key: of another type, out of every range,
-unprintable, outside the folder. Some rules write text that Python's json module would not, as NaN or a key that is there
-twice; they are tokens that replace a marker in the text.
+unprintable, outside the folder. Some rules write text that Python's json module would not, as NaN or a key
+that is there twice; they are tokens that replace a marker in the text.
 """
 
 from __future__ import annotations
