@@ -43,10 +43,13 @@ def check(path: Path) -> None:
         ArtifactError: it cannot be read, is not ONNX, names a file elsewhere, or contains compiled code.
     """
     for name in sorted(external_files(path)):
-        if "/" in name or "\\" in name or name in ("", ".", ".."):
+        if "\\" in name or any(part in ("", ".", "..") for part in name.split("/")):
             raise ArtifactError(f"{path}: a tensor is in {name!r}, which is not a file of its folder.")
         try:
-            mode = (path.parent / name).lstat().st_mode
+            file = path.parent / name
+            mode = file.lstat().st_mode
+            if file.parent.resolve() != path.parent.resolve() / Path(name).parent:
+                raise ArtifactError(f"{path}: a tensor is in {name!r}, which is not a file of its folder.")
         except (OSError, ValueError) as error:
             raise ArtifactError(f"{path}: a tensor is in {name!r}, which cannot be read.") from error
         if not stat.S_ISREG(mode):

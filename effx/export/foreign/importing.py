@@ -21,7 +21,7 @@ from effx.export.foreign import interface as interfaces
 from effx.export.foreign.facts import GraphFacts
 from effx.export.foreign.location import ForeignFiles, locate
 from effx.manifests import ArtifactReference, EngineInput, EngineManifest, ForeignGraph, Parity
-from effx.specs.data import DataLocation, override
+from effx.specs.data import DataLocation
 from effx.specs.families import position_limit
 from effx.specs.foreign import ARRAYS, ForeignSettings
 from effx.specs.runtime import GraphInterface, RuntimeSettings
@@ -89,7 +89,8 @@ def import_engine(
     """
     settings = settings or ForeignSettings()
     compared = None if checkpoint is None else Checkpoint.open(checkpoint)
-    data_folder = override(data_folder, None if compared is None else compared.data)
+    if compared is not None:
+        data_folder = data.locate(data_folder, compared.task, compared.data)
     source = _understood(Path(model), task, tokenizer, data_folder, compared, settings)
     target = Path(out) / f"{_name(source.files, name)}.{source.variant}.{source.files.backend}"
     with Engine.create(target, overwrite=overwrite) as draft:
@@ -235,6 +236,8 @@ def _copy(source: _Source, folder: Path) -> None:
     for path in source.files.tokenizer_files:
         shutil.copyfile(path, folder / path.name)
     config = {**source.files.config_json, "pad_token_id": source.runtime.pad_id}
+    if "_name_or_path" in config:  # often the folder of the machine that it was trained on
+        config["_name_or_path"] = _model_name(source.files)
     files.write_json(folder / "config.json", config)
 
 
@@ -363,7 +366,7 @@ def _manifest(
         weight_remaining=None,
         model=_model_name(source.files),
         max_length=source.max_length,
-        data=data.recorded(source.task.name, data_folder),
+        data=data.recorded(source.task, data_folder),
         parity=measured,
         runtime=source.runtime,
         versions=engines.versions(source.files.backend),
