@@ -397,7 +397,7 @@ class TrainingRecord(Record):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.kind is not None:
-            self.SETTINGS[self.kind].of(**self.settings)
+            self.SETTINGS[self.kind].from_json(self.settings)
         for stage in self.stages:
             if stage.steps < 0 or stage.seconds < 0:
                 raise ValueError("stages: expected steps and seconds >= 0")

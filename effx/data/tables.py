@@ -168,7 +168,7 @@ def _json_lines(path: Path, content: str) -> Iterator[dict[str, Any]]:
             continue
         where = f"{path}, line {number}"
         try:
-            value = json.loads(line, object_pairs_hook=_distinct_keys)
+            value = _loads(line)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{where}: not JSON ({error}).") from error
         if not isinstance(value, dict):
@@ -179,7 +179,7 @@ def _json_lines(path: Path, content: str) -> Iterator[dict[str, Any]]:
 def _json_objects(path: Path, content: str) -> Iterator[dict[str, Any]]:
     """Yield the rows of a list of objects, or of SQuAD v1.1's layout: articles, paragraphs, questions."""
     try:
-        value = json.loads(content, object_pairs_hook=_distinct_keys)
+        value = _loads(content)
     except (ValueError, RecursionError) as error:
         try:
             yield from list(_json_lines(path, content))  # one object per line, as pandas writes it
@@ -205,6 +205,22 @@ def _squad(path: Path, articles: Sequence[Any]) -> Iterator[dict[str, Any]]:
                     yield {"context": paragraph["context"], "question": entry["question"], "answers": answers}
     except (KeyError, TypeError) as error:
         raise DataError(f"{path} does not have SQuAD's layout ({error!r}).") from error
+
+
+def _loads(text: str) -> Any:
+    """Return the value of JSON text.
+
+    Raises:
+        ValueError: it is not JSON, has a key twice, or half of a surrogate pair, which no tokenizer takes.
+        RecursionError: it is nested too deeply.
+    """
+    value = json.loads(text, object_pairs_hook=_distinct_keys)
+    if "\\ud" in text or "\\uD" in text:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("half of a surrogate pair is not a character") from error
+    return value
 
 
 def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

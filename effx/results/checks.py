@@ -42,7 +42,7 @@ _LARGEST_POWER_W = 1e7
 _LARGEST_BYTES = 1 << 60
 _MOST_WEIGHT = 1.5
 """Of the full model's weights; results of the first releases count the ramps of exits."""
-_LONGEST_TEXT_TOKENS = 1 << 20
+_MOST_TOKENS = 1 << 20
 _DIGEST = re.compile("[0-9a-f]{64}")
 _RANGES = {"matthews": (-1.0, 1.0), "pearson": (-1.0, 1.0), "spearman": (-1.0, 1.0)}
 """Of metrics that are not shares."""
@@ -56,6 +56,7 @@ def check(run: Run) -> None:
     _names(id=run.id, session=run.session)
     _time(run.started)
     _texts(host=run.host.id)
+    _positive(**{"host.cores": run.host.cores, "host.memory_bytes": run.host.memory_bytes})
     _engine(run.engine)
     _quality(run.quality)
     if run.workload(SINGLE_STREAM) is None:
@@ -179,7 +180,7 @@ def _engine(engine: EngineRecord) -> None:
     _positive(size_bytes=engine.size_bytes, max_length=engine.max_length)
     if engine.weight_remaining is not None:
         _within("engine.weight_remaining", engine.weight_remaining, _MOST_WEIGHT)
-    if engine.max_length is not None and engine.max_length > _LONGEST_TEXT_TOKENS:
+    if engine.max_length is not None and engine.max_length > _MOST_TOKENS:
         raise ValueError(f"engine.max_length is {engine.max_length}")
     for name, number in (("parameters", engine.parameters), ("size_bytes", engine.size_bytes or 0)):
         if number >= _LARGEST_BYTES:
@@ -277,6 +278,8 @@ def _workload(result: WorkloadResult) -> None:
     workload = result.workload
     _positive(batch=workload.batch, rate_per_s=workload.rate_per_s)
     _positive(length=None if workload.length == "real" else workload.length)
+    if workload.length != "real" and workload.length > _MOST_TOKENS:
+        raise ValueError(f"length is {workload.length}")
     if (workload.rate_per_s is not None) != (workload.scenario == "server"):
         raise ValueError(f"rate_per_s is {workload.rate_per_s}")
     blocks = result.blocks_s

@@ -16,10 +16,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from effx import files, progress, records
-from effx.errors import ArtifactError, printable
+from effx.errors import ArtifactError, UsageError, printable
 from effx.host import memory
 from effx.results import checks
 from effx.results.records import SCHEMA, Failure, Run
+from effx.specs.measurement import MeasurementPlan
 
 _OF_RESULT = {"engine", "workloads", "quality"}
 """Keys by which a damaged result is distinguished from other JSON."""
@@ -143,6 +144,10 @@ def _check_text(value: Mapping[str, Any]) -> Run | Failure:
         checks.check_failure(failure)
         return failure
     run = Run.from_json(text.encode())
+    try:
+        MeasurementPlan.from_json(value["settings"]["plan"])
+    except UsageError as error:
+        raise ValueError(f"settings.plan.{error.settings[0]}: {error}") from error
     checks.check(run)
     return run
 

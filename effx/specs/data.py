@@ -185,4 +185,4 @@ class DataRecord:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> DataRecord:
         """Return the record that a manifest has."""
-        return cls(value["name"], value["folder"], DataSettings.of(**value["settings"]), value["digest"])
+        return cls(value["name"], value["folder"], DataSettings.from_json(value["settings"]), value["digest"])

@@ -7,6 +7,7 @@ options or keys, the groups are flat, so a name occurs only once in a group and 
 
 from __future__ import annotations
 
+import json
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -140,6 +141,22 @@ class Settings(BaseModel):
             return cls.model_validate(nested(cls, values))
         except ValidationError as error:
             raise _usage_error(cls, error) from error
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Return settings as :meth:`to_json` writes them; all of them, or some.
+
+        Raises:
+            UsageError: as above, or a value is of another type than it is written with.
+        """
+        settings = cls.of(**values)
+        known = settings.to_json()
+        for name, value in values.items():
+            if json.dumps(value) != json.dumps(known[name]):
+                raise UsageError(
+                    f"expected {json.dumps(known[name])}, got {json.dumps(value)}.", settings=name
+                )
+        return settings
 
     def flat(self) -> dict[str, Any]:
         """Return every setting by name, those of inner groups among them."""

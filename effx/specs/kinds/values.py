@@ -13,6 +13,8 @@ from effx.specs.kinds.kind import Where
 UNLABELLED = ("-1", "-")
 """Marks of rows without a label, as in SNLI and in the hub's test splits."""
 _MOST_NAMES_SHOWN = 12
+_MAX_LABEL = 300
+"""Characters of a class name at most."""
 
 
 class ClassNamesError(DataError):
@@ -42,6 +44,10 @@ def _text(value: Any, index: int, where: Where) -> str:
     if missing or not str(value).strip():
         raise DataError(f"{where(index)}: the label is empty.")
     text = str(value).strip()
+    if isinstance(value, float) and math.isinf(value):
+        raise DataError(f"{where(index)}: the label is not a finite number.")
+    if len(text) > _MAX_LABEL:
+        raise DataError(f"{where(index)}: a label of {len(text):,} characters: is this the label's column?")
     if re.fullmatch(r"\[.*\]|\{.*\}", text, re.DOTALL):
         raise DataError(
             f"{where(index)}: the label is written like a list, {short(text)}, but the rows of this task "
