@@ -1,6 +1,7 @@
 # make demo         the whole pipeline on a generated data set
 # make test         the tests
 # make test-older   tests of models and training with the oldest supported transformers
+# make fuzz         commands on some thousand damaged files (docs/results/fuzz); make test runs a few of them
 # make check        formatting, lint and types
 # make pages        generate docs/commands from the help of the commands
 # make gpu          on an NVIDIA GPU: the GPU tests, then benchmarks/gpu_suite.py, in a separate environment with
@@ -16,7 +17,7 @@ PIP := $(BIN)/python $(PIPPED)
 # two processes with one thread each: with more threads than processors, threads wait for each other
 TESTING := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-.PHONY: demo test test-slow test-older check pages gpu clean
+.PHONY: demo test test-slow test-older fuzz check pages gpu clean
 
 demo: $(INSTALLED)
 	$(BIN)/effx demo
@@ -30,6 +31,10 @@ test-slow: $(INSTALLED)
 test-older: $(INSTALLED) $(OLDER)
 	PYTHONPATH=$(OLDER) $(BIN)/python -c 'import transformers; assert transformers.__version__ == "5.0.0"'
 	PYTHONPATH=$(OLDER) $(TESTING) -m "not slow and not gpu and not network" tests/models tests/train
+
+FUZZ_OUT ?= fuzz-results
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.fuzz.campaign $(FUZZ_OUT)
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check effx tests benchmarks tools

@@ -597,6 +597,8 @@ def check_parity(parity: Parity) -> Parity:
         if value is not None and not 0 <= value <= 1:
             raise ValueError(f"{name}: expected a number from 0 to 1, got {value:g}")
     lost, interval = parity.accuracy_lost, parity.accuracy_lost_interval
+    if lost is not None and not -1 <= lost <= 1:
+        raise ValueError(f"accuracy_lost: expected a number from -1 to 1, got {lost:g}")
     if interval is not None and (lost is None or not interval[0] - 1e-9 <= lost <= interval[1] + 1e-9):
         raise ValueError("accuracy_lost_interval: does not contain accuracy_lost")
     return parity

@@ -208,6 +208,8 @@ def _structure(structure: StructureSummary) -> None:
         ("heads", structure.heads, structure.full_heads),
         ("intermediate", structure.intermediate, structure.full_intermediate),
     ):
+        if full is not None and not 0 < full <= _MOST_TOKENS:
+            raise ValueError(f"engine.structure.full_{name} is {full}")
         if any(count < 0 or (full is not None and count > full) for count in of_layers):
             raise ValueError(f"engine.structure: {name} {of_layers} of at most {full}")
     if any(not 0 < layer <= structure.layers for layer in structure.exits):

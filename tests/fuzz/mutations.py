@@ -37,8 +37,8 @@ class Mutant:
 
     @property
     def key(self) -> str:
-        """The path with ``[]`` for positions in lists, as allowances name it."""
-        return ".".join("[]" if isinstance(part, int) else part for part in self.path)
+        """The path with ``#`` for positions in lists, as allowances name it."""
+        return ".".join("#" if isinstance(part, int) else part for part in self.path)
 
     def text(self) -> str:
         """Return the document as JSON text."""
