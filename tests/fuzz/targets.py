@@ -303,8 +303,8 @@ def _table_damage(rule: str, content: bytes) -> Damage:
 _ROWS_ALLOW = {
     **_allow("another text", ("*",), "sentence"),
     **_allow("another class, or a number to predict; what was understood is printed",
-             ("true", "text", "unknown", "absolute", "parent", "negative", "large", "beyond 64 bits", "fraction",
-              "float"), "label"),
+             ("true", "text", "unknown", "absolute", "parent", "negative", "large", "beyond 64 bits",
+              "fraction", "float"), "label"),
     **_allow("the same rows", ("twice", "byte order"), "file"),
     **_allow("a long text; a class name that is printed escaped", ("long field .csv", "text label .csv"),
              "table"),
