@@ -156,7 +156,8 @@ _RESULT_ALLOWS = {
     **_allow(
         "measured or counted once: nothing else states it", ("large", "5"), "engine.parameters",
         "engine.size_bytes", "engine.parity.examples", "engine.parity.max_abs_diff", "host.cores",
-        "host.memory_bytes", "memory.*", "settings.load_average", "settings.session_*", "settings.mean_tokens",
+        "host.memory_bytes", "memory.*", "settings.load_average", "settings.session_*",
+        "settings.mean_tokens",
         "workloads.#.rounds.#", "workloads.#.energy.windows.#.integrated_joules",
         "workloads.#.energy.idle.seconds", "settings.runtime.threads", "settings.mean_depth",
     ),
