@@ -147,7 +147,8 @@ _RESULT_ALLOWS = {
     **_NOT_STATED,
     **_allow(
         "a description: nothing else states it", _OTHER_WORDS, "host.*", "engine.model", "engine.regime",
-        "engine.parity.inputs", "engine.parity.measured_on", "quality.source", "engine.made_elsewhere", "workloads.#.energy.net_reason", "gates.#.detail",
+        "engine.parity.inputs", "engine.parity.measured_on", "quality.source", "gates.#.detail",
+        "engine.made_elsewhere", "workloads.#.energy.net_reason",
         "workloads.#.energy.meter", "workloads.#.energy.reason", "settings.meter.name",
         "settings.device_memory_by", "settings.runtime.versions.*", "settings.*.details.*",
     ),
