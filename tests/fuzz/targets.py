@@ -166,7 +166,7 @@ _RESULT_ALLOWS = {
              "*.interval.#", "*.net_interval.#"),
     **_allow("what was planned, not what was done", ("large", "5", "emptied", "one less", "list"),
              "settings.plan", "settings.plan.*"),
-    **_allow("fewer facts or measurements", ("emptied", "one less", "list"), "workloads",
+    **_allow("fewer facts or measurements", ("emptied", "one less", "list"), "workloads", "gates",
              "settings.runtime", "settings.runtime.*", "settings.meter.details", "*.conditions", "host.gpu"),
     **_allow("facts of any name", ("unknown key",), "*.conditions", "*.details", "settings.runtime.versions"),
     **_allow("a fact", ("true", "5"), "host.container", "host.virtual", "*.details.*", "*.conditions.*"),
