@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,12 @@ MAX_BYTES = 256 << 20
 MAX_FOREIGN_BYTES = 16 << 20
 """Size of a config of another program at most."""
 _MAX_INTEGER = 1 << 63
+_MAX_TEXT = 10_000
+"""Characters of a text at most."""
+_UNPRINTABLE = re.compile(
+    r"(?<!\\)(?:\\\\)*\\(?:[bfnrt]|u00[01][0-9a-f]|u00[89][0-9a-f]|u007f|u20(?:2[89a-e]|6[6-9])|ufeff)"
+)
+"""Control characters and marks that reorder text, as JSON in ASCII has them."""
 _SHOWN_ERRORS = 3
 _SHOWN_CHARACTERS = 60
 
@@ -147,6 +154,23 @@ def build(kind: type[R], value: Mapping[str, Any], path: Path) -> R:
         raise ArtifactError(f"{path}: {error}") from error
 
 
+def check_texts(value: Any, *, line_breaks: bool = False) -> None:
+    """Check the texts in a JSON value.
+
+    Args:
+        value: as :func:`read_json` returns it.
+        line_breaks: whether texts may have several lines.
+
+    Raises:
+        ValueError: a text has characters that a terminal would act on, or is too long.
+    """
+    text = json.dumps(value)
+    if _UNPRINTABLE.search(text.replace("\\n", "") if line_breaks else text):
+        raise ValueError("a text has control characters")
+    if _longest_text(value) > _MAX_TEXT:
+        raise ValueError(f"a text has more than {_MAX_TEXT:,} characters")
+
+
 def problems(error: ValidationError) -> str:
     """Return the first errors of pydantic as one line, each with its key."""
     details = error.errors(include_url=False)
@@ -207,3 +231,14 @@ def _bounded(text: str) -> int:
     if len(text) > 20 or abs(int(text)) >= _MAX_INTEGER:
         raise ValueError(f"{text[:_SHOWN_CHARACTERS]} is too large for an integer")
     return int(text)
+
+
+def _longest_text(value: Any) -> int:
+    """Return the length of the longest text in JSON; lists that begin with a number have none."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return max((max(len(key), _longest_text(item)) for key, item in value.items()), default=0)
+    if isinstance(value, list) and not (value and isinstance(value[0], int | float)):
+        return max(map(_longest_text, value), default=0)
+    return 0

@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of the parsers, with atheris: whatever the bytes are, only their own errors are raised.
+"""Coverage-guided fuzzing of the parsers with atheris: whatever the bytes are, they raise errors of effx only.
 
     pip install atheris
     python benchmarks/fuzz/parsers.py PARSER -max_total_time=600 [CORPUS]

@@ -150,6 +150,10 @@ def in_results(folders: Sequence[Path]) -> list[Path]:
 def _read(path: Path, adapter: TypeAdapter[Section]) -> Section:
     value = records.read_json(path)
     try:
+        records.check_texts(value, line_breaks=True)
+    except ValueError as error:
+        raise ArtifactError(f"{path} is not a section of a report ({error}).") from error
+    try:
         return adapter.validate_json(json.dumps(value))
     except ValidationError as error:
         raise ArtifactError(f"{path} is not a section of a report ({records.problems(error)}).") from error

@@ -8,7 +8,6 @@ of another type, or a statement that contradicts samples or predictions (:mod:`e
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,6 @@ from effx.specs.measurement import MeasurementPlan
 
 _OF_RESULT = {"engine", "workloads", "quality"}
 """Keys by which a damaged result is distinguished from other JSON."""
-_UNPRINTABLE = re.compile(
-    r"(?<!\\)(?:\\\\)*\\(?:[bfnrt]|u00[01][0-9a-f]|u00[89][0-9a-f]|u007f|u20(?:2[89a-e]|6[6-9])|ufeff)"
-)
-"""Control characters and marks that reorder text, as JSON in ASCII has them."""
-_MAX_TEXT = 10_000
-"""Characters of a text at most."""
 _ADVICE = "Remove it, or profile the engine again."
 
 
@@ -135,10 +128,7 @@ def _check_text(value: Mapping[str, Any]) -> Run | Failure:
     if value["schema"] != SCHEMA or isinstance(value["schema"], bool):
         raise ValueError(f"expected schema {SCHEMA}, got {str(value['schema'])[:20]}")
     text = json.dumps(value)
-    if _UNPRINTABLE.search(text):  # a terminal would act on it
-        raise ValueError("a text has control characters")
-    if _longest_text(value) > _MAX_TEXT:
-        raise ValueError(f"a text has more than {_MAX_TEXT:,} characters")
+    records.check_texts(value)
     if "failure" in value:
         failure = Failure.from_json(text.encode())
         checks.check_failure(failure)
@@ -150,17 +140,6 @@ def _check_text(value: Mapping[str, Any]) -> Run | Failure:
         raise ValueError(f"settings.plan.{error.settings[0]}: {error}") from error
     checks.check(run)
     return run
-
-
-def _longest_text(value: Any) -> int:
-    """Return the length of the longest text in JSON; lists that begin with a number have none."""
-    if isinstance(value, str):
-        return len(value)
-    if isinstance(value, Mapping):
-        return max((max(len(key), _longest_text(item)) for key, item in value.items()), default=0)
-    if isinstance(value, list) and not (value and isinstance(value[0], int | float)):
-        return max(map(_longest_text, value), default=0)
-    return 0
 
 
 def _printable(value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from effx.errors import UsageError
-from effx.specs.settings import OneOf, Parsed, Settings, wrong
+from effx.specs.settings import OneOf, Parsed, Seed, Settings, wrong
 
 QUOTINGS = ("double", "single", "backslash", "none")
 LABEL_TYPES = ("class", "number", "labels")
@@ -63,7 +63,7 @@ class DataSettings(Settings):
     split: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of the rows to train on, e.g. 0.8, if the data is one file; the others are the validation rows.
     Both parts have the same shares of the classes, and rows with equal texts are in the same part."""
-    split_seed: Annotated[int, Field(ge=0)] | None = None
+    split_seed: Seed | None = None
     """Random seed of the split. Default: 0."""
     encoding: Annotated[str, Parsed(_encodings, "ENCODING", "an encoding, e.g. utf-8 or latin-1")] | None = (
         None

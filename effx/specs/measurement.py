@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple, Self
 from pydantic import BeforeValidator, Field
 
 from effx.errors import UsageError
-from effx.specs.settings import OneOf, Parsed, Settings
+from effx.specs.settings import OneOf, Parsed, Seed, Settings
 from effx.specs.workloads import SCENARIOS, SELECT_ALL, SINGLE_STREAM
 
 Positive = Annotated[float, Field(gt=0)]
@@ -125,7 +125,7 @@ class MeasurementPlan(Settings):
     """Compute threads. Default: the processors that this process may use."""
     limit: Count | None = None
     """Maximum number of validation rows."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Random seed of the order of blocks and the choice of queries."""
     trust: bool = False
     """Open engines that can run code, as PyTorch programs, although they were not built here."""

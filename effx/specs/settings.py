@@ -12,12 +12,13 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import annotated_types
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     GetCoreSchemaHandler,
     ValidationError,
     ValidationInfo,
@@ -55,6 +56,11 @@ class OneOf:
         return value
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""A random seed; NumPy takes no larger ones."""
+_MAX_INTEGER = 10**18
+
+
 @dataclass(frozen=True)
 class Parsed:
     """Annotation of a field that is written as a word of a small grammar.
@@ -73,8 +79,15 @@ class Parsed:
     text: Callable[[Any], str] = str
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        parsed = source if isinstance(source, type) else typing.get_origin(source)
+
+        def read(value: Any) -> Any:
+            if not isinstance(value, str | int | float | parsed):
+                raise wrong(f"expected {self.noun}, got {type(value).__name__}.")
+            return self._read(value)
+
         return core_schema.no_info_plain_validator_function(
-            self._read, serialization=core_schema.plain_serializer_function_ser_schema(self.text)
+            read, serialization=core_schema.plain_serializer_function_ser_schema(self.text)
         )
 
     def _read(self, value: Any) -> Any:
@@ -121,6 +134,9 @@ class Settings(BaseModel):
         assert info.field_name is not None
         field = cls.model_fields[info.field_name]
         kind = kind_of(field)
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(part, int) and abs(part) >= _MAX_INTEGER for part in numbers):
+            raise wrong(f"expected {expectation(field)}, got a number of more than 18 digits.")
         listed = value if isinstance(value, list | tuple) else [value]
         if kind is not bool and any(isinstance(part, bool) for part in listed):
             raise wrong(f"expected {expectation(field)}, got {value}.")

@@ -25,7 +25,7 @@ from effx.errors import UsageError, nearest
 from effx.specs import exit_rules, variants
 from effx.specs.constraints import Confidence
 from effx.specs.levels import ELLIPSES, Level, parse_levels
-from effx.specs.settings import OneOf, Parsed, Settings, wrong
+from effx.specs.settings import OneOf, Parsed, Seed, Settings, wrong
 
 OPTIMIZERS = ("adamw", "adamax")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -120,7 +120,7 @@ class TrainingSettings(Settings):
     """Arithmetic of matrix products; auto: bf16 where the processor has it, else fp32."""
     max_steps: Count | None = None
     """Stop after this many steps."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Random seed."""
     limit: Count | None = None
     """Maximum number of training rows; the same subset for every seed. Default: all; for a checkpoint, as

@@ -178,7 +178,9 @@ def campaign(
 ) -> Iterator[Outcome]:
     """Yield what the command of a target does with each of its cases."""
     fuzzer = Fuzzer(target, scratch)
-    yield fuzzer.valid()
+    valid = fuzzer.valid()
+    if valid.code or valid.problem:
+        raise SystemExit(f"{target.name}: the valid folder is refused: {valid.message} {valid.problem}")
     for number, case in enumerate(fuzzer.cases()):
         if number % shard[1] == shard[0]:
             yield fuzzer.check(case)

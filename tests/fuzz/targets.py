@@ -186,6 +186,17 @@ _SECTION = {
 }  # fmt: skip
 
 
+_SECTION_ALLOWS = {
+    **_NOT_STATED,
+    **_allow("another text", (*_OTHER_WORDS, "line break"), "*"),
+    **_allow("another number or label", ("large", "negative", "5", "float", "fraction"), "*.x", "*.y",
+             "*.rows.#*",
+             "*.values.#.#", "*.low", "*.high"),
+    **_allow("less or more of the section", ("emptied", "one less", "one more", "list"), "*"),
+    **_allow("a logarithmic axis or not", ("true",), "*.log"),
+}  # fmt: skip
+
+
 def _write_section(folder: Path) -> None:
     _write_results(folder)
     (folder / "results" / "sections").mkdir()
@@ -199,6 +210,17 @@ def _write_engine(folder: Path) -> None:
     _write_rows(folder)
     record = data.recorded(TASKS["sst2"], folder / "rows")
     mock.write_engine(folder / "engines" / "e", data=record, max_length=32, limit=64)
+
+
+_ENGINE_ALLOWS = {
+    **_NOT_STATED,
+    **_allow("the engine does not read it", ("*",), "config.vocab_size", "config.max_position_embeddings"),
+    **_allow("a description: nothing else states it", _OTHER_WORDS, "name", "model", "regime",
+             "parity.measured_on", "parity.inputs", "versions"),
+    **_allow("another name", ("unknown",), "checkpoint.name"),
+    **_allow("counted once: nothing else states it", ("large", "5"), "parameters", "parameters_removed",
+             "parity.examples", "parity.max_abs_diff", "build_s"),
+}  # fmt: skip
 
 
 def _engine_cases(folder: Path) -> Iterator[Case]:
@@ -315,19 +337,41 @@ _ROWS_ALLOW = {
 # ---- recipes
 
 _RECIPE = {
-    "tasks": {"sst2": {"data": "rows", "limit": 20}, "demo": {}},
+    "tasks": {"mine": {"data": "rows", "limit": 20}, "demo": {}},
     "models": {"m": "demo"},
     "seeds": [1, 2],
-    "training": {"epochs": 1, "batch_size": 8, "lr": 0.001, "max_length": 32},
-    "regimes": {"full": {}, "last": {"layers": 1}},
-    "variants": ["fp32", "seq16"],
-    "backends": ["onnxruntime"],
-    "workloads": {"grid": ["1x16", "2x16"], "rounds": 3},
+    "limit": 20,
+    "training": {"epochs": 1, "batch_size": 8, "lr": 0.001},
+    "regimes": {"full": {"max_length": 32}, "last": {"regime": "last-1", "layers": 1, "patience": 1}},
+    "tokens": {"t": {"of": ["full"], "keep": 0.6}},
+    "exits": {"e": {"of": ["full"], "rule": "entropy", "max_drop": 0.01}},
+    "variants": ["fp32", "seq16", "tokens", "exit", {"variant": "int8", "of": ["full"]}],
+    "backends": ["onnxruntime", {"backend": "torch", "device": "cpu"}],
+    "calibration_rows": 16,
+    "workloads": {"scenarios": ["offline"], "grid": ["1x16", "2x16"], "rounds": 3, "threads": 1},
+    "budgets": {"total_s": 100, "threads": 1},
     "workspace": "w",
+    "name": "n",
 }
 
 
-_RECIPE_ALLOWS = _allow("the default", ("null", "emptied", "missing"), "training", "training.max_length")
+_RECIPE_ALLOWS = {
+    **_allow("the default", ("null", "missing", "emptied", "list", "object"), "*"),
+    **_allow(
+        "another word, name or folder",
+        ("5", "text", "true", "nan", "infinity", "1e400", "unknown", "absolute", "parent", "empty", "long"),
+        "name",
+        "workspace",
+        "models",
+        "models.m",
+        "tokens",
+        "exits",
+        "pruned",
+    ),
+    **_allow("the same number", ("text", "float"), "*"),
+    **_allow("another number", ("large", "5", "fraction"), "*"),
+    **_allow("more or less of the same", ("one more", "one less"), "*"),
+}
 
 
 def _write_recipe(folder: Path) -> None:
@@ -347,12 +391,13 @@ TARGETS: tuple[Target, ...] = (
     Target(
         "section", _write_section, ("report", "results", "-o", "report"),
         lambda folder: json_cases("section", folder, "results/sections/s.json"), outputs=("report",),
+        allowed=_SECTION_ALLOWS,
     ),
     Target(
         "engine", _write_engine,
         ("profile", "engines", "--rounds", "3", "--grid", "none", "--limit", "4", "--meter", "none",
          "-o", "out"),
-        _engine_cases, outputs=("out",),
+        _engine_cases, outputs=("out",), allowed=_ENGINE_ALLOWS,
     ),
     Target("rows", _write_row_recipe, ("run", "r.yaml", "--dry-run"), _row_cases, allowed=_ROWS_ALLOW),
     Target("recipe", _write_recipe, ("run", "r.yaml", "--dry-run"), _recipe_cases, allowed=_RECIPE_ALLOWS),

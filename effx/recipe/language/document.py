@@ -177,21 +177,21 @@ class _PlainValues:
         if isinstance(value, TaggedScalar):
             self.problems.append(Problem(line, dotted(path), f"unsupported tag {value.tag.value}."))
             return None
-        if isinstance(value, str) and not _is_unicode(value):
-            self.problems.append(Problem(line, dotted(path), "half of a surrogate pair is not a character."))
+        if isinstance(value, str) and not _is_printable(value):
+            self.problems.append(Problem(line, dotted(path), "a control character."))
             return None
         return _scalar(value)
 
     def _name(self, key: Any, path: KeyPath, line: str) -> str | None:
-        if isinstance(key, str | int | float) and str(key) and _is_unicode(str(key)):
+        if isinstance(key, str | int | float) and str(key) and _is_printable(str(key)):
             return str(key)
         self.problems.append(Problem(line, dotted(path), "a key must be a word."))
         return None
 
 
-def _is_unicode(text: str) -> bool:
-    """Whether text has no halves of surrogate pairs, which no file and no terminal takes."""
-    return not any("\ud800" <= char <= "\udfff" for char in text)
+def _is_printable(text: str) -> bool:
+    """Whether text has no control characters but tabs, and no halves of surrogate pairs."""
+    return text.replace("\t", "").isprintable()
 
 
 def _line_of(mapping: CommentedMap, key: Any) -> str | None:

@@ -19,7 +19,7 @@ from effx.specs.data import DataSettings, DataSource
 from effx.specs.heads import HeadSettings
 from effx.specs.measurement import MeasurementPlan
 from effx.specs.presets import PRESETS
-from effx.specs.settings import OneOf, Parsed, Settings, wrong
+from effx.specs.settings import OneOf, Parsed, Seed, Settings, wrong
 from effx.specs.stages import SECTIONS, StageSpec
 from effx.specs.training import (
     Count,
@@ -67,7 +67,7 @@ class ModelEntry(Settings):
     """A pretrained encoder, or a fine-tuned model."""
 
     label: str
-    source: str
+    source: Annotated[str, Field(min_length=1)]
     """A folder, a name on the hub, or ``demo``."""
     trust_remote_code: bool = False
     head: HeadSettings = HeadSettings()
@@ -175,10 +175,10 @@ class RecipeBase(Settings):
     """A recipe without the sections of stages."""
 
     name: str
-    workspace: str
+    workspace: Annotated[str, Field(min_length=1)]
     tasks: tuple[TaskEntry, ...]
     models: tuple[ModelEntry, ...]
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     limit: Count | None = None
     """Maximum number of training rows of tasks without ``limit``."""
     training: TrainingDefaults = TrainingDefaults()
