@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of the parsers with atheris: whatever the bytes are, they raise errors of effx only.
+"""Coverage-guided fuzzing of the parsers, with atheris: any bytes at all give a value or an error of effx.
 
     pip install atheris
     python benchmarks/fuzz/parsers.py PARSER -max_total_time=600 [CORPUS]

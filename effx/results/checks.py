@@ -29,7 +29,6 @@ from effx.results.records import (
 from effx.specs import backends, variants
 from effx.specs.gates import GATES
 from effx.specs.kinds import KINDS
-from effx.specs.tasks import NAME, NAMING
 from effx.specs.workloads import SINGLE_STREAM
 from effx.stats import intervals
 from effx.stats.metrics import METRICS
@@ -43,6 +42,7 @@ _LARGEST_BYTES = 1 << 60
 _MOST_WEIGHT = 1.5
 """Of the full model's weights; results of the first releases count the ramps of exits."""
 _MOST_TOKENS = 1 << 20
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _DIGEST = re.compile("[0-9a-f]{64}")
 _RANGES = {"matthews": (-1.0, 1.0), "pearson": (-1.0, 1.0), "spearman": (-1.0, 1.0)}
 """Of metrics that are not shares."""
@@ -96,8 +96,8 @@ def _names(**values: str) -> None:
     """Raise unless values are words that can be part of a file name."""
     _texts(**values)
     for name, value in values.items():
-        if not NAME.fullmatch(value):
-            raise ValueError(f"{name}: {one_line(repr(value), 60)}: {NAMING.removesuffix('.')}")
+        if not _NAME.fullmatch(value):
+            raise ValueError(f"{name}: {one_line(repr(value), 60)} is not a name")
 
 
 def _folder_names(**values: str) -> None:

@@ -21,7 +21,7 @@ from effx.stats.metrics import METRICS
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """Names that users give; they become parts of folder names."""
-NAMING = "names are up to 100 letters, digits, '.', '_' and '-', and begin with a letter or a digit."
+NAMING = "names are letters, digits, '.', '_' and '-', at most 100, and begin with a letter or a digit."
 
 
 @dataclass(frozen=True)
