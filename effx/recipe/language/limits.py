@@ -28,7 +28,7 @@ def of_model(source: str) -> ModelLimits:
     if not path.is_file():
         return ModelLimits()
     try:
-        config = records.read_json(path)
+        config = records.read_foreign_json(path)
     except ArtifactError:  # loading it reports the error
         return ModelLimits()
     layers = next((config[key] for key in _LAYERS if key in config), None)
