@@ -101,9 +101,9 @@ def main() -> None:
     parse = PARSERS[name]
 
     def one(data: bytes) -> None:
-        with contextlib.suppress(EffxError, UnavailableError, UnicodeDecodeError):
-            with contextlib.redirect_stderr(io.StringIO()):
-                parse(data)
+        refused = contextlib.suppress(EffxError, UnavailableError, UnicodeDecodeError)
+        with refused, contextlib.redirect_stderr(io.StringIO()):
+            parse(data)
 
     atheris.Setup(sys.argv, one)
     atheris.Fuzz()
