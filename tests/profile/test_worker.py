@@ -39,7 +39,9 @@ def built(monkeypatch: pytest.MonkeyPatch, rows: int = 872, session: Timed | Non
     worker = Worker(session or Timed(1e-5), encoded, TASKS["sst2"], longest=100)  # type: ignore[arg-type]
     clock: Any = worker._session
     monkeypatch.setattr(
-        module, "time", SimpleNamespace(perf_counter=lambda: clock.now, process_time=lambda: clock.now)
+        module,
+        "time",
+        SimpleNamespace(**dict.fromkeys(("perf_counter", "process_time", "monotonic"), lambda: clock.now)),
     )
     return worker
 
