@@ -1,0 +1,39 @@
+"""A CrossEncoder of sentence-transformers with the ONNX backend, which loads onnx/model.onnx by default.
+
+pip install 'sentence-transformers[onnx]'
+python benchmarks/clients/sentence_transformers_onnx.py WORK
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from report import Client
+from sentence_transformers import CrossEncoder
+from torch import nn
+
+QUANTIZED = "onnx/model_quantized.onnx"
+CALLS = {
+    "CrossEncoder(FOLDER, backend='onnx')": ({}, "onnx/model.onnx", "onnxruntime fp32"),
+    f"CrossEncoder(FOLDER, backend='onnx', model_kwargs={{'file_name': '{QUANTIZED}'}})": (
+        {"model_kwargs": {"file_name": QUANTIZED}},
+        QUANTIZED,
+        "onnxruntime int8",
+    ),
+}
+
+
+def main() -> None:
+    packages = ("sentence-transformers", "optimum-onnx", "transformers", "onnxruntime")
+    client = Client("sentence-transformers", packages)
+    for call, (options, file, engine) in CALLS.items():
+        model = CrossEncoder(str(client.folder), backend="onnx", **options)
+        # batches of one row: padding would change the int8 scales, which are those of a batch
+        rows = model.predict([tuple(texts) for texts in client.texts], batch_size=1,
+                             activation_fn=nn.Identity())  # fmt: skip
+        labels = [model.config.id2label[number] for number in range(len(model.config.id2label))]
+        client.compare(call, file, engine, np.array(rows), labels)
+    client.write()
+
+
+if __name__ == "__main__":
+    main()
