@@ -35,7 +35,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     checkpoint = Checkpoint.open(options.checkpoint)
-    rows = data.load(checkpoint.task, "validation", options.data or checkpoint.data)
+    source = data.locate(options.data, checkpoint.task, checkpoint.data)
+    rows = data.load(checkpoint.task, "validation", source)
     encoded = Encoder(checkpoint.folder, checkpoint.max_length)(rows.texts)
     expected, depth, _ = evaluate.reduced(load(checkpoint), encoded, rule=rule_of(checkpoint))
     sessions, result = {}, {}

@@ -171,7 +171,8 @@ def tokens_table(options: argparse.Namespace) -> dict[str, Any]:
 
 def opened(folder: Path, rows_folder: Path | None) -> tuple[Checkpoint, data.Rows]:
     checkpoint = Checkpoint.open(folder)
-    return checkpoint, data.load(checkpoint.task, "validation", rows_folder or checkpoint.data)
+    source = data.locate(rows_folder, checkpoint.task, checkpoint.data)
+    return checkpoint, data.load(checkpoint.task, "validation", source)
 
 
 def encode(checkpoint: Checkpoint, rows: data.Rows) -> Encoded:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from effx import records
 from effx.errors import ArtifactError, one_line
@@ -110,12 +110,21 @@ class Encoder:
         self.pad_id = _pad_id(folder / "config.json", config.get("pad_token_id"))
         self.max_length = max_length
 
+    def _encoded(self, texts: list[str | tuple[str, ...]]) -> list[Encoding]:
+        """Return the tokenizer's answers; it panics where one of its patterns takes too long on a text."""
+        try:
+            return list(self._tokenizer.encode_batch(texts))
+        except BaseException as error:
+            if type(error).__module__ != "pyo3_runtime":
+                raise
+            raise ArtifactError(f"tokenizer.json: it cannot encode a text ({one_line(error)}).") from error
+
     def __call__(self, texts: Sequence[tuple[str, ...]]) -> Encoded:
         """Encode one text or a pair per row; rows above ``max_length`` are cut, the longer text first."""
         ids, types, offsets = [], [], [0]
         for start in range(0, len(texts), _CHUNK):
             chunk = [text[0] if len(text) == 1 else text for text in texts[start : start + _CHUNK]]
-            for encoding in self._tokenizer.encode_batch(chunk):
+            for encoding in self._encoded(chunk):
                 ids.append(np.array(encoding.ids, dtype=np.int32))
                 kinds = encoding.type_ids if self._token_types else [0] * len(encoding.ids)
                 types.append(np.array(kinds, dtype=np.int8))

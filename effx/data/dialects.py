@@ -268,7 +268,11 @@ def _preferred(
     elif "none" in by_quoting and not tab:
         del by_quoting["none"]
         if not by_quoting:
-            raise failures[0]
+            raise (
+                failures[0]
+                if failures
+                else DataError(f"{where}: it is not clear how texts are quoted: set it", settings="quoting")
+            )
     first, *others = by_quoting.values()
     if others:
         raise _ambiguous(where, first, others[0])

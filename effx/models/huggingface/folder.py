@@ -25,6 +25,7 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.b
 _SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spiece.model", "tokenizer.model")
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 _OTHER_WEIGHTS = ("tf_model.h5", "flax_model.msgpack", "model.ckpt.index", "model.onnx", "openvino_model.xml")
+_MAX_LAYERS = 1024
 _ADAPTER = "adapter_config.json"
 _DOWNLOADED = ["*.json", "*.txt", "*.model", "*.safetensors"]
 
@@ -65,6 +66,10 @@ def open_folder(name: str) -> ModelFolder:
         )
     config = _read_json(name, path / "config.json")
     families.named(str(config.get("model_type")))
+    for key in ("num_hidden_layers", "n_layers"):
+        count = config.get(key, 1)
+        if not isinstance(count, int) or not 1 <= count <= _MAX_LAYERS:
+            raise wrong(name, f"config.json: {key}: expected 1 to {_MAX_LAYERS}, got {one_line(count, 40)}")
     weights = _weight_files(name, path)
     if not any((path / file).is_file() for file in TOKENIZER_FILES):
         raise wrong(name, "the folder has no tokenizer.json or vocab.txt")

@@ -31,9 +31,15 @@ from effx.quiet import quiet
 from effx.report import tables
 from effx.results import find
 from effx.specs.constraints import CheckSettings, Constraints, RecommendSettings
+from effx.specs.data import DataSource
 from effx.specs.foreign import ForeignSettings
 from tests import cache as caches
 from tests.conftest import QUICK
+
+
+def rows_of(checkpoint: Checkpoint) -> DataSource | None:
+    """Return where the rows of a checkpoint are."""
+    return data.locate(None, checkpoint.task, checkpoint.data)
 
 
 def write_onnx(model: torch.nn.Module, path: Path, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
@@ -144,7 +150,7 @@ def test_it_is_measured_beside_the_engines_of_effx(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     made = import_engine(
-        foreign / "hub" / "model.onnx", "sst2", data_folder=checkpoint.data, out=tmp_path / "engines",
+        foreign / "hub" / "model.onnx", "sst2", data_folder=rows_of(checkpoint), out=tmp_path / "engines",
         settings=ForeignSettings(max_length=32),
     )  # fmt: skip
     runs, failures = profile(
@@ -190,15 +196,15 @@ def test_labels_without_names_are_asked_for(
     with pytest.raises(
         UsageError, match="does not say which of them is which of negative, positive"
     ) as error:
-        import_engine(hub, "sst2", data_folder=checkpoint.data, out=tmp_path)
+        import_engine(hub, "sst2", data_folder=rows_of(checkpoint), out=tmp_path)
     assert error.value.settings == ("labels",)
     settings = ForeignSettings.of(labels=("Positive", "negative"))
-    engine = import_engine(hub, "sst2", data_folder=checkpoint.data, out=tmp_path, settings=settings)
+    engine = import_engine(hub, "sst2", data_folder=rows_of(checkpoint), out=tmp_path, settings=settings)
     assert engine.runtime.interface is not None
     assert engine.runtime.interface.label_order == (1, 0)
     with pytest.raises(UsageError, match="labels good, bad: expected the labels of the task"):
         import_engine(
-            hub, "sst2", data_folder=checkpoint.data, settings=ForeignSettings(labels=("good", "bad"))
+            hub, "sst2", data_folder=rows_of(checkpoint), settings=ForeignSettings(labels=("good", "bad"))
         )
 
 
@@ -232,15 +238,15 @@ def test_inputs_and_outputs_are_asked_for_when_unclear(
     with pytest.raises(
         UsageError, match=r"unclear which input takes which array: the graph has a \(int64"
     ) as error:
-        import_engine(hub, "sst2", data_folder=checkpoint.data, out=tmp_path)
+        import_engine(hub, "sst2", data_folder=rows_of(checkpoint), out=tmp_path)
     assert error.value.settings == ("input_names",)
     named = {"input_names": ("input_ids=a", "attention_mask=b")}
     with pytest.raises(UsageError, match="unclear which output has the logits: the graph has scores"):
         import_engine(
-            hub, "sst2", data_folder=checkpoint.data, settings=ForeignSettings.of(**named), out=tmp_path
+            hub, "sst2", data_folder=rows_of(checkpoint), settings=ForeignSettings.of(**named), out=tmp_path
         )
     with pytest.raises(UsageError, match=r"has 32 logits, but task sst2 has 2 labels: negative, positive"):
-        import_engine(hub, "sst2", data_folder=checkpoint.data, out=tmp_path,
+        import_engine(hub, "sst2", data_folder=rows_of(checkpoint), out=tmp_path,
                       settings=ForeignSettings.of(**named, logits_output=pooled))  # fmt: skip
     settings = ForeignSettings.of(**named, logits_output="scores")
     engine = import_engine(hub, "sst2", checkpoint=checkpoint.folder, settings=settings, out=tmp_path)
@@ -267,7 +273,7 @@ def test_a_graph_without_mask_that_depends_on_padding_is_refused(
             output_names=["logits"], dynamic_axes={"ids": {0: "n", 1: "t"}}, dynamo=False,
         )  # fmt: skip
     with pytest.raises(GateError, match="no input for the attention mask, and its answers depend on padding"):
-        import_engine(hub, "sst2", data_folder=checkpoint.data, out=tmp_path)
+        import_engine(hub, "sst2", data_folder=rows_of(checkpoint), out=tmp_path)
 
 
 def test_weights_in_other_files_are_regular_files_of_the_folder(
@@ -297,14 +303,14 @@ def test_weights_in_other_files_are_regular_files_of_the_folder(
 
 def test_what_is_missing_is_named(foreign: Path, hub: Path, checkpoint: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has 2 graphs: model.onnx, model_quantized.onnx. Name one of them"):
-        import_engine(foreign / "hub", "sst2", data_folder=checkpoint.data, out=tmp_path)
+        import_engine(foreign / "hub", "sst2", data_folder=rows_of(checkpoint), out=tmp_path)
     with pytest.raises(ArtifactError, match="tokenizer.json is missing. Name the tokenizer's folder"):
-        import_engine(foreign / "ir", "sst2", data_folder=checkpoint.data, out=tmp_path)
+        import_engine(foreign / "ir", "sst2", data_folder=rows_of(checkpoint), out=tmp_path)
     with pytest.raises(UsageError, match="has no graph"):
-        import_engine(checkpoint.folder, "sst2", data_folder=checkpoint.data, out=tmp_path)
+        import_engine(checkpoint.folder, "sst2", data_folder=rows_of(checkpoint), out=tmp_path)
     (hub / "model.onnx").write_bytes(b"\x08")
     with pytest.raises(ArtifactError, match="is not an ONNX file"):
-        import_engine(hub, "sst2", data_folder=checkpoint.data, out=tmp_path)
+        import_engine(hub, "sst2", data_folder=rows_of(checkpoint), out=tmp_path)
     with pytest.raises(UsageError, match=r"logits, but task \S+ has 1 output"):
         import_engine(foreign / "hub" / "model_quantized.onnx", "stsb", out=tmp_path)
 
@@ -319,6 +325,6 @@ def test_a_fixed_length_is_padded_to(
             hub / "model.onnx", input_names=["input_ids", "attention_mask"], output_names=["logits"],
             dynamic_axes={name: {0: "n"} for name in ("input_ids", "attention_mask", "logits")}, dynamo=False,
         )  # fmt: skip
-    engine = import_engine(hub, "sst2", data_folder=checkpoint.data, out=tmp_path)
+    engine = import_engine(hub, "sst2", data_folder=rows_of(checkpoint), out=tmp_path)
     assert (engine.variant, engine.max_length, engine.runtime.lengths) == ("fp32+seq16", 16, (16,))
     assert Engine.open(engine.folder).name == "hub.fp32+seq16.onnxruntime"
