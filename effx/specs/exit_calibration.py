@@ -1,7 +1,7 @@
 """Which setting of an exit rule is proven to lose at most a margin: learn then test.
 
 The setting with the least depth whose measured loss is within the margin is the luckiest of up to 1,100 on
-the rows that chose it; with 500 to 9,000 rows it truly loses more in a fifth to nine tenths of the cases.
+the rows that chose it; with 500 to 9,000 rows it often truly loses more.
 Here the settings are tested one by one, from the deepest to the shallowest, and the last before the first
 failure is chosen: a fixed sequence, which needs no adjustment for its length (Angelopoulos, Bates, Candes,
 Jordan and Lei 2021, Learn then Test, section 4; Ann. Appl. Stat. 19:1641-1662). With confidence 0.95 the
