@@ -28,7 +28,8 @@ def main() -> None:
     for call, (options, file, engine) in CALLS.items():
         model = CrossEncoder(str(client.folder), backend="onnx", **options)
         # batches of one row: padding would change the int8 scales, which are those of a batch
-        rows = model.predict([tuple(texts) for texts in client.texts], batch_size=1,
+        inputs = [tuple(texts) if len(texts) > 1 else texts[0] for texts in client.texts]
+        rows = model.predict(inputs, batch_size=1,
                              activation_fn=nn.Identity())  # fmt: skip
         labels = [model.config.id2label[number] for number in range(len(model.config.id2label))]
         client.compare(call, file, engine, np.array(rows), labels)
