@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 import annotated_types
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -56,7 +57,13 @@ class OneOf:
         return value
 
 
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+def _seed(value: int) -> int:
+    if value >= 1 << 32:
+        raise wrong(f"expected a seed below {1 << 32:,}, got {value}.")
+    return value
+
+
+Seed = Annotated[int, Field(ge=0), AfterValidator(_seed)]
 """A random seed; NumPy takes no larger ones."""
 _MAX_INTEGER = 10**18
 
