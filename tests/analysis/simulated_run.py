@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -38,8 +39,9 @@ SETTINGS = MeasurementRecord(
 def engine(name: str, *, task: str = "sst2", precision: str = "fp32", **changes: object) -> EngineRecord:
     """Return an unreduced engine."""
     record = EngineRecord(
-        name=name, digest=f"engine of {name}", task=task, variant=precision, precision=precision,
-        scheme=precision, backend="none", device="cpu",
+        name=name, digest=hashlib.sha256(name.encode()).hexdigest(), task=task, variant=precision,
+        precision=precision, scheme="int8-dynamic" if precision == "int8" else precision,
+        backend="onnxruntime", device="cpu",
         checkpoint=ArtifactReference(name=f"{task}-{name}", digest="0" * 64), parameters=7,
         model="simulated", regime="full", weight_remaining=1.0, size_bytes=1,
         parity=Parity(200, 0.0, 1.0, True, "task"),
