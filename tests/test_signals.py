@@ -13,8 +13,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BEGIN = """
-import sys, time
+import signal, sys, time
 from effx import signals
+# a shell starts background jobs with SIGINT ignored, and these tests may run in one
+signal.signal(signal.SIGINT, signal.default_int_handler)
 signals.install()
 {body}
 """
