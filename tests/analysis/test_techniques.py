@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from effx.analysis.baseline import baseline_of
 from effx.analysis.techniques import Technique, series, technique
 from tests.analysis.simulated_run import engine, simulated_run
 
@@ -18,8 +19,19 @@ def test_engines_made_elsewhere_are_not_counted_as_unreduced_or_reduced() -> Non
         assert not technique(run).is_reduction
         names.append(series(run, technique(run)))
     assert names == [
-        "made elsewhere (pytorch 2.14.1), fp32, none",
-        "made elsewhere (onnx.quantize 0.1.0), fp32, none",
+        "made elsewhere (pytorch 2.14.1), fp32, onnxruntime",
+        "made elsewhere (onnx.quantize 0.1.0), fp32, onnxruntime",
     ]
     ours = simulated_run("ours", precision="fp32")
-    assert series(ours, technique(ours)) == "not reduced, fp32, none"
+    assert series(ours, technique(ours)) == "not reduced, fp32, onnxruntime"
+
+
+def test_the_baseline_is_known_to_be_unreduced() -> None:
+    """Not the better one that was made elsewhere, unless there is no other."""
+    better = replace(
+        simulated_run("theirs", precision="fp32"), engine=engine("theirs", made_elsewhere="pytorch 2.14.1")
+    )
+    ours = simulated_run("ours", wrong=[0, 1, 2], precision="fp32")
+    assert better.quality.value > ours.quality.value
+    assert baseline_of([better, ours]) is ours
+    assert baseline_of([better]) is better

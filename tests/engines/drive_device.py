@@ -175,14 +175,16 @@ def errors(folder: Path, scratch: Path) -> dict[str, str]:
     def opened(**more: Any) -> Any:
         return engines.open_unchecked(engine.folder, "tensorrt-rtx", replace(settings, **more))
 
-    (scratch / "model.onnx").write_bytes(b"no plan")
+    (scratch / "model.plan").write_bytes(b"no plan")
     rng = np.random.default_rng(0)
     return {
         "version": error(lambda: opened(plan=PlanTarget("1.7.1", "sm89"))),
         "device": error(lambda: opened(plan=PlanTarget("9.9.9", "sm120"), device="sm120")),
         "model": error(lambda: opened(plan=PlanTarget("9.9.9", "sm89", "Another GPU"))),
         "weights": error(lambda: opened(weight_files={"model.onnx": "gone.onnx"})),
-        "damaged": error(lambda: engines.open_unchecked(scratch, "tensorrt-rtx", settings)),
+        "damaged": error(
+            lambda: engines.open_unchecked(scratch, "tensorrt-rtx", replace(settings, files=("model.plan",)))
+        ),
         "batch": error(lambda: opened().infer(batch(rng, 129, 8))),
         "length": error(lambda: opened().infer(batch(rng, 2, 65))),
     }

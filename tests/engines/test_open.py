@@ -24,13 +24,22 @@ def test_extra_arrays_are_ignored_and_threads_are_set(engines_folder: Path) -> N
         assert session.describe()["threads"] == 1
 
 
-def test_damaged_graph_is_an_artifact_error(engines_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"not a graph", r"model.onnx cannot be read as ONNX: it is not a protobuf message"),
+        (b"\x3a\x00", r"model.onnx cannot be loaded: "),  # a model with an empty graph and nothing else
+    ],
+)
+def test_damaged_graph_is_an_artifact_error(
+    content: bytes, reason: str, engines_folder: Path, tmp_path: Path
+) -> None:
     folder = Path(shutil.copytree(engines_folder / "tiny.fp32.onnxruntime", tmp_path / "e"))
-    (folder / "model.onnx").write_bytes(b"not a graph")
+    (folder / "model.onnx").write_bytes(content)
     manifest = Engine.open(engines_folder / "tiny.fp32.onnxruntime").to_json()
     manifest["files"]["model.onnx"] = sha256(folder / "model.onnx")
     write_json(folder / "engine.json", seal(Engine, manifest))
-    with pytest.raises(ArtifactError, match=r"model.onnx cannot be loaded"):
+    with pytest.raises(ArtifactError, match=reason):
         engines.open(folder)
 
 

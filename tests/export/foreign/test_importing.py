@@ -80,7 +80,7 @@ def foreign(cache: caches.Cache, checkpoint: Checkpoint) -> Path:
             ir = openvino.convert_model(hub / "model.onnx")
             openvino.save_model(ir, folder / "ir" / "openvino_model.xml")
             encoded = Encoder(checkpoint.folder, 32)(
-                data.load(checkpoint.task, "train", checkpoint.data).texts[:64]
+                data.load(checkpoint.task, "train", rows_of(checkpoint)).texts[:64]
             )
             rows = [encoded.batch([row]) for row in range(64)]
             calibration = nncf.Dataset(
@@ -128,7 +128,7 @@ def test_answers_are_those_of_the_model_in_the_order_of_the_task(
     assert parity.passed
     assert parity.label_agreement > 0.95
     model = AutoModelForSequenceClassification.from_pretrained(foreign / "hub").eval()
-    rows = data.load(checkpoint.task, "validation", checkpoint.data)
+    rows = data.load(checkpoint.task, "validation", rows_of(checkpoint))
     inputs = Encoder(foreign / "hub", 32)(rows.texts).batch(range(16))
     with torch.inference_mode(), engines.open(engine.folder) as session:
         logits = model(
@@ -272,7 +272,9 @@ def test_a_graph_without_mask_that_depends_on_padding_is_refused(
             Unmasked(), (torch.ones((2, 7), dtype=torch.int64),), hub / "model.onnx", input_names=["ids"],
             output_names=["logits"], dynamic_axes={"ids": {0: "n", 1: "t"}}, dynamo=False,
         )  # fmt: skip
-    with pytest.raises(GateError, match="no input for the attention mask, and its answers depend on padding"):
+    with pytest.raises(
+        ArtifactError, match="no input for the attention mask, and its answers depend on padding"
+    ):
         import_engine(hub, "sst2", data_folder=rows_of(checkpoint), out=tmp_path)
 
 
