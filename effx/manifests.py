@@ -757,14 +757,15 @@ class EngineManifest(Manifest):
             raise ValueError("structure, weight_remaining or parity is missing, but effx built the engine")
         if self.made_elsewhere is None and runtime.interface is not None:
             raise ValueError("runtime.interface: expected none, effx built the engine")
-        if row.builder_module is not None:
-            variant = variants.parse(self.variant)
-            if variant.precision != self.precision or runtime.precision != self.precision:
-                raise ValueError(f"precision: {self.precision!r} is not that of variant and runtime")
-            if self.made_elsewhere is None and self.scheme not in row.schemes_for(
-                variant.scheme, self.device
-            ):
-                raise ValueError(f"scheme: {self.backend} does not build {self.variant} as {self.scheme!r}")
+        variant = variants.parse(self.variant)
+        if variant.precision != self.precision or runtime.precision != self.precision:
+            raise ValueError(f"precision: {self.precision!r} is not that of variant and runtime")
+        if (
+            row.builder_module is not None
+            and self.made_elsewhere is None
+            and self.scheme not in row.schemes_for(variant.scheme, self.device)
+        ):
+            raise ValueError(f"scheme: {self.backend} does not build {self.variant} as {self.scheme!r}")
         if runtime.device != self.device:
             raise ValueError(f"runtime.device: expected {self.device!r}, as device, got {runtime.device!r}")
         names = [entry.name for entry in self.inputs]

@@ -30,7 +30,7 @@ from transformers import PreTrainedModel
 
 from effx import files, records
 from effx.encoding import Encoded
-from effx.errors import ArtifactError, UsageError, unknown
+from effx.errors import ArtifactError, UsageError, one_line, unknown
 from effx.models import families, structure
 from effx.models.families import Matrix
 from effx.train import loop
@@ -365,8 +365,9 @@ def read(path: Path) -> tuple[Importance, dict[str, Any]]:
             np.array(value["ffns"], dtype=float),
             None if neurons is None else np.array(neurons, dtype=float),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ArtifactError, ValueError, KeyError, TypeError) as error:
+        reason = one_line(error, None).rstrip(".")
         raise ArtifactError(
-            f"{path} cannot be read ({error}). Delete it; it is then computed again."
+            f"{path} cannot be read ({reason}). Delete it; it is then computed again."
         ) from error
     return importance, value

@@ -16,7 +16,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from effx import files, records
-from effx.errors import ArtifactError
+from effx.errors import ArtifactError, one_line
 
 _STATE = "state.json"
 
@@ -60,10 +60,10 @@ class PausedState:
             return cls(
                 int(value["steps"]), float(value["seconds"]), float(value["loss"]), bool(value["finished"])
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ArtifactError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(
-                f"{folder}: a paused training run cannot be read ({error}). Delete the folder to train "
-                "the run again."
+                f"{folder}: a paused training run cannot be read ({one_line(error, None).rstrip('.')}). "
+                "Delete the folder to train the run again."
             ) from error
 
     def checkpoint(self, folder: Path) -> Path:

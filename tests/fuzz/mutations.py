@@ -114,13 +114,14 @@ def _changes(value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, bool):
         yield "1", 1
     elif isinstance(value, int | float):
-        yield from {"negative": -abs(value) - 1, "large": 10**15, "beyond 64 bits": 2**64}.items()
+        yield from {"negative": -2 * abs(value) - 1, "large": 10**15, "beyond 64 bits": 2**64}.items()
         if isinstance(value, int):
             yield from {"fraction": value + 0.5, "float": float(value)}.items()
     elif isinstance(value, list):
         if value:
             yield from {"emptied": [], "one more": [*value, value[0]], "one less": value[:-1]}.items()
-        yield "of lists", [[]]
+        if value != [[]]:
+            yield "of lists", [[]]
     elif isinstance(value, Mapping):
         yield "unknown key", {**value, "no_such_key": 1}
         yield "surrogate key", {**value, "\ud800": 1}

@@ -185,7 +185,7 @@ def test_a_head_of_another_width_is_replaced(name: str, encoders: dict[str, Path
             lambda folder: (folder / "tokenizer.json").unlink(),
             "the folder has no tokenizer.json or vocab.txt",
         ),
-        (lambda folder: (folder / "config.json").write_text('{"a": '), "its config.json is not JSON"),
+        (lambda folder: (folder / "config.json").write_text('{"a": '), "m/config.json is not JSON"),
         (
             lambda folder: (folder / "config.json").write_text(
                 (folder / "config.json").read_text().replace('"vocab_size": ', '"vocab_size": 1')

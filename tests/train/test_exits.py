@@ -174,12 +174,13 @@ def test_seen_rows_are_added_to_too_few_unseen_calibration_rows(
 
 def test_calibration_rows_count_as_unknown_without_a_digest_of_the_training_rows(rows_folder: Path) -> None:
     rows = data.load(get("sst2"), "train", rows_folder)
-    for training in (TrainingRecord(source="elsewhere"), TrainingRecord(source=rows.source, limit=100),
-                     TrainingRecord(source=rows.source, held_out_rows=16, settings={"seed": 4}),
-                     TrainingRecord(source=rows.source, rows_digest="0" * 64)):  # fmt: skip
+    source = rows.recorded_source
+    for training in (TrainingRecord(source="elsewhere"), TrainingRecord(source=source, limit=100),
+                     TrainingRecord(source=source, held_out_rows=16, settings={"seed": 4}),
+                     TrainingRecord(source=source, rows_digest="0" * 64)):  # fmt: skip
         assert split(rows, training, None, 0)[2] is None, training
-    _, held, seen = split(rows, TrainingRecord(source=rows.source), None, 0)
-    assert seen == len(held) == 16, "an older release's checkpoint, trained on all of them"
+    _, held, seen = split(rows, TrainingRecord(source=source), None, 0)
+    assert seen == len(held) == 16, "of the same name, and trained on all of them"
     _, held, _ = split(rows, TrainingRecord(source="elsewhere", limit=100), None, 0)
     assert not set(held) & set(rows.subset(100)), "if they are the same rows, these are unseen"
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import weakref
 from pathlib import Path
 
@@ -167,9 +166,10 @@ def test_scores_are_written_and_read(tmp_path: Path) -> None:
     again, about = importance.read(path)
     assert again.neurons is not None and about["method"] == "taylor"
     assert np.array_equal(again.heads, result.heads) and np.array_equal(again.neurons, result.neurons)
-    path.write_text(json.dumps({"schema": 1}))
-    with pytest.raises(ArtifactError, match="Delete it"):
-        importance.read(path)
+    for damaged in ('{"schema": 1}', '{"schema": 1'):
+        path.write_text(damaged)
+        with pytest.raises(ArtifactError, match="Delete it"):
+            importance.read(path)
 
 
 def test_wrong_input() -> None:

@@ -16,7 +16,6 @@ from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.models import evaluate, load
-from effx.specs.data import DataSource
 from effx.specs.imports import ImportSettings
 from effx.specs.tasks import TASKS
 from effx.train import as_checkpoint, import_model
@@ -70,11 +69,14 @@ def test_the_manifest_records_the_origin(
         tmp_path / "m", out=tmp_path / "c", data_folder=rows_folder,
         settings=ImportSettings(task="sst2", labels=("positive", "negative"), max_length=16),
     ).manifest  # fmt: skip
-    assert (manifest.name, manifest.model, manifest.max_length) == ("sst2-m", str(tmp_path / "m"), 16)
+    assert (manifest.name, manifest.model, manifest.max_length) == ("sst2-m", "m", 16)
     assert manifest.training.kind is None and manifest.imported is not None
     assert manifest.imported.settings == {"labels": ["positive", "negative"], "max_length": 16}
     assert manifest.imported.head == "kept, its outputs in the given order: positive, negative"
-    assert manifest.data == DataSource.of(rows_folder) and manifest.validation_rows == 90
+    assert manifest.data == data.recorded(manifest.task_definition, rows_folder)
+    assert manifest.validation_rows == 90
+    stored = json.dumps(manifest.to_json())
+    assert str(tmp_path) not in stored and str(rows_folder) not in stored, "a manifest names no folders"
     printed = capsys.readouterr().err
     for line in ("model " + str(tmp_path / "m"), "head kept, its outputs", "at most 16 tokens"):
         assert line in printed

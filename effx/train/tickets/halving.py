@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from effx import records
-from effx.errors import ArtifactError
+from effx.errors import ArtifactError, one_line
 from effx.specs.levels import Level
 from effx.specs.tasks import Task
 from effx.train.tickets.result import TicketResult
@@ -76,8 +76,9 @@ class RungDecision:
                 ),
                 tuple((Level.parse(level), int(seed), int(steps)) for level, seed, steps in value["used"]),
             )
-        except (ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(f"{path} cannot be read ({error}). Delete its folder.") from error
+        except (ArtifactError, ValueError, KeyError, TypeError) as error:
+            reason = one_line(error, None).rstrip(".")
+            raise ArtifactError(f"{path} cannot be read ({reason}). Delete its folder.") from error
 
 
 def decide(

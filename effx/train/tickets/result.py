@@ -11,7 +11,7 @@ import numpy as np
 
 from effx import records
 from effx.artifacts import Checkpoint
-from effx.errors import ArtifactError
+from effx.errors import ArtifactError, one_line
 from effx.manifests import RemovedCounts
 from effx.specs.levels import Level
 from effx.specs.tasks import Task
@@ -98,7 +98,8 @@ class TicketResult:
         """
         try:
             return cls.from_json(records.read_json(path))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ArtifactError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = one_line(error, None).rstrip(".")
             raise ArtifactError(
-                f"{path} cannot be read ({error}). Delete its folder; the ticket is then trained again."
+                f"{path} cannot be read ({reason}). Delete its folder; the ticket is then trained again."
             ) from error
