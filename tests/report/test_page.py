@@ -25,7 +25,8 @@ from tests.report.test_report import timed_on_device
 pytestmark = pytest.mark.skipif(
     browser.executable() is None, reason="no chromium on the path, and EFFX_CHROMIUM names none"
 )
-HOSTILE = 'demo-</script><img src=x onerror="window.hurt=1">&amp;<!--.fp32.onnxruntime'
+HOSTILE = 'demo-<img src=x onerror="window.hurt=1">&amp;<!--.fp32.onnxruntime'
+DIED = 'it died </script><img src=x onerror="window.hurt=1">'  # names cannot contain a slash
 ENGINES = 20
 TABLE = "section[aria-labelledby=engines]"
 CHART = "section[aria-labelledby=frontier]"
@@ -47,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         results.FailedEngineRecord("demo-dead"),
         simulated_results.host(),
         "s",
-        "it died",
+        DIED,
     )
     results.save(failed, scratch / "results")
     (scratch / "results/sections").mkdir()
@@ -189,7 +190,7 @@ def test_failed_gates_and_failures_are_listed(tab: Any) -> None:
     tab.mouse.move(position["x"], position["y"])
     assert "failed: host otherwise idle: other processes took 12.0%" in tab.inner_text(".panel .failed")
     doubts = tab.inner_text("section[aria-labelledby=limitations]")
-    assert "demo-dead" in doubts and "it died" in doubts
+    assert "demo-dead" in doubts and DIED in doubts
     assert "no counters here" in doubts
 
 
