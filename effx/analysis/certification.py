@@ -25,7 +25,7 @@ import numpy as np
 
 from effx.analysis import limits as limit_tests
 from effx.analysis import resampling
-from effx.analysis.constraints import Threshold
+from effx.analysis.constraints import ROUNDING, Threshold
 from effx.analysis.limits import LimitOutcome
 from effx.analysis.objectives import Objective
 from effx.results import Run
@@ -34,8 +34,6 @@ from effx.stats.metrics import same_rows
 
 _SCORED = ("energy_per_correct",)
 """Objectives that are not scores and depend on predictions."""
-_ROUNDING = 1e-9  # 0.91 meets a threshold of 0.92 - 0.01
-_SINGLE_READINGS = ("memory", "device_memory", "size", "parameters")
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ def kept_in_resamplings(runs: Sequence[Run], limits: Sequence[Threshold]) -> np.
         able = [index for index, run in enumerate(runs) if limit.objective.value(run) is not None]
         draws = limit.objective.draws([runs[index] for index in able])
         meets = np.zeros(kept.shape, dtype=bool)
-        meets[able] = limit.slack(draws, baseline) >= -_ROUNDING * abs(limit.value)
+        meets[able] = limit.slack(draws, baseline) >= -ROUNDING * abs(limit.value)
         kept &= meets
     return np.asarray(kept.mean(axis=1))
 
@@ -152,9 +150,7 @@ def _costs(objective: Objective, values: np.ndarray) -> np.ndarray:
 
 def _ordered(objective: Objective, limits: Sequence[Threshold]) -> bool:
     """Return whether the order by the objective does not depend on the data of the tests."""
-    of_scores = all(
-        limit.objective.is_score for limit in limits if limit.objective.name not in _SINGLE_READINGS
-    )
+    of_scores = all(limit.objective.is_score for limit in limits if limit_tests.by_chance(limit))
     return of_scores and not objective.is_score and objective.name not in _SCORED
 
 

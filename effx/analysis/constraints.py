@@ -13,7 +13,8 @@ from effx.errors import UsageError
 from effx.results import Run
 from effx.specs.constraints import Constraints
 
-_ROUNDING = 1e-9  # 0.91 meets a threshold of 0.92 - 0.01
+ROUNDING = 1e-9
+"""0.91 meets a threshold of 0.92 - 0.01."""
 _OBJECTIVE_OF = {
     "min_accuracy": "quality",
     "max_p90_s": "latency_p90",
@@ -46,7 +47,7 @@ class Threshold:
     def meets(self, run: Run) -> bool:
         """Return whether a run meets it as measured; without a value it does not."""
         value = self.objective.value(run)
-        return value is not None and self.shortfall(value) <= _ROUNDING
+        return value is not None and self.shortfall(value) <= ROUNDING
 
     def limit_admitting(self, value: float) -> float:
         """Return the setting's value that would admit a value of the objective."""

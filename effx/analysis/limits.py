@@ -17,13 +17,12 @@ from functools import partial
 import numpy as np
 
 from effx.analysis import cohorts, resampling
-from effx.analysis.constraints import Threshold
+from effx.analysis.constraints import ROUNDING, Threshold
 from effx.results import MIN_SAMPLES, Run
 from effx.stats import bootstrap, intervals, noninferiority
 from effx.stats.bootstrap import LEAST_BLOCKS
 from effx.stats.metrics import METRICS, same_rows
 
-_ROUNDING = 1e-9  # 0.91 meets a threshold of 0.92 - 0.01
 _MOST_UNITS = 10**9
 """Rows or rounds above which a limit counts as undecidable."""
 _LEAST_P_VALUE = 1e-5
@@ -90,11 +89,15 @@ def outcome(run: Run, threshold: Threshold, confidence: float) -> LimitOutcome:
     return _of(threshold, value, None)
 
 
+def by_chance(threshold: Threshold) -> bool:
+    """Return whether a limit is a matter of chance; a single reading, such as the size, decides itself."""
+    objective = threshold.objective
+    return threshold.baseline is not None or objective.is_score or objective.name in (*_PERCENTILES, "energy")
+
+
 def is_tested(run: Run, threshold: Threshold) -> bool:
-    """Return whether a limit is a matter of chance for an engine: a single reading decides itself."""
-    if threshold.baseline is not None:
-        return run is not threshold.baseline
-    return threshold.objective.is_score or threshold.objective.name in (*_PERCENTILES, "energy")
+    """Return whether a limit is a matter of chance for an engine: the baseline has no loss against itself."""
+    return by_chance(threshold) and run is not threshold.baseline
 
 
 def p_value(run: Run, threshold: Threshold) -> float:
@@ -159,7 +162,7 @@ def _of(
 def _verdict(interval: Interval, bound: float, at_least: bool) -> Verdict:
     low, high = interval if at_least else (-interval[1], -interval[0])
     bound = bound if at_least else -bound
-    slack = _ROUNDING * max(abs(bound), abs(low))
+    slack = ROUNDING * max(abs(bound), abs(low))
     if low >= bound - slack:
         return Verdict.HOLDS
     return Verdict.VIOLATED if high < bound - slack else Verdict.INCONCLUSIVE

@@ -9,12 +9,12 @@ from typing import Any
 from effx.analysis import cohorts
 from effx.analysis.baseline import baseline_of
 from effx.analysis.cohorts import Cohort
+from effx.analysis.constraints import ROUNDING
 from effx.analysis.objectives import OBJECTIVES, Objective
 from effx.results import Run
 
 _DROPS_PERCENT = (1, 2)
 _JSON_KEYS = {"energy": "joules_per_example", "latency": "latency_s"}
-_ROUNDING = 1e-9  # 0.91 is within 0.01 of 0.92
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _summary(runs: Sequence[Run]) -> Summary:
 
 def _cheapest(runs: Sequence[Run], baseline: Run, drop: float, objective: Objective) -> Cheapest | None:
     """Return the cheapest of the engines at most ``drop`` below the baseline's accuracy."""
-    least = baseline.quality.value - drop - _ROUNDING
+    least = baseline.quality.value - drop - ROUNDING
     costs = {
         run.id: (cost, -run.quality.value, run)
         for run in runs

@@ -53,14 +53,7 @@ from effx.specs.imports import ImportSettings
     metavar="N",
     help="Number of training rows that calibrate static int8.",
 )
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("engines"),
-    show_default=True,
-    help="Folder for engines.",
-)
+@options.engines_folder
 @click.option(
     "--triton",
     type=click.Path(path_type=Path),

@@ -31,14 +31,7 @@ from effx.specs.foreign import ForeignSettings
 )
 @options.of(ForeignSettings)
 @click.option("--name", metavar="NAME", help="Name of the engine. Default: that of the graph's folder.")
-@click.option(
-    "-o",
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("engines"),
-    show_default=True,
-    help="Folder for engines.",
-)
+@options.engines_folder
 @click.option("--overwrite", is_flag=True, help="Replace an engine of that name.")
 @click.option("--keep-failed", is_flag=True, help="Keep an engine that failed its parity gate.")
 @click.option("--json", "as_json", is_flag=True, help="Print the engine's manifest.")

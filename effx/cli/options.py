@@ -195,6 +195,14 @@ meter = click.option(
     show_default=True,
     help=f"Energy meter. {meters.help_text()}.",
 )
+engines_folder = click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("engines"),
+    show_default=True,
+    help="Folder for engines.",
+)
 _CHECKPOINT = (
     click.option(
         "-o",

@@ -158,8 +158,8 @@ class RaplMeter:
             for domain, of_domain in zip(self._domains, steps, strict=True)
         }
         reading = self._reading(samples[first], samples[last], spent_j)
-        window_s = samples[-1].after_s - samples[0].before_s if during is None else during[1] - during[0]
-        short = (trace.SHORT_WINDOW,) if window_s < trace.SHORT_S else ()
+        begin, end = during or (samples[0].before_s, samples[-1].after_s)
+        short = (trace.SHORT_WINDOW,) if end - begin < trace.SHORT_S else ()
         return replace(reading, flags=(*flags, *short))
 
     def close(self) -> None:

@@ -168,7 +168,8 @@ def counter_reading(
     fault = counter_fault(samples, limit_w, tick_s) or _silence(samples, tick_s)
     if fault:
         return Reading(None, fault)
-    window_s = _duration_s(samples, during)
+    begin, end = during or (samples[0].before_s, samples[-1].after_s)
+    window_s = end - begin
     first_read, last_read = inside([(s.before_s, s.after_s) for s in samples], during)
     flags = _short(window_s, len(samples))
     impossible = power_fault(samples, limit_w)
@@ -358,11 +359,6 @@ def _lag_error_j(times: np.ndarray, watts: np.ndarray, sensor: Sensor) -> float:
     edges = np.arange(times[0], times[-1], sensor.lag_s)
     parts = np.split(watts, np.searchsorted(times, edges[1:]))
     return sensor.lag_s * float(np.ptp([part.mean() for part in parts if len(part)]))
-
-
-def _duration_s(samples: Sequence[Sample], during: Period | None) -> float:
-    begin, end = during or (samples[0].before_s, samples[-1].after_s)
-    return end - begin
 
 
 def _short(window_s: float, samples: int) -> tuple[str, ...]:
