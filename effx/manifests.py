@@ -219,7 +219,7 @@ class SparsityRecord(Record):
     objective: str | None = None
     """What the rounds trained; None: unknown, the mask was given as a file."""
     mask: Digest | None = None
-    """SHA-256 of the mask's file; None: the mask was found by the rounds."""
+    """SHA-256 of the mask's file; None: the rounds of pruning made the mask."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

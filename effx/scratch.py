@@ -100,7 +100,7 @@ def for_torch() -> None:
 
     It creates one for ever in TMPDIR, torchinductor_USER, when transformers is imported.
     """
-    if _TORCH not in os.environ:  # else a child would create a folder of its own, which it does not need
+    if _TORCH not in os.environ:  # else a child would create a folder too, which it does not need
         with contextlib.suppress(UsageError):
             os.environ[_TORCH] = str(of_process() / "torchinductor")
 

@@ -90,9 +90,9 @@ def _of_blocks(blocks_s: Sequence[Sequence[float]], share: float | None) -> np.n
     result = np.empty(len(blocks_s))
     lengths = np.array([len(block) for block in blocks_s])
     for length in np.unique(lengths):
-        places = np.flatnonzero(lengths == length)
-        samples = np.array([blocks_s[int(round_index)] for round_index in places], dtype=float)
-        result[places] = samples.mean(axis=1) if share is None else np.quantile(samples, share, axis=1)
+        positions = np.flatnonzero(lengths == length)
+        samples = np.array([blocks_s[int(round_index)] for round_index in positions], dtype=float)
+        result[positions] = samples.mean(axis=1) if share is None else np.quantile(samples, share, axis=1)
     return result
 
 

@@ -88,7 +88,7 @@ def resume(
     """
     path = Path(out) / journals.FOLDER / f"{session}.jsonl"
     if not path.is_file():
-        known = sorted(found.stem for found in path.parent.glob("*.jsonl"))
+        known = sorted(journal.stem for journal in path.parent.glob("*.jsonl"))
         there = f"those are: {', '.join(known)}" if known else "there is none"
         raise UsageError(f"{out}: no session {session} was interrupted; {there}.", settings="session")
     files.check_writable(Path(out))

@@ -117,8 +117,8 @@ def _understood(
     checkpoint: Checkpoint | None,
     settings: ForeignSettings,
 ) -> _Source:
-    found = locate(model, None if tokenizer is None else Path(tokenizer))
-    engines.check_backend(found.backend)
+    located = locate(model, None if tokenizer is None else Path(tokenizer))
+    engines.check_backend(located.backend)
     task = data.resolve(task_name, data_folder)
     if checkpoint is not None:
         if (checkpoint.task.name, checkpoint.task.labels) != (task.name, task.labels):
@@ -128,10 +128,10 @@ def _understood(
                 settings=("checkpoint", "task"),
             )
         task = checkpoint.task
-    facts = _read(found)
-    interface = interfaces.interface(facts, task, found.config, settings)
+    facts = _read(located)
+    interface = interfaces.interface(facts, task, located.config, settings)
     fixed = interfaces.fixed_length(facts, interface)
-    limit = min(fixed or _position_limit(found), _LONGEST_INPUT)
+    limit = min(fixed or _position_limit(located), _LONGEST_INPUT)
     known = checkpoint.max_length if checkpoint else _DEFAULT_LENGTH
     longest = settings.max_length or min(limit, known)
     if not MIN_LENGTH <= longest <= limit:
@@ -140,9 +140,9 @@ def _understood(
             settings="max_length",
         )
     precision = facts.arithmetic.precision
-    _check_ids(found, facts, interface)
+    _check_ids(located, facts, interface)
     return _Source(
-        files=found,
+        files=located,
         facts=facts,
         task=task,
         interface=interface,
@@ -150,7 +150,7 @@ def _understood(
             files=(facts.files[0],),
             precision=precision,
             lengths=None if fixed is None else (fixed,),
-            pad_id=_pad_id(found),
+            pad_id=_pad_id(located),
             interface=interface,
         ),
         variant=precision if fixed is None else f"{precision}+seq{fixed}",
@@ -159,70 +159,70 @@ def _understood(
     )
 
 
-def _read(found: ForeignFiles) -> GraphFacts:
+def _read(located: ForeignFiles) -> GraphFacts:
     """Read a graph with the module of its format."""
-    if found.backend == "onnxruntime":
+    if located.backend == "onnxruntime":
         need("export", "onnx")
     modules = {"onnxruntime": "onnx_graph", "openvino": "openvino_graph"}
-    module = importlib.import_module(f".{modules[found.backend]}", __package__)
-    facts: GraphFacts = module.read(found.graph)
+    module = importlib.import_module(f".{modules[located.backend]}", __package__)
+    facts: GraphFacts = module.read(located.graph)
     return facts
 
 
-def _name(found: ForeignFiles, name: str | None) -> str:
+def _name(located: ForeignFiles, name: str | None) -> str:
     """Return the first part of the engine's name: as given, or from the file or folder of the graph."""
     if name is None:
-        folder = found.folder
+        folder = located.folder
         while folder.name in _GENERIC:
             folder = folder.parent
-        stem = found.graph.stem
+        stem = located.graph.stem
         name = files.safe_name(folder.name if stem in _GENERIC else f"{folder.name}-{stem}")
     if not NAME.fullmatch(name):
         raise UsageError(f"name '{name}': {NAMING}", settings="name")
     return name
 
 
-def _position_limit(found: ForeignFiles) -> int:
+def _position_limit(located: ForeignFiles) -> int:
     """Return how many tokens config.json and the tokenizer allow at most."""
-    limits = [position_limit(found.config_json, _pad_id(found)), found.tokenizer_limit]
+    limits = [position_limit(located.config_json, _pad_id(located)), located.tokenizer_limit]
     return min((limit for limit in limits if limit is not None), default=_DEFAULT_LENGTH)
 
 
-def _pad_id(found: ForeignFiles) -> int:
+def _pad_id(located: ForeignFiles) -> int:
     """Return the token id of padding: that of config.json, or of the tokenizer."""
-    if found.config.pad_token_id is not None:
-        return found.config.pad_token_id
-    tokenizer = _tokenizer(found)
+    if located.config.pad_token_id is not None:
+        return located.config.pad_token_id
+    tokenizer = _tokenizer(located)
     for token in ("[PAD]", "<pad>"):
         if (number := tokenizer.token_to_id(token)) is not None:
             return int(number)
     raise ArtifactError(
-        f"{found.tokenizer}: neither config.json nor the tokenizer says which token is padding: add "
+        f"{located.tokenizer}: neither config.json nor the tokenizer says which token is padding: add "
         "pad_token_id to config.json."
     )
 
 
-def _tokenizer(found: ForeignFiles) -> Tokenizer:
-    path = found.tokenizer / "tokenizer.json"
+def _tokenizer(located: ForeignFiles) -> Tokenizer:
+    path = located.tokenizer / "tokenizer.json"
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises plain Exception
         raise ArtifactError(f"{path} cannot be read: {one_line(error)}.", settings="tokenizer") from error
 
 
-def _check_ids(found: ForeignFiles, facts: GraphFacts, interface: GraphInterface) -> None:
+def _check_ids(located: ForeignFiles, facts: GraphFacts, interface: GraphInterface) -> None:
     """Check that every token has a row of the embedding: OpenVINO does not report one that has none.
 
     Raises:
         UsageError: the tokenizer is not the model's.
     """
     name = next(name for name, array in interface.inputs.items() if array == "input_ids")
-    rows = facts.embedding_rows.get(name, found.config.vocab_size)
-    largest = max(_tokenizer(found).get_vocab(with_added_tokens=True).values(), default=0)
+    rows = facts.embedding_rows.get(name, located.config.vocab_size)
+    largest = max(_tokenizer(located).get_vocab(with_added_tokens=True).values(), default=0)
     if rows is not None and largest >= rows:
         raise UsageError(
-            f"{found.tokenizer}: its tokens have ids up to {largest}, but the embedding of {found.graph} has "
-            f"{rows} rows: it is not the tokenizer of this model.",
+            f"{located.tokenizer}: its tokens have ids up to {largest}, but the embedding of "
+            f"{located.graph} has {rows} rows: it is not the tokenizer of this model.",
             settings="tokenizer",
         )
 
@@ -377,12 +377,12 @@ def _producer(facts: GraphFacts) -> str:
     return one_line(facts.producer, _LONGEST_NAME) if facts.producer.strip() else "an unknown program"
 
 
-def _model_name(found: ForeignFiles) -> str:
+def _model_name(located: ForeignFiles) -> str:
     """Return the name of the model that config.json names, not its folder on another machine."""
-    original = found.config.original or ""
+    original = located.config.original or ""
     if original and not original.startswith((".", "/", "~")) and "\\" not in original:
         return one_line(original.rsplit("/", 1)[-1], _LONGEST_NAME)
-    return found.folder.name
+    return located.folder.name
 
 
 def _summary(name: str, source: _Source, measured: Parity | None) -> str:

@@ -19,7 +19,7 @@ from effx.specs.data import DataSource
 
 
 @dataclass(frozen=True)
-class Places:
+class LocalPaths:
     """Where a cell finds its inputs. The same inputs in another folder make the same cell."""
 
     data: DataSource | None = None
@@ -32,12 +32,12 @@ class Places:
     """File of a mask that was given."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the places as JSON values."""
+        """Return the paths as JSON values."""
         return {**vars(self), "data": None if self.data is None else self.data.to_json()}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Places:
-        """Return the places that JSON values describe."""
+    def from_json(cls, value: Mapping[str, Any]) -> LocalPaths:
+        """Return the paths that JSON values describe."""
         return cls(**{**value, "data": DataSource.from_json(value["data"]) if value["data"] else None})
 
 
@@ -90,7 +90,7 @@ class CellSpec:
     """Of the folder that it makes."""
     settings: dict[str, Any]
     """The stage's settings, as JSON."""
-    places: Places
+    local_paths: LocalPaths
     inputs: CellInputs
     sources: tuple[SourceCell, ...] = ()
     run_key: str = ""
@@ -118,7 +118,9 @@ class CellSpec:
 
     def to_line(self) -> str:
         """Return the specification as one line of JSON."""
-        return json.dumps({**asdict(replace(self, places=Places())), "places": self.places.to_json()})
+        return json.dumps(
+            {**asdict(replace(self, local_paths=LocalPaths())), "local_paths": self.local_paths.to_json()}
+        )
 
     @classmethod
     def from_line(cls, line: str) -> CellSpec:
@@ -127,7 +129,7 @@ class CellSpec:
         return cls(
             **{
                 **value,
-                "places": Places.from_json(value["places"]),
+                "local_paths": LocalPaths.from_json(value["local_paths"]),
                 "inputs": CellInputs(**value["inputs"]),
                 "sources": tuple(SourceCell(**source) for source in value["sources"]),
             }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from effx.recipe.graph import lottery, sweeps
-from effx.recipe.graph.cells import Cell, CellBuilder, data_places
+from effx.recipe.graph.cells import Cell, CellBuilder, data_paths
 from effx.recipe.graph.chains import Chain, chains, exported_variants, joined
 from effx.recipe.graph.digests import Digests
 from effx.recipe.graph.plan import Artifacts
@@ -98,7 +98,7 @@ def _checkpoint(
         row.name,
         name,
         settings,
-        places=data_places(task, model if pretrained else None),
+        local_paths=data_paths(task, model if pretrained else None),
         sources=(*((parent.id,) if parent else ()), *sources),
         rows=builder.rows(task),
         model=digests,
@@ -129,7 +129,7 @@ def _engines(builder: CellBuilder, checkpoint: Cell, task: TaskEntry, variant: s
                 "export",
                 f"{checkpoint.name}.{variant}.{wanted.backend}{suffix}",
                 settings,
-                places=data_places(task),
+                local_paths=data_paths(task),
                 sources=(checkpoint.id,),
                 backends=(wanted.backend,),
                 alone=variants.parse(variant).scheme == _MEASURING_PRECISION,
@@ -151,7 +151,7 @@ def _profile(builder: CellBuilder, task: TaskEntry, engines: list[Cell], host: s
         "profile",
         task.name,
         ProfileStage(plan=workloads.plan, meter=workloads.meter, host=host),
-        places=data_places(task),
+        local_paths=data_paths(task),
         sources=tuple(engine.id for engine in engines),
         rows=builder.rows(task),
         backends=backends,

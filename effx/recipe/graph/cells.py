@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from effx import data, files
-from effx.recipe.execute.protocol import CellInputs, Places
+from effx.recipe.execute.protocol import CellInputs, LocalPaths
 from effx.recipe.graph.digests import Digests
 from effx.recipe.language.recipe import DEMO_MODEL, ModelEntry, Recipe, TaskEntry
 from effx.specs.settings import Settings
@@ -41,7 +41,7 @@ class Cell:
     """Of the folder that it makes."""
     settings: Settings
     """Of the stage's type; they decide the result."""
-    places: Places = Places()
+    local_paths: LocalPaths = LocalPaths()
     inputs: CellInputs = CellInputs()
     sources: tuple[str, ...] = ()
     """Ids of the cells it reads."""
@@ -109,7 +109,7 @@ class CellBuilder:
         name: str,
         settings: Settings,
         *,
-        places: Places | None = None,
+        local_paths: LocalPaths | None = None,
         sources: tuple[str, ...] = (),
         rows: dict[str, Any] | None = None,
         model: dict[str, Any] | None = None,
@@ -123,7 +123,7 @@ class CellBuilder:
             stage: its stage.
             name: of the folder that it makes.
             settings: of the stage's type.
-            places: where its rows and model are.
+            local_paths: where its rows and model are.
             sources: ids of the cells it reads.
             rows: digests of the task's rows.
             model: digests of the pretrained model.
@@ -134,7 +134,7 @@ class CellBuilder:
         code = self.digests.code(stage, backends, meter)
         versions = self.digests.versions(stage, backends)
         inputs = CellInputs(code, versions, rows, model)
-        cell = Cell(stage, name, settings, places or Places(), inputs, sources, **options)
+        cell = Cell(stage, name, settings, local_paths or LocalPaths(), inputs, sources, **options)
         self.cells.append(cell)
         return cell
 
@@ -164,9 +164,9 @@ class CellBuilder:
         return float(self.training_rows(task)) * sum(float(values[name]) for name in epochs)
 
 
-def data_places(task: TaskEntry, model: ModelEntry | None = None) -> Places:
+def data_paths(task: TaskEntry, model: ModelEntry | None = None) -> LocalPaths:
     """Return where a task's rows and a model are, as absolute paths; names on the hub stay."""
-    return Places(
+    return LocalPaths(
         None if task.source is None else task.source.absolute(), _absolute(model.source) if model else None
     )
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from effx import files
-from effx.recipe.execute.protocol import Places
-from effx.recipe.graph.cells import Cell, CellBuilder, data_places
+from effx.recipe.execute.protocol import LocalPaths
+from effx.recipe.graph.cells import Cell, CellBuilder, data_paths
 from effx.recipe.language.recipe import ModelEntry, TaskEntry
 from effx.specs.stages import LotteryMaskStage, LotteryRoundStage
 from effx.specs.training import SPARSITY_STEP, LotterySettings
@@ -71,10 +71,12 @@ class _Rounds:
         self._keep_rounds = keep_rounds
         self._finetune = settings.finetune.replace(lr=settings.learning_rate)
         digests, self._pretrained = builder.pretrained(model)
-        places = data_places(task, model)
-        self._places = Places(places.data, places.model, _absolute(settings.text), _absolute(settings.mask))
+        local_paths = data_paths(task, model)
+        self._local_paths = LocalPaths(
+            local_paths.data, local_paths.model, _absolute(settings.text), _absolute(settings.mask)
+        )
         self._options: dict[str, Any] = {
-            "places": self._places,
+            "local_paths": self._local_paths,
             "rows": builder.rows(task),
             "model": digests,
             "work": builder.amount(task, self._finetune, "epochs"),

@@ -85,7 +85,7 @@ class CellPlan:
             stage=cell.stage,
             name=cell.name,
             settings=cell.settings.to_json(),
-            places=cell.places,
+            local_paths=cell.local_paths,
             inputs=cell.inputs,
             sources=tuple(
                 SourceCell(

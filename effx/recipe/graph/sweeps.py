@@ -17,7 +17,7 @@ from typing import Any
 
 from effx import data
 from effx.recipe.execute.stages import tickets_rung
-from effx.recipe.graph.cells import Cell, CellBuilder, data_places
+from effx.recipe.graph.cells import Cell, CellBuilder, data_paths
 from effx.recipe.graph.chains import joined
 from effx.recipe.graph.plan import Artifacts
 from effx.recipe.language.recipe import ModelEntry, TaskEntry, TicketsEntry
@@ -89,7 +89,7 @@ class _Search:
         folder = f"tickets/{self._stem}" if views is None else views
         self._folder = f"{folder}/" if folder else ""
         self._options: dict[str, Any] = {
-            "places": data_places(task, model),
+            "local_paths": data_paths(task, model),
             "rows": builder.rows(task),
             "model": builder.digests.model(model.source),
             "group": model.label,

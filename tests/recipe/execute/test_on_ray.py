@@ -47,8 +47,8 @@ def recipe(tmp_path: Path, encoders: dict[str, Path], rows_folder: Path) -> Path
 
 def weights(workspace: Path) -> dict[str, str]:
     """Name of a checkpoint -> digest of its weights."""
-    places = Checkpoint.find_all([workspace / "tickets" / "sst2-tiny" / "checkpoints"])
-    return {where.name: Checkpoint.open(where).manifest.files["model.safetensors"] for where in places}
+    folders = Checkpoint.find_all([workspace / "tickets" / "sst2-tiny" / "checkpoints"])
+    return {folder.name: Checkpoint.open(folder).manifest.files["model.safetensors"] for folder in folders}
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from effx.errors import StoppedError
 from effx.recipe import load, plan, run
 from effx.recipe.execute.executors import LocalExecutor
 from effx.recipe.execute.process import WorkerProcess
-from effx.recipe.execute.protocol import CellInputs, CellOutcome, CellSpec, Places
+from effx.recipe.execute.protocol import CellInputs, CellOutcome, CellSpec, LocalPaths
 from effx.recipe.execute.store import RECORD, CellRecord, CellStore
 from effx.results import find
 from effx.specs.data import DataSource
@@ -193,8 +193,8 @@ def spec_of(folder: Path, name: str, **settings: Any) -> CellSpec:
     return CellSpec(
         workspace=str(folder / "w"), key=f"key-{name}", stage="finetune", name=name,
         settings={"task": "sst2", "max_steps": 2, "max_length": 32, **settings},
-        places=Places(DataSource(str(folder / "rows")), str(folder / "encoder")), inputs=CellInputs(),
-        run_key=f"key-{name}", threads=1,
+        local_paths=LocalPaths(DataSource(str(folder / "rows")), str(folder / "encoder")),
+        inputs=CellInputs(), run_key=f"key-{name}", threads=1,
     )  # fmt: skip
 
 

@@ -29,9 +29,9 @@ def pretrained(cell: CellSpec) -> str | Path:
     """Return the pretrained encoder that a cell starts from: a cell's, a folder, or a name on the hub."""
     if source := cell.source("pretrain"):
         return source.artifact
-    if cell.places.model is None:
+    if cell.local_paths.model is None:
         raise ArtifactError(f"{cell.id}: the recipe has no pretrained model for this cell.")
-    return cell.places.model
+    return cell.local_paths.model
 
 
 def checkpoint(cell: CellSpec) -> Path:

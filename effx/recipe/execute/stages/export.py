@@ -26,7 +26,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         settings.backend,
         out,
         device=device,
-        data_folder=cell.places.data,
+        data_folder=cell.local_paths.data,
         calibration_rows=settings.calibration_rows,
     )
     if engine.folder.name != cell.name:  # the first device is not in the engine's name

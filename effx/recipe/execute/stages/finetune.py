@@ -35,7 +35,7 @@ def finetuned(cell: CellSpec, out: Path, task: str, settings: FinetuneSettings, 
         common.pretrained(cell),
         out=out,
         name=cell.name,
-        data_folder=cell.places.data,
+        data_folder=cell.local_paths.data,
         settings=settings,
         **options,
     )

@@ -22,15 +22,15 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         masks = lottery.smallest(parent, settings.percent)
     elif mask_cell is not None:
         masks = lottery.read_masks(mask_cell.artifact / lottery.MASK)
-    elif cell.places.mask is not None:
-        masks = lottery.read_masks(Path(cell.places.mask))
+    elif cell.local_paths.mask is not None:
+        masks = lottery.read_masks(Path(cell.local_paths.mask))
     checkpoint = lottery.train_round(
         settings.task,
         common.pretrained(cell),
         masks,
         out=out,
         name=cell.name,
-        data_folder=cell.places.data,
+        data_folder=cell.local_paths.data,
         settings=settings.finetune,
         parent=parent.digest if parent else None,
         objective=settings.objective,

@@ -20,8 +20,8 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         common.pretrained(cell),
         lottery.read_masks(before.artifact / lottery.MASK) if before else None,
         settings.percent,
-        data_folder=cell.places.data,
-        text=cell.places.text,
+        data_folder=cell.local_paths.data,
+        text=cell.local_paths.text,
         settings=settings.finetune,
     )
     lottery.write_masks(out / cell.name / lottery.MASK, masks)

@@ -19,7 +19,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         out=out / cell.name,
         plan=settings.plan,
         meter=settings.meter,
-        data_folder=cell.places.data,
+        data_folder=cell.local_paths.data,
         journal=Path(cell.workspace) / "paused" / cell.run_key / "session.jsonl",
     )
     if not runs:

@@ -19,7 +19,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         common.pretrained(cell),
         out=out,
         name=cell.name,
-        data_folder=cell.places.data,
+        data_folder=cell.local_paths.data,
         settings=settings.ticket,
         trust_remote_code=settings.trust_remote_code,
         head=settings.head,

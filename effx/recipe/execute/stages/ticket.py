@@ -31,7 +31,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         scores.artifact / common.SCORES,
         out=out,
         name=cell.name,
-        data_folder=cell.places.data,
+        data_folder=cell.local_paths.data,
         settings=ticket,
         head=settings.head,
         segment=RunSegment(begin, cell.pause_at, state),

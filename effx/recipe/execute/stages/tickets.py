@@ -20,7 +20,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     from effx.train.tickets.result import TicketResult
 
     settings = common.settings(cell, TicketsStage)
-    task = data.resolve(settings.task, cell.places.data)
+    task = data.resolve(settings.task, cell.local_paths.data)
     results = [
         TicketResult.read(Path(source.folder) / common.RESULT)
         for source in cell.sources
@@ -34,7 +34,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     folder = out / cell.name
     value = table.build(
         task,
-        data.load(task, "validation", cell.places.data).labels,
+        data.load(task, "validation", cell.local_paths.data).labels,
         settings.model,
         settings.tickets,
         results,

@@ -18,7 +18,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     from effx.train.tickets.result import TicketResult
 
     settings = common.settings(cell, TicketsRungStage)
-    task = data.resolve(settings.task, cell.places.data)
+    task = data.resolve(settings.task, cell.local_paths.data)
     decision = halving.decide(
         [
             TicketResult.read(Path(source.folder) / common.RESULT)
@@ -26,7 +26,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
             if source.stage == "ticket"
         ],
         task,
-        data.load(task, "validation", cell.places.data).labels,
+        data.load(task, "validation", cell.local_paths.data).labels,
         steps=settings.steps,
         selection=settings.selection,
         seed=settings.seed,

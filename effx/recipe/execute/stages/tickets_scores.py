@@ -19,7 +19,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     draw.write_scores(
         common.checkpoint(cell),
         out / cell.name / common.SCORES,
-        data_folder=cell.places.data,
+        data_folder=cell.local_paths.data,
         pruning=pruning,
         training=settings.training,
     )

@@ -17,7 +17,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         common.checkpoint(cell),
         out=out,
         name=cell.name,
-        data_folder=cell.places.data,
+        data_folder=cell.local_paths.data,
         settings=common.settings(cell, TokensStage).tokens,
     )
     assert checkpoint.manifest.tokens is not None
