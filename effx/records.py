@@ -123,7 +123,7 @@ def parse_json(data: bytes, path: Path) -> dict[str, Any]:
     try:
         value = json.loads(
             data.decode(),
-            object_pairs_hook=_unique,
+            object_pairs_hook=unique_keys,
             parse_constant=_refuse_constant,
             parse_float=_finite,
             parse_int=_bounded,
@@ -208,7 +208,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]

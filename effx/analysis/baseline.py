@@ -11,10 +11,16 @@ from effx.results import Run
 def baseline_of(runs: Sequence[Run]) -> Run:
     """Return the most accurate fp32 engine that is known to be unreduced.
 
-    Where there is none, the most accurate fp32 engine, or the most accurate of all. An engine whose quality a
-    failed gate made unavailable is the baseline only where there is no other.
+    On rows without labels it is the reference, if that is one. Where there is none, the most accurate fp32
+    engine, or the most accurate of all. An engine whose quality a failed gate made unavailable is the
+    baseline only where there is no other.
     """
     runs = [run for run in runs if not run.withdrawn("quality")] or runs
     fp32 = [run for run in runs if run.engine.precision == "fp32"] or runs
     unreduced = [run for run in fp32 if technique(run).name == "full"] or fp32
-    return max(unreduced, key=lambda run: run.quality.value)
+    return max(unreduced, key=lambda run: (_is_reference(run), run.quality.value))
+
+
+def _is_reference(run: Run) -> bool:
+    reference = run.quality.reference
+    return reference is not None and reference.digest == run.engine.digest

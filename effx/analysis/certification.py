@@ -30,7 +30,7 @@ from effx.analysis.limits import LimitOutcome
 from effx.analysis.objectives import Objective
 from effx.results import Run
 from effx.stats import noninferiority, tests
-from effx.stats.metrics import same_rows
+from effx.stats.metrics import METRICS, same_rows
 
 _SCORED = ("energy_per_correct",)
 """Objectives that are not scores and depend on predictions."""
@@ -173,7 +173,7 @@ def _resampled(runs: Sequence[Run], limit: Threshold, levels: np.ndarray) -> np.
     """
     from scipy import stats
 
-    if limit.baseline is not None and runs[0].quality.metric == "accuracy":
+    if limit.baseline is not None and METRICS[runs[0].quality.metric].is_share:
         return _resampled_accuracy(runs, limit)
     result = np.ones((len(runs), resampling.RESAMPLES))
     able = [index for index, run in enumerate(runs) if limit.objective.value(run) is not None]

@@ -143,7 +143,7 @@ def check(run: Run, baseline: Run | None, settings: CheckSettings) -> CheckResul
             "max_drop and baseline belong together: a loss is relative to a baseline.",
             settings=("max_drop", "baseline"),
         )
-    remarks = made_elsewhere(run)
+    remarks = [*cohorts.without_labels(run), *made_elsewhere(run)]
     if baseline is not None:
         if baseline.id == run.id or _digest(baseline) == _digest(run):
             raise UsageError(
@@ -160,7 +160,7 @@ def check(run: Run, baseline: Run | None, settings: CheckSettings) -> CheckResul
         result=run.id,
         task=run.task,
         host=run.host_id,
-        metric=run.quality.metric,
+        metric=run.quality.described,
         n=run.quality.n,
         baseline=None if baseline is None else baseline.name,
         baseline_result=None if baseline is None else baseline.id,

@@ -1,8 +1,10 @@
 """Which results may be compared: one key, one check.
 
-    always            task, host, evaluation rows (where they came from and how many), metric
+    always            task, host, evaluation rows (where they came from and how many), metric; on rows without
+                      labels also the reference engine that predictions are compared with
     with energy       also the energy's source (counter, integrated, model) and meter
-    with predictions  also the labels: paired statistics resample the same examples of every engine
+    with predictions  also the labels, or the reference's predictions: paired statistics resample the same
+                      examples of every engine
 
 Latency is compared between single queries at real lengths, timed end to end (:func:`single_stream`), or
 between workloads of the same scenario, shape and arrival rate (:func:`shared_workloads`).
@@ -11,13 +13,13 @@ between workloads of the same scenario, shape and arrival rate (:func:`shared_wo
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from effx.errors import UsageError
-from effx.results import Energy, Run, WorkloadResult
+from effx.results import Energy, ReferenceEngine, Run, WorkloadResult
 from effx.specs.workloads import SINGLE_STREAM
 
 
@@ -50,11 +52,18 @@ class Cohort:
     n: int
     """Number of evaluation rows."""
     metric: str
-    """The task's primary metric."""
+    """The primary metric."""
+    reference: ReferenceEngine | None = None
+    """What predictions are compared with; None: the rows have labels."""
     energy: EnergyMeter | None = None
     """None: joules are not compared."""
     labels: int | None = None
     """Hash of the labels; None: examples are not paired."""
+
+    @property
+    def described(self) -> str:
+        """The primary metric for texts: ``accuracy``, or ``agreement with NAME``."""
+        return self.metric if self.reference is None else f"{self.metric} with {self.reference.name}"
 
     @classmethod
     def of(cls, run: Run, *, energy: bool = False, labels: bool = False) -> Cohort:
@@ -74,6 +83,7 @@ class Cohort:
             rows=run.quality.source,
             n=run.quality.n,
             metric=run.quality.metric,
+            reference=run.quality.reference,
             energy=energy_meter(run) if energy else None,
             labels=hash(json.dumps(run.quality.labels)) if labels else None,
         )
@@ -94,6 +104,11 @@ def check(runs: Sequence[Run], *, energy: bool = False) -> None:
         ("different tasks", {key.task: run for key, run in keys.items()}, ""),
         ("different hosts", {key.host: run for key, run in keys.items()}, ""),
         ("different metrics", {key.metric: run for key, run in keys.items()}, ""),
+        (
+            "agreements with different reference engines",
+            _references(keys),
+            " Profile all with one reference.",
+        ),
         ("different evaluation sets", {f"{key.rows} ({key.n})": run for key, run in keys.items()}, ""),
         (
             "energies of different source or meter",
@@ -106,8 +121,16 @@ def check(runs: Sequence[Run], *, energy: bool = False) -> None:
             raise UsageError(f"{what} cannot be compared: {listed}.{advice}")
 
 
+def _references(keys: Mapping[Cohort, str]) -> dict[str, str]:
+    return {
+        f"{key.reference.name} ({key.reference.digest[:8]})": run
+        for key, run in keys.items()
+        if key.reference is not None
+    }
+
+
 def split(runs: Sequence[Run], *, energy: bool = False, labels: bool = False) -> dict[Cohort, list[Run]]:
-    """Return results by cohort; of one task and host, the cohort with the most rows is the first.
+    """Return results by cohort; of one task and host, that with the most labelled rows is the first.
 
     Args:
         runs: the results.
@@ -118,10 +141,26 @@ def split(runs: Sequence[Run], *, energy: bool = False, labels: bool = False) ->
     for run in runs:
         cohorts.setdefault(Cohort.of(run, energy=energy, labels=labels), []).append(run)
 
-    def order(key: Cohort) -> tuple[str, str, int, str, str, str]:
-        return key.task, key.host, -key.n, key.metric, key.rows, str(key.energy)
+    def order(key: Cohort) -> tuple[str, str, bool, int, str, str, str, str]:
+        unlabelled, others = key.reference is not None, (str(key.reference), str(key.energy))
+        return key.task, key.host, unlabelled, -key.n, key.metric, key.rows, *others
 
     return {key: cohorts[key] for key in sorted(cohorts, key=order)}
+
+
+def without_labels(run: Run) -> list[str]:
+    """Return a remark on a result whose rows have no labels; an empty list: they have labels."""
+    if run.quality.reference is None:
+        return []
+    if run.quality.reference.digest == run.engine.digest:
+        return [
+            f"the rows have no labels, and {run.name} is the reference engine: its agreement with itself is "
+            "1, whatever it predicts"
+        ]
+    return [
+        f"the rows have no labels: agreement with {run.quality.reference.name} was measured, not how many "
+        "predictions are right"
+    ]
 
 
 def by_task_and_host(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
@@ -133,10 +172,13 @@ def by_task_and_host(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
 
 
 def latest(runs: Sequence[Run]) -> list[Run]:
-    """Return the latest result of each engine on each host, in order of start."""
-    newest: dict[tuple[str, str, str], Run] = {}
+    """Return the latest result of each engine on each host, in order of start.
+
+    Results on rows with labels and on rows without count separately.
+    """
+    newest: dict[tuple[str, str, str, bool], Run] = {}
     for run in sorted(runs, key=lambda run: (run.started, run.id)):
-        newest[(run.task, run.host_id, run.name)] = run
+        newest[(run.task, run.host_id, run.name, run.quality.reference is None)] = run
     return list(newest.values())
 
 
@@ -156,9 +198,10 @@ def shared_labels(runs: Sequence[Run]) -> np.ndarray:
         if not has_predictions(run):
             raise UsageError(f"{run.id} does not hold every prediction; profile the engine again.")
         if run.quality.labels != labels:
-            raise UsageError(
-                f"{runs[0].id} and {run.id} have different labels; profile both on the same rows."
-            )
+            what = "labels; profile both on the same rows"
+            if run.quality.reference is not None:
+                what = "predictions of the reference engine; profile both in one session"
+            raise UsageError(f"{runs[0].id} and {run.id} have different {what}.")
     return runs[0].quality.label_array
 
 

@@ -124,6 +124,7 @@ def compare(a: Run, b: Run) -> Comparison:
     interval = intervals.paired_interval(METRICS[metric], labels, of_a, of_b)
     if interval is None:
         remarks.append(f"{differing} differing predictions are too few for an interval of {metric}")
+    remarks += cohorts.without_labels(b)
     if a.session != b.session:
         remarks.append("not of one session: the ratios include what changed on the host between them")
     latency = _latency(a, b, remarks)
@@ -134,7 +135,7 @@ def compare(a: Run, b: Run) -> Comparison:
         results=(a.id, b.id),
         task=a.task,
         host=a.host_id,
-        metric=metric,
+        metric=a.quality.described,
         n=a.quality.n,
         difference=b.quality.value - a.quality.value,
         interval=interval,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from effx.analysis import cohorts
-from effx.analysis.objectives import OBJECTIVES, Objective
+from effx.analysis.objectives import AGREEMENT, LABELLED_QUALITY, OBJECTIVES, Objective
 from effx.errors import UsageError
 from effx.results import Run
 from effx.specs.constraints import Constraints
@@ -16,7 +16,6 @@ from effx.specs.constraints import Constraints
 ROUNDING = 1e-9
 """0.91 meets a threshold of 0.92 - 0.01."""
 _OBJECTIVE_OF = {
-    "min_accuracy": "quality",
     "max_p90_s": "latency_p90",
     "max_p99_s": "latency_p99",
     "max_memory_bytes": "memory",
@@ -98,12 +97,18 @@ def of_constraints(constraints: Constraints, baseline: Run | None) -> list[Thres
     """Return the thresholds that constraints set, whatever was measured; see :func:`thresholds`."""
     result = []
     if constraints.max_drop is not None and baseline is not None:
-        value = baseline.quality.value - constraints.max_drop
-        result.append(Threshold("max_drop", OBJECTIVES["quality"], constraints.max_drop, value, baseline))
+        least = baseline.quality.value - constraints.max_drop
+        result.append(Threshold("max_drop", OBJECTIVES["quality"], constraints.max_drop, least, baseline))
+    if constraints.min_accuracy is not None:
+        limit = constraints.min_accuracy
+        result.append(Threshold("min_accuracy", LABELLED_QUALITY, limit, limit))
+    if constraints.min_agreement is not None:
+        limit = constraints.min_agreement
+        result.append(Threshold("min_agreement", AGREEMENT, limit, limit))
     for setting, name in _OBJECTIVE_OF.items():
-        limit: float | None = getattr(constraints, setting)
-        if limit is not None:
-            result.append(Threshold(setting, OBJECTIVES[name], limit, limit))
+        value: float | None = getattr(constraints, setting)
+        if value is not None:
+            result.append(Threshold(setting, OBJECTIVES[name], value, value))
     return result
 
 

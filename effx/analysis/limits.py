@@ -80,7 +80,7 @@ def outcome(run: Run, threshold: Threshold, confidence: float) -> LimitOutcome:
     value = threshold.objective.value(run)
     if value is None:
         return _unmeasured(run, threshold)
-    if threshold.setting == "min_accuracy":
+    if threshold.setting in ("min_accuracy", "min_agreement"):
         return _score(run, threshold, value, confidence)
     if threshold.objective.name in _PERCENTILES:
         return _latency(run, threshold, value, confidence)
@@ -200,7 +200,7 @@ def _drop(run: Run, baseline: Run, threshold: Threshold, confidence: float) -> L
         if interval is None:
             return None
         at = _narrowed(difference, interval, n)
-        if metric.name == "accuracy":
+        if metric.is_share:
             at = _paired_accuracy(same_rows(before, labels), same_rows(after, labels), level)
         return _least(lambda count: _verdict(at(count), -limit, at_least=True), n, "rows")
 
@@ -217,7 +217,7 @@ def _score(run: Run, threshold: Threshold, value: float, confidence: float) -> L
     n, level = run.quality.n, _two_sided(confidence)
     interval = _score_interval(run, confidence)
     at = _narrowed(value, interval, n)
-    if run.quality.metric == "accuracy":
+    if METRICS[run.quality.metric].is_share:
         at = partial(_accuracy, value, level)
     return _of(
         threshold, value, interval,
@@ -229,7 +229,7 @@ def _score_interval(run: Run, confidence: float) -> Interval:
     """Return one-sided bounds of the primary metric."""
     scored, level = run.quality, _two_sided(confidence)
     metric = METRICS[scored.metric]
-    if metric.name == "accuracy":
+    if metric.is_share:
         return _accuracy(scored.value, level, scored.n)
     labels, predictions = cohorts.shared_labels([run]), scored.prediction_array
     wrong = int(np.sum(~same_rows(labels, predictions)))

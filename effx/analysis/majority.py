@@ -12,7 +12,8 @@ from effx.stats.metrics import METRICS
 def majority_score(run: Run) -> float | None:
     """Return the primary metric of always answering the most frequent class, or labels, of the scored rows.
 
-    None: the labels are numbers, for which a constant has no correlation, or the result has no labels.
+    Of rows without labels, those that the reference engine predicts. None: the labels are numbers, for which
+    a constant has no correlation, or the result has no predictions.
     """
     quality = run.quality
     metric = METRICS[quality.metric]
@@ -33,6 +34,11 @@ def remark(run: Run) -> str | None:
     if score is None or run.quality.value > score:
         return None
     frequent = "class" if run.quality.label_names is None else "labels"
+    if run.quality.reference is not None:
+        return (
+            f"{run.name} agrees with {run.quality.reference.name} on {run.quality.value:.4f} of the rows, no "
+            f"more than always answering its most frequent {frequent} would: {score:.4f}"
+        )
     return (
         f"{run.name} is not better than always answering the most frequent {frequent}: {run.quality.metric} "
         f"{run.quality.value:.4f}, {score:.4f} without a model"

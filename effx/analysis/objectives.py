@@ -6,7 +6,7 @@ Pure functions over results. A value is None where it was not measured, and the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -108,21 +108,24 @@ def _score(name: str) -> Objective:
         metric = runs[0].quality.metric if name == "quality" and runs else name
         return resampling.scores(metric, runs)
 
-    return Objective(
-        name,
-        name,
-        "",
-        True,
-        value,
-        interval,
-        draws,
-        lambda run: run.withdrawn("quality") or f"{name} is not a metric of {run.task}",
-    )
+    def missing(run: Run) -> str:
+        if reason := run.withdrawn("quality"):
+            return reason
+        if run.quality.reference is not None:
+            return without_labels(run)
+        return f"{name} is not a metric of {run.task}"
+
+    return Objective(name, name, "", True, value, interval, draws, missing)
+
+
+def without_labels(run: Run) -> str:
+    """Return why a result has no metric of the task: its rows have no labels."""
+    return f"the rows have no labels: {run.quality.described} was measured instead"
 
 
 def _correct_value(run: Run) -> float | None:
     scored = run.quality
-    if run.withdrawn("quality"):
+    if run.withdrawn("quality") or scored.reference is not None:
         return None
     if not METRICS[scored.metric].of_classes:
         return None
@@ -215,6 +218,12 @@ def _fixed(name: str, label: str, unit: str, value: Callable[[Run], float | None
     )  # fmt: skip
 
 
+def _no_correct(run: Run) -> str:
+    if run.quality.reference is not None:
+        return without_labels(run)
+    return f"{run.task} is a regression: predictions are not right or wrong"
+
+
 OBJECTIVES: dict[str, Objective] = {
     objective.name: objective
     for objective in (
@@ -222,7 +231,7 @@ OBJECTIVES: dict[str, Objective] = {
         *(_score(name) for name in METRICS),
         Objective("correct", "share of correct predictions", "", True, _correct_value, _correct_interval,
                   lambda runs: resampling.scores("accuracy", runs),
-                  lambda run: f"{run.task} is a regression: predictions are not right or wrong"),
+                  _no_correct),
         _latency("latency", "p50", "median"),
         _latency("latency_p90", "p90", "p90"),
         _latency("latency_p99", "p99", "p99"),
@@ -234,7 +243,7 @@ OBJECTIVES: dict[str, Objective] = {
         Objective("energy_per_correct", "energy per correct prediction", "J", False,
                   energy_per_correct, _per_correct_interval, _per_correct_draws,
                   lambda run: _no_energy(run) if _joules(run) is None
-                  else f"{run.task} is a regression: predictions are not right or wrong"),
+                  else _no_correct(run)),
         _fixed("memory", "peak memory of the process", "B",
                lambda run: run.memory.host_peak_bytes, "peak memory was not measured"),
         _fixed("device_memory", "peak memory of the device", "B",
@@ -246,4 +255,18 @@ OBJECTIVES: dict[str, Objective] = {
     )
 }  # fmt: skip
 QUALITY = OBJECTIVES["quality"]
-"""The task's primary metric."""
+"""The primary metric; on rows without labels the agreement with a reference engine."""
+LABELLED_QUALITY = replace(
+    QUALITY,
+    value=lambda run: QUALITY.value(run) if run.quality.reference is None else None,
+    missing=lambda run: run.withdrawn("quality") or without_labels(run),
+)
+"""The primary metric on rows with labels: agreement with a reference engine does not count."""
+AGREEMENT = replace(
+    QUALITY,
+    value=lambda run: QUALITY.value(run) if run.quality.reference is not None else None,
+    missing=lambda run: (
+        run.withdrawn("quality") or f"the rows have labels: {run.quality.metric} was measured instead"
+    ),
+)
+"""The primary agreement with a reference engine, on rows without labels."""

@@ -119,7 +119,7 @@ def _answer(
         task=run.task,
         host=run.host_id,
         objective=objective.name,
-        metric=run.quality.metric,
+        metric=run.quality.described,
         n=run.quality.n,
         energy_source=cohorts.energy_meter(run).source,
         engine=run.name,
@@ -144,6 +144,7 @@ def _answer(
         candidates=len(candidates),
         remarks=[
             *remarks,
+            *cohorts.without_labels(run),
             *made_elsewhere(run),
             *_unsteady_host(runner_up, objective),
             *filter(None, [majority.remark(run)]),
@@ -166,9 +167,9 @@ def _with_quality(runs: list[Run], remarks: list[str]) -> list[Run]:
 
 
 def _same_rows(runs: list[Run], baseline: str | None, remarks: list[str]) -> list[Run]:
-    """Return the runs scored on the rows of the baseline, or else on the most rows."""
+    """Return the runs scored on the rows of the baseline, or else on the most labelled rows."""
     named = [run for run in runs if run.name == baseline]
-    first = named[0] if named else max(runs, key=lambda run: run.quality.n)
+    first = named[0] if named else max(runs, key=lambda run: (run.quality.reference is None, run.quality.n))
 
     rows = Cohort.of(first)
     leave_out([run for run in runs if Cohort.of(run) != rows], "scored on other rows", remarks)
@@ -473,7 +474,7 @@ def _unmet(
     return Unmet(
         task=near.task,
         host=near.host_id,
-        metric=near.quality.metric,
+        metric=near.quality.described,
         candidates=len(runs),
         confidence=certified.confidence,
         engine=near.name,

@@ -31,7 +31,8 @@ class Summary:
     """What the engines of one task on one host cost."""
 
     baseline: str
-    """See :func:`effx.analysis.baseline.baseline_of`; of the engines scored on the most rows."""
+    """See :func:`effx.analysis.baseline.baseline_of`; of the engines scored on the most rows, those with
+    labels first."""
     energy_sources: list[str]
     energy_per_correct: dict[str, float]
     """Joules per correct prediction by engine; those without are left out."""
@@ -63,8 +64,9 @@ def summary(runs: Sequence[Run]) -> dict[tuple[str, str], Summary]:
 
 
 def _summary(runs: Sequence[Run]) -> Summary:
-    most = max(run.quality.n for run in runs)
-    baseline = baseline_of([run for run in runs if run.quality.n == most])
+    labelled = [run for run in runs if run.quality.reference is None] or runs
+    most = max(run.quality.n for run in labelled)
+    baseline = baseline_of([run for run in labelled if run.quality.n == most])
     same_rows = [run for run in runs if Cohort.of(run) == Cohort.of(baseline)]
     per_correct = {run.name: OBJECTIVES["energy_per_correct"].value(run) for run in runs}
     return Summary(

@@ -42,7 +42,7 @@ from effx.specs.imports import ImportSettings
     help="Device of the engines: cpu, cuda, or smNN (e.g. sm89) to build with tensorrt-rtx for a GPU that "
     "this machine does not have. Default: cpu, or cuda for backends without cpu.",
 )
-@options.data("For the parity gate. Default: where the checkpoint's rows came from.")
+@options.data("For the parity gate. Default: where the checkpoint's rows came from.", labelled=False)
 @options.of(ImportSettings)
 @click.option(
     "--calibration",

@@ -15,7 +15,7 @@ from effx.specs.imports import ImportSettings
 @click.command("import")
 @click.argument("model")
 @options.of(ImportSettings)
-@options.data("Default: the hub.")
+@options.data("Default: the hub.", labelled=False)
 @options.new_checkpoint("TASK-MODEL")
 @options.trust_remote_code
 @click.pass_context
@@ -54,9 +54,10 @@ def command(
         trust_remote_code=trust_remote_code,
     )
     metrics, rows = checkpoint.manifest.metrics, checkpoint.manifest.validation_rows
-    line = (
-        f"{options.scores(checkpoint, metrics)} on {rows} validation rows"
-        if metrics
-        else "not scored: answers to questions are not scored yet"
-    )
+    if metrics:
+        line = f"{options.scores(checkpoint, metrics)} on {rows} validation rows"
+    elif checkpoint.task.behavior.predict is None:
+        line = "not scored: answers to questions are not scored yet"
+    else:
+        line = f"not scored: the {rows} rows have no labels"
     options.show(checkpoint, as_json, line)

@@ -16,7 +16,7 @@ from effx.specs.foreign import ForeignSettings
 @click.command("import-engine")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--task", required=True, metavar="T", help="Task that the graph was trained for.")
-@options.data("Default: that of the checkpoint, or the hub.")
+@options.data("Default: that of the checkpoint, or the hub.", labelled=False)
 @click.option(
     "--tokenizer",
     type=click.Path(path_type=Path),

@@ -241,14 +241,21 @@ trust_remote_code = click.option(
 )
 
 
-def data(default: str) -> Callable[[F], F]:
-    """Add ``--data`` and the options of how files are read; the command gets both as ``data_folder``."""
+def data(default: str, *, labelled: bool = True) -> Callable[[F], F]:
+    """Add ``--data`` and the options of how files are read; the command gets both as ``data_folder``.
+
+    Args:
+        default: where rows come from without the option.
+        labelled: whether the command needs labels; otherwise it has ``--unlabelled``.
+    """
 
     def add(function: F) -> F:
         @functools.wraps(function)
         def with_source(*arguments: Any, data_path: Path | None, **values: Any) -> Any:
             reading = {name: values.pop(name) for name in list(values) if name in DataSettings.model_fields}
-            given = {name: value for name, value in reading.items() if value is not None}
+            given = {
+                name: value for name, value in reading.items() if value is not None and value is not False
+            }
             if given and data_path is None:
                 name = next(iter(given))
                 raise UsageError(f"{name} says how local files are read: add data", settings=(name, "data"))
@@ -263,7 +270,7 @@ def data(default: str) -> Callable[[F], F]:
             help="File (.csv, .tsv, .jsonl, .json, .parquet; text also .gz), or folder with files for train "
             "and validation. " + default,
         )
-        return cast(F, option(of(DataSettings)(with_source)))
+        return cast(F, option(of(DataSettings, without=("unlabelled",) if labelled else ())(with_source)))
 
     return add
 

@@ -27,7 +27,7 @@ _WITH_RESUME = {"session", "out", "trust", "no_wait", "uri", "strict", "as_json"
 
 @click.command("profile")
 @click.argument("engines", nargs=-1, type=click.Path(path_type=Path))
-@options.data("Default: where the checkpoint's validation rows came from.")
+@options.data("Default: where the checkpoint's validation rows came from.", labelled=False)
 @options.meter
 @click.option(
     "--scenario",
@@ -69,6 +69,12 @@ _WITH_RESUME = {"session", "out", "trust", "no_wait", "uri", "strict", "as_json"
     "name.",
 )
 @click.option(
+    "--reference",
+    metavar="ENGINE",
+    help="For rows without labels: name or folder of the engine that the others are compared with. Default: "
+    "the unreduced fp32 engine.",
+)
+@click.option(
     "--resume",
     "session",
     metavar="SESSION",
@@ -99,6 +105,7 @@ def command(
     rate_per_s: float | None,
     out: Path,
     host: str | None,
+    reference: str | None,
     session: str | None,
     no_wait: bool,
     uri: str | None,
@@ -112,12 +119,14 @@ def command(
     Each engine runs in a separate process, and the engines take turns, so that slow periods of the
     machine affect all of them. Measured are accuracy on every validation row, latency of single
     queries at the rows' lengths, latency for a grid of batch sizes and sequence lengths, peak memory,
-    and energy if the machine has a meter. Exit code 1: an engine failed, or a quality gate failed and
-    --strict was given. After Ctrl-C or a crash, --resume measures what is left.
+    and energy if the machine has a meter. On rows without labels, agreement with a reference engine is
+    measured instead of accuracy. Exit code 1: an engine failed, or a quality gate failed and --strict
+    was given. After Ctrl-C or a crash, --resume measures what is left.
 
     \b
     effx profile engines/
     effx profile engines/ --data ../data/sst2 --grid 1x32,32x128 --meter rapl
+    effx profile engines/ --data texts.csv --unlabelled
     """  # fmt: skip
     from effx.analysis import majority
     from effx.export.foreign.location import is_foreign
@@ -148,6 +157,7 @@ def command(
                 meter=meter,
                 data_folder=data_folder,
                 host=host,
+                reference=reference,
                 wait=not no_wait,
             )
     except KeyboardInterrupt as stop:

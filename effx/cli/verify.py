@@ -21,7 +21,7 @@ from effx.specs.data import DataSource
     show_default=True,
     help="Folder with the engines' checkpoints.",
 )
-@options.data("Default: where the checkpoint's rows came from.")
+@options.data("Default: where the checkpoint's rows came from.", labelled=False)
 @click.option(
     "--trust",
     is_flag=True,

@@ -12,21 +12,25 @@ location     artifact -> files of its rows on this machine
 summary      rows -> what was understood of them, and the baseline
 """
 
-from effx.data.load import load, paths, resolve
+from effx.data.load import load, load_to_measure, paths, resolve, resolve_to_measure
 from effx.data.location import locate, recorded
-from effx.data.rows import Origin, Rows
-from effx.data.summary import Baseline, DataSummary, scored, summarize
+from effx.data.rows import Origin, Rows, UnlabelledRows
+from effx.data.summary import Baseline, DataSummary, scored, summarize, truncation
 
 __all__ = [
     "Baseline",
     "DataSummary",
     "Origin",
     "Rows",
+    "UnlabelledRows",
     "load",
+    "load_to_measure",
     "locate",
     "paths",
     "recorded",
     "resolve",
+    "resolve_to_measure",
     "scored",
     "summarize",
+    "truncation",
 ]

@@ -67,7 +67,8 @@ def choose(
         where: the file, for messages.
         settings: names that the user gives.
         task: what the columns are for; None: it is inferred from them.
-        labelled: whether a label is needed; otherwise there may be none.
+        labelled: whether a label is needed. Otherwise there is none if ``settings`` say so, or if the texts
+            are the only columns.
 
     Raises:
         NoLabelError: the texts are known, the label is not.
@@ -76,7 +77,8 @@ def choose(
     names = _Names(header, where)
     if task is not None and (label_column := task.behavior.label_column) is not None:
         return Columns(
-            tuple(names.index(column, None) for column in task.columns), names.index(label_column, None)
+            tuple(names.index(column, None) for column in task.columns),
+            None if settings.unlabelled else names.index(label_column, None),
         )
     try:
         texts = _texts(names, settings, task)
@@ -89,6 +91,8 @@ def choose(
                 settings=("text_column", "label_column"),
             ) from error
         raise
+    if settings.unlabelled:
+        return Columns(texts, None)
     if settings.label_columns is not None:
         indices = tuple(names.index(name, "label_columns") for name in settings.label_columns)
         if set(indices) & set(texts):
@@ -98,12 +102,19 @@ def choose(
             )
         return Columns(texts, indices[0], indices)
     try:
-        label = _label(names, settings, task, texts)
-    except NoLabelError:
+        return Columns(texts, _label(names, settings, texts))
+    except NoLabelError as error:
         if labelled:
-            raise
-        label = None
-    return Columns(texts, label)
+            raise NoLabelError(
+                f"{error} Name the column of the label; rows without labels cannot be trained on",
+                settings="label_column",
+            ) from error
+        if len(header) == len(texts):
+            return Columns(texts, None)
+        raise NoLabelError(
+            f"{error} Name the column of the label, or, if the rows have none, set unlabelled",
+            settings=("label_column", "unlabelled"),
+        ) from error
 
 
 class _Names:
@@ -185,7 +196,7 @@ def _usual_texts(names: _Names, task: Task | None) -> tuple[str, ...]:
     raise NoTextError(f"{error} Name the column of the text", settings="text_column")
 
 
-def _label(names: _Names, settings: DataSettings, task: Task | None, texts: tuple[int, ...]) -> int:
+def _label(names: _Names, settings: DataSettings, texts: tuple[int, ...]) -> int:
     if settings.label_column is not None:
         index = names.index(settings.label_column, "label_column")
     else:
@@ -196,11 +207,7 @@ def _label(names: _Names, settings: DataSettings, task: Task | None, texts: tupl
                 settings="label_column",
             )
         if not candidates:
-            error = names.missing("label", None)
-            raise NoLabelError(
-                f"{error} Name the column of the label; rows without labels cannot be used",
-                settings="label_column",
-            )
+            raise names.missing("label", None, NoLabelError)
         index = names.index(candidates[0], None)
     if index in texts:
         raise DataError(

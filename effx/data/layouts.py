@@ -93,6 +93,8 @@ def _whole(
 
 
 def _divided(paths: tuple[Path, ...], source: DataSource, split: str) -> Files:
+    if source.settings.unlabelled:  # nothing is trained on them
+        return Files(paths)
     if source.settings.split is None and split == "train":
         raise UsageError(
             f"{source.path} has rows in one file, and no validation rows: set split to the share to train "

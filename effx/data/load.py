@@ -13,7 +13,7 @@ from effx import corpus, progress
 from effx.data import hub, labels, layouts, tables
 from effx.data.columns import Columns, choose
 from effx.data.location import digest_of
-from effx.data.rows import Origin, Rows
+from effx.data.rows import Origin, Rows, UnlabelledRows
 from effx.data.split import split as divide
 from effx.data.tables import MISSING, Table
 from effx.errors import DataError, EffxError, UsageError, nearest
@@ -44,7 +44,9 @@ def load(task: Task, split: str, source: DataLocation = None) -> Rows:
         UsageError: how rows are divided is not set.
     """
     if source is not None:
-        return _with_all_problems(_source(source), lambda known: _local(task, split, known))
+        rows = _with_all_problems(_source(source), lambda known: _local(task, split, known, labelled=True))
+        assert isinstance(rows, Rows)
+        return rows
     if task.name == "demo":
         texts, numbers = corpus.split(split)
         return Rows([(text,) for text in texts], np.array(numbers), f"demo corpus, {split}")
@@ -62,6 +64,15 @@ def load(task: Task, split: str, source: DataLocation = None) -> Rows:
     return _rows(task, table, choose(table.columns, table.source, named, task), named)
 
 
+def load_to_measure(
+    task: Task, source: DataLocation = None, split: str = "validation"
+) -> Rows | UnlabelledRows:
+    """Return the rows that engines are measured on, which need no labels; otherwise as :func:`load`."""
+    if source is None:
+        return load(task, split)
+    return _with_all_problems(_source(source), lambda known: _local(task, split, known, labelled=False))
+
+
 def resolve(name: str, source: DataLocation) -> Task:
     """Return the task called ``name``; a task that is not in the table is inferred from its files.
 
@@ -72,13 +83,34 @@ def resolve(name: str, source: DataLocation) -> Task:
     """
     if name in TASKS or source is None:
         return get(name)
+    _check_new_name(name)
+    task = _with_all_problems(_source(source), lambda known: _infer(name, known, training=True))
+    assert isinstance(task, Task)
+    return task
+
+
+def resolve_to_measure(name: str, source: DataLocation) -> Task | tuple[str, ...]:
+    """Return the task called ``name``, for which nothing is trained: a single file need not be divided.
+
+    Where the rows have no labels, the names of a task's text columns are returned: the kind of the task, and
+    its labels, do not follow from the rows.
+
+    Raises:
+        UsageError, DataError: as :func:`resolve`.
+    """
+    if name in TASKS or source is None:
+        return get(name)
+    _check_new_name(name)
+    return _with_all_problems(_source(source), lambda known: _infer(name, known, training=False))
+
+
+def _check_new_name(name: str) -> None:
     if hint := nearest(name, TASKS, cutoff=_MISTYPED):
         raise UsageError(
             f"unknown task '{name}'.{hint} If this is a new task, choose a name that differs more."
         )
     if not NAME.fullmatch(name):
         raise UsageError(f"the task's name '{name}' becomes part of folder names: {NAMING} Choose another.")
-    return _with_all_problems(_source(source), lambda known: _infer(name, known))
 
 
 def paths(task: str, split: str, source: DataLocation) -> tuple[Path, ...]:
@@ -124,13 +156,20 @@ def _source(value: DataLocation) -> DataSource:
     return source
 
 
-def _infer(name: str, source: DataSource) -> Task:
-    """Describe a user's task from its training rows: columns, kind and class names."""
-    split_files = layouts.files_of(source, "train", name)
-    table = _table(split_files.paths, name, None, source.settings)
-    columns = choose(table.columns, table.source, source.settings, None)
-    assert columns.label is not None
+def _infer(name: str, source: DataSource, *, training: bool) -> Task | tuple[str, ...]:
+    """Describe a user's task from its training rows: columns, kind and class names.
+
+    With ``training`` it is a :class:`Task`; otherwise the text columns are returned of rows without labels.
+    """
+    if training and source.settings.unlabelled:
+        raise _unlabelled_error(source)
+    one_file = source.settings.split is None and not Path(source.path).is_dir()
+    split_files = layouts.files_of(source, "validation" if one_file and not training else "train", name)
+    table = _table(split_files.paths, name, None, source.settings, labelled=training)
+    columns = choose(table.columns, table.source, source.settings, None, labelled=training)
     named: tuple[str, ...] = ("sentence1", "sentence2") if len(columns.texts) == 2 else ("sentence",)
+    if columns.label is None:
+        return named
     class_names = table.class_names.get(table.columns[columns.label])
     values = _labels(table, columns, source.settings)
     if source.settings.several_labels or (
@@ -148,7 +187,14 @@ def _infer(name: str, source: DataSource) -> Task:
     return task
 
 
-def _local(task: Task, split: str, source: DataSource) -> Rows:
+def _unlabelled_error(source: DataSource) -> DataError:
+    return DataError(f"{source.path}: rows without labels cannot be trained on", settings="unlabelled")
+
+
+def _local(task: Task, split: str, source: DataSource, *, labelled: bool) -> Rows | UnlabelledRows:
+    """Return the rows of a split; with ``labelled`` they are :class:`Rows`."""
+    if labelled and source.settings.unlabelled:
+        raise _unlabelled_error(source)
     split_files = layouts.files_of(source, split, task.name, patterns=task.behavior.file_patterns)
     if split_files.divided and source.digest is not None and digest_of(split_files.paths) != source.digest:
         raise DataError(
@@ -157,12 +203,13 @@ def _local(task: Task, split: str, source: DataSource) -> Rows:
             "validation file",
             settings="data",
         )
-    table = _table(split_files.paths, task.name, task, source.settings)
-    columns = choose(table.columns, table.source, _named(split_files.paths[0], task, source.settings), task)
-    location = Path(source.path).expanduser().resolve()
-    first = split_files.paths[0].resolve()
-    shown = first.relative_to(location.parent) if first.is_relative_to(location) else Path(first.name)
-    rows = replace(_rows(task, table, columns, source.settings), file=shown.as_posix())
+    table = _table(split_files.paths, task.name, task, source.settings, labelled=labelled)
+    named = _named(split_files.paths[0], task, source.settings)
+    columns = choose(table.columns, table.source, named, task, labelled=labelled)
+    file = _file_of(split_files.paths[0], source)
+    if columns.label is None:
+        return replace(_unlabelled(table, columns), file=file)
+    rows = replace(_rows(task, table, columns, source.settings, labelled=labelled), file=file)
     if not split_files.divided:
         return rows
     settings = source.settings
@@ -171,23 +218,36 @@ def _local(task: Task, split: str, source: DataSource) -> Rows:
     return rows.take(train if split == "train" else validation)
 
 
+def _file_of(path: Path, source: DataSource) -> str:
+    """Return a file as artifacts and results have it: from the data folder's name on."""
+    location, path = Path(source.path).expanduser().resolve(), path.resolve()
+    shown = path.relative_to(location.parent) if path.is_relative_to(location) else Path(path.name)
+    return shown.as_posix()
+
+
 def _named(path: Path, task: Task | None, settings: DataSettings) -> DataSettings:
     """Return the settings, with the columns of GLUE's original files."""
     glue = layouts.glue_file(path, task.name) if task is not None else None
     if glue is None:
         return settings
-    return settings.replace(**{**glue.columns, "delimiter": "tab", "quoting": "none", **settings.given()})
+    names = {**glue.columns, "delimiter": "tab", "quoting": "none", **settings.given()}
+    if settings.unlabelled:
+        del names["label_column"]
+    return settings.replace(**names)
 
 
-def _table(split_files: tuple[Path, ...], name: str, task: Task | None, settings: DataSettings) -> Table:
+def _table(
+    split_files: tuple[Path, ...], name: str, task: Task | None, settings: DataSettings, *, labelled: bool
+) -> Table:
     glue = layouts.glue_file(split_files[0], name) if task is not None else None
     named = _named(split_files[0], task, settings)
     shown = str(split_files[0])
-    table = tables.read(
-        split_files, named, lambda columns: choose(columns, shown, named, task), glue.ragged if glue else None
+    return tables.read(
+        split_files,
+        named,
+        lambda columns: choose(columns, shown, named, task, labelled=labelled),
+        glue.ragged if glue else None,
     )
-    choose(table.columns, table.source, named, task)
-    return table
 
 
 def _labels(table: Table, columns: Columns, settings: DataSettings) -> list[Any]:
@@ -225,36 +285,74 @@ def _values(table: Table, index: int) -> list[Any]:
     return values
 
 
-def _rows(task: Task, table: Table, columns: Columns, settings: DataSettings) -> Rows:
-    """Return a table's rows as texts and labels of the task.
+def _unlabelled(table: Table, columns: Columns) -> UnlabelledRows:
+    """Return a table's rows as texts.
 
     Raises:
-        DataError: a value does not fit the task.
+        DataError: a value is not a text.
+    """
+    notes = _notes(table)
+    for note in notes:
+        progress.say_once(f"{table.source}: {note}")
+    names = tuple(table.columns[index] for index in columns.texts)
+    origin = Origin(names, None, table.format, tuple(notes))
+    return UnlabelledRows(_texts(table, columns.texts), table.source, origin)
+
+
+def _notes(table: Table) -> list[str]:
+    skipped = f"{table.skipped} rows with a wrong number of fields are left out"
+    return [skipped] if table.skipped else []
+
+
+def _rows(
+    task: Task, table: Table, columns: Columns, settings: DataSettings, *, labelled: bool = True
+) -> Rows:
+    """Return a table's rows as texts and labels of the task.
+
+    Args:
+        task: the task.
+        table: the rows.
+        columns: of the texts and the labels.
+        settings: how the labels are written.
+        labelled: whether rows without labels are of no use, for the message.
+
+    Raises:
+        DataError: a value does not fit the task, or no row has a label.
     """
     assert columns.label is not None
-    notes = []
-    if table.skipped:
-        notes.append(f"{table.skipped} rows with a wrong number of fields are left out")
+    notes = _notes(table)
     texts = _texts(table, columns.texts)
     names = tuple(table.columns[index] for index in columns.texts)
     label_column = table.columns[columns.label]
     if columns.labels:
         label_column = ", ".join(table.columns[index] for index in columns.labels)
     values = _labels(table, columns, settings)
+    if not columns.labels and all(value is None or not str(value).strip() for value in values):
+        raise _no_labels(table, label_column, labelled)
     try:
-        labelled, encoded = task.behavior.encode(
+        with_label, encoded = task.behavior.encode(
             task.labels, values, table.where, table.class_names.get(label_column)
         )
     except ClassNamesError as error:
         raise DataError(f"{table.source}: {error}", settings="class_names") from error
-    if unlabelled := len(texts) - len(labelled):
+    if unlabelled := len(texts) - len(with_label):
         notes.append(f"{unlabelled} rows without a label (-1 or -) are left out")
-    if not len(labelled):
-        raise DataError(f"{table.source}: no row has a label.")
+    if not len(with_label):
+        raise _no_labels(table, label_column, labelled)
     for note in notes:
         progress.say_once(f"{table.source}: {note}")
     origin = Origin(names, label_column, table.format, tuple(notes))
-    return Rows([texts[index] for index in labelled], encoded, table.source, origin)
+    return Rows([texts[index] for index in with_label], encoded, table.source, origin)
+
+
+def _no_labels(table: Table, column: str, labelled: bool) -> DataError:
+    text = f"{table.source}: no row has a label in column '{column}'"
+    if labelled:
+        return DataError(f"{text}: name the column of the label", settings="label_column")
+    return DataError(
+        f"{text}: name the column of the label, or, if the rows have none, set unlabelled",
+        settings=("label_column", "unlabelled"),
+    )
 
 
 def _texts(table: Table, indices: tuple[int, ...]) -> list[tuple[str, ...]]:

@@ -15,7 +15,7 @@ from effx import files, progress
 from effx.data import layouts
 from effx.errors import DataError, UsageError
 from effx.host import state
-from effx.specs.data import DataLocation, DataRecord, DataSettings, DataSource
+from effx.specs.data import OF_LABELS, DataLocation, DataRecord, DataSettings, DataSource
 from effx.specs.tasks import Task
 
 _KIND = "data"
@@ -75,7 +75,9 @@ def digest_of(paths: Iterable[Path]) -> str:
 
 
 def _read_as(record: DataRecord, source: DataSource) -> DataSource:
-    before = record.settings.given()
+    before = {name: value for name, value in record.settings.given().items() if name != "unlabelled"}
+    if source.settings.unlabelled:
+        before = {name: value for name, value in before.items() if name not in OF_LABELS}
     if source.settings.split is None and Path(source.path).is_dir() and not record.folder:
         before = {name: value for name, value in before.items() if not name.startswith("split")}
     settings = DataSettings.of(**{**before, **source.settings.given()})

@@ -18,6 +18,7 @@ class Origin:
     columns: tuple[str, ...]
     """Columns of the texts, as the files name them."""
     label_column: str | None
+    """None: the rows have no labels."""
     format: str
     """Format, delimiter, quoting and encoding, as ``CSV, delimiter semicolon, UTF-8``."""
     notes: tuple[str, ...] = ()
@@ -58,8 +59,37 @@ class Rows:
 
     def subset(self, n: int | None) -> np.ndarray:
         """Return the indices of the rows that :meth:`limit` takes, ascending."""
-        if n is None or n >= len(self):
-            return np.arange(len(self))
-        if n < 1:
-            raise UsageError(f"limit {n}: expected at least 1 row", settings="limit")
-        return np.sort(np.random.default_rng(_SUBSET_SEED).permutation(len(self))[:n])
+        return _subset(len(self), n)
+
+
+@dataclass(frozen=True)
+class UnlabelledRows:
+    """Texts without labels, in file order: engines are compared with a reference engine on them."""
+
+    texts: list[tuple[str, ...]]
+    """One tuple per example: one text, or two for a pair."""
+    source: str
+    """The file, for messages."""
+    origin: Origin
+    file: str | None = None
+    """As :attr:`Rows.file`."""
+
+    @property
+    def recorded_source(self) -> str:
+        """Where they came from, as artifacts and results have it: without the folders of this machine."""
+        return self.source if self.file is None else self.file
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def limit(self, n: int | None) -> UnlabelledRows:
+        """Return ``n`` rows, those that :meth:`Rows.limit` would return."""
+        return replace(self, texts=[self.texts[index] for index in _subset(len(self), n)])
+
+
+def _subset(rows: int, n: int | None) -> np.ndarray:
+    if n is None or n >= rows:
+        return np.arange(rows)
+    if n < 1:
+        raise UsageError(f"limit {n}: expected at least 1 row", settings="limit")
+    return np.sort(np.random.default_rng(_SUBSET_SEED).permutation(rows)[:n])

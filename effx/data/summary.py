@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from effx import formatting
-from effx.data.rows import Rows
+from effx.data.rows import Rows, UnlabelledRows
 from effx.specs.tasks import Task
 
 
@@ -35,9 +35,8 @@ class DataSummary:
     overlap: int
     """Validation rows whose text is also a training row's."""
     baseline: Baseline
-    truncated: float | None = None
-    """Share of the training rows that fill the maximum length or exceed it; None: unknown."""
-    max_length: int | None = None
+    truncation: list[str] = field(default_factory=list)
+    """How many training rows are truncated, see :func:`truncation`."""
 
     def lines(self) -> list[str]:
         """Return the summary as a block of lines; the first is its title."""
@@ -60,18 +59,16 @@ class DataSummary:
                 f"  warning: {self.overlap:,} of {len(self.validation):,} validation rows ({share}) are also "
                 "training rows: scores on them do not show how the model does on new texts"
             )
-        if self.truncated:
-            lines.append(
-                f"  {formatting.percent(self.truncated, 1)} of the training rows reach {self.max_length} "
-                "tokens, the maximum length; longer texts are truncated"
-            )
+        lines += self.truncation
         lines.append(f"  baseline: always {self.baseline.answer}: {task.metric} {self.baseline.score:.4f}")
         return lines
 
 
-def scored(task: Task, rows: Rows) -> list[str]:
+def scored(task: Task, rows: Rows | UnlabelledRows) -> list[str]:
     """Return what was understood of rows that a model is scored on, as a block of lines."""
     lines = [f"data: task '{task.name}', {_kind(task)}; {len(rows):,} rows of {rows.source}"]
+    if isinstance(rows, UnlabelledRows):
+        return [*lines, *_origin(rows), "  the rows have no labels: accuracy is unknown"]
     if rows.origin is not None:
         lines += _origin(rows)
     if task.behavior.summarize is not None:
@@ -106,9 +103,6 @@ def summarize(
         if before != index:
             duplicates += 1
             contradictions += bool(np.any(train.labels[before] != train.labels[index]))
-    truncated = None
-    if lengths is not None and max_length is not None:
-        truncated = float((lengths >= max_length).mean())
     return DataSummary(
         task,
         train,
@@ -117,9 +111,25 @@ def summarize(
         contradictions,
         sum(text in first for text in validation.texts),
         baseline(task, train.labels, validation.labels),
-        truncated,
-        max_length,
+        [] if lengths is None or max_length is None else truncation("training rows", lengths, max_length),
     )
+
+
+def truncation(rows: str, lengths: np.ndarray, max_length: int) -> list[str]:
+    """Return how many rows reach the maximum length, as a line; an empty list: none does.
+
+    Args:
+        rows: what the rows are, as ``training rows``.
+        lengths: tokens of each row, int64 [n], after truncation.
+        max_length: maximum tokens of a row.
+    """
+    share = float((lengths >= max_length).mean())
+    if not share:
+        return []
+    return [
+        f"  {formatting.percent(share, 1)} of the {rows} reach {max_length} tokens, the maximum length; "
+        "longer texts are truncated"
+    ]
 
 
 def baseline(task: Task, train: np.ndarray, validation: np.ndarray) -> Baseline:
@@ -135,14 +145,15 @@ def _kind(task: Task) -> str:
     return task.behavior.describe("one text" if len(task.columns) == 1 else "a pair of texts", task.labels)
 
 
-def _origin(rows: Rows) -> list[str]:
+def _origin(rows: Rows | UnlabelledRows) -> list[str]:
     """Return columns, format and notes of files; an empty list for the demo corpus."""
     origin = rows.origin
     if origin is None:
         return []
     texts = " and ".join(f"'{name}'" for name in origin.columns)
+    label = "" if origin.label_column is None else f", label '{origin.label_column}'"
     return [
-        f"  columns: text {texts}, label '{origin.label_column}'; {origin.format}",
+        f"  columns: text {texts}{label}; {origin.format}",
         *(f"  {rows.source}: {note}" for note in origin.notes),
     ]
 

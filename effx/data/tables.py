@@ -10,6 +10,7 @@ from typing import Any
 
 from effx.data import dialects, text
 from effx.errors import DataError, need
+from effx.records import unique_keys
 from effx.specs.data import DataSettings
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet", ".arrow")
@@ -214,20 +215,12 @@ def _loads(text: str) -> Any:
         ValueError: it is not JSON, has a key twice, or half of a surrogate pair, which no tokenizer takes.
         RecursionError: it is nested too deeply.
     """
-    value = json.loads(text, object_pairs_hook=_distinct_keys)
+    value = json.loads(text, object_pairs_hook=unique_keys)
     if "\\ud" in text or "\\uD" in text:
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             raise ValueError("half of a surrogate pair is not a character") from error
-    return value
-
-
-def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"duplicate key '{next(key for key in keys if keys.count(key) > 1)}'")
     return value
 
 

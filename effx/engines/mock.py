@@ -186,8 +186,8 @@ def write_engine(
     manifest = EngineManifest(
         task=task.name,
         task_definition=task,
-        variant="fp32",
-        precision="fp32",
+        variant=changes.get("variant", "fp32"),
+        precision=changes.get("precision", "fp32"),
         scheme="fp32",
         backend="mock",
         device="cpu",
@@ -204,7 +204,11 @@ def write_engine(
         versions={},
         max_length=max_length,
         data=data,
-        runtime=RuntimeSettings((FILE,), lengths=None if lengths is None else tuple(lengths)),
+        runtime=RuntimeSettings(
+            (FILE,),
+            precision=changes.get("precision", "fp32"),
+            lengths=None if lengths is None else tuple(lengths),
+        ),
     )
     with Engine.create(folder, overwrite=True) as draft:
         files.write_json(draft.folder / FILE, {**behavior.to_json(), "outputs": task.outputs})

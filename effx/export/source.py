@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from effx import data
 from effx.artifacts import Checkpoint
-from effx.data import Rows
+from effx.data import Rows, UnlabelledRows
 from effx.encoding import Encoded, Encoder
 from effx.errors import DataError, MissingExtraError, UsageError
 from effx.export import graph, parity
@@ -97,12 +97,12 @@ class ExportSource:
         return data.locate(self.data_folder, self.checkpoint.task, self.checkpoint.data)
 
     @cached_property
-    def rows(self) -> Rows | None:
-        """Labelled validation rows, at most those of the parity gate; None where there are none."""
+    def rows(self) -> Rows | UnlabelledRows | None:
+        """Validation rows, at most those of the parity gate; None where there are none."""
         large = parameters(self.model) >= _LARGE_PARAMETERS
         limit = _PARITY_ROWS if large else _QUANTIZED_PARITY_ROWS
         try:
-            return data.load(self.checkpoint.task, "validation", self._data).limit(limit)
+            return data.load_to_measure(self.checkpoint.task, self._data).limit(limit)
         except (DataError, MissingExtraError):
             if self.data_folder is not None:
                 raise
@@ -126,7 +126,8 @@ class ExportSource:
             )
             return parity.with_longest(random, limit), None, "random"
         rows = self.rows if variant.is_quantized else self.rows.limit(_PARITY_ROWS)
-        return parity.with_longest(encoder(rows.texts), limit), rows.labels, "task"
+        labels = rows.labels if isinstance(rows, Rows) else None
+        return parity.with_longest(encoder(rows.texts), limit), labels, "task"
 
     def reference(self, variant: Variant) -> Reference:
         """Return the checkpoint's logits on the rows of the parity gate, reduced as the variant is."""
@@ -158,7 +159,7 @@ class ExportSource:
         encoder = Encoder(self.checkpoint.folder, self.max_length(variant))
         count = self.calibration_rows
         try:
-            rows = data.load(self.checkpoint.task, "train", self._data)
+            rows = data.load_to_measure(self.checkpoint.task, self._data, "train")
         except (DataError, MissingExtraError) as error:
             raise UsageError(f"static int8 is calibrated on training rows: {error}") from error
         if len(rows) < count:

@@ -11,7 +11,7 @@ import numpy as np
 
 from effx import progress
 from effx.artifacts import Engine
-from effx.data import Rows
+from effx.data import Rows, UnlabelledRows
 from effx.errors import EffxError, WorkerError, one_line
 from effx.host import cpu
 from effx.host.cgroups import Cgroups
@@ -20,7 +20,7 @@ from effx.profile.client import WorkerClient
 from effx.profile.journal import timestamp
 from effx.profile.meters import Meter
 from effx.profile.protocol import Block, BlockLimits, MemoryUse, OpenedEngine, Scored, WarmedUp
-from effx.results import EnergyWindow, Quality, RuntimeRecord, facts
+from effx.results import EnergyWindow, Quality, ReferenceEngine, RuntimeRecord, facts
 from effx.specs import workloads
 from effx.specs.measurement import MeasurementPlan
 from effx.specs.workloads import SINGLE_STREAM, Workload
@@ -61,7 +61,7 @@ class EngineUnderTest:
     """
 
     engine: Engine
-    rows: Rows
+    rows: Rows | UnlabelledRows
     plan: MeasurementPlan
     started: str = ""
     """Time in UTC at which its measurement began."""
@@ -75,7 +75,10 @@ class EngineUnderTest:
     """Layers that a row ran through, mean; None: not scored yet, or without early exits."""
     device_memory_by: str | None = None
     """How the device's peak memory was obtained, or why there is none."""
+    predictions: np.ndarray | None = None
+    """Of every row; None: not scored yet."""
     quality: Quality | None = None
+    """None: not scored yet, or not compared with the reference yet."""
     measured: dict[Workload, Samples] = field(default_factory=dict)
     host_peak_bytes: int | None = None
     device_peak_bytes: int | None = None
@@ -144,7 +147,9 @@ class EngineUnderTest:
                 texts=[list(texts) for texts in self.rows.texts],
                 threads=self.plan.threads,
                 seed=self.plan.seed,
-                predictions=self.quality and self.quality.predictions,
+                predictions=None
+                if self.predictions is None
+                else self.engine.task.behavior.store(self.predictions),
                 trust=self.plan.trust,
             )
         )
@@ -183,9 +188,25 @@ class EngineUnderTest:
         ordered = np.array(logits, dtype=np.float32)[np.argsort(rows)]
         if not np.isfinite(ordered).all():
             raise WorkerError(f"{self.name}: the engine's logits are not finite.")
-        self.quality = record.score(self.engine.task, self.rows, ordered)
+        self.predictions = self.engine.task.predict(ordered)
+        if isinstance(self.rows, Rows):
+            self.quality = record.score(self.engine.task, self.rows, self.predictions)
         if depths:
             self.mean_depth = float(np.mean(depths))
+
+    def compare_with(self, reference: EngineUnderTest) -> None:
+        """Measure the agreement with a reference engine of the same rows, which have no labels.
+
+        Raises:
+            WorkerError: the reference could not be scored.
+        """
+        if reference.predictions is None:
+            raise WorkerError(f"{self.name}: its reference {reference.name} could not be scored.")
+        assert isinstance(self.rows, UnlabelledRows) and self.predictions is not None
+        named = ReferenceEngine(reference.name, reference.engine.digest)
+        self.quality = record.agreement(
+            self.engine.task, self.rows, self.predictions, named, reference.predictions
+        )
 
     def warm_up(self, workload: Workload) -> None:
         """Warm up for a workload, unless it was the last one that ran."""

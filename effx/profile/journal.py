@@ -59,6 +59,8 @@ class SessionHeader:
     data: dict[str, Any] | None
     """Where the rows are, as :meth:`effx.specs.data.DataSource.to_json`; None: as recorded in the engines."""
     engines: list[JournaledEngine]
+    reference: str | None = None
+    """As requested: what engines are compared with on rows without labels; None: by default."""
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
@@ -74,6 +76,8 @@ class SessionHeader:
         plans = (self.plan.replace(trust=False), other.plan.replace(trust=False))
         if plans[0] != plans[1]:
             differing.append("settings")
+        if self.reference != other.reference:
+            differing.append("reference")
         if self.meters != other.meters:
             differing.append(f"meters ({', '.join(self.meters)}, now {', '.join(other.meters)})")
         if [engine.digest for engine in self.engines] != [engine.digest for engine in other.engines]:

@@ -1,41 +1,77 @@
-"""What a result says about an engine: its facts, its accuracy, its arithmetic."""
+"""What a result says about an engine: its facts, its quality, its arithmetic."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from effx.artifacts import Engine
-from effx.data import Rows
+from effx.data import Rows, UnlabelledRows
 from effx.errors import EffxError
-from effx.results import EngineRecord, ExitSettings, FailedEngineRecord, Quality, StructureSummary
+from effx.results import (
+    EngineRecord,
+    ExitSettings,
+    FailedEngineRecord,
+    Quality,
+    ReferenceEngine,
+    StructureSummary,
+)
 from effx.specs.tasks import Task
 from effx.stats import bootstrap, intervals
 from effx.stats.metrics import METRICS, same_rows
 
 
-def score(task: Task, rows: Rows, logits: np.ndarray) -> Quality:
-    """Return the accuracy of logits [n, outputs] with its interval and all predictions."""
-    predictions = task.predict(logits)
-    metrics = task.score(rows.labels, predictions)
-    if task.metric == "accuracy":
-        correct = int(np.sum(same_rows(predictions, rows.labels)))
-        interval = intervals.wilson(correct, len(rows))
+def score(task: Task, rows: Rows, predictions: np.ndarray) -> Quality:
+    """Return the metrics of predictions, the primary one with its interval.
+
+    Args:
+        task: whose metrics are computed.
+        rows: the rows with their labels.
+        predictions: [n], or sets [n, labels].
+    """
+    return _quality(task, task.metrics, predictions, rows.labels, rows.recorded_source, None)
+
+
+def agreement(
+    task: Task,
+    rows: UnlabelledRows,
+    predictions: np.ndarray,
+    reference: ReferenceEngine,
+    of_reference: np.ndarray,
+) -> Quality:
+    """Return how far predictions agree with those of a reference engine, both [n] or sets [n, labels]."""
+    metrics = task.behavior.agreement_metrics
+    return _quality(task, metrics, predictions, of_reference, rows.recorded_source, reference)
+
+
+def _quality(
+    task: Task,
+    names: Sequence[str],
+    predictions: np.ndarray,
+    labels: np.ndarray,
+    source: str,
+    reference: ReferenceEngine | None,
+) -> Quality:
+    primary, metrics = names[0], {name: METRICS[name](labels, predictions) for name in names}
+    if METRICS[primary].is_share:
+        interval = intervals.wilson(int(np.sum(same_rows(predictions, labels))), len(labels))
     else:
-        low, high = bootstrap.metric_interval(METRICS[task.metric], rows.labels, predictions)
+        low, high = bootstrap.metric_interval(METRICS[primary], labels, predictions)
         # of few rows all resamplings may be on one side
-        interval = min(low, metrics[task.metric]), max(high, metrics[task.metric])
+        interval = min(low, metrics[primary]), max(high, metrics[primary])
     return Quality(
-        metric=task.metric,
-        value=metrics[task.metric],
-        n=len(rows),
+        metric=primary,
+        value=metrics[primary],
+        n=len(labels),
         interval=interval,
         metrics=metrics,
         predictions=task.behavior.store(predictions),
-        labels=task.behavior.store(rows.labels),
-        label_names=list(task.labels) if rows.labels.ndim == 2 else None,
-        source=rows.recorded_source,
+        labels=task.behavior.store(labels),
+        label_names=list(task.labels) if labels.ndim == 2 else None,
+        source=source,
+        reference=reference,
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from effx import data, files, progress
 from effx.artifacts import Engine
-from effx.data import Rows
+from effx.data import Rows, UnlabelledRows
 from effx.errors import ArtifactError, DataError, EffxError, UsageError
 from effx.host import identity, locks
 from effx.profile import journal as journals
@@ -25,6 +25,7 @@ from effx.profile.engine_under_test import EngineUnderTest, accepts, longest_inp
 from effx.profile.journal import Journal, JournaledEngine, SessionHeader
 from effx.profile.meters import Meter
 from effx.profile.pool import WorkerPool, affordable
+from effx.profile.reference import references
 from effx.profile.session import InterleavedSession
 from effx.results import Run
 from effx.specs.data import DataLocation, DataSource
@@ -39,6 +40,7 @@ def profile(
     meter: str = "auto",
     data_folder: DataLocation = None,
     host: str | None = None,
+    reference: str | None = None,
     wait: bool = True,
     journal: Path | None = None,
 ) -> tuple[list[Run], list[EffxError]]:
@@ -51,6 +53,8 @@ def profile(
         meter: see :func:`effx.profile.meters.open`.
         data_folder: file or folder of validation rows; default: where the checkpoint's came from.
         host: a name for this machine; default: the host name.
+        reference: name or folder of the engine that the others are compared with on rows without labels;
+            it is measured too. Default: the unreduced fp32 engine.
         wait: while another process measures on this host; False: raise.
         journal: file of what was measured so far; a session that it has is resumed if nothing has changed.
             Default: a new file in ``out/unfinished``.
@@ -61,10 +65,12 @@ def profile(
     Raises:
         UsageError, ArtifactError, DataError: nothing can be measured with these arguments.
     """
-    request = _Request(plan or MeasurementPlan(), meter, DataSource.of(data_folder), host)
+    request = _Request(plan or MeasurementPlan(), meter, DataSource.of(data_folder), host, reference)
     files.check_writable(Path(out))
     with locks.on_this_host(alone=True, wait=wait, waiting=progress.say):
         folders = Engine.find_all([Path(path) for path in engines])
+        if reference is not None and Engine.is_at(reference):
+            folders = list({folder.resolve(): folder for folder in (*folders, Path(reference))}.values())
         return _measure(folders, request, Path(out), journal, None)
 
 
@@ -96,7 +102,8 @@ def resume(
         earlier = journals.read(path)
         header = earlier.header
         data_source = None if header.data is None else DataSource.from_json(header.data)
-        request = _Request(header.plan.replace(trust=trust), header.meter, data_source, header.host.name)
+        plan = header.plan.replace(trust=trust)
+        request = _Request(plan, header.meter, data_source, header.host.name, header.reference)
         folders = [Path(engine.folder) for engine in header.engines]
         return _measure(folders, request, Path(out), path, earlier)
 
@@ -109,6 +116,7 @@ class _Request:
     meter: str
     data: DataSource | None
     host: str | None
+    reference: str | None
 
 
 def _measure(
@@ -129,6 +137,7 @@ def _measure(
     opened = [engine for engine, _ in prepared]
     plan = _with_grid(request.plan, opened)
     under_test = [EngineUnderTest(engine, rows, plan) for engine, rows in prepared]
+    compared_with = references(under_test, request.reference)
     pool = WorkerPool(plan.resident or affordable(opened))
     by_device: dict[bool, Meter] = {}
 
@@ -152,9 +161,10 @@ def _measure(
                 JournaledEngine(str(engine.folder.resolve()), engine.digest, _rows_digest(rows))
                 for engine, rows in prepared
             ],
+            reference=request.reference,
         )
         journal = _journal(header, out, path, resumed)
-        session = InterleavedSession(under_test, pool, by_device, out, journal)
+        session = InterleavedSession(under_test, compared_with, pool, by_device, out, journal)
         for folder, error in refused:
             session.refuse(folder, error)
         return session.run()
@@ -194,14 +204,14 @@ def _journal(header: SessionHeader, out: Path, path: Path | None, resumed: Journ
 
 def _prepare(
     folders: Sequence[Path], data_folder: DataLocation, limit: int | None
-) -> tuple[list[tuple[Engine, Rows]], list[tuple[Path, EffxError]]]:
+) -> tuple[list[tuple[Engine, Rows | UnlabelledRows]], list[tuple[Path, EffxError]]]:
     """Return the engines that open and have rows, and why others do not.
 
     Raises:
         EffxError: none does; the error of the first.
     """
-    loaded: dict[tuple[str, DataSource | None], Rows] = {}
-    prepared: list[tuple[Engine, Rows]] = []
+    loaded: dict[tuple[str, DataSource | None], Rows | UnlabelledRows] = {}
+    prepared: list[tuple[Engine, Rows | UnlabelledRows]] = []
     refused: list[tuple[Path, EffxError]] = []
     for folder in folders:
         try:
@@ -237,8 +247,8 @@ def _rows(
     engine: Engine,
     data_folder: DataLocation,
     limit: int | None,
-    loaded: dict[tuple[str, DataSource | None], Rows],
-) -> Rows:
+    loaded: dict[tuple[str, DataSource | None], Rows | UnlabelledRows],
+) -> Rows | UnlabelledRows:
     engine.task.behavior.check_supported("profiling", engine.task.name)
     try:
         source = data.locate(data_folder, engine.task, engine.data)
@@ -249,13 +259,14 @@ def _rows(
     key = (engine.task.name, source)
     if key not in loaded:
         try:
-            loaded[key] = data.load(engine.task, "validation", source).limit(limit)
+            loaded[key] = data.load_to_measure(engine.task, source).limit(limit)
         except DataError as error:
             raise DataError(f"{engine.name}: {error}", settings=error.settings) from error
         progress.say(*data.scored(engine.task, loaded[key]))
     return loaded[key]
 
 
-def _rows_digest(rows: Rows) -> str:
-    value = {"texts": [list(texts) for texts in rows.texts], "labels": rows.labels.tolist()}
+def _rows_digest(rows: Rows | UnlabelledRows) -> str:
+    labels = rows.labels.tolist() if isinstance(rows, Rows) else None
+    value = {"texts": [list(texts) for texts in rows.texts], "labels": labels}
     return files.json_digest(value)

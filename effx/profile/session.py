@@ -3,7 +3,8 @@
 One worker process per engine. Engines are measured in interleaved blocks, in a new random order
 each round, so that a slow minute of the host affects all of them:
 
-    accuracy    A  B  C           every row, every prediction stored
+    quality     A  B  C           every row, every prediction stored; scored by the labels, or, if there
+                                  are none, compared with a reference engine's predictions
     idle                          power with all engines loaded and none running, by each meter
     round 1     B  A  C           one block each of single queries
     round 2     C  B  A
@@ -38,10 +39,12 @@ from effx.profile.journal import Journal, JournalEntry, Round, timestamp
 from effx.profile.meters import Meter
 from effx.profile.pool import WorkerPool
 from effx.profile.protocol import BlockLimits
+from effx.profile.reference import References
 from effx.results import (
     Energy,
     FailedEngineRecord,
     Failure,
+    GateResult,
     Idle,
     Interruption,
     MeasurementRecord,
@@ -53,7 +56,7 @@ from effx.results import (
 from effx.specs import workloads
 from effx.specs.workloads import MULTI_STREAM, SINGLE_STREAM, Workload
 
-_ACCURACY_S = 5.0
+_SCORING_S = 5.0
 _BETWEEN_S = 0.1
 """Estimates for the progress bar: loading an engine and scoring its rows; the gap between blocks."""
 _SERVER_LOAD = 0.5
@@ -66,6 +69,7 @@ class InterleavedSession:
     def __init__(
         self,
         engines: list[EngineUnderTest],
+        references: References,
         pool: WorkerPool,
         meters: dict[bool, Meter],
         out: Path,
@@ -73,6 +77,7 @@ class InterleavedSession:
     ) -> None:
         """Args:
         engines: measured side by side, in the order of the journal's header.
+        references: the engines that they are compared with, where their rows have no labels.
         pool: loads and unloads them.
         meters: of engines on a GPU (True) and of others (False), where there are such engines.
         out: folder of the results.
@@ -80,7 +85,7 @@ class InterleavedSession:
         """
         header = journal.header
         plan = header.plan
-        self._journal = journal
+        self._journal, self._references = journal, references
         self._completed: set[Round] = set()
         """Rounds that every engine has measured."""
         self._interruptions: list[Interruption] = []
@@ -169,6 +174,9 @@ class InterleavedSession:
         engine.throttled_periods = entry.throttled_periods or engine.throttled_periods
         if entry.step == "scored":
             engine.quality, engine.mean_depth = entry.quality, entry.mean_depth
+            if entry.quality is not None:
+                task = engine.engine.task
+                engine.predictions = task.behavior.restore(entry.quality.predictions, task.labels)
             engine.started = entry.started or ""
         elif entry.step == "saved":
             with contextlib.suppress(ArtifactError):  # of a recipe's cell, which was not completed
@@ -261,7 +269,9 @@ class InterleavedSession:
 
     def _measure(self, advance: progress.Advance) -> None:
         plan = self._plan
-        self._each(self._score, advance, "accuracy", _ACCURACY_S)
+        self._each(self._score, advance, "quality", _SCORING_S)
+        if self._references:
+            self._each(self._compare, advance, "agreement")
         for on_gpu, meter in self._meters.items():
             if meter.source not in ("none", "model") and on_gpu not in self._idle:
                 self._idle[on_gpu] = power = self._idle_power(meter, on_cpu=not on_gpu)
@@ -375,6 +385,19 @@ class InterleavedSession:
         )
         self._note(engine, scored)
 
+    def _compare(self, engine: EngineUnderTest) -> None:
+        """Compare an engine whose rows have no labels with its reference, once all are scored."""
+        if engine.quality is not None or engine not in self._references:
+            return
+        engine.compare_with(self._references[engine])
+        index = self._engines.index(engine)
+        self._journal.add(
+            JournalEntry(
+                "scored", engine=index, quality=engine.quality, mean_depth=engine.mean_depth,
+                started=engine.started,
+            )
+        )  # fmt: skip
+
     def _block(
         self, engine: EngineUnderTest, workload: Workload, number: int, rounds: int, limits: BlockLimits
     ) -> None:
@@ -419,7 +442,7 @@ class InterleavedSession:
         blocks = singles * plan.rounds * (plan.block_s + _BETWEEN_S)
         blocks += cells * plan.grid_rounds * (plan.grid_block_s + _BETWEEN_S)
         windows = len(self._metered) * (plan.windows + 1) * plan.window_s  # the last is twice as long
-        return len(self._engines) * (_ACCURACY_S + blocks + windows + _BETWEEN_S)
+        return len(self._engines) * (_SCORING_S + blocks + windows + _BETWEEN_S)
 
     def _earlier_rate(self) -> float | None:
         """Return the rate of arrivals before the session was interrupted."""
@@ -447,7 +470,7 @@ class InterleavedSession:
             for workload, samples in engine.measured.items()
         ]
         checked = [
-            gates.prediction_agreement(engine.checked, engine.agreed),
+            self._prediction_agreement(engine),
             gates.host_idle(engine.others_s, engine.available_s),
             gates.cpu_quota(engine.quota_periods, engine.throttled_periods),
             *map(gates.steady_rounds, measured),
@@ -484,6 +507,17 @@ class InterleavedSession:
             flags=list(dict.fromkeys(gate.name for gate in checked if gate.passed is False)),
             gates=checked,
         )
+
+    def _prediction_agreement(self, engine: EngineUnderTest) -> GateResult:
+        """Return the gate of the predictions; an agreement is only as good as those of the reference."""
+        gate = gates.prediction_agreement(engine.checked, engine.agreed)
+        reference = self._references.get(engine)
+        if reference is None or reference is engine or gate.passed is False:
+            return gate
+        of_reference = gates.prediction_agreement(reference.checked, reference.agreed)
+        if of_reference.passed is not False:
+            return gate
+        return replace(of_reference, detail=f"of the reference {reference.name}: {of_reference.detail}")
 
     def _energy(self, engine: EngineUnderTest, workload: Workload, samples: Samples) -> Energy:
         meter = self._meter(engine)

@@ -137,7 +137,7 @@ def _row(run: Run, short: str, tokens: int | None) -> dict[str, Any]:
         "host": run.host_id,
         "started": run.started,
         "session": run.session,
-        "metric": run.quality.metric,
+        "metric": run.quality.described,
         "n": run.quality.n,
         "metrics": {
             name: _rounded(value)
@@ -200,7 +200,7 @@ def _objectives(runs: Sequence[Run], groups: Sequence[Group]) -> dict[str, list[
 
 
 def _is_informative(objective: Objective, runs: Sequence[Run]) -> bool:
-    """Return whether an objective differs from ``accuracy``, which is the primary metric of any task."""
+    """Return whether an objective differs from ``quality``, which is the primary metric of any task."""
     if not objective.is_score or objective.name == "quality":
         return True
     return any(objective.value(run) not in (None, OBJECTIVES["quality"].value(run)) for run in runs)
@@ -213,7 +213,7 @@ def _group(group: Group, row_numbers: Mapping[str, int]) -> dict[str, Any]:
         "host": cohort.host,
         "rows": cohort.rows,
         "n": cohort.n,
-        "metric": cohort.metric,
+        "metric": cohort.described,
         "members": [row_numbers[run.id] for run in group.runs],
         "baseline": row_numbers[group.baseline.id],
         "frontiers": [_frontier(frontier, row_numbers) for frontier in group.frontiers],

@@ -57,7 +57,7 @@ def print_runs(runs: Sequence[Run]) -> None:
         latency_s = single_stream(run).latency_s
         cells = [
             run.name if run.made_elsewhere is None else f"{run.name} ({MADE_ELSEWHERE})",
-            f"{run.quality.metric} {score(QUALITY.value(run))} {interval(QUALITY.interval(run))}",
+            f"{run.quality.described} {score(QUALITY.value(run))} {interval(QUALITY.interval(run))}",
             str(run.quality.n),
             *(in_column(latency_s[name], "s") for name in ("p50", "p90", "p99")),
             in_column(run.memory.host_peak_bytes, "B"),
@@ -150,7 +150,7 @@ def _result_row(run: Run, on_frontier: Mapping[tuple[str, str], tuple[bool, floa
         "weight_remaining": engine.weight_remaining,
         "sparsity": None if engine.sparsity is None else engine.sparsity.share,
         "size_bytes": engine.size_bytes,
-        "metric": run.quality.metric,
+        "metric": run.quality.described,
         "score": QUALITY.value(run),
         **_ends("score", QUALITY.interval(run)),
         "n": run.quality.n,

@@ -59,7 +59,7 @@ def _draw_series(axes: Axes, group: Group) -> None:
         if labelled and reduced and not alone:
             _label_levels(axes, runs)
     axes.set_xlabel("median latency, single queries at real lengths, ms")
-    axes.set_ylabel(f"{group.cohort.metric}, n = {group.cohort.n}")
+    axes.set_ylabel(f"{group.cohort.described}, n = {group.cohort.n}")
     axes.set_title(group.title, loc="left", fontsize=10)
     axes.grid(color="#00000018", linewidth=0.6)
     axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=2)

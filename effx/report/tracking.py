@@ -101,6 +101,7 @@ def parameters(run: Run) -> dict[str, str]:
         "host": run.host_id,
         "host.cpu": run.host.cpu,
         "metric": run.quality.metric,
+        "reference": None if run.quality.reference is None else run.quality.reference.name,
         "rows": run.quality.n,
         "rows.source": run.quality.source,
         "energy.source": energy.source,

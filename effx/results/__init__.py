@@ -25,6 +25,7 @@ from effx.results.records import (
     MeterRecord,
     PeakMemory,
     Quality,
+    ReferenceEngine,
     Run,
     RuntimeRecord,
     Statistics,
@@ -36,9 +37,10 @@ from effx.results.records import (
 from effx.results.storage import failures, find, open_run, read, save
 
 __all__ = [
-    "MIN_SAMPLES", "SCHEMA", "Quality", "Energy", "EnergySource", "EnergyWindow",
+    "MIN_SAMPLES", "SCHEMA", "Energy", "EnergySource", "EnergyWindow",
     "EngineRecord", "ExitSettings", "Facts", "FailedEngineRecord", "Failure", "GateResult",
-    "Idle", "Interruption", "Interval", "MeasurementRecord", "MeterRecord", "PeakMemory", "Run",
+    "Idle", "Interruption", "Interval", "MeasurementRecord", "MeterRecord", "PeakMemory", "Quality",
+    "ReferenceEngine", "Run",
     "RuntimeRecord", "Statistics", "StructureSummary", "WorkloadResult", "check", "facts", "failures", "find",
     "latency_summary", "open_run", "read", "save",
 ]  # fmt: skip

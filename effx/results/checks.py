@@ -44,7 +44,9 @@ _MOST_WEIGHT = 1.5
 _MOST_TOKENS = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _DIGEST = re.compile("[0-9a-f]{64}")
-_RANGES = {"matthews": (-1.0, 1.0), "pearson": (-1.0, 1.0), "spearman": (-1.0, 1.0)}
+_RANGES = dict.fromkeys(
+    ("matthews", "pearson", "spearman", "agreement_pearson", "agreement_spearman"), (-1.0, 1.0)
+)
 """Of metrics that are not shares."""
 
 
@@ -231,25 +233,32 @@ def _quality(scored: Quality) -> None:
             raise ValueError(f"quality: unknown metric '{name}'. Known: {', '.join(METRICS)}")
         low, high = _RANGES.get(name, (0.0, 1.0))
         _within(f"quality: {name}", value, high, low)
+        if METRICS[name].of_reference != (scored.reference is not None):
+            problem = "needs a" if scored.reference is None else "has no"
+            raise ValueError(f"quality: {name} {problem} reference")
+    if scored.reference is not None:
+        _folder_names(**{"quality.reference.name": scored.reference.name})
+        _digest("quality.reference.digest", scored.reference.digest)
     if scored.metric not in scored.metrics:
         raise ValueError(f"quality.metrics: {scored.metric} is missing")
     _agree("quality.value", scored.value, scored.metrics[scored.metric], from_="its metrics")
     _contains("quality", scored.interval, scored.value)
     if scored.predictions or scored.labels:
         _predictions(scored)
-    if scored.metric == "accuracy":
+    if METRICS[scored.metric].is_share:
         _share(scored)
 
 
 def _predictions(scored: Quality) -> None:
     """Raise unless the metrics are those of the predictions and labels."""
+    sets = KINDS["multi-label"]
     for name, values in (("predictions", scored.predictions), ("labels", scored.labels)):
         if len(values) != scored.n:
             raise ValueError(f"quality: {len(values)} {name} of {scored.n} rows")
     if scored.label_names is None:
         if any(isinstance(value, list) for value in (*scored.predictions, *scored.labels)):
             raise ValueError("quality: several labels per row without label_names")
-    elif unsuited := set(scored.metrics) - set(KINDS["multi-label"].metrics):
+    elif unsuited := set(scored.metrics) - {*sets.metrics, *sets.agreement_metrics}:
         raise ValueError(f"quality: {min(unsuited)} is not a metric of several labels per row")
     try:
         predictions, labels = scored.prediction_array, scored.label_array
@@ -268,12 +277,12 @@ def _predictions(scored: Quality) -> None:
 
 
 def _share(scored: Quality) -> None:
-    """Raise unless an accuracy is a share of the rows, with Wilson's interval."""
+    """Raise unless a value is a share of the rows, with Wilson's interval."""
     right = scored.value * scored.n
     if abs(right - round(right)) > 1e-6 * scored.n:
         raise ValueError(f"quality.value is {scored.value}, which is not a share of {scored.n} rows")
     for stated, derived in zip(scored.interval, intervals.wilson(round(right), scored.n), strict=True):
-        _agree("an end of the interval of accuracy", stated, derived, from_=f"{scored.n} rows")
+        _agree(f"an end of the interval of {scored.metric}", stated, derived, from_=f"{scored.n} rows")
 
 
 def _workload(result: WorkloadResult) -> None:

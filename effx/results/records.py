@@ -278,24 +278,46 @@ class WorkloadResult:
 
 
 @dataclass(frozen=True)
+class ReferenceEngine:
+    """The engine whose predictions take the place of the labels that the rows do not have."""
+
+    name: str
+    digest: str
+    """Of its manifest."""
+
+
+@dataclass(frozen=True)
 class Quality:
-    """The primary metric of the built engine, with every prediction."""
+    """The primary metric of the built engine, with every prediction.
+
+    It is a metric of the task, from the labels of the rows; or, where these have none, how far the engine's
+    predictions agree with those of a reference engine, which says nothing about how many are right.
+    """
 
     metric: str
+    """A key of :data:`effx.stats.metrics.METRICS`; ``of_reference`` if and only if there is a reference."""
     value: float
     n: int
     interval: Interval
-    """95 %: Wilson's for accuracy, a bootstrap over examples otherwise."""
+    """95 %: Wilson's for accuracy and agreement, a bootstrap over examples otherwise."""
     metrics: dict[str, float]
-    """All metrics of the task."""
+    """All metrics."""
     predictions: list[StoredLabel]
     """Of every row: a class, a number, or the numbers of its labels; empty, as ``labels``, in results that
     are shared without their rows."""
     labels: list[StoredLabel]
+    """Of every row; with a reference its predictions."""
     source: str
     """Where the rows came from."""
     label_names: list[str] | None = None
     """Names of the labels if a row may have several; None: it has a class or a number."""
+    reference: ReferenceEngine | None = None
+    """None: the rows have labels."""
+
+    @property
+    def described(self) -> str:
+        """The primary metric for texts and tables: ``accuracy``, or ``agreement with NAME``."""
+        return self.metric if self.reference is None else f"{self.metric} with {self.reference.name}"
 
     @functools.cached_property
     def prediction_array(self) -> np.ndarray:
@@ -309,10 +331,10 @@ class Quality:
 
     @property
     def label_f1(self) -> dict[str, float | None] | None:
-        """F1 of each label by its name, None for one that no row has; None: rows have one label, or none is
-        stored.
+        """F1 of each label by its name, None for one that no row has; None: rows have one label, or labels
+        are not stored or known.
         """
-        if self.label_names is None or not self.labels:
+        if self.label_names is None or not self.labels or self.reference is not None:
             return None
         return dict(zip(self.label_names, label_f1(self.label_array, self.prediction_array), strict=True))
 

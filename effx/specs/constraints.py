@@ -21,7 +21,9 @@ class Constraints(Settings):
     max_drop: Annotated[float, SHARE] | None = None
     """Maximum loss of the task's metric compared with the baseline; 0.01 or 1% is one percentage point."""
     min_accuracy: Annotated[float, SCORE] | None = None
-    """Minimum value of the task's metric, e.g. 0.91 or 91%."""
+    """Minimum value of the task's metric on rows with labels, e.g. 0.91 or 91%."""
+    min_agreement: Annotated[float, SCORE] | None = None
+    """On rows without labels: minimum agreement with the reference engine, e.g. 0.99 or 99%."""
     max_p90_s: Annotated[float, DURATION] | None = None
     """Maximum p90 latency of single queries, e.g. 5ms."""
     max_p99_s: Annotated[float, DURATION] | None = None

@@ -41,6 +41,12 @@ def _encodings(text: str) -> str:
     return ",".join(name.strip() for name in text.split(","))
 
 
+OF_LABELS = {
+    "label_column", "label_type", "label_separator", "label_columns", "class_names", "split", "split_seed",
+}  # fmt: skip
+"""Settings that rows without labels cannot have; they are not trained on, so not divided either."""
+
+
 class DataSettings(Settings):
     """How files of rows are read. What is not set is inferred from the files, and reported."""
 
@@ -60,6 +66,9 @@ class DataSettings(Settings):
     """Columns of 0 and 1, one for each label, if each row has any number of labels."""
     class_names: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     """Names of all classes, in the order of the model's outputs. Default: those of the files, sorted."""
+    unlabelled: bool = False
+    """The rows have no labels, or labels that are not to be used. Engines are then compared with a reference
+    engine (agreement), not scored (accuracy)."""
     split: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of the rows to train on, e.g. 0.8, if the data is one file; the others are the validation rows.
     Both parts have the same shares of the classes, and rows with equal texts are in the same part."""
@@ -118,6 +127,9 @@ class DataSettings(Settings):
                                 "label_type", name)  # fmt: skip
         if self.split_seed is not None and self.split is None:
             raise wrong("split_seed needs split.", "split_seed", "split")
+        if self.unlabelled and (names := sorted(OF_LABELS & self.given().keys())):
+            raise wrong(f"rows without labels have no {' and '.join(names)}: leave unlabelled out, or "
+                        f"{' and '.join(names)}.", "unlabelled", *names)  # fmt: skip
         if self.class_names is not None and self.label_type == "number":
             raise wrong("numbers to predict have no classes: leave out class_names, or label_type.",
                         "class_names", "label_type")  # fmt: skip

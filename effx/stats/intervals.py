@@ -63,16 +63,16 @@ def paired_interval(
     """Return the interval of metric(b) - metric(a) on the same examples.
 
     Args:
-        metric: for accuracy the interval is Tango's, for any other metric a paired bootstrap's.
+        metric: for accuracy, or another share, the interval is Tango's, else a paired bootstrap's.
         labels: [n], or sets [n, labels].
         a: a's predictions, of the same shape.
         b: b's predictions.
         confidence: how often the interval holds the truth; its lower end alone is a one-sided bound that
             is right in (1 + confidence) / 2 of cases.
 
-    None where fewer than :data:`LEAST_DIFFERING` predictions differ and the metric is not accuracy.
+    None where fewer than :data:`LEAST_DIFFERING` predictions differ and the metric is not a share.
     """
-    if metric.name == "accuracy":
+    if metric.is_share:
         right = same_rows(a, labels), same_rows(b, labels)
         return paired_accuracy_interval(*right, confidence=confidence)
     if int(np.sum(~same_rows(a, b))) < LEAST_DIFFERING:

@@ -31,6 +31,10 @@ class Metric:
     weighted: Weighted
     of_classes: bool
     """Whether a prediction is right or wrong; False: labels are numbers."""
+    is_share: bool = False
+    """Whether it is a share of the examples, whose intervals are exact."""
+    of_reference: bool = False
+    """Whether predictions are compared with those of a reference engine, because the rows have no labels."""
 
     def __call__(self, labels: np.ndarray, predictions: np.ndarray) -> float:
         labels, predictions = np.asarray(labels, dtype=float), np.asarray(predictions, dtype=float)
@@ -66,8 +70,8 @@ def _sums(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.asarray(values @ weights.T.astype(float))
 
 
-def _accuracy(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Share of rows that are right, 0 to 1: the class, or every label of a set."""
+def _equal(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Share of equal rows, 0 to 1: the class, or every label of a set."""
     equal = predictions == labels
     return _sums(weights, equal if labels.ndim == 1 else equal.all(axis=-1)) / len(labels)
 
@@ -91,7 +95,7 @@ def _macro_f1(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) 
 def _micro_f1(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """F1 of all pairs of row and label together; of classes it is the accuracy."""
     if labels.ndim == 1:
-        return _accuracy(labels, predictions, weights)
+        return _equal(labels, predictions, weights)
     true, predicted = labels[None] == 1, predictions == 1
     both = _row_sums(weights, true & predicted)
     named = _row_sums(weights, true) + _row_sums(weights, predicted)
@@ -193,12 +197,15 @@ def _token_f1(answer: str, prediction: str) -> float:
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("accuracy", _accuracy, of_classes=True),
+        Metric("accuracy", _equal, of_classes=True, is_share=True),
         Metric("f1", _f1, of_classes=True),
         Metric("macro_f1", _macro_f1, of_classes=True),
         Metric("micro_f1", _micro_f1, of_classes=True),
         Metric("matthews", _matthews, of_classes=True),
         Metric("pearson", _pearson, of_classes=False),
         Metric("spearman", _spearman, of_classes=False),
+        Metric("agreement", _equal, of_classes=True, is_share=True, of_reference=True),
+        Metric("agreement_pearson", _pearson, of_classes=False, of_reference=True),
+        Metric("agreement_spearman", _spearman, of_classes=False, of_reference=True),
     )
 }

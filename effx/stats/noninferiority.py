@@ -54,7 +54,7 @@ def p_value(metric: Metric, labels: np.ndarray, a: np.ndarray, b: np.ndarray, ma
 
     1 for a regression in which too few predictions differ.
     """
-    if metric.name == "accuracy":
+    if metric.is_share:
         only_a, only_b = (
             np.sum(same_rows(a, labels) & ~same_rows(b, labels)),
             np.sum(~same_rows(a, labels) & same_rows(b, labels)),

@@ -7,11 +7,11 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from pydantic import JsonValue
 
 from effx import data, files, progress
 from effx.artifacts import Checkpoint
+from effx.data import Rows
 from effx.errors import UsageError
 from effx.host import state
 from effx.manifests import CheckpointFacts, ImportRecord
@@ -22,6 +22,7 @@ from effx.specs import head_labels
 from effx.specs.data import DataLocation, DataSource
 from effx.specs.heads import Head, OtherHeadError
 from effx.specs.imports import ImportSettings
+from effx.specs.kinds import KINDS
 from effx.specs.tasks import NAME, TASKS, Task
 from effx.train import output, understood
 from effx.train.finetune import checked_encoder
@@ -56,13 +57,17 @@ def import_model(
         DataError: the rows do not fit the task.
     """
     name, settings = str(name), settings or ImportSettings()
-    task = _task(settings, data_folder)
+    task_name = _task_name(settings, data_folder)
+    task = data.resolve_to_measure(task_name, data_folder)
     huggingface.check_source(name)
     short = files.safe_name(huggingface.name_of(name))
-    folder = output.new_folder(out, checkpoint_name or f"{task.name}-{short}", overwrite)
+    folder = output.new_folder(out, checkpoint_name or f"{task_name}-{short}", overwrite)
     with reading(name):
         opened = huggingface.open_model(name, trust_remote_code=trust_remote_code)
-    task = _named(task, opened.head, settings)
+    if isinstance(task, Task):
+        task = _named(task, opened.head, settings)
+    else:
+        task = _of_head(task_name, task, opened.head, settings, name)
     try:
         plan = task.behavior.match_head(opened.head, task.labels, settings.head)
     except OtherHeadError as error:
@@ -86,9 +91,9 @@ def _scored(
     data_folder: DataLocation,
     overwrite: bool,
 ) -> Checkpoint:
-    """Score the model on the validation rows and write the checkpoint."""
+    """Score the model on the validation rows, if these have labels, and write the checkpoint."""
     name = opened.folder.name
-    rows = data.load(task, "validation", data_folder)
+    rows = data.load_to_measure(task, data_folder)
     progress.say(*data.scored(task, rows))
     encoder = checked_encoder(name, loaded.model, loaded.tokenizer, max_length, rows.texts)
     encoded = encoder(rows.texts)
@@ -106,11 +111,12 @@ def _scored(
             notes=tuple(loaded.notes),
         ),
     }
-    if task.behavior.predict is not None:  # finding an answer in the text needs character offsets
+    if (
+        isinstance(rows, Rows) and task.behavior.predict is not None
+    ):  # finding an answer in the text needs character offsets
         predictions = task.predict(evaluate.logits(loaded.model, encoded))
         facts["metrics"] = task.score(rows.labels, predictions)
-    cut = float(np.mean(encoded.lengths >= max_length))
-    progress.say(f"  {len(rows)} validation rows, {cut:.1%} of them at {max_length} tokens or cut there")
+    progress.say(*data.truncation("validation rows", encoded.lengths, max_length))
     return checkpoints.save(
         loaded.model.cpu(),
         folder,
@@ -147,7 +153,7 @@ def as_checkpoint(
             )
         return path
     target = (
-        Path(out) / f"{_task(settings, data_folder).name}-{files.safe_name(huggingface.name_of(str(name)))}"
+        Path(out) / f"{_task_name(settings, data_folder)}-{files.safe_name(huggingface.name_of(str(name)))}"
     )
     replace_import = False
     if Checkpoint.is_at(target) and huggingface.is_model(path):
@@ -186,10 +192,10 @@ def digest(folder: Path) -> str:
     return total.hexdigest()
 
 
-def _task(settings: ImportSettings, data_folder: DataLocation) -> Task:
-    """Return the task by its name, or by that of the data folder."""
+def _task_name(settings: ImportSettings, data_folder: DataLocation) -> str:
+    """Return the name of the task: as given, or that of the data folder."""
     if settings.task is not None:
-        return data.resolve(settings.task, data_folder)
+        return settings.task
     source = DataSource.of(data_folder)
     if source is None:
         raise UsageError("what does the model predict? Name its task, or the folder with its rows",
@@ -197,7 +203,26 @@ def _task(settings: ImportSettings, data_folder: DataLocation) -> Task:
     path = Path(source.path).resolve()
     stem = path.name if path.is_dir() else path.name.partition(".")[0]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._") or "rows"
-    return data.resolve(name if NAME.fullmatch(name) else "rows", source)
+    return name if NAME.fullmatch(name) else "rows"
+
+
+def _of_head(
+    name: str, columns: tuple[str, ...], head: Head, settings: ImportSettings, model_name: str
+) -> Task:
+    """Return the task that a model's head is for, where the rows have no labels.
+
+    Raises:
+        UsageError: the model has no task head, or one of a kind that effx does not know.
+    """
+    if head.kind not in KINDS:
+        raise UsageError(
+            f"model {model_name}: the rows have no labels, and its head does not say what it predicts "
+            f"({head.reason}): name the task, or rows with labels",
+            settings=("task", "data"),
+        )
+    kind, outputs = KINDS[head.kind], settings.labels or head.outputs
+    labels = outputs if kind.has_classes else ()
+    return Task(name, kind.name, columns, labels, kind.metrics)
 
 
 def _named(task: Task, head: Head, settings: ImportSettings) -> Task:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 from pathlib import Path
 
@@ -24,7 +25,7 @@ TEXTS = st.text(st.sampled_from("ab ,;\t|\"'\\\n\r.é😀-1"), max_size=8)
 TABLES = st.lists(st.tuples(TEXTS, st.sampled_from(["yes", "no", "not sure"])), min_size=1, max_size=6)
 DELIMITERS = st.sampled_from([",", ";", "\t", "|"])
 SETTINGS = settings(
-    max_examples=100,
+    max_examples=int(os.environ.get("EFFX_EXAMPLES", "100")),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
 )
@@ -134,6 +135,38 @@ def test_tables_by_pandas(
         return
     columns = [table.columns.index(name) for name in HEADER]
     assert [tuple(row[column] for column in columns) for row in table.rows] == rows
+
+
+@SETTINGS
+@given(
+    TABLES, DELIMITERS, st.sampled_from(["\n", "\r\n", "\r"]), st.sampled_from([".csv", ".tsv", ".txt"]),
+    st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1"]),
+)  # fmt: skip
+def test_tables_in_every_encoding(
+    tmp_path: Path,
+    rows: list[tuple[str, str]],
+    delimiter: str,
+    end: str,
+    suffix: str,
+    quoting: int,
+    encoding: str,
+) -> None:
+    """Without a byte-order mark the encoding is named; unnamed it is refused, or the texts are the same."""
+    content = written(rows, delimiter=delimiter, lineterminator=end, quoting=quoting)
+    try:
+        encoded = content.encode(encoding)
+    except UnicodeEncodeError:
+        assume(False)
+    path = tmp_path / f"t{suffix}"
+    path.write_bytes(encoded)
+    marked = encoding in ("utf-8-sig", "utf-16", "utf-32")
+    for named in ({}, {} if marked else {"encoding": encoding}):
+        try:
+            table = read(path, **named)
+        except DataError:
+            continue
+        assert [tuple(row) for row in table.rows] == rows
 
 
 @SETTINGS

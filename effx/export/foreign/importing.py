@@ -283,7 +283,7 @@ def _rows(source: _Source, folder: Path, data_folder: DataLocation) -> Encoded:
     """Return a few encoded validation rows of the task; random ids where there are none."""
     encoder = Encoder(folder, source.max_length)
     try:
-        rows = data.load(source.task, "validation", data_folder).limit(_TRIAL_ROWS)
+        rows = data.load_to_measure(source.task, data_folder).limit(_TRIAL_ROWS)
     except (DataError, MissingExtraError):
         if data_folder is not None:
             raise

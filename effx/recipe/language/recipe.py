@@ -55,6 +55,8 @@ class TaskEntry(Settings):
         if self.data is None and self.reading.given():
             name = next(iter(self.reading.given()))
             raise wrong(f"{name} says how local files are read: add data.", name, "data")
+        if self.reading.unlabelled:
+            raise wrong("a recipe trains, which needs labels: leave unlabelled out.", "unlabelled")
         return self
 
     @property

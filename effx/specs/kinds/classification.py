@@ -205,6 +205,7 @@ CLASSIFICATION = TaskKind(
     loss="cross-entropy",
     problem_type="single_label_classification",
     metrics=("accuracy", "macro_f1"),
+    agreement_metrics=("agreement",),
     outputs=len,
     check_labels=_check_labels,
     describe=_describe,

@@ -67,6 +67,9 @@ class TaskKind:
     label_column: str | None = None
     """Name of the label's column; those of the texts are then called as the task's columns. None: usual
     names, or those that the user gives."""
+    agreement_metrics: tuple[str, ...] = ()
+    """Metrics by which predictions are compared with those of a reference engine where the rows have no
+    labels, the primary one first; empty: engines are not measured without labels."""
     file_patterns: Mapping[str, str] = field(default_factory=dict)
     """Split -> pattern of the names that its files have where the rows were published."""
     constant: Callable[[np.ndarray, Labels], Constant] | None = None

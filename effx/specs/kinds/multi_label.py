@@ -179,6 +179,7 @@ MULTI_LABEL = TaskKind(
     loss="binary-cross-entropy",
     problem_type="multi_label_classification",
     metrics=("micro_f1", "macro_f1", "accuracy"),
+    agreement_metrics=("agreement",),
     outputs=len,
     check_labels=_check_labels,
     describe=lambda texts, labels: f"any of {len(labels)} labels for {texts} (the labels are lists)",

@@ -67,5 +67,6 @@ REGRESSION = TaskKind(
     predict=lambda logits: np.asarray(logits[:, 0], dtype=np.float64),
     agreement=_agreement,
     constant=_constant,
+    agreement_metrics=("agreement_pearson", "agreement_spearman"),
     has_classes=False,
 )
