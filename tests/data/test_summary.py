@@ -18,7 +18,6 @@ def test_doubtful_rows_are_counted() -> None:
     summary = summarize(TASK, train, rows(("a", 0), ("b", 1), ("new", 0)), lengths=np.array([3, 3, 3, 8, 8]),
                         max_length=8)  # fmt: skip
     assert (summary.duplicates, summary.contradictions, summary.overlap) == (2, 1, 2)
-    assert summary.truncated == pytest.approx(0.4)
     text = "\n".join(summary.lines())
     assert "classification of one text into 3 classes (the labels are names of classes)" in text
     assert "billing 3+2, other 1+1, spam 1+0" in text
