@@ -31,20 +31,27 @@ _BITS = {"0": False, "0.0": False, "False": False, "false": False,
 _MISTYPED = 0.75  # similarity to a task of the table from which a name is taken for a typing error
 
 
-def load(task: Task, split: str, source: DataLocation = None) -> Rows:
+Cache = dict[tuple[tuple[Path, ...], DataSettings], Table]
+"""Files that were read, and how. Calls that share one read each file once."""
+
+
+def load(task: Task, split: str, source: DataLocation = None, *, cache: Cache | None = None) -> Rows:
     """Return the rows of a split.
 
     Args:
         task: the task.
         split: ``train`` or ``validation``.
         source: file or folder; None: the hub, or the demo corpus.
+        cache: files that were read before; those that are read now are added.
 
     Raises:
         DataError: files, columns or labels are missing or do not fit the task.
         UsageError: how rows are divided is not set.
     """
     if source is not None:
-        rows = _with_all_problems(_source(source), lambda known: _local(task, split, known, labelled=True))
+        rows = _with_all_problems(
+            _source(source), lambda known: _local(task, split, known, labelled=True, cache=cache)
+        )
         assert isinstance(rows, Rows)
         return rows
     if task.name == "demo":
@@ -73,8 +80,13 @@ def load_to_measure(
     return _with_all_problems(_source(source), lambda known: _local(task, split, known, labelled=False))
 
 
-def resolve(name: str, source: DataLocation) -> Task:
+def resolve(name: str, source: DataLocation, *, cache: Cache | None = None) -> Task:
     """Return the task called ``name``; a task that is not in the table is inferred from its files.
+
+    Args:
+        name: of the task.
+        source: file or folder; None: the task is one of the table.
+        cache: see :func:`load`.
 
     Raises:
         UsageError: the name is unknown and there are no files, the name is close to that of a task in the
@@ -84,7 +96,7 @@ def resolve(name: str, source: DataLocation) -> Task:
     if name in TASKS or source is None:
         return get(name)
     _check_new_name(name)
-    task = _with_all_problems(_source(source), lambda known: _infer(name, known, training=True))
+    task = _with_all_problems(_source(source), lambda known: _infer(name, known, training=True, cache=cache))
     assert isinstance(task, Task)
     return task
 
@@ -156,7 +168,9 @@ def _source(value: DataLocation) -> DataSource:
     return source
 
 
-def _infer(name: str, source: DataSource, *, training: bool) -> Task | tuple[str, ...]:
+def _infer(
+    name: str, source: DataSource, *, training: bool, cache: Cache | None = None
+) -> Task | tuple[str, ...]:
     """Describe a user's task from its training rows: columns, kind and class names.
 
     With ``training`` it is a :class:`Task`; otherwise the text columns are returned of rows without labels.
@@ -165,7 +179,7 @@ def _infer(name: str, source: DataSource, *, training: bool) -> Task | tuple[str
         raise _unlabelled_error(source)
     one_file = source.settings.split is None and not Path(source.path).is_dir()
     split_files = layouts.files_of(source, "validation" if one_file and not training else "train", name)
-    table = _table(split_files.paths, name, None, source.settings, labelled=training)
+    table = _table(split_files.paths, name, None, source.settings, labelled=training, cache=cache)
     columns = choose(table.columns, table.source, source.settings, None, labelled=training)
     named: tuple[str, ...] = ("sentence1", "sentence2") if len(columns.texts) == 2 else ("sentence",)
     if columns.label is None:
@@ -191,7 +205,9 @@ def _unlabelled_error(source: DataSource) -> DataError:
     return DataError(f"{source.path}: rows without labels cannot be trained on", settings="unlabelled")
 
 
-def _local(task: Task, split: str, source: DataSource, *, labelled: bool) -> Rows | UnlabelledRows:
+def _local(
+    task: Task, split: str, source: DataSource, *, labelled: bool, cache: Cache | None = None
+) -> Rows | UnlabelledRows:
     """Return the rows of a split; with ``labelled`` they are :class:`Rows`."""
     if labelled and source.settings.unlabelled:
         raise _unlabelled_error(source)
@@ -203,7 +219,7 @@ def _local(task: Task, split: str, source: DataSource, *, labelled: bool) -> Row
             "validation file",
             settings="data",
         )
-    table = _table(split_files.paths, task.name, task, source.settings, labelled=labelled)
+    table = _table(split_files.paths, task.name, task, source.settings, labelled=labelled, cache=cache)
     named = _named(split_files.paths[0], task, source.settings)
     columns = choose(table.columns, table.source, named, task, labelled=labelled)
     file = _file_of(split_files.paths[0], source)
@@ -237,17 +253,26 @@ def _named(path: Path, task: Task | None, settings: DataSettings) -> DataSetting
 
 
 def _table(
-    split_files: tuple[Path, ...], name: str, task: Task | None, settings: DataSettings, *, labelled: bool
+    split_files: tuple[Path, ...],
+    name: str,
+    task: Task | None,
+    settings: DataSettings,
+    *,
+    labelled: bool,
+    cache: Cache | None,
 ) -> Table:
     glue = layouts.glue_file(split_files[0], name) if task is not None else None
     named = _named(split_files[0], task, settings)
     shown = str(split_files[0])
-    return tables.read(
-        split_files,
-        named,
-        lambda columns: choose(columns, shown, named, task, labelled=labelled),
-        glue.ragged if glue else None,
-    )
+    cache = {} if cache is None else cache
+    if (split_files, named) not in cache:
+        cache[split_files, named] = tables.read(
+            split_files,
+            named,
+            lambda columns: choose(columns, shown, named, task, labelled=labelled),
+            glue.ragged if glue else None,
+        )
+    return cache[split_files, named]
 
 
 def _labels(table: Table, columns: Columns, settings: DataSettings) -> list[Any]:

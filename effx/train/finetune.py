@@ -70,16 +70,18 @@ def finetune(
     """
     settings = settings or FinetuneSettings()
     training = settings.training
-    task = data.resolve(task_name, data_folder)
+    cache: data.Cache = {}
+    task = data.resolve(task_name, data_folder, cache=cache)
     source.check_trainable(task)
     last_layers = trained_layers(settings.regime)
     huggingface.check_source(str(model_name))
     short = files.safe_name(huggingface.name_of(str(model_name)))
     folder = output.new_folder(out, name or _name(task.name, short, settings), overwrite)
 
-    every_row = data.load(task, "train", data_folder)
+    every_row = data.load(task, "train", data_folder, cache=cache)
     train_rows = every_row.limit(training.limit)
-    validation_rows = data.load(task, "validation", data_folder)
+    validation_rows = data.load(task, "validation", data_folder, cache=cache)
+    cache.clear()
     rows_record = data.recorded(task, data_folder)
     transformers.set_seed(training.seed)
     loaded = huggingface.load(model_name, task, trust_remote_code=trust_remote_code, head=head)

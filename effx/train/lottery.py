@@ -53,11 +53,12 @@ def check(task_name: str, model_name: str, data_folder: DataLocation, settings: 
     for key, path in (("mask", settings.mask), ("text", settings.text)):
         if path is not None and not Path(path).is_file():
             raise UsageError(f"{key} {path}: no such file.", settings=key)
-    task = data.resolve(task_name, data_folder)
+    cache: data.Cache = {}
+    task = data.resolve(task_name, data_folder, cache=cache)
     source.check_trainable(task)
     huggingface.check_source(model_name)
-    data.load(task, "train", data_folder)
-    data.load(task, "validation", data_folder)
+    data.load(task, "train", data_folder, cache=cache)
+    data.load(task, "validation", data_folder, cache=cache)
     if settings.mask:
         read_masks(Path(settings.mask))
     if settings.text:

@@ -148,8 +148,10 @@ def open_source(
     task = opened.task
     check_trainable(task)
     rows_source = data.locate(data_folder, task, opened.data)
-    everything = data.load(task, "train", rows_source)
-    validation = data.load(task, "validation", rows_source)
+    cache: data.Cache = {}
+    everything = data.load(task, "train", rows_source, cache=cache)
+    validation = data.load(task, "validation", rows_source, cache=cache)
+    cache.clear()
     training = opened.manifest.training
     before = training.limit
     fit, held_out, seen = split(everything, training, limit, seed)

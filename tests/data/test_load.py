@@ -5,12 +5,15 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from effx import corpus, data
+from effx.data import tables
 from effx.errors import DataError, UsageError
+from effx.specs.data import DataSettings, DataSource
 from effx.specs.tasks import TASKS, Task
 from tests.conftest import SHARED_DATA, write_rows
 
@@ -200,3 +203,26 @@ def test_demo_splits_are_balanced_and_do_not_overlap() -> None:
 )  # fmt: skip
 def test_real_validation_sets(folder: str, task: str, n: int) -> None:
     assert len(data.load(TASKS[task], "validation", SHARED_DATA / folder)) == n
+
+
+def test_calls_that_share_a_cache_read_each_file_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mail.csv"
+    path.write_text("text,label\n" + "".join(f"text {number},{'ab'[number % 2]}\n" for number in range(20)))
+    source = DataSource(str(path), DataSettings(split=0.5))
+    files: list[Path] = []
+    read = tables.read
+
+    def counted(paths: tuple[Path, ...], *arguments: Any) -> tables.Table:
+        files.extend(paths)
+        return read(paths, *arguments)
+
+    monkeypatch.setattr(tables, "read", counted)
+    cache: data.Cache = {}
+    task = data.resolve("mail", source, cache=cache)
+    parts = [data.load(task, split, source, cache=cache) for split in ("train", "validation")]
+    assert files == [path]
+    assert [part.texts for part in parts] == [
+        data.load(task, split, source).texts for split in ("train", "validation")
+    ]

@@ -29,11 +29,12 @@ def check(
     distributed.refuse("a search for tickets")
     finetune = settings.finetune
     loop.choose_precision(finetune.training.precision)
-    task = data.resolve(task_name, data_folder)
+    cache: data.Cache = {}
+    task = data.resolve(task_name, data_folder, cache=cache)
     source.check_trainable(task)
     huggingface.check_source(model_name)
-    data.load(task, "train", data_folder)
-    if len(data.load(task, "validation", data_folder)) < 2:
+    data.load(task, "train", data_folder, cache=cache)
+    if len(data.load(task, "validation", data_folder, cache=cache)) < 2:
         raise UsageError(
             "the super ticket is chosen on a part of the validation rows: expected at least 2 rows."
         )
