@@ -90,6 +90,9 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", type=int, nargs="+", default=[872, 9815], help="of recommend")
+    parser.add_argument(
+        "--certainty-every", type=int, default=1, help="sessions per one whose stated certainty is computed"
+    )
     parser.add_argument("--held-out", type=int, nargs="+", default=[500, 872, 6735], help="of exits")
     parser.add_argument(
         "--rules", nargs="+", choices=tuple(exit_rules.RULES), default=tuple(exit_rules.RULES)
