@@ -20,7 +20,7 @@ from tests.analysis import simulated_results
 
 ROOT = Path(__file__).parents[1]
 FAILURE = {
-    "schema": 4, "id": "f", "started": "2026-11-21T00:00:00+00:00", "session": "s", "failure": "it died",
+    "schema": 5, "id": "f", "started": "2026-11-21T00:00:00+00:00", "session": "s", "failure": "it died",
     "engine": {"name": "demo-dead"}, "host": {"id": "h"},
 }  # fmt: skip
 N = 20
@@ -40,8 +40,8 @@ def energy(value: Any) -> Any:
 
 Damage = Callable[[Any], object]
 TYPES: dict[str, tuple[Damage, str]] = {
-    "another schema": (lambda value: value.update(schema=2), "expected schema 4, got 2"),
-    "schema true": (lambda value: value.update(schema=True), "expected schema 4, got True"),
+    "another schema": (lambda value: value.update(schema=2), "expected schema 5, got 2"),
+    "schema true": (lambda value: value.update(schema=True), "expected schema 5, got True"),
     "no schema": (lambda value: value.pop("schema"), "schema is missing"),
     "no host": (lambda value: value.update(host=None), "host: expected an object"),
     "a host without id": (lambda value: value["host"].pop("id"), "host.id: missing"),
@@ -264,7 +264,7 @@ def test_a_result_that_cannot_be_trusted_is_refused_in_one_line(name: str, tmp_p
     [
         ("[" * 200_000, "nested too deeply"),
         ('{"engine":' * 100_000, "nested too deeply"),
-        ('{"schema": 4, "engine": {}, "engine": {}}', "duplicate key 'engine'"),
+        ('{"schema": 5, "engine": {}, "engine": {}}', "duplicate key 'engine'"),
         ('{"engine": "\\u0000', "cannot be read"),
         ("", "Expecting value"),
         (b'{"engine": "\xff"}', "not UTF-8 text"),
@@ -347,7 +347,7 @@ def test_a_result_that_contradicts_itself_is_not_written(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 99}, "expected schema 4, got 99"),
+        ({"schema": 99}, "expected schema 5, got 99"),
         ({"failure": None}, "failure: expected a valid string"),
         ({"failure": " "}, "failure is empty"),
         ({"engine": "demo-dead"}, "engine: expected an object"),

@@ -22,6 +22,7 @@ from typing import Any
 from effx import files, results
 from effx.errors import EffxError
 from effx.report import contents, report
+from effx.specs import workloads
 from effx.specs.measurement import MeasurementPlan
 
 GATES = {
@@ -131,7 +132,10 @@ def convert_result(value: Mapping[str, Any]) -> dict[str, Any]:
     if value["schema"] == results.SCHEMA:
         return dict(value)
     renamed = {"quality" if key == "accuracy" else key: part for key, part in value.items()}
-    return {**(renamed if value["schema"] == _TYPED else _typed(renamed)), "schema": results.SCHEMA}
+    typed = renamed if value["schema"] >= _TYPED else _typed(renamed)
+    batches = workloads.offline(typed["settings"]["plan"]["batch_size"]).to_json()
+    quality = {**typed["quality"], "workload": batches, "batch_dependent": None}
+    return {**typed, "quality": quality, "schema": results.SCHEMA}
 
 
 def _typed(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from effx.analysis import cohorts, objectives, pareto
+from effx.analysis import batches, cohorts, objectives, pareto
 from effx.analysis.objectives import OBJECTIVES, Objective
 from effx.errors import UsageError
 from effx.results import Run
@@ -120,6 +120,7 @@ def frontier(runs: Sequence[Run], objectives: Sequence[str] = ("quality", "laten
             metrics, evaluation sets or energy sources.
     """
     axes = _axes(objectives)
+    runs = batches.scored_for(runs, objectives)
     able = cohorts.latest([run for run in runs if all(axis.value(run) is not None for axis in axes)])
     if not able:
         raise UsageError(_no_frontier(runs, axes))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from effx.analysis import certification, cohorts, comparison, majority, objectives
+from effx.analysis import batches, certification, cohorts, comparison, majority, objectives
 from effx.analysis.baseline import baseline_of
 from effx.analysis.certification import Certification
 from effx.analysis.cohorts import Cohort
@@ -94,6 +94,7 @@ def _answer(
     constraints = settings.constraints
     same_rows = _same_rows(_with_quality(cohorts.latest(runs), remarks), baseline, remarks)
     objective = _default(same_rows, remarks) if name is None else objectives.get(name)
+    same_rows = batches.scored_for(same_rows, [objective.name])
     base = _baseline(same_rows, baseline)
     if base is None and constraints.max_drop is not None:
         remarks.append("max_drop was not checked: there is no other engine to compare with")
@@ -147,7 +148,7 @@ def _answer(
             *cohorts.without_labels(run),
             *made_elsewhere(run),
             *_unsteady_host(runner_up, objective),
-            *filter(None, [majority.remark(run)]),
+            *filter(None, [majority.remark(run), batches.remark(run)]),
             *(f"{run.name}: gate failed: {gate.label}" for gate in run.failed_gates),
         ],
     )

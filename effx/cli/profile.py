@@ -128,7 +128,7 @@ def command(
     effx profile engines/ --data ../data/sst2 --grid 1x32,32x128 --meter rapl
     effx profile engines/ --data texts.csv --unlabelled
     """  # fmt: skip
-    from effx.analysis import majority
+    from effx.analysis import batches, majority
     from effx.export.foreign.location import is_foreign
     from effx.profile import journal, profile, resume
     from effx.report import tracking
@@ -184,7 +184,7 @@ def command(
         for run in runs:
             for gate in run.failed_gates:
                 click.echo(f"{run.name}: gate failed: {gate.label}: {gate.detail}", err=True)
-            if remark := majority.remark(run):
+            for remark in filter(None, (majority.remark(run), batches.remark(run))):
                 click.echo(f"note: {remark}", err=True)
     if uri is not None:
         tracking.log_runs(runs, uri)

@@ -6,9 +6,9 @@
 
 :func:`write_engine` writes a complete engine folder (backend ``mock``): manifest, digests, a word-level
 tokenizer and a BERT configuration, so that ``effx profile`` accepts it like any other engine. Its answers
-depend on the token ids alone: the same row gets the same logits in every batch, with every padding and in
-every process. Its latency, memory and failures are those of a :class:`MockBehavior`. It is a test double:
-measurements of it say nothing about hardware.
+depend on the token ids alone: the same row gets the same logits with every padding, in every process and,
+unless the behavior says otherwise, in every batch. Its latency, memory and failures are those of a
+:class:`MockBehavior`. It is a test double: measurements of it say nothing about hardware.
 
 ``MockSession(MockBehavior(...))`` is the session without a folder.
 """
@@ -63,6 +63,8 @@ class MockBehavior:
     """Calls that succeed; the next one ends the process, like a crash in a native library."""
     hangs_after: int | None = None
     """Calls that succeed; the next one does not return."""
+    batch_effect: float = 0.0
+    """Added to a row's first logit for every other row of its batch: answers then depend on the batch."""
     nan_after: int | None = None
     """Calls that succeed; later ones return NaN."""
 
@@ -94,6 +96,7 @@ class MockGraph:
         self._misbehave()
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         logits = mock_logits(ids, mask, self._behavior)
+        logits[:, 0] += self._behavior.batch_effect * (len(ids) - 1)
         if _reached(self._behavior.nan_after, self._calls):
             logits[:] = np.nan
         self._calls += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -23,9 +23,13 @@ from effx.profile.protocol import Block, BlockLimits, MemoryUse, OpenedEngine, S
 from effx.results import EnergyWindow, Quality, ReferenceEngine, RuntimeRecord, facts
 from effx.specs import workloads
 from effx.specs.measurement import MeasurementPlan
-from effx.specs.workloads import SINGLE_STREAM, Workload
+from effx.specs.workloads import MULTI_STREAM, SINGLE_STREAM, Workload
 
 _FEWEST_WINDOW_QUERIES = 32
+_COMPARED_ROWS = 128
+"""Rows that are answered alone and in batches, to see whether answers depend on the batch."""
+_ROUNDING_SHARE = 1e-3
+"""Share of the logits' range up to which a difference is rounding: kernels add in another order."""
 _LATEST_ARRIVAL = 2.0
 """A server block may last this multiple of its schedule; an engine slower than that cannot keep up."""
 
@@ -75,10 +79,15 @@ class EngineUnderTest:
     """Layers that a row ran through, mean; None: not scored yet, or without early exits."""
     device_memory_by: str | None = None
     """How the device's peak memory was obtained, or why there is none."""
-    predictions: np.ndarray | None = None
-    """Of every row; None: not scored yet."""
+    predictions: dict[Workload, np.ndarray] = field(default_factory=dict)
+    """Of every row, by the workload in whose queries it was answered, that of the score first; empty: not
+    scored yet."""
+    batch_dependent: bool = False
+    """Whether an answer depends on the other rows of its batch."""
     quality: Quality | None = None
     """None: not scored yet, or not compared with the reference yet."""
+    in_batches: dict[Workload, Quality] = field(default_factory=dict)
+    """Scores in the batches of other measured workloads, where answers depend on them."""
     measured: dict[Workload, Samples] = field(default_factory=dict)
     host_peak_bytes: int | None = None
     device_peak_bytes: int | None = None
@@ -147,9 +156,10 @@ class EngineUnderTest:
                 texts=[list(texts) for texts in self.rows.texts],
                 threads=self.plan.threads,
                 seed=self.plan.seed,
-                predictions=None
-                if self.predictions is None
-                else self.engine.task.behavior.store(self.predictions),
+                scored=[
+                    {"workload": workload.to_json(), "predictions": self.engine.task.behavior.store(answers)}
+                    for workload, answers in self.predictions.items()
+                ],
                 trust=self.plan.trust,
             )
         )
@@ -167,32 +177,66 @@ class EngineUnderTest:
             client.close()
 
     def score(self) -> None:
-        """Run the accuracy pass over all rows.
+        """Run the accuracy pass over all rows: in batches or, if answers depend on them, in single queries.
+
+        Some rows are answered alone and in batches of similar length. If their logits differ, the score is
+        that of single queries, which is what frontiers show, and the batches of each other measured scenario
+        are scored too.
 
         Raises:
             WorkerError: rows are missing, or the logits are not finite or of another shape than the task's.
         """
         self.started = timestamp()
+        offline = workloads.offline(self.plan.batch_size)
+        in_batches, depths = self._score(offline)
+        compared = np.linspace(0, len(self.rows) - 1, min(len(self.rows), _COMPARED_ROWS)).astype(int)
+        alone, _ = self._score(SINGLE_STREAM, compared.tolist())
+        dependent = depends_on_batch(alone, in_batches[compared], in_batches)
+        answers = {offline: in_batches}
+        if dependent:
+            alone, depths = self._score(SINGLE_STREAM)
+            answers = {SINGLE_STREAM: alone}
+            if MULTI_STREAM.scenario in self.plan.scenarios:
+                answers[MULTI_STREAM] = self._score(MULTI_STREAM)[0]
+            if offline.scenario in self.plan.scenarios:
+                answers[offline] = in_batches
+        task, rows = self.engine.task, self.rows
+        self.batch_dependent = dependent
+        self.predictions = {workload: task.predict(logits) for workload, logits in answers.items()}
+        if isinstance(rows, Rows):
+            self._set_scores(
+                [
+                    record.score(task, rows, predictions, workload, dependent=dependent)
+                    for workload, predictions in self.predictions.items()
+                ]
+            )
+        if depths:
+            self.mean_depth = float(np.mean(depths))
+
+    def _score(self, workload: Workload, only: list[int] | None = None) -> tuple[np.ndarray, list[int]]:
+        """Return the logits of rows in the batches of a workload, [rows, outputs], and their depths.
+
+        Args:
+            workload: at real lengths.
+            only: these rows; None: all.
+        """
         rows: list[int] = []
         logits: list[list[float]] = []
         depths: list[int] = []
         batch: int | None = 0
         begin_s = time.perf_counter()
         while batch is not None:
-            part = Scored(**self._request("score", batch_size=self.plan.batch_size, first_batch=batch))
+            part = Scored(**self._request("score", workload=workload.to_json(), first_batch=batch, only=only))
             rows, logits, depths = rows + part.rows, logits + part.logits, depths + part.depths
             batch = part.next_batch
         self.measured_s += time.perf_counter() - begin_s
-        if sorted(rows) != list(range(len(self.rows))):
-            raise WorkerError(f"{self.name}: {len(set(rows))} of {len(self.rows)} rows were scored.")
+        expected = list(range(len(self.rows))) if only is None else only
+        if sorted(rows) != expected:
+            raise WorkerError(f"{self.name}: {len(set(rows))} of {len(expected)} rows were scored.")
         ordered = np.array(logits, dtype=np.float32)[np.argsort(rows)]
         if not np.isfinite(ordered).all():
             raise WorkerError(f"{self.name}: the engine's logits are not finite.")
-        self.predictions = self.engine.task.predict(ordered)
-        if isinstance(self.rows, Rows):
-            self.quality = record.score(self.engine.task, self.rows, self.predictions)
-        if depths:
-            self.mean_depth = float(np.mean(depths))
+        return ordered, depths
 
     def compare_with(self, reference: EngineUnderTest) -> None:
         """Measure the agreement with a reference engine of the same rows, which have no labels.
@@ -200,13 +244,33 @@ class EngineUnderTest:
         Raises:
             WorkerError: the reference could not be scored.
         """
-        if reference.predictions is None:
+        if not reference.predictions:
             raise WorkerError(f"{self.name}: its reference {reference.name} could not be scored.")
-        assert isinstance(self.rows, UnlabelledRows) and self.predictions is not None
+        assert isinstance(self.rows, UnlabelledRows)
         named = ReferenceEngine(reference.name, reference.engine.digest)
-        self.quality = record.agreement(
-            self.engine.task, self.rows, self.predictions, named, reference.predictions
-        )
+        expected = next(iter(reference.predictions.values()))
+        self._set_scores(
+            [
+                record.agreement(
+                    self.engine.task, self.rows, answers, named, expected, workload,
+                    dependent=self.batch_dependent,
+                )
+                for workload, answers in self.predictions.items()
+            ]
+        )  # fmt: skip
+
+    def restore_scores(self, scores: Sequence[Quality]) -> None:
+        """Take over the scores of an earlier process of the session, the primary one first."""
+        self._set_scores(scores)
+        task = self.engine.task
+        self.predictions = {
+            each.workload: task.behavior.restore(each.predictions, task.labels) for each in scores
+        }
+        self.batch_dependent = bool(scores and scores[0].batch_dependent)
+
+    def _set_scores(self, scores: Sequence[Quality]) -> None:
+        self.quality = scores[0] if scores else None
+        self.in_batches = {each.workload: each for each in scores[1:]}
 
     def warm_up(self, workload: Workload) -> None:
         """Warm up for a workload, unless it was the last one that ran."""
@@ -308,6 +372,17 @@ class EngineUnderTest:
     def _request(self, action: str, *, lasting_s: float = 0.0, **arguments: Any) -> Any:
         assert self._client is not None, "the engine is not loaded"
         return self._client.request(action, lasting_s=lasting_s, **arguments)
+
+
+def depends_on_batch(alone: np.ndarray, in_batches: np.ndarray, every: np.ndarray) -> bool:
+    """Return whether an engine's answers depend on the other rows of a batch, beyond rounding.
+
+    Args:
+        alone: logits of some rows in single queries, [rows, outputs].
+        in_batches: of the same rows in batches.
+        every: of all rows in batches, whose range is the scale.
+    """
+    return bool(np.abs(alone - in_batches).max() > _ROUNDING_SHARE * np.ptp(every))
 
 
 def runtime_record(reported: Mapping[str, object]) -> RuntimeRecord:

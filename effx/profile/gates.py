@@ -15,6 +15,7 @@ from effx.profile.meters import Meter
 from effx.results import Energy, GateResult, WorkloadResult
 from effx.specs import gates as specs
 from effx.specs.gates import Gate
+from effx.stats import tests
 
 _JOULES_PER_OPERATION = 1e-13
 """10 tera-operations per joule: several times what any processor reaches (an H200's dense int8 is
@@ -25,8 +26,10 @@ _LARGEST_DRIFT = 0.10
 _LARGEST_OTHERS = 0.10
 _LARGEST_THROTTLED = 0.01
 _LEAST_WATCHED_S = 1.0
-_LEAST_AGREEMENT = 0.95
-"""Share of timed predictions that match the accuracy pass; int8 scales depend on the rest of a batch."""
+_MOST_DIFFERING = 0.005
+"""Share of timed predictions that may differ from those scored: half of the loss of one point that usually
+decides between engines. Timed and scored queries have the same batches where answers depend on them."""
+_CHANCE = 0.01
 _FEWEST_BLOCKS = 6
 
 
@@ -83,14 +86,20 @@ def cpu_quota(periods: int, throttled: int) -> GateResult:
 
 
 def prediction_agreement(checked: int, agreed: int) -> GateResult:
-    """Check that timed rows get the predictions of the accuracy pass."""
+    """Check that timed rows get the predictions that were scored.
+
+    A few rows may differ by chance: a half-precision kernel rounds differently where two classes are nearly
+    equal. So the gate fails if that many differing rows are unlikely, 1 %, at the largest accepted share.
+    """
     if not checked:
         return _outcome(specs.PREDICTION_AGREEMENT, None, "no timed row was scored in the accuracy pass")
+    differing = checked - agreed
+    p_value = tests.binomial_excess(differing, checked, _MOST_DIFFERING)
     return _outcome(
-        specs.PREDICTION_AGREEMENT,
-        agreed >= _LEAST_AGREEMENT * checked,
-        f"{agreed} of {checked} labels agree",
-    )
+        specs.PREDICTION_AGREEMENT, p_value > _CHANCE,
+        f"{differing} of {checked} timed predictions differ ({differing / checked:.2%}), "
+        f"limit {_MOST_DIFFERING:.1%}",
+    )  # fmt: skip
 
 
 def energy(

@@ -98,6 +98,8 @@ class JournalEntry:
     """Index in the header."""
     started: str | None = None
     quality: Quality | None = None
+    in_batches: list[Quality] | None = None
+    """Scores in the batches of other workloads."""
     mean_depth: float | None = None
     workload: Workload | None = None
     round: int | None = None

@@ -1,7 +1,7 @@
 """Requests to a worker process and its answers: one JSON line each.
 
     open      engine folder, texts         -> OpenedEngine
-    score     batch size, first batch      -> Scored: logits of some rows, and the batch to continue with
+    score     workload, first batch, rows  -> Scored: logits of some rows, and the batch to continue with
     warm_up   workload                     -> WarmedUp: whether latency became steady
     block     workload, offset, limits     -> Block: seconds per query of queries back to back
     serve     rate, offset, limits         -> Block: seconds from scheduled arrival to answer
@@ -74,7 +74,7 @@ class Block:
     others_s: float | None = None
     """Processor seconds of all other processes; None: this system does not report them."""
     checked: int = 0
-    """Timed rows that were scored in the accuracy pass."""
+    """Timed rows whose predictions were compared with those that were scored."""
     agreed: int = 0
     """Those of them with the same prediction."""
     during: tuple[float, float] | None = None

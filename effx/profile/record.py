@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +20,23 @@ from effx.results import (
     StructureSummary,
 )
 from effx.specs.tasks import Task
+from effx.specs.workloads import Workload
 from effx.stats import bootstrap, intervals
 from effx.stats.metrics import METRICS, same_rows
 
 
-def score(task: Task, rows: Rows, predictions: np.ndarray) -> Quality:
+def score(task: Task, rows: Rows, predictions: np.ndarray, workload: Workload, *, dependent: bool) -> Quality:
     """Return the metrics of predictions, the primary one with its interval.
 
     Args:
         task: whose metrics are computed.
         rows: the rows with their labels.
         predictions: [n], or sets [n, labels].
+        workload: in whose queries the rows were answered.
+        dependent: whether an answer depends on the other rows of its batch.
     """
-    return _quality(task, task.metrics, predictions, rows.labels, rows.recorded_source, None)
+    quality = _quality(task, task.metrics, predictions, rows.labels, rows.recorded_source, None)
+    return replace(quality, workload=workload, batch_dependent=dependent)
 
 
 def agreement(
@@ -40,10 +45,16 @@ def agreement(
     predictions: np.ndarray,
     reference: ReferenceEngine,
     of_reference: np.ndarray,
+    workload: Workload,
+    *,
+    dependent: bool,
 ) -> Quality:
-    """Return how far predictions agree with those of a reference engine, both [n] or sets [n, labels]."""
+    """Return how far predictions agree with those of a reference engine, both [n] or sets [n, labels];
+    ``workload`` and ``dependent`` as for :func:`score`.
+    """
     metrics = task.behavior.agreement_metrics
-    return _quality(task, metrics, predictions, of_reference, rows.recorded_source, reference)
+    quality = _quality(task, metrics, predictions, of_reference, rows.recorded_source, reference)
+    return replace(quality, workload=workload, batch_dependent=dependent)
 
 
 def _quality(

@@ -174,9 +174,9 @@ class InterleavedSession:
         engine.throttled_periods = entry.throttled_periods or engine.throttled_periods
         if entry.step == "scored":
             engine.quality, engine.mean_depth = entry.quality, entry.mean_depth
-            if entry.quality is not None:
-                task = engine.engine.task
-                engine.predictions = task.behavior.restore(entry.quality.predictions, task.labels)
+            engine.restore_scores(
+                [quality for quality in (entry.quality, *(entry.in_batches or ())) if quality]
+            )
             engine.started = entry.started or ""
         elif entry.step == "saved":
             with contextlib.suppress(ArtifactError):  # of a recipe's cell, which was not completed
@@ -381,8 +381,9 @@ class InterleavedSession:
         self._pool.acquire(engine)
         engine.score()
         scored = JournalEntry(
-            "scored", quality=engine.quality, mean_depth=engine.mean_depth, started=engine.started
-        )
+            "scored", quality=engine.quality, mean_depth=engine.mean_depth, started=engine.started,
+            in_batches=list(engine.in_batches.values()),
+        )  # fmt: skip
         self._note(engine, scored)
 
     def _compare(self, engine: EngineUnderTest) -> None:
@@ -394,7 +395,7 @@ class InterleavedSession:
         self._journal.add(
             JournalEntry(
                 "scored", engine=index, quality=engine.quality, mean_depth=engine.mean_depth,
-                started=engine.started,
+                started=engine.started, in_batches=list(engine.in_batches.values()),
             )
         )  # fmt: skip
 
@@ -464,6 +465,7 @@ class InterleavedSession:
                 rounds=samples.rounds,
                 energy=self._energy(engine, workload, samples),
                 flags=samples.flags,
+                quality=engine.in_batches.get(workload),
                 elapsed_s=samples.elapsed_s,
                 examples=samples.examples,
             )

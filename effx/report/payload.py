@@ -19,7 +19,7 @@ from dataclasses import asdict
 from typing import Any
 
 import effx
-from effx.analysis import majority
+from effx.analysis import batches, majority
 from effx.analysis.cohorts import energy_of, latest
 from effx.analysis.comparison import Comparison
 from effx.analysis.frontier import Frontier
@@ -173,7 +173,7 @@ def _row(run: Run, short: str, tokens: int | None) -> dict[str, Any]:
         "gates": len(run.gates),
         "flags": [
             *(flag for workload in run.workloads for flag in workload.flags),
-            *filter(None, [majority.remark(run)]),
+            *filter(None, [majority.remark(run), batches.remark(run)]),
         ],
     }
 

@@ -61,6 +61,8 @@ def check(run: Run) -> None:
     _positive(**{"host.cores": run.host.cores, "host.memory_bytes": run.host.memory_bytes})
     _engine(run.engine)
     _quality(run.quality)
+    if run.quality.batch_dependent and run.quality.workload != SINGLE_STREAM:
+        raise ValueError(f"quality: answers depend on the batch, scored in {run.quality.workload.name}")
     if run.workload(SINGLE_STREAM) is None:
         raise ValueError(f"workloads: {SINGLE_STREAM.name} is missing")
     _distinct("workload", [result.workload.without_rate.name for result in run.workloads])
@@ -68,6 +70,7 @@ def check(run: Run) -> None:
         try:
             _workload(result)
             _energy(result.energy)
+            _quality_in(run.quality, result)
         except ValueError as error:
             raise ValueError(f"{result.workload.name}: {error}") from error
     for name, value in (("host", run.memory.host_peak_bytes), ("device", run.memory.device_peak_bytes)):
@@ -228,6 +231,7 @@ def _within(name: str, value: float, high: float, low: float = 0.0) -> None:
 def _quality(scored: Quality) -> None:
     if scored.n < 1:
         raise ValueError(f"quality.n is {scored.n}")
+    _positive(**{"quality.workload.batch": scored.workload.batch})
     for name, value in {scored.metric: scored.value, **scored.metrics}.items():
         if name not in METRICS:
             raise ValueError(f"quality: unknown metric '{name}'. Known: {', '.join(METRICS)}")
@@ -247,6 +251,21 @@ def _quality(scored: Quality) -> None:
         _predictions(scored)
     if METRICS[scored.metric].is_share:
         _share(scored)
+
+
+def _quality_in(primary: Quality, result: WorkloadResult) -> None:
+    """Raise unless a workload's score is of its batches, and of the run's rows."""
+    scored = result.quality
+    if scored is None:
+        return
+    if not primary.batch_dependent or not scored.batch_dependent:
+        raise ValueError("a score in batches, but the answers do not depend on them")
+    if scored.workload != result.workload:
+        raise ValueError(f"the score is of {scored.workload.name}")
+    of_rows = [(each.metric, each.n, each.source, each.labels) for each in (primary, scored)]
+    if of_rows[0] != of_rows[1]:
+        raise ValueError("the score is of other rows than the run's")
+    _quality(scored)
 
 
 def _predictions(scored: Quality) -> None:

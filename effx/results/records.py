@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, replace
 from typing import Any, ClassVar, Literal, TypeGuard
 
 import numpy as np
@@ -21,16 +21,17 @@ from effx.records import StoredLabel
 from effx.specs.gates import GATES, Concern
 from effx.specs.kinds import KINDS
 from effx.specs.measurement import MeasurementPlan
-from effx.specs.workloads import SINGLE_STREAM, Workload
+from effx.specs.workloads import SINGLE_STREAM, Workload, offline
 from effx.stats.metrics import label_f1
 
-SCHEMA = 4
+SCHEMA = 5
 Interval = tuple[float, float]
 """Low and high end, 95 % unless another share is named."""
 EnergySource = Literal["counter", "integrated", "model", "none"]
 Fact = None | bool | int | float | str | list[int] | list[float] | list[str] | dict[str, float]
 Facts = Mapping[str, Fact]
 """What a runtime, meter or device reports about itself; keys differ by kind."""
+_SCORED_BATCH = 32
 MIN_SAMPLES = {"p50": 1, "p90": 64, "p99": 662}
 """Samples below which a percentile is refused (MLPerf Inference's early-stopping counts)."""
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants")
@@ -240,6 +241,8 @@ class WorkloadResult:
     """Each block's round: blocks of the same round of other engines ran next to it."""
     energy: Energy
     flags: list[str] = field(default_factory=list)
+    quality: Quality | None = None
+    """The score in this workload's batches, where the engine's answers depend on them; None: the run's."""
     elapsed_s: list[float] | None = None
     """Seconds that each block took; None: the sum of its samples."""
     examples: list[int] | None = None
@@ -313,6 +316,11 @@ class Quality:
     """Names of the labels if a row may have several; None: it has a class or a number."""
     reference: ReferenceEngine | None = None
     """None: the rows have labels."""
+    workload: Workload = field(default_factory=lambda: offline(_SCORED_BATCH))
+    """In whose queries the rows were scored."""
+    batch_dependent: bool | None = None
+    """Whether an answer depends on the other rows of its batch, as with dynamic int8 scales; None: unknown.
+    The run's score is then that of single queries."""
 
     @property
     def described(self) -> str:
@@ -423,6 +431,20 @@ class Run:
     def failed_gates(self) -> list[GateResult]:
         """Gates that were checked and did not pass."""
         return [gate for gate in self.gates if gate.passed is False]
+
+    def quality_in(self, workload: Workload) -> Quality | None:
+        """Return the score of the answers that a workload's queries get; None: they were not scored."""
+        result = self.workload(workload)
+        if result is not None and result.quality is not None:
+            return result.quality
+        return self.quality if workload.batch == 1 or not self.quality.batch_dependent else None
+
+    def scored_in(self, workload: Workload) -> Run | None:
+        """Return this run with the score of a workload; None: there is none."""
+        quality = self.quality_in(workload)
+        if quality is None or quality is self.quality:
+            return None if quality is None else self
+        return replace(self, quality=quality)
 
     def withdrawn(self, concern: Concern, workload: Workload = SINGLE_STREAM) -> str | None:
         """Return why numbers of a workload are unavailable: a hard gate failed; None: none did.

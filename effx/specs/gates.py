@@ -32,7 +32,7 @@ class Gate:
 PREDICTION_AGREEMENT = Gate(
     "prediction-agreement",
     "timed predictions match the accuracy pass",
-    "At least 95 % of the timed rows get the label that the accuracy pass gave them.",
+    "At most 0.5 % of the timed rows get another prediction than the one that was scored, within chance.",
     concerns="quality",
     hard=True,
 )

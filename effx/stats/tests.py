@@ -73,6 +73,13 @@ def fallback_levels(p_values: np.ndarray, alpha: float) -> np.ndarray:
     return levels
 
 
+def binomial_excess(count: int, n: int, share: float) -> float:
+    """Return how likely at least ``count`` of n events are that each occur with probability ``share``."""
+    from scipy import stats
+
+    return float(stats.binom.sf(count - 1, n, share))
+
+
 def two_samples(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     """Return Kolmogorov and Smirnov's distance of two samples, and the p-value that they are of one
     distribution.

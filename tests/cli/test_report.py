@@ -50,8 +50,8 @@ def test_report_of_one_file_is_written_next_to_it(
     "text",
     [
         '{"failure": "broken"}',
-        '{"schema": 4, "engine": {}, "workloads": [], "quality": NaN}',
-        '{"schema": 4, "engine": {}, "workloads": [], "quality": {}}',
+        '{"schema": 5, "engine": {}, "workloads": [], "quality": NaN}',
+        '{"schema": 5, "engine": {}, "workloads": [], "quality": {}}',
     ],
 )
 def test_a_damaged_file_is_named(

@@ -101,14 +101,14 @@ def test_scoring_is_split_into_several_answers(monkeypatch: pytest.MonkeyPatch) 
     logits: list[list[float]] = []
     queried, begin = 0, 0
     while begin is not None:
-        answer = worker.score(batch_size=32, first_batch=begin)
+        answer = worker.score(OFFLINE, first_batch=begin)
         rows, logits, queried = rows + answer.rows, logits + answer.logits, queried + 1
         begin = answer.next_batch
     assert queried == 4 and sorted(rows) == list(range(100))  # a batch takes more than a minute here
     first = np.array([worker._rows.batch(np.array([row]))["input_ids"][0, 0] for row in range(100)])
     assert np.array_equal(np.array(logits)[np.argsort(rows), 0], first.astype(np.float32))
-    assert worker._predictions is not None and not np.isnan(worker._predictions).any()
-    whole = built(monkeypatch, rows=100, session=Timed(1e-6)).score(batch_size=32, first_batch=0)
+    assert not np.isnan(worker._predictions[OFFLINE]).any()
+    whole = built(monkeypatch, rows=100, session=Timed(1e-6)).score(OFFLINE, first_batch=0)
     assert whole.next_batch is None and len(whole.rows) == 100
 
 
