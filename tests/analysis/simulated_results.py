@@ -76,6 +76,7 @@ def run(
         quality=Quality(
             "accuracy", value, n, intervals.wilson(int(np.sum(predictions == labels)), n),
             {"accuracy": value}, predictions.tolist(), labels.tolist(), "demo/validation.jsonl",
+            batch_dependent=False,
         ),
         workloads=_workloads(rng, speed, rounds, queries, session, metered),
         memory=PeakMemory(int((300 if int8 else 600) * 2**20 * level), None),

@@ -90,7 +90,7 @@ def simulated_run(
     accuracy = Quality(
         metric, value, n, intervals.wilson(correct, n),
         {metric: value, "f1": METRICS["f1"](labels, predictions)},
-        predictions.tolist(), labels.tolist(), rows,
+        predictions.tolist(), labels.tolist(), rows, batch_dependent=False,
     )  # fmt: skip
     none = Energy("none", "none", "measured for single-stream only")
     workloads = [WorkloadResult(SINGLE_STREAM, blocks, list(range(rounds)), energy)]
