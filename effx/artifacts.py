@@ -205,7 +205,7 @@ class Checkpoint(_Artifact[CheckpointManifest]):
     """Trained weights and the structure that remains."""
 
     article, kind = "a", "checkpoint"
-    schema = 3
+    schema = 4
     manifest_name = "effx.json"
     made_by = "Make one with: effx train finetune TASK --model MODEL"
     required_files = ("config.json", "model.safetensors", "tokenizer.json")
@@ -219,7 +219,7 @@ class Engine(_Artifact[EngineManifest]):
     """A built variant of a checkpoint for one backend and device."""
 
     article, kind = "an", "engine"
-    schema = 4
+    schema = 5
     manifest_name = "engine.json"
     made_by = "Build it again with: effx export"
     required_files = ("config.json", "tokenizer.json")

@@ -146,6 +146,8 @@ def _checked_structure(structure: Structure) -> Structure:
         raise ValueError("exits: expected rising numbers of layers before the last")
     if structure.exit_pooling not in POOLINGS:
         raise ValueError(f"exit_pooling: expected one of {', '.join(POOLINGS)}")
+    if structure.head_pooling not in POOLINGS:
+        raise ValueError(f"head_pooling: expected one of {', '.join(POOLINGS)}")
     if structure.tokens is not None and structure.token_thresholds is not None:
         raise ValueError("tokens and token_thresholds exclude each other")
     for name in ("tokens", "token_thresholds"):

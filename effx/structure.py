@@ -42,6 +42,8 @@ class Structure:
     """Original layers, counted from 1, that are followed by an early-exit ramp."""
     exit_pooling: str = "mean"
     """Input of a ramp: the ``mean`` of the real tokens, or the first token (``cls``)."""
+    head_pooling: str = "cls"
+    """Input of the task head: the first token (``cls``), or the ``mean`` of the real tokens."""
     tokens: tuple[float, ...] | None = None
     """Share of the input's tokens that enter each remaining layer's FFN; None: all."""
     token_thresholds: tuple[float, ...] | None = None

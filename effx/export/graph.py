@@ -61,7 +61,7 @@ class CompleteModel(nn.Module):
         if families.of(self.model).answers_spans(self.model):
             start, end = forward.spans(self.model, stream.hidden)
             return start.float(), end.float()
-        return forward.head(self.model, stream.hidden).float()
+        return forward.head(self.model, stream).float()
 
 
 class Segment(nn.Module):
@@ -96,7 +96,7 @@ class Segment(nn.Module):
             stream = reference.layer(self.model, index, stream, prune=self.shape.tokens)
         ramp = exits.ramp_after(self.model, self.layers[-1])
         if ramp is None:
-            return (forward.head(self.model, stream.hidden).float(),)
+            return (forward.head(self.model, stream).float(),)
         return ramp(stream.hidden, stream.token_mask).float(), stream.hidden.float(), stream.token_mask.long()
 
 

@@ -25,9 +25,9 @@ from transformers import (
 from effx.artifacts import Checkpoint
 from effx.errors import ArtifactError, EffxError, UsageError, one_line
 from effx.manifests import CheckpointFacts, CheckpointManifest
-from effx.models import exits, families, surgery
+from effx.models import exits, families, pooling, surgery
 from effx.models.heads import head_type
-from effx.models.markers import markers
+from effx.models.markers import markers, unmarked
 from effx.models.structure import full, full_parameters, parameters, parameters_left, record, structure
 from effx.quiet import quiet
 from effx.specs.tasks import Task
@@ -133,6 +133,7 @@ def _rebuilt(checkpoint: Checkpoint) -> PreTrainedModel:
     surgery.reduce_to(model, replace(recorded, exits=()))
     if recorded.exits:
         exits.add_ramps(model, recorded.exits, pooling=recorded.exit_pooling)
+    pooling.follow(model)
     read_weights(model, folder / _WEIGHTS)
     _check_counts(model, manifest)
     return model
@@ -145,7 +146,10 @@ def read_weights(model: PreTrainedModel, path: Path) -> None:
         ArtifactError: a tensor is missing, or the structure has none of that name.
         RuntimeError: a tensor has another shape.
     """
-    missing, unexpected = load_model(model, str(path), strict=False)
+    if structure(model).head_pooling == "mean":
+        missing, unexpected = model.load_state_dict(unmarked(load_file(path)), strict=False)
+    else:
+        missing, unexpected = load_model(model, str(path), strict=False)
     if others := sorted({*missing, *unexpected} - set(markers(model))):
         raise ArtifactError(f"{path.name} does not fit effx.json: {others[0]} is missing or not expected.")
 

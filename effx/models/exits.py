@@ -27,8 +27,7 @@ from effx.errors import UsageError, unknown
 from effx.models import families
 from effx.models.structure import record, structure
 from effx.specs.exit_rules import ExitRule
-
-POOLINGS = ("mean", "cls")
+from effx.specs.training import POOLINGS
 
 
 class Ramp(nn.Module):

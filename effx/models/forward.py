@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel
 
-from effx.models import families
+from effx.models import families, pooling
 from effx.models.stream import Stream
 from effx.models.structure import structure
 
@@ -62,9 +62,9 @@ def feed(model: PreTrainedModel, position: int, stream: Stream) -> Stream:
     return family.feed(model, family.layers(model)[position], stream, has_ffn=has_ffn)
 
 
-def head(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
-    """Return the task head's logits [batch, outputs] for hidden states [batch, length, width]."""
-    return families.of(model).head(model, hidden)
+def head(model: PreTrainedModel, stream: Stream) -> torch.Tensor:
+    """Return the task head's logits [batch, outputs] for the last layer's output."""
+    return families.of(model).head(model, pooling.pooled(model, stream.hidden, stream.token_mask))
 
 
 def spans(model: PreTrainedModel, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,12 +1,17 @@
-"""Empty tensors among the weights of a reduced model, because of which plain transformers refuses them.
+"""Empty tensors among the weights of a model that plain transformers would run otherwise, so that it refuses.
 
 transformers initialises missing tensors at random and prints a warning. A model without the attention or the
 FFN of a layer would load and give wrong answers. So for each of these parts, one of the missing tensors is
 saved with no elements: transformers raises an error for tensors of another shape. With the error it prints
 the names of unknown tensors; one of them is :data:`NOTICE`.
+
+A head that reads the mean of the tokens would read the first token: there the bias of its output is saved
+under another name, and the empty tensor under its own.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from transformers import PreTrainedModel
@@ -15,19 +20,31 @@ from effx.models import families
 from effx.models.structure import structure
 
 NOTICE = "reduced_model.load_it_with.effx.models.load"
+MEAN = "head_reads_the_mean_of_the_tokens."
 
 
 def markers(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Return the empty tensors to save with a model, by name; none if no layer was reduced."""
-    family, layers = families.of(model), structure(model).layers
-    full_size = family.heads(model), family.neurons(model)
-    if all((len(layer.heads), layer.intermediate) == full_size for layer in layers):
-        return {}
+    """Return tensors to save with a model, by name; none if transformers runs the model as it is."""
+    family, remaining = families.of(model), structure(model)
+    layers, full_size = remaining.layers, (family.heads(model), family.neurons(model))
+    tensors = {}
     names = [NOTICE]
+    if remaining.head_pooling == "mean":
+        bias = f"{family.output_path(model)}.bias"
+        tensors[MEAN + bias] = model.get_parameter(bias).detach().contiguous()
+        names.append(bias)
+    elif all((len(layer.heads), layer.intermediate) == full_size for layer in layers):
+        return {}
     for position, layer in enumerate(layers):
         path = f"{family.layers_path}.{position}"
         if not layer.heads:
             names.append(f"{path}.{family.head_matrices[0].path}.bias")
         if not layer.intermediate:
             names.append(f"{path}.{family.neuron_matrices[0].path}.bias")
-    return {name: torch.empty(0) for name in names}
+    return {**tensors, **{name: torch.empty(0) for name in names}}
+
+
+def unmarked(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return saved tensors with those that were saved under another name under their own."""
+    renamed = {name.removeprefix(MEAN): tensor for name, tensor in tensors.items() if name.startswith(MEAN)}
+    return {**{name: tensor for name, tensor in tensors.items() if not name.startswith(MEAN)}, **renamed}

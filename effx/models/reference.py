@@ -91,7 +91,7 @@ def infer(
         if not len(rows):
             return Inference(logits, depth, used)
         stream = stream.rows(~now)
-    logits[rows] = forward.head(model, stream.hidden)
+    logits[rows] = forward.head(model, stream)
     return Inference(logits, depth, used)
 
 
@@ -113,4 +113,4 @@ def heads_of(
         stream = layer(model, position, stream, prune=prune_tokens)
         if (ramp := exits.ramp_after(model, position)) is not None:
             outs.append(ramp(stream.hidden, stream.token_mask))
-    return [*outs, forward.head(model, stream.hidden)]
+    return [*outs, forward.head(model, stream)]

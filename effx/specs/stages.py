@@ -248,7 +248,7 @@ _ROWS = (
     ),
     _training(
         "prune", PruneStage, _DRAW, ("finetune", "pretrain"),
-        section=SectionSpec("pruned", TicketSettings, frozenset({"layers", "head_dropout"})),
+        section=SectionSpec("pruned", TicketSettings, frozenset({"layers", "head_dropout", "head_pooling"})),
     ),
     _training(
         "tokens", TokensStage, "train/tokens.py", ("finetune", "prune", "lottery"),

@@ -38,6 +38,7 @@ OBJECTIVES = ("task", "mlm")
 TOKEN_RULES = ("share", "threshold")
 EXIT_MODES = ("two-stage", "joint")
 POOLINGS = ("mean", "cls")
+HEAD_POOLINGS = ("auto", *POOLINGS)
 
 LR_ENCODER = 5e-5
 LR_HEAD_ONLY = 1e-3  # a head or a ramp alone barely moves at an encoder's learning rate
@@ -148,6 +149,10 @@ class FinetuneSettings(Settings):
     rows, and keep the best weights."""
     head_dropout: Share | None = None
     """Dropout in the task head. Default: the model's."""
+    head_pooling: Annotated[str, OneOf("pooling", HEAD_POOLINGS)] = "auto"
+    """Input of the task head: the first token (cls), or the mean over all tokens except padding (mean). auto:
+    for a new head what the encoder was trained with, if its folder says so (1_Pooling/config.json), else cls;
+    an existing head keeps its pooling."""
 
     @property
     def learning_rate(self) -> float:

@@ -19,7 +19,7 @@ from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.manifests import BaselineRecord, CheckpointFacts, TrainingRecord
-from effx.models import checkpoints, evaluate, families, huggingface, prune, sparse, structure
+from effx.models import checkpoints, evaluate, families, huggingface, pooling, prune, sparse, structure
 from effx.specs.data import DataLocation
 from effx.specs.heads import HeadSettings
 from effx.specs.training import FinetuneSettings, trained_layers
@@ -86,6 +86,7 @@ def finetune(
     transformers.set_seed(training.seed)
     loaded = huggingface.load(model_name, task, trust_remote_code=trust_remote_code, head=head)
     model, tokenizer = loaded.model, loaded.tokenizer
+    pooling.set_pooling(model, _pooling(settings.head_pooling, loaded))
     if distributed.is_first():
         understood.say(str(model_name), task, loaded, settings.max_length)
     keep_first(model, settings.layers)
@@ -180,6 +181,15 @@ def finetune(
     )
     distributed.wait()
     return checkpoint
+
+
+def _pooling(requested: str, loaded: huggingface.Loaded) -> str:
+    """Return what the task head reads, ``cls`` or ``mean``."""
+    if requested != "auto":
+        return requested
+    if not loaded.fresh or families.of(loaded.model).answers_spans(loaded.model):
+        return structure(loaded.model).head_pooling
+    return loaded.pooling or "cls"
 
 
 def keep_first(model: PreTrainedModel, layers: int | None) -> None:

@@ -142,7 +142,7 @@ class Soft(nn.Module):
                 penalties.append(cost)
                 weights.append(float(position + 1) if self.rule == "share" else 1.0)
             stream = forward.feed(self.model, position, stream)
-        loss = self.loss(forward.head(self.model, stream.hidden), labels)
+        loss = self.loss(forward.head(self.model, stream), labels)
         if penalties:
             weight = torch.tensor(weights, device=loss.device)
             loss = loss + self.penalty * (torch.stack(penalties) * weight).sum() / weight.sum()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from effx import progress
 from effx.models import checkpoints, families
 from effx.models.huggingface import Loaded
-from effx.models.structure import parameters
+from effx.models.structure import parameters, structure
 from effx.specs.tasks import Task
 
 _MOST_LABELS = 20
+_READS = {"cls": "the first token", "mean": "the mean of the tokens"}
 
 
 def lines(name: str, task: Task, loaded: Loaded, max_length: int) -> list[str]:
@@ -27,7 +28,7 @@ def lines(name: str, task: Task, loaded: Loaded, max_length: int) -> list[str]:
     return [
         f"model {name}: {model.config.model_type}, {size}",
         f"  task {task.name}: {task.kind}{labels}",
-        f"  head {loaded.head}",
+        f"  head {loaded.head}; it reads {_READS[structure(model).head_pooling]}",
         f"  at most {max_length} tokens per example (the model reads {checkpoints.position_limit(model)})",
         *(f"  note: {note}" for note in loaded.notes),
     ]

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from effx import records
 from effx.errors import ArtifactError, UsageError, one_line, printable
 from effx.models import families
+from effx.models.huggingface import pooling
 from effx.quiet import quiet
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model",
@@ -198,4 +199,6 @@ def _download(name: str) -> Path:
         raise wrong(name, f"no such folder, and it cannot be loaded from the hub: {reason}") from error
     if not (path / "config.json").is_file() and not (path / _ADAPTER).is_file():
         raise wrong(name, "it has no config.json on the hub")
+    with contextlib.suppress(Exception):  # most models have none
+        huggingface_hub.snapshot_download(name, allow_patterns=pooling.FILE)
     return path

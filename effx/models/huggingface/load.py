@@ -28,6 +28,7 @@ from effx.models.families import Family
 from effx.models.heads import HeadType
 from effx.models.huggingface import contents, reduced, tokenizers, weights
 from effx.models.huggingface.folder import ModelFolder, check_source, open_folder, reading, wrong
+from effx.models.huggingface.pooling import own_pooling
 from effx.models.huggingface.reduced import Reduction, UnknownStructureError
 from effx.models.structure import full_parameters, structure
 from effx.models.surgery import prune
@@ -59,6 +60,8 @@ class Loaded:
     """The origin of the task head, in words."""
     fresh: bool
     """Whether the last Linear of the task head is new."""
+    pooling: str | None = None
+    """``mean`` or ``cls``: what the encoder was trained with; None: unknown."""
     notes: list[str] = field(default_factory=list)
     """What is unusual, in words."""
 
@@ -185,7 +188,7 @@ def build(opened: Opened, task: Task, plan: HeadPlan, trust_remote_code: bool = 
     tokenizer.init_kwargs["model_input_names"] = list(tokenizer.model_input_names)  # to be saved with it
     if opened.structure:
         notes.append(f"it is a reduced model: {opened.structure}")
-    return Loaded(model, tokenizer, plan.words, not plan.keep, notes)
+    return Loaded(model, tokenizer, plan.words, not plan.keep, own_pooling(folder.path), notes)
 
 
 def _arrange(tensors: weights.Tensors, path: str, plan: HeadPlan) -> None:
@@ -252,7 +255,8 @@ def _from_checkpoint(checkpoint: Checkpoint, task: Task, settings: HeadSettings)
     known = tuple(model.config.id2label[number] for number in sorted(model.config.id2label))
     _refit(model, family, task, plan)
     heads.describe(model.config, task, plan.names(known))
-    return Loaded(model, checkpoints.tokenizer(checkpoint.folder), plan.words, not plan.keep)
+    tokenizer = checkpoints.tokenizer(checkpoint.folder)
+    return Loaded(model, tokenizer, plan.words, not plan.keep, remaining.head_pooling)
 
 
 def _refit(model: PreTrainedModel, family: Family, task: Task, plan: HeadPlan) -> None:
