@@ -64,8 +64,8 @@ def test_a_file_name_that_points_outside_is_refused(engine: Path) -> None:
     [
         ("{", "cannot be read"),
         ("[]", "expected a JSON object, got a list of 0"),
-        ('{"schema": 9}', "expected schema 4, got 9"),
-        ('{"schema": 4}', "was changed after it was written"),
+        ('{"schema": 9}', "expected schema 5, got 9"),
+        ('{"schema": 5}', "was changed after it was written"),
     ],
 )
 def test_a_broken_manifest_is_refused(engine: Path, text: str, message: str) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -154,3 +155,23 @@ def test_a_killed_training_writes_no_checkpoint(
         time.sleep(1)
         process.kill()
     assert Checkpoint.find(out) == []
+
+
+@pytest.mark.parametrize(
+    ("requested", "own", "expected"),
+    [("auto", True, "mean"), ("auto", False, "cls"), ("cls", True, "cls"), ("mean", False, "mean")],
+)
+def test_a_new_head_reads_what_the_encoder_was_trained_with(
+    requested: str, own: bool, expected: str, encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    encoder = Path(shutil.copytree(encoders["bert"], tmp_path / "encoder"))
+    if own:
+        (encoder / "1_Pooling").mkdir()
+        (encoder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    settings = SHORT.replace(head_pooling=requested)
+    trained = finetune("sst2", encoder, out=tmp_path, data_folder=rows_folder, settings=settings)
+    assert trained.manifest.structure.head_pooling == expected
+    again = finetune(
+        "sst2", trained.folder, out=tmp_path, name="again", data_folder=rows_folder, settings=SHORT
+    )
+    assert again.manifest.structure.head_pooling == expected  # its head was kept

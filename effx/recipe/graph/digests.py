@@ -36,7 +36,7 @@ from effx.specs.stages import STAGES
 from effx.specs.tasks import Task
 
 _ROOT = Path(effx.__file__).parent
-_MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.py")
+_MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.py", "1_Pooling/config.json")
 _WITHOUT_EFFECT = {
     "__init__.py", "errors.py", "files.py", "progress.py", "quiet.py", "host/memory.py", "artifacts.py",
     "manifests.py", "records.py", "signals.py", "scratch.py", "host/locks.py", "profile/journal.py",
@@ -96,7 +96,7 @@ class Digests:
         if not folder.is_dir():
             return {"hub": source}
         paths = sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
-        return {path.name: self._of(path, "sha256", files.sha256) for path in paths}
+        return {path.relative_to(folder).as_posix(): self._of(path, "sha256", files.sha256) for path in paths}
 
     def code(self, stage: str, backends: Sequence[str] = (), meter: str | None = None) -> str:
         """Return the digest of the code and assets that decide a stage's results.
