@@ -243,7 +243,7 @@ class ProvenLoss(Record):
     """What is proven of the loss of the primary metric on held-out rows."""
 
     proven: bool
-    """False: no setting was proven, so rows never exit early."""
+    """False: no setting was proven, so rows never exit early, or keep all tokens."""
     confidence: float
     """One-sided."""
     rows: Positive
@@ -320,10 +320,22 @@ class ExitsRecord(Record):
 
 
 class TokensTarget(Record):
-    """What a token schedule was learned for."""
+    """What a learned token schedule was scaled to: one of the two."""
 
-    keep: Share
+    keep: Share | None = None
     """Mean share of the tokens to keep."""
+    max_drop: Share | None = None
+    """Maximum loss of the primary metric, against the checkpoint with all tokens before this training."""
+
+
+class TokensCalibration(Record):
+    """What chose the scale of a learned token schedule, on held-out rows."""
+
+    seen_in_training: bool | None
+    """Whether the checkpoint was trained on any of them; None: unknown."""
+    proof: ProvenLoss
+    lengths: TwoSamples
+    """Of the numbers of tokens, against the validation rows."""
 
 
 class TokensValidation(Record):
@@ -340,6 +352,8 @@ class TokensRecord(Record):
     rule: str
     target: TokensTarget | None = None
     """None: the schedule was given, or learned without a target."""
+    calibration: TokensCalibration | None = None
+    """None: the target is not a loss."""
     validation: TokensValidation
 
     @model_validator(mode="after")

@@ -34,12 +34,14 @@ def command(
     """Add token pruning to CHECKPOINT: each layer passes on only the most important tokens.
 
     Learns how many tokens each layer keeps (the schedule), unless --schedule gives it, and then
-    trains the weights with that schedule. The score of a token is the attention it receives.
+    trains the weights with that schedule. The score of a token is the attention it receives. With
+    --max-drop the schedule is scaled afterwards, so that the loss is proven on held-out rows.
 
     CHECKPOINT may also be a fine-tuned model as transformers saves it: it is imported first.
 
     \b
     effx train tokens checkpoints/sst2-bert-base-uncased-full-s0 --keep 0.5
+    effx train tokens checkpoints/sst2-bert-base-uncased-full-s0 --max-drop 0.01
     effx train tokens checkpoints/mine --schedule 1,0.9,0.7,0.5,0.4,0.3
     """  # fmt: skip
     from effx.train import as_checkpoint, tokens

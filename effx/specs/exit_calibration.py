@@ -16,7 +16,6 @@ ICLR).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +23,7 @@ import numpy as np
 
 from effx.specs import exit_rules
 from effx.specs.exit_rules import ExitRule
-from effx.stats import intervals, noninferiority
+from effx.stats import noninferiority
 from effx.stats.metrics import Metric
 
 _PATH_SHARE = 1 / 3
@@ -82,9 +81,7 @@ def prove(
     full = predictions[-1]
     rows = np.arange(len(labels))
     after = predictions[heads[order], rows]
-    p_values = _p_values(metric, labels, full, after, max_drop, 1 - confidence)
-    failed = np.flatnonzero(p_values > 1 - confidence)
-    count = int(failed[0]) if len(failed) else len(order)
+    count = noninferiority.fixed_sequence(metric, labels, full, after, max_drop, 1 - confidence)
     if count == 0:
         return ProvenExit(exit_rules.never(name, logits), False, 0.0, 0.0, len(labels))
     chosen = after[count - 1]
@@ -92,14 +89,6 @@ def prove(
     assert bounds is not None
     loss = metric(labels, full) - metric(labels, chosen)
     return ProvenExit(settings[order[count - 1]], True, loss, max(0.0, -bounds[0]), len(labels))
-
-
-def rows_needed(max_drop: float, confidence: float) -> int:
-    """Return the number of rows below which not even equal predictions prove a loss of at most
-    ``max_drop``.
-    """
-    z = intervals.normal(2 * confidence - 1)
-    return math.ceil(z * z * (1 - max_drop) / max(max_drop, 1e-6)) if max_drop < 1 else 1
 
 
 def _predictions(logits: np.ndarray, predict: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -126,24 +115,4 @@ def _path(
         if scores[index] > best:
             best = scores[index]
             result.append(settings[index])
-    return result
-
-
-def _p_values(
-    metric: Metric, labels: np.ndarray, full: np.ndarray, after: np.ndarray, margin: float, level: float
-) -> np.ndarray:
-    """Return the p-values of predictions [settings, n], up to the first above the level; 1 after it."""
-    if metric.name == "accuracy":
-        before = full == labels
-        right = after == labels
-        only_before, only_after = (before & ~right).sum(axis=1), (~before & right).sum(axis=1)
-        return noninferiority.accuracy_p_values(only_before, only_after, len(labels), margin)
-    result = np.ones(len(after))
-    for index, predictions in enumerate(after):
-        same = index > 0 and np.array_equal(predictions, after[index - 1])
-        result[index] = (
-            result[index - 1] if same else noninferiority.p_value(metric, labels, full, predictions, margin)
-        )
-        if result[index] > level:
-            break
     return result

@@ -281,6 +281,11 @@ class TokenPruningSettings(Settings):
     """One share or threshold per layer. Default: learned."""
     keep: Annotated[float, Field(gt=0, le=1)] | None = None
     """Scale the learned schedule to this mean share of tokens. Default: as learned."""
+    max_drop: Share | None = None
+    """Scale the learned schedule so that at most this loss of the task's metric is proven on held-out rows,
+    against the checkpoint with all tokens."""
+    confidence: Confidence = 0.95
+    """Confidence with which the loss is at most max_drop (one-sided)."""
     penalty: NotNegative = 0.3
     """Weight of the penalty on remaining tokens while the schedule is learned: higher keeps fewer."""
     soft_epochs: Positive = 1.0
@@ -295,6 +300,9 @@ class TokenPruningSettings(Settings):
         if self.schedule is not None and self.keep is not None:
             raise wrong("schedule and keep exclude each other: a given schedule is not scaled.",
                         "schedule", "keep")  # fmt: skip
+        if self.max_drop is not None and (self.schedule is not None or self.keep is not None):
+            raise wrong("max_drop scales the learned schedule: leave schedule and keep out.",
+                        "max_drop", "schedule", "keep")  # fmt: skip
         if self.schedule is not None and self.rule == "share":
             try:
                 check_shares(self.schedule)

@@ -1,6 +1,6 @@
 """One-sided: does b lose at most a margin against a, on the same examples?
 
-One room for the bound that ``check``, ``recommend`` and the calibration of exits and tokens share. The null
+The bounds and tests that ``check``, ``recommend`` and the calibration of exits and tokens share. The null
 hypothesis is a loss of more than the margin; a small p-value rejects it.
 
     accuracy                          Tango's score test (Tango 1998, Statist. Med. 17:891-908)
@@ -12,6 +12,8 @@ hypothesis at most 1.1 times as often as its level says (benchmarks/answers.py s
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -100,6 +102,41 @@ def accuracy_p_values(
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.where(variance > 0, excess / np.sqrt(variance), np.where(excess > 0, np.inf, 0.0))
     return np.asarray(stats.norm.sf(z))
+
+
+def fixed_sequence(
+    metric: Metric, labels: np.ndarray, a: np.ndarray, others: np.ndarray, margin: float, level: float
+) -> int:
+    """Return how many of ``others`` are proven to lose at most ``margin``, before the first that is not.
+
+    Testing in a fixed order and stopping at the first failure needs no adjustment for the number of tests
+    (Angelopoulos et al. 2021, Learn then Test, section 4), if the order does not depend on the labels.
+
+    Args:
+        metric: of labels and predictions.
+        labels: [n], or sets [n, labels].
+        a: a's predictions, of the same shape.
+        others: predictions in the order of testing, [others, ...] of that shape.
+        margin: accepted loss, at least 0.
+        level: of every test, one-sided.
+    """
+    if metric.name == "accuracy":
+        before = same_rows(a, labels)
+        right = np.array([same_rows(predictions, labels) for predictions in others])
+        counts = (before & ~right).sum(axis=1), (~before & right).sum(axis=1)
+        failed = np.flatnonzero(accuracy_p_values(*counts, len(labels), margin) > level)
+        return int(failed[0]) if len(failed) else len(others)
+    for index, predictions in enumerate(others):
+        repeated = index > 0 and np.array_equal(predictions, others[index - 1])
+        if not repeated and p_value(metric, labels, a, predictions, margin) > level:
+            return index
+    return len(others)
+
+
+def rows_needed(margin: float, confidence: float) -> int:
+    """Return the number of rows below which not even equal predictions prove a loss of at most ``margin``."""
+    z = intervals.normal(2 * confidence - 1)
+    return math.ceil(z * z * (1 - margin) / max(margin, 1e-6)) if margin < 1 else 1
 
 
 def bootstrap_p_values(differences: np.ndarray, margin: float) -> np.ndarray:

@@ -33,7 +33,6 @@ from effx.manifests import (
     ExitValidation,
     ProvenLoss,
     RowShift,
-    TwoSamples,
 )
 from effx.models import add_ramps, evaluate, exits, reference, structure
 from effx.models.losses import loss_of
@@ -41,13 +40,11 @@ from effx.specs import exit_calibration, exit_rules
 from effx.specs.data import DataLocation
 from effx.specs.tasks import Task
 from effx.specs.training import MAX_DROP, EarlyExitSettings
-from effx.stats import intervals, tests
+from effx.stats import intervals, noninferiority
 from effx.stats.metrics import METRICS
-from effx.train import loop, output
+from effx.train import loop, output, shift
 from effx.train import source as sources
 
-_SHIFT_P_VALUE = 0.001
-"""Below it the validation rows are said to be unlike the held-out rows."""
 _POINTS = 8  # number of depths for which the manifest lists depth and score
 
 
@@ -174,17 +171,12 @@ def calibrate(
             lost=losses.value,
             lost_at_least=losses.at_least,
             shift=RowShift(
-                lengths=_two_samples(source.encode(source.held_out).lengths,
-                                     source.encoded_validation.lengths),
-                depths=_two_samples(depths[exit_rules.simulate(chosen.rule, held)], depth),
+                lengths=shift.two_samples(source.encode(source.held_out).lengths,
+                                          source.encoded_validation.lengths),
+                depths=shift.two_samples(depths[exit_rules.simulate(chosen.rule, held)], depth),
             ),
         ),
     )  # fmt: skip
-
-
-def _two_samples(a: np.ndarray, b: np.ndarray) -> TwoSamples:
-    distance, p_value = tests.two_samples(a, b)
-    return TwoSamples(distance=distance, p_value=p_value)
 
 
 def _warnings(record: ExitsRecord) -> list[str]:
@@ -192,7 +184,7 @@ def _warnings(record: ExitsRecord) -> list[str]:
     warnings = []
     max_drop, proof, measured = record.target.max_drop, record.calibration.proof, record.validation
     if proof is not None and not proof.proven:
-        needed = exit_calibration.rows_needed(max_drop or 0.0, proof.confidence)
+        needed = noninferiority.rows_needed(max_drop or 0.0, proof.confidence)
         more = f"; at least {needed} held-out rows are needed" if proof.rows < needed else ""
         warnings.append(
             f"no setting of {record.rule.name} is proven to lose at most {max_drop:g} on {proof.rows} "
@@ -206,14 +198,7 @@ def _warnings(record: ExitsRecord) -> list[str]:
             f"{lower_bound:.4f}, 95 %). Lower max_drop, or set depth."
         )
     samples = {} if measured.shift is None else dict(measured.shift)
-    for what, compared in samples.items():
-        if compared.p_value < _SHIFT_P_VALUE:
-            warnings.append(
-                "the validation rows are unlike the held-out training rows that chose the threshold: their "
-                f"{what} differ (distance {compared.distance:.2f}). What was proven holds for rows like the "
-                "held-out ones."
-            )
-    return warnings
+    return [*warnings, *shift.warnings(samples, "threshold")]
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,7 @@ class ContinuedTraining:
         return logits, TokensRecord(
             rule=before.rule if before else "share" if remaining.tokens else "threshold",
             target=before.target if before else None,
+            calibration=before.calibration if before else None,
             validation=TokensValidation(
                 scores=self.task.score(self.validation.labels, self.task.predict(logits)),
                 kept=tuple(float(share) for share in (tokens / encoded.lengths[:, None]).mean(0)),

@@ -11,7 +11,8 @@
 
 PoWER-BERT learns one r per absolute rank of the longest input. Here ranks are relative to each
 row's length, in ``_BINS`` steps, so that one schedule serves short and long rows. If the schedule is
-given, the soft stage is skipped.
+given, the soft stage is skipped. For a loss (``max_drop``), the scale of the learned schedule is proven on
+held-out training rows after the hard stage.
 """
 
 from __future__ import annotations
@@ -26,16 +27,19 @@ import transformers
 from torch import nn
 from transformers import PreTrainedModel
 
+from effx import progress
 from effx.artifacts import Checkpoint
 from effx.errors import UsageError
-from effx.manifests import TokensRecord, TokensTarget, TrainingStage
+from effx.manifests import ProvenLoss, TokensCalibration, TokensRecord, TokensTarget, TrainingStage
 from effx.models import evaluate, forward, reference, structure
 from effx.models import tokens as schedules
 from effx.models.losses import loss_of
 from effx.specs.data import DataLocation
 from effx.specs.tasks import Task
 from effx.specs.training import TokenPruningSettings
-from effx.train import loop, output
+from effx.stats import noninferiority
+from effx.stats.metrics import METRICS
+from effx.train import loop, output, shift
 from effx.train import source as sources
 
 _BINS = 32
@@ -45,6 +49,8 @@ _TEMPERATURE = 2e-3  # the scores of a row of n tokens are about 1 / n
 _RETENTION_GAIN = 100.0
 _THRESHOLD_GAIN = 10.0
 _FIRST_THRESHOLD = 1e-3  # initial threshold of the last layer; those of earlier layers are smaller, linearly
+_SCALES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
+"""Scales of the learned schedule that are tested for a loss, from all tokens to few."""
 _MAX_SCALING = {"share": 64, "threshold": 4096}  # with more, the learned differences between layers vanish
 
 
@@ -96,6 +102,9 @@ def train(
         )  # fmt: skip
 
     results = []
+    held_out = source.encode(source.held_out)
+    before = None if settings.max_drop is None else source.task.predict(evaluate.logits(model, held_out))
+    learned: tuple[float, ...] | None = None
     _set(model, settings.rule, settings.schedule)
     if settings.schedule is None:
         soft = Soft(model, source.task, settings.rule, settings.penalty)
@@ -106,9 +115,18 @@ def train(
         _set(model, settings.rule, learned)
     if settings.epochs > 0:
         results.append(run(Hard(model, source.task), settings.epochs, "hard stage"))
+    calibration = None
+    if before is not None and learned is not None:
+        proof = prove(model, source, settings, learned, before)
+        lengths = shift.two_samples(held_out.lengths, source.encoded_validation.lengths)
+        calibration = TokensCalibration(seen_in_training=source.seen, proof=proof, lengths=lengths)
+        for warning in _warnings(calibration, settings.max_drop or 0.0):
+            progress.say(f"{folder.name}: {warning}")
+    has_target = settings.keep is not None or settings.max_drop is not None
     record = TokensRecord(
         rule=settings.rule,
-        target=None if settings.keep is None else TokensTarget(keep=settings.keep),
+        target=TokensTarget(keep=settings.keep, max_drop=settings.max_drop) if has_target else None,
+        calibration=calibration,
         validation=source.with_tokens()[1].validation,
     )
     plain = evaluate.logits(model, source.encoded_validation)
@@ -209,6 +227,69 @@ def _set(model: PreTrainedModel, rule: str, schedule: Sequence[float] | None) ->
         schedules.schedule(model, thresholds=schedule)
 
 
+def prove(
+    model: PreTrainedModel,
+    source: sources.ContinuedTraining,
+    settings: TokenPruningSettings,
+    learned: tuple[float, ...],
+    before: np.ndarray,
+) -> ProvenLoss:
+    """Set the schedule with the fewest tokens that is proven to lose at most ``max_drop``; return the proof.
+
+    Scales of the learned schedule are tested on the held-out rows from all tokens to few, and the last before
+    the first failure is chosen (:func:`effx.stats.noninferiority.fixed_sequence`). Where none is proven, all
+    tokens are kept.
+
+    Args:
+        model: after the training; its schedule is changed in place.
+        source: the rows and the task.
+        settings: the rule, ``max_drop`` and the confidence.
+        learned: the schedule of the soft stage, with which the weights were trained further.
+        before: predictions for the held-out rows of the checkpoint with all tokens, before this training.
+    """
+    rows, labels = source.encode(source.held_out), np.asarray(source.held_out.labels)
+    metric, max_drop, task = METRICS[source.task.metric], settings.max_drop, source.task
+    assert max_drop is not None
+    proven, chosen = 0, before
+    for scale in _SCALES:
+        _set(model, settings.rule, _scaled(settings.rule, learned, scale))
+        after = task.predict(evaluate.reduced(model, rows)[0])
+        if not noninferiority.fixed_sequence(
+            metric, labels, before, after[None], max_drop, 1 - settings.confidence
+        ):
+            break
+        proven, chosen = proven + 1, after
+    _set(model, settings.rule, _scaled(settings.rule, learned, _SCALES[max(0, proven - 1)]))
+    bounds = noninferiority.bounds(metric, labels, before, chosen, settings.confidence) if proven else None
+    return ProvenLoss(
+        proven=proven > 0,
+        confidence=settings.confidence,
+        rows=len(labels),
+        loss=metric(labels, before) - metric(labels, chosen) if proven else 0.0,
+        bound=0.0 if bounds is None else max(0.0, -bounds[0]),
+    )
+
+
+def _warnings(calibration: TokensCalibration, max_drop: float) -> list[str]:
+    """Return why the schedule may not keep what was asked of it."""
+    proof, warnings = calibration.proof, []
+    if not proof.proven:
+        needed = noninferiority.rows_needed(max_drop, proof.confidence)
+        more = f"; at least {needed} held-out rows are needed" if proof.rows < needed else ""
+        warnings.append(
+            f"no schedule is proven to lose at most {max_drop:g} on {proof.rows} held-out rows "
+            f"({100 * proof.confidence:g} %){more}. All tokens are kept. Raise max_drop, or set keep."
+        )
+    return [*warnings, *shift.warnings({"lengths": calibration.lengths}, "schedule")]
+
+
+def _scaled(rule: str, learned: tuple[float, ...], scale: float) -> tuple[float, ...]:
+    """Return the schedule raised to a power (shares) or multiplied (thresholds); at 0 all tokens are kept."""
+    if rule == "share":
+        return tuple(max(value**scale, 1e-3) for value in learned)
+    return tuple(min(value * scale, 1.0) for value in learned)
+
+
 def _scaled_to(
     keep: float,
     learned: tuple[float, ...],
@@ -231,13 +312,8 @@ def _scaled_to(
     share = settings.rule == "share"
     rows = source.encode(source.held_out)
 
-    def scaled(x: float) -> tuple[float, ...]:
-        if share:
-            return tuple(max(value**x, 1e-3) for value in learned)
-        return tuple(min(value * x, 1.0) for value in learned)
-
     def mean_share(x: float) -> float:
-        _set(source.model, settings.rule, scaled(x))
+        _set(source.model, settings.rule, _scaled(settings.rule, learned, x))
         _, _, used = evaluate.reduced(source.model, rows)
         return float((used / rows.lengths[:, None]).mean())
 
@@ -254,7 +330,7 @@ def _scaled_to(
     for _ in range(8):
         middle = (low + high) / 2
         low, high = (middle, high) if mean_share(middle) > keep else (low, middle)
-    return scaled(high)
+    return _scaled(settings.rule, learned, high)
 
 
 def _advice(settings: TokenPruningSettings, steps: int, distance: float) -> str:

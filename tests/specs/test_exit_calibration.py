@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from effx.specs import exit_calibration, exit_rules
-from effx.stats import intervals
+from effx.stats import intervals, noninferiority
 from effx.stats.metrics import METRICS
 
 DEPTHS = np.arange(1, 7)
@@ -81,4 +81,4 @@ def test_too_few_rows_prove_nothing() -> None:
     )
     assert not proven.proven
     assert set(exit_rules.simulate(proven.rule, logits).tolist()) == {5}
-    assert exit_calibration.rows_needed(0.01, 0.95) == 268
+    assert noninferiority.rows_needed(0.01, 0.95) == 268

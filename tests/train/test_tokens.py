@@ -12,7 +12,9 @@ from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.models import add_ramps, checkpoints, evaluate, load, save, structure
 from effx.specs.training import TOKEN_RULES, EarlyExitSettings, FinetuneSettings, TokenPruningSettings
+from effx.stats import intervals
 from effx.train import exits, finetune, tokens
+from effx.train import source as sources
 
 
 @pytest.mark.parametrize("rule", TOKEN_RULES)
@@ -178,3 +180,43 @@ def test_fine_tuning_a_reduced_checkpoint_keeps_its_structure(
     )  # fmt: skip
     assert [layer.heads for layer in thinner.manifest.structure.layers] == [(0, 1, 2, 3), (1, 3)]
     assert add_ramps(load(thinner.folder)).ramps.keys() == {"1"}
+
+
+@pytest.mark.parametrize("rule", TOKEN_RULES)
+def test_the_scale_with_the_fewest_tokens_before_the_first_failure_is_proven(
+    checkpoint: Checkpoint, rule: str
+) -> None:
+    source = sources.open_source(checkpoint.folder, None, None, 0)
+    learned = (0.5, 0.3, 0.1) if rule == "share" else (0.02, 0.05, 0.3)
+    rows, labels = source.encode(source.held_out), np.asarray(source.held_out.labels)
+    before = source.task.predict(evaluate.logits(source.model, rows))
+    settings = TokenPruningSettings.of(rule=rule, max_drop=0.45, confidence=0.9)
+    proof = tokens.prove(source.model, source, settings, learned, before)
+    remaining = structure(source.model)
+    chosen = remaining.tokens if rule == "share" else remaining.token_thresholds
+    expected = None
+    for scale in tokens._SCALES:
+        schedule = tokens._scaled(rule, learned, scale)
+        tokens._set(source.model, rule, schedule)
+        after = source.task.predict(evaluate.reduced(source.model, rows)[0])
+        low, _ = intervals.paired_accuracy_interval(before == labels, after == labels, confidence=0.8)
+        if low < -0.45:
+            break
+        expected = schedule
+    assert expected is not None and chosen == expected and proof.proven and proof.bound <= 0.45
+    strict = TokenPruningSettings.of(rule=rule, max_drop=0.001)
+    assert not tokens.prove(source.model, source, strict, learned, before).proven
+    kept = structure(source.model)
+    assert (kept.tokens == (1.0,) * 3) if rule == "share" else (kept.token_thresholds == (0.0,) * 3)
+
+
+def test_a_loss_that_cannot_be_proven_keeps_all_tokens_and_is_reported(
+    checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = TokenPruningSettings.of(max_drop=0.01, lr=1e-3, soft_epochs=1, epochs=0, penalty=1.0)
+    trained = tokens.train(checkpoint.folder, out=tmp_path, settings=settings)
+    record = trained.manifest.tokens
+    assert record is not None and record.target is not None and record.calibration is not None
+    assert record.target.max_drop == 0.01 and not record.calibration.proof.proven
+    assert trained.manifest.structure.tokens == (1.0, 1.0, 1.0)
+    assert "no schedule is proven to lose at most 0.01" in capsys.readouterr().err

@@ -1,0 +1,34 @@
+"""Whether the validation rows are like the held-out training rows on which settings were chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from effx.manifests import TwoSamples
+from effx.stats import tests
+
+_P_VALUE = 0.001
+"""Below it two sets of rows are said to be unlike each other."""
+
+
+def two_samples(held_out: np.ndarray, validation: np.ndarray) -> TwoSamples:
+    """Compare a number per row, such as its tokens, on both sets of rows."""
+    distance, p_value = tests.two_samples(held_out, validation)
+    return TwoSamples(distance=distance, p_value=p_value)
+
+
+def warnings(compared: Mapping[str, TwoSamples], chosen: str) -> list[str]:
+    """Return a sentence for each number whose distributions differ.
+
+    Args:
+        compared: the number's name in the plural -> comparison.
+        chosen: what was chosen on the held-out rows.
+    """
+    return [
+        f"the validation rows are unlike the held-out training rows that chose the {chosen}: their {what} "
+        f"differ (distance {samples.distance:.2f}). What was proven holds for rows like the held-out ones."
+        for what, samples in compared.items()
+        if samples.p_value < _P_VALUE
+    ]
