@@ -118,8 +118,8 @@ def train(
     calibration = None
     if before is not None and learned is not None:
         proof = prove(model, source, settings, learned, before)
-        lengths = shift.two_samples(held_out.lengths, source.encoded_validation.lengths)
-        calibration = TokensCalibration(seen_in_training=source.seen, proof=proof, lengths=lengths)
+        compared = shift.two_samples(held_out.lengths, source.encoded_validation.lengths)
+        calibration = TokensCalibration(seen_in_training=source.seen, proof=proof, lengths=compared)
         for warning in _warnings(calibration, settings.max_drop or 0.0):
             progress.say(f"{folder.name}: {warning}")
     has_target = settings.keep is not None or settings.max_drop is not None
