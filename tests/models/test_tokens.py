@@ -59,7 +59,7 @@ def masked_only(
                 alive = [i in stay for i in range(len(alive))]
             positions[layer_position].append([i for i in range(len(alive)) if alive[i]])
             stream = forward.feed(model, layer_position, stream)
-        outs.append(forward.head(model, stream.hidden))
+        outs.append(forward.head(model, stream))
     return torch.cat(outs), positions
 
 
