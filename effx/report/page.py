@@ -21,6 +21,7 @@ _SCRIPTS = (
     "data.js",
     "scatter.js",
     "datatable.js",
+    "losses.js",
     "details.js",
     "frontier.js",
     "engines.js",

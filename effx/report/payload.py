@@ -19,7 +19,7 @@ from dataclasses import asdict
 from typing import Any
 
 import effx
-from effx.analysis import batches, majority
+from effx.analysis import batches, losses, majority
 from effx.analysis.cohorts import energy_of, latest
 from effx.analysis.comparison import Comparison
 from effx.analysis.frontier import Frontier
@@ -215,6 +215,10 @@ def _group(group: Group, row_numbers: Mapping[str, int]) -> dict[str, Any]:
         "n": cohort.n,
         "metric": cohort.described,
         "members": [row_numbers[run.id] for run in group.runs],
+        "losses": [
+            [outcome.status, outcome.explanation]
+            for outcome in losses.outcomes(group.runs, group.baseline)
+        ],
         "baseline": row_numbers[group.baseline.id],
         "frontiers": [_frontier(frontier, row_numbers) for frontier in group.frontiers],
     }

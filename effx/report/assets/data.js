@@ -21,7 +21,10 @@ const highOf = (row, name) => row[`${name}.high`];
 
 DATA.groups.forEach((group, index) => {
   group.index = index;
-  for (const member of group.members) ROWS[member].group = group;
+  group.members.forEach((member, position) => {
+    ROWS[member].group = group;
+    ROWS[member].loss = group.losses[position];
+  });
   for (const front of group.frontiers) {
     front.index = new Map(front.members.map((member, index) => [member, index]));
     front.winners = new Set(front.best);

@@ -61,6 +61,7 @@ function details(row, front) {
   return el('div', { class: 'details' },
     el('h3', {}, row.name),
     verdict && el('p', { class: 'verdict' }, `${verdict.word}${verdict.knee ? '; the knee' : ''}. P(frontier) = ${fixed(verdict.p, 2)} for ${front.objectives.map((name) => name === 'quality' ? row.metric : objective(name).short).join(' and ')}.`),
+    row.loss && row.latest && el('p', {}, lossChip(row), ` ${row.loss[1]}`),
     row.host_overhead_share !== null && soft(`Host overhead: ${percent(row.host_overhead_share)} of the time of a single query is not spent on the device. Reductions do not shorten it.`),
     terms([
       ...DATA.objectives.map((criterion) => [criterion.name === 'quality' ? row.metric : criterion.short, figureWithInterval(row, criterion.name)]),

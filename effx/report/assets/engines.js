@@ -26,6 +26,7 @@ function enginesSection() {
       title: criterion.name === 'quality' ? 'score, 95 %' : `${TITLES[criterion.name] || criterion.short}${unitSymbol(criterion.unit) ? `, ${unitSymbol(criterion.unit)}` : ''}${energetic(criterion.name) && METERED.length ? ` (${METERED.join(', ')})` : ''}`,
       text: (row) => cell(row, criterion),
     })),
+    { key: 'loss', title: 'loss ≤ 1 point?', align: 'word', sort: (row) => (row.loss ? Object.keys(LOSSES).indexOf(row.loss[0]) : 9), text: lossChip },
     { key: 'n', title: 'n', sort: (row) => row.n, text: (row) => String(row.n) },
     { key: 'source', title: 'energy source', align: 'word', sort: sourceOf, text: sourceOf },
     { key: 'front', title: 'latency frontier', align: 'word', sort: (row) => -(verdict(row)?.p ?? -1), text: (row) => { const entry = verdict(row); return entry ? `${word(entry)}, P ${fixed(entry.p, 2)}` : '–'; } },

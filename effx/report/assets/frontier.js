@@ -121,5 +121,6 @@ function aboutFrontier(group, front, drawn, state) {
     for (const entry of front.diminishing || []) lines.push(` Diminishing returns from ${entry.from} to ${entry.to}: a unit of cost gains ${percent(entry.share)} of the frontier's average gain per unit.`);
     if (front.energy_source === 'model' && front.objectives.some(energetic)) lines.push(' Energy is modelled, not measured: processor time multiplied by an assumed power.');
   }
-  return [soft(lines.join(''))];
+  if (front) lines.push(` The frontier${front.knee !== null ? ' and its knee are' : ' is'} chosen by the same ${group.n} rows that score the engines: on average the chosen ones are a little lucky.`);
+  return [soft(lines.join('')), lossSummary(group)];
 }
