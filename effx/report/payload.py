@@ -216,8 +216,7 @@ def _group(group: Group, row_numbers: Mapping[str, int]) -> dict[str, Any]:
         "metric": cohort.described,
         "members": [row_numbers[run.id] for run in group.runs],
         "losses": [
-            [outcome.status, outcome.explanation]
-            for outcome in losses.outcomes(group.runs, group.baseline)
+            [outcome.status, outcome.explanation] for outcome in losses.outcomes(group.runs, group.baseline)
         ],
         "baseline": row_numbers[group.baseline.id],
         "frontiers": [_frontier(frontier, row_numbers) for frontier in group.frontiers],
