@@ -34,42 +34,31 @@ import json
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 from scipy import stats
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from effx.analysis import certification
 from effx.analysis.constraints import of_constraints
 from effx.analysis.objectives import OBJECTIVES
 from effx.artifacts import now
 from effx.host import identity
-from effx.host.identity import Host
-from effx.manifests import ArtifactReference
-from effx.results import (
-    Energy,
-    EngineRecord,
-    MeasurementRecord,
-    MeterRecord,
-    PeakMemory,
-    Quality,
-    Run,
-    RuntimeRecord,
-    WorkloadResult,
-)
+from effx.results import Run
 from effx.specs import exit_calibration, exit_rules
 from effx.specs.constraints import Constraints
 from effx.specs.exit_rules import ExitRule
-from effx.specs.measurement import MeasurementPlan
-from effx.specs.workloads import SINGLE_STREAM
 from effx.stats import noninferiority
 from effx.stats.metrics import METRICS
+from tests.analysis.simulated_run import simulated_run
 
 LIMIT = 0.01
 CONFIDENCE = 0.95
 BASELINE = 0.92
 SHARED = 0.98
 """Share of the variance of a row's difficulty that is common to all engines."""
-SETTINGS = MeasurementRecord(MeasurementPlan(), RuntimeRecord(), MeterRecord("simulated"), mean_tokens=1.0)
 POPULATION = 10_000
 POPULATION_THRESHOLDS = 200
 LAYER_ACCURACIES = (0.65, BASELINE)
@@ -202,22 +191,9 @@ def engines(rng: np.random.Generator, n: int, losses: tuple[float, ...]) -> list
     runs = []
     for index, loss in enumerate((0.0, *losses)):
         ease = np.sqrt(SHARED) * hardness + np.sqrt(1 - SHARED) * rng.standard_normal(n)
-        right = (ease < stats.norm.ppf(BASELINE - loss)).astype(float)
-        single = WorkloadResult(SINGLE_STREAM, [[1.0]] * 3, [0, 1, 2], Energy("none", "none", "simulated"))
-        runs.append(
-            Run(
-                id=str(index), started="0", session="0",
-                engine=EngineRecord(
-                    str(index), str(index), "simulated", "fp32", "fp32", "fp32", "none", "cpu",
-                    ArtifactReference(name="simulated", digest="0" * 64), 0,
-                    size_bytes=1_000_000 - 1000 * index,
-                ),
-                host=Host("simulated"), workloads=[single],
-                quality=Quality("accuracy", float(right.mean()), n, (0.0, 1.0), {}, right.tolist(), [1.0] * n,
-                                "simulated"),
-                memory=PeakMemory(None, None), settings=SETTINGS,
-            )
-        )  # fmt: skip
+        wrong = np.flatnonzero(ease >= stats.norm.ppf(BASELINE - loss))
+        size = 1_000_000 - 1000 * index
+        runs.append(simulated_run(str(index), wrong, n=n, rounds=3, queries=1, size=size))
     return runs
 
 

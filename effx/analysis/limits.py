@@ -268,8 +268,10 @@ def _latency(run: Run, threshold: Threshold, value: float, confidence: float) ->
     level = _two_sided(confidence)
     interval = resampling.latency_interval(run, workload, share, level)
     if interval is None:
+        least = resampling.ROUNDS_OF_RARE if share > 0.9 else LEAST_BLOCKS
+        needed = Needed(least if rounds < least else 2 * rounds, "rounds")
         reason = f"{rounds} rounds are too few for an interval"
-        return _of(threshold, value, None, needed=lambda: Needed(LEAST_BLOCKS, "rounds"), reason=reason)
+        return _of(threshold, value, None, needed=lambda: needed, reason=reason)
     error = math.log(interval[1] / value) / intervals.student(rounds - 1, level)
 
     def at(count: int) -> Interval:

@@ -24,6 +24,10 @@ from effx.stats.bootstrap import LEAST_BLOCKS
 from effx.stats.metrics import METRICS
 
 RESAMPLES = 1000
+ROUNDS_OF_RARE = 20
+"""Rounds below which a percentile above p90 has no interval: if a fifth of the rounds is slow, one session in
+nine with ten rounds has no slow round at all, with 20 one in ninety."""
+_COMMON = 0.9
 _GATHERED = 20_000_000  # entries of predictions that are in memory at a time
 
 
@@ -72,7 +76,9 @@ def latency_interval(
     """Return the interval of a workload's percentile or mean in seconds, from resamplings of rounds.
 
     The resamplings give the standard error, Student's t the width: see
-    :func:`effx.stats.intervals.block_interval`. None with fewer than three rounds.
+    :func:`effx.stats.intervals.block_interval`. None with fewer than three rounds. Few rounds decide a
+    percentile above p90: it needs 20, and its interval holds that of
+    :func:`effx.stats.intervals.block_quantile`, None where that has no upper end.
     """
     values = latencies(run, workload, share)
     if values is None:
@@ -81,8 +87,22 @@ def latency_interval(
     centre = workload.latency_s[key]
     if centre is None:
         return None
-    least = intervals.spread_error(_of_blocks(workload.blocks_s, share))
-    return intervals.log_interval(values, centre, len(set(workload.rounds)), least, confidence)
+    least, rounds = intervals.spread_error(_of_blocks(workload.blocks_s, share)), len(set(workload.rounds))
+    interval = intervals.log_interval(values, centre, rounds, least, confidence)
+    if share is None or share <= _COMMON:
+        return interval
+    between_samples = intervals.block_quantile(_rounds_s(workload), share, confidence)
+    if rounds < ROUNDS_OF_RARE or between_samples is None:
+        return None
+    return min(interval[0], between_samples[0]), max(interval[1], between_samples[1])
+
+
+def _rounds_s(workload: WorkloadResult) -> list[list[float]]:
+    """Return the samples of each round."""
+    by_round: dict[int, list[float]] = {}
+    for number, block in zip(workload.rounds, workload.blocks_s, strict=True):
+        by_round.setdefault(number, []).extend(block)
+    return list(by_round.values())
 
 
 def _of_blocks(blocks_s: Sequence[Sequence[float]], share: float | None) -> np.ndarray:

@@ -92,11 +92,11 @@ class MeasurementPlan(Settings):
     grid: Annotated[tuple[Shape, ...] | None, BeforeValidator(_shapes)] = None
     """Fixed shapes to measure, batch size x sequence length, e.g. 1x32,8x128, or none. Default: batch sizes
     1, 8, 32 (on a GPU also 128 and 512) with lengths 32 and 128, as far as the engine accepts them."""
-    rounds: Annotated[int, Field(ge=3)] = 10
+    rounds: Annotated[int, Field(ge=3)] = 20
     """Number of rounds; in each, every engine answers one block of single queries."""
-    block_queries: Count = 70
-    """Queries in a block; 10 blocks of 70 are enough samples for p99."""
-    block_s: NotNegative = 0.5
+    block_queries: Count = 35
+    """Queries in a block; 20 blocks of 35 are enough samples for p99."""
+    block_s: NotNegative = 0.25
     """Minimum seconds of a single-stream or multi-stream block."""
     block_limit_s: Positive = 5.0
     """Maximum seconds of a block, so that a slow engine does not take hours."""

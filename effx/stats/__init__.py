@@ -12,6 +12,7 @@ One method per question; intervals contain the true value in 95 % of cases unles
     the same, in a given order            fallback procedure                    tests.fallback_levels
     are two sets of rows alike            Kolmogorov and Smirnov's test         tests.two_samples
     latency of one engine                 bootstrap of blocks, Student's t      intervals.block_interval
+    a high percentile of few blocks       counts above it, Korn and Graubard    intervals.block_quantile
     ratio of latencies, interleaved       Student's t on logarithms of rounds   intervals.paired_ratio
     ratio of latencies, not interleaved   Welch's t on logarithms of blocks     intervals.unpaired_ratio
     ratio of quantities with intervals    MOVER on logarithms                   intervals.ratio_of_intervals

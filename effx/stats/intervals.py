@@ -248,6 +248,43 @@ def log_interval(
     return float(centre * np.exp(-half)), float(centre * np.exp(half))
 
 
+def block_quantile(
+    blocks: Sequence[Sequence[float]], share: float, confidence: float = CONFIDENCE
+) -> tuple[float, float] | None:
+    """Return the interval of a quantile between two of the samples, from counts above it (Woodruff 1952).
+
+    The share of samples above the measured quantile is uncertain; the samples at the ends of its interval are
+    the interval's ends. It is Clopper and Pearson's with the number of samples that counts: divided by how
+    much more the share varies between blocks than within them, and corrected for few blocks (Korn and
+    Graubard 1998, Surv. Methodol. 24:193-201). None below three blocks, and where the upper end is above the
+    largest sample: a resampling cannot draw what a rare slow block would have shown.
+
+    Args:
+        blocks: positive samples, a list per block; samples inside a block are correlated.
+        share: of samples up to the quantile, 0 to 1.
+        confidence: how often the interval holds the truth.
+    """
+    from scipy import stats
+
+    if len(blocks) < LEAST_BLOCKS:
+        return None
+    lengths = np.array([len(block) for block in blocks])
+    samples, count, n = np.sort(np.concatenate(blocks)), len(blocks), int(lengths.sum())
+    quantile = samples[max(0, math.ceil(share * n - 1e-9) - 1)]
+    above = np.array([np.sum(np.asarray(block) > quantile) for block in blocks])
+    p = above.sum() / n
+    between = count / (count - 1) * float(np.sum((above - p * lengths) ** 2)) / n**2
+    within = max(p, 1 / n) * (1 - p) / n
+    counted = n / max(1.0, between / within) * (normal(confidence) / student(count - 1, confidence)) ** 2
+    expected, tail = (1 - share) * counted, (1 - confidence) / 2
+    least = float(stats.beta.ppf(tail, expected, counted - expected + 1))
+    most = float(stats.beta.ppf(1 - tail, expected + 1, max(counted - expected, 1e-9)))
+    high = math.ceil((1 - least) * n)
+    if high >= n:
+        return None
+    return float(samples[max(0, math.floor((1 - most) * n))]), float(samples[high])
+
+
 def paired_ratio(
     blocks_a: Sequence[Sequence[float]],
     rounds_a: Sequence[int],

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from effx.analysis import resampling
+from effx.stats import intervals
 from tests.analysis.simulated_run import simulated_run
 
 
@@ -72,3 +73,16 @@ def test_nothing_is_remembered_of_runs_that_are_gone() -> None:
     del run, first
     gc.collect()
     assert len(resampling._REMEMBERED) <= before
+
+
+def test_a_high_percentile_of_few_rounds_has_no_interval() -> None:
+    """Interval of p99: none with 19 rounds; with 20 it holds that of the counts above it."""
+    for rounds, has in ((19, False), (20, True)):
+        run = simulated_run("a", rounds=rounds, queries=60, spread=0.5)
+        workload = run.workloads[0]
+        assert (resampling.latency_interval(run, workload, 0.99) is not None) is has
+        assert resampling.latency_interval(run, workload, 0.9) is not None
+    interval = resampling.latency_interval(run, workload, 0.99)
+    counted = intervals.block_quantile(workload.blocks_s, 0.99)
+    assert interval is not None and counted is not None
+    assert interval[0] <= counted[0] and interval[1] >= counted[1]

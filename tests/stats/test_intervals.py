@@ -194,3 +194,35 @@ def test_paired_interval_has_one_method_per_metric() -> None:
     few = np.where(np.arange(200) < intervals.LEAST_DIFFERING - 1, 1 - a, a)
     assert intervals.paired_interval(METRICS["f1"], labels, a, few) is None
     assert intervals.paired_interval(METRICS["accuracy"], labels, a, few) is not None
+
+
+def test_block_quantile_covers_a_high_percentile_where_some_rounds_are_slow() -> None:
+    """A fifth of the rounds is slow: the truth is the p99 of the mixture, from many samples."""
+    many = np.random.default_rng(1)
+    truth = np.quantile(
+        np.exp(0.4 * many.standard_normal(400_000) + 0.5 * (many.random(400_000) < 0.2)), 0.99
+    )
+    rng, covered, refused, trials = np.random.default_rng(0), 0, 0, 300
+    for _ in range(trials):
+        logs = 0.4 * rng.standard_normal((20, 35)) + 0.5 * (rng.random((20, 1)) < 0.2)
+        interval = intervals.block_quantile(np.exp(logs).tolist(), 0.99)
+        refused += interval is None
+        covered += interval is not None and interval[0] <= truth <= interval[1]
+    assert refused < 0.25 * trials
+    assert covered > 0.9 * (trials - refused)
+
+
+def test_block_quantile_of_independent_samples_is_clopper_and_pearsons() -> None:
+    """Each block is one sample, so blocks add nothing to the variance; with 800 t is nearly normal."""
+    samples = np.random.default_rng(0).exponential(size=800)
+    interval = intervals.block_quantile([[value] for value in samples], 0.9)
+    exact = stats.binomtest(80, 800).proportion_ci(method="exact")
+    assert interval is not None
+    for end, above in zip(interval, (exact.high, exact.low), strict=True):
+        assert np.mean(samples > end) == pytest.approx(above, abs=0.003)
+
+
+def test_block_quantile_has_no_upper_end_above_the_largest_sample() -> None:
+    rng = np.random.default_rng(0)
+    assert intervals.block_quantile(rng.random((10, 20)).tolist(), 0.99) is None
+    assert intervals.block_quantile(rng.random((2, 2000)).tolist(), 0.5) is None
