@@ -30,6 +30,7 @@ from effx.specs.training import (
     TOKEN_RULES,
     EarlyExitSettings,
     FinetuneSettings,
+    MultitaskSettings,
     TokenPruningSettings,
     check_shares,
 )
@@ -381,9 +382,10 @@ class TrainingRecord(Record):
         "finetune": FinetuneSettings,
         "exits": EarlyExitSettings,
         "tokens": TokenPruningSettings,
+        "multitask": MultitaskSettings,
     }
 
-    kind: Literal["finetune", "exits", "tokens"] | None = None
+    kind: Literal["finetune", "exits", "tokens", "multitask"] | None = None
     """None: effx did not train it."""
     settings: Mapping[str, JsonValue] = {}
     """All settings of that kind, by name."""
@@ -439,6 +441,26 @@ class TrainingRecord(Record):
         """The random seed of the training settings."""
         value = self.settings.get("seed")
         return value if isinstance(value, int) else 0
+
+
+class SharedRecord(Record):
+    """Several tasks that were trained with one encoder."""
+
+    tasks: tuple[str, ...]
+    average: float
+    """Mean over the tasks of the mean of each task's metrics, on the validation rows."""
+    encoder: Digest
+    """Of the weights of the shared encoder; the same in the checkpoints of all tasks."""
+    tickets: Mapping[str, Digest] = {}
+    """Task -> digest of the checkpoint whose structure is its ticket; a task without one uses everything."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.tasks)) < 2 or len(set(self.tasks)) < len(self.tasks):
+            raise ValueError("shared: expected at least two different tasks")
+        if unknown := sorted(set(self.tickets) - set(self.tasks)):
+            raise ValueError(f"shared.tickets: {unknown[0]!r} is not one of the tasks")
+        return self
 
 
 class ImportRecord(Record):
@@ -515,6 +537,8 @@ class CheckpointManifest(Manifest):
     exits: ExitsRecord | None = None
     tokens: TokensRecord | None = None
     ticket: TicketRecord | None = None
+    shared: SharedRecord | None = None
+    """None: its encoder was trained on one task."""
     imported: ImportRecord | None = None
     """None: effx trained it."""
     predictions: tuple[StoredLabel, ...] | None = None
@@ -531,6 +555,8 @@ class CheckpointManifest(Manifest):
             raise ValueError("tokens: the structure has no token schedule")
         if self.tokens and len(self.tokens.validation.kept) != len(structure.layers):
             raise ValueError(f"tokens.validation.kept: expected {len(structure.layers)} shares")
+        if self.shared and self.task not in self.shared.tasks:
+            raise ValueError(f"shared.tasks: {self.task!r} is not one of them")
         if self.metrics and set(task.metrics) - set(self.metrics):
             raise ValueError(f"metrics: expected {', '.join(task.metrics)}")
         if self.predictions is not None:
@@ -560,6 +586,7 @@ class CheckpointFacts(TypedDict, total=False):
     exits: ExitsRecord | None
     tokens: TokensRecord | None
     ticket: TicketRecord | None
+    shared: SharedRecord | None
     imported: ImportRecord | None
     sparsity: SparsityRecord | None
     predictions: tuple[StoredLabel, ...] | None

@@ -9,6 +9,7 @@ from effx.cli import LazyGroup
     cls=LazyGroup,
     table={
         "finetune": ("effx.cli.finetune", "Fine-tune a pretrained encoder on a task."),
+        "multitask": ("effx.cli.multitask", "Train several tasks with one encoder, or share their tickets."),
         "exits": ("effx.cli.exits", "Add early exits to a checkpoint."),
         "tokens": ("effx.cli.tokens", "Add token pruning to a checkpoint."),
         "tickets": ("effx.cli.tickets", "Search for super tickets: prune heads and FFNs."),

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 from effx.errors import UsageError
 from effx.models import families
 from effx.models.structure import structure
-from effx.structure import Indices
+from effx.structure import Indices, Structure
 
 
 @dataclass
@@ -83,6 +83,23 @@ def applied(model: PreTrainedModel, masks: StructureMasks) -> Iterator[None]:
             handle.remove()
 
 
+def leaving(model: PreTrainedModel, target: Structure) -> StructureMasks:
+    """Return masks with which ``model`` computes as if only ``target`` remained of it.
+
+    Args:
+        model: a task model of a supported family.
+        target: has the model's layers, and no head or neuron that the model has not.
+    """
+    masks = ones(model, neurons=True)
+    assert masks.neurons is not None
+    masks.heads.zero_(), masks.neurons.zero_()
+    for position, layer in enumerate(target.layers):
+        masks.heads[position, list(layer.heads)] = 1.0
+        masks.neurons[position, list(layer.neuron_indices)] = 1.0
+        masks.ffns[position] = float(layer.intermediate > 0)
+    return masks
+
+
 @contextmanager
 def masked(
     model: PreTrainedModel,
@@ -103,14 +120,7 @@ def masked(
         neurons=checked(neurons, "neuron", family.neurons(model)),
         ffns=ffns,
     )
-    masks = ones(model, neurons=True)
-    assert masks.neurons is not None
-    masks.heads.zero_(), masks.neurons.zero_()
-    for position, layer in enumerate(target.layers):
-        masks.heads[position, list(layer.heads)] = 1.0
-        masks.neurons[position, list(layer.neuron_indices)] = 1.0
-        masks.ffns[position] = float(layer.intermediate > 0)
-    with applied(model, masks):
+    with applied(model, leaving(model, target)):
         yield model
 
 

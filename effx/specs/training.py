@@ -8,6 +8,7 @@
     LotterySettings         unstructured lottery tickets
     TokenPruningSettings    a token schedule
     EarlyExitSettings       early-exit ramps
+    MultitaskSettings       several tasks with one encoder
 
 Each choice is a tuple of names here; the code that trains has a function for each name, and a test compares
 the two.
@@ -33,6 +34,7 @@ IMPORTANCE_METHODS = ("taylor", "fisher", "published", "magnitude", "random")
 GRANULARITIES = ("ffns", "neurons")
 TICKET_KINDS = ("winning", "random", "losing")
 SEARCHES = ("grid", "halving")
+SHARINGS = ("strict", "published", "none")
 KEPT_CHECKPOINTS = ("all", "winning", "none")
 OBJECTIVES = ("task", "mlm")
 TOKEN_RULES = ("share", "threshold")
@@ -159,6 +161,38 @@ class FinetuneSettings(Settings):
         """The peak learning rate, given or default."""
         default = LR_HEAD_ONLY if trained_layers(self.regime) == 0 else LR_ENCODER
         return self.training.lr or default
+
+
+class MultitaskSettings(Settings):
+    """How several tasks are trained with one encoder."""
+
+    NOTES: ClassVar[Mapping[str, str]] = {
+        "lr": f"Default: {LR_ENCODER:g}.",
+        "limit": "Of each task.",
+        "batch_size": "All of one task.",
+    }
+
+    sharing: Annotated[str, OneOf("sharing", SHARINGS)] = "strict"
+    """How tickets share weights. strict: a step of a task changes only weights of its ticket; published: as
+    the code of Liang et al. 2021, where momentum and weight decay change other weights too; none: no tickets,
+    every task uses every weight."""
+    mismatched: bool = False
+    """Accept tickets that were trained with another learning rate or optimizer than this training."""
+    max_length: Annotated[int, Field(ge=variants.MIN_LENGTH)] = 128
+    """Maximum tokens per example, in training and in all engines of the checkpoints."""
+    epochs: Positive = 5.0
+    """Passes over the training rows of all tasks."""
+    training: TrainingSettings = TrainingSettings()
+    patience: Count | None = None
+    """Early stopping: stop after this many epochs without a better average score on a held-out tenth of every
+    task's training rows, and keep the best weights."""
+    head_dropout: Share | None = None
+    """Dropout in the task heads. Default: the model's."""
+
+    @property
+    def learning_rate(self) -> float:
+        """The peak learning rate, given or default."""
+        return self.training.lr or LR_ENCODER
 
 
 class PruningSettings(Settings):

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,9 +29,10 @@ from effx.quiet import quiet
 from effx.specs.training import TrainingSettings
 from effx.train import adamax, distributed
 from effx.train.segment import Pause, PausedState, RunSegment
-from effx.train.trainer import Best, GroupedTrainer, Indices, Show
+from effx.train.trainer import Best, EpochOrder, Items, OrderedTrainer, Show, grouped_order
 
-Collate = Callable[[list[int]], dict[str, torch.Tensor]]
+Collate = Callable[[list[Any]], dict[str, Any]]
+"""Items of a batch, by default row numbers -> the model's inputs, labels included."""
 OPTIMIZERS: Mapping[str, Callable[[nn.Module, float, float], torch.optim.Optimizer | None]] = {
     "adamw": lambda model, lr, weight_decay: None,
     "adamax": lambda model, lr, weight_decay: adamax.Adamax(adamax.groups(model, weight_decay), lr),
@@ -51,13 +53,15 @@ def fit(
     patience: int | None = None,
     score: Callable[[], float] | None = None,
     segment: RunSegment | None = None,
+    order: EpochOrder | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingStage:
     """Train ``model`` in place on the parameters that require a gradient.
 
     Args:
         model: its forward returns a ``loss``.
-        lengths: tokens per row, int64 [n]; groups the batches.
-        collate: row numbers -> the model's inputs, labels included.
+        lengths: tokens per item, int64 [n]; items are rows by default.
+        collate: items of a batch -> the model's inputs, labels included.
         settings: how to optimise; its ``lr`` is ignored.
         epochs: passes over the rows; ignored if ``settings.max_steps`` is set.
         lr: the peak learning rate.
@@ -65,6 +69,8 @@ def fit(
         patience: stop after this many evaluations without a better score, and keep the best weights.
         score: called after every epoch if ``patience`` is given; higher is better.
         segment: the part of the run to do now; None: all of it.
+        order: the order of the items in an epoch; None: random, with rows of similar length in a batch.
+        callbacks: further callbacks of the Trainer.
 
     Raises:
         UsageError: the precision is bf16 and the processor does not have it.
@@ -118,20 +124,21 @@ def fit(
         arguments._n_gpu = min(arguments.n_gpu, 1)  # one GPU per process; torchrun starts several processes
         remaining_steps = min(segment.until or total, total) - before.steps
         with progress.bar(description, remaining_steps, shown=distributed.is_first()) as advance:
-            callbacks: list[TrainerCallback] = [Show(advance)]
-            callbacks += [best] if best else []
+            used: list[TrainerCallback] = [*callbacks, Show(advance)]
+            used += [best] if best else []
             # Pause is the last: the state that it saves includes what the others did
-            callbacks += [Pause(segment.until)] if segment.until else []
-            trainer = GroupedTrainer(
+            used += [Pause(segment.until)] if segment.until else []
+            trainer = OrderedTrainer(
                 model=model,
                 args=arguments,
-                train_dataset=Indices(len(lengths)),
+                train_dataset=Items(len(lengths)),
                 data_collator=collate,
-                callbacks=callbacks,
+                callbacks=used,
                 optimizers=(OPTIMIZERS[settings.optimizer](model, lr, settings.weight_decay), None),
             )
             trainer.remove_callback(transformers.PrinterCallback)
-            trainer.lengths, trainer.best = lengths, best
+            trainer.order = order or (lambda rng: grouped_order(lengths, settings.batch_size, rng).tolist())
+            trainer.best = best
             output = trainer.train(resume_from_checkpoint=str(saved) if saved else None)
             # accelerate replaced model.forward by one with autocast; evaluation is in fp32
             trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)

@@ -7,7 +7,7 @@ weights in memory; when a run is paused (:mod:`effx.train.segment`), they are sa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,12 @@ def grouped_order(lengths: np.ndarray, batch_size: int, rng: np.random.Generator
     return np.concatenate([full[i] for i in rng.permutation(len(full))] + short)
 
 
-class Indices(Dataset[int]):
-    """A data set of row numbers 0 ... n - 1; the collate function reads the rows."""
+EpochOrder = Callable[[np.random.Generator], Sequence[Any]]
+"""Random generator -> the items of an epoch in their order; consecutive items are one batch."""
+
+
+class Items(Dataset[Any]):
+    """A data set of ``n`` items, by default row numbers 0 ... n - 1; the collate function reads the rows."""
 
     def __init__(self, n: int) -> None:
         self._n = n
@@ -56,34 +60,33 @@ class Indices(Dataset[int]):
     def __len__(self) -> int:
         return self._n
 
-    def __getitem__(self, index: int) -> int:
-        return index
+    def __getitem__(self, item: Any) -> Any:
+        return item
 
 
-class _GroupedSampler(Sampler[int]):
-    """A new grouped order each epoch, the same for the same seed."""
+class _EpochSampler(Sampler[Any]):
+    """A new order each epoch, the same for the same seed."""
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
-        self._lengths, self._batch_size, self._seed = lengths, batch_size, seed
+    def __init__(self, order: EpochOrder, n: int, seed: int) -> None:
+        self._order, self._n, self._seed = order, n, seed
         self._epoch = 0
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return self._n
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[Any]:
         rng = np.random.default_rng((self._seed, self._epoch))
         self._epoch += 1
-        return iter(grouped_order(self._lengths, self._batch_size, rng).tolist())
+        return iter(self._order(rng))
 
 
-class GroupedTrainer(Trainer):  # type: ignore[misc]
-    """A Trainer with length-grouped batches; it sums the loss, and saves exact weights."""
+class OrderedTrainer(Trainer):  # type: ignore[misc]
+    """A Trainer with an order of its items for each epoch; it sums the loss, and saves exact weights."""
 
-    lengths: np.ndarray
-    """Tokens per row, int64 [n]."""
+    order: EpochOrder
     best: Best | None = None
     """Early stopping, if used."""
     _losses: torch.Tensor | None = None
@@ -103,8 +106,8 @@ class GroupedTrainer(Trainer):  # type: ignore[misc]
         """
         return 0.0 if self._losses is None else float(distributed.mean(self._losses))
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return _GroupedSampler(self.lengths, self.args.train_batch_size, self.args.seed)
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any]:
+        return _EpochSampler(self.order, len(self.train_dataset), self.args.seed)
 
     # Trainer's versions of these two use save_pretrained, which may rename parameters, and load only those
     # that fit.

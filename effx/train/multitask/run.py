@@ -1,0 +1,452 @@
+"""Train several tasks with one encoder, and write a checkpoint for each task.
+
+The checkpoint of a task has the shared weights that its ticket uses, and the task's head: it is exported,
+profiled and fine-tuned further as any other. Stopped training continues from the last complete epoch:
+
+    OUT/.NAME.training/key.json    what decides the result
+    OUT/.NAME.training/EPOCH/      state after an epoch (:mod:`effx.train.segment`)
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from effx import data, files, progress, records
+from effx.artifacts import Checkpoint
+from effx.data import DataSummary, Rows
+from effx.encoding import Encoded, Encoder
+from effx.errors import ArtifactError, UsageError
+from effx.manifests import (
+    BaselineRecord,
+    CheckpointFacts,
+    SharedRecord,
+    TrainingRecord,
+    TrainingStage,
+)
+from effx.models import checkpoints, evaluate, families, heads, huggingface, structure, surgery
+from effx.models.structure import full
+from effx.specs.data import DataLocation, DataRecord
+from effx.specs.heads import HeadSettings
+from effx.specs.tasks import Task
+from effx.specs.training import MultitaskSettings, TrainingSettings
+from effx.structure import Structure
+from effx.train import distributed, loop, output, rows, source, understood
+from effx.train.finetune import checked_encoder
+from effx.train.multitask import batches
+from effx.train.multitask.sharing import HoldOthers, SharedModel, union
+from effx.train.segment import RunSegment
+
+_KEY = "key.json"
+
+
+@dataclass(frozen=True)
+class _TaskRows:
+    """The rows of one task."""
+
+    task: Task
+    location: DataLocation
+    every: Rows
+    train: Rows
+    validation: Rows
+    record: DataRecord | None
+
+
+@dataclass(frozen=True)
+class _EncodedTask:
+    """The rows of one task as the model reads them."""
+
+    fit: np.ndarray
+    """Numbers of the rows to train on."""
+    held_out: np.ndarray
+    """Numbers of the rows that early stopping is decided on."""
+    train: Encoded
+    held_out_rows: Encoded
+    validation: Encoded
+    summary: DataSummary
+
+
+def multitask(
+    task_names: Sequence[str],
+    model_name: str | Path,
+    *,
+    out: str | Path = "checkpoints",
+    name: str | None = None,
+    data_folders: Mapping[str, DataLocation] | None = None,
+    tickets: Sequence[str | Path] = (),
+    settings: MultitaskSettings | None = None,
+    overwrite: bool = False,
+    trust_remote_code: bool = False,
+) -> list[Checkpoint]:
+    """Train an encoder on several tasks at once and write ``out/name-TASK`` for each of them.
+
+    Liu et al. 2019 (MT-DNN), algorithm 1; with tickets, Liang et al. 2021 ("Super Tickets in Pre-Trained
+    Language Models"), algorithm 1. Every task gets a new head.
+
+    Args:
+        task_names: at least two; built-in tasks, or names of the tasks in ``data_folders``.
+        model_name: the pretrained encoder: a folder as transformers saves it, or a name on the hub.
+        out: folder of the checkpoints' folders.
+        name: beginning of their names; default multitask-MODEL-sSEED.
+        data_folders: task -> file or folder of its rows; of other tasks: the hub, or the demo corpus.
+        tickets: checkpoints, one for a task at most; the structure that remains in it is the task's ticket.
+        settings: how to train.
+        overwrite: replace checkpoints of these names.
+        trust_remote_code: run model code from the model's repository.
+
+    Returns:
+        The checkpoints, in the order of the tasks.
+
+    Raises:
+        UsageError: a setting, name, model or ticket is wrong.
+        DataError: the rows do not fit their task.
+        ArtifactError: a ticket's checkpoint is damaged.
+    """
+    settings = settings or MultitaskSettings()
+    training, model_name = settings.training, str(model_name)
+    distributed.refuse("multi-task training")
+    tasks = _tasks(task_names, data_folders or {})
+    huggingface.check_source(model_name)
+    name = name or f"multitask-{files.safe_name(huggingface.name_of(model_name))}-s{training.seed}"
+    folders = [output.new_folder(out, f"{name}-{task.name}", overwrite) for task in tasks]
+    opened = _tickets(tickets, tasks, model_name, settings)
+    everything = [_rows(task, (data_folders or {}).get(task.name), training.limit) for task in tasks]
+
+    transformers.set_seed(training.seed)
+    loaded = [
+        huggingface.load(
+            model_name, task, trust_remote_code=trust_remote_code, head=HeadSettings(fresh_head=True)
+        )
+        for task in tasks
+    ]
+    models, tokenizer = [each.model for each in loaded], loaded[0].tokenizer
+    structures = _structures(opened, tasks, models[0])
+    for task, model, each in zip(tasks, models, loaded, strict=True):
+        understood.say(model_name, task, each, settings.max_length)
+        if settings.head_dropout is not None:
+            for module in families.of(model).head_dropouts(model):
+                module.p = settings.head_dropout
+        if structures:
+            surgery.reduce_to(model, union(structures))
+    encoded = _encoded(model_name, models, tokenizer, everything, settings)
+    shared = SharedModel(models, tasks, structures)
+
+    key = {
+        "settings": settings.to_json(),
+        "model": _digest(shared),
+        "rows": [rows.rows_digest(each.train) for each in everything],
+        "tickets": {task: ticket.digest for task, ticket in opened.items()},
+        "versions": checkpoints.versions(),
+    }
+    state = Path(out) / f".{name}.training"
+    stage = _train(shared, everything, encoded, settings, state, key, name)
+    written = _write(
+        shared, loaded, everything, encoded, opened, structures, stage, settings, folders, overwrite
+    )
+    shutil.rmtree(state, ignore_errors=True)
+    return written
+
+
+def _tasks(names: Sequence[str], folders: Mapping[str, DataLocation]) -> list[Task]:
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise UsageError(f"tasks {','.join(names)}: expected at least two different tasks.")
+    if others := sorted(set(folders) - set(names)):
+        raise UsageError(f"data of {others[0]}: it is not one of the tasks.", settings="data")
+    tasks = [data.resolve(name, folders.get(name)) for name in names]
+    for task in tasks:
+        source.check_trainable(task)
+        if heads.head_type(task).per_token:
+            raise UsageError(
+                f"task '{task.name}' ({task.kind}): multi-task training takes tasks with one answer per row."
+            )
+    return tasks
+
+
+def _tickets(
+    paths: Sequence[str | Path], tasks: Sequence[Task], model_name: str, settings: MultitaskSettings
+) -> dict[str, Checkpoint]:
+    """Return task -> checkpoint with its ticket.
+
+    Raises:
+        UsageError: a ticket is of another task or encoder, or was trained differently.
+    """
+    if paths and settings.sharing == "none":
+        raise UsageError("sharing none uses no tickets: leave them out.", settings=("sharing", "tickets"))
+    result: dict[str, Checkpoint] = {}
+    for path in paths:
+        opened = Checkpoint.open(path)
+        manifest, known = opened.manifest, ", ".join(task.name for task in tasks)
+        if opened.task.name not in {task.name for task in tasks}:
+            raise UsageError(
+                f"ticket {path} is of task '{opened.task.name}', not of {known}.", settings="tickets"
+            )
+        if opened.task.name in result:
+            raise UsageError(f"two tickets of task '{opened.task.name}': expected one.", settings="tickets")
+        if manifest.model != huggingface.recorded_name(model_name):
+            raise UsageError(f"ticket {path} is of the encoder {manifest.model}, not of {model_name}.",
+                             settings=("tickets", "model"))  # fmt: skip
+        if manifest.structure.exits or manifest.structure.prunes_tokens:
+            raise UsageError(f"ticket {path} has exits or a token schedule: expected one without.",
+                             settings="tickets")  # fmt: skip
+        before = manifest.training
+        optimizer = before.settings.get("optimizer")
+        other = before.learning_rate != settings.learning_rate or optimizer != settings.training.optimizer
+        if other and not settings.mismatched:
+            raise UsageError(
+                f"ticket {path} was trained with {optimizer} at learning rate "
+                f"{before.learning_rate or 0:g}, not {settings.training.optimizer} at "
+                f"{settings.learning_rate:g}: use the same, or accept it with mismatched.",
+                settings=("lr", "optimizer", "mismatched"),
+            )
+        result[opened.task.name] = opened
+    return result
+
+
+def _structures(
+    opened: Mapping[str, Checkpoint], tasks: Sequence[Task], model: PreTrainedModel
+) -> list[Structure] | None:
+    """Return every task's structure; None: no task has a ticket.
+
+    Raises:
+        UsageError: a ticket has something that the encoder does not have.
+    """
+    if not opened:
+        return None
+    everything = full(model)
+    for ticket in opened.values():
+        target = ticket.manifest.structure
+        fits = target.numbers == everything.numbers and all(
+            set(part.heads) <= set(whole.heads) and set(part.neuron_indices) <= set(whole.neuron_indices)
+            for part, whole in zip(target.layers, everything.layers, strict=True)
+        )
+        if not fits:
+            raise UsageError(f"ticket {ticket.folder} has other layers, heads or FFNs than the encoder.",
+                             settings="tickets")  # fmt: skip
+    return [opened[task.name].manifest.structure if task.name in opened else everything for task in tasks]
+
+
+def _rows(task: Task, location: DataLocation, limit: int | None) -> _TaskRows:
+    every = data.load(task, "train", location)
+    validation = data.load(task, "validation", location)
+    return _TaskRows(task, location, every, every.limit(limit), validation, data.recorded(task, location))
+
+
+def _encoded(
+    model_name: str,
+    models: Sequence[PreTrainedModel],
+    tokenizer: PreTrainedTokenizerBase,
+    everything: Sequence[_TaskRows],
+    settings: MultitaskSettings,
+) -> list[_EncodedTask]:
+    """Encode all rows, and say what they are."""
+    texts = [text for each in everything for text in each.every.texts]
+    encoder: Encoder = checked_encoder(model_name, models[0], tokenizer, settings.max_length, texts)
+    result = []
+    for each in everything:
+        train, validation = encoder(each.train.texts), encoder(each.validation.texts)
+        for split in (train, validation):
+            huggingface.check_encoded(model_name, split, models[0])
+        held_out = rows.held_out(len(train), settings.training.seed) if settings.patience else np.arange(0)
+        summary = data.summarize(
+            each.task, each.train, each.validation, lengths=train.lengths, max_length=encoder.max_length
+        )
+        progress.say_once(f"task {each.task.name}", *summary.lines())
+        fit = np.setdiff1d(np.arange(len(train)), held_out)
+        held_out_rows = encoder(each.train.take(held_out).texts)
+        result.append(_EncodedTask(fit, held_out, train, held_out_rows, validation, summary))
+    return result
+
+
+def _train(
+    shared: SharedModel,
+    everything: Sequence[_TaskRows],
+    encoded: Sequence[_EncodedTask],
+    settings: MultitaskSettings,
+    state: Path,
+    key: Mapping[str, object],
+    name: str,
+) -> TrainingStage:
+    """Train epoch by epoch, from the last complete epoch that is in ``state`` for the same ``key``."""
+    training = settings.training
+    lengths = [each.train.lengths[each.fit] for each in encoded]
+    per_epoch = batches.count(lengths, training.batch_size)
+    total = training.max_steps or math.ceil(per_epoch * settings.epochs)
+    collates = [
+        loop.labelled(each.train, rows_of.train.labels, checkpoints.input_names(model))
+        for each, rows_of, model in zip(encoded, everything, shared.models, strict=True)
+    ]
+
+    def collate(items: list[batches.TaskBatch]) -> dict[str, Any]:
+        ((number, positions),) = items
+        inputs = collates[number]([int(encoded[number].fit[position]) for position in positions])
+        labels = inputs["labels"]
+        return {
+            "task": number,
+            "inputs": {name: array for name, array in inputs.items() if name != "labels"},
+            "labels": labels,
+        }
+
+    def held_out_score() -> float:
+        scores = [
+            _scored(shared, number, each.train.take(part.held_out), part.held_out_rows, each.task)[0]
+            for number, (each, part) in enumerate(zip(everything, encoded, strict=True))
+        ]
+        return average(scores)
+
+    begin = _begun(state, key)
+    epoch = 0 if begin is None else int(begin.name)
+    if begin is not None:
+        progress.say(f"{name}: continued after epoch {epoch}")
+    one_task: TrainingSettings = training.replace(batch_size=1)  # an item is a batch of one task
+    while True:
+        epoch += 1
+        until = epoch * per_epoch if epoch * per_epoch < total else None
+        stage = loop.fit(
+            shared,
+            np.ones(per_epoch, dtype=np.int64),
+            collate,
+            one_task,
+            epochs=settings.epochs,
+            lr=settings.learning_rate,
+            patience=settings.patience,
+            description=f"train {name}: {sum(map(len, lengths))} rows of {len(lengths)} tasks, epoch {epoch}",
+            score=held_out_score,
+            segment=RunSegment(begin, until, None if until is None else state / str(epoch)),
+            order=lambda rng: batches.order(lengths, training.batch_size, rng),
+            callbacks=[HoldOthers(shared)] if settings.sharing == "strict" else [],
+        )
+        if until is None:
+            return stage
+        before, begin = begin, state / str(epoch)
+        if before is not None:
+            shutil.rmtree(before)
+
+
+def _begun(state: Path, key: Mapping[str, object]) -> Path | None:
+    """Return the state after the last complete epoch of the same training; None: begin with the first."""
+    recorded = None
+    if (state / _KEY).is_file():
+        try:
+            recorded = records.read_json(state / _KEY)
+        except ArtifactError:
+            recorded = None
+    if recorded != json.loads(json.dumps(key)):
+        shutil.rmtree(state, ignore_errors=True)
+        state.mkdir(parents=True)
+        files.write_json(state / _KEY, key)
+        return None
+    epochs = [path for path in state.iterdir() if path.name.isdecimal()]
+    return max(epochs, key=lambda path: int(path.name), default=None)
+
+
+def average(scores: Sequence[Mapping[str, float]]) -> float:
+    """Return the mean over tasks of the mean of each task's metrics (GLUE's average score)."""
+    return float(np.mean([np.mean(list(task.values())) for task in scores]))
+
+
+def _scored(
+    shared: SharedModel, number: int, labelled: Rows, encoded: Encoded, task: Task
+) -> tuple[dict[str, float], np.ndarray]:
+    """Return a task's metrics and predictions, by its head and ticket."""
+    with shared.applied(number):
+        predictions = task.predict(evaluate.logits(shared.models[number], encoded))
+    return task.score(labelled.labels, predictions), predictions
+
+
+def _write(
+    shared: SharedModel,
+    loaded: Sequence[huggingface.Loaded],
+    everything: Sequence[_TaskRows],
+    encoded: Sequence[_EncodedTask],
+    opened: Mapping[str, Checkpoint],
+    structures: Sequence[Structure] | None,
+    stage: TrainingStage,
+    settings: MultitaskSettings,
+    folders: Sequence[Path],
+    overwrite: bool,
+) -> list[Checkpoint]:
+    """Write every task's checkpoint: what its ticket uses of the shared encoder, and its head."""
+    shared.cpu()
+    results = [
+        _scored(shared, number, each.validation, part.validation, each.task)
+        for number, (each, part) in enumerate(zip(everything, encoded, strict=True))
+    ]
+    record = SharedRecord(
+        tasks=tuple(each.task.name for each in everything),
+        average=average([metrics for metrics, _ in results]),
+        encoder=_digest(shared.encoder),
+        tickets={task: ticket.digest for task, ticket in opened.items()},
+    )
+    training, written = settings.training, []
+    for number, (each, part, (metrics, predictions)) in enumerate(
+        zip(everything, encoded, results, strict=True)
+    ):
+        model = copy.deepcopy(shared.models[number])
+        if structures:
+            surgery.reduce_to(model, structures[number])
+        ticket = opened.get(each.task.name)
+        facts: CheckpointFacts = {
+            "model": huggingface.recorded_name(str(model.config.name_or_path)),
+            "seed": training.seed,
+            "training": TrainingRecord(
+                kind="multitask",
+                settings=settings.to_json(),
+                stages=(stage,),
+                learning_rate=settings.learning_rate,
+                limit=training.limit,
+                regime="full",
+                rows=len(part.fit),
+                held_out_rows=len(part.held_out),
+                head=loaded[number].head,
+                source=each.train.recorded_source,
+                rows_digest=rows.rows_digest(each.every),
+                host=platform.processor() or platform.machine(),
+            ),
+            "metrics": metrics,
+            "validation_rows": len(each.validation),
+            "validation_source": each.validation.recorded_source,
+            "baseline": BaselineRecord(
+                answer=part.summary.baseline.answer, score=part.summary.baseline.score
+            ),
+            "validation_overlap": part.summary.overlap,
+            "max_length": settings.max_length,
+            "data": each.record,
+            "shared": record,
+            "structure": structure(model),
+            "predictions": tuple(each.task.behavior.store(predictions)),
+        }
+        if ticket is not None:
+            facts["ticket"] = ticket.manifest.ticket
+        written.append(
+            checkpoints.save(
+                model,
+                folders[number],
+                tokenizer=loaded[number].tokenizer,
+                task=each.task,
+                overwrite=overwrite,
+                **facts,
+            )
+        )
+    return written
+
+
+def _digest(module: torch.nn.Module) -> str:
+    """Return the SHA-256 of a module's weights, by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

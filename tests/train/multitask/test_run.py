@@ -1,0 +1,279 @@
+"""Multi-task training as the command does it: rows, tickets, checkpoints, and training that was stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from effx import data, models
+from effx.artifacts import Checkpoint
+from effx.encoding import Encoder
+from effx.errors import UsageError
+from effx.models import checkpoints, evaluate
+from effx.specs.training import FinetuneSettings, MultitaskSettings
+from effx.train import finetune, loop
+from effx.train.multitask import batches, multitask
+from tests import cache as caches
+from tests.conftest import write_rows
+
+SETTINGS = MultitaskSettings.of(epochs=2, max_length=16, lr=4e-3, batch_size=16, optimizer="adamax")
+TASKS = ["sst2", "grades"]
+REMOVED = {
+    "sst2": {"heads": {0: [3], 1: [0, 1, 2, 3]}, "ffns": [2]},
+    "grades": {"heads": {0: [0, 3]}, "ffns": [2, 0]},
+}
+
+
+@pytest.fixture(scope="session")
+def data_folders(cache: caches.Cache) -> dict[str, Path]:
+    """Rows of two tasks: classes, and numbers."""
+
+    def build(folder: Path) -> None:
+        rng = np.random.default_rng(0)
+        fillers = ["the", "film", "plot", "acting", "story", "music", "scene", "and"]
+        for split, n in (("train", 70), ("validation", 40)):
+            good = rng.random(n) < 0.6
+            words = [["good"] * 3 if label else ["awful"] * 3 for label in good]
+            texts = [" ".join(rng.permutation([*rng.choice(fillers, 4), *row])) for row in words]
+            grades: list[dict[str, object]] = [
+                {"sentence": text, "label": 1.5 + label} for text, label in zip(texts, good, strict=True)
+            ]
+            classes: list[dict[str, object]] = [
+                {"sentence": text, "label": int(label)} for text, label in zip(texts[:50], good, strict=False)
+            ]
+            write_rows(folder / "grades" / f"{split}.jsonl", grades)
+            write_rows(folder / "sst2" / f"{split}.jsonl", classes)
+
+    folder = cache.folder("two-tasks", build)
+    return {task: folder / task for task in TASKS}
+
+
+@pytest.fixture(scope="session")
+def tickets(cache: caches.Cache, encoders: dict[str, Path], data_folders: dict[str, Path]) -> dict[str, Path]:
+    """A checkpoint of each task with some heads and FFNs removed."""
+
+    def build(folder: Path) -> None:
+        for task, removed in REMOVED.items():
+            settings = FinetuneSettings.of(max_steps=1, max_length=16, lr=4e-3, optimizer="adamax")
+            finetune(
+                task, encoders["bert"], out=folder, name=task, settings=settings,
+                data_folder=data_folders[task],
+                reduce=lambda model, removed=removed: models.prune(model, **removed),
+            )  # fmt: skip
+
+    folder = cache.folder("task-tickets", build)
+    return {task: folder / task for task in TASKS}
+
+
+def train(
+    encoders: dict[str, Path], data_folders: dict[str, Path], out: Path,
+    settings: MultitaskSettings = SETTINGS, **options: Any,
+) -> list[Checkpoint]:  # fmt: skip
+    return multitask(
+        TASKS, encoders["bert"], out=out, name="both", data_folders=data_folders, settings=settings,
+        **options,
+    )  # fmt: skip
+
+
+def weights(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    return load_file(checkpoint.folder / "model.safetensors")
+
+
+@pytest.fixture(scope="session")
+def plain(cache: caches.Cache, encoders: dict[str, Path], data_folders: dict[str, Path]) -> list[Checkpoint]:
+    folder = cache.folder("multitask", lambda folder: train(encoders, data_folders, folder))
+    return [Checkpoint.open(folder / f"both-{task}") for task in TASKS]
+
+
+def test_tasks_share_their_encoder_and_are_scored_by_their_heads(
+    plain: list[Checkpoint], data_folders: dict[str, Path]
+) -> None:
+    first, second = map(weights, plain)
+    shared = [name for name in first if name.startswith("bert.")]
+    assert len(shared) > 40
+    assert all(torch.equal(first[name], second[name]) for name in shared)
+    assert [tuple(part["classifier.weight"].shape) for part in (first, second)] == [(2, 32), (1, 32)]
+    for checkpoint in plain:
+        rows = data.load(checkpoint.task, "validation", data_folders[checkpoint.task.name])
+        encoded = Encoder(checkpoint.folder, 16)(rows.texts)
+        logits = evaluate.logits(models.load(checkpoint.folder), encoded)
+        assert (
+            checkpoint.task.score(rows.labels, checkpoint.task.predict(logits)) == checkpoint.manifest.metrics
+        )
+        record = checkpoint.manifest.shared
+        assert record is not None and record.tasks == ("sst2", "grades") and not record.tickets
+        assert checkpoint.manifest.training.steps == 2 * (4 + 5)  # 50 and 70 rows in batches of 16
+    means = [np.mean(list(checkpoint.manifest.metrics.values())) for checkpoint in plain]
+    assert record.average == pytest.approx(np.mean(means))
+
+
+def test_both_tasks_are_learned(
+    encoders: dict[str, Path], data_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    settings = MultitaskSettings.of(epochs=12, max_length=16, lr=3e-3, batch_size=16)
+    for checkpoint in train(encoders, data_folders, tmp_path, settings):
+        baseline, score = checkpoint.manifest.baseline, checkpoint.manifest.metrics[checkpoint.task.metric]
+        assert baseline is not None and score > baseline.score + 0.3
+
+
+def test_tickets_that_keep_everything_are_training_without_tickets(
+    plain: list[Checkpoint], encoders: dict[str, Path], data_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Bit for bit: with every mask 1, ticket sharing is MT-DNN."""
+    settings = FinetuneSettings.of(max_steps=1, max_length=16, lr=4e-3, optimizer="adamax")
+    whole = finetune("sst2", encoders["bert"], out=tmp_path, name="whole", data_folder=data_folders["sst2"],
+                     settings=settings)  # fmt: skip
+    for sharing in ("strict", "published"):
+        trained = train(encoders, data_folders, tmp_path / sharing, SETTINGS.replace(sharing=sharing),
+                        tickets=[whole.folder])  # fmt: skip
+        for checkpoint, other in zip(trained, plain, strict=True):
+            pairs = weights(checkpoint), weights(other)
+            assert pairs[0].keys() == pairs[1].keys()
+            assert all(torch.equal(pairs[0][name], pairs[1][name]) for name in pairs[0])
+
+
+def test_a_task_has_its_ticket_alone(
+    encoders: dict[str, Path], data_folders: dict[str, Path], tickets: dict[str, Path], tmp_path: Path
+) -> None:
+    trained = train(encoders, data_folders, tmp_path, tickets=list(tickets.values()))
+    published = train(encoders, data_folders, tmp_path / "published", SETTINGS.replace(sharing="published"),
+                      tickets=list(tickets.values()))  # fmt: skip
+    for checkpoint, other in zip(trained, published, strict=True):
+        ticket = Checkpoint.open(tickets[checkpoint.task.name])
+        assert checkpoint.manifest.structure == ticket.manifest.structure
+        assert checkpoint.manifest.parameters == ticket.manifest.parameters
+        assert checkpoint.manifest.shared is not None
+        assert checkpoint.manifest.shared.tickets[checkpoint.task.name] == ticket.digest
+        assert "bert.encoder.layer.2.intermediate.dense.weight" not in weights(checkpoint)  # in no ticket
+        assert any(
+            not torch.equal(value, weights(other)[name]) for name, value in weights(checkpoint).items()
+        )
+    first, second = map(weights, trained)
+    name = "bert.encoder.layer.0.attention.self.query.weight"  # heads 0, 1, 2 and heads 1, 2
+    assert torch.equal(first[name][8:], second[name])
+
+
+def test_stopped_training_ends_with_the_same_weights(
+    plain: list[Checkpoint], encoders: dict[str, Path], data_folders: dict[str, Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    fit, calls = loop.fit, []
+
+    def stopped(*arguments: Any, **options: Any) -> Any:
+        calls.append(options["segment"].begin)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return fit(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "fit", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(encoders, data_folders, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".both.training"]
+    trained = train(encoders, data_folders, tmp_path)
+    for checkpoint, other in zip(trained, plain, strict=True):
+        assert all(torch.equal(value, weights(other)[name]) for name, value in weights(checkpoint).items())
+    assert not (tmp_path / ".both.training").exists()
+
+
+def test_another_training_does_not_continue_a_stopped_one(
+    encoders: dict[str, Path], data_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Any] = []
+
+    def stopped(*arguments: Any, **options: Any) -> Any:
+        begun.append(options["segment"].begin)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "fit", stopped)
+    (tmp_path / ".both.training" / "1").mkdir(parents=True)
+    (tmp_path / ".both.training" / "key.json").write_text("{}")
+    with pytest.raises(KeyboardInterrupt):
+        train(encoders, data_folders, tmp_path)
+    assert begun == [None]
+
+
+def test_early_stopping_keeps_the_best_average(
+    encoders: dict[str, Path], data_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    settings = MultitaskSettings.of(epochs=30, max_length=16, lr=1e-3, batch_size=16, patience=1)
+    trained = train(encoders, data_folders, tmp_path, settings)
+    training = trained[0].manifest.training
+    assert training.held_out_rows == 5
+    assert trained[1].manifest.training.held_out_rows == 7
+    assert training.steps < 30 * 7
+
+
+def test_the_checkpoint_of_a_task_is_fine_tuned_further(
+    plain: list[Checkpoint], data_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    settings = FinetuneSettings.of(max_steps=1, max_length=16, lr=1e-9)
+    further = finetune(
+        "sst2", plain[0].folder, out=tmp_path, data_folder=data_folders["sst2"], settings=settings
+    )
+    assert further.manifest.training.head is not None and further.manifest.training.head.startswith("kept")
+    assert further.manifest.metrics == plain[0].manifest.metrics
+
+
+def test_every_row_is_in_one_batch_of_its_task() -> None:
+    lengths = [np.arange(37) % 9, np.arange(5), np.arange(20)]
+    epoch = batches.order(lengths, 8, np.random.default_rng(0))
+    assert len(epoch) == batches.count(lengths, 8) == 5 + 1 + 3
+    for number, task in enumerate(lengths):
+        rows = [row for which, part in epoch if which == number for row in part]
+        assert sorted(rows) == list(range(len(task)))
+    assert max(len(part) for _, part in epoch) == 8
+    other = batches.order(lengths, 8, np.random.default_rng(1))
+    assert {part for _, part in epoch} != {part for _, part in other}  # packed anew, not only shuffled
+    assert epoch == batches.order(lengths, 8, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("tasks", "tickets_of", "changes", "message"),
+    [
+        (["sst2"], [], {}, "expected at least two different tasks"),
+        (["sst2", "sst2"], [], {}, "expected at least two different tasks"),
+        (TASKS, ["sst2", "sst2"], {}, "two tickets of task 'sst2'"),
+        (TASKS, ["sst2"], {"sharing": "none"}, "sharing none uses no tickets"),
+        (TASKS, ["sst2"], {"lr": 2e-3}, "adamax at learning rate 0.004, not adamax at 0.002"),
+        (TASKS, ["sst2"], {"optimizer": "adamw"}, "accept it with mismatched"),
+    ],
+)
+def test_wrong_input_is_one_line_before_training(
+    encoders: dict[str, Path], data_folders: dict[str, Path], tickets: dict[str, Path], tmp_path: Path,
+    tasks: list[str], tickets_of: list[str], changes: dict[str, Any], message: str,
+) -> None:  # fmt: skip
+    values = {"epochs": 2, "max_length": 16, "lr": 4e-3, "batch_size": 16, "optimizer": "adamax", **changes}
+    folders = {task: data_folders[task] for task in tasks}
+    with pytest.raises(UsageError, match=message) as error:
+        multitask(
+            tasks, encoders["bert"], out=tmp_path / "c", data_folders=folders,
+            tickets=[tickets[task] for task in tickets_of], settings=MultitaskSettings.of(**values),
+        )  # fmt: skip
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "c").exists()
+
+
+def test_tickets_of_another_encoder_or_task_are_refused(
+    encoders: dict[str, Path], data_folders: dict[str, Path], tickets: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="is of the encoder bert, not of .*roberta"):
+        multitask(TASKS, encoders["roberta"], out=tmp_path, data_folders=data_folders,
+                  tickets=[tickets["sst2"]], settings=SETTINGS)  # fmt: skip
+    folders = {"marks": data_folders["grades"], "grades": data_folders["grades"]}
+    with pytest.raises(UsageError, match="is of task 'sst2', not of marks, grades"):
+        multitask(["marks", "grades"], encoders["bert"], out=tmp_path, data_folders=folders,
+                  tickets=[tickets["sst2"]], settings=SETTINGS)  # fmt: skip
+
+
+def test_loaded_weights_are_those_that_were_scored(plain: list[Checkpoint]) -> None:
+    """The checkpoints are ordinary ones: they load by themselves."""
+    for checkpoint in plain:
+        model = checkpoints.load(checkpoint.folder)
+        assert all(torch.equal(value, weights(checkpoint)[name]) for name, value in model.state_dict().items()
+                   if name in weights(checkpoint))  # fmt: skip
