@@ -102,8 +102,8 @@ class Starter:
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.kills", "--starter"],
-            cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
+            [sys.executable, "-m", "tests.kills", "--starter"], cwd=folder,
+            env={**environment, _COMPILER_FOLDER: str(folder / "compiler")}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
         )  # fmt: skip
         self.number = self._process.pid
         self._line()  # it has imported everything
@@ -138,6 +138,8 @@ class Starter:
         self._process.wait()
 
 
+_COMPILER_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
+"""PyTorch creates it, in TMPDIR by default, when it is imported."""
 _IMPORTED = (
     "torch", "transformers.models.auto.modeling_auto", "transformers.models.bert.modeling_bert", "onnx",
     "onnxruntime", "effx.cli.finetune", "effx.cli.tickets", "effx.cli.export", "effx.cli.profile",
@@ -150,6 +152,7 @@ def serve_forks() -> None:
     """Import everything, then fork a child for each line of stdin: arguments and a file for stderr."""
     for name in _IMPORTED:
         importlib.import_module(name)
+    del os.environ[_COMPILER_FOLDER]  # commands choose it themselves
     report = os.fdopen(os.dup(1), "wb", buffering=0)
     report.write(b"ready\n")
     for line in sys.stdin.buffer:

@@ -12,28 +12,14 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["effx"]):
-    from effx import records
-    from effx.artifacts import Checkpoint, Engine
-    from effx.data import tables
-    from effx.data.columns import choose
-    from effx.engines import onnx_files
-    from effx.errors import EffxError
-    from effx.host.sensors import UnavailableError
-    from effx.profile.meters import replay
-    from effx.recipe.language import document
-    from effx.report import sections
-    from effx.results import storage
-    from effx.specs import levels, measurement, quantities, training, variants
-    from effx.specs.data import DataSettings
+from effx import scratch
 
-_SCRATCH = Path(tempfile.mkdtemp(prefix="effx-atheris-"))
+Parser = Callable[[bytes], object]
 
 
 def _text(data: bytes) -> str:
@@ -41,64 +27,128 @@ def _text(data: bytes) -> str:
 
 
 def _file(name: str, data: bytes) -> Path:
-    path = _SCRATCH / name
+    path = scratch.of_process() / name
     path.write_bytes(data)
     return path
 
 
-def _manifest(data: bytes) -> None:
-    value = records.parse_json(data, Path("m.json"))
-    for kind in (Engine, Checkpoint):
-        with contextlib.suppress(EffxError):
-            records.build(kind.manifest_type(), value, Path("m.json"))
+# Each parser imports only what it needs: instrumenting every module of effx takes minutes on a busy machine.
 
 
-def _levels(data: bytes) -> None:
-    levels.parse_levels(_text(data))
+def _manifest() -> Parser:
+    from effx import records
+    from effx.artifacts import Checkpoint, Engine
+    from effx.errors import EffxError
+
+    def parse(data: bytes) -> None:
+        value = records.parse_json(data, Path("m.json"))
+        for kind in (Engine, Checkpoint):
+            with contextlib.suppress(EffxError):
+                records.build(kind.manifest_type(), value, Path("m.json"))
+
+    return parse
 
 
-def _quantity(data: bytes) -> None:
-    text = _text(data)
+def _result() -> Parser:
+    from effx.results import storage
+
+    return lambda data: storage.open_run(_file("r.json", data))
+
+
+def _section() -> Parser:
+    from effx.report import sections
+
+    return lambda data: sections.read([_file("s.json", data)])
+
+
+def _variant() -> Parser:
+    from effx.specs import variants
+
+    return lambda data: variants.parse(_text(data))
+
+
+def _levels() -> Parser:
+    from effx.specs import levels
+
+    return lambda data: levels.parse_levels(_text(data))
+
+
+def _quantity() -> Parser:
+    from effx.errors import EffxError
+    from effx.specs import quantities
+
     parsers: tuple[Callable[[str], object], ...] = (
         quantities.DURATION.parse, quantities.SIZE.parse, quantities.ENERGY.parse, quantities.parse_share,
         quantities.parse_score, quantities.parse_confidence,
     )  # fmt: skip
-    for parse in parsers:
-        with contextlib.suppress(EffxError):
-            parse(text)
+
+    def parse(data: bytes) -> None:
+        text = _text(data)
+        for parse_quantity in parsers:
+            with contextlib.suppress(EffxError):
+                parse_quantity(text)
+
+    return parse
 
 
-def _shape(data: bytes) -> None:
-    text = _text(data)
-    for parse in (measurement.parse_shape, training.trained_layers):
-        with contextlib.suppress(EffxError):
-            parse(text)  # type: ignore[operator]
+def _shape() -> Parser:
+    from effx.errors import EffxError
+    from effx.specs import measurement, training
+
+    parsers: tuple[Callable[[str], object], ...] = (measurement.parse_shape, training.trained_layers)
+
+    def parse(data: bytes) -> None:
+        text = _text(data)
+        for parse_shape in parsers:
+            with contextlib.suppress(EffxError):
+                parse_shape(text)
+
+    return parse
 
 
-def _table(name: str, data: bytes) -> None:
+def _recipe() -> Parser:
+    from effx.recipe.language import document
+
+    return lambda data: document.parse(data.decode())
+
+
+def _table(name: str) -> Parser:
+    from effx.data import tables
+    from effx.data.columns import choose
+    from effx.specs.data import DataSettings
+
     settings = DataSettings()
-    tables.read([_file(name, data)], settings, lambda columns: choose(columns, name, settings, None))
+    return lambda data: tables.read(
+        [_file(name, data)], settings, lambda columns: choose(columns, name, settings, None)
+    )
 
 
-PARSERS: dict[str, Callable[[bytes], object]] = {
-    "manifest": _manifest,
-    "result": lambda data: storage.open_run(_file("r.json", data)),
-    "section": lambda data: sections.read([_file("s.json", data)]),
-    "variant": lambda data: variants.parse(_text(data)),
-    "levels": _levels,
-    "quantity": _quantity,
-    "shape": _shape,
-    "recipe": lambda data: document.parse(data.decode()),
-    "csv": lambda data: _table("t.csv", data),
-    "jsonl": lambda data: _table("t.jsonl", data),
-    "onnx": lambda data: onnx_files.check(_file("m.onnx", data)),
-    "trace": lambda data: replay.open(str(_file("t.csv" if data[:1] == b"#" else "t.json", data))),
-}
+def _onnx() -> Parser:
+    from effx.engines import onnx_files
+
+    return lambda data: onnx_files.check(_file("m.onnx", data))
+
+
+def _trace() -> Parser:
+    from effx.profile.meters import replay
+
+    return lambda data: replay.open(str(_file("t.csv" if data[:1] == b"#" else "t.json", data)))
+
+
+PARSERS: dict[str, Callable[[], Parser]] = {
+    "manifest": _manifest, "result": _result, "section": _section, "variant": _variant, "levels": _levels,
+    "quantity": _quantity, "shape": _shape, "recipe": _recipe, "csv": lambda: _table("t.csv"),
+    "jsonl": lambda: _table("t.jsonl"), "onnx": _onnx, "trace": _trace,
+}  # fmt: skip
 
 
 def main() -> None:
     name = sys.argv.pop(1)
-    parse = PARSERS[name]
+    with atheris.instrument_imports(include=["effx"]):
+        from effx.errors import EffxError
+        from effx.host.sensors import UnavailableError
+
+        parse = PARSERS[name]()
 
     def one(data: bytes) -> None:
         refused = contextlib.suppress(EffxError, UnavailableError, UnicodeDecodeError)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib
 import shutil
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from effx import data, engines, files, progress
+from effx import data, engines, files, progress, scratch
 from effx.artifacts import Checkpoint, Engine
 from effx.encoding import Encoded, Encoder
 from effx.engines import Session
@@ -329,8 +328,8 @@ def _compared(source: _Source, session: Session, checkpoint: Checkpoint, data_fo
     from effx.specs import variants
 
     variant = replace(variants.parse(source.variant), text=source.variant)
-    with tempfile.TemporaryDirectory(prefix="effx-import-") as scratch:
-        reference = ExportSource(checkpoint, Path(scratch), data_folder).reference(variant)
+    with scratch.folder("import") as folder:
+        reference = ExportSource(checkpoint, folder, data_folder).reference(variant)
         arithmetic = source.facts.arithmetic
         precision = parity.precision_of(arithmetic.scheme, arithmetic.precision)
         return parity.measure(reference, session, source.task, precision)

@@ -111,7 +111,7 @@ def open(argument: str = "", *, worker_pids: object = None, clock: Clock | None 
         columns = {key: [float(x) for x in value[key]] for key in ("counter_j", "power_w") if value.get(key)}
     except ArtifactError as error:
         raise UnavailableError(str(error)) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, OverflowError, KeyError, TypeError, csv.Error) as error:
         raise UnavailableError(f"{path} is not a recorded trace ({error!r})") from error
     numbers = [*times, *(x for column in columns.values() for x in column)]
     rising = all(b > a for a, b in zip(times, times[1:], strict=False))
