@@ -90,6 +90,10 @@ class _Artifact(Generic[M]):
             if digest != _digest(cls, {"schema": schema, **value}):
                 raise ArtifactError(f"{path} was changed after it was written.")
             manifest = records.build(cls.manifest_type(), value, path)
+            try:
+                records.check_texts(value)
+            except ValueError as error:
+                raise ArtifactError(f"{path}: {error}.") from error
             cls._check_files(folder, manifest)
         except ArtifactError as error:
             raise ArtifactError(f"{error} {cls.made_by}") from error
@@ -139,7 +143,7 @@ class _Artifact(Generic[M]):
             value = draft.manifest.model_copy(
                 update={"name": folder.resolve().name, "created": now(), "files": listed}
             ).to_json()
-            sealed = seal(cls, value)
+            sealed = seal(cls, records.printable_json(value))
             files.write_json(temporary / cls.manifest_name, sealed)
             draft.digest = sealed["digest"]
 

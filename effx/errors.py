@@ -19,7 +19,11 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import os
+import re
+import tempfile
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class EffxError(Exception):
@@ -98,6 +102,18 @@ def one_line(error: object, limit: int | None = 200) -> str:
     An exception without a message is described by the name of its class.
     """
     return printable(" ".join(str(error).split()))[:limit] or type(error).__name__
+
+
+_FOLDERS = re.compile(r"(?<![\w.:/\\])(?:/|[A-Za-z]:\\)(?:[^\s/\\:'\"]+[/\\])+")
+
+
+def without_folders(text: str) -> str:
+    """Return text with absolute paths cut to their last part: it will be read on other machines."""
+    known = {str(Path.home()), str(Path.cwd()), tempfile.gettempdir()}  # they may contain spaces
+    for folder in sorted(known, key=len, reverse=True):
+        if len(folder) > 1:
+            text = text.replace(folder + os.sep, "")
+    return _FOLDERS.sub("", text)
 
 
 def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:

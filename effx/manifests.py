@@ -734,6 +734,13 @@ class BuildHost(Record):
     bf16: bool
 
 
+def _precisions(scheme: str) -> tuple[str, ...]:
+    """Return the precisions that a graph of a scheme made elsewhere may compute in."""
+    if scheme.endswith("-weights"):
+        return ("fp32", "fp16", "bf16")
+    return (scheme.split("-")[0], "fp32")  # fp32: several kinds of products, none of them most
+
+
 @dataclass(frozen=True)
 class EngineExits:
     """Early exit of an engine, as results state it."""
@@ -803,12 +810,7 @@ class EngineManifest(Manifest):
         variant = variants.parse(self.variant)
         if variant.precision != self.precision or runtime.precision != self.precision:
             raise ValueError(f"precision: {self.precision!r} is not that of variant and runtime")
-        if (
-            row.builder_module is not None
-            and self.made_elsewhere is None
-            and self.scheme not in row.schemes_for(variant.scheme, self.device)
-        ):
-            raise ValueError(f"scheme: {self.backend} does not build {self.variant} as {self.scheme!r}")
+        self._check_schemes(row.schemes_for(variant.scheme, self.device))
         if runtime.device != self.device:
             raise ValueError(f"runtime.device: expected {self.device!r}, as device, got {runtime.device!r}")
         names = [entry.name for entry in self.inputs]
@@ -822,6 +824,20 @@ class EngineManifest(Manifest):
             )
         self._check_runtime()
         return self
+
+    def _check_schemes(self, built: tuple[str, ...]) -> None:
+        """Check the scheme; ``built``: those that effx builds of the variant."""
+        row, scheme, unquantized = backends.get(self.backend), self.scheme, self.runtime.unquantized_precision
+        if scheme not in backends.SCHEMES:
+            raise ValueError(f"scheme: unknown scheme {scheme[:40]!r}")
+        if row.builder_module is not None and self.made_elsewhere is None and scheme not in built:
+            raise ValueError(f"scheme: {self.backend} does not build {self.variant} as {scheme!r}")
+        if self.made_elsewhere is not None and self.precision not in _precisions(scheme):
+            raise ValueError(f"scheme: {scheme!r} does not compute in {self.precision}")
+        if unknown := {candidate.scheme for candidate in self.candidates or ()} - {*built}:
+            raise ValueError(f"candidates: {self.backend} does not build {min(unknown)[:40]!r}")
+        if unquantized != ("bf16" if scheme == backends.INT8_BF16 else None):
+            raise ValueError(f"runtime.unquantized_precision: {unquantized!r}, but the scheme is {scheme}")
 
     def _check_encoder(self, encoder: EncoderShape) -> None:
         layers = () if self.structure is None else self.structure.layers

@@ -171,6 +171,17 @@ def check_texts(value: Any, *, line_breaks: bool = False) -> None:
         raise ValueError(f"a text has more than {_MAX_TEXT:,} characters")
 
 
+def printable_json(value: Any) -> Any:
+    """Return JSON in which every text is one line of printable characters, as :func:`check_texts` expects."""
+    if isinstance(value, str):
+        return printable(" ".join(value.split()) if not value.isprintable() else value)
+    if isinstance(value, dict):
+        return {printable_json(key): printable_json(item) for key, item in value.items()}
+    if isinstance(value, list) and not (value and isinstance(value[0], int | float)):
+        return [printable_json(item) for item in value]
+    return value
+
+
 def problems(error: ValidationError) -> str:
     """Return the first errors of pydantic as one line, each with its key."""
     details = error.errors(include_url=False)

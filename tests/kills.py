@@ -103,7 +103,8 @@ class Starter:
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.kills", "--starter"], cwd=folder,
-            env={**environment, _COMPILER_FOLDER: str(folder / "compiler")}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
+            env={**environment, _COMPILER_FOLDER: str(folder / "compiler")}, bufsize=0,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
         self.number = self._process.pid
         self._line()  # it has imported everything
@@ -195,13 +196,15 @@ class Campaign:
             "XDG_STATE_HOME": str(self.folder / "state"), "HF_HUB_OFFLINE": "1",
         }  # fmt: skip
         (self.folder / "recipe.yaml").write_text(RECIPE.format(data=self.data, model=self.model))
-        self.seconds: dict[tuple[str, bool], float] = {}
-        """Command, whether in a new process -> seconds that it takes."""
+        self.seconds: dict[str, float] = {}
+        """Command -> seconds that it takes in a fork."""
         self.signals = 0
         """How many signals were sent."""
         self.repeated = 0
         """How many stops took more than 10 s and were repeated."""
+        begin_s = time.monotonic()
         self.starter = Starter(self.folder, self.environment)
+        self.import_s = time.monotonic() - begin_s
 
     def arguments(self, command: str) -> list[str]:
         """Return the command line of one of the commands."""
@@ -234,12 +237,12 @@ class Campaign:
         """Run a command to its end, several times if it resumes; return what is wrong."""
         for attempt in range(4):
             begin_s = time.monotonic()
-            ended = self.start(command).wait(_LIMIT_S)
+            ended = ForkedCommand(self.starter, self.folder, self.arguments(command)).wait(_LIMIT_S)
             if ended is None or ended[0] != 0:
                 code, reported = ended or ("none", "")
                 return [f"{command}: exit code {code} when run to its end: {reported[-500:]}"]
             if attempt == 0:
-                self.seconds.setdefault((command, self.new_process), time.monotonic() - begin_s)
+                self.seconds[command] = time.monotonic() - begin_s
             if not (self.folder / "results" / UNFINISHED).exists():
                 break
         return self.temporary()
@@ -348,8 +351,9 @@ class Campaign:
 
     def moment(self, command: str) -> float:
         """Return when to send a signal, in seconds from the start."""
-        first = 0.3 if self.new_process else 0.02
-        return self.rng.uniform(first, max(0.5, self.seconds[command, self.new_process]))
+        if self.new_process:
+            return self.rng.uniform(0.3, self.import_s + self.seconds[command])
+        return self.rng.uniform(0.02, self.seconds[command])
 
     def forget(self, command: str) -> None:
         """Remove what a command would otherwise find done."""
@@ -377,10 +381,7 @@ def campaign(
         )
 
     for command in COMMANDS:
-        for work.signals in (0, 1):  # how long it takes in a new process, and forked
-            note(f"complete {command}", work.complete(command))
-            work.forget(command)
-    work.signals = 0
+        note(f"complete {command}", work.complete(command))
     commands = itertools.cycle(COMMANDS)
     sent = dict.fromkeys(("KILL", "TERM", "INT"), 0)
     wanted = {"KILL": kills, "TERM": stops, "INT": stops}

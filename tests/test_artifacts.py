@@ -163,6 +163,14 @@ def set_at(*keys: Any, to: Any) -> Callable[[dict[str, Any]], None]:
         (set_at("checkpoint", to="mock"), "checkpoint: expected"),
         (set_at("created", to="yesterday"), "created: expected a time"),
         (set_at("note", to="x"), "note: unknown key"),
+        (set_at("scheme", to="fp32" * 1000), "scheme: unknown scheme 'fp32fp32"),
+        (set_at("runtime", "unquantized_precision", to="zz"), "unquantized_precision: 'zz', but the scheme"),
+        (set_at("candidates", to=[{"scheme": "int8-static", "failure": None, "seconds": None, "parity": {
+            "examples": 1, "max_abs_diff": 0.0, "label_agreement": 1.0, "passed": True, "inputs": "task"}}]),
+         "candidates: mock does not build 'int8-static'"),
+        (set_at("model", to="a\x1b[2J"), "a text has control characters"),
+        (set_at("versions", to={"a": "\u202eb"}), "a text has control characters"),
+        (set_at("regime", to="x" * 10_001), "a text has more than 10,000 characters"),
     ],
 )  # fmt: skip
 def test_a_manifest_that_contradicts_itself_is_one_line(
@@ -209,3 +217,28 @@ def test_a_file_that_every_engine_has_must_be_listed(mock_engine: Path) -> None:
     reseal(mock_engine, lambda manifest: manifest["files"].pop("tokenizer.json"))
     with pytest.raises(ArtifactError, match="tokenizer.json is missing"):
         Engine.open(mock_engine)
+
+
+def test_a_scheme_of_a_graph_made_elsewhere_fits_its_precision(mock_engine: Path) -> None:
+    def change(value: dict[str, Any]) -> None:
+        value["made_elsewhere"] = {"producer": "x", "weights_per_token": 1}
+        value["scheme"] = "int8-static"
+
+    reseal(mock_engine, change)
+    Engine.open(mock_engine)  # a part of its products is quantized
+    reseal(mock_engine, set_at("scheme", to="bf16"))
+    Engine.open(mock_engine)
+    reseal(mock_engine, set_at("scheme", to="int8"))
+    with pytest.raises(ArtifactError, match="scheme: unknown scheme 'int8'"):
+        Engine.open(mock_engine)
+    reseal(mock_engine, set_at("scheme", to="int8-static"))
+    for where in ((), ("runtime",)):
+        reseal(mock_engine, set_at(*where, "precision", to="bf16"))
+    reseal(mock_engine, set_at("variant", to="bf16"))
+    with pytest.raises(ArtifactError, match="scheme: 'int8-static' does not compute in bf16"):
+        Engine.open(mock_engine)
+
+
+def test_texts_of_a_manifest_are_written_printable(tmp_path: Path) -> None:
+    engine = Engine.open(mock.write_engine(tmp_path / "e", model="a\tb\x1b"))
+    assert engine.manifest.model == "a b\\x1b"

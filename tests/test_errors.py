@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from effx.errors import one_line, printable
+from effx.errors import one_line, printable, without_folders
 
 
 @pytest.mark.parametrize(
@@ -30,3 +32,20 @@ def test_a_message_of_several_lines_becomes_one_of_limited_length() -> None:
 
 def test_an_error_without_a_message_is_named_by_its_class() -> None:
     assert one_line(TimeoutError()) == "TimeoutError"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/home/x/engines/a/model.onnx is damaged", "model.onnx is damaged"),
+        (
+            "opening '/a/b c': no; see https://a.org/b/c, 3 a/b",
+            "opening 'b c': no; see https://a.org/b/c, 3 a/b",
+        ),
+        ("engines/a: 1/2 failed", "engines/a: 1/2 failed"),
+        (r"C:\x\y.onnx", "y.onnx"),
+        (f"{Path.home()}/a.onnx", "a.onnx"),
+    ],
+)
+def test_folders_are_cut_from_texts_for_other_machines(text: str, expected: str) -> None:
+    assert without_folders(text) == expected

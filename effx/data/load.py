@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from effx import corpus, progress
+from effx import corpus, progress, records
 from effx.data import hub, labels, layouts, tables
 from effx.data.columns import Columns, choose
 from effx.data.location import digest_of
 from effx.data.rows import Origin, Rows, UnlabelledRows
 from effx.data.split import split as divide
 from effx.data.tables import MISSING, Table
-from effx.errors import DataError, EffxError, UsageError, nearest
+from effx.errors import DataError, EffxError, UsageError, nearest, one_line
 from effx.specs.data import DataLocation, DataSettings, DataSource
 from effx.specs.kinds import KINDS, multi_label
 from effx.specs.kinds.values import ClassNamesError, is_integer, texts_of
@@ -98,7 +98,7 @@ def resolve(name: str, source: DataLocation, *, cache: Cache | None = None) -> T
     _check_new_name(name)
     task = _with_all_problems(_source(source), lambda known: _infer(name, known, training=True, cache=cache))
     assert isinstance(task, Task)
-    return task
+    return _checked(task, source)
 
 
 def resolve_to_measure(name: str, source: DataLocation) -> Task | tuple[str, ...]:
@@ -113,7 +113,18 @@ def resolve_to_measure(name: str, source: DataLocation) -> Task | tuple[str, ...
     if name in TASKS or source is None:
         return get(name)
     _check_new_name(name)
-    return _with_all_problems(_source(source), lambda known: _infer(name, known, training=False))
+    task = _with_all_problems(_source(source), lambda known: _infer(name, known, training=False))
+    return _checked(task, source) if isinstance(task, Task) else task
+
+
+def _checked(task: Task, source: DataLocation) -> Task:
+    """Refuse names of classes that manifests cannot hold."""
+    for label in task.labels:
+        try:
+            records.check_texts(label)
+        except ValueError as error:
+            raise DataError(f"{_source(source).path}: the label '{one_line(label, 60)}': {error}.") from error
+    return task
 
 
 def _check_new_name(name: str) -> None:

@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from effx import files, progress, results
-from effx.errors import ArtifactError, EffxError, UsageError, WorkerError
+from effx.errors import ArtifactError, EffxError, UsageError, WorkerError, without_folders
 from effx.host import cpu
 from effx.profile import energy, gates, record
 from effx.profile.energy import NoIdle
@@ -232,7 +232,9 @@ class InterleavedSession:
     def _save_failure(self, engine: FailedEngineRecord, started: str, reason: str) -> str:
         """Save a failure and return its id."""
         self._failures.append(WorkerError(reason))
-        failure = Failure(_result_id(engine.name, started), started, engine, self._host, self._id, reason)
+        failure = Failure(
+            _result_id(engine.name, started), started, engine, self._host, self._id, without_folders(reason)
+        )
         self._save(failure)
         return failure.id
 

@@ -35,7 +35,9 @@ def save(result: Run | Failure, folder: str | Path) -> Path:
     """
     path = Path(folder) / f"{result.id}.json"
     try:
-        text = json.dumps(_printable(result.to_json()), indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(
+            records.printable_json(result.to_json()), indent=1, ensure_ascii=False, allow_nan=False
+        )
         _check_text(records.parse_json(text.encode(), path))
     except (ValueError, ArtifactError) as error:  # it could not be read
         raise ArtifactError(f"{result.name}: the measurement cannot be saved: {_reason(error)}.") from error
@@ -140,17 +142,6 @@ def _check_text(value: Mapping[str, Any]) -> Run | Failure:
         raise ValueError(f"settings.plan.{error.settings[0]}: {error}") from error
     checks.check(run)
     return run
-
-
-def _printable(value: Any) -> Any:
-    """Return JSON in which every text is one line of printable characters."""
-    if isinstance(value, str):
-        return printable(" ".join(value.split()) if not value.isprintable() else value)
-    if isinstance(value, dict):
-        return {_printable(key): _printable(item) for key, item in value.items()}
-    if isinstance(value, list) and not (value and isinstance(value[0], int | float)):
-        return [_printable(item) for item in value]
-    return value
 
 
 def _reason(error: Exception) -> str:

@@ -225,6 +225,16 @@ BUILDABLE: tuple[str, ...] = tuple(row.name for row in _ROWS if row.builder_modu
 """The backends that a user may export to."""
 
 
+SCHEMES: frozenset[str] = frozenset(
+    scheme
+    for row in _ROWS
+    for device in row.schemes.values()
+    for names in device.values()
+    for scheme in names
+) | {"int8-weights", "int4-weights"}
+"""What effx builds, and weights of few bits, as graphs made elsewhere have them."""
+
+
 def get(name: str) -> Backend:
     """Return the row of a backend.
 

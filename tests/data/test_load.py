@@ -226,3 +226,17 @@ def test_calls_that_share_a_cache_read_each_file_once(
     assert [part.texts for part in parts] == [
         data.load(task, split, source).texts for split in ("train", "validation")
     ]
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("a\x1b[2J", r"the label 'a\\x1b\[2J': a text has control characters"),
+        ("x" * 20_000, "10,000 characters"),
+    ],
+)
+def test_a_class_name_that_no_manifest_can_hold_is_refused(tmp_path: Path, label: str, message: str) -> None:
+    rows = [{"sentence": f"row {number}", "label": label if number % 2 else "b"} for number in range(8)]
+    write_rows(tmp_path / "train.jsonl", rows)
+    with pytest.raises(DataError, match=message):
+        data.resolve("mine", DataSource(str(tmp_path)))
