@@ -28,6 +28,7 @@ from effx.errors import ArtifactError, UsageError
 _CHUNK_BYTES = 1 << 20
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 _DISK_IS_FULL = {errno.ENOSPC, errno.EDQUOT}
+_OS_ERROR = re.compile(r"(?:os error|Os \{ code:) (\d+)")
 _SAFE_NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -186,6 +187,8 @@ def culprit(error: OSError, folder: Path) -> Path:
     The error of a write does not name its file. If a disk is full, that is either the one of ``folder`` or
     the one for temporary files, whichever has less space.
     """
+    if error.errno in _DISK_IS_FULL and error.filename2 is not None:  # a copy: where it was written
+        return Path(os.path.abspath(os.fsdecode(error.filename2)))
     if error.filename is not None:
         return Path(os.path.abspath(os.fsdecode(error.filename)))
     if error.errno in _DISK_IS_FULL:
@@ -195,6 +198,24 @@ def culprit(error: OSError, folder: Path) -> Path:
             if shutil.disk_usage(temporary).free < shutil.disk_usage(existing).free:
                 return temporary
     return folder
+
+
+@contextlib.contextmanager
+def os_errors(path: Path) -> Iterator[None]:
+    """Raise the OSError that a library in Rust reports as another exception; ``path``: what it writes."""
+    try:
+        yield
+    except Exception as error:
+        match = None if isinstance(error, OSError) else _OS_ERROR.search(str(error))
+        if match is None:
+            raise
+        number = int(match[1])
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def disk_is_full(error: OSError) -> bool:
+    """Return whether an error is that of a full disk or quota."""
+    return error.errno in _DISK_IS_FULL
 
 
 def cannot_write(path: Path, error: OSError) -> UsageError:

@@ -39,11 +39,17 @@ def folder(kind: str) -> Iterator[Path]:
         kind: part of the folder's name, such as ``export``.
 
     Raises:
-        UsageError: there is no folder for temporary files, or nothing can be written into it.
+        UsageError: there is no folder for temporary files, nothing can be written into it, or the block fills
+            its disk.
     """
     path, lock = _create(kind)
     try:
-        yield path
+        with files.os_errors(path):
+            yield path
+    except OSError as error:
+        if files.disk_is_full(error) and files.culprit(error, path).is_relative_to(path):
+            raise files.cannot_write(path, error) from error
+        raise
     finally:
         with signals.shielded():
             _remove(path)

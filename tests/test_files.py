@@ -139,3 +139,25 @@ def test_the_folder_whose_disk_is_full_is_named(
 def test_a_file_that_a_block_cannot_read_is_not_reported_as_the_folder(tmp_path: Path) -> None:
     with pytest.raises(PermissionError, match="data.csv"), files.new_folder(tmp_path / "a"):
         raise PermissionError(errno.EACCES, "Permission denied", "/data/data.csv")
+
+
+def test_the_target_of_a_copy_is_named_if_its_disk_is_full(tmp_path: Path) -> None:
+    with (
+        pytest.raises(UsageError, match=f"cannot write {tmp_path / 'a'}: No space left"),
+        files.new_folder(tmp_path / "a") as folder,
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device", "/tmp/from", None, str(folder / "model.onnx"))
+
+
+@pytest.mark.parametrize(
+    "message", ["No space left on device (os error 28)", "IoError(Os { code: 28, kind: StorageFull })"]
+)
+def test_errors_of_libraries_in_rust_are_those_of_the_system(tmp_path: Path, message: str) -> None:
+    with (
+        pytest.raises(UsageError, match=f"cannot write {tmp_path / 'a'}: No space left"),
+        files.new_folder(tmp_path / "a") as folder,
+        files.os_errors(folder / "tokenizer.json"),
+    ):
+        raise Exception(message)
+    with pytest.raises(ValueError, match="another"), files.os_errors(tmp_path):
+        raise ValueError("another")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -94,3 +95,11 @@ def test_a_folder_for_temporary_files_that_cannot_be_written_is_named(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     with pytest.raises(UsageError, match=r"cannot write .*missing.*No such file"), scratch.folder("train"):
         pass
+
+
+def test_a_full_folder_for_temporary_files_is_named(tmpdir_here: Path) -> None:
+    with pytest.raises(UsageError, match=f"cannot write {tmpdir_here}.*set TMPDIR"), scratch.folder("train"):
+        raise Exception("No space left on device (os error 28)")
+    with pytest.raises(OSError, match="elsewhere"), scratch.folder("train"):
+        raise OSError(errno.ENOSPC, "No space left on device", "/elsewhere/a")
+    assert list(tmpdir_here.iterdir()) == []

@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from effx import files
 from effx.artifacts import Checkpoint
 from effx.errors import ArtifactError, EffxError, UsageError, one_line
 from effx.manifests import CheckpointFacts, CheckpointManifest
@@ -74,7 +75,8 @@ def save(
             except SafetensorError as error:  # where others raise OSError, e.g. if the disk is full
                 raise UsageError(f"cannot write {folder}: {error}.") from error
             _add(temporary / _WEIGHTS, markers(model))
-            tokenizer.save_pretrained(temporary)
+            with files.os_errors(temporary / "tokenizer.json"):
+                tokenizer.save_pretrained(temporary)
             _unpadded(temporary / "tokenizer.json", facts.get("max_length"), tokenizer.truncation_side)
         derived: CheckpointFacts = {
             "model": Path(str(model.config.name_or_path)).name,
