@@ -32,12 +32,11 @@ def set_pooling(model: PreTrainedModel, pooling: str) -> None:
     if pooling not in POOLINGS:
         raise unknown("pooling", pooling, POOLINGS)
     remaining = structure(model)
-    if pooling == remaining.head_pooling:
-        return
-    if families.of(model).answers_spans(model):
-        raise UsageError("a head that answers for every token has no pooling.", settings="head_pooling")
-    record(model, replace(remaining, head_pooling=pooling))
-    follow(model)
+    if pooling != remaining.head_pooling:
+        if families.of(model).answers_spans(model):
+            raise UsageError("a head that answers for every token has no pooling.", settings="head_pooling")
+        record(model, replace(remaining, head_pooling=pooling))
+    follow(model)  # also if only the structure had it
 
 
 def follow(model: PreTrainedModel) -> None:

@@ -188,6 +188,9 @@ class MultitaskSettings(Settings):
     task's training rows, and keep the best weights."""
     head_dropout: Share | None = None
     """Dropout in the task heads. Default: the model's."""
+    head_pooling: Annotated[str, OneOf("pooling", HEAD_POOLINGS)] = "auto"
+    """Input of the task heads: the first token (cls), or the mean over all tokens except padding (mean).
+    auto: what the encoder was trained with, if its folder says so (1_Pooling/config.json), else cls."""
 
     @property
     def learning_rate(self) -> float:

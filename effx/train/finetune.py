@@ -86,7 +86,7 @@ def finetune(
     transformers.set_seed(training.seed)
     loaded = huggingface.load(model_name, task, trust_remote_code=trust_remote_code, head=head)
     model, tokenizer = loaded.model, loaded.tokenizer
-    pooling.set_pooling(model, _pooling(settings.head_pooling, loaded))
+    pooling.set_pooling(model, chosen_pooling(settings.head_pooling, loaded))
     if distributed.is_first():
         understood.say(str(model_name), task, loaded, settings.max_length)
     keep_first(model, settings.layers)
@@ -183,8 +183,8 @@ def finetune(
     return checkpoint
 
 
-def _pooling(requested: str, loaded: huggingface.Loaded) -> str:
-    """Return what the task head reads, ``cls`` or ``mean``."""
+def chosen_pooling(requested: str, loaded: huggingface.Loaded) -> str:
+    """Return what the task head reads, ``cls`` or ``mean``, for the setting ``head_pooling``."""
     if requested != "auto":
         return requested
     if not loaded.fresh or families.of(loaded.model).answers_spans(loaded.model):

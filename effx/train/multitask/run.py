@@ -16,7 +16,7 @@ import math
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from effx.manifests import (
     TrainingRecord,
     TrainingStage,
 )
-from effx.models import checkpoints, evaluate, families, heads, huggingface, structure, surgery
+from effx.models import checkpoints, evaluate, families, heads, huggingface, pooling, structure, surgery
 from effx.models.structure import full
 from effx.specs.data import DataLocation, DataRecord
 from effx.specs.heads import HeadSettings
@@ -45,7 +45,7 @@ from effx.specs.tasks import Task
 from effx.specs.training import MultitaskSettings, TrainingSettings
 from effx.structure import Structure
 from effx.train import distributed, loop, output, rows, source, understood
-from effx.train.finetune import checked_encoder
+from effx.train.finetune import checked_encoder, chosen_pooling
 from effx.train.multitask import batches
 from effx.train.multitask.sharing import HoldOthers, SharedModel, union
 from effx.train.segment import RunSegment
@@ -133,8 +133,9 @@ def multitask(
         for task in tasks
     ]
     models, tokenizer = [each.model for each in loaded], loaded[0].tokenizer
-    structures = _structures(opened, tasks, models[0])
+    structures = _structures(opened, tasks, models[0], chosen_pooling(settings.head_pooling, loaded[0]))
     for task, model, each in zip(tasks, models, loaded, strict=True):
+        pooling.set_pooling(model, chosen_pooling(settings.head_pooling, each))
         understood.say(model_name, task, each, settings.max_length)
         if settings.head_dropout is not None:
             for module in families.of(model).head_dropouts(model):
@@ -216,7 +217,7 @@ def _tickets(
 
 
 def _structures(
-    opened: Mapping[str, Checkpoint], tasks: Sequence[Task], model: PreTrainedModel
+    opened: Mapping[str, Checkpoint], tasks: Sequence[Task], model: PreTrainedModel, head_pooling: str
 ) -> list[Structure] | None:
     """Return every task's structure; None: no task has a ticket.
 
@@ -235,7 +236,8 @@ def _structures(
         if not fits:
             raise UsageError(f"ticket {ticket.folder} has other layers, heads or FFNs than the encoder.",
                              settings="tickets")  # fmt: skip
-    return [opened[task.name].manifest.structure if task.name in opened else everything for task in tasks]
+    parts = [opened[task.name].manifest.structure if task.name in opened else everything for task in tasks]
+    return [replace(part, head_pooling=head_pooling) for part in parts]
 
 
 def _rows(task: Task, location: DataLocation, limit: int | None) -> _TaskRows:

@@ -121,6 +121,20 @@ def test_both_tasks_are_learned(
         assert baseline is not None and score > baseline.score + 0.3
 
 
+def test_heads_read_the_mean_where_they_are_told(
+    encoders: dict[str, Path], data_folders: dict[str, Path], tickets: dict[str, Path], tmp_path: Path
+) -> None:
+    settings = SETTINGS.replace(head_pooling="mean")
+    for checkpoint in train(encoders, data_folders, tmp_path, settings, tickets=[tickets["sst2"]]):
+        assert checkpoint.manifest.structure.head_pooling == "mean"
+        rows = data.load(checkpoint.task, "validation", data_folders[checkpoint.task.name])
+        logits = evaluate.logits(models.load(checkpoint.folder), Encoder(checkpoint.folder, 16)(rows.texts))
+        stored = checkpoint.manifest.predictions
+        predictions = checkpoint.task.predict(logits)
+        assert stored is not None
+        np.testing.assert_allclose(np.array(stored), predictions, rtol=1e-4)
+
+
 def test_tickets_that_keep_everything_are_training_without_tickets(
     plain: list[Checkpoint], encoders: dict[str, Path], data_folders: dict[str, Path], tmp_path: Path
 ) -> None:
