@@ -20,6 +20,19 @@ _CHUNK = 4096  # rows encoded at once: bounds the memory that Encoding objects t
 
 
 @dataclass(frozen=True)
+class Words:
+    """Which tokens begin a word, of rows that are lists of words."""
+
+    starts: np.ndarray
+    """int32 [tokens]; number of the word in its row whose first piece the token is; -1: later pieces, special
+    tokens."""
+    counts: np.ndarray
+    """int64 [n]; words of each row, those without a token included: they were cut off, or are empty."""
+    width: int
+    """Words of the longest row; it stays the same in a part of the rows."""
+
+
+@dataclass(frozen=True)
 class Encoded:
     """Rows of ids without padding, stored flat: 67,349 SST-2 rows take about 4 MB."""
 
@@ -30,6 +43,8 @@ class Encoded:
     offsets: np.ndarray
     """int64 [n + 1]; row i is ids[offsets[i]:offsets[i + 1]]"""
     pad_id: int
+    words: Words | None = None
+    """None: rows are texts."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -59,6 +74,21 @@ class Encoded:
             mask[row, : end - start] = 1
         return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
+    def take(self, indices: Sequence[int] | np.ndarray) -> Encoded:
+        """Return the rows at ``indices``, in that order."""
+        lengths = self.lengths[indices]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        tokens = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][indices] - offsets[:-1], lengths)
+        words = self.words
+        if words is not None:
+            words = Words(words.starts[tokens], words.counts[indices], words.width)
+        return Encoded(self.ids[tokens], self.types[tokens], offsets, self.pad_id, words)
+
+    def flat(self, rows: Sequence[int] | np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Return a batch's values per token [rows, length, ...] without padding, [tokens, ...]."""
+        lengths = self.lengths[rows]
+        return np.asarray(values[np.arange(values.shape[1]) < lengths[:, None]])
+
     def scatter(self, rows: Sequence[int] | np.ndarray, values: np.ndarray, into: np.ndarray) -> None:
         """Copy a batch's values per token into an array in the order of ``ids``.
 
@@ -81,8 +111,13 @@ class Encoder:
     (``split_special_tokens``). Padding and the maximum length in tokenizer.json are ignored.
     """
 
-    def __init__(self, folder: str | Path, max_length: int) -> None:
+    def __init__(self, folder: str | Path, max_length: int, *, words: bool = False) -> None:
         """Read tokenizer.json, tokenizer_config.json, and the padding id from config.json, in ``folder``.
+
+        Args:
+            folder: of the model.
+            max_length: tokens of a row at most, special tokens included.
+            words: whether rows are lists of words; otherwise they are one text or a pair.
 
         Raises:
             ArtifactError: a file is missing or cannot be read.
@@ -108,24 +143,30 @@ class Encoder:
         names = settings.get("model_input_names", ["token_type_ids"])
         self._token_types = isinstance(names, list) and "token_type_ids" in names
         self.pad_id = _pad_id(folder / "config.json", config.get("pad_token_id"))
-        self.max_length = max_length
+        self.max_length, self.words = max_length, words
 
-    def _encoded(self, texts: list[str | tuple[str, ...]]) -> list[Encoding]:
+    def _encoded(self, rows: Sequence[tuple[str, ...]]) -> list[Encoding]:
         """Return the tokenizer's answers; it panics where one of its patterns takes too long on a text."""
+        texts = list(rows) if self.words else [row[0] if len(row) == 1 else row for row in rows]
         try:
-            return list(self._tokenizer.encode_batch(texts))
+            return list(self._tokenizer.encode_batch(texts, is_pretokenized=self.words))
         except BaseException as error:
             if type(error).__module__ != "pyo3_runtime":
                 raise
             raise ArtifactError(f"tokenizer.json: it cannot encode a text ({one_line(error)}).") from error
 
     def __call__(self, texts: Sequence[tuple[str, ...]]) -> Encoded:
-        """Encode one text or a pair per row; rows above ``max_length`` are cut, the longer text first."""
+        """Encode a text, a pair or a list of words per row.
+
+        Rows above ``max_length`` are cut, of a pair the longer text first.
+        """
         ids, types, offsets = [], [], [0]
+        starts: list[np.ndarray] = []
         for start in range(0, len(texts), _CHUNK):
-            chunk = [text[0] if len(text) == 1 else text for text in texts[start : start + _CHUNK]]
-            for encoding in self._encoded(chunk):
+            for encoding in self._encoded(texts[start : start + _CHUNK]):
                 ids.append(np.array(encoding.ids, dtype=np.int32))
+                if self.words:
+                    starts.append(_word_starts(encoding.word_ids))
                 kinds = encoding.type_ids if self._token_types else [0] * len(encoding.ids)
                 types.append(np.array(kinds, dtype=np.int8))
                 offsets.append(offsets[-1] + len(encoding.ids))
@@ -135,7 +176,21 @@ class Encoder:
             np.concatenate(types) if types else empty.astype(np.int8),
             np.array(offsets, dtype=np.int64),
             self.pad_id,
+            _words(texts, starts) if self.words else None,
         )
+
+
+def _words(rows: Sequence[tuple[str, ...]], starts: Sequence[np.ndarray]) -> Words:
+    counts = np.array([len(row) for row in rows], dtype=np.int64)
+    flat = np.concatenate(starts) if starts else np.zeros(0, dtype=np.int32)
+    return Words(flat, counts, int(counts.max(initial=0)))
+
+
+def _word_starts(words: Sequence[int | None]) -> np.ndarray:
+    """Return the words of tokens, int32, with -1 for special tokens and all pieces but the first."""
+    numbers = np.array([-1 if word is None else word for word in words], dtype=np.int32)
+    same = np.append(False, numbers[1:] == numbers[:-1])
+    return np.where(same, -1, numbers)
 
 
 def length_sorted(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:

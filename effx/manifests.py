@@ -542,7 +542,7 @@ class CheckpointManifest(Manifest):
     imported: ImportRecord | None = None
     """None: effx trained it."""
     predictions: tuple[StoredLabel, ...] | None = None
-    """Of the validation rows: a class, a number, or the numbers of its labels."""
+    """Of the validation rows: a class, a number, or the numbers of its labels or tags."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -551,6 +551,10 @@ class CheckpointManifest(Manifest):
             raise ValueError("exits: the structure has none")
         if self.exits and self.exits.validation.layers != len(structure.layers):
             raise ValueError(f"exits.validation.layers: expected {len(structure.layers)}")
+        if structure.exits and (reason := task.behavior.refused.get("exits")):
+            raise ValueError(f"structure.exits: {reason}")
+        if structure.prunes_tokens and (reason := task.behavior.refused.get("tokens")):
+            raise ValueError(f"structure.tokens: {reason}")
         if self.tokens and not structure.prunes_tokens:
             raise ValueError("tokens: the structure has no token schedule")
         if self.tokens and len(self.tokens.validation.kept) != len(structure.layers):

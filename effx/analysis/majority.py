@@ -20,10 +20,9 @@ def majority_score(run: Run) -> float | None:
     if not metric.of_classes or not quality.labels:
         return None
     labels = quality.label_array
-    constant = KINDS["multi-label"].constant
+    constant = None if quality.kind is None else KINDS[quality.kind].constant
     if quality.label_names is not None and constant is not None:
-        answer = constant(labels, tuple(quality.label_names)).prediction
-        return metric(labels, np.broadcast_to(answer, labels.shape))
+        return metric(labels, constant(labels, tuple(quality.label_names)).answers(labels))
     classes, counts = np.unique(labels, return_counts=True)
     return metric(labels, np.full(len(labels), classes[counts.argmax()]))
 

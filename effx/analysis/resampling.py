@@ -50,7 +50,7 @@ def scores(metric: str, runs: Sequence[Run]) -> np.ndarray:
         return np.empty((0, RESAMPLES))
     labels = shared_labels(runs).astype(float)
     weights = example_weights(len(labels))
-    step = max(1, _GATHERED // len(labels))
+    step = max(1, _GATHERED // labels.size)
     parts = [runs[start : start + step] for start in range(0, len(runs), step)]
     result = [
         METRICS[metric].weighted(

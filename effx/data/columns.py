@@ -23,6 +23,8 @@ _PAIRS = (
     ("query", "passage"),
 )
 _TEXTS = ("sentence", "text")
+WORDS = ("tokens", "words")
+"""Usual names of a column of lists of words."""
 _OTHER_TEXTS = ("content", "body", "message", "utterance", "review", "comment", "tweet", "query", "document")
 _LABELS = ("label",)
 _OTHER_LABELS = (
@@ -35,6 +37,8 @@ _OTHER_LABELS = (
     "gold_label",
     "topic",
     "score",
+    "tags",
+    "ner_tags",
 )
 
 
@@ -176,7 +180,9 @@ def _usual_texts(names: _Names, task: Task | None) -> tuple[str, ...]:
         return task.hub.columns
     if task is not None and task.columns in pairs:
         return task.columns
-    singles = names.among(_TEXTS) or names.among(_OTHER_TEXTS)
+    singles = names.among(_TEXTS) or names.among(_OTHER_TEXTS) or names.among(WORDS)
+    if task is not None and task.behavior.of_words:
+        singles = names.among(WORDS) or singles
     if task is not None:
         pairs = pairs if len(task.columns) == 2 else []
         singles = singles if len(task.columns) == 1 else []

@@ -1,8 +1,8 @@
 """The task of a user's data, inferred from the labels of its rows.
 
-A label is a class name, a class number, a number to predict, or a list of labels. ``-1`` and ``-`` mark rows
-without a label, as in SNLI and in the hub's test splits; such rows are left out, and counted. The kinds of
-tasks (:mod:`effx.specs.kinds`) read the labels.
+A label is a class name, a class number, a number to predict, a list of labels, or a list of tags. ``-1``
+and ``-`` mark rows without a label, as in SNLI and in the hub's test splits; such rows are left out, and
+counted. The kinds of tasks (:mod:`effx.specs.kinds`) read the labels.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 
 from effx.errors import DataError
 from effx.specs.data import DataSettings
-from effx.specs.kinds import KINDS, multi_label
-from effx.specs.kinds.kind import Where
+from effx.specs.kinds import KINDS, multi_label, token_classification
+from effx.specs.kinds.kind import Texts, Where
 from effx.specs.kinds.values import UNLABELLED, is_float, is_integer
 from effx.specs.tasks import Task
 
@@ -91,6 +91,31 @@ def infer_sets(
         shown = f"the only label is '{names[0]}'" if names else "no row has a label"
         raise DataError(f"{where(0)}: {shown}; expected at least 2 different labels in all rows.")
     return Task(name, kind.name, columns, tuple(names), kind.metrics)
+
+
+def infer_tags(
+    name: str, texts: Texts, values: Sequence[Any], where: Where, class_names: tuple[str, ...] | None
+) -> Task:
+    """Return the user's task whose rows are lists of words with a tag for each.
+
+    Args:
+        name: the task's.
+        texts: the words of all training rows.
+        values: their tags, as lists.
+        where: position of a row, for messages.
+        class_names: names of the file's tag numbers; None: it has none.
+
+    Raises:
+        DataError: words and tags differ in number, or a tag is not in the scheme IOB2.
+    """
+    kind = KINDS["token-classification"]
+    assert kind.check_rows is not None
+    kind.check_rows(texts, values, where)
+    rows = token_classification.names_of(values, where, class_names)
+    labels = token_classification.labels_of(list(set().union(*rows)))
+    if len(labels) < 3:
+        raise DataError(f"{where(0)}: no row has an entity: expected a tag such as B-TYPE in some rows.")
+    return Task(name, kind.name, ("tokens",), labels, kind.metrics)
 
 
 def _labelled_values(texts: Sequence[str], settings: DataSettings, source: str) -> Counter[str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from effx import corpus, progress, records
 from effx.data import hub, labels, layouts, tables
-from effx.data.columns import Columns, choose
+from effx.data.columns import WORDS, Columns, choose
 from effx.data.location import digest_of
 from effx.data.rows import Origin, Rows, UnlabelledRows
 from effx.data.split import split as divide
@@ -19,7 +19,8 @@ from effx.data.tables import MISSING, Table
 from effx.errors import DataError, EffxError, UsageError, nearest, one_line
 from effx.specs.data import DataLocation, DataSettings, DataSource
 from effx.specs.kinds import KINDS, multi_label
-from effx.specs.kinds.values import ClassNamesError, is_integer, texts_of
+from effx.specs.kinds.token_classification import EXAMPLE
+from effx.specs.kinds.values import ClassNamesError, is_integer, short, texts_of
 from effx.specs.tasks import NAME, NAMING, TASKS, Task, get
 
 T = TypeVar("T")
@@ -194,9 +195,11 @@ def _infer(
     columns = choose(table.columns, table.source, source.settings, None, labelled=training)
     named: tuple[str, ...] = ("sentence1", "sentence2") if len(columns.texts) == 2 else ("sentence",)
     if columns.label is None:
-        return named
+        return ("tokens",) if _has_words(table, columns, source.settings) else named
     class_names = table.class_names.get(table.columns[columns.label])
     values = _labels(table, columns, source.settings)
+    if _has_words(table, columns, source.settings):
+        return labels.infer_tags(name, _words(table, columns.texts), values, table.where, class_names)
     if source.settings.several_labels or (
         source.settings.label_type is None and any(map(multi_label.is_list, values))
     ):
@@ -235,7 +238,7 @@ def _local(
     columns = choose(table.columns, table.source, named, task, labelled=labelled)
     file = _file_of(split_files.paths[0], source)
     if columns.label is None:
-        return replace(_unlabelled(table, columns), file=file)
+        return replace(_unlabelled(task, table, columns), file=file)
     rows = replace(_rows(task, table, columns, source.settings, labelled=labelled), file=file)
     if not split_files.divided:
         return rows
@@ -321,18 +324,19 @@ def _values(table: Table, index: int) -> list[Any]:
     return values
 
 
-def _unlabelled(table: Table, columns: Columns) -> UnlabelledRows:
-    """Return a table's rows as texts.
+def _unlabelled(task: Task, table: Table, columns: Columns) -> UnlabelledRows:
+    """Return a table's rows as texts, or words, of a task.
 
     Raises:
-        DataError: a value is not a text.
+        DataError: a value is neither.
     """
     notes = _notes(table)
     for note in notes:
         progress.say_once(f"{table.source}: {note}")
     names = tuple(table.columns[index] for index in columns.texts)
     origin = Origin(names, None, table.format, tuple(notes))
-    return UnlabelledRows(_texts(table, columns.texts), table.source, origin)
+    texts = (_words if task.behavior.of_words else _texts)(table, columns.texts)
+    return UnlabelledRows(texts, table.source, origin)
 
 
 def _notes(table: Table) -> list[str]:
@@ -357,7 +361,7 @@ def _rows(
     """
     assert columns.label is not None
     notes = _notes(table)
-    texts = _texts(table, columns.texts)
+    texts = (_words if task.behavior.of_words else _texts)(table, columns.texts)
     names = tuple(table.columns[index] for index in columns.texts)
     label_column = table.columns[columns.label]
     if columns.labels:
@@ -365,6 +369,8 @@ def _rows(
     values = _labels(table, columns, settings)
     if not columns.labels and all(value is None or not str(value).strip() for value in values):
         raise _no_labels(table, label_column, labelled)
+    if task.behavior.check_rows is not None:
+        task.behavior.check_rows(texts, values, table.where)
     try:
         with_label, encoded = task.behavior.encode(
             task.labels, values, table.where, table.class_names.get(label_column)
@@ -389,6 +395,49 @@ def _no_labels(table: Table, column: str, labelled: bool) -> DataError:
         f"{text}: name the column of the label, or, if the rows have none, set unlabelled",
         settings=("label_column", "unlabelled"),
     )
+
+
+def _has_words(table: Table, columns: Columns, settings: DataSettings) -> bool:
+    """Return whether the rows of a user's task are lists of words, not texts.
+
+    Raises:
+        DataError: a list is written as text.
+    """
+    if settings.label_type is not None:
+        return settings.label_type == "tags"
+    if len(columns.texts) != 1:
+        return False
+    name, first = table.columns[columns.texts[0]], table.rows[0][columns.texts[0]]
+    as_text = isinstance(first, str) and multi_label.is_list(first)
+    if as_text and settings.text_column is None and name.strip().casefold() in WORDS:
+        raise DataError(
+            f"{table.where(0)}: column '{name}' has a list that is written as text: use .jsonl, .conll or "
+            f".parquet, with rows as {EXAMPLE}."
+        )
+    return isinstance(first, list | tuple)
+
+
+def _words(table: Table, indices: tuple[int, ...]) -> list[tuple[str, ...]]:
+    """Return the words of each row.
+
+    Raises:
+        DataError: a row has no list of words.
+    """
+    name = table.columns[indices[0]]
+    rows = []
+    for number, row in enumerate(table.rows):
+        value = row[indices[0]]
+        if value is MISSING:
+            raise table.missing(name, number)
+        if not isinstance(value, list | tuple) or not all(isinstance(word, str) for word in value):
+            raise DataError(
+                f"{table.where(number)}: column '{name}': expected a list of words, as {EXAMPLE}, got "
+                f"{short(value)}."
+            )
+        if not value:
+            raise DataError(f"{table.where(number)}: column '{name}' has no words.")
+        rows.append(tuple(value))
+    return rows
 
 
 def _texts(table: Table, indices: tuple[int, ...]) -> list[tuple[str, ...]]:

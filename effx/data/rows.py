@@ -30,10 +30,10 @@ class Rows:
     """Texts and labels of one split, in file order."""
 
     texts: list[tuple[str, ...]]
-    """One tuple per example: one text, or two for a pair."""
+    """One tuple per example: one text, two for a pair, or the words."""
     labels: np.ndarray
     """First axis n; what they are depends on the kind of task: int64 classes, float64 numbers, bool
-    [n, labels] sets, or objects, tuples of accepted answers."""
+    [n, labels] sets, int64 [n, words of the longest row] tags, or objects, tuples of accepted answers."""
     source: str
     """Where they came from, for messages: a file, a dataset on the hub, or the demo corpus."""
     origin: Origin | None = None
@@ -51,7 +51,10 @@ class Rows:
 
     def take(self, indices: np.ndarray) -> Rows:
         """Return the rows at ``indices``, in that order."""
-        return replace(self, texts=[self.texts[i] for i in indices], labels=self.labels[indices])
+        texts, labels = [self.texts[i] for i in indices], self.labels[indices]
+        if labels.ndim == 2 and labels.dtype.kind == "i":  # tags, one for each word of the longest row
+            labels = labels[:, : max(map(len, texts), default=0)]
+        return replace(self, texts=texts, labels=labels)
 
     def limit(self, n: int | None) -> Rows:
         """Return ``n`` rows drawn without replacement, the same rows every time, in file order."""

@@ -17,14 +17,14 @@ def split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices of training rows and of validation rows, each ascending.
 
-    Each class is divided in the same proportion; numbers are divided within tenths of their range, sets by
-    the rarest of their labels. Rows with equal texts are in the same part, with the class of the first of
-    them. A class with two different texts or more is in both parts; one with a single text is in the training
-    rows.
+    Each class is divided in the same proportion; numbers are divided within tenths of their range, sets and
+    tags by the rarest of their labels. Rows with equal texts are in the same part, with the class of the
+    first of them. A class with two different texts or more is in both parts; one with a single text is in the
+    training rows.
 
     Args:
         texts: of each row.
-        labels: int64 [n] classes, float64 [n] numbers, or bool [n, labels] sets.
+        labels: int64 [n] classes, float64 [n] numbers, bool [n, labels] sets, or int64 [n, words] tags.
         share: of the rows to train on, in (0, 1).
         seed: of the draw.
 
@@ -60,6 +60,8 @@ def _strata(labels: np.ndarray) -> np.ndarray:
 
     Rows without any label are a class of their own.
     """
+    if labels.ndim == 2 and labels.dtype.kind == "i":  # tags; 0 is that of words outside of entities
+        labels = np.stack([(labels == tag).any(axis=1) for tag in range(1, max(2, labels.max() + 1))], axis=1)
     if labels.ndim == 2:
         counts = np.where(labels, labels.sum(axis=0), len(labels) + 1)
         return np.asarray(np.where(labels.any(axis=1), counts.argmin(axis=1), labels.shape[1]))

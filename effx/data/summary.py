@@ -137,8 +137,7 @@ def baseline(task: Task, train: np.ndarray, validation: np.ndarray) -> Baseline:
     constant = task.behavior.constant
     assert constant is not None, f"{task.kind} has no constant answer"
     answer = constant(train, task.labels)
-    predictions = np.broadcast_to(answer.prediction, (len(validation), *answer.prediction.shape))
-    return Baseline(answer.words, task.score(validation, predictions)[task.metric])
+    return Baseline(answer.words, task.score(validation, answer.answers(validation))[task.metric])
 
 
 def _kind(task: Task) -> str:

@@ -1,4 +1,4 @@
-"""Files of rows as tables: .csv, .tsv, .txt, .jsonl, .json, .parquet, and .gz of the text formats."""
+"""Files of rows as tables: .csv, .tsv, .txt, .jsonl, .json, .conll, .parquet, and .gz of the text formats."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from effx.errors import DataError, need
 from effx.records import unique_keys
 from effx.specs.data import DataSettings
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet", ".arrow")
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".conll", ".parquet", ".arrow")
 """Formats of rows. Those of text may be compressed: .jsonl.gz."""
 _BINARY = (".parquet", ".arrow")
 MISSING = object()
@@ -127,6 +127,8 @@ def _read(path: Path, settings: DataSettings, choose: Choose, ragged: Header | N
     if suffix in (".jsonl", ".json"):
         objects = _json_objects(path, content) if suffix == ".json" else _json_lines(path, content)
         return _of_objects(path, list(objects), f"{suffix[1:].upper()}, {encoding}")
+    if suffix == ".conll":
+        return _of_objects(path, list(_conll(path, content)), f"CoNLL, {encoding}")
     if ragged is not None:
         rows, skipped = dialects.read_ragged(content, str(path), len(ragged.columns))
         body = rows[1:] if ragged.is_first_row else rows
@@ -161,6 +163,26 @@ def _table(
     if not rows:
         raise DataError(f"{path} has no rows.")
     return Table(columns, list(rows), ((str(path), len(rows)),), form, skipped=skipped)
+
+
+def _conll(path: Path, content: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file with a word and its tag per line, and an empty line after each row.
+
+    Fields are separated by spaces or tabs; the word is the first and the tag the last.
+    """
+    words: list[str] = []
+    tags: list[str] = []
+    for number, line in enumerate([*content.split("\n"), ""], 1):
+        fields = line.split()
+        if not fields or fields[0] == "-DOCSTART-":
+            if words:
+                yield {"tokens": words, "tags": tags}
+            words, tags = [], []
+            continue
+        if len(fields) == 1:
+            raise DataError(f"{path}, line {number}: expected a word and its tag, got '{fields[0][:40]}'.")
+        words.append(fields[0])
+        tags.append(fields[-1])
 
 
 def _json_lines(path: Path, content: str) -> Iterator[dict[str, Any]]:

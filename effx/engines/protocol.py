@@ -37,6 +37,7 @@ class Session(Protocol):
     def infer(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """Run int64 arrays [batch, sequence]; return ``{"logits": float32 [batch, outputs]}``.
 
+        Token classification gives ``logits`` float32 [batch, sequence, outputs].
         Question answering gives ``start_logits`` and ``end_logits``, each float32 [batch, sequence].
         Early-exit engines add ``depth``, int64 [batch]: the layers that each row ran through.
         Arrays that the engine does not take are ignored. Returns when the answer is in host

@@ -131,7 +131,11 @@ class Padded(ClosingSession):
 
 
 def _unpad(out: Arrays, length: int) -> Arrays:
-    return {name: array[:, :length] if name in PER_TOKEN else array for name, array in out.items()}
+    """Return outputs without the padding of tokens; logits of tokens have three axes, those of rows two."""
+    return {
+        name: array[:, :length] if name in PER_TOKEN or array.ndim == 3 else array
+        for name, array in out.items()
+    }
 
 
 def width(mask: np.ndarray) -> int:

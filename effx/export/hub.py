@@ -140,10 +140,11 @@ def _card(name: str, engines: dict[str, Engine]) -> str:
     """Return the model card."""
     first = next(iter(engines.values()))
     manifest = first.manifest
+    pipeline = "token-classification" if first.task.behavior.of_words else "text-classification"
     lines = [
         "---",
         "tags: [onnx, effx]",
-        *(["pipeline_tag: text-classification"] if manifest.labels else []),
+        *([f"pipeline_tag: {pipeline}"] if manifest.labels else []),
         "---",
         f"# {name}",
         "",

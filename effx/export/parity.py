@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from effx.encoding import Encoded
+from effx.encoding import Encoded, Words
 from effx.engines.protocol import Session
 from effx.manifests import Parity
 from effx.specs.tasks import Task
@@ -91,10 +91,11 @@ def measure(reference: Reference, session: Session, task: Task, precision: str) 
     for start in range(0, len(encoded), _BATCH):
         rows = order[start : start + _BATCH]
         out = session.infer(encoded.batch(rows))
-        if task.behavior.predict is None:
-            encoded.scatter(rows, np.stack([out[name] for name in task.behavior.output_names], -1), answers)
+        logits = task.behavior.logits(out)
+        if task.behavior.of_tokens:
+            encoded.scatter(rows, logits, answers)
             continue
-        answers[rows] = out["logits"]
+        answers[rows] = logits
         if depth is not None:
             depth[rows] = out["depth"]
     return compare(reference, answers, depth, task, precision)
@@ -103,11 +104,11 @@ def measure(reference: Reference, session: Session, task: Task, precision: str) 
 def compare(
     reference: Reference, answers: np.ndarray, depth: np.ndarray | None, task: Task, precision: str
 ) -> Parity:
-    """Compare answers [n, outputs] with the reference; answers that are not finite fail."""
+    """Compare answers, of the shape of the reference's logits, with it; answers that are not finite fail."""
     expected = reference.logits
     tolerance = TOLERANCES[precision]
     difference = float(np.max(np.abs(expected - answers), initial=0.0))
-    expected_labels, labels = (_predicted(task, reference.encoded, logits) for logits in (expected, answers))
+    expected_labels, labels = (task.predict(logits, reference.encoded) for logits in (expected, answers))
     agreement = task.behavior.agreement(expected_labels, labels)
     finite = bool(np.isfinite(answers).all())
     scale = max(1.0, float(np.max(np.abs(expected), initial=0.0)) / _LARGE)
@@ -134,13 +135,15 @@ def compare(
                   "accuracy_lost": float(right_before.mean() - right.mean()),
                   "accuracy_lost_interval": interval}  # fmt: skip
         passed = passed and not (lossy and interval[0] > MAX_ACCURACY_LOST)
-    if task.kind == "classification":
-        facts["lost_classes"] = _lost_classes(task, expected_labels, labels, 1 - tolerance.label_agreement)
+    if task.kind in ("classification", "token-classification"):
+        classes = expected_labels[expected_labels >= 0], labels[labels >= 0]  # of rows, or of words
+        facts["lost_classes"] = _lost_classes(task, *classes, 1 - tolerance.label_agreement)
         passed = passed and not facts["lost_classes"]
         if reference.labels is not None:
             n = len(reference.labels)
             facts |= _metric_lost(task, reference.labels, expected_labels[:n], labels[:n])
-            facts |= _recall_lost(task, reference.labels, expected_labels[:n], labels[:n])
+            if not task.behavior.of_words:  # the words of a row are not independent
+                facts |= _recall_lost(task, reference.labels, expected_labels[:n], labels[:n])
             for name, most in (("metric", MAX_ACCURACY_LOST), ("recall", MAX_RECALL_LOST)):
                 ends = facts.get(f"{name}_lost_interval")
                 passed = passed and not (lossy and ends is not None and ends[0] > most)
@@ -154,10 +157,10 @@ def _lost_classes(task: Task, before: np.ndarray, after: np.ndarray, differing: 
 
     Args:
         task: it has the names of the classes.
-        before: the checkpoint's classes [n].
-        after: the engine's [n].
-        differing: share of rows that may get another class. A class on so few rows that they may all differ
-            by chance, in more than 1 % of cases, is not counted.
+        before: the checkpoint's classes, of rows or words.
+        after: the engine's.
+        differing: share of them that may be another class. A class so rare that it may be lost by chance, in
+            more than 1 % of cases, is not counted.
     """
     counts = np.bincount(before, minlength=len(task.labels))
     left = np.bincount(after, minlength=len(task.labels))
@@ -196,25 +199,29 @@ def _recall_lost(task: Task, labels: np.ndarray, before: np.ndarray, after: np.n
     return {"worst_class": task.labels[worst], "recall_lost": lost, "recall_lost_interval": (low, high)}
 
 
-def _predicted(task: Task, encoded: Encoded, logits: np.ndarray) -> np.ndarray:
-    """Return the prediction of each row."""
-    of_tokens = task.behavior.predict_tokens
-    return task.predict(logits) if of_tokens is None else of_tokens(logits, encoded.offsets)
-
-
-def random_rows(n: int, vocabulary: int, limit: int, pad_id: int, seed: int = 0) -> Encoded:
-    """Return rows of random ids with random lengths from 2 to ``limit``."""
+def random_rows(
+    n: int, vocabulary: int, limit: int, pad_id: int, seed: int = 0, *, words: bool = False
+) -> Encoded:
+    """Return rows of random ids with random lengths from 2 to ``limit``; ``words``: each token is a word."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(2, limit + 1, size=n)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     ids = rng.integers(0, vocabulary, size=int(offsets[-1])).astype(np.int32)
     ids[ids == pad_id] = (pad_id + 1) % vocabulary
-    return Encoded(ids, np.zeros(len(ids), dtype=np.int8), offsets, pad_id)
+    of_words = None
+    if words:
+        starts = np.arange(len(ids)) - np.repeat(offsets[:-1], lengths)
+        of_words = Words(starts.astype(np.int32), lengths, int(lengths.max()))
+    return Encoded(ids, np.zeros(len(ids), dtype=np.int8), offsets, pad_id, of_words)
 
 
 def with_longest(encoded: Encoded, limit: int) -> Encoded:
-    """Return the rows and an additional row of ``limit`` tokens with ids of the others."""
+    """Return the rows and an additional row of ``limit`` tokens with ids of the others; it has no words."""
     ids = np.resize(encoded.ids, limit)
     offsets = np.append(encoded.offsets, encoded.offsets[-1] + limit)
     types = np.append(encoded.types, np.zeros(limit, dtype=np.int8))
-    return Encoded(np.append(encoded.ids, ids), types, offsets, encoded.pad_id)
+    words = encoded.words
+    if words is not None:
+        starts = np.append(words.starts, np.full(limit, -1, dtype=np.int32))
+        words = Words(starts, np.append(words.counts, 0), words.width)
+    return Encoded(np.append(encoded.ids, ids), types, offsets, encoded.pad_id, words)

@@ -113,17 +113,22 @@ class ExportSource:
         known = self.checkpoint.max_length
         return known if variant.length is None else min(known, variant.length)
 
+    def _encoder(self, variant: Variant) -> Encoder:
+        of_words = self.checkpoint.task.behavior.of_words
+        return Encoder(self.checkpoint.folder, self.max_length(variant), words=of_words)
+
     def parity_rows(self, variant: Variant) -> tuple[Encoded, np.ndarray | None, str]:
         """Return the encoded rows of the parity gate, their labels, and ``task`` or ``random``.
 
         They end with a row that fills the length limit, which has no label.
         """
-        encoder = Encoder(self.checkpoint.folder, self.max_length(variant))
+        encoder = self._encoder(variant)
         limit = variant.length or self.limit
         if self.rows is None:
             random = parity.random_rows(
-                _PARITY_ROWS, self.model.config.vocab_size, encoder.max_length, encoder.pad_id
-            )
+                _PARITY_ROWS, self.model.config.vocab_size, encoder.max_length, encoder.pad_id,
+                words=encoder.words,
+            )  # fmt: skip
             return parity.with_longest(random, limit), None, "random"
         rows = self.rows if variant.is_quantized else self.rows.limit(_PARITY_ROWS)
         labels = rows.labels if isinstance(rows, Rows) else None
@@ -136,9 +141,10 @@ class ExportSource:
         key = (len(encoded), self.max_length(variant), variant.length, rule, variant.tokens)
         if key not in self._references:
             task = self.checkpoint.task
-            if task.behavior.predict is None:
+            if task.behavior.of_tokens:
                 of_tokens = evaluate.token_logits(self.model, encoded, task)
-                reference = Reference(encoded, of_tokens, None, None, inputs)
+                scored = "profiling" not in task.behavior.refused
+                reference = Reference(encoded, of_tokens, None, labels if scored else None, inputs)
             elif rule is None and not variant.tokens:
                 reference = Reference(encoded, evaluate.logits(self.model, encoded), None, labels, inputs)
             else:
@@ -156,7 +162,7 @@ class ExportSource:
         Raises:
             UsageError: there are fewer training rows than ``calibration_rows``.
         """
-        encoder = Encoder(self.checkpoint.folder, self.max_length(variant))
+        encoder = self._encoder(variant)
         count = self.calibration_rows
         try:
             rows = data.load_to_measure(self.checkpoint.task, self._data, "train")

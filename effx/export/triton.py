@@ -82,7 +82,9 @@ def config(engine: Engine, name: str) -> dict[str, Any]:
     length = lengths[0] if lengths and len(lengths) == 1 else -1
     answers: list[dict[str, Any]]
     kind = engine.task.behavior
-    if kind.predict is None:
+    if kind.of_words:
+        answers = [_tensor("logits", "TYPE_FP32", length, engine.task.outputs)]
+    elif kind.of_tokens:
         answers = [_tensor(output, "TYPE_FP32", length) for output in kind.output_names]
     else:
         answers = [_tensor("logits", "TYPE_FP32", engine.task.outputs)]
@@ -113,8 +115,8 @@ def config(engine: Engine, name: str) -> dict[str, Any]:
     }
 
 
-def _tensor(name: str, kind: str, size: int) -> dict[str, Any]:
-    return {"name": name, "data_type": _Name(kind), "dims": [size]}
+def _tensor(name: str, kind: str, *sizes: int) -> dict[str, Any]:
+    return {"name": name, "data_type": _Name(kind), "dims": list(sizes)}
 
 
 def _text(message: dict[str, Any], indent: str = "") -> str:

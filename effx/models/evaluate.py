@@ -21,6 +21,17 @@ from effx.specs.tasks import Task
 _Inputs = dict[str, torch.Tensor]
 
 
+def predictions(model: PreTrainedModel, encoded: Encoded, task: Task) -> np.ndarray:
+    """Return what the plain forward pass in eval mode predicts for a task, first axis the rows."""
+    return task.predict(answers(model, encoded, task), encoded)
+
+
+def answers(model: PreTrainedModel, encoded: Encoded, task: Task) -> np.ndarray:
+    """Return a task's logits of all rows [n, outputs], or of all their tokens [tokens, outputs]."""
+    of_tokens = heads.head_type(task).per_token
+    return token_logits(model, encoded, task) if of_tokens else logits(model, encoded)
+
+
 @torch.inference_mode()
 def logits(model: PreTrainedModel, encoded: Encoded, batch_size: int = 64) -> np.ndarray:
     """Return logits of the plain forward pass in eval mode, float32 [n, outputs], in row order."""
@@ -113,9 +124,10 @@ def at_length(
     model = load(opened)
     checkpoints.check_length(model, max_length)
     rows = data.load(opened.task, "validation", data.locate(data_folder, opened.task, opened.data))
-    whole = Encoder(opened.folder, opened.max_length)(rows.texts).lengths
-    answers = logits(model, Encoder(opened.folder, max_length)(rows.texts))
-    scores = opened.task.score(rows.labels, opened.task.predict(answers))
+    of_words = opened.task.behavior.of_words
+    whole = Encoder(opened.folder, opened.max_length, words=of_words)(rows.texts).lengths
+    encoded = Encoder(opened.folder, max_length, words=of_words)(rows.texts)
+    scores = opened.task.score(rows.labels, predictions(model, encoded, opened.task))
     return {**scores, "cut": float((whole > max_length).mean())}
 
 

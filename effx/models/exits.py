@@ -69,12 +69,12 @@ def add_ramps(
         pooling: ``mean`` of the real tokens, or ``cls``.
 
     Raises:
-        UsageError: a layer is not in the model or is the last; the pooling is unknown; the task is question
-            answering.
+        UsageError: a layer is not in the model or is the last; the pooling is unknown; every token has
+            logits.
     """
     family = families.of(model)
-    if family.answers_spans(model):
-        raise UsageError("exits are for classification and regression, not for question answering.")
+    if family.answers_spans(model) or family.tags_tokens(model):
+        raise UsageError("exits decide on one prediction per row, and this model has logits for every token.")
     if pooling not in POOLINGS:
         raise unknown("pooling", pooling, POOLINGS)
     remaining = structure(model)

@@ -63,8 +63,15 @@ def feed(model: PreTrainedModel, position: int, stream: Stream) -> Stream:
 
 
 def head(model: PreTrainedModel, stream: Stream) -> torch.Tensor:
-    """Return the task head's logits [batch, outputs] for the last layer's output."""
-    return families.of(model).head(model, pooling.pooled(model, stream.hidden, stream.token_mask))
+    """Return the task head's logits for the last layer's output.
+
+    Returns:
+        [batch, outputs]; or [batch, length, outputs] if the model tags tokens.
+    """
+    family = families.of(model)
+    if family.tags_tokens(model):
+        return family.head(model, stream.hidden)
+    return family.head(model, pooling.pooled(model, stream.hidden, stream.token_mask))
 
 
 def spans(model: PreTrainedModel, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,6 +1,7 @@
 """Types of task heads: which class of transformers has them, and what its outputs are.
 
 sequence    logits [batch, outputs] of whole rows
+token       logits [batch, length, outputs] of every token
 span        start and end logits, stacked to [batch, length, 2]
 
 A kind of task (:mod:`effx.specs.kinds`) names one of them as its ``head``.
@@ -13,7 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification, PreTrainedConfig
+from transformers import (
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PreTrainedConfig,
+)
 
 from effx.specs.tasks import Task
 
@@ -32,6 +38,7 @@ class HeadType:
 
 HEADS: Mapping[str, HeadType] = {
     "sequence": HeadType(AutoModelForSequenceClassification, lambda out: out.logits, per_token=False),
+    "token": HeadType(AutoModelForTokenClassification, lambda out: out.logits, per_token=True),
     "span": HeadType(
         AutoModelForQuestionAnswering,
         lambda out: torch.stack([out.start_logits, out.end_logits], -1),

@@ -13,10 +13,16 @@ import torch.nn.functional as F  # noqa: N812
 from effx.specs.tasks import Task
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Logits [batch, outputs] and labels [batch, ...] -> mean over the batch, a scalar."""
+"""Logits [batch, outputs] and labels [batch, ...] -> mean over the batch, a scalar; of tokens, logits [batch,
+length, outputs] and labels [batch, length] -> mean over the tokens with a label."""
+IGNORED = -100
+"""Label of tokens that have none, as in transformers."""
 
 LOSSES: Mapping[str, Loss] = {
     "cross-entropy": lambda logits, labels: F.cross_entropy(logits.float(), labels),
+    "token-cross-entropy": lambda logits, labels: F.cross_entropy(
+        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED
+    ),
     "binary-cross-entropy": lambda logits, labels: F.binary_cross_entropy_with_logits(logits.float(), labels),
     "mean-squared-error": lambda logits, labels: F.mse_loss(logits.squeeze(-1).float(), labels),
 }

@@ -33,7 +33,8 @@ def set_pooling(model: PreTrainedModel, pooling: str) -> None:
         raise unknown("pooling", pooling, POOLINGS)
     remaining = structure(model)
     if pooling != remaining.head_pooling:
-        if families.of(model).answers_spans(model):
+        family = families.of(model)
+        if family.answers_spans(model) or family.tags_tokens(model):
             raise UsageError("a head that answers for every token has no pooling.", settings="head_pooling")
         record(model, replace(remaining, head_pooling=pooling))
     follow(model)  # also if only the structure had it

@@ -23,6 +23,7 @@ import torch
 from transformers import PreTrainedModel
 
 from effx.errors import UsageError
+from effx.models import families
 from effx.models.stream import Stream
 from effx.models.structure import record, structure
 from effx.specs.training import check_shares
@@ -47,8 +48,12 @@ def schedule(
         thresholds: minimum mean attention, from 0 (drop nothing) to 1.
 
     Raises:
-        UsageError: both are given, or a number is missing, out of range or a share increases.
+        UsageError: both are given, or a number is missing, out of range or a share increases; or every token
+            has logits.
     """
+    family = families.of(model)
+    if (shares or thresholds) and (family.answers_spans(model) or family.tags_tokens(model)):
+        raise UsageError("token pruning drops tokens, and this model has logits for every token.")
     layers = len(structure(model).layers)
     if shares is not None and thresholds is not None:
         raise UsageError("a token schedule has shares or thresholds: give one of them.")

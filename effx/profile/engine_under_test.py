@@ -56,6 +56,17 @@ class Samples:
         self.examples.append(block.examples)
 
 
+@dataclass(frozen=True)
+class _Answers:
+    """An engine's answers to rows, in the order of the rows."""
+
+    predictions: np.ndarray
+    logits: list[np.ndarray]
+    """float32 [outputs] of each row, or [words x outputs]."""
+    depths: list[int]
+    """Layers that each row ran through; empty for engines without early exits."""
+
+
 @dataclass(eq=False)
 class EngineUnderTest:
     """An engine, the requests to its worker, and what they measured.
@@ -184,25 +195,27 @@ class EngineUnderTest:
         are scored too.
 
         Raises:
-            WorkerError: rows are missing, or the logits are not finite or of another shape than the task's.
+            WorkerError: rows are missing, or the worker could not score some.
         """
         self.started = timestamp()
         offline = workloads.offline(self.plan.batch_size)
-        in_batches, depths = self._score(offline)
+        in_batches = self._score(offline)
         compared = np.linspace(0, len(self.rows) - 1, min(len(self.rows), _COMPARED_ROWS)).astype(int)
-        alone, _ = self._score(SINGLE_STREAM, compared.tolist())
-        dependent = depends_on_batch(alone, in_batches[compared], in_batches)
+        dependent = depends_on_batch(
+            np.concatenate(self._score(SINGLE_STREAM, compared.tolist()).logits),
+            np.concatenate([in_batches.logits[row] for row in compared]),
+            np.concatenate(in_batches.logits),
+        )
         answers = {offline: in_batches}
         if dependent:
-            alone, depths = self._score(SINGLE_STREAM)
-            answers = {SINGLE_STREAM: alone}
+            answers = {SINGLE_STREAM: self._score(SINGLE_STREAM)}
             if MULTI_STREAM.scenario in self.plan.scenarios:
-                answers[MULTI_STREAM] = self._score(MULTI_STREAM)[0]
+                answers[MULTI_STREAM] = self._score(MULTI_STREAM)
             if offline.scenario in self.plan.scenarios:
                 answers[offline] = in_batches
         task, rows = self.engine.task, self.rows
         self.batch_dependent = dependent
-        self.predictions = {workload: task.predict(logits) for workload, logits in answers.items()}
+        self.predictions = {workload: each.predictions for workload, each in answers.items()}
         if isinstance(rows, Rows):
             self._set_scores(
                 [
@@ -210,33 +223,37 @@ class EngineUnderTest:
                     for workload, predictions in self.predictions.items()
                 ]
             )
-        if depths:
+        if depths := next(iter(answers.values())).depths:
             self.mean_depth = float(np.mean(depths))
 
-    def _score(self, workload: Workload, only: list[int] | None = None) -> tuple[np.ndarray, list[int]]:
-        """Return the logits of rows in the batches of a workload, [rows, outputs], and their depths.
+    def _score(self, workload: Workload, only: list[int] | None = None) -> _Answers:
+        """Return the answers to rows in the batches of a workload.
 
         Args:
             workload: at real lengths.
             only: these rows; None: all.
         """
         rows: list[int] = []
+        predictions: list[Any] = []
         logits: list[list[float]] = []
         depths: list[int] = []
         batch: int | None = 0
         begin_s = time.perf_counter()
         while batch is not None:
             part = Scored(**self._request("score", workload=workload.to_json(), first_batch=batch, only=only))
-            rows, logits, depths = rows + part.rows, logits + part.logits, depths + part.depths
+            rows, predictions = rows + part.rows, predictions + part.predictions
+            logits, depths = logits + part.logits, depths + part.depths
             batch = part.next_batch
         self.measured_s += time.perf_counter() - begin_s
         expected = list(range(len(self.rows))) if only is None else only
         if sorted(rows) != expected:
             raise WorkerError(f"{self.name}: {len(set(rows))} of {len(expected)} rows were scored.")
-        ordered = np.array(logits, dtype=np.float32)[np.argsort(rows)]
-        if not np.isfinite(ordered).all():
-            raise WorkerError(f"{self.name}: the engine's logits are not finite.")
-        return ordered, depths
+        order, task = np.argsort(rows), self.engine.task
+        return _Answers(
+            task.behavior.restore([predictions[number] for number in order], task.labels),
+            [np.array(logits[number], dtype=np.float32) for number in order],
+            depths,
+        )
 
     def compare_with(self, reference: EngineUnderTest) -> None:
         """Measure the agreement with a reference engine of the same rows, which have no labels.
@@ -378,7 +395,7 @@ def depends_on_batch(alone: np.ndarray, in_batches: np.ndarray, every: np.ndarra
     """Return whether an engine's answers depend on the other rows of a batch, beyond rounding.
 
     Args:
-        alone: logits of some rows in single queries, [rows, outputs].
+        alone: logits of some rows in single queries.
         in_batches: of the same rows in batches.
         every: of all rows in batches, whose range is the scale.
     """

@@ -1,7 +1,7 @@
 """Requests to a worker process and its answers: one JSON line each.
 
     open      engine folder, texts         -> OpenedEngine
-    score     workload, first batch, rows  -> Scored: logits of some rows, and the batch to continue with
+    score     workload, first batch, rows  -> Scored: answers to some rows, and the batch to continue with
     warm_up   workload                     -> WarmedUp: whether latency became steady
     block     workload, offset, limits     -> Block: seconds per query of queries back to back
     serve     rate, offset, limits         -> Block: seconds from scheduled arrival to answer
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,11 @@ class Scored:
     """A part of the accuracy pass."""
 
     rows: list[int]
-    """Row numbers, in the order of ``logits``."""
+    """Row numbers, in the order of ``predictions``."""
+    predictions: list[Any]
+    """As results store them."""
     logits: list[list[float]]
+    """Of each row; for tags those of all its words, one after the other."""
     depths: list[int]
     """Layers that each row ran through; empty for engines without early exits."""
     next_batch: int | None

@@ -31,7 +31,7 @@ def score(task: Task, rows: Rows, predictions: np.ndarray, workload: Workload, *
     Args:
         task: whose metrics are computed.
         rows: the rows with their labels.
-        predictions: [n], or sets [n, labels].
+        predictions: [n], or sets [n, labels], or tags [n, words].
         workload: in whose queries the rows were answered.
         dependent: whether an answer depends on the other rows of its batch.
     """
@@ -49,8 +49,8 @@ def agreement(
     *,
     dependent: bool,
 ) -> Quality:
-    """Return how far predictions agree with those of a reference engine, both [n] or sets [n, labels];
-    ``workload`` and ``dependent`` as for :func:`score`.
+    """Return how far predictions agree with those of a reference engine, of the same shape; ``workload`` and
+    ``dependent`` as for :func:`score`.
     """
     metrics = task.behavior.agreement_metrics
     quality = _quality(task, metrics, predictions, of_reference, rows.recorded_source, reference)
@@ -80,6 +80,7 @@ def _quality(
         metrics=metrics,
         predictions=task.behavior.store(predictions),
         labels=task.behavior.store(labels),
+        kind=task.kind if labels.ndim == 2 else None,
         label_names=list(task.labels) if labels.ndim == 2 else None,
         source=source,
         reference=reference,

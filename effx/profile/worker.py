@@ -7,6 +7,7 @@ between events on the GPU with the inputs already there.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import queue
@@ -99,8 +100,10 @@ class Worker:
         device_memory = DeviceMemory(engine.device)
         device_memory.begin()
         session = engines.open(engine, threads=threads, trust=trust)
-        rows = Encoder(engine.folder, engine.max_length)([tuple(text) for text in texts])
-        check_answer(session.infer(rows.batch(np.array([0]))), engine)
+        of_words = engine.task.behavior.of_words
+        encoder = Encoder(engine.folder, engine.max_length, words=of_words)
+        rows = encoder([tuple(text) for text in texts])
+        check_answer(session.infer(rows.batch(np.array([0]))), engine, int(rows.lengths[0]))
         device_memory.end()
         return cls(
             session, rows, engine.task,
@@ -141,26 +144,57 @@ class Worker:
             workload: at real lengths.
             first_batch: index of the batch to begin with.
             only: these rows alone, whose predictions are not stored; None: all rows.
+
+        Raises:
+            WorkerError: logits are not finite, or have another shape than the task's.
         """
         batches = self._batches(workload) if only is None else [np.array([row]) for row in only]
         scored: list[int] = []
+        predictions: list[Any] = []
         logits: list[list[float]] = []
         depths: list[int] = []
         start = time.perf_counter()
         next_batch: int | None = None
         for number, rows in enumerate(batches[first_batch:], first_batch + 1):
             out = self._session.infer(self._rows.batch(rows))
+            answer = self._task.behavior.logits(out)
+            if answer.shape[0] != len(rows) or answer.shape[-1] != self._task.outputs:
+                raise WorkerError(f"the logits of {len(rows)} rows have the shape {list(answer.shape)}.")
+            predicted = self._predict(rows, answer)
             if only is None:
-                predicted = self._task.predict(out["logits"])
                 empty = np.full((len(self._rows), *predicted.shape[1:]), np.nan)
                 self._predictions.setdefault(workload, empty)[rows] = predicted
             scored += rows.tolist()
-            logits += out["logits"].tolist()
+            predictions += self._task.behavior.store(predicted)
+            logits += self._deciding(rows, answer)
             depths += out["depth"].tolist() if "depth" in out else []
             if number < len(batches) and time.perf_counter() - start > _SCORING_S:
                 next_batch = number
                 break
-        return Scored(scored, logits, depths, next_batch)
+        return Scored(scored, predictions, logits, depths, next_batch)
+
+    def _deciding(self, rows: np.ndarray, logits: np.ndarray) -> list[list[float]]:
+        """Return the logits of each row; of tags only those of first pieces, one word after the other."""
+        part = self._rows.take(rows)
+        if part.words is None:
+            return [row.ravel().tolist() for row in logits]
+        flat, first = self._rows.flat(rows, logits), part.words.starts >= 0
+        pairs = itertools.pairwise(part.offsets)
+        return [flat[start:end][first[start:end]].ravel().tolist() for start, end in pairs]
+
+    def _predict(self, rows: np.ndarray, logits: np.ndarray) -> np.ndarray:
+        """Return the predictions of rows of the task from a batch's logits.
+
+        Raises:
+            WorkerError: a logit is not finite.
+        """
+        if not self._task.behavior.of_tokens:
+            flat, tokens = logits, None
+        else:
+            flat, tokens = self._rows.flat(rows, logits), self._rows.take(rows)
+        if not np.isfinite(flat).all():
+            raise WorkerError("the engine's logits are not finite.")
+        return self._task.predict(flat, tokens)
 
     def warm_up(self, workload: Workload, limit_s: float) -> WarmedUp:
         """Run queries until the last windows agree within 10 %, or ``limit_s`` is over.
@@ -272,18 +306,19 @@ class Worker:
                 continue
             checked += len(rows)
             tolerance = 0.0 if self._task.behavior.has_classes else 0.01 * float(np.ptp(predictions))
-            same = np.abs(self._task.predict(logits) - predictions[rows]) <= tolerance
+            same = np.abs(self._predict(rows, logits) - predictions[rows]) <= tolerance
             agreed += int(np.sum(same.reshape(len(rows), -1).all(axis=1)))
         return checked, agreed
 
     def _timed(self, workload: Workload, query: Query) -> tuple[float, np.ndarray]:
         if workload.on_device:
             session = cast(TimedSession, self._session)
-            seconds, answer = session.infer_timed(session.upload(query.inputs))
-            return seconds, answer["logits"]
+            seconds, out = session.infer_timed(session.upload(query.inputs))
+            return seconds, self._task.behavior.logits(out)
         start = time.perf_counter()
         out = self._session.infer(query.inputs)
-        return time.perf_counter() - start, out["logits"]
+        seconds = time.perf_counter() - start
+        return seconds, self._task.behavior.logits(out)
 
     def _shapes(self, workload: Workload) -> Iterator[dict[str, np.ndarray]]:
         """Yield inputs of every shape of a workload, the largest first: memory then grows once."""
@@ -339,16 +374,22 @@ class Worker:
             yield Query(None, inputs)
 
 
-def check_answer(answer: Mapping[str, np.ndarray], engine: Engine) -> None:
+def check_answer(answer: Mapping[str, np.ndarray], engine: Engine, tokens: int = 1) -> None:
     """Check the answer to one row before anything is measured.
 
+    Args:
+        answer: by the names of the outputs.
+        engine: that answered.
+        tokens: of the row.
+
     Raises:
-        ArtifactError: logits are missing, not finite or not [1, outputs of the task], or a depth is not that
-            of a layer.
+        ArtifactError: logits are missing, not finite or not [1, outputs of the task], for a task of words [1,
+            tokens, outputs]; or a depth is not that of a layer.
     """
     if "logits" not in answer:
         raise ArtifactError(f"the engine has no output logits, but {', '.join(answer) or 'none'}.")
-    logits, expected = np.asarray(answer["logits"]), (1, engine.task.outputs)
+    logits, outputs = np.asarray(answer["logits"]), engine.task.outputs
+    expected = (1, tokens, outputs) if engine.task.behavior.of_tokens else (1, outputs)
     if logits.shape != expected:
         raise ArtifactError(
             f"the engine's logits have the shape {list(logits.shape)}, expected {list(expected)} for the "

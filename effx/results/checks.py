@@ -28,7 +28,7 @@ from effx.results.records import (
 )
 from effx.specs import backends, variants
 from effx.specs.gates import GATES
-from effx.specs.kinds import KINDS
+from effx.specs.kinds import KINDS, TaskKind
 from effx.specs.workloads import SINGLE_STREAM
 from effx.stats import intervals
 from effx.stats.metrics import METRICS
@@ -270,14 +270,15 @@ def _quality_in(primary: Quality, result: WorkloadResult) -> None:
 
 def _predictions(scored: Quality) -> None:
     """Raise unless the metrics are those of the predictions and labels."""
-    sets = KINDS["multi-label"]
     for name, values in (("predictions", scored.predictions), ("labels", scored.labels)):
         if len(values) != scored.n:
             raise ValueError(f"quality: {len(values)} {name} of {scored.n} rows")
     if scored.label_names is None:
         if any(isinstance(value, list) for value in (*scored.predictions, *scored.labels)):
             raise ValueError("quality: several labels per row without label_names")
-    elif unsuited := set(scored.metrics) - {*sets.metrics, *sets.agreement_metrics}:
+        if of_tags := [name for name in scored.metrics if METRICS[name].of_tags]:
+            raise ValueError(f"quality: {of_tags[0]} is a metric of tags of words, and rows have one label")
+    elif scored.kind and (unsuited := set(scored.metrics) - _metrics_of(KINDS[scored.kind])):
         raise ValueError(f"quality: {min(unsuited)} is not a metric of several labels per row")
     try:
         predictions, labels = scored.prediction_array, scored.label_array
@@ -289,10 +290,17 @@ def _predictions(scored: Quality) -> None:
                 raise ValueError(f"quality: {name} are not classes")
     elif scored.label_names is None and max(np.abs(predictions).max(), np.abs(labels).max()) > 1e100:
         raise ValueError("quality: predictions or labels are too large")
+    of_words = scored.kind is not None and KINDS[scored.kind].of_words
+    if of_words and list(map(len, scored.predictions)) != list(map(len, scored.labels)):
+        raise ValueError("quality: predictions and labels have different numbers of words")
     for name, value in scored.metrics.items():
         derived = METRICS[name](labels, predictions)
         if not math.isclose(value, derived, rel_tol=_CLOSE, abs_tol=_CLOSE):
             raise ValueError(f"quality: {name} is {value}, but its predictions and labels give {derived}")
+
+
+def _metrics_of(kind: TaskKind) -> set[str]:
+    return {*kind.metrics, *kind.agreement_metrics}
 
 
 def _share(scored: Quality) -> None:

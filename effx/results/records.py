@@ -22,7 +22,6 @@ from effx.specs.gates import GATES, Concern
 from effx.specs.kinds import KINDS
 from effx.specs.measurement import MeasurementPlan
 from effx.specs.workloads import SINGLE_STREAM, Workload, offline
-from effx.stats.metrics import label_f1
 
 SCHEMA = 5
 Interval = tuple[float, float]
@@ -306,14 +305,16 @@ class Quality:
     metrics: dict[str, float]
     """All metrics."""
     predictions: list[StoredLabel]
-    """Of every row: a class, a number, or the numbers of its labels; empty, as ``labels``, in results that
-    are shared without their rows."""
+    """Of every row: a class, a number, or the numbers of its labels or tags; empty, as ``labels``, in results
+    that are shared without their rows."""
     labels: list[StoredLabel]
     """Of every row; with a reference its predictions."""
     source: str
     """Where the rows came from."""
     label_names: list[str] | None = None
     """Names of the labels if a row may have several; None: it has a class or a number."""
+    kind: str | None = None
+    """Kind of the task if a row may have several labels; None: it has a class or a number."""
     reference: ReferenceEngine | None = None
     """None: the rows have labels."""
     workload: Workload = field(default_factory=lambda: offline(_SCORED_BATCH))
@@ -322,6 +323,12 @@ class Quality:
     """Whether an answer depends on the other rows of its batch, as with dynamic int8 scales; None: unknown.
     The run's score is then that of single queries."""
 
+    def __post_init__(self) -> None:
+        if (self.kind is None) != (self.label_names is None):
+            raise ValueError("expected both kind and label_names, or neither")
+        if self.kind is not None and (self.kind not in KINDS or KINDS[self.kind].label_scores is None):
+            raise ValueError(f"kind {self.kind[:40]!r}: its rows do not have several labels")
+
     @property
     def described(self) -> str:
         """The primary metric for texts and tables: ``accuracy``, or ``agreement with NAME``."""
@@ -329,7 +336,7 @@ class Quality:
 
     @functools.cached_property
     def prediction_array(self) -> np.ndarray:
-        """The predictions: float64 [n] classes or numbers, or bool [n, labels]."""
+        """The predictions: float64 [n] classes or numbers, bool [n, labels], or int64 [n, words]."""
         return self._array(self.predictions)
 
     @functools.cached_property
@@ -339,17 +346,19 @@ class Quality:
 
     @property
     def label_f1(self) -> dict[str, float | None] | None:
-        """F1 of each label by its name, None for one that no row has; None: rows have one label, or labels
-        are not stored or known.
+        """F1 of each label, or type of entities, by its name, None for one that no row has; None: rows have
+        one label, or labels are not stored or known.
         """
-        if self.label_names is None or not self.labels or self.reference is not None:
+        if self.kind is None or self.label_names is None or not self.labels or self.reference is not None:
             return None
-        return dict(zip(self.label_names, label_f1(self.label_array, self.prediction_array), strict=True))
+        scores = KINDS[self.kind].label_scores
+        assert scores is not None
+        return scores(self.label_array, self.prediction_array, tuple(self.label_names))
 
     def _array(self, values: Sequence[Any]) -> np.ndarray:
-        if self.label_names is None:
+        if self.kind is None or self.label_names is None:
             return np.array(values, dtype=float)
-        return KINDS["multi-label"].restore(values, tuple(self.label_names))
+        return KINDS[self.kind].restore(values, tuple(self.label_names))
 
 
 @dataclass(frozen=True)

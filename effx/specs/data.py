@@ -14,7 +14,7 @@ from effx.errors import UsageError
 from effx.specs.settings import OneOf, Parsed, Seed, Settings, wrong
 
 QUOTINGS = ("double", "single", "backslash", "none")
-LABEL_TYPES = ("class", "number", "labels")
+LABEL_TYPES = ("class", "number", "labels", "tags")
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 
 
@@ -57,9 +57,10 @@ class DataSettings(Settings):
     label_column: str | None = None
     """Column of the label. Default: label, or another usual name."""
     label_type: Annotated[str, OneOf("label type", LABEL_TYPES)] | None = None
-    """Whether rows have one class, one number to predict (regression), or labels: any number of them
-    (multi-label). Default: lists are labels, numbers with a decimal point are numbers to predict, everything
-    else is a class."""
+    """Whether rows have one class, one number to predict (regression), labels: any number of them
+    (multi-label), or tags: one for each word (token classification). Default: lists are tags if the texts are
+    lists of words, else labels; numbers with a decimal point are numbers to predict, everything else is a
+    class."""
     label_separator: Annotated[str, Field(min_length=1)] | None = None
     """Separator of the labels in a text, e.g. a semicolon, if each row has any number of labels."""
     label_columns: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
@@ -120,7 +121,7 @@ class DataSettings(Settings):
             for name in ("label_column", "label_separator", "class_names"):
                 if getattr(self, name) is not None:
                     raise wrong(f"the columns are the labels: leave out {name}.", "label_columns", name)
-        if self.label_type in ("class", "number"):
+        if self.label_type in ("class", "number", "tags"):
             for name in ("label_separator", "label_columns"):
                 if getattr(self, name) is not None:
                     raise wrong(f"rows with several labels have label_type labels, not {self.label_type}.",

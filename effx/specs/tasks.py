@@ -16,6 +16,7 @@ import numpy as np
 
 from effx.errors import UsageError, unknown
 from effx.specs.kinds import KINDS, TaskKind
+from effx.specs.kinds.kind import RowTokens
 from effx.specs.settings import OneOf
 from effx.stats.metrics import METRICS
 
@@ -65,11 +66,19 @@ class Task:
         """Width of the logits."""
         return self.behavior.outputs(self.labels)
 
-    def predict(self, logits: np.ndarray) -> np.ndarray:
-        """Return what logits ``[n, outputs]`` predict, as :attr:`TaskKind.predict` of the task's kind."""
-        predict = self.behavior.predict
-        assert predict is not None, f"predictions of {self.kind} need the tokens of the rows"
-        return predict(logits)
+    def predict(self, logits: np.ndarray, rows: RowTokens | None = None) -> np.ndarray:
+        """Return what logits predict; the first axis is the rows.
+
+        Args:
+            logits: [n, outputs]; or of all tokens [tokens, outputs], where the kind has logits of tokens.
+            rows: the rows' tokens, which such a kind needs.
+        """
+        kind = self.behavior
+        if kind.predict_tokens is not None:
+            assert rows is not None, f"predictions of {self.kind} need the tokens of the rows"
+            return kind.predict_tokens(logits, rows)
+        assert kind.predict is not None, f"{self.kind} has no predictions"
+        return kind.predict(logits)
 
     def score(self, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
         """Return every metric of the task, the primary one first."""

@@ -102,10 +102,11 @@ def few_differing_interval(
     share = 1.0 if differing == n else float(stats.beta.ppf(confidence, differing + 1, n - differing))
     unseen = min(n, math.ceil(share * n)) - differing
     before = metric(labels, a)
+    changed = _one_tagging_changed if metric.of_tags else _one_changed
     worst, best = b, b
     for _ in range(unseen):
-        worst = min(_one_changed(labels, worst, right=True), key=lambda p: metric(labels, p), default=worst)
-        best = max(_one_changed(labels, best, right=False), key=lambda p: metric(labels, p), default=best)
+        worst = min(changed(labels, worst, right=True), key=lambda p: metric(labels, p), default=worst)
+        best = max(changed(labels, best, right=False), key=lambda p: metric(labels, p), default=best)
     return metric(labels, worst) - before, metric(labels, best) - before
 
 
@@ -147,6 +148,29 @@ def _one_set_changed(labels: np.ndarray, predictions: np.ndarray, *, right: bool
         copy = predictions.copy()
         copy[row] = ~labels[row] if right else labels[row]
         changed.append(copy)
+    return changed
+
+
+def _one_tagging_changed(labels: np.ndarray, predictions: np.ndarray, *, right: bool) -> list[np.ndarray]:
+    """Return predicted tags [n, words] with one row changed.
+
+    In a correct row each word becomes a wrong entity, all of one type; a wrong row becomes correct. Tried are
+    the row with the most words, and those with the most entities of each type.
+    """
+    labels, predictions = labels.astype(int), predictions.astype(int)
+    rows = np.flatnonzero(same_rows(labels, predictions) == right)
+    if not len(rows):
+        return []
+    types = range((int(max(labels.max(), predictions.max())) + 1) // 2)
+    at_stake = labels[rows] if right else np.where(labels[rows] != predictions[rows], labels[rows], 0)
+    counts = [(labels[rows] >= 0).sum(1), *((at_stake == 2 * number + 1).sum(1) for number in types)]
+    changed = []
+    for row in sorted({int(rows[count.argmax()]) for count in counts}):
+        for target in [2 * number + 1 for number in types] if right else [0]:
+            copy, tags = predictions.copy(), labels[row]
+            # a word that is an entity of this type on its own would be right
+            copy[row] = np.where(tags < 0, -1, np.where(tags == target, 0, target)) if right else tags
+            changed.append(copy)
     return changed
 
 

@@ -1,8 +1,14 @@
 """Metrics: labels and predictions in, one number out; or one number per engine and resampling.
 
-Labels and predictions are integer classes [n], numbers [n], or label sets [n, labels]: booleans, any number
-of them true in a row. Undefined cases (a constant prediction has no correlation) give 0.0, as GLUE scores
-them.
+Labels and predictions are integer classes [n], numbers [n], label sets [n, labels]: booleans, any number
+of them true in a row, or tags of words [n, words]:
+
+    0 is O, 2 k + 1 is B-TYPE and 2 k + 2 is I-TYPE of the type number k; -1: the row has no such word
+
+Entities are those of seqeval in its default mode, which are those of the script conlleval: an entity begins
+with B, and with I after a word outside of entities or of another type.
+
+Undefined cases (a constant prediction has no correlation) give 0.0, as GLUE scores them.
 
 Each formula is written once, for weighted examples: a weight is how often an example was drawn. The
 metric of all examples has the weight 1 for each.
@@ -25,7 +31,7 @@ sets have one more axis."""
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric; call it with labels [n] and predictions [n], or label sets [n, labels]; at least one row."""
+    """A metric; call it with labels and predictions of at least one row, of the same shape."""
 
     name: str
     weighted: Weighted
@@ -35,6 +41,8 @@ class Metric:
     """Whether it is a share of the examples, whose intervals are exact."""
     of_reference: bool = False
     """Whether predictions are compared with those of a reference engine, because the rows have no labels."""
+    of_tags: bool = False
+    """Whether labels are tags of words."""
 
     def __call__(self, labels: np.ndarray, predictions: np.ndarray) -> float:
         labels, predictions = np.asarray(labels, dtype=float), np.asarray(predictions, dtype=float)
@@ -42,7 +50,7 @@ class Metric:
 
 
 def same_rows(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return whether labels or predictions are equal, bool [n]: classes or numbers [n], sets [n, labels]."""
+    """Return whether labels or predictions are equal, bool [n]; a set or tags are if all entries are."""
     equal = np.asarray(a == b)
     return equal if equal.ndim == 1 else np.asarray(equal.all(axis=tuple(range(1, equal.ndim))))
 
@@ -71,7 +79,7 @@ def _sums(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _equal(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Share of equal rows, 0 to 1: the class, or every label of a set."""
+    """Share of equal rows, 0 to 1: the class, every label of a set, or every tag."""
     equal = predictions == labels
     return _sums(weights, equal if labels.ndim == 1 else equal.all(axis=-1)) / len(labels)
 
@@ -112,6 +120,95 @@ def label_f1(labels: np.ndarray, predictions: np.ndarray) -> list[float | None]:
     ones = np.ones((1, len(labels)))
     pairs = [_class_f1(labels[:, i], predictions[None, :, i], ones, 1.0) for i in range(labels.shape[1])]
     return [float(f1[0, 0]) if present[0, 0] else None for f1, present in pairs]
+
+
+@dataclass(frozen=True)
+class _Entities:
+    """Entities in tags [n, words]; the arrays say for each word which entity begins with it."""
+
+    begins: np.ndarray
+    """bool [n, words]"""
+    types: np.ndarray
+    """int64 [n, words]; from 1 on; 0: outside of entities"""
+    ends: np.ndarray
+    """int64 [n, words]; the first word after the entity"""
+
+    @classmethod
+    def of(cls, tags: np.ndarray) -> _Entities:
+        tags = np.asarray(tags).astype(np.int64)
+        types = np.maximum(tags + 1, 0) // 2
+        previous = np.pad(types, ((0, 0), (1, 0)))[:, :-1]
+        continues = (types > 0) & (tags % 2 == 0) & (previous == types)
+        last = tags.shape[1]
+        breaks = np.where(continues, last, np.arange(last))
+        after = np.pad(breaks, ((0, 0), (0, 1)), constant_values=last)[:, 1:]
+        ends = np.minimum.accumulate(after[:, ::-1], axis=1)[:, ::-1]
+        return cls((types > 0) & ~continues, types, ends)
+
+    def in_both(self, other: _Entities) -> np.ndarray:
+        """Return for each word whether an entity begins with it that the other has too, bool [n, words]."""
+        same = (self.types == other.types) & (self.ends == other.ends)
+        return np.asarray(self.begins & other.begins & same)
+
+
+def _entity_counts(
+    labels: np.ndarray, predictions: np.ndarray, type_number: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return entities per row: those of labels and of predictions together, and those that both have.
+
+    Args:
+        labels: tags [n, words].
+        predictions: tags [engines, n, words].
+        type_number: from 1 on; None: of any type.
+
+    Returns:
+        Two float64 arrays [engines, n].
+    """
+    true = _Entities.of(labels)
+    named, both = np.empty(predictions.shape[:2]), np.empty(predictions.shape[:2])
+    for index, tags in enumerate(predictions):
+        predicted = _Entities.of(tags)
+        of_type = (True, True) if type_number is None else (
+            true.types == type_number, predicted.types == type_number
+        )  # fmt: skip
+        named[index] = (true.begins & of_type[0]).sum(1) + (predicted.begins & of_type[1]).sum(1)
+        both[index] = (true.in_both(predicted) & of_type[0]).sum(1)
+    return named, both
+
+
+def _entity_f1(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """F1 of all entities together: an entity is right if its words and its type are."""
+    named, both = _entity_counts(labels, predictions)
+    return np.asarray(2 * _sums(weights, both) / np.maximum(_sums(weights, named), 1))
+
+
+def _entity_macro_f1(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean of F1 over the types of entities that a resampling has in its labels or predictions."""
+    highest = int(max(labels.max(initial=0), predictions.max(initial=0)))
+    total = present = np.zeros((len(predictions), len(weights)))
+    for type_number in range(1, (highest + 1) // 2 + 1):
+        named, both = (_sums(weights, counts) for counts in _entity_counts(labels, predictions, type_number))
+        total = total + 2 * both / np.maximum(named, 1)
+        present = present + (named > 0)
+    return np.asarray(total / np.maximum(present, 1))
+
+
+def _tag_accuracy(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Share of words with the right tag."""
+    words = labels >= 0
+    right = ((predictions == labels) & words).sum(axis=-1).astype(float)
+    return np.asarray(_sums(weights, right) / np.maximum(_sums(weights, words.sum(1, dtype=float)[None]), 1))
+
+
+def entity_type_f1(labels: np.ndarray, predictions: np.ndarray, types: int) -> list[float | None]:
+    """Return F1 of the entities of each type in tags [n, words]; None for a type that neither has."""
+    scores: list[float | None] = []
+    for type_number in range(1, types + 1):
+        named, both = (
+            float(counts.sum()) for counts in _entity_counts(labels, predictions[None], type_number)
+        )
+        scores.append(2 * both / named if named else None)
+    return scores
 
 
 def _class_f1(
@@ -202,6 +299,9 @@ METRICS: dict[str, Metric] = {
         Metric("macro_f1", _macro_f1, of_classes=True),
         Metric("micro_f1", _micro_f1, of_classes=True),
         Metric("matthews", _matthews, of_classes=True),
+        Metric("entity_f1", _entity_f1, of_classes=True, of_tags=True),
+        Metric("entity_macro_f1", _entity_macro_f1, of_classes=True, of_tags=True),
+        Metric("tag_accuracy", _tag_accuracy, of_classes=True, of_tags=True),
         Metric("pearson", _pearson, of_classes=False),
         Metric("spearman", _spearman, of_classes=False),
         Metric("agreement", _equal, of_classes=True, is_share=True, of_reference=True),

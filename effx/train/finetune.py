@@ -101,7 +101,10 @@ def finetune(
         sparse.hold_zeros(model)
     freeze(model, last_layers)
 
-    encoder = checked_encoder(str(model_name), model, tokenizer, settings.max_length, every_row.texts)
+    encoder = checked_encoder(
+        str(model_name), model, tokenizer, settings.max_length, every_row.texts,
+        words=task.behavior.of_words,
+    )  # fmt: skip
     encoded = encoder(train_rows.texts)
     encoded_validation = encoder(validation_rows.texts)
     for split in (encoded, encoded_validation):
@@ -118,7 +121,7 @@ def finetune(
 
     def held_out_score() -> float:
         part = train_rows.take(held_out)
-        predictions = task.predict(evaluate.logits(model, encoder(part.texts)))
+        predictions = evaluate.predictions(model, encoder(part.texts), task)
         return task.score(part.labels, predictions)[task.metric]
 
     result = loop.fit(
@@ -136,7 +139,7 @@ def finetune(
     if not distributed.is_first():
         distributed.wait()
         return Checkpoint.open(folder)
-    predictions = task.predict(evaluate.logits(model, encoded_validation))
+    predictions = evaluate.predictions(model, encoded_validation, task)
     metrics = task.score(validation_rows.labels, predictions)
     derived: CheckpointFacts = {
         "model": huggingface.recorded_name(str(model_name)),
@@ -187,7 +190,9 @@ def chosen_pooling(requested: str, loaded: huggingface.Loaded) -> str:
     """Return what the task head reads, ``cls`` or ``mean``, for the setting ``head_pooling``."""
     if requested != "auto":
         return requested
-    if not loaded.fresh or families.of(loaded.model).answers_spans(loaded.model):
+    family = families.of(loaded.model)
+    of_tokens = family.answers_spans(loaded.model) or family.tags_tokens(loaded.model)
+    if not loaded.fresh or of_tokens:
         return structure(loaded.model).head_pooling
     return loaded.pooling or "cls"
 
@@ -236,8 +241,18 @@ def checked_encoder(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     texts: Sequence[tuple[str, ...]],
+    *,
+    words: bool,
 ) -> Encoder:
     """Return the encoder that the files of a checkpoint will give, compared with transformers on ``texts``.
+
+    Args:
+        name: of the model.
+        model: a task model.
+        tokenizer: of the model.
+        max_length: tokens of a row at most.
+        texts: rows.
+        words: whether rows are lists of words.
 
     Raises:
         UsageError: the model does not read ``max_length`` tokens, or effx encodes a row otherwise.
@@ -246,6 +261,6 @@ def checked_encoder(
     with scratch.folder("tokenizer") as folder:
         tokenizer.save_pretrained(folder)
         model.config.save_pretrained(folder)
-        encoder = Encoder(folder, max_length)
+        encoder = Encoder(folder, max_length, words=words)
     huggingface.check_equal(name, tokenizer, encoder, texts, token_types=families.of(model).token_types)
     return encoder

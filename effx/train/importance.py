@@ -33,6 +33,7 @@ from effx.encoding import Encoded
 from effx.errors import ArtifactError, UsageError, one_line, unknown
 from effx.models import families, structure
 from effx.models.families import Matrix
+from effx.models.losses import IGNORED
 from effx.train import loop
 from effx.train.trainer import grouped_order
 
@@ -181,18 +182,29 @@ def _passes(
     with _scoring(model), _Contributions(model, method.per_token, neurons) as contributions:
         for batch in batches:
             size = len(batch["labels"])
+            terms = _loss_terms(batch["labels"])
             inputs = {name: value.to(device) for name, value in batch.items()}
             contributions.start()
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 loss = model(**inputs).loss
             loss = loss.float()
-            (loss if method.accumulates else loss * size).backward()
+            (loss if method.accumulates else loss * terms).backward()
             running = running + contributions.read()
             total = total + running if method.accumulates else running
             count, examples = count + 1, examples + size
     if not count:
         raise UsageError("importance: there are no rows to score on.")
     return total / (count if method.accumulates else examples)
+
+
+def _loss_terms(labels: torch.Tensor) -> int:
+    """Return over how many terms a batch's loss is a mean: its rows, or the words of its rows.
+
+    The loss of an example is then the mean of its row, or the sum over its words, in whatever batch it is.
+    """
+    if labels.dim() == 2 and not labels.is_floating_point():
+        return int((labels != IGNORED).sum())
+    return len(labels)
 
 
 def _zeros(model: PreTrainedModel, neurons: bool) -> Importance:

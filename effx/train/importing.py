@@ -95,7 +95,8 @@ def _scored(
     name = opened.folder.name
     rows = data.load_to_measure(task, data_folder)
     progress.say(*data.scored(task, rows))
-    encoder = checked_encoder(name, loaded.model, loaded.tokenizer, max_length, rows.texts)
+    words = task.behavior.of_words
+    encoder = checked_encoder(name, loaded.model, loaded.tokenizer, max_length, rows.texts, words=words)
     encoded = encoder(rows.texts)
     huggingface.check_encoded(name, encoded, loaded.model)
     facts: CheckpointFacts = {
@@ -111,10 +112,8 @@ def _scored(
             notes=tuple(loaded.notes),
         ),
     }
-    if (
-        isinstance(rows, Rows) and task.behavior.predict is not None
-    ):  # finding an answer in the text needs character offsets
-        predictions = task.predict(evaluate.logits(loaded.model, encoded))
+    if isinstance(rows, Rows) and "profiling" not in task.behavior.refused:
+        predictions = evaluate.predictions(loaded.model, encoded, task)
         facts["metrics"] = task.score(rows.labels, predictions)
     progress.say(*data.truncation("validation rows", encoded.lengths, max_length))
     return checkpoints.save(
@@ -221,7 +220,7 @@ def _of_head(
             settings=("task", "data"),
         )
     kind, outputs = KINDS[head.kind], settings.labels or head.outputs
-    labels = outputs if kind.has_classes else ()
+    labels = kind.task_labels(outputs) if kind.has_classes else ()
     return Task(name, kind.name, columns, labels, kind.metrics)
 
 
@@ -230,7 +229,7 @@ def _named(task: Task, head: Head, settings: ImportSettings) -> Task:
 
     The rows of a small folder may lack a class that the model knows.
     """
-    outputs = settings.labels or head.outputs
+    outputs = task.behavior.task_labels(settings.labels or head.outputs)
     if task.name in TASKS or not task.labels or head.kind != task.kind:
         return task
     if len(outputs) != len(head.outputs) or head_labels.numbered(outputs):

@@ -25,6 +25,7 @@ from effx.encoding import Encoded
 from effx.errors import TrainingError, UsageError
 from effx.host import cpu
 from effx.manifests import TrainingStage
+from effx.models.losses import IGNORED
 from effx.quiet import quiet
 from effx.specs.training import TrainingSettings
 from effx.train import adamax, distributed
@@ -198,12 +199,33 @@ def to_tensors(batch: dict[str, np.ndarray], names: list[str]) -> dict[str, torc
 def labelled(encoded: Encoded, labels: np.ndarray, names: list[str]) -> Collate:
     """Return a collate function (row numbers -> inputs and labels) over encoded rows and their labels.
 
-    Classes are int64, numbers and sets of labels float32, as the losses of transformers take them.
+    Classes are int64, numbers and sets of labels float32, as the losses of transformers take them. The label
+    of a word is that of its first token; other tokens have the label that the loss ignores.
     """
+    if encoded.words is not None:
+        return _tagged(encoded, labels, names)
     dtype = torch.int64 if labels.dtype.kind == "i" else torch.float32
     targets = torch.as_tensor(labels).to(dtype)
 
     def collate(indices: list[int]) -> dict[str, torch.Tensor]:
         return {**to_tensors(encoded.batch(indices), names), "labels": targets[indices]}
+
+    return collate
+
+
+def _tagged(encoded: Encoded, labels: np.ndarray, names: list[str]) -> Collate:
+    """Return a collate function over rows of words and their labels [n, words]."""
+    assert encoded.words is not None
+    starts = encoded.words.starts
+    row = np.repeat(np.arange(len(encoded)), encoded.lengths)
+    targets = np.where(starts >= 0, labels[row, np.maximum(starts, 0)], IGNORED)
+
+    def collate(indices: list[int]) -> dict[str, torch.Tensor]:
+        batch = encoded.batch(indices)
+        tags = np.full(batch["input_ids"].shape, IGNORED, dtype=np.int64)
+        for number, index in enumerate(indices):
+            tokens = targets[encoded.offsets[index] : encoded.offsets[index + 1]]
+            tags[number, : len(tokens)] = tokens
+        return {**to_tensors(batch, names), "labels": torch.from_numpy(tags)}
 
     return collate

@@ -151,19 +151,20 @@ def language_round(
         ArtifactError: the masks do not fit the model.
     """
     training = settings.training
+    of_words = False
     if text:
         texts = _texts(text)
     else:
-        texts = (
-            data.load(data.resolve(task_name, data_folder), "train", data_folder).limit(training.limit).texts
-        )
+        task = data.resolve(task_name, data_folder)
+        texts = data.load(task, "train", data_folder).limit(training.limit).texts
+        of_words = task.behavior.of_words
     transformers.set_seed(training.seed)
     model, tokenizer = language_model(str(model_name))
     checkpoints.check_length(model, settings.max_length)
     with scratch.folder("tokenizer") as folder:
         tokenizer.save_pretrained(folder)
         model.config.save_pretrained(folder)
-        encoded = Encoder(folder, settings.max_length)(texts)
+        encoded = Encoder(folder, settings.max_length, words=of_words)(texts)
     if masks is not None:
         _check(masks, model)
         sparse.hold(model, masks)

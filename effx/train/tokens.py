@@ -77,12 +77,14 @@ def train(
         overwrite: replace a checkpoint of that name.
 
     Raises:
-        UsageError: a setting is wrong, or the checkpoint has exits, which would not fit the new weights.
+        UsageError: a setting is wrong, the kind of the task needs all tokens, or the checkpoint has exits,
+            which would not fit the new weights.
         ArtifactError: the checkpoint is missing or damaged.
         DataError: the rows do not fit the task.
     """
     settings = settings or TokenPruningSettings()
     opened = Checkpoint.open(checkpoint)
+    opened.task.behavior.check_supported("tokens", opened.task.name)
     if opened.manifest.structure.exits:
         raise UsageError(
             f"{opened.name} has exits, which do not fit weights that are trained further: prune tokens "

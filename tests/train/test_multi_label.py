@@ -153,7 +153,7 @@ def test_engines_pass_their_gates_and_their_answers_are_checked(
 def run_of(tagger: Checkpoint, sets_folder: Path) -> results.Run:
     rows = data.load(tagger.task, "validation", sets_folder)
     logits = evaluate.logits(checkpoints.load(tagger), Encoder(tagger.folder, 16)(rows.texts))
-    quality = record.score(tagger.task, rows, logits)
+    quality = record.score(tagger.task, rows, tagger.task.predict(logits))
     return replace(simulated_results.run(0, n=80, rounds=4, queries=5), quality=quality)
 
 
@@ -172,7 +172,8 @@ def test_a_result_stores_sets_and_their_scores(tagger: Checkpoint, sets_folder: 
 
 
 DAMAGES: list[tuple[Callable[[Any], object], str]] = [
-    (lambda quality: quality.update(label_names=None), "several labels per row without label_names"),
+    (lambda quality: quality.update(label_names=None), "expected both kind and label_names, or neither"),
+    (lambda quality: quality.update(kind="regression"), "its rows do not have several labels"),
     (lambda quality: quality["predictions"].__setitem__(0, [3]), "label numbers from 0 to 2"),
     (lambda quality: quality["labels"].__setitem__(0, [1, 0]), "rising label numbers"),
     (lambda quality: quality["metrics"].update(macro_f1=0.123), "macro_f1 is 0.123, but its predictions"),

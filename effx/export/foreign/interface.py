@@ -37,6 +37,7 @@ def interface(
         UsageError: it is unclear which input or output is which, or which logit is which label; the message
             lists them and names the setting.
     """
+    task.behavior.check_supported("import-engine", task.name)
     inputs = _inputs(facts.inputs, settings)
     if task.behavior.output_names != ("logits",):
         outputs = _token_outputs(facts.outputs, task.behavior.output_names)

@@ -56,6 +56,8 @@ class BertFamily:
     span_head: str
     """The Linear to start and end logits of a question-answering model, within the task model."""
     token_types: bool
+    token_head: str = "classifier"
+    """The Linear to the logits of a token-classification model, within the task model."""
     position_bias: str | None = None
     """The encoder's module that computes a relative position bias [1, heads, length, length]."""
     intermediate_size: str = "intermediate_size"
@@ -102,7 +104,12 @@ class BertFamily:
     def answers_spans(self, model: PreTrainedModel) -> bool:
         return hasattr(model, self.span_head)
 
+    def tags_tokens(self, model: PreTrainedModel) -> bool:
+        return type(model).__name__.endswith("ForTokenClassification")
+
     def output_path(self, model: PreTrainedModel) -> str:
+        if self.tags_tokens(model):
+            return self.token_head
         return self.span_head if self.answers_spans(model) else self.head_out
 
     def pooler(self, model: PreTrainedModel) -> nn.Linear:
@@ -120,7 +127,8 @@ class BertFamily:
         return float(getattr(model.config, self.hidden_dropout_name))
 
     def head_dropouts(self, model: PreTrainedModel) -> list[nn.Dropout]:
-        module = model.get_submodule(self._head_module or "dropout")
+        path = None if self.tags_tokens(model) else self._head_module
+        module = model.get_submodule(path or "dropout")
         return [part for part in module.modules() if isinstance(part, nn.Dropout)]
 
     @property
@@ -181,6 +189,9 @@ class BertFamily:
         return replace(stream, hidden=layer.get_submodule(self.ffn_norm)(a))
 
     def head(self, model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
+        if self.tags_tokens(model):
+            dropped = model.get_submodule("dropout")(hidden)
+            return model.get_submodule(self.token_head)(dropped)  # type: ignore[no-any-return]
         if self._head_module:  # dropout included
             return model.get_submodule(self._head_module)(hidden)  # type: ignore[no-any-return]
         pooled = self.pooler_activation()(self.pooler(model)(hidden[:, 0]))

@@ -85,6 +85,15 @@ class Family(Protocol):
         """Whether the task head gives start and end logits for every token."""
         ...
 
+    def tags_tokens(self, model: PreTrainedModel) -> bool:
+        """Whether the task head gives logits [outputs] for every token."""
+        ...
+
+    @property
+    def token_head(self) -> str:
+        """Name of the Linear to the logits of a token-classification model."""
+        ...
+
     def output_path(self, model: PreTrainedModel) -> str:
         """Return the name of the task head's last Linear, within the task model."""
         ...
@@ -137,7 +146,11 @@ class Family(Protocol):
         ...
 
     def head(self, model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
-        """Return the task head's logits [batch, outputs] for hidden states [batch, length, width]."""
+        """Return the task head's logits for hidden states [batch, length, width].
+
+        Returns:
+            [batch, outputs]; or [batch, length, outputs] if the model tags tokens.
+        """
         ...
 
     def spans(self, model: PreTrainedModel, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

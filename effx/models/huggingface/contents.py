@@ -52,13 +52,14 @@ def check_config(folder: ModelFolder) -> None:
         raise wrong(folder.name, f"its normalisation is {config['layer_norm_type']}, not LayerNorm")
 
 
-def head_of(folder: ModelFolder, tensors: Tensors, output_path: str, span_path: str) -> Head:
+def head_of(folder: ModelFolder, tensors: Tensors, output_path: str, token_path: str, span_path: str) -> Head:
     """Return what a model's task head predicts.
 
     Args:
         folder: of the model.
         tensors: its weights.
         output_path: name of the last Linear of the family's classifiers.
+        token_path: name of the Linear of the family's token-classification models.
         span_path: name of the Linear of the family's question-answering models.
 
     Raises:
@@ -69,9 +70,10 @@ def head_of(folder: ModelFolder, tensors: Tensors, output_path: str, span_path: 
     suffix = architecture.rpartition("For")[2] if "For" in architecture else ""
     if suffix == "QuestionAnswering" or (not suffix and f"{span_path}.weight" in tensors):
         return Head("answer-span", (), architecture or f"it has {span_path}")
-    if suffix in ("TokenClassification", "MultipleChoice"):
+    if suffix == "MultipleChoice":
         return Head("other", (), architecture)
-    weight = tensors.get(f"{output_path}.weight")
+    of_tokens = suffix == "TokenClassification"
+    weight = tensors.get(f"{token_path if of_tokens else output_path}.weight")
     if weight is None:
         return Head("none", (), architecture or "no classifier")
     try:
@@ -80,6 +82,8 @@ def head_of(folder: ModelFolder, tensors: Tensors, output_path: str, span_path: 
         raise wrong(folder.name, f"the labels of config.json cannot be read ({error})") from error
     except Exception as error:
         raise wrong(folder.name, str(error)) from error
+    if of_tokens:
+        return Head("token-classification", outputs, f"{architecture}, {len(outputs)} outputs")
     problem = config.get("problem_type")
     description = f"{architecture or 'a classifier'}, {len(outputs)} output{'s' * (len(outputs) > 1)}"
     if problem:

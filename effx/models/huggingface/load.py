@@ -115,7 +115,8 @@ def open_model(name: str, *, trust_remote_code: bool = False) -> Opened:
     skeleton = _skeleton(config, trust_remote_code, heads.HEADS["sequence"])
     prefix = skeleton.base_model_prefix
     tensors = weights.canonical(weights.read(folder), set(skeleton.state_dict()), prefix)
-    head = contents.head_of(folder, tensors, family.output_path(skeleton), family.span_head)
+    output_path = family.output_path(skeleton)
+    head = contents.head_of(folder, tensors, output_path, family.token_head, family.span_head)
     reduction, words = Reduction(), None
     if any(key.startswith(f"{family.layers_path}.") for key in tensors):
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -127,12 +128,14 @@ def check_equal(
     chosen = list(texts[:_COMPARED_ROWS])
     if not chosen:
         return
+    firsts: list[Any] = [list(row) if encoder.words else row[0] for row in chosen]
     reference = tokenizer(
-        [row[0] for row in chosen],
-        [row[1] for row in chosen] if len(chosen[0]) > 1 else None,
+        firsts,
+        [row[1] for row in chosen] if len(chosen[0]) > 1 and not encoder.words else None,
         truncation=True,
         max_length=encoder.max_length,
         padding=False,
+        is_split_into_words=encoder.words,
     )
     encoded = encoder(chosen)
     types = reference.get("token_type_ids") or [[0] * len(ids) for ids in reference["input_ids"]]
@@ -144,6 +147,6 @@ def check_equal(
         if not same:
             raise wrong(
                 name,
-                f"effx cannot keep a setting of its tokenizer: '{text[0][:40]}' is encoded otherwise than by "
-                "transformers. Please report the model",
+                f"effx cannot keep a setting of its tokenizer: '{' '.join(text)[:40]}' is encoded otherwise "
+                "than by transformers. Please report the model",
             )

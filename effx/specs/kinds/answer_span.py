@@ -10,7 +10,7 @@ import numpy as np
 
 from effx.errors import DataError
 from effx.specs.heads import Head, HeadPlan, HeadSettings, OtherHeadError
-from effx.specs.kinds.kind import Labels, TaskKind, Where
+from effx.specs.kinds.kind import Labels, RowTokens, TaskKind, Where
 
 
 def _check_labels(labels: Labels) -> None:
@@ -40,9 +40,10 @@ def _match_head(head: Head, labels: Labels, settings: HeadSettings) -> HeadPlan:
     return HeadPlan("kept: start and end logits", keep=True)
 
 
-def _predict(logits: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def _predict(logits: np.ndarray, rows: RowTokens) -> np.ndarray:
     """Return the most likely start and end of each row, as a complex number."""
-    return np.array([complex(*logits[start:end].argmax(0)) for start, end in itertools.pairwise(offsets)])
+    pairs = itertools.pairwise(rows.offsets)
+    return np.array([complex(*logits[start:end].argmax(0)) for start, end in pairs])
 
 
 ANSWER_SPAN = TaskKind(
@@ -65,5 +66,6 @@ ANSWER_SPAN = TaskKind(
         "training": "question answering models can be exported, but not trained",
         "profiling": "question answering cannot be profiled yet; effx verify checks it",
         "exits": "exits are for classification and regression, not for question answering",
+        "tokens": "token pruning drops tokens that may begin or end the answer",
     },
 )

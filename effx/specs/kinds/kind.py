@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,13 +17,48 @@ Where = Callable[[int], str]
 """Row -> file and number, for messages."""
 
 
+Texts = Sequence[tuple[str, ...]]
+"""Of each row: one text, a pair, or its words."""
+
+
+class RowWords(Protocol):
+    """Which tokens begin a word, see :class:`effx.encoding.Words`."""
+
+    @property
+    def starts(self) -> np.ndarray: ...
+
+    @property
+    def counts(self) -> np.ndarray: ...
+
+    @property
+    def width(self) -> int: ...
+
+
+class RowTokens(Protocol):
+    """Tokens of rows, see :class:`effx.encoding.Encoded`."""
+
+    @property
+    def offsets(self) -> np.ndarray: ...
+
+    @property
+    def words(self) -> RowWords | None: ...
+
+
 @dataclass(frozen=True)
 class Constant:
-    """The best answer that is the same for every row."""
+    """The best answer that is the same for every row, or for every word."""
 
     prediction: np.ndarray
-    """Like the prediction of one row."""
+    """Like the prediction of one row, or of one word."""
     words: str
+    absent: int | None = None
+    """Label of the columns in which a row has no word; None: rows are not lists of words."""
+
+    def answers(self, labels: np.ndarray) -> np.ndarray:
+        """Return this answer for every row of ``labels``."""
+        if self.absent is not None:
+            return np.where(labels == self.absent, self.absent, self.prediction)
+        return np.broadcast_to(self.prediction, (len(labels), *self.prediction.shape))
 
 
 @dataclass(frozen=True)
@@ -61,9 +96,19 @@ class TaskKind:
     """The reverse of ``store``; raises :class:`ValueError` for what no task with these labels has."""
     predict: Callable[[np.ndarray], np.ndarray] | None = None
     """Logits [n, outputs] -> predictions, first axis n; None: predictions need the tokens of the rows."""
-    predict_tokens: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
-    """Logits [tokens, outputs] and the offsets of the rows [n + 1] -> predictions [n]; None: the logits are
-    those of rows."""
+    predict_tokens: Callable[[np.ndarray, RowTokens], np.ndarray] | None = None
+    """Logits [tokens, outputs] of all tokens, and the rows and words they belong to -> predictions, first
+    axis n; None: the logits are those of rows."""
+    of_words: bool = False
+    """Whether a row is a list of words with a label for each; otherwise it is one text or a pair."""
+    check_rows: Callable[[Texts, Sequence[Any], Where], None] | None = None
+    """Texts of rows, values of the label's column, position of a row; raises :class:`DataError` where a label
+    does not fit its text."""
+    label_scores: Callable[[np.ndarray, np.ndarray, Labels], dict[str, float | None]] | None = None
+    """Labels, predictions and label names -> F1 of each label, None for one that neither has; None: a row has
+    one class or number."""
+    task_labels: Callable[[Labels], Labels] = lambda outputs: outputs
+    """Names of a model's outputs -> the labels of its task, in the order that the kind needs."""
     label_column: str | None = None
     """Name of the label's column; those of the texts are then called as the task's columns. None: usual
     names, or those that the user gives."""
@@ -81,7 +126,17 @@ class TaskKind:
     problem_type: str | None = None
     """``problem_type`` of a model's config in transformers; None: left as it is."""
     refused: Mapping[str, str] = field(default_factory=dict)
-    """What is not supported, as ``training``, ``exits`` or ``profiling`` -> why."""
+    """What is not supported -> why: ``training``, ``exits``, ``tokens``, ``profiling``, ``import-engine``."""
+
+    @property
+    def of_tokens(self) -> bool:
+        """Whether every token has logits."""
+        return self.predict_tokens is not None
+
+    def logits(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the logits of an engine: [batch, outputs], or of tokens [batch, length, outputs]."""
+        arrays = [outputs[name] for name in self.output_names]
+        return arrays[0] if len(arrays) == 1 else np.stack(arrays, axis=-1)
 
     def check_supported(self, what: str, task: str) -> None:
         """Raise :class:`UsageError` if the kind does not support ``what``.

@@ -23,7 +23,7 @@ from effx.specs.heads import Head, HeadPlan, HeadSettings, OtherHeadError
 from effx.specs.kinds.classification import ClassReader, counted, match_names
 from effx.specs.kinds.kind import Constant, Labels, TaskKind, Where
 from effx.specs.kinds.values import short
-from effx.stats.metrics import METRICS
+from effx.stats.metrics import METRICS, label_f1
 
 _BITS = {"0", "1"}
 
@@ -191,6 +191,9 @@ MULTI_LABEL = TaskKind(
     predict=lambda logits: np.asarray(logits > 0),
     agreement=_agreement,
     constant=_constant,
+    label_scores=lambda labels, predictions, names: dict(
+        zip(names, label_f1(labels, predictions), strict=True)
+    ),
     refused={
         "exits": "exit rules decide on one prediction per row, and a row of this task may have several labels"
     },
