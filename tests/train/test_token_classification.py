@@ -21,15 +21,17 @@ from effx.errors import ArtifactError, UsageError
 from effx.export.plan import export_all
 from effx.models import checkpoints, evaluate, exits, families
 from effx.models import tokens as schedules
-from effx.profile import profile, record
+from effx.profile import record
+from effx.profile.worker import Worker
 from effx.specs.training import EarlyExitSettings, FinetuneSettings, TokenPruningSettings
+from effx.specs.workloads import SINGLE_STREAM, Workload
 from effx.train import exits as train_exits
 from effx.train import finetune, importance, loop, tokens
 from effx.train.importing import import_model
 from effx.train.tickets.result import TicketResult
 from tests import cache as caches
 from tests.analysis import simulated_results
-from tests.conftest import QUICK, write_rows
+from tests.conftest import write_rows
 
 LABELS = ("O", "B-food", "I-food", "B-place", "I-place")
 WORDS = {"soup": "B-food", "dessert": "I-food", "room": "B-place", "view": "I-place"}
@@ -47,7 +49,10 @@ def words_folder(cache: caches.Cache) -> Path:
             rows: list[dict[str, object]] = []
             for _ in range(n):
                 words = rng.choice([*WORDS, *others], rng.integers(1, 9)).tolist()
-                rows.append({"tokens": words, "tags": [WORDS.get(word, "O") for word in words]})
+                tags = [
+                    WORDS.get(word, "O") if rng.random() < 0.9 else str(rng.choice(LABELS)) for word in words
+                ]
+                rows.append({"tokens": words, "tags": tags})
             write_rows(folder / f"{split}.jsonl", rows)
 
     return cache.folder("words", build)
@@ -96,10 +101,7 @@ def test_predictions_are_those_of_transformers(namer: Checkpoint, words_folder: 
                            max_length=24)  # fmt: skip
         classes = model(**inputs).logits[0].argmax(-1).tolist()
         numbers = inputs.word_ids(0)
-        expected = [
-            classes[numbers.index(word)] if word in numbers else 0 for word in range(len(row["tokens"]))
-        ]
-        assert stored == expected
+        assert stored == [classes[numbers.index(word)] for word in range(len(row["tokens"]))]
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "electra", "mpnet", "distilbert"])
@@ -218,17 +220,19 @@ def test_engines_pass_their_gates(namer: Checkpoint, namer_engines: Path, words_
             assert parity.label_agreement == 1.0 and parity.metric_lost == 0.0
 
 
-def test_engines_are_profiled_to_the_scores_of_the_checkpoint(
-    namer: Checkpoint, namer_engines: Path, words_folder: Path, tmp_path: Path
+@pytest.mark.parametrize("variant", ["fp32", "buckets"])
+def test_a_worker_scores_and_times_rows_of_words(
+    variant: str, namer: Checkpoint, namer_engines: Path, words_folder: Path
 ) -> None:
-    folders = [path for path in Engine.find_all([namer_engines]) if ".int8." not in path.name]
-    runs, errors = profile(folders, out=tmp_path, plan=QUICK, meter="none", data_folder=words_folder)
-    assert not errors and len(runs) == 3
-    for run in runs:
-        assert run.quality.metrics == pytest.approx(namer.manifest.metrics)
-        assert run.quality.predictions == list(map(list, namer.manifest.predictions or ()))
-        agreement = next(gate for gate in run.gates if gate.name == "prediction-agreement")
-        assert agreement.passed
+    folder = str(namer_engines / f"namer.{variant}.onnxruntime")
+    texts = data.load(namer.task, "validation", words_folder).texts
+    worker = Worker.open(folder, texts, 1, 0)
+    scored = worker.score(batch_size=8, first_batch=0)
+    ordered = [scored.predictions[number] for number in np.argsort(scored.rows)]
+    assert ordered == list(map(list, namer.manifest.predictions or ()))
+    for workload in (SINGLE_STREAM, Workload("offline", 8, "real")):
+        block = worker.block(workload, 0.0, queries=4, least_s=0.0, limit_s=5.0)
+        assert block.checked == block.agreed == 4 * workload.batch
 
 
 def run_of(namer: Checkpoint, words_folder: Path) -> results.Run:
@@ -246,9 +250,8 @@ def test_a_result_stores_tags_and_their_scores(namer: Checkpoint, words_folder: 
     predicted = [[LABELS[tag] for tag in tags] for tags in read.quality.predictions]
     report = classification_report(true, predicted, output_dict=True)
     assert read.quality.value == pytest.approx(report["micro avg"]["f1-score"])
-    assert read.quality.label_f1 == pytest.approx(
-        {name: report[name]["f1-score"] for name in ("food", "place")}
-    )
+    of_types = {name: report[name]["f1-score"] for name in ("food", "place")}
+    assert read.quality.label_f1 == pytest.approx(of_types)
     low, high = read.quality.interval
     assert low < read.quality.value < high
     assert majority.remark(read) is None and majority.majority_score(read) == 0
