@@ -25,10 +25,11 @@ def lines(name: str, task: Task, loaded: Loaded, max_length: int) -> list[str]:
     size = f"{len(families.of(model).layers(model))} layers, {parameters(model) / 1e6:.1f} M parameters"
     more = f", ... ({len(task.labels)} labels)" if len(task.labels) > _MOST_LABELS else ""
     labels = f": {', '.join(task.labels[:_MOST_LABELS])}{more}" if task.labels else ""
+    reads = "every token" if task.behavior.of_tokens else _READS[structure(model).head_pooling]
     return [
         f"model {name}: {model.config.model_type}, {size}",
         f"  task {task.name}: {task.kind}{labels}",
-        f"  head {loaded.head}; it reads {_READS[structure(model).head_pooling]}",
+        f"  head {loaded.head}; it reads {reads}",
         f"  at most {max_length} tokens per example (the model reads {checkpoints.position_limit(model)})",
         *(f"  note: {note}" for note in loaded.notes),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
+from seqeval import metrics as seqeval
 from sklearn import metrics as sklearn
 
 from effx.stats import metrics
@@ -97,7 +98,7 @@ def test_correlations_as_scipy() -> None:
     assert METRICS["pearson"](x[:1], y[:1]) == METRICS["spearman"](x[:1], y[:1]) == 0.0  # one row has none
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", [name for name in METRICS if not METRICS[name].of_tags])
 def test_weights_are_how_often_an_example_was_drawn(name: str) -> None:
     rng = np.random.default_rng(0)
     n, metric = 61, METRICS[name]
@@ -122,3 +123,60 @@ def test_answers_are_normalised_as_squad_does() -> None:
     assert metrics.exact_match(["Paris", "Lyon"], "Nice") == 0.0
     # {tower} shared; precision 1/2, recall 1/2
     assert metrics.token_f1(["Eiffel Tower"], "a tower block") == pytest.approx(0.5)
+
+
+TAGS = ("O", "B-a", "I-a", "B-b", "I-b", "B-c", "I-c")
+
+
+def tagged(rng: np.random.Generator, rows: int, words: int, share: float, lengths: np.ndarray) -> np.ndarray:
+    tags = np.where(rng.random((rows, words)) < share, rng.integers(0, len(TAGS), (rows, words)), 0)
+    tags[np.arange(words) >= lengths[:, None]] = -1
+    return tags
+
+
+def names(tags: np.ndarray) -> list[list[str]]:
+    return [[TAGS[tag] for tag in row if tag >= 0] for row in tags]
+
+
+@pytest.mark.filterwarnings("ignore")  # of seqeval, where a type is in the labels or the predictions alone
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.9])
+def test_entities_are_scored_as_by_seqeval(share: float) -> None:
+    """Random tags have I without B, and B and I of different types next to each other."""
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        rows, words = int(rng.integers(1, 8)), int(rng.integers(1, 12))
+        lengths = rng.integers(1, words + 1, rows)
+        labels = tagged(rng, rows, words, share, lengths)
+        other = tagged(rng, rows, words, share, lengths)
+        predictions = np.where(rng.random((rows, words)) < 0.5, labels, other)
+        true, predicted = names(labels), names(predictions)
+        assert METRICS["tag_accuracy"](labels, predictions) == pytest.approx(
+            seqeval.accuracy_score(true, predicted)
+        )
+        assert METRICS["entity_f1"](labels, predictions) == pytest.approx(
+            seqeval.f1_score(true, predicted, zero_division=0)
+        )
+        scores = metrics.entity_type_f1(labels, predictions, 3)
+        if max(labels.max(), predictions.max()) <= 0:
+            assert scores == [None, None, None] and METRICS["entity_macro_f1"](labels, predictions) == 0
+            continue
+        report = seqeval.classification_report(true, predicted, output_dict=True, zero_division=0)
+        expected = [report[name]["f1-score"] if name in report else None for name in "abc"]
+        assert scores == pytest.approx(expected)
+        macro = METRICS["entity_macro_f1"](labels, predictions)
+        assert macro == pytest.approx(report["macro avg"]["f1-score"])
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if METRICS[name].of_tags])
+def test_weights_are_how_often_a_row_of_tags_was_drawn(name: str) -> None:
+    rng, n, metric = np.random.default_rng(0), 20, METRICS[name]
+    lengths = rng.integers(1, 7, n)
+    labels = tagged(rng, n, 6, 0.4, lengths)
+    predictions = np.stack([labels, *(tagged(rng, n, 6, 0.4, lengths) for _ in range(2))])
+    weights = rng.multinomial(n, np.full(n, 1 / n), size=10)
+    values = metric.weighted(labels.astype(float), predictions.astype(float), weights.astype(np.float32))
+    for row, weight in enumerate(weights):
+        drawn = np.repeat(np.arange(n), weight)
+        for engine in range(3):
+            expected = metric(labels[drawn], predictions[engine][drawn])
+            assert values[engine, row] == pytest.approx(expected, abs=1e-6)

@@ -30,6 +30,21 @@ def test_the_worst_case_of_label_sets_is_that_of_all_changes(name: str) -> None:
     assert noninferiority.p_value(METRICS[name], labels, labels, labels, -low) <= 0.11
 
 
+@pytest.mark.parametrize("name", ["entity_f1", "entity_macro_f1", "tag_accuracy"])
+def test_the_worst_case_of_tags_is_that_of_all_changes(name: str) -> None:
+    labels = np.array([[1, 2], [0, 3], [3, 0], [0, 0], [1, 3], [0, -1]])
+    low, high = intervals.few_differing_interval(METRICS[name], labels, labels, labels, 0.9)
+    assert math.ceil(float(stats.beta.ppf(0.9, 1, 6)) * 6) == 2
+    worst = 0.0
+    for rows in itertools.combinations(range(6), 2):
+        for tags in itertools.product(range(5), repeat=4):
+            changed = labels.copy()
+            changed[list(rows)] = np.reshape(tags, (2, 2))
+            changed[labels < 0] = -1
+            worst = min(worst, METRICS[name](labels, changed) - METRICS[name](labels, labels))
+    assert (low, high) == (pytest.approx(worst), 0.0)
+
+
 def test_p_values_of_accuracy_are_those_of_tangos_interval() -> None:
     rng = np.random.default_rng(0)
     for n, margin, level in ((300, 0.0, 0.05), (872, 0.01, 0.05), (872, 0.01, 0.00625), (9815, 0.005, 0.05)):

@@ -23,6 +23,7 @@ from effx.models import checkpoints, evaluate, exits, families
 from effx.models import tokens as schedules
 from effx.profile import record
 from effx.profile.worker import Worker
+from effx.specs.imports import ImportSettings
 from effx.specs.training import EarlyExitSettings, FinetuneSettings, TokenPruningSettings
 from effx.specs.workloads import SINGLE_STREAM, Workload
 from effx.train import exits as train_exits
@@ -168,7 +169,8 @@ def test_a_model_fine_tuned_elsewhere_keeps_its_scores(
     for key in ("classifier.weight", "classifier.bias"):
         weights[key] = weights[key][order].contiguous()
     save_file(weights, plain / "model.safetensors", metadata={"format": "pt"})
-    imported = import_model(plain, out=tmp_path, data_folder=words_folder)
+    settings = ImportSettings(max_length=24)
+    imported = import_model(plain, out=tmp_path, data_folder=words_folder, settings=settings)
     assert imported.task.kind == "token-classification" and imported.task.labels[0] == "O"
     assert imported.manifest.metrics == pytest.approx(namer.manifest.metrics)
 
