@@ -19,17 +19,22 @@ LABELS = {
     "classification": np.array([2, 0, 1]),
     "regression": np.array([0.5, -1.0, 2.0]),
     "multi-label": np.array([[True, False, True], [False, False, False], [False, True, False]]),
+    "token-classification": np.array([[0, 1, 2], [0, 0, 1], [2, 0, -1]]),
+}
+TEXTS = {
+    False: [("a good film",), ("the soup was cold",), ("never again",)],
+    True: [("a", "good", "unbelievable"), ("the", "soup", "was"), ("never", "again")],
 }
 
 
 @pytest.mark.parametrize("kind", [kind.name for kind in KINDS.values() if kind.loss is not None])
 def test_a_loss_is_that_of_transformers(kind: str, encoders: dict[str, Path]) -> None:
-    task = Task(
-        "t", kind, ("sentence",), () if kind == "regression" else ("a", "b", "c"), KINDS[kind].metrics
-    )
+    of_words = KINDS[kind].of_words
+    names = ("O", "B-a", "I-a") if of_words else ("a", "b", "c")
+    task = Task("t", kind, ("sentence",), () if kind == "regression" else names, KINDS[kind].metrics)
     model, _ = pretrained(encoders["bert"], task)
     model.eval()
-    encoded = Encoder(encoders["bert"], 32)([("a good film",), ("the soup was cold",), ("never again",)])
+    encoded = Encoder(encoders["bert"], 32, words=of_words)(TEXTS[of_words])
     batch = loop.labelled(encoded, LABELS[kind], checkpoints.input_names(model))([0, 1, 2])
     with torch.no_grad():
         out = model(**batch)

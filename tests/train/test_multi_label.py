@@ -21,6 +21,7 @@ from effx.export.plan import export_all
 from effx.models import checkpoints, evaluate
 from effx.profile import record
 from effx.specs.training import EarlyExitSettings, FinetuneSettings, TokenPruningSettings
+from effx.specs.workloads import SINGLE_STREAM
 from effx.train import exits, finetune, importance, loop, tokens
 from effx.train.importing import import_model
 from effx.train.tickets.result import TicketResult
@@ -153,7 +154,8 @@ def test_engines_pass_their_gates_and_their_answers_are_checked(
 def run_of(tagger: Checkpoint, sets_folder: Path) -> results.Run:
     rows = data.load(tagger.task, "validation", sets_folder)
     logits = evaluate.logits(checkpoints.load(tagger), Encoder(tagger.folder, 16)(rows.texts))
-    quality = record.score(tagger.task, rows, tagger.task.predict(logits))
+    predictions = tagger.task.predict(logits)
+    quality = record.score(tagger.task, rows, predictions, SINGLE_STREAM, dependent=False)
     return replace(simulated_results.run(0, n=80, rounds=4, queries=5), quality=quality)
 
 

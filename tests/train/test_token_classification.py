@@ -229,9 +229,11 @@ def test_a_worker_scores_and_times_rows_of_words(
     folder = str(namer_engines / f"namer.{variant}.onnxruntime")
     texts = data.load(namer.task, "validation", words_folder).texts
     worker = Worker.open(folder, texts, 1, 0)
-    scored = worker.score(batch_size=8, first_batch=0)
+    scored = worker.score(Workload("offline", 8, "real"), first_batch=0)
     ordered = [scored.predictions[number] for number in np.argsort(scored.rows)]
     assert ordered == list(map(list, namer.manifest.predictions or ()))
+    lengths = [len(scored.logits[number]) for number in np.argsort(scored.rows)]
+    assert lengths == [5 * len(text) for text in texts]  # of all words
     for workload in (SINGLE_STREAM, Workload("offline", 8, "real")):
         block = worker.block(workload, 0.0, queries=4, least_s=0.0, limit_s=5.0)
         assert block.checked == block.agreed == 4 * workload.batch
@@ -241,7 +243,7 @@ def run_of(namer: Checkpoint, words_folder: Path) -> results.Run:
     rows = data.load(namer.task, "validation", words_folder)
     encoded = Encoder(namer.folder, 24, words=True)(rows.texts)
     predictions = evaluate.predictions(checkpoints.load(namer), encoded, namer.task)
-    quality = record.score(namer.task, rows, predictions)
+    quality = record.score(namer.task, rows, predictions, SINGLE_STREAM, dependent=False)
     return replace(simulated_results.run(0, n=80, rounds=4, queries=5), quality=quality)
 
 
