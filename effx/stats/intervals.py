@@ -154,8 +154,8 @@ def _one_set_changed(labels: np.ndarray, predictions: np.ndarray, *, right: bool
 def _one_tagging_changed(labels: np.ndarray, predictions: np.ndarray, *, right: bool) -> list[np.ndarray]:
     """Return predicted tags [n, words] with one row changed.
 
-    In a correct row each word becomes a wrong entity, all of one type; a wrong row becomes correct. Tried are
-    the row with the most words, and those with the most entities of each type.
+    In a correct row each word becomes a wrong entity, of one type if it was of another; a wrong row becomes
+    correct. Tried are the row with the most words, and those with the most entities of each type.
     """
     labels, predictions = labels.astype(int), predictions.astype(int)
     rows = np.flatnonzero(same_rows(labels, predictions) == right)
@@ -166,10 +166,12 @@ def _one_tagging_changed(labels: np.ndarray, predictions: np.ndarray, *, right: 
     counts = [(labels[rows] >= 0).sum(1), *((at_stake == 2 * number + 1).sum(1) for number in types)]
     changed = []
     for row in sorted({int(rows[count.argmax()]) for count in counts}):
-        for target in [2 * number + 1 for number in types] if right else [0]:
+        for number in types if right else [0]:
             copy, tags = predictions.copy(), labels[row]
             # a word that is an entity of this type on its own would be right
-            copy[row] = np.where(tags < 0, -1, np.where(tags == target, 0, target)) if right else tags
+            other = 2 * ((number + 1) % len(types)) + 1 if len(types) > 1 else 0
+            wrong = np.where((tags + 1) // 2 == number + 1, other, 2 * number + 1)
+            copy[row] = np.where(tags < 0, -1, wrong) if right else tags
             changed.append(copy)
     return changed
 

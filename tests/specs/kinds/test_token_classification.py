@@ -42,7 +42,7 @@ def test_rows_of_names_or_named_numbers_have_the_same_tags() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([["O"], ["B-A"]], "row 2: tag 'B-A' is not one of 0=O, 1=B-a.* Did you mean 'B-a'"),
+        ([["O"], ["B-aa"]], "row 2: tag 'B-aa' is not one of 0=O, 1=B-a.* Did you mean 'B-a'"),
         ([["O", "S-a"]], "row 1: tag 'S-a' is not in the scheme IOB2: expected O, B-TYPE or I-TYPE"),
         ([["O", "B-"]], "row 1: tag 'B-' is not in the scheme"),
         ([["NOUN"]], "row 1: tag 'NOUN' is not in the scheme"),
