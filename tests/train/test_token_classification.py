@@ -121,7 +121,7 @@ def test_each_family_has_the_logits_of_transformers(
     stream = forward.embed(model, inputs)
     for position in range(3):
         stream = forward.feed(model, position, forward.attend(model, position, stream)[0])
-    ours, theirs = forward.head(model, stream.hidden), model(**inputs).logits
+    ours, theirs = forward.head(model, stream), model(**inputs).logits
     assert ours.shape == (2, batch["input_ids"].shape[1], 5)
     real = batch["attention_mask"] == 1
     np.testing.assert_allclose(ours.detach().numpy()[real], theirs.detach().numpy()[real], atol=1e-5)
@@ -232,8 +232,8 @@ def test_a_worker_scores_and_times_rows_of_words(
     scored = worker.score(Workload("offline", 8, "real"), first_batch=0)
     ordered = [scored.predictions[number] for number in np.argsort(scored.rows)]
     assert ordered == list(map(list, namer.manifest.predictions or ()))
-    lengths = [len(scored.logits[number]) for number in np.argsort(scored.rows)]
-    assert lengths == [5 * len(text) for text in texts]  # of all words
+    for row, logits in zip(scored.rows, scored.logits, strict=True):  # of words that were not cut off
+        assert len(logits) % 5 == 0 and 0 < len(logits) <= 5 * len(texts[row])
     for workload in (SINGLE_STREAM, Workload("offline", 8, "real")):
         block = worker.block(workload, 0.0, queries=4, least_s=0.0, limit_s=5.0)
         assert block.checked == block.agreed == 4 * workload.batch
