@@ -255,7 +255,9 @@ def _encoded(
 ) -> list[_EncodedTask]:
     """Encode all rows, and say what they are."""
     texts = [text for each in everything for text in each.every.texts]
-    encoder: Encoder = checked_encoder(model_name, models[0], tokenizer, settings.max_length, texts)
+    encoder: Encoder = checked_encoder(
+        model_name, models[0], tokenizer, settings.max_length, texts, words=False
+    )
     result = []
     for each in everything:
         train, validation = encoder(each.train.texts), encoder(each.validation.texts)
