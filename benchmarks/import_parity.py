@@ -354,6 +354,7 @@ def main() -> None:
     for command in (tune, compare):
         command.add_argument("--data", type=Path, required=True)
         command.add_argument("--case", action="append", choices=CASES)
+    compare.add_argument("--format", action="append", choices=FORMATS, help="Default: all of the case.")
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     names = options.case or list(CASES)
@@ -367,7 +368,7 @@ def main() -> None:
     for name in names:
         case, work = CASES[name], (options.work / name).resolve()
         data = copy_rows(case, options.data, work / "data", options.rows).resolve()
-        for form in case.formats:
+        for form in options.format or case.formats:
             if any((row["case"], row["format"]) == (name, form) for row in result["models"]):
                 continue
             folder = (options.models / name / form).resolve()

@@ -27,10 +27,9 @@ def main() -> None:
     client = Client("sentence-transformers", packages)
     for call, (options, file, engine) in CALLS.items():
         model = CrossEncoder(str(client.folder), backend="onnx", **options)
-        # batches of one row: padding would change the int8 scales, which are those of a batch
-        inputs = [tuple(texts) if len(texts) > 1 else texts[0] for texts in client.texts]
-        rows = model.predict(inputs, batch_size=1,
-                             activation_fn=nn.Identity())  # fmt: skip
+        # one row at a time: a list of texts is a pair, and padding would change the int8 scales of a batch
+        inputs = [texts if len(texts) > 1 else texts[0] for texts in client.texts]
+        rows = [model.predict(entry, activation_fn=nn.Identity()) for entry in inputs]
         labels = [model.config.id2label[number] for number in range(len(model.config.id2label))]
         client.compare(call, file, engine, np.array(rows), labels)
     client.write()

@@ -153,10 +153,14 @@ def test_a_regressor_gives_its_values(encoders: dict[str, Path], tmp_path: Path)
 SIGMOID = {"activation_fn": "torch.nn.modules.activation.Sigmoid", "version": "5.0.0"}
 
 
-def test_a_cross_encoder_scores_pairs(encoders: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["config.json", "config_sentence_transformers.json"])
+def test_a_cross_encoder_scores_pairs(encoders: dict[str, Path], tmp_path: Path, file: str) -> None:
     """One output is a value for a regression, and the logit of the second of two classes otherwise."""
     classifier(encoders["bert"], tmp_path / "m", ("LABEL_0",))
-    change_config(tmp_path / "m", sentence_transformers=SIGMOID)
+    if file == "config.json":
+        change_config(tmp_path / "m", sentence_transformers=SIGMOID)
+    else:
+        (tmp_path / "m" / file).write_text(json.dumps({"model_type": "CrossEncoder", **SIGMOID}))
     for split in ("train", "validation"):
         rows = [{"sentence1": f"is it {i}", "sentence2": f"it is {i % 3}", "label": i % 2} for i in range(30)]
         write_rows(tmp_path / "relevance" / f"{split}.jsonl", rows)

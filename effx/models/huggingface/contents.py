@@ -7,8 +7,7 @@ of pretraining, and a pooler that the task model does not have.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 from effx.models.huggingface.folder import ModelFolder, wrong
 from effx.models.huggingface.weights import Tensors
@@ -91,7 +90,7 @@ def head_of(folder: ModelFolder, tensors: Tensors, output_path: str, token_path:
     if problem == "multi_label_classification":
         return Head("multi-label", outputs, description)
     if len(outputs) == 1:
-        return Head("regression", outputs, description, sigmoid=_ends_in_sigmoid(config))
+        return Head("regression", outputs, description, sigmoid=_ends_in_sigmoid(folder))
     if problem == "regression":
         return Head("other", outputs, description)
     return Head("classification", outputs, description)
@@ -129,8 +128,12 @@ def check_unused(folder: ModelFolder, unused: Collection[str], *, without_head: 
     return notes
 
 
-def _ends_in_sigmoid(config: Mapping[str, Any]) -> bool:
+def _ends_in_sigmoid(folder: ModelFolder) -> bool:
     """Return whether sentence-transformers applies a sigmoid to the output."""
-    settings = config.get("sentence_transformers") or {}
-    named = settings.get("activation_fn") or config.get("sbert_ce_default_activation_function") or ""
-    return str(named).endswith(_SIGMOID)
+    settings = folder.config.get("sentence_transformers") or {}
+    named = (
+        folder.cross_encoder_config.get("activation_fn")  # as version 5.7 writes it
+        or settings.get("activation_fn")
+        or folder.config.get("sbert_ce_default_activation_function")  # before version 4
+    )
+    return str(named or "").endswith(_SIGMOID)

@@ -46,7 +46,16 @@ class ModelFolder:
     @property
     def tokenizer_config(self) -> Mapping[str, Any]:
         """tokenizer_config.json; empty: there is none."""
-        path = self.path / "tokenizer_config.json"
+        return self._optional("tokenizer_config.json")
+
+    @property
+    def cross_encoder_config(self) -> Mapping[str, Any]:
+        """config_sentence_transformers.json of a CrossEncoder; empty: there is none."""
+        config = self._optional("config_sentence_transformers.json")
+        return config if config.get("model_type") == "CrossEncoder" else {}
+
+    def _optional(self, file: str) -> Mapping[str, Any]:
+        path = self.path / file
         return _read_json(self.name, path) if path.is_file() else {}
 
 
