@@ -1,8 +1,9 @@
 // transformers.js, with its defaults: fp32 in Node.
 //
-//     npm install @huggingface/transformers
+//     ONNXRUNTIME_NODE_INSTALL_CUDA=skip npm install @huggingface/transformers
 //     node benchmarks/clients/transformers_js.mjs WORK
 import fs from "node:fs";
+import os from "node:os";
 import path from "node:path";
 import { AutoModelForSequenceClassification, AutoTokenizer, env } from "@huggingface/transformers";
 
@@ -36,7 +37,8 @@ for (const [options, file, engine] of [
 fs.mkdirSync(path.join(work, "clients"), { recursive: true });
 const value = {
   client: "transformers.js", command: "node transformers_js.mjs WORK",
-  date: new Date().toISOString().slice(0, 10), versions: { node: process.version }, loaded,
+  date: new Date().toISOString().slice(0, 10), processor: os.cpus()[0].model,
+  versions: { "transformers.js": env.version, node: process.version }, loaded,
 };
 fs.writeFileSync(path.join(work, "clients/transformers.js.json"), JSON.stringify(value, null, 1) + "\n");
 console.log(JSON.stringify(loaded));
