@@ -208,8 +208,16 @@ def _drop(run: Run, baseline: Run, threshold: Threshold, confidence: float) -> L
 
 
 def _paired(run: Run, baseline: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return labels, the baseline's predictions and the engine's; the first axis is n."""
-    return run.quality.label_array, baseline.quality.prediction_array, run.quality.prediction_array
+    """Return labels, the baseline's predictions and the engine's; the first axis is n.
+
+    Raises:
+        UsageError: a result lacks predictions, or their labels differ.
+    """
+    return (
+        cohorts.shared_labels([baseline, run]),
+        baseline.quality.prediction_array,
+        run.quality.prediction_array,
+    )
 
 
 def _score(run: Run, threshold: Threshold, value: float, confidence: float) -> LimitOutcome:

@@ -95,6 +95,8 @@ def _answer(
     same_rows = _same_rows(_with_quality(cohorts.latest(runs), remarks), baseline, remarks)
     objective = _default(same_rows, remarks) if name is None else objectives.get(name)
     same_rows = batches.scored_for(same_rows, [objective.name])
+    if constraints.max_drop is not None:
+        same_rows = _with_predictions(same_rows, remarks)
     base = _baseline(same_rows, baseline)
     if base is None and constraints.max_drop is not None:
         remarks.append("max_drop was not checked: there is no other engine to compare with")
@@ -164,6 +166,22 @@ def _with_quality(runs: list[Run], remarks: list[str]) -> list[Run]:
     if not able:
         raise UsageError(f"{runs[0].name}: its quality is unavailable: {runs[0].withdrawn('quality')}.")
     leave_out([run for run in runs if run.withdrawn("quality")], "its quality is unavailable", remarks)
+    return able
+
+
+def _with_predictions(runs: list[Run], remarks: list[str]) -> list[Run]:
+    """Return the runs whose losses can be tested: a result may be shared without its rows.
+
+    Raises:
+        UsageError: there are none.
+    """
+    able = [run for run in runs if cohorts.has_predictions(run)]
+    if not able:
+        raise UsageError(
+            f"{runs[0].name}: its result was shared without predictions, so no loss can be tested; profile "
+            "the engines again."
+        )
+    leave_out([run for run in runs if run not in able], "its result was shared without predictions", remarks)
     return able
 
 

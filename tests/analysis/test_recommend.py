@@ -450,3 +450,17 @@ def test_a_host_that_was_not_steady_is_remarked() -> None:
     assert chosen.engine == "a"
     assert [note for note in chosen.remarks if "round by round b takes 0.8" in note]
     assert one([FP32, INT8], "latency").remarks == []
+
+
+def test_results_shared_without_predictions_are_left_out_or_refused() -> None:
+    """A loss cannot be tested without the predictions of every row."""
+
+    def shared(run: Run) -> Run:
+        return replace(run, quality=replace(run.quality, predictions=[], labels=[]))
+
+    base, fast = simulated_run("base", precision="fp32"), simulated_run("fast", seconds=0.005)
+    answer = recommend([base, shared(fast)], "latency")[0]
+    assert isinstance(answer, Recommendation) and answer.engine == "base"
+    assert "fast is left out: its result was shared without predictions" in answer.remarks
+    with pytest.raises(UsageError, match="shared without predictions, so no loss can be tested"):
+        recommend([shared(base), shared(fast)], "latency")
