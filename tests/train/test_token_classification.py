@@ -24,11 +24,17 @@ from effx.models import tokens as schedules
 from effx.profile import record
 from effx.profile.worker import Worker
 from effx.specs.imports import ImportSettings
-from effx.specs.training import EarlyExitSettings, FinetuneSettings, TokenPruningSettings
+from effx.specs.training import (
+    EarlyExitSettings,
+    FinetuneSettings,
+    TicketSettings,
+    TokenPruningSettings,
+)
 from effx.specs.workloads import SINGLE_STREAM, Workload
 from effx.train import exits as train_exits
 from effx.train import finetune, importance, loop, tokens
 from effx.train.importing import import_model
+from effx.train.tickets.draw import draw
 from effx.train.tickets.result import TicketResult
 from tests import cache as caches
 from tests.analysis import simulated_results
@@ -148,6 +154,16 @@ def test_importance_does_not_depend_on_the_batches(namer: Checkpoint, words_fold
     singles = importance.measure(model, [one_by_one([row]) for row in range(16)])
     np.testing.assert_allclose(scored.heads, singles.heads, atol=1e-5)
     assert scored.heads.min() > 0
+
+
+def test_a_ticket_is_drawn(
+    namer: Checkpoint, encoders: dict[str, Path], words_folder: Path, tmp_path: Path
+) -> None:
+    settings = TicketSettings.of(level="30", max_length=24, max_steps=20, lr=2e-3, batch_size=8)
+    ticket = draw(
+        namer.folder, encoders["bert"], out=tmp_path, name="t", settings=settings, data_folder=words_folder
+    )
+    assert ticket.manifest.weight_remaining < 1 and set(ticket.manifest.metrics) == SCORES
 
 
 def test_a_model_fine_tuned_elsewhere_keeps_its_scores(
