@@ -40,7 +40,7 @@ from effx.specs.tasks import TASKS, Task
 PLAN = MeasurementPlan(grid=(), rounds=3, block_queries=10, block_s=0.0, warmup_s=0.05, window_s=0.1)
 TEXTS = [f"{what} {was} {how}" for what in ("film", "plot", "acting") for was in ("is", "was", "was not")
          for how in ("dull", "warm", "good", "bad")]  # fmt: skip
-INT8 = {"variant": "int8", "precision": "int8", "scheme": "int8"}
+INT8 = {"variant": "int8", "precision": "int8", "scheme": "int8-dynamic"}
 
 
 @pytest.fixture
