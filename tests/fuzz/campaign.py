@@ -1,6 +1,6 @@
 """Run commands on damaged files, and check how they fail.
 
-    python -m tests.fuzz.campaign OUT [--kinds result,recipe] [--shard 0/2] [--processes 50]
+    python -m tests.fuzz.campaign OUT [--kinds result,recipe] [--shard 0/2] [--processes 50] [--seconds 600]
 
 A command has to refuse: exit code 1 or 2, one line that begins with ``effx:``, in 10 s of processor time,
 with no traceback, no control character and nothing left behind. Exit code 0 is right for what a target allows
@@ -15,6 +15,7 @@ import contextlib
 import datetime
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -196,6 +198,7 @@ def main() -> int:
     parser.add_argument("--kinds", default=None)
     parser.add_argument("--shard", default="0/1")
     parser.add_argument("--processes", type=int, default=50, metavar="N", help="every Nth in its own process")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="end each kind after that time")
     options = parser.parse_args()
     index, count = map(int, options.shard.split("/"))
     targets = all_targets()
@@ -207,6 +210,7 @@ def main() -> int:
             continue
         with tempfile.TemporaryDirectory(prefix="effx-fuzz-") as scratch:
             kind = counts[target.name] = Counter()
+            end_s = time.monotonic() + options.seconds
             for outcome in campaign(target, Path(scratch), shard=(index, count), every=options.processes):
                 kind["cases"] += 1
                 kind["accepted" if outcome.code == 0 else "refused"] += 1
@@ -216,6 +220,9 @@ def main() -> int:
                     print(
                         f"{outcome.target} {outcome.case}: {outcome.problem} | {outcome.message}", flush=True
                     )
+                if time.monotonic() > end_s:
+                    print(f"{target.name}: ended after {options.seconds:g} s", flush=True)
+                    break
         print(f"{target.name}: {dict(kind)}", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     summary = {
