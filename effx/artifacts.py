@@ -85,7 +85,7 @@ class _Artifact(Generic[M]):
         try:
             value = records.read_json(path)
             schema, digest = value.pop("schema", None), value.pop("digest", None)
-            if schema != cls.schema or isinstance(schema, bool):
+            if type(schema) is not int or schema != cls.schema:
                 raise ArtifactError(f"{path}: expected schema {cls.schema}, got {schema!r}.")
             if digest != _digest(cls, {"schema": schema, **value}):
                 raise ArtifactError(f"{path} was changed after it was written.")

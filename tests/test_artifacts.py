@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from effx import engines
+from effx import engines, files
 from effx.artifacts import Checkpoint, Engine, seal
 from effx.engines import mock
 from effx.errors import ArtifactError
@@ -242,3 +242,12 @@ def test_a_scheme_of_a_graph_made_elsewhere_fits_its_precision(mock_engine: Path
 def test_texts_of_a_manifest_are_written_printable(tmp_path: Path) -> None:
     engine = Engine.open(mock.write_engine(tmp_path / "e", model="a\tb\x1b"))
     assert engine.manifest.model == "a b\\x1b"
+
+
+def test_a_schema_is_an_integer(mock_engine: Path) -> None:
+    path = mock_engine / "engine.json"
+    value = {**json.loads(path.read_text()), "schema": float(Engine.schema)}
+    sealed = {key: item for key, item in value.items() if key not in (*Engine.not_in_digest, "digest")}
+    path.write_text(json.dumps({**value, "digest": files.json_digest(sealed)}))
+    with pytest.raises(ArtifactError, match=rf"expected schema {Engine.schema}, got {Engine.schema}\.0"):
+        Engine.open(mock_engine)

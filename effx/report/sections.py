@@ -151,6 +151,8 @@ def _read(path: Path, adapter: TypeAdapter[Section]) -> Section:
     value = records.read_json(path)
     try:
         records.check_texts(value, line_breaks=True)
+        if type(value.get("schema", SCHEMA)) is not int:  # 1.0 and true are equal to 1
+            raise ValueError(f"expected schema {SCHEMA}, got {json.dumps(value['schema'])[:20]}")
     except ValueError as error:
         raise ArtifactError(f"{path} is not a section of a report ({error}).") from error
     try:

@@ -127,7 +127,7 @@ def _check_text(value: Mapping[str, Any]) -> Run | Failure:
     """
     if "schema" not in value:
         raise ValueError("schema is missing")
-    if value["schema"] != SCHEMA or isinstance(value["schema"], bool):
+    if type(value["schema"]) is not int or value["schema"] != SCHEMA:
         raise ValueError(f"expected schema {SCHEMA}, got {str(value['schema'])[:20]}")
     text = json.dumps(value)
     records.check_texts(value)

@@ -340,6 +340,7 @@ def test_embedded_data_cannot_end_its_element(value: str) -> None:
     ("change", "message"),
     [
         ({"schema": 2}, "schema: expected 1"),
+        ({"schema": 1.0}, "expected schema 1, got 1.0"),
         ({"title": 3}, "title: expected a valid string"),
         ({"charts": [{"title": "t", "x": {"label": "x"}, "y": {}, "series": []}]}, "label"),
         ({"maps": [{"title": "m", "rows": ["a"], "columns": ["b", "c"], "values": [[1]]}]}, "rows x columns"),

@@ -127,6 +127,9 @@ class _RecipeReader:
         except ValidationError as error:
             for detail in settings.details(error):
                 self._note(detail)
+        for section in ("tasks", "models"):
+            if not self._entries.get(section, True) and not self._document.problems:
+                self._document.wrong((section,), "expected at least one entry.")
         self._check_tasks()
         self._check_models()
         self._check_labels()

@@ -156,6 +156,11 @@ def test_ten_mistakes_are_ten_messages_with_their_lines(
         (GOOD + "workloads: {meter: rapll}\n", "Did you mean 'rapl'"),
         ("tasks: {mine: {data: ./nowhere}}\nmodels: {tiny: demo}\n", "line 1: tasks.mine.data: ./nowhere"),
         (
+            "tasks: []\nmodels: [demo]\n",
+            "line 1: tasks: expected at least one entry.",
+        ),
+        ("tasks: [demo]\nmodels: {}\n", "line 2: models: expected at least one entry."),
+        (
             "tasks: [squad]\nmodels: {tiny: demo}\n",
             "question answering models can be exported, but not trained",
         ),
