@@ -91,7 +91,7 @@ class Fuzzer:
         return Outcome(self.target.name, case.name, code, round(seconds, 2), "; ".join(wrong), message[:200])
 
     def _is_output(self, name: str, code: int) -> bool:
-        if name.startswith("tmp/effx-") and "/" not in name.removeprefix("tmp/"):  # the user's scratch folder
+        if name.startswith((f"tmp/effx-{os.getuid()} ", f"tmp/effx-{os.getuid()}/")):  # locks of the user
             return True
         return code == 0 and any(name.startswith(f"inside/{path}") for path in self.target.outputs)
 
