@@ -1,4 +1,4 @@
-"""Optimum's models with their defaults: optimum-onnx on ONNX Runtime, or optimum-intel on OpenVINO.
+"""Optimum's models: optimum-onnx on ONNX Runtime, or optimum-intel on OpenVINO.
 
     pip install 'optimum-onnx[onnxruntime]==0.1.0'
     pip install 'optimum-intel[openvino]==2.2.0'
@@ -31,14 +31,16 @@ class Library:
     folder: str
     """Of its files in a folder of the hub."""
     files: tuple[str, str]
-    """fp32, loaded by default; and int8."""
+    """fp32 and int8."""
+    default_folder: bool
+    """Whether fp32 is loaded without naming the folder."""
 
 
 LIBRARIES = (
     Library("optimum-onnx", "optimum.onnxruntime", "ORTModelForSequenceClassification", "onnxruntime", "onnx",
-            ("model.onnx", "model_quantized.onnx")),
+            ("model.onnx", "model_quantized.onnx"), True),
     Library("optimum-intel", "optimum.intel", "OVModelForSequenceClassification", "openvino", "openvino",
-            ("openvino_model.xml", "openvino_model_qint8_quantized.xml")),
+            ("openvino_model.xml", "openvino_model_qint8_quantized.xml"), False),
 )  # fmt: skip
 
 
@@ -49,7 +51,8 @@ def main() -> None:
     model_class = getattr(importlib.import_module(library.module), library.model_class)
     default, quantized = library.files
     named = {"subfolder": library.folder, "file_name": quantized}
-    for file, precision, options in ((default, "fp32", {}), (quantized, "int8", named)):
+    options_of_fp32 = {} if library.default_folder else {"subfolder": library.folder}
+    for file, precision, options in ((default, "fp32", options_of_fp32), (quantized, "int8", named)):
         model = model_class.from_pretrained(client.folder, **options)
         rows = []
         for texts in client.texts:
