@@ -42,7 +42,7 @@ FLOORS: dict[str, set[str]] = {
     "host": {"errors", "files", "progress", "signals"},
     "encoding": {"errors", "records"},
     "structure": {"errors"},
-    "data": {"corpus", "errors", "files", "formatting", "host", "progress", "specs"},
+    "data": {"corpus", "errors", "files", "formatting", "host", "progress", "records", "specs"},
     "records": {"errors"},
     "manifests": {"errors", "records", "specs", "stats", "structure"},
     "artifacts": {"errors", "files", "manifests", "records", "specs"},

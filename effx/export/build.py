@@ -305,7 +305,13 @@ def _failure(candidate: _Candidate, job: Job, source: ExportSource, reference: R
     location = drift.locate(
         source.graphs(variant), candidate.folder, job.backend, candidate.runtime, row, family
     )
-    return f"{message} {location}".rstrip()
+    advice = ""
+    if measured.label_agreement < 1 and variant.precision != "fp32":
+        advice = (
+            "Export fp32, or train the model further: where its answers are close to each other, rounding to "
+            f"{variant.precision} changes them."
+        )
+    return " ".join(part for part in (message, location, advice) if part)
 
 
 def _lost(measured: Parity) -> str:

@@ -122,7 +122,7 @@ def test_wrong_graph_fails_the_parity_gate(
             session = real.build(source, variant, scheme, folder, device)
             model = onnx.load(folder / "model.onnx")
             (bias,) = [tensor for tensor in model.graph.initializer if tensor.name == "model.classifier.bias"]
-            shifted = onnx.numpy_helper.to_array(bias) + np.float32([5, 0])
+            shifted = onnx.numpy_helper.to_array(bias) + np.float32([0, 5])
             bias.CopyFrom(onnx.numpy_helper.from_array(shifted, bias.name))
             onnx.save(model, folder / "model.onnx")
             return session
@@ -130,6 +130,8 @@ def test_wrong_graph_fails_the_parity_gate(
     monkeypatch.setattr(build, "builder", lambda _: Bent())
     with pytest.raises(GateError, match="parity failed.*the task head differs"):
         export(checkpoint.folder, "fp32", out=tmp_path / "engines")
+    with pytest.raises(GateError, match="Export fp32, or train the model further: .* rounding to int8"):
+        export(checkpoint.folder, "int8", out=tmp_path / "engines")
     assert list((tmp_path / "engines").iterdir()) == []
     failed = export(checkpoint.folder, "int8", out=tmp_path / "engines", keep_failed=True)
     assert not failed.manifest.parity.passed
