@@ -29,6 +29,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from effx import scratch as temporary_folders
 from effx.cli import run
 from tests.fuzz.targets import TARGETS, Case, Target, copied
 
@@ -120,6 +121,7 @@ def _in_place(arguments: Sequence[str], work: Path) -> tuple[int, str, int]:
     def hung(number: int, frame: object) -> None:
         raise _Hung
 
+    temporary_folders.of_process()  # that of this process is not a folder that the command left
     output, before, temporary = io.StringIO(), Path.cwd(), tempfile.tempdir
     os.chdir(work / "inside")
     tempfile.tempdir = str(work / "tmp")

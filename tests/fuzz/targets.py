@@ -214,7 +214,8 @@ def _write_engine(folder: Path) -> None:
 
 _ENGINE_ALLOWS = {
     **_NOT_STATED,
-    **_allow("the engine does not read it", ("*",), "config.vocab_size", "config.max_position_embeddings"),
+    **_allow("the engine does not read it", ("*",), "config.vocab_size", "config.max_position_embeddings",
+             "config.model_type"),
     **_allow("a description: nothing else states it", _OTHER_WORDS, "name", "model", "regime",
              "parity.measured_on", "parity.inputs", "versions"),
     **_allow("another name", ("unknown",), "checkpoint.name"),
