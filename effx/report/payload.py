@@ -304,8 +304,11 @@ def _settings(run: Run) -> dict[str, Any]:
         **{
             key: value
             for key, value in vars(settings).items()
-            if key not in ("plan", "runtime", "meter") and value is not None
+            if key not in ("plan", "runtime", "meter", "interruptions") and value is not None
         },
+        "interruptions": [
+            f"{gap.stopped} to {gap.resumed}, after {gap.rounds} rounds" for gap in settings.interruptions
+        ],
     }
 
 

@@ -18,7 +18,7 @@ from effx.errors import ArtifactError, UsageError
 from effx.report import latex, page, report, sections, tables
 from effx.report.comparisons import compare_groups
 from effx.report.groups import group_runs
-from effx.results import Energy, FailedEngineRecord, Failure, PeakMemory, Run
+from effx.results import Energy, FailedEngineRecord, Failure, Interruption, PeakMemory, Run
 from effx.specs.workloads import Workload
 from tests.analysis import simulated_results
 from tests.analysis.simulated_run import simulated_run
@@ -231,6 +231,18 @@ def test_fields_that_a_result_lacks_are_empty(tmp_path: Path) -> None:
         row[key] for key in ("model", "regime", "weight_remaining", "size_bytes", "host_peak_memory_bytes")
     ] == [""] * 5
     assert " & -- & -- & " in (folder / "tables.tex").read_text()
+
+
+def test_gaps_of_a_session_are_shown(tmp_path: Path) -> None:
+    """A session that was stopped and resumed is reported, and its gaps are said."""
+    gap = Interruption("2026-11-28T10:00:00+00:00", "2026-11-28T11:00:00+00:00", 3)
+    runs = [simulated_results.run(number, rounds=5, queries=20) for number in range(2)]
+    stopped = replace(runs[0], settings=replace(runs[0].settings, interruptions=[gap]))
+    simulated_results.write([stopped, runs[1]], tmp_path / "results")
+    _, folder = report([tmp_path / "results"])
+    gaps = [settings["interruptions"] for settings in data_of(folder)["settings"]]
+    assert [f"{gap.stopped} to {gap.resumed}, after 3 rounds"] in gaps
+    assert [] in gaps
 
 
 def failed(run: Run, started: str, failure: str = "it died") -> Failure:
