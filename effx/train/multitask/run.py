@@ -58,7 +58,6 @@ class _TaskRows:
     """The rows of one task."""
 
     task: Task
-    location: DataLocation
     every: Rows
     train: Rows
     validation: Rows
@@ -118,12 +117,14 @@ def multitask(
     settings = settings or MultitaskSettings()
     training, model_name = settings.training, str(model_name)
     distributed.refuse("multi-task training")
-    tasks = _tasks(task_names, data_folders or {})
+    cache: data.Cache = {}
+    tasks = _tasks(task_names, data_folders or {}, cache)
     huggingface.check_source(model_name)
     name = name or f"multitask-{files.safe_name(huggingface.name_of(model_name))}-s{training.seed}"
     folders = [output.new_folder(out, f"{name}-{task.name}", overwrite) for task in tasks]
     opened = _tickets(tickets, tasks, model_name, settings)
-    everything = [_rows(task, (data_folders or {}).get(task.name), training.limit) for task in tasks]
+    everything = [_rows(task, (data_folders or {}).get(task.name), training.limit, cache) for task in tasks]
+    cache.clear()
 
     transformers.set_seed(training.seed)
     loaded = [
@@ -161,12 +162,12 @@ def multitask(
     return written
 
 
-def _tasks(names: Sequence[str], folders: Mapping[str, DataLocation]) -> list[Task]:
+def _tasks(names: Sequence[str], folders: Mapping[str, DataLocation], cache: data.Cache) -> list[Task]:
     if len(names) < 2 or len(set(names)) < len(names):
         raise UsageError(f"tasks {','.join(names)}: expected at least two different tasks.")
     if others := sorted(set(folders) - set(names)):
         raise UsageError(f"data of {others[0]}: it is not one of the tasks.", settings="data")
-    tasks = [data.resolve(name, folders.get(name)) for name in names]
+    tasks = [data.resolve(name, folders.get(name), cache=cache) for name in names]
     for task in tasks:
         source.check_trainable(task)
         if heads.head_type(task).per_token:
@@ -240,10 +241,10 @@ def _structures(
     return [replace(part, head_pooling=head_pooling) for part in parts]
 
 
-def _rows(task: Task, location: DataLocation, limit: int | None) -> _TaskRows:
-    every = data.load(task, "train", location)
-    validation = data.load(task, "validation", location)
-    return _TaskRows(task, location, every, every.limit(limit), validation, data.recorded(task, location))
+def _rows(task: Task, location: DataLocation, limit: int | None, cache: data.Cache) -> _TaskRows:
+    every = data.load(task, "train", location, cache=cache)
+    validation = data.load(task, "validation", location, cache=cache)
+    return _TaskRows(task, every, every.limit(limit), validation, data.recorded(task, location))
 
 
 def _encoded(
@@ -366,7 +367,7 @@ def _scored(
 ) -> tuple[dict[str, float], np.ndarray]:
     """Return a task's metrics and predictions, by its head and ticket."""
     with shared.applied(number):
-        predictions = task.predict(evaluate.logits(shared.models[number], encoded))
+        predictions = evaluate.predictions(shared.models[number], encoded, task)
     return task.score(labelled.labels, predictions), predictions
 
 
