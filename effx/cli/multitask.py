@@ -60,7 +60,7 @@ def command(
     \b
     effx train multitask mrpc,rte,stsb --model ./minilm --data ./glue
     effx train multitask mrpc,rte --model ./minilm --data ./glue --ticket MRPC_TICKET --ticket RTE_TICKET
-    effx train multitask reviews,topics --model ./minilm --data reviews=./r.csv --data topics=./topics
+    effx train multitask reviews,topics --model ./minilm --data reviews=./reviews --data topics=./topics
     """  # fmt: skip
     from effx.train.multitask import multitask
 
