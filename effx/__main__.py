@@ -8,14 +8,18 @@ from effx import signals
 
 
 def main() -> None:
-    """Handle signals first, so that one that arrives while the command line is imported is handled too."""
-    signals.install()
-    try:
-        from effx.cli import main as run_command
+    """Run the command line and exit with a code of :data:`effx.cli.EXIT_CODES`.
 
-        run_command()
+    Signals are handled first, so that one that arrives while the command line is imported is handled too.
+    """
+    signals.install_until_exit()
+    try:
+        from effx.cli import run
+
+        code = run(sys.argv[1:])
     except KeyboardInterrupt as stop:
-        sys.exit(signals.exit_code(stop))
+        code = signals.exit_code(stop)
+    signals.exit_process(code)
 
 
 if __name__ == "__main__":

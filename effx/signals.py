@@ -12,6 +12,7 @@ prints its traceback and goes on. Libraries swallow exceptions too. A second sig
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import select
@@ -21,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 RAISE_AFTER_S = 0.5
 RAISE_AGAIN_S = 2.0
@@ -76,6 +77,31 @@ def install(*, ctrl_c: bool = True) -> bool:
     _state = _State(ctrl_c)
     _state.begin()
     return True
+
+
+def install_until_exit() -> None:
+    """Do what :func:`install` does, and keep the handlers until :func:`exit_process` has ended the process.
+
+    Call it before other modules are imported: what they do at exit is done before the process ends.
+    """
+    if install():
+        atexit.register(_end_process)
+
+
+def exit_process(code: int) -> NoReturn:
+    """Exit with a code, or with that of a signal that arrives before the process has ended.
+
+    Python restores the default handlers before it unloads modules and libraries, which takes some tenths of a
+    second with PyTorch: a signal would then kill the process. So the process ends after the functions that
+    were registered to run at exit, and nothing is unloaded.
+
+    Raises:
+        SystemExit: always.
+    """
+    global _final_code
+    acknowledge()
+    _final_code = code
+    sys.exit(code)
 
 
 @contextlib.contextmanager
@@ -260,6 +286,28 @@ class _State:
 
 
 _state: _State | None = None
+_final_code: int | None = None
+"""Exit code of the process, as passed to :func:`exit_process`."""
+
+
+def _end_process() -> None:
+    """End the process, after everything else that is done at exit."""
+    if _final_code is None or _state is None:  # an exception, or a forked child
+        return
+    code = _final_code
+    try:
+        sys.stdout.flush()
+    except (BrokenPipeError, AttributeError, ValueError):  # its reader has ended, or it was closed
+        pass
+    except OSError as error:
+        os.write(2, f"effx: cannot write the output: {error.strerror}.\n".encode())
+        code = code or 2
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    stop = requested()
+    os._exit(code if stop is None else exit_code(stop))
 
 
 def _after_fork() -> None:

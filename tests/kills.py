@@ -4,7 +4,9 @@
 
 SIGKILL: every visible artifact opens, what was complete before is still there, no process survives, and after
 the same command has run to its end nothing temporary remains. SIGTERM and SIGINT: the exit code is 143 or 130
-within 10 s, nothing is printed that looks like a traceback, and nothing temporary remains right away.
+within 10 s, nothing is printed that looks like a traceback, and nothing temporary remains right away. They
+are sent once effx handles signals. Before that, for some hundredths of a second, Python itself starts, and a
+signal ends it in its own way.
 
 Importing PyTorch and ONNX Runtime takes most of the time of a tiny command. Every fifth signal is sent to a
 new process, at any moment from its start, imports included; the others to a child that a process forks which
@@ -64,6 +66,16 @@ class Command:
             cwd=folder, env=environment, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
 
+    @property
+    def number(self) -> int:
+        """The process number."""
+        return self._process.pid
+
+    def wait_for_handlers(self) -> None:
+        """Wait until the process handles SIGTERM, or has ended."""
+        while (caught := _caught_signals(self.number)) is not None and not caught & _SIGTERM_BIT:
+            time.sleep(0.005)
+
     def send(self, number: signal.Signals) -> None:
         """Send a signal."""
         self._process.send_signal(number)
@@ -85,6 +97,10 @@ class ForkedCommand(Command):
         self._number = starter.fork(arguments, self._reported)
         self._ended: tuple[int, str] | None = None
 
+    @property
+    def number(self) -> int:
+        return self._number
+
     def send(self, number: signal.Signals) -> None:
         if self._ended is None:
             os.kill(
@@ -95,6 +111,19 @@ class ForkedCommand(Command):
         if self._ended is None and (code := self._starter.ended(limit_s)) is not None:
             self._ended = code, self._reported.read_text(errors="replace")
         return self._ended
+
+
+_SIGTERM_BIT = 1 << (signal.SIGTERM - 1)
+
+
+def _caught_signals(number: int) -> int | None:
+    """Return the mask of the signals that a process handles; None: it has ended."""
+    try:
+        status = Path(f"/proc/{number}/status").read_text()
+    except OSError:
+        return None
+    fields = dict(line.split(":", 1) for line in status.splitlines())
+    return None if fields["State"].split()[0] == "Z" else int(fields["SigCgt"], 16)
 
 
 class Starter:
@@ -331,6 +360,7 @@ class Campaign:
         for _ in range(_STOP_REPEATS):
             before = self.inventory()
             process = self.start(command)
+            process.wait_for_handlers()
             if process.wait(moment) is not None:
                 return None
             process.send(number)
@@ -351,9 +381,8 @@ class Campaign:
 
     def moment(self, command: str) -> float:
         """Return when to send a signal, in seconds from the start."""
-        if self.new_process:
-            return self.rng.uniform(0.3, self.import_s + self.seconds[command])
-        return self.rng.uniform(0.02, self.seconds[command])
+        imports_s = self.import_s if self.new_process else 0.0
+        return self.rng.uniform(0.0, imports_s + self.seconds[command])
 
     def forget(self, command: str) -> None:
         """Remove what a command would otherwise find done."""
@@ -422,6 +451,8 @@ def main() -> int:
     for name in ("model", "data", "folder"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     given = parser.parse_args()
+    # A shell starts background jobs with SIGINT ignored; children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     counts, wrong = campaign(
         given.folder.absolute(), given.model.absolute(), given.data.absolute(),
         kills=given.kills, stops=given.stops, seed=given.seed,

@@ -23,9 +23,11 @@ signals.install()
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
-def stopped(body: str, *numbers: signal.Signals, apart_s: float = 0.0) -> tuple[int, str, float]:
+def stopped(
+    body: str, *numbers: signal.Signals, apart_s: float = 0.0, begin: str = BEGIN
+) -> tuple[int, str, float]:
     """Send signals to a process that runs ``body`` once it prints; return its code, stderr and seconds."""
-    code = BEGIN.format(body=body)
+    code = begin.format(body=body)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -88,6 +90,36 @@ def test_a_signal_ends_the_process_with_its_code(body: str, number: signal.Signa
     assert code == CODES[number]
     assert reported == ""
     assert seconds < 10
+
+
+BEGIN_UNTIL_EXIT = BEGIN.replace("install()", "install_until_exit()")
+ENDING = """
+import atexit
+def last_work():
+    print("ready", flush=True)
+    time.sleep(0.5)
+atexit.register(last_work)
+signals.exit_process(7)
+"""
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_a_signal_at_the_end_of_the_process_decides_its_exit_code(number: signal.Signals) -> None:
+    code, reported, _ = stopped(ENDING, number, begin=BEGIN_UNTIL_EXIT)
+    assert (code, reported) == (CODES[number], "")
+
+
+def test_output_that_cannot_be_written_at_the_end_is_reported(tmp_path: Path) -> None:
+    code = (
+        "from effx import signals; import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); "
+        "signals.install_until_exit(); print('x'); signals.exit_process(0)"
+    )
+    with (tmp_path / "out").open("w") as out:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
+        run = subprocess.run(
+            [sys.executable, "-c", code], stdout=out, stderr=subprocess.PIPE, text=True, env=environment
+        )
+    assert (run.returncode, run.stderr) == (2, "effx: cannot write the output: File too large.\n")
 
 
 STUCK = """

@@ -120,12 +120,6 @@ def cli(debug: bool) -> None:
     """
 
 
-def main() -> None:
-    """Run the command line and exit with a code of :data:`EXIT_CODES`."""
-    signals.install()
-    sys.exit(run(sys.argv[1:]))
-
-
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; errors become one line on stderr."""
     debug = "--debug" in arguments or bool(os.environ.get("EFFX_DEBUG"))

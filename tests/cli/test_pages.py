@@ -73,7 +73,7 @@ def test_completion_completes(words: str, expected: str, tmp_path: Path) -> None
         **os.environ, "PYTHONPATH": str(ROOT), "_EFFX_COMPLETE": "zsh_complete",
         "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1),
     }  # fmt: skip
-    code = "import sys; sys.argv[0] = 'effx'; from effx.cli import main; main()"
+    code = "import sys; sys.argv[0] = 'effx'; from effx.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert expected in done.stdout.splitlines(), done.stderr
 
