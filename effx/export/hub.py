@@ -2,18 +2,21 @@
 
     DIR/NAME/config.json, tokenizer.json, ...     as transformers saves them
     DIR/NAME/onnx/model.onnx                      fp32; model_fp16.onnx, model_bf16.onnx, model_quantized.onnx
-    DIR/NAME/openvino/openvino_model.xml, .bin    fp32; openvino_model_qint8_quantized.xml: int8
+    DIR/NAME/openvino_model.xml, .bin             fp32; openvino_model_qint8_quantized.xml: int8
     DIR/NAME/README.md                            the model card: files, labels, parity
 
-NAME is the checkpoint's, with the parts of the variant besides its precision, as ``mine-tokens``. Work of the
-host around a graph (padding to fixed lengths, early exit in segments) is not part of the layout.
+optimum-intel 2.2 reads the OpenVINO files of the folder itself (``_find_files_matching_pattern``), and
+sentence-transformers those of the folder before those of a subfolder ``openvino`` (``backend_should_export``).
+The other libraries read the ONNX files of the subfolder. NAME is the checkpoint's, with the parts of the variant
+besides its precision, as ``mine-tokens``. Work of the host around a graph (padding to fixed lengths, early exit in
+segments) is not part of the layout.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from effx import files, progress
@@ -24,8 +27,8 @@ from effx.specs import variants
 
 _ONNX = {"fp32": "model", "fp16": "model_fp16", "bf16": "model_bf16", "int8": "model_quantized"}
 _OPENVINO = {"fp32": "openvino_model", "int8": "openvino_model_qint8_quantized"}
-_LAYOUT = {"onnxruntime": ("onnx", _ONNX), "openvino": ("openvino", _OPENVINO)}
-"""Backend -> folder of its files, and their names by precision."""
+_LAYOUT = {"onnxruntime": ("onnx", _ONNX), "openvino": ("", _OPENVINO)}
+"""Backend -> subfolder of its files, and their names by precision."""
 _SUFFIXES = (".onnx", ".onnx.data", ".xml", ".bin")
 _CARD = "README.md"
 _TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -88,7 +91,7 @@ def write(engines: Sequence[Engine], folder: Path) -> Path:
         raise UsageError(f"{folder}: the engines are of different checkpoints with the same name.")
     first = engines[0]
     shared = [name for name in first.manifest.files if _is_shared(name)]
-    expected = {*shared, _CARD, *(folder_name for folder_name, _ in _LAYOUT.values())}
+    expected = {*shared, _CARD, *_names_in_folder()}
     if folder.is_dir() and (others := sorted({path.name for path in folder.iterdir()} - expected)):
         raise UsageError(f"{folder} has files of something else ({others[0]}): choose another folder.")
     taken: dict[str, Engine] = {}
@@ -104,6 +107,15 @@ def write(engines: Sequence[Engine], folder: Path) -> Path:
         progress.say(f"{folder}: most libraries load the fp32 file by default, and it is not there: "
                      f"name the file when you load it, or export fp32 too")  # fmt: skip
     return folder
+
+
+def _names_in_folder() -> Iterator[str]:
+    """Yield the names that graphs can have in a folder: subfolders, or files of the folder itself."""
+    for subfolder, stems in _LAYOUT.values():
+        if subfolder:
+            yield subfolder
+        else:
+            yield from (f"{stem}{suffix}" for stem in stems.values() for suffix in _SUFFIXES)
 
 
 def _is_shared(name: str) -> bool:
@@ -126,7 +138,7 @@ def _copy(engine: Engine, folder: Path) -> str:
             if target.exists():
                 raise UsageError(f"{engine.name}: another engine has {target.name} too: export one of them.")
             shutil.copyfile(engine.folder / name, target)
-    return f"{subfolder}/{stem}{Path(source).suffix}"
+    return str(Path(subfolder, f"{stem}{Path(source).suffix}"))
 
 
 def _set_max_length(path: Path, max_length: int) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import openvino
 import pytest
 from transformers import AutoConfig, AutoTokenizer
 
 from effx import engines
 from effx.artifacts import Checkpoint, Engine
 from effx.errors import EffxError
-from effx.export import hub
+from effx.export import export, hub
 
 TEXTS = ["a charming and often affecting journey", "dull", "it is what it is, and then some more of it"]
 
@@ -43,6 +44,25 @@ def test_a_plain_client_gets_the_engines_logits(engines_folder: Path, tmp_path: 
             np.testing.assert_allclose(theirs, ours.infer(batch)["logits"], atol=1e-6)
     card = (folder / "README.md").read_text()
     assert "| onnx/model.onnx | fp32 |" in card and "| onnx/model_quantized.onnx | int8-" in card
+
+
+def test_openvino_files_are_where_optimum_intel_looks_by_default(
+    engines_folder: Path, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """optimum-intel 2.2 opens openvino_model.xml of the folder itself, and reads no subfolder."""
+    engine = export(checkpoint.folder, "fp32", "openvino", tmp_path / "engines")
+    both = [*opened(engines_folder, "tiny.fp32.onnxruntime"), engine]
+    for _ in range(2):  # a folder that was written before is replaced
+        assert hub.write_all(both, tmp_path / "hub") == []
+    folder = tmp_path / "hub/tiny"
+    assert (folder / "onnx/model.onnx").is_file() and not (folder / "openvino").exists()
+    model = openvino.Core().compile_model(folder / "openvino_model.xml", "CPU")
+    batch = dict(AutoTokenizer.from_pretrained(folder)(TEXTS, padding=True, return_tensors="np"))
+    batch.setdefault("token_type_ids", np.zeros_like(batch["input_ids"]))
+    theirs = model({entry.any_name: batch[entry.any_name] for entry in model.inputs})["logits"]
+    with engines.open(engine.folder) as ours:
+        np.testing.assert_allclose(theirs, ours.infer(batch)["logits"], atol=1e-6)
+    assert "| openvino_model.xml | fp32 |" in (folder / "README.md").read_text()
 
 
 def changed(engine: Engine, **manifest: Any) -> Engine:
