@@ -2,13 +2,13 @@
 
     python benchmarks/import_parity.py finetune --model ./minilm --data ./data -o ./models
     python benchmarks/import_parity.py check --models ./models --data ./data -o ./work \
-        --out docs/results/import/parity.json --recommend sst2-reversed
+        --out docs/results/import/parity.json --recommend sst2-reversed/fp32
 
 ``finetune`` needs no effx: a loop of PyTorch, then ``save_pretrained`` in every format of FORMATS. ``check``
 compares, on the same validation rows, the imported checkpoint and its fp32 engine with transformers' own
 text-classification pipeline: every prediction, the largest difference between logits, and the metric. The
 pipeline computes in fp32 for all formats, one row at a time, with the tokenizer's own maximum length. With
-``--recommend`` it also runs effx's commands from the folder to a recommendation, as a user types them.
+``--recommend`` it also runs the two commands from a folder to a recommendation, as a user types them.
 
 The rows are those of --data, except for entities-multi-label: which types of entities a text of WNUT 17 has,
 of the texts that have any.
@@ -26,6 +26,7 @@ import platform
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -239,22 +240,22 @@ def effx(*arguments: str, folder: Path) -> str:
     return ran.stdout
 
 
-def commands(name: str, model: Path, data: Path, case: Case, work: Path) -> dict[str, Any]:
-    """From the folder to a recommendation; return the commands and what the last one printed."""
+def commands(model: Path, data: Path, case: Case, work: Path) -> dict[str, Any]:
+    """From the folder to a recommendation in two commands; return them, what they printed, and the time."""
     work.mkdir(parents=True, exist_ok=True)
-    engines = [f"engines/{case.task}-{model.name}.{variant}.onnxruntime" for variant in ("fp32", "int8")]
-    chain = [
+    typed = [
         ["export", str(model), "--task", case.task, "--data", str(data), *case.options, "--variant", "fp32",
-         "--variant", "int8", "--jobs", "1"],
-        ["profile", *engines, "--rounds", "3", "--threads", "1", "--meter", "none"],
-        ["recommend", "results", "--max-drop", "0.02"],
+         "--variant", "int8"],
+        ["profile", "--rounds", "5", "--meter", "none", "--grid", "none", "--recommend"],
     ]  # fmt: skip
-    printed = [effx(*arguments, folder=work) for arguments in chain]
+    start = time.monotonic()
+    printed = [effx(*arguments, folder=work) for arguments in typed]
     print(printed[-1], flush=True)
-    shown = [["effx", *(str(Path(a).name) if a.startswith("/") else a for a in line)] for line in chain]
+    shown = [["effx", *(Path(a).name if a.startswith("/") else a for a in line)] for line in typed]
     return {
         "commands": [" ".join(line) for line in shown],
-        "recommendation": printed[-1].strip().splitlines(),
+        "seconds": round(time.monotonic() - start),
+        "printed": [line for text in printed for line in text.strip().splitlines()],
     }
 
 
@@ -342,8 +343,9 @@ def markdown(value: Mapping[str, Any]) -> str:
         lines.append(f"| {row['case']} | {row['format']} | {outputs} | {parts[0]['rows']} | {equal} | "
                      f"{largest} | {scores} |")  # fmt: skip
     for name, chain in value["commands"].items():
-        lines += ["", f"{name}:", "", *(f"    {line}" for line in chain["commands"]), ""]
-        lines += [f"    > {line}".rstrip() for line in chain["recommendation"]]
+        lines += ["", f"## {name}: from the folder to a recommendation, {chain['seconds']} s", ""]
+        lines += [*(f"    {line}" for line in chain["commands"]), ""]
+        lines += [f"    > {line}".rstrip() for line in chain["printed"]]
     return "\n".join([*lines, ""])
 
 
@@ -357,7 +359,7 @@ def main() -> None:
     compare = commands_.add_parser("check")
     compare.add_argument("--models", type=Path, required=True)
     compare.add_argument("--rows", type=int, default=200)
-    compare.add_argument("--recommend", action="append", default=[], choices=CASES,
+    compare.add_argument("--recommend", action="append", default=[], metavar="CASE/FORMAT",
                          help="Also run the commands from this folder to a recommendation.")  # fmt: skip
     compare.add_argument("-o", type=Path, required=True, dest="work")
     compare.add_argument(
@@ -387,10 +389,11 @@ def main() -> None:
             result["models"].append(check(name, form, folder, data, case, work))
             print(json.dumps(result["models"][-1]), flush=True)
             record(options.out, result)
-        if name in options.recommend:
-            folder = (options.models / name / "fp32").resolve()
-            result["commands"][name] = commands(name, folder, data, case, work)
-            record(options.out, result)
+        for form in case.formats:
+            if f"{name}/{form}" in options.recommend:
+                folder = (options.models / name / form).resolve()
+                result["commands"][f"{name}/{form}"] = commands(folder, data, case, work / form)
+                record(options.out, result)
 
 
 def tuned(name: str, out: Path, options: argparse.Namespace) -> None:

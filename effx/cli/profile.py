@@ -21,7 +21,7 @@ _WITHOUT_OPTION = (
     "timeout_s", "trust",
 )  # fmt: skip
 """Settings of recipes and of Python; three have shorter options below."""
-_WITH_RESUME = {"session", "out", "trust", "no_wait", "uri", "strict", "as_json"}
+_WITH_RESUME = {"session", "out", "trust", "no_wait", "uri", "with_recommendation", "strict", "as_json"}
 """Options that are not about what is measured."""
 
 
@@ -92,6 +92,12 @@ _WITH_RESUME = {"session", "out", "trust", "no_wait", "uri", "strict", "as_json"
     is_flag=True,
     help="Open engines that can run code, as PyTorch programs, although they were not built here.",
 )
+@click.option(
+    "--recommend",
+    "with_recommendation",
+    is_flag=True,
+    help="Also print the engine to deploy: as effx recommend does on the results of this session.",
+)
 @click.option("--strict", is_flag=True, help="Exit with code 1 if a gate failed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results.")
 @click.pass_context
@@ -110,6 +116,7 @@ def command(
     no_wait: bool,
     uri: str | None,
     trust: bool,
+    with_recommendation: bool,
     strict: bool,
     as_json: bool,
     **settings: Any,
@@ -120,19 +127,23 @@ def command(
     machine affect all of them. Measured are accuracy on every validation row, latency of single
     queries at the rows' lengths, latency for a grid of batch sizes and sequence lengths, peak memory,
     and energy if the machine has a meter. On rows without labels, agreement with a reference engine is
-    measured instead of accuracy. Exit code 1: an engine failed, or a quality gate failed and --strict
-    was given. After Ctrl-C or a crash, --resume measures what is left.
+    measured instead of accuracy. Exit code 1: an engine failed, a quality gate failed and --strict was
+    given, or --recommend has no engine to recommend. After Ctrl-C or a crash, --resume measures what is
+    left.
 
     \b
     effx profile engines/
     effx profile engines/ --data ../data/sst2 --grid 1x32,32x128 --meter rapl
     effx profile engines/ --data texts.csv --unlabelled
+    effx profile engines/ --recommend
     """  # fmt: skip
     from effx.analysis import batches, majority
     from effx.export.foreign.location import is_foreign
     from effx.profile import journal, profile, resume
     from effx.report import tracking
 
+    if with_recommendation and as_json:
+        raise UsageError("--recommend prints text: run effx recommend --json afterwards instead of --json.")
     if graph := next(filter(is_foreign, engines), None):
         raise UsageError(
             f"{graph} was not built by effx. Make an engine of it: effx import-engine {graph} --task TASK"
@@ -188,4 +199,10 @@ def command(
                 click.echo(f"note: {remark}", err=True)
     if uri is not None:
         tracking.log_runs(runs, uri)
-    return 1 if failures or (strict and any(run.flags for run in runs)) else 0
+    code = 1 if failures or (strict and any(run.flags for run in runs)) else 0
+    if with_recommendation and runs:
+        from effx.analysis.recommend import recommend
+        from effx.cli.recommend import print_answers
+
+        code = max(code, print_answers(recommend(runs)))
+    return code

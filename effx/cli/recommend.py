@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from effx.analysis.objectives import OBJECTIVES
 from effx.cli import options
 from effx.specs.constraints import RecommendSettings
+
+if TYPE_CHECKING:
+    from effx.analysis.recommendation import Recommendation, Unmet
 
 
 @click.command("recommend")
@@ -52,9 +56,7 @@ def command(
     effx recommend results/
     effx recommend results/ --objective latency --max-drop 0.02 --max-p99 5ms --max-memory 500MB
     """  # fmt: skip
-    from effx.analysis import wording
     from effx.analysis.recommend import recommend
-    from effx.analysis.recommendation import Unmet
     from effx.results import find
 
     answers = recommend(
@@ -65,16 +67,37 @@ def command(
         task=task,
         host=host,
     )
-    unmet = [answer for answer in answers if isinstance(answer, Unmet)]
-    recommended = [answer for answer in answers if not isinstance(answer, Unmet)]
-    if as_json:
-        shown = {
-            "recommendations": [answer.to_json() for answer in recommended],
-            "unmet": [answer.to_json() for answer in unmet],
-        }
-        click.echo(json.dumps(shown, indent=1, allow_nan=False))
-    elif recommended:
+    recommended, unmet = _divided(answers)
+    if not as_json:
+        return print_answers(answers)
+    shown = {
+        "recommendations": [answer.to_json() for answer in recommended],
+        "unmet": [answer.to_json() for answer in unmet],
+    }
+    click.echo(json.dumps(shown, indent=1, allow_nan=False))
+    return _print_unmet(unmet)
+
+
+def print_answers(answers: Sequence[Recommendation | Unmet]) -> int:
+    """Print recommendations, and on stderr which limits no engine meets; return the exit code."""
+    from effx.analysis import wording
+
+    recommended, unmet = _divided(answers)
+    if recommended:
         click.echo("\n\n".join(wording.recommendation(answer, options.of_setting) for answer in recommended))
-    for answer in unmet:
+    return _print_unmet(unmet)
+
+
+def _print_unmet(answers: Sequence[Unmet]) -> int:
+    from effx.analysis import wording
+
+    for answer in answers:
         click.echo(f"effx: {wording.unmet(answer, options.of_setting)}", err=True)
-    return 1 if unmet else 0
+    return 1 if answers else 0
+
+
+def _divided(answers: Sequence[Recommendation | Unmet]) -> tuple[list[Recommendation], list[Unmet]]:
+    from effx.analysis.recommendation import Unmet
+
+    unmet = [answer for answer in answers if isinstance(answer, Unmet)]
+    return [answer for answer in answers if not isinstance(answer, Unmet)], unmet

@@ -6,10 +6,10 @@
     DIR/NAME/README.md                            the model card: files, labels, parity
 
 optimum-intel 2.2 reads the OpenVINO files of the folder itself (``_find_files_matching_pattern``), and
-sentence-transformers those of the folder before those of a subfolder ``openvino`` (``backend_should_export``).
-The other libraries read the ONNX files of the subfolder. NAME is the checkpoint's, with the parts of the variant
-besides its precision, as ``mine-tokens``. Work of the host around a graph (padding to fixed lengths, early exit in
-segments) is not part of the layout.
+sentence-transformers those of the folder before those of a subfolder ``openvino``
+(``backend_should_export``). The other libraries read the ONNX files of the subfolder. NAME is the
+checkpoint's, with the parts of the variant besides its precision, as ``mine-tokens``. Work of the host
+around a graph (padding to fixed lengths, early exit in segments) is not part of the layout.
 """
 
 from __future__ import annotations

@@ -89,9 +89,10 @@ def test_bare_commands_work_in_a_workspace(
     shutil.copytree(checkpoint.folder, here / "checkpoints" / "tiny")
     assert run(["export", "--variant", "int8"]) == 0
     assert capsys.readouterr().out == "engines/tiny.int8.onnxruntime\n"
-    assert run(["profile", "engines/", "--rounds", "3", "--grid", "none"]) == 0
+    assert run(["profile", "engines/", "--rounds", "3", "--grid", "none", "--recommend"]) == 0
     out = capsys.readouterr().out
     assert "tiny.int8.onnxruntime" in out
+    assert ": deploy tiny.int8.onnxruntime" in out
     assert "energy" in out
     assert run(["report", "results/", "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
