@@ -77,7 +77,7 @@ def import_model(
     max_length = settings.max_length or _max_length(opened, loaded)
     understood.say(name, task, replace(loaded, head=f"{loaded.head} ({opened.head.reason})"), max_length)
     checkpoint = _scored(opened, loaded, task, folder, settings, max_length, data_folder, overwrite)
-    state.remember(_KIND, checkpoint.digest, str(Path(name).resolve()))
+    state.remember(_KIND, checkpoint.digest, _origin(name))
     return checkpoint
 
 
@@ -155,13 +155,14 @@ def as_checkpoint(
         Path(out) / f"{_task_name(settings, data_folder)}-{files.safe_name(huggingface.name_of(str(name)))}"
     )
     replace_import = False
-    if Checkpoint.is_at(target) and huggingface.is_model(path):
+    if Checkpoint.is_at(target):
         before = Checkpoint.open(target)
         imported = before.manifest.imported
-        replace_import = imported is not None and state.recall(_KIND, before.digest) == str(path.resolve())
+        replace_import = imported is not None and state.recall(_KIND, before.digest) == _origin(name)
+        files_of_model = huggingface.open_folder(str(name)).path if on_hub else path
         if (
             imported is not None
-            and imported.digest == digest(path)
+            and imported.digest == digest(files_of_model)
             and imported.settings == _recorded(settings)
             and before.data == data.recorded(before.task, data_folder)
         ):
@@ -174,6 +175,11 @@ def as_checkpoint(
     return import_model(
         name, out=out, data_folder=data_folder, settings=settings, overwrite=replace_import
     ).folder
+
+
+def _origin(name: str | Path) -> str:
+    """Return what identifies a model on this machine: its folder, or its name on the hub."""
+    return str(name) if huggingface.is_hub_name(name) else str(Path(name).resolve())
 
 
 def _recorded(settings: ImportSettings) -> dict[str, JsonValue]:

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -204,6 +205,39 @@ def test_a_model_is_imported_once_and_again_when_something_changed(
     change_config(tmp_path / "m", hidden_dropout_prob=0.3)
     assert imported(max_length=16) != shorter
     assert "have changed" in capsys.readouterr().err
+
+
+def test_a_model_of_the_hub_is_imported_by_its_name(
+    model: PreTrainedModel,
+    rows_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Read offline, from the cache of huggingface_hub."""
+    repository = tmp_path / "cache/models--someone--classifier"
+    shutil.copytree(tmp_path / "m", repository / "snapshots/0123")
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text("0123")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+    def imported(**settings: object) -> Checkpoint:
+        given = ImportSettings(task="sst2", **settings)
+        folder = as_checkpoint("someone/classifier", out=tmp_path / "c", data_folder=rows_folder,
+                               settings=given)  # fmt: skip
+        assert folder == tmp_path / "c/sst2-classifier"
+        return Checkpoint.open(folder)
+
+    first = imported()
+    assert first.manifest.model == "someone/classifier"
+    texts = data.load(TASKS["sst2"], "validation", rows_folder).texts[:8]
+    np.testing.assert_allclose(
+        ours(first, texts), transformers_logits(tmp_path / "m", texts)[:, [1, 0]], atol=1e-5
+    )
+    capsys.readouterr()
+    assert imported().digest == first.digest and "was imported from" in capsys.readouterr().err
+    assert imported(max_length=16).max_length == 16
 
 
 def test_a_checkpoint_that_was_not_imported_is_not_replaced(

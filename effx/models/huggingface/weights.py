@@ -33,7 +33,10 @@ def read(folder: ModelFolder) -> Tensors:
     """
     tensors: Tensors = {}
     for path in folder.weights:
-        tensors |= _read_file(folder.name, path)
+        shard = _read_file(folder.name, path)
+        if twice := sorted(tensors.keys() & shard.keys()):
+            raise wrong(folder.name, f"{twice[0]} is in {path.name} and in another file of its weights")
+        tensors |= shard
     for key, tensor in tensors.items():
         if tensor.dtype in _FLOATS:
             if not bool(torch.isfinite(tensor).all()):
@@ -60,6 +63,9 @@ def canonical(tensors: Tensors, known: Collection[str], prefix: str) -> Tensors:
             and beta.
         known: the parameter names of the task model.
         prefix: of the encoder within the task model, as ``bert``.
+
+    Raises:
+        ValueError: two tensors are the same parameter.
     """
     renamed: Tensors = {}
     for key, tensor in tensors.items():
@@ -68,7 +74,10 @@ def canonical(tensors: Tensors, known: Collection[str], prefix: str) -> Tensors:
             name = pattern.sub(replacement, name)
         if name not in known and f"{prefix}.{name}" in known:
             name = f"{prefix}.{name}"
-        renamed[name if name in known else key] = tensor
+        name = name if name in known else key
+        if name in renamed:
+            raise ValueError(f"two of its tensors are {name}, one of them named {key}")
+        renamed[name] = tensor
     return renamed
 
 

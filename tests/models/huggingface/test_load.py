@@ -147,6 +147,10 @@ QUERY = "bert.encoder.layer.1.attention.self.query.weight"
         (_weights(lambda t: t.update({QUERY: t[QUERY].to(torch.int8)})), f"quantized .{QUERY} is int8"),
         (_weights(lambda t: t.__delitem__("classifier.bias")), "incomplete: classifier.bias"),
         (_weights(lambda t: t.__delitem__(QUERY)), f"{QUERY} is missing"),
+        (
+            _weights(lambda t: t.update({QUERY.removeprefix("bert."): torch.ones_like(t[QUERY])})),
+            f"two of its tensors are {QUERY}",
+        ),
     ],
 )  # fmt: skip
 def test_what_would_be_left_out_is_refused_by_name(
