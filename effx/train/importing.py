@@ -143,7 +143,13 @@ def as_checkpoint(
     """
     settings = settings or ImportSettings()
     path = Path(name)
-    on_hub = huggingface.is_hub_name(name) and not path.parent.is_dir() and (settings.task or data_folder)
+    on_hub = huggingface.is_hub_name(name) and not path.parent.is_dir()
+    if on_hub and settings.task is None and data_folder is None:
+        raise UsageError(
+            f"{name} does not exist. Make a checkpoint with: effx train finetune TASK --model MODEL; "
+            "or, if it is a model of the Hugging Face hub, name its task or its rows",
+            settings=("task", "data"),
+        )
     if Checkpoint.find(path) or not (huggingface.is_model(path) or on_hub):
         if settings.model_fields_set:
             raise UsageError(

@@ -207,6 +207,12 @@ def test_a_model_is_imported_once_and_again_when_something_changed(
     assert "have changed" in capsys.readouterr().err
 
 
+def test_a_name_of_the_hub_needs_a_task() -> None:
+    with pytest.raises(UsageError, match="does not exist.*name its task or its rows") as caught:
+        as_checkpoint("someone/classifier")
+    assert caught.value.settings == ("task", "data")
+
+
 def test_a_model_of_the_hub_is_imported_by_its_name(
     model: PreTrainedModel,
     rows_folder: Path,
