@@ -28,19 +28,17 @@ class Library:
     model_class: str
     runtime: str
     """Its package, and effx's name of the backend."""
-    folder: str
-    """Of its files in a folder of the hub."""
+    subfolder: str
+    """Of its files in a folder of the hub; empty: the folder itself."""
     files: tuple[str, str]
-    """fp32 and int8."""
-    default_folder: bool
-    """Whether fp32 is loaded without naming the folder."""
+    """fp32, which is loaded by default, and int8."""
 
 
 LIBRARIES = (
     Library("optimum-onnx", "optimum.onnxruntime", "ORTModelForSequenceClassification", "onnxruntime", "onnx",
-            ("model.onnx", "model_quantized.onnx"), True),
-    Library("optimum-intel", "optimum.intel", "OVModelForSequenceClassification", "openvino", "openvino",
-            ("openvino_model.xml", "openvino_model_qint8_quantized.xml"), False),
+            ("model.onnx", "model_quantized.onnx")),
+    Library("optimum-intel", "optimum.intel", "OVModelForSequenceClassification", "openvino", "",
+            ("openvino_model.xml", "openvino_model_qint8_quantized.xml")),
 )  # fmt: skip
 
 
@@ -50,9 +48,8 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(client.folder)
     model_class = getattr(importlib.import_module(library.module), library.model_class)
     default, quantized = library.files
-    named = {"subfolder": library.folder, "file_name": quantized}
-    options_of_fp32 = {} if library.default_folder else {"subfolder": library.folder}
-    for file, precision, options in ((default, "fp32", options_of_fp32), (quantized, "int8", named)):
+    named = {"file_name": quantized} | ({"subfolder": library.subfolder} if library.subfolder else {})
+    for file, precision, options in ((default, "fp32", {}), (quantized, "int8", named)):
         model = model_class.from_pretrained(client.folder, **options)
         rows = []
         for texts in client.texts:
@@ -62,8 +59,11 @@ def main() -> None:
         arguments = "".join(f", {name}='{value}'" for name, value in options.items())
         client.compare(
             f"{library.model_class}.from_pretrained(FOLDER{arguments})",
-            f"{library.folder}/{file}", f"{library.runtime} {precision}", np.array(rows), labels,
-        )  # fmt: skip
+            f"{library.subfolder}/{file}".lstrip("/"),
+            f"{library.runtime} {precision}",
+            np.array(rows),
+            labels,
+        )
     client.write()
 
 

@@ -84,15 +84,20 @@ def print_answers(answers: Sequence[Recommendation | Unmet]) -> int:
 
     recommended, unmet = _divided(answers)
     if recommended:
-        click.echo("\n\n".join(wording.recommendation(answer, options.of_setting) for answer in recommended))
+        click.echo("\n\n".join(wording.recommendation(answer, _option) for answer in recommended))
     return _print_unmet(unmet)
+
+
+def _option(setting: str) -> str:
+    """Return the option of effx recommend that sets a setting, whichever command prints the answers."""
+    return options.names(command)[setting]
 
 
 def _print_unmet(answers: Sequence[Unmet]) -> int:
     from effx.analysis import wording
 
     for answer in answers:
-        click.echo(f"effx: {wording.unmet(answer, options.of_setting)}", err=True)
+        click.echo(f"effx: {wording.unmet(answer, _option)}", err=True)
     return 1 if answers else 0
 
 

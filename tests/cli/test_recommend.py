@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from effx import results
+from effx.analysis.recommend import recommend
 from effx.cli import run
+from effx.cli.recommend import print_answers
+from effx.specs.constraints import RecommendSettings
 from tests.analysis.simulated_run import simulated_run
 from tests.cli.test_cli import fails
 
@@ -36,6 +39,17 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
 def test_recommend_without_options(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["recommend"]) == 0
     assert capsys.readouterr().out.startswith("sst2 on h: deploy int8\n")
+
+
+def test_other_commands_print_answers_with_the_options_of_recommend(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As ``effx profile --recommend`` does: its own command has no --max-drop."""
+    assert print_answers(recommend(RUNS)) == 0
+    assert "--max-drop 0.01 compared with fp32" in capsys.readouterr().out
+    strict = RecommendSettings.of(max_p90_s=1e-6)
+    assert print_answers(recommend(RUNS, settings=strict)) == 1
+    assert "--max-p90" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
