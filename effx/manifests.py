@@ -631,6 +631,8 @@ class Parity:
     """95 %, adjusted for the number of classes."""
     lost_classes: tuple[str, ...] = ()
     """Classes that the checkpoint predicts and the engine never does, on more rows than chance explains."""
+    rows_per_query: Literal[1, 8] = 8
+    """1: the answers depend on the other rows of a batch, and this comparison is of single queries."""
 
 
 def check_parity(parity: Parity) -> Parity:

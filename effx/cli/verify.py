@@ -48,9 +48,10 @@ def command(
     else:
         for engine, parity in comparisons:
             lost = "" if parity.accuracy_lost is None else f", accuracy lost {parity.accuracy_lost:+.4f}"
+            single = ", in single queries" if parity.rows_per_query == 1 else ""
             click.echo(
                 f"{engine.folder}: {'passed' if parity.passed else 'FAILED'}: logits differ by "
                 f"{parity.max_abs_diff:.2g} at most, labels agree on {parity.label_agreement:.1%} of "
-                f"{parity.examples} {parity.inputs} inputs{lost}"
+                f"{parity.examples} {parity.inputs} inputs{single}{lost}"
             )
     return 0 if all(parity.passed for _, parity in comparisons) else 1

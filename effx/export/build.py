@@ -284,6 +284,10 @@ def _schemes(variant: Variant, job: Job) -> list[str]:
     return [scheme for scheme in schemes if scheme != INT8_BF16 or cpu.has_bf16()]
 
 
+def _in_queries(measured: Parity) -> str:
+    return " in single queries" if measured.rows_per_query == 1 else ""
+
+
 def _failure(candidate: _Candidate, job: Job, source: ExportSource, reference: Reference) -> str | None:
     """Return why a candidate may not be used, or None."""
     measured, variant = candidate.parity, job.variant
@@ -292,8 +296,8 @@ def _failure(candidate: _Candidate, job: Job, source: ExportSource, reference: R
     if measured.passed:
         return None
     message = (
-        f"parity failed on {measured.examples} examples: logits differ by {measured.max_abs_diff:.2g} at "
-        f"most, labels agree on {measured.label_agreement:.1%}"
+        f"parity failed on {measured.examples} examples{_in_queries(measured)}: logits differ by "
+        f"{measured.max_abs_diff:.2g} at most, labels agree on {measured.label_agreement:.1%}"
     )
     if measured.accuracy_lost is not None and measured.accuracy_lost_interval is not None:
         low, high = measured.accuracy_lost_interval

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from effx.engines.mock import MockBehavior, MockSession
 from effx.export import parity
 from effx.export.parity import Reference
 from effx.manifests import Parity
@@ -66,3 +67,25 @@ def test_the_primary_metric_and_the_recall_of_a_class_are_gated() -> None:
     few = labels.copy()
     few[:1] = 0
     assert compared(labels, few, labels).passed
+
+
+@pytest.mark.parametrize(
+    ("effect", "rows_per_query", "passed"), [(0.0, 8, True), (1e-5, 8, True), (1.0, 1, False)]
+)
+def test_an_int8_engine_whose_answers_depend_on_the_batch_is_also_compared_in_single_queries(
+    effect: float, rows_per_query: int, passed: bool
+) -> None:
+    rows = parity.random_rows(160, 100, 8, 0)
+    session = MockSession(MockBehavior(batch_effect=effect))
+    order = np.append(np.arange(128), 128 + np.argsort(rows.lengths[128:], kind="stable"))
+    logits = np.empty((160, 2), dtype=np.float32)
+    for start in range(0, 160, 8):  # the checkpoint's answers are the engine's in batches of eight
+        batch = order[start : start + 8]
+        logits[batch] = session.infer(rows.batch(batch))["logits"]
+    task = Task("two", "classification", ("sentence",), ("no", "yes"), ("accuracy",))
+    reference = Reference(rows, logits, None, logits.argmax(axis=1), "task")
+    measured = parity.measure(reference, session, task, "int8")
+    assert (measured.rows_per_query, measured.passed) == (rows_per_query, passed)
+    assert parity.measure(reference, session, task, "fp32").passed  # padding only
+    if not passed:
+        assert measured.accuracy_lost is not None and measured.accuracy_lost > 0.05
