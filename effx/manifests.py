@@ -874,6 +874,8 @@ class EngineManifest(Manifest):
             raise ValueError(f"runtime.pad_id: expected an integer >= 0, got {runtime.pad_id}")
         if runtime.max_batch != self.inputs[0].max[0]:
             raise ValueError("runtime.max_batch: expected the rows of the inputs' max")
+        if runtime.max_length not in (None, self.longest_input):
+            raise ValueError(f"runtime.max_length: expected {self.longest_input}, as inputs, or null")
         if runtime.interface is not None:
             self._check_interface(runtime.interface)
         exits = runtime.exits

@@ -157,6 +157,7 @@ def set_at(*keys: Any, to: Any) -> Callable[[dict[str, Any]], None]:
         (set_at("runtime", "lengths", to=[8, 8]), "runtime.lengths: expected rising numbers"),
         (set_at("runtime", "lengths", to=[128]), "runtime.lengths: expected rising numbers from 1 to 64"),
         (set_at("runtime", "pad_id", to=-1), "runtime.pad_id: expected"),
+        (set_at("runtime", "max_length", to=5), "runtime.max_length: expected 64, as inputs, or null"),
         (set_at("runtime", "exits", to={"rule": {"name": "zz"}, "depths": [1, 2]}), "unknown exit rule 'zz'"),
         (set_at("parity", "examples", to=1.5), "parity.examples: expected a valid integer"),
         (set_at("parity", "label_agreement", to=7.0), "passed: contradicts"),

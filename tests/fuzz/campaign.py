@@ -31,6 +31,8 @@ from pathlib import Path
 
 from effx import scratch as temporary_folders
 from effx.cli import run
+from effx.errors import EffxError
+from effx.results import Failure, read
 from tests.fuzz.targets import TARGETS, Case, Target, copied
 
 LIMIT_S = 10
@@ -84,14 +86,21 @@ class Fuzzer:
         started = _cpu_s()
         code, output, memory = (_in_process if process else _in_place)(self.target.arguments, work)
         seconds = _cpu_s() - started
+        recorded = _recorded_failures(inside / self.target.failures) if self.target.failures and code else []
+        reasons = [f"{failure.name}: " for failure in recorded] or ["effx: "]
+        messages = [line for line in output.splitlines() if line.startswith(tuple(reasons))]
         wrong = list(self._problems(code, output, seconds, memory, accepted or self.target.accepts(case)))
-        left = {name for name in _snapshot(work) ^ before if not self._is_output(name, code)}
+        if code and len(messages) != 1:
+            wrong.append("not one line")
+        left = {name for name in _snapshot(work) ^ before if not self._is_output(name, code, bool(recorded))}
         if left:
             wrong.append(f"left or changed {sorted(left)[0]}")
-        message = next((line for line in output.splitlines() if line.startswith("effx: ")), "")
+        message = messages[0] if messages else ""
         return Outcome(self.target.name, case.name, code, round(seconds, 2), "; ".join(wrong), message[:200])
 
-    def _is_output(self, name: str, code: int) -> bool:
+    def _is_output(self, name: str, code: int, recorded: bool) -> bool:
+        if recorded and name.startswith(f"inside/{self.target.failures}"):
+            return True
         if name.startswith((f"tmp/effx-{os.getuid()} ", f"tmp/effx-{os.getuid()}/")):  # locks of the user
             return True
         return code == 0 and any(name.startswith(f"inside/{path}") for path in self.target.outputs)
@@ -101,8 +110,6 @@ class Fuzzer:
             yield f"exit code {code}"
         if code == 0 and not accepted:
             yield "accepted"
-        if code and sum(line.startswith("effx: ") for line in output.splitlines()) != 1:
-            yield "not one line"
         if "Traceback" in output:
             yield "traceback"
         if _CONTROL.search(output):
@@ -113,6 +120,17 @@ class Fuzzer:
             yield f"{seconds:.0f} s"
         if memory > LIMIT_BYTES:
             yield f"{memory >> 20} MiB"
+
+
+def _recorded_failures(folder: Path) -> list[Failure]:
+    """Return the failures in a folder; none if there is anything else in it."""
+    if not folder.is_dir():
+        return []
+    try:
+        runs, failures = read([folder])
+    except EffxError:
+        return []
+    return [] if runs or len(failures) != len(list(folder.iterdir())) else failures
 
 
 def _in_place(arguments: Sequence[str], work: Path) -> tuple[int, str, int]:
