@@ -42,6 +42,7 @@ _MAX_LAYERS = 1024
 _MAX_WIDTH = 1 << 20
 """Heads or FFN neurons of a layer at most."""
 _MAX_LENGTH = 1 << 20
+_MAX_WIDTH = 1 << 20
 """Tokens of an input at most."""
 
 Count = Annotated[int, Field(ge=0)]
@@ -89,6 +90,8 @@ def _checked_task(task: Task) -> Task:
         raise ValueError("metrics: expected at least one")
     if len(set(task.labels)) < len(task.labels):
         raise ValueError("labels: expected each label once")
+    if "" in task.labels:
+        raise ValueError("labels: expected a name for each label, got ''")
     task.behavior.check_labels(task.labels)
     hub = TASKS[task.name].hub if task.name in TASKS else None
     if task.hub not in (None, hub):
@@ -650,6 +653,15 @@ def check_parity(parity: Parity) -> Parity:
         raise ValueError(f"accuracy_lost: expected a number from -1 to 1, got {lost:g}")
     if interval is not None and (lost is None or not interval[0] - 1e-9 <= lost <= interval[1] + 1e-9):
         raise ValueError("accuracy_lost_interval: does not contain accuracy_lost")
+    for name, loss in (("metric", "metric_lost"), ("worst_class", "recall_lost")):
+        if (getattr(parity, name) is None) != (getattr(parity, loss) is None):
+            raise ValueError(f"{name}: expected it together with {loss}")
+        if getattr(parity, f"{loss}_interval") is not None and getattr(parity, loss) is None:
+            raise ValueError(f"{loss}_interval: expected none without {loss}")
+    if parity.metric_lost is not None and not -2 <= parity.metric_lost <= 2:
+        raise ValueError(f"metric_lost: expected a number from -2 to 2, got {parity.metric_lost:g}")
+    if parity.recall_lost is not None and not 0 < parity.recall_lost <= 1:
+        raise ValueError(f"recall_lost: expected a number from 0 to 1, got {parity.recall_lost:g}")
     return parity
 
 
@@ -714,7 +726,9 @@ class EngineInput(Record):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         rows, tokens = self.max
-        if not self.min[1] <= self.opt[1] <= tokens or (rows is not None and self.opt[0] > rows):
+        if not (self.min[0] <= self.opt[0] and self.min[1] <= self.opt[1] <= tokens) or (
+            rows is not None and self.opt[0] > rows
+        ):
             raise ValueError("expected min <= opt <= max")
         return self
 
@@ -722,7 +736,7 @@ class EngineInput(Record):
 class EncoderShape(Record):
     """The unreduced encoder of an engine, whatever its family calls these numbers."""
 
-    width: Positive
+    width: Annotated[int, Field(ge=1, le=_MAX_WIDTH)]
     """Of the hidden states."""
     heads: Positive
     """Attention heads of a layer."""
@@ -828,8 +842,17 @@ class EngineManifest(Manifest):
             raise ValueError(
                 f"max_length: expected at most {self.longest_input}, as inputs, got {self.max_length}"
             )
+        if self.parity is not None:
+            self._check_parity(self.parity)
         self._check_runtime()
         return self
+
+    def _check_parity(self, parity: Parity) -> None:
+        task = self.task_definition
+        if parity.metric not in (None, *task.metrics):
+            raise ValueError(f"parity.metric: {parity.metric!r} is not a metric of the task")
+        if unknown := {parity.worst_class, *parity.lost_classes} - {None, *task.labels}:
+            raise ValueError(f"parity: {unknown.pop()!r} is not a label of the task")
 
     def _check_schemes(self, built: tuple[str, ...]) -> None:
         """Check the scheme; ``built``: those that effx builds of the variant."""
@@ -853,6 +876,10 @@ class EngineManifest(Manifest):
             raise ValueError(f"encoder.intermediate: {encoder.intermediate}, fewer than in structure")
         if encoder.width % encoder.heads:
             raise ValueError(f"encoder.width: {encoder.width} is not a multiple of heads")
+        if self.weight_remaining == 1 and any(
+            len(layer.heads) < encoder.heads or layer.intermediate < encoder.intermediate for layer in layers
+        ):
+            raise ValueError("weight_remaining: 1, but structure has layers with fewer heads or neurons")
 
     def _check_runtime(self) -> None:
         runtime = self.runtime

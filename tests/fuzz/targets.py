@@ -224,6 +224,10 @@ _ENGINE_ALLOWS = {
     **_allow("a description: nothing else states it", _OTHER_WORDS, "name", "model", "regime",
              "parity.measured_on", "parity.inputs", "versions"),
     **_allow("another name", ("unknown",), "checkpoint.name"),
+    **_allow("a class name; the graph answers with numbers", _OTHER_WORDS[1:], "task_definition.labels.#"),
+    **_allow("a name of a column; which columns are read is printed", _OTHER_WORDS[1:],
+             "task_definition.columns.#"),
+    **_allow("a mock graph takes any inputs", ("one less",), "inputs"),
     **_allow("counted once: nothing else states it", ("large", "5"), "parameters", "parameters_removed",
              "parity.examples", "parity.max_abs_diff", "build_s"),
 }  # fmt: skip
