@@ -1,6 +1,9 @@
 """Kill and stop commands at random moments, and check that nothing is lost, half-written or left behind.
 
-    python -m tests.kills --kills 100 --stops 50 --model MODEL --data ROWS --folder EMPTY
+    python -m tests.kills --kills 100 --stops 50 --model MODEL --data ROWS --folder EMPTY [--seconds 600]
+
+With ``--seconds`` it ends after that time, and the same command continues in the same folder.
+
 
 SIGKILL: every visible artifact opens, what was complete before is still there, no process survives, and after
 the same command has run to its end nothing temporary remains. SIGTERM and SIGINT: the exit code is 143 or 130
@@ -20,8 +23,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
-import itertools
 import json
+import math
 import os
 import random
 import select
@@ -32,7 +35,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from effx import results
@@ -49,6 +52,7 @@ variants: [fp32]
 workloads: {{grid: [], rounds: 3, block_queries: 24, meter: none}}
 budgets: {{threads: 1}}
 """
+_PROGRESS = "progress.json"
 _LIMIT_S = 1800
 _STOP_LIMIT_S = 10
 _STOP_REPEATS = 3
@@ -219,7 +223,7 @@ class Campaign:
 
     def __post_init__(self) -> None:
         self.tmp = self.folder / "tmp"
-        self.tmp.mkdir(parents=True)
+        self.tmp.mkdir(parents=True, exist_ok=True)
         self.environment = {
             **os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(self.tmp), "OMP_NUM_THREADS": "1",
             "XDG_STATE_HOME": str(self.folder / "state"), "HF_HUB_OFFLINE": "1",
@@ -394,49 +398,90 @@ class Campaign:
 COMMANDS = ("train", "export", "profile", "report", "tickets", "run")
 
 
+@dataclass
+class Progress:
+    """What a campaign has done so far, kept in its folder."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Command -> seconds that it takes in a fork."""
+    sent: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("KILL", "TERM", "INT"), 0))
+    counts: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    turns: int = 0
+    """How many times a command had its turn."""
+
+    @classmethod
+    def of(cls, folder: Path) -> Progress:
+        """Return that of an earlier call, or none."""
+        if not (folder / _PROGRESS).exists():
+            return cls()
+        value = json.loads((folder / _PROGRESS).read_bytes())
+        return cls(**{**value, "counts": Counter(value["counts"])})
+
+    def save(self, folder: Path) -> None:
+        """Write it into the campaign's folder."""
+        (folder / _PROGRESS).write_text(json.dumps(asdict(self)))
+
+    def note(self, what: str, faults: list[str]) -> None:
+        """Count and print something that was done, and what was wrong with it."""
+        self.counts[what] += 1
+        self.wrong.extend(f"{what}: {fault}" for fault in faults)
+        lines = "".join(f"\n    WRONG {fault}" for fault in faults)
+        print(f"{what} {self.counts[what]}{lines}", flush=True)
+
+
 def campaign(
-    folder: Path, model: Path, data: Path, *, kills: int, stops: int, seed: int = 0, in_a_row: int = 5
-) -> tuple[Counter[str], list[str]]:
-    """Return how many signals of each kind were sent to each command, and everything that was wrong."""
-    work = Campaign(folder, model, data, random.Random(seed))
-    counts: Counter[str] = Counter()
-    wrong: list[str] = []
-
-    def note(what: str, faults: list[str]) -> None:
-        counts[what] += 1
-        wrong.extend(f"{what}: {fault}" for fault in faults)
-        print(
-            f"{what} {counts[what]}{''.join(f'{chr(10)}    WRONG {fault}' for fault in faults)}", flush=True
-        )
-
-    for command in COMMANDS:
-        note(f"complete {command}", work.complete(command))
-    commands = itertools.cycle(COMMANDS)
-    sent = dict.fromkeys(("KILL", "TERM", "INT"), 0)
+    folder: Path,
+    model: Path,
+    data: Path,
+    *,
+    kills: int,
+    stops: int,
+    seed: int = 0,
+    in_a_row: int = 5,
+    seconds: float = math.inf,
+) -> Progress:
+    """Send signals until all are sent or the time is over; return what was done, earlier calls included."""
+    end_s = time.monotonic() + seconds
+    done = Progress.of(folder)
+    work = Campaign(folder, model, data, random.Random(f"{seed} {sum(done.sent.values())}"))
+    work.seconds, work.signals = done.seconds, sum(done.sent.values())
     wanted = {"KILL": kills, "TERM": stops, "INT": stops}
-    while any(sent[name] < wanted[name] for name in sent):
-        command = next(commands)
+    for command in COMMANDS:
+        if command not in done.seconds and time.monotonic() < end_s:
+            done.note(f"complete {command}", work.complete(command))
+            done.save(folder)
+    while any(done.sent[name] < wanted[name] for name in wanted) and time.monotonic() < end_s:
+        command = COMMANDS[done.turns % len(COMMANDS)]
+        done.turns += 1
         work.forget(command)
-        for name in [name for name in sent if sent[name] < wanted[name]]:
-            times = min(in_a_row if name == "KILL" else max(1, in_a_row // 2), wanted[name] - sent[name])
+        for name in [name for name in wanted if done.sent[name] < wanted[name]]:
+            times = min(in_a_row if name == "KILL" else max(1, in_a_row // 2), wanted[name] - done.sent[name])
             for _ in range(times):
-                faults = (
-                    work.kill(command) if name == "KILL" else work.stop(command, signal.Signals[f"SIG{name}"])
-                )
-                if faults is not None:
-                    sent[name] += 1
-                    counts[f"{'new' if work.new_process else 'forked'} process"] += 1
-                    note(f"{name} {command}", faults)
-                    work.signals += 1
-                if name == "KILL" and command in ("tickets", "run") and sent[name] % 3 == 0:
-                    work.forget(command)
+                if time.monotonic() > end_s:
+                    break
+                _send_one(work, done, command, name)
             if name == "KILL":
-                note(f"complete {command}", work.complete(command))
+                done.note(f"complete {command}", work.complete(command))
                 work.forget(command)
-        note(f"complete {command}", work.complete(command))
-    counts["repeated stops"] = work.repeated
+        done.note(f"complete {command}", work.complete(command))
+        done.save(folder)
     work.starter.end()
-    return counts, wrong
+    return done
+
+
+def _send_one(work: Campaign, done: Progress, command: str, name: str) -> None:
+    """Send one signal to one command, unless it ends before its moment."""
+    faults = work.kill(command) if name == "KILL" else work.stop(command, signal.Signals[f"SIG{name}"])
+    if faults is not None:
+        done.sent[name] += 1
+        done.counts[f"{'new' if work.new_process else 'forked'} process"] += 1
+        done.note(f"{name} {command}", faults)
+        work.signals += 1
+        done.counts["repeated stops"] += work.repeated
+        work.repeated = 0
+    if name == "KILL" and command in ("tickets", "run") and done.sent[name] % 3 == 0:
+        work.forget(command)
 
 
 def main() -> int:
@@ -448,17 +493,18 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--stops", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=math.inf)
     for name in ("model", "data", "folder"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     given = parser.parse_args()
     # A shell starts background jobs with SIGINT ignored; children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    counts, wrong = campaign(
+    done = campaign(
         given.folder.absolute(), given.model.absolute(), given.data.absolute(),
-        kills=given.kills, stops=given.stops, seed=given.seed,
+        kills=given.kills, stops=given.stops, seed=given.seed, seconds=given.seconds,
     )  # fmt: skip
-    print(json.dumps({"counts": counts, "wrong": wrong}, indent=1))
-    return 1 if wrong else 0
+    print(json.dumps({"sent": done.sent, "counts": done.counts, "wrong": done.wrong}, indent=1))
+    return 1 if done.wrong else 0
 
 
 if __name__ == "__main__":
