@@ -35,7 +35,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from effx import results
@@ -420,7 +420,7 @@ class Progress:
 
     def save(self, folder: Path) -> None:
         """Write it into the campaign's folder."""
-        (folder / _PROGRESS).write_text(json.dumps(asdict(self)))
+        (folder / _PROGRESS).write_text(json.dumps(vars(self)))
 
     def note(self, what: str, faults: list[str]) -> None:
         """Count and print something that was done, and what was wrong with it."""
@@ -461,6 +461,7 @@ def campaign(
                 if time.monotonic() > end_s:
                     break
                 _send_one(work, done, command, name)
+                done.save(folder)
             if name == "KILL":
                 done.note(f"complete {command}", work.complete(command))
                 work.forget(command)
