@@ -37,7 +37,7 @@ def command(
     is certain enough exits there and skips the remaining layers. The threshold is calibrated on
     held-out training rows, never on the validation rows.
 
-    CHECKPOINT may also be a fine-tuned model as transformers saves it: it is imported first.
+    CHECKPOINT may also be a fine-tuned model in the format of transformers: it is imported first.
 
     \b
     effx train exits checkpoints/sst2-bert-base-uncased-full-s0

@@ -64,8 +64,8 @@ from effx.specs.imports import ImportSettings
     "--hub",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Also write the engines to DIR/CHECKPOINT in the layout of the Hugging Face hub: transformers.js, "
-    "sentence-transformers, text-embeddings-inference and Optimum load it.",
+    help="Also write the engines to DIR/CHECKPOINT in the layout of the Hugging Face hub, for "
+    "transformers.js, sentence-transformers, text-embeddings-inference and Optimum.",
 )
 @click.option(
     "--jobs",
@@ -97,7 +97,7 @@ def command(
 ) -> int:
     """Build engines from CHECKPOINTS (default: all in ./checkpoints).
 
-    A checkpoint may also be a fine-tuned model as transformers saves it, or a name on the hub: it is
+    A checkpoint may also be a fine-tuned model in the format of transformers, or a name on the hub: it is
     imported into ./checkpoints first (see effx import).
 
     Every engine is compared with its checkpoint on validation rows (parity gate). Early exits and

@@ -19,7 +19,9 @@ from effx.specs.training import FinetuneSettings
 @options.data("Default: the hub.")
 @options.of(FinetuneSettings)
 @options.of(HeadSettings)
-@options.new_checkpoint("TASK-MODEL-REGIME-sSEED; with layersK or seqN if layers or length are reduced")
+@options.new_checkpoint(
+    "TASK-MODEL-REGIME-sSEED, or TASK-MODEL-REGIME-layersK-seqN-sSEED with other layers or length"
+)
 @options.trust_remote_code
 @click.pass_context
 def command(
@@ -38,7 +40,7 @@ def command(
     """Fine-tune an encoder on TASK and write a checkpoint.
 
     TASK is sst2, cola, mrpc, qqp, stsb, mnli, qnli, rte, snli, scitail or demo, or any other name for
-    your rows in --data (columns: label, and sentence or sentence1 and sentence2).
+    your rows in --data. Columns and labels are inferred from the files; docs/data.md describes them.
 
     \b
     effx train finetune sst2 --model bert-base-uncased

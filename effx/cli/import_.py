@@ -31,9 +31,9 @@ def command(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Write a checkpoint of MODEL, which was fine-tuned elsewhere, without training.
+    """Make a checkpoint from MODEL, which was fine-tuned elsewhere; nothing is trained.
 
-    MODEL is a folder as transformers saves it (save_pretrained), or a name on the Hugging Face hub.
+    MODEL is a folder written by save_pretrained of transformers, or a name on the Hugging Face hub.
     Labels and their order, maximum length and tokenizer settings are read from its files and printed. The
     checkpoint is then scored on the validation rows.
 

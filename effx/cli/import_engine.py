@@ -27,7 +27,7 @@ from effx.specs.foreign import ForeignSettings
     "--checkpoint",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Checkpoint of effx whose answers the engine must give (parity gate). Default: not compared.",
+    help="Checkpoint of effx that the engine is compared with (parity gate). Default: not compared.",
 )
 @options.of(ForeignSettings)
 @click.option("--name", metavar="NAME", help="Name of the engine. Default: that of the graph's folder.")
@@ -48,14 +48,14 @@ def command(
     as_json: bool,
     **settings: Any,
 ) -> int:
-    """Make an engine of a graph that was made elsewhere, by Optimum, Olive, NNCF or torch.onnx.
+    """Make an engine from a graph of another tool, such as Optimum, Olive, NNCF or torch.onnx.
 
-    MODEL is an .onnx file, an OpenVINO .xml file, or a folder with one and its config.json. The engine is
-    profiled in one session with those of effx, and marked as made elsewhere in results, reports and
-    recommendations.
+    MODEL is an .onnx file, an OpenVINO .xml file, or a folder with one and its config.json. The engine can
+    be profiled in one session with those of effx. Results, reports and recommendations mark it as made
+    elsewhere.
 
-    Labels are matched by their names in config.json; where it has none (LABEL_0), state them with --labels in
-    the order of the logits.
+    Labels are matched by their names in config.json. If it has no names (LABEL_0), give them with --labels,
+    in the order of the logits.
 
     \b
     effx import-engine optimum-sst2/ --task sst2 --data ../data/sst2

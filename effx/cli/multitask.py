@@ -21,8 +21,8 @@ from effx.specs.training import MultitaskSettings
     "sources",
     multiple=True,
     metavar="DIR|TASK=PATH",
-    help="A folder with a file or folder of rows for each task, named as the task; or the rows of one task, "
-    "and the option again for others. Default: the hub.",
+    help="DIR: a folder with a file or folder of rows for each task, with the name of the task. TASK=PATH: "
+    "the rows of one task; repeatable. Default: the hub.",
 )
 @click.option(
     "--ticket",
@@ -30,8 +30,8 @@ from effx.specs.training import MultitaskSettings
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="CHECKPOINT",
-    help="A checkpoint whose remaining heads and FFNs are the ticket of its task; the option again for "
-    "other tasks. Tasks without one use all heads and FFNs.",
+    help="Checkpoint whose remaining heads and FFNs are the ticket of its task; repeatable, once per task. A "
+    "task without a ticket uses all heads and FFNs.",
 )
 @options.of(MultitaskSettings)
 @options.new_checkpoint("multitask-MODEL-sSEED, followed by -TASK")
@@ -55,7 +55,7 @@ def command(
 
     The tasks share the encoder, and each has a head (MT-DNN, Liu et al. 2019). With tickets, a task uses
     and trains only the heads and FFNs of its ticket (ticket sharing, Liang et al. 2021). The same command
-    continues training that was stopped.
+    resumes training that was stopped.
 
     \b
     effx train multitask mrpc,rte,stsb --model ./minilm --data ./glue

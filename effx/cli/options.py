@@ -267,8 +267,8 @@ def data(default: str, *, labelled: bool = True) -> Callable[[F], F]:
             "data_path",
             type=click.Path(path_type=Path),
             metavar="PATH",
-            help="File (.csv, .tsv, .jsonl, .json, .parquet; text also .gz), or folder with files for train "
-            "and validation. " + default,
+            help="File (.csv, .tsv, .txt, .jsonl, .json, .conll, .parquet, .arrow; text formats also .gz), "
+            "or folder with files for train and validation. " + default,
         )
         return cast(F, option(of(DataSettings, without=("unlabelled",) if labelled else ())(with_source)))
 

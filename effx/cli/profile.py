@@ -90,7 +90,7 @@ _WITH_RESUME = {"session", "out", "trust", "no_wait", "uri", "with_recommendatio
 @click.option(
     "--trust",
     is_flag=True,
-    help="Open engines that can run code, as PyTorch programs, although they were not built here.",
+    help="Also open engines that can run code (PyTorch programs) and were not built on this machine.",
 )
 @click.option(
     "--recommend",
@@ -146,7 +146,7 @@ def command(
         raise UsageError("--recommend prints text: run effx recommend --json afterwards instead of --json.")
     if graph := next(filter(is_foreign, engines), None):
         raise UsageError(
-            f"{graph} was not built by effx. Make an engine of it: effx import-engine {graph} --task TASK"
+            f"{graph} was not built by effx. Make an engine from it: effx import-engine {graph} --task TASK"
         )
     if uri is not None:
         tracking.check(uri)

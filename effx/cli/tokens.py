@@ -37,7 +37,7 @@ def command(
     trains the weights with that schedule. The score of a token is the attention it receives. With
     --max-drop the schedule is scaled afterwards, so that the loss is proven on held-out rows.
 
-    CHECKPOINT may also be a fine-tuned model as transformers saves it: it is imported first.
+    CHECKPOINT may also be a fine-tuned model in the format of transformers: it is imported first.
 
     \b
     effx train tokens checkpoints/sst2-bert-base-uncased-full-s0 --keep 0.5

@@ -25,7 +25,7 @@ from effx.specs.data import DataSource
 @click.option(
     "--trust",
     is_flag=True,
-    help="Open engines that can run code, as PyTorch programs, although they were not built here.",
+    help="Also open engines that can run code (PyTorch programs) and were not built on this machine.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the comparisons as JSON.")
 def command(

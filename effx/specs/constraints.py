@@ -42,7 +42,7 @@ class RecommendSettings(Settings):
     constraints: Constraints = Constraints(max_drop=MAX_DROP)
     confidence: Confidence = 0.95
     """Confidence with which the recommended engine meets every limit (one-sided, adjusted for the number of
-    engines it is chosen from)."""
+    tested engines)."""
 
 
 class CheckSettings(Settings):

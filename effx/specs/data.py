@@ -68,8 +68,8 @@ class DataSettings(Settings):
     class_names: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     """Names of all classes, in the order of the model's outputs. Default: those of the files, sorted."""
     unlabelled: bool = False
-    """The rows have no labels, or labels that are not to be used. Engines are then compared with a reference
-    engine (agreement), not scored (accuracy)."""
+    """The rows have no labels, or labels that must not be used. Engines are then compared with a reference
+    engine (agreement) instead of being scored (accuracy)."""
     split: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of the rows to train on, e.g. 0.8, if the data is one file; the others are the validation rows.
     Both parts have the same shares of the classes, and rows with equal texts are in the same part."""

@@ -18,14 +18,15 @@ class HeadSettings(Settings):
     labels: tuple[str, ...] | None = None
     """Names of the model's outputs in their order, if its config calls them LABEL_0, LABEL_1, ..."""
     keep_head: bool = False
-    """Keep a head with other labels: its outputs, in their order, are used as those of the task."""
+    """Keep a head whose labels have other names: its outputs, in their order, are used as the task's
+    labels."""
     fresh_head: bool = False
     """Initialise the head randomly, even if its labels are the task's."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.fresh_head and (self.keep_head or self.labels):
-            raise wrong("a fresh head keeps no outputs: leave keep_head and labels out.", "fresh_head",
+            raise wrong("fresh_head replaces the head: leave keep_head and labels out.", "fresh_head",
                         "keep_head", "labels")  # fmt: skip
         return self
 

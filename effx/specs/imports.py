@@ -18,12 +18,14 @@ class ImportSettings(Settings):
     """Task of a model that was fine-tuned elsewhere: a built-in task, or any name for your data. Default: the
     name of the data folder."""
     labels: tuple[str, ...] | None = None
-    """Names of the outputs of such a model in their order, e.g. negative,positive; needed if its config has
-    no names."""
+    """For a model that was fine-tuned elsewhere: names of its outputs in their order, e.g. negative,positive;
+    needed if its config has no names."""
     keep_head: bool = False
-    """Use the outputs of such a model as the task's labels, in their order, although their names differ."""
+    """For a model that was fine-tuned elsewhere: use its outputs, in their order, as the task's labels,
+    although their names differ."""
     max_length: Annotated[int, Field(ge=variants.MIN_LENGTH)] | None = None
-    """Maximum tokens per example for such a model. Default: that of its tokenizer."""
+    """For a model that was fine-tuned elsewhere: maximum tokens per example. Default: that of its
+    tokenizer."""
 
     @property
     def head(self) -> HeadSettings:

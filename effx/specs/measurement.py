@@ -128,7 +128,7 @@ class MeasurementPlan(Settings):
     seed: Seed = 0
     """Random seed of the order of blocks and the choice of queries."""
     trust: bool = False
-    """Open engines that can run code, as PyTorch programs, although they were not built here."""
+    """Also open engines that can run code (PyTorch programs) and were not built on this machine."""
     timeout_s: Positive = 600.0
     """Seconds without an answer after which a worker counts as hung."""
 

@@ -110,7 +110,7 @@ class TrainingSettings(Settings):
     """How weights are optimised: shared by everything that trains."""
 
     batch_size: Count = 32
-    """Examples per step, in each process."""
+    """Examples per step; with several processes, in each of them."""
     lr: Positive | None = None
     """Peak learning rate."""
     weight_decay: NotNegative = 0.01
@@ -153,8 +153,8 @@ class FinetuneSettings(Settings):
     """Dropout in the task head. Default: the model's."""
     head_pooling: Annotated[str, OneOf("pooling", HEAD_POOLINGS)] = "auto"
     """Input of the task head: the first token (cls), or the mean over all tokens except padding (mean). auto:
-    for a new head what the encoder was trained with, if its folder says so (1_Pooling/config.json), else cls;
-    an existing head keeps its pooling."""
+    an existing head keeps its pooling; for a new head, the pooling that the encoder was trained with if its
+    folder has 1_Pooling/config.json, else cls."""
 
     @property
     def learning_rate(self) -> float:
@@ -168,16 +168,16 @@ class MultitaskSettings(Settings):
 
     NOTES: ClassVar[Mapping[str, str]] = {
         "lr": f"Default: {LR_ENCODER:g}.",
-        "limit": "Of each task.",
-        "batch_size": "All of one task.",
+        "limit": "The limit is per task.",
+        "batch_size": "Each batch has rows of one task.",
     }
 
     sharing: Annotated[str, OneOf("sharing", SHARINGS)] = "strict"
-    """How tickets share weights. strict: a step of a task changes only weights of its ticket; published: as
-    the code of Liang et al. 2021, where momentum and weight decay change other weights too; none: no tickets,
-    every task uses every weight."""
+    """How tickets share weights. strict: a step of a task changes only the weights of its ticket; published:
+    as in the code of Liang et al. 2021, momentum and weight decay also change other weights; none: without
+    tickets, every task uses every weight."""
     mismatched: bool = False
-    """Accept tickets that were trained with another learning rate or optimizer than this training."""
+    """Accept tickets that were trained with another learning rate or optimizer."""
     max_length: Annotated[int, Field(ge=variants.MIN_LENGTH)] = 128
     """Maximum tokens per example, in training and in all engines of the checkpoints."""
     epochs: Positive = 5.0
@@ -190,7 +190,7 @@ class MultitaskSettings(Settings):
     """Dropout in the task heads. Default: the model's."""
     head_pooling: Annotated[str, OneOf("pooling", HEAD_POOLINGS)] = "auto"
     """Input of the task heads: the first token (cls), or the mean over all tokens except padding (mean).
-    auto: what the encoder was trained with, if its folder says so (1_Pooling/config.json), else cls."""
+    auto: the pooling that the encoder was trained with if its folder has 1_Pooling/config.json, else cls."""
 
     @property
     def learning_rate(self) -> float:
@@ -203,11 +203,11 @@ class PruningSettings(Settings):
 
     importance: Annotated[str, OneOf("importance method", IMPORTANCE_METHODS)] = "taylor"
     """How heads, FFNs and neurons are scored. taylor: mean absolute gradient of the structure's mask; fisher:
-    mean squared gradient; published: as the code of Liang et al. 2021; magnitude: norm of the weights;
-    random: without data."""
+    mean squared gradient; published: as in the code of Liang et al. 2021; magnitude: norm of the weights;
+    random: random scores."""
     granularity: Annotated[str, OneOf("granularity", GRANULARITIES)] = "ffns"
-    """What is pruned in addition to heads: complete FFNs, or FFN neurons; then F is the percentage of all FFN
-    neurons, and L prunes L % of them."""
+    """What is pruned in addition to heads: complete FFNs, or FFN neurons. With neurons, level L prunes L % of
+    the heads and of the FFN neurons, and F in H/F is the percentage of the FFN neurons."""
     min_heads: Annotated[int, Field(ge=0)] = 1
     """Minimum number of heads that remain in every layer."""
 
@@ -241,13 +241,13 @@ class TicketSearchSettings(Settings):
     kinds: Annotated[tuple[TicketKind, ...], Field(min_length=1)] = TICKET_KINDS
     """Which structures to prune: least important (winning), random, most important (losing)."""
     search: Annotated[str, OneOf("search", SEARCHES)] = "grid"
-    """grid: every ticket is trained; halving: winning tickets only, most levels are stopped early, about a
-    third of the grid's steps with eight levels and three seeds."""
+    """grid: every ticket is trained; halving: only winning tickets are trained, and most levels are stopped
+    early: about a third of the grid's steps with eight levels and three seeds."""
     selection: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of the validation rows used to choose the super ticket; its score is reported on the others."""
     keep: Annotated[str, OneOf("keep", KEPT_CHECKPOINTS)] = "all"
-    """Checkpoints to keep: all, those of the full model and of winning tickets, or none (records and scores
-    remain, and a search resumes from them)."""
+    """Checkpoints to keep: all; winning: those of the full model and of winning tickets; none. Records and
+    scores always remain, and a search resumes from them."""
     pruning: PruningSettings = PruningSettings()
     finetune: FinetuneSettings = FinetuneSettings()
 
@@ -281,7 +281,7 @@ class LotterySettings(Settings):
     text: str | None = None
     """File with one passage per line, for mlm. Default: the task's training texts."""
     mask: str | None = None
-    """Use an existing mask, e.g. masks/mlm70-s0.safetensors, and fine-tune once instead of searching."""
+    """Fine-tune once with an existing mask, e.g. masks/mlm70-s0.safetensors, instead of searching."""
     finetune: FinetuneSettings = FinetuneSettings()
 
     @model_validator(mode="after")
@@ -292,11 +292,12 @@ class LotterySettings(Settings):
                 "round removes.", "sparsity",
             )  # fmt: skip
         if self.objective == "mlm" and self.finetune.layers is not None:
-            raise wrong("layers: masked language modelling trains all layers; leave layers or mlm out.",
+            raise wrong("layers: masked language modelling trains all layers: leave layers out, or "
+                        "set objective to task.",
                         "layers", "objective")  # fmt: skip
         if self.text is not None and (self.objective != "mlm" or self.mask):
-            raise wrong("text is used by objective mlm only, without a mask: give both text and mlm, or "
-                        "neither.", "text", "objective")  # fmt: skip
+            raise wrong("text is used only with objective mlm and without a mask: set objective to mlm, or "
+                        "leave text out.", "text", "objective")  # fmt: skip
         if self.mask is not None and "sparsity" in self.model_fields_set:
             raise wrong("a mask decides the sparsity: leave sparsity or mask out.", "mask", "sparsity")
         return self
@@ -324,12 +325,12 @@ class TokenPruningSettings(Settings):
     confidence: Confidence = 0.95
     """Confidence with which the loss is at most max_drop (one-sided)."""
     penalty: NotNegative = 0.3
-    """Weight of the penalty on remaining tokens while the schedule is learned: higher keeps fewer."""
+    """Weight of the penalty on remaining tokens while the schedule is learned; a higher one keeps fewer
+    tokens."""
     soft_epochs: Positive = 1.0
     """Epochs in which the schedule is learned."""
     epochs: NotNegative = 2.0
-    """Epochs of training with the schedule applied; 0: keep the weights as they are after the schedule was
-    learned."""
+    """Epochs of training with the learned schedule applied; 0: do not train the weights any further."""
     training: TrainingSettings = TrainingSettings()
 
     @model_validator(mode="after")

@@ -206,7 +206,7 @@ def test_what_becomes_of_a_models_head_is_set_for_the_model(tmp_path: Path) -> N
     assert [model.head.labels for model in recipe.models] == [("positive", "negative"), None]
     assert read(tmp_path, dump(recipe.resolved())).models == recipe.models
     (line,) = mistakes(tmp_path, text.replace("labels:", "fresh_head: true, labels:"))
-    assert line.startswith("line 3: models.m") and "a fresh head keeps no outputs" in line
+    assert line.startswith("line 3: models.m") and "fresh_head replaces the head" in line
     (line,) = mistakes(tmp_path, text.replace("labels:", "label_names:"))
     assert "unknown key. Did you mean 'labels'" in line, line
 
