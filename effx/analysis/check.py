@@ -181,13 +181,13 @@ def _matching(runs: Sequence[Run], subject: Subject, host: str | None) -> list[R
         names = sorted({run.name for run in runs})
         if subject.digest is not None:
             raise UsageError(
-                f"no result of {subject.text} as it is built now: profile it, or name the folder with its "
+                f"no result of the current build of {subject.text}: profile it, or name the folder with its "
                 "results.",
                 settings="results",
             )
         near = nearest(subject.text, [*names, *(run.id for run in runs)])
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-        raise UsageError(f"no result of '{subject.text}'.{near} There are: {', '.join(names[:10])}{more}.")
+        raise UsageError(f"no result of '{subject.text}'.{near} Known: {', '.join(names[:10])}{more}.")
     on_host = [run for run in matching if host is None or run.host_id == host]
     if not on_host:
         hosts = ", ".join(sorted({run.host_id for run in matching}))

@@ -196,7 +196,7 @@ def shared_labels(runs: Sequence[Run]) -> np.ndarray:
     labels = runs[0].quality.labels
     for run in runs:
         if not has_predictions(run):
-            raise UsageError(f"{run.id} does not hold every prediction; profile the engine again.")
+            raise UsageError(f"{run.id} does not contain all predictions; profile the engine again.")
         if run.quality.labels != labels:
             what = "labels; profile both on the same rows"
             if run.quality.reference is not None:

@@ -175,7 +175,7 @@ def _newest_first(runs: Sequence[Run], name: str) -> list[Run]:
         names = sorted({run.name for run in runs})
         near = nearest(name, [*names, *(run.id for run in runs)])
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-        raise UsageError(f"no result of '{name}'.{near} There are: {', '.join(names[:10])}{more}.")
+        raise UsageError(f"no result of '{name}'.{near} Known: {', '.join(names[:10])}{more}.")
     return sorted(chosen, key=lambda run: (run.started, run.id), reverse=True)
 
 

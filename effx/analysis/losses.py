@@ -122,7 +122,7 @@ def _outcome(
             f"measured: {_points(loss)}.",
         )
     ruled = outcome.reason or ("" if bound is None else f"a loss of {_points(bound)} is not ruled out")
-    needed = "" if outcome.needed is None else f"; about {outcome.needed.count} rows in all would decide"
+    needed = "" if outcome.needed is None else f"; about {outcome.needed.count} rows in total would decide"
     return LossOutcome(
         LossStatus.NOT_PROVEN, f"Measured loss {_points(loss)}; {ruled or 'no interval'}{needed}."
     )

@@ -136,7 +136,7 @@ def _checked(points: np.ndarray) -> np.ndarray:
     if points.ndim != 2 or points.shape[1] not in (2, 3):
         raise ValueError(f"expected points of two or three objectives, got shape {points.shape}")
     if np.isnan(points).any():
-        raise ValueError("points hold NaN: leave out engines without a value")
+        raise ValueError("points contain NaN: leave out engines without a value")
     return points
 
 

@@ -70,7 +70,7 @@ def recommend(
     ):
         if wanted is not None and wanted not in known:
             listed = ", ".join(sorted(known))
-            raise UsageError(f"no result of {what} '{wanted}'.{nearest(wanted, known)} There are: {listed}.")
+            raise UsageError(f"no result of {what} '{wanted}'.{nearest(wanted, known)} Known: {listed}.")
     chosen = {
         key: group
         for key, group in cohorts.by_task_and_host(runs).items()

@@ -82,7 +82,7 @@ def unmet(answer: Unmet, name_of: SettingName = str) -> str:
             f"{_as_measured(answer.not_proven, objective, name_of)}."
         )
     if answer.value is None:
-        has = "was not measured, against"
+        has = "was not measured; limit"
     else:
         side = "below" if objective.maximise else "above"
         shown = formatting.rounded_outwards(answer.value, objective.unit, up=not objective.maximise)
@@ -202,7 +202,7 @@ def _as_measured(engine: NotProven, objective: Objective, name_of: SettingName, 
         bound = None if engine.bound is None else formatting.with_unit(engine.bound, objective.unit)
     open_end = "there is no interval" if bound is None else f"{bound} is not ruled out"
     needed = f";{_rows_needed(engine)}" if engine.more is not None else ""
-    return f"{engine.engine}{cost} {value}, but {open_end} against {setting}{needed}"
+    return f"{engine.engine}{cost} {value}, but {open_end} ({setting}){needed}"
 
 
 def _confidence(confidence: float) -> str:
@@ -213,11 +213,13 @@ def _certainty(answer: Recommendation) -> str:
     others = ", ".join(f"{name} in {percent(share)}" for name, share in list(answer.p_others.items())[:3])
     none = f"; no engine is proven in {percent(answer.p_none)}" if answer.p_none > 0 else ""
     text = (
-        f"Certainty: tests and choice, repeated in {RESAMPLES} joint resamplings of examples and rounds, "
-        f"give this engine in {percent(answer.p_choice)}{'; ' + others if others else ''}{none}."
+        f"Certainty: tests and choice, repeated in {RESAMPLES} joint resamplings of rows and rounds, "
+        f"choose this engine in {percent(answer.p_choice)}{'; ' + others if others else ''}{none}."
     )
     if answer.tested:
-        text += f" What they give keeps the limits in {percent(answer.p_kept)} of others."
+        text += (
+            f" An engine chosen in one resampling meets the limits in {percent(answer.p_kept)} of the others."
+        )
     return text
 
 
@@ -292,7 +294,7 @@ def _runner_up(answer: Recommendation) -> str:
     if other is None:
         return "Runner-up: none; no other engine meets the constraints."
     same = other.baseline in (None, answer.baseline)
-    then = "" if same else f", then with {other.baseline} as the baseline"
+    then = "" if same else f" (with {other.baseline} as the baseline)"
     cost = _relative(other.ratio, other.difference, other.interval, answer)
     return f"Runner-up: {other.engine}{cost}{then}. {other.comparison.sentence()}"
 

@@ -126,7 +126,7 @@ def powercap(root: Path = Path("/sys/class/powercap"), board: Path = _BOARD) -> 
 
 def _without_counters(root: Path, board: Path) -> Finding:
     if any(root.glob("intel-rapl*:*")):
-        return Finding("energy", "powercap", "broken", f"none of the counters under {root} is of a package")
+        return Finding("energy", "powercap", "broken", f"no counter under {root} is that of a CPU package")
     if _has_monitors(board):
         detail = f"no CPU energy counters under {root}; this board's power rails are used instead"
         return Finding("energy", "powercap", "missing", detail, "effx profile --meter hwmon")
@@ -173,7 +173,9 @@ def limits(
     if quota is not None and quota < allowed:
         detail = f"{allowed} processors, but the container may use the time of {quota:g}"
         fix = f"effx profile --threads {cpu.usable_processors(cgroups)}"
-        yield Finding("limits", "processors", "broken", f"{detail}: more threads will stall", fix)
+        yield Finding(
+            "limits", "processors", "broken", f"{detail}: with more threads, they are throttled", fix
+        )
     else:
         yield Finding("limits", "processors", "ok", f"{allowed} of {cpu.installed_processors()} may be used")
     total, cap = total_bytes or memory.total_memory_bytes(), cgroups.memory_limit_bytes()

@@ -312,8 +312,8 @@ def _failure(candidate: _Candidate, job: Job, source: ExportSource, reference: R
     advice = ""
     if measured.label_agreement < 1 and variant.precision != "fp32":
         advice = (
-            "Export fp32, or train the model further: where its answers are close to each other, rounding to "
-            f"{variant.precision} changes them."
+            "Export fp32, or train the model further: if two classes have nearly equal scores, rounding to "
+            f"{variant.precision} changes the predicted class."
         )
     return " ".join(part for part in (message, location, advice) if part)
 

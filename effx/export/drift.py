@@ -45,7 +45,7 @@ def locate(
         family: of the model; it names the LayerNormalizations.
     """
     if len(runtime.files) != len(graphs) or backends.get(backend).layer_taps is None:
-        return "The layer that drifts can be located for exit, not for exit-if." if runtime.exits else ""
+        return "The layer that differs can be located for exit, not for exit-if." if runtime.exits else ""
     differences: list[float] = []
     for graph, name in zip(graphs, runtime.files, strict=True):
         differences += layers(graph, folder / name, inputs, backend, runtime)
@@ -91,8 +91,10 @@ def describe(differences: list[float], family: Family, far: float = _FAR_LOSSY) 
     first = next((index for index, value in enumerate(differences) if value > far), None)
     if first is None:
         largest = max(differences, default=0.0)
-        return f"After every layer hidden states differ by {largest:.2g} at most: the task head differs."
-    return f"It drifts first in {family.norm_name(first)}: hidden states differ by {differences[first]:.2g}."
+        return f"Hidden states differ by at most {largest:.2g} after every layer: the task head differs."
+    return (
+        f"Hidden states differ first in {family.norm_name(first)}, by {differences[first]:.2g} of their norm."
+    )
 
 
 def _run(graph: Path, inputs: Arrays) -> Arrays:

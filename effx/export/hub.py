@@ -69,7 +69,8 @@ def refusal(engine: Engine) -> str | None:
     _, names = _LAYOUT[engine.backend]
     if engine.manifest.precision not in names:
         return (
-            f"{engine.backend} sets {engine.manifest.precision} when it runs a file; the file is that of fp32"
+            f"{engine.backend} has no {engine.manifest.precision} files: it converts the fp32 file when "
+            "it loads it"
         )
     return None
 

@@ -48,7 +48,7 @@ def steady_rounds(result: WorkloadResult) -> GateResult:
     half = len(medians) // 2
     drift = float(np.median(medians[half:]) / np.median(medians[:half])) - 1
     return outcome(
-        abs(drift) <= _LARGEST_DRIFT, f"median of the later rounds {drift:+.1%} against the earlier"
+        abs(drift) <= _LARGEST_DRIFT, f"median of the later rounds {drift:+.1%} compared with the earlier"
     )
 
 
@@ -139,7 +139,11 @@ def _counter_agreement(measured: Energy) -> GateResult:
         (window.joules, window.integrated_joules) for window in measured.windows if window.integrated_joules
     ]
     if not pairs:
-        return _outcome(specs.COUNTER_AGREEMENT, None, "this meter has only one of the two")
+        return _outcome(
+            specs.COUNTER_AGREEMENT,
+            None,
+            "this meter has no power samples to integrate, or no energy counter",
+        )
     worst = max(abs(counted - integrated) / counted for counted, integrated in pairs)
     return _outcome(
         specs.COUNTER_AGREEMENT, worst <= _LARGEST_DISAGREEMENT, f"they differ by at most {worst:.1%}"

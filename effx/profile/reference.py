@@ -59,7 +59,7 @@ def _named(engines: Sequence[EngineUnderTest], name: str) -> EngineUnderTest:
             return engine
     names = [engine.name for engine in engines]
     raise UsageError(
-        f"reference '{name}' is not one of the engines.{nearest(name, names)} There are: {', '.join(names)}.",
+        f"reference '{name}' is not one of the engines.{nearest(name, names)} Known: {', '.join(names)}.",
         settings="reference",
     )
 

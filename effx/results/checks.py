@@ -62,7 +62,10 @@ def check(run: Run) -> None:
     _engine(run.engine)
     _quality(run.quality)
     if run.quality.batch_dependent and run.quality.workload != SINGLE_STREAM:
-        raise ValueError(f"quality: answers depend on the batch, scored in {run.quality.workload.name}")
+        raise ValueError(
+            f"quality.workload: expected {SINGLE_STREAM.name}, as answers depend on the batch, got "
+            f"{run.quality.workload.name}"
+        )
     if run.workload(SINGLE_STREAM) is None:
         raise ValueError(f"workloads: {SINGLE_STREAM.name} is missing")
     _distinct("workload", [result.workload.without_rate.name for result in run.workloads])
@@ -75,7 +78,7 @@ def check(run: Run) -> None:
             raise ValueError(f"{result.workload.name}: {error}") from error
     for name, value in (("host", run.memory.host_peak_bytes), ("device", run.memory.device_peak_bytes)):
         if value is not None and not 0 < value < _LARGEST_BYTES:
-            raise ValueError(f"memory: {name}_peak_bytes is {value}")
+            raise ValueError(f"memory: {name}_peak_bytes is {value}, expected 1 to {_LARGEST_BYTES - 1}")
     _settings(run)
     _gates(run)
 
@@ -186,10 +189,10 @@ def _engine(engine: EngineRecord) -> None:
     if engine.weight_remaining is not None:
         _within("engine.weight_remaining", engine.weight_remaining, _MOST_WEIGHT)
     if engine.max_length is not None and engine.max_length > _MOST_TOKENS:
-        raise ValueError(f"engine.max_length is {engine.max_length}")
+        raise ValueError(f"engine.max_length is {engine.max_length}, expected at most {_MOST_TOKENS}")
     for name, number in (("parameters", engine.parameters), ("size_bytes", engine.size_bytes or 0)):
         if number >= _LARGEST_BYTES:
-            raise ValueError(f"engine.{name} is {number}")
+            raise ValueError(f"engine.{name} is {number}, expected less than {_LARGEST_BYTES}")
     if structure := engine.structure:
         _structure(structure)
     if parity := engine.parity:
@@ -208,19 +211,24 @@ def _structure(structure: StructureSummary) -> None:
         "token_thresholds": structure.token_thresholds,
     }.items():
         if values is not None and len(values) != structure.layers:
-            raise ValueError(f"engine.structure: {len(values)} {name} of {structure.layers} layers")
+            raise ValueError(
+                f"engine.structure.{name}: expected {structure.layers} numbers, one per layer, got "
+                f"{len(values)}"
+            )
     for name, of_layers, full in (
         ("heads", structure.heads, structure.full_heads),
         ("intermediate", structure.intermediate, structure.full_intermediate),
     ):
         if full is not None and not 0 < full <= _MOST_TOKENS:
-            raise ValueError(f"engine.structure.full_{name} is {full}")
+            raise ValueError(f"engine.structure.full_{name} is {full}, expected 1 to {_MOST_TOKENS}")
         if any(count < 0 or (full is not None and count > full) for count in of_layers):
-            raise ValueError(f"engine.structure: {name} {of_layers} of at most {full}")
+            raise ValueError(f"engine.structure.{name}: expected 0 to {full} per layer, got {of_layers}")
     if any(not 0 < layer <= structure.layers for layer in structure.exits):
-        raise ValueError(f"engine.structure: exits after layers {structure.exits} of {structure.layers}")
+        raise ValueError(
+            f"engine.structure.exits: expected layers from 1 to {structure.layers}, got {structure.exits}"
+        )
     if any(not 0 < share <= 1 for share in structure.tokens or ()):
-        raise ValueError(f"engine.structure: tokens {structure.tokens} are not shares")
+        raise ValueError(f"engine.structure.tokens: expected shares of at most 1, got {structure.tokens}")
 
 
 def _within(name: str, value: float, high: float, low: float = 0.0) -> None:
@@ -230,7 +238,7 @@ def _within(name: str, value: float, high: float, low: float = 0.0) -> None:
 
 def _quality(scored: Quality) -> None:
     if scored.n < 1:
-        raise ValueError(f"quality.n is {scored.n}")
+        raise ValueError(f"quality.n is {scored.n}, expected at least 1")
     _positive(**{"quality.workload.batch": scored.workload.batch})
     for name, value in {scored.metric: scored.value, **scored.metrics}.items():
         if name not in METRICS:
@@ -259,12 +267,12 @@ def _quality_in(primary: Quality, result: WorkloadResult) -> None:
     if scored is None:
         return
     if not primary.batch_dependent or not scored.batch_dependent:
-        raise ValueError("a score in batches, but the answers do not depend on them")
+        raise ValueError("quality: expected none, as the answers do not depend on the batch")
     if scored.workload != result.workload:
-        raise ValueError(f"the score is of {scored.workload.name}")
+        raise ValueError(f"quality.workload: expected {result.workload.name}, got {scored.workload.name}")
     of_rows = [(each.metric, each.n, each.source, each.labels) for each in (primary, scored)]
     if of_rows[0] != of_rows[1]:
-        raise ValueError("the score is of other rows than the run's")
+        raise ValueError("quality: expected the metric and rows of the run's quality")
     _quality(scored)
 
 
@@ -317,38 +325,42 @@ def _workload(result: WorkloadResult) -> None:
     _positive(batch=workload.batch, rate_per_s=workload.rate_per_s)
     _positive(length=None if workload.length == "real" else workload.length)
     if workload.length != "real" and workload.length > _MOST_TOKENS:
-        raise ValueError(f"length is {workload.length}")
+        raise ValueError(f"length is {workload.length}, expected at most {_MOST_TOKENS}")
     if (workload.rate_per_s is not None) != (workload.scenario == "server"):
-        raise ValueError(f"rate_per_s is {workload.rate_per_s}")
+        raise ValueError(f"rate_per_s is {workload.rate_per_s}, but the scenario is {workload.scenario}")
     blocks = result.blocks_s
     if not blocks or not all(blocks):
         raise ValueError("a block has no samples")
     shortest, longest = min(map(min, blocks)), max(map(max, blocks))
     if shortest < _SHORTEST_S or longest > _LONGEST_S:
-        raise ValueError(f"samples from {shortest} to {longest} s are not times of queries")
+        raise ValueError(
+            f"latencies from {shortest} to {longest} s: expected {_SHORTEST_S:g} to {_LONGEST_S:g} s"
+        )
     for name, column in (
         ("rounds", result.rounds),
         ("elapsed_s", result.elapsed_s),
         ("examples", result.examples),
     ):
         if column is not None and len(column) != len(blocks):
-            raise ValueError(f"{len(column)} {name} of {len(blocks)} blocks")
+            raise ValueError(f"{name}: expected {len(blocks)} entries, one per block, got {len(column)}")
     if result.rounds[0] < 0 or any(b <= a for a, b in zip(result.rounds, result.rounds[1:], strict=False)):
-        raise ValueError(f"rounds {result.rounds} do not rise")
+        raise ValueError(f"rounds: expected rising numbers from 0, got {result.rounds}")
     for block, elapsed in zip(blocks, result.elapsed_s or (), strict=False):
         least = max(block) if workload.scenario == "server" else sum(block)  # queries wait together
         if not least * (1 - _CLOSE) - _SHORTEST_S * len(block) <= elapsed <= _LONGEST_S:
-            raise ValueError(f"a block took {elapsed} s, its samples {least} s")
+            raise ValueError(f"elapsed_s of a block is {elapsed}, but its samples took {least} s")
     for block, examples in zip(blocks, result.examples or (), strict=False):
         most = workload.batch * len(block)
         if not (most if workload.scenario == "grid" else len(block)) <= examples <= most:
-            raise ValueError(f"{examples} examples in {len(block)} queries of {workload.batch}")
+            raise ValueError(
+                f"a block has {examples} examples, but {len(block)} queries of {workload.batch} rows"
+            )
 
 
 def _energy(energy: Energy) -> None:
     if energy.source == "none":
         if not energy.reason:
-            raise ValueError("energy is missing without a reason")
+            raise ValueError("energy: expected a reason, as its source is none")
         stated = (
             energy.joules_per_example,
             energy.interval,
@@ -358,13 +370,15 @@ def _energy(energy: Energy) -> None:
             energy.net_interval,
         )
         if any(value is not None for value in stated) or energy.windows:
-            raise ValueError("energy of no source has a value")
+            raise ValueError("energy: expected no values and windows, as its source is none")
         return
     if energy.joules_per_example is None or energy.reason is not None:
-        raise ValueError(f"energy of source {energy.source} is {energy.joules_per_example}: {energy.reason}")
+        raise ValueError(
+            f"energy: expected joules_per_example and no reason, as its source is {energy.source}"
+        )
     _texts(meter=energy.meter)
     if not energy.windows:
-        raise ValueError("energy without windows")
+        raise ValueError("energy needs windows")
     for window in energy.windows:
         _window(window)
     joules = float(np.mean([window.joules_per_example for window in energy.windows]))
@@ -379,9 +393,11 @@ def _energy(energy: Energy) -> None:
         _contains("idle power", idle.interval, idle.watts)
     if energy.net is not None:
         if energy.net_reason is not None:
-            raise ValueError(f"net energy is {energy.net}: {energy.net_reason}")
+            raise ValueError(
+                f"net energy is {energy.net}, but there is a reason why it is missing: {energy.net_reason}"
+            )
         if idle is None:
-            raise ValueError("net energy without idle power")
+            raise ValueError("net energy needs idle power")
         seconds = float(np.mean([window.duration_s / window.examples for window in energy.windows]))
         _agree("net energy", energy.net, joules - idle.watts * seconds, from_="its windows and idle power")
     _contains("net energy", energy.net_interval, energy.net)
@@ -391,7 +407,9 @@ def _window(window: EnergyWindow) -> None:
     _positive(duration_s=window.duration_s, examples=window.examples, seconds=window.seconds)
     _not_negative(joules=window.joules, integrated_joules=window.integrated_joules)
     if window.joules > _LARGEST_POWER_W * window.seconds:
-        raise ValueError(f"{window.joules} J in {window.seconds} s")
+        raise ValueError(
+            f"a window has {window.joules} J in {window.seconds} s: more than {_LARGEST_POWER_W:g} W"
+        )
     examples = window.examples * window.seconds / window.duration_s
     _agree(
         "joules_per_example of a window",
@@ -422,7 +440,7 @@ def _gates(run: Run) -> None:
         if gate.name not in GATES:
             raise ValueError(f"unknown gate '{gate.name}'. Known: {', '.join(GATES)}")
         if gate.workload is not None and gate.workload not in workloads:
-            raise ValueError(f"gate {gate.name} of {gate.workload}, which was not measured")
+            raise ValueError(f"gate {gate.name} is of workload {gate.workload}, which was not measured")
     failed = _unique(gate.name for gate in run.failed_gates)
     if run.flags != failed:
         raise ValueError(f"flags are {run.flags}, but the failed gates are {failed}")

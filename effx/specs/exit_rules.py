@@ -200,7 +200,7 @@ class ExitRule:
                     f"{self.threshold}."
                 )
         if self.patience < 1 or (self.patience > 1 and not kind.patient):
-            expected = "an integer >= 1" if kind.patient else "1 (only other rules can wait)"
+            expected = "an integer >= 1" if kind.patient else "1 (this rule decides on one ramp)"
             raise UsageError(f"exit rule {self.name}: expected patience {expected}, got {self.patience}.")
 
     @property
@@ -345,7 +345,7 @@ def calibrate(name: str, logits: np.ndarray, depths: np.ndarray, score: Scorer, 
     if not within:
         least = min(point.mean_depth for point in points)
         raise UsageError(
-            f"exit rule {name}: the least mean depth on these rows is {least:.2f} layers, more than "
+            f"exit rule {name}: the lowest mean depth on these rows is {least:.2f} layers, more than "
             f"{depth:.2f}.",
             settings="depth",
         )

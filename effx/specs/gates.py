@@ -32,7 +32,7 @@ class Gate:
 PREDICTION_AGREEMENT = Gate(
     "prediction-agreement",
     "timed predictions match the accuracy pass",
-    "At most 0.5 % of the timed rows get another prediction than the one that was scored, within chance.",
+    "Apart from chance, at most 0.5 % of the timed rows get another prediction than in the accuracy pass.",
     concerns="quality",
     hard=True,
 )
@@ -81,7 +81,7 @@ COUNTER_AGREEMENT = Gate(
 ENERGY_FLOOR = Gate(
     "energy-floor",
     "energy per example above the physical floor",
-    "Joules per example are at least 0.1 pJ per arithmetic operation; less was missed, not measured.",
+    "Joules per example are at least 0.1 pJ per arithmetic operation; a lower value cannot be complete.",
     concerns="energy",
     hard=True,
 )

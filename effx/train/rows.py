@@ -72,5 +72,5 @@ def held_out(n: int, seed: int) -> np.ndarray:
     """
     count = max(1, n // 10)
     if count >= n:
-        raise UsageError(f"early stopping holds rows out: expected at least 2 training rows, got {n}.")
+        raise UsageError(f"early stopping needs held-out rows: expected at least 2 training rows, got {n}.")
     return np.sort(np.random.default_rng((seed, 1)).permutation(n)[:count])

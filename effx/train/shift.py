@@ -27,8 +27,9 @@ def warnings(compared: Mapping[str, TwoSamples], chosen: str) -> list[str]:
         chosen: what was chosen on the held-out rows.
     """
     return [
-        f"the validation rows are unlike the held-out training rows that chose the {chosen}: their {what} "
-        f"differ (distance {samples.distance:.2f}). What was proven holds for rows like the held-out ones."
+        f"the {what} of the validation rows differ from those of the held-out training rows on which the "
+        f"{chosen} was chosen (distance {samples.distance:.2f}). What was proven need not hold for the "
+        "validation rows."
         for what, samples in compared.items()
         if samples.p_value < _P_VALUE
     ]

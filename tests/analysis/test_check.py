@@ -276,7 +276,7 @@ def test_the_latest_result_of_that_very_engine_counts() -> None:
     assert select(runs, [], Subject("int8"), None) == (rebuilt, None)
     assert select(runs, [], Subject("engines/int8", INT8.engine.digest), None)[0] is INT8
     assert select(runs, [], Subject(old.id), Subject("fp32")) == (old, FP32)
-    with pytest.raises(UsageError, match="no result of engines/int8 as it is built now"):
+    with pytest.raises(UsageError, match="no result of the current build of engines/int8"):
         select(runs, [], Subject("engines/int8", "unknown"), None)
     with pytest.raises(UsageError, match=r"no result of 'int9'\. Did you mean 'int8'"):
         select(runs, [], Subject("int9"), None)

@@ -69,7 +69,7 @@ def test_labels_matter_only_where_examples_are_paired() -> None:
         cohorts.shared_labels([RUN, FLIPPED])
     without = replace(RUN, quality=replace(RUN.quality, predictions=[]))
     assert not cohorts.has_predictions(without)
-    with pytest.raises(UsageError, match="does not hold every prediction"):
+    with pytest.raises(UsageError, match="does not contain all predictions"):
         cohorts.shared_labels([RUN, without])
 
 

@@ -220,7 +220,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
         (replace(b, quality=replace(b.quality, metric="f1")), "different metrics"),
         (replace(b, quality=replace(b.quality, source="others")), "different evaluation sets"),
         (replace(b, quality=replace(b.quality, labels=turned)), "different labels"),
-        (replace(b, quality=replace(b.quality, predictions=[])), "does not hold every prediction"),
+        (replace(b, quality=replace(b.quality, predictions=[])), "does not contain all predictions"),
     ):
         with pytest.raises(UsageError, match=message):
             compare(a, other)
@@ -339,5 +339,5 @@ def test_names_stand_for_the_latest_session_that_holds_both() -> None:
     elsewhere = at("b", "4", "9", host=Host("other"))
     assert [run.id for run in pair([*runs, elsewhere], "a", "b")] == ["a-2", "b-2"]
     assert [run.id for run in pair([runs[0], elsewhere], "a", "b")] == ["a-1", "b-4"]
-    with pytest.raises(UsageError, match="no result of 'c'. There are: a, b."):
+    with pytest.raises(UsageError, match="no result of 'c'. Known: a, b."):
         pair(runs, "a", "c")

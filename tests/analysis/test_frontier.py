@@ -276,7 +276,7 @@ def test_more_that_cannot_be_compared_is_refused() -> None:
         (simulated_run("b", joules=1.0, n=10), "different evaluation sets"),
         (simulated_run("b", joules=1.0, meter="nvml"), "energies of different source or meter"),
         (replace(other, quality=replace(other.quality, labels=turned)), "different labels"),
-        (replace(other, quality=replace(other.quality, predictions=[])), "does not hold every prediction"),
+        (replace(other, quality=replace(other.quality, predictions=[])), "does not contain all predictions"),
     ):
         axes = ("quality", "latency", "energy")
         with pytest.raises(UsageError, match=message):

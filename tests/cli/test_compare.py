@@ -52,7 +52,7 @@ def test_comparison_as_text(here: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["bert.fp32"], "Missing argument 'B'"),
         (
             ["bert.fp32", "bert.int9"],
-            "no result of 'bert.int9'. Did you mean 'bert.int8'? There are: bert.fp32, b",
+            "no result of 'bert.int9'. Did you mean 'bert.int8'? Known: bert.fp32, b",
         ),
         (["id-bert.fp32-2025", "bert.int8"], "Did you mean 'id-bert.fp32-2026'"),
         (["bert.fp32", "bert.int8", "--margin", "0"], "Invalid value for '--margin'"),

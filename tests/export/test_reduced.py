@@ -235,7 +235,7 @@ def test_drift_reports_the_changed_layer(tmp_path: Path) -> None:
     inputs = {key: value.numpy() for key, value in tiny.inputs(model, [9]).items()}
     differences = drift.layers(tmp_path / "good.onnx", tmp_path / "bad.onnx", inputs)
     assert len(differences) == 7 and max(differences[:3]) == 0
-    assert "It drifts first in layer 1 (from 0), after attention" in drift.describe(
+    assert "Hidden states differ first in layer 1 (from 0), after attention" in drift.describe(
         differences, families.of(model)
     )
 
@@ -344,7 +344,7 @@ def test_drift_is_located_on_every_backend_and_in_segments(
         row = source.parity_rows(variants.parse(variant))[0].batch([0], 16 if backend == "torch" else None)
         runtime = engine.runtime
         text = drift.locate(graphs, engine.folder, backend, runtime, row, families.of(model))
-        assert text.startswith("It drifts first in layer 2 (from 0), after the FFN")
+        assert text.startswith("Hidden states differ first in layer 2 (from 0), after the FFN")
         same = export(reduced_checkpoint.folder, variant, backend, tmp_path / "same")
         text = drift.locate(graphs, same.folder, backend, runtime, row, families.of(model))
-        assert text.endswith("at most: the task head differs.")
+        assert text.endswith("after every layer: the task head differs.")

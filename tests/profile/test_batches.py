@@ -95,10 +95,10 @@ def test_scores_in_batches_survive_saving_and_must_agree_with_the_run(
     results.save(run, tmp_path)
     assert results.find([tmp_path])[0] == run
     single = replace(run.quality, workload=OFFLINE)
-    with pytest.raises(ValueError, match="depend on the batch, scored in offline 4xreal"):
+    with pytest.raises(ValueError, match="as answers depend on the batch, got offline 4xreal"):
         checks.check(replace(run, quality=single))
     independent = replace(run, quality=replace(run.quality, batch_dependent=False))
-    with pytest.raises(ValueError, match="a score in batches, but the answers do not depend on them"):
+    with pytest.raises(ValueError, match="expected none, as the answers do not depend on the batch"):
         checks.check(independent)
 
 

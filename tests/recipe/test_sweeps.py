@@ -285,7 +285,8 @@ def test_processes_share_a_workspace(
             ]  # fmt: skip
             until = time.monotonic() + 120
             while time.monotonic() < until and not any(
-                "tickets-full sst2-bert-full-s0 is being done by" in log.read_text() for log in logs
+                "waiting for tickets-full sst2-bert-full-s0, which is run by" in log.read_text()
+                for log in logs
             ):
                 time.sleep(0.05)
         for process in processes:

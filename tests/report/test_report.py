@@ -210,7 +210,7 @@ def test_results_without_predictions_are_shown_without_resampling(tmp_path: Path
     assert content.frontiers == []
     text = (folder / "index.html").read_text()
     assert all(run.id in text for run in bare)
-    assert "does not hold every prediction" in text
+    assert "does not contain all predictions" in text
 
 
 def test_fields_that_a_result_lacks_are_empty(tmp_path: Path) -> None:

@@ -119,15 +119,16 @@ def _check_head_size(widths: Sequence[int], heads: int, size: int, pruned: bool)
 def _kept_heads(index: int, width: int, heads: int, size: int, pruned: list[int]) -> list[int]:
     if width % size or width > heads * size:
         raise UnknownStructureError(
-            f"the heads of layer {index} have {width} rows, which are not up to {heads} heads of {size}"
+            f"the heads of layer {index} have {width} rows; expected a multiple of {size}, at most "
+            f"{heads * size}"
         )
     if not pruned:
         return list(range(width // size))
     remaining = [head for head in range(heads) if head not in pruned]
     if len(remaining) * size != width:
         raise UnknownStructureError(
-            f"config.json says that layer {index} has {len(remaining)} heads left (pruned_heads), its "
-            f"tensors have {width // size}"
+            f"by config.json (pruned_heads), layer {index} has {len(remaining)} heads; by its "
+            f"tensors, {width // size}"
         )
     return remaining
 

@@ -96,5 +96,5 @@ def _read_file(name: str, path: Path) -> Tensors:
             "to safetensors",
         ) from error
     if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
-        raise wrong(name, f"{path.name} holds more than named tensors: convert it to safetensors")
+        raise wrong(name, f"{path.name} contains more than named tensors: convert it to safetensors")
     return {str(key): value.contiguous() for key, value in loaded.items()}

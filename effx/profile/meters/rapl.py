@@ -188,8 +188,8 @@ class RaplMeter:
         late_s = max((this.after_s - last.before_s for last, this in pairwise(samples)), default=0.0)
         if late_s >= self._safe_s:
             raise _FaultError(
-                f"a wrap of a counter may have been missed: {late_s:.3g} s between two reads, and "
-                f"{_PACKAGE_W:g} W wrap it in {self._safe_s:.3g} s"
+                f"a counter may have wrapped unnoticed: {late_s:.3g} s between two reads; at "
+                f"{_PACKAGE_W:g} W it wraps in {self._safe_s:.3g} s"
             )
 
     def _steps(self, samples: Sequence[_Sample], number: int) -> list[_Step]:

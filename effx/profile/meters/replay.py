@@ -74,7 +74,9 @@ class ReplayMeter:
         stop_s = self._clock.now() - self._began_s
         in_trace = None if during is None else (during[0] - self._began_s, during[1] - self._began_s)
         if stop_s > self._samples[-1].after_s:
-            return Reading(None, f"the trace ends at {self._samples[-1].after_s:.3g} s, the window after it")
+            return Reading(
+                None, f"the trace ends at {self._samples[-1].after_s:.3g} s, before the window ends"
+            )
         window = [sample for sample in self._samples if self._start_s <= sample.after_s <= stop_s]
         if len(window) < 2:
             return Reading(None, f"{len(window)} samples of the trace in the window; use a longer window")

@@ -173,7 +173,7 @@ class _Loop:
             elif any(need.state in OPEN for need in self._plan.sources(entry)):
                 continue  # its input was removed and has to be computed again
             elif holder := locks.holder(self._plan.store.lock(entry.run_key)):
-                waiting = waiting or f"{entry.cell.id} is being done by {holder}: waiting"
+                waiting = waiting or f"waiting for {entry.cell.id}, which is run by {holder}"
             elif len(self._running) < self._where.slots:
                 entry.state = "running"
                 self._running[entry.key] = entry, time.monotonic()

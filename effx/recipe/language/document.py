@@ -153,7 +153,7 @@ class _PlainValues:
         self._nodes += 1
         if self._nodes > _MOST_NODES:
             if self._nodes == _MOST_NODES + 1:
-                text = f"more than {_MOST_NODES:,} values, aliases written out."
+                text = f"more than {_MOST_NODES:,} values after expanding aliases."
                 self.problems.append(Problem(line, dotted(path[:1]), text))
             return None
         self.positions[path] = line
@@ -185,7 +185,7 @@ class _PlainValues:
     def _name(self, key: Any, path: KeyPath, line: str) -> str | None:
         if isinstance(key, str | int | float) and str(key) and _is_printable(str(key)):
             return str(key)
-        self.problems.append(Problem(line, dotted(path), "a key must be a word."))
+        self.problems.append(Problem(line, dotted(path), "expected text as the key."))
         return None
 
 

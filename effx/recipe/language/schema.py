@@ -188,7 +188,7 @@ class _RecipeReader:
         entries: dict[str, dict[str, Any]] = {}
         for label, entry, path in named:
             if not isinstance(label, str | int) or isinstance(label, bool):
-                document.wrong(path, f"expected a word, got {_kind(label)}.")
+                document.wrong(path, f"expected a name, got {_kind(label)}.")
                 continue
             label = str(label)
             if label in entries:
@@ -437,13 +437,15 @@ class _RecipeReader:
             document.wrong(tuple(key.split(".", 1)), text)
         variants_of = {chain: set(exported_variants(recipe, chain)) for chain in chains(recipe)}
         if not variants_of and self._root.get("variants") is not None:
-            document.wrong(("variants",), "there is no regime to build them of.")
+            document.wrong(("variants",), "no checkpoint to build from: the recipe has no regime.")
         for index, variant in enumerate(recipe.variants):
             if not any(variant in of for of in variants_of.values()):
                 parsed = variants.parse(variant.text)
                 parts = (("exits", parsed.exits), ("tokens", parsed.tokens))
                 needs = " and ".join(f"'{part}'" for part, named in parts if named) or "a plain regime"
-                text = f"'{variant.text}' fits no checkpoint of this recipe; it needs {needs}."
+                text = (
+                    f"'{variant.text}' cannot be built from any checkpoint of this recipe; it needs {needs}."
+                )
                 document.wrong(("variants", index), text)
         sources = {
             label for section in SECTIONS for entry in recipe.entries(section) for label in entry.parents
@@ -454,7 +456,9 @@ class _RecipeReader:
                 used = any(chain.last is entry and of for chain, of in variants_of.items())
                 if not used and entry.label not in sources:
                     word = "exit" if part == "exits" else part
-                    text = f"no variant would be built of it. Add one with '{word}', e.g. {word}+int8."
+                    text = (
+                        f"no variant of the recipe is built from it. Add one with '{word}', e.g. {word}+int8."
+                    )
                     document.wrong((section, entry.label), text)
 
 

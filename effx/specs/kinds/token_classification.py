@@ -218,6 +218,7 @@ TOKEN_CLASSIFICATION = TaskKind(
     refused={
         "exits": "exit rules decide on one prediction per row, and a row of this task has a tag per word",
         "tokens": "token pruning drops tokens, and each word needs the output of its first piece",
-        "import-engine": "graphs that tag words cannot be imported; import the model that they are of",
+        "import-engine": "graphs for token classification cannot be imported: import the model they were "
+        "exported from",
     },
 )

@@ -56,7 +56,7 @@ def test_plain_lines_where_there_is_no_terminal(plan: CellPlan, capsys: pytest.C
     shown.ended(plan.entries["finetune b"])
     shown.ended(plan.entries["export b.fp32"])
     for _ in range(2):
-        shown.tick({}, "export a.fp32 is being done by process 3 on elsewhere: waiting")
+        shown.tick({}, "waiting for export a.fp32, which is run by process 3 on elsewhere")
     shown.close()
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -64,7 +64,7 @@ def test_plain_lines_where_there_is_no_terminal(plan: CellPlan, capsys: pytest.C
         "export a.fp32: started, about 90 s",
         "[3/5] finetune b: failed in 71 s: memory ran out",
         "[3/5] export b.fp32: blocked: needs finetune b, which is failed",
-        "export a.fp32 is being done by process 3 on elsewhere: waiting",
+        "waiting for export a.fp32, which is run by process 3 on elsewhere",
     ]
 
 
