@@ -82,8 +82,8 @@ def outcomes(
         if alone.verdict is Verdict.VIOLATED and alone.difference is not None:
             result[run.id] = LossOutcome(
                 LossStatus.LOSES_MORE,
-                f"It loses {_points(-alone.difference)}: more than {_points(max_drop)} "
-                f"({percent(confidence)}, this engine alone).",
+                f"It loses {_points(-alone.difference)} as measured, and more than {_points(max_drop)} with "
+                f"{percent(confidence)} confidence (for this engine alone).",
             )
     return [_stated(run, baseline, missing, result) for run in runs]
 
@@ -92,7 +92,7 @@ def _stated(run: Run, baseline: Run, missing: dict[str, str], tested: dict[str, 
     if run.id in missing:
         return LossOutcome(LossStatus.UNAVAILABLE, f"Its score is unavailable: {missing[run.id]}.")
     if run is baseline:
-        return LossOutcome(LossStatus.BASELINE, "Losses are relative to this engine.")
+        return LossOutcome(LossStatus.BASELINE, "The other engines are compared with this engine.")
     if run.id in tested:
         return tested[run.id]
     reason = f"{baseline.quality.metric} is tested for up to {_MOST_BOOTSTRAPPED} engines"

@@ -45,7 +45,7 @@ from effx.specs.variants import Variant
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _NOTES = {
-    "int8-dynamic": "dynamic int8 is for ONNX Runtime; OpenVINO is fast with its own int8 (backend openvino)",
+    "int8-dynamic": "this file is for ONNX Runtime; for OpenVINO, int8 of backend openvino is faster",
 }
 """Scheme -> what a user of its file should know."""
 _TIMED_ROWS = 64

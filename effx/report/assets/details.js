@@ -7,7 +7,7 @@ function pin(row) {
   if (index >= 0) PINS.rows.splice(index, 1);
   else if (PINS.rows.length < 2) PINS.rows.push(row);
   else PINS.rows[1] = row;
-  announce(index >= 0 ? `${row.name} is not pinned any more.`
+  announce(index >= 0 ? `${row.name} is no longer pinned.`
     : PINS.rows.length === 2 ? `${PINS.rows[0].name} and ${row.name} are compared below the chart.` : `${row.name} is pinned; pin a second engine to compare.`);
   for (const watcher of PINS.watchers) watcher();
 }

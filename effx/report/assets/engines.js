@@ -46,7 +46,7 @@ function enginesSection() {
     ],
   });
   PINS.watchers.push(() => table.update());
-  section('engines', 'All results', soft(`Select an engine for its details and the provenance of its numbers.${older ? ` Grey: ${count(older, 'older result')} of engines that were measured again.` : ''}`), table.root, open);
+  section('engines', 'All results', soft(`Select an engine for its details and the provenance of its numbers.${older ? ` Grey: ${count(older, 'older result')} of engines that have a newer result.` : ''}`), table.root, open);
 }
 
 const FIRST = ['quality', 'latency', 'latency_p90', 'energy', 'memory', 'size'];

@@ -108,7 +108,7 @@ function aboutFrontier(group, front, drawn, state) {
   const bare = energetic(state.x) || energetic(state.y) ? [...new Set(group.members.map((entry) => ROWS[entry].energy[0]?.reason).filter(Boolean))] : [];
   const host = DATA.hosts[group.host] || {};
   const lines = [`${count(drawn, 'engine')} for ${group.task} on ${group.host} (${[host.cpu, `${host.cores} cores`, host.virtual ? 'virtual machine' : null].filter(Boolean).join(', ')}).`];
-  if (missing) lines.push(` ${count(missing, 'engine')} not drawn: from another energy source, or without one of the two values${bare.length ? ` (${bare.join('; ')})` : ''}.`);
+  if (missing) lines.push(` ${count(missing, 'engine')} not drawn: energy from another source, or one of the two values missing${bare.length ? ` (${bare.join('; ')})` : ''}.`);
   if (!front) lines.push(' No frontier: this pair of objectives is not resampled, or the results do not contain predictions.');
   else {
     lines.push(` ${front.best.length} on the frontier${Object.keys(front.tied).length ? `, ${Object.keys(front.tied).length} more statistically indistinguishable from it` : ''}.`);
@@ -118,9 +118,9 @@ function aboutFrontier(group, front, drawn, state) {
       const around = !ends ? '' : ends[1] > 1 ? ' (no useful interval: these engines are too similar)' : ` [${ends.map((entry) => fixed(entry, 3)).join(' to ')}]`;
       lines.push(` Hypervolume (share of the box): ${fixed(front.hypervolume, 3)}${around}.`);
     }
-    for (const entry of front.diminishing || []) lines.push(` Diminishing returns from ${entry.from} to ${entry.to}: a unit of cost gains ${percent(entry.share)} of the frontier's average gain per unit.`);
+    for (const entry of front.diminishing || []) lines.push(` Diminishing returns from ${entry.from} to ${entry.to}: per unit of cost, the gain is ${percent(entry.share)} of the frontier's average.`);
     if (front.energy_source === 'model' && front.objectives.some(energetic)) lines.push(' Energy is modelled, not measured: processor time multiplied by an assumed power.');
   }
-  if (front) lines.push(` The frontier${front.knee !== null ? ' and its knee are' : ' is'} chosen by the same ${group.n} rows that score the engines: on average the chosen ones are a little lucky.`);
+  if (front) lines.push(` The frontier${front.knee !== null ? ' and its knee are' : ' is'} selected on the same ${group.n} rows that score the engines: on average, scores of the selected engines are slightly too high.`);
   return [soft(lines.join('')), lossSummary(group)];
 }

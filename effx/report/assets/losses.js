@@ -1,12 +1,12 @@
 // Which engines are certified to lose at most a point against the baseline, effx/analysis/losses.py.
 
 const LOSSES = {
-  certified: ['✓', 'loses at most 1 point of the baseline\'s score, with 95 % for all certified engines together, however you choose among them'],
-  'not proven': ['?', 'a loss of more than 1 point is not ruled out by these rows, whatever the score says'],
-  'loses more': ['✗', 'loses more than 1 point, with 95 % for each engine alone'],
-  unavailable: ['⊘', 'a gate failed or predictions are missing, so no loss is stated'],
-  'not tested': ['·', 'not tested, as the tests of so many engines take long'],
-  baseline: ['=', 'the engine that losses are relative to'],
+  certified: ['✓', 'loses at most 1 point compared with the baseline; the confidence of 95 % is for all certified engines together'],
+  'not proven': ['?', 'these rows do not rule out a loss of more than 1 point, even if the measured loss is smaller'],
+  'loses more': ['✗', 'loses more than 1 point; the confidence of 95 % is for each engine alone'],
+  unavailable: ['⊘', 'the loss cannot be computed, because a gate failed or predictions are missing'],
+  'not tested': ['·', 'not tested: with so many engines, the tests would take too long'],
+  baseline: ['=', 'the engine that the others are compared with'],
 };
 
 const lossClass = (status) => `loss ${status.replace(' ', '-')}`;
