@@ -131,8 +131,14 @@ CONTRADICTIONS: dict[str, tuple[Damage, str]] = {
     ),
     "no time": (lambda value: replace_block(value, [[0.0]] * 4), "latencies from 0.0 to 0.0 s"),
     "a denormal time": (lambda value: replace_block(value, [[5e-324]] * 4), "latencies from 5e-324 to"),
-    "a round too few": (lambda value: first(value)["rounds"].pop(), "3 rounds of 4 blocks"),
-    "a round twice": (lambda value: first(value).update(rounds=[0, 1, 1, 2]), "rounds .* do not rise"),
+    "a round too few": (
+        lambda value: first(value)["rounds"].pop(),
+        "rounds: expected 4 entries, one per block, got 3",
+    ),
+    "a round twice": (
+        lambda value: first(value).update(rounds=[0, 1, 1, 2]),
+        "rounds: expected rising numbers",
+    ),
     "examples of a block too many": (
         lambda value: first(value).update(examples=[5] * 5),
         "throughput_per_s|examples: expected 4 entries",
@@ -167,7 +173,10 @@ CONTRADICTIONS: dict[str, tuple[Damage, str]] = {
         lambda value: energy(value).update(joules_per_example=None),
         "energy: expected joules_per_example and no reason",
     ),
-    "energy of no source": (lambda value: energy(value).update(source="none"), "without a reason"),
+    "energy of no source": (
+        lambda value: energy(value).update(source="none"),
+        "expected a reason, as its source is none",
+    ),
     "a reversed interval of energy": (
         lambda value: energy(value).update(interval=[1, 0]),
         "does not contain its",
@@ -180,7 +189,7 @@ CONTRADICTIONS: dict[str, tuple[Damage, str]] = {
         lambda value: energy(value)["windows"][0].update(joules=1.0),
         "joules_per_example of a window is",
     ),
-    "no windows": (lambda value: energy(value).update(windows=[]), "energy without windows"),
+    "no windows": (lambda value: energy(value).update(windows=[]), "energy needs windows"),
     "net energy that idle does not give": (
         lambda value: energy(value).update(net=0.001),
         "net energy is 0.001",
@@ -213,7 +222,7 @@ CONTRADICTIONS: dict[str, tuple[Damage, str]] = {
     ),
     "layers without heads": (
         lambda value: value["engine"]["structure"].update(layers=7),
-        "6 heads of 7 layers",
+        "heads: expected 7 numbers, one per layer, got 6",
     ),
     "a sparsity that its counts do not give": (
         lambda value: value["engine"].update(sparsity={"share": 0.9, "zeros": 1, "of": 2}),

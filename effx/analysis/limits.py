@@ -293,7 +293,7 @@ def _latency(run: Run, threshold: Threshold, value: float, confidence: float) ->
 
 
 def _energy(run: Run, threshold: Threshold, value: float, confidence: float) -> LimitOutcome:
-    """Test joules per example; windows are the units, and the meter's own uncertainty remains."""
+    """Test joules per example; windows are the units; more of them do not reduce the meter's uncertainty."""
     energy = cohorts.energy_of(run)
     if energy.source == "model":
         return _of(threshold, value, None, reason="energy is an estimate, not measured; use a meter")

@@ -268,7 +268,7 @@ def _field(nvml: Any, handle: Any, field_id: int) -> Callable[[], float]:
 def _query(nvml: Any, function: Callable[..., Any], *arguments: Any) -> Any:
     """Call an NVML function; return None if this device or driver does not support it.
 
-    pynvml has an error of its own for functions that an older driver has under another version.
+    pynvml raises another error for functions that an older driver has under another version.
     """
     try:
         return function(*arguments)

@@ -171,7 +171,7 @@ def on_this_host(
             fcntl.flock(turnstile, fcntl.LOCK_UN)
             note = folder / f"{os.getpid()}.json"
             stack.callback(note.unlink, missing_ok=True)
-            with contextlib.suppress(UsageError):  # a full disk: who waits is not told which process it is
+            with contextlib.suppress(UsageError):  # a full disk: messages to waiting processes lack its id
                 files.write_json(note, asdict(_HostUser(this_process(), time.strftime("%H:%M:%S"), alone)))
             _on_host = True
         try:

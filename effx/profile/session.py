@@ -481,7 +481,7 @@ class InterleavedSession:
         ]
         operations = record.operations(engine.engine, engine.mean_tokens)
         for result in measured:
-            # queries timed on the device have no energy of their own
+            # no energy is measured for queries timed on the device
             primary = result.workload == SINGLE_STREAM
             if result.energy.source != "none" or primary:
                 name = None if primary else result.workload.name

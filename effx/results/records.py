@@ -281,7 +281,7 @@ class WorkloadResult:
 
 @dataclass(frozen=True)
 class ReferenceEngine:
-    """The engine whose predictions take the place of the labels that the rows do not have."""
+    """The engine whose predictions are used as labels, if the rows have none."""
 
     name: str
     digest: str

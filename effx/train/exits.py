@@ -180,7 +180,7 @@ def calibrate(
 
 
 def _warnings(record: ExitsRecord) -> list[str]:
-    """Return why the exits may not keep what was asked of them."""
+    """Return reasons why the loss may exceed ``max_drop``."""
     warnings = []
     max_drop, proof, measured = record.target.max_drop, record.calibration.proof, record.validation
     if proof is not None and not proof.proven:

@@ -189,7 +189,7 @@ def _origin(name: str | Path) -> str:
 
 
 def _recorded(settings: ImportSettings) -> dict[str, JsonValue]:
-    """Return the settings that were given, as JSON; the task has its own entry in the manifest."""
+    """Return the settings that were given, as JSON; the task has another entry in the manifest."""
     values = settings.to_json()
     return {name: values[name] for name in settings.given() if name != "task"}
 

@@ -10,7 +10,7 @@ from effx.manifests import TwoSamples
 from effx.stats import tests
 
 _P_VALUE = 0.001
-"""Below it two sets of rows are said to be unlike each other."""
+"""P-value below which two sets of rows count as different."""
 
 
 def two_samples(held_out: np.ndarray, validation: np.ndarray) -> TwoSamples:

@@ -273,7 +273,7 @@ def prove(
 
 
 def _warnings(calibration: TokensCalibration, max_drop: float) -> list[str]:
-    """Return why the schedule may not keep what was asked of it."""
+    """Return reasons why the loss may exceed ``max_drop``."""
     proof, warnings = calibration.proof, []
     if not proof.proven:
         needed = noninferiority.rows_needed(max_drop, proof.confidence)

@@ -115,7 +115,7 @@ def _size(node: Any) -> int:
 
 
 def _producer(model: Any) -> str:
-    """Return the tools that the IR's own notes name."""
+    """Return the tools that the metadata of the IR names."""
     names = []
     for section in ("optimum", "nncf", "conversion_parameters"):
         if model.has_rt_info([section]):

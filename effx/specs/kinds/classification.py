@@ -160,7 +160,7 @@ def _match_head(head: Head, labels: Labels, settings: HeadSettings) -> HeadPlan:
             return HeadPlan("kept: one output, the logit of class 1 against class 0", True, two_logits=True)
         raise OtherHeadError(
             "its single output is a score between two classes, and nothing says which of "
-            f"{' and '.join(labels)} it stands for: set labels to the class of a low "
+            f"{' and '.join(labels)} has the high scores: set labels to the class of a low "
             f"score and that of a high one, e.g. {','.join(labels)}"
         )
     return match_names(head, labels, settings)

@@ -13,7 +13,7 @@ from effx.specs.settings import Settings
 
 S = TypeVar("S", bound=Settings)
 RESULT = "result.json"
-"""Beside a ticket's checkpoint: its scores and predictions, which stay when the checkpoint is removed."""
+"""File of a ticket's scores and predictions, which remains when its checkpoint is removed."""
 SCORES = "importance.json"
 """In the artifact of ``tickets-scores``."""
 RUNG = "rung.json"
