@@ -96,7 +96,7 @@ _WITH_RESUME = {"session", "out", "trust", "no_wait", "uri", "with_recommendatio
     "--recommend",
     "with_recommendation",
     is_flag=True,
-    help="Also print the engine to deploy: as effx recommend does on the results of this session.",
+    help="Also print the engine to deploy, as effx recommend does for the results of this session.",
 )
 @click.option("--strict", is_flag=True, help="Exit with code 1 if a gate failed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results.")
