@@ -143,7 +143,7 @@ def effx(model: Path, data: Path, work: Path, environments: list[str]) -> int:
             )  # fmt: skip
         made[name] = tool
     # one row per batch, as the tools: dynamic quantization scales activations by the rows of a batch
-    plan = MeasurementPlan.of(batch_size=1, grid=())
+    plan = MeasurementPlan.of(batch_size=1, grid=(), rounds=5)
     runs, failures = profile([engines], out=work / "results", plan=plan, meter="none")
     wrong = len(failures)
     for run in runs:

@@ -30,7 +30,7 @@ from pathlib import Path
 
 QUICK = ("--grid", "none", "--rounds", "3", "--meter", "none")
 TRAINING = ("--epochs", "1", "--max-length", "32")
-LONGER = ("--epochs", "8", "--lr", "3e-4", "--max-length", "32")
+LONGER = ("--layers", "3", "--epochs", "8", "--lr", "3e-4", "--max-length", "32")
 """For 150 classes, so that the outputs of a model differ by more than the error of int8."""
 PACKAGES = ("effx", "torch", "transformers", "onnxruntime")
 TICKETS = {
@@ -156,8 +156,8 @@ TRIALS: dict[str, Callable[[Path, str], Iterator[Step]]] = {
 }
 
 
-def page(name: str, steps: Sequence[Step]) -> str:
-    """Return a trial as Markdown."""
+def page(name: str, steps: Sequence[Step], model: str) -> str:
+    """Return a trial as Markdown; the path of the model is replaced by its option."""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
     lines = [
         f"# From a file to a recommendation, as a new user: {name}",
@@ -173,7 +173,7 @@ def page(name: str, steps: Sequence[Step]) -> str:
         lines += [f"    {line}" for line in step.error.splitlines()]
         lines.append("")
     lines += [f"    {line}".rstrip() for line in steps[-1].output.splitlines()[:12]]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).replace(model, "CLASSIFIER" if name == "unlabelled" else "MINILM") + "\n"
 
 
 def main() -> int:
@@ -189,12 +189,12 @@ def main() -> int:
         for name in options.trial or TRIALS:
             folder = Path(scratch) / name
             folder.mkdir()
-            model = options.classifier if name == "unlabelled" else options.model
+            model = str(Path(options.classifier if name == "unlabelled" else options.model).resolve())
             steps = []
-            for step in TRIALS[name](folder, str(Path(model).resolve())):
+            for step in TRIALS[name](folder, model):
                 print(f"{step.command}: exit code {step.code} {step.error}", flush=True)
                 steps.append(step)
-            (options.out / f"new-users-{name}.md").write_text(page(name, steps), encoding="utf-8")
+            (options.out / f"new-users-{name}.md").write_text(page(name, steps, model), encoding="utf-8")
             most_errors = max(most_errors, sum(step.code != 0 for step in steps))
     return int(most_errors > 1)
 

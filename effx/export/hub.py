@@ -174,5 +174,9 @@ def _card(name: str, engines: dict[str, Engine]) -> str:
         lines.append(
             f"| {path} | {engine.manifest.scheme} | {with_unit(engine.size_bytes, 'B')} | {agreement} |"
         )
-    lines += ["", "Equal predictions: the share of rows with the checkpoint's prediction.", ""]
+    lines += ["", "Equal predictions: the share of rows with the checkpoint's prediction."]
+    if any(e.backend == "onnxruntime" and e.manifest.precision == "int8" for e in engines.values()):
+        lines += ["", "The int8 ONNX file is for ONNX Runtime. OpenVINO is fast with its own int8 file: "
+                  f"{_OPENVINO['int8']}.xml."]  # fmt: skip
+    lines.append("")
     return "\n".join(lines)

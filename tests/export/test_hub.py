@@ -44,6 +44,7 @@ def test_a_plain_client_gets_the_engines_logits(engines_folder: Path, tmp_path: 
             np.testing.assert_allclose(theirs, ours.infer(batch)["logits"], atol=1e-6)
     card = (folder / "README.md").read_text()
     assert "| onnx/model.onnx | fp32 |" in card and "| onnx/model_quantized.onnx | int8-" in card
+    assert "OpenVINO is fast with its own int8 file" in card
 
 
 def test_openvino_files_are_where_optimum_intel_looks_by_default(
