@@ -9,14 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from effx import records
-from effx.errors import ArtifactError, one_line
+from effx.errors import ArtifactError, UsageError, one_line
 
 _CHUNK = 4096  # rows encoded at once: bounds the memory that Encoding objects take
+_CHUNK_OF_WINDOWS = 256
+FORMS = ("texts", "words", "windows")
+"""What a row is: one text or a pair, cut at the maximum length; a list of words; or a question with a
+context, of which each sequence of tokens has a window."""
+_LEAST_WINDOW = 16
+"""Maximum length from which a window has a question and some of its context."""
 
 
 @dataclass(frozen=True)
@@ -33,33 +40,88 @@ class Words:
 
 
 @dataclass(frozen=True)
+class Windows:
+    """Which part of a context each sequence of tokens has, of rows that are a question and a context."""
+
+    rows: np.ndarray
+    """int64 [sequences], ascending; number of the row that a sequence is of. Each row has at least one."""
+    begins: np.ndarray
+    """int32 [tokens]; first character of a token in the context; -1: it is not part of the context."""
+    ends: np.ndarray
+    """int32 [tokens]; the character after its last one, likewise."""
+    contexts: tuple[str, ...]
+    """Of each row."""
+
+
+@dataclass(frozen=True)
 class Encoded:
-    """Rows of ids without padding, stored flat: 67,349 SST-2 rows take about 4 MB."""
+    """Sequences of ids without padding, stored flat: 67,349 SST-2 rows take about 4 MB.
+
+    A row is one sequence; or several, if it is a question whose context is divided into windows.
+    """
 
     ids: np.ndarray
     """int32 [tokens]"""
     types: np.ndarray
     """int8 [tokens], 1 in the second text of a pair"""
     offsets: np.ndarray
-    """int64 [n + 1]; row i is ids[offsets[i]:offsets[i + 1]]"""
+    """int64 [n + 1]; sequence i is ids[offsets[i]:offsets[i + 1]]"""
     pad_id: int
     words: Words | None = None
-    """None: rows are texts."""
+    """None: rows are not lists of words."""
+    windows: Windows | None = None
+    """None: a row is one sequence."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens per row, int64 [n]."""
+        """Tokens per sequence, int64 [n]."""
         return np.diff(self.offsets)
 
+    @property
+    def cut_lengths(self) -> np.ndarray:
+        """Tokens of rows that may be cut at the maximum length, int64 [n]; empty: rows have windows."""
+        return self.lengths if self.windows is None else self.lengths[:0]
+
+    @property
+    def row_count(self) -> int:
+        """Number of rows."""
+        return len(self) if self.windows is None else len(self.windows.contexts)
+
+    @property
+    def row_lengths(self) -> np.ndarray:
+        """Tokens per row, those of all its sequences together, int64 [rows]."""
+        if self.windows is None:
+            return self.lengths
+        return np.bincount(self.windows.rows, self.lengths, self.row_count).astype(np.int64)
+
+    @property
+    def row_widths(self) -> np.ndarray:
+        """Tokens of the longest sequence of each row, int64 [rows]."""
+        if self.windows is None:
+            return self.lengths
+        widths = np.zeros(self.row_count, dtype=np.int64)
+        np.maximum.at(widths, self.windows.rows, self.lengths)
+        return widths
+
+    def sequences(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the numbers of the sequences of rows, row by row."""
+        rows = np.asarray(rows, dtype=np.int64)
+        if self.windows is None:
+            return rows
+        first = np.searchsorted(self.windows.rows, rows, side="left")
+        counts = np.searchsorted(self.windows.rows, rows, side="right") - first
+        before = np.cumsum(counts) - counts
+        return np.asarray(np.repeat(first - before, counts) + np.arange(counts.sum()))
+
     def batch(self, indices: Sequence[int] | np.ndarray, length: int | None = None) -> dict[str, np.ndarray]:
-        """Return the rows as int64 arrays [rows, length], padded on the right.
+        """Return sequences as int64 arrays [sequences, length], padded on the right.
 
         Args:
-            indices: of the rows.
-            length: of the arrays; default: the longest of these rows.
+            indices: of the sequences.
+            length: of the arrays; default: the longest of these sequences.
         """
         lengths = self.lengths[indices]
         width = int(lengths.max()) if length is None else length
@@ -76,30 +138,39 @@ class Encoded:
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Encoded:
         """Return the rows at ``indices``, in that order."""
-        lengths = self.lengths[indices]
+        sequences = self.sequences(indices)
+        lengths = self.lengths[sequences]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        tokens = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][indices] - offsets[:-1], lengths)
-        words = self.words
+        tokens = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][sequences] - offsets[:-1], lengths)
+        words, windows = self.words, self.windows
         if words is not None:
             words = Words(words.starts[tokens], words.counts[indices], words.width)
-        return Encoded(self.ids[tokens], self.types[tokens], offsets, self.pad_id, words)
+        if windows is not None:
+            counts = np.bincount(windows.rows, minlength=self.row_count)[indices]
+            windows = Windows(
+                np.repeat(np.arange(len(counts)), counts),
+                windows.begins[tokens],
+                windows.ends[tokens],
+                tuple(windows.contexts[index] for index in indices),
+            )
+        return Encoded(self.ids[tokens], self.types[tokens], offsets, self.pad_id, words, windows)
 
-    def flat(self, rows: Sequence[int] | np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Return a batch's values per token [rows, length, ...] without padding, [tokens, ...]."""
-        lengths = self.lengths[rows]
+    def flat(self, sequences: Sequence[int] | np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Return a batch's values per token [sequences, length, ...] without padding, [tokens, ...]."""
+        lengths = self.lengths[sequences]
         return np.asarray(values[np.arange(values.shape[1]) < lengths[:, None]])
 
-    def scatter(self, rows: Sequence[int] | np.ndarray, values: np.ndarray, into: np.ndarray) -> None:
+    def scatter(self, sequences: Sequence[int] | np.ndarray, values: np.ndarray, into: np.ndarray) -> None:
         """Copy a batch's values per token into an array in the order of ``ids``.
 
         Args:
-            rows: indices of the batch's rows.
-            values: [rows, length, ...], padded on the right.
-            into: [tokens, ...]; row i is written to ``into[offsets[i]:offsets[i + 1]]``.
+            sequences: indices of the batch's sequences.
+            values: [sequences, length, ...], padded on the right.
+            into: [tokens, ...]; sequence i is written to ``into[offsets[i]:offsets[i + 1]]``.
         """
-        for row, row_values in zip(rows, values, strict=True):
-            start, end = self.offsets[row], self.offsets[row + 1]
-            into[start:end] = row_values[: end - start]
+        for sequence, sequence_values in zip(sequences, values, strict=True):
+            start, end = self.offsets[sequence], self.offsets[sequence + 1]
+            into[start:end] = sequence_values[: end - start]
 
 
 class Encoder:
@@ -111,16 +182,17 @@ class Encoder:
     (``split_special_tokens``). Padding and the maximum length in tokenizer.json are ignored.
     """
 
-    def __init__(self, folder: str | Path, max_length: int, *, words: bool = False) -> None:
+    def __init__(self, folder: str | Path, max_length: int, *, form: str = "texts") -> None:
         """Read tokenizer.json, tokenizer_config.json, and the padding id from config.json, in ``folder``.
 
         Args:
             folder: of the model.
-            max_length: tokens of a row at most, special tokens included.
-            words: whether rows are lists of words; otherwise they are one text or a pair.
+            max_length: tokens of a sequence at most, special tokens included.
+            form: what rows are, one of :data:`FORMS`.
 
         Raises:
             ArtifactError: a file is missing or cannot be read.
+            UsageError: windows of ``max_length`` tokens are too short for a question and a context.
         """
         folder = Path(folder)
         path = folder / "tokenizer.json"
@@ -131,53 +203,108 @@ class Encoder:
         except Exception as error:  # tokenizers raises plain Exception
             raise ArtifactError(f"{folder}: tokenizer cannot be read ({one_line(error)}).") from error
         config = records.read_foreign_json(folder / "config.json")
-        path = folder / "tokenizer_config.json"
-        settings = records.read_foreign_json(path) if path.is_file() else {}
+        settings_path = folder / "tokenizer_config.json"
+        settings = records.read_foreign_json(settings_path) if settings_path.is_file() else {}
         self._tokenizer.no_padding()  # some saved tokenizers pad every row to 128
         stored = self._tokenizer.truncation or {}
         side = settings.get("truncation_side") or str(stored.get("direction", "right")).lower()
         if side not in ("left", "right"):
-            raise ArtifactError(f"{path}: truncation_side: expected left or right, got {side!r}.")
-        self._tokenizer.enable_truncation(max_length, direction=side)
+            raise ArtifactError(f"{settings_path}: truncation_side: expected left or right, got {side!r}.")
+        self.stride = max_length // 3
+        """Tokens that a window shares with the one before it: 128 of 384."""
+        if form == "windows":
+            if max_length < _LEAST_WINDOW:
+                raise UsageError(
+                    f"max_length {max_length}: a question with a part of its context needs at least "
+                    f"{_LEAST_WINDOW} tokens.",
+                    settings="max_length",
+                )
+            self._whole = Tokenizer.from_file(str(path))
+            self._whole.no_padding()
+            self._whole.no_truncation()
+            self._longest_question = (max_length - self._tokenizer.num_special_tokens_to_add(True)) // 2
+            self._tokenizer.enable_truncation(
+                max_length, stride=self.stride, strategy="only_second", direction="right"
+            )
+        else:
+            self._tokenizer.enable_truncation(max_length, direction=side)
         self._tokenizer.encode_special_tokens = bool(settings.get("split_special_tokens", False))
         names = settings.get("model_input_names", ["token_type_ids"])
         self._token_types = isinstance(names, list) and "token_type_ids" in names
         self.pad_id = _pad_id(folder / "config.json", config.get("pad_token_id"))
-        self.max_length, self.words = max_length, words
+        self.max_length, self.form = max_length, form
+
+    def question(self, text: str) -> str:
+        """Return a question as it is encoded: without outer spaces on the left, and so short that half of a
+        window's tokens are left for the context.
+        """
+        text = text.lstrip()
+        if len(text) <= self._longest_question:  # a token has at least one character
+            return text
+        pieces = self._whole.encode(text, add_special_tokens=False).offsets
+        return (
+            text if len(pieces) <= self._longest_question else text[: pieces[self._longest_question - 1][1]]
+        )
 
     def _encoded(self, rows: Sequence[tuple[str, ...]]) -> list[Encoding]:
         """Return the tokenizer's answers; it panics where one of its patterns takes too long on a text."""
-        texts = list(rows) if self.words else [row[0] if len(row) == 1 else row for row in rows]
+        words = self.form == "words"
+        texts: list[Any] = list(rows) if words else [row[0] if len(row) == 1 else row for row in rows]
+        if self.form == "windows":
+            texts = [(self.question(question), context) for question, context in rows]
         try:
-            return list(self._tokenizer.encode_batch(texts, is_pretokenized=self.words))
+            return list(self._tokenizer.encode_batch(texts, is_pretokenized=words))
         except BaseException as error:
             if type(error).__module__ != "pyo3_runtime":
                 raise
             raise ArtifactError(f"tokenizer.json: it cannot encode a text ({one_line(error)}).") from error
 
     def __call__(self, texts: Sequence[tuple[str, ...]]) -> Encoded:
-        """Encode a text, a pair or a list of words per row.
+        """Encode a text, a pair, a list of words, or a question with its context per row.
 
-        Rows above ``max_length`` are cut, of a pair the longer text first.
+        Rows above ``max_length`` are cut, of a pair the longer text first. A context is not cut, but divided
+        into windows that overlap by ``stride`` tokens, each with the question before it.
         """
         ids, types, offsets = [], [], [0]
         starts: list[np.ndarray] = []
-        for start in range(0, len(texts), _CHUNK):
-            for encoding in self._encoded(texts[start : start + _CHUNK]):
-                ids.append(np.array(encoding.ids, dtype=np.int32))
-                if self.words:
-                    starts.append(_word_starts(encoding.word_ids))
-                kinds = encoding.type_ids if self._token_types else [0] * len(encoding.ids)
-                types.append(np.array(kinds, dtype=np.int8))
-                offsets.append(offsets[-1] + len(encoding.ids))
+        characters: list[np.ndarray] = []
+        numbers: list[int] = []
+        chunk = _CHUNK_OF_WINDOWS if self.form == "windows" else _CHUNK
+        for start in range(0, len(texts), chunk):
+            for number, first in enumerate(self._encoded(texts[start : start + chunk]), start):
+                of_row = [first, *first.overflowing] if self.form == "windows" else [first]
+                for encoding in of_row:
+                    ids.append(np.array(encoding.ids, dtype=np.int32))
+                    if self.form == "words":
+                        starts.append(_word_starts(encoding.word_ids))
+                    if self.form == "windows":
+                        characters.append(_characters(encoding))
+                        numbers.append(number)
+                    kinds = encoding.type_ids if self._token_types else [0] * len(encoding.ids)
+                    types.append(np.array(kinds, dtype=np.int8))
+                    offsets.append(offsets[-1] + len(encoding.ids))
         empty = np.zeros(0, dtype=np.int32)
         return Encoded(
             np.concatenate(ids) if ids else empty,
             np.concatenate(types) if types else empty.astype(np.int8),
             np.array(offsets, dtype=np.int64),
             self.pad_id,
-            _words(texts, starts) if self.words else None,
+            _words(texts, starts) if self.form == "words" else None,
+            _windows(texts, numbers, characters) if self.form == "windows" else None,
         )
+
+
+def _characters(encoding: Encoding) -> np.ndarray:
+    """Return first character and end of each token in the second text, int32 [tokens, 2]; -1 elsewhere."""
+    of_context = np.array([sequence == 1 for sequence in encoding.sequence_ids])
+    return np.where(of_context[:, None], np.array(encoding.offsets, dtype=np.int32), np.int32(-1))
+
+
+def _windows(
+    rows: Sequence[tuple[str, ...]], numbers: Sequence[int], characters: Sequence[np.ndarray]
+) -> Windows:
+    flat = np.concatenate(characters) if characters else np.zeros((0, 2), dtype=np.int32)
+    return Windows(np.array(numbers, dtype=np.int64), flat[:, 0], flat[:, 1], tuple(row[1] for row in rows))
 
 
 def _words(rows: Sequence[tuple[str, ...]], starts: Sequence[np.ndarray]) -> Words:

@@ -34,7 +34,7 @@ from effx.specs.training import (
     TokenPruningSettings,
     check_shares,
 )
-from effx.stats.metrics import ANSWER_METRICS, METRICS
+from effx.stats.metrics import METRICS
 from effx.structure import Structure
 
 _MAX_NAME = 255
@@ -84,7 +84,7 @@ def _checked_task(task: Task) -> Task:
         raise ValueError(f"name: expected a name, got {task.name!r}")
     if not 1 <= len(task.columns) <= 2:
         raise ValueError(f"columns: expected 1 or 2, got {len(task.columns)}")
-    if unknown := [name for name in task.metrics if name not in {**METRICS, **ANSWER_METRICS}]:
+    if unknown := [name for name in task.metrics if name not in METRICS]:
         raise ValueError(f"metrics: unknown metric {unknown[0]!r}. Known: {', '.join(METRICS)}")
     if not task.metrics:
         raise ValueError("metrics: expected at least one")
@@ -545,7 +545,7 @@ class CheckpointManifest(Manifest):
     imported: ImportRecord | None = None
     """None: effx trained it."""
     predictions: tuple[StoredLabel, ...] | None = None
-    """Of the validation rows: a class, a number, or the numbers of its labels or tags."""
+    """Of the validation rows: a class, a number, a text, or the numbers of its labels or tags."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -41,18 +41,21 @@ def _stored_label(value: Any) -> Any:
     """Check a label or prediction of a row.
 
     Raises:
-        ValueError: it is neither a finite number nor a list of integers.
+        ValueError: it is neither a finite number, nor a text, nor a list of integers or of texts.
     """
     if isinstance(value, list | tuple):
-        if all(type(number) is int for number in value):
+        if all(type(entry) is int for entry in value) or all(isinstance(entry, str) for entry in value):
             return value
+    elif isinstance(value, str):
+        return value
     elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return value
-    raise ValueError("expected a number, or a list of label numbers")
+    raise ValueError("expected a number, a text, or a list of label numbers or texts")
 
 
 StoredLabel = Annotated[Any, PlainValidator(_stored_label)]
-"""Label or prediction of a row as JSON has it: a class, a number, or the numbers of its labels."""
+"""Label or prediction of a row as JSON has it: a class, a number, the numbers of its labels, an answer, or
+the accepted answers."""
 
 
 class Record(BaseModel):

@@ -13,11 +13,11 @@ def majority_score(run: Run) -> float | None:
     """Return the primary metric of always answering the most frequent class, or labels, of the scored rows.
 
     Of rows without labels, those that the reference engine predicts. None: the labels are numbers, for which
-    a constant has no correlation, or the result has no predictions.
+    a constant has no correlation, or answers to different questions, or the result has no predictions.
     """
     quality = run.quality
     metric = METRICS[quality.metric]
-    if not metric.of_classes or not quality.labels:
+    if not metric.of_classes or metric.of_scores or not quality.labels:
         return None
     labels = quality.label_array
     constant = None if quality.kind is None else KINDS[quality.kind].constant

@@ -129,8 +129,10 @@ def _correct_value(run: Run) -> float | None:
         return None
     if not METRICS[scored.metric].of_classes:
         return None
-    if scored.metric == "accuracy" or not scored.predictions:
-        return scored.value if scored.metric == "accuracy" else scored.metrics.get("accuracy")
+    if stated := [value for name, value in scored.metrics.items() if METRICS[name].is_share]:
+        return stated[0]
+    if not scored.predictions:
+        return None
     return float(np.mean(same_rows(scored.prediction_array, scored.label_array)))
 
 

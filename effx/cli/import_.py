@@ -56,8 +56,6 @@ def command(
     metrics, rows = checkpoint.manifest.metrics, checkpoint.manifest.validation_rows
     if metrics:
         line = f"{options.scores(checkpoint, metrics)} on {rows} validation rows"
-    elif checkpoint.task.behavior.predict is None:
-        line = "not scored: answers to questions are not scored yet"
     else:
         line = f"not scored: the {rows} rows have no labels"
     options.show(checkpoint, as_json, line)

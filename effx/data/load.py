@@ -192,6 +192,8 @@ def _infer(
     one_file = source.settings.split is None and not Path(source.path).is_dir()
     split_files = layouts.files_of(source, "validation" if one_file and not training else "train", name)
     table = _table(split_files.paths, name, None, source.settings, labelled=training, cache=cache)
+    if (recognised := _recognised(name, table, source.settings)) is not None:
+        return recognised
     columns = choose(table.columns, table.source, source.settings, None, labelled=training)
     named: tuple[str, ...] = ("sentence1", "sentence2") if len(columns.texts) == 2 else ("sentence",)
     if columns.label is None:
@@ -213,6 +215,19 @@ def _infer(
         if all(map(is_integer, task.labels)):
             progress.say_once(f"{table.source}: no row has the label {shown}; classes are numbered from 0")
     return task
+
+
+def _recognised(name: str, table: Table, settings: DataSettings) -> Task | None:
+    """Return the task of rows whose columns have the names that a kind of task needs; None: there is none.
+
+    Names that the user gives decide before these.
+    """
+    if settings.text_column is not None or settings.label_column is not None or settings.unlabelled:
+        return None
+    for kind in KINDS.values():
+        if kind.columns and {*kind.columns, kind.label_column} <= set(table.columns):
+            return Task(name, kind.name, kind.columns, (), kind.metrics)
+    return None
 
 
 def _unlabelled_error(source: DataSource) -> DataError:
@@ -244,7 +259,8 @@ def _local(
         return rows
     settings = source.settings
     assert settings.split is not None
-    train, validation = divide(rows.texts, rows.labels, settings.split, settings.split_seed or 0)
+    groups = [task.behavior.group(texts) for texts in rows.texts]
+    train, validation = divide(groups, rows.labels, settings.split, settings.split_seed or 0)
     return rows.take(train if split == "train" else validation)
 
 

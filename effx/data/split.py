@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
@@ -13,7 +13,7 @@ _BINS = 10
 
 
 def split(
-    texts: Sequence[tuple[str, ...]], labels: np.ndarray, share: float, seed: int
+    groups_of_rows: Sequence[Hashable], labels: np.ndarray, share: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the indices of training rows and of validation rows, each ascending.
 
@@ -23,17 +23,18 @@ def split(
     training rows.
 
     Args:
-        texts: of each row.
-        labels: int64 [n] classes, float64 [n] numbers, bool [n, labels] sets, or int64 [n, words] tags.
+        groups_of_rows: of each row, its texts, or what it has in common with others.
+        labels: int64 [n] classes, float64 [n] numbers, bool [n, labels] sets, int64 [n, words] tags,
+            or objects, which are not stratified.
         share: of the rows to train on, in (0, 1).
         seed: of the draw.
 
     Raises:
         UsageError: one part would be empty.
     """
-    groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for index, text in enumerate(texts):
-        groups[text].append(index)
+    groups: dict[Hashable, list[int]] = defaultdict(list)
+    for index, group in enumerate(groups_of_rows):
+        groups[group].append(index)
     strata: dict[int, list[list[int]]] = defaultdict(list)
     classes = _strata(labels)
     for rows in groups.values():
@@ -49,7 +50,7 @@ def split(
     if not train or not validation:
         raise UsageError(
             f"split {share:g}: {len(train)} training rows and {len(validation)} validation rows of "
-            f"{len(texts)}: expected at least 1 of each",
+            f"{len(groups_of_rows)}: expected at least 1 of each",
             settings="split",
         )
     return np.sort(np.array(train, dtype=np.int64)), np.sort(np.array(validation, dtype=np.int64))
@@ -60,6 +61,8 @@ def _strata(labels: np.ndarray) -> np.ndarray:
 
     Rows without any label are a class of their own.
     """
+    if labels.dtype == object:
+        return np.zeros(len(labels), dtype=np.int64)
     if labels.ndim == 2 and labels.dtype.kind == "i":  # tags; 0 is that of words outside of entities
         labels = np.stack([(labels == tag).any(axis=1) for tag in range(1, max(2, labels.max() + 1))], axis=1)
     if labels.ndim == 2:

@@ -120,10 +120,10 @@ def truncation(rows: str, lengths: np.ndarray, max_length: int) -> list[str]:
 
     Args:
         rows: what the rows are, as ``training rows``.
-        lengths: tokens of each row, int64 [n], after truncation.
+        lengths: tokens of each row, int64 [n], after truncation; empty: rows are not truncated.
         max_length: maximum tokens of a row.
     """
-    share = float((lengths >= max_length).mean())
+    share = float((lengths >= max_length).mean()) if len(lengths) else 0.0
     if not share:
         return []
     return [

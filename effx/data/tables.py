@@ -224,9 +224,14 @@ def _squad(path: Path, articles: Sequence[Any]) -> Iterator[dict[str, Any]]:
         for article in articles:
             for paragraph in article["paragraphs"]:
                 for entry in paragraph["qas"]:
-                    answers = {"text": [answer["text"] for answer in entry["answers"]]}
-                    yield {"context": paragraph["context"], "question": entry["question"], "answers": answers}
-    except (KeyError, TypeError) as error:
+                    yield {
+                        "id": entry.get("id"),
+                        "title": article.get("title"),
+                        "context": paragraph["context"],
+                        "question": entry["question"],
+                        "answers": entry["answers"],
+                    }
+    except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} does not have SQuAD's layout ({error!r}).") from error
 
 

@@ -153,11 +153,11 @@ def _card(name: str, engines: dict[str, Engine]) -> str:
     """Return the model card."""
     first = next(iter(engines.values()))
     manifest = first.manifest
-    pipeline = "token-classification" if first.task.behavior.of_words else "text-classification"
+    pipeline = first.task.behavior.pipeline
     lines = [
         "---",
         "tags: [onnx, effx]",
-        *([f"pipeline_tag: {pipeline}"] if manifest.labels else []),
+        *([f"pipeline_tag: {pipeline}"] if pipeline else []),
         "---",
         f"# {name}",
         "",

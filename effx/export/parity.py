@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from effx.encoding import Encoded, Words
+from effx.encoding import Encoded, Windows, Words
 from effx.engines.protocol import Session
 from effx.manifests import Parity
 from effx.specs.tasks import Task
@@ -163,30 +163,33 @@ def compare(
     if depth is not None:
         facts["depth_agreement"] = float(np.mean(depth == reference.depth))
     lossy = precision in _LOSSY
-    if reference.labels is not None and task.behavior.has_classes:
+    kind = task.behavior
+    if reference.labels is not None:
         n = len(reference.labels)
-        right = same_rows(labels[:n], reference.labels)
-        right_before = same_rows(expected_labels[:n], reference.labels)
+        _, before = kind.numbers(reference.labels, expected_labels[:n])
+        right_labels, after = kind.numbers(reference.labels, labels[:n])
+    if reference.labels is not None and kind.has_classes:
+        right, right_before = same_rows(after, right_labels), same_rows(before, right_labels)
         interval = intervals.paired_accuracy_interval(right, right_before)
         facts |= {"accuracy": float(right.mean()),
                   "accuracy_lost": float(right_before.mean() - right.mean()),
                   "accuracy_lost_interval": interval}  # fmt: skip
         passed = passed and not (lossy and interval[0] > MAX_ACCURACY_LOST)
-    if task.kind in ("classification", "token-classification"):
+    if "classes" in kind.gates:
         classes = expected_labels[expected_labels >= 0], labels[labels >= 0]  # of rows, or of words
         facts["lost_classes"] = _lost_classes(task, *classes, 1 - tolerance.label_agreement)
         passed = passed and not facts["lost_classes"]
-        if reference.labels is not None:
-            n = len(reference.labels)
-            facts |= _metric_lost(task, reference.labels, expected_labels[:n], labels[:n])
-            if not task.behavior.of_words:  # the words of a row are not independent
-                facts |= _recall_lost(task, reference.labels, expected_labels[:n], labels[:n])
-            for name, most in (("metric", MAX_ACCURACY_LOST), ("recall", MAX_RECALL_LOST)):
-                ends = facts.get(f"{name}_lost_interval")
-                passed = passed and not (lossy and ends is not None and ends[0] > most)
+    if reference.labels is not None:
+        if "metric" in kind.gates:
+            facts |= _metric_lost(task, right_labels, before, after)
+        if "recall" in kind.gates:
+            facts |= _recall_lost(task, right_labels, before, after)
+        for name, most in (("metric", MAX_ACCURACY_LOST), ("recall", MAX_RECALL_LOST)):
+            ends = facts.get(f"{name}_lost_interval")
+            passed = passed and not (lossy and ends is not None and ends[0] > most)
     if not finite:
         difference = agreement = -1.0  # JSON has no NaN
-    return Parity(len(reference.encoded), difference, agreement, passed, reference.inputs, **facts)
+    return Parity(reference.encoded.row_count, difference, agreement, passed, reference.inputs, **facts)
 
 
 def _lost_classes(task: Task, before: np.ndarray, after: np.ndarray, differing: float) -> tuple[str, ...]:
@@ -237,23 +240,32 @@ def _recall_lost(task: Task, labels: np.ndarray, before: np.ndarray, after: np.n
 
 
 def random_rows(
-    n: int, vocabulary: int, limit: int, pad_id: int, seed: int = 0, *, words: bool = False
+    n: int, vocabulary: int, limit: int, pad_id: int, seed: int = 0, *, form: str = "texts"
 ) -> Encoded:
-    """Return rows of random ids with random lengths from 2 to ``limit``; ``words``: each token is a word."""
+    """Return rows of random ids with random lengths from 2 to ``limit``.
+
+    Of the form ``words`` each token is a word; of the form ``windows`` each row has one window, and each token
+    is a character of its context.
+    """
     rng = np.random.default_rng(seed)
     lengths = rng.integers(2, limit + 1, size=n)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     ids = rng.integers(0, vocabulary, size=int(offsets[-1])).astype(np.int32)
     ids[ids == pad_id] = (pad_id + 1) % vocabulary
-    of_words = None
-    if words:
-        starts = np.arange(len(ids)) - np.repeat(offsets[:-1], lengths)
-        of_words = Words(starts.astype(np.int32), lengths, int(lengths.max()))
-    return Encoded(ids, np.zeros(len(ids), dtype=np.int8), offsets, pad_id, of_words)
+    positions = (np.arange(len(ids)) - np.repeat(offsets[:-1], lengths)).astype(np.int32)
+    words = Words(positions, lengths, int(lengths.max())) if form == "words" else None
+    windows = None
+    if form == "windows":
+        context = "".join(chr(ord("0") + number) for number in range(limit))
+        windows = Windows(np.arange(n), positions, positions + 1, (context,) * n)
+    return Encoded(ids, np.zeros(len(ids), dtype=np.int8), offsets, pad_id, words, windows)
 
 
 def with_longest(encoded: Encoded, limit: int) -> Encoded:
-    """Return the rows and an additional row of ``limit`` tokens with ids of the others; it has no words."""
+    """Return the rows and an additional row of ``limit`` tokens with ids of the others.
+
+    It has neither words nor a context.
+    """
     ids = np.resize(encoded.ids, limit)
     offsets = np.append(encoded.offsets, encoded.offsets[-1] + limit)
     types = np.append(encoded.types, np.zeros(limit, dtype=np.int8))
@@ -261,4 +273,13 @@ def with_longest(encoded: Encoded, limit: int) -> Encoded:
     if words is not None:
         starts = np.append(words.starts, np.full(limit, -1, dtype=np.int32))
         words = Words(starts, np.append(words.counts, 0), words.width)
-    return Encoded(np.append(encoded.ids, ids), types, offsets, encoded.pad_id, words)
+    windows = encoded.windows
+    if windows is not None:
+        outside = np.full(limit, -1, dtype=np.int32)
+        windows = Windows(
+            np.append(windows.rows, len(windows.contexts)),
+            np.append(windows.begins, outside),
+            np.append(windows.ends, outside),
+            (*windows.contexts, ""),
+        )
+    return Encoded(np.append(encoded.ids, ids), types, offsets, encoded.pad_id, words, windows)

@@ -114,8 +114,8 @@ class ExportSource:
         return known if variant.length is None else min(known, variant.length)
 
     def _encoder(self, variant: Variant) -> Encoder:
-        of_words = self.checkpoint.task.behavior.of_words
-        return Encoder(self.checkpoint.folder, self.max_length(variant), words=of_words)
+        form = self.checkpoint.task.behavior.form
+        return Encoder(self.checkpoint.folder, self.max_length(variant), form=form)
 
     def parity_rows(self, variant: Variant) -> tuple[Encoded, np.ndarray | None, str]:
         """Return the encoded rows of the parity gate, their labels, and ``task`` or ``random``.
@@ -127,7 +127,7 @@ class ExportSource:
         if self.rows is None:
             random = parity.random_rows(
                 _PARITY_ROWS, self.model.config.vocab_size, encoder.max_length, encoder.pad_id,
-                words=encoder.words,
+                form=encoder.form,
             )  # fmt: skip
             return parity.with_longest(random, limit), None, "random"
         rows = self.rows if variant.is_quantized else self.rows.limit(_PARITY_ROWS)
@@ -143,8 +143,7 @@ class ExportSource:
             task = self.checkpoint.task
             if task.behavior.of_tokens:
                 of_tokens = evaluate.token_logits(self.model, encoded, task)
-                scored = "profiling" not in task.behavior.refused
-                reference = Reference(encoded, of_tokens, None, labels if scored else None, inputs)
+                reference = Reference(encoded, of_tokens, None, labels, inputs)
             elif rule is None and not variant.tokens:
                 reference = Reference(encoded, evaluate.logits(self.model, encoded), None, labels, inputs)
             else:

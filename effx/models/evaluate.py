@@ -124,11 +124,11 @@ def at_length(
     model = load(opened)
     checkpoints.check_length(model, max_length)
     rows = data.load(opened.task, "validation", data.locate(data_folder, opened.task, opened.data))
-    of_words = opened.task.behavior.of_words
-    whole = Encoder(opened.folder, opened.max_length, words=of_words)(rows.texts).lengths
-    encoded = Encoder(opened.folder, max_length, words=of_words)(rows.texts)
+    form = opened.task.behavior.form
+    whole = Encoder(opened.folder, opened.max_length, form=form)(rows.texts).cut_lengths
+    encoded = Encoder(opened.folder, max_length, form=form)(rows.texts)
     scores = opened.task.score(rows.labels, predictions(model, encoded, opened.task))
-    return {**scores, "cut": float((whole > max_length).mean())}
+    return {**scores, "cut": float((whole > max_length).mean()) if len(whole) else 0.0}
 
 
 def _over(

@@ -14,7 +14,8 @@ from effx.specs.tasks import Task
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Logits [batch, outputs] and labels [batch, ...] -> mean over the batch, a scalar; of tokens, logits [batch,
-length, outputs] and labels [batch, length] -> mean over the tokens with a label."""
+length, outputs] and labels [batch, length] -> mean over the tokens with a label; of spans, logits [batch,
+length, 2] and labels [batch, 2], the tokens that begin and end the answer -> mean over both."""
 IGNORED = -100
 """Label of tokens that have none, as in transformers."""
 
@@ -23,6 +24,7 @@ LOSSES: Mapping[str, Loss] = {
     "token-cross-entropy": lambda logits, labels: F.cross_entropy(
         logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED
     ),
+    "span-cross-entropy": lambda logits, labels: F.cross_entropy(logits.float(), labels),
     "binary-cross-entropy": lambda logits, labels: F.binary_cross_entropy_with_logits(logits.float(), labels),
     "mean-squared-error": lambda logits, labels: F.mse_loss(logits.squeeze(-1).float(), labels),
 }

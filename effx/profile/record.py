@@ -31,7 +31,7 @@ def score(task: Task, rows: Rows, predictions: np.ndarray, workload: Workload, *
     Args:
         task: whose metrics are computed.
         rows: the rows with their labels.
-        predictions: [n], or sets [n, labels], or tags [n, words].
+        predictions: first axis n, as the kind of task has them.
         workload: in whose queries the rows were answered.
         dependent: whether an answer depends on the other rows of its batch.
     """
@@ -65,11 +65,13 @@ def _quality(
     source: str,
     reference: ReferenceEngine | None,
 ) -> Quality:
-    primary, metrics = names[0], {name: METRICS[name](labels, predictions) for name in names}
+    kind = task.behavior
+    of_labels, of_predictions = kind.numbers(labels, predictions)
+    primary, metrics = names[0], {name: METRICS[name](of_labels, of_predictions) for name in names}
     if METRICS[primary].is_share:
-        interval = intervals.wilson(int(np.sum(same_rows(predictions, labels))), len(labels))
+        interval = intervals.wilson(int(np.sum(same_rows(of_predictions, of_labels))), len(labels))
     else:
-        low, high = bootstrap.metric_interval(METRICS[primary], labels, predictions)
+        low, high = bootstrap.metric_interval(METRICS[primary], of_labels, of_predictions)
         # of few rows all resamplings may be on one side
         interval = min(low, metrics[primary]), max(high, metrics[primary])
     return Quality(
@@ -78,10 +80,10 @@ def _quality(
         n=len(labels),
         interval=interval,
         metrics=metrics,
-        predictions=task.behavior.store(predictions),
-        labels=task.behavior.store(labels),
-        kind=task.kind if labels.ndim == 2 else None,
-        label_names=list(task.labels) if labels.ndim == 2 else None,
+        predictions=kind.store(predictions),
+        labels=kind.store(labels),
+        kind=None if kind.one_value else task.kind,
+        label_names=None if kind.one_value else list(task.labels),
         source=source,
         reference=reference,
     )

@@ -7,7 +7,6 @@ between events on the GPU with the inputs already there.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import queue
@@ -80,7 +79,7 @@ class Worker:
         self._session, self._rows, self._task = session, rows, task
         self._longest, self._on_gpu, self._seed = longest, on_gpu, seed
         self._predictions = {
-            workload: task.behavior.restore(predictions, task.labels).astype(np.float64)
+            workload: _comparable(task.behavior.restore(predictions, task.labels))
             for workload, predictions in (scored or {}).items()
         }
         self._device_memory = device_memory
@@ -100,8 +99,7 @@ class Worker:
         device_memory = DeviceMemory(engine.device)
         device_memory.begin()
         session = engines.open(engine, threads=threads, trust=trust)
-        of_words = engine.task.behavior.of_words
-        encoder = Encoder(engine.folder, engine.max_length, words=of_words)
+        encoder = Encoder(engine.folder, engine.max_length, form=engine.task.behavior.form)
         rows = encoder([tuple(text) for text in texts])
         check_answer(session.infer(rows.batch(np.array([0]))), engine, int(rows.lengths[0]))
         device_memory.end()
@@ -114,7 +112,7 @@ class Worker:
 
     def opened(self) -> OpenedEngine:
         """Return how the engine runs and the lengths of the rows."""
-        return OpenedEngine(self._session.describe(), self._rows.lengths.tolist())
+        return OpenedEngine(self._session.describe(), self._rows.row_lengths.tolist())
 
     def handle(self, action: str, arguments: dict[str, Any]) -> Scored | WarmedUp | Block | MemoryUse:
         """Run a request, and measure the device's memory before and after it.
@@ -156,13 +154,16 @@ class Worker:
         start = time.perf_counter()
         next_batch: int | None = None
         for number, rows in enumerate(batches[first_batch:], first_batch + 1):
-            out = self._session.infer(self._rows.batch(rows))
-            answer = self._task.behavior.logits(out)
-            if answer.shape[0] != len(rows) or answer.shape[-1] != self._task.outputs:
-                raise WorkerError(f"the logits of {len(rows)} rows have the shape {list(answer.shape)}.")
+            inputs = self._inputs(rows)
+            out = self._session.infer(inputs)
+            answer, sent = self._task.behavior.logits(out), len(inputs["input_ids"])
+            if answer.shape[0] != sent or answer.shape[-1] != self._task.outputs:
+                raise WorkerError(f"the logits of {sent} sequences have the shape {list(answer.shape)}.")
             predicted = self._predict(rows, answer)
             if only is None:
-                empty = np.full((len(self._rows), *predicted.shape[1:]), np.nan)
+                empty = np.full((self._rows.row_count, *predicted.shape[1:]), np.nan)
+                if predicted.dtype == object:
+                    empty = empty.astype(object)
                 self._predictions.setdefault(workload, empty)[rows] = predicted
             scored += rows.tolist()
             predictions += self._task.behavior.store(predicted)
@@ -173,14 +174,20 @@ class Worker:
                 break
         return Scored(scored, predictions, logits, depths, next_batch)
 
+    def _inputs(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the inputs of a query: the sequences of its rows."""
+        return self._rows.batch(self._rows.sequences(rows))
+
+    def _flat(self, rows: np.ndarray, logits: np.ndarray) -> np.ndarray:
+        """Return a batch's logits of tokens without padding; those of rows as they are."""
+        if not self._task.behavior.of_tokens:
+            return logits
+        return self._rows.flat(self._rows.sequences(rows), logits)
+
     def _deciding(self, rows: np.ndarray, logits: np.ndarray) -> list[list[float]]:
-        """Return the logits of each row; of tags only those of first pieces, one word after the other."""
-        part = self._rows.take(rows)
-        if part.words is None:
-            return [row.ravel().tolist() for row in logits]
-        flat, first = self._rows.flat(rows, logits), part.words.starts >= 0
-        pairs = itertools.pairwise(part.offsets)
-        return [flat[start:end][first[start:end]].ravel().tolist() for start, end in pairs]
+        """Return the logits that decide the prediction of each row."""
+        of_rows = self._task.behavior.deciding(self._flat(rows, logits), self._rows.take(rows))
+        return [row.tolist() for row in of_rows]
 
     def _predict(self, rows: np.ndarray, logits: np.ndarray) -> np.ndarray:
         """Return the predictions of rows of the task from a batch's logits.
@@ -188,13 +195,10 @@ class Worker:
         Raises:
             WorkerError: a logit is not finite.
         """
-        if not self._task.behavior.of_tokens:
-            flat, tokens = logits, None
-        else:
-            flat, tokens = self._rows.flat(rows, logits), self._rows.take(rows)
+        flat = self._flat(rows, logits)
         if not np.isfinite(flat).all():
             raise WorkerError("the engine's logits are not finite.")
-        return self._task.predict(flat, tokens)
+        return self._task.predict(flat, self._rows.take(rows))
 
     def warm_up(self, workload: Workload, limit_s: float) -> WarmedUp:
         """Run queries until the last windows agree within 10 %, or ``limit_s`` is over.
@@ -243,7 +247,7 @@ class Worker:
         while True:
             seconds, logits = self._timed(workload, query)
             samples.append(seconds)
-            examples += len(logits)
+            examples += len(logits if query.rows is None else query.rows)
             if len(answers) < _CHECKED_QUERIES:
                 answers.append((query.rows, logits))
             spent = time.perf_counter() - start
@@ -305,8 +309,11 @@ class Worker:
             if rows is None or predictions is None:
                 continue
             checked += len(rows)
-            tolerance = 0.0 if self._task.behavior.has_classes else 0.01 * float(np.ptp(predictions))
-            same = np.abs(self._predict(rows, logits) - predictions[rows]) <= tolerance
+            answers_now, before = self._predict(rows, logits), predictions[rows]
+            if self._task.behavior.has_classes:
+                same = np.asarray(answers_now == before)
+            else:
+                same = np.abs(answers_now - before) <= 0.01 * float(np.ptp(predictions))
             agreed += int(np.sum(same.reshape(len(rows), -1).all(axis=1)))
         return checked, agreed
 
@@ -322,9 +329,9 @@ class Worker:
 
     def _shapes(self, workload: Workload) -> Iterator[dict[str, np.ndarray]]:
         """Yield inputs of every shape of a workload, the largest first: memory then grows once."""
-        batch, lengths = workload.batch, self._rows.lengths
-        if workload.scenario == "offline":
-            chosen = list(length_sorted(lengths, batch))
+        batch, lengths = workload.batch, self._rows.row_widths
+        if workload.scenario == "offline" or (workload.length == "real" and self._rows.windows is not None):
+            chosen = self._batches(workload)
         elif workload.length == "real":  # a batch is as wide as its longest row
             order = np.argsort(lengths, kind="stable")
             ends = np.searchsorted(lengths[order], np.unique(lengths), side="right")
@@ -332,9 +339,9 @@ class Worker:
         else:
             yield next(self._stream(workload, 0.0)).inputs
             return
-        of_shape = {(len(rows), int(lengths[rows].max())): rows for rows in chosen}
+        of_shape = {(len(self._rows.sequences(rows)), int(lengths[rows].max())): rows for rows in chosen}
         for _, rows in sorted(of_shape.items(), key=lambda item: item[0], reverse=True):
-            yield self._rows.batch(rows)
+            yield self._inputs(rows)
 
     def _batches(self, workload: Workload) -> list[np.ndarray]:
         """Return the batches of a workload at real lengths, in which every row is once.
@@ -343,8 +350,8 @@ class Worker:
         random but fixed order.
         """
         if workload.scenario == "offline":
-            return length_sorted(self._rows.lengths, workload.batch)
-        order = np.random.default_rng(self._seed).permutation(len(self._rows))
+            return length_sorted(self._rows.row_widths, workload.batch)
+        order = np.random.default_rng(self._seed).permutation(self._rows.row_count)
         return [order[start : start + workload.batch] for start in range(0, len(order), workload.batch)]
 
     def _stream(self, workload: Workload, offset: float) -> Iterator[Query]:
@@ -358,7 +365,7 @@ class Worker:
             else:
                 batches = [rows for rows in batches if len(rows) == batch] or batches
             for number in _circular(range(len(batches)), offset):
-                yield Query(batches[number], self._rows.batch(batches[number]))
+                yield Query(batches[number], self._inputs(batches[number]))
         length = int(workload.length)
         if length > self._longest:
             raise UsageError(f"length {length}: this engine accepts at most {self._longest} tokens.")
@@ -383,13 +390,14 @@ def check_answer(answer: Mapping[str, np.ndarray], engine: Engine, tokens: int =
         tokens: of the row.
 
     Raises:
-        ArtifactError: logits are missing, not finite or not [1, outputs of the task], for a task of words [1,
-            tokens, outputs]; or a depth is not that of a layer.
+        ArtifactError: logits are missing, not finite or not [1, outputs of the task], of a kind with logits
+            of tokens [1, tokens, outputs]; or a depth is not that of a layer.
     """
-    if "logits" not in answer:
-        raise ArtifactError(f"the engine has no output logits, but {', '.join(answer) or 'none'}.")
-    logits, outputs = np.asarray(answer["logits"]), engine.task.outputs
-    expected = (1, tokens, outputs) if engine.task.behavior.of_tokens else (1, outputs)
+    kind, outputs = engine.task.behavior, engine.task.outputs
+    if absent := [name for name in kind.output_names if name not in answer]:
+        raise ArtifactError(f"the engine has no output {absent[0]}, but {', '.join(answer) or 'none'}.")
+    logits = kind.logits({name: np.asarray(answer[name]) for name in kind.output_names})
+    expected = (1, tokens, outputs) if kind.of_tokens else (1, outputs)
     if logits.shape != expected:
         raise ArtifactError(
             f"the engine's logits have the shape {list(logits.shape)}, expected {list(expected)} for the "
@@ -401,6 +409,11 @@ def check_answer(answer: Mapping[str, np.ndarray], engine: Engine, tokens: int =
     layers = 0 if structure is None else len(structure.layers)
     if "depth" in answer and not 1 <= int(np.asarray(answer["depth"]).ravel()[0]) <= layers:
         raise ArtifactError(f"the engine left after layer {answer['depth']} of {layers}.")
+
+
+def _comparable(predictions: np.ndarray) -> np.ndarray:
+    """Return predictions as an array in which NaN marks rows that were not scored yet."""
+    return predictions if predictions.dtype == object else predictions.astype(np.float64)
 
 
 def spread(n: int) -> np.ndarray:

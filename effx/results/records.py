@@ -305,16 +305,16 @@ class Quality:
     metrics: dict[str, float]
     """All metrics."""
     predictions: list[StoredLabel]
-    """Of every row: a class, a number, or the numbers of its labels or tags; empty, as ``labels``, in results
-    that are shared without their rows."""
+    """Of every row: a class, a number, the numbers of its labels or tags, or an answer as text; empty, as
+    ``labels``, in results that are shared without their rows."""
     labels: list[StoredLabel]
-    """Of every row; with a reference its predictions."""
+    """Of every row; for answers lists of the accepted ones; with a reference its predictions."""
     source: str
     """Where the rows came from."""
     label_names: list[str] | None = None
-    """Names of the labels if a row may have several; None: it has a class or a number."""
+    """Names of the labels if ``kind`` is given; None: a row has a class or a number."""
     kind: str | None = None
-    """Kind of the task if a row may have several labels; None: it has a class or a number."""
+    """Kind of the task if a row has several labels, or an answer; None: it has a class or a number."""
     reference: ReferenceEngine | None = None
     """None: the rows have labels."""
     workload: Workload = field(default_factory=lambda: offline(_SCORED_BATCH))
@@ -326,8 +326,10 @@ class Quality:
     def __post_init__(self) -> None:
         if (self.kind is None) != (self.label_names is None):
             raise ValueError("expected both kind and label_names, or neither")
-        if self.kind is not None and (self.kind not in KINDS or KINDS[self.kind].label_scores is None):
-            raise ValueError(f"kind {self.kind[:40]!r}: its rows do not have several labels")
+        if self.kind is not None and (self.kind not in KINDS or KINDS[self.kind].one_value):
+            raise ValueError(
+                f"kind {self.kind[:40]!r}: expected one whose rows do not have one class or number"
+            )
 
     @property
     def described(self) -> str:
@@ -336,13 +338,15 @@ class Quality:
 
     @functools.cached_property
     def prediction_array(self) -> np.ndarray:
-        """The predictions: float64 [n] classes or numbers, bool [n, labels], or int64 [n, words]."""
-        return self._array(self.predictions)
+        """The predictions as metrics take them: float64 [n] classes or numbers, bool [n, labels], int64 [n,
+        words], or of answers their scores, float64 [n, 2].
+        """
+        return self._arrays[1]
 
     @functools.cached_property
     def label_array(self) -> np.ndarray:
         """The labels, as :attr:`prediction_array`."""
-        return self._array(self.labels)
+        return self._arrays[0]
 
     @property
     def label_f1(self) -> dict[str, float | None] | None:
@@ -352,13 +356,18 @@ class Quality:
         if self.kind is None or self.label_names is None or not self.labels or self.reference is not None:
             return None
         scores = KINDS[self.kind].label_scores
-        assert scores is not None
-        return scores(self.label_array, self.prediction_array, tuple(self.label_names))
+        return (
+            None
+            if scores is None
+            else scores(self.label_array, self.prediction_array, tuple(self.label_names))
+        )
 
-    def _array(self, values: Sequence[Any]) -> np.ndarray:
+    @functools.cached_property
+    def _arrays(self) -> tuple[np.ndarray, np.ndarray]:
         if self.kind is None or self.label_names is None:
-            return np.array(values, dtype=float)
-        return KINDS[self.kind].restore(values, tuple(self.label_names))
+            return np.array(self.labels, dtype=float), np.array(self.predictions, dtype=float)
+        kind, names = KINDS[self.kind], tuple(self.label_names)
+        return kind.numbers(kind.restore(self.labels, names), kind.restore(self.predictions, names))
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,8 @@ class Task:
 
     def score(self, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
         """Return every metric of the task, the primary one first."""
-        return {name: METRICS[name](labels, predictions) for name in self.metrics}
+        arrays = self.behavior.numbers(labels, predictions)
+        return {name: METRICS[name](*arrays) for name in self.metrics}
 
     def to_json(self) -> dict[str, Any]:
         """Return the task as manifests have it, without its location on the hub."""
@@ -137,7 +138,7 @@ TASKS: dict[str, Task] = {
              Hub("stanfordnlp/snli", columns=_PREMISE)),
         Task("scitail", "classification", _PAIR, ("entails", "neutral"), ("accuracy",),
              Hub("allenai/scitail", "tsv_format", columns=_PREMISE)),
-        Task("squad", "answer-span", ("question", "context"), (), ("f1", "exact_match"),
+        Task("squad", "answer-span", ("question", "context"), (), ("answer_f1", "exact_match"),
              Hub("rajpurkar/squad", label="answers")),
     )
 }  # fmt: skip

@@ -102,6 +102,9 @@ def few_differing_interval(
     share = 1.0 if differing == n else float(stats.beta.ppf(confidence, differing + 1, n - differing))
     unseen = min(n, math.ceil(share * n)) - differing
     before = metric(labels, a)
+    if metric.of_scores:
+        difference = metric(labels, b) - before
+        return difference - unseen / n, difference + unseen / n
     changed = _one_tagging_changed if metric.of_tags else _one_changed
     worst, best = b, b
     for _ in range(unseen):

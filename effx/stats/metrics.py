@@ -5,6 +5,9 @@ of them true in a row, or tags of words [n, words]:
 
     0 is O, 2 k + 1 is B-TYPE and 2 k + 2 is I-TYPE of the type number k; -1: the row has no such word
 
+Answers in a text are scored one by one (:func:`exact_match`, :func:`token_f1`); predictions are then these
+scores [n, 2], labels are ones.
+
 Entities are those of seqeval in its default mode, which are those of the script conlleval: an entity begins
 with B, and with I after a word outside of entities or of another type.
 
@@ -43,6 +46,8 @@ class Metric:
     """Whether predictions are compared with those of a reference engine, because the rows have no labels."""
     of_tags: bool = False
     """Whether labels are tags of words."""
+    of_scores: bool = False
+    """Whether predictions are scores of the rows, 0 to 1, and the metric is their mean."""
 
     def __call__(self, labels: np.ndarray, predictions: np.ndarray) -> float:
         labels, predictions = np.asarray(labels, dtype=float), np.asarray(predictions, dtype=float)
@@ -65,12 +70,6 @@ def token_f1(answers: Sequence[str], prediction: str) -> float:
     return max(_token_f1(_normalise(answer), _normalise(prediction)) for answer in answers)
 
 
-ANSWER_METRICS: dict[str, Callable[[Sequence[str], str], float]] = {
-    "f1": token_f1,
-    "exact_match": exact_match,
-}
-
-
 def _sums(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return weighted sums [engines, resamples] of values [engines, n]; exact for booleans."""
     if values.dtype == bool:
@@ -82,6 +81,16 @@ def _equal(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> 
     """Share of equal rows, 0 to 1: the class, every label of a set, or every tag."""
     equal = predictions == labels
     return _sums(weights, equal if labels.ndim == 1 else equal.all(axis=-1)) / len(labels)
+
+
+def _exact_match(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Share of answers that are equal to an accepted one, from scores [n, 2]."""
+    return _sums(weights, predictions[..., 0] == 1.0) / len(labels)
+
+
+def _answer_f1(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean F1 of the words of answers, from scores [n, 2]."""
+    return _sums(weights, predictions[..., 1]) / len(labels)
 
 
 def _f1(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -302,6 +311,8 @@ METRICS: dict[str, Metric] = {
         Metric("entity_f1", _entity_f1, of_classes=True, of_tags=True),
         Metric("entity_macro_f1", _entity_macro_f1, of_classes=True, of_tags=True),
         Metric("tag_accuracy", _tag_accuracy, of_classes=True, of_tags=True),
+        Metric("answer_f1", _answer_f1, of_classes=True, of_scores=True),
+        Metric("exact_match", _exact_match, of_classes=True, is_share=True, of_scores=True),
         Metric("pearson", _pearson, of_classes=False),
         Metric("spearman", _spearman, of_classes=False),
         Metric("agreement", _equal, of_classes=True, is_share=True, of_reference=True),

@@ -77,6 +77,8 @@ def finetune(
     huggingface.check_source(str(model_name))
     short = files.safe_name(huggingface.name_of(str(model_name)))
     folder = output.new_folder(out, name or _name(task.name, short, settings), overwrite)
+    if task.behavior.max_length is not None and "max_length" not in settings.given():
+        settings = settings.replace(max_length=task.behavior.max_length)
 
     every_row = data.load(task, "train", data_folder, cache=cache)
     train_rows = every_row.limit(training.limit)
@@ -103,16 +105,17 @@ def finetune(
 
     encoder = checked_encoder(
         str(model_name), model, tokenizer, settings.max_length, every_row.texts,
-        words=task.behavior.of_words,
+        form=task.behavior.form,
     )  # fmt: skip
     encoded = encoder(train_rows.texts)
     encoded_validation = encoder(validation_rows.texts)
     for split in (encoded, encoded_validation):
         huggingface.check_encoded(str(model_name), split, model)
-    held_out = rows.held_out(len(encoded), training.seed) if settings.patience else np.arange(0)
-    fit_rows = np.setdiff1d(np.arange(len(encoded)), held_out)
+    held_out = rows.held_out(len(train_rows), training.seed) if settings.patience else np.arange(0)
+    fit_rows = np.setdiff1d(np.arange(len(train_rows)), held_out)
+    items = encoded.sequences(fit_rows)
     summary = data.summarize(
-        task, train_rows, validation_rows, lengths=encoded.lengths, max_length=encoder.max_length
+        task, train_rows, validation_rows, lengths=encoded.cut_lengths, max_length=encoder.max_length
     )
     if distributed.is_first():
         progress.say_once(*summary.lines())
@@ -126,8 +129,8 @@ def finetune(
 
     result = loop.fit(
         model,
-        encoded.lengths[fit_rows],
-        lambda indices: collate([int(fit_rows[index]) for index in indices]),
+        encoded.lengths[items],
+        lambda indices: collate([int(items[index]) for index in indices]),
         training,
         epochs=settings.epochs,
         lr=settings.learning_rate,
@@ -242,7 +245,7 @@ def checked_encoder(
     max_length: int,
     texts: Sequence[tuple[str, ...]],
     *,
-    words: bool,
+    form: str,
 ) -> Encoder:
     """Return the encoder that the files of a checkpoint will give, compared with transformers on ``texts``.
 
@@ -252,7 +255,7 @@ def checked_encoder(
         tokenizer: of the model.
         max_length: tokens of a row at most.
         texts: rows.
-        words: whether rows are lists of words.
+        form: what rows are, one of :data:`effx.encoding.FORMS`.
 
     Raises:
         UsageError: the model does not read ``max_length`` tokens, or effx encodes a row otherwise.
@@ -261,6 +264,6 @@ def checked_encoder(
     with scratch.folder("tokenizer") as folder:
         tokenizer.save_pretrained(folder)
         model.config.save_pretrained(folder)
-        encoder = Encoder(folder, max_length, words=words)
+        encoder = Encoder(folder, max_length, form=form)
     huggingface.check_equal(name, tokenizer, encoder, texts, token_types=families.of(model).token_types)
     return encoder

@@ -181,8 +181,8 @@ def _passes(
     device = model.device
     with _scoring(model), _Contributions(model, method.per_token, neurons) as contributions:
         for batch in batches:
-            size = len(batch["labels"])
-            terms = _loss_terms(batch["labels"])
+            size = len(batch["input_ids"])
+            terms = _loss_terms(batch)
             inputs = {name: value.to(device) for name, value in batch.items()}
             contributions.start()
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
@@ -197,14 +197,16 @@ def _passes(
     return total / (count if method.accumulates else examples)
 
 
-def _loss_terms(labels: torch.Tensor) -> int:
-    """Return over how many terms a batch's loss is a mean: its rows, or the words of its rows.
+def _loss_terms(batch: Mapping[str, torch.Tensor]) -> int:
+    """Return over how many terms a batch's loss is a mean: its rows, its windows, or the words of its rows.
 
-    The loss of an example is then the mean of its row, or the sum over its words, in whatever batch it is.
+    The loss of an example is then the mean of its row or window, or the sum over its words, in whatever batch
+    it is.
     """
-    if labels.dim() == 2 and not labels.is_floating_point():
+    labels = batch.get("labels")
+    if labels is not None and labels.dim() == 2 and not labels.is_floating_point():
         return int((labels != IGNORED).sum())
-    return len(labels)
+    return len(batch["input_ids"])
 
 
 def _zeros(model: PreTrainedModel, neurons: bool) -> Importance:

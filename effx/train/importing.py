@@ -74,7 +74,8 @@ def import_model(
         raise UsageError(f"model {name}: {error}", settings=("labels", "keep_head", "task")) from error
     with reading(name):
         loaded = huggingface.build(opened, task, plan, trust_remote_code)
-    max_length = settings.max_length or _max_length(opened, loaded)
+    most = _max_length(opened, loaded)
+    max_length = settings.max_length or min(most, task.behavior.max_length or most)
     understood.say(name, task, replace(loaded, head=f"{loaded.head} ({opened.head.reason})"), max_length)
     checkpoint = _scored(opened, loaded, task, folder, settings, max_length, data_folder, overwrite)
     state.remember(_KIND, checkpoint.digest, _origin(name))
@@ -95,8 +96,9 @@ def _scored(
     name = opened.folder.name
     rows = data.load_to_measure(task, data_folder)
     progress.say(*data.scored(task, rows))
-    words = task.behavior.of_words
-    encoder = checked_encoder(name, loaded.model, loaded.tokenizer, max_length, rows.texts, words=words)
+    encoder = checked_encoder(
+        name, loaded.model, loaded.tokenizer, max_length, rows.texts, form=task.behavior.form
+    )
     encoded = encoder(rows.texts)
     huggingface.check_encoded(name, encoded, loaded.model)
     facts: CheckpointFacts = {
@@ -112,10 +114,10 @@ def _scored(
             notes=tuple(loaded.notes),
         ),
     }
-    if isinstance(rows, Rows) and "profiling" not in task.behavior.refused:
+    if isinstance(rows, Rows):
         predictions = evaluate.predictions(loaded.model, encoded, task)
         facts["metrics"] = task.score(rows.labels, predictions)
-    progress.say(*data.truncation("validation rows", encoded.lengths, max_length))
+    progress.say(*data.truncation("validation rows", encoded.cut_lengths, max_length))
     return checkpoints.save(
         loaded.model.cpu(),
         folder,

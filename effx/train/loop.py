@@ -27,6 +27,7 @@ from effx.host import cpu
 from effx.manifests import TrainingStage
 from effx.models.losses import IGNORED
 from effx.quiet import quiet
+from effx.specs.kinds import answer_span
 from effx.specs.training import TrainingSettings
 from effx.train import adamax, distributed
 from effx.train.segment import Pause, PausedState, RunSegment
@@ -200,10 +201,13 @@ def labelled(encoded: Encoded, labels: np.ndarray, names: list[str]) -> Collate:
     """Return a collate function (row numbers -> inputs and labels) over encoded rows and their labels.
 
     Classes are int64, numbers and sets of labels float32, as the losses of transformers take them. The label
-    of a word is that of its first token; other tokens have the label that the loss ignores.
+    of a word is that of its first token; other tokens have the label that the loss ignores. The items of
+    questions are their windows.
     """
     if encoded.words is not None:
         return _tagged(encoded, labels, names)
+    if encoded.windows is not None:
+        return _spans(encoded, labels, names)
     dtype = torch.int64 if labels.dtype.kind == "i" else torch.float32
     targets = torch.as_tensor(labels).to(dtype)
 
@@ -227,5 +231,17 @@ def _tagged(encoded: Encoded, labels: np.ndarray, names: list[str]) -> Collate:
             tokens = targets[encoded.offsets[index] : encoded.offsets[index + 1]]
             tags[number, : len(tokens)] = tokens
         return {**to_tensors(batch, names), "labels": torch.from_numpy(tags)}
+
+    return collate
+
+
+def _spans(encoded: Encoded, answers: np.ndarray, names: list[str]) -> Collate:
+    """Return a collate function over windows and the answers of their rows, named as transformers does."""
+    positions = torch.from_numpy(answer_span.targets(answers, encoded))
+
+    def collate(indices: list[int]) -> dict[str, torch.Tensor]:
+        start, end = positions[indices].unbind(1)
+        inputs = to_tensors(encoded.batch(indices), names)
+        return {**inputs, "start_positions": start, "end_positions": end}
 
     return collate

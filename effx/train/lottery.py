@@ -151,20 +151,20 @@ def language_round(
         ArtifactError: the masks do not fit the model.
     """
     training = settings.training
-    of_words = False
+    form = "texts"
     if text:
         texts = _texts(text)
     else:
         task = data.resolve(task_name, data_folder)
         texts = data.load(task, "train", data_folder).limit(training.limit).texts
-        of_words = task.behavior.of_words
+        form = task.behavior.form
     transformers.set_seed(training.seed)
     model, tokenizer = language_model(str(model_name))
     checkpoints.check_length(model, settings.max_length)
     with scratch.folder("tokenizer") as folder:
         tokenizer.save_pretrained(folder)
         model.config.save_pretrained(folder)
-        encoded = Encoder(folder, settings.max_length, words=of_words)(texts)
+        encoded = Encoder(folder, settings.max_length, form=form)(texts)
     if masks is not None:
         _check(masks, model)
         sparse.hold(model, masks)

@@ -172,7 +172,7 @@ def open_source(
     return ContinuedTraining(
         opened,
         model,
-        Encoder(opened.folder, opened.max_length, words=task.behavior.of_words),
+        Encoder(opened.folder, opened.max_length, form=task.behavior.form),
         everything.take(fit),
         everything.take(held_out),
         max(before, limit or before) if before is not None else None,

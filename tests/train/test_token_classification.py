@@ -104,7 +104,7 @@ def test_predictions_are_those_of_transformers(namer: Checkpoint, words_folder: 
     model, tokenizer = checkpoints.load(namer), AutoTokenizer.from_pretrained(namer.folder)
     assert namer.manifest.predictions is not None
     for row, stored in list(zip(rows_of(words_folder), namer.manifest.predictions, strict=True))[:20]:
-        inputs = tokenizer(row["tokens"], is_split_into_words=True, return_tensors="pt", truncation=True,
+        inputs = tokenizer(row["tokens"], is_split_into_form="words", return_tensors="pt", truncation=True,
                            max_length=24)  # fmt: skip
         classes = model(**inputs).logits[0].argmax(-1).tolist()
         numbers = inputs.word_ids(0)
@@ -121,7 +121,7 @@ def test_each_family_has_the_logits_of_transformers(
     model, _ = pretrained(encoders[family], task)
     model.eval()
     assert families.of(model).output_path(model) == "classifier"
-    encoder = Encoder(encoders[family], 24, words=True)
+    encoder = Encoder(encoders[family], 24, form="words")
     batch = encoder([("the", "unbelievable", "soup"), ("room",)]).batch([0, 1])
     inputs = loop.to_tensors(batch, checkpoints.input_names(model))
     stream = forward.embed(model, inputs)
@@ -135,7 +135,7 @@ def test_each_family_has_the_logits_of_transformers(
 
 def test_the_loss_is_that_of_the_first_pieces(namer: Checkpoint, words_folder: Path) -> None:
     rows = data.load(namer.task, "train", words_folder).limit(16)
-    encoded = Encoder(namer.folder, 24, words=True)(rows.texts)
+    encoded = Encoder(namer.folder, 24, form="words")(rows.texts)
     batch = loop.labelled(encoded, rows.labels, ["input_ids"])(list(range(16)))
     starts = (batch["labels"] != -100).sum(1)
     assert starts.tolist() == [len(text) for text in rows.texts]
@@ -147,7 +147,7 @@ def test_the_loss_is_that_of_the_first_pieces(namer: Checkpoint, words_folder: P
 def test_importance_does_not_depend_on_the_batches(namer: Checkpoint, words_folder: Path) -> None:
     model = checkpoints.load(namer)
     rows = data.load(namer.task, "train", words_folder).limit(16)
-    encoded = Encoder(namer.folder, 24, words=True)(rows.texts)
+    encoded = Encoder(namer.folder, 24, form="words")(rows.texts)
     names = checkpoints.input_names(model)
     scored = importance.measure(model, importance.batches_of(encoded, rows.labels, names, 8, 0))
     one_by_one = loop.labelled(encoded, rows.labels, names)
@@ -211,8 +211,8 @@ def test_exits_and_token_pruning_are_refused_with_the_reason(namer: Checkpoint, 
 def test_words_beyond_the_maximum_length_are_predicted_as_outside(namer: Checkpoint) -> None:
     task, model = namer.task, checkpoints.load(namer)
     rows = [("soup",) * 12, ("soup",)]
-    whole = evaluate.predictions(model, Encoder(namer.folder, 24, words=True)(rows), task)
-    cut = evaluate.predictions(model, Encoder(namer.folder, 6, words=True)(rows), task)
+    whole = evaluate.predictions(model, Encoder(namer.folder, 24, form="words")(rows), task)
+    cut = evaluate.predictions(model, Encoder(namer.folder, 6, form="words")(rows), task)
     assert whole.shape == cut.shape == (2, 12)
     assert (cut[0, 4:] == 0).all() and (cut[1, 1:] == -1).all() and (whole[1, 1:] == -1).all()
 
@@ -257,7 +257,7 @@ def test_a_worker_scores_and_times_rows_of_words(
 
 def run_of(namer: Checkpoint, words_folder: Path) -> results.Run:
     rows = data.load(namer.task, "validation", words_folder)
-    encoded = Encoder(namer.folder, 24, words=True)(rows.texts)
+    encoded = Encoder(namer.folder, 24, form="words")(rows.texts)
     predictions = evaluate.predictions(checkpoints.load(namer), encoded, namer.task)
     quality = record.score(namer.task, rows, predictions, SINGLE_STREAM, dependent=False)
     return replace(simulated_results.run(0, n=80, rounds=4, queries=5), quality=quality)

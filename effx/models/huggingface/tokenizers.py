@@ -128,18 +128,29 @@ def check_equal(
     chosen = list(texts[:_COMPARED_ROWS])
     if not chosen:
         return
-    firsts: list[Any] = [list(row) if encoder.words else row[0] for row in chosen]
+    words = encoder.form == "words"
+    firsts: list[Any] = [list(row) if words else row[0] for row in chosen]
+    options: dict[str, Any] = {"truncation": True}
+    if encoder.form == "windows":
+        firsts = [encoder.question(question) for question in firsts]
+        options = {
+            "truncation": "only_second", "stride": encoder.stride, "return_overflowing_tokens": True,
+        }  # fmt: skip
     reference = tokenizer(
         firsts,
-        [row[1] for row in chosen] if len(chosen[0]) > 1 and not encoder.words else None,
-        truncation=True,
+        [row[1] for row in chosen] if len(chosen[0]) > 1 and not words else None,
         max_length=encoder.max_length,
         padding=False,
-        is_split_into_words=encoder.words,
+        is_split_into_words=words,
+        **options,
     )
     encoded = encoder(chosen)
     types = reference.get("token_type_ids") or [[0] * len(ids) for ids in reference["input_ids"]]
-    for row, text in enumerate(chosen):
+    row_of = range(len(chosen)) if encoded.windows is None else encoded.windows.rows
+    if len(encoded) != len(reference["input_ids"]):
+        raise wrong(name, "effx divides contexts otherwise than transformers. Please report the model")
+    for row in range(len(encoded)):
+        text = chosen[row_of[row]]
         part = slice(encoded.offsets[row], encoded.offsets[row + 1])
         same = encoded.ids[part].tolist() == list(reference["input_ids"][row])
         if token_types:

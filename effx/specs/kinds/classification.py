@@ -200,6 +200,8 @@ def _given(outputs: Sequence[str]) -> str:
 
 CLASSIFICATION = TaskKind(
     name="classification",
+    pipeline="text-classification",
+    gates=frozenset({"classes", "metric", "recall"}),
     head="sequence",
     output_names=("logits",),
     loss="cross-entropy",

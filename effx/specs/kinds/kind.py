@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -34,6 +34,22 @@ class RowWords(Protocol):
     def width(self) -> int: ...
 
 
+class RowWindows(Protocol):
+    """Which part of a context each sequence of tokens has, see :class:`effx.encoding.Windows`."""
+
+    @property
+    def rows(self) -> np.ndarray: ...
+
+    @property
+    def begins(self) -> np.ndarray: ...
+
+    @property
+    def ends(self) -> np.ndarray: ...
+
+    @property
+    def contexts(self) -> tuple[str, ...]: ...
+
+
 class RowTokens(Protocol):
     """Tokens of rows, see :class:`effx.encoding.Encoded`."""
 
@@ -42,6 +58,17 @@ class RowTokens(Protocol):
 
     @property
     def words(self) -> RowWords | None: ...
+
+    @property
+    def windows(self) -> RowWindows | None: ...
+
+
+def _unchanged(labels: np.ndarray, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return labels, predictions
+
+
+def _all_logits(logits: np.ndarray, rows: RowTokens) -> list[np.ndarray]:
+    return list(logits)
 
 
 @dataclass(frozen=True)
@@ -99,8 +126,28 @@ class TaskKind:
     predict_tokens: Callable[[np.ndarray, RowTokens], np.ndarray] | None = None
     """Logits [tokens, outputs] of all tokens, and the rows and words they belong to -> predictions, first
     axis n; None: the logits are those of rows."""
-    of_words: bool = False
-    """Whether a row is a list of words with a label for each; otherwise it is one text or a pair."""
+    form: str = "texts"
+    """What a row is, one of :data:`effx.encoding.FORMS`: ``texts``, one or a pair; ``words``, a list with a
+    label for each; or ``windows``, a question with a context that is divided into windows."""
+    one_value: bool = True
+    """Whether a label or prediction is one class or number; otherwise results record the kind."""
+    numbers: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] = _unchanged
+    """Labels and predictions -> both as the arrays of numbers that metrics take, first axis n."""
+    deciding: Callable[[np.ndarray, RowTokens], list[np.ndarray]] = _all_logits
+    """Logits [n, outputs], or of all tokens [tokens, outputs], and the rows they belong to -> those of each
+    row that decide its prediction. They are compared between batches and single queries."""
+    group: Callable[[tuple[str, ...]], Hashable] = lambda texts: texts
+    """Texts of a row -> what it has in common with rows that must not be divided from it."""
+    columns: tuple[str, ...] = ()
+    """Names of the texts' columns, by which rows of the kind are recognised together with ``label_column``;
+    empty: usual names, or those that the user gives."""
+    max_length: int | None = None
+    """Default of the maximum length in tokens; None: that of the settings."""
+    pipeline: str | None = None
+    """``pipeline_tag`` of a model card on the hub; None: it has none."""
+    gates: frozenset[str] = frozenset()
+    """What the parity gate compares besides accuracy: ``classes``, that none is lost; ``metric``, the primary
+    one; ``recall``, that of each class."""
     check_rows: Callable[[Texts, Sequence[Any], Where], None] | None = None
     """Texts of rows, values of the label's column, position of a row; raises :class:`DataError` where a label
     does not fit its text."""
@@ -127,6 +174,11 @@ class TaskKind:
     """``problem_type`` of a model's config in transformers; None: left as it is."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """What is not supported -> why: ``training``, ``exits``, ``tokens``, ``profiling``, ``import-engine``."""
+
+    @property
+    def of_words(self) -> bool:
+        """Whether a row is a list of words with a label for each."""
+        return self.form == "words"
 
     @property
     def of_tokens(self) -> bool:

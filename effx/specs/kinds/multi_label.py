@@ -174,6 +174,8 @@ def _match_head(head: Head, labels: Labels, settings: HeadSettings) -> HeadPlan:
 
 MULTI_LABEL = TaskKind(
     name="multi-label",
+    one_value=False,
+    pipeline="text-classification",
     head="sequence",
     output_names=("logits",),
     loss="binary-cross-entropy",

@@ -13,6 +13,7 @@ in the predictions. A word without a piece, because the row was cut at its maxim
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -161,6 +162,13 @@ def _predict(logits: np.ndarray, rows: RowTokens) -> np.ndarray:
     return tags
 
 
+def _deciding(logits: np.ndarray, rows: RowTokens) -> list[np.ndarray]:
+    """Return the logits of the first pieces of each row's words, one word after the other."""
+    assert rows.words is not None
+    first = rows.words.starts >= 0
+    return [logits[start:end][first[start:end]].ravel() for start, end in itertools.pairwise(rows.offsets)]
+
+
 def _store(tags: np.ndarray) -> list[Any]:
     return [row[row != ABSENT].tolist() for row in tags]
 
@@ -208,7 +216,11 @@ TOKEN_CLASSIFICATION = TaskKind(
     store=_store,
     restore=_restore,
     predict_tokens=_predict,
-    of_words=True,
+    form="words",
+    one_value=False,
+    deciding=_deciding,
+    pipeline="token-classification",
+    gates=frozenset({"classes", "metric"}),  # not recall: the words of a row are not independent
     check_rows=_check_rows,
     agreement=_agreement,
     agreement_metrics=("agreement",),

@@ -257,7 +257,7 @@ def _encoded(
     """Encode all rows, and say what they are."""
     texts = [text for each in everything for text in each.every.texts]
     encoder: Encoder = checked_encoder(
-        model_name, models[0], tokenizer, settings.max_length, texts, words=False
+        model_name, models[0], tokenizer, settings.max_length, texts, form="texts"
     )
     result = []
     for each in everything:

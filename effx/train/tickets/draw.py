@@ -167,7 +167,7 @@ def scores(
         training: batch size, precision, and the seed of the batches' order and the ``random`` method.
     """
     progress.say(f"score {opened.name}: {len(rows)} rows, {pruning.importance}")
-    encoder = Encoder(opened.folder, opened.max_length, words=opened.task.behavior.of_words)
+    encoder = Encoder(opened.folder, opened.max_length, form=opened.task.behavior.form)
     encoded = encoder(rows.texts)
     batches = importance.batches_of(
         encoded, rows.labels, checkpoints.input_names(model), training.batch_size, training.seed

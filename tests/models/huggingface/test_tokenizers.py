@@ -116,7 +116,7 @@ def test_pairs_need_two_token_types(encoders: dict[str, Path], rows_folder: Path
     names = ["input_ids", "token_type_ids", "attention_mask"]
     (folder / "tokenizer_config.json").write_text(json.dumps({**config, "model_input_names": names}))
     loaded = load(folder, TASKS["mnli"])
-    encoder = checked_encoder("m", loaded.model, loaded.tokenizer, 16, LONG_PAIRS, words=False)
+    encoder = checked_encoder("m", loaded.model, loaded.tokenizer, 16, LONG_PAIRS, form="texts")
     check_encoded("m", encoder(ROWS), loaded.model)
     with pytest.raises(UsageError, match="pairs the token type 1, and the model has 1"):
         check_encoded("m", encoder(LONG_PAIRS), loaded.model)
