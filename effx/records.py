@@ -46,10 +46,9 @@ def _stored_label(value: Any) -> Any:
     if isinstance(value, list | tuple):
         if all(type(entry) is int for entry in value) or all(isinstance(entry, str) for entry in value):
             return value
-    elif isinstance(value, str):
-        return value
-    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return value
+    elif isinstance(value, str) or (isinstance(value, int | float) and not isinstance(value, bool)):
+        if isinstance(value, str) or math.isfinite(value):
+            return value
     raise ValueError("expected a number, a text, or a list of label numbers or texts")
 
 

@@ -244,8 +244,8 @@ def random_rows(
 ) -> Encoded:
     """Return rows of random ids with random lengths from 2 to ``limit``.
 
-    Of the form ``words`` each token is a word; of the form ``windows`` each row has one window, and each token
-    is a character of its context.
+    Of the form ``words`` each token is a word; of the form ``windows`` each row has one window, and each
+    token is a character of its context.
     """
     rng = np.random.default_rng(seed)
     lengths = rng.integers(2, limit + 1, size=n)

@@ -10,6 +10,7 @@ import torch
 
 from effx.encoding import Encoder
 from effx.models import checkpoints, pretrained
+from effx.models.heads import head_type
 from effx.models.losses import LOSSES, loss_of
 from effx.specs.kinds import KINDS
 from effx.specs.tasks import Task
@@ -20,26 +21,32 @@ LABELS = {
     "regression": np.array([0.5, -1.0, 2.0]),
     "multi-label": np.array([[True, False, True], [False, False, False], [False, True, False]]),
     "token-classification": np.array([[0, 1, 2], [0, 0, 1], [2, 0, -1]]),
+    "answer-span": KINDS["answer-span"].restore([["good"], ["soup"]], ()),
 }
 TEXTS = {
-    False: [("a good film",), ("the soup was cold",), ("never again",)],
-    True: [("a", "good", "unbelievable"), ("the", "soup", "was"), ("never", "again")],
+    "texts": [("a good film",), ("the soup was cold",), ("never again",)],
+    "words": [("a", "good", "unbelievable"), ("the", "soup", "was"), ("never", "again")],
+    "windows": [("what", "a good film"), ("was it", "the soup was cold")],
 }
 
 
 @pytest.mark.parametrize("kind", [kind.name for kind in KINDS.values() if kind.loss is not None])
 def test_a_loss_is_that_of_transformers(kind: str, encoders: dict[str, Path]) -> None:
-    of_words = KINDS[kind].of_words
-    names = ("O", "B-a", "I-a") if of_words else ("a", "b", "c")
+    form = KINDS[kind].form
+    names = {"words": ("O", "B-a", "I-a"), "texts": ("a", "b", "c"), "windows": ()}[form]
     task = Task("t", kind, ("sentence",), () if kind == "regression" else names, KINDS[kind].metrics)
     model, _ = pretrained(encoders["bert"], task)
     model.eval()
-    encoded = Encoder(encoders["bert"], 32, words=of_words)(TEXTS[of_words])
-    batch = loop.labelled(encoded, LABELS[kind], checkpoints.input_names(model))([0, 1, 2])
+    encoded = Encoder(encoders["bert"], 32, form=form)(TEXTS[form])
+    collate = loop.labelled(encoded, LABELS[kind], checkpoints.input_names(model))
+    batch = collate(list(range(len(encoded))))
     with torch.no_grad():
         out = model(**batch)
     assert out.loss is not None
-    torch.testing.assert_close(loss_of(task)(out.logits, batch["labels"]), out.loss)
+    labels = batch.get("labels")
+    if labels is None:
+        labels = torch.stack([batch["start_positions"], batch["end_positions"]], 1)
+    torch.testing.assert_close(loss_of(task)(head_type(task).logits(out), labels), out.loss)
 
 
 def test_every_kind_names_a_loss_that_exists_or_says_why_it_is_not_trained() -> None:

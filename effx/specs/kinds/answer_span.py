@@ -23,7 +23,9 @@ from effx.specs.kinds.kind import Constant, Labels, RowTokens, TaskKind, Texts, 
 from effx.specs.kinds.values import short
 from effx.stats.metrics import exact_match, token_f1
 
-EXAMPLE = '{"question": "who wrote it?", "context": "Ann wrote it.", "answers": {"text": ["Ann"], "answer_start": [0]}}'
+EXAMPLE = (
+    '{"question": "who?", "context": "Ann wrote it.", "answers": {"text": ["Ann"], "answer_start": [0]}}'
+)
 _BEST = 20
 """Starts, and ends, of a window that are combined."""
 _LONGEST = 30
@@ -181,7 +183,15 @@ def _deciding(logits: np.ndarray, rows: RowTokens) -> list[np.ndarray]:
 
 
 def _numbers(labels: np.ndarray, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scores of right answers and of predictions, float64 [n, 2]: exact match and F1."""
+    """Return the scores of right answers and of predictions, float64 [n, 2]: exact match and F1.
+
+    Raises:
+        ValueError: a prediction is not a text, or a label is not a list of texts.
+    """
+    if not all(isinstance(answers, Answers) for answers in labels):
+        raise ValueError("labels: expected lists of accepted texts")
+    if not all(isinstance(text, str) for text in predictions):
+        raise ValueError("predictions: expected texts")
     scores = [
         (exact_match(answers.texts, text), token_f1(answers.texts, text))
         for answers, text in zip(labels, predictions, strict=True)
