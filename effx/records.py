@@ -37,6 +37,10 @@ _SHOWN_ERRORS = 3
 _SHOWN_CHARACTERS = 60
 
 
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _stored_label(value: Any) -> Any:
     """Check a label or prediction of a row.
 
@@ -46,9 +50,8 @@ def _stored_label(value: Any) -> Any:
     if isinstance(value, list | tuple):
         if all(type(entry) is int for entry in value) or all(isinstance(entry, str) for entry in value):
             return value
-    elif isinstance(value, str) or (isinstance(value, int | float) and not isinstance(value, bool)):
-        if isinstance(value, str) or math.isfinite(value):
-            return value
+    elif isinstance(value, str) or _is_finite(value):
+        return value
     raise ValueError("expected a number, a text, or a list of label numbers or texts")
 
 
