@@ -154,9 +154,9 @@ def rows_of(n: int, seed: int = 0) -> list[tuple[str, str]]:
 
 
 def features(folder: Path, rows: list[tuple[str, str]], max_length: int) -> Any:
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer, encoder = AutoTokenizer.from_pretrained(folder), Encoder(folder, max_length, form="windows")
     return tokenizer(
-        [question.lstrip() for question, _ in rows], [context for _, context in rows],
+        [encoder.question(question) for question, _ in rows], [context for _, context in rows],
         truncation="only_second", max_length=max_length, stride=max_length // 3,
         return_overflowing_tokens=True, return_offsets_mapping=True,
     )  # fmt: skip
