@@ -80,10 +80,12 @@ def choose(
     """
     names = _Names(header, where)
     if task is not None and (label_column := task.behavior.label_column) is not None:
-        return Columns(
-            tuple(names.index(column, None) for column in task.columns),
-            None if settings.unlabelled else names.index(label_column, None),
-        )
+        given, label = settings.label_column, None
+        if not settings.unlabelled:
+            label = names.index(given or label_column, "label_column" if given else None)
+        if settings.text_column is not None:
+            return Columns(_texts(names, settings, task), label)
+        return Columns(tuple(names.index(column, None) for column in task.columns), label)
     try:
         texts = _texts(names, settings, task)
     except NoTextError as error:

@@ -218,14 +218,21 @@ def _infer(
 
 
 def _recognised(name: str, table: Table, settings: DataSettings) -> Task | None:
-    """Return the task of rows whose columns have the names that a kind of task needs; None: there is none.
+    """Return the task of rows whose columns are those that a kind of task needs; None: there is none.
 
-    Names that the user gives decide before these.
+    The columns have the kind's names; or those that the user gives, and labels as only the kind has them.
     """
-    if settings.text_column is not None or settings.label_column is not None or settings.unlabelled:
+    if settings.label_type is not None or settings.unlabelled:
         return None
     for kind in KINDS.values():
-        if kind.columns and {*kind.columns, kind.label_column} <= set(table.columns):
+        if not kind.columns or kind.label_column is None or kind.is_label is None:
+            continue
+        given = (settings.text_column, settings.text_pair_column) if settings.text_column else kind.columns
+        label = settings.label_column or kind.label_column
+        if not {*given, label} <= set(table.columns):
+            continue
+        named = settings.text_column is not None or settings.label_column is not None
+        if not named or kind.is_label(table.rows[0][table.columns.index(label)]):
             return Task(name, kind.name, kind.columns, (), kind.metrics)
     return None
 

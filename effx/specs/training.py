@@ -135,6 +135,7 @@ class FinetuneSettings(Settings):
 
     NOTES: ClassVar[Mapping[str, str]] = {
         "lr": f"Default: {LR_ENCODER:g}, or {LR_HEAD_ONLY:g} for the frozen regime.",
+        "max_length": "Answers in a context: 384 if not given.",
     }
 
     regime: Annotated[str, Parsed(_regime, "full|frozen|last-K", "full, frozen or last-K")] = "full"

@@ -176,6 +176,21 @@ def test_questions_about_one_context_are_not_divided(tmp_path: Path) -> None:
     assert task.kind == "answer-span" and contexts[0] and contexts[1] and not contexts[0] & contexts[1]
 
 
+def test_columns_with_other_names_are_given(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"q": "what", "passage": "a warm film", "gold": [{"text": "film", "answer_start": 7}]},
+        {"q": "how", "passage": "a warm film", "gold": [{"text": "warm", "answer_start": 2}]},
+    ]
+    for split in ("train", "validation"):
+        write_rows(tmp_path / f"{split}.jsonl", rows)
+    names = DataSettings(text_column="q", text_pair_column="passage", label_column="gold")
+    source = DataSource(str(tmp_path), names)
+    task = data.resolve("mine", source)
+    loaded = data.load(task, "validation", source)
+    assert task.kind == "answer-span" and loaded.texts[1] == ("how", "a warm film")
+    assert loaded.labels[0].starts == (7,)
+
+
 @pytest.fixture(scope="session")
 def answerer_engines(cache: caches.Cache, answerer: Checkpoint) -> Path:
     def build(folder: Path) -> None:

@@ -105,6 +105,11 @@ def _answers(value: Any, where: str) -> Answers:
     return Answers(tuple(texts), tuple(starts))
 
 
+def _is_label(value: Any) -> bool:
+    first = value[0] if isinstance(value, list | tuple) and value else value
+    return isinstance(first, dict) and "text" in first
+
+
 def targets(labels: np.ndarray, rows: RowTokens) -> np.ndarray:
     """Return the tokens that begin and end the first answer, int64 [sequences, 2].
 
@@ -247,6 +252,7 @@ ANSWER_SPAN = TaskKind(
     encode=_encode,
     label_column="answers",
     columns=("question", "context"),
+    is_label=_is_label,
     file_patterns={"train": "train-v*.json*", "validation": "dev-v*.json*"},
     summarize=_summarize,
     match_head=_match_head,

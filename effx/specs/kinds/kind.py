@@ -141,6 +141,8 @@ class TaskKind:
     columns: tuple[str, ...] = ()
     """Names of the texts' columns, by which rows of the kind are recognised together with ``label_column``;
     empty: usual names, or those that the user gives."""
+    is_label: Callable[[Any], bool] | None = None
+    """Whether a value is a label as only this kind has them, where the user names the columns."""
     max_length: int | None = None
     """Default of the maximum length in tokens; None: that of the settings."""
     pipeline: str | None = None
@@ -157,8 +159,8 @@ class TaskKind:
     task_labels: Callable[[Labels], Labels] = lambda outputs: outputs
     """Names of a model's outputs -> the labels of its task, in the order that the kind needs."""
     label_column: str | None = None
-    """Name of the label's column; those of the texts are then called as the task's columns. None: usual
-    names, or those that the user gives."""
+    """Name of the label's column, unless the user gives another; those of the texts are then called as the
+    task's columns. None: usual names, or those that the user gives."""
     agreement_metrics: tuple[str, ...] = ()
     """Metrics by which predictions are compared with those of a reference engine where the rows have no
     labels, the primary one first; empty: engines are not measured without labels."""
