@@ -135,15 +135,15 @@ class FinetuneSettings(Settings):
 
     NOTES: ClassVar[Mapping[str, str]] = {
         "lr": f"Default: {LR_ENCODER:g}, or {LR_HEAD_ONLY:g} for the frozen regime.",
-        "max_length": "Answers in a context: 384 if not given.",
     }
 
     regime: Annotated[str, Parsed(_regime, "full|frozen|last-K", "full, frozen or last-K")] = "full"
     """What is trained: everything (full), the task head alone (frozen), or the head and the last K layers."""
     layers: Count | None = None
     """Layer reduction: keep the first K layers and drop the others before training. Default: all."""
-    max_length: Annotated[int, Field(ge=variants.MIN_LENGTH)] = 128
-    """Maximum tokens per example, in training and in all engines of the checkpoint."""
+    max_length: Annotated[int, Field(ge=variants.MIN_LENGTH)] | None = None
+    """Maximum tokens per example, in training and in all engines of the checkpoint. Default: 128, or 384 for
+    answers in a context."""
     epochs: Positive = 3.0
     """Passes over the training rows."""
     training: TrainingSettings = TrainingSettings()

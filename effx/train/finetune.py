@@ -22,6 +22,7 @@ from effx.manifests import BaselineRecord, CheckpointFacts, TrainingRecord
 from effx.models import checkpoints, evaluate, families, huggingface, pooling, prune, sparse, structure
 from effx.specs.data import DataLocation
 from effx.specs.heads import HeadSettings
+from effx.specs.tasks import Task
 from effx.specs.training import FinetuneSettings, trained_layers
 from effx.train import distributed, loop, output, rows, source, understood
 from effx.train.segment import RunSegment
@@ -76,9 +77,9 @@ def finetune(
     last_layers = trained_layers(settings.regime)
     huggingface.check_source(str(model_name))
     short = files.safe_name(huggingface.name_of(str(model_name)))
-    folder = output.new_folder(out, name or _name(task.name, short, settings), overwrite)
-    if task.behavior.max_length is not None and "max_length" not in settings.given():
-        settings = settings.replace(max_length=task.behavior.max_length)
+    folder = output.new_folder(out, name or _name(task, short, settings), overwrite)
+    max_length = settings.max_length or task.behavior.max_length
+    settings = settings.replace(max_length=max_length)
 
     every_row = data.load(task, "train", data_folder, cache=cache)
     train_rows = every_row.limit(training.limit)
@@ -90,7 +91,7 @@ def finetune(
     model, tokenizer = loaded.model, loaded.tokenizer
     pooling.set_pooling(model, chosen_pooling(settings.head_pooling, loaded))
     if distributed.is_first():
-        understood.say(str(model_name), task, loaded, settings.max_length)
+        understood.say(str(model_name), task, loaded, max_length)
     keep_first(model, settings.layers)
     if settings.head_dropout is not None:
         for module in families.of(model).head_dropouts(model):
@@ -104,7 +105,7 @@ def finetune(
     freeze(model, last_layers)
 
     encoder = checked_encoder(
-        str(model_name), model, tokenizer, settings.max_length, every_row.texts,
+        str(model_name), model, tokenizer, max_length, every_row.texts,
         form=task.behavior.form,
     )  # fmt: skip
     encoded = encoder(train_rows.texts)
@@ -214,10 +215,11 @@ def keep_first(model: PreTrainedModel, layers: int | None) -> None:
     prune(model, layers=indices[layers:])
 
 
-def _name(task: str, model: str, settings: FinetuneSettings) -> str:
-    parts = [task, model, settings.regime]
+def _name(task: Task, model: str, settings: FinetuneSettings) -> str:
+    parts = [task.name, model, settings.regime]
     parts += [f"layers{settings.layers}"] if settings.layers else []
-    parts += [f"seq{settings.max_length}"] if settings.max_length != FinetuneSettings().max_length else []
+    usual = settings.max_length in (None, task.behavior.max_length)
+    parts += [] if usual else [f"seq{settings.max_length}"]
     return "-".join([*parts, f"s{settings.training.seed}"])
 
 

@@ -75,7 +75,9 @@ def import_model(
     with reading(name):
         loaded = huggingface.build(opened, task, plan, trust_remote_code)
     most = _max_length(opened, loaded)
-    max_length = settings.max_length or min(most, task.behavior.max_length or most)
+    if task.behavior.form == "windows":  # a longer context is not cut, but has another window
+        most = min(most, task.behavior.max_length)
+    max_length = settings.max_length or most
     understood.say(name, task, replace(loaded, head=f"{loaded.head} ({opened.head.reason})"), max_length)
     checkpoint = _scored(opened, loaded, task, folder, settings, max_length, data_folder, overwrite)
     state.remember(_KIND, checkpoint.digest, _origin(name))

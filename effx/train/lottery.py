@@ -33,6 +33,7 @@ from effx.models import checkpoints, families, huggingface, load, sparse
 from effx.quiet import quiet
 from effx.specs.data import DataLocation
 from effx.specs.heads import HeadSettings
+from effx.specs.kinds import KINDS
 from effx.specs.training import LR_LOTTERY, FinetuneSettings, LotterySettings
 from effx.train import distributed, mlm, source
 from effx.train.finetune import finetune
@@ -151,20 +152,21 @@ def language_round(
         ArtifactError: the masks do not fit the model.
     """
     training = settings.training
-    form = "texts"
+    form, usual = "texts", KINDS["classification"].max_length
     if text:
         texts = _texts(text)
     else:
         task = data.resolve(task_name, data_folder)
         texts = data.load(task, "train", data_folder).limit(training.limit).texts
-        form = task.behavior.form
+        form, usual = task.behavior.form, task.behavior.max_length
     transformers.set_seed(training.seed)
     model, tokenizer = language_model(str(model_name))
-    checkpoints.check_length(model, settings.max_length)
+    max_length = settings.max_length or usual
+    checkpoints.check_length(model, max_length)
     with scratch.folder("tokenizer") as folder:
         tokenizer.save_pretrained(folder)
         model.config.save_pretrained(folder)
-        encoded = Encoder(folder, settings.max_length, form=form)(texts)
+        encoded = Encoder(folder, max_length, form=form)(texts)
     if masks is not None:
         _check(masks, model)
         sparse.hold(model, masks)

@@ -143,8 +143,8 @@ class TaskKind:
     empty: usual names, or those that the user gives."""
     is_label: Callable[[Any], bool] | None = None
     """Whether a value is a label as only this kind has them, where the user names the columns."""
-    max_length: int | None = None
-    """Default of the maximum length in tokens; None: that of the settings."""
+    max_length: int = 128
+    """Tokens of a sequence at most, in training, if the user does not set it."""
     pipeline: str | None = None
     """``pipeline_tag`` of a model card on the hub; None: it has none."""
     gates: frozenset[str] = frozenset()

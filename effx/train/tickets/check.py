@@ -39,7 +39,7 @@ def check(
             "the super ticket is chosen on a part of the validation rows: expected at least 2 rows."
         )
     model, _ = huggingface.pretrained(model_name, task, head=head)
-    checkpoints.check_length(model, finetune.max_length)
+    checkpoints.check_length(model, finetune.max_length or task.behavior.max_length)
     keep_first(model, finetune.layers)
     available = structure(model)
     for level in settings.levels:
