@@ -224,7 +224,10 @@ def test_a_worker_scores_and_times_questions_with_all_their_windows(
     assert sum(map(len, scored.logits)) == 4 * len(encoded)
     for workload in (SINGLE_STREAM, Workload("offline", 8, "real")):
         block = worker.block(workload, 0.0, queries=4, least_s=0.0, limit_s=5.0)
-        assert block.checked == block.agreed == block.examples == 4 * workload.batch
+        assert block.checked == block.agreed == block.examples
+        assert (
+            4 * workload.batch - 4 <= block.examples <= 4 * workload.batch
+        )  # the last batch has 4 questions
 
 
 def run_of(answerer: Checkpoint, folder: Path) -> results.Run:
