@@ -21,6 +21,16 @@ layers. ``as_measured`` is the setting with the least depth whose measured loss 
 ``proven`` is :mod:`effx.specs.exit_calibration`. ``layers`` is the mean depth of the chosen setting,
 ``deepest`` the percent of calibrations in which nothing is proven.
 
+``frontier``: accuracy and size of the same engines. P(non-dominated) is stated of every engine.
+
+    on         of the engines on the measured frontier: mean P, in percent
+    truly      percent of them that truly are non-dominated
+    off, truly likewise, of all other engines
+    knee       percent of sessions in which the measured knee is the true one, of those in which both exist
+    p_knee     mean share, in percent, that is stated of it
+    wrong      percent of sessions in which some engine's proof, "on" or "dominated", is wrong
+    proven     percent of all engines that have a proof
+
 ``size``: how often Tango's one-sided test calls a loss of exactly the margin less than it, summed exactly
 over all counts, as a multiple of the level; the largest over several shares of differing rows.
 
@@ -41,8 +51,9 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from effx.analysis import certification
+from effx.analysis import certification, pareto
 from effx.analysis.constraints import of_constraints
+from effx.analysis.frontier import frontier
 from effx.analysis.objectives import OBJECTIVES
 from effx.artifacts import now
 from effx.host import identity
@@ -86,9 +97,9 @@ def main() -> None:
     parser.add_argument(
         "--rules", nargs="+", choices=tuple(exit_rules.RULES), default=tuple(exit_rules.RULES)
     )
-    parser.add_argument("--only", nargs="+", choices=("recommend", "exits", "size"))
+    parser.add_argument("--only", nargs="+", choices=("recommend", "frontier", "exits", "size"))
     options = parser.parse_args()
-    names = options.only or ("size", "recommend", "exits")
+    names = options.only or ("size", "recommend", "frontier", "exits")
     facts: dict[str, object] = {
         "command": " ".join(["python", "benchmarks/answers.py", *sys.argv[1:]]),
         "date": now(),
@@ -107,6 +118,13 @@ def main() -> None:
             )
             for n in options.rows
             for name, losses in TRUTHS.items()
+        }
+    if "frontier" in names:
+        facts["frontier"] = {
+            f"{n} rows, {name}": frontiers(n, losses, options.sessions, np.random.default_rng(options.seed))
+            for n in options.rows
+            for name, losses in TRUTHS.items()
+            if len(losses) > 1
         }
     if "exits" in names:
         facts["exits"] = {
@@ -195,6 +213,40 @@ def engines(rng: np.random.Generator, n: int, losses: tuple[float, ...]) -> list
         size = 1_000_000 - 1000 * index
         runs.append(simulated_run(str(index), wrong, n=n, rounds=3, queries=1, size=size))
     return runs
+
+
+def frontiers(
+    n: int, losses: tuple[float, ...], sessions: int, rng: np.random.Generator
+) -> dict[str, float]:
+    """Return what is stated of the engines of frontiers by accuracy and size, and what is true."""
+    truth = np.array([[loss, -index] for index, loss in enumerate((0.0, *losses))], dtype=float)
+    truly = {str(index) for index in np.flatnonzero(pareto.non_dominated(truth))}
+    true_points = truth[sorted(int(name) for name in truly)]
+    true_knee = pareto.knee(true_points)
+    stated: dict[bool, list[float]] = {True: [], False: []}
+    right: dict[bool, list[bool]] = {True: [], False: []}
+    knees: list[bool] = []
+    p_knees: list[float] = []
+    wrong: list[bool] = []
+    proven: list[bool] = []
+    for _ in range(sessions):
+        measured = frontier(engines(rng, n, losses), ("quality", "size"))
+        for point in measured.points:
+            stated[point.non_dominated].append(point.p_non_dominated)
+            right[point.non_dominated].append(point.run.name in truly)
+        proofs = [(point.run.name, point.proven) for point in measured.points]
+        wrong.append(any(proof is not None and (proof == "on") != (name in truly) for name, proof in proofs))
+        proven += [proof is not None for _, proof in proofs]
+        if measured.knee is not None and true_knee is not None:
+            knees.append(measured.knee == sorted(truly, key=int)[true_knee])
+            p_knees.append(measured.p_knee or 0.0)
+    facts = {"on": percent(np.mean(stated[True])), "truly": percent(np.mean(right[True]))}
+    facts |= {"wrong": percent(np.mean(wrong)), "proven": percent(np.mean(proven))}
+    if stated[False]:
+        facts |= {"off": percent(np.mean(stated[False])), "off_truly": percent(np.mean(right[False]))}
+    if knees:
+        facts |= {"knee": percent(np.mean(knees)), "p_knee": percent(np.mean(p_knees))}
+    return facts
 
 
 def exits(rule: str, n: int, sessions: int, rng: np.random.Generator) -> dict[str, dict[str, float]]:

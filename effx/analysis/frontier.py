@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from effx.analysis import batches, cohorts, objectives, pareto
+from effx.analysis import batches, cohorts, frontier_proof, objectives, pareto
+from effx.analysis.frontier_proof import Proof
 from effx.analysis.objectives import OBJECTIVES, Objective
 from effx.errors import UsageError
 from effx.results import Run
@@ -36,6 +37,9 @@ class FrontierPoint:
     """Share of joint resamplings of examples and rounds in which nothing dominates it."""
     tied_with: list[str]
     """Engines on the frontier that dominate it as measured and fail to in more than 5 % of resamplings."""
+    proven: Proof | None
+    """Whether it is truly on the frontier, or truly dominated; None: open. With 95 %, no engine of a
+    frontier has a wrong proof; see :mod:`effx.analysis.frontier_proof`."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -46,6 +50,7 @@ class FrontierPoint:
             "non_dominated": self.non_dominated,
             "p_non_dominated": self.p_non_dominated,
             "tied_with": self.tied_with,
+            "proven": self.proven,
         }
 
 
@@ -79,6 +84,9 @@ class Frontier:
     be better than it was measured."""
     knee: str | None
     """The engine furthest from the line between the frontier's ends; of two objectives only."""
+    p_knee: float | None
+    """Share of joint resamplings in which that engine is the knee; None: there is no knee. The rows also
+    chose it: another measurement has the same knee less often."""
     diminishing: list[DiminishingReturns]
     """Of two objectives only; see :func:`effx.analysis.pareto.diminishing`."""
 
@@ -97,6 +105,7 @@ class Frontier:
             "hypervolume": self.hypervolume,
             "hypervolume_interval": self.hypervolume_interval,
             "knee": self.knee,
+            "p_knee": self.p_knee,
             "diminishing": [
                 {"from": part.start, "to": part.end, "share": part.share} for part in self.diminishing
             ],
@@ -112,8 +121,10 @@ def frontier(runs: Sequence[Run], objectives: Sequence[str] = ("quality", "laten
         objectives: names in ``OBJECTIVES``, gains and costs in any order.
 
     P(non-dominated) is computed from joint resamplings of examples and rounds
-    (:mod:`effx.analysis.resampling`). Engines that one winner dominates in every one of them are left
-    out of the count for the others; that changes nothing, since what they dominate the winner does.
+    (:mod:`effx.analysis.resampling`). It is a share of resamplings of the same rows that chose the
+    frontier: of engines that are truly equal, it is too high for the lucky ones, which is why proofs are
+    given too. Engines that one winner dominates in every resampling are left out of the count for the others;
+    that changes nothing, since what they dominate the winner does.
 
     Raises:
         UsageError: no runs, an unknown or repeated objective, or runs of different tasks, hosts,
@@ -137,6 +148,7 @@ def frontier(runs: Sequence[Run], objectives: Sequence[str] = ("quality", "laten
     best_in_draws = np.array([pareto.non_dominated(draw) for draw in draws[left].swapaxes(0, 1)])
     probability = np.zeros(len(able))
     probability[left] = best_in_draws.mean(axis=0)
+    proofs = frontier_proof.prove(draws, best, left)
     points = [
         FrontierPoint(
             run=run,
@@ -149,14 +161,17 @@ def frontier(runs: Sequence[Run], objectives: Sequence[str] = ("quality", "laten
             else [
                 able[winner].name
                 for winner in winners
-                if _dominates(costs[winner], costs[index]) and _indistinct(draws[winner], draws[index])
+                if frontier_proof.dominates(costs[winner], costs[index])
+                and _indistinct(draws[winner], draws[index])
             ],
+            proven=proofs[index],
         )
         for index, run in enumerate(able)
     ]
     volume, spread = _hypervolume(costs, signs, draws[left], best_in_draws)
     two = len(axes) == 2
     knee = pareto.knee(costs[winners]) if two else None
+    p_knee = None if knee is None else _share_of_knees(draws[left], best_in_draws, left, winners[knee])
     regions = pareto.diminishing(-costs[winners, 0], costs[winners, 1]) if two else []
     names = [able[winner].name for winner in winners]
     return Frontier(
@@ -169,6 +184,7 @@ def frontier(runs: Sequence[Run], objectives: Sequence[str] = ("quality", "laten
         hypervolume=volume,
         hypervolume_interval=spread,
         knee=None if knee is None else names[knee],
+        p_knee=p_knee,
         diminishing=[DiminishingReturns(names[part.start], names[part.end], part.share) for part in regions],
     )
 
@@ -221,26 +237,31 @@ def _not_surely_dominated(draws: np.ndarray, winners: np.ndarray) -> np.ndarray:
         always = np.zeros(len(left), dtype=bool)
         for start in range(0, len(left), 1000):  # a thousand engines' comparisons in memory at a time
             others = draws[left[start : start + 1000]]
-            always[start : start + 1000] = np.all(_dominates(of_winner, others), axis=1)
+            always[start : start + 1000] = np.all(frontier_proof.dominates(of_winner, others), axis=1)
         left = left[~always]
     return left
 
 
-def _dominates(point: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return where points [..., objectives] dominate others, all to be minimised."""
-    nowhere_worse = np.asarray(
-        point[..., 0] <= other[..., 0]
-    )  # an axis of two or three: no reduction over it
-    better = np.asarray(point[..., 0] < other[..., 0])
-    for axis in range(1, point.shape[-1]):
-        nowhere_worse &= point[..., axis] <= other[..., axis]
-        better |= point[..., axis] < other[..., axis]
-    return nowhere_worse & better
+def _share_of_knees(draws: np.ndarray, best_in_draws: np.ndarray, left: np.ndarray, engine: int) -> float:
+    """Return the share of resamplings in which an engine is the knee.
+
+    Args:
+        draws: [those left, resamples, 2], to be minimised.
+        best_in_draws: which of them nothing dominates, [resamples, those left].
+        left: indices of the engines that are left.
+        engine: index of the engine.
+    """
+    knees = []
+    for row, best in enumerate(best_in_draws):
+        chosen = np.flatnonzero(best)
+        knee = pareto.knee(draws[chosen, row])
+        knees.append(knee is not None and left[chosen[knee]] == engine)
+    return float(np.mean(knees))
 
 
 def _indistinct(winner: np.ndarray, point: np.ndarray) -> bool:
     """Whether a winner fails to dominate a point in more than 5 % of resamplings [., objectives]."""
-    return bool(np.mean(_dominates(winner, point)) < 1 - _TIE_SHARE)
+    return bool(np.mean(frontier_proof.dominates(winner, point)) < 1 - _TIE_SHARE)
 
 
 def _hypervolume(

@@ -232,6 +232,7 @@ def _frontier(frontier: Frontier, row_numbers: Mapping[str, int]) -> dict[str, A
         "members": list(by_name.values()),
         "best": [by_name[point.run.name] for point in frontier.points if point.non_dominated],
         "p": [round(point.p_non_dominated, 3) for point in frontier.points],
+        "proven": [point.proven for point in frontier.points],
         "tied": {
             str(by_name[point.run.name]): [by_name[name] for name in point.tied_with]
             for point in frontier.points

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from effx.analysis.cohorts import energy_of, single_stream
 from effx.analysis.comparison import Comparison, EnergyRatio, LatencyRatio
+from effx.analysis.frontier import FrontierPoint
 from effx.analysis.objectives import QUALITY
 from effx.analysis.techniques import MADE_ELSEWHERE, technique
 from effx.formatting import fixed, in_column, interval, percent, score
@@ -105,7 +106,7 @@ def _frontier_table(frontier: Mapping[str, Any]) -> Table:
     table = Table(title=f"{frontier['task']} on {frontier['host']}: {frontier['metric']} and {cost}")
     table.add_column("", width=1)
     table.add_column("engine", overflow="fold")
-    for column in (f"{frontier['metric']}, 95 %", f"{heading}, 95 %", "P(frontier)"):
+    for column in (f"{frontier['metric']}, 95 %", f"{heading}, 95 %", "P(frontier)", "proven"):
         table.add_column(column, justify="right")
     for point in frontier["points"]:
         values, intervals = point["values"], point["intervals"]
@@ -115,27 +116,37 @@ def _frontier_table(frontier: Mapping[str, Any]) -> Table:
             f"{score(values[gain])} {interval(intervals[gain])}",
             f"{in_column(values[cost], unit)} {interval(intervals[cost], unit)}",
             fixed(point["p_non_dominated"], 2),
+            point["proven"] or "",
         )
     return table
 
 
 def write_csv(runs: Sequence[Run], groups: Sequence[Group], path: Path) -> None:
     """Write one row per result."""
-    on_frontier: dict[tuple[str, str], tuple[bool, float]] = {}
+    on_frontier: dict[tuple[str, str], FrontierPoint] = {}
     for group in groups:
         for frontier in group.frontiers:
             if frontier.objectives in MAIN_OBJECTIVES:
                 for point in frontier.points:
                     key = (point.run.id, frontier.objectives[1])
-                    on_frontier.setdefault(key, (point.non_dominated, point.p_non_dominated))
+                    on_frontier.setdefault(key, point)
     _write(path, [_result_row(run, on_frontier) for run in runs])
 
 
-def _result_row(run: Run, on_frontier: Mapping[tuple[str, str], tuple[bool, float]]) -> dict[str, Cell]:
+def _frontier_cells(
+    on_frontier: Mapping[tuple[str, str], FrontierPoint], run: Run, cost: str
+) -> dict[str, Cell]:
+    point = on_frontier.get((run.id, cost))
+    return {
+        f"on_{cost}_frontier": None if point is None else point.non_dominated,
+        f"p_{cost}_frontier": None if point is None else point.p_non_dominated,
+        f"{cost}_frontier_proven": None if point is None else point.proven,
+    }
+
+
+def _result_row(run: Run, on_frontier: Mapping[tuple[str, str], FrontierPoint]) -> dict[str, Cell]:
     single, engine, reduction = single_stream(run), run.engine, technique(run)
     energy = run.energy_of(single)
-    on_latency, p_latency = on_frontier.get((run.id, "latency"), (None, None))
-    on_energy, p_energy = on_frontier.get((run.id, "energy"), (None, None))
     return {
         "result": run.id,
         "task": run.task,
@@ -162,10 +173,8 @@ def _result_row(run: Run, on_frontier: Mapping[tuple[str, str], tuple[bool, floa
         "energy_j_per_example": energy.joules_per_example,
         **_ends("energy_j_per_example", energy.interval),
         "energy_unavailable_reason": energy.reason,
-        "on_latency_frontier": on_latency,
-        "p_latency_frontier": p_latency,
-        "on_energy_frontier": on_energy,
-        "p_energy_frontier": p_energy,
+        **_frontier_cells(on_frontier, run, "latency"),
+        **_frontier_cells(on_frontier, run, "energy"),
         "reduction": reduction.name,
         "reduction_level": reduction.level,
         "reduction_text": reduction.text,

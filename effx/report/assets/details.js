@@ -37,7 +37,8 @@ function verdictOf(row, front) {
   const tied = front.tied[row.index];
   const word = front.winners.has(row.index) ? 'on the frontier'
     : tied ? `dominated, but statistically indistinguishable from ${tied.map((entry) => ROWS[entry].name).join(', ')}` : 'dominated';
-  return { word, p: front.p[index], knee: front.knee === row.index };
+  const proven = front.proven[index] && (front.proven[index] === 'on' ? 'proven on the frontier' : 'proven dominated');
+  return { word, p: front.p[index], proven, knee: front.knee === row.index };
 }
 
 function energyText(row) {
@@ -60,7 +61,7 @@ function details(row, front) {
   const verdict = verdictOf(row, front);
   return el('div', { class: 'details' },
     el('h3', {}, row.name),
-    verdict && el('p', { class: 'verdict' }, `${verdict.word}${verdict.knee ? '; the knee' : ''}. P(frontier) = ${fixed(verdict.p, 2)} for ${front.objectives.map((name) => name === 'quality' ? row.metric : objective(name).short).join(' and ')}.`),
+    verdict && el('p', { class: 'verdict' }, `${verdict.word}${verdict.knee ? `; the knee, in ${percent(front.p_knee)} of resamplings` : ''}. P(frontier) = ${fixed(verdict.p, 2)}, ${verdict.proven || 'not proven'}, for ${front.objectives.map((name) => name === 'quality' ? row.metric : objective(name).short).join(' and ')}.`),
     row.loss && row.latest && el('p', {}, lossChip(row), ` ${row.loss[1]}`),
     row.host_overhead_share !== null && soft(`Host overhead: ${percent(row.host_overhead_share)} of the time of a single query is not spent on the device. Reductions do not shorten it.`),
     terms([

@@ -29,7 +29,7 @@ function enginesSection() {
     { key: 'loss', title: 'loss ≤ 1 point?', align: 'word', sort: (row) => (row.loss ? Object.keys(LOSSES).indexOf(row.loss[0]) : 9), text: lossChip },
     { key: 'n', title: 'n', sort: (row) => row.n, text: (row) => String(row.n) },
     { key: 'source', title: 'energy source', align: 'word', sort: sourceOf, text: sourceOf },
-    { key: 'front', title: 'latency frontier', align: 'word', sort: (row) => -(verdict(row)?.p ?? -1), text: (row) => { const entry = verdict(row); return entry ? `${word(entry)}, P ${fixed(entry.p, 2)}` : '–'; } },
+    { key: 'front', title: 'latency frontier', align: 'word', sort: (row) => -(verdict(row)?.p ?? -1), text: (row) => { const entry = verdict(row); return entry ? `${word(entry)}, P ${fixed(entry.p, 2)}${entry.proven ? ', proven' : ''}` : '–'; } },
     { key: 'technique', title: 'reduction', align: 'word', sort: (row) => `${row.technique} ${row.level_text}`, text: (row) => (row.technique === 'full' ? 'none' : `${row.technique}: ${row.level_text}`) },
     { key: 'precision', title: 'precision', align: 'word', sort: (row) => row.precision, text: (row) => row.precision },
     { key: 'backend', title: 'backend', align: 'word', sort: (row) => row.backend, text: (row) => row.backend },
