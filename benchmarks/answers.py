@@ -215,9 +215,7 @@ def engines(rng: np.random.Generator, n: int, losses: tuple[float, ...]) -> list
     return runs
 
 
-def frontiers(
-    n: int, losses: tuple[float, ...], sessions: int, rng: np.random.Generator
-) -> dict[str, float]:
+def frontiers(n: int, losses: tuple[float, ...], sessions: int, rng: np.random.Generator) -> dict[str, float]:
     """Return what is stated of the engines of frontiers by accuracy and size, and what is true."""
     truth = np.array([[loss, -index] for index, loss in enumerate((0.0, *losses))], dtype=float)
     truly = {str(index) for index in np.flatnonzero(pareto.non_dominated(truth))}
