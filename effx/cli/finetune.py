@@ -39,7 +39,7 @@ def command(
 ) -> None:
     """Fine-tune an encoder on TASK and write a checkpoint.
 
-    TASK is sst2, cola, mrpc, qqp, stsb, mnli, qnli, rte, snli, scitail or demo, or any other name for
+    TASK is sst2, cola, mrpc, qqp, stsb, mnli, qnli, rte, snli, scitail, squad or demo, or another name for
     your rows in --data. Columns and labels are inferred from the files; docs/data.md describes them.
 
     \b
