@@ -150,7 +150,7 @@ class _Artifact(Generic[M]):
     @classmethod
     def is_at(cls, folder: str | Path) -> bool:
         """Return whether a folder has a manifest of this kind, valid or not."""
-        return (Path(folder) / cls.manifest_name).is_file()
+        return os.path.lexists(Path(folder) / cls.manifest_name)  # a link or folder is refused, not ignored
 
     @classmethod
     def find(cls, root: str | Path) -> list[Path]:

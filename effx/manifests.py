@@ -40,6 +40,7 @@ from effx.structure import Structure
 _MAX_NAME = 255
 _MAX_LAYERS = 1024
 _MAX_WIDTH = 1 << 20
+_MAX_ROWS = 1 << 20
 """Heads or FFN neurons of a layer at most."""
 _MAX_LENGTH = 1 << 20
 _MAX_WIDTH = 1 << 20
@@ -84,6 +85,8 @@ def _checked_task(task: Task) -> Task:
         raise ValueError(f"name: expected a name, got {task.name!r}")
     if not 1 <= len(task.columns) <= 2:
         raise ValueError(f"columns: expected 1 or 2, got {len(task.columns)}")
+    if "" in task.columns:
+        raise ValueError("columns: expected a name for each column, got ''")
     if unknown := [name for name in task.metrics if name not in METRICS]:
         raise ValueError(f"metrics: unknown metric {unknown[0]!r}. Known: {', '.join(METRICS)}")
     if not task.metrics:
@@ -719,7 +722,7 @@ class EngineInput(Record):
     name: Annotated[str, OneOf("input", INPUT_NAMES)]
     dtype: Literal["int64"]
     min: tuple[Positive, Positive]
-    opt: tuple[Positive, Positive]
+    opt: tuple[Annotated[int, Field(ge=1, le=_MAX_ROWS)], Positive]
     max: tuple[Positive | None, Annotated[int, Field(ge=1, le=_MAX_LENGTH)]]
     """None: any number of rows."""
 

@@ -161,6 +161,8 @@ def set_at(*keys: Any, to: Any) -> Callable[[dict[str, Any]], None]:
         (set_at("parity", "recall_lost", to=0.5), "worst_class: expected it together with recall_lost"),
         (set_at("parity", "lost_classes", to=["zz"]), "parity: 'zz' is not a label of the task"),
         (set_at("task_definition", "labels", to=["", "a"]), "labels: expected a name for each label"),
+        (set_at("task_definition", "columns", to=[""]), "columns: expected a name for each column"),
+        (set_at("inputs", 0, "opt", to=[10**15, 32]), "inputs[0].opt[0]"),
         (set_at("inputs", 0, "min", to=[5, 1]), "expected min <= opt <= max"),
         (set_at("encoder", "width", to=10**15), "encoder.width"),
         (set_at("structure", "layers", 0, "heads", to=[0]), "weight_remaining: 1, but structure has layers"),
@@ -258,4 +260,13 @@ def test_a_schema_is_an_integer(mock_engine: Path) -> None:
     sealed = {key: item for key, item in value.items() if key not in (*Engine.not_in_digest, "digest")}
     path.write_text(json.dumps({**value, "digest": files.json_digest(sealed)}))
     with pytest.raises(ArtifactError, match=rf"expected schema {Engine.schema}, got {Engine.schema}\.0"):
+        Engine.open(mock_engine)
+
+
+def test_a_manifest_that_is_a_link_is_not_ignored(mock_engine: Path) -> None:
+    """Such a checkpoint would otherwise be taken for a model made elsewhere."""
+    (mock_engine / "engine.json").unlink()
+    (mock_engine / "engine.json").symlink_to("engine.json")
+    assert Engine.is_at(mock_engine)
+    with pytest.raises(ArtifactError, match=r"engine\.json"):
         Engine.open(mock_engine)

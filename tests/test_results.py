@@ -60,6 +60,10 @@ TYPES: dict[str, tuple[Damage, str]] = {
         lambda value: value["quality"].update(value=True),
         "quality.value: .*valid number",
     ),
+    "scored in queries of a fixed length": (
+        lambda value: value["quality"]["workload"].update(length=5),
+        "quality.workload: expected single-stream or offline",
+    ),
     "NaN": (lambda value: value["quality"].update(value=float("nan")), "NaN is not a JSON number"),
     "Infinity": (
         lambda value: first(value)["blocks_s"][0].append(float("inf")),

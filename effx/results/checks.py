@@ -29,7 +29,7 @@ from effx.results.records import (
 from effx.specs import backends, variants
 from effx.specs.gates import GATES
 from effx.specs.kinds import KINDS, TaskKind
-from effx.specs.workloads import SINGLE_STREAM
+from effx.specs.workloads import SINGLE_STREAM, offline
 from effx.stats import intervals
 from effx.stats.metrics import METRICS
 
@@ -65,6 +65,10 @@ def check(run: Run) -> None:
         raise ValueError(
             f"quality.workload: expected {SINGLE_STREAM.name}, as answers depend on the batch, got "
             f"{run.quality.workload.name}"
+        )
+    if run.quality.workload not in (SINGLE_STREAM, offline(run.quality.workload.batch)):
+        raise ValueError(
+            f"quality.workload: expected {SINGLE_STREAM.name} or offline, got {run.quality.workload.name}"
         )
     if run.workload(SINGLE_STREAM) is None:
         raise ValueError(f"workloads: {SINGLE_STREAM.name} is missing")

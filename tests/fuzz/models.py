@@ -9,7 +9,18 @@ from pathlib import Path
 from effx import data
 from effx.artifacts import Checkpoint
 from effx.specs.tasks import TASKS
-from tests.fuzz.targets import Case, Target, _digest, _folder_cases, _write_rows, file_cases, json_cases
+from tests.fuzz.targets import (
+    _NOT_STATED,
+    _OTHER_WORDS,
+    Case,
+    Target,
+    _allow,
+    _digest,
+    _folder_cases,
+    _write_rows,
+    file_cases,
+    json_cases,
+)  # fmt: skip
 
 SST2 = TASKS["sst2"]
 _SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
@@ -72,15 +83,27 @@ def _checkpoint_cases(folder: Path) -> Iterator[Case]:
     yield from _folder_cases("checkpoint", "checkpoints/c")
 
 
+_CHECKPOINT_ALLOWS = {
+    **_NOT_STATED,
+    **_allow("a description: nothing else states it", _OTHER_WORDS, "name", "model", "versions.*",
+             "validation_source"),
+    **_allow("a class name; the model answers with numbers", _OTHER_WORDS[1:], "task_definition.labels.#"),
+    **_allow("a name of a column; which columns are read is printed", _OTHER_WORDS[1:],
+             "task_definition.columns.#"),
+    **_allow("more or fewer scores to compute", ("one more", "one less"), "task_definition.metrics"),
+}  # fmt: skip
+
+
 MODEL_TARGETS: tuple[Target, ...] = (
     Target(
-        "model", _write_model, ("import", "model", "--task", "sst2", "--data", "rows", "-o", "out"),
+        "model", _write_model,
+        ("import", "model", "--task", "sst2", "--labels", "negative,positive", "--data", "rows", "-o", "out"),
         _model_cases, outputs=("out",),
     ),
     Target(
         "checkpoint", _write_checkpoint,
         ("train", "finetune", "sst2", "--model", "checkpoints/c", "--data", "rows", "--max-steps", "1",
          "--max-length", "16", "-o", "out"),
-        _checkpoint_cases, outputs=("out",),
+        _checkpoint_cases, outputs=("out",), allowed=_CHECKPOINT_ALLOWS,
     ),
 )  # fmt: skip

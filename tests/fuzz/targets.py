@@ -172,6 +172,7 @@ _RESULT_ALLOWS = {
     **_allow("fewer facts or measurements", ("emptied", "one less", "list"), "workloads", "gates",
              "settings.runtime", "settings.runtime.*", "settings.meter.details", "*.conditions", "host.gpu"),
     **_allow("facts of any name", ("unknown key",), "*.conditions", "*.details", "settings.runtime.versions"),
+    **_allow("the same number", ("float",), "quality.labels.#"),
     **_allow("a fact", ("true", "5"), "host.container", "host.virtual", "*.details.*", "*.conditions.*"),
 }  # fmt: skip
 
