@@ -48,9 +48,9 @@ def command(
 
     Prints the best engine by one objective among those that are proven to meet all constraints, the
     binding constraints, the runner-up, and how certain the choice is. The tests are adjusted for the
-    number of engines. A better engine that meets the constraints only as measured is listed as not
-    proven, with the number of rows that would decide. One recommendation per task and host. Exit code
-    1: for a task and host no engine is proven to meet the constraints.
+    number of engines. A better engine whose measured values meet the constraints without proof is
+    listed as not proven, with the number of rows that would decide. One recommendation per task and
+    host. Exit code 1: for a task and host no engine is proven to meet the constraints.
 
     \b
     effx recommend results/

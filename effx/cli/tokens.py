@@ -35,7 +35,7 @@ def command(
 
     Learns how many tokens each layer keeps (the schedule), unless --schedule gives it, and then
     trains the weights with that schedule. The score of a token is the attention it receives. With
-    --max-drop the schedule is scaled afterwards, so that the loss is proven on held-out rows.
+    --max-drop, the schedule is then scaled so that the loss is proven to be within this limit.
 
     CHECKPOINT may also be a fine-tuned model in the format of transformers: it is imported first.
 

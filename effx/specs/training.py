@@ -321,8 +321,8 @@ class TokenPruningSettings(Settings):
     keep: Annotated[float, Field(gt=0, le=1)] | None = None
     """Scale the learned schedule to this mean share of tokens. Default: as learned."""
     max_drop: Share | None = None
-    """Scale the learned schedule so that at most this loss of the task's metric is proven on held-out rows,
-    against the checkpoint with all tokens."""
+    """Scale the learned schedule so that the task's metric loses at most this much compared with all tokens,
+    proven on held-out rows."""
     confidence: Confidence = 0.95
     """Confidence with which the loss is at most max_drop (one-sided)."""
     penalty: NotNegative = 0.3
