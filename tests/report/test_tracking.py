@@ -81,7 +81,9 @@ def test_a_report_is_logged_with_its_folder_as_artifacts(uri: str, tmp_path: Pat
 
     (tmp_path / "report").mkdir()
     (tmp_path / "report/index.html").write_text("<p>page</p>")
-    frontier = Frontier("sst2", "h:1", ("quality", "latency"), "accuracy", "none", [], 0.5, None, None, [])
+    frontier = Frontier(
+        "sst2", "h:1", ("quality", "latency"), "accuracy", "none", [], 0.5, None, None, None, []
+    )  # fmt: skip
     logged = ReportContents("2026", [frontier, replace(frontier, hypervolume=None)], [], {}, [], [], [])
     name = tracking.log_report(logged, tmp_path / "report", uri)
     (logged_run,) = stored(uri, "effx/reports")
