@@ -81,7 +81,7 @@ def test_json_values_read_as_the_same_settings() -> None:
         (LotterySettings, {"sparsity": 75}, "sparsity 75: expected a multiple of 10", ("sparsity",)),
         (LotterySettings, {"sparsity": 100}, "expected an integer >= 10 and <= 90, got 100", ("sparsity",)),
         (LotterySettings, {"objective": "mlmm"}, "Did you mean 'mlm'", ("objective",)),
-        (LotterySettings, {"text": "x"}, "used by objective mlm only", ("text", "objective")),
+        (LotterySettings, {"text": "x"}, "used only with objective mlm", ("text", "objective")),
         (LotterySettings, {"objective": "mlm", "layers": 2}, "trains all layers", ("layers", "objective")),
         (LotterySettings, {"mask": "m", "sparsity": 20}, "a mask decides", ("mask", "sparsity")),
         (TokenPruningSettings, {"rule": "topk"}, "unknown token rule 'topk'", ("rule",)),
