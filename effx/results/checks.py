@@ -288,6 +288,12 @@ def _predictions(scored: Quality) -> None:
     if scored.label_names is None:
         if any(isinstance(value, list) for value in (*scored.predictions, *scored.labels)):
             raise ValueError("quality: several labels per row without label_names")
+        if any(isinstance(value, str) for value in (*scored.predictions, *scored.labels)):
+            raise ValueError("quality: texts as predictions or labels without a kind")
+        if of_scores := [name for name in scored.metrics if METRICS[name].of_scores]:
+            raise ValueError(
+                f"quality: {of_scores[0]} is a metric of texts, and rows have one class or number"
+            )
         if of_tags := [name for name in scored.metrics if METRICS[name].of_tags]:
             raise ValueError(f"quality: {of_tags[0]} is a metric of tags of words, and rows have one label")
     elif scored.kind and (unsuited := set(scored.metrics) - _metrics_of(KINDS[scored.kind])):

@@ -67,6 +67,12 @@ def _unchanged(labels: np.ndarray, predictions: np.ndarray) -> tuple[np.ndarray,
     return labels, predictions
 
 
+def _restored(values: Sequence[Any], labels: Labels) -> np.ndarray:
+    if any(isinstance(value, str | list | tuple) for value in values):
+        raise ValueError("expected numbers")
+    return np.array(values)
+
+
 def _all_logits(logits: np.ndarray, rows: RowTokens) -> list[np.ndarray]:
     return list(logits)
 
@@ -119,7 +125,7 @@ class TaskKind:
     parity gate's ``label_agreement``."""
     store: Callable[[np.ndarray], list[Any]] = lambda values: list(values.tolist())
     """Predictions or labels -> JSON, an entry per row."""
-    restore: Callable[[Sequence[Any], Labels], np.ndarray] = lambda values, labels: np.array(values)
+    restore: Callable[[Sequence[Any], Labels], np.ndarray] = _restored
     """The reverse of ``store``; raises :class:`ValueError` for what no task with these labels has."""
     predict: Callable[[np.ndarray], np.ndarray] | None = None
     """Logits [n, outputs] -> predictions, first axis n; None: predictions need the tokens of the rows."""
