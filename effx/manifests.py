@@ -40,10 +40,10 @@ from effx.structure import Structure
 _MAX_NAME = 255
 _MAX_LAYERS = 1024
 _MAX_WIDTH = 1 << 20
+"""Heads, FFN neurons or hidden width of a layer at most."""
 _MAX_ROWS = 1 << 20
-"""Heads or FFN neurons of a layer at most."""
+"""Rows of an input at most that an engine is built for best."""
 _MAX_LENGTH = 1 << 20
-_MAX_WIDTH = 1 << 20
 """Tokens of an input at most."""
 
 Count = Annotated[int, Field(ge=0)]
