@@ -359,9 +359,11 @@ class _RecipeReader:
             if wanted in seen:
                 self._document.wrong(("backends", index), f"duplicate backend '{wanted[0]}'.")
             seen.append(wanted)
-            if wanted[0] in BUILDABLE and isinstance(wanted[1], str):
+            if wanted[0] in BUILDABLE and isinstance(
+                wanted[1], str | int | float
+            ):  # numbers are read as text
                 try:
-                    backends.get(wanted[0]).device(wanted[1])
+                    backends.get(wanted[0]).device(str(wanted[1]))
                 except UsageError as error:
                     self._document.wrong(("backends", index, "device"), str(error))
 

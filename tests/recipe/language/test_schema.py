@@ -380,6 +380,7 @@ def test_how_rows_are_read_is_set_at_the_task(tmp_path: Path) -> None:
             "regimes.a.max_length: 9999: model 'm' reads at most 66 tokens.",
         ),
         ("backends: [{backend: onnxruntime, device: zz}]", "unknown onnxruntime device 'zz'"),
+        ("backends: [{backend: torch, device: 1e400}]", "unknown torch device 'inf'"),
         ("workloads: {grid: [1x99999]}", "workloads.grid: 1x99999: the models read at most 66 tokens."),
         ("variants: [seq67]", "variants.0: 'seq67': the models read at most 66 tokens."),
         ("variants: [seq99999999999999999999]", "unknown variant 'seq99999999999999999999'"),
