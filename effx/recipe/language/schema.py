@@ -359,9 +359,7 @@ class _RecipeReader:
             if wanted in seen:
                 self._document.wrong(("backends", index), f"duplicate backend '{wanted[0]}'.")
             seen.append(wanted)
-            if wanted[0] in BUILDABLE and isinstance(
-                wanted[1], str | int | float
-            ):  # numbers are read as text
+            if wanted[0] in BUILDABLE and isinstance(wanted[1], str | int | float):  # read as text
                 try:
                     backends.get(wanted[0]).device(str(wanted[1]))
                 except UsageError as error:
