@@ -35,7 +35,7 @@ _MOST_CASTS = 8
 
 
 @dataclass(frozen=True)
-class _Nodes:
+class _GraphNodes:
     """A graph's nodes, those in branches of If and Loop among them."""
 
     nodes: tuple[onnx.NodeProto, ...]
@@ -105,7 +105,7 @@ def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
                 pending.extend([value] if hasattr(value, "ListFields") else value)
 
 
-def _read_nodes(path: Path, graph: onnx.GraphProto) -> _Nodes:
+def _read_nodes(path: Path, graph: onnx.GraphProto) -> _GraphNodes:
     """Return a graph's nodes and constants.
 
     Raises:
@@ -123,10 +123,10 @@ def _read_nodes(path: Path, graph: onnx.GraphProto) -> _Nodes:
     for name, tensor in weights.items():
         if any(size < 0 for size in tensor.dims) or _size(tensor) > _MOST_ELEMENTS:
             raise ArtifactError(f"{path}: the constant {name} has the dimensions {list(tensor.dims)}.")
-    return _Nodes(nodes, {output: node for node in nodes for output in node.output}, weights)
+    return _GraphNodes(nodes, {output: node for node in nodes for output in node.output}, weights)
 
 
-def _products(graph: _Nodes) -> tuple[dict[str, int], int]:
+def _products(graph: _GraphNodes) -> tuple[dict[str, int], int]:
     """Return how many products with weights are computed how, and how many elements their weights have."""
     kinds: dict[str, int] = {}
     elements = 0
@@ -149,7 +149,7 @@ def _arithmetic(kinds: dict[str, int]) -> Arithmetic:
     return Arithmetic(scheme if scheme in _FLOATS.values() else "fp32", scheme, products, integer)
 
 
-def _product(node: onnx.NodeProto, graph: _Nodes) -> tuple[str | None, onnx.TensorProto | None]:
+def _product(node: onnx.NodeProto, graph: _GraphNodes) -> tuple[str | None, onnx.TensorProto | None]:
     """Return how a matrix product with weights is computed, and its weights; None: it is not one."""
     if node.op_type in _PACKED and len(node.input) > 1:
         return _PACKED[node.op_type], graph.weights.get(node.input[1])
@@ -171,7 +171,7 @@ def _product(node: onnx.NodeProto, graph: _Nodes) -> tuple[str | None, onnx.Tens
     return "int8-static" if static else "int8-weights", tensor
 
 
-def _source(name: str, graph: _Nodes) -> tuple[onnx.TensorProto | None, bool]:
+def _source(name: str, graph: _GraphNodes) -> tuple[onnx.TensorProto | None, bool]:
     """Return the constant that a value is made of, and whether it is dequantized on the way."""
     quantized, seen = False, set[str]()
     while name not in graph.weights:
@@ -186,7 +186,7 @@ def _source(name: str, graph: _Nodes) -> tuple[onnx.TensorProto | None, bool]:
     return graph.weights[name], quantized
 
 
-def _embedding_rows(graph: _Nodes, inputs: set[str]) -> dict[str, int]:
+def _embedding_rows(graph: _GraphNodes, inputs: set[str]) -> dict[str, int]:
     """Return input -> rows of the embedding that its values select, where the graph has one."""
     rows: dict[str, int] = {}
     for node in graph.nodes:
