@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from effx import records
@@ -156,7 +157,7 @@ def reading(name: str) -> Iterator[None]:
     try:
         with quiet():
             yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise wrong(name, one_line(error, 300)) from error
 
 
