@@ -128,6 +128,7 @@ QUERY = "bert.encoder.layer.1.attention.self.query.weight"
         (lambda f: change_config(f, position_embedding_type="relative_key"), "of type relative_key"),
         (lambda f: change_config(f, is_decoder=True), "says is_decoder: effx computes encoders only"),
         (lambda f: change_config(f, quantization_config={"bits": 4}), "weights are quantized"),
+        (lambda f: change_config(f, use_cache=5), "'use_cache' expected bool, got int"),
         (lambda f: (f / "adapter_config.json").write_text("{}"), "adapter .*merge_and_unload"),
         (lambda f: (f / "model.safetensors").rename(f / "tf_model.h5"), "tf_model.h5 cannot be imported"),
         (lambda f: change_config(f, id2label={"0": "a"}), "names 1 labels .a., the head has 3 outputs"),
