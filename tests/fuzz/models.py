@@ -94,11 +94,18 @@ _CHECKPOINT_ALLOWS = {
 }  # fmt: skip
 
 
+_MODEL_ALLOWS = {
+    **_allow("transformers reads the last of two values, and has a default", ("twice", "missing"), "*"),
+    **_allow("neither transformers nor effx reads it", ("*",), "transformers_version", "bos_token_id",
+             "eos_token_id", "architectures", "architectures.#"),
+}  # fmt: skip
+
+
 MODEL_TARGETS: tuple[Target, ...] = (
     Target(
         "model", _write_model,
         ("import", "model", "--task", "sst2", "--labels", "negative,positive", "--data", "rows", "-o", "out"),
-        _model_cases, outputs=("out",),
+        _model_cases, outputs=("out",), allowed=_MODEL_ALLOWS,
     ),
     Target(
         "checkpoint", _write_checkpoint,

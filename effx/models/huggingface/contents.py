@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
+from effx.errors import one_line
 from effx.models.huggingface.folder import ModelFolder, wrong
 from effx.models.huggingface.weights import Tensors
 from effx.specs import head_labels
@@ -24,12 +25,20 @@ _HEADS = re.compile(r"^(classifier|pre_classifier|qa_outputs)\.")
 _SIGMOID = "Sigmoid"
 
 
+_RANGES = {
+    "layer_norm_eps": (0.0, 1.0), "initializer_range": (0.0, 100.0), "hidden_dropout_prob": (0.0, 1.0),
+    "attention_probs_dropout_prob": (0.0, 1.0), "classifier_dropout": (0.0, 1.0), "dropout": (0.0, 1.0),
+    "attention_dropout": (0.0, 1.0), "seq_classif_dropout": (0.0, 1.0), "qa_dropout": (0.0, 1.0),
+}  # fmt: skip
+"""Numbers of a config that transformers does not check: with a negative epsilon, answers can be NaN."""
+
+
 def check_config(folder: ModelFolder) -> None:
     """Raise for a config that describes more than effx computes.
 
     Raises:
-        UsageError: relative position embeddings, a decoder, cross attention, quantized weights, or another
-            normalisation.
+        UsageError: relative position embeddings, a decoder, cross attention, quantized weights, another
+            normalisation, or a number outside its range.
     """
     config = folder.config
     positions = config.get("position_embedding_type")
@@ -47,6 +56,12 @@ def check_config(folder: ModelFolder) -> None:
             folder.name,
             "its weights are quantized (quantization_config): import the model before quantization",
         )
+    for key, (low, high) in _RANGES.items():
+        value = config.get(key)
+        if isinstance(value, int | float) and not low <= value < high:
+            raise wrong(
+                folder.name, f"config.json: {key}: expected a number from {low:g} to {high:g}, got {value:g}"
+            )
     if config.get("layer_norm_type") not in (None, "layer_norm"):
         raise wrong(folder.name, f"its normalisation is {config['layer_norm_type']}, not LayerNorm")
 
@@ -65,7 +80,7 @@ def head_of(folder: ModelFolder, tensors: Tensors, output_path: str, token_path:
         UsageError: the config names other outputs than the head has.
     """
     config = folder.config
-    architecture = str((config.get("architectures") or [""])[0])
+    architecture = one_line((config.get("architectures") or [""])[0], 100)
     suffix = architecture.rpartition("For")[2] if "For" in architecture else ""
     if suffix == "QuestionAnswering" or (not suffix and f"{span_path}.weight" in tensors):
         return Head("answer-span", (), architecture or f"it has {span_path}")

@@ -161,6 +161,20 @@ def reading(name: str) -> Iterator[None]:
         raise wrong(name, one_line(error, 300)) from error
 
 
+@contextlib.contextmanager
+def reading_config(name: str) -> Iterator[None]:
+    """Report what transformers raises for values of config.json that it does not check as the model's error.
+
+    Raises:
+        UsageError: transformers cannot build a model from the config.
+    """
+    try:
+        yield
+    except (TypeError, LookupError, AttributeError, ArithmeticError, AssertionError) as error:
+        reason = one_line(f"{type(error).__name__}: {error}", 200)
+        raise wrong(name, f"transformers cannot build a model from its config.json ({reason})") from error
+
+
 def _read_json(name: str, path: Path) -> Mapping[str, Any]:
     try:
         return records.read_foreign_json(path)

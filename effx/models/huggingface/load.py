@@ -27,7 +27,14 @@ from effx.models import checkpoints, families, heads
 from effx.models.families import Family
 from effx.models.heads import HeadType
 from effx.models.huggingface import contents, reduced, tokenizers, weights
-from effx.models.huggingface.folder import ModelFolder, check_source, open_folder, reading, wrong
+from effx.models.huggingface.folder import (
+    ModelFolder,
+    check_source,
+    open_folder,
+    reading,
+    reading_config,
+    wrong,
+)
 from effx.models.huggingface.pooling import own_pooling
 from effx.models.huggingface.reduced import Reduction, UnknownStructureError
 from effx.models.structure import full_parameters, structure
@@ -110,9 +117,10 @@ def open_model(name: str, *, trust_remote_code: bool = False) -> Opened:
     """
     folder = open_folder(name)
     contents.check_config(folder)
-    config = AutoConfig.from_pretrained(folder.path, trust_remote_code=trust_remote_code)
-    family = families.named(config.model_type)
-    skeleton = _skeleton(config, trust_remote_code, heads.HEADS["sequence"])
+    with reading_config(folder.name):
+        config = AutoConfig.from_pretrained(folder.path, trust_remote_code=trust_remote_code)
+        family = families.named(config.model_type)
+        skeleton = _skeleton(config, trust_remote_code, heads.HEADS["sequence"])
     prefix = skeleton.base_model_prefix
     tensors = weights.canonical(weights.read(folder), set(skeleton.state_dict()), prefix)
     output_path = family.output_path(skeleton)
