@@ -62,7 +62,7 @@ TYPES: dict[str, tuple[Damage, str]] = {
     ),
     "scored in queries of a fixed length": (
         lambda value: value["quality"]["workload"].update(length=5),
-        "quality.workload: expected single-stream or offline",
+        "quality.workload: expected single-stream 1xreal or offline",
     ),
     "NaN": (lambda value: value["quality"].update(value=float("nan")), "NaN is not a JSON number"),
     "Infinity": (
