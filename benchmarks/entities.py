@@ -89,7 +89,7 @@ def plain_predictions(opened: Checkpoint, rows: Rows) -> np.ndarray:
     tokenizer = AutoTokenizer.from_pretrained(opened.folder)
     result = np.where(rows.labels < 0, -1, 0)
     for row, words in enumerate(rows.texts):
-        inputs = tokenizer(list(words), is_split_into_form="words", return_tensors="pt", truncation=True,
+        inputs = tokenizer(list(words), is_split_into_words=True, return_tensors="pt", truncation=True,
                            max_length=opened.max_length)  # fmt: skip
         classes = model(**inputs).logits[0].argmax(-1).tolist()
         numbers = inputs.word_ids(0)

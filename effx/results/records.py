@@ -327,9 +327,8 @@ class Quality:
         if (self.kind is None) != (self.label_names is None):
             raise ValueError("expected both kind and label_names, or neither")
         if self.kind is not None and (self.kind not in KINDS or KINDS[self.kind].one_value):
-            raise ValueError(
-                f"kind {self.kind[:40]!r}: expected one whose rows do not have one class or number"
-            )
+            known = ", ".join(name for name in KINDS if not KINDS[name].one_value)
+            raise ValueError(f"kind: expected {known}, got {self.kind[:40]!r}")
 
     @property
     def described(self) -> str:

@@ -175,7 +175,7 @@ def test_a_result_stores_sets_and_their_scores(tagger: Checkpoint, sets_folder: 
 
 DAMAGES: list[tuple[Callable[[Any], object], str]] = [
     (lambda quality: quality.update(label_names=None), "expected both kind and label_names, or neither"),
-    (lambda quality: quality.update(kind="regression"), "its rows do not have several labels"),
+    (lambda quality: quality.update(kind="regression"), "kind: expected multi-label, "),
     (lambda quality: quality["predictions"].__setitem__(0, [3]), "label numbers from 0 to 2"),
     (lambda quality: quality["labels"].__setitem__(0, [1, 0]), "rising label numbers"),
     (lambda quality: quality["metrics"].update(macro_f1=0.123), "macro_f1 is 0.123, but its predictions"),

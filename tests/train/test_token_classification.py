@@ -104,7 +104,7 @@ def test_predictions_are_those_of_transformers(namer: Checkpoint, words_folder: 
     model, tokenizer = checkpoints.load(namer), AutoTokenizer.from_pretrained(namer.folder)
     assert namer.manifest.predictions is not None
     for row, stored in list(zip(rows_of(words_folder), namer.manifest.predictions, strict=True))[:20]:
-        inputs = tokenizer(row["tokens"], is_split_into_form="words", return_tensors="pt", truncation=True,
+        inputs = tokenizer(row["tokens"], is_split_into_words=True, return_tensors="pt", truncation=True,
                            max_length=24)  # fmt: skip
         classes = model(**inputs).logits[0].argmax(-1).tolist()
         numbers = inputs.word_ids(0)
