@@ -17,7 +17,7 @@ import signal, sys, time
 from effx import signals
 # a shell starts background jobs with SIGINT ignored, and these tests may run in one
 signal.signal(signal.SIGINT, signal.default_int_handler)
-signals.install()
+signals.install_until_exit()
 {body}
 """
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -50,8 +50,7 @@ WAY_OUT = """
 try:
     work()
 except KeyboardInterrupt as stop:
-    signals.acknowledge()
-    sys.exit(signals.exit_code(stop))
+    signals.exit_process(signals.exit_code(stop))
 """
 LOOP = """
 def work():
@@ -92,7 +91,6 @@ def test_a_signal_ends_the_process_with_its_code(body: str, number: signal.Signa
     assert seconds < 10
 
 
-BEGIN_UNTIL_EXIT = BEGIN.replace("install()", "install_until_exit()")
 ENDING = """
 import atexit
 def last_work():
@@ -105,7 +103,7 @@ signals.exit_process(7)
 
 @pytest.mark.parametrize("number", CODES)
 def test_a_signal_at_the_end_of_the_process_decides_its_exit_code(number: signal.Signals) -> None:
-    code, reported, _ = stopped(ENDING, number, begin=BEGIN_UNTIL_EXIT)
+    code, reported, _ = stopped(ENDING, number)
     assert (code, reported) == (CODES[number], "")
 
 

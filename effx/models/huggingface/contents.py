@@ -60,8 +60,14 @@ def check_config(folder: ModelFolder) -> None:
         value = config.get(key)
         if isinstance(value, int | float) and not low <= value < high:
             raise wrong(
-                folder.name, f"config.json: {key}: expected a number from {low:g} to {high:g}, got {value:g}"
+                folder.name,
+                f"config.json: {key}: expected a number from {low:g} to {high:g}, got {one_line(value, 40)}",
             )
+    architectures = config.get("architectures")
+    if architectures is not None and not isinstance(architectures, list):
+        raise wrong(
+            folder.name, f"config.json: architectures: expected a list, got {one_line(architectures, 40)}"
+        )
     if config.get("layer_norm_type") not in (None, "layer_norm"):
         raise wrong(folder.name, f"its normalisation is {config['layer_norm_type']}, not LayerNorm")
 

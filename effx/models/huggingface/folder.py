@@ -162,17 +162,22 @@ def reading(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def reading_config(name: str) -> Iterator[None]:
-    """Report what transformers raises for values of config.json that it does not check as the model's error.
+def building(name: str, what: str, file: str) -> Iterator[None]:
+    """Report what transformers raises for values of a file that it does not check as the model's error.
+
+    Args:
+        name: of the model.
+        what: that is built.
+        file: from which it is built.
 
     Raises:
-        UsageError: transformers cannot build a model from the config.
+        UsageError: transformers cannot build it.
     """
     try:
         yield
-    except (TypeError, LookupError, AttributeError, ArithmeticError, AssertionError) as error:
+    except (TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, UnicodeError) as error:
         reason = one_line(f"{type(error).__name__}: {error}", 200)
-        raise wrong(name, f"transformers cannot build a model from its config.json ({reason})") from error
+        raise wrong(name, f"transformers cannot build {what} from its {file} ({reason})") from error
 
 
 def _read_json(name: str, path: Path) -> Mapping[str, Any]:

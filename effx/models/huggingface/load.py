@@ -29,10 +29,10 @@ from effx.models.heads import HeadType
 from effx.models.huggingface import contents, reduced, tokenizers, weights
 from effx.models.huggingface.folder import (
     ModelFolder,
+    building,
     check_source,
     open_folder,
     reading,
-    reading_config,
     wrong,
 )
 from effx.models.huggingface.pooling import own_pooling
@@ -117,7 +117,7 @@ def open_model(name: str, *, trust_remote_code: bool = False) -> Opened:
     """
     folder = open_folder(name)
     contents.check_config(folder)
-    with reading_config(folder.name):
+    with building(folder.name, "a model", "config.json"):
         config = AutoConfig.from_pretrained(folder.path, trust_remote_code=trust_remote_code)
         family = families.named(config.model_type)
         skeleton = _skeleton(config, trust_remote_code, heads.HEADS["sequence"])

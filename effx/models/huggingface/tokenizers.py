@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +11,9 @@ import numpy as np
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from effx.encoding import Encoded, Encoder
-from effx.errors import MissingExtraError
+from effx.errors import MissingExtraError, one_line
 from effx.models import families
-from effx.models.huggingface.folder import ModelFolder, needs_sentencepiece, wrong
+from effx.models.huggingface.folder import ModelFolder, building, needs_sentencepiece, wrong
 
 _COMPARED_ROWS = 512
 
@@ -29,14 +30,33 @@ def load(folder: ModelFolder, *, trust_remote_code: bool = False) -> PreTrainedT
             f"model {folder.name}: its tokenizer is a SentencePiece model, and sentencepiece is not "
             "installed. Run: pip install sentencepiece protobuf"
         )
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        folder.path, trust_remote_code=trust_remote_code
-    )
+    _check_settings(folder)
+    with building(folder.name, "a tokenizer", "tokenizer_config.json"):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder.path, trust_remote_code=trust_remote_code
+        )
     if not getattr(tokenizer, "is_fast", False):
         raise wrong(folder.name, "its tokenizer cannot be saved as tokenizer.json")
     if tokenizer.pad_token_id is None:
         raise wrong(folder.name, "its tokenizer has no padding token (pad_token in tokenizer_config.json)")
     return tokenizer
+
+
+def _check_settings(folder: ModelFolder) -> None:
+    settings = folder.tokenizer_config
+    try:
+        json.dumps(settings, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise wrong(
+            folder.name, "tokenizer_config.json has half of a surrogate pair: it is not text"
+        ) from None
+    length = settings.get("model_max_length")
+    number = isinstance(length, int | float) and not isinstance(length, bool)
+    if length is not None and not (number and 1 <= length < float("inf") and length % 1 == 0):
+        raise wrong(
+            folder.name,
+            f"tokenizer_config.json: model_max_length: expected an integer >= 1, got {one_line(length, 40)}",
+        )
 
 
 def notes(tokenizer: PreTrainedTokenizerBase, *, token_types: bool) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -119,6 +120,11 @@ def _weights(change: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Pat
     return apply
 
 
+def settings(folder: Path, **values: object) -> None:
+    """Write a tokenizer_config.json."""
+    (folder / "tokenizer_config.json").write_text(json.dumps(values))
+
+
 QUERY = "bert.encoder.layer.1.attention.self.query.weight"
 
 
@@ -132,6 +138,11 @@ QUERY = "bert.encoder.layer.1.attention.self.query.weight"
         (lambda f: change_config(f, hidden_act="no"), "from its config.json .KeyError: 'no'"),
         (lambda f: change_config(f, dtype="no"), "from its config.json .AttributeError"),
         (lambda f: change_config(f, type_vocab_size=1 << 70), "cannot build a model from its config.json"),
+        (lambda f: settings(f, cls_token=5), "cannot build a tokenizer from its tokenizer_config.json"),
+        (lambda f: settings(f, model_max_length="x"), "model_max_length: expected an integer >= 1, got x"),
+        (lambda f: settings(f, backend="\ud800"), "half of a surrogate pair"),
+        (lambda f: change_config(f, architectures=5), "architectures: expected a list, got 5"),
+        (lambda f: change_config(f, hidden_dropout_prob=10**400), "hidden_dropout_prob: expected a number"),
         (lambda f: change_config(f, layer_norm_eps=-1e-12), "layer_norm_eps: expected a number from 0 to 1"),
         (lambda f: change_config(f, initializer_range=-1), "initializer_range: expected a number from 0"),
         (lambda f: (f / "adapter_config.json").write_text("{}"), "adapter .*merge_and_unload"),
