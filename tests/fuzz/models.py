@@ -97,7 +97,7 @@ _CHECKPOINT_ALLOWS = {
 _MODEL_ALLOWS = {
     **_allow("transformers reads the last of two values, and has a default", ("twice", "missing"), "*"),
     **_allow("neither transformers nor effx reads it", ("*",), "transformers_version", "bos_token_id",
-             "eos_token_id", "architectures", "architectures.#", "backend"),
+             "eos_token_id", "architectures", "architectures.#", "backend", "tokenizer_class"),
     **_allow("null is as missing", ("null",), "*"),
     **_allow("special tokens are those of tokenizer.json", ("empty",), "*_token"),
     **_allow("longer than the model reads", ("large", "huge integer", "beyond 64 bits", "float"),

@@ -6,6 +6,7 @@ A name on the Hugging Face hub is downloaded into the cache of huggingface_hub f
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class ModelFolder:
 
     def _optional(self, file: str) -> Mapping[str, Any]:
         path = self.path / file
-        return _read_json(self.name, path) if path.is_file() else {}
+        return _read_json(self.name, path) if os.path.lexists(path) else {}  # a FIFO is refused, not absent
 
 
 def open_folder(name: str) -> ModelFolder:

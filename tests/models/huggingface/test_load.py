@@ -120,9 +120,11 @@ def _weights(change: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Pat
     return apply
 
 
+TOKENIZER = "tokenizer_config.json"
+
+
 def settings(folder: Path, **values: object) -> None:
-    """Write a tokenizer_config.json."""
-    (folder / "tokenizer_config.json").write_text(json.dumps(values))
+    (folder / TOKENIZER).write_text(json.dumps(values))
 
 
 QUERY = "bert.encoder.layer.1.attention.self.query.weight"
@@ -138,6 +140,10 @@ QUERY = "bert.encoder.layer.1.attention.self.query.weight"
         (lambda f: change_config(f, hidden_act="no"), "from its config.json .KeyError: 'no'"),
         (lambda f: change_config(f, dtype="no"), "from its config.json .AttributeError"),
         (lambda f: change_config(f, type_vocab_size=1 << 70), "cannot build a model from its config.json"),
+        (
+            lambda f: ((f / TOKENIZER).unlink(), (f / TOKENIZER).mkdir()),
+            "tokenizer_config.json is not a regular file",
+        ),
         (lambda f: settings(f, cls_token=5), "cannot build a tokenizer from its tokenizer_config.json"),
         (lambda f: settings(f, model_max_length="x"), "model_max_length: expected an integer >= 1, got x"),
         (lambda f: settings(f, backend="\ud800"), "half of a surrogate pair"),
