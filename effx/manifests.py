@@ -637,7 +637,7 @@ class Parity:
     """95 %, adjusted for the number of classes."""
     lost_classes: tuple[str, ...] = ()
     """Classes that the checkpoint predicts and the engine never does, on more rows than chance explains."""
-    rows_per_query: Literal[1, 8] = 8
+    rows_per_query: Count = 8
     """1: the answers depend on the other rows of a batch, and this comparison is of single queries."""
 
 
@@ -647,6 +647,8 @@ def check_parity(parity: Parity) -> Parity:
         raise ValueError(f"examples: expected an integer >= 0, got {parity.examples}")
     if parity.passed and (parity.max_abs_diff < 0 or not 0 <= parity.label_agreement <= 1):
         raise ValueError("passed: contradicts max_abs_diff or label_agreement")
+    if parity.rows_per_query not in (1, 8):
+        raise ValueError(f"rows_per_query: expected 1 or 8, got {parity.rows_per_query}")
     for name in ("depth_agreement", "accuracy"):
         value = getattr(parity, name)
         if value is not None and not 0 <= value <= 1:

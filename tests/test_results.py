@@ -48,6 +48,14 @@ TYPES: dict[str, tuple[Damage, str]] = {
     "cores as text": (lambda value: value["host"].update(cores="8"), "host.cores: .*valid integer"),
     "no checkpoint": (lambda value: value["engine"].pop("checkpoint"), "engine.checkpoint: missing"),
     "a list as engine": (lambda value: value.update(engine=[]), "engine: expected an object"),
+    "rows of a query that are not a number": (
+        lambda value: value["engine"]["parity"].update(rows_per_query=True),
+        "rows_per_query",
+    ),
+    "parity compared in queries of two rows": (
+        lambda value: value["engine"]["parity"].update(rows_per_query=2),
+        "rows_per_query: expected 1 or 8",
+    ),
     "parity of another kind": (lambda value: value["engine"].update(parity=1), "engine.parity: expected"),
     "an unknown key": (lambda value: value["engine"].update(paritty=None), "engine.paritty: unknown key"),
     "an unknown key of a workload": (
