@@ -232,7 +232,12 @@ def start(recipe: Path, workspace: Path, *more: str, stderr: int | None = None) 
     arguments = [sys.executable, "-m", "effx", "run", str(recipe), "-o", str(workspace), *more]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(arguments, cwd=workspace.parent, env=environment, stdout=subprocess.DEVNULL,
-                            stderr=stderr)  # fmt: skip
+                            stderr=stderr, preexec_fn=_heed_ctrl_c)  # fmt: skip
+
+
+def _heed_ctrl_c() -> None:
+    """A shell starts background jobs with SIGINT ignored, and these tests may run in one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def twice(workspace: Path) -> list[str]:
