@@ -161,8 +161,7 @@ def frontier(runs: Sequence[Run], objectives: Sequence[str] = ("quality", "laten
             else [
                 able[winner].name
                 for winner in winners
-                if frontier_proof.dominates(costs[winner], costs[index])
-                and _indistinct(draws[winner], draws[index])
+                if pareto.dominates(costs[winner], costs[index]) and _indistinct(draws[winner], draws[index])
             ],
             proven=proofs[index],
         )
@@ -237,7 +236,7 @@ def _not_surely_dominated(draws: np.ndarray, winners: np.ndarray) -> np.ndarray:
         always = np.zeros(len(left), dtype=bool)
         for start in range(0, len(left), 1000):  # a thousand engines' comparisons in memory at a time
             others = draws[left[start : start + 1000]]
-            always[start : start + 1000] = np.all(frontier_proof.dominates(of_winner, others), axis=1)
+            always[start : start + 1000] = np.all(pareto.dominates(of_winner, others), axis=1)
         left = left[~always]
     return left
 
@@ -261,7 +260,7 @@ def _share_of_knees(draws: np.ndarray, best_in_draws: np.ndarray, left: np.ndarr
 
 def _indistinct(winner: np.ndarray, point: np.ndarray) -> bool:
     """Whether a winner fails to dominate a point in more than 5 % of resamplings [., objectives]."""
-    return bool(np.mean(frontier_proof.dominates(winner, point)) < 1 - _TIE_SHARE)
+    return bool(np.mean(pareto.dominates(winner, point)) < 1 - _TIE_SHARE)
 
 
 def _hypervolume(

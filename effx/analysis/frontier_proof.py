@@ -50,18 +50,6 @@ def prove(draws: np.ndarray, best: np.ndarray, left: np.ndarray) -> list[Proof |
     return proofs
 
 
-def dominates(point: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return where points [..., objectives] dominate others, all to be minimised."""
-    nowhere_worse = np.asarray(
-        point[..., 0] <= other[..., 0]
-    )  # an axis of two or three: no reduction over it
-    better = np.asarray(point[..., 0] < other[..., 0])
-    for axis in range(1, point.shape[-1]):
-        nowhere_worse &= point[..., axis] <= other[..., axis]
-        better |= point[..., axis] < other[..., axis]
-    return nowhere_worse & better
-
-
 def _p_on(draws: np.ndarray, index: int, left: np.ndarray) -> float:
     """Return the p-value of an engine being better than each other one in some objective."""
     others = left[left != index]

@@ -42,6 +42,18 @@ def non_dominated(points: np.ndarray) -> np.ndarray:
     return keep
 
 
+def dominates(point: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return where points [..., objectives] dominate others, all to be minimised."""
+    nowhere_worse = np.asarray(
+        point[..., 0] <= other[..., 0]
+    )  # an axis of two or three: no reduction over it
+    better = np.asarray(point[..., 0] < other[..., 0])
+    for axis in range(1, point.shape[-1]):
+        nowhere_worse &= point[..., axis] <= other[..., axis]
+        better |= point[..., axis] < other[..., axis]
+    return nowhere_worse & better
+
+
 def hypervolume(points: np.ndarray, reference: np.ndarray) -> float:
     """Return the exact volume that points dominate up to a reference point.
 
