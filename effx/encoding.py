@@ -6,8 +6,9 @@ that its checkpoint was trained on. Profiling therefore does not need transforme
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from effx.errors import ArtifactError, UsageError, one_line
 
 _CHUNK = 4096  # rows encoded at once: bounds the memory that Encoding objects take
 _CHUNK_OF_WINDOWS = 256
-FORMS = ("texts", "words", "windows")
-"""What a row is: one text or a pair, cut at the maximum length; a list of words; or a question with a
-context, of which each sequence of tokens has a window."""
+FORMS = ("texts", "words", "windows", "separate")
+"""What a row is: one text or a pair, cut at the maximum length; a list of words; a question with a context,
+of which each sequence of tokens has a window; or texts that are encoded apart, a sequence each."""
 _LEAST_WINDOW = 16
 """Maximum length from which a window has a question and some of its context."""
 
@@ -43,8 +44,6 @@ class Words:
 class Windows:
     """Which part of a context each sequence of tokens has, of rows that are a question and a context."""
 
-    rows: np.ndarray
-    """int64 [sequences], ascending; number of the row that a sequence is of. Each row has at least one."""
     begins: np.ndarray
     """int32 [tokens]; first character of a token in the context; -1: it is not part of the context."""
     ends: np.ndarray
@@ -57,7 +56,7 @@ class Windows:
 class Encoded:
     """Sequences of ids without padding, stored flat: 67,349 SST-2 rows take about 4 MB.
 
-    A row is one sequence; or several, if it is a question whose context is divided into windows.
+    A row is one sequence; or several: the windows of a question's context, or texts that are encoded apart.
     """
 
     ids: np.ndarray
@@ -70,7 +69,10 @@ class Encoded:
     words: Words | None = None
     """None: rows are not lists of words."""
     windows: Windows | None = None
-    """None: a row is one sequence."""
+    """None: rows are not questions with a context."""
+    row_of: np.ndarray | None = None
+    """int64 [sequences], ascending; number of the row that a sequence is of. Each row has at least one. None:
+    a row is one sequence."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -82,37 +84,37 @@ class Encoded:
 
     @property
     def cut_lengths(self) -> np.ndarray:
-        """Tokens of rows that may be cut at the maximum length, int64 [n]; empty: rows have windows."""
+        """Tokens of sequences that may be cut at the maximum length, int64 [n]; empty: rows have windows."""
         return self.lengths if self.windows is None else self.lengths[:0]
 
     @property
     def row_count(self) -> int:
         """Number of rows."""
-        return len(self) if self.windows is None else len(self.windows.contexts)
+        return len(self) if self.row_of is None else int(self.row_of.max(initial=-1)) + 1
 
     @property
     def row_lengths(self) -> np.ndarray:
         """Tokens per row, those of all its sequences together, int64 [rows]."""
-        if self.windows is None:
+        if self.row_of is None:
             return self.lengths
-        return np.bincount(self.windows.rows, self.lengths, self.row_count).astype(np.int64)
+        return np.bincount(self.row_of, self.lengths, self.row_count).astype(np.int64)
 
     @property
     def row_widths(self) -> np.ndarray:
         """Tokens of the longest sequence of each row, int64 [rows]."""
-        if self.windows is None:
+        if self.row_of is None:
             return self.lengths
         widths = np.zeros(self.row_count, dtype=np.int64)
-        np.maximum.at(widths, self.windows.rows, self.lengths)
+        np.maximum.at(widths, self.row_of, self.lengths)
         return widths
 
     def sequences(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the numbers of the sequences of rows, row by row."""
         rows = np.asarray(rows, dtype=np.int64)
-        if self.windows is None:
+        if self.row_of is None:
             return rows
-        first = np.searchsorted(self.windows.rows, rows, side="left")
-        counts = np.searchsorted(self.windows.rows, rows, side="right") - first
+        first = np.searchsorted(self.row_of, rows, side="left")
+        counts = np.searchsorted(self.row_of, rows, side="right") - first
         before = np.cumsum(counts) - counts
         return np.asarray(np.repeat(first - before, counts) + np.arange(counts.sum()))
 
@@ -142,18 +144,19 @@ class Encoded:
         lengths = self.lengths[sequences]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         tokens = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][sequences] - offsets[:-1], lengths)
-        words, windows = self.words, self.windows
+        words, windows, row_of = self.words, self.windows, self.row_of
         if words is not None:
             words = Words(words.starts[tokens], words.counts[indices], words.width)
         if windows is not None:
-            counts = np.bincount(windows.rows, minlength=self.row_count)[indices]
             windows = Windows(
-                np.repeat(np.arange(len(counts)), counts),
                 windows.begins[tokens],
                 windows.ends[tokens],
                 tuple(windows.contexts[index] for index in indices),
             )
-        return Encoded(self.ids[tokens], self.types[tokens], offsets, self.pad_id, words, windows)
+        if row_of is not None:
+            counts = np.bincount(row_of, minlength=self.row_count)[indices]
+            row_of = np.repeat(np.arange(len(counts)), counts)
+        return Encoded(self.ids[tokens], self.types[tokens], offsets, self.pad_id, words, windows, row_of)
 
     def flat(self, sequences: Sequence[int] | np.ndarray, values: np.ndarray) -> np.ndarray:
         """Return a batch's values per token [sequences, length, ...] without padding, [tokens, ...]."""
@@ -246,21 +249,33 @@ class Encoder:
             text if len(pieces) <= self._longest_question else text[: pieces[self._longest_question - 1][1]]
         )
 
-    def _encoded(self, rows: Sequence[tuple[str, ...]]) -> list[Encoding]:
-        """Return the tokenizer's answers; it panics where one of its patterns takes too long on a text."""
+    def _encoded(self, rows: Sequence[tuple[str, ...]]) -> Iterator[list[Encoding]]:
+        """Yield the sequences of each row.
+
+        Raises:
+            ArtifactError: the tokenizer panics, where one of its patterns takes too long on a text.
+        """
         words = self.form == "words"
         texts: list[Any] = list(rows) if words else [row[0] if len(row) == 1 else row for row in rows]
         if self.form == "windows":
             texts = [(self.question(question), context) for question, context in rows]
+        if self.form == "separate":
+            texts = [text for row in rows for text in row]
         try:
-            return list(self._tokenizer.encode_batch(texts, is_pretokenized=words))
+            encodings = iter(self._tokenizer.encode_batch(texts, is_pretokenized=words))
         except BaseException as error:
             if type(error).__module__ != "pyo3_runtime":
                 raise
             raise ArtifactError(f"tokenizer.json: it cannot encode a text ({one_line(error)}).") from error
+        for row in rows:
+            if self.form == "separate":
+                yield list(islice(encodings, len(row)))
+            else:
+                first = next(encodings)
+                yield [first, *first.overflowing] if self.form == "windows" else [first]
 
     def __call__(self, texts: Sequence[tuple[str, ...]]) -> Encoded:
-        """Encode a text, a pair, a list of words, or a question with its context per row.
+        """Encode a text, a pair, a list of words, a question with its context, or separate texts per row.
 
         Rows above ``max_length`` are cut, of a pair the longer text first. A context is not cut, but divided
         into windows that overlap by ``stride`` tokens, each with the question before it.
@@ -268,18 +283,17 @@ class Encoder:
         ids, types, offsets = [], [], [0]
         starts: list[np.ndarray] = []
         characters: list[np.ndarray] = []
-        numbers: list[int] = []
+        row_of: list[int] = []
         chunk = _CHUNK_OF_WINDOWS if self.form == "windows" else _CHUNK
         for start in range(0, len(texts), chunk):
-            for number, first in enumerate(self._encoded(texts[start : start + chunk]), start):
-                of_row = [first, *first.overflowing] if self.form == "windows" else [first]
+            for number, of_row in enumerate(self._encoded(texts[start : start + chunk]), start):
                 for encoding in of_row:
                     ids.append(np.array(encoding.ids, dtype=np.int32))
                     if self.form == "words":
                         starts.append(_word_starts(encoding.word_ids))
                     if self.form == "windows":
                         characters.append(_characters(encoding))
-                        numbers.append(number)
+                    row_of.append(number)
                     kinds = encoding.type_ids if self._token_types else [0] * len(encoding.ids)
                     types.append(np.array(kinds, dtype=np.int8))
                     offsets.append(offsets[-1] + len(encoding.ids))
@@ -290,7 +304,8 @@ class Encoder:
             np.array(offsets, dtype=np.int64),
             self.pad_id,
             _words(texts, starts) if self.form == "words" else None,
-            _windows(texts, numbers, characters) if self.form == "windows" else None,
+            _windows(texts, characters) if self.form == "windows" else None,
+            np.array(row_of, dtype=np.int64) if self.form in ("windows", "separate") else None,
         )
 
 
@@ -300,11 +315,9 @@ def _characters(encoding: Encoding) -> np.ndarray:
     return np.where(of_context[:, None], np.array(encoding.offsets, dtype=np.int32), np.int32(-1))
 
 
-def _windows(
-    rows: Sequence[tuple[str, ...]], numbers: Sequence[int], characters: Sequence[np.ndarray]
-) -> Windows:
+def _windows(rows: Sequence[tuple[str, ...]], characters: Sequence[np.ndarray]) -> Windows:
     flat = np.concatenate(characters) if characters else np.zeros((0, 2), dtype=np.int32)
-    return Windows(np.array(numbers, dtype=np.int64), flat[:, 0], flat[:, 1], tuple(row[1] for row in rows))
+    return Windows(flat[:, 0], flat[:, 1], tuple(row[1] for row in rows))
 
 
 def _words(rows: Sequence[tuple[str, ...]], starts: Sequence[np.ndarray]) -> Words:

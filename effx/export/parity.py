@@ -245,7 +245,7 @@ def random_rows(
     """Return rows of random ids with random lengths from 2 to ``limit``.
 
     Of the form ``words`` each token is a word; of the form ``windows`` each row has one window, and each
-    token is a character of its context.
+    token is a character of its context; of the form ``separate`` there are ``n`` texts in pairs.
     """
     rng = np.random.default_rng(seed)
     lengths = rng.integers(2, limit + 1, size=n)
@@ -254,18 +254,29 @@ def random_rows(
     ids[ids == pad_id] = (pad_id + 1) % vocabulary
     positions = (np.arange(len(ids)) - np.repeat(offsets[:-1], lengths)).astype(np.int32)
     words = Words(positions, lengths, int(lengths.max())) if form == "words" else None
-    windows = None
+    windows = row_of = None
     if form == "windows":
         context = "".join(chr(ord("0") + number) for number in range(limit))
-        windows = Windows(np.arange(n), positions, positions + 1, (context,) * n)
-    return Encoded(ids, np.zeros(len(ids), dtype=np.int8), offsets, pad_id, words, windows)
+        windows, row_of = Windows(positions, positions + 1, (context,) * n), np.arange(n)
+    if form == "separate":
+        row_of = np.arange(n) // 2
+    return Encoded(ids, np.zeros(len(ids), dtype=np.int8), offsets, pad_id, words, windows, row_of)
 
 
 def with_longest(encoded: Encoded, limit: int) -> Encoded:
     """Return the rows and an additional row of ``limit`` tokens with ids of the others.
 
-    It has neither words nor a context.
+    It has neither words nor a context; of texts that are encoded apart, it has two of that length.
     """
+    if encoded.row_of is not None and encoded.windows is None:
+        row = encoded.row_count
+        once = _with_sequence(encoded, limit, row)
+        return _with_sequence(once, limit, row)
+    return _with_sequence(encoded, limit, encoded.row_count)
+
+
+def _with_sequence(encoded: Encoded, limit: int, row: int) -> Encoded:
+    """Return the rows and a sequence of ``limit`` tokens that belongs to a row, the last or a new one."""
     ids = np.resize(encoded.ids, limit)
     offsets = np.append(encoded.offsets, encoded.offsets[-1] + limit)
     types = np.append(encoded.types, np.zeros(limit, dtype=np.int8))
@@ -277,9 +288,9 @@ def with_longest(encoded: Encoded, limit: int) -> Encoded:
     if windows is not None:
         outside = np.full(limit, -1, dtype=np.int32)
         windows = Windows(
-            np.append(windows.rows, len(windows.contexts)),
             np.append(windows.begins, outside),
             np.append(windows.ends, outside),
             (*windows.contexts, ""),
         )
-    return Encoded(np.append(encoded.ids, ids), types, offsets, encoded.pad_id, words, windows)
+    row_of = None if encoded.row_of is None else np.append(encoded.row_of, row)
+    return Encoded(np.append(encoded.ids, ids), types, offsets, encoded.pad_id, words, windows, row_of)

@@ -330,7 +330,7 @@ class Worker:
     def _shapes(self, workload: Workload) -> Iterator[dict[str, np.ndarray]]:
         """Yield inputs of every shape of a workload, the largest first: memory then grows once."""
         batch, lengths = workload.batch, self._rows.row_widths
-        if workload.scenario == "offline" or (workload.length == "real" and self._rows.windows is not None):
+        if workload.scenario == "offline" or (workload.length == "real" and self._rows.row_of is not None):
             chosen = self._batches(workload)
         elif workload.length == "real":  # a batch is as wide as its longest row
             order = np.argsort(lengths, kind="stable")

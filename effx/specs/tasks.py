@@ -70,13 +70,13 @@ class Task:
         """Return what logits predict; the first axis is the rows.
 
         Args:
-            logits: [n, outputs]; or of all tokens [tokens, outputs], where the kind has logits of tokens.
-            rows: the rows' tokens, which such a kind needs.
+            logits: [n, outputs]; or of all sequences or tokens of the rows, where the kind needs ``rows``.
+            rows: the tokens of the rows.
         """
         kind = self.behavior
-        if kind.predict_tokens is not None:
+        if kind.predict_rows is not None:
             assert rows is not None, f"predictions of {self.kind} need the tokens of the rows"
-            return kind.predict_tokens(logits, rows)
+            return kind.predict_rows(logits, rows)
         assert kind.predict is not None, f"{self.kind} has no predictions"
         return kind.predict(logits)
 

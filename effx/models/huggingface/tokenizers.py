@@ -149,7 +149,10 @@ def check_equal(
     if not chosen:
         return
     words = encoder.form == "words"
+    apart = encoder.form == "separate"
     firsts: list[Any] = [list(row) if words else row[0] for row in chosen]
+    if apart:
+        firsts = [text for row in chosen for text in row]
     options: dict[str, Any] = {"truncation": True}
     if encoder.form == "windows":
         firsts = [encoder.question(question) for question in firsts]
@@ -158,7 +161,7 @@ def check_equal(
         }  # fmt: skip
     reference = tokenizer(
         firsts,
-        [row[1] for row in chosen] if len(chosen[0]) > 1 and not words else None,
+        [row[1] for row in chosen] if len(chosen[0]) > 1 and not words and not apart else None,
         max_length=encoder.max_length,
         padding=False,
         is_split_into_words=words,
@@ -166,7 +169,7 @@ def check_equal(
     )
     encoded = encoder(chosen)
     types = reference.get("token_type_ids") or [[0] * len(ids) for ids in reference["input_ids"]]
-    row_of = range(len(chosen)) if encoded.windows is None else encoded.windows.rows
+    row_of = range(len(chosen)) if encoded.row_of is None else encoded.row_of
     if len(encoded) != len(reference["input_ids"]):
         raise wrong(name, "effx divides contexts otherwise than transformers. Please report the model")
     for row in range(len(encoded)):

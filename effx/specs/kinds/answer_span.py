@@ -122,12 +122,12 @@ def targets(labels: np.ndarray, rows: RowTokens) -> np.ndarray:
     Raises:
         DataError: the position of an answer is unknown, and its text occurs more than once in the context.
     """
-    windows = rows.windows
-    assert windows is not None
+    windows, row_of = rows.windows, rows.row_of
+    assert windows is not None and row_of is not None
     characters = [_first(answers, context) for answers, context in zip(labels, windows.contexts, strict=True)]
     result = np.zeros((len(rows.offsets) - 1, 2), dtype=np.int64)
     for number, (low, high) in enumerate(itertools.pairwise(rows.offsets)):
-        begin, end = characters[windows.rows[number]]
+        begin, end = characters[row_of[number]]
         begins, ends = windows.begins[low:high], windows.ends[low:high]
         inside = np.flatnonzero(begins >= 0)
         if not len(inside) or begins[inside[0]] > begin or ends[inside[-1]] < end:
@@ -159,11 +159,11 @@ def _predict(logits: np.ndarray, rows: RowTokens) -> np.ndarray:
     Of each window the 20 best starts and ends are combined; an answer is in the context and has 1 to 30
     tokens. The best of all windows has the highest sum of start and end logit.
     """
-    windows = rows.windows
-    assert windows is not None, "answers are parts of contexts: the rows have none"
+    windows, row_of = rows.windows, rows.row_of
+    assert windows is not None and row_of is not None, "answers are parts of contexts: the rows have none"
     texts, best = [""] * len(windows.contexts), np.full(len(windows.contexts), -np.inf)
     for number, (low, high) in enumerate(itertools.pairwise(rows.offsets)):
-        row, begins, ends = windows.rows[number], windows.begins[low:high], windows.ends[low:high]
+        row, begins, ends = row_of[number], windows.begins[low:high], windows.ends[low:high]
         start, end = logits[low:high, 0], logits[low:high, 1]
         starts, lasts = (np.argsort(-values, kind="stable")[:_BEST] for values in (start, end))
         starts, lasts = starts[begins[starts] >= 0], lasts[begins[lasts] >= 0]
@@ -179,11 +179,11 @@ def _predict(logits: np.ndarray, rows: RowTokens) -> np.ndarray:
 
 def _deciding(logits: np.ndarray, rows: RowTokens) -> list[np.ndarray]:
     """Return the highest and lowest start and end logit of each window, float32 [4 x windows] of each row."""
-    windows = rows.windows
-    assert windows is not None
+    windows, row_of = rows.windows, rows.row_of
+    assert windows is not None and row_of is not None
     parts = itertools.pairwise(rows.offsets)
     extremes = np.array([[*logits[low:high].max(0), *logits[low:high].min(0)] for low, high in parts])
-    ends = np.searchsorted(windows.rows, np.arange(1, len(windows.contexts)))
+    ends = np.searchsorted(row_of, np.arange(1, len(windows.contexts)))
     return [part.ravel() for part in np.split(extremes, ends)]
 
 
@@ -258,7 +258,8 @@ ANSWER_SPAN = TaskKind(
     match_head=_match_head,
     store=_store,
     restore=_restore,
-    predict_tokens=_predict,
+    predict_rows=_predict,
+    of_tokens=True,
     form="windows",
     one_value=False,
     numbers=_numbers,

@@ -38,9 +38,6 @@ class RowWindows(Protocol):
     """Which part of a context each sequence of tokens has, see :class:`effx.encoding.Windows`."""
 
     @property
-    def rows(self) -> np.ndarray: ...
-
-    @property
     def begins(self) -> np.ndarray: ...
 
     @property
@@ -61,6 +58,9 @@ class RowTokens(Protocol):
 
     @property
     def windows(self) -> RowWindows | None: ...
+
+    @property
+    def row_of(self) -> np.ndarray | None: ...
 
 
 def _unchanged(labels: np.ndarray, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -129,12 +129,15 @@ class TaskKind:
     """The reverse of ``store``; raises :class:`ValueError` for what no task with these labels has."""
     predict: Callable[[np.ndarray], np.ndarray] | None = None
     """Logits [n, outputs] -> predictions, first axis n; None: predictions need the tokens of the rows."""
-    predict_tokens: Callable[[np.ndarray, RowTokens], np.ndarray] | None = None
-    """Logits [tokens, outputs] of all tokens, and the rows and words they belong to -> predictions, first
-    axis n; None: the logits are those of rows."""
+    predict_rows: Callable[[np.ndarray, RowTokens], np.ndarray] | None = None
+    """Logits of all sequences [sequences, outputs], or of all their tokens [tokens, outputs], and the rows
+    they belong to -> predictions, first axis n; None: ``predict`` needs the logits alone."""
+    of_tokens: bool = False
+    """Whether every token has logits."""
     form: str = "texts"
     """What a row is, one of :data:`effx.encoding.FORMS`: ``texts``, one or a pair; ``words``, a list with a
-    label for each; or ``windows``, a question with a context that is divided into windows."""
+    label for each; ``windows``, a question with a context that is divided into windows; or ``separate``,
+    texts that are encoded apart."""
     one_value: bool = True
     """Whether a label or prediction is one class or number; otherwise results record the kind."""
     numbers: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] = _unchanged
@@ -187,11 +190,6 @@ class TaskKind:
     def of_words(self) -> bool:
         """Whether a row is a list of words with a label for each."""
         return self.form == "words"
-
-    @property
-    def of_tokens(self) -> bool:
-        """Whether every token has logits."""
-        return self.predict_tokens is not None
 
     def logits(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the logits of an engine: [batch, outputs], or of tokens [batch, length, outputs]."""

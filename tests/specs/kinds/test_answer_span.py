@@ -166,8 +166,10 @@ def features(folder: Path, rows: list[tuple[str, str]], max_length: int) -> Any:
 def test_windows_are_those_of_transformers(family: str, encoders: dict[str, Path]) -> None:
     rows = rows_of(40)
     encoded, expected = encoded_rows(encoders[family], rows, 24), features(encoders[family], rows, 24)
-    assert encoded.windows is not None and encoded.row_count == 40 < len(encoded)
-    assert encoded.windows.rows.tolist() == expected["overflow_to_sample_mapping"]
+    assert (
+        encoded.row_of is not None and encoded.windows is not None and encoded.row_count == 40 < len(encoded)
+    )
+    assert encoded.row_of.tolist() == expected["overflow_to_sample_mapping"]
     for number, ids in enumerate(expected["input_ids"]):
         low, high = encoded.offsets[number : number + 2]
         assert encoded.ids[low:high].tolist() == ids
@@ -270,26 +272,26 @@ def test_answers_are_those_of_run_qa(encoders: dict[str, Path]) -> None:
     rows = rows_of(50, seed=2)
     encoded = encoded_rows(encoders["bert"], rows, 24)
     logits = np.random.default_rng(3).normal(size=(len(encoded.ids), 2)).astype(np.float32)
-    assert KIND.predict_tokens is not None
-    predicted = KIND.predict_tokens(logits, encoded)
+    assert KIND.predict_rows is not None
+    predicted = KIND.predict_rows(logits, encoded)
     assert predicted.tolist() == run_qa_answers(logits, encoders["bert"], rows)
     order = np.random.default_rng(4).permutation(50)
     parts = [logits[encoded.offsets[i] : encoded.offsets[i + 1]] for i in encoded.sequences(order)]
-    again = KIND.predict_tokens(np.concatenate(parts), encoded.take(order))
+    again = KIND.predict_rows(np.concatenate(parts), encoded.take(order))
     assert again.tolist() == predicted[order].tolist()
     assert [len(part) % 4 for part in KIND.deciding(logits, encoded)] == [0] * 50
 
 
 def test_an_answer_has_at_most_30_tokens(encoders: dict[str, Path]) -> None:
     encoded = encoded_rows(encoders["bert"], [("what", " ".join(["film"] * 40))], 60)
-    assert KIND.predict_tokens is not None and encoded.windows is not None
+    assert KIND.predict_rows is not None and encoded.windows is not None
     logits = np.zeros((len(encoded.ids), 2), dtype=np.float32)
     inside = np.flatnonzero(encoded.windows.begins >= 0)
     logits[inside[0], 0] = logits[inside[35], 1] = 9.0
     logits[inside[3], 0] = logits[inside[4], 1] = 5.0
-    assert KIND.predict_tokens(logits, encoded)[0].count("film") <= 30
+    assert KIND.predict_rows(logits, encoded)[0].count("film") <= 30
     logits[inside[35], 1] = 0.0
-    assert KIND.predict_tokens(logits, encoded)[0] == "film film film film film"
+    assert KIND.predict_rows(logits, encoded)[0] == "film film film film film"
 
 
 GOOD = {"text": ["warm film"], "answer_start": [2]}

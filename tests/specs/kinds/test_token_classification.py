@@ -66,10 +66,10 @@ def test_a_word_has_the_tag_of_its_first_piece() -> None:
     starts = np.array([-1, 0, 1, -1, -1, -1, 0, -1], dtype=np.int32)
     encoded = Encoded(np.arange(8), np.zeros(8), np.array([0, 5, 8]), 0, Words(starts, np.array([2, 2]), 3))
     logits = np.eye(5)[[4, 1, 3, 4, 4, 4, 2, 4]]
-    assert KIND.predict_tokens is not None
-    assert KIND.predict_tokens(logits, encoded).tolist() == [[1, 3, -1], [2, 0, -1]]
+    assert KIND.predict_rows is not None
+    assert KIND.predict_rows(logits, encoded).tolist() == [[1, 3, -1], [2, 0, -1]]
     again = encoded.take([1])
-    assert KIND.predict_tokens(logits[5:], again).tolist() == [[2, 0, -1]]
+    assert KIND.predict_rows(logits[5:], again).tolist() == [[2, 0, -1]]
 
 
 def test_agreement_is_the_f1_of_entities() -> None:
