@@ -41,8 +41,16 @@ def infer(
     """
     if settings.class_names is not None:
         return Task(name, "classification", columns, settings.class_names, KINDS["classification"].metrics)
+    kind = None if settings.task_kind is None else KINDS[settings.task_kind]
+    if kind is not None and kind.pair_example is not None and len(columns) != 2:
+        raise DataError(
+            f"{source}: rows of {kind.name} have two texts, as {kind.pair_example}: name both columns",
+            settings=("text_column", "text_pair_column"),
+        )
+    if kind is not None and kind.of_numbers:
+        return Task(name, kind.name, columns, (), kind.metrics)
     values = _labelled_values(texts, settings, source)
-    if settings.label_type == "number" or (settings.label_type is None and _are_numbers(values, source)):
+    if kind is None and _are_numbers(values, source):
         return Task(name, "regression", columns, (), KINDS["regression"].metrics)
     if len(values) == 1:
         raise DataError(
@@ -122,12 +130,7 @@ def _labelled_values(texts: Sequence[str], settings: DataSettings, source: str) 
     """Return every label with its number of rows, without those that mark a missing one."""
     values = Counter(texts)
     marks = [mark for mark in UNLABELLED if mark in values]
-    if (
-        not marks
-        or settings.label_type == "number"
-        or all(map(is_float, values))
-        and not all(map(is_integer, values))
-    ):
+    if not marks or all(map(is_float, values)) and not all(map(is_integer, values)):
         return values
     for mark in marks:
         share = values[mark] / len(texts)
@@ -150,8 +153,8 @@ def _are_numbers(values: Mapping[str, int], source: str) -> bool:
         shown = ", ".join(sorted(values)[:5]) + (", ..." if len(values) > 5 else "")
         raise DataError(
             f"{source}: the labels are {shown}: classes, "
-            "or numbers to predict? Set label_type to class or number",
-            settings="label_type",
+            "or numbers to predict? Set task_kind to classification or regression",
+            settings="task_kind",
         )
     return True
 
@@ -159,14 +162,14 @@ def _are_numbers(values: Mapping[str, int], source: str) -> bool:
 def _class_names(
     values: Mapping[str, int], rows: int, settings: DataSettings, source: str
 ) -> tuple[str, ...]:
-    if len(values) > max(_FEW_VALUES, rows // 2) and settings.label_type is None:
+    if len(values) > max(_FEW_VALUES, rows // 2) and settings.task_kind is None:
         raise DataError(
             f"{source}: {len(values)} different labels in {rows} rows: is this the label's column? For "
-            "classes, set label_type to class; for numbers to predict, to number",
-            settings=("label_column", "label_type"),
+            "classes, set task_kind to classification; for numbers to predict, to regression",
+            settings=("label_column", "task_kind"),
         )
     if not all(map(is_integer, values)):
-        if settings.label_type == "class" and all(
+        if settings.task_kind == "classification" and all(
             is_float(value) and float(value).is_integer() for value in values
         ):
             return _numbered({str(int(float(value))) for value in values})

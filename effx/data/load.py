@@ -95,7 +95,7 @@ def resolve(name: str, source: DataLocation, *, cache: Cache | None = None) -> T
         DataError: the files do not describe a task.
     """
     if name in TASKS or source is None:
-        return get(name)
+        return _builtin(name, source)
     _check_new_name(name)
     task = _with_all_problems(_source(source), lambda known: _infer(name, known, training=True, cache=cache))
     assert isinstance(task, Task)
@@ -112,10 +112,23 @@ def resolve_to_measure(name: str, source: DataLocation) -> Task | tuple[str, ...
         UsageError, DataError: as :func:`resolve`.
     """
     if name in TASKS or source is None:
-        return get(name)
+        return _builtin(name, source)
     _check_new_name(name)
     task = _with_all_problems(_source(source), lambda known: _infer(name, known, training=False))
     return _checked(task, source) if isinstance(task, Task) else task
+
+
+def _builtin(name: str, source: DataLocation) -> Task:
+    """Return a task of the table, unless the user says that it is of another kind."""
+    task, known = get(name), DataSource.of(source)
+    kind = None if known is None else known.settings.task_kind
+    if kind not in (None, task.kind):
+        raise UsageError(
+            f"the built-in task '{name}' is {task.kind}: for its rows as {kind}, choose another name, as "
+            f"{name}-{kind}",
+            settings="task_kind",
+        )
+    return task
 
 
 def _checked(task: Task, source: DataLocation) -> Task:
@@ -203,7 +216,7 @@ def _infer(
     if _has_words(table, columns, source.settings):
         return labels.infer_tags(name, _words(table, columns.texts), values, table.where, class_names)
     if source.settings.several_labels or (
-        source.settings.label_type is None and any(map(multi_label.is_list, values))
+        source.settings.task_kind is None and any(map(multi_label.is_list, values))
     ):
         return labels.infer_sets(name, named, values, source.settings, table.where, class_names)
     if class_names is not None and source.settings.class_names is None:
@@ -222,10 +235,15 @@ def _recognised(name: str, table: Table, settings: DataSettings) -> Task | None:
 
     The columns have the kind's names; or those that the user gives, and labels as only the kind has them.
     """
-    if settings.label_type is not None or settings.unlabelled:
+    if settings.unlabelled:
         return None
     for kind in KINDS.values():
-        if not kind.columns or kind.label_column is None or kind.is_label is None:
+        if (
+            settings.task_kind not in (None, kind.name)
+            or not kind.columns
+            or kind.label_column is None
+            or kind.is_label is None
+        ):
             continue
         given = (settings.text_column, settings.text_pair_column) if settings.text_column else kind.columns
         label = settings.label_column or kind.label_column
@@ -234,6 +252,8 @@ def _recognised(name: str, table: Table, settings: DataSettings) -> Task | None:
         named = settings.text_column is not None or settings.label_column is not None
         if not named or kind.is_label(table.rows[0][table.columns.index(label)]):
             return Task(name, kind.name, kind.columns, (), kind.metrics)
+    if settings.task_kind is not None and (kind := KINDS[settings.task_kind]).columns:
+        return Task(name, kind.name, kind.columns, (), kind.metrics)
     return None
 
 
@@ -426,8 +446,8 @@ def _has_words(table: Table, columns: Columns, settings: DataSettings) -> bool:
     Raises:
         DataError: a list is written as text.
     """
-    if settings.label_type is not None:
-        return settings.label_type == "tags"
+    if settings.task_kind is not None:
+        return KINDS[settings.task_kind].of_words
     if len(columns.texts) != 1:
         return False
     name, first = table.columns[columns.texts[0]], table.rows[0][columns.texts[0]]

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from effx.errors import UsageError
+from effx.specs.kinds import KINDS
 from effx.specs.settings import OneOf, Parsed, Seed, Settings, wrong
 
 QUOTINGS = ("double", "single", "backslash", "none")
-LABEL_TYPES = ("class", "number", "labels", "tags")
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 
 
@@ -42,7 +42,7 @@ def _encodings(text: str) -> str:
 
 
 OF_LABELS = {
-    "label_column", "label_type", "label_separator", "label_columns", "class_names", "split", "split_seed",
+    "label_column", "task_kind", "label_separator", "label_columns", "class_names", "split", "split_seed",
 }  # fmt: skip
 """Settings that rows without labels cannot have; they are not trained on, so not divided either."""
 
@@ -56,11 +56,10 @@ class DataSettings(Settings):
     """Column of the second text of a pair. Default: sentence2, hypothesis, or another usual name."""
     label_column: str | None = None
     """Column of the label. Default: label, or another usual name."""
-    label_type: Annotated[str, OneOf("label type", LABEL_TYPES)] | None = None
-    """Whether rows have one class, one number to predict (regression), labels: any number of them
-    (multi-label), or tags: one for each word (token classification). Default: lists are tags if the texts are
-    lists of words, else labels; numbers with a decimal point are numbers to predict, everything else is a
-    class."""
+    task_kind: Annotated[str, OneOf("task kind", tuple(KINDS))] | None = None
+    """Kind of the task, see docs/tasks.md. Default: inferred from columns and labels. Lists are tags if the
+    texts are lists of words, else multi-label; numbers with a decimal point are regression, everything else
+    is classification."""
     label_separator: Annotated[str, Field(min_length=1)] | None = None
     """Separator of the labels in a text, e.g. a semicolon, if each row has any number of labels."""
     label_columns: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
@@ -102,7 +101,7 @@ class DataSettings(Settings):
     @property
     def several_labels(self) -> bool:
         """Whether the user says that a row may have several labels."""
-        return self.label_type == "labels" or bool(self.label_separator or self.label_columns)
+        return self.task_kind == "multi-label" or bool(self.label_separator or self.label_columns)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -121,19 +120,19 @@ class DataSettings(Settings):
             for name in ("label_column", "label_separator", "class_names"):
                 if getattr(self, name) is not None:
                     raise wrong(f"the columns are the labels: leave out {name}.", "label_columns", name)
-        if self.label_type in ("class", "number", "tags"):
+        if self.task_kind not in (None, "multi-label"):
             for name in ("label_separator", "label_columns"):
                 if getattr(self, name) is not None:
-                    raise wrong(f"rows with several labels have label_type labels, not {self.label_type}.",
-                                "label_type", name)  # fmt: skip
+                    raise wrong(f"rows with several labels are multi-label, not {self.task_kind}.",
+                                "task_kind", name)  # fmt: skip
         if self.split_seed is not None and self.split is None:
             raise wrong("split_seed needs split.", "split_seed", "split")
         if self.unlabelled and (names := sorted(OF_LABELS & self.given().keys())):
             raise wrong(f"rows without labels have no {' and '.join(names)}: leave unlabelled out, or "
                         f"{' and '.join(names)}.", "unlabelled", *names)  # fmt: skip
-        if self.class_names is not None and self.label_type == "number":
-            raise wrong("numbers to predict have no classes: leave out class_names, or label_type.",
-                        "class_names", "label_type")  # fmt: skip
+        if self.class_names is not None and self.task_kind and KINDS[self.task_kind].of_numbers:
+            raise wrong("numbers to predict have no classes: leave out class_names, or task_kind.",
+                        "class_names", "task_kind")  # fmt: skip
         return self
 
 

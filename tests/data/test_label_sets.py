@@ -92,7 +92,7 @@ def test_a_column_for_each_label(tmp_path: Path) -> None:
         ([[0, 1, 1], [1, 0, 0]], {"class_names": ("x", "y")}, "3 numbers of 0 and 1 for 2 labels"),
         (
             [["a"], ["b"]],
-            {"label_type": "class"},
+            {"task_kind": "classification"},
             "the label is a list, .*but the rows of this task have one label",
         ),
     ],
@@ -117,7 +117,7 @@ def test_a_task_with_one_label_per_row_refuses_lists(tmp_path: Path) -> None:
         {"label_columns": ("a", "b"), "label_column": "c"},
         {"label_columns": ("a", "b"), "class_names": ("a", "b")},
         {"label_columns": ("a", "a")},
-        {"label_separator": ";", "label_type": "class"},
+        {"label_separator": ";", "task_kind": "classification"},
         {"label_columns": ("a", "b"), "text_column": "a"},
     ],
 )

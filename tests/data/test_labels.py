@@ -53,17 +53,17 @@ def test_classes_in_a_given_order() -> None:
 
 def test_numbers_to_predict() -> None:
     assert infer("0.5", "-1", "20000.25").kind == "regression"
-    assert infer("1", "2", "3", label_type="number").kind == "regression"
+    assert infer("1", "2", "3", task_kind="regression").kind == "regression"
     assert numbers(infer("0.5", "-1"), "-1", "0.5") == [-1.0, 0.5]
-    assert infer("1.0", "2.0", "0.0", label_type="class").labels == ("0", "1", "2")
-    assert numbers(infer("1.0", "0.0", label_type="class"), "1.0", "0.0", "1") == [1, 0, 1]
+    assert infer("1.0", "2.0", "0.0", task_kind="classification").labels == ("0", "1", "2")
+    assert numbers(infer("1.0", "0.0", task_kind="classification"), "1.0", "0.0", "1") == [1, 0, 1]
     assert infer(*(f"{index}.0" for index in range(30))).kind == "regression"
 
 
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        (("1.0", "2.0"), "classes, or numbers to predict. Set label_type to class or number"),
+        (("1.0", "2.0"), "classes, or numbers to predict. Set task_kind to classification or regression"),
         (
             tuple(f"text {index}" for index in range(30)),
             "30 different labels in 30 rows: is this the label's column",

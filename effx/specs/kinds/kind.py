@@ -138,6 +138,10 @@ class TaskKind:
     """What a row is, one of :data:`effx.encoding.FORMS`: ``texts``, one or a pair; ``words``, a list with a
     label for each; ``windows``, a question with a context that is divided into windows; or ``separate``,
     texts that are encoded apart."""
+    of_numbers: bool = False
+    """Whether a label is a number."""
+    pair_example: str | None = None
+    """A row as JSON, for messages, of a kind whose rows need two texts; None: one text is enough."""
     one_value: bool = True
     """Whether a label or prediction is one class or number; otherwise results record the kind."""
     numbers: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] = _unchanged

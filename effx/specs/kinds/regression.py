@@ -69,4 +69,5 @@ REGRESSION = TaskKind(
     constant=_constant,
     agreement_metrics=("agreement_pearson", "agreement_spearman"),
     has_classes=False,
+    of_numbers=True,
 )

@@ -368,7 +368,7 @@ def test_how_rows_are_read_is_set_at_the_task(tmp_path: Path) -> None:
     (line,) = mistakes(tmp_path, "tasks: {sst2: {text_column: body}}\nmodels: [demo]\n")
     assert "text_column says how local files are read: add data" in line
     (line,) = mistakes(tmp_path, text, "tasks.tickets.txt_column=body")
-    assert "unknown key. Did you mean 'text_column'?" in line and "label_type" in line
+    assert "unknown key. Did you mean 'text_column'?" in line and "task_kind" in line
 
 
 @pytest.mark.parametrize(
