@@ -1,16 +1,20 @@
 """Coverage-guided fuzzing of the parsers, with atheris: any bytes at all give a value or an error of effx.
 
     pip install atheris
-    python benchmarks/fuzz/parsers.py PARSER -max_total_time=600 [CORPUS]
+    python benchmarks/fuzz/parsers.py PARSER ARTIFACTS -max_total_time=600 CORPUS
 
-PARSER: manifest, result, section, variant, levels, quantity, shape, recipe, csv, jsonl, onnx, trace. Further
-arguments are libFuzzer's. It stops at the first error that is not an :class:`effx.errors.EffxError`.
+PARSER: manifest, result, section, variant, levels, quantity, shape, recipe, csv, jsonl, onnx, trace.
+ARTIFACTS is a folder with checkpoints, engines and results at any depth, such as the folder of a campaign of
+tests.kills. Valid examples are written into the empty folder CORPUS first, so that the fuzzer begins with
+inputs that are accepted. Further arguments are libFuzzer's. It stops at the first error that is not an
+:class:`effx.errors.EffxError`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -142,8 +146,70 @@ PARSERS: dict[str, Callable[[], Parser]] = {
 }  # fmt: skip
 
 
+_AXIS = {"label": "level", "unit": "%", "log": False}
+_SECTION = {
+    "schema": 1, "title": "Tickets", "text": "By level.", "source": "checkpoints/tickets.json",
+    "charts": [{"title": "Accuracy", "interval": "95 %", "x": _AXIS, "y": {"label": "accuracy"},
+                "series": [{"name": "winning", "points": [{"x": 10, "y": 0.8, "low": 0.7, "high": 0.9}]}]}],
+    "maps": [{"title": "Heads", "unit": "share", "corner": "layer", "rows": ["0"], "columns": ["0", "1"],
+              "values": [[0.5, None]]}],
+    "tables": [{"title": "Levels", "columns": [{"label": "level", "unit": "%"}], "rows": [["full"], [1.5]]}],
+}  # fmt: skip
+_TRACE = {
+    "device": "a GPU", "recorded": "2026-01-01", "command": "effx profile", "t_s": [0.0, 0.1, 0.2],
+    "counter_j": [1.0, 2.0, 3.0], "power_w": [10.0, 10.0, 10.0], "power_window_s": 0.1, "power_limit_w": 70,
+}  # fmt: skip
+_CSV_TRACE = "# device: a GPU\n# recorded: 2026-01-01\n# command: effx profile\nt_s,power_w\n0,10\n0.1,11\n"
+TEXTS: dict[str, tuple[str, ...]] = {
+    "section": (json.dumps(_SECTION),),
+    "variant": (
+        "fp32",
+        "int8-static+seq128",
+        "fp16+buckets",
+        "int8+exit",
+        "exit-if+tokens+bf16",
+        "fp8+stripped",
+    ),
+    "levels": ("40", "10,20,40", "20/10,40", "10,...,80"),
+    "quantity": ("5ms", "1.5 s", "64MiB", "2e3uJ", "1%", "0.01", "95 %", "0.9"),
+    "shape": ("8x32", " 1x128 ", "full", "frozen", "last-2"),
+    "csv": (
+        'sentence,label\n"a, b",1\nc,0\n',
+        "text;label\n'x';ja\ny;nein\n",
+        "sentence1\tsentence2\tlabel\na\tb\t1\n",
+    ),
+    "jsonl": (
+        '{"sentence": "a", "label": 1}\n{"sentence": "b", "label": "0"}\n',
+        '{"tokens": ["a"], "tags": ["O"]}\n',
+    ),
+    "trace": (json.dumps(_TRACE), _CSV_TRACE),
+}
+"""Parser -> valid inputs."""
+FILES: dict[str, tuple[str, ...]] = {
+    "manifest": ("effx.json", "engine.json"), "result": ("results/*.json",), "onnx": ("*.onnx",),
+    "recipe": ("recipe.yaml",),
+}  # fmt: skip
+"""Parser -> patterns of valid files within the artifacts."""
+_MOST_BYTES = 1 << 18
+"""Larger files are not used: the fuzzer would change little of them in its time."""
+
+
+def write_examples(name: str, artifacts: Path, corpus: Path) -> None:
+    """Write valid inputs of a parser into an empty folder; end with an error if there is none."""
+    examples = [text.encode() for text in TEXTS.get(name, ())]
+    for pattern in FILES.get(name, ()):
+        files = [path for path in sorted(artifacts.rglob(pattern)) if path.stat().st_size <= _MOST_BYTES]
+        examples += [path.read_bytes() for path in files[:20]]
+    if not examples:
+        sys.exit(f"{artifacts}: no {' or '.join(FILES[name])} of at most {_MOST_BYTES} bytes")
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, example in enumerate(examples):
+        (corpus / f"example-{number}").write_bytes(example)
+
+
 def main() -> None:
-    name = sys.argv.pop(1)
+    name, artifacts = sys.argv.pop(1), Path(sys.argv.pop(1))
+    write_examples(name, artifacts, Path(sys.argv[-1]))
     with atheris.instrument_imports(include=["effx"]):
         from effx.errors import EffxError
         from effx.host.sensors import UnavailableError
@@ -155,6 +221,12 @@ def main() -> None:
         with refused, contextlib.redirect_stderr(io.StringIO()):
             parse(data)
 
+    valid = 0
+    for path in sorted(Path(sys.argv[-1]).glob("example-*")):
+        with contextlib.suppress(EffxError, UnavailableError):
+            parse(path.read_bytes())
+            valid += 1
+    print(f"{name}: {valid} valid examples", flush=True)
     atheris.Setup(sys.argv, one)
     atheris.Fuzz()
 
