@@ -420,8 +420,17 @@ class TrainingRecord(Record):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.kind is not None:
-            self.SETTINGS[self.kind].from_json(self.settings)
+        if self.kind is None:
+            fields = type(self).model_fields
+            stated = [name for name in fields if getattr(self, name) != fields[name].default]
+            if stated:
+                raise ValueError(f"{stated[0]}: expected no value, as kind is null")
+        else:
+            settings = self.SETTINGS[self.kind].from_json(self.settings).flat()
+            if self.kind == "finetune" and self.regime != settings["regime"]:
+                raise ValueError(f"regime: expected {settings['regime']}, as in settings")
+        if self.limit is not None and (self.rows or 0) + self.held_out_rows > self.limit:
+            raise ValueError(f"rows: expected at most {self.limit} with the held-out rows, as limit")
         for stage in self.stages:
             if stage.steps < 0 or stage.seconds < 0:
                 raise ValueError("stages: expected steps and seconds >= 0")
@@ -569,8 +578,12 @@ class CheckpointManifest(Manifest):
             raise ValueError(f"shared.tasks: {self.task!r} is not one of them")
         if self.metrics and set(task.metrics) - set(self.metrics):
             raise ValueError(f"metrics: expected {', '.join(task.metrics)}")
+        if self.training.settings and self.seed != self.training.settings.get("seed", self.seed):
+            raise ValueError(f"seed: expected {self.training.settings['seed']}, as in training.settings")
+        if (self.validation_overlap or 0) > (self.validation_rows or 0):
+            raise ValueError("validation_overlap: expected at most validation_rows")
         if self.predictions is not None:
-            if self.validation_rows is not None and len(self.predictions) != self.validation_rows:
+            if len(self.predictions) != self.validation_rows:
                 raise ValueError(f"predictions: expected {self.validation_rows}, as validation_rows")
             try:
                 task.behavior.restore(self.predictions, task.labels)

@@ -30,7 +30,7 @@ DEFAULT_GRID = tuple(GridShape(batch, length) for batch in (1, 8, 32) for length
 GPU_GRID = tuple(GridShape(batch, length) for batch in (1, 8, 32, 128, 512) for length in (32, 128))
 """Up to where the arithmetic is saturated: BERT-base at 128 x 128, a small encoder at larger batches."""
 _QUICK_GRID = (GridShape(1, 32), GridShape(32, 32))
-_NO_GRID = ("", "none")
+_NO_GRID = "none"
 
 
 def parse_shape(text: str) -> GridShape:
@@ -55,7 +55,7 @@ def _shapes(value: Any) -> Any:
         if not isinstance(part, str):
             pair = isinstance(part, list | tuple) and len(part) == 2
             split.append(GridShape(*part) if pair else part)
-        elif part.strip() not in _NO_GRID:
+        elif part.strip() != _NO_GRID:
             split += part.split(",")
     return _once(split)
 

@@ -85,7 +85,8 @@ class Fuzzer:
         before = _snapshot(work)
         started = _cpu_s()
         code, output, memory = (_in_process if process else _in_place)(self.target.arguments, work)
-        seconds = _cpu_s() - started
+        # A process of its own imports everything first; the same case has run in this process as well.
+        seconds = 0.0 if process else _cpu_s() - started
         recorded = _recorded_failures(inside / self.target.failures) if self.target.failures and code else []
         reasons = [f"{failure.name}: " for failure in recorded] or ["effx: "]
         messages = [line for line in output.splitlines() if line.startswith(tuple(reasons))]

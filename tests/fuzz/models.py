@@ -6,9 +6,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from effx import data
 from effx.artifacts import Checkpoint
-from effx.specs.tasks import TASKS
+from effx.specs.training import FinetuneSettings
 from tests.fuzz.targets import (
     _NOT_STATED,
     _OTHER_WORDS,
@@ -22,7 +21,6 @@ from tests.fuzz.targets import (
     json_cases,
 )  # fmt: skip
 
-SST2 = TASKS["sst2"]
 _SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
           "max_position_embeddings": 40, "pad_token_id": 0}  # fmt: skip
 
@@ -43,15 +41,13 @@ def _write_model(folder: Path) -> None:
 
 
 def _write_checkpoint(folder: Path) -> None:
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    from effx.models import save
+    from effx.train import finetune
 
     _write_model(folder)
-    save(
-        AutoModelForSequenceClassification.from_pretrained(folder / "model"), folder / "checkpoints" / "c",
-        tokenizer=AutoTokenizer.from_pretrained(folder / "model"), task=SST2, max_length=32,
-        data=data.recorded(SST2, folder / "rows"),
+    finetune(
+        "sst2", folder / "model", out=folder / "checkpoints", name="c", data_folder=folder / "rows",
+        settings=FinetuneSettings.of(max_length=32, max_steps=1, limit=20, patience=1),
+        keep_predictions=True,
     )  # fmt: skip
 
 
@@ -90,6 +86,10 @@ _CHECKPOINT_ALLOWS = {
     **_allow("a class name; the model answers with numbers", _OTHER_WORDS[1:], "task_definition.labels.#"),
     **_allow("a name of a column; which columns are read is printed", _OTHER_WORDS[1:],
              "task_definition.columns.#"),
+    **_allow("another column to read: it is printed, and rows without it are refused", ("one more",),
+             "task_definition.columns"),
+    **_allow("a name for people; rows are identified by their digest", ("empty", "unknown"), "data.name"),
+    **_allow("fewer facts", ("emptied",), "versions"),
     **_allow("more or fewer scores to compute", ("one more", "one less"), "task_definition.metrics"),
 }  # fmt: skip
 

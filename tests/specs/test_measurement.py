@@ -44,6 +44,8 @@ def test_single_stream_is_always_measured() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"grid": ""}, "'': expected BATCHxLENGTH"),
+        ({"grid": ["1x16", ""]}, "'': expected BATCHxLENGTH"),
         ({"grid": "1x32,8*64"}, "'8\\*64': expected BATCHxLENGTH"),
         ({"scenarios": ("ofline",)}, "unknown scenario 'ofline'. Did you mean 'offline'"),
         ({"rounds": 2}, "rounds: expected an integer >= 3, got 2"),

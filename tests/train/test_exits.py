@@ -147,16 +147,21 @@ def test_engine_manifest_counts_pruned_parameters_without_ramps(
     assert engine.manifest.parameters == old.manifest.parameters > unpruned
 
 
+def trained(**facts: Any) -> TrainingRecord:
+    """Return the record of a fine-tuned checkpoint."""
+    return TrainingRecord(kind="finetune", regime="full", **facts)
+
+
 def test_calibration_rows_are_rows_that_the_checkpoint_was_not_trained_on(rows_folder: Path) -> None:
     rows = data.load(get("sst2"), "train", rows_folder)
     digest = rows_digest(rows)
-    fit, held, seen = split(rows, TrainingRecord(rows_digest=digest, limit=100), None, 0)
+    fit, held, seen = split(rows, trained(rows_digest=digest, limit=100), None, 0)
     assert set(fit) == set(rows.subset(100)) and not set(held) & set(fit) and seen == 0
     fit, held, seen = split(
-        rows, TrainingRecord(rows_digest=digest, held_out_rows=16, settings={"seed": 4}), None, 0
+        rows, trained(rows_digest=digest, held_out_rows=16, settings={"seed": 4}), None, 0
     )
     assert set(held) == set(held_out(160, 4)) and not set(held) & set(fit) and seen == 0
-    fit, held, seen = split(rows, TrainingRecord(rows_digest=digest), None, 0)
+    fit, held, seen = split(rows, trained(rows_digest=digest), None, 0)
     assert len(held) == 16 and len(fit) == 144 and seen == 16
 
 
@@ -165,7 +170,7 @@ def test_seen_rows_are_added_to_too_few_unseen_calibration_rows(
     limit: int, held_rows: int, seen_rows: int, rows_folder: Path
 ) -> None:
     rows = data.load(get("sst2"), "train", rows_folder)
-    fit, held, seen = split(rows, TrainingRecord(rows_digest=rows_digest(rows), limit=limit), None, 0)
+    fit, held, seen = split(rows, trained(rows_digest=rows_digest(rows), limit=limit), None, 0)
     assert (len(held), seen) == (held_rows, seen_rows)
     assert not set(held) & set(fit)
     assert set(fit) | set(held) == set(range(160))
@@ -175,13 +180,13 @@ def test_seen_rows_are_added_to_too_few_unseen_calibration_rows(
 def test_calibration_rows_count_as_unknown_without_a_digest_of_the_training_rows(rows_folder: Path) -> None:
     rows = data.load(get("sst2"), "train", rows_folder)
     source = rows.recorded_source
-    for training in (TrainingRecord(source="elsewhere"), TrainingRecord(source=source, limit=100),
-                     TrainingRecord(source=source, held_out_rows=16, settings={"seed": 4}),
-                     TrainingRecord(source=source, rows_digest="0" * 64)):  # fmt: skip
+    for training in (trained(source="elsewhere"), trained(source=source, limit=100),
+                     trained(source=source, held_out_rows=16, settings={"seed": 4}),
+                     trained(source=source, rows_digest="0" * 64)):  # fmt: skip
         assert split(rows, training, None, 0)[2] is None, training
-    _, held, seen = split(rows, TrainingRecord(source=source), None, 0)
+    _, held, seen = split(rows, trained(source=source), None, 0)
     assert seen == len(held) == 16, "of the same name, and trained on all of them"
-    _, held, _ = split(rows, TrainingRecord(source="elsewhere", limit=100), None, 0)
+    _, held, _ = split(rows, trained(source="elsewhere", limit=100), None, 0)
     assert not set(held) & set(rows.subset(100)), "if they are the same rows, these are unseen"
 
 
