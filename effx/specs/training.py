@@ -16,6 +16,7 @@ the two.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self
@@ -26,6 +27,7 @@ from effx.errors import UsageError, nearest
 from effx.specs import exit_rules, variants
 from effx.specs.constraints import Confidence
 from effx.specs.levels import ELLIPSES, Level, parse_levels
+from effx.specs.quantities import parse_share
 from effx.specs.settings import OneOf, Parsed, Seed, Settings, wrong
 
 OPTIMIZERS = ("adamw", "adamax")
@@ -53,6 +55,35 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+
+
+class _RowsShare(Parsed):
+    """A share of rows above 0; as a number with a decimal point, 1.0 is all of them."""
+
+    def _read(self, value: Any) -> Any:
+        return value if isinstance(value, float) and 0 < value <= 1 else super()._read(value)
+
+
+def parse_rows_share(text: str) -> float:
+    """Parse ``0.1%`` or ``0.001`` as 0.001.
+
+    Raises:
+        UsageError: it is not a share above 0.
+    """
+    share = parse_share(text)
+    if share == 0:
+        raise UsageError(f"'{text}': expected more than 0.")
+    return share
+
+
+def rows_share_text(share: float) -> str:
+    """Return 0.001 as ``0.1%``."""
+    return f"{100 * share:.12g}%"
+
+
+RowsShare = Annotated[
+    float, _RowsShare(parse_rows_share, "SHARE", "a share of the rows, e.g. 0.01 or 1%", rows_share_text)
+]
 TicketKind = Annotated[str, OneOf("kind of ticket", TICKET_KINDS)]
 LevelField = Annotated[
     Level, Parsed(Level.parse, "PERCENT", "a level, e.g. 40 or 20/10", lambda level: level.text)
@@ -128,6 +159,17 @@ class TrainingSettings(Settings):
     limit: Count | None = None
     """Maximum number of training rows; the same subset for every seed. Default: all; for a checkpoint, as
     many as it was trained on."""
+    share: RowsShare | None = None
+    """Share of the training rows, after the limit, drawn at random by the seed: draws of one seed are
+    nested. Default: all."""
+
+    def rows_of(self, rows: int) -> int:
+        """Return the number of training rows of ``rows`` that limit and share leave.
+
+        The share is rounded down, as in the published subsets (Liu et al. 2019, section 4.4).
+        """
+        limited = min(rows, self.limit or rows)
+        return limited if self.share is None else math.floor(round(self.share * limited, 6))
 
 
 class FinetuneSettings(Settings):

@@ -80,7 +80,7 @@ def train(
     sources.check_trainable(opened.task)
     exit_rules.check_task(settings.rule, opened.task)
     folder = output.new_folder(out, name or f"{opened.name}-exits", overwrite)
-    source = sources.open_source(checkpoint, data_folder, settings.training.limit, settings.training.seed)
+    source = sources.open_source(checkpoint, data_folder, settings.training)
     transformers.set_seed(settings.training.seed)
     model = add_ramps(source.model, settings.after, pooling=settings.pooling)
     remaining = structure(model)

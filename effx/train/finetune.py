@@ -82,7 +82,8 @@ def finetune(
     settings = settings.replace(max_length=max_length)
 
     every_row = data.load(task, "train", data_folder, cache=cache)
-    train_rows = every_row.limit(training.limit)
+    train_rows = every_row.take(rows.chosen(every_row, training))
+    rows.check_classes(task, len(train_rows), training)
     validation_rows = data.load(task, "validation", data_folder, cache=cache)
     cache.clear()
     rows_record = data.recorded(task, data_folder)

@@ -35,7 +35,7 @@ from effx.specs.data import DataLocation
 from effx.specs.heads import HeadSettings
 from effx.specs.kinds import KINDS
 from effx.specs.training import LR_LOTTERY, FinetuneSettings, LotterySettings
-from effx.train import distributed, mlm, source
+from effx.train import distributed, mlm, rows, source
 from effx.train.finetune import finetune
 
 MASK = "mask.safetensors"
@@ -157,7 +157,8 @@ def language_round(
         texts = _texts(text)
     else:
         task = data.resolve(task_name, data_folder)
-        texts = data.load(task, "train", data_folder).limit(training.limit).texts
+        every = data.load(task, "train", data_folder)
+        texts = every.take(rows.chosen(every, training)).texts
         form, usual = task.behavior.form, task.behavior.max_length
     transformers.set_seed(training.seed)
     model, tokenizer = language_model(str(model_name))

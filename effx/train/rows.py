@@ -20,12 +20,49 @@ import numpy as np
 from effx.data import Rows
 from effx.errors import UsageError
 from effx.manifests import TrainingRecord
+from effx.specs.tasks import Task
+from effx.specs.training import TrainingSettings, rows_share_text
 
 _LEAST_HELD_OUT = 500
 
 
+def chosen(rows: Rows, training: TrainingSettings) -> np.ndarray:
+    """Return the numbers of the rows that limit and share leave, rising.
+
+    With a share, the rows are the first ones of a random order that the seed decides, so that a smaller share
+    of the same seed is a part of a larger one.
+
+    Args:
+        rows: all training rows.
+        training: its ``limit``, ``share`` and ``seed`` decide.
+
+    Raises:
+        UsageError: the share leaves no row.
+    """
+    limited = rows.subset(training.limit)
+    if training.share is None:
+        return limited
+    count = training.rows_of(len(rows))
+    if count < 1:
+        raise UsageError(
+            f"share {rows_share_text(training.share)} of {len(limited)} training rows leaves no row: use a "
+            f"larger share, at least {rows_share_text(1 / len(limited))}.", settings="share",
+        )  # fmt: skip
+    order = np.random.default_rng((training.seed, 3)).permutation(len(limited))
+    return limited[np.sort(order[:count])]
+
+
+def check_classes(task: Task, rows: int, training: TrainingSettings) -> None:
+    """Raise :class:`UsageError` if a share leaves fewer rows than the task has labels."""
+    if training.share is not None and rows < len(task.labels):
+        raise UsageError(
+            f"share {rows_share_text(training.share)} leaves {rows} training rows, fewer than the "
+            f"{len(task.labels)} labels of task {task.name}: use a larger share.", settings="share",
+        )  # fmt: skip
+
+
 def split(
-    rows: Rows, training: TrainingRecord, limit: int | None, seed: int
+    rows: Rows, training: TrainingRecord, settings: TrainingSettings
 ) -> tuple[np.ndarray, np.ndarray, int | None]:
     """Return row numbers to train on, row numbers held out, and how many of the latter were trained on.
 
@@ -35,17 +72,19 @@ def split(
     Args:
         rows: all training rows.
         training: the checkpoint's manifest entry of that name.
-        limit: rows to train on at most; None: as the checkpoint.
-        seed: of the draw.
+        settings: its ``limit`` and ``share`` are the rows to train on, default those of the checkpoint; its
+            ``seed`` decides which rows are held out.
     """
     digest = training.rows_digest
     same = rows_digest(rows) == digest if digest else None
-    before = rows.subset(None if same is False else training.limit)
-    fit = rows.subset(limit if limit is not None else training.limit)
+    trained = _trained(rows, training)
+    before = np.arange(len(rows)) if same is False else trained
+    given = settings.limit is not None or settings.share is not None
+    fit = chosen(rows, settings) if given else trained
     unseen = np.setdiff1d(np.arange(len(rows)), before)
     if same is not False and not len(unseen) and training.held_out_rows:
         unseen = before[held_out(len(before), training.seed)]
-    rng = np.random.default_rng((seed, 2))
+    rng = np.random.default_rng((settings.seed, 2))
     held = rng.permutation(unseen)[: max(_LEAST_HELD_OUT, len(fit) // 10)]
     fit = np.setdiff1d(fit, held)
     more = rng.permutation(fit)[: max(0, max(1, len(fit) // 10) - len(held))]
@@ -54,6 +93,15 @@ def split(
         raise UsageError(f"expected at least 2 training rows, to hold some out, got {len(rows)}.")
     taken_for_seen = same is None and len(more) and training.source == rows.recorded_source
     return fit, held, len(more) if same or taken_for_seen else None
+
+
+def _trained(rows: Rows, training: TrainingRecord) -> np.ndarray:
+    """Return the numbers of the rows that a checkpoint was trained on, if ``rows`` are those it had."""
+    recorded = training.settings
+    settings = TrainingSettings.of(
+        limit=training.limit, share=recorded.get("share"), seed=recorded.get("seed", 0)
+    )
+    return chosen(rows, settings)
 
 
 def rows_digest(rows: Rows) -> str:

@@ -25,7 +25,7 @@ from effx.manifests import (
 from effx.models import checkpoints, evaluate, sparse, structure
 from effx.specs.data import DataLocation, DataRecord
 from effx.specs.tasks import Task
-from effx.specs.training import EarlyExitSettings, TokenPruningSettings
+from effx.specs.training import EarlyExitSettings, TokenPruningSettings, TrainingSettings
 from effx.train import distributed, loop
 from effx.train.rows import split
 
@@ -136,9 +136,9 @@ class ContinuedTraining:
 
 
 def open_source(
-    checkpoint: str | Path, data_folder: DataLocation, limit: int | None, seed: int
+    checkpoint: str | Path, data_folder: DataLocation, settings: TrainingSettings
 ) -> ContinuedTraining:
-    """Open a checkpoint and its rows.
+    """Open a checkpoint and its rows; ``settings`` are those of :func:`effx.train.rows.split`.
 
     Raises:
         ArtifactError: the checkpoint is missing or damaged.
@@ -155,7 +155,7 @@ def open_source(
     cache.clear()
     training = opened.manifest.training
     before = training.limit
-    fit, held_out, seen = split(everything, training, limit, seed)
+    fit, held_out, seen = split(everything, training, settings)
     if seen is None:
         progress.say(
             f"{opened.name}: it is unknown whether it was trained on the {len(held_out)} held-out rows; "
@@ -175,7 +175,7 @@ def open_source(
         Encoder(opened.folder, opened.max_length, form=task.behavior.form),
         everything.take(fit),
         everything.take(held_out),
-        max(before, limit or before) if before is not None else None,
+        max(before, settings.limit or before) if before is not None else None,
         None if seen is None else seen > 0,
         training.rows_digest if seen is not None else None,
         validation,

@@ -91,7 +91,7 @@ def train(
             "first, then train exits on the result."
         )
     folder = output.new_folder(out, name or f"{opened.name}-tokens", overwrite)
-    source = sources.open_source(checkpoint, data_folder, settings.training.limit, settings.training.seed)
+    source = sources.open_source(checkpoint, data_folder, settings.training)
     transformers.set_seed(settings.training.seed)
     model = source.model
     lengths, collate = source.batches()

@@ -155,13 +155,13 @@ def trained(**facts: Any) -> TrainingRecord:
 def test_calibration_rows_are_rows_that_the_checkpoint_was_not_trained_on(rows_folder: Path) -> None:
     rows = data.load(get("sst2"), "train", rows_folder)
     digest = rows_digest(rows)
-    fit, held, seen = split(rows, trained(rows_digest=digest, limit=100), None, 0)
+    fit, held, seen = split(rows, trained(rows_digest=digest, limit=100), TrainingSettings())
     assert set(fit) == set(rows.subset(100)) and not set(held) & set(fit) and seen == 0
     fit, held, seen = split(
-        rows, trained(rows_digest=digest, held_out_rows=16, settings={"seed": 4}), None, 0
+        rows, trained(rows_digest=digest, held_out_rows=16, settings={"seed": 4}), TrainingSettings()
     )
     assert set(held) == set(held_out(160, 4)) and not set(held) & set(fit) and seen == 0
-    fit, held, seen = split(rows, trained(rows_digest=digest), None, 0)
+    fit, held, seen = split(rows, trained(rows_digest=digest), TrainingSettings())
     assert len(held) == 16 and len(fit) == 144 and seen == 16
 
 
@@ -170,7 +170,7 @@ def test_seen_rows_are_added_to_too_few_unseen_calibration_rows(
     limit: int, held_rows: int, seen_rows: int, rows_folder: Path
 ) -> None:
     rows = data.load(get("sst2"), "train", rows_folder)
-    fit, held, seen = split(rows, trained(rows_digest=rows_digest(rows), limit=limit), None, 0)
+    fit, held, seen = split(rows, trained(rows_digest=rows_digest(rows), limit=limit), TrainingSettings())
     assert (len(held), seen) == (held_rows, seen_rows)
     assert not set(held) & set(fit)
     assert set(fit) | set(held) == set(range(160))
@@ -183,10 +183,10 @@ def test_calibration_rows_count_as_unknown_without_a_digest_of_the_training_rows
     for training in (trained(source="elsewhere"), trained(source=source, limit=100),
                      trained(source=source, held_out_rows=16, settings={"seed": 4}),
                      trained(source=source, rows_digest="0" * 64)):  # fmt: skip
-        assert split(rows, training, None, 0)[2] is None, training
-    _, held, seen = split(rows, trained(source=source), None, 0)
+        assert split(rows, training, TrainingSettings())[2] is None, training
+    _, held, seen = split(rows, trained(source=source), TrainingSettings())
     assert seen == len(held) == 16, "of the same name, and trained on all of them"
-    _, held, _ = split(rows, trained(source="elsewhere", limit=100), None, 0)
+    _, held, _ = split(rows, trained(source="elsewhere", limit=100), TrainingSettings())
     assert not set(held) & set(rows.subset(100)), "if they are the same rows, these are unseen"
 
 

@@ -161,7 +161,8 @@ class CellBuilder:
         values = settings.flat()
         if values.get("max_steps"):
             return float(values["max_steps"]) * float(values["batch_size"])
-        return float(self.training_rows(task)) * sum(float(values[name]) for name in epochs)
+        share = values.get("share") or 1.0
+        return share * self.training_rows(task) * sum(float(values[name]) for name in epochs)
 
 
 def data_paths(task: TaskEntry, model: ModelEntry | None = None) -> LocalPaths:

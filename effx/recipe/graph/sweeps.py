@@ -203,7 +203,7 @@ class _Search:
         if rows is None:  # on the hub: known once they are loaded
             task = data.resolve(self._task.name, self._task.source)
             rows = len(data.load(task, "train", self._task.source))
-        rows = min(rows, self._task.limit or rows)
+        rows = training.rows_of(min(rows, self._task.limit or rows))
         held_out = max(1, rows // 10) if settings.patience else 0  # as effx.train.rows.held_out
         per_epoch = math.ceil((int(rows) - held_out) / training.batch_size)
         return math.ceil(per_epoch * settings.epochs)

@@ -123,7 +123,7 @@ def multitask(
     name = name or f"multitask-{files.safe_name(huggingface.name_of(model_name))}-s{training.seed}"
     folders = [output.new_folder(out, f"{name}-{task.name}", overwrite) for task in tasks]
     opened = _tickets(tickets, tasks, model_name, settings)
-    everything = [_rows(task, (data_folders or {}).get(task.name), training.limit, cache) for task in tasks]
+    everything = [_rows(task, (data_folders or {}).get(task.name), training, cache) for task in tasks]
     cache.clear()
 
     transformers.set_seed(training.seed)
@@ -241,10 +241,12 @@ def _structures(
     return [replace(part, head_pooling=head_pooling) for part in parts]
 
 
-def _rows(task: Task, location: DataLocation, limit: int | None, cache: data.Cache) -> _TaskRows:
+def _rows(task: Task, location: DataLocation, training: TrainingSettings, cache: data.Cache) -> _TaskRows:
     every = data.load(task, "train", location, cache=cache)
     validation = data.load(task, "validation", location, cache=cache)
-    return _TaskRows(task, every, every.limit(limit), validation, data.recorded(task, location))
+    train = every.take(rows.chosen(every, training))
+    rows.check_classes(task, len(train), training)
+    return _TaskRows(task, every, train, validation, data.recorded(task, location))
 
 
 def _encoded(

@@ -20,8 +20,10 @@ from effx.manifests import TicketRecord
 from effx.models import checkpoints, huggingface, load, prune, structure
 from effx.specs.data import DataLocation
 from effx.specs.heads import HeadSettings
+from effx.specs.tasks import Task
 from effx.specs.training import PruningSettings, TicketSettings, TrainingSettings
 from effx.train import importance, loop, output
+from effx.train import rows as training_rows
 from effx.train.finetune import finetune, keep_first
 from effx.train.segment import RunSegment
 from effx.train.tickets import plan
@@ -61,7 +63,7 @@ def draw(
     opened = Checkpoint.open(checkpoint)
     output.new_folder(out, name, False)
     task = data.resolve(opened.task.name, data_folder)
-    rows = data.load(task, "train", data_folder).limit(training.limit)
+    rows = _rows(task, data_folder, training)
     model = load(opened)
     removal = plan.removal(
         scores(opened, model, rows, pruning, training), structure(model),
@@ -135,7 +137,7 @@ def write_scores(
         training: as :func:`scores` takes it; its ``limit`` limits the rows.
     """
     opened = Checkpoint.open(checkpoint)
-    rows = data.load(data.resolve(opened.task.name, data_folder), "train", data_folder).limit(training.limit)
+    rows = _rows(data.resolve(opened.task.name, data_folder), data_folder, training)
     model = load(opened)
     scored = scores(opened, model, rows, pruning, training)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,6 +150,12 @@ def write_scores(
         rows=len(rows),
         layers=[layer.index for layer in structure(model).layers],
     )
+
+
+def _rows(task: Task, data_folder: DataLocation, training: TrainingSettings) -> Rows:
+    """Return the training rows that structures are scored on: those of a fine-tuning with these settings."""
+    every = data.load(task, "train", data_folder)
+    return every.take(training_rows.chosen(every, training))
 
 
 def scores(
