@@ -27,6 +27,7 @@ from effx.specs.tasks import TASKS, Task
 from effx.specs.training import (
     EXIT_MODES,
     POOLINGS,
+    PRECISIONS,
     TOKEN_RULES,
     EarlyExitSettings,
     FinetuneSettings,
@@ -429,11 +430,19 @@ class TrainingRecord(Record):
             settings = self.SETTINGS[self.kind].from_json(self.settings).flat()
             if self.kind == "finetune" and self.regime != settings["regime"]:
                 raise ValueError(f"regime: expected {settings['regime']}, as in settings")
+            if self.kind == "finetune" and self.limit != settings["limit"]:
+                raise ValueError(f"limit: expected {settings['limit']}, as in settings")
+            if settings["lr"] is not None and self.learning_rate != settings["lr"]:
+                raise ValueError(f"learning_rate: expected {settings['lr']}, as lr in settings")
         if self.limit is not None and (self.rows or 0) + self.held_out_rows > self.limit:
             raise ValueError(f"rows: expected at most {self.limit} with the held-out rows, as limit")
+        if self.learning_rate is not None and self.learning_rate <= 0:
+            raise ValueError("learning_rate: expected a number > 0")
         for stage in self.stages:
-            if stage.steps < 0 or stage.seconds < 0:
-                raise ValueError("stages: expected steps and seconds >= 0")
+            if min(stage.steps, stage.seconds, stage.loss) < 0:
+                raise ValueError("stages: expected steps, seconds and loss >= 0")
+            if stage.precision not in PRECISIONS:
+                raise ValueError(f"stages: unknown precision {stage.precision[:40]!r}")
         return self
 
     @property
@@ -496,7 +505,7 @@ class BaselineRecord(Record):
 
     answer: str
     """The most frequent class of the training rows, in quotes, or their mean."""
-    score: float
+    score: Annotated[float, Field(ge=-1, le=1)]
     """The task's primary metric on the validation rows."""
 
 
@@ -582,7 +591,12 @@ class CheckpointManifest(Manifest):
             raise ValueError(f"seed: expected {self.training.settings['seed']}, as in training.settings")
         if (self.validation_overlap or 0) > (self.validation_rows or 0):
             raise ValueError("validation_overlap: expected at most validation_rows")
+        longest = self.training.settings.get("max_length") if self.training.kind == "finetune" else None
+        if longest is not None and longest != self.max_length:
+            raise ValueError(f"max_length: expected {longest}, as in training.settings")
         if self.predictions is not None:
+            if not self.metrics:
+                raise ValueError("metrics: expected the scores of the predictions")
             if len(self.predictions) != self.validation_rows:
                 raise ValueError(f"predictions: expected {self.validation_rows}, as validation_rows")
             try:

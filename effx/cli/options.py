@@ -77,7 +77,8 @@ def of_setting(setting: str) -> str:
 def _option(leaf: Leaf, note: str, default: Any) -> Callable[[F], F]:
     field = leaf.field
     if settings.is_list(field) and default is not None:
-        default = ",".join(getattr(part, "text", str(part)) for part in default)
+        parsed = settings.grammar(field)
+        default = ",".join(str(part) if parsed is None else parsed.text(part) for part in default)
     text = " ".join(f"{field.description or ''} {note}".split())
     if settings.kind_of(field) is bool:
         return click.option(

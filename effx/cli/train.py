@@ -13,6 +13,7 @@ from effx.cli import LazyGroup
         "exits": ("effx.cli.exits", "Add early exits to a checkpoint."),
         "tokens": ("effx.cli.tokens", "Add token pruning to a checkpoint."),
         "tickets": ("effx.cli.tickets", "Search for super tickets: prune heads and FFNs."),
+        "adapt": ("effx.cli.adapt", "Adapt models to a task with few training rows."),
         "lottery": ("effx.cli.lottery", "Search for unstructured lottery tickets, a baseline."),
     },
 )

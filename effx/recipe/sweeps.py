@@ -1,23 +1,24 @@
-"""Searches for tickets without a recipe file: ``effx train tickets`` and ``effx train lottery``.
+"""Sweeps without a recipe file: ``effx train tickets``, ``effx train lottery`` and ``effx train adapt``.
 
 Each builds the cells that a recipe would have with the same settings, in a separate workspace, and runs them
-with the same engine: several processes may share a workspace, a search that was stopped is resumed, and more
-levels, seeds and kinds can be added. Cells are done in this process unless an executor is given; see
-:class:`effx.recipe.execute.executors.InlineExecutor` for why.
+with the same engine: several processes may share a workspace, a sweep that was stopped is resumed, and
+levels, seeds, kinds, shares, draws and models can be added. Cells are done in this process unless an executor
+is given; see :class:`effx.recipe.execute.executors.InlineExecutor` for why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from effx import files, records
 from effx.artifacts import Checkpoint
-from effx.errors import EffxError
+from effx.errors import EffxError, UsageError
 from effx.recipe.execute.executors import Executor, InlineExecutor
 from effx.recipe.execute.run import make_plan, run_plan
 from effx.recipe.execute.store import CellStore
+from effx.recipe.graph import adaptation as adaptation_cells
 from effx.recipe.graph import lottery as lottery_cells
 from effx.recipe.graph import sweeps as ticket_cells
 from effx.recipe.graph.cells import CellBuilder
@@ -26,7 +27,7 @@ from effx.recipe.graph.plan import Artifacts, CellPlan
 from effx.recipe.language.recipe import ModelEntry, Recipe, TaskEntry
 from effx.specs.data import DataLocation, DataSettings, DataSource
 from effx.specs.heads import HeadSettings
-from effx.specs.training import LotterySettings, TicketSearchSettings
+from effx.specs.training import AdaptationSettings, LotterySettings, TicketSearchSettings
 
 
 def tickets(
@@ -68,16 +69,14 @@ def tickets(
     settings = settings or TicketSearchSettings()
     training.check(task_name, str(model_name), data_folder, settings, head)
     limit = settings.finetune.training.limit
-    recipe = _recipe("tickets", task_name, model_name, out, data_folder, limit, head)
+    models, folder = _workspace("tickets", task_name, model_name, out)
+    recipe = _recipe("tickets", task_name, models, folder, data_folder, limit, head)
 
     def add(builder: CellBuilder, artifacts: Artifacts) -> None:
         task, model = recipe.tasks[0], recipe.models[0]
         ticket_cells.add_search(builder, task, model, settings, artifacts, views="")
 
-    plan = _run(recipe, add, executor)
-    entry = next(entry for entry in plan.entries.values() if entry.cell.stage == "tickets")
-    path = plan.store.cell(entry.key) / entry.cell.name / "table.json"
-    return records.read_json(path)
+    return _table(_run(recipe, add, executor), "tickets")
 
 
 def lottery(
@@ -117,7 +116,8 @@ def lottery(
     kind = "mask" if settings.mask else settings.objective
     suffix = "" if kind == "task" else f"-{kind}"
     limit = settings.finetune.training.limit
-    recipe = _recipe("lottery", task_name, model_name, out, data_folder, limit, head, suffix)
+    models, folder = _workspace("lottery", task_name, model_name, out, suffix)
+    recipe = _recipe("lottery", task_name, models, folder, data_folder, limit, head)
     seed = settings.finetune.training.seed
     stem = f"{task_name}-{recipe.models[0].label}"
     last = {"task": f"lottery{settings.sparsity}", "mlm": f"mlm{settings.sparsity}", "mask": "mask"}[kind]
@@ -137,35 +137,91 @@ def lottery(
     ]
 
 
+def adapt(
+    task_name: str,
+    models: Mapping[str, str | Path],
+    *,
+    out: str | Path | None = None,
+    data_folder: DataLocation = None,
+    settings: AdaptationSettings | None = None,
+    head: HeadSettings | None = None,
+    executor: Executor | None = None,
+) -> dict[str, Any]:
+    """Fine-tune several models on the same small shares of a task's rows, and write their table and figure.
+
+    Args:
+        task_name: the target: a task of the table, or with ``data_folder`` any name for the user's rows.
+        models: name in the table -> a folder with config.json and safetensors weights, a checkpoint, or a
+            name on the hub. The first is the one that the others are compared with.
+        out: the workspace; default ``adaptation/TASK``.
+        data_folder: file or folder of the rows; default: the hub, or the demo corpus.
+        settings: shares, draws, and how to train.
+        head: whether the models' task heads are kept or replaced; default: replaced.
+        executor: where cells run; None: in this process.
+
+    Returns:
+        The content of table.json; see :mod:`effx.train.adaptation.table`.
+
+    Raises:
+        UsageError: a setting is wrong, or no model is given.
+        DataError: the rows do not fit the task.
+        ArtifactError: a checkpoint or a file of the workspace is damaged.
+        StoppedError: by Ctrl-C or SIGTERM.
+    """
+    from effx.train import adaptation as training
+
+    settings, head = settings or AdaptationSettings(), head or HeadSettings(fresh_head=True)
+    if not models:
+        raise UsageError("adaptation needs at least one model.", settings="model")
+    training.check(task_name, [str(source) for source in models.values()], data_folder, settings, head)
+    limit = settings.finetune.training.limit
+    folder = Path(out) if out is not None else Path("adaptation") / task_name
+    recipe = _recipe("adaptation", task_name, models, folder, data_folder, limit, head)
+
+    def add(builder: CellBuilder, artifacts: Artifacts) -> None:
+        adaptation_cells.add(builder, recipe.tasks[0], recipe.models, settings)
+
+    return _table(_run(recipe, add, executor), "adaptation")
+
+
+def _table(plan: CellPlan, stage: str) -> dict[str, Any]:
+    """Return the table of a sweep."""
+    entry = next(entry for entry in plan.entries.values() if entry.cell.stage == stage)
+    return records.read_json(plan.store.cell(entry.key) / entry.cell.name / "table.json")
+
+
 def _recipe(
     kind: str,
     task_name: str,
-    model_name: str | Path,
-    out: str | Path | None,
+    models: Mapping[str, str | Path],
+    folder: Path,
     data_folder: DataLocation,
     limit: int | None,
     head: HeadSettings | None,
-    suffix: str = "",
 ) -> Recipe:
-    """Return a recipe of one task and one model, without stages."""
+    """Return a recipe of one task and some models, without stages."""
+    source = DataSource.of(data_folder)
+    task = TaskEntry(
+        name=task_name,
+        data=None if source is None else source.path,
+        limit=limit,
+        reading=DataSettings() if source is None else source.settings,
+    )
+    head = head or HeadSettings()
+    entries = tuple(
+        ModelEntry(label=label, source=str(source), head=head) for label, source in models.items()
+    )
+    return Recipe(name=kind, workspace=str(folder), tasks=(task,), models=entries)
+
+
+def _workspace(
+    kind: str, task_name: str, model_name: str | Path, out: str | Path | None, suffix: str = ""
+) -> tuple[dict[str, str | Path], Path]:
+    """Return a model by its short name, and the workspace."""
     from effx.models.huggingface import name_of
 
     label = files.safe_name(name_of(str(model_name)))
-    source = DataSource.of(data_folder)
-    folder = Path(out) if out is not None else Path(kind) / f"{task_name}-{label}{suffix}"
-    return Recipe(
-        name=kind,
-        workspace=str(folder),
-        tasks=(
-            TaskEntry(
-                name=task_name,
-                data=None if source is None else source.path,
-                limit=limit,
-                reading=DataSettings() if source is None else source.settings,
-            ),
-        ),
-        models=(ModelEntry(label=label, source=str(model_name), head=head or HeadSettings()),),
-    )
+    return {label: model_name}, Path(out) if out is not None else Path(kind) / f"{task_name}-{label}{suffix}"
 
 
 def _run(

@@ -4,6 +4,7 @@
                            └───────────┴────────────┴── export ── profile ── report
     lottery-mask ── lottery ── lottery ...               (each round of a lottery ticket is a cell)
     tickets-full ── tickets-scores ── ticket ── tickets-rung ── tickets
+    adapt ── adaptation
 
 A new stage is one row here, its settings, and the function ``run`` in a module of its name in
 ``effx/recipe/execute/stages/``. Its key follows from the row: settings, rows, the code that ``code``,
@@ -21,6 +22,7 @@ from effx.specs.heads import HeadSettings
 from effx.specs.measurement import MeasurementPlan
 from effx.specs.settings import Settings
 from effx.specs.training import (
+    AdaptationSettings,
     EarlyExitSettings,
     FinetuneSettings,
     LevelField,
@@ -141,6 +143,25 @@ class TicketsStage(Settings):
     grid_steps: int | None = None
     """For successive halving: the maximum optimizer steps of the complete grid."""
     tickets: TicketSearchSettings = TicketSearchSettings()
+
+
+class AdaptStage(Settings):
+    """Fine-tune one model on one draw of a share of a task's rows."""
+
+    task: str
+    model: str
+    """Its name, for the table."""
+    head: HeadSettings = HeadSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
+
+
+class AdaptationStage(Settings):
+    """Write the table and the figure of a few-shot adaptation."""
+
+    task: str
+    models: tuple[str, ...]
+    """Their names; the first is the one that the others are compared with."""
+    adaptation: AdaptationSettings = AdaptationSettings()
 
 
 class ExportStage(Settings):
@@ -269,6 +290,12 @@ _ROWS = (
         "tickets", TicketsStage, ("train/tickets/table.py", "train/tickets/figure.py"),
         ("numpy", "scipy", "matplotlib"), view="tickets/{name}/*", reads_artifacts=False, shares_process=True,
         follows=("tickets-full", "tickets-scores", "ticket", "tickets-rung"),
+    ),
+    _training("adapt", AdaptStage, "train/finetune.py"),
+    StageSpec(
+        "adaptation", AdaptationStage, ("train/adaptation/table.py", "train/adaptation/figure.py"),
+        ("numpy", "scipy", "matplotlib"), view="*", reads_artifacts=False, shares_process=True,
+        follows=("adapt",),
     ),
     StageSpec(
         "export", ExportStage, ("export/plan.py",),

@@ -89,7 +89,14 @@ _CHECKPOINT_ALLOWS = {
     **_allow("another column to read: it is printed, and rows without it are refused", ("one more",),
              "task_definition.columns"),
     **_allow("a name for people; rows are identified by their digest", ("empty", "unknown"), "data.name"),
-    **_allow("fewer facts", ("emptied",), "versions"),
+    **_allow("fewer or repeated facts", ("emptied", "one less", "one more"), "versions", "training",
+             "training.settings", "training.stages"),
+    **_allow("a description: nothing else states it", _OTHER_WORDS, "training.head", "training.source",
+             "training.host", "baseline.answer"),
+    **_allow("counted once: nothing else states it", ("large", "5"), "training.settings.layers",
+             "training.settings.batch_size", "training.settings.max_steps", "training.settings.patience",
+             "training.stages.#.*", "training.learning_rate", "training.processes"),
+    **_allow("the same number", ("float",), "predictions.#"),
     **_allow("more or fewer scores to compute", ("one more", "one less"), "task_definition.metrics"),
 }  # fmt: skip
 

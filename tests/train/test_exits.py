@@ -19,7 +19,13 @@ from effx.models import add_ramps, checkpoints, evaluate, load, prune, save, str
 from effx.models.exits import rule_of
 from effx.specs import exit_rules
 from effx.specs.tasks import get
-from effx.specs.training import EXIT_MODES, EarlyExitSettings, FinetuneSettings, TokenPruningSettings
+from effx.specs.training import (
+    EXIT_MODES,
+    EarlyExitSettings,
+    FinetuneSettings,
+    TokenPruningSettings,
+    TrainingSettings,
+)
 from effx.train import exits, finetune, tokens
 from effx.train.rows import held_out, rows_digest, split
 
@@ -149,7 +155,8 @@ def test_engine_manifest_counts_pruned_parameters_without_ramps(
 
 def trained(**facts: Any) -> TrainingRecord:
     """Return the record of a fine-tuned checkpoint."""
-    return TrainingRecord(kind="finetune", regime="full", **facts)
+    settings = {"limit": facts.get("limit"), **facts.pop("settings", {})}
+    return TrainingRecord(kind="finetune", regime="full", settings=settings, **facts)
 
 
 def test_calibration_rows_are_rows_that_the_checkpoint_was_not_trained_on(rows_folder: Path) -> None:

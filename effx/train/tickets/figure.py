@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from effx.train import figures
 from effx.train.importance import Importance
 
-_RC = {"font.size": 9, "svg.hashsalt": "effx", "svg.fonttype": "none", "axes.spines.top": False,
-       "axes.spines.right": False, "font.family": "sans-serif"}  # fmt: skip
 _KINDS = {"winning": ("#0072b2", "o"), "random": ("#009e73", "^"), "losing": ("#d55e00", "s")}
 """Kind -> colour (Okabe and Ito) and marker, so that kinds can be distinguished without colours."""
 
@@ -20,7 +18,7 @@ _KINDS = {"winning": ("#0072b2", "o"), "random": ("#009e73", "^"), "losing": ("#
 def phases(table: dict[str, Any], path: Path) -> None:
     """Draw scores against weights remaining: the full model, and a line with error bars per kind."""
     metric = table["metric"]
-    with mpl.rc_context(_RC):
+    with figures.style():
         figure = Figure(figsize=(7.2, 4.4), layout="constrained")
         axes = figure.add_subplot()
         rows = [row for row in table["summary"] if row["level"] is not None]
@@ -56,7 +54,7 @@ def phases(table: dict[str, Any], path: Path) -> None:
         bars = "one seed" if seeds == 1 else f"bars: standard deviation over {seeds} seeds"
         axes.annotate(bars, (1, 1.01), xycoords="axes fraction", ha="right", va="bottom", fontsize=7,
                       color="#777777")  # fmt: skip
-        _save(figure, path)
+        figures.save(figure, path)
 
 
 def _mark_super(axes: Any, table: dict[str, Any], rows: list[dict[str, Any]], metric: str) -> None:
@@ -93,7 +91,7 @@ def heat_map(scored: Importance, layers: Sequence[int], title: str, path: Path) 
         title: what was scored.
         path: .png or .svg.
     """
-    with mpl.rc_context(_RC):
+    with figures.style():
         count, heads = scored.heads.shape
         figure = Figure(figsize=(2.2 + 0.34 * heads, 1.3 + 0.34 * count), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(heads, 1))
@@ -108,9 +106,4 @@ def heat_map(scored: Importance, layers: Sequence[int], title: str, path: Path) 
             figure.colorbar(image, ax=axes, fraction=0.046 if what == "head" else 0.4)
         left.set_ylabel("layer")
         left.set_title(f"importance: {title}", loc="left", fontsize=10)
-        _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    metadata: dict[str, Any] = {"Date": None} if path.suffix == ".svg" else {}
-    figure.savefig(path, dpi=160, metadata=metadata)
+        figures.save(figure, path)

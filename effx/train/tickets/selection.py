@@ -7,11 +7,10 @@ part of the validation rows. Its score is reported on the other rows and on all 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from effx.specs.levels import Level
 from effx.specs.tasks import Task
@@ -31,24 +30,6 @@ def split(n: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     cut = min(max(round(n * share), 1), n - 1)
     order = np.random.default_rng((seed, 6)).permutation(n)
     return np.sort(order[:cut]), np.sort(order[cut:])
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Scores over seeds."""
-
-    mean: float
-    std: float | None
-    """Standard deviation with n - 1 in the denominator; None for one seed."""
-    low: float
-    high: float
-    n: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """Return the spread of at least one score."""
-        std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        return cls(float(np.mean(values)), std, min(values), max(values), len(values))
 
 
 @dataclass(frozen=True)
@@ -85,37 +66,6 @@ def candidate(
     """
     scores = tuple(result.score(task, labels, rows)[task.metric] for result in results)
     return Candidate(level, float(np.mean([result.weight_remaining for result in results])), scores)
-
-
-@dataclass(frozen=True)
-class PairedTest:
-    """A paired Student's t-test over seeds."""
-
-    difference: float
-    """Mean."""
-    std: float | None
-    """Of the differences; None: one seed has none."""
-    p: float | None
-    """Two-sided; None: ``reason`` says why."""
-    n: int
-    """Seeds."""
-    reason: str | None = None
-
-    def to_json(self) -> dict[str, float | int | str | None]:
-        """Return its fields as JSON."""
-        return asdict(self)
-
-
-def paired_test(full: Sequence[float], other: Sequence[float]) -> PairedTest:
-    """Return the paired Student's t-test of ``other`` against ``full`` over seeds, as in the paper."""
-    differences = np.asarray(other) - np.asarray(full)
-    n, mean = len(differences), float(differences.mean())
-    if n < 2:
-        return PairedTest(mean, None, None, n, "one seed has no spread: use 2 or more seeds")
-    std = float(differences.std(ddof=1))
-    if np.ptp(differences) < 1e-12:
-        return PairedTest(mean, std, None, n, "the difference is the same for every seed")
-    return PairedTest(mean, std, float(stats.ttest_rel(other, full).pvalue), n)
 
 
 def phases(

@@ -18,6 +18,7 @@ from effx import files
 from effx.specs.levels import Level
 from effx.specs.tasks import Task
 from effx.specs.training import TicketSearchSettings
+from effx.stats import runs
 from effx.train.tickets import selection
 from effx.train.tickets.halving import RungDecision
 from effx.train.tickets.result import FULL, TicketResult
@@ -146,7 +147,7 @@ def _summary(metrics: Sequence[str], group: Sequence[dict[str, Any]]) -> dict[st
         "weight_remaining": float(np.mean([cell["weight_remaining"] for cell in group])),
         "removed": first["removed"],
         "scores": {
-            part: {metric: asdict(selection.Spread.of(_scores(group, part, metric))) for metric in metrics}
+            part: {metric: asdict(runs.Spread.of(_scores(group, part, metric))) for metric in metrics}
             for part in PARTS
         },
     }
@@ -161,7 +162,7 @@ def _super(
         "weight_remaining": float(np.mean([cell["weight_remaining"] for cell in ticket])),
         "checkpoints": [cell["checkpoint"] for cell in ticket],
         "test": {
-            part: selection.paired_test(_scores(full, part, metric), _scores(ticket, part, metric)).to_json()
+            part: runs.paired_test(_scores(full, part, metric), _scores(ticket, part, metric)).to_json()
             for part in ("rest", "whole")
         },
     }

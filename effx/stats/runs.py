@@ -1,0 +1,58 @@
+"""Scores of several training runs, one per seed: their spread, and a paired test between two groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Scores over seeds."""
+
+    mean: float
+    std: float | None
+    """Standard deviation with n - 1 in the denominator; None for one seed."""
+    low: float
+    high: float
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Return the spread of at least one score."""
+        std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        return cls(float(np.mean(values)), std, min(values), max(values), len(values))
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """A paired Student's t-test over seeds."""
+
+    difference: float
+    """Mean."""
+    std: float | None
+    """Of the differences; None: one seed has none."""
+    p: float | None
+    """Two-sided; None: ``reason`` says why."""
+    n: int
+    """Seeds."""
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, float | int | str | None]:
+        """Return its fields as JSON."""
+        return asdict(self)
+
+
+def paired_test(full: Sequence[float], other: Sequence[float]) -> PairedTest:
+    """Return the paired Student's t-test of ``other`` against ``full`` over seeds, as in the paper."""
+    differences = np.asarray(other) - np.asarray(full)
+    n, mean = len(differences), float(differences.mean())
+    if n < 2:
+        return PairedTest(mean, None, None, n, "one seed has no spread: use 2 or more seeds")
+    std = float(differences.std(ddof=1))
+    if np.ptp(differences) < 1e-12:
+        return PairedTest(mean, std, None, n, "the difference is the same for every seed")
+    return PairedTest(mean, std, float(stats.ttest_rel(other, full).pvalue), n)

@@ -1,0 +1,230 @@
+"""The table of a few-shot adaptation, as JSON, CSV and Markdown.
+
+It contains no times, so that the same cells give the same bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io as text_io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from effx import files, records
+from effx.artifacts import Checkpoint
+from effx.errors import ArtifactError, one_line
+from effx.specs.tasks import Task
+from effx.specs.training import AdaptationSettings, rows_share_text
+from effx.stats import intervals, runs, tests
+
+_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class AdaptationResult:
+    """One model, fine-tuned on one draw."""
+
+    model: str
+    """Name of the model that was adapted."""
+    share: float
+    seed: int
+    """Of the draw."""
+    rows: int
+    """Training rows, those held out for early stopping included."""
+    steps: int
+    """Optimizer steps."""
+    checkpoint: str
+    """Digest of the checkpoint."""
+    weight_remaining: float
+    metrics: dict[str, float]
+    """On all validation rows."""
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, model: str, share: float, seed: int) -> AdaptationResult:
+        """Return the result in a checkpoint's manifest."""
+        manifest = checkpoint.manifest
+        training = manifest.training
+        return cls(
+            model,
+            share,
+            seed,
+            (training.rows or 0) + training.held_out_rows,
+            training.steps,
+            checkpoint.digest,
+            manifest.weight_remaining,
+            dict(manifest.metrics),
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> AdaptationResult:
+        """Read a result's file.
+
+        Raises:
+            ArtifactError: the file is missing or damaged.
+        """
+        try:
+            return cls(**records.read_json(path))
+        except (ArtifactError, TypeError) as error:
+            reason = one_line(error, None).rstrip(".")
+            raise ArtifactError(
+                f"{path} cannot be read ({reason}). Delete its folder; the model is then trained again."
+            ) from error
+
+
+def build(
+    task: Task,
+    validation_rows: int,
+    models: Sequence[str],
+    settings: AdaptationSettings,
+    results: Sequence[AdaptationResult],
+) -> dict[str, Any]:
+    """Return the table.
+
+    Args:
+        task: the target.
+        validation_rows: how many there are.
+        models: their names; the others are compared with the first.
+        settings: of the adaptation.
+        results: one for every model, share and seed.
+
+    Returns:
+        schema, task, metric, metrics, models, seeds, settings, validation_rows,
+        cells[model, share, seed, rows, steps, checkpoint, weight_remaining, metrics],
+        summary[model, share, rows, weight_remaining, scores{metric: {mean, std, low, high, n}}],
+        comparisons[model, with, share, difference, low, high, p, p_adjusted, n, reason]: paired over draws;
+        ``low`` and ``high`` are the ends of the 95 % interval of Student's t, null for one draw, and
+        ``p_adjusted`` is p after Holm's adjustment over all comparisons.
+    """
+    by_group = {
+        (model, share): sorted(
+            (result for result in results if (result.model, result.share) == (model, share)),
+            key=lambda result: result.seed,
+        )
+        for model in models
+        for share in settings.shares
+    }
+    comparisons = [
+        _comparison(task.metric, by_group[models[0], share], by_group[model, share])
+        for model in models[1:]
+        for share in settings.shares
+    ]
+    adjusted = iter(tests.holm([entry["p"] for entry in comparisons if entry["p"] is not None]))
+    for entry in comparisons:
+        entry["p_adjusted"] = None if entry["p"] is None else next(adjusted)
+    return {
+        "schema": _SCHEMA,
+        "task": task.name,
+        "metric": task.metric,
+        "metrics": list(task.metrics),
+        "models": list(models),
+        "seeds": list(settings.seeds),
+        "settings": {
+            key: value
+            for key, value in settings.to_json().items()
+            if key not in ("shares", "draws", "share", "keep")
+        },
+        "validation_rows": validation_rows,
+        "cells": [asdict(result) for group in by_group.values() for result in group],
+        "summary": [_summary(task.metrics, group) for group in by_group.values()],
+        "comparisons": comparisons,
+    }
+
+
+def _summary(metrics: Sequence[str], group: Sequence[AdaptationResult]) -> dict[str, Any]:
+    first = group[0]
+    return {
+        "model": first.model,
+        "share": first.share,
+        "rows": first.rows,
+        "weight_remaining": first.weight_remaining,
+        "scores": {
+            metric: asdict(runs.Spread.of([result.metrics[metric] for result in group])) for metric in metrics
+        },
+    }
+
+
+def _comparison(
+    metric: str, baseline: Sequence[AdaptationResult], group: Sequence[AdaptationResult]
+) -> dict[str, Any]:
+    """Return the paired comparison of a model with the first one on the same draws."""
+    before, after = ([result.metrics[metric] for result in part] for part in (baseline, group))
+    test = runs.paired_test(before, after)
+    interval = intervals.mean_interval(np.subtract(after, before).tolist())
+    low, high = (None, None) if interval is None else interval
+    return {
+        "model": group[0].model,
+        "with": baseline[0].model,
+        "share": group[0].share,
+        "difference": test.difference,
+        "low": low,
+        "high": high,
+        "p": test.p,
+        "n": test.n,
+        "reason": test.reason,
+    }
+
+
+def write(folder: Path, value: dict[str, Any]) -> None:
+    """Write table.json, table.csv and table.md."""
+    files.write_json(folder / "table.json", value)
+    files.write_atomic(folder / "table.csv", as_csv(value).encode())
+    files.write_atomic(folder / "table.md", markdown(value).encode())
+
+
+def as_csv(value: dict[str, Any]) -> str:
+    """Return one line per model, share and metric."""
+    out = text_io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        ["model", "share", "rows", "weight_remaining", "metric", "mean", "std", "low", "high", "draws"]
+    )
+    for row in value["summary"]:
+        for metric, spread in row["scores"].items():
+            std = "" if spread["std"] is None else spread["std"]
+            writer.writerow(
+                [row["model"], row["share"], row["rows"], row["weight_remaining"], metric, spread["mean"],
+                 std, spread["low"], spread["high"], spread["n"]]
+            )  # fmt: skip
+    return out.getvalue()
+
+
+def markdown(value: dict[str, Any]) -> str:
+    """Return the table as Markdown: a row per model, a column per share, then the comparisons."""
+    shares = list(dict.fromkeys(row["share"] for row in value["summary"]))
+    rows = {(row["model"], row["share"]): row for row in value["summary"]}
+    first, draws = value["models"][0], len(value["seeds"])
+    heads = [f"{rows_share_text(share)} ({rows[first, share]['rows']:,} rows)" for share in shares]
+    lines = [
+        f"| model, {value['metric']} | weights | " + " | ".join(heads) + " |",
+        "|---|---|" + "---|" * len(heads),
+    ]
+    for model in value["models"]:
+        weights = f"{rows[model, shares[0]]['weight_remaining']:.1%}"
+        scores = [_mean_and_std(rows[model, share]["scores"][value["metric"]]) for share in shares]
+        lines.append("| " + " | ".join([model, weights, *scores]) + " |")
+    spread = "One draw." if draws == 1 else f"Mean ± standard deviation over {draws} draws."
+    lines += ["", f"{spread} {value['validation_rows']} validation rows."]
+    if value["comparisons"] and draws > 1:
+        lines += ["", f"Difference from {first} on the same draws, with its 95 % interval (Student's t) and "
+                  f"the p-value after Holm's adjustment over {len(value['comparisons'])} comparisons:", "",
+                  "| model | " + " | ".join(map(rows_share_text, shares)) + " |",
+                  "|---|" + "---|" * len(shares)]  # fmt: skip
+        by_group = {(entry["model"], entry["share"]): entry for entry in value["comparisons"]}
+        for model in value["models"][1:]:
+            lines.append(
+                "| " + " | ".join([model, *(_difference(by_group[model, share]) for share in shares)]) + " |"
+            )
+    return "\n".join([*lines, ""])
+
+
+def _mean_and_std(spread: dict[str, Any]) -> str:
+    return f"{spread['mean']:.4f}" + ("" if spread["std"] is None else f" ± {spread['std']:.4f}")
+
+
+def _difference(entry: dict[str, Any]) -> str:
+    p = f"p = {entry['p_adjusted']:.3f}" if entry["p"] is not None else f"no p-value: {entry['reason']}"
+    return f"{entry['difference']:+.4f} [{entry['low']:+.4f}, {entry['high']:+.4f}], {p}"
