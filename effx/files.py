@@ -18,7 +18,7 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +85,10 @@ def write_atomic(path: Path, data: bytes, *, replace: bool = True) -> None:
         raise cannot_write(path, error) from error
 
 
-def write_json(path: Path, value: Mapping[str, Any], *, replace: bool = True, indented: bool = True) -> None:
-    """Write a JSON object atomically, indented for reading or, many times faster, on one line."""
+def write_json(
+    path: Path, value: Mapping[str, Any] | Sequence[Any], *, replace: bool = True, indented: bool = True
+) -> None:
+    """Write JSON atomically, indented for reading or, many times faster, on one line."""
     text = json.dumps(value, indent=1 if indented else None, ensure_ascii=False, allow_nan=False)
     write_atomic(path, (text + "\n").encode(), replace=replace)
 

@@ -664,6 +664,8 @@ class Parity:
     """95 %, adjusted for the number of classes."""
     lost_classes: tuple[str, ...] = ()
     """Classes that the checkpoint predicts and the engine never does, on more rows than chance explains."""
+    least_cosine: float | None = None
+    """Of the engine's and the checkpoint's vector of a text; None: texts are not embedded."""
     rows_per_query: Count = 8
     """1: the answers depend on the other rows of a batch, and this comparison is of single queries."""
 
@@ -674,6 +676,8 @@ def check_parity(parity: Parity) -> Parity:
         raise ValueError(f"examples: expected an integer >= 0, got {parity.examples}")
     if parity.passed and (parity.max_abs_diff < 0 or not 0 <= parity.label_agreement <= 1):
         raise ValueError("passed: contradicts max_abs_diff or label_agreement")
+    if parity.least_cosine is not None and not -1 - 1e-6 <= parity.least_cosine <= 1 + 1e-6:
+        raise ValueError(f"least_cosine: expected a number from -1 to 1, got {parity.least_cosine:g}")
     if parity.rows_per_query not in (1, 8):
         raise ValueError(f"rows_per_query: expected 1 or 8, got {parity.rows_per_query}")
     for name in ("depth_agreement", "accuracy"):

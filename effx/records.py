@@ -91,14 +91,27 @@ def read_foreign_json(path: Path, *, limit_bytes: int = MAX_FOREIGN_BYTES) -> di
         ArtifactError: the file is missing, not a regular file, too large, or not JSON; its root is not an
             object.
     """
+    value = _foreign(path, limit_bytes)
+    if not isinstance(value, dict):
+        raise ArtifactError(f"{path}: expected a JSON object, got {_shown(value)}.")
+    return value
+
+
+def read_foreign_list(path: Path) -> list[Any]:
+    """Read a JSON list that another program wrote; otherwise as :func:`read_foreign_json`."""
+    value = _foreign(path, MAX_FOREIGN_BYTES)
+    if not isinstance(value, list):
+        raise ArtifactError(f"{path}: expected a JSON list, got {_shown(value)}.")
+    return value
+
+
+def _foreign(path: Path, limit_bytes: int) -> object:
     try:
-        value = json.loads(read_regular(path, limit_bytes=limit_bytes))
+        value: object = json.loads(read_regular(path, limit_bytes=limit_bytes))
     except RecursionError as error:
         raise ArtifactError(f"{path} cannot be read: its JSON is nested too deeply.") from error
     except ValueError as error:
         raise ArtifactError(f"{path} is not JSON: {one_line(error)}.") from error
-    if not isinstance(value, dict):
-        raise ArtifactError(f"{path}: expected a JSON object, got {_shown(value)}.")
     return value
 
 

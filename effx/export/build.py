@@ -321,6 +321,8 @@ def _failure(candidate: _Candidate, job: Job, source: ExportSource, reference: R
 def _lost(measured: Parity) -> str:
     """Return what an engine loses besides accuracy."""
     text = ""
+    if measured.least_cosine is not None:
+        text += f", the least cosine of a vector with the checkpoint's is {measured.least_cosine:.4f}"
     if measured.metric_lost is not None and measured.metric_lost_interval is not None:
         low, high = measured.metric_lost_interval
         text += f", {measured.metric} lost {measured.metric_lost:.3f} [{low:.3f}, {high:.3f}]"

@@ -47,20 +47,24 @@ class TraceShape:
 
 
 class CompleteModel(nn.Module):
-    """Ids to the logits of the model's head, or to start and end logits."""
+    """Ids to the outputs of a model: logits, start and end logits, or a vector with the hidden states."""
 
     def __init__(self, model: PreTrainedModel, shape: TraceShape) -> None:
         super().__init__()
         self.model, self.shape, self.names = model, shape, input_names(model)
 
     def forward(self, *arrays: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """Return logits [batch, outputs], or start and end logits, each [batch, length]."""
+        """Return logits [batch, outputs]; start and end logits, each [batch, length]; or vectors
+        [batch, width] and hidden states [batch, length, width], which sentence-transformers pools itself.
+        """
         stream = forward.embed(self.model, dict(zip(self.names, arrays, strict=True)))
         for index in range(len(structure(self.model).layers)):
             stream = reference.layer(self.model, index, stream, prune=self.shape.tokens)
         if families.of(self.model).answers_spans(self.model):
             start, end = forward.spans(self.model, stream.hidden)
             return start.float(), end.float()
+        if families.of(self.model).embeds(self.model):
+            return forward.head(self.model, stream), stream.hidden.float()
         return forward.head(self.model, stream).float()
 
 
@@ -133,7 +137,8 @@ class Traced:
 def traced(model: PreTrainedModel, shape: TraceShape, layers: range | None = None) -> Traced:
     """Return the complete model (``layers`` None) or one segment, ready for an exporter.
 
-    Complete: inputs int64 [batch, sequence], output logits, or start_logits and end_logits.
+    Complete: inputs int64 [batch, sequence], output logits; start_logits and end_logits; or
+    sentence_embedding and last_hidden_state.
     Segment: outputs logits and, before the last segment, hidden_out and token_mask_out.
     """
     limit = position_limit(model)
@@ -162,6 +167,8 @@ def traced(model: PreTrainedModel, shape: TraceShape, layers: range | None = Non
     outputs = ["logits"] if last else ["logits", "hidden_out", "token_mask_out"]
     if families.of(model).answers_spans(model):
         outputs = ["start_logits", "end_logits"]
+    if families.of(model).embeds(model):
+        outputs = ["sentence_embedding", "last_hidden_state"]
     return Traced(module.eval(), example, inputs, outputs, dims)
 
 

@@ -3,6 +3,7 @@
     DIR/NAME/config.json, tokenizer.json, ...     as transformers saves them
     DIR/NAME/onnx/model.onnx                      fp32; model_fp16.onnx, model_bf16.onnx, model_quantized.onnx
     DIR/NAME/openvino_model.xml, .bin             fp32; openvino_model_qint8_quantized.xml: int8
+    DIR/NAME/modules.json, 1_Pooling/config.json  of embeddings, for sentence-transformers
     DIR/NAME/README.md                            the model card: files, labels, parity
 
 optimum-intel 2.2 reads the OpenVINO files of the folder itself (``_find_files_matching_pattern``), and
@@ -18,12 +19,13 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from effx import files, progress
 from effx.artifacts import Engine
 from effx.errors import EffxError, UsageError
 from effx.formatting import with_unit
-from effx.specs import variants
+from effx.specs import sentence_transformers, variants
 
 _ONNX = {"fp32": "model", "fp16": "model_fp16", "bf16": "model_bf16", "int8": "model_quantized"}
 _OPENVINO = {"fp32": "openvino_model", "int8": "openvino_model_qint8_quantized"}
@@ -92,7 +94,8 @@ def write(engines: Sequence[Engine], folder: Path) -> Path:
         raise UsageError(f"{folder}: the engines are of different checkpoints with the same name.")
     first = engines[0]
     shared = [name for name in first.manifest.files if _is_shared(name)]
-    expected = {*shared, _CARD, *_names_in_folder()}
+    sentence_files = _sentence_files(first)
+    expected = {*shared, _CARD, *_names_in_folder(), *(name.partition("/")[0] for name in sentence_files)}
     if folder.is_dir() and (others := sorted({path.name for path in folder.iterdir()} - expected)):
         raise UsageError(f"{folder} has files of something else ({others[0]}): choose another folder.")
     taken: dict[str, Engine] = {}
@@ -100,6 +103,9 @@ def write(engines: Sequence[Engine], folder: Path) -> Path:
         for name in shared:
             shutil.copyfile(first.folder / name, temporary / name)
         _set_max_length(temporary / _TOKENIZER_CONFIG, first.max_length)
+        for name, value in sentence_files.items():
+            (temporary / name).parent.mkdir(exist_ok=True)
+            files.write_json(temporary / name, value)
         for engine in engines:
             taken[_copy(engine, temporary)] = engine
         (temporary / _CARD).write_text(_card(folder.name, taken), encoding="utf-8")
@@ -140,6 +146,14 @@ def _copy(engine: Engine, folder: Path) -> str:
                 raise UsageError(f"{engine.name}: another engine has {target.name} too: export one of them.")
             shutil.copyfile(engine.folder / name, target)
     return str(Path(subfolder, f"{stem}{Path(source).suffix}"))
+
+
+def _sentence_files(engine: Engine) -> dict[str, Any]:
+    """Return file name -> JSON for sentence-transformers; empty: the engine does not embed texts."""
+    structure, encoder = engine.manifest.structure, engine.manifest.encoder
+    if not engine.task.behavior.query_is_text or structure is None or encoder is None:
+        return {}
+    return sentence_transformers.contents(structure.head_pooling, encoder.width, engine.max_length)
 
 
 def _set_max_length(path: Path, max_length: int) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from effx.encoding import Encoded, Windows, Words
 from effx.engines.protocol import Session
 from effx.manifests import Parity
+from effx.specs.kinds.embedding import cosines
 from effx.specs.tasks import Task
 from effx.stats import CONFIDENCE, intervals, noninferiority
 from effx.stats.metrics import METRICS, same_rows
@@ -39,14 +40,16 @@ class Tolerance:
     """Largest difference as a share of the range of the checkpoint's logits; None: not bounded."""
     label_agreement: float
     """How far predictions agree, 1: the same; see :attr:`effx.specs.kinds.TaskKind.agreement`."""
+    cosine: float
+    """Least cosine of the checkpoint's and the engine's vector of a text, where texts are embedded."""
 
 
 TOLERANCES: dict[str, Tolerance] = {
-    "fp32": Tolerance(max_abs_diff=1e-4, range_share=None, label_agreement=0.995),
-    "fp16": Tolerance(max_abs_diff=None, range_share=0.1, label_agreement=0.98),
-    "bf16": Tolerance(max_abs_diff=None, range_share=0.25, label_agreement=0.97),
-    "int8": Tolerance(max_abs_diff=None, range_share=0.5, label_agreement=0.93),
-    "fp8": Tolerance(max_abs_diff=None, range_share=0.5, label_agreement=0.93),
+    "fp32": Tolerance(max_abs_diff=1e-4, range_share=None, label_agreement=0.995, cosine=0.9999),
+    "fp16": Tolerance(max_abs_diff=None, range_share=0.1, label_agreement=0.98, cosine=0.99),
+    "bf16": Tolerance(max_abs_diff=None, range_share=0.25, label_agreement=0.97, cosine=0.97),
+    "int8": Tolerance(max_abs_diff=None, range_share=0.5, label_agreement=0.93, cosine=0.9),
+    "fp8": Tolerance(max_abs_diff=None, range_share=0.5, label_agreement=0.93, cosine=0.9),
 }
 MAX_ACCURACY_LOST = 0.01
 """Accuracy that a lossy precision may lose: the gate fails if the paired 95 % interval of the loss is above
@@ -71,7 +74,7 @@ class Reference:
 
     encoded: Encoded
     logits: np.ndarray
-    """[n, outputs]; or [tokens, outputs], see :func:`effx.models.evaluate.token_logits`."""
+    """[sequences, outputs]; or [tokens, outputs], see :func:`effx.models.evaluate.token_logits`."""
     depth: np.ndarray | None
     labels: np.ndarray | None
     """Of the first rows; the rows after them have none."""
@@ -164,6 +167,9 @@ def compare(
         facts["depth_agreement"] = float(np.mean(depth == reference.depth))
     lossy = precision in _LOSSY
     kind = task.behavior
+    if "cosine" in kind.gates:
+        facts["least_cosine"] = float(cosines(expected, answers).min())
+        passed = passed and facts["least_cosine"] >= tolerance.cosine
     if reference.labels is not None:
         n = len(reference.labels)
         _, before = kind.numbers(reference.labels, expected_labels[:n])
@@ -189,6 +195,7 @@ def compare(
             passed = passed and not (lossy and ends is not None and ends[0] > most)
     if not finite:
         difference = agreement = -1.0  # JSON has no NaN
+        facts.pop("least_cosine", None)
     return Parity(reference.encoded.row_count, difference, agreement, passed, reference.inputs, **facts)
 
 

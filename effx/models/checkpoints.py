@@ -31,6 +31,7 @@ from effx.models.heads import head_type
 from effx.models.markers import markers, unmarked
 from effx.models.structure import full, full_parameters, parameters, parameters_left, record, structure
 from effx.quiet import quiet
+from effx.specs import sentence_transformers
 from effx.specs.tasks import Task
 from effx.structure import Structure
 
@@ -78,6 +79,8 @@ def save(
             with files.os_errors(temporary / "tokenizer.json"):
                 tokenizer.save_pretrained(temporary)
             _unpadded(temporary / "tokenizer.json", facts.get("max_length"), tokenizer.truncation_side)
+            if families.of(model).embeds(model):
+                _write_sentence_files(model, temporary, facts.get("max_length") or position_limit(model))
         derived: CheckpointFacts = {
             "model": Path(str(model.config.name_or_path)).name,
             "max_length": position_limit(model),
@@ -94,6 +97,15 @@ def save(
             **derived,
         )
     return Checkpoint.open(folder)
+
+
+def _write_sentence_files(model: PreTrainedModel, folder: Path, max_length: int) -> None:
+    """Write the files by which sentence-transformers reads a model."""
+    pooled = structure(model).head_pooling
+    width = int(model.config.hidden_size)
+    for name, value in sentence_transformers.contents(pooled, width, max_length).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        files.write_json(folder / name, value)
 
 
 def load(folder: str | Path | Checkpoint) -> PreTrainedModel:
@@ -119,7 +131,7 @@ def _rebuilt(checkpoint: Checkpoint) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     families.named(config.model_type)
     _check_size(config)
-    if checkpoint.task.outputs != config.num_labels:
+    if checkpoint.task.outputs not in (0, config.num_labels):
         raise ArtifactError(
             f"task '{checkpoint.task.name}' has {checkpoint.task.outputs} outputs, config.json "
             f"{config.num_labels}."

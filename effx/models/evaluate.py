@@ -27,21 +27,22 @@ def predictions(model: PreTrainedModel, encoded: Encoded, task: Task) -> np.ndar
 
 
 def answers(model: PreTrainedModel, encoded: Encoded, task: Task) -> np.ndarray:
-    """Return a task's logits of all rows [n, outputs], or of all their tokens [tokens, outputs]."""
+    """Return a task's logits of all sequences [sequences, outputs], or of their tokens [tokens, outputs]."""
     of_tokens = heads.head_type(task).per_token
     return token_logits(model, encoded, task) if of_tokens else logits(model, encoded)
 
 
 @torch.inference_mode()
 def logits(model: PreTrainedModel, encoded: Encoded, batch_size: int = 64) -> np.ndarray:
-    """Return logits of the plain forward pass in eval mode, float32 [n, outputs], in row order."""
-    result = np.empty((len(encoded), model.config.num_labels), dtype=np.float32)
+    """Return logits of the plain forward pass in eval mode, float32 [sequences, outputs], in order."""
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
 
     def run(rows: np.ndarray, inputs: _Inputs) -> None:
-        result[rows] = model(**inputs).logits.float().cpu().numpy()
+        parts.append((rows, model(**inputs).logits.float().cpu().numpy()))
 
     _over(model, encoded, batch_size, run)
-    return result
+    order = np.argsort(np.concatenate([rows for rows, _ in parts]))
+    return np.asarray(np.concatenate([values for _, values in parts])[order])
 
 
 @torch.inference_mode()

@@ -75,6 +75,8 @@ def add_ramps(
     family = families.of(model)
     if family.answers_spans(model) or family.tags_tokens(model):
         raise UsageError("exits decide on one prediction per row, and this model has logits for every token.")
+    if family.embeds(model):
+        raise UsageError("exits decide on a prediction, and this model has a vector.")
     if pooling not in POOLINGS:
         raise unknown("pooling", pooling, POOLINGS)
     remaining = structure(model)

@@ -66,7 +66,7 @@ def head(model: PreTrainedModel, stream: Stream) -> torch.Tensor:
     """Return the task head's logits for the last layer's output.
 
     Returns:
-        [batch, outputs]; or [batch, length, outputs] if the model tags tokens.
+        [batch, outputs]; [batch, length, outputs] if the model tags tokens; or vectors [batch, width].
     """
     family = families.of(model)
     if family.tags_tokens(model):

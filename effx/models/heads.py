@@ -3,6 +3,7 @@
 sequence    logits [batch, outputs] of whole rows
 token       logits [batch, length, outputs] of every token
 span        start and end logits, stacked to [batch, length, 2]
+embedding   no head: normalised vectors [batch, width]
 
 A kind of task (:mod:`effx.specs.kinds`) names one of them as its ``head``.
 """
@@ -21,6 +22,7 @@ from transformers import (
     PreTrainedConfig,
 )
 
+from effx.models.embedder import AutoEmbedder
 from effx.specs.tasks import Task
 
 
@@ -44,6 +46,7 @@ HEADS: Mapping[str, HeadType] = {
         lambda out: torch.stack([out.start_logits, out.end_logits], -1),
         per_token=True,
     ),
+    "embedding": HeadType(AutoEmbedder, lambda out: out.logits, per_token=False),
 }
 
 
@@ -60,7 +63,8 @@ def describe(config: PreTrainedConfig, task: Task, names: Sequence[str] | None =
         task: that the model is for.
         names: those that the model's users know, in the order of the task's labels; None: the task's labels.
     """
-    config.num_labels = task.outputs
+    if task.outputs:
+        config.num_labels = task.outputs
     if task.labels:
         config.id2label = dict(enumerate(names or task.labels))
         config.label2id = {label: number for number, label in enumerate(names or task.labels)}

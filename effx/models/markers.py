@@ -6,7 +6,8 @@ saved with no elements: transformers raises an error for tensors of another shap
 the names of unknown tensors; one of them is :data:`NOTICE`.
 
 A head that reads the mean of the tokens would read the first token: there the bias of its output is saved
-under another name, and the empty tensor under its own.
+under another name, and the empty tensor under its own. A model without a head needs none: its pooling is in
+the files of sentence-transformers.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ def markers(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     layers, full_size = remaining.layers, (family.heads(model), family.neurons(model))
     tensors = {}
     names = [NOTICE]
-    if remaining.head_pooling == "mean":
-        bias = f"{family.output_path(model)}.bias"
+    output_path = family.output_path(model)
+    if remaining.head_pooling == "mean" and output_path is not None:
+        bias = f"{output_path}.bias"
         tensors[MEAN + bias] = model.get_parameter(bias).detach().contiguous()
         names.append(bias)
     elif all((len(layer.heads), layer.intermediate) == full_size for layer in layers):

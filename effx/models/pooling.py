@@ -51,21 +51,25 @@ def follow(model: PreTrainedModel) -> None:
 
 
 def pooled(model: PreTrainedModel, hidden: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
-    """Return the last layer's output [batch, length, width] as the head reads it: at its first position.
+    """Return the last layer's output [batch, positions, width] as the head reads it: at its first position.
 
     Args:
         model: its structure has the pooling.
         hidden: output of the last layer.
         token_mask: bool [batch, length]; False for padding and dropped tokens.
     """
-    return hidden if structure(model).head_pooling == "cls" else _with_mean(hidden, token_mask)
+    return hidden if structure(model).head_pooling == "cls" else _mean(hidden, token_mask)
+
+
+def _mean(hidden: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
+    """Return the mean of the real tokens [batch, 1, width], computed in float32."""
+    real = token_mask[..., None].float()
+    return ((hidden.float() * real).sum(1, keepdim=True) / real.sum(1, keepdim=True)).to(hidden.dtype)
 
 
 def _with_mean(hidden: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
-    """Return hidden states with the mean of the real tokens, in float32, at the first position."""
-    real = token_mask[..., None].float()
-    mean = (hidden.float() * real).sum(1, keepdim=True) / real.sum(1, keepdim=True)
-    return torch.cat([mean.to(hidden.dtype), hidden[:, 1:]], dim=1)
+    """Return hidden states with the mean of the real tokens at the first position."""
+    return torch.cat([_mean(hidden, token_mask), hidden[:, 1:]], dim=1)
 
 
 def _remember_mask(model: PreTrainedModel, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:

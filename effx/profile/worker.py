@@ -46,9 +46,11 @@ _GOLDEN = (np.sqrt(5) - 1) / 2
 class Query(NamedTuple):
     """One call of the engine."""
 
-    rows: np.ndarray | None
-    """Row numbers of the task; None: token ids at a fixed shape, which are not rows of the task."""
     inputs: dict[str, np.ndarray]
+    rows: np.ndarray | None = None
+    """Rows of the task; None: single texts of rows, or token ids at a fixed shape."""
+    sequences: np.ndarray | None = None
+    """The sequences of tokens in ``inputs``; None: token ids at a fixed shape."""
 
 
 class Worker:
@@ -112,7 +114,8 @@ class Worker:
 
     def opened(self) -> OpenedEngine:
         """Return how the engine runs and the lengths of the rows."""
-        return OpenedEngine(self._session.describe(), self._rows.row_lengths.tolist())
+        of_queries = self._rows.lengths if self._task.behavior.query_is_text else self._rows.row_lengths
+        return OpenedEngine(self._session.describe(), of_queries.tolist())
 
     def handle(self, action: str, arguments: dict[str, Any]) -> Scored | WarmedUp | Block | MemoryUse:
         """Run a request, and measure the device's memory before and after it.
@@ -154,11 +157,7 @@ class Worker:
         start = time.perf_counter()
         next_batch: int | None = None
         for number, rows in enumerate(batches[first_batch:], first_batch + 1):
-            inputs = self._inputs(rows)
-            out = self._session.infer(inputs)
-            answer, sent = self._task.behavior.logits(out), len(inputs["input_ids"])
-            if answer.shape[0] != sent or answer.shape[-1] != self._task.outputs:
-                raise WorkerError(f"the logits of {sent} sequences have the shape {list(answer.shape)}.")
+            answer, depth = self._answer(rows, workload.batch)
             predicted = self._predict(rows, answer)
             if only is None:
                 empty = np.full((self._rows.row_count, *predicted.shape[1:]), np.nan)
@@ -168,15 +167,38 @@ class Worker:
             scored += rows.tolist()
             predictions += self._task.behavior.store(predicted)
             logits += self._deciding(rows, answer)
-            depths += out["depth"].tolist() if "depth" in out else []
+            depths += depth
             if number < len(batches) and time.perf_counter() - start > _SCORING_S:
                 next_batch = number
                 break
         return Scored(scored, predictions, logits, depths, next_batch)
 
-    def _inputs(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the inputs of a query: the sequences of its rows."""
-        return self._rows.batch(self._rows.sequences(rows))
+    def _answer(self, rows: np.ndarray, batch: int) -> tuple[np.ndarray, list[int]]:
+        """Return the logits and depths of rows, in queries of a workload's batch.
+
+        Raises:
+            WorkerError: logits have another shape than the task's.
+        """
+        answers: list[np.ndarray] = []
+        depths: list[int] = []
+        for query in self._queries(rows, batch):
+            out, sent = self._session.infer(query.inputs), len(query.inputs["input_ids"])
+            answer = self._task.behavior.logits(out)
+            if answer.shape[0] != sent or self._task.outputs not in (0, answer.shape[-1]):
+                raise WorkerError(f"the logits of {sent} sequences have the shape {list(answer.shape)}.")
+            answers.append(answer)
+            depths += out["depth"].tolist() if "depth" in out else []
+        return answers[0] if len(answers) == 1 else np.concatenate(answers), depths
+
+    def _queries(self, rows: np.ndarray, batch: int) -> Iterator[Query]:
+        """Yield rows as one query; or, where a query is a text, in queries of ``batch`` texts."""
+        sequences = self._rows.sequences(rows)
+        if not self._task.behavior.query_is_text:
+            yield Query(self._rows.batch(sequences), rows, sequences)
+            return
+        for start in range(0, len(sequences), batch):
+            part = sequences[start : start + batch]
+            yield Query(self._rows.batch(part), sequences=part)
 
     def _flat(self, rows: np.ndarray, logits: np.ndarray) -> np.ndarray:
         """Return a batch's logits of tokens without padding; those of rows as they are."""
@@ -238,7 +260,7 @@ class Worker:
     def block(self, workload: Workload, offset: float, queries: int, least_s: float, limit_s: float) -> Block:
         """Time queries back to back: ``queries`` of them and ``least_s``, at most ``limit_s``."""
         samples: list[float] = []
-        answers: list[tuple[np.ndarray | None, np.ndarray]] = []
+        answers: list[tuple[Query, np.ndarray]] = []
         examples = 0
         stream = self._stream(workload, offset)
         query = next(stream)
@@ -249,7 +271,7 @@ class Worker:
             samples.append(seconds)
             examples += len(logits if query.rows is None else query.rows)
             if len(answers) < _CHECKED_QUERIES:
-                answers.append((query.rows, logits))
+                answers.append((query, logits))
             spent = time.perf_counter() - start
             if spent >= limit_s or (len(samples) >= queries and spent >= least_s):
                 break
@@ -293,9 +315,25 @@ class Worker:
             runtime=self._session.describe(),
         )
 
-    def _agreement(
-        self, workload: Workload, answers: Sequence[tuple[np.ndarray | None, np.ndarray]]
-    ) -> tuple[int, int]:
+    def _of_rows(
+        self, answers: Sequence[tuple[Query, np.ndarray]]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield rows that were answered, and their logits.
+
+        Texts of a row that were queries of their own are put together once all of them were answered.
+        """
+        waiting: dict[int, np.ndarray] = {}
+        for query, logits in answers:
+            if query.rows is not None:
+                yield query.rows, logits
+            elif query.sequences is not None and self._rows.row_of is not None:
+                waiting.update(zip(query.sequences.tolist(), logits, strict=True))
+                for row in np.unique(self._rows.row_of[query.sequences]):
+                    of_row = self._rows.sequences([row]).tolist()
+                    if waiting.keys() >= set(of_row):
+                        yield np.array([row]), np.stack([waiting.pop(number) for number in of_row])
+
+    def _agreement(self, workload: Workload, answers: Sequence[tuple[Query, np.ndarray]]) -> tuple[int, int]:
         """Return how many timed rows were scored before, and how many got the same prediction.
 
         They are compared with the score of the same batches, where there is one. Numbers are the same within
@@ -305,9 +343,9 @@ class Worker:
         key = SINGLE_STREAM if workload.batch == 1 else replace(workload, timing="end-to-end")
         primary = next(iter(self._predictions.values()), None)
         predictions = self._predictions.get(key, primary)
-        for rows, logits in answers:
-            if rows is None or predictions is None:
-                continue
+        if predictions is None:
+            return 0, 0
+        for rows, logits in self._of_rows(answers):
             checked += len(rows)
             answers_now, before = self._predict(rows, logits), predictions[rows]
             if self._task.behavior.has_classes:
@@ -339,9 +377,13 @@ class Worker:
         else:
             yield next(self._stream(workload, 0.0)).inputs
             return
-        of_shape = {(len(self._rows.sequences(rows)), int(lengths[rows].max())): rows for rows in chosen}
-        for _, rows in sorted(of_shape.items(), key=lambda item: item[0], reverse=True):
-            yield self._inputs(rows)
+        of_shape = {
+            query.inputs["input_ids"].shape: query.inputs
+            for rows in chosen
+            for query in self._queries(rows, batch)
+        }
+        for shape in sorted(of_shape, reverse=True):
+            yield of_shape[shape]
 
     def _batches(self, workload: Workload) -> list[np.ndarray]:
         """Return the batches of a workload at real lengths, in which every row is once.
@@ -365,7 +407,7 @@ class Worker:
             else:
                 batches = [rows for rows in batches if len(rows) == batch] or batches
             for number in _circular(range(len(batches)), offset):
-                yield Query(batches[number], self._inputs(batches[number]))
+                yield from self._queries(batches[number], batch)
         length = int(workload.length)
         if length > self._longest:
             raise UsageError(f"length {length}: this engine accepts at most {self._longest} tokens.")
@@ -378,7 +420,7 @@ class Worker:
                 "attention_mask": np.ones_like(ids),
                 "token_type_ids": np.zeros_like(ids),
             }
-            yield Query(None, inputs)
+            yield Query(inputs)
 
 
 def check_answer(answer: Mapping[str, np.ndarray], engine: Engine, tokens: int = 1) -> None:
@@ -391,12 +433,13 @@ def check_answer(answer: Mapping[str, np.ndarray], engine: Engine, tokens: int =
 
     Raises:
         ArtifactError: logits are missing, not finite or not [1, outputs of the task], of a kind with logits
-            of tokens [1, tokens, outputs]; or a depth is not that of a layer.
+            of tokens [1, tokens, outputs], of vectors [1, width]; or a depth is not that of a layer.
     """
     kind, outputs = engine.task.behavior, engine.task.outputs
     if absent := [name for name in kind.output_names if name not in answer]:
         raise ArtifactError(f"the engine has no output {absent[0]}, but {', '.join(answer) or 'none'}.")
     logits = kind.logits({name: np.asarray(answer[name]) for name in kind.output_names})
+    outputs = outputs or logits.shape[-1]
     expected = (1, tokens, outputs) if kind.of_tokens else (1, outputs)
     if logits.shape != expected:
         raise ArtifactError(

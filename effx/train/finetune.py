@@ -115,7 +115,7 @@ def finetune(
         huggingface.check_encoded(str(model_name), split, model)
     held_out = rows.held_out(len(train_rows), training.seed) if settings.patience else np.arange(0)
     fit_rows = np.setdiff1d(np.arange(len(train_rows)), held_out)
-    items = encoded.sequences(fit_rows)
+    items, lengths = loop.items(encoded, fit_rows)
     summary = data.summarize(
         task, train_rows, validation_rows, lengths=encoded.cut_lengths, max_length=encoder.max_length
     )
@@ -131,7 +131,7 @@ def finetune(
 
     result = loop.fit(
         model,
-        encoded.lengths[items],
+        lengths,
         lambda indices: collate([int(items[index]) for index in indices]),
         training,
         epochs=settings.epochs,
@@ -196,6 +196,8 @@ def chosen_pooling(requested: str, loaded: huggingface.Loaded) -> str:
     if requested != "auto":
         return requested
     family = families.of(loaded.model)
+    if family.embeds(loaded.model):
+        return loaded.pooling or "mean"
     of_tokens = family.answers_spans(loaded.model) or family.tags_tokens(loaded.model)
     if not loaded.fresh or of_tokens:
         return structure(loaded.model).head_pooling

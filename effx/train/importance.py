@@ -181,7 +181,7 @@ def _passes(
     device = model.device
     with _scoring(model), _Contributions(model, method.per_token, neurons) as contributions:
         for batch in batches:
-            size = len(batch["input_ids"])
+            size = len(batch.get("labels", batch["input_ids"]))
             terms = _loss_terms(batch)
             inputs = {name: value.to(device) for name, value in batch.items()}
             contributions.start()
@@ -200,13 +200,15 @@ def _passes(
 def _loss_terms(batch: Mapping[str, torch.Tensor]) -> int:
     """Return over how many terms a batch's loss is a mean: its rows, its windows, or the words of its rows.
 
+    The loss of pairs that are encoded apart compares the pairs of a batch: it counts as their mean.
+
     The loss of an example is then the mean of its row or window, or the sum over its words, in whatever batch
     it is.
     """
     labels = batch.get("labels")
     if labels is not None and labels.dim() == 2 and not labels.is_floating_point():
         return int((labels != IGNORED).sum())
-    return len(batch["input_ids"])
+    return len(batch["input_ids"] if labels is None else labels)
 
 
 def _zeros(model: PreTrainedModel, neurons: bool) -> Importance:
@@ -353,7 +355,8 @@ def batches_of(
     Only the scores of the method ``published`` depend on the order.
     """
     collate = loop.labelled(encoded, labels, names)
-    order = grouped_order(encoded.lengths, batch_size, np.random.default_rng((seed, 5)))
+    items, lengths = loop.items(encoded, np.arange(encoded.row_count))
+    order = items[grouped_order(lengths, batch_size, np.random.default_rng((seed, 5)))]
     for start in range(0, len(order), batch_size):
         yield collate(order[start : start + batch_size].tolist())
 

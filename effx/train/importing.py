@@ -23,6 +23,7 @@ from effx.specs.data import DataLocation, DataSource
 from effx.specs.heads import Head, OtherHeadError
 from effx.specs.imports import ImportSettings
 from effx.specs.kinds import KINDS
+from effx.specs.sentence_transformers import POOLING_FILE
 from effx.specs.tasks import NAME, TASKS, Task
 from effx.train import output, understood
 from effx.train.finetune import checked_encoder
@@ -71,10 +72,18 @@ def import_model(
     try:
         plan = task.behavior.match_head(opened.head, task.labels, settings.head)
     except OtherHeadError as error:
+        if opened.head.kind == "embedding":
+            raise UsageError(
+                f"model {name}: {error}: fine-tune it on {task.name}; or, to embed texts, give pairs of "
+                "texts with a score, and the kind embedding",
+                settings="task_kind",
+            ) from error
         raise UsageError(f"model {name}: {error}", settings=("labels", "keep_head", "task")) from error
     with reading(name):
         loaded = huggingface.build(opened, task, plan, trust_remote_code)
     most = _max_length(opened, loaded)
+    if loaded.max_length is not None:
+        most = min(most, loaded.max_length)
     if task.behavior.form == "windows":  # a longer context is not cut, but has another window
         most = min(most, task.behavior.max_length)
     max_length = settings.max_length or most
@@ -199,16 +208,16 @@ def _recorded(settings: ImportSettings) -> dict[str, JsonValue]:
 
 
 def digest(folder: Path) -> str:
-    """Return a SHA-256 of the names and contents of a model's files, those in subfolders aside."""
+    """Return a SHA-256 of the names and contents of a model's files, of subfolders only the pooling's."""
     total = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
+    for path in [*sorted(folder.iterdir()), folder / POOLING_FILE]:
         if path.is_file():
-            total.update(f"{path.name} {files.sha256(path)}\n".encode())
+            total.update(f"{path.relative_to(folder)} {files.sha256(path)}\n".encode())
     return total.hexdigest()
 
 
 def _task_name(settings: ImportSettings, data_folder: DataLocation) -> str:
-    """Return the name of the task: as given, or that of the data folder."""
+    """Return the task's name: as given, or that of the data folder, with the kind if it is another."""
     if settings.task is not None:
         return settings.task
     source = DataSource.of(data_folder)
@@ -218,7 +227,9 @@ def _task_name(settings: ImportSettings, data_folder: DataLocation) -> str:
     path = Path(source.path).resolve()
     stem = path.name if path.is_dir() else path.name.partition(".")[0]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._") or "rows"
-    return name if NAME.fullmatch(name) else "rows"
+    name = name if NAME.fullmatch(name) else "rows"
+    kind = source.settings.task_kind
+    return f"{name}-{kind}" if kind and name in TASKS and TASKS[name].kind != kind else name
 
 
 def _of_head(

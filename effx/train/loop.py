@@ -197,12 +197,25 @@ def to_tensors(batch: dict[str, np.ndarray], names: list[str]) -> dict[str, torc
     return {name: torch.from_numpy(batch[name]) for name in names}
 
 
+def items(encoded: Encoded, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of what is trained on, and its lengths in tokens: rows, or windows of questions.
+
+    Args:
+        encoded: rows.
+        rows: those to train on.
+    """
+    if encoded.windows is not None:
+        windows = encoded.sequences(rows)
+        return windows, encoded.lengths[windows]
+    return rows, encoded.row_widths[rows]
+
+
 def labelled(encoded: Encoded, labels: np.ndarray, names: list[str]) -> Collate:
     """Return a collate function (row numbers -> inputs and labels) over encoded rows and their labels.
 
     Classes are int64, numbers and sets of labels float32, as the losses of transformers take them. The label
     of a word is that of its first token; other tokens have the label that the loss ignores. The items of
-    questions are their windows.
+    questions are their windows. A row of texts that are encoded apart is two inputs, one after the other.
     """
     if encoded.words is not None:
         return _tagged(encoded, labels, names)
@@ -212,7 +225,8 @@ def labelled(encoded: Encoded, labels: np.ndarray, names: list[str]) -> Collate:
     targets = torch.as_tensor(labels).to(dtype)
 
     def collate(indices: list[int]) -> dict[str, torch.Tensor]:
-        return {**to_tensors(encoded.batch(indices), names), "labels": targets[indices]}
+        batch = encoded.batch(encoded.sequences(indices))
+        return {**to_tensors(batch, names), "labels": targets[indices]}
 
     return collate
 

@@ -287,7 +287,9 @@ def _rows(source: _Source, folder: Path, data_folder: DataLocation) -> Encoded:
         if data_folder is not None:
             raise
         vocabulary = len(_tokenizer(source.files).get_vocab(with_added_tokens=True))
-        return parity.random_rows(_TRIAL_ROWS, vocabulary, encoder.max_length, encoder.pad_id)
+        return parity.random_rows(
+            _TRIAL_ROWS, vocabulary, encoder.max_length, encoder.pad_id, form=encoder.form
+        )
     return encoder(rows.texts)
 
 
@@ -309,8 +311,10 @@ def _logits(source: _Source, session: Session, encoded: Encoded, rows: list[int]
             "model was trained with.",
             settings="max_length",
         ) from error
+    kind = source.task.behavior
     for array, values in out.items():
-        expected = (len(rows), source.task.outputs if array == "logits" else tokens)
+        width = tokens if kind.of_tokens else source.task.outputs or values.shape[-1]
+        expected = (len(rows), width)
         if values.shape != expected:
             output = source.interface.outputs[array]
             raise UsageError(

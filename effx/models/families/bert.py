@@ -19,6 +19,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
+from effx.models import embedder
 from effx.models.attention import attention, mask_of
 from effx.models.families.protocol import Matrix
 from effx.models.families.removal import NoFFN, NoHeads, OnlyBias, OnlyNorm, linear, sliced
@@ -107,7 +108,12 @@ class BertFamily:
     def tags_tokens(self, model: PreTrainedModel) -> bool:
         return type(model).__name__.endswith("ForTokenClassification")
 
-    def output_path(self, model: PreTrainedModel) -> str:
+    def embeds(self, model: PreTrainedModel) -> bool:
+        return isinstance(model, embedder.Embedder)
+
+    def output_path(self, model: PreTrainedModel) -> str | None:
+        if self.embeds(model):
+            return None
         if self.tags_tokens(model):
             return self.token_head
         return self.span_head if self.answers_spans(model) else self.head_out
@@ -127,6 +133,8 @@ class BertFamily:
         return float(getattr(model.config, self.hidden_dropout_name))
 
     def head_dropouts(self, model: PreTrainedModel) -> list[nn.Dropout]:
+        if self.embeds(model):
+            return []
         path = None if self.tags_tokens(model) else self._head_module
         module = model.get_submodule(path or "dropout")
         return [part for part in module.modules() if isinstance(part, nn.Dropout)]
@@ -189,6 +197,8 @@ class BertFamily:
         return replace(stream, hidden=layer.get_submodule(self.ffn_norm)(a))
 
     def head(self, model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
+        if self.embeds(model):
+            return embedder.vector(hidden)
         if self.tags_tokens(model):
             dropped = model.get_submodule("dropout")(hidden)
             return model.get_submodule(self.token_head)(dropped)  # type: ignore[no-any-return]

@@ -94,8 +94,12 @@ class Family(Protocol):
         """Name of the Linear to the logits of a token-classification model."""
         ...
 
-    def output_path(self, model: PreTrainedModel) -> str:
-        """Return the name of the task head's last Linear, within the task model."""
+    def embeds(self, model: PreTrainedModel) -> bool:
+        """Whether the model has no task head: its output is a vector."""
+        ...
+
+    def output_path(self, model: PreTrainedModel) -> str | None:
+        """Return the name of the task head's last Linear, within the task model; None: it has no head."""
         ...
 
     def pooler(self, model: PreTrainedModel) -> nn.Linear:
@@ -149,7 +153,7 @@ class Family(Protocol):
         """Return the task head's logits for hidden states [batch, length, width].
 
         Returns:
-            [batch, outputs]; or [batch, length, outputs] if the model tags tokens.
+            [batch, outputs]; [batch, length, outputs] if the model tags tokens; or vectors [batch, width].
         """
         ...
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection
 
 from effx.errors import one_line
+from effx.models.huggingface import pooling
 from effx.models.huggingface.folder import ModelFolder, wrong
 from effx.models.huggingface.weights import Tensors
 from effx.specs import head_labels
@@ -72,7 +73,9 @@ def check_config(folder: ModelFolder) -> None:
         raise wrong(folder.name, f"its normalisation is {config['layer_norm_type']}, not LayerNorm")
 
 
-def head_of(folder: ModelFolder, tensors: Tensors, output_path: str, token_path: str, span_path: str) -> Head:
+def head_of(
+    folder: ModelFolder, tensors: Tensors, output_path: str | None, token_path: str, span_path: str
+) -> Head:
     """Return what a model's task head predicts.
 
     Args:
@@ -83,7 +86,7 @@ def head_of(folder: ModelFolder, tensors: Tensors, output_path: str, token_path:
         span_path: name of the Linear of the family's question-answering models.
 
     Raises:
-        UsageError: the config names other outputs than the head has.
+        UsageError: the config names other outputs than the head has, or modules.json is damaged.
     """
     config = folder.config
     architecture = one_line((config.get("architectures") or [""])[0], 100)
@@ -95,6 +98,11 @@ def head_of(folder: ModelFolder, tensors: Tensors, output_path: str, token_path:
     of_tokens = suffix == "TokenClassification"
     weight = tensors.get(f"{token_path if of_tokens else output_path}.weight")
     if weight is None:
+        try:
+            if pooling.embeds(folder.path):
+                return Head("embedding", (), "a model of sentence embeddings")
+        except pooling.OtherEncoderError as error:
+            raise wrong(folder.name, str(error)) from error
         return Head("none", (), architecture or "no classifier")
     try:
         outputs = head_labels.names_of_outputs(config, weight.shape[0])

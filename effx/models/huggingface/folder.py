@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from effx import records
 from effx.errors import ArtifactError, UsageError, one_line, printable
 from effx.models import families
-from effx.models.huggingface import pooling
 from effx.quiet import quiet
+from effx.specs.sentence_transformers import POOLING_FILE
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model",
                    "tokenizer.model")  # fmt: skip
@@ -230,5 +230,5 @@ def _download(name: str) -> Path:
     if not (path / "config.json").is_file() and not (path / _ADAPTER).is_file():
         raise wrong(name, "it has no config.json on the hub")
     with contextlib.suppress(Exception):  # most models have none
-        huggingface_hub.snapshot_download(name, allow_patterns=pooling.FILE)
+        huggingface_hub.snapshot_download(name, allow_patterns=POOLING_FILE)
     return path

@@ -35,11 +35,18 @@ from effx.models.huggingface.folder import (
     reading,
     wrong,
 )
-from effx.models.huggingface.pooling import own_pooling
+from effx.models.huggingface.pooling import (
+    OtherEncoderError,
+    SentenceEncoder,
+    own_pooling,
+    sentence_encoder,
+)
 from effx.models.huggingface.reduced import Reduction, UnknownStructureError
+from effx.models.pooling import set_pooling
 from effx.models.structure import full_parameters, structure
 from effx.models.surgery import prune
 from effx.specs.heads import Head, HeadPlan, HeadSettings, OtherHeadError
+from effx.specs.sentence_transformers import MODULES_FILE
 from effx.specs.tasks import Task
 
 
@@ -69,6 +76,8 @@ class Loaded:
     """Whether the last Linear of the task head is new."""
     pooling: str | None = None
     """``mean`` or ``cls``: what the encoder was trained with; None: unknown."""
+    max_length: int | None = None
+    """Tokens of a text at most, as sentence-transformers cuts them; None: as the tokenizer says."""
     notes: list[str] = field(default_factory=list)
     """What is unusual, in words."""
 
@@ -141,7 +150,7 @@ def open_model(name: str, *, trust_remote_code: bool = False) -> Opened:
 
 def _plan(head: Head, task: Task, settings: HeadSettings, name: str) -> HeadPlan:
     """Decide what becomes of a model's head where a new one is allowed, as in fine-tuning."""
-    if head.kind == "none":
+    if head.kind in ("none", "embedding") and task.behavior.head != "embedding":
         if settings.keep_head or settings.labels:
             raise wrong(name, "it has no task head", "keep_head", "labels")
         return HeadPlan("new (the model has none)", keep=False)
@@ -166,10 +175,13 @@ def build(opened: Opened, task: Task, plan: HeadPlan, trust_remote_code: bool = 
     heads.describe(config, task, plan.names(opened.head.outputs))
     skeleton = _skeleton(config, trust_remote_code, heads.head_type(task))
     known = set(skeleton.state_dict())
-    path = family.output_path(skeleton)
+    path, embeds = family.output_path(skeleton), family.embeds(skeleton)
+    encoder = _sentence_encoder(folder, embeds)
     unused = [key for key in tensors if key not in known]
     notes = contents.check_unused(folder, unused, without_head=not plan.keep)
-    if plan.keep:
+    if path is None:
+        pass
+    elif plan.keep:
         _arrange(tensors, path, plan)
         if plan.two_logits:  # sentence-transformers would apply the activation to both
             for key in ("sentence_transformers", "sbert_ce_default_activation_function"):
@@ -197,7 +209,28 @@ def build(opened: Opened, task: Task, plan: HeadPlan, trust_remote_code: bool = 
     tokenizer.init_kwargs["model_input_names"] = list(tokenizer.model_input_names)  # to be saved with it
     if opened.structure:
         notes.append(f"it is a reduced model: {opened.structure}")
-    return Loaded(model, tokenizer, plan.words, not plan.keep, own_pooling(folder.path), notes)
+    if not embeds:
+        return Loaded(model, tokenizer, plan.words, not plan.keep, own_pooling(folder.path), notes=notes)
+    if encoder is None:
+        notes.append(
+            f"it has no {MODULES_FILE}: its tokens are pooled by their mean, as by sentence-transformers"
+        )
+    elif encoder.lower_case and not tokenizers.ignores_case(tokenizer):
+        raise wrong(
+            folder.name,
+            "sentence-transformers puts texts into lower case before its tokenizer, and effx does not",
+        )
+    pooling = encoder.pooling if encoder else own_pooling(folder.path) or "mean"
+    set_pooling(model, pooling)
+    max_length = encoder.max_length if encoder else None
+    return Loaded(model, tokenizer, plan.words, False, pooling, max_length, notes)
+
+
+def _sentence_encoder(folder: ModelFolder, embeds: bool) -> SentenceEncoder | None:
+    try:
+        return sentence_encoder(folder.path) if embeds else None
+    except OtherEncoderError as error:
+        raise wrong(folder.name, str(error)) from error
 
 
 def _arrange(tensors: weights.Tensors, path: str, plan: HeadPlan) -> None:
@@ -265,12 +298,15 @@ def _from_checkpoint(checkpoint: Checkpoint, task: Task, settings: HeadSettings)
     _refit(model, family, task, plan)
     heads.describe(model.config, task, plan.names(known))
     tokenizer = checkpoints.tokenizer(checkpoint.folder)
-    return Loaded(model, tokenizer, plan.words, not plan.keep, remaining.head_pooling)
+    fresh = not plan.keep and not family.embeds(model)
+    return Loaded(model, tokenizer, plan.words, fresh, remaining.head_pooling)
 
 
 def _refit(model: PreTrainedModel, family: Family, task: Task, plan: HeadPlan) -> None:
-    """Permute the outputs of a model's head, or replace it."""
+    """Permute the outputs of a model's head, or replace it; a model without a head stays as it is."""
     path = family.output_path(model)
+    if path is None:
+        return
     old = model.get_submodule(path)
     assert isinstance(old, nn.Linear)
     if plan.keep:

@@ -125,6 +125,11 @@ def check_encoded(name: str, encoded: Encoded, model: PreTrainedModel) -> None:
         )
 
 
+def ignores_case(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer gives the same ids for capital and small letters."""
+    return bool(tokenizer("The Office Ünder")["input_ids"] == tokenizer("the office ünder")["input_ids"])
+
+
 def check_equal(
     name: str,
     tokenizer: PreTrainedTokenizerBase,

@@ -5,6 +5,7 @@ regression             one number per row
 multi_label            any number of labels per row
 token_classification   a tag for each word of a row, of which entities consist
 answer_span            an answer in a text: start and end logits of every token
+embedding              a vector per text, whose cosine with another's predicts a score
 
 Everything that depends on the kind of a task is a field of :class:`TaskKind`; the other packages ask it. Two
 fields name what needs PyTorch: ``head``, a row of ``HEADS`` in :mod:`effx.models.heads`, and ``loss``, a row
@@ -18,6 +19,7 @@ from collections.abc import Mapping
 
 from effx.specs.kinds.answer_span import ANSWER_SPAN
 from effx.specs.kinds.classification import CLASSIFICATION
+from effx.specs.kinds.embedding import EMBEDDING
 from effx.specs.kinds.kind import TaskKind
 from effx.specs.kinds.multi_label import MULTI_LABEL
 from effx.specs.kinds.regression import REGRESSION
@@ -26,5 +28,6 @@ from effx.specs.kinds.token_classification import TOKEN_CLASSIFICATION
 __all__ = ["KINDS", "TaskKind"]
 
 KINDS: Mapping[str, TaskKind] = {
-    kind.name: kind for kind in (CLASSIFICATION, REGRESSION, MULTI_LABEL, TOKEN_CLASSIFICATION, ANSWER_SPAN)
+    kind.name: kind
+    for kind in (CLASSIFICATION, REGRESSION, MULTI_LABEL, TOKEN_CLASSIFICATION, ANSWER_SPAN, EMBEDDING)
 }

@@ -102,11 +102,11 @@ class TaskKind:
     head: str
     """Type of the task head, a key of :data:`effx.models.heads.HEADS`."""
     output_names: tuple[str, ...]
-    """Names of an engine's outputs: ``logits`` per row, or several per token."""
+    """Names of an engine's outputs: ``logits`` per row, several per token, or a vector per text."""
     metrics: tuple[str, ...]
     """Metrics of a user's task, the primary one first."""
     outputs: Callable[[Labels], int]
-    """Labels -> width of the logits."""
+    """Labels -> width of the logits; 0: that of the encoder."""
     check_labels: Callable[[Labels], None]
     """Raises :class:`ValueError` for labels that no task of the kind has."""
     describe: Callable[[str, Labels], str]
@@ -138,6 +138,8 @@ class TaskKind:
     """What a row is, one of :data:`effx.encoding.FORMS`: ``texts``, one or a pair; ``words``, a list with a
     label for each; ``windows``, a question with a context that is divided into windows; or ``separate``,
     texts that are encoded apart."""
+    query_is_text: bool = False
+    """Whether a query is one text of a row: latency and energy are then per text."""
     of_numbers: bool = False
     """Whether a label is a number."""
     pair_example: str | None = None
@@ -162,7 +164,7 @@ class TaskKind:
     """``pipeline_tag`` of a model card on the hub; None: it has none."""
     gates: frozenset[str] = frozenset()
     """What the parity gate compares besides accuracy: ``classes``, that none is lost; ``metric``, the primary
-    one; ``recall``, that of each class."""
+    one; ``recall``, that of each class; ``cosine``, of the checkpoint's and the engine's vector of a text."""
     check_rows: Callable[[Texts, Sequence[Any], Where], None] | None = None
     """Texts of rows, values of the label's column, position of a row; raises :class:`DataError` where a label
     does not fit its text."""

@@ -170,7 +170,7 @@ def _tasks(names: Sequence[str], folders: Mapping[str, DataLocation], cache: dat
     tasks = [data.resolve(name, folders.get(name), cache=cache) for name in names]
     for task in tasks:
         source.check_trainable(task)
-        if heads.head_type(task).per_token:
+        if heads.head_type(task).per_token or task.behavior.form != "texts":
             raise UsageError(
                 f"task '{task.name}' ({task.kind}): multi-task training takes tasks with one answer per row."
             )
