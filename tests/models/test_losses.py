@@ -22,24 +22,27 @@ LABELS = {
     "multi-label": np.array([[True, False, True], [False, False, False], [False, True, False]]),
     "token-classification": np.array([[0, 1, 2], [0, 0, 1], [2, 0, -1]]),
     "answer-span": KINDS["answer-span"].restore([["good"], ["soup"]], ()),
+    "embedding": np.array([0.5, -1.0, 2.0]),
 }
 TEXTS = {
     "texts": [("a good film",), ("the soup was cold",), ("never again",)],
     "words": [("a", "good", "unbelievable"), ("the", "soup", "was"), ("never", "again")],
     "windows": [("what", "a good film"), ("was it", "the soup was cold")],
+    "separate": [("a good film", "a film"), ("the soup was cold", "never"), ("again", "was it")],
 }
 
 
 @pytest.mark.parametrize("kind", [kind.name for kind in KINDS.values() if kind.loss is not None])
 def test_a_loss_is_that_of_transformers(kind: str, encoders: dict[str, Path]) -> None:
     form = KINDS[kind].form
-    names = {"words": ("O", "B-a", "I-a"), "texts": ("a", "b", "c"), "windows": ()}[form]
-    task = Task("t", kind, ("sentence",), () if kind == "regression" else names, KINDS[kind].metrics)
+    names = {"words": ("O", "B-a", "I-a"), "texts": ("a", "b", "c")}.get(form, ())
+    task = Task("t", kind, ("sentence",), () if KINDS[kind].of_numbers else names, KINDS[kind].metrics)
     model, _ = pretrained(encoders["bert"], task)
     model.eval()
     encoded = Encoder(encoders["bert"], 32, form=form)(TEXTS[form])
     collate = loop.labelled(encoded, LABELS[kind], checkpoints.input_names(model))
-    batch = collate(list(range(len(encoded))))
+    items, _ = loop.items(encoded, np.arange(encoded.row_count))
+    batch = collate(items.tolist())
     with torch.no_grad():
         out = model(**batch)
     assert out.loss is not None
