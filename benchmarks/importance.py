@@ -30,6 +30,7 @@ from effx.host import identity
 from effx.models import checkpoints, pretrained
 from effx.specs.tasks import TASKS
 from effx.specs.training import LR_ENCODER, TrainingSettings
+from effx.tickets.scores import Importance
 from effx.train import importance, loop
 
 LENGTH, BATCH = 128, 32
@@ -62,7 +63,7 @@ def main() -> None:
         loop.fit(model, encoded.lengths, collate, settings, **how, description="epoch")
         return time.perf_counter() - started
 
-    def score(precision: str) -> tuple[float, importance.Importance]:
+    def score(precision: str) -> tuple[float, Importance]:
         batches = importance.batches_of(encoded, rows.labels, names, BATCH, 0)
         started = time.perf_counter()
         scores = importance.measure(model, batches, precision=precision)

@@ -45,6 +45,7 @@ FLOORS: dict[str, set[str]] = {
     "data": {"corpus", "errors", "files", "formatting", "host", "progress", "records", "specs"},
     "records": {"errors"},
     "manifests": {"errors", "records", "specs", "stats", "structure"},
+    "tickets": {"errors", "files", "manifests", "records", "specs", "structure"},
     "artifacts": {"errors", "files", "manifests", "records", "specs"},
     "results": {"errors", "files", "host", "manifests", "progress", "records", "specs", "stats"},
 }

@@ -92,6 +92,7 @@ class LazyGroup(click.Group):
         "verify": ("effx.cli.verify", "Compare engines with their checkpoints again."),
         "profile": ("effx.cli.profile", "Measure engines: accuracy, latency, energy, memory."),
         "report": ("effx.cli.report", "Write the report: frontiers, tables, a page."),
+        "tickets": ("effx.cli.ticket_analyses", "Analyse finished searches for super tickets."),
         "recommend": ("effx.cli.recommend", "Recommend an engine to deploy, with its certainty."),
         "compare": ("effx.cli.compare", "Compare two engines."),
         "check": ("effx.cli.check", "Check one engine against limits, for CI."),

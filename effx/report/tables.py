@@ -277,10 +277,10 @@ def _write(path: Path, rows: Sequence[Mapping[str, Cell]], *, columns: Sequence[
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns or (list(rows[0]) if rows else []))
         writer.writeheader()
-        writer.writerows({name: _not_a_formula(cell) for name, cell in row.items()} for row in rows)
+        writer.writerows({name: not_a_formula(cell) for name, cell in row.items()} for row in rows)
 
 
-def _not_a_formula(cell: Cell) -> Cell:
+def not_a_formula(cell: Cell) -> Cell:
     """Return a cell that a spreadsheet does not run: names come from files of others."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 

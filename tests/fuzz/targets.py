@@ -195,7 +195,7 @@ _SECTION_ALLOWS = {
     **_NOT_STATED,
     **_allow("another text", (*_OTHER_WORDS, "line break"), "*"),
     **_allow("another number or label", ("large", "negative", "5", "float", "fraction"), "*.x", "*.y",
-             "*.rows.#*",
+             "*.rows.#*", "*.columns.#",
              "*.values.#.#", "*.low", "*.high"),
     **_allow("less or more of the section", ("emptied", "one less", "one more", "list"), "*"),
     **_allow("a logarithmic axis or not", ("true",), "*.log"),

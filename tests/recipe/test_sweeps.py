@@ -33,9 +33,9 @@ from effx.specs.levels import Level
 from effx.specs.presets import preset
 from effx.specs.tasks import TASKS
 from effx.specs.training import TicketSearchSettings
-from effx.train import importance
+from effx.tickets import scores as importance
+from effx.tickets.plan import removal
 from effx.train.tickets import draw
-from effx.train.tickets.plan import removal
 from tests.models.huggingface.saved import classifier
 
 FRESH = HeadSettings(fresh_head=True)

@@ -142,8 +142,8 @@ def test_presets_follow_the_paper() -> None:
 def test_every_choice_has_its_code() -> None:
     pytest.importorskip("torch")
     from effx.models import exits
+    from effx.tickets import plan
     from effx.train import importance, loop
-    from effx.train.tickets import plan
 
     assert tuple(loop.OPTIMIZERS) == training.OPTIMIZERS
     assert tuple(importance.METHODS) == training.IMPORTANCE_METHODS

@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import gc
 import weakref
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedModel
 
-from effx.errors import ArtifactError, UsageError
+from effx.errors import UsageError
 from effx.models import families, masks, prune, structure
 from effx.train import importance
 from tests.models import tiny
@@ -156,20 +155,6 @@ def test_the_graph_of_a_batch_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     importance.measure(model, batches(model), neurons=True)
     gc.collect()
     assert len(seen) > 10 and not [reference for reference in seen if reference() is not None]
-
-
-def test_scores_are_written_and_read(tmp_path: Path) -> None:
-    model = tiny.model()
-    result = importance.measure(model, batches(model), neurons=True)
-    path = tmp_path / "a.importance.json"
-    importance.write(path, result, method="taylor")
-    again, about = importance.read(path)
-    assert again.neurons is not None and about["method"] == "taylor"
-    assert np.array_equal(again.heads, result.heads) and np.array_equal(again.neurons, result.neurons)
-    for damaged in ('{"schema": 1}', '{"schema": 1'):
-        path.write_text(damaged)
-        with pytest.raises(ArtifactError, match="Delete it"):
-            importance.read(path)
 
 
 def test_wrong_input() -> None:

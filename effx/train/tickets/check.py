@@ -8,9 +8,9 @@ from effx.models import checkpoints, huggingface, structure
 from effx.specs.data import DataLocation
 from effx.specs.heads import HeadSettings
 from effx.specs.training import TicketSearchSettings
+from effx.tickets import plan
 from effx.train import distributed, loop, source
 from effx.train.finetune import keep_first
-from effx.train.tickets import plan
 
 
 def check(

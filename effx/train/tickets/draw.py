@@ -22,12 +22,14 @@ from effx.specs.data import DataLocation
 from effx.specs.heads import HeadSettings
 from effx.specs.tasks import Task
 from effx.specs.training import PruningSettings, TicketSettings, TrainingSettings
+from effx.tickets import plan
+from effx.tickets import scores as score_files
+from effx.tickets.plan import Removal
+from effx.tickets.scores import Importance
 from effx.train import importance, loop, output
 from effx.train import rows as training_rows
 from effx.train.finetune import finetune, keep_first
 from effx.train.segment import RunSegment
-from effx.train.tickets import plan
-from effx.train.tickets.plan import Removal
 
 
 def draw(
@@ -105,7 +107,7 @@ def draw_scored(
         UsageError: the level leaves too few heads.
         ArtifactError: the scores, or the state that the segment begins with, are damaged.
     """
-    scored, about = importance.read(scores_path)
+    scored, about = score_files.read(scores_path)
     task = data.resolve(task_name, data_folder)
     model, _ = huggingface.pretrained(model_name, task, head=head)
     keep_first(model, settings.finetune.layers)
@@ -141,7 +143,7 @@ def write_scores(
     model = load(opened)
     scored = scores(opened, model, rows, pruning, training)
     path.parent.mkdir(parents=True, exist_ok=True)
-    importance.write(
+    score_files.write(
         path,
         scored,
         checkpoint=opened.digest,
@@ -164,7 +166,7 @@ def scores(
     rows: Rows,
     pruning: PruningSettings,
     training: TrainingSettings,
-) -> importance.Importance:
+) -> Importance:
     """Return the normalised scores of a checkpoint's structures.
 
     Args:

@@ -8,8 +8,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from effx.tickets.scores import Importance
 from effx.train import figures
-from effx.train.importance import Importance
 
 _KINDS = {"winning": ("#0072b2", "o"), "random": ("#009e73", "^"), "losing": ("#d55e00", "s")}
 """Kind -> colour (Okabe and Ito) and marker, so that kinds can be distinguished without colours."""

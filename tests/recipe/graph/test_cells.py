@@ -147,7 +147,7 @@ def code_of_stages(folder: Path, *, backend: str = "onnxruntime", meter: str = "
         ("train/exits.py", "_POINTS = 8", "_POINTS = 9", {"exits"}),
         ("train/tickets/figure.py", '"#0072b2"', '"#0072b3"', {"tickets"}),
         ("train/tickets/table.py", "the other", "the others", {"tickets"}),
-        ("train/tickets/plan.py", "(seed, 3)", "(seed, 4)", {"prune", "tickets-scores", "ticket"}),
+        ("tickets/plan.py", "(seed, 3)", "(seed, 4)", {"prune", "tickets-scores", "ticket"}),
         ("train/tickets/halving.py", '"remaining"', '"left"', {"tickets-rung", "tickets"}),
         ("report/assets/page.css", "{", " {", {"report"}),
         ("report/assets/main.js", "", "// more", {"report"}),

@@ -62,11 +62,11 @@ def _draw(folder: Path, value: dict[str, Any], scores: dict[Path, str]) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         progress.say("no figures: matplotlib is not installed. Run: pip install 'effx[report]'")
         return
-    from effx.train import importance
+    from effx.tickets import scores as score_files
     from effx.train.tickets import figure
 
     for suffix in (".png", ".svg"):
         figure.phases(value, folder / f"phases{suffix}")
         for path, title in scores.items():
-            scored, about = importance.read(path)
+            scored, about = score_files.read(path)
             figure.heat_map(scored, about["layers"], title, path.with_suffix(suffix))

@@ -17,7 +17,7 @@ from effx.manifests import RemovedCounts
 from effx.specs.levels import Level
 from effx.specs.training import GRANULARITIES
 from effx.structure import Structure
-from effx.train.importance import Importance
+from effx.tickets.scores import Importance
 
 KINDS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "winning": lambda scores, rng: np.argsort(scores, kind="stable"),

@@ -11,8 +11,8 @@ from effx.models import prune
 from effx.models.structure import parameters, structure
 from effx.specs.levels import Level, parse_levels
 from effx.structure import Layer, Structure
-from effx.train.importance import Importance
-from effx.train.tickets.plan import removal
+from effx.tickets.plan import removal
+from effx.tickets.scores import Importance
 
 
 def full_structure(layers: int = 12, heads: int = 12, neurons: int = 8) -> Structure:

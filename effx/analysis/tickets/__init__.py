@@ -1,0 +1,1 @@
+"""Finished searches for super tickets, compared over tasks and seeds (Liang et al. 2021)."""

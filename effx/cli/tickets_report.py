@@ -1,0 +1,56 @@
+"""``effx tickets report``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from effx.cli.options import Grammar
+from effx.specs.levels import Level
+
+
+@click.command("report")
+@click.argument(
+    "workspaces", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="WORKSPACE..."
+)
+@click.option(
+    "--level",
+    type=Grammar(Level.parse, "PERCENT"),
+    default="40",
+    show_default=True,
+    help="Level of the winning tickets whose pruned heads and FFNs are compared between tasks.",
+)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("tickets-report"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder for tables (CSV, Markdown, LaTeX), figures and tickets.json.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print tickets.json.")
+def command(workspaces: tuple[Path, ...], level: str, out: Path, as_json: bool) -> None:
+    """Compare the super tickets of several tasks: each WORKSPACE is a finished search for one task.
+
+    Written are: full models against super tickets with the average over tasks, paired tests over seeds and
+    Holm's adjustment; every metric; the spread over seeds; the phases; and, for searches of one encoder,
+    how alike the tasks rank and prune its heads and FFNs (Liang et al. 2021, tables 1 and 5 to 7, figures
+    3 and 6). sections/tickets.json is a section for effx report --section.
+
+    \b
+    effx tickets report tickets/mrpc-minilm tickets/rte-minilm tickets/sst2-minilm
+    effx report results --section tickets-report/sections/tickets.json
+    """  # fmt: skip
+    from effx.report import tickets
+
+    value = tickets.report(workspaces, out, level=level)
+    if as_json:
+        click.echo(json.dumps(value, indent=1))
+        return
+    click.echo((out / "tasks.md").read_text().rstrip())
+    if reason := value["importance_unavailable"]:
+        click.echo(f"importance is not compared: {reason}", err=True)
+    click.echo(str(out))

@@ -1,0 +1,1 @@
+"""Which structures a ticket loses, and the scores that decide it; without PyTorch."""

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from effx.analysis.tickets import searches, tasks
+from effx.analysis.tickets.searches import TicketSearch
+from effx.errors import UsageError
+from effx.stats.runs import Spread
+from tests.analysis.tickets.made import workspace
+
+SCORES = {
+    "rte": ((0.60, 0.64, 0.61), (0.63, 0.65, 0.65), 2_490),
+    "mrpc": ((0.80, 0.82, 0.79), (0.81, 0.81, 0.80), 3_668),
+    "sst2": ((0.90, 0.91, 0.92), (0.905, 0.912, 0.915), 67_349),
+}
+
+
+def read(folder: Path) -> list[TicketSearch]:
+    return [
+        searches.read(workspace(folder / task, task, full, {"40": ticket}, level="40", rows=rows))
+        for task, (full, ticket, rows) in SCORES.items()
+    ]
+
+
+def test_averages_and_tests_equal_independent_computations(tmp_path: Path) -> None:
+    table = tasks.compare(read(tmp_path))
+    assert table.full == pytest.approx(np.mean([np.mean(full) for full, _, _ in SCORES.values()]))
+    assert table.super == pytest.approx(np.mean([np.mean(ticket) for _, ticket, _ in SCORES.values()]))
+    assert table.weight_remaining == pytest.approx(0.8)
+    p_values = [stats.ttest_rel(ticket, full).pvalue for full, ticket, _ in SCORES.values()]
+    assert [result.test.p for result in table.tasks] == pytest.approx(p_values)
+    holm = multipletests(p_values, method="holm")[1]
+    assert [result.p_adjusted for result in table.tasks] == pytest.approx(holm)
+    line = stats.linregress(
+        [np.log10(rows) for _, _, rows in SCORES.values()],
+        [np.mean(ticket) - np.mean(full) for full, ticket, _ in SCORES.values()],
+    )
+    assert table.gain_trend is not None and table.gain_trend.slope == pytest.approx(line.slope)
+    half = stats.t.ppf(0.975, 1) * line.stderr
+    assert table.gain_trend.high - table.gain_trend.low == pytest.approx(2 * half)
+
+
+def test_two_tasks_have_no_trend(tmp_path: Path) -> None:
+    assert tasks.compare(read(tmp_path)[:2]).gain_trend is None
+
+
+def test_the_interval_of_the_ratio_of_spreads_covers_the_truth() -> None:
+    rng, covered, p_values, trials = np.random.default_rng(1), 0, [], 2000
+    for _ in range(trials):
+        ratio = tasks.spread_ratio(
+            Spread.of(rng.normal(0, 2, 5).tolist()), Spread.of(rng.normal(0, 1, 5).tolist())
+        )
+        assert ratio is not None and ratio.low is not None and ratio.high is not None
+        covered += ratio.low <= 2 <= ratio.high
+        same = tasks.spread_ratio(
+            Spread.of(rng.normal(0, 1, 5).tolist()), Spread.of(rng.normal(0, 1, 5).tolist())
+        )
+        assert same is not None and same.p is not None
+        p_values.append(same.p)
+    assert covered / trials == pytest.approx(0.95, abs=0.015)
+    assert stats.kstest(p_values, "uniform").pvalue > 0.001
+
+
+def test_one_seed_and_equal_scores_have_no_ratio() -> None:
+    assert tasks.spread_ratio(Spread.of([0.8]), Spread.of([0.9])) is None
+    ratio = tasks.spread_ratio(Spread.of([0.8, 0.9]), Spread.of([0.7, 0.7]))
+    assert ratio is not None and ratio.ratio is None
+
+
+def test_searches_that_cannot_be_in_one_table_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="at least one workspace"):
+        tasks.compare([])
+    rte = read(tmp_path)[0]
+    again = searches.read(workspace(tmp_path / "again", "rte", (0.6,), {"20": (0.6,)}, level="20"))
+    with pytest.raises(UsageError, match="are both searches of rte, tiny"):
+        tasks.compare([rte, again])
+    none = searches.read(workspace(tmp_path / "none", "cola", (0.6,), {}, level=None))
+    with pytest.raises(UsageError, match="no winning tickets were trained"):
+        tasks.compare([none])
