@@ -34,8 +34,9 @@ _WITH_RESUME = {"session", "out", "trust", "no_wait", "uri", "with_recommendatio
     "scenarios",
     multiple=True,
     type=options.Word((*SCENARIOS, SELECT_ALL), "scenario"),
-    help="Scenario to measure in addition to single-stream (one row per query): multi-stream (eight rows per "
-    "query), offline (batches of rows of similar length), server (random arrivals at --rate). Repeatable.",
+    help="Scenario to measure in addition to single-stream (one row per query), which is always measured: "
+    "multi-stream (eight rows per query), offline (batches of rows of similar length), server (random arrivals "
+    "at --rate), or all of them. Repeatable.",
 )
 @click.option(
     "--rate",

@@ -16,7 +16,7 @@ import click
     "assignments",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Override a recipe value: KEY is dotted, VALUE is YAML. Repeatable.",
+    help="Override a value of the recipe, e.g. tasks.sst2.limit=300; VALUE is YAML. Repeatable.",
 )
 @click.option(
     "-o",
@@ -43,7 +43,8 @@ def command(
     A recipe consists of cells, one per checkpoint, engine, profiling session and report. Completed
     cells are skipped: after Ctrl-C, a crash or a change of the recipe, the same command resumes the
     run. Paths in a recipe are relative to the working directory. Exit code 1: an engine did not pass
-    its parity gate, or the time budget ran out; 2: a cell failed. All other cells are still run.
+    its parity gate, or the time budget ran out; 2: a cell failed. If a cell fails, all cells that
+    do not need it are still run.
 
     \b
     effx run recipes/demo.yaml

@@ -33,8 +33,8 @@ def command(
 ) -> int:
     """Compare ENGINES (default: all in ./engines) with their checkpoints again, on this machine.
 
-    Use it after moving engines to another machine. Exit code 1: an engine did not pass the parity
-    gate: its outputs differ from those of its checkpoint by more than its precision allows.
+    Use it after engines were moved to another machine. Exit code 1: an engine did not pass the parity
+    gate, because its outputs differ from those of its checkpoint by more than its precision allows.
 
     \b
     effx verify

@@ -57,21 +57,21 @@ class DataSettings(Settings):
     label_column: str | None = None
     """Column of the label. Default: label, or another usual name."""
     task_kind: Annotated[str, OneOf("task kind", tuple(KINDS))] | None = None
-    """Kind of the task, see docs/tasks.md. Default: inferred from columns and labels. Lists are tags if the
-    texts are lists of words, else multi-label; numbers with a decimal point are regression, everything else
-    is classification."""
+    """Kind of the task, see docs/tasks.md. Default: inferred from columns and labels. Lists are tags (token
+    classification) if the texts are lists of words, otherwise sets of labels (multi-label); numbers with a
+    decimal point are regression; everything else is classification."""
     label_separator: Annotated[str, Field(min_length=1)] | None = None
-    """Separator of the labels in a text, e.g. a semicolon, if each row has any number of labels."""
+    """Separator of the labels, e.g. a semicolon, if a row can have several labels in a single text."""
     label_columns: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
-    """Columns of 0 and 1, one for each label, if each row has any number of labels."""
+    """Columns of 0 and 1, one for each label, if a row can have several labels."""
     class_names: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     """Names of all classes, in the order of the model's outputs. Default: those of the files, sorted."""
     unlabelled: bool = False
-    """The rows have no labels, or labels that must not be used. Engines are then compared with a reference
-    engine (agreement) instead of being scored (accuracy)."""
+    """The rows have no labels, or labels that must not be used. Accuracy is then unknown; effx profile
+    measures the agreement with a reference engine instead."""
     split: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Share of the rows to train on, e.g. 0.8, if the data is one file; the others are the validation rows.
-    Both parts have the same shares of the classes, and rows with equal texts are in the same part."""
+    """For data in one file: share of the rows to train on, e.g. 0.8; the others are the validation rows. Both
+    parts have the same shares of the classes, and rows with equal texts are in the same part."""
     split_seed: Seed | None = None
     """Random seed of the split. Default: 0."""
     encoding: Annotated[str, Parsed(_encodings, "ENCODING", "an encoding, e.g. utf-8 or latin-1")] | None = (
@@ -85,9 +85,9 @@ class DataSettings(Settings):
     """Delimiter of .csv, .tsv and .txt files: comma, semicolon, tab, pipe, or one character. Default:
     inferred from the file."""
     quoting: Annotated[str, OneOf("quoting", QUOTINGS)] | None = None
-    """Quoting in .csv, .tsv and .txt files. double, single: which quotes, doubled within a text; backslash:
-    double quotes, escaped by a backslash; none: a quote is a character of the text. Default: inferred from
-    the file."""
+    """Quoting in .csv, .tsv and .txt files. double, single: texts are in double or single quotes, and a quote
+    within a text is written twice; backslash: double quotes, and a quote within a text follows a backslash;
+    none: quotes are characters of the text. Default: inferred from the file."""
 
     @field_validator("class_names", "label_columns")
     @classmethod

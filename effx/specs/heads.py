@@ -16,10 +16,11 @@ class HeadSettings(Settings):
     """Whether a model's task head is kept or replaced; default: kept if its labels are the task's."""
 
     labels: tuple[str, ...] | None = None
-    """Names of the model's outputs in their order, if its config calls them LABEL_0, LABEL_1, ..."""
+    """Which label of the task each output of the model is, in the order of the outputs; for a model whose
+    config calls them LABEL_0, LABEL_1, ..."""
     keep_head: bool = False
-    """Keep a head whose labels have other names: its outputs, in their order, are used as the task's
-    labels."""
+    """Keep the model's head although its labels have other names: its outputs, in their order, are used as
+    the task's labels. Default: such a head is replaced."""
     fresh_head: bool = False
     """Initialise the head randomly, even if its labels are the task's."""
 

@@ -15,14 +15,14 @@ class ImportSettings(Settings):
     """What a model that was fine-tuned elsewhere predicts; what is not set is read from its config."""
 
     task: str | None = None
-    """Task of a model that was fine-tuned elsewhere: a built-in task, or any name for your data. Default: the
-    name of the data folder."""
+    """For a model that was fine-tuned elsewhere: its task, a built-in one or a new name for your rows.
+    Default: the name of the file or folder of the rows."""
     labels: tuple[str, ...] | None = None
-    """For a model that was fine-tuned elsewhere: names of its outputs in their order, e.g. negative,positive;
-    needed if its config has no names."""
+    """For a model that was fine-tuned elsewhere: which label of the task each of its outputs is, in the order
+    of the outputs, e.g. negative,positive; needed if its config does not name them."""
     keep_head: bool = False
-    """For a model that was fine-tuned elsewhere: use its outputs, in their order, as the task's labels,
-    although their names differ."""
+    """For a model that was fine-tuned elsewhere: if the names of its outputs are not those of the task's
+    labels, use the outputs in their order as the task's labels."""
     max_length: Annotated[int, Field(ge=variants.MIN_LENGTH)] | None = None
     """For a model that was fine-tuned elsewhere: maximum tokens per example. Default: that of its
     tokenizer."""

@@ -86,7 +86,7 @@ class MeasurementPlan(Settings):
     """What is measured, and how long; the defaults give p50, p90 and p99 of single queries."""
 
     scenarios: Annotated[tuple[ScenarioName, ...], BeforeValidator(_scenarios)] = (SINGLE_STREAM.scenario,)
-    """Scenarios to measure in addition to single-stream, or all."""
+    """Scenarios to measure in addition to single-stream; ``all``: every scenario."""
     rate_per_s: Positive | None = None
     """Queries per second in the server scenario. Default: half the throughput of the slowest engine."""
     grid: Annotated[tuple[Shape, ...] | None, BeforeValidator(_shapes)] = None

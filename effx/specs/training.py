@@ -138,11 +138,15 @@ def check_shares(shares: Sequence[float]) -> None:
         )
 
 
+_ALL_ROWS = "Default: all."
+_AS_CHECKPOINT = "Default: as many as the checkpoint was trained on."
+
+
 class TrainingSettings(Settings):
     """How weights are optimised: shared by everything that trains."""
 
     batch_size: Count = 32
-    """Examples per step; with several processes, in each of them."""
+    """Examples per step."""
     lr: Positive | None = None
     """Peak learning rate."""
     weight_decay: NotNegative = 0.01
@@ -158,11 +162,10 @@ class TrainingSettings(Settings):
     seed: Seed = 0
     """Random seed."""
     limit: Count | None = None
-    """Maximum number of training rows; the same subset for every seed. Default: all; for a checkpoint, as
-    many as it was trained on."""
+    """Maximum number of training rows; the same subset for every seed."""
     share: RowsShare | None = None
-    """Share of the training rows, after the limit, drawn at random by the seed: draws of one seed are
-    nested. Default: all."""
+    """Share of the training rows, after the limit, that is drawn at random with the seed. With the same seed, a
+    larger share contains the rows of a smaller one. Default: all."""
 
     def rows_of(self, rows: int) -> int:
         """Return the number of training rows of ``rows`` that limit and share leave.
@@ -178,6 +181,8 @@ class FinetuneSettings(Settings):
 
     NOTES: ClassVar[Mapping[str, str]] = {
         "lr": f"Default: {LR_ENCODER:g}, or {LR_HEAD_ONLY:g} for the frozen regime.",
+        "limit": _ALL_ROWS,
+        "batch_size": "With torchrun: in each process.",
     }
 
     regime: Annotated[str, Parsed(_regime, "full|frozen|last-K", "full, frozen or last-K")] = "full"
@@ -212,14 +217,14 @@ class MultitaskSettings(Settings):
 
     NOTES: ClassVar[Mapping[str, str]] = {
         "lr": f"Default: {LR_ENCODER:g}.",
-        "limit": "The limit is per task.",
-        "batch_size": "Each batch has rows of one task.",
+        "limit": f"It applies to each task. {_ALL_ROWS}",
+        "batch_size": "A step uses rows of a single task.",
     }
 
     sharing: Annotated[str, OneOf("sharing", SHARINGS)] = "strict"
-    """How tickets share weights. strict: a step of a task changes only the weights of its ticket; published:
-    as in the code of Liang et al. 2021, momentum and weight decay also change other weights; none: without
-    tickets, every task uses every weight."""
+    """What a training step changes, if there are tickets. strict: only the weights of its task's ticket;
+    published: as in the code of Liang et al. 2021, momentum and weight decay also change other weights; none:
+    tickets cannot be given, and every step changes all weights."""
     mismatched: bool = False
     """Accept tickets that were trained with another learning rate or optimizer."""
     max_length: Annotated[int, Field(ge=variants.MIN_LENGTH)] = 128
@@ -271,27 +276,30 @@ class TicketSearchSettings(Settings):
     """A search for super tickets; ``seed`` is the first of ``seeds``."""
 
     NOTES: ClassVar[Mapping[str, str]] = {
-        **FinetuneSettings.NOTES,
+        "lr": FinetuneSettings.NOTES["lr"],
+        "limit": _ALL_ROWS,
         "seed": "A search uses this seed and the following ones.",
     }
 
     levels: Annotated[tuple[LevelField, ...], BeforeValidator(_expanded), Field(min_length=1)] = parse_levels(
         "10,...,80"
     )
-    """Percentages to prune: L means L % of the heads and 10/12 of L % of the FFNs, as in the paper; H/F means
-    H % of the heads and F % of the FFNs, e.g. 20/10."""
+    """Percentages to prune. L: L % of the heads and 10/12 of L % of the FFNs, as in the paper; H/F, e.g.
+    20/10: H % of the heads and F % of the FFNs."""
     seeds: Count = 5
     """Number of seeds."""
     kinds: Annotated[tuple[TicketKind, ...], Field(min_length=1)] = TICKET_KINDS
     """Which structures to prune: least important (winning), random, most important (losing)."""
     search: Annotated[str, OneOf("search", SEARCHES)] = "grid"
-    """grid: every ticket is trained; halving: only winning tickets are trained, and most levels are stopped
-    early: about a third of the grid's steps with eight levels and three seeds."""
+    """Which tickets are trained. grid: all of them to the end; halving: winning tickets only, most of which
+    are stopped early. With eight levels and three seeds, halving takes about a third of the steps that the
+    grid takes for full models and winning tickets."""
     selection: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Share of the validation rows used to choose the super ticket; its score is reported on the others."""
+    """Share of the validation rows on which the super ticket is chosen; its score is measured on the other
+    validation rows."""
     keep: Annotated[str, OneOf("keep", KEPT_CHECKPOINTS)] = "all"
-    """Checkpoints to keep: all; winning: those of the full model and of winning tickets; none. Records and
-    scores always remain, and a search resumes from them."""
+    """Which checkpoints remain on disk: all of them, those of the full models and of winning tickets
+    (winning), or none. Scores are always kept, and the search can be resumed from them."""
     pruning: PruningSettings = PruningSettings()
     finetune: FinetuneSettings = FinetuneSettings()
 
@@ -315,13 +323,13 @@ class TicketSearchSettings(Settings):
 class LotterySettings(Settings):
     """A search for unstructured lottery tickets by iterative magnitude pruning."""
 
-    NOTES: ClassVar[Mapping[str, str]] = {"lr": f"Default: {LR_LOTTERY:g}."}
+    NOTES: ClassVar[Mapping[str, str]] = {"lr": f"Default: {LR_LOTTERY:g}.", "limit": _ALL_ROWS}
 
     sparsity: Annotated[int, Field(ge=SPARSITY_STEP, le=100 - SPARSITY_STEP)] = 70
     """Percentage of the encoder's weights set to zero, in rounds of 10 %; each round is a checkpoint."""
     objective: Annotated[str, OneOf("objective", OBJECTIVES)] = "task"
-    """What each round trains: the task, or masked language modelling (mlm). A mask from mlm can be used for
-    every task."""
+    """Training objective of each round: the task, or masked language modelling (mlm). A mask found with mlm
+    can be used for every task."""
     text: str | None = None
     """File with one passage per line, for mlm. Default: the task's training texts."""
     mask: str | None = None
@@ -394,19 +402,22 @@ class AdaptationSettings(Settings):
 class TokenPruningSettings(Settings):
     """How tokens are pruned."""
 
-    NOTES: ClassVar[Mapping[str, str]] = {"lr": f"Default: {LR_ENCODER:g}."}
+    NOTES: ClassVar[Mapping[str, str]] = {"lr": f"Default: {LR_ENCODER:g}.", "limit": _AS_CHECKPOINT}
 
     rule: Annotated[str, OneOf("token rule", TOKEN_RULES)] = "share"
-    """Keep a share of the tokens in each layer, or the tokens that receive enough attention (threshold)."""
+    """Which tokens a layer keeps: a fixed share of them (share), or those that receive at least a certain
+    attention (threshold)."""
     schedule: Annotated[tuple[Share, ...], Field(min_length=1)] | None = None
-    """One share or threshold per layer. Default: learned."""
+    """One number per layer: the share of a row's tokens, or with rule threshold the attention that a token must
+    receive. Default: learned."""
     keep: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Scale the learned schedule to this mean share of tokens. Default: as learned."""
+    """Scale the learned schedule so that layers keep this share of the tokens on average. Default: do not
+    scale it."""
     max_drop: Share | None = None
     """Scale the learned schedule so that the task's metric loses at most this much compared with all tokens,
     proven on held-out rows."""
     confidence: Confidence = 0.95
-    """Confidence with which the loss is at most max_drop (one-sided)."""
+    """Confidence of the proof that the loss is at most max_drop (one-sided)."""
     penalty: NotNegative = 0.3
     """Weight of the penalty on remaining tokens while the schedule is learned; a higher one keeps fewer
     tokens."""
@@ -441,25 +452,29 @@ class EarlyExitSettings(Settings):
     """How early exits are trained and calibrated."""
 
     NOTES: ClassVar[Mapping[str, str]] = {
-        "lr": f"Default: {LR_HEAD_ONLY:g} two-stage, {LR_ENCODER:g} joint.",
+        "lr": f"Default: {LR_HEAD_ONLY:g} in mode two-stage, {LR_ENCODER:g} in mode joint.",
+        "limit": _AS_CHECKPOINT,
     }
 
     mode: Annotated[str, OneOf("mode", EXIT_MODES)] = "two-stage"
     """What is trained: the ramps only (two-stage), or the whole model (joint)."""
     after: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
-    """Layers that get a ramp, as numbers of the unreduced model from 1. Default: all but the last."""
+    """Layers after which there is a ramp, counted from 1 in the unreduced model. Default: all but the
+    last."""
     pooling: Annotated[str, OneOf("pooling", POOLINGS)] = "mean"
     """Input of a ramp: the mean over all tokens except padding, or the first token (cls)."""
     rule: Annotated[str, OneOf("exit rule", tuple(exit_rules.RULES))] = "entropy"
-    """When a row exits: entropy below the threshold; max-probability above it; patience: a number of ramps in
-    a row agree; consecutive-entropy: a number of ramps in a row have low entropy."""
+    """When a row exits. entropy: the entropy of the prediction is below the threshold; max-probability: the
+    highest probability is above the threshold; patience: several consecutive ramps predict the same class;
+    consecutive-entropy: several consecutive ramps have an entropy below the threshold."""
     depth: Positive | None = None
-    """Calibrate the threshold for at most this mean number of layers."""
+    """Calibrate the threshold so that a row runs through at most this many layers on average. Excludes
+    max_drop."""
     max_drop: NotNegative | None = None
-    """Calibrate the threshold for at most this loss of the task's metric, proven on held-out rows. Default:
-    0.01."""
+    """Calibrate the threshold so that the task's metric loses at most this much compared with no exits,
+    proven on held-out rows. Default: 0.01, unless depth is set."""
     confidence: Confidence = 0.95
-    """Confidence with which the loss is at most max_drop (one-sided)."""
+    """Confidence of the proof that the loss is at most max_drop (one-sided)."""
     epochs: Positive = 3.0
     """Passes over the training rows."""
     training: TrainingSettings = TrainingSettings()
