@@ -34,12 +34,12 @@ def remark(run: Run) -> str | None:
     quality = run.quality
     if quality.batch_dependent is None and run.engine.scheme == _DYNAMIC and quality.workload.batch > 1:
         return (
-            f"{run.name}: {quality.metric} is of {quality.workload.name}; with dynamic int8 scales it may be "
-            "another one in single queries, which were not scored: profile the engine again"
+            f"{run.name}: {quality.metric} was measured with workload {quality.workload.name}; with dynamic "
+            "int8 scales it can differ for single queries, which were not scored: profile the engine again"
         )
     if not quality.batch_dependent:
         return None
     scores = [(quality.value, quality.workload)]
     scores += [(each.quality.value, each.workload) for each in run.workloads if each.quality is not None]
     listed = ", ".join(f"{value:.4f} in {workload.name}" for value, workload in scores)
-    return f"{run.name}: its answers depend on the other rows of a batch: {quality.metric} {listed}"
+    return f"{run.name}: its predictions depend on the other rows of a batch: {quality.metric} {listed}"

@@ -140,7 +140,7 @@ def check(run: Run, baseline: Run | None, settings: CheckSettings) -> CheckResul
         )
     if (baseline is None) != (constraints.max_drop is None):
         raise UsageError(
-            "max_drop and baseline belong together: a loss is relative to a baseline.",
+            "give max_drop and baseline together: max_drop limits the loss compared with the baseline.",
             settings=("max_drop", "baseline"),
         )
     remarks = [*cohorts.without_labels(run), *made_elsewhere(run)]

@@ -124,7 +124,7 @@ def finding(limit: LimitOutcome, result: CheckResult) -> str:
 def _needed(needed: Needed | None) -> str:
     if needed is None:
         return "cannot be decided by measuring more"
-    return f"about {needed.count} {needed.unit} are needed to decide, if the value stays"
+    return f"about {needed.count} {needed.unit} are needed to decide, if the measured value stays the same"
 
 
 def _difference(limit: LimitOutcome, result: CheckResult) -> str:

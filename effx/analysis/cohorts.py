@@ -111,7 +111,7 @@ def check(runs: Sequence[Run], *, energy: bool = False) -> None:
         ),
         ("different evaluation sets", {f"{key.rows} ({key.n})": run for key, run in keys.items()}, ""),
         (
-            "energies of different source or meter",
+            "energies from different sources or meters",
             {str(key.energy): run for key, run in keys.items()},
             " Profile the engines in one session, or compare another objective.",
         ),

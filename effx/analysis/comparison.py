@@ -126,7 +126,9 @@ def compare(a: Run, b: Run) -> Comparison:
         remarks.append(f"{differing} differing predictions are too few for an interval of {metric}")
     remarks += cohorts.without_labels(b)
     if a.session != b.session:
-        remarks.append("not of one session: the ratios include what changed on the host between them")
+        remarks.append(
+            "they were measured in different sessions: changes of the host between them affect the ratios"
+        )
     latency = _latency(a, b, remarks)
     remarks += _launches(a, b)
     return Comparison(
@@ -193,7 +195,7 @@ def _latency(a: Run, b: Run, remarks: list[str]) -> list[LatencyRatio]:
         name = of_a.workload.name
         remarks += [f"{run.name}, {name}: {flag}" for run, w in ((a, of_a), (b, of_b)) for flag in w.flags]
         if of_a.workload.rate_per_s != of_b.workload.rate_per_s:
-            remarks.append(f"{name}: queries arrived at different rates, not compared")
+            remarks.append(f"{name}: not compared, as queries arrived at different rates")
             continue
         for statistic in ("mean per example",) if of_a.workload.scenario == "offline" else ("p50", "mean"):
             ratio = _seconds_ratio(of_a, of_b, statistic, paired)
@@ -219,8 +221,8 @@ def _launches(a: Run, b: Run) -> list[str]:
         return []
     names = (a.name, b.name) if a.name != b.name else (a.id, b.id)
     return [
-        f"{percent(one)} of a single query to {names[0]} and {percent(other)} of one to "
-        f"{names[1]} {NOT_ON_DEVICE}"
+        f"{percent(one)} of the time of a single query to {names[0]}, and {percent(other)} to "
+        f"{names[1]}, {NOT_ON_DEVICE}"
     ]
 
 
@@ -253,9 +255,7 @@ def _energy(a: Run, b: Run, remarks: list[str]) -> EnergyRatio | None:
         return None
     meters = EnergyMeter.of(of_a), EnergyMeter.of(of_b)
     if meters[0] != meters[1]:
-        remarks.append(
-            f"energies are not compared: they are of different source or meter, {meters[0]} and {meters[1]}"
-        )
+        remarks.append(f"energies are not compared: sources or meters differ, {meters[0]} and {meters[1]}")
         return None
     interval = None
     # the tolerance of the meter multiplies both energies: it is not in their ratio

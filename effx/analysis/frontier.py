@@ -210,7 +210,7 @@ def _uses_energy(axes: Sequence[Objective]) -> bool:
 
 def _no_frontier(runs: Sequence[Run], axes: Sequence[Objective]) -> str:
     if not runs:
-        return "there are no runs to make a frontier of."
+        return "a frontier needs at least one run."
     for axis in axes:
         without = [run for run in runs if axis.value(run) is None]
         if len(without) == len(runs):

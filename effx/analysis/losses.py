@@ -95,7 +95,7 @@ def _stated(run: Run, baseline: Run, missing: dict[str, str], tested: dict[str, 
         return LossOutcome(LossStatus.BASELINE, "The other engines are compared with this engine.")
     if run.id in tested:
         return tested[run.id]
-    reason = f"{baseline.quality.metric} is tested for up to {_MOST_BOOTSTRAPPED} engines"
+    reason = f"with {baseline.quality.metric}, losses of at most {_MOST_BOOTSTRAPPED} engines are tested"
     if baseline.id in missing:
         reason = f"the baseline's score is unavailable: {missing[baseline.id]}"
     return LossOutcome(LossStatus.NOT_TESTED, f"Its loss was not tested: {reason}.")

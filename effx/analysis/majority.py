@@ -35,10 +35,10 @@ def remark(run: Run) -> str | None:
     frequent = "class" if run.quality.label_names is None else "labels"
     if run.quality.reference is not None:
         return (
-            f"{run.name} agrees with {run.quality.reference.name} on {run.quality.value:.4f} of the rows, no "
-            f"more than always answering its most frequent {frequent} would: {score:.4f}"
+            f"{run.name}: {run.quality.metric} with {run.quality.reference.name} is {run.quality.value:.4f}; "
+            f"always predicting the most frequent {frequent} of {run.quality.reference.name} has {score:.4f}"
         )
     return (
-        f"{run.name} is not better than always answering the most frequent {frequent}: {run.quality.metric} "
-        f"{run.quality.value:.4f}, {score:.4f} without a model"
+        f"{run.name} is not better than always predicting the most frequent {frequent}: {run.quality.metric} "
+        f"{run.quality.value:.4f}, constant prediction {score:.4f}"
     )

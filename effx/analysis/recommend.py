@@ -201,11 +201,14 @@ def _default(runs: Sequence[Run], remarks: list[str]) -> Objective:
     if len(measured) == len(runs) and len(meters) == 1:
         if meters[0].source != "model":
             return OBJECTIVES["energy"]
-        remarks.append("by latency: energy is of a model, not measured; the objective energy would use it")
+        remarks.append(
+            "by latency, as energy was estimated by a model, not measured; choose the objective energy to "
+            "use the estimate"
+        )
     elif measured:
-        remarks.append("by latency: energy was not measured of every engine by one meter")
+        remarks.append("by latency, as energy was not measured for all engines with the same meter")
     else:
-        remarks.append(f"by latency: energy unavailable ({cohorts.energy_of(runs[0]).reason})")
+        remarks.append(f"by latency, as energy is unavailable ({cohorts.energy_of(runs[0]).reason})")
     return OBJECTIVES["latency"]
 
 
@@ -434,7 +437,7 @@ def made_elsewhere(run: Run) -> list[str]:
     if run.made_elsewhere is None:
         return []
     parity = run.engine.parity
-    compared = "" if parity else "; its answers were not compared with a checkpoint"
+    compared = "" if parity else "; its predictions were not compared with a checkpoint"
     return [f"{run.name} was made elsewhere, by {run.made_elsewhere}{compared}"]
 
 
@@ -451,9 +454,9 @@ def _unsteady_host(other: RunnerUp | None, objective: Objective) -> list[str]:
         same = (ratio.scenario, ratio.statistic) == ("single-stream", statistic) and ratio.paired
         if same and (ratio.value - 1) * (other.ratio - 1) < 0:
             return [
-                f"round by round {other.engine} takes {times(ratio.value)}x the time, "
-                f"over all rounds {times(other.ratio)}x: the host was not steady, "
-                "so profile both again on an idle one"
+                f"compared round by round, {other.engine} takes {times(ratio.value)}x the time of this "
+                f"engine, but {times(other.ratio)}x over all rounds: the speed of the host changed; profile "
+                "both again on an idle host"
             ]
     return []
 

@@ -55,7 +55,7 @@ def _speed(result: Comparison) -> str | None:
     else:
         return None
     if ratio.interval is None:
-        return f"{times(1 / ratio.value)}x as fast (too few blocks for an interval)"
+        return f"{times(1 / ratio.value)}x as fast (too few rounds for an interval)"
     low, high = 1 / ratio.interval[1], 1 / ratio.interval[0]
     notes = ["" if low > 1 or high < 1 else ", not distinguishable"]
     notes.append("" if ratio.paired else ", not interleaved")

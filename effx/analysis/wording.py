@@ -60,7 +60,7 @@ def recommendation(answer: Recommendation, name_of: SettingName = str) -> str:
         for each in answer.not_proven[:_MOST_NOT_PROVEN]
     ]
     if len(answer.not_proven) > _MOST_NOT_PROVEN:
-        lines.append(f"  Not proven either: {len(answer.not_proven) - _MOST_NOT_PROVEN} other engines.")
+        lines.append(f"  Also not proven: {len(answer.not_proven) - _MOST_NOT_PROVEN} other engines.")
     lines.append(f"  {_binding(answer, name_of)}")
     lines.append(f"  {_runner_up(answer)}")
     lines.append(f"  {_certainty(answer)}")
@@ -163,7 +163,7 @@ def _launches(answer: Recommendation) -> str:
         share = answer.runner_up.comparison.host_overhead_shares[0]
     if share is None or share <= LAUNCH_BOUND:
         return ""
-    return f"{percent(share)} of a single query to it {NOT_ON_DEVICE}."
+    return f"{percent(share)} of the time of a single query {NOT_ON_DEVICE}."
 
 
 def _headline(answer: Recommendation) -> str:
@@ -202,7 +202,7 @@ def _as_measured(engine: NotProven, objective: Objective, name_of: SettingName, 
         bound = None if engine.bound is None else formatting.with_unit(engine.bound, objective.unit)
     open_end = "there is no interval" if bound is None else f"{bound} is not ruled out"
     needed = f";{_rows_needed(engine)}" if engine.more is not None else ""
-    return f"{engine.engine}{cost} {value}, but {open_end} ({setting}){needed}"
+    return f"{engine.engine}{cost} {value}, but {open_end} (limit: {setting}){needed}"
 
 
 def _confidence(confidence: float) -> str:
@@ -292,7 +292,7 @@ def _relative(
 def _runner_up(answer: Recommendation) -> str:
     other = answer.runner_up
     if other is None:
-        return "Runner-up: none; no other engine meets the constraints."
+        return "Runner-up: none; no other engine is proven to meet the constraints."
     same = other.baseline in (None, answer.baseline)
     then = "" if same else f" (with {other.baseline} as the baseline)"
     cost = _relative(other.ratio, other.difference, other.interval, answer)

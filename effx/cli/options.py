@@ -286,7 +286,7 @@ def against_baseline(checkpoint: Checkpoint) -> str:
     baseline = checkpoint.manifest.baseline
     if baseline is None or checkpoint.manifest.metrics[checkpoint.task.metric] > baseline.score:
         return ""
-    return f"; this is not better than always answering {baseline.answer} ({baseline.score:.4f})"
+    return f"; this is not better than always predicting {baseline.answer} ({baseline.score:.4f})"
 
 
 def scores(checkpoint: Checkpoint, values: Mapping[str, float] | None = None) -> str:

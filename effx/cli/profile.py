@@ -35,8 +35,8 @@ _WITH_RESUME = {"session", "out", "trust", "no_wait", "uri", "with_recommendatio
     multiple=True,
     type=options.Word((*SCENARIOS, SELECT_ALL), "scenario"),
     help="Scenario to measure in addition to single-stream (one row per query), which is always measured: "
-    "multi-stream (eight rows per query), offline (batches of rows of similar length), server (random arrivals "
-    "at --rate), or all of them. Repeatable.",
+    "multi-stream (eight rows per query), offline (batches of rows of similar length), server (random "
+    "arrivals at --rate), or all of them. Repeatable.",
 )
 @click.option(
     "--rate",

@@ -92,8 +92,8 @@ def choose(
         label_named = settings.label_column is not None or settings.label_columns is not None
         if labelled and not label_named and not names.among((*_LABELS, *_OTHER_LABELS)):
             raise NoTextError(
-                f"{where}: no column is called sentence or text, and none label (columns: {names.listed}): "
-                "name both",
+                f"{where}: no column is called sentence or text, and no column is called label (columns: "
+                f"{names.listed}): name the columns of text and label",
                 settings=("text_column", "label_column"),
             ) from error
         raise
@@ -103,7 +103,7 @@ def choose(
         indices = tuple(names.index(name, "label_columns") for name in settings.label_columns)
         if set(indices) & set(texts):
             raise DataError(
-                f"{names.where}: one column is both text and label: name both",
+                f"{names.where}: the same column would be text and label: name the columns of both",
                 settings=("text_column", "label_columns"),
             )
         return Columns(texts, indices[0], indices)
@@ -167,8 +167,8 @@ def _texts(names: _Names, settings: DataSettings, task: Task | None) -> tuple[in
             texts += (names.index(settings.text_pair_column, "text_pair_column"),)
         if task is not None and len(texts) != len(task.columns):
             raise DataError(
-                f"{names.where}: task '{task.name}' has {len(task.columns)} texts per row, {len(texts)} "
-                "columns are named",
+                f"{names.where}: task '{task.name}' has {len(task.columns)} texts per row: expected as many "
+                f"text columns, got {len(texts)}",
                 settings=("text_column", "text_pair_column"),
             )
         return texts
@@ -219,7 +219,7 @@ def _label(names: _Names, settings: DataSettings, texts: tuple[int, ...]) -> int
         index = names.index(candidates[0], None)
     if index in texts:
         raise DataError(
-            f"{names.where}: one column is both text and label: name both",
+            f"{names.where}: the same column would be text and label: name the columns of both",
             settings=("text_column", "label_column"),
         )
     return index

@@ -249,7 +249,8 @@ def _preferred(
     delimiters = {reading.dialect.delimiter for reading in distinct}
     if len(delimiters) > 1:
         raise DataError(
-            f"{where}: {' and '.join(map(delimiter_name, sorted(delimiters)))} fit as delimiter: set it",
+            f"{where}: {' and '.join(map(delimiter_name, sorted(delimiters)))} are both possible "
+            "delimiters: set the delimiter",
             settings="delimiter",
         )
     by_quoting = {reading.dialect.quoting: reading for reading in distinct}
@@ -271,7 +272,9 @@ def _preferred(
             raise (
                 failures[0]
                 if failures
-                else DataError(f"{where}: it is not clear how texts are quoted: set it", settings="quoting")
+                else DataError(
+                    f"{where}: it is not clear how texts are quoted: set quoting", settings="quoting"
+                )
             )
     first, *others = by_quoting.values()
     if others:

@@ -88,7 +88,7 @@ def infer_sets(
         names = names or tuple(map(str, range(len(lists[0]))))
         if len(names) != len(lists[0]):
             raise DataError(
-                f"{where(0)}: {len(lists[0])} numbers of 0 and 1 for {len(names)} labels",
+                f"{where(0)}: expected a 0 or 1 for each of {len(names)} labels, got {len(lists[0])}",
                 settings="class_names",
             )
     if names is None:
@@ -137,8 +137,9 @@ def _labelled_values(texts: Sequence[str], settings: DataSettings, source: str) 
         if share > _MOST_UNLABELLED:
             others = ",".join(sorted(set(values) - {mark})[:3])
             raise DataError(
-                f"{source}: {values[mark]} of {len(texts)} rows have the label {mark}: remove them if they "
-                f"have no label; if {mark} is a class, name all classes, as class_names {mark},{others}",
+                f"{source}: {values[mark]} of {len(texts)} rows have the label {mark}: if it means that the "
+                f"label is missing, remove these rows; if {mark} is a class, name all classes, as class_names "
+                f"{mark},{others}",
                 settings="class_names",
             )
         del values[mark]

@@ -182,7 +182,7 @@ def _check_shards(parent: Path, paths: Sequence[Path]) -> None:
     total = int(totals.pop())
     if missing := sorted(set(range(total)) - set(have)):
         raise DataError(
-            f"{parent}: {len(missing)} of {total} shards are missing, as number {missing[0]:05d}."
+            f"{parent}: {len(missing)} of {total} shards are missing, e.g. number {missing[0]:05d}."
         )
     if len(have) != total:
         raise DataError(f"{parent}: duplicate shards.")

@@ -226,7 +226,10 @@ def _infer(
     if unused := [label for label in task.labels if label.isdigit() and label not in set(texts)]:
         shown = ", ".join(unused[:10]) + (", ..." if len(unused) > 10 else "")
         if all(map(is_integer, task.labels)):
-            progress.say_once(f"{table.source}: no row has the label {shown}; classes are numbered from 0")
+            progress.say_once(
+                f"{table.source}: no row has the label {shown}, but classes are numbered from 0 to the "
+                "largest label"
+            )
     return task
 
 
@@ -270,9 +273,8 @@ def _local(
     split_files = layouts.files_of(source, split, task.name, patterns=task.behavior.file_patterns)
     if split_files.divided and source.digest is not None and digest_of(split_files.paths) != source.digest:
         raise DataError(
-            f"{split_files.paths[0]} is not the file that was divided when the checkpoint was trained: "
-            "dividing it again could give training rows as validation rows. Give a folder with a "
-            "validation file",
+            f"{split_files.paths[0]} has changed since the checkpoint was trained on a part of it: splitting "
+            "it again could turn training rows into validation rows. Give a folder with a validation file",
             settings="data",
         )
     table = _table(split_files.paths, task.name, task, source.settings, labelled=labelled, cache=cache)

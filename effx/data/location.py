@@ -58,14 +58,14 @@ def locate(given: DataLocation, task: Task, record: DataRecord | None) -> DataSo
     if path is None:
         kind = "folder" if record.folder else "file"
         raise DataError(
-            f"the rows are those of the {kind} '{record.name}'; where it is on this machine is not known: "
-            "give it",
+            f"the rows are those of the {kind} '{record.name}', but effx does not know where it is on this "
+            "machine: give its path",
             settings="data",
         )
     source = DataSource(path, record.settings, record.digest if record.settings.split else None)
     with contextlib.suppress(DataError, UsageError, OSError):  # reading the rows reports these
         if _digest(task, source) != record.digest:
-            progress.say_once(f"{path} has changed since it was recorded; its present rows are used")
+            progress.say_once(f"{path} has changed since it was recorded; its current rows are used")
     return source
 
 

@@ -408,8 +408,8 @@ class TokenPruningSettings(Settings):
     """Which tokens a layer keeps: a fixed share of them (share), or those that receive at least a certain
     attention (threshold)."""
     schedule: Annotated[tuple[Share, ...], Field(min_length=1)] | None = None
-    """One number per layer: the share of a row's tokens, or with rule threshold the attention that a token must
-    receive. Default: learned."""
+    """One number per layer: the share of a row's tokens, or with rule threshold the attention that a token
+    must receive. Default: learned."""
     keep: Annotated[float, Field(gt=0, le=1)] | None = None
     """Scale the learned schedule so that layers keep this share of the tokens on average. Default: do not
     scale it."""

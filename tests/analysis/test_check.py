@@ -229,9 +229,9 @@ def test_what_cannot_be_compared_is_refused(baseline: Run, message: str) -> None
 def test_settings_that_check_nothing_are_refused() -> None:
     with pytest.raises(UsageError, match="there is nothing to check"):
         check(INT8, None, settings())
-    with pytest.raises(UsageError, match="max_drop and baseline belong together"):
+    with pytest.raises(UsageError, match="give max_drop and baseline together"):
         check(INT8, None, settings(max_drop="1%"))
-    with pytest.raises(UsageError, match="max_drop and baseline belong together"):
+    with pytest.raises(UsageError, match="give max_drop and baseline together"):
         check(INT8, FP32, settings(max_p90_s="5ms"))
 
 

@@ -56,7 +56,7 @@ def test_results_of_different_cohorts_are_refused(other: Run, message: str) -> N
 def test_meters_matter_only_where_joules_are_compared(other: Run, meter: EnergyMeter) -> None:
     cohorts.check([RUN, other])
     with pytest.raises(
-        UsageError, match=r"energies of different source or meter cannot be compared: counter"
+        UsageError, match=r"energies from different sources or meters cannot be compared: counter"
     ):
         cohorts.check([RUN, other], energy=True)
     assert set(cohorts.energy_meters([other, RUN, RUN])) == {EnergyMeter("counter", "rapl"), meter}

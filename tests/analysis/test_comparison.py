@@ -94,7 +94,7 @@ def test_latency_is_compared_round_by_round() -> None:
     low, high = apart.latency[0].interval
     assert not apart.latency[0].paired
     assert high / low > 1.5
-    assert any("not of one session" in remark for remark in apart.remarks)
+    assert any("measured in different sessions" in remark for remark in apart.remarks)
     assert "not interleaved" in apart.sentence()
 
 
@@ -111,7 +111,7 @@ def test_few_rounds_have_a_ratio_and_no_interval() -> None:
     result = compare(make("a", rounds=2), make("b", seconds=0.005, rounds=2))
     assert result.latency[0].value == pytest.approx(0.5, rel=0.1)
     assert result.latency[0].interval is None
-    assert "too few blocks" in result.sentence()
+    assert "too few rounds" in result.sentence()
 
 
 def test_offline_is_seconds_per_example() -> None:
@@ -155,7 +155,7 @@ def test_energy_of_one_source() -> None:
         other = changed(b, energy=replace(b.workloads[0].energy, **change))
         result = compare(make("a", joules=1.0), other)
         assert result.energy is None
-        assert any("different source or meter" in remark for remark in result.remarks)
+        assert any("sources or meters differ" in remark for remark in result.remarks)
 
 
 def test_memory_and_what_was_not_measured() -> None:
@@ -196,9 +196,10 @@ def test_a_choice_that_is_mostly_not_the_devices_work_is_said_to_be() -> None:
         simulated_run("int8"),
         simulated_run("slow", seconds=0.03),
     )
-    expected_text = (
-        "  62 % of a single query to it is not spent on the device: no reduction makes that part shorter."
+    text = (
+        "62 % of the time of a single query is not spent on the device: no reduction makes that part shorter."
     )
+    expected_text = f"  {text}"
     assert expected_text in chosen(0.62, fp32, int8).splitlines()
     assert expected_text in chosen(0.62, int8, slow).splitlines()  # the choice is the baseline
     assert chosen(0.45, fp32, int8) == chosen(None, fp32, int8)

@@ -66,7 +66,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
     model = make("b", 150, 0.01, 1.0)
     energy = replace(model.workloads[0].energy, source="model")
     model = replace(model, workloads=[replace(model.workloads[0], energy=energy)])
-    with pytest.raises(UsageError, match="different source"):
+    with pytest.raises(UsageError, match="different sources"):
         frontier([make("a", 150, 0.01, 1.0), model], ("quality", "energy"))
     with pytest.raises(UsageError, match="no run has energy"):
         frontier([one], ("quality", "energy"))
@@ -274,7 +274,7 @@ def test_more_that_cannot_be_compared_is_refused() -> None:
         (replace(other, quality=replace(other.quality, metric="f1")), "different metrics"),
         (simulated_run("b", joules=1.0, rows="others"), "different evaluation sets"),
         (simulated_run("b", joules=1.0, n=10), "different evaluation sets"),
-        (simulated_run("b", joules=1.0, meter="nvml"), "energies of different source or meter"),
+        (simulated_run("b", joules=1.0, meter="nvml"), "energies from different sources or meters"),
         (replace(other, quality=replace(other.quality, labels=turned)), "different labels"),
         (replace(other, quality=replace(other.quality, predictions=[])), "does not contain all predictions"),
     ):
@@ -305,7 +305,7 @@ def test_objectives_that_make_no_frontier() -> None:
     ):
         with pytest.raises(UsageError, match=message):
             frontier([simulated_run("a"), simulated_run("b")], objectives)
-    with pytest.raises(UsageError, match="no runs"):
+    with pytest.raises(UsageError, match="at least one run"):
         frontier([])
 
 

@@ -15,8 +15,8 @@ def test_an_engine_that_always_gives_the_most_frequent_class_is_remarked() -> No
     assert majority.majority_score(constant) == pytest.approx(0.5)
     text = majority.remark(constant)
     assert text == (
-        "constant is not better than always answering the most frequent class: accuracy 0.5000, 0.5000 "
-        "without a model"
+        "constant is not better than always predicting the most frequent class: accuracy 0.5000, constant "
+        "prediction 0.5000"
     )
     (answer,) = recommend([constant])
     assert isinstance(answer, Recommendation) and text in answer.remarks

@@ -219,7 +219,7 @@ def test_a_lone_engine_is_not_its_own_baseline() -> None:
 
 def test_a_limit_on_energy() -> None:
     assert one(ALL, "quality", limits(max_joules=1.6)).engine == "int8"
-    with pytest.raises(UsageError, match="different source or meter cannot be compared"):
+    with pytest.raises(UsageError, match="different sources or meters cannot be compared"):
         recommend(
             [*ALL, simulated_run("m", joules=1.0, source="model", n=N)], "latency", limits(max_joules="2J")
         )
@@ -229,7 +229,7 @@ def test_what_was_not_measured() -> None:
     none = [simulated_run("a", precision="fp32", n=N), simulated_run("b", seconds=0.005, n=N)]
     chosen = one(none)
     assert (chosen.objective, chosen.engine) == ("latency", "b")
-    assert "energy unavailable (no meter)" in chosen.remarks[0]
+    assert "energy is unavailable (no meter)" in chosen.remarks[0]
     with pytest.raises(UsageError, match=r"objective energy: no meter\. Choose the objective latency"):
         recommend(none, "energy")
     with pytest.raises(
@@ -238,7 +238,7 @@ def test_what_was_not_measured() -> None:
         recommend(none, None, limits(max_p99_s=0.01))
     chosen = one([*ALL, none[1]], "energy")
     assert chosen.remarks == ["b is left out: without energy"]
-    with pytest.raises(UsageError, match="different source or meter cannot be compared: counter"):
+    with pytest.raises(UsageError, match="different sources or meters cannot be compared: counter"):
         recommend([*ALL, simulated_run("m", joules=1.0, source="model", n=N)], "energy")
     assert one([*ALL, simulated_run("m", joules=1.0, source="model", n=N)]).objective == "latency"
 
@@ -426,7 +426,10 @@ def test_energy_of_a_model_is_named_so_and_not_chosen_by() -> None:
     chosen = one(runs)
     assert (chosen.objective, chosen.engine) == ("latency", "a")
     (remark,) = chosen.remarks
-    assert remark == "by latency: energy is of a model, not measured; the objective energy would use it"
+    assert remark == (
+        "by latency, as energy was estimated by a model, not measured; choose the objective energy to use "
+        "the estimate"
+    )
     for objective in ("latency", "energy"):
         lines = wording.recommendation(one(runs, objective)).splitlines()
         lines_with_energy = [line for line in lines if "mJ" in line or " J" in line or "the energy" in line]
@@ -448,7 +451,7 @@ def test_a_host_that_was_not_steady_is_remarked() -> None:
         runs.append(replace(run, workloads=[replace(run.workloads[0], blocks_s=blocks)]))
     chosen = one(runs, "latency")
     assert chosen.engine == "a"
-    assert [note for note in chosen.remarks if "round by round b takes 0.8" in note]
+    assert [note for note in chosen.remarks if "round by round, b takes 0.8" in note]
     assert one([FP32, INT8], "latency").remarks == []
 
 

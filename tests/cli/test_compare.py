@@ -32,7 +32,7 @@ def test_the_session_that_measured_both_engines_is_used(
     assert run(["compare", "bert.fp32", "id-bert.int8-2027", "results/"]) == 0
     out = capsys.readouterr().out
     assert "not interleaved" in out
-    assert "Note: not of one session" in out
+    assert "Note: they were measured in different sessions" in out
 
 
 def test_comparison_as_text(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -89,7 +89,11 @@ def test_a_column_for_each_label(tmp_path: Path) -> None:
         ([["a"], "b"], {}, "line 2: the label is b: expected a list|row 2: the label is b: expected a list"),
         ([["a"], ["a"]], {}, "the only label is 'a'; expected at least 2"),
         ([[], []], {}, "no row has a label"),
-        ([[0, 1, 1], [1, 0, 0]], {"class_names": ("x", "y")}, "3 numbers of 0 and 1 for 2 labels"),
+        (
+            [[0, 1, 1], [1, 0, 0]],
+            {"class_names": ("x", "y")},
+            "expected a 0 or 1 for each of 2 labels, got 3",
+        ),
         (
             [["a"], ["b"]],
             {"task_kind": "classification"},

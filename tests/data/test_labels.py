@@ -125,11 +125,11 @@ def test_usual_columns(header: list[str], expected: tuple[tuple[int, ...], int])
         (["text", "class", "category"], {}, "several columns may be the label .class, category.: name it"),
         (["text", "label", "label"], {}, "2 columns are called 'label'"),
         (["text", "text", "label"], {}, "2 columns are called 'text'"),
-        (["a", "b"], {}, "none label .columns: a, b.: name both"),
+        (["a", "b"], {}, "called label .columns: a, b.: name the columns"),
         (["a", "label"], {}, "column 'sentence' is missing .columns: a, label.. Name the column of the text"),
         (["text", "b"], {}, "column 'label' is missing .columns: text, b.. Name the column of the label"),
         (["text", "label"], {"text_column": "txt"}, "column 'txt' is missing .* Did you mean 'text'"),
-        (["text", "label"], {"text_column": "label"}, "one column is both text and label"),
+        (["text", "label"], {"text_column": "label"}, "the same column would be text and label"),
     ],
 )
 def test_columns_that_are_not_clear(header: list[str], settings: dict[str, str], message: str) -> None:
@@ -141,7 +141,9 @@ def test_named_columns() -> None:
     settings = DataSettings.of(text_column="q", text_pair_column="a", label_column="Label")
     assert choose(["a", "label", "q", "Label"], "x", settings, None).texts == (2, 0)
     assert choose(["a", "label", "q", "Label"], "x", settings, None).label == 3
-    with pytest.raises(DataError, match="task 'sst2' has 1 texts per row, 2 columns are named"):
+    with pytest.raises(
+        DataError, match="task 'sst2' has 1 texts per row: expected as many text columns, got 2"
+    ):
         choose(["a", "q", "Label"], "x", settings, TASKS["sst2"])
     with pytest.raises(UsageError, match="text_pair_column needs text_column"):
         DataSettings.of(text_pair_column="a")

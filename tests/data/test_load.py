@@ -152,7 +152,7 @@ def test_numbers_are_class_names_when_other_class_names_are_numbers(tmp_path: Pa
 def test_classes_without_rows_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "train.csv").write_text("sentence,label\na,1\nb,3\n")
     assert data.resolve("mine", tmp_path).labels == ("0", "1", "2", "3")
-    assert "no row has the label 0, 2; classes are numbered from 0" in capsys.readouterr().err
+    assert "no row has the label 0, 2, but classes are numbered from 0" in capsys.readouterr().err
 
 
 def test_a_byte_order_mark_is_not_part_of_a_column_name(tmp_path: Path) -> None:

@@ -174,9 +174,8 @@ def test_it_is_measured_beside_the_engines_of_effx(
     (alone,) = recommend([theirs], "latency")
     assert isinstance(alone, Recommendation)
     assert f"deploy {theirs.name} (made elsewhere)" in wording.recommendation(alone)
-    remark = (
-        f"{theirs.name} was made elsewhere, by {producer}; its answers were not compared with a checkpoint"
-    )
+    compared = "its predictions were not compared with a checkpoint"
+    remark = f"{theirs.name} was made elsewhere, by {producer}; {compared}"
     assert remark in alone.remarks
     assert remark in check(theirs, ours, CheckSettings.of(max_drop="50%")).remarks
     tables.print_runs(runs)
