@@ -138,8 +138,8 @@ def _labelled_values(texts: Sequence[str], settings: DataSettings, source: str) 
             others = ",".join(sorted(set(values) - {mark})[:3])
             raise DataError(
                 f"{source}: {values[mark]} of {len(texts)} rows have the label {mark}: if it means that the "
-                f"label is missing, remove these rows; if {mark} is a class, name all classes, as class_names "
-                f"{mark},{others}",
+                f"label is missing, remove these rows; if {mark} is a class, name all classes, as "
+                f"class_names {mark},{others}",
                 settings="class_names",
             )
         del values[mark]
