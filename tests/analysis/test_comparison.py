@@ -167,8 +167,8 @@ def test_single_queries_that_are_mostly_not_the_devices_are_remarked() -> None:
     result = compare(on_device(make("a"), 0.31), on_device(make("b"), 0.62))
     assert result.host_overhead_shares == pytest.approx((0.31, 0.62))
     expected_text = (
-        "31 % of a single query to a and 62 % of one to b is not spent on the device: no reduction makes "
-        "that part shorter"
+        "31 % of the time of a single query to a, and 62 % to b, is not spent on the device: no reduction "
+        "makes that part shorter"
     )
     assert result.remarks == [expected_text]
     assert f"Note: {expected_text}." in wording.comparison(result, 0.01)
