@@ -164,8 +164,8 @@ class TrainingSettings(Settings):
     limit: Count | None = None
     """Maximum number of training rows; the same subset for every seed."""
     share: RowsShare | None = None
-    """Share of the training rows, after the limit, that is drawn at random with the seed. With the same seed, a
-    larger share contains the rows of a smaller one. Default: all."""
+    """Share of the training rows, after the limit, that is drawn at random with the seed. With the same seed,
+    a larger share contains the rows of a smaller one. Default: all."""
 
     def rows_of(self, rows: int) -> int:
         """Return the number of training rows of ``rows`` that limit and share leave.
