@@ -20,9 +20,12 @@ from effx.errors import ArtifactError, UsageError, one_line
 
 _CHUNK = 4096  # rows encoded at once: bounds the memory that Encoding objects take
 _CHUNK_OF_WINDOWS = 256
-FORMS = ("texts", "words", "windows", "separate")
+FORMS = ("texts", "words", "windows", "separate", "candidates")
 """What a row is: one text or a pair, cut at the maximum length; a list of words; a question with a context,
-of which each sequence of tokens has a window; or texts that are encoded apart, a sequence each."""
+of which each sequence of tokens has a window; texts that are encoded apart, a sequence each; or a query with
+candidates, a sequence of the query and a candidate each."""
+_SEVERAL = ("windows", "separate", "candidates")
+"""Forms of rows with several sequences."""
 _LEAST_WINDOW = 16
 """Maximum length from which a window has a question and some of its context."""
 
@@ -261,6 +264,8 @@ class Encoder:
             texts = [(self.question(question), context) for question, context in rows]
         if self.form == "separate":
             texts = [text for row in rows for text in row]
+        if self.form == "candidates":
+            texts = [(row[0], candidate) for row in rows for candidate in row[1:]]
         try:
             encodings = iter(self._tokenizer.encode_batch(texts, is_pretokenized=words))
         except BaseException as error:
@@ -268,14 +273,14 @@ class Encoder:
                 raise
             raise ArtifactError(f"tokenizer.json: it cannot encode a text ({one_line(error)}).") from error
         for row in rows:
-            if self.form == "separate":
-                yield list(islice(encodings, len(row)))
+            if self.form in ("separate", "candidates"):
+                yield list(islice(encodings, len(row) - (self.form == "candidates")))
             else:
                 first = next(encodings)
                 yield [first, *first.overflowing] if self.form == "windows" else [first]
 
     def __call__(self, texts: Sequence[tuple[str, ...]]) -> Encoded:
-        """Encode a text, a pair, a list of words, a question with its context, or separate texts per row.
+        """Encode rows of the form: of each a text, a pair, words, a question, separate texts, or a query.
 
         Rows above ``max_length`` are cut, of a pair the longer text first. A context is not cut, but divided
         into windows that overlap by ``stride`` tokens, each with the question before it.
@@ -305,7 +310,7 @@ class Encoder:
             self.pad_id,
             _words(texts, starts) if self.form == "words" else None,
             _windows(texts, characters) if self.form == "windows" else None,
-            np.array(row_of, dtype=np.int64) if self.form in ("windows", "separate") else None,
+            np.array(row_of, dtype=np.int64) if self.form in _SEVERAL else None,
         )
 
 

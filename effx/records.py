@@ -45,19 +45,19 @@ def _stored_label(value: Any) -> Any:
     """Check a label or prediction of a row.
 
     Raises:
-        ValueError: it is neither a finite number, nor a text, nor a list of integers or of texts.
+        ValueError: it is neither a finite number, nor a text, nor a list of either.
     """
     if isinstance(value, list | tuple):
-        if all(type(entry) is int for entry in value) or all(isinstance(entry, str) for entry in value):
+        if all(map(_is_finite, value)) or all(isinstance(entry, str) for entry in value):
             return value
     elif isinstance(value, str) or _is_finite(value):
         return value
-    raise ValueError("expected a number, a text, or a list of label numbers or texts")
+    raise ValueError("expected a number, a text, or a list of numbers or texts")
 
 
 StoredLabel = Annotated[Any, PlainValidator(_stored_label)]
-"""Label or prediction of a row as JSON has it: a class, a number, the numbers of its labels, an answer, or
-the accepted answers."""
+"""Label or prediction of a row as JSON has it: a class, a number, the numbers of its labels, an answer, the
+accepted answers, or the scores of its candidates."""
 
 
 class Record(BaseModel):

@@ -103,7 +103,7 @@ TYPES: dict[str, tuple[Damage, str]] = {
     ),
     "metric of texts": (
         lambda value: value["quality"]["metrics"].update(exact_match=0.5),
-        "exact_match is a metric of texts",
+        "exact_match is a metric of answers or rankings",
     ),
     "a length of text": (lambda value: first(value)["workload"].update(length="long"), "workload.length"),
     "an unknown scenario": (lambda value: first(value)["workload"].update(scenario="x"), "workload.scenario"),

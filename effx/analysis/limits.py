@@ -241,7 +241,7 @@ def _score_interval(run: Run, confidence: float) -> Interval:
         return _accuracy(scored.value, level, scored.n)
     labels, predictions = cohorts.shared_labels([run]), scored.prediction_array
     wrong = int(np.sum(~same_rows(labels, predictions)))
-    if metric.of_classes and wrong < intervals.LEAST_DIFFERING:
+    if metric.has_worst_case and wrong < intervals.LEAST_DIFFERING:
         low, high = intervals.few_differing_interval(metric, labels, labels, predictions, confidence)
         perfect = metric(labels, labels)
         return perfect + low, perfect + high

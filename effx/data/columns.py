@@ -21,6 +21,8 @@ _PAIRS = (
     ("question", "sentence"),
     ("question", "context"),
     ("query", "passage"),
+    ("query", "document"),
+    ("query", "candidate"),
 )
 _TEXTS = ("sentence", "text")
 WORDS = ("tokens", "words")
@@ -37,6 +39,7 @@ _OTHER_LABELS = (
     "gold_label",
     "topic",
     "score",
+    "relevance",
     "tags",
     "ner_tags",
 )

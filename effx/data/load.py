@@ -429,7 +429,10 @@ def _rows(
     for note in notes:
         progress.say_once(f"{table.source}: {note}")
     origin = Origin(names, label_column, table.format, tuple(notes))
-    return Rows([texts[index] for index in with_label], encoded, table.source, origin)
+    of_rows = [texts[index] for index in with_label]
+    if task.behavior.collect is not None:
+        of_rows, encoded = task.behavior.collect(of_rows, encoded, lambda row: table.where(with_label[row]))
+    return Rows(of_rows, encoded, table.source, origin)
 
 
 def _no_labels(table: Table, column: str, labelled: bool) -> DataError:

@@ -58,6 +58,8 @@ it. On few rows the interval is wide; it is in the manifest."""
 MAX_RECALL_LOST = 0.05
 """Recall of a class that a lossy precision may lose, likewise."""
 _CHANCE = 0.01
+_SEQUENCES = {"separate": 2, "candidates": 4}
+"""Form of rows with several texts -> number of them in a random row."""
 
 
 def precision_of(scheme: str, precision: str) -> str:
@@ -252,7 +254,7 @@ def random_rows(
     """Return rows of random ids with random lengths from 2 to ``limit``.
 
     Of the form ``words`` each token is a word; of the form ``windows`` each row has one window, and each
-    token is a character of its context; of the form ``separate`` there are ``n`` texts in pairs.
+    token is a character of its context; of other forms there are ``n`` texts, a few in each row.
     """
     rng = np.random.default_rng(seed)
     lengths = rng.integers(2, limit + 1, size=n)
@@ -265,15 +267,15 @@ def random_rows(
     if form == "windows":
         context = "".join(chr(ord("0") + number) for number in range(limit))
         windows, row_of = Windows(positions, positions + 1, (context,) * n), np.arange(n)
-    if form == "separate":
-        row_of = np.arange(n) // 2
+    if form in _SEQUENCES:
+        row_of = np.arange(n) // _SEQUENCES[form]
     return Encoded(ids, np.zeros(len(ids), dtype=np.int8), offsets, pad_id, words, windows, row_of)
 
 
 def with_longest(encoded: Encoded, limit: int) -> Encoded:
     """Return the rows and an additional row of ``limit`` tokens with ids of the others.
 
-    It has neither words nor a context; of texts that are encoded apart, it has two of that length.
+    It has neither words nor a context; where rows have several texts, it has two of that length.
     """
     if encoded.row_of is not None and encoded.windows is None:
         row = encoded.row_count

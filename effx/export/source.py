@@ -156,7 +156,7 @@ class ExportSource:
         return self._references[key]
 
     def calibration(self, variant: Variant) -> list[dict[str, np.ndarray]]:
-        """Return single training rows as inputs; static int8 takes its activation ranges from them.
+        """Return single sequences of training rows, from which static int8 takes its activation ranges.
 
         Raises:
             UsageError: there are fewer training rows than ``calibration_rows``.
@@ -174,5 +174,6 @@ class ExportSource:
             )
         encoded = encoder(rows.limit(count).texts)
         names = checkpoints.input_names(self.model)
-        arrays = [encoded.batch([row], variant.length) for row in range(count)]
+        chosen = np.linspace(0, len(encoded) - 1, count).astype(int)  # rows may have several sequences
+        arrays = [encoded.batch([sequence], variant.length) for sequence in chosen]
         return [{name: array[name] for name in names} for array in arrays]

@@ -348,7 +348,9 @@ class Worker:
         for rows, logits in self._of_rows(answers):
             checked += len(rows)
             answers_now, before = self._predict(rows, logits), predictions[rows]
-            if self._task.behavior.has_classes:
+            if (of_kind := self._task.behavior.same) is not None:
+                same = of_kind(answers_now, before, predictions)
+            elif self._task.behavior.has_classes:
                 same = np.asarray(answers_now == before)
             else:
                 same = np.abs(answers_now - before) <= 0.01 * float(np.ptp(predictions))

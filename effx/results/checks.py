@@ -292,7 +292,8 @@ def _predictions(scored: Quality) -> None:
             raise ValueError("quality: texts as predictions or labels without a kind")
         if of_scores := [name for name in scored.metrics if METRICS[name].of_scores]:
             raise ValueError(
-                f"quality: {of_scores[0]} is a metric of texts, and rows have one class or number"
+                f"quality: {of_scores[0]} is a metric of answers or rankings, and rows have one class or "
+                "number"
             )
         if of_tags := [name for name in scored.metrics if METRICS[name].of_tags]:
             raise ValueError(f"quality: {of_tags[0]} is a metric of tags of words, and rows have one label")

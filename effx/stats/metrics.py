@@ -5,8 +5,9 @@ of them true in a row, or tags of words [n, words]:
 
     0 is O, 2 k + 1 is B-TYPE and 2 k + 2 is I-TYPE of the type number k; -1: the row has no such word
 
-Answers in a text are scored one by one (:func:`exact_match`, :func:`token_f1`); predictions are then these
-scores [n, 2], labels are ones.
+Answers in a text are scored one by one (:func:`exact_match`, :func:`token_f1`), and so are the orders of a
+query's candidates (:func:`ndcg`, :func:`reciprocal_rank`); predictions are then these scores [n, 2], labels
+are ones.
 
 Entities are those of seqeval in its default mode, which are those of the script conlleval: an entity begins
 with B, and with I after a word outside of entities or of another type.
@@ -26,6 +27,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+_CUTOFF = 10
+"""Candidates of a query that count, from the best score on."""
 
 Weighted = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """Labels [n], predictions [engines, n] and weights [resamples, n] in, values [engines, resamples] out; label
@@ -49,6 +53,11 @@ class Metric:
     of_scores: bool = False
     """Whether predictions are scores of the rows, 0 to 1, and the metric is their mean."""
 
+    @property
+    def has_worst_case(self) -> bool:
+        """Whether a row can change it by a known amount at most."""
+        return self.of_classes or self.of_scores
+
     def __call__(self, labels: np.ndarray, predictions: np.ndarray) -> float:
         labels, predictions = np.asarray(labels, dtype=float), np.asarray(predictions, dtype=float)
         return float(self.weighted(labels, predictions[None], np.ones((1, len(labels))))[0, 0])
@@ -70,6 +79,36 @@ def token_f1(answers: Sequence[str], prediction: str) -> float:
     return max(_token_f1(_normalise(answer), _normalise(prediction)) for answer in answers)
 
 
+def ndcg(relevance: Sequence[float], scores: Sequence[float]) -> float:
+    """Return the normalised discounted cumulative gain of the first ten candidates, 0 to 1.
+
+    The gain is the relevance, the discount log2(1 + rank) (Jarvelin and Kekalainen 2002); candidates with
+    equal scores have the mean gain of their ranks (McSherry and Najork 2008). 0 if nothing is relevant.
+    """
+    gains, predicted = np.asarray(relevance, dtype=float), np.asarray(scores, dtype=float)
+    discounts = 1 / np.log2(np.arange(len(gains)) + 2)
+    discounts[_CUTOFF:] = 0
+    ideal = float(np.sort(gains)[::-1] @ discounts)
+    _, group = np.unique(-predicted, return_inverse=True)
+    counts = np.bincount(group)
+    ends = np.cumsum(counts)
+    sums = np.append(0.0, np.cumsum(discounts))
+    reached = np.bincount(group, gains) / counts * (sums[ends] - sums[ends - counts])
+    return float(reached.sum() / ideal) if ideal > 0 else 0.0
+
+
+def reciprocal_rank(relevance: Sequence[float], scores: Sequence[float]) -> float:
+    """Return 1 / rank of the first relevant candidate, 0 if its rank is above ten.
+
+    A candidate of relevance above 0 is relevant; among equal scores relevant candidates come last.
+    """
+    relevant, predicted = np.asarray(relevance, dtype=float) > 0, np.asarray(scores, dtype=float)
+    if not relevant.any():
+        return 0.0
+    rank = int(np.sum(~relevant & (predicted >= predicted[relevant].max()))) + 1
+    return 1 / rank if rank <= _CUTOFF else 0.0
+
+
 def _sums(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return weighted sums [engines, resamples] of values [engines, n]; exact for booleans."""
     if values.dtype == bool:
@@ -88,9 +127,9 @@ def _exact_match(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarra
     return _sums(weights, predictions[..., 0] == 1.0) / len(labels)
 
 
-def _answer_f1(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean F1 of the words of answers, from scores [n, 2]."""
-    return _sums(weights, predictions[..., 1]) / len(labels)
+def _mean_of(column: int) -> Weighted:
+    """Return the mean of a column of scores [n, 2]."""
+    return lambda labels, predictions, weights: _sums(weights, predictions[..., column]) / len(labels)
 
 
 def _f1(labels: np.ndarray, predictions: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -311,8 +350,10 @@ METRICS: dict[str, Metric] = {
         Metric("entity_f1", _entity_f1, of_classes=True, of_tags=True),
         Metric("entity_macro_f1", _entity_macro_f1, of_classes=True, of_tags=True),
         Metric("tag_accuracy", _tag_accuracy, of_classes=True, of_tags=True),
-        Metric("answer_f1", _answer_f1, of_classes=True, of_scores=True),
+        Metric("answer_f1", _mean_of(1), of_classes=True, of_scores=True),
         Metric("exact_match", _exact_match, of_classes=True, is_share=True, of_scores=True),
+        Metric("ndcg_at_10", _mean_of(0), of_classes=False, of_scores=True),
+        Metric("mrr_at_10", _mean_of(1), of_classes=False, of_scores=True),
         Metric("pearson", _pearson, of_classes=False),
         Metric("spearman", _spearman, of_classes=False),
         Metric("agreement", _equal, of_classes=True, is_share=True, of_reference=True),

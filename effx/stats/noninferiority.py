@@ -39,7 +39,7 @@ def bounds(
     None for a regression in which fewer than :data:`intervals.LEAST_DIFFERING` predictions differ.
     """
     interval = intervals.paired_interval(metric, labels, a, b, confidence=2 * confidence - 1)
-    if interval is None and metric.of_classes:
+    if interval is None and metric.has_worst_case:
         return intervals.few_differing_interval(metric, labels, a, b, confidence)
     return interval
 
@@ -64,7 +64,7 @@ def p_value(metric: Metric, labels: np.ndarray, a: np.ndarray, b: np.ndarray, ma
         return float(accuracy_p_values(only_a, only_b, len(labels), margin))
     if int(np.sum(~same_rows(a, b))) >= intervals.LEAST_DIFFERING:
         return float(bootstrap_p_values(bootstrap.paired_differences(metric, labels, a, b[None]), margin)[0])
-    if not metric.of_classes:
+    if not metric.has_worst_case:
         return 1.0
     low, high = 1e-6, 0.5  # bisection: the least level at which the worst case is within the margin
     if intervals.few_differing_interval(metric, labels, a, b, 1 - high)[0] < -margin:

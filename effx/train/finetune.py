@@ -115,7 +115,7 @@ def finetune(
         huggingface.check_encoded(str(model_name), split, model)
     held_out = rows.held_out(len(train_rows), training.seed) if settings.patience else np.arange(0)
     fit_rows = np.setdiff1d(np.arange(len(train_rows)), held_out)
-    items, lengths = loop.items(encoded, fit_rows)
+    items, lengths = loop.items(encoded, train_rows.labels, fit_rows)
     summary = data.summarize(
         task, train_rows, validation_rows, lengths=encoded.cut_lengths, max_length=encoder.max_length
     )

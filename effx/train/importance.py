@@ -310,7 +310,7 @@ def batches_of(
     Only the scores of the method ``published`` depend on the order.
     """
     collate = loop.labelled(encoded, labels, names)
-    items, lengths = loop.items(encoded, np.arange(encoded.row_count))
+    items, lengths = loop.items(encoded, labels, np.arange(encoded.row_count))
     order = items[grouped_order(lengths, batch_size, np.random.default_rng((seed, 5)))]
     for start in range(0, len(order), batch_size):
         yield collate(order[start : start + batch_size].tolist())

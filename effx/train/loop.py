@@ -197,16 +197,19 @@ def to_tensors(batch: dict[str, np.ndarray], names: list[str]) -> dict[str, torc
     return {name: torch.from_numpy(batch[name]) for name in names}
 
 
-def items(encoded: Encoded, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers of what is trained on, and its lengths in tokens: rows, or windows of questions.
+def items(encoded: Encoded, labels: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of what is trained on, and its lengths in tokens.
+
+    It is rows; or, where labels belong to parts of rows, their sequences: windows or candidates.
 
     Args:
         encoded: rows.
+        labels: of the rows.
         rows: those to train on.
     """
-    if encoded.windows is not None:
-        windows = encoded.sequences(rows)
-        return windows, encoded.lengths[windows]
+    if labels.dtype == object:
+        sequences = encoded.sequences(rows)
+        return sequences, encoded.lengths[sequences]
     return rows, encoded.row_widths[rows]
 
 
@@ -215,12 +218,15 @@ def labelled(encoded: Encoded, labels: np.ndarray, names: list[str]) -> Collate:
 
     Classes are int64, numbers and sets of labels float32, as the losses of transformers take them. The label
     of a word is that of its first token; other tokens have the label that the loss ignores. The items of
-    questions are their windows. A row of texts that are encoded apart is two inputs, one after the other.
+    questions are their windows, those of queries their candidates. A row of texts that are encoded apart is
+    two inputs, one after the other.
     """
     if encoded.words is not None:
         return _tagged(encoded, labels, names)
     if encoded.windows is not None:
         return _spans(encoded, labels, names)
+    if labels.dtype == object:
+        return _scored(encoded, labels, names)
     dtype = torch.int64 if labels.dtype.kind == "i" else torch.float32
     targets = torch.as_tensor(labels).to(dtype)
 
@@ -245,6 +251,16 @@ def _tagged(encoded: Encoded, labels: np.ndarray, names: list[str]) -> Collate:
             tokens = targets[encoded.offsets[index] : encoded.offsets[index + 1]]
             tags[number, : len(tokens)] = tokens
         return {**to_tensors(batch, names), "labels": torch.from_numpy(tags)}
+
+    return collate
+
+
+def _scored(encoded: Encoded, labels: np.ndarray, names: list[str]) -> Collate:
+    """Return a collate function over candidates and their relevance."""
+    relevance = torch.tensor(np.concatenate([np.array(row) for row in labels]), dtype=torch.float32)
+
+    def collate(indices: list[int]) -> dict[str, torch.Tensor]:
+        return {**to_tensors(encoded.batch(indices), names), "labels": relevance[indices]}
 
     return collate
 

@@ -23,11 +23,13 @@ LABELS = {
     "token-classification": np.array([[0, 1, 2], [0, 0, 1], [2, 0, -1]]),
     "answer-span": KINDS["answer-span"].restore([["good"], ["soup"]], ()),
     "embedding": np.array([0.5, -1.0, 2.0]),
+    "ranking": KINDS["ranking"].restore([[2.0, 0.0], [1.0]], ()),
 }
 TEXTS = {
     "texts": [("a good film",), ("the soup was cold",), ("never again",)],
     "words": [("a", "good", "unbelievable"), ("the", "soup", "was"), ("never", "again")],
     "windows": [("what", "a good film"), ("was it", "the soup was cold")],
+    "candidates": [("what", "a good film", "a film"), ("was it", "the soup was cold")],
     "separate": [("a good film", "a film"), ("the soup was cold", "never"), ("again", "was it")],
 }
 
@@ -41,7 +43,7 @@ def test_a_loss_is_that_of_transformers(kind: str, encoders: dict[str, Path]) ->
     model.eval()
     encoded = Encoder(encoders["bert"], 32, form=form)(TEXTS[form])
     collate = loop.labelled(encoded, LABELS[kind], checkpoints.input_names(model))
-    items, _ = loop.items(encoded, np.arange(encoded.row_count))
+    items, _ = loop.items(encoded, LABELS[kind], np.arange(encoded.row_count))
     batch = collate(items.tolist())
     with torch.no_grad():
         out = model(**batch)

@@ -158,6 +158,10 @@ def check_equal(
     firsts: list[Any] = [list(row) if words else row[0] for row in chosen]
     if apart:
         firsts = [text for row in chosen for text in row]
+    seconds = [row[1] for row in chosen] if len(chosen[0]) > 1 and not words and not apart else None
+    if encoder.form == "candidates":
+        firsts = [row[0] for row in chosen for _ in row[1:]]
+        seconds = [candidate for row in chosen for candidate in row[1:]]
     options: dict[str, Any] = {"truncation": True}
     if encoder.form == "windows":
         firsts = [encoder.question(question) for question in firsts]
@@ -166,7 +170,7 @@ def check_equal(
         }  # fmt: skip
     reference = tokenizer(
         firsts,
-        [row[1] for row in chosen] if len(chosen[0]) > 1 and not words and not apart else None,
+        seconds,
         max_length=encoder.max_length,
         padding=False,
         is_split_into_words=words,

@@ -5,6 +5,7 @@ regression             one number per row
 multi_label            any number of labels per row
 token_classification   a tag for each word of a row, of which entities consist
 answer_span            an answer in a text: start and end logits of every token
+ranking                candidates of a query in the order of their scores
 embedding              a vector per text, whose cosine with another's predicts a score
 
 Everything that depends on the kind of a task is a field of :class:`TaskKind`; the other packages ask it. Two
@@ -22,6 +23,7 @@ from effx.specs.kinds.classification import CLASSIFICATION
 from effx.specs.kinds.embedding import EMBEDDING
 from effx.specs.kinds.kind import TaskKind
 from effx.specs.kinds.multi_label import MULTI_LABEL
+from effx.specs.kinds.ranking import RANKING
 from effx.specs.kinds.regression import REGRESSION
 from effx.specs.kinds.token_classification import TOKEN_CLASSIFICATION
 
@@ -29,5 +31,13 @@ __all__ = ["KINDS", "TaskKind"]
 
 KINDS: Mapping[str, TaskKind] = {
     kind.name: kind
-    for kind in (CLASSIFICATION, REGRESSION, MULTI_LABEL, TOKEN_CLASSIFICATION, ANSWER_SPAN, EMBEDDING)
+    for kind in (
+        CLASSIFICATION,
+        REGRESSION,
+        MULTI_LABEL,
+        TOKEN_CLASSIFICATION,
+        ANSWER_SPAN,
+        RANKING,
+        EMBEDDING,
+    )
 }

@@ -20,7 +20,7 @@ import numpy as np
 from effx.errors import DataError
 from effx.specs.heads import Head, HeadPlan, HeadSettings, OtherHeadError
 from effx.specs.kinds.kind import Constant, Labels, RowTokens, TaskKind, Texts, Where
-from effx.specs.kinds.values import short
+from effx.specs.kinds.values import objects, short
 from effx.stats.metrics import exact_match, token_f1
 
 EXAMPLE = (
@@ -68,14 +68,7 @@ def _encode(
     labels: Labels, values: Sequence[Any], where: Where, class_names: Sequence[str] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return all rows, and their accepted answers."""
-    return np.arange(len(values)), _objects([_answers(value, where(i)) for i, value in enumerate(values)])
-
-
-def _objects(values: Sequence[Any]) -> np.ndarray:
-    """Return values as an array of objects, also if they are tuples of the same length."""
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
+    return np.arange(len(values)), objects([_answers(value, where(i)) for i, value in enumerate(values)])
 
 
 def _answers(value: Any, where: str) -> Answers:
@@ -174,7 +167,7 @@ def _predict(logits: np.ndarray, rows: RowTokens) -> np.ndarray:
             first, last = np.unravel_index(int(sums.argmax()), sums.shape)
             best[row] = sums[first, last]
             texts[row] = windows.contexts[row][begins[starts[first]] : ends[lasts[last]]]
-    return _objects(texts)
+    return objects(texts)
 
 
 def _deciding(logits: np.ndarray, rows: RowTokens) -> list[np.ndarray]:
@@ -217,7 +210,7 @@ def _restore(values: Sequence[Any], labels: Labels) -> np.ndarray:
             restored.append(Answers(tuple(value), (_UNKNOWN,) * len(value)))
         else:
             raise ValueError("expected texts, or lists of accepted texts")
-    return _objects(restored)
+    return objects(restored)
 
 
 def _summarize(labels: Labels, splits: Sequence[np.ndarray]) -> str:

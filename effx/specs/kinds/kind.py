@@ -86,11 +86,17 @@ class Constant:
     words: str
     absent: int | None = None
     """Label of the columns in which a row has no word; None: rows are not lists of words."""
+    of_each: bool = False
+    """Whether a row has this prediction for each of its candidates."""
 
     def answers(self, labels: np.ndarray) -> np.ndarray:
         """Return this answer for every row of ``labels``."""
         if self.absent is not None:
             return np.where(labels == self.absent, self.absent, self.prediction)
+        if self.of_each:
+            answers = np.empty(len(labels), dtype=object)
+            answers[:] = [(float(self.prediction),) * len(row) for row in labels]
+            return answers
         return np.broadcast_to(self.prediction, (len(labels), *self.prediction.shape))
 
 
@@ -136,8 +142,8 @@ class TaskKind:
     """Whether every token has logits."""
     form: str = "texts"
     """What a row is, one of :data:`effx.encoding.FORMS`: ``texts``, one or a pair; ``words``, a list with a
-    label for each; ``windows``, a question with a context that is divided into windows; or ``separate``,
-    texts that are encoded apart."""
+    label for each; ``windows``, a question with a context that is divided into windows; ``separate``, texts
+    that are encoded apart; or ``candidates``, a query and texts that are encoded with it."""
     query_is_text: bool = False
     """Whether a query is one text of a row: latency and energy are then per text."""
     of_numbers: bool = False
@@ -168,6 +174,12 @@ class TaskKind:
     check_rows: Callable[[Texts, Sequence[Any], Where], None] | None = None
     """Texts of rows, values of the label's column, position of a row; raises :class:`DataError` where a label
     does not fit its text."""
+    collect: Callable[[Texts, np.ndarray, Where], tuple[list[tuple[str, ...]], np.ndarray]] | None = None
+    """Texts and labels of a file's rows, and their position -> those of the task's rows; None: they are the
+    same. Raises :class:`DataError`."""
+    same: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
+    """Predictions, earlier ones for the same rows, and earlier ones for every row -> which rows have the same
+    but for rounding, bool [n]; None: equal classes, or numbers within 1 % of their range."""
     label_scores: Callable[[np.ndarray, np.ndarray, Labels], dict[str, float | None]] | None = None
     """Labels, predictions and label names -> F1 of each label, None for one that neither has; None: a row has
     one class or number."""

@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from effx.errors import DataError
 from effx.specs.kinds.kind import Where
 
@@ -54,6 +56,13 @@ def _text(value: Any, index: int, where: Where) -> str:
             "have one label: expected a class name or number."
         )
     return text
+
+
+def objects(values: Sequence[Any]) -> np.ndarray:
+    """Return values as an array of objects, also if they are tuples of the same length."""
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
 
 
 def short(value: Any) -> str:
