@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from scipy import stats
@@ -18,11 +19,13 @@ from effx.analysis import majority
 from effx.artifacts import Checkpoint, Engine
 from effx.encoding import Encoder
 from effx.errors import ArtifactError, DataError, UsageError
-from effx.export import hub, parity
+from effx.export import hub, parity, triton
+from effx.export.foreign.importing import import_engine
 from effx.models import add_ramps, checkpoints, evaluate, load, pretrained, prune, save
 from effx.models.losses import LOSSES
 from effx.profile.worker import Worker
 from effx.specs.data import DataSettings, DataSource
+from effx.specs.foreign import ForeignSettings
 from effx.specs.imports import ImportSettings
 from effx.specs.kinds import KINDS
 from effx.specs.tasks import Task
@@ -378,3 +381,32 @@ def test_a_pruned_engine_is_written_for_sentence_transformers(
     assert json.loads((folder / "sentence_bert_config.json").read_text())["max_seq_length"] == 16
     assert (folder / "onnx" / "model.onnx").is_file()
     assert hub.write([engine], tmp_path / "hub") == folder  # what it wrote before is replaced
+
+
+def test_a_graph_made_elsewhere_becomes_an_engine_if_it_has_vectors(
+    embedder: Checkpoint, embedder_engines: Path, pairs_folder: Path, tmp_path: Path
+) -> None:
+    graph = embedder_engines / "trained.fp32.onnxruntime" / "model.onnx"
+    source = source_of(pairs_folder, KIND)
+    made = import_engine(
+        graph, "things", tokenizer=embedder.folder, checkpoint=embedder.folder, data_folder=source,
+        settings=ForeignSettings(max_length=16), out=tmp_path,
+    )  # fmt: skip
+    measured = made.manifest.parity
+    assert measured is not None and measured.least_cosine == pytest.approx(1, abs=1e-6)
+    model = onnx.load(graph)
+    del model.graph.output[0]  # as an export of Optimum, whose outputs are those of the tokens
+    (tmp_path / "tokens").mkdir()
+    onnx.save(model, tmp_path / "tokens" / "model.onnx")
+    with pytest.raises(UsageError, match="expected outputs sentence_embedding, the graph has last_hidden"):
+        import_engine(
+            tmp_path / "tokens" / "model.onnx", "things", tokenizer=embedder.folder, data_folder=source,
+            settings=ForeignSettings(max_length=16), out=tmp_path,
+        )  # fmt: skip
+
+
+def test_the_configuration_of_triton_has_the_width_of_the_vectors(embedder_engines: Path) -> None:
+    config = triton.config(Engine.open(embedder_engines / "trained.fp32.onnxruntime"), "m")
+    assert {output["name"]: output["dims"] for output in config["output"]} == {
+        "sentence_embedding": [32], "last_hidden_state": [-1, 32],
+    }  # fmt: skip
