@@ -43,7 +43,7 @@ class LatencyRatio:
     batch: int
     length: Length
     statistic: str
-    """``p50`` or ``mean`` of the seconds per query, ``mean per example`` offline."""
+    """``p50`` or ``mean`` of the seconds per query, ``mean per example`` offline and of CPU time."""
     value: float
     interval: tuple[float, float] | None
     """95 %; None with fewer than three rounds."""
@@ -87,6 +87,8 @@ class Comparison:
     """Holm's, over the comparisons with one baseline; None for a single comparison.
     See :func:`adjusted`."""
     latency: list[LatencyRatio]
+    cpu_time: LatencyRatio | None
+    """Processor seconds per example, single queries; None where one was not recorded."""
     energy: EnergyRatio | None
     memory: dict[str, float | None]
     """Ratios of the peaks, by the name of the memory."""
@@ -147,6 +149,7 @@ def compare(a: Run, b: Run) -> Comparison:
         else None,
         p_adjusted=None,
         latency=latency,
+        cpu_time=_cpu_time(a, b),
         energy=_energy(a, b, remarks),
         memory=_memory(a, b),
         host_overhead_shares=(a.host_overhead_share, b.host_overhead_share),
@@ -234,6 +237,36 @@ def _seconds_ratio(a: WorkloadResult, b: WorkloadResult, statistic: str, paired:
     return intervals.unpaired_ratio(blocks_a, blocks_b, measure)
 
 
+def _cpu_time(a: Run, b: Run) -> LatencyRatio | None:
+    """Return the ratio of the processor seconds per example of single queries."""
+    of_a, of_b = a.workload(SINGLE_STREAM), b.workload(SINGLE_STREAM)
+    if of_a is None or of_b is None or not of_a.cpu_s_per_example or not of_b.cpu_s_per_example:
+        return None
+    paired = a.session == b.session
+    blocks_a, blocks_b = _cpu_blocks(of_a), _cpu_blocks(of_b)
+    ratio = (
+        intervals.paired_ratio(blocks_a, of_a.rounds, blocks_b, of_b.rounds, intervals.mean)
+        if paired
+        else intervals.unpaired_ratio(blocks_a, blocks_b, intervals.mean)
+    )
+    return LatencyRatio(
+        scenario=of_a.workload.scenario,
+        batch=of_a.workload.batch,
+        length=of_a.workload.length,
+        statistic="mean per example",
+        value=ratio.value if ratio else of_b.cpu_s_per_example / of_a.cpu_s_per_example,
+        interval=ratio.interval if ratio else None,
+        paired=paired,
+    )
+
+
+def _cpu_blocks(workload: WorkloadResult) -> list[list[float]]:
+    """Return the processor seconds per example of each block."""
+    return [
+        [used / count] for used, count in zip(workload.cpu_s or (), workload.examples_of_blocks, strict=True)
+    ]
+
+
 def _seconds(workload: WorkloadResult, statistic: str) -> float:
     """Return the statistic of all samples, for a ratio without interval."""
     samples = np.concatenate([np.asarray(block) for block in _blocks(workload, statistic)])
@@ -245,8 +278,7 @@ def _blocks(workload: WorkloadResult, statistic: str) -> list[list[float]]:
     if statistic != "mean per example":
         return workload.blocks_s
     elapsed_s = [sum(block) for block in workload.blocks_s]
-    examples = workload.examples or [workload.workload.batch * len(block) for block in workload.blocks_s]
-    return [[seconds / count] for seconds, count in zip(elapsed_s, examples, strict=True)]
+    return [[seconds / count] for seconds, count in zip(elapsed_s, workload.examples_of_blocks, strict=True)]
 
 
 def _energy(a: Run, b: Run, remarks: list[str]) -> EnergyRatio | None:

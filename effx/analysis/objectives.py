@@ -187,6 +187,23 @@ def _throughput(name: str, scenario: str, label: str) -> Objective:
     )  # fmt: skip
 
 
+def _cpu_time(run: Run) -> float | None:
+    return single_stream(run).cpu_s_per_example
+
+
+def _cpu_time_interval(run: Run) -> Interval:
+    single, value = single_stream(run), _cpu_time(run)
+    drawn = resampling.cpu_times(run, single)
+    if drawn is None or not value:
+        return None
+    return intervals.log_interval(drawn, value, len(set(single.rounds)))
+
+
+def _cpu_time_draws(runs: Sequence[Run]) -> np.ndarray:
+    drawn = [resampling.cpu_times(run, single_stream(run)) for run in runs]
+    return _rows(drawn, [_cpu_time(run) for run in runs])
+
+
 def _joules(run: Run) -> float | None:
     return energy_of(run).joules_per_example
 
@@ -238,6 +255,9 @@ OBJECTIVES: dict[str, Objective] = {
         _latency("latency_p90", "p90", "p90"),
         _latency("latency_p99", "p99", "p99"),
         _latency("latency_mean", "mean", "mean"),
+        Objective("cpu_time", "CPU time, one query at real lengths", "s", False, _cpu_time,
+                  _cpu_time_interval, _cpu_time_draws,
+                  lambda run: "processor seconds were not recorded; profile the engine again"),
         _throughput("throughput", "single-stream", "throughput, one query after the other"),
         _throughput("throughput_offline", "offline", "throughput, offline"),
         Objective("energy", "energy", "J/example", False, _joules,

@@ -463,7 +463,7 @@ def _unsteady_host(other: RunnerUp | None, objective: Objective) -> list[str]:
 
 def _estimates(run: Run) -> dict[str, Estimate]:
     estimates = {}
-    for name in ("quality", "latency", "latency_p90", "latency_p99", "throughput", "energy",
+    for name in ("quality", "latency", "latency_p90", "latency_p99", "cpu_time", "throughput", "energy",
                  "energy_per_correct", "memory", "size"):  # fmt: skip
         objective = OBJECTIVES[name]
         value = objective.value(run)

@@ -121,6 +121,13 @@ def throughputs(run: Run, workload: WorkloadResult) -> np.ndarray | None:
     return _remembered(workload, (run.session, "throughput"), lambda: _throughputs(run, workload))
 
 
+def cpu_times(run: Run, workload: WorkloadResult) -> np.ndarray | None:
+    """Return a workload's processor seconds per example in every resampling of rounds; None below three, or
+    where they were not recorded.
+    """
+    return _remembered(workload, (run.session, "cpu time"), lambda: _cpu_times(run, workload))
+
+
 def energies(run: Run, energy: Energy) -> np.ndarray | None:
     """Return joules per example as they vary within their interval, [resamples]; None without either.
 
@@ -206,10 +213,20 @@ def _throughputs(run: Run, workload: WorkloadResult) -> np.ndarray | None:
         return None
     served = workload.elapsed_s if workload.workload.rate_per_s else None
     elapsed = served or [sum(block) for block in workload.blocks_s]
-    examples = workload.examples or [workload.workload.batch * len(block) for block in workload.blocks_s]
     weights = _round_weights(run, rounds)
     seconds = weights @ np.bincount(round_index, elapsed, minlength=rounds)
-    return np.asarray(weights @ np.bincount(round_index, examples, minlength=rounds) / seconds)
+    examples = weights @ np.bincount(round_index, workload.examples_of_blocks, minlength=rounds)
+    return np.asarray(examples / seconds)
+
+
+def _cpu_times(run: Run, workload: WorkloadResult) -> np.ndarray | None:
+    round_index, rounds = _by_round(workload)
+    if rounds < LEAST_BLOCKS or workload.cpu_s is None:
+        return None
+    weights = _round_weights(run, rounds)
+    seconds = weights @ np.bincount(round_index, workload.cpu_s, minlength=rounds)
+    examples = weights @ np.bincount(round_index, workload.examples_of_blocks, minlength=rounds)
+    return np.asarray(np.maximum(seconds / examples, np.finfo(float).tiny))
 
 
 _REMEMBERED: dict[int, dict[tuple, np.ndarray | None]] = {}

@@ -19,6 +19,7 @@ _SHORT = {
     "latency": "p50 latency",
     "latency_p90": "p90 latency",
     "latency_p99": "p99 latency",
+    "cpu_time": "CPU time per example",
     "throughput": "throughput",
     "energy_per_correct": "energy per correct prediction",
     "memory": "peak memory",
@@ -116,6 +117,10 @@ def comparison(compared: Comparison, margin: float) -> str:
             f"  seconds, {ratio.scenario} {ratio.batch}x{ratio.length}, {ratio.statistic}: "
             f"{times(ratio.value, 3)}x{spread}{apart}"
         )
+    if compared.cpu_time is not None:
+        ratio = compared.cpu_time
+        spread = "" if ratio.interval is None else f" {_ends(ratio.interval)}"
+        lines.append(f"  CPU seconds per example, single queries: {times(ratio.value, 3)}x{spread}")
     if compared.energy is not None:
         low_high = compared.energy.interval
         spread = "" if low_high is None else f" {_ends(low_high)}"

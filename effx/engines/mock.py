@@ -15,10 +15,12 @@ unless the behavior says otherwise, in every batch. Its latency, memory and fail
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ from effx.structure import Layer, Structure
 
 FILE = "model.mock"
 DEFAULT_WORDS = ("a", "the", "film", "plot", "acting", "is", "was", "not", "dull", "warm", "good", "bad")
+_MEGABYTE = bytes(1 << 20)
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 
@@ -67,6 +70,8 @@ class MockBehavior:
     """Added to a row's first logit for every other row of its batch: answers then depend on the batch."""
     nan_after: int | None = None
     """Calls that succeed; later ones return NaN."""
+    busy_threads: int = 0
+    """Threads that each hash a megabyte in every call, at the same time."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -89,6 +94,7 @@ class MockGraph:
             raise ArtifactError(behavior.open_error)
         self._behavior, self._threads, self._calls = behavior, threads, 0
         self._memory: np.ndarray | None = np.ones(behavior.memory_bytes, dtype=np.uint8)
+        self._pool = ThreadPoolExecutor(behavior.busy_threads) if behavior.busy_threads else None
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """Return logits, float32 [batch, outputs], after the configured latency."""
@@ -100,6 +106,8 @@ class MockGraph:
         if _reached(self._behavior.nan_after, self._calls):
             logits[:] = np.nan
         self._calls += 1
+        if self._pool is not None:
+            list(self._pool.map(hashlib.sha256, [_MEGABYTE] * self._behavior.busy_threads))
         latency = self._behavior.latency_s + self._behavior.latency_per_token_s * ids.size
         if (left := started + latency - time.perf_counter()) > 0:
             time.sleep(left)
@@ -110,6 +118,8 @@ class MockGraph:
 
     def close(self) -> None:
         self._memory = None
+        if self._pool is not None:
+            self._pool.shutdown()
 
     def _misbehave(self) -> None:
         behavior = self._behavior

@@ -42,6 +42,7 @@ class Samples:
     rounds: list[int] = field(default_factory=list)
     elapsed_s: list[float] = field(default_factory=list)
     examples: list[int] = field(default_factory=list)
+    cpu_s: list[float] = field(default_factory=list)
     windows: list[EnergyWindow] = field(default_factory=list)
     window_reason: str | None = None
     """Why an energy window failed."""
@@ -54,6 +55,7 @@ class Samples:
         self.rounds.append(round_number)
         self.elapsed_s.append(block.elapsed_s)
         self.examples.append(block.examples)
+        self.cpu_s.append(round(block.cpu_s, 6))
 
 
 @dataclass(frozen=True)

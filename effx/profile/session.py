@@ -470,6 +470,7 @@ class InterleavedSession:
                 quality=engine.in_batches.get(workload),
                 elapsed_s=samples.elapsed_s,
                 examples=samples.examples,
+                cpu_s=None if workload.rate_per_s else samples.cpu_s,
             )
             for workload, samples in engine.measured.items()
         ]

@@ -22,7 +22,7 @@ from effx.report.short_names import short_names
 from effx.report.style import COLOURS, marker
 from effx.results import Run
 
-_COSTS = ("latency", "energy", "latency_p90", "memory", "size")
+_COSTS = ("latency", "cpu_time", "energy", "latency_p90", "memory", "size")
 _ALWAYS_DRAWN = ("latency", "energy")
 _MAX_KINDS = 13
 """Kinds with a colour and marker; further kinds share one."""

@@ -15,7 +15,7 @@ from effx.results import Run
 
 MAIN_OBJECTIVES = (("quality", "latency"), ("quality", "energy"))
 """The frontiers that the terminal prints and frontier.json lists first."""
-_COSTS = ("latency", "energy", "memory", "size")
+_COSTS = ("latency", "cpu_time", "energy", "memory", "size")
 _MANY_ENGINES = 300
 """With more engines, only the main pairs of objectives are resampled."""
 

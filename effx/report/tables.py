@@ -13,7 +13,7 @@ from rich.table import Table
 from effx.analysis.cohorts import energy_of, single_stream
 from effx.analysis.comparison import Comparison, EnergyRatio, LatencyRatio
 from effx.analysis.frontier import FrontierPoint
-from effx.analysis.objectives import QUALITY
+from effx.analysis.objectives import OBJECTIVES, QUALITY
 from effx.analysis.techniques import MADE_ELSEWHERE, technique
 from effx.formatting import fixed, in_column, interval, percent, score
 from effx.report.groups import MAIN_OBJECTIVES, Group
@@ -46,10 +46,13 @@ def print_runs(runs: Sequence[Run]) -> None:
     first = runs[0]
     with_energy = any(energy_of(run).joules_per_example is not None for run in runs)
     on_device = any(run.workload(SINGLE_STREAM.timed_on_device()) for run in runs)
+    with_cpu_time = any(OBJECTIVES["cpu_time"].value(run) is not None for run in runs)
     sources = energy_sources(runs)
     table = Table(title=f"{first.host.cpu}, {first.host.cores} cores; single queries at real lengths")
     table.add_column("engine", overflow="fold")
-    headings = ["score, 95 %", "n", "p50, ms", "p90, ms", "p99, ms", "peak memory, MiB"]
+    headings = ["score, 95 %", "n", "p50, ms", "p90, ms", "p99, ms"]
+    headings += ["CPU, ms"] if with_cpu_time else []
+    headings += ["peak memory, MiB"]
     headings += [f"mJ/example ({', '.join(sources)})"] if with_energy else []
     headings += ["p50 on device, ms", "host overhead", "GPU memory, MiB"] if on_device else []
     for heading in headings:
@@ -61,8 +64,9 @@ def print_runs(runs: Sequence[Run]) -> None:
             f"{run.quality.described} {score(QUALITY.value(run))} {interval(QUALITY.interval(run))}",
             str(run.quality.n),
             *(in_column(latency_s[name], "s") for name in ("p50", "p90", "p99")),
-            in_column(run.memory.host_peak_bytes, "B"),
         ]
+        cells += [in_column(OBJECTIVES["cpu_time"].value(run), "s")] if with_cpu_time else []
+        cells.append(in_column(run.memory.host_peak_bytes, "B"))
         cells += [energy_cell(run, sources)] if with_energy else []
         cells += _device_cells(run) if on_device else []
         table.add_row(*cells)
@@ -166,6 +170,8 @@ def _result_row(run: Run, on_frontier: Mapping[tuple[str, str], FrontierPoint]) 
         **_ends("score", QUALITY.interval(run)),
         "n": run.quality.n,
         **{f"latency_{name}_s": single.latency_s[name] for name in ("mean", "p50", "p90", "p99")},
+        "cpu_s_per_example": OBJECTIVES["cpu_time"].value(run),
+        **_ends("cpu_s_per_example", OBJECTIVES["cpu_time"].interval(run)),
         "throughput_examples_per_s": single.throughput_per_s,
         "host_peak_memory_bytes": run.memory.host_peak_bytes,
         "device_peak_memory_bytes": run.memory.device_peak_bytes,
@@ -226,7 +232,8 @@ _COMPARISON_COLUMNS = (
     "result_a", "result_b", "engine_a", "engine_b", "task", "host", "metric", "n", "score_difference",
     "score_difference_low", "score_difference_high", "differing_predictions", "mcnemar_p",
     "mcnemar_p_adjusted", "latency_p50_ratio", "latency_p50_ratio_low", "latency_p50_ratio_high",
-    "interleaved", "energy_source", "energy_ratio", "energy_ratio_low", "energy_ratio_high", "sentence",
+    "interleaved", "cpu_time_ratio", "cpu_time_ratio_low", "cpu_time_ratio_high",
+    "energy_source", "energy_ratio", "energy_ratio_low", "energy_ratio_high", "sentence",
 )  # fmt: skip
 
 
@@ -256,6 +263,7 @@ def _comparison_row(comparison: Comparison) -> dict[str, Cell]:
         "mcnemar_p_adjusted": comparison.p_adjusted,
         **_ratio("latency_p50_ratio", latency),
         "interleaved": None if latency is None else latency.paired,
+        **_ratio("cpu_time_ratio", comparison.cpu_time),
         "energy_source": None if energy is None else energy.source,
         **_ratio("energy_ratio", energy),
         "sentence": comparison.sentence(),

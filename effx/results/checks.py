@@ -35,6 +35,7 @@ from effx.stats.metrics import METRICS
 
 _CLOSE = 1e-6
 """Relative difference up to which a stated and a derived number are equal: the order of sums differs."""
+_MOST_PROCESSORS, _CPU_TICK_S = 4096, 0.1
 _SHORTEST_S, _LONGEST_S = 1e-9, 1e7
 """Seconds of a query: the clock counts nanoseconds, and no block lasts for a hundred days."""
 _LARGEST_POWER_W = 1e7
@@ -351,6 +352,7 @@ def _workload(result: WorkloadResult) -> None:
         ("rounds", result.rounds),
         ("elapsed_s", result.elapsed_s),
         ("examples", result.examples),
+        ("cpu_s", result.cpu_s),
     ):
         if column is not None and len(column) != len(blocks):
             raise ValueError(f"{name}: expected {len(blocks)} entries, one per block, got {len(column)}")
@@ -360,6 +362,10 @@ def _workload(result: WorkloadResult) -> None:
         least = max(block) if workload.scenario == "server" else sum(block)  # queries wait together
         if not least * (1 - _CLOSE) - _SHORTEST_S * len(block) <= elapsed <= _LONGEST_S:
             raise ValueError(f"elapsed_s of a block is {elapsed}, but its samples took {least} s")
+    spent = result.elapsed_s or [sum(block) for block in blocks]
+    for used, elapsed in zip(result.cpu_s or (), spent, strict=False):
+        if not 0 <= used <= _MOST_PROCESSORS * elapsed + _CPU_TICK_S:
+            raise ValueError(f"cpu_s of a block is {used}, but it took {elapsed} s")
     for block, examples in zip(blocks, result.examples or (), strict=False):
         most = workload.batch * len(block)
         if not (most if workload.scenario == "grid" else len(block)) <= examples <= most:

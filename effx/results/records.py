@@ -246,6 +246,9 @@ class WorkloadResult:
     """Seconds that each block took; None: the sum of its samples."""
     examples: list[int] | None = None
     """Examples in each block; None: ``batch`` per query."""
+    cpu_s: list[float] | None = None
+    """Processor seconds of the engine's process in each block, all its threads together, as the operating
+    system counts them; None: not recorded, as while queries arrive at a rate."""
     statistics: InitVar[Statistics | None] = None
     """What a file states about the samples. It is not stored: it must agree with them."""
 
@@ -275,8 +278,17 @@ class WorkloadResult:
         """Examples per second: while queries ran back to back, or as they arrived."""
         served = self.elapsed_s if self.workload.rate_per_s else None
         elapsed = served or [sum(block) for block in self.blocks_s]  # not the time between queries
-        examples = self.examples or [self.workload.batch * len(block) for block in self.blocks_s]
-        return float(sum(examples) / sum(elapsed))
+        return float(sum(self.examples_of_blocks) / sum(elapsed))
+
+    @property
+    def cpu_s_per_example(self) -> float | None:
+        """Processor seconds per example; None where they were not recorded."""
+        return None if self.cpu_s is None else sum(self.cpu_s) / sum(self.examples_of_blocks)
+
+    @property
+    def examples_of_blocks(self) -> list[int]:
+        """Examples in each block."""
+        return self.examples or [self.workload.batch * len(block) for block in self.blocks_s]
 
 
 @dataclass(frozen=True)

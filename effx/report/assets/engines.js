@@ -49,9 +49,9 @@ function enginesSection() {
   section('engines', 'All results', soft(`Select an engine for its details and the provenance of its numbers.${older ? ` Grey: ${count(older, 'older result')} of engines that have a newer result.` : ''}`), table.root, open);
 }
 
-const FIRST = ['quality', 'latency', 'latency_p90', 'energy', 'memory', 'size'];
+const FIRST = ['quality', 'latency', 'latency_p90', 'cpu_time', 'energy', 'memory', 'size'];
 const order = (criterion) => (FIRST.indexOf(criterion.name) + FIRST.length + 1) % (FIRST.length + 1);
-const TITLES = { latency: 'p50', latency_p90: 'p90', latency_p99: 'p99', memory: 'peak memory', size: 'size' };
+const TITLES = { latency: 'p50', latency_p90: 'p90', latency_p99: 'p99', cpu_time: 'CPU time', memory: 'peak memory', size: 'size' };
 
 function cell(row, criterion) {
   const value = valueOf(row, criterion.name);
