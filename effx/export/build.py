@@ -310,7 +310,8 @@ def _failure(candidate: _Candidate, job: Job, source: ExportSource, reference: R
         source.graphs(variant), candidate.folder, job.backend, candidate.runtime, row, family
     )
     advice = ""
-    if measured.label_agreement < 1 and variant.precision != "fp32":
+    of_classes = source.checkpoint.task.behavior.has_classes
+    if of_classes and measured.label_agreement < 1 and variant.precision != "fp32":
         advice = (
             "Export fp32, or train the model further: if two classes have nearly equal scores, rounding to "
             f"{variant.precision} changes the predicted class."
