@@ -223,10 +223,12 @@ def disk_is_full(error: OSError) -> bool:
 def cannot_write(path: Path, error: OSError) -> UsageError:
     """Return the one-line error for a path that cannot be written to."""
     reason = error.strerror or str(error)
-    advice = "Free the disk or choose another folder."
+    advice = "Free disk space, or choose another folder."
     with contextlib.suppress(OSError):
         if path.is_relative_to(tempfile.gettempdir()) and error.errno in _DISK_IS_FULL:
-            advice = "Free the disk, or set TMPDIR to another folder if it is one for temporary files."
+            advice = (
+                "Free disk space, or, if this folder is for temporary files, set TMPDIR to another folder."
+            )
     return UsageError(f"cannot write {path}: {reason}. {advice}")
 
 

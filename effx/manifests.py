@@ -234,7 +234,7 @@ class SparsityRecord(Record):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.zeros > self.of or abs(self.share - self.zeros / max(self.of, 1)) > 1e-6:
-            raise ValueError(f"share {self.share:g} is not {self.zeros} of {self.of}")
+            raise ValueError(f"share: expected {self.zeros} / {self.of} (zeros / of), got {self.share:g}")
         return self
 
 
@@ -572,7 +572,7 @@ class CheckpointManifest(Manifest):
     def _consistent(self) -> Self:
         structure, task = self.structure, self.task_definition
         if self.exits and not structure.exits:
-            raise ValueError("exits: the structure has none")
+            raise ValueError("exits: expected null, as the structure has no exits")
         if self.exits and self.exits.validation.layers != len(structure.layers):
             raise ValueError(f"exits.validation.layers: expected {len(structure.layers)}")
         if structure.exits and (reason := task.behavior.refused.get("exits")):
@@ -669,6 +669,13 @@ class Parity:
     rows_per_query: Count = 8
     """1: the answers depend on the other rows of a batch, and this comparison is of single queries."""
 
+    @property
+    def compared_rows(self) -> str:
+        """Number and kind of the compared rows, for messages."""
+        return (
+            f"{self.examples} rows of the task" if self.inputs == "task" else f"{self.examples} random inputs"
+        )
+
 
 def check_parity(parity: Parity) -> Parity:
     """Return the differences; raise :class:`ValueError` if they contradict each other."""
@@ -691,7 +698,7 @@ def check_parity(parity: Parity) -> Parity:
         raise ValueError("accuracy_lost_interval: does not contain accuracy_lost")
     for name, loss in (("metric", "metric_lost"), ("worst_class", "recall_lost")):
         if (getattr(parity, name) is None) != (getattr(parity, loss) is None):
-            raise ValueError(f"{name}: expected it together with {loss}")
+            raise ValueError(f"{name} and {loss}: expected both or neither")
         if getattr(parity, f"{loss}_interval") is not None and getattr(parity, loss) is None:
             raise ValueError(f"{loss}_interval: expected none without {loss}")
     if parity.metric_lost is not None and not -2 <= parity.metric_lost <= 2:
@@ -945,7 +952,7 @@ class EngineManifest(Manifest):
         layers = 0 if self.structure is None else len(self.structure.layers)
         if exits is None:
             if len(runtime.files) > 1:
-                raise ValueError("runtime.files: several, but no exits")
+                raise ValueError(f"runtime.files: expected one file without exits, got {len(runtime.files)}")
             return
         if any(after <= before for before, after in itertools.pairwise((0, *exits.depths))):
             raise ValueError("runtime.exits.depths: expected rising numbers >= 1")

@@ -246,7 +246,7 @@ CONTRADICTIONS: dict[str, tuple[Damage, str]] = {
     ),
     "a sparsity that its counts do not give": (
         lambda value: value["engine"].update(sparsity={"share": 0.9, "zeros": 1, "of": 2}),
-        "share 0.9 is not 1 of 2",
+        "share: expected 1 / 2",
     ),
     "no memory": (lambda value: value["memory"].update(host_peak_bytes=-1), "host_peak_bytes is -1"),
     "a start that is no time": (lambda value: value.update(started="yesterday"), "'yesterday' is not a time"),

@@ -48,8 +48,8 @@ def command(
 
     Each model is fine-tuned on small shares of the training rows, drawn several times at random (Liu et
     al. 2019, section 4.4; Liang et al. 2021, section 5.4). All models get the same draws, and a new task
-    head unless --keep-head or --labels is given. The same command resumes; shares, draws and models can
-    be added.
+    head unless --keep-head or --labels is given. The same command resumes after a stop, also
+    with more shares, draws and models.
 
     \b
     effx train adapt scitail --model checkpoints/mnli-minilm-full-s0 --model checkpoints/mnli-ticket40-s0

@@ -51,9 +51,10 @@ def command(
     result in RESULTS (default: ./results) is checked; for a folder, the latest result of exactly this build.
 
     Each limit is tested one-sided with the given confidence. It holds, is violated, or the measurement is
-    inconclusive; then the output says how many rows or rounds are needed. Exit code 0: every limit holds.
-    Exit code 1: a limit is violated or inconclusive, or a quality gate failed. Exit code 2: nothing can be
-    checked, e.g. because the baseline was measured on another host or other rows.
+    inconclusive; then the output says, where it can be estimated, how many rows or rounds are needed. Exit
+    code 0: every limit holds. Exit code 1: a limit is violated or inconclusive, or a quality gate failed.
+    Exit code 2: nothing can be checked, e.g. because the baseline was measured on another host or other
+    rows.
 
     \b
     effx check engines/sst2.int8.onnxruntime --baseline sst2.fp32.onnxruntime --max-drop 1%

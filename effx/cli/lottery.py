@@ -35,9 +35,9 @@ def command(
 ) -> None:
     """Search for unstructured lottery tickets on TASK by iterative magnitude pruning.
 
-    In each round, the encoder is trained, the smallest 10 % of its weights are set to zero, and the
-    others are reset to the pretrained weights (Chen et al. 2020). This is a baseline: dense kernels
-    are not faster for zeros. The same command resumes a search that was stopped.
+    In each round, the encoder is trained, another 10 % of all its weights are set to zero, the smallest
+    that remain, and the others are reset to the pretrained weights (Chen et al. 2020). This is a baseline:
+    dense kernels are not faster for zeros. The same command resumes a search that was stopped.
 
     \b
     effx train lottery sst2 --model bert-base-uncased --sparsity 60

@@ -33,12 +33,13 @@ from effx.specs.levels import Level
 )
 @click.option("--json", "as_json", is_flag=True, help="Print tickets.json.")
 def command(workspaces: tuple[Path, ...], level: str, out: Path, as_json: bool) -> None:
-    """Compare the super tickets of several tasks: each WORKSPACE is a finished search for one task.
+    """Compare the super tickets of several tasks. Each WORKSPACE is the folder of one finished search.
 
-    Written are: full models against super tickets with the average over tasks, paired tests over seeds and
-    Holm's adjustment; every metric; the spread over seeds; the phases; and, for searches of one encoder,
-    how alike the tasks rank and prune its heads and FFNs (Liang et al. 2021, tables 1 and 5 to 7, figures
-    3 and 6). sections/tickets.json is a section for effx report --section.
+    The tables compare full models with super tickets (average over tasks, paired tests over seeds with
+    Holm's adjustment), and list every metric, the standard deviations over seeds, and the phases (Liang et
+    al. 2021, tables 1 and 5 to 7, figures 3 and 6). If all searches have the same encoder, they also show how
+    similarly the tasks rank and prune its heads and FFNs. sections/tickets.json is a section for effx report
+    --section.
 
     \b
     effx tickets report tickets/mrpc-minilm tickets/rte-minilm tickets/sst2-minilm

@@ -51,7 +51,7 @@ def command(
             single = ", in single queries" if parity.rows_per_query == 1 else ""
             click.echo(
                 f"{engine.folder}: {'passed' if parity.passed else 'FAILED'}: logits differ by "
-                f"{parity.max_abs_diff:.2g} at most, labels agree on {parity.label_agreement:.1%} of "
-                f"{parity.examples} {parity.inputs} inputs{single}{lost}"
+                f"{parity.max_abs_diff:.2g} at most, label agreement {parity.label_agreement:.1%} "
+                f"on {parity.compared_rows}{single}{lost}"
             )
     return 0 if all(parity.passed for _, parity in comparisons) else 1

@@ -137,8 +137,8 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
         build_s = time.perf_counter() - started
         progress.say(
             f"{target.name}: {best.scheme}, built in {build_s:.1f} s; logits differ by "
-            f"{best.parity.max_abs_diff:.2g} at most, labels agree on {best.parity.label_agreement:.1%} "
-            f"of {best.parity.examples} {best.parity.inputs} inputs"
+            f"{best.parity.max_abs_diff:.2g} at most, label agreement {best.parity.label_agreement:.1%} "
+            f"on {best.parity.compared_rows}"
         )
         if note := audit.mixed_precision_note(best.audit, variant.precision):
             progress.say(f"{target.name}: {note}")
@@ -297,7 +297,7 @@ def _failure(candidate: _Candidate, job: Job, source: ExportSource, reference: R
         return None
     message = (
         f"parity failed on {measured.examples} examples{_in_queries(measured)}: logits differ by "
-        f"{measured.max_abs_diff:.2g} at most, labels agree on {measured.label_agreement:.1%}"
+        f"{measured.max_abs_diff:.2g} at most, label agreement {measured.label_agreement:.1%}"
     )
     if measured.accuracy_lost is not None and measured.accuracy_lost_interval is not None:
         low, high = measured.accuracy_lost_interval
@@ -310,12 +310,13 @@ def _failure(candidate: _Candidate, job: Job, source: ExportSource, reference: R
         source.graphs(variant), candidate.folder, job.backend, candidate.runtime, row, family
     )
     advice = ""
-    of_classes = source.checkpoint.task.behavior.has_classes
-    if of_classes and measured.label_agreement < 1 and variant.precision != "fp32":
-        advice = (
-            "Export fp32, or train the model further: if two classes have nearly equal scores, rounding to "
-            f"{variant.precision} changes the predicted class."
-        )
+    if measured.label_agreement < 1 and variant.precision != "fp32":
+        advice = "Export fp32."
+        if not source.checkpoint.task.behavior.of_numbers:
+            advice = (
+                f"Export fp32, or train the model further: rounding to {variant.precision} changes "
+                "predictions that the model is not sure of."
+            )
     return " ".join(part for part in (message, location, advice) if part)
 
 

@@ -143,7 +143,10 @@ def _copy(engine: Engine, folder: Path) -> str:
             is_graph_or_bin = Path(name).stem == Path(source).stem and not name.endswith(".data")
             target = folder / subfolder / (f"{stem}{Path(name).suffix}" if is_graph_or_bin else name)
             if target.exists():
-                raise UsageError(f"{engine.name}: another engine has {target.name} too: export one of them.")
+                raise UsageError(
+                    f"{engine.name}: another engine would also be written to {target.name}: export only "
+                    "one of them."
+                )
             shutil.copyfile(engine.folder / name, target)
     return str(Path(subfolder, f"{stem}{Path(source).suffix}"))
 

@@ -40,7 +40,8 @@ def verify(
         built_from = engine.manifest.checkpoint
         if engine.manifest.made_elsewhere is not None and engine.manifest.parity is None:
             raise ArtifactError(
-                f"{engine.folder} was made elsewhere and has no checkpoint: import it with one.",
+                f"{engine.folder} was not built by effx and has no checkpoint to compare with: import its "
+                "graph again and name the checkpoint.",
                 settings="checkpoint",
             )
         if built_from.name not in known:

@@ -67,8 +67,8 @@ class WorkerClient:
         except queue.Empty:
             self._process.kill()
             raise WorkerError(
-                f"{self.name}: no answer to '{action}' in {limit_s:.0f} s; stopped. If it is only slow, "
-                "raise the limit.",
+                f"{self.name}: no answer to '{action}' in {limit_s:.0f} s; stopped. If the engine is only "
+                "slow, raise the timeout.",
                 settings="timeout_s",
             ) from None
         if not line.endswith("\n"):  # no answer, or half an answer

@@ -95,8 +95,11 @@ def resume(
     path = Path(out) / journals.FOLDER / f"{session}.jsonl"
     if not path.is_file():
         known = sorted(journal.stem for journal in path.parent.glob("*.jsonl"))
-        there = f"those are: {', '.join(known)}" if known else "there is none"
-        raise UsageError(f"{out}: no session {session} was interrupted; {there}.", settings="session")
+        interrupted = ", ".join(known) or "none"
+        raise UsageError(
+            f"{session} is not an interrupted session in {out}. Interrupted sessions: {interrupted}.",
+            settings="session",
+        )
     files.check_writable(Path(out))
     with locks.on_this_host(alone=True, wait=wait, waiting=progress.say):
         earlier = journals.read(path)

@@ -185,7 +185,11 @@ class Worker:
             out, sent = self._session.infer(query.inputs), len(query.inputs["input_ids"])
             answer = self._task.behavior.logits(out)
             if answer.shape[0] != sent or self._task.outputs not in (0, answer.shape[-1]):
-                raise WorkerError(f"the logits of {sent} sequences have the shape {list(answer.shape)}.")
+                expected = [sent, *answer.shape[1:-1], self._task.outputs or answer.shape[-1]]
+                raise WorkerError(
+                    f"the logits of {sent} sequences have the shape {list(answer.shape)}, expected "
+                    f"{expected}."
+                )
             answers.append(answer)
             depths += out["depth"].tolist() if "depth" in out else []
         return answers[0] if len(answers) == 1 else np.concatenate(answers), depths

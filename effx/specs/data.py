@@ -113,13 +113,15 @@ class DataSettings(Settings):
         given = [column for column in columns if column is not None]
         if len(set(given)) < len(given):
             raise wrong(
-                "text_column, text_pair_column and label_column: expected different columns.",
-                "text_column", "text_pair_column", "label_column",
+                "text_column, text_pair_column, label_column and label_columns: expected different columns.",
+                "text_column", "text_pair_column", "label_column", "label_columns",
             )  # fmt: skip
         if self.label_columns is not None:
             for name in ("label_column", "label_separator", "class_names"):
                 if getattr(self, name) is not None:
-                    raise wrong(f"the columns are the labels: leave out {name}.", "label_columns", name)
+                    raise wrong(
+                        f"label_columns already names the labels: leave out {name}.", "label_columns", name
+                    )
         if self.task_kind not in (None, "multi-label"):
             for name in ("label_separator", "label_columns"):
                 if getattr(self, name) is not None:

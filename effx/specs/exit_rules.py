@@ -158,8 +158,8 @@ def check_task(rule: str, task: Task) -> None:
     usable = [name for name, kind in RULES.items() if task.kind in kind.task_kinds]
     if rule not in usable:
         raise UsageError(
-            f"task '{task.name}' ({task.kind}): exit rule {rule} does not decide on its logits: set rule to "
-            f"{' or '.join(usable)}",
+            f"task '{task.name}' ({task.kind}): exit rule {rule} does not support this kind of task: set "
+            f"rule to {' or '.join(usable)}",
             settings="rule",
         )
 

@@ -32,7 +32,7 @@ class Gate:
 PREDICTION_AGREEMENT = Gate(
     "prediction-agreement",
     "timed predictions match the accuracy pass",
-    "Apart from chance, at most 0.5 % of the timed rows get another prediction than in the accuracy pass.",
+    "At most 0.5 % of the timed rows, allowing for chance, get a prediction other than in the accuracy pass.",
     concerns="quality",
     hard=True,
 )

@@ -163,13 +163,15 @@ def as_checkpoint(
             "or, if it is a model of the Hugging Face hub, name its task or its rows",
             settings=("task", "data"),
         )
-    if Checkpoint.find(path) or not (huggingface.is_model(path) or on_hub):
-        if settings.model_fields_set:
-            raise UsageError(
-                f"{name} is not a model of transformers: its task, labels and lengths are already known",
-                settings=tuple(sorted(settings.model_fields_set)),
-            )
-        return path
+    is_checkpoint = bool(Checkpoint.find(path))
+    if is_checkpoint and settings.model_fields_set:
+        raise UsageError(
+            f"{name}: the task, labels and maximum length of a checkpoint are already known, so settings of "
+            "an import cannot be used with it",
+            settings=tuple(sorted(settings.model_fields_set)),
+        )
+    if is_checkpoint or not (huggingface.is_model(path) or on_hub):
+        return path  # its reader reports a path without a checkpoint
     target = (
         Path(out) / f"{_task_name(settings, data_folder)}-{files.safe_name(huggingface.name_of(str(name)))}"
     )

@@ -28,7 +28,7 @@ def warnings(compared: Mapping[str, TwoSamples], chosen: str) -> list[str]:
     """
     return [
         f"the {what} of the validation rows differ from those of the held-out training rows on which the "
-        f"{chosen} was chosen (distance {samples.distance:.2f}). What was proven need not hold for the "
+        f"{chosen} was chosen (distance {samples.distance:.2f}). The proof may not hold for the "
         "validation rows."
         for what, samples in compared.items()
         if samples.p_value < _P_VALUE

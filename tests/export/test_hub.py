@@ -128,4 +128,4 @@ def test_two_engines_of_one_precision_are_refused(engines_folder: Path, tmp_path
     shutil.copytree(engine.folder, tmp_path / "e")
     twice = [engine, Engine.open(tmp_path / "e")]
     (error,) = hub.write_all(twice, tmp_path / "out")
-    assert isinstance(error, EffxError) and "another engine has model.onnx too" in str(error)
+    assert isinstance(error, EffxError) and "another engine would also be written to model.onnx" in str(error)

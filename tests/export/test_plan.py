@@ -120,7 +120,7 @@ def test_full_disk_leaves_no_files(
                 command = ["export", str(checkpoint.folder), "--backend", backend, "--jobs", "1"]
                 assert run([*command, "-o", str(out)]) == 2
                 line = capsys.readouterr().err.splitlines()[-1]
-                assert line.startswith("effx: cannot write ") and "Free the disk" in line
+                assert line.startswith("effx: cannot write ") and "Free disk space" in line
                 assert Engine.find(out) == []
                 assert not out.is_dir() or not list(out.iterdir())
             assert [path.name for path in small.iterdir()] in ([], ["engines"])

@@ -149,7 +149,7 @@ def test_a_session_is_not_resumed_if_something_has_changed(
     path.write_text("{}\n" + path.read_text())
     with pytest.raises(ArtifactError, match="is not the journal of a session"):
         resume(session, out=tmp_path / "r")
-    with pytest.raises(UsageError, match=f"no session 123 was interrupted; those are: {session}"):
+    with pytest.raises(UsageError, match=f"123 is not an interrupted session in .*: {session}"):
         resume("123", out=tmp_path / "r")
 
 

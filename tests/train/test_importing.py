@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from effx import corpus, data
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
-from effx.errors import UsageError
+from effx.errors import ArtifactError, UsageError
 from effx.models import evaluate, load
 from effx.specs.imports import ImportSettings
 from effx.specs.tasks import TASKS
@@ -184,9 +184,17 @@ def test_without_a_task_or_rows_the_user_is_asked(model: PreTrainedModel, tmp_pa
 def test_a_checkpoint_is_not_imported(checkpoint: Checkpoint) -> None:
     assert as_checkpoint(checkpoint.folder) == checkpoint.folder
     assert as_checkpoint(checkpoint.folder.parent) == checkpoint.folder.parent
-    with pytest.raises(UsageError, match="is not a model of transformers: its task, labels") as caught:
+    with pytest.raises(UsageError, match="maximum length of a checkpoint are already known") as caught:
         as_checkpoint(checkpoint.folder, settings=ImportSettings(labels=("a", "b")))
     assert caught.value.settings == ("labels",)
+
+
+def test_a_path_that_does_not_exist_is_reported_as_missing_also_with_import_settings(tmp_path: Path) -> None:
+    missing = as_checkpoint(tmp_path / "none", settings=ImportSettings(task="sst2", labels=("a", "b")))
+    with pytest.raises(ArtifactError, match="none does not exist"):
+        Checkpoint.find_all([missing])
+    with pytest.raises(ArtifactError, match="none does not exist|none is not a checkpoint"):
+        Checkpoint.open(missing)
 
 
 def test_a_model_is_imported_once_and_again_when_something_changed(

@@ -52,12 +52,16 @@ def check_same_encoder(searches: Sequence[TicketSearch]) -> None:
     """Raise :class:`UsageError` if searches have no scores, or are of different encoders."""
     for search in searches:
         if not search.importance:
-            raise UsageError(f"{search.folder} has no importance-sSEED.json: its scores cannot be compared.")
+            raise UsageError(
+                f"{search.folder} has no importance-sSEED.json: its importance scores cannot be compared."
+            )
     models = {search.model for search in searches}
     shapes = {scored.heads.shape for search in searches for scored in search.importance.values()}
     if len(models) > 1 or len(shapes) > 1:
+        sizes = "" if len(models) > 1 else ", of different sizes"
         raise UsageError(
-            f"importance is compared within one encoder, but the searches are of {', '.join(sorted(models))}."
+            "importance scores can be compared only if all searches have the same encoder, got "
+            f"{', '.join(sorted(models))}{sizes}."
         )
 
 

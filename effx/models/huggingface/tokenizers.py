@@ -138,7 +138,7 @@ def check_equal(
     *,
     token_types: bool,
 ) -> None:
-    """Raise where effx encodes rows otherwise than transformers.
+    """Raise where effx encodes rows differently from transformers.
 
     Args:
         name: of the model.
@@ -180,7 +180,7 @@ def check_equal(
     types = reference.get("token_type_ids") or [[0] * len(ids) for ids in reference["input_ids"]]
     row_of = range(len(chosen)) if encoded.row_of is None else encoded.row_of
     if len(encoded) != len(reference["input_ids"]):
-        raise wrong(name, "effx divides contexts otherwise than transformers. Please report the model")
+        raise wrong(name, "effx divides contexts differently from transformers. Please report the model")
     for row in range(len(encoded)):
         text = chosen[row_of[row]]
         part = slice(encoded.offsets[row], encoded.offsets[row + 1])
@@ -190,6 +190,6 @@ def check_equal(
         if not same:
             raise wrong(
                 name,
-                f"effx cannot keep a setting of its tokenizer: '{' '.join(text)[:40]}' is encoded otherwise "
-                "than by transformers. Please report the model",
+                f"effx cannot keep a setting of its tokenizer: '{' '.join(text)[:40]}' is encoded "
+                "differently from transformers. Please report the model",
             )

@@ -76,7 +76,7 @@ def canonical(tensors: Tensors, known: Collection[str], prefix: str) -> Tensors:
             name = f"{prefix}.{name}"
         name = name if name in known else key
         if name in renamed:
-            raise ValueError(f"two of its tensors are {name}, one of them named {key}")
+            raise ValueError(f"two of its tensors would become {name}; one of them is named {key}")
         renamed[name] = tensor
     return renamed
 

@@ -347,7 +347,7 @@ class _RecipeReader:
     def _check_references(self, of: Any, known: Mapping[str, str], path: documents.KeyPath) -> None:
         for label in of if isinstance(of, list) else [] if of is None else [of]:
             if str(label) not in known:
-                text = f"unknown label '{label}'.{nearest(str(label), known)} Known here: {', '.join(known)}."
+                text = f"unknown name '{label}'.{nearest(str(label), known)} Known here: {', '.join(known)}."
                 self._document.wrong(path, text)
 
     def _check_backends(self) -> None:
@@ -431,13 +431,14 @@ class _RecipeReader:
         """Refuse stages without variants, variants without stages, and duplicate names."""
         document = self._document
         if recipe.tickets is not None and any(model.source == DEMO_MODEL for model in recipe.models):
-            document.wrong(("tickets",), f"'{DEMO_MODEL}' is not supported here: give a folder or the hub.")
+            text = f"model '{DEMO_MODEL}' is not supported here: use a folder, or a name on the hub."
+            document.wrong(("tickets",), text)
             return
         for key, text in clashes(recipe):
             document.wrong(tuple(key.split(".", 1)), text)
         variants_of = {chain: set(exported_variants(recipe, chain)) for chain in chains(recipe)}
         if not variants_of and self._root.get("variants") is not None:
-            document.wrong(("variants",), "no checkpoint to build from: the recipe has no regime.")
+            document.wrong(("variants",), "there is no checkpoint to export: add regimes.")
         for index, variant in enumerate(recipe.variants):
             if not any(variant in of for of in variants_of.values()):
                 parsed = variants.parse(variant.text)

@@ -93,7 +93,7 @@ function frontierSection() {
     });
     if (chart.active === null) {
       const first = front && (front.knee ?? front.best[0]);
-      panel.replaceChildren(first !== null && first !== undefined && first !== false ? details(ROWS[first], front) : soft('Point at an engine for its details.'));
+      panel.replaceChildren(first !== null && first !== undefined && first !== false ? details(ROWS[first], front) : soft('Move the pointer to an engine to see its details.'));
     }
     about.replaceChildren(...aboutFrontier(group, front, entry.length, state));
   };
@@ -116,7 +116,7 @@ function aboutFrontier(group, front, drawn, state) {
     if (typeof front.hypervolume === 'number') {
       const ends = front.hypervolume_interval;
       const around = !ends ? '' : ends[1] > 1 ? ' (no useful interval: these engines are too similar)' : ` [${ends.map((entry) => fixed(entry, 3)).join(' to ')}]`;
-      lines.push(` Hypervolume (share of the box): ${fixed(front.hypervolume, 3)}${around}.`);
+      lines.push(` Hypervolume, from 0 to 1: ${fixed(front.hypervolume, 3)}${around}.`);
     }
     for (const entry of front.diminishing || []) lines.push(` Diminishing returns from ${entry.from} to ${entry.to}: per unit of cost, the gain is ${percent(entry.share)} of the frontier's average.`);
     if (front.energy_source === 'model' && front.objectives.some(energetic)) lines.push(' Energy is modelled, not measured: processor time multiplied by an assumed power.');

@@ -84,8 +84,8 @@ class Scatter {
       onfocus: () => { if (this.active === null && this.order && this.order.length) this.activate(this.order[0]); },
     });
     this.hint = el('p', { class: 'soft keys', id: this.note },
-      this.onPin ? 'Point at an engine, or use the arrow keys, for its details. A click or Enter pins it; two pinned engines are compared. After a click, the details stay until a click on an empty area or Escape.'
-        : 'Point at a point, or use the arrow keys, for its values.');
+      this.onPin ? 'Move the pointer to an engine, or use the arrow keys, to see its details. A click or Enter pins it; two pinned engines are compared. After a click, the details stay until you click on an empty area or press Escape.'
+        : 'Move the pointer to a mark, or use the arrow keys, to see its values.');
     this.legend = el('ul', { class: 'legend' });
     this.root = el('div', { class: 'chart-box' }, this.node, this.legend, this.hint);
     new ResizeObserver(() => { if (this.spec && this.node.clientWidth !== this.width) this.draw(this.spec); }).observe(this.node);

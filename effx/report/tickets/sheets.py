@@ -11,7 +11,7 @@ from effx.analysis.tickets.tasks import REPORTED, TaskResult, TaskTable, Trend, 
 from effx.report.sheets import Sheet, SheetCell, SheetColumn
 from effx.stats.runs import Spread
 
-_FEW_SEEDS = "A spread over so few seeds is itself uncertain: see the intervals."
+_FEW_SEEDS = "A standard deviation over a few seeds is itself uncertain: see the intervals."
 
 
 def sheets(table: TaskTable, agreements: Sequence[Agreement], level: str) -> list[Sheet]:
@@ -28,8 +28,8 @@ def trend(value: Trend | None) -> dict[str, Any] | None:
 def trend_text(table: TaskTable) -> str:
     """Return the trends with the size of the training data as a sentence."""
     if table.gain_trend is None or table.weight_trend is None:
-        return ("No trend with the number of training rows is fitted: it needs three tasks with known and "
-                "different numbers of rows.")  # fmt: skip
+        return ("No trend with the number of training rows is fitted: it needs at least three tasks whose "
+                "numbers of training rows are known and not all equal.")  # fmt: skip
     parts = [
         f"{name} {100 * line.slope:+.2f} points [{100 * line.low:+.2f}, {100 * line.high:+.2f}], "
         f"p = {line.p:.3f}"
@@ -58,9 +58,9 @@ def _tasks(table: TaskTable) -> Sheet:
     average = ("average", None, None, table.full, None, table.super, None, table.super - table.full, None,
                None, None, table.weight_remaining)  # fmt: skip
     note = (
-        "Scores are means of the metrics of a task, on the validation rows that did not choose the level; "
-        "the average is the mean over tasks. p: paired t-test over seeds, and after Holm's adjustment over "
-        f"{len(table.tasks)} tasks. {trend_text(table)}"
+        "Scores are means of the metrics of a task, on the validation rows that were not used to choose the "
+        "level; the average is the mean over tasks. p: paired t-test over seeds, and after Holm's adjustment "
+        f"over {len(table.tasks)} tasks. {trend_text(table)}"
     )
     return Sheet("tasks", "Full models and super tickets", columns, (*rows, average), note)
 
@@ -95,8 +95,8 @@ def _seeds(table: TaskTable) -> Sheet:
     rows = [_seed_row(result) for result in table.tasks]
     note = (
         "Standard deviations over seeds; the ratio is full / super ticket, with its 95 % interval from the "
-        "F distribution, which takes the two samples for independent. Per seed: every seed chooses its own "
-        f"level, as in the paper. {_FEW_SEEDS}"
+        "F distribution, which assumes independent samples. Per seed: the level is chosen separately for "
+        f"each seed, as in Liang et al. 2021. {_FEW_SEEDS}"
     )
     return Sheet("seeds", "Spread over seeds", columns, tuple(rows), note)
 
@@ -137,6 +137,7 @@ def _agreement(agreements: Sequence[Agreement], level: str) -> Sheet:
     )  # fmt: skip
     note = (
         "Rank correlation: Spearman's, of importance scores. Overlap: Jaccard index of the structures that "
-        "winning tickets lose. Means over pairs of seeds; other seeds of the same task show the noise."
+        "are removed from winning tickets. Means over pairs of seeds. Rows with 'other seeds' compare seeds "
+        "of one task: two tasks cannot be expected to agree more than these."
     )
     return Sheet("agreement", "Agreement between tasks", columns, rows, note)

@@ -2,9 +2,9 @@
 
     sentence1  a plane takes off    sentence2  a jet starts    score  4.2    prediction  0.83
 
-The two texts of a row are encoded apart, so a query is one text. The vector is the pooled output of the last
-layer, divided by its norm (Reimers and Gurevych 2019, Sentence-BERT, section 3); there is no task head.
-Labels and predictions are float64 [n]: only their order is compared, so that scores may have any range.
+The two texts of a row are encoded separately, so a query is one text. The vector is the pooled output of the
+last layer, divided by its norm (Reimers and Gurevych 2019, Sentence-BERT, section 3); there is no task head.
+Labels and predictions are float64 [n]. They are compared by correlation, so scores may have any range.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _check_rows(texts: Texts, values: Sequence[Any], where: Where) -> None:
         for number, text in enumerate(row, 1):
             if not text.strip():
                 raise DataError(
-                    f"{where(index)}: text {number} of the pair is empty: expected a row as {EXAMPLE}."
+                    f"{where(index)}: text {number} of the pair is empty: expected a row such as {EXAMPLE}."
                 )
 
 

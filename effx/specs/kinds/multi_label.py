@@ -82,7 +82,9 @@ def _entry(entry: Any, value: Any, index: int, where: Where) -> str:
         return str(int(entry))
     if isinstance(entry, str) and entry.strip():
         return entry.strip()
-    raise DataError(f"{where(index)}: the label {short(value)}: expected names or numbers of labels in it.")
+    raise DataError(
+        f"{where(index)}: the label is {short(value)}: expected names or numbers of labels in the list."
+    )
 
 
 def has_bits(lists: Sequence[Sequence[str]], labels: int, where: Where) -> bool:

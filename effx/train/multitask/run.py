@@ -172,7 +172,7 @@ def _tasks(names: Sequence[str], folders: Mapping[str, DataLocation], cache: dat
         source.check_trainable(task)
         if heads.head_type(task).per_token or task.behavior.form != "texts":
             raise UsageError(
-                f"task '{task.name}' ({task.kind}): multi-task training takes tasks with one answer per row."
+                f"task '{task.name}' ({task.kind}): multi-task training does not support this kind of task."
             )
     return tasks
 
@@ -186,7 +186,9 @@ def _tickets(
         UsageError: a ticket is of another task or encoder, or was trained differently.
     """
     if paths and settings.sharing == "none":
-        raise UsageError("sharing none uses no tickets: leave them out.", settings=("sharing", "tickets"))
+        raise UsageError(
+            "sharing none does not use tickets: leave the tickets out.", settings=("sharing", "tickets")
+        )
     result: dict[str, Checkpoint] = {}
     for path in paths:
         opened = Checkpoint.open(path)

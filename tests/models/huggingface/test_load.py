@@ -173,7 +173,7 @@ QUERY = "bert.encoder.layer.1.attention.self.query.weight"
         (_weights(lambda t: t.__delitem__(QUERY)), f"{QUERY} is missing"),
         (
             _weights(lambda t: t.update({QUERY.removeprefix("bert."): torch.ones_like(t[QUERY])})),
-            f"two of its tensors are {QUERY}",
+            f"two of its tensors would become {QUERY}",
         ),
     ],
 )  # fmt: skip

@@ -135,5 +135,5 @@ def test_an_encoder_that_differs_from_transformers_is_refused(
     encoder = Encoder(tmp_path / "t", 16)
     check_equal("m", loaded.tokenizer, encoder, LONG_PAIRS, token_types=True)
     loaded.tokenizer.truncation_side = "left"
-    with pytest.raises(UsageError, match="encoded otherwise than by transformers"):
+    with pytest.raises(UsageError, match="encoded differently from transformers"):
         check_equal("m", loaded.tokenizer, encoder, LONG_PAIRS, token_types=True)

@@ -126,8 +126,8 @@ def test_ten_mistakes_are_ten_messages_with_their_lines(
         ),
         (
             "tasks: [demo, stsb]\nmodels: {tiny: demo}\nexits: {e: {}}\nvariants: [exit]\n",
-            "line 3: exits.e.rule: task 'stsb' (regression): exit rule entropy does not decide on its "
-            "logits: set rule to patience",
+            "line 3: exits.e.rule: task 'stsb' (regression): exit rule entropy does not support this "
+            "kind of task: set rule to patience",
         ),
         (
             "tasks: [stsb]\nmodels: {m: demo}\nexits:\n  e:\n    rule: max-probability\nvariants: [exit]\n",
@@ -147,7 +147,7 @@ def test_ten_mistakes_are_ten_messages_with_their_lines(
         (GOOD + "tickets: {selection: 1}\n", "tickets.selection: expected a number > 0 and < 1, got 1"),
         (GOOD + "exits: {e: {}}\n", "line 4: exits.e: no variant of the recipe is built from it"),
         (GOOD + "variants: [exit]\n", "line 4: variants.0: 'exit' cannot be built from any checkpoint"),
-        (GOOD + "variants: [{variant: seq32, of: ful}]\n", "variants.0.of: unknown label 'ful'"),
+        (GOOD + "variants: [{variant: seq32, of: ful}]\n", "variants.0.of: unknown name 'ful'"),
         (GOOD + "variants: [{of: full}]\n", "the key 'variant' is missing"),
         (
             GOOD + "workloads: {grid: [1x32, 8-128]}\n",

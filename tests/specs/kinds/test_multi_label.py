@@ -64,7 +64,7 @@ def test_labels_are_the_same_by_name_by_number_and_as_bits(bits: list[list[bool]
         ((["joy"], ["jay"]), "row 2: label 'jay' is not one of 0=anger, 1=fear, 2=joy. Did you mean 'joy'"),
         ((["joy", "joy"],), "row 1: label 'joy' occurs twice"),
         (([0, 2], [3]), "row 2: label '3' is not one of"),
-        (([[0]],), "row 1: the label .*: expected names or numbers of labels in it"),
+        (([[0]],), "row 1: the label is .*: expected names or numbers of labels in the list"),
         (([0.5, 0.5, 0.0],), "row 1: the label .*: expected names or numbers"),
         (([0, 1, 0], [0, 1]), "row 1: label 'anger' occurs twice"),
     ],

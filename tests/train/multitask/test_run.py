@@ -253,7 +253,7 @@ def test_every_row_is_in_one_batch_of_its_task() -> None:
         (["sst2"], [], {}, "expected at least two different tasks"),
         (["sst2", "sst2"], [], {}, "expected at least two different tasks"),
         (TASKS, ["sst2", "sst2"], {}, "two tickets of task 'sst2'"),
-        (TASKS, ["sst2"], {"sharing": "none"}, "sharing none uses no tickets"),
+        (TASKS, ["sst2"], {"sharing": "none"}, "sharing none does not use tickets"),
         (TASKS, ["sst2"], {"lr": 2e-3}, "adamax at learning rate 0.004, not adamax at 0.002"),
         (TASKS, ["sst2"], {"optimizer": "adamw"}, "accept it with mismatched"),
     ],
