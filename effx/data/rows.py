@@ -25,8 +25,20 @@ class Origin:
     """What a user should know, as how many rows without a label were skipped."""
 
 
+class _FromSource:
+    """What rows with and without labels share."""
+
+    source: str
+    file: str | None
+
+    @property
+    def recorded_source(self) -> str:
+        """Where they came from, as artifacts and results have it: without the folders of this machine."""
+        return self.source if self.file is None else self.file
+
+
 @dataclass(frozen=True)
-class Rows:
+class Rows(_FromSource):
     """Texts and labels of one split, in file order."""
 
     texts: list[tuple[str, ...]]
@@ -40,11 +52,6 @@ class Rows:
     """None: the demo corpus."""
     file: str | None = None
     """The first file, from the data folder's name on, as ``sst2/train.jsonl``; None: not from files."""
-
-    @property
-    def recorded_source(self) -> str:
-        """Where they came from, as artifacts and results have it: without the folders of this machine."""
-        return self.source if self.file is None else self.file
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -66,7 +73,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class UnlabelledRows:
+class UnlabelledRows(_FromSource):
     """Texts without labels, in file order: engines are compared with a reference engine on them."""
 
     texts: list[tuple[str, ...]]
@@ -76,11 +83,6 @@ class UnlabelledRows:
     origin: Origin
     file: str | None = None
     """As :attr:`Rows.file`."""
-
-    @property
-    def recorded_source(self) -> str:
-        """Where they came from, as artifacts and results have it: without the folders of this machine."""
-        return self.source if self.file is None else self.file
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -18,7 +18,7 @@ from effx import data, files, progress, scratch
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import UsageError
-from effx.manifests import BaselineRecord, CheckpointFacts, TrainingRecord
+from effx.manifests import CheckpointFacts, TrainingRecord
 from effx.models import checkpoints, evaluate, families, huggingface, pooling, prune, sparse, structure
 from effx.specs.data import DataLocation
 from effx.specs.heads import HeadSettings
@@ -165,11 +165,7 @@ def finetune(
             processes=distributed.processes(),
             host=platform.processor() or platform.machine(),
         ),
-        "metrics": metrics,
-        "validation_rows": len(validation_rows),
-        "validation_source": validation_rows.recorded_source,
-        "baseline": BaselineRecord(answer=summary.baseline.answer, score=summary.baseline.score),
-        "validation_overlap": summary.overlap,
+        **rows.validation_facts(validation_rows, metrics, summary),
         "max_length": encoder.max_length,
         "data": rows_record,
     }

@@ -14,12 +14,13 @@ other rows, which may overlap, it is unknown whether they were seen.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 
-from effx.data import Rows
+from effx.data import DataSummary, Rows
 from effx.errors import UsageError
-from effx.manifests import TrainingRecord
+from effx.manifests import BaselineRecord, CheckpointFacts, TrainingRecord
 from effx.specs.tasks import Task
 from effx.specs.training import TrainingSettings, rows_share_text
 
@@ -102,6 +103,27 @@ def _trained(rows: Rows, training: TrainingRecord) -> np.ndarray:
         limit=training.limit, share=recorded.get("share"), seed=recorded.get("seed", 0)
     )
     return chosen(rows, settings)
+
+
+def validation_facts(
+    validation: Rows, metrics: Mapping[str, float], summary: DataSummary | None = None
+) -> CheckpointFacts:
+    """Return what a checkpoint's manifest says about its validation rows.
+
+    Args:
+        validation: the rows.
+        metrics: the scores on them.
+        summary: of the rows, with baseline and overlap; None: those are left out.
+    """
+    facts: CheckpointFacts = {
+        "metrics": metrics,
+        "validation_rows": len(validation),
+        "validation_source": validation.recorded_source,
+    }
+    if summary is not None:
+        facts["baseline"] = BaselineRecord(answer=summary.baseline.answer, score=summary.baseline.score)
+        facts["validation_overlap"] = summary.overlap
+    return facts
 
 
 def rows_digest(rows: Rows) -> str:

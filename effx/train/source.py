@@ -27,7 +27,7 @@ from effx.specs.data import DataLocation, DataRecord
 from effx.specs.tasks import Task
 from effx.specs.training import EarlyExitSettings, TokenPruningSettings, TrainingSettings
 from effx.train import distributed, loop
-from effx.train.rows import split
+from effx.train.rows import split, validation_facts
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,9 @@ class ContinuedTraining:
                 source=self.rows.recorded_source,
                 rows_digest=self.rows_digest,
             ),
-            "metrics": self.task.score(self.validation.labels, self.task.predict(logits)),
-            "validation_rows": len(self.validation),
-            "validation_source": self.validation.recorded_source,
+            **validation_facts(
+                self.validation, self.task.score(self.validation.labels, self.task.predict(logits))
+            ),
             "parent": self.checkpoint.digest,
             "max_length": self.checkpoint.max_length,
             "data": self.data_record,

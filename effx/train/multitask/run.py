@@ -31,7 +31,6 @@ from effx.data import DataSummary, Rows
 from effx.encoding import Encoded, Encoder
 from effx.errors import ArtifactError, UsageError
 from effx.manifests import (
-    BaselineRecord,
     CheckpointFacts,
     SharedRecord,
     TrainingRecord,
@@ -424,13 +423,7 @@ def _write(
                 rows_digest=rows.rows_digest(each.every),
                 host=platform.processor() or platform.machine(),
             ),
-            "metrics": metrics,
-            "validation_rows": len(each.validation),
-            "validation_source": each.validation.recorded_source,
-            "baseline": BaselineRecord(
-                answer=part.summary.baseline.answer, score=part.summary.baseline.score
-            ),
-            "validation_overlap": part.summary.overlap,
+            **rows.validation_facts(each.validation, metrics, part.summary),
             "max_length": settings.max_length,
             "data": each.record,
             "shared": record,
