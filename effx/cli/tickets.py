@@ -28,6 +28,13 @@ from effx.specs.training import TicketSearchSettings
 )
 @options.of(TicketSearchSettings)
 @options.of(HeadSettings)
+@click.option(
+    "--scores",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Prune by the importance scores of another search, e.g. of another task: its workspace, or one of "
+    "its importance-sSEED.json for all seeds. The full models of TASK are trained too, for comparison.",
+)
 @options.workspace("checkpoints, table, figure. Default: tickets/TASK-MODEL.")
 @click.option("--json", "as_json", is_flag=True, help="Print table.json.")
 @click.pass_context
@@ -38,6 +45,7 @@ def command(
     model: str,
     preset: str | None,
     data_folder: DataSource | None,
+    scores: Path | None,
     out: Path | None,
     as_json: bool,
     **given: Any,
@@ -54,6 +62,7 @@ def command(
     effx train tickets sst2 --model bert-base-uncased
     effx train tickets rte --model bert-base-uncased --preset super-tickets --search halving
     effx train tickets mrpc --model ./minilm --levels 20,40,20/10 --kinds winning --seeds 3
+    effx train tickets rte --model ./minilm --scores tickets/mrpc-minilm -o tickets/rte-from-mrpc
     for gpu in 0 1 2 3; do CUDA_VISIBLE_DEVICES=$gpu effx train tickets rte --model M & done
     """  # fmt: skip
     from effx.recipe import sweeps
@@ -68,5 +77,6 @@ def command(
         data_folder=data_folder,
         settings=TicketSearchSettings.of(**{**chosen, **rest}),
         head=HeadSettings.of(**head),
+        scores=scores,
     )
     click.echo(json.dumps(table, indent=1) if as_json else markdown(table).rstrip())

@@ -38,6 +38,7 @@ def tickets(
     data_folder: DataLocation = None,
     settings: TicketSearchSettings | None = None,
     head: HeadSettings | None = None,
+    scores: str | Path | None = None,
     executor: Executor | None = None,
 ) -> dict[str, Any]:
     """Search for super tickets, and write their table and figures.
@@ -53,6 +54,8 @@ def tickets(
         settings: which tickets, and how to train.
         head: whether the model's task head is kept or replaced, for the full models and the tickets alike;
             default: kept if its labels are the task's.
+        scores: importance scores of another search, by which tickets are pruned instead: its workspace, with
+            importance-sSEED.json of every seed, or one such file for all seeds.
         executor: where cells run; None: in this process.
 
     Returns:
@@ -67,14 +70,15 @@ def tickets(
     from effx.train import tickets as training
 
     settings = settings or TicketSearchSettings()
-    training.check(task_name, str(model_name), data_folder, settings, head)
+    given = None if scores is None else _scores_of(Path(scores), settings)
+    training.check(task_name, str(model_name), data_folder, settings, head, given)
     limit = settings.finetune.training.limit
     models, folder = _workspace("tickets", task_name, model_name, out)
     recipe = _recipe("tickets", task_name, models, folder, data_folder, limit, head)
 
     def add(builder: CellBuilder, artifacts: Artifacts) -> None:
         task, model = recipe.tasks[0], recipe.models[0]
-        ticket_cells.add_search(builder, task, model, settings, artifacts, views="")
+        ticket_cells.add_search(builder, task, model, settings, artifacts, views="", scores=given)
 
     return _table(_run(recipe, add, executor), "tickets")
 
@@ -182,6 +186,23 @@ def adapt(
         adaptation_cells.add(builder, recipe.tasks[0], recipe.models, settings)
 
     return _table(_run(recipe, add, executor), "adaptation")
+
+
+def _scores_of(path: Path, settings: TicketSearchSettings) -> dict[int, Path]:
+    """Return seed -> file of scores.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    first = settings.finetune.training.seed
+    names = {seed: path / f"importance-s{seed}.json" if path.is_dir() else path
+             for seed in range(first, first + settings.seeds)}  # fmt: skip
+    if missing := [name for name in names.values() if not name.is_file()]:
+        raise UsageError(
+            f"{missing[0]} does not exist: expected the workspace of a search with the same seeds, or a file "
+            "of scores.", settings="scores",
+        )  # fmt: skip
+    return names
 
 
 def _table(plan: CellPlan, stage: str) -> dict[str, Any]:

@@ -110,7 +110,9 @@ class TicketsScoresStage(Settings):
     importance: str = "taylor"
     granularity: str = "ffns"
     training: TrainingSettings = TrainingSettings()
-    """Its batch size, precision, seed and limit decide the scores."""
+    """Its batch size, precision, seed, limit and share decide the scores."""
+    given_digest: str | None = None
+    """SHA-256 of a file of scores that was given; None: the full model is scored."""
 
 
 class TicketStage(Settings):
@@ -143,6 +145,8 @@ class TicketsStage(Settings):
     grid_steps: int | None = None
     """For successive halving: the maximum optimizer steps of the complete grid."""
     tickets: TicketSearchSettings = TicketSearchSettings()
+    scores_given: bool = False
+    """Whether tickets are pruned by scores that were given, not by those of the full models."""
 
 
 class AdaptStage(Settings):

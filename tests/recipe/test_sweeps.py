@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 import effx
 from effx import data
 from effx.artifacts import Checkpoint
+from effx.cli import run as run_command
 from effx.encoding import Encoder
 from effx.errors import EffxError, UsageError
 from effx.export import export_all
@@ -33,8 +34,9 @@ from effx.specs.levels import Level
 from effx.specs.presets import preset
 from effx.specs.tasks import TASKS
 from effx.specs.training import TicketSearchSettings
-from effx.tickets import scores as importance
+from effx.tickets import scores as score_files
 from effx.tickets.plan import removal
+from effx.train import importance
 from effx.train.tickets import draw
 from tests.models.huggingface.saved import classifier
 
@@ -75,7 +77,7 @@ def test_tickets_are_pruned_by_the_scores_of_their_full_model(
     validation = data.load(TASKS["sst2"], "validation", rows_folder)
     for seed in (0, 1):
         full = Checkpoint.open(folder / f"checkpoints/sst2-bert-full-s{seed}")
-        scored, about = importance.read(folder / f"importance-s{seed}.json")
+        scored, about = score_files.read(folder / f"importance-s{seed}.json")
         assert about["checkpoint"] == full.digest
         model = load(full)
         encoded = Encoder(full.folder, 32)(data.load(TASKS["sst2"], "train", rows_folder).limit(64).texts)
@@ -105,6 +107,42 @@ def test_tickets_are_pruned_by_the_scores_of_their_full_model(
                 assert parts + cell["scores"]["selection"]["accuracy"] * n["selection"] == pytest.approx(
                     right.sum()
                 )
+
+
+def test_tickets_are_pruned_by_the_scores_of_another_search(
+    swept: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    folder, _ = swept
+    quick = QUICK.replace(levels=(Level(40),), kinds=("winning",), seed=1, seeds=1)
+    scored, about = score_files.read(folder / "importance-s0.json")
+    about = {"checkpoint": about["checkpoint"], "rows": 64, "layers": about["layers"]}
+    score_files.write(tmp_path / "given" / "importance-s1.json", scored, **about, task="other")
+    table = sweeps.tickets(
+        "sst2", encoders["bert"], out=tmp_path / "w", data_folder=rows_folder, settings=quick,
+        scores=tmp_path / "given",
+    )  # fmt: skip
+    assert table["scores_of"] == ["other"]
+    assert "Tickets are pruned by importance scores of other" in (tmp_path / "w" / "table.md").read_text()
+    ticket = Checkpoint.open(tmp_path / "w" / "checkpoints" / "sst2-bert-winning40-s1")
+    full = Checkpoint.open(folder / "checkpoints" / "sst2-bert-full-s0")
+    assert ticket.manifest.parent == about["checkpoint"] == full.digest
+    removed = removal(scored, structure(load(full)), Level(40), "winning")
+    layers = {layer.index: layer for layer in ticket.manifest.structure.layers}
+    assert removed.heads
+    for index, heads in removed.heads.items():
+        assert not set(heads) & set(layers[index].heads)
+    small = score_files.Importance(scored.heads[:1], scored.ffns[:1])
+    score_files.write(tmp_path / "small.json", small, **{**about, "layers": about["layers"][:1]})
+    base = ["train", "tickets", "sst2", "--model", str(encoders["bert"]), "--data", str(rows_folder),
+            "--seeds", "1", "--levels", "40", "--max-length", "32", "-o", str(tmp_path / "x")]  # fmt: skip
+    for scores, message in (
+        (tmp_path / "small.json", "scores must be of the same encoder"),
+        (tmp_path / "given", "importance-s0.json does not exist"),
+    ):
+        assert run_command([*base, "--scores", str(scores)]) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "x").exists()
 
 
 def test_one_ticket_alone_equals_that_of_the_search(

@@ -30,6 +30,8 @@ class LocalPaths:
     """File of passages for masked language modelling; None: the task's training texts."""
     mask: str | None = None
     """File of a mask that was given."""
+    scores: str | None = None
+    """File of importance scores that was given; None: a full model is scored."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the paths as JSON values."""

@@ -12,10 +12,12 @@ known one rung at a time; ``artifacts`` gives the decisions so far.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from effx import data
+from effx import data, files
+from effx.recipe.execute.protocol import LocalPaths
 from effx.recipe.execute.stages import tickets_rung
 from effx.recipe.graph.cells import Cell, CellBuilder, data_paths
 from effx.recipe.graph.chains import joined
@@ -55,6 +57,7 @@ def add_search(
     artifacts: Artifacts,
     *,
     views: str | None = None,
+    scores: Mapping[int, Path] | None = None,
 ) -> None:
     """Add a search for tickets, as far as its cells are known.
 
@@ -65,8 +68,9 @@ def add_search(
         settings: which tickets, and how to train.
         artifacts: id of a cell -> its output folder.
         views: folder of the workspace for links to checkpoints and table; default: ``tickets/TASK-MODEL``.
+        scores: seed -> file of scores by which tickets are pruned; None: by those of the full models.
     """
-    search = _Search(builder, task, model, settings, views)
+    search = _Search(builder, task, model, settings, views, scores)
     if settings.search == "halving":
         search.halving(artifacts)
     else:
@@ -83,7 +87,9 @@ class _Search:
         model: ModelEntry,
         settings: TicketSearchSettings,
         views: str | None,
+        scores: Mapping[int, Path] | None,
     ) -> None:
+        self._scores = scores
         self._builder, self._task, self._model, self._settings = builder, task, model, settings
         self._stem = joined(task.name, model.label)
         folder = f"tickets/{self._stem}" if views is None else views
@@ -138,6 +144,13 @@ class _Search:
             **self._options, work=self._work, keep=self._settings.keep != "none",
             view=f"{self._folder}checkpoints/{{name}}",
         )  # fmt: skip
+        if self._scores is not None:
+            path = self._scores[seed].resolve()
+            scores = self._builder.add(
+                "tickets-scores", self._full_name(seed),
+                TicketsScoresStage(given_digest=files.sha256(path)), local_paths=LocalPaths(scores=str(path)),
+            )  # fmt: skip
+            return [full, scores]
         scores = self._builder.add(
             "tickets-scores", self._full_name(seed),
             TicketsScoresStage(
@@ -188,6 +201,7 @@ class _Search:
         stage = TicketsStage(
             task=self._task.name, model=self._model.label, grid_steps=grid_steps,
             tickets=self._settings.replace(keep="all"),  # keep does not change the table
+            scores_given=self._scores is not None,
         )  # fmt: skip
         self._builder.add(
             "tickets", self._stem, stage, **{**self._options, "model": None},

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 from effx import data
 from effx.errors import UsageError
 from effx.models import checkpoints, huggingface, structure
 from effx.specs.data import DataLocation
 from effx.specs.heads import HeadSettings
 from effx.specs.training import TicketSearchSettings
+from effx.structure import Structure
 from effx.tickets import plan
+from effx.tickets import scores as score_files
 from effx.train import distributed, loop, source
 from effx.train.finetune import keep_first
 
@@ -19,11 +24,22 @@ def check(
     data_folder: DataLocation,
     settings: TicketSearchSettings,
     head: HeadSettings | None = None,
+    scores: Mapping[int, Path] | None = None,
 ) -> None:
     """Check the settings of a search against its rows and its model.
 
+    Args:
+        task_name: as :func:`effx.train.finetune` takes it.
+        model_name: the pretrained encoder.
+        data_folder: file or folder of the rows.
+        settings: which tickets, and how to train.
+        head: whether the task head of the model is kept or replaced.
+        scores: seed -> file of scores by which tickets are pruned.
+
     Raises:
-        UsageError: a level prunes nothing or too much, or a setting does not fit the model or this machine.
+        UsageError: a level prunes nothing or too much, a setting does not fit the model or this machine, or
+            scores are of another encoder.
+        ArtifactError: scores are missing or damaged.
         DataError: the rows do not fit the task.
     """
     distributed.refuse("a search for tickets")
@@ -44,3 +60,22 @@ def check(
     available = structure(model)
     for level in settings.levels:
         plan.check(available, level, settings.pruning.min_heads, settings.pruning.granularity)
+    for path in dict.fromkeys((scores or {}).values()):
+        _check_scores(path, available, settings.pruning.granularity)
+
+
+def _check_scores(path: Path, available: Structure, granularity: str) -> None:
+    """Check that a file has a score for every structure of an encoder."""
+    scored, about = score_files.read(path)
+    layers = [layer.index for layer in available.layers]
+    heads = 1 + max((head for layer in available.layers for head in layer.heads), default=-1)
+    columns = scored.heads.shape[1]
+    if about.get("layers") != layers or len(scored.heads) != len(layers) or columns < heads:
+        raise UsageError(
+            f"{path} has scores of {len(scored.heads)} layers with {columns} heads, but the model has "
+            f"{len(layers)} layers with {heads} heads: scores must be of the same encoder.",
+            settings="scores",
+        )
+    if granularity == "neurons" and scored.neurons is None:
+        raise UsageError(f"{path} has no scores of neurons: set granularity to ffns.",
+                         settings=("scores", "granularity"))  # fmt: skip

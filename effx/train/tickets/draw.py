@@ -147,6 +147,7 @@ def write_scores(
         path,
         scored,
         checkpoint=opened.digest,
+        task=opened.task.name,
         method=pruning.importance,
         precision=loop.choose_precision(training.precision),
         rows=len(rows),

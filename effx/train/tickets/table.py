@@ -37,6 +37,7 @@ def build(
     rungs: Sequence[RungDecision] = (),
     *,
     grid_steps: int | None = None,
+    scores_of: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Return the table.
 
@@ -49,9 +50,10 @@ def build(
         rungs: the decisions of successive halving, in order.
         grid_steps: for successive halving, the maximum optimizer steps of the complete grid; None: the
             search is a grid.
+        scores_of: tasks whose scores decided what is pruned; None: those of the full models of this search.
 
     Returns:
-        schema, task, model, metric, metrics, seeds, settings, rows (numbers of validation rows),
+        schema, task, model, metric, metrics, seeds, settings, scores_of, rows (numbers of validation rows),
         cells[checkpoint, kind, level, seed, steps, parameters, weight_remaining, removed,
         scores{part: {metric}}],
         summary[kind, level, n, weight_remaining, removed, scores{part: {metric: {mean, std, low, high, n}}}],
@@ -89,6 +91,7 @@ def build(
         "settings": {
             key: value for key, value in settings.to_json().items() if key not in ("levels", "kinds", "keep")
         },
+        "scores_of": None if scores_of is None else list(scores_of),
         "rows": {part: len(rows) for part, rows in parts.items()},
         "cells": cells,
         "summary": [_summary(list(task.metrics), group) for group in groups.values()],
@@ -235,6 +238,11 @@ def remarks(value: dict[str, Any]) -> list[str]:
     """Return the conclusions of the table, one per line."""
     seeds = len(value["seeds"])
     lines = ["One seed." if seeds == 1 else f"Mean ± standard deviation over {seeds} seeds."]
+    if value["scores_of"] is not None:
+        lines.append(
+            f"Tickets are pruned by importance scores of {', '.join(value['scores_of'])}, not by those of "
+            "the full models of this search."
+        )
     if best := value["super"]:
         test = "no test of one seed" if seeds == 1 else f"paired t-test over {seeds} seeds"
         on = {part: _test_text(best["test"][part]) for part in ("rest", "whole")}

@@ -40,6 +40,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         results,
         rungs,
         grid_steps=settings.grid_steps,
+        scores_of=_scored_tasks(cell) if settings.scores_given else None,
     )
     folder.mkdir()
     table.write(folder, value)
@@ -55,6 +56,14 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     return StageOutput(
         None, "no winning tickets" if best is None else f"super ticket at level {best['level']}"
     )
+
+
+def _scored_tasks(cell: CellSpec) -> list[str]:
+    """Return the tasks on which the given scores were computed; a file may not say it."""
+    from effx.tickets import scores as score_files
+
+    paths = [source.artifact / common.SCORES for source in cell.sources if source.stage == "tickets-scores"]
+    return sorted({str(score_files.read(path)[1].get("task", "unknown")) for path in paths})
 
 
 def _draw(folder: Path, value: dict[str, Any], scores: dict[Path, str]) -> None:
