@@ -64,7 +64,7 @@ def test_a_level_without_ffns_has_no_overlap_of_ffns(tmp_path: Path) -> None:
 def test_searches_of_other_encoders_or_without_scores_are_not_compared(tmp_path: Path) -> None:
     a, _ = two(tmp_path)
     other = searches.read(workspace(tmp_path / "o", "cola", (0.8,), {}, level=None, shape=(2, 2), model="x"))
-    with pytest.raises(UsageError, match="within one encoder"):
+    with pytest.raises(UsageError, match="have the same encoder"):
         structures.check_same_encoder([a, other])
     folder = workspace(tmp_path / "w", "cola", (0.8,), {}, level=None)
     (folder / "importance-s0.json").unlink()
