@@ -43,7 +43,7 @@ def command(workspaces: tuple[Path, ...], level: str, out: Path, as_json: bool) 
 
     \b
     effx tickets report tickets/mrpc-minilm tickets/rte-minilm tickets/sst2-minilm
-    effx report results --section tickets-report/sections/tickets.json
+    effx tickets report tickets/mrpc-minilm tickets/rte-minilm --level 20 -o two-tasks
     """  # fmt: skip
     from effx.report import tickets
 
