@@ -86,7 +86,7 @@ def test_rows_are_where_they_were_on_this_machine_and_unknown_on_others(
     source = data.locate(None, SST2, record)
     assert source is not None and Path(source.path) == folder
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
-    with pytest.raises(DataError, match="the rows are those of the folder 'rows'; where it is") as caught:
+    with pytest.raises(DataError, match="the rows are those of the folder 'rows'") as caught:
         data.locate(None, SST2, record)
     assert caught.value.settings == ("data",)
 

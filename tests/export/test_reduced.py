@@ -252,7 +252,7 @@ def test_verify_requires_the_checkpoint_of_the_engine(
     with pytest.raises(ArtifactError, match="its checkpoint tiny is not in"):
         verify([engines_folder], tmp_path)
     other = Path(shutil.copytree(checkpoint.folder, tmp_path / "ck" / "tiny"))
-    manifest = {**Checkpoint.open(other).to_json(), "seed": 99}
+    manifest = {**Checkpoint.open(other).to_json(), "model": "another"}
     write_json(other / "effx.json", seal(Checkpoint, manifest))
     with pytest.raises(ArtifactError, match="was built from another tiny"):
         verify([engines_folder], tmp_path / "ck")

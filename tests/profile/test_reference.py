@@ -211,7 +211,7 @@ def test_engine_that_agrees_no_more_than_a_constant_is_reported(
     small = measured(engines, texts, tmp_path / "r")["small"]
     constant = dataclasses.replace(small.quality, labels=[1.0] * small.quality.n, value=0.5)
     text = majority.remark(dataclasses.replace(small, quality=constant))
-    assert text is not None and "small agrees with plain on 0.5000 of the rows, no more than always" in text
+    assert text is not None and "small: agreement with plain is 0.5000; always predicting" in text
 
 
 def test_numbers_are_correlated_with_the_references(texts: Path, tmp_path: Path) -> None:

@@ -11,7 +11,13 @@ from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.models import add_ramps, checkpoints, evaluate, load, save, structure
-from effx.specs.training import TOKEN_RULES, EarlyExitSettings, FinetuneSettings, TokenPruningSettings
+from effx.specs.training import (
+    TOKEN_RULES,
+    EarlyExitSettings,
+    FinetuneSettings,
+    TokenPruningSettings,
+    TrainingSettings,
+)
 from effx.stats import intervals
 from effx.train import exits, finetune, tokens
 from effx.train import source as sources
@@ -186,7 +192,7 @@ def test_fine_tuning_a_reduced_checkpoint_keeps_its_structure(
 def test_the_scale_with_the_fewest_tokens_before_the_first_failure_is_proven(
     checkpoint: Checkpoint, rule: str
 ) -> None:
-    source = sources.open_source(checkpoint.folder, None, None, 0)
+    source = sources.open_source(checkpoint.folder, None, TrainingSettings())
     learned = (0.5, 0.3, 0.1) if rule == "share" else (0.02, 0.05, 0.3)
     rows, labels = source.encode(source.held_out), np.asarray(source.held_out.labels)
     before = source.task.predict(evaluate.logits(source.model, rows))
