@@ -12,7 +12,7 @@ A difference is b minus a, a ratio b over a. None means not measured or not comp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -232,8 +232,15 @@ def _launches(a: Run, b: Run) -> list[str]:
 def _seconds_ratio(a: WorkloadResult, b: WorkloadResult, statistic: str, paired: bool) -> Ratio | None:
     measure = intervals.median if statistic == "p50" else intervals.mean
     blocks_a, blocks_b = _blocks(a, statistic), _blocks(b, statistic)
+    return _ratio(blocks_a, a.rounds, blocks_b, b.rounds, measure, paired)
+
+
+def _ratio(
+    blocks_a: Sequence[Sequence[float]], rounds_a: Sequence[int], blocks_b: Sequence[Sequence[float]],
+    rounds_b: Sequence[int], measure: Callable[[np.ndarray], float], paired: bool,
+) -> Ratio | None:  # fmt: skip
     if paired:
-        return intervals.paired_ratio(blocks_a, a.rounds, blocks_b, b.rounds, measure)
+        return intervals.paired_ratio(blocks_a, rounds_a, blocks_b, rounds_b, measure)
     return intervals.unpaired_ratio(blocks_a, blocks_b, measure)
 
 
@@ -244,11 +251,7 @@ def _cpu_time(a: Run, b: Run) -> LatencyRatio | None:
         return None
     paired = a.session == b.session
     blocks_a, blocks_b = _cpu_blocks(of_a), _cpu_blocks(of_b)
-    ratio = (
-        intervals.paired_ratio(blocks_a, of_a.rounds, blocks_b, of_b.rounds, intervals.mean)
-        if paired
-        else intervals.unpaired_ratio(blocks_a, blocks_b, intervals.mean)
-    )
+    ratio = _ratio(blocks_a, of_a.rounds, blocks_b, of_b.rounds, intervals.mean, paired)
     return LatencyRatio(
         scenario=of_a.workload.scenario,
         batch=of_a.workload.batch,

@@ -208,25 +208,28 @@ def _latencies(run: Run, workload: WorkloadResult, share: float | None) -> np.nd
 
 
 def _throughputs(run: Run, workload: WorkloadResult) -> np.ndarray | None:
-    round_index, rounds = _by_round(workload)
-    if rounds < LEAST_BLOCKS:
+    if _by_round(workload)[1] < LEAST_BLOCKS:
         return None
     served = workload.elapsed_s if workload.workload.rate_per_s else None
     elapsed = served or [sum(block) for block in workload.blocks_s]
-    weights = _round_weights(run, rounds)
-    seconds = weights @ np.bincount(round_index, elapsed, minlength=rounds)
-    examples = weights @ np.bincount(round_index, workload.examples_of_blocks, minlength=rounds)
-    return np.asarray(examples / seconds)
+    return _quotient(run, workload, workload.examples_of_blocks, elapsed)
 
 
 def _cpu_times(run: Run, workload: WorkloadResult) -> np.ndarray | None:
-    round_index, rounds = _by_round(workload)
-    if rounds < LEAST_BLOCKS or workload.cpu_s is None:
+    if _by_round(workload)[1] < LEAST_BLOCKS or workload.cpu_s is None:
         return None
+    drawn = _quotient(run, workload, workload.cpu_s, workload.examples_of_blocks)
+    return np.asarray(np.maximum(drawn, np.finfo(float).tiny))
+
+
+def _quotient(
+    run: Run, workload: WorkloadResult, above: Sequence[float], below: Sequence[float]
+) -> np.ndarray:
+    """Return the quotient of two sums over blocks in every resampling of rounds, [resamples]."""
+    round_index, rounds = _by_round(workload)
     weights = _round_weights(run, rounds)
-    seconds = weights @ np.bincount(round_index, workload.cpu_s, minlength=rounds)
-    examples = weights @ np.bincount(round_index, workload.examples_of_blocks, minlength=rounds)
-    return np.asarray(np.maximum(seconds / examples, np.finfo(float).tiny))
+    sums = [weights @ np.bincount(round_index, part, minlength=rounds) for part in (above, below)]
+    return np.asarray(sums[0] / sums[1])
 
 
 _REMEMBERED: dict[int, dict[tuple, np.ndarray | None]] = {}

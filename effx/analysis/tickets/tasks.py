@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -107,8 +107,7 @@ def compare(searches: Sequence[TicketSearch]) -> TaskTable:
     results = [_result(search) for search in searches]
     adjusted = iter(tests.holm([result.test.p for result in results if result.test.p is not None]))
     results = [
-        TaskResult(**{**vars(result), "p_adjusted": None if result.test.p is None else next(adjusted)})
-        for result in results
+        replace(result, p_adjusted=None if result.test.p is None else next(adjusted)) for result in results
     ]
     return TaskTable(
         tasks=tuple(results),

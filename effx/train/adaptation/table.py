@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from effx import files, records
+from effx import records
 from effx.artifacts import Checkpoint
 from effx.errors import ArtifactError, one_line
 from effx.specs.tasks import Task
 from effx.specs.training import AdaptationSettings, rows_share_text
 from effx.stats import intervals, runs, tests
+from effx.train import tables
 
 _SCHEMA = 1
 
@@ -170,9 +171,7 @@ def _comparison(
 
 def write(folder: Path, value: dict[str, Any]) -> None:
     """Write table.json, table.csv and table.md."""
-    files.write_json(folder / "table.json", value)
-    files.write_atomic(folder / "table.csv", as_csv(value).encode())
-    files.write_atomic(folder / "table.md", markdown(value).encode())
+    tables.write(folder, value, as_csv(value), markdown(value))
 
 
 def as_csv(value: dict[str, Any]) -> str:
@@ -204,7 +203,7 @@ def markdown(value: dict[str, Any]) -> str:
     ]
     for model in value["models"]:
         weights = f"{rows[model, shares[0]]['weight_remaining']:.1%}"
-        scores = [_mean_and_std(rows[model, share]["scores"][value["metric"]]) for share in shares]
+        scores = [tables.mean_and_std(rows[model, share]["scores"][value["metric"]]) for share in shares]
         lines.append("| " + " | ".join([model, weights, *scores]) + " |")
     spread = "One draw." if draws == 1 else f"Mean ± standard deviation over {draws} draws."
     lines += ["", f"{spread} {value['validation_rows']} validation rows."]
@@ -219,10 +218,6 @@ def markdown(value: dict[str, Any]) -> str:
                 "| " + " | ".join([model, *(_difference(by_group[model, share]) for share in shares)]) + " |"
             )
     return "\n".join([*lines, ""])
-
-
-def _mean_and_std(spread: dict[str, Any]) -> str:
-    return f"{spread['mean']:.4f}" + ("" if spread["std"] is None else f" ± {spread['std']:.4f}")
 
 
 def _difference(entry: dict[str, Any]) -> str:

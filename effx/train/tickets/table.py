@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from effx import files
 from effx.specs.levels import Level
 from effx.specs.tasks import Task
 from effx.specs.training import TicketSearchSettings
 from effx.stats import runs
+from effx.train import tables
 from effx.train.tickets import selection
 from effx.train.tickets.halving import RungDecision
 from effx.train.tickets.result import FULL, TicketResult
@@ -192,9 +192,7 @@ def _scores(group: Sequence[dict[str, Any]], part: str, metric: str) -> list[flo
 
 def write(folder: Path, value: dict[str, Any]) -> None:
     """Write table.json, table.csv and table.md."""
-    files.write_json(folder / "table.json", value)
-    files.write_atomic(folder / "table.csv", as_csv(value).encode())
-    files.write_atomic(folder / "table.md", markdown(value).encode())
+    tables.write(folder, value, as_csv(value), markdown(value))
 
 
 def as_csv(value: dict[str, Any]) -> str:
@@ -227,8 +225,8 @@ def markdown(value: dict[str, Any]) -> str:
         "|---|---|---|---|" + "---|" * len(heads),
     ]
     for row in value["summary"]:
-        scores = [_mean_and_std(row["scores"]["whole"][metric]) for metric in metrics]
-        scores.append(_mean_and_std(row["scores"]["rest"][value["metric"]]))
+        scores = [tables.mean_and_std(row["scores"]["whole"][metric]) for metric in metrics]
+        scores.append(tables.mean_and_std(row["scores"]["rest"][value["metric"]]))
         cells = [row["kind"], row["level"] or "", _removed(row["removed"]), f"{row['weight_remaining']:.1%}"]
         lines.append("| " + " | ".join([*cells, *scores]) + " |")
     return "\n".join([*lines, "", *remarks(value), ""])
@@ -279,10 +277,6 @@ def _test_text(test: Mapping[str, Any]) -> str:
 
 def _levels(phase: list[str] | None) -> str:
     return "unknown without random tickets" if phase is None else " ".join(phase) or "none"
-
-
-def _mean_and_std(spread: dict[str, Any]) -> str:
-    return f"{spread['mean']:.4f}" + ("" if spread["std"] is None else f" ± {spread['std']:.4f}")
 
 
 def _removed(removed: dict[str, int]) -> str:
