@@ -25,6 +25,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 from effx import files, records
 from effx.errors import ArtifactError, UsageError, printable
 from effx.manifests import CheckpointManifest, EngineManifest, Manifest
+from effx.specs import variants
 from effx.specs.data import DataRecord
 from effx.specs.runtime import RuntimeSettings
 from effx.specs.tasks import Task
@@ -257,6 +258,11 @@ class Engine(_Artifact[EngineManifest]):
     @property
     def variant(self) -> str:
         return self.manifest.variant
+
+    @property
+    def stride(self) -> int | None:
+        """Tokens that windows of a context have in common; None: a third of their length."""
+        return variants.parse(self.variant).stride
 
     @property
     def runtime(self) -> RuntimeSettings:

@@ -17,6 +17,7 @@ from tokenizers import Encoding, Tokenizer
 
 from effx import records
 from effx.errors import ArtifactError, UsageError, one_line
+from effx.specs.variants import longest_stride
 
 _CHUNK = 4096  # rows encoded at once: bounds the memory that Encoding objects take
 _CHUNK_OF_WINDOWS = 256
@@ -188,17 +189,22 @@ class Encoder:
     (``split_special_tokens``). Padding and the maximum length in tokenizer.json are ignored.
     """
 
-    def __init__(self, folder: str | Path, max_length: int, *, form: str = "texts") -> None:
+    def __init__(
+        self, folder: str | Path, max_length: int, *, form: str = "texts", stride: int | None = None
+    ) -> None:
         """Read tokenizer.json, tokenizer_config.json, and the padding id from config.json, in ``folder``.
 
         Args:
             folder: of the model.
             max_length: tokens of a sequence at most, special tokens included.
             form: what rows are, one of :data:`FORMS`.
+            stride: tokens of a context that a window has in common with the one before it; default: a third
+                of ``max_length``.
 
         Raises:
             ArtifactError: a file is missing or cannot be read.
-            UsageError: windows of ``max_length`` tokens are too short for a question and a context.
+            UsageError: windows of ``max_length`` tokens are too short for a question and a context, or
+                ``stride`` is too long for them.
         """
         folder = Path(folder)
         path = folder / "tokenizer.json"
@@ -216,14 +222,18 @@ class Encoder:
         side = settings.get("truncation_side") or str(stored.get("direction", "right")).lower()
         if side not in ("left", "right"):
             raise ArtifactError(f"{settings_path}: truncation_side: expected left or right, got {side!r}.")
-        self.stride = max_length // 3
-        """Tokens that a window shares with the one before it: 128 of 384."""
+        self.stride = max_length // 3 if stride is None else stride
+        """Tokens that a window has in common with the one before it: 128 of 384."""
         if form == "windows":
             if max_length < _LEAST_WINDOW:
                 raise UsageError(
                     f"max_length {max_length}: a question with a part of its context needs at least "
                     f"{_LEAST_WINDOW} tokens.",
                     settings="max_length",
+                )
+            if self.stride > (most := longest_stride(max_length)):
+                raise UsageError(
+                    f"windows of {max_length} tokens have at most {most} in common, not {self.stride}."
                 )
             self._whole = Tokenizer.from_file(str(path))
             self._whole.no_padding()

@@ -80,10 +80,12 @@ def series(run: Run, of: Technique, longest: int | None = None) -> str:
     tokens = engine.max_length
     if longest and tokens and tokens < longest and of.name != "length":
         kind = f"{kind} at {tokens} tokens"
-    variant = _variant(engine)  # buckets and exit-if change how an engine runs, not how far it is reduced
+    # buckets, exit-if and the stride change how an engine runs, not how far it is reduced
+    variant = _variant(engine)
     ways = [
         name for name, used in (("buckets", variant.buckets), ("exit-if", variant.exits == "exit-if")) if used
     ]
+    ways += [] if variant.stride is None else [f"stride {variant.stride}"]
     return ", ".join([kind, *ways, engine.precision, where])
 
 

@@ -111,7 +111,10 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
     checkpoint, variant, backend, target = source.checkpoint, job.variant, job.backend, job.target
     if reason := refusal(variant, backend, job.device):
         raise UsageError(f"{target.name}: {reason}.")
-    variant.check(structure(source.model), source.limit, checkpoint.name)
+    variant.check(
+        structure(source.model), source.limit, checkpoint.name,
+        window=source.max_length(variant) if checkpoint.task.behavior.form == "windows" else None,
+    )  # fmt: skip
     if variant.exits and variant.tokens and families.of(source.model).relative_positions:
         raise UsageError(
             f"variant '{variant.text}': {checkpoint.name} has a relative position bias, which segments "

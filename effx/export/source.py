@@ -115,7 +115,7 @@ class ExportSource:
 
     def _encoder(self, variant: Variant) -> Encoder:
         form = self.checkpoint.task.behavior.form
-        return Encoder(self.checkpoint.folder, self.max_length(variant), form=form)
+        return Encoder(self.checkpoint.folder, self.max_length(variant), form=form, stride=variant.stride)
 
     def parity_rows(self, variant: Variant) -> tuple[Encoded, np.ndarray | None, str]:
         """Return the encoded rows of the parity gate, their labels, and ``task`` or ``random``.
@@ -138,7 +138,7 @@ class ExportSource:
         """Return the checkpoint's logits on the rows of the parity gate, reduced as the variant is."""
         rule = self.rule() if variant.exits else None
         encoded, labels, inputs = self.parity_rows(variant)
-        key = (len(encoded), self.max_length(variant), variant.length, rule, variant.tokens)
+        key = (len(encoded), self.max_length(variant), variant.length, rule, variant.tokens, variant.stride)
         if key not in self._references:
             task = self.checkpoint.task
             if task.behavior.of_tokens:

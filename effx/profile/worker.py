@@ -101,7 +101,8 @@ class Worker:
         device_memory = DeviceMemory(engine.device)
         device_memory.begin()
         session = engines.open(engine, threads=threads, trust=trust)
-        encoder = Encoder(engine.folder, engine.max_length, form=engine.task.behavior.form)
+        form = engine.task.behavior.form
+        encoder = Encoder(engine.folder, engine.max_length, form=form, stride=engine.stride)
         rows = encoder([tuple(text) for text in texts])
         check_answer(session.infer(rows.batch(np.array([0]))), engine, int(rows.lengths[0]))
         device_memory.end()

@@ -61,6 +61,7 @@ def check(run: Run) -> None:
     _texts(host=run.host.id)
     _positive(**{"host.cores": run.host.cores, "host.memory_bytes": run.host.memory_bytes})
     _engine(run.engine)
+    _stride(run)
     _quality(run.quality)
     if run.quality.batch_dependent and run.quality.workload != SINGLE_STREAM:
         raise ValueError(
@@ -170,6 +171,18 @@ def _not_negative(**values: float | None) -> None:
     for name, value in values.items():
         if value is not None and value < 0:
             raise ValueError(f"{name} is {value}, expected at least 0")
+
+
+def _stride(run: Run) -> None:
+    """Raise unless only a task whose rows are divided into windows has an engine with a stride."""
+    stride = variants.parse(run.engine.variant).stride
+    if stride is None:
+        return
+    if run.quality.kind is None or KINDS[run.quality.kind].form != "windows":
+        raise ValueError(f"engine.variant is {run.engine.variant}, but rows of the task have no windows")
+    longest = run.engine.max_length
+    if longest is not None and stride > (most := variants.longest_stride(longest)):
+        raise ValueError(f"engine.variant: windows of {longest} tokens have at most {most} in common")
 
 
 def _engine(engine: EngineRecord) -> None:

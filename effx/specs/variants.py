@@ -5,12 +5,14 @@
     sequence  = seqN | buckets                                                     default any length
     exits     = exit | exit-if                                                     default the last head
     tokens    = tokens                                                             default all of them
+    windows   = strideN                                            default a third of the maximum length
     weights   = stripped                                                           default within the plan
 
 ``int8`` is the fastest int8 scheme of the backend that passes its gate on this machine. ``seqN`` fixes the
 length: longer inputs are truncated, shorter ones padded to N. ``buckets`` pads to the next of a few lengths.
-``exit`` runs segments and the host decides between them; ``exit-if`` is a single graph with If. The weights
-of a ``stripped`` TensorRT plan are in an ONNX graph in the same folder; opening puts them into the plan.
+With ``strideN``, neighbouring windows of a context have N tokens in common. ``exit`` runs segments and the
+host decides between them; ``exit-if`` is a single graph with If. The weights of a ``stripped`` TensorRT plan
+are in an ONNX graph in the same folder; opening puts them into the plan.
 """
 
 from __future__ import annotations
@@ -25,9 +27,10 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8-dynamic", "int8-static", "fp
 QUANTIZED = ("int8", "fp8")
 _OTHERS = {"buckets": "sequence", "exit": "exits", "exit-if": "exits", "tokens": "tokens",
            "stripped": "weights"}  # fmt: skip
-PARTS = (*PRECISIONS, "seqN", *_OTHERS)
+PARTS = (*PRECISIONS, "seqN", *_OTHERS, "strideN")
 """All parts, for help texts."""
 _SEQUENCE = re.compile(r"seq([1-9][0-9]{0,5})")  # a longer number is no length of any encoder
+_STRIDE = re.compile(r"stride([1-9][0-9]{0,5})")
 MIN_LENGTH = 4
 _FIRST_BUCKET = 16
 
@@ -60,6 +63,8 @@ class Variant:
     """``exit``, ``exit-if`` or None."""
     tokens: bool = False
     stripped: bool = False
+    stride: int | None = None
+    """Tokens of the context that a window has in common with the one before it."""
 
     @property
     def precision(self) -> str:
@@ -87,13 +92,14 @@ class Variant:
             buckets.append(min(buckets[-1] * 2, limit))
         return buckets
 
-    def check(self, structure: ReducedStructure, limit: int, name: str) -> None:
+    def check(self, structure: ReducedStructure, limit: int, name: str, *, window: int | None = None) -> None:
         """Raise :class:`UsageError` if a checkpoint cannot be built so.
 
         Args:
             structure: the checkpoint's structure.
             limit: tokens that its model accepts at most.
             name: the checkpoint's, for the message.
+            window: tokens of a window with a part of a context; None: its rows are not divided into windows.
         """
         if self.exits and not structure.exits:
             raise UsageError(
@@ -106,6 +112,23 @@ class Variant:
             )
         if self.length is not None and self.length > limit:
             raise UsageError(f"variant '{self.text}': {name} accepts {limit} tokens at most.")
+        if self.stride is None:
+            return
+        if window is None:
+            raise UsageError(f"variant '{self.text}': {name} does not divide its rows into windows.")
+        if self.stride > (most := longest_stride(window)):
+            raise UsageError(
+                f"variant '{self.text}': windows of {window} tokens have at most {most} in common."
+            )
+
+
+def longest_stride(window: int) -> int:
+    """Return how many tokens of the context windows have in common at most.
+
+    Half of a window may be the question, and up to four tokens are special, so that every window begins at a
+    later token than the one before.
+    """
+    return window // 2 - 3
 
 
 def parse(text: str) -> Variant:
@@ -132,6 +155,7 @@ def parse(text: str) -> Variant:
         parts.get("exits"),
         "tokens" in parts,
         "weights" in parts,
+        int(parts["windows"].removeprefix("stride")) if "windows" in parts else None,
     )
 
 
@@ -140,6 +164,8 @@ def _kind(part: str) -> str:
         return "precision"
     if _SEQUENCE.fullmatch(part):
         return "sequence"
+    if _STRIDE.fullmatch(part):
+        return "windows"
     if part in _OTHERS:
         return _OTHERS[part]
-    raise unknown("variant", part, [*PRECISIONS, *_OTHERS, "seq64"])
+    raise unknown("variant", part, [*PRECISIONS, *_OTHERS, "seq64", "stride64"])

@@ -8,6 +8,7 @@ import pytest
 
 from effx.errors import UsageError
 from effx.specs import variants
+from effx.structure import Structure
 
 
 def test_parts_may_be_in_any_order() -> None:
@@ -29,6 +30,19 @@ def test_lengths_that_inputs_are_padded_to() -> None:
     assert variants.parse("int8").lengths(100) is None
 
 
+def test_the_stride_of_windows_is_checked() -> None:
+    variant = variants.parse("int8+stride64")
+    assert (variant.stride, variant.precision, variant.length) == (64, "int8", None)
+    assert variants.parse("int8").stride is None
+    structure = Structure(layers=())
+    variant.check(structure, 512, "squad", window=384)
+    variant.check(structure, 512, "squad", window=134)
+    with pytest.raises(UsageError, match="windows of 133 tokens have at most 63 in common"):
+        variant.check(structure, 512, "squad", window=133)
+    with pytest.raises(UsageError, match="sst2 does not divide its rows into windows"):
+        variant.check(structure, 512, "sst2")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -36,6 +50,8 @@ def test_lengths_that_inputs_are_padded_to() -> None:
         ("int8+exits", "unknown variant 'exits'. Did you mean 'exit'"),
         ("int8+fp32", "int8 and fp32 exclude each other"),
         ("seq64+buckets", "seq64 and buckets exclude each other"),
+        ("stride64+stride32", "stride64 and stride32 exclude each other"),
+        ("stride0", "unknown variant 'stride0'. Did you mean 'stride64'"),
         ("seq3", "expected a length >= 4"),
         ("seq0", "unknown variant 'seq0'"),
         ("", "unknown variant ''"),

@@ -276,3 +276,47 @@ def test_a_result_that_contradicts_its_answers_is_refused(
     path.write_text(json.dumps(value))
     with pytest.raises(ArtifactError, match=message):
         results.open_run(path)
+
+
+def test_a_variant_sets_how_far_windows_overlap(
+    answerer: Checkpoint, questions_folder: Path, tmp_path: Path
+) -> None:
+    built, errors = export_all(
+        [answerer.folder], ["stride2", "seq20+stride10", "stride9"], ["onnxruntime"], tmp_path
+    )
+    assert [engine.stride for engine in built] == [2, 9]
+    assert [str(error) for error in errors] == [
+        "variant 'seq20+stride10': windows of 20 tokens have at most 7 in common."
+    ]
+    texts = data.load(answerer.task, "validation", questions_folder).texts
+    tokens = []
+    for engine in built:
+        expected = Encoder(answerer.folder, 24, form="windows", stride=engine.stride)(texts)
+        worker = Worker.open(str(engine.folder), texts, 1, 0)
+        assert worker.opened().lengths == expected.row_lengths.tolist()
+        scored = worker.score(Workload("offline", 8, "real"), first_batch=0)
+        ordered = [scored.predictions[number] for number in np.argsort(scored.rows)]
+        logits = evaluate.token_logits(checkpoints.load(answerer), expected, answerer.task)
+        predict_rows = answerer.task.behavior.predict_rows
+        assert predict_rows is not None and ordered == predict_rows(logits, expected).tolist()
+        tokens.append(expected.row_lengths.sum())
+    assert tokens[0] < tokens[1]
+
+
+def test_a_stride_is_refused_where_no_row_has_windows(
+    checkpoint: Checkpoint, answerer: Checkpoint, questions_folder: Path, tmp_path: Path
+) -> None:
+    built, errors = export_all([checkpoint.folder], ["stride8"], ["onnxruntime"], tmp_path / "engines")
+    assert not built and "does not divide its rows into windows" in str(errors[0])
+    run = run_of(answerer, questions_folder)
+    with_stride = replace(run, engine=replace(run.engine, variant="fp32+stride8", max_length=24))
+    path = results.save(with_stride, tmp_path)
+    assert results.open_run(path).engine.variant == "fp32+stride8"
+    for quality, length, message in (
+        (run.quality, 20, "windows of 20 tokens have at most 7 in common"),
+        (simulated_results.run(0, n=60, rounds=4, queries=5).quality, 24, "rows of the task have no windows"),
+    ):
+        other = replace(run, engine=replace(with_stride.engine, max_length=length), quality=quality)
+        path.write_text(json.dumps(other.to_json()))
+        with pytest.raises(ArtifactError, match=message):
+            results.open_run(path)

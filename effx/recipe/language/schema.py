@@ -136,6 +136,7 @@ class _RecipeReader:
         self._check_backends()
         if recipe is not None:
             self._check_exit_rules(recipe)
+            self._check_strides(recipe)
             self._check_sizes(recipe)
             if not self._document.problems:  # otherwise what was refused may be what is missing
                 self._check_use(recipe)
@@ -381,6 +382,22 @@ class _RecipeReader:
                     exit_rules.check_task(rule, task)
                 except UsageError as error:
                     self._document.wrong(("exits", label, "rule"), str(error))
+
+    def _check_strides(self, recipe: Recipe) -> None:
+        """Refuse strides where rows are not divided into windows."""
+        indices = [
+            index
+            for index, variant in enumerate(recipe.variants)
+            if variants.parse(variant.text).stride is not None
+        ]
+        for entry in recipe.tasks if indices else ():
+            task = self._task(entry)
+            if task is None or task.behavior.form == "windows":
+                continue
+            for index in indices:
+                variant = recipe.variants[index].text
+                text = f"'{variant}': task '{task.name}' does not divide its rows into windows."
+                self._document.wrong(("variants", index), text)
 
     def _check_sizes(self, recipe: Recipe) -> None:
         """Refuse layers and lengths that a model does not have, as far as its config.json says."""

@@ -141,8 +141,10 @@ def test_few_differing_answers_have_a_bound_at_their_worst() -> None:
     )  # Clopper-Pearson: 1 - 0.025 ** 0.01 = 0.036
 
 
-def encoded_rows(folder: Path, rows: list[tuple[str, str]], max_length: int) -> Encoded:
-    return Encoder(folder, max_length, form="windows")(rows)
+def encoded_rows(
+    folder: Path, rows: list[tuple[str, str]], max_length: int, stride: int | None = None
+) -> Encoded:
+    return Encoder(folder, max_length, form="windows", stride=stride)(rows)
 
 
 def rows_of(n: int, seed: int = 0) -> list[tuple[str, str]]:
@@ -153,19 +155,24 @@ def rows_of(n: int, seed: int = 0) -> list[tuple[str, str]]:
     ]
 
 
-def features(folder: Path, rows: list[tuple[str, str]], max_length: int) -> Any:
+def features(folder: Path, rows: list[tuple[str, str]], max_length: int, stride: int | None = None) -> Any:
     tokenizer, encoder = AutoTokenizer.from_pretrained(folder), Encoder(folder, max_length, form="windows")
     return tokenizer(
         [encoder.question(question) for question, _ in rows], [context for _, context in rows],
-        truncation="only_second", max_length=max_length, stride=max_length // 3,
+        truncation="only_second", max_length=max_length, stride=stride or max_length // 3,
         return_overflowing_tokens=True, return_offsets_mapping=True,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta"])
-def test_windows_are_those_of_transformers(family: str, encoders: dict[str, Path]) -> None:
+@pytest.mark.parametrize(
+    ("family", "stride"), [("bert", None), ("roberta", None), ("bert", 2), ("roberta", 9)]
+)
+def test_windows_are_those_of_transformers(
+    family: str, stride: int | None, encoders: dict[str, Path]
+) -> None:
     rows = rows_of(40)
-    encoded, expected = encoded_rows(encoders[family], rows, 24), features(encoders[family], rows, 24)
+    encoded = encoded_rows(encoders[family], rows, 24, stride)
+    expected = features(encoders[family], rows, 24, stride)
     assert (
         encoded.row_of is not None and encoded.windows is not None and encoded.row_count == 40 < len(encoded)
     )
@@ -197,6 +204,8 @@ def test_a_long_question_leaves_half_of_a_window_to_its_context(encoders: dict[s
     }  # all of the context
     with pytest.raises(UsageError, match="max_length 12: .* needs at least 16 tokens"):
         Encoder(encoders["bert"], 12, form="windows")
+    with pytest.raises(UsageError, match="windows of 24 tokens have at most 9 in common, not 10"):
+        Encoder(encoders["bert"], 24, form="windows", stride=10)
 
 
 def run_qa_targets(folder: Path, rows: list[tuple[str, str]], answers: list[Answers]) -> list[list[int]]:
