@@ -876,6 +876,10 @@ class EngineManifest(Manifest):
         self._check_schemes(row.schemes_for(variant.scheme, self.device))
         if variant.stride is not None:
             self._check_stride(variant.stride)
+        if runtime.variant not in (None, self.variant):
+            raise ValueError(
+                f"runtime.variant: expected {self.variant!r}, as variant, got {runtime.variant!r}"
+            )
         if runtime.device != self.device:
             raise ValueError(f"runtime.device: expected {self.device!r}, as device, got {runtime.device!r}")
         names = [entry.name for entry in self.inputs]
@@ -907,6 +911,8 @@ class EngineManifest(Manifest):
 
     def _check_schemes(self, built: tuple[str, ...]) -> None:
         """Check the scheme; ``built``: those that effx builds of the variant."""
+        if self.candidates is not None and len(self.candidates) < 2:
+            raise ValueError(f"candidates: expected several or null, got {len(self.candidates)}")
         row, scheme, unquantized = backends.get(self.backend), self.scheme, self.runtime.unquantized_precision
         if scheme not in backends.SCHEMES:
             raise ValueError(f"scheme: unknown scheme {scheme[:40]!r}")

@@ -157,6 +157,8 @@ def set_at(*keys: Any, to: Any) -> Callable[[dict[str, Any]], None]:
         (set_at("runtime", "lengths", to=[8, 8]), "runtime.lengths: expected rising numbers"),
         (set_at("runtime", "lengths", to=[128]), "runtime.lengths: expected rising numbers from 1 to 64"),
         (set_at("runtime", "pad_id", to=-1), "runtime.pad_id: expected"),
+        (set_at("runtime", "variant", to="int8"), "runtime.variant: expected 'fp32', as variant"),
+        (set_at("candidates", to=[]), "candidates: expected several or null, got 0"),
         (set_at("parity", "metric", to="f1"), "parity: metric and metric_lost: expected both or neither"),
         (set_at("parity", "recall_lost", to=0.5), "worst_class and recall_lost: expected both or neither"),
         (set_at("parity", "lost_classes", to=["zz"]), "parity: 'zz' is not a label of the task"),
@@ -176,7 +178,8 @@ def set_at(*keys: Any, to: Any) -> Callable[[dict[str, Any]], None]:
         (set_at("scheme", to="fp32" * 1000), "scheme: unknown scheme 'fp32fp32"),
         (set_at("runtime", "unquantized_precision", to="zz"), "unquantized_precision: 'zz', but the scheme"),
         (set_at("candidates", to=[{"scheme": "int8-static", "failure": None, "seconds": None, "parity": {
-            "examples": 1, "max_abs_diff": 0.0, "label_agreement": 1.0, "passed": True, "inputs": "task"}}]),
+            "examples": 1, "max_abs_diff": 0.0, "label_agreement": 1.0, "passed": True,
+            "inputs": "task"}}] * 2),
          "candidates: mock does not build 'int8-static'"),
         (set_at("model", to="a\x1b[2J"), "a text has control characters"),
         (set_at("versions", to={"a": "\u202eb"}), "a text has control characters"),

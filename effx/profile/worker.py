@@ -103,6 +103,11 @@ class Worker:
         session = engines.open(engine, threads=threads, trust=trust)
         form = engine.task.behavior.form
         encoder = Encoder(engine.folder, engine.max_length, form=form, stride=engine.stride)
+        if engine.runtime.pad_id != encoder.pad_id:
+            raise ArtifactError(
+                f"{engine.folder}: engine.json: runtime.pad_id is {engine.runtime.pad_id}, but "
+                f"config.json says {encoder.pad_id}."
+            )
         rows = encoder([tuple(text) for text in texts])
         check_answer(session.infer(rows.batch(np.array([0]))), engine, int(rows.lengths[0]))
         device_memory.end()

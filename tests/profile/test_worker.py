@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from itertools import islice
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from effx.artifacts import Engine, seal
 from effx.encoding import Encoded
+from effx.errors import ArtifactError
 from effx.profile import worker as module
 from effx.profile.worker import Worker, spread
 from effx.specs.tasks import TASKS
@@ -130,3 +134,12 @@ def test_too_few_windows_are_not_steady(monkeypatch: pytest.MonkeyPatch) -> None
 def test_an_engine_that_keeps_getting_faster_is_not_steady(monkeypatch: pytest.MonkeyPatch) -> None:
     worker = built(monkeypatch, session=Timed(5e-3 / 22, drift=0.985))
     assert worker.warm_up(SINGLE_STREAM, 0.2).steady is False
+
+
+def test_padding_of_another_tokenizer_is_refused(engines_copy: Path) -> None:
+    folder = engines_copy / "tiny.fp32.onnxruntime"
+    manifest = json.loads((folder / "engine.json").read_text())
+    manifest["runtime"]["pad_id"] = 10**6
+    (folder / "engine.json").write_text(json.dumps(seal(Engine, manifest)))
+    with pytest.raises(ArtifactError, match="runtime.pad_id is 1000000, but config.json says 0"):
+        Worker.open(str(folder), [("a film",)], 1, 0)

@@ -202,9 +202,12 @@ def build(opened: Opened, task: Task, plan: HeadPlan, trust_remote_code: bool = 
         raise wrong(folder.name, f"its weights are incomplete: {', '.join(absent)}")
     if opened.reduction:
         prune(model, heads=opened.reduction.heads, neurons=opened.reduction.neurons)
-    tokenizer = tokenizers.load(folder, trust_remote_code=trust_remote_code)
+    of_words = task.behavior.of_words
+    tokenizer = tokenizers.load(
+        folder, trust_remote_code=trust_remote_code, prefix_space=of_words and not plan.keep
+    )
     tokenizers.check_vocabulary(folder.name, tokenizer, model.get_input_embeddings().num_embeddings)
-    notes += tokenizers.notes(tokenizer, token_types=family.token_types)
+    notes += tokenizers.notes(tokenizer, token_types=family.token_types, of_words=of_words)
     tokenizer.padding_side = "right"
     tokenizer.init_kwargs["model_input_names"] = list(tokenizer.model_input_names)  # to be saved with it
     if opened.structure:

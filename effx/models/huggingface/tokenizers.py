@@ -18,8 +18,16 @@ from effx.models.huggingface.folder import ModelFolder, building, needs_sentence
 _COMPARED_ROWS = 512
 
 
-def load(folder: ModelFolder, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+def load(
+    folder: ModelFolder, *, trust_remote_code: bool = False, prefix_space: bool = False
+) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a model.
+
+    Args:
+        folder: of the model.
+        trust_remote_code: whether its own code may run.
+        prefix_space: whether a byte-level tokenizer, as that of RoBERTa, takes each word of a list with a
+            space before it, as within a text. Without it, each word is read as the first of a text.
 
     Raises:
         MissingExtraError: it needs the package sentencepiece, which is not installed.
@@ -35,11 +43,22 @@ def load(folder: ModelFolder, *, trust_remote_code: bool = False) -> PreTrainedT
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder.path, trust_remote_code=trust_remote_code
         )
+        if prefix_space and lacks_prefix_space(tokenizer):
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder.path, trust_remote_code=trust_remote_code, add_prefix_space=True
+            )
     if not getattr(tokenizer, "is_fast", False):
         raise wrong(folder.name, "its tokenizer cannot be saved as tokenizer.json")
     if tokenizer.pad_token_id is None:
         raise wrong(folder.name, "its tokenizer has no padding token (pad_token in tokenizer_config.json)")
     return tokenizer
+
+
+def lacks_prefix_space(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a word of a list gets other tokens than the same word within a text."""
+    words = ["a", "warm", "film"]
+    within = tokenizer(" ".join(words))["input_ids"]
+    return bool(tokenizer(words, is_split_into_words=True)["input_ids"] != within)
 
 
 def _check_settings(folder: ModelFolder) -> None:
@@ -59,14 +78,20 @@ def _check_settings(folder: ModelFolder) -> None:
         )
 
 
-def notes(tokenizer: PreTrainedTokenizerBase, *, token_types: bool) -> list[str]:
+def notes(tokenizer: PreTrainedTokenizerBase, *, token_types: bool, of_words: bool = False) -> list[str]:
     """Return what is unusual about a tokenizer, in words.
 
     Args:
         tokenizer: of the model.
         token_types: whether the model takes token types.
+        of_words: whether rows are lists of words.
     """
     unusual = []
+    if of_words and lacks_prefix_space(tokenizer):
+        unusual.append(
+            "a word of a list gets other tokens than within a text, where a space is before it "
+            "(add_prefix_space is false): right only if the model was trained so"
+        )
     if tokenizer.truncation_side != "right":
         unusual.append(f"long texts lose their beginning (truncation_side {tokenizer.truncation_side})")
     if tokenizer.padding_side != "right":

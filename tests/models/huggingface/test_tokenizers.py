@@ -7,14 +7,18 @@ import random
 from pathlib import Path
 
 import pytest
-from transformers import AutoTokenizer
+import torch
+from tokenizers import ByteLevelBPETokenizer
+from transformers import AutoModelForTokenClassification, AutoTokenizer, RobertaConfig, RobertaTokenizerFast
 
 from effx import corpus
 from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.models import pretrained, save
 from effx.models.huggingface import load
-from effx.specs.tasks import TASKS
+from effx.specs.heads import HeadSettings
+from effx.specs.kinds import KINDS
+from effx.specs.tasks import TASKS, Task
 from effx.train.finetune import checked_encoder
 from tests.models.huggingface.saved import change_config, classifier
 
@@ -137,3 +141,44 @@ def test_an_encoder_that_differs_from_transformers_is_refused(
     loaded.tokenizer.truncation_side = "left"
     with pytest.raises(UsageError, match="encoded differently from transformers"):
         check_equal("m", loaded.tokenizer, encoder, LONG_PAIRS, token_types=True)
+
+
+def byte_level_encoder(folder: Path, labels: tuple[str, ...]) -> Path:
+    """A tiny RoBERTa, as transformers saves it, whose tokenizer has no ``add_prefix_space``."""
+    folder.mkdir()
+    trained = ByteLevelBPETokenizer()
+    specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    trained.train_from_iterator(corpus.texts("train")[:500], vocab_size=600, special_tokens=specials)
+    trained.save_model(str(folder))
+    tokenizer = RobertaTokenizerFast.from_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    config = RobertaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=64, max_position_embeddings=66, type_vocab_size=1, num_labels=len(labels),
+        id2label=dict(enumerate(labels)), label2id={label: number for number, label in enumerate(labels)},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    AutoModelForTokenClassification.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def test_words_of_a_byte_level_tokenizer_have_a_space_before_them(tmp_path: Path) -> None:
+    labels = ("O", "B-thing", "I-thing")
+    folder = byte_level_encoder(tmp_path / "roberta", labels)
+    task = Task("things", "token-classification", ("tokens",), labels, KINDS["token-classification"].metrics)
+    words = ("what", "a", "warm", "film")
+    fine_tuned = load(str(folder), task)
+    assert [note for note in fine_tuned.notes if "add_prefix_space is false" in note]
+    anew = load(str(folder), task, head=HeadSettings(fresh_head=True))
+    assert not [note for note in anew.notes if "add_prefix_space" in note]
+    for loaded, text in ((anew, " what a warm film"), (fine_tuned, None)):
+        path = tmp_path / f"saved-{text is None}"
+        saved = save(loaded.model, path, tokenizer=loaded.tokenizer, task=task, max_length=32)
+        ids = Encoder(saved.folder, 32, form="words")([words]).ids.tolist()
+        plain = AutoTokenizer.from_pretrained(folder)
+        if text is None:
+            assert ids == plain(list(words), is_split_into_words=True)["input_ids"]
+        else:  # as the words of a text that begins with a space
+            assert ids == plain(text)["input_ids"]
+            reloaded = AutoTokenizer.from_pretrained(saved.folder)
+            assert ids == reloaded(list(words), is_split_into_words=True)["input_ids"]
