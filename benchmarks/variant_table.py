@@ -1,22 +1,26 @@
-"""Every variant on every installed backend, for an unpruned encoder and a ticket of each family.
+"""Every variant on every installed backend: families, each unpruned and with a ticket, or kinds of tasks.
 
     python benchmarks/variant_table.py -o variants            # layers and width of BERT-mini
     python benchmarks/variant_table.py -o variants --size base --variant fp32 --variant int8
+    python benchmarks/variant_table.py -o kinds --kinds       # the first family with each kind of task
 
 Encoders have the architecture of their family and random weights; they are fine-tuned on the generated demo
 corpus, then get a token schedule and exits. In the ticket, 40 % of the heads and of the FFNs, chosen at
-random, are pruned. Nothing is downloaded. Writes variants.json and variants.md: parity, audit, size and build
-time of each engine, or the reason why it was not built.
+random, are pruned. With --kinds, rows of each kind are made from the corpus (benchmarks/kind_rows.py), and
+there is no ticket. Nothing is downloaded. Writes variants.json and variants.md: parity, audit, size and
+build time of each engine, or the reason why it was not built.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+import kind_rows
 import numpy as np
 import torch
 from transformers import AutoConfig, AutoModel
@@ -30,7 +34,9 @@ from effx.export import export_all
 from effx.host import identity
 from effx.models import checkpoints, load, prune, save, structure
 from effx.specs.backends import BUILDABLE, get
+from effx.specs.data import DataSettings, DataSource
 from effx.specs.training import EarlyExitSettings, FinetuneSettings, TokenPruningSettings
+from effx.specs.variants import parse
 from effx.train import exits, finetune, tokens
 
 FAMILIES = ("bert", "distilbert", "roberta")
@@ -50,6 +56,10 @@ VARIANTS = (
     "exit", "exit-if", "int8+exit", "int8+exit-if", "exit+seq32", "exit+buckets",
     "tokens", "int8+tokens", "tokens+seq32", "exit+tokens", "exit-if+tokens", "int8+exit+tokens",
 )  # fmt: skip
+KIND_VARIANTS = (
+    "fp32", "bf16", "int8-dynamic", "int8-static", "int8", "seq32", "int8+seq32", "buckets", "stride8",
+    "exit", "exit-if", "tokens", "int8+exit+tokens",
+)  # fmt: skip
 SHAPES = ((1, 1), (1, 512), (7, 33), (32, 512))
 
 
@@ -58,13 +68,21 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, default=Path("variants"))
     parser.add_argument("--size", choices=SIZES, default="mini")
     parser.add_argument("--family", action="append", choices=FAMILIES)
+    parser.add_argument("--kinds", action="store_true", help="kinds of tasks instead of families")
+    parser.add_argument("--kind", action="append", choices=kind_rows.KINDS, help="default: all; with --kinds")
     parser.add_argument("--variant", action="append", help="default: all of them")
     parser.add_argument("--backend", action="append", choices=BUILDABLE)
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     backends = options.backend or [name for name in BUILDABLE if installed(name)]
-    variants = options.variant or list(VARIANTS)
+    variants = options.variant or list(KIND_VARIANTS if options.kinds else VARIANTS)
     rows: list[dict[str, Any]] = []
+    if options.kinds:
+        for kind in options.kind or kind_rows.KINDS:
+            folder = of_kind(kind, (options.family or FAMILIES)[0], options.size, options.out)
+            rows += built(folder, variants, backends, options.out / "engines", options.jobs)
+            write(options, backends, rows)
+        return
     for family in options.family or SIZES[options.size]:
         full = checkpoint(family, options.size, options.out)
         for folder in (full, ticket(full)):
@@ -95,10 +113,24 @@ def installed(backend: str) -> bool:
 
 def checkpoint(family: str, size: str, out: Path) -> Path:
     """Return a fine-tuned checkpoint with a token schedule and exits."""
-    layers, width = SIZES[size][family]
     folder = out / "checkpoints" / f"{family}-{size}"
     if Checkpoint.find(folder):
         return folder
+    return reduced(random_encoder(family, size, out), folder, lr=3e-4 if size == "mini" else 1e-4)
+
+
+def of_kind(kind: str, family: str, size: str, out: Path) -> Path:
+    """Return a checkpoint of a kind of task, with a token schedule and exits where the kind has them."""
+    folder = out / "checkpoints" / f"{family}-{size}-{kind}"
+    if Checkpoint.find(folder):
+        return folder
+    rows = DataSource(str(kind_rows.write(kind, out / "rows" / kind)), DataSettings(task_kind=kind))
+    return reduced(random_encoder(family, size, out), folder, lr=3e-4, task=kind, rows=rows)
+
+
+def random_encoder(family: str, size: str, out: Path) -> Path:
+    """Return the folder of an encoder with random weights and the tokenizer of the demo corpus."""
+    layers, width = SIZES[size][family]
     encoder = out / "encoders" / f"{family}-{size}"
     heads = width // 64
     sizes = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads,
@@ -111,7 +143,7 @@ def checkpoint(family: str, size: str, out: Path) -> Path:
     )
     AutoModel.from_config(config).save_pretrained(encoder)
     tokenizer(corpus.texts("pretraining")).save_pretrained(encoder)
-    return reduced(encoder, folder, lr=3e-4 if size == "mini" else 1e-4)
+    return encoder
 
 
 def ticket(full: Path) -> Path:
@@ -133,37 +165,56 @@ def ticket(full: Path) -> Path:
     return reduced(cut.folder, folder, lr=1e-4)
 
 
-def reduced(encoder: Path, folder: Path, lr: float) -> Path:
-    """Fine-tune, then add a token schedule and exits."""
-    scratch = folder.parent / f".{folder.name}"
-    plain = finetune("demo", encoder, out=scratch, name="finetuned", overwrite=True,
-                     settings=FinetuneSettings.of(epochs=2, lr=lr, max_length=64, limit=ROWS))  # fmt: skip
-    layers = len(structure(load(plain)).layers)
-    schedule = tuple(np.linspace(1, 0.4, layers + 1)[1:].round(2).tolist())
-    short = tokens.train(plain.folder, out=scratch, name="tokens", overwrite=True,
-                         settings=TokenPruningSettings.of(schedule=schedule, epochs=1, lr=lr,
-                                                          limit=ROWS))  # fmt: skip
-    checkpoint = exits.train(short.folder, out=folder.parent, name=folder.name, overwrite=True,
-                        settings=EarlyExitSettings.of(epochs=1, depth=layers / 2, limit=ROWS))  # fmt: skip
-    return checkpoint.folder
+def reduced(
+    encoder: Path, folder: Path, lr: float, *, task: str = "demo", rows: DataSource | None = None
+) -> Path:
+    """Fine-tune, then add a token schedule and exits, as far as the kind of task has them."""
+    scratch, out = folder.parent / f".{folder.name}", folder.parent
+    settings = FinetuneSettings.of(epochs=2, lr=lr, max_length=64, limit=ROWS)
+    last = finetune(
+        task, encoder, out=scratch, name="finetuned", data_folder=rows, settings=settings, overwrite=True
+    )
+    behavior, layers = last.task.behavior, len(structure(load(last)).layers)
+    if "tokens" not in behavior.refused:
+        schedule = tuple(np.linspace(1, 0.4, layers + 1)[1:].round(2).tolist())
+        shorter = TokenPruningSettings.of(schedule=schedule, epochs=1, lr=lr, limit=ROWS)
+        last = tokens.train(last.folder, out=scratch, name="tokens", settings=shorter, overwrite=True)
+    if "exits" not in behavior.refused:
+        rule = {} if behavior.has_classes else {"rule": "patience"}
+        early = EarlyExitSettings.of(epochs=1, depth=layers / 2, limit=ROWS, **rule)
+        last = exits.train(last.folder, out=scratch, name="exits", settings=early, overwrite=True)
+    shutil.copytree(last.folder, out / folder.name)
+    return folder
 
 
 def built(
     folder: Path, variants: list[str], backends: list[str], out: Path, jobs: int
 ) -> list[dict[str, Any]]:
     """Build the engines of a checkpoint; return a row for each, or for the reason why it was not built."""
-    exported, failures = export_all([folder], variants, backends, out, jobs=jobs, keep_failed=True)
+    refused = Checkpoint.open(folder).task.behavior.refused
+    reasons = {
+        variant: refused[part]
+        for variant in variants
+        for part in sorted(parse(variant).reductions)
+        if part in refused
+    }
+    wanted = [variant for variant in variants if variant not in reasons]
+    exported, failures = export_all([folder], wanted, backends, out, jobs=jobs, keep_failed=True)
     known = {engine.name: engine for engine in exported}
     rows = []
     for variant in variants:
         for backend in backends:
             name = f"{folder.name}.{variant}.{backend}"
             row: dict[str, Any] = {"checkpoint": folder.name, "variant": variant, "backend": backend}
+            if variant in reasons:
+                rows.append({**row, "refused": f"{reasons[variant]}."})
+                continue
             if name in known:
                 rows.append({**row, **measured(known[name], folder)})
                 continue
-            [reason] = [str(failure) for failure in failures if str(failure).startswith(f"{name}: ")]
-            rows.append({**row, "refused": reason.removeprefix(f"{name}: ")})
+            starts = (f"{name}: ", f"variant '{variant}': ")
+            reason = next(str(failure) for failure in failures if str(failure).startswith(starts))
+            rows.append({**row, "refused": reason.removeprefix(starts[0]).removeprefix(starts[1])})
     return rows
 
 
@@ -175,13 +226,15 @@ def measured(engine: Engine, folder: Path) -> dict[str, Any]:
         "scheme": manifest.scheme, "passed": parity.passed, "max_abs_diff": parity.max_abs_diff,
         "label_agreement": parity.label_agreement, "depth_agreement": parity.depth_agreement,
         "accuracy": parity.accuracy, "accuracy_lost": parity.accuracy_lost,
-        "accuracy_lost_interval": parity.accuracy_lost_interval, "examples": parity.examples,
+        "accuracy_lost_interval": parity.accuracy_lost_interval, "metric": parity.metric,
+        "metric_lost": parity.metric_lost, "metric_lost_interval": parity.metric_lost_interval,
+        "examples": parity.examples,
         "integer_weight_products": audit.integer_weight_products,
         "weight_products": audit.weight_products, "nodes": sum(audit.nodes.values()),
         "parameters": manifest.parameters, "parameters_removed": manifest.parameters_removed,
         "size_bytes": engine.size_bytes, "build_s": manifest.build_s,
     }  # fmt: skip
-    if engine.variant in ("fp32", "buckets"):
+    if engine.variant in ("fp32", "buckets") and engine.task.kind == "classification":
         row["max_abs_diff_by_shape"] = at_shapes(engine, folder)
     return row
 
@@ -211,7 +264,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as Markdown."""
     lines = [
         "| checkpoint | variant | backend | scheme | max. difference | label agreement "
-        "| accuracy lost [95 %] | int8 products | nodes | size, MiB | build, s |",
+        "| accuracy, or the metric named, lost [95 %] | int8 products | nodes | size, MiB | build, s |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -219,14 +272,15 @@ def table(rows: list[dict[str, Any]]) -> str:
         if "refused" in row:
             lines.append(f"{start} none: {row['refused']} | | | | | | | |")
             continue
-        lost = ""
-        if row["accuracy_lost"] is not None:
-            low, high = row["accuracy_lost_interval"]
-            lost = f"{row['accuracy_lost']:+.3f} [{low:+.3f}, {high:+.3f}]"
+        lost = []
+        for name, of in (("", "accuracy_lost"), (f"{row['metric']} ", "metric_lost")):
+            if row[of] is not None and (name or not row["metric"]):
+                low, high = row[f"{of}_interval"]
+                lost.append(f"{name}{row[of]:+.3f} [{low:+.3f}, {high:+.3f}]")
         failed = "" if row["passed"] else " FAILED"
         lines.append(
             f"{start} {row['scheme']}{failed} | {row['max_abs_diff']:.1e} | {row['label_agreement']:.1%} "
-            f"| {lost} | {row['integer_weight_products']}/{row['weight_products']} | {row['nodes']} "
+            f"| {', '.join(lost)} | {row['integer_weight_products']}/{row['weight_products']} | {row['nodes']} "
             f"| {row['size_bytes'] / 2**20:.1f} | {row['build_s']:.1f} |"
         )
     return "\n".join(lines) + "\n"
