@@ -6,6 +6,7 @@ torch.compile's mode reduce-overhead where it is compiled.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch.export.passes import move_to_device_pass
 
+from effx import scratch
 from effx.engines import cuda, on_device
 from effx.engines.cuda import DeviceArray
 from effx.engines.on_device import DeviceArrays
@@ -24,6 +26,19 @@ from effx.specs.runtime import RuntimeSettings
 
 _MOST_SHAPES = 256
 _WARM_UP_RUNS = 2
+
+
+def _compiled(module: Any, mode: str = "default") -> Any:
+    """Return a module that is compiled when it is first called.
+
+    PyTorch fixes the folder of precompiled headers when its compiler is imported, and uses it as long as the
+    process runs: it must not be one that is removed before, as that of an export.
+    """
+    scratch.for_torch()
+    compiler: Any = importlib.import_module("torch._inductor.codecache")
+    folder = scratch.of_process() / "precompiled_headers"
+    compiler._HEADER_DIR, compiler._HEADER_LOCK_DIR = str(folder), str(folder / "locks")
+    return torch.compile(module, dynamic=True, mode=mode)
 
 
 class TorchGraph:
@@ -37,7 +52,7 @@ class TorchGraph:
         self._dtype = torch.bfloat16 if runtime.precision == "bf16" else None
         self._module: Any = _program(path).module()
         if self._compiled:
-            self._module = torch.compile(self._module, dynamic=True)
+            self._module = _compiled(self._module)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         with torch.inference_mode(), torch.autocast("cpu", self._dtype, enabled=self._dtype is not None):
@@ -78,7 +93,7 @@ class TorchCudaGraph:
             if len(runtime.files) > 1:  # a recorded graph may overwrite the outputs of another
                 self._no_graph = "segments are compiled without recording"
             mode = "reduce-overhead" if self._no_graph is None else "default"
-            self._module = torch.compile(self._module, dynamic=True, mode=mode)
+            self._module = _compiled(self._module, mode=mode)
 
     @property
     def inputs(self) -> Mapping[str, np.dtype[Any]]:

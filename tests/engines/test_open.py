@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from effx import engines
-from effx.artifacts import Engine, seal
+from effx import engines, scratch
+from effx.artifacts import Checkpoint, Engine, seal
 from effx.engines import mock
 from effx.errors import ArtifactError, UsageError
+from effx.export.plan import export_all
 from effx.files import sha256, write_json
 from effx.host import built
 from effx.specs import backends
@@ -46,6 +49,24 @@ def test_damaged_graph_is_an_artifact_error(
 def test_unknown_backend_names_the_nearest() -> None:
     with pytest.raises(UsageError, match="Did you mean 'onnxruntime'"):
         engines.check_backend("onnx-runtime")
+
+
+@pytest.mark.slow
+def test_compiled_engines_do_not_depend_on_temporary_folders_that_are_gone(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs g++")
+    built, errors = export_all([checkpoint.folder], ["fp32"], ["torch-compile"], tmp_path / "e")
+    assert not errors
+    ids = np.full((2, 5), 7)
+    inputs = {"input_ids": ids, "attention_mask": ids // 7, "token_type_ids": ids * 0}
+    for _ in range(2):  # the first one's folder does not exist when the second is compiled
+        with scratch.folder("verify") as folder, scratch.as_tmpdir(folder):
+            torch._dynamo.reset()
+            with engines.open(built[0]) as session:
+                assert session.infer(inputs)["logits"].shape == (2, 2)
+    assert not list(Path(tempfile.gettempdir()).glob("torchinductor_*/precompiled_headers/*"))
 
 
 def test_engines_that_run_code_open_only_where_they_were_built_or_on_request(
