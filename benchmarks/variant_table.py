@@ -280,8 +280,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         failed = "" if row["passed"] else " FAILED"
         lines.append(
             f"{start} {row['scheme']}{failed} | {row['max_abs_diff']:.1e} | {row['label_agreement']:.1%} "
-            f"| {', '.join(lost)} | {row['integer_weight_products']}/{row['weight_products']} | {row['nodes']} "
-            f"| {row['size_bytes'] / 2**20:.1f} | {row['build_s']:.1f} |"
+            f"| {', '.join(lost)} | {row['integer_weight_products']}/{row['weight_products']} "
+            f"| {row['nodes']} | {row['size_bytes'] / 2**20:.1f} | {row['build_s']:.1f} |"
         )
     return "\n".join(lines) + "\n"
 
