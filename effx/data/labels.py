@@ -39,9 +39,10 @@ def infer(
     Raises:
         DataError: the labels fit neither classes nor numbers, or both.
     """
-    if settings.class_names is not None:
-        return Task(name, "classification", columns, settings.class_names, KINDS["classification"].metrics)
     kind = None if settings.task_kind is None else KINDS[settings.task_kind]
+    of_classes = kind or KINDS["classification"]
+    if settings.class_names is not None:
+        return Task(name, of_classes.name, columns, settings.class_names, of_classes.metrics)
     if kind is not None and kind.pair_example is not None and len(columns) != 2:
         raise DataError(
             f"{source}: rows of {kind.name} have two texts, as {kind.pair_example}: name both columns",
@@ -57,7 +58,7 @@ def infer(
             f"{source}: every row has the label '{next(iter(values))}'; at least 2 labels are needed."
         )
     names = _class_names(values, len(texts), settings, source)
-    return Task(name, "classification", columns, names, KINDS["classification"].metrics)
+    return Task(name, of_classes.name, columns, names, of_classes.metrics)
 
 
 def infer_sets(
@@ -170,7 +171,7 @@ def _class_names(
             settings=("label_column", "task_kind"),
         )
     if not all(map(is_integer, values)):
-        if settings.task_kind == "classification" and all(
+        if settings.task_kind is not None and all(
             is_float(value) and float(value).is_integer() for value in values
         ):
             return _numbered({str(int(float(value))) for value in values})

@@ -219,8 +219,9 @@ def _infer(
         source.settings.task_kind is None and any(map(multi_label.is_list, values))
     ):
         return labels.infer_sets(name, named, values, source.settings, table.where, class_names)
-    if class_names is not None and source.settings.class_names is None:
-        return Task(name, "classification", named, class_names, KINDS["classification"].metrics)
+    of_classes = KINDS[source.settings.task_kind or "classification"]
+    if class_names is not None and source.settings.class_names is None and not of_classes.of_numbers:
+        return Task(name, of_classes.name, named, class_names, of_classes.metrics)
     texts = texts_of(values, table.where)
     task = labels.infer(name, named, texts, source.settings, table.source)
     if unused := [label for label in task.labels if label.isdigit() and label not in set(texts)]:

@@ -45,10 +45,6 @@ _MOST_WEIGHT = 1.5
 _MOST_TOKENS = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _DIGEST = re.compile("[0-9a-f]{64}")
-_RANGES = dict.fromkeys(
-    ("matthews", "pearson", "spearman", "agreement_pearson", "agreement_spearman"), (-1.0, 1.0)
-)
-"""Of metrics that are not shares."""
 
 
 def check(run: Run) -> None:
@@ -261,8 +257,7 @@ def _quality(scored: Quality) -> None:
     for name, value in {scored.metric: scored.value, **scored.metrics}.items():
         if name not in METRICS:
             raise ValueError(f"quality: unknown metric '{name}'. Known: {', '.join(METRICS)}")
-        low, high = _RANGES.get(name, (0.0, 1.0))
-        _within(f"quality: {name}", value, high, low)
+        _within(f"quality: {name}", value, 1.0, METRICS[name].least)
         if METRICS[name].of_reference != (scored.reference is not None):
             problem = "needs a" if scored.reference is None else "has no"
             raise ValueError(f"quality: {name} {problem} reference")

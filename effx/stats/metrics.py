@@ -52,6 +52,8 @@ class Metric:
     """Whether labels are tags of words."""
     of_scores: bool = False
     """Whether predictions are scores of the rows, 0 to 1, and the metric is their mean."""
+    least: float = 0.0
+    """Its value where everything is wrong; 1 is the best."""
 
     @property
     def has_worst_case(self) -> bool:
@@ -346,7 +348,7 @@ METRICS: dict[str, Metric] = {
         Metric("f1", _f1, of_classes=True),
         Metric("macro_f1", _macro_f1, of_classes=True),
         Metric("micro_f1", _micro_f1, of_classes=True),
-        Metric("matthews", _matthews, of_classes=True),
+        Metric("matthews", _matthews, of_classes=True, least=-1.0),
         Metric("entity_f1", _entity_f1, of_classes=True, of_tags=True),
         Metric("entity_macro_f1", _entity_macro_f1, of_classes=True, of_tags=True),
         Metric("tag_accuracy", _tag_accuracy, of_classes=True, of_tags=True),
@@ -354,10 +356,10 @@ METRICS: dict[str, Metric] = {
         Metric("exact_match", _exact_match, of_classes=True, is_share=True, of_scores=True),
         Metric("ndcg_at_10", _mean_of(0), of_classes=False, of_scores=True),
         Metric("mrr_at_10", _mean_of(1), of_classes=False, of_scores=True),
-        Metric("pearson", _pearson, of_classes=False),
-        Metric("spearman", _spearman, of_classes=False),
+        Metric("pearson", _pearson, of_classes=False, least=-1.0),
+        Metric("spearman", _spearman, of_classes=False, least=-1.0),
         Metric("agreement", _equal, of_classes=True, is_share=True, of_reference=True),
-        Metric("agreement_pearson", _pearson, of_classes=False, of_reference=True),
-        Metric("agreement_spearman", _spearman, of_classes=False, of_reference=True),
+        Metric("agreement_pearson", _pearson, of_classes=False, of_reference=True, least=-1.0),
+        Metric("agreement_spearman", _spearman, of_classes=False, of_reference=True, least=-1.0),
     )
 }

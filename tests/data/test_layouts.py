@@ -53,6 +53,9 @@ def test_names_of_class_numbers_decide_their_order(tmp_path: Path) -> None:
     parquet(tmp_path / "train.parquet", ROWS, ["Positive", "Negative"])
     assert data.load(SST2, "train", tmp_path).labels.tolist() == [1 - row["label"] for row in ROWS]
     assert data.resolve("mine", tmp_path).labels == ("Positive", "Negative")
+    as_numbers = data.resolve("mine", source(tmp_path, task_kind="regression"))
+    assert (as_numbers.kind, as_numbers.labels) == ("regression", ())
+    assert data.load(as_numbers, "train", tmp_path).labels.tolist() == [row["label"] for row in ROWS]
     parquet(tmp_path / "train.parquet", ROWS, ["no", "yes"])
     with pytest.raises(DataError, match="the classes are 0=no, 1=yes; expected 0=negative, 1=positive"):
         data.load(SST2, "train", tmp_path)
