@@ -17,7 +17,6 @@ from tokenizers import Encoding, Tokenizer
 
 from effx import records
 from effx.errors import ArtifactError, UsageError, one_line
-from effx.specs.variants import longest_stride
 
 _CHUNK = 4096  # rows encoded at once: bounds the memory that Encoding objects take
 _CHUNK_OF_WINDOWS = 256
@@ -231,14 +230,16 @@ class Encoder:
                     f"{_LEAST_WINDOW} tokens.",
                     settings="max_length",
                 )
-            if self.stride > (most := longest_stride(max_length)):
-                raise UsageError(
-                    f"windows of {max_length} tokens have at most {most} in common, not {self.stride}."
-                )
             self._whole = Tokenizer.from_file(str(path))
             self._whole.no_padding()
             self._whole.no_truncation()
-            self._longest_question = (max_length - self._tokenizer.num_special_tokens_to_add(True)) // 2
+            room = max_length - self._tokenizer.num_special_tokens_to_add(True)
+            self._longest_question = room // 2
+            most = room - self._longest_question - 1  # a window begins at a later token than the one before
+            if self.stride > most:
+                raise UsageError(
+                    f"windows of {max_length} tokens have at most {most} in common, not {self.stride}."
+                )
             self._tokenizer.enable_truncation(
                 max_length, stride=self.stride, strategy="only_second", direction="right"
             )

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Context, Decimal
 
 NOT_MEASURED = "–"
+Cell = str | float | bool | None
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""A cell that begins with one of these is a formula to a spreadsheet."""
 SCORE_DECIMALS = 4
 _LARGE_EXPONENT, _SMALL_EXPONENT = 7, -4
 """From 10^7 on, and below 10^-4, numbers are written with an exponent."""
@@ -175,3 +178,8 @@ def _in_sentence(value: float, unit: str) -> Unit:
 
 def _decimals(exponent: int, digits: int) -> int:
     return max(0, digits - 1 - exponent)
+
+
+def not_a_formula(cell: Cell) -> Cell:
+    """Return a cell that a spreadsheet does not run: names come from files of others."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell

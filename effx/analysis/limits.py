@@ -197,8 +197,8 @@ def _drop(run: Run, baseline: Run, threshold: Threshold, confidence: float) -> L
         reason = f"{int(np.sum(~same_rows(before, after)))} differing predictions are too few for an interval"
 
     def needed() -> Needed | None:
-        if interval is None:
-            return None
+        if interval is None or (not metric.is_share and _few_differing(before, after)):
+            return None  # how a worst case narrows with more rows is not known
         at = _narrowed(difference, interval, n)
         if metric.is_share:
             at = _paired_accuracy(same_rows(before, labels), same_rows(after, labels), level)
@@ -227,10 +227,26 @@ def _score(run: Run, threshold: Threshold, value: float, confidence: float) -> L
     at = _narrowed(value, interval, n)
     if METRICS[run.quality.metric].is_share:
         at = partial(_accuracy, value, level)
-    return _of(
-        threshold, value, interval,
-        needed=lambda: _least(lambda count: _verdict(at(count), threshold.value, at_least=True), n, "rows"),
-    )  # fmt: skip
+    worst_case = _is_worst_case(run)
+
+    def needed() -> Needed | None:
+        if worst_case:
+            return None
+        return _least(lambda count: _verdict(at(count), threshold.value, at_least=True), n, "rows")
+
+    return _of(threshold, value, interval, needed=needed)
+
+
+def _few_differing(before: np.ndarray, after: np.ndarray) -> bool:
+    return int(np.sum(~same_rows(before, after))) < intervals.LEAST_DIFFERING
+
+
+def _is_worst_case(run: Run) -> bool:
+    """Whether the bounds of the primary metric are the worst case of few wrong predictions."""
+    metric = METRICS[run.quality.metric]
+    if metric.is_share or not metric.has_worst_case:
+        return False
+    return _few_differing(cohorts.shared_labels([run]), run.quality.prediction_array)
 
 
 def _score_interval(run: Run, confidence: float) -> Interval:
@@ -240,8 +256,7 @@ def _score_interval(run: Run, confidence: float) -> Interval:
     if metric.is_share:
         return _accuracy(scored.value, level, scored.n)
     labels, predictions = cohorts.shared_labels([run]), scored.prediction_array
-    wrong = int(np.sum(~same_rows(labels, predictions)))
-    if metric.has_worst_case and wrong < intervals.LEAST_DIFFERING:
+    if _is_worst_case(run):
         low, high = intervals.few_differing_interval(metric, labels, labels, predictions, confidence)
         perfect = metric(labels, labels)
         return perfect + low, perfect + high

@@ -240,7 +240,7 @@ def _fixed(name: str, label: str, unit: str, value: Callable[[Run], float | None
 def _no_correct(run: Run) -> str:
     if run.quality.reference is not None:
         return without_labels(run)
-    return f"{run.task} is a regression, so predictions are not right or wrong"
+    return f"predictions of {run.task} are not right or wrong"
 
 
 OBJECTIVES: dict[str, Objective] = {

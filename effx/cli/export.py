@@ -48,10 +48,10 @@ from effx.specs.imports import ImportSettings
     "--calibration",
     "calibration_rows",
     type=click.IntRange(min=1),
-    default=128,
+    default=variants.CALIBRATION_ROWS,
     show_default=True,
     metavar="N",
-    help="Number of training rows that calibrate static int8.",
+    help="Number of training rows that calibrate static int8; by default all where there are fewer.",
 )
 @options.engines_folder
 @click.option(

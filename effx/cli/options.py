@@ -242,18 +242,21 @@ trust_remote_code = click.option(
 )
 
 
-def data(default: str, *, labelled: bool = True) -> Callable[[F], F]:
+def data(default: str, *, labelled: bool = True, without: tuple[str, ...] = ()) -> Callable[[F], F]:
     """Add ``--data`` and the options of how files are read; the command gets both as ``data_folder``.
 
     Args:
         default: where rows come from without the option.
         labelled: whether the command needs labels; otherwise it has ``--unlabelled``.
+        without: settings of how files are read that the command does not have.
     """
 
     def add(function: F) -> F:
+        settings = DataSettings.model_fields.keys() - {*without}
+
         @functools.wraps(function)
         def with_source(*arguments: Any, data_path: Path | None, **values: Any) -> Any:
-            reading = {name: values.pop(name) for name in list(values) if name in DataSettings.model_fields}
+            reading = {name: values.pop(name) for name in list(values) if name in settings}
             given = {
                 name: value for name, value in reading.items() if value is not None and value is not False
             }
@@ -271,7 +274,8 @@ def data(default: str, *, labelled: bool = True) -> Callable[[F], F]:
             help="File (.csv, .tsv, .txt, .jsonl, .json, .conll, .parquet, .arrow; text formats also .gz), "
             "or folder with files for train and validation. " + default,
         )
-        return cast(F, option(of(DataSettings, without=("unlabelled",) if labelled else ())(with_source)))
+        left_out = (*without, *(("unlabelled",) if labelled else ()))
+        return cast(F, option(of(DataSettings, without=left_out)(with_source)))
 
     return add
 

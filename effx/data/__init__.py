@@ -12,12 +12,14 @@ location     artifact -> files of its rows on this machine
 summary      rows -> what was understood of them, and the baseline
 """
 
+from effx.data.layouts import PREDICTED_SPLITS
 from effx.data.load import Cache, load, load_to_measure, paths, resolve, resolve_to_measure
 from effx.data.location import locate, recorded
 from effx.data.rows import Origin, Rows, UnlabelledRows
 from effx.data.summary import Baseline, DataSummary, scored, summarize, truncation
 
 __all__ = [
+    "PREDICTED_SPLITS",
     "Baseline",
     "Cache",
     "DataSummary",

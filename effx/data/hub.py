@@ -18,7 +18,8 @@ def read(hub: Hub, split: str) -> Table:
     need("hub", "datasets")
     from datasets import ClassLabel, load_dataset
 
-    hub_split = hub.validation if split == "validation" else split
+    matched = "_matched" if hub.validation.endswith("_matched") else ""  # MNLI's
+    hub_split = {"validation": hub.validation, "test": f"test{matched}"}.get(split, split)
     where = f"{hub.path}{'/' + hub.config if hub.config else ''}, {hub_split}"
     try:
         dataset = load_dataset(hub.path, hub.config, split=hub_split)

@@ -23,10 +23,15 @@ from effx.errors import DataError, UsageError
 from effx.specs.data import DataSource
 
 SPLITS = ("train", "validation")
+"""Splits of training."""
+PREDICTED_SPLITS = (*SPLITS, "validation_mismatched", "test", "test_mismatched")
+"""Splits whose rows can be predicted; those of other genres, ``mismatched``, are MNLI's."""
 _NAMES = {
     "train": ("train", "training"),
     "validation": ("validation", "dev", "val", "valid", "validation_matched", "dev_matched"),
-    "test": ("test", "testing", "eval"),
+    "validation_mismatched": ("validation_mismatched", "dev_mismatched"),
+    "test": ("test", "testing", "eval", "test_matched"),
+    "test_mismatched": ("test_mismatched",),
 }
 _METADATA = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json")
 
@@ -47,7 +52,7 @@ def files_of(
 
     Args:
         source: a file or a folder.
-        split: ``train`` or ``validation``.
+        split: one of :data:`PREDICTED_SPLITS`.
         task: the task's name.
         patterns: split -> pattern of other names that its files may have, such as dev-v*.json.
 
@@ -70,7 +75,7 @@ def files_of(
         if split == "validation" and (paths := _split_files(parent, "train", patterns=patterns)):
             return _divided(paths, source, split)
         every = _data_files(parent)
-        if len(every) == 1:
+        if len(every) == 1 and split in SPLITS:
             return _divided((every[0],), source, split)
     raise DataError(
         f"the data folder {path} has no file for {split}: expected {split}.csv or another of "
@@ -205,6 +210,17 @@ _GLUE_NAMES = {
     "qnli": {"text_column": "question", "text_pair_column": "sentence", "label_column": "label"},
     "rte": {"text_column": "sentence1", "text_pair_column": "sentence2", "label_column": "label"},
 }
+_SST2_NAMES = {"text_column": "sentence", "label_column": "label"}
+"""Those of the rows without labels; the others are read as anyone's file."""
+
+
+_OF_LABELS = {
+    "label",
+    "labels",
+    "class",
+    "target",
+    *(names["label_column"].lower() for names in _GLUE_NAMES.values()),
+}
 
 
 @dataclass(frozen=True)
@@ -219,17 +235,26 @@ class GlueFile:
 
 def glue_file(path: Path, task: str) -> GlueFile | None:
     """Return how a file is read, with GLUE's columns, if it is one of GLUE's original files; else None."""
-    names = _GLUE_NAMES.get(task)
+    names = _GLUE_NAMES.get(task, _SST2_NAMES if task == "sst2" else None)
     if names is None or tables.suffix_of(path) not in (".tsv", ".txt") or path.suffix == ".gz":
         return None
     with path.open("rb") as file:
         line = file.readline(1 << 20)
     fields = line.decode("utf-8-sig", errors="replace").rstrip("\r\n").split("\t")
+    lower = [field.strip().lower() for field in fields]
+    texts = {setting: column for setting, column in names.items() if setting != "label_column"}
+    if (
+        lower[0] in ("index", "id")
+        and not _OF_LABELS & set(lower)
+        and {column.lower() for column in texts.values()} <= set(lower)
+    ):
+        return GlueFile(texts, None)  # test rows
+    if task == "sst2":
+        return None  # anyone's file
     columns, has_header = _GLUE_COLUMNS.get(task, ((), True))
     if not has_header:
         is_row = len(fields) == len(columns) and fields[1] in ("0", "1") and fields[2] in ("", "*")
         return GlueFile(names, Header(columns, False)) if is_row else None
-    lower = [field.strip().lower() for field in fields]
     wanted = [column.lower() for column in names.values()]
     if len(fields) < 2 or not all(column in lower for column in wanted):
         return None

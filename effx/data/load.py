@@ -75,7 +75,16 @@ def load(task: Task, split: str, source: DataLocation = None, *, cache: Cache | 
 def load_to_measure(
     task: Task, source: DataLocation = None, split: str = "validation"
 ) -> Rows | UnlabelledRows:
-    """Return the rows that engines are measured on, which need no labels; otherwise as :func:`load`."""
+    """Return rows that need no labels; otherwise as :func:`load`."""
+    if source is None and task.hub is not None and split not in layouts.SPLITS:
+        names = task.hub.columns or task.columns
+        named = DataSettings.of(
+            unlabelled=True,
+            text_column=names[0],
+            text_pair_column=names[1] if len(task.columns) == 2 else None,
+        )
+        table = hub.read(task.hub, split)
+        return _unlabelled(task, table, choose(table.columns, table.source, named, task, labelled=False))
     if source is None:
         return load(task, split)
     return _with_all_problems(_source(source), lambda known: _local(task, split, known, labelled=False))
@@ -308,7 +317,7 @@ def _named(path: Path, task: Task | None, settings: DataSettings) -> DataSetting
         return settings
     names = {**glue.columns, "delimiter": "tab", "quoting": "none", **settings.given()}
     if settings.unlabelled:
-        del names["label_column"]
+        names.pop("label_column", None)
     return settings.replace(**names)
 
 

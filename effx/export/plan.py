@@ -68,7 +68,7 @@ def export_all(
     *,
     device: str | None = None,
     data_folder: DataLocation = None,
-    calibration_rows: int = 128,
+    calibration_rows: int = variants.CALIBRATION_ROWS,
     overwrite: bool = False,
     keep_failed: bool = False,
     jobs: int | None = 1,

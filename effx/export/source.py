@@ -26,7 +26,7 @@ from effx.models.structure import parameters
 from effx.specs.data import DataLocation, DataSource
 from effx.specs.exit_rules import ExitRule
 from effx.specs.runtime import RuntimeSettings, StagedExits
-from effx.specs.variants import Variant
+from effx.specs.variants import CALIBRATION_ROWS, Variant
 
 _PARITY_ROWS = 256
 """Rows of the parity gate for float precisions, and for all precisions of large encoders."""
@@ -44,7 +44,7 @@ class ExportSource:
     checkpoint: Checkpoint
     scratch: Path
     data_folder: DataLocation = None
-    calibration_rows: int = 128
+    calibration_rows: int = CALIBRATION_ROWS
     programs: dict[Any, Path] = field(default_factory=dict)
     """Programs that the PyTorch builder exported, in ``scratch``, by what they depend on."""
     _graphs: dict[tuple[TraceShape, bool], list[Path]] = field(default_factory=dict)
@@ -159,7 +159,7 @@ class ExportSource:
         """Return single sequences of training rows, from which static int8 takes its activation ranges.
 
         Raises:
-            UsageError: there are fewer training rows than ``calibration_rows``.
+            UsageError: there are fewer training rows than ``calibration_rows``, which is not the default.
         """
         encoder = self._encoder(variant)
         count = self.calibration_rows
@@ -167,6 +167,8 @@ class ExportSource:
             rows = data.load_to_measure(self.checkpoint.task, self._data, "train")
         except (DataError, MissingExtraError) as error:
             raise UsageError(f"static int8 is calibrated on training rows: {error}") from error
+        if count == CALIBRATION_ROWS:  # the default: as many as there are
+            count = min(count, len(rows))
         if len(rows) < count:
             raise UsageError(
                 f"calibration_rows {count}: expected at most the {len(rows)} training rows.",

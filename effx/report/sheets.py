@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from effx import files
+from effx.formatting import not_a_formula
 from effx.report import latex
-from effx.report.tables import not_a_formula
 
 SheetCell = str | int | float | None
 MISSING = "–"

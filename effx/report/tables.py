@@ -15,14 +15,11 @@ from effx.analysis.comparison import Comparison, EnergyRatio, LatencyRatio
 from effx.analysis.frontier import FrontierPoint
 from effx.analysis.objectives import OBJECTIVES, QUALITY
 from effx.analysis.techniques import MADE_ELSEWHERE, technique
-from effx.formatting import fixed, in_column, interval, percent, score
+from effx.formatting import Cell, fixed, in_column, interval, not_a_formula, percent, score
 from effx.report.groups import MAIN_OBJECTIVES, Group
 from effx.results import Run
 from effx.specs.workloads import SINGLE_STREAM
 
-Cell = str | float | bool | None
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""A cell that begins with one of these is a formula to a spreadsheet."""
 _WIDTH_OF_FILES = 160
 """Characters in a line where output is not a terminal."""
 
@@ -286,11 +283,6 @@ def _write(path: Path, rows: Sequence[Mapping[str, Cell]], *, columns: Sequence[
         writer = csv.DictWriter(file, columns or (list(rows[0]) if rows else []))
         writer.writeheader()
         writer.writerows({name: not_a_formula(cell) for name, cell in row.items()} for row in rows)
-
-
-def not_a_formula(cell: Cell) -> Cell:
-    """Return a cell that a spreadsheet does not run: names come from files of others."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 
 def _console() -> Console:

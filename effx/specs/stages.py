@@ -32,6 +32,7 @@ from effx.specs.training import (
     TokenPruningSettings,
     TrainingSettings,
 )
+from effx.specs.variants import CALIBRATION_ROWS
 
 
 class PretrainStage(Settings):
@@ -174,7 +175,7 @@ class ExportStage(Settings):
     variant: str
     backend: str
     device: str | None = None
-    calibration_rows: int = 128
+    calibration_rows: int = CALIBRATION_ROWS
 
 
 class ProfileStage(Settings):

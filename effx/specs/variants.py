@@ -32,6 +32,8 @@ PARTS = (*PRECISIONS, "seqN", *_OTHERS, "strideN")
 _SEQUENCE = re.compile(r"seq([1-9][0-9]{0,5})")  # a longer number is no length of any encoder
 _STRIDE = re.compile(r"stride([1-9][0-9]{0,5})")
 MIN_LENGTH = 4
+CALIBRATION_ROWS = 128
+"""Training rows that calibrate static int8, or all where there are fewer, unless the user says how many."""
 _FIRST_BUCKET = 16
 
 

@@ -41,7 +41,7 @@ from effx.specs.data import DataLocation
 from effx.specs.tasks import Task
 from effx.specs.training import MAX_DROP, EarlyExitSettings
 from effx.stats import intervals, noninferiority
-from effx.stats.metrics import METRICS
+from effx.stats.metrics import METRICS, Metric
 from effx.train import loop, output, shift
 from effx.train import source as sources
 
@@ -104,7 +104,7 @@ def train(
     if remaining.prunes_tokens:  # the loss of token pruning is not that of exits
         without_exits, facts["tokens"] = source.with_tokens()
     facts["exits"] = calibrated = calibrate(source, model, settings, without_exits)
-    for warning in _warnings(calibrated):
+    for warning in _warnings(calibrated, METRICS[source.task.metric]):
         progress.say(f"{folder.name}: {warning}")
     return source.save(folder, settings, [result], plain, kind="exits", overwrite=overwrite, **facts)
 
@@ -179,13 +179,14 @@ def calibrate(
     )  # fmt: skip
 
 
-def _warnings(record: ExitsRecord) -> list[str]:
+def _warnings(record: ExitsRecord, metric: Metric) -> list[str]:
     """Return reasons why the loss may exceed ``max_drop``."""
     warnings = []
     max_drop, proof, measured = record.target.max_drop, record.calibration.proof, record.validation
     if proof is not None and not proof.proven:
         needed = noninferiority.rows_needed(max_drop or 0.0, proof.confidence)
-        more = f"; at least {needed} held-out rows are needed" if proof.rows < needed else ""
+        few = metric.is_share and proof.rows < needed
+        more = f"; at least {needed} held-out rows are needed" if few else ""
         warnings.append(
             f"no setting of {record.rule.name} is proven to lose at most {max_drop:g} on {proof.rows} "
             f"held-out rows ({100 * proof.confidence:g} %){more}. Rows do not exit early. Raise max_drop, or "

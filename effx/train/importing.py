@@ -69,6 +69,13 @@ def import_model(
         task = _named(task, opened.head, settings)
     else:
         task = _of_head(task_name, task, opened.head, settings, name)
+        wanted = DataSource.of(data_folder)
+        kind = None if wanted is None else wanted.settings.task_kind
+        if kind not in (None, task.kind):
+            raise UsageError(
+                f"model {name}: the rows have no labels, and its head is for {task.kind}, not for {kind}",
+                settings=("task_kind", "unlabelled"),
+            )
     try:
         plan = task.behavior.match_head(opened.head, task.labels, settings.head)
     except OtherHeadError as error:

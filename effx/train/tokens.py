@@ -38,7 +38,7 @@ from effx.specs.data import DataLocation
 from effx.specs.tasks import Task
 from effx.specs.training import TokenPruningSettings
 from effx.stats import noninferiority
-from effx.stats.metrics import METRICS
+from effx.stats.metrics import METRICS, Metric
 from effx.train import loop, output, shift
 from effx.train import source as sources
 
@@ -122,7 +122,7 @@ def train(
         proof = prove(model, source, settings, learned, before)
         compared = shift.two_samples(held_out.lengths, source.encoded_validation.lengths)
         calibration = TokensCalibration(seen_in_training=source.seen, proof=proof, lengths=compared)
-        for warning in _warnings(calibration, settings.max_drop or 0.0):
+        for warning in _warnings(calibration, settings.max_drop or 0.0, METRICS[source.task.metric]):
             progress.say(f"{folder.name}: {warning}")
     has_target = settings.keep is not None or settings.max_drop is not None
     record = TokensRecord(
@@ -272,12 +272,13 @@ def prove(
     )
 
 
-def _warnings(calibration: TokensCalibration, max_drop: float) -> list[str]:
+def _warnings(calibration: TokensCalibration, max_drop: float, metric: Metric) -> list[str]:
     """Return reasons why the loss may exceed ``max_drop``."""
     proof, warnings = calibration.proof, []
     if not proof.proven:
         needed = noninferiority.rows_needed(max_drop, proof.confidence)
-        more = f"; at least {needed} held-out rows are needed" if proof.rows < needed else ""
+        few = metric.is_share and proof.rows < needed
+        more = f"; at least {needed} held-out rows are needed" if few else ""
         warnings.append(
             f"no schedule is proven to lose at most {max_drop:g} on {proof.rows} held-out rows "
             f"({100 * proof.confidence:g} %){more}. All tokens are kept. Raise max_drop, or set keep."

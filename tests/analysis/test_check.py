@@ -102,7 +102,9 @@ def test_equal_predictions_can_pass_for_every_metric_of_classes(metric: str) -> 
     assert outcome.interval is not None
     # three rows in 400 may differ unseen: each costs a point of F1 or two of MCC at most
     assert -0.03 < outcome.interval[0] < -0.002
-    assert only(check(b, a, settings(max_drop="0.1%"))).verdict is Verdict.INCONCLUSIVE
+    unproven = only(check(b, a, settings(max_drop="0.1%")))
+    assert unproven.verdict is Verdict.INCONCLUSIVE
+    assert unproven.needed is None  # how the worst case narrows with more rows is not known
     assert (
         only(check(simulated_run("c", range(41), metric=metric), a, settings(max_drop="5%"))).verdict
         is Verdict.HOLDS

@@ -283,6 +283,18 @@ def test_unsupported_variants_are_refused_and_leave_no_files(
     assert not (tmp_path / "engines").exists() or not list((tmp_path / "engines").iterdir())
 
 
+def test_few_training_rows_calibrate_static_int8_unless_the_user_says_how_many(
+    checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path
+) -> None:
+    for split in ("train", "validation"):
+        lines = (rows_folder / f"{split}.jsonl").read_text().splitlines(keepends=True)
+        (tmp_path / f"{split}.jsonl").write_text("".join(lines[:60]))
+    source = ExportSource(checkpoint, tmp_path / "s", tmp_path)
+    assert len(source.calibration(variants.parse("int8-static"))) == 60
+    source.calibration_rows = 20
+    assert len(source.calibration(variants.parse("int8-static"))) == 20
+
+
 def test_truncated_or_edited_engines_do_not_open(engines_folder: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(engines_folder / "tiny.fp32.onnxruntime", tmp_path / "cut"))
     model = (folder / "model.onnx").read_bytes()

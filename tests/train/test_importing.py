@@ -15,8 +15,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from effx import corpus, data
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
-from effx.errors import ArtifactError, UsageError
+from effx.errors import ArtifactError, DataError, UsageError
 from effx.models import evaluate, load
+from effx.specs.data import DataSettings, DataSource
 from effx.specs.imports import ImportSettings
 from effx.specs.tasks import TASKS
 from effx.train import as_checkpoint, import_model
@@ -179,6 +180,20 @@ def test_without_a_task_or_rows_the_user_is_asked(model: PreTrainedModel, tmp_pa
     with pytest.raises(UsageError, match="what does the model predict") as caught:
         import_model(tmp_path / "m", out=tmp_path / "c")
     assert caught.value.settings == ("task", "data")
+
+
+def test_the_kind_of_rows_without_labels_is_that_of_the_head(model: PreTrainedModel, tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", [{"text": "a warm film"}, {"text": "a dull film"}])
+    for kind, message in (
+        ("multi-label", "the rows have no labels, and its head is for classification, not for multi-label"),
+        ("ranking", "ranking"),
+    ):
+        source = DataSource(str(tmp_path / "rows.jsonl"), DataSettings(task_kind=kind))
+        with pytest.raises((UsageError, DataError), match=message):
+            import_model(tmp_path / "m", out=tmp_path / "c", data_folder=source)
+    source = DataSource(str(tmp_path / "rows.jsonl"), DataSettings(task_kind="classification"))
+    imported = import_model(tmp_path / "m", out=tmp_path / "c", data_folder=source)
+    assert (imported.task.kind, imported.task.labels) == ("classification", ("POSITIVE", "NEGATIVE"))
 
 
 def test_a_checkpoint_is_not_imported(checkpoint: Checkpoint) -> None:

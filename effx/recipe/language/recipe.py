@@ -28,6 +28,7 @@ from effx.specs.training import (
     TicketSearchSettings,
     TrainingSettings,
 )
+from effx.specs.variants import CALIBRATION_ROWS
 
 DEMO_MODEL = "demo"
 """The model that effx pretrains itself; see :mod:`effx.demo.pretraining`."""
@@ -187,7 +188,7 @@ class RecipeBase(Settings):
     tickets: TicketsEntry | None = None
     variants: tuple[VariantEntry, ...] = ()
     backends: tuple[BackendEntry, ...] = (BackendEntry(backend="onnxruntime"),)
-    calibration_rows: Count = 128
+    calibration_rows: Count = CALIBRATION_ROWS
     workloads: WorkloadsEntry = WorkloadsEntry()
     budgets: Budgets = Budgets()
 

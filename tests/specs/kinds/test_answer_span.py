@@ -204,8 +204,8 @@ def test_a_long_question_leaves_half_of_a_window_to_its_context(encoders: dict[s
     }  # all of the context
     with pytest.raises(UsageError, match="max_length 12: .* needs at least 16 tokens"):
         Encoder(encoders["bert"], 12, form="windows")
-    with pytest.raises(UsageError, match="windows of 24 tokens have at most 9 in common, not 10"):
-        Encoder(encoders["bert"], 24, form="windows", stride=10)
+    with pytest.raises(UsageError, match="windows of 24 tokens have at most 10 in common, not 11"):
+        Encoder(encoders["bert"], 24, form="windows", stride=11)
 
 
 def run_qa_targets(folder: Path, rows: list[tuple[str, str]], answers: list[Answers]) -> list[list[int]]:

@@ -1,0 +1,186 @@
+"""Predictions of a checkpoint on the rows of any split, as a table or as a submission file of GLUE."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from effx import data, files, progress
+from effx.artifacts import Checkpoint
+from effx.data import Rows
+from effx.encoding import Encoded, Encoder
+from effx.errors import DataError, UsageError
+from effx.formatting import not_a_formula
+from effx.models import checkpoints, evaluate, exits, structure
+from effx.specs.data import OF_LABELS, DataLocation, DataSettings, DataSource
+from effx.specs.tasks import Task
+
+FORMATS = (".csv", ".tsv", ".jsonl")
+GLUE_FILES: Mapping[str, str] = {
+    "cola": "CoLA.tsv", "sst2": "SST-2.tsv", "mrpc": "MRPC.tsv", "stsb": "STS-B.tsv", "qqp": "QQP.tsv",
+    "mnli": "MNLI-m.tsv", "qnli": "QNLI.tsv", "rte": "RTE.tsv",
+}  # fmt: skip
+"""Task -> name of its file in a submission to GLUE."""
+_MISMATCHED_FILE = "MNLI-mm.tsv"
+_AS_NUMBERS = ("cola", "sst2", "mrpc", "qqp")
+"""Tasks of GLUE whose submissions have class numbers; those of the others have names of classes."""
+_LARGEST_SCORE = 5.0  # of STS-B
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A file of predictions."""
+
+    path: Path
+    rows: int
+    scores: Mapping[str, float] | None
+    """Of the task's metrics; None: the rows have no labels."""
+
+
+def predict(
+    checkpoint: str | Path,
+    *,
+    out: str | Path,
+    data_folder: DataLocation = None,
+    split: str = "test",
+    glue: bool = False,
+    overwrite: bool = False,
+) -> Predicted:
+    """Predict the rows of a split with a checkpoint in PyTorch, and write a line for each, in their order.
+
+    Exits and token pruning are run as calibrated. Labels are not needed; where the rows have them, the
+    predictions are scored too.
+
+    Args:
+        checkpoint: folder of the checkpoint.
+        out: the file to write: .csv, .tsv or .jsonl with ``index`` (from 0) and ``prediction``; with ``glue``
+            the folder that the submission file is written into.
+        data_folder: a file, all of whose rows are predicted, or a folder with a file of the split; default:
+            where the checkpoint's rows came from.
+        split: one of :data:`effx.data.PREDICTED_SPLITS`.
+        glue: write the file that gluebenchmark.com takes for the task.
+        overwrite: replace a file that exists.
+
+    Raises:
+        ArtifactError: the checkpoint is missing or damaged.
+        DataError: there are no such rows, or they do not fit the task.
+        UsageError: the file exists, has another format, or cannot be written; the task is not one of GLUE.
+    """
+    opened = Checkpoint.open(checkpoint)
+    task = opened.task
+    path = _target(Path(out), task, split, glue)
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists: choose another file, or overwrite it.", settings="overwrite")
+    source = data.locate(data_folder, task, opened.data)
+    rows = _unlabelled(task, source, split)
+    if glue and any("left out" in note for note in (rows.origin.notes if rows.origin else ())):
+        raise DataError(f"{rows.source}: rows were left out, and a submission needs all of them.")
+    encoder = Encoder(opened.folder, opened.max_length, form=task.behavior.form)
+    predicted = _predictions(opened, encoder(rows.texts))
+    scores = None if glue else _scores(task, source, split, rows.texts, predicted)
+    shown = _for_glue(task, predicted) if glue else _named(task, predicted)
+    files.write_atomic(path, _content(path, shown, glue=glue).encode())
+    return Predicted(path, len(rows), scores)
+
+
+def _target(out: Path, task: Task, split: str, glue: bool) -> Path:
+    if not glue:
+        if out.suffix not in FORMATS:
+            raise UsageError(f"{out}: unknown format; known: {', '.join(FORMATS)}.", settings="out")
+        return out
+    if task.name not in GLUE_FILES:
+        raise UsageError(
+            f"task '{task.name}' is not one of GLUE. Known: {', '.join(GLUE_FILES)}.", settings="glue"
+        )
+    if split.endswith("_mismatched") and task.name != "mnli":
+        raise UsageError(f"split {split}: only mnli has mismatched rows.", settings="split")
+    return out / (_MISMATCHED_FILE if split.endswith("_mismatched") else GLUE_FILES[task.name])
+
+
+def _unlabelled(task: Task, source: DataSource | None, split: str) -> data.Rows | data.UnlabelledRows:
+    """Return all rows of the split, those without a label too."""
+    if source is None:
+        return data.load_to_measure(task, None, split)
+    if task.behavior.collect is not None:  # rows with the same query belong together, and relevance is needed
+        return data.load(task, split, _undivided(source))
+    given = {name: value for name, value in source.settings.given().items() if name not in OF_LABELS}
+    settings = DataSettings.of(**{**given, "unlabelled": True})
+    return data.load_to_measure(task, DataSource(source.path, settings), split)
+
+
+def _undivided(source: DataSource) -> DataSource:
+    """Return a source all of whose rows are read, also where training and validation rows were divided."""
+    return DataSource(source.path, source.settings.replace(split=None, split_seed=None))
+
+
+def _predictions(opened: Checkpoint, encoded: Encoded) -> np.ndarray:
+    model = checkpoints.load(opened)
+    remaining = structure(model)
+    if not remaining.exits and not remaining.prunes_tokens:
+        return evaluate.predictions(model, encoded, opened.task)
+    rule = exits.rule_of(opened) if remaining.exits else None
+    logits, _, _ = evaluate.reduced(model, encoded, rule=rule)
+    return opened.task.predict(logits, encoded)
+
+
+def _scores(
+    task: Task,
+    source: DataSource | None,
+    split: str,
+    texts: Sequence[tuple[str, ...]],
+    predicted: np.ndarray,
+) -> dict[str, float] | None:
+    """Return the metrics of the predictions; None, where the rows have no labels or not all of them."""
+    if source is not None and source.settings.unlabelled:
+        return None
+    try:
+        rows = data.load(task, split, None if source is None else _undivided(source))
+    except (DataError, UsageError) as error:
+        progress.say(f"the predictions are not scored: {error}")
+        return None
+    if not isinstance(rows, Rows) or rows.texts != list(texts):
+        progress.say(f"the predictions are not scored: {len(rows)} of {len(texts)} rows have a label")
+        return None
+    return task.score(rows.labels, predicted)
+
+
+def _named(task: Task, predicted: np.ndarray) -> list[Any]:
+    """Return predictions as results store them, with names of classes instead of their numbers."""
+    stored = task.behavior.store(predicted)
+    if task.labels and all(isinstance(value, int) for value in stored):
+        return [task.labels[value] for value in stored]
+    return stored
+
+
+def _for_glue(task: Task, predicted: np.ndarray) -> list[Any]:
+    if task.name == "stsb":
+        return [f"{value:.3f}" for value in np.clip(predicted.astype(float), 0.0, _LARGEST_SCORE)]
+    return predicted.tolist() if task.name in _AS_NUMBERS else _named(task, predicted)
+
+
+def _content(path: Path, predictions: Sequence[Any], *, glue: bool) -> str:
+    rows = list(enumerate(predictions))
+    if path.suffix == ".jsonl":
+        return "".join(_json({"index": index, "prediction": value}) + "\n" for index, value in rows)
+    text = io.StringIO()
+    tab = path.suffix == ".tsv"
+    writer = csv.writer(text, delimiter="\t" if tab else ",", lineterminator="\n" if glue else "\r\n")
+    writer.writerow(("index", "prediction"))
+    writer.writerows(_cells(rows))
+    return text.getvalue()
+
+
+def _cells(rows: Sequence[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+    for index, value in rows:
+        yield index, _json(value) if isinstance(value, list | tuple) else not_a_formula(value)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
