@@ -11,7 +11,7 @@ embedding              a vector per text, whose cosine with another's predicts a
 Everything that depends on the kind of a task is a field of :class:`TaskKind`; the other packages ask it. Two
 fields name what needs PyTorch: ``head``, a row of ``HEADS`` in :mod:`effx.models.heads`, and ``loss``, a row
 of ``LOSSES`` in :mod:`effx.models.losses`. A new kind is a module here, an entry of ``KINDS``, and a row of
-each of these two tables if none of theirs serves it.
+each of these two tables if none of theirs serves it; CONTRIBUTING.md says what else it may need.
 """
 
 from __future__ import annotations
