@@ -223,6 +223,7 @@ _ENGINE_ALLOWS = {
              "config.max_position_embeddings", "config.model_type", "config.hidden_size",
              "config.num_hidden_layers", "config.num_attention_heads", "config.intermediate_size"),
     **_allow("another program wrote the file, and repeats a key", ("twice",), "config.pad_token_id"),
+    **_allow("the same content in another encoding", ("byte order",), "config.file"),
     **_allow("a description: nothing else states it", _OTHER_WORDS, "name", "model", "regime",
              "parity.measured_on", "parity.inputs", "versions"),
     **_allow("another name", ("unknown",), "checkpoint.name"),
