@@ -152,11 +152,15 @@ def _scores(
 
 
 def _named(task: Task, predicted: np.ndarray) -> list[Any]:
-    """Return predictions as results store them, with names of classes instead of their numbers."""
+    """Return predictions as results store them, with names of classes, labels and tags for their numbers."""
+
+    def name(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [name(each) for each in value]
+        return task.labels[value] if isinstance(value, int) else value
+
     stored = task.behavior.store(predicted)
-    if task.labels and all(isinstance(value, int) for value in stored):
-        return [task.labels[value] for value in stored]
-    return stored
+    return [name(value) for value in stored] if task.labels else stored
 
 
 def _for_glue(task: Task, predicted: np.ndarray) -> list[Any]:

@@ -11,10 +11,12 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from effx import data
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import DataError, UsageError
 from effx.models import evaluate, exits, load, pretrained, save
+from effx.specs.data import DataSettings, DataSource
 from effx.specs.tasks import TASKS
 from effx.train.predict import GLUE_FILES, predict
 from tests.cli.test_cli import fails
@@ -166,3 +168,49 @@ def test_mistakes_are_told_before_anything_is_predicted(
     ):
         assert message in fails(capsys, ["train", "predict", str(checkpoint.folder), *options])
     assert not list(tmp_path.glob("p*"))
+
+
+OF_KINDS: dict[str, list[dict[str, object]]] = {
+    "multi-label": [{"text": text, "labels": ["a", "b"][: n % 3]} for n, text in enumerate(TEXTS)],
+    "token-classification": [
+        {"tokens": text.split(), "tags": ["B-x", *["O"] * (len(text.split()) - 1)]} for text in TEXTS
+    ],
+    "answer-span": [
+        {"question": "who?", "context": text, "answers": {"text": [text.split()[0]], "answer_start": [0]}}
+        for text in TEXTS
+    ],
+    "ranking": [
+        {"query": f"query {n // 3}", "passage": f"{n} {text}", "label": n % 3} for n, text in enumerate(TEXTS)
+    ],
+    "embedding": [{"sentence1": text, "sentence2": "a film", "label": n} for n, text in enumerate(TEXTS)],
+}
+
+
+@pytest.mark.parametrize("kind", OF_KINDS)
+def test_predictions_of_every_kind_have_names_and_scores(
+    kind: str, encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    for split in ("train", "validation", "test"):
+        write_rows(tmp_path / f"data/{split}.jsonl", OF_KINDS[kind])
+    source = DataSource(str(tmp_path / "data"), DataSettings(task_kind=kind))
+    task = data.resolve("things", source)
+    torch.manual_seed(0)
+    model, tokenizer = pretrained(encoders["bert"], task)
+    for parameter in model.parameters():
+        parameter.data += 0.5 * torch.randn_like(parameter)
+    saved = save(model, tmp_path / "c", tokenizer=tokenizer, task=task, max_length=32)
+    done = predict(saved.folder, out=tmp_path / "p.jsonl", data_folder=source)
+    rows = data.load(task, "test", source)
+    encoded = Encoder(saved.folder, 32, form=task.behavior.form)(rows.texts)
+    expected = evaluate.predictions(load(saved), encoded, task)
+    assert done.rows == len(rows) and done.scores == pytest.approx(task.score(rows.labels, expected))
+    lines = [json.loads(line)["prediction"] for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    if task.labels:
+        named = [[task.labels.index(name) for name in line] for line in lines]
+        np.testing.assert_array_equal(task.behavior.restore(named, task.labels), expected)
+        assert any(lines)
+    elif kind == "answer-span":
+        assert lines == expected.tolist()
+    else:
+        np.testing.assert_allclose(np.concatenate([np.ravel(line) for line in lines]),
+                                   np.concatenate([np.ravel(row) for row in expected]))  # fmt: skip
