@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import ByteLevelBPETokenizer
-from transformers import AutoModelForTokenClassification, AutoTokenizer, RobertaConfig, RobertaTokenizerFast
+from transformers import AutoModelForTokenClassification, AutoTokenizer, RobertaConfig, RobertaTokenizer
 
 from effx import corpus
 from effx.encoding import Encoder
@@ -150,7 +150,7 @@ def byte_level_encoder(folder: Path, labels: tuple[str, ...]) -> Path:
     specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     trained.train_from_iterator(corpus.texts("train")[:500], vocab_size=600, special_tokens=specials)
     trained.save_model(str(folder))
-    tokenizer = RobertaTokenizerFast.from_pretrained(folder)
+    tokenizer = RobertaTokenizer.from_pretrained(folder)
     tokenizer.save_pretrained(folder)
     config = RobertaConfig(
         vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
