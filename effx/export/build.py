@@ -39,7 +39,7 @@ from effx.manifests import (
 from effx.models import checkpoints, families, huggingface, structure
 from effx.models.structure import full_parameters, parameters_left
 from effx.specs import backends
-from effx.specs.backends import INT8_BF16
+from effx.specs.backends import CALIBRATED, INT8_BF16
 from effx.specs.runtime import RuntimeSettings
 from effx.specs.variants import Variant
 
@@ -245,7 +245,7 @@ def _best(
     """
     tried = [
         _candidate(source, job, scheme, folder / scheme, reference, context)
-        for scheme in _schemes(job.variant, job)
+        for scheme in _schemes(source, job)
     ]
     passed = [candidate for candidate in tried if candidate.failure is None]
     if len(passed) > 1:
@@ -281,10 +281,23 @@ def _timed(candidate: _Candidate, job: Job, reference: Reference) -> _Candidate:
         return replace(candidate, seconds=_seconds(session, reference))
 
 
-def _schemes(variant: Variant, job: Job) -> list[str]:
-    """Return the schemes to build, without those that this processor cannot run."""
-    schemes = backends.get(job.backend).schemes_for(variant.scheme, job.device)
-    return [scheme for scheme in schemes if scheme != INT8_BF16 or cpu.has_bf16()]
+def _schemes(source: ExportSource, job: Job) -> list[str]:
+    """Return the schemes to build: those that this processor can run and that there are rows for.
+
+    Raises:
+        UsageError: every scheme is calibrated on training rows, and there are none.
+    """
+    schemes = backends.get(job.backend).schemes_for(job.variant.scheme, job.device)
+    runnable = [scheme for scheme in schemes if scheme != INT8_BF16 or cpu.has_bf16()]
+    uncalibrated = [scheme for scheme in runnable if scheme not in CALIBRATED]
+    if not uncalibrated or len(uncalibrated) == len(runnable):
+        return runnable
+    try:
+        _ = source.training_rows
+    except UsageError as error:
+        progress.say(f"{job.target.name}: only {' and '.join(uncalibrated)} is built: {error}")
+        return uncalibrated
+    return runnable
 
 
 def _in_queries(measured: Parity) -> str:

@@ -155,18 +155,29 @@ class ExportSource:
             self._references[key] = reference
         return self._references[key]
 
+    @cached_property
+    def training_rows(self) -> Rows | UnlabelledRows:
+        """The rows that static int8 takes its activation ranges from.
+
+        Raises:
+            UsageError: there are none.
+        """
+        try:
+            return data.load_to_measure(self.checkpoint.task, self._data, "train")
+        except (DataError, MissingExtraError, UsageError) as error:
+            raise UsageError(
+                f"static int8 is calibrated on training rows: {error}", settings=error.settings
+            ) from error
+
     def calibration(self, variant: Variant) -> list[dict[str, np.ndarray]]:
         """Return single sequences of training rows, from which static int8 takes its activation ranges.
 
         Raises:
-            UsageError: there are fewer training rows than ``calibration_rows``, which is not the default.
+            UsageError: there are no training rows, or fewer than ``calibration_rows``, which is not the
+                default.
         """
         encoder = self._encoder(variant)
-        count = self.calibration_rows
-        try:
-            rows = data.load_to_measure(self.checkpoint.task, self._data, "train")
-        except (DataError, MissingExtraError) as error:
-            raise UsageError(f"static int8 is calibrated on training rows: {error}") from error
+        rows, count = self.training_rows, self.calibration_rows
         if count == CALIBRATION_ROWS:  # the default: as many as there are
             count = min(count, len(rows))
         if len(rows) < count:

@@ -20,6 +20,8 @@ SYMMETRIC_INT8 = "int8-static-symmetric"
 INT8_BF16 = "int8-static-bf16"
 """Static int8, and bf16 instead of fp32 in what is not quantized."""
 STATIC_FP8 = "fp8-static"
+CALIBRATED = frozenset({"int8-static", SYMMETRIC_INT8, INT8_BF16, STATIC_FP8})
+"""Schemes whose activation ranges are taken from training rows."""
 
 
 @dataclass(frozen=True)

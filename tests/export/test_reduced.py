@@ -295,6 +295,23 @@ def test_few_training_rows_calibrate_static_int8_unless_the_user_says_how_many(
     assert len(source.calibration(variants.parse("int8-static"))) == 20
 
 
+def test_without_training_rows_int8_is_built_without_calibration(
+    checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = tmp_path / "rows" / "validation.jsonl"
+    alone.parent.mkdir()
+    shutil.copyfile(rows_folder / "validation.jsonl", alone)
+    for number, (data, reason) in enumerate(((alone, "in one file"), (alone.parent, "no validation rows"))):
+        capsys.readouterr()
+        export(checkpoint.folder, "int8", "onnxruntime", tmp_path / f"engines-{number}", data_folder=data)
+        said = capsys.readouterr()
+        assert "only int8-dynamic is built: static int8 is calibrated on training rows" in said.err + said.out
+        manifest = Engine.open(tmp_path / f"engines-{number}" / "tiny.int8.onnxruntime").manifest
+        assert manifest.scheme == "int8-dynamic" and manifest.candidates is None
+    with pytest.raises(UsageError, match="static int8 is calibrated on training rows"):
+        export(checkpoint.folder, "int8", "openvino", tmp_path / "none", data_folder=alone)
+
+
 def test_truncated_or_edited_engines_do_not_open(engines_folder: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(engines_folder / "tiny.fp32.onnxruntime", tmp_path / "cut"))
     model = (folder / "model.onnx").read_bytes()
