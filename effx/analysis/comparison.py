@@ -82,7 +82,9 @@ class Comparison:
     differing: int
     """Predictions that are not the same."""
     p_value: float | None
-    """McNemar's, that both are right equally often; None for regression."""
+    """That the metric of both is the same; None where there is no interval."""
+    test: str | None
+    """Of the p-value: ``McNemar`` (both are right equally often), or ``paired bootstrap``."""
     p_adjusted: float | None
     """Holm's, over the comparisons with one baseline; None for a single comparison.
     See :func:`adjusted`."""
@@ -123,8 +125,8 @@ def compare(a: Run, b: Run) -> Comparison:
     of_a, of_b = a.quality.prediction_array, b.quality.prediction_array
     metric, differing = a.quality.metric, int(np.sum(~same_rows(of_a, of_b)))
     remarks = [f"{run.name}: {flag}" for run in (a, b) for flag in _flags(run)]
-    interval = intervals.paired_interval(METRICS[metric], labels, of_a, of_b)
-    if interval is None:
+    tested = intervals.paired_test(METRICS[metric], labels, of_a, of_b)
+    if tested.interval is None:
         remarks.append(f"{differing} differing predictions are too few for an interval of {metric}")
     remarks += cohorts.without_labels(b)
     if a.session != b.session:
@@ -142,11 +144,10 @@ def compare(a: Run, b: Run) -> Comparison:
         metric=a.quality.described,
         n=a.quality.n,
         difference=b.quality.value - a.quality.value,
-        interval=interval,
+        interval=tested.interval,
         differing=differing,
-        p_value=tests.mcnemar(same_rows(of_a, labels), same_rows(of_b, labels))
-        if METRICS[metric].of_classes
-        else None,
+        p_value=tested.p_value,
+        test=tested.name,
         p_adjusted=None,
         latency=latency,
         cpu_time=_cpu_time(a, b),
@@ -185,7 +186,7 @@ def _newest_first(runs: Sequence[Run], name: str) -> list[Run]:
 
 
 def adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Return comparisons with one baseline, McNemar's p-values adjusted for their number by Holm's rule."""
+    """Return comparisons with one baseline, their p-values adjusted for their number by Holm's rule."""
     p_values = [each.p_value for each in comparisons if each.p_value is not None]
     values = iter(tests.holm(p_values))
     return [each if each.p_value is None else replace(each, p_adjusted=next(values)) for each in comparisons]

@@ -35,7 +35,10 @@ def non_inferiority(difference: float, interval: tuple[float, float] | None, mar
     margin_text = f"{100 * margin:g}"
     margin_text += ".0 points" if margin_text.isdigit() else " points"
     if interval is None:
-        return f"not distinguishable at n = {n}: {points(difference)} points, no interval"
+        return (
+            f"undecided at n = {n}: {points(difference)} points, too few differing predictions for an "
+            "interval"
+        )
     low, high = interval
     if low >= -margin:
         return f"loses at most {margin_text} (95 %)"
@@ -80,7 +83,7 @@ def _accuracy(result: Comparison) -> str:
     else:
         text += f" {'higher' if result.difference > 0 else 'lower'} in {result.metric}"
     if result.interval is None:
-        return f"{text} ({result.differing} of {result.n} predictions differ, not distinguishable)"
+        return f"{text} ({result.differing} of {result.n} predictions differ, too few for an interval)"
     low, high = result.interval
     notes = [f"{points(low)} to {points(high)}"]
     if low <= 0 <= high:

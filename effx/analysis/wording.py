@@ -108,7 +108,7 @@ def comparison(compared: Comparison, margin: float) -> str:
     if compared.p_value is not None:
         lines.append(
             f"Predictions that differ: {compared.differing} of {compared.n}; "
-            f"McNemar's {formatting.p_value(compared.p_value)}."
+            f"{compared.test}: {formatting.p_value(compared.p_value)}."
         )
     for ratio in compared.latency:
         spread = "" if ratio.interval is None else f" {_ends(ratio.interval)}"

@@ -38,8 +38,8 @@ _DIGITS = 6
 _IMPLIED = ("points", "task", "host", "labels", "units", "maximise", "metric")
 """Keys of a frontier that its group and its objectives have already."""
 _OF_COMPARISON = (
-    "metric", "n", "difference", "interval", "differing", "p_value", "p_adjusted", "latency", "cpu_time",
-    "energy", "memory", "remarks", "non_inferiority", "sentence",
+    "metric", "n", "difference", "interval", "differing", "p_value", "test", "p_adjusted", "latency",
+    "cpu_time", "energy", "memory", "remarks", "non_inferiority", "sentence",
 )  # fmt: skip
 
 

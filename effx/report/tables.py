@@ -227,8 +227,8 @@ def write_comparisons(comparisons: Sequence[Comparison], path: Path) -> None:
 
 _COMPARISON_COLUMNS = (
     "result_a", "result_b", "engine_a", "engine_b", "task", "host", "metric", "n", "score_difference",
-    "score_difference_low", "score_difference_high", "differing_predictions", "mcnemar_p",
-    "mcnemar_p_adjusted", "latency_p50_ratio", "latency_p50_ratio_low", "latency_p50_ratio_high",
+    "score_difference_low", "score_difference_high", "differing_predictions", "test",
+    "p", "p_adjusted", "latency_p50_ratio", "latency_p50_ratio_low", "latency_p50_ratio_high",
     "interleaved", "cpu_time_ratio", "cpu_time_ratio_low", "cpu_time_ratio_high",
     "energy_source", "energy_ratio", "energy_ratio_low", "energy_ratio_high", "sentence",
 )  # fmt: skip
@@ -256,8 +256,9 @@ def _comparison_row(comparison: Comparison) -> dict[str, Cell]:
         "score_difference": comparison.difference,
         **_ends("score_difference", comparison.interval),
         "differing_predictions": comparison.differing,
-        "mcnemar_p": comparison.p_value,
-        "mcnemar_p_adjusted": comparison.p_adjusted,
+        "test": comparison.test,
+        "p": comparison.p_value,
+        "p_adjusted": comparison.p_adjusted,
         **_ratio("latency_p50_ratio", latency),
         "interleaved": None if latency is None else latency.paired,
         **_ratio("cpu_time_ratio", comparison.cpu_time),

@@ -6,7 +6,8 @@ One method per question; intervals contain the true value in 95 % of cases unles
     another metric of one engine          percentile bootstrap of examples      bootstrap.metric_interval
     difference in accuracy, paired        Tango's score interval                intervals.paired_interval
     difference in another metric, paired  paired percentile bootstrap           intervals.paired_interval
-    are two engines right equally often   McNemar's exact test                  tests.mcnemar
+    are two engines right equally often   McNemar's exact test                  intervals.paired_test
+    is another metric of both the same    paired bootstrap, two-sided           intervals.paired_test
     does one lose at most a margin        Tango's score test, paired bootstrap  noninferiority
     several tests against one baseline    Holm's step-down adjustment           tests.holm
     the same, in a given order            fallback procedure                    tests.fallback_levels

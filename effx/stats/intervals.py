@@ -13,7 +13,7 @@ import numpy as np
 from effx.stats import CONFIDENCE, bootstrap
 from effx.stats.bootstrap import LEAST_BLOCKS, Statistic
 from effx.stats.metrics import Metric, same_rows
-from effx.stats.tests import discordant
+from effx.stats.tests import discordant, mcnemar, two_sided
 
 LEAST_DIFFERING = 10
 """Differing predictions below which a bootstrap has no interval: it cannot draw what did not occur."""
@@ -78,6 +78,36 @@ def paired_interval(
     if int(np.sum(~same_rows(a, b))) < LEAST_DIFFERING:
         return None
     return bootstrap.paired_difference(metric, labels, a, b, confidence=confidence)
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Whether a metric differs between two engines on the same examples."""
+
+    interval: tuple[float, float] | None
+    """Of the difference, as :func:`paired_interval` returns it."""
+    p_value: float | None
+    """Two-sided, that there is no difference; None without an interval."""
+    name: str | None
+    """The test's: ``McNemar``, or ``paired bootstrap``."""
+
+
+def paired_test(metric: Metric, labels: np.ndarray, a: np.ndarray, b: np.ndarray) -> PairedTest:
+    """Return the interval of metric(b) - metric(a), and the test of no difference that goes with it.
+
+    Args:
+        metric: for accuracy, or another share, the test is McNemar's exact test, else a paired bootstrap.
+        labels: [n], or sets [n, labels].
+        a: a's predictions, of the same shape.
+        b: b's predictions.
+    """
+    if metric.is_share:
+        a_right, b_right = same_rows(a, labels), same_rows(b, labels)
+        return PairedTest(paired_accuracy_interval(a_right, b_right), mcnemar(a_right, b_right), "McNemar")
+    if int(np.sum(~same_rows(a, b))) < LEAST_DIFFERING:
+        return PairedTest(None, None, None)
+    differences = bootstrap.paired_differences(metric, labels, a, np.asarray(b)[None])[0]
+    return PairedTest(bootstrap.percentile_interval(differences), two_sided(differences), "paired bootstrap")
 
 
 def few_differing_interval(

@@ -24,6 +24,17 @@ def mcnemar(a_right: np.ndarray, b_right: np.ndarray) -> float:
     return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue)
 
 
+def two_sided(differences: np.ndarray) -> float:
+    """Return the two-sided p-value of no difference, from its resamplings [resamples].
+
+    Twice the smaller share of the resamplings on one side of 0, itself included: below 1 - confidence where
+    the percentile interval excludes 0 (Efron and Tibshirani 1993, section 15.4; the
+    added ones: Davison and Hinkley 1997, section 4.2).
+    """
+    beyond = min(int(np.sum(differences <= 0)), int(np.sum(differences >= 0)))
+    return min(1.0, 2 * (beyond + 1) / (len(differences) + 1))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values adjusted for their number by Holm's step-down rule (Holm 1979), in their order."""
     order = np.argsort(p_values, kind="stable")

@@ -227,15 +227,37 @@ def test_what_cannot_be_compared_is_refused() -> None:
             compare(a, other)
 
 
+def p_of_f1(wrong_a: range, wrong_b: range) -> float:
+    """The two-sided p-value of a bootstrap of the difference in F1, with draws and F1 of its own."""
+    labels = np.arange(N) % 2
+    rng = np.random.default_rng(7)
+    below = above = 0
+    for _ in range(4000):
+        rows = rng.integers(0, N, N)
+        scores = []
+        for wrong in (wrong_a, wrong_b):
+            missed = np.isin(rows, list(wrong))
+            found = np.sum((labels[rows] == 1) & ~missed)
+            scores.append(2 * found / (2 * found + np.sum(missed)))
+        below += scores[1] <= scores[0]
+        above += scores[1] >= scores[0]
+    return float(2 * min(below, above) / 4000)
+
+
 def test_other_metrics_are_resampled() -> None:
     result = compare(make("a", range(40), metric="f1"), make("b", range(10, 60), metric="f1"))
     assert result.interval[0] < result.difference < result.interval[1]
-    assert result.p_value == pytest.approx(0.0987, abs=1e-3)  # 10 against 20
+    assert result.test == "paired bootstrap"
+    assert result.p_value == pytest.approx(
+        p_of_f1(range(40), range(10, 60)), abs=0.03
+    )  # not McNemar's 0.0987
+    changed_class = compare(make("a", metric="f1"), make("b", range(1, 61, 2), metric="f1"))
+    assert changed_class.p_value < 0.002
     same = compare(make("a", range(40), metric="f1"), make("b", range(41), metric="f1"))
     assert same.interval is None
-    assert "1 of 872 predictions differ, not distinguishable" in same.sentence()
-    assert same.non_inferiority().startswith("not distinguishable at n = 872")
-    assert compare(make("a", metric="pearson"), make("b", range(60), metric="pearson")).p_value is None
+    assert "1 of 872 predictions differ, too few for an interval" in same.sentence()
+    assert same.non_inferiority().startswith("undecided at n = 872")
+    assert compare(make("a", metric="pearson"), make("b", range(60), metric="pearson")).p_value < 0.002
 
 
 def test_p_values_are_adjusted_for_their_number() -> None:

@@ -253,8 +253,8 @@ def test_p_values_against_the_baseline_are_shown_with_adjustment(tab: Any, folde
             tab.mouse.click(position["x"], position["y"])
         panel = tab.inner_text(".pinned-panel")
         p = compare(*pinned).p_value
-        assert p is not None and f"McNemar's {formatting.p_value(p)}" in panel
-        both = re.search(r"McNemar's p = (\S+), p = (\S+) adjusted for all comparisons with the base", panel)
+        assert p is not None and f"McNemar: {formatting.p_value(p)}" in panel
+        both = re.search(r"McNemar: p = (\S+), p = (\S+) adjusted for all comparisons with the base", panel)
         assert (both is not None) == adjusted
         if both is not None:
             assert float(both[1]) < float(both[2]) <= 1

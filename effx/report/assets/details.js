@@ -107,10 +107,10 @@ function ratioText(ratio) {
 }
 
 // Comparisons with the baseline have two p-values: unadjusted, and adjusted for their number.
-function mcnemar(pair) {
+function pairedTest(pair) {
   if (pair.p_value === null) return null;
   const adjustment = pair.p_adjusted === null ? '' : `, ${pValue(pair.p_adjusted)} adjusted for all comparisons with the baseline (Holm)`;
-  return `McNemar's ${pValue(pair.p_value)}${adjustment}`;
+  return `${pair.test}: ${pValue(pair.p_value)}${adjustment}`;
 }
 
 function comparison(a, b) {
@@ -121,7 +121,7 @@ function comparison(a, b) {
   const verdict = (sure, less, more, value) => (sure === null ? '' : sure ? (value < 1 ? less : more) : 'statistically indistinguishable');
   const rows = [line(`${pair.metric}, points (n = ${pair.n}, ${pair.differing} predictions differ)`, percentagePoints(pair.difference),
     pair.interval ? pair.interval.map(percentagePoints).join(' to ') : 'no interval',
-    [pair.non_inferiority, mcnemar(pair)].filter(Boolean).join('; '))];
+    [pair.non_inferiority, pairedTest(pair)].filter(Boolean).join('; '))];
   for (const ratio of pair.latency) {
     const entry = ratioText(ratio);
     rows.push(line(`latency, ${ratio.scenario} ${ratio.batch}×${ratio.length}, ${ratio.statistic}${ratio.paired ? '' : ' (not interleaved)'}`,
