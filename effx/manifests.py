@@ -874,8 +874,9 @@ class EngineManifest(Manifest):
         if variant.precision != self.precision or runtime.precision != self.precision:
             raise ValueError(f"precision: {self.precision!r} is not that of variant and runtime")
         self._check_schemes(row.schemes_for(variant.scheme, self.device))
-        if variant.stride is not None:
-            self._check_stride(variant.stride)
+        divides = self.task_definition.behavior.form == "windows"
+        if reason := variant.stride_refusal(self.max_length, divides=divides):
+            raise ValueError(f"variant: {self.variant!r}: {reason}")
         if runtime.variant not in (None, self.variant):
             raise ValueError(
                 f"runtime.variant: expected {self.variant!r}, as variant, got {runtime.variant!r}"
@@ -895,12 +896,6 @@ class EngineManifest(Manifest):
             self._check_parity(self.parity)
         self._check_runtime()
         return self
-
-    def _check_stride(self, stride: int) -> None:
-        if self.task_definition.behavior.form != "windows":
-            raise ValueError(f"variant: {self.variant!r}, but a row of the task is not divided into windows")
-        if stride > (most := variants.longest_stride(self.max_length)):
-            raise ValueError(f"variant: windows of {self.max_length} tokens have at most {most} in common")
 
     def _check_parity(self, parity: Parity) -> None:
         task = self.task_definition

@@ -171,14 +171,10 @@ def _not_negative(**values: float | None) -> None:
 
 def _stride(run: Run) -> None:
     """Raise unless only a task whose rows are divided into windows has an engine with a stride."""
-    stride = variants.parse(run.engine.variant).stride
-    if stride is None:
-        return
-    if run.quality.kind is None or KINDS[run.quality.kind].form != "windows":
-        raise ValueError(f"engine.variant is {run.engine.variant}, but rows of the task have no windows")
-    longest = run.engine.max_length
-    if longest is not None and stride > (most := variants.longest_stride(longest)):
-        raise ValueError(f"engine.variant: windows of {longest} tokens have at most {most} in common")
+    divides = run.quality.kind is not None and KINDS[run.quality.kind].form == "windows"
+    variant = variants.parse(run.engine.variant)
+    if reason := variant.stride_refusal(run.engine.max_length, divides=divides):
+        raise ValueError(f"engine.variant: {run.engine.variant}: {reason}")
 
 
 def _engine(engine: EngineRecord) -> None:

@@ -114,14 +114,23 @@ class Variant:
             )
         if self.length is not None and self.length > limit:
             raise UsageError(f"variant '{self.text}': {name} accepts {limit} tokens at most.")
+        if reason := self.stride_refusal(window, divides=window is not None):
+            raise UsageError(f"variant '{self.text}': {name}: {reason}.")
+
+    def stride_refusal(self, window: int | None, *, divides: bool) -> str | None:
+        """Return why neighbouring windows cannot have ``stride`` tokens in common, or None.
+
+        Args:
+            window: tokens of a window; None: unknown.
+            divides: whether the rows of the task are divided into windows.
+        """
         if self.stride is None:
-            return
-        if window is None:
-            raise UsageError(f"variant '{self.text}': {name} does not divide its rows into windows.")
-        if self.stride > (most := longest_stride(window)):
-            raise UsageError(
-                f"variant '{self.text}': windows of {window} tokens have at most {most} in common."
-            )
+            return None
+        if not divides:
+            return "its rows are not divided into windows"
+        if window is not None and self.stride > (most := longest_stride(window)):
+            return f"windows of {window} tokens have at most {most} in common"
+        return None
 
 
 def longest_stride(window: int) -> int:

@@ -39,7 +39,7 @@ def test_the_stride_of_windows_is_checked() -> None:
     variant.check(structure, 512, "squad", window=134)
     with pytest.raises(UsageError, match="windows of 133 tokens have at most 63 in common"):
         variant.check(structure, 512, "squad", window=133)
-    with pytest.raises(UsageError, match="sst2 does not divide its rows into windows"):
+    with pytest.raises(UsageError, match="sst2: its rows are not divided into windows"):
         variant.check(structure, 512, "sst2")
 
 

@@ -286,7 +286,7 @@ def test_a_variant_sets_how_far_windows_overlap(
     )
     assert [engine.stride for engine in built] == [2, 9]
     assert [str(error) for error in errors] == [
-        "variant 'seq20+stride10': windows of 20 tokens have at most 7 in common."
+        f"variant 'seq20+stride10': {answerer.name}: windows of 20 tokens have at most 7 in common."
     ]
     texts = data.load(answerer.task, "validation", questions_folder).texts
     tokens = []
@@ -307,14 +307,14 @@ def test_a_stride_is_refused_where_no_row_has_windows(
     checkpoint: Checkpoint, answerer: Checkpoint, questions_folder: Path, tmp_path: Path
 ) -> None:
     built, errors = export_all([checkpoint.folder], ["stride8"], ["onnxruntime"], tmp_path / "engines")
-    assert not built and "does not divide its rows into windows" in str(errors[0])
+    assert not built and "its rows are not divided into windows" in str(errors[0])
     run = run_of(answerer, questions_folder)
     with_stride = replace(run, engine=replace(run.engine, variant="fp32+stride8", max_length=24))
     path = results.save(with_stride, tmp_path)
     assert results.open_run(path).engine.variant == "fp32+stride8"
     for quality, length, message in (
         (run.quality, 20, "windows of 20 tokens have at most 7 in common"),
-        (simulated_results.run(0, n=60, rounds=4, queries=5).quality, 24, "rows of the task have no windows"),
+        (simulated_results.run(0, n=60, rounds=4, queries=5).quality, 24, "rows are not divided"),
     ):
         other = replace(run, engine=replace(with_stride.engine, max_length=length), quality=quality)
         path.write_text(json.dumps(other.to_json()))

@@ -392,12 +392,14 @@ class _RecipeReader:
         ]
         for entry in recipe.tasks if indices else ():
             task = self._task(entry)
-            if task is None or task.behavior.form == "windows":
+            if task is None:
                 continue
             for index in indices:
-                variant = recipe.variants[index].text
-                text = f"'{variant}': task '{task.name}' does not divide its rows into windows."
-                self._document.wrong(("variants", index), text)
+                variant = variants.parse(recipe.variants[index].text)
+                if reason := variant.stride_refusal(None, divides=task.behavior.form == "windows"):
+                    self._document.wrong(
+                        ("variants", index), f"'{variant.text}': task '{task.name}': {reason}."
+                    )
 
     def _check_sizes(self, recipe: Recipe) -> None:
         """Refuse layers and lengths that a model does not have, as far as its config.json says."""

@@ -146,7 +146,7 @@ def test_ten_mistakes_are_ten_messages_with_their_lines(
         ),
         (GOOD + "tickets: {selection: 1}\n", "tickets.selection: expected a number > 0 and < 1, got 1"),
         (GOOD + "exits: {e: {}}\n", "line 4: exits.e: no variant of the recipe is built from it"),
-        (GOOD + "variants: [int8+stride8]\n", "variants.0: 'int8+stride8': task 'demo' does not divide"),
+        (GOOD + "variants: [int8+stride8]\n", "variants.0: 'int8+stride8': task 'demo': its rows"),
         (GOOD + "variants: [exit]\n", "line 4: variants.0: 'exit' cannot be built from any checkpoint"),
         (GOOD + "variants: [{variant: seq32, of: ful}]\n", "variants.0.of: unknown name 'ful'"),
         (GOOD + "variants: [{of: full}]\n", "the key 'variant' is missing"),
