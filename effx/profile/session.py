@@ -90,7 +90,8 @@ class InterleavedSession:
         """Rounds that every engine has measured."""
         self._interruptions: list[Interruption] = []
         self._out = out
-        self._runs: list[Run] = []
+        self._runs: dict[int, Run] = {}
+        """Saved results, by the index of their engine: two engines may be equal in all but their names."""
         self._recorded: list[EngineUnderTest] = []
         self._started_s = 0.0
         self._failures: list[EffxError] = []
@@ -128,8 +129,7 @@ class InterleavedSession:
                 self._journal.remove()
             raise error
         self._journal.remove()
-        names = [engine.name for engine in self._engines]
-        return sorted(self._runs, key=lambda run: names.index(run.name)), self._failures
+        return [run for _, run in sorted(self._runs.items())], self._failures
 
     def _kept(self) -> str:
         """Return what an interruption leaves; nothing if no engine was scored yet."""
@@ -180,7 +180,7 @@ class InterleavedSession:
             engine.started = entry.started or ""
         elif entry.step == "saved":
             with contextlib.suppress(ArtifactError):  # of a recipe's cell, which was not completed
-                self._runs.append(results.open_run(self._out / f"{entry.result}.json"))
+                self._runs[self._engines.index(engine)] = results.open_run(self._out / f"{entry.result}.json")
         elif entry.step == "failed":
             engine.failure = entry.reason
             if (self._out / f"{entry.result}.json").is_file():
@@ -220,14 +220,15 @@ class InterleavedSession:
 
     def _finish(self, engine: EngineUnderTest) -> None:
         """Read the memory of an engine that has nothing more to do, and save its result."""
-        if any(run.engine.digest == engine.engine.digest for run in self._runs):
+        index = self._engines.index(engine)
+        if index in self._runs:
             return  # by an earlier process of this session
         self._pool.acquire(engine)
         engine.read_memory()
         run = self._result(engine)
         if self._save(run):
-            self._journal.add(JournalEntry("saved", engine=self._engines.index(engine), result=run.id))
-        self._runs.append(run)
+            self._journal.add(JournalEntry("saved", engine=index, result=run.id))
+        self._runs[index] = run
 
     def _save_failure(self, engine: FailedEngineRecord, started: str, reason: str) -> str:
         """Save a failure and return its id."""

@@ -79,6 +79,17 @@ def test_results_are_read_as_written(results_folder: Path) -> None:
         assert json.loads(json.dumps(results.open_run(path).to_json())) == value
 
 
+def test_engines_that_are_equal_but_for_their_names_have_a_result_each(
+    engines_folder: Path, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(engines_folder / "tiny.fp32.onnxruntime", tmp_path / "engines" / name)
+    plan = QUICK.replace(grid=())
+    runs, errors = profile([tmp_path / "engines"], plan=plan, meter="none", out=tmp_path / "results")
+    assert [run.name for run in runs] == ["a", "b"] and not errors
+    assert sorted(run.name for run in results.find([tmp_path / "results"])) == ["a", "b"]
+
+
 def test_a_killed_worker_affects_only_its_engine(
     engines_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
