@@ -200,8 +200,8 @@ def _as_measured(engine: NotProven, objective: Objective, name_of: SettingName, 
     """Return what was measured of an engine, and what is not excluded."""
     setting = f"{name_of(engine.setting)} {formatting.limit(engine.limit, objective.unit)}"
     if engine.setting == "max_drop":
-        value = f"loses {_drop(engine.value)} as measured"
-        bound = None if engine.bound is None else _drop(engine.bound)
+        value = f"{_loses(engine.value)} as measured"
+        bound = None if engine.bound is None else f"a loss of {_drop(engine.bound)}"
     else:
         value = f"has {formatting.with_unit(engine.value, objective.unit)} as measured"
         bound = None if engine.bound is None else formatting.with_unit(engine.bound, objective.unit)
@@ -234,7 +234,7 @@ def _constraint(outcome: ConstraintOutcome, answer: Recommendation, name_of: Set
     limit = formatting.limit(outcome.limit, objective.unit)
     if outcome.setting == "max_drop":
         limit = f"{limit} compared with {answer.baseline}"
-        value = "loses " + _drop(outcome.limit + outcome.threshold - outcome.value)
+        value = _loses(outcome.limit + outcome.threshold - outcome.value)
         bound = None if outcome.bound is None else f"at most {_drop(outcome.bound)}"
     else:
         value = formatting.with_unit(outcome.value, objective.unit)
@@ -268,6 +268,10 @@ def _needed(outcome: ConstraintOutcome) -> str:
         return _drop(formatting.outwards(outcome.needed, _DROP_DECIMALS, up=True))
     objective = OBJECTIVES[outcome.objective]
     return formatting.rounded_outwards(outcome.needed, objective.unit, up=not objective.maximise)
+
+
+def _loses(loss: float) -> str:
+    return f"gains {_drop(-loss)}" if _drop(loss).startswith("-") else f"loses {_drop(loss)}"
 
 
 def _drop(value: float) -> str:

@@ -165,8 +165,14 @@ class ExportSource:
         try:
             return data.load_to_measure(self.checkpoint.task, self._data, "train")
         except (DataError, MissingExtraError, UsageError) as error:
+            reason = str(error)
+            if "split" in error.settings and self._data is not None:
+                reason = (
+                    f"{self._data.path} has only rows to measure on; to divide them into training and "
+                    "validation rows, set split to the share to train on, as 0.8"
+                )
             raise UsageError(
-                f"static int8 is calibrated on training rows: {error}", settings=error.settings
+                f"static int8 is calibrated on training rows: {reason}", settings=error.settings
             ) from error
 
     def calibration(self, variant: Variant) -> list[dict[str, np.ndarray]]:

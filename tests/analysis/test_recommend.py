@@ -76,7 +76,7 @@ def test_an_engine_that_meets_a_limit_as_measured_only_is_not_proven() -> None:
     assert other.more is not None
     text = wording.recommendation(chosen)
     assert text.startswith("sst2 on h: deploy int8; not proven: close needs about ")
-    assert "close, at 0.33x the energy (counter), loses 0.008 as measured, but 0.01" in text
+    assert "close, at 0.33x the energy (counter), loses 0.008 as measured, but a loss of 0.01" in text
     # as many rows more, and it is proven
     factor = (N + other.more) / N * 1.1
     many = [
