@@ -123,7 +123,7 @@ def finding(limit: LimitOutcome, result: CheckResult) -> str:
 
 def _needed(needed: Needed | None) -> str:
     if needed is None:
-        return "cannot be decided by measuring more"
+        return "how much more would decide it is unknown"
     return f"about {needed.count} {needed.unit} are needed to decide, if the measured value stays the same"
 
 

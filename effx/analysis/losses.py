@@ -124,7 +124,8 @@ def _outcome(
     ruled = outcome.reason or ("" if bound is None else f"a loss of {_points(bound)} is not ruled out")
     needed = "" if outcome.needed is None else f"; about {outcome.needed.count} rows in total would decide"
     return LossOutcome(
-        LossStatus.NOT_PROVEN, f"Measured loss {_points(loss)}; {ruled or 'no interval'}{needed}."
+        LossStatus.NOT_PROVEN,
+        f"Measured {'gain' if loss < 0 else 'loss'} {_points(abs(loss))}; {ruled or 'no interval'}{needed}.",
     )
 
 

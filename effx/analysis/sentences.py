@@ -45,8 +45,8 @@ def non_inferiority(difference: float, interval: tuple[float, float] | None, mar
     if high < -margin:
         return f"loses more than {margin_text} (95 %)"
     return (
-        f"not distinguishable at n = {n}: {points(difference)} points "
-        f"({from_to((low, high), points)}) neither rule out nor show a loss of more than {margin_text}"
+        f"undecided at n = {n}: {points(difference)} points ({from_to((low, high), points)}); a loss of more "
+        f"than {margin_text} is neither ruled out nor shown"
     )
 
 

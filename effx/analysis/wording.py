@@ -235,7 +235,7 @@ def _constraint(outcome: ConstraintOutcome, answer: Recommendation, name_of: Set
     if outcome.setting == "max_drop":
         limit = f"{limit} compared with {answer.baseline}"
         value = _loses(outcome.limit + outcome.threshold - outcome.value)
-        bound = None if outcome.bound is None else f"at most {_drop(outcome.bound)}"
+        bound = None if outcome.bound is None else f"a loss of at most {_drop(outcome.bound)}"
     else:
         value = formatting.with_unit(outcome.value, objective.unit)
         side = "at least" if objective.maximise else "at most"

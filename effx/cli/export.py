@@ -42,7 +42,10 @@ from effx.specs.imports import ImportSettings
     help="Device of the engines: cpu, cuda, or smNN (e.g. sm89) to build with tensorrt-rtx for a GPU that "
     "this machine does not have. Default: cpu, or cuda for backends without cpu.",
 )
-@options.data("For the parity gate. Default: where the checkpoint's rows came from.", labelled=False)
+@options.data(
+    "For the parity gate and the calibration of int8. Default: where the checkpoint's rows came from.",
+    labelled=False,
+)
 @options.of(ImportSettings)
 @click.option(
     "--calibration",
@@ -51,7 +54,7 @@ from effx.specs.imports import ImportSettings
     default=variants.CALIBRATION_ROWS,
     show_default=True,
     metavar="N",
-    help="Number of training rows that calibrate static int8; by default all where there are fewer.",
+    help="Number of training rows that calibrate static int8; without this option, fewer are enough.",
 )
 @options.engines_folder
 @click.option(

@@ -272,7 +272,7 @@ def data(default: str, *, labelled: bool = True, without: tuple[str, ...] = ()) 
             type=click.Path(path_type=Path),
             metavar="PATH",
             help="File (.csv, .tsv, .txt, .jsonl, .json, .conll, .parquet, .arrow; text formats also .gz), "
-            "or folder with files for train and validation. " + default,
+            "or folder with a file for each split. " + default,
         )
         left_out = (*without, *(("unlabelled",) if labelled else ()))
         return cast(F, option(of(DataSettings, without=left_out)(with_source)))

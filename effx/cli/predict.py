@@ -15,7 +15,7 @@ from effx.specs.data import DataSource
 @click.command("predict")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @options.data(
-    "Default: where the checkpoint's rows came from. Of a file, all rows are predicted.",
+    "All rows of a file are predicted. Default: where the checkpoint's rows came from.",
     labelled=False,
     without=("split", "split_seed"),
 )
@@ -24,7 +24,7 @@ from effx.specs.data import DataSource
     type=click.Choice(PREDICTED_SPLITS),
     default="test",
     show_default=True,
-    help="Which rows of a folder to predict.",
+    help="Which rows of a folder to predict, or of the checkpoint's rows that were divided.",
 )
 @click.option(
     "-o",
@@ -34,7 +34,7 @@ from effx.specs.data import DataSource
     help="File to write: .csv, .tsv or .jsonl. With --glue: the folder that the submission file is written "
     "into.",
 )
-@click.option("--glue", is_flag=True, help="Write the file of the task in a submission to gluebenchmark.com.")
+@click.option("--glue", is_flag=True, help="Write the task's file of a submission to gluebenchmark.com.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print the file, its rows and the scores as JSON.")
 def command(
@@ -46,10 +46,10 @@ def command(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Write the predictions of CHECKPOINT, a line for each row in its order, from 0.
+    """Write the predictions of CHECKPOINT, a line for each row (ranking: query), with its index from 0.
 
-    Labels are not needed. Where every row has one, the predictions are scored too, so that a second
-    validation set, as MNLI's mismatched one, can be measured.
+    Labels are not needed, except for ranking. If every row has one, the predictions are scored too, e.g.
+    those of a second validation set such as MNLI's mismatched one.
 
     \b
     effx train predict checkpoints/mnli --split validation_mismatched -o mismatched.csv

@@ -103,12 +103,12 @@ def _divided(paths: tuple[Path, ...], source: DataSource, split: str) -> Files:
     if source.settings.split is None and split == "train":
         raise UsageError(
             f"{source.path} has rows in one file, and no validation rows: set split to the share to train "
-            "on, as 0.8",
+            "on, e.g. 0.8",
             settings="split",
         )
     if source.settings.split is None and Path(source.path).is_dir():
         raise UsageError(
-            f"{source.path} has no validation rows: set split to the share of the rows to train on, as 0.8",
+            f"{source.path} has no validation rows: set split to the share of the rows to train on, e.g. 0.8",
             settings="split",
         )
     return Files(paths, divided=source.settings.split is not None)

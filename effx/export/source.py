@@ -169,17 +169,15 @@ class ExportSource:
             if "split" in error.settings and self._data is not None:
                 reason = (
                     f"{self._data.path} has only rows to measure on; to divide them into training and "
-                    "validation rows, set split to the share to train on, as 0.8"
+                    "validation rows, set split to the share to train on, e.g. 0.8"
                 )
-            raise UsageError(
-                f"static int8 is calibrated on training rows: {reason}", settings=error.settings
-            ) from error
+            raise UsageError(f"calibration needs training rows: {reason}", settings=error.settings) from error
 
     def calibration(self, variant: Variant) -> list[dict[str, np.ndarray]]:
         """Return single sequences of training rows, from which static int8 takes its activation ranges.
 
         Raises:
-            UsageError: there are no training rows, or fewer than ``calibration_rows``, which is not the
+            UsageError: there are no training rows, or fewer than a ``calibration_rows`` that is not the
                 default.
         """
         encoder = self._encoder(variant)

@@ -59,9 +59,9 @@ class DataSettings(Settings):
     task_kind: Annotated[str, OneOf("task kind", tuple(KINDS))] | None = None
     """Kind of the task, see docs/tasks.md. Default: inferred from columns and labels. Lists are tags (token
     classification) if the texts are lists of words, otherwise sets of labels (multi-label); numbers with a
-    decimal point are regression; everything else is classification."""
+    decimal point are regression; a question with a context is answer-span; the rest is classification."""
     label_separator: Annotated[str, Field(min_length=1)] | None = None
-    """Separator of the labels, e.g. a semicolon, if a row can have several labels in a single text."""
+    """Separator of the labels, e.g. a semicolon, if the label's column can have several labels."""
     label_columns: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     """Columns of 0 and 1, one for each label, if a row can have several labels."""
     class_names: Annotated[tuple[str, ...], Field(min_length=2)] | None = None

@@ -42,4 +42,5 @@ class ForeignSettings(Settings):
     labels: tuple[str, ...] | None = None
     """Class names in the order of the logits. Default: id2label of config.json."""
     max_length: Annotated[int, Field(ge=4)] | None = None
-    """Maximum tokens per example. Default: that of the checkpoint, else what model and tokenizer allow."""
+    """Maximum tokens per example. Default: that of the checkpoint, else the limit of model and
+    tokenizer, 512 at most."""

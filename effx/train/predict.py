@@ -15,6 +15,7 @@ import numpy as np
 from effx import data, files, progress
 from effx.artifacts import Checkpoint
 from effx.data import Rows
+from effx.data.layouts import SPLITS
 from effx.encoding import Encoded, Encoder
 from effx.errors import DataError, UsageError
 from effx.formatting import not_a_formula
@@ -79,6 +80,9 @@ def predict(
     if path.exists() and not overwrite:
         raise UsageError(f"{path} exists: choose another file, or overwrite it.", settings="overwrite")
     source = data.locate(data_folder, task, opened.data)
+    if source is not None and data_folder is not None:  # all rows of a file that the user names
+        source = DataSource(source.path, source.settings.replace(split=None, split_seed=None))
+    _check_division(source, split)
     rows = _unlabelled(task, source, split)
     if glue and any("left out" in note for note in (rows.origin.notes if rows.origin else ())):
         raise DataError(f"{rows.source}: rows were left out, and a submission needs all of them.")
@@ -99,25 +103,34 @@ def _target(out: Path, task: Task, split: str, glue: bool) -> Path:
         raise UsageError(
             f"task '{task.name}' is not one of GLUE. Known: {', '.join(GLUE_FILES)}.", settings="glue"
         )
+    if not split.startswith("test"):
+        raise UsageError(f"split {split}: GLUE takes predictions of test rows.", settings=("split", "glue"))
     if split.endswith("_mismatched") and task.name != "mnli":
         raise UsageError(f"split {split}: only mnli has mismatched rows.", settings="split")
     return out / (_MISMATCHED_FILE if split.endswith("_mismatched") else GLUE_FILES[task.name])
+
+
+def _check_division(source: DataSource | None, split: str) -> None:
+    """Refuse a split that the checkpoint's rows do not have, where training divided one file."""
+    if source is not None and source.settings.split is not None and split not in SPLITS:
+        raise UsageError(
+            f"{source.path}, the checkpoint's rows, were divided into train and validation rows, without "
+            f"{split} rows: choose one of these splits, or another file.",
+            settings=("split", "data"),
+        )
 
 
 def _unlabelled(task: Task, source: DataSource | None, split: str) -> data.Rows | data.UnlabelledRows:
     """Return all rows of the split, those without a label too."""
     if source is None:
         return data.load_to_measure(task, None, split)
+    if source.settings.split is not None:  # the checkpoint's rows: without labels they cannot be divided
+        return data.load(task, split, source)
     if task.behavior.collect is not None:  # rows with the same query belong together, and relevance is needed
-        return data.load(task, split, _undivided(source))
+        return data.load(task, split, source)
     given = {name: value for name, value in source.settings.given().items() if name not in OF_LABELS}
     settings = DataSettings.of(**{**given, "unlabelled": True})
     return data.load_to_measure(task, DataSource(source.path, settings), split)
-
-
-def _undivided(source: DataSource) -> DataSource:
-    """Return a source all of whose rows are read, also where training and validation rows were divided."""
-    return DataSource(source.path, source.settings.replace(split=None, split_seed=None))
 
 
 def _predictions(opened: Checkpoint, encoded: Encoded) -> np.ndarray:
@@ -137,11 +150,11 @@ def _scores(
     texts: Sequence[tuple[str, ...]],
     predicted: np.ndarray,
 ) -> dict[str, float] | None:
-    """Return the metrics of the predictions; None, where the rows have no labels or not all of them."""
+    """Return the metrics of the predictions; None if a row has no label."""
     if source is not None and source.settings.unlabelled:
         return None
     try:
-        rows = data.load(task, split, None if source is None else _undivided(source))
+        rows = data.load(task, split, source)
     except (DataError, UsageError) as error:
         progress.say(f"the predictions are not scored: {error}")
         return None

@@ -18,6 +18,8 @@ from effx.errors import DataError, UsageError
 from effx.models import evaluate, exits, load, pretrained, save
 from effx.specs.data import DataSettings, DataSource
 from effx.specs.tasks import TASKS
+from effx.specs.training import FinetuneSettings, TrainingSettings
+from effx.train import finetune
 from effx.train.predict import GLUE_FILES, predict
 from tests.cli.test_cli import fails
 from tests.conftest import write_rows
@@ -168,6 +170,32 @@ def test_mistakes_are_told_before_anything_is_predicted(
     ):
         assert message in fails(capsys, ["train", "predict", str(checkpoint.folder), *options])
     assert not list(tmp_path.glob("p*"))
+
+
+def test_rows_that_training_divided_are_divided_again(encoders: dict[str, Path], tmp_path: Path) -> None:
+    write_rows(
+        tmp_path / "mine.jsonl",
+        [{"sentence": f"{text} {n}", "label": n % 2} for n, text in enumerate(TEXTS * 4)],
+    )
+    divided = DataSource(str(tmp_path / "mine.jsonl"), DataSettings.of(split=0.75))
+    settings = FinetuneSettings(max_length=32, training=TrainingSettings(max_steps=1))
+    checkpoint = finetune(
+        "mine", encoders["bert"], data_folder=divided, out=tmp_path / "ck", settings=settings
+    )
+    held_out = predict(checkpoint.folder, out=tmp_path / "v.csv", split="validation")
+    assert held_out.rows == 12
+    assert held_out.scores is not None and held_out.scores == pytest.approx(dict(checkpoint.manifest.metrics))
+    assert predict(checkpoint.folder, out=tmp_path / "t.csv", split="train").rows == 36
+    with pytest.raises(UsageError, match="divided into train and validation rows, without test rows"):
+        predict(checkpoint.folder, out=tmp_path / "x.csv")
+    named = predict(checkpoint.folder, out=tmp_path / "all.csv", data_folder=tmp_path / "mine.jsonl")
+    assert named.rows == 48
+
+
+def test_submissions_are_of_test_rows(encoders: dict[str, Path], tmp_path: Path) -> None:
+    checkpoint = untrained(encoders["bert"], tmp_path, "rte")
+    with pytest.raises(UsageError, match="split validation: GLUE takes predictions of test rows"):
+        predict(checkpoint.folder, out=tmp_path, split="validation", glue=True)
 
 
 OF_KINDS: dict[str, list[dict[str, object]]] = {

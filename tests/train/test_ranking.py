@@ -182,7 +182,7 @@ def test_a_model_made_elsewhere_keeps_its_scores(
         plain / "config.json",
         lambda value: value.update(architectures=["BertForTokenClassification"], problem_type=None),
     )
-    with pytest.raises(UsageError, match="is not a head for ranking|no use in the model"):
+    with pytest.raises(UsageError, match="is not one for ranking|no use in the model"):
         import_model(plain, out=tmp_path / "x", data_folder=source_of(queries_folder, KIND))
 
 

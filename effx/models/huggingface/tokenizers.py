@@ -89,8 +89,8 @@ def notes(tokenizer: PreTrainedTokenizerBase, *, token_types: bool, of_words: bo
     unusual = []
     if of_words and lacks_prefix_space(tokenizer):
         unusual.append(
-            "a word of a list gets other tokens than within a text, where a space is before it "
-            "(add_prefix_space is false): right only if the model was trained so"
+            "words of a list are tokenized without the space before them (add_prefix_space is false): "
+            "right only if the model was trained in the same way"
         )
     if tokenizer.truncation_side != "right":
         unusual.append(f"long texts lose their beginning (truncation_side {tokenizer.truncation_side})")

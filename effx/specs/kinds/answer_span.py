@@ -229,7 +229,7 @@ def _constant(train: np.ndarray, labels: Labels) -> Constant:
 
 def _match_head(head: Head, labels: Labels, settings: HeadSettings) -> HeadPlan:
     if head.kind != "answer-span":
-        raise OtherHeadError(f"{head.reason} is not a head for answer-span")
+        raise OtherHeadError(f"the task head ({head.reason}) is not one for answer-span")
     return HeadPlan("kept: start and end logits", keep=True)
 
 

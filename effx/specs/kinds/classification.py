@@ -150,7 +150,7 @@ def _constant(train: np.ndarray, labels: Labels) -> Constant:
 
 def _match_head(head: Head, labels: Labels, settings: HeadSettings) -> HeadPlan:
     if head.kind not in ("classification", "regression"):
-        raise OtherHeadError(f"{head.reason} is not a head for classification")
+        raise OtherHeadError(f"the task head ({head.reason}) is not one for classification")
     single = len(head.outputs) == 1 and len(labels) == 2
     if single and settings.labels:
         order = head_labels.given_order(settings.labels, labels, 2)

@@ -91,6 +91,6 @@ EMBEDDING = TaskKind(
     gates=frozenset({"metric", "cosine"}),
     refused={
         "exits": "exit rules decide on a prediction, and a vector alone predicts nothing",
-        "tokens": "the vector is the mean of the outputs of all tokens, and token pruning drops some of them",
+        "tokens": "mean pooling needs the outputs of all tokens, and token pruning drops some of them",
     },
 )

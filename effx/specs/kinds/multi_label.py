@@ -170,7 +170,7 @@ def _constant(train: np.ndarray, labels: Labels) -> Constant:
 
 def _match_head(head: Head, labels: Labels, settings: HeadSettings) -> HeadPlan:
     if head.kind != "multi-label":
-        raise OtherHeadError(f"{head.reason} is not a head for multi-label")
+        raise OtherHeadError(f"the task head ({head.reason}) is not one for multi-label")
     return match_names(head, labels, settings)
 
 

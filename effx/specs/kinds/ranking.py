@@ -80,7 +80,7 @@ def _summarize(labels: Labels, splits: Sequence[np.ndarray]) -> str:
         f"{np.mean(list(map(len, rows))):.1f} candidates per query, {np.mean(relevant):.1f} of them relevant"
     )
     if useless := sum(len(set(row)) == 1 for row in rows):
-        text += f"; {useless:,} queries have candidates of one relevance, which any order ranks perfectly"
+        text += f"; {useless:,} queries have candidates of equal relevance, which any order ranks perfectly"
     return text
 
 
@@ -138,7 +138,7 @@ def _restore(values: Sequence[Any], labels: Labels) -> np.ndarray:
 
 def _match_head(head: Head, labels: Labels, settings: HeadSettings) -> HeadPlan:
     if head.kind not in ("regression", "ranking"):
-        raise OtherHeadError(f"{head.reason} is not a head for ranking, which has one output")
+        raise OtherHeadError(f"the task head ({head.reason}) is not one for ranking, which has one output")
     sigmoid = "; its score is the one before the sigmoid that sentence-transformers applies"
     return HeadPlan("kept: one score" + sigmoid * head.sigmoid, keep=True)
 
@@ -175,7 +175,7 @@ RANKING = TaskKind(
     pipeline="text-ranking",
     gates=frozenset({"metric"}),
     refused={
-        "exits": "scores of candidates that leave after different layers are not comparable",
+        "exits": "scores of candidates that exit after different layers are not comparable",
         "tokens": "token pruning is calibrated on one prediction per row, and a query has one per candidate",
     },
 )

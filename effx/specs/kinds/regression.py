@@ -35,7 +35,7 @@ def _summarize(labels: Labels, splits: Sequence[np.ndarray]) -> str:
 
 def _match_head(head: Head, labels: Labels, settings: HeadSettings) -> HeadPlan:
     if head.kind != "regression":
-        raise OtherHeadError(f"{head.reason} is not a head for regression")
+        raise OtherHeadError(f"the task head ({head.reason}) is not one for regression")
     sigmoid = "; its score is the one before the sigmoid that sentence-transformers applies"
     return HeadPlan("kept: one value" + sigmoid * head.sigmoid, keep=True)
 

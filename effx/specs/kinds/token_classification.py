@@ -197,7 +197,7 @@ def _label_scores(labels: np.ndarray, predictions: np.ndarray, names: Labels) ->
 
 def _match_head(head: Head, labels: Labels, settings: HeadSettings) -> HeadPlan:
     if head.kind != "token-classification":
-        raise OtherHeadError(f"{head.reason} is not a head for token-classification")
+        raise OtherHeadError(f"the task head ({head.reason}) is not one for token-classification")
     return match_names(head, labels, settings)
 
 

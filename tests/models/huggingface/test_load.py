@@ -77,7 +77,7 @@ def test_a_multi_label_model_gives_the_probabilities_of_transformers(
     np.testing.assert_allclose(1 / (1 + np.exp(-ours)), expected, atol=1e-6)
     np.testing.assert_array_equal(task.predict(ours), np.array(expected) > 0.5)
     one_class = load(tmp_path / "m", Task("c", "classification", ("a", "b"), names, ("accuracy",)))
-    assert one_class.fresh and "is not a head for classification" in one_class.head
+    assert one_class.fresh and "is not one for classification" in one_class.head
     several = load(encoders["bert"], task)
     assert several.fresh and several.model.config.problem_type == "multi_label_classification"
 
@@ -108,7 +108,7 @@ def test_heads_of_other_kinds_give_way(auto: type, encoders: dict[str, Path], tm
     shutil.copy(encoders["bert"] / "tokenizer.json", tmp_path / "m")
     loaded = load(tmp_path / "m", TASKS["sst2"])
     assert loaded.fresh and f"For{auto.__name__.partition('For')[2]}" in loaded.head
-    assert "is not a head for classification" in loaded.head
+    assert "is not one for classification" in loaded.head
 
 
 def _weights(change: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path], None]:

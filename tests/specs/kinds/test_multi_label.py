@@ -131,5 +131,5 @@ def test_a_head_is_matched_by_label_names() -> None:
     assert MULTI_LABEL.match_head(head, NAMES, HeadSettings()).order == (1, 2, 0)
     with pytest.raises(OtherHeadError, match="its labels are JOY, anger, fear"):
         MULTI_LABEL.match_head(head, ("joy", "anger", "love"), HeadSettings())
-    with pytest.raises(OtherHeadError, match="a model is not a head for multi-label"):
+    with pytest.raises(OtherHeadError, match=r"a model\) is not one for multi-label"):
         MULTI_LABEL.match_head(Head("classification", NAMES, "a model"), NAMES, HeadSettings())

@@ -91,5 +91,5 @@ def test_a_head_is_matched_by_the_names_of_the_tags() -> None:
     assert KIND.task_labels(("LABEL_0", "LABEL_1")) == ("LABEL_0", "LABEL_1")
     plan = KIND.match_head(Head("token-classification", outputs, "m"), LABELS, HeadSettings())
     assert plan.order == (2, 4, 3, 0, 1)
-    with pytest.raises(OtherHeadError, match="m is not a head for token-classification"):
+    with pytest.raises(OtherHeadError, match=r"m\) is not one for token-classification"):
         KIND.match_head(Head("classification", outputs, "m"), LABELS, HeadSettings())
