@@ -286,8 +286,8 @@ def test_an_adjusted_p_value_speaks_in_the_sentence() -> None:
         (
             -0.003,
             (-0.012, 0.0051),
-            "not distinguishable at n = 872: -0.3 points (95 % -1.2 to +0.5) "
-            "neither rule out nor show a loss of more than 1.0 points",
+            "undecided at n = 872: -0.3 points (95 % -1.2 to +0.5); "
+            "a loss of more than 1.0 points is neither ruled out nor shown",
         ),
     ],
 )
@@ -306,7 +306,7 @@ def test_the_sentence_states_the_tested_margin(margin: float, expected_text: str
     ):
         assert non_inferiority(0.0, interval, margin, n=N) == f"{verb} {expected_text} points (95 %)"
     open_ = non_inferiority(0.0, (-2 * margin, margin), margin, n=N)
-    assert open_.endswith(f"neither rule out nor show a loss of more than {expected_text} points")
+    assert open_.endswith(f"a loss of more than {expected_text} points is neither ruled out nor shown")
 
 
 def test_a_small_loss_is_certified_only_where_hardly_anything_differs() -> None:
@@ -314,9 +314,9 @@ def test_a_small_loss_is_certified_only_where_hardly_anything_differs() -> None:
     base = make("a", range(60))
     assert compare(base, make("b", range(60))).non_inferiority().startswith("loses at most")
     five_less = make("b", range(65))
-    assert compare(base, five_less).non_inferiority().startswith("not distinguishable")
+    assert compare(base, five_less).non_inferiority().startswith("undecided")
     swapped = make("b", range(30, 90))  # as accurate, and right on other rows
-    assert compare(base, swapped).non_inferiority().startswith("not distinguishable")
+    assert compare(base, swapped).non_inferiority().startswith("undecided")
 
 
 def test_energy_per_correct_by_hand() -> None:

@@ -286,7 +286,7 @@ def test_comparison_as_text() -> None:
     assert "1.50 J/example (95 % 1.47 to 1.53 J/example)   <- objective" in text
     assert re.search(r"max_drop of 0\.01\d+ instead of 0\.01 would admit small, at 0\.33x the ", text)
     assert "Runner-up: fp32, at 2.00x the energy (counter, 95 % 1.9" in text
-    assert "max_drop 0.01 compared with fp32: loses 0.005; at most 0.00" in text
+    assert "max_drop 0.01 compared with fp32: loses 0.005; a loss of at most 0.00" in text
     assert "(95 %, adjusted for 3 engines)" in text
     assert "Certainty: tests and choice, repeated in 1000 joint resamplings" in text
     assert "less accurate" in text  # the loss is stated next to the gain

@@ -145,7 +145,7 @@ def test_one_file_is_divided(tmp_path: Path) -> None:
     path = tmp_path / "reviews.jsonl"
     write_rows(path, ROWS)
     for location in (path, tmp_path):
-        with pytest.raises(UsageError, match="set split to the share to train on, as 0.8"):
+        with pytest.raises(UsageError, match="set split to the share to train on, e.g. 0.8"):
             data.load(SST2, "train", location)
         train = data.load(SST2, "train", source(location, split=0.7))
         validation = data.load(SST2, "validation", source(location, split=0.7))
