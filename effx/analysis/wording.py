@@ -303,7 +303,7 @@ def _runner_up(answer: Recommendation) -> str:
     if other is None:
         return "Runner-up: none; no other engine is proven to meet the constraints."
     same = other.baseline in (None, answer.baseline)
-    then = "" if same else f" (with {other.baseline} as the baseline)"
+    then = "" if same else f" (if the choice is left out, the baseline is {other.baseline})"
     cost = _relative(other.ratio, other.difference, other.interval, answer)
     return f"Runner-up: {other.engine}{cost}{then}. {other.comparison.sentence()}"
 
