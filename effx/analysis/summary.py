@@ -68,7 +68,7 @@ def _summary(runs: Sequence[Run]) -> Summary:
     most = max(run.quality.n for run in labelled)
     baseline = baseline_of([run for run in labelled if run.quality.n == most])
     same_rows = [run for run in runs if Cohort.of(run) == Cohort.of(baseline)]
-    per_correct = {run.name: OBJECTIVES["energy_per_correct"].value(run) for run in runs}
+    per_correct = {run.name: OBJECTIVES["energy_per_correct"].value(run) for run in labelled}
     return Summary(
         baseline=baseline.name,
         energy_sources=sorted({meter.source for meter in cohorts.energy_meters(runs)}),

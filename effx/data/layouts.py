@@ -73,6 +73,8 @@ def files_of(
             return _whole(paths, source, parent, split, patterns=patterns)
     for parent in _folders(path, task):
         if split == "validation" and (paths := _split_files(parent, "train", patterns=patterns)):
+            if source.settings.unlabelled:
+                raise DataError(f"{source.path} has training rows, and no validation rows", settings="data")
             return _divided(paths, source, split)
         every = _data_files(parent)
         if len(every) == 1 and split in SPLITS:
@@ -98,8 +100,10 @@ def _whole(
 
 
 def _divided(paths: tuple[Path, ...], source: DataSource, split: str) -> Files:
-    if source.settings.unlabelled:  # nothing is trained on them
+    if source.settings.unlabelled and split != "train":  # nothing is trained on them
         return Files(paths)
+    if source.settings.unlabelled:
+        raise DataError(f"{source.path} has no training rows", settings="data")
     if source.settings.split is None and split == "train":
         raise UsageError(
             f"{source.path} has rows in one file, and no validation rows: set split to the share to train "
@@ -214,6 +218,26 @@ _SST2_NAMES = {"text_column": "sentence", "label_column": "label"}
 """Those of the rows without labels; the others are read as anyone's file."""
 
 
+_COLUMNS = {
+    "mrpc": ("quality", "#1 id", "#2 id", "#1 string", "#2 string"),
+    "qnli": ("index", "question", "sentence", "label"),
+    "rte": ("index", "sentence1", "sentence2", "label"),
+}
+_TEST_COLUMNS = {
+    "cola": ("index", "sentence"),
+    "sst2": ("index", "sentence"),
+    "mrpc": ("index", "#1 id", "#2 id", "#1 string", "#2 string"),
+    "qqp": ("id", "question1", "question2"),
+    "qnli": ("index", "question", "sentence"),
+    "rte": ("index", "sentence1", "sentence2"),
+}
+"""The headers of GLUE's files with and without labels, in lower case."""
+_MARKS = {
+    "stsb": {"genre", "old_index"},
+    "mnli": {"promptid", "pairid"},
+    "snli": {"captionid", "pairid"},
+}
+"""Columns that only the published files of a task with many columns have."""
 _OF_LABELS = {
     "label",
     "labels",
@@ -243,21 +267,22 @@ def glue_file(path: Path, task: str) -> GlueFile | None:
     fields = line.decode("utf-8-sig", errors="replace").rstrip("\r\n").split("\t")
     lower = [field.strip().lower() for field in fields]
     texts = {setting: column for setting, column in names.items() if setting != "label_column"}
-    if (
-        lower[0] in ("index", "id")
-        and not _OF_LABELS & set(lower)
-        and {column.lower() for column in texts.values()} <= set(lower)
-    ):
-        return GlueFile(texts, None)  # test rows
+    if _is_published(task, lower, _TEST_COLUMNS) and not _OF_LABELS & set(lower):
+        return GlueFile(texts, None)
     if task == "sst2":
         return None  # anyone's file
     columns, has_header = _GLUE_COLUMNS.get(task, ((), True))
     if not has_header:
         is_row = len(fields) == len(columns) and fields[1] in ("0", "1") and fields[2] in ("", "*")
         return GlueFile(names, Header(columns, False)) if is_row else None
-    wanted = [column.lower() for column in names.values()]
-    if len(fields) < 2 or not all(column in lower for column in wanted):
-        return None
     if columns:
         return GlueFile(names, Header(columns, True)) if tuple(lower) == columns else None
-    return GlueFile(names, None) if len(fields) > len(names) else None  # otherwise anyone's file
+    wanted = {column.lower() for column in names.values()}
+    return GlueFile(names, None) if wanted <= set(lower) and _is_published(task, lower, _COLUMNS) else None
+
+
+def _is_published(task: str, header: Sequence[str], columns: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether a header is that of the task's file as GLUE or SNLI publish it; other files are anyone's."""
+    if task in columns:
+        return tuple(header) == columns[task]
+    return task in _MARKS and _MARKS[task] <= set(header)

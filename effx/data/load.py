@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,8 +20,8 @@ from effx.errors import DataError, EffxError, UsageError, nearest, one_line
 from effx.specs.data import DataLocation, DataSettings, DataSource
 from effx.specs.kinds import KINDS, multi_label
 from effx.specs.kinds.token_classification import EXAMPLE
-from effx.specs.kinds.values import ClassNamesError, is_integer, short, texts_of
-from effx.specs.tasks import NAME, NAMING, TASKS, Task, get
+from effx.specs.kinds.values import ClassNamesError, is_float, is_integer, short, texts_of
+from effx.specs.tasks import MISSING_NUMBERS, NAME, NAMING, TASKS, Task, get
 
 T = TypeVar("T")
 _ASSUMED = {"split": 0.8, "encoding": "utf-8,latin-1"}
@@ -426,10 +426,15 @@ def _rows(
         raise _no_labels(table, label_column, labelled)
     if task.behavior.check_rows is not None:
         task.behavior.check_rows(texts, values, table.where)
+    kept = _with_mark_removed(task, values)
     try:
         with_label, encoded = task.behavior.encode(
-            task.labels, values, table.where, table.class_names.get(label_column)
+            task.labels,
+            [values[index] for index in kept],
+            lambda row: table.where(kept[row]),
+            _order_of_classes(task, settings, table, label_column),
         )
+        with_label = np.asarray(kept, dtype=np.int64)[with_label]
     except ClassNamesError as error:
         raise DataError(f"{table.source}: {error}", settings="class_names") from error
     if unlabelled := len(texts) - len(with_label):
@@ -443,6 +448,24 @@ def _rows(
     if task.behavior.collect is not None:
         of_rows, encoded = task.behavior.collect(of_rows, encoded, lambda row: table.where(with_label[row]))
     return Rows(of_rows, encoded, table.source, origin)
+
+
+def _order_of_classes(
+    task: Task, settings: DataSettings, table: Table, label_column: str
+) -> tuple[str, ...] | None:
+    """Return the names of the file's class numbers; None: no file, user or built-in task states them."""
+    stated = table.class_names.get(label_column) or settings.class_names
+    return stated or (task.labels if task.name in TASKS and task.labels else None)
+
+
+def _with_mark_removed(task: Task, values: Sequence[Any]) -> list[int]:
+    """Return the indices of the rows whose number does not mark a missing one, as in test rows of the hub."""
+    mark = MISSING_NUMBERS.get(task.name)
+    if mark is None:
+        return list(range(len(values)))
+    return [
+        index for index, value in enumerate(values) if not is_float(str(value)) or float(str(value)) != mark
+    ]
 
 
 def _no_labels(table: Table, column: str, labelled: bool) -> DataError:

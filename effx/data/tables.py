@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,13 +169,14 @@ def _table(
 def _conll(path: Path, content: str) -> Iterator[dict[str, Any]]:
     """Yield the rows of a file with a word and its tag per line, and an empty line after each row.
 
-    Fields are separated by spaces or tabs; the word is the first and the tag the last.
+    Fields are separated by tabs if a line has any, else by spaces; the first is the word, the last the tag.
     """
     words: list[str] = []
     tags: list[str] = []
-    for number, line in enumerate([*content.split("\n"), ""], 1):
-        fields = line.split()
-        if not fields or fields[0] == "-DOCSTART-":
+    separator = re.compile(r"\t+" if "\t" in content else " +")
+    for number, line in enumerate([*re.split(r"\r\n|\r|\n", content), ""], 1):
+        fields = [field.strip() for field in separator.split(line.strip(" \t"))]
+        if fields == [""] or fields[0].split(" ")[0] == "-DOCSTART-":
             if words:
                 yield {"tokens": words, "tags": tags}
             words, tags = [], []

@@ -30,6 +30,7 @@ from effx.profile.session import InterleavedSession
 from effx.results import Run
 from effx.specs.data import DataLocation, DataSource
 from effx.specs.measurement import DEFAULT_GRID, GPU_GRID, MeasurementPlan
+from effx.specs.tasks import Task
 
 
 def profile(
@@ -205,6 +206,18 @@ def _journal(header: SessionHeader, out: Path, path: Path | None, resumed: Journ
     return Journal(path, header)
 
 
+def _check_names(folders: Sequence[Path]) -> None:
+    """Refuse engines of one name: results are told apart by the names of their engines."""
+    by_name: dict[str, Path] = {}
+    for folder in folders:
+        other = by_name.setdefault(folder.resolve().name, folder)
+        if other is not folder:
+            raise UsageError(
+                f"{other} and {folder} are two engines of one name, which names their results: rename one of "
+                "the folders"
+            )
+
+
 def _prepare(
     folders: Sequence[Path], data_folder: DataLocation, limit: int | None
 ) -> tuple[list[tuple[Engine, Rows | UnlabelledRows]], list[tuple[Path, EffxError]]]:
@@ -213,7 +226,8 @@ def _prepare(
     Raises:
         EffxError: none does; the error of the first.
     """
-    loaded: dict[tuple[str, DataSource | None], Rows | UnlabelledRows] = {}
+    _check_names(folders)
+    loaded: dict[tuple[Task, DataSource | None], Rows | UnlabelledRows] = {}
     prepared: list[tuple[Engine, Rows | UnlabelledRows]] = []
     refused: list[tuple[Path, EffxError]] = []
     for folder in folders:
@@ -250,7 +264,7 @@ def _rows(
     engine: Engine,
     data_folder: DataLocation,
     limit: int | None,
-    loaded: dict[tuple[str, DataSource | None], Rows | UnlabelledRows],
+    loaded: dict[tuple[Task, DataSource | None], Rows | UnlabelledRows],
 ) -> Rows | UnlabelledRows:
     engine.task.behavior.check_supported("profiling", engine.task.name)
     try:
@@ -259,7 +273,7 @@ def _rows(
         raise DataError(f"{engine.name}: {error}", settings=error.settings) from error
     if source is not None:  # results of the same rows are comparable, from whichever folder they were read
         source = replace(source, path=str(Path(source.path).resolve()))
-    key = (engine.task.name, source)
+    key = (engine.task, source)  # tasks of one name may have their classes in another order
     if key not in loaded:
         try:
             loaded[key] = data.load_to_measure(engine.task, source).limit(limit)

@@ -45,6 +45,8 @@ class Head:
     """How the kind is known."""
     sigmoid: bool = False
     """Whether its single output is the logit of the second of two classes, as in a CrossEncoder."""
+    of_numbers: bool = False
+    """Whether the config says that its single output is a number to predict, and not a logit."""
 
 
 @dataclass(frozen=True)

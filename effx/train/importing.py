@@ -66,7 +66,9 @@ def import_model(
     with reading(name):
         opened = huggingface.open_model(name, trust_remote_code=trust_remote_code)
     if isinstance(task, Task):
-        task = _named(task, opened.head, settings)
+        inferred, task = task, _named(task, opened.head, settings)
+        if task.labels != inferred.labels and head_labels.numbered(inferred.labels):
+            data_folder = _numbered_by(data_folder, task.labels)
     else:
         task = _of_head(task_name, task, opened.head, settings, name)
         wanted = DataSource.of(data_folder)
@@ -260,10 +262,17 @@ def _of_head(
     return Task(name, kind.name, columns, labels, kind.metrics)
 
 
-def _named(task: Task, head: Head, settings: ImportSettings) -> Task:
-    """Return an inferred task with the names of the model's outputs, where the rows use these or numbers.
+def _numbered_by(data_folder: DataLocation, labels: tuple[str, ...]) -> DataLocation:
+    """Return the rows with the names of their class numbers, which are those of the model's outputs."""
+    source = DataSource.of(data_folder)
+    return None if source is None else replace(source, settings=source.settings.replace(class_names=labels))
 
-    The rows of a small folder may lack a class that the model knows.
+
+def _named(task: Task, head: Head, settings: ImportSettings) -> Task:
+    """Return an inferred task with the names of the model's outputs, if the rows have numbers or some of them.
+
+    The rows of a small folder may lack a class that the model knows. If they have all, the task's own order
+    stays, so that engines of several models have their classes in one order.
     """
     outputs = task.behavior.task_labels(settings.labels or head.outputs)
     if task.name in TASKS or not task.labels or head.kind != task.kind:
@@ -271,7 +280,7 @@ def _named(task: Task, head: Head, settings: ImportSettings) -> Task:
     if len(outputs) != len(head.outputs) or head_labels.numbered(outputs):
         return task
     by_number = head_labels.numbered(task.labels) and len(task.labels) <= len(outputs)
-    by_name = head_labels.covers(outputs, task.labels) and set(task.labels) <= set(outputs)
+    by_name = head_labels.covers(outputs, task.labels) and set(task.labels) < set(outputs)
     return replace(task, labels=tuple(outputs)) if by_number or by_name else task
 
 

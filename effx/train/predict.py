@@ -21,6 +21,7 @@ from effx.errors import DataError, UsageError
 from effx.formatting import not_a_formula
 from effx.models import checkpoints, evaluate, exits, structure
 from effx.specs.data import OF_LABELS, DataLocation, DataSettings, DataSource
+from effx.specs.kinds.values import is_float, short
 from effx.specs.tasks import Task
 
 FORMATS = (".csv", ".tsv", ".jsonl")
@@ -158,6 +159,9 @@ def _scores(
     except (DataError, UsageError) as error:
         progress.say(f"the predictions are not scored: {error}")
         return None
+    if task.behavior.of_numbers and task.behavior.one_value and len(np.unique(rows.labels)) < 2:
+        progress.say("the predictions are not scored: all labels are equal")
+        return None
     if not isinstance(rows, Rows) or rows.texts != list(texts):
         progress.say(f"the predictions are not scored: {len(rows)} of {len(texts)} rows have a label")
         return None
@@ -190,13 +194,25 @@ def _content(path: Path, predictions: Sequence[Any], *, glue: bool) -> str:
     tab = path.suffix == ".tsv"
     writer = csv.writer(text, delimiter="\t" if tab else ",", lineterminator="\n" if glue else "\r\n")
     writer.writerow(("index", "prediction"))
-    writer.writerows(_cells(rows))
+    writer.writerows(_cells(rows, path))
     return text.getvalue()
 
 
-def _cells(rows: Sequence[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+def _cells(rows: Sequence[tuple[int, Any]], path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield the cells of a table, unchanged.
+
+    Raises:
+        UsageError: a spreadsheet would run a text as a formula.
+    """
     for index, value in rows:
-        yield index, _json(value) if isinstance(value, list | tuple) else not_a_formula(value)
+        cell = _json(value) if isinstance(value, list | tuple) else value
+        if not is_float(str(cell)) and not_a_formula(cell) != cell:
+            raise UsageError(
+                f"{path}: the prediction of row {index}, '{short(str(cell))}', would be a formula in a "
+                "spreadsheet: write a .jsonl file",
+                settings="out",
+            )
+        yield index, cell
 
 
 def _json(value: Any) -> str:

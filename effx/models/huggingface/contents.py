@@ -119,7 +119,9 @@ def head_of(
     if problem == "multi_label_classification":
         return Head("multi-label", outputs, description)
     if len(outputs) == 1:
-        return Head("regression", outputs, description, sigmoid=_ends_in_sigmoid(folder))
+        sigmoid = _ends_in_sigmoid(folder)
+        of_numbers = problem == "regression" and not sigmoid
+        return Head("regression", outputs, description, sigmoid=sigmoid, of_numbers=of_numbers)
     if problem == "regression":
         return Head("other", outputs, description)
     return Head("classification", outputs, description)

@@ -55,14 +55,17 @@ class ClassReader:
     def __init__(self, labels: Labels, class_names: Sequence[str] | None) -> None:
         """Args:
         labels: of the task.
-        class_names: of the file's class numbers; None: it has none.
+        class_names: of the file's class numbers, in their order; None: nothing states it, and numbers are
+            refused unless they are the names.
 
         Raises:
             ClassNamesError: the file's names are not those of the task.
         """
         self._labels = labels
         self._known = {name: number for number, name in enumerate(labels)}
-        self._numbered = not any(map(is_integer, labels))  # otherwise 0 is a class name
+        named = not any(map(is_integer, labels))  # otherwise 0 is a class name
+        self._numbered = named and class_names is not None
+        self._unordered = named and class_names is None
         self._order = _class_order(labels, class_names)
 
     def is_missing(self, text: str) -> bool:
@@ -88,6 +91,12 @@ class ClassReader:
             return labels.index(str(number))  # 01
         if self._numbered and number is not None and 0 <= number < len(labels):
             return number if self._order is None else self._order[number]
+        if self._unordered and number is not None:
+            raise DataError(
+                f"{where(index)}: label '{short(text)}' is a number, but the classes are {listed(labels)}, "
+                "and nothing says which number is which: name the classes in the order of their numbers",
+                settings="class_names",
+            )
         raise DataError(
             f"{where(index)}: label '{short(text)}' is not one of {listed(labels)}.{nearest(text, labels)}"
         )
@@ -155,6 +164,8 @@ def _match_head(head: Head, labels: Labels, settings: HeadSettings) -> HeadPlan:
     if single and settings.labels:
         order = head_labels.given_order(settings.labels, labels, 2)
         return HeadPlan(_given(settings.labels), True, order, two_logits=True)
+    if single and head.of_numbers:
+        raise OtherHeadError(f"the task head ({head.reason}) is not one for classification")
     if single:
         if head_labels.numbered(labels):
             return HeadPlan("kept: one output, the logit of class 1 against class 0", True, two_logits=True)
