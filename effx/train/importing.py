@@ -269,7 +269,7 @@ def _numbered_by(data_folder: DataLocation, labels: tuple[str, ...]) -> DataLoca
 
 
 def _named(task: Task, head: Head, settings: ImportSettings) -> Task:
-    """Return an inferred task with the names of the model's outputs, if the rows have numbers or some of them.
+    """Return an inferred task with the names of the model's outputs, if rows have numbers or some of them.
 
     The rows of a small folder may lack a class that the model knows. If they have all, the task's own order
     stays, so that engines of several models have their classes in one order.

@@ -45,7 +45,7 @@ def test_classes(texts: tuple[str, ...], expected: tuple[str, ...]) -> None:
 def test_classes_in_a_given_order() -> None:
     task = infer("a", "b", class_names=("b", "a", "c"))
     assert task.labels == ("b", "a", "c")
-    assert numbers(task, "a", "b", "2") == [1, 0, 2]
+    assert numbers(task, "a", "b", "c") == [1, 0, 2]
     assert numbers(infer("-1", "0", "1", class_names=("-1", "0", "1")), "-1", "0", "1") == [0, 1, 2]
     with pytest.raises(UsageError, match="duplicate class 'a'"):
         DataSettings.of(class_names=("a", "a"))

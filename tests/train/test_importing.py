@@ -102,7 +102,7 @@ def test_the_name_of_the_rows_names_the_task_and_the_model_its_classes(
         (("joy", "anger"), {}, "its labels are joy, anger, those of the task negative, positive"),
         (None, {}, "LABEL_0 to LABEL_1, which does not say .* set labels"),
         (("positive", "negative", "neutral"), {}, "its labels are positive, negative, neutral"),
-        (("a", "b"), {"problem_type": "multi_label_classification"}, "not a head for classification"),
+        (("a", "b"), {"problem_type": "multi_label_classification"}, "not one for classification"),
         (("score",), {}, "set labels to the class of a low score"),
     ],
 )

@@ -23,7 +23,7 @@ def where(index: int) -> str:
 
 
 def encoded(*values: object, labels: tuple[str, ...] = NAMES) -> list[list[int]]:
-    indices, sets = MULTI_LABEL.encode(labels, values, where, None)
+    indices, sets = MULTI_LABEL.encode(labels, values, where, labels)
     assert indices.tolist() == list(range(len(values))) and sets.dtype == bool
     return sets.astype(int).tolist()
 
