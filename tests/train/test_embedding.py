@@ -278,7 +278,7 @@ def test_reductions_that_need_a_prediction_per_row_are_refused(
     source = source_of(pairs_folder, KIND)
     with pytest.raises(UsageError, match="a vector alone predicts nothing"):
         exits.train(embedder.folder, out=tmp_path, data_folder=source, settings=EarlyExitSettings())
-    with pytest.raises(UsageError, match="the mean of the outputs of all tokens"):
+    with pytest.raises(UsageError, match="mean pooling needs the outputs of all tokens"):
         tokens.train(embedder.folder, out=tmp_path, data_folder=source, settings=TokenPruningSettings())
     with pytest.raises(UsageError, match="this model has a vector"):
         add_ramps(load(embedder))
