@@ -145,6 +145,8 @@ def fit(
             # accelerate replaced model.forward by one with autocast; evaluation is in fp32
             trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
             model.__dict__.pop("forward", None)  # so that the class's forward is used again
+            # with this mark, accelerate would train the model's next stage in fp32, without a word
+            model.__dict__.pop("_is_accelerate_prepared", None)
         steps = int(output.global_step)
         loss = (before.loss * before.steps + trainer.loss_sum()) / steps
         if not math.isfinite(loss):

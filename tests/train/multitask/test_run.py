@@ -18,6 +18,7 @@ from effx.models import checkpoints, evaluate
 from effx.specs.training import FinetuneSettings, MultitaskSettings
 from effx.train import finetune, loop
 from effx.train.multitask import batches, multitask
+from effx.train.multitask.sharing import SharedModel
 from tests import cache as caches
 from tests.conftest import write_rows
 
@@ -193,6 +194,27 @@ def test_stopped_training_ends_with_the_same_weights(
     for checkpoint, other in zip(trained, plain, strict=True):
         assert all(torch.equal(value, weights(other)[name]) for name, value in weights(checkpoint).items())
     assert not (tmp_path / ".both.training").exists()
+
+
+@pytest.mark.skipif(not loop.has_bf16(), reason="this processor has no bf16 arithmetic")
+def test_every_epoch_computes_in_bf16_where_it_is_recorded(
+    encoders: dict[str, Path], data_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applied, in_bf16 = SharedModel.applied, []
+
+    def noted(self: SharedModel, task: int) -> Any:
+        if self.training:
+            in_bf16.append(torch.is_autocast_enabled("cpu"))
+        return applied(self, task)
+
+    monkeypatch.setattr(SharedModel, "applied", noted)
+    train(
+        encoders,
+        data_folders,
+        tmp_path,
+        SETTINGS.replace(training=SETTINGS.training.replace(precision="bf16")),
+    )
+    assert len(in_bf16) > 10 and all(in_bf16)
 
 
 def test_another_training_does_not_continue_a_stopped_one(
