@@ -172,3 +172,25 @@ def test_a_source_is_the_same_after_a_manifest() -> None:
     source = DataSource("/rows.csv", settings, "0" * 64)
     assert DataSource.from_json(source.to_json()) == source
     assert source.settings.delimiter == "\t"
+
+
+def test_numbers_of_named_classes_need_a_stated_order(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("sentence,label\na,good\nb,bad\n")
+    (tmp_path / "validation.csv").write_text("sentence,label\nc,1\nd,0\n")
+    task = data.resolve("mine", tmp_path)
+    with pytest.raises(DataError, match="label '1' is a number, but the classes are .*bad.*good"):
+        data.load(task, "validation", tmp_path)
+    stated = DataSource(str(tmp_path), DataSettings.of(class_names=("good", "bad")))
+    task = data.resolve("mine", stated)
+    assert task.labels == ("good", "bad")
+    assert data.load(task, "validation", stated).labels.tolist() == [1, 0]
+
+
+def test_minus_one_is_no_score_of_stsb(tmp_path: Path) -> None:
+    rows = "sentence1,sentence2,label\na,b,-1.0\nc,d,2.5\n"
+    (tmp_path / "validation.csv").write_text(rows)
+    read = data.load(TASKS["stsb"], "validation", tmp_path)
+    assert read.labels.tolist() == [2.5] and read.texts == [("c", "d")]
+    (tmp_path / "validation.csv").write_text(rows.replace("2.5", "-1"))
+    with pytest.raises(DataError, match="no row has a label"):
+        data.load(TASKS["stsb"], "validation", tmp_path)

@@ -215,3 +215,34 @@ def test_what_save_to_disk_writes_is_read(tmp_path: Path) -> None:
     ):
         writer.write_table(table)
     assert len(data.load(SST2, "train", tmp_path)) == 20
+
+
+def test_a_users_tsv_of_a_glue_task_is_read_with_its_quotes(tmp_path: Path) -> None:
+    """As pandas writes it, with an index column without a name."""
+    text = 'he said "hi" there'
+    quoted = '"he said ""hi"" there"'
+    for split in ("train", "validation"):
+        header = "\tsentence1\tsentence2\tlabel\n"
+        (tmp_path / f"{split}.tsv").write_text(f"{header}0\t{quoted}\tb\tentailment\n")
+    with pytest.raises(DataError, match="quotes may enclose the text or be part of it: set quoting"):
+        data.load(TASKS["rte"], "train", tmp_path)
+    double = source(tmp_path, quoting="double")
+    assert data.load(TASKS["rte"], "train", double).texts == [(text, "b")]
+    published = f"index\tsentence1\tsentence2\tlabel\n0\t{quoted}\tb\tentailment\n"
+    (tmp_path / "train.tsv").write_text(published)
+    assert data.load(TASKS["rte"], "train", tmp_path).texts == [(quoted, "b")]
+
+
+def test_rows_without_labels_are_only_the_split_that_their_file_is(tmp_path: Path) -> None:
+    named = source(tmp_path, unlabelled=True)
+    write_rows(tmp_path / "validation.jsonl", [{"sentence": "a"}])
+    assert len(data.load_to_measure(SST2, named)) == 1
+    with pytest.raises(DataError, match="no training rows"):
+        data.load_to_measure(SST2, named, "train")
+    (tmp_path / "validation.jsonl").rename(tmp_path / "train.jsonl")
+    with pytest.raises(DataError, match="training rows, and no validation rows"):
+        data.load_to_measure(SST2, named)
+    alone = source(tmp_path / "train.jsonl", unlabelled=True)
+    assert len(data.load_to_measure(SST2, alone)) == 1
+    with pytest.raises(DataError, match="no training rows"):
+        data.load_to_measure(SST2, alone, "train")

@@ -126,3 +126,30 @@ def test_wnut17_has_its_six_types() -> None:
         first = json.loads(file.readline())
     assert rows.texts[0] == tuple(first["tokens"])
     assert [task.labels[tag] for tag in rows.labels[0] if tag >= 0] == first["labels"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "tags"),
+    [
+        ("New York\tB-place\nis\tO\n", ("New York", "is"), [1, 0]),
+        ("10\u00a0000 B-place\nis O\n", ("10\u00a0000", "is"), [1, 0]),
+        ("New  B-place\r\nYork I-place\r\n", ("New", "York"), [1, 2]),
+        ("New B-place\rYork I-place\r", ("New", "York"), [1, 2]),
+    ],
+)
+def test_words_of_a_conll_file_are_whole(
+    tmp_path: Path, content: str, words: tuple[str, ...], tags: list[int]
+) -> None:
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.conll").write_bytes(content.encode())
+    task = data.resolve("places", tmp_path)
+    assert task.labels == ("O", "B-place", "I-place")
+    rows = data.load(task, "train", tmp_path)
+    assert rows.texts == [words] and rows.labels.tolist() == [tags]
+
+
+def test_sentences_of_a_conll_file_with_cr_line_ends_stay_apart(tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.conll").write_bytes(b"I O\rwent O\r\rto O\rParis B-place\r")
+    task = data.resolve("places", tmp_path)
+    assert data.load(task, "train", tmp_path).texts == [("I", "went"), ("to", "Paris")]

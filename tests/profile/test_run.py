@@ -90,6 +90,14 @@ def test_engines_that_are_equal_but_for_their_names_have_a_result_each(
     assert sorted(run.name for run in results.find([tmp_path / "results"])) == ["a", "b"]
 
 
+def test_engines_of_one_name_are_refused(engines_folder: Path, tmp_path: Path) -> None:
+    for folder in ("before", "after"):
+        shutil.copytree(engines_folder / "tiny.fp32.onnxruntime", tmp_path / folder / "x")
+    with pytest.raises(UsageError, match="before/x and .*after/x are two engines of one name"):
+        profile([tmp_path / "before", tmp_path / "after"], plan=QUICK, meter="none", out=tmp_path / "results")
+    assert not (tmp_path / "results").exists() or not list((tmp_path / "results").glob("*.json"))
+
+
 def test_a_killed_worker_affects_only_its_engine(
     engines_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -275,3 +275,53 @@ def test_a_checkpoint_that_was_not_imported_is_not_replaced(
     shutil.copytree(checkpoint.folder, tmp_path / "c/sst2-m")
     with pytest.raises(UsageError, match="exists already"):
         as_checkpoint(tmp_path / "m", out=tmp_path / "c", data_folder=rows_folder, settings=SST2)
+
+
+def test_models_with_the_same_names_in_another_order_have_one_order_of_classes(
+    encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "rows.csv").write_text(
+        "text,label\n" + "".join(f"a film {n},{'ab'[n % 2]}\n" for n in range(8))
+    )
+    checkpoints = []
+    for labels in (("a", "b"), ("b", "a")):
+        folder = tmp_path / "".join(labels)
+        model = classifier(encoders["bert"], folder, ("a", "b"))
+        if labels == ("b", "a"):  # the same function, its outputs swapped
+            with torch.no_grad():
+                model.classifier.weight.copy_(model.classifier.weight.flip(0))
+                model.classifier.bias.copy_(model.classifier.bias.flip(0))
+            model.config.id2label, model.config.label2id = {0: "b", 1: "a"}, {"b": 0, "a": 1}
+            model.save_pretrained(folder)
+        checkpoints.append(
+            import_model(folder, out=tmp_path / "c", data_folder=tmp_path / "rows.csv",
+                         checkpoint_name=folder.name, settings=ImportSettings(task="films"))
+        )  # fmt: skip
+    assert [made.task.labels for made in checkpoints] == [("a", "b")] * 2
+    assert checkpoints[0].manifest.metrics == checkpoints[1].manifest.metrics
+
+
+def test_numbers_of_classes_are_those_of_the_models_outputs(
+    encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\n" + "".join(f"a film {n},{n % 2}\n" for n in range(8)))
+    classifier(encoders["bert"], tmp_path / "m", ("good", "bad"))
+    made = import_model(
+        tmp_path / "m",
+        out=tmp_path / "c",
+        data_folder=tmp_path / "rows.csv",
+        settings=ImportSettings(task="films"),
+    )
+    assert made.task.labels == ("good", "bad")
+    source = data.locate(None, made.task, made.data)
+    assert data.load(made.task, "validation", source).labels.tolist() == [0, 1] * 4
+
+
+def test_a_number_to_predict_is_no_logit_of_a_class(encoders: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\n" + "".join(f"a film {n},{n % 2}\n" for n in range(8)))
+    classifier(encoders["bert"], tmp_path / "m", ("score",), problem_type="regression")
+    with pytest.raises(UsageError, match="problem_type regression.* is not one for classification"):
+        import_model(
+            tmp_path / "m", out=tmp_path / "c", data_folder=tmp_path / "rows.csv",
+            settings=ImportSettings(task="films"),
+        )  # fmt: skip

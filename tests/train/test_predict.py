@@ -17,7 +17,7 @@ from effx.encoding import Encoder
 from effx.errors import DataError, UsageError
 from effx.models import evaluate, exits, load, pretrained, save
 from effx.specs.data import DataSettings, DataSource
-from effx.specs.tasks import TASKS
+from effx.specs.tasks import TASKS, Task
 from effx.specs.training import FinetuneSettings, TrainingSettings
 from effx.train import finetune
 from effx.train.predict import GLUE_FILES, predict
@@ -190,6 +190,42 @@ def test_rows_that_training_divided_are_divided_again(encoders: dict[str, Path],
         predict(checkpoint.folder, out=tmp_path / "x.csv")
     named = predict(checkpoint.folder, out=tmp_path / "all.csv", data_folder=tmp_path / "mine.jsonl")
     assert named.rows == 48
+
+
+def test_predictions_are_written_unchanged(encoders: dict[str, Path], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, tokenizer = pretrained(encoders["bert"], TASKS["sst2"])
+    for labels, refused in ((("-1", "1"), False), (("@a", "@b"), True)):
+        task = Task("signs", "classification", ("sentence",), labels, ("accuracy",))
+        checkpoint = save(model, tmp_path / labels[0][-1], tokenizer=tokenizer, task=task, max_length=32)
+        write_rows(tmp_path / "rows.jsonl", [{"sentence": text} for text in TEXTS])
+        written = []
+        for suffix in ("jsonl", "csv", "tsv"):
+            out = tmp_path / f"{labels[0][-1]}.{suffix}"
+            if refused and suffix != "jsonl":
+                with pytest.raises(UsageError, match="would be a formula in a spreadsheet: write a .jsonl"):
+                    predict(checkpoint.folder, out=out, data_folder=tmp_path / "rows.jsonl")
+                assert not out.exists()
+                continue
+            predict(checkpoint.folder, out=out, data_folder=tmp_path / "rows.jsonl")
+            lines = out.read_text().splitlines()
+            if suffix == "jsonl":
+                written.append([json.loads(line)["prediction"] for line in lines])
+            else:
+                written.append([line[1] for line in read(out, "," if suffix == "csv" else "\t")[1:]])
+        assert all(predictions == written[0] for predictions in written)
+        assert set(written[0]) <= set(labels)
+
+
+def test_rows_of_stsb_without_a_label_are_not_scored(
+    encoders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = untrained(encoders["bert"], tmp_path, "stsb")
+    rows: list[dict[str, object]] = [{"sentence1": text, "sentence2": "b", "label": -1.0} for text in TEXTS]
+    write_rows(tmp_path / "data/test.jsonl", rows)
+    predicted = predict(checkpoint.folder, out=tmp_path / "p.csv", data_folder=tmp_path / "data")
+    assert predicted.rows == len(TEXTS) and predicted.scores is None
+    assert "not scored" in capsys.readouterr().err
 
 
 def test_submissions_are_of_test_rows(encoders: dict[str, Path], tmp_path: Path) -> None:
