@@ -118,6 +118,17 @@ class ForkedCommand(Command):
 
 
 _SIGTERM_BIT = 1 << (signal.SIGTERM - 1)
+_PF_EXITING = 0x4
+"""A flag of the kernel: the process has called exit; freeing its memory takes some tenths of a second."""
+
+
+def _is_exiting(number: int) -> bool:
+    """Whether a process has ended by itself, so that a signal no longer reaches it."""
+    try:
+        fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return True
+    return bool(int(fields[6]) & _PF_EXITING)
 
 
 def _caught_signals(number: int) -> int | None:
@@ -366,6 +377,9 @@ class Campaign:
             process = self.start(command)
             process.wait_for_handlers()
             if process.wait(moment) is not None:
+                return None
+            if _is_exiting(process.number):
+                process.wait(_LIMIT_S)
                 return None
             process.send(number)
             begin_s = time.monotonic()
