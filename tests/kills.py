@@ -178,9 +178,10 @@ class Starter:
 
     def end(self) -> None:
         """End the process."""
-        assert self._process.stdin is not None
+        assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait()
+        self._process.stdout.close()
 
 
 _COMPILER_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
