@@ -4,6 +4,7 @@
     train-00000-of-00003.parquet, ...           shards; all of them must be there
     train/0000.parquet, ...                     a folder per split, also as save_to_disk of datasets writes it
     snli_1.0_train.jsonl                        NAME_SPLIT.FORMAT
+    dev-v1.1.json                               SPLIT-vVERSION.FORMAT
 
 in the folder itself, or in its subfolder ``data`` or one with the task's name. A folder with one file, and a
 file, hold rows that are divided by the setting ``split``.
@@ -15,7 +16,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from effx.data import tables, text
 from effx.data.tables import Header
@@ -45,16 +45,13 @@ class Files:
     """They hold the rows of both splits."""
 
 
-def files_of(
-    source: DataSource, split: str, task: str, *, patterns: Mapping[str, str] = MappingProxyType({})
-) -> Files:
+def files_of(source: DataSource, split: str, task: str) -> Files:
     """Return the files that hold a split.
 
     Args:
         source: a file or a folder.
         split: one of :data:`PREDICTED_SPLITS`.
         task: the task's name.
-        patterns: split -> pattern of other names that its files may have, such as dev-v*.json.
 
     Raises:
         DataError: there are none, or it is not clear which.
@@ -69,10 +66,10 @@ def files_of(
             raise DataError(f"{path}: unknown format; known: {', '.join(tables.SUFFIXES)}.", settings="data")
         return _divided((path,), source, split)
     for parent in _folders(path, task):
-        if paths := _split_files(parent, split, patterns=patterns):
-            return _whole(paths, source, parent, split, patterns=patterns)
+        if paths := _split_files(parent, split):
+            return _whole(paths, source, parent, split)
     for parent in _folders(path, task):
-        if split == "validation" and (paths := _split_files(parent, "train", patterns=patterns)):
+        if split == "validation" and (paths := _split_files(parent, "train")):
             if source.settings.unlabelled:
                 raise DataError(f"{source.path} has training rows, and no validation rows", settings="data")
             return _divided(paths, source, split)
@@ -86,13 +83,11 @@ def files_of(
     )
 
 
-def _whole(
-    paths: tuple[Path, ...], source: DataSource, parent: Path, split: str, *, patterns: Mapping[str, str]
-) -> Files:
+def _whole(paths: tuple[Path, ...], source: DataSource, parent: Path, split: str) -> Files:
     """Return a split that has its files; training rows alone are divided if this is set."""
     if source.settings.split is None:
         return Files(paths)
-    if split == "train" and not _split_files(parent, "validation", patterns=patterns):
+    if split == "train" and not _split_files(parent, "validation"):
         return Files(paths, divided=True)
     raise UsageError(
         f"{source.path} has files of both train and validation rows: leave split out", settings="split"
@@ -133,14 +128,12 @@ def _data_files(parent: Path) -> list[Path]:
     )
 
 
-def _split_files(parent: Path, split: str, *, patterns: Mapping[str, str]) -> tuple[Path, ...]:
+def _split_files(parent: Path, split: str) -> tuple[Path, ...]:
     """Return the files of a split in one folder; an empty tuple where it has none.
 
     Raises:
         DataError: several files or sets of files could be the split, or shards are missing.
     """
-    if split in patterns and (paths := sorted(parent.glob(patterns[split]))):
-        return (paths[0],)
     choices: dict[str, list[Path]] = {}
     for child in sorted(parent.iterdir()):
         if child.is_dir() and child.name.lower() in _NAMES[split] and (shards := _data_files(child)):
@@ -159,12 +152,12 @@ def _split_files(parent: Path, split: str, *, patterns: Mapping[str, str]) -> tu
 
 
 def _stem(path: Path) -> str | None:
-    """Return a data file's name without format and shard number; None: it is not a data file."""
+    """Return a data file's name without format, shard number and version; None: it is not a data file."""
     suffix = tables.suffix_of(path)
     if not suffix or path.name.startswith("."):
         return None
     name = path.name[: path.name.lower().rindex(suffix)]
-    return re.sub(r"-\d{5}-of-\d{5}$", "", name)
+    return re.sub(r"-\d{5}-of-\d{5}$|[-_]v\d+(\.\d+)*([-_]\w+)?$", "", name)
 
 
 def _is_named(stem: str, split: str) -> bool:

@@ -280,7 +280,7 @@ def _local(
     """Return the rows of a split; with ``labelled`` they are :class:`Rows`."""
     if labelled and source.settings.unlabelled:
         raise _unlabelled_error(source)
-    split_files = layouts.files_of(source, split, task.name, patterns=task.behavior.file_patterns)
+    split_files = layouts.files_of(source, split, task.name)
     if split_files.divided and source.digest is not None and digest_of(split_files.paths) != source.digest:
         raise DataError(
             f"{split_files.paths[0]} has changed since the checkpoint was trained on a part of it: splitting "

@@ -85,11 +85,10 @@ def _read_as(record: DataRecord, source: DataSource) -> DataSource:
 
 
 def _digest(task: Task, source: DataSource) -> str:
-    patterns = task.behavior.file_patterns
     paths: tuple[Path, ...] = ()
     with contextlib.suppress(DataError, UsageError):  # an imported model needs no training rows
-        paths = layouts.files_of(source, "train", task.name, patterns=patterns).paths
-    paths += layouts.files_of(source, "validation", task.name, patterns=patterns).paths
+        paths = layouts.files_of(source, "train", task.name).paths
+    paths += layouts.files_of(source, "validation", task.name).paths
     return digest_of(dict.fromkeys(paths))
 
 

@@ -42,6 +42,20 @@ def test_shards_of_the_hub_are_read_in_order(tmp_path: Path, folder: str) -> Non
         data.load(SST2, "train", tmp_path)
 
 
+@pytest.mark.parametrize("task", ["squad", "my-questions"])
+def test_a_version_in_the_name_is_no_part_of_the_split(task: str, tmp_path: Path) -> None:
+    answer = {"id": "1", "question": "who?", "answers": [{"text": "Ann", "answer_start": 0}]}
+    articles = {"data": [{"title": "", "paragraphs": [{"context": "Ann wrote it.", "qas": [answer]}]}]}
+    for name in ("train-v1.1.json", "dev-v1.1.json"):
+        (tmp_path / name).write_text(json.dumps(articles), encoding="utf-8")
+    found = data.resolve(task, source(tmp_path, task_kind="answer-span"))
+    assert found.kind == "answer-span"
+    assert data.load(found, "validation", tmp_path).file == f"{tmp_path.name}/dev-v1.1.json"
+    (tmp_path / "dev-v2.0.json").write_text(json.dumps(articles), encoding="utf-8")
+    with pytest.raises(DataError, match=r"several files may be the same rows: dev-v1.1.json, dev-v2.0.json"):
+        data.load(found, "validation", tmp_path)
+
+
 def test_a_folder_per_split(tmp_path: Path) -> None:
     parquet(tmp_path / "train/0000.parquet", ROWS[:5])
     parquet(tmp_path / "train/0001.parquet", ROWS[5:10])

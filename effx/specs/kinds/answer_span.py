@@ -246,7 +246,6 @@ ANSWER_SPAN = TaskKind(
     label_column="answers",
     columns=("question", "context"),
     is_label=_is_label,
-    file_patterns={"train": "train-v*.json*", "validation": "dev-v*.json*"},
     summarize=_summarize,
     match_head=_match_head,
     store=_store,

@@ -191,8 +191,6 @@ class TaskKind:
     agreement_metrics: tuple[str, ...] = ()
     """Metrics by which predictions are compared with those of a reference engine where the rows have no
     labels, the primary one first; empty: engines are not measured without labels."""
-    file_patterns: Mapping[str, str] = field(default_factory=dict)
-    """Split -> pattern of the names that its files have where the rows were published."""
     constant: Callable[[np.ndarray, Labels], Constant] | None = None
     """Labels of the training rows, and label names -> the best constant answer; None: there is none."""
     has_classes: bool = True
