@@ -92,9 +92,34 @@ KINDS: dict[str, Callable[[str], Iterator[Row]]] = {
 """Kind -> its rows in a split."""
 
 
+def _retrieval(folder: Path) -> Path:
+    """Write sentences, and the second half of each as a query that it is relevant for."""
+    sentences = list(dict.fromkeys(text for text, _, _ in _sentences("validation")))
+    documents = [{"_id": f"d{number}", "text": text} for number, text in enumerate(sentences)]
+    queries = [
+        {"_id": f"q{number}", "text": " ".join(text.split()[len(text.split()) // 2 :])}
+        for number, text in enumerate(sentences)
+    ]
+    for name, values in (("corpus", documents), ("queries", queries)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(value) + "\n" for value in values))
+    (folder / "qrels").mkdir(exist_ok=True)
+    lines = [f"q{number}\td{number}\t1\n" for number in range(len(sentences))]
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(lines))
+    return folder
+
+
+NAMES = (*KINDS, "retrieval")
+"""The kinds that rows are made of."""
+
+
 def write(kind: str, folder: Path) -> Path:
-    """Write train.jsonl and validation.jsonl of a kind of task into a folder, and return it."""
+    """Write train.jsonl and validation.jsonl of a kind of task into a folder, and return it.
+
+    Rows of retrieval are corpus.jsonl, queries.jsonl and qrels/test.tsv.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    if kind == "retrieval":
+        return _retrieval(folder)
     for split in ROWS:
         lines = [json.dumps(row) for row in KINDS[kind](split)]
         (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")

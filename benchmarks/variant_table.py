@@ -38,6 +38,7 @@ from effx.specs.data import DataSettings, DataSource
 from effx.specs.training import EarlyExitSettings, FinetuneSettings, TokenPruningSettings
 from effx.specs.variants import parse
 from effx.train import exits, finetune, tokens
+from effx.train.importing import import_model
 
 FAMILIES = ("bert", "distilbert", "roberta")
 SIZES = {
@@ -69,7 +70,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="mini")
     parser.add_argument("--family", action="append", choices=FAMILIES)
     parser.add_argument("--kinds", action="store_true", help="kinds of tasks instead of families")
-    parser.add_argument("--kind", action="append", choices=kind_rows.KINDS, help="default: all; with --kinds")
+    parser.add_argument("--kind", action="append", choices=kind_rows.NAMES, help="default: all; with --kinds")
     parser.add_argument("--variant", action="append", help="default: all of them")
     parser.add_argument("--backend", action="append", choices=BUILDABLE)
     parser.add_argument("--jobs", type=int, default=1)
@@ -78,7 +79,7 @@ def main() -> None:
     variants = options.variant or list(KIND_VARIANTS if options.kinds else VARIANTS)
     rows: list[dict[str, Any]] = []
     if options.kinds:
-        for kind in options.kind or kind_rows.KINDS:
+        for kind in options.kind or kind_rows.NAMES:
             folder = of_kind(kind, (options.family or FAMILIES)[0], options.size, options.out)
             rows += built(folder, variants, backends, options.out / "engines", options.jobs)
             write(options, backends, rows)
@@ -124,8 +125,12 @@ def of_kind(kind: str, family: str, size: str, out: Path) -> Path:
     folder = out / "checkpoints" / f"{family}-{size}-{kind}"
     if Checkpoint.find(folder):
         return folder
-    rows = DataSource(str(kind_rows.write(kind, out / "rows" / kind)), DataSettings(task_kind=kind))
-    return reduced(random_encoder(family, size, out), folder, lr=3e-4, task=kind, rows=rows)
+    if kind == "retrieval":  # trained on pairs
+        embedder = of_kind("embedding", family, size, out)
+        rows = kind_rows.write(kind, out / "rows" / kind)
+        return import_model(embedder, out=folder.parent, checkpoint_name=folder.name, data_folder=rows).folder
+    source = DataSource(str(kind_rows.write(kind, out / "rows" / kind)), DataSettings(task_kind=kind))
+    return reduced(random_encoder(family, size, out), folder, lr=3e-4, task=kind, rows=source)
 
 
 def random_encoder(family: str, size: str, out: Path) -> Path:

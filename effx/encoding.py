@@ -7,7 +7,7 @@ that its checkpoint was trained on. Profiling therefore does not need transforme
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,15 @@ from tokenizers import Encoding, Tokenizer
 
 from effx import records
 from effx.errors import ArtifactError, UsageError, one_line
+from effx.specs.documents import Documents
 
 _CHUNK = 4096  # rows encoded at once: bounds the memory that Encoding objects take
 _CHUNK_OF_WINDOWS = 256
-FORMS = ("texts", "words", "windows", "separate", "candidates")
+FORMS = ("texts", "words", "windows", "separate", "candidates", "documents")
 """What a row is: one text or a pair, cut at the maximum length; a list of words; a question with a context,
-of which each sequence of tokens has a window; texts that are encoded apart, a sequence each; or a query with
-candidates, a sequence of the query and a candidate each."""
+of which each sequence of tokens has a window; texts that are encoded apart, a sequence each; a query with
+candidates, a sequence of the query and a candidate each; or a query that is compared with documents which all
+rows share, followed by the id of the document that is the query itself, if there is one."""
 _SEVERAL = ("windows", "separate", "candidates")
 """Forms of rows with several sequences."""
 _LEAST_WINDOW = 16
@@ -56,6 +58,16 @@ class Windows:
 
 
 @dataclass(frozen=True)
+class EncodedDocuments:
+    """Documents that all rows share, each a sequence."""
+
+    ids: tuple[str, ...]
+    tokens: Encoded
+    vectors: np.ndarray | None = None
+    """[documents, width], of the model or engine that answers the rows; None: not computed yet."""
+
+
+@dataclass(frozen=True)
 class Encoded:
     """Sequences of ids without padding, stored flat: 67,349 SST-2 rows take about 4 MB.
 
@@ -76,6 +88,10 @@ class Encoded:
     row_of: np.ndarray | None = None
     """int64 [sequences], ascending; number of the row that a sequence is of. Each row has at least one. None:
     a row is one sequence."""
+    documents: EncodedDocuments | None = None
+    """What rows are compared with; None: they are not queries. Parts of the rows have all of them."""
+    own_documents: np.ndarray | None = None
+    """int64 [n]; number of the document that a query is itself, -1: none. None: rows are not queries."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -147,7 +163,7 @@ class Encoded:
         lengths = self.lengths[sequences]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         tokens = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][sequences] - offsets[:-1], lengths)
-        words, windows, row_of = self.words, self.windows, self.row_of
+        words, windows, row_of, own = self.words, self.windows, self.row_of, self.own_documents
         if words is not None:
             words = Words(words.starts[tokens], words.counts[indices], words.width)
         if windows is not None:
@@ -159,7 +175,15 @@ class Encoded:
         if row_of is not None:
             counts = np.bincount(row_of, minlength=self.row_count)[indices]
             row_of = np.repeat(np.arange(len(counts)), counts)
-        return Encoded(self.ids[tokens], self.types[tokens], offsets, self.pad_id, words, windows, row_of)
+        if own is not None:
+            own = own[indices]
+        ids, types = self.ids[tokens], self.types[tokens]
+        return Encoded(ids, types, offsets, self.pad_id, words, windows, row_of, self.documents, own)
+
+    def with_vectors(self, vectors: np.ndarray) -> Encoded:
+        """Return the rows, compared with documents that have these vectors [documents, width]."""
+        assert self.documents is not None, "rows have no documents"
+        return replace(self, documents=replace(self.documents, vectors=vectors))
 
     def flat(self, sequences: Sequence[int] | np.ndarray, values: np.ndarray) -> np.ndarray:
         """Return a batch's values per token [sequences, length, ...] without padding, [tokens, ...]."""
@@ -273,6 +297,8 @@ class Encoder:
         texts: list[Any] = list(rows) if words else [row[0] if len(row) == 1 else row for row in rows]
         if self.form == "windows":
             texts = [(self.question(question), context) for question, context in rows]
+        if self.form == "documents":
+            texts = [row[0] for row in rows]
         if self.form == "separate":
             texts = [text for row in rows for text in row]
         if self.form == "candidates":
@@ -290,11 +316,15 @@ class Encoder:
                 first = next(encodings)
                 yield [first, *first.overflowing] if self.form == "windows" else [first]
 
-    def __call__(self, texts: Sequence[tuple[str, ...]]) -> Encoded:
+    def __call__(self, texts: Sequence[tuple[str, ...]], documents: Documents | None = None) -> Encoded:
         """Encode rows of the form: of each a text, a pair, words, a question, separate texts, or a query.
 
         Rows above ``max_length`` are cut, of a pair the longer text first. A context is not cut, but divided
         into windows that overlap by ``stride`` tokens, each with the question before it.
+
+        Args:
+            texts: of each row.
+            documents: what the rows are compared with, where they are queries.
         """
         ids, types, offsets = [], [], [0]
         starts: list[np.ndarray] = []
@@ -314,6 +344,11 @@ class Encoder:
                     types.append(np.array(kinds, dtype=np.int8))
                     offsets.append(offsets[-1] + len(encoding.ids))
         empty = np.zeros(0, dtype=np.int32)
+        shared = own = None
+        if documents is not None:
+            shared = EncodedDocuments(documents.ids, self([(text,) for text in documents.texts]))
+            numbers = {name: number for number, name in enumerate(documents.ids)}
+            own = np.array([numbers.get(row[1], -1) if len(row) > 1 else -1 for row in texts], dtype=np.int64)
         return Encoded(
             np.concatenate(ids) if ids else empty,
             np.concatenate(types) if types else empty.astype(np.int8),
@@ -322,6 +357,8 @@ class Encoder:
             _words(texts, starts) if self.form == "words" else None,
             _windows(texts, characters) if self.form == "windows" else None,
             np.array(row_of, dtype=np.int64) if self.form in _SEVERAL else None,
+            shared,
+            own,
         )
 
 

@@ -41,18 +41,25 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _is_named_number(value: Any) -> bool:
+    pair = isinstance(value, list | tuple) and len(value) == 2
+    return pair and isinstance(value[0], str) and _is_finite(value[1])
+
+
 def _stored_label(value: Any) -> Any:
     """Check a label or prediction of a row.
 
     Raises:
-        ValueError: it is neither a finite number, nor a text, nor a list of either.
+        ValueError: it is neither a finite number, nor a text, nor a list of either or of pairs of both.
     """
     if isinstance(value, list | tuple):
         if all(map(_is_finite, value)) or all(isinstance(entry, str) for entry in value):
             return value
+        if all(map(_is_named_number, value)):
+            return value
     elif isinstance(value, str) or _is_finite(value):
         return value
-    raise ValueError("expected a number, a text, or a list of numbers or texts")
+    raise ValueError("expected a number, a text, or a list of numbers, texts or [text, number]")
 
 
 StoredLabel = Annotated[Any, PlainValidator(_stored_label)]

@@ -40,7 +40,7 @@ FLOORS: dict[str, set[str]] = {
     "stats": {"errors"},
     "specs": {"errors", "stats"},
     "host": {"errors", "files", "progress", "signals"},
-    "encoding": {"errors", "records"},
+    "encoding": {"errors", "records", "specs"},
     "structure": {"errors"},
     "data": {"corpus", "errors", "files", "formatting", "host", "progress", "records", "specs"},
     "records": {"errors"},

@@ -7,6 +7,7 @@ layouts      folder -> files of a split: plain names, the hub's layouts, GLUE's 
 columns      header -> which columns hold the texts and the label
 labels       label texts -> the kind of task, and numbers
 split        one file -> training and validation rows
+retrieval    documents, queries and which belong together
 load         all of these together
 location     artifact -> files of its rows on this machine
 summary      rows -> what was understood of them, and the baseline

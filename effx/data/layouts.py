@@ -5,6 +5,7 @@
     train/0000.parquet, ...                     a folder per split, also as save_to_disk of datasets writes it
     snli_1.0_train.jsonl                        NAME_SPLIT.FORMAT
     dev-v1.1.json                               SPLIT-vVERSION.FORMAT
+    corpus.jsonl, queries.jsonl, qrels/dev.tsv  documents, queries, and which belong together (BEIR, MTEB)
 
 in the folder itself, or in its subfolder ``data`` or one with the task's name. A folder with one file, and a
 file, hold rows that are divided by the setting ``split``.
@@ -60,6 +61,8 @@ def files_of(source: DataSource, split: str, task: str) -> Files:
     path = Path(source.path).expanduser()
     if not path.exists():
         raise DataError(f"the data {path} does not exist: expected a file or a folder", settings="data")
+    if (corpus := corpus_folder(path)) is not None:
+        return Files(_corpus_files(corpus, split))
     if not path.is_dir():
         text.check_plain(path)
         if not tables.suffix_of(path):
@@ -81,6 +84,51 @@ def files_of(source: DataSource, split: str, task: str) -> Files:
         f"{', '.join(tables.SUFFIXES)}, or one file",
         settings="data",
     )
+
+
+CORPUS_FILES = ("corpus", "queries")
+"""Names of the files with documents and with queries."""
+CORPUS_LAYOUT = "a folder with corpus.jsonl, queries.jsonl and qrels/test.tsv"
+
+
+def corpus_folder(path: str | Path) -> Path | None:
+    """Return the folder that has documents and queries, ``path`` or its subfolder ``data``; None: none."""
+    root = Path(path).expanduser()
+    for folder in (root, root / "data"):
+        if folder.is_dir() and all(_named_files(folder, name) for name in CORPUS_FILES):
+            return folder
+    return None
+
+
+def _named_files(folder: Path, name: str) -> list[Path]:
+    return [path for path in _data_files(folder) if (_stem(path) or "").lower() == name]
+
+
+def _corpus_files(folder: Path, split: str) -> tuple[Path, ...]:
+    """Return the files with the relevant documents of a split's queries, with queries, and with documents.
+
+    Validation rows are those of ``test`` where there is no other file: most collections have no more.
+
+    Raises:
+        DataError: one is missing, or several may be meant.
+    """
+    names = (split, "test") if split == "validation" else (split,)
+    judged = folder / "qrels"
+    found = next((paths for name in names if judged.is_dir() and (paths := _split_files(judged, name))), ())
+    if not found:
+        raise DataError(
+            f"{folder} has documents and queries, but no file qrels/{names[-1]}.tsv that says which "
+            "documents are relevant for a query",
+            settings="data",
+        )
+    parts = [found]
+    for name in reversed(CORPUS_FILES):
+        of_name = _named_files(folder, name)
+        if len(of_name) > 1:
+            shown = ", ".join(path.name for path in of_name)
+            raise DataError(f"{folder}: several files may be the {name}: {shown}. Keep one of them.")
+        parts.append((of_name[0],))
+    return tuple(path for part in parts for path in part)
 
 
 def _whole(paths: tuple[Path, ...], source: DataSource, parent: Path, split: str) -> Files:

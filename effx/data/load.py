@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from effx import corpus, progress, records
-from effx.data import hub, labels, layouts, tables
+from effx.data import hub, labels, layouts, retrieval, tables
 from effx.data.columns import WORDS, Columns, choose
 from effx.data.location import digest_of
 from effx.data.rows import Origin, Rows, UnlabelledRows
@@ -211,6 +211,8 @@ def _infer(
     """
     if training and source.settings.unlabelled:
         raise _unlabelled_error(source)
+    if (searched := _retrieval(name, source)) is not None:
+        return searched
     one_file = source.settings.split is None and not Path(source.path).is_dir()
     split_files = layouts.files_of(source, "validation" if one_file and not training else "train", name)
     table = _table(split_files.paths, name, None, source.settings, labelled=training, cache=cache)
@@ -241,6 +243,24 @@ def _infer(
                 "largest label"
             )
     return task
+
+
+def _retrieval(name: str, source: DataSource) -> Task | None:
+    """Return the task of a folder with documents and queries; None: it is another one.
+
+    Raises:
+        DataError: the rows are to be of this kind, and are not; or of another one, and are of this.
+    """
+    kind, folder = KINDS["retrieval"], layouts.corpus_folder(source.path)
+    wanted = source.settings.task_kind
+    if folder is None and wanted == kind.name:
+        raise DataError(f"{source.path}: retrieval needs {layouts.CORPUS_LAYOUT}", settings="data")
+    if folder is not None and wanted not in (None, kind.name):
+        raise DataError(
+            f"{source.path} has documents and queries, which are rows of retrieval, not of {wanted}",
+            settings="task_kind",
+        )
+    return None if folder is None else Task(name, kind.name, ("query",), (), kind.metrics)
 
 
 def _recognised(name: str, table: Table, settings: DataSettings) -> Task | None:
@@ -281,6 +301,16 @@ def _local(
     if labelled and source.settings.unlabelled:
         raise _unlabelled_error(source)
     split_files = layouts.files_of(source, split, task.name)
+    if (task.behavior.form == "documents") is not (layouts.corpus_folder(source.path) is not None):
+        raise DataError(
+            f"{source.path}: task '{task.name}' is {task.kind}"
+            + (f", which needs {layouts.CORPUS_LAYOUT}" if task.behavior.form == "documents" else
+               ", and these are documents and queries"),
+            settings="data",
+        )  # fmt: skip
+    if task.behavior.form == "documents":
+        searched = retrieval.load(split_files.paths, source.settings)
+        return replace(searched, file=_file_of(split_files.paths[0], source))
     if split_files.divided and source.digest is not None and digest_of(split_files.paths) != source.digest:
         raise DataError(
             f"{split_files.paths[0]} has changed since the checkpoint was trained on a part of it: splitting "

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from effx.errors import UsageError
+from effx.specs.documents import Documents
 
 _SUBSET_SEED = 0  # a subset is the same for every training seed, so that runs stay comparable
 
@@ -30,6 +31,7 @@ class _FromSource:
 
     source: str
     file: str | None
+    documents: Documents | None
 
     @property
     def recorded_source(self) -> str:
@@ -42,16 +44,20 @@ class Rows(_FromSource):
     """Texts and labels of one split, in file order."""
 
     texts: list[tuple[str, ...]]
-    """One tuple per example: one text, two for a pair, or the words."""
+    """One tuple per example: one text, two for a pair, the words, or a query, followed by the id of the
+    document that it is itself, if there is one."""
     labels: np.ndarray
     """First axis n; what they are depends on the kind of task: int64 classes, float64 numbers, bool
-    [n, labels] sets, int64 [n, words of the longest row] tags, or objects, tuples of accepted answers."""
+    [n, labels] sets, int64 [n, words of the longest row] tags, or objects: tuples of accepted answers, of the
+    relevances of candidates, or of (document id, relevance)."""
     source: str
     """Where they came from, for messages: a file, a dataset on the hub, or the demo corpus."""
     origin: Origin | None = None
     """None: the demo corpus."""
     file: str | None = None
     """The first file, from the data folder's name on, as ``sst2/train.jsonl``; None: not from files."""
+    documents: Documents | None = None
+    """What the rows are compared with; None: they are not queries. Parts of the rows have all of them."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -66,6 +72,13 @@ class Rows(_FromSource):
     def limit(self, n: int | None) -> Rows:
         """Return ``n`` rows drawn without replacement, the same rows every time, in file order."""
         return self if n is None or n >= len(self) else self.take(self.subset(n))
+
+    def with_fewer_documents(self, n: int) -> Rows:
+        """Return the rows with about ``n`` documents, those that are relevant for a row included."""
+        if self.documents is None or len(self.documents) <= n:
+            return self
+        needed = {name for row in self.labels for name, _ in row}
+        return replace(self, documents=self.documents.part(n, needed))
 
     def subset(self, n: int | None) -> np.ndarray:
         """Return the indices of the rows that :meth:`limit` takes, ascending."""
@@ -83,6 +96,8 @@ class UnlabelledRows(_FromSource):
     origin: Origin
     file: str | None = None
     """As :attr:`Rows.file`."""
+    documents: Documents | None = None
+    """None: rows that are compared with documents have labels."""
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -156,7 +156,7 @@ def _copy(engine: Engine, folder: Path) -> str:
 def _sentence_files(engine: Engine) -> dict[str, Any]:
     """Return file name -> JSON for sentence-transformers; empty: the engine does not embed texts."""
     structure, encoder = engine.manifest.structure, engine.manifest.encoder
-    if not engine.task.behavior.query_is_text or structure is None or encoder is None:
+    if engine.task.behavior.head != "embedding" or structure is None or encoder is None:
         return {}
     return sentence_transformers.contents(structure.head_pooling, encoder.width, engine.max_length)
 

@@ -6,14 +6,13 @@ otherwise random ids. The manifest says which.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from effx.encoding import Encoded, Windows, Words
+from effx.encoding import Encoded, EncodedDocuments, Windows, Words, length_sorted
 from effx.engines.protocol import Session
 from effx.manifests import Parity
 from effx.specs.kinds.embedding import cosines
@@ -75,6 +74,7 @@ class Reference:
     """The checkpoint's answers, with the exits and token pruning of the variant."""
 
     encoded: Encoded
+    """With the checkpoint's vectors of documents, where rows are compared with some."""
     logits: np.ndarray
     """[sequences, outputs]; or [tokens, outputs], see :func:`effx.models.evaluate.token_logits`."""
     depth: np.ndarray | None
@@ -92,22 +92,34 @@ def measure(reference: Reference, session: Session, task: Task, precision: str) 
     The engine runs batches of eight. The first rows are unsorted, so that short rows are padded next to long
     ones; the other rows, which are for accuracy, and the checkpoint's run with rows of similar length. A
     lossy engine whose answers depend on the batch, as with dynamic int8 scales, is also compared in single
-    queries: both comparisons must pass, and the worse one is returned.
+    queries: both comparisons must pass, and the worse one is returned. Documents that rows are compared with
+    run in batches only, as where an index is built.
     """
     encoded = reference.encoded
+    documents = _documents(reference, session, task)
     mixed = min(_MIXED_ROWS, len(encoded))
     order = np.append(np.arange(mixed), mixed + np.argsort(encoded.lengths[mixed:], kind="stable"))
     batches = [order[start : start + _BATCH] for start in range(0, len(encoded), _BATCH)]
     in_batches = _answer(reference, session, task, batches)
-    compared = compare(reference, *in_batches, task, precision)
+    compared = compare(reference, *in_batches, task, precision, documents)
     if precision not in _LOSSY:
         return compared
     alone = _answer(reference, session, task, np.arange(mixed)[:, None])
     if _same_answers(reference, alone, in_batches, task, mixed):
         return compared
     alone = _answer(reference, session, task, np.arange(len(encoded))[:, None])
-    single = dataclasses.replace(compare(reference, *alone, task, precision), rows_per_query=1)
+    single = replace(compare(reference, *alone, task, precision, documents), rows_per_query=1)
     return min(compared, single, key=lambda each: (each.passed, each.label_agreement))
+
+
+def _documents(reference: Reference, session: Session, task: Task) -> np.ndarray | None:
+    """Return the engine's vectors of documents; None: the rows have none."""
+    if (documents := reference.encoded.documents) is None or documents.vectors is None:
+        return None
+    vectors = np.zeros_like(documents.vectors)
+    for part in length_sorted(documents.tokens.lengths, _BATCH):
+        vectors[part] = task.behavior.logits(session.infer(documents.tokens.batch(part)))
+    return vectors
 
 
 def _answer(
@@ -144,13 +156,33 @@ def _same_answers(
 
 
 def compare(
-    reference: Reference, answers: np.ndarray, depth: np.ndarray | None, task: Task, precision: str
+    reference: Reference,
+    answers: np.ndarray,
+    depth: np.ndarray | None,
+    task: Task,
+    precision: str,
+    documents: np.ndarray | None = None,
 ) -> Parity:
-    """Compare answers, of the shape of the reference's logits, with it; answers that are not finite fail."""
-    expected = reference.logits
+    """Compare answers, of the shape of the reference's logits, with it; answers that are not finite fail.
+
+    Args:
+        reference: the checkpoint's answers.
+        answers: the engine's.
+        depth: layers that each row ran through; None: the engine has no exits.
+        task: turns answers into predictions.
+        precision: a key of :data:`TOLERANCES`.
+        documents: the engine's vectors of documents, where rows are compared with some.
+    """
+    expected, encoded, of_engine = reference.logits, reference.encoded, reference.encoded
+    if documents is not None:
+        of_engine = encoded.with_vectors(documents)
     tolerance = TOLERANCES[precision]
+    expected_labels, labels = task.predict(expected, encoded), task.predict(answers, of_engine)
+    if documents is not None:  # from here on, vectors of queries and documents are compared alike
+        assert encoded.documents is not None and encoded.documents.vectors is not None
+        expected = np.concatenate([expected, encoded.documents.vectors])
+        answers = np.concatenate([answers, documents])
     difference = float(np.max(np.abs(expected - answers), initial=0.0))
-    expected_labels, labels = (task.predict(logits, reference.encoded) for logits in (expected, answers))
     agreement = task.behavior.agreement(expected_labels, labels)
     finite = bool(np.isfinite(answers).all())
     scale = max(1.0, float(np.max(np.abs(expected), initial=0.0)) / _LARGE)
@@ -254,7 +286,8 @@ def random_rows(
     """Return rows of random ids with random lengths from 2 to ``limit``.
 
     Of the form ``words`` each token is a word; of the form ``windows`` each row has one window, and each
-    token is a character of its context; of other forms there are ``n`` texts, a few in each row.
+    token is a character of its context; of the form ``documents`` the rows are compared with themselves; of
+    other forms there are ``n`` texts, a few in each row.
     """
     rng = np.random.default_rng(seed)
     lengths = rng.integers(2, limit + 1, size=n)
@@ -269,7 +302,11 @@ def random_rows(
         windows, row_of = Windows(positions, positions + 1, (context,) * n), np.arange(n)
     if form in _SEQUENCES:
         row_of = np.arange(n) // _SEQUENCES[form]
-    return Encoded(ids, np.zeros(len(ids), dtype=np.int8), offsets, pad_id, words, windows, row_of)
+    rows = Encoded(ids, np.zeros(len(ids), dtype=np.int8), offsets, pad_id, words, windows, row_of)
+    if form != "documents":
+        return rows
+    documents = EncodedDocuments(tuple(map(str, range(n))), rows)
+    return replace(rows, documents=documents, own_documents=np.full(n, -1))
 
 
 def with_longest(encoded: Encoded, limit: int) -> Encoded:
@@ -302,4 +339,8 @@ def _with_sequence(encoded: Encoded, limit: int, row: int) -> Encoded:
             (*windows.contexts, ""),
         )
     row_of = None if encoded.row_of is None else np.append(encoded.row_of, row)
-    return Encoded(np.append(encoded.ids, ids), types, offsets, encoded.pad_id, words, windows, row_of)
+    own = None if encoded.own_documents is None else np.append(encoded.own_documents, -1)
+    return Encoded(
+        np.append(encoded.ids, ids), types, offsets, encoded.pad_id, words, windows, row_of,
+        encoded.documents, own,
+    )  # fmt: skip

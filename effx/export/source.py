@@ -33,6 +33,8 @@ _PARITY_ROWS = 256
 _QUANTIZED_PARITY_ROWS = 1000
 """Rows of the parity gate for quantized precisions (int8, fp8): their lost accuracy is gated, and its
 confidence interval is wide on few rows."""
+_PARITY_DOCUMENTS = 1000
+"""Documents of the parity gate, those that are relevant for its queries included: each runs several times."""
 _LARGE_PARAMETERS = 200_000_000
 """From this size on, the gate on 1000 rows would take longer than the build."""
 
@@ -102,11 +104,12 @@ class ExportSource:
         large = parameters(self.model) >= _LARGE_PARAMETERS
         limit = _PARITY_ROWS if large else _QUANTIZED_PARITY_ROWS
         try:
-            return data.load_to_measure(self.checkpoint.task, self._data).limit(limit)
+            rows = data.load_to_measure(self.checkpoint.task, self._data).limit(limit)
         except (DataError, MissingExtraError):
             if self.data_folder is not None:
                 raise
             return None
+        return rows.with_fewer_documents(_PARITY_DOCUMENTS) if isinstance(rows, Rows) else rows
 
     def max_length(self, variant: Variant) -> int:
         """Return how many tokens of a row the variant reads."""
@@ -132,7 +135,8 @@ class ExportSource:
             return parity.with_longest(random, limit), None, "random"
         rows = self.rows if variant.is_quantized else self.rows.limit(_PARITY_ROWS)
         labels = rows.labels if isinstance(rows, Rows) else None
-        return parity.with_longest(encoder(rows.texts), limit), labels, "task"
+        encoded = encoder(rows.texts, rows.documents)
+        return parity.with_longest(encoded, limit), labels, "task"
 
     def reference(self, variant: Variant) -> Reference:
         """Return the checkpoint's logits on the rows of the parity gate, reduced as the variant is."""
@@ -145,6 +149,7 @@ class ExportSource:
                 of_tokens = evaluate.token_logits(self.model, encoded, task)
                 reference = Reference(encoded, of_tokens, None, labels, inputs)
             elif rule is None and not variant.tokens:
+                encoded = evaluate.with_documents(self.model, encoded)
                 reference = Reference(encoded, evaluate.logits(self.model, encoded), None, labels, inputs)
             else:
                 logits, depth, _ = evaluate.reduced(

@@ -86,7 +86,7 @@ def config(engine: Engine, name: str) -> dict[str, Any]:
         answers = [_tensor("logits", "TYPE_FP32", length, engine.task.outputs)]
     elif kind.of_tokens:
         answers = [_tensor(output, "TYPE_FP32", length) for output in kind.output_names]
-    elif kind.query_is_text:
+    elif kind.head == "embedding":
         assert manifest.encoder is not None
         width = manifest.encoder.width
         answers = [_tensor(output, "TYPE_FP32", width) for output in kind.output_names]

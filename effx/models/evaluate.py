@@ -23,7 +23,14 @@ _Inputs = dict[str, torch.Tensor]
 
 def predictions(model: PreTrainedModel, encoded: Encoded, task: Task) -> np.ndarray:
     """Return what the plain forward pass in eval mode predicts for a task, first axis the rows."""
-    return task.predict(answers(model, encoded, task), encoded)
+    return task.predict(answers(model, encoded, task), with_documents(model, encoded))
+
+
+def with_documents(model: PreTrainedModel, encoded: Encoded) -> Encoded:
+    """Return rows with the vectors of the documents that they are compared with, if there are any."""
+    if encoded.documents is None:
+        return encoded
+    return encoded.with_vectors(logits(model, encoded.documents.tokens))
 
 
 def answers(model: PreTrainedModel, encoded: Encoded, task: Task) -> np.ndarray:
@@ -127,7 +134,7 @@ def at_length(
     rows = data.load(opened.task, "validation", data.locate(data_folder, opened.task, opened.data))
     form = opened.task.behavior.form
     whole = Encoder(opened.folder, opened.max_length, form=form)(rows.texts).cut_lengths
-    encoded = Encoder(opened.folder, max_length, form=form)(rows.texts)
+    encoded = Encoder(opened.folder, max_length, form=form)(rows.texts, rows.documents)
     scores = opened.task.score(rows.labels, predictions(model, encoded, opened.task))
     return {**scores, "cut": float((whole > max_length).mean()) if len(whole) else 0.0}
 

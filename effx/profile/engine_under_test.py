@@ -167,6 +167,7 @@ class EngineUnderTest:
                 "open",
                 folder=str(self.engine.folder),
                 texts=[list(texts) for texts in self.rows.texts],
+                documents=None if self.rows.documents is None else asdict(self.rows.documents),
                 threads=self.plan.threads,
                 seed=self.plan.seed,
                 scored=[

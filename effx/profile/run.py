@@ -285,5 +285,7 @@ def _rows(
 
 def _rows_digest(rows: Rows | UnlabelledRows) -> str:
     labels = rows.labels.tolist() if isinstance(rows, Rows) else None
-    value = {"texts": [list(texts) for texts in rows.texts], "labels": labels}
+    value: dict[str, object] = {"texts": [list(texts) for texts in rows.texts], "labels": labels}
+    if rows.documents is not None:
+        value["documents"] = [list(rows.documents.ids), list(rows.documents.texts)]
     return files.json_digest(value)

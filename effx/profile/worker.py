@@ -29,6 +29,7 @@ from effx.errors import ArtifactError, EffxError, UsageError, WorkerError
 from effx.host import cpu, memory
 from effx.profile.device_memory import DeviceMemory
 from effx.profile.protocol import Block, MemoryUse, OpenedEngine, Scored, WarmedUp
+from effx.specs.documents import Documents
 from effx.specs.tasks import Task
 from effx.specs.workloads import SINGLE_STREAM, Workload
 
@@ -40,6 +41,7 @@ _RECORDING_RUNS = 3  # torch.compile warms up, records, and runs the recording
 _SPIN_S = 1e-3
 _SCORING_S = 60.0
 """Seconds after which an accuracy pass answers with the rows scored so far."""
+_DOCUMENTS_AT_ONCE = 32
 _GOLDEN = (np.sqrt(5) - 1) / 2
 
 
@@ -85,6 +87,8 @@ class Worker:
             for workload, predictions in (scored or {}).items()
         }
         self._device_memory = device_memory
+        self._vectors: list[np.ndarray] = []
+        """Of the documents, batch by batch, until all of them were embedded."""
 
     @classmethod
     def open(
@@ -95,8 +99,9 @@ class Worker:
         seed: int,
         scored: Sequence[Mapping[str, Any]] = (),
         trust: bool = False,
+        documents: Mapping[str, Sequence[str]] | None = None,
     ) -> Worker:
-        """Load the engine in ``folder`` and encode ``texts`` with its tokenizer."""
+        """Load the engine in ``folder`` and encode ``texts``, and documents, with its tokenizer."""
         engine = Engine.open(folder)
         device_memory = DeviceMemory(engine.device)
         device_memory.begin()
@@ -108,7 +113,10 @@ class Worker:
                 f"{engine.folder}: engine.json: runtime.pad_id is {engine.runtime.pad_id}, but "
                 f"config.json says {encoder.pad_id}."
             )
-        rows = encoder([tuple(text) for text in texts])
+        rows = encoder(
+            [tuple(text) for text in texts],
+            None if documents is None else Documents(tuple(documents["ids"]), tuple(documents["texts"])),
+        )
         check_answer(session.infer(rows.batch(np.array([0]))), engine, int(rows.lengths[0]))
         device_memory.end()
         return cls(
@@ -147,6 +155,8 @@ class Worker:
     def score(self, workload: Workload, first_batch: int, only: Sequence[int] | None = None) -> Scored:
         """Run rows in the batches of a workload, from ``first_batch`` on, for about a minute.
 
+        Documents that the rows are compared with are embedded first, once; until all are, no row is scored.
+
         Args:
             workload: at real lengths.
             first_batch: index of the batch to begin with.
@@ -161,6 +171,8 @@ class Worker:
         logits: list[list[float]] = []
         depths: list[int] = []
         start = time.perf_counter()
+        if not self._embed_documents(start + _SCORING_S):
+            return Scored([], [], [], [], first_batch)
         next_batch: int | None = None
         for number, rows in enumerate(batches[first_batch:], first_batch + 1):
             answer, depth = self._answer(rows, workload.batch)
@@ -178,6 +190,26 @@ class Worker:
                 next_batch = number
                 break
         return Scored(scored, predictions, logits, depths, next_batch)
+
+    def _embed_documents(self, until_s: float) -> bool:
+        """Embed documents until a time of ``perf_counter``; return whether all of them are embedded.
+
+        They run in batches of similar length, whatever the workload is: an index is built before queries.
+        """
+        documents = self._rows.documents
+        if documents is None or documents.vectors is not None:
+            return True
+        batches = length_sorted(documents.tokens.lengths, _DOCUMENTS_AT_ONCE)
+        for part in batches[len(self._vectors) :]:
+            vectors = self._task.behavior.logits(self._session.infer(documents.tokens.batch(part)))
+            if not np.isfinite(vectors).all():
+                raise WorkerError("the engine's vectors of documents are not finite.")
+            self._vectors.append(vectors)
+            if time.perf_counter() > until_s and len(self._vectors) < len(batches):
+                return False
+        ordered = np.concatenate(self._vectors)[np.argsort(np.concatenate(batches))]
+        self._rows, self._vectors = self._rows.with_vectors(ordered), []
+        return True
 
     def _answer(self, rows: np.ndarray, batch: int) -> tuple[np.ndarray, list[int]]:
         """Return the logits and depths of rows, in queries of a workload's batch.
@@ -353,8 +385,9 @@ class Worker:
         key = SINGLE_STREAM if workload.batch == 1 else replace(workload, timing="end-to-end")
         primary = next(iter(self._predictions.values()), None)
         predictions = self._predictions.get(key, primary)
-        if predictions is None:
-            return 0, 0
+        documents = self._rows.documents
+        if predictions is None or (documents is not None and documents.vectors is None):
+            return 0, 0  # not scored; or documents are not embedded again in a worker that was loaded again
         for rows, logits in self._of_rows(answers):
             checked += len(rows)
             answers_now, before = self._predict(rows, logits), predictions[rows]

@@ -6,8 +6,8 @@ of them true in a row, or tags of words [n, words]:
     0 is O, 2 k + 1 is B-TYPE and 2 k + 2 is I-TYPE of the type number k; -1: the row has no such word
 
 Answers in a text are scored one by one (:func:`exact_match`, :func:`token_f1`), and so are the orders of a
-query's candidates (:func:`ndcg`, :func:`reciprocal_rank`); predictions are then these scores [n, 2], labels
-are ones.
+query's candidates (:func:`ndcg`, :func:`reciprocal_rank`) and the documents found for it
+(:func:`ndcg_of_ranks`, :func:`recall_of_ranks`); predictions are then these scores [n, 2], labels are ones.
 
 Entities are those of seqeval in its default mode, which are those of the script conlleval: an entity begins
 with B, and with I after a word outside of entities or of another type.
@@ -28,8 +28,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_CUTOFF = 10
-"""Candidates of a query that count, from the best score on."""
+CUTOFF = 10
+"""Candidates or documents of a query that count, from the best one on."""
 
 Weighted = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """Labels [n], predictions [engines, n] and weights [resamples, n] in, values [engines, resamples] out; label
@@ -89,7 +89,7 @@ def ndcg(relevance: Sequence[float], scores: Sequence[float]) -> float:
     """
     gains, predicted = np.asarray(relevance, dtype=float), np.asarray(scores, dtype=float)
     discounts = 1 / np.log2(np.arange(len(gains)) + 2)
-    discounts[_CUTOFF:] = 0
+    discounts[CUTOFF:] = 0
     ideal = float(np.sort(gains)[::-1] @ discounts)
     _, group = np.unique(-predicted, return_inverse=True)
     counts = np.bincount(group)
@@ -108,7 +108,25 @@ def reciprocal_rank(relevance: Sequence[float], scores: Sequence[float]) -> floa
     if not relevant.any():
         return 0.0
     rank = int(np.sum(~relevant & (predicted >= predicted[relevant].max()))) + 1
-    return 1 / rank if rank <= _CUTOFF else 0.0
+    return 1 / rank if rank <= CUTOFF else 0.0
+
+
+def ndcg_of_ranks(gains: Sequence[float], relevant: Sequence[float]) -> float:
+    """Return the normalised discounted cumulative gain of documents found, 0 to 1, as ndcg_cut of trec_eval.
+
+    Args:
+        gains: relevance of each document found, the best first; those after the tenth do not count.
+        relevant: the relevances above 0 of all relevant documents, also of those that were not found.
+    """
+    discounts = 1 / np.log2(np.arange(CUTOFF) + 2)
+    reached, ideal = list(gains)[:CUTOFF], sorted(relevant, reverse=True)[:CUTOFF]
+    best = float(np.dot(ideal, discounts[: len(ideal)]))
+    return float(np.dot(reached, discounts[: len(reached)])) / best if best > 0 else 0.0
+
+
+def recall_of_ranks(gains: Sequence[float], relevant: int) -> float:
+    """Return the share of ``relevant`` documents that are among the first ten found, given their gains."""
+    return sum(gain > 0 for gain in gains[:CUTOFF]) / relevant if relevant else 0.0
 
 
 def _sums(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -356,6 +374,7 @@ METRICS: dict[str, Metric] = {
         Metric("exact_match", _exact_match, of_classes=True, is_share=True, of_scores=True),
         Metric("ndcg_at_10", _mean_of(0), of_classes=False, of_scores=True),
         Metric("mrr_at_10", _mean_of(1), of_classes=False, of_scores=True),
+        Metric("recall_at_10", _mean_of(1), of_classes=False, of_scores=True),
         Metric("pearson", _pearson, of_classes=False, least=-1.0),
         Metric("spearman", _spearman, of_classes=False, least=-1.0),
         Metric("agreement", _equal, of_classes=True, is_share=True, of_reference=True),

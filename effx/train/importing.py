@@ -17,7 +17,7 @@ from effx.host import state
 from effx.manifests import CheckpointFacts, ImportRecord
 from effx.models import checkpoints, evaluate, huggingface
 from effx.models.huggingface.folder import reading
-from effx.models.huggingface.load import Loaded, Opened
+from effx.models.huggingface.load import Loaded, Opened, OpenedCheckpoint
 from effx.specs import head_labels
 from effx.specs.data import DataLocation, DataSource
 from effx.specs.heads import Head, OtherHeadError
@@ -45,7 +45,8 @@ def import_model(
     """Make a checkpoint of a fine-tuned model, scored on the task's validation rows.
 
     Args:
-        name: a folder as transformers saves it, or a name on the Hugging Face hub.
+        name: a folder as transformers saves it, a name on the Hugging Face hub, or a checkpoint of effx,
+            which stays reduced.
         out: folder of the checkpoint's folder.
         checkpoint_name: the checkpoint's name; default: TASK-MODEL.
         data_folder: file or folder of the rows; default: the hub, or the embedded demo.
@@ -103,7 +104,7 @@ def import_model(
 
 
 def _scored(
-    opened: Opened,
+    opened: Opened | OpenedCheckpoint,
     loaded: Loaded,
     task: Task,
     folder: Path,
@@ -113,13 +114,13 @@ def _scored(
     overwrite: bool,
 ) -> Checkpoint:
     """Score the model on the validation rows, if these have labels, and write the checkpoint."""
-    name = opened.folder.name
+    name = opened.name
     rows = data.load_to_measure(task, data_folder)
     progress.say(*data.scored(task, rows))
     encoder = checked_encoder(
         name, loaded.model, loaded.tokenizer, max_length, rows.texts, form=task.behavior.form
     )
-    encoded = encoder(rows.texts)
+    encoded = encoder(rows.texts, rows.documents)
     huggingface.check_encoded(name, encoded, loaded.model)
     facts: CheckpointFacts = {
         "model": huggingface.recorded_name(name),
@@ -128,7 +129,7 @@ def _scored(
         "validation_rows": len(rows),
         "validation_source": rows.recorded_source,
         "imported": ImportRecord(
-            digest=digest(opened.folder.path),
+            digest=digest(opened.path),
             settings=_recorded(settings),
             head=loaded.head,
             notes=tuple(loaded.notes),
@@ -284,8 +285,10 @@ def _named(task: Task, head: Head, settings: ImportSettings) -> Task:
     return replace(task, labels=tuple(outputs)) if by_number or by_name else task
 
 
-def _max_length(opened: Opened, loaded: Loaded) -> int:
+def _max_length(opened: Opened | OpenedCheckpoint, loaded: Loaded) -> int:
     """Return how many tokens the tokenizer cuts texts to, at most as many as the model reads."""
+    if isinstance(opened, OpenedCheckpoint):
+        return opened.checkpoint.max_length
     limit = checkpoints.position_limit(loaded.model)
     stated = opened.folder.tokenizer_config.get("model_max_length") or loaded.tokenizer.model_max_length
     return int(min(limit, stated))

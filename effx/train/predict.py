@@ -88,7 +88,7 @@ def predict(
     if glue and any("left out" in note for note in (rows.origin.notes if rows.origin else ())):
         raise DataError(f"{rows.source}: rows were left out, and a submission needs all of them.")
     encoder = Encoder(opened.folder, opened.max_length, form=task.behavior.form)
-    predicted = _predictions(opened, encoder(rows.texts))
+    predicted = _predictions(opened, encoder(rows.texts, rows.documents))
     scores = None if glue else _scores(task, source, split, rows.texts, predicted)
     shown = _for_glue(task, predicted) if glue else _named(task, predicted)
     files.write_atomic(path, _content(path, shown, glue=glue).encode())
@@ -127,7 +127,7 @@ def _unlabelled(task: Task, source: DataSource | None, split: str) -> data.Rows 
         return data.load_to_measure(task, None, split)
     if source.settings.split is not None:  # the checkpoint's rows: without labels they cannot be divided
         return data.load(task, split, source)
-    if task.behavior.collect is not None:  # rows with the same query belong together, and relevance is needed
+    if task.behavior.collect is not None or task.behavior.form == "documents":  # a query needs its labels
         return data.load(task, split, source)
     given = {name: value for name, value in source.settings.given().items() if name not in OF_LABELS}
     settings = DataSettings.of(**{**given, "unlabelled": True})

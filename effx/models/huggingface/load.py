@@ -63,6 +63,39 @@ class Opened:
     structure: str | None
     """The remaining structure in words; None: nothing was removed."""
 
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self.folder.path
+
+
+@dataclass(frozen=True)
+class OpenedCheckpoint:
+    """A checkpoint of effx that is the source of another one: its manifest says what was removed."""
+
+    checkpoint: Checkpoint
+
+    @property
+    def name(self) -> str:
+        """The checkpoint's name."""
+        return self.checkpoint.name
+
+    @property
+    def path(self) -> Path:
+        """The checkpoint's folder."""
+        return self.checkpoint.folder
+
+    @property
+    def head(self) -> Head:
+        """The task head."""
+        task = self.checkpoint.task
+        return Head(task.kind, task.labels or ("LABEL_0",), f"task '{task.name}'")
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -112,18 +145,18 @@ def load(
     name, head = str(name), head or HeadSettings()
     check_source(name)
     with reading(name):
-        if Checkpoint.is_at(name):
-            return _from_checkpoint(Checkpoint.open(name), task, head)
         opened = open_model(name, trust_remote_code=trust_remote_code)
         return build(opened, task, _plan(opened.head, task, head, name), trust_remote_code)
 
 
-def open_model(name: str, *, trust_remote_code: bool = False) -> Opened:
-    """Read and check a model's folder.
+def open_model(name: str, *, trust_remote_code: bool = False) -> Opened | OpenedCheckpoint:
+    """Read and check a model's folder, or that of a checkpoint of effx.
 
     Raises:
         UsageError: as :func:`load`.
     """
+    if Checkpoint.is_at(name):
+        return OpenedCheckpoint(Checkpoint.open(name))
     folder = open_folder(name)
     contents.check_config(folder)
     with building(folder.name, "a model", "config.json"):
@@ -164,12 +197,17 @@ def _plan(head: Head, task: Task, settings: HeadSettings, name: str) -> HeadPlan
         return HeadPlan(f"new: {error}", keep=False)
 
 
-def build(opened: Opened, task: Task, plan: HeadPlan, trust_remote_code: bool = False) -> Loaded:
+def build(
+    opened: Opened | OpenedCheckpoint, task: Task, plan: HeadPlan, trust_remote_code: bool = False
+) -> Loaded:
     """Build the model of transformers, with the head as planned, and reduce it.
 
     Raises:
-        UsageError: a tensor would be left out, or part of the encoder has no weights.
+        UsageError: a tensor would be left out, or part of the encoder has no weights; a checkpoint has exits
+            or a token schedule, or another kind of head.
     """
+    if isinstance(opened, OpenedCheckpoint):
+        return _from_checkpoint(opened.checkpoint, task, plan)
     folder, config, tensors = opened.folder, opened.config, dict(opened.tensors)
     family = families.named(config.model_type)
     heads.describe(config, task, plan.names(opened.head.outputs))
@@ -279,9 +317,9 @@ def check_encoder(name: str, model: PreTrainedModel, loading_info: Mapping[str, 
     return missing | mismatched
 
 
-def _from_checkpoint(checkpoint: Checkpoint, task: Task, settings: HeadSettings) -> Loaded:
+def _from_checkpoint(checkpoint: Checkpoint, task: Task, plan: HeadPlan) -> Loaded:
     """Return the model of a checkpoint, which stays reduced, with a head for another or the same task."""
-    model, name = checkpoints.load(checkpoint), str(checkpoint.folder)
+    model = checkpoints.load(checkpoint)
     remaining = structure(model)
     if remaining.exits or remaining.prunes_tokens:
         raise UsageError(
@@ -294,9 +332,6 @@ def _from_checkpoint(checkpoint: Checkpoint, task: Task, settings: HeadSettings)
             f"task '{task.name}' ({task.kind}) needs another kind of head than this checkpoint has: "
             "fine-tune the pretrained encoder instead."
         )
-    before = checkpoint.task
-    outputs = before.labels or ("LABEL_0",)
-    plan = _plan(Head(before.kind, outputs, f"task '{before.name}'"), task, settings, name)
     known = tuple(model.config.id2label[number] for number in sorted(model.config.id2label))
     _refit(model, family, task, plan)
     heads.describe(model.config, task, plan.names(known))

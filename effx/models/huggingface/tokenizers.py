@@ -181,6 +181,8 @@ def check_equal(
     words = encoder.form == "words"
     apart = encoder.form == "separate"
     firsts: list[Any] = [list(row) if words else row[0] for row in chosen]
+    if encoder.form == "documents":
+        chosen = [row[:1] for row in chosen]
     if apart:
         firsts = [text for row in chosen for text in row]
     seconds = [row[1] for row in chosen] if len(chosen[0]) > 1 and not words and not apart else None

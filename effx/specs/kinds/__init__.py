@@ -7,6 +7,7 @@ token_classification   a tag for each word of a row, of which entities consist
 answer_span            an answer in a text: start and end logits of every token
 ranking                candidates of a query in the order of their scores
 embedding              a vector per text, whose cosine with another's predicts a score
+retrieval              documents of a corpus whose vectors are near that of a query
 
 Everything that depends on the kind of a task is a field of :class:`TaskKind`; the other packages ask it. Two
 fields name what needs PyTorch: ``head``, a row of ``HEADS`` in :mod:`effx.models.heads`, and ``loss``, a row
@@ -25,6 +26,7 @@ from effx.specs.kinds.kind import TaskKind
 from effx.specs.kinds.multi_label import MULTI_LABEL
 from effx.specs.kinds.ranking import RANKING
 from effx.specs.kinds.regression import REGRESSION
+from effx.specs.kinds.retrieval import RETRIEVAL
 from effx.specs.kinds.token_classification import TOKEN_CLASSIFICATION
 
 __all__ = ["KINDS", "TaskKind"]
@@ -39,5 +41,6 @@ KINDS: Mapping[str, TaskKind] = {
         ANSWER_SPAN,
         RANKING,
         EMBEDDING,
+        RETRIEVAL,
     )
 }

@@ -54,7 +54,7 @@ def _deciding(vectors: np.ndarray, rows: RowTokens) -> list[np.ndarray]:
 
 
 def _match_head(head: Head, labels: Labels, settings: HeadSettings) -> HeadPlan:
-    if head.kind not in ("none", "embedding"):
+    if head.kind not in ("none", "embedding", "retrieval"):
         raise OtherHeadError(f"{head.reason} is a task head, and a model that embeds texts has none")
     return HeadPlan("none: the vector is the pooled output of the last layer", keep=True)
 

@@ -47,6 +47,16 @@ class RowWindows(Protocol):
     def contexts(self) -> tuple[str, ...]: ...
 
 
+class RowDocuments(Protocol):
+    """Documents that rows are compared with, see :class:`effx.encoding.EncodedDocuments`."""
+
+    @property
+    def ids(self) -> tuple[str, ...]: ...
+
+    @property
+    def vectors(self) -> np.ndarray | None: ...
+
+
 class RowTokens(Protocol):
     """Tokens of rows, see :class:`effx.encoding.Encoded`."""
 
@@ -61,6 +71,12 @@ class RowTokens(Protocol):
 
     @property
     def row_of(self) -> np.ndarray | None: ...
+
+    @property
+    def documents(self) -> RowDocuments | None: ...
+
+    @property
+    def own_documents(self) -> np.ndarray | None: ...
 
 
 def _unchanged(labels: np.ndarray, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -143,7 +159,8 @@ class TaskKind:
     form: str = "texts"
     """What a row is, one of :data:`effx.encoding.FORMS`: ``texts``, one or a pair; ``words``, a list with a
     label for each; ``windows``, a question with a context that is divided into windows; ``separate``, texts
-    that are encoded apart; or ``candidates``, a query and texts that are encoded with it."""
+    that are encoded apart; ``candidates``, a query and texts that are encoded with it; or ``documents``, a
+    query that is compared with documents which all rows share."""
     query_is_text: bool = False
     """Whether a query is one text of a row: latency and energy are then per text."""
     of_numbers: bool = False
