@@ -855,6 +855,10 @@ class EngineManifest(Manifest):
     audit: Audit | None = None
     candidates: tuple[CandidateRecord, ...] | None = None
     """The schemes that were compared; None: there was one."""
+    gate_data: RowsRecord | None = None
+    """The rows of the parity gate and of calibration; None: random ids, those of the hub, or the demo's."""
+    calibration_rows: Count | None = None
+    """Training rows that activation ranges were to be taken from; None: made elsewhere."""
     runtime: RuntimeSettings
     build_s: Seconds | None = None
     built_on: BuildHost | None = None

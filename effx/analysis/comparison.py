@@ -123,11 +123,14 @@ def compare(a: Run, b: Run) -> Comparison:
     cohorts.check([a, b])
     labels = cohorts.shared_labels([a, b])
     of_a, of_b = a.quality.prediction_array, b.quality.prediction_array
-    metric, differing = a.quality.metric, int(np.sum(~same_rows(of_a, of_b)))
+    metric = a.quality.metric
+    answers = zip(a.quality.predictions, b.quality.predictions, strict=True)
+    differing = sum(answer != other for answer, other in answers)
     remarks = [f"{run.name}: {flag}" for run in (a, b) for flag in _flags(run)]
     tested = intervals.paired_test(METRICS[metric], labels, of_a, of_b)
     if tested.interval is None:
-        remarks.append(f"{differing} differing predictions are too few for an interval of {metric}")
+        scored = int(np.sum(~same_rows(of_a, of_b)))  # of answers and rankings, those with other scores
+        remarks.append(f"{scored} differing predictions are too few for an interval of {metric}")
     remarks += cohorts.without_labels(b)
     if a.session != b.session:
         remarks.append(

@@ -7,6 +7,7 @@ counted. The kinds of tasks (:mod:`effx.specs.kinds`) read the labels.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,9 +16,12 @@ from effx.errors import DataError
 from effx.specs.data import DataSettings
 from effx.specs.kinds import KINDS, multi_label, token_classification
 from effx.specs.kinds.kind import Texts, Where
-from effx.specs.kinds.values import UNLABELLED, is_float, is_integer
+from effx.specs.kinds.values import UNLABELLED, is_float, is_integer, short
 from effx.specs.tasks import Task
 
+_DECIMAL_COMMA = re.compile(r"-?[0-9]+,[0-9]+")
+_MISSING = ("na", "n/a", "nan", "null", "none", "?", "missing", "unknown")
+"""What a missing number is written as, in lower case."""
 _USUAL_CLASSES = 100
 _FEW_VALUES = 20
 _MOST_UNLABELLED = 0.05
@@ -51,6 +55,8 @@ def infer(
     if kind is not None and kind.of_numbers:
         return Task(name, kind.name, columns, (), kind.metrics)
     values = _labelled_values(texts, settings, source)
+    if kind is None:
+        _check_numbers(values, source)
     if kind is None and _are_numbers(values, source):
         return Task(name, "regression", columns, (), KINDS["regression"].metrics)
     if len(values) == 1:
@@ -147,6 +153,28 @@ def _labelled_values(texts: Sequence[str], settings: DataSettings, source: str) 
     return values
 
 
+def _check_numbers(values: Mapping[str, int], source: str) -> None:
+    """Raise :class:`DataError` for numbers of which some are written so that all would become classes."""
+    commas = [value for value in values if _DECIMAL_COMMA.fullmatch(value)]
+    if commas and all(value in commas or is_integer(value) for value in values):
+        raise DataError(
+            f"{source}: the labels are numbers with a decimal comma, such as {commas[0]}: write them with a "
+            "point; or, if they are classes, set task_kind to classification",
+            settings="task_kind",
+        )
+    numbers = [value for value in values if is_float(value)]
+    others = [value for value in values if not is_float(value)]
+    decimals = not all(map(is_integer, numbers))
+    missing = all(value.casefold() in _MISSING for value in others)
+    if len(numbers) > 1 and others and (missing or (decimals and len(numbers) > len(others))):
+        rows = sum(values[value] for value in others)
+        raise DataError(
+            f"{source}: the labels are numbers, except in {rows} rows, e.g. '{short(others[0])}': remove "
+            "these rows; or, if all labels are classes, set task_kind to classification",
+            settings="task_kind",
+        )
+
+
 def _are_numbers(values: Mapping[str, int], source: str) -> bool:
     """Whether labels are numbers to predict: all are, and some have a decimal point."""
     if not all(map(is_float, values)) or all(map(is_integer, values)):
@@ -176,7 +204,12 @@ def _class_names(
         ):
             return _numbered({str(int(float(value))) for value in values})
         return tuple(sorted(values))
-    return _numbered(values)
+    padded = [value for value in values if value != str(int(value))]
+    if twice := [value for value in padded if str(int(value)) in values]:
+        raise DataError(
+            f"{source}: the labels {twice[0]} and {int(twice[0])} are the same number: write both alike"
+        )
+    return tuple(sorted(values)) if padded else _numbered(values)
 
 
 def _numbered(values: Mapping[str, int] | set[str]) -> tuple[str, ...]:

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from effx import engines, progress
+from effx import data, engines, progress
 from effx.artifacts import Checkpoint, Engine
 from effx.engines import Session
-from effx.errors import EffxError, GateError, UsageError
+from effx.errors import DataError, EffxError, GateError, UsageError
 from effx.export import audit, drift, parity
 from effx.export.builders import builder
 from effx.export.built import Built, StandIn
@@ -40,6 +40,7 @@ from effx.models import checkpoints, families, huggingface, structure
 from effx.models.structure import full_parameters, parameters_left
 from effx.specs import backends
 from effx.specs.backends import CALIBRATED, INT8_BF16
+from effx.specs.data import DataLocation, DataRecord
 from effx.specs.runtime import RuntimeSettings
 from effx.specs.variants import Variant
 
@@ -75,15 +76,35 @@ class BuildContext:
     """A context in which other jobs do not compute: candidates are timed there."""
 
 
-def up_to_date(target: Path, checkpoint: Checkpoint) -> Engine | None:
-    """Return the engine at ``target`` if it was built from this checkpoint and passed its gates."""
+def gate_data(checkpoint: Checkpoint, data_folder: DataLocation) -> DataRecord | None:
+    """Return which rows the gates of a checkpoint's engines take; None: random ids, the hub or the demo."""
+    try:
+        return data.recorded(checkpoint.task, data.locate(data_folder, checkpoint.task, checkpoint.data))
+    except (DataError, UsageError):
+        return None  # what reads the rows reports it
+
+
+def up_to_date(
+    target: Path, checkpoint: Checkpoint, rows: DataRecord | None, calibration_rows: int
+) -> Engine | None:
+    """Return the engine at ``target`` if it was built from this checkpoint and passed its gates.
+
+    Args:
+        target: the engine's folder.
+        checkpoint: the one to export.
+        rows: of the gates and of calibration; None: unknown, so that those of the engine are good.
+        calibration_rows: see :func:`effx.export.export_all`.
+    """
     if not Engine.find(target):
         return None
     try:
         engine = Engine.open(target)
     except EffxError:
         return None
-    same = engine.manifest.checkpoint.digest == checkpoint.digest
+    before = engine.manifest
+    same = before.checkpoint.digest == checkpoint.digest
+    if rows is not None:
+        same = same and (before.gate_data, before.calibration_rows) == (rows, calibration_rows)
     return engine if same and engine.parity_passed else None
 
 
@@ -183,6 +204,8 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
             parity=best.parity,
             audit=best.audit,
             candidates=None if len(tried) == 1 else tuple(candidate.record() for candidate in tried),
+            gate_data=gate_data(checkpoint, source.data_folder),
+            calibration_rows=source.calibration_rows,
             runtime=best.runtime,
             build_s=round(build_s, 3),
             built_on=BuildHost(

@@ -176,7 +176,9 @@ def compare(
     expected, encoded, of_engine = reference.logits, reference.encoded, reference.encoded
     if documents is not None:
         of_engine = encoded.with_vectors(documents)
-    tolerance = TOLERANCES[precision]
+    tolerance, kind = TOLERANCES[precision], task.behavior
+    if precision in ("int8", "fp8") and kind.least_agreement_of_int8 is not None:
+        tolerance = replace(tolerance, label_agreement=kind.least_agreement_of_int8)
     expected_labels, labels = task.predict(expected, encoded), task.predict(answers, of_engine)
     if documents is not None:  # from here on, vectors of queries and documents are compared alike
         assert encoded.documents is not None and encoded.documents.vectors is not None
@@ -200,7 +202,6 @@ def compare(
     if depth is not None:
         facts["depth_agreement"] = float(np.mean(depth == reference.depth))
     lossy = precision in _LOSSY
-    kind = task.behavior
     if "cosine" in kind.gates:
         facts["least_cosine"] = float(cosines(expected, answers).min())
         passed = passed and facts["least_cosine"] >= tolerance.cosine

@@ -20,7 +20,7 @@ import torch
 from effx import engines, files, progress, scratch, signals
 from effx.artifacts import Checkpoint, Engine
 from effx.errors import EffxError, MissingExtraError, one_line
-from effx.export.build import BuildContext, Job, build, up_to_date
+from effx.export.build import BuildContext, Job, build, gate_data, up_to_date
 from effx.export.source import ExportSource
 from effx.host import cpu, memory
 from effx.specs import backends, variants
@@ -105,13 +105,14 @@ def export_all(
         except EffxError as error:
             failures.append(error)
             continue
+        rows = gate_data(checkpoint, data_folder)
         for variant in parsed:
             for backend, target_device in targets:
                 default = target_device == backends.get(backend).default_device
                 suffix = "" if default else f".{target_device}"
                 target = Path(out) / f"{checkpoint.name}.{variant.text}.{backend}{suffix}"
                 order.append(target)
-                engine = None if overwrite else up_to_date(target, checkpoint)
+                engine = None if overwrite else up_to_date(target, checkpoint, rows, calibration_rows)
                 if engine:
                     progress.say(f"{target.name}: up to date")
                     ready[target] = engine

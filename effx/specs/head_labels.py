@@ -28,7 +28,8 @@ def names_of_outputs(config: Mapping[str, Any], outputs: int) -> tuple[str, ...]
         The names; LABEL_0, LABEL_1, ... where the config has none.
 
     Raises:
-        UsageError: the config names other outputs than the head has, or one name twice.
+        UsageError: the config names other outputs than the head has, one name twice, or the outputs of its
+            two tables differ.
     """
     named = {int(number): str(label) for number, label in (config.get("id2label") or {}).items()}
     if not named and config.get("label2id"):
@@ -43,6 +44,12 @@ def names_of_outputs(config: Mapping[str, Any], outputs: int) -> tuple[str, ...]
     labels = tuple(named[number] for number in range(outputs))
     if duplicate := next((label for label in labels if labels.count(label) > 1), None):
         raise UsageError(f"config.json names two outputs '{duplicate}'")
+    numbers = {str(label): number for label, number in (config.get("label2id") or {}).items()}
+    if set(numbers) == set(labels) and any(int(numbers[label]) != n for n, label in enumerate(labels)):
+        raise UsageError(
+            "config.json contradicts itself: id2label and label2id number the labels differently: correct "
+            "one of them"
+        )
     return labels
 
 

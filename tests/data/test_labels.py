@@ -72,6 +72,11 @@ def test_numbers_to_predict() -> None:
         (("-1", "0", "1"), "1 of 3 rows have the label -1: .* as class_names -1,0,1"),
         (("-", "a", "b"), "1 of 3 rows have the label -: "),
         (("a", "a"), "every row has the label 'a'"),
+        (("1.5", "2.25", "NA"), "the labels are numbers, except in 1 rows, e.g. 'NA': remove these rows"),
+        (("1", "2", "3", "none", "none"), "numbers, except in 2 rows, e.g. 'none'"),
+        (("1.5", "2.25", "3.5", "high"), "numbers, except in 1 rows, e.g. 'high'"),
+        (("1,5", "2", "3,25"), "numbers with a decimal comma, such as 1,5: write them with a point"),
+        (("01", "1", "2"), "the labels 01 and 1 are the same number"),
     ],
 )
 def test_labels_that_are_not_clear(texts: tuple[str, ...], message: str) -> None:
@@ -194,3 +199,11 @@ def test_minus_one_is_no_score_of_stsb(tmp_path: Path) -> None:
     (tmp_path / "validation.csv").write_text(rows.replace("2.5", "-1"))
     with pytest.raises(DataError, match="no row has a label"):
         data.load(TASKS["stsb"], "validation", tmp_path)
+
+
+def test_numbers_among_names_are_classes() -> None:
+    assert infer("1", "2", "other").labels == ("1", "2", "other")
+    assert infer("1.5", "NA", "2.25", task_kind="classification").labels == ("1.5", "2.25", "NA")
+    assert infer("1,5", "a", "b").labels == ("1,5", "a", "b")
+    assert infer("01", "02", "10").labels == ("01", "02", "10")
+    assert numbers(infer("01", "02", "10"), "02", "10") == [1, 2]

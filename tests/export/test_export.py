@@ -18,7 +18,7 @@ from effx.export import export, export_all, parity
 from effx.manifests import ArtifactReference, Parity
 from effx.models import checkpoints, pretrained, save
 from effx.specs.tasks import TASKS
-from tests.conftest import CONFIGS
+from tests.conftest import CONFIGS, write_rows
 
 SHAPES = [(1, 1), (1, 2), (3, 17), (32, 9), (32, 512)]
 
@@ -82,6 +82,23 @@ def test_int8_graphs_have_integer_products(
     assert types.count("MatMul") == 3 * 2
     small = (saved.folder / "model.onnx").stat().st_size
     assert small < (engines_folder / "tiny.fp32.onnxruntime" / "model.onnx").stat().st_size
+
+
+def test_engines_are_rebuilt_where_the_rows_of_their_gates_changed(
+    checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"sentence": f"the film is good {number}", "label": number % 2} for number in range(20)]
+    for name in ("one", "other"):
+        write_rows(tmp_path / name / "validation.jsonl", rows if name == "one" else rows[:10])
+    built = []
+    for name in ("one", "one", "other"):
+        engine = export(checkpoint.folder, "fp32", out=tmp_path, data_folder=tmp_path / name)
+        built.append("up to date" not in capsys.readouterr().err)
+        assert engine.manifest.gate_data is not None and engine.manifest.gate_data.name == name
+        assert engine.manifest.parity is not None and engine.manifest.parity.examples == (
+            21 if name == "one" else 11
+        )
+    assert built == [True, False, True]
 
 
 def test_engines_are_rebuilt_only_when_the_checkpoint_changed(

@@ -105,6 +105,19 @@ def test_shifted_spans_fail_the_parity_gate() -> None:
     assert not moved.passed and moved.label_agreement < 0.5
 
 
+def test_a_tenth_of_other_answers_is_accepted_of_int8_alone() -> None:
+    rows = parity.random_rows(100, 200, 20, 0, form="windows")
+    logits = np.random.default_rng(0).normal(size=(len(rows.ids), 2)).astype(np.float32)
+    reference = parity.Reference(rows, logits, None, None, "random", discrete=True)
+    changed = logits.copy()
+    changed[: rows.offsets[12]] = np.roll(logits[: rows.offsets[12]], 1, axis=0)
+    for precision, passed in (("int8", True), ("fp8", True), ("bf16", False)):
+        compared = parity.compare(reference, changed, None, SQUAD, precision)
+        assert 0.85 < compared.label_agreement < 0.93 and compared.passed is passed
+    changed[: rows.offsets[30]] = np.roll(logits[: rows.offsets[30]], 1, axis=0)
+    assert not parity.compare(reference, changed, None, SQUAD, "int8").passed
+
+
 def test_unsupported_uses_of_question_answering_are_refused(
     encoders: dict[str, Path], questions: Path, tmp_path: Path
 ) -> None:

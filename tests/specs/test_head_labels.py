@@ -46,11 +46,14 @@ def test_numbers_match_numbers_and_nothing_else(outputs: list[str]) -> None:
 
 
 def test_names_come_from_the_config() -> None:
-    config = {"id2label": {"1": "b", "0": "a"}, "label2id": {"a": 1, "b": 0}}
+    config = {"id2label": {"1": "b", "0": "a"}, "label2id": {"a": 0, "b": 1}}
     assert labels.names_of_outputs(config, 2) == ("a", "b")
     assert labels.names_of_outputs({"label2id": {"x": 1, "y": 0}}, 2) == ("y", "x")
     assert labels.names_of_outputs({}, 2) == ("LABEL_0", "LABEL_1")
     with pytest.raises(UsageError, match="names 2 labels .b, a., the head has 3 outputs"):
         labels.names_of_outputs(config, 3)
+    assert labels.names_of_outputs({**config, "label2id": {"LABEL_0": 1, "LABEL_1": 0}}, 2) == ("a", "b")
+    with pytest.raises(UsageError, match="id2label and label2id number the labels differently"):
+        labels.names_of_outputs({**config, "label2id": {"a": 1, "b": 0}}, 2)
     with pytest.raises(UsageError, match="two outputs 'a'"):
         labels.names_of_outputs({"id2label": {"0": "a", "1": "a"}}, 2)

@@ -233,6 +233,12 @@ def _match_head(head: Head, labels: Labels, settings: HeadSettings) -> HeadPlan:
     return HeadPlan("kept: start and end logits", keep=True)
 
 
+def _agreement(expected: np.ndarray, texts: np.ndarray) -> float:
+    """Return the mean F1 of the words of both answers; 1 for the same text, also an empty one."""
+    pairs = zip(expected, texts, strict=True)
+    return float(np.mean([1.0 if before == after else token_f1((before,), after) for before, after in pairs]))
+
+
 ANSWER_SPAN = TaskKind(
     name="answer-span",
     head="span",
@@ -260,7 +266,8 @@ ANSWER_SPAN = TaskKind(
     max_length=384,
     pipeline="question-answering",
     check_rows=_check_rows,
-    agreement=lambda expected, texts: float(np.mean(expected == texts)),
+    agreement=_agreement,
+    least_agreement_of_int8=0.85,  # answers of nearly equal scores, with a word more or less, change places
     constant=_constant,
     gates=frozenset({"metric"}),
     refused={
