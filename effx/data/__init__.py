@@ -14,7 +14,15 @@ summary      rows -> what was understood of them, and the baseline
 """
 
 from effx.data.layouts import PREDICTED_SPLITS
-from effx.data.load import Cache, load, load_to_measure, paths, resolve, resolve_to_measure
+from effx.data.load import (
+    Cache,
+    load,
+    load_to_measure,
+    paths,
+    published_numbers,
+    resolve,
+    resolve_to_measure,
+)
 from effx.data.location import locate, recorded
 from effx.data.rows import Origin, Rows, UnlabelledRows
 from effx.data.summary import Baseline, DataSummary, scored, summarize, truncation
@@ -31,6 +39,7 @@ __all__ = [
     "load_to_measure",
     "locate",
     "paths",
+    "published_numbers",
     "recorded",
     "resolve",
     "resolve_to_measure",

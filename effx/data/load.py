@@ -159,6 +159,19 @@ def _check_new_name(name: str) -> None:
         raise UsageError(f"the task's name '{name}' becomes part of folder names: {NAMING} Choose another.")
 
 
+def published_numbers(task: Task, split: str, source: DataSource) -> list[str] | None:
+    """Return what the column ``index`` or ``id`` of a file of rows without labels holds; None: there is none.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    split_files = layouts.files_of(source, split, task.name)
+    table = _table(split_files.paths, task.name, task, source.settings, labelled=False, cache=None)
+    names = [column.strip().lower() for column in table.columns]
+    position = next((names.index(name) for name in ("index", "id") if name in names), None)
+    return None if position is None else [str(row[position]) for row in table.rows]
+
+
 def paths(task: str, split: str, source: DataLocation) -> tuple[Path, ...]:
     """Return the files that hold a split.
 

@@ -72,7 +72,8 @@ def predict(
 
     Raises:
         ArtifactError: the checkpoint is missing or damaged.
-        DataError: there are no such rows, or they do not fit the task.
+        DataError: there are no such rows, they do not fit the task, or, with ``glue``, their index says that
+            some are missing or in another order.
         UsageError: the file exists, has another format, or cannot be written; the task is not one of GLUE.
     """
     opened = Checkpoint.open(checkpoint)
@@ -87,6 +88,8 @@ def predict(
     rows = _unlabelled(task, source, split)
     if glue and any("left out" in note for note in (rows.origin.notes if rows.origin else ())):
         raise DataError(f"{rows.source}: rows were left out, and a submission needs all of them.")
+    if glue and source is not None:
+        _check_order(data.published_numbers(task, split, _without_labels(source)), rows.source)
     encoder = Encoder(opened.folder, opened.max_length, form=task.behavior.form)
     predicted = _predictions(opened, encoder(rows.texts, rows.documents))
     scores = None if glue else _scores(task, source, split, rows.texts, predicted)
@@ -111,6 +114,16 @@ def _target(out: Path, task: Task, split: str, glue: bool) -> Path:
     return out / (_MISMATCHED_FILE if split.endswith("_mismatched") else GLUE_FILES[task.name])
 
 
+def _check_order(numbers: Sequence[str] | None, source: str) -> None:
+    """Refuse rows of a submission that are not all, or not in the published order, by their numbers."""
+    for row, number in enumerate(numbers or ()):
+        if number.strip() != str(row):
+            raise DataError(
+                f"{source}: row {row + 1} has the index {short(number)}, expected {row}: a submission to "
+                "GLUE needs all test rows in their published order."
+            )
+
+
 def _check_division(source: DataSource | None, split: str) -> None:
     """Refuse a split that the checkpoint's rows do not have, where training divided one file."""
     if source is not None and source.settings.split is not None and split not in SPLITS:
@@ -129,9 +142,12 @@ def _unlabelled(task: Task, source: DataSource | None, split: str) -> data.Rows 
         return data.load(task, split, source)
     if task.behavior.collect is not None or task.behavior.form == "documents":  # a query needs its labels
         return data.load(task, split, source)
+    return data.load_to_measure(task, _without_labels(source), split)
+
+
+def _without_labels(source: DataSource) -> DataSource:
     given = {name: value for name, value in source.settings.given().items() if name not in OF_LABELS}
-    settings = DataSettings.of(**{**given, "unlabelled": True})
-    return data.load_to_measure(task, DataSource(source.path, settings), split)
+    return DataSource(source.path, DataSettings.of(**{**given, "unlabelled": True}))
 
 
 def _predictions(opened: Checkpoint, encoded: Encoded) -> np.ndarray:

@@ -230,6 +230,13 @@ def test_rows_of_stsb_without_a_label_are_not_scored(
 
 def test_submissions_are_of_test_rows(encoders: dict[str, Path], tmp_path: Path) -> None:
     checkpoint = untrained(encoders["bert"], tmp_path, "rte")
+    for numbers in ([0, 2, 1], [0, 1, 3], [1, 2, 3]):
+        lines = [f"{number}\ta\tb" for number in numbers]
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data/test.tsv").write_text("\n".join(["index\tsentence1\tsentence2", *lines]) + "\n")
+        with pytest.raises(DataError, match="has the index .*needs all test rows in their published order"):
+            predict(checkpoint.folder, out=tmp_path / "out", data_folder=tmp_path / "data", glue=True)
+        assert not (tmp_path / "out").exists()
     with pytest.raises(UsageError, match="split validation: GLUE takes predictions of test rows"):
         predict(checkpoint.folder, out=tmp_path, split="validation", glue=True)
 
