@@ -217,6 +217,9 @@ class TicketRecord(Record):
     granularity: str
     min_heads: Count
     removed: RemovedCounts
+    """Without those of the checkpoint that was scored first, if it was reduced itself."""
+    rounds: Annotated[int, Field(ge=1)] = 1
+    """Rounds in which they were pruned, each scored anew; 1: one shot."""
 
 
 class SparsityRecord(Record):

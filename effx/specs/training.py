@@ -268,6 +268,9 @@ class TicketSettings(Settings):
     """Percentage of the heads to prune, e.g. 40; or of heads and FFNs, e.g. 20/10."""
     kind: TicketKind = "winning"
     """Which structures to prune: least important (winning), random, most important (losing)."""
+    rounds: Count = 1
+    """Rounds in which the level is reached. 1: one shot, as in Liang et al. 2021. More: every round prunes an
+    equal part, fine-tunes what remains from the pretrained weights, and scores it for the next round."""
     pruning: PruningSettings = PruningSettings()
     finetune: FinetuneSettings = FinetuneSettings()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,7 @@ def removal(
     min_heads: int = 1,
     granularity: str = "ffns",
     seed: int = 0,
+    counts: tuple[int, int] | None = None,
 ) -> Removal:
     """Return the structures to prune for the ticket of a kind and level.
 
@@ -69,6 +71,7 @@ def removal(
         min_heads: minimum number of heads that remain in each layer; FFNs have no such limit.
         granularity: one of :data:`effx.specs.training.GRANULARITIES`.
         seed: of the order of kind ``random``; a lower level of the same seed prunes a subset.
+        counts: how many heads, and FFNs or neurons, are pruned, instead of the level's; see :func:`rounds`.
 
     Raises:
         UsageError: unknown kind or granularity, or the level leaves fewer heads than ``min_heads`` requires.
@@ -77,12 +80,13 @@ def removal(
         raise unknown("kind of ticket", kind, KINDS)
     if granularity not in GRANULARITIES:
         raise unknown("granularity", granularity, GRANULARITIES)
-    check(available, level, min_heads, granularity)
+    if counts is None:
+        check(available, level, min_heads, granularity)
     rng = np.random.default_rng((seed, 3))
     order = KINDS[kind]
     heads = [(position, head) for position, layer in enumerate(available.layers) for head in layer.heads]
     ranked = [heads[i] for i in order(np.array([scored.heads[at] for at in heads]), rng)]
-    n_heads, n_others = _counts(available, level, granularity)
+    n_heads, n_others = counts or _counts(available, level, granularity)
     pruned_heads = _first_allowed(ranked, available, n_heads, min_heads)
     ffns = [position for position, layer in enumerate(available.layers) if layer.intermediate]
     if granularity == "ffns":
@@ -103,6 +107,23 @@ def removal(
     ranked_neurons = order(np.array([scored.neurons[at] for at in neurons]), rng)
     pruned_neurons = [neurons[i] for i in ranked_neurons[:n_others]]
     return Removal(_by_layer(pruned_heads, available), [], _by_layer(pruned_neurons, available))
+
+
+def rounds(available: Structure, level: Level, granularity: str, n: int) -> list[tuple[int, int]]:
+    """Return how many heads, and FFNs or neurons, each of ``n`` rounds prunes to reach a level.
+
+    The parts are as equal as whole numbers can be; a round that would prune nothing is left out.
+
+    Args:
+        available: the model's structure before the first round.
+        level: how much is pruned, in percent of ``available``.
+        granularity: one of :data:`effx.specs.training.GRANULARITIES`.
+        n: rounds, at least 1.
+    """
+    heads, others = _counts(available, level, granularity)
+    until = [(heads * number // n, others * number // n) for number in range(n + 1)]
+    parts = [(after[0] - before[0], after[1] - before[1]) for before, after in pairwise(until)]
+    return [part for part in parts if any(part)]
 
 
 def check(available: Structure, level: Level, min_heads: int, granularity: str) -> None:

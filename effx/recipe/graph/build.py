@@ -93,7 +93,7 @@ def _checkpoint(
     digests, sources = builder.pretrained(model) if pretrained else (None, ())
     known = settings.flat()
     parts = [parent.group if parent else model.label]
-    parts += [str(known[key]) for key in ("regime", "layers", "mode") if known.get(key) is not None]
+    parts += [str(known[key]) for key in ("regime", "layers", "mode", "rounds") if known.get(key) is not None]
     return builder.add(
         row.name,
         name,

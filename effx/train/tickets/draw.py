@@ -7,21 +7,25 @@ by the scores of one model (:func:`draw_scored`); a recipe's ``pruned`` trains o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from effx import data, progress
+from effx import data, progress, scratch
 from effx.artifacts import Checkpoint
 from effx.data import Rows
 from effx.encoding import Encoder
-from effx.manifests import TicketRecord
+from effx.manifests import RemovedCounts, TicketRecord
 from effx.models import checkpoints, huggingface, load, prune, structure
+from effx.models.surgery import reduce_to
 from effx.specs.data import DataLocation
 from effx.specs.heads import HeadSettings
 from effx.specs.tasks import Task
 from effx.specs.training import PruningSettings, TicketSettings, TrainingSettings
+from effx.structure import Structure
 from effx.tickets import plan
 from effx.tickets import scores as score_files
 from effx.tickets.plan import Removal
@@ -45,6 +49,10 @@ def draw(
 ) -> Checkpoint:
     """Train a ticket of a checkpoint and write ``out/name``.
 
+    With several rounds, each prunes a part of the level by the scores of the model that the round before
+    fine-tuned, and starts again from the pretrained weights (iterative pruning with rewinding, Frankle and
+    Carbin 2019, section 2, of structures). A checkpoint that is reduced already stays so.
+
     Args:
         checkpoint: fine-tuned from ``model_name``; its structures are scored on the training rows.
         model_name: the pretrained encoder, a folder or a name on the hub: the ticket's weights.
@@ -67,15 +75,31 @@ def draw(
     task = data.resolve(opened.task.name, data_folder)
     rows = _rows(task, data_folder, training)
     model = load(opened)
-    removal = plan.removal(
-        scores(opened, model, rows, pruning, training), structure(model),
-        settings.level, settings.kind, min_heads=pruning.min_heads,
-        granularity=pruning.granularity, seed=training.seed,
-    )  # fmt: skip
-    return train(
-        task.name, model_name, opened.digest, removal, settings,
-        out=out, name=name, data_folder=data_folder, trust_remote_code=trust_remote_code, head=head,
-    )  # fmt: skip
+    plan.check(structure(model), settings.level, pruning.min_heads, pruning.granularity)
+    parts = plan.rounds(structure(model), settings.level, pruning.granularity, settings.rounds)
+    removals: list[Removal] = []
+    scored_model = opened
+    with scratch.folder("rounds") as folder:
+        for number, part in enumerate(parts, 1):
+            removals.append(
+                plan.removal(
+                    scores(scored_model, model, rows, pruning, training), structure(model),
+                    settings.level, settings.kind, min_heads=pruning.min_heads,
+                    granularity=pruning.granularity, seed=training.seed, counts=part,
+                )
+            )  # fmt: skip
+            prune(model, **removals[-1].arguments())
+            last = number == len(parts)
+            if not last:
+                progress.say(f"{name}: round {number} of {len(parts)}")
+            scored_model = train(
+                task.name, model_name, opened.digest, removals, settings, structure(model),
+                out=out if last else folder, name=name if last else str(number), data_folder=data_folder,
+                trust_remote_code=trust_remote_code, head=head,
+            )  # fmt: skip
+            if not last:
+                model = load(scored_model)
+    return scored_model
 
 
 def draw_scored(
@@ -115,8 +139,9 @@ def draw_scored(
         scored, structure(model), settings.level, settings.kind, min_heads=settings.pruning.min_heads,
         granularity=settings.pruning.granularity, seed=settings.finetune.training.seed,
     )  # fmt: skip
+    prune(model, **removal.arguments())
     return train(
-        task.name, model_name, about["checkpoint"], removal, settings, out=out, name=name,
+        task.name, model_name, about["checkpoint"], [removal], settings, structure(model), out=out, name=name,
         data_folder=data_folder, keep_predictions=True, segment=segment, head=head,
     )  # fmt: skip
 
@@ -197,18 +222,20 @@ def train(
     task_name: str,
     model_name: str | Path,
     full: str,
-    removal: Removal,
+    removals: Sequence[Removal],
     settings: TicketSettings,
+    remaining: Structure,
     **options: Any,
 ) -> Checkpoint:
-    """Prune the pretrained weights and fine-tune what remains.
+    """Reduce the pretrained weights to a structure and fine-tune them.
 
     Args:
         task_name: as :func:`effx.train.finetune` takes it.
         model_name: the pretrained encoder.
         full: digest of the checkpoint whose scores decided what is pruned.
-        removal: the structures to prune.
+        removals: the structures that each round pruned, for the manifest.
         settings: how to fine-tune; kind, level and pruning are recorded in the manifest.
+        remaining: heads, FFNs and neurons of the ticket.
         **options: further arguments of :func:`effx.train.finetune`.
     """
     ticket = TicketRecord(
@@ -217,13 +244,27 @@ def train(
         importance=settings.pruning.importance,
         granularity=settings.pruning.granularity,
         min_heads=settings.pruning.min_heads,
-        removed=removal.counts(),
+        removed=_together([removal.counts() for removal in removals]),
+        rounds=len(removals),
     )
+
+    def reduce(model: PreTrainedModel) -> PreTrainedModel:
+        whole = structure(model)
+        return reduce_to(model, replace(whole, layers=remaining.layers))
+
     return finetune(
         task_name,
         model_name,
         settings=settings.finetune,
-        reduce=lambda model: prune(model, **removal.arguments()),
+        reduce=reduce,
         facts=lambda model: {"parent": full, "ticket": ticket},
         **options,
+    )
+
+
+def _together(counts: Sequence[RemovedCounts]) -> RemovedCounts:
+    return RemovedCounts(
+        heads=sum(each.heads for each in counts),
+        ffns=sum(each.ffns for each in counts),
+        neurons=sum(each.neurons for each in counts),
     )

@@ -187,7 +187,7 @@ def test_exit_rules_are_checked_against_the_users_rows(tmp_path: Path) -> None:
     write_rows(tmp_path / "train.jsonl", [*rows, {"sentence": "x"}])
     (line,) = mistakes(tmp_path, recipe)
     assert line.startswith("line 2: tasks.near.data: ") and "row 3: column 'label' is missing" in line
-    write_rows(tmp_path / "train.jsonl", [*rows, {"sentence": "x", "label": "far"}])
+    write_rows(tmp_path / "train.jsonl", [{"sentence": "x", "label": label} for label in ("near", "far")])
     assert read(tmp_path, recipe).exits
 
 
