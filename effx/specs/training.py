@@ -212,6 +212,30 @@ class FinetuneSettings(Settings):
         return self.training.lr or default
 
 
+def parse_task_dropout(text: str) -> tuple[str, float]:
+    """Parse ``TASK=P``: a task and the dropout in its head, a share.
+
+    Raises:
+        UsageError: the text is not of that form.
+    """
+    task, equals, share = (part.strip() for part in text.partition("="))
+    if not equals or not task:
+        raise UsageError(f"'{text}': expected TASK=P, e.g. cola=0.05.")
+    value = parse_share(share)
+    if not 0 <= value <= 1:
+        raise UsageError(f"'{text}': expected a dropout from 0 to 1.")
+    return task, value
+
+
+TaskDropout = Annotated[
+    tuple[str, float],
+    Parsed(
+        parse_task_dropout, "TASK=P", "a task and its dropout, e.g. cola=0.05",
+        lambda value: f"{value[0]}={value[1]:g}",
+    ),
+]  # fmt: skip
+
+
 class MultitaskSettings(Settings):
     """How several tasks are trained with one encoder."""
 
@@ -237,14 +261,27 @@ class MultitaskSettings(Settings):
     task's training rows, and keep the best weights."""
     head_dropout: Share | None = None
     """Dropout in the task heads. Default: the model's."""
+    task_dropout: tuple[TaskDropout, ...] | None = None
+    """Dropout in the heads of single tasks, instead of head_dropout, e.g. cola=0.05,mnli=0.3 as in MT-DNN."""
     head_pooling: Annotated[str, OneOf("pooling", HEAD_POOLINGS)] = "auto"
     """Input of the task heads: the first token (cls), or the mean over all tokens except padding (mean).
     auto: the pooling that the encoder was trained with if its folder has 1_Pooling/config.json, else cls."""
+
+    @model_validator(mode="after")
+    def _each_task_once(self) -> Self:
+        tasks = [task for task, _ in self.task_dropout or ()]
+        if double := next((task for task in tasks if tasks.count(task) > 1), None):
+            raise wrong(f"the dropout of task '{double}' is given twice: expected one.", "task_dropout")
+        return self
 
     @property
     def learning_rate(self) -> float:
         """The peak learning rate, given or default."""
         return self.training.lr or LR_ENCODER
+
+    def dropout_of(self, task: str) -> float | None:
+        """Return the dropout in the head of a task; None: the model's."""
+        return dict(self.task_dropout or ()).get(task, self.head_dropout)
 
 
 class PruningSettings(Settings):

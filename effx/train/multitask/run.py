@@ -116,6 +116,8 @@ def multitask(
     settings = settings or MultitaskSettings()
     training, model_name = settings.training, str(model_name)
     distributed.refuse("multi-task training")
+    if others := sorted({task for task, _ in settings.task_dropout or ()} - set(task_names)):
+        raise UsageError(f"dropout of {others[0]}: it is not one of the tasks.", settings="task_dropout")
     cache: data.Cache = {}
     tasks = _tasks(task_names, data_folders or {}, cache)
     huggingface.check_source(model_name)
@@ -137,9 +139,9 @@ def multitask(
     for task, model, each in zip(tasks, models, loaded, strict=True):
         pooling.set_pooling(model, chosen_pooling(settings.head_pooling, each))
         understood.say(model_name, task, each, settings.max_length)
-        if settings.head_dropout is not None:
+        if (dropout := settings.dropout_of(task.name)) is not None:
             for module in families.of(model).head_dropouts(model):
-                module.p = settings.head_dropout
+                module.p = dropout
         if structures:
             surgery.reduce_to(model, union(structures))
     encoded = _encoded(model_name, models, tokenizer, everything, settings)

@@ -17,7 +17,7 @@ from effx.errors import UsageError
 from effx.models import checkpoints, evaluate
 from effx.specs.training import FinetuneSettings, MultitaskSettings
 from effx.train import finetune, loop
-from effx.train.multitask import batches, multitask
+from effx.train.multitask import batches, multitask, run
 from effx.train.multitask.sharing import SharedModel
 from tests import cache as caches
 from tests.conftest import write_rows
@@ -120,6 +120,37 @@ def test_both_tasks_are_learned(
     for checkpoint in train(encoders, data_folders, tmp_path, settings):
         baseline, score = checkpoint.manifest.baseline, checkpoint.manifest.metrics[checkpoint.task.metric]
         assert baseline is not None and score > baseline.score + 0.3
+
+
+def test_each_task_has_its_dropout(
+    encoders: dict[str, Path], data_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class ReachedError(Exception):
+        pass
+
+    def stop(shared: SharedModel, *arguments: object) -> None:
+        seen.extend(model.dropout.p for model in shared.models)
+        seen.append(shared.models[0].bert.embeddings.dropout.p)
+        raise ReachedError
+
+    monkeypatch.setattr(run, "_train", stop)
+    for settings, expected in (
+        (SETTINGS.replace(head_dropout=0.2), [0.2, 0.2, 0.1]),
+        (SETTINGS.replace(head_dropout=0.2, task_dropout=[("grades", 0.05)]), [0.2, 0.05, 0.1]),
+        (SETTINGS.replace(task_dropout=["sst2=0.3"]), [0.3, 0.1, 0.1]),
+    ):
+        seen: list[float] = []
+        with pytest.raises(ReachedError):
+            train(encoders, data_folders, tmp_path, settings)
+        assert seen == expected
+    assert SETTINGS.replace(task_dropout=["sst2=0.3"]).to_json()["task_dropout"] == ["sst2=0.3"]
+    for wrong, message in (
+        (["sst2"], "expected TASK=P"),
+        (["sst2=2"], "could mean 2 or 2 %"),
+        (["sst2=0.1", "sst2=0.2"], "given twice"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            SETTINGS.replace(task_dropout=wrong)
 
 
 def test_heads_read_the_mean_where_they_are_told(
@@ -278,6 +309,7 @@ def test_every_row_is_in_one_batch_of_its_task() -> None:
         (TASKS, ["sst2"], {"sharing": "none"}, "sharing none does not use tickets"),
         (TASKS, ["sst2"], {"lr": 2e-3}, "adamax at learning rate 0.004, not adamax at 0.002"),
         (TASKS, ["sst2"], {"optimizer": "adamw"}, "accept it with mismatched"),
+        (TASKS, [], {"task_dropout": [("cola", 0.1)]}, "dropout of cola: it is not one of the tasks"),
     ],
 )
 def test_wrong_input_is_one_line_before_training(
