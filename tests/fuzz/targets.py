@@ -234,7 +234,7 @@ _ENGINE_ALLOWS = {
     **_allow("a mock graph has no layers", ("one less",), "structure.layers"),
     **_allow("a mock graph takes any inputs", ("one less",), "inputs"),
     **_allow("counted once: nothing else states it", ("large", "5"), "parameters", "parameters_removed",
-             "parity.examples", "parity.max_abs_diff", "build_s"),
+             "parity.examples", "parity.max_abs_diff", "build_s", "calibration_rows"),
 }  # fmt: skip
 
 
