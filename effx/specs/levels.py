@@ -50,6 +50,28 @@ class Level:
         return cls(heads, ffns)
 
 
+class SuperLevel(Level):
+    """The level of the super ticket, which a search for tickets chooses: a word until then."""
+
+    @property
+    def text(self) -> str:
+        """The word as users write it."""
+        return SUPER_WORD
+
+
+SUPER_WORD = "super"
+SUPER = SuperLevel(0)
+
+
+def parse_level_or_super(text: str) -> Level:
+    """Parse a level, or the word ``super``.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    return SUPER if text.strip() == SUPER_WORD else Level.parse(text)
+
+
 def parse_levels(text: str) -> tuple[Level, ...]:
     """Parse levels, as ``10,20,40``, ``20/10,40`` or ``10,...,80``.
 

@@ -27,7 +27,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from effx.errors import UsageError, nearest
 from effx.specs import exit_rules, variants
 from effx.specs.constraints import Confidence
-from effx.specs.levels import ELLIPSES, Level, parse_levels
+from effx.specs.levels import ELLIPSES, Level, parse_level_or_super, parse_levels
 from effx.specs.quantities import parse_share
 from effx.specs.settings import OneOf, Parsed, Seed, Settings, wrong
 
@@ -88,6 +88,13 @@ RowsShare = Annotated[
 TicketKind = Annotated[str, OneOf("kind of ticket", TICKET_KINDS)]
 LevelField = Annotated[
     Level, Parsed(Level.parse, "PERCENT", "a level, e.g. 40 or 20/10", lambda level: level.text)
+]
+
+TicketLevel = Annotated[
+    Level,
+    Parsed(
+        parse_level_or_super, "PERCENT|super", "a level, e.g. 40 or 20/10, or super", lambda level: level.text
+    ),
 ]
 
 
@@ -301,8 +308,9 @@ class PruningSettings(Settings):
 class TicketSettings(Settings):
     """One ticket: which structures are pruned, and how the rest is fine-tuned."""
 
-    level: LevelField
-    """Percentage of the heads to prune, e.g. 40; or of heads and FFNs, e.g. 20/10."""
+    level: TicketLevel
+    """Percentage of the heads to prune, e.g. 40; of heads and FFNs, e.g. 20/10; or, in a recipe that has a
+    search in ``tickets``, super: the level that the search chooses."""
     kind: TicketKind = "winning"
     """Which structures to prune: least important (winning), random, most important (losing)."""
     rounds: Count = 1

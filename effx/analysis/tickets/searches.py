@@ -23,6 +23,19 @@ _SCHEMA = 1
 _PARTS = ("whole", "rest", "selection")
 
 
+def chosen_level(folder: Path) -> Level | None:
+    """Return the level of the super ticket in a finished search's folder; None: it has none.
+
+    Raises:
+        ArtifactError: table.json is missing or damaged.
+    """
+    value = records.read_json(folder / "table.json")
+    try:
+        return None if value["super"] is None else Level.parse(value["super"]["level"])
+    except (KeyError, TypeError, AttributeError, UsageError) as error:
+        raise ArtifactError(f"{folder / 'table.json'}: it has no level of the super ticket.") from error
+
+
 @dataclass(frozen=True)
 class TrainedCell:
     """One model of a search: a full model or a ticket."""

@@ -20,6 +20,11 @@ def print_plan(plan: CellPlan, recipe: Recipe) -> None:
     for entry in entries:
         click.echo(f"{entry.cell.id:<{width}}  {_state(plan, entry)}")
     click.echo(f"{len(entries)} cells in {recipe.workspace}: {_counts(plan)}{_remaining(plan, recipe)}")
+    searches = [entry for entry in entries if entry.cell.stage == "tickets" and entry.state != "done"]
+    if recipe.needs_search and searches:
+        click.echo(
+            "tickets of level super, what is made of them, and the profile follow when the search is done"
+        )
 
 
 def print_result(result: RunResult) -> None:

@@ -9,8 +9,9 @@ from effx.recipe.graph.cells import Cell, CellBuilder, data_paths
 from effx.recipe.graph.chains import Chain, chains, exported_variants, joined
 from effx.recipe.graph.digests import Digests
 from effx.recipe.graph.plan import Artifacts
-from effx.recipe.language.recipe import ModelEntry, Recipe, TaskEntry
+from effx.recipe.language.recipe import ModelEntry, Recipe, TaskEntry, level_of
 from effx.specs import variants
+from effx.specs.levels import SUPER, Level
 from effx.specs.stages import ExportStage, ProfileStage, ReportStage
 from effx.specs.training import LotterySettings
 
@@ -33,12 +34,17 @@ def cells(recipe: Recipe, digests: Digests, host: str, artifacts: Artifacts) -> 
     builder = CellBuilder(recipe, digests)
     for task in recipe.tasks:
         engines: list[Cell] = []
+        complete = True
         for model in recipe.models:
+            chosen: Level | None = None
+            if recipe.tickets is not None and recipe.needs_search:
+                chosen = sweeps.add(builder, task, model, recipe.tickets, artifacts)
+                complete = complete and chosen is not None
             for seed in recipe.seeds:
-                engines += _of_model(builder, task, model, seed)
-            if recipe.tickets is not None:
+                engines += _of_model(builder, task, model, seed, chosen)
+            if recipe.tickets is not None and not recipe.needs_search:
                 sweeps.add(builder, task, model, recipe.tickets, artifacts)
-        if engines:
+        if engines and complete:  # one session measures all of them
             _profile(builder, task, engines, host)
     sessions = tuple(cell.id for cell in builder.cells if cell.stage == "profile")
     if sessions:
@@ -46,15 +52,23 @@ def cells(recipe: Recipe, digests: Digests, host: str, artifacts: Artifacts) -> 
     return builder.cells
 
 
-def _of_model(builder: CellBuilder, task: TaskEntry, model: ModelEntry, seed: int) -> list[Cell]:
-    """Add the trainings and exports of one model with one seed; return the exports."""
+def _of_model(
+    builder: CellBuilder, task: TaskEntry, model: ModelEntry, seed: int, chosen: Level | None
+) -> list[Cell]:
+    """Add the trainings and exports of one model with one seed; return the exports.
+
+    ``chosen`` is the level of the super ticket; until it is known, tickets of that level, and what is made of
+    them, are left out.
+    """
     checkpoints: dict[tuple[str, ...], Cell] = {}
     engines: list[Cell] = []
     for chain in chains(builder.recipe):
         labels = chain.labels
+        if chosen is None and any(level_of(stage) == SUPER for stage in chain.stages):
+            continue
         name = f"{joined(task.name, model.label, *labels)}-s{seed}"
         parent = checkpoints.get(labels[:-1])
-        cell = _checkpoint(builder, task, model, seed, chain, name, parent)
+        cell = _checkpoint(builder, task, model, seed, chain, name, parent, chosen)
         checkpoints[labels] = cell
         for variant in dict.fromkeys(variant.text for variant in exported_variants(builder.recipe, chain)):
             engines += _engines(builder, cell, task, variant)
@@ -69,6 +83,7 @@ def _checkpoint(
     chain: Chain,
     name: str,
     parent: Cell | None,
+    chosen: Level | None,
 ) -> Cell:
     """Add the last stage of a chain; ``parent`` is the cell of the stage before it.
 
@@ -78,6 +93,8 @@ def _checkpoint(
     row = chain.rows[-1]
     pretrained = "pretrain" in row.follows
     values = {**builder.recipe.training.given(), **chain.last.settings.given(), "seed": seed}
+    if level_of(chain.last) == SUPER:
+        values["level"] = chosen
     if pretrained:
         values["limit"] = task.limit
     if row.name == "lottery":  # several cells, one for each round

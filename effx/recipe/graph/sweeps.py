@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from effx import data, files
+from effx.analysis.tickets import searches
 from effx.recipe.execute.protocol import LocalPaths
 from effx.recipe.execute.stages import tickets_rung
 from effx.recipe.graph.cells import Cell, CellBuilder, data_paths
@@ -39,14 +40,22 @@ WINNING = "winning"
 
 def add(
     builder: CellBuilder, task: TaskEntry, model: ModelEntry, wanted: TicketsEntry, artifacts: Artifacts
-) -> None:
-    """Add a recipe's search for tickets."""
+) -> Level | None:
+    """Add a recipe's search for tickets; return the level that it chose, None: it is not done.
+
+    Raises:
+        ArtifactError: its table is damaged.
+    """
     values = wanted.given()
     preset = values.pop("preset", None)
     chosen = presets.preset(preset, task.name).given() if preset else {}
     shared = {"limit": task.limit, "seed": builder.recipe.seeds[0]}
     settings = TicketSearchSettings.of(**{**builder.recipe.training.given(), **chosen, **values, **shared})
     add_search(builder, task, model, settings, artifacts)
+    name = joined(task.name, model.label)
+    table = next((cell for cell in builder.cells if (cell.stage, cell.name) == ("tickets", name)), None)
+    folder = None if table is None else artifacts(table.id)
+    return None if folder is None else searches.chosen_level(folder)
 
 
 def add_search(

@@ -17,6 +17,7 @@ from effx.specs import meters, variants
 from effx.specs.backends import BUILDABLE
 from effx.specs.data import DataSettings, DataSource
 from effx.specs.heads import HeadSettings
+from effx.specs.levels import SUPER, Level
 from effx.specs.measurement import MeasurementPlan
 from effx.specs.presets import PRESETS
 from effx.specs.settings import OneOf, Parsed, Seed, Settings, wrong
@@ -26,6 +27,7 @@ from effx.specs.training import (
     NotNegative,
     Positive,
     TicketSearchSettings,
+    TicketSettings,
     TrainingSettings,
 )
 from effx.specs.variants import CALIBRATION_ROWS
@@ -205,6 +207,11 @@ class RecipeBase(Settings):
         """The workspace."""
         return Path(self.workspace)
 
+    @property
+    def needs_search(self) -> bool:
+        """Whether a ticket has the level that the search for tickets chooses."""
+        return any(level_of(stage) == SUPER for stage in self.entries("pruned"))
+
     def entries(self, section: str) -> tuple[StageEntry, ...]:
         """Return the entries of a section of :data:`effx.specs.stages.SECTIONS`."""
         entries: tuple[StageEntry, ...] = getattr(self, section)
@@ -254,6 +261,12 @@ else:
         __doc__="A recipe: its sections of stages are those of :data:`effx.specs.stages.SECTIONS`.",
         **{section: (tuple[entry, ...], ()) for section, entry in ENTRIES.items()},
     )
+
+
+def level_of(stage: StageEntry) -> Level | None:
+    """Return the level of a ticket in ``pruned``, which may be ``super``; None: of another section."""
+    settings = stage.settings
+    return settings.level if isinstance(settings, TicketSettings) else None
 
 
 def _of(parents: tuple[str, ...] | None) -> dict[str, Any]:

@@ -30,9 +30,11 @@ from effx.recipe.language.recipe import (
     TrainingDefaults,
     VariantEntry,
     WorkloadsEntry,
+    level_of,
 )
 from effx.specs import backends, exit_rules, settings, variants
 from effx.specs.backends import BUILDABLE
+from effx.specs.levels import SUPER
 from effx.specs.settings import Settings
 from effx.specs.stages import SECTIONS
 from effx.specs.tasks import NAME, NAMING, TASKS, Task
@@ -137,6 +139,7 @@ class _RecipeReader:
         if recipe is not None:
             self._check_exit_rules(recipe)
             self._check_strides(recipe)
+            self._check_super(recipe)
             self._check_sizes(recipe)
             if not self._document.problems:  # otherwise what was refused may be what is missing
                 self._check_use(recipe)
@@ -400,6 +403,17 @@ class _RecipeReader:
                     self._document.wrong(
                         ("variants", index), f"'{variant.text}': task '{task.name}': {reason}."
                     )
+
+    def _check_super(self, recipe: Recipe) -> None:
+        """Refuse the level of a search that there is not, or that trains no winning tickets."""
+        for stage in recipe.entries("pruned"):
+            if level_of(stage) != SUPER:
+                continue
+            path = ("pruned", stage.label, "level")
+            if recipe.tickets is None:
+                self._document.wrong(path, "super: add the section tickets, a search that chooses the level.")
+            elif "winning" not in recipe.tickets.tickets.kinds:
+                self._document.wrong(path, "super: the search in tickets trains no winning tickets.")
 
     def _check_sizes(self, recipe: Recipe) -> None:
         """Refuse layers and lengths that a model does not have, as far as its config.json says."""

@@ -18,11 +18,13 @@ from effx import data, progress, scratch
 from effx.artifacts import Checkpoint
 from effx.data import Rows
 from effx.encoding import Encoder
+from effx.errors import UsageError
 from effx.manifests import RemovedCounts, TicketRecord
 from effx.models import checkpoints, huggingface, load, prune, structure
 from effx.models.surgery import reduce_to
 from effx.specs.data import DataLocation
 from effx.specs.heads import HeadSettings
+from effx.specs.levels import SUPER
 from effx.specs.tasks import Task
 from effx.specs.training import PruningSettings, TicketSettings, TrainingSettings
 from effx.structure import Structure
@@ -70,6 +72,8 @@ def draw(
         DataError: the rows do not fit the task.
     """
     pruning, training = settings.pruning, settings.finetune.training
+    if settings.level == SUPER:
+        raise UsageError("level super: only a recipe with a search for tickets knows it.", settings="level")
     opened = Checkpoint.open(checkpoint)
     output.new_folder(out, name, False)
     task = data.resolve(opened.task.name, data_folder)

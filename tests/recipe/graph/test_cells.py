@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from effx.errors import UsageError
+from effx.errors import ArtifactError, UsageError
 from effx.recipe import load
 from effx.recipe import plan as plan_of
 from effx.recipe.execute import settle
-from effx.recipe.graph import digests
+from effx.recipe.graph import build, digests
 from effx.recipe.graph.cells import Cell
 from effx.recipe.graph.estimate import Estimates
 from effx.recipe.graph.plan import CellPlan
+from effx.recipe.language.schema import RecipeError
+from effx.specs.levels import Level
 from effx.specs.stages import STAGES, FinetuneStage
 from tests.conftest import write_rows
 
@@ -307,3 +310,51 @@ def test_an_engine_that_two_variants_name_is_built_once(folder: Path) -> None:
     planned = plan(folder, "variants=[fp32, {variant: fp32, of: full}, tokens, exit+int8, tokens+exit]")
     needs = planned.entries["profile sst2"].cell.sources
     assert "export sst2-tiny-full-s0.fp32.openvino" in needs and len(set(needs)) == len(needs)
+
+
+SUPER = """
+tasks: {{sst2: {{data: {data}, limit: 40}}}}
+models: {{tiny: {model}}}
+regimes: [full]
+tickets: {{levels: [20, 40, 60], seeds: 2, kinds: [winning]}}
+pruned: {{best: {{of: full, level: super}}}}
+tokens: {{half: {{of: best, keep: 0.5}}}}
+variants: [fp32, tokens]
+"""
+
+
+def test_a_ticket_of_the_level_that_the_search_chose(folder: Path) -> None:
+    sources = {"data": folder / "data", "model": folder / "model"}
+    (folder / "recipe.yaml").write_text(SUPER.format(**sources))
+    recipe = load(folder / "recipe.yaml", workspace=folder / "w")
+
+    def known(artifacts: Callable[[str], Path | None]) -> dict[str, Cell]:
+        cells = build.cells(recipe, digests.Digests(folder / "digests.json"), "here", artifacts)
+        return {cell.id: cell for cell in cells}
+
+    before = known(lambda cell: None)
+    assert "tickets sst2-tiny" in before and "export sst2-tiny-full-s0.fp32.onnxruntime" in before
+    assert not [name for name in before if "best" in name or name.startswith(("profile", "report"))]
+    found = folder / "found"
+    found.mkdir()
+    for level in ("40", "60"):
+        (found / "table.json").write_text(json.dumps({"super": {"level": level}}))
+        after = known(lambda cell: found if cell == "tickets sst2-tiny" else None)
+        assert set(before) < set(after) and list(after)[-2:] == ["profile sst2", "report recipe"]
+        assert after["prune sst2-tiny-full-best-s0"].settings.flat()["level"] == Level.parse(level)
+        assert "export sst2-tiny-full-best-half-s0.tokens.onnxruntime" in after["profile sst2"].sources
+    (found / "table.json").write_text("{}")
+    with pytest.raises(ArtifactError, match="it has no level of the super ticket"):
+        known(lambda cell: found if cell == "tickets sst2-tiny" else None)
+
+
+def test_the_level_of_a_search_needs_a_search(folder: Path) -> None:
+    text = SUPER.format(data=folder / "data", model=folder / "model")
+    for before, after, message in (
+        ("tickets: {levels: [20, 40, 60], seeds: 2, kinds: [winning]}", "", "add the section tickets"),
+        ("kinds: [winning]", "kinds: [random]", "the search in tickets trains no winning tickets"),
+        ("level: super", "level: best", "level 'best': expected a percentage"),
+    ):
+        (folder / "recipe.yaml").write_text(text.replace(before, after))
+        with pytest.raises(RecipeError, match=message):
+            load(folder / "recipe.yaml", workspace=folder / "w")
