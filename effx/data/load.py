@@ -237,6 +237,8 @@ def _infer(
         return ("tokens",) if _has_words(table, columns, source.settings) else named
     class_names = table.class_names.get(table.columns[columns.label])
     values = _labels(table, columns, source.settings)
+    if not KINDS[source.settings.task_kind or "classification"].of_numbers:
+        values = _with_names(values, class_names)
     if _has_words(table, columns, source.settings):
         return labels.infer_tags(name, _words(table, columns.texts), values, table.where, class_names)
     if source.settings.several_labels or (
@@ -313,6 +315,11 @@ def _local(
     """Return the rows of a split; with ``labelled`` they are :class:`Rows`."""
     if labelled and source.settings.unlabelled:
         raise _unlabelled_error(source)
+    if source.settings.task_kind not in (None, task.kind):
+        raise UsageError(
+            f"task '{task.name}' is {task.kind}, not {source.settings.task_kind}: leave the kind out",
+            settings="task_kind",
+        )
     split_files = layouts.files_of(source, split, task.name)
     if (task.behavior.form == "documents") is not (layouts.corpus_folder(source.path) is not None):
         raise DataError(
@@ -403,6 +410,24 @@ def _labels(table: Table, columns: Columns, settings: DataSettings) -> list[Any]
     ]
 
 
+def _with_names(values: list[Any], class_names: Sequence[str] | None) -> list[Any]:
+    """Return labels with names for the class numbers of a file that names them, in lists too.
+
+    There, a number is a position, also if names are numbers themselves: of "1" to "5", 0 is "1". Only such
+    names are put in here; of others, the task knows the order. Numbers that the file does not name stay.
+    """
+    if class_names is None or not any(map(is_integer, class_names)):
+        return values
+
+    def named(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [named(entry) for entry in value]
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        return class_names[value] if is_number and 0 <= value < len(class_names) else value
+
+    return [named(value) for value in values]
+
+
 def _label_sets(table: Table, indices: tuple[int, ...], settings: DataSettings) -> list[Any]:
     """Return the names of the columns in which each row has 1."""
     sets: list[list[str]] = [[] for _ in table.rows]
@@ -465,6 +490,8 @@ def _rows(
     if columns.labels:
         label_column = ", ".join(table.columns[index] for index in columns.labels)
     values = _labels(table, columns, settings)
+    if not columns.labels and not task.behavior.of_numbers:
+        values = _with_names(values, table.class_names.get(label_column))
     if not columns.labels and all(value is None or not str(value).strip() for value in values):
         raise _no_labels(table, label_column, labelled)
     if task.behavior.check_rows is not None:

@@ -59,6 +59,17 @@ def numbered(labels: Sequence[str]) -> bool:
     return [match and int(match[1]) for match in matches] == list(range(len(labels)))
 
 
+def count_differently(labels: Sequence[str]) -> bool:
+    """Return whether names, which are more than numbers, each have a number other than their position.
+
+    "1 star", "2 stars", ... do, so that a class number 1 may be the first or the second of them.
+    """
+    found = [re.findall(r"[0-9]+", label) for label in labels]
+    if any(len(numbers) != 1 for numbers in found) or all(label.strip().isdigit() for label in labels):
+        return False
+    return [int(numbers[0]) for numbers in found] != list(range(len(labels)))
+
+
 def order(outputs: Sequence[str], labels: Sequence[str]) -> list[int] | None:
     """Return for each of a task's labels the number of the output of that name; None: they differ.
 

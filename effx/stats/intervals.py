@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -110,14 +109,18 @@ def paired_test(metric: Metric, labels: np.ndarray, a: np.ndarray, b: np.ndarray
     return PairedTest(bootstrap.percentile_interval(differences), two_sided(differences), "paired bootstrap")
 
 
+_MOST_CHANGES = 2000
+"""Changes of a row that are tried at most, if they are of every kind."""
+
+
 def few_differing_interval(
     metric: Metric, labels: np.ndarray, a: np.ndarray, b: np.ndarray, confidence: float
 ) -> tuple[float, float]:
     """Return one-sided bounds of metric(b) - metric(a) where few predictions of classes differ.
 
     A bootstrap cannot draw what did not occur. Clopper and Pearson's bound (1934, Biometrika 26:404-413) says
-    on how many of the rows a and b differ at most. The additional rows are taken at their worst (correct
-    predictions become the wrong class that costs the metric most) and at their best, one at a time.
+    on how many of the rows a and b differ at most. The additional rows are taken at their worst (the change
+    of a prediction that costs the metric most) and at their best, one at a time.
 
     Args:
         metric: of classes.
@@ -135,32 +138,55 @@ def few_differing_interval(
     if metric.of_scores:
         difference = metric(labels, b) - before
         return difference - unseen / n, difference + unseen / n
-    changed = _one_tagging_changed if metric.of_tags else _one_changed
+    known = np.unique(np.concatenate([labels, a, b])) if labels.ndim == 1 else np.arange(0)
+
+    def changed(predictions: np.ndarray, *, right: bool) -> list[np.ndarray]:
+        if metric.of_tags:
+            return _one_tagging_changed(labels, predictions, right=right)
+        if labels.ndim == 2:
+            return _one_set_changed(labels, predictions, right=right)
+        return _one_changed(labels, predictions, known, right=right)
+
     worst, best = b, b
     for _ in range(unseen):
-        worst = min(changed(labels, worst, right=True), key=lambda p: metric(labels, p), default=worst)
-        best = max(changed(labels, best, right=False), key=lambda p: metric(labels, p), default=best)
+        worst = min(changed(worst, right=True), key=lambda p: metric(labels, p), default=worst)
+        best = max(changed(best, right=False), key=lambda p: metric(labels, p), default=best)
     return metric(labels, worst) - before, metric(labels, best) - before
 
 
-def _one_changed(labels: np.ndarray, predictions: np.ndarray, *, right: bool) -> list[np.ndarray]:
+def _one_changed(
+    labels: np.ndarray, predictions: np.ndarray, classes: np.ndarray, *, right: bool
+) -> list[np.ndarray]:
     """Return predictions [n] with one row changed, for each label and class that it may change between.
+
+    Where these are more than :data:`_MOST_CHANGES`, only correct rows become wrong, or wrong ones correct:
+    with many classes, a single row of another kind hardly counts.
 
     Args:
         labels: [n].
         predictions: [n].
-        right: whether a correct row becomes wrong; False: a wrong row becomes correct.
+        classes: all classes that a row may become.
+        right: whether a correct row becomes wrong; False: a wrong row becomes correct. For few changes both
+            are any change.
     """
-    if labels.ndim == 2:
-        return _one_set_changed(labels, predictions, right=right)
+    pairs, rows = np.unique(np.stack([labels, predictions], axis=1), axis=0, return_index=True)
+    changes = [
+        (row, target)
+        for (label, current), row in zip(pairs.tolist(), rows.tolist(), strict=True)
+        for target in classes.tolist()
+        if target != current
+    ]
+    if len(changes) > _MOST_CHANGES:
+        changes = [
+            (row, target)
+            for row, target in changes
+            if (labels[row] == predictions[row] if right else labels[row] == target)
+        ]
     changed = []
-    for label, other in itertools.permutations(np.unique(labels), 2):
-        current, target = (label, other) if right else (other, label)
-        rows = np.flatnonzero((labels == label) & (predictions == current))
-        if len(rows):
-            copy = predictions.copy()
-            copy[rows[0]] = target
-            changed.append(copy)
+    for row, target in changes:
+        copy = predictions.copy()
+        copy[row] = target
+        changed.append(copy)
     return changed
 
 

@@ -43,7 +43,7 @@ class Metric:
     name: str
     weighted: Weighted
     of_classes: bool
-    """Whether a prediction is right or wrong; False: labels are numbers."""
+    """Whether a prediction is right or wrong; False: it is a number, or its score is a share."""
     is_share: bool = False
     """Whether it is a share of the examples, whose intervals are exact."""
     of_reference: bool = False

@@ -274,6 +274,9 @@ def _named(task: Task, head: Head, settings: ImportSettings) -> Task:
 
     The rows of a small folder may lack a class that the model knows. If they have all, the task's own order
     stays, so that engines of several models have their classes in one order.
+
+    Raises:
+        UsageError: rows have numbers, and names such as "1 star" of output 0 count otherwise.
     """
     outputs = task.behavior.task_labels(settings.labels or head.outputs)
     if task.name in TASKS or not task.labels or head.kind != task.kind:
@@ -281,6 +284,13 @@ def _named(task: Task, head: Head, settings: ImportSettings) -> Task:
     if len(outputs) != len(head.outputs) or head_labels.numbered(outputs):
         return task
     by_number = head_labels.numbered(task.labels) and len(task.labels) <= len(outputs)
+    if by_number and head_labels.count_differently(outputs):
+        raise UsageError(
+            f"the rows have class numbers, and the model's outputs are {', '.join(outputs[:3])}, ...: is "
+            f"class 1 '{outputs[0]}', or output 1, '{outputs[1]}'? Name the outputs as the rows do, or name "
+            "the classes in the order of their numbers",
+            settings=("labels", "class_names"),
+        )
     by_name = head_labels.covers(outputs, task.labels) and set(task.labels) < set(outputs)
     return replace(task, labels=tuple(outputs)) if by_number or by_name else task
 

@@ -75,6 +75,24 @@ def test_names_of_class_numbers_decide_their_order(tmp_path: Path) -> None:
         data.load(SST2, "train", tmp_path)
 
 
+@pytest.mark.parametrize("names", [["1", "0"], ["1", "2", "3", "4", "5"], ["b", "a"]])
+def test_numbers_of_named_classes_are_positions_though_names_are_numbers(
+    names: list[str], tmp_path: Path
+) -> None:
+    rows = [{"sentence": f"text {n}", "label": n % len(names)} for n in range(20)]
+    for split in ("train", "validation"):
+        parquet(tmp_path / f"{split}.parquet", rows, names)
+    task = data.resolve("mine", tmp_path)
+    assert task.labels == tuple(names)
+    assert data.load(task, "validation", tmp_path).labels.tolist() == [row["label"] for row in rows]
+
+
+def test_another_kind_than_that_of_the_task_is_refused(tmp_path: Path) -> None:
+    write_rows(tmp_path / "validation.jsonl", ROWS)
+    with pytest.raises(UsageError, match="task 'sst2' is classification, not regression: leave the kind out"):
+        data.load(SST2, "validation", source(tmp_path, task_kind="regression"))
+
+
 def test_the_hubs_names_of_columns_are_known(tmp_path: Path) -> None:
     write_rows(tmp_path / "train.jsonl", [{"question": "a", "sentence": "b", "label": 0, "idx": 0}])
     assert data.load(TASKS["qnli"], "train", tmp_path).texts == [("a", "b")]

@@ -57,3 +57,12 @@ def test_names_come_from_the_config() -> None:
         labels.names_of_outputs({**config, "label2id": {"a": 1, "b": 0}}, 2)
     with pytest.raises(UsageError, match="two outputs 'a'"):
         labels.names_of_outputs({"id2label": {"0": "a", "1": "a"}}, 2)
+
+
+def test_names_that_count_otherwise_than_their_positions_are_found() -> None:
+    stars = [f"{number} star{'s' * (number > 1)}" for number in range(1, 6)]
+    assert labels.count_differently(stars)
+    assert not labels.count_differently([name.replace(name[0], str(n)) for n, name in enumerate(stars)])
+    assert not labels.count_differently(["1", "2", "3"])  # rows have these names themselves
+    assert not labels.count_differently(["negative", "positive"])
+    assert not labels.count_differently(["top 5 of 10", "others"])

@@ -108,3 +108,22 @@ def test_few_true_hypotheses_are_rejected_by_either_rule() -> None:
     right = [np.mean((p_values <= levels(p_values, 0.05))[3]) for levels in (tests.fallback_levels,
                                                                              tests.holm_levels)]  # fmt: skip
     assert right[0] > right[1]  # in order of cost, the cheapest good one is proven more often
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("name", ["macro_f1", "matthews", "f1"])
+def test_one_unseen_difference_is_the_worst_and_the_best_of_all_changes(name: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    classes = 2 if name == "f1" else 3
+    labels, before = rng.integers(0, classes, 9), rng.integers(0, classes, 9)
+    after = before.copy()
+    metric = METRICS[name]
+    confidence = 0.1  # at which one of nine rows may differ
+    low, high = intervals.few_differing_interval(metric, labels, before, after, confidence)
+    changed = []
+    for row in range(9):
+        for target in set(labels.tolist()) | set(before.tolist()):
+            other = after.copy()
+            other[row] = target
+            changed.append(metric(labels, other) - metric(labels, before))
+    assert (low, high) == pytest.approx((min(changed), max(changed)))

@@ -317,6 +317,29 @@ def test_numbers_of_classes_are_those_of_the_models_outputs(
     assert data.load(made.task, "validation", source).labels.tolist() == [0, 1] * 4
 
 
+def test_numbers_that_outputs_count_otherwise_are_asked_about(
+    encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Rows with 1 to 3 stars of a model with 1 to 4: by position, one star would be two stars."""
+    numbers = [1, 2, 3] * 4
+    rows = "".join(f"a film {n},{number}\n" for n, number in enumerate(numbers))
+    (tmp_path / "rows.csv").write_text("text,label\n" + rows)
+    classifier(encoders["bert"], tmp_path / "m", ("1 star", "2 stars", "3 stars", "4 stars"))
+
+    def imported(name: str, **settings: object) -> Checkpoint:
+        return import_model(
+            tmp_path / "m", out=tmp_path / name, data_folder=tmp_path / "rows.csv",
+            settings=ImportSettings.of(task="films", **settings),
+        )  # fmt: skip
+
+    with pytest.raises(UsageError, match="is class 1 '1 star', or output 1, '2 stars'"):
+        imported("asked")
+    named = imported("named", labels=("1", "2", "3", "4"))
+    assert named.task.labels == ("1", "2", "3", "4")
+    labels = data.load(named.task, "validation", data.locate(None, named.task, named.data)).labels
+    assert labels.tolist() == [number - 1 for number in numbers]
+
+
 def test_a_number_to_predict_is_no_logit_of_a_class(encoders: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("text,label\n" + "".join(f"a film {n},{n % 2}\n" for n in range(8)))
     classifier(encoders["bert"], tmp_path / "m", ("score",), problem_type="regression")

@@ -130,7 +130,7 @@ class TaskKind:
     outputs: Callable[[Labels], int]
     """Labels -> width of the logits; 0: that of the encoder."""
     check_labels: Callable[[Labels], None]
-    """Raises :class:`ValueError` for labels that no task of the kind has."""
+    """Raises :class:`ValueError` for labels that no task of the kind has; called when a manifest is read."""
     describe: Callable[[str, Labels], str]
     """What a row holds, as ``one text``, and labels -> the kind in words, for the summary of the rows."""
     encode: Callable[[Labels, Sequence[Any], Where, Sequence[str] | None], tuple[np.ndarray, np.ndarray]]
@@ -167,7 +167,7 @@ class TaskKind:
     query_is_text: bool = False
     """Whether a query is one text of a row: latency and energy are then per text."""
     of_numbers: bool = False
-    """Whether a label is a number."""
+    """Whether a label is a number: then class names are refused."""
     pair_example: str | None = None
     """A row as JSON, for messages, of a kind whose rows need two texts; None: one text is enough."""
     one_value: bool = True
