@@ -81,6 +81,8 @@ class Comparison:
     predictions differ for a bootstrap."""
     differing: int
     """Predictions that are not the same."""
+    rescored: int
+    """Those whose score is not the same either: other answers and rankings may be as good."""
     p_value: float | None
     """That the metric of both is the same; None where there is no interval."""
     test: str | None
@@ -128,9 +130,9 @@ def compare(a: Run, b: Run) -> Comparison:
     differing = sum(answer != other for answer, other in answers)
     remarks = [f"{run.name}: {flag}" for run in (a, b) for flag in _flags(run)]
     tested = intervals.paired_test(METRICS[metric], labels, of_a, of_b)
+    rescored = int(np.sum(~same_rows(of_a, of_b)))
     if tested.interval is None:
-        scored = int(np.sum(~same_rows(of_a, of_b)))  # of answers and rankings, those with other scores
-        remarks.append(f"{scored} differing predictions are too few for an interval of {metric}")
+        remarks.append(f"{rescored} differing predictions are too few for an interval of {metric}")
     remarks += cohorts.without_labels(b)
     if a.session != b.session:
         remarks.append(
@@ -149,6 +151,7 @@ def compare(a: Run, b: Run) -> Comparison:
         difference=b.quality.value - a.quality.value,
         interval=tested.interval,
         differing=differing,
+        rescored=rescored,
         p_value=tested.p_value,
         test=tested.name,
         p_adjusted=None,

@@ -83,7 +83,7 @@ def _accuracy(result: Comparison) -> str:
     else:
         text += f" {'higher' if result.difference > 0 else 'lower'} in {result.metric}"
     if result.interval is None:
-        return f"{text} ({result.differing} of {result.n} predictions differ, too few for an interval)"
+        return f"{text} ({result.rescored} of {result.n} predictions differ, too few for an interval)"
     low, high = result.interval
     notes = [f"{points(low)} to {points(high)}"]
     if low <= 0 <= high:

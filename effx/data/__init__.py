@@ -13,7 +13,7 @@ location     artifact -> files of its rows on this machine
 summary      rows -> what was understood of them, and the baseline
 """
 
-from effx.data.layouts import PREDICTED_SPLITS
+from effx.data.layouts import PREDICTED_SPLITS, has_documents
 from effx.data.load import (
     Cache,
     load,
@@ -35,6 +35,7 @@ __all__ = [
     "Origin",
     "Rows",
     "UnlabelledRows",
+    "has_documents",
     "load",
     "load_to_measure",
     "locate",

@@ -156,7 +156,8 @@ def _labelled_values(texts: Sequence[str], settings: DataSettings, source: str) 
 def _check_numbers(values: Mapping[str, int], source: str) -> None:
     """Raise :class:`DataError` for numbers of which some are written so that all would become classes."""
     commas = [value for value in values if _DECIMAL_COMMA.fullmatch(value)]
-    if commas and all(value in commas or is_integer(value) for value in values):
+    present = [value for value in values if value.casefold() not in _MISSING]
+    if commas and all(value in commas or is_integer(value) for value in present):
         raise DataError(
             f"{source}: the labels are numbers with a decimal comma, such as {commas[0]}: write them with a "
             "point; or, if they are classes, set task_kind to classification",

@@ -100,6 +100,11 @@ def corpus_folder(path: str | Path) -> Path | None:
     return None
 
 
+def has_documents(path: str | Path) -> bool:
+    """Whether a folder has documents and queries."""
+    return corpus_folder(path) is not None
+
+
 def _named_files(folder: Path, name: str) -> list[Path]:
     return [path for path in _data_files(folder) if (_stem(path) or "").lower() == name]
 
@@ -205,7 +210,7 @@ def _stem(path: Path) -> str | None:
     if not suffix or path.name.startswith("."):
         return None
     name = path.name[: path.name.lower().rindex(suffix)]
-    return re.sub(r"-\d{5}-of-\d{5}$|[-_]v\d+(\.\d+)*([-_]\w+)?$", "", name)
+    return re.sub(r"-\d{5}-of-\d{5}$|[-_]v\d+(\.\d+)*$", "", name)
 
 
 def _is_named(stem: str, split: str) -> bool:

@@ -63,14 +63,18 @@ def load(paths: Sequence[Path], settings: DataSettings) -> Rows:
     documents = _documents(corpus)
     texts = dict(zip(_ids(queries), _column(queries.table, queries.text), strict=True))
     relevant = _relevant(judged, settings, texts.keys(), set(documents.ids))
-    of_document = dict(zip(documents.ids, documents.texts, strict=True))
+    bodies = _column(corpus.table, corpus.text)
+    of_document = {
+        document: {text.strip(), body.strip()}
+        for document, text, body in zip(documents.ids, documents.texts, bodies, strict=True)
+    }
     rows: list[tuple[str, ...]] = []
     for name in relevant:
         text = texts[name]
         if not text.strip():
             where = f"{queries_path}: query '{short(name)}'"
             raise DataError(f"{where} is empty: expected a row such as {EXAMPLES['queries']}.")
-        itself = name in of_document and text.strip() and text.strip() in of_document[name]
+        itself = text.strip() in of_document.get(name, ()) and name not in relevant[name]
         rows.append((text, name) if itself else (text,))
     if not rows:
         raise DataError(f"{judged[0]}: no document has a relevance above 0.")

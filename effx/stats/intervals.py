@@ -109,7 +109,7 @@ def paired_test(metric: Metric, labels: np.ndarray, a: np.ndarray, b: np.ndarray
     return PairedTest(bootstrap.percentile_interval(differences), two_sided(differences), "paired bootstrap")
 
 
-_MOST_CHANGES = 2000
+_MOST_CHANGES = 200
 """Changes of a row that are tried at most, if they are of every kind."""
 
 
@@ -120,7 +120,8 @@ def few_differing_interval(
 
     A bootstrap cannot draw what did not occur. Clopper and Pearson's bound (1934, Biometrika 26:404-413) says
     on how many of the rows a and b differ at most. The additional rows are taken at their worst (the change
-    of a prediction that costs the metric most) and at their best, one at a time.
+    of a prediction that costs the metric most) and at their best, one at a time. This is approximate: several
+    rows together may cost more, and classes that neither the labels nor a or b have are not tried.
 
     Args:
         metric: of classes.

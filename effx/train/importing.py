@@ -122,6 +122,8 @@ def _scored(
     )
     encoded = encoder(rows.texts, rows.documents)
     huggingface.check_encoded(name, encoded, loaded.model)
+    if encoded.documents is not None:
+        huggingface.check_encoded(name, encoded.documents.tokens, loaded.model)
     facts: CheckpointFacts = {
         "model": huggingface.recorded_name(name),
         "max_length": max_length,
@@ -138,7 +140,11 @@ def _scored(
     if isinstance(rows, Rows):
         predictions = evaluate.predictions(loaded.model, encoded, task)
         facts["metrics"] = task.score(rows.labels, predictions)
+    if isinstance(opened, OpenedCheckpoint) and (ticket := opened.checkpoint.manifest.ticket) is not None:
+        facts["ticket"] = ticket
     progress.say(*data.truncation("validation rows", encoded.cut_lengths, max_length))
+    if encoded.documents is not None:
+        progress.say(*data.truncation("documents", encoded.documents.tokens.cut_lengths, max_length))
     return checkpoints.save(
         loaded.model.cpu(),
         folder,

@@ -79,6 +79,8 @@ def predict(
     opened = Checkpoint.open(checkpoint)
     task = opened.task
     path = _target(Path(out), task, split, glue)
+    if task.behavior.form == "documents" and path.suffix != ".jsonl":
+        raise UsageError(f"{path}: documents found are written to a .jsonl file.", settings="out")
     if path.exists() and not overwrite:
         raise UsageError(f"{path} exists: choose another file, or overwrite it.", settings="overwrite")
     source = data.locate(data_folder, task, opened.data)
@@ -94,7 +96,8 @@ def predict(
     predicted = _predictions(opened, encoder(rows.texts, rows.documents))
     scores = None if glue else _scores(task, source, split, rows.texts, predicted)
     shown = _for_glue(task, predicted) if glue else _named(task, predicted)
-    files.write_atomic(path, _content(path, shown, glue=glue).encode())
+    queries = [row[0] for row in rows.texts] if task.behavior.form == "documents" else None
+    files.write_atomic(path, _content(path, shown, glue=glue, queries=queries).encode())
     return Predicted(path, len(rows), scores)
 
 
@@ -202,8 +205,15 @@ def _for_glue(task: Task, predicted: np.ndarray) -> list[Any]:
     return predicted.tolist() if task.name in _AS_NUMBERS else _named(task, predicted)
 
 
-def _content(path: Path, predictions: Sequence[Any], *, glue: bool) -> str:
+def _content(
+    path: Path, predictions: Sequence[Any], *, glue: bool, queries: Sequence[str] | None = None
+) -> str:
     rows = list(enumerate(predictions))
+    if queries is not None:
+        return "".join(
+            _json({"index": index, "query": query, "prediction": value}) + "\n"
+            for (index, value), query in zip(rows, queries, strict=True)
+        )
     if path.suffix == ".jsonl":
         return "".join(_json({"index": index, "prediction": value}) + "\n" for index, value in rows)
     text = io.StringIO()

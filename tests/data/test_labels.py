@@ -76,6 +76,7 @@ def test_numbers_to_predict() -> None:
         (("1", "2", "3", "none", "none"), "numbers, except in 2 rows, e.g. 'none'"),
         (("1.5", "2.25", "3.5", "high"), "numbers, except in 1 rows, e.g. 'high'"),
         (("1,5", "2", "3,25"), "numbers with a decimal comma, such as 1,5: write them with a point"),
+        (("1,5", "2,0", "n/a"), "numbers with a decimal comma, such as 1,5"),
         (("01", "1", "2"), "the labels 01 and 1 are the same number"),
     ],
 )

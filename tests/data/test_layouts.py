@@ -56,6 +56,13 @@ def test_a_version_in_the_name_is_no_part_of_the_split(task: str, tmp_path: Path
         data.load(found, "validation", tmp_path)
 
 
+def test_a_version_before_the_split_is_a_part_of_the_name(tmp_path: Path) -> None:
+    for split in ("train", "dev"):
+        write_rows(tmp_path / f"reviews_v2_{split}.jsonl", ROWS)
+    write_rows(tmp_path / "train-v2-test.jsonl", ROWS[:2])
+    assert len(data.load(SST2, "train", tmp_path)) == len(data.load(SST2, "validation", tmp_path)) == 20
+
+
 def test_a_folder_per_split(tmp_path: Path) -> None:
     parquet(tmp_path / "train/0000.parquet", ROWS[:5])
     parquet(tmp_path / "train/0001.parquet", ROWS[5:10])

@@ -72,10 +72,20 @@ def test_tables_with_other_usual_names_are_read(tmp_path: Path) -> None:
     rows = load(tmp_path)
     assert rows.documents is not None and rows.documents.ids == ("1", "2")
     assert rows.labels.tolist() == [(("1", 1.0),)]
-    # a document with the id of a query is the query itself if it has its text
-    assert rows.texts == [("soup", "1")]
-    (tmp_path / "queries.csv").write_text("query_id,query\n1,broth\n")
-    assert load(tmp_path).texts == [("broth",)]
+    assert rows.texts == [("soup",)]
+
+
+def test_a_query_that_is_a_document_is_marked(tmp_path: Path) -> None:
+    corpus = [{"_id": "q1", "title": "Hot", "text": "soup"}, {"_id": "q2", "text": "the sea"}, *CORPUS]
+    for first, marked in (("Hot soup", True), ("soup", True), ("hot", False), ("Hot soup now", False)):
+        queries = [{"_id": "q1", "text": first}, QUERIES[1]]
+        rows = load(write(tmp_path, corpus=corpus, queries=queries))
+        assert rows.texts == [(first, "q1") if marked else (first,), ("the sea", "q2")]
+    qrels = [("q1", "q1", "1"), ("q2", "d3", "1")]  # judged relevant: it is looked for
+    rows = load(
+        write(tmp_path, corpus=corpus, queries=[{"_id": "q1", "text": "soup"}, QUERIES[1]], qrels=qrels)
+    )
+    assert rows.texts == [("soup",), ("the sea", "q2")]
 
 
 def test_fewer_documents_keep_the_relevant_ones(tmp_path: Path) -> None:

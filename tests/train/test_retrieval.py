@@ -31,7 +31,7 @@ from effx.train.importing import import_model
 from effx.train.predict import predict
 from tests import cache as caches
 from tests.conftest import write_rows
-from tests.train.kinds import edit, exported, run_of, source_of
+from tests.train.kinds import edit, exported, run_of, source_of, without_manifest
 from tests.train.test_embedding import pooled
 
 KIND = KINDS["retrieval"]
@@ -269,9 +269,38 @@ def test_a_result_is_checked_when_it_is_read(searcher: Checkpoint, collection: P
 
 def test_predictions_are_ids_of_documents(searcher: Checkpoint, collection: Path, tmp_path: Path) -> None:
     done = predict(searcher.folder, out=tmp_path / "p.jsonl", data_folder=collection)
-    lines = [json.loads(line)["prediction"] for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    written = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    assert [line["query"] for line in written] == [texts[0] for texts in rows_of(collection).texts]
+    lines = [line["prediction"] for line in written]
+    with pytest.raises(UsageError, match="written to a .jsonl file"):
+        predict(searcher.folder, out=tmp_path / "p.csv", data_folder=collection)
     assert done.rows == len(lines) == 24 and done.scores == pytest.approx(searcher.manifest.metrics)
     assert all(len(line) == 10 and line[0].startswith("d") for line in lines)
+
+
+def test_a_model_with_prompts_for_a_search_is_refused(
+    searcher: Checkpoint, collection: Path, tmp_path: Path
+) -> None:
+    plain = without_manifest(searcher, tmp_path / "plain")
+    edit(
+        plain / "config_sentence_transformers.json", lambda value: value.update(prompts={"query": "query: "})
+    )
+    with pytest.raises(UsageError, match="puts the prompt 'query' before texts of a search"):
+        import_model(plain, out=tmp_path, data_folder=collection)
+    edit(plain / "config_sentence_transformers.json", lambda value: value.update(prompts={"query": ""}))
+    assert import_model(plain, out=tmp_path, data_folder=collection).manifest.metrics == pytest.approx(
+        searcher.manifest.metrics
+    )
+
+
+def test_truncated_documents_are_said(
+    searcher: Checkpoint, collection: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import_model(
+        without_manifest(searcher, tmp_path / "plain"), out=tmp_path, data_folder=collection,
+        settings=ImportSettings(max_length=8),
+    )  # fmt: skip
+    assert "of the documents reach 8 tokens, the maximum length" in capsys.readouterr().err
 
 
 def test_what_is_not_supported_is_refused(

@@ -261,6 +261,13 @@ def build(
             folder.name,
             "sentence-transformers puts texts into lower case before its tokenizer, and effx does not",
         )
+    if encoder is not None and encoder.prompts and task.behavior.form == "documents":
+        raise wrong(
+            folder.name,
+            f"sentence-transformers puts the prompt '{encoder.prompts[0]}' before texts of a search, and "
+            "effx does not: add the prompts to the queries and documents, and remove them from the model's "
+            "config_sentence_transformers.json",
+        )
     pooling = encoder.pooling if encoder else own_pooling(folder.path) or "mean"
     set_pooling(model, pooling)
     max_length = encoder.max_length if encoder else None

@@ -27,6 +27,12 @@ class SentenceEncoder:
     """Tokens of a text at most; None: it is not stated."""
     lower_case: bool
     """Whether texts are put into lower case before the tokenizer."""
+    prompts: tuple[str, ...] = ()
+    """Names of the prompts that sentence-transformers puts before queries or documents."""
+
+
+_SEARCH_PROMPTS = ("query", "document", "passage", "corpus")
+"""Names of the prompts that ``encode_query`` and ``encode_document`` of sentence-transformers use."""
 
 
 class OtherEncoderError(Exception):
@@ -85,7 +91,9 @@ def sentence_encoder(folder: Path) -> SentenceEncoder | None:
         raise OtherEncoderError(
             f"{LENGTH_FILE}: max_seq_length: expected an integer >= 1, got {one_line(stated, 40)}"
         )
-    return SentenceEncoder(active[0], stated, length.get("do_lower_case") is True)
+    known = prompts if isinstance(prompts, dict) else {}
+    of_search = tuple(name for name in _SEARCH_PROMPTS if known.get(name))
+    return SentenceEncoder(active[0], stated, length.get("do_lower_case") is True, of_search)
 
 
 def _modules(folder: Path) -> list[tuple[str, str]]:

@@ -34,11 +34,12 @@ from effx.recipe.language.recipe import (
 )
 from effx.specs import backends, exit_rules, settings, variants
 from effx.specs.backends import BUILDABLE
+from effx.specs.kinds import KINDS
 from effx.specs.levels import SUPER
 from effx.specs.settings import Settings
 from effx.specs.stages import SECTIONS
 from effx.specs.tasks import NAME, NAMING, TASKS, Task
-from effx.specs.training import EarlyExitSettings
+from effx.specs.training import EarlyExitSettings, TicketSettings
 
 _LABELLED: Mapping[str, type[Settings]] = {"tasks": TaskEntry, "models": ModelEntry, **ENTRIES}
 _GROUPED: Mapping[str, type[Settings]] = {
@@ -140,6 +141,7 @@ class _RecipeReader:
             self._check_exit_rules(recipe)
             self._check_strides(recipe)
             self._check_super(recipe)
+            self._check_trainable(recipe)
             self._check_sizes(recipe)
             if not self._document.problems:  # otherwise what was refused may be what is missing
                 self._check_use(recipe)
@@ -414,6 +416,20 @@ class _RecipeReader:
                 self._document.wrong(path, "super: add the section tickets, a search that chooses the level.")
             elif "winning" not in recipe.tickets.tickets.kinds:
                 self._document.wrong(path, "super: the search in tickets trains no winning tickets.")
+            elif isinstance(stage.settings, TicketSettings) and (
+                stage.settings.pruning != recipe.tickets.tickets.pruning or stage.settings.kind != "winning"
+            ):
+                text = "super: the level is that of winning tickets of the search: set kind, importance, "
+                self._document.wrong(path, f"{text}granularity and min_heads as in tickets.")
+
+    def _check_trainable(self, recipe: Recipe) -> None:
+        """Refuse tasks of the user whose kind is not trained."""
+        for entry in recipe.tasks:
+            kind = entry.reading.task_kind
+            if entry.data is not None and data.has_documents(entry.data):
+                kind = "retrieval"
+            if kind is not None and (reason := KINDS[kind].refused.get("training")):
+                self._document.wrong(("tasks", entry.name), f"{reason}.")
 
     def _check_sizes(self, recipe: Recipe) -> None:
         """Refuse layers and lengths that a model does not have, as far as its config.json says."""

@@ -354,6 +354,7 @@ def test_the_level_of_a_search_needs_a_search(folder: Path) -> None:
         ("tickets: {levels: [20, 40, 60], seeds: 2, kinds: [winning]}", "", "add the section tickets"),
         ("kinds: [winning]", "kinds: [random]", "the search in tickets trains no winning tickets"),
         ("level: super", "level: best", "level 'best': expected a percentage"),
+        ("level: super", "level: super, granularity: neurons", "granularity and min_heads as in tickets"),
     ):
         (folder / "recipe.yaml").write_text(text.replace(before, after))
         with pytest.raises(RecipeError, match=message):

@@ -419,3 +419,14 @@ def test_a_dry_run_refuses_what_a_run_would_refuse(
     path.write_text(GOOD)
     assert command(["run", str(path), "--dry-run", *arguments]) == 2
     assert "unknown executor 'magic'" in (err := capsys.readouterr().err) or "cannot write /dev/null" in err
+
+
+def test_tasks_that_are_not_trained_are_refused(tmp_path: Path) -> None:
+    write_rows(tmp_path / "corpus.jsonl", [{"_id": "d", "text": "a"}])
+    write_rows(tmp_path / "queries.jsonl", [{"_id": "q", "text": "a"}])
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
+    (line,) = mistakes(
+        tmp_path, f"tasks:\n  search: {{data: {tmp_path}}}\nmodels: [demo]\nvariants: [fp32]\n"
+    )
+    assert line.startswith("line 2: tasks.search: models that find documents are trained on pairs of texts")
