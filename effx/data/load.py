@@ -266,16 +266,16 @@ def _retrieval(name: str, source: DataSource) -> Task | None:
     Raises:
         DataError: the rows are to be of this kind, and are not; or of another one, and are of this.
     """
-    kind, folder = KINDS["retrieval"], layouts.corpus_folder(source.path)
+    kind, has_documents = KINDS["retrieval"], layouts.has_documents(source.path)
     wanted = source.settings.task_kind
-    if folder is None and wanted == kind.name:
+    if not has_documents and wanted == kind.name:
         raise DataError(f"{source.path}: retrieval needs {layouts.CORPUS_LAYOUT}", settings="data")
-    if folder is not None and wanted not in (None, kind.name):
+    if has_documents and wanted not in (None, kind.name):
         raise DataError(
             f"{source.path} has documents and queries, which are rows of retrieval, not of {wanted}",
             settings="task_kind",
         )
-    return None if folder is None else Task(name, kind.name, ("query",), (), kind.metrics)
+    return Task(name, kind.name, ("query",), (), kind.metrics) if has_documents else None
 
 
 def _recognised(name: str, table: Table, settings: DataSettings) -> Task | None:
@@ -321,14 +321,13 @@ def _local(
             settings="task_kind",
         )
     split_files = layouts.files_of(source, split, task.name)
-    if (task.behavior.form == "documents") is not (layouts.corpus_folder(source.path) is not None):
-        raise DataError(
-            f"{source.path}: task '{task.name}' is {task.kind}"
-            + (f", which needs {layouts.CORPUS_LAYOUT}" if task.behavior.form == "documents" else
-               ", and these are documents and queries"),
-            settings="data",
-        )  # fmt: skip
-    if task.behavior.form == "documents":
+    of_documents = task.behavior.form == "documents"
+    if of_documents is not layouts.has_documents(source.path):
+        needs = (
+            f"which needs {layouts.CORPUS_LAYOUT}" if of_documents else "and these are documents and queries"
+        )
+        raise DataError(f"{source.path}: task '{task.name}' is {task.kind}, {needs}", settings="data")
+    if of_documents:
         searched = retrieval.load(split_files.paths, source.settings)
         return replace(searched, file=_file_of(split_files.paths[0], source))
     if split_files.divided and source.digest is not None and digest_of(split_files.paths) != source.digest:
