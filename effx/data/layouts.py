@@ -4,7 +4,7 @@
     train-00000-of-00003.parquet, ...           shards; all of them must be there
     train/0000.parquet, ...                     a folder per split, also as save_to_disk of datasets writes it
     snli_1.0_train.jsonl                        NAME_SPLIT.FORMAT
-    dev-v1.1.json                               SPLIT-vVERSION.FORMAT
+    dev-v1.1.json, dev-v1.1-small.json          SPLIT-vVERSION.FORMAT, SPLIT-vVERSION-WORD.FORMAT
     corpus.jsonl, queries.jsonl, qrels/dev.tsv  documents, queries, and which belong together (BEIR, MTEB)
 
 in the folder itself, or in its subfolder ``data`` or one with the task's name. A folder with one file, and a
@@ -205,11 +205,14 @@ def _split_files(parent: Path, split: str) -> tuple[Path, ...]:
 
 
 def _stem(path: Path) -> str | None:
-    """Return a data file's name without format, shard number and version; None: it is not a data file."""
+    """Return a data file's name without format, shard number, version and what follows a version; None: it is not a data file."""
     suffix = tables.suffix_of(path)
     if not suffix or path.name.startswith("."):
         return None
     name = path.name[: path.name.lower().rindex(suffix)]
+    splits = "|".join(word for names in _NAMES.values() for word in names)
+    if versioned := re.fullmatch(rf"({splits})[-_]v\d+(\.\d+)*[-_](?!({splits})$)\w+", name, re.IGNORECASE):
+        return versioned[1]
     return re.sub(r"-\d{5}-of-\d{5}$|[-_]v\d+(\.\d+)*$", "", name)
 
 

@@ -56,6 +56,16 @@ def test_a_version_in_the_name_is_no_part_of_the_split(task: str, tmp_path: Path
         data.load(found, "validation", tmp_path)
 
 
+def test_a_word_after_the_version_is_no_part_of_the_split(tmp_path: Path) -> None:
+    write_rows(tmp_path / "train-v1.1-small.jsonl", ROWS)
+    write_rows(tmp_path / "dev-v1.1-small.jsonl", ROWS[:4])
+    assert len(data.load(SST2, "train", tmp_path)) == 20
+    assert len(data.load(SST2, "validation", tmp_path)) == 4
+    write_rows(tmp_path / "dev-v1.1-large.jsonl", ROWS)
+    with pytest.raises(DataError, match="several files may be the same rows"):
+        data.load(SST2, "validation", tmp_path)
+
+
 def test_a_version_before_the_split_is_a_part_of_the_name(tmp_path: Path) -> None:
     for split in ("train", "dev"):
         write_rows(tmp_path / f"reviews_v2_{split}.jsonl", ROWS)
