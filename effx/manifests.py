@@ -756,6 +756,31 @@ class CandidateRecord(Record):
     """Seconds per query; None: not timed."""
 
 
+class HeadRecord(Record):
+    """The head of another task in an engine with several."""
+
+    task_definition: TaskDefinition
+    checkpoint: ArtifactReference
+    parity: CheckedParity
+
+    @property
+    def output(self) -> str:
+        """Name of the output with its logits."""
+        return head_output(self.task_definition.name)
+
+
+def head_output(task: str) -> str:
+    """Return the name of the output with another task's logits, in an engine with several heads."""
+    return f"logits_{task}"
+
+
+def _check_parity(parity: Parity, task: Task, key: str) -> None:
+    if parity.metric not in (None, *task.metrics):
+        raise ValueError(f"{key}.metric: {parity.metric!r} is not a metric of the task")
+    if unknown := {parity.worst_class, *parity.lost_classes} - {None, *task.labels}:
+        raise ValueError(f"{key}: {unknown.pop()!r} is not a label of the task")
+
+
 INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -858,6 +883,8 @@ class EngineManifest(Manifest):
     audit: Audit | None = None
     candidates: tuple[CandidateRecord, ...] | None = None
     """The schemes that were compared; None: there was one."""
+    other_heads: tuple[HeadRecord, ...] = ()
+    """Heads of other tasks, each of which is an output of its own; the engine's task has ``logits``."""
     gate_data: RowsRecord | None = None
     """The rows of the parity gate and of calibration; None: random ids, those of the hub, or the demo's."""
     calibration_rows: Count | None = None
@@ -900,16 +927,14 @@ class EngineManifest(Manifest):
                 f"max_length: expected at most {self.longest_input}, as inputs, got {self.max_length}"
             )
         if self.parity is not None:
-            self._check_parity(self.parity)
+            _check_parity(self.parity, self.task_definition, "parity")
+        for number, head in enumerate(self.other_heads):
+            _check_parity(head.parity, head.task_definition, f"other_heads[{number}].parity")
+        names = [self.task_definition.name, *(head.task_definition.name for head in self.other_heads)]
+        if len(set(names)) < len(names) or variant.multi != bool(self.other_heads):
+            raise ValueError("other_heads: expected one for each other task of a variant with multi")
         self._check_runtime()
         return self
-
-    def _check_parity(self, parity: Parity) -> None:
-        task = self.task_definition
-        if parity.metric not in (None, *task.metrics):
-            raise ValueError(f"parity.metric: {parity.metric!r} is not a metric of the task")
-        if unknown := {parity.worst_class, *parity.lost_classes} - {None, *task.labels}:
-            raise ValueError(f"parity: {unknown.pop()!r} is not a label of the task")
 
     def _check_schemes(self, built: tuple[str, ...]) -> None:
         """Check the scheme; ``built``: those that effx builds of the variant."""

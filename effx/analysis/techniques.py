@@ -86,6 +86,7 @@ def series(run: Run, of: Technique, longest: int | None = None) -> str:
         name for name, used in (("buckets", variant.buckets), ("exit-if", variant.exits == "exit-if")) if used
     ]
     ways += [] if variant.stride is None else [f"stride {variant.stride}"]
+    ways += ["heads of all tasks"] if variant.multi else []
     return ", ".join([kind, *ways, engine.precision, where])
 
 

@@ -205,7 +205,10 @@ def _split_files(parent: Path, split: str) -> tuple[Path, ...]:
 
 
 def _stem(path: Path) -> str | None:
-    """Return a data file's name without format, shard number, version and what follows a version; None: it is not a data file."""
+    """Return a data file's name without format, shard number and version; None: it is not a data file.
+
+    A word after the version of a split's name is left out too: train for train-v1.1-subset.json.
+    """
     suffix = tables.suffix_of(path)
     if not suffix or path.name.startswith("."):
         return None

@@ -19,10 +19,10 @@ from effx import data, engines, progress
 from effx.artifacts import Checkpoint, Engine
 from effx.engines import Session
 from effx.errors import DataError, EffxError, GateError, UsageError
-from effx.export import audit, drift, parity
+from effx.export import audit, drift, parity, shared_encoder
 from effx.export.builders import builder
 from effx.export.built import Built, StandIn
-from effx.export.parity import Reference
+from effx.export.parity import Answers, Reference
 from effx.export.source import ExportSource
 from effx.host import built as built_here
 from effx.host import cpu
@@ -34,6 +34,7 @@ from effx.manifests import (
     EncoderShape,
     EngineInput,
     EngineManifest,
+    HeadRecord,
     Parity,
 )
 from effx.models import checkpoints, families, huggingface, structure
@@ -42,6 +43,7 @@ from effx.specs import backends
 from effx.specs.backends import CALIBRATED, INT8_BF16
 from effx.specs.data import DataLocation, DataRecord
 from effx.specs.runtime import RuntimeSettings
+from effx.specs.tasks import Task
 from effx.specs.variants import Variant
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -85,13 +87,14 @@ def gate_data(checkpoint: Checkpoint, data_folder: DataLocation) -> DataRecord |
 
 
 def up_to_date(
-    target: Path, checkpoint: Checkpoint, rows: DataRecord | None, calibration_rows: int
+    target: Path, checkpoint: Checkpoint, variant: Variant, rows: DataRecord | None, calibration_rows: int
 ) -> Engine | None:
     """Return the engine at ``target`` if it was built from this checkpoint and passed its gates.
 
     Args:
         target: the engine's folder.
         checkpoint: the one to export.
+        variant: of it.
         rows: of the gates and of calibration; None: unknown, so that those of the engine are good.
         calibration_rows: see :func:`effx.export.export_all`.
     """
@@ -103,6 +106,12 @@ def up_to_date(
         return None
     before = engine.manifest
     same = (before.checkpoint.digest, before.calibration_rows) == (checkpoint.digest, calibration_rows)
+    if same and variant.multi:
+        try:
+            now = [other.digest for other in shared_encoder.others(checkpoint)]
+        except EffxError:
+            return None  # what builds it reports it
+        same = [head.checkpoint.digest for head in before.other_heads] == now
     if rows is not None:  # the same rows in another folder are the same
         same = same and before.gate_data is not None and _content(before.gate_data) == _content(rows)
     return engine if same and engine.parity_passed else None
@@ -140,6 +149,8 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
         structure(source.model), source.limit, checkpoint.name,
         window=source.max_length(variant) if checkpoint.task.behavior.form == "windows" else None,
     )  # fmt: skip
+    if variant.multi:
+        _ = source.others  # refused before anything is traced
     if variant.exits and variant.tokens and families.of(source.model).relative_positions:
         raise UsageError(
             f"variant '{variant.text}': {checkpoint.name} has a relative position bias, which segments "
@@ -206,6 +217,7 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
             max_length=longest,
             data=checkpoint.data,
             parity=best.parity,
+            other_heads=best.other_heads,
             audit=best.audit,
             candidates=None if len(tried) == 1 else tuple(candidate.record() for candidate in tried),
             gate_data=gate_data(checkpoint, source.data_folder),
@@ -246,6 +258,8 @@ class _Candidate:
     parity: Parity
     failure: str | None
     """Why it may not be used; None: it passed its gates."""
+    other_heads: tuple[HeadRecord, ...] = ()
+    """Other tasks of an engine with several heads, each compared with its own checkpoint on its own rows."""
     seconds: float = float("inf")
     """Seconds per query; infinite if it was not timed."""
 
@@ -293,13 +307,29 @@ def _candidate(
     built = replace(built, runtime=replace(built.runtime, device=job.device))
     audited = module.audit(folder, built)
     tested = built.stand_in or StandIn(folder, job.backend, built.runtime)
+    measured_on = "engine" if built.stand_in is None else f"its graphs on {tested.backend}"
     with engines.open_unchecked(
         tested.folder, tested.backend, tested.runtime, threads=context.threads
     ) as session:
-        measured = parity.measure(reference, session, source.checkpoint.task, variant.precision)
-    measured_on = "engine" if built.stand_in is None else f"its graphs on {tested.backend}"
-    measured = replace(measured, measured_on=measured_on)
-    candidate = _Candidate(scheme, folder, built, audited, measured, None)
+
+        def compared(reference: Reference, answers: Answers, task: Task) -> Parity:
+            measured = parity.measure(reference, answers, task, variant.precision)
+            return replace(measured, measured_on=measured_on)
+
+        measured = compared(reference, session, source.checkpoint.task)
+        heads = tuple(
+            HeadRecord(
+                task_definition=other.checkpoint.task,
+                checkpoint=ArtifactReference(name=other.checkpoint.name, digest=other.checkpoint.digest),
+                parity=compared(
+                    other.reference(variant),
+                    shared_encoder.OneHead(session, other.checkpoint.task.name),
+                    other.checkpoint.task,
+                ),
+            )
+            for other in (source.others.values() if variant.multi else ())
+        )
+    candidate = _Candidate(scheme, folder, built, audited, measured, None, heads)
     return replace(candidate, failure=_failure(candidate, job, source, reference))
 
 
@@ -333,13 +363,20 @@ def _in_queries(measured: Parity) -> str:
 
 def _failure(candidate: _Candidate, job: Job, source: ExportSource, reference: Reference) -> str | None:
     """Return why a candidate may not be used, or None."""
-    measured, variant = candidate.parity, job.variant
+    variant = job.variant
     if failure := audit.failure(candidate.audit, variant.precision, job.backend):
         return failure
-    if measured.passed:
+    compared = [("", source.checkpoint.task, candidate.parity)]
+    compared += [
+        (f"task {head.task_definition.name}: ", head.task_definition, head.parity)
+        for head in candidate.other_heads
+    ]
+    failed = [each for each in compared if not each[2].passed]
+    if not failed:
         return None
+    name, task, measured = failed[0]
     message = (
-        f"parity failed on {measured.examples} examples{_in_queries(measured)}: logits differ by "
+        f"{name}parity failed on {measured.examples} examples{_in_queries(measured)}: logits differ by "
         f"{measured.max_abs_diff:.2g} at most, label agreement {measured.label_agreement:.1%}"
     )
     if measured.accuracy_lost is not None and measured.accuracy_lost_interval is not None:
@@ -355,7 +392,7 @@ def _failure(candidate: _Candidate, job: Job, source: ExportSource, reference: R
     advice = ""
     if measured.label_agreement < 1 and variant.precision != "fp32":
         advice = "Export fp32."
-        if not source.checkpoint.task.behavior.of_numbers:
+        if not task.behavior.of_numbers:
             advice = (
                 f"Export fp32, or train the model further: rounding to {variant.precision} changes "
                 "predictions that the model is not sure of."

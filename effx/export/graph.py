@@ -11,7 +11,7 @@ is one Where over [batch, 1, 1, length].
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,13 +49,22 @@ class TraceShape:
 class CompleteModel(nn.Module):
     """Ids to the outputs of a model: logits, start and end logits, or a vector with the hidden states."""
 
-    def __init__(self, model: PreTrainedModel, shape: TraceShape) -> None:
+    def __init__(
+        self, model: PreTrainedModel, shape: TraceShape, others: Sequence[PreTrainedModel] = ()
+    ) -> None:
+        """Args:
+        model: the task model.
+        shape: what the graph is traced for.
+        others: models of other tasks with the same encoder, which add their logits.
+        """
         super().__init__()
         self.model, self.shape, self.names = model, shape, input_names(model)
+        self.others = nn.ModuleList(others)
 
-    def forward(self, *arrays: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """Return logits [batch, outputs]; start and end logits, each [batch, length]; or vectors
-        [batch, width] and hidden states [batch, length, width], which sentence-transformers pools itself.
+    def forward(self, *arrays: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """Return logits [batch, outputs], of each task if there are several; start and end logits, each
+        [batch, length]; or vectors [batch, width] and hidden states [batch, length, width], which
+        sentence-transformers pools itself.
         """
         stream = forward.embed(self.model, dict(zip(self.names, arrays, strict=True)))
         for index in range(len(structure(self.model).layers)):
@@ -65,6 +74,8 @@ class CompleteModel(nn.Module):
             return start.float(), end.float()
         if families.of(self.model).embeds(self.model):
             return forward.head(self.model, stream), stream.hidden.float()
+        if self.others:
+            return tuple(forward.head(model, stream).float() for model in (self.model, *self.others))
         return forward.head(self.model, stream).float()
 
 
@@ -134,16 +145,25 @@ class Traced:
     """Dynamic dimensions of each input."""
 
 
-def traced(model: PreTrainedModel, shape: TraceShape, layers: range | None = None) -> Traced:
+def traced(
+    model: PreTrainedModel,
+    shape: TraceShape,
+    layers: range | None = None,
+    others: Mapping[str, PreTrainedModel] | None = None,
+) -> Traced:
     """Return the complete model (``layers`` None) or one segment, ready for an exporter.
 
     Complete: inputs int64 [batch, sequence], output logits; start_logits and end_logits; or
-    sentence_embedding and last_hidden_state.
+    sentence_embedding and last_hidden_state. ``others``, output -> model with the same encoder, add outputs.
     Segment: outputs logits and, before the last segment, hidden_out and token_mask_out.
     """
     limit = position_limit(model)
+    others = others or {}
     if shape.dtype != torch.float32:
-        model = copy.deepcopy(model).to(shape.dtype)
+        model, *converted = copy.deepcopy([model, *others.values()])  # at once: they share the encoder
+        for each in (model, *converted):
+            each.to(shape.dtype)
+        others = dict(zip(others, converted, strict=True))
     batch = torch.export.Dim("batch", min=1, max=65536)
     sequence = torch.export.Dim("sequence", min=1, max=limit)
     tokens = torch.export.Dim("tokens", min=1, max=limit)
@@ -153,7 +173,11 @@ def traced(model: PreTrainedModel, shape: TraceShape, layers: range | None = Non
     axes = fixed if shape.length else {0: batch, 1: sequence}
     if layers is None or layers.start == 0:
         inputs = input_names(model)
-        module: nn.Module = CompleteModel(model, shape) if layers is None else Segment(model, shape, layers)
+        module: nn.Module
+        if layers is None:
+            module = CompleteModel(model, shape, [*others.values()])
+        else:
+            module = Segment(model, shape, layers)
         # separate tensors: exporters merge inputs that are the same tensor
         example, dims = tuple(ones.clone() for _ in inputs), [axes for _ in inputs]
     else:
@@ -164,7 +188,7 @@ def traced(model: PreTrainedModel, shape: TraceShape, layers: range | None = Non
         inner = {0: batch, 1: tokens} if shape.tokens else axes
         dims = [axes, inner, inner]
     last = layers is None or layers.stop == len(structure(model).layers)
-    outputs = ["logits"] if last else ["logits", "hidden_out", "token_mask_out"]
+    outputs = ["logits", *others] if last else ["logits", "hidden_out", "token_mask_out"]
     if families.of(model).answers_spans(model):
         outputs = ["start_logits", "end_logits"]
     if families.of(model).embeds(model):
@@ -173,10 +197,14 @@ def traced(model: PreTrainedModel, shape: TraceShape, layers: range | None = Non
 
 
 def write(
-    model: PreTrainedModel, path: Path, shape: TraceShape | None = None, layers: range | None = None
+    model: PreTrainedModel,
+    path: Path,
+    shape: TraceShape | None = None,
+    layers: range | None = None,
+    others: Mapping[str, PreTrainedModel] | None = None,
 ) -> None:
     """Write the complete model, or the segment of ``layers``, as ONNX; see :func:`traced`."""
-    program_source = traced(model, shape or TraceShape(), layers)
+    program_source = traced(model, shape or TraceShape(), layers, others)
     bytes_ = sum(
         parameter.numel() * parameter.element_size() for parameter in program_source.module.parameters()
     )

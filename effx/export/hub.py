@@ -68,6 +68,8 @@ def refusal(engine: Engine) -> str | None:
         return "the hub's layout has one graph, and early exit in segments has several: export exit-if"
     if engine.runtime.lengths:
         return "the libraries that read the hub's layout do not pad to lengths: leave out seqN and buckets"
+    if engine.manifest.other_heads:
+        return "the libraries that read the hub's layout use one task head: leave out multi"
     if engine.stride is not None:
         return "the libraries that read the hub's layout divide contexts their own way: leave out strideN"
     _, names = _LAYOUT[engine.backend]

@@ -6,14 +6,14 @@ otherwise random ids. The manifest says which.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from effx.encoding import Encoded, EncodedDocuments, Windows, Words, length_sorted
-from effx.engines.protocol import Session
+from effx.engines.protocol import Arrays
 from effx.manifests import Parity
 from effx.specs.kinds.embedding import cosines
 from effx.specs.tasks import Task
@@ -86,7 +86,15 @@ class Reference:
     in a correct engine, so lossy precisions are gated by labels and accuracy only."""
 
 
-def measure(reference: Reference, session: Session, task: Task, precision: str) -> Parity:
+class Answers(Protocol):
+    """What answers queries: a session, or one task's head of it."""
+
+    def infer(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        """See :meth:`effx.engines.Session.infer`."""
+        ...
+
+
+def measure(reference: Reference, session: Answers, task: Task, precision: str) -> Parity:
     """Compare an engine with its checkpoint on encoded rows.
 
     The engine runs batches of eight. The first rows are unsorted, so that short rows are padded next to long
@@ -112,7 +120,7 @@ def measure(reference: Reference, session: Session, task: Task, precision: str) 
     return min(compared, single, key=lambda each: (each.passed, each.label_agreement))
 
 
-def _documents(reference: Reference, session: Session, task: Task) -> np.ndarray | None:
+def _documents(reference: Reference, session: Answers, task: Task) -> np.ndarray | None:
     """Return the engine's vectors of documents; None: the rows have none."""
     if (documents := reference.encoded.documents) is None or documents.vectors is None:
         return None
@@ -123,7 +131,7 @@ def _documents(reference: Reference, session: Session, task: Task) -> np.ndarray
 
 
 def _answer(
-    reference: Reference, session: Session, task: Task, batches: Iterable[np.ndarray]
+    reference: Reference, session: Answers, task: Task, batches: Iterable[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return logits and depths as the reference has them; those of rows in no batch are 0."""
     answers = np.zeros_like(reference.logits)

@@ -112,7 +112,9 @@ def export_all(
                 suffix = "" if default else f".{target_device}"
                 target = Path(out) / f"{checkpoint.name}.{variant.text}.{backend}{suffix}"
                 order.append(target)
-                engine = None if overwrite else up_to_date(target, checkpoint, rows, calibration_rows)
+                engine = (
+                    None if overwrite else up_to_date(target, checkpoint, variant, rows, calibration_rows)
+                )
                 if engine:
                     progress.say(f"{target.name}: up to date")
                     ready[target] = engine

@@ -17,9 +17,10 @@ from effx.artifacts import Checkpoint
 from effx.data import Rows, UnlabelledRows
 from effx.encoding import Encoded, Encoder
 from effx.errors import DataError, MissingExtraError, UsageError
-from effx.export import graph, parity
+from effx.export import graph, parity, shared_encoder
 from effx.export.graph import TraceShape
 from effx.export.parity import Reference
+from effx.manifests import head_output
 from effx.models import checkpoints, evaluate, exits
 from effx.models.exits import rule_of
 from effx.models.structure import parameters
@@ -49,13 +50,34 @@ class ExportSource:
     calibration_rows: int = CALIBRATION_ROWS
     programs: dict[Any, Path] = field(default_factory=dict)
     """Programs that the PyTorch builder exported, in ``scratch``, by what they depend on."""
-    _graphs: dict[tuple[TraceShape, bool], list[Path]] = field(default_factory=dict)
+    _graphs: dict[tuple[TraceShape, bool, bool], list[Path]] = field(default_factory=dict)
     _references: dict[Any, Reference] = field(default_factory=dict)
 
     @cached_property
     def model(self) -> PreTrainedModel:
         """The checkpoint's model, in eval mode."""
         return checkpoints.load(self.checkpoint)
+
+    @cached_property
+    def others(self) -> dict[str, ExportSource]:
+        """Output -> checkpoint of another task with the same encoder.
+
+        Raises:
+            UsageError: the checkpoint is not of multi-task training, or the tasks' structures differ.
+            ArtifactError: a checkpoint is damaged or missing.
+        """
+        return {
+            head_output(other.task.name): ExportSource(other, self.scratch, None, self.calibration_rows)
+            for other in shared_encoder.others(self.checkpoint)
+        }
+
+    @cached_property
+    def other_models(self) -> dict[str, PreTrainedModel]:
+        """Output -> model of another task, with the encoder of ``model``."""
+        return {
+            output: shared_encoder.on_encoder_of(self.model, other.checkpoint)
+            for output, other in self.others.items()
+        }
 
     @property
     def limit(self) -> int:
@@ -65,7 +87,8 @@ class ExportSource:
     def graphs(self, variant: Variant, dtype: torch.dtype = torch.float32) -> list[Path]:
         """Return the ONNX files of a variant: one, or its early-exit segments in order."""
         shape, split = TraceShape(variant.length, variant.tokens, dtype), variant.exits is not None
-        if (shape, split) not in self._graphs:
+        key = (shape, split, variant.multi)
+        if key not in self._graphs:
             folder = self.scratch / f"graph-{len(self._graphs)}"
             paths = []
             parts: list[range | None] = [*graph.segments(self.model)] if split else [None]
@@ -73,10 +96,11 @@ class ExportSource:
                 subfolder = folder / str(number)  # weights past 2 GB are files in the folder of their graph
                 subfolder.mkdir(parents=True)
                 name = f"segment-{number}.onnx" if split else "model.onnx"
-                graph.write(self.model, subfolder / name, shape, layers)
+                others = self.other_models if variant.multi else None
+                graph.write(self.model, subfolder / name, shape, layers, others)
                 paths.append(subfolder / name)
-            self._graphs[shape, split] = paths
-        return self._graphs[shape, split]
+            self._graphs[key] = paths
+        return self._graphs[key]
 
     def rule(self) -> ExitRule:
         """Return the exit rule that the checkpoint was calibrated with."""

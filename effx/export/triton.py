@@ -95,6 +95,9 @@ def config(engine: Engine, name: str) -> dict[str, Any]:
         answers = [_tensor("logits", "TYPE_FP32", engine.task.outputs)]
         if manifest.labels:
             answers[0]["label_filename"] = "labels.txt"
+        answers += [
+            _tensor(head.output, "TYPE_FP32", head.task_definition.outputs) for head in manifest.other_heads
+        ]
     if manifest.exits:  # one number per row: the server adds the batch dimension
         answers.append({**_tensor("depth", "TYPE_INT64", 1), "reshape": {"shape": []}})
     device = "KIND_GPU" if engine.on_gpu else "KIND_CPU"

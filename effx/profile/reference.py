@@ -88,6 +88,7 @@ def _is_unreduced_fp32(engine: Engine) -> bool:
         and not variant.tokens
         and variant.length is None
         and variant.stride is None
+        and not variant.multi
         and manifest.sparsity is None
         and (manifest.weight_remaining or 1.0) >= 1
     )

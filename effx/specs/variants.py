@@ -7,12 +7,14 @@
     tokens    = tokens                                                             default all of them
     windows   = strideN                                            default a third of the maximum length
     weights   = stripped                                                           default within the plan
+    heads     = multi                                                      default the checkpoint's own task
 
 ``int8`` is the fastest int8 scheme of the backend that passes its gate on this machine. ``seqN`` fixes the
 length: longer inputs are truncated, shorter ones padded to N. ``buckets`` pads to the next of a few lengths.
 With ``strideN``, neighbouring windows of a context have N tokens in common. ``exit`` runs segments and the
 host decides between them; ``exit-if`` is a single graph with If. The weights of a ``stripped`` TensorRT plan
-are in an ONNX graph in the same folder; opening puts them into the plan.
+are in an ONNX graph in the same folder; opening puts them into the plan. ``multi`` is an engine with the
+heads of all tasks that were trained together on one encoder.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from effx.errors import UsageError, unknown
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8-dynamic", "int8-static", "fp8")
 QUANTIZED = ("int8", "fp8")
 _OTHERS = {"buckets": "sequence", "exit": "exits", "exit-if": "exits", "tokens": "tokens",
-           "stripped": "weights"}  # fmt: skip
+           "stripped": "weights", "multi": "heads"}  # fmt: skip
 PARTS = (*PRECISIONS, "seqN", *_OTHERS, "strideN")
 """All parts, for help texts."""
 _SEQUENCE = re.compile(r"seq([1-9][0-9]{0,5})")  # a longer number is no length of any encoder
@@ -67,6 +69,8 @@ class Variant:
     stripped: bool = False
     stride: int | None = None
     """Tokens of the context that a window has in common with the one before it."""
+    multi: bool = False
+    """Whether it has the heads of all tasks that were trained together."""
 
     @property
     def precision(self) -> str:
@@ -158,6 +162,8 @@ def parse(text: str) -> Variant:
     length = int(sequence.group(1)) if sequence else None
     if length is not None and length < MIN_LENGTH:
         raise UsageError(f"variant '{text}': expected a length >= {MIN_LENGTH}.")
+    if "heads" in parts and (other := parts.get("exits") or parts.get("tokens")):
+        raise UsageError(f"variant '{text}': multi and {other} exclude each other.")
     return Variant(
         text,
         parts.get("precision", "fp32"),
@@ -167,6 +173,7 @@ def parse(text: str) -> Variant:
         "tokens" in parts,
         "weights" in parts,
         int(parts["windows"].removeprefix("stride")) if "windows" in parts else None,
+        "heads" in parts,
     )
 
 

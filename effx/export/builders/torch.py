@@ -42,8 +42,8 @@ def build(source: ExportSource, variant: Variant, scheme: str, folder: Path, dev
     files, inputs, outputs = [], {}, {}
     for number, layers in enumerate(parts):
         name = "model.pt2" if layers is None else f"segment-{number}.pt2"
-        traced = graph.traced(source.model, shape, layers)
-        key = (shape, layers, on_gpu, scheme == "bf16")
+        traced = graph.traced(source.model, shape, layers, source.other_models if variant.multi else None)
+        key = (shape, layers, on_gpu, scheme == "bf16", variant.multi)
         if key not in source.programs:  # variants that differ in padding only share their programs
             path = source.scratch / f"program-{len(source.programs)}.pt2"
             path.write_bytes(_exported(traced, on_gpu=on_gpu, type_checks=scheme != "bf16"))
