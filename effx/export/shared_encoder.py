@@ -35,7 +35,7 @@ def others(checkpoint: Checkpoint) -> list[Checkpoint]:
             "effx train multitask."
         )
     found: dict[str, list[Checkpoint]] = {}
-    parent = checkpoint.folder.resolve().parent
+    parent = checkpoint.folder.absolute().parent  # of a link: where the links to the others are
     for folder in Checkpoint.find(parent):
         if folder.resolve() != checkpoint.folder.resolve() and _encoder(folder) == shared.encoder:
             other = Checkpoint.open(folder)

@@ -5,6 +5,7 @@
     lottery-mask ── lottery ── lottery ...               (each round of a lottery ticket is a cell)
     tickets-full ── tickets-scores ── ticket ── tickets-rung ── tickets
     adapt ── adaptation
+    prune, of all tasks ── multitask ── multitask-checkpoint, of each task ── further ── export
 
 A new stage is one row here, its settings, and the function ``run`` in a module of its name in
 ``effx/recipe/execute/stages/``. Its key follows from the row: settings, rows, the code that ``code``,
@@ -27,6 +28,7 @@ from effx.specs.training import (
     FinetuneSettings,
     LevelField,
     LotterySettings,
+    MultitaskSettings,
     TicketSearchSettings,
     TicketSettings,
     TokenPruningSettings,
@@ -95,6 +97,27 @@ class ExitsStage(Settings):
 
     task: str
     exits: EarlyExitSettings = EarlyExitSettings()
+
+
+class MultitaskStage(Settings):
+    """Train one encoder on all tasks of a recipe."""
+
+    tasks: tuple[str, ...]
+    trust_remote_code: bool = False
+    multitask: MultitaskSettings = MultitaskSettings()
+
+
+class MultitaskCheckpointStage(Settings):
+    """Take the checkpoint of one task from a multi-task training."""
+
+    task: str
+
+
+class FurtherStage(Settings):
+    """Fine-tune a checkpoint further on its task."""
+
+    task: str
+    finetune: FinetuneSettings = FinetuneSettings()
 
 
 class TicketsFullStage(Settings):
@@ -203,6 +226,8 @@ class SectionSpec:
     """Settings of that type that a recipe does not take here."""
     variant_part: str | None = None
     """``exits`` or ``tokens``: the part of a variant that runs what the stage adds to a checkpoint."""
+    joins_tasks: bool = False
+    """Whether a training reads the checkpoints of all tasks, or without ``of`` the pretrained encoder."""
     bare_label: str | None = None
     """The setting whose value is the label of an entry that sets nothing."""
 
@@ -284,6 +309,20 @@ _ROWS = (
         "exits", ExitsStage, "train/exits.py", ("finetune", "prune", "lottery", "tokens"),
         section=SectionSpec("exits", EarlyExitSettings, variant_part="exits"),
     ),
+    _training(
+        "multitask", MultitaskStage, "train/multitask/run.py", ("pretrain", "prune"), view=None,
+        section=SectionSpec(
+            "multitask", MultitaskSettings, frozenset({"task_limit"}), joins_tasks=True
+        ),
+    ),
+    StageSpec(
+        "multitask-checkpoint", MultitaskCheckpointStage, ("artifacts.py",), (), follows=("multitask",),
+        view="checkpoints/{name}", shares_process=True,
+    ),
+    _training(
+        "further", FurtherStage, "train/finetune.py", ("multitask", "multitask-checkpoint"),
+        section=SectionSpec("further", FinetuneSettings, frozenset({"regime", "layers"})),
+    ),
     _training("tickets-full", TicketsFullStage, "train/finetune.py"),
     _training("tickets-scores", TicketsScoresStage, _DRAW, ("tickets-full",), view=None),
     _training("ticket", TicketStage, _DRAW, ("tickets-scores",), reads_artifacts=False),
@@ -305,7 +344,7 @@ _ROWS = (
     StageSpec(
         "export", ExportStage, ("export/plan.py",),
         ("torch", "transformers", "onnx", "onnxscript", "tokenizers"), view="engines/{name}",
-        follows=("finetune", "prune", "lottery", "tokens", "exits"),
+        follows=("finetune", "prune", "lottery", "tokens", "exits", "multitask-checkpoint", "further"),
         code_of_backend=("engines/{engine}.py", "export/builders/{builder}.py"),
     ),
     StageSpec(

@@ -243,6 +243,27 @@ TaskDropout = Annotated[
 ]  # fmt: skip
 
 
+def parse_task_limit(text: str) -> tuple[str, int]:
+    """Parse ``TASK=N``: a task and its maximum number of training rows.
+
+    Raises:
+        UsageError: the text is not of that form.
+    """
+    task, equals, number = (part.strip() for part in text.partition("="))
+    if not equals or not task or not number.isdecimal() or int(number) < 1:
+        raise UsageError(f"'{text}': expected TASK=N, e.g. sst2=8000.")
+    return task, int(number)
+
+
+TaskLimit = Annotated[
+    tuple[str, int],
+    Parsed(
+        parse_task_limit, "TASK=N", "a task and its maximum number of training rows, e.g. sst2=8000",
+        lambda value: f"{value[0]}={value[1]}",
+    ),
+]  # fmt: skip
+
+
 class MultitaskSettings(Settings):
     """How several tasks are trained with one encoder."""
 
@@ -270,21 +291,30 @@ class MultitaskSettings(Settings):
     """Dropout in the task heads. Default: the model's."""
     task_dropout: tuple[TaskDropout, ...] | None = None
     """Dropout in the heads of single tasks, instead of head_dropout, e.g. cola=0.05,mnli=0.3 as in MT-DNN."""
+    task_limit: tuple[TaskLimit, ...] | None = None
+    """Maximum training rows of single tasks, instead of limit, e.g. sst2=8000,qqp=20000."""
     head_pooling: Annotated[str, OneOf("pooling", HEAD_POOLINGS)] = "auto"
     """Input of the task heads: the first token (cls), or the mean over all tokens except padding (mean).
     auto: the pooling that the encoder was trained with if its folder has 1_Pooling/config.json, else cls."""
 
     @model_validator(mode="after")
     def _each_task_once(self) -> Self:
-        tasks = [task for task, _ in self.task_dropout or ()]
-        if double := next((task for task in tasks if tasks.count(task) > 1), None):
-            raise wrong(f"the dropout of task '{double}' is given twice: expected one.", "task_dropout")
+        for name, of_tasks in (("task_dropout", self.task_dropout), ("task_limit", self.task_limit)):
+            tasks = [task for task, _ in of_tasks or ()]
+            if double := next((task for task in tasks if tasks.count(task) > 1), None):
+                word = name.removeprefix("task_")
+                raise wrong(f"the {word} of task '{double}' is given twice: expected one.", name)
         return self
 
     @property
     def learning_rate(self) -> float:
         """The peak learning rate, given or default."""
         return self.training.lr or LR_ENCODER
+
+    def training_of(self, task: str) -> TrainingSettings:
+        """Return how the rows of a task are chosen."""
+        limit = dict(self.task_limit or ()).get(task, self.training.limit)
+        return self.training.replace(limit=limit)
 
     def dropout_of(self, task: str) -> float | None:
         """Return the dropout in the head of a task; None: the model's."""

@@ -32,15 +32,24 @@ class LocalPaths:
     """File of a mask that was given."""
     scores: str | None = None
     """File of importance scores that was given; None: a full model is scored."""
+    data_of_tasks: Mapping[str, DataSource] = field(default_factory=dict)
+    """Where several tasks are trained: task -> ``data``, of those whose rows are files."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the paths as JSON values."""
-        return {**vars(self), "data": None if self.data is None else self.data.to_json()}
+        of_tasks = {task: source.to_json() for task, source in self.data_of_tasks.items()}
+        return {
+            **vars(self),
+            "data": None if self.data is None else self.data.to_json(),
+            "data_of_tasks": of_tasks,
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> LocalPaths:
         """Return the paths that JSON values describe."""
-        return cls(**{**value, "data": DataSource.from_json(value["data"]) if value["data"] else None})
+        of_tasks = {task: DataSource.from_json(source) for task, source in value["data_of_tasks"].items()}
+        source = DataSource.from_json(value["data"]) if value["data"] else None
+        return cls(**{**value, "data": source, "data_of_tasks": of_tasks})
 
 
 @dataclass(frozen=True)

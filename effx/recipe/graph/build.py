@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from effx.recipe.graph import lottery, sweeps
+from effx.recipe.graph import lottery, multitask, sweeps
 from effx.recipe.graph.cells import Cell, CellBuilder, data_paths
 from effx.recipe.graph.chains import Chain, chains, exported_variants, joined
 from effx.recipe.graph.digests import Digests
@@ -32,47 +35,95 @@ def cells(recipe: Recipe, digests: Digests, host: str, artifacts: Artifacts) -> 
         DataError: a task's files are missing, or its rows do not fit.
     """
     builder = CellBuilder(recipe, digests)
+    joins_tasks = any(chain.joins_tasks for chain in chains(recipe))
+    engines: dict[str, list[Cell]] = {task.name: [] for task in recipe.tasks}
+    complete = dict.fromkeys(engines, True)
+    parts: list[_Part] = []
     for task in recipe.tasks:
-        engines: list[Cell] = []
-        complete = True
         for model in recipe.models:
             chosen: Level | None = None
             if recipe.tickets is not None and recipe.needs_search:
                 chosen = sweeps.add(builder, task, model, recipe.tickets, artifacts)
-                complete = complete and chosen is not None
+                complete[task.name] &= chosen is not None
             for seed in recipe.seeds:
-                engines += _of_model(builder, task, model, seed, chosen)
+                part = _Part(builder, task, model, seed, chosen)
+                engines[task.name] += part.add()
+                parts.append(part)
             if recipe.tickets is not None and not recipe.needs_search:
                 sweeps.add(builder, task, model, recipe.tickets, artifacts)
-        if engines and complete:  # one session measures all of them
-            _profile(builder, task, engines, host)
+        if not joins_tasks and engines[task.name] and complete[task.name]:
+            _profile(builder, task, engines[task.name], host)  # one session measures all of them
+    if joins_tasks:
+        _add_joint(builder, parts, engines)
+        for task in recipe.tasks:
+            if engines[task.name] and all(complete.values()):
+                _profile(builder, task, engines[task.name], host)
     sessions = tuple(cell.id for cell in builder.cells if cell.stage == "profile")
     if sessions:
         builder.add("report", recipe.name, ReportStage(), sources=sessions)
     return builder.cells
 
 
-def _of_model(
-    builder: CellBuilder, task: TaskEntry, model: ModelEntry, seed: int, chosen: Level | None
-) -> list[Cell]:
-    """Add the trainings and exports of one model with one seed; return the exports.
+@dataclass
+class _Part:
+    """The trainings and exports of one task, model and seed."""
 
-    ``chosen`` is the level of the super ticket; until it is known, tickets of that level, and what is made of
-    them, are left out.
-    """
-    checkpoints: dict[tuple[str, ...], Cell] = {}
-    engines: list[Cell] = []
-    for chain in chains(builder.recipe):
-        labels = chain.labels
-        if chosen is None and any(level_of(stage) == SUPER for stage in chain.stages):
-            continue
-        name = f"{joined(task.name, model.label, *labels)}-s{seed}"
-        parent = checkpoints.get(labels[:-1])
-        cell = _checkpoint(builder, task, model, seed, chain, name, parent, chosen)
-        checkpoints[labels] = cell
+    builder: CellBuilder
+    task: TaskEntry
+    model: ModelEntry
+    seed: int
+    chosen: Level | None
+    """The level of the super ticket; until it is known, tickets of that level, and what is made of them, are
+    left out."""
+    checkpoints: dict[tuple[str, ...], Cell] = field(default_factory=dict)
+    """Labels of a chain -> the cell of its checkpoint."""
+
+    def add(self) -> list[Cell]:
+        """Add the chains of this task alone; return the exports."""
+        engines: list[Cell] = []
+        for chain in chains(self.builder.recipe):
+            if self.is_known(chain) and not chain.joins_tasks:
+                engines += self.add_chain(chain)
+        return engines
+
+    def is_known(self, chain: Chain) -> bool:
+        """Whether the levels of all tickets of a chain are known."""
+        return self.chosen is not None or all(level_of(stage) != SUPER for stage in chain.stages)
+
+    def add_chain(self, chain: Chain, joint: Cell | None = None) -> list[Cell]:
+        """Add the last stage of a chain, and its exports, which are returned.
+
+        ``joint`` is the training of all tasks whose checkpoint the last stage takes.
+        """
+        builder, task = self.builder, self.task
+        name = f"{joined(task.name, self.model.label, *chain.labels)}-s{self.seed}"
+        if joint is not None:
+            cell = multitask.add_checkpoint(builder, joint, task.name, name)
+        else:
+            parent = self.checkpoints.get(chain.labels[:-1])
+            cell = _checkpoint(builder, task, self.model, self.seed, chain, name, parent, self.chosen)
+        self.checkpoints[chain.labels] = cell
+        engines: list[Cell] = []
         for variant in dict.fromkeys(variant.text for variant in exported_variants(builder.recipe, chain)):
             engines += _engines(builder, cell, task, variant)
-    return engines
+        return engines
+
+
+def _add_joint(builder: CellBuilder, parts: Sequence[_Part], engines: dict[str, list[Cell]]) -> None:
+    """Add the trainings of all tasks together, and what follows from them; add the exports to ``engines``."""
+    recipe = builder.recipe
+    for model, seed in itertools.product(recipe.models, recipe.seeds):
+        of_tasks = [part for part in parts if part.model is model and part.seed == seed]
+        for chain in chains(recipe):
+            if not chain.joins_tasks or not all(part.is_known(chain) for part in of_tasks):
+                continue
+            joint = None
+            if chain.rows[-1].name == "multitask":
+                tickets = tuple(part.checkpoints[chain.labels[:-1]] for part in of_tasks if chain.labels[1:])
+                name = "-".join((model.label, *chain.labels))
+                joint = multitask.add(builder, model, chain.last, seed, name, tickets)
+            for part in of_tasks:
+                engines[part.task.name] += part.add_chain(chain, joint)
 
 
 def _checkpoint(
@@ -91,16 +142,19 @@ def _checkpoint(
     weights and limits the rows as the task does; other stages read the parent's checkpoint.
     """
     row = chain.rows[-1]
-    pretrained = "pretrain" in row.follows
-    values = {**builder.recipe.training.given(), **chain.last.settings.given(), "seed": seed}
+    pretrained = "pretrain" in row.follows  # if it has a parent, it repeats the parent's fine-tuning
+    repeated: dict[str, Any] = {}
+    if parent is not None and pretrained:
+        repeated = chain.stages[0].settings.given()
+    elif row.name == "further":
+        repeated = {"max_length": chain.stages[-2].settings.flat()["max_length"]}
+    values = {**builder.recipe.training.given(), **repeated, **chain.last.settings.given(), "seed": seed}
     if level_of(chain.last) == SUPER:
         values["level"] = chosen
-    if pretrained:
+    if pretrained or row.name == "further":
         values["limit"] = task.limit
     if row.name == "lottery":  # several cells, one for each round
         return lottery.add(builder, task, model, LotterySettings.of(**values), name)
-    if parent is not None and pretrained:  # it repeats the fine-tuning of the parent
-        values = {**chain.stages[0].settings.given(), **values}
     values |= {"task": task.name}
     if "trust_remote_code" in row.settings.model_fields:
         values["trust_remote_code"] = model.trust_remote_code

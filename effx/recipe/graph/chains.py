@@ -5,6 +5,7 @@ Chains follow from the rows of :data:`effx.specs.stages.STAGES` that have a sect
 regime ──┬─ pruned ─┬─ tokens ─┬─ exits
          └──────────┴──────────┴─ exits      a chain is a path from the left, of any length
 lottery ─┴─────────────────────
+regime ─── pruned ─── multitask ─── further  multitask reads the checkpoints of all tasks, or none
 """
 
 from __future__ import annotations
@@ -36,10 +37,20 @@ class Chain:
         return tuple(stage.label for stage in self.stages)
 
     @property
+    def joins_tasks(self) -> bool:
+        """Whether all tasks are trained together in one of its stages."""
+        return any(map(joins_tasks, self.rows))
+
+    @property
     def variant_parts(self) -> frozenset[str]:
         """The reductions that a variant of its checkpoint can run: ``exits`` and ``tokens``."""
         sections = [row.section for row in self.rows if row.section is not None]
         return frozenset(section.variant_part for section in sections if section.variant_part is not None)
+
+
+def joins_tasks(row: StageSpec) -> bool:
+    """Whether a training of this stage trains all tasks of a recipe."""
+    return row.section is not None and row.section.joins_tasks
 
 
 def joined(task: str, model: str, *labels: str) -> str:
@@ -53,7 +64,7 @@ def chains(recipe: Recipe) -> list[Chain]:
     for section, row in SECTIONS.items():
         for entry in recipe.entries(section):
             before = [chain for chain in result if chain.last.label in entry.parents]
-            if row.continues:
+            if row.continues and (entry.parents or not joins_tasks(row)):
                 result += [Chain((*chain.stages, entry), (*chain.rows, row)) for chain in before]
             else:
                 result.append(Chain((entry,), (row,)))

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from effx import data, files, records
 from effx.errors import ArtifactError, EffxError, UsageError, nearest
-from effx.recipe.graph.chains import chains, clashes, exported_variants
+from effx.recipe.graph.chains import chains, clashes, exported_variants, joins_tasks
 from effx.recipe.language import document as documents
 from effx.recipe.language import limits
 from effx.recipe.language.document import Document, Problem
@@ -39,7 +39,7 @@ from effx.specs.levels import SUPER
 from effx.specs.settings import Settings
 from effx.specs.stages import SECTIONS
 from effx.specs.tasks import NAME, NAMING, TASKS, Task
-from effx.specs.training import EarlyExitSettings, TicketSettings
+from effx.specs.training import EarlyExitSettings, FinetuneSettings, MultitaskSettings, TicketSettings
 
 _LABELLED: Mapping[str, type[Settings]] = {"tasks": TaskEntry, "models": ModelEntry, **ENTRIES}
 _GROUPED: Mapping[str, type[Settings]] = {
@@ -54,7 +54,7 @@ _LISTED: Mapping[str, tuple[type[Settings], str]] = {
 """Section -> type of its entries, and the key of which a bare word is the value."""
 _HIDDEN = ("label", "name", "settings")
 _FIRST = next(iter(SECTIONS))
-"""The section of fine-tunings; other sections continue from all of its entries by default."""
+"""The section of fine-tunings, which a recipe without it has too."""
 _KEYS = tuple(Recipe.model_fields)
 
 
@@ -141,6 +141,7 @@ class _RecipeReader:
             self._check_exit_rules(recipe)
             self._check_strides(recipe)
             self._check_super(recipe)
+            self._check_joint(recipe)
             self._check_trainable(recipe)
             self._check_sizes(recipe)
             if not self._document.problems:  # otherwise what was refused may be what is missing
@@ -233,8 +234,9 @@ class _RecipeReader:
         row = SECTIONS[section]
         if row.section is not None and row.section.bare_label and not given:
             given = {row.section.bare_label: label}
-        if row.continues and "of" not in given:
-            given["of"] = [regime["label"] for regime in self._entries[_FIRST]]
+        if row.continues and "of" not in given and not joins_tasks(row):
+            before = next(name for name, earlier in SECTIONS.items() if earlier.name in row.follows)
+            given["of"] = [entry["label"] for entry in self._entries[before]]
         return {**_nested(_LABELLED[section], given), "label": label}
 
     def _listed(self, section: str, key: str) -> list[Any]:
@@ -422,6 +424,46 @@ class _RecipeReader:
                 text = "super: the level is that of winning tickets of the search: set kind, importance, "
                 self._document.wrong(path, f"{text}granularity and min_heads as in tickets.")
 
+    def _check_joint(self, recipe: Recipe) -> None:
+        """Refuse what multi-task training would refuse after the tickets were trained."""
+        document, entries = self._document, recipe.entries("multitask")
+        for index, variant in enumerate(recipe.variants):
+            if variants.parse(variant.text).multi:
+                text = "recipes do not build multi: export it from the checkpoints in the workspace."
+                document.wrong(("variants", index), f"'{variant.text}': {text}")
+        if not entries:
+            return
+        if len(recipe.tasks) < 2:
+            document.wrong(("multitask",), "expected at least two tasks: it trains all tasks of the recipe.")
+        for entry in recipe.tasks:
+            task = self._task(entry)
+            if task is not None and (task.behavior.form != "texts" or "training" in task.behavior.refused):
+                text = f"multi-task training does not support this kind of task ({task.kind})."
+                document.wrong(("tasks", entry.name), text)
+        for model in recipe.models:
+            if model.head.given():
+                text = "multi-task training gives every task a new head: leave out the settings of the head."
+                document.wrong(("models", model.label), text)
+        for chain in chains(recipe):
+            if chain.rows[-1].name != "multitask" or len(chain.stages) == 1:
+                continue
+            settings_of_tickets: dict[str, Any] = dict(recipe.training.given())
+            for stage in chain.stages[:-1]:
+                settings_of_tickets |= stage.settings.given()
+            values = {**recipe.training.given(), **chain.last.settings.given()}
+            path = ("multitask", chain.last.label)
+            if values.get("sharing") == "none":
+                document.wrong((*path, "sharing"), "none does not use tickets: leave out of.")
+            ticket = FinetuneSettings.of(**_only(FinetuneSettings, settings_of_tickets))
+            joint = MultitaskSettings.of(**_only(MultitaskSettings, values))
+            for name, before, now in (
+                ("lr", ticket.learning_rate, joint.learning_rate),
+                ("optimizer", ticket.training.optimizer, joint.training.optimizer),
+            ):
+                if before != now and not joint.mismatched:
+                    text = f"the tickets are trained with {before}, not {now}: use the same, or mismatched."
+                    document.wrong((*path, name), text)
+
     def _check_trainable(self, recipe: Recipe) -> None:
         """Refuse tasks of the user whose kind is not trained."""
         for entry in recipe.tasks:
@@ -521,6 +563,12 @@ def _nested(entry: type[Settings], values: Any) -> dict[str, Any]:
         if settings.group_of(field):
             grouped.setdefault(name, {})
     return {**grouped, **{name: value for name, value in given.items() if name in hidden}}
+
+
+def _only(kind: type[Settings], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a mapping that are settings of a type."""
+    names = {leaf.name for leaf in settings.leaves(kind)}
+    return {name: value for name, value in values.items() if name in names}
 
 
 def _kind(value: Any) -> str:

@@ -116,15 +116,20 @@ def multitask(
     settings = settings or MultitaskSettings()
     training, model_name = settings.training, str(model_name)
     distributed.refuse("multi-task training")
-    if others := sorted({task for task, _ in settings.task_dropout or ()} - set(task_names)):
-        raise UsageError(f"dropout of {others[0]}: it is not one of the tasks.", settings="task_dropout")
+    for setting in ("task_dropout", "task_limit"):
+        if others := sorted({task for task, _ in getattr(settings, setting) or ()} - set(task_names)):
+            word = setting.removeprefix("task_")
+            raise UsageError(f"{word} of {others[0]}: it is not one of the tasks.", settings=setting)
     cache: data.Cache = {}
     tasks = _tasks(task_names, data_folders or {}, cache)
     huggingface.check_source(model_name)
     name = name or f"multitask-{files.safe_name(huggingface.name_of(model_name))}-s{training.seed}"
     folders = [output.new_folder(out, f"{name}-{task.name}", overwrite) for task in tasks]
     opened = _tickets(tickets, tasks, model_name, settings)
-    everything = [_rows(task, (data_folders or {}).get(task.name), training, cache) for task in tasks]
+    everything = [
+        _rows(task, (data_folders or {}).get(task.name), settings.training_of(task.name), cache)
+        for task in tasks
+    ]
     cache.clear()
 
     transformers.set_seed(training.seed)
@@ -416,7 +421,7 @@ def _write(
                 settings=settings.to_json(),
                 stages=(stage,),
                 learning_rate=settings.learning_rate,
-                limit=training.limit,
+                limit=settings.training_of(each.task.name).limit,
                 regime="full",
                 rows=len(part.fit),
                 held_out_rows=len(part.held_out),
