@@ -15,6 +15,7 @@ from effx.cli import LazyGroup
         "tickets": ("effx.cli.tickets", "Search for super tickets: prune heads and FFNs."),
         "adapt": ("effx.cli.adapt", "Adapt models to a task with few training rows."),
         "lottery": ("effx.cli.lottery", "Search for unstructured lottery tickets, a baseline."),
+        "compare": ("effx.cli.train_compare", "Compare ways of training over tasks and seeds."),
         "predict": ("effx.cli.predict", "Write a checkpoint's predictions to a file."),
     },
 )

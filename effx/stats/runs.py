@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -56,3 +57,35 @@ def paired_test(full: Sequence[float], other: Sequence[float]) -> PairedTest:
     if np.ptp(differences) < 1e-12:
         return PairedTest(mean, std, None, n, "the difference is the same for every seed")
     return PairedTest(mean, std, float(stats.ttest_rel(other, full).pvalue), n)
+
+
+@dataclass(frozen=True)
+class SpreadRatio:
+    """Standard deviation over seeds of a baseline divided by that of another group of runs."""
+
+    baseline: float
+    other: float
+    ratio: float | None
+    """None: one of them is 0."""
+    low: float | None
+    """95 % interval from the F distribution, as for two independent normal samples."""
+    high: float | None
+    p: float | None
+    """Two-sided F-test."""
+
+
+def spread_ratio(baseline: Spread, other: Spread) -> SpreadRatio | None:
+    """Return the ratio of two standard deviations; None: one seed has none.
+
+    Seeds are shared, so the samples are not independent; with scores that rise and fall together the interval
+    is too wide, never too narrow in the mean.
+    """
+    if baseline.std is None or other.std is None:
+        return None
+    if other.std == 0 or baseline.std == 0:
+        return SpreadRatio(baseline.std, other.std, None, None, None, None)
+    ratio = baseline.std / other.std
+    distribution = stats.f(baseline.n - 1, other.n - 1)
+    low, high = (ratio / math.sqrt(distribution.ppf(quantile)) for quantile in (0.975, 0.025))
+    tail = min(distribution.cdf(ratio**2), distribution.sf(ratio**2))
+    return SpreadRatio(baseline.std, other.std, ratio, low, high, min(1.0, 2 * float(tail)))

@@ -44,21 +44,6 @@ class TaskResult:
 
 
 @dataclass(frozen=True)
-class SpreadRatio:
-    """Standard deviation over seeds of the full model divided by that of the super ticket."""
-
-    full: float
-    super: float
-    ratio: float | None
-    """None: the super ticket's is 0."""
-    low: float | None
-    """95 % interval from the F distribution, as for two independent normal samples."""
-    high: float | None
-    p: float | None
-    """Two-sided F-test."""
-
-
-@dataclass(frozen=True)
 class Trend:
     """A line through the tasks against the logarithm of their training rows, by least squares."""
 
@@ -134,23 +119,6 @@ def _result(search: TicketSearch) -> TaskResult:
         test=paired_test(scores(search.full), scores(search.super)),
         p_adjusted=None,
     )
-
-
-def spread_ratio(full: Spread, other: Spread) -> SpreadRatio | None:
-    """Return the ratio of two standard deviations; None: one seed has none.
-
-    Seeds are shared, so the samples are not independent; with scores that rise and fall together the interval
-    is too wide, never too narrow in the mean.
-    """
-    if full.std is None or other.std is None:
-        return None
-    if other.std == 0 or full.std == 0:
-        return SpreadRatio(full.std, other.std, None, None, None, None)
-    ratio = full.std / other.std
-    distribution = stats.f(full.n - 1, other.n - 1)
-    low, high = (ratio / math.sqrt(distribution.ppf(quantile)) for quantile in (0.975, 0.025))
-    tail = min(distribution.cdf(ratio**2), distribution.sf(ratio**2))
-    return SpreadRatio(full.std, other.std, ratio, low, high, min(1.0, 2 * float(tail)))
 
 
 def _trend(results: Sequence[TaskResult], values: Sequence[float]) -> Trend | None:

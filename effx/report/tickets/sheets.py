@@ -7,9 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from effx.analysis.tickets.structures import Agreement
-from effx.analysis.tickets.tasks import REPORTED, TaskResult, TaskTable, Trend, spread_ratio
+from effx.analysis.tickets.tasks import REPORTED, TaskResult, TaskTable, Trend
 from effx.report.sheets import Sheet, SheetCell, SheetColumn
-from effx.stats.runs import Spread
+from effx.stats.runs import Spread, spread_ratio
 
 _FEW_SEEDS = "A standard deviation over a few seeds is itself uncertain: see the intervals."
 

@@ -10,7 +10,6 @@ from statsmodels.stats.multitest import multipletests
 from effx.analysis.tickets import searches, tasks
 from effx.analysis.tickets.searches import TicketSearch
 from effx.errors import UsageError
-from effx.stats.runs import Spread
 from tests.analysis.tickets.made import workspace
 
 SCORES = {
@@ -47,29 +46,6 @@ def test_averages_and_tests_equal_independent_computations(tmp_path: Path) -> No
 
 def test_two_tasks_have_no_trend(tmp_path: Path) -> None:
     assert tasks.compare(read(tmp_path)[:2]).gain_trend is None
-
-
-def test_the_interval_of_the_ratio_of_spreads_covers_the_truth() -> None:
-    rng, covered, p_values, trials = np.random.default_rng(1), 0, [], 2000
-    for _ in range(trials):
-        ratio = tasks.spread_ratio(
-            Spread.of(rng.normal(0, 2, 5).tolist()), Spread.of(rng.normal(0, 1, 5).tolist())
-        )
-        assert ratio is not None and ratio.low is not None and ratio.high is not None
-        covered += ratio.low <= 2 <= ratio.high
-        same = tasks.spread_ratio(
-            Spread.of(rng.normal(0, 1, 5).tolist()), Spread.of(rng.normal(0, 1, 5).tolist())
-        )
-        assert same is not None and same.p is not None
-        p_values.append(same.p)
-    assert covered / trials == pytest.approx(0.95, abs=0.015)
-    assert stats.kstest(p_values, "uniform").pvalue > 0.001
-
-
-def test_one_seed_and_equal_scores_have_no_ratio() -> None:
-    assert tasks.spread_ratio(Spread.of([0.8]), Spread.of([0.9])) is None
-    ratio = tasks.spread_ratio(Spread.of([0.8, 0.9]), Spread.of([0.7, 0.7]))
-    assert ratio is not None and ratio.ratio is None
 
 
 def test_searches_that_cannot_be_in_one_table_are_refused(tmp_path: Path) -> None:

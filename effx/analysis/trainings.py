@@ -1,0 +1,230 @@
+"""Ways of training compared over tasks and seeds, from the scores in the checkpoints' manifests.
+
+A checkpoint's name says how it was trained: TASK-METHOD-sSEED as in recipes and ``effx train``, or
+METHOD-sSEED-TASK as in ``effx train multitask``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from effx.artifacts import Checkpoint
+from effx.errors import UsageError, unknown
+from effx.manifests import CheckpointManifest
+from effx.stats import intervals, tests
+from effx.stats.runs import PairedTest, Spread, SpreadRatio, paired_test, spread_ratio
+
+
+@dataclass(frozen=True)
+class Training:
+    """One checkpoint's scores."""
+
+    task: str
+    method: str
+    """Its name without task and seed."""
+    seed: int
+    score: float
+    """Mean of the task's metrics on the validation rows, as in the average score of GLUE."""
+    weight_remaining: float
+    rows: str
+    """Digest of the task's files, and the number of validation rows."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A method against the baseline with the same seeds."""
+
+    test: PairedTest
+    interval: tuple[float, float] | None
+    """95 %, Student's t over seeds; None: one seed."""
+    p_adjusted: float | None
+    """After Holm's adjustment over the methods; None: there is no p-value."""
+    spread: SpreadRatio | None
+    """Standard deviation of the baseline divided by that of the method; None: one seed."""
+
+
+@dataclass(frozen=True)
+class MethodScores:
+    """One way of training."""
+
+    method: str
+    weight_remaining: float
+    """Mean over tasks and seeds."""
+    tasks: dict[str, Spread]
+    """Over seeds, of the tasks that it was trained on."""
+    average: Spread | None
+    """Over seeds, of the mean over all tasks; None: no seed has all tasks."""
+    differences: dict[str, Difference]
+    """Task -> against the baseline; empty for the baseline."""
+    average_difference: Difference | None
+    """Of the average; None for the baseline, and where no seed of both has all tasks."""
+
+
+@dataclass(frozen=True)
+class MethodTable:
+    """Methods over tasks; the first is the baseline."""
+
+    tasks: tuple[str, ...]
+    methods: tuple[MethodScores, ...]
+
+    @property
+    def baseline(self) -> str:
+        """Name of the method that the others are compared with."""
+        return self.methods[0].method
+
+
+def read(folders: Sequence[Path]) -> list[Training]:
+    """Return the scores of the checkpoints in some folders.
+
+    Raises:
+        ArtifactError: a folder has no checkpoints, or one is damaged.
+    """
+    result = []
+    for folder in Checkpoint.find_all(list(folders)):
+        checkpoint = Checkpoint.open(folder)
+        manifest = checkpoint.manifest
+        result.append(
+            Training(
+                task=manifest.task,
+                method=_method(folder.absolute().name, manifest),
+                seed=manifest.seed,
+                score=float(np.mean([manifest.metrics[name] for name in checkpoint.task.metrics])),
+                weight_remaining=manifest.weight_remaining,
+                rows=f"{manifest.data.digest if manifest.data else 'hub'} {manifest.validation_rows}",
+            )
+        )
+    return result
+
+
+def _method(name: str, manifest: CheckpointManifest) -> str:
+    without_seed = re.sub(rf"-s{manifest.seed}(?=-|$)", "", name)
+    task = re.escape(manifest.task)
+    return re.sub(rf"^{task}-|-{task}$", "", without_seed, count=1) or name
+
+
+def compare(trainings: Sequence[Training], baseline: str | None = None) -> MethodTable:
+    """Compare methods with a baseline, paired by seed.
+
+    Args:
+        trainings: at least two methods.
+        baseline: a method; None: the one whose name is shortest.
+
+    Raises:
+        UsageError: there is nothing to compare, the baseline is unknown, two checkpoints are of the same
+            method, task and seed, or the validation rows of a task differ.
+    """
+    found: dict[tuple[str, str, int], Training] = {}
+    rows: dict[str, Training] = {}
+    for training in trainings:
+        key = (training.method, training.task, training.seed)
+        if key in found:
+            raise UsageError(
+                f"two checkpoints of task '{training.task}' with seed {training.seed} are of "
+                f"'{training.method}': leave one out."
+            )
+        found[key] = training
+        first = rows.setdefault(training.task, training)
+        if first.rows != training.rows:
+            raise UsageError(
+                f"task '{training.task}': '{first.method}' and '{training.method}' were trained or scored on "
+                "different files, so they cannot be compared."
+            )
+    methods = sorted({training.method for training in trainings}, key=lambda name: (len(name), name))
+    if len(methods) < 2:
+        raise UsageError(f"only '{methods[0]}' was trained: expected at least two methods to compare.")
+    if baseline is not None and baseline not in methods:
+        raise unknown("baseline", baseline, methods)
+    first_method = baseline or methods[0]
+    tasks = tuple(sorted(rows))
+    scores = {
+        method: {
+            task: {
+                seed: training.score
+                for (name, of, seed), training in sorted(found.items())
+                if (name, of) == (method, task)
+            }
+            for task in tasks
+        }
+        for method in (first_method, *(name for name in methods if name != first_method))
+    }
+    weights = {
+        method: float(
+            np.mean([training.weight_remaining for training in trainings if training.method == method])
+        )
+        for method in scores
+    }
+    result = [
+        _scores(method, weights[method], by_task, scores[first_method] if method != first_method else None)
+        for method, by_task in scores.items()
+    ]
+    return MethodTable(tasks, tuple(_adjusted(result, tasks)))
+
+
+def _scores(
+    method: str,
+    weight: float,
+    by_task: dict[str, dict[int, float]],
+    baseline: dict[str, dict[int, float]] | None,
+) -> MethodScores:
+    average = _averages(by_task)
+    differences, of_average = {}, None
+    if baseline is not None:
+        for task, of_seeds in by_task.items():
+            if (found := _difference(baseline[task], of_seeds)) is not None:
+                differences[task] = found
+        of_average = _difference(_averages(baseline), average)
+    return MethodScores(
+        method,
+        weight,
+        {task: Spread.of([*of_seeds.values()]) for task, of_seeds in by_task.items() if of_seeds},
+        Spread.of([*average.values()]) if average else None,
+        differences,
+        of_average,
+    )
+
+
+def _averages(by_task: dict[str, dict[int, float]]) -> dict[int, float]:
+    """Return the mean over tasks of every seed that has all of them."""
+    seeds = set.intersection(*(set(of_seeds) for of_seeds in by_task.values()))
+    return {seed: float(np.mean([of_seeds[seed] for of_seeds in by_task.values()])) for seed in sorted(seeds)}
+
+
+def _difference(before: dict[int, float], after: dict[int, float]) -> Difference | None:
+    seeds = sorted(before.keys() & after.keys())
+    if not seeds:
+        return None
+    one, other = ([of_seeds[seed] for seed in seeds] for of_seeds in (before, after))
+    return Difference(
+        paired_test(one, other),
+        intervals.mean_interval(np.subtract(other, one).tolist()),
+        None,
+        spread_ratio(Spread.of(one), Spread.of(other)),
+    )
+
+
+def _adjusted(methods: Sequence[MethodScores], tasks: Sequence[str]) -> list[MethodScores]:
+    """Return the methods with adjusted p-values, over the methods: those of each task, and of the average."""
+
+    def p_values(differences: Sequence[Difference | None]) -> list[Difference | None]:
+        known = [each.test.p for each in differences if each is not None and each.test.p is not None]
+        adjusted = iter(tests.holm(known))
+        return [
+            each if each is None or each.test.p is None else replace(each, p_adjusted=next(adjusted))
+            for each in differences
+        ]
+
+    averages = p_values([method.average_difference for method in methods])
+    of_tasks = {task: p_values([method.differences.get(task) for method in methods]) for task in tasks}
+    return [
+        replace(
+            method,
+            average_difference=averages[number],
+            differences={task: each for task in tasks if (each := of_tasks[task][number]) is not None},
+        )
+        for number, method in enumerate(methods)
+    ]

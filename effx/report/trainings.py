@@ -1,0 +1,98 @@
+"""The tables that compare ways of training over tasks and seeds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from effx import files
+from effx.analysis.trainings import Difference, MethodTable
+from effx.report.sheets import Sheet, SheetCell, SheetColumn
+from effx.stats.runs import Spread
+
+_PAIRED = (
+    "Differences are paired by seed, with the 95 % interval and the p-value of Student's t-test; p is "
+    "adjusted over the methods (Holm). A few seeds detect only large differences."
+)
+
+
+def write(table: MethodTable, out: Path) -> dict[str, Any]:
+    """Write the tables as CSV, Markdown and LaTeX, and trainings.json; return what that file has."""
+    out.mkdir(parents=True, exist_ok=True)
+    sheets = [scores(table), differences(table), spreads(table)]
+    for sheet in sheets:
+        sheet.write(out)
+    value = {
+        "schema": 1,
+        "baseline": table.baseline,
+        "tasks": list(table.tasks),
+        "methods": [asdict(method) for method in table.methods],
+        "tables": {sheet.name: sheet.to_json() for sheet in sheets},
+    }
+    files.write_json(out / "trainings.json", value)
+    return value
+
+
+def scores(table: MethodTable) -> Sheet:
+    """Return the scores: a row for each method."""
+    columns = (
+        SheetColumn("method"),
+        SheetColumn("weights", 2, percent=True),
+        *map(SheetColumn, table.tasks),
+        SheetColumn("average"),
+        SheetColumn("seeds"),
+    )
+    rows: list[tuple[SheetCell, ...]] = []
+    for method in table.methods:
+        of_tasks = [_spread(method.tasks.get(task)) for task in table.tasks]
+        seeds = sorted({spread.n for spread in method.tasks.values()})
+        text = "-".join(map(str, (seeds[0], seeds[-1]) if len(seeds) > 1 else seeds))
+        rows.append((method.method, method.weight_remaining, *of_tasks, _spread(method.average), text))
+    note = (
+        "Mean ± standard deviation over seeds of a task's score, the mean of its metrics on the validation "
+        "rows. Average: of the seeds that have all tasks."
+    )
+    return Sheet("scores", "Scores", columns, tuple(rows), note)
+
+
+def differences(table: MethodTable) -> Sheet:
+    """Return the differences from the baseline: a row for each method and task, and for the averages."""
+    labels = ("method", "task", "difference", "low", "high", "p", "p adjusted", "seeds")
+    columns = tuple(SheetColumn(label, signed=label in labels[2:5]) for label in labels)
+    rows: list[tuple[SheetCell, ...]] = []
+    for method in table.methods[1:]:
+        entries = [("average", method.average_difference), *method.differences.items()]
+        for task, each in entries:
+            if each is not None:
+                low, high = each.interval or (None, None)
+                rows.append(
+                    (method.method, task, each.test.difference, low, high, each.test.p, each.p_adjusted,
+                     each.test.n)
+                )  # fmt: skip
+    return Sheet("differences", f"Differences from {table.baseline}", columns, tuple(rows), _PAIRED)
+
+
+def spreads(table: MethodTable) -> Sheet:
+    """Return the standard deviations over seeds beside the baseline's."""
+    labels = ("method", "task", "baseline std", "std", "ratio", "low", "high", "p")
+    rows: list[tuple[SheetCell, ...]] = []
+    for method in table.methods[1:]:
+        entries: list[tuple[str, Difference | None]] = [("average", method.average_difference)]
+        for task, each in [*entries, *method.differences.items()]:
+            if each is not None and (known := each.spread) is not None:
+                rows.append(
+                    (method.method, task, known.baseline, known.other, known.ratio, known.low, known.high,
+                     known.p)
+                )  # fmt: skip
+    note = (
+        "Standard deviation over seeds of the baseline divided by that of the method, with its 95 % interval "
+        "from the F distribution, which assumes independent samples."
+    )
+    return Sheet("spreads", "Spread over seeds", tuple(map(SheetColumn, labels)), tuple(rows), note)
+
+
+def _spread(value: Spread | None) -> str | None:
+    if value is None:
+        return None
+    return f"{value.mean:.4f}" + ("" if value.std is None else f" ± {value.std:.4f}")
