@@ -57,7 +57,9 @@ def build(
         cells[checkpoint, kind, level, seed, steps, parameters, weight_remaining, removed,
         scores{part: {metric}}],
         summary[kind, level, n, weight_remaining, removed, scores{part: {metric: {mean, std, low, high, n}}}],
-        super {level, weight_remaining, checkpoints, test{part}} or null, phases or null, search.
+        super {level, weight_remaining, checkpoints, test{part}} or null,
+        cross_fitted {folds, levels{level: folds}, scores{metric: spread}, test} or null, phases or null,
+        search.
     """
     first = settings.finetune.training.seed
     chosen, rest = selection.split(len(labels), settings.selection, first)
@@ -96,6 +98,7 @@ def build(
         "cells": cells,
         "summary": [_summary(list(task.metrics), group) for group in groups.values()],
         "super": None if best is None else _super(task.metric, groups, best.text),
+        "cross_fitted": (None if halving or best is None else _cross_fitted(task, labels, settings, results)),
         "phases": None if halving else _phases(task.metric, groups),
         "search": _search(settings, results, rungs, grid_steps),
     }
@@ -118,6 +121,30 @@ def _best_level(
         for level in levels
     ]
     return selection.best(candidates).level
+
+
+def _cross_fitted(
+    task: Task, labels: np.ndarray, settings: TicketSearchSettings, results: Sequence[TicketResult]
+) -> dict[str, Any] | None:
+    """Return the super ticket's scores on all rows, with its level chosen on others; None: too few rows."""
+    winning = [result for result in results if result.kind == "winning"]
+    levels = [level for level in settings.levels if any(result.level == level for result in winning)]
+    found = selection.cross_fitted(levels, winning, task, labels, settings.finetune.training.seed)
+    if found is None:
+        return None
+    full = sorted((result for result in results if result.kind == FULL), key=lambda result: result.seed)
+    every = np.arange(len(labels))
+    before = [result.score(task, labels, every)[task.metric] for result in full]
+    after = [scores[task.metric] for scores in found.scores]
+    return {
+        "folds": selection.FOLDS,
+        "levels": {level.text: found.levels[level] for level in levels if level in found.levels},
+        "scores": {
+            metric: asdict(runs.Spread.of([scores[metric] for scores in found.scores]))
+            for metric in task.metrics
+        },
+        "test": runs.paired_test(before, after).to_json(),
+    }
 
 
 def _search(
@@ -249,6 +276,15 @@ def remarks(value: dict[str, Any]) -> list[str]:
             f"{value['rows']['selection']} rows; on the other {value['rows']['rest']} it differs from the "
             f"full model by {on['rest']}, on all {value['rows']['whole']} by {on['whole']}; {test}. "
             f"Its checkpoints: {', '.join(best['checkpoints'])}."
+        )
+    if fitted := value["cross_fitted"]:
+        score = tables.mean_and_std(fitted["scores"][value["metric"]])
+        most_first = sorted(fitted["levels"].items(), key=lambda item: -item[1])
+        chosen = ", ".join(f"{level} in {count}" for level, count in most_first)
+        lines.append(
+            f"Cross-fitted on all {value['rows']['whole']} rows, each answered by the level that is best on "
+            f"the other {fitted['folds'] - 1} of {fitted['folds']} folds: {value['metric']} {score}, "
+            f"different from the full model by {_test_text(fitted['test'])}; levels of the folds: {chosen}."
         )
     if phases := value["phases"]:
         phases_text = ", ".join(f"{name}: {_levels(phases[name])}" for name in ("I", "II", "III"))

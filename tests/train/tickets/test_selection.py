@@ -5,10 +5,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from effx.manifests import RemovedCounts
 from effx.specs import halving
 from effx.specs.levels import Level
+from effx.specs.tasks import TASKS
 from effx.train.tickets.halving import RungDecision
-from effx.train.tickets.selection import Candidate, best, phases, ranked, split
+from effx.train.tickets.result import TicketResult
+from effx.train.tickets.selection import FOLDS, Candidate, best, cross_fitted, folds, phases, ranked, split
 
 
 def search(
@@ -124,3 +127,56 @@ def test_halving_ends_near_the_best_level_on_noisy_learning_curves() -> None:
         result, _ = search(levels, plan, run)
         near += abs(result.heads - 30) <= 10
     assert near >= 170
+
+
+def result_of(level: Level, seed: int, predictions: np.ndarray) -> TicketResult:
+    return TicketResult(
+        f"{level.text}-s{seed}", "winning", level, seed, None, "", 1, 1.0, 1, 1 - level.heads / 100,
+        RemovedCounts(), {}, predictions,
+    )  # fmt: skip
+
+
+def test_cross_fitting_answers_each_fold_by_the_level_that_is_best_on_the_others() -> None:
+    rng, task = np.random.default_rng(0), TASKS["sst2"]
+    labels = rng.integers(0, 2, 60)
+    answers = {
+        (level, seed): np.where(rng.random(60) < 0.7, labels, 1 - labels)
+        for level in LEVELS
+        for seed in (0, 1)
+    }
+    winning = [result_of(level, seed, each) for (level, seed), each in answers.items()]
+    found = cross_fitted(LEVELS, winning, task, labels, 3)
+    assert found is not None and sum(found.levels.values()) == FOLDS
+    right, chosen = np.zeros((2, 60)), []
+    for rows in folds(60, 3):
+        others = np.ones(60, dtype=bool)
+        others[rows] = False
+        means = [
+            np.mean([(answers[level, seed] == labels)[others].mean() for seed in (0, 1)]) for level in LEVELS
+        ]
+        # on a tie, the level with fewer weights
+        level = max(zip(means, LEVELS, strict=True), key=lambda pair: (pair[0], pair[1].heads))[1]
+        chosen.append(level)
+        for seed in (0, 1):
+            right[seed, rows] = (answers[level, seed] == labels)[rows]
+    assert found.levels == {level: chosen.count(level) for level in chosen}
+    assert [scores["accuracy"] for scores in found.scores] == pytest.approx(right.mean(axis=1))
+    assert sorted(np.concatenate(folds(60, 3))) == list(range(60))
+    assert cross_fitted(LEVELS, winning, task, labels[:9], 3) is None
+
+
+def test_cross_fitting_has_no_optimism_where_levels_are_equal() -> None:
+    """The best of eight equal levels looks better than it is on the rows that chose it."""
+    rng, task = np.random.default_rng(1), TASKS["sst2"]
+    levels = [Level(percent) for percent in range(10, 90, 10)]
+    labels = np.zeros(150, dtype=np.int64)
+    fitted, naive = [], []
+    for trial in range(300):
+        winning = [result_of(level, 0, (rng.random(150) < 0.3).astype(np.int64)) for level in levels]
+        found = cross_fitted(levels, winning, task, labels, trial)
+        assert found is not None
+        fitted.append(found.scores[0]["accuracy"])
+        naive.append(max(float(np.mean(result.predictions == 0)) for result in winning))
+    error = np.std(fitted) / np.sqrt(len(fitted))
+    assert abs(np.mean(fitted) - 0.7) < 4 * error < 0.02
+    assert np.mean(naive) > 0.7 + 0.03
