@@ -40,6 +40,7 @@ CONFIGS = {
     "mpnet": _COMMON,
     "distilbert": {"vocab_size": 0, "dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 64,
                    "max_position_embeddings": 66, "pad_token_id": 0},
+    "modernbert": {**_COMMON, "local_attention": 16},
 }  # fmt: skip
 REDUCED_VARIANTS = ["fp32", "exit", "exit-if", "tokens", "exit+tokens", "exit-if+tokens", "seq16", "buckets",
                     "exit+seq16", "exit+buckets", "tokens+seq16", "exit+tokens+buckets"]  # fmt: skip

@@ -385,9 +385,9 @@ def _failure(candidate: _Candidate, job: Job, source: ExportSource, reference: R
     message += _lost(measured)
     message += "."
     row = reference.encoded.batch([0], variant.length)
-    family = families.of(source.model)
+    names = families.of(source.model).norm_names(source.model)
     location = drift.locate(
-        source.graphs(variant), candidate.folder, job.backend, candidate.runtime, row, family
+        source.graphs(variant), candidate.folder, job.backend, candidate.runtime, row, names
     )
     advice = ""
     if measured.label_agreement < 1 and variant.precision != "fp32":

@@ -15,7 +15,6 @@ import onnx
 import onnxruntime
 
 from effx import scratch
-from effx.models.families import Family
 from effx.quiet import quiet
 from effx.specs import backends
 from effx.specs.runtime import RuntimeSettings
@@ -32,7 +31,7 @@ def locate(
     backend: str,
     runtime: RuntimeSettings,
     inputs: Arrays,
-    family: Family,
+    names: Sequence[str],
 ) -> str:
     """Return a sentence on which layer of a built engine drifts first; empty if it cannot be measured.
 
@@ -42,7 +41,7 @@ def locate(
         backend: the runtime's name.
         runtime: how it runs the files.
         inputs: one query.
-        family: of the model; it names the LayerNormalizations.
+        names: what each LayerNormalization follows, see :meth:`effx.models.families.Family.norm_names`.
     """
     if len(runtime.files) != len(graphs) or backends.get(backend).layer_taps is None:
         return "The layer that differs can be located for exit, not for exit-if." if runtime.exits else ""
@@ -53,7 +52,7 @@ def locate(
             out = _run(graph, inputs)
             inputs = {"hidden": out["hidden_out"], "token_mask": out["token_mask_out"],
                       "attention_mask": inputs["attention_mask"]}  # fmt: skip
-    return describe(differences, family, _FAR.get(runtime.precision, _FAR_LOSSY))
+    return describe(differences, names, _FAR.get(runtime.precision, _FAR_LOSSY))
 
 
 def layers(
@@ -80,21 +79,20 @@ def layers(
     ]
 
 
-def describe(differences: list[float], family: Family, far: float = _FAR_LOSSY) -> str:
+def describe(differences: list[float], names: Sequence[str], far: float = _FAR_LOSSY) -> str:
     """Return a sentence on which layer drifts first.
 
     Args:
         differences: relative, after each LayerNormalization.
-        family: of the model.
+        names: what each of them follows; where their number is another, they are counted instead.
         far: difference from which a layer counts as drifting.
     """
     first = next((index for index, value in enumerate(differences) if value > far), None)
     if first is None:
         largest = max(differences, default=0.0)
         return f"Hidden states differ by at most {largest:.2g} after every layer: the task head differs."
-    return (
-        f"Hidden states differ first in {family.norm_name(first)}, by {differences[first]:.2g} of their norm."
-    )
+    named = names[first] if len(names) == len(differences) else f"LayerNorm {first + 1} of {len(differences)}"
+    return f"Hidden states differ first in {named}, by {differences[first]:.2g} of their norm."
 
 
 def _run(graph: Path, inputs: Arrays) -> Arrays:

@@ -73,7 +73,7 @@ class CompleteModel(nn.Module):
             start, end = forward.spans(self.model, stream.hidden)
             return start.float(), end.float()
         if families.of(self.model).embeds(self.model):
-            return forward.head(self.model, stream), stream.hidden.float()
+            return forward.head(self.model, stream), forward.finish(self.model, stream.hidden).float()
         if self.others:
             return tuple(forward.head(model, stream).float() for model in (self.model, *self.others))
         return forward.head(self.model, stream).float()
@@ -112,7 +112,7 @@ class Segment(nn.Module):
         ramp = exits.ramp_after(self.model, self.layers[-1])
         if ramp is None:
             return (forward.head(self.model, stream).float(),)
-        return ramp(stream.hidden, stream.token_mask).float(), stream.hidden.float(), stream.token_mask.long()
+        return exits.answer(self.model, ramp, stream).float(), stream.hidden.float(), stream.token_mask.long()
 
 
 def _only(model: PreTrainedModel, layers: range) -> PreTrainedModel:

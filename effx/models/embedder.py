@@ -20,8 +20,6 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from effx.models.losses import LOSSES
 
-_CLASSIFIER = "classifier"
-
 
 class Embedder:
     """Part of a model's class: its forward pass and loss. The rest is a class of transformers."""
@@ -54,7 +52,9 @@ def _class_of(config_type: type[PreTrainedConfig]) -> type[PreTrainedModel]:
 
     def build(self: Any, config: PreTrainedConfig) -> None:
         tagger.__init__(self, config)
-        delattr(self, _CLASSIFIER)
+        for name, _ in list(self.named_children()):
+            if name != self.base_model_prefix:
+                delattr(self, name)
 
     # config.json names the class, and other libraries know the encoder's
     name = MODEL_MAPPING[config_type].__name__

@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 from effx.artifacts import Checkpoint
 from effx.errors import UsageError, unknown
 from effx.models import families
+from effx.models.stream import Stream
 from effx.models.structure import record, structure
 from effx.specs.exit_rules import ExitRule
 from effx.specs.training import POOLINGS
@@ -100,6 +101,12 @@ def add_ramps(
         nn.init.normal_(ramp.out.weight, std=float(model.config.initializer_range))
         nn.init.zeros_(ramp.out.bias)
     return model
+
+
+def answer(model: PreTrainedModel, ramp: Ramp, stream: Stream) -> torch.Tensor:
+    """Return a ramp's logits [batch, outputs] for the output of its layer."""
+    finished: torch.Tensor = families.of(model).finish(model, stream.hidden)
+    return cast(torch.Tensor, ramp(finished, stream.token_mask))
 
 
 def ramp_after(model: PreTrainedModel, position: int) -> Ramp | None:

@@ -69,11 +69,18 @@ def head(model: PreTrainedModel, stream: Stream) -> torch.Tensor:
         [batch, outputs]; [batch, length, outputs] if the model tags tokens; or vectors [batch, width].
     """
     family = families.of(model)
+    hidden = family.finish(model, stream.hidden)
     if family.tags_tokens(model):
-        return family.head(model, stream.hidden)
-    return family.head(model, pooling.pooled(model, stream.hidden, stream.token_mask))
+        return family.head(model, hidden)
+    return family.head(model, pooling.pooled(model, hidden, stream.token_mask))
 
 
 def spans(model: PreTrainedModel, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return start and end logits, each [batch, length], of a question-answering model in eval mode."""
-    return families.of(model).spans(model, hidden)
+    family = families.of(model)
+    return family.spans(model, family.finish(model, hidden))
+
+
+def finish(model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
+    """Return the last layer's output as transformers gives it, [batch, length, width]."""
+    return families.of(model).finish(model, hidden)

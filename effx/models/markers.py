@@ -18,6 +18,7 @@ import torch
 from transformers import PreTrainedModel
 
 from effx.models import families
+from effx.models.families import Matrix
 from effx.models.structure import structure
 
 NOTICE = "reduced_model.load_it_with.effx.models.load"
@@ -31,7 +32,10 @@ def markers(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     tensors = {}
     names = [NOTICE]
     output_path = family.output_path(model)
-    if remaining.head_pooling == "mean" and output_path is not None:
+    told = (
+        family.head_pooling(model) == remaining.head_pooling
+    )  # the config says it, so transformers pools so
+    if remaining.head_pooling == "mean" and output_path is not None and not told:
         bias = f"{output_path}.bias"
         tensors[MEAN + bias] = model.get_parameter(bias).detach().contiguous()
         names.append(bias)
@@ -40,10 +44,14 @@ def markers(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     for position, layer in enumerate(layers):
         path = f"{family.layers_path}.{position}"
         if not layer.heads:
-            names.append(f"{path}.{family.head_matrices[0].path}.bias")
+            names.append(f"{path}.{_missing(family.head_matrices[0])}")
         if not layer.intermediate:
-            names.append(f"{path}.{family.neuron_matrices[0].path}.bias")
+            names.append(f"{path}.{_missing(family.neuron_matrices[0])}")
     return {**tensors, **{name: torch.empty(0) for name in names}}
+
+
+def _missing(matrix: Matrix) -> str:
+    return f"{matrix.path}.{'bias' if matrix.biased else 'weight'}"
 
 
 def unmarked(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -42,12 +42,15 @@ def set_pooling(model: PreTrainedModel, pooling: str) -> None:
 
 def follow(model: PreTrainedModel) -> None:
     """Let the model's forward pass follow the pooling of its structure; what was set before stays."""
-    if structure(model).head_pooling == "cls" or getattr(model, "effx_pools", False):
+    pooling, family = structure(model).head_pooling, families.of(model)
+    if family.set_head_pooling(model, pooling):
+        return
+    if pooling == "cls" or getattr(model, "effx_pools", False):
         return
     model.effx_pools = True
     model.register_forward_pre_hook(_remember_mask, with_kwargs=True)
-    for layer in families.of(model).layers(model):
-        layer.register_forward_hook(_pool)
+    for module in family.pooled_modules(model):
+        module.register_forward_hook(_pool)
 
 
 def pooled(model: PreTrainedModel, hidden: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
@@ -76,12 +79,12 @@ def _remember_mask(model: PreTrainedModel, arguments: tuple[Any, ...], named: di
     """Give the last layer the mask of the pass that begins; other layers do not pool."""
     ids = named.get("input_ids", arguments[0] if arguments else None)
     mask = named.get("attention_mask", arguments[1] if len(arguments) > 1 else None)
-    layers = families.of(model).layers(model)
-    for layer in layers:
-        setattr(layer, _MASK, None)
+    modules = families.of(model).pooled_modules(model)
+    for module in modules:
+        setattr(module, _MASK, None)
     if structure(model).head_pooling == "mean":
         assert ids is not None
-        setattr(layers[-1], _MASK, torch.ones_like(ids) if mask is None else mask)
+        setattr(modules[-1], _MASK, torch.ones_like(ids) if mask is None else mask)
 
 
 def _pool(layer: nn.Module, _: object, output: Any) -> Any:

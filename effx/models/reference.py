@@ -81,7 +81,7 @@ def infer(
         ramp = exits.ramp_after(model, position)
         if rule is None or state is None or ramp is None:
             continue
-        out = ramp(stream.hidden, stream.token_mask)
+        out = exits.answer(model, ramp, stream)
         state, leaves = rule.step(state, out.float().cpu().numpy())
         if not leaves.any():
             continue
@@ -112,5 +112,5 @@ def heads_of(
     for position in range(len(structure(model).layers)):
         stream = layer(model, position, stream, prune=prune_tokens)
         if (ramp := exits.ramp_after(model, position)) is not None:
-            outs.append(ramp(stream.hidden, stream.token_mask))
+            outs.append(exits.answer(model, ramp, stream))
     return [*outs, forward.head(model, stream)]

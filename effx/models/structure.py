@@ -18,7 +18,8 @@ def full(model: PreTrainedModel) -> Structure:
     """Return the structure that the model's config describes, nothing removed."""
     family = families.of(model)
     heads, neurons = tuple(range(family.heads(model))), family.neurons(model)
-    return Structure(tuple(Layer(i, heads, neurons) for i in range(len(family.layers(model)))))
+    layers = tuple(Layer(i, heads, neurons) for i in range(len(family.layers(model))))
+    return Structure(layers, head_pooling=family.head_pooling(model))
 
 
 def parameters(model: PreTrainedModel) -> int:

@@ -71,6 +71,7 @@ def reduce_to(model: PreTrainedModel, target: Structure) -> PreTrainedModel:
     """
     before = structure(model)
     positions = [before.position(layer.index) for layer in target.layers]
+    families.of(model).check_layers(positions)
     for position, layer in zip(positions, target.layers, strict=True):
         _check(before.layers[position], layer)
     record(model, target)

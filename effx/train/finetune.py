@@ -197,7 +197,7 @@ def chosen_pooling(requested: str, loaded: huggingface.Loaded) -> str:
     of_tokens = family.answers_spans(loaded.model) or family.tags_tokens(loaded.model)
     if not loaded.fresh or of_tokens:
         return structure(loaded.model).head_pooling
-    return loaded.pooling or "cls"
+    return loaded.pooling or family.head_pooling(loaded.model)
 
 
 def keep_first(model: PreTrainedModel, layers: int | None) -> None:

@@ -289,7 +289,8 @@ def _squares(layer: nn.Module, matrices: Sequence[Matrix]) -> np.ndarray:
     total = np.zeros(1)
     for matrix in sorted(matrices, key=lambda matrix: -matrix.axis):
         weight = layer.get_parameter(f"{matrix.path}.weight").detach().cpu().double()
-        total = total + weight.square().numpy().sum(1 - matrix.axis)
+        sums = weight.square().numpy().sum(1 - matrix.axis)
+        total = total + (sums if matrix.blocks == 1 else sums.reshape(matrix.blocks, -1).sum(0))
     return total
 
 

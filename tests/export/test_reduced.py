@@ -236,7 +236,7 @@ def test_drift_reports_the_changed_layer(tmp_path: Path) -> None:
     differences = drift.layers(tmp_path / "good.onnx", tmp_path / "bad.onnx", inputs)
     assert len(differences) == 7 and max(differences[:3]) == 0
     assert "Hidden states differ first in layer 1 (from 0), after attention" in drift.describe(
-        differences, families.of(model)
+        differences, families.of(model).norm_names(model)
     )
 
 
@@ -372,8 +372,10 @@ def test_drift_is_located_on_every_backend_and_in_segments(
         graphs = source.graphs(variants.parse(variant))
         row = source.parity_rows(variants.parse(variant))[0].batch([0], 16 if backend == "torch" else None)
         runtime = engine.runtime
-        text = drift.locate(graphs, engine.folder, backend, runtime, row, families.of(model))
+        text = drift.locate(
+            graphs, engine.folder, backend, runtime, row, families.of(model).norm_names(model)
+        )
         assert text.startswith("Hidden states differ first in layer 2 (from 0), after the FFN")
         same = export(reduced_checkpoint.folder, variant, backend, tmp_path / "same")
-        text = drift.locate(graphs, same.folder, backend, runtime, row, families.of(model))
+        text = drift.locate(graphs, same.folder, backend, runtime, row, families.of(model).norm_names(model))
         assert text.endswith("after every layer: the task head differs.")

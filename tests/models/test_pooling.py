@@ -17,7 +17,7 @@ from effx.models.pooling import set_pooling
 from effx.specs.tasks import TASKS
 from tests.models import tiny
 
-FAMILIES = ("bert", "roberta", "electra", "mpnet", "distilbert")
+FAMILIES = ("bert", "roberta", "electra", "mpnet", "distilbert", "modernbert")
 
 
 @torch.no_grad()
@@ -27,7 +27,8 @@ def by_hand(model: tiny.PreTrainedModel, arrays: dict[str, torch.Tensor]) -> tor
     for position in range(len(structure(model).layers)):
         stream = forward.feed(model, position, forward.attend(model, position, stream)[0])
     outs = []
-    for hidden, length in zip(stream.hidden, arrays["attention_mask"].sum(1).tolist(), strict=True):
+    finished = forward.finish(model, stream.hidden)
+    for hidden, length in zip(finished, arrays["attention_mask"].sum(1).tolist(), strict=True):
         mean = torch.stack(list(hidden[:length])).sum(0) / length
         outs.append(families.of(model).head(model, mean[None, None])[0])
     return torch.stack(outs)

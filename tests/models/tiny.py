@@ -31,6 +31,8 @@ def model(
                    "intermediate_size": neurons}  # fmt: skip
     if family == "electra":
         values["embedding_size"] = width // 2
+    if family == "modernbert":
+        values["local_attention"] = 8  # tokens at a distance of up to 4
     torch.manual_seed(seed)
     built = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(family, **values))
     generator = torch.Generator().manual_seed(seed)

@@ -64,6 +64,7 @@ class BertFamily:
     intermediate_size: str = "intermediate_size"
     attention_dropout: str = "attention_probs_dropout_prob"
     hidden_dropout_name: str = "hidden_dropout_prob"
+    pretraining_head: str | None = None
 
     @property
     def relative_positions(self) -> bool:
@@ -145,6 +146,15 @@ class BertFamily:
         path = self.head_dense.rpartition(".")[0]
         return path if self.head_out.startswith(path + ".") else None
 
+    def pooled_modules(self, model: PreTrainedModel) -> list[nn.Module]:
+        return [*self.layers(model)]
+
+    def head_pooling(self, model: PreTrainedModel) -> str:
+        return "cls"
+
+    def set_head_pooling(self, model: PreTrainedModel, pooling: str) -> bool:
+        return False
+
     # the forward pass
 
     def embed(self, model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> Stream:
@@ -196,6 +206,9 @@ class BertFamily:
             a = a + F.dropout(output, self.hidden_dropout(model), training=model.training)
         return replace(stream, hidden=layer.get_submodule(self.ffn_norm)(a))
 
+    def finish(self, model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden
+
     def head(self, model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
         if self.embeds(model):
             return embedder.vector(hidden)
@@ -212,10 +225,12 @@ class BertFamily:
         both = model.get_submodule(self.span_head)(hidden)
         return both[..., 0], both[..., 1]
 
-    def norm_name(self, index: int) -> str:
-        if index == 0:
-            return "the embeddings"
-        return f"layer {(index - 1) // 2} (from 0), after {('attention', 'the FFN')[(index - 1) % 2]}"
+    def norm_names(self, model: PreTrainedModel) -> list[str]:
+        layers = range(len(self.layers(model)))
+        halves = [
+            f"layer {index} (from 0), after {half}" for index in layers for half in ("attention", "the FFN")
+        ]
+        return ["the embeddings", *halves]
 
     # weights
 
@@ -241,9 +256,10 @@ class BertFamily:
     def keep_heads(
         self, layer: nn.Module, positions: Sequence[int], heads: Sequence[int], head_size: int
     ) -> None:
-        indices = [position * head_size + i for position in positions for i in range(head_size)]
         for matrix in self.head_matrices:
-            layer.set_submodule(matrix.path, sliced(linear(layer, matrix.path), indices, matrix.axis))
+            module = linear(layer, matrix.path)
+            indices = matrix.indices(matrix.width(module), positions, head_size)
+            layer.set_submodule(matrix.path, sliced(module, indices, matrix.axis))
         attention = layer.get_submodule(self.attention)
         sizes = {"num_attention_heads": len(heads), "n_heads": len(heads), "all_head_size": len(indices)}
         for attribute, value in sizes.items():
@@ -273,6 +289,9 @@ class BertFamily:
             layer.set_submodule(self.ffn_in.rpartition(".")[0], nn.Identity())
         else:
             layer.set_submodule(block, NoFFN())
+
+    def check_layers(self, positions: Sequence[int]) -> None:
+        """Any layers can remain."""
 
     def keep_layers(self, model: PreTrainedModel, positions: Sequence[int]) -> None:
         layers, encoder = self.layers(model), self.encoder(model)

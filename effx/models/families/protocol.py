@@ -24,6 +24,30 @@ class Matrix:
     """Within the layer."""
     axis: int
     """0: the rows of the weight (and the bias) belong to them; 1: the columns (and no bias)."""
+    blocks: int = 1
+    """Fused matrices in one Linear, one after the other: a head or neuron has rows or columns in each."""
+    biased: bool = True
+    """Whether the Linear has a bias in a model as it is published."""
+
+    def indices(self, width: int, positions: Sequence[int], size: int) -> list[int]:
+        """Return the rows or columns of some heads or neurons.
+
+        Args:
+            width: rows or columns of the Linear, of all blocks.
+            positions: of the heads or neurons among those of the Linear.
+            size: rows or columns of one of them in one block.
+        """
+        block = width // self.blocks
+        return [
+            start + position * size + i
+            for start in range(0, width, block)
+            for position in positions
+            for i in range(size)
+        ]
+
+    def width(self, linear: nn.Linear) -> int:
+        """Return the rows or columns of a Linear that belong to heads or neurons."""
+        return linear.weight.shape[self.axis]
 
 
 class Family(Protocol):
@@ -77,6 +101,11 @@ class Family(Protocol):
     # the task head
 
     @property
+    def pretraining_head(self) -> str | None:
+        """Pattern of names of tensors that only the head of pretraining uses; None: those that are usual."""
+        ...
+
+    @property
     def span_head(self) -> str:
         """Name of the Linear to start and end logits of a question-answering model."""
         ...
@@ -123,6 +152,18 @@ class Family(Protocol):
         """Return the dropout modules of the task head."""
         ...
 
+    def pooled_modules(self, model: PreTrainedModel) -> list[nn.Module]:
+        """Return the modules, in order, of which the last that runs gives what the task head reads."""
+        ...
+
+    def head_pooling(self, model: PreTrainedModel) -> str:
+        """Return what the head reads in transformers, ``cls`` or ``mean``, as the model's config says."""
+        ...
+
+    def set_head_pooling(self, model: PreTrainedModel, pooling: str) -> bool:
+        """Let the head read ``cls`` or ``mean`` in transformers; False: it cannot, so that hooks have to."""
+        ...
+
     # the forward pass
 
     def embed(self, model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> Stream:
@@ -149,8 +190,12 @@ class Family(Protocol):
         """Run the FFN half of a layer; ``has_ffn``: the FFN was not removed."""
         ...
 
+    def finish(self, model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
+        """Return a layer's output as heads and ramps read it: with the last LayerNorm, if there is one."""
+        ...
+
     def head(self, model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
-        """Return the task head's logits for hidden states [batch, length, width].
+        """Return the task head's logits for finished hidden states [batch, length, width].
 
         Returns:
             [batch, outputs]; [batch, length, outputs] if the model tags tokens; or vectors [batch, width].
@@ -158,11 +203,11 @@ class Family(Protocol):
         ...
 
     def spans(self, model: PreTrainedModel, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return start and end logits, each [batch, length]."""
+        """Return start and end logits, each [batch, length], for finished hidden states."""
         ...
 
-    def norm_name(self, index: int) -> str:
-        """Return in words what the forward pass's LayerNorm number ``index`` (from 0) follows."""
+    def norm_names(self, model: PreTrainedModel) -> list[str]:
+        """Return in words what each LayerNorm of the forward pass follows, in order."""
         ...
 
     # weights
@@ -212,6 +257,10 @@ class Family(Protocol):
 
     def remove_ffn(self, layer: nn.Module) -> None:
         """Remove the FFN of a layer, output bias included; the residual and LayerNorm stay."""
+        ...
+
+    def check_layers(self, positions: Sequence[int]) -> None:
+        """Raise :class:`UsageError` if the layers at these positions cannot be all that remain of a model."""
         ...
 
     def keep_layers(self, model: PreTrainedModel, positions: Sequence[int]) -> None:

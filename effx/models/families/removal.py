@@ -27,6 +27,17 @@ class NoHeads(nn.Module):
         return getattr(self, self._output)(hidden_states), None
 
 
+class NoAttention(nn.Module):
+    """Attention of a pre-LayerNorm layer without heads: only its output's bias, if any, is left."""
+
+    def __init__(self, bias: nn.Parameter | None) -> None:
+        super().__init__()
+        self.bias = bias
+
+    def forward(self, *_: Any, **__: Any) -> tuple[torch.Tensor | float, None]:
+        return (0.0 if self.bias is None else self.bias), None
+
+
 class OnlyBias(nn.Module):
     """What remains of W_O c + b_O without heads."""
 
@@ -54,7 +65,7 @@ class OnlyNorm(nn.Module):
 class NoFFN(nn.Module):
     """An FFN that adds nothing to the residual."""
 
-    def forward(self, _: torch.Tensor) -> float:
+    def forward(self, *_: Any) -> float:
         return 0.0
 
 

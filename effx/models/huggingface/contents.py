@@ -91,7 +91,9 @@ def head_of(
     config = folder.config
     architecture = one_line((config.get("architectures") or [""])[0], 100)
     suffix = architecture.rpartition("For")[2] if "For" in architecture else ""
-    if suffix == "QuestionAnswering" or (not suffix and f"{span_path}.weight" in tensors):
+    if suffix == "QuestionAnswering" or (
+        not suffix and span_path != output_path and f"{span_path}.weight" in tensors
+    ):
         return Head("answer-span", (), architecture or f"it has {span_path}")
     if suffix == "MultipleChoice":
         return Head("other", (), architecture)
@@ -127,20 +129,25 @@ def head_of(
     return Head("classification", outputs, description)
 
 
-def check_unused(folder: ModelFolder, unused: Collection[str], *, without_head: bool) -> list[str]:
+def check_unused(
+    folder: ModelFolder, unused: Collection[str], *, without_head: bool, pretraining: str | None = None
+) -> list[str]:
     """Return what the built model leaves out, in words.
 
     Args:
         folder: of the model.
         unused: names of the tensors that the built model has no use for.
         without_head: the task head is a new one, so that the model's is left out.
+        pretraining: the family's pattern of tensors that only the head of its pretraining uses.
 
     Raises:
         UsageError: a tensor is left out that may change the model's answers.
     """
     notes = []
     rest = [name for name in unused if not _BUFFERS.search(name)]
-    for pattern, what in ((_PRETRAINING, "the head of its pretraining"), (_POOLER, "its pooler")):
+    patterns = [(_PRETRAINING, "the head of its pretraining"), (_POOLER, "its pooler")]
+    patterns += [(re.compile(pretraining), "the head of its pretraining")] if pretraining else []
+    for pattern, what in patterns:
         matched = [name for name in rest if pattern.search(name)]
         rest = [name for name in rest if name not in matched]
         if matched:

@@ -216,7 +216,9 @@ def build(
     path, embeds = family.output_path(skeleton), family.embeds(skeleton)
     encoder = _sentence_encoder(folder, embeds)
     unused = [key for key in tensors if key not in known]
-    notes = contents.check_unused(folder, unused, without_head=not plan.keep)
+    notes = contents.check_unused(
+        folder, unused, without_head=not plan.keep, pretraining=family.pretraining_head
+    )
     if path is None:
         pass
     elif plan.keep:

@@ -97,7 +97,14 @@ def _width(tensors: Tensors, layer: str, matrices: Sequence[Matrix], what: str) 
         )
     if absent:
         raise UnknownStructureError(f"{absent[0]} is missing")
-    sizes = {tensors[name].shape[matrix.axis] for name, matrix in zip(names, matrices, strict=True)}
+    sizes = {
+        tensors[name].shape[matrix.axis] // matrix.blocks
+        for name, matrix in zip(names, matrices, strict=True)
+    }
+    if any(
+        tensors[name].shape[matrix.axis] % matrix.blocks for name, matrix in zip(names, matrices, strict=True)
+    ):
+        raise UnknownStructureError(f"the fused matrices of the {what} of {layer} have no equal parts")
     if len(sizes) > 1:
         raise UnknownStructureError(
             f"the shapes of the {what} of {layer} contradict one another: {sorted(sizes)}"
@@ -137,11 +144,15 @@ def _fill(
     tensors: Tensors, layer: str, matrices: Sequence[Matrix], indices: Sequence[int], full: int
 ) -> None:
     """Replace matrices by larger ones: zeros but for ``indices`` of their heads or neurons."""
-    chosen = torch.tensor(list(indices), dtype=torch.long)
     for matrix in matrices:
+        blocks = range(matrix.blocks)
+        chosen = torch.tensor(
+            [block * full + index for block in blocks for index in indices], dtype=torch.long
+        )
+        size = matrix.blocks * full
         weight, bias = f"{layer}.{matrix.path}.weight", f"{layer}.{matrix.path}.bias"
         small = tensors[weight]
-        shape = (full, small.shape[1]) if matrix.axis == 0 else (small.shape[0], full)
+        shape = (size, small.shape[1]) if matrix.axis == 0 else (small.shape[0], size)
         tensors[weight] = torch.zeros(shape).index_copy(matrix.axis, chosen, small)
         if matrix.axis == 0 and bias in tensors:
-            tensors[bias] = torch.zeros(full).index_copy(0, chosen, tensors[bias])
+            tensors[bias] = torch.zeros(size).index_copy(0, chosen, tensors[bias])

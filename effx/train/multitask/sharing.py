@@ -24,6 +24,8 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from effx.errors import UsageError
 from effx.models import families, masks, structure
+from effx.models.families import Matrix
+from effx.models.families.removal import linear
 from effx.models.losses import loss_of
 from effx.models.masks import StructureMasks
 from effx.specs.tasks import Task
@@ -72,9 +74,8 @@ def outside(model: PreTrainedModel, ticket: Structure) -> list[Slice]:
     for layer, shared, part in zip(family.layers(model), structure(model).layers, ticket.layers, strict=True):
         others = [position for position, head in enumerate(shared.heads) if head not in part.heads]
         if others:
-            rows = torch.tensor([position * size + i for position in others for i in range(size)])
             for matrix in family.head_matrices:
-                result += _slices(layer, matrix.path, matrix.axis, rows, everything=not part.heads)
+                result += _slices(layer, matrix, others, size, everything=not part.heads)
         if not shared.intermediate:
             continue
         kept = set(part.neuron_indices)
@@ -82,7 +83,7 @@ def outside(model: PreTrainedModel, ticket: Structure) -> list[Slice]:
         if not neurons:
             continue
         for matrix in family.neuron_matrices:
-            result += _slices(layer, matrix.path, matrix.axis, torch.tensor(neurons), everything=not kept)
+            result += _slices(layer, matrix, neurons, 1, everything=not kept)
         if not kept:
             bias = layer.get_submodule(family.ffn_output_path).bias
             result += [Slice(bias, None)] if isinstance(bias, nn.Parameter) else []
@@ -90,11 +91,12 @@ def outside(model: PreTrainedModel, ticket: Structure) -> list[Slice]:
 
 
 def _slices(
-    layer: nn.Module, path: str, axis: int, rows: torch.Tensor, *, everything: bool
+    layer: nn.Module, matrix: Matrix, positions: Sequence[int], size: int, *, everything: bool
 ) -> Iterator[Slice]:
-    linear = layer.get_submodule(path)
-    index = (rows,) if axis == 0 else (slice(None), rows)
-    for parameter in (linear.weight, linear.bias if axis == 0 else None):
+    module = linear(layer, matrix.path)
+    rows = torch.tensor(matrix.indices(matrix.width(module), positions, size))
+    index = (rows,) if matrix.axis == 0 else (slice(None), rows)
+    for parameter in (module.weight, module.bias if matrix.axis == 0 else None):
         if isinstance(parameter, nn.Parameter):
             yield Slice(parameter, None if everything else index)
 

@@ -33,11 +33,15 @@ def classifier(
     model = AutoModelForSequenceClassification.from_pretrained(encoder, **config)
     for parameter in model.parameters():  # biases and the head too, so that predictions differ
         parameter.data += 0.2 * torch.randn_like(parameter)
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     model = model.to(dtype)
     model.save_pretrained(folder, **options)
     for file in encoder.glob("tokenizer*"):
         shutil.copy(file, folder)
-    return model.float().eval()
+    model = model.float()
+    for name, buffer in model.named_buffers():  # those that are not saved, e.g. of rotary positions
+        buffer.copy_(buffers[name])
+    return model.eval()
 
 
 def change_config(folder: Path, **values: Any) -> Path:

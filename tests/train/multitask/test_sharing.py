@@ -138,7 +138,8 @@ def test_a_strict_step_changes_nothing_outside_the_ticket(family: str, optimizer
         for key, moment in moments(shared, optimizing, task).items():
             assert torch.equal(moment, before.get(key, torch.zeros_like(moment)))
         later = shared.encoder.state_dict()
-        assert sum(not torch.equal(value, later[name]) for name, value in inside.items()) > 20
+        moved = sum(not torch.equal(value, later[name]) for name, value in inside.items())
+        assert moved >= min(21, len(inside))
 
 
 def test_a_published_step_moves_weights_outside_the_ticket() -> None:
@@ -165,7 +166,7 @@ def test_disjoint_tickets_train_as_separate_models(family: str) -> None:
                 module = layer.get_submodule(matrix.path) if _has(layer, matrix.path) else None
                 if isinstance(module, torch.nn.Linear):
                     module.weight.requires_grad_(True)
-                    if matrix.axis == 0:
+                    if matrix.axis == 0 and matrix.biased:
                         module.bias.requires_grad_(True)
         return model
 
@@ -191,7 +192,11 @@ def test_disjoint_tickets_train_as_separate_models(family: str) -> None:
         expected = alone.models[0].state_dict()
         began = surgery.reduce_to(task_models(family)[task], ticket).state_dict()
         moved = [name for name in expected if not torch.equal(expected[name], began[name])]
-        assert len(moved) >= 14
+        matrices = (
+            *families.of(shared.models[0]).head_matrices,
+            *families.of(shared.models[0]).neuron_matrices,
+        )
+        assert len(moved) >= (14 if matrices[0].biased else 8)
         for name, value in pruned.state_dict().items():
             torch.testing.assert_close(value, expected[name], atol=2e-5, rtol=0, msg=name)
 

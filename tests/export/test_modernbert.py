@@ -1,0 +1,100 @@
+"""ModernBERT through training, reductions and every backend: each engine passes its gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from effx import data, engines, models
+from effx.artifacts import Checkpoint
+from effx.encoding import Encoder
+from effx.errors import UsageError
+from effx.export import export
+from effx.models import evaluate, structure
+from effx.specs.training import EarlyExitSettings, FinetuneSettings, TicketSettings, TokenPruningSettings
+from effx.train import exits, finetune, tokens
+from effx.train.tickets.draw import draw
+from tests import cache as caches
+
+
+@pytest.fixture(scope="session")
+def trained(cache: caches.Cache, encoders: dict[str, Path], rows_folder: Path) -> dict[str, Path]:
+    """Checkpoints: full, a ticket of 40 %, with exits, with a token schedule."""
+
+    def build(folder: Path) -> None:
+        values = {"max_length": 32, "lr": 1e-3, "epochs": 1}
+        encoder = encoders["modernbert"]
+        full = finetune(
+            "sst2", encoder, out=folder, name="full", data_folder=rows_folder,
+            settings=FinetuneSettings.of(**values),
+        )  # fmt: skip
+        draw(
+            full.folder, encoder, out=folder, name="ticket", data_folder=rows_folder,
+            settings=TicketSettings.of(level=40, min_heads=0, **values),
+        )  # fmt: skip
+        exits.train(
+            folder / "ticket", out=folder, name="exits", data_folder=rows_folder,
+            settings=EarlyExitSettings.of(max_steps=4, depth=2.0),
+        )  # fmt: skip
+        tokens.train(
+            full.folder, out=folder, name="tokens", data_folder=rows_folder,
+            settings=TokenPruningSettings.of(max_steps=4, keep=0.5),
+        )  # fmt: skip
+
+    folder = cache.folder("modernbert", build)
+    return {name: folder / name for name in ("full", "ticket", "exits", "tokens")}
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "backend"),
+    [
+        ("full", "fp32", "openvino"), ("full", "seq16", "onnxruntime"), ("full", "buckets", "torch"),
+        ("full", "int8-dynamic", "onnxruntime"), ("full", "int8", "openvino"),
+        ("ticket", "fp32", "onnxruntime"), ("ticket", "int8", "onnxruntime"), ("ticket", "fp32", "openvino"),
+        ("exits", "exit", "onnxruntime"), ("exits", "exit-if", "onnxruntime"), ("exits", "exit", "torch"),
+        ("tokens", "tokens", "onnxruntime"), ("tokens", "tokens+seq16", "torch"),
+    ],
+)  # fmt: skip
+def test_engines_pass_their_gate(
+    name: str, variant: str, backend: str, trained: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    engine = export(trained[name], variant, backend, tmp_path)
+    assert engine.manifest.parity is not None and engine.manifest.parity.passed
+    if engine.manifest.precision == "fp32" and "seq" not in variant:
+        checkpoint = Checkpoint.open(trained[name])
+        rows = data.load(checkpoint.task, "validation", rows_folder)
+        encoded = Encoder(checkpoint.folder, 32)(rows.texts)
+        model = models.load(checkpoint)
+        if "exit" in variant or "tokens" in variant:
+            rule = exits_rule(checkpoint) if "exit" in variant else None
+            expected, _, _ = evaluate.reduced(model, encoded, rule=rule, prune_tokens="tokens" in variant)
+        else:
+            expected = evaluate.logits(model, encoded)
+        with engines.open(engine) as session:
+            for row in range(0, 90, 10):
+                answer = session.infer(encoded.batch([row]))["logits"]
+                np.testing.assert_allclose(answer[0], expected[row], atol=1e-4)
+
+
+def exits_rule(checkpoint: Checkpoint) -> models.exits.ExitRule:
+    return models.exits.rule_of(checkpoint)
+
+
+def test_the_ticket_has_no_removed_part(trained: dict[str, Path]) -> None:
+    ticket, full = (Checkpoint.open(trained[name]) for name in ("ticket", "full"))
+    assert ticket.manifest.weight_remaining < 0.9
+    assert structure(models.load(ticket)) == ticket.manifest.structure
+    assert ticket.manifest.parameters < full.manifest.parameters
+
+
+def test_exits_and_tokens_together_are_refused(
+    trained: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    both = exits.train(
+        trained["tokens"], out=tmp_path, name="both", data_folder=rows_folder,
+        settings=EarlyExitSettings.of(max_steps=1, depth=2.0),
+    )  # fmt: skip
+    with pytest.raises(UsageError, match="relative position"):
+        export(both.folder, "exit+tokens", out=tmp_path / "engines")

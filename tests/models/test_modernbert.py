@@ -1,0 +1,135 @@
+"""ModernBERT: its forward pass against transformers, beyond its windows, and with dropped tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PreTrainedModel,
+)
+
+from effx.errors import UsageError
+from effx.models import families, forward, infer, prune, structure, tokens
+from effx.models.stream import Stream
+from effx.models.structure import full
+from tests.models import tiny
+
+
+def built(kind: object = AutoModelForSequenceClassification, **values: object) -> PreTrainedModel:
+    """A model with random weights, windows of 64 tokens to each side, and layers of both kinds."""
+    config = AutoConfig.for_model(
+        "modernbert", vocab_size=tiny.VOCABULARY, pad_token_id=tiny.PADDING, hidden_size=32,
+        num_attention_heads=4, num_hidden_layers=4, intermediate_size=24, **{"num_labels": 3, **values},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = kind.from_config(config)  # type: ignore[attr-defined]
+    for parameter in model.parameters():
+        parameter.data.normal_(0, 0.2)
+    return model.eval()
+
+
+@torch.no_grad()
+def through_layers(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> Stream:
+    stream = forward.embed(model, inputs)
+    for position in range(len(structure(model).layers)):
+        stream = forward.feed(model, position, forward.attend(model, position, stream)[0])
+    return stream
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("biases", [False, True])
+@pytest.mark.parametrize("lengths", [[9, 4], [300, 1024]])
+@torch.no_grad()
+def test_logits_equal_those_of_transformers(pooling: str, biases: bool, lengths: list[int]) -> None:
+    every = ("attention_bias", "mlp_bias", "norm_bias", "classifier_bias")
+    model = built(classifier_pooling=pooling, **dict.fromkeys(every, biases))
+    assert structure(model).head_pooling == pooling
+    inputs = tiny.inputs(model, lengths)
+    for implementation in ("eager", "sdpa"):
+        model.config._attn_implementation = implementation
+        expected = tiny.logits(model, inputs)
+        torch.testing.assert_close(infer(model, inputs).logits, expected, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_heads_of_tokens_and_of_spans() -> None:
+    tagger = built(AutoModelForTokenClassification)
+    inputs = tiny.inputs(tagger, [150, 70])
+    real = inputs["attention_mask"].bool()
+    ours = forward.head(tagger, through_layers(tagger, inputs))
+    torch.testing.assert_close(ours[real], tagger(**inputs).logits[real], atol=1e-4, rtol=0)
+    answering = built(AutoModelForQuestionAnswering, num_labels=2)
+    start, end = forward.spans(answering, through_layers(answering, inputs).hidden)
+    expected = answering(**inputs)
+    torch.testing.assert_close(start[real], expected.start_logits[real], atol=1e-4, rtol=0)
+    torch.testing.assert_close(end[real], expected.end_logits[real], atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_a_local_layer_does_not_see_beyond_its_window() -> None:
+    model = built(local_attention=8, layer_types=["sliding_attention"] * 4)
+    inputs = tiny.inputs(model, [60])
+    other = {name: array.clone() for name, array in inputs.items()}
+    other["input_ids"][0, 20] = 2 + (other["input_ids"][0, 20] - 1) % (tiny.VOCABULARY - 2)
+    changed = (through_layers(model, inputs).hidden - through_layers(model, other).hidden)[0].abs().amax(
+        -1
+    ) > 0
+    positions = changed.nonzero()[:, 0].tolist()
+    assert (min(positions), max(positions)) == (20 - 4 * 4, 20 + 4 * 4)  # four layers of four tokens
+
+
+@torch.no_grad()
+def test_tokens_keep_their_positions_after_others_were_dropped() -> None:
+    """Logits are the same with the dropped tokens masked, in every layer after the one that drops them."""
+    model = built(local_attention=8)
+    tokens.schedule(model, shares=[0.5, 0.5, 0.5, 0.5])
+    inputs = tiny.inputs(model, [40])
+    stream = forward.embed(model, inputs)
+    stream, probabilities = forward.attend(model, 0, stream, explicit=True)
+    dropped = tokens.drop(structure(model), 0, stream, probabilities)
+    kept = torch.zeros(1, 40, dtype=torch.bool).scatter(1, dropped.positions, True)
+    hidden = forward.feed(model, 0, stream)
+    masked = Stream(hidden.hidden, kept, stream.lengths, stream.positions, 40, stream.bias)
+    for position in (1, 2, 3):
+        masked = forward.feed(model, position, forward.attend(model, position, masked)[0])
+    expected = forward.head(model, masked)
+    torch.testing.assert_close(infer(model, inputs).logits, expected, atol=1e-5, rtol=0)
+
+
+def test_the_first_layer_cannot_be_removed_and_the_model_stays_as_it_is() -> None:
+    model = built()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(UsageError, match="the first layer of ModernBERT cannot be removed"):
+        prune(model, heads={1: [0]}, layers=[0])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert structure(model) == full(model)
+
+
+def test_types_of_remaining_layers_are_in_the_config() -> None:
+    model = built()
+    assert model.config.layer_types == ["full_attention", *["sliding_attention"] * 2, "full_attention"]
+    prune(model, layers=[1, 2])
+    assert model.config.layer_types == ["full_attention", "full_attention"]
+    assert model.config.num_hidden_layers == 2
+
+
+def test_norms_are_named_in_their_order(tmp_path: Path) -> None:
+    import onnx
+
+    from effx.export import graph
+
+    model = prune(built(), heads={1: [0, 1, 2, 3]}, ffns=[2], layers=[3])
+    names = families.of(model).norm_names(model)
+    assert names == [
+        "the embeddings", "layer 0 (from 0), after attention", "layer 0 (from 0), after the FFN",
+        "layer 1 (from 0), after the FFN", "layer 2 (from 0), after attention", "the task head",
+    ]  # fmt: skip
+    graph.write(model, tmp_path / "model.onnx")
+    nodes = onnx.load(tmp_path / "model.onnx").graph.node
+    assert sum(node.op_type == "LayerNormalization" for node in nodes) == len(names)
