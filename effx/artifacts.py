@@ -271,8 +271,8 @@ class Engine(_Artifact[EngineManifest]):
 
     @property
     def parity_passed(self) -> bool:
-        """Whether its answers were compared with its checkpoint's, and passed the gate."""
-        return self.manifest.parity is not None and self.manifest.parity.passed
+        """Whether the answers of all its heads were compared with their checkpoints', and passed the gate."""
+        return self.manifest.worst_parity is not None and self.manifest.worst_parity.passed
 
     @property
     def input_names(self) -> list[str]:

@@ -762,6 +762,8 @@ class HeadRecord(Record):
     task_definition: TaskDefinition
     checkpoint: ArtifactReference
     parity: CheckedParity
+    gate_data: RowsRecord | None = None
+    """The rows that it was compared on; None: random ids, those of the hub, or the demo's."""
 
     @property
     def output(self) -> str:
@@ -1018,6 +1020,14 @@ class EngineManifest(Manifest):
     def labels(self) -> tuple[str, ...]:
         """Class names in the order of the logits; empty for regression."""
         return self.task_definition.labels
+
+    @property
+    def worst_parity(self) -> Parity | None:
+        """The first comparison that failed; else that of the engine's own task, which may be None."""
+        failed = (head.parity for head in self.other_heads if not head.parity.passed)
+        if self.parity is None or not self.parity.passed:
+            return self.parity
+        return next(failed, self.parity)
 
     @property
     def longest_input(self) -> int:

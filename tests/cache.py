@@ -86,7 +86,9 @@ def convert_once(cache: Cache, patch: pytest.MonkeyPatch) -> None:
         called.apply_defaults()
         values = dict(called.arguments)
         model, path = values.pop("model"), values.pop("path")
-        state = model.state_dict()
+        state = dict(model.state_dict())
+        for output, other in (values.get("others") or {}).items():
+            state |= {f"{output} {name}": value for name, value in other.state_dict().items()}
         size = sum(value.numel() * value.element_size() for value in state.values())
         if size > graph.LARGEST_PROTOBUF_BYTES // 2:
             return write(*args, **options)

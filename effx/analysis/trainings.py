@@ -13,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
+from effx import files, progress
 from effx.artifacts import Checkpoint
 from effx.errors import UsageError, unknown
 from effx.manifests import CheckpointManifest
 from effx.stats import intervals, tests
+from effx.stats.metrics import mean_score
 from effx.stats.runs import PairedTest, Spread, SpreadRatio, paired_test, spread_ratio
 
 
@@ -29,10 +31,10 @@ class Training:
     """Its name without task and seed."""
     seed: int
     score: float
-    """Mean of the task's metrics on the validation rows, as in the average score of GLUE."""
+    """On the validation rows, see :func:`effx.stats.metrics.mean_score`."""
     weight_remaining: float
     rows: str
-    """Digest of the task's files, and the number of validation rows."""
+    """Digest of what decides its rows and scores: the task's files, how they are read, labels and metrics."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Difference:
 
     test: PairedTest
     interval: tuple[float, float] | None
-    """95 %, Student's t over seeds; None: one seed."""
+    """95 %, Student's t over seeds; None: one seed, or the difference is the same for every seed."""
     p_adjusted: float | None
     """After Holm's adjustment over the methods; None: there is no p-value."""
     spread: SpreadRatio | None
@@ -81,30 +83,53 @@ class MethodTable:
 def read(folders: Sequence[Path]) -> list[Training]:
     """Return the scores of the checkpoints in some folders.
 
+    Checkpoints without scores, of rows without labels, are left out, and named on standard error.
+
     Raises:
         ArtifactError: a folder has no checkpoints, or one is damaged.
+        UsageError: none has scores.
     """
     result = []
     for folder in Checkpoint.find_all(list(folders)):
         checkpoint = Checkpoint.open(folder)
         manifest = checkpoint.manifest
+        if not manifest.metrics:
+            progress.say(f"{folder}: left out, it was not scored on validation rows")
+            continue
+        scores = {name: manifest.metrics[name] for name in checkpoint.task.metrics}
         result.append(
             Training(
                 task=manifest.task,
                 method=_method(folder.absolute().name, manifest),
                 seed=manifest.seed,
-                score=float(np.mean([manifest.metrics[name] for name in checkpoint.task.metrics])),
+                score=mean_score(scores),
                 weight_remaining=manifest.weight_remaining,
-                rows=f"{manifest.data.digest if manifest.data else 'hub'} {manifest.validation_rows}",
+                rows=_rows(manifest),
             )
         )
+    if not result:
+        raise UsageError("no checkpoint was scored on validation rows.")
     return result
 
 
 def _method(name: str, manifest: CheckpointManifest) -> str:
-    without_seed = re.sub(rf"-s{manifest.seed}(?=-|$)", "", name)
+    """Return a checkpoint's name without its task and seeds, wherever they are a part of it."""
     task = re.escape(manifest.task)
-    return re.sub(rf"^{task}-|-{task}$", "", without_seed, count=1) or name
+    method = re.sub(r"-s\d+(?=-|$)", "", name)
+    if manifest.training.kind == "multitask" and method.endswith(f"-{manifest.task}"):
+        return method.removesuffix(f"-{manifest.task}") or name
+    return re.sub(rf"(^|-){task}(?=-|$)", "", method).strip("-") or name
+
+
+def _rows(manifest: CheckpointManifest) -> str:
+    record = None
+    if manifest.data is not None:  # the same rows in another folder are the same
+        known = manifest.data.to_json()
+        record = {name: known[name] for name in ("settings", "digest")}
+    task = manifest.task_definition
+    return files.json_digest(
+        {"data": record, "rows": manifest.validation_rows, "labels": task.labels, "metrics": task.metrics}
+    )
 
 
 def compare(trainings: Sequence[Training], baseline: str | None = None) -> MethodTable:
@@ -199,9 +224,10 @@ def _difference(before: dict[int, float], after: dict[int, float]) -> Difference
     if not seeds:
         return None
     one, other = ([of_seeds[seed] for seed in seeds] for of_seeds in (before, after))
+    test = paired_test(one, other)
     return Difference(
-        paired_test(one, other),
-        intervals.mean_interval(np.subtract(other, one).tolist()),
+        test,
+        None if test.p is None else intervals.mean_interval(np.subtract(other, one).tolist()),
         None,
         spread_ratio(Spread.of(one), Spread.of(other)),
     )

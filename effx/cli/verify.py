@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from effx.cli import options
 from effx.specs.data import DataSource
+
+if TYPE_CHECKING:
+    from effx.artifacts import Engine
+    from effx.specs.tasks import Task
 
 
 @click.command("verify")
@@ -44,14 +49,23 @@ def command(
 
     comparisons = verify(engines or (Path("engines"),), checkpoints, data_folder=data_folder, trust=trust)
     if as_json:
-        click.echo(json.dumps({engine.name: asdict(parity) for engine, parity in comparisons}, indent=1))
+        named = {_name(engine, task): asdict(parity) for engine, task, parity in comparisons}
+        click.echo(json.dumps(named, indent=1))
     else:
-        for engine, parity in comparisons:
+        for engine, task, parity in comparisons:
             lost = "" if parity.accuracy_lost is None else f", accuracy lost {parity.accuracy_lost:+.4f}"
             single = ", in single queries" if parity.rows_per_query == 1 else ""
+            what = engine.folder.with_name(_name(engine, task))
             click.echo(
-                f"{engine.folder}: {'passed' if parity.passed else 'FAILED'}: logits differ by "
+                f"{what}: {'passed' if parity.passed else 'FAILED'}: logits differ by "
                 f"{parity.max_abs_diff:.2g} at most, label agreement {parity.label_agreement:.1%} "
                 f"on {parity.compared_rows}{single}{lost}"
             )
-    return 0 if all(parity.passed for _, parity in comparisons) else 1
+    return 0 if all(parity.passed for *_, parity in comparisons) else 1
+
+
+def _name(engine: Engine, task: Task) -> str:
+    """Return an engine's name, with the task where it is not the engine's own."""
+    from effx.manifests import head_output
+
+    return engine.name if task.name == engine.task.name else f"{engine.name} {head_output(task.name)}"

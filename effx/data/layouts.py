@@ -34,6 +34,11 @@ _NAMES = {
     "test": ("test", "testing", "eval", "test_matched"),
     "test_mismatched": ("test_mismatched",),
 }
+_SPLITS = "|".join(word for names in _NAMES.values() for word in names)
+_SPLIT_VERSION_WORD = re.compile(
+    rf"({_SPLITS})[-_]v\d+(\.\d+)*[-_](?!({_SPLITS})\.[a-z])\w+\.[a-z]", re.IGNORECASE
+)
+"""Beginning of a name such as train-v1.1-subset.json."""
 _METADATA = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json")
 
 
@@ -188,7 +193,10 @@ def _split_files(parent: Path, split: str) -> tuple[Path, ...]:
         DataError: several files or sets of files could be the split, or shards are missing.
     """
     choices: dict[str, list[Path]] = {}
-    for child in sorted(parent.iterdir()):
+    children = sorted(parent.iterdir())
+    plain = [child for child in children if not _SPLIT_VERSION_WORD.match(child.name)]
+    named = [child for child in plain if child.is_file() and _is_named(_stem(child) or "", split)]
+    for child in plain if named else children:  # a word after the version counts where no name is without
         if child.is_dir() and child.name.lower() in _NAMES[split] and (shards := _data_files(child)):
             choices[child.name] = shards
         elif child.is_file() and (stem := _stem(child)) is not None and _is_named(stem, split):
@@ -213,8 +221,7 @@ def _stem(path: Path) -> str | None:
     if not suffix or path.name.startswith("."):
         return None
     name = path.name[: path.name.lower().rindex(suffix)]
-    splits = "|".join(word for names in _NAMES.values() for word in names)
-    if versioned := re.fullmatch(rf"({splits})[-_]v\d+(\.\d+)*[-_](?!({splits})$)\w+", name, re.IGNORECASE):
+    if versioned := _SPLIT_VERSION_WORD.match(path.name):
         return versioned[1]
     return re.sub(r"-\d{5}-of-\d{5}$|[-_]v\d+(\.\d+)*$", "", name)
 

@@ -39,6 +39,7 @@ class Session(Protocol):
 
         Token classification gives ``logits`` float32 [batch, sequence, outputs].
         Question answering gives ``start_logits`` and ``end_logits``, each float32 [batch, sequence].
+        Engines with the heads of several tasks add ``logits_TASK`` of each other task.
         Early-exit engines add ``depth``, int64 [batch]: the layers that each row ran through.
         Arrays that the engine does not take are ignored. Returns when the answer is in host
         memory.

@@ -108,17 +108,18 @@ def up_to_date(
     same = (before.checkpoint.digest, before.calibration_rows) == (checkpoint.digest, calibration_rows)
     if same and variant.multi:
         try:
-            now = [other.digest for other in shared_encoder.others(checkpoint)]
+            others = shared_encoder.others(checkpoint)
+            now = [(other.digest, _content(gate_data(other, None))) for other in others]
         except EffxError:
             return None  # what builds it reports it
-        same = [head.checkpoint.digest for head in before.other_heads] == now
+        same = [(head.checkpoint.digest, _content(head.gate_data)) for head in before.other_heads] == now
     if rows is not None:  # the same rows in another folder are the same
         same = same and before.gate_data is not None and _content(before.gate_data) == _content(rows)
     return engine if same and engine.parity_passed else None
 
 
-def _content(rows: DataRecord) -> DataRecord:
-    return replace(rows, name="", folder=False)
+def _content(rows: DataRecord | None) -> DataRecord | None:
+    return None if rows is None else replace(rows, name="", folder=False)
 
 
 def refusal(variant: Variant, backend: str, device: str) -> str | None:
@@ -149,8 +150,8 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
         structure(source.model), source.limit, checkpoint.name,
         window=source.max_length(variant) if checkpoint.task.behavior.form == "windows" else None,
     )  # fmt: skip
-    if variant.multi:
-        _ = source.others  # refused before anything is traced
+    if variant.multi:  # refused before anything is traced
+        _check_other_heads(source, variant)
     if variant.exits and variant.tokens and families.of(source.model).relative_positions:
         raise UsageError(
             f"variant '{variant.text}': {checkpoint.name} has a relative position bias, which segments "
@@ -179,6 +180,11 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
             f"{best.parity.max_abs_diff:.2g} at most, label agreement {best.parity.label_agreement:.1%} "
             f"on {best.parity.compared_rows}"
         )
+        for head in best.other_heads:
+            progress.say(
+                f"{target.name}: {head.output} differ by {head.parity.max_abs_diff:.2g} at most, "
+                f"label agreement {head.parity.label_agreement:.1%} on {head.parity.compared_rows}"
+            )
         if note := audit.mixed_precision_note(best.audit, variant.precision):
             progress.say(f"{target.name}: {note}")
         if note := _NOTES.get(best.scheme):
@@ -235,6 +241,17 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
         )
     if backends.get(backend).runs_code and draft.digest is not None:
         built_here.remember(draft.digest)
+
+
+def _check_other_heads(source: ExportSource, variant: Variant) -> None:
+    """Raise :class:`UsageError` where the head of another task cannot be gated in the variant's precision."""
+    for other in source.others.values():
+        if other.rows is None and variant.precision != "fp32":
+            raise UsageError(
+                f"{source.checkpoint.name}: the rows of {other.checkpoint.name} are not found, and without "
+                f"them its head cannot be checked in {variant.precision}: put them where they were during "
+                "training."
+            )
 
 
 def _encoder_shape(source: ExportSource) -> EncoderShape:
@@ -326,9 +343,12 @@ def _candidate(
                     shared_encoder.OneHead(session, other.checkpoint.task.name),
                     other.checkpoint.task,
                 ),
+                gate_data=gate_data(other.checkpoint, None),
             )
             for other in (source.others.values() if variant.multi else ())
         )
+    for other in source.others.values() if variant.multi else ():
+        other.forget_model()  # its reference is known
     candidate = _Candidate(scheme, folder, built, audited, measured, None, heads)
     return replace(candidate, failure=_failure(candidate, job, source, reference))
 
@@ -366,15 +386,20 @@ def _failure(candidate: _Candidate, job: Job, source: ExportSource, reference: R
     variant = job.variant
     if failure := audit.failure(candidate.audit, variant.precision, job.backend):
         return failure
-    compared = [("", source.checkpoint.task, candidate.parity)]
+    compared = [("", source.checkpoint.task, candidate.parity, reference)]
     compared += [
-        (f"task {head.task_definition.name}: ", head.task_definition, head.parity)
+        (
+            f"task {head.task_definition.name}: ",
+            head.task_definition,
+            head.parity,
+            source.others[head.output].reference(variant),
+        )
         for head in candidate.other_heads
     ]
     failed = [each for each in compared if not each[2].passed]
     if not failed:
         return None
-    name, task, measured = failed[0]
+    name, task, measured, reference = failed[0]
     message = (
         f"{name}parity failed on {measured.examples} examples{_in_queries(measured)}: logits differ by "
         f"{measured.max_abs_diff:.2g} at most, label agreement {measured.label_agreement:.1%}"

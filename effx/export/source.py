@@ -71,6 +71,10 @@ class ExportSource:
             for other in shared_encoder.others(self.checkpoint)
         }
 
+    def forget_model(self) -> None:
+        """Free the model's memory; it is loaded again when it is needed."""
+        self.__dict__.pop("model", None)
+
     @cached_property
     def other_models(self) -> dict[str, PreTrainedModel]:
         """Output -> model of another task, with the encoder of ``model``."""
@@ -205,13 +209,22 @@ class ExportSource:
     def calibration(self, variant: Variant) -> list[dict[str, np.ndarray]]:
         """Return single sequences of training rows, from which static int8 takes its activation ranges.
 
+        With the heads of several tasks, every task has an equal part of the rows.
+
         Raises:
             UsageError: there are no training rows, or fewer than a ``calibration_rows`` that is not the
                 default.
         """
+        if variant.multi:
+            each = [self, *self.others.values()]
+            return [row for source in each for row in source._calibration(variant, len(each))]
+        return self._calibration(variant, 1)
+
+    def _calibration(self, variant: Variant, tasks: int) -> list[dict[str, np.ndarray]]:
+        """Return the sequences of this task, which has an equal part of the rows for all ``tasks``."""
         encoder = self._encoder(variant)
-        rows, count = self.training_rows, self.calibration_rows
-        if count == CALIBRATION_ROWS:  # the default: as many as there are
+        rows, count = self.training_rows, max(1, self.calibration_rows // tasks)
+        if self.calibration_rows == CALIBRATION_ROWS:  # the default: as many as there are
             count = min(count, len(rows))
         if len(rows) < count:
             raise UsageError(

@@ -69,10 +69,18 @@ def write(engine: Engine, repository: str | Path) -> Path:
         for name in engine.manifest.files:
             if name.startswith(f"{stem}.") and not name.endswith(".json"):
                 shutil.copyfile(engine.folder / name, version / name)
-        if engine.manifest.labels:
-            (temporary / "labels.txt").write_text("".join(f"{label}\n" for label in engine.manifest.labels))
+        named = {"labels.txt": engine.manifest.labels}
+        for head in engine.manifest.other_heads:
+            named[_label_file(head.task_definition.name)] = head.task_definition.labels
+        for name, labels in named.items():
+            if labels:
+                (temporary / name).write_text("".join(f"{label}\n" for label in labels))
         (temporary / "config.pbtxt").write_text(_text(config(engine, folder.name)))
     return folder
+
+
+def _label_file(task: str) -> str:
+    return f"labels_{task}.txt"
 
 
 def config(engine: Engine, name: str) -> dict[str, Any]:
@@ -95,9 +103,10 @@ def config(engine: Engine, name: str) -> dict[str, Any]:
         answers = [_tensor("logits", "TYPE_FP32", engine.task.outputs)]
         if manifest.labels:
             answers[0]["label_filename"] = "labels.txt"
-        answers += [
-            _tensor(head.output, "TYPE_FP32", head.task_definition.outputs) for head in manifest.other_heads
-        ]
+        for head in manifest.other_heads:
+            answers.append(_tensor(head.output, "TYPE_FP32", head.task_definition.outputs))
+            if head.task_definition.labels:
+                answers[-1]["label_filename"] = _label_file(head.task_definition.name)
     if manifest.exits:  # one number per row: the server adds the batch dimension
         answers.append({**_tensor("depth", "TYPE_INT64", 1), "reshape": {"shape": []}})
     device = "KIND_GPU" if engine.on_gpu else "KIND_CPU"

@@ -9,10 +9,12 @@ from effx import engines, scratch
 from effx.artifacts import Checkpoint, Engine
 from effx.errors import ArtifactError
 from effx.export import parity
+from effx.export.shared_encoder import OneHead
 from effx.export.source import ExportSource
 from effx.manifests import Parity
 from effx.specs import variants
 from effx.specs.data import DataLocation
+from effx.specs.tasks import Task
 
 
 def verify(
@@ -21,8 +23,8 @@ def verify(
     *,
     data_folder: DataLocation = None,
     trust: bool = False,
-) -> list[tuple[Engine, Parity]]:
-    """Measure the parity of engines again.
+) -> list[tuple[Engine, Task, Parity]]:
+    """Measure the parity of engines again, of each task whose head they have.
 
     Args:
         folders: engines, or folders of them.
@@ -62,5 +64,18 @@ def verify(
             with engines.open(engine, trust=trust) as session:
                 precision = parity.precision_of(engine.manifest.scheme, variant.precision)
                 measured = parity.measure(reference, session, checkpoint.task, precision)
-        verified.append((engine, measured))
+                verified.append((engine, checkpoint.task, measured))
+                for head in engine.manifest.other_heads:
+                    other = source.others[head.output]
+                    if other.checkpoint.digest != head.checkpoint.digest:
+                        raise ArtifactError(
+                            f"{engine.folder} was built with another {head.checkpoint.name} than the one "
+                            f"beside {checkpoint.folder}. Build it again with: effx export "
+                            f"{checkpoint.folder}"
+                        )
+                    answers = OneHead(session, other.checkpoint.task.name)
+                    measured = parity.measure(
+                        other.reference(variant), answers, other.checkpoint.task, precision
+                    )
+                    verified.append((engine, other.checkpoint.task, measured))
     return verified

@@ -117,7 +117,7 @@ def of_engine(engine: Engine) -> EngineRecord:
         else ExitSettings(
             exits.rule.name, exits.rule.threshold, exits.rule.patience, list(exits.depths), exits.segments
         ),
-        parity=manifest.parity,
+        parity=manifest.worst_parity,
     )
 
 

@@ -51,7 +51,7 @@ def scores(table: MethodTable) -> Sheet:
         rows.append((method.method, method.weight_remaining, *of_tasks, _spread(method.average), text))
     note = (
         "Mean ± standard deviation over seeds of a task's score, the mean of its metrics on the validation "
-        "rows. Average: of the seeds that have all tasks."
+        "rows (of CoLA, Matthews correlation alone). Average: of the seeds that have all tasks."
     )
     return Sheet("scores", "Scores", columns, tuple(rows), note)
 

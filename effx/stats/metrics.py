@@ -23,7 +23,7 @@ from __future__ import annotations
 import collections
 import re
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -382,3 +382,15 @@ METRICS: dict[str, Metric] = {
         Metric("agreement_spearman", _spearman, of_classes=False, of_reference=True, least=-1.0),
     )
 }
+
+
+def mean_score(values: Mapping[str, float]) -> float:
+    """Return the score of a task in an average over tasks, as GLUE has it: the mean of its metrics.
+
+    Matthews correlation counts alone, without the accuracy beside it (Wang et al. 2019, section 3).
+
+    Args:
+        values: metric -> value, the primary metric first.
+    """
+    first = next(iter(values))
+    return values[first] if first == "matthews" else float(np.mean(list(values.values())))

@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy import stats
 
+_EQUAL = 1e-12
+"""Scores that differ by less are equal but for rounding."""
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -54,7 +57,7 @@ def paired_test(full: Sequence[float], other: Sequence[float]) -> PairedTest:
     if n < 2:
         return PairedTest(mean, None, None, n, "one seed has no spread: use 2 or more seeds")
     std = float(differences.std(ddof=1))
-    if np.ptp(differences) < 1e-12:
+    if np.ptp(differences) < _EQUAL:
         return PairedTest(mean, std, None, n, "the difference is the same for every seed")
     return PairedTest(mean, std, float(stats.ttest_rel(other, full).pvalue), n)
 
@@ -82,7 +85,7 @@ def spread_ratio(baseline: Spread, other: Spread) -> SpreadRatio | None:
     """
     if baseline.std is None or other.std is None:
         return None
-    if other.std == 0 or baseline.std == 0:
+    if min(other.std, baseline.std) < _EQUAL:
         return SpreadRatio(baseline.std, other.std, None, None, None, None)
     ratio = baseline.std / other.std
     distribution = stats.f(baseline.n - 1, other.n - 1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from scipy import stats
 
 from effx.analysis import trainings
 from effx.analysis.trainings import Training
+from effx.artifacts import Checkpoint
 from effx.cli import run
 from effx.errors import UsageError
 from effx.report import trainings as tables
@@ -74,6 +77,44 @@ def test_what_is_missing_is_left_out_and_not_averaged(tmp_path: Path) -> None:
     row = next(row for row in sheet.rows if row[0] == "later")
     assert row[2:] == (None, "0.7050 ± 0.0071", None, "2")
     assert next(row for row in sheet.rows if row[0] == "half")[-1] == "1-3"
+
+
+def test_equal_scores_and_equal_differences_have_no_interval() -> None:
+    scores = {"full": {"rte": [0.7, 0.7, 0.7]}, "other": {"rte": [0.7, 0.71, 0.72]},
+              "third": {"rte": [0.8, 0.8, 0.8]}}  # fmt: skip
+    other, third = trainings.compare(made(scores), "full").methods[1:]
+    assert other.differences["rte"].spread is not None
+    assert other.differences["rte"].spread.ratio is None  # a deviation of 1e-16 is none
+    assert third.differences["rte"].interval is None and third.differences["rte"].test.p is None
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "kind", "expected"),
+    [
+        ("rte-minilm-full-s0", "rte", "finetune", "minilm-full"),
+        ("multitask-minilm-s0-rte", "rte", "multitask", "multitask-minilm"),
+        ("rte-mrpc-joint-s1-mrpc", "mrpc", "multitask", "rte-mrpc-joint"),
+        ("rte-mrpc-joint-s1-rte", "rte", "multitask", "rte-mrpc-joint"),
+        ("rte-multitask-minilm-s0-rte-full-s1", "rte", "finetune", "multitask-minilm-full"),
+        ("rte-minilm-full-ticket-sharing-s2", "rte", "multitask", "minilm-full-ticket-sharing"),
+        ("tiny", "rte", "finetune", "tiny"),
+        ("rte", "rte", "finetune", "rte"),
+    ],
+)
+def test_the_method_is_what_is_left_of_a_name(name: str, task: str, kind: str, expected: str) -> None:
+    manifest = SimpleNamespace(task=task, training=SimpleNamespace(kind=kind))
+    assert trainings._method(name, manifest) == expected  # type: ignore[arg-type]
+
+
+def test_rows_that_are_read_differently_are_other_rows(plain: list[Checkpoint]) -> None:
+    manifest = plain[0].manifest
+    assert manifest.data is not None
+    other = replace(manifest.data, settings=manifest.data.settings.replace(text_column="sentence"))
+    moved = replace(manifest.data, name="elsewhere")
+    rows = [
+        trainings._rows(manifest.model_copy(update={"data": data})) for data in (manifest.data, moved, other)
+    ]
+    assert rows[0] == rows[1] != rows[2]
 
 
 def test_one_seed_has_no_interval() -> None:

@@ -61,6 +61,9 @@ def test_a_word_after_the_version_is_no_part_of_the_split(tmp_path: Path) -> Non
     write_rows(tmp_path / "dev-v1.1-small.jsonl", ROWS[:4])
     assert len(data.load(SST2, "train", tmp_path)) == 20
     assert len(data.load(SST2, "validation", tmp_path)) == 4
+    write_rows(tmp_path / "dev-v1.1.jsonl", ROWS[:6])  # a name without a word comes first
+    assert len(data.load(SST2, "validation", tmp_path)) == 6
+    (tmp_path / "dev-v1.1.jsonl").unlink()
     write_rows(tmp_path / "dev-v1.1-large.jsonl", ROWS)
     with pytest.raises(DataError, match="several files may be the same rows"):
         data.load(SST2, "validation", tmp_path)

@@ -24,7 +24,7 @@ def trained(cache: caches.Cache, encoders: dict[str, Path], rows_folder: Path) -
     """Checkpoints: full, a ticket of 40 %, with exits, with a token schedule."""
 
     def build(folder: Path) -> None:
-        values = {"max_length": 32, "lr": 1e-3, "epochs": 1}
+        values = {"max_length": 32, "lr": 3e-3, "epochs": 8}
         encoder = encoders["modernbert"]
         full = finetune(
             "sst2", encoder, out=folder, name="full", data_folder=rows_folder,
@@ -36,7 +36,7 @@ def trained(cache: caches.Cache, encoders: dict[str, Path], rows_folder: Path) -
         )  # fmt: skip
         exits.train(
             folder / "ticket", out=folder, name="exits", data_folder=rows_folder,
-            settings=EarlyExitSettings.of(max_steps=4, depth=2.0),
+            settings=EarlyExitSettings.of(max_steps=60, depth=2.0),
         )  # fmt: skip
         tokens.train(
             full.folder, out=folder, name="tokens", data_folder=rows_folder,

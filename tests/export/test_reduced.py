@@ -244,8 +244,9 @@ def test_verify_requires_the_checkpoint_of_the_engine(
     checkpoint: Checkpoint, engines_folder: Path, tmp_path: Path
 ) -> None:
     outputs = verify([engines_folder], checkpoint.folder.parent)
-    assert [engine.name for engine, _ in outputs] == ["tiny.fp32.onnxruntime", "tiny.int8.onnxruntime"]
-    for engine, parity in outputs:
+    assert [engine.name for engine, *_ in outputs] == ["tiny.fp32.onnxruntime", "tiny.int8.onnxruntime"]
+    for engine, task, parity in outputs:
+        assert task.name == "sst2"
         assert parity.passed
         before = engine.manifest.parity
         assert parity.max_abs_diff == pytest.approx(before.max_abs_diff, rel=1e-3, abs=1e-6)

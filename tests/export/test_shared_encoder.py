@@ -14,8 +14,10 @@ from effx import data, engines, models
 from effx.artifacts import Checkpoint, Engine
 from effx.encoding import Encoder
 from effx.errors import GateError, UsageError
-from effx.export import export, shared_encoder
+from effx.export import export, shared_encoder, verify
+from effx.export.source import ExportSource
 from effx.models import evaluate
+from effx.profile.record import of_engine
 from effx.specs import variants
 from effx.train.multitask import multitask
 from tests import cache as caches
@@ -100,9 +102,54 @@ def test_int8_passes_the_gate_of_every_head(learned: list[Path], tmp_path: Path)
     assert 1e-4 < head.parity.max_abs_diff < 0.5
 
 
-def test_the_gate_names_the_task_whose_head_differs(
+def test_verify_compares_every_head(learned: list[Path], tmp_path: Path) -> None:
+    engine = export(learned[0], "multi", out=tmp_path)
+    found = verify([engine.folder], learned[0].parent)
+    assert [(of.name, task.name, parity.passed) for of, task, parity in found] == [
+        (engine.name, "sst2", True), (engine.name, "grades", True),
+    ]  # fmt: skip
+    assert found[1][2] == engine.manifest.other_heads[0].parity
+
+
+def test_static_int8_takes_its_ranges_from_rows_of_every_task(learned: list[Path], tmp_path: Path) -> None:
+    source = ExportSource(Checkpoint.open(learned[0]), tmp_path, calibration_rows=20)
+    alone, together = (source.calibration(variants.parse(text)) for text in ("int8", "int8+multi"))
+    of_other = source.others["logits_grades"].calibration(variants.parse("int8"))
+    assert (len(alone), len(together), len(of_other)) == (20, 20, 20)
+    ids = [row["input_ids"].tolist() for row in together]
+    for part, of_task in ((ids[:10], source), (ids[10:], source.others["logits_grades"])):
+        rows = Encoder(learned[0], 16)(of_task.training_rows.limit(10).texts)
+        assert part == [rows.batch([row])["input_ids"].tolist() for row in range(10)]
+
+
+def test_lossy_heads_are_not_gated_on_random_ids(
+    learned: list[Path], data_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = data_folders["grades"]
+    moved = folder.rename(folder.with_name("moved"))
+    try:
+        engine = export(learned[0], "multi", out=tmp_path)
+        assert engine.manifest.other_heads[0].parity.inputs == "random"
+        with pytest.raises(UsageError, match=r"rows of both-grades are not found.*cannot be checked in int8"):
+            export(learned[0], "int8-dynamic+multi", out=tmp_path)
+    finally:
+        moved.rename(folder)
+
+
+def test_an_engine_with_a_failed_head_has_not_passed(
     trained: dict[str, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    damage(monkeypatch)
+    engine = export(trained["bert"][0], "multi", out=tmp_path, keep_failed=True)
+    assert engine.manifest.parity is not None and engine.manifest.parity.passed
+    assert not engine.manifest.other_heads[0].parity.passed
+    assert not engine.parity_passed and not of_engine(engine).parity.passed  # type: ignore[union-attr]
+    monkeypatch.undo()
+    assert export(trained["bert"][0], "multi", out=tmp_path).parity_passed  # it was built again
+
+
+def damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the heads of other tasks in engines differ from their checkpoints'."""
     original = shared_encoder.on_encoder_of
 
     def damaged(model: PreTrainedModel, other: Checkpoint) -> PreTrainedModel:
@@ -112,6 +159,12 @@ def test_the_gate_names_the_task_whose_head_differs(
         return loaded
 
     monkeypatch.setattr(shared_encoder, "on_encoder_of", damaged)
+
+
+def test_the_gate_names_the_task_whose_head_differs(
+    trained: dict[str, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage(monkeypatch)
     with pytest.raises(GateError, match=r"bert-sst2.multi.onnxruntime: task grades: parity failed on 4\d"):
         export(trained["bert"][0], "multi", out=tmp_path)
     assert not list(tmp_path.iterdir())

@@ -94,10 +94,15 @@ def test_every_seed_has_its_tickets(recipe: Path) -> None:
         ("multitask.sharing.lr=1e-3", "multitask.sharing.lr: the tickets are trained with 0.004, not 0.001"),
         ("pruned.ticket.optimizer=adamax", "the tickets are trained with adamax, not adamw"),
         ("regimes.full.lr=2e-3", "the tickets are trained with 0.002, not 0.004"),
-        ("multitask.sharing.sharing=none", "none does not use tickets: leave out of"),
+        ("multitask.sharing.sharing=none", "none does not use tickets: remove the key 'of'"),
         ("multitask.sharing.of=full", "unknown name 'full'"),
         ("multitask.sharing.task_limit=sst2=3", "unknown key"),
         ("further.single.of=ticket", "unknown name 'ticket'"),
+        ("multitask.sharing.of=[]", "expected at least one name, or no key 'of'"),
+        (
+            "multitask.mtdnn.task_dropout=grade=0.1",
+            "'grade' is not a task of the recipe. Did you",
+        ),
         ("variants=[multi]", "'multi': recipes do not build multi"),
         ("models.tiny={source: X, fresh_head: true}", "gives every task a new head"),
     ],
@@ -106,6 +111,16 @@ def test_mistakes(recipe: Path, encoders: dict[str, Path], assignment: str, expe
     with pytest.raises(RecipeError, match=r"1 mistake") as caught:
         load(recipe, [assignment.replace("X", str(encoders["bert"]))])
     assert expected in caught.value.lines()[1]
+
+
+def test_a_section_that_continues_nothing_is_refused(recipe: Path) -> None:
+    text = recipe.read_text()
+    recipe.write_text(text[: text.index("multitask:")] + "further: {single: {}}\n")
+    with pytest.raises(
+        RecipeError, match="further.single: there is nothing that it could continue"
+    ) as caught:
+        load(recipe)
+    assert "add an entry to multitask." in str(caught.value)
 
 
 def test_one_task_and_kinds_that_are_not_trained_together(recipe: Path, tmp_path: Path) -> None:

@@ -9,11 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from effx import records
 from effx.errors import ArtifactError, UsageError, one_line
 from effx.specs.levels import Level
+from effx.stats.metrics import mean_score
 from effx.structure import Layer, Structure
 from effx.tickets import plan, scores
 from effx.tickets.plan import Removal
@@ -129,8 +128,8 @@ class TicketSearch:
 
 
 def task_score(cell: TrainedCell, part: str) -> float:
-    """Return the mean of a task's metrics, as in the average score of GLUE."""
-    return float(np.mean(list(cell.scores[part].values())))
+    """Return a task's score, see :func:`effx.stats.metrics.mean_score`."""
+    return mean_score(cell.scores[part])
 
 
 def read(folder: Path) -> TicketSearch:

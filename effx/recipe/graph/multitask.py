@@ -39,7 +39,7 @@ def add(
     digests, sources = builder.pretrained(model)
     paths = data_paths(recipe.tasks[0], model)
     training = known.training
-    work = known.epochs * sum(map(builder.training_rows, recipe.tasks))
+    work = (training.share or 1.0) * known.epochs * sum(map(builder.training_rows, recipe.tasks))
     if training.max_steps:
         work = float(training.max_steps * training.batch_size)
     return builder.add(

@@ -345,6 +345,9 @@ class _RecipeReader:
                     self._document.wrong((section, label), text)
                 taken.setdefault(label, section)
                 if row.continues:
+                    if entry.get("of") == []:
+                        text = "expected at least one name, or no key 'of'."
+                        self._document.wrong((section, label, "of"), text)
                     usable = {name: of for name, of in earlier.items() if SECTIONS[of].name in row.follows}
                     self._check_references(entry.get("of"), usable, (section, label, "of"))
         value = self._root.get("variants")
@@ -433,6 +436,12 @@ class _RecipeReader:
                 document.wrong(("variants", index), f"'{variant.text}': {text}")
         if not entries:
             return
+        names = {task.name for task in recipe.tasks}
+        for stage in entries:
+            for of_task, _ in stage.settings.given().get("task_dropout") or ():
+                if of_task not in names:
+                    text = f"'{of_task}' is not a task of the recipe.{nearest(of_task, names)}"
+                    document.wrong(("multitask", stage.label, "task_dropout"), text)
         if len(recipe.tasks) < 2:
             document.wrong(("multitask",), "expected at least two tasks: it trains all tasks of the recipe.")
         for entry in recipe.tasks:
@@ -453,7 +462,7 @@ class _RecipeReader:
             values = {**recipe.training.given(), **chain.last.settings.given()}
             path = ("multitask", chain.last.label)
             if values.get("sharing") == "none":
-                document.wrong((*path, "sharing"), "none does not use tickets: leave out of.")
+                document.wrong((*path, "sharing"), "none does not use tickets: remove the key 'of'.")
             ticket = FinetuneSettings.of(**_only(FinetuneSettings, settings_of_tickets))
             joint = MultitaskSettings.of(**_only(MultitaskSettings, values))
             for name, before, now in (
@@ -461,8 +470,8 @@ class _RecipeReader:
                 ("optimizer", ticket.training.optimizer, joint.training.optimizer),
             ):
                 if before != now and not joint.mismatched:
-                    text = f"the tickets are trained with {before}, not {now}: use the same, or mismatched."
-                    document.wrong((*path, name), text)
+                    text = f"the tickets are trained with {before}, not {now}: use the same, or set "
+                    document.wrong((*path, name), f"{text}mismatched: true.")
 
     def _check_trainable(self, recipe: Recipe) -> None:
         """Refuse tasks of the user whose kind is not trained."""
@@ -525,6 +534,15 @@ class _RecipeReader:
             text = f"model '{DEMO_MODEL}' is not supported here: use a folder, or a name on the hub."
             document.wrong(("tickets",), text)
             return
+        trained = {stage.label for chain in chains(recipe) for stage in chain.stages}
+        for section, row in SECTIONS.items():
+            for entry in recipe.entries(section):
+                if entry.label not in trained:
+                    followed = " or ".join(
+                        name for name, other in SECTIONS.items() if other.name in row.follows
+                    )
+                    text = f"there is nothing that it could continue: add an entry to {followed}."
+                    document.wrong((section, entry.label), text)
         for key, text in clashes(recipe):
             document.wrong(tuple(key.split(".", 1)), text)
         variants_of = {chain: set(exported_variants(recipe, chain)) for chain in chains(recipe)}

@@ -42,6 +42,7 @@ from effx.specs.data import DataLocation, DataRecord
 from effx.specs.heads import HeadSettings
 from effx.specs.tasks import Task
 from effx.specs.training import MultitaskSettings, TrainingSettings
+from effx.stats.metrics import mean_score
 from effx.structure import Structure
 from effx.train import distributed, loop, output, rows, source, understood
 from effx.train.finetune import checked_encoder, chosen_pooling
@@ -368,8 +369,8 @@ def _begun(state: Path, key: Mapping[str, object]) -> Path | None:
 
 
 def average(scores: Sequence[Mapping[str, float]]) -> float:
-    """Return the mean over tasks of the mean of each task's metrics (GLUE's average score)."""
-    return float(np.mean([np.mean(list(task.values())) for task in scores]))
+    """Return the mean over tasks of each task's score, see :func:`effx.stats.metrics.mean_score`."""
+    return float(np.mean([mean_score(task) for task in scores]))
 
 
 def _scored(

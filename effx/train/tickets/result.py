@@ -87,6 +87,8 @@ class TicketResult:
         """Return the result from JSON."""
         level = None if value["level"] is None else Level.parse(value["level"])
         removed, predictions = RemovedCounts(**value["removed"]), np.array(value["predictions"])
+        if predictions.dtype.kind == "U":  # of a fixed length, to which longer texts would be cut later
+            predictions = predictions.astype(object)
         return cls(**{**value, "level": level, "removed": removed, "predictions": predictions})
 
     @classmethod

@@ -78,7 +78,9 @@ def cross_fitted(
         for level in levels
     }
     chosen: dict[Level, int] = {}
-    answers = [each.predictions.copy() for each in next(iter(of_levels.values()))]
+    first = next(iter(of_levels.values()))
+    texts = any(result.predictions.dtype.kind == "U" for result in winning)  # a fixed length would cut them
+    answers = [each.predictions.astype(object if texts else each.predictions.dtype) for each in first]
     for rows in folds(len(labels), seed):
         others = np.setdiff1d(np.arange(len(labels)), rows)
         level = best(

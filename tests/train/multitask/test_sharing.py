@@ -139,7 +139,7 @@ def test_a_strict_step_changes_nothing_outside_the_ticket(family: str, optimizer
             assert torch.equal(moment, before.get(key, torch.zeros_like(moment)))
         later = shared.encoder.state_dict()
         moved = sum(not torch.equal(value, later[name]) for name, value in inside.items())
-        assert moved >= min(21, len(inside))
+        assert moved >= min(21, 0.8 * len(inside))
 
 
 def test_a_published_step_moves_weights_outside_the_ticket() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from effx.manifests import RemovedCounts
 from effx.specs import halving
+from effx.specs.kinds.answer_span import Answers
 from effx.specs.levels import Level
 from effx.specs.tasks import TASKS
 from effx.train.tickets.halving import RungDecision
@@ -163,6 +164,22 @@ def test_cross_fitting_answers_each_fold_by_the_level_that_is_best_on_the_others
     assert [scores["accuracy"] for scores in found.scores] == pytest.approx(right.mean(axis=1))
     assert sorted(np.concatenate(folds(60, 3))) == list(range(60))
     assert cross_fitted(LEVELS, winning, task, labels[:9], 3) is None
+
+
+def test_cross_fitting_does_not_cut_texts_of_other_levels() -> None:
+    task = TASKS["squad"]
+    labels, texts = np.empty(20, dtype=object), [f"the answer number {number}" for number in range(20)]
+    for number, text in enumerate(texts):
+        labels[number] = Answers((text,), (0,))
+    short, right = np.array(["no"] * 20), np.array(texts)
+    restored = [
+        TicketResult.from_json(result_of(level, 0, predictions).to_json())
+        for level, predictions in ((LEVELS[0], short), (LEVELS[1], right))
+    ]
+    for winning in (restored, [result_of(LEVELS[0], 0, short), result_of(LEVELS[1], 0, right)]):
+        found = cross_fitted(LEVELS[:2], winning, task, labels, 0)
+        assert found is not None and found.levels == {LEVELS[1]: FOLDS}
+        assert found.scores[0]["answer_f1"] == 1.0
 
 
 def test_cross_fitting_has_no_optimism_where_levels_are_equal() -> None:
