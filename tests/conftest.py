@@ -33,6 +33,11 @@ SHARED_DATA = Path(os.environ.get("EFFX_TEST_DATA", Path(__file__).parents[2] / 
 
 _COMMON = {"vocab_size": 0, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
            "intermediate_size": 64, "max_position_embeddings": 66, "pad_token_id": 0}  # fmt: skip
+DEBERTA = {
+    "relative_attention": True, "share_att_key": True, "pos_att_type": "p2c|c2p", "position_buckets": 8,
+    "norm_rel_ebd": "layer_norm", "position_biased_input": False, "type_vocab_size": 0,
+}  # fmt: skip
+"""As in DeBERTa v3, with fewer buckets."""
 CONFIGS = {
     "bert": _COMMON,
     "roberta": {**_COMMON, "type_vocab_size": 1},
@@ -41,6 +46,7 @@ CONFIGS = {
     "distilbert": {"vocab_size": 0, "dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 64,
                    "max_position_embeddings": 66, "pad_token_id": 0},
     "modernbert": {**_COMMON, "local_attention": 16},
+    "deberta-v2": {**_COMMON, **DEBERTA},
 }  # fmt: skip
 REDUCED_VARIANTS = ["fp32", "exit", "exit-if", "tokens", "exit+tokens", "exit-if+tokens", "seq16", "buckets",
                     "exit+seq16", "exit+buckets", "tokens+seq16", "exit+tokens+buckets"]  # fmt: skip

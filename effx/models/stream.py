@@ -22,7 +22,8 @@ class Stream:
     width: int
     """Length of the input's tensors, with padding."""
     bias: torch.Tensor | None = None
-    """[batch or 1, heads, length, length]; relative position bias, in families that use it."""
+    """[batch or 1, heads or 1, length, length]; what attention has to know about pairs of tokens, in families
+    with relative positions: a bias, which tokens are out of reach, or the number of a distance."""
 
     def rows(self, keep: torch.Tensor) -> Stream:
         """Return some of the rows (bool [batch]), cut to the longest of them."""

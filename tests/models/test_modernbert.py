@@ -16,9 +16,12 @@ from transformers import (
 
 from effx.errors import UsageError
 from effx.models import families, forward, infer, prune, structure, tokens
+from effx.models.huggingface import load
 from effx.models.stream import Stream
 from effx.models.structure import full
+from effx.specs.tasks import TASKS
 from tests.models import tiny
+from tests.models.huggingface.saved import change_config, classifier
 
 
 def built(kind: object = AutoModelForSequenceClassification, **values: object) -> PreTrainedModel:
@@ -109,6 +112,14 @@ def test_the_first_layer_cannot_be_removed_and_the_model_stays_as_it_is() -> Non
         prune(model, heads={1: [0]}, layers=[0])
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert structure(model) == full(model)
+
+
+def test_rotations_that_depend_on_the_length_are_refused(encoders: dict[str, Path], tmp_path: Path) -> None:
+    classifier(encoders["modernbert"], tmp_path / "m", None)
+    kind = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+    change_config(tmp_path / "m", rope_parameters={"full_attention": kind, "sliding_attention": kind})
+    with pytest.raises(UsageError, match="its rotary positions are of type dynamic; effx computes default, "):
+        load(tmp_path / "m", TASKS["sst2"])
 
 
 def test_types_of_remaining_layers_are_in_the_config() -> None:

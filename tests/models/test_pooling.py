@@ -17,7 +17,7 @@ from effx.models.pooling import set_pooling
 from effx.specs.tasks import TASKS
 from tests.models import tiny
 
-FAMILIES = ("bert", "roberta", "electra", "mpnet", "distilbert", "modernbert")
+FAMILIES = ("bert", "roberta", "electra", "mpnet", "distilbert", "modernbert", "deberta-v2")
 
 
 @torch.no_grad()

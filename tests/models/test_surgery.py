@@ -76,7 +76,7 @@ def skipped(model: PreTrainedModel, layers: list[int]) -> Iterator[None]:
     """Replace complete layers by the identity: y = x."""
 
     def identity(_: object, args: tuple[torch.Tensor, ...], output: object) -> object:
-        return (args[0],) if isinstance(output, tuple) else args[0]
+        return (args[0], *output[1:]) if isinstance(output, tuple) else args[0]
 
     modules = families.of(model).layers(model)
     handles = [modules[layer].register_forward_hook(identity) for layer in layers]

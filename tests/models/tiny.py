@@ -6,6 +6,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from effx.models import families
+from tests.conftest import DEBERTA
 
 VOCABULARY, PADDING = 60, 1
 
@@ -33,6 +34,8 @@ def model(
         values["embedding_size"] = width // 2
     if family == "modernbert":
         values["local_attention"] = 8  # tokens at a distance of up to 4
+    if family == "deberta-v2":
+        values |= DEBERTA
     torch.manual_seed(seed)
     built = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(family, **values))
     generator = torch.Generator().manual_seed(seed)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from transformers import PreTrainedModel
 
 from effx.errors import UsageError
-from effx.models.families import bert, modernbert
+from effx.models.families import bert, deberta, modernbert
 from effx.models.families.protocol import Family, Matrix
 
 __all__ = ["FAMILIES", "Family", "Matrix", "named", "of"]
@@ -24,6 +24,7 @@ FAMILIES: dict[str, Family] = {
     "mpnet": bert.MPNET,
     "distilbert": bert.DISTILBERT,
     "modernbert": modernbert.MODERNBERT,
+    "deberta-v2": deberta.DEBERTA,
 }
 """``model_type`` in config.json -> family."""
 

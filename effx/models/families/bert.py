@@ -9,7 +9,7 @@ common implementation. Paths of a layer's parts are relative to the layer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -69,6 +69,9 @@ class BertFamily:
     @property
     def relative_positions(self) -> bool:
         return self.position_bias is not None
+
+    def refusal(self, config: Mapping[str, Any]) -> str | None:
+        return None
 
     # modules and sizes
 

@@ -11,7 +11,7 @@ differs by at most half of ``local_attention``. By default no Linear of a layer 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -29,6 +29,8 @@ from effx.models.families.removal import NoAttention, NoFFN, linear, sliced
 from effx.models.stream import Stream
 
 _LOCAL = "sliding_attention"
+_ROTATIONS = ("default", "linear", "llama3", "yarn")
+"""Types of rotary positions whose frequencies do not depend on the length of the input."""
 _QKV, _HEADS_OUT = "attn.Wqkv", "attn.Wo"
 _NEURONS_IN, _NEURONS_OUT = "mlp.Wi", "mlp.Wo"
 
@@ -47,6 +49,14 @@ class ModernBertFamily:
     ffn_output_path = _NEURONS_OUT
     head_matrices = (Matrix(_QKV, 0, blocks=3, biased=False), Matrix(_HEADS_OUT, 1, biased=False))
     neuron_matrices = (Matrix(_NEURONS_IN, 0, blocks=2, biased=False), Matrix(_NEURONS_OUT, 1, biased=False))
+
+    def refusal(self, config: Mapping[str, Any]) -> str | None:
+        of_kinds = config.get("rope_parameters") or {}
+        for value in of_kinds.values() if isinstance(of_kinds, Mapping) else ():
+            kind = value.get("rope_type", "default") if isinstance(value, Mapping) else "default"
+            if kind not in _ROTATIONS:
+                return f"its rotary positions are of type {kind}; effx computes {', '.join(_ROTATIONS)}"
+        return None
 
     # modules and sizes
 

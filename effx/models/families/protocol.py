@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -61,6 +61,10 @@ class Family(Protocol):
     @property
     def relative_positions(self) -> bool:
         """Whether attention depends on distances between tokens, so that :meth:`with_bias` is needed."""
+        ...
+
+    def refusal(self, config: Mapping[str, Any]) -> str | None:
+        """Return why models with this config.json are not computed, or None."""
         ...
 
     # modules and sizes

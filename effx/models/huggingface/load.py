@@ -162,6 +162,8 @@ def open_model(name: str, *, trust_remote_code: bool = False) -> Opened | Opened
     with building(folder.name, "a model", "config.json"):
         config = AutoConfig.from_pretrained(folder.path, trust_remote_code=trust_remote_code)
         family = families.named(config.model_type)
+        if reason := family.refusal(folder.config):
+            raise wrong(folder.name, reason)
         skeleton = _skeleton(config, trust_remote_code, heads.HEADS["sequence"])
     prefix = skeleton.base_model_prefix
     tensors = weights.canonical(weights.read(folder), set(skeleton.state_dict()), prefix)

@@ -1,4 +1,4 @@
-"""ModernBERT through training, reductions and every backend: each engine passes its gate."""
+"""ModernBERT and DeBERTa through training, reductions and every backend: each engine passes its gate."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from effx.train.tickets.draw import draw
 from tests import cache as caches
 
 
-@pytest.fixture(scope="session")
-def trained(cache: caches.Cache, encoders: dict[str, Path], rows_folder: Path) -> dict[str, Path]:
+@pytest.fixture(scope="session", params=["modernbert", "deberta-v2"])
+def trained(
+    request: pytest.FixtureRequest, cache: caches.Cache, encoders: dict[str, Path], rows_folder: Path
+) -> dict[str, Path]:
     """Checkpoints: full, a ticket of 40 %, with exits, with a token schedule."""
 
     def build(folder: Path) -> None:
         values = {"max_length": 32, "lr": 3e-3, "epochs": 8}
-        encoder = encoders["modernbert"]
+        encoder = encoders[request.param]
         full = finetune(
             "sst2", encoder, out=folder, name="full", data_folder=rows_folder,
             settings=FinetuneSettings.of(**values),
@@ -43,7 +45,7 @@ def trained(cache: caches.Cache, encoders: dict[str, Path], rows_folder: Path) -
             settings=TokenPruningSettings.of(max_steps=4, keep=0.5),
         )  # fmt: skip
 
-    folder = cache.folder("modernbert", build)
+    folder = cache.folder(request.param, build)
     return {name: folder / name for name in ("full", "ticket", "exits", "tokens")}
 
 
