@@ -97,7 +97,7 @@ class DebertaFamily(BertFamily):
         query, key, value = (split(path, x).transpose(1, 2) for path in (self.query, self.key, self.value))
         of_keys, of_queries = (split(path, embeddings).permute(1, 2, 0) for path in (self.key, self.query))
         assert stream.bias is not None
-        number = stream.bias.expand(len(x), len(heads), -1, -1)
+        number = stream.bias.expand(x.shape[0], len(heads), -1, -1)
         to_position = (query @ of_keys).gather(3, number)
         from_position = (key @ of_queries).gather(3, number.transpose(2, 3)).transpose(2, 3)
         mask = (to_position + from_position) / (3 * size) ** 0.5

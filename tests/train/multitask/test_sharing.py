@@ -120,7 +120,7 @@ def test_logits_with_a_ticket_are_those_of_the_pruned_model(family: str) -> None
             pruned = surgery.reduce_to(copy.deepcopy(shared.models[task]), ticket)
             assert structure(pruned).layers == ticket.layers
             torch.testing.assert_close(pruned(**inputs).logits, masked, atol=1e-5, rtol=0)
-            assert not torch.allclose(shared.models[task](**inputs).logits, masked, atol=1e-3)
+            assert not torch.allclose(shared.models[task](**inputs).logits, masked, atol=2e-4)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
