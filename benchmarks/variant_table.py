@@ -40,13 +40,25 @@ from effx.specs.variants import parse
 from effx.train import exits, finetune, tokens
 from effx.train.importing import import_model
 
-FAMILIES = ("bert", "distilbert", "roberta")
+FAMILIES = ("bert", "distilbert", "roberta", "modernbert", "deberta-v2")
 SIZES = {
-    "mini": {"bert": (4, 256), "distilbert": (4, 256), "roberta": (4, 256)},
-    "base": {"bert": (12, 768), "distilbert": (6, 768), "roberta": (12, 768)},
+    "mini": {name: (4, 256) for name in FAMILIES},
+    "base": {
+        "bert": (12, 768),
+        "distilbert": (6, 768),
+        "roberta": (12, 768),
+        "modernbert": (22, 768),
+        "deberta-v2": (12, 768),
+    },
     "large": {"bert": (24, 1024)},
 }
 """Layers and width; heads of 64, FFNs four times the width. Mini is BERT-mini of Turc et al. (2019)."""
+OF_FAMILY: dict[str, dict[str, Any]] = {
+    "deberta-v2": {
+        "relative_attention": True, "share_att_key": True, "pos_att_type": "p2c|c2p", "position_buckets": 256,
+        "norm_rel_ebd": "layer_norm", "position_biased_input": False, "type_vocab_size": 0,
+    }
+}  # fmt: skip
 VOCABULARY = 30_522
 POSITIONS = 514  # RoBERTa's positions start at 2
 LEVEL = 0.4
@@ -142,6 +154,9 @@ def random_encoder(family: str, size: str, out: Path) -> Path:
              "intermediate_size": 4 * width}  # fmt: skip
     if family == "distilbert":
         sizes = {"dim": width, "n_layers": layers, "n_heads": heads, "hidden_dim": 4 * width}
+    sizes |= OF_FAMILY.get(family, {})
+    if family == "modernbert":
+        sizes["intermediate_size"] = 3 * width // 2  # of each half of its gated FFNs
     torch.manual_seed(0)
     config = AutoConfig.for_model(
         family, vocab_size=VOCABULARY, max_position_embeddings=POSITIONS, pad_token_id=0, **sizes
