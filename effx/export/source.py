@@ -231,7 +231,10 @@ class ExportSource:
                 f"calibration_rows {count}: expected at most the {len(rows)} training rows.",
                 settings="calibration_rows",
             )
-        encoded = encoder(rows.limit(count).texts)
+        documents = rows.documents.texts if isinstance(rows, Rows) and rows.documents is not None else ()
+        queries = count - min(count // 2, len(documents))  # a half are documents, which are longer
+        texts = [*rows.limit(queries).texts, *((text,) for text in documents[: count - queries])]
+        encoded = encoder(texts)
         names = checkpoints.input_names(self.model)
         chosen = np.linspace(0, len(encoded) - 1, count).astype(int)  # rows may have several sequences
         arrays = [encoded.batch([sequence], variant.length) for sequence in chosen]

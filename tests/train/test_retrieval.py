@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,12 @@ from effx.artifacts import Checkpoint, Engine
 from effx.encoding import Encoded, EncodedDocuments, Encoder
 from effx.errors import ArtifactError, DataError, UsageError
 from effx.export import parity
+from effx.export.source import ExportSource
 from effx.models import checkpoints, evaluate, load, prune, save
 from effx.profile import worker
 from effx.profile.worker import Worker
+from effx.specs import variants
+from effx.specs.data import DataSource
 from effx.specs.documents import Documents
 from effx.specs.imports import ImportSettings
 from effx.specs.kinds import KINDS
@@ -313,3 +317,19 @@ def test_what_is_not_supported_is_refused(
     write_rows(tmp_path / "rows" / "train.jsonl", [{"text": f"a {n}", "label": n % 2} for n in range(4)])
     with pytest.raises(DataError, match="is retrieval, which needs a folder with corpus.jsonl"):
         data.load(searcher.task, "validation", tmp_path / "rows")
+
+
+def test_static_int8_takes_its_ranges_from_queries_and_documents(
+    searcher: Checkpoint, collection: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(collection, tmp_path / "collection"))
+    shutil.copyfile(folder / "qrels" / "test.tsv", folder / "qrels" / "train.tsv")
+    source = ExportSource(searcher, tmp_path, DataSource(str(folder)), calibration_rows=10)
+    rows = source.training_rows
+    assert isinstance(rows, data.Rows) and rows.documents is not None
+    texts = [*rows.limit(5).texts, *((text,) for text in rows.documents.texts[:5])]
+    expected = Encoder(searcher.folder, 16)(texts)
+    found = source.calibration(variants.parse("int8"))
+    assert [row["input_ids"].tolist() for row in found] == [
+        expected.batch([row])["input_ids"].tolist() for row in range(10)
+    ]
