@@ -21,6 +21,7 @@ from effx.specs.documents import Documents
 
 _CHUNK = 4096  # rows encoded at once: bounds the memory that Encoding objects take
 _CHUNK_OF_WINDOWS = 256
+_USUAL_LENGTH = 512
 FORMS = ("texts", "words", "windows", "separate", "candidates", "documents")
 """What a row is: one text or a pair, cut at the maximum length; a list of words; a question with a context,
 of which each sequence of tokens has a window; texts that are encoded apart, a sequence each; a query with
@@ -393,6 +394,26 @@ def length_sorted(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
     """
     order = np.argsort(-lengths, kind="stable")
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def smaller_batches(order: np.ndarray, lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Divide row indices into batches, in order, where batches of long rows have fewer rows.
+
+    Memory of attention grows with the square of the length, so a batch has at most as many squared tokens,
+    padding included, as ``batch_size`` rows of 512 tokens, but at least one row.
+    """
+    batches, start = [], 0
+    most = batch_size * _USUAL_LENGTH**2
+    while start < len(order):
+        end, longest = start, 0
+        while end < min(start + batch_size, len(order)):
+            longest = max(longest, int(lengths[order[end]]))
+            if end > start and (end + 1 - start) * longest**2 > most:
+                break
+            end += 1
+        batches.append(order[start:end])
+        start = end
+    return batches
 
 
 def _pad_id(path: Path, value: object) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from effx import corpus
-from effx.encoding import Encoder, length_sorted
+from effx.encoding import Encoder, length_sorted, smaller_batches
 
 
 def test_ids_equal_transformers(encoders: dict[str, Path], tokenizer: PreTrainedTokenizerFast) -> None:
@@ -33,3 +33,13 @@ def test_batches_cover_every_row_once_longest_first() -> None:
     assert sorted(np.concatenate(batches).tolist()) == list(range(101))
     assert max(lengths[batches[0]]) == lengths.max()
     assert all(lengths[a].min() >= lengths[b].max() for a, b in zip(batches, batches[1:], strict=False))
+
+
+def test_batches_of_long_rows_are_smaller() -> None:
+    lengths = np.array([600, 100, 8192, 512, 512, 512, 512, 2000, 30])
+    order = np.argsort(-lengths, kind="stable")
+    parts = smaller_batches(order, lengths, 4)
+    assert [part.tolist() for part in parts] == [[2], [7], [0, 3], [4, 5, 6, 1], [8]]
+    assert np.array_equal(np.concatenate(parts), order)
+    usual = np.full(100, 512)
+    assert [len(part) for part in smaller_batches(np.arange(100), usual, 64)] == [64, 36]

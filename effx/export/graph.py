@@ -161,8 +161,9 @@ def traced(
     others = others or {}
     if shape.dtype != torch.float32:
         model, *converted = copy.deepcopy([model, *others.values()])  # at once: they share the encoder
-        for each in (model, *converted):
-            each.to(shape.dtype)
+        for each in (model, *converted):  # not its buffers: frequencies of rotary positions need float32
+            for parameter in each.parameters():
+                parameter.data = parameter.data.to(shape.dtype)
         others = dict(zip(others, converted, strict=True))
     batch = torch.export.Dim("batch", min=1, max=65536)
     sequence = torch.export.Dim("sequence", min=1, max=limit)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from effx.encoding import Encoded, EncodedDocuments, Windows, Words, length_sorted
+from effx.encoding import Encoded, EncodedDocuments, Windows, Words, smaller_batches
 from effx.engines.protocol import Arrays
 from effx.manifests import Parity
 from effx.specs.kinds.embedding import cosines
@@ -107,8 +107,7 @@ def measure(reference: Reference, session: Answers, task: Task, precision: str) 
     documents = _documents(reference, session, task)
     mixed = min(_MIXED_ROWS, len(encoded))
     order = np.append(np.arange(mixed), mixed + np.argsort(encoded.lengths[mixed:], kind="stable"))
-    batches = [order[start : start + _BATCH] for start in range(0, len(encoded), _BATCH)]
-    in_batches = _answer(reference, session, task, batches)
+    in_batches = _answer(reference, session, task, smaller_batches(order, encoded.lengths, _BATCH))
     compared = compare(reference, *in_batches, task, precision, documents)
     if precision not in _LOSSY:
         return compared
@@ -125,7 +124,8 @@ def _documents(reference: Reference, session: Answers, task: Task) -> np.ndarray
     if (documents := reference.encoded.documents) is None or documents.vectors is None:
         return None
     vectors = np.zeros_like(documents.vectors)
-    for part in length_sorted(documents.tokens.lengths, _BATCH):
+    lengths = documents.tokens.lengths
+    for part in smaller_batches(np.argsort(-lengths, kind="stable"), lengths, _BATCH):
         vectors[part] = task.behavior.logits(session.infer(documents.tokens.batch(part)))
     return vectors
 

@@ -137,6 +137,7 @@ def _rebuilt(checkpoint: Checkpoint) -> PreTrainedModel:
             f"{config.num_labels}."
         )
     model: PreTrainedModel = head_type(checkpoint.task).auto_class.from_config(config, dtype=torch.float32)
+    families.of(model).prepare(model)
     unreduced = full(model).layers
     if len(unreduced) != len(recorded.layers):
         raise ArtifactError(f"config.json has {len(unreduced)} layers, effx.json has {len(recorded.layers)}.")

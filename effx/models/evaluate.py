@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from effx import data, signals
 from effx.artifacts import Checkpoint
-from effx.encoding import Encoded, Encoder, length_sorted
+from effx.encoding import Encoded, Encoder, smaller_batches
 from effx.models import checkpoints, exits, heads, infer, load, reference, structure
 from effx.models.checkpoints import input_names
 from effx.specs.data import DataLocation
@@ -144,7 +144,8 @@ def _over(
 ) -> None:
     model.eval()
     names = input_names(model)
-    for rows in length_sorted(encoded.lengths, batch_size):
+    longest_first = np.argsort(-encoded.lengths, kind="stable")  # what does not fit in memory fails at once
+    for rows in smaller_batches(longest_first, encoded.lengths, batch_size):
         signals.check()
         batch = encoded.batch(rows)
         run(rows, {name: torch.from_numpy(batch[name]).to(model.device) for name in names})

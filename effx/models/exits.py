@@ -54,8 +54,8 @@ class Ramp(nn.Module):
         if self.pooling == "cls":
             pooled = hidden[:, 0]
         else:
-            real = token_mask[..., None].to(hidden.dtype)
-            pooled = (hidden * real).sum(1) / real.sum(1)
+            real = token_mask[..., None].float()  # in fp16, a sum over 2,048 tokens stops to grow
+            pooled = ((hidden.float() * real).sum(1) / real.sum(1)).to(hidden.dtype)
         return self.out(self.dropout(self.activation(self.dense(pooled))))  # type: ignore[no-any-return]
 
 
@@ -93,7 +93,7 @@ def add_ramps(
     record(model, replace(remaining, exits=numbers, exit_pooling=pooling))
     model.ramps = nn.ModuleDict(
         {
-            str(number): Ramp(dense, family.pooler_activation(), dropout, outputs, pooling)
+            str(number): Ramp(dense, family.pooler_activation(model), dropout, outputs, pooling)
             for number in numbers
         }
     )

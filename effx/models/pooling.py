@@ -91,6 +91,7 @@ def _pool(layer: nn.Module, _: object, output: Any) -> Any:
     mask = getattr(layer, _MASK, None)
     if mask is None:
         return None
+    setattr(layer, _MASK, None)  # of this pass alone
     if isinstance(output, tuple):
         return (_with_mean(output[0], mask), *output[1:])
     return _with_mean(output, mask)

@@ -223,7 +223,7 @@ def _name(task: Task, model: str, settings: FinetuneSettings) -> str:
 
 
 def freeze(model: PreTrainedModel, last_layers: int | None) -> None:
-    """Freeze the embeddings and all but the last ``last_layers`` layers; None: freeze nothing.
+    """Freeze the encoder but for the last ``last_layers`` layers and its pooler; None: freeze nothing.
 
     Raises:
         UsageError: the model has fewer layers.
@@ -234,9 +234,16 @@ def freeze(model: PreTrainedModel, last_layers: int | None) -> None:
     layers = family.layers(model)
     if last_layers > len(layers):
         raise UsageError(f"regime last-{last_layers}: the model has {len(layers)} layers.", settings="regime")
-    frozen = [*family.embeddings(model), *layers[: len(layers) - last_layers]]
-    for module in frozen:
-        module.requires_grad_(False)
+    trained = [*layers[len(layers) - last_layers :]]
+    if (path := family.encoder_pooler_path) is not None and _has(model, path):
+        trained.append(model.get_submodule(path))
+    family.encoder(model).requires_grad_(False)
+    for module in trained:
+        module.requires_grad_(True)
+
+
+def _has(model: PreTrainedModel, path: str) -> bool:
+    return path in dict(model.named_modules())
 
 
 def checked_encoder(

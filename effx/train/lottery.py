@@ -210,7 +210,7 @@ def language_model(name: str) -> tuple[PreTrainedModel, Any]:
     except (OSError, ValueError, SafetensorError) as error:
         message = one_line(error, 300)
         raise UsageError(f"model {name}: {message}", settings="model") from error
-    families.of(model)
+    families.of(model).prepare(model)
     if new:
         progress.say(
             f"{huggingface.name_of(name)} has no language-modelling head: a new one is trained in each "

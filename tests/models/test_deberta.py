@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
     AutoModelForQuestionAnswering,
@@ -14,7 +16,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from effx.errors import UsageError
+from effx.errors import MissingExtraError, UsageError
 from effx.models import forward, infer, structure, tokens
 from effx.models.huggingface import load
 from effx.models.stream import Stream
@@ -42,7 +44,7 @@ def built(kind: object = AutoModelForSequenceClassification, **values: object) -
 @pytest.mark.parametrize(
     "values",
     [{}, {"position_buckets": 8}, {"position_buckets": -1, "max_relative_positions": 1024},
-     {"norm_rel_ebd": "none"}, {"position_biased_input": True}],
+     {"norm_rel_ebd": "none"}, {"position_biased_input": True}, {"pooler_hidden_act": "tanh"}],
 )  # fmt: skip
 @pytest.mark.parametrize("lengths", [[9, 4], [300, 1000]])
 @torch.no_grad()
@@ -82,6 +84,29 @@ def test_tokens_keep_their_distances_after_others_were_dropped() -> None:
     for position in (1, 2):
         masked = forward.feed(model, position, forward.attend(model, position, masked)[0])
     torch.testing.assert_close(infer(model, inputs).logits, forward.head(model, masked), atol=1e-5, rtol=0)
+
+
+def test_a_pretrained_model_as_it_is_published(encoders: dict[str, Path], tmp_path: Path) -> None:
+    """With the heads of its pretraining, an unused table of positions, and ``spm.model`` as tokenizer."""
+    folder = Path(shutil.copytree(encoders["deberta-v2"], tmp_path / "m"))
+    weights = load_file(folder / "model.safetensors")
+    extra = {
+        "lm_predictions.lm_head.bias": 60, "lm_predictions.lm_head.dense.weight": 32,
+        "mask_predictions.dense.weight": 32, "mask_predictions.classifier.bias": 1,
+        "deberta.embeddings.word_embeddings._weight": 4, "deberta.embeddings.position_embeddings.weight": 66,
+    }  # fmt: skip
+    renamed = {f"deberta.{name}": tensor for name, tensor in weights.items()}
+    save_file(
+        {**renamed, **{name: torch.ones(size) for name, size in extra.items()}},
+        folder / "model.safetensors", metadata={"format": "pt"},
+    )  # fmt: skip
+    loaded = load(folder, TASKS["sst2"])
+    assert any("head of its pretraining is not used (6 tensors" in note for note in loaded.notes)
+    for name, tensor in weights.items():
+        assert torch.equal(loaded.model.get_parameter(f"deberta.{name}").data, tensor)
+    (folder / "tokenizer.json").rename(folder / "spm.model")
+    with pytest.raises((MissingExtraError, UsageError), match="(?i)sentencepiece|tokenizer"):
+        load(folder, TASKS["sst2"])
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from effx.models import families, forward, infer, prune, structure, tokens
 from effx.models.huggingface import load
 from effx.models.stream import Stream
 from effx.models.structure import full
-from effx.specs.tasks import TASKS
+from effx.specs.kinds import KINDS
+from effx.specs.tasks import TASKS, Task
 from tests.models import tiny
 from tests.models.huggingface.saved import change_config, classifier
 
@@ -105,13 +106,54 @@ def test_tokens_keep_their_positions_after_others_were_dropped() -> None:
     torch.testing.assert_close(infer(model, inputs).logits, expected, atol=1e-5, rtol=0)
 
 
-def test_the_first_layer_cannot_be_removed_and_the_model_stays_as_it_is() -> None:
+@pytest.mark.parametrize("layers", [[0], [1], [0, 3], [2]])
+def test_only_the_last_layers_can_be_removed_and_the_model_stays_as_it_is(layers: list[int]) -> None:
     model = built()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(UsageError, match="the first layer of ModernBERT cannot be removed"):
-        prune(model, heads={1: [0]}, layers=[0])
+    with pytest.raises(UsageError, match="only the last layers of ModernBERT can be removed"):
+        prune(model, heads={1: [0]}, layers=layers)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert structure(model) == full(model)
+
+
+@torch.no_grad()
+def test_padding_far_from_all_tokens_gives_finite_numbers_in_fp16() -> None:
+    model = built(local_attention=8)
+    for layer in model.model.layers:  # scores far below 0, which add up to -inf with the least number
+        layer.attn.Wqkv.weight.data[:64] *= 30
+    model = model.half()
+    for name, buffer in built(local_attention=8).named_buffers():
+        model.get_submodule(name.rpartition(".")[0]).register_buffer(name.rpartition(".")[2], buffer)
+    inputs = tiny.inputs(model, [60, 5])
+    stream = through_layers(model, inputs)
+    assert bool(torch.isfinite(stream.hidden).all())
+
+
+def test_frequencies_stay_in_float32_in_graphs_of_fp16() -> None:
+    from effx.export import graph
+
+    model = built()
+    traced = graph.traced(model, graph.TraceShape(dtype=torch.float16))
+    inner = traced.module.model
+    assert {parameter.dtype for parameter in inner.parameters()} == {torch.float16}
+    for name, buffer in model.named_buffers():
+        assert torch.equal(dict(inner.named_buffers())[name], buffer), name
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+@torch.no_grad()
+def test_an_encoder_of_sentences_pools_each_pass_by_its_own_mask(encoders: dict[str, Path]) -> None:
+    task = Task("pairs", "embedding", ("sentence1", "sentence2"), (), KINDS["embedding"].metrics)
+    model = load(encoders["modernbert"], task).model.eval()
+    assert structure(model).head_pooling == "mean"
+    one, two = tiny.inputs(model, [5, 9]), tiny.inputs(model, [16, 3], seed=1)
+    expected = model(**two).logits
+    model(**one)
+    stream = through_layers(model, two)
+    torch.testing.assert_close(forward.head(model, stream), expected, atol=1e-5, rtol=0)
+    real = two["attention_mask"].bool()
+    hidden = model.model(**two).last_hidden_state[real]
+    torch.testing.assert_close(forward.finish(model, stream.hidden)[real], hidden, atol=1e-5, rtol=0)
 
 
 def test_rotations_that_depend_on_the_length_are_refused(encoders: dict[str, Path], tmp_path: Path) -> None:
@@ -125,8 +167,8 @@ def test_rotations_that_depend_on_the_length_are_refused(encoders: dict[str, Pat
 def test_types_of_remaining_layers_are_in_the_config() -> None:
     model = built()
     assert model.config.layer_types == ["full_attention", *["sliding_attention"] * 2, "full_attention"]
-    prune(model, layers=[1, 2])
-    assert model.config.layer_types == ["full_attention", "full_attention"]
+    prune(model, layers=[2, 3])
+    assert model.config.layer_types == ["full_attention", "sliding_attention"]
     assert model.config.num_hidden_layers == 2
 
 

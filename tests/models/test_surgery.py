@@ -65,9 +65,10 @@ def cases(draw: st.DrawFn) -> Case:
         case.heads[layer] = draw(st.lists(st.integers(0, case.n_heads - 1), unique=True))
         case.neurons[layer] = draw(st.lists(st.integers(0, case.n_neurons - 1), unique=True))
     case.ffns = draw(st.lists(st.integers(0, layers - 1), unique=True))
-    first = int(case.family == "modernbert")  # its first layer cannot be removed
-    if layers > first:
-        case.dropped = draw(st.lists(st.integers(first, layers - 1), unique=True, max_size=layers - 1))
+    if case.family == "modernbert":  # of which only the last layers can be removed
+        case.dropped = [*range(layers - 1, draw(st.integers(0, layers - 1)), -1)]
+    else:
+        case.dropped = draw(st.lists(st.integers(0, layers - 1), unique=True, max_size=layers - 1))
     return case
 
 

@@ -67,11 +67,18 @@ class BertFamily:
     pretraining_head: str | None = None
 
     @property
+    def has_head_biases(self) -> bool:
+        return self.position_bias is not None
+
+    @property
     def relative_positions(self) -> bool:
         return self.position_bias is not None
 
     def refusal(self, config: Mapping[str, Any]) -> str | None:
         return None
+
+    def prepare(self, model: PreTrainedModel) -> None:
+        """Nothing: all releases build these families alike."""
 
     # modules and sizes
 
@@ -129,7 +136,7 @@ class BertFamily:
     def encoder_pooler_path(self) -> str | None:
         return self.head_dense if self.head_dense.startswith(self.encoder_path + ".") else None
 
-    def pooler_activation(self) -> nn.Module:
+    def pooler_activation(self, model: PreTrainedModel) -> nn.Module:
         activations: Any = ACT2FN
         return activations[self.head_activation]  # type: ignore[no-any-return]
 
@@ -137,7 +144,7 @@ class BertFamily:
         return float(getattr(model.config, self.hidden_dropout_name))
 
     def head_dropouts(self, model: PreTrainedModel) -> list[nn.Dropout]:
-        if self.embeds(model):
+        if self.embeds(model) or (self.answers_spans(model) and not hasattr(model, "dropout")):
             return []
         path = None if self.tags_tokens(model) else self._head_module
         module = model.get_submodule(path or "dropout")
@@ -220,7 +227,7 @@ class BertFamily:
             return model.get_submodule(self.token_head)(dropped)  # type: ignore[no-any-return]
         if self._head_module:  # dropout included
             return model.get_submodule(self._head_module)(hidden)  # type: ignore[no-any-return]
-        pooled = self.pooler_activation()(self.pooler(model)(hidden[:, 0]))
+        pooled = self.pooler_activation(model)(self.pooler(model)(hidden[:, 0]))
         out = model.get_submodule(self.head_out)
         return out(model.get_submodule("dropout")(pooled))  # type: ignore[no-any-return]
 

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.activations import ACT2FN
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
 from effx.models.attention import attention
@@ -31,6 +32,10 @@ class DebertaFamily(BertFamily):
     @property
     def relative_positions(self) -> bool:
         return True
+
+    @property
+    def has_head_biases(self) -> bool:
+        return False
 
     def refusal(self, config: Mapping[str, Any]) -> str | None:
         kinds = config.get("pos_att_type")
@@ -53,7 +58,17 @@ class DebertaFamily(BertFamily):
         pooler = getattr(model, "pooler", None)
         return found if pooler is None else [*found, pooler.dropout]
 
+    def pooler_activation(self, model: PreTrainedModel) -> nn.Module:
+        activations: Any = ACT2FN
+        return activations[model.config.pooler_hidden_act]  # type: ignore[no-any-return]
+
     # the forward pass
+
+    def head(self, model: PreTrainedModel, hidden: torch.Tensor) -> torch.Tensor:
+        if self.embeds(model) or self.tags_tokens(model):
+            return super().head(model, hidden)
+        pooled = model.get_submodule("dropout")(model.get_submodule("pooler")(hidden))
+        return model.get_submodule(self.head_out)(pooled)  # type: ignore[no-any-return]
 
     def embed(self, model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> Stream:
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
@@ -128,5 +143,7 @@ DEBERTA = DebertaFamily(
         "head_dense": "pooler.dense",
         "head_activation": "gelu",
         "token_types": False,
+        "pretraining_head": r"^(lm_predictions|mask_predictions)\.|"
+        r"embeddings\.(word_embeddings\._weight$|position_embeddings\.)",
     }
 )

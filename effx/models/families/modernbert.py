@@ -23,7 +23,7 @@ from transformers.activations import ACT2FN
 
 from effx.errors import UsageError
 from effx.models import embedder
-from effx.models.attention import attention
+from effx.models.attention import attention, mask_of
 from effx.models.families.protocol import Matrix
 from effx.models.families.removal import NoAttention, NoFFN, linear, sliced
 from effx.models.stream import Stream
@@ -40,6 +40,7 @@ class ModernBertFamily:
 
     token_types = False
     relative_positions = True
+    has_head_biases = False
     layers_path = "model.layers"
     span_head = "classifier"
     token_head = "classifier"
@@ -57,6 +58,15 @@ class ModernBertFamily:
             if kind not in _ROTATIONS:
                 return f"its rotary positions are of type {kind}; effx computes {', '.join(_ROTATIONS)}"
         return None
+
+    def prepare(self, model: PreTrainedModel) -> None:
+        if hasattr(model.config, "reference_compile"):  # a compiled FFN would ignore masks
+            model.config.reference_compile = False
+        half = int(model.config.local_attention) // 2
+        for layer in self.layers(model):
+            attn: Any = layer.get_submodule("attn")
+            if hasattr(attn, "local_attention"):  # older releases count layers instead of reading layer_types
+                attn.local_attention = (half, half) if layer.attention_type == _LOCAL else (-1, -1)
 
     # modules and sizes
 
@@ -98,9 +108,9 @@ class ModernBertFamily:
     def pooler(self, model: PreTrainedModel) -> nn.Linear:
         return linear(model, "head.dense")
 
-    def pooler_activation(self) -> nn.Module:
+    def pooler_activation(self, model: PreTrainedModel) -> nn.Module:
         activations: Any = ACT2FN
-        return activations["gelu"]  # type: ignore[no-any-return]
+        return activations[model.config.classifier_activation]  # type: ignore[no-any-return]
 
     def hidden_dropout(self, model: PreTrainedModel) -> float:
         return float(model.config.mlp_dropout)
@@ -130,15 +140,10 @@ class ModernBertFamily:
         return self.with_bias(model, Stream(hidden, mask.bool(), mask.sum(1), positions, ids.shape[1]))
 
     def with_bias(self, model: PreTrainedModel, stream: Stream) -> Stream:
-        """Return the stream with what is added to scores of local layers, [1, 1, length, length].
-
-        Tokens out of reach get the least number; padding is added by :meth:`attend`.
-        """
+        """Return the stream with the pairs out of reach in local layers, bool [1, 1, length, length]."""
         positions = stream.positions[0]
         distance = (positions[:, None] - positions[None, :]).abs()
-        far = distance > int(model.config.local_attention) // 2
-        zeros = torch.zeros_like(far, dtype=stream.hidden.dtype)
-        return replace(stream, bias=zeros.masked_fill(far, _least(zeros.dtype))[None, None])
+        return replace(stream, bias=(distance > int(model.config.local_attention) // 2)[None, None])
 
     def attend(
         self,
@@ -156,9 +161,11 @@ class ModernBertFamily:
             qkv = layer.get_submodule(_QKV)(layer.get_submodule("attn_norm")(x)).unflatten(2, shape)
             query, key, value = (part.transpose(1, 2) for part in qkv.unbind(2))
             cos, sin = self._rotation(model, stream, kind)
+            without_bias = replace(stream, bias=None)
             dropout = float(model.config.attention_dropout) if model.training else 0.0
             context, probabilities = attention(
-                _rotated(query, cos, sin), _rotated(key, cos, sin), value, _mask(stream, kind == _LOCAL),
+                _rotated(query, cos, sin), _rotated(key, cos, sin), value,
+                _mask(stream, query.dtype) if kind == _LOCAL else mask_of(without_bias, heads, query.dtype),
                 dropout=dropout, explicit=explicit,
             )  # fmt: skip
             output = layer.get_submodule(_HEADS_OUT)(context.transpose(1, 2).flatten(2))
@@ -245,10 +252,10 @@ class ModernBertFamily:
         layer.set_submodule("mlp_norm", nn.Identity())
 
     def check_layers(self, positions: Sequence[int]) -> None:
-        if 0 not in positions:
+        if list(positions) != list(range(len(positions))):
             raise UsageError(
-                "the first layer of ModernBERT cannot be removed: unlike the others, it has no LayerNorm of "
-                "its input."
+                "only the last layers of ModernBERT can be removed: which layers are local follows from "
+                "their number, and the first has no LayerNorm of its input."
             )
 
     def keep_layers(self, model: PreTrainedModel, positions: Sequence[int]) -> None:
@@ -266,25 +273,17 @@ def _rotated(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torc
     return (x * cos + torch.cat((-second, first), dim=-1) * sin).to(states.dtype)
 
 
-def _mask(stream: Stream, local: bool) -> torch.Tensor | None:
-    """Return what is added to attention scores: the padding, and in local layers tokens out of reach.
+def _mask(stream: Stream, dtype: torch.dtype) -> torch.Tensor:
+    """Return what is added to the scores of a local layer, [batch or 1, 1, length, length].
 
-    Returns:
-        [batch or 1, 1, length or 1, length]; None: nothing is added.
+    Padding that is far from all real tokens has no other keys. With half of the least number its scores stay
+    finite, and softmax does not give NaN, which would reach real tokens in the next layer.
     """
-    dtype, mask = stream.hidden.dtype, None
-    if torch.compiler.is_exporting() or not bool(stream.token_mask.all()):
-        zeros = torch.zeros_like(stream.token_mask, dtype=dtype)
-        mask = zeros.masked_fill(~stream.token_mask, _least(dtype))[:, None, None, :]
-    if not local:
-        return mask
     assert stream.bias is not None
-    bias = stream.bias.to(dtype)
-    return bias if mask is None else torch.minimum(mask, bias)  # a sum could be -inf, and softmax NaN
-
-
-def _least(dtype: torch.dtype) -> float:
-    return torch.finfo(dtype).min
+    hidden = stream.bias
+    if torch.compiler.is_exporting() or not bool(stream.token_mask.all()):
+        hidden = hidden | ~stream.token_mask[:, None, None, :]
+    return torch.zeros_like(hidden, dtype=dtype).masked_fill(hidden, torch.finfo(dtype).min / 2)
 
 
 MODERNBERT = ModernBertFamily()

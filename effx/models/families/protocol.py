@@ -59,12 +59,21 @@ class Family(Protocol):
         ...
 
     @property
+    def has_head_biases(self) -> bool:
+        """Whether heads differ by a bias that is not in their matrices."""
+        ...
+
+    @property
     def relative_positions(self) -> bool:
         """Whether attention depends on distances between tokens, so that :meth:`with_bias` is needed."""
         ...
 
     def refusal(self, config: Mapping[str, Any]) -> str | None:
         """Return why models with this config.json are not computed, or None."""
+        ...
+
+    def prepare(self, model: PreTrainedModel) -> None:
+        """Correct, in place, what a release of transformers builds otherwise than effx needs it."""
         ...
 
     # modules and sizes
@@ -144,7 +153,7 @@ class Family(Protocol):
         """Name of the pooler's Linear where it is part of the encoder and pretrained; None: it is not."""
         ...
 
-    def pooler_activation(self) -> nn.Module:
+    def pooler_activation(self, model: PreTrainedModel) -> nn.Module:
         """Return a new instance of the activation that follows the pooler."""
         ...
 

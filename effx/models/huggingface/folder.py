@@ -23,9 +23,8 @@ from effx.models import families
 from effx.quiet import quiet
 from effx.specs.sentence_transformers import POOLING_FILE
 
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model",
-                   "tokenizer.model")  # fmt: skip
-_SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spiece.model", "tokenizer.model")
+_SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", *_SENTENCEPIECE_FILES)
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 _OTHER_WEIGHTS = ("tf_model.h5", "flax_model.msgpack", "model.ckpt.index", "model.onnx", "openvino_model.xml")
 _MAX_LAYERS = 1024

@@ -162,7 +162,7 @@ def open_model(name: str, *, trust_remote_code: bool = False) -> Opened | Opened
     with building(folder.name, "a model", "config.json"):
         config = AutoConfig.from_pretrained(folder.path, trust_remote_code=trust_remote_code)
         family = families.named(config.model_type)
-        if reason := family.refusal(folder.config):
+        if reason := family.refusal({**folder.config, **config.to_dict()}):
             raise wrong(folder.name, reason)
         skeleton = _skeleton(config, trust_remote_code, heads.HEADS["sequence"])
     prefix = skeleton.base_model_prefix
@@ -239,6 +239,7 @@ def build(
         output_loading_info=True,
         ignore_mismatched_sizes=True,
     )
+    family.prepare(model)
     new = check_encoder(folder.name, model, info)
     if plan.keep and (absent := sorted(new)):
         raise wrong(folder.name, f"its weights are incomplete: {', '.join(absent)}")

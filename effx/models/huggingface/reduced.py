@@ -70,7 +70,7 @@ def filled_up(
     for index, (layer, width) in enumerate(zip(layers, widths, strict=True)):
         remaining = _kept_heads(index, width, heads, size, pruned.get(index, []))
         if len(remaining) < heads:
-            if family.relative_positions and index not in pruned:
+            if family.has_head_biases and index not in pruned:
                 raise UnknownStructureError(
                     f"layer {index} has {len(remaining)} of {heads} heads, and config.json does not say "
                     "which (pruned_heads): the relative position bias differs between heads"
