@@ -37,6 +37,11 @@ class Embedder:
         loss = None if labels is None else LOSSES["cosine-order"](vectors, labels)
         return SequenceClassifierOutput(loss=loss, logits=vectors)
 
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        own: object = self
+        if module is not own:  # some families would look for the classifier, which was removed
+            super()._init_weights(module)  # type: ignore[misc]
+
 
 def vector(hidden: torch.Tensor) -> torch.Tensor:
     """Return the first position of hidden states [texts, length, width] divided by its norm, in float32.
