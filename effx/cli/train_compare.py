@@ -33,17 +33,15 @@ def command(folders: tuple[Path, ...], baseline: str | None, out: Path | None, a
     \b
     effx train compare effx-ticket-sharing/checkpoints --baseline encoder-full
     """  # fmt: skip
-    from effx import scratch
     from effx.analysis import trainings
     from effx.report import trainings as tables
 
     table = trainings.compare(trainings.read(folders), baseline)
-    if out is not None or as_json:
-        with scratch.folder("compare") as temporary:
-            value = tables.write(table, temporary if out is None else out)
-        if as_json:
-            click.echo(json.dumps(value, indent=1))
-            return
+    if out is not None:
+        tables.write(table, out)
+    if as_json:
+        click.echo(json.dumps(tables.to_json(table), indent=1))
+        return
     sheets = (tables.scores(table), tables.differences(table))
     click.echo("\n".join(sheet.markdown() for sheet in sheets).rstrip())
     if out is not None:

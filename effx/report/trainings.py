@@ -17,21 +17,27 @@ _PAIRED = (
 )
 
 
-def write(table: MethodTable, out: Path) -> dict[str, Any]:
-    """Write the tables as CSV, Markdown and LaTeX, and trainings.json; return what that file has."""
+def write(table: MethodTable, out: Path) -> None:
+    """Write the tables as CSV, Markdown and LaTeX, and trainings.json."""
     out.mkdir(parents=True, exist_ok=True)
-    sheets = [scores(table), differences(table), spreads(table)]
-    for sheet in sheets:
+    for sheet in _sheets(table):
         sheet.write(out)
-    value = {
+    files.write_json(out / "trainings.json", to_json(table))
+
+
+def to_json(table: MethodTable) -> dict[str, Any]:
+    """Return what trainings.json has."""
+    return {
         "schema": 1,
         "baseline": table.baseline,
         "tasks": list(table.tasks),
         "methods": [asdict(method) for method in table.methods],
-        "tables": {sheet.name: sheet.to_json() for sheet in sheets},
+        "tables": {sheet.name: sheet.to_json() for sheet in _sheets(table)},
     }
-    files.write_json(out / "trainings.json", value)
-    return value
+
+
+def _sheets(table: MethodTable) -> list[Sheet]:
+    return [scores(table), differences(table), spreads(table)]
 
 
 def scores(table: MethodTable) -> Sheet:

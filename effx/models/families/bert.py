@@ -21,13 +21,14 @@ from transformers.activations import ACT2FN
 
 from effx.models import embedder
 from effx.models.attention import attention, mask_of
+from effx.models.families.common import CommonFamily
 from effx.models.families.protocol import Matrix
 from effx.models.families.removal import NoFFN, NoHeads, OnlyBias, OnlyNorm, linear, sliced
 from effx.models.stream import Stream
 
 
 @dataclass(frozen=True)
-class BertFamily:
+class BertFamily(CommonFamily):
     """Paths of the parts of one architecture, and the names of sizes in its config."""
 
     encoder_path: str
@@ -93,15 +94,6 @@ class BertFamily:
         encoder = self.encoder(model)
         return [getattr(encoder, path) for path in self.embedding_paths if hasattr(encoder, path)]
 
-    def layers(self, model: PreTrainedModel) -> nn.ModuleList:
-        return cast(nn.ModuleList, model.get_submodule(self.layers_path))
-
-    def heads(self, model: PreTrainedModel) -> int:
-        return int(model.config.num_attention_heads)
-
-    def head_size(self, model: PreTrainedModel) -> int:
-        return int(model.config.hidden_size) // self.heads(model)
-
     def neurons(self, model: PreTrainedModel) -> int:
         return int(getattr(model.config, self.intermediate_size))
 
@@ -115,12 +107,6 @@ class BertFamily:
 
     def answers_spans(self, model: PreTrainedModel) -> bool:
         return hasattr(model, self.span_head)
-
-    def tags_tokens(self, model: PreTrainedModel) -> bool:
-        return type(model).__name__.endswith("ForTokenClassification")
-
-    def embeds(self, model: PreTrainedModel) -> bool:
-        return isinstance(model, embedder.Embedder)
 
     def output_path(self, model: PreTrainedModel) -> str | None:
         if self.embeds(model):

@@ -24,6 +24,7 @@ from transformers.activations import ACT2FN
 from effx.errors import UsageError
 from effx.models import embedder
 from effx.models.attention import attention, mask_of
+from effx.models.families.common import CommonFamily
 from effx.models.families.protocol import Matrix
 from effx.models.families.removal import NoAttention, NoFFN, linear, sliced
 from effx.models.stream import Stream
@@ -35,13 +36,12 @@ _QKV, _HEADS_OUT = "attn.Wqkv", "attn.Wo"
 _NEURONS_IN, _NEURONS_OUT = "mlp.Wi", "mlp.Wo"
 
 
-class ModernBertFamily:
+class ModernBertFamily(CommonFamily):
     """ModernBERT, and encoders of its type such as mmBERT."""
 
     token_types = False
     relative_positions = True
     has_head_biases = False
-    layers_path = "model.layers"
     span_head = "classifier"
     token_head = "classifier"
     encoder_pooler_path = None
@@ -70,20 +70,15 @@ class ModernBertFamily:
 
     # modules and sizes
 
+    @property
+    def layers_path(self) -> str:
+        return "model.layers"
+
     def encoder(self, model: PreTrainedModel) -> nn.Module:
         return cast(nn.Module, model.get_submodule("model"))
 
     def embeddings(self, model: PreTrainedModel) -> list[nn.Module]:
         return [model.get_submodule("model.embeddings")]
-
-    def layers(self, model: PreTrainedModel) -> nn.ModuleList:
-        return cast(nn.ModuleList, model.get_submodule(self.layers_path))
-
-    def heads(self, model: PreTrainedModel) -> int:
-        return int(model.config.num_attention_heads)
-
-    def head_size(self, model: PreTrainedModel) -> int:
-        return int(model.config.hidden_size) // self.heads(model)
 
     def neurons(self, model: PreTrainedModel) -> int:
         return int(model.config.intermediate_size)
@@ -95,12 +90,6 @@ class ModernBertFamily:
 
     def answers_spans(self, model: PreTrainedModel) -> bool:
         return type(model).__name__.endswith("ForQuestionAnswering")
-
-    def tags_tokens(self, model: PreTrainedModel) -> bool:
-        return type(model).__name__.endswith("ForTokenClassification")
-
-    def embeds(self, model: PreTrainedModel) -> bool:
-        return isinstance(model, embedder.Embedder)
 
     def output_path(self, model: PreTrainedModel) -> str | None:
         return None if self.embeds(model) else "classifier"
