@@ -2,15 +2,17 @@
 
 Run by benchmarks/peers.sh, in an environment with the other tools: Optimum's ONNX Runtime export in fp32,
 optimised (O2) and dynamically quantised, OpenVINO with NNCF int8 from Optimum's graph, torch eager and
-compiled. Every engine runs in a separate process that waits while the others are timed; each round is in a
-new random order. Prints JSON: median milliseconds at 1x32, 1x128,
-32x128 and at real lengths with batch 1, and accuracy on the validation rows.
+compiled (attention as transformers chooses it: sdpa where the model has it). Every engine runs in a separate
+process that waits while the others are timed; each round is in a new random order. Prints JSON: median
+milliseconds at 1x32, 1x128, 32x128, with --long at 1x512, and at real lengths with batch 1, and accuracy on
+the validation rows. What another tool cannot make of the model is listed with its error.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
 import json
 import multiprocessing
 import statistics
@@ -24,9 +26,13 @@ from typing import Any
 import numpy as np
 
 SHAPES = {"1x32": (1, 32), "1x128": (1, 128), "32x128": (32, 128)}
+LONG = {"1x512": (1, 512)}
+REPEATS = {"1x32": 60, "1x128": 25, "1x512": 5, "32x128": 2, "real": 1}
 THREADS = 2
 CALIBRATION_ROWS = 128
 Infer = Callable[[dict[str, np.ndarray]], np.ndarray]
+Files = dict[str, tuple[str, str]]
+Failures = dict[str, str]
 
 
 def effx_engine(folder: str) -> Infer:
@@ -69,10 +75,12 @@ def torch_model(folder: str, compiled: bool) -> Infer:
     torch.set_num_threads(THREADS)
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     run = torch.compile(model, dynamic=True) if compiled else model
+    taken = inspect.signature(model.forward).parameters
 
     def infer(inputs: dict[str, np.ndarray]) -> np.ndarray:
+        arrays = {name: torch.from_numpy(x) for name, x in inputs.items() if name in taken}
         with torch.inference_mode():
-            return run(**{name: torch.from_numpy(x) for name, x in inputs.items()}).logits.numpy()
+            return run(**arrays).logits.numpy()
 
     return infer
 
@@ -121,40 +129,68 @@ class EngineProcess:
         return self._pipe.recv()
 
 
-def optimum_files(
-    checkpoint: Path, scratch: Path, rows: list[dict[str, np.ndarray]]
-) -> dict[str, EngineProcess]:
-    """Export with Optimum and return the processes that run the files."""
-    import nncf
-    import openvino
-    from optimum.onnxruntime import ORTModelForSequenceClassification, ORTOptimizer, ORTQuantizer
-    from optimum.onnxruntime.configuration import AutoOptimizationConfig, AutoQuantizationConfig
+def tool_files(checkpoint: Path, scratch: Path, rows: list[dict[str, np.ndarray]]) -> tuple[Files, Failures]:
+    """Write what the other tools make of a model.
+
+    Returns:
+        name -> opener and its argument; name -> why a tool could not.
+    """
+    found: Files = {}
+    failed: Failures = {}
+
+    def attempt(name: str, opener: str, write: Callable[[], Path]) -> None:
+        try:
+            path = write()
+            OPENERS[opener](str(path))(rows[0])
+            found[name] = (opener, str(path))
+        except Exception as error:  # whatever the tool raises is its result
+            failed[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
 
     plain = scratch / "plain"
-    ORTModelForSequenceClassification.from_pretrained(checkpoint, export=True).save_pretrained(plain)
-    ORTOptimizer.from_pretrained(plain).optimize(
-        save_dir=scratch / "o2", optimization_config=AutoOptimizationConfig.O2()
-    )
-    ORTQuantizer.from_pretrained(plain).quantize(
-        save_dir=scratch / "int8",
-        quantization_config=AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=True),
-    )
-    model = openvino.Core().read_model(plain / "model.onnx")
-    openvino.save_model(
-        nncf.quantize(
-            model, nncf.Dataset(rows), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(rows)
-        ),
-        scratch / "nncf.xml",
-    )
-    return {
-        "Optimum ORT fp32": EngineProcess("onnx", str(plain / "model.onnx")),
-        "Optimum ORT O2": EngineProcess("onnx", str(scratch / "o2" / "model_optimized.onnx")),
-        "Optimum ORT dynamic int8": EngineProcess("onnx", str(scratch / "int8" / "model_quantized.onnx")),
-        "OpenVINO with default settings (bf16 where supported)": EngineProcess(
-            "openvino", str(plain / "model.onnx")
-        ),
-        "OpenVINO NNCF int8": EngineProcess("openvino", str(scratch / "nncf.xml")),
-    }
+
+    def exported() -> Path:
+        from optimum.onnxruntime import ORTModelForSequenceClassification
+
+        ORTModelForSequenceClassification.from_pretrained(checkpoint, export=True).save_pretrained(plain)
+        return plain / "model.onnx"
+
+    def optimized() -> Path:
+        from optimum.onnxruntime import ORTOptimizer
+        from optimum.onnxruntime.configuration import AutoOptimizationConfig
+
+        ORTOptimizer.from_pretrained(plain).optimize(
+            save_dir=scratch / "o2", optimization_config=AutoOptimizationConfig.O2()
+        )
+        return scratch / "o2" / "model_optimized.onnx"
+
+    def quantized() -> Path:
+        from optimum.onnxruntime import ORTQuantizer
+        from optimum.onnxruntime.configuration import AutoQuantizationConfig
+
+        ORTQuantizer.from_pretrained(plain).quantize(
+            save_dir=scratch / "int8",
+            quantization_config=AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=True),
+        )
+        return scratch / "int8" / "model_quantized.onnx"
+
+    def calibrated() -> Path:
+        import nncf
+        import openvino
+
+        model = openvino.Core().read_model(plain / "model.onnx")
+        names = {entry.get_any_name() for entry in model.inputs}
+        chosen = [{name: array for name, array in row.items() if name in names} for row in rows]
+        kind = nncf.ModelType.TRANSFORMER
+        smaller = nncf.quantize(model, nncf.Dataset(chosen), model_type=kind, subset_size=len(chosen))
+        openvino.save_model(smaller, scratch / "nncf.xml")
+        return scratch / "nncf.xml"
+
+    attempt("Optimum ORT fp32", "onnx", exported)
+    attempt("Optimum ORT O2", "onnx", optimized)
+    attempt("Optimum ORT dynamic int8", "onnx", quantized)
+    attempt("OpenVINO with default settings (bf16 where supported)", "openvino", lambda: plain / "model.onnx")
+    attempt("OpenVINO NNCF int8", "openvino", calibrated)
+    return found, failed
 
 
 def main() -> None:
@@ -166,6 +202,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--engines", type=Path, default=Path("engines"))
     parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--long", action="store_true", help="time 1x512, too")
     options = parser.parse_args()
     with contextlib.redirect_stdout(sys.stderr):  # the other tools print to stdout
         result = compare(options)
@@ -186,7 +223,8 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     encoded, calibration = encoder(rows.texts), encoder(train.texts)
     with tempfile.TemporaryDirectory() as scratch:
         single = [calibration.batch([row]) for row in range(len(calibration))]
-        processes = optimum_files(checkpoint.folder, Path(scratch), single)
+        files, failed = tool_files(checkpoint.folder, Path(scratch), single)
+        processes = {name: EngineProcess(opener, path) for name, (opener, path) in files.items()}
         processes["torch eager"] = EngineProcess("torch", str(checkpoint.folder), False)
         processes["torch.compile"] = EngineProcess("torch", str(checkpoint.folder), True)
         wanted = {checkpoint.name, options.ticket.name}
@@ -194,27 +232,31 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             manifest = json.loads((folder / "engine.json").read_text())
             if manifest["checkpoint"]["name"] in wanted and not manifest["backend"].startswith("torch"):
                 processes[f"effx {folder.name}"] = EngineProcess("effx", str(folder))
-        result = time_in_turns(processes, encoded, rows.labels, options.rounds)
+        shapes = {**SHAPES, **(LONG if options.long else {})}
+        result = time_in_turns(processes, encoded, rows.labels, options.rounds, shapes)
     facts = {"command": "benchmarks/peers.sh", "date": now(), "host": identity.host().to_json(),
              "threads": THREADS,
              "rounds": options.rounds, "versions": versions(), "python": sys.version.split()[0]}  # fmt: skip
-    return {"milliseconds_and_accuracy": result, **facts}
+    return {"milliseconds_and_accuracy": result, "not_made": failed, **facts}
 
 
 def time_in_turns(
-    processes: dict[str, EngineProcess], encoded: Any, labels: np.ndarray, rounds: int
+    processes: dict[str, EngineProcess],
+    encoded: Any,
+    labels: np.ndarray,
+    rounds: int,
+    shapes: dict[str, tuple[int, int]],
 ) -> dict[str, Any]:
     """Time all engines in turns and score them."""
-    queries = {name: [of_shape(encoded, *shape)] for name, shape in SHAPES.items()}
+    queries = {name: [of_shape(encoded, *shape)] for name, shape in shapes.items()}
     real = np.random.default_rng(0).permutation(len(encoded))[:100]
     queries["real"] = [encoded.batch([int(row)]) for row in real]
-    repeats = {"1x32": 60, "1x128": 25, "32x128": 2, "real": 1}
     taken: dict[str, dict[str, list[float]]] = {name: {query: [] for query in queries} for name in processes}
     rng = np.random.default_rng(1)
     for turn in range(rounds + 1):
         for name in rng.permutation(list(processes)):
             for query, inputs in queries.items():
-                seconds = processes[name].request(inputs, repeats[query])
+                seconds = processes[name].request(inputs, REPEATS[query])
                 if turn:  # the first round warms up
                     taken[name][query] += seconds
         print(f"round {turn} of {rounds}", file=sys.stderr, flush=True)

@@ -57,11 +57,15 @@ def command(
     and trains only the heads and FFNs of its ticket (ticket sharing, Liang et al. 2021). The same command
     resumes training that was stopped.
 
+    To train on several GPUs: torchrun --nproc-per-node 4 -m effx train multitask ...; --batch-size is the
+    batch size of each process, and training that was stopped begins again.
+
     \b
     effx train multitask mrpc,rte,stsb --model ./minilm --data ./glue
     effx train multitask mrpc,rte --model ./minilm --data ./glue --ticket MRPC_TICKET --ticket RTE_TICKET
     effx train multitask reviews,topics --model ./minilm --data reviews=./reviews --data topics=./topics
     """  # fmt: skip
+    from effx.train import distributed
     from effx.train.multitask import multitask
 
     names = [task.strip() for task in tasks.split(",") if task.strip()]
@@ -76,6 +80,8 @@ def command(
         overwrite=overwrite,
         trust_remote_code=trust_remote_code,
     )
+    if not distributed.is_first():
+        return
     if as_json:
         click.echo(json.dumps([checkpoint.to_json() for checkpoint in written], indent=1))
         return

@@ -24,6 +24,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from effx.models import exits, families, forward, reference
+from effx.models.attention import local_blocks
 from effx.models.checkpoints import input_names, position_limit
 from effx.models.stream import Stream
 from effx.models.structure import structure
@@ -32,6 +33,8 @@ from effx.quiet import quiet
 OPSET = 20
 LARGEST_PROTOBUF_BYTES = 2_000_000_000
 _EXAMPLE_LENGTH = 16
+_LONG_EXAMPLE_LENGTH = 500
+"""Some blocks of local attention, and not a multiple of usual block lengths: neither is taken for granted."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class TraceShape:
     """Drop tokens by the model's schedule."""
     dtype: torch.dtype = torch.float32
     """Of weights and activations; ids, logits and what flows between segments keep their types."""
+    blocks: bool = False
+    """Compute local attention in blocks."""
 
 
 class CompleteModel(nn.Module):
@@ -168,7 +173,7 @@ def traced(
     batch = torch.export.Dim("batch", min=1, max=65536)
     sequence = torch.export.Dim("sequence", min=1, max=limit)
     tokens = torch.export.Dim("tokens", min=1, max=limit)
-    length = shape.length or _EXAMPLE_LENGTH
+    length = shape.length or (_LONG_EXAMPLE_LENGTH if shape.blocks else _EXAMPLE_LENGTH)
     ones = torch.ones((2, length), dtype=torch.int64)
     fixed: dict[int, Any] = {0: batch}
     axes = fixed if shape.length else {0: batch, 1: sequence}
@@ -205,12 +210,13 @@ def write(
     others: Mapping[str, PreTrainedModel] | None = None,
 ) -> None:
     """Write the complete model, or the segment of ``layers``, as ONNX; see :func:`traced`."""
-    program_source = traced(model, shape or TraceShape(), layers, others)
+    shape = shape or TraceShape()
+    program_source = traced(model, shape, layers, others)
     bytes_ = sum(
         parameter.numel() * parameter.element_size() for parameter in program_source.module.parameters()
     )
     external = bytes_ > LARGEST_PROTOBUF_BYTES
-    with quiet(output=True), torch.inference_mode():
+    with quiet(output=True), torch.inference_mode(), local_blocks(shape.blocks):
         program = torch.onnx.export(
             program_source.module,
             program_source.example,

@@ -21,7 +21,8 @@ from effx.export import graph, parity, shared_encoder
 from effx.export.graph import TraceShape
 from effx.export.parity import Reference
 from effx.manifests import head_output
-from effx.models import checkpoints, evaluate, exits
+from effx.models import checkpoints, evaluate, exits, families
+from effx.models.attention import BLOCKS_FROM_TOKENS
 from effx.models.exits import rule_of
 from effx.models.structure import parameters
 from effx.specs.data import DataLocation, DataSource
@@ -88,9 +89,14 @@ class ExportSource:
         """Tokens that the model accepts at most."""
         return checkpoints.position_limit(self.model)
 
+    def trace_shape(self, variant: Variant, dtype: torch.dtype) -> TraceShape:
+        """Return what the graphs of a variant are traced for, with weights of type ``dtype``."""
+        blocks = families.of(self.model).has_local_layers and self.max_length(variant) >= BLOCKS_FROM_TOKENS
+        return TraceShape(variant.length, variant.tokens, dtype, blocks)
+
     def graphs(self, variant: Variant, dtype: torch.dtype = torch.float32) -> list[Path]:
         """Return the ONNX files of a variant: one, or its early-exit segments in order."""
-        shape, split = TraceShape(variant.length, variant.tokens, dtype), variant.exits is not None
+        shape, split = self.trace_shape(variant, dtype), variant.exits is not None
         key = (shape, split, variant.multi)
         if key not in self._graphs:
             folder = self.scratch / f"graph-{len(self._graphs)}"

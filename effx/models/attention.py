@@ -13,6 +13,10 @@ import torch.nn.functional as F  # noqa: N812 - the usual name
 from effx.models.stream import Stream
 
 _FUSED: ContextVar[bool] = ContextVar("fused", default=False)
+_BLOCKS: ContextVar[bool] = ContextVar("blocks", default=False)
+BLOCKS_FROM_TOKENS = 1024
+"""Length from which local attention is computed in blocks. They are faster from some hundred tokens on, and
+slower for short inputs, which an engine of dynamic length answers too: docs/results/families/README.md."""
 
 
 @contextlib.contextmanager
@@ -23,6 +27,21 @@ def fused_attention(fused: bool) -> Iterator[None]:
         yield
     finally:
         _FUSED.reset(token)
+
+
+@contextlib.contextmanager
+def local_blocks(blocks: bool) -> Iterator[None]:
+    """Export local attention in blocks if ``blocks``, for engines that read long inputs."""
+    token = _BLOCKS.set(blocks)
+    try:
+        yield
+    finally:
+        _BLOCKS.reset(token)
+
+
+def in_blocks(stream: Stream) -> bool:
+    """Whether local attention over this input is computed in blocks: see :func:`local_attention`."""
+    return _BLOCKS.get() if torch.compiler.is_exporting() else stream.width >= BLOCKS_FROM_TOKENS
 
 
 def attention(
@@ -53,6 +72,70 @@ def attention(
         probabilities = (scores if mask is None else scores + mask).softmax(-1)
         return F.dropout(probabilities, dropout) @ value, probabilities
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout), None
+
+
+def local_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    stream: Stream,
+    reach: int,
+    *,
+    dropout: float,
+) -> torch.Tensor:
+    """Return the contexts of heads whose tokens attend to tokens within ``reach`` positions.
+
+    Queries are computed in blocks of ``reach`` tokens, each with the keys of its own block and of the one on
+    either side, so time and memory grow with the length instead of its square. Tokens are in the order of
+    their positions, also after some were dropped, so all tokens in reach are among those keys.
+
+    Args:
+        query: [batch, heads, length, size], as key and value.
+        key: see ``query``.
+        value: see ``query``.
+        stream: positions and mask of the tokens.
+        reach: largest distance between positions.
+        dropout: of the probabilities.
+
+    Returns:
+        [batch, heads, length, size]
+    """
+    batch, heads, length, size = query.shape
+    count = (length + reach - 1) // reach
+    padding = count * reach - length
+
+    def own(states: torch.Tensor) -> torch.Tensor:
+        """Return states [..., length, n] as [..., blocks, reach, n]."""
+        return torch.unflatten(F.pad(states, (0, 0, 0, padding)), -2, (count, reach))
+
+    def around(states: torch.Tensor) -> torch.Tensor:
+        """Return states [..., length, n] with those of the blocks beside, [..., blocks, 3 * reach, n]."""
+        padded = F.pad(states, (0, 0, reach, padding + reach))
+        shifted = [padded.narrow(-2, step * reach, count * reach) for step in range(3)]
+        return torch.cat([torch.unflatten(part, -2, (count, reach)) for part in shifted], dim=-2)
+
+    def folded(states: torch.Tensor) -> torch.Tensor:
+        """Return states [batch, heads, blocks, n, size] as [batch * blocks, heads, n, size]."""
+        return states.transpose(1, 2).flatten(0, 1)
+
+    positions = stream.positions.expand(batch, length)[..., None]
+    real = around(stream.token_mask[..., None].to(positions.dtype)).transpose(-1, -2) > 0
+    out_of_reach = (own(positions) - around(positions).transpose(-1, -2)).abs() > reach
+    mask = lowered(out_of_reach | ~real, query.dtype).flatten(0, 1)[:, None]
+    context, _ = attention(
+        folded(own(query)), folded(around(key)), folded(around(value)), mask, dropout=dropout, explicit=False
+    )
+    blocks = torch.unflatten(context, 0, (batch, count)).transpose(1, 2)
+    return blocks.flatten(2, 3)[:, :, :length]
+
+
+def lowered(hidden: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return what is added to scores so that those where ``hidden`` is True count as nothing.
+
+    Padding that is far from all real tokens has no other keys. With half of the least number its scores stay
+    finite, and softmax does not give NaN, which would reach real tokens in the next layer.
+    """
+    return torch.zeros_like(hidden, dtype=dtype).masked_fill(hidden, torch.finfo(dtype).min / 2)
 
 
 def mask_of(stream: Stream, heads: Sequence[int], dtype: torch.dtype) -> torch.Tensor | None:

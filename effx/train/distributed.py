@@ -1,6 +1,6 @@
 """Several processes that train one model together, started by torchrun or accelerate launch.
 
-All processes fine-tune; gradients are averaged by PyTorch's DistributedDataParallel, which the Trainer
+All processes train; gradients are averaged by PyTorch's DistributedDataParallel, which the Trainer
 sets up. The first process evaluates, writes and prints; the others wait for it.
 """
 
@@ -41,4 +41,6 @@ def mean(values: torch.Tensor) -> torch.Tensor:
 def refuse(what: str) -> None:
     """Raise :class:`UsageError` if several processes were started for ``what``, which runs in one process."""
     if processes() > 1:
-        raise UsageError(f"{what} runs in one process; use several processes for fine-tuning only.")
+        raise UsageError(
+            f"{what} runs in one process; use several processes for fine-tuning and multi-task training only."
+        )

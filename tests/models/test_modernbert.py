@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -186,3 +187,52 @@ def test_norms_are_named_in_their_order(tmp_path: Path) -> None:
     graph.write(model, tmp_path / "model.onnx")
     nodes = onnx.load(tmp_path / "model.onnx").graph.node
     assert sum(node.op_type == "LayerNormalization" for node in nodes) == len(names)
+
+
+@torch.no_grad()
+def test_graphs_in_blocks_answer_inputs_of_every_length(tmp_path: Path) -> None:
+    import onnxruntime
+    import openvino
+
+    from effx.export import graph
+
+    model = built()
+    path = tmp_path / "model.onnx"
+    graph.write(model, path, graph.TraceShape(blocks=True))
+    session = onnxruntime.InferenceSession(str(path))
+    compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for lengths in ([1, 1], [5, 3], [64, 30], [65, 64], [300, 200], [600, 1024]):
+        inputs = tiny.inputs(model, lengths)
+        arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
+        expected = tiny.logits(model, inputs).numpy()
+        for answer in (session.run(None, arrays)[0], compiled(arrays)[0]):
+            np.testing.assert_allclose(answer, expected, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_graph_in_blocks_has_no_scores_of_all_pairs_in_local_layers(tmp_path: Path) -> None:
+    import onnx
+
+    from effx.export import graph
+
+    model = built(layer_types=["sliding_attention"] * 4)
+    path = tmp_path / "model.onnx"
+    graph.write(model, path, graph.TraceShape(length=640, blocks=True))
+    sizes = [
+        int(np.prod([each.dim_value or 1 for each in value.type.tensor_type.shape.dim]))
+        for value in onnx.shape_inference.infer_shapes(onnx.load(path)).graph.value_info
+    ]
+    assert max(sizes) <= 4 * 640 * 3 * 64  # heads x length x keys of three blocks, of one row
+
+
+def test_long_and_short_rows_give_the_same_gradients() -> None:
+    """A step on rows that are computed in blocks equals a step of transformers, which uses masks."""
+    model = built(num_labels=2)
+    inputs = tiny.inputs(model, [1030, 90])
+    through_blocks = forward.embed(model, inputs)
+    for position in range(len(structure(model).layers)):
+        through_blocks = forward.feed(model, position, forward.attend(model, position, through_blocks)[0])
+    weight = model.model.layers[1].attn.Wqkv.weight
+    (ours,) = torch.autograd.grad(forward.head(model, through_blocks).square().sum(), weight)
+    (theirs,) = torch.autograd.grad(model(**inputs).logits.square().sum(), weight)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)

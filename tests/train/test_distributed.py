@@ -24,7 +24,7 @@ def test_commands_of_one_process_refuse_several(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="runs in one process; use several processes for fine-tuning only"):
+    with pytest.raises(UsageError, match="runs in one process; use several processes for fine-tuning"):
         exits.train(checkpoint.folder, out=tmp_path)
 
 

@@ -14,7 +14,7 @@ from effx.export.audit import by_frequency
 from effx.export.built import Built
 from effx.export.source import ExportSource
 from effx.manifests import Audit
-from effx.models.attention import fused_attention
+from effx.models.attention import fused_attention, local_blocks
 from effx.quiet import quiet
 from effx.specs.variants import Variant
 
@@ -37,7 +37,9 @@ def refuse(variant: Variant, device: str) -> str | None:
 def build(source: ExportSource, variant: Variant, scheme: str, folder: Path, device: str) -> Built:
     """Write model.pt2, or segment-*.pt2 for staged early exit."""
     on_gpu = device == "cuda"
-    shape = graph.TraceShape(variant.length, variant.tokens, _ON_GPU[scheme] if on_gpu else torch.float32)
+    shape = source.trace_shape(variant, _ON_GPU[scheme] if on_gpu else torch.float32)
+    if variant.length is None:  # torch.export cannot divide a dynamic length into blocks
+        shape = replace(shape, blocks=False)
     parts: list[range | None] = [*graph.segments(source.model)] if variant.exits else [None]
     files, inputs, outputs = [], {}, {}
     for number, layers in enumerate(parts):
@@ -46,7 +48,7 @@ def build(source: ExportSource, variant: Variant, scheme: str, folder: Path, dev
         key = (shape, layers, on_gpu, scheme == "bf16", variant.multi)
         if key not in source.programs:  # variants that differ in padding only share their programs
             path = source.scratch / f"program-{len(source.programs)}.pt2"
-            path.write_bytes(_exported(traced, on_gpu=on_gpu, type_checks=scheme != "bf16"))
+            path.write_bytes(_exported(traced, shape, on_gpu=on_gpu, type_checks=scheme != "bf16"))
             source.programs[key] = path
         shutil.copyfile(source.programs[key], folder / name)
         files.append(name)
@@ -54,9 +56,11 @@ def build(source: ExportSource, variant: Variant, scheme: str, folder: Path, dev
     return Built(replace(source.runtime(variant, files), input_names=inputs, output_names=outputs))
 
 
-def _exported(traced: graph.Traced, *, on_gpu: bool, type_checks: bool) -> memoryview:
+def _exported(
+    traced: graph.Traced, shape: graph.TraceShape, *, on_gpu: bool, type_checks: bool
+) -> memoryview:
     """Return the bytes of an exported program; without type checks, autocast may change types in it."""
-    with quiet(), fused_attention(on_gpu):
+    with quiet(), fused_attention(on_gpu), local_blocks(shape.blocks):
         program = torch.export.export(
             traced.module, traced.example, dynamic_shapes=(tuple(traced.axes),), strict=False
         )

@@ -13,6 +13,8 @@ from effx.models import embedder
 class CommonFamily:
     """Methods of :class:`effx.models.families.Family` that do not depend on the architecture."""
 
+    has_local_layers = False
+
     @property
     def layers_path(self) -> str:
         raise NotImplementedError

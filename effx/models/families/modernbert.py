@@ -23,7 +23,7 @@ from transformers.activations import ACT2FN
 
 from effx.errors import UsageError
 from effx.models import embedder
-from effx.models.attention import attention, mask_of
+from effx.models.attention import attention, in_blocks, local_attention, lowered, mask_of
 from effx.models.families.common import CommonFamily
 from effx.models.families.protocol import Matrix
 from effx.models.families.removal import NoAttention, NoFFN, linear, sliced
@@ -42,6 +42,7 @@ class ModernBertFamily(CommonFamily):
     token_types = False
     relative_positions = True
     has_head_biases = False
+    has_local_layers = True
     span_head = "classifier"
     token_head = "classifier"
     encoder_pooler_path = None
@@ -129,10 +130,13 @@ class ModernBertFamily(CommonFamily):
         return self.with_bias(model, Stream(hidden, mask.bool(), mask.sum(1), positions, ids.shape[1]))
 
     def with_bias(self, model: PreTrainedModel, stream: Stream) -> Stream:
-        """Return the stream with the pairs out of reach in local layers, bool [1, 1, length, length]."""
-        positions = stream.positions[0]
-        distance = (positions[:, None] - positions[None, :]).abs()
-        return replace(stream, bias=(distance > int(model.config.local_attention) // 2)[None, None])
+        """Return the stream with the pairs out of reach in local layers, bool [1, 1, length, length].
+
+        Where local layers compute in blocks, such a tensor would be the largest of all.
+        """
+        if in_blocks(stream):
+            return stream
+        return replace(stream, bias=_out_of_reach(stream.positions[:1], _reach(model)))
 
     def attend(
         self,
@@ -150,13 +154,20 @@ class ModernBertFamily(CommonFamily):
             qkv = layer.get_submodule(_QKV)(layer.get_submodule("attn_norm")(x)).unflatten(2, shape)
             query, key, value = (part.transpose(1, 2) for part in qkv.unbind(2))
             cos, sin = self._rotation(model, stream, kind)
-            without_bias = replace(stream, bias=None)
+            query, key = _rotated(query, cos, sin), _rotated(key, cos, sin)
             dropout = float(model.config.attention_dropout) if model.training else 0.0
-            context, probabilities = attention(
-                _rotated(query, cos, sin), _rotated(key, cos, sin), value,
-                _mask(stream, query.dtype) if kind == _LOCAL else mask_of(without_bias, heads, query.dtype),
-                dropout=dropout, explicit=explicit,
-            )  # fmt: skip
+            if kind == _LOCAL and not explicit and in_blocks(stream):
+                context = local_attention(query, key, value, stream, _reach(model), dropout=dropout)
+            else:
+                without_bias = replace(stream, bias=None)
+                mask = (
+                    _mask(stream, _reach(model), query.dtype)
+                    if kind == _LOCAL
+                    else mask_of(without_bias, heads, query.dtype)
+                )
+                context, probabilities = attention(
+                    query, key, value, mask, dropout=dropout, explicit=explicit
+                )
             output = layer.get_submodule(_HEADS_OUT)(context.transpose(1, 2).flatten(2))
             x = x + F.dropout(output, dropout)
         else:
@@ -262,17 +273,22 @@ def _rotated(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torc
     return (x * cos + torch.cat((-second, first), dim=-1) * sin).to(states.dtype)
 
 
-def _mask(stream: Stream, dtype: torch.dtype) -> torch.Tensor:
-    """Return what is added to the scores of a local layer, [batch or 1, 1, length, length].
+def _reach(model: PreTrainedModel) -> int:
+    """Return how many positions a token of a local layer sees to either side."""
+    return int(model.config.local_attention) // 2
 
-    Padding that is far from all real tokens has no other keys. With half of the least number its scores stay
-    finite, and softmax does not give NaN, which would reach real tokens in the next layer.
-    """
-    assert stream.bias is not None
-    hidden = stream.bias
+
+def _out_of_reach(positions: torch.Tensor, reach: int) -> torch.Tensor:
+    """Return bool [batch, 1, length, length] for positions [batch, length]."""
+    return ((positions[:, :, None] - positions[:, None, :]).abs() > reach)[:, None]
+
+
+def _mask(stream: Stream, reach: int, dtype: torch.dtype) -> torch.Tensor:
+    """Return what is added to the scores of a local layer, [batch or 1, 1, length, length]."""
+    hidden = _out_of_reach(stream.positions, reach) if stream.bias is None else stream.bias
     if torch.compiler.is_exporting() or not bool(stream.token_mask.all()):
         hidden = hidden | ~stream.token_mask[:, None, None, :]
-    return torch.zeros_like(hidden, dtype=dtype).masked_fill(hidden, torch.finfo(dtype).min / 2)
+    return lowered(hidden, dtype)
 
 
 MODERNBERT = ModernBertFamily()

@@ -68,6 +68,11 @@ class Family(Protocol):
         """Whether attention depends on distances between tokens, so that :meth:`with_bias` is needed."""
         ...
 
+    @property
+    def has_local_layers(self) -> bool:
+        """Whether some layers attend to near tokens only, so that long inputs are computed in blocks."""
+        ...
+
     def refusal(self, config: Mapping[str, Any]) -> str | None:
         """Return why models with this config.json are not computed, or None."""
         ...

@@ -5,6 +5,8 @@ profiled and fine-tuned further as any other. Stopped training continues from th
 
     OUT/.NAME.training/key.json    what decides the result
     OUT/.NAME.training/EPOCH/      state after an epoch (:mod:`effx.train.segment`)
+
+Several processes (torchrun) train the same task in each step, as one process does. They save no state.
 """
 
 from __future__ import annotations
@@ -116,7 +118,6 @@ def multitask(
     """
     settings = settings or MultitaskSettings()
     training, model_name = settings.training, str(model_name)
-    distributed.refuse("multi-task training")
     for setting in ("task_dropout", "task_limit"):
         if others := sorted({task for task, _ in getattr(settings, setting) or ()} - set(task_names)):
             word = setting.removeprefix("task_")
@@ -144,7 +145,8 @@ def multitask(
     structures = _structures(opened, tasks, models[0], chosen_pooling(settings.head_pooling, loaded[0]))
     for task, model, each in zip(tasks, models, loaded, strict=True):
         pooling.set_pooling(model, chosen_pooling(settings.head_pooling, each))
-        understood.say(model_name, task, each, settings.max_length)
+        if distributed.is_first():
+            understood.say(model_name, task, each, settings.max_length)
         if (dropout := settings.dropout_of(task.name)) is not None:
             for module in families.of(model).head_dropouts(model):
                 module.p = dropout
@@ -162,10 +164,14 @@ def multitask(
     }
     state = Path(out) / f".{name}.training"
     stage = _train(shared, everything, encoded, settings, state, key, name)
+    if not distributed.is_first():
+        distributed.wait()
+        return [Checkpoint.open(folder) for folder in folders]
     written = _write(
         shared, loaded, everything, encoded, opened, structures, stage, settings, folders, overwrite
     )
     shutil.rmtree(state, ignore_errors=True)
+    distributed.wait()
     return written
 
 
@@ -279,7 +285,8 @@ def _encoded(
         summary = data.summarize(
             each.task, each.train, each.validation, lengths=train.lengths, max_length=encoder.max_length
         )
-        progress.say_once(f"task {each.task.name}", *summary.lines())
+        if distributed.is_first():
+            progress.say_once(f"task {each.task.name}", *summary.lines())
         fit = np.setdiff1d(np.arange(len(train)), held_out)
         held_out_rows = encoder(each.train.take(held_out).texts)
         result.append(_EncodedTask(fit, held_out, train, held_out_rows, validation, summary))
@@ -298,7 +305,9 @@ def _train(
     """Train epoch by epoch, from the last complete epoch that is in ``state`` for the same ``key``."""
     training = settings.training
     lengths = [each.train.lengths[each.fit] for each in encoded]
-    per_epoch = batches.count(lengths, training.batch_size)
+    processes = distributed.processes()
+    rows_per_step = training.batch_size * processes
+    per_epoch = batches.count(lengths, rows_per_step)
     total = training.max_steps or math.ceil(per_epoch * settings.epochs)
     collates = [
         loop.labelled(each.train, rows_of.train.labels, checkpoints.input_names(model))
@@ -306,13 +315,14 @@ def _train(
     ]
 
     def collate(items: list[batches.TaskBatch]) -> dict[str, Any]:
-        ((number, positions),) = items
+        ((number, positions, weight),) = items
         inputs = collates[number]([int(encoded[number].fit[position]) for position in positions])
         labels = inputs["labels"]
         return {
             "task": number,
             "inputs": {name: array for name, array in inputs.items() if name != "labels"},
             "labels": labels,
+            "weight": weight,
         }
 
     def held_out_score() -> float:
@@ -322,26 +332,31 @@ def _train(
         ]
         return average(scores)
 
-    begin = _begun(state, key)
+    def order(rng: np.random.Generator) -> list[batches.TaskBatch]:
+        return [*batches.divided(batches.order(lengths, rows_per_step, rng), processes)]
+
+    # the state of several processes is not saved
+    begin = _begun(state, key) if processes == 1 else None
     epoch = 0 if begin is None else int(begin.name)
     if begin is not None:
         progress.say(f"{name}: continued after epoch {epoch}")
     one_task: TrainingSettings = training.replace(batch_size=1)  # an item is a batch of one task
     while True:
         epoch += 1
-        until = epoch * per_epoch if epoch * per_epoch < total else None
+        until = epoch * per_epoch if processes == 1 and epoch * per_epoch < total else None
         stage = loop.fit(
             shared,
-            np.ones(per_epoch, dtype=np.int64),
+            np.ones(per_epoch * processes, dtype=np.int64),
             collate,
             one_task,
             epochs=settings.epochs,
             lr=settings.learning_rate,
             patience=settings.patience,
-            description=f"train {name}: {sum(map(len, lengths))} rows of {len(lengths)} tasks, epoch {epoch}",
+            description=f"train {name}: {sum(map(len, lengths))} rows of {len(lengths)} tasks"
+            + (f", epoch {epoch}" if processes == 1 else ""),
             score=held_out_score,
             segment=RunSegment(begin, until, None if until is None else state / str(epoch)),
-            order=lambda rng: batches.order(lengths, training.batch_size, rng),
+            order=order,
             callbacks=[HoldOthers(shared)] if settings.sharing == "strict" else [],
         )
         if until is None:
@@ -429,6 +444,7 @@ def _write(
                 head=loaded[number].head,
                 source=each.train.recorded_source,
                 rows_digest=rows.rows_digest(each.every),
+                processes=distributed.processes(),
                 host=platform.processor() or platform.machine(),
             ),
             **rows.validation_facts(each.validation, metrics, part.summary),

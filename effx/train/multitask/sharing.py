@@ -146,18 +146,21 @@ class SharedModel(nn.Module):
             model.training = mode
         return self
 
-    def forward(self, task: int, inputs: Mapping[str, torch.Tensor], labels: torch.Tensor) -> dict[str, Any]:
+    def forward(
+        self, task: int, inputs: Mapping[str, torch.Tensor], labels: torch.Tensor, weight: float = 1.0
+    ) -> dict[str, Any]:
         """Return the ``loss`` of a batch of one task, and its ``logits`` [batch, outputs].
 
         Args:
             task: number of the task.
             inputs: arrays [batch, length] by name.
             labels: [batch], or [batch, labels].
+            weight: factor of the loss.
         """
         self.current = task
         with self.applied(task):
             logits = self.models[task](**inputs).logits
-        return {"loss": self.losses[task](logits, labels), "logits": logits}
+        return {"loss": weight * self.losses[task](logits, labels), "logits": logits}
 
     def applied(self, task: int) -> Any:
         """Return a context in which the task's model computes as if only its ticket remained."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,7 @@ from effx.train.multitask import batches, multitask, run
 from effx.train.multitask.sharing import SharedModel
 from tests import cache as caches
 from tests.conftest import write_rows
+from tests.models.huggingface.saved import change_config
 
 SETTINGS = MultitaskSettings.of(epochs=2, max_length=16, lr=4e-3, batch_size=16, optimizer="adamax")
 TASKS = ["sst2", "grades"]
@@ -292,12 +297,79 @@ def test_every_row_is_in_one_batch_of_its_task() -> None:
     epoch = batches.order(lengths, 8, np.random.default_rng(0))
     assert len(epoch) == batches.count(lengths, 8) == 5 + 1 + 3
     for number, task in enumerate(lengths):
-        rows = [row for which, part in epoch if which == number for row in part]
+        rows = [row for batch in epoch if batch.task == number for row in batch.rows]
         assert sorted(rows) == list(range(len(task)))
-    assert max(len(part) for _, part in epoch) == 8
+    assert max(len(batch.rows) for batch in epoch) == 8
     other = batches.order(lengths, 8, np.random.default_rng(1))
-    assert {part for _, part in epoch} != {part for _, part in other}  # packed anew, not only shuffled
+    assert {batch.rows for batch in epoch} != {
+        batch.rows for batch in other
+    }  # packed anew, not only shuffled
     assert epoch == batches.order(lengths, 8, np.random.default_rng(0))
+
+
+def test_processes_divide_the_batches_and_weigh_their_parts() -> None:
+    epoch = [batches.TaskBatch(1, (4, 7, 2, 9, 5)), batches.TaskBatch(0, (3,))]
+    first, second, third, fourth = batches.divided(epoch, 2)
+    assert (first, second) == ((1, (4, 2, 5), 3 * 2 / 5), (1, (7, 9), 2 * 2 / 5))
+    assert (third, fourth) == ((0, (3,), 2.0), (0, (3,), 0.0))
+    assert [*batches.divided(epoch, 1)] == epoch
+
+
+@pytest.mark.slow
+def test_two_processes_share_tickets_as_one_does(
+    encoders: dict[str, Path], data_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Without dropout, steps on the same rows give the same weights, and those outside a ticket stay."""
+    encoder = Path(shutil.copytree(encoders["bert"], tmp_path / "encoder"))
+    change_config(encoder, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    limits = (("sst2", 33), ("grades", 35))  # last batches: of one row, and of three
+    tickets = []
+    for task, removed in REMOVED.items():
+        settings = FinetuneSettings.of(max_steps=1, max_length=16, lr=4e-3, optimizer="adamax")
+        tickets.append(
+            finetune(
+                task,
+                encoder,
+                out=tmp_path,
+                name=task,
+                settings=settings,
+                data_folder=data_folders[task],
+                reduce=lambda model, removed=removed: models.prune(model, **removed),
+            ).folder  # fmt: skip
+        )
+    code = f"""
+from effx.specs.training import MultitaskSettings
+from effx.train.multitask import multitask
+settings = MultitaskSettings.of(epochs=4, max_length=16, lr=4e-3, batch_size=8, optimizer="adamax",
+                                precision="fp32",
+                                task_limit={limits!r})
+folders = { ({name: str(folder) for name, folder in data_folders.items()})!r}
+trained = multitask({TASKS!r}, {str(encoder)!r}, out={str(tmp_path)!r}, name="two", data_folders=folders,
+                    tickets={list(map(str, tickets))!r}, settings=settings)
+"""
+    (tmp_path / "train.py").write_text(code)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "train.py")], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    one = multitask(
+        TASKS, encoder, out=tmp_path, name="one", data_folders=data_folders, tickets=tickets,
+        settings=MultitaskSettings.of(
+            epochs=4, max_length=16, lr=4e-3, batch_size=16, optimizer="adamax", precision="fp32",
+            task_limit=limits,
+        ),
+    )  # fmt: skip
+    for single in one:
+        both = Checkpoint.open(tmp_path / f"two-{single.task.name}")
+        assert both.manifest.training.processes == 2
+        assert both.manifest.training.steps == single.manifest.training.steps
+        expected, found = weights(single), weights(both)
+        assert expected.keys() == found.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5)
+    assert not (tmp_path / ".two.training").exists()
 
 
 @pytest.mark.parametrize(
