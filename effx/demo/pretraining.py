@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+from transformers import AutoModelForMaskedLM, BertConfig, PretrainedConfig, PreTrainedTokenizerFast
 
 from effx import corpus, files, scratch
 from effx.encoding import Encoder
@@ -27,11 +27,25 @@ _VOCABULARY = 1000
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def pretrain(folder: str | Path, *, epochs: float = 4.5, seed: int = 0) -> Path:
+def pretrain(
+    folder: str | Path,
+    *,
+    epochs: float = 4.5,
+    lr: float = 1e-3,
+    seed: int = 0,
+    config: PretrainedConfig | None = None,
+) -> Path:
     """Pretrain the demo encoder into ``folder`` (config, safetensors, tokenizer).
 
     An existing folder is reused: it is written in one step, so it is complete. The same holds for a folder
     that another process writes in the meantime.
+
+    Args:
+        folder: to write.
+        epochs: passes over the sentences of the demo corpus.
+        lr: the peak learning rate.
+        seed: of the weights, the masks and the order.
+        config: of another encoder to pretrain; its vocabulary size and the numbers of special tokens are set.
 
     Raises:
         UsageError: the folder cannot be written.
@@ -43,17 +57,18 @@ def pretrain(folder: str | Path, *, epochs: float = 4.5, seed: int = 0) -> Path:
     texts = corpus.texts("pretraining")
     words = tokenizer(texts)
     transformers.set_seed(seed)
-    model = BertForMaskedLM(
-        BertConfig(
-            vocab_size=len(words),
-            hidden_size=128,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            intermediate_size=512,
-            max_position_embeddings=128,
-            pad_token_id=0,
-        )
+    config = config or BertConfig(
+        hidden_size=128,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=512,
+        max_position_embeddings=128,
     )
+    config.vocab_size = len(words)
+    for name in ("pad", "cls", "sep"):
+        setattr(config, f"{name}_token_id", _SPECIAL.index(f"[{name.upper()}]"))
+    config.bos_token_id = config.eos_token_id = None
+    model = AutoModelForMaskedLM.from_config(config)
     with scratch.folder("demo") as temporary_folder:
         words.save_pretrained(temporary_folder)
         model.config.save_pretrained(temporary_folder)
@@ -71,8 +86,8 @@ def pretrain(folder: str | Path, *, epochs: float = 4.5, seed: int = 0) -> Path:
         collate,
         TrainingSettings(batch_size=64, seed=seed, warmup=0.1),
         epochs=epochs,
-        lr=1e-3,
-        description=f"pretrain {NAME}: {len(texts)} sentences, masked language modelling",
+        lr=lr,
+        description=f"pretrain {folder.name}: {len(texts)} sentences, masked language modelling",
     )
     try:
         with files.new_folder(folder) as temporary, quiet():
