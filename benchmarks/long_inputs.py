@@ -96,7 +96,8 @@ def main() -> None:
             print(json.dumps(found[-len(RUNTIMES) :]), file=sys.stderr, flush=True)
     result = {
         "results": found, "layers": LAYERS, "threads": options.threads, "date": now(),
-        "command": " ".join(["python benchmarks/long_inputs.py", *sys.argv[1:]]), "host": identity.host().to_json(),
+        "command": " ".join(["python benchmarks/long_inputs.py", *sys.argv[1:]]),
+        "host": identity.host().to_json(),
         "versions": {runtime: engines.versions(runtime) for runtime in RUNTIMES},
     }  # fmt: skip
     json.dump(result, sys.stdout, indent=1)
