@@ -11,6 +11,30 @@ from typing import Any, TypeGuard
 POSITIONS_AFTER_PADDING = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet"})
 """``model_type`` in config.json of families whose first position is the id of the padding token + 1."""
 
+NEAREST: Mapping[str, tuple[str, str]] = {
+    "albert": ("bert", "layers that share their weights"),
+    "big_bird": ("bert", "sparse attention"),
+    "convbert": ("bert", "convolutions beside attention"),
+    "deberta": ("deberta-v2", "positions of DeBERTa v1, and Q, K and V in one matrix"),
+    "ernie": ("bert", "embeddings of task types"),
+    "eurobert": ("modernbert", "heads that share keys and values, and RMSNorm"),
+    "ibert": ("roberta", "integers in the model itself"),
+    "jina_embeddings_v3": ("roberta", "rotary positions, and adapters for tasks"),
+    "longformer": ("roberta", "separate global attention"),
+    "luke": ("roberta", "embeddings of entities"),
+    "megatron-bert": ("bert", "LayerNorms before attention and FFN"),
+    "mobilebert": ("bert", "bottlenecks around each layer, and several FFNs in it"),
+    "nomic_bert": ("modernbert", "rotary positions with LayerNorms after attention and FFN"),
+    "nystromformer": ("bert", "approximated attention"),
+    "rembert": ("bert", "embeddings of another width than the layers"),
+    "roberta-prelayernorm": ("roberta", "LayerNorms before attention and FFN"),
+    "roformer": ("bert", "rotary positions"),
+    "squeezebert": ("bert", "convolutions instead of matrices"),
+    "xlm-roberta-xl": ("roberta", "LayerNorms before attention and FFN"),
+    "xlnet": ("deberta-v2", "two streams of attention"),
+}
+"""``model_type`` of encoders that are not supported -> the nearest family, and what effx would have to compute."""
+
 
 def position_limit(config: Mapping[str, Any], pad_id: object = None) -> int | None:
     """Return the longest input in tokens that config.json allows; None if it does not say.

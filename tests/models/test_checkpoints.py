@@ -113,6 +113,12 @@ def test_wrong_models_give_a_one_line_error(
     (tmp_path / "gpt/config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(UsageError, match="'gpt2' is not supported. Supported: bert, "):
         pretrained(tmp_path / "gpt", TASKS["sst2"])
+    (tmp_path / "gpt/config.json").write_text('{"model_type": "albert"}')
+    expected = (
+        "'albert' is not supported. The nearest family is bert; effx does not compute layers that share"
+    )
+    with pytest.raises(UsageError, match=expected):
+        pretrained(tmp_path / "gpt", TASKS["sst2"])
     cut = Path(shutil.copytree(encoders["bert"], tmp_path / "cut"))
     weights = cut / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])

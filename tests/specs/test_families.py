@@ -20,3 +20,8 @@ def test_position_limit_is_unknown_where_the_config_does_not_say() -> None:
     assert specs.position_limit({"model_type": "bert"}) is None
     assert specs.position_limit({"model_type": "bert", "max_position_embeddings": True}) is None
     assert specs.position_limit({"model_type": "mpnet", "max_position_embeddings": 514}, pad_id=1) == 512
+
+
+def test_nearest_families_are_supported_and_their_models_are_not() -> None:
+    assert {nearest for nearest, _ in specs.NEAREST.values()} <= set(families.FAMILIES)
+    assert not set(specs.NEAREST) & set(families.FAMILIES)

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from effx.errors import UsageError
 from effx.models.families import bert, deberta, modernbert
 from effx.models.families.protocol import Family, Matrix
+from effx.specs.families import NEAREST
 
 __all__ = ["FAMILIES", "Family", "Matrix", "named", "of"]
 
@@ -41,5 +42,9 @@ def of(model: PreTrainedModel) -> Family:
 def named(model_type: str) -> Family:
     """Return the family for a ``model_type`` in config.json; raises as :func:`of`."""
     if model_type not in FAMILIES:
-        raise UsageError(f"architecture '{model_type}' is not supported. Supported: {', '.join(FAMILIES)}.")
+        nearest, missing = NEAREST.get(model_type, ("", ""))
+        hint = f" The nearest family is {nearest}; effx does not compute {missing}." if nearest else ""
+        raise UsageError(
+            f"architecture '{model_type}' is not supported.{hint} Supported: {', '.join(FAMILIES)}."
+        )
     return FAMILIES[model_type]
