@@ -33,7 +33,7 @@ NEAREST: Mapping[str, tuple[str, str]] = {
     "xlm-roberta-xl": ("roberta", "LayerNorms before attention and FFN"),
     "xlnet": ("deberta-v2", "two streams of attention"),
 }
-"""``model_type`` of encoders that are not supported -> the nearest family, and what effx would have to compute."""
+"""``model_type`` of encoders that are not supported -> the nearest family, and what effx does not compute."""
 
 
 def position_limit(config: Mapping[str, Any], pad_id: object = None) -> int | None:
