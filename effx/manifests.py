@@ -673,6 +673,13 @@ class Parity:
     """1: the answers depend on the other rows of a batch, and this comparison is of single queries."""
 
     @property
+    def agreement(self) -> str:
+        """The agreement of the predictions, for messages; that of numbers has no lower limit."""
+        if self.label_agreement < 0:
+            return "label agreement below 0%"
+        return f"label agreement {self.label_agreement:.1%}"
+
+    @property
     def compared_rows(self) -> str:
         """Number and kind of the compared rows, for messages."""
         return (

@@ -224,6 +224,6 @@ def _failed_gates(run: Run) -> list[FailedGate]:
     ]  # fmt: skip
     parity = run.engine.parity
     if parity is not None and not parity.passed:
-        detail = f"label agreement {parity.label_agreement:.1%}"
+        detail = parity.agreement
         failed.append(FailedGate("parity", "predictions match the checkpoint's", detail))
     return failed

@@ -58,7 +58,7 @@ def command(
             what = engine.folder.with_name(_name(engine, task))
             click.echo(
                 f"{what}: {'passed' if parity.passed else 'FAILED'}: logits differ by "
-                f"{parity.max_abs_diff:.2g} at most, label agreement {parity.label_agreement:.1%} "
+                f"{parity.max_abs_diff:.2g} at most, {parity.agreement} "
                 f"on {parity.compared_rows}{single}{lost}"
             )
     return 0 if all(parity.passed for *_, parity in comparisons) else 1

@@ -177,13 +177,13 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
         build_s = time.perf_counter() - started
         progress.say(
             f"{target.name}: {best.scheme}, built in {build_s:.1f} s; logits differ by "
-            f"{best.parity.max_abs_diff:.2g} at most, label agreement {best.parity.label_agreement:.1%} "
+            f"{best.parity.max_abs_diff:.2g} at most, {best.parity.agreement} "
             f"on {best.parity.compared_rows}"
         )
         for head in best.other_heads:
             progress.say(
                 f"{target.name}: {head.output} differ by {head.parity.max_abs_diff:.2g} at most, "
-                f"label agreement {head.parity.label_agreement:.1%} on {head.parity.compared_rows}"
+                f"{head.parity.agreement} on {head.parity.compared_rows}"
             )
         if note := audit.mixed_precision_note(best.audit, variant.precision):
             progress.say(f"{target.name}: {note}")
@@ -402,7 +402,7 @@ def _failure(candidate: _Candidate, job: Job, source: ExportSource, reference: R
     name, task, measured, reference = failed[0]
     message = (
         f"{name}parity failed on {measured.examples} examples{_in_queries(measured)}: logits differ by "
-        f"{measured.max_abs_diff:.2g} at most, label agreement {measured.label_agreement:.1%}"
+        f"{measured.max_abs_diff:.2g} at most, {measured.agreement}"
     )
     if measured.accuracy_lost is not None and measured.accuracy_lost_interval is not None:
         low, high = measured.accuracy_lost_interval

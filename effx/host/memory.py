@@ -25,6 +25,14 @@ def available_memory_bytes(cgroups: Cgroups | None = None) -> int:
     return available if left is None else min(available, left)
 
 
+def resident_bytes(pid: int) -> int:
+    """Return the resident size of a process now; 0: it has ended."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
 def peak_resident_bytes(status: Path = Path("/proc/self/status")) -> int | None:
     """Return the peak resident size of this process since it began to run Python; None: unknown.
 

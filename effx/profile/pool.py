@@ -1,4 +1,8 @@
-"""Loaded engines: as many as memory permits. To load another, the least recently used is unloaded."""
+"""Loaded engines: as many as memory permits. To load another, the least recently used is unloaded.
+
+How much an engine needs is known only when it has answered its longest rows. So the number of engines is an
+estimate from the sizes of their files, and others are unloaded when less memory is left than one has taken.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from effx.profile.engine_under_test import EngineUnderTest
 
 _BYTES_PER_ENGINE = 400_000_000
 _BYTES_PER_FILE_BYTE = 3
-"""Upper bounds of a worker's memory: for itself, and per byte of its engine's files."""
+"""Estimates of a worker's memory: for itself, and per byte of its engine's files."""
 
 
 class WorkerPool:
@@ -18,6 +22,8 @@ class WorkerPool:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
+        self._largest_bytes = 0
+        """Memory that a worker has taken at most, as far as it is known."""
         self._loaded: list[EngineUnderTest] = []
         """The least recently used first."""
 
@@ -36,7 +42,7 @@ class WorkerPool:
             self._loaded.remove(engine)
             self._loaded.append(engine)
             return
-        while len(self._loaded) >= self._capacity:
+        while self._loaded and (len(self._loaded) >= self._capacity or self._is_short_of_memory(engine)):
             self._evict(self._loaded[0])
         self._loaded.append(engine)
         engine.load()
@@ -52,6 +58,12 @@ class WorkerPool:
         for engine in list(self._loaded):
             self.discard(engine)
 
+    def _is_short_of_memory(self, engine: EngineUnderTest) -> bool:
+        """Whether less memory is left than the engine may need: its estimate, or what another has taken."""
+        taken = [memory.resident_bytes(pid) for pid in self.pids]
+        self._largest_bytes = max(self._largest_bytes, *taken)
+        return memory.available_memory_bytes() < max(_need_bytes(engine.engine), self._largest_bytes)
+
     def _evict(self, engine: EngineUnderTest) -> None:
         try:
             engine.read_memory()
@@ -62,6 +74,9 @@ class WorkerPool:
 
 def affordable(engines: Sequence[Engine]) -> int:
     """Return how many of the engines fit in free memory at once, at least one."""
-    largest = max(engine.size_bytes for engine in engines)
-    need = _BYTES_PER_ENGINE + _BYTES_PER_FILE_BYTE * largest
+    need = max(map(_need_bytes, engines))
     return max(1, min(len(engines), memory.available_memory_bytes() // need))
+
+
+def _need_bytes(engine: Engine) -> int:
+    return _BYTES_PER_ENGINE + _BYTES_PER_FILE_BYTE * engine.size_bytes

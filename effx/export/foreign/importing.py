@@ -100,7 +100,7 @@ def import_engine(
         if measured is not None and not measured.passed and not keep_failed:
             raise GateError(
                 f"{target.name}: its answers are not those of {compared and compared.name}: logits differ by "
-                f"{measured.max_abs_diff:.2g} at most, label agreement {measured.label_agreement:.1%}.",
+                f"{measured.max_abs_diff:.2g} at most, {measured.agreement}.",
                 settings="keep_failed",
             )
         draft.manifest = _manifest(source, compared, measured, data_folder)
@@ -408,7 +408,7 @@ def _summary(name: str, source: _Source, measured: Parity | None) -> str:
         parts.append("not compared with a checkpoint")
     else:
         parts.append(
-            f"logits differ by {measured.max_abs_diff:.2g} at most, label agreement "
-            f"{measured.label_agreement:.1%} on {measured.compared_rows}"
+            f"logits differ by {measured.max_abs_diff:.2g} at most, "
+            f"{measured.agreement} on {measured.compared_rows}"
         )
     return f"{name}: made elsewhere: {'; '.join(parts)}"

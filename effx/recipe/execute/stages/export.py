@@ -33,5 +33,5 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         engine.folder.rename(out / cell.name)
     parity = engine.manifest.parity
     assert parity is not None  # built by effx
-    note = f"{engine.manifest.scheme}, label agreement {parity.label_agreement:.1%}"
+    note = f"{engine.manifest.scheme}, {parity.agreement}"
     return StageOutput(engine.digest, note)
