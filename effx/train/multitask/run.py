@@ -91,6 +91,7 @@ def multitask(
     settings: MultitaskSettings | None = None,
     overwrite: bool = False,
     trust_remote_code: bool = False,
+    state: Path | None = None,
 ) -> list[Checkpoint]:
     """Train an encoder on several tasks at once and write ``out/name-TASK`` for each of them.
 
@@ -107,6 +108,7 @@ def multitask(
         settings: how to train.
         overwrite: replace checkpoints of these names.
         trust_remote_code: run model code from the model's repository.
+        state: folder of the state of training that is stopped; default ``out/.name.training``.
 
     Returns:
         The checkpoints, in the order of the tasks.
@@ -162,7 +164,7 @@ def multitask(
         "tickets": {task: ticket.digest for task, ticket in opened.items()},
         "versions": checkpoints.versions(),
     }
-    state = Path(out) / f".{name}.training"
+    state = state or Path(out) / f".{name}.training"
     stage = _train(shared, everything, encoded, settings, state, key, name)
     if not distributed.is_first():
         distributed.wait()

@@ -209,10 +209,15 @@ def test_a_task_has_its_ticket_alone(
     assert torch.equal(first[name][8:], second[name])
 
 
+@pytest.mark.parametrize("apart", [False, True])
 def test_stopped_training_ends_with_the_same_weights(
-    plain: list[Checkpoint], encoders: dict[str, Path], data_folders: dict[str, Path], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    apart: bool, plain: list[Checkpoint], encoders: dict[str, Path], data_folders: dict[str, Path],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
+    """Also where the state lies apart and checkpoints are then written elsewhere, as in a recipe."""
+    options = {"state": tmp_path / "w/paused/key"} if apart else {}
+    first, second = (tmp_path / "a", tmp_path / "b") if apart else (tmp_path / "a",) * 2
+    state = options.get("state", first / ".both.training")
     fit, calls = loop.fit, []
 
     def stopped(*arguments: Any, **options: Any) -> Any:
@@ -224,12 +229,17 @@ def test_stopped_training_ends_with_the_same_weights(
     with monkeypatch.context() as patch:
         patch.setattr(loop, "fit", stopped)
         with pytest.raises(KeyboardInterrupt):
-            train(encoders, data_folders, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [".both.training"]
-    trained = train(encoders, data_folders, tmp_path)
+            train(encoders, data_folders, first, **options)
+    assert sorted(path.name for path in state.iterdir()) == ["1", "key.json"]
+    assert not [*first.glob("both*")]
+    begun = []
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "fit", lambda *a, **o: (begun.append(o["segment"].begin), fit(*a, **o))[1])
+        trained = train(encoders, data_folders, second, **options)
+    assert begun == [state / "1"]
     for checkpoint, other in zip(trained, plain, strict=True):
         assert all(torch.equal(value, weights(other)[name]) for name, value in weights(checkpoint).items())
-    assert not (tmp_path / ".both.training").exists()
+    assert not state.exists()
 
 
 @pytest.mark.skipif(not loop.has_bf16(), reason="this processor has no bf16 arithmetic")

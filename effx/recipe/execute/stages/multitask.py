@@ -23,6 +23,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         tickets=[source.artifact for source in cell.sources if source.stage == "prune"],
         settings=settings.multitask,
         trust_remote_code=settings.trust_remote_code,
+        state=Path(cell.workspace) / "paused" / cell.run_key,
     )
     shared = checkpoints[0].manifest.shared
     assert shared is not None
