@@ -67,11 +67,12 @@ PRECISIONS = ("fp32", "fp16", "bf16", "fp8", "int8-dynamic", "int8-static", "int
 VARIANTS = (
     *PRECISIONS, "seq32", "int8+seq32", "buckets", "int8+buckets",
     "exit", "exit-if", "int8+exit", "int8+exit-if", "exit+seq32", "exit+buckets",
+    "unpadded", "int8+unpadded",
     "tokens", "int8+tokens", "tokens+seq32", "exit+tokens", "exit-if+tokens", "int8+exit+tokens",
 )  # fmt: skip
 KIND_VARIANTS = (
-    "fp32", "bf16", "int8-dynamic", "int8-static", "int8", "seq32", "int8+seq32", "buckets", "stride8",
-    "exit", "exit-if", "tokens", "int8+exit+tokens",
+    "fp32", "bf16", "int8-dynamic", "int8-static", "int8", "seq32", "int8+seq32", "buckets", "unpadded",
+    "stride8", "exit", "exit-if", "tokens", "int8+exit+tokens",
 )  # fmt: skip
 SHAPES = ((1, 1), (1, 512), (7, 33), (32, 512))
 

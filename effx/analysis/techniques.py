@@ -87,6 +87,7 @@ def series(run: Run, of: Technique, longest: int | None = None) -> str:
     ]
     ways += [] if variant.stride is None else [f"stride {variant.stride}"]
     ways += ["heads of all tasks"] if variant.multi else []
+    ways += ["without padding"] if variant.unpadded else []
     return ", ".join([kind, *ways, engine.precision, where])
 
 

@@ -1,6 +1,6 @@
 """torch -> ONNX: graphs with dynamic batch and sequence, weights inside.
 
-    complete  ids -> layers (with token pruning, if it is part of the variant) -> logits
+    complete  ids -> layers (with token pruning, or without padding, if that is the variant) -> logits
     segments  ids -> layers up to a ramp -> hidden, mask, logits | hidden, mask -> ... -> logits
 
 What is traced is :mod:`effx.models.forward`, the pass written out layer by layer: attention is
@@ -49,6 +49,8 @@ class TraceShape:
     """Of weights and activations; ids, logits and what flows between segments keep their types."""
     blocks: bool = False
     """Compute local attention in blocks."""
+    unpadded: bool = False
+    """Leave padding out of everything but attention."""
 
 
 class CompleteModel(nn.Module):
@@ -72,8 +74,11 @@ class CompleteModel(nn.Module):
         sentence-transformers pools itself.
         """
         stream = forward.embed(self.model, dict(zip(self.names, arrays, strict=True)))
+        if self.shape.unpadded:
+            stream = stream.without_padding()
         for index in range(len(structure(self.model).layers)):
             stream = reference.layer(self.model, index, stream, prune=self.shape.tokens)
+        stream = stream.with_padding()
         if families.of(self.model).answers_spans(self.model):
             start, end = forward.spans(self.model, stream.hidden)
             return start.float(), end.float()

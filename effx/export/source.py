@@ -92,7 +92,7 @@ class ExportSource:
     def trace_shape(self, variant: Variant, dtype: torch.dtype) -> TraceShape:
         """Return what the graphs of a variant are traced for, with weights of type ``dtype``."""
         blocks = families.of(self.model).has_local_layers and self.max_length(variant) >= BLOCKS_FROM_TOKENS
-        return TraceShape(variant.length, variant.tokens, dtype, blocks)
+        return TraceShape(variant.length, variant.tokens, dtype, blocks, variant.unpadded)
 
     def graphs(self, variant: Variant, dtype: torch.dtype = torch.float32) -> list[Path]:
         """Return the ONNX files of a variant: one, or its early-exit segments in order."""

@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+
+
+@dataclass(frozen=True)
+class RealTokens:
+    """Where the tokens of a batch are that are not padding."""
+
+    places: torch.Tensor
+    """int64 [tokens]; of each token, among the batch * length places of the padded tensors."""
+    numbers: torch.Tensor
+    """int64 [batch * length]; of each place, the number of its token; of padding, that of another token."""
+    batch: int
+    length: int
+
+    @staticmethod
+    def of(token_mask: torch.Tensor) -> RealTokens:
+        """Return those of a mask, bool [batch, length], in which at least one token is real."""
+        flat = token_mask.flatten().long()
+        places = flat.nonzero().squeeze(1)
+        return RealTokens(places, (flat.cumsum(0) - 1).clamp(min=0), *token_mask.shape)
 
 
 @dataclass(frozen=True)
@@ -24,6 +43,30 @@ class Stream:
     bias: torch.Tensor | None = None
     """[batch or 1, heads or 1, length, length]; what attention has to know about pairs of tokens, in families
     with relative positions: a bias, which tokens are out of reach, or the number of a distance."""
+    real: RealTokens | None = None
+    """Given: ``hidden`` is [1, tokens, width], without padding. The other tensors are padded."""
+
+    def without_padding(self) -> Stream:
+        """Return the stream with the hidden states of real tokens alone."""
+        found = replace(self, real=RealTokens.of(self.token_mask))
+        return replace(found, hidden=found.unpadded(self.hidden))
+
+    def with_padding(self) -> Stream:
+        """Return the stream with padded hidden states; those of padding have no meaning."""
+        return replace(self, hidden=self.padded(self.hidden), real=None)
+
+    def padded(self, states: torch.Tensor) -> torch.Tensor:
+        """Return states of tokens, as ``hidden`` has them, as [batch, length, width]."""
+        if self.real is None:
+            return states
+        rows = states[0].index_select(0, self.real.numbers)
+        return rows.reshape(self.real.batch, self.real.length, states.shape[-1])
+
+    def unpadded(self, states: torch.Tensor) -> torch.Tensor:
+        """Return states [batch, length, width] of tokens as ``hidden`` has them."""
+        if self.real is None:
+            return states
+        return states.flatten(0, 1).index_select(0, self.real.places)[None]
 
     def rows(self, keep: torch.Tensor) -> Stream:
         """Return some of the rows (bool [batch]), cut to the longest of them."""

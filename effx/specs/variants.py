@@ -8,13 +8,15 @@
     windows   = strideN                                            default a third of the maximum length
     weights   = stripped                                                           default within the plan
     heads     = multi                                                      default the checkpoint's own task
+    padding   = unpadded                                                   default computed and masked
 
 ``int8`` is the fastest int8 scheme of the backend that passes its gate on this machine. ``seqN`` fixes the
 length: longer inputs are truncated, shorter ones padded to N. ``buckets`` pads to the next of a few lengths.
 With ``strideN``, neighbouring windows of a context have N tokens in common. ``exit`` runs segments and the
 host decides between them; ``exit-if`` is a single graph with If. The weights of a ``stripped`` TensorRT plan
 are in an ONNX graph in the same folder; opening puts them into the plan. ``multi`` is an engine with the
-heads of all tasks that were trained together on one encoder.
+heads of all tasks that were trained together on one encoder. ``unpadded`` leaves padding out of all matrix
+products with weights; only attention computes on padded rows.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from effx.errors import UsageError, unknown
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8-dynamic", "int8-static", "fp8")
 QUANTIZED = ("int8", "fp8")
 _OTHERS = {"buckets": "sequence", "exit": "exits", "exit-if": "exits", "tokens": "tokens",
-           "stripped": "weights", "multi": "heads"}  # fmt: skip
+           "stripped": "weights", "multi": "heads", "unpadded": "padding"}  # fmt: skip
 PARTS = (*PRECISIONS, "seqN", *_OTHERS, "strideN")
 """All parts, for help texts."""
 _SEQUENCE = re.compile(r"seq([1-9][0-9]{0,5})")  # a longer number is no length of any encoder
@@ -71,6 +73,8 @@ class Variant:
     """Tokens of the context that a window has in common with the one before it."""
     multi: bool = False
     """Whether it has the heads of all tasks that were trained together."""
+    unpadded: bool = False
+    """Whether padding is left out of matrix products with weights."""
 
     @property
     def precision(self) -> str:
@@ -164,6 +168,9 @@ def parse(text: str) -> Variant:
         raise UsageError(f"variant '{text}': expected a length >= {MIN_LENGTH}.")
     if "heads" in parts and (other := parts.get("exits") or parts.get("tokens")):
         raise UsageError(f"variant '{text}': multi and {other} exclude each other.")
+    without = parts.get("sequence") or parts.get("exits") or parts.get("tokens")
+    if "padding" in parts and without:
+        raise UsageError(f"variant '{text}': unpadded and {without} exclude each other.")
     return Variant(
         text,
         parts.get("precision", "fp32"),
@@ -174,6 +181,7 @@ def parse(text: str) -> Variant:
         "weights" in parts,
         int(parts["windows"].removeprefix("stride")) if "windows" in parts else None,
         "heads" in parts,
+        "padding" in parts,
     )
 
 

@@ -6,13 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from effx.export.builders import onnxruntime as onnx_parts
-from effx.export.builders.onnxruntime import audit, refuse
+from effx.export.builders.onnxruntime import audit
 from effx.export.builders.tensorrt import MAX_BATCH
 from effx.export.built import Built
 from effx.export.source import ExportSource
 from effx.specs.variants import Variant
 
 __all__ = ["audit", "build", "refuse"]
+
+
+def refuse(variant: Variant, device: str) -> str | None:
+    """Return why a variant cannot be built, or None."""
+    if variant.unpadded:
+        return "plans have no sizes that depend on the data; use onnxruntime or openvino"
+    return None
 
 
 def build(source: ExportSource, variant: Variant, scheme: str, folder: Path, device: str) -> Built:

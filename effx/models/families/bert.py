@@ -181,13 +181,14 @@ class BertFamily(CommonFamily):
         x, probabilities = stream.hidden, None
         dropout = float(getattr(model.config, self.attention_dropout)) if model.training else 0.0
         if heads:
+            shape = (len(heads), self.head_size(model))
             query, key, value = (
-                layer.get_submodule(path)(x).unflatten(2, (len(heads), self.head_size(model))).transpose(1, 2)
+                torch.unflatten(stream.padded(layer.get_submodule(path)(x)), 2, shape).transpose(1, 2)
                 for path in (self.query, self.key, self.value)
             )
             mask = mask_of(stream, heads, query.dtype)
             context, probabilities = attention(query, key, value, mask, dropout=dropout, explicit=explicit)
-            context = context.transpose(1, 2).flatten(2)
+            context = stream.unpadded(context.transpose(1, 2).flatten(2))
         else:
             context = x  # OnlyBias in place of W_O uses the shape alone
         output = layer.get_submodule(self.attention_output)(context)

@@ -105,14 +105,18 @@ class DebertaFamily(BertFamily):
         embeddings = encoder.get_rel_embedding()[: 2 * self._span(model)]
         embeddings = F.dropout(embeddings, self.hidden_dropout(model), training)
 
-        def split(path: str, states: torch.Tensor) -> torch.Tensor:
-            projected: torch.Tensor = layer.get_submodule(path)(states)
-            return projected.view(*projected.shape[:-1], len(heads), size)
+        def split(states: torch.Tensor) -> torch.Tensor:
+            return states.view(*states.shape[:-1], len(heads), size)
 
-        query, key, value = (split(path, x).transpose(1, 2) for path in (self.query, self.key, self.value))
-        of_keys, of_queries = (split(path, embeddings).permute(1, 2, 0) for path in (self.key, self.query))
+        query, key, value = (
+            split(stream.padded(layer.get_submodule(path)(x))).transpose(1, 2)
+            for path in (self.query, self.key, self.value)
+        )
+        of_keys, of_queries = (
+            split(layer.get_submodule(path)(embeddings)).permute(1, 2, 0) for path in (self.key, self.query)
+        )
         assert stream.bias is not None
-        number = stream.bias.expand(x.shape[0], len(heads), -1, -1)
+        number = stream.bias.expand(query.shape[0], len(heads), -1, -1)
         to_position = (query @ of_keys).gather(3, number)
         from_position = (key @ of_queries).gather(3, number.transpose(2, 3)).transpose(2, 3)
         mask = (to_position + from_position) / (3 * size) ** 0.5
@@ -122,7 +126,8 @@ class DebertaFamily(BertFamily):
         context, probabilities = attention(
             query / 3**0.5, key, value, mask, dropout=dropout, explicit=explicit
         )
-        output = layer.get_submodule(self.attention_output)(context.transpose(1, 2).flatten(2))
+        context = stream.unpadded(context.transpose(1, 2).flatten(2))
+        output = layer.get_submodule(self.attention_output)(context)
         dropped = F.dropout(output, self.hidden_dropout(model), training)
         return replace(stream, hidden=layer.get_submodule(self.attention_norm)(x + dropped)), probabilities
 

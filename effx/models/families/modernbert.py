@@ -151,7 +151,8 @@ class ModernBertFamily(CommonFamily):
         if heads:
             kind = str(layer.attention_type)
             shape = (3, len(heads), self.head_size(model))
-            qkv = layer.get_submodule(_QKV)(layer.get_submodule("attn_norm")(x)).unflatten(2, shape)
+            states = layer.get_submodule(_QKV)(layer.get_submodule("attn_norm")(x))
+            qkv = torch.unflatten(stream.padded(states), 2, shape)
             query, key, value = (part.transpose(1, 2) for part in qkv.unbind(2))
             cos, sin = self._rotation(model, stream, kind)
             query, key = _rotated(query, cos, sin), _rotated(key, cos, sin)
@@ -168,7 +169,8 @@ class ModernBertFamily(CommonFamily):
                 context, probabilities = attention(
                     query, key, value, mask, dropout=dropout, explicit=explicit
                 )
-            output = layer.get_submodule(_HEADS_OUT)(context.transpose(1, 2).flatten(2))
+            context = stream.unpadded(context.transpose(1, 2).flatten(2))
+            output = layer.get_submodule(_HEADS_OUT)(context)
             x = x + F.dropout(output, dropout)
         else:
             x = x + layer.get_submodule("attn")(x)[0]  # the output's bias, where there is one
