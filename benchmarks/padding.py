@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from peers import EngineProcess
+from peers import THREADS, EngineProcess
 
 from effx import data, engines
 from effx.artifacts import Engine, now
@@ -62,7 +62,7 @@ def main() -> None:
             "share_of_padding": round(1 - sum(int(query["attention_mask"].sum()) for query in queries)
                                       / sum(query["attention_mask"].size for query in queries), 3),
             "ms_per_row": {engine: round(1e3 * float(np.median(each)), 4) for engine, each in taken.items()},
-            "ratio": {
+            "ratio_to_first": {
                 engine: None if ratio is None else {"value": ratio.value, "interval": ratio.interval}
                 for engine, each in taken.items() if engine != first.name
                 for ratio in [intervals.paired_ratio(base, rounds, [[one] for one in each], rounds)]
@@ -70,7 +70,8 @@ def main() -> None:
         }  # fmt: skip
         print(json.dumps({name: found[name]}), file=sys.stderr, flush=True)
     result = {
-        "results": found, "compared_with": first.name, "rounds": options.rounds, "date": now(),
+        "results": found, "compared_with": first.name, "rounds": options.rounds, "threads": THREADS,
+        "date": now(),
         "command": " ".join(["python benchmarks/padding.py", *(engine.name for engine in opened)]),
         "host": identity.host().to_json(), "versions": engines.versions(first.manifest.backend),
     }  # fmt: skip

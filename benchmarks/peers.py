@@ -144,7 +144,8 @@ def tool_files(checkpoint: Path, scratch: Path, rows: list[dict[str, np.ndarray]
             OPENERS[opener](str(path))(rows[0])
             found[name] = (opener, str(path))
         except Exception as error:  # whatever the tool raises is its result
-            failed[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
+            lines = str(error).strip().splitlines() or ["no message"]
+            failed[name] = f"{type(error).__name__}: {lines[0][:200]}"
 
     plain = scratch / "plain"
 
@@ -186,6 +187,8 @@ def tool_files(checkpoint: Path, scratch: Path, rows: list[dict[str, np.ndarray]
         return scratch / "nncf.xml"
 
     attempt("Optimum ORT fp32", "onnx", exported)
+    if "Optimum ORT fp32" in failed:  # the others read its graph
+        return found, failed
     attempt("Optimum ORT O2", "onnx", optimized)
     attempt("Optimum ORT dynamic int8", "onnx", quantized)
     attempt("OpenVINO with default settings (bf16 where supported)", "openvino", lambda: plain / "model.onnx")

@@ -14,13 +14,19 @@ def baseline_of(runs: Sequence[Run]) -> Run:
 
     On rows without labels it is the reference, if that is one. Where there is none, the most accurate fp32
     engine, or the most accurate of all. An engine whose quality a failed gate made unavailable is the
-    baseline only where there is no other; likewise one that also computes the heads of other tasks.
+    baseline only where there is no other; likewise one that also computes the heads of other tasks, or that
+    leaves padding out.
     """
     runs = [run for run in runs if not run.withdrawn("quality")] or runs
     fp32 = [run for run in runs if run.engine.precision == "fp32"] or runs
     unreduced = [run for run in fp32 if technique(run).name == "full"] or fp32
-    unreduced = [run for run in unreduced if not variants.parse(run.engine.variant).multi] or unreduced
+    unreduced = [run for run in unreduced if _is_usual(run)] or unreduced
     return max(unreduced, key=lambda run: (_is_reference(run), run.quality.value))
+
+
+def _is_usual(run: Run) -> bool:
+    variant = variants.parse(run.engine.variant)
+    return not variant.multi and not variant.unpadded
 
 
 def _is_reference(run: Run) -> bool:

@@ -190,7 +190,7 @@ def _card(name: str, engines: dict[str, Engine]) -> str:
     for path, engine in engines.items():
         compared = engine.manifest.parity
         agreement = "not compared" if compared is None else (
-            f"{compared.label_agreement:.2%} of {compared.examples} rows"
+            f"{max(compared.label_agreement, 0):.2%} of {compared.examples} rows"
         )  # fmt: skip
         lines.append(
             f"| {path} | {engine.manifest.scheme} | {with_unit(engine.size_bytes, 'B')} | {agreement} |"

@@ -22,7 +22,7 @@ from effx.export.graph import TraceShape
 from effx.export.parity import Reference
 from effx.manifests import head_output
 from effx.models import checkpoints, evaluate, exits, families
-from effx.models.attention import BLOCKS_FROM_TOKENS
+from effx.models.attention import pays_in_blocks
 from effx.models.exits import rule_of
 from effx.models.structure import parameters
 from effx.specs.data import DataLocation, DataSource
@@ -91,7 +91,7 @@ class ExportSource:
 
     def trace_shape(self, variant: Variant, dtype: torch.dtype) -> TraceShape:
         """Return what the graphs of a variant are traced for, with weights of type ``dtype``."""
-        blocks = families.of(self.model).has_local_layers and self.max_length(variant) >= BLOCKS_FROM_TOKENS
+        blocks = pays_in_blocks(self.max_length(variant), families.of(self.model).reach(self.model))
         return TraceShape(variant.length, variant.tokens, dtype, blocks, variant.unpadded)
 
     def graphs(self, variant: Variant, dtype: torch.dtype = torch.float32) -> list[Path]:

@@ -39,9 +39,19 @@ def local_blocks(blocks: bool) -> Iterator[None]:
         _BLOCKS.reset(token)
 
 
-def in_blocks(stream: Stream) -> bool:
+def in_blocks(stream: Stream, reach: int) -> bool:
     """Whether local attention over this input is computed in blocks: see :func:`local_attention`."""
-    return _BLOCKS.get() if torch.compiler.is_exporting() else stream.width >= BLOCKS_FROM_TOKENS
+    return _BLOCKS.get() if torch.compiler.is_exporting() else pays_in_blocks(stream.width, reach)
+
+
+def pays_in_blocks(length: int, reach: int | None) -> bool:
+    """Whether inputs of ``length`` tokens are computed faster in blocks, with fewer keys for each token.
+
+    Args:
+        length: tokens.
+        reach: positions that a token sees to either side; None: all.
+    """
+    return bool(reach) and length >= max(BLOCKS_FROM_TOKENS, 6 * (reach or 0))
 
 
 def attention(

@@ -9,7 +9,10 @@ import torch
 
 @dataclass(frozen=True)
 class RealTokens:
-    """Where the tokens of a batch are that are not padding."""
+    """Where the tokens of a batch are that are not padding.
+
+    The first token of a row is one of them, also where the mask says otherwise: task heads read it.
+    """
 
     places: torch.Tensor
     """int64 [tokens]; of each token, among the batch * length places of the padded tensors."""
@@ -20,10 +23,11 @@ class RealTokens:
 
     @staticmethod
     def of(token_mask: torch.Tensor) -> RealTokens:
-        """Return those of a mask, bool [batch, length], in which at least one token is real."""
-        flat = token_mask.flatten().long()
+        """Return those of a mask, bool [batch, length]."""
+        first = torch.arange(token_mask.shape[1], device=token_mask.device) == 0
+        flat = (token_mask | first).flatten().long()
         places = flat.nonzero().squeeze(1)
-        return RealTokens(places, (flat.cumsum(0) - 1).clamp(min=0), *token_mask.shape)
+        return RealTokens(places, flat.cumsum(0) - 1, *token_mask.shape)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ class WorkerPool:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._largest_bytes = 0
-        """Memory that a worker has taken at most, as far as it is known."""
+        self._taken_bytes: dict[int, int] = {}
+        """Engine, by the id of its object -> memory that its worker has taken at most, if it is known."""
         self._loaded: list[EngineUnderTest] = []
         """The least recently used first."""
 
@@ -59,10 +59,17 @@ class WorkerPool:
             self.discard(engine)
 
     def _is_short_of_memory(self, engine: EngineUnderTest) -> bool:
-        """Whether less memory is left than the engine may need: its estimate, or what another has taken."""
-        taken = [memory.resident_bytes(pid) for pid in self.pids]
-        self._largest_bytes = max(self._largest_bytes, *taken)
-        return memory.available_memory_bytes() < max(_need_bytes(engine.engine), self._largest_bytes)
+        """Whether less memory is left than the engine may need.
+
+        That is what it took before; of a new one, its estimate, or what another one took.
+        """
+        for loaded in self._loaded:
+            if loaded.pid is not None:
+                taken = memory.resident_bytes(loaded.pid)
+                self._taken_bytes[id(loaded)] = max(taken, self._taken_bytes.get(id(loaded), 0))
+        others = max(self._taken_bytes.values(), default=0)
+        need = self._taken_bytes.get(id(engine), max(_need_bytes(engine.engine), others))
+        return memory.available_memory_bytes() < need
 
     def _evict(self, engine: EngineUnderTest) -> None:
         try:

@@ -26,7 +26,6 @@ NEAREST: Mapping[str, tuple[str, str]] = {
     "mobilebert": ("bert", "bottlenecks around each layer, and several FFNs in it"),
     "nomic_bert": ("modernbert", "rotary positions with LayerNorms after attention and FFN"),
     "nystromformer": ("bert", "approximated attention"),
-    "rembert": ("bert", "embeddings of another width than the layers"),
     "roberta-prelayernorm": ("roberta", "LayerNorms before attention and FFN"),
     "roformer": ("bert", "rotary positions"),
     "squeezebert": ("bert", "convolutions instead of matrices"),

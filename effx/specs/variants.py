@@ -16,7 +16,7 @@ With ``strideN``, neighbouring windows of a context have N tokens in common. ``e
 host decides between them; ``exit-if`` is a single graph with If. The weights of a ``stripped`` TensorRT plan
 are in an ONNX graph in the same folder; opening puts them into the plan. ``multi`` is an engine with the
 heads of all tasks that were trained together on one encoder. ``unpadded`` leaves padding out of all matrix
-products with weights; only attention computes on padded rows.
+products with weights of layers; only attention computes on padded rows.
 """
 
 from __future__ import annotations

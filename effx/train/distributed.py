@@ -1,13 +1,15 @@
 """Several processes that train one model together, started by torchrun or accelerate launch.
 
 All processes train; gradients are averaged by PyTorch's DistributedDataParallel, which the Trainer
-sets up. The first process evaluates, writes and prints; the others wait for it.
+sets up. For early stopping, all processes evaluate. At the end, the first one evaluates, writes and prints,
+and the others wait for it.
 """
 
 from __future__ import annotations
 
 import os
 
+import torch
 import torch.distributed
 
 from effx.errors import UsageError
@@ -36,6 +38,11 @@ def mean(values: torch.Tensor) -> torch.Tensor:
         torch.distributed.all_reduce(values)
         values /= torch.distributed.get_world_size()
     return values
+
+
+def agreed(value: float, device: torch.device) -> float:
+    """Return the mean of a number over all processes, so that what they decide by it is the same for all."""
+    return float(mean(torch.tensor(value, dtype=torch.float64, device=device)))
 
 
 def refuse(what: str) -> None:

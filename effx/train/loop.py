@@ -41,6 +41,7 @@ OPTIMIZERS: Mapping[str, Callable[[nn.Module, float, float], torch.optim.Optimiz
 }
 """Optimizer -> its constructor: model, learning rate, weight decay. None: the Trainer's fused AdamW."""
 _MAX_GRADIENT_NORM = 1.0
+_LONGEST_WAIT_S = 86_400
 
 
 def fit(
@@ -122,6 +123,8 @@ def fit(
             logging_nan_inf_filter=False,
             # True would multiply the loss by the number of processes: gradients would be summed, not averaged
             average_tokens_across_devices=False,
+            # others wait while the first process evaluates and writes, for longer than the default of 30 min
+            ddp_timeout=_LONGEST_WAIT_S,
         )
         arguments._n_gpu = min(arguments.n_gpu, 1)  # one GPU per process; torchrun starts several processes
         remaining_steps = min(segment.until or total, total) - before.steps

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from effx import data, engines, models
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.export import export
+from effx.export.source import ExportSource
 from effx.models import evaluate, structure
 from effx.specs.training import EarlyExitSettings, FinetuneSettings, TicketSettings, TokenPruningSettings
+from effx.specs.variants import parse
 from effx.train import exits, finetune, tokens
 from effx.train.tickets.draw import draw
 from tests import cache as caches
+from tests.models.huggingface.saved import change_config
 
 
 @pytest.fixture(scope="session", params=["modernbert", "deberta-v2"])
@@ -78,6 +83,28 @@ def test_engines_pass_their_gate(
             for row in range(0, 90, 10):
                 answer = session.infer(encoded.batch([row]))["logits"]
                 np.testing.assert_allclose(answer[0], expected[row], atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
+@pytest.mark.parametrize(
+    ("variant", "length"), [("fp32", 1200), ("seq1100", 1200), ("int8-dynamic", 1200), ("fp32", 900)]
+)
+def test_long_rows_of_modernbert(
+    variant: str, length: int, backend: str, encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    """Local attention is computed in blocks where rows may be long; the gate has such a row."""
+    if (variant, backend) == ("int8-dynamic", "torch") or (
+        variant == "int8-dynamic" and backend == "openvino"
+    ):
+        pytest.skip("a scheme of ONNX Runtime")
+    encoder = Path(shutil.copytree(encoders["modernbert"], tmp_path / "encoder"))
+    change_config(encoder, max_position_embeddings=1300)
+    settings = FinetuneSettings.of(max_length=length, max_steps=2, lr=1e-3)
+    trained = finetune("sst2", encoder, out=tmp_path, name="long", data_folder=rows_folder, settings=settings)
+    source = ExportSource(trained, tmp_path)
+    assert source.trace_shape(parse(variant), torch.float32).blocks == (length >= 1024)
+    engine = export(trained.folder, variant, backend, tmp_path / "engines")
+    assert engine.manifest.parity is not None and engine.manifest.parity.passed
 
 
 def exits_rule(checkpoint: Checkpoint) -> models.exits.ExitRule:

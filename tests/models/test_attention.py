@@ -71,4 +71,5 @@ def test_long_inputs_are_computed_in_blocks(length: int) -> None:
         torch.zeros(1, length, 2), torch.ones(1, length, dtype=torch.bool), torch.tensor([length]),
         torch.arange(length)[None], length,
     )  # fmt: skip
-    assert attention.in_blocks(stream) == (length == attention.BLOCKS_FROM_TOKENS)
+    assert attention.in_blocks(stream, 64) == (length == attention.BLOCKS_FROM_TOKENS)
+    assert not attention.in_blocks(stream, 0) and not attention.in_blocks(stream, length // 5)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from effx.artifacts import Checkpoint
 from effx.export import export
 from effx.recipe import load, plan, run
+from effx.recipe.execute.stages import multitask as stage
 from effx.recipe.graph.plan import CellPlan
 from effx.recipe.language.schema import RecipeError
 from effx.results import find
 from effx.specs.training import MultitaskSettings
+from effx.train import loop
 from tests.conftest import write_rows
 from tests.train.multitask.test_run import data_folders, weights
 
@@ -179,3 +182,28 @@ def test_a_whole_run(recipe: Path, tmp_path: Path) -> None:
     assert [head.checkpoint.name for head in engine.manifest.other_heads] == ["grades-tiny-mtdnn-s0"]
     again = run(load(recipe, workspace=workspace))
     assert all(entry.earlier for entry in again.plan.entries.values())
+
+
+def test_training_that_was_stopped_goes_on_from_the_workspace(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned_cells = planned(recipe, "training.max_steps=20")  # of 7 in an epoch
+    spec = planned_cells.spec(planned_cells.entries["multitask tiny-mtdnn-s0"], 1)
+    state = Path(spec.workspace) / "paused" / spec.run_key
+    fit, begun = loop.fit, []
+
+    def stopped(*arguments: Any, **options: Any) -> Any:
+        begun.append(options["segment"].begin)
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr(loop, "fit", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        stage.run(spec, tmp_path / "first")
+    assert begun == [None, state / "1", state / "2"]
+    stage.run(spec, tmp_path / "second")
+    assert begun[3:] == [state / "2"]
+    assert {path.name for path in (tmp_path / "second" / spec.name).iterdir()} == {
+        f"{spec.name}-{task}" for task in ("sst2", "grades")
+    }

@@ -18,7 +18,7 @@ __all__ = ["audit", "build", "refuse"]
 def refuse(variant: Variant, device: str) -> str | None:
     """Return why a variant cannot be built, or None."""
     if variant.unpadded:
-        return "plans have no sizes that depend on the data; use onnxruntime or openvino"
+        return "effx builds unpadded for onnxruntime and openvino only"
     return None
 
 

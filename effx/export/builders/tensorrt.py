@@ -64,7 +64,7 @@ class TensorRt:
         if variant.stripped and device != "cuda":  # TensorRT-RTX 1.7 asks for the GPU while it compiles one
             return "a plan without weights can only be built on the GPU that runs it: use device cuda"
         if variant.unpadded:
-            return "plans have no sizes that depend on the data; use onnxruntime or openvino"
+            return "effx builds unpadded for onnxruntime and openvino only"
         if variant.exits == "exit-if" and variant.stripped:
             return "weights within an If cannot be put back into a plan; use exit, which runs segments"
         if variant.exits == "exit-if" and variant.tokens:

@@ -30,7 +30,7 @@ def refuse(variant: Variant, device: str) -> str | None:
     if variant.exits == "exit-if":
         return "the PyTorch program cannot branch; use exit, which runs segments"
     if variant.unpadded:
-        return "sizes that depend on the data cannot be traced; use onnxruntime or openvino"
+        return "effx builds unpadded for onnxruntime and openvino only"
     if variant.tokens and (variant.length is None or variant.exits):
         return "torch.export cannot trace token pruning at dynamic lengths; use seqN without exit"
     return None

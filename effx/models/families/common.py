@@ -13,8 +13,6 @@ from effx.models import embedder
 class CommonFamily:
     """Methods of :class:`effx.models.families.Family` that do not depend on the architecture."""
 
-    has_local_layers = False
-
     @property
     def layers_path(self) -> str:
         raise NotImplementedError
@@ -27,6 +25,9 @@ class CommonFamily:
 
     def head_size(self, model: PreTrainedModel) -> int:
         return int(model.config.hidden_size) // self.heads(model)
+
+    def reach(self, model: PreTrainedModel) -> int | None:
+        return None
 
     def tags_tokens(self, model: PreTrainedModel) -> bool:
         return type(model).__name__.endswith("ForTokenClassification")

@@ -42,7 +42,6 @@ class ModernBertFamily(CommonFamily):
     token_types = False
     relative_positions = True
     has_head_biases = False
-    has_local_layers = True
     span_head = "classifier"
     token_head = "classifier"
     encoder_pooler_path = None
@@ -86,6 +85,9 @@ class ModernBertFamily(CommonFamily):
 
     def position_limit(self, model: PreTrainedModel) -> int:
         return int(model.config.max_position_embeddings)
+
+    def reach(self, model: PreTrainedModel) -> int | None:
+        return _reach(model)
 
     # the task head
 
@@ -134,7 +136,7 @@ class ModernBertFamily(CommonFamily):
 
         Where local layers compute in blocks, such a tensor would be the largest of all.
         """
-        if in_blocks(stream):
+        if in_blocks(stream, _reach(model)):
             return stream
         return replace(stream, bias=_out_of_reach(stream.positions[:1], _reach(model)))
 
@@ -157,7 +159,7 @@ class ModernBertFamily(CommonFamily):
             cos, sin = self._rotation(model, stream, kind)
             query, key = _rotated(query, cos, sin), _rotated(key, cos, sin)
             dropout = float(model.config.attention_dropout) if model.training else 0.0
-            if kind == _LOCAL and not explicit and in_blocks(stream):
+            if kind == _LOCAL and not explicit and in_blocks(stream, _reach(model)):
                 context = local_attention(query, key, value, stream, _reach(model), dropout=dropout)
             else:
                 without_bias = replace(stream, bias=None)

@@ -68,11 +68,6 @@ class Family(Protocol):
         """Whether attention depends on distances between tokens, so that :meth:`with_bias` is needed."""
         ...
 
-    @property
-    def has_local_layers(self) -> bool:
-        """Whether some layers attend to near tokens only, so that long inputs are computed in blocks."""
-        ...
-
     def refusal(self, config: Mapping[str, Any]) -> str | None:
         """Return why models with this config.json are not computed, or None."""
         ...
@@ -110,6 +105,10 @@ class Family(Protocol):
 
     def neurons(self, model: PreTrainedModel) -> int:
         """Return the number of FFN neurons per layer of the unreduced model."""
+        ...
+
+    def reach(self, model: PreTrainedModel) -> int | None:
+        """Return how many positions a token of a local layer sees to either side; None: none is local."""
         ...
 
     def position_limit(self, model: PreTrainedModel) -> int:

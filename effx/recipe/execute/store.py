@@ -3,7 +3,7 @@
     cells/KEY/cell.json      the record of a completed cell; the folder appears in one rename
     cells/KEY/NAME/          its output: a checkpoint, an engine, a folder of results, a report
     cells/KEY/*.json         results of a ticket, which stay when its checkpoint is removed
-    paused/KEY/STEPS/        a training run of successive halving that may be continued
+    paused/KEY/STEPS/        a training run of successive halving, or of several tasks, that may be continued
     locks/KEY                the process that works on a cell; see :mod:`effx.host.locks`
     logs/KEY.log             what a cell printed
     journal/HOST.jsonl       one line each time a cell begins, is done or fails

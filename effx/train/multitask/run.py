@@ -108,7 +108,8 @@ def multitask(
         settings: how to train.
         overwrite: replace checkpoints of these names.
         trust_remote_code: run model code from the model's repository.
-        state: folder of the state of training that is stopped; default ``out/.name.training``.
+        state: folder of the state of training that is stopped, which remains; default ``out/.name.training``,
+            which is removed at the end.
 
     Returns:
         The checkpoints, in the order of the tasks.
@@ -164,6 +165,7 @@ def multitask(
         "tickets": {task: ticket.digest for task, ticket in opened.items()},
         "versions": checkpoints.versions(),
     }
+    kept = state is not None  # until the caller has recorded the checkpoints
     state = state or Path(out) / f".{name}.training"
     stage = _train(shared, everything, encoded, settings, state, key, name)
     if not distributed.is_first():
@@ -172,7 +174,8 @@ def multitask(
     written = _write(
         shared, loaded, everything, encoded, opened, structures, stage, settings, folders, overwrite
     )
-    shutil.rmtree(state, ignore_errors=True)
+    if not kept:
+        shutil.rmtree(state, ignore_errors=True)
     distributed.wait()
     return written
 
@@ -365,7 +368,7 @@ def _train(
             return stage
         before, begin = begin, state / str(epoch)
         if before is not None:
-            shutil.rmtree(before)
+            shutil.rmtree(before, ignore_errors=True)
 
 
 def _begun(state: Path, key: Mapping[str, object]) -> Path | None:
@@ -412,11 +415,11 @@ def _write(
     overwrite: bool,
 ) -> list[Checkpoint]:
     """Write every task's checkpoint: what its ticket uses of the shared encoder, and its head."""
-    shared.cpu()
     results = [
         _scored(shared, number, each.validation, part.validation, each.task)
         for number, (each, part) in enumerate(zip(everything, encoded, strict=True))
     ]
+    shared.cpu()
     record = SharedRecord(
         tasks=tuple(each.task.name for each in everything),
         average=average([metrics for metrics, _ in results]),
