@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from effx.host import memory
 from effx.profile import profile
-from effx.profile.engine_under_test import EngineUnderTest
 from effx.profile.pool import WorkerPool
 from tests.conftest import QUICK
 
@@ -34,29 +34,43 @@ def test_memory_that_engines_took_counts(
     assert max(loaded) == most
 
 
-def test_small_engines_stay_loaded_beside_a_large_one(
-    engines_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The large engine fits alone; the small one is not loaded again in every block because of it."""
-    loads: list[str] = []
-    sizes = {"fp32": 6_000_000_000, "int8": 100_000_000}
-    names: dict[int, str] = {}
-    load = EngineUnderTest.load
+class Loaded:
+    """An engine of some size, without a process; the test of the pool needs no answers."""
 
-    def recorded(engine: EngineUnderTest) -> None:
-        load(engine)
-        loads.append(engine.name)
-        assert engine.pid is not None
-        names[engine.pid] = engine.name
+    def __init__(self, pid: int, taken_bytes: int) -> None:
+        self.number, self.taken_bytes, self.loads = pid, taken_bytes, 0
+        self.pid: int | None = None
+        self.engine = SimpleNamespace(size_bytes=10_000_000)
 
-    def size(pid: int) -> int:
-        return next(size for part, size in sizes.items() if part in names[pid])
+    def load(self) -> None:
+        self.pid, self.loads = self.number, self.loads + 1
 
-    monkeypatch.setattr(EngineUnderTest, "load", recorded)
-    monkeypatch.setattr(memory, "resident_bytes", size)
-    monkeypatch.setattr(memory, "available_memory_bytes", lambda: 5_000_000_000)
-    profile([engines_folder], out=tmp_path, plan=QUICK.replace(resident=2), meter="none")
-    assert loads.count("tiny.int8.onnxruntime") < loads.count("tiny.fp32.onnxruntime")
+    def unload(self) -> None:
+        self.pid = None
+
+    def read_memory(self) -> None:
+        pass
+
+
+def test_small_engines_stay_loaded_beside_a_large_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once it is known how little they take, they are not unloaded for each other."""
+    large, *small = [Loaded(1, 6_000_000_000), *(Loaded(pid, 100_000_000) for pid in (2, 3, 4))]
+    taken = {each.number: each.taken_bytes for each in (large, *small)}
+    pool = WorkerPool(4)
+    monkeypatch.setattr(memory, "resident_bytes", lambda pid: taken[pid])
+    left = 7_000_000_000
+    monkeypatch.setattr(memory, "available_memory_bytes", lambda: left - sum(taken[pid] for pid in pool.pids))
+    for _ in range(5):
+        for each in (large, *small):
+            pool.acquire(each)  # type: ignore[arg-type]
+            assert sum(taken[pid] for pid in pool.pids) <= left
+    assert large.loads == 2  # unloaded once, for engines that might have needed as much
+    pool.discard(large)  # type: ignore[arg-type]
+    before = [each.loads for each in small]
+    for _ in range(5):
+        for each in small:
+            pool.acquire(each)  # type: ignore[arg-type]
+    assert [each.loads for each in small] == before
 
 
 def test_resident_size_of_a_process() -> None:

@@ -203,7 +203,7 @@ def test_training_that_was_stopped_goes_on_from_the_workspace(
         stage.run(spec, tmp_path / "first")
     assert begun == [None, state / "1", state / "2"]
     stage.run(spec, tmp_path / "second")
-    assert begun[3:] == [state / "2"]
+    assert begun[3] == state / "2"
     assert {path.name for path in (tmp_path / "second" / spec.name).iterdir()} == {
         f"{spec.name}-{task}" for task in ("sst2", "grades")
     }
