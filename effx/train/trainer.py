@@ -155,7 +155,7 @@ class Best(TrainerCallback):  # type: ignore[misc]
         if state.global_step % self._steps_per_epoch and state.global_step != state.max_steps:
             return control
         training = model.training
-        value = distributed.agreed(self._score(), model.device)
+        value = distributed.agreed(self._score(), next(model.parameters()).device)
         model.train(training)
         if value > self._best:
             self._best, self._waited = value, 0
