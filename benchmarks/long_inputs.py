@@ -30,7 +30,7 @@ from effx.export import graph
 from effx.host import identity
 from effx.stats import intervals
 
-LENGTHS = (32, 128, 512, 1024, 2048, 4096, 8192)
+LENGTHS = (32, 128, 512, 1024, 2048, 4096)
 LAYERS = 6
 VOCABULARY = 1000
 RUNTIMES = ("onnxruntime", "openvino")
