@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 
 import torch
@@ -19,24 +20,23 @@ BLOCKS_FROM_TOKENS = 1024
 slower for short inputs, which an engine of dynamic length answers too: docs/results/families/README.md."""
 
 
-@contextlib.contextmanager
-def fused_attention(fused: bool) -> Iterator[None]:
+def fused_attention(fused: bool) -> AbstractContextManager[None]:
     """Export attention as one operation if ``fused``, for runtimes that have a kernel for it."""
-    token = _FUSED.set(fused)
-    try:
-        yield
-    finally:
-        _FUSED.reset(token)
+    return _during(_FUSED, fused)
+
+
+def local_blocks(blocks: bool) -> AbstractContextManager[None]:
+    """Export local attention in blocks if ``blocks``, for engines that read long inputs."""
+    return _during(_BLOCKS, blocks)
 
 
 @contextlib.contextmanager
-def local_blocks(blocks: bool) -> Iterator[None]:
-    """Export local attention in blocks if ``blocks``, for engines that read long inputs."""
-    token = _BLOCKS.set(blocks)
+def _during(variable: ContextVar[bool], value: bool) -> Iterator[None]:
+    token = variable.set(value)
     try:
         yield
     finally:
-        _BLOCKS.reset(token)
+        variable.reset(token)
 
 
 def in_blocks(stream: Stream, reach: int) -> bool:

@@ -16,6 +16,8 @@ from effx.manifests import Audit
 from effx.specs import backends
 from effx.specs.variants import Variant
 
+UNPADDED_REFUSAL = "effx builds unpadded for onnxruntime and openvino only"
+
 
 class Builder(Protocol):
     """The functions of a backend's module."""

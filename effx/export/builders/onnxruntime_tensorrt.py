@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from effx.export.builders import UNPADDED_REFUSAL
 from effx.export.builders import onnxruntime as onnx_parts
 from effx.export.builders.onnxruntime import audit
 from effx.export.builders.tensorrt import MAX_BATCH
@@ -18,7 +19,7 @@ __all__ = ["audit", "build", "refuse"]
 def refuse(variant: Variant, device: str) -> str | None:
     """Return why a variant cannot be built, or None."""
     if variant.unpadded:
-        return "effx builds unpadded for onnxruntime and openvino only"
+        return UNPADDED_REFUSAL
     return None
 
 

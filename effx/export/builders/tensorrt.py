@@ -30,6 +30,7 @@ from effx.engines.tensorrt import logger
 from effx.errors import UsageError, need
 from effx.export import fp8
 from effx.export import tensorrt_network as parsed
+from effx.export.builders import UNPADDED_REFUSAL
 from effx.export.builders import onnxruntime as onnx_parts
 from effx.export.builders import torch as torch_parts
 from effx.export.built import Built, StandIn
@@ -64,7 +65,7 @@ class TensorRt:
         if variant.stripped and device != "cuda":  # TensorRT-RTX 1.7 asks for the GPU while it compiles one
             return "a plan without weights can only be built on the GPU that runs it: use device cuda"
         if variant.unpadded:
-            return "effx builds unpadded for onnxruntime and openvino only"
+            return UNPADDED_REFUSAL
         if variant.exits == "exit-if" and variant.stripped:
             return "weights within an If cannot be put back into a plan; use exit, which runs segments"
         if variant.exits == "exit-if" and variant.tokens:

@@ -11,6 +11,7 @@ import torch
 
 from effx.export import graph
 from effx.export.audit import by_frequency
+from effx.export.builders import UNPADDED_REFUSAL
 from effx.export.built import Built
 from effx.export.source import ExportSource
 from effx.manifests import Audit
@@ -30,7 +31,7 @@ def refuse(variant: Variant, device: str) -> str | None:
     if variant.exits == "exit-if":
         return "the PyTorch program cannot branch; use exit, which runs segments"
     if variant.unpadded:
-        return "effx builds unpadded for onnxruntime and openvino only"
+        return UNPADDED_REFUSAL
     if variant.tokens and (variant.length is None or variant.exits):
         return "torch.export cannot trace token pruning at dynamic lengths; use seqN without exit"
     return None

@@ -159,20 +159,24 @@ class CellStore:
             folder.rename(removed)
             shutil.rmtree(removed, ignore_errors=True)
 
+    def paused_folder(self, run_key: str) -> Path:
+        """Return the folder of what a run may be continued from."""
+        return self.folder / "paused" / run_key
+
     def paused(self, run_key: str) -> dict[int, Path]:
         """Return the paused states of a training run: optimizer steps -> folder."""
-        folder = self.folder / "paused" / run_key
+        folder = self.paused_folder(run_key)
         children = folder.iterdir() if folder.is_dir() else ()
         return {int(child.name): child for child in children if child.name.isdigit()}
 
     def paused_state(self, run_key: str, steps: int) -> Path:
         """Return the folder of the state that a training run has after some optimizer steps."""
-        return self.folder / "paused" / run_key / str(steps)
+        return self.paused_folder(run_key) / str(steps)
 
     def remove_paused(self, run_key: str, before: int | None = None) -> None:
         """Remove the states of a training run: those with fewer steps than ``before``, or all."""
         if before is None:
-            shutil.rmtree(self.folder / "paused" / run_key, ignore_errors=True)
+            shutil.rmtree(self.paused_folder(run_key), ignore_errors=True)
             with contextlib.suppress(OSError):  # other runs have states, or there are none
                 (self.folder / "paused").rmdir()
             return

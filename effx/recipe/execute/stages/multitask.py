@@ -6,6 +6,7 @@ from pathlib import Path
 
 from effx.recipe.execute.protocol import CellSpec, StageOutput
 from effx.recipe.execute.stages import common
+from effx.recipe.execute.store import CellStore
 from effx.specs.stages import MultitaskStage
 
 
@@ -23,7 +24,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         tickets=[source.artifact for source in cell.sources if source.stage == "prune"],
         settings=settings.multitask,
         trust_remote_code=settings.trust_remote_code,
-        state=Path(cell.workspace) / "paused" / cell.run_key,
+        state=CellStore(cell.workspace).paused_folder(cell.run_key),
     )
     shared = checkpoints[0].manifest.shared
     assert shared is not None

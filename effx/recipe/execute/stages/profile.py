@@ -6,6 +6,7 @@ from pathlib import Path
 
 from effx.recipe.execute.protocol import CellSpec, StageOutput
 from effx.recipe.execute.stages import common
+from effx.recipe.execute.store import CellStore
 from effx.specs.stages import ProfileStage
 
 
@@ -20,7 +21,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         plan=settings.plan,
         meter=settings.meter,
         data_folder=cell.local_paths.data,
-        journal=Path(cell.workspace) / "paused" / cell.run_key / "session.jsonl",
+        journal=CellStore(cell.workspace).paused_folder(cell.run_key) / "session.jsonl",
     )
     if not runs:
         raise failures[0]
