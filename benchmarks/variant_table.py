@@ -40,7 +40,7 @@ from effx.specs.variants import parse
 from effx.train import exits, finetune, tokens
 from effx.train.importing import import_model
 
-FAMILIES = ("bert", "distilbert", "roberta", "modernbert", "deberta-v2")
+FAMILIES = ("bert", "distilbert", "roberta", "modernbert", "deberta-v2", "nomic_bert")
 SIZES = {
     "mini": {name: (4, 256) for name in FAMILIES},
     "base": {
@@ -49,6 +49,7 @@ SIZES = {
         "roberta": (12, 768),
         "modernbert": (22, 768),
         "deberta-v2": (12, 768),
+        "nomic_bert": (12, 768),
     },
     "large": {"bert": (24, 1024)},
 }

@@ -6,6 +6,7 @@ Those folders are for reading; a test that changes something copies it first.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import random
@@ -29,6 +30,14 @@ from tests import cache as caches
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+
+def _in_transformers(model_type: str) -> bool:
+    """Whether the installed transformers has a type of models, without importing it."""
+    spec = importlib.util.find_spec("transformers")
+    places = spec.submodule_search_locations or () if spec else ()
+    return any((Path(place) / "models" / model_type.replace("-", "_")).is_dir() for place in places)
+
+
 SHARED_DATA = Path(os.environ.get("EFFX_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 _COMMON = {"vocab_size": 0, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -47,7 +56,9 @@ CONFIGS = {
                    "max_position_embeddings": 66, "pad_token_id": 0},
     "modernbert": {**_COMMON, "local_attention": 16},
     "deberta-v2": {**_COMMON, **DEBERTA},
+    "nomic_bert": _COMMON,
 }  # fmt: skip
+CONFIGS = {name: values for name, values in CONFIGS.items() if _in_transformers(name)}
 REDUCED_VARIANTS = ["fp32", "exit", "exit-if", "tokens", "exit+tokens", "exit-if+tokens", "seq16", "buckets",
                     "exit+seq16", "exit+buckets", "tokens+seq16", "exit+tokens+buckets"]  # fmt: skip
 QUICK = MeasurementPlan(

@@ -24,7 +24,6 @@ NEAREST: Mapping[str, tuple[str, str]] = {
     "luke": ("roberta", "embeddings of entities"),
     "megatron-bert": ("bert", "LayerNorms before attention and FFN"),
     "mobilebert": ("bert", "bottlenecks around each layer, and several FFNs in it"),
-    "nomic_bert": ("bert", "rotary positions and gated FFNs"),
     "nystromformer": ("bert", "approximated attention"),
     "roberta-prelayernorm": ("roberta", "LayerNorms before attention and FFN"),
     "roformer": ("bert", "rotary positions"),

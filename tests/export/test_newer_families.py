@@ -1,4 +1,4 @@
-"""ModernBERT and DeBERTa through training, reductions and every backend: each engine passes its gate."""
+"""Newer families through training, reductions and every backend: each engine passes its gate."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests import cache as caches
 from tests.models.huggingface.saved import change_config
 
 
-@pytest.fixture(scope="session", params=["modernbert", "deberta-v2"])
+@pytest.fixture(scope="session", params=["modernbert", "deberta-v2", "nomic_bert"])
 def trained(
     request: pytest.FixtureRequest, cache: caches.Cache, encoders: dict[str, Path], rows_folder: Path
 ) -> dict[str, Path]:

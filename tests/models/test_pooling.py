@@ -15,9 +15,10 @@ from effx.models import families, forward, infer, load, prune, save, structure
 from effx.models.huggingface.pooling import own_pooling
 from effx.models.pooling import set_pooling
 from effx.specs.tasks import TASKS
+from tests.conftest import CONFIGS
 from tests.models import tiny
 
-FAMILIES = ("bert", "roberta", "electra", "mpnet", "distilbert", "modernbert", "deberta-v2")
+FAMILIES = tuple(CONFIGS)
 
 
 @torch.no_grad()

@@ -7,16 +7,16 @@ Nothing outside this package depends on an architecture's name or on the paths o
 
 from __future__ import annotations
 
-from transformers import PreTrainedModel
+from transformers import CONFIG_MAPPING, PreTrainedModel, __version__
 
 from effx.errors import UsageError
-from effx.models.families import bert, deberta, modernbert
+from effx.models.families import bert, deberta, modernbert, nomic
 from effx.models.families.protocol import Family, Matrix
 from effx.specs.families import NEAREST
 
 __all__ = ["FAMILIES", "Family", "Matrix", "named", "of"]
 
-FAMILIES: dict[str, Family] = {
+_ALL: dict[str, Family] = {
     "bert": bert.BERT,
     "roberta": bert.ROBERTA,
     "xlm-roberta": bert.ROBERTA,
@@ -26,8 +26,10 @@ FAMILIES: dict[str, Family] = {
     "distilbert": bert.DISTILBERT,
     "modernbert": modernbert.MODERNBERT,
     "deberta-v2": deberta.DEBERTA,
+    "nomic_bert": nomic.NOMIC,
 }
-"""``model_type`` in config.json -> family."""
+FAMILIES = {name: family for name, family in _ALL.items() if name in CONFIG_MAPPING}
+"""``model_type`` in config.json -> family, of those that the installed transformers has."""
 
 
 def of(model: PreTrainedModel) -> Family:
@@ -41,6 +43,10 @@ def of(model: PreTrainedModel) -> Family:
 
 def named(model_type: str) -> Family:
     """Return the family for a ``model_type`` in config.json; raises as :func:`of`."""
+    if model_type in _ALL and model_type not in FAMILIES:
+        raise UsageError(
+            f"architecture '{model_type}' is not in transformers {__version__}: install a newer one."
+        )
     if model_type not in FAMILIES:
         nearest, missing = NEAREST.get(model_type, ("", ""))
         hint = f" The nearest family is {nearest}; effx does not compute {missing}." if nearest else ""

@@ -55,8 +55,9 @@ class BertFamily(CommonFamily):
     """A name in transformers' table of activations."""
     head_out: str
     """The task head's last Linear, within the task model."""
-    span_head: str
-    """The Linear to start and end logits of a question-answering model, within the task model."""
+    span_head: str | None
+    """The Linear to start and end logits of a question-answering model, within the task model; None:
+    there is no such model in transformers."""
     token_types: bool
     token_head: str = "classifier"
     """The Linear to the logits of a token-classification model, within the task model."""
@@ -106,7 +107,7 @@ class BertFamily(CommonFamily):
     # the task head
 
     def answers_spans(self, model: PreTrainedModel) -> bool:
-        return hasattr(model, self.span_head)
+        return self.span_head is not None and hasattr(model, self.span_head)
 
     def output_path(self, model: PreTrainedModel) -> str | None:
         if self.embeds(model):
@@ -219,7 +220,7 @@ class BertFamily(CommonFamily):
         return out(model.get_submodule("dropout")(pooled))  # type: ignore[no-any-return]
 
     def spans(self, model: PreTrainedModel, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        both = model.get_submodule(self.span_head)(hidden)
+        both = model.get_submodule(self.span_head or "")(hidden)
         return both[..., 0], both[..., 1]
 
     def norm_names(self, model: PreTrainedModel) -> list[str]:

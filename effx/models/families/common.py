@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -12,6 +14,9 @@ from effx.models import embedder
 
 class CommonFamily:
     """Methods of :class:`effx.models.families.Family` that do not depend on the architecture."""
+
+    def renamed(self, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        return tensors
 
     @property
     def layers_path(self) -> str:

@@ -24,14 +24,13 @@ from transformers.activations import ACT2FN
 from effx.errors import UsageError
 from effx.models import embedder
 from effx.models.attention import attention, in_blocks, local_attention, lowered, mask_of
+from effx.models.families import rotary
 from effx.models.families.common import CommonFamily
 from effx.models.families.protocol import Matrix
 from effx.models.families.removal import NoAttention, NoFFN, linear, sliced
 from effx.models.stream import Stream
 
 _LOCAL = "sliding_attention"
-_ROTATIONS = ("default", "linear", "llama3", "yarn")
-"""Types of rotary positions whose frequencies do not depend on the length of the input."""
 _QKV, _HEADS_OUT = "attn.Wqkv", "attn.Wo"
 _NEURONS_IN, _NEURONS_OUT = "mlp.Wi", "mlp.Wo"
 
@@ -53,11 +52,7 @@ class ModernBertFamily(CommonFamily):
 
     def refusal(self, config: Mapping[str, Any]) -> str | None:
         of_kinds = config.get("rope_parameters") or {}
-        for value in of_kinds.values() if isinstance(of_kinds, Mapping) else ():
-            kind = value.get("rope_type", "default") if isinstance(value, Mapping) else "default"
-            if kind not in _ROTATIONS:
-                return f"its rotary positions are of type {kind}; effx computes {', '.join(_ROTATIONS)}"
-        return None
+        return rotary.refusal(of_kinds.values() if isinstance(of_kinds, Mapping) else ())
 
     def prepare(self, model: PreTrainedModel) -> None:
         if hasattr(model.config, "reference_compile"):  # a compiled FFN would ignore masks
@@ -157,7 +152,7 @@ class ModernBertFamily(CommonFamily):
             qkv = torch.unflatten(stream.padded(states), 2, shape)
             query, key, value = (part.transpose(1, 2) for part in qkv.unbind(2))
             cos, sin = self._rotation(model, stream, kind)
-            query, key = _rotated(query, cos, sin), _rotated(key, cos, sin)
+            query, key = rotary.rotated(query, cos, sin), rotary.rotated(key, cos, sin)
             dropout = float(model.config.attention_dropout) if model.training else 0.0
             if kind == _LOCAL and not explicit and in_blocks(stream, _reach(model)):
                 context = local_attention(query, key, value, stream, _reach(model), dropout=dropout)
@@ -219,12 +214,9 @@ class ModernBertFamily(CommonFamily):
         self, model: PreTrainedModel, stream: Stream, kind: str
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return cosine and sine [batch, 1, length, head size] of the angles of the tokens' positions."""
-        rotary: Any = model.get_submodule("model.rotary_emb")
-        frequencies = getattr(rotary, f"{kind}_inv_freq").float()
-        scaling = float(getattr(rotary, f"{kind}_attention_scaling"))
-        angles = stream.positions[..., None].float() * frequencies
-        angles = torch.cat((angles, angles), dim=-1)[:, None]
-        return angles.cos() * scaling, angles.sin() * scaling
+        module: Any = model.get_submodule("model.rotary_emb")
+        scaling = float(getattr(module, f"{kind}_attention_scaling"))
+        return rotary.rotation(stream.positions, getattr(module, f"{kind}_inv_freq"), scaling)
 
     # surgery
 
@@ -268,13 +260,6 @@ class ModernBertFamily(CommonFamily):
             del layers[position]
         model.config.num_hidden_layers = len(layers)
         model.config.layer_types = [str(layer.attention_type) for layer in layers]
-
-
-def _rotated(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate queries or keys [batch, heads, length, size] in float32 (Su et al. 2021, equation 34)."""
-    x = states if states.dtype == torch.float64 else states.float()
-    first, second = x.chunk(2, dim=-1)
-    return (x * cos + torch.cat((-second, first), dim=-1) * sin).to(states.dtype)
 
 
 def _reach(model: PreTrainedModel) -> int:

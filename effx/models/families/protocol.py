@@ -76,6 +76,10 @@ class Family(Protocol):
         """Correct, in place, what a release of transformers builds otherwise than effx needs it."""
         ...
 
+    def renamed(self, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """Return the tensors of a file as the modules have them, where ``save_pretrained`` writes others."""
+        ...
+
     # modules and sizes
 
     @property
@@ -123,8 +127,11 @@ class Family(Protocol):
         ...
 
     @property
-    def span_head(self) -> str:
-        """Name of the Linear to start and end logits of a question-answering model."""
+    def span_head(self) -> str | None:
+        """Name of the Linear to start and end logits of a question-answering model.
+
+        None: transformers has no such model of the family.
+        """
         ...
 
     def answers_spans(self, model: PreTrainedModel) -> bool:

@@ -74,7 +74,11 @@ def check_config(folder: ModelFolder) -> None:
 
 
 def head_of(
-    folder: ModelFolder, tensors: Tensors, output_path: str | None, token_path: str, span_path: str
+    folder: ModelFolder,
+    tensors: Tensors,
+    output_path: str | None,
+    token_path: str,
+    span_path: str | None,
 ) -> Head:
     """Return what a model's task head predicts.
 
@@ -83,7 +87,7 @@ def head_of(
         tensors: its weights.
         output_path: name of the last Linear of the family's classifiers.
         token_path: name of the Linear of the family's token-classification models.
-        span_path: name of the Linear of the family's question-answering models.
+        span_path: name of the Linear of the family's question-answering models; None: it has none.
 
     Raises:
         UsageError: the config names other outputs than the head has, or modules.json is damaged.
@@ -92,7 +96,7 @@ def head_of(
     architecture = one_line((config.get("architectures") or [""])[0], 100)
     suffix = architecture.rpartition("For")[2] if "For" in architecture else ""
     if suffix == "QuestionAnswering" or (
-        not suffix and span_path != output_path and f"{span_path}.weight" in tensors
+        not suffix and span_path and span_path != output_path and f"{span_path}.weight" in tensors
     ):
         return Head("answer-span", (), architecture or f"it has {span_path}")
     if suffix == "MultipleChoice":

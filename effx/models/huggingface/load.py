@@ -166,7 +166,7 @@ def open_model(name: str, *, trust_remote_code: bool = False) -> Opened | Opened
             raise wrong(folder.name, reason)
         skeleton = _skeleton(config, trust_remote_code, heads.HEADS["sequence"])
     prefix = skeleton.base_model_prefix
-    tensors = weights.canonical(weights.read(folder), set(skeleton.state_dict()), prefix)
+    tensors = weights.canonical(family.renamed(weights.read(folder)), set(skeleton.state_dict()), prefix)
     output_path = family.output_path(skeleton)
     head = contents.head_of(folder, tensors, output_path, family.token_head, family.span_head)
     reduction, words = Reduction(), None
@@ -212,6 +212,10 @@ def build(
         return _from_checkpoint(opened.checkpoint, task, plan)
     folder, config, tensors = opened.folder, opened.config, dict(opened.tensors)
     family = families.named(config.model_type)
+    if task.behavior.head == "span" and family.span_head is None:
+        raise wrong(
+            folder.name, f"transformers has no model for question answering of type {config.model_type}"
+        )
     heads.describe(config, task, plan.names(opened.head.outputs))
     skeleton = _skeleton(config, trust_remote_code, heads.head_type(task))
     known = set(skeleton.state_dict())

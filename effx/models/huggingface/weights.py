@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -55,7 +55,7 @@ def read(folder: ModelFolder) -> Tensors:
     return tensors
 
 
-def canonical(tensors: Tensors, known: Collection[str], prefix: str) -> Tensors:
+def canonical(tensors: Mapping[str, torch.Tensor], known: Collection[str], prefix: str) -> Tensors:
     """Return the tensors by the names that the task model has for them, where it has one.
 
     Args:
