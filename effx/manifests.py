@@ -21,6 +21,7 @@ from effx.records import Record, StoredLabel
 from effx.specs import backends, variants
 from effx.specs.data import DataRecord
 from effx.specs.exit_rules import ExitPoint, ExitRule
+from effx.specs.measurement import BuiltFor
 from effx.specs.runtime import GraphInterface, RuntimeSettings
 from effx.specs.settings import OneOf, Settings
 from effx.specs.tasks import TASKS, Task
@@ -753,12 +754,17 @@ class Audit:
 
 
 class CandidateRecord(Record):
-    """A scheme that was built and compared for an engine's precision."""
+    """What was built for an engine's precision; the fastest that passed its gates is the engine."""
 
     scheme: str
-    parity: CheckedParity
+    merged_projections: bool = False
+    """Whether Q, K and V of a layer are one product."""
+    disabled_optimizers: tuple[str, ...] = ()
+    """Graph optimizers of the runtime that were switched off."""
+    parity: CheckedParity | None
+    """None: not compared with the checkpoint, because another one was faster."""
     failure: str | None
-    """Why it may not be used; None: it passed its gates."""
+    """Why it may not be used; None: no gate failed."""
     seconds: Seconds | None
     """Seconds per query; None: not timed."""
 
@@ -891,7 +897,11 @@ class EngineManifest(Manifest):
     """None: made elsewhere, and not compared with a checkpoint."""
     audit: Audit | None = None
     candidates: tuple[CandidateRecord, ...] | None = None
-    """The schemes that were compared; None: there was one."""
+    """What was compared; None: there was one."""
+    built_for: BuiltFor | None = None
+    """The workload that the fastest candidate was chosen in; None: single rows and batches of 16."""
+    merged_projections: bool = False
+    """Whether Q, K and V of a layer are one product."""
     other_heads: tuple[HeadRecord, ...] = ()
     """Heads of other tasks, each of which is an output of its own; the engine's task has ``logits``."""
     gate_data: RowsRecord | None = None
@@ -996,6 +1006,8 @@ class EngineManifest(Manifest):
             raise ValueError("runtime.max_batch: expected the rows of the inputs' max")
         if runtime.max_length not in (None, self.longest_input):
             raise ValueError(f"runtime.max_length: expected {self.longest_input}, as inputs, or null")
+        if unknown := set(runtime.disabled_optimizers) - {*backends.get(self.backend).disabled_optimizers}:
+            raise ValueError(f"runtime.disabled_optimizers: unknown optimizer {min(unknown)[:40]!r}")
         if runtime.interface is not None:
             self._check_interface(runtime.interface)
         exits = runtime.exits

@@ -157,6 +157,8 @@ def set_at(*keys: Any, to: Any) -> Callable[[dict[str, Any]], None]:
         (set_at("runtime", "lengths", to=[8, 8]), "runtime.lengths: expected rising numbers"),
         (set_at("runtime", "lengths", to=[128]), "runtime.lengths: expected rising numbers from 1 to 64"),
         (set_at("runtime", "pad_id", to=-1), "runtime.pad_id: expected"),
+        (set_at("runtime", "disabled_optimizers", to=["X"]), "disabled_optimizers: unknown optimizer 'X'"),
+        (set_at("built_for", to="fast"), "expected single, offline or BATCHxLENGTH"),
         (set_at("runtime", "variant", to="int8"), "runtime.variant: expected 'fp32', as variant"),
         (set_at("candidates", to=[]), "candidates: expected several or null, got 0"),
         (set_at("parity", "metric", to="f1"), "parity: metric and metric_lost: expected both or neither"),

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from effx.cli import options
-from effx.specs import variants
+from effx.specs import measurement, variants
 from effx.specs.backends import BUILDABLE
 from effx.specs.data import DataSource
 from effx.specs.imports import ImportSettings
@@ -56,6 +56,14 @@ from effx.specs.imports import ImportSettings
     metavar="N",
     help="Number of training rows that calibrate static int8; without this option, fewer are enough.",
 )
+@click.option(
+    "--for",
+    "built_for",
+    type=options.Grammar(measurement.built_for, measurement.BUILT_FOR_GRAMMAR),
+    help="The workload that engines are for: single rows, batches of B rows of L tokens, or offline "
+    "batches of 32 rows. The fastest of several candidates (int8 schemes, graphs, settings of the runtime) "
+    "is chosen in it. Default: single rows and batches of 16 alike.",
+)
 @options.engines_folder
 @click.option(
     "--triton",
@@ -89,6 +97,7 @@ def command(
     device: str | None,
     data_folder: DataSource | None,
     calibration_rows: int,
+    built_for: str | None,
     out: Path,
     triton: Path | None,
     hub: Path | None,
@@ -104,8 +113,9 @@ def command(
     imported into ./checkpoints first (see effx import).
 
     Every engine is compared with its checkpoint on validation rows (parity gate). Early exits and
-    token pruning are applied only if the variant names them (exit, exit-if, tokens). int8 tries the
-    INT8 schemes of the backend and keeps the fastest on this machine that passes the parity gate.
+    token pruning are applied only if the variant names them (exit, exit-if, tokens). Several candidates
+    are tried, such as the INT8 schemes of the backend, and the fastest on this machine that passes the
+    parity gate is kept; --for says in which workload.
     Exit code 1: an engine failed; the others were built.
 
     \b
@@ -113,6 +123,7 @@ def command(
     effx export checkpoints/mine --variant int8 --backend onnxruntime --backend openvino
     effx export ./my-huggingface-model --data ./reviews --variant int8
     effx export checkpoints/mine --variant fp32 --variant int8 --hub ./models
+    effx export checkpoints/mine --variant int8 --for 32x128
     effx export checkpoints/mine-exits --variant exit+int8 --variant exit-if+seq64
     """  # fmt: skip
     from effx import progress
@@ -130,6 +141,7 @@ def command(
         device=device,
         data_folder=data_folder,
         calibration_rows=calibration_rows,
+        built_for=built_for,
         overwrite=overwrite,
         keep_failed=keep_failed,
         jobs=jobs,

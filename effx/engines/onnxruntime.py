@@ -31,7 +31,9 @@ class OnnxRuntimeGraph:
         if len(runtime.files) > 1:
             options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=[provider])
+            self._session = onnxruntime.InferenceSession(
+                path, options, providers=[provider], disabled_optimizers=[*runtime.disabled_optimizers]
+            )
         except Exception as error:  # onnxruntime's errors have no common base class
             reason = one_line(error)
             raise ArtifactError(f"{path} cannot be loaded: {reason}") from error

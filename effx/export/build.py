@@ -8,20 +8,19 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from effx import data, engines, progress
 from effx.artifacts import Checkpoint, Engine
-from effx.engines import Session
 from effx.errors import DataError, EffxError, GateError, UsageError
-from effx.export import audit, drift, parity, shared_encoder
+from effx.export import audit, drift, fastest, parity, shared_encoder
 from effx.export.builders import builder
 from effx.export.built import Built, StandIn
+from effx.export.fastest import Files
 from effx.export.parity import Answers, Reference
 from effx.export.source import ExportSource
 from effx.host import built as built_here
@@ -42,6 +41,7 @@ from effx.models.structure import full_parameters, parameters_left
 from effx.specs import backends
 from effx.specs.backends import CALIBRATED, INT8_BF16
 from effx.specs.data import DataLocation, DataRecord
+from effx.specs.measurement import built_for
 from effx.specs.runtime import RuntimeSettings
 from effx.specs.tasks import Task
 from effx.specs.variants import Variant
@@ -51,8 +51,6 @@ _NOTES = {
     "int8-dynamic": "this file is for ONNX Runtime; for OpenVINO, int8 of backend openvino is faster",
 }
 """Scheme -> what a user of its file should know."""
-_TIMED_ROWS = 64
-_TIMED_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,9 @@ class Job:
     target: Path
     """The engine's folder."""
     keep_failed: bool = False
+    built_for: str | None = None
+    """The workload that candidates are timed in, see :func:`effx.specs.measurement.built_for`; None: single
+    rows and batches."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,12 @@ def gate_data(checkpoint: Checkpoint, data_folder: DataLocation) -> DataRecord |
 
 
 def up_to_date(
-    target: Path, checkpoint: Checkpoint, variant: Variant, rows: DataRecord | None, calibration_rows: int
+    target: Path,
+    checkpoint: Checkpoint,
+    variant: Variant,
+    rows: DataRecord | None,
+    calibration_rows: int,
+    built_for: str | None = None,
 ) -> Engine | None:
     """Return the engine at ``target`` if it was built from this checkpoint and passed its gates.
 
@@ -97,6 +103,7 @@ def up_to_date(
         variant: of it.
         rows: of the gates and of calibration; None: unknown, so that those of the engine are good.
         calibration_rows: see :func:`effx.export.export_all`.
+        built_for: the same.
     """
     if not Engine.find(target):
         return None
@@ -106,6 +113,8 @@ def up_to_date(
         return None
     before = engine.manifest
     same = (before.checkpoint.digest, before.calibration_rows) == (checkpoint.digest, calibration_rows)
+    if before.candidates is not None:
+        same = same and before.built_for == built_for
     if same and variant.multi:
         try:
             others = shared_encoder.others(checkpoint)
@@ -176,15 +185,16 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
             progress.say(f"{target.name}: {best.failure}")
         build_s = time.perf_counter() - started
         progress.say(
-            f"{target.name}: {best.scheme}, built in {build_s:.1f} s; logits differ by "
-            f"{best.parity.max_abs_diff:.2g} at most, {best.parity.agreement} "
-            f"on {best.parity.compared_rows}"
+            f"{target.name}: {best.description}, built in {build_s:.1f} s; logits differ by "
+            f"{best.measured.max_abs_diff:.2g} at most, {best.measured.agreement} "
+            f"on {best.measured.compared_rows}"
         )
         for head in best.other_heads:
             progress.say(
                 f"{target.name}: {head.output} differ by {head.parity.max_abs_diff:.2g} at most, "
                 f"{head.parity.agreement} on {head.parity.compared_rows}"
             )
+        assert best.audit is not None
         if note := audit.mixed_precision_note(best.audit, variant.precision):
             progress.say(f"{target.name}: {note}")
         if note := _NOTES.get(best.scheme):
@@ -226,6 +236,8 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
             other_heads=best.other_heads,
             audit=best.audit,
             candidates=None if len(tried) == 1 else tuple(candidate.record() for candidate in tried),
+            built_for=None if len(tried) == 1 else job.built_for,
+            merged_projections=best.merged_projections,
             gate_data=gate_data(checkpoint, source.data_folder),
             calibration_rows=source.calibration_rows,
             runtime=best.runtime,
@@ -266,62 +278,121 @@ def _encoder_shape(source: ExportSource) -> EncoderShape:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """One scheme, built and checked."""
+    """Files of an engine that were built; they may be used once they are checked."""
 
     scheme: str
     folder: Path
     built: Built
-    audit: Audit
-    parity: Parity
-    failure: str | None
-    """Why it may not be used; None: it passed its gates."""
+    merged_projections: bool = False
+    audit: Audit | None = None
+    """None: not checked yet."""
+    parity: Parity | None = None
+    """None: not checked yet."""
+    failure: str | None = None
+    """Why it may not be used; None: it passed its gates, or is not checked yet."""
     other_heads: tuple[HeadRecord, ...] = ()
     """Other tasks of an engine with several heads, each compared with its own checkpoint on its own rows."""
-    seconds: float = float("inf")
-    """Seconds per query; infinite if it was not timed."""
+    seconds: float | None = None
+    """Seconds per query; None: not timed."""
 
     @property
     def runtime(self) -> RuntimeSettings:
         return self.built.runtime
 
+    @property
+    def measured(self) -> Parity:
+        """The comparison with the checkpoint, of a candidate that was checked."""
+        assert self.parity is not None
+        return self.parity
+
+    @property
+    def description(self) -> str:
+        """What it is, for messages."""
+        merged = " with merged Q, K and V" if self.merged_projections else ""
+        disabled = ", ".join(self.runtime.disabled_optimizers)
+        return f"{self.scheme}{merged}{f' without {disabled}' if disabled else ''}"
+
+    def without(self, optimizers: tuple[str, ...]) -> _Candidate:
+        """Return the same files, run without some graph optimizers of the runtime, and not checked yet."""
+        built = replace(self.built, runtime=replace(self.built.runtime, disabled_optimizers=optimizers))
+        return _Candidate(self.scheme, self.folder, built, self.merged_projections)
+
     def record(self) -> CandidateRecord:
         """Return the candidate as engine.json has it."""
         return CandidateRecord(
             scheme=self.scheme,
+            merged_projections=self.merged_projections,
+            disabled_optimizers=self.runtime.disabled_optimizers,
             parity=self.parity,
             failure=self.failure,
-            seconds=self.seconds if np.isfinite(self.seconds) else None,
+            seconds=self.seconds,
         )
 
 
 def _best(
     source: ExportSource, job: Job, reference: Reference, folder: Path, context: BuildContext
 ) -> tuple[_Candidate, list[_Candidate]]:
-    """Build each scheme of the variant's precision; return the fastest that passes its gates, and all.
+    """Return the fastest candidate that passes its gates, and all that were built.
 
-    If none passes, the first is returned, with its failure.
+    Each scheme of the variant's precision is built and checked. Around the fastest, what the backend may gain
+    from is tried: it is checked only where it is faster. If no scheme passes, the first is returned, with
+    its failure.
     """
-    tried = [
-        _candidate(source, job, scheme, folder / scheme, reference, context)
+    schemes = [
+        _checked(_built(source, job, scheme, folder / scheme), source, job, reference, context)
         for scheme in _schemes(source, job)
     ]
-    passed = [candidate for candidate in tried if candidate.failure is None]
+    passed = [candidate for candidate in schemes if candidate.failure is None]
+    if not passed:
+        return schemes[0], schemes
     if len(passed) > 1:
-        with context.exclusive():
-            timed = {candidate.scheme: _timed(candidate, job, reference) for candidate in passed}
-        tried = [timed.get(candidate.scheme, candidate) for candidate in tried]
-        passed = list(timed.values())
-    return min(passed or tried, key=lambda candidate: candidate.seconds), tried
+        passed = _timed(passed, job, reference, context)
+    chosen = min(passed, key=lambda candidate: candidate.seconds or 0.0)
+    tried = {candidate.description: candidate for candidate in (*schemes, *passed)}
+    others = _alternatives(source, job, chosen, folder)
+    if others:
+        chosen, *others = _timed([chosen, *others], job, reference, context)
+        limit = fastest.WORTH * (chosen.seconds or 0.0)
+        tried |= {candidate.description: candidate for candidate in (chosen, *others)}
+        for candidate in sorted(others, key=lambda candidate: candidate.seconds or 0.0):
+            if (candidate.seconds or 0.0) > limit:
+                break
+            checked = _checked(candidate, source, job, reference, context)
+            tried[checked.description] = checked
+            if checked.failure is None:
+                chosen = checked
+                break
+    return chosen, [*tried.values()]
 
 
-def _candidate(
-    source: ExportSource, job: Job, scheme: str, folder: Path, reference: Reference, context: BuildContext
-) -> _Candidate:
-    """Build one scheme, audit it and measure its parity."""
-    module, variant = builder(job.backend), job.variant
+def _alternatives(source: ExportSource, job: Job, best: _Candidate, folder: Path) -> list[_Candidate]:
+    """Build what may be faster than a scheme as it is: other graphs, and other settings of the runtime."""
+    row = backends.get(job.backend)
+    if job.device != "cpu" or best.built.stand_in is not None:
+        return []
+    graphs = [best]
+    merged = source.with_merged_projections(job.variant) if row.merges_projections else None
+    if merged is not None:
+        built = _built(merged, job, best.scheme, folder / f"{best.scheme}-merged")
+        graphs.append(replace(built, merged_projections=True))
+    others = graphs[1:]
+    if row.disabled_optimizers:
+        others += [candidate.without(row.disabled_optimizers) for candidate in graphs]
+    return others
+
+
+def _built(source: ExportSource, job: Job, scheme: str, folder: Path) -> _Candidate:
+    """Build one scheme."""
     folder.mkdir()
-    built = module.build(source, variant, scheme, folder, job.device)
-    built = replace(built, runtime=replace(built.runtime, device=job.device))
+    built = builder(job.backend).build(source, job.variant, scheme, folder, job.device)
+    return _Candidate(scheme, folder, replace(built, runtime=replace(built.runtime, device=job.device)))
+
+
+def _checked(
+    candidate: _Candidate, source: ExportSource, job: Job, reference: Reference, context: BuildContext
+) -> _Candidate:
+    """Audit what was built, and compare it with the checkpoint."""
+    module, variant, folder, built = builder(job.backend), job.variant, candidate.folder, candidate.built
     audited = module.audit(folder, built)
     tested = built.stand_in or StandIn(folder, job.backend, built.runtime)
     measured_on = "engine" if built.stand_in is None else f"its graphs on {tested.backend}"
@@ -349,13 +420,19 @@ def _candidate(
         )
     for other in source.others.values() if variant.multi else ():
         other.forget_model()  # its reference is known
-    candidate = _Candidate(scheme, folder, built, audited, measured, None, heads)
-    return replace(candidate, failure=_failure(candidate, job, source, reference))
+    checked = replace(candidate, audit=audited, parity=measured, other_heads=heads)
+    return replace(checked, failure=_failure(checked, job, source, reference))
 
 
-def _timed(candidate: _Candidate, job: Job, reference: Reference) -> _Candidate:
-    with engines.open_unchecked(candidate.folder, job.backend, candidate.runtime) as session:
-        return replace(candidate, seconds=_seconds(session, reference))
+def _timed(
+    candidates: Sequence[_Candidate], job: Job, reference: Reference, context: BuildContext
+) -> list[_Candidate]:
+    """Return the candidates with their seconds per query."""
+    files = [Files(candidate.folder, job.backend, candidate.runtime) for candidate in candidates]
+    workload = None if job.built_for is None else built_for(job.built_for)
+    with context.exclusive():
+        seconds = fastest.seconds(files, reference.encoded, workload)
+    return [replace(candidate, seconds=each) for candidate, each in zip(candidates, seconds, strict=True)]
 
 
 def _schemes(source: ExportSource, job: Job) -> list[str]:
@@ -384,9 +461,10 @@ def _in_queries(measured: Parity) -> str:
 def _failure(candidate: _Candidate, job: Job, source: ExportSource, reference: Reference) -> str | None:
     """Return why a candidate may not be used, or None."""
     variant = job.variant
+    assert candidate.audit is not None
     if failure := audit.failure(candidate.audit, variant.precision, job.backend):
         return failure
-    compared = [("", source.checkpoint.task, candidate.parity, reference)]
+    compared = [("", source.checkpoint.task, candidate.measured, reference)]
     compared += [
         (
             f"task {head.task_definition.name}: ",
@@ -440,19 +518,3 @@ def _lost(measured: Parity) -> str:
     if measured.lost_classes:
         text += f", never predicted: {', '.join(measured.lost_classes)}"
     return text
-
-
-def _seconds(session: Session, reference: Reference) -> float:
-    """Return the geometric mean of the seconds per query for single rows and for a batch."""
-    encoded = reference.encoded
-    rows = np.random.default_rng(0).permutation(len(encoded))[:_TIMED_ROWS]
-    single = [encoded.batch([int(row)]) for row in rows]
-    batch = [encoded.batch(rows[:_TIMED_BATCH])] * 4
-    means = []
-    for queries in (single, batch):
-        session.infer(queries[0])
-        started = time.perf_counter()
-        for query in queries:
-            session.infer(query)
-        means.append((time.perf_counter() - started) / len(queries))
-    return float(np.sqrt(np.prod(means)))

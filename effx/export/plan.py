@@ -69,6 +69,7 @@ def export_all(
     device: str | None = None,
     data_folder: DataLocation = None,
     calibration_rows: int = variants.CALIBRATION_ROWS,
+    built_for: str | None = None,
     overwrite: bool = False,
     keep_failed: bool = False,
     jobs: int | None = 1,
@@ -84,6 +85,8 @@ def export_all(
         device: the device that the engines run on; None: each backend's default.
         data_folder: file or folder of the rows for the gates; default: that of the checkpoint's rows.
         calibration_rows: training rows that static int8 takes its activation ranges from.
+        built_for: the workload that the fastest of several candidates is chosen in: ``single``, ``BxL`` or
+            ``offline``, see :func:`effx.specs.measurement.built_for`; None: single rows and batches.
         overwrite: build again engines that are up to date.
         keep_failed: keep an engine that failed its gate; its manifest says so.
         jobs: processes that build at the same time; None: as many as processors and memory allow.
@@ -112,15 +115,15 @@ def export_all(
                 suffix = "" if default else f".{target_device}"
                 target = Path(out) / f"{checkpoint.name}.{variant.text}.{backend}{suffix}"
                 order.append(target)
-                engine = (
-                    None if overwrite else up_to_date(target, checkpoint, variant, rows, calibration_rows)
-                )
+                engine = None
+                if not overwrite:
+                    engine = up_to_date(target, checkpoint, variant, rows, calibration_rows, built_for)
                 if engine:
                     progress.say(f"{target.name}: up to date")
                     ready[target] = engine
                     continue
                 key = (folder, variant.length, variant.tokens, variant.exits is not None)
-                job = Job(folder, variant, backend, target_device, target, keep_failed)
+                job = Job(folder, variant, backend, target_device, target, keep_failed, built_for)
                 groups.setdefault(key, []).append(job)
     waiting = list(groups.values())
     at_once = min(len(waiting), jobs) if jobs else _affordable(waiting)

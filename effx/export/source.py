@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +19,7 @@ from effx.artifacts import Checkpoint
 from effx.data import Rows, UnlabelledRows
 from effx.encoding import Encoded, Encoder
 from effx.errors import DataError, MissingExtraError, UsageError
-from effx.export import graph, parity, shared_encoder
+from effx.export import graph, merged_projections, parity, shared_encoder
 from effx.export.graph import TraceShape
 from effx.export.parity import Reference
 from effx.manifests import head_output
@@ -51,7 +53,9 @@ class ExportSource:
     calibration_rows: int = CALIBRATION_ROWS
     programs: dict[Any, Path] = field(default_factory=dict)
     """Programs that the PyTorch builder exported, in ``scratch``, by what they depend on."""
-    _graphs: dict[tuple[TraceShape, bool, bool], list[Path]] = field(default_factory=dict)
+    _separate: ExportSource | None = None
+    """The source whose graphs these are, with merged projections; None: they are graphs as traced."""
+    _graphs: dict[tuple[TraceShape, bool, bool, bool], list[Path]] = field(default_factory=dict)
     _references: dict[Any, Reference] = field(default_factory=dict)
 
     @cached_property
@@ -97,20 +101,35 @@ class ExportSource:
     def graphs(self, variant: Variant, dtype: torch.dtype = torch.float32) -> list[Path]:
         """Return the ONNX files of a variant: one, or its early-exit segments in order."""
         shape, split = self.trace_shape(variant, dtype), variant.exits is not None
-        key = (shape, split, variant.multi)
+        key = (shape, split, variant.multi, self._separate is None)
         if key not in self._graphs:
-            folder = self.scratch / f"graph-{len(self._graphs)}"
-            paths = []
-            parts: list[range | None] = [*graph.segments(self.model)] if split else [None]
-            for number, layers in enumerate(parts):
-                subfolder = folder / str(number)  # weights past 2 GB are files in the folder of their graph
-                subfolder.mkdir(parents=True)
-                name = f"segment-{number}.onnx" if split else "model.onnx"
-                others = self.other_models if variant.multi else None
-                graph.write(self.model, subfolder / name, shape, layers, others)
-                paths.append(subfolder / name)
-            self._graphs[key] = paths
+            folder = Path(tempfile.mkdtemp(prefix="graphs-", dir=self.scratch))
+            if self._separate is None:
+                self._graphs[key] = self._traced(shape, split, variant.multi, folder)
+            else:
+                self._graphs[key] = _merged(self._separate.graphs(variant, dtype), folder)
         return self._graphs[key]
+
+    def _traced(self, shape: TraceShape, split: bool, multi: bool, folder: Path) -> list[Path]:
+        paths = []
+        parts: list[range | None] = [*graph.segments(self.model)] if split else [None]
+        for number, layers in enumerate(parts):
+            subfolder = folder / str(number)  # weights past 2 GB are files in the folder of their graph
+            subfolder.mkdir(parents=True)
+            name = f"segment-{number}.onnx" if split else "model.onnx"
+            others = self.other_models if multi else None
+            graph.write(self.model, subfolder / name, shape, layers, others)
+            paths.append(subfolder / name)
+        return paths
+
+    def with_merged_projections(self, variant: Variant) -> ExportSource | None:
+        """Return the same source whose graphs compute Q, K and V of a layer as one product.
+
+        None: the variant's graphs have no layers that can.
+        """
+        source = copy.copy(self)
+        source._separate = self
+        return source if source.graphs(variant) else None
 
     def rule(self) -> ExitRule:
         """Return the exit rule that the checkpoint was calibrated with."""
@@ -245,3 +264,15 @@ class ExportSource:
         chosen = np.linspace(0, len(encoded) - 1, count).astype(int)  # rows may have several sequences
         arrays = [encoded.batch([sequence], variant.length) for sequence in chosen]
         return [{name: array[name] for name in names} for array in arrays]
+
+
+def _merged(separate: Sequence[Path], folder: Path) -> list[Path]:
+    """Write graphs with merged projections; return them, or nothing where no layer's can be merged."""
+    paths, layers = [], 0
+    for number, path in enumerate(separate):
+        (folder / str(number)).mkdir()
+        target = folder / str(number) / path.name
+        merged_here = merged_projections.write(path, target)
+        paths.append(target if merged_here else path)
+        layers += merged_here
+    return paths if layers else []

@@ -54,6 +54,11 @@ class Backend:
     """Whether the types in the built network are binding, so that an audit must find the named precision."""
     runs_code: bool = False
     """Whether opening its files runs code that they contain, as unpickling does."""
+    merges_projections: bool = False
+    """On the CPU: whether Q, K and V from one product are tried."""
+    disabled_optimizers: tuple[str, ...] = ()
+    """On the CPU: graph optimizers of the runtime without which engines are tried, as they cost more time
+    than they save on some processors."""
     strips_weights: bool = False
     """Whether it can build a plan without weights (variant part ``stripped``)."""
 
@@ -79,6 +84,11 @@ class Backend:
     def schemes_for(self, precision: str, device: str) -> tuple[str, ...]:
         """Return the schemes to build for a variant's precision; empty: not supported."""
         return tuple(self.schemes[self.device(device)].get(precision, ()))
+
+    def is_chosen_by_time(self, precision: str, device: str) -> bool:
+        """Whether engines of a variant's precision are the fastest of several candidates."""
+        alternatives = self.merges_projections or bool(self.disabled_optimizers)
+        return len(self.schemes_for(precision, device)) > 1 or (alternatives and self.device(device) == "cpu")
 
     def refusal(self, precision: str, device: str) -> str | None:
         """Return why a precision is not supported on a device, or None."""
@@ -122,6 +132,8 @@ _ROWS = (
         layer_taps="onnxruntime",
         triton_backend="onnxruntime",
         execution_providers={"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"},
+        merges_projections=True,
+        disabled_optimizers=("SkipLayerNormFusion",),
     ),
     Backend(
         name="onnxruntime-tensorrt",

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 
 from effx.errors import UsageError
 from effx.specs.settings import OneOf, Parsed, Seed, Settings
-from effx.specs.workloads import SCENARIOS, SELECT_ALL, SINGLE_STREAM
+from effx.specs.workloads import SCENARIOS, SELECT_ALL, SINGLE_STREAM, Workload, grid, offline
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -31,6 +31,7 @@ GPU_GRID = tuple(GridShape(batch, length) for batch in (1, 8, 32, 128, 512) for 
 """Up to where the arithmetic is saturated: BERT-base at 128 x 128, a small encoder at larger batches."""
 _QUICK_GRID = (GridShape(1, 32), GridShape(32, 32))
 _NO_GRID = "none"
+_OFFLINE_BATCH = 32
 
 
 def parse_shape(text: str) -> GridShape:
@@ -43,6 +44,36 @@ def parse_shape(text: str) -> GridShape:
     if match is None:
         raise UsageError(f"'{text}': expected BATCHxLENGTH, e.g. 8x32.", settings="grid")
     return GridShape(int(match.group(1)), int(match.group(2)))
+
+
+def built_for(text: str) -> Workload:
+    """Return the workload that an engine is built for.
+
+    Args:
+        text: ``single``, single rows at their real lengths; ``BxL``, e.g. 8x32: batch x length; or
+            ``offline``, batches of 32 rows of similar length.
+
+    Raises:
+        UsageError: it is none of them.
+    """
+    named = {"single": SINGLE_STREAM, "offline": offline(_OFFLINE_BATCH)}
+    if text in named:
+        return named[text]
+    try:
+        return grid(*parse_shape(text))
+    except UsageError:
+        raise UsageError(
+            f"'{text}': expected single, offline or BATCHxLENGTH, e.g. 8x32.", settings="built_for"
+        ) from None
+
+
+def _built_for(text: str) -> str:
+    built_for(text)
+    return text
+
+
+BUILT_FOR_GRAMMAR = "single|BxL|offline"
+BuiltFor = Annotated[str, Parsed(_built_for, BUILT_FOR_GRAMMAR, "a workload, e.g. single or 8x32")]
 
 
 def _shapes(value: Any) -> Any:

@@ -77,6 +77,8 @@ class RuntimeSettings:
     """On a GPU: whether fp32 products may run in TF32."""
     keep_qdq: bool = False
     """ONNX Runtime on the CPU: whether Q/DQ pairs run as written instead of fused."""
+    disabled_optimizers: tuple[str, ...] = ()
+    """ONNX Runtime on the CPU: graph optimizers that are switched off."""
     compiled: bool = False
     """PyTorch: whether the program is compiled."""
     input_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from effx.specs.heads import HeadSettings
-from effx.specs.measurement import MeasurementPlan
+from effx.specs.measurement import BuiltFor, MeasurementPlan
 from effx.specs.settings import Settings
 from effx.specs.training import (
     AdaptationSettings,
@@ -199,6 +199,7 @@ class ExportStage(Settings):
     backend: str
     device: str | None = None
     calibration_rows: int = CALIBRATION_ROWS
+    built_for: BuiltFor | None = None
 
 
 class ProfileStage(Settings):

@@ -193,7 +193,7 @@ def test_int8_variants_compute_in_integers(
         assert lost[0] <= engine.manifest.parity.accuracy_lost <= lost[1]
     if backend == "onnxruntime":
         tried = {entry.scheme for entry in built[0].manifest.candidates}
-        assert tried == {"int8-dynamic", "int8-static"}
+        assert tried == {"int8-dynamic", "int8-static"}  # the fastest also otherwise
         assert built[0].manifest.scheme in tried
 
 
@@ -308,7 +308,7 @@ def test_without_training_rows_int8_is_built_without_calibration(
         said = capsys.readouterr()
         assert "only int8-dynamic is built: calibration needs training rows" in said.err + said.out
         manifest = Engine.open(tmp_path / f"engines-{number}" / "tiny.int8.onnxruntime").manifest
-        assert manifest.scheme == "int8-dynamic" and manifest.candidates is None
+        assert {entry.scheme for entry in manifest.candidates} == {manifest.scheme} == {"int8-dynamic"}
     with pytest.raises(UsageError, match="calibration needs training rows"):
         export(checkpoint.folder, "int8", "openvino", tmp_path / "none", data_folder=alone)
 

@@ -21,6 +21,7 @@ from effx.profile.record import of_engine
 from effx.specs import variants
 from effx.train.multitask import multitask
 from tests import cache as caches
+from tests.conftest import CONFIGS
 from tests.train.multitask.test_run import SETTINGS, TASKS, data_folders, tickets, train
 
 __all__ = ["data_folders", "tickets"]  # fixtures
@@ -63,7 +64,7 @@ def check_answers(engine: Engine, checkpoints: list[Path], rows_of: dict[str, Pa
             np.testing.assert_allclose(answers, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "electra", "mpnet"])
+@pytest.mark.parametrize("family", CONFIGS)
 def test_every_head_answers_as_its_checkpoint(
     family: str, trained: dict[str, list[Path]], data_folders: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from effx.errors import UsageError
 from effx.export import export, graph
 from effx.models import prune
 from effx.models.stream import RealTokens
+from tests.conftest import CONFIGS
 from tests.models import tiny
 
 LENGTHS = ([1, 1], [5, 3, 9], [12, 2, 7, 7, 1], [16])
@@ -32,7 +33,7 @@ def answers(path: Path, runtime: str, inputs: dict[str, torch.Tensor]) -> np.nda
     return np.asarray(openvino.Core().compile_model(str(path), "CPU", hints)(arrays)[0])
 
 
-@pytest.mark.parametrize("family", ["bert", "mpnet", "electra", "distilbert", "modernbert", "deberta-v2"])
+@pytest.mark.parametrize("family", CONFIGS)
 def test_logits_are_those_of_the_padded_model(family: str, tmp_path: Path) -> None:
     model = tiny.model(family)
     prune(model, heads={0: [1], 1: [0, 1, 2, 3]}, ffns=[2])

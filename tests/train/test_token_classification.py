@@ -38,7 +38,7 @@ from effx.train.tickets.draw import draw
 from effx.train.tickets.result import TicketResult
 from tests import cache as caches
 from tests.analysis import simulated_results
-from tests.conftest import write_rows
+from tests.conftest import CONFIGS, write_rows
 
 LABELS = ("O", "B-food", "I-food", "B-place", "I-place")
 WORDS = {"soup": "B-food", "dessert": "I-food", "room": "B-place", "view": "I-place"}
@@ -111,7 +111,7 @@ def test_predictions_are_those_of_transformers(namer: Checkpoint, words_folder: 
         assert stored == [classes[numbers.index(word)] for word in range(len(row["tokens"]))]
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "mpnet", "distilbert"])
+@pytest.mark.parametrize("family", CONFIGS)
 def test_each_family_has_the_logits_of_transformers(
     family: str, encoders: dict[str, Path], words_folder: Path
 ) -> None:

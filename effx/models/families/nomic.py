@@ -102,8 +102,9 @@ class NomicFamily(BertFamily):
     ) -> tuple[Stream, torch.Tensor | None]:
         x, probabilities = stream.hidden, None
         if heads:
+            shape = (len(heads), self.head_size(model))
             query, key, value = (
-                layer.get_submodule(path)(x).unflatten(2, (len(heads), self.head_size(model))).transpose(1, 2)
+                torch.unflatten(stream.padded(layer.get_submodule(path)(x)), 2, shape).transpose(1, 2)
                 for path in (self.query, self.key, self.value)
             )
             module: Any = self.encoder(model).get_submodule("rotary_emb")
@@ -112,7 +113,8 @@ class NomicFamily(BertFamily):
             mask = mask_of(stream, heads, query.dtype)
             dropout = float(getattr(model.config, self.attention_dropout)) if model.training else 0.0
             context, probabilities = attention(query, key, value, mask, dropout=dropout, explicit=explicit)
-            output = layer.get_submodule(self.attention_output)(context.transpose(1, 2).flatten(2))
+            context = stream.unpadded(context.transpose(1, 2).flatten(2))
+            output = layer.get_submodule(self.attention_output)(context)
             x = x + F.dropout(output, self.hidden_dropout(model), model.training)
         return replace(stream, hidden=layer.get_submodule(self.attention_norm)(x)), probabilities
 

@@ -13,13 +13,10 @@ from effx.recipe.graph.chains import Chain, chains, exported_variants, joined
 from effx.recipe.graph.digests import Digests
 from effx.recipe.graph.plan import Artifacts
 from effx.recipe.language.recipe import ModelEntry, Recipe, TaskEntry, level_of
-from effx.specs import variants
+from effx.specs import backends, variants
 from effx.specs.levels import SUPER, Level
 from effx.specs.stages import ExportStage, ProfileStage, ReportStage
 from effx.specs.training import LotterySettings
-
-_MEASURING_PRECISION = "int8"
-"""The precision whose export measures the latency of several schemes, so it needs the host alone."""
 
 
 def cells(recipe: Recipe, digests: Digests, host: str, artifacts: Artifacts) -> list[Cell]:
@@ -189,11 +186,14 @@ def _engines(builder: CellBuilder, checkpoint: Cell, task: TaskEntry, variant: s
     engines = []
     for wanted in builder.recipe.backends:
         suffix = f".{wanted.device}" if wanted.device else ""
+        row = backends.get(wanted.backend)
+        chosen_by_time = row.is_chosen_by_time(variants.parse(variant).scheme, row.device(wanted.device))
         settings = ExportStage(
             variant=variant,
             backend=wanted.backend,
             device=wanted.device,
             calibration_rows=builder.recipe.calibration_rows,
+            built_for=builder.recipe.built_for,
         )
         engines.append(
             builder.add(
@@ -203,7 +203,7 @@ def _engines(builder: CellBuilder, checkpoint: Cell, task: TaskEntry, variant: s
                 local_paths=data_paths(task),
                 sources=(checkpoint.id,),
                 backends=(wanted.backend,),
-                alone=variants.parse(variant).scheme == _MEASURING_PRECISION,
+                alone=chosen_by_time,  # what else the host does would be measured, too
                 group=f"{variant} {wanted.backend}",
             )
         )

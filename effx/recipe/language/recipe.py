@@ -18,7 +18,7 @@ from effx.specs.backends import BUILDABLE
 from effx.specs.data import DataSettings, DataSource
 from effx.specs.heads import HeadSettings
 from effx.specs.levels import SUPER, Level
-from effx.specs.measurement import MeasurementPlan
+from effx.specs.measurement import BuiltFor, MeasurementPlan
 from effx.specs.presets import PRESETS
 from effx.specs.settings import OneOf, Parsed, Seed, Settings, wrong
 from effx.specs.stages import SECTIONS, StageSpec
@@ -191,6 +191,9 @@ class RecipeBase(Settings):
     variants: tuple[VariantEntry, ...] = ()
     backends: tuple[BackendEntry, ...] = (BackendEntry(backend="onnxruntime"),)
     calibration_rows: Count = CALIBRATION_ROWS
+    built_for: BuiltFor | None = None
+    """The workload in which the fastest of several candidates for an engine is chosen: single, BxL or
+    offline. Default: single rows and batches of 16 alike."""
     workloads: WorkloadsEntry = WorkloadsEntry()
     budgets: Budgets = Budgets()
 
@@ -246,6 +249,7 @@ class RecipeBase(Settings):
             "variants": [{"variant": variant.text, **_of(variant.parents)} for variant in self.variants],
             "backends": [_given(backend) for backend in self.backends],
             "calibration_rows": self.calibration_rows,
+            "built_for": self.built_for,
             "workloads": _given(self.workloads),
             "budgets": _given(self.budgets),
         }

@@ -28,6 +28,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         device=device,
         data_folder=cell.local_paths.data,
         calibration_rows=settings.calibration_rows,
+        built_for=settings.built_for,
     )
     if engine.folder.name != cell.name:  # the first device is not in the engine's name
         engine.folder.rename(out / cell.name)
