@@ -28,6 +28,9 @@ import numpy as np
 SHAPES = {"1x32": (1, 32), "1x128": (1, 128), "32x128": (32, 128)}
 LONG = {"1x512": (1, 512)}
 REPEATS = {"1x32": 60, "1x128": 25, "1x512": 5, "32x128": 2, "real": 1}
+LONGEST_S = 10.0
+"""Seconds after which the turn of an engine at a shape ends, and the calls that it has at least."""
+LEAST_CALLS = 2
 THREADS = 2
 CALIBRATION_ROWS = 128
 Infer = Callable[[dict[str, np.ndarray]], np.ndarray]
@@ -105,12 +108,13 @@ def worker(pipe: Any, opener: str, arguments: list[Any]) -> None:
         if repeats == 0:
             pipe.send([infer(query) for query in inputs])
             continue
-        taken = []
-        for _ in range(repeats):
-            for query in inputs:
-                started = time.perf_counter()
-                infer(query)
-                taken.append(time.perf_counter() - started)
+        taken: list[float] = []
+        for query in inputs * repeats:
+            if sum(taken) > LONGEST_S and len(taken) >= LEAST_CALLS:
+                break
+            started = time.perf_counter()
+            infer(query)
+            taken.append(time.perf_counter() - started)
         pipe.send(taken)
 
 
@@ -206,6 +210,7 @@ def main() -> None:
     parser.add_argument("--engines", type=Path, default=Path("engines"))
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--long", action="store_true", help="time 1x512, too")
+    parser.add_argument("--rows", type=int, help="score this many validation rows; default: all")
     options = parser.parse_args()
     with contextlib.redirect_stdout(sys.stderr):  # the other tools print to stdout
         result = compare(options)
@@ -221,6 +226,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
 
     checkpoint = Checkpoint.open(options.checkpoint)
     rows = data.load(checkpoint.task, "validation", options.data)
+    rows = rows if options.rows is None else rows.limit(options.rows)
     train = data.load(checkpoint.task, "train", options.data).limit(CALIBRATION_ROWS)
     encoder = Encoder(checkpoint.folder, checkpoint.max_length)
     encoded, calibration = encoder(rows.texts), encoder(train.texts)
