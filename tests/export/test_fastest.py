@@ -14,6 +14,7 @@ from effx.export import build, export, export_all, fastest, graph
 from effx.export.fastest import Files
 from effx.specs.measurement import built_for
 from effx.specs.runtime import RuntimeSettings
+from tests.conftest import REDUCED_VARIANTS
 from tests.models import tiny
 
 
@@ -126,3 +127,16 @@ def test_an_engine_for_another_workload_is_not_up_to_date(
         export_all([checkpoint.folder], ["fp32"], ["onnxruntime"], tmp_path, built_for=word)
         assert ("up to date" in capsys.readouterr().err) == expected
     assert Engine.open(tmp_path / "tiny.fp32.onnxruntime").manifest.built_for is None
+
+
+@pytest.mark.parametrize("variant", [*REDUCED_VARIANTS, "int8-dynamic+exit-if", "int8-dynamic+exit+tokens"])
+def test_every_variant_passes_its_gate_with_merged_projections(
+    variant: str, reduced_checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fastest, "seconds", lambda files, *_: [1.0, 0.8, 0.9, 0.7][: len(files)])
+    manifest = export(
+        reduced_checkpoint.folder, variant, "onnxruntime", tmp_path, calibration_rows=32
+    ).manifest
+    assert manifest.parity.passed and manifest.merged_projections and manifest.runtime.disabled_optimizers
+    layers = sum(bool(layer.heads) for layer in manifest.structure.layers)
+    assert manifest.audit.nodes["Split"] >= layers
