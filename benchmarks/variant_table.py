@@ -202,8 +202,9 @@ def reduced(
         shorter = TokenPruningSettings.of(schedule=schedule, epochs=1, lr=lr, limit=ROWS)
         last = tokens.train(last.folder, out=scratch, name="tokens", settings=shorter, overwrite=True)
     if "exits" not in behavior.refused:
-        rule = {} if behavior.has_classes else {"rule": "patience"}
-        early = EarlyExitSettings.of(epochs=1, depth=layers / 2, limit=ROWS, **rule)
+        # patience compares neighbouring ramps, so no row leaves before the second
+        share, rule = (0.5, {}) if behavior.has_classes else (0.75, {"rule": "patience"})
+        early = EarlyExitSettings.of(epochs=1, depth=share * layers, limit=ROWS, **rule)
         last = exits.train(last.folder, out=scratch, name="exits", settings=early, overwrite=True)
     shutil.copytree(last.folder, out / folder.name)
     return folder

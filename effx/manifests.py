@@ -1006,6 +1006,8 @@ class EngineManifest(Manifest):
             raise ValueError("runtime.max_batch: expected the rows of the inputs' max")
         if runtime.max_length not in (None, self.longest_input):
             raise ValueError(f"runtime.max_length: expected {self.longest_input}, as inputs, or null")
+        if runtime.threads != variants.parse(self.variant).threads:
+            raise ValueError(f"runtime.threads: {runtime.threads}, but the variant is {self.variant!r}")
         if unknown := set(runtime.disabled_optimizers) - {*backends.get(self.backend).disabled_optimizers}:
             raise ValueError(f"runtime.disabled_optimizers: unknown optimizer {min(unknown)[:40]!r}")
         if runtime.interface is not None:

@@ -14,8 +14,8 @@ def baseline_of(runs: Sequence[Run]) -> Run:
 
     On rows without labels it is the reference, if that is one. Where there is none, the most accurate fp32
     engine, or the most accurate of all. An engine whose quality a failed gate made unavailable is the
-    baseline only where there is no other; likewise one that also computes the heads of other tasks, or that
-    leaves padding out.
+    baseline only where there is no other; likewise one that also computes the heads of other tasks, that
+    leaves padding out, or that has its own number of threads.
     """
     runs = [run for run in runs if not run.withdrawn("quality")] or runs
     fp32 = [run for run in runs if run.engine.precision == "fp32"] or runs
@@ -26,7 +26,7 @@ def baseline_of(runs: Sequence[Run]) -> Run:
 
 def _is_usual(run: Run) -> bool:
     variant = variants.parse(run.engine.variant)
-    return not variant.multi and not variant.unpadded
+    return not variant.multi and not variant.unpadded and variant.threads is None
 
 
 def _is_reference(run: Run) -> bool:

@@ -80,7 +80,7 @@ def series(run: Run, of: Technique, longest: int | None = None) -> str:
     tokens = engine.max_length
     if longest and tokens and tokens < longest and of.name != "length":
         kind = f"{kind} at {tokens} tokens"
-    # buckets, exit-if and the stride change how an engine runs, not how far it is reduced
+    # buckets, exit-if, the stride and threads change how an engine runs, not how far it is reduced
     variant = _variant(engine)
     ways = [
         name for name, used in (("buckets", variant.buckets), ("exit-if", variant.exits == "exit-if")) if used
@@ -88,7 +88,12 @@ def series(run: Run, of: Technique, longest: int | None = None) -> str:
     ways += [] if variant.stride is None else [f"stride {variant.stride}"]
     ways += ["heads of all tasks"] if variant.multi else []
     ways += ["without padding"] if variant.unpadded else []
+    ways += [] if variant.threads is None else [_threads(variant.threads)]
     return ", ".join([kind, *ways, engine.precision, where])
+
+
+def _threads(number: int) -> str:
+    return "1 thread" if number == 1 else f"{number} threads"
 
 
 def longest(runs: Sequence[Run]) -> int | None:

@@ -80,7 +80,8 @@ def open_graph(
         path: the file.
         backend: the runtime's name.
         runtime: default: that of a plain fp32 graph on the CPU.
-        threads: compute threads; default: the processors that this process may use.
+        threads: compute threads, of which ``runtime`` may allow fewer; default: the processors that this
+            process may use.
 
     Raises:
         ArtifactError: the file is missing, damaged or refers to files outside its folder.
@@ -90,7 +91,8 @@ def open_graph(
     settings = runtime or RuntimeSettings((path.name,))
     if path.suffix == ".onnx":
         onnx_files.check(path)
-    graph: EngineGraph = _module(backend).open(path, backend, settings, threads or cpu.usable_processors())
+    most = threads or cpu.usable_processors()
+    graph: EngineGraph = _module(backend).open(path, backend, settings, min(settings.threads or most, most))
     return graph
 
 

@@ -138,6 +138,8 @@ def refusal(variant: Variant, backend: str, device: str) -> str | None:
         return reason
     if variant.stripped and not row.strips_weights:
         return "stripped is supported for TensorRT plans only"
+    if variant.threads is not None and device != "cpu":
+        return f"threads{variant.threads} is for engines on the CPU"
     if variant.precision == "bf16" and device == "cpu" and not cpu.has_bf16():
         return "this processor does not support bf16"
     return builder(backend).refuse(variant, device)

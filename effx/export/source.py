@@ -143,6 +143,7 @@ class ExportSource:
             precision=variant.precision,
             lengths=None if lengths is None else tuple(lengths),
             pad_id=Encoder(self.checkpoint.folder, 8).pad_id,
+            threads=variant.threads,
             token_pruning=variant.tokens,
             exits=StagedExits(self.rule(), tuple(exits.depths(self.model))) if variant.exits else None,
         )

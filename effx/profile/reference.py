@@ -90,6 +90,7 @@ def _is_unreduced_fp32(engine: Engine) -> bool:
         and variant.stride is None
         and not variant.multi
         and not variant.unpadded
+        and variant.threads is None
         and manifest.sparsity is None
         and (manifest.weight_remaining or 1.0) >= 1
     )

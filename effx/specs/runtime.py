@@ -59,6 +59,8 @@ class RuntimeSettings:
     """Of the arithmetic: fp32, fp16, bf16, int8 or fp8."""
     device: str = "cpu"
     """The device it was built for."""
+    threads: int | None = None
+    """Threads of the CPU at most; None: as many as the user says, or processors that the process may use."""
     unquantized_precision: str | None = None
     """Of what int8 leaves unquantized; None: fp32, or ``precision`` where nothing is quantized."""
     lengths: tuple[int, ...] | None = None

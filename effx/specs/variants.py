@@ -9,6 +9,7 @@
     weights   = stripped                                                           default within the plan
     heads     = multi                                                      default the checkpoint's own task
     padding   = unpadded                                                   default computed and masked
+    threads   = threadsN                                  default the processors that the process may use
 
 ``int8`` is the fastest int8 scheme of the backend that passes its gate on this machine. ``seqN`` fixes the
 length: longer inputs are truncated, shorter ones padded to N. ``buckets`` pads to the next of a few lengths.
@@ -16,7 +17,8 @@ With ``strideN``, neighbouring windows of a context have N tokens in common. ``e
 host decides between them; ``exit-if`` is a single graph with If. The weights of a ``stripped`` TensorRT plan
 are in an ONNX graph in the same folder; opening puts them into the plan. ``multi`` is an engine with the
 heads of all tasks that were trained together on one encoder. ``unpadded`` leaves padding out of all matrix
-products with weights of layers; only attention computes on padded rows.
+products with weights of layers; only attention computes on padded rows. ``threadsN`` runs on N threads of a
+CPU at most.
 """
 
 from __future__ import annotations
@@ -31,10 +33,11 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8-dynamic", "int8-static", "fp
 QUANTIZED = ("int8", "fp8")
 _OTHERS = {"buckets": "sequence", "exit": "exits", "exit-if": "exits", "tokens": "tokens",
            "stripped": "weights", "multi": "heads", "unpadded": "padding"}  # fmt: skip
-PARTS = (*PRECISIONS, "seqN", *_OTHERS, "strideN")
+PARTS = (*PRECISIONS, "seqN", *_OTHERS, "strideN", "threadsN")
 """All parts, for help texts."""
 _SEQUENCE = re.compile(r"seq([1-9][0-9]{0,5})")  # a longer number is no length of any encoder
 _STRIDE = re.compile(r"stride([1-9][0-9]{0,5})")
+_THREADS = re.compile(r"threads([1-9][0-9]{0,3})")
 MIN_LENGTH = 4
 CALIBRATION_ROWS = 128
 """Training rows that calibrate static int8, or all where there are fewer, unless the user says how many."""
@@ -75,6 +78,8 @@ class Variant:
     """Whether it has the heads of all tasks that were trained together."""
     unpadded: bool = False
     """Whether padding is left out of matrix products with weights."""
+    threads: int | None = None
+    """Threads of the CPU at most; None: the processors that the process may use."""
 
     @property
     def precision(self) -> str:
@@ -182,6 +187,7 @@ def parse(text: str) -> Variant:
         int(parts["windows"].removeprefix("stride")) if "windows" in parts else None,
         "heads" in parts,
         "padding" in parts,
+        int(parts["threads"].removeprefix("threads")) if "threads" in parts else None,
     )
 
 
@@ -192,6 +198,8 @@ def _kind(part: str) -> str:
         return "sequence"
     if _STRIDE.fullmatch(part):
         return "windows"
+    if _THREADS.fullmatch(part):
+        return "threads"
     if part in _OTHERS:
         return _OTHERS[part]
-    raise unknown("variant", part, [*PRECISIONS, *_OTHERS, "seq64", "stride64"])
+    raise unknown("variant", part, [*PRECISIONS, *_OTHERS, "seq64", "stride64", "threads1"])

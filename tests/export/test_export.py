@@ -15,8 +15,10 @@ from effx import engines
 from effx.artifacts import Checkpoint, Engine
 from effx.errors import GateError
 from effx.export import export, export_all, parity
+from effx.export.build import refusal
 from effx.manifests import ArtifactReference, Parity
 from effx.models import checkpoints, pretrained, save
+from effx.specs import variants
 from effx.specs.tasks import TASKS
 from tests.conftest import CONFIGS, write_rows
 
@@ -222,3 +224,20 @@ def test_damaged_checkpoint_does_not_stop_the_others(checkpoint: Checkpoint, tmp
     built, failures = export_all([tmp_path / "ck"], ["fp32"], out=tmp_path / "engines")
     assert [engine.name for engine in built] == ["b-good.fp32.onnxruntime"]
     assert "truncated or changed" in str(failures[0])
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "torch"])
+def test_an_engine_runs_on_its_own_number_of_threads_at_most(
+    backend: str, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    one = export(checkpoint.folder, "threads1", backend, tmp_path)
+    many = export(checkpoint.folder, "threads64", backend, tmp_path)
+    for engine, given, expected in ((one, None, 1), (one, 2, 1), (many, 2, 2)):
+        with engines.open(engine, threads=given, trust=True) as session:
+            assert session.describe()["threads"] == expected
+
+
+def test_threads_are_refused_on_a_gpu() -> None:
+    assert refusal(variants.parse("fp16+threads2"), "onnxruntime", "cuda") == (
+        "threads2 is for engines on the CPU"
+    )

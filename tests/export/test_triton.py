@@ -15,6 +15,7 @@ from effx.artifacts import Checkpoint, Engine
 from effx.cli import run
 from effx.errors import UsageError
 from effx.export import export, triton
+from effx.host import cpu
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,31 @@ def test_openvino_engine_of_fixed_length(schema: Any, checkpoint: Checkpoint, tm
     assert sorted(path.name for path in (folder / "1").iterdir()) == ["model.bin", "model.xml"]
     assert config.backend == "openvino"
     assert [list(entry.dims) for entry in config.input] == [[16]] * 3
-    assert config.parameters["ENFORCE_BF16"].string_value == "NO"
+    assert not config.parameters
+
+
+@pytest.mark.parametrize(("backend", "key"), [("onnxruntime", "intra_op_thread_count"),
+                                              ("openvino", "INFERENCE_NUM_THREADS")])  # fmt: skip
+def test_threads_and_bf16_are_parameters(
+    backend: str, key: str, schema: Any, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    engine = export(checkpoint.folder, "threads1", backend, tmp_path / "engines")
+    config = parsed(schema, triton.write(engine, tmp_path / "repository"))
+    assert {name: value.string_value for name, value in config.parameters.items()} == {key: "1"}
+    if backend == "openvino" and cpu.has_bf16():
+        engine = export(checkpoint.folder, "bf16", backend, tmp_path / "engines")
+        config = parsed(schema, triton.write(engine, tmp_path / "repository"))
+        assert {name: value.string_value for name, value in config.parameters.items()} == {"HINT_BF16": "YES"}
+
+
+def test_what_the_server_computes_otherwise_is_told(
+    checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engines = [export(checkpoint.folder, "fp32", name, tmp_path) for name in ("onnxruntime", "openvino")]
+    capsys.readouterr()
+    assert not triton.write_all(engines, tmp_path / "repository")
+    told = [line for line in capsys.readouterr().err.splitlines() if "in bf16" in line]
+    assert len(told) == 1 and told[0].startswith("tiny.fp32.openvino: ")
 
 
 def test_plan_lists_its_optimization_profiles(schema: Any, checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -30,6 +30,12 @@ def test_lengths_that_inputs_are_padded_to() -> None:
     assert variants.parse("int8").lengths(100) is None
 
 
+def test_threads_are_a_number() -> None:
+    variant = variants.parse("threads2+int8+seq32")
+    assert (variant.threads, variant.precision, variant.length) == (2, "int8", 32)
+    assert variants.parse("int8").threads is None
+
+
 def test_the_stride_of_windows_is_checked() -> None:
     variant = variants.parse("int8+stride64")
     assert (variant.stride, variant.precision, variant.length) == (64, "int8", None)
@@ -51,6 +57,8 @@ def test_the_stride_of_windows_is_checked() -> None:
         ("int8+fp32", "int8 and fp32 exclude each other"),
         ("seq64+buckets", "seq64 and buckets exclude each other"),
         ("stride64+stride32", "stride64 and stride32 exclude each other"),
+        ("threads1+threads2", "threads1 and threads2 exclude each other"),
+        ("threads0", "unknown variant 'threads0'. Did you mean 'threads1'"),
         ("stride0", "unknown variant 'stride0'. Did you mean 'stride64'"),
         ("seq3", "expected a length >= 4"),
         ("seq0", "unknown variant 'seq0'"),
