@@ -97,12 +97,12 @@ OPENERS: dict[str, Callable[..., Infer]] = {
 
 
 def worker(pipe: Any, opener: str, arguments: list[Any]) -> None:
-    """Answer (inputs, repeats) with seconds per call, and (inputs, 0) with the logits."""
+    """Answer (inputs, repeats, longest) with seconds per call, and (inputs, 0, None) with the logits."""
     infer = OPENERS[opener](*arguments)
     pipe.send("ready")
     while True:
         try:
-            inputs, repeats = pipe.recv()
+            inputs, repeats, longest_s = pipe.recv()
         except EOFError:  # the parent has finished
             return
         if repeats == 0:
@@ -110,7 +110,7 @@ def worker(pipe: Any, opener: str, arguments: list[Any]) -> None:
             continue
         taken: list[float] = []
         for query in inputs * repeats:
-            if sum(taken) > LONGEST_S and len(taken) >= LEAST_CALLS:
+            if longest_s is not None and sum(taken) > longest_s and len(taken) >= LEAST_CALLS:
                 break
             started = time.perf_counter()
             infer(query)
@@ -128,8 +128,11 @@ class EngineProcess:
         self._process.start()
         assert self._pipe.recv() == "ready"
 
-    def request(self, inputs: list[dict[str, np.ndarray]], repeats: int) -> Any:
-        self._pipe.send((inputs, repeats))
+    def request(
+        self, inputs: list[dict[str, np.ndarray]], repeats: int, longest_s: float | None = None
+    ) -> Any:
+        """Return the seconds of each call; of as many as fit where ``longest_s`` is given."""
+        self._pipe.send((inputs, repeats, longest_s))
         return self._pipe.recv()
 
 
@@ -265,7 +268,7 @@ def time_in_turns(
     for turn in range(rounds + 1):
         for name in rng.permutation(list(processes)):
             for query, inputs in queries.items():
-                seconds = processes[name].request(inputs, REPEATS[query])
+                seconds = processes[name].request(inputs, REPEATS[query], LONGEST_S)
                 if turn:  # the first round warms up
                     taken[name][query] += seconds
         print(f"round {turn} of {rounds}", file=sys.stderr, flush=True)
