@@ -45,6 +45,7 @@ from effx.specs.measurement import built_for
 from effx.specs.runtime import RuntimeSettings
 from effx.specs.tasks import Task
 from effx.specs.variants import Variant
+from effx.specs.workloads import Workload
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _NOTES = {
@@ -161,6 +162,12 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
         structure(source.model), source.limit, checkpoint.name,
         window=source.max_length(variant) if checkpoint.task.behavior.form == "windows" else None,
     )  # fmt: skip
+    workload, longest = _workload(job), variant.length or source.limit
+    if workload is not None and workload.length != "real" and workload.length > longest:
+        raise UsageError(
+            f"{target.name}: it reads {longest} tokens at most, and is to be built for {job.built_for}.",
+            settings="built_for",
+        )
     if variant.multi:  # refused before anything is traced
         _check_other_heads(source, variant)
     if variant.exits and variant.tokens and families.of(source.model).relative_positions:
@@ -431,10 +438,14 @@ def _timed(
 ) -> list[_Candidate]:
     """Return the candidates with their seconds per query."""
     files = [Files(candidate.folder, job.backend, candidate.runtime) for candidate in candidates]
-    workload = None if job.built_for is None else built_for(job.built_for)
     with context.exclusive():
-        seconds = fastest.seconds(files, reference.encoded, workload)
+        seconds = fastest.seconds(files, reference.encoded, _workload(job))
     return [replace(candidate, seconds=each) for candidate, each in zip(candidates, seconds, strict=True)]
+
+
+def _workload(job: Job) -> Workload | None:
+    """Return the workload that candidates are timed in; None: single rows and batches."""
+    return None if job.built_for is None else built_for(job.built_for)
 
 
 def _schemes(source: ExportSource, job: Job) -> list[str]:

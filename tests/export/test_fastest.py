@@ -119,6 +119,15 @@ def test_a_faster_candidate_that_fails_its_gate_is_not_used(
     assert [each.failure for each in manifest.candidates] == [None, "no", None, "no"]
 
 
+@pytest.mark.parametrize(("variant", "word"), [("seq16", "8x32"), ("fp32", "1x4096")])
+def test_a_workload_longer_than_the_engine_reads_is_refused(
+    variant: str, word: str, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=f"tokens at most, and is to be built for {word}"):
+        export(checkpoint.folder, variant, "onnxruntime", tmp_path, built_for=word)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_an_engine_for_another_workload_is_not_up_to_date(
     checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
