@@ -18,11 +18,16 @@ _HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}
 
 
 class OpenVinoGraph:
-    """An OpenVINO model compiled for the CPU; each fixed length is compiled when it is first used."""
+    """An OpenVINO model compiled for the CPU.
+
+    At any length, one compiled model answers all shapes. At fixed lengths, each length is compiled when it is
+    first used, for single rows apart from batches: a model without any dynamic dimension skips the plugin's
+    inference of shapes, which takes a quarter of the time of a single short row and more where lengths change
+    from call to call (docs/results/export).
+    """
 
     def __init__(self, path: Path, runtime: RuntimeSettings, threads: int) -> None:
-        lengths = runtime.lengths
-        self._lengths = lengths if lengths and len(lengths) > 1 else None  # a single length is in the graph
+        self._fixed = runtime.lengths
         self._token_pruning = runtime.token_pruning
         self._core = openvino.Core()
         self._config = {
@@ -33,17 +38,16 @@ class OpenVinoGraph:
         self._threads = threads
         try:
             self._model = self._core.read_model(path)
-            self._compiled: dict[int | None, Any] = {}
-            if self._lengths is None:
-                self._request(None)
+            self._compiled: dict[tuple[int, int], Any] = {}
+            if self._fixed is None or len(self._fixed) == 1:
+                self._request(*self._shape_of(1, self._fixed[0] if self._fixed else -1))
         except RuntimeError as error:
             reason = one_line(error)
             raise ArtifactError(f"{path} cannot be loaded: {reason}") from error
         self._inputs = [entry.get_any_name() for entry in self._model.inputs]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        length = None if self._lengths is None else int(inputs["attention_mask"].shape[1])
-        compiled, request = self._request(length)
+        compiled, request = self._request(*self._shape_of(*inputs["attention_mask"].shape))
         # every engine takes int64; the plugin converts it
         request.infer({name: np.ascontiguousarray(inputs[name]) for name in self._inputs}, share_inputs=True)
         return {
@@ -53,7 +57,7 @@ class OpenVinoGraph:
 
     def executed(self) -> list[tuple[str, str, str]]:
         """Return name, kind and precision of every node as it runs."""
-        compiled, _ = self._request(None if self._lengths is None else self._lengths[0])
+        compiled, _ = self._request(-1, self._fixed[0] if self._fixed else -1)
         nodes = []
         for node in compiled.get_runtime_model().get_ordered_ops():
             info = {key: str(value.astype(str)) for key, value in node.get_rt_info().items()
@@ -63,12 +67,18 @@ class OpenVinoGraph:
             )
         return nodes
 
-    def _shape(self, entry: Any, length: int) -> Any:
-        """Return an input's shape at a fixed length; with token pruning, segments' lengths stay dynamic."""
+    def _shape_of(self, batch: int, length: int) -> tuple[int, int]:
+        """Return the batch and length that a query's model is compiled for; -1: any."""
+        if self._fixed is None:
+            return -1, -1
+        return (1 if batch == 1 and not self._token_pruning else -1), length
+
+    def _input_shape(self, entry: Any, batch: int, length: int) -> Any:
+        """Return an input's shape; with token pruning, the lengths of segments stay dynamic."""
         shape = entry.get_partial_shape()
         if self._token_pruning and entry.get_any_name() in ("hidden", "token_mask"):
             return shape
-        return openvino.PartialShape([-1, length, *(shape[i] for i in range(2, len(shape)))])
+        return openvino.PartialShape([batch, length, *(shape[i] for i in range(2, len(shape)))])
 
     def describe(self) -> dict[str, object]:
         return {
@@ -82,16 +92,18 @@ class OpenVinoGraph:
         self._compiled.clear()
         del self._model, self._core
 
-    def _request(self, length: int | None) -> Any:
-        """Return the compiled model for a length, and a request on it."""
-        if length not in self._compiled:
+    def _request(self, batch: int, length: int) -> Any:
+        """Return the model compiled for a batch and length (-1: any), and a request on it."""
+        if (batch, length) not in self._compiled:
             model = self._model
-            if length is not None:
+            if length != -1:
                 model = model.clone()
-                model.reshape({entry.get_any_name(): self._shape(entry, length) for entry in model.inputs})
+                model.reshape(
+                    {entry.get_any_name(): self._input_shape(entry, batch, length) for entry in model.inputs}
+                )
             compiled = self._core.compile_model(model, "CPU", self._config)
-            self._compiled[length] = (compiled, compiled.create_infer_request())
-        return self._compiled[length]
+            self._compiled[batch, length] = (compiled, compiled.create_infer_request())
+        return self._compiled[batch, length]
 
 
 def hint(runtime: RuntimeSettings) -> str:
