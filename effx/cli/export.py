@@ -60,9 +60,9 @@ from effx.specs.imports import ImportSettings
     "--for",
     "built_for",
     type=options.Grammar(measurement.built_for, measurement.BUILT_FOR_GRAMMAR),
-    help="The workload that engines are for: single rows, batches of B rows of L tokens, or offline "
-    "batches of 32 rows. The fastest of several candidates (int8 schemes, graphs, settings of the runtime) "
-    "is chosen in it. Default: single rows and batches of 16 alike.",
+    help="Keep the fastest of several candidates (int8 schemes, graphs, settings of the runtime) in this "
+    "workload: single rows, batches of B rows of L tokens, or offline batches of 32 rows. Default: int8 is "
+    "the fastest in single rows and batches of 16 alike, and other variants are built as they are named.",
 )
 @options.engines_folder
 @click.option(
@@ -113,9 +113,8 @@ def command(
     imported into ./checkpoints first (see effx import).
 
     Every engine is compared with its checkpoint on validation rows (parity gate). Early exits and
-    token pruning are applied only if the variant names them (exit, exit-if, tokens). Several candidates
-    are tried, such as the INT8 schemes of the backend, and the fastest on this machine that passes the
-    parity gate is kept; --for says in which workload.
+    token pruning are applied only if the variant names them (exit, exit-if, tokens). int8 tries the
+    INT8 schemes of the backend and keeps the fastest on this machine that passes the parity gate.
     Exit code 1: an engine failed; the others were built.
 
     \b

@@ -114,8 +114,8 @@ def up_to_date(
         return None
     before = engine.manifest
     same = (before.checkpoint.digest, before.calibration_rows) == (checkpoint.digest, calibration_rows)
-    if before.candidates is not None:
-        same = same and before.built_for == built_for
+    chosen = backends.get(engine.backend).is_chosen_by_time(variant.scheme, engine.device, built_for)
+    same = same and before.built_for == (built_for if chosen else None)
     if same and variant.multi:
         try:
             others = shared_encoder.others(checkpoint)
@@ -175,6 +175,7 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
             f"variant '{variant.text}': {checkpoint.name} has a relative position bias, which segments "
             "cannot compute after tokens were dropped: use either exits or tokens."
         )
+    by_time = backends.get(backend).is_chosen_by_time(variant.scheme, job.device, job.built_for)
     reference = source.reference(variant)
     started = time.perf_counter()
     with Engine.create(target, overwrite=True) as draft:
@@ -245,7 +246,7 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
             other_heads=best.other_heads,
             audit=best.audit,
             candidates=None if len(tried) == 1 else tuple(candidate.record() for candidate in tried),
-            built_for=None if len(tried) == 1 else job.built_for,
+            built_for=job.built_for if by_time else None,
             merged_projections=best.merged_projections,
             gate_data=gate_data(checkpoint, source.data_folder),
             calibration_rows=source.calibration_rows,
@@ -375,9 +376,12 @@ def _best(
 
 
 def _alternatives(source: ExportSource, job: Job, best: _Candidate, folder: Path) -> list[_Candidate]:
-    """Build what may be faster than a scheme as it is: other graphs, and other settings of the runtime."""
+    """Build what may be faster than a scheme as it is: other graphs, and other settings of the runtime.
+
+    Nothing where the variant names its scheme and no workload is given: a rebuild is then the same bytes.
+    """
     row = backends.get(job.backend)
-    if job.device != "cpu" or best.built.stand_in is not None:
+    if job.device != "cpu" or not row.is_chosen_by_time(job.variant.scheme, job.device, job.built_for):
         return []
     graphs = [best]
     merged = source.with_merged_projections(job.variant) if row.merges_projections else None

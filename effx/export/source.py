@@ -103,7 +103,7 @@ class ExportSource:
         shape, split = self.trace_shape(variant, dtype), variant.exits is not None
         key = (shape, split, variant.multi, self._separate is None)
         if key not in self._graphs:
-            folder = Path(tempfile.mkdtemp(prefix="graphs-", dir=self.scratch))
+            folder = Path(tempfile.mkdtemp(prefix="graph-", dir=self.scratch))
             if self._separate is None:
                 self._graphs[key] = self._traced(shape, split, variant.multi, folder)
             else:

@@ -85,10 +85,18 @@ class Backend:
         """Return the schemes to build for a variant's precision; empty: not supported."""
         return tuple(self.schemes[self.device(device)].get(precision, ()))
 
-    def is_chosen_by_time(self, precision: str, device: str) -> bool:
-        """Whether engines of a variant's precision are the fastest of several candidates."""
+    def is_chosen_by_time(self, precision: str, device: str, built_for: str | None) -> bool:
+        """Whether an engine is the fastest of several candidates.
+
+        Args:
+            precision: a variant's.
+            device: what it is built for.
+            built_for: the workload that it is built for; None: the user has not said.
+        """
         alternatives = self.merges_projections or bool(self.disabled_optimizers)
-        return len(self.schemes_for(precision, device)) > 1 or (alternatives and self.device(device) == "cpu")
+        return len(self.schemes_for(precision, device)) > 1 or (
+            built_for is not None and alternatives and self.device(device) == "cpu"
+        )
 
     def refusal(self, precision: str, device: str) -> str | None:
         """Return why a precision is not supported on a device, or None."""

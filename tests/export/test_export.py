@@ -78,10 +78,9 @@ def test_int8_graphs_have_integer_products(
     saved = export(checkpoint.folder, "int8-dynamic", out=tmp_path)
     graph = onnx.load(saved.folder / "model.onnx").graph
     types = [node.op_type for node in graph.node]
-    # per layer: Q, K, V (in one, if that was faster at the moment), attention output, FFN in and out; then
-    # pooler and classifier. The two attention products of a layer stay float
-    per_layer = 4 if saved.manifest.merged_projections else 6
-    assert types.count("MatMulInteger") == 3 * per_layer + 2
+    # per layer: Q, K, V, attention output, FFN in and out; then pooler and classifier. The two
+    # attention products of a layer stay float
+    assert types.count("MatMulInteger") == 3 * 6 + 2
     assert types.count("MatMul") == 3 * 2
     small = (saved.folder / "model.onnx").stat().st_size
     assert small < (engines_folder / "tiny.fp32.onnxruntime" / "model.onnx").stat().st_size

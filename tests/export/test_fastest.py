@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from effx.artifacts import Checkpoint, Engine
+from effx.artifacts import Checkpoint
 from effx.encoding import Encoded, Encoder
 from effx.errors import UsageError
 from effx.export import build, export, export_all, fastest, graph
@@ -97,7 +97,7 @@ def test_the_fastest_is_kept_where_it_is_worth_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(fastest, "seconds", lambda files, *_: seconds[: len(files)])
-    engine = export(checkpoint.folder, "fp32", "onnxruntime", tmp_path)
+    engine = export(checkpoint.folder, "fp32", "onnxruntime", tmp_path, built_for="single")
     manifest = engine.manifest
     assert (manifest.merged_projections, bool(manifest.runtime.disabled_optimizers)) == expected
     nodes = manifest.audit.nodes
@@ -114,7 +114,7 @@ def test_a_faster_candidate_that_fails_its_gate_is_not_used(
         return "no" if candidate.merged_projections else failure(candidate, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(build, "_failure", only_separate)
-    manifest = export(checkpoint.folder, "fp32", "onnxruntime", tmp_path).manifest
+    manifest = export(checkpoint.folder, "fp32", "onnxruntime", tmp_path, built_for="single").manifest
     assert not manifest.merged_projections and manifest.runtime.disabled_optimizers
     assert [each.failure for each in manifest.candidates] == [None, "no", None, "no"]
 
@@ -131,11 +131,26 @@ def test_a_workload_longer_than_the_engine_reads_is_refused(
 def test_an_engine_for_another_workload_is_not_up_to_date(
     checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for word, expected in (("single", False), ("single", True), ("4x16", False), (None, False)):
+    for word, expected in (
+        (None, False),
+        ("single", False),
+        ("single", True),
+        ("4x16", False),
+        (None, False),
+    ):
         capsys.readouterr()
-        export_all([checkpoint.folder], ["fp32"], ["onnxruntime"], tmp_path, built_for=word)
+        ((engine,), _) = export_all([checkpoint.folder], ["fp32"], ["onnxruntime"], tmp_path, built_for=word)
         assert ("up to date" in capsys.readouterr().err) == expected
-    assert Engine.open(tmp_path / "tiny.fp32.onnxruntime").manifest.built_for is None
+        assert engine.manifest.built_for == word
+        assert (engine.manifest.candidates is None) == (word is None)
+
+
+def test_int8_tries_graphs_of_its_fastest_scheme(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    tried = export(checkpoint.folder, "int8", "onnxruntime", tmp_path).manifest.candidates
+    assert [(each.scheme, each.merged_projections) for each in tried[:2]] == [
+        ("int8-dynamic", False), ("int8-static", False)
+    ]  # fmt: skip
+    assert len(tried) == 5 and len({each.scheme for each in tried[2:]}) == 1
 
 
 @pytest.mark.parametrize("variant", [*REDUCED_VARIANTS, "int8-dynamic+exit-if", "int8-dynamic+exit+tokens"])
@@ -144,7 +159,7 @@ def test_every_variant_passes_its_gate_with_merged_projections(
 ) -> None:
     monkeypatch.setattr(fastest, "seconds", lambda files, *_: [1.0, 0.8, 0.9, 0.7][: len(files)])
     manifest = export(
-        reduced_checkpoint.folder, variant, "onnxruntime", tmp_path, calibration_rows=32
+        reduced_checkpoint.folder, variant, "onnxruntime", tmp_path, built_for="single"
     ).manifest
     assert manifest.parity.passed and manifest.merged_projections and manifest.runtime.disabled_optimizers
     layers = sum(bool(layer.heads) for layer in manifest.structure.layers)

@@ -187,13 +187,14 @@ def _engines(builder: CellBuilder, checkpoint: Cell, task: TaskEntry, variant: s
     for wanted in builder.recipe.backends:
         suffix = f".{wanted.device}" if wanted.device else ""
         row = backends.get(wanted.backend)
-        chosen_by_time = row.is_chosen_by_time(variants.parse(variant).scheme, row.device(wanted.device))
+        scheme, built_for = variants.parse(variant).scheme, builder.recipe.built_for
+        chosen_by_time = row.is_chosen_by_time(scheme, row.device(wanted.device), built_for)
         settings = ExportStage(
             variant=variant,
             backend=wanted.backend,
             device=wanted.device,
             calibration_rows=builder.recipe.calibration_rows,
-            built_for=builder.recipe.built_for,
+            built_for=built_for,
         )
         engines.append(
             builder.add(

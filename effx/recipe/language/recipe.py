@@ -192,8 +192,8 @@ class RecipeBase(Settings):
     backends: tuple[BackendEntry, ...] = (BackendEntry(backend="onnxruntime"),)
     calibration_rows: Count = CALIBRATION_ROWS
     built_for: BuiltFor | None = None
-    """The workload in which the fastest of several candidates for an engine is chosen: single, BxL or
-    offline. Default: single rows and batches of 16 alike."""
+    """The workload in which engines are the fastest of several candidates: single, BxL or offline. Default:
+    int8 is the fastest in single rows and batches of 16 alike, and others are built as they are named."""
     workloads: WorkloadsEntry = WorkloadsEntry()
     budgets: Budgets = Budgets()
 

@@ -296,7 +296,7 @@ def test_a_resolved_recipe_reads_as_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_recipes_of_the_repository_are_valid(path: Path, tmp_path: Path, rows_folder: Path) -> None:
     text = path.read_text()
-    sets = [f"tasks.{task}.data={rows_folder}" for task in re.findall(r"^  (\w+): \{data:", text, re.M)]
+    sets = [f"tasks.{task}.data={rows_folder}" for task in re.findall(r"^  ([\w-]+): \{data:", text, re.M)]
     recipe = load(path, sets)
     assert recipe.name == path.stem
 
