@@ -461,11 +461,13 @@ def _schemes(source: ExportSource, job: Job) -> list[str]:
     schemes = backends.get(job.backend).schemes_for(job.variant.scheme, job.device)
     runnable = [scheme for scheme in schemes if scheme != INT8_BF16 or cpu.has_bf16()]
     uncalibrated = [scheme for scheme in runnable if scheme not in CALIBRATED]
-    if not uncalibrated or len(uncalibrated) == len(runnable):
+    if len(uncalibrated) == len(runnable):
         return runnable
     try:
         _ = source.training_rows
     except UsageError as error:
+        if not uncalibrated:
+            raise UsageError(f"{job.target.name}: {error}", settings=error.settings) from error
         progress.say(f"{job.target.name}: only {' and '.join(uncalibrated)} is built: {error}")
         return uncalibrated
     return runnable

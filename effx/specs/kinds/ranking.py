@@ -23,6 +23,8 @@ from effx.specs.kinds.values import objects, short
 from effx.stats.metrics import ndcg, reciprocal_rank
 
 EXAMPLE = '{"query": "how tall is it?", "passage": "The tower has 330 m.", "label": 1}'
+_ROUNDING = 1e-6
+"""Of float32 scores, as a share of the largest, or of 1 where all are smaller."""
 
 
 def _check_labels(labels: Labels) -> None:
@@ -112,13 +114,17 @@ def _numbers(labels: np.ndarray, predictions: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _agreement(expected: np.ndarray, predicted: np.ndarray) -> float:
-    """Return the mean over queries of the share of pairs of candidates in the same order."""
+    """Return the mean over queries of the share of pairs of candidates in the same order.
+
+    Pairs whose expected scores differ by rounding only, as those of equal texts, have no order.
+    """
     shares = []
     for before, after in zip(map(np.array, expected), map(np.array, predicted), strict=True):
         upper = np.triu_indices(len(before), 1)
         if len(upper[0]):
-            orders = [np.sign(scores[upper[0]] - scores[upper[1]]) for scores in (before, after)]
-            shares.append(np.mean(orders[0] == orders[1]))
+            expected_gaps, gaps = (scores[upper[0]] - scores[upper[1]] for scores in (before, after))
+            tied = np.abs(expected_gaps) <= _ROUNDING * max(1.0, float(np.abs(before).max()))
+            shares.append(np.mean(tied | (np.sign(expected_gaps) == np.sign(gaps))))
     return float(np.mean(shares)) if shares else 1.0
 
 
