@@ -165,7 +165,8 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
     workload, longest = _workload(job), variant.length or source.limit
     if workload is not None and workload.length != "real" and workload.length > longest:
         raise UsageError(
-            f"{target.name}: it reads {longest} tokens at most, and is to be built for {job.built_for}.",
+            f"{target.name}: it reads {longest} tokens at most, and is to be built for {job.built_for}: "
+            "give a shorter length.",
             settings="built_for",
         )
     if variant.multi:  # refused before anything is traced

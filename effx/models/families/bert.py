@@ -187,6 +187,7 @@ class BertFamily(CommonFamily):
                 torch.unflatten(stream.padded(layer.get_submodule(path)(x)), 2, shape).transpose(1, 2)
                 for path in (self.query, self.key, self.value)
             )
+            query, key = self.with_positions(model, stream, query, key)
             mask = mask_of(stream, heads, query.dtype)
             context, probabilities = attention(query, key, value, mask, dropout=dropout, explicit=explicit)
             context = stream.unpadded(context.transpose(1, 2).flatten(2))
@@ -195,6 +196,12 @@ class BertFamily(CommonFamily):
         output = layer.get_submodule(self.attention_output)(context)
         dropped = F.dropout(output, self.hidden_dropout(model) if model.training else 0.0)
         return replace(stream, hidden=layer.get_submodule(self.attention_norm)(x + dropped)), probabilities
+
+    def with_positions(
+        self, model: PreTrainedModel, stream: Stream, query: torch.Tensor, key: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return queries and keys [batch, heads, length, size], with positions where they carry them."""
+        return query, key
 
     def feed(self, model: PreTrainedModel, layer: nn.Module, stream: Stream, *, has_ffn: bool) -> Stream:
         a = stream.hidden

@@ -20,7 +20,6 @@ import torch.nn.functional as F  # noqa: N812 - the usual name
 from torch import nn
 from transformers import PreTrainedModel
 
-from effx.models.attention import attention, mask_of
 from effx.models.families import rotary
 from effx.models.families.bert import BertFamily
 from effx.models.families.protocol import Matrix
@@ -100,23 +99,16 @@ class NomicFamily(BertFamily):
         *,
         explicit: bool,
     ) -> tuple[Stream, torch.Tensor | None]:
-        x, probabilities = stream.hidden, None
         if heads:
-            shape = (len(heads), self.head_size(model))
-            query, key, value = (
-                torch.unflatten(stream.padded(layer.get_submodule(path)(x)), 2, shape).transpose(1, 2)
-                for path in (self.query, self.key, self.value)
-            )
-            module: Any = self.encoder(model).get_submodule("rotary_emb")
-            cos, sin = rotary.rotation(stream.positions, module.inv_freq, float(module.attention_scaling))
-            query, key = rotary.rotated(query, cos, sin), rotary.rotated(key, cos, sin)
-            mask = mask_of(stream, heads, query.dtype)
-            dropout = float(getattr(model.config, self.attention_dropout)) if model.training else 0.0
-            context, probabilities = attention(query, key, value, mask, dropout=dropout, explicit=explicit)
-            context = stream.unpadded(context.transpose(1, 2).flatten(2))
-            output = layer.get_submodule(self.attention_output)(context)
-            x = x + F.dropout(output, self.hidden_dropout(model), model.training)
-        return replace(stream, hidden=layer.get_submodule(self.attention_norm)(x)), probabilities
+            return super().attend(model, layer, heads, stream, explicit=explicit)
+        return replace(stream, hidden=layer.get_submodule(self.attention_norm)(stream.hidden)), None
+
+    def with_positions(
+        self, model: PreTrainedModel, stream: Stream, query: torch.Tensor, key: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        module: Any = self.encoder(model).get_submodule("rotary_emb")
+        cos, sin = rotary.rotation(stream.positions, module.inv_freq, float(module.attention_scaling))
+        return rotary.rotated(query, cos, sin), rotary.rotated(key, cos, sin)
 
     def feed(self, model: PreTrainedModel, layer: nn.Module, stream: Stream, *, has_ffn: bool) -> Stream:
         a = stream.hidden
