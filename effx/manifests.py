@@ -761,6 +761,8 @@ class CandidateRecord(Record):
     """Whether Q, K and V of a layer are one product."""
     disabled_optimizers: tuple[str, ...] = ()
     """Graph optimizers of the runtime that were switched off."""
+    static_shape: tuple[Count, Count] | None = None
+    """Batch and length that a model without dynamic dimensions was compiled for."""
     parity: CheckedParity | None
     """None: not compared with the checkpoint, because another one was faster."""
     failure: str | None
@@ -1010,6 +1012,8 @@ class EngineManifest(Manifest):
             raise ValueError(f"runtime.threads: {runtime.threads}, but the variant is {self.variant!r}")
         if unknown := set(runtime.disabled_optimizers) - {*backends.get(self.backend).disabled_optimizers}:
             raise ValueError(f"runtime.disabled_optimizers: unknown optimizer {min(unknown)[:40]!r}")
+        if runtime.static_shape is not None:
+            self._check_static_shape(runtime.static_shape)
         if runtime.interface is not None:
             self._check_interface(runtime.interface)
         exits = runtime.exits
@@ -1024,6 +1028,12 @@ class EngineManifest(Manifest):
             raise ValueError(f"runtime.exits.depths: expected {layers} as the last, the number of layers")
         if len(runtime.files) not in (1, len(exits.depths)):
             raise ValueError(f"runtime.files: expected 1 or {len(exits.depths)}, one per exit and head")
+
+    def _check_static_shape(self, shape: tuple[int, int]) -> None:
+        if not backends.get(self.backend).compiles_static_shapes:
+            raise ValueError(f"runtime.static_shape: {self.backend} does not compile one")
+        if min(shape) < 1 or shape[1] > self.longest_input:
+            raise ValueError(f"runtime.static_shape: expected a batch and 1 to {self.longest_input} tokens")
 
     def _check_interface(self, interface: GraphInterface) -> None:
         if unknown := set(interface.inputs.values()) - {entry.name for entry in self.inputs}:

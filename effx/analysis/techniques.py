@@ -82,8 +82,9 @@ def series(run: Run, of: Technique, longest: int | None = None) -> str:
         kind = f"{kind} at {tokens} tokens"
     # buckets, exit-if, the stride and threads change how an engine runs, not how far it is reduced
     variant = _variant(engine)
+    buckets = "buckets" if variant.bucket_step is None else f"buckets of {variant.bucket_step} tokens"
     ways = [
-        name for name, used in (("buckets", variant.buckets), ("exit-if", variant.exits == "exit-if")) if used
+        name for name, used in ((buckets, variant.buckets), ("exit-if", variant.exits == "exit-if")) if used
     ]
     ways += [] if variant.stride is None else [f"stride {variant.stride}"]
     ways += ["heads of all tasks"] if variant.multi else []

@@ -23,11 +23,12 @@ class OpenVinoGraph:
     At any length, one compiled model answers all shapes. At fixed lengths, each length is compiled when it is
     first used, for single rows apart from batches: a model without any dynamic dimension skips the plugin's
     inference of shapes, which takes a sixth of the time of a single row of 32 tokens, and more where lengths
-    change from call to call (docs/results/export).
+    change from call to call (docs/results/export). ``runtime.static_shape`` is compiled in this way too.
     """
 
     def __init__(self, path: Path, runtime: RuntimeSettings, threads: int) -> None:
         self._fixed = runtime.lengths
+        self._static_shape = runtime.static_shape
         self._token_pruning = runtime.token_pruning
         self._core = openvino.Core()
         self._config = {
@@ -38,8 +39,12 @@ class OpenVinoGraph:
         self._threads = threads
         try:
             self._model = self._core.read_model(path)
+            if (self._fixed is not None and len(self._fixed) > 1) or self._static_shape is not None:
+                _unpack_embeddings(self._core, self._model)
             self._compiled: dict[tuple[int, int], Any] = {}
-            if self._fixed is None or len(self._fixed) == 1:
+            if self._static_shape is not None:
+                self._request(*self._static_shape)
+            elif self._fixed is None or len(self._fixed) == 1:
                 self._request(*self._shape_of(1, self._fixed[0] if self._fixed else -1))
         except RuntimeError as error:
             reason = one_line(error)
@@ -69,6 +74,8 @@ class OpenVinoGraph:
 
     def _shape_of(self, batch: int, length: int) -> tuple[int, int]:
         """Return the batch and length that a query's model is compiled for; -1: any."""
+        if (batch, length) == self._static_shape:
+            return batch, length
         if self._fixed is None:
             return -1, -1
         return (1 if batch == 1 and not self._token_pruning else -1), length
@@ -104,6 +111,29 @@ class OpenVinoGraph:
             compiled = self._core.compile_model(model, "CPU", self._config)
             self._compiled[batch, length] = (compiled, compiled.create_infer_request())
         return self._compiled[batch, length]
+
+
+def _unpack_embeddings(core: openvino.Core, model: openvino.Model) -> None:
+    """Replace quantized embedding tables by their values, which all compiled models share.
+
+    The plugin unpacks them in each compiled model anyway.
+    """
+    for node in model.get_ops():
+        if node.get_type_name() != "Gather":
+            continue
+        table = node.input_value(0)
+        if table.get_node().get_type_name() == "Constant" or not _is_constant(table.get_node()):
+            continue
+        alone = core.compile_model(openvino.Model([table], []), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        values = openvino.opset13.constant(alone([])[0].copy())
+        node.input(0).replace_source_output(values.output(0))
+
+
+def _is_constant(node: Any) -> bool:
+    if node.get_type_name() == "Constant":
+        return True
+    sources = node.input_values()
+    return bool(sources) and all(_is_constant(source.get_node()) for source in sources)
 
 
 def hint(runtime: RuntimeSettings) -> str:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -321,11 +322,13 @@ class _Candidate:
         """What it is, for messages."""
         merged = " with merged Q, K and V" if self.merged_projections else ""
         disabled = ", ".join(self.runtime.disabled_optimizers)
-        return f"{self.scheme}{merged}{f' without {disabled}' if disabled else ''}"
+        shape = self.runtime.static_shape
+        fixed = f" compiled for {shape[0]}x{shape[1]}" if shape else ""
+        return f"{self.scheme}{merged}{f' without {disabled}' if disabled else ''}{fixed}"
 
-    def without(self, optimizers: tuple[str, ...]) -> _Candidate:
-        """Return the same files, run without some graph optimizers of the runtime, and not checked yet."""
-        built = replace(self.built, runtime=replace(self.built.runtime, disabled_optimizers=optimizers))
+    def run_with(self, **settings: Any) -> _Candidate:
+        """Return the same files, run with other settings of the runtime, and not checked yet."""
+        built = replace(self.built, runtime=replace(self.built.runtime, **settings))
         return _Candidate(self.scheme, self.folder, built, self.merged_projections)
 
     def record(self) -> CandidateRecord:
@@ -334,6 +337,7 @@ class _Candidate:
             scheme=self.scheme,
             merged_projections=self.merged_projections,
             disabled_optimizers=self.runtime.disabled_optimizers,
+            static_shape=self.runtime.static_shape,
             parity=self.parity,
             failure=self.failure,
             seconds=self.seconds,
@@ -391,8 +395,23 @@ def _alternatives(source: ExportSource, job: Job, best: _Candidate, folder: Path
         graphs.append(replace(built, merged_projections=True))
     others = graphs[1:]
     if row.disabled_optimizers:
-        others += [candidate.without(row.disabled_optimizers) for candidate in graphs]
+        others += [candidate.run_with(disabled_optimizers=row.disabled_optimizers) for candidate in graphs]
+    if row.compiles_static_shapes and (shape := _static_shape(best.runtime, _workload(job))):
+        others += [candidate.run_with(static_shape=shape) for candidate in graphs]
     return others
+
+
+def _static_shape(runtime: RuntimeSettings, workload: Workload | None) -> tuple[int, int] | None:
+    """Return the shape that all queries of a workload have; None: there is no such shape, or it is compiled
+    anyway.
+    """
+    if workload is None or isinstance(workload.length, str) or runtime.token_pruning or runtime.is_staged:
+        return None
+    if runtime.lengths is None:
+        return workload.batch, workload.length
+    if workload.batch == 1:
+        return None
+    return workload.batch, next(length for length in runtime.lengths if length >= workload.length)
 
 
 def _built(source: ExportSource, job: Job, scheme: str, folder: Path) -> _Candidate:
@@ -415,7 +434,9 @@ def _checked(
     ) as session:
 
         def compared(reference: Reference, answers: Answers, task: Task) -> Parity:
-            measured = parity.measure(reference, answers, task, variant.precision)
+            measured = parity.measure(
+                reference, answers, task, variant.precision, tested.runtime.static_shape
+            )
             return replace(measured, measured_on=measured_on)
 
         measured = compared(reference, session, source.checkpoint.task)

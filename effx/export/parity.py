@@ -94,29 +94,38 @@ class Answers(Protocol):
         ...
 
 
-def measure(reference: Reference, session: Answers, task: Task, precision: str) -> Parity:
+def measure(
+    reference: Reference,
+    session: Answers,
+    task: Task,
+    precision: str,
+    static_shape: tuple[int, int] | None = None,
+) -> Parity:
     """Compare an engine with its checkpoint on encoded rows.
 
     The engine runs batches of eight. The first rows are unsorted, so that short rows are padded next to long
     ones; the other rows, which are for accuracy, and the checkpoint's run with rows of similar length. A
     lossy engine whose answers depend on the batch, as with dynamic int8 scales, is also compared in single
-    queries: both comparisons must pass, and the worse one is returned. Documents that rows are compared with
-    run in batches only, as where an index is built.
+    queries, and an engine with a ``static_shape`` in queries of that shape. All comparisons must pass, and
+    the worst one is returned. Documents that rows are compared with run in batches only, as where an index
+    is built.
     """
     encoded = reference.encoded
     documents = _documents(reference, session, task)
     mixed = min(_MIXED_ROWS, len(encoded))
     order = np.append(np.arange(mixed), mixed + np.argsort(encoded.lengths[mixed:], kind="stable"))
     in_batches = _answer(reference, session, task, smaller_batches(order, encoded.lengths, _BATCH))
-    compared = compare(reference, *in_batches, task, precision, documents)
-    if precision not in _LOSSY:
-        return compared
-    alone = _answer(reference, session, task, np.arange(mixed)[:, None])
-    if _same_answers(reference, alone, in_batches, task, mixed):
-        return compared
-    alone = _answer(reference, session, task, np.arange(len(encoded))[:, None])
-    single = replace(compare(reference, *alone, task, precision, documents), rows_per_query=1)
-    return min(compared, single, key=lambda each: (each.passed, each.label_agreement))
+    found = [compare(reference, *in_batches, task, precision, documents)]
+    if static_shape is not None:
+        in_shape = _answer_in_shape(reference, session, task, static_shape)
+        found.append(compare(reference, *in_shape, task, precision, documents))
+    if precision in _LOSSY:
+        alone = _answer(reference, session, task, np.arange(mixed)[:, None])
+        if not _same_answers(reference, alone, in_batches, task, mixed):
+            alone = _answer(reference, session, task, np.arange(len(encoded))[:, None])
+            single = compare(reference, *alone, task, precision, documents)
+            found.append(replace(single, rows_per_query=1))
+    return min(found, key=lambda each: (each.passed, each.label_agreement))
 
 
 def _documents(reference: Reference, session: Answers, task: Task) -> np.ndarray | None:
@@ -130,14 +139,31 @@ def _documents(reference: Reference, session: Answers, task: Task) -> np.ndarray
     return vectors
 
 
+def _answer_in_shape(
+    reference: Reference, session: Answers, task: Task, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return logits and depths from queries of one shape, [batch, length]; longer rows run alone."""
+    batch, length = shape
+    fits = reference.encoded.lengths <= length
+    short, long = np.flatnonzero(fits), np.flatnonzero(~fits)
+    full = np.resize(short, -(-len(short) // batch) * batch).reshape(-1, batch)
+    answers, depth = _answer(reference, session, task, full, length)
+    others, other_depth = _answer(reference, session, task, long[:, None])
+    return answers + others, None if depth is None or other_depth is None else depth + other_depth
+
+
 def _answer(
-    reference: Reference, session: Answers, task: Task, batches: Iterable[np.ndarray]
+    reference: Reference,
+    session: Answers,
+    task: Task,
+    batches: Iterable[np.ndarray],
+    length: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return logits and depths as the reference has them; those of rows in no batch are 0."""
     answers = np.zeros_like(reference.logits)
     depth = None if reference.depth is None else np.zeros_like(reference.depth)
     for rows in batches:
-        out = session.infer(reference.encoded.batch(rows))
+        out = session.infer(reference.encoded.batch(rows, length))
         logits = task.behavior.logits(out)
         if task.behavior.of_tokens:
             reference.encoded.scatter(rows, logits, answers)

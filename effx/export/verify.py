@@ -63,7 +63,8 @@ def verify(
             reference = source.reference(variant)
             with engines.open(engine, trust=trust) as session:
                 precision = parity.precision_of(engine.manifest.scheme, variant.precision)
-                measured = parity.measure(reference, session, checkpoint.task, precision)
+                shape = engine.manifest.runtime.static_shape
+                measured = parity.measure(reference, session, checkpoint.task, precision, shape)
                 verified.append((engine, checkpoint.task, measured))
                 for head in engine.manifest.other_heads:
                     other = source.others[head.output]
@@ -75,7 +76,7 @@ def verify(
                         )
                     answers = OneHead(session, other.checkpoint.task.name)
                     measured = parity.measure(
-                        other.reference(variant), answers, other.checkpoint.task, precision
+                        other.reference(variant), answers, other.checkpoint.task, precision, shape
                     )
                     verified.append((engine, other.checkpoint.task, measured))
     return verified

@@ -59,6 +59,8 @@ class Backend:
     disabled_optimizers: tuple[str, ...] = ()
     """On the CPU: graph optimizers of the runtime without which engines are tried, as they cost more time
     than they save on some processors."""
+    compiles_static_shapes: bool = False
+    """On the CPU: whether a model without dynamic dimensions is tried for a workload of one shape."""
     strips_weights: bool = False
     """Whether it can build a plan without weights (variant part ``stripped``)."""
 
@@ -93,9 +95,9 @@ class Backend:
             device: what it is built for.
             built_for: the workload that it is built for; None: the user has not said.
         """
-        alternatives = self.merges_projections or bool(self.disabled_optimizers)
+        alternatives = self.merges_projections or self.disabled_optimizers or self.compiles_static_shapes
         return len(self.schemes_for(precision, device)) > 1 or (
-            built_for is not None and alternatives and self.device(device) == "cpu"
+            built_for is not None and bool(alternatives) and self.device(device) == "cpu"
         )
 
     def refusal(self, precision: str, device: str) -> str | None:
@@ -203,6 +205,7 @@ _ROWS = (
             }
         },
         layer_taps="openvino",
+        compiles_static_shapes=True,
         triton_backend="openvino",
     ),
     Backend(

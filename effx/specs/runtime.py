@@ -81,6 +81,8 @@ class RuntimeSettings:
     """ONNX Runtime on the CPU: whether Q/DQ pairs run as written instead of fused."""
     disabled_optimizers: tuple[str, ...] = ()
     """ONNX Runtime on the CPU: graph optimizers that are switched off."""
+    static_shape: tuple[int, int] | None = None
+    """OpenVINO: batch and length whose queries run in a model without dynamic dimensions; None: none have."""
     compiled: bool = False
     """PyTorch: whether the program is compiled."""
     input_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
     variant   = part { "+" part }
     precision = fp32 | fp16 | bf16 | int8 | int8-dynamic | int8-static | fp8       default fp32
-    sequence  = seqN | buckets                                                     default any length
+    sequence  = seqN | buckets | bucketsN                                          default any length
     exits     = exit | exit-if                                                     default the last head
     tokens    = tokens                                                             default all of them
     windows   = strideN                                            default a third of the maximum length
@@ -12,7 +12,8 @@
     threads   = threadsN                                  default the processors that the process may use
 
 ``int8`` is the fastest int8 scheme of the backend that passes its gate on this machine. ``seqN`` fixes the
-length: longer inputs are truncated, shorter ones padded to N. ``buckets`` pads to the next of a few lengths.
+length: longer inputs are truncated, shorter ones padded to N. ``buckets`` pads to the next of a few lengths,
+each twice the one before, and ``bucketsN`` to the next multiple of N.
 With ``strideN``, neighbouring windows of a context have N tokens in common. ``exit`` runs segments and the
 host decides between them; ``exit-if`` is a single graph with If. The weights of a ``stripped`` TensorRT plan
 are in an ONNX graph in the same folder; opening puts them into the plan. ``multi`` is an engine with the
@@ -33,15 +34,17 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8-dynamic", "int8-static", "fp
 QUANTIZED = ("int8", "fp8")
 _OTHERS = {"buckets": "sequence", "exit": "exits", "exit-if": "exits", "tokens": "tokens",
            "stripped": "weights", "multi": "heads", "unpadded": "padding"}  # fmt: skip
-PARTS = (*PRECISIONS, "seqN", *_OTHERS, "strideN", "threadsN")
+PARTS = (*PRECISIONS, "seqN", *_OTHERS, "bucketsN", "strideN", "threadsN")
 """All parts, for help texts."""
 _SEQUENCE = re.compile(r"seq([1-9][0-9]{0,5})")  # a longer number is no length of any encoder
+_BUCKETS = re.compile(r"buckets([1-9][0-9]{0,5})")
 _STRIDE = re.compile(r"stride([1-9][0-9]{0,5})")
 _THREADS = re.compile(r"threads([1-9][0-9]{0,3})")
 MIN_LENGTH = 4
 CALIBRATION_ROWS = 128
 """Training rows that calibrate static int8, or all where there are fewer, unless the user says how many."""
 _FIRST_BUCKET = 16
+_MOST_BUCKETS = 64
 
 
 class ReducedStructure(Protocol):
@@ -68,6 +71,8 @@ class Variant:
     length: int | None = None
     """Fixed sequence length."""
     buckets: bool = False
+    bucket_step: int | None = None
+    """Tokens from one bucket to the next; None: each is twice the one before."""
     exits: str | None = None
     """``exit``, ``exit-if`` or None."""
     tokens: bool = False
@@ -102,6 +107,8 @@ class Variant:
             return [self.length]
         if not self.buckets:
             return None
+        if self.bucket_step is not None:
+            return [*range(self.bucket_step, limit, self.bucket_step), limit]
         buckets = [min(_FIRST_BUCKET, limit)]
         while buckets[-1] < limit:
             buckets.append(min(buckets[-1] * 2, limit))
@@ -127,6 +134,11 @@ class Variant:
             )
         if self.length is not None and self.length > limit:
             raise UsageError(f"variant '{self.text}': {name} accepts {limit} tokens at most.")
+        if self.bucket_step is not None and (count := len(self.lengths(limit) or ())) > _MOST_BUCKETS:
+            raise UsageError(
+                f"variant '{self.text}': {name} accepts {limit} tokens, which are {count} buckets; "
+                f"{_MOST_BUCKETS} are possible: give a larger step, e.g. buckets{-(-limit // _MOST_BUCKETS)}."
+            )
         if reason := self.stride_refusal(window, divides=window is not None):
             raise UsageError(f"variant '{self.text}': {name}: {reason}.")
 
@@ -169,7 +181,9 @@ def parse(text: str) -> Variant:
         parts[kind] = part
     sequence = _SEQUENCE.fullmatch(parts.get("sequence", ""))
     length = int(sequence.group(1)) if sequence else None
-    if length is not None and length < MIN_LENGTH:
+    steps = _BUCKETS.fullmatch(parts.get("sequence", ""))
+    step = int(steps.group(1)) if steps else None
+    if min(length or MIN_LENGTH, step or MIN_LENGTH) < MIN_LENGTH:
         raise UsageError(f"variant '{text}': expected a length >= {MIN_LENGTH}.")
     if "heads" in parts and (other := parts.get("exits") or parts.get("tokens")):
         raise UsageError(f"variant '{text}': multi and {other} exclude each other.")
@@ -180,7 +194,8 @@ def parse(text: str) -> Variant:
         text,
         parts.get("precision", "fp32"),
         length,
-        parts.get("sequence") == "buckets",
+        parts.get("sequence", "").startswith("buckets"),
+        step,
         parts.get("exits"),
         "tokens" in parts,
         "weights" in parts,
@@ -194,7 +209,7 @@ def parse(text: str) -> Variant:
 def _kind(part: str) -> str:
     if part in PRECISIONS:
         return "precision"
-    if _SEQUENCE.fullmatch(part):
+    if _SEQUENCE.fullmatch(part) or _BUCKETS.fullmatch(part):
         return "sequence"
     if _STRIDE.fullmatch(part):
         return "windows"
@@ -202,4 +217,4 @@ def _kind(part: str) -> str:
         return "threads"
     if part in _OTHERS:
         return _OTHERS[part]
-    raise unknown("variant", part, [*PRECISIONS, *_OTHERS, "seq64", "stride64", "threads1"])
+    raise unknown("variant", part, [*PRECISIONS, *_OTHERS, "seq64", "buckets8", "stride64", "threads1"])

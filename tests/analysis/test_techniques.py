@@ -26,6 +26,15 @@ def test_engines_made_elsewhere_are_not_counted_as_unreduced_or_reduced() -> Non
     assert series(ours, technique(ours)) == "not reduced, fp32, onnxruntime"
 
 
+def test_ways_of_running_are_series_of_their_own() -> None:
+    names = []
+    for variant in ("fp32", "buckets", "buckets8", "exit-if", "threads1"):
+        run = simulated_run("ours", precision="fp32")
+        run = replace(run, engine=replace(run.engine, variant=variant))
+        names.append(series(run, technique(run)))
+    assert len({*names}) == 5 and "not reduced, buckets of 8 tokens, fp32, onnxruntime" in names
+
+
 def test_the_baseline_is_known_to_be_unreduced() -> None:
     """Not the better one that was made elsewhere, unless there is no other."""
     better = replace(

@@ -10,10 +10,14 @@ import torch
 
 from effx import engines
 from effx.artifacts import Checkpoint
-from effx.export import export
+from effx.engines import Session
+from effx.engines.protocol import Arrays
+from effx.export import export, fastest
 from effx.models import checkpoints
 
 pytest.importorskip("openvino")
+
+from effx.engines.openvino import OpenVinoGraph  # noqa: E402
 
 LENGTHS = (3, 16, 40, 16, 3)
 
@@ -31,12 +35,28 @@ def queries(lengths: tuple[int, ...]) -> list[dict[str, np.ndarray]]:
     return [*single, whole]
 
 
+def graph_of(session: Session) -> OpenVinoGraph:
+    while hasattr(session, "_parts"):  # padding around a session around the graph
+        (session,) = session._parts
+    assert isinstance(session, OpenVinoGraph)
+    return session
+
+
+def gathered(session: Session) -> list[str]:
+    """What the model's Gathers read from, by kind of node."""
+    nodes = graph_of(session)._model.get_ops()
+    return [
+        node.input_value(0).get_node().get_type_name() for node in nodes if node.get_type_name() == "Gather"
+    ]
+
+
 @pytest.mark.parametrize(
     ("variant", "lengths", "compiled"),
     [
         ("fp32", LENGTHS, {(-1, -1)}),
         ("seq16", (3, 16, 9), {(1, 16), (-1, 16)}),
         ("buckets", LENGTHS, {(1, 16), (1, 64), (-1, 64)}),
+        ("buckets24", LENGTHS, {(1, 24), (1, 48), (-1, 48)}),
     ],
 )
 def test_single_rows_of_fixed_lengths_have_models_without_dynamic_dimensions(
@@ -54,7 +74,65 @@ def test_single_rows_of_fixed_lengths_have_models_without_dynamic_dimensions(
             with torch.inference_mode():
                 expected = model(**arrays).logits.numpy()
             np.testing.assert_allclose(session.infer(query)["logits"], expected, atol=1e-4)
-        graph = session
-        while hasattr(graph, "_parts"):  # padding around a session around the graph
-            (graph,) = graph._parts
-        assert {*graph._compiled} == compiled
+        assert {*graph_of(session)._compiled} == compiled
+
+
+@pytest.mark.parametrize(
+    ("variant", "word", "shape"),
+    [("fp32", "4x16", (4, 16)), ("fp32", "1x16", (1, 16)), ("seq16", "4x16", (4, 16)),
+     ("buckets24", "4x20", (4, 24)), ("exit-if", "4x16", (4, 16)), ("fp32+unpadded", "4x16", (4, 16)),
+     ("seq16", "1x16", None), ("fp32", "single", None), ("exit", "4x16", None), ("tokens", "4x16", None)],
+)  # fmt: skip
+def test_the_shape_that_an_engine_is_built_for_is_tried_without_dynamic_dimensions(
+    variant: str,
+    word: str,
+    shape: tuple[int, int] | None,
+    reduced_checkpoint: Checkpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fastest, "seconds", lambda files, *_: [1.0, 0.5][: len(files)])
+    plain = export(reduced_checkpoint.folder, variant, "openvino", tmp_path / "plain")
+    engine = export(reduced_checkpoint.folder, variant, "openvino", tmp_path, built_for=word)
+    assert engine.manifest.runtime.static_shape == shape
+    tried = engine.manifest.candidates
+    assert tried is None if shape is None else [each.static_shape for each in tried] == [None, shape]
+    with engines.open(plain) as session, engines.open(engine) as faster:
+        if shape is not None:
+            assert {*graph_of(faster)._compiled} == {shape}
+        for batch, length in ((4, 16), (4, 9), (1, 16), (2, 20)):
+            if variant == "seq16" and length > 16:
+                continue
+            (whole,) = queries((length,) * batch)[-1:]
+            np.testing.assert_allclose(
+                faster.infer(whole)["logits"], session.infer(whole)["logits"], atol=1e-5
+            )
+
+
+def test_a_static_shape_that_answers_wrongly_fails_the_gate(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fastest, "seconds", lambda files, *_: [1.0, 0.5][: len(files)])
+    run = OpenVinoGraph.run
+
+    def wrong(graph: OpenVinoGraph, inputs: dict[str, np.ndarray]) -> Arrays:
+        out = run(graph, inputs)
+        if inputs["attention_mask"].shape == graph._static_shape:
+            out["logits"] = -out["logits"]
+        return out
+
+    monkeypatch.setattr(OpenVinoGraph, "run", wrong)
+    manifest = export(checkpoint.folder, "fp32", "openvino", tmp_path, built_for="3x48").manifest
+    assert manifest.runtime.static_shape is None and manifest.parity.passed
+    assert "parity failed" in manifest.candidates[1].failure
+
+
+def test_quantized_embeddings_are_unpacked_once(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    pytest.importorskip("nncf")
+    quantized = export(checkpoint.folder, "int8-static+buckets24", "openvino", tmp_path)
+    single = export(checkpoint.folder, "int8-static", "openvino", tmp_path)
+    with engines.open(quantized) as session, engines.open(single) as dynamic:
+        unpacked, packed = gathered(session), gathered(dynamic)
+        assert "Multiply" in packed and unpacked.count("Constant") > packed.count("Constant")
+        (whole,) = queries((24, 24))[-1:]
+        np.testing.assert_allclose(session.infer(whole)["logits"], dynamic.infer(whole)["logits"], atol=1e-5)

@@ -26,8 +26,19 @@ def test_precision_is_that_of_the_scheme() -> None:
 
 def test_lengths_that_inputs_are_padded_to() -> None:
     assert variants.parse("buckets").lengths(100) == [16, 32, 64, 100]
+    assert variants.parse("buckets24").lengths(100) == [24, 48, 72, 96, 100]
+    assert variants.parse("buckets24").lengths(48) == [24, 48]
+    assert variants.parse("buckets24").lengths(20) == [20]
     assert variants.parse("seq30").lengths(100) == [30]
     assert variants.parse("int8").lengths(100) is None
+
+
+def test_more_buckets_than_can_be_compiled_are_refused() -> None:
+    variant, structure = variants.parse("buckets8+int8"), Structure(layers=())
+    variant.check(structure, 512, "sst2")
+    with pytest.raises(UsageError, match=r"which are 65 buckets; 64 are possible.*e\.g\. buckets9"):
+        variant.check(structure, 513, "sst2")
+    variants.parse("buckets9").check(structure, 513, "sst2")
 
 
 def test_threads_are_a_number() -> None:
@@ -56,6 +67,8 @@ def test_the_stride_of_windows_is_checked() -> None:
         ("int8+exits", "unknown variant 'exits'. Did you mean 'exit'"),
         ("int8+fp32", "int8 and fp32 exclude each other"),
         ("seq64+buckets", "seq64 and buckets exclude each other"),
+        ("buckets+buckets8", "buckets and buckets8 exclude each other"),
+        ("buckets3", "expected a length >= 4"),
         ("stride64+stride32", "stride64 and stride32 exclude each other"),
         ("threads1+threads2", "threads1 and threads2 exclude each other"),
         ("threads0", "unknown variant 'threads0'. Did you mean 'threads1'"),
