@@ -1,11 +1,14 @@
 """effx's engines compared with those of other tools on one checkpoint, each in a separate process.
 
 Run by benchmarks/peers.sh, in an environment with the other tools: Optimum's ONNX Runtime export in fp32,
-optimised (O2) and dynamically quantised, OpenVINO with NNCF int8 from Optimum's graph, torch eager and
-compiled (attention as transformers chooses it: sdpa where the model has it). Every engine runs in a separate
-process that waits while the others are timed; each round is in a new random order. Prints JSON: median
-milliseconds at 1x32, 1x128, 32x128, with --long at 1x512, and at real lengths with batch 1, and accuracy on
-the validation rows. What another tool cannot make of the model is listed with its error.
+optimised (O2, ONNX Runtime's transformer optimizer), dynamically quantised, and both; OpenVINO with NNCF int8
+from Optimum's graph; torch eager and compiled (attention as transformers chooses it: sdpa where the model has
+it). Every engine runs in a separate process that waits while the others are timed; each round is in a new
+random order. Prints JSON: median milliseconds and mean CPU milliseconds (all threads of the process) at 1x32,
+1x128, 32x128, with --long at 1x512, and at real lengths with batch 1, accuracy on the validation rows, and
+the time of each of effx's engines against the best other tool in the same rounds: the geometric mean over
+rounds of the ratio of medians, with a 95 % t interval. What another tool cannot make of the model is listed
+with its error.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import argparse
 import contextlib
 import inspect
 import json
+import math
 import multiprocessing
 import statistics
 import sys
@@ -24,42 +28,44 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.stats
 
+EFFX = "effx "
+"""What names of effx's engines begin with."""
 SHAPES = {"1x32": (1, 32), "1x128": (1, 128), "32x128": (32, 128)}
 LONG = {"1x512": (1, 512)}
 REPEATS = {"1x32": 60, "1x128": 25, "1x512": 5, "32x128": 2, "real": 1}
 LONGEST_S = 10.0
 """Seconds after which the turn of an engine at a shape ends, and the calls that it has at least."""
 LEAST_CALLS = 2
-THREADS = 2
 CALIBRATION_ROWS = 128
 Infer = Callable[[dict[str, np.ndarray]], np.ndarray]
 Files = dict[str, tuple[str, str]]
 Failures = dict[str, str]
 
 
-def effx_engine(folder: str) -> Infer:
+def effx_engine(threads: int, folder: str) -> Infer:
     from effx import engines
 
-    session = engines.open(folder, threads=THREADS)
+    session = engines.open(folder, threads=threads)
     return lambda inputs: session.infer(inputs)["logits"]
 
 
-def onnx_file(path: str) -> Infer:
+def onnx_file(threads: int, path: str) -> Infer:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = THREADS
+    options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [entry.name for entry in session.get_inputs()]
     return lambda inputs: session.run(None, {name: inputs[name] for name in names})[0]
 
 
-def openvino_file(path: str) -> Infer:
+def openvino_file(threads: int, path: str) -> Infer:
     import openvino
 
     core = openvino.Core()
-    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": THREADS}
+    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
     compiled = core.compile_model(core.read_model(path), "CPU", hints)
     request = compiled.create_infer_request()
     names = [entry.get_any_name() for entry in compiled.inputs]
@@ -71,11 +77,11 @@ def openvino_file(path: str) -> Infer:
     return infer
 
 
-def torch_model(folder: str, compiled: bool) -> Infer:
+def torch_model(threads: int, folder: str, compiled: bool) -> Infer:
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(threads)
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     run = torch.compile(model, dynamic=True) if compiled else model
     taken = inspect.signature(model.forward).parameters
@@ -97,7 +103,9 @@ OPENERS: dict[str, Callable[..., Infer]] = {
 
 
 def worker(pipe: Any, opener: str, arguments: list[Any]) -> None:
-    """Answer (inputs, repeats, longest) with seconds per call, and (inputs, 0, None) with the logits."""
+    """Answer (inputs, repeats, longest) with the seconds of each call and the CPU seconds of all calls, and
+    (inputs, 0, None) with the logits.
+    """
     infer = OPENERS[opener](*arguments)
     pipe.send("ready")
     while True:
@@ -109,13 +117,14 @@ def worker(pipe: Any, opener: str, arguments: list[Any]) -> None:
             pipe.send([infer(query) for query in inputs])
             continue
         taken: list[float] = []
+        cpu_before = time.process_time()
         for query in inputs * repeats:
             if longest_s is not None and sum(taken) > longest_s and len(taken) >= LEAST_CALLS:
                 break
             started = time.perf_counter()
             infer(query)
             taken.append(time.perf_counter() - started)
-        pipe.send(taken)
+        pipe.send((taken, time.process_time() - cpu_before))
 
 
 class EngineProcess:
@@ -131,7 +140,9 @@ class EngineProcess:
     def request(
         self, inputs: list[dict[str, np.ndarray]], repeats: int, longest_s: float | None = None
     ) -> Any:
-        """Return the seconds of each call; of as many as fit where ``longest_s`` is given."""
+        """Return the seconds of each call, of as many as fit where ``longest_s`` is given, and all CPU
+        seconds; or the logits.
+        """
         self._pipe.send((inputs, repeats, longest_s))
         return self._pipe.recv()
 
@@ -148,7 +159,7 @@ def tool_files(checkpoint: Path, scratch: Path, rows: list[dict[str, np.ndarray]
     def attempt(name: str, opener: str, write: Callable[[], Path]) -> None:
         try:
             path = write()
-            OPENERS[opener](str(path))(rows[0])
+            OPENERS[opener](1, str(path))(rows[0])
             found[name] = (opener, str(path))
         except Exception as error:  # whatever the tool raises is its result
             lines = str(error).strip().splitlines() or ["no message"]
@@ -171,15 +182,16 @@ def tool_files(checkpoint: Path, scratch: Path, rows: list[dict[str, np.ndarray]
         )
         return scratch / "o2" / "model_optimized.onnx"
 
-    def quantized() -> Path:
+    def quantized(folder: Path, file_name: str, out: Path) -> Path:
         from optimum.onnxruntime import ORTQuantizer
         from optimum.onnxruntime.configuration import AutoQuantizationConfig
 
-        ORTQuantizer.from_pretrained(plain).quantize(
-            save_dir=scratch / "int8",
+        ORTQuantizer.from_pretrained(folder, file_name=file_name).quantize(
+            save_dir=out,
             quantization_config=AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=True),
         )
-        return scratch / "int8" / "model_quantized.onnx"
+        (written,) = out.glob("*.onnx")
+        return written
 
     def calibrated() -> Path:
         import nncf
@@ -197,7 +209,12 @@ def tool_files(checkpoint: Path, scratch: Path, rows: list[dict[str, np.ndarray]
     if "Optimum ORT fp32" in failed:  # the others read its graph
         return found, failed
     attempt("Optimum ORT O2", "onnx", optimized)
-    attempt("Optimum ORT dynamic int8", "onnx", quantized)
+    attempt("Optimum ORT dynamic int8", "onnx", lambda: quantized(plain, "model.onnx", scratch / "int8"))
+    attempt(
+        "Optimum ORT O2 dynamic int8",
+        "onnx",
+        lambda: quantized(scratch / "o2", "model_optimized.onnx", scratch / "o2-int8"),
+    )
     attempt("OpenVINO with default settings (bf16 where supported)", "openvino", lambda: plain / "model.onnx")
     attempt("OpenVINO NNCF int8", "openvino", calibrated)
     return found, failed
@@ -212,6 +229,8 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--engines", type=Path, default=Path("engines"))
     parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--threads", type=int, default=2, help="of each engine [default: 2]")
+    parser.add_argument("--without-torch", action="store_true", help="leave out torch eager and compiled")
     parser.add_argument("--long", action="store_true", help="time 1x512, too")
     parser.add_argument("--rows", type=int, help="score this many validation rows; default: all")
     options = parser.parse_args()
@@ -236,20 +255,24 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         single = [calibration.batch([row]) for row in range(len(calibration))]
         files, failed = tool_files(checkpoint.folder, Path(scratch), single)
-        processes = {name: EngineProcess(opener, path) for name, (opener, path) in files.items()}
-        processes["torch eager"] = EngineProcess("torch", str(checkpoint.folder), False)
-        processes["torch.compile"] = EngineProcess("torch", str(checkpoint.folder), True)
+        threads = options.threads
+        processes = {name: EngineProcess(opener, threads, path) for name, (opener, path) in files.items()}
+        if not options.without_torch:
+            for name, compiled in (("torch eager", False), ("torch.compile", True)):
+                processes[name] = EngineProcess("torch", threads, str(checkpoint.folder), compiled)
         wanted = {checkpoint.name, options.ticket.name}
         for folder in Engine.find(options.engines):
             manifest = json.loads((folder / "engine.json").read_text())
             if manifest["checkpoint"]["name"] in wanted and not manifest["backend"].startswith("torch"):
-                processes[f"effx {folder.name}"] = EngineProcess("effx", str(folder))
+                processes[f"{EFFX}{folder.name}"] = EngineProcess("effx", threads, str(folder))
         shapes = {**SHAPES, **(LONG if options.long else {})}
         result = time_in_turns(processes, encoded, rows.labels, options.rounds, shapes)
-    facts = {"command": "benchmarks/peers.sh", "date": now(), "host": identity.host().to_json(),
-             "threads": THREADS,
-             "rounds": options.rounds, "versions": versions(), "python": sys.version.split()[0]}  # fmt: skip
-    return {"milliseconds_and_accuracy": result, "not_made": failed, **facts}
+    facts = {
+        "command": " ".join(["benchmarks/peers.sh", *sys.argv[1:]]), "date": now(),
+        "host": identity.host().to_json(), "threads": options.threads, "rounds": options.rounds,
+        "versions": versions(), "python": sys.version.split()[0],
+    }  # fmt: skip
+    return {**result, "not_made": failed, **facts}
 
 
 def time_in_turns(
@@ -263,28 +286,65 @@ def time_in_turns(
     queries = {name: [of_shape(encoded, *shape)] for name, shape in shapes.items()}
     real = np.random.default_rng(0).permutation(len(encoded))[:100]
     queries["real"] = [encoded.batch([int(row)]) for row in real]
-    taken: dict[str, dict[str, list[float]]] = {name: {query: [] for query in queries} for name in processes}
+    taken: dict[str, dict[str, list[list[float]]]]  # of each round
+    taken = {name: {query: [] for query in queries} for name in processes}
+    cpu = {name: dict.fromkeys(queries, 0.0) for name in processes}
     rng = np.random.default_rng(1)
     for turn in range(rounds + 1):
         for name in rng.permutation(list(processes)):
             for query, inputs in queries.items():
-                seconds = processes[name].request(inputs, REPEATS[query], LONGEST_S)
+                seconds, cpu_seconds = processes[name].request(inputs, REPEATS[query], LONGEST_S)
                 if turn:  # the first round warms up
-                    taken[name][query] += seconds
+                    taken[name][query].append(seconds)
+                    cpu[name][query] += cpu_seconds
         print(f"round {turn} of {rounds}", file=sys.stderr, flush=True)
     order = np.argsort(encoded.lengths, kind="stable")
     batches = [order[start : start + 32] for start in range(0, len(order), 32)]
-    result = {}
+    times: dict[str, dict[str, float]] = {}
+    cpu_times: dict[str, dict[str, float]] = {}
     for name, process in processes.items():
         answers = process.request([encoded.batch(batch) for batch in batches], 0)
         right = sum(
             int((out.argmax(1) == labels[batch]).sum()) for out, batch in zip(answers, batches, strict=True)
         )
-        result[name] = {
-            query: round(statistics.median(values) * 1e3, 3) for query, values in taken[name].items()
+        calls = {
+            query: [each for seconds in rounds for each in seconds] for query, rounds in taken[name].items()
         }
-        result[name]["accuracy"] = right / len(labels)
-    return result
+        times[name] = {query: round(statistics.median(values) * 1e3, 3) for query, values in calls.items()}
+        cpu_times[name] = {
+            query: round(cpu[name][query] / len(values) * 1e3, 3) for query, values in calls.items()
+        }
+        times[name]["accuracy"] = right / len(labels)
+    return {
+        "milliseconds_and_accuracy": times,
+        "cpu_milliseconds": cpu_times,
+        "effx_against_best_other_tool": ratios(taken, times),
+    }
+
+
+def ratios(
+    taken: dict[str, dict[str, list[list[float]]]], times: dict[str, dict[str, float]]
+) -> dict[str, dict[str, Any]]:
+    """Compare each of effx's engines with the best other tool at each query, round by round."""
+    others = [name for name in taken if not name.startswith(EFFX)]
+    best = {query: min(others, key=lambda name: times[name][query]) for query in taken[others[0]]}
+    found: dict[str, dict[str, Any]] = {"best other tool": best}
+    for name, queries in taken.items():
+        if name in others:
+            continue
+        found[name] = {}
+        for query, rounds in queries.items():
+            logs = [
+                math.log(statistics.median(mine) / statistics.median(theirs))
+                for mine, theirs in zip(rounds, taken[best[query]][query], strict=True)
+            ]
+            mean = statistics.fmean(logs)
+            found[name][query] = [round(math.exp(mean), 3)]
+            if len(logs) > 1:
+                t = scipy.stats.t.ppf(0.975, len(logs) - 1)
+                half = t * statistics.stdev(logs) / math.sqrt(len(logs))
+                found[name][query] += [round(math.exp(mean + side * half), 3) for side in (-1, 1)]
+    return found
 
 
 def of_shape(encoded: Any, batch: int, length: int) -> dict[str, np.ndarray]:
