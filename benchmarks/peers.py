@@ -227,7 +227,12 @@ def main() -> None:
         "ticket", type=Path, help="a reduced checkpoint of the same task, whose engines are timed too"
     )
     parser.add_argument("data", type=Path)
-    parser.add_argument("--engines", type=Path, default=Path("engines"))
+    parser.add_argument(
+        "--engines",
+        type=Path,
+        action="append",
+        help="folder of effx's engines; repeatable [default: engines]",
+    )
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--threads", type=int, default=2, help="of each engine [default: 2]")
     parser.add_argument("--without-torch", action="store_true", help="leave out torch eager and compiled")
@@ -261,10 +266,15 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
             for name, compiled in (("torch eager", False), ("torch.compile", True)):
                 processes[name] = EngineProcess("torch", threads, str(checkpoint.folder), compiled)
         wanted = {checkpoint.name, options.ticket.name}
-        for folder in Engine.find(options.engines):
-            manifest = json.loads((folder / "engine.json").read_text())
-            if manifest["checkpoint"]["name"] in wanted and not manifest["backend"].startswith("torch"):
-                processes[f"{EFFX}{folder.name}"] = EngineProcess("effx", threads, str(folder))
+        for root in options.engines or [Path("engines")]:
+            for folder in Engine.find(root):
+                manifest = json.loads((folder / "engine.json").read_text())
+                if manifest["checkpoint"]["name"] in wanted and not manifest["backend"].startswith("torch"):
+                    built_for = f" for {word}" if (word := manifest.get("built_for")) else ""
+                    name = f"{EFFX}{folder.name}{built_for}"
+                    if name in processes:
+                        raise SystemExit(f"{folder}: an engine of this name was there before")
+                    processes[name] = EngineProcess("effx", threads, str(folder))
         shapes = {**SHAPES, **(LONG if options.long else {})}
         result = time_in_turns(processes, encoded, rows.labels, options.rounds, shapes)
     facts = {

@@ -65,9 +65,11 @@ def checkpoints_of(family: str, out: Path, epochs: float) -> dict[str, Checkpoin
         "ticket20": once("ticket20", lambda name: draw(full.folder, encoder, out=folder, name=name,
                                                        settings=ticket)),
         "exits": once("exits", lambda name: exits.train(full.folder, out=folder, name=name,
-                                                        settings=EarlyExitSettings.of(epochs=1, depth=2.5))),
+                                                        settings=EarlyExitSettings.of(
+                                                            epochs=1, depth=2.5, lr=TRAINING["lr"]))),
         "tokens": once("tokens", lambda name: tokens.train(full.folder, out=folder, name=name,
-                                                           settings=TokenPruningSettings.of(keep=0.6))),
+                                                           settings=TokenPruningSettings.of(
+                                                               keep=0.6, lr=TRAINING["lr"]))),
     }  # fmt: skip
 
 
