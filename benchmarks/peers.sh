@@ -15,7 +15,7 @@ if [ ! -e "$environment/.installed" ]; then
   "${pip[@]}" torch==2.13.0 >&2
   "${pip[@]}" optimum==2.1.0 optimum-onnx==0.1.0 transformers==4.57.6 huggingface-hub==0.36.2 \
     tokenizers==0.22.2 onnx==1.23.2 onnxruntime==1.31.1 onnxscript==0.7.2 openvino==2026.4.1 nncf==3.4.0 \
-    numpy==2.4.6 click rich scipy >&2
+    numpy==2.4.6 click rich scipy psutil pydantic ruamel.yaml >&2
   touch "$environment/.installed"
 fi
 PYTHONPATH=$here exec "$environment/bin/python" "$here/benchmarks/peers.py" "$@"

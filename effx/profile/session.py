@@ -54,7 +54,7 @@ from effx.results import (
     WorkloadResult,
 )
 from effx.specs import workloads
-from effx.specs.workloads import MULTI_STREAM, SINGLE_STREAM, Workload
+from effx.specs.workloads import FROM_TEXT, MULTI_STREAM, SINGLE_STREAM, Workload
 
 _SCORING_S = 5.0
 _BETWEEN_S = 0.1
@@ -286,6 +286,8 @@ class InterleavedSession:
         if self._any_on_gpu:
             on_device = SINGLE_STREAM.timed_on_device()
             self._blocks(on_device, plan.rounds, queries, advance, "latency on the device")
+        if FROM_TEXT.scenario in plan.scenarios:
+            self._blocks(FROM_TEXT, plan.rounds, queries, advance, "latency from text")
         if "multi-stream" in plan.scenarios:
             self._blocks(MULTI_STREAM, plan.rounds, queries, advance, "multi-stream")
         if "offline" in plan.scenarios:
@@ -441,7 +443,8 @@ class InterleavedSession:
     def _expected_s(self) -> float:
         """Return the seconds that the session takes if engines are neither slow nor many; for the bar."""
         plan = self._plan
-        singles = 1 + ("multi-stream" in plan.scenarios) + ("server" in plan.scenarios) + self._any_on_gpu
+        others = sum(name in plan.scenarios for name in ("from-text", "multi-stream", "server"))
+        singles = 1 + others + self._any_on_gpu
         cells = len(plan.grid or ()) * (1 + self._any_on_gpu) + ("offline" in plan.scenarios)
         blocks = singles * plan.rounds * (plan.block_s + _BETWEEN_S)
         blocks += cells * plan.grid_rounds * (plan.grid_block_s + _BETWEEN_S)

@@ -1,8 +1,8 @@
 """The worker process: loads one engine and runs the parent's requests, block by block.
 
 Requests and answers are described in :mod:`effx.profile.protocol`. The worker encodes the rows with the
-tokenizer in the engine's folder, and times only ``infer``, or, for a workload with timing ``device``, the run
-between events on the GPU with the inputs already there.
+tokenizer in the engine's folder, and times ``infer`` alone; in the scenario ``from-text``, the tokenizer too;
+for a workload with timing ``device``, the run between events on the GPU with the inputs already there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from effx.profile.device_memory import DeviceMemory
 from effx.profile.protocol import Block, MemoryUse, OpenedEngine, Scored, WarmedUp
 from effx.specs.documents import Documents
 from effx.specs.tasks import Task
-from effx.specs.workloads import SINGLE_STREAM, Workload
+from effx.specs.workloads import FROM_TEXT, SINGLE_STREAM, Workload
 
 _WINDOW_QUERIES = 5
 _STABLE_WINDOWS = 3
@@ -69,6 +69,7 @@ class Worker:
         seed: int = 0,
         scored: Mapping[Workload, Sequence[Any]] | None = None,
         device_memory: DeviceMemory | None = None,
+        encode: Callable[[np.ndarray | None, np.ndarray | None], dict[str, np.ndarray]] | None = None,
     ) -> None:
         """Args:
         session: the loaded engine.
@@ -79,6 +80,7 @@ class Worker:
         seed: of the order of queries and of arrivals.
         scored: predictions of earlier accuracy passes, one per row, by workload; the primary one first.
         device_memory: watches this process on the GPU.
+        encode: encodes a query's texts, by its rows or sequences; None: ``from-text`` is not measured.
         """
         self._session, self._rows, self._task = session, rows, task
         self._longest, self._on_gpu, self._seed = longest, on_gpu, seed
@@ -86,7 +88,7 @@ class Worker:
             workload: _comparable(task.behavior.restore(predictions, task.labels))
             for workload, predictions in (scored or {}).items()
         }
-        self._device_memory = device_memory
+        self._device_memory, self._encode = device_memory, encode
         self._vectors: list[np.ndarray] = []
         """Of the documents, batch by batch, until all of them were embedded."""
 
@@ -123,6 +125,7 @@ class Worker:
             session, rows, engine.task,
             longest=engine.manifest.longest_input,
             on_gpu=engine.on_gpu, seed=seed, device_memory=device_memory,
+            encode=of_texts(encoder, texts, rows),
             scored={Workload(**each["workload"]): each["predictions"] for each in scored},
         )  # fmt: skip
 
@@ -406,7 +409,11 @@ class Worker:
             seconds, out = session.infer_timed(session.upload(query.inputs))
             return seconds, self._task.behavior.logits(out)
         start = time.perf_counter()
-        out = self._session.infer(query.inputs)
+        inputs = query.inputs
+        if workload.scenario == FROM_TEXT.scenario:
+            assert self._encode is not None
+            inputs = self._encode(query.rows, query.sequences)
+        out = self._session.infer(inputs)
         seconds = time.perf_counter() - start
         return seconds, self._task.behavior.logits(out)
 
@@ -466,6 +473,31 @@ class Worker:
                 "token_type_ids": np.zeros_like(ids),
             }
             yield Query(inputs)
+
+
+def of_texts(
+    encoder: Encoder, texts: Sequence[Sequence[str]], rows: Encoded
+) -> Callable[[np.ndarray | None, np.ndarray | None], dict[str, np.ndarray]]:
+    """Return a function that encodes a query from its texts: of its rows; or, without them, its sequences.
+
+    Args:
+        encoder: the engine's tokenizer.
+        texts: of each row.
+        rows: the same, encoded.
+    """
+
+    def encode(of_rows: np.ndarray | None, sequences: np.ndarray | None) -> dict[str, np.ndarray]:
+        if of_rows is not None:
+            chosen = [tuple(texts[row]) for row in of_rows]
+        else:
+            assert sequences is not None and rows.row_of is not None
+            owners = rows.row_of[sequences]
+            positions = sequences - np.searchsorted(rows.row_of, owners)  # within its row
+            chosen = [(texts[row][at],) for row, at in zip(owners, positions, strict=True)]
+        encoded = encoder(chosen)
+        return encoded.batch(np.arange(len(encoded)))
+
+    return encode
 
 
 def check_answer(answer: Mapping[str, np.ndarray], engine: Engine, tokens: int = 1) -> None:

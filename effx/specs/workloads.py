@@ -1,6 +1,7 @@
 """Workloads: which queries an engine is measured with. Names and shapes as data, without torch.
 
-Scenarios follow MLPerf Inference (Reddi et al., ISCA 2020); ``grid`` is a fixed shape, as trtexec measures.
+Scenarios follow MLPerf Inference (Reddi et al., ISCA 2020); ``grid`` is a fixed shape, as trtexec measures,
+and ``from-text`` is single-stream with the tokenizer.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-Scenario = Literal["single-stream", "multi-stream", "offline", "server", "grid"]
+Scenario = Literal["single-stream", "from-text", "multi-stream", "offline", "server", "grid"]
 Timing = Literal["end-to-end", "device"]
 Length = int | Literal["real"]
 
 SCENARIOS: dict[str, str] = {
     "single-stream": "one row per query, back to back; always measured, frontiers are drawn from it",
+    "from-text": "one row per query, back to back, from its text: latency includes the tokenizer",
     "multi-stream": "eight rows per query, back to back",
     "offline": "batches of rows of similar length, for throughput; the same batches for every engine",
     "server": "one row per query, Poisson arrivals; latency counts from the scheduled arrival",
@@ -33,7 +35,8 @@ class Workload:
     length: Length
     """Tokens per row: a number, or ``real`` for the lengths of the validation rows."""
     timing: Timing = "end-to-end"
-    """``end-to-end``: from host arrays to host arrays. ``device``: between GPU events, without copies."""
+    """``end-to-end``: from host arrays (in ``from-text``, from the texts) to host arrays. ``device``: between
+    GPU events, without copies."""
     rate_per_s: float | None = None
     """Scheduled arrivals per second; None: queries run back to back."""
 
@@ -62,6 +65,7 @@ class Workload:
 
 
 SINGLE_STREAM = Workload("single-stream", 1, "real")
+FROM_TEXT = Workload("from-text", 1, "real")
 MULTI_STREAM = Workload("multi-stream", 8, "real")
 
 

@@ -22,7 +22,7 @@ from effx.specs.workloads import SINGLE_STREAM
 from tests.conftest import QUICK
 
 EVERYTHING = QUICK.replace(
-    scenarios=("single-stream", "multi-stream", "offline", "server"),
+    scenarios=("single-stream", "from-text", "multi-stream", "offline", "server"),
     grid=(),
     rounds=3,
     rate_per_s=400.0,
@@ -43,7 +43,9 @@ def everything(engines_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
 def test_every_scenario_is_measured(everything: list[results.Run]) -> None:
     for run in everything:
         result = {workload.workload.scenario: workload for workload in run.workloads}
-        assert list(result) == ["single-stream", "multi-stream", "offline", "server"]
+        assert list(result) == ["single-stream", "from-text", "multi-stream", "offline", "server"]
+        assert {len(block) for block in result["from-text"].blocks_s} == {24}
+        assert result["from-text"].examples == [24] * 3
         assert {len(block) for block in result["multi-stream"].blocks_s} == {24}
         assert result["multi-stream"].examples == [24 * 8] * 3
         offline = result["offline"]

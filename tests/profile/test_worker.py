@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from effx.artifacts import Engine, seal
-from effx.encoding import Encoded
+from effx.artifacts import Checkpoint, Engine, seal
+from effx.encoding import Encoded, Encoder
 from effx.errors import ArtifactError
 from effx.profile import worker as module
-from effx.profile.worker import Worker, spread
+from effx.profile.worker import Worker, of_texts, spread
 from effx.specs.tasks import TASKS
-from effx.specs.workloads import SINGLE_STREAM, Workload, grid, offline
+from effx.specs.workloads import FROM_TEXT, SINGLE_STREAM, Workload, grid, offline
 
 OFFLINE = offline(32)
 
@@ -48,6 +48,60 @@ def built(monkeypatch: pytest.MonkeyPatch, rows: int = 872, session: Timed | Non
         SimpleNamespace(**dict.fromkeys(("perf_counter", "process_time", "monotonic"), lambda: clock.now)),
     )
     return worker
+
+
+def test_from_text_the_tokenizer_is_part_of_the_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = built(monkeypatch)
+    session: Any = worker._session
+    seen = []
+
+    def encode(rows: np.ndarray | None, sequences: np.ndarray | None) -> dict[str, np.ndarray]:
+        assert rows is not None
+        seen.append(int(rows[0]))
+        session.now += 0.5
+        return worker._rows.batch(worker._rows.sequences(rows))
+
+    worker._encode = encode
+    plain = worker.block(SINGLE_STREAM, 0.0, 20, 0.0, 1e9)
+    block = worker.block(FROM_TEXT, 0.0, 20, 0.0, 1e9)
+    assert block.samples_s == pytest.approx([seconds + 0.5 for seconds in plain.samples_s])
+    assert len({*seen}) == 20 and block.examples == 20
+
+
+@pytest.mark.parametrize(
+    ("form", "rows"),
+    [
+        ("texts", [("w1 w2 w3",), ("w4",), ("w5 w6", )]),
+        ("texts", [("w1 w2 w3", "w4"), ("w4", "w5 w6 w7")]),
+        ("words", [("w1", "w2", "w3"), ("w4",)]),
+        ("windows", [("w1 w2", "w3 w4 w5 " * 8), ("w6", "w7")]),
+        ("candidates", [("w1 w2", "w3", "w4 w5", "w6"), ("w1", "w2", "w3")]),
+        ("documents", [("w1 w2", "d1"), ("w3", "d2")]),
+    ],
+)  # fmt: skip
+def test_a_query_from_its_text_is_the_query(
+    form: str, rows: list[tuple[str, ...]], checkpoint: Checkpoint
+) -> None:
+    encoder = Encoder(checkpoint.folder, 16, form=form, stride=3)
+    encoded = encoder(rows)
+    encode = of_texts(encoder, rows, encoded)
+    for row in range(len(rows)):
+        expected = encoded.batch(encoded.sequences(np.array([row])))
+        found = encode(np.array([row]), None)
+        assert {name: array.tolist() for name, array in found.items()} == {
+            name: array.tolist() for name, array in expected.items()
+        }
+
+
+def test_a_query_that_is_one_text_of_a_row_is_encoded_alone(checkpoint: Checkpoint) -> None:
+    rows = [("w1 w2 w3", "w4"), ("w5", "w6 w7"), ("w8 w9", "w1")]
+    encoder = Encoder(checkpoint.folder, 16, form="separate")
+    encoded = encoder(rows)
+    encode = of_texts(encoder, rows, encoded)
+    for number, text in enumerate(text for row in rows for text in row):
+        found = encode(None, np.array([number]))["input_ids"]
+        assert found.tolist() == encoded.batch(np.array([number]))["input_ids"].tolist()
+        assert found.tolist() == Encoder(checkpoint.folder, 16)([(text,)]).batch([0])["input_ids"].tolist()
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 28, 1264])
