@@ -135,7 +135,11 @@ class EngineProcess:
         self._pipe, other = context.Pipe()
         self._process = context.Process(target=worker, args=(other, opener, list(arguments)), daemon=True)
         self._process.start()
-        assert self._pipe.recv() == "ready"
+        other.close()  # so that the end of the process is the end of the pipe
+        try:
+            assert self._pipe.recv() == "ready"
+        except EOFError as error:
+            raise SystemExit(f"{opener} {arguments[1]} cannot be opened, see above") from error
 
     def request(
         self, inputs: list[dict[str, np.ndarray]], repeats: int, longest_s: float | None = None
