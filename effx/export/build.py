@@ -388,15 +388,16 @@ def _alternatives(source: ExportSource, job: Job, best: _Candidate, folder: Path
     row = backends.get(job.backend)
     if job.device != "cpu" or not row.is_chosen_by_time(job.variant.scheme, job.device, job.built_for):
         return []
-    graphs = [best]
-    merged = source.with_merged_projections(job.variant) if row.merges_projections else None
-    if merged is not None:
+    graphs, workload = [best], _workload(job)
+    single = workload is not None and workload.batch == 1
+    merges = row.merges_projections == "always" or (row.merges_projections == "single-rows" and single)
+    if merges and (merged := source.with_merged_projections(job.variant)) is not None:
         built = _built(merged, job, best.scheme, folder / f"{best.scheme}-merged")
         graphs.append(replace(built, merged_projections=True))
     others = graphs[1:]
     if row.disabled_optimizers:
         others += [candidate.run_with(disabled_optimizers=row.disabled_optimizers) for candidate in graphs]
-    if row.compiles_static_shapes and (shape := _static_shape(best.runtime, _workload(job))):
+    if row.compiles_static_shapes and (shape := _static_shape(best.runtime, workload)):
         others += [candidate.run_with(static_shape=shape) for candidate in graphs]
     return others
 

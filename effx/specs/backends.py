@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from effx.errors import UsageError, unknown
 
@@ -54,8 +55,8 @@ class Backend:
     """Whether the types in the built network are binding, so that an audit must find the named precision."""
     runs_code: bool = False
     """Whether opening its files runs code that they contain, as unpickling does."""
-    merges_projections: bool = False
-    """On the CPU: whether Q, K and V from one product are tried."""
+    merges_projections: Literal["always", "single-rows"] | None = None
+    """On the CPU: when Q, K and V from one product are tried; None: never."""
     disabled_optimizers: tuple[str, ...] = ()
     """On the CPU: graph optimizers of the runtime without which engines are tried, as they cost more time
     than they save on some processors."""
@@ -142,7 +143,7 @@ _ROWS = (
         layer_taps="onnxruntime",
         triton_backend="onnxruntime",
         execution_providers={"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"},
-        merges_projections=True,
+        merges_projections="always",
         disabled_optimizers=("SkipLayerNormFusion",),
     ),
     Backend(
@@ -205,6 +206,7 @@ _ROWS = (
             }
         },
         layer_taps="openvino",
+        merges_projections="single-rows",
         compiles_static_shapes=True,
         triton_backend="openvino",
     ),

@@ -91,12 +91,18 @@ def test_the_shape_that_an_engine_is_built_for_is_tried_without_dynamic_dimensio
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fastest, "seconds", lambda files, *_: [1.0, 0.5][: len(files)])
+    times = {2: [1.0, 0.5], 4: [1.0, 0.9, 0.5, 0.6]}
+    monkeypatch.setattr(fastest, "seconds", lambda files, *_: times[len(files)])
     plain = export(reduced_checkpoint.folder, variant, "openvino", tmp_path / "plain")
     engine = export(reduced_checkpoint.folder, variant, "openvino", tmp_path, built_for=word)
     assert engine.manifest.runtime.static_shape == shape
-    tried = engine.manifest.candidates
-    assert tried is None if shape is None else [each.static_shape for each in tried] == [None, shape]
+    tried = [(each.merged_projections, each.static_shape) for each in engine.manifest.candidates or ()]
+    single = word in ("single", "1x16")
+    graphs = [False, True] if single else [False]
+    shapes = [None] if shape is None else [None, shape]
+    assert tried == (
+        [(graph, each) for each in shapes for graph in graphs] if len(graphs + shapes) > 2 else []
+    )
     with engines.open(plain) as session, engines.open(engine) as faster:
         if shape is not None:
             assert {*graph_of(faster)._compiled} == {shape}
@@ -107,6 +113,17 @@ def test_the_shape_that_an_engine_is_built_for_is_tried_without_dynamic_dimensio
             np.testing.assert_allclose(
                 faster.infer(whole)["logits"], session.infer(whole)["logits"], atol=1e-5
             )
+
+
+@pytest.mark.parametrize("variant", ["fp32", "exit", "exit-if", "tokens", "buckets24", "int8-static+exit"])
+def test_merged_projections_pass_the_gate(
+    variant: str, reduced_checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fastest, "seconds", lambda files, *_: [1.0, 0.5][: len(files)])
+    manifest = export(reduced_checkpoint.folder, variant, "openvino", tmp_path, built_for="single").manifest
+    assert manifest.parity.passed and manifest.merged_projections
+    layers = [layer for layer in manifest.structure.layers if layer.heads]
+    assert manifest.audit.weight_products <= 4 * len(layers) + 2 * len(manifest.structure.exits) + 2
 
 
 def test_a_static_shape_that_answers_wrongly_fails_the_gate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -64,6 +65,25 @@ def test_the_larger_of_two_encoders_takes_longer(encoded: Encoded, tmp_path: Pat
                    np.array([0, query["input_ids"].shape[1]]), encoded.pad_id)  # fmt: skip
     large, small = fastest.seconds(files, rows, built_for("single"))
     assert large > 2 * small > 0
+
+
+def test_what_a_runtime_does_when_a_shape_is_new_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Compiling:
+        """A session that takes a second for the first query of each shape, then a millisecond."""
+
+        def __init__(self) -> None:
+            self.now, self.seen = 0.0, set[tuple[int, ...]]()
+
+        def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            shape = inputs["input_ids"].shape
+            self.now += 0.001 if shape in self.seen else 1.0
+            self.seen.add(shape)
+            return {}
+
+    session = Compiling()
+    monkeypatch.setattr(fastest, "time", SimpleNamespace(perf_counter=lambda: session.now))
+    queries = [{"input_ids": np.zeros((1, 3 + number % 4))} for number in range(40)]
+    assert fastest._mean_seconds(session, queries) == pytest.approx(0.001)  # type: ignore[arg-type]
 
 
 def test_what_was_tried_is_in_the_manifest(checkpoint: Checkpoint, tmp_path: Path) -> None:
