@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from effx import scratch
-from effx.export import graph
+from effx.export import folding, graph
 from effx.host import cpu
 from effx.quiet import quiet
 
@@ -20,12 +20,12 @@ def dynamic(source: Path, target: Path) -> None:
     activations with a scale per tensor, computed at run time.
 
     The task head's Gemms become MatMuls and are quantized too; activation times activation (the
-    attention scores) stays in fp32.
+    attention scores) and queries times a constant table of positions for each head stay in fp32.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with scratch.folder("int8") as folder, quiet():
-        plain, large = _without_shapes(source, folder)
+        plain, large, _, tables = _prepared(source, folder)
         quantize_dynamic(
             plain,
             target,
@@ -33,6 +33,7 @@ def dynamic(source: Path, target: Path) -> None:
             reduce_range=not cpu.has_vnni(),
             weight_type=QuantType.QInt8,
             op_types_to_quantize=["MatMul"],
+            nodes_to_exclude=tables,
             use_external_data_format=large,
             extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
         )
@@ -50,12 +51,7 @@ def static(
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     with scratch.folder("int8") as folder, quiet():
-        plain, large = _without_shapes(source, folder)
-        nodes = onnx.load(plain, load_external_data=False).graph
-        constants = {entry.name for entry in nodes.initializer}
-        products = [
-            node.name for node in nodes.node if node.op_type == "MatMul" and node.input[1] not in constants
-        ]
+        plain, large, products, tables = _prepared(source, folder)
         quantize_static(
             plain,
             target,
@@ -66,7 +62,7 @@ def static(
             activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             op_types_to_quantize=["MatMul"],
-            nodes_to_exclude=products,
+            nodes_to_exclude=[*products, *tables],
             calibrate_method=CalibrationMethod.MinMax,
             use_external_data_format=large,
             extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT, "ActivationSymmetric": symmetric},
@@ -83,14 +79,28 @@ class _CalibrationReader:
         return next(self._rows, None)
 
 
-def _without_shapes(source: Path, folder: Path) -> tuple[Path, bool]:
-    """Write ``source`` with named nodes and without the exporter's shapes, on which inference fails."""
+def _prepared(source: Path, folder: Path) -> tuple[Path, bool, list[str], list[str]]:
+    """Write ``source`` with named nodes and folded constants, without the shapes, on which inference fails.
+
+    Returns:
+        The file; whether its weights are in another one; the names of the products of two activations; and
+        those of products with a constant that is no matrix, which would be quantized along a wrong axis.
+    """
     model = onnx.load(source)
     for inner in graph.graphs(model.graph):
         del inner.value_info[:]
+    folding.fold(model)
+    folding.separate_gemm_weights(model)
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"node_{number}"
+    ranks = {entry.name: len(entry.dims) for entry in model.graph.initializer}
+    right = {node.name: ranks.get(node.input[1]) for node in model.graph.node if node.op_type == "MatMul"}
     plain = folder / "model.onnx"
     large = sum(entry.ByteSize() for entry in model.graph.initializer) > graph.LARGEST_PROTOBUF_BYTES
     onnx.save(model, plain, save_as_external_data=large, location="model.onnx.data")
-    return plain, large
+    return (
+        plain,
+        large,
+        [name for name, rank in right.items() if rank is None],
+        [name for name, rank in right.items() if rank not in (None, 2)],
+    )
