@@ -1,10 +1,10 @@
 """Constant folding in a traced ONNX graph, before it is quantized.
 
-DeBERTa projects its table of positions with the weights that also project the tokens. The exporter writes these
-projections, which do not depend on the input, as nodes, and the shared weights as one initializer with a
-Transpose for one of the products. ONNX Runtime folds such nodes when it loads an fp32 graph, but its
-quantizer sees them as they are written: it would compute the projections for every query, and where it turns a
-Gemm into a MatMul it transposes the shared initializer for all its readers, which changes the answers.
+DeBERTa projects its table of positions with the weights that also project the tokens. The exporter writes
+these projections, which do not depend on the input, as nodes, and the shared weights as one initializer with
+a Transpose for one of the products. ONNX Runtime folds such nodes when it loads an fp32 graph, but its
+quantizer sees them as they are written: it would compute the projections for every query, and where it turns
+a Gemm into a MatMul, it transposes the shared initializer for all its readers, which changes the answers.
 """
 
 from __future__ import annotations
