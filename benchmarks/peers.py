@@ -35,7 +35,7 @@ EFFX = "effx "
 SHAPES = {"1x32": (1, 32), "1x128": (1, 128), "32x128": (32, 128)}
 LONG = {"1x512": (1, 512)}
 REPEATS = {"1x32": 20, "1x128": 8, "1x512": 2, "32x128": 1, "real": 1}
-"""Calls of a turn; turns are short and many, so that what else the machine does falls on all engines alike."""
+"""Calls of a turn; turns are short and many, so that what else the machine does falls on all alike."""
 LONGEST_S = 10.0
 """Seconds after which the turn of an engine at a shape ends, and the calls that it has at least."""
 LEAST_CALLS = 2
