@@ -44,7 +44,7 @@ MIN_LENGTH = 4
 CALIBRATION_ROWS = 128
 """Training rows that calibrate static int8, or all where there are fewer, unless the user says how many."""
 _FIRST_BUCKET = 16
-_MOST_BUCKETS = 64
+_MOST_BUCKETS = 128
 
 
 class ReducedStructure(Protocol):
