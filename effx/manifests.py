@@ -22,7 +22,7 @@ from effx.specs import backends, variants
 from effx.specs.data import DataRecord
 from effx.specs.exit_rules import ExitPoint, ExitRule
 from effx.specs.measurement import BuiltFor
-from effx.specs.runtime import GraphInterface, RuntimeSettings
+from effx.specs.runtime import MAX_STATIC_BATCH, GraphInterface, RuntimeSettings
 from effx.specs.settings import OneOf, Settings
 from effx.specs.tasks import TASKS, Task
 from effx.specs.training import (
@@ -1032,8 +1032,11 @@ class EngineManifest(Manifest):
     def _check_static_shape(self, shape: tuple[int, int]) -> None:
         if not backends.get(self.backend).compiles_static_shapes:
             raise ValueError(f"runtime.static_shape: {self.backend} does not compile one")
-        if min(shape) < 1 or shape[1] > self.longest_input:
-            raise ValueError(f"runtime.static_shape: expected a batch and 1 to {self.longest_input} tokens")
+        if not (1 <= shape[0] <= MAX_STATIC_BATCH and 1 <= shape[1] <= self.longest_input):
+            raise ValueError(
+                f"runtime.static_shape: expected 1 to {MAX_STATIC_BATCH} rows and 1 to {self.longest_input} "
+                "tokens"
+            )
 
     def _check_interface(self, interface: GraphInterface) -> None:
         if unknown := set(interface.inputs.values()) - {entry.name for entry in self.inputs}:

@@ -158,6 +158,8 @@ def set_at(*keys: Any, to: Any) -> Callable[[dict[str, Any]], None]:
         (set_at("runtime", "lengths", to=[128]), "runtime.lengths: expected rising numbers from 1 to 64"),
         (set_at("runtime", "pad_id", to=-1), "runtime.pad_id: expected"),
         (set_at("runtime", "disabled_optimizers", to=["X"]), "disabled_optimizers: unknown optimizer 'X'"),
+        (set_at("runtime", "static_shape", to=[1, 8]), "runtime.static_shape: mock does not compile one"),
+        (set_at("runtime", "static_shape", to=[1]), "runtime.static_shape"),
         (set_at("runtime", "threads", to=2), "runtime.threads: 2, but the variant is 'fp32'"),
         (set_at("built_for", to="fast"), "expected single, offline or BATCHxLENGTH"),
         (set_at("runtime", "variant", to="int8"), "runtime.variant: expected 'fp32', as variant"),

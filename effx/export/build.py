@@ -43,7 +43,7 @@ from effx.specs import backends
 from effx.specs.backends import CALIBRATED, INT8_BF16
 from effx.specs.data import DataLocation, DataRecord
 from effx.specs.measurement import built_for
-from effx.specs.runtime import RuntimeSettings
+from effx.specs.runtime import MAX_STATIC_BATCH, RuntimeSettings
 from effx.specs.tasks import Task
 from effx.specs.variants import Variant
 from effx.specs.workloads import Workload
@@ -406,7 +406,9 @@ def _static_shape(runtime: RuntimeSettings, workload: Workload | None) -> tuple[
     """Return the shape that all queries of a workload have; None: there is no such shape, or it is compiled
     anyway.
     """
-    if workload is None or isinstance(workload.length, str) or runtime.token_pruning or runtime.is_staged:
+    if workload is None or isinstance(workload.length, str) or workload.batch > MAX_STATIC_BATCH:
+        return None
+    if runtime.token_pruning or runtime.is_staged:
         return None
     if runtime.lengths is None:
         return workload.batch, workload.length

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field, replace
 
 from effx.specs.exit_rules import ExitRule
 
+MAX_STATIC_BATCH = 4096
+"""Rows of a model that is compiled for one shape at most: its memory is reserved when it is opened."""
+
 
 @dataclass(frozen=True)
 class StagedExits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,13 @@ import pytest
 import torch
 
 from effx import engines
-from effx.artifacts import Checkpoint
+from effx.artifacts import Checkpoint, Engine, seal
 from effx.engines import Session
 from effx.engines.protocol import Arrays
-from effx.export import export, fastest
+from effx.errors import ArtifactError
+from effx.export import build, export, fastest
 from effx.models import checkpoints
+from effx.specs.workloads import grid
 
 pytest.importorskip("openvino")
 
@@ -142,6 +145,22 @@ def test_a_static_shape_that_answers_wrongly_fails_the_gate(
     manifest = export(checkpoint.folder, "fp32", "openvino", tmp_path, built_for="3x48").manifest
     assert manifest.runtime.static_shape is None and manifest.parity.passed
     assert "parity failed" in manifest.candidates[1].failure
+
+
+@pytest.mark.parametrize("shape", [(0, 8), (2, 0), (2, 65), (10**6, 8)])
+def test_a_shape_that_cannot_be_compiled_is_not_read(
+    shape: tuple[int, int], checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    engine = export(checkpoint.folder, "fp32", "openvino", tmp_path)
+    path = engine.folder / "engine.json"
+    manifest = json.loads(path.read_text())
+    manifest["runtime"]["static_shape"] = list(shape)
+    path.write_text(json.dumps(seal(Engine, manifest)))
+    with pytest.raises(
+        ArtifactError, match=r"runtime\.static_shape: expected 1 to 4096 rows and 1 to 64 tokens"
+    ):
+        Engine.open(engine.folder)
+    assert build._static_shape(engine.runtime, grid(4097, 8)) is None
 
 
 def test_quantized_embeddings_are_unpacked_once(checkpoint: Checkpoint, tmp_path: Path) -> None:
