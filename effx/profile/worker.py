@@ -66,6 +66,7 @@ class Worker:
         *,
         longest: int,
         on_gpu: bool = False,
+        lengths: Sequence[int] | None = None,
         seed: int = 0,
         scored: Mapping[Workload, Sequence[Any]] | None = None,
         device_memory: DeviceMemory | None = None,
@@ -76,7 +77,8 @@ class Worker:
         rows: validation rows, encoded by its tokenizer.
         task: turns logits into predictions.
         longest: maximum number of tokens per row that the engine accepts.
-        on_gpu: whether every shape runs before a workload is measured.
+        on_gpu: whether it runs on a GPU.
+        lengths: that the engine pads its inputs to; None: they keep their length.
         seed: of the order of queries and of arrivals.
         scored: predictions of earlier accuracy passes, one per row, by workload; the primary one first.
         device_memory: watches this process on the GPU.
@@ -84,6 +86,7 @@ class Worker:
         """
         self._session, self._rows, self._task = session, rows, task
         self._longest, self._on_gpu, self._seed = longest, on_gpu, seed
+        self._lengths = lengths
         self._predictions = {
             workload: _comparable(task.behavior.restore(predictions, task.labels))
             for workload, predictions in (scored or {}).items()
@@ -124,7 +127,7 @@ class Worker:
         return cls(
             session, rows, engine.task,
             longest=engine.manifest.longest_input,
-            on_gpu=engine.on_gpu, seed=seed, device_memory=device_memory,
+            on_gpu=engine.on_gpu, lengths=engine.runtime.lengths, seed=seed, device_memory=device_memory,
             encode=of_texts(encoder, texts, rows),
             scored={Workload(**each["workload"]): each["predictions"] for each in scored},
         )  # fmt: skip
@@ -273,10 +276,10 @@ class Worker:
         Every window times the same few queries, because other queries take longer or shorter; between
         windows other queries run, so that more shapes are seen. Too few windows decide nothing.
 
-        On a GPU each shape that the workload may bring runs before that: what is recorded, compiled
-        or reserved for a new shape is not part of a query.
+        On a GPU, and where an engine has fixed lengths, each shape that the workload may bring runs before
+        that: what is recorded, compiled or reserved for a new shape is not part of a query.
         """
-        if self._on_gpu:
+        if self._on_gpu or self._lengths is not None:
             prepare = getattr(self._session, "prepare", self._session.infer)
             for inputs in self._shapes(workload):
                 for _ in range(_RECORDING_RUNS):
@@ -418,7 +421,10 @@ class Worker:
         return seconds, self._task.behavior.logits(out)
 
     def _shapes(self, workload: Workload) -> Iterator[dict[str, np.ndarray]]:
-        """Yield inputs of every shape of a workload, the largest first: memory then grows once."""
+        """Yield inputs of every shape of a workload, the largest first: memory then grows once.
+
+        Inputs that the engine pads to the same length have the same shape.
+        """
         batch, lengths = workload.batch, self._rows.row_widths
         if workload.scenario == "offline" or (workload.length == "real" and self._rows.row_of is not None):
             chosen = self._batches(workload)
@@ -430,12 +436,17 @@ class Worker:
             yield next(self._stream(workload, 0.0)).inputs
             return
         of_shape = {
-            query.inputs["input_ids"].shape: query.inputs
+            self._padded_shape(query.inputs["input_ids"].shape): query.inputs
             for rows in chosen
             for query in self._queries(rows, batch)
         }
         for shape in sorted(of_shape, reverse=True):
             yield of_shape[shape]
+
+    def _padded_shape(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Return the shape that inputs have once the engine has padded them."""
+        batch, length = shape
+        return batch, next((known for known in self._lengths or () if known >= length), length)
 
     def _batches(self, workload: Workload) -> list[np.ndarray]:
         """Return the batches of a workload at real lengths, in which every row is once.

@@ -15,6 +15,7 @@ import pytest
 from effx.artifacts import Checkpoint, Engine, seal
 from effx.encoding import Encoded, Encoder
 from effx.errors import ArtifactError
+from effx.export import export
 from effx.profile import worker as module
 from effx.profile.worker import Worker, of_texts, spread
 from effx.specs.tasks import TASKS
@@ -102,6 +103,29 @@ def test_a_query_that_is_one_text_of_a_row_is_encoded_alone(checkpoint: Checkpoi
         found = encode(None, np.array([number]))["input_ids"]
         assert found.tolist() == encoded.batch(np.array([number]))["input_ids"].tolist()
         assert found.tolist() == Encoder(checkpoint.folder, 16)([(text,)]).batch([0])["input_ids"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("variant", "expected"),
+    [("fp32", set()), ("buckets", {16, 32}), ("buckets8", {8, 16, 24, 32})],
+)
+def test_fixed_lengths_run_before_they_are_timed(
+    variant: str, expected: set[int], checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenVINO compiles a model for each of them, which takes longer than all queries."""
+    pytest.importorskip("onnxruntime")
+    engine = export(checkpoint.folder, variant, "onnxruntime", tmp_path)
+    texts = [("w1 " * length,) for length in range(1, 40)]
+    worker = Worker.open(str(engine.folder), texts, threads=1, seed=0)
+    prepared: list[int] = []
+    pad = getattr(worker._session, "_pad", None)
+
+    def prepare(inputs: Mapping[str, np.ndarray]) -> None:
+        prepared.append(pad(inputs)["input_ids"].shape[1])
+
+    monkeypatch.setattr(worker._session, "prepare", prepare, raising=False)
+    worker.warm_up(SINGLE_STREAM, limit_s=0.0)
+    assert {*prepared} == expected and len(prepared) == 3 * len(expected)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 28, 1264])
