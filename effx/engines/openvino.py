@@ -11,6 +11,7 @@ import openvino
 
 from effx.engines.protocol import Arrays
 from effx.errors import ArtifactError, one_line
+from effx.host import cpu
 from effx.specs.runtime import RuntimeSettings
 
 _HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}
@@ -35,6 +36,8 @@ class OpenVinoGraph:
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": hint(runtime),
+            # Pinned, all processes with fewer threads than processors would use the same processors.
+            "ENABLE_CPU_PINNING": threads >= cpu.allowed_processors(),
         }
         self._threads = threads
         try:

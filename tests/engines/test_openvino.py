@@ -15,6 +15,7 @@ from effx.engines import Session
 from effx.engines.protocol import Arrays
 from effx.errors import ArtifactError
 from effx.export import build, export, fastest
+from effx.host import cpu
 from effx.models import checkpoints
 from effx.specs.workloads import grid
 
@@ -161,6 +162,18 @@ def test_a_shape_that_cannot_be_compiled_is_not_read(
     ):
         Engine.open(engine.folder)
     assert build._static_shape(engine.runtime, grid(4097, 8)) is None
+
+
+@pytest.mark.skipif(cpu.allowed_processors() < 2, reason="a single processor")
+@pytest.mark.parametrize("threads", [1, cpu.allowed_processors()])
+def test_threads_are_pinned_only_if_they_use_all_processors(
+    threads: int, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """Otherwise several processes of one thread would all run on the first processor."""
+    engine = export(checkpoint.folder, "fp32", "openvino", tmp_path)
+    with engines.open(engine, threads=threads) as session:
+        ((compiled, _),) = graph_of(session)._compiled.values()
+        assert compiled.get_property("ENABLE_CPU_PINNING") == (threads > 1)
 
 
 def test_quantized_embeddings_are_unpacked_once(checkpoint: Checkpoint, tmp_path: Path) -> None:
