@@ -27,6 +27,7 @@ import numpy as np
 from effx import data, engines
 from effx.artifacts import Engine, now
 from effx.encoding import Encoder
+from effx.engines import sessions
 from effx.host import identity
 
 
@@ -167,7 +168,9 @@ class OpenVinoProfiler:
 
     def run(self, row: dict[str, np.ndarray]) -> float:
         """Run a row and return its seconds."""
-        row = padded_row(row, self._runtime.lengths, self._runtime.pad_id)
+        length = row["input_ids"].shape[1]
+        target = next((known for known in self._runtime.lengths or () if known >= length), length)
+        row = sessions.pad(row, target, self._runtime.pad_id)
         started = time.perf_counter()
         self._graph.run(row)
         spent = time.perf_counter() - started
@@ -182,19 +185,6 @@ class OpenVinoProfiler:
     def kernels_and_nodes(self) -> tuple[dict[str, float], dict[str, float]]:
         """Return the seconds and the number of each kind of node, of all rows that count."""
         return self._kernels, self._nodes
-
-
-def padded_row(
-    row: dict[str, np.ndarray], lengths: Sequence[int] | None, pad_id: int
-) -> dict[str, np.ndarray]:
-    """Return a row padded to the next of the lengths; None: as it is."""
-    length = row["input_ids"].shape[1]
-    target = length if lengths is None else next(each for each in lengths if each >= length)
-    fill = {"input_ids": pad_id}
-    return {
-        name: np.pad(array, ((0, 0), (0, target - length)), constant_values=fill.get(name, 0))
-        for name, array in row.items()
-    }
 
 
 if __name__ == "__main__":

@@ -123,11 +123,14 @@ class Padded(ClosingSession):
             raise UsageError(f"length {length}: this engine accepts at most {self._lengths[-1]} tokens.")
         if target == length:
             return inputs
-        padding = ((0, 0), (0, target - length))
-        fill = {"input_ids": self._pad_id}
-        return {
-            name: np.pad(array, padding, constant_values=fill.get(name, 0)) for name, array in inputs.items()
-        }
+        return pad(inputs, target, self._pad_id)
+
+
+def pad(inputs: Mapping[str, np.ndarray], length: int, pad_id: int) -> dict[str, np.ndarray]:
+    """Return arrays [batch, tokens] padded on the right to ``length`` tokens."""
+    padding = ((0, 0), (0, length - inputs["input_ids"].shape[1]))
+    fill = {"input_ids": pad_id}
+    return {name: np.pad(array, padding, constant_values=fill.get(name, 0)) for name, array in inputs.items()}
 
 
 def _unpad(out: Arrays, length: int) -> Arrays:

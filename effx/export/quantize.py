@@ -25,7 +25,7 @@ def dynamic(source: Path, target: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with scratch.folder("int8") as folder, quiet():
-        plain, large, _, tables = _prepared(source, folder)
+        plain, large, excluded = _prepared(source, folder)
         quantize_dynamic(
             plain,
             target,
@@ -33,7 +33,7 @@ def dynamic(source: Path, target: Path) -> None:
             reduce_range=not cpu.has_vnni(),
             weight_type=QuantType.QInt8,
             op_types_to_quantize=["MatMul"],
-            nodes_to_exclude=tables,
+            nodes_to_exclude=excluded,
             use_external_data_format=large,
             extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
         )
@@ -51,7 +51,7 @@ def static(
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     with scratch.folder("int8") as folder, quiet():
-        plain, large, products, tables = _prepared(source, folder)
+        plain, large, excluded = _prepared(source, folder)
         quantize_static(
             plain,
             target,
@@ -62,7 +62,7 @@ def static(
             activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             op_types_to_quantize=["MatMul"],
-            nodes_to_exclude=[*products, *tables],
+            nodes_to_exclude=excluded,
             calibrate_method=CalibrationMethod.MinMax,
             use_external_data_format=large,
             extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT, "ActivationSymmetric": symmetric},
@@ -79,12 +79,12 @@ class _CalibrationReader:
         return next(self._rows, None)
 
 
-def _prepared(source: Path, folder: Path) -> tuple[Path, bool, list[str], list[str]]:
+def _prepared(source: Path, folder: Path) -> tuple[Path, bool, list[str]]:
     """Write ``source`` with named nodes and folded constants, without the shapes, on which inference fails.
 
     Returns:
-        The file; whether its weights are in another one; the names of the products of two activations; and
-        those of products with a constant that is no matrix, which would be quantized along a wrong axis.
+        The file; whether its weights are in another one; and the names of products without a weight matrix:
+        of two activations, or with a constant of another rank, which would be quantized along a wrong axis.
     """
     model = onnx.load(source)
     for inner in graph.graphs(model.graph):
@@ -93,14 +93,11 @@ def _prepared(source: Path, folder: Path) -> tuple[Path, bool, list[str], list[s
     folding.separate_gemm_weights(model)
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"node_{number}"
-    ranks = {entry.name: len(entry.dims) for entry in model.graph.initializer}
-    right = {node.name: ranks.get(node.input[1]) for node in model.graph.node if node.op_type == "MatMul"}
+    matrices = {entry.name for entry in model.graph.initializer if len(entry.dims) == 2}
+    excluded = [
+        node.name for node in model.graph.node if node.op_type == "MatMul" and node.input[1] not in matrices
+    ]
     plain = folder / "model.onnx"
     large = sum(entry.ByteSize() for entry in model.graph.initializer) > graph.LARGEST_PROTOBUF_BYTES
     onnx.save(model, plain, save_as_external_data=large, location="model.onnx.data")
-    return (
-        plain,
-        large,
-        [name for name, rank in right.items() if rank is None],
-        [name for name, rank in right.items() if rank not in (None, 2)],
-    )
+    return plain, large, excluded
