@@ -20,6 +20,7 @@ from effx.errors import UsageError
 from effx.records import Record, StoredLabel
 from effx.specs import backends, variants
 from effx.specs.data import DataRecord
+from effx.specs.distillation import DistillationSettings
 from effx.specs.exit_rules import ExitPoint, ExitRule
 from effx.specs.measurement import BuiltFor
 from effx.specs.runtime import MAX_STATIC_BATCH, GraphInterface, RuntimeSettings
@@ -223,6 +224,25 @@ class TicketRecord(Record):
     """Rounds in which they were pruned, each scored anew; 1: one shot."""
 
 
+class DistillationRecord(Record):
+    """What a checkpoint learned from a teacher."""
+
+    teacher: str
+    """Name of the checkpoint."""
+    teacher_digest: Digest
+    settings: Mapping[str, JsonValue]
+    """All settings of distillation, by name."""
+    hidden_layers: Count
+    """Layers whose outputs were compared; 0: predictions alone."""
+    unlabelled_rows: Count = 0
+    """Rows without labels that it was trained on too."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        DistillationSettings.from_json(self.settings)
+        return self
+
+
 class SparsityRecord(Record):
     """Single weights that are zero."""
 
@@ -419,6 +439,8 @@ class TrainingRecord(Record):
     rows_digest: Digest | None = None
     """Digest of the task's complete training rows; None: unknown, or trained from a checkpoint that may have
     seen others."""
+    distillation: DistillationRecord | None = None
+    """None: it learned from labels alone."""
     processes: Positive = 1
     host: str | None = None
     """Kind of processor."""

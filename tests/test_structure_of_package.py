@@ -44,6 +44,7 @@ FLOORS: dict[str, set[str]] = {
     "structure": {"errors"},
     "data": {"corpus", "errors", "files", "formatting", "host", "progress", "records", "specs"},
     "records": {"errors"},
+    "optimize": {"errors"},
     "manifests": {"errors", "records", "specs", "stats", "structure"},
     "tickets": {"errors", "files", "manifests", "records", "specs", "structure"},
     "artifacts": {"errors", "files", "manifests", "records", "specs"},

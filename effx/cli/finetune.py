@@ -19,6 +19,7 @@ from effx.specs.training import FinetuneSettings
 @options.data("Default: the hub.")
 @options.of(FinetuneSettings)
 @options.of(HeadSettings)
+@options.teacher
 @options.new_checkpoint(
     "TASK-MODEL-REGIME-sSEED, or TASK-MODEL-REGIME-layersK-seqN-sSEED with other layers or length"
 )
@@ -35,6 +36,8 @@ def command(
     overwrite: bool,
     trust_remote_code: bool,
     as_json: bool,
+    teacher: Path | None,
+    unlabelled_data: Path | None,
     **settings: Any,
 ) -> None:
     """Fine-tune an encoder on TASK and write a checkpoint.
@@ -46,13 +49,16 @@ def command(
     effx train finetune sst2 --model bert-base-uncased
     effx train finetune sst2 --model bert-base-uncased --layers 6 --max-length 64
     effx train finetune reviews --model ./minilm --data ./reviews --regime last-2
+    effx train finetune sst2 --model ./minilm --layers 3 --teacher checkpoints/sst2-minilm-full-s0
 
     To train on several GPUs: torchrun --nproc-per-node 4 -m effx train finetune ... (or accelerate
     launch -m effx ...); --batch-size is the batch size of each process.
     """  # fmt: skip
     from effx.train import distributed, finetune
 
-    head, rest = options.apart(HeadSettings, options.given(context, settings))
+    given = options.given(context, settings)
+    distillation, given = options.distillation(given, teacher, unlabelled_data)
+    head, rest = options.apart(HeadSettings, given)
     checkpoint = finetune(
         task,
         model,
@@ -63,6 +69,7 @@ def command(
         head=HeadSettings.of(**head),
         overwrite=overwrite,
         trust_remote_code=trust_remote_code,
+        distillation=distillation,
     )
     rows = checkpoint.manifest.validation_rows
     line = f"{options.scores(checkpoint)} on {rows} validation rows{options.against_baseline(checkpoint)}"

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 from click.core import ParameterSource
@@ -16,8 +16,12 @@ from effx.artifacts import Checkpoint
 from effx.errors import EffxError, UsageError, nearest
 from effx.specs import meters, settings
 from effx.specs.data import DataSettings, DataSource
+from effx.specs.distillation import DistillationSettings
 from effx.specs.quantities import Quantity
 from effx.specs.settings import Leaf, Settings
+
+if TYPE_CHECKING:
+    from effx.train.distillation import Distillation
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -278,6 +282,44 @@ def data(default: str, *, labelled: bool = True, without: tuple[str, ...] = ()) 
         return cast(F, option(of(DataSettings, without=left_out)(with_source)))
 
     return add
+
+
+def teacher(function: F) -> F:
+    """Add ``--teacher``, ``--unlabelled-data`` and the settings of distillation."""
+    function = of(DistillationSettings)(function)
+    function = click.option(
+        "--unlabelled-data",
+        type=click.Path(exists=True, path_type=Path),
+        metavar="FILE",
+        help="Further texts without labels to learn from the teacher on: .csv, .tsv, .txt, .jsonl, .json, "
+        ".parquet or .arrow, with the columns of the task.",
+    )(function)
+    return click.option(
+        "--teacher",
+        type=click.Path(path_type=Path),
+        metavar="CHECKPOINT",
+        help="Distillation: train the model to predict what this checkpoint of the same task predicts.",
+    )(function)
+
+
+def distillation(
+    given: Mapping[str, Any], teacher: Path | None, unlabelled_data: Path | None
+) -> tuple[Distillation | None, dict[str, Any]]:
+    """Return the teacher with the settings of distillation among those ``given``, and the other settings.
+
+    Raises:
+        UsageError: settings of distillation without a teacher.
+    """
+    settings, rest = apart(DistillationSettings, given)
+    if teacher is None:
+        names = [*settings, *(["unlabelled_data"] if unlabelled_data else [])]
+        if names:
+            raise UsageError(f"{names[0]} has no effect without a teacher: add teacher",
+                             settings=(names[0], "teacher"))  # fmt: skip
+        return None, rest
+    from effx.train.distillation import Distillation
+
+    return Distillation(teacher, DistillationSettings.of(**settings), unlabelled_data), rest
 
 
 def show(checkpoint: Checkpoint, as_json: bool, line: str) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from effx.specs.distillation import DistillationSettings
 from effx.specs.heads import HeadSettings
 from effx.specs.measurement import BuiltFor, MeasurementPlan
 from effx.specs.settings import Settings
@@ -41,7 +42,15 @@ class PretrainStage(Settings):
     """Pretrain the demo's encoder; nothing can be set."""
 
 
-class FinetuneStage(Settings):
+class DistilledStage(Settings):
+    """What the stages have in common that may learn from a teacher."""
+
+    teacher: str | None = None
+    """Name of the cell whose checkpoint is the teacher; None: there is no teacher."""
+    distillation: DistillationSettings = DistillationSettings()
+
+
+class FinetuneStage(DistilledStage):
     """Fine-tune a pretrained encoder on a task."""
 
     task: str
@@ -50,7 +59,7 @@ class FinetuneStage(Settings):
     finetune: FinetuneSettings = FinetuneSettings()
 
 
-class PruneStage(Settings):
+class PruneStage(DistilledStage):
     """Prune a ticket by the scores of a checkpoint and fine-tune it from the pretrained weights."""
 
     task: str
@@ -113,7 +122,7 @@ class MultitaskCheckpointStage(Settings):
     task: str
 
 
-class FurtherStage(Settings):
+class FurtherStage(DistilledStage):
     """Fine-tune a checkpoint further on its task."""
 
     task: str
@@ -267,6 +276,11 @@ class StageSpec:
     """Where recipes have its trainings; None: it follows from other sections."""
 
     @property
+    def may_distil(self) -> bool:
+        """Whether a training of this stage may have a teacher."""
+        return issubclass(self.settings, DistilledStage)
+
+    @property
     def continues(self) -> bool:
         """Whether it takes the checkpoints of other sections."""
         return any(STAGES[name].section is not None for name in self.follows if name != self.name)
@@ -289,7 +303,7 @@ _DRAW = "train/tickets/draw.py"
 _ROWS = (
     _training("pretrain", PretrainStage, "demo/pretraining.py", view="pretrained/{name}"),
     _training(
-        "finetune", FinetuneStage, "train/finetune.py", ("pretrain",),
+        "finetune", FinetuneStage, "train/finetune.py", ("pretrain", "finetune"),
         section=SectionSpec("regimes", FinetuneSettings, bare_label="regime"),
     ),
     _training("lottery-mask", LotteryMaskStage, "train/lottery.py", ("pretrain", "lottery-mask"),

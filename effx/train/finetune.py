@@ -6,6 +6,7 @@ embeddings and layers frozen; ``last-K`` trains the head and the last K layers.
 
 from __future__ import annotations
 
+import contextlib
 import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from effx.specs.heads import HeadSettings
 from effx.specs.tasks import Task
 from effx.specs.training import FinetuneSettings, trained_layers
 from effx.train import distributed, loop, output, rows, source, understood
+from effx.train.distillation import Distillation, Teacher, further_texts, with_blanks
 from effx.train.segment import RunSegment
 
 
@@ -43,6 +45,7 @@ def finetune(
     facts: Callable[[PreTrainedModel], CheckpointFacts] | None = None,
     segment: RunSegment | None = None,
     head: HeadSettings | None = None,
+    distillation: Distillation | None = None,
 ) -> Checkpoint:
     """Fine-tune an encoder and write ``out/name``.
 
@@ -63,9 +66,10 @@ def finetune(
         facts: called with the trained model; further entries of the manifest.
         segment: the part of the run to do now; the checkpoint has the weights at its end. None: all of it.
         head: whether the model's task head is kept or replaced; default: kept if its labels are the task's.
+        distillation: a teacher that the model learns from, besides the labels; None: labels alone.
 
     Raises:
-        UsageError: a setting, name or model is wrong.
+        UsageError: a setting, name, model or teacher is wrong.
         DataError: the rows do not fit the task.
         ArtifactError: the state that the segment begins with is damaged.
     """
@@ -81,6 +85,10 @@ def finetune(
     max_length = settings.max_length or task.behavior.max_length
     settings = settings.replace(max_length=max_length)
 
+    teacher = None
+    if distillation is not None:
+        teacher = Teacher(distillation, task, huggingface.recorded_name(str(model_name)))
+    unlabelled = further_texts(distillation, task)
     every_row = data.load(task, "train", data_folder, cache=cache)
     train_rows = every_row.take(rows.chosen(every_row, training))
     rows.check_classes(task, len(train_rows), training)
@@ -109,38 +117,50 @@ def finetune(
         str(model_name), model, tokenizer, max_length, every_row.texts,
         form=task.behavior.form,
     )  # fmt: skip
-    encoded = encoder(train_rows.texts)
+    encoded = encoder([*train_rows.texts, *unlabelled])
     encoded_validation = encoder(validation_rows.texts)
     for split in (encoded, encoded_validation):
         huggingface.check_encoded(str(model_name), split, model)
     held_out = rows.held_out(len(train_rows), training.seed) if settings.patience else np.arange(0)
     fit_rows = np.setdiff1d(np.arange(len(train_rows)), held_out)
-    items, lengths = loop.items(encoded, train_rows.labels, fit_rows)
+    without_label = np.arange(len(train_rows), len(train_rows) + len(unlabelled))
+    labels = with_blanks(train_rows.labels, len(unlabelled))
+    items, lengths = loop.items(encoded, labels, np.append(fit_rows, without_label))
     summary = data.summarize(
-        task, train_rows, validation_rows, lengths=encoded.cut_lengths, max_length=encoder.max_length
-    )
+        task, train_rows, validation_rows, lengths=encoded.cut_lengths[: len(train_rows)],
+        max_length=encoder.max_length,
+    )  # fmt: skip
     if distributed.is_first():
         progress.say_once(*summary.lines())
     names = checkpoints.input_names(model)
-    collate = loop.labelled(encoded, train_rows.labels, names)
+    collate = loop.labelled(encoded, labels, names)
+    if teacher is not None:
+        teacher.prepare(model, encoded, [*train_rows.texts, *unlabelled])
+        collate = teacher.collated(collate, encoded, np.arange(encoded.row_count) < len(train_rows))
 
     def held_out_score() -> float:
         part = train_rows.take(held_out)
         predictions = evaluate.predictions(model, encoder(part.texts), task)
         return task.score(part.labels, predictions)[task.metric]
 
-    result = loop.fit(
-        model,
-        lengths,
-        lambda indices: collate([int(items[index]) for index in indices]),
-        training,
-        epochs=settings.epochs,
-        lr=settings.learning_rate,
-        patience=settings.patience,
-        description=f"train {folder.name}: {len(fit_rows)} rows",
-        score=held_out_score,
-        segment=segment,
-    )
+    with contextlib.ExitStack() as during:
+        objective = None
+        if teacher is not None:
+            precision = loop.choose_precision(training.precision)
+            objective = during.enter_context(teacher.objective(model, precision))
+        result = loop.fit(
+            model,
+            lengths,
+            lambda indices: collate([int(items[index]) for index in indices]),
+            training,
+            epochs=settings.epochs,
+            lr=settings.learning_rate,
+            patience=settings.patience,
+            description=f"train {folder.name}: {len(fit_rows) + len(unlabelled)} rows",
+            score=held_out_score,
+            segment=segment,
+            objective=objective,
+        )
     if not distributed.is_first():
         distributed.wait()
         return Checkpoint.open(folder)
@@ -162,6 +182,7 @@ def finetune(
             source=train_rows.recorded_source,
             # unknown if the encoder is a checkpoint, which may have been trained on other rows before
             rows_digest=None if base else rows.rows_digest(every_row),
+            distillation=None if teacher is None else teacher.record(len(unlabelled)),
             processes=distributed.processes(),
             host=platform.processor() or platform.machine(),
         ),

@@ -31,7 +31,7 @@ from effx.specs.kinds import answer_span
 from effx.specs.training import TrainingSettings
 from effx.train import adamax, distributed
 from effx.train.segment import Pause, PausedState, RunSegment
-from effx.train.trainer import Best, EpochOrder, Items, OrderedTrainer, Show, grouped_order
+from effx.train.trainer import Best, EpochOrder, Items, Objective, OrderedTrainer, Show, grouped_order
 
 Collate = Callable[[list[Any]], dict[str, Any]]
 """Items of a batch, by default row numbers -> the model's inputs, labels included."""
@@ -58,6 +58,7 @@ def fit(
     segment: RunSegment | None = None,
     order: EpochOrder | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    objective: Objective | None = None,
 ) -> TrainingStage:
     """Train ``model`` in place on the parameters that require a gradient.
 
@@ -74,6 +75,7 @@ def fit(
         segment: the part of the run to do now; None: all of it.
         order: the order of the items in an epoch; None: random, with rows of similar length in a batch.
         callbacks: further callbacks of the Trainer.
+        objective: the loss; None: the model's.
 
     Raises:
         UsageError: the precision is bf16 and the processor does not have it.
@@ -144,6 +146,7 @@ def fit(
             trainer.remove_callback(transformers.PrinterCallback)
             trainer.order = order or (lambda rng: grouped_order(lengths, settings.batch_size, rng).tolist())
             trainer.best = best
+            trainer.objective = objective
             output = trainer.train(resume_from_checkpoint=str(saved) if saved else None)
             # accelerate replaced model.forward by one with autocast; evaluation is in fp32
             trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)

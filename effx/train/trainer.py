@@ -7,7 +7,7 @@ weights in memory; when a run is paused (:mod:`effx.train.segment`), they are sa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ def grouped_order(lengths: np.ndarray, batch_size: int, rng: np.random.Generator
     return np.concatenate([full[i] for i in rng.permutation(len(full))] + short)
 
 
+Objective = Callable[[nn.Module, Mapping[str, Any]], torch.Tensor]
+"""The model and a batch -> the loss, a scalar; instead of the loss that the model computes itself."""
 EpochOrder = Callable[[np.random.Generator], Sequence[Any]]
 """Random generator -> the items of an epoch in their order; consecutive items are one batch."""
 
@@ -89,6 +91,8 @@ class OrderedTrainer(Trainer):  # type: ignore[misc]
     order: EpochOrder
     best: Best | None = None
     """Early stopping, if used."""
+    objective: Objective | None = None
+    """None: the loss is the model's."""
     _losses: torch.Tensor | None = None
 
     def training_step(self, *args: Any, **options: Any) -> torch.Tensor:
@@ -97,6 +101,11 @@ class OrderedTrainer(Trainer):  # type: ignore[misc]
         detached = loss.detach().float()
         self._losses = detached if self._losses is None else self._losses + detached
         return loss
+
+    def compute_loss(self, model: nn.Module, inputs: Any, *args: Any, **options: Any) -> Any:
+        if self.objective is None:
+            return super().compute_loss(model, inputs, *args, **options)
+        return self.objective(model, inputs)
 
     def loss_sum(self) -> float:
         """Return the sum of the steps' losses.

@@ -98,7 +98,11 @@ class _Part:
             cell = multitask.add_checkpoint(builder, joint, task.name, name)
         else:
             parent = self.checkpoints.get(chain.labels[:-1])
-            cell = _checkpoint(builder, task, self.model, self.seed, chain, name, parent, self.chosen)
+            taught = chain.last.teaching.teacher
+            teacher = None if taught is None else self.checkpoints[taught,]
+            cell = _checkpoint(
+                builder, task, self.model, self.seed, chain, name, parent, self.chosen, teacher
+            )
         self.checkpoints[chain.labels] = cell
         engines: list[Cell] = []
         for variant in dict.fromkeys(variant.text for variant in exported_variants(builder.recipe, chain)):
@@ -132,8 +136,9 @@ def _checkpoint(
     name: str,
     parent: Cell | None,
     chosen: Level | None,
+    teacher: Cell | None,
 ) -> Cell:
-    """Add the last stage of a chain; ``parent`` is the cell of the stage before it.
+    """Add the last stage of a chain; ``parent`` is the cell of the stage before it, if there is one.
 
     The stage's row decides what the cell reads: a stage that follows ``pretrain`` starts from the pretrained
     weights and limits the rows as the task does; other stages read the parent's checkpoint.
@@ -153,6 +158,8 @@ def _checkpoint(
     if row.name == "lottery":  # several cells, one for each round
         return lottery.add(builder, task, model, LotterySettings.of(**values), name)
     values |= {"task": task.name}
+    if teacher is not None:
+        values |= {"teacher": teacher.name, **chain.last.teaching.distillation.given()}
     if "trust_remote_code" in row.settings.model_fields:
         values["trust_remote_code"] = model.trust_remote_code
     if "head" in row.settings.model_fields:
@@ -162,12 +169,13 @@ def _checkpoint(
     known = settings.flat()
     parts = [parent.group if parent else model.label]
     parts += [str(known[key]) for key in ("regime", "layers", "mode", "rounds") if known.get(key) is not None]
+    parts += ["distilled"] if teacher is not None else []
     return builder.add(
         row.name,
         name,
         settings,
         local_paths=data_paths(task, model if pretrained else None),
-        sources=(*((parent.id,) if parent else ()), *sources),
+        sources=(*dict.fromkeys(cell.id for cell in (parent, teacher) if cell is not None), *sources),
         rows=builder.rows(task),
         model=digests,
         work=builder.amount(task, settings, *_epochs(known)),

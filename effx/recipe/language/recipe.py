@@ -16,11 +16,12 @@ from pydantic import Field, create_model, field_validator, model_validator
 from effx.specs import meters, variants
 from effx.specs.backends import BUILDABLE
 from effx.specs.data import DataSettings, DataSource
+from effx.specs.distillation import DistillationSettings
 from effx.specs.heads import HeadSettings
 from effx.specs.levels import SUPER, Level
 from effx.specs.measurement import BuiltFor, MeasurementPlan
 from effx.specs.presets import PRESETS
-from effx.specs.settings import OneOf, Parsed, Seed, Settings, wrong
+from effx.specs.settings import OneOf, Parsed, Seed, Settings, leaves, wrong
 from effx.specs.stages import SECTIONS, StageSpec
 from effx.specs.training import (
     Count,
@@ -87,6 +88,21 @@ class TrainingDefaults(Settings):
     training: TrainingSettings = TrainingSettings()
 
 
+class TeachingSettings(Settings):
+    """From whom, and how, the checkpoint of a stage learns besides the labels."""
+
+    teacher: str | None = None
+    """Label of the regime whose checkpoint, of the same task, model and seed, it learns from."""
+    distillation: DistillationSettings = DistillationSettings()
+
+    @model_validator(mode="after")
+    def _has_teacher(self) -> Self:
+        if self.teacher is None and (given := self.distillation.given()):
+            name = next(iter(given))
+            raise wrong(f"{name} has no effect without a teacher: add teacher.", name, "teacher")
+        return self
+
+
 class StageEntry(Settings):
     """A labelled stage: one way to train."""
 
@@ -96,6 +112,7 @@ class StageEntry(Settings):
     label: str
     parents: Annotated[tuple[str, ...], Field(alias="of")] = ()
     """Labels of the stages whose checkpoints it takes; a regime and a lottery ticket have none."""
+    teaching: TeachingSettings = TeachingSettings()
     settings: Settings
 
 
@@ -104,6 +121,7 @@ def _entry_type(row: StageSpec) -> type[StageEntry]:
     section = row.section
     assert section is not None
     hidden = _OF_RECIPE | section.hidden | (frozenset() if row.continues else {"of"})
+    hidden |= frozenset() if row.may_distil else {leaf.name for leaf in leaves(TeachingSettings)}
     required = any(field.is_required() for field in section.settings.model_fields.values())
     entry = create_model(
         f"{row.name.title()}Entry",
@@ -224,7 +242,14 @@ class RecipeBase(Settings):
         """Return the recipe as a mapping; reading it gives the same recipe."""
 
         def stages(group: tuple[StageEntry, ...]) -> dict[str, Any]:
-            return {stage.label: {**_of(stage.parents), **_given(stage.settings)} for stage in group}
+            return {
+                stage.label: {
+                    **_of(stage.parents),
+                    **_given(stage.teaching),
+                    **_given(stage.settings),
+                }
+                for stage in group
+            }
 
         whole = {
             "name": self.name,

@@ -350,6 +350,9 @@ class _RecipeReader:
                         self._document.wrong((section, label, "of"), text)
                     usable = {name: of for name, of in earlier.items() if SECTIONS[of].name in row.follows}
                     self._check_references(entry.get("of"), usable, (section, label, "of"))
+                if row.may_distil:  # a regime's teacher is one of those before it
+                    regimes = {name: of for name, of in taken.items() if of == _FIRST and name != label}
+                    self._check_references(entry.get("teacher"), regimes, (section, label, "teacher"))
         value = self._root.get("variants")
         for index, item in enumerate(value if isinstance(value, list) else [value]):
             if isinstance(item, dict):

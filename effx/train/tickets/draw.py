@@ -34,6 +34,7 @@ from effx.tickets.plan import Removal
 from effx.tickets.scores import Importance
 from effx.train import importance, loop, output
 from effx.train import rows as training_rows
+from effx.train.distillation import Distillation
 from effx.train.finetune import finetune, keep_first
 from effx.train.segment import RunSegment
 
@@ -48,6 +49,7 @@ def draw(
     data_folder: DataLocation = None,
     trust_remote_code: bool = False,
     head: HeadSettings | None = None,
+    distillation: Distillation | None = None,
 ) -> Checkpoint:
     """Train a ticket of a checkpoint and write ``out/name``.
 
@@ -65,6 +67,7 @@ def draw(
         data_folder: file or folder of the rows; default: the hub, or the generated rows of the demo.
         trust_remote_code: run model code from the model's repository.
         head: whether the task head of ``model_name`` is kept or replaced, as for the checkpoint.
+        distillation: a teacher that the ticket learns from; None: labels alone.
 
     Raises:
         UsageError: a setting, name or model is wrong, or the level leaves too few heads.
@@ -99,7 +102,7 @@ def draw(
             scored_model = train(
                 task.name, model_name, opened.digest, removals, settings, structure(model),
                 out=out if last else folder, name=name if last else str(number), data_folder=data_folder,
-                trust_remote_code=trust_remote_code, head=head,
+                trust_remote_code=trust_remote_code, head=head, distillation=distillation,
             )  # fmt: skip
             if not last:
                 model = load(scored_model)

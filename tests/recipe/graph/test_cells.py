@@ -78,6 +78,25 @@ def test_cells_of_a_recipe(folder: Path) -> None:
     assert len(set(keys(folder).values())) == len(names)
 
 
+def test_a_teacher_is_a_cell_that_the_student_reads(folder: Path) -> None:
+    text = (folder / "recipe.yaml").read_text()
+    text = text.replace("[full, frozen]", "{full: {}, small: {layers: 2, teacher: full, temperature: 4}}")
+    text = text.replace("level: 40}", "level: 40, teacher: small}")
+    (folder / "recipe.yaml").write_text(text)
+    cells = plan(folder).entries
+    student = cells["finetune sst2-tiny-small-s0"].cell
+    assert student.sources == ("finetune sst2-tiny-full-s0",)
+    assert student.settings.flat()["teacher"] == "sst2-tiny-full-s0"
+    assert student.settings.flat()["temperature"] == 4.0
+    ticket = cells["prune sst2-tiny-full-ticket40-s0"].cell
+    assert ticket.sources == ("finetune sst2-tiny-full-s0", "finetune sst2-tiny-small-s0")
+    moved = changed(keys(folder), keys(folder, "regimes.full.epochs=7"))
+    assert {"finetune sst2-tiny-small-s0", "prune sst2-tiny-full-ticket40-s0"} <= moved
+    moved = changed(keys(folder), keys(folder, "regimes.small.temperature=3"))
+    assert {"finetune sst2-tiny-small-s0", "prune sst2-tiny-full-ticket40-s0"} <= moved
+    assert "finetune sst2-tiny-full-s0" not in moved
+
+
 def test_keys_do_not_depend_on_where_files_are(folder: Path) -> None:
     first = keys(folder)
     (folder / "data").rename(folder / "moved")

@@ -139,6 +139,19 @@ def test_ten_mistakes_are_ten_messages_with_their_lines(
             GOOD + "pruned: {half: {level: '10,20'}}\n",
             "line 4: pruned.half.level: level '10,20': expected a percentage",
         ),
+        (
+            GOOD + "regimes: {a: {layers: 2, teacher: full}, full: {}}\n",
+            "line 4: regimes.a.teacher: unknown name 'full'",
+        ),
+        (
+            GOOD + "regimes: [full]\npruned: {half: {level: 50, teacher: half}}\n",
+            "line 5: pruned.half.teacher: unknown name 'half'. Known here: full.",
+        ),
+        (
+            GOOD + "regimes: {a: {temperature: 3}}\n",
+            "line 4: regimes.a.temperature: temperature has no effect without a teacher: add teacher.",
+        ),
+        (GOOD + "exits: {e: {teacher: full}}\nvariants: [exit]\n", "line 4: exits.e.teacher: unknown key"),
         (GOOD + "tickets: {kinds: [losing, losing]}\n", "line 4: tickets.kinds: duplicate kind losing"),
         (
             GOOD + "tickets: {levels: [10, '10']}\n",
@@ -287,6 +300,8 @@ def test_a_resolved_recipe_reads_as_itself(tmp_path: Path) -> None:
     first = read(tmp_path, text)
     again = read(tmp_path, dump(first.resolved()))
     assert again == first
+    first = read(tmp_path, GOOD + "regimes: {full: {}, b: {layers: 1, teacher: full, hidden_weight: 0}}\n")
+    assert read(tmp_path, dump(first.resolved())) == first
     first = load(RECIPES / "super-tickets.yaml")
     again = read(tmp_path, dump(first.resolved()))
     assert again == first

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from effx.artifacts import Checkpoint
 from effx.errors import ArtifactError
 from effx.recipe.execute.protocol import CellSpec
 from effx.specs.settings import Settings
+from effx.specs.stages import DistilledStage
+
+if TYPE_CHECKING:
+    from effx.train.distillation import Distillation
 
 S = TypeVar("S", bound=Settings)
 RESULT = "result.json"
@@ -32,6 +36,16 @@ def pretrained(cell: CellSpec) -> str | Path:
     if cell.local_paths.model is None:
         raise ArtifactError(f"{cell.id}: the recipe has no pretrained model for this cell.")
     return cell.local_paths.model
+
+
+def distillation(cell: CellSpec, settings: DistilledStage) -> Distillation | None:
+    """Return the teacher of a cell's training, and what is learned from it."""
+    if settings.teacher is None:
+        return None
+    from effx.train.distillation import Distillation
+
+    source = next(source for source in cell.sources if source.name == settings.teacher)
+    return Distillation(source.artifact, settings.distillation)
 
 
 def checkpoint(cell: CellSpec) -> Path:

@@ -22,6 +22,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         settings.finetune,
         trust_remote_code=settings.trust_remote_code,
         head=settings.head,
+        distillation=common.distillation(cell, settings),
     )
     return StageOutput(checkpoint.digest, common.scores(checkpoint))
 

@@ -21,5 +21,6 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         name=cell.name,
         data_folder=cell.local_paths.data,
         settings=settings.finetune,
+        distillation=common.distillation(cell, settings),
     )
     return StageOutput(checkpoint.digest, common.scores(checkpoint))

@@ -23,6 +23,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         settings=settings.ticket,
         trust_remote_code=settings.trust_remote_code,
         head=settings.head,
+        distillation=common.distillation(cell, settings),
     )
     remaining = f"{checkpoint.manifest.weight_remaining:.0%} of the weights"
     return StageOutput(checkpoint.digest, f"{common.scores(checkpoint)}, {remaining}")

@@ -1,0 +1,1 @@
+"""Choosing what to remove from each layer under a budget of measured cost."""
