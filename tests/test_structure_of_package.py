@@ -44,7 +44,6 @@ FLOORS: dict[str, set[str]] = {
     "structure": {"errors"},
     "data": {"corpus", "errors", "files", "formatting", "host", "progress", "records", "specs"},
     "records": {"errors"},
-    "optimize": {"errors"},
     "manifests": {"errors", "records", "specs", "stats", "structure"},
     "tickets": {"errors", "files", "manifests", "records", "specs", "structure"},
     "artifacts": {"errors", "files", "manifests", "records", "specs"},
@@ -65,9 +64,10 @@ MAY_IMPORT = {
     "analysis": BASE,
     "report": ANSWER,
     "demo": MAKE | MEASURE | ANSWER,
-    "recipe": MAKE | MEASURE | ANSWER | {"demo"},
+    "optimize": MAKE | MEASURE | ANSWER,
+    "recipe": MAKE | MEASURE | ANSWER | {"demo", "optimize"},
     "doctor": MEASURE,
-    "cli": MAKE | MEASURE | ANSWER | {"demo", "recipe", "doctor"},
+    "cli": MAKE | MEASURE | ANSWER | {"demo", "optimize", "recipe", "doctor"},
 }
 TORCH_FREE = MEASURE | ANSWER
 TORCH = {"torch", "transformers", "accelerate", "safetensors", "onnxscript"}

@@ -91,6 +91,7 @@ class LazyGroup(click.Group):
         "import-engine": ("effx.cli.import_engine", "Make an engine from a graph of another tool."),
         "verify": ("effx.cli.verify", "Compare engines with their checkpoints again."),
         "profile": ("effx.cli.profile", "Measure engines: accuracy, latency, energy, memory."),
+        "cost-table": ("effx.cli.cost_table", "Measure what heads and FFNs cost on this machine."),
         "report": ("effx.cli.report", "Write the report: frontiers, tables, a page."),
         "tickets": ("effx.cli.ticket_analyses", "Analyse finished searches for super tickets."),
         "recommend": ("effx.cli.recommend", "Recommend an engine to deploy, with its certainty."),

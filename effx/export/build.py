@@ -355,7 +355,7 @@ def _best(
     """
     schemes = [
         _checked(_built(source, job, scheme, folder / scheme), source, job, reference, context)
-        for scheme in _schemes(source, job)
+        for scheme in schemes_of(source, job.variant, job.backend, job.device, job.target.name)
     ]
     passed = [candidate for candidate in schemes if candidate.failure is None]
     if not passed:
@@ -477,13 +477,20 @@ def _workload(job: Job) -> Workload | None:
     return None if job.built_for is None else built_for(job.built_for)
 
 
-def _schemes(source: ExportSource, job: Job) -> list[str]:
+def schemes_of(source: ExportSource, variant: Variant, backend: str, device: str, name: str) -> list[str]:
     """Return the schemes to build: those that this processor can run and that there are rows for.
+
+    Args:
+        source: the checkpoint.
+        variant: of it.
+        backend: the runtime.
+        device: the device.
+        name: of the engine, for messages.
 
     Raises:
         UsageError: every scheme is calibrated on training rows, and there are none.
     """
-    schemes = backends.get(job.backend).schemes_for(job.variant.scheme, job.device)
+    schemes = backends.get(backend).schemes_for(variant.scheme, device)
     runnable = [scheme for scheme in schemes if scheme != INT8_BF16 or cpu.has_bf16()]
     uncalibrated = [scheme for scheme in runnable if scheme not in CALIBRATED]
     if len(uncalibrated) == len(runnable):
@@ -492,8 +499,8 @@ def _schemes(source: ExportSource, job: Job) -> list[str]:
         _ = source.training_rows
     except UsageError as error:
         if not uncalibrated:
-            raise UsageError(f"{job.target.name}: {error}", settings=error.settings) from error
-        progress.say(f"{job.target.name}: only {' and '.join(uncalibrated)} is built: {error}")
+            raise UsageError(f"{name}: {error}", settings=error.settings) from error
+        progress.say(f"{name}: only {' and '.join(uncalibrated)} is built: {error}")
         return uncalibrated
     return runnable
 

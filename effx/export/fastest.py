@@ -47,19 +47,24 @@ def seconds(candidates: Sequence[Files], encoded: Encoded, workload: Workload | 
         workload: what the engine is for; None: the geometric mean of single rows and of batches of 16.
     """
     rounds: list[list[float]] = [[] for _ in candidates]
-    kinds = _queries(encoded, workload)
+    kinds = queries(encoded, workload)
     for number in range(_ROUNDS):
         order = range(len(candidates))
         for position in order if number % 2 == 0 else reversed(order):
             candidate = candidates[position]
             with engines.open_unchecked(candidate.folder, candidate.backend, candidate.runtime) as session:
-                means = [_mean_seconds(session, queries) for queries in kinds]
+                means = [_mean_seconds(session, of_kind) for of_kind in kinds]
             rounds[position].append(float(np.exp(np.mean(np.log(means)))))
     return [float(np.median(of_one)) for of_one in rounds]
 
 
-def _queries(encoded: Encoded, workload: Workload | None) -> list[list[dict[str, np.ndarray]]]:
-    """Return the queries to time: a list for each kind."""
+def queries(encoded: Encoded, workload: Workload | None) -> list[list[dict[str, np.ndarray]]]:
+    """Return the queries to time: a list for each kind.
+
+    Args:
+        encoded: rows to ask.
+        workload: what is timed; None: two kinds, single rows and batches of 16.
+    """
     chosen = np.random.default_rng(0).permutation(len(encoded))
     single = [encoded.batch([int(row)]) for row in chosen[:_ROWS]]
     if workload is None:

@@ -454,6 +454,24 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tu
     return centre - half, centre + half
 
 
+def median_interval(
+    values: Sequence[float] | np.ndarray, confidence: float = CONFIDENCE
+) -> tuple[float, float]:
+    """Return the interval of a median between two values, which holds for every continuous distribution.
+
+    It is the narrowest between the k-th smallest and the k-th largest value that covers the median with at
+    least ``confidence``, by the binomial distribution (Conover 1999, section 3.2). With fewer than six values
+    there is none at 95 %: the smallest and the largest are returned.
+    """
+    from scipy import stats
+
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    out = int(stats.binom.ppf((1 - confidence) / 2, len(ordered), 0.5))
+    while out > 0 and stats.binom.cdf(out - 1, len(ordered), 0.5) > (1 - confidence) / 2:
+        out -= 1
+    return float(ordered[out - 1 if out else 0]), float(ordered[-out if out else -1])
+
+
 def widest(
     between: tuple[float, float] | None, within: Sequence[tuple[float, float]]
 ) -> tuple[float, float] | None:

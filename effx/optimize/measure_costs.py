@@ -1,0 +1,322 @@
+"""Measuring a cost table: small graphs of equal layers, and random structures, timed in turns on one runtime.
+
+    probes        the first layers of the checkpoint, each with h heads and m neurons: all h with m = M, all m
+                  with h = H; and half as many layers, for the cost of a layer
+    structures    the checkpoint with random heads, neurons and layers, to check that costs add up
+
+Everything stays loaded, and a round asks each of them the same queries, in a new random order. So slow
+moments of the machine fall on all alike, and differences are taken within rounds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import datetime
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from effx import engines, progress, scratch, signals
+from effx.artifacts import Checkpoint
+from effx.engines import Session
+from effx.errors import UsageError
+from effx.export import fastest
+from effx.export.build import schemes_of
+from effx.export.builders import builder
+from effx.export.source import ExportSource
+from effx.host import cpu, identity, locks
+from effx.models import checkpoints, families, structure
+from effx.models.surgery import reduce_to
+from effx.optimize.cost_table import CheckedStructure, CostTable, LayerSize, SizeCost, neuron_sizes
+from effx.specs import backends, variants
+from effx.specs.data import DataLocation
+from effx.specs.measurement import built_for
+from effx.specs.workloads import Workload
+from effx.stats.intervals import median_interval
+from effx.structure import Structure
+
+UNREDUCED, CHECK = "unreduced", "check"
+"""Names of the checkpoint's own graph, and of random structures, which have a number too."""
+_PROBE_LAYERS = 4
+_BLOCK_S = 0.2
+"""Seconds of the fastest engine's block, about."""
+_MOST_QUERIES = 64
+_ROUNDS = 15
+_CHECKS = 20
+_REMOVED = 0.15
+"""Probability that a layer of a random structure is removed, and that its attention or FFN is."""
+
+
+def measure(
+    checkpoint: str | Path,
+    *,
+    variant: str = "fp32",
+    backend: str = "onnxruntime",
+    workload: str = "single",
+    data_folder: DataLocation = None,
+    threads: int | None = None,
+    rounds: int = _ROUNDS,
+    checks: int = _CHECKS,
+    seed: int = 0,
+) -> CostTable:
+    """Build the graphs of a cost table and measure them.
+
+    Args:
+        checkpoint: a fine-tuned model; its first layers are measured.
+        variant: a precision, and parts that change a length, see :mod:`effx.specs.variants`.
+        backend: the runtime.
+        workload: ``single``, ``BxL`` or ``offline``, see :func:`effx.specs.measurement.built_for`.
+        data_folder: file or folder of the rows of ``single`` and ``offline``; default: where the checkpoint's
+            came from, or random ids.
+        threads: compute threads; default: the processors that this process may use.
+        rounds: in which everything is timed once.
+        checks: random structures that are predicted and measured.
+        seed: of the random structures and the order of a round.
+
+    Raises:
+        UsageError: the combination cannot be built.
+        ArtifactError: the checkpoint is damaged.
+    """
+    opened = Checkpoint.open(checkpoint)
+    wanted, asked = variants.parse(variant), built_for(workload)
+    if wanted.reductions or wanted.multi:
+        raise UsageError(f"variant {variant}: a cost table is of plain graphs, without exits and tokens.",
+                         settings="variant")  # fmt: skip
+    device = backends.get(backend).default_device
+    engines.check_backend(backend, device)
+    if reason := builder(backend).refuse(wanted, device):
+        raise UsageError(f"variant {variant} on {backend}: {reason}.", settings="variant")
+    with scratch.folder("costs") as folder:
+        source = ExportSource(opened, folder, data_folder)
+        begun = time.perf_counter()
+        maker = _Maker(source, wanted, backend, device, folder, asked)
+        probes = maker.probes()
+        drawn = _random_structures(source.model, checks, seed)
+        total = len(probes) + len(drawn) + 1
+        files: dict[str, fastest.Files] = {}
+        with progress.bar(f"build {total} graphs of {opened.name}", total) as advance:
+            whole = {UNREDUCED: structure(source.model)}
+            checked = {f"{CHECK}{number}": one for number, one in enumerate(drawn)}
+            for name, target in (whole | probes | checked).items():
+                signals.check()
+                files[name] = maker.build(name, target)
+                advance(1, name)
+        built_s = time.perf_counter() - begun
+        encoded, _, _ = source.parity_rows(wanted)
+        queries = fastest.queries(encoded, asked)[0]
+        begun = time.perf_counter()
+        groups = [[UNREDUCED, *probes], [UNREDUCED, *(name for name in files if name.startswith(CHECK))]]
+        seconds: dict[str, np.ndarray] = {}
+        with locks.on_this_host(alone=True, wait=True, waiting=progress.say):
+            for group in groups[: 1 + bool(drawn)]:  # one after the other: memory holds one of them
+                timed = _rounds({name: files[name] for name in group}, queries, threads, rounds, seed)
+                seconds = _at_one_speed(timed, seconds.get(UNREDUCED)) | seconds
+        measured_s = time.perf_counter() - begun
+        return _table(
+            source, seconds, drawn,
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            host=identity.host().to_json(), versions={**checkpoints.versions(), **engines.versions(backend)},
+            checkpoint=opened.name, checkpoint_digest=opened.digest, variant=variant, scheme=maker.scheme,
+            backend=backend, threads=threads or cpu.usable_processors(), workload=workload,
+            measured_in_s=round(measured_s, 1), built_in_s=round(built_s, 1),
+        )  # fmt: skip
+
+
+class _Maker:
+    """Builds graphs of the checkpoint's layers."""
+
+    def __init__(
+        self, source: ExportSource, variant: variants.Variant, backend: str, device: str, folder: Path,
+        workload: Workload,
+    ) -> None:  # fmt: skip
+        self._source, self._variant, self._backend, self._device = source, variant, backend, device
+        self._folder, self._workload = folder, workload
+        self._whole = structure(source.model)
+        self.scheme = self._fastest_scheme()
+
+    def probes(self) -> dict[str, Structure]:
+        """Return name -> structure of the equal layers."""
+        count = min(_PROBE_LAYERS, len(self._whole.layers))
+        first = self._whole.without(layers=[layer.index for layer in self._whole.layers[count:]])
+        heads, neurons = _sizes(self._whole)
+        named = {"full": first}
+        if count > 1:
+            fewer = first.layers[count // 2 :]
+            named["fewer"] = first.without(layers=[layer.index for layer in fewer])
+        for size in heads[:-1]:
+            named[f"heads{size}"] = _with_sizes(first, heads=size)
+        for size in neurons[:-1]:
+            named[f"neurons{size}"] = _with_sizes(first, neurons=size)
+        return named
+
+    def build(self, name: str, target: Structure) -> fastest.Files:
+        """Build the graph of a structure; its weights are the checkpoint's."""
+        return self._built(name, target, self.scheme)
+
+    def _built(self, name: str, target: Structure, scheme: str) -> fastest.Files:
+        scratch_folder, folder = self._folder / f"{name}-graphs", self._folder / name
+        scratch_folder.mkdir()
+        folder.mkdir()
+        source = ExportSource(
+            self._source.checkpoint, scratch_folder, self._source.data_folder, self._source.calibration_rows
+        )
+        model = copy.deepcopy(self._source.model)
+        source.__dict__["model"] = reduce_to(model, target)  # instead of the checkpoint's
+        built = builder(self._backend).build(source, self._variant, scheme, folder, self._device)
+        return fastest.Files(folder, self._backend, built.runtime)
+
+    def _fastest_scheme(self) -> str:
+        """Return the scheme of the variant, or of several the one that is the fastest with all layers."""
+        name = f"{self._source.checkpoint.name}.{self._variant.text}.{self._backend}"
+        schemes = schemes_of(self._source, self._variant, self._backend, self._device, name)
+        if len(schemes) == 1:
+            return schemes[0]
+        candidates = [self._built(scheme, self._whole, scheme) for scheme in schemes]
+        encoded, _, _ = self._source.parity_rows(self._variant)
+        seconds = fastest.seconds(candidates, encoded, self._workload)
+        return schemes[int(np.argmin(seconds))]
+
+
+def _sizes(whole: Structure) -> tuple[list[int], list[int]]:
+    """Return the numbers of heads and of neurons that are measured, rising.
+
+    Raises:
+        UsageError: the layers differ, or lack a part.
+    """
+    shapes = {(len(layer.heads), layer.intermediate) for layer in whole.layers}
+    if len(shapes) != 1 or 0 in (shape := shapes.pop()):
+        raise UsageError("a cost table needs a checkpoint whose layers are all equal: expected one that lost "
+                         "no heads and neurons.", settings="checkpoint")  # fmt: skip
+    return list(range(shape[0] + 1)), neuron_sizes(shape[1])
+
+
+def _with_sizes(whole: Structure, *, heads: int | None = None, neurons: int | None = None) -> Structure:
+    """Return a structure whose layers all have the first heads or neurons."""
+    out_heads = {layer.index: layer.heads[heads:] for layer in whole.layers} if heads is not None else None
+    out_neurons = (
+        {layer.index: layer.neuron_indices[neurons:] for layer in whole.layers}
+        if neurons is not None
+        else None
+    )
+    return whole.without(heads=out_heads, neurons=out_neurons)
+
+
+def _random_structures(model: PreTrainedModel, count: int, seed: int) -> list[Structure]:
+    """Return random structures: layers with random heads and neurons, some without a part, some removed."""
+    rng, whole, family = np.random.default_rng((seed, 7)), structure(model), families.of(model)
+    heads, neurons = _sizes(whole)
+    found: list[Structure] = []
+    while len(found) < count:
+        drawn = whole
+        for layer in whole.layers:
+            left = 0 if rng.random() < _REMOVED else int(rng.integers(1, heads[-1] + 1))
+            drawn = drawn.without(heads={layer.index: layer.heads[left:]})
+            size = 0 if rng.random() < _REMOVED else int(rng.integers(neurons[-1] // 8, neurons[-1] + 1))
+            size = size if size == neurons[-1] else size // 16 * 16
+            drawn = drawn.without(neurons={layer.index: layer.neuron_indices[size:]})
+        removed = [layer.index for layer in whole.layers[1:] if rng.random() < _REMOVED]
+        removed = removed[: len(whole.layers) - 1]
+        try:
+            drawn = drawn.without(layers=removed)
+            family.check_layers([whole.position(layer.index) for layer in drawn.layers])
+        except UsageError:
+            continue
+        found.append(drawn)
+    return found
+
+
+def _rounds(
+    files: Mapping[str, fastest.Files], queries: Sequence[dict[str, np.ndarray]], threads: int | None,
+    rounds: int, seed: int,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Return name -> float64 [rounds], the mean seconds per query; the first name is the slowest to run."""
+    with contextlib.ExitStack() as loaded:
+        sessions = {
+            name: loaded.enter_context(
+                engines.open_unchecked(one.folder, one.backend, one.runtime, threads=threads)
+            )
+            for name, one in files.items()
+        }
+        return _timed(sessions, queries, rounds, seed)
+
+
+def _at_one_speed(timed: dict[str, np.ndarray], before: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Return times as if the unreduced graph had always taken its median time: machines change their speed.
+
+    Args:
+        timed: name -> float64 [rounds].
+        before: times of the unreduced graph in an earlier group, whose median counts; None: this group's.
+    """
+    unreduced = timed[UNREDUCED]
+    median = np.median(unreduced if before is None else before)
+    return {name: values / unreduced * median for name, values in timed.items()}
+
+
+def _timed(
+    sessions: dict[str, Session], queries: Sequence[dict[str, np.ndarray]], rounds: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Return name -> float64 [rounds], the mean seconds per query."""
+    shapes = {query["input_ids"].shape: query for query in queries}
+    for session in sessions.values():
+        for query in shapes.values():
+            session.infer(query)
+    first = next(iter(sessions.values()))
+    started = time.perf_counter()
+    first.infer(queries[0])
+    one = time.perf_counter() - started
+    count = int(np.clip(_BLOCK_S / one, 1, min(len(queries), _MOST_QUERIES)))
+    # of rows of all lengths, the same for everything that is compared
+    chosen = [queries[int(i)] for i in np.linspace(0, len(queries) - 1, count)]
+    rng, names = np.random.default_rng((seed, 8)), list(sessions)
+    seconds = {name: np.zeros(rounds) for name in names}
+    with progress.bar("measure", rounds) as advance:
+        for number in range(rounds):
+            signals.check()
+            for name in rng.permutation(names):
+                session = sessions[str(name)]
+                session.infer(chosen[0])  # what another session left in the caches is not timed
+                begun = time.perf_counter()
+                for query in chosen:
+                    session.infer(query)
+                seconds[str(name)][number] = (time.perf_counter() - begun) / len(chosen)
+            advance(1, "")
+    return seconds
+
+
+def _table(
+    source: ExportSource, seconds: dict[str, np.ndarray], drawn: Sequence[Structure], **facts: object
+) -> CostTable:
+    """Return the table of what was measured."""
+    whole = structure(source.model)
+    heads, neurons = _sizes(whole)
+    count = min(_PROBE_LAYERS, len(whole.layers))
+
+    def costs(part: str, sizes: Sequence[int]) -> tuple[SizeCost, ...]:
+        result = []
+        for size in sizes:
+            larger = seconds["full" if size == sizes[-1] else f"{part}{size}"]
+            differences = (larger - seconds[f"{part}0"]) / count
+            low, high = median_interval(differences)
+            result.append(SizeCost(size=size, seconds=float(np.median(differences)), low=low, high=high))
+        return tuple(result)
+
+    of_heads, of_neurons = costs("heads", heads), costs("neurons", neurons)
+    empty = 0.0
+    if count > 1:
+        layer = float(np.median(seconds["full"] - seconds["fewer"])) / (count - count // 2)
+        empty = layer - of_heads[-1].seconds - of_neurons[-1].seconds
+    unreduced = float(np.median(seconds[UNREDUCED]))
+    values = {**facts, "layers": len(whole.layers), "unreduced_s": unreduced, "empty_layer_s": empty,
+              "heads": of_heads, "neurons": of_neurons}  # fmt: skip
+    table = CostTable(**values, checks=())  # type: ignore[arg-type]
+    checks = []
+    for number, one in enumerate(drawn):
+        sizes = tuple(LayerSize(heads=len(part.heads), neurons=part.intermediate) for part in one.layers)
+        predicted = table.of_structure(one)
+        measured = float(np.median(seconds[f"{CHECK}{number}"]))
+        checks.append(CheckedStructure(layers=sizes, predicted_s=predicted, measured_s=measured))
+    return CostTable(**values, checks=tuple(checks))  # type: ignore[arg-type]

@@ -1,0 +1,158 @@
+"""Cost tables: arithmetic against hand-computed values, and a real one of a tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from effx.artifacts import Checkpoint
+from effx.cli import run
+from effx.errors import ArtifactError, UsageError
+from effx.models import families, structure
+from effx.optimize.cost_table import CostTable, LayerSize, neuron_sizes
+from effx.optimize.measure_costs import _at_one_speed, _random_structures, _sizes
+from effx.structure import Layer, Structure
+from tests.models import tiny
+
+
+def cost(size: int, seconds: float) -> dict[str, float]:
+    return {"size": size, "seconds": seconds, "low": seconds, "high": seconds}
+
+
+def values(**changes: Any) -> dict[str, Any]:
+    return {
+        "schema": 1, "created": "2026-01-01", "host": {}, "versions": {}, "checkpoint": "c",
+        "checkpoint_digest": "d", "variant": "int8", "scheme": "int8-dynamic", "backend": "onnxruntime",
+        "threads": 2, "workload": "single", "layers": 3, "unreduced_s": 100.0, "empty_layer_s": 1.0,
+        "heads": [cost(0, 0.0), cost(2, 4.0), cost(4, 6.0)], "neurons": [cost(0, 0.0), cost(16, 20.0)],
+        "checks": [], "measured_in_s": 1.0, "built_in_s": 1.0, **changes,
+    }  # fmt: skip
+
+
+def table(tmp_path: Path, **changes: Any) -> CostTable:
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps(values(**changes)))
+    return CostTable.read(path)
+
+
+def test_costs_add_up(tmp_path: Path) -> None:
+    costs = table(tmp_path)
+    # a whole layer costs 1 + 6 + 20 = 27, so what is not a layer costs 100 - 3 * 27 = 19
+    assert costs.layer_s(4, 16) == 27.0
+    assert costs.predicted([(4, 16)] * 3) == 100.0
+    assert costs.predicted([]) == 19.0
+    assert costs.predicted([(3, 8), (0, 0)]) == 19.0 + (1 + 5 + 10) + 1
+    layers = (Layer(0, (0, 2, 3), 8, tuple(range(8))), Layer(2, (), 0))
+    assert costs.of_structure(Structure(layers)) == costs.predicted([(3, 8), (0, 0)])
+    with pytest.raises(UsageError, match="size 5: the cost table has sizes from 0 to 4"):
+        costs.layer_s(5, 16)
+
+
+def check(predicted: float, measured: float) -> dict[str, Any]:
+    return {"layers": [{"heads": 4, "neurons": 16}] * 3, "predicted_s": predicted, "measured_s": measured}
+
+
+def test_the_gate_is_the_median_error(tmp_path: Path) -> None:
+    checks = [check(100.0, 101.0), check(100.0, 93.0), check(100.0, 50.0)]
+    single = table(tmp_path, checks=checks)
+    assert single.median_error == pytest.approx(100 / 93 - 1)
+    assert single.passed
+    assert not table(tmp_path, checks=checks, workload="32x128").passed
+    assert not table(tmp_path).passed  # nothing was checked
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"checks": [check(99.0, 100.0)]}, "expected predicted_s 100"),
+        ({"heads": [cost(1, 0.0), cost(4, 6.0)]}, "heads: expected at least two rising sizes from 0"),
+        ({"backend": "tensorflow"}, "unknown backend"),
+        ({"unreduced_s": "fast"}, "unreduced_s"),
+    ],
+)
+def test_damaged_tables_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        table(tmp_path, **changes)
+
+
+@pytest.mark.parametrize("neurons", [8, 16, 24, 64, 1536, 3072])
+def test_sizes_of_ffns(neurons: int) -> None:
+    sizes = neuron_sizes(neurons)
+    assert sizes[0] == 0 and sizes[-1] == neurons and sizes == sorted(set(sizes))
+    assert all(size % 16 == 0 for size in sizes[1:-1])
+    if neurons > 1000:
+        assert max(after / before for before, after in zip(sizes[3:], sizes[4:], strict=False)) < 1.5
+        assert len(sizes) < 25
+
+
+def test_times_are_those_at_one_speed() -> None:
+    """A machine that becomes half as fast changes nothing."""
+    timed = {"unreduced": np.array([1.0, 2.0, 1.0]), "heads0": np.array([0.5, 1.0, 0.5])}
+    found = _at_one_speed(timed, None)
+    assert found["heads0"].tolist() == [0.5, 0.5, 0.5]
+    later = _at_one_speed({name: 3 * times for name, times in timed.items()}, found["unreduced"])
+    assert later["heads0"].tolist() == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("family", sorted(families.FAMILIES))
+def test_random_structures_can_be_built(family: str) -> None:
+    model = tiny.model(family, layers=4, neurons=64)
+    drawn = _random_structures(model, 10, seed=1)
+    assert len({one.layers for one in drawn}) > 5
+    positions = structure(model).position
+    for one in drawn:
+        families.of(model).check_layers([positions(layer.index) for layer in one.layers])
+        assert one.layers[0].index == 0
+
+
+def test_layers_have_to_be_equal() -> None:
+    whole = structure(tiny.model("bert"))
+    with pytest.raises(UsageError, match="whose layers are all equal"):
+        _sizes(whole.without(heads={0: [1]}))
+
+
+def test_a_table_of_a_real_model(
+    checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a model that is so small that its costs are noise: the file, the text and the exit code agree."""
+    arguments = ["cost-table", str(checkpoint.folder), "--rounds", "6", "--checks", "2", "--for", "4x16",
+                 "-o", str(tmp_path), "--threads", "1"]  # fmt: skip
+    code = run(arguments)
+    printed = capsys.readouterr().out
+    found = CostTable.read(tmp_path / "tiny.fp32.onnxruntime.4x16.json")
+    assert code == (0 if found.passed else 1)
+    assert [part.size for part in found.heads] == [0, 1, 2, 3, 4]
+    assert [part.size for part in found.neurons] == [0, 16, 32, 48, 64]
+    assert found.heads[0].seconds == found.neurons[0].seconds == 0.0
+    assert found.unreduced_s > 0 and len(found.checks) == 2
+    assert (found.layers, found.threads, found.scheme) == (3, 1, "fp32")
+    assert found.checkpoint_digest == checkpoint.digest
+    assert "2 random structures: median error of the predicted cost" in printed
+    assert str(tmp_path / "tiny.fp32.onnxruntime.4x16.json") in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--variant", "exit"], "variant exit: a cost table is of plain graphs"),
+        (["--variant", "int7"], "int7"),
+        (["--for", "fast"], "'fast': expected single, offline or BATCHxLENGTH"),
+        (["--checks", "0"], "--checks"),
+    ],
+)
+def test_wrong_inputs(
+    checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str],
+    message: str,
+) -> None:  # fmt: skip
+    assert run(["cost-table", str(checkpoint.folder), "-o", str(tmp_path / "costs"), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "costs").exists()
+
+
+def test_sizes_are_records() -> None:
+    assert LayerSize(heads=1, neurons=2).to_json() == {"heads": 1, "neurons": 2}
