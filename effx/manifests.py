@@ -23,6 +23,7 @@ from effx.specs.data import DataRecord
 from effx.specs.distillation import DistillationSettings
 from effx.specs.exit_rules import ExitPoint, ExitRule
 from effx.specs.measurement import BuiltFor
+from effx.specs.optimize import OneShotSettings
 from effx.specs.runtime import MAX_STATIC_BATCH, GraphInterface, RuntimeSettings
 from effx.specs.settings import OneOf, Settings
 from effx.specs.tasks import TASKS, Task
@@ -222,6 +223,30 @@ class TicketRecord(Record):
     """Without those of the checkpoint that was scored first, if it was reduced itself."""
     rounds: Annotated[int, Field(ge=1)] = 1
     """Rounds in which they were pruned, each scored anew; 1: one shot."""
+
+
+class OneShotRecord(Record):
+    """How a checkpoint was pruned without training, under a budget of measured cost."""
+
+    settings: Mapping[str, JsonValue]
+    """All settings, by name."""
+    rows: Positive
+    """Training rows that it was fitted and compared on."""
+    predicted_s: float
+    """Seconds per query by the cost table."""
+    unreduced_s: float
+    """Those of the checkpoint that was pruned."""
+    backend: str
+    scheme: str
+    workload: str
+    host: str
+    distance: float
+    """Of its predictions from those of the checkpoint that was pruned."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        OneShotSettings.from_json(self.settings)
+        return self
 
 
 class DistillationRecord(Record):
@@ -587,6 +612,7 @@ class CheckpointManifest(Manifest):
     exits: ExitsRecord | None = None
     tokens: TokensRecord | None = None
     ticket: TicketRecord | None = None
+    one_shot: OneShotRecord | None = None
     shared: SharedRecord | None = None
     """None: its encoder was trained on one task."""
     imported: ImportRecord | None = None
@@ -649,6 +675,7 @@ class CheckpointFacts(TypedDict, total=False):
     exits: ExitsRecord | None
     tokens: TokensRecord | None
     ticket: TicketRecord | None
+    one_shot: OneShotRecord | None
     shared: SharedRecord | None
     imported: ImportRecord | None
     sparsity: SparsityRecord | None

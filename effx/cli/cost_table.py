@@ -35,12 +35,13 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--for",
-    "workload",
-    default="single",
+    "workloads",
+    multiple=True,
+    default=("single",),
     show_default=True,
     type=options.Grammar(measurement.built_for, measurement.BUILT_FOR_GRAMMAR),
     help="Workload: single rows at their real lengths, batches of B rows of L tokens, or offline batches of "
-    "32 rows.",
+    "32 rows. Repeatable.",
 )
 @options.data("For the lengths of rows. Default: where the checkpoint's rows came from.", labelled=False)
 @click.option("--threads", type=click.IntRange(min=1), help="Compute threads. Default: all processors.")
@@ -55,14 +56,14 @@ if TYPE_CHECKING:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), default=Path("costs"), show_default=True, metavar="DIR",
-    help="Folder of the table's file.",
+    help="Folder of the tables, a file for each workload.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the tables as JSON.")
 def command(
     checkpoint: Path,
     variant: str,
     backend: str,
-    workload: str,
+    workloads: tuple[str, ...],
     data_folder: DataSource | None,
     threads: int | None,
     rounds: int,
@@ -81,20 +82,24 @@ def command(
 
     \b
     effx cost-table checkpoints/sst2-minilm-full-s0 --variant int8
-    effx cost-table checkpoints/sst2-minilm-full-s0 --backend openvino --variant int8 --for 32x128
+    effx cost-table checkpoints/sst2-minilm-full-s0 --backend openvino --for single --for 32x128
     """  # fmt: skip
     from effx import files
     from effx.optimize import measure_costs
 
     files.check_writable(out)
-    table = measure_costs.measure(
-        checkpoint, variant=variant, backend=backend, workload=workload, data_folder=data_folder,
+    tables = measure_costs.measure(
+        checkpoint, variant=variant, backend=backend, workloads=workloads, data_folder=data_folder,
         threads=threads, rounds=rounds, checks=checks, seed=seed,
     )  # fmt: skip
-    path = out / f"{table.checkpoint}.{variant}.{backend}.{workload}.json"
-    table.write(path)
-    click.echo(json.dumps(table.to_json(), indent=1) if as_json else f"{_text(table)}\n{path}")
-    return 0 if table.passed else 1
+    texts = []
+    for table in tables:
+        path = out / f"{table.checkpoint}.{variant}.{backend}.{table.workload}.json"
+        table.write(path)
+        texts.append(f"{_text(table)}\n{path}")
+    printed = json.dumps([table.to_json() for table in tables], indent=1) if as_json else "\n\n".join(texts)
+    click.echo(printed)
+    return 0 if all(table.passed for table in tables) else 1
 
 
 def _text(table: CostTable) -> str:

@@ -12,6 +12,7 @@ from effx.cli import LazyGroup
         "multitask": ("effx.cli.multitask", "Train several tasks with one encoder, or share their tickets."),
         "exits": ("effx.cli.exits", "Add early exits to a checkpoint."),
         "tokens": ("effx.cli.tokens", "Add token pruning to a checkpoint."),
+        "prune": ("effx.cli.prune", "Prune a checkpoint without training, to a measured speed-up."),
         "tickets": ("effx.cli.tickets", "Search for super tickets: prune heads and FFNs."),
         "adapt": ("effx.cli.adapt", "Adapt models to a task with few training rows."),
         "lottery": ("effx.cli.lottery", "Search for unstructured lottery tickets, a baseline."),

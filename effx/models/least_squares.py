@@ -101,6 +101,19 @@ class LinearProblem:
             return solved, None
         return np.ascontiguousarray(solved[:, :-1]), solved[:, -1].copy()
 
+    def spread(self, positions: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return :meth:`refitted` with zeros in the columns of the structures that are missing."""
+        weight, bias = self.refitted(positions)
+        full = np.zeros_like(self.weight)
+        columns = self.columns(positions)
+        full[:, columns[columns < full.shape[1]]] = weight
+        return full, bias
+
+    @cached_property
+    def removed_error(self) -> float:
+        """E if nothing is left, not even the bias."""
+        return float(np.einsum("oi,ij,oj->", self._full, self._hessian, self._full, optimize=True))
+
     def error(
         self, positions: Sequence[int], weight: np.ndarray | None = None, bias: np.ndarray | None = None
     ) -> float:

@@ -151,14 +151,11 @@ def reconstruct(
             position = {neuron: number for number, neuron in enumerate(shape.neuron_indices)}
             kept = [position[neuron] for neuron in after.neuron_indices if neuron in position]
             refits.append((linear(module, family.ffn_output_path), kept, parts.neurons))
-    solved = [(module, problem, kept, *problem.refitted(kept)) for module, kept, problem in refits]
+    solved = [(module, *problem.spread(kept)) for module, kept, problem in refits]
     originals = [(module, module.weight.data, None if module.bias is None else module.bias.data)
                  for module, *_ in solved]  # fmt: skip
-    for module, problem, kept, weight, bias in solved:
-        full = np.zeros_like(problem.weight)
-        columns = problem.columns(kept)
-        full[:, columns[columns < full.shape[1]]] = weight
-        module.weight.data = torch.from_numpy(full).to(module.weight)
+    for module, weight, bias in solved:
+        module.weight.data = torch.from_numpy(weight).to(module.weight)
         if bias is not None:
             module.bias.data = torch.from_numpy(bias).to(module.bias)
     try:

@@ -5,9 +5,9 @@ non-dominated sums of cost and loss: exact as long as there are no more than ``m
 the sums are thinned to the best of each interval of cost; the choice may then lose a little, but it never
 exceeds the budget, since sums are not rounded.
 
-How much a loss of one part counts in the whole model is unknown, so :func:`search` varies a coefficient for
-each part at random and keeps what a score of the whole model prefers (Frantar and Alistarh 2022, "SPDY",
-section 3.3: random candidates first, then random changes of a tenth of the best one's coefficients).
+How much the loss of one part counts in the whole model is unknown, so :func:`search` varies coefficients at
+random and keeps what a score of the whole model prefers (Frantar and Alistarh 2022, "SPDY", section 3.3:
+random candidates first, then random changes of a tenth of the best one's coefficients).
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Candidate:
 
 def search(
     costs: Groups,
-    losses: Groups,
+    terms: Sequence[np.ndarray],
     budget: float,
     score: Callable[[tuple[int, ...]], float],
     *,
@@ -100,11 +100,12 @@ def search(
     seed: int = 0,
     max_sums: int = 2_000,
 ) -> Candidate:
-    """Return the best choice under a budget that a random search over the coefficients of the parts finds.
+    """Return the best choice under a budget that a random search over coefficients finds.
 
     Args:
         costs: of the options of each part.
-        losses: of the same options, if nothing but this part is reduced.
+        terms: float64 [options, terms] for each part; the loss of an option is the sum of its terms, each
+            times a coefficient from 0 to 1.
         budget: maximum sum of the costs.
         score: options of all parts -> loss of the whole model; called once for each choice.
         candidates: number of coefficient vectors that are tried; the first has equal coefficients.
@@ -114,11 +115,14 @@ def search(
     Raises:
         UsageError: even the cheapest options exceed the budget.
     """
-    rng, parts = np.random.default_rng(seed), len(costs)
+    rng = np.random.default_rng(seed)
+    counts = [array.shape[1] for array in terms]
+    ends = np.cumsum(counts)
     scored: dict[tuple[int, ...], float] = {}
 
     def tried(coefficients: np.ndarray) -> Candidate:
-        weighted = [weight * loss for weight, loss in zip(coefficients, losses, strict=True)]
+        of_parts = np.split(coefficients, ends[:-1])
+        weighted = [array @ weights for array, weights in zip(terms, of_parts, strict=True)]
         chosen = choose(costs, weighted, budget, max_sums=max_sums)
         if chosen is None:
             least = sum(float(np.min(options)) for options in costs)
@@ -128,15 +132,16 @@ def search(
             scored[options] = score(options)
         return Candidate(options, scored[options])
 
-    coefficients = np.ones(parts)
+    coefficients = np.ones(int(ends[-1]))
     best = tried(coefficients)
     drawn = math.ceil(_RANDOM_SHARE * candidates)
     for number in range(1, candidates):
         if number < drawn:
-            proposal = rng.random(parts)
+            proposal = rng.random(len(coefficients))
         else:
             proposal = coefficients.copy()
-            changed = rng.choice(parts, max(1, round(_CHANGED_SHARE * parts)), replace=False)
+            count = max(1, round(_CHANGED_SHARE * len(coefficients)))
+            changed = rng.choice(len(coefficients), count, replace=False)
             proposal[changed] = rng.random(len(changed))
         if (candidate := tried(proposal)).score < best.score:
             best, coefficients = candidate, proposal

@@ -75,6 +75,9 @@ class CostTable(Record):
     checkpoint: str
     """Name of the checkpoint whose layers were measured."""
     checkpoint_digest: str
+    model: str
+    """The pretrained encoder of the checkpoint."""
+    head_size: Annotated[int, Field(ge=1)]
     variant: str
     scheme: str
     """How the variant was built, as int8-dynamic."""

@@ -56,20 +56,21 @@ def measure(
     *,
     variant: str = "fp32",
     backend: str = "onnxruntime",
-    workload: str = "single",
+    workloads: Sequence[str] = ("single",),
     data_folder: DataLocation = None,
     threads: int | None = None,
     rounds: int = _ROUNDS,
     checks: int = _CHECKS,
     seed: int = 0,
-) -> CostTable:
-    """Build the graphs of a cost table and measure them.
+) -> list[CostTable]:
+    """Build the graphs of a cost table and measure them in each workload; return one table for each.
 
     Args:
         checkpoint: a fine-tuned model; its first layers are measured.
         variant: a precision, and parts that change a length, see :mod:`effx.specs.variants`.
         backend: the runtime.
-        workload: ``single``, ``BxL`` or ``offline``, see :func:`effx.specs.measurement.built_for`.
+        workloads: each ``single``, ``BxL`` or ``offline``, see :func:`effx.specs.measurement.built_for`. Of
+            several schemes of a precision, the fastest in the first is taken.
         data_folder: file or folder of the rows of ``single`` and ``offline``; default: where the checkpoint's
             came from, or random ids.
         threads: compute threads; default: the processors that this process may use.
@@ -82,7 +83,7 @@ def measure(
         ArtifactError: the checkpoint is damaged.
     """
     opened = Checkpoint.open(checkpoint)
-    wanted, asked = variants.parse(variant), built_for(workload)
+    wanted, asked = variants.parse(variant), {text: built_for(text) for text in workloads}
     if wanted.reductions or wanted.multi:
         raise UsageError(f"variant {variant}: a cost table is of plain graphs, without exits and tokens.",
                          settings="variant")  # fmt: skip
@@ -93,7 +94,7 @@ def measure(
     with scratch.folder("costs") as folder:
         source = ExportSource(opened, folder, data_folder)
         begun = time.perf_counter()
-        maker = _Maker(source, wanted, backend, device, folder, asked)
+        maker = _Maker(source, wanted, backend, device, folder, next(iter(asked.values())))
         probes = maker.probes()
         drawn = _random_structures(source.model, checks, seed)
         total = len(probes) + len(drawn) + 1
@@ -107,23 +108,46 @@ def measure(
                 advance(1, name)
         built_s = time.perf_counter() - begun
         encoded, _, _ = source.parity_rows(wanted)
-        queries = fastest.queries(encoded, asked)[0]
-        begun = time.perf_counter()
-        groups = [[UNREDUCED, *probes], [UNREDUCED, *(name for name in files if name.startswith(CHECK))]]
-        seconds: dict[str, np.ndarray] = {}
+        facts = {
+            "host": identity.host().to_json(),
+            "versions": {**checkpoints.versions(), **engines.versions(backend)},
+            "checkpoint": opened.name,
+            "checkpoint_digest": opened.digest,
+            "model": opened.manifest.model,
+            "head_size": families.of(source.model).head_size(source.model),
+            "variant": variant,
+            "scheme": maker.scheme,
+            "backend": backend,
+            "threads": threads or cpu.usable_processors(),
+            "built_in_s": round(built_s, 1),
+        }
+        tables = []
         with locks.on_this_host(alone=True, wait=True, waiting=progress.say):
-            for group in groups[: 1 + bool(drawn)]:  # one after the other: memory holds one of them
-                timed = _rounds({name: files[name] for name in group}, queries, threads, rounds, seed)
-                seconds = _at_one_speed(timed, seconds.get(UNREDUCED)) | seconds
-        measured_s = time.perf_counter() - begun
-        return _table(
-            source, seconds, drawn,
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            host=identity.host().to_json(), versions={**checkpoints.versions(), **engines.versions(backend)},
-            checkpoint=opened.name, checkpoint_digest=opened.digest, variant=variant, scheme=maker.scheme,
-            backend=backend, threads=threads or cpu.usable_processors(), workload=workload,
-            measured_in_s=round(measured_s, 1), built_in_s=round(built_s, 1),
-        )  # fmt: skip
+            for text, workload in asked.items():
+                begun, created = time.perf_counter(), datetime.datetime.now(datetime.UTC)
+                queries = fastest.queries(encoded, workload)[0]
+                seconds = _seconds(files, queries, threads, rounds, seed)
+                facts["created"] = created.isoformat(timespec="seconds")
+                facts["measured_in_s"] = round(time.perf_counter() - begun, 1)
+                tables.append(_table(source, seconds, drawn, workload=text, **facts))
+        return tables
+
+
+def _seconds(
+    files: Mapping[str, fastest.Files], queries: Sequence[dict[str, np.ndarray]], threads: int | None,
+    rounds: int, seed: int,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Return name -> float64 [rounds], seconds per query; probes first, then random structures.
+
+    Memory holds one of these groups at a time.
+    """
+    checked = [name for name in files if name.startswith(CHECK)]
+    seconds: dict[str, np.ndarray] = {}
+    for group in ([name for name in files if name not in checked], [UNREDUCED, *checked]):
+        if len(group) > 1:
+            timed = _rounds({name: files[name] for name in group}, queries, threads, rounds, seed)
+            seconds = _at_one_speed(timed, seconds.get(UNREDUCED)) | seconds
+    return seconds
 
 
 class _Maker:

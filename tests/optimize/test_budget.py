@@ -75,7 +75,7 @@ def test_thinning_costs_little() -> None:
 def test_search_finds_the_part_that_counts() -> None:
     """Losses look alike, but the whole model suffers from the first part alone."""
     costs = [np.array([1.0, 0.0])] * 6
-    losses = [np.array([0.0, 1.0]), *[np.array([0.0, 1.01])] * 5]
+    losses = [np.array([[0.0], [1.0]]), *[np.array([[0.0], [1.01]])] * 5]
     calls: list[tuple[int, ...]] = []
 
     def score(options: tuple[int, ...]) -> float:
@@ -90,7 +90,8 @@ def test_search_finds_the_part_that_counts() -> None:
 
 
 def test_search_is_reproducible() -> None:
-    costs, losses = tables(1, 5, 6)
+    costs, plain = tables(1, 5, 6)
+    losses = [np.column_stack([loss, loss**2]) for loss in plain]
     limit = 0.6 * sum(float(group.max()) for group in costs)
     runs = [
         budget.search(costs, losses, limit, lambda options: float(sum(options) % 7), candidates=50, seed=4)
@@ -102,5 +103,5 @@ def test_search_is_reproducible() -> None:
 def test_unreachable_budget_is_refused() -> None:
     with pytest.raises(UsageError, match=r"a cost of 0\.5 cannot be reached: the least possible is 1\."):
         budget.search(
-            [np.array([1.0])], [np.array([0.0])], 0.5, lambda options: 0.0, candidates=1
+            [np.array([1.0])], [np.array([[0.0]])], 0.5, lambda options: 0.0, candidates=1
         )  # fmt: skip

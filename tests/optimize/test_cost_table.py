@@ -26,10 +26,11 @@ def cost(size: int, seconds: float) -> dict[str, float]:
 def values(**changes: Any) -> dict[str, Any]:
     return {
         "schema": 1, "created": "2026-01-01", "host": {}, "versions": {}, "checkpoint": "c",
-        "checkpoint_digest": "d", "variant": "int8", "scheme": "int8-dynamic", "backend": "onnxruntime",
-        "threads": 2, "workload": "single", "layers": 3, "unreduced_s": 100.0, "empty_layer_s": 1.0,
-        "heads": [cost(0, 0.0), cost(2, 4.0), cost(4, 6.0)], "neurons": [cost(0, 0.0), cost(16, 20.0)],
-        "checks": [], "measured_in_s": 1.0, "built_in_s": 1.0, **changes,
+        "checkpoint_digest": "d", "model": "bert", "head_size": 8, "variant": "int8",
+        "scheme": "int8-dynamic", "backend": "onnxruntime", "threads": 2, "workload": "single", "layers": 3,
+        "unreduced_s": 100.0, "empty_layer_s": 1.0, "heads": [cost(0, 0.0), cost(2, 4.0), cost(4, 6.0)],
+        "neurons": [cost(0, 0.0), cost(16, 20.0)], "checks": [], "measured_in_s": 1.0, "built_in_s": 1.0,
+        **changes,
     }  # fmt: skip
 
 

@@ -1,0 +1,386 @@
+"""One-shot pruning to a measured cost: no training, no labels.
+
+    rows -> moments of the inputs of W_O and W2 -> order of heads and neurons of each layer, and their errors
+         -> one size of attention and FFN for each layer: least error under a budget of measured cost
+         -> refitted weights
+
+Errors of single layers do not say how much the model loses. A random search over their coefficients
+therefore compares the predictions of whole pruned models with those of the checkpoint, on rows that the
+weights were not fitted on (Kurtic et al. 2023, "ZipLM", section 3; Frantar and Alistarh 2022, "SPDY").
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from effx import data, progress, signals
+from effx.artifacts import Checkpoint
+from effx.data import Rows
+from effx.encoding import Encoded, Encoder, smaller_batches
+from effx.errors import UsageError
+from effx.manifests import CheckpointFacts, OneShotRecord
+from effx.models import checkpoints, evaluate, families, structure
+from effx.models.families.removal import linear
+from effx.models.heads import head_type
+from effx.models.least_squares import LinearProblem, Removals
+from effx.models.losses import distance_of
+from effx.models.reconstruction import LayerProblems, problems, reconstruct
+from effx.optimize import budget
+from effx.optimize.cost_table import CostTable, neuron_sizes
+from effx.specs.data import DataLocation
+from effx.specs.optimize import OneShotSettings
+from effx.specs.tasks import Task
+from effx.structure import Structure
+from effx.train import output
+from effx.train.rows import validation_facts
+
+_BATCH = 64
+_SCORED_SHARE = 0.25
+"""Of the rows: those that whole models are compared on; the weights are fitted on the others."""
+_STEP, _FACTOR = 16, 0.9
+"""Sizes of FFNs that are considered: about a geometric sequence of multiples."""
+
+
+@dataclass(frozen=True)
+class _Option:
+    """What may remain of a layer."""
+
+    heads: int
+    neurons: int
+    removed: bool = False
+
+
+@dataclass
+class _Layer:
+    """A layer: the order in which it loses heads and neurons, and weights for what remains."""
+
+    index: int
+    """In the unreduced model."""
+    problems: LayerProblems
+    heads: Removals | None
+    neurons: Removals | None
+    _fitted: dict[tuple[str, int], tuple[np.ndarray, np.ndarray | None]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, index: int, problems: LayerProblems) -> _Layer:
+        heads, neurons = (
+            None if problem is None else problem.removals() for problem in (problems.heads, problems.neurons)
+        )
+        return cls(index, problems, heads, neurons)
+
+    def error(self, part: str, count: int) -> float:
+        """Return the squared error of a part's output with ``count`` heads or neurons, 1 with none."""
+        problem, removals = self._part(part)
+        if removals is None or problem is None:
+            return 0.0
+        nothing = problem.removed_error if part == "neurons" else float(removals.errors[-1])
+        if count == 0:
+            return 1.0
+        return float(removals.errors[len(removals.order) - count]) / max(nothing, 1e-30)
+
+    def fitted(self, part: str, count: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return weights [outputs, inputs] with zeros where heads or neurons are missing, and the bias."""
+        if (part, count) not in self._fitted:
+            problem, removals = self._part(part)
+            assert problem is not None and removals is not None
+            self._fitted[part, count] = problem.spread(removals.remaining(count))
+        return self._fitted[part, count]
+
+    def forget(self) -> None:
+        """Free the weights of sizes that were tried."""
+        self._fitted.clear()
+
+    def _part(self, part: str) -> tuple[LinearProblem | None, Removals | None]:
+        return (self.problems.heads, self.heads) if part == "heads" else (self.problems.neurons, self.neurons)
+
+
+def prune(
+    checkpoint: str | Path,
+    table: CostTable,
+    settings: OneShotSettings,
+    *,
+    out: str | Path = "checkpoints",
+    name: str | None = None,
+    data_folder: DataLocation = None,
+    overwrite: bool = False,
+) -> Checkpoint:
+    """Prune a checkpoint to a fraction of its cost, and write ``out/name``.
+
+    Args:
+        checkpoint: the one whose layers the table has, or another one of the same encoder.
+        table: costs of heads and neurons.
+        settings: how much faster, and how it is searched.
+        out: folder of the checkpoint's folder.
+        name: the new checkpoint's name; default: that of ``checkpoint`` with ``-pruned2x``.
+        data_folder: file or folder of the rows; default: where the checkpoint's came from.
+        overwrite: replace a checkpoint of that name.
+
+    Raises:
+        UsageError: the table is of another encoder or did not pass its check, or the speed-up cannot be
+            reached.
+        ArtifactError: the checkpoint is missing or damaged.
+        DataError: the rows do not fit the task.
+    """
+    opened = Checkpoint.open(checkpoint)
+    folder = output.new_folder(out, name or f"{opened.name}-pruned{settings.speedup:g}x", overwrite)
+    model, task = checkpoints.load(opened), opened.task
+    check_table(table, model, opened)
+    location = data.locate(data_folder, task, opened.data)
+    train = data.load(task, "train", location)
+    validation = data.load(task, "validation", location)
+    chosen = np.random.default_rng((settings.seed, 9)).permutation(len(train))[: settings.rows]
+    scored, fitted = np.split(chosen, [max(1, int(_SCORED_SHARE * len(chosen)))])
+    if not len(fitted):
+        raise UsageError(f"expected at least 2 training rows, got {len(chosen)}.", settings="rows")
+    encoder = Encoder(opened.folder, opened.max_length, form=task.behavior.form)
+
+    progress.say(f"{folder.name}: measure layers on {len(fitted)} rows")
+    layers = _layers(model, batches(model, encoder, train.take(np.sort(fitted))))
+    comparison = _Comparison(model, task, encoder(train.take(np.sort(scored)).texts), layers)
+    found, options = _search(model, table, layers, comparison, settings, folder.name)
+    target = _target(structure(model), layers, options)
+    for layer in layers:
+        layer.forget()
+    reconstruct(model, target, [layer.problems for layer in layers])
+    predictions = evaluate.predictions(model, encoder(validation.texts, validation.documents), task)
+    before = opened.manifest
+    facts: CheckpointFacts = {
+        "model": before.model,
+        "seed": before.seed,
+        "training": before.training,
+        "parent": opened.digest,
+        "max_length": opened.max_length,
+        "data": data.recorded(task, location),
+        "one_shot": OneShotRecord(
+            settings=settings.to_json(),
+            rows=len(chosen),
+            predicted_s=table.of_structure(target),
+            unreduced_s=table.unreduced_s,
+            backend=table.backend,
+            scheme=table.scheme,
+            workload=table.workload,
+            host=str(table.host.get("id")),
+            distance=found.score,
+        ),
+        **validation_facts(validation, task.score(validation.labels, predictions)),
+    }
+    return checkpoints.save(
+        model, folder, tokenizer=checkpoints.tokenizer(opened.folder), task=task, overwrite=overwrite, **facts
+    )
+
+
+def check_table(table: CostTable, model: PreTrainedModel, checkpoint: Checkpoint) -> None:
+    """Raise :class:`UsageError` if a table is not of this encoder, or its costs do not add up."""
+    family, layers = families.of(model), structure(model).layers
+    sizes = {(len(layer.heads), layer.intermediate) for layer in layers}
+    wanted = (table.heads[-1].size, table.neurons[-1].size)
+    if len(layers) != table.layers or sizes != {wanted}:
+        raise UsageError(
+            f"the cost table is of {table.layers} layers of {wanted[0]} heads and {wanted[1]} neurons, which "
+            f"{checkpoint.name} does not have.", settings="costs",
+        )  # fmt: skip
+    if checkpoint.manifest.model != table.model or family.head_size(model) != table.head_size:
+        raise UsageError(
+            f"the cost table is of the encoder {table.model}, not of {checkpoint.manifest.model}.",
+            settings="costs",
+        )
+    if not table.passed:
+        raise UsageError(
+            f"the cost table did not pass its check: the median error is {table.median_error or 1:.0%}, the "
+            f"limit {table.limit:.0%}. Measure it again while the machine is idle.", settings="costs",
+        )  # fmt: skip
+
+
+def batches(model: PreTrainedModel, encoder: Encoder, rows: Rows) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield batches of sequences of similar length, without labels."""
+    encoded, names = encoder(rows.texts, rows.documents), checkpoints.input_names(model)
+    order = np.argsort(-encoded.lengths, kind="stable")
+    for part in smaller_batches(order, encoded.lengths, _BATCH):
+        batch = encoded.batch(part)
+        yield {name: torch.from_numpy(batch[name]) for name in names}
+
+
+def _layers(model: PreTrainedModel, inputs: Iterator[dict[str, torch.Tensor]]) -> list[_Layer]:
+    measured = problems(model, inputs)
+    shapes = structure(model).layers
+    with progress.bar("order heads and neurons", len(shapes)) as advance:
+        result = []
+        for shape, problem in zip(shapes, measured, strict=True):
+            signals.check()
+            result.append(_Layer.of(shape.index, problem))
+            advance(1, "")
+    return result
+
+
+def _search(
+    model: PreTrainedModel,
+    table: CostTable,
+    layers: Sequence[_Layer],
+    comparison: _Comparison,
+    settings: OneShotSettings,
+    name: str,
+) -> tuple[budget.Candidate, list[_Option]]:
+    """Return the best candidate, and what remains of each layer."""
+    heads, neurons = table.heads[-1].size, table.neurons[-1].size
+    sizes = neuron_sizes(neurons, step=_STEP, factor=_FACTOR)
+    sizes_of = [_Option(h, m) for h, m in itertools.product(range(heads + 1), sizes)]
+    options, costs, terms = [], [], []
+    for layer in layers:
+        of_layer = [*sizes_of, *([_Option(0, 0, removed=True)] if _may_go(model, layer.index) else [])]
+        options.append(of_layer)
+        costs.append(np.array([0.0 if o.removed else table.layer_s(o.heads, o.neurons) for o in of_layer]))
+        errors = {("heads", h): layer.error("heads", h) for h in range(heads + 1)}
+        errors |= {("neurons", m): layer.error("neurons", m) for m in sizes}
+        terms.append(np.array([[errors["heads", o.heads], errors["neurons", o.neurons]] for o in of_layer]))
+    rest = table.predicted([])
+    limit = table.unreduced_s / settings.speedup - rest
+    with progress.bar(f"{name}: compare structures", settings.candidates) as advance:
+
+        def score(chosen: tuple[int, ...]) -> float:
+            signals.check()
+            found = comparison.distance([options[i][n] for i, n in enumerate(chosen)])
+            advance(1, f"distance {found:.4f}")
+            return found
+
+        try:
+            best = budget.search(
+                costs, terms, limit, score, candidates=settings.candidates, seed=settings.seed
+            )
+        except UsageError as error:
+            least = table.unreduced_s / (rest + sum(float(each.min()) for each in costs))
+            raise UsageError(
+                f"speedup {settings.speedup:g} cannot be reached: the most is {least:.3g}, by this table.",
+                settings="speedup",
+            ) from error  # fmt: skip
+    return best, [options[number][option] for number, option in enumerate(best.options)]
+
+
+def _may_go(model: PreTrainedModel, index: int) -> bool:
+    """Whether a layer can be removed while all others remain, so that any set of such layers can."""
+    whole = structure(model)
+    if len(whole.layers) < 2 or index == whole.layers[0].index:
+        return False
+    positions = [position for position, layer in enumerate(whole.layers) if layer.index != index]
+    try:
+        families.of(model).check_layers(positions)
+    except UsageError:
+        return False
+    return True
+
+
+def _target(whole: Structure, layers: Sequence[_Layer], options: Sequence[_Option]) -> Structure:
+    """Return the structure that the chosen options leave."""
+    target = whole
+    for layer, option in zip(layers, options, strict=True):
+        if option.removed:
+            continue
+        shape = whole.layers[whole.position(layer.index)]
+        assert layer.heads is not None and layer.neurons is not None
+        left = {shape.heads[position] for position in layer.heads.remaining(option.heads)}
+        target = target.without(heads={layer.index: [head for head in shape.heads if head not in left]})
+        if option.neurons == 0:
+            target = target.without(ffns=[layer.index])
+        else:
+            kept = {shape.neuron_indices[position] for position in layer.neurons.remaining(option.neurons)}
+            out = [neuron for neuron in shape.neuron_indices if neuron not in kept]
+            target = target.without(neurons={layer.index: out})
+    gone = [layer.index for layer, option in zip(layers, options, strict=True) if option.removed]
+    return target.without(layers=gone)
+
+
+class _Comparison:
+    """Compares the predictions of pruned models with those of the whole one, on some rows."""
+
+    def __init__(
+        self, model: PreTrainedModel, task: Task, encoded: Encoded, layers: Sequence[_Layer]
+    ) -> None:
+        self._model = copy.deepcopy(model).eval()
+        self._layers, self._distance, self._head = layers, distance_of(task), head_type(task)
+        names = checkpoints.input_names(model)
+        order = np.argsort(-encoded.lengths, kind="stable")
+        parts = smaller_batches(order, encoded.lengths, _BATCH)
+        self._batches = [
+            {name: torch.from_numpy(array) for name, array in encoded.batch(part).items() if name in names}
+            for part in parts
+        ]
+        self._expected = [self._logits(batch) for batch in self._batches]
+        family = families.of(model)
+        self._modules = {
+            "heads": [linear(layer, family.context_path) for layer in family.layers(self._model)],
+            "neurons": [linear(layer, family.ffn_output_path) for layer in family.layers(self._model)],
+        }
+        self._whole = {
+            part: [
+                (module.weight.data, None if module.bias is None else module.bias.data) for module in modules
+            ]
+            for part, modules in self._modules.items()
+        }
+
+    @torch.inference_mode()
+    def _logits(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return self._head.logits(self._model(**batch)).float()
+
+    def distance(self, options: Sequence[_Option]) -> float:
+        """Return the mean distance of the predictions with these options, 0 for all heads and neurons."""
+        with self._pruned(options):
+            total = rows = 0.0
+            for batch, expected in zip(self._batches, self._expected, strict=True):
+                mask = batch["attention_mask"].bool()
+                found = self._logits(batch)
+                total += len(mask) * float(self._distance(found, expected, None, mask, 1.0))
+                rows += len(mask)
+        return max(total / rows, 0.0)  # rounding may give -1e-8 for equal predictions
+
+    @contextmanager
+    def _pruned(self, options: Sequence[_Option]) -> Iterator[None]:
+        """Compute as if only the options were left, for the time of the ``with`` block."""
+        handles = []
+        modules = families.of(self._model).layers(self._model)
+        try:
+            for number, option in enumerate(options):
+                if option.removed:
+                    handles.append(modules[number].register_forward_hook(_identity))
+                    continue
+                self._set("heads", number, option.heads)
+                self._set("neurons", number, option.neurons)
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            for part, originals in self._whole.items():
+                for module, (weight, bias) in zip(self._modules[part], originals, strict=True):
+                    module.weight.data = weight
+                    if bias is not None:
+                        module.bias.data = bias
+
+    def _set(self, part: str, number: int, count: int) -> None:
+        layer, module = self._layers[number], self._modules[part][number]
+        removals = layer.heads if part == "heads" else layer.neurons
+        assert removals is not None
+        if count == len(removals.order):
+            return
+        if part == "neurons" and count == 0:  # a removed FFN leaves no bias
+            module.weight.data = torch.zeros_like(module.weight)
+            if module.bias is not None:
+                module.bias.data = torch.zeros_like(module.bias)
+            return
+        weight, bias = layer.fitted(part, count)
+        module.weight.data = torch.from_numpy(weight).to(module.weight)
+        if bias is not None:
+            module.bias.data = torch.from_numpy(bias).to(module.bias)
+
+
+def _identity(_: nn.Module, inputs: tuple[torch.Tensor, ...], output: Any) -> Any:
+    """Return a layer's input as its output."""
+    return (inputs[0], *output[1:]) if isinstance(output, tuple) else inputs[0]

@@ -1,0 +1,144 @@
+"""Pruning without training: what is compared is what is written, and budgets are kept."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from effx import data
+from effx.artifacts import Checkpoint
+from effx.cli import run
+from effx.encoding import Encoder
+from effx.models import checkpoints, evaluate, families, load, structure
+from effx.models.losses import distance_of
+from effx.models.reconstruction import problems, reconstruct
+from effx.optimize.cost_table import CostTable
+from effx.optimize.one_shot import _Comparison, _identity, _Layer, _may_go, _Option, _target
+from effx.specs.tasks import TASKS
+from tests.models import tiny
+from tests.optimize.test_cost_table import check, cost, values
+
+LENGTHS = [9, 4, 12, 7, 1, 10]
+
+
+class Rows:
+    """Batches of random ids in the place of encoded rows."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._inputs = tiny.inputs(model, LENGTHS)
+        self.lengths = np.array(LENGTHS)
+
+    def batch(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: values[rows].numpy() for name, values in self._inputs.items()}
+
+
+@pytest.mark.parametrize("family", sorted(families.FAMILIES))
+def test_what_is_compared_is_what_is_written(family: str) -> None:
+    """The distance of weights that are swapped in equals that of the smaller model."""
+    model = tiny.model(family, layers=4, outputs=2)
+    inputs = [tiny.inputs(model, LENGTHS, seed=seed) for seed in range(4)]
+    measured = problems(model, inputs)
+    layers = [_Layer.of(number, one) for number, one in enumerate(measured)]
+    comparison = _Comparison(model, TASKS["sst2"], Rows(model), layers)  # type: ignore[arg-type]
+    whole = [_Option(4, 24)] * 4
+    assert comparison.distance(whole) == pytest.approx(0.0, abs=1e-6)
+    expected = tiny.logits(model, tiny.inputs(model, LENGTHS))
+    rng = np.random.default_rng(5)
+    for _ in range(6):
+        options = [
+            _Option(int(rng.integers(0, 5)), int(rng.integers(0, 3)) * 12)
+            if number == 0 or not _may_go(model, number) or rng.random() < 0.7
+            else _Option(0, 0, removed=True)
+            for number in range(4)
+        ]
+        smaller = reconstruct(
+            copy.deepcopy(model), _target(structure(model), layers, options), measured
+        )  # fmt: skip
+        arrays = tiny.inputs(model, LENGTHS)
+        found = tiny.logits(smaller, arrays)
+        distance = distance_of(TASKS["sst2"])(found, expected, None, arrays["attention_mask"].bool(), 1.0)
+        assert comparison.distance(options) == pytest.approx(float(distance), rel=1e-3, abs=1e-5)
+    assert comparison.distance(whole) == pytest.approx(0.0, abs=1e-6)  # the weights are back
+
+
+def test_errors_of_a_part_rise_from_0_to_1() -> None:
+    model = tiny.model("bert")
+    layer = _Layer.of(0, problems(model, [tiny.inputs(model, LENGTHS)])[0])
+    for part, count in (("heads", 4), ("neurons", 24)):
+        errors = [layer.error(part, size) for size in range(count + 1)]
+        assert errors[0] == 1.0 and errors[-1] == 0.0
+        assert errors == sorted(errors, reverse=True)
+
+
+def test_a_removed_layer_returns_its_input() -> None:
+    hidden = torch.ones(1, 2, 3)
+    assert _identity(torch.nn.Identity(), (hidden,), (None, "rest")) == (hidden, "rest")
+    assert _identity(torch.nn.Identity(), (hidden,), None) is hidden
+
+
+def write_table(path: Path, checkpoint: Checkpoint, **changes: Any) -> Path:
+    """Write a table of made-up costs for a checkpoint of three layers of 4 heads and 64 neurons."""
+    heads = [cost(size, 1.0 * size) for size in range(5)]
+    neurons = [cost(size, size / 8) for size in (0, 16, 32, 48, 64)]
+    known = {
+        "model": checkpoint.manifest.model, "head_size": 8, "heads": heads, "neurons": neurons,
+        "unreduced_s": 45.0, "empty_layer_s": 1.0,
+        "checks": [{**check(45.0, 45.0), "layers": [{"heads": 4, "neurons": 64}] * 3}],
+    }  # fmt: skip
+    path.write_text(json.dumps(values(**{**known, **changes})))
+    return path
+
+
+def test_command(
+    checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    costs = write_table(tmp_path / "costs.json", checkpoint)
+    arguments = ["train", "prune", str(checkpoint.folder), "--costs", str(costs), "--data", str(rows_folder),
+                 "-o", str(tmp_path), "--rows", "64", "--candidates", "20"]  # fmt: skip
+    assert run([*arguments, "--speedup", "2"]) == 0
+    pruned = Checkpoint.open(tmp_path / "tiny-pruned2x")
+    record = pruned.manifest.one_shot
+    assert record is not None
+    assert pruned.manifest.parent == checkpoint.digest
+    assert record.predicted_s <= 45.0 / 2
+    assert record.predicted_s == CostTable.read(costs).of_structure(pruned.manifest.structure)
+    assert record.rows == 64 and record.distance >= 0
+    assert f"predicted {1e3 * record.predicted_s:.3f} ms" in capsys.readouterr().out
+    rows = data.load(pruned.task, "validation", rows_folder)
+    encoder = Encoder(pruned.folder, pruned.max_length)
+    predicted = evaluate.predictions(load(pruned), encoder(rows.texts), pruned.task)
+    assert pruned.task.score(rows.labels, predicted) == pruned.manifest.metrics
+    again = [*arguments, "--speedup", "2", "--name", "again"]
+    assert run(again) == 0
+    weights = [checkpoints.load(tmp_path / name).state_dict() for name in ("tiny-pruned2x", "again")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "message"),
+    [
+        ({}, ["--speedup", "30"], "speedup 30 cannot be reached: the most is 6.43, by this table"),
+        ({}, ["--speedup", "1"], "--speedup"),
+        ({"model": "other"}, [], "the cost table is of the encoder other, not of bert"),
+        ({"layers": 4, "checks": []}, [], "the cost table is of 4 layers of 4 heads and 64 neurons"),
+        ({"checks": []}, [], "the cost table did not pass its check"),
+    ],
+)
+def test_wrong_inputs(
+    checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any], arguments: list[str], message: str,
+) -> None:  # fmt: skip
+    costs = write_table(tmp_path / "costs.json", checkpoint, **changes)
+    given = ["train", "prune", str(checkpoint.folder), "--costs", str(costs), "--data", str(rows_folder),
+             "-o", str(tmp_path / "out"), "--rows", "32", "--candidates", "2", *arguments]  # fmt: skip
+    assert run(given) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("effx: ")]
+    assert len(lines) == 1 and message in lines[0]
+    assert not (tmp_path / "out").exists()
