@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 @options.data("For the lengths of rows. Default: where the checkpoint's rows came from.", labelled=False)
 @click.option("--threads", type=click.IntRange(min=1), help="Compute threads. Default: all processors.")
 @click.option(
-    "--rounds", type=click.IntRange(min=6), default=15, show_default=True,
+    "--rounds", type=click.IntRange(min=6), default=25, show_default=True,
     help="Rounds in which everything is timed once, in random order.",
 )  # fmt: skip
 @click.option(

@@ -45,7 +45,7 @@ _PROBE_LAYERS = 4
 _BLOCK_S = 0.2
 """Seconds of the fastest engine's block, about."""
 _MOST_QUERIES = 64
-_ROUNDS = 15
+_ROUNDS = 25
 _CHECKS = 20
 _REMOVED = 0.15
 """Probability that a layer of a random structure is removed, and that its attention or FFN is."""
@@ -146,7 +146,9 @@ def _seconds(
     for group in ([name for name in files if name not in checked], [UNREDUCED, *checked]):
         if len(group) > 1:
             timed = _rounds({name: files[name] for name in group}, queries, threads, rounds, seed)
-            seconds = _at_one_speed(timed, seconds.get(UNREDUCED)) | seconds
+            steady = at_one_speed(timed)
+            scale = np.median(seconds[UNREDUCED]) / np.median(steady[UNREDUCED]) if seconds else 1.0
+            seconds = {name: scale * values for name, values in steady.items()} | seconds
     return seconds
 
 
@@ -268,16 +270,17 @@ def _rounds(
         return _timed(sessions, queries, rounds, seed)
 
 
-def _at_one_speed(timed: dict[str, np.ndarray], before: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Return times as if the unreduced graph had always taken its median time: machines change their speed.
+def at_one_speed(timed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return times without the changes of a machine's speed from round to round.
+
+    The speed of a round is the median over all graphs of the time in it, relative to the graph's median.
 
     Args:
-        timed: name -> float64 [rounds].
-        before: times of the unreduced graph in an earlier group, whose median counts; None: this group's.
+        timed: name -> float64 [rounds], seconds.
     """
-    unreduced = timed[UNREDUCED]
-    median = np.median(unreduced if before is None else before)
-    return {name: values / unreduced * median for name, values in timed.items()}
+    relative = [values / np.median(values) for values in timed.values()]
+    speed = np.median(relative, axis=0)
+    return {name: values / speed for name, values in timed.items()}
 
 
 def _timed(

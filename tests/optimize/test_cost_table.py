@@ -14,7 +14,7 @@ from effx.cli import run
 from effx.errors import ArtifactError, UsageError
 from effx.models import families, structure
 from effx.optimize.cost_table import CostTable, LayerSize, neuron_sizes
-from effx.optimize.measure_costs import _at_one_speed, _random_structures, _sizes
+from effx.optimize.measure_costs import _random_structures, _sizes, at_one_speed
 from effx.structure import Layer, Structure
 from tests.models import tiny
 
@@ -91,12 +91,12 @@ def test_sizes_of_ffns(neurons: int) -> None:
 
 
 def test_times_are_those_at_one_speed() -> None:
-    """A machine that becomes half as fast changes nothing."""
-    timed = {"unreduced": np.array([1.0, 2.0, 1.0]), "heads0": np.array([0.5, 1.0, 0.5])}
-    found = _at_one_speed(timed, None)
-    assert found["heads0"].tolist() == [0.5, 0.5, 0.5]
-    later = _at_one_speed({name: 3 * times for name, times in timed.items()}, found["unreduced"])
-    assert later["heads0"].tolist() == [0.5, 0.5, 0.5]
+    """A machine that is half as fast in one round changes nothing; a slow moment of one graph stays."""
+    speed = np.array([1.0, 2.0, 1.0, 1.0])
+    timed = {f"heads{n}": n * speed for n in range(1, 6)} | {"full": np.array([7.0, 14.0, 7.0, 21.0])}
+    found = at_one_speed(timed)
+    assert all(found[f"heads{n}"].tolist() == [n] * 4 for n in range(1, 6))
+    assert found["full"].tolist() == [7.0, 7.0, 7.0, 21.0]
 
 
 @pytest.mark.parametrize("family", sorted(families.FAMILIES))
