@@ -85,9 +85,9 @@ def finetune(
     max_length = settings.max_length or task.behavior.max_length
     settings = settings.replace(max_length=max_length)
 
-    teacher = None
-    if distillation is not None:
-        teacher = Teacher(distillation, task, huggingface.recorded_name(str(model_name)))
+    base = Checkpoint.open(model_name) if Checkpoint.is_at(model_name) else None
+    encoder_name = base.manifest.model if base else huggingface.recorded_name(str(model_name))
+    teacher = None if distillation is None else Teacher(distillation, task, encoder_name)
     unlabelled = further_texts(distillation, task)
     every_row = data.load(task, "train", data_folder, cache=cache)
     train_rows = every_row.take(rows.chosen(every_row, training))
@@ -107,7 +107,6 @@ def finetune(
             module.p = settings.head_dropout
     if reduce is not None:
         reduce(model)
-    base = Checkpoint.open(model_name) if Checkpoint.is_at(model_name) else None
     sparsity = base.manifest.sparsity if base else None
     if sparsity:
         sparse.hold_zeros(model)
@@ -167,7 +166,7 @@ def finetune(
     predictions = evaluate.predictions(model, encoded_validation, task)
     metrics = task.score(validation_rows.labels, predictions)
     derived: CheckpointFacts = {
-        "model": huggingface.recorded_name(str(model_name)),
+        "model": encoder_name,
         "seed": training.seed,
         "training": TrainingRecord(
             kind="finetune",
@@ -190,6 +189,8 @@ def finetune(
         "max_length": encoder.max_length,
         "data": rows_record,
     }
+    if base is not None:
+        derived["parent"] = base.digest
     if keep_predictions:
         derived["predictions"] = tuple(task.behavior.store(predictions))
     if sparsity:

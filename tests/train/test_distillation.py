@@ -306,6 +306,23 @@ def test_rows_without_labels_are_learned_from_the_teacher_alone(
     assert training.distillation.hidden_layers == 3
 
 
+def test_a_student_that_continues_from_its_teacher(
+    trained: Checkpoint, rows_folder: Path, tmp_path: Path
+) -> None:
+    """Twice, as in gradual pruning: the student of the second time is still of its teacher's encoder."""
+    model, before = trained.folder, trained
+    for name in ("first", "second"):
+        student = finetune(
+            "sst2", model, out=tmp_path, name=name, data_folder=rows_folder,
+            settings=FinetuneSettings.of(max_steps=2, max_length=32, layers=2),
+            distillation=Distillation(trained.folder),
+        )  # fmt: skip
+        record = student.manifest.training.distillation
+        assert record is not None and record.hidden_layers == 2
+        assert (student.manifest.model, student.manifest.parent) == ("bert", before.digest)
+        model, before = student.folder, student
+
+
 def test_a_teacher_of_another_encoder_teaches_predictions(
     trained: Checkpoint, encoders: dict[str, Path], rows_folder: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
