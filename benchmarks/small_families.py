@@ -103,9 +103,10 @@ def main() -> None:
                     exported, failures = export_all(
                         [checkpoint.folder], [variant], [backend], options.out / "engines", keep_failed=True
                     )
-                    row["engines"][f"{variant} {backend}"] = (
-                        accuracy(exported[0], checkpoint) if exported else str(failures[0])
-                    )
+                    score: float | str = str(failures[0]) if failures else accuracy(exported[0], checkpoint)
+                    if exported and not exported[0].manifest.parity.passed:
+                        score = f"{score:.4f} FAILED its gate"
+                    row["engines"][f"{variant} {backend}"] = score
             found.append(row)
             write(options.out, found)
 

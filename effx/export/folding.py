@@ -10,6 +10,7 @@ a Gemm into a MatMul, it transposes the shared initializer for all its readers, 
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import onnx
 import onnxruntime
@@ -59,6 +60,23 @@ def fold(model: onnx.ModelProto) -> int:
     del outer.initializer[:]
     outer.initializer.extend([*left, *values])
     return len(folded)
+
+
+def write(source: Path, folder: Path) -> Path:
+    """Write a graph with its constants folded to a new folder; return its path, or ``source`` as it was."""
+    model = onnx.load(source)
+    if not fold(model):
+        return source
+    folder.mkdir()
+    save(model, folder / source.name)
+    return folder / source.name
+
+
+def save(model: onnx.ModelProto, path: Path) -> bool:
+    """Write a graph; return whether its weights are in a second file, as they are past 2 GB."""
+    large = sum(entry.ByteSize() for entry in model.graph.initializer) > graph.LARGEST_PROTOBUF_BYTES
+    onnx.save(model, path, save_as_external_data=large, location=f"{path.name}.data")
+    return bool(large)
 
 
 def separate_gemm_weights(model: onnx.ModelProto) -> None:

@@ -98,6 +98,4 @@ def _prepared(source: Path, folder: Path) -> tuple[Path, bool, list[str]]:
         node.name for node in model.graph.node if node.op_type == "MatMul" and node.input[1] not in matrices
     ]
     plain = folder / "model.onnx"
-    large = sum(entry.ByteSize() for entry in model.graph.initializer) > graph.LARGEST_PROTOBUF_BYTES
-    onnx.save(model, plain, save_as_external_data=large, location="model.onnx.data")
-    return plain, large, excluded
+    return plain, folding.save(model, plain), excluded

@@ -139,6 +139,14 @@ def local_attention(
     return blocks.flatten(2, 3)[:, :, :length]
 
 
+def lowest(dtype: torch.dtype) -> float:
+    """Return the score of a token that is padding.
+
+    A program that is exported in fp32 may run with autocast to bf16, whose least number is the larger one.
+    """
+    return torch.finfo(torch.bfloat16 if dtype == torch.float32 else dtype).min
+
+
 def lowered(hidden: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return what is added to scores so that those where ``hidden`` is True count as nothing.
 

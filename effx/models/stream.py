@@ -63,7 +63,7 @@ class Stream:
         """Return states of tokens, as ``hidden`` has them, as [batch, length, width]."""
         if self.real is None:
             return states
-        rows = states[0].index_select(0, self.real.numbers)
+        rows = states.flatten(0, 1).index_select(0, self.real.numbers)
         return rows.reshape(self.real.batch, self.real.length, states.shape[-1])
 
     def unpadded(self, states: torch.Tensor) -> torch.Tensor:

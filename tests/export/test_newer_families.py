@@ -15,6 +15,7 @@ from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.export import export
 from effx.export.source import ExportSource
+from effx.host import cpu
 from effx.models import evaluate, structure
 from effx.specs.training import EarlyExitSettings, FinetuneSettings, TicketSettings, TokenPruningSettings
 from effx.specs.variants import parse
@@ -59,6 +60,7 @@ def trained(
     [
         ("full", "fp32", "openvino"), ("full", "seq16", "onnxruntime"), ("full", "buckets", "torch"),
         ("full", "int8-dynamic", "onnxruntime"), ("full", "int8", "openvino"),
+        ("full", "int8+unpadded", "openvino"),
         ("ticket", "fp32", "onnxruntime"), ("ticket", "int8", "onnxruntime"), ("ticket", "fp32", "openvino"),
         ("exits", "exit", "onnxruntime"), ("exits", "exit-if", "onnxruntime"), ("exits", "exit", "torch"),
         ("tokens", "tokens", "onnxruntime"), ("tokens", "tokens+seq16", "torch"),
@@ -69,6 +71,9 @@ def test_engines_pass_their_gate(
 ) -> None:
     engine = export(trained[name], variant, backend, tmp_path)
     assert engine.manifest.parity is not None and engine.manifest.parity.passed
+    if engine.manifest.precision == "int8" and backend == "openvino":
+        audit = engine.manifest.audit
+        assert audit.integer_weight_products == audit.weight_products
     if engine.manifest.precision == "fp32" and "seq" not in variant:
         checkpoint = Checkpoint.open(trained[name])
         rows = data.load(checkpoint.task, "validation", rows_folder)
@@ -104,6 +109,14 @@ def test_long_rows_of_modernbert(
     source = ExportSource(trained, tmp_path)
     assert source.trace_shape(parse(variant), torch.float32).blocks == (length >= 1024)
     engine = export(trained.folder, variant, backend, tmp_path / "engines")
+    assert engine.manifest.parity is not None and engine.manifest.parity.passed
+
+
+def test_bf16_programs_of_pytorch_read_padding(trained: dict[str, Path], tmp_path: Path) -> None:
+    """The least fp32 number, which the padding of DeBERTa had as its score, is none of bf16."""
+    if not cpu.has_bf16():
+        pytest.skip("this processor has no bf16")
+    engine = export(trained["full"], "bf16", "torch", tmp_path)
     assert engine.manifest.parity is not None and engine.manifest.parity.passed
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from effx.errors import need
+from effx.export import folding
 from effx.export.audit import by_frequency
 from effx.export.builders import onnxruntime as onnx_parts
 from effx.export.built import Built
@@ -49,12 +50,16 @@ def build(source: ExportSource, variant: Variant, scheme: str, folder: Path, dev
     files = []
     for number, part in enumerate(parts):
         with quiet(output=True):
-            model = openvino.Core().read_model(part)
             if scheme == "int8-static":
-                model = _quantize(model, rows[number])
+                # NNCF leaves weights in fp32 that a product of constants reads, too: DeBERTa's positions
+                plain = folding.write(part, folder / f".folded-{number}")
+                model = _quantize(openvino.Core().read_model(plain), rows[number])
+            else:
+                model = openvino.Core().read_model(part)
             name = f"{part.stem}.xml"
             openvino.save_model(model, folder / name, compress_to_fp16=False)
         files.append(name)
+        shutil.rmtree(folder / f".folded-{number}", ignore_errors=True)
     if variant.exits == "exit-if":
         shutil.rmtree(folder / ".onnx")
     return Built(source.runtime(variant, files))

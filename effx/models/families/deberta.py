@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
-from effx.models.attention import attention
+from effx.models.attention import attention, lowest
 from effx.models.families.bert import BERT, BertFamily
 from effx.models.stream import Stream
 
@@ -121,7 +121,7 @@ class DebertaFamily(BertFamily):
         from_position = (key @ of_queries).gather(3, number.transpose(2, 3)).transpose(2, 3)
         mask = (to_position + from_position) / (3 * size) ** 0.5
         if torch.compiler.is_exporting() or not bool(stream.token_mask.all()):
-            mask = mask.masked_fill(~stream.token_mask[:, None, None, :], torch.finfo(mask.dtype).min)
+            mask = mask.masked_fill(~stream.token_mask[:, None, None, :], lowest(mask.dtype))
         dropout = float(getattr(model.config, self.attention_dropout)) if training else 0.0
         context, probabilities = attention(
             query / 3**0.5, key, value, mask, dropout=dropout, explicit=explicit
