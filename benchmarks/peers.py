@@ -23,7 +23,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,8 +152,10 @@ class EngineProcess:
         return self._pipe.recv()
 
 
-def tool_files(checkpoint: Path, scratch: Path, rows: list[dict[str, np.ndarray]]) -> tuple[Files, Failures]:
-    """Write what the other tools make of a model.
+def tool_files(
+    checkpoint: Path, scratch: Path, rows: list[dict[str, np.ndarray]], without: Sequence[str]
+) -> tuple[Files, Failures]:
+    """Write what the other tools make of a model, except those in ``without``.
 
     Returns:
         name -> opener and its argument; name -> why a tool could not.
@@ -162,6 +164,9 @@ def tool_files(checkpoint: Path, scratch: Path, rows: list[dict[str, np.ndarray]
     failed: Failures = {}
 
     def attempt(name: str, opener: str, write: Callable[[], Path]) -> None:
+        if name in without:
+            failed[name] = "left out"
+            return
         try:
             path = write()
             OPENERS[opener](1, str(path))(rows[0])
@@ -241,6 +246,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2, help="of each engine [default: 2]")
     parser.add_argument("--without-torch", action="store_true", help="leave out torch eager and compiled")
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="leave out an engine of another tool, e.g. 'OpenVINO NNCF int8', which takes more than 20 GB for "
+        "a DeBERTa of 768; repeatable",
+    )
     parser.add_argument("--long", action="store_true", help="time 1x512, too")
     parser.add_argument("--rows", type=int, help="score this many validation rows; default: all")
     options = parser.parse_args()
@@ -264,7 +277,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     encoded, calibration = encoder(rows.texts), encoder(train.texts)
     with tempfile.TemporaryDirectory() as scratch:
         single = [calibration.batch([row]) for row in range(len(calibration))]
-        files, failed = tool_files(checkpoint.folder, Path(scratch), single)
+        files, failed = tool_files(checkpoint.folder, Path(scratch), single, options.without)
         threads = options.threads
         processes = {name: EngineProcess(opener, threads, path) for name, (opener, path) in files.items()}
         if not options.without_torch:
