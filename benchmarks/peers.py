@@ -251,8 +251,8 @@ def main() -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="leave out an engine of another tool, e.g. 'OpenVINO NNCF int8', which takes more than 20 GB for "
-        "a DeBERTa of 768; repeatable",
+        help="leave out an engine of another tool, e.g. 'OpenVINO NNCF int8', which takes more than 20 GB "
+        "for a DeBERTa of 768; repeatable",
     )
     parser.add_argument("--long", action="store_true", help="time 1x512, too")
     parser.add_argument("--rows", type=int, help="score this many validation rows; default: all")
