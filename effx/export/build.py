@@ -244,7 +244,11 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
             encoder=_encoder_shape(source),
             max_length=longest,
             data=checkpoint.data,
-            parity=replace(best.measured, passed=best.measured.passed and best.failure is None),
+            # what does not compute in its precision is no engine of that variant, whatever it answers
+            parity=replace(
+                best.measured,
+                passed=best.measured.passed and audit.failure(best.audit, variant.precision, backend) is None,
+            ),
             other_heads=best.other_heads,
             audit=best.audit,
             candidates=None if len(tried) == 1 else tuple(candidate.record() for candidate in tried),

@@ -163,6 +163,18 @@ def test_wrong_graph_fails_the_parity_gate(checkpoint: Checkpoint, tmp_path: Pat
     assert not failed.manifest.parity.passed
 
 
+def test_an_engine_that_failed_its_audit_did_not_pass(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right answers, computed in another precision than the one that its name says."""
+    monkeypatch.setattr("effx.export.audit.MIN_SHARE", 2.0)
+    with pytest.raises(GateError, match="audit failed"):
+        export(checkpoint.folder, "int8-dynamic", out=tmp_path)
+    kept = export(checkpoint.folder, "int8-dynamic", out=tmp_path, keep_failed=True)
+    assert not kept.parity_passed
+    assert kept.manifest.parity.label_agreement > 0.9
+
+
 @pytest.mark.usefixtures("shifted_logits")
 def test_failed_parity_of_a_regression_does_not_mention_classes(
     encoders: dict[str, Path], tmp_path: Path
