@@ -33,7 +33,7 @@ def encoded(checkpoint: Checkpoint) -> Encoded:
 def test_queries_are_those_of_the_workload(
     word: str | None, shapes: set[tuple[int, object]], encoded: Encoded
 ) -> None:
-    kinds = fastest._queries(encoded, None if word is None else built_for(word))
+    kinds = fastest.queries(encoded, None if word is None else built_for(word))
     seen = set()
     for queries in kinds:
         for query in queries:
