@@ -68,15 +68,8 @@ def write(source: Path, folder: Path) -> Path:
     if not fold(model):
         return source
     folder.mkdir()
-    save(model, folder / source.name)
+    graph.save(model, folder / source.name)
     return folder / source.name
-
-
-def save(model: onnx.ModelProto, path: Path) -> bool:
-    """Write a graph; return whether its weights are in a second file, as they are past 2 GB."""
-    large = sum(entry.ByteSize() for entry in model.graph.initializer) > graph.LARGEST_PROTOBUF_BYTES
-    onnx.save(model, path, save_as_external_data=large, location=f"{path.name}.data")
-    return bool(large)
 
 
 def separate_gemm_weights(model: onnx.ModelProto) -> None:

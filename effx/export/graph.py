@@ -125,6 +125,13 @@ class Segment(nn.Module):
         return exits.answer(self.model, ramp, stream).float(), stream.hidden.float(), stream.token_mask.long()
 
 
+def save(model: onnx.ModelProto, path: Path) -> bool:
+    """Write a graph; return whether its weights are in a second file, as they are past 2 GB."""
+    large = sum(entry.ByteSize() for entry in model.graph.initializer) > LARGEST_PROTOBUF_BYTES
+    onnx.save(model, path, save_as_external_data=large, location=f"{path.name}.data")
+    return bool(large)
+
+
 def _only(model: PreTrainedModel, layers: range) -> PreTrainedModel:
     """Return a copy of ``model`` without the weights that a segment does not use."""
     remaining = structure(model)

@@ -55,8 +55,7 @@ def write(source: Path, target: Path) -> int:
     model = onnx.load(source)
     layers = sum(_merge(inner) for inner in graph.graphs(model.graph))
     if layers:
-        large = sum(entry.ByteSize() for entry in model.graph.initializer) > graph.LARGEST_PROTOBUF_BYTES
-        onnx.save(model, target, save_as_external_data=large, location=f"{target.name}.data")
+        graph.save(model, target)
     return layers
 
 

@@ -98,4 +98,4 @@ def _prepared(source: Path, folder: Path) -> tuple[Path, bool, list[str]]:
         node.name for node in model.graph.node if node.op_type == "MatMul" and node.input[1] not in matrices
     ]
     plain = folder / "model.onnx"
-    return plain, folding.save(model, plain), excluded
+    return plain, graph.save(model, plain), excluded

@@ -245,7 +245,6 @@ def _random_structures(model: PreTrainedModel, count: int, seed: int) -> list[St
             size = size if size == neurons[-1] else size // 16 * 16
             drawn = drawn.without(neurons={layer.index: layer.neuron_indices[size:]})
         removed = [layer.index for layer in whole.layers[1:] if rng.random() < _REMOVED]
-        removed = removed[: len(whole.layers) - 1]
         try:
             drawn = drawn.without(layers=removed)
             family.check_layers([whole.position(layer.index) for layer in drawn.layers])

@@ -26,7 +26,6 @@ from transformers import PreTrainedModel
 
 from effx import data, progress, signals
 from effx.artifacts import Checkpoint
-from effx.data import Rows
 from effx.encoding import Encoded, Encoder, smaller_batches
 from effx.errors import UsageError
 from effx.manifests import CheckpointFacts, OneShotRecord
@@ -146,7 +145,7 @@ def prune(
     encoder = Encoder(opened.folder, opened.max_length, form=task.behavior.form)
 
     progress.say(f"{folder.name}: measure layers on {len(fitted)} rows")
-    layers = _layers(model, batches(model, encoder, train.take(np.sort(fitted))))
+    layers = _layers(model, batches(model, encoder(train.take(np.sort(fitted)).texts)))
     comparison = _Comparison(model, task, encoder(train.take(np.sort(scored)).texts), layers)
     found, options = _search(model, table, layers, comparison, settings, folder.name)
     target = _target(structure(model), layers, options)
@@ -202,9 +201,9 @@ def check_table(table: CostTable, model: PreTrainedModel, checkpoint: Checkpoint
         )  # fmt: skip
 
 
-def batches(model: PreTrainedModel, encoder: Encoder, rows: Rows) -> Iterator[dict[str, torch.Tensor]]:
+def batches(model: PreTrainedModel, encoded: Encoded) -> Iterator[dict[str, torch.Tensor]]:
     """Yield batches of sequences of similar length, without labels."""
-    encoded, names = encoder(rows.texts, rows.documents), checkpoints.input_names(model)
+    names = checkpoints.input_names(model)
     order = np.argsort(-encoded.lengths, kind="stable")
     for part in smaller_batches(order, encoded.lengths, _BATCH):
         batch = encoded.batch(part)
@@ -307,13 +306,7 @@ class _Comparison:
     ) -> None:
         self._model = copy.deepcopy(model).eval()
         self._layers, self._distance, self._head = layers, distance_of(task), head_type(task)
-        names = checkpoints.input_names(model)
-        order = np.argsort(-encoded.lengths, kind="stable")
-        parts = smaller_batches(order, encoded.lengths, _BATCH)
-        self._batches = [
-            {name: torch.from_numpy(array) for name, array in encoded.batch(part).items() if name in names}
-            for part in parts
-        ]
+        self._batches = [*batches(model, encoded)]
         self._expected = [self._logits(batch) for batch in self._batches]
         family = families.of(model)
         self._modules = {
