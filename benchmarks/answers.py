@@ -16,6 +16,10 @@ the limit, certain in the share of resamplings in which it is. ``proven`` is
     best      percent of sessions in which the smallest engine that truly keeps the limit is recommended
     reduced   percent of sessions in which any reduced engine that truly keeps it is recommended
 
+``optimize``: the same engines, by :mod:`effx.analysis.pareto_testing` as ``effx optimize`` uses it: a quarter
+of the rows chooses which engines are tested, the others prove. ``all_prove``: no rows choose. Columns as
+above, without ``stated``.
+
 ``exits``: a rule is calibrated for a loss of at most one point on held-out rows of a model with twelve
 layers. ``as_measured`` is the setting with the least depth whose measured loss is within the limit,
 ``proven`` is :mod:`effx.specs.exit_calibration`. ``layers`` is the mean depth of the chosen setting,
@@ -51,7 +55,7 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from effx.analysis import certification, pareto
+from effx.analysis import certification, pareto, pareto_testing
 from effx.analysis.constraints import of_constraints
 from effx.analysis.frontier import frontier
 from effx.analysis.objectives import OBJECTIVES
@@ -97,9 +101,9 @@ def main() -> None:
     parser.add_argument(
         "--rules", nargs="+", choices=tuple(exit_rules.RULES), default=tuple(exit_rules.RULES)
     )
-    parser.add_argument("--only", nargs="+", choices=("recommend", "frontier", "exits", "size"))
+    parser.add_argument("--only", nargs="+", choices=("recommend", "optimize", "frontier", "exits", "size"))
     options = parser.parse_args()
-    names = options.only or ("size", "recommend", "frontier", "exits")
+    names = options.only or ("size", "recommend", "optimize", "frontier", "exits")
     facts: dict[str, object] = {
         "command": " ".join(["python", "benchmarks/answers.py", *sys.argv[1:]]),
         "date": now(),
@@ -116,6 +120,12 @@ def main() -> None:
             f"{n} rows, {name}": recommended(
                 n, losses, options.sessions, options.certainty_every, np.random.default_rng(options.seed)
             )
+            for n in options.rows
+            for name, losses in TRUTHS.items()
+        }
+    if "optimize" in names:
+        facts["optimize"] = {
+            f"{n} rows, {name}": optimized(n, losses, options.sessions, np.random.default_rng(options.seed))
             for n in options.rows
             for name, losses in TRUTHS.items()
         }
@@ -192,14 +202,39 @@ def recommended(
         kept = certification.kept_in_resamplings(runs, limits)
         stated["proven"].append(float(1 - shares @ (1 - kept)))
     return {
-        rule: {
-            "broken": percent(np.mean([choice is not None and not good[choice] for choice in choices])),
-            "stated": percent(np.mean(stated[rule])),
-            "kept": percent(np.mean([choice is None or good[choice] for choice in choices])),
-            "best": percent(np.mean([choice is not None and choice == smallest_good for choice in choices])),
-            "reduced": percent(np.mean([choice is not None and good[choice] for choice in choices])),
-        }
+        rule: {**outcome(choices, good, smallest_good), "stated": percent(np.mean(stated[rule]))}
         for rule, choices in chosen.items()
+    }
+
+
+def optimized(
+    n: int, losses: tuple[float, ...], sessions: int, rng: np.random.Generator
+) -> dict[str, dict[str, float]]:
+    """Return what Pareto testing chooses in simulated sessions of n rows."""
+    good = [loss <= LIMIT for loss in losses]
+    smallest_good = max((index for index, each in enumerate(good) if each), default=None)
+    chosen: dict[str, list[int | None]] = {"a_quarter_chooses": [], "all_prove": []}
+    for session in range(sessions):
+        base, *reduced = engines(rng, n, losses)
+        for rule, share in (("a_quarter_chooses", 0.25), ("all_prove", 0.0)):
+            tested = pareto_testing.prove(
+                METRICS["accuracy"], base.quality.label_array, base.quality.prediction_array,
+                [run.quality.prediction_array for run in reduced],
+                [float(run.engine.size_bytes) for run in reduced], float(base.engine.size_bytes),
+                max_drop=LIMIT, confidence=CONFIDENCE, split=pareto_testing.Split.of(n, share, session),
+            )  # fmt: skip
+            proven = [index for index, each in enumerate(tested) if each.state is pareto_testing.State.PROVEN]
+            chosen[rule].append(max(proven, default=None))
+    return {rule: outcome(choices, good, smallest_good) for rule, choices in chosen.items()}
+
+
+def outcome(choices: list[int | None], good: list[bool], smallest_good: int | None) -> dict[str, float]:
+    """Return how often choices break the promise, keep it, are the best, and are reduced at all."""
+    return {
+        "broken": percent(np.mean([choice is not None and not good[choice] for choice in choices])),
+        "kept": percent(np.mean([choice is None or good[choice] for choice in choices])),
+        "best": percent(np.mean([choice is not None and choice == smallest_good for choice in choices])),
+        "reduced": percent(np.mean([choice is not None and good[choice] for choice in choices])),
     }
 
 

@@ -21,7 +21,7 @@ from effx.analysis.constraints import ROUNDING, Threshold
 from effx.results import MIN_SAMPLES, Run
 from effx.stats import bootstrap, intervals, noninferiority
 from effx.stats.bootstrap import LEAST_BLOCKS
-from effx.stats.metrics import METRICS, same_rows
+from effx.stats.metrics import METRICS, Metric, same_rows
 
 _MOST_UNITS = 10**9
 """Rows or rounds above which a limit counts as undecidable."""
@@ -189,7 +189,7 @@ def _drop(run: Run, baseline: Run, threshold: Threshold, confidence: float) -> L
         return _of(threshold, run.quality.value, None, difference=0.0)
     metric = METRICS[run.quality.metric]
     labels, before, after = _paired(run, baseline)
-    level, n, limit = _two_sided(confidence), len(labels), threshold.limit
+    limit = threshold.limit
     difference = metric(labels, after) - metric(labels, before)
     interval = noninferiority.bounds(metric, labels, before, after, confidence)
     reason = None
@@ -197,14 +197,49 @@ def _drop(run: Run, baseline: Run, threshold: Threshold, confidence: float) -> L
         reason = f"{int(np.sum(~same_rows(before, after)))} differing predictions are too few for an interval"
 
     def needed() -> Needed | None:
-        if interval is None or (not metric.is_share and _few_differing(before, after)):
-            return None  # how a worst case narrows with more rows is not known
-        at = _narrowed(difference, interval, n)
-        if metric.is_share:
-            at = _paired_accuracy(same_rows(before, labels), same_rows(after, labels), level)
-        return _least(lambda count: _verdict(at(count), -limit, at_least=True), n, "rows")
+        rows = rows_to_prove(metric, labels, before, after, limit, confidence, shown=True)
+        return None if rows is None else Needed(rows, "rows")
 
     return _of(threshold, run.quality.value, interval, difference=difference, needed=needed, reason=reason)
+
+
+def rows_to_prove(
+    metric: Metric,
+    labels: np.ndarray,
+    before: np.ndarray,
+    after: np.ndarray,
+    max_drop: float,
+    confidence: float,
+    *,
+    shown: bool = False,
+) -> int | None:
+    """Return how many rows would prove a loss of at most ``max_drop``, if shares of rows stayed the same.
+
+    Args:
+        metric: of labels and predictions.
+        labels: [n], or as the metric takes them.
+        before: the baseline's predictions.
+        after: the engine's.
+        max_drop: accepted loss.
+        confidence: one-sided.
+        shown: count the rows that would show a larger loss, too.
+
+    Returns:
+        None: no number of rows would, or it is unknown, as where few predictions differ and how a worst case
+        narrows is not known.
+    """
+    interval = noninferiority.bounds(metric, labels, before, after, confidence)
+    if interval is None or (not metric.is_share and _few_differing(before, after)):
+        return None
+    difference = metric(labels, after) - metric(labels, before)
+    if not shown and difference <= -max_drop:
+        return None
+    at = _narrowed(difference, interval, len(labels))
+    if metric.is_share:
+        level = _two_sided(confidence)
+        at = _paired_accuracy(same_rows(before, labels), same_rows(after, labels), level)
+    needed = _least(lambda count: _verdict(at(count), -max_drop, at_least=True), len(labels), "rows")
+    return None if needed is None else needed.count
 
 
 def _paired(run: Run, baseline: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

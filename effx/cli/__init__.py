@@ -86,6 +86,7 @@ class LazyGroup(click.Group):
         "demo": ("effx.cli.demo", "Run the whole pipeline on a generated data set."),
         "run": ("effx.cli.recipe", "Run a recipe: train, export, profile, report."),
         "train": ("effx.cli.train", "Fine-tune and reduce encoders."),
+        "optimize": ("effx.cli.optimize", "Find the cheapest engine that keeps its accuracy."),
         "import": ("effx.cli.import_", "Make a checkpoint from a model fine-tuned elsewhere."),
         "export": ("effx.cli.export", "Build engines from checkpoints and verify them."),
         "import-engine": ("effx.cli.import_engine", "Make an engine from a graph of another tool."),

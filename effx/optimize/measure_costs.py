@@ -47,6 +47,8 @@ _BLOCK_S = 0.2
 _MOST_QUERIES = 64
 _ROUNDS = 25
 _CHECKS = 20
+_FACTOR, _COARSE_FACTOR = 0.8, 0.6
+"""Between numbers of neurons that are measured."""
 _REMOVED = 0.15
 """Probability that a layer of a random structure is removed, and that its attention or FFN is."""
 
@@ -62,6 +64,7 @@ def measure(
     rounds: int = _ROUNDS,
     checks: int = _CHECKS,
     seed: int = 0,
+    coarse: bool = False,
 ) -> list[CostTable]:
     """Build the graphs of a cost table and measure them in each workload; return one table for each.
 
@@ -77,6 +80,7 @@ def measure(
         rounds: in which everything is timed once.
         checks: random structures that are predicted and measured.
         seed: of the random structures and the order of a round.
+        coarse: measure about half as many sizes; those between them are interpolated.
 
     Raises:
         UsageError: the combination cannot be built.
@@ -95,7 +99,8 @@ def measure(
         source = ExportSource(opened, folder, data_folder)
         begun = time.perf_counter()
         maker = _Maker(source, wanted, backend, device, folder, next(iter(asked.values())))
-        probes = maker.probes()
+        sizes = _sizes(structure(source.model), coarse=coarse)
+        probes = maker.probes(*sizes)
         drawn = _random_structures(source.model, checks, seed)
         total = len(probes) + len(drawn) + 1
         files: dict[str, fastest.Files] = {}
@@ -129,7 +134,7 @@ def measure(
                 seconds = _seconds(files, queries, threads, rounds, seed)
                 facts["created"] = created.isoformat(timespec="seconds")
                 facts["measured_in_s"] = round(time.perf_counter() - begun, 1)
-                tables.append(_table(source, seconds, drawn, workload=text, **facts))
+                tables.append(_table(source, sizes, seconds, drawn, workload=text, **facts))
         return tables
 
 
@@ -164,11 +169,10 @@ class _Maker:
         self._whole = structure(source.model)
         self.scheme = self._fastest_scheme()
 
-    def probes(self) -> dict[str, Structure]:
-        """Return name -> structure of the equal layers."""
+    def probes(self, heads: Sequence[int], neurons: Sequence[int]) -> dict[str, Structure]:
+        """Return name -> structure of the equal layers with these numbers of heads and of neurons."""
         count = min(_PROBE_LAYERS, len(self._whole.layers))
         first = self._whole.without(layers=[layer.index for layer in self._whole.layers[count:]])
-        heads, neurons = _sizes(self._whole)
         named = {"full": first}
         if count > 1:
             fewer = first.layers[count // 2 :]
@@ -207,8 +211,12 @@ class _Maker:
         return schemes[int(np.argmin(seconds))]
 
 
-def _sizes(whole: Structure) -> tuple[list[int], list[int]]:
+def _sizes(whole: Structure, *, coarse: bool = False) -> tuple[list[int], list[int]]:
     """Return the numbers of heads and of neurons that are measured, rising.
+
+    Args:
+        whole: the unreduced structure.
+        coarse: every third number of heads, and a coarser sequence of neurons.
 
     Raises:
         UsageError: the layers differ, or lack a part.
@@ -217,7 +225,8 @@ def _sizes(whole: Structure) -> tuple[list[int], list[int]]:
     if len(shapes) != 1 or 0 in (shape := shapes.pop()):
         raise UsageError("a cost table needs a checkpoint whose layers are all equal: expected one that lost "
                          "no heads and neurons.", settings="checkpoint")  # fmt: skip
-    return list(range(shape[0] + 1)), neuron_sizes(shape[1])
+    heads = sorted({*range(0, shape[0], 3 if coarse else 1), shape[0]})
+    return heads, neuron_sizes(shape[1], factor=_COARSE_FACTOR if coarse else _FACTOR)
 
 
 def _with_sizes(whole: Structure, *, heads: int | None = None, neurons: int | None = None) -> Structure:
@@ -314,11 +323,14 @@ def _timed(
 
 
 def _table(
-    source: ExportSource, seconds: dict[str, np.ndarray], drawn: Sequence[Structure], **facts: object
+    source: ExportSource,
+    sizes: tuple[Sequence[int], Sequence[int]],
+    seconds: dict[str, np.ndarray],
+    drawn: Sequence[Structure],
+    **facts: object,
 ) -> CostTable:
     """Return the table of what was measured."""
-    whole = structure(source.model)
-    heads, neurons = _sizes(whole)
+    whole, (heads, neurons) = structure(source.model), sizes
     count = min(_PROBE_LAYERS, len(whole.layers))
 
     def costs(part: str, sizes: Sequence[int]) -> tuple[SizeCost, ...]:
@@ -341,8 +353,8 @@ def _table(
     table = CostTable(**values, checks=())  # type: ignore[arg-type]
     checks = []
     for number, one in enumerate(drawn):
-        sizes = tuple(LayerSize(heads=len(part.heads), neurons=part.intermediate) for part in one.layers)
+        layers = tuple(LayerSize(heads=len(part.heads), neurons=part.intermediate) for part in one.layers)
         predicted = table.of_structure(one)
         measured = float(np.median(seconds[f"{CHECK}{number}"]))
-        checks.append(CheckedStructure(layers=sizes, predicted_s=predicted, measured_s=measured))
+        checks.append(CheckedStructure(layers=layers, predicted_s=predicted, measured_s=measured))
     return CostTable(**values, checks=tuple(checks))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Sweeps without a recipe file: ``effx train tickets``, ``effx train lottery`` and ``effx train adapt``.
+"""Sweeps without a recipe file: ``effx train tickets``, ``lottery`` and ``adapt``, and ``effx optimize``.
 
 Each builds the cells that a recipe would have with the same settings, in a separate workspace, and runs them
 with the same engine: several processes may share a workspace, a sweep that was stopped is resumed, and
@@ -8,25 +8,29 @@ is given; see :class:`effx.recipe.execute.executors.InlineExecutor` for why.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from effx import files, records
 from effx.artifacts import Checkpoint
 from effx.errors import EffxError, UsageError
-from effx.recipe.execute.executors import Executor, InlineExecutor
+from effx.recipe.execute.executors import Executor, InlineExecutor, check_executor
+from effx.recipe.execute.executors import executor as executor_of
 from effx.recipe.execute.run import make_plan, run_plan
 from effx.recipe.execute.store import CellStore
 from effx.recipe.graph import adaptation as adaptation_cells
 from effx.recipe.graph import lottery as lottery_cells
+from effx.recipe.graph import optimize as optimize_cells
 from effx.recipe.graph import sweeps as ticket_cells
 from effx.recipe.graph.cells import CellBuilder
 from effx.recipe.graph.digests import Digests
 from effx.recipe.graph.plan import Artifacts, CellPlan
-from effx.recipe.language.recipe import ModelEntry, Recipe, TaskEntry
+from effx.recipe.language.recipe import BackendEntry, ModelEntry, Recipe, TaskEntry
 from effx.specs.data import DataLocation, DataSettings, DataSource
 from effx.specs.heads import HeadSettings
+from effx.specs.optimize import OptimizeSettings, workload_of
 from effx.specs.training import AdaptationSettings, LotterySettings, TicketSearchSettings
 
 
@@ -188,6 +192,80 @@ def adapt(
     return _table(_run(recipe, add, executor), "adaptation")
 
 
+def optimize(
+    checkpoint: str | Path,
+    *,
+    out: str | Path | None = None,
+    data_folder: DataLocation = None,
+    settings: OptimizeSettings | None = None,
+    backends: Sequence[str] = (),
+    built_for: str | None = None,
+    meter: str = "auto",
+    unlabelled: Path | None = None,
+    where: str = "local",
+    dry_run: bool = False,
+) -> Optimized:
+    """Find the cheapest engine of a fine-tuned model that is proven to lose at most what is accepted.
+
+    Args:
+        checkpoint: with all of its heads and neurons.
+        out: the workspace; default ``optimized/NAME``.
+        data_folder: file or folder of the rows; default: where the checkpoint's came from.
+        settings: what is accepted and looked for.
+        backends: runtimes; default: those of the CPU that are installed.
+        built_for: workload, see :func:`effx.specs.measurement.built_for`; default: single rows, or offline
+            batches for throughput.
+        meter: energy meter.
+        unlabelled: further texts for the training after pruning.
+        where: cells run in this process (``local``), or on Ray (``ray[:ADDRESS]``).
+        dry_run: plan only.
+
+    Raises:
+        UsageError: a setting is wrong, or the checkpoint has lost heads or neurons.
+        DataError: the rows do not fit the task, or too few of them prove anything.
+        ArtifactError: the checkpoint or a file of the workspace is damaged.
+        StoppedError: by Ctrl-C or SIGTERM.
+    """
+    from effx.optimize.check import check
+
+    settings = settings or OptimizeSettings()
+    workload = workload_of(settings, built_for)
+    checked = check(Path(checkpoint), settings, data_folder, backends, meter)
+    folder = Path(out) if out is not None else Path("optimized") / checked.checkpoint.name
+    entries = tuple(BackendEntry(backend=name) for name in checked.backends)
+    recipe = _recipe(
+        "optimize", checked.task.name, {}, folder, checked.rows, settings.limit, None, backends=entries
+    )
+    check_executor(where)
+    runner = InlineExecutor() if where == "local" else executor_of(where, recipe)
+
+    def add(builder: CellBuilder, artifacts: Artifacts) -> None:
+        optimize_cells.add(
+            builder, recipe.tasks[0], checked.checkpoint, settings, artifacts,
+            workload=workload, meter=meter, host=runner.host, unlabelled=unlabelled,
+        )  # fmt: skip
+
+    if dry_run:
+        return Optimized(recipe, _planned(recipe, add), None)
+    plan = _run(recipe, add, runner)
+    entry = next((entry for entry in plan.entries.values() if entry.cell.stage == "answer"), None)
+    if entry is None or entry.state != "done":
+        left = [entry for entry in plan.entries.values() if entry.state in ("gate", "refused", "blocked")]
+        why = f": {left[0].cell.id}: {left[0].note}" if left else ""
+        raise EffxError(f"no engine could be built{why}")
+    return Optimized(recipe, plan, plan.store.cell(entry.key) / entry.cell.name)
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """What :func:`optimize` did."""
+
+    recipe: Recipe
+    plan: CellPlan
+    folder: Path | None
+    """With answer.json, answer.md and answer.txt; None: it was only planned."""
+
+
 def _scores_of(path: Path, settings: TicketSearchSettings) -> dict[int, Path]:
     """Return seed -> file of scores.
 
@@ -219,8 +297,9 @@ def _recipe(
     data_folder: DataLocation,
     limit: int | None,
     head: HeadSettings | None,
+    **sections: Any,
 ) -> Recipe:
-    """Return a recipe of one task and some models, without stages."""
+    """Return a recipe of one task and some models, without stages; ``sections`` are others of its fields."""
     source = DataSource.of(data_folder)
     task = TaskEntry(
         name=task_name,
@@ -232,7 +311,7 @@ def _recipe(
     entries = tuple(
         ModelEntry(label=label, source=str(source), head=head) for label, source in models.items()
     )
-    return Recipe(name=kind, workspace=str(folder), tasks=(task,), models=entries)
+    return Recipe(name=kind, workspace=str(folder), tasks=(task,), models=entries, **sections)
 
 
 def _workspace(
@@ -245,6 +324,17 @@ def _workspace(
     return {label: model_name}, Path(out) if out is not None else Path(kind) / f"{task_name}-{label}{suffix}"
 
 
+def _planned(recipe: Recipe, add: Callable[[CellBuilder, Artifacts], None]) -> CellPlan:
+    """Return the plan of the cells that ``add`` adds."""
+
+    def cells(digests: Digests, artifacts: Artifacts) -> list[Any]:
+        builder = CellBuilder(recipe, digests)
+        add(builder, artifacts)
+        return builder.cells
+
+    return make_plan(CellStore(recipe.folder), cells)
+
+
 def _run(
     recipe: Recipe, add: Callable[[CellBuilder, Artifacts], None], executor: Executor | None
 ) -> CellPlan:
@@ -254,14 +344,8 @@ def _run(
         EffxError: a cell failed.
     """
     where = executor or InlineExecutor()
-
-    def cells(digests: Digests, artifacts: Artifacts) -> list[Any]:
-        builder = CellBuilder(recipe, digests)
-        add(builder, artifacts)
-        return builder.cells
-
     try:
-        result = run_plan(make_plan(CellStore(recipe.folder), cells), where, recipe.budgets)
+        result = run_plan(_planned(recipe, add), where, recipe.budgets)
     finally:
         where.close()
     failed = [entry for entry in result.plan.entries.values() if entry.state == "failed"]

@@ -1,12 +1,18 @@
-"""Settings of pruning under a budget of measured cost, without PyTorch."""
+"""Settings of pruning under a budget of measured cost and of ``effx optimize``, without PyTorch."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from effx.specs.settings import Seed, Settings
+from effx.errors import UsageError
+from effx.specs.constraints import MAX_DROP, Confidence
+from effx.specs.distillation import DistillationSettings
+from effx.specs.measurement import BuiltFor
+from effx.specs.quantities import PERIOD, SHARE
+from effx.specs.settings import OneOf, Seed, Settings, wrong
 
 
 class OneShotSettings(Settings):
@@ -21,3 +27,82 @@ class OneShotSettings(Settings):
     """Number of structures that are compared."""
     seed: Seed = 0
     """Random seed of the rows and of the search."""
+
+
+LEAST_RECOVERY_S = 20.0
+"""Seconds of recovery training of one candidate at least; fewer do not repay its pruning."""
+RECOVERY_SHARE = 0.55
+"""Of a time limit: for recovery training; the rest is for graphs, measurements and engines."""
+OBJECTIVES = ("latency", "throughput", "cpu_time", "energy", "memory", "size")
+
+
+class OptimizeSettings(Settings):
+    """What ``effx optimize`` looks for, and how long."""
+
+    NOTES: ClassVar[Mapping[str, str]] = {
+        "lr": "The rate decays linearly to 0.",
+        "time_s": "Default: no limit.",
+    }
+
+    max_drop: Annotated[float, SHARE] = MAX_DROP
+    """Maximum loss of the task's metric compared with the unreduced fp32 engine; 0.01 or 1% is one percentage
+    point."""
+    confidence: Confidence = 0.95
+    """Confidence with which the answer loses at most that (one-sided, on rows that did not choose it)."""
+    objective: Annotated[str, OneOf("objective", OBJECTIVES)] = "latency"
+    """What is minimised among the engines that are proven. latency: time per query; throughput: time of
+    batches; cpu_time: processor seconds; energy: joules, which need a meter; memory; size."""
+    speedups: Annotated[tuple[Annotated[float, Field(gt=1)], ...], Field(min_length=1)] = (1.5, 2.0, 3.0)
+    """Speed-ups to prune to, compared with the unreduced engine of the same precision."""
+    variant: str = "int8"
+    """Precision of the engines, as in effx export."""
+    choose_share: Annotated[float, Field(ge=0, le=0.5)] = 0.25
+    """Share of the validation rows that choose which engines are tested; the others prove. If that is fewer
+    than 100 rows, all prove, in the order of cost."""
+    epochs: Annotated[float, Field(gt=0)] = 3.0
+    """Passes over the training rows after pruning, with the unreduced model as teacher."""
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    """Examples per step."""
+    lr: Annotated[float, Field(gt=0)] = 1e-4
+    """Peak learning rate of the recovery."""
+    distillation: DistillationSettings = DistillationSettings()
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Maximum number of training rows. Default: all."""
+    rows: Annotated[int, Field(ge=8)] = 1024
+    """Training rows on which layers and structures are compared before the recovery."""
+    candidates: Annotated[int, Field(ge=1)] = 200
+    """Number of structures that are compared for each speed-up."""
+    time_s: Annotated[float, PERIOD] | None = None
+    """Approximate time for everything, e.g. 45m: recovery trainings are shortened to fit."""
+    seed: Seed = 0
+    """Random seed of everything."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.speedups)) < len(self.speedups):
+            raise wrong("expected different speedups.", "speedups")
+        return self
+
+    def one_shot(self, speedup: float) -> OneShotSettings:
+        """Return the settings of pruning to a speed-up."""
+        return OneShotSettings(speedup=speedup, rows=self.rows, candidates=self.candidates, seed=self.seed)
+
+    @property
+    def recovery_s(self) -> float | None:
+        """Seconds of recovery training for each speed-up; None: no limit."""
+        return None if self.time_s is None else RECOVERY_SHARE * self.time_s / len(self.speedups)
+
+
+def workload_of(settings: OptimizeSettings, built_for: BuiltFor | None) -> BuiltFor:
+    """Return the workload that engines are built and measured for.
+
+    Raises:
+        UsageError: the objective is another workload's.
+    """
+    if settings.objective != "throughput":
+        return built_for or "single"
+    if built_for == "single":
+        raise UsageError(
+            "throughput is of batches: leave out the workload, or use offline or BxL.", settings="built_for"
+        )
+    return built_for or "offline"

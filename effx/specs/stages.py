@@ -6,6 +6,7 @@
     tickets-full ── tickets-scores ── ticket ── tickets-rung ── tickets
     adapt ── adaptation
     prune, of all tasks ── multitask ── multitask-checkpoint, of each task ── further ── export
+    given ── export ── fastest ── costs ── one-shot ── recovery ── export ── profile ── answer (effx optimize)
 
 A new stage is one row here, its settings, and the function ``run`` in a module of its name in
 ``effx/recipe/execute/stages/``. Its key follows from the row: settings, rows, the code that ``code``,
@@ -22,6 +23,7 @@ from typing import Any
 from effx.specs.distillation import DistillationSettings
 from effx.specs.heads import HeadSettings
 from effx.specs.measurement import BuiltFor, MeasurementPlan
+from effx.specs.optimize import OneShotSettings, OptimizeSettings
 from effx.specs.settings import Settings
 from effx.specs.training import (
     AdaptationSettings,
@@ -201,6 +203,52 @@ class AdaptationStage(Settings):
     adaptation: AdaptationSettings = AdaptationSettings()
 
 
+class GivenStage(Settings):
+    """Take a checkpoint that the user gave; nothing can be set."""
+
+
+class FastestStage(Settings):
+    """Choose the backend on which an engine was the fastest when it was built; nothing can be set."""
+
+
+class CostsStage(Settings):
+    """Measure what attention and FFNs of every size cost."""
+
+    variant: str
+    backend: str
+    workload: BuiltFor
+    rounds: int
+    checks: int
+    seed: int
+    host: str
+    """Id of the host that measures."""
+
+
+class OneShotStage(Settings):
+    """Prune a checkpoint without training, to a speed-up by a table of costs."""
+
+    one_shot: OneShotSettings = OneShotSettings()
+
+
+class RecoveryStage(Settings):
+    """Train a pruned checkpoint with the unpruned one as its teacher."""
+
+    task: str
+    limit_s: float | None = None
+    """Seconds of training at most; None: as many as its epochs take."""
+    text_digest: str | None = None
+    """SHA-256 of the file of further texts without labels; None: there is none."""
+    finetune: FinetuneSettings = FinetuneSettings()
+    distillation: DistillationSettings = DistillationSettings()
+
+
+class AnswerStage(Settings):
+    """Find the cheapest engine of a session that is proven to lose at most what is accepted."""
+
+    optimize: OptimizeSettings = OptimizeSettings()
+    workload: BuiltFor = "single"
+
+
 class ExportStage(Settings):
     """Build one engine."""
 
@@ -357,9 +405,23 @@ _ROWS = (
         follows=("adapt",),
     ),
     StageSpec(
+        "given", GivenStage, ("artifacts.py",), (), view="checkpoints/{name}", shares_process=True,
+    ),
+    StageSpec(
+        "costs", CostsStage, ("optimize/measure_costs.py",),
+        ("torch", "transformers", "onnx", "onnxscript", "tokenizers", "numpy"), follows=("given",),
+        view="costs/{name}", gpu=True, measures=True,
+        code_of_backend=("engines/{engine}.py", "export/builders/{builder}.py"),
+    ),
+    _training("one-shot", OneShotStage, "optimize/one_shot.py", ("given", "costs")),
+    _training("recovery", RecoveryStage, "train/finetune.py", ("one-shot", "given")),
+    StageSpec(
         "export", ExportStage, ("export/plan.py",),
         ("torch", "transformers", "onnx", "onnxscript", "tokenizers"), view="engines/{name}",
-        follows=("finetune", "prune", "lottery", "tokens", "exits", "multitask-checkpoint", "further"),
+        follows=(
+            "finetune", "prune", "lottery", "tokens", "exits", "multitask-checkpoint", "further", "given",
+            "one-shot", "recovery",
+        ),
         code_of_backend=("engines/{engine}.py", "export/builders/{builder}.py"),
     ),
     StageSpec(
@@ -368,8 +430,16 @@ _ROWS = (
         code_of_backend=("engines/{engine}.py",), code_of_meter=("profile/meters/{meter}.py",),
     ),
     StageSpec(
+        "fastest", FastestStage, ("artifacts.py",), (), follows=("export",), any_source=True,
+        shares_process=True,
+    ),
+    StageSpec(
+        "answer", AnswerStage, ("analysis/optimized.py",), ("numpy", "scipy"), follows=("profile",),
+        view="answer", shares_process=True,
+    ),
+    StageSpec(
         "report", ReportStage, ("report/__init__.py", "report/*.py"), ("matplotlib", "numpy"),
-        follows=("profile",), view="report", any_source=True,
+        follows=("profile", "answer"), view="report", any_source=True,
         assets=("report/assets/*", "report/templates/*"),
     ),
 )  # fmt: skip

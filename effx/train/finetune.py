@@ -28,6 +28,7 @@ from effx.specs.training import FinetuneSettings, trained_layers
 from effx.train import distributed, loop, output, rows, source, understood
 from effx.train.distillation import Distillation, Teacher, further_texts, with_blanks
 from effx.train.segment import RunSegment
+from effx.train.trainer import TimeLimit
 
 
 def finetune(
@@ -46,6 +47,7 @@ def finetune(
     segment: RunSegment | None = None,
     head: HeadSettings | None = None,
     distillation: Distillation | None = None,
+    limit_s: float | None = None,
 ) -> Checkpoint:
     """Fine-tune an encoder and write ``out/name``.
 
@@ -67,6 +69,8 @@ def finetune(
         segment: the part of the run to do now; the checkpoint has the weights at its end. None: all of it.
         head: whether the model's task head is kept or replaced; default: kept if its labels are the task's.
         distillation: a teacher that the model learns from, besides the labels; None: labels alone.
+        limit_s: seconds of training; as many steps are done as fit, by the speed of the first ones. In one
+            process only. None: all epochs.
 
     Raises:
         UsageError: a setting, name, model or teacher is wrong.
@@ -159,6 +163,7 @@ def finetune(
             score=held_out_score,
             segment=segment,
             objective=objective,
+            callbacks=[] if limit_s is None else [TimeLimit(limit_s, training.warmup)],
         )
     if not distributed.is_first():
         distributed.wait()

@@ -7,6 +7,7 @@ weights in memory; when a run is paused (:mod:`effx.train.segment`), they are sa
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from effx import progress, signals
 from effx.train import distributed
 
 _WEIGHTS, _BEST = "weights.pt", "best.pt"
+_WARM_STEPS, _TIMED_STEPS = 5, 40
+"""Steps after which :class:`TimeLimit` begins to time, and after which it decides."""
 _MEGABATCH = 50  # batches sorted by length together, as in the grouped sampler of transformers
 
 
@@ -145,6 +148,41 @@ class Show(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if logs and "loss" in logs:
             self._note = f"loss {float(logs['loss']):.3f}"
+
+
+class TimeLimit(TrainerCallback):  # type: ignore[misc]
+    """Shortens a training to the steps that fit into a time, by the speed of its first steps.
+
+    The learning rate reaches 0 at the last of them, as it would with so many steps from the beginning.
+    """
+
+    def __init__(self, limit_s: float, warmup: float) -> None:
+        """Limit a training to ``limit_s`` seconds, of which the share ``warmup`` has a rising rate."""
+        self._limit_s, self._warmup = limit_s, warmup
+        self._begun = 0.0
+        self._first: tuple[int, float] | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._begun = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **_: Any) -> None:
+        now = time.monotonic()
+        if state.global_step == _WARM_STEPS:  # the first steps allocate memory
+            self._first = state.global_step, now
+        if self._first is None or state.global_step != _TIMED_STEPS:
+            return
+        step, then = self._first
+        rate_s = max((now - then) / (state.global_step - step), 1e-9)
+        steps = state.global_step + int(max(self._limit_s - (now - self._begun), 0.0) / rate_s)
+        if steps >= state.max_steps:
+            return
+        state.max_steps = steps
+        rise = max(1, int(self._warmup * steps))
+
+        def share(at: int) -> float:
+            return float(min(at / rise, max(0.0, (steps - at) / max(1, steps - rise))))
+
+        lr_scheduler.lr_lambdas = [share] * len(lr_scheduler.lr_lambdas)
 
 
 class Best(TrainerCallback):  # type: ignore[misc]

@@ -30,6 +30,8 @@ class LocalPaths:
     """File of passages for masked language modelling; None: the task's training texts."""
     mask: str | None = None
     """File of a mask that was given."""
+    unlabelled: str | None = None
+    """File of further texts without labels for a teacher."""
     scores: str | None = None
     """File of importance scores that was given; None: a full model is scored."""
     data_of_tasks: Mapping[str, DataSource] = field(default_factory=dict)

@@ -1,0 +1,288 @@
+"""Which engine of a session to deploy: the cheapest that is proven to lose at most what is accepted.
+
+Pure functions over results; the tests are those of :mod:`effx.analysis.pareto_testing`. The answer states
+what is proven, what was measured, and what is gained over the unreduced engine in fp32 and in the precision
+of the reduced ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from effx.analysis import batches, cohorts, comparison, limits, pareto_testing
+from effx.analysis.pareto_testing import Outcome, Split, State
+from effx.analysis.techniques import technique
+from effx.errors import UsageError
+from effx.results import Run
+from effx.specs.optimize import OptimizeSettings
+from effx.specs.workloads import Workload
+from effx.stats import noninferiority
+from effx.stats.intervals import Ratio
+from effx.stats.metrics import METRICS
+
+_TIMES = ("latency", "throughput")
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How many times as cheap an engine is as another one."""
+
+    value: float
+    interval: tuple[float, float] | None
+    """95 %, rounds in pairs; None: a single reading, or too few rounds."""
+
+    @classmethod
+    def of(cls, ratio: Ratio | comparison.LatencyRatio | comparison.EnergyRatio) -> Gain:
+        """Return the gain that a ratio of costs is."""
+        interval = None if ratio.interval is None else (1 / ratio.interval[1], 1 / ratio.interval[0])
+        return cls(1 / ratio.value, interval)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An engine of the session."""
+
+    engine: str
+    result: str
+    """Id of its result."""
+    technique: str
+    cost: float
+    """By the objective: seconds per query, processor seconds or joules per example, or bytes."""
+    score: float
+    """The metric on all rows."""
+    gain: Gain
+    """Over the baseline."""
+    gain_over_plain: Gain | None
+    """Over the unreduced engine of the same precision; None: there is none."""
+    tested: Outcome | None
+    """None: the baseline."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **vars(self),
+            "gain": vars(self.gain),
+            "gain_over_plain": None if self.gain_over_plain is None else vars(self.gain_over_plain),
+            "tested": None if self.tested is None else self.tested.to_json(),
+        }
+
+
+@dataclass(frozen=True)
+class BestUnproven:
+    """Where nothing is proven: the cheaper engine that loses least in the worst case."""
+
+    engine: str
+    loses_at_most: float | None
+    """With the confidence, adjusted for the number of engines; None: too few predictions differ."""
+    rows_needed: int | None
+    """Rows that would prove it if the shares of rows stayed the same; None: no number would."""
+
+
+@dataclass(frozen=True)
+class OptimizedAnswer:
+    """Which engine to deploy, and what is known of it."""
+
+    task: str
+    host: str
+    metric: str
+    objective: str
+    workload: Workload
+    max_drop: float
+    confidence: float
+    choosing_rows: int
+    """Rows that chose which engines are tested; 0: all rows prove."""
+    proving_rows: int
+    baseline: str
+    """The unreduced fp32 engine that costs least."""
+    plain: str | None
+    """The unreduced engine of another precision that costs least."""
+    engine: str | None
+    """None: no engine that costs less than the baseline is proven."""
+    candidates: list[Candidate]
+    """By rising cost; the baseline is one of them."""
+    best_unproven: BestUnproven | None
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def chosen(self) -> Candidate | None:
+        """The engine to deploy."""
+        return next((each for each in self.candidates if each.engine == self.engine), None)
+
+    def to_json(self) -> dict[str, Any]:
+        unproven = self.best_unproven
+        return {
+            **vars(self),
+            "workload": self.workload.to_json(),
+            "candidates": [candidate.to_json() for candidate in self.candidates],
+            "best_unproven": None if unproven is None else vars(unproven),
+        }
+
+
+def answer(runs: Sequence[Run], settings: OptimizeSettings, workload: Workload) -> OptimizedAnswer:
+    """Return which engine of a session to deploy.
+
+    Args:
+        runs: of one task on one host, with the unreduced fp32 engine among them.
+        settings: the accepted loss, the objective, and which rows choose.
+        workload: in which cost and score are compared.
+
+    Raises:
+        UsageError: no unreduced fp32 engine, or none with a value of the objective.
+    """
+    remarks: list[str] = []
+    able = [run for run in runs if not run.withdrawn("quality")]
+    remarks += [
+        f"{run.name} is left out: its quality is unavailable: {run.withdrawn('quality')}"
+        for run in runs
+        if run not in able
+    ]
+    scored = [run.scored_in(workload) or run for run in able]
+    costs = [cost(run, settings.objective, workload) for run in scored]
+    known = [(run, value) for run, value in zip(scored, costs, strict=True) if value is not None]
+    remarks += [
+        f"{run.name} is left out: {settings.objective} was not measured"
+        for run, value in zip(scored, costs, strict=True)
+        if value is None
+    ]
+    if not known:
+        raise UsageError(f"no engine has a value of {settings.objective}.", settings="objective")
+    cost_of = {run.name: value for run, value in known}
+    baseline = _cheapest(known, fp32=True)
+    if baseline is None:
+        raise UsageError("there is no result of an unreduced fp32 engine to compare with.")
+    plain = _cheapest(known, fp32=False)
+    others = [run for run, _ in known if run is not baseline]
+    cohorts.check([baseline, *others])
+    labels = cohorts.shared_labels([baseline, *others])
+    split = Split.of(len(labels), settings.choose_share, settings.seed)
+    metric = METRICS[baseline.quality.metric]
+    tested = pareto_testing.prove(
+        metric,
+        labels,
+        baseline.quality.prediction_array,
+        [run.quality.prediction_array for run in others],
+        [cost_of[run.name] for run in others],
+        cost_of[baseline.name],
+        max_drop=settings.max_drop,
+        confidence=settings.confidence,
+        split=split,
+    )
+    outcome = {run.name: each for run, each in zip(others, tested, strict=True)}
+    candidates = [
+        Candidate(
+            engine=run.name,
+            result=run.id,
+            technique=technique(run).text or technique(run).name,
+            cost=value,
+            score=run.quality.value,
+            gain=gain(baseline, run, settings.objective, workload),
+            gain_over_plain=None if plain is None else gain(plain, run, settings.objective, workload),
+            tested=outcome.get(run.name),
+        )
+        for run, value in sorted(known, key=lambda pair: pair[1])
+    ]
+    proven = [each for each in candidates if each.tested and each.tested.state is State.PROVEN]
+    engine = proven[0].engine if proven else None
+    chosen = next((run for run, _ in known if run.name == engine), None)
+    if chosen is not None:
+        remarks += [f"{chosen.name}: gate failed: {gate.label}" for gate in chosen.failed_gates]
+        remarks += [*filter(None, [batches.remark(chosen)]), *cohorts.without_labels(chosen)]
+    return OptimizedAnswer(
+        task=baseline.task,
+        host=baseline.host_id,
+        metric=baseline.quality.described,
+        objective=settings.objective,
+        workload=workload,
+        max_drop=settings.max_drop,
+        confidence=settings.confidence,
+        choosing_rows=len(split.choose),
+        proving_rows=len(split.prove),
+        baseline=baseline.name,
+        plain=None if plain is None else plain.name,
+        engine=engine,
+        candidates=candidates,
+        best_unproven=None if proven else _best_unproven(baseline, others, outcome, split, settings),
+        remarks=remarks,
+    )
+
+
+def cost(run: Run, objective: str, workload: Workload) -> float | None:
+    """Return what an engine costs by an objective of :data:`effx.specs.optimize.OBJECTIVES`.
+
+    Seconds are the median of single rows, and otherwise the mean per query.
+    """
+    if objective == "memory":
+        return run.memory.host_peak_bytes
+    if objective == "size":
+        return run.engine.size_bytes
+    result = run.workload(workload)
+    if result is None:
+        return None
+    if objective in _TIMES:
+        if workload.batch == 1:
+            return result.latency_s["p50"]
+        return workload.batch / result.throughput_per_s
+    if objective == "cpu_time":
+        return result.cpu_s_per_example
+    return run.energy_of(result).joules_per_example
+
+
+def gain(a: Run, b: Run, objective: str, workload: Workload) -> Gain:
+    """Return how many times as cheap ``b`` is as ``a``; both have a value of the objective."""
+    if a is not b:
+        compared = comparison.compare(a, b)
+        ratio: comparison.LatencyRatio | comparison.EnergyRatio | None = None
+        if objective in _TIMES:
+            of_workload = [
+                each for each in compared.latency
+                if (each.scenario, each.batch, each.length)
+                == (workload.scenario, workload.batch, workload.length)
+            ]  # fmt: skip
+            ratio = of_workload[0] if of_workload else None
+        elif objective == "cpu_time":
+            ratio = compared.cpu_time
+        elif objective == "energy":
+            ratio = compared.energy
+        if ratio is not None:
+            return Gain.of(ratio)
+    of_a, of_b = cost(a, objective, workload), cost(b, objective, workload)
+    assert of_a is not None and of_b is not None
+    return Gain(of_a / of_b, None)
+
+
+def _cheapest(known: Sequence[tuple[Run, float]], *, fp32: bool) -> Run | None:
+    """Return the unreduced engine that costs least, in fp32 or in another precision."""
+    able = [
+        (value, run.name, run)
+        for run, value in known
+        if technique(run).name == "full" and (run.engine.precision == "fp32") == fp32
+    ]
+    return min(able)[2] if able else None
+
+
+def _best_unproven(
+    baseline: Run,
+    others: Sequence[Run],
+    outcome: dict[str, Outcome],
+    split: Split,
+    settings: OptimizeSettings,
+) -> BestUnproven | None:
+    cheaper = [run for run in others if outcome[run.name].state is not State.NOT_CHEAPER]
+    if not cheaper:
+        return None
+    metric, rows = METRICS[baseline.quality.metric], split.prove
+    labels, before = baseline.quality.label_array[rows], baseline.quality.prediction_array[rows]
+    adjusted = 1 - (1 - settings.confidence) / len(cheaper)
+    bounds = {}
+    for run in cheaper:
+        found = noninferiority.bounds(metric, labels, before, run.quality.prediction_array[rows], adjusted)
+        bounds[run.name] = -np.inf if found is None else found[0]
+    best = max(cheaper, key=lambda run: bounds[run.name])
+    needed = limits.rows_to_prove(
+        metric, labels, before, best.quality.prediction_array[rows], settings.max_drop, settings.confidence
+    )
+    least = bounds[best.name]
+    return BestUnproven(best.name, None if least == -np.inf else float(max(-least, 0.0)), needed)

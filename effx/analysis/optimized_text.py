@@ -1,0 +1,149 @@
+"""The answer of ``effx optimize`` for people: text, a page in Markdown, a section of the report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from effx.analysis.optimized import Candidate, Gain, OptimizedAnswer
+from effx.analysis.pareto_testing import State
+from effx.formatting import fixed, from_to, percent, points, score, significant, times, with_unit
+from effx.specs.workloads import Workload
+
+_UNITS = {"energy": "J/example", "memory": "B", "size": "B"}
+_NOUNS = {"cpu_time": "processor time", "energy": "joules", "memory": "memory", "size": "size"}
+
+
+def text(answer: OptimizedAnswer) -> str:
+    """Return the answer as lines: what to deploy, what is proven and gained, and all candidates."""
+    lines = [*_headline(answer), "", *_table(answer)]
+    if answer.remarks:
+        lines += ["", *answer.remarks]
+    return "\n".join(lines)
+
+
+def markdown(answer: OptimizedAnswer) -> str:
+    """Return the answer as a page in Markdown."""
+    head, *facts = _headline(answer)
+    rows = [_COLUMNS, ["---"] * len(_COLUMNS), *(_cells(each, answer) for each in answer.candidates)]
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    remarks = "".join(f"- {remark}\n" for remark in answer.remarks)
+    return f"# {head}\n\n" + "".join(f"- {fact}\n" for fact in facts) + f"\n{table}\n\n{remarks}"
+
+
+def section(answer: OptimizedAnswer) -> dict[str, Any]:
+    """Return the answer as a section, see :mod:`effx.report.sections`."""
+    head, *facts = _headline(answer)
+    return {
+        "schema": 1,
+        "title": head,
+        "text": " ".join(f"{fact[0].upper()}{fact[1:]}." for fact in facts),
+        "tables": [
+            {
+                "title": "Engines",
+                "columns": [{"label": label} for label in _COLUMNS],
+                "rows": [_cells(each, answer) for each in answer.candidates],
+            }
+        ],
+    }
+
+
+def _headline(answer: OptimizedAnswer) -> list[str]:
+    """Return what to deploy, and facts about it, one line each."""
+    rows = f"{answer.proving_rows} rows"
+    if answer.choosing_rows:
+        rows += f", which did not choose it ({answer.choosing_rows} others did)"
+    confidence = percent(answer.confidence)
+    chosen = answer.chosen
+    if chosen is None:
+        lines = [
+            f"{answer.task}: no engine cheaper than {answer.baseline} is proven to lose at most "
+            f"{_loss(answer.max_drop)} points of {answer.metric}"
+        ]
+        best = answer.best_unproven
+        if best is None:
+            return [*lines, "no reduced engine costs less than the unreduced one"]
+        if best.loses_at_most is not None:
+            lines.append(
+                f"the least that can be proven: {best.engine} loses at most {_loss(best.loses_at_most)} "
+                f"points with {confidence} confidence, on {answer.proving_rows} rows"
+            )
+        if best.rows_needed is not None:
+            lines.append(
+                f"about {best.rows_needed} rows would prove {_loss(answer.max_drop)} points for it, if its "
+                "measured loss stayed the same"
+            )
+        return lines
+    tested = chosen.tested
+    assert tested is not None
+    promise = f"loses at most {_loss(answer.max_drop)} points of {answer.metric}"
+    lines = [
+        f"{answer.task}: deploy {chosen.engine}",
+        f"{promise} with {confidence} confidence, on {rows}",
+        f"measured there: {points(tested.difference)} points compared with {answer.baseline}; "
+        f"{score(chosen.score)} on all rows",
+        f"{_gain(chosen.gain, answer)} {answer.baseline}: {_cost(chosen.cost, answer)}",
+    ]
+    if chosen.gain_over_plain is not None and answer.plain not in (None, chosen.engine):
+        lines.append(f"{_gain(chosen.gain_over_plain, answer)} {answer.plain}, the unreduced engine")
+    return lines
+
+
+_COLUMNS = [
+    "engine",
+    "reduced",
+    "cost",
+    "times as cheap",
+    "score",
+    "difference, points",
+    "at least, alone",
+    "proven",
+]
+
+
+def _cells(candidate: Candidate, answer: OptimizedAnswer) -> list[str]:
+    tested = candidate.tested
+    cells = [
+        candidate.engine, candidate.technique, _cost(candidate.cost, answer).partition(" per ")[0],
+        times(candidate.gain.value), score(candidate.score),
+    ]  # fmt: skip
+    if tested is None:
+        return [*cells, "", "", "the baseline"]
+    bound = "" if tested.bound is None else points(tested.bound)
+    return [*cells, points(tested.difference), bound, _state(tested.state)]
+
+
+def _table(answer: OptimizedAnswer) -> list[str]:
+    rows = [_COLUMNS, *(_cells(each, answer) for each in answer.candidates)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+
+
+def _state(state: State) -> str:
+    return {State.PROVEN: "yes", State.NOT_PROVEN: "no"}.get(state, str(state))
+
+
+def _loss(value: float) -> str:
+    return fixed(100 * value, 2).rstrip("0").rstrip(".")
+
+
+def _gain(gain: Gain, answer: OptimizedAnswer) -> str:
+    interval = "" if gain.interval is None else f" ({from_to(gain.interval, times)})"
+    if answer.objective in _NOUNS:
+        return f"1/{times(gain.value)} of the {_NOUNS[answer.objective]}{interval} of"
+    return f"{times(gain.value)}x as fast{interval} as"
+
+
+def _cost(value: float, answer: OptimizedAnswer) -> str:
+    unit = _UNITS.get(answer.objective)
+    if unit is not None:
+        return with_unit(value, unit)
+    return f"{significant(1e3 * value)} ms per {_query(answer.workload)}"
+
+
+def _query(workload: Workload) -> str:
+    if workload.scenario == "single-stream":
+        return "query of one row"
+    length = "of similar length" if workload.length == "real" else f"of {workload.length} tokens"
+    return f"batch of {workload.batch} rows {length}" if workload.batch > 1 else f"row {length}"

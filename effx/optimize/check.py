@@ -1,0 +1,146 @@
+"""What ``effx optimize`` checks before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from effx import data, engines
+from effx.analysis.pareto_testing import Split
+from effx.artifacts import Checkpoint
+from effx.errors import MissingExtraError, UsageError
+from effx.export.builders import builder
+from effx.profile import meters
+from effx.specs import backends, variants
+from effx.specs.data import DataLocation, DataSource
+from effx.specs.optimize import LEAST_RECOVERY_S, RECOVERY_SHARE, OptimizeSettings
+from effx.specs.tasks import Task
+from effx.stats import noninferiority
+from effx.train.source import check_trainable
+
+_USUAL = ("onnxruntime", "openvino")
+"""Backends that are tried if none is named."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is optimized."""
+
+    checkpoint: Path
+    task: Task
+    rows: DataSource | None
+    """Where they are; None: the hub, or the demo corpus."""
+    backends: tuple[str, ...]
+
+
+def check(
+    checkpoint: Path,
+    settings: OptimizeSettings,
+    data_folder: DataLocation,
+    wanted: Sequence[str],
+    meter: str,
+) -> Checked:
+    """Check everything that can be known before the work.
+
+    Args:
+        checkpoint: a folder.
+        settings: what is looked for.
+        data_folder: file or folder of the rows; None: where the checkpoint's came from.
+        wanted: backends; empty: those that are installed.
+        meter: energy meter.
+
+    Raises:
+        UsageError: the checkpoint is reduced already, a setting does not fit, or too few rows prove anything.
+        ArtifactError: it is damaged.
+        DataError: the rows do not fit the task.
+    """
+    opened = Checkpoint.open(checkpoint)
+    task = opened.task
+    check_trainable(task)
+    _check_unreduced(opened)
+    variant = variants.parse(settings.variant)
+    if variant.reductions or variant.multi:
+        raise UsageError(
+            f"variant {settings.variant}: expected a precision, e.g. int8: the reductions are searched for.",
+            settings="variant",
+        )
+    able = _backends(variant, wanted)
+    location = data.locate(data_folder, task, opened.data)
+    data.load(task, "train", location)
+    rows = len(data.load(task, "validation", location))
+    _check_rows(rows, settings)
+    if settings.recovery_s is not None and settings.recovery_s < LEAST_RECOVERY_S:
+        count = len(settings.speedups)
+        least = LEAST_RECOVERY_S * count / RECOVERY_SHARE
+        raise UsageError(
+            f"{settings.time_s:g} s is too short for {count} speed-ups: expected at least {least:.0f}s; with "
+            f"one speed-up {least / count:.0f}s.",
+            settings="time_s",
+        )
+    if settings.objective == "energy":
+        found = meters.open(meter)
+        try:
+            if found.source == "none":
+                raise UsageError(
+                    "objective energy: there is no energy meter here; name one, e.g. model:5 for an estimate "
+                    "of 5 W per busy core",
+                    settings=("objective", "meter"),
+                )
+        finally:
+            found.close()
+    return Checked(checkpoint, task, location, able)
+
+
+def _check_unreduced(opened: Checkpoint) -> None:
+    structure = opened.manifest.structure
+    shapes = {(len(layer.heads), layer.intermediate) for layer in structure.layers}
+    reduced = len(shapes) != 1 or 0 in next(iter(shapes)) or opened.manifest.sparsity is not None
+    if reduced or structure.exits or structure.tokens is not None:
+        raise UsageError(
+            f"{opened.name} is reduced already: expected a fine-tuned model with all its heads and neurons.",
+            settings="checkpoint",
+        )
+
+
+def _backends(variant: variants.Variant, wanted: Sequence[str]) -> tuple[str, ...]:
+    """Return the backends that can build and run a variant here.
+
+    Raises:
+        UsageError: a named one cannot, or none can.
+        MissingExtraError: a named one is not installed.
+    """
+    able, reasons = [], []
+    for name in dict.fromkeys(wanted or _USUAL):
+        device = backends.get(name).default_device
+        try:
+            engines.check_backend(name, device)
+        except MissingExtraError as error:
+            if wanted:
+                raise
+            reasons.append(str(error))
+            continue
+        if reason := builder(name).refuse(variant, device):
+            reasons.append(f"{name}: {reason}")
+            continue
+        able.append(name)
+    if not able or (wanted and reasons):
+        raise UsageError(f"variant {variant.text}: {'; '.join(reasons)}.", settings=("variant", "backends"))
+    return tuple(able)
+
+
+def _check_rows(rows: int, settings: OptimizeSettings) -> None:
+    """Refuse a promise that not even equal predictions on all rows that prove would keep."""
+    proving = len(Split.of(rows, settings.choose_share, settings.seed).prove)
+    needed = noninferiority.rows_needed(settings.max_drop, settings.confidence)
+    if proving >= needed:
+        return
+    drop = settings.max_drop
+    while noninferiority.rows_needed(drop, settings.confidence) > proving and drop < 1:
+        drop = round(drop + 0.001, 3)
+    raise UsageError(
+        f"{rows} validation rows are too few for this promise: {proving} of them prove, and even equal "
+        f"predictions prove a loss of at most {settings.max_drop:g} only on {needed}. Give more rows, or "
+        f"accept a loss of {drop:g}.",
+        settings="max_drop",
+    )

@@ -1,0 +1,28 @@
+"""Prune a checkpoint without training, to a speed-up by a table of costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from effx.recipe.execute.protocol import CellSpec, StageOutput
+from effx.recipe.execute.stages import common
+from effx.specs.stages import OneShotStage
+
+
+def run(cell: CellSpec, out: Path) -> StageOutput:
+    """Prune the checkpoint and refit the weights that remain."""
+    from effx.optimize import one_shot
+    from effx.optimize.cost_table import CostTable
+
+    settings, given, costs = common.settings(cell, OneShotStage), cell.source("given"), cell.source("costs")
+    assert given is not None and costs is not None
+    checkpoint = one_shot.prune(
+        given.artifact,
+        CostTable.read(costs.artifact / common.COSTS),
+        settings.one_shot,
+        out=out,
+        name=cell.name,
+        data_folder=cell.local_paths.data,
+        must_add_up=False,  # the table only chooses; the engines are measured
+    )
+    return StageOutput(checkpoint.digest, common.scores(checkpoint))

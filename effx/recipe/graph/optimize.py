@@ -1,0 +1,185 @@
+"""The cells of ``effx optimize``: from one checkpoint to the cheapest engine that keeps its promise.
+
+    given ── export (fp32, and the wanted precision, on every backend) ── fastest
+          └─ costs (on the fastest backend) ── one-shot (each speed-up) ── recovery ── export
+    all exports ── profile ── answer ── report
+
+The backend whose layers are measured is the one on which the unreduced engine is the fastest, so its cells
+are known once ``fastest`` is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from effx import files, records
+from effx.recipe.execute.protocol import LocalPaths
+from effx.recipe.execute.stages import common
+from effx.recipe.graph.cells import Cell, CellBuilder
+from effx.recipe.graph.plan import Artifacts
+from effx.recipe.language.recipe import TaskEntry
+from effx.specs.measurement import BuiltFor, MeasurementPlan
+from effx.specs.optimize import OptimizeSettings
+from effx.specs.settings import Settings
+from effx.specs.stages import (
+    AnswerStage,
+    CostsStage,
+    ExportStage,
+    FastestStage,
+    GivenStage,
+    OneShotStage,
+    ProfileStage,
+    RecoveryStage,
+    ReportStage,
+)
+from effx.specs.training import FinetuneSettings
+
+UNREDUCED = "fp32"
+_CHECKS = 8
+"""Random structures of the cost table: fewer than in ``effx cost-table``, to save time."""
+_ROUNDS = 15
+
+
+def add(
+    builder: CellBuilder,
+    task: TaskEntry,
+    checkpoint: Path,
+    settings: OptimizeSettings,
+    artifacts: Artifacts,
+    *,
+    workload: BuiltFor,
+    meter: str,
+    host: str,
+    unlabelled: Path | None,
+) -> None:
+    """Add the cells, as far as they are known.
+
+    Args:
+        builder: collects the cells.
+        task: what the checkpoint predicts.
+        checkpoint: its folder.
+        settings: what is looked for.
+        artifacts: id of a cell -> its output folder.
+        workload: that engines are built and measured for.
+        meter: energy meter.
+        host: id of the machine that measures.
+        unlabelled: further texts for the recovery.
+    """
+    made = _Cells(builder, task, checkpoint, settings, workload, unlabelled)
+    full = made.unreduced()
+    folder = artifacts(made.fastest(full).id)
+    if folder is None:
+        return
+    backend = str(records.read_json(folder / common.FASTEST)["backend"])
+    engines = [*full, *made.reduced(backend, host)]
+    session = made.session(engines, meter, host)
+    answer = builder.add(
+        "answer", made.name, AnswerStage(optimize=settings, workload=workload), sources=(session.id,)
+    )
+    builder.add("report", made.name, ReportStage(), sources=(session.id, answer.id))
+
+
+class _Cells:
+    """What the cells have in common."""
+
+    def __init__(
+        self, builder: CellBuilder, task: TaskEntry, checkpoint: Path, settings: OptimizeSettings,
+        workload: BuiltFor, unlabelled: Path | None,
+    ) -> None:  # fmt: skip
+        self._builder, self._task, self._settings, self._workload = builder, task, settings, workload
+        self.name = checkpoint.name
+        source = None if task.source is None else task.source.absolute()
+        further = None if unlabelled is None else str(unlabelled.resolve())
+        self._paths = LocalPaths(data=source)
+        self._training_paths = LocalPaths(data=source, unlabelled=further)
+        self._text = None if unlabelled is None else files.sha256(unlabelled)
+        self._given = builder.add(
+            "given", self.name, GivenStage(), local_paths=LocalPaths(model=str(checkpoint.resolve())),
+            model=builder.digests.model(str(checkpoint)),
+        )  # fmt: skip
+
+    def unreduced(self) -> list[Cell]:
+        """Add the engines of the checkpoint itself, on every backend."""
+        variants = dict.fromkeys((UNREDUCED, self._settings.variant))
+        names = dict.fromkeys(entry.backend for entry in self._builder.recipe.backends)
+        return [self._engine(self._given, variant, name) for variant in variants for name in names]
+
+    def fastest(self, engines: Sequence[Cell]) -> Cell:
+        """Add the choice of the backend among the unreduced engines of the wanted precision."""
+        wanted = [
+            cell for cell in engines
+            if isinstance(cell.settings, ExportStage) and cell.settings.variant == self._settings.variant
+        ]  # fmt: skip
+        return self._builder.add(
+            "fastest", self.name, FastestStage(), sources=tuple(cell.id for cell in wanted)
+        )
+
+    def reduced(self, backend: str, host: str) -> list[Cell]:
+        """Add the cost table, and for each speed-up the pruning, the recovery and the engine."""
+        settings, name = self._settings, f"{self.name}.{self._settings.variant}.{backend}.{self._workload}"
+        costs = self._add(
+            "costs", name,
+            CostsStage(
+                variant=settings.variant, backend=backend, workload=self._workload, rounds=_ROUNDS,
+                checks=_CHECKS, seed=settings.seed, host=host,
+            ),
+            (self._given,), backends=(backend,), alone=True,
+        )  # fmt: skip
+        engines = []
+        for speedup in sorted(settings.speedups):
+            pruned = self._add(
+                "one-shot", f"{self.name}-pruned{speedup:g}x",
+                OneShotStage(one_shot=settings.one_shot(speedup)), (self._given, costs), keep=False,
+            )  # fmt: skip
+            finetune = FinetuneSettings.of(
+                epochs=settings.epochs, batch_size=settings.batch_size, lr=settings.lr, limit=settings.limit,
+                seed=settings.seed,
+            )  # fmt: skip
+            stage = RecoveryStage(
+                task=self._task.name, limit_s=settings.recovery_s, finetune=finetune,
+                distillation=settings.distillation, text_digest=self._text,
+            )  # fmt: skip
+            recovered = self._add(
+                "recovery", f"{self.name}-{speedup:g}x", stage, (pruned, self._given),
+                work=self._builder.amount(self._task, finetune, "epochs"), group=f"{speedup:g}x",
+                paths=self._training_paths,
+            )  # fmt: skip
+            engines.append(self._engine(recovered, settings.variant, backend))
+        return engines
+
+    def session(self, engines: Sequence[Cell], meter: str, host: str) -> Cell:
+        """Add the session that measures all engines."""
+        names = tuple(
+            dict.fromkeys(cell.settings.backend for cell in engines if isinstance(cell.settings, ExportStage))
+        )
+        return self._add(
+            "profile", self.name, ProfileStage(plan=_plan(self._workload), meter=meter, host=host), engines,
+            backends=names, meter=meter, alone=True, work=float(len(engines)),
+        )  # fmt: skip
+
+    def _engine(self, checkpoint: Cell, variant: str, backend: str) -> Cell:
+        return self._add(
+            "export", f"{checkpoint.name}.{variant}.{backend}",
+            ExportStage(variant=variant, backend=backend, built_for=self._workload), (checkpoint,),
+            backends=(backend,), alone=True, group=f"{variant} {backend}",
+        )  # fmt: skip
+
+    def _add(
+        self, stage: str, name: str, settings: Settings, sources: Sequence[Cell],
+        paths: LocalPaths | None = None, **options: Any,
+    ) -> Cell:  # fmt: skip
+        return self._builder.add(
+            stage, name, settings, local_paths=paths or self._paths,
+            sources=tuple(cell.id for cell in sources), rows=self._builder.rows(self._task), **options,
+        )  # fmt: skip
+
+
+def _plan(workload: BuiltFor) -> MeasurementPlan:
+    """Return what a session measures: single rows, and the workload."""
+    if workload == "single":
+        return MeasurementPlan(grid=())
+    if workload == "offline":
+        return MeasurementPlan(grid=(), scenarios=("offline",))
+    return MeasurementPlan.of(grid=workload)

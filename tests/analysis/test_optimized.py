@@ -1,0 +1,120 @@
+"""The answer of effx optimize, on results with known predictions and times."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from effx.analysis import comparison, optimized, optimized_text
+from effx.analysis.optimized import OptimizedAnswer, answer
+from effx.analysis.pareto_testing import State
+from effx.errors import UsageError
+from effx.results import Run
+from effx.specs.optimize import OptimizeSettings
+from effx.specs.workloads import SINGLE_STREAM, Workload
+from tests.analysis.simulated_run import simulated_run
+
+N = 1200
+OFFLINE = Workload("offline", 32, "real")
+
+
+def reduced(name: str, share: float, **options: object) -> Run:
+    run = simulated_run(name, n=N, **options)  # type: ignore[arg-type]
+    return replace(run, engine=replace(run.engine, weight_remaining=share))
+
+
+def session(lost: int = 0, **options: object) -> list[Run]:
+    """An unreduced engine in fp32 and int8, and two reduced ones; the smaller one loses ``lost`` rows."""
+    return [
+        simulated_run("fp32", n=N, seconds=0.010, precision="fp32", size=400, **options),  # type: ignore[arg-type]
+        simulated_run("int8", n=N, seconds=0.005, size=100, **options),  # type: ignore[arg-type]
+        reduced("half", 0.5, wrong=range(2), seconds=0.003, size=60, **options),
+        reduced("third", 0.3, wrong=range(lost), seconds=0.002, size=40, **options),
+    ]
+
+
+def found(runs: list[Run], workload: Workload = SINGLE_STREAM, **settings: object) -> OptimizedAnswer:
+    return answer(runs, OptimizeSettings.of(**{"max_drop": 0.01, **settings}), workload)
+
+
+def states(result: OptimizedAnswer) -> dict[str, State | None]:
+    return {each.engine: each.tested and each.tested.state for each in result.candidates}
+
+
+def test_the_cheapest_proven_engine_is_chosen() -> None:
+    result = found(session(lost=3))
+    assert result.engine == "third"
+    assert (result.baseline, result.plain) == ("fp32", "int8")
+    assert (result.choosing_rows, result.proving_rows) == (300, 900)
+    assert [each.engine for each in result.candidates] == ["third", "half", "int8", "fp32"]
+    runs = {run.name: run for run in session(lost=3)}
+    ratio = comparison.compare(runs["fp32"], runs["third"]).latency[0]
+    chosen = result.chosen
+    assert chosen is not None
+    assert chosen.gain.value == pytest.approx(1 / ratio.value)
+    assert chosen.gain.interval is not None
+    assert chosen.gain.interval[0] < chosen.gain.value < chosen.gain.interval[1]
+
+
+def test_an_engine_that_loses_more_is_not_chosen() -> None:
+    result = found(session(lost=60))
+    assert result.engine == "half"
+    assert states(result)["third"] is State.NOT_PROVEN
+    text = optimized_text.text(result)
+    assert "deploy half" in text
+    assert "loses at most 1 points of accuracy with 95 % confidence, on 900 rows" in text
+
+
+def test_if_nothing_is_proven_the_best_that_can_be_is_said() -> None:
+    runs = [run for run in session(lost=60) if run.name in ("fp32", "third")]
+    result = found(runs)
+    assert result.engine is None
+    best = result.best_unproven
+    assert best is not None
+    assert best.engine == "third"
+    assert best.loses_at_most is not None
+    assert best.loses_at_most > 60 / N
+    assert best.rows_needed is None  # it loses 5 points: no number of rows proves one
+    text = optimized_text.text(result)
+    assert "no engine cheaper than fp32 is proven to lose at most 1 points" in text
+
+
+def test_rows_that_would_prove_are_counted() -> None:
+    runs = [simulated_run("fp32", n=N, seconds=0.01, precision="fp32")]
+    runs.append(reduced("half", 0.5, wrong=range(0, N, 300), seconds=0.003))
+    result = found(runs, max_drop=0.006)
+    assert result.engine is None
+    assert result.best_unproven is not None
+    rows = result.best_unproven.rows_needed
+    assert rows is not None
+    assert rows > N
+
+
+def test_each_objective_has_its_cost() -> None:
+    runs = session(lost=3, joules=0.05, offline_per_s=400.0)
+    by_size = found(runs, objective="size")
+    assert by_size.engine == "third"
+    assert {each.engine: each.cost for each in by_size.candidates}["half"] == 60
+    by_energy = found(runs, objective="energy")
+    assert by_energy.engine is None  # all take the same energy
+    assert {each.cost for each in by_energy.candidates} == {0.05}
+    batches = found(runs, OFFLINE, objective="throughput")
+    assert {each.cost for each in batches.candidates} == {32 / 400.0}
+    assert optimized.cost(runs[0], "memory", SINGLE_STREAM) == 100_000_000
+
+
+def test_a_session_without_an_unreduced_fp32_engine_is_refused() -> None:
+    with pytest.raises(UsageError, match="unreduced fp32 engine"):
+        found(session()[1:])
+    with pytest.raises(UsageError, match="no engine has a value of throughput"):
+        found(session(), OFFLINE, objective="throughput")
+
+
+def test_the_section_and_the_page_hold_all_engines() -> None:
+    result = found(session(lost=3))
+    rows = optimized_text.section(result)["tables"][0]["rows"]
+    assert [row[0] for row in rows] == ["third", "half", "int8", "fp32"]
+    page = optimized_text.markdown(result)
+    assert page.startswith("# sst2: deploy third\n")
+    assert all(f"| {name} |" in page for name in ("third", "half", "int8", "fp32"))
