@@ -1,4 +1,4 @@
-"""The cheapest engine that is proven to lose at most a margin, on rows that did not choose it.
+"""The cheapest engine that is proven to lose at most a margin, in an order that was fixed before.
 
     rows that choose    the frontier of cost and score: which engines are tested, and in which order
     rows that prove     one test after the other along it, the costliest engine first, until one fails
@@ -7,8 +7,8 @@ The order is fixed before the rows that prove are looked at, and testing ends at
 test has the whole level, and the chance that an engine that loses more than the margin is proven is at most
 that level, whichever engine is taken (fixed-sequence testing: Angelopoulos et al. 2021, "Learn then Test",
 section 4; along the frontier: Laufer-Goldshtein et al. 2023, "Efficiently Controlling Multiple Risks with
-Pareto Testing", section 4). With few rows all of them prove: engines are then tested in the order of their
-costs, which do not depend on the rows either.
+Pareto Testing", section 4). Without rows that choose, all prove: engines are then tested in the order of
+their costs, which do not depend on the rows either.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class OptimizeSettings(Settings):
     """Maximum loss of the task's metric compared with the unreduced fp32 engine; 0.01 or 1% is one percentage
     point."""
     confidence: Confidence = 0.95
-    """Confidence with which the answer loses at most that (one-sided, on rows that did not choose it)."""
+    """Confidence with which the answer loses at most that (one-sided, of the whole answer)."""
     objective: Annotated[str, OneOf("objective", OBJECTIVES)] = "latency"
     """What is minimised among the engines that are proven. latency: time per query; throughput: time of
     batches; cpu_time: processor seconds; energy: joules, which need a meter; memory; size."""
@@ -56,9 +56,9 @@ class OptimizeSettings(Settings):
     """Speed-ups to prune to, compared with the unreduced engine of the same precision."""
     variant: str = "int8"
     """Precision of the engines, as in effx export."""
-    choose_share: Annotated[float, Field(ge=0, le=0.5)] = 0.25
-    """Share of the validation rows that choose which engines are tested; the others prove. If that is fewer
-    than 100 rows, all prove, in the order of cost."""
+    choose_share: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Share of the validation rows that choose which engines are tested; the others prove. 0, or fewer than
+    100 rows: all rows prove, and engines are tested in the order of their costs."""
     epochs: Annotated[float, Field(gt=0)] = 3.0
     """Passes over the training rows after pruning, with the unreduced model as teacher."""
     batch_size: Annotated[int, Field(ge=1)] = 32

@@ -35,7 +35,7 @@ def session(lost: int = 0, **options: object) -> list[Run]:
 
 
 def found(runs: list[Run], workload: Workload = SINGLE_STREAM, **settings: object) -> OptimizedAnswer:
-    return answer(runs, OptimizeSettings.of(**{"max_drop": 0.01, **settings}), workload)
+    return answer(runs, OptimizeSettings.of(**{"max_drop": 0.01, "choose_share": 0.25, **settings}), workload)
 
 
 def states(result: OptimizedAnswer) -> dict[str, State | None]:

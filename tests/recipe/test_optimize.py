@@ -11,18 +11,22 @@ from effx import results
 from effx.analysis import optimized
 from effx.artifacts import Checkpoint
 from effx.cli import run
+from effx.optimize.cost_table import CostTable
 from effx.specs.optimize import OptimizeSettings
 from effx.specs.workloads import SINGLE_STREAM
 from tests import cache as caches
 
+VALUES = {"max_drop": 0.3, "speedups": (1.5,), "epochs": 1, "candidates": 3, "rows": 32}
 OPTIONS = [
-    "--max-drop", "0.3", "--speedups", "1.2,1.5", "--epochs", "1", "--candidates", "3", "--rows", "32",
+    "--max-drop", "0.3", "--speedups", "1.5", "--epochs", "1", "--candidates", "3", "--rows", "32",
     "--backend", "onnxruntime",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def workspace(cache: caches.Cache, checkpoint: Checkpoint) -> Path:
+    """What the command leaves."""
+
     def build(folder: Path) -> None:
         assert run(["optimize", str(checkpoint.folder), *OPTIONS, "-o", str(folder / "work")]) in (0, 1)
 
@@ -32,10 +36,92 @@ def workspace(cache: caches.Cache, checkpoint: Checkpoint) -> Path:
 def test_the_answer_follows_from_the_results(workspace: Path) -> None:
     answer = json.loads((workspace / "answer" / "answer.json").read_text())
     runs = results.find([workspace / "results" / "tiny"])
-    settings = OptimizeSettings.of(max_drop=0.3, speedups=(1.2, 1.5), epochs=1, candidates=3, rows=32)
-    again = optimized.answer(runs, settings, SINGLE_STREAM)
+    again = optimized.answer(runs, OptimizeSettings.of(**VALUES), SINGLE_STREAM)
     assert json.loads(json.dumps(again.to_json())) == answer
-    names = {"tiny.fp32.onnxruntime", "tiny.int8.onnxruntime"}
-    names |= {f"tiny-{speedup}x.int8.onnxruntime" for speedup in ("1.2", "1.5")}
-    assert {run.name for run in runs} == names
+    engines = {"tiny.fp32.onnxruntime", "tiny.int8.onnxruntime", "tiny-1.5x.int8.onnxruntime"}
+    assert {run.name for run in runs} == engines
     assert answer["baseline"] == "tiny.fp32.onnxruntime"
+    assert "tiny" in (workspace / "answer" / "answer.md").read_text()
+    assert "tiny-1.5x.int8.onnxruntime" in (workspace / "report" / "index.html").read_text()
+
+
+def test_the_pruned_model_was_trained_with_the_given_one_as_teacher(
+    workspace: Path, checkpoint: Checkpoint
+) -> None:
+    recovered = Checkpoint.open(workspace / "checkpoints" / "tiny-1.5x")
+    distillation = recovered.manifest.training.distillation
+    assert distillation is not None
+    assert distillation.teacher_digest == checkpoint.digest
+    assert recovered.manifest.weight_remaining < 1
+    assert recovered.max_length == checkpoint.max_length
+
+
+def test_the_structure_fits_the_cost_table(workspace: Path) -> None:
+    table = CostTable.read(next((workspace / "costs").glob("*/costs.json")))
+    structure = Checkpoint.open(workspace / "checkpoints" / "tiny-1.5x").structure
+    assert table.of_structure(structure) <= table.unreduced_s / 1.5 * (1 + 1e-9)
+
+
+def test_the_same_command_does_nothing_again(
+    workspace: Path, checkpoint: Checkpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path.name for path in (workspace / "cells").iterdir()}
+    code = run(["optimize", str(checkpoint.folder), *OPTIONS, "-o", str(workspace), "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    assert code == (0 if answer["engine"] else 1)
+    assert {path.name for path in (workspace / "cells").iterdir()} == before
+
+
+def test_a_dry_run_builds_nothing(
+    checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["optimize", str(checkpoint.folder), *OPTIONS, "-o", str(tmp_path / "w"), "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "export tiny.int8.onnxruntime" in printed
+    assert "an engine for each of the speed-ups 1.5;" in printed
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--max-drop", "0.01"], "90 validation rows are too few for this promise: 90 of them prove"),
+        (["--time", "30s"], "--time 30s is too short for 1 speed-ups: expected at least"),
+        (["--variant", "exit"], "--variant exit: expected a precision"),
+        (["--backend", "tensorrt"], "tensorrt"),
+        (["--objective", "energy", "--meter", "none"], "there is no energy meter here"),
+        (["--objective", "throughput", "--for", "single"], "throughput is of batches"),
+        (["--speedups", "2,2"], "expected different speedups"),
+        (["--speedups", "1"], "--speedups"),
+        (["--time", "45"], "'45' has no unit"),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_told_before_the_work(
+    checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str],
+    message: str,
+) -> None:  # fmt: skip
+    target = tmp_path / "work"
+    code = run(["optimize", str(checkpoint.folder), *OPTIONS, "-o", str(target), *options])
+    error = capsys.readouterr().err
+    assert code == 2
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert not target.exists()
+
+
+def test_a_reduced_checkpoint_is_refused(
+    reduced_checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["optimize", str(reduced_checkpoint.folder), *OPTIONS, "-o", str(tmp_path / "w")]) == 2
+    assert "te is reduced already" in capsys.readouterr().err
+
+
+def test_an_encoder_that_is_not_fine_tuned_is_refused(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    code = run(["optimize", str(encoders["bert"]), "--data", str(rows_folder), *OPTIONS])
+    error = capsys.readouterr().err.strip()
+    assert code == 2
+    assert "no task head" in error or "not fine-tuned" in error or "head" in error
