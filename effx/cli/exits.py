@@ -16,6 +16,7 @@ from effx.specs.training import EarlyExitSettings
 @click.command("exits")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @options.of(EarlyExitSettings)
+@options.teacher_of_predictions
 @options.data("Default: where the checkpoint's rows came from.")
 @options.of(ImportSettings)
 @options.new_checkpoint("CHECKPOINT-exits")
@@ -24,6 +25,7 @@ def command(
     context: click.Context,
     /,
     checkpoint: Path,
+    teacher: Path | None,
     data_folder: DataSource | None,
     name: str | None,
     out: Path,
@@ -46,6 +48,7 @@ def command(
     from effx.train import as_checkpoint, exits
 
     imports, rest = options.apart(ImportSettings, options.given(context, settings))
+    distillation, rest = options.distillation(rest, teacher)
     trained = exits.train(
         as_checkpoint(checkpoint, out=out, data_folder=data_folder, settings=ImportSettings.of(**imports)),
         out=out,
@@ -53,6 +56,7 @@ def command(
         data_folder=data_folder,
         settings=EarlyExitSettings.of(**rest),
         overwrite=overwrite,
+        distillation=distillation,
     )
     manifest = trained.manifest
     assert manifest.exits is not None

@@ -287,13 +287,25 @@ def data(default: str, *, labelled: bool = True, without: tuple[str, ...] = ()) 
 def teacher(function: F) -> F:
     """Add ``--teacher``, ``--unlabelled-data`` and the settings of distillation."""
     function = of(DistillationSettings)(function)
-    function = click.option(
+    return _teacher(_unlabelled(function))
+
+
+def teacher_of_predictions(function: F) -> F:
+    """Add ``--teacher`` and the settings of distillation but for hidden states and further texts."""
+    return _teacher(of(DistillationSettings, without=("hidden_weight",))(function))
+
+
+def _unlabelled(function: F) -> F:
+    return click.option(
         "--unlabelled-data",
         type=click.Path(exists=True, path_type=Path),
         metavar="FILE",
         help="Further texts without labels to learn from the teacher on: .csv, .tsv, .txt, .jsonl, .json, "
         ".parquet or .arrow, with the columns of the task.",
     )(function)
+
+
+def _teacher(function: F) -> F:
     return click.option(
         "--teacher",
         type=click.Path(path_type=Path),
@@ -303,7 +315,7 @@ def teacher(function: F) -> F:
 
 
 def distillation(
-    given: Mapping[str, Any], teacher: Path | None, unlabelled_data: Path | None
+    given: Mapping[str, Any], teacher: Path | None, unlabelled_data: Path | None = None
 ) -> tuple[Distillation | None, dict[str, Any]]:
     """Return the teacher with the settings of distillation among those ``given``, and the other settings.
 

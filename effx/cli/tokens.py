@@ -16,6 +16,7 @@ from effx.specs.training import TokenPruningSettings
 @click.command("tokens")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @options.of(TokenPruningSettings)
+@options.teacher_of_predictions
 @options.data("Default: where the checkpoint's rows came from.")
 @options.of(ImportSettings)
 @options.new_checkpoint("CHECKPOINT-tokens")
@@ -24,6 +25,7 @@ def command(
     context: click.Context,
     /,
     checkpoint: Path,
+    teacher: Path | None,
     data_folder: DataSource | None,
     name: str | None,
     out: Path,
@@ -47,6 +49,7 @@ def command(
     from effx.train import as_checkpoint, tokens
 
     imports, rest = options.apart(ImportSettings, options.given(context, settings))
+    distillation, rest = options.distillation(rest, teacher)
     trained = tokens.train(
         as_checkpoint(checkpoint, out=out, data_folder=data_folder, settings=ImportSettings.of(**imports)),
         out=out,
@@ -54,6 +57,7 @@ def command(
         data_folder=data_folder,
         settings=TokenPruningSettings.of(**rest),
         overwrite=overwrite,
+        distillation=distillation,
     )
     assert trained.manifest.tokens is not None
     measured = trained.manifest.tokens.validation

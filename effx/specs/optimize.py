@@ -70,7 +70,7 @@ class OptimizeSettings(Settings):
     """Maximum number of training rows. Default: all."""
     rows: Annotated[int, Field(ge=8)] = 1024
     """Training rows on which layers and structures are compared before the recovery."""
-    candidates: Annotated[int, Field(ge=1)] = 200
+    candidates: Annotated[int, Field(ge=1)] = 100
     """Number of structures that are compared for each speed-up."""
     time_s: Annotated[float, PERIOD] | None = None
     """Approximate time for everything, e.g. 45m: recovery trainings are shortened to fit."""

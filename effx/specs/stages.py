@@ -96,14 +96,14 @@ class LotteryMaskStage(Settings):
     finetune: FinetuneSettings = FinetuneSettings()
 
 
-class TokensStage(Settings):
+class TokensStage(DistilledStage):
     """Give a checkpoint a token schedule."""
 
     task: str
     tokens: TokenPruningSettings = TokenPruningSettings()
 
 
-class ExitsStage(Settings):
+class ExitsStage(DistilledStage):
     """Give a checkpoint early exits."""
 
     task: str
@@ -281,7 +281,7 @@ class SectionSpec:
     settings: type[Settings]
     """What an entry sets: a group of the stage's settings."""
     hidden: frozenset[str] = frozenset()
-    """Settings of that type that a recipe does not take here."""
+    """Settings of that type, or of distillation, that a recipe does not take here."""
     variant_part: str | None = None
     """``exits`` or ``tokens``: the part of a variant that runs what the stage adds to a checkpoint."""
     joins_tasks: bool = False
@@ -366,11 +366,13 @@ _ROWS = (
     ),
     _training(
         "tokens", TokensStage, "train/tokens.py", ("finetune", "prune", "lottery"),
-        section=SectionSpec("tokens", TokenPruningSettings, variant_part="tokens"),
+        section=SectionSpec(
+            "tokens", TokenPruningSettings, frozenset({"hidden_weight"}), variant_part="tokens"
+        ),
     ),
     _training(
         "exits", ExitsStage, "train/exits.py", ("finetune", "prune", "lottery", "tokens"),
-        section=SectionSpec("exits", EarlyExitSettings, variant_part="exits"),
+        section=SectionSpec("exits", EarlyExitSettings, frozenset({"hidden_weight"}), variant_part="exits"),
     ),
     _training(
         "multitask", MultitaskStage, "train/multitask/run.py", ("pretrain", "prune"), view=None,

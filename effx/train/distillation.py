@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ from effx.structure import Structure
 from effx.train import loop
 from effx.train.trainer import Objective
 
-_TEACHER, _LABELLED = "teacher_logits", "labelled"
+TEACHER, _LABELLED = "teacher_logits", "labelled"
 """Entries of a batch that the model does not get."""
 
 
@@ -54,6 +54,43 @@ class Distillation:
     settings: DistillationSettings = DistillationSettings()
     unlabelled: str | Path | None = None
     """File of further texts, without labels, that the student is trained on too."""
+
+    def of_predictions(self) -> Distillation:
+        """Return the same without hidden states: of a model with several heads, predictions are compared."""
+        return replace(self, settings=self.settings.replace(hidden_weight=0.0))
+
+
+class HeadLoss:
+    """The loss of one head of a model with several, by the labels and by a teacher's predictions."""
+
+    def __init__(self, task: Task, settings: DistillationSettings | None = None) -> None:
+        """Take the weights of the parts; without ``settings``, the labels alone count."""
+        self._labels, self._distance, self._weights = loss_of(task), distance_of(task), settings
+
+    def __call__(
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        teacher_logits: torch.Tensor | None,
+        attention_mask: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return the loss, a scalar.
+
+        Args:
+            logits: of the head, [batch, outputs].
+            labels: of the rows.
+            teacher_logits: the teacher's, of the same shape; None: there is no teacher.
+            attention_mask: of the inputs, [batch, length].
+        """
+        if teacher_logits is None or self._weights is None:
+            return self._labels(logits, labels)
+        weights, mask = self._weights, attention_mask.bool()
+        total = weights.logit_weight * self._distance(
+            logits.float(), teacher_logits, labels, mask, weights.temperature
+        )
+        if weights.label_weight:
+            total = total + weights.label_weight * self._labels(logits, labels)
+        return total
 
 
 class Teacher:
@@ -175,7 +212,7 @@ class Teacher:
                     values[number, : len(part)] = part
             else:
                 values = self._logits[rows]
-            batch[_TEACHER] = torch.from_numpy(values)
+            batch[TEACHER] = torch.from_numpy(values)
             return batch
 
         return with_teacher
@@ -196,7 +233,7 @@ class Teacher:
 
         def loss(model: nn.Module, batch: Mapping[str, Any]) -> torch.Tensor:
             inputs = dict(batch)
-            logits: torch.Tensor | None = inputs.pop(_TEACHER, None)
+            logits: torch.Tensor | None = inputs.pop(TEACHER, None)
             labelled: torch.Tensor | None = inputs.pop(_LABELLED, None)
             labels = inputs.pop("labels") if labelled is not None else inputs.get("labels")
             out = model(**inputs)

@@ -35,7 +35,6 @@ from effx.manifests import (
     RowShift,
 )
 from effx.models import add_ramps, evaluate, exits, reference, structure
-from effx.models.losses import loss_of
 from effx.specs import exit_calibration, exit_rules
 from effx.specs.data import DataLocation
 from effx.specs.tasks import Task
@@ -44,6 +43,7 @@ from effx.stats import intervals, noninferiority
 from effx.stats.metrics import METRICS, Metric
 from effx.train import loop, output, shift
 from effx.train import source as sources
+from effx.train.distillation import Distillation, HeadLoss
 
 _POINTS = 8  # number of depths for which the manifest lists depth and score
 
@@ -56,6 +56,7 @@ def train(
     data_folder: DataLocation = None,
     settings: EarlyExitSettings | None = None,
     overwrite: bool = False,
+    distillation: Distillation | None = None,
 ) -> Checkpoint:
     """Train ramps on a checkpoint, choose the exit rule's settings, write ``out/name``.
 
@@ -69,6 +70,8 @@ def train(
         data_folder: file or folder of the rows; default: where the checkpoint's came from.
         settings: how to train and calibrate.
         overwrite: replace a checkpoint of that name.
+        distillation: a teacher whose predictions are learned besides the labels, as the checkpoint itself or
+            a larger model; its hidden states are not compared. None: labels alone.
 
     Raises:
         UsageError: a setting is wrong, or no threshold of the rule meets the target.
@@ -86,8 +89,10 @@ def train(
     remaining = structure(model)
     if not remaining.exits:
         raise UsageError(f"{opened.name} has one layer: an exit needs at least two.")
-    lengths, collate = source.batches()
-    trained = WithRamps(model, source.task, joint=settings.mode == "joint")
+    teacher = source.teacher(distillation)
+    lengths, collate = source.batches(teacher)
+    loss = HeadLoss(source.task, None if teacher is None else teacher.settings)
+    trained = WithRamps(model, loss, joint=settings.mode == "joint")
     result = loop.fit(
         trained,
         lengths,
@@ -106,7 +111,9 @@ def train(
     facts["exits"] = calibrated = calibrate(source, model, settings, without_exits)
     for warning in _warnings(calibrated, METRICS[source.task.metric]):
         progress.say(f"{folder.name}: {warning}")
-    return source.save(folder, settings, [result], plain, kind="exits", overwrite=overwrite, **facts)
+    return source.save(
+        folder, settings, [result], plain, kind="exits", overwrite=overwrite, teacher=teacher, **facts
+    )
 
 
 def calibrate(
@@ -247,10 +254,9 @@ def points(
 class WithRamps(nn.Module):
     """A model whose loss is that of its ramps; in joint training also that of the final head."""
 
-    def __init__(self, model: PreTrainedModel, task: Task, *, joint: bool) -> None:
+    def __init__(self, model: PreTrainedModel, loss: HeadLoss, *, joint: bool) -> None:
         super().__init__()
-        self.model, self.joint = model, joint
-        self.loss = loss_of(task)
+        self.model, self.joint, self.loss = model, joint, loss
         self.depths: Sequence[int] = exits.depths(model)
         if not joint:
             model.requires_grad_(False)
@@ -264,10 +270,13 @@ class WithRamps(nn.Module):
             self.model.ramps.train(mode)
         return self
 
-    def forward(self, labels: torch.Tensor, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(
+        self, labels: torch.Tensor, teacher_logits: torch.Tensor | None = None, **inputs: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
         """Return ``{"loss": scalar}``, as the training loop expects."""
         outs = reference.heads_of(self.model, inputs)
-        losses = torch.stack([self.loss(out, labels) for out in outs])
+        mask = inputs["attention_mask"]
+        losses = torch.stack([self.loss(out, labels, teacher_logits, mask) for out in outs])
         if not self.joint:
             return {"loss": losses[:-1].sum()}
         weights = torch.tensor(self.depths, dtype=losses.dtype, device=losses.device)

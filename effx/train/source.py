@@ -27,6 +27,7 @@ from effx.specs.data import DataLocation, DataRecord
 from effx.specs.tasks import Task
 from effx.specs.training import EarlyExitSettings, TokenPruningSettings, TrainingSettings
 from effx.train import distributed, loop
+from effx.train.distillation import Distillation, Teacher
 from effx.train.rows import split, validation_facts
 
 
@@ -63,10 +64,25 @@ class ContinuedTraining:
         """Return the rows as the checkpoint reads them."""
         return self.encoder(rows.texts)
 
-    def batches(self) -> tuple[np.ndarray, loop.Collate]:
-        """Return lengths and collate function of the training rows."""
+    def batches(self, teacher: Teacher | None = None) -> tuple[np.ndarray, loop.Collate]:
+        """Return lengths and collate function of the training rows, with a teacher's predictions for them."""
         encoded = self.encode(self.rows)
-        return encoded.lengths, loop.labelled(encoded, self.rows.labels, checkpoints.input_names(self.model))
+        collate = loop.labelled(encoded, self.rows.labels, checkpoints.input_names(self.model))
+        if teacher is not None:
+            teacher.prepare(self.model, encoded, self.rows.texts)
+            collate = teacher.collated(collate, encoded, np.ones(len(encoded), dtype=bool))
+        return encoded.lengths, collate
+
+    def teacher(self, distillation: Distillation | None) -> Teacher | None:
+        """Return the teacher whose predictions the heads learn; None: there is none.
+
+        Raises:
+            UsageError: it was trained for other labels.
+            ArtifactError: it is not a checkpoint, or it is damaged.
+        """
+        if distillation is None:
+            return None
+        return Teacher(distillation.of_predictions(), self.task, self.checkpoint.manifest.model)
 
     def score(self, logits: np.ndarray, rows: Rows) -> float:
         """Return the task's primary metric."""
@@ -96,6 +112,7 @@ class ContinuedTraining:
         *,
         kind: Literal["exits", "tokens"],
         overwrite: bool,
+        teacher: Teacher | None = None,
         **facts: Unpack[CheckpointFacts],
     ) -> Checkpoint:
         """Write the trained model; ``logits`` are its plain forward pass on the validation rows."""
@@ -113,6 +130,7 @@ class ContinuedTraining:
                 rows=len(self.rows),
                 source=self.rows.recorded_source,
                 rows_digest=self.rows_digest,
+                distillation=None if teacher is None else teacher.record(0),
             ),
             **validation_facts(
                 self.validation, self.task.score(self.validation.labels, self.task.predict(logits))

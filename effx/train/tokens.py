@@ -33,14 +33,13 @@ from effx.errors import UsageError
 from effx.manifests import ProvenLoss, TokensCalibration, TokensRecord, TokensTarget, TrainingStage
 from effx.models import evaluate, forward, reference, structure
 from effx.models import tokens as schedules
-from effx.models.losses import loss_of
 from effx.specs.data import DataLocation
-from effx.specs.tasks import Task
 from effx.specs.training import TokenPruningSettings
 from effx.stats import noninferiority
 from effx.stats.metrics import METRICS, Metric
 from effx.train import loop, output, shift
 from effx.train import source as sources
+from effx.train.distillation import Distillation, HeadLoss
 
 _BINS = 32
 _TEMPERATURE = 2e-3  # the scores of a row of n tokens are about 1 / n
@@ -62,6 +61,7 @@ def train(
     data_folder: DataLocation = None,
     settings: TokenPruningSettings | None = None,
     overwrite: bool = False,
+    distillation: Distillation | None = None,
 ) -> Checkpoint:
     """Add a token schedule to a checkpoint, train with it, write ``out/name``.
 
@@ -75,6 +75,8 @@ def train(
         data_folder: file or folder of the rows; default: where the checkpoint's came from.
         settings: how to train.
         overwrite: replace a checkpoint of that name.
+        distillation: a teacher whose predictions are learned besides the labels, as the checkpoint itself or
+            a larger model; its hidden states are not compared. None: labels alone.
 
     Raises:
         UsageError: a setting is wrong, the kind of the task needs all tokens, or the checkpoint has exits,
@@ -94,7 +96,9 @@ def train(
     source = sources.open_source(checkpoint, data_folder, settings.training)
     transformers.set_seed(settings.training.seed)
     model = source.model
-    lengths, collate = source.batches()
+    teacher = source.teacher(distillation)
+    lengths, collate = source.batches(teacher)
+    loss = HeadLoss(source.task, None if teacher is None else teacher.settings)
 
     def run(module: nn.Module, epochs: float, stage: str) -> TrainingStage:
         title = f"train {folder.name}, {stage}: {len(lengths)} rows"
@@ -109,14 +113,14 @@ def train(
     learned: tuple[float, ...] | None = None
     _set(model, settings.rule, settings.schedule)
     if settings.schedule is None:
-        soft = Soft(model, source.task, settings.rule, settings.penalty)
+        soft = Soft(model, loss, settings.rule, settings.penalty)
         results.append(run(soft, settings.soft_epochs, "soft stage"))
         learned = soft.schedule()
         if settings.keep is not None:
             learned = _scaled_to(settings.keep, learned, source, settings, results[-1].steps)
         _set(model, settings.rule, learned)
     if settings.epochs > 0:
-        results.append(run(Hard(model, source.task), settings.epochs, "hard stage"))
+        results.append(run(Hard(model, loss), settings.epochs, "hard stage"))
     calibration = None
     if before is not None and learned is not None:
         proof = prove(model, source, settings, learned, before)
@@ -132,16 +136,17 @@ def train(
         validation=source.with_tokens()[1].validation,
     )
     plain = evaluate.logits(model, source.encoded_validation)
-    return source.save(folder, settings, results, plain, kind="tokens", overwrite=overwrite, tokens=record)
+    return source.save(
+        folder, settings, results, plain, kind="tokens", overwrite=overwrite, teacher=teacher, tokens=record
+    )
 
 
 class Soft(nn.Module):
     """The soft stage: the model with every token scaled by how much of it the schedule would keep."""
 
-    def __init__(self, model: PreTrainedModel, task: Task, rule: str, penalty: float) -> None:
+    def __init__(self, model: PreTrainedModel, loss: HeadLoss, rule: str, penalty: float) -> None:
         super().__init__()
-        self.model, self.rule, self.penalty = model, rule, penalty
-        self.loss = loss_of(task)
+        self.model, self.loss, self.rule, self.penalty = model, loss, rule, penalty
         layers = len(structure(model).layers)
         if rule == "share":
             raw = torch.full((layers, _BINS), 1.0 / _RETENTION_GAIN)
@@ -149,8 +154,10 @@ class Soft(nn.Module):
             raw = torch.linspace(1 / layers, 1, layers) * _FIRST_THRESHOLD / _THRESHOLD_GAIN
         self.raw = nn.Parameter(raw.to(model.device))
 
-    def forward(self, labels: torch.Tensor, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the task's loss plus the penalty."""
+    def forward(
+        self, labels: torch.Tensor, teacher_logits: torch.Tensor | None = None, **inputs: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Return the loss plus the penalty."""
         stream = forward.embed(self.model, inputs)
         penalties, weights = [], []
         for position, layer in enumerate(structure(self.model).layers):
@@ -162,7 +169,8 @@ class Soft(nn.Module):
                 penalties.append(cost)
                 weights.append(float(position + 1) if self.rule == "share" else 1.0)
             stream = forward.feed(self.model, position, stream)
-        loss = self.loss(forward.head(self.model, stream), labels)
+        out = forward.head(self.model, stream)
+        loss = self.loss(out, labels, teacher_logits, inputs["attention_mask"])
         if penalties:
             weight = torch.tensor(weights, device=loss.device)
             loss = loss + self.penalty * (torch.stack(penalties) * weight).sum() / weight.sum()
@@ -213,13 +221,16 @@ class Soft(nn.Module):
 class Hard(nn.Module):
     """The hard stage: the model with its schedule, which removes tokens."""
 
-    def __init__(self, model: PreTrainedModel, task: Task) -> None:
+    def __init__(self, model: PreTrainedModel, loss: HeadLoss) -> None:
         super().__init__()
-        self.model, self.loss = model, loss_of(task)
+        self.model, self.loss = model, loss
 
-    def forward(self, labels: torch.Tensor, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the task's loss."""
-        return {"loss": self.loss(reference.heads_of(self.model, inputs)[-1], labels)}
+    def forward(
+        self, labels: torch.Tensor, teacher_logits: torch.Tensor | None = None, **inputs: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Return the loss of the final head."""
+        out = reference.heads_of(self.model, inputs)[-1]
+        return {"loss": self.loss(out, labels, teacher_logits, inputs["attention_mask"])}
 
 
 def _set(model: PreTrainedModel, rule: str, schedule: Sequence[float] | None) -> None:

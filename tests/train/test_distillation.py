@@ -20,12 +20,14 @@ from effx.errors import UsageError
 from effx.models import evaluate, load
 from effx.models.checkpoints import input_names
 from effx.models.losses import DISTANCES, IGNORED, LOSSES
+from effx.recipe import load as load_recipe
+from effx.recipe import plan
 from effx.specs.data import DataSettings, DataSource
 from effx.specs.distillation import DistillationSettings
-from effx.specs.training import FinetuneSettings
+from effx.specs.training import EarlyExitSettings, FinetuneSettings, TokenPruningSettings
 from effx.structure import Layer, Structure
-from effx.train import finetune, loop
-from effx.train.distillation import Distillation, Teacher, matching
+from effx.train import exits, finetune, loop, tokens
+from effx.train.distillation import Distillation, HeadLoss, Teacher, matching
 from tests import cache as caches
 from tests.conftest import write_rows
 
@@ -275,6 +277,64 @@ def test_a_student_learns_from_its_teacher_and_not_from_wrong_labels(
     assert record.settings["label_weight"] == 0.0
 
 
+def test_the_loss_of_a_head_is_that_of_labels_and_teacher(trained: Checkpoint) -> None:
+    rng = np.random.default_rng(0)
+    logits, teacher = (torch.tensor(rng.normal(size=(6, 2)), dtype=torch.float32) for _ in range(2))
+    labels, mask = torch.tensor([0, 1, 1, 0, 1, 0]), torch.ones(6, 4)
+    settings = DistillationSettings(temperature=3.0, label_weight=0.3, logit_weight=0.7)
+    of_labels = float(torch.nn.functional.cross_entropy(logits, labels))
+    before, after = (softmax(values.numpy().astype(float) / 3.0, axis=1) for values in (teacher, logits))
+    of_teacher = 9.0 * float(rel_entr(before, after).sum(axis=1).mean())
+    loss = HeadLoss(trained.task, settings)
+    assert float(loss(logits, labels, teacher, mask)) == pytest.approx(
+        0.3 * of_labels + 0.7 * of_teacher, rel=1e-5
+    )
+    assert float(loss(logits, labels, None, mask)) == pytest.approx(of_labels, rel=1e-6)
+    alone = HeadLoss(trained.task, settings.replace(label_weight=0.0))
+    assert float(alone(logits, labels, teacher, mask)) == pytest.approx(0.7 * of_teacher, rel=1e-5)
+
+
+def test_exits_learn_from_a_teacher_and_not_from_wrong_labels(
+    trained: Checkpoint, wrong_rows: Path, rows_folder: Path, tmp_path: Path
+) -> None:
+    """The teacher is the model that the ramps are added to: they learn what its last head says."""
+    rows = data.load(trained.task, "validation", rows_folder)
+    settings = EarlyExitSettings.of(epochs=12, depth=2.0, lr=1e-2, batch_size=16)
+
+    def ramp(name: str, distillation: Distillation | None) -> float:
+        made = exits.train(
+            trained.folder, out=tmp_path, name=name, data_folder=wrong_rows, settings=settings,
+            distillation=distillation,
+        )  # fmt: skip
+        logits = evaluate.head_logits(load(made), Encoder(made.folder, made.max_length)(rows.texts))
+        assert (made.manifest.training.distillation is None) == (distillation is None)
+        return float(np.mean(logits[1].argmax(1) == logits[-1].argmax(1)))
+
+    taught = Distillation(trained.folder, DistillationSettings(label_weight=0.0))
+    assert ramp("taught", taught) > 0.8
+    assert ramp("alone", None) < 0.4
+
+
+def test_tokens_are_pruned_with_a_teacher(
+    trained: Checkpoint, wrong_rows: Path, rows_folder: Path, tmp_path: Path
+) -> None:
+    rows = data.load(trained.task, "validation", rows_folder)
+    settings = TokenPruningSettings.of(schedule=(0.9, 0.8, 0.7), epochs=8, lr=2e-3, batch_size=16)
+
+    def pruned(name: str, distillation: Distillation | None) -> Checkpoint:
+        return tokens.train(
+            trained.folder, out=tmp_path, name=name, data_folder=wrong_rows, settings=settings,
+            distillation=distillation,
+        )  # fmt: skip
+
+    taught = pruned("taught", Distillation(trained.folder, DistillationSettings(label_weight=0.0)))
+    assert agreement(taught, trained, rows.texts) > 0.8
+    assert agreement(pruned("alone", None), trained, rows.texts) < 0.7
+    record = taught.manifest.training.distillation
+    assert record is not None
+    assert (record.teacher_digest, record.settings["hidden_weight"]) == (trained.digest, 0.0)
+
+
 def test_rows_without_labels_are_learned_from_the_teacher_alone(
     trained: Checkpoint, encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
 ) -> None:
@@ -395,6 +455,29 @@ def test_a_recipe_trains_students(
         assert record is not None and record.teacher_digest == teacher.digest
         assert (record.hidden_layers, record.settings["temperature"]) == (layers, temperature)
     assert ticket.manifest.ticket is not None and ticket.manifest.parent == teacher.digest
+
+
+def test_a_recipe_gives_exits_and_tokens_a_teacher(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("r.yaml").write_text(
+        f"tasks: {{sst2: {{data: {rows_folder}}}}}\nmodels: {{tiny: {encoders['bert']}}}\n"
+        "regimes: {full: {}, small: {layers: 2}}\n"
+        "tokens: {tok: {of: small, schedule: [0.9, 0.8], teacher: full, logit_weight: 2}}\n"
+        "exits: {ex: {of: small, depth: 1.5, teacher: full}}\n"
+        "variants: [{variant: tokens, of: tok}, {variant: exit, of: ex}]\n"
+    )
+    entries = plan(load_recipe(Path("r.yaml")), "host").entries
+    for name, weight in (("tokens sst2-tiny-small-tok-s0", 2.0), ("exits sst2-tiny-small-ex-s0", 1.0)):
+        cell = entries[name].cell
+        assert cell.sources == ("finetune sst2-tiny-small-s0", "finetune sst2-tiny-full-s0")
+        values = cell.settings.flat()
+        assert (values["teacher"], values["logit_weight"]) == ("sst2-tiny-full-s0", weight)
+    text = Path("r.yaml").read_text().replace("logit_weight: 2", "hidden_weight: 2")
+    Path("r.yaml").write_text(text)
+    with pytest.raises(UsageError, match="hidden_weight: unknown key"):
+        load_recipe(Path("r.yaml"))
 
 
 def test_command(

@@ -21,6 +21,7 @@ from effx.specs.training import (
 from effx.stats import intervals
 from effx.train import exits, finetune, tokens
 from effx.train import source as sources
+from effx.train.distillation import HeadLoss
 
 
 @pytest.mark.parametrize("rule", TOKEN_RULES)
@@ -66,7 +67,7 @@ def test_a_penalty_keeps_fewer_tokens(checkpoint: Checkpoint) -> None:
     for rule, sign in (("share", 1), ("threshold", -1)):
         slopes = []
         for penalty in (0.0, 1.0):
-            soft = tokens.Soft(model, checkpoint.task, rule, penalty).eval()
+            soft = tokens.Soft(model, HeadLoss(checkpoint.task), rule, penalty).eval()
             if rule == "threshold":
                 soft.raw.data.fill_(1 / 9 / tokens._THRESHOLD_GAIN)  # among the scores of nine tokens
             soft(labels=labels, **inputs)["loss"].backward()
@@ -85,7 +86,7 @@ def test_the_soft_stage_starts_with_the_loss_of_the_model(checkpoint: Checkpoint
         "token_type_ids": torch.zeros_like(ids),
     }
     labels = torch.tensor([0, 1, 1])
-    soft = tokens.Soft(model, checkpoint.task, "share", 0.0).eval()
+    soft = tokens.Soft(model, HeadLoss(checkpoint.task), "share", 0.0).eval()
     expected = model(**inputs, labels=labels).loss
     assert torch.allclose(soft(labels=labels, **inputs)["loss"], expected, atol=1e-6)
 

@@ -13,12 +13,14 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     """Give a checkpoint early exits."""
     from effx.train import exits
 
+    settings = common.settings(cell, ExitsStage)
     checkpoint = exits.train(
         common.checkpoint(cell),
         out=out,
         name=cell.name,
         data_folder=cell.local_paths.data,
-        settings=common.settings(cell, ExitsStage).exits,
+        settings=settings.exits,
+        distillation=common.distillation(cell, settings),
     )
     assert checkpoint.manifest.exits is not None
     measured = checkpoint.manifest.exits.validation

@@ -13,12 +13,14 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     """Give a checkpoint a token schedule."""
     from effx.train import tokens
 
+    settings = common.settings(cell, TokensStage)
     checkpoint = tokens.train(
         common.checkpoint(cell),
         out=out,
         name=cell.name,
         data_folder=cell.local_paths.data,
-        settings=common.settings(cell, TokensStage).tokens,
+        settings=settings.tokens,
+        distillation=common.distillation(cell, settings),
     )
     assert checkpoint.manifest.tokens is not None
     measured = checkpoint.manifest.tokens.validation
