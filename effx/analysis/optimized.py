@@ -25,6 +25,7 @@ from effx.stats.intervals import Ratio
 from effx.stats.metrics import METRICS
 
 _TIMES = ("latency", "throughput")
+_AGREEMENT = "{} on the unreduced model's own predictions"
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,9 @@ class OptimizedAnswer:
     metric: str
     objective: str
     workload: Workload
+    energy_source: str | None
+    """Where joules come from, if they are the objective: ``counter``, ``integrated`` or ``model``, an
+    estimate; None: another objective."""
     max_drop: float
     confidence: float
     choosing_rows: int
@@ -121,18 +125,26 @@ class OptimizedAnswer:
         }
 
 
-def answer(runs: Sequence[Run], settings: OptimizeSettings, workload: Workload) -> OptimizedAnswer:
+def answer(
+    runs: Sequence[Run], settings: OptimizeSettings, workload: Workload, by_agreement: bool = False
+) -> OptimizedAnswer:
     """Return which engine of a session to deploy.
 
     Args:
         runs: of one task on one host, with the unreduced fp32 engine among them.
         settings: the accepted loss, the objective, and which rows choose.
         workload: in which cost and score are compared.
+        by_agreement: whether the labels of the rows are the unreduced model's own predictions.
 
     Raises:
         UsageError: no unreduced fp32 engine, or none with a value of the objective.
     """
     remarks: list[str] = []
+    if by_agreement:
+        remarks.append(
+            "the rows have no labels: scores say how often answers are those of the unreduced model, not how "
+            "often they are right"
+        )
     able = [run for run in runs if not run.withdrawn("quality")]
     remarks += [
         f"{run.name} is left out: its quality is unavailable: {run.withdrawn('quality')}"
@@ -155,7 +167,7 @@ def answer(runs: Sequence[Run], settings: OptimizeSettings, workload: Workload) 
         raise UsageError("there is no result of an unreduced fp32 engine to compare with.")
     plain = _cheapest(known, fp32=False)
     others = [run for run, _ in known if run is not baseline]
-    cohorts.check([baseline, *others])
+    cohorts.check([baseline, *others], energy=settings.objective == "energy")
     labels = cohorts.shared_labels([baseline, *others])
     split = Split.of(len(labels), settings.choose_share, settings.seed)
     metric = METRICS[baseline.quality.metric]
@@ -193,9 +205,10 @@ def answer(runs: Sequence[Run], settings: OptimizeSettings, workload: Workload) 
     return OptimizedAnswer(
         task=baseline.task,
         host=baseline.host_id,
-        metric=baseline.quality.described,
+        metric=_AGREEMENT.format(baseline.quality.metric) if by_agreement else baseline.quality.described,
         objective=settings.objective,
         workload=workload,
+        energy_source=_energy_source(baseline, workload) if settings.objective == "energy" else None,
         max_drop=settings.max_drop,
         confidence=settings.confidence,
         choosing_rows=len(split.choose),
@@ -251,6 +264,11 @@ def gain(a: Run, b: Run, objective: str, workload: Workload) -> Gain:
     of_a, of_b = cost(a, objective, workload), cost(b, objective, workload)
     assert of_a is not None and of_b is not None
     return Gain(of_a / of_b, None)
+
+
+def _energy_source(run: Run, workload: Workload) -> str | None:
+    result = run.workload(workload)
+    return None if result is None else run.energy_of(result).source
 
 
 def _cheapest(known: Sequence[tuple[Run, float]], *, fp32: bool) -> Run | None:

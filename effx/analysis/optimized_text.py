@@ -138,7 +138,8 @@ def _gain(gain: Gain, answer: OptimizedAnswer) -> str:
 def _cost(value: float, answer: OptimizedAnswer) -> str:
     unit = _UNITS.get(answer.objective)
     if unit is not None:
-        return with_unit(value, unit)
+        source = "" if answer.energy_source is None else f" ({answer.energy_source})"
+        return f"{with_unit(value, unit)}{source}"
     return f"{significant(1e3 * value)} ms per {_query(answer.workload)}"
 
 

@@ -145,6 +145,7 @@ def _answer(
         p_none=p_none,
         p_kept=1 - float(shares @ (1 - kept)),
         candidates=len(candidates),
+        optimism=_optimism(candidates, base, chosen) if _by_score(limits, objective) else None,
         remarks=[
             *remarks,
             *cohorts.without_labels(run),
@@ -283,6 +284,31 @@ def _chosen(draws: np.ndarray, proven: np.ndarray, objective: Objective) -> tupl
     best = (costs == costs.min(axis=0)) & proven
     count = best.sum(axis=0)
     return best / np.maximum(count, 1), float(np.mean(count == 0))
+
+
+def _by_score(limits: Sequence[Threshold], objective: Objective) -> bool:
+    """Return whether the choice depends on scores of the rows."""
+    return objective.is_score or any(
+        limit.baseline is not None or limit.objective.is_score for limit in limits
+    )
+
+
+def _optimism(runs: Sequence[Run], base: Run | None, chosen: np.ndarray) -> float | None:
+    """Return how much higher the score of each resampling's choice is in it than on all rows, on average.
+
+    Args:
+        runs: the candidates.
+        base: their scores are compared with its; None: they are taken as they are.
+        chosen: shares of the choice [engines, resamples].
+    """
+    weight = float(chosen.sum())
+    if not weight:
+        return None
+    quality = OBJECTIVES["quality"]
+    excess = quality.draws(runs) - np.array([[run.quality.value] for run in runs])
+    if base is not None:
+        excess = excess - (quality.draws([base]) - base.quality.value)
+    return float((chosen * excess).sum() / weight)
 
 
 class _Better:

@@ -131,6 +131,11 @@ class Recommendation:
     """Chance that the choice of one resampling, if any, meets the constraints in another: the certainty of
     the promise after selection."""
     candidates: int
+    optimism: float | None = None
+    """By how much the choice's score, compared with the baseline's, is overestimated on average, because the
+    rows that were scored also chose it: over joint resamplings, the score of each one's choice in it minus
+    that on all rows (Efron 1983, "Estimating the error rate of a prediction rule"). None: no tests of scores
+    decided."""
     remarks: list[str] = field(default_factory=list)
 
     @property

@@ -13,6 +13,8 @@ from effx.analysis.techniques import MADE_ELSEWHERE
 from effx.formatting import from_to, percent, points, times
 
 _DROP_DECIMALS = 4
+_LEAST_OPTIMISM = 0.0005
+"""Of a score; less is not told."""
 _MOST_NOT_PROVEN = 3
 """Number of engines that are named as not proven."""
 _SHORT = {
@@ -224,6 +226,11 @@ def _certainty(answer: Recommendation) -> str:
     if answer.tested:
         text += (
             f" An engine chosen in one resampling meets the limits in {percent(answer.p_kept)} of the others."
+        )
+    if answer.optimism is not None and answer.optimism >= _LEAST_OPTIMISM:
+        text += (
+            " The rows that were scored also chose it: on others expect "
+            f"{points(-answer.optimism)} points of {answer.metric}."
         )
     return text
 

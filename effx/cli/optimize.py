@@ -35,12 +35,12 @@ from effx.specs.optimize import OptimizeSettings
 )  # fmt: skip
 @options.meter
 @click.option(
-    "--unlabelled-data", "unlabelled", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    "--unlabelled-data", type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Further texts without labels to learn from the unreduced model on: .csv, .tsv, .txt, .jsonl, "
     ".json, .parquet or .arrow, with the columns of the task.",
 )  # fmt: skip
-@options.data("Default: where the checkpoint's rows came from.", without=("unlabelled",))
+@options.data("Default: where the checkpoint's rows came from.", labelled=False)
 @options.of(ImportSettings, without=("max_length",))
 @options.workspace("engines, results, report, answer. Default: optimized/CHECKPOINT.")
 @click.option("--dry-run", is_flag=True, help="Check everything and print what would be done first.")
@@ -57,7 +57,7 @@ def command(
     built_for: str | None,
     backends: tuple[str, ...],
     meter: str,
-    unlabelled: Path | None,
+    unlabelled_data: Path | None,
     data_folder: DataSource | None,
     out: Path | None,
     dry_run: bool,
@@ -81,12 +81,12 @@ def command(
     """  # fmt: skip
     from effx import records
     from effx.errors import StoppedError
-    from effx.recipe import sweeps
+    from effx.recipe.optimize import optimize
     from effx.train import as_checkpoint
 
     imports, rest = options.apart(ImportSettings, options.given(context, settings))
     try:
-        done = sweeps.optimize(
+        done = optimize(
             as_checkpoint(checkpoint, data_folder=data_folder, settings=ImportSettings.of(**imports)),
             out=out,
             data_folder=data_folder,
@@ -94,7 +94,7 @@ def command(
             backends=backends,
             built_for=built_for,
             meter=meter,
-            unlabelled=unlabelled,
+            unlabelled=unlabelled_data,
             where=where,
             dry_run=dry_run,
         )

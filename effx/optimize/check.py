@@ -11,6 +11,7 @@ from effx.analysis.pareto_testing import Split
 from effx.artifacts import Checkpoint
 from effx.errors import MissingExtraError, UsageError
 from effx.export.builders import builder
+from effx.optimize import predicted_labels
 from effx.profile import meters
 from effx.specs import backends, variants
 from effx.specs.data import DataLocation, DataSource
@@ -32,6 +33,8 @@ class Checked:
     rows: DataSource | None
     """Where they are; None: the hub, or the demo corpus."""
     backends: tuple[str, ...]
+    by_agreement: bool
+    """Whether the labels are the checkpoint's own predictions, as the rows have none."""
 
 
 def check(
@@ -40,6 +43,7 @@ def check(
     data_folder: DataLocation,
     wanted: Sequence[str],
     meter: str,
+    labelled: Path,
 ) -> Checked:
     """Check everything that can be known before the work.
 
@@ -49,6 +53,7 @@ def check(
         data_folder: file or folder of the rows; None: where the checkpoint's came from.
         wanted: backends; empty: those that are installed.
         meter: energy meter.
+        labelled: folder for rows with predicted labels, where they have none.
 
     Raises:
         UsageError: the checkpoint is reduced already, a setting does not fit, or too few rows prove anything.
@@ -66,10 +71,6 @@ def check(
             settings="variant",
         )
     able = _backends(variant, wanted)
-    location = data.locate(data_folder, task, opened.data)
-    data.load(task, "train", location)
-    rows = len(data.load(task, "validation", location))
-    _check_rows(rows, settings)
     if settings.recovery_s is not None and settings.recovery_s < LEAST_RECOVERY_S:
         count = len(settings.speedups)
         least = LEAST_RECOVERY_S * count / RECOVERY_SHARE
@@ -89,7 +90,14 @@ def check(
                 )
         finally:
             found.close()
-    return Checked(checkpoint, task, location, able)
+    location = data.locate(data_folder, task, opened.data)
+    by_agreement = location is not None and location.settings.unlabelled
+    if location is not None and by_agreement:
+        location = predicted_labels.label(opened, location, labelled, settings.seed)
+    data.load(task, "train", location)
+    rows = len(data.load(task, "validation", location))
+    _check_rows(rows, settings)
+    return Checked(checkpoint, task, location, able, by_agreement)
 
 
 def _check_unreduced(opened: Checkpoint) -> None:

@@ -1,4 +1,4 @@
-"""Sweeps without a recipe file: ``effx train tickets``, ``lottery`` and ``adapt``, and ``effx optimize``.
+"""Sweeps without a recipe file: ``effx train tickets``, ``effx train lottery`` and ``effx train adapt``.
 
 Each builds the cells that a recipe would have with the same settings, in a separate workspace, and runs them
 with the same engine: several processes may share a workspace, a sweep that was stopped is resumed, and
@@ -8,29 +8,25 @@ is given; see :class:`effx.recipe.execute.executors.InlineExecutor` for why.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from effx import files, records
 from effx.artifacts import Checkpoint
 from effx.errors import EffxError, UsageError
-from effx.recipe.execute.executors import Executor, InlineExecutor, check_executor
-from effx.recipe.execute.executors import executor as executor_of
+from effx.recipe.execute.executors import Executor, InlineExecutor
 from effx.recipe.execute.run import make_plan, run_plan
 from effx.recipe.execute.store import CellStore
 from effx.recipe.graph import adaptation as adaptation_cells
 from effx.recipe.graph import lottery as lottery_cells
-from effx.recipe.graph import optimize as optimize_cells
 from effx.recipe.graph import sweeps as ticket_cells
 from effx.recipe.graph.cells import CellBuilder
 from effx.recipe.graph.digests import Digests
 from effx.recipe.graph.plan import Artifacts, CellPlan
-from effx.recipe.language.recipe import BackendEntry, ModelEntry, Recipe, TaskEntry
+from effx.recipe.language.recipe import ModelEntry, Recipe, TaskEntry
 from effx.specs.data import DataLocation, DataSettings, DataSource
 from effx.specs.heads import HeadSettings
-from effx.specs.optimize import OptimizeSettings, workload_of
 from effx.specs.training import AdaptationSettings, LotterySettings, TicketSearchSettings
 
 
@@ -78,13 +74,13 @@ def tickets(
     training.check(task_name, str(model_name), data_folder, settings, head, given)
     limit = settings.finetune.training.limit
     models, folder = _workspace("tickets", task_name, model_name, out)
-    recipe = _recipe("tickets", task_name, models, folder, data_folder, limit, head)
+    recipe = recipe_of("tickets", task_name, models, folder, data_folder, limit, head)
 
     def add(builder: CellBuilder, artifacts: Artifacts) -> None:
         task, model = recipe.tasks[0], recipe.models[0]
         ticket_cells.add_search(builder, task, model, settings, artifacts, views="", scores=given)
 
-    return _table(_run(recipe, add, executor), "tickets")
+    return _table(done(recipe, add, executor), "tickets")
 
 
 def lottery(
@@ -125,7 +121,7 @@ def lottery(
     suffix = "" if kind == "task" else f"-{kind}"
     limit = settings.finetune.training.limit
     models, folder = _workspace("lottery", task_name, model_name, out, suffix)
-    recipe = _recipe("lottery", task_name, models, folder, data_folder, limit, head)
+    recipe = recipe_of("lottery", task_name, models, folder, data_folder, limit, head)
     seed = settings.finetune.training.seed
     stem = f"{task_name}-{recipe.models[0].label}"
     last = {"task": f"lottery{settings.sparsity}", "mlm": f"mlm{settings.sparsity}", "mask": "mask"}[kind]
@@ -137,7 +133,7 @@ def lottery(
             builder, task, model, settings, f"{stem}-{last}-s{seed}", round_name=rounds, keep_rounds=True
         )
 
-    plan = _run(recipe, add, executor)
+    plan = done(recipe, add, executor)
     return [
         Checkpoint.open(plan.store.cell(entry.key) / entry.cell.name)
         for entry in plan.entries.values()
@@ -184,86 +180,12 @@ def adapt(
     training.check(task_name, [str(source) for source in models.values()], data_folder, settings, head)
     limit = settings.finetune.training.limit
     folder = Path(out) if out is not None else Path("adaptation") / task_name
-    recipe = _recipe("adaptation", task_name, models, folder, data_folder, limit, head)
+    recipe = recipe_of("adaptation", task_name, models, folder, data_folder, limit, head)
 
     def add(builder: CellBuilder, artifacts: Artifacts) -> None:
         adaptation_cells.add(builder, recipe.tasks[0], recipe.models, settings)
 
-    return _table(_run(recipe, add, executor), "adaptation")
-
-
-def optimize(
-    checkpoint: str | Path,
-    *,
-    out: str | Path | None = None,
-    data_folder: DataLocation = None,
-    settings: OptimizeSettings | None = None,
-    backends: Sequence[str] = (),
-    built_for: str | None = None,
-    meter: str = "auto",
-    unlabelled: Path | None = None,
-    where: str = "local",
-    dry_run: bool = False,
-) -> Optimized:
-    """Find the cheapest engine of a fine-tuned model that is proven to lose at most what is accepted.
-
-    Args:
-        checkpoint: with all of its heads and neurons.
-        out: the workspace; default ``optimized/NAME``.
-        data_folder: file or folder of the rows; default: where the checkpoint's came from.
-        settings: what is accepted and looked for.
-        backends: runtimes; default: those of the CPU that are installed.
-        built_for: workload, see :func:`effx.specs.measurement.built_for`; default: single rows, or offline
-            batches for throughput.
-        meter: energy meter.
-        unlabelled: further texts for the training after pruning.
-        where: cells run in this process (``local``), or on Ray (``ray[:ADDRESS]``).
-        dry_run: plan only.
-
-    Raises:
-        UsageError: a setting is wrong, or the checkpoint has lost heads or neurons.
-        DataError: the rows do not fit the task, or too few of them prove anything.
-        ArtifactError: the checkpoint or a file of the workspace is damaged.
-        StoppedError: by Ctrl-C or SIGTERM.
-    """
-    from effx.optimize.check import check
-
-    settings = settings or OptimizeSettings()
-    workload = workload_of(settings, built_for)
-    checked = check(Path(checkpoint), settings, data_folder, backends, meter)
-    folder = Path(out) if out is not None else Path("optimized") / checked.checkpoint.name
-    entries = tuple(BackendEntry(backend=name) for name in checked.backends)
-    recipe = _recipe(
-        "optimize", checked.task.name, {}, folder, checked.rows, settings.limit, None, backends=entries
-    )
-    check_executor(where)
-    runner = InlineExecutor() if where == "local" else executor_of(where, recipe)
-
-    def add(builder: CellBuilder, artifacts: Artifacts) -> None:
-        optimize_cells.add(
-            builder, recipe.tasks[0], checked.checkpoint, settings, artifacts,
-            workload=workload, meter=meter, host=runner.host, unlabelled=unlabelled,
-        )  # fmt: skip
-
-    if dry_run:
-        return Optimized(recipe, _planned(recipe, add), None)
-    plan = _run(recipe, add, runner)
-    entry = next((entry for entry in plan.entries.values() if entry.cell.stage == "answer"), None)
-    if entry is None or entry.state != "done":
-        left = [entry for entry in plan.entries.values() if entry.state in ("gate", "refused", "blocked")]
-        why = f": {left[0].cell.id}: {left[0].note}" if left else ""
-        raise EffxError(f"no engine could be built{why}")
-    return Optimized(recipe, plan, plan.store.cell(entry.key) / entry.cell.name)
-
-
-@dataclass(frozen=True)
-class Optimized:
-    """What :func:`optimize` did."""
-
-    recipe: Recipe
-    plan: CellPlan
-    folder: Path | None
-    """With answer.json, answer.md and answer.txt; None: it was only planned."""
+    return _table(done(recipe, add, executor), "adaptation")
 
 
 def _scores_of(path: Path, settings: TicketSearchSettings) -> dict[int, Path]:
@@ -289,7 +211,7 @@ def _table(plan: CellPlan, stage: str) -> dict[str, Any]:
     return records.read_json(plan.store.cell(entry.key) / entry.cell.name / "table.json")
 
 
-def _recipe(
+def recipe_of(
     kind: str,
     task_name: str,
     models: Mapping[str, str | Path],
@@ -324,7 +246,7 @@ def _workspace(
     return {label: model_name}, Path(out) if out is not None else Path(kind) / f"{task_name}-{label}{suffix}"
 
 
-def _planned(recipe: Recipe, add: Callable[[CellBuilder, Artifacts], None]) -> CellPlan:
+def planned(recipe: Recipe, add: Callable[[CellBuilder, Artifacts], None]) -> CellPlan:
     """Return the plan of the cells that ``add`` adds."""
 
     def cells(digests: Digests, artifacts: Artifacts) -> list[Any]:
@@ -335,7 +257,7 @@ def _planned(recipe: Recipe, add: Callable[[CellBuilder, Artifacts], None]) -> C
     return make_plan(CellStore(recipe.folder), cells)
 
 
-def _run(
+def done(
     recipe: Recipe, add: Callable[[CellBuilder, Artifacts], None], executor: Executor | None
 ) -> CellPlan:
     """Do the cells that ``add`` adds; raise the first failure.
@@ -345,7 +267,7 @@ def _run(
     """
     where = executor or InlineExecutor()
     try:
-        result = run_plan(_planned(recipe, add), where, recipe.budgets)
+        result = run_plan(planned(recipe, add), where, recipe.budgets)
     finally:
         where.close()
     failed = [entry for entry in result.plan.entries.values() if entry.state == "failed"]

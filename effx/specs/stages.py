@@ -247,6 +247,8 @@ class AnswerStage(Settings):
 
     optimize: OptimizeSettings = OptimizeSettings()
     workload: BuiltFor = "single"
+    by_agreement: bool = False
+    """Whether the labels of the rows are the given checkpoint's own predictions."""
 
 
 class ExportStage(Settings):

@@ -99,6 +99,9 @@ def test_each_objective_has_its_cost() -> None:
     by_energy = found(runs, objective="energy")
     assert by_energy.engine is None  # all take the same energy
     assert {each.cost for each in by_energy.candidates} == {0.05}
+    assert by_energy.energy_source == "counter"
+    estimated = found(session(lost=3, joules=0.05, source="model", meter="model"), objective="energy")
+    assert "50.0 mJ/example (model)" in optimized_text.text(estimated)
     batches = found(runs, OFFLINE, objective="throughput")
     assert {each.cost for each in batches.candidates} == {32 / 400.0}
     assert optimized.cost(runs[0], "memory", SINGLE_STREAM) == 100_000_000

@@ -467,3 +467,32 @@ def test_results_shared_without_predictions_are_left_out_or_refused() -> None:
     assert "fast is left out: its result was shared without predictions" in answer.remarks
     with pytest.raises(UsageError, match="shared without predictions, so no loss can be tested"):
         recommend([shared(base), shared(fast)], "latency")
+
+
+def test_the_optimism_of_the_choice_is_about_what_it_is_in_sessions_with_known_truth() -> None:
+    """Six engines are as good as the baseline; the smallest one that is proven is chosen."""
+    rng = np.random.default_rng(0)
+    stated, true = [], []
+    for session in range(40):
+        wrong = [np.flatnonzero(rng.random(400) < 0.04) for _ in range(7)]
+        runs = [simulated_run("base", wrong[0], precision="fp32", size=100)]
+        runs += [
+            simulated_run(f"e{index}", rows, size=50 - index, rounds=3, queries=2)
+            for index, rows in enumerate(wrong[1:])
+        ]
+        (answer,) = recommend(runs, "size", limits(max_drop=0.02))
+        assert isinstance(answer, Recommendation), session
+        assert answer.optimism is not None
+        chosen = next(run for run in runs if run.name == answer.engine)
+        stated.append(answer.optimism)
+        true.append(chosen.quality.value - runs[0].quality.value)
+    assert np.mean(true) > 0.002  # the winner's curse
+    assert 0.3 * np.mean(true) < np.mean(stated) < 1.5 * np.mean(true)
+
+
+def test_a_choice_without_a_score_is_not_optimistic() -> None:
+    runs = [simulated_run("base", precision="fp32"), simulated_run("small", range(9), size=10)]
+    (answer,) = recommend(runs, "size", limits(max_size_bytes=1e9))
+    assert isinstance(answer, Recommendation)
+    assert answer.optimism is None
+    assert "also chose it" not in wording.recommendation(answer)

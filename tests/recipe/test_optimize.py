@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from effx import results
+from effx import data, results
 from effx.analysis import optimized
 from effx.artifacts import Checkpoint
 from effx.cli import run
+from effx.encoding import Encoder
+from effx.models import evaluate, load
+from effx.optimize import predicted_labels
 from effx.optimize.cost_table import CostTable
+from effx.specs.data import DataSettings, DataSource
 from effx.specs.optimize import OptimizeSettings
 from effx.specs.workloads import SINGLE_STREAM
 from tests import cache as caches
+from tests.conftest import write_rows
 
 VALUES = {"max_drop": 0.3, "speedups": (1.5,), "epochs": 1, "candidates": 3, "rows": 32}
 OPTIONS = [
@@ -58,7 +64,7 @@ def test_the_pruned_model_was_trained_with_the_given_one_as_teacher(
 
 def test_the_structure_fits_the_cost_table(workspace: Path) -> None:
     table = CostTable.read(next((workspace / "costs").glob("*/costs.json")))
-    structure = Checkpoint.open(workspace / "checkpoints" / "tiny-1.5x").structure
+    structure = Checkpoint.open(workspace / "checkpoints" / "tiny-1.5x").manifest.structure
     assert table.of_structure(structure) <= table.unreduced_s / 1.5 * (1 + 1e-9)
 
 
@@ -86,8 +92,8 @@ def test_a_dry_run_builds_nothing(
     ("options", "message"),
     [
         (["--max-drop", "0.01"], "90 validation rows are too few for this promise: 90 of them prove"),
-        (["--time", "30s"], "--time 30s is too short for 1 speed-ups: expected at least"),
-        (["--variant", "exit"], "--variant exit: expected a precision"),
+        (["--time", "30s"], "30 s is too short for 1 speed-ups: expected at least 36s"),
+        (["--variant", "exit"], "variant exit: expected a precision"),
         (["--backend", "tensorrt"], "tensorrt"),
         (["--objective", "energy", "--meter", "none"], "there is no energy meter here"),
         (["--objective", "throughput", "--for", "single"], "throughput is of batches"),
@@ -125,3 +131,29 @@ def test_an_encoder_that_is_not_fine_tuned_is_refused(
     error = capsys.readouterr().err.strip()
     assert code == 2
     assert "no task head" in error or "not fine-tuned" in error or "head" in error
+
+
+def test_rows_without_labels_get_those_that_the_model_predicts(
+    checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [
+        json.loads(line)["sentence"]
+        for split in ("train", "validation")
+        for line in (rows_folder / f"{split}.jsonl").read_text().splitlines()
+    ]
+    file = tmp_path / "texts.jsonl"
+    write_rows(file, [{"sentence": text} for text in [*texts, *texts[:30]]])
+    source = DataSource(str(file), DataSettings(unlabelled=True))
+    rows = predicted_labels.label(checkpoint, source, tmp_path / "labelled", seed=1)
+    train, validation = (data.load(checkpoint.task, split, rows) for split in ("train", "validation"))
+    assert not {*train.texts} & {*validation.texts}
+    assert {*train.texts, *validation.texts} == {(text,) for text in texts}
+    assert len(train) + len(validation) == len(texts) + 30
+    model, encoder = load(checkpoint.folder), Encoder(checkpoint.folder, checkpoint.max_length)
+    for part in (train, validation):
+        predicted = evaluate.predictions(model, encoder(part.texts), checkpoint.task)
+        assert np.array_equal(part.labels, predicted)
+    command = ["optimize", str(checkpoint.folder), "--data", str(file), "--unlabelled", *OPTIONS]
+    assert run([*command, "-o", str(tmp_path / "w"), "--max-drop", "0.5", "--dry-run"]) == 0
+    assert "predict 280 rows without labels" in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()

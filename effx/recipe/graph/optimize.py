@@ -53,6 +53,7 @@ def add(
     meter: str,
     host: str,
     unlabelled: Path | None,
+    by_agreement: bool,
 ) -> None:
     """Add the cells, as far as they are known.
 
@@ -66,6 +67,7 @@ def add(
         meter: energy meter.
         host: id of the machine that measures.
         unlabelled: further texts for the recovery.
+        by_agreement: whether the labels of the rows are the checkpoint's own predictions.
     """
     made = _Cells(builder, task, checkpoint, settings, workload, unlabelled)
     full = made.unreduced()
@@ -76,7 +78,10 @@ def add(
     engines = [*full, *made.reduced(backend, host)]
     session = made.session(engines, meter, host)
     answer = builder.add(
-        "answer", made.name, AnswerStage(optimize=settings, workload=workload), sources=(session.id,)
+        "answer",
+        made.name,
+        AnswerStage(optimize=settings, workload=workload, by_agreement=by_agreement),
+        sources=(session.id,),
     )
     builder.add("report", made.name, ReportStage(), sources=(session.id, answer.id))
 

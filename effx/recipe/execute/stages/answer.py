@@ -18,7 +18,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
 
     settings = common.settings(cell, AnswerStage)
     runs = results.find([source.artifact for source in cell.sources])
-    answer = optimized.answer(runs, settings.optimize, built_for(settings.workload))
+    answer = optimized.answer(runs, settings.optimize, built_for(settings.workload), settings.by_agreement)
     folder = out / cell.name
     folder.mkdir()
     files.write_json(folder / common.ANSWER, answer.to_json())
