@@ -96,6 +96,12 @@ class _Layer:
             self._fitted[part, count] = problem.spread(removals.remaining(count))
         return self._fitted[part, count]
 
+    @property
+    def size(self) -> _Option:
+        """The heads and neurons that it has."""
+        heads, neurons = (0 if part is None else len(part.order) for part in (self.heads, self.neurons))
+        return _Option(heads, neurons)
+
     def forget(self) -> None:
         """Free the weights of sizes that were tried."""
         self._fitted.clear()
@@ -113,30 +119,32 @@ def prune(
     name: str | None = None,
     data_folder: DataLocation = None,
     overwrite: bool = False,
-    must_add_up: bool = True,
+    strict: bool = True,
 ) -> Checkpoint:
     """Prune a checkpoint to a fraction of its cost, and write ``out/name``.
 
     Args:
-        checkpoint: the one whose layers the table has, or another one of the same encoder.
+        checkpoint: the one whose layers the table has, or another one of the same encoder; it may have lost
+            layers, heads and neurons before.
         table: costs of heads and neurons.
         settings: how much faster, and how it is searched.
         out: folder of the checkpoint's folder.
         name: the new checkpoint's name; default: that of ``checkpoint`` with ``-pruned2x``.
         data_folder: file or folder of the rows; default: where the checkpoint's came from.
         overwrite: replace a checkpoint of that name.
-        must_add_up: refuse a table that did not pass its check; False: where the engine is measured anyway.
+        strict: refuse a table that did not pass its check, and a speed-up that is there already; False: where
+            the engine is measured anyway.
 
     Raises:
         UsageError: the table is of another encoder or did not pass its check, or the speed-up cannot be
-            reached.
+            reached or is there already.
         ArtifactError: the checkpoint is missing or damaged.
         DataError: the rows do not fit the task.
     """
     opened = Checkpoint.open(checkpoint)
     folder = output.new_folder(out, name or f"{opened.name}-pruned{settings.speedup:g}x", overwrite)
     model, task = checkpoints.load(opened), opened.task
-    check_table(table, model, opened, must_add_up=must_add_up)
+    check_table(table, model, opened, strict=strict)
     location = data.locate(data_folder, task, opened.data)
     train = data.load(task, "train", location)
     validation = data.load(task, "validation", location)
@@ -149,7 +157,7 @@ def prune(
     progress.say(f"{folder.name}: measure layers on {len(fitted)} rows")
     layers = _layers(model, batches(model, encoder(train.take(np.sort(fitted)).texts)))
     comparison = _Comparison(model, task, encoder(train.take(np.sort(scored)).texts), layers)
-    found, options = _search(model, table, layers, comparison, settings, folder.name)
+    found, options = _search(model, table, layers, comparison, settings, folder.name, strict=strict)
     target = _target(structure(model), layers, options)
     for layer in layers:
         layer.forget()
@@ -182,23 +190,26 @@ def prune(
 
 
 def check_table(
-    table: CostTable, model: PreTrainedModel, checkpoint: Checkpoint, *, must_add_up: bool = True
+    table: CostTable, model: PreTrainedModel, checkpoint: Checkpoint, *, strict: bool = True
 ) -> None:
     """Raise :class:`UsageError` if a table is not of this encoder, or its costs do not add up."""
     family, layers = families.of(model), structure(model).layers
-    sizes = {(len(layer.heads), layer.intermediate) for layer in layers}
-    wanted = (table.heads[-1].size, table.neurons[-1].size)
-    if len(layers) != table.layers or sizes != {wanted}:
+    heads, neurons = (max(sizes) for sizes in zip(
+        *((len(layer.heads), layer.intermediate) for layer in layers), strict=True
+    ))  # fmt: skip
+    most = (table.heads[-1].size, table.neurons[-1].size)
+    if len(layers) > table.layers or heads > most[0] or neurons > most[1]:
         raise UsageError(
-            f"the cost table is of {table.layers} layers of {wanted[0]} heads and {wanted[1]} neurons, which "
-            f"{checkpoint.name} does not have.", settings="costs",
-        )  # fmt: skip
+            f"the cost table is of {table.layers} layers of {most[0]} heads and {most[1]} neurons; "
+            f"{checkpoint.name} has {len(layers)} layers of up to {heads} heads and {neurons} neurons.",
+            settings="costs",
+        )
     if checkpoint.manifest.model != table.model or family.head_size(model) != table.head_size:
         raise UsageError(
             f"the cost table is of the encoder {table.model}, not of {checkpoint.manifest.model}.",
             settings="costs",
         )
-    if must_add_up and not table.passed:
+    if strict and not table.passed:
         raise UsageError(
             f"the cost table did not pass its check: the median error is {table.median_error or 1:.0%}, the "
             f"limit {table.limit:.0%}. Measure it again while the machine is idle.", settings="costs",
@@ -233,21 +244,31 @@ def _search(
     comparison: _Comparison,
     settings: OneShotSettings,
     name: str,
+    *,
+    strict: bool,
 ) -> tuple[budget.Candidate, list[_Option]]:
     """Return the best candidate, and what remains of each layer."""
-    heads, neurons = table.heads[-1].size, table.neurons[-1].size
-    sizes = neuron_sizes(neurons, step=_STEP, factor=_FACTOR)
-    sizes_of = [_Option(h, m) for h, m in itertools.product(range(heads + 1), sizes)]
+    grid = neuron_sizes(table.neurons[-1].size, step=_STEP, factor=_FACTOR)
     options, costs, terms = [], [], []
     for layer in layers:
-        of_layer = [*sizes_of, *([_Option(0, 0, removed=True)] if _may_go(model, layer.index) else [])]
+        most = layer.size
+        sizes = [*(size for size in grid if size < most.neurons), most.neurons]
+        heads = range(most.heads + 1)
+        of_layer = [_Option(h, m) for h, m in itertools.product(heads, sizes)]
+        of_layer += [_Option(0, 0, removed=True)] if _may_go(model, layer.index) else []
         options.append(of_layer)
         costs.append(np.array([0.0 if o.removed else table.layer_s(o.heads, o.neurons) for o in of_layer]))
-        errors = {("heads", h): layer.error("heads", h) for h in range(heads + 1)}
+        errors = {("heads", h): layer.error("heads", h) for h in heads}
         errors |= {("neurons", m): layer.error("neurons", m) for m in sizes}
         terms.append(np.array([[errors["heads", o.heads], errors["neurons", o.neurons]] for o in of_layer]))
     rest = table.predicted([])
     limit = table.unreduced_s / settings.speedup - rest
+    now = rest + sum(table.layer_s(layer.size.heads, layer.size.neurons) for layer in layers)
+    if strict and now <= limit + rest:
+        raise UsageError(
+            f"{name}: the checkpoint is {table.unreduced_s / now:.3g} times as fast already, by this table.",
+            settings="speedup",
+        )
     with progress.bar(f"{name}: compare structures", settings.candidates) as advance:
 
         def score(chosen: tuple[int, ...]) -> float:
@@ -289,9 +310,11 @@ def _target(whole: Structure, layers: Sequence[_Layer], options: Sequence[_Optio
         if option.removed:
             continue
         shape = whole.layers[whole.position(layer.index)]
-        assert layer.heads is not None and layer.neurons is not None
-        left = {shape.heads[position] for position in layer.heads.remaining(option.heads)}
-        target = target.without(heads={layer.index: [head for head in shape.heads if head not in left]})
+        if layer.heads is not None:
+            left = {shape.heads[position] for position in layer.heads.remaining(option.heads)}
+            target = target.without(heads={layer.index: [head for head in shape.heads if head not in left]})
+        if layer.neurons is None:
+            continue
         if option.neurons == 0:
             target = target.without(ffns=[layer.index])
         else:
@@ -313,15 +336,18 @@ class _Comparison:
         self._batches = [*batches(model, encoded)]
         self._expected = [self._logits(batch) for batch in self._batches]
         family = families.of(model)
+        paths = {"heads": family.context_path, "neurons": family.ffn_output_path}
+        parts = {number: {"heads": layer.heads, "neurons": layer.neurons}
+                 for number, layer in enumerate(layers)}  # fmt: skip
         self._modules = {
-            "heads": [linear(layer, family.context_path) for layer in family.layers(self._model)],
-            "neurons": [linear(layer, family.ffn_output_path) for layer in family.layers(self._model)],
+            (part, number): linear(module, path)
+            for part, path in paths.items()
+            for number, module in enumerate(family.layers(self._model))
+            if parts[number][part] is not None  # otherwise it was removed before
         }
         self._whole = {
-            part: [
-                (module.weight.data, None if module.bias is None else module.bias.data) for module in modules
-            ]
-            for part, modules in self._modules.items()
+            place: (module.weight.data, None if module.bias is None else module.bias.data)
+            for place, module in self._modules.items()
         }
 
     @torch.inference_mode()
@@ -355,18 +381,18 @@ class _Comparison:
         finally:
             for handle in handles:
                 handle.remove()
-            for part, originals in self._whole.items():
-                for module, (weight, bias) in zip(self._modules[part], originals, strict=True):
-                    module.weight.data = weight
-                    if bias is not None:
-                        module.bias.data = bias
+            for place, (weight, bias) in self._whole.items():
+                module = self._modules[place]
+                module.weight.data = weight
+                if bias is not None:
+                    module.bias.data = bias
 
     def _set(self, part: str, number: int, count: int) -> None:
-        layer, module = self._layers[number], self._modules[part][number]
+        layer = self._layers[number]
         removals = layer.heads if part == "heads" else layer.neurons
-        assert removals is not None
-        if count == len(removals.order):
+        if removals is None or count == len(removals.order):
             return
+        module = self._modules[part, number]
         if part == "neurons" and count == 0:  # a removed FFN leaves no bias
             module.weight.data = torch.zeros_like(module.weight)
             if module.bias is not None:

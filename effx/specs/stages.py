@@ -417,7 +417,7 @@ _ROWS = (
         view="costs/{name}", gpu=True, measures=True,
         code_of_backend=("engines/{engine}.py", "export/builders/{builder}.py"),
     ),
-    _training("one-shot", OneShotStage, "optimize/one_shot.py", ("given", "costs")),
+    _training("one-shot", OneShotStage, "optimize/one_shot.py", ("given", "costs", "recovery")),
     _training("recovery", RecoveryStage, "train/finetune.py", ("one-shot", "given")),
     StageSpec(
         "export", ExportStage, ("export/plan.py",),

@@ -16,7 +16,7 @@ from effx import data
 from effx.artifacts import Checkpoint
 from effx.cli import run
 from effx.encoding import Encoder
-from effx.models import checkpoints, evaluate, families, load, structure
+from effx.models import checkpoints, evaluate, families, load, prune, structure
 from effx.models.losses import distance_of
 from effx.models.reconstruction import problems, reconstruct
 from effx.optimize.cost_table import CostTable
@@ -39,24 +39,30 @@ class Rows:
         return {name: values[rows].numpy() for name, values in self._inputs.items()}
 
 
+@pytest.mark.parametrize("reduced", [False, True])
 @pytest.mark.parametrize("family", sorted(families.FAMILIES))
-def test_what_is_compared_is_what_is_written(family: str) -> None:
+def test_what_is_compared_is_what_is_written(family: str, reduced: bool) -> None:
     """The distance of weights that are swapped in equals that of the smaller model."""
     model = tiny.model(family, layers=4, outputs=2)
+    if reduced:
+        prune(model, heads={0: [1], 2: [0, 3]}, ffns=[1], neurons={0: range(5, 17)})
+        if family != "modernbert":  # whose kinds of layers alternate
+            prune(model, heads={3: range(4)})
     inputs = [tiny.inputs(model, LENGTHS, seed=seed) for seed in range(4)]
     measured = problems(model, inputs)
     layers = [_Layer.of(number, one) for number, one in enumerate(measured)]
     comparison = _Comparison(model, TASKS["sst2"], Rows(model), layers)  # type: ignore[arg-type]
-    whole = [_Option(4, 24)] * 4
+    whole = [layer.size for layer in layers]
+    assert reduced or whole == [_Option(4, 24)] * 4
     assert comparison.distance(whole) == pytest.approx(0.0, abs=1e-6)
     expected = tiny.logits(model, tiny.inputs(model, LENGTHS))
     rng = np.random.default_rng(5)
     for _ in range(6):
         options = [
-            _Option(int(rng.integers(0, 5)), int(rng.integers(0, 3)) * 12)
+            _Option(int(rng.integers(0, size.heads + 1)), int(rng.integers(0, 3)) * (size.neurons // 2))
             if number == 0 or not _may_go(model, number) or rng.random() < 0.7
             else _Option(0, 0, removed=True)
-            for number in range(4)
+            for number, size in enumerate(whole)
         ]
         smaller = reconstruct(
             copy.deepcopy(model), _target(structure(model), layers, options), measured
@@ -121,13 +127,38 @@ def test_command(
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+def test_a_pruned_checkpoint_is_pruned_further(
+    checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a structure of the first step lost stays lost, and the second keeps its own budget."""
+    costs = write_table(tmp_path / "costs.json", checkpoint)
+    options = ["--costs", str(costs), "--data", str(rows_folder), "-o", str(tmp_path), "--rows", "64",
+               "--candidates", "5"]  # fmt: skip
+    assert run(["train", "prune", str(checkpoint.folder), *options, "--speedup", "1.5", "--name", "a"]) == 0
+    assert run(["train", "prune", str(tmp_path / "a"), *options, "--speedup", "2.5", "--name", "b"]) == 0
+    first, second = (Checkpoint.open(tmp_path / name).manifest for name in "ab")
+    assert second.parent == Checkpoint.open(tmp_path / "a").digest
+    assert second.one_shot is not None and second.one_shot.predicted_s <= 45.0 / 2.5
+    before = {layer.index: layer for layer in first.structure.layers}
+    for layer in second.structure.layers:
+        assert {*layer.heads} <= {*before[layer.index].heads}
+        assert {*layer.neuron_indices} <= {*before[layer.index].neuron_indices}
+    capsys.readouterr()
+    assert run(["train", "prune", str(tmp_path / "b"), *options, "--speedup", "2", "--name", "c"]) == 2
+    assert "times as fast already, by this table" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("changes", "arguments", "message"),
     [
         ({}, ["--speedup", "30"], "speedup 30 cannot be reached: the most is 6.43, by this table"),
         ({}, ["--speedup", "1"], "--speedup"),
         ({"model": "other"}, [], "the cost table is of the encoder other, not of bert"),
-        ({"layers": 4, "checks": []}, [], "the cost table is of 4 layers of 4 heads and 64 neurons"),
+        (
+            {"layers": 2, "checks": []},
+            [],
+            "is of 2 layers of 4 heads and 64 neurons; tiny has 3 layers of up",
+        ),
         ({"checks": []}, [], "the cost table did not pass its check"),
     ],
 )

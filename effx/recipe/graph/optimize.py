@@ -1,8 +1,12 @@
 """The cells of ``effx optimize``: from one checkpoint to the cheapest engine that keeps its promise.
 
     given ── export (fp32, and the wanted precision, on every backend) ── fastest
-          └─ costs (on the fastest backend) ── one-shot (each speed-up) ── recovery ── export
+          └─ costs (on the fastest backend) ── one-shot (the least speed-up) ── recovery ── export
+                                               one-shot (the next) of it ── recovery ── export
     all exports ── profile ── answer ── report
+
+Each speed-up is pruned from the one before after its recovery: several small steps lose less than a large one
+(Kurtic et al. 2023, "ZipLM", section 3.3), and one run gives a family of models.
 
 The backend whose layers are measured is the one on which the unreduced engine is the fastest, so its cells
 are known once ``fastest`` is done.
@@ -132,11 +136,11 @@ class _Cells:
             ),
             (self._given,), backends=(backend,), alone=True,
         )  # fmt: skip
-        engines = []
+        engines, before = [], self._given
         for speedup in sorted(settings.speedups):
             pruned = self._add(
                 "one-shot", f"{self.name}-pruned{speedup:g}x",
-                OneShotStage(one_shot=settings.one_shot(speedup)), (self._given, costs), keep=False,
+                OneShotStage(one_shot=settings.one_shot(speedup)), (before, costs), keep=False,
             )  # fmt: skip
             finetune = FinetuneSettings.of(
                 epochs=settings.epochs, batch_size=settings.batch_size, lr=settings.lr, limit=settings.limit,
@@ -151,6 +155,7 @@ class _Cells:
                 work=self._builder.amount(self._task, finetune, "epochs"), group=f"{speedup:g}x",
                 paths=self._training_paths,
             )  # fmt: skip
+            before = recovered
             engines.append(self._engine(recovered, settings.variant, backend))
         return engines
 

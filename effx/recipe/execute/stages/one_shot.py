@@ -14,15 +14,16 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     from effx.optimize import one_shot
     from effx.optimize.cost_table import CostTable
 
-    settings, given, costs = common.settings(cell, OneShotStage), cell.source("given"), cell.source("costs")
-    assert given is not None and costs is not None
+    settings, costs = common.settings(cell, OneShotStage), cell.source("costs")
+    before = cell.source("recovery") or cell.source("given")
+    assert before is not None and costs is not None
     checkpoint = one_shot.prune(
-        given.artifact,
+        before.artifact,
         CostTable.read(costs.artifact / common.COSTS),
         settings.one_shot,
         out=out,
         name=cell.name,
         data_folder=cell.local_paths.data,
-        must_add_up=False,  # the table only chooses; the engines are measured
+        strict=False,  # the table only chooses; the engines are measured
     )
     return StageOutput(checkpoint.digest, common.scores(checkpoint))
