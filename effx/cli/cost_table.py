@@ -53,6 +53,11 @@ if TYPE_CHECKING:
     "--checks", type=click.IntRange(min=1), default=20, show_default=True,
     help="Number of random structures whose cost is predicted and measured.",
 )  # fmt: skip
+@click.option(
+    "--coarse", is_flag=True,
+    help="Measure every third number of heads, and about half as many numbers of neurons; costs between them "
+    "are interpolated. This takes about half the time.",
+)  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), default=Path("costs"), show_default=True, metavar="DIR",
@@ -68,6 +73,7 @@ def command(
     threads: int | None,
     rounds: int,
     checks: int,
+    coarse: bool,
     seed: int,
     out: Path,
     as_json: bool,
@@ -90,7 +96,7 @@ def command(
     files.check_writable(out)
     tables = measure_costs.measure(
         checkpoint, variant=variant, backend=backend, workloads=workloads, data_folder=data_folder,
-        threads=threads, rounds=rounds, checks=checks, seed=seed,
+        threads=threads, rounds=rounds, checks=checks, seed=seed, coarse=coarse,
     )  # fmt: skip
     texts = []
     for table in tables:

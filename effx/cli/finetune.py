@@ -19,7 +19,7 @@ from effx.specs.training import FinetuneSettings
 @options.data("Default: the hub.")
 @options.of(FinetuneSettings)
 @options.of(HeadSettings)
-@options.teacher
+@options.teacher_of_texts
 @options.new_checkpoint(
     "TASK-MODEL-REGIME-sSEED, or TASK-MODEL-REGIME-layersK-seqN-sSEED with other layers or length"
 )

@@ -20,6 +20,7 @@ from effx.specs.training import LotterySettings
 @options.data("Default: the hub.")
 @options.of(LotterySettings)
 @options.of(HeadSettings)
+@options.teacher
 @options.workspace("checkpoints and masks. Default: lottery/TASK-MODEL, with -mlm or -mask.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifests.")
 @click.pass_context
@@ -29,6 +30,7 @@ def command(
     task: str,
     model: str,
     data_folder: DataSource | None,
+    teacher: Path | None,
     out: Path | None,
     as_json: bool,
     **settings: Any,
@@ -47,6 +49,7 @@ def command(
     from effx.recipe import sweeps
 
     head, rest = options.apart(HeadSettings, options.given(context, settings))
+    given_teacher, rest = options.given_teacher(rest, teacher)
     checkpoints = sweeps.lottery(
         task,
         model,
@@ -54,6 +57,7 @@ def command(
         data_folder=data_folder,
         settings=LotterySettings.of(**rest),
         head=HeadSettings.of(**head),
+        teacher=given_teacher,
     )
     if as_json:
         click.echo(json.dumps([checkpoint.to_json() for checkpoint in checkpoints], indent=1))

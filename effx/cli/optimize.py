@@ -81,6 +81,7 @@ def command(
     """  # fmt: skip
     from effx import records
     from effx.errors import StoppedError
+    from effx.recipe.execute.view import summary
     from effx.recipe.optimize import optimize
     from effx.train import as_checkpoint
 
@@ -117,6 +118,9 @@ def command(
         click.echo(json.dumps(answer, indent=1))
     else:
         click.echo((done.folder / "answer.txt").read_text(encoding="utf-8").rstrip())
+        for entry in done.plan.entries.values():
+            if entry.state in ("gate", "refused", "failed", "blocked"):
+                click.echo(summary(entry))
         workspace = done.plan.store.folder
         lines = [] if answer["engine"] is None else [f"engine: {workspace / 'engines' / answer['engine']}"]
         click.echo("\n".join(["", *lines, f"report: {workspace / 'report' / 'index.html'}"]))

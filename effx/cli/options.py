@@ -16,7 +16,7 @@ from effx.artifacts import Checkpoint
 from effx.errors import EffxError, UsageError, nearest
 from effx.specs import meters, settings
 from effx.specs.data import DataSettings, DataSource
-from effx.specs.distillation import DistillationSettings
+from effx.specs.distillation import DistillationSettings, GivenTeacher
 from effx.specs.quantities import Quantity
 from effx.specs.settings import Leaf, Settings
 
@@ -285,14 +285,33 @@ def data(default: str, *, labelled: bool = True, without: tuple[str, ...] = ()) 
 
 
 def teacher(function: F) -> F:
+    """Add ``--teacher`` and the settings of distillation."""
+    return _teacher(of(DistillationSettings)(function))
+
+
+def teacher_of_texts(function: F) -> F:
     """Add ``--teacher``, ``--unlabelled-data`` and the settings of distillation."""
-    function = of(DistillationSettings)(function)
-    return _teacher(_unlabelled(function))
+    return _teacher(_unlabelled(of(DistillationSettings)(function)))
 
 
 def teacher_of_predictions(function: F) -> F:
-    """Add ``--teacher`` and the settings of distillation but for hidden states and further texts."""
+    """Add ``--teacher`` and the settings of distillation but for hidden states."""
     return _teacher(of(DistillationSettings, without=("hidden_weight",))(function))
+
+
+def given_teacher(
+    given: Mapping[str, Any], teacher: Path | None
+) -> tuple[GivenTeacher | None, dict[str, Any]]:
+    """Return the teacher of a sweep, and the settings among those ``given`` that are not of distillation.
+
+    Raises:
+        UsageError: settings of distillation without a teacher.
+        ArtifactError: it is not a checkpoint.
+    """
+    found, rest = distillation(given, teacher)
+    if found is None:
+        return None, rest
+    return GivenTeacher(str(found.teacher), Checkpoint.open(found.teacher).digest, found.settings), rest
 
 
 def _unlabelled(function: F) -> F:

@@ -28,6 +28,7 @@ from effx.specs.training import TicketSearchSettings
 )
 @options.of(TicketSearchSettings)
 @options.of(HeadSettings)
+@options.teacher
 @click.option(
     "--scores",
     type=click.Path(path_type=Path),
@@ -45,6 +46,7 @@ def command(
     model: str,
     preset: str | None,
     data_folder: DataSource | None,
+    teacher: Path | None,
     scores: Path | None,
     out: Path | None,
     as_json: bool,
@@ -70,6 +72,7 @@ def command(
 
     chosen = preset_settings(preset, task).given() if preset else {}
     head, rest = options.apart(HeadSettings, options.given(context, given))
+    given_teacher, rest = options.given_teacher(rest, teacher)
     table = sweeps.tickets(
         task,
         model,
@@ -78,5 +81,6 @@ def command(
         settings=TicketSearchSettings.of(**{**chosen, **rest}),
         head=HeadSettings.of(**head),
         scores=scores,
+        teacher=given_teacher,
     )
     click.echo(json.dumps(table, indent=1) if as_json else markdown(table).rstrip())

@@ -26,6 +26,7 @@ from effx.recipe.graph.digests import Digests
 from effx.recipe.graph.plan import Artifacts, CellPlan
 from effx.recipe.language.recipe import ModelEntry, Recipe, TaskEntry
 from effx.specs.data import DataLocation, DataSettings, DataSource
+from effx.specs.distillation import GivenTeacher
 from effx.specs.heads import HeadSettings
 from effx.specs.training import AdaptationSettings, LotterySettings, TicketSearchSettings
 
@@ -39,6 +40,7 @@ def tickets(
     settings: TicketSearchSettings | None = None,
     head: HeadSettings | None = None,
     scores: str | Path | None = None,
+    teacher: GivenTeacher | None = None,
     executor: Executor | None = None,
 ) -> dict[str, Any]:
     """Search for super tickets, and write their table and figures.
@@ -56,6 +58,7 @@ def tickets(
             default: kept if its labels are the task's.
         scores: importance scores of another search, by which tickets are pruned instead: its workspace, with
             importance-sSEED.json of every seed, or one such file for all seeds.
+        teacher: a checkpoint of the task that the tickets learn from besides the labels.
         executor: where cells run; None: in this process.
 
     Returns:
@@ -78,7 +81,9 @@ def tickets(
 
     def add(builder: CellBuilder, artifacts: Artifacts) -> None:
         task, model = recipe.tasks[0], recipe.models[0]
-        ticket_cells.add_search(builder, task, model, settings, artifacts, views="", scores=given)
+        ticket_cells.add_search(
+            builder, task, model, settings, artifacts, views="", scores=given, teacher=teacher
+        )
 
     return _table(done(recipe, add, executor), "tickets")
 
@@ -91,6 +96,7 @@ def lottery(
     data_folder: DataLocation = None,
     settings: LotterySettings | None = None,
     head: HeadSettings | None = None,
+    teacher: GivenTeacher | None = None,
     executor: Executor | None = None,
 ) -> list[Checkpoint]:
     """Search for an unstructured lottery ticket; every round is a checkpoint, or with mlm a mask.
@@ -102,6 +108,7 @@ def lottery(
         data_folder: file or folder of the rows; default: the hub, or the demo corpus.
         settings: how sparse, and how to train.
         head: whether the model's task head is kept or replaced; default: kept if its labels are the task's.
+        teacher: a checkpoint of the task that every round's fine-tuning learns from besides the labels.
         executor: where cells run; None: in this process.
 
     Returns:
@@ -130,7 +137,14 @@ def lottery(
     def add(builder: CellBuilder, artifacts: Artifacts) -> None:
         task, model = recipe.tasks[0], recipe.models[0]
         lottery_cells.add(
-            builder, task, model, settings, f"{stem}-{last}-s{seed}", round_name=rounds, keep_rounds=True
+            builder,
+            task,
+            model,
+            settings,
+            f"{stem}-{last}-s{seed}",
+            round_name=rounds,
+            keep_rounds=True,
+            teacher=teacher,
         )
 
     plan = done(recipe, add, executor)

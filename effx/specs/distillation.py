@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -35,3 +36,13 @@ class DistillationSettings(Settings):
             raise wrong("nothing is learned from the teacher: set logit_weight or hidden_weight above 0.",
                         "logit_weight", "hidden_weight")  # fmt: skip
         return self
+
+
+@dataclass(frozen=True)
+class GivenTeacher:
+    """A checkpoint that a sweep's models learn from."""
+
+    folder: str
+    digest: str
+    """Of its manifest: another teacher makes other models."""
+    settings: DistillationSettings = DistillationSettings()

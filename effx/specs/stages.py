@@ -52,6 +52,14 @@ class DistilledStage(Settings):
     distillation: DistillationSettings = DistillationSettings()
 
 
+class TaughtStage(Settings):
+    """What the stages of sweeps have in common that may learn from a teacher that the user gives."""
+
+    teacher_digest: str | None = None
+    """Of the teacher's manifest; None: there is no teacher."""
+    distillation: DistillationSettings = DistillationSettings()
+
+
 class FinetuneStage(DistilledStage):
     """Fine-tune a pretrained encoder on a task."""
 
@@ -70,7 +78,7 @@ class PruneStage(DistilledStage):
     ticket: TicketSettings
 
 
-class LotteryRoundStage(Settings):
+class LotteryRoundStage(TaughtStage):
     """Fine-tune the pretrained weights under a mask."""
 
     task: str
@@ -150,7 +158,7 @@ class TicketsScoresStage(Settings):
     """SHA-256 of a file of scores that was given; None: the full model is scored."""
 
 
-class TicketStage(Settings):
+class TicketStage(TaughtStage):
     """Train one ticket of a search."""
 
     task: str

@@ -36,6 +36,7 @@ from effx.specs.heads import HeadSettings
 from effx.specs.kinds import KINDS
 from effx.specs.training import LR_LOTTERY, FinetuneSettings, LotterySettings
 from effx.train import distributed, mlm, rows, source
+from effx.train.distillation import Distillation
 from effx.train.finetune import finetune
 
 MASK = "mask.safetensors"
@@ -84,6 +85,7 @@ def train_round(
     objective: str | None,
     mask_digest: str | None = None,
     head: HeadSettings | None = None,
+    distillation: Distillation | None = None,
 ) -> Checkpoint:
     """Fine-tune the pretrained weights under masks and write ``out/name``.
 
@@ -99,6 +101,7 @@ def train_round(
         objective: for the manifest: what the rounds train; None: unknown, because the masks are from a file.
         mask_digest: SHA-256 of that file.
         head: whether the model's task head is kept or replaced.
+        distillation: a teacher that is learned from besides the labels; None: labels alone.
 
     Raises:
         ArtifactError: the masks do not fit the model.
@@ -123,6 +126,7 @@ def train_round(
         reduce=reduce,
         facts=facts,
         head=head,
+        distillation=distillation,
     )
 
 

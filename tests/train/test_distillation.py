@@ -480,6 +480,35 @@ def test_a_recipe_gives_exits_and_tokens_a_teacher(
         load_recipe(Path("r.yaml"))
 
 
+def test_sweeps_have_a_teacher(
+    trained: Checkpoint, encoders: dict[str, Path], rows_folder: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Every round of a lottery ticket, and every ticket of a search, but not the search's full models."""
+    common = ["sst2", "--model", str(encoders["bert"]), "--data", str(rows_folder), "--max-steps", "2",
+              "--max-length", "32", "--teacher", str(trained.folder), "--temperature", "3"]  # fmt: skip
+    lottery, search = tmp_path / "lottery", tmp_path / "search"
+    assert run(["train", "lottery", *common, "--sparsity", "10", "-o", str(lottery)]) == 0
+    assert run(["train", "tickets", *common, "--levels", "50", "--kinds", "winning", "--seeds", "1",
+                "--keep", "all", "-o", str(search)]) == 0  # fmt: skip
+    found = {
+        path.name: Checkpoint.open(path).manifest.training.distillation
+        for folder in (lottery, search)
+        for path in (folder / "checkpoints").iterdir()
+    }
+    assert len(found) == 4
+    for name, record in found.items():
+        if "-full-" in name:
+            assert record is None
+            continue
+        assert record is not None
+        assert (record.teacher_digest, record.settings["temperature"]) == (trained.digest, 3.0)
+        assert record.hidden_layers == 3
+    capsys.readouterr()
+    assert run(["train", "lottery", "sst2", "--model", str(encoders["bert"]), "--temperature", "3"]) == 2
+    assert "has no effect without a teacher" in capsys.readouterr().err
+
+
 def test_command(
     trained: Checkpoint, encoders: dict[str, Path], rows_folder: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

@@ -32,6 +32,8 @@ class LocalPaths:
     """File of a mask that was given."""
     unlabelled: str | None = None
     """File of further texts without labels for a teacher."""
+    teacher: str | None = None
+    """Folder of a teacher that was given."""
     scores: str | None = None
     """File of importance scores that was given; None: a full model is scored."""
     data_of_tasks: Mapping[str, DataSource] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from effx import files
 from effx.recipe.execute.protocol import LocalPaths
 from effx.recipe.graph.cells import Cell, CellBuilder, data_paths
 from effx.recipe.language.recipe import ModelEntry, TaskEntry
+from effx.specs.distillation import GivenTeacher
 from effx.specs.stages import LotteryMaskStage, LotteryRoundStage
 from effx.specs.training import SPARSITY_STEP, LotterySettings
 
@@ -27,6 +28,7 @@ def add(
     *,
     round_name: str | None = None,
     keep_rounds: bool = False,
+    teacher: GivenTeacher | None = None,
 ) -> Cell:
     """Add the rounds of a lottery ticket; return the last.
 
@@ -38,10 +40,11 @@ def add(
         name: of the last round's checkpoint.
         round_name: of the earlier rounds' results, with {percent}; default: NAME-roundPERCENT.
         keep_rounds: keep the checkpoints of earlier rounds too.
+        teacher: what every fine-tuning learns from besides the labels.
     """
     stem, _, seed = name.rpartition("-s")
     names = round_name or f"{stem}-round{{percent}}-s{seed}"
-    rounds = _Rounds(builder, task, model, settings, names, keep_rounds)
+    rounds = _Rounds(builder, task, model, settings, names, keep_rounds, teacher)
     if settings.mask is not None:
         return rounds.tune(None, name, None, objective=None, mask_digest=files.sha256(Path(settings.mask)))
     if settings.objective == "mlm":
@@ -65,16 +68,18 @@ class _Rounds:
         settings: LotterySettings,
         names: str,
         keep_rounds: bool,
+        teacher: GivenTeacher | None,
     ) -> None:
         self._builder, self._task, self._settings, self._names = builder, task, settings, names
         self._head = model.head
-        self._keep_rounds = keep_rounds
+        self._keep_rounds, self._teacher = keep_rounds, teacher
         self._finetune = settings.finetune.replace(lr=settings.learning_rate)
         digests, self._pretrained = builder.pretrained(model)
         local_paths = data_paths(task, model)
         self._local_paths = LocalPaths(
-            local_paths.data, local_paths.model, _absolute(settings.text), _absolute(settings.mask)
-        )
+            local_paths.data, local_paths.model, _absolute(settings.text), _absolute(settings.mask),
+            teacher=None if teacher is None else _absolute(teacher.folder),
+        )  # fmt: skip
         self._options: dict[str, Any] = {
             "local_paths": self._local_paths,
             "rows": builder.rows(task),
@@ -101,6 +106,7 @@ class _Rounds:
             mask_digest=mask_digest,
             head=self._head,
             finetune=self._finetune,
+            **taught(self._teacher),
         )
         sources = (*((before.id,) if before else ()), *self._pretrained)
         return self._builder.add(
@@ -124,6 +130,13 @@ class _Rounds:
             )
         assert last is not None
         return last
+
+
+def taught(teacher: GivenTeacher | None) -> dict[str, Any]:
+    """Return the settings of a :class:`effx.specs.stages.TaughtStage`."""
+    if teacher is None:
+        return {}
+    return {"teacher_digest": teacher.digest, "distillation": teacher.settings}
 
 
 def _absolute(path: str | None) -> str | None:

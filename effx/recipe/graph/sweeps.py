@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from effx import data, files
 from effx.analysis.tickets import searches
 from effx.recipe.execute.protocol import LocalPaths
 from effx.recipe.execute.stages import tickets_rung
+from effx.recipe.graph import lottery
 from effx.recipe.graph.cells import Cell, CellBuilder, data_paths
 from effx.recipe.graph.chains import joined
 from effx.recipe.graph.plan import Artifacts
 from effx.recipe.language.recipe import ModelEntry, TaskEntry, TicketsEntry
 from effx.specs import halving, presets
+from effx.specs.distillation import GivenTeacher
 from effx.specs.levels import Level
 from effx.specs.stages import (
     TicketsFullStage,
@@ -67,6 +70,7 @@ def add_search(
     *,
     views: str | None = None,
     scores: Mapping[int, Path] | None = None,
+    teacher: GivenTeacher | None = None,
 ) -> None:
     """Add a search for tickets, as far as its cells are known.
 
@@ -78,8 +82,9 @@ def add_search(
         artifacts: id of a cell -> its output folder.
         views: folder of the workspace for links to checkpoints and table; default: ``tickets/TASK-MODEL``.
         scores: seed -> file of scores by which tickets are pruned; None: by those of the full models.
+        teacher: what every ticket learns from besides the labels; the full models have none.
     """
-    search = _Search(builder, task, model, settings, views, scores)
+    search = _Search(builder, task, model, settings, views, scores, teacher)
     if settings.search == "halving":
         search.halving(artifacts)
     else:
@@ -97,8 +102,9 @@ class _Search:
         settings: TicketSearchSettings,
         views: str | None,
         scores: Mapping[int, Path] | None,
+        teacher: GivenTeacher | None,
     ) -> None:
-        self._scores = scores
+        self._scores, self._teacher = scores, teacher
         self._builder, self._task, self._model, self._settings = builder, task, model, settings
         self._stem = joined(task.name, model.label)
         folder = f"tickets/{self._stem}" if views is None else views
@@ -176,13 +182,18 @@ class _Search:
         known = next((c for c in self._builder.cells if c.stage == "ticket" and c.name == name), None)
         if known is not None:
             return known
+        paths: LocalPaths = self._options["local_paths"]
+        if self._teacher is not None:
+            paths = replace(paths, teacher=str(Path(self._teacher.folder).resolve()))
         is_kept = self._settings.keep == "all" or (self._settings.keep == "winning" and kind == WINNING)
         return self._builder.add(
             "ticket", name,
             TicketStage(
-                task=self._task.name, head=self._model.head, ticket=self._settings.ticket(level, kind, seed)
+                task=self._task.name, head=self._model.head, ticket=self._settings.ticket(level, kind, seed),
+                **lottery.taught(self._teacher),
             ),
-            **self._options, sources=(f"tickets-scores {self._full_name(seed)}",), pause_at=pause_at,
+            **{**self._options, "local_paths": paths},
+            sources=(f"tickets-scores {self._full_name(seed)}",), pause_at=pause_at,
             keep=is_kept and pause_at is None, work=self._work,
             view=f"{self._folder}checkpoints/{{name}}",
         )  # fmt: skip

@@ -120,6 +120,7 @@ def draw_scored(
     data_folder: DataLocation = None,
     segment: RunSegment | None = None,
     head: HeadSettings | None = None,
+    distillation: Distillation | None = None,
 ) -> Checkpoint:
     """Train a ticket by the scores in a file, and write ``out/name`` with its predictions.
 
@@ -133,6 +134,7 @@ def draw_scored(
         data_folder: file or folder of the rows; default: the hub, or the generated rows of the demo.
         segment: the part of the training run to do now; None: all of it.
         head: whether the task head of ``model_name`` is kept or replaced, as for the model that was scored.
+        distillation: a teacher that the ticket learns from besides the labels; None: labels alone.
 
     Raises:
         UsageError: the level leaves too few heads.
@@ -150,6 +152,7 @@ def draw_scored(
     return train(
         task.name, model_name, about["checkpoint"], [removal], settings, structure(model), out=out, name=name,
         data_folder=data_folder, keep_predictions=True, segment=segment, head=head,
+        distillation=distillation,
     )  # fmt: skip
 
 

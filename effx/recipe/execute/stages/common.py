@@ -10,7 +10,7 @@ from effx.artifacts import Checkpoint
 from effx.errors import ArtifactError
 from effx.recipe.execute.protocol import CellSpec
 from effx.specs.settings import Settings
-from effx.specs.stages import DistilledStage
+from effx.specs.stages import DistilledStage, TaughtStage
 
 if TYPE_CHECKING:
     from effx.train.distillation import Distillation
@@ -52,6 +52,22 @@ def distillation(cell: CellSpec, settings: DistilledStage) -> Distillation | Non
 
     source = next(source for source in cell.sources if source.name == settings.teacher)
     return Distillation(source.artifact, settings.distillation)
+
+
+def given_distillation(cell: CellSpec, settings: TaughtStage) -> Distillation | None:
+    """Return the teacher that the user gave to a sweep, and what is learned from it.
+
+    Raises:
+        ArtifactError: it is another checkpoint than when the sweep was planned.
+    """
+    if settings.teacher_digest is None:
+        return None
+    from effx.train.distillation import Distillation
+
+    assert cell.local_paths.teacher is not None
+    if Checkpoint.open(cell.local_paths.teacher).digest != settings.teacher_digest:
+        raise ArtifactError(f"{cell.local_paths.teacher} has changed since the search was planned.")
+    return Distillation(cell.local_paths.teacher, settings.distillation)
 
 
 def checkpoint(cell: CellSpec) -> Path:

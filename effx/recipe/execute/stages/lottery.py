@@ -36,6 +36,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         objective=settings.objective,
         mask_digest=settings.mask_digest,
         head=settings.head,
+        distillation=common.given_distillation(cell, settings),
     )
     assert checkpoint.manifest.sparsity is not None
     zeros = f"{checkpoint.manifest.sparsity.share:.0%} zeros"

@@ -35,6 +35,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         settings=ticket,
         head=settings.head,
         segment=RunSegment(begin, cell.pause_at, state),
+        distillation=common.given_distillation(cell, settings),
     )
     seed = ticket.finetune.training.seed
     result = TicketResult.of(checkpoint, ticket.kind, ticket.level, seed, cell.pause_at)
