@@ -58,12 +58,18 @@ _PERIODS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _SIZES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
 _ENERGIES = {"J": 1.0, "mJ": 1e-3, "uJ": 1e-6, "µJ": 1e-6}
 
+
+def _in(unit: str) -> Callable[[float], str]:
+    """Return what writes an amount so that it is read as the same amount."""
+    return lambda amount: f"{float(amount)!r}{unit}"
+
+
 DURATION = Quantity(
-    _parser("duration", _DURATIONS, "5ms or 0.005s"), "DURATION", "a duration, e.g. 5ms", suffix="_s"
+    _parser("duration", _DURATIONS, "5ms or 0.005s"), "DURATION", "a duration, e.g. 5ms", _in("s"), "_s"
 )
-PERIOD = Quantity(_parser("period", _PERIODS, "45m or 2h"), "PERIOD", "a period, e.g. 45m", suffix="_s")
-SIZE = Quantity(_parser("size", _SIZES, "500MB or 64MiB"), "SIZE", "a size, e.g. 500MB", suffix="_bytes")
-ENERGY = Quantity(_parser("energy", _ENERGIES, "20mJ or 0.02J"), "ENERGY", "an energy, e.g. 20mJ")
+PERIOD = Quantity(_parser("period", _PERIODS, "45m or 2h"), "PERIOD", "a period, e.g. 45m", _in("s"), "_s")
+SIZE = Quantity(_parser("size", _SIZES, "500MB or 64MiB"), "SIZE", "a size, e.g. 500MB", _in("B"), "_bytes")
+ENERGY = Quantity(_parser("energy", _ENERGIES, "20mJ or 0.02J"), "ENERGY", "an energy, e.g. 20mJ", _in("J"))
 
 
 def parse_share(text: str) -> float:
