@@ -38,10 +38,10 @@ class SizeCost(Record):
     size: Count
     """Heads, or FFN neurons."""
     seconds: Seconds
-    """Per query and layer, beyond the cost of size 0; the median over rounds."""
+    """Per query and layer, beyond the cost of size 0; the median over rounds, made to rise with the size."""
     low: Seconds
     high: Seconds
-    """95 % interval of the median."""
+    """95 % interval of the median itself."""
 
 
 class LayerSize(Record):

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy.optimize import isotonic_regression
 from transformers import PreTrainedModel
 
 from effx import engines, progress, scratch, signals
@@ -41,7 +42,8 @@ from effx.structure import Structure
 
 UNREDUCED, CHECK = "unreduced", "check"
 """Names of the checkpoint's own graph, and of random structures, which have a number too."""
-_PROBE_LAYERS = 4
+_PROBE_LAYERS = 6
+"""With fewer than the checkpoint has, a layer is understated: more of the weights fit into the caches."""
 _BLOCK_S = 0.2
 """Seconds of the fastest engine's block, about."""
 _MOST_QUERIES = 64
@@ -49,6 +51,8 @@ _ROUNDS = 25
 _CHECKS = 20
 _FACTOR, _COARSE_FACTOR = 0.8, 0.6
 """Between numbers of neurons that are measured."""
+_LEAST_SHARE = 0.1
+"""Of the heads and neurons, in the smallest of the random structures, at most."""
 _REMOVED = 0.15
 """Probability that a layer of a random structure is removed, and that its attention or FFN is."""
 
@@ -241,16 +245,20 @@ def _with_sizes(whole: Structure, *, heads: int | None = None, neurons: int | No
 
 
 def _random_structures(model: PreTrainedModel, count: int, seed: int) -> list[Structure]:
-    """Return random structures: layers with random heads and neurons, some without a part, some removed."""
+    """Return random structures, from small ones to nearly the whole: a search chooses among all of them.
+
+    Layers have random heads and neurons, some lack a part, some are removed.
+    """
     rng, whole, family = np.random.default_rng((seed, 7)), structure(model), families.of(model)
     heads, neurons = _sizes(whole)
     found: list[Structure] = []
     while len(found) < count:
-        drawn = whole
+        drawn, share = whole, rng.uniform(_LEAST_SHARE, 1.0)
+        most = [max(1, round(share * part[-1])) for part in (heads, neurons)]
         for layer in whole.layers:
-            left = 0 if rng.random() < _REMOVED else int(rng.integers(1, heads[-1] + 1))
+            left = 0 if rng.random() < _REMOVED else int(rng.integers(1, most[0] + 1))
             drawn = drawn.without(heads={layer.index: layer.heads[left:]})
-            size = 0 if rng.random() < _REMOVED else int(rng.integers(neurons[-1] // 8, neurons[-1] + 1))
+            size = 0 if rng.random() < _REMOVED else int(rng.integers(most[1] // 8, most[1] + 1))
             size = size if size == neurons[-1] else size // 16 * 16
             drawn = drawn.without(neurons={layer.index: layer.neuron_indices[size:]})
         removed = [layer.index for layer in whole.layers[1:] if rng.random() < _REMOVED]
@@ -334,13 +342,16 @@ def _table(
     count = min(_PROBE_LAYERS, len(whole.layers))
 
     def costs(part: str, sizes: Sequence[int]) -> tuple[SizeCost, ...]:
-        result = []
-        for size in sizes:
-            larger = seconds["full" if size == sizes[-1] else f"{part}{size}"]
-            differences = (larger - seconds[f"{part}0"]) / count
-            low, high = median_interval(differences)
-            result.append(SizeCost(size=size, seconds=float(np.median(differences)), low=low, high=high))
-        return tuple(result)
+        of_sizes = [
+            (seconds["full" if size == sizes[-1] else f"{part}{size}"] - seconds[f"{part}0"]) / count
+            for size in sizes
+        ]
+        medians = [max(0.0, float(np.median(differences))) for differences in of_sizes]
+        rising = isotonic_regression(medians).x  # noise would make a size cheaper than a smaller one
+        return tuple(
+            SizeCost(size=size, seconds=float(value), low=low, high=high)
+            for size, value, (low, high) in zip(sizes, rising, map(median_interval, of_sizes), strict=True)
+        )
 
     of_heads, of_neurons = costs("heads", heads), costs("neurons", neurons)
     empty = 0.0

@@ -104,6 +104,8 @@ def test_random_structures_can_be_built(family: str) -> None:
     model = tiny.model(family, layers=4, neurons=64)
     drawn = _random_structures(model, 10, seed=1)
     assert len({one.layers for one in drawn}) > 5
+    remaining = [sum(len(layer.heads) for layer in one.layers) for one in drawn]
+    assert max(remaining) > 2 * min(remaining)  # small and large ones
     positions = structure(model).position
     for one in drawn:
         families.of(model).check_layers([positions(layer.index) for layer in one.layers])
@@ -129,6 +131,9 @@ def test_a_table_of_a_real_model(
     assert [part.size for part in found.heads] == [0, 1, 2, 3, 4]
     assert [part.size for part in found.neurons] == [0, 16, 32, 48, 64]
     assert found.heads[0].seconds == found.neurons[0].seconds == 0.0
+    for part in (found.heads, found.neurons):
+        seconds = [cost_of.seconds for cost_of in part]
+        assert seconds == sorted(seconds)
     assert found.unreduced_s > 0 and len(found.checks) == 2
     assert (found.layers, found.threads, found.scheme) == (3, 1, "fp32")
     assert found.checkpoint_digest == checkpoint.digest
