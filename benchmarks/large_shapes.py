@@ -9,7 +9,8 @@ Layers, widths, heads and attention are those of the published encoders; the voc
 with the tokenizer of the generated demo corpus, whose rows are the task. A few steps of training do not teach
 an encoder of random weights anything, so accuracies mean nothing: what is measured is whether each stage
 works at this size, and the time. Nothing is downloaded. --table writes large-shapes.json and large-shapes.md:
-the median latency of each engine, and its ratio to fp32 on the same backend in the same rounds.
+the median latency of each engine, and its ratio to fp32 on the same backend in the same rounds. A latency for
+which a gate failed is shown as unsteady.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from effx.analysis.comparison import compare
 from effx.artifacts import now
 from effx.demo.pretraining import tokenizer
 from effx.results import Run
+from effx.specs.gates import GATES
 from effx.specs.tasks import TASKS
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -61,7 +63,7 @@ variants:
   - exit
   - tokens
 backends: [onnxruntime, openvino]
-workloads: {{grid: [1x32, 1x128], rounds: 10, threads: 2}}
+workloads: {{grid: [1x32, 1x128], threads: 2}}
 workspace: {workspace}
 """
 
@@ -104,6 +106,13 @@ def prepare(shape: str, out: Path) -> Path:
     return path
 
 
+def unsteady(run: Run) -> list[str]:
+    """Return the workloads whose latency is in doubt: a gate of it failed, for them or the whole run."""
+    failed = [gate.workload for gate in run.failed_gates if GATES[gate.name].concerns == "latency"]
+    names = [one.workload.name for one in run.workloads]
+    return [name for name in names if name in failed or None in failed]
+
+
 def measured(runs: list[Run]) -> list[dict[str, Any]]:
     """Return a row for each engine of a session: milliseconds, the ratio to fp32, and gates that failed."""
     baselines = {
@@ -120,6 +129,7 @@ def measured(runs: list[Run]) -> list[dict[str, Any]]:
             "label_agreement": parity and parity.label_agreement, "mean_depth": run.settings.mean_depth,
             "mean_tokens": run.settings.mean_tokens, "milliseconds": {}, "ratio_to_fp32": {},
             "failed_gates": [f"{gate.label}: {gate.detail}" for gate in run.failed_gates],
+            "unsteady": unsteady(run),
         }  # fmt: skip
         for workload in run.workloads:
             median_s = workload.latency_s["p50"]
@@ -139,9 +149,10 @@ def write_table(out: Path) -> None:
     shapes: dict[str, Any] = {}
     lines: list[str] = []
     for shape in SHAPES:
-        runs = results.find([out / shape / "results"])
-        if not runs:
+        folder = out / shape / "results" / "demo"
+        if not folder.is_dir():
             continue
+        runs = results.find([folder])
         rows = measured(runs)
         shapes[shape] = {
             "host": runs[0].host.to_json(), "started": min(run.started for run in runs), "engines": rows,
@@ -157,7 +168,8 @@ def write_table(out: Path) -> None:
             for name in workloads:
                 value, *interval = row["ratio_to_fp32"].get(name, [1.0])
                 bounds = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
-                cells += [f"{row['milliseconds'][name]:.1f}", f"{value:.2f}{bounds}"]
+                latency = "unsteady" if name in row["unsteady"] else f"{row['milliseconds'][name]:.1f}"
+                cells += [latency, f"{value:.2f}{bounds}"]
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     facts = {
