@@ -172,8 +172,7 @@ def tool_files(
             OPENERS[opener](1, str(path))(rows[0])
             found[name] = (opener, str(path))
         except Exception as error:  # whatever the tool raises is its result
-            lines = str(error).strip().splitlines() or ["no message"]
-            failed[name] = f"{type(error).__name__}: {lines[0][:200]}"
+            failed[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:400] or 'no message'}"
 
     plain = scratch / "plain"
 

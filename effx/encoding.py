@@ -396,19 +396,23 @@ def length_sorted(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
-def smaller_batches(order: np.ndarray, lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
+def smaller_batches(
+    order: np.ndarray, lengths: np.ndarray, batch_size: int, *, similar: bool = False
+) -> list[np.ndarray]:
     """Divide row indices into batches, in order, where batches of long rows have fewer rows.
 
     Memory of attention grows with the square of the length, so a batch has at most as many squared tokens,
-    padding included, as ``batch_size`` rows of 512 tokens, but at least one row.
+    padding included, as ``batch_size`` rows of 512 tokens, but at least one row. With ``similar``, a row of
+    less than half the longest length of a batch begins the next, so that one long row does not pad many.
     """
     batches, start = [], 0
     most = batch_size * _USUAL_LENGTH**2
     while start < len(order):
         end, longest = start, 0
         while end < min(start + batch_size, len(order)):
-            longest = max(longest, int(lengths[order[end]]))
-            if end > start and (end + 1 - start) * longest**2 > most:
+            length = int(lengths[order[end]])
+            longest = max(longest, length)
+            if end > start and ((end + 1 - start) * longest**2 > most or (similar and 2 * length < longest)):
                 break
             end += 1
         batches.append(order[start:end])

@@ -43,3 +43,11 @@ def test_batches_of_long_rows_are_smaller() -> None:
     assert np.array_equal(np.concatenate(parts), order)
     usual = np.full(100, 512)
     assert [len(part) for part in smaller_batches(np.arange(100), usual, 64)] == [64, 36]
+
+
+def test_one_long_row_does_not_pad_many_short_ones() -> None:
+    lengths = np.array([20, 512, 19, 10, 9, 5, 4])
+    order = np.argsort(-lengths, kind="stable")
+    assert [part.tolist() for part in smaller_batches(order, lengths, 64)] == [order.tolist()]
+    parts = smaller_batches(order, lengths, 64, similar=True)
+    assert [lengths[part].tolist() for part in parts] == [[512], [20, 19, 10], [9, 5], [4]]

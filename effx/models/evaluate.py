@@ -145,7 +145,7 @@ def _over(
     model.eval()
     names = input_names(model)
     longest_first = np.argsort(-encoded.lengths, kind="stable")  # what does not fit in memory fails at once
-    for rows in smaller_batches(longest_first, encoded.lengths, batch_size):
+    for rows in smaller_batches(longest_first, encoded.lengths, batch_size, similar=True):
         signals.check()
         batch = encoded.batch(rows)
         run(rows, {name: torch.from_numpy(batch[name]).to(model.device) for name in names})
