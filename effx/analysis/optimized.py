@@ -72,10 +72,16 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class BestUnproven:
-    """Where nothing is proven: the cheaper engine that loses least in the worst case."""
+class Unproven:
+    """An engine that costs less than the answer and is not proven.
+
+    If nothing is proven, the one that loses least in the worst case; otherwise the cheapest one whose
+    measured loss is within the limit.
+    """
 
     engine: str
+    difference: float
+    """Measured: its metric minus the baseline's, on the rows that prove."""
     loses_at_most: float | None
     """With the confidence, adjusted for the number of engines; None: too few predictions differ."""
     rows_needed: int | None
@@ -107,7 +113,7 @@ class OptimizedAnswer:
     """None: no engine that costs less than the baseline is proven."""
     candidates: list[Candidate]
     """By rising cost; the baseline is one of them."""
-    best_unproven: BestUnproven | None
+    unproven: Unproven | None
     remarks: list[str] = field(default_factory=list)
 
     @property
@@ -116,12 +122,12 @@ class OptimizedAnswer:
         return next((each for each in self.candidates if each.engine == self.engine), None)
 
     def to_json(self) -> dict[str, Any]:
-        unproven = self.best_unproven
+        unproven = self.unproven
         return {
             **vars(self),
             "workload": self.workload.to_json(),
             "candidates": [candidate.to_json() for candidate in self.candidates],
-            "best_unproven": None if unproven is None else vars(unproven),
+            "unproven": None if unproven is None else vars(unproven),
         }
 
 
@@ -217,7 +223,7 @@ def answer(
         plain=None if plain is None else plain.name,
         engine=engine,
         candidates=candidates,
-        best_unproven=None if proven else _best_unproven(baseline, others, outcome, split, settings),
+        unproven=_unproven(baseline, others, outcome, split, settings, cost_of, proven[:1]),
         remarks=remarks,
     )
 
@@ -281,14 +287,19 @@ def _cheapest(known: Sequence[tuple[Run, float]], *, fp32: bool) -> Run | None:
     return min(able)[2] if able else None
 
 
-def _best_unproven(
+def _unproven(
     baseline: Run,
     others: Sequence[Run],
     outcome: dict[str, Outcome],
     split: Split,
     settings: OptimizeSettings,
-) -> BestUnproven | None:
-    cheaper = [run for run in others if outcome[run.name].state is not State.NOT_CHEAPER]
+    costs: dict[str, float],
+    answer: Sequence[Candidate],
+) -> Unproven | None:
+    most = answer[0].cost if answer else costs[baseline.name]
+    cheaper = [run for run in others if costs[run.name] < most]
+    if answer:
+        cheaper = [run for run in cheaper if outcome[run.name].difference > -settings.max_drop]
     if not cheaper:
         return None
     metric, rows = METRICS[baseline.quality.metric], split.prove
@@ -298,9 +309,17 @@ def _best_unproven(
     for run in cheaper:
         found = noninferiority.bounds(metric, labels, before, run.quality.prediction_array[rows], adjusted)
         bounds[run.name] = -np.inf if found is None else found[0]
-    best = max(cheaper, key=lambda run: bounds[run.name])
+    if answer:
+        best = min(cheaper, key=lambda run: costs[run.name])
+    else:
+        best = max(cheaper, key=lambda run: bounds[run.name])
     needed = limits.rows_to_prove(
         metric, labels, before, best.quality.prediction_array[rows], settings.max_drop, settings.confidence
     )
     least = bounds[best.name]
-    return BestUnproven(best.name, None if least == -np.inf else float(max(-least, 0.0)), needed)
+    return Unproven(
+        engine=best.name,
+        difference=outcome[best.name].difference,
+        loses_at_most=None if least == -np.inf else float(max(-least, 0.0)),
+        rows_needed=needed,
+    )

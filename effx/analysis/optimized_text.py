@@ -59,7 +59,7 @@ def _headline(answer: OptimizedAnswer) -> list[str]:
             f"{answer.task}: no engine cheaper than {answer.baseline} is proven to lose at most "
             f"{_loss(answer.max_drop)} points of {answer.metric}"
         ]
-        best = answer.best_unproven
+        best = answer.unproven
         if best is None:
             return [*lines, "no reduced engine costs less than the unreduced one"]
         if best.loses_at_most is not None:
@@ -85,6 +85,10 @@ def _headline(answer: OptimizedAnswer) -> list[str]:
     ]
     if chosen.gain_over_plain is not None and answer.plain not in (None, chosen.engine):
         lines.append(f"{_gain(chosen.gain_over_plain, answer)} {answer.plain}, the unreduced engine")
+    if (cheaper := answer.unproven) is not None:
+        rows = "" if cheaper.rows_needed is None else f"; about {cheaper.rows_needed} rows would prove it"
+        measured = f"was measured at {points(cheaper.difference)} points"
+        lines.append(f"not proven: {cheaper.engine} costs less and {measured}{rows}")
     return lines
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from effx.analysis import comparison, optimized, optimized_text
 from effx.analysis.optimized import OptimizedAnswer, answer
-from effx.analysis.pareto_testing import State
+from effx.analysis.pareto_testing import Split, State
 from effx.errors import UsageError
 from effx.results import Run
 from effx.specs.optimize import OptimizeSettings
@@ -70,7 +71,7 @@ def test_if_nothing_is_proven_the_best_that_can_be_is_said() -> None:
     runs = [run for run in session(lost=60) if run.name in ("fp32", "third")]
     result = found(runs)
     assert result.engine is None
-    best = result.best_unproven
+    best = result.unproven
     assert best is not None
     assert best.engine == "third"
     assert best.loses_at_most is not None
@@ -80,13 +81,24 @@ def test_if_nothing_is_proven_the_best_that_can_be_is_said() -> None:
     assert "no engine cheaper than fp32 is proven to lose at most 1 points" in text
 
 
+def test_a_cheaper_engine_that_may_keep_the_limit_is_named() -> None:
+    result = found(session(lost=8))
+    assert result.engine == "half"
+    assert result.unproven is not None
+    assert result.unproven.engine == "third"
+    lost = np.isin(range(8), Split.of(N, 0.25, 0).prove).sum()
+    assert result.unproven.difference == pytest.approx(-lost / 900)
+    assert "not proven: third costs less and was measured at" in optimized_text.text(result)
+    assert found(session(lost=60)).unproven is None  # it was measured beyond the limit
+
+
 def test_rows_that_would_prove_are_counted() -> None:
     runs = [simulated_run("fp32", n=N, seconds=0.01, precision="fp32")]
     runs.append(reduced("half", 0.5, wrong=range(0, N, 300), seconds=0.003))
     result = found(runs, max_drop=0.006)
     assert result.engine is None
-    assert result.best_unproven is not None
-    rows = result.best_unproven.rows_needed
+    assert result.unproven is not None
+    rows = result.unproven.rows_needed
     assert rows is not None
     assert rows > N
 
