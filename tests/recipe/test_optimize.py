@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -69,13 +70,14 @@ def test_the_structure_fits_the_cost_table(workspace: Path) -> None:
 
 
 def test_the_same_command_does_nothing_again(
-    workspace: Path, checkpoint: Checkpoint, capsys: pytest.CaptureFixture[str]
+    workspace: Path, checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = {path.name for path in (workspace / "cells").iterdir()}
-    code = run(["optimize", str(checkpoint.folder), *OPTIONS, "-o", str(workspace), "--json"])
+    mine = shutil.copytree(workspace, tmp_path / "work", symlinks=True)
+    before = {path.name for path in (mine / "cells").iterdir()}
+    code = run(["optimize", str(checkpoint.folder), *OPTIONS, "-o", str(mine), "--json"])
     answer = json.loads(capsys.readouterr().out)
     assert code == (0 if answer["engine"] else 1)
-    assert {path.name for path in (workspace / "cells").iterdir()} == before
+    assert {path.name for path in (mine / "cells").iterdir()} == before
 
 
 def test_a_dry_run_builds_nothing(

@@ -151,7 +151,11 @@ def test_ten_mistakes_are_ten_messages_with_their_lines(
             GOOD + "regimes: {a: {temperature: 3}}\n",
             "line 4: regimes.a.temperature: temperature has no effect without a teacher: add teacher.",
         ),
-        (GOOD + "exits: {e: {teacher: full}}\nvariants: [exit]\n", "line 4: exits.e.teacher: unknown key"),
+        (GOOD + "lottery: {z: {teacher: full}}\n", "line 4: lottery.z.teacher: unknown key"),
+        (
+            GOOD + "exits: {e: {teacher: full, hidden_weight: 2}}\nvariants: [exit]\n",
+            "line 4: exits.e.hidden_weight: unknown key",
+        ),
         (GOOD + "tickets: {kinds: [losing, losing]}\n", "line 4: tickets.kinds: duplicate kind losing"),
         (
             GOOD + "tickets: {levels: [10, '10']}\n",
