@@ -133,7 +133,11 @@ def _loss(value: float) -> str:
 
 
 def _gain(gain: Gain, answer: OptimizedAnswer) -> str:
-    interval = "" if gain.interval is None else f" ({from_to(gain.interval, times)})"
+    interval = ""
+    if gain.interval is not None:
+        low, high = gain.interval
+        doubt = "" if low > 1 or high < 1 else ", not distinguishable"
+        interval = f" ({from_to(gain.interval, times)}{doubt})"
     if answer.objective in _NOUNS:
         return f"1/{times(gain.value)} of the {_NOUNS[answer.objective]}{interval} of"
     return f"{times(gain.value)}x as fast{interval} as"

@@ -133,3 +133,12 @@ def test_the_section_and_the_page_hold_all_engines() -> None:
     page = optimized_text.markdown(result)
     assert page.startswith("# sst2: deploy third\n")
     assert all(f"| {name} |" in page for name in ("third", "half", "int8", "fp32"))
+
+
+def test_a_gain_within_the_noise_is_said_to_be_none() -> None:
+    runs = [simulated_run("fp32", n=N, seconds=0.0100, precision="fp32", rounds=8)]
+    runs.append(reduced("half", 0.5, seconds=0.00998, rounds=8))
+    result = found(runs)
+    assert result.engine == "half"
+    assert "not distinguishable" in optimized_text.text(result)
+    assert "not distinguishable" not in optimized_text.text(found(session(lost=3)))
