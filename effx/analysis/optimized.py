@@ -19,7 +19,7 @@ from effx.analysis.techniques import technique
 from effx.errors import UsageError
 from effx.results import Run
 from effx.specs.optimize import OptimizeSettings
-from effx.specs.workloads import Workload
+from effx.specs.workloads import SINGLE_STREAM, Workload
 from effx.stats import noninferiority
 from effx.stats.intervals import Ratio
 from effx.stats.metrics import METRICS
@@ -261,10 +261,8 @@ def gain(a: Run, b: Run, objective: str, workload: Workload) -> Gain:
                 == (workload.scenario, workload.batch, workload.length)
             ]  # fmt: skip
             ratio = of_workload[0] if of_workload else None
-        elif objective == "cpu_time":
-            ratio = compared.cpu_time
-        elif objective == "energy":
-            ratio = compared.energy
+        elif workload == SINGLE_STREAM:  # what comparisons have of these is of single queries
+            ratio = {"cpu_time": compared.cpu_time, "energy": compared.energy}.get(objective)
         if ratio is not None:
             return Gain.of(ratio)
     of_a, of_b = cost(a, objective, workload), cost(b, objective, workload)

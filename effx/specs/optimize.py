@@ -99,6 +99,11 @@ def workload_of(settings: OptimizeSettings, built_for: BuiltFor | None) -> Built
     Raises:
         UsageError: the objective is another workload's.
     """
+    if settings.objective == "energy" and built_for not in (None, "single", "offline"):
+        raise UsageError(
+            f"objective energy: joules are measured for single rows and offline batches, not {built_for}.",
+            settings=("objective", "built_for"),
+        )
     if settings.objective != "throughput":
         return built_for or "single"
     if built_for == "single":

@@ -119,6 +119,20 @@ def test_each_objective_has_its_cost() -> None:
     assert optimized.cost(runs[0], "memory", SINGLE_STREAM) == 100_000_000
 
 
+def test_a_gain_in_batches_is_not_that_of_single_queries() -> None:
+    """Processor seconds of one engine against another differ between the workloads."""
+    runs = []
+    for name, single, batch in (("a", 0.1, 2.0), ("b", 0.05, 1.9)):
+        run = simulated_run(name, n=N, offline_per_s=400.0)
+        of_workloads = [
+            replace(each, cpu_s=[seconds * len(block) for block in each.blocks_s])
+            for each, seconds in zip(run.workloads, (single, batch), strict=True)
+        ]
+        runs.append(replace(run, workloads=of_workloads))
+    assert optimized.gain(*runs, "cpu_time", SINGLE_STREAM).value == pytest.approx(2.0)
+    assert optimized.gain(*runs, "cpu_time", OFFLINE).value == pytest.approx(2.0 / 1.9)
+
+
 def test_a_session_without_an_unreduced_fp32_engine_is_refused() -> None:
     with pytest.raises(UsageError, match="unreduced fp32 engine"):
         found(session()[1:])

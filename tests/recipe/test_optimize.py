@@ -99,6 +99,7 @@ def test_a_dry_run_builds_nothing(
         (["--backend", "tensorrt"], "tensorrt"),
         (["--objective", "energy", "--meter", "none"], "there is no energy meter here"),
         (["--objective", "throughput", "--for", "single"], "throughput is of batches"),
+        (["--objective", "energy", "--for", "4x16", "--meter", "model:5"], "joules are measured for single"),
         (["--speedups", "2,2"], "expected different speedups"),
         (["--speedups", "1"], "--speedups"),
         (["--time", "45"], "'45' has no unit"),
