@@ -197,7 +197,7 @@ def _drop(run: Run, baseline: Run, threshold: Threshold, confidence: float) -> L
         reason = f"{int(np.sum(~same_rows(before, after)))} differing predictions are too few for an interval"
 
     def needed() -> Needed | None:
-        rows = rows_to_prove(metric, labels, before, after, limit, confidence, shown=True)
+        rows = rows_to_prove(metric, labels, before, after, interval, limit, confidence, shown=True)
         return None if rows is None else Needed(rows, "rows")
 
     return _of(threshold, run.quality.value, interval, difference=difference, needed=needed, reason=reason)
@@ -208,6 +208,7 @@ def rows_to_prove(
     labels: np.ndarray,
     before: np.ndarray,
     after: np.ndarray,
+    bounds: Interval | None,
     max_drop: float,
     confidence: float,
     *,
@@ -220,6 +221,7 @@ def rows_to_prove(
         labels: [n], or as the metric takes them.
         before: the baseline's predictions.
         after: the engine's.
+        bounds: of the difference, by :func:`effx.stats.noninferiority.bounds` with this confidence.
         max_drop: accepted loss.
         confidence: one-sided.
         shown: count the rows that would show a larger loss, too.
@@ -228,13 +230,12 @@ def rows_to_prove(
         None: no number of rows would, or it is unknown, as where few predictions differ and how a worst case
         narrows is not known.
     """
-    interval = noninferiority.bounds(metric, labels, before, after, confidence)
-    if interval is None or (not metric.is_share and _few_differing(before, after)):
+    if bounds is None or (not metric.is_share and _few_differing(before, after)):
         return None
     difference = metric(labels, after) - metric(labels, before)
     if not shown and difference <= -max_drop:
         return None
-    at = _narrowed(difference, interval, len(labels))
+    at = _narrowed(difference, bounds, len(labels))
     if metric.is_share:
         level = _two_sided(confidence)
         at = _paired_accuracy(same_rows(before, labels), same_rows(after, labels), level)

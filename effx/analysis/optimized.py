@@ -311,9 +311,9 @@ def _unproven(
         best = min(cheaper, key=lambda run: costs[run.name])
     else:
         best = max(cheaper, key=lambda run: bounds[run.name])
-    needed = limits.rows_to_prove(
-        metric, labels, before, best.quality.prediction_array[rows], settings.max_drop, settings.confidence
-    )
+    after, level = best.quality.prediction_array[rows], settings.confidence
+    alone = noninferiority.bounds(metric, labels, before, after, level)
+    needed = limits.rows_to_prove(metric, labels, before, after, alone, settings.max_drop, level)
     least = bounds[best.name]
     return Unproven(
         engine=best.name,
