@@ -187,6 +187,8 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="of the results of finished recipes")
     options = parser.parse_args()
     if options.table:
+        if not any((options.out / shape / "results" / "demo").is_dir() for shape in SHAPES):
+            parser.error(f"{options.out} has no finished recipe: effx run {options.out}/SHAPE.yaml first")
         write_table(options.out)
         return
     for shape in options.shape or SHAPES:
