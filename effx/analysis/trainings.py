@@ -1,7 +1,8 @@
 """Ways of training compared over tasks and seeds, from the scores in the checkpoints' manifests.
 
 A checkpoint's name says how it was trained: TASK-METHOD-sSEED as in recipes and ``effx train``, or
-METHOD-sSEED-TASK as in ``effx train multitask``.
+METHOD-sSEED-TASK as in ``effx train multitask``. The scores of earlier comparisons, in their trainings.json,
+count like checkpoints, so that seeds can be trained at several times and on several machines.
 """
 
 from __future__ import annotations
@@ -10,31 +11,50 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, field_validator
 
-from effx import files, progress
+from effx import files, progress, records
 from effx.artifacts import Checkpoint
-from effx.errors import UsageError, unknown
+from effx.errors import ArtifactError, UsageError, unknown
 from effx.manifests import CheckpointManifest
+from effx.records import Record
 from effx.stats import intervals, tests
 from effx.stats.metrics import mean_score
 from effx.stats.runs import PairedTest, Spread, SpreadRatio, paired_test, spread_ratio
 
 
-@dataclass(frozen=True)
-class Training:
-    """One checkpoint's scores."""
+SCHEMA = 2
+"""Of trainings.json; 1 had no scores of single checkpoints."""
+TRAININGS = "trainings.json"
 
-    task: str
-    method: str
+
+class Training(Record):
+    """One checkpoint's score."""
+
+    task: Annotated[str, Field(min_length=1)]
+    method: Annotated[str, Field(min_length=1)]
     """Its name without task and seed."""
     seed: int
     score: float
     """On the validation rows, see :func:`effx.stats.metrics.mean_score`."""
-    weight_remaining: float
+    weight_remaining: Annotated[float, Field(ge=0, le=1)]
     rows: str
     """Digest of what decides its rows and scores: the task's files, how they are read, labels and metrics."""
+
+    @field_validator("task", "method", "rows")
+    @classmethod
+    def _printable(cls, value: str) -> str:
+        records.check_texts(value)
+        return value
+
+
+class _Earlier(Record):
+    """What is read of the trainings.json of an earlier comparison."""
+
+    trainings: tuple[Training, ...]
 
 
 @dataclass(frozen=True)
@@ -73,6 +93,8 @@ class MethodTable:
 
     tasks: tuple[str, ...]
     methods: tuple[MethodScores, ...]
+    trainings: tuple[Training, ...]
+    """What was compared, by method, task and seed."""
 
     @property
     def baseline(self) -> str:
@@ -80,17 +102,22 @@ class MethodTable:
         return self.methods[0].method
 
 
-def read(folders: Sequence[Path]) -> list[Training]:
-    """Return the scores of the checkpoints in some folders.
+def read(sources: Sequence[Path]) -> list[Training]:
+    """Return the scores of the checkpoints in some folders, and of earlier comparisons.
 
     Checkpoints without scores, of rows without labels, are left out, and named on standard error.
 
+    Args:
+        sources: checkpoints, folders of them, or files that :func:`effx.report.trainings.write` wrote.
+
     Raises:
-        ArtifactError: a folder has no checkpoints, or one is damaged.
+        ArtifactError: a folder has no checkpoints, or a checkpoint or file is damaged.
         UsageError: none has scores.
     """
-    result = []
-    for folder in Checkpoint.find_all(list(folders)):
+    earlier = [source for source in sources if source.is_file()]
+    result = [training for path in earlier for training in _earlier(path)]
+    folders = [source for source in sources if source not in earlier]
+    for folder in Checkpoint.find_all(folders) if folders else ():
         checkpoint = Checkpoint.open(folder)
         manifest = checkpoint.manifest
         if not manifest.metrics:
@@ -110,6 +137,16 @@ def read(folders: Sequence[Path]) -> list[Training]:
     if not result:
         raise UsageError("no checkpoint was scored on validation rows.")
     return result
+
+
+def _earlier(path: Path) -> tuple[Training, ...]:
+    value: dict[str, Any] = records.read_json(path)
+    if value.get("schema") != SCHEMA or "trainings" not in value:
+        raise ArtifactError(
+            f"{path}: expected a {TRAININGS} of `effx train compare -o` with schema {SCHEMA}, which has the "
+            "score of every checkpoint."
+        )
+    return records.build(_Earlier, {"trainings": value["trainings"]}, path).trainings
 
 
 def _method(name: str, manifest: CheckpointManifest) -> str:
@@ -187,7 +224,7 @@ def compare(trainings: Sequence[Training], baseline: str | None = None) -> Metho
         _scores(method, weights[method], by_task, scores[first_method] if method != first_method else None)
         for method, by_task in scores.items()
     ]
-    return MethodTable(tasks, tuple(_adjusted(result, tasks)))
+    return MethodTable(tasks, tuple(_adjusted(result, tasks)), tuple(found[key] for key in sorted(found)))
 
 
 def _scores(

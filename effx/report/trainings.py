@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from effx import files
-from effx.analysis.trainings import Difference, MethodTable
+from effx.analysis.trainings import SCHEMA, TRAININGS, Difference, MethodTable
 from effx.report.sheets import Sheet, SheetCell, SheetColumn
 from effx.stats.runs import Spread
 
@@ -22,16 +22,17 @@ def write(table: MethodTable, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for sheet in _sheets(table):
         sheet.write(out)
-    files.write_json(out / "trainings.json", to_json(table))
+    files.write_json(out / TRAININGS, to_json(table))
 
 
 def to_json(table: MethodTable) -> dict[str, Any]:
     """Return what trainings.json has."""
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "baseline": table.baseline,
         "tasks": list(table.tasks),
         "methods": [asdict(method) for method in table.methods],
+        "trainings": [training.to_json() for training in table.trainings],
         "tables": {sheet.name: sheet.to_json() for sheet in _sheets(table)},
     }
 

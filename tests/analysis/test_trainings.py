@@ -28,9 +28,15 @@ SCORES = {
 }
 
 
+def training(
+    task: str, method: str, seed: int, score: float, weight: float = 1.0, rows: str = "rows"
+) -> Training:
+    return Training(task=task, method=method, seed=seed, score=score, weight_remaining=weight, rows=rows)
+
+
 def made(scores: dict[str, dict[str, list[float]]] = SCORES) -> list[Training]:
     return [
-        Training(task, method, seed, value, 0.8 if "ticket" in method else 1.0, "rows")
+        training(task, method, seed, value, 0.8 if "ticket" in method else 1.0)
         for method, tasks in scores.items()
         for task, values in tasks.items()
         for seed, value in enumerate(values)
@@ -130,7 +136,7 @@ def test_one_seed_has_no_interval() -> None:
         (made(), "mt-dnn", "unknown baseline 'mt-dnn'"),
         ([*made(), made()[0]], None, "two checkpoints of task 'rte' with seed 0 are of 'full'"),
         (
-            [*made(), Training("rte", "other", 0, 0.5, 1.0, "other rows")], None,
+            [*made(), training("rte", "other", 0, 0.5, rows="other rows")], None,
             "task 'rte': 'full' and 'other' were trained or scored on different files",
         ),
     ],
@@ -161,3 +167,37 @@ def test_checkpoints_are_read_and_compared(
         assert method["tasks"][task]["mean"] == pytest.approx(np.mean(list(scores.values())))
     assert {path.name for path in out.glob("*.tex")} == {"scores.tex", "differences.tex", "spreads.tex"}
     assert run(["train", "compare", str(tmp_path / "nothing")]) == 2
+
+
+def test_earlier_comparisons_count_like_checkpoints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, out = made(), tmp_path / "all"
+    for name, seeds in (("early", (0, 2)), ("late", (1,))):
+        part = [each for each in whole if each.seed in seeds]
+        tables.write(trainings.compare(part), tmp_path / name)
+    files = [str(tmp_path / name / "trainings.json") for name in ("early", "late")]
+    assert run(["train", "compare", *files, "-o", str(out)]) == 0
+    assert "0.6200 ± 0.0200" in capsys.readouterr().out
+    expected = json.dumps(tables.to_json(trainings.compare(whole)))
+    assert json.loads((out / "trainings.json").read_text()) == json.loads(expected)
+    assert run(["train", "compare", files[0], files[0]]) == 2
+    assert "two checkpoints of task 'cola' with seed 0 are of 'full'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"schema": 1, "methods": []}, "expected a trainings.json of `effx train compare -o` with schema 2"),
+        ({"schema": 2, "trainings": [{"task": "rte"}]}, "trainings[0].method: missing"),
+        ({"schema": 2, "trainings": [{**training("a", "m", 0, 0.5).to_json(), "task": "a\x1b[2J"}]}, "control"),
+        ({"schema": 2, "trainings": []}, "no checkpoint was scored"),
+    ],
+)
+def test_files_that_are_no_earlier_comparison_are_one_line(
+    value: dict[str, object], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "trainings.json").write_text(json.dumps(value))
+    assert run(["train", "compare", str(tmp_path / "trainings.json")]) in {2, 3}
+    error = capsys.readouterr().err
+    assert expected in error and error.count("\n") == 1
