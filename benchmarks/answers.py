@@ -25,6 +25,11 @@ layers. ``as_measured`` is the setting with the least depth whose measured loss 
 ``proven`` is :mod:`effx.specs.exit_calibration`. ``layers`` is the mean depth of the chosen setting,
 ``deepest`` the percent of calibrations in which nothing is proven.
 
+``tokens``: scales of a learned schedule are tested on held-out rows from all tokens to few, as
+:func:`effx.train.tokens.prove` does. ``as_measured`` is the last scale whose measured loss is within the limit
+and ``proven`` the last before the first failure; ``scale`` is the mean scale that is chosen, and
+``all_tokens`` the percent of calibrations in which nothing is proven.
+
 ``frontier``: accuracy and size of the same engines. P(non-dominated) is stated of every engine.
 
     on         of the engines on the measured frontier: mean P, in percent
@@ -67,6 +72,7 @@ from effx.specs.constraints import Constraints
 from effx.specs.exit_rules import ExitRule
 from effx.stats import noninferiority
 from effx.stats.metrics import METRICS
+from effx.train.tokens import SCALES
 from tests.analysis.simulated_run import simulated_run
 
 LIMIT = 0.01
@@ -87,6 +93,13 @@ TRUTHS: dict[str, tuple[float, ...]] = {
     "8 engines, each loses 1.05": (0.0105,) * 8,
 }
 """True losses of the reduced engines, the largest engine first."""
+_STEPS = np.linspace(0, 1, len(SCALES))
+SCHEDULES: dict[str, np.ndarray] = {
+    "0 to 3": 0.03 * _STEPS**2,
+    "0 at all tokens, 1.05 otherwise": np.where(_STEPS > 0, 0.0105, 0.0),
+    "1.05 at all tokens, to 3": 0.0105 + 0.0195 * _STEPS,
+}
+"""True losses of the scales of a token schedule; with all tokens, the training can have lost something, too."""
 
 
 def main() -> None:
@@ -97,13 +110,16 @@ def main() -> None:
     parser.add_argument(
         "--certainty-every", type=int, default=1, help="sessions per one whose stated certainty is computed"
     )
-    parser.add_argument("--held-out", type=int, nargs="+", default=[500, 872, 6735], help="of exits")
+    parser.add_argument(
+        "--held-out", type=int, nargs="+", default=[500, 872, 6735], help="of exits and tokens"
+    )
     parser.add_argument(
         "--rules", nargs="+", choices=tuple(exit_rules.RULES), default=tuple(exit_rules.RULES)
     )
-    parser.add_argument("--only", nargs="+", choices=("recommend", "optimize", "frontier", "exits", "size"))
+    every = ("size", "recommend", "optimize", "frontier", "exits", "tokens")
+    parser.add_argument("--only", nargs="+", choices=every)
     options = parser.parse_args()
-    names = options.only or ("size", "recommend", "optimize", "frontier", "exits")
+    names = options.only or every
     facts: dict[str, object] = {
         "command": " ".join(["python", "benchmarks/answers.py", *sys.argv[1:]]),
         "date": now(),
@@ -143,6 +159,14 @@ def main() -> None:
             )
             for rule in options.rules
             for n in options.held_out
+        }
+    if "tokens" in names:
+        facts["tokens"] = {
+            f"{n} held-out rows, {name}": tokens(
+                losses, n, options.sessions, np.random.default_rng(options.seed)
+            )
+            for n in options.held_out
+            for name, losses in SCHEDULES.items()
         }
     print(json.dumps(facts, indent=1))
 
@@ -318,6 +342,36 @@ def exits(rule: str, n: int, sessions: int, rng: np.random.Generator) -> dict[st
             **({"deepest": percent(unproven / sessions)} if name == "proven" else {}),
         }
         for name in losses
+    }
+
+
+def tokens(
+    losses: np.ndarray, n: int, sessions: int, rng: np.random.Generator
+) -> dict[str, dict[str, float]]:
+    """Return what both calibrations of a schedule do, on n rows; scales that are next to each other are alike."""
+    chosen: dict[str, list[int | None]] = {"as_measured": [], "proven": []}
+    labels = np.ones(n)
+    for _ in range(sessions):
+        hardness = np.sqrt(SHARED) * rng.standard_normal(n)
+        before = hardness + np.sqrt(1 - SHARED) * rng.standard_normal(n) < stats.norm.ppf(BASELINE)
+        own = rng.standard_normal((len(losses), n))
+        for index in range(1, len(losses)):
+            own[index] = 0.9 * own[index - 1] + np.sqrt(1 - 0.9**2) * own[index]
+        right = hardness + np.sqrt(1 - SHARED) * own < stats.norm.ppf(BASELINE - losses)[:, None]
+        measured = np.mean(before) - np.mean(right, axis=1)
+        within = np.flatnonzero(measured <= LIMIT + 1e-9)
+        chosen["as_measured"].append(int(within[-1]) if len(within) else None)
+        count = noninferiority.fixed_sequence(
+            METRICS["accuracy"], labels, before.astype(float), right.astype(float), LIMIT, 1 - CONFIDENCE
+        )
+        chosen["proven"].append(count - 1 if count else None)
+    return {
+        rule: {
+            "broken": percent(np.mean([each is not None and losses[each] > LIMIT for each in choices])),
+            "scale": round(float(np.mean([SCALES[each or 0] for each in choices])), 2),
+            "all_tokens": percent(np.mean([each is None for each in choices])),
+        }
+        for rule, choices in chosen.items()
     }
 
 

@@ -48,7 +48,7 @@ _TEMPERATURE = 2e-3  # the scores of a row of n tokens are about 1 / n
 _RETENTION_GAIN = 100.0
 _THRESHOLD_GAIN = 10.0
 _FIRST_THRESHOLD = 1e-3  # initial threshold of the last layer; those of earlier layers are smaller, linearly
-_SCALES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
+SCALES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
 """Scales of the learned schedule that are tested for a loss, from all tokens to few."""
 _MAX_SCALING = {"share": 64, "threshold": 4096}  # with more, the learned differences between layers vanish
 
@@ -264,7 +264,7 @@ def prove(
     metric, max_drop, task = METRICS[source.task.metric], settings.max_drop, source.task
     assert max_drop is not None
     proven, chosen = 0, before
-    for scale in _SCALES:
+    for scale in SCALES:
         _set(model, settings.rule, _scaled(settings.rule, learned, scale))
         after = task.predict(evaluate.reduced(model, rows)[0])
         if not noninferiority.fixed_sequence(
@@ -272,7 +272,7 @@ def prove(
         ):
             break
         proven, chosen = proven + 1, after
-    _set(model, settings.rule, _scaled(settings.rule, learned, _SCALES[max(0, proven - 1)]))
+    _set(model, settings.rule, _scaled(settings.rule, learned, SCALES[max(0, proven - 1)]))
     bounds = noninferiority.bounds(metric, labels, before, chosen, settings.confidence) if proven else None
     return ProvenLoss(
         proven=proven > 0,

@@ -190,7 +190,10 @@ def test_earlier_comparisons_count_like_checkpoints(
     [
         ({"schema": 1, "methods": []}, "expected a trainings.json of `effx train compare -o` with schema 2"),
         ({"schema": 2, "trainings": [{"task": "rte"}]}, "trainings[0].method: missing"),
-        ({"schema": 2, "trainings": [{**training("a", "m", 0, 0.5).to_json(), "task": "a\x1b[2J"}]}, "control"),
+        (
+            {"schema": 2, "trainings": [{**training("a", "m", 0, 0.5).to_json(), "task": "a\x1b[2J"}]},
+            "control",
+        ),
         ({"schema": 2, "trainings": []}, "no checkpoint was scored"),
     ],
 )

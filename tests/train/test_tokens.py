@@ -202,7 +202,7 @@ def test_the_scale_with_the_fewest_tokens_before_the_first_failure_is_proven(
     remaining = structure(source.model)
     chosen = remaining.tokens if rule == "share" else remaining.token_thresholds
     expected = None
-    for scale in tokens._SCALES:
+    for scale in tokens.SCALES:
         schedule = tokens._scaled(rule, learned, scale)
         tokens._set(source.model, rule, schedule)
         after = source.task.predict(evaluate.reduced(source.model, rows)[0])
