@@ -26,8 +26,8 @@ layers. ``as_measured`` is the setting with the least depth whose measured loss 
 ``deepest`` the percent of calibrations in which nothing is proven.
 
 ``tokens``: scales of a learned schedule are tested on held-out rows from all tokens to few, as
-:func:`effx.train.tokens.prove` does. ``as_measured`` is the last scale whose measured loss is within the limit
-and ``proven`` the last before the first failure; ``scale`` is the mean scale that is chosen, and
+:func:`effx.train.tokens.prove` does. ``as_measured`` is the last scale whose measured loss is within the
+limit, ``proven`` the last before the first failure; ``scale`` is the mean scale that is chosen, and
 ``all_tokens`` the percent of calibrations in which nothing is proven.
 
 ``frontier``: accuracy and size of the same engines. P(non-dominated) is stated of every engine.
@@ -99,7 +99,7 @@ SCHEDULES: dict[str, np.ndarray] = {
     "0 at all tokens, 1.05 otherwise": np.where(_STEPS > 0, 0.0105, 0.0),
     "1.05 at all tokens, to 3": 0.0105 + 0.0195 * _STEPS,
 }
-"""True losses of the scales of a token schedule; with all tokens, the training can have lost something, too."""
+"""True losses of the scales of a token schedule; the training may lose something with all tokens, too."""
 
 
 def main() -> None:
@@ -348,7 +348,7 @@ def exits(rule: str, n: int, sessions: int, rng: np.random.Generator) -> dict[st
 def tokens(
     losses: np.ndarray, n: int, sessions: int, rng: np.random.Generator
 ) -> dict[str, dict[str, float]]:
-    """Return what both calibrations of a schedule do, on n rows; scales that are next to each other are alike."""
+    """Return what both calibrations of a schedule do, on n rows; neighbouring scales err on like rows."""
     chosen: dict[str, list[int | None]] = {"as_measured": [], "proven": []}
     labels = np.ones(n)
     for _ in range(sessions):

@@ -25,7 +25,6 @@ from effx.stats import intervals, tests
 from effx.stats.metrics import mean_score
 from effx.stats.runs import PairedTest, Spread, SpreadRatio, paired_test, spread_ratio
 
-
 SCHEMA = 2
 """Of trainings.json; 1 had no scores of single checkpoints."""
 TRAININGS = "trainings.json"
