@@ -16,9 +16,11 @@ the limit, certain in the share of resamplings in which it is. ``proven`` is
     best      percent of sessions in which the smallest engine that truly keeps the limit is recommended
     reduced   percent of sessions in which any reduced engine that truly keeps it is recommended
 
-``optimize``: the same engines, by :mod:`effx.analysis.pareto_testing` as ``effx optimize`` uses it: a quarter
-of the rows chooses which engines are tested, the others prove. ``all_prove``: no rows choose. Columns as
-above, without ``stated``.
+``optimize``: the same engines, by :mod:`effx.analysis.fixed_sequence`: tests from the costliest engine to the
+first that fails, on all rows. ``all``: every engine is tested. ``clearly_beaten``, as ``effx optimize`` does:
+those that a cheaper one beats by more than a standard error on 1000 other rows are not. ``dominated``: those
+that a cheaper one equals there are not (Pareto testing). Columns as above, without ``stated``, and ``cost``:
+the mean cost of the answer, where the baseline costs 9 and the cheapest of eight engines 1.
 
 ``exits``: a rule is calibrated for a loss of at most one point on held-out rows of a model with twelve
 layers. ``as_measured`` is the setting with the least depth whose measured loss is within the limit,
@@ -60,8 +62,9 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from effx.analysis import certification, pareto, pareto_testing
+from effx.analysis import certification, fixed_sequence, pareto
 from effx.analysis.constraints import of_constraints
+from effx.analysis.fixed_sequence import Choosing
 from effx.analysis.frontier import frontier
 from effx.analysis.objectives import OBJECTIVES
 from effx.artifacts import now
@@ -80,6 +83,7 @@ CONFIDENCE = 0.95
 BASELINE = 0.92
 SHARED = 0.98
 """Share of the variance of a row's difficulty that is common to all engines."""
+CHOOSING_ROWS = 1000
 POPULATION = 10_000
 POPULATION_THRESHOLDS = 200
 LAYER_ACCURACIES = (0.65, BASELINE)
@@ -91,6 +95,7 @@ TRUTHS: dict[str, tuple[float, ...]] = {
     "8 engines, smaller ones lose more, 0.2 to 2": (0.002, 0.004, 0.006, 0.008, 0.0105, 0.012, 0.015, 0.02),
     "8 engines, as good": (0.0,) * 8,
     "8 engines, each loses 1.05": (0.0105,) * 8,
+    "8 engines, every second one loses more": (0.0, 0.012, 0.002, 0.014, 0.004, 0.016, 0.0105, 0.02),
 }
 """True losses of the reduced engines, the largest engine first."""
 _STEPS = np.linspace(0, 1, len(SCALES))
@@ -144,6 +149,7 @@ def main() -> None:
             f"{n} rows, {name}": optimized(n, losses, options.sessions, np.random.default_rng(options.seed))
             for n in options.rows
             for name, losses in TRUTHS.items()
+            if len(losses) > 1
         }
     if "frontier" in names:
         facts["frontier"] = {
@@ -234,22 +240,47 @@ def recommended(
 def optimized(
     n: int, losses: tuple[float, ...], sessions: int, rng: np.random.Generator
 ) -> dict[str, dict[str, float]]:
-    """Return what Pareto testing chooses in simulated sessions of n rows."""
+    """Return what three rules choose in simulated sessions of n rows."""
     good = [loss <= LIMIT for loss in losses]
     smallest_good = max((index for index, each in enumerate(good) if each), default=None)
-    chosen: dict[str, list[int | None]] = {"a_quarter_chooses": [], "all_prove": []}
-    for session in range(sessions):
-        base, *reduced = engines(rng, n, losses)
-        for rule, share in (("a_quarter_chooses", 0.25), ("all_prove", 0.0)):
-            tested = pareto_testing.prove(
-                METRICS["accuracy"], base.quality.label_array, base.quality.prediction_array,
-                [run.quality.prediction_array for run in reduced],
-                [float(run.engine.size_bytes) for run in reduced], float(base.engine.size_bytes),
-                max_drop=LIMIT, confidence=CONFIDENCE, split=pareto_testing.Split.of(n, share, session),
+    chosen: dict[str, list[int | None]] = {"all": [], "clearly_beaten": [], "dominated": []}
+    costs = [float(8 - index) for index in range(len(losses))]
+    for _ in range(sessions):
+        choosing = Choosing(*arrays(engines(rng, CHOOSING_ROWS, losses)))
+        labels, baseline, reduced = arrays(engines(rng, n, losses))
+        scores = [float(np.mean(each == choosing.labels)) for each in choosing.engines]
+        front = [index for index, score in enumerate(scores) if score > max(scores[index + 1 :], default=-1)]
+        for rule, tested, rows in (
+            ("all", range(len(losses)), None),
+            ("clearly_beaten", range(len(losses)), choosing),
+            ("dominated", front, None),
+        ):
+            outcomes_of = fixed_sequence.prove(
+                METRICS["accuracy"], labels, baseline, [reduced[index] for index in tested],
+                [costs[index] for index in tested], 9.0,
+                max_drop=LIMIT, confidence=CONFIDENCE, choosing=rows,
             )  # fmt: skip
-            proven = [index for index, each in enumerate(tested) if each.state is pareto_testing.State.PROVEN]
+            proven = [
+                index for index, each in zip(tested, outcomes_of, strict=True)
+                if each.state is fixed_sequence.State.PROVEN
+            ]  # fmt: skip
             chosen[rule].append(max(proven, default=None))
-    return {rule: outcome(choices, good, smallest_good) for rule, choices in chosen.items()}
+    return {
+        rule: {
+            **outcome(choices, good, smallest_good),
+            "cost": round(float(np.mean([9.0 if each is None else costs[each] for each in choices])), 2),
+        }
+        for rule, choices in chosen.items()
+    }
+
+
+def arrays(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Return labels, the baseline's predictions, and those of the others."""
+    base, *others = runs
+    return (
+        base.quality.label_array, base.quality.prediction_array,
+        [run.quality.prediction_array for run in others],
+    )  # fmt: skip
 
 
 def outcome(choices: list[int | None], good: list[bool], smallest_good: int | None) -> dict[str, float]:

@@ -1,20 +1,20 @@
 """Which engine of a session to deploy: the cheapest that is proven to lose at most what is accepted.
 
-Pure functions over results; the tests are those of :mod:`effx.analysis.pareto_testing`. The answer states
+Pure functions over results; the tests are those of :mod:`effx.analysis.fixed_sequence`. The answer states
 what is proven, what was measured, and what is gained over the unreduced engine in fp32 and in the precision
 of the reduced ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from effx.analysis import batches, cohorts, comparison, limits, pareto_testing
-from effx.analysis.pareto_testing import Outcome, Split, State
+from effx.analysis import batches, cohorts, comparison, fixed_sequence, limits
+from effx.analysis.fixed_sequence import Choosing, Outcome, State
 from effx.analysis.techniques import technique
 from effx.errors import UsageError
 from effx.results import Run
@@ -81,7 +81,7 @@ class Unproven:
 
     engine: str
     difference: float
-    """Measured: its metric minus the baseline's, on the rows that prove."""
+    """Measured: its metric minus the baseline's."""
     loses_at_most: float | None
     """With the confidence, adjusted for the number of engines; None: too few predictions differ."""
     rows_needed: int | None
@@ -103,8 +103,9 @@ class OptimizedAnswer:
     max_drop: float
     confidence: float
     choosing_rows: int
-    """Rows that chose which engines are tested; 0: all rows prove."""
+    """Training rows that chose which engines are tested; 0: every cheaper engine is tested."""
     proving_rows: int
+    """Validation rows."""
     baseline: str
     """The unreduced fp32 engine that costs least."""
     plain: str | None
@@ -132,15 +133,22 @@ class OptimizedAnswer:
 
 
 def answer(
-    runs: Sequence[Run], settings: OptimizeSettings, workload: Workload, by_agreement: bool = False
+    runs: Sequence[Run],
+    settings: OptimizeSettings,
+    workload: Workload,
+    *,
+    by_agreement: bool = False,
+    choosing: tuple[np.ndarray, Mapping[str, np.ndarray]] | None = None,
 ) -> OptimizedAnswer:
     """Return which engine of a session to deploy.
 
     Args:
         runs: of one task on one host, with the unreduced fp32 engine among them.
-        settings: the accepted loss, the objective, and which rows choose.
+        settings: the accepted loss and the objective.
         workload: in which cost and score are compared.
         by_agreement: whether the labels of the rows are the unreduced model's own predictions.
+        choosing: labels of the rows that choose, and each engine's predictions for them; None: every cheaper
+            engine is tested.
 
     Raises:
         UsageError: no unreduced fp32 engine, or none with a value of the objective.
@@ -171,13 +179,15 @@ def answer(
     baseline = _cheapest(known, fp32=True)
     if baseline is None:
         raise UsageError("there is no result of an unreduced fp32 engine to compare with.")
-    plain = _cheapest(known, fp32=False)
+    plain = _cheapest(
+        [(run, value) for run, value in known if run.engine.variant == settings.variant], fp32=False
+    )
     others = [run for run, _ in known if run is not baseline]
     cohorts.check([baseline, *others], energy=settings.objective == "energy")
     labels = cohorts.shared_labels([baseline, *others])
-    split = Split.of(len(labels), settings.choose_share, settings.seed)
+    chosen_on = _choosing(choosing, baseline, others)
     metric = METRICS[baseline.quality.metric]
-    tested = pareto_testing.prove(
+    tested = fixed_sequence.prove(
         metric,
         labels,
         baseline.quality.prediction_array,
@@ -186,7 +196,7 @@ def answer(
         cost_of[baseline.name],
         max_drop=settings.max_drop,
         confidence=settings.confidence,
-        split=split,
+        choosing=chosen_on,
     )
     outcome = {run.name: each for run, each in zip(others, tested, strict=True)}
     candidates = [
@@ -217,15 +227,27 @@ def answer(
         energy_source=_energy_source(baseline, workload) if settings.objective == "energy" else None,
         max_drop=settings.max_drop,
         confidence=settings.confidence,
-        choosing_rows=len(split.choose),
-        proving_rows=len(split.prove),
+        choosing_rows=0 if chosen_on is None else len(chosen_on.labels),
+        proving_rows=len(labels),
         baseline=baseline.name,
         plain=None if plain is None else plain.name,
         engine=engine,
         candidates=candidates,
-        unproven=_unproven(baseline, others, outcome, split, settings, cost_of, proven[:1]),
+        unproven=_unproven(baseline, others, outcome, settings, cost_of, proven[:1]),
         remarks=remarks,
     )
+
+
+def _choosing(
+    choosing: tuple[np.ndarray, Mapping[str, np.ndarray]] | None, baseline: Run, others: Sequence[Run]
+) -> Choosing | None:
+    """Return the rows that choose, if every engine has predictions for them."""
+    if choosing is None:
+        return None
+    labels, predictions = choosing
+    if any(run.name not in predictions for run in (baseline, *others)):
+        return None
+    return Choosing(labels, predictions[baseline.name], [predictions[run.name] for run in others])
 
 
 def cost(run: Run, objective: str, workload: Workload) -> float | None:
@@ -289,7 +311,6 @@ def _unproven(
     baseline: Run,
     others: Sequence[Run],
     outcome: dict[str, Outcome],
-    split: Split,
     settings: OptimizeSettings,
     costs: dict[str, float],
     answer: Sequence[Candidate],
@@ -300,18 +321,18 @@ def _unproven(
         cheaper = [run for run in cheaper if outcome[run.name].difference > -settings.max_drop]
     if not cheaper:
         return None
-    metric, rows = METRICS[baseline.quality.metric], split.prove
-    labels, before = baseline.quality.label_array[rows], baseline.quality.prediction_array[rows]
+    metric = METRICS[baseline.quality.metric]
+    labels, before = baseline.quality.label_array, baseline.quality.prediction_array
     adjusted = 1 - (1 - settings.confidence) / len(cheaper)
     bounds = {}
     for run in cheaper:
-        found = noninferiority.bounds(metric, labels, before, run.quality.prediction_array[rows], adjusted)
+        found = noninferiority.bounds(metric, labels, before, run.quality.prediction_array, adjusted)
         bounds[run.name] = -np.inf if found is None else found[0]
     if answer:
         best = min(cheaper, key=lambda run: costs[run.name])
     else:
         best = max(cheaper, key=lambda run: bounds[run.name])
-    after, level = best.quality.prediction_array[rows], settings.confidence
+    after, level = best.quality.prediction_array, settings.confidence
     alone = noninferiority.bounds(metric, labels, before, after, level)
     needed = limits.rows_to_prove(metric, labels, before, after, alone, settings.max_drop, level)
     least = bounds[best.name]

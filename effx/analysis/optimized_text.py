@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from effx.analysis.fixed_sequence import State
 from effx.analysis.optimized import Candidate, Gain, OptimizedAnswer
-from effx.analysis.pareto_testing import State
 from effx.formatting import fixed, from_to, percent, points, score, significant, times, with_unit
 from effx.specs.workloads import Workload
 
@@ -51,7 +51,7 @@ def _headline(answer: OptimizedAnswer) -> list[str]:
     """Return what to deploy, and facts about it, one line each."""
     rows = f"{answer.proving_rows} rows"
     if answer.choosing_rows:
-        rows += f", which did not choose it ({answer.choosing_rows} others did)"
+        rows += f", which did not choose it ({answer.choosing_rows} training rows helped)"
     confidence = percent(answer.confidence)
     chosen = answer.chosen
     if chosen is None:

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from effx import data, engines
-from effx.analysis.pareto_testing import Split
 from effx.artifacts import Checkpoint
 from effx.errors import MissingExtraError, UsageError
 from effx.export.builders import builder
-from effx.optimize import predicted_labels
+from effx.optimize import choosing, predicted_labels
 from effx.profile import meters
-from effx.specs import backends, variants
+from effx.specs import backends, exit_rules, variants
 from effx.specs.data import DataLocation, DataSource
-from effx.specs.optimize import LEAST_RECOVERY_S, RECOVERY_SHARE, OptimizeSettings
+from effx.specs.measurement import BuiltFor
+from effx.specs.optimize import EXITS, LEAST_RECOVERY_S, NONE, RECOVERY_SHARE, OptimizeSettings
 from effx.specs.tasks import Task
+from effx.specs.training import EarlyExitSettings
 from effx.stats import noninferiority
 from effx.train.source import check_trainable
 
@@ -35,11 +36,18 @@ class Checked:
     backends: tuple[str, ...]
     by_agreement: bool
     """Whether the labels are the checkpoint's own predictions, as the rows have none."""
+    training_share: float | None
+    """Share of the training rows that pruned models are trained on; None: all."""
+    choosing_rows: int
+    """Training rows that choose which engines are tested."""
+    exits: bool
+    """Whether early exits are trained on every model."""
 
 
 def check(
     checkpoint: Path,
     settings: OptimizeSettings,
+    workload: BuiltFor,
     data_folder: DataLocation,
     wanted: Sequence[str],
     meter: str,
@@ -50,6 +58,7 @@ def check(
     Args:
         checkpoint: a folder.
         settings: what is looked for.
+        workload: that engines are built and measured for.
         data_folder: file or folder of the rows; None: where the checkpoint's came from.
         wanted: backends; empty: those that are installed.
         meter: energy meter.
@@ -71,6 +80,13 @@ def check(
             settings="variant",
         )
     able = _backends(variant, wanted)
+    for part in settings.parts:
+        for name in able:
+            if reason := builder(name).refuse(
+                variants.parse(f"{part}+{settings.variant}"), backends.get(name).default_device
+            ):
+                raise UsageError(f"{part} on {name}: {reason}.", settings=("also", "backends"))
+    exits = _with_exits(opened, settings, workload)
     if settings.recovery_s is not None and settings.recovery_s < LEAST_RECOVERY_S:
         count = len(settings.speedups)
         least = LEAST_RECOVERY_S * count / RECOVERY_SHARE
@@ -94,10 +110,31 @@ def check(
     by_agreement = location is not None and location.settings.unlabelled
     if location is not None and by_agreement:
         location = predicted_labels.label(opened, location, labelled, settings.seed)
-    data.load(task, "train", location)
-    rows = len(data.load(task, "validation", location))
-    _check_rows(rows, settings)
-    return Checked(checkpoint, task, location, able, by_agreement)
+    training_rows = len(data.load(task, "train", location))
+    _check_rows(len(data.load(task, "validation", location)), settings)
+    share, choosing_rows = choosing.share(training_rows, settings.limit, settings.choosing_rows)
+    return Checked(checkpoint, task, location, able, by_agreement, share, choosing_rows, exits)
+
+
+def _with_exits(opened: Checkpoint, settings: OptimizeSettings, workload: BuiltFor) -> bool:
+    """Return whether early exits are trained.
+
+    Raises:
+        UsageError: they are asked for, and the task or the model cannot have them.
+    """
+    if settings.also is not None and (NONE in settings.also or EXITS not in settings.also):
+        return False
+    if settings.also is None and workload != "single":
+        return False
+    try:
+        exit_rules.check_task(EarlyExitSettings().rule, opened.task)
+        if len(opened.manifest.structure.layers) < 2:
+            raise UsageError(f"{opened.name} has one layer: an exit needs at least two.", settings="also")
+    except UsageError:
+        if settings.also is None:
+            return False
+        raise
+    return True
 
 
 def _check_unreduced(opened: Checkpoint) -> None:
@@ -138,17 +175,15 @@ def _backends(variant: variants.Variant, wanted: Sequence[str]) -> tuple[str, ..
 
 
 def _check_rows(rows: int, settings: OptimizeSettings) -> None:
-    """Refuse a promise that not even equal predictions on all rows that prove would keep."""
-    proving = len(Split.of(rows, settings.choose_share, settings.seed).prove)
+    """Refuse a promise that not even equal predictions on all rows would keep."""
     needed = noninferiority.rows_needed(settings.max_drop, settings.confidence)
-    if proving >= needed:
+    if rows >= needed:
         return
     drop = settings.max_drop
-    while noninferiority.rows_needed(drop, settings.confidence) > proving and drop < 1:
+    while noninferiority.rows_needed(drop, settings.confidence) > rows and drop < 1:
         drop = round(drop + 0.001, 3)
     raise UsageError(
-        f"{rows} validation rows are too few for this promise: {proving} of them prove, and even equal "
-        f"predictions prove a loss of at most {settings.max_drop:g} only on {needed}. Give more rows, or "
-        f"accept a loss of {drop:g}.",
+        f"{rows} validation rows are too few for this promise: even equal predictions prove a loss of at "
+        f"most {settings.max_drop:g} only on {needed}. Give more rows, or accept a loss of {drop:g}.",
         settings="max_drop",
     )

@@ -73,7 +73,7 @@ def optimize(
     with contextlib.ExitStack() as until_planned:
         if dry_run:
             labelled = until_planned.enter_context(scratch.folder("labelled"))
-        checked = check(Path(checkpoint), settings, data_folder, backends, meter, labelled)
+        checked = check(Path(checkpoint), settings, workload, data_folder, backends, meter, labelled)
         return _optimize(checked, folder, settings, workload, meter, unlabelled, where, dry_run=dry_run)
 
 
@@ -97,9 +97,8 @@ def _optimize(
 
     def add(builder: CellBuilder, artifacts: Artifacts) -> None:
         cells.add(
-            builder, recipe.tasks[0], checked.checkpoint, settings, artifacts,
+            builder, recipe.tasks[0], checked, settings, artifacts,
             workload=workload, meter=meter, host=runner.host, unlabelled=unlabelled,
-            by_agreement=checked.by_agreement,
         )  # fmt: skip
 
     if dry_run:

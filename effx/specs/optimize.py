@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from effx.errors import UsageError
+from effx.specs import variants
 from effx.specs.constraints import MAX_DROP, Confidence
 from effx.specs.distillation import DistillationSettings
 from effx.specs.measurement import BuiltFor
@@ -31,8 +32,11 @@ class OneShotSettings(Settings):
 
 LEAST_RECOVERY_S = 20.0
 """Seconds of recovery training of one candidate at least; fewer do not repay its pruning."""
-RECOVERY_SHARE = 0.55
-"""Of a time limit: for recovery training; the rest is for graphs, measurements and engines."""
+RECOVERY_SHARE, EXITS_SHARE = 0.55, 0.1
+"""Of a time limit: for recovery training, and for the training of exits; the rest is for graphs, measurements
+and engines."""
+EXITS, NONE = "exits", "none"
+"""Words of ``also``."""
 OBJECTIVES = ("latency", "throughput", "cpu_time", "energy", "memory", "size")
 
 
@@ -40,6 +44,7 @@ class OptimizeSettings(Settings):
     """What ``effx optimize`` looks for, and how long."""
 
     NOTES: ClassVar[Mapping[str, str]] = {
+        "also": "Default: exits for single rows, where rows have one label; otherwise none.",
         "lr": "The rate decays linearly to 0.",
         "time_s": "Default: no limit.",
     }
@@ -56,9 +61,13 @@ class OptimizeSettings(Settings):
     """Speed-ups to prune to, compared with the unreduced engine of the same precision."""
     variant: str = "int8"
     """Precision of the engines, as in effx export."""
-    choose_share: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """Share of the validation rows that choose which engines are tested; the others prove. 0, or fewer than
-    100 rows: all rows prove, and engines are tested in the order of their costs."""
+    also: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """What else is tried on every model: exits (early exits are trained on it, for half of max-drop), and
+    parts of variants such as threads1 or buckets8; or none."""
+    choosing_rows: Annotated[int, Field(ge=0)] = 1000
+    """Training rows that no pruned model is trained on (at most a tenth of all): an engine that a cheaper one
+    clearly beats on them is not tested on the validation rows. 0, or fewer than 100: every engine is
+    tested."""
     epochs: Annotated[float, Field(gt=0)] = 3.0
     """Passes over the training rows after pruning, with the unreduced model as teacher."""
     batch_size: Annotated[int, Field(ge=1)] = 32
@@ -81,7 +90,24 @@ class OptimizeSettings(Settings):
     def _consistent(self) -> Self:
         if len(set(self.speedups)) < len(self.speedups):
             raise wrong("expected different speedups.", "speedups")
+        for part in self.parts:
+            try:
+                added = variants.parse(part)
+            except UsageError as error:
+                raise wrong(
+                    f"{part}: expected {EXITS}, {NONE} or a part of a variant: {error}", "also"
+                ) from error
+            if added.reductions or added.multi or added.scheme != "fp32" or part == "fp32":
+                raise wrong(f"{part}: expected {EXITS}, {NONE} or a part of a variant that changes how an "
+                            "engine runs, e.g. threads1 or buckets8.", "also")  # fmt: skip
+        if self.also is not None and NONE in self.also and len(self.also) > 1:
+            raise wrong(f"{NONE} stands alone.", "also")
         return self
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of variants that are tried on every model."""
+        return tuple(dict.fromkeys(part for part in self.also or () if part not in (EXITS, NONE)))
 
     def one_shot(self, speedup: float) -> OneShotSettings:
         """Return the settings of pruning to a speed-up."""
@@ -91,6 +117,11 @@ class OptimizeSettings(Settings):
     def recovery_s(self) -> float | None:
         """Seconds of recovery training for each speed-up; None: no limit."""
         return None if self.time_s is None else RECOVERY_SHARE * self.time_s / len(self.speedups)
+
+    @property
+    def exits_s(self) -> float | None:
+        """Seconds of the training of one model's exits; None: no limit."""
+        return None if self.time_s is None else EXITS_SHARE * self.time_s / (1 + len(self.speedups))
 
 
 def workload_of(settings: OptimizeSettings, built_for: BuiltFor | None) -> BuiltFor:

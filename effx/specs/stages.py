@@ -6,7 +6,8 @@
     tickets-full ── tickets-scores ── ticket ── tickets-rung ── tickets
     adapt ── adaptation
     prune, of all tasks ── multitask ── multitask-checkpoint, of each task ── further ── export
-    given ── export ── fastest ── costs ── one-shot ── recovery ── export ── profile ── answer (effx optimize)
+    given ── export ── fastest ── costs ── one-shot ── recovery ── exits ── export ── profile ── answer
+                                                        (effx optimize)    └── choosing ──┘
 
 A new stage is one row here, its settings, and the function ``run`` in a module of its name in
 ``effx/recipe/execute/stages/``. Its key follows from the row: settings, rows, the code that ``code``,
@@ -116,6 +117,8 @@ class ExitsStage(DistilledStage):
 
     task: str
     exits: EarlyExitSettings = EarlyExitSettings()
+    limit_s: float | None = None
+    """Seconds of training at most; None: as many as its epochs take."""
 
 
 class MultitaskStage(Settings):
@@ -250,6 +253,16 @@ class RecoveryStage(Settings):
     distillation: DistillationSettings = DistillationSettings()
 
 
+class ChoosingStage(Settings):
+    """Predict training rows that no pruned model was trained on, with every engine."""
+
+    rows: int
+    """At most."""
+    training: TrainingSettings = TrainingSettings()
+    """Its limit, share and seed say which rows were trained on."""
+    workload: BuiltFor = "single"
+
+
 class AnswerStage(Settings):
     """Find the cheapest engine of a session that is proven to lose at most what is accepted."""
 
@@ -381,7 +394,8 @@ _ROWS = (
         ),
     ),
     _training(
-        "exits", ExitsStage, "train/exits.py", ("finetune", "prune", "lottery", "tokens"),
+        "exits", ExitsStage, "train/exits.py",
+        ("finetune", "prune", "lottery", "tokens", "given", "recovery"),
         section=SectionSpec("exits", EarlyExitSettings, frozenset({"hidden_weight"}), variant_part="exits"),
     ),
     _training(
@@ -446,8 +460,12 @@ _ROWS = (
         shares_process=True,
     ),
     StageSpec(
-        "answer", AnswerStage, ("analysis/optimized.py",), ("numpy", "scipy"), follows=("profile",),
-        view="answer", shares_process=True,
+        "choosing", ChoosingStage, ("optimize/choosing.py", "profile/worker.py"), ("numpy", "tokenizers"),
+        follows=("export",), any_source=True, code_of_backend=("engines/{engine}.py",),
+    ),
+    StageSpec(
+        "answer", AnswerStage, ("analysis/optimized.py",), ("numpy", "scipy"),
+        follows=("profile", "choosing"), view="answer", shares_process=True,
     ),
     StageSpec(
         "report", ReportStage, ("report/__init__.py", "report/*.py"), ("matplotlib", "numpy"),

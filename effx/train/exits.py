@@ -44,6 +44,7 @@ from effx.stats.metrics import METRICS, Metric
 from effx.train import loop, output, shift
 from effx.train import source as sources
 from effx.train.distillation import Distillation, HeadLoss
+from effx.train.trainer import TimeLimit
 
 _POINTS = 8  # number of depths for which the manifest lists depth and score
 
@@ -57,6 +58,7 @@ def train(
     settings: EarlyExitSettings | None = None,
     overwrite: bool = False,
     distillation: Distillation | None = None,
+    limit_s: float | None = None,
 ) -> Checkpoint:
     """Train ramps on a checkpoint, choose the exit rule's settings, write ``out/name``.
 
@@ -72,6 +74,8 @@ def train(
         overwrite: replace a checkpoint of that name.
         distillation: a teacher whose predictions are learned besides the labels, as the checkpoint itself or
             a larger model; its hidden states are not compared. None: labels alone.
+        limit_s: seconds of training; as many steps are done as fit, by the speed of the first ones. None: as
+            many as the epochs take.
 
     Raises:
         UsageError: a setting is wrong, or no threshold of the rule meets the target.
@@ -102,6 +106,7 @@ def train(
         lr=settings.learning_rate,
         description=f"train {folder.name}: {len(lengths)} rows, ramps after layers "
         + ", ".join(map(str, remaining.exits)),
+        callbacks=[] if limit_s is None else [TimeLimit(limit_s, settings.training.warmup)],
     )
     model.requires_grad_(True)
     plain = without_exits = evaluate.logits(model, source.encoded_validation)

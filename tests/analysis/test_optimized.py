@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from effx.analysis import comparison, optimized, optimized_text
+from effx.analysis.fixed_sequence import State
 from effx.analysis.optimized import OptimizedAnswer, answer
-from effx.analysis.pareto_testing import Split, State
 from effx.errors import UsageError
 from effx.results import Run
 from effx.specs.optimize import OptimizeSettings
@@ -36,7 +35,7 @@ def session(lost: int = 0, **options: object) -> list[Run]:
 
 
 def found(runs: list[Run], workload: Workload = SINGLE_STREAM, **settings: object) -> OptimizedAnswer:
-    return answer(runs, OptimizeSettings.of(**{"max_drop": 0.01, "choose_share": 0.25, **settings}), workload)
+    return answer(runs, OptimizeSettings.of(**{"max_drop": 0.01, **settings}), workload)
 
 
 def states(result: OptimizedAnswer) -> dict[str, State | None]:
@@ -47,7 +46,7 @@ def test_the_cheapest_proven_engine_is_chosen() -> None:
     result = found(session(lost=3))
     assert result.engine == "third"
     assert (result.baseline, result.plain) == ("fp32", "int8")
-    assert (result.choosing_rows, result.proving_rows) == (300, 900)
+    assert (result.choosing_rows, result.proving_rows) == (0, N)
     assert [each.engine for each in result.candidates] == ["third", "half", "int8", "fp32"]
     runs = {run.name: run for run in session(lost=3)}
     ratio = comparison.compare(runs["fp32"], runs["third"]).latency[0]
@@ -64,7 +63,7 @@ def test_an_engine_that_loses_more_is_not_chosen() -> None:
     assert states(result)["third"] is State.NOT_PROVEN
     text = optimized_text.text(result)
     assert "deploy half" in text
-    assert "loses at most 1 points of accuracy with 95 % confidence, on 900 rows" in text
+    assert "loses at most 1 points of accuracy with 95 % confidence, on 1200 rows" in text
 
 
 def test_if_nothing_is_proven_the_best_that_can_be_is_said() -> None:
@@ -86,8 +85,7 @@ def test_a_cheaper_engine_that_may_keep_the_limit_is_named() -> None:
     assert result.engine == "half"
     assert result.unproven is not None
     assert result.unproven.engine == "third"
-    lost = np.isin(range(8), Split.of(N, 0.25, 0).prove).sum()
-    assert result.unproven.difference == pytest.approx(-lost / 900)
+    assert result.unproven.difference == pytest.approx(-8 / N)
     assert "not proven: third costs less and was measured at" in optimized_text.text(result)
     assert found(session(lost=60)).unproven is None  # it was measured beyond the limit
 

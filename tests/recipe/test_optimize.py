@@ -15,11 +15,14 @@ from effx.artifacts import Checkpoint
 from effx.cli import run
 from effx.encoding import Encoder
 from effx.models import evaluate, load
-from effx.optimize import predicted_labels
+from effx.optimize import choosing, predicted_labels
+from effx.optimize.choosing import ChoosingPredictions
 from effx.optimize.cost_table import CostTable
 from effx.specs.data import DataSettings, DataSource
 from effx.specs.optimize import OptimizeSettings
+from effx.specs.training import FinetuneSettings
 from effx.specs.workloads import SINGLE_STREAM
+from effx.train import rows as row_numbers
 from tests import cache as caches
 from tests.conftest import write_rows
 
@@ -35,7 +38,9 @@ def workspace(cache: caches.Cache, checkpoint: Checkpoint) -> Path:
     """What the command leaves."""
 
     def build(folder: Path) -> None:
-        assert run(["optimize", str(checkpoint.folder), *OPTIONS, "-o", str(folder / "work")]) in (0, 1)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(choosing, "LEAST", 10)  # there are few training rows
+            assert run(["optimize", str(checkpoint.folder), *OPTIONS, "-o", str(folder / "work")]) in (0, 1)
 
     return cache.folder("optimized", build) / "work"
 
@@ -43,10 +48,15 @@ def workspace(cache: caches.Cache, checkpoint: Checkpoint) -> Path:
 def test_the_answer_follows_from_the_results(workspace: Path) -> None:
     answer = json.loads((workspace / "answer" / "answer.json").read_text())
     runs = results.find([workspace / "results" / "tiny"])
-    again = optimized.answer(runs, OptimizeSettings.of(**VALUES), SINGLE_STREAM)
+    chosen_on = ChoosingPredictions.read(next(workspace.glob("cells/*/tiny/choosing.json")))
+    again = optimized.answer(runs, OptimizeSettings.of(**VALUES), SINGLE_STREAM, choosing=chosen_on.arrays())
     assert json.loads(json.dumps(again.to_json())) == answer
-    engines = {"tiny.fp32.onnxruntime", "tiny.int8.onnxruntime", "tiny-1.5x.int8.onnxruntime"}
-    assert {run.name for run in runs} == engines
+    assert answer["choosing_rows"] == len(chosen_on.labels) > 0
+    engines = {
+        "tiny.fp32.onnxruntime", "tiny.int8.onnxruntime", "tiny-1.5x.int8.onnxruntime",
+        "tiny-exits.exit+int8.onnxruntime", "tiny-1.5x-exits.exit+int8.onnxruntime",
+    }  # fmt: skip
+    assert {run.name for run in runs} == engines == set(chosen_on.predictions)
     assert answer["baseline"] == "tiny.fp32.onnxruntime"
     assert "tiny" in (workspace / "answer" / "answer.md").read_text()
     assert "tiny-1.5x.int8.onnxruntime" in (workspace / "report" / "index.html").read_text()
@@ -63,6 +73,31 @@ def test_the_pruned_model_was_trained_with_the_given_one_as_teacher(
     assert recovered.max_length == checkpoint.max_length
 
 
+def test_exits_are_trained_on_the_given_and_on_the_pruned_model(
+    workspace: Path, checkpoint: Checkpoint
+) -> None:
+    for name in ("tiny", "tiny-1.5x"):
+        before, after = (
+            Checkpoint.open(workspace / "checkpoints" / f"{name}{end}") for end in ("", "-exits")
+        )
+        assert after.manifest.parent == before.digest
+        assert after.manifest.exits is not None and after.manifest.exits.target is not None
+        assert after.manifest.exits.target.max_drop == pytest.approx(VALUES["max_drop"] / 2)
+        assert after.manifest.training.distillation is not None
+        assert after.manifest.training.distillation.teacher_digest == checkpoint.digest
+
+
+def test_rows_that_choose_are_not_trained_on(workspace: Path, checkpoint: Checkpoint) -> None:
+    recovered = Checkpoint.open(workspace / "checkpoints" / "tiny-1.5x")
+    rows = data.load(checkpoint.task, "train", data.locate(None, checkpoint.task, checkpoint.data))
+    training = FinetuneSettings.of(**recovered.manifest.training.settings).training
+    trained = {rows.texts[index] for index in row_numbers.chosen(rows, training)}
+    chosen_on = choosing.choose(rows, training, 1000)
+    assert len(trained) + len(chosen_on) == len(rows) == recovered.manifest.training.rows + len(chosen_on)
+    stored = ChoosingPredictions.read(next(workspace.glob("cells/*/tiny/choosing.json")))
+    assert stored.labels == tuple(chosen_on.labels)
+
+
 def test_the_structure_fits_the_cost_table(workspace: Path) -> None:
     table = CostTable.read(next((workspace / "costs").glob("*/costs.json")))
     structure = Checkpoint.open(workspace / "checkpoints" / "tiny-1.5x").manifest.structure
@@ -70,8 +105,10 @@ def test_the_structure_fits_the_cost_table(workspace: Path) -> None:
 
 
 def test_the_same_command_does_nothing_again(
-    workspace: Path, checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    workspace: Path, checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(choosing, "LEAST", 10)
     mine = shutil.copytree(workspace, tmp_path / "work", symlinks=True)
     before = {path.name for path in (mine / "cells").iterdir()}
     code = run(["optimize", str(checkpoint.folder), *OPTIONS, "-o", str(mine), "--json"])
@@ -93,7 +130,7 @@ def test_a_dry_run_builds_nothing(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--max-drop", "0.01"], "90 validation rows are too few for this promise: 90 of them prove"),
+        (["--max-drop", "0.01"], "90 validation rows are too few for this promise: even equal predictions"),
         (["--time", "30s"], "30 s is too short for 1 speed-ups: expected at least 36s"),
         (["--variant", "exit"], "variant exit: expected a precision"),
         (["--backend", "tensorrt"], "tensorrt"),
@@ -102,6 +139,10 @@ def test_a_dry_run_builds_nothing(
         (["--objective", "energy", "--for", "4x16", "--meter", "model:5"], "joules are measured for single"),
         (["--speedups", "2,2"], "expected different speedups"),
         (["--speedups", "1"], "--speedups"),
+        (["--also", "exit"], "exit: expected exits, none or a part of a variant"),
+        (["--also", "int8"], "int8: expected exits, none or a part of a variant"),
+        (["--also", "fast"], "fast: expected exits, none or a part of a variant"),
+        (["--also", "none,exits"], "none stands alone"),
         (["--time", "45"], "'45' has no unit"),
     ],
 )  # fmt: skip

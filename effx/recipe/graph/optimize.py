@@ -3,7 +3,9 @@
     given ── export (fp32, and the wanted precision, on every backend) ── fastest
           └─ costs (on the fastest backend) ── one-shot (the least speed-up) ── recovery ── export
                                                one-shot (the next) of it ── recovery ── export
+    given, and each recovery ── exits ── export
     all exports ── profile ── answer ── report
+                └─ choosing ──┘
 
 Each speed-up is pruned from the one before after its recovery: several small steps lose less than a large one
 (Kurtic et al. 2023, "ZipLM", section 3.3), and one run gives a family of models.
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from effx import files, records
 from effx.recipe.execute.protocol import LocalPaths
@@ -24,12 +26,15 @@ from effx.recipe.execute.stages import common
 from effx.recipe.graph.cells import Cell, CellBuilder
 from effx.recipe.graph.plan import Artifacts
 from effx.recipe.language.recipe import TaskEntry
+from effx.specs.distillation import DistillationSettings
 from effx.specs.measurement import BuiltFor, MeasurementPlan
 from effx.specs.optimize import OptimizeSettings
 from effx.specs.settings import Settings
 from effx.specs.stages import (
     AnswerStage,
+    ChoosingStage,
     CostsStage,
+    ExitsStage,
     ExportStage,
     FastestStage,
     GivenStage,
@@ -38,18 +43,23 @@ from effx.specs.stages import (
     RecoveryStage,
     ReportStage,
 )
-from effx.specs.training import FinetuneSettings
+from effx.specs.training import EarlyExitSettings, FinetuneSettings
+
+if TYPE_CHECKING:
+    from effx.optimize.check import Checked
 
 UNREDUCED = "fp32"
 _CHECKS = 8
 """Random structures of the cost table: fewer than in ``effx cost-table``, to save time."""
 _ROUNDS = 15
+_EXITS_DROP = 0.5
+"""Of the accepted loss: what early exits may lose; pruning and precision lose something before."""
 
 
 def add(
     builder: CellBuilder,
     task: TaskEntry,
-    checkpoint: Path,
+    checked: Checked,
     settings: OptimizeSettings,
     artifacts: Artifacts,
     *,
@@ -57,23 +67,21 @@ def add(
     meter: str,
     host: str,
     unlabelled: Path | None,
-    by_agreement: bool,
 ) -> None:
     """Add the cells, as far as they are known.
 
     Args:
         builder: collects the cells.
         task: what the checkpoint predicts.
-        checkpoint: its folder.
+        checked: the checkpoint, its rows, and what is tried.
         settings: what is looked for.
         artifacts: id of a cell -> its output folder.
         workload: that engines are built and measured for.
         meter: energy meter.
         host: id of the machine that measures.
         unlabelled: further texts for the recovery.
-        by_agreement: whether the labels of the rows are the checkpoint's own predictions.
     """
-    made = _Cells(builder, task, checkpoint, settings, workload, unlabelled)
+    made = _Cells(builder, task, checked, settings, workload, unlabelled)
     full = made.unreduced()
     folder = artifacts(made.fastest(full).id)
     if folder is None:
@@ -81,11 +89,12 @@ def add(
     backend = str(records.read_json(folder / common.FASTEST)["backend"])
     engines = [*full, *made.reduced(backend, host)]
     session = made.session(engines, meter, host)
+    choosing = made.choosing(engines)
     answer = builder.add(
         "answer",
         made.name,
-        AnswerStage(optimize=settings, workload=workload, by_agreement=by_agreement),
-        sources=(session.id,),
+        AnswerStage(optimize=settings, workload=workload, by_agreement=checked.by_agreement),
+        sources=(session.id, *(cell.id for cell in choosing)),
     )
     builder.add("report", made.name, ReportStage(), sources=(session.id, answer.id))
 
@@ -94,11 +103,17 @@ class _Cells:
     """What the cells have in common."""
 
     def __init__(
-        self, builder: CellBuilder, task: TaskEntry, checkpoint: Path, settings: OptimizeSettings,
+        self, builder: CellBuilder, task: TaskEntry, checked: Checked, settings: OptimizeSettings,
         workload: BuiltFor, unlabelled: Path | None,
     ) -> None:  # fmt: skip
         self._builder, self._task, self._settings, self._workload = builder, task, settings, workload
+        self._exits, checkpoint = checked.exits, checked.checkpoint
         self.name = checkpoint.name
+        self._choosing_rows = checked.choosing_rows
+        self._finetune = FinetuneSettings.of(
+            epochs=settings.epochs, batch_size=settings.batch_size, lr=settings.lr, limit=settings.limit,
+            share=checked.training_share, seed=settings.seed,
+        )  # fmt: skip
         source = None if task.source is None else task.source.absolute()
         further = None if unlabelled is None else str(unlabelled.resolve())
         self._paths = LocalPaths(data=source)
@@ -136,37 +151,61 @@ class _Cells:
             ),
             (self._given,), backends=(backend,), alone=True,
         )  # fmt: skip
-        engines, before = [], self._given
+        engines, before = self._also(self._given, backend), self._given
         for speedup in sorted(settings.speedups):
             pruned = self._add(
                 "one-shot", f"{self.name}-pruned{speedup:g}x",
                 OneShotStage(one_shot=settings.one_shot(speedup)), (before, costs), keep=False,
             )  # fmt: skip
-            finetune = FinetuneSettings.of(
-                epochs=settings.epochs, batch_size=settings.batch_size, lr=settings.lr, limit=settings.limit,
-                seed=settings.seed,
-            )  # fmt: skip
             stage = RecoveryStage(
-                task=self._task.name, limit_s=settings.recovery_s, finetune=finetune,
+                task=self._task.name, limit_s=settings.recovery_s, finetune=self._finetune,
                 distillation=settings.distillation, text_digest=self._text,
             )  # fmt: skip
             recovered = self._add(
                 "recovery", f"{self.name}-{speedup:g}x", stage, (pruned, self._given),
-                work=self._builder.amount(self._task, finetune, "epochs"), group=f"{speedup:g}x",
+                work=self._builder.amount(self._task, self._finetune, "epochs"), group=f"{speedup:g}x",
                 paths=self._training_paths,
             )  # fmt: skip
             before = recovered
-            engines.append(self._engine(recovered, settings.variant, backend))
+            engines += [self._engine(recovered, settings.variant, backend), *self._also(recovered, backend)]
         return engines
+
+    def _also(self, checkpoint: Cell, backend: str) -> list[Cell]:
+        """Add what else is tried on a model; return the engines."""
+        variant = self._settings.variant
+        engines = [self._engine(checkpoint, f"{part}+{variant}", backend) for part in self._settings.parts]
+        if not self._exits:
+            return engines
+        settings = self._settings
+        stage = ExitsStage(
+            task=self._task.name, teacher=self._given.name, distillation=DistillationSettings(),
+            exits=EarlyExitSettings.of(
+                max_drop=_EXITS_DROP * settings.max_drop, confidence=settings.confidence,
+                epochs=settings.epochs, batch_size=settings.batch_size, seed=settings.seed,
+            ),
+            limit_s=settings.exits_s,
+        )  # fmt: skip
+        sources = [checkpoint] if checkpoint is self._given else [checkpoint, self._given]
+        with_exits = self._add(
+            "exits", f"{checkpoint.name}-exits", stage, sources,
+            work=self._builder.amount(self._task, stage.exits, "epochs"), group="exits",
+        )  # fmt: skip
+        return [*engines, self._engine(with_exits, f"exit+{variant}", backend)]
+
+    def choosing(self, engines: Sequence[Cell]) -> list[Cell]:
+        """Add what the engines predict for training rows that no pruned model was trained on, if any."""
+        if not self._choosing_rows:
+            return []
+        stage = ChoosingStage(
+            rows=self._choosing_rows, training=self._finetune.training, workload=self._workload
+        )
+        return [self._add("choosing", self.name, stage, engines, backends=_backends(engines))]
 
     def session(self, engines: Sequence[Cell], meter: str, host: str) -> Cell:
         """Add the session that measures all engines."""
-        names = tuple(
-            dict.fromkeys(cell.settings.backend for cell in engines if isinstance(cell.settings, ExportStage))
-        )
         return self._add(
             "profile", self.name, ProfileStage(plan=_plan(self._workload), meter=meter, host=host), engines,
-            backends=names, meter=meter, alone=True, work=float(len(engines)),
+            backends=_backends(engines), meter=meter, alone=True, work=float(len(engines)),
         )  # fmt: skip
 
     def _engine(self, checkpoint: Cell, variant: str, backend: str) -> Cell:
@@ -184,6 +223,11 @@ class _Cells:
             stage, name, settings, local_paths=paths or self._paths,
             sources=tuple(cell.id for cell in sources), rows=self._builder.rows(self._task), **options,
         )  # fmt: skip
+
+
+def _backends(engines: Sequence[Cell]) -> tuple[str, ...]:
+    names = [cell.settings.backend for cell in engines if isinstance(cell.settings, ExportStage)]
+    return tuple(dict.fromkeys(names))
 
 
 def _plan(workload: BuiltFor) -> MeasurementPlan:

@@ -15,10 +15,21 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     """Write answer.json, answer.md, answer.txt, and the answer as a section of the report's page."""
     from effx import results
     from effx.analysis import optimized, optimized_text
+    from effx.optimize.choosing import ChoosingPredictions
 
     settings = common.settings(cell, AnswerStage)
-    runs = results.find([source.artifact for source in cell.sources])
-    answer = optimized.answer(runs, settings.optimize, built_for(settings.workload), settings.by_agreement)
+    session, choosing = cell.source("profile"), cell.source("choosing")
+    assert session is not None
+    chosen_on = None
+    if choosing is not None:
+        chosen_on = ChoosingPredictions.read(choosing.artifact / common.CHOOSING).arrays()
+    answer = optimized.answer(
+        results.find([session.artifact]),
+        settings.optimize,
+        built_for(settings.workload),
+        by_agreement=settings.by_agreement,
+        choosing=chosen_on,
+    )
     folder = out / cell.name
     folder.mkdir()
     files.write_json(folder / common.ANSWER, answer.to_json())

@@ -1,0 +1,124 @@
+"""Training rows that no pruned model is trained on, and what engines predict for them.
+
+``effx optimize`` compares engines on them before the validation rows prove, see
+:mod:`effx.analysis.fixed_sequence`. They are rows of the task, so that no row of the proof is spent. The
+unreduced model may have been trained on them: it then looks better there than it is, so that its own engines
+are rarely left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from effx import files, records
+from effx.artifacts import Engine
+from effx.data import Rows
+from effx.profile.worker import Worker
+from effx.records import Record, StoredLabel
+from effx.specs.kinds import KINDS
+from effx.specs.training import TrainingSettings
+from effx.specs.workloads import SINGLE_STREAM, Workload
+from effx.train import rows as row_numbers
+
+LEAST = 100
+"""Rows that may choose; with fewer, every engine is tested."""
+_MOST_SHARE = 0.1
+"""Of the training rows."""
+
+
+class ChoosingPredictions(Record):
+    """Labels and predictions of the rows that choose."""
+
+    schema_: Literal[1] = Field(1, alias="schema")
+    kind: str
+    label_names: tuple[str, ...]
+    labels: tuple[StoredLabel, ...]
+    predictions: Mapping[str, tuple[StoredLabel, ...]]
+    """Engine -> one for each row."""
+
+    def arrays(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return labels and each engine's predictions as metrics take them."""
+        kind, names = KINDS[self.kind], self.label_names
+        labels, found = np.zeros(0), {}
+        for engine, predictions in self.predictions.items():
+            labels, found[engine] = kind.numbers(
+                kind.restore(self.labels, names), kind.restore(predictions, names)
+            )
+        return labels, found
+
+    @classmethod
+    def read(cls, path: Path) -> ChoosingPredictions:
+        """Read the file of :meth:`write`.
+
+        Raises:
+            ArtifactError: it is damaged.
+        """
+        return records.build(cls, records.read_json(path), path)
+
+    def write(self, path: Path) -> None:
+        """Write them as JSON."""
+        files.write_json(path, self.model_dump(mode="json", by_alias=True))
+
+
+def share(training_rows: int, limit: int | None, wanted: int) -> tuple[float | None, int]:
+    """Return the share of the limited training rows to train on, and how many rows then choose.
+
+    Args:
+        training_rows: how many there are.
+        limit: to train on at most; None: all.
+        wanted: rows to choose on.
+
+    Returns:
+        The share is None if all are trained on, or the limit leaves enough others; 0 rows choose if that
+        would be fewer than :data:`LEAST`.
+    """
+    count = min(wanted, int(_MOST_SHARE * training_rows))
+    if count < LEAST:
+        return None, 0
+    trained = min(limit or training_rows, training_rows)
+    missing = count - (training_rows - trained)
+    return (None if missing <= 0 else (trained - missing) / trained), count
+
+
+def choose(every_row: Rows, training: TrainingSettings, count: int) -> Rows:
+    """Return ``count`` rows at most of those that a training with these settings leaves out."""
+    left = np.setdiff1d(np.arange(len(every_row)), row_numbers.chosen(every_row, training))
+    order = np.random.default_rng((training.seed, 13)).permutation(left)
+    return every_row.take(np.sort(order[:count]))
+
+
+def predict(engines: Sequence[Engine], rows: Rows, workload: Workload) -> ChoosingPredictions:
+    """Run every engine on the rows, as a measurement scores them.
+
+    Args:
+        engines: of one task.
+        rows: with labels.
+        workload: the batches in which rows run.
+    """
+    documents = None
+    if rows.documents is not None:
+        documents = {"ids": rows.documents.ids, "texts": rows.documents.texts}
+    at_real_lengths = workload if workload.length == "real" else SINGLE_STREAM
+    found = {}
+    for engine in engines:
+        worker = Worker.open(str(engine.folder), rows.texts, None, 0, documents=documents)
+        predictions: dict[int, StoredLabel] = {}
+        batch: int | None = 0
+        while batch is not None:
+            scored = worker.score(at_real_lengths, batch)
+            predictions |= zip(scored.rows, scored.predictions, strict=True)
+            batch = scored.next_batch
+        found[engine.folder.name] = tuple(predictions[row] for row in range(len(rows)))
+    task = engines[0].task
+    return ChoosingPredictions(
+        schema=1,
+        kind=task.kind,
+        label_names=tuple(task.labels),
+        labels=tuple(task.behavior.store(rows.labels)),
+        predictions=found,
+    )
