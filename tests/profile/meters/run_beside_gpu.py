@@ -1,0 +1,32 @@
+"""Run an ``effx`` command beside a fake GPU: ``python -m tests.profile.meters.run_beside_gpu optimize ...``.
+
+The fake NVML's clock follows the real one, and its GPU draws 300 W all the time.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+
+from effx.cli import run
+from tests.profile.meters.fake import Fake
+
+
+def main() -> int:
+    fake = Fake()
+    fake.call("set_latency", 0.0)
+    fake.call("set_counter", 0.02, 0.0, 1.0)
+    began = time.monotonic()
+
+    def follow() -> None:
+        while True:
+            fake.call("set_time", time.monotonic() - began)
+            time.sleep(0.001)
+
+    threading.Thread(target=follow, daemon=True).start()
+    return run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
