@@ -80,9 +80,10 @@ class _Artifact(Generic[M]):
         folder = Path(folder)
         path = folder / cls.manifest_name
         if not cls.is_at(folder):
-            raise ArtifactError(
-                f"{folder} is not {cls.article} {cls.kind}: {path.name} is missing. {cls.made_by}"
-            )
+            problem = f"is not {cls.article} {cls.kind}: {path.name} is missing"
+            if not folder.exists():
+                problem = "does not exist"
+            raise ArtifactError(f"{folder} {problem}. {cls.made_by}")
         try:
             value = records.read_json(path)
             schema, digest = value.pop("schema", None), value.pop("digest", None)

@@ -975,9 +975,13 @@ class EngineManifest(Manifest):
         if self.made_elsewhere is None and runtime.interface is not None:
             raise ValueError("runtime.interface: expected none, effx built the engine")
         variant = variants.parse(self.variant)
-        if variant.precision != self.precision or runtime.precision != self.precision:
+        if variant.precision not in (variants.AUTO, self.precision) or runtime.precision != self.precision:
             raise ValueError(f"precision: {self.precision!r} is not that of variant and runtime")
         self._check_schemes(row.schemes_for(variant.scheme, self.device))
+        if variant.scheme == variants.AUTO and self.scheme not in row.schemes_for(
+            self.precision, self.device
+        ):
+            raise ValueError(f"scheme: {self.scheme!r} does not compute in {self.precision}")
         divides = self.task_definition.behavior.form == "windows"
         if reason := variant.stride_refusal(self.max_length, divides=divides):
             raise ValueError(f"variant: {self.variant!r}: {reason}")

@@ -40,19 +40,24 @@ from effx.manifests import (
 from effx.models import checkpoints, families, huggingface, structure
 from effx.models.structure import full_parameters, parameters_left
 from effx.specs import backends
-from effx.specs.backends import CALIBRATED, INT8_BF16
+from effx.specs.backends import AUTO_PRECISIONS, CALIBRATED, INT8_BF16
 from effx.specs.data import DataLocation, DataRecord
 from effx.specs.measurement import built_for
 from effx.specs.runtime import MAX_STATIC_BATCH, RuntimeSettings
 from effx.specs.tasks import Task
-from effx.specs.variants import Variant
+from effx.specs.variants import AUTO, Variant
 from effx.specs.workloads import Workload
 
+_NEARLY_AS_FAST = 1.1
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _NOTES = {
     "int8-dynamic": "this file is for ONNX Runtime; for OpenVINO, int8 of backend openvino is faster",
 }
 """Scheme -> what a user of its file should know."""
+_AMX_NOTE = (
+    "this processor has AMX, with which OpenVINO's bf16 is often nearly as fast as int8 and loses nothing: "
+    "the variant auto compares them"
+)
 
 
 @dataclass(frozen=True)
@@ -183,7 +188,7 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
     with Engine.create(target, overwrite=True) as draft:
         folder = draft.folder
         with tempfile.TemporaryDirectory(prefix="effx-candidates-", dir=source.scratch) as scratch:
-            best, tried = _best(source, job, reference, Path(scratch), context)
+            variant, best, tried = _precision(source, job, reference, Path(scratch), context)
             for path in best.folder.iterdir():
                 shutil.move(path, folder / path.name)
         for name in ("config.json", *_TOKENIZER_FILES):
@@ -211,6 +216,8 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
             progress.say(f"{target.name}: {note}")
         if note := _NOTES.get(best.scheme):
             progress.say(f"{target.name}: {note}")
+        if backend == "openvino" and job.variant.precision == "int8" and cpu.has_amx():
+            progress.say(f"{target.name}: {_AMX_NOTE}")
         limit = variant.length or source.limit
         longest = source.max_length(variant)
         left, full = parameters_left(source.model), full_parameters(source.model)
@@ -330,6 +337,16 @@ class _Candidate:
         fixed = f" compiled for {shape[0]}x{shape[1]}" if shape else ""
         return f"{self.scheme}{merged}{f' without {disabled}' if disabled else ''}{fixed}"
 
+    @property
+    def score_lost(self) -> float:
+        """Of the task's metric against the checkpoint, on the gate's labelled rows; 0: there are none."""
+        return self.measured.accuracy_lost or self.measured.metric_lost or 0.0
+
+    def beats_nearly_as_fast(self, other: _Candidate) -> bool:
+        """Whether it scores better than another engine and takes hardly longer."""
+        assert self.seconds is not None and other.seconds is not None
+        return self.score_lost < other.score_lost and self.seconds <= _NEARLY_AS_FAST * other.seconds
+
     def run_with(self, **settings: Any) -> _Candidate:
         """Return the same files, run with other settings of the runtime, and not checked yet."""
         built = replace(self.built, runtime=replace(self.built.runtime, **settings))
@@ -346,6 +363,48 @@ class _Candidate:
             failure=self.failure,
             seconds=self.seconds,
         )
+
+
+def _precision(
+    source: ExportSource, job: Job, reference: Reference, folder: Path, context: BuildContext
+) -> tuple[Variant, _Candidate, list[_Candidate]]:
+    """Return the variant with the precision that is built, its engine, and all candidates.
+
+    For ``auto``, the engine of each precision is built. One is left out if another one that scores better on
+    the rows of the gate takes at most :data:`_NEARLY_AS_FAST` times as long; of the others, the fastest is
+    kept.
+    """
+    if job.variant.scheme != AUTO:
+        return job.variant, *_best(source, job, reference, folder, context)
+    found: list[tuple[Variant, _Candidate]] = []
+    every: list[_Candidate] = []
+    for precision in AUTO_PRECISIONS:
+        variant = replace(job.variant, scheme=precision)
+        if refusal(variant, job.backend, job.device):
+            continue
+        (inside := folder / precision).mkdir()
+        try:
+            best, tried = _best(source, replace(job, variant=variant), reference, inside, context)
+        except UsageError as error:  # every scheme needs training rows, and there are none
+            progress.say(str(error))
+            continue
+        found.append((variant, best))
+        every += tried
+    passed = [(variant, best) for variant, best in found if best.failure is None]
+    if not passed:
+        return *found[-1], every
+    if len(passed) == 1:
+        return *passed[0], every
+    timed = _timed([best for _, best in passed], job, reference, context)
+    able = [(variant, best) for (variant, _), best in zip(passed, timed, strict=True)]
+    of_all = ", ".join(
+        f"{variant.precision} {1e3 * (best.seconds or 0):.3g} ms, {100 * (0.0 - best.score_lost):+.1f} points"
+        for variant, best in able
+    )
+    kept = [each for each in able if not any(other.beats_nearly_as_fast(each[1]) for _, other in able)]
+    variant, best = min(kept, key=lambda each: each[1].seconds or 0.0)
+    progress.say(f"{job.target.name}: auto is {variant.precision}; compared with the checkpoint: {of_all}")
+    return variant, best, every
 
 
 def _best(

@@ -62,7 +62,7 @@ def verify(
             source = ExportSource(checkpoint, folder, data_folder)
             reference = source.reference(variant)
             with engines.open(engine, trust=trust) as session:
-                precision = parity.precision_of(engine.manifest.scheme, variant.precision)
+                precision = parity.precision_of(engine.manifest.scheme, engine.manifest.precision)
                 shape = engine.manifest.runtime.static_shape
                 measured = parity.measure(reference, session, checkpoint.task, precision, shape)
                 verified.append((engine, checkpoint.task, measured))

@@ -17,6 +17,7 @@ _X86 = ("x86_64", "amd64")
 _FLAGS_KEYS = ("flags", "features")
 _MODEL_KEYS = ("model name", "model")
 _BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
+_AMX = {"amx_bf16", "amx_int8"}
 _VNNI = {"avx512_vnni", "avx_vnni"}
 
 
@@ -35,6 +36,11 @@ class Cpu:
     def has_bf16(self) -> bool:
         """Whether it multiplies bf16 matrices in hardware (AVX-512, AMX or Armv8.6)."""
         return bool(self.flags & _BF16)
+
+    @property
+    def has_amx(self) -> bool:
+        """Whether it has tiles that multiply matrices of bf16 and int8 (AMX)."""
+        return self.flags >= _AMX
 
     @property
     def has_vnni(self) -> bool:
@@ -85,6 +91,11 @@ def this_cpu() -> Cpu:
 def has_bf16() -> bool:
     """Return whether this machine's processor multiplies bf16 matrices in hardware."""
     return this_cpu().has_bf16
+
+
+def has_amx() -> bool:
+    """Return whether this machine's processor multiplies bf16 and int8 matrices in tiles (AMX)."""
+    return this_cpu().has_amx
 
 
 def has_vnni() -> bool:

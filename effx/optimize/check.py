@@ -74,7 +74,7 @@ def check(
     check_trainable(task)
     _check_unreduced(opened)
     variant = variants.parse(settings.variant)
-    if variant.reductions or variant.multi:
+    if variant.reductions or variant.multi or variant.scheme == variants.AUTO:
         raise UsageError(
             f"variant {settings.variant}: expected a precision, e.g. int8: the reductions are searched for.",
             settings="variant",

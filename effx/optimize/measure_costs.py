@@ -92,8 +92,8 @@ def measure(
     """
     opened = Checkpoint.open(checkpoint)
     wanted, asked = variants.parse(variant), {text: built_for(text) for text in workloads}
-    if wanted.reductions or wanted.multi:
-        raise UsageError(f"variant {variant}: a cost table is of plain graphs, without exits and tokens.",
+    if wanted.reductions or wanted.multi or wanted.scheme == variants.AUTO:
+        raise UsageError(f"variant {variant}: a cost table is of plain graphs of one precision.",
                          settings="variant")  # fmt: skip
     device = backends.get(backend).default_device
     engines.check_backend(backend, device)

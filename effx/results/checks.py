@@ -192,7 +192,7 @@ def _engine(engine: EngineRecord) -> None:
         raise ValueError(f"engine: {error}") from error
     if row.builder_module is not None and engine.scheme not in schemes:
         raise ValueError(f"engine: {engine.backend} does not build {engine.variant} as {engine.scheme!r}")
-    if variant.precision != engine.precision:
+    if variant.precision not in (variants.AUTO, engine.precision):
         raise ValueError(f"engine.precision is {engine.precision}, but its variant is {engine.variant}")
     _not_negative(parameters=engine.parameters)
     _positive(size_bytes=engine.size_bytes, max_length=engine.max_length)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from effx.errors import UsageError, unknown
+from effx.specs.variants import AUTO
 
 Schemes = Mapping[str, Mapping[str, Sequence[str]]]
 """Device -> precision of a variant -> the schemes to build; the fastest that passes its gates is used."""
@@ -21,6 +22,8 @@ SYMMETRIC_INT8 = "int8-static-symmetric"
 INT8_BF16 = "int8-static-bf16"
 """Static int8, and bf16 instead of fp32 in what is not quantized."""
 STATIC_FP8 = "fp8-static"
+AUTO_PRECISIONS = ("int8", "bf16", "fp16", "fp32")
+"""What a variant ``auto`` tries, as far as the backend builds it."""
 CALIBRATED = frozenset({"int8-static", SYMMETRIC_INT8, INT8_BF16, STATIC_FP8})
 """Schemes whose activation ranges are taken from training rows."""
 
@@ -86,6 +89,8 @@ class Backend:
 
     def schemes_for(self, precision: str, device: str) -> tuple[str, ...]:
         """Return the schemes to build for a variant's precision; empty: not supported."""
+        if precision == AUTO:
+            return tuple(scheme for each in AUTO_PRECISIONS for scheme in self.schemes_for(each, device))
         return tuple(self.schemes[self.device(device)].get(precision, ()))
 
     def is_chosen_by_time(self, precision: str, device: str, built_for: str | None) -> bool:

@@ -1,7 +1,7 @@
 """The variant grammar: parts joined by ``+``, at most one of each kind, in any order.
 
     variant   = part { "+" part }
-    precision = fp32 | fp16 | bf16 | int8 | int8-dynamic | int8-static | fp8       default fp32
+    precision = fp32 | fp16 | bf16 | int8 | int8-dynamic | int8-static | fp8 | auto       default fp32
     sequence  = seqN | buckets | bucketsN                                          default any length
     exits     = exit | exit-if                                                     default the last head
     tokens    = tokens                                                             default all of them
@@ -11,15 +11,15 @@
     padding   = unpadded                                                   default computed and masked
     threads   = threadsN                                  default the processors that the process may use
 
-``int8`` is the fastest int8 scheme of the backend that passes its gate on this machine. ``seqN`` fixes the
-length: longer inputs are truncated, shorter ones padded to N. ``buckets`` pads to the next of a few lengths,
-each twice the one before, and ``bucketsN`` to the next multiple of N.
-With ``strideN``, neighbouring windows of a context have N tokens in common. ``exit`` runs segments and the
-host decides between them; ``exit-if`` is a single graph with If. The weights of a ``stripped`` TensorRT plan
-are in an ONNX graph in the same folder; opening puts them into the plan. ``multi`` is an engine with the
-heads of all tasks that were trained together on one encoder. ``unpadded`` leaves padding out of all matrix
-products with weights of layers; only attention computes on padded rows. ``threadsN`` runs on N threads of a
-CPU at most.
+``int8`` is the fastest int8 scheme of the backend that passes its gate on this machine. ``auto`` is the
+fastest precision, unless one that scores better takes hardly longer. ``seqN`` fixes the length: longer inputs
+are truncated, shorter ones padded to N. ``buckets`` pads to the next of a few lengths, each twice the one
+before, and ``bucketsN`` to the next multiple of N. With ``strideN``, neighbouring windows of a context have N
+tokens in common. ``exit`` runs segments and the host decides between them; ``exit-if`` is a single graph with
+If. The weights of a ``stripped`` TensorRT plan are in an ONNX graph in the same folder; opening puts them
+into the plan. ``multi`` is an engine with the heads of all tasks that were trained together on one encoder.
+``unpadded`` leaves padding out of all matrix products with weights of layers; only attention computes on
+padded rows. ``threadsN`` runs on N threads of a CPU at most.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from typing import Protocol
 
 from effx.errors import UsageError, unknown
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8-dynamic", "int8-static", "fp8")
+AUTO = "auto"
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8-dynamic", "int8-static", "fp8", AUTO)
 QUANTIZED = ("int8", "fp8")
 _OTHERS = {"buckets": "sequence", "exit": "exits", "exit-if": "exits", "tokens": "tokens",
            "stripped": "weights", "multi": "heads", "unpadded": "padding"}  # fmt: skip
@@ -88,7 +89,7 @@ class Variant:
 
     @property
     def precision(self) -> str:
-        """The arithmetic of the GEMMs: fp32, fp16, bf16, int8 or fp8."""
+        """The arithmetic of the GEMMs: fp32, fp16, bf16, int8, fp8; or auto, which an engine resolves."""
         return self.scheme.split("-", 1)[0]
 
     @property
@@ -98,8 +99,8 @@ class Variant:
 
     @property
     def is_quantized(self) -> bool:
-        """Whether weights and activations are quantized (int8, fp8)."""
-        return self.precision in QUANTIZED
+        """Whether weights and activations are quantized (int8, fp8), or may be."""
+        return self.precision in (*QUANTIZED, AUTO)
 
     def lengths(self, limit: int) -> list[int] | None:
         """Return the lengths that inputs are padded to; None: any up to the model's ``limit``."""

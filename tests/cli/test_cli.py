@@ -48,7 +48,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "finetune", "sst2", "--model", "x", "--epochs", "inf"], "inf is not a finite number"),
         (["train", "finetune", "sst2", "--model", "x", "--lr", "nan"], "nan is not a finite number"),
         (["train", "exits"], "Missing argument 'CHECKPOINT'"),
-        (["train", "exits", "no"], "no is not a checkpoint: effx.json is missing. Make one with"),
+        (["train", "exits", "no"], "no does not exist. Make one with"),
         (["train", "exits", "no", "--rule", "entropi"], "Did you mean 'entropy'"),
         (["train", "exits", "no", "--after", "1,two"], "'two' is not a valid integer"),
         (["train", "exits", "no", "--depth", "3", "--max-drop", "0"], "(options --depth, --max-drop)"),

@@ -28,6 +28,13 @@ def test_features_are_matched_as_complete_flags(text: str, bf16: bool, vnni: boo
     assert cpu.parse_cpuinfo(text, "aarch64").has_vnni
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"), [("amx_bf16 amx_tile amx_int8", True), ("amx_tile amx_int8", False), ("", False)]
+)
+def test_amx_multiplies_both_kinds(flags: str, expected: bool) -> None:
+    assert cpu.parse_cpuinfo(f"flags\t\t: fpu {flags}\n", "x86_64").has_amx == expected
+
+
 def test_the_model_and_virtual_machines_are_recognised() -> None:
     text = "processor\t: 0\nmodel\t\t: 1\nmodel name\t: AMD EPYC\nflags\t\t: fpu hypervisor\n"
     assert cpu.parse_cpuinfo(text + text.replace("EPYC", "other")).model == "AMD EPYC"

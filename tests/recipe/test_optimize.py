@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,9 @@ from effx.specs.workloads import SINGLE_STREAM
 from effx.train import rows as row_numbers
 from tests import cache as caches
 from tests.conftest import write_rows
+from tests.profile.meters import fake
 
+ROOT = Path(__file__).parents[2]
 VALUES = {"max_drop": 0.3, "speedups": (1.5,), "epochs": 1, "candidates": 3, "rows": 32}
 OPTIONS = [
     "--max-drop", "0.3", "--speedups", "1.5", "--epochs", "1", "--candidates", "3", "--rows", "32",
@@ -133,6 +137,7 @@ def test_a_dry_run_builds_nothing(
         (["--max-drop", "0.01"], "90 validation rows are too few for this promise: even equal predictions"),
         (["--time", "30s"], "30 s is too short for 1 speed-ups: expected at least 36s"),
         (["--variant", "exit"], "variant exit: expected a precision"),
+        (["--variant", "auto"], "variant auto: expected a precision"),
         (["--backend", "tensorrt"], "tensorrt"),
         (["--objective", "energy", "--meter", "none"], "there is no energy meter here"),
         (["--objective", "throughput", "--for", "single"], "throughput is of batches"),
@@ -201,3 +206,36 @@ def test_rows_without_labels_get_those_that_the_model_predicts(
     assert run([*command, "-o", str(tmp_path / "w"), "--max-drop", "0.5", "--dry-run"]) == 0
     assert "predict 280 rows without labels" in capsys.readouterr().err
     assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.slow
+def test_joules_of_a_gpu_are_those_of_its_counter(
+    workspace: Path, checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path
+) -> None:
+    """The whole way beside a fake GPU that draws 300 W; the engines run on the CPU."""
+    library = fake.build(tmp_path)
+    if library is None:
+        pytest.skip("no C compiler (cc) to build the fake NVML")
+    mine = shutil.copytree(workspace, tmp_path / "work", symlinks=True)
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "tests.profile.meters.run_beside_gpu", "optimize", str(checkpoint.folder),
+            *OPTIONS, "--data", str(rows_folder), "--also", "none", "-o", str(mine),
+            "--objective", "energy", "--meter", "nvml",
+        ],
+        cwd=ROOT, env=fake.environment(library), capture_output=True, text=True, timeout=1500,
+    )  # fmt: skip
+    assert done.returncode in (0, 1), done.stderr
+    answer = json.loads((mine / "answer" / "answer.json").read_text())
+    assert (answer["objective"], answer["energy_source"]) == ("energy", "counter")
+    assert " mJ/example (counter)" in done.stdout
+    for run_ in results.find([mine / "results" / "tiny"]):
+        result = run_.workload(SINGLE_STREAM)
+        assert result is not None
+        energy = run_.energy_of(result)
+        assert energy.source == "counter"
+        for window in energy.windows:
+            assert window.joules / window.seconds == pytest.approx(300, rel=0.02)
+            assert window.joules_per_example * window.examples == pytest.approx(
+                300 * window.duration_s, rel=0.02
+            )

@@ -21,7 +21,7 @@ def test_precision_is_that_of_the_scheme() -> None:
     assert variants.parse("fp32").precision == variants.parse("buckets").precision == "fp32"
     assert variants.parse("int8-static").precision == "int8"
     quantized = {name for name in variants.PRECISIONS if variants.parse(name).is_quantized}
-    assert quantized == {"int8", "int8-dynamic", "int8-static", "fp8"}
+    assert quantized == {"int8", "int8-dynamic", "int8-static", "fp8", "auto"}
 
 
 def test_lengths_that_inputs_are_padded_to() -> None:
