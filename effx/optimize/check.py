@@ -9,13 +9,13 @@ from pathlib import Path
 from effx import data, engines
 from effx.artifacts import Checkpoint
 from effx.errors import MissingExtraError, UsageError
-from effx.export.builders import builder
+from effx.export.build import refusal
 from effx.optimize import choosing, predicted_labels
 from effx.profile import meters
 from effx.specs import backends, exit_rules, variants
 from effx.specs.data import DataLocation, DataSource
 from effx.specs.measurement import BuiltFor
-from effx.specs.optimize import EXITS, LEAST_RECOVERY_S, NONE, RECOVERY_SHARE, OptimizeSettings
+from effx.specs.optimize import EXITS, LEAST_RECOVERY_S, RECOVERY_SHARE, TOKENS, OptimizeSettings
 from effx.specs.tasks import Task
 from effx.specs.training import EarlyExitSettings
 from effx.stats import noninferiority
@@ -40,8 +40,8 @@ class Checked:
     """Share of the training rows that pruned models are trained on; None: all."""
     choosing_rows: int
     """Training rows that choose which engines are tested."""
-    exits: bool
-    """Whether early exits are trained on every model."""
+    also_trained: tuple[str, ...]
+    """``exits`` and ``tokens``, whichever are trained on every model."""
 
 
 def check(
@@ -82,11 +82,10 @@ def check(
     able = _backends(variant, wanted)
     for part in settings.parts:
         for name in able:
-            if reason := builder(name).refuse(
-                variants.parse(f"{part}+{settings.variant}"), backends.get(name).default_device
-            ):
+            both = variants.parse(f"{part}+{settings.variant}")
+            if reason := refusal(both, name, backends.get(name).default_device):
                 raise UsageError(f"{part} on {name}: {reason}.", settings=("also", "backends"))
-    exits = _with_exits(opened, settings, workload)
+    also_trained = _also_trained(opened, settings, workload)
     if settings.recovery_s is not None and settings.recovery_s < LEAST_RECOVERY_S:
         count = len(settings.speedups)
         least = LEAST_RECOVERY_S * count / RECOVERY_SHARE
@@ -113,28 +112,35 @@ def check(
     training_rows = len(data.load(task, "train", location))
     _check_rows(len(data.load(task, "validation", location)), settings)
     share, choosing_rows = choosing.share(training_rows, settings.limit, settings.choosing_rows)
-    return Checked(checkpoint, task, location, able, by_agreement, share, choosing_rows, exits)
+    return Checked(checkpoint, task, location, able, by_agreement, share, choosing_rows, also_trained)
 
 
-def _with_exits(opened: Checkpoint, settings: OptimizeSettings, workload: BuiltFor) -> bool:
-    """Return whether early exits are trained.
+def _also_trained(opened: Checkpoint, settings: OptimizeSettings, workload: BuiltFor) -> tuple[str, ...]:
+    """Return what is trained on every model besides: exits, a token schedule.
 
     Raises:
-        UsageError: they are asked for, and the task or the model cannot have them.
+        UsageError: it is asked for, and the task or the model cannot have it.
     """
-    if settings.also is not None and (NONE in settings.also or EXITS not in settings.also):
-        return False
-    if settings.also is None and workload != "single":
-        return False
+    if settings.also is not None:
+        wanted = tuple(word for word in (EXITS, TOKENS) if word in settings.also)
+        for word in wanted:
+            _check_trained(opened, word)
+        return wanted
+    if workload != "single":
+        return ()
     try:
+        _check_trained(opened, EXITS)
+    except UsageError:
+        return ()
+    return (EXITS,)
+
+
+def _check_trained(opened: Checkpoint, word: str) -> None:
+    opened.task.behavior.check_supported(word, opened.task.name)
+    if word == EXITS:
         exit_rules.check_task(EarlyExitSettings().rule, opened.task)
         if len(opened.manifest.structure.layers) < 2:
             raise UsageError(f"{opened.name} has one layer: an exit needs at least two.", settings="also")
-    except UsageError:
-        if settings.also is None:
-            return False
-        raise
-    return True
 
 
 def _check_unreduced(opened: Checkpoint) -> None:
@@ -165,7 +171,7 @@ def _backends(variant: variants.Variant, wanted: Sequence[str]) -> tuple[str, ..
                 raise
             reasons.append(str(error))
             continue
-        if reason := builder(name).refuse(variant, device):
+        if reason := refusal(variant, name, device):
             reasons.append(f"{name}: {reason}")
             continue
         able.append(name)

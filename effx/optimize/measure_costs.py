@@ -26,7 +26,7 @@ from effx.artifacts import Checkpoint
 from effx.engines import Session
 from effx.errors import UsageError
 from effx.export import fastest
-from effx.export.build import schemes_of
+from effx.export.build import refusal, schemes_of
 from effx.export.builders import builder
 from effx.export.source import ExportSource
 from effx.host import cpu, identity, locks
@@ -97,7 +97,7 @@ def measure(
                          settings="variant")  # fmt: skip
     device = backends.get(backend).default_device
     engines.check_backend(backend, device)
-    if reason := builder(backend).refuse(wanted, device):
+    if reason := refusal(wanted, backend, device):
         raise UsageError(f"variant {variant} on {backend}: {reason}.", settings="variant")
     with scratch.folder("costs") as folder:
         source = ExportSource(opened, folder, data_folder)

@@ -32,11 +32,13 @@ class OneShotSettings(Settings):
 
 LEAST_RECOVERY_S = 20.0
 """Seconds of recovery training of one candidate at least; fewer do not repay its pruning."""
-RECOVERY_SHARE, EXITS_SHARE = 0.55, 0.1
-"""Of a time limit: for recovery training, and for the training of exits; the rest is for graphs, measurements
-and engines."""
-EXITS, NONE = "exits", "none"
+RECOVERY_SHARE, ALSO_SHARE = 0.55, 0.1
+"""Of a time limit: for recovery training, and for that of exits and token schedules; the rest is for graphs,
+measurements and engines."""
+EXITS, TOKENS, NONE = "exits", "tokens", "none"
 """Words of ``also``."""
+_TRAINED_OR_NONE = (EXITS, TOKENS, NONE)
+_WORDS = f"{EXITS}, {TOKENS}, {NONE}"
 OBJECTIVES = ("latency", "throughput", "cpu_time", "energy", "memory", "size")
 
 
@@ -62,8 +64,8 @@ class OptimizeSettings(Settings):
     variant: str = "int8"
     """Precision of the engines, as in effx export."""
     also: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """What else is tried on every model: exits (early exits are trained on it, for half of max-drop), and
-    parts of variants such as threads1 or buckets8; or none."""
+    """What else is tried on every model: exits and tokens (early exits or a token schedule are trained on it,
+    for half of max-drop), and parts of variants such as threads1 or buckets8; or none."""
     choosing_rows: Annotated[int, Field(ge=0)] = 1000
     """Training rows that no pruned model is trained on (at most a tenth of all): an engine that a cheaper one
     clearly beats on them is not tested on the validation rows. 0, or fewer than 100: every engine is
@@ -94,12 +96,10 @@ class OptimizeSettings(Settings):
             try:
                 added = variants.parse(part)
             except UsageError as error:
-                raise wrong(
-                    f"{part}: expected {EXITS}, {NONE} or a part of a variant: {error}", "also"
-                ) from error
+                raise wrong(f"{part}: expected {_WORDS} or a part of a variant: {error}", "also") from error
             if added.reductions or added.multi or added.scheme != "fp32" or part == "fp32":
-                raise wrong(f"{part}: expected {EXITS}, {NONE} or a part of a variant that changes how an "
-                            "engine runs, e.g. threads1 or buckets8.", "also")  # fmt: skip
+                raise wrong(f"{part}: expected {_WORDS} or a part of a variant that changes how an engine "
+                            "runs, e.g. threads1 or buckets8.", "also")  # fmt: skip
         if self.also is not None and NONE in self.also and len(self.also) > 1:
             raise wrong(f"{NONE} stands alone.", "also")
         return self
@@ -107,7 +107,7 @@ class OptimizeSettings(Settings):
     @property
     def parts(self) -> tuple[str, ...]:
         """The parts of variants that are tried on every model."""
-        return tuple(dict.fromkeys(part for part in self.also or () if part not in (EXITS, NONE)))
+        return tuple(dict.fromkeys(part for part in self.also or () if part not in _TRAINED_OR_NONE))
 
     def one_shot(self, speedup: float) -> OneShotSettings:
         """Return the settings of pruning to a speed-up."""
@@ -118,10 +118,13 @@ class OptimizeSettings(Settings):
         """Seconds of recovery training for each speed-up; None: no limit."""
         return None if self.time_s is None else RECOVERY_SHARE * self.time_s / len(self.speedups)
 
-    @property
-    def exits_s(self) -> float | None:
-        """Seconds of the training of one model's exits; None: no limit."""
-        return None if self.time_s is None else EXITS_SHARE * self.time_s / (1 + len(self.speedups))
+    def also_s(self, trained: int) -> float | None:
+        """Return the seconds of one training of exits or of a token schedule; None: no limit.
+
+        Args:
+            trained: how many of them are trained on every model.
+        """
+        return None if self.time_s is None else ALSO_SHARE * self.time_s / trained / (1 + len(self.speedups))
 
 
 def workload_of(settings: OptimizeSettings, built_for: BuiltFor | None) -> BuiltFor:

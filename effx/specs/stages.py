@@ -110,6 +110,8 @@ class TokensStage(DistilledStage):
 
     task: str
     tokens: TokenPruningSettings = TokenPruningSettings()
+    limit_s: float | None = None
+    """Seconds of training at most; None: as many as its epochs take."""
 
 
 class ExitsStage(DistilledStage):
@@ -388,7 +390,8 @@ _ROWS = (
         section=SectionSpec("pruned", TicketSettings, frozenset({"layers", "head_dropout", "head_pooling"})),
     ),
     _training(
-        "tokens", TokensStage, "train/tokens.py", ("finetune", "prune", "lottery"),
+        "tokens", TokensStage, "train/tokens.py",
+        ("finetune", "prune", "lottery", "given", "recovery"),
         section=SectionSpec(
             "tokens", TokenPruningSettings, frozenset({"hidden_weight"}), variant_part="tokens"
         ),

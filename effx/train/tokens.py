@@ -40,6 +40,7 @@ from effx.stats.metrics import METRICS, Metric
 from effx.train import loop, output, shift
 from effx.train import source as sources
 from effx.train.distillation import Distillation, HeadLoss
+from effx.train.trainer import TimeLimit
 
 _BINS = 32
 _TEMPERATURE = 2e-3  # the scores of a row of n tokens are about 1 / n
@@ -62,6 +63,7 @@ def train(
     settings: TokenPruningSettings | None = None,
     overwrite: bool = False,
     distillation: Distillation | None = None,
+    limit_s: float | None = None,
 ) -> Checkpoint:
     """Add a token schedule to a checkpoint, train with it, write ``out/name``.
 
@@ -77,6 +79,8 @@ def train(
         overwrite: replace a checkpoint of that name.
         distillation: a teacher whose predictions are learned besides the labels, as the checkpoint itself or
             a larger model; its hidden states are not compared. None: labels alone.
+        limit_s: seconds of training, divided between the stages as their epochs are; as many steps are done
+            as fit, by the speed of the first ones. None: as many as the epochs take.
 
     Raises:
         UsageError: a setting is wrong, the kind of the task needs all tokens, or the checkpoint has exits,
@@ -100,11 +104,16 @@ def train(
     lengths, collate = source.batches(teacher)
     loss = HeadLoss(source.task, None if teacher is None else teacher.settings)
 
+    every_epoch = settings.epochs + (settings.soft_epochs if settings.schedule is None else 0.0)
+
     def run(module: nn.Module, epochs: float, stage: str) -> TrainingStage:
         title = f"train {folder.name}, {stage}: {len(lengths)} rows"
+        callbacks = []
+        if limit_s is not None:
+            callbacks.append(TimeLimit(limit_s * epochs / every_epoch, settings.training.warmup))
         return loop.fit(
             module, lengths, collate, settings.training,
-            epochs=epochs, lr=settings.learning_rate, description=title,
+            epochs=epochs, lr=settings.learning_rate, description=title, callbacks=callbacks,
         )  # fmt: skip
 
     results = []

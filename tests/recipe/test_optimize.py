@@ -16,15 +16,18 @@ from effx.analysis import optimized
 from effx.artifacts import Checkpoint
 from effx.cli import run
 from effx.encoding import Encoder
+from effx.errors import UsageError
 from effx.models import evaluate, load
 from effx.optimize import choosing, predicted_labels
+from effx.optimize.check import check
 from effx.optimize.choosing import ChoosingPredictions
 from effx.optimize.cost_table import CostTable
 from effx.specs.data import DataSettings, DataSource
 from effx.specs.optimize import OptimizeSettings
-from effx.specs.training import FinetuneSettings
+from effx.specs.training import FinetuneSettings, TokenPruningSettings
 from effx.specs.workloads import SINGLE_STREAM
 from effx.train import rows as row_numbers
+from effx.train import tokens
 from tests import cache as caches
 from tests.conftest import write_rows
 from tests.profile.meters import fake
@@ -35,6 +38,7 @@ OPTIONS = [
     "--max-drop", "0.3", "--speedups", "1.5", "--epochs", "1", "--candidates", "3", "--rows", "32",
     "--backend", "onnxruntime",
 ]  # fmt: skip
+ALSO = ["--also", "exits,tokens"]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +48,8 @@ def workspace(cache: caches.Cache, checkpoint: Checkpoint) -> Path:
     def build(folder: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(choosing, "LEAST", 10)  # there are few training rows
-            assert run(["optimize", str(checkpoint.folder), *OPTIONS, "-o", str(folder / "work")]) in (0, 1)
+            command = ["optimize", str(checkpoint.folder), *OPTIONS, *ALSO, "-o", str(folder / "work")]
+            assert run(command) in (0, 1)
 
     return cache.folder("optimized", build) / "work"
 
@@ -59,6 +64,7 @@ def test_the_answer_follows_from_the_results(workspace: Path) -> None:
     engines = {
         "tiny.fp32.onnxruntime", "tiny.int8.onnxruntime", "tiny-1.5x.int8.onnxruntime",
         "tiny-exits.exit+int8.onnxruntime", "tiny-1.5x-exits.exit+int8.onnxruntime",
+        "tiny-tokens.tokens+int8.onnxruntime", "tiny-1.5x-tokens.tokens+int8.onnxruntime",
     }  # fmt: skip
     assert {run.name for run in runs} == engines == set(chosen_on.predictions)
     assert answer["baseline"] == "tiny.fp32.onnxruntime"
@@ -77,18 +83,46 @@ def test_the_pruned_model_was_trained_with_the_given_one_as_teacher(
     assert recovered.max_length == checkpoint.max_length
 
 
-def test_exits_are_trained_on_the_given_and_on_the_pruned_model(
-    workspace: Path, checkpoint: Checkpoint
+@pytest.mark.parametrize("word", ["exits", "tokens"])
+@pytest.mark.parametrize("name", ["tiny", "tiny-1.5x"])
+def test_exits_and_tokens_are_trained_on_the_given_and_on_the_pruned_model(
+    word: str, name: str, workspace: Path, checkpoint: Checkpoint
 ) -> None:
-    for name in ("tiny", "tiny-1.5x"):
-        before, after = (
-            Checkpoint.open(workspace / "checkpoints" / f"{name}{end}") for end in ("", "-exits")
-        )
-        assert after.manifest.parent == before.digest
-        assert after.manifest.exits is not None and after.manifest.exits.target is not None
-        assert after.manifest.exits.target.max_drop == pytest.approx(VALUES["max_drop"] / 2)
-        assert after.manifest.training.distillation is not None
-        assert after.manifest.training.distillation.teacher_digest == checkpoint.digest
+    before, after = (Checkpoint.open(workspace / "checkpoints" / f"{name}{end}") for end in ("", f"-{word}"))
+    record = getattr(after.manifest, word)
+    assert after.manifest.parent == before.digest
+    assert record.target.max_drop == pytest.approx(VALUES["max_drop"] / 2)
+    assert after.manifest.training.distillation is not None
+    assert after.manifest.training.distillation.teacher_digest == checkpoint.digest
+
+
+def test_what_is_also_tried_follows_the_workload_and_the_options(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    def trained(workload: str, **values: object) -> tuple[str, ...]:
+        settings = OptimizeSettings.of(**{**VALUES, **values})
+        found = check(checkpoint.folder, settings, workload, None, ["onnxruntime"], "none", tmp_path)
+        return found.also_trained
+
+    assert trained("single") == ("exits",)
+    assert (
+        trained("offline") == trained("single", also=("none",)) == trained("single", also=("threads1",)) == ()
+    )
+    assert trained("offline", also=("tokens", "exits", "threads1")) == ("exits", "tokens")
+    with pytest.raises(UsageError, match="stripped on onnxruntime"):
+        trained("single", also=("stripped",))
+    assert OptimizeSettings.of(also=("exits", "threads1", "buckets8")).parts == ("threads1", "buckets8")
+
+
+@pytest.mark.parametrize("limit_s", [None, 0.5])
+def test_a_time_limit_shortens_both_stages_of_token_pruning(
+    checkpoint: Checkpoint, tmp_path: Path, limit_s: float | None
+) -> None:
+    settings = TokenPruningSettings.of(soft_epochs=10.0, epochs=10.0, batch_size=4)
+    trained = tokens.train(checkpoint.folder, out=tmp_path, settings=settings, limit_s=limit_s)
+    steps = [stage.steps for stage in trained.manifest.training.stages]
+    assert len(steps) == 2
+    assert all((count < 300) == (limit_s is not None) for count in steps)
 
 
 def test_rows_that_choose_are_not_trained_on(workspace: Path, checkpoint: Checkpoint) -> None:
@@ -115,7 +149,7 @@ def test_the_same_command_does_nothing_again(
     monkeypatch.setattr(choosing, "LEAST", 10)
     mine = shutil.copytree(workspace, tmp_path / "work", symlinks=True)
     before = {path.name for path in (mine / "cells").iterdir()}
-    code = run(["optimize", str(checkpoint.folder), *OPTIONS, "-o", str(mine), "--json"])
+    code = run(["optimize", str(checkpoint.folder), *OPTIONS, *ALSO, "-o", str(mine), "--json"])
     answer = json.loads(capsys.readouterr().out)
     assert code == (0 if answer["engine"] else 1)
     assert {path.name for path in (mine / "cells").iterdir()} == before
@@ -138,15 +172,17 @@ def test_a_dry_run_builds_nothing(
         (["--time", "30s"], "30 s is too short for 1 speed-ups: expected at least 36s"),
         (["--variant", "exit"], "variant exit: expected a precision"),
         (["--variant", "auto"], "variant auto: expected a precision"),
+        (["--variant", "fp16"], "variant fp16: onnxruntime: effx does not build fp16 for ONNX Runtime"),
+        (["--also", "stripped"], "stripped on onnxruntime: stripped is supported for TensorRT plans only"),
         (["--backend", "tensorrt"], "tensorrt"),
         (["--objective", "energy", "--meter", "none"], "there is no energy meter here"),
         (["--objective", "throughput", "--for", "single"], "throughput is of batches"),
         (["--objective", "energy", "--for", "4x16", "--meter", "model:5"], "joules are measured for single"),
         (["--speedups", "2,2"], "expected different speedups"),
         (["--speedups", "1"], "--speedups"),
-        (["--also", "exit"], "exit: expected exits, none or a part of a variant"),
-        (["--also", "int8"], "int8: expected exits, none or a part of a variant"),
-        (["--also", "fast"], "fast: expected exits, none or a part of a variant"),
+        (["--also", "exit"], "exit: expected exits, tokens, none or a part of a variant"),
+        (["--also", "int8"], "int8: expected exits, tokens, none or a part of a variant"),
+        (["--also", "fast"], "fast: expected exits, tokens, none or a part of a variant"),
         (["--also", "none,exits"], "none stands alone"),
         (["--time", "45"], "'45' has no unit"),
     ],

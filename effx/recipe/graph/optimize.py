@@ -3,7 +3,7 @@
     given ── export (fp32, and the wanted precision, on every backend) ── fastest
           └─ costs (on the fastest backend) ── one-shot (the least speed-up) ── recovery ── export
                                                one-shot (the next) of it ── recovery ── export
-    given, and each recovery ── exits ── export
+    given, and each recovery ── exits, tokens ── export
     all exports ── profile ── answer ── report
                 └─ choosing ──┘
 
@@ -28,7 +28,7 @@ from effx.recipe.graph.plan import Artifacts
 from effx.recipe.language.recipe import TaskEntry
 from effx.specs.distillation import DistillationSettings
 from effx.specs.measurement import BuiltFor, MeasurementPlan
-from effx.specs.optimize import OptimizeSettings
+from effx.specs.optimize import EXITS, TOKENS, OptimizeSettings
 from effx.specs.settings import Settings
 from effx.specs.stages import (
     AnswerStage,
@@ -42,8 +42,9 @@ from effx.specs.stages import (
     ProfileStage,
     RecoveryStage,
     ReportStage,
+    TokensStage,
 )
-from effx.specs.training import EarlyExitSettings, FinetuneSettings
+from effx.specs.training import EarlyExitSettings, FinetuneSettings, TokenPruningSettings
 
 if TYPE_CHECKING:
     from effx.optimize.check import Checked
@@ -52,8 +53,10 @@ UNREDUCED = "fp32"
 _CHECKS = 8
 """Random structures of the cost table: fewer than in ``effx cost-table``, to save time."""
 _ROUNDS = 15
-_EXITS_DROP = 0.5
-"""Of the accepted loss: what early exits may lose; pruning and precision lose something before."""
+_ALSO_DROP = 0.5
+"""Of the accepted loss: what exits or fewer tokens may lose; pruning and precision lose something before."""
+_PARTS = {EXITS: "exit", TOKENS: "tokens"}
+"""What is trained -> the part of a variant that runs it."""
 
 
 def add(
@@ -107,7 +110,7 @@ class _Cells:
         workload: BuiltFor, unlabelled: Path | None,
     ) -> None:  # fmt: skip
         self._builder, self._task, self._settings, self._workload = builder, task, settings, workload
-        self._exits, checkpoint = checked.exits, checked.checkpoint
+        self._also_trained, checkpoint = checked.also_trained, checked.checkpoint
         self.name = checkpoint.name
         self._choosing_rows = checked.choosing_rows
         self._finetune = FinetuneSettings.of(
@@ -174,23 +177,32 @@ class _Cells:
         """Add what else is tried on a model; return the engines."""
         variant = self._settings.variant
         engines = [self._engine(checkpoint, f"{part}+{variant}", backend) for part in self._settings.parts]
-        if not self._exits:
-            return engines
-        settings = self._settings
-        stage = ExitsStage(
-            task=self._task.name, teacher=self._given.name, distillation=DistillationSettings(),
-            exits=EarlyExitSettings.of(
-                max_drop=_EXITS_DROP * settings.max_drop, confidence=settings.confidence,
-                epochs=settings.epochs, batch_size=settings.batch_size, seed=settings.seed,
-            ),
-            limit_s=settings.exits_s,
-        )  # fmt: skip
         sources = [checkpoint] if checkpoint is self._given else [checkpoint, self._given]
-        with_exits = self._add(
-            "exits", f"{checkpoint.name}-exits", stage, sources,
-            work=self._builder.amount(self._task, stage.exits, "epochs"), group="exits",
-        )  # fmt: skip
-        return [*engines, self._engine(with_exits, f"exit+{variant}", backend)]
+        for word in self._also_trained:
+            stage, settings, epochs = self._stage_of(word)
+            trained = self._add(
+                word, f"{checkpoint.name}-{word}", stage, sources,
+                work=self._builder.amount(self._task, settings, *epochs), group=word,
+            )  # fmt: skip
+            engines.append(self._engine(trained, f"{_PARTS[word]}+{variant}", backend))
+        return engines
+
+    def _stage_of(self, word: str) -> tuple[Settings, Settings, tuple[str, ...]]:
+        """Return the stage that trains exits or a token schedule, its settings, and those that are epochs."""
+        settings = self._settings
+        values: dict[str, Any] = {
+            "max_drop": _ALSO_DROP * settings.max_drop, "confidence": settings.confidence,
+            "batch_size": settings.batch_size, "seed": settings.seed,
+        }  # fmt: skip
+        common: dict[str, Any] = {
+            "task": self._task.name, "teacher": self._given.name, "distillation": DistillationSettings(),
+            "limit_s": settings.also_s(len(self._also_trained)),
+        }  # fmt: skip
+        if word == EXITS:
+            exits = EarlyExitSettings.of(epochs=settings.epochs, **values)
+            return ExitsStage(exits=exits, **common), exits, ("epochs",)
+        tokens = TokenPruningSettings.of(**values)
+        return TokensStage(tokens=tokens, **common), tokens, ("soft_epochs", "epochs")
 
     def choosing(self, engines: Sequence[Cell]) -> list[Cell]:
         """Add what the engines predict for training rows that no pruned model was trained on, if any."""

@@ -21,6 +21,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         data_folder=cell.local_paths.data,
         settings=settings.tokens,
         distillation=common.distillation(cell, settings),
+        limit_s=settings.limit_s,
     )
     assert checkpoint.manifest.tokens is not None
     measured = checkpoint.manifest.tokens.validation
