@@ -33,6 +33,7 @@ from effx.specs.training import MultitaskSettings
     help="Checkpoint whose remaining heads and FFNs are the ticket of its task; repeatable, once per task. A "
     "task without a ticket uses all heads and FFNs.",
 )
+@options.teachers_of_predictions
 @options.of(MultitaskSettings)
 @options.new_checkpoint("multitask-MODEL-sSEED, followed by -TASK")
 @options.trust_remote_code
@@ -44,6 +45,7 @@ def command(
     model: str,
     sources: tuple[str, ...],
     tickets: tuple[Path, ...],
+    teachers: tuple[Path, ...],
     name: str | None,
     out: Path,
     overwrite: bool,
@@ -68,6 +70,7 @@ def command(
     from effx.train import distributed
     from effx.train.multitask import multitask
 
+    distilled, rest = options.distillations(options.given(context, settings), teachers)
     names = [task.strip() for task in tasks.split(",") if task.strip()]
     written = multitask(
         names,
@@ -76,7 +79,8 @@ def command(
         name=name,
         data_folders=_folders(sources, names),
         tickets=tickets,
-        settings=MultitaskSettings.of(**options.given(context, settings)),
+        teachers=distilled,
+        settings=MultitaskSettings.of(**rest),
         overwrite=overwrite,
         trust_remote_code=trust_remote_code,
     )

@@ -299,6 +299,19 @@ def teacher_of_predictions(function: F) -> F:
     return _teacher(of(DistillationSettings, without=("hidden_weight",))(function))
 
 
+def teachers_of_predictions(function: F) -> F:
+    """Add ``--teacher``, once for each task, and the settings of distillation but for hidden states."""
+    return click.option(
+        "--teacher",
+        "teachers",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="CHECKPOINT",
+        help="Distillation: train the model to predict what this checkpoint of one of the tasks predicts; "
+        "repeatable, once per task.",
+    )(of(DistillationSettings, without=("hidden_weight",))(function))
+
+
 def given_teacher(
     given: Mapping[str, Any], teacher: Path | None
 ) -> tuple[GivenTeacher | None, dict[str, Any]]:
@@ -351,6 +364,19 @@ def distillation(
     from effx.train.distillation import Distillation
 
     return Distillation(teacher, DistillationSettings.of(**settings), unlabelled_data), rest
+
+
+def distillations(
+    given: Mapping[str, Any], teachers: Sequence[Path]
+) -> tuple[list[Distillation], dict[str, Any]]:
+    """Return :func:`distillation` of each of several teachers, and the settings that are not of distillation.
+
+    Raises:
+        UsageError: settings of distillation without a teacher.
+    """
+    found = [distillation(given, teacher) for teacher in teachers]
+    rest = found[0][1] if found else distillation(given, None)[1]
+    return [each for each, _ in found if each is not None], rest
 
 
 def show(checkpoint: Checkpoint, as_json: bool, line: str) -> None:

@@ -173,6 +173,11 @@ class Teacher:
             self._model.to(loop.device())
             self._logits = evaluate.answers(self._model, theirs, self._task)
 
+    def forget_model(self) -> None:
+        """Free the teacher, whose predictions are known."""
+        assert self._logits is not None
+        del self._model
+
     def _matched(self, student: PreTrainedModel) -> tuple[list[tuple[int, int]] | None, str | None]:
         """Return the layers whose outputs are compared, or why there are none."""
         ours, theirs = families.of(student), families.of(self._model)

@@ -47,6 +47,7 @@ from effx.specs.training import MultitaskSettings, TrainingSettings
 from effx.stats.metrics import mean_score
 from effx.structure import Structure
 from effx.train import distributed, loop, output, rows, source, understood
+from effx.train.distillation import TEACHER, Distillation, Teacher
 from effx.train.finetune import checked_encoder, chosen_pooling
 from effx.train.multitask import batches
 from effx.train.multitask.sharing import HoldOthers, SharedModel, union
@@ -88,6 +89,7 @@ def multitask(
     name: str | None = None,
     data_folders: Mapping[str, DataLocation] | None = None,
     tickets: Sequence[str | Path] = (),
+    teachers: Sequence[Distillation] = (),
     settings: MultitaskSettings | None = None,
     overwrite: bool = False,
     trust_remote_code: bool = False,
@@ -105,6 +107,9 @@ def multitask(
         name: beginning of their names; default multitask-MODEL-sSEED.
         data_folders: task -> file or folder of its rows; of other tasks: the hub, or the demo corpus.
         tickets: checkpoints, one for a task at most; the structure that remains in it is the task's ticket.
+        teachers: checkpoints whose predictions are learned besides the labels, one for a task at most (Liu et
+            al. 2019, "Improving Multi-Task Deep Neural Networks via Knowledge Distillation"); hidden states
+            are not compared.
         settings: how to train.
         overwrite: replace checkpoints of these names.
         trust_remote_code: run model code from the model's repository.
@@ -115,9 +120,9 @@ def multitask(
         The checkpoints, in the order of the tasks.
 
     Raises:
-        UsageError: a setting, name, model or ticket is wrong.
+        UsageError: a setting, name, model, ticket or teacher is wrong.
         DataError: the rows do not fit their task.
-        ArtifactError: a ticket's checkpoint is damaged.
+        ArtifactError: the checkpoint of a ticket or teacher is damaged.
     """
     settings = settings or MultitaskSettings()
     training, model_name = settings.training, str(model_name)
@@ -131,6 +136,7 @@ def multitask(
     name = name or f"multitask-{files.safe_name(huggingface.name_of(model_name))}-s{training.seed}"
     folders = [output.new_folder(out, f"{name}-{task.name}", overwrite) for task in tasks]
     opened = _tickets(tickets, tasks, model_name, settings)
+    taught = _teachers(teachers, tasks, huggingface.recorded_name(model_name))
     everything = [
         _rows(task, (data_folders or {}).get(task.name), settings.training_of(task.name), cache)
         for task in tasks
@@ -156,23 +162,31 @@ def multitask(
         if structures:
             surgery.reduce_to(model, union(structures))
     encoded = _encoded(model_name, models, tokenizer, everything, settings)
-    shared = SharedModel(models, tasks, structures)
+    for task, model, rows_of, part in zip(tasks, models, everything, encoded, strict=True):
+        if task.name in taught:
+            taught[task.name].prepare(model, part.train, rows_of.train.texts)
+            taught[task.name].forget_model()
+    distilled = [taught[task.name].settings if task.name in taught else None for task in tasks]
+    shared = SharedModel(models, tasks, structures, distilled)
 
     key = {
         "settings": settings.to_json(),
         "model": _digest(shared),
         "rows": [rows.rows_digest(each.train) for each in everything],
         "tickets": {task: ticket.digest for task, ticket in opened.items()},
+        "teachers": {
+            task: [teacher.checkpoint.digest, teacher.settings.to_json()] for task, teacher in taught.items()
+        },
         "versions": checkpoints.versions(),
     }
     kept = state is not None  # until the caller has recorded the checkpoints
     state = state or Path(out) / f".{name}.training"
-    stage = _train(shared, everything, encoded, settings, state, key, name)
+    stage = _train(shared, everything, encoded, taught, settings, state, key, name)
     if not distributed.is_first():
         distributed.wait()
         return [Checkpoint.open(folder) for folder in folders]
     written = _write(
-        shared, loaded, everything, encoded, opened, structures, stage, settings, folders, overwrite
+        shared, loaded, everything, encoded, opened, taught, structures, stage, settings, folders, overwrite
     )
     if not kept:
         shutil.rmtree(state, ignore_errors=True)
@@ -234,6 +248,27 @@ def _tickets(
                 settings=("lr", "optimizer", "mismatched"),
             )
         result[opened.task.name] = opened
+    return result
+
+
+def _teachers(teachers: Sequence[Distillation], tasks: Sequence[Task], model: str) -> dict[str, Teacher]:
+    """Return task -> its teacher.
+
+    Raises:
+        UsageError: a teacher is of another task, or a task has two.
+    """
+    result: dict[str, Teacher] = {}
+    by_name = {task.name: task for task in tasks}
+    for each in teachers:
+        name = Checkpoint.open(each.teacher).task.name
+        if name not in by_name:
+            raise UsageError(
+                f"the teacher {each.teacher} is of task '{name}', not of {', '.join(by_name)}.",
+                settings="teacher",
+            )
+        if name in result:
+            raise UsageError(f"two teachers of task '{name}': expected one.", settings="teacher")
+        result[name] = Teacher(each.of_predictions(), by_name[name], model)
     return result
 
 
@@ -302,6 +337,7 @@ def _train(
     shared: SharedModel,
     everything: Sequence[_TaskRows],
     encoded: Sequence[_EncodedTask],
+    taught: Mapping[str, Teacher],
     settings: MultitaskSettings,
     state: Path,
     key: Mapping[str, object],
@@ -318,17 +354,16 @@ def _train(
         loop.labelled(each.train, rows_of.train.labels, checkpoints.input_names(model))
         for each, rows_of, model in zip(encoded, everything, shared.models, strict=True)
     ]
+    for number, (each, part) in enumerate(zip(everything, encoded, strict=True)):
+        if (teacher := taught.get(each.task.name)) is not None:
+            every_row = np.ones(len(part.train), dtype=bool)
+            collates[number] = teacher.collated(collates[number], part.train, every_row)
 
     def collate(items: list[batches.TaskBatch]) -> dict[str, Any]:
         ((number, positions, weight),) = items
         inputs = collates[number]([int(encoded[number].fit[position]) for position in positions])
-        labels = inputs["labels"]
-        return {
-            "task": number,
-            "inputs": {name: array for name, array in inputs.items() if name != "labels"},
-            "labels": labels,
-            "weight": weight,
-        }
+        of_loss = {name: inputs.pop(name) for name in ("labels", TEACHER) if name in inputs}
+        return {"task": number, "inputs": inputs, "weight": weight, **of_loss}
 
     def held_out_score() -> float:
         scores = [
@@ -408,6 +443,7 @@ def _write(
     everything: Sequence[_TaskRows],
     encoded: Sequence[_EncodedTask],
     opened: Mapping[str, Checkpoint],
+    taught: Mapping[str, Teacher],
     structures: Sequence[Structure] | None,
     stage: TrainingStage,
     settings: MultitaskSettings,
@@ -433,7 +469,7 @@ def _write(
         model = copy.deepcopy(shared.models[number])
         if structures:
             surgery.reduce_to(model, structures[number])
-        ticket = opened.get(each.task.name)
+        ticket, teacher = opened.get(each.task.name), taught.get(each.task.name)
         facts: CheckpointFacts = {
             "model": huggingface.recorded_name(str(model.config.name_or_path)),
             "seed": training.seed,
@@ -449,6 +485,7 @@ def _write(
                 head=loaded[number].head,
                 source=each.train.recorded_source,
                 rows_digest=rows.rows_digest(each.every),
+                distillation=None if teacher is None else teacher.record(0),
                 processes=distributed.processes(),
                 host=platform.processor() or platform.machine(),
             ),

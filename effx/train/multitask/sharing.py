@@ -26,10 +26,11 @@ from effx.errors import UsageError
 from effx.models import families, masks, structure
 from effx.models.families import Matrix
 from effx.models.families.removal import linear
-from effx.models.losses import loss_of
 from effx.models.masks import StructureMasks
+from effx.specs.distillation import DistillationSettings
 from effx.specs.tasks import Task
 from effx.structure import Layer, Structure
+from effx.train.distillation import HeadLoss
 
 
 def union(structures: Sequence[Structure]) -> Structure:
@@ -110,7 +111,11 @@ class SharedModel(nn.Module):
     """The task of the latest batch."""
 
     def __init__(
-        self, models: Sequence[PreTrainedModel], tasks: Sequence[Task], tickets: Sequence[Structure] | None
+        self,
+        models: Sequence[PreTrainedModel],
+        tasks: Sequence[Task],
+        tickets: Sequence[Structure] | None,
+        distilled: Sequence[DistillationSettings | None] | None = None,
     ) -> None:
         """Let all models use the encoder of the first.
 
@@ -118,6 +123,7 @@ class SharedModel(nn.Module):
             models: one for each task; their encoders have the same structure. They are changed in place.
             tasks: of the models.
             tickets: of the models; None: every task uses every structure.
+            distilled: what each task learns from its teacher, None: it has none; None: no task has one.
         """
         super().__init__()
         prefix = models[0].base_model_prefix
@@ -129,7 +135,10 @@ class SharedModel(nn.Module):
             for model in models
         )
         self.models = tuple(models)
-        self.losses = [loss_of(task) for task in tasks]
+        self.losses = [
+            HeadLoss(task, settings)
+            for task, settings in zip(tasks, distilled or [None] * len(tasks), strict=True)
+        ]
         self.outside: list[list[Slice]] = [[] for _ in models]
         self._masks: list[StructureMasks | None] = [None for _ in models]
         for number, (model, ticket) in enumerate(zip(models, tickets or (), strict=False)):
@@ -147,7 +156,12 @@ class SharedModel(nn.Module):
         return self
 
     def forward(
-        self, task: int, inputs: Mapping[str, torch.Tensor], labels: torch.Tensor, weight: float = 1.0
+        self,
+        task: int,
+        inputs: Mapping[str, torch.Tensor],
+        labels: torch.Tensor,
+        weight: float = 1.0,
+        teacher_logits: torch.Tensor | None = None,
     ) -> dict[str, Any]:
         """Return the ``loss`` of a batch of one task, and its ``logits`` [batch, outputs].
 
@@ -156,11 +170,13 @@ class SharedModel(nn.Module):
             inputs: arrays [batch, length] by name.
             labels: [batch], or [batch, labels].
             weight: factor of the loss.
+            teacher_logits: of the task's teacher, [batch, outputs]; None: it has none.
         """
         self.current = task
         with self.applied(task):
             logits = self.models[task](**inputs).logits
-        return {"loss": weight * self.losses[task](logits, labels), "logits": logits}
+        loss = self.losses[task](logits, labels, teacher_logits, inputs["attention_mask"])
+        return {"loss": weight * loss, "logits": logits}
 
     def applied(self, task: int) -> Any:
         """Return a context in which the task's model computes as if only its ticket remained."""

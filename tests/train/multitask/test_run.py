@@ -16,11 +16,14 @@ from safetensors.torch import load_file
 
 from effx import data, models
 from effx.artifacts import Checkpoint
+from effx.cli import run as run_command
 from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.models import checkpoints, evaluate
+from effx.specs.distillation import DistillationSettings
 from effx.specs.training import FinetuneSettings, MultitaskSettings
 from effx.train import finetune, loop
+from effx.train.distillation import Distillation
 from effx.train.multitask import batches, multitask, run
 from effx.train.multitask.sharing import SharedModel
 from tests import cache as caches
@@ -419,6 +422,52 @@ def test_tickets_of_another_encoder_or_task_are_refused(
     with pytest.raises(UsageError, match="is of task 'sst2', not of marks, grades"):
         multitask(["marks", "grades"], encoders["bert"], out=tmp_path, data_folders=folders,
                   tickets=[tickets["sst2"]], settings=SETTINGS)  # fmt: skip
+
+
+def test_a_task_with_a_teacher_learns_its_predictions(
+    encoders: dict[str, Path], data_folders: dict[str, Path], plain: list[Checkpoint],
+    tickets: dict[str, Path], tmp_path: Path,
+) -> None:  # fmt: skip
+    learned = DistillationSettings(label_weight=0.0, temperature=1.0)
+    teacher = Checkpoint.open(tickets["sst2"])
+    taught = train(encoders, data_folders, tmp_path, teachers=[Distillation(teacher.folder, learned)])
+    texts = data.load(teacher.task, "train", data_folders["sst2"]).texts
+
+    def log_probabilities(checkpoint: Checkpoint) -> torch.Tensor:
+        encoded = Encoder(checkpoint.folder, 16)(texts)
+        return torch.from_numpy(evaluate.logits(models.load(checkpoint.folder), encoded)).log_softmax(-1)
+
+    expected = log_probabilities(teacher)
+    distances = [
+        float((expected.exp() * (expected - log_probabilities(each[0]))).sum(-1).mean())
+        for each in (plain, taught)
+    ]
+    assert distances[1] < distances[0] / 4
+    record = taught[0].manifest.training.distillation
+    assert record is not None and record.teacher_digest == teacher.digest and record.hidden_layers == 0
+    assert taught[1].manifest.training.distillation is None
+
+
+def test_teachers_that_do_not_fit_are_one_line(
+    data_folders: dict[str, Path], encoders: dict[str, Path], tickets: dict[str, Path], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    both = [f"--data={task}={folder}" for task, folder in data_folders.items()]
+    command = ["train", "multitask", "sst2,grades", "--model", str(encoders["bert"]), *both]
+    command += ["-o", str(tmp_path / "c"), "--max-length", "16"]
+    for extra, message in (
+        (["--temperature", "3"], "temperature has no effect without a teacher"),
+        (["--teacher", str(tickets["sst2"])] * 2, "two teachers of task 'sst2': expected one"),
+        (["--teacher", str(tmp_path)], "is not a checkpoint"),
+    ):
+        assert run_command([*command, *extra]) in (2, 3)
+        error = capsys.readouterr().err
+        assert message in error and len(error.strip().splitlines()) == 1
+    folders = {"marks": data_folders["grades"], "grades": data_folders["grades"]}
+    with pytest.raises(UsageError, match="is of task 'sst2', not of marks, grades"):
+        multitask(["marks", "grades"], encoders["bert"], out=tmp_path / "c", data_folders=folders,
+                  teachers=[Distillation(tickets["sst2"])], settings=SETTINGS)  # fmt: skip
+    assert not (tmp_path / "c").exists()
 
 
 def test_loaded_weights_are_those_that_were_scored(plain: list[Checkpoint]) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from effx.errors import UsageError
 from effx.models import families, structure, surgery
+from effx.specs.distillation import DistillationSettings
 from effx.specs.tasks import TASKS
 from effx.structure import Layer, Structure
 from effx.train.adamax import Adamax
@@ -230,3 +232,20 @@ def test_the_union_has_every_part_of_a_ticket_once() -> None:
 def test_tickets_of_other_layers_have_no_union() -> None:
     with pytest.raises(UsageError, match="different layers"):
         union((EVERYTHING, Structure(EVERYTHING.layers[:2])))
+
+
+def test_the_loss_of_a_distilled_task_is_that_of_hinton() -> None:
+    """a L + b T^2 KL(teacher || student), times the batch's weight; of a task without teacher, L alone."""
+    settings = DistillationSettings(temperature=3.0, label_weight=0.25, logit_weight=0.5)
+    shared = SharedModel(task_models("bert"), TASK_PAIR, None, [settings, None]).eval()
+    rows, teacher = batch("bert", 0, seed=3), torch.randn(6, 2)
+    with torch.no_grad():
+        found = shared(**rows, weight=0.5, teacher_logits=teacher)
+        plain = shared(**batch("bert", 1, seed=3))
+    student = found["logits"]
+    soft, ours = (teacher / 3).softmax(-1), (student / 3).log_softmax(-1)
+    divergence = (soft * (soft.log() - ours)).sum(-1).mean()
+    entropy = nn.functional.cross_entropy(student, rows["labels"])
+    assert float(found["loss"]) == pytest.approx(float(0.5 * (0.25 * entropy + 0.5 * 9 * divergence)))
+    expected = nn.functional.cross_entropy(plain["logits"], batch("bert", 1, seed=3)["labels"])
+    assert float(plain["loss"]) == pytest.approx(float(expected))
