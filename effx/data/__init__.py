@@ -16,6 +16,7 @@ summary      rows -> what was understood of them, and the baseline
 from effx.data.layouts import PREDICTED_SPLITS, has_documents
 from effx.data.load import (
     Cache,
+    column_values,
     load,
     load_to_measure,
     paths,
@@ -35,6 +36,7 @@ __all__ = [
     "Origin",
     "Rows",
     "UnlabelledRows",
+    "column_values",
     "has_documents",
     "load",
     "load_to_measure",

@@ -172,6 +172,24 @@ def published_numbers(task: Task, split: str, source: DataSource) -> list[str] |
     return None if position is None else [str(row[position]) for row in table.rows]
 
 
+def column_values(task: Task, split: str, source: DataSource, name: str) -> list[str]:
+    """Return the texts of a column of the file of a split, one for each of its rows.
+
+    Raises:
+        DataError: the file cannot be read, or has no such column; the nearest is named.
+    """
+    split_files = layouts.files_of(source, split, task.name)
+    table = _table(split_files.paths, task.name, task, source.settings, labelled=True, cache=None)
+    if name not in table.columns:
+        known = ", ".join(table.columns)
+        raise DataError(
+            f"{table.source} has no column '{name}'.{nearest(name, table.columns)} Columns: {known}.",
+            settings="column",
+        )
+    position = table.columns.index(name)
+    return ["" if row[position] is MISSING else str(row[position]) for row in table.rows]
+
+
 def paths(task: str, split: str, source: DataLocation) -> tuple[Path, ...]:
     """Return the files that hold a split.
 

@@ -1,0 +1,303 @@
+"""Who is lost: what reduced engines lose on parts of the rows, beside what they lose on the others.
+
+A slice is a set of validation rows: those of a class, of a length, with a negation, with a rare word, with
+much overlap between their texts, or with a value in a column of the user's. For each engine and slice,
+
+    loss      mean of (baseline's score of a row - engine's), over the rows of the slice
+    excess    that minus the same mean over all other rows
+    p         of the hypothesis that the rows of the slice lose no more than the others: the share of random
+              sets of as many rows with an excess at least as large (a permutation test), one-sided,
+              adjusted for all slices and engines (Holm 1979)
+
+A row's score is 1 if the prediction is right and 0 otherwise; for numbers the negative absolute error; for
+answers and rankings the row's share of the metric. A loss that is the same everywhere is not flagged: what
+the engine loses in total is in every other table.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from effx.analysis import cohorts
+from effx.analysis.baseline import baseline_of
+from effx.errors import UsageError
+from effx.results import Run
+from effx.stats import intervals, tests
+from effx.stats.metrics import METRICS, same_rows
+
+LEAST_ROWS = 20
+"""Of a slice, and of the other rows; smaller ones are left out."""
+LEVEL = 0.05
+_MOST_VALUES = 20
+"""Of a column; the most frequent ones are slices. Numbers with more values are divided at their quartiles."""
+_RARE = 3
+_DRAWS, _FEW_VALUES = 9_999, 8
+_NEGATION = re.compile(
+    r"\b(?:no|not|never|none|nobody|nothing|neither|nor|nowhere|without|cannot|hardly)\b|n['’]t\b",
+    re.IGNORECASE,
+)
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Some of the rows."""
+
+    group: str
+    """``label``, ``words``, ``negation``, ``rare words``, ``overlap``, or the name of a column."""
+    name: str
+    rows: np.ndarray
+    """Row numbers, rising."""
+
+    @property
+    def title(self) -> str:
+        """Group and name."""
+        return f"{self.group}: {self.name}"
+
+
+@dataclass(frozen=True)
+class SliceLoss:
+    """What one engine loses on one slice; scores and losses as the module says."""
+
+    engine: str
+    slice: str
+    rows: int
+    before: float
+    """Mean score of the baseline."""
+    after: float
+    loss: float
+    interval: tuple[float, float] | None
+    """95 %, of ``loss``: Tango's where rows are right or wrong, otherwise Student's; None: all rows lose the
+    same."""
+    excess: float
+    p: float
+    p_adjusted: float
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the slice loses more than the other rows, at 5 % for all slices and engines together."""
+        return self.p_adjusted <= LEVEL
+
+
+@dataclass(frozen=True)
+class LostRow:
+    """A row that the baseline gets right and an engine does not."""
+
+    engine: str
+    row: int
+    """Its number, from 0."""
+    slices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SliceReport:
+    """Losses of the engines of one task on its slices."""
+
+    task: str
+    baseline: str
+    unit: str
+    """Of losses: ``points`` of a share of right rows, or the metric's own units."""
+    slices: tuple[Slice, ...]
+    losses: tuple[SliceLoss, ...]
+    lost: tuple[LostRow, ...]
+    """Empty for numbers, which are not right or wrong."""
+
+
+def of_texts(
+    texts: Sequence[tuple[str, ...]], training_texts: Sequence[tuple[str, ...]], *, pairs: bool
+) -> list[Slice]:
+    """Return the slices that follow from texts: length, negation, rare words, overlap.
+
+    Args:
+        texts: of the scored rows.
+        training_texts: of the training rows, which say which words are rare; empty: unknown.
+        pairs: whether a row has two texts, whose words are compared.
+    """
+    words = [[word.lower() for text in row for word in _WORD.findall(text)] for row in texts]
+    found = quartiles("words", np.array([len(row) for row in words], dtype=float), "{} to {}")
+    negated = [any(_NEGATION.search(text) for text in row) for row in texts]
+    found.append(Slice("negation", "yes", np.flatnonzero(negated)))
+    if training_texts:
+        known = Counter(
+            word.lower() for row in training_texts for text in row for word in _WORD.findall(text)
+        )
+        rare = [any(known[word] < _RARE for word in row) for row in words]
+        name = f"fewer than {_RARE} times in the training rows"
+        found.append(Slice("rare words", name, np.flatnonzero(rare)))
+    if pairs:
+        found += quartiles("overlap", np.array([_overlap(row) for row in texts]), "{} to {}")
+    return found
+
+
+def of_labels(labels: Sequence[object], names: Sequence[str]) -> list[Slice]:
+    """Return a slice for each class of rows with one class each.
+
+    Args:
+        labels: class numbers.
+        names: of the classes; empty: the labels are no classes.
+    """
+    numbers = np.asarray(labels, dtype=float)
+    return [Slice("label", name, np.flatnonzero(numbers == number)) for number, name in enumerate(names)]
+
+
+def of_column(name: str, values: Sequence[str]) -> list[Slice]:
+    """Return the slices of a column: one for each frequent value, or quartiles of numbers."""
+    counts = Counter(values)
+    if len(counts) > _MOST_VALUES and (numbers := _numbers(values)) is not None:
+        return quartiles(name, numbers, "{} to {}")
+    array = np.array(values, dtype=object)
+    frequent = [value for value, _ in counts.most_common(_MOST_VALUES)]
+    return [Slice(name, value, np.flatnonzero(array == value)) for value in sorted(frequent)]
+
+
+def quartiles(group: str, values: np.ndarray, form: str) -> list[Slice]:
+    """Return the rows between quartiles of a value; equal values are in one slice.
+
+    Args:
+        group: name of the value.
+        values: float64 [n].
+        form: of a slice's name, with places for its least and its largest value.
+    """
+    edges = np.unique(np.quantile(values, [0.25, 0.5, 0.75]))
+    part = np.searchsorted(edges, values, side="left")
+    result = []
+    for number in np.unique(part):
+        rows = np.flatnonzero(part == number)
+        ends = (f"{values[rows].min():.3g}", f"{values[rows].max():.3g}")
+        result.append(Slice(group, form.format(*ends), rows))
+    return result
+
+
+def measure(runs: Sequence[Run], slices: Sequence[Slice], baseline: Run | None = None) -> SliceReport:
+    """Return what every engine loses on every slice.
+
+    Args:
+        runs: results of one task, on the same rows.
+        slices: those with fewer than :data:`LEAST_ROWS` rows, or that leave fewer, are left out.
+        baseline: default: the unreduced fp32 engine.
+
+    Raises:
+        UsageError: the results do not belong together, lack predictions, or there is nothing to compare.
+    """
+    baseline = baseline or baseline_of(runs)
+    others = [run for run in runs if run is not baseline]
+    if not others:
+        raise UsageError(f"only {baseline.name} was measured: expected at least two engines to compare.")
+    cohorts.check([baseline, *others])
+    cohorts.shared_labels([baseline, *others])
+    before, count = row_scores(baseline), baseline.quality.n
+    kept = tuple(each for each in slices if LEAST_ROWS <= len(each.rows) <= count - LEAST_ROWS)
+    right_or_wrong = is_right_or_wrong(baseline)
+    losses: list[SliceLoss] = []
+    lost: list[LostRow] = []
+    for number, run in enumerate(others):
+        after = row_scores(run)
+        of_rows = before - after
+        for index, part in enumerate(kept):
+            inside = np.zeros(count, dtype=bool)
+            inside[part.rows] = True
+            losses.append(
+                SliceLoss(
+                    engine=run.name,
+                    slice=part.title,
+                    rows=len(part.rows),
+                    before=float(before[inside].mean()),
+                    after=float(after[inside].mean()),
+                    loss=float(of_rows[inside].mean()),
+                    interval=_interval(before[inside], after[inside], right_or_wrong=right_or_wrong),
+                    excess=float(of_rows[inside].mean() - of_rows[~inside].mean()),
+                    p=p_value(of_rows, inside, seed=(number, index)),
+                    p_adjusted=1.0,
+                )
+            )
+        if right_or_wrong:
+            members = {part.title: set(part.rows.tolist()) for part in kept}
+            lost += [
+                LostRow(run.name, int(row), tuple(name for name, rows in members.items() if row in rows))
+                for row in np.flatnonzero(of_rows > 0)
+            ]
+    adjusted = tests.holm([each.p for each in losses])
+    return SliceReport(
+        task=baseline.task,
+        baseline=baseline.name,
+        unit="points" if METRICS[baseline.quality.metric].has_worst_case else baseline.quality.metric,
+        slices=kept,
+        losses=tuple(replace(each, p_adjusted=value) for each, value in zip(losses, adjusted, strict=True)),
+        lost=tuple(lost),
+    )
+
+
+def is_right_or_wrong(run: Run) -> bool:
+    """Whether a row of the task is right or wrong."""
+    metric = METRICS[run.quality.metric]
+    return not metric.of_scores and (metric.of_classes or metric.of_tags or run.quality.kind is not None)
+
+
+def row_scores(run: Run) -> np.ndarray:
+    """Return the score of every row, float64 [n]; see the module."""
+    quality = run.quality
+    labels, predictions = quality.label_array, quality.prediction_array
+    metric = METRICS[quality.metric]
+    if metric.of_scores:
+        return np.array([metric(labels[[row]], predictions[[row]]) for row in range(len(labels))])
+    if is_right_or_wrong(run):
+        return same_rows(labels, predictions).astype(float)
+    return np.asarray(-np.abs(predictions - labels), dtype=float)
+
+
+def p_value(losses: np.ndarray, inside: np.ndarray, *, seed: Sequence[int] = (0,)) -> float:
+    """Return the one-sided p-value of the permutation test that a slice loses no more than the other rows.
+
+    Args:
+        losses: of every row, float64 [n].
+        inside: bool [n]; whether a row is in the slice.
+        seed: of the random sets.
+    """
+    rng = np.random.default_rng((17, *seed))
+    values, counts = np.unique(losses, return_counts=True)
+    size, found = int(inside.sum()), float(losses[inside].sum())
+    if len(values) == 1:
+        return 1.0
+    if len(values) <= _FEW_VALUES:  # then the number of rows with each loss is enough
+        drawn = rng.multivariate_hypergeometric(counts, size, _DRAWS) @ values
+    else:
+        drawn = np.array([losses[rng.permutation(len(losses))[:size]].sum() for _ in range(_DRAWS)])
+    beyond = int(np.sum(drawn >= found - 1e-9 * max(1.0, abs(found))))
+    return (beyond + 1) / (_DRAWS + 1)
+
+
+def _interval(before: np.ndarray, after: np.ndarray, *, right_or_wrong: bool) -> tuple[float, float] | None:
+    if right_or_wrong:
+        low, high = intervals.paired_accuracy_interval(before > 0, after > 0)
+        return -high, -low
+    return intervals.mean_interval((before - after).tolist())
+
+
+def _overlap(row: tuple[str, ...]) -> float:
+    """Return the share of the second text's words that the first has."""
+    first, second = ({word.lower() for word in _WORD.findall(text)} for text in row[:2])
+    return len(first & second) / len(second) if second else 0.0
+
+
+def _numbers(values: Sequence[str]) -> np.ndarray | None:
+    try:
+        numbers = np.array([float(value) for value in values])
+    except ValueError:
+        return None
+    return numbers if bool(np.isfinite(numbers).all()) else None
+
+
+def summary(report: SliceReport) -> Mapping[str, list[SliceLoss]]:
+    """Return engine -> its flagged slices, the largest excess first."""
+    return {
+        engine: sorted(
+            (each for each in report.losses if each.engine == engine and each.flagged),
+            key=lambda each: -each.excess,
+        )
+        for engine in dict.fromkeys(each.engine for each in report.losses)
+    }

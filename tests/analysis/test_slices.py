@@ -1,0 +1,137 @@
+"""What engines lose on parts of the rows: slices, tests, and what is flagged."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+
+from effx.analysis import slices
+from effx.analysis.slices import Slice
+from effx.errors import UsageError
+from effx.report import slices as tables
+from effx.results import Run
+from effx.stats import intervals
+from tests.analysis.simulated_run import simulated_run
+
+N = 1000
+
+
+def engine(name: str, wrong: Iterable[int], n: int = N) -> Run:
+    precision = "fp32" if name == "fp32" else "int8"
+    return simulated_run(name, list(wrong), n=n, rounds=3, queries=1, precision=precision)
+
+
+def test_a_planted_slice_is_found_and_only_that() -> None:
+    rng = np.random.default_rng(0)
+    wrong = rng.choice(N, 50, replace=False)
+    planted = np.arange(0, N, 10)
+    lost = np.union1d(wrong, planted[:40])  # 40 of its 100 rows
+    parts = [Slice("label", "planted", planted), *(
+        Slice("other", str(number), np.sort(rng.choice(N, 200, replace=False))) for number in range(5)
+    )]  # fmt: skip
+    report = slices.measure([engine("fp32", wrong), engine("int8", lost)], parts)
+    assert [each.slice for each in report.losses if each.flagged] == ["label: planted"]
+    found = report.losses[0]
+    new = set(lost.tolist()) - set(wrong.tolist())
+    assert found.loss == pytest.approx(len(new & set(planted.tolist())) / 100)
+    assert found.excess == pytest.approx(found.loss - len(new - set(planted.tolist())) / 900)
+    assert {row.row for row in report.lost} == new
+    assert all("label: planted" in row.slices for row in report.lost)
+    line = tables.lines(report)[0]
+    assert (
+        line.startswith("int8 loses more on label: planted (") and "points instead of 0.0 on 100 rows" in line
+    )
+
+
+def test_without_a_difference_at_most_5_percent_of_studies_flag_anything() -> None:
+    """An engine that loses at random: any flag is wrong."""
+    rng, studies, flagged = np.random.default_rng(1), 150, 0
+    for _ in range(studies):
+        wrong = rng.choice(400, 40, replace=False)
+        worse = np.union1d(wrong, rng.choice(400, 40, replace=False))
+        parts = [
+            Slice("other", str(number), np.sort(rng.choice(400, 100, replace=False))) for number in range(6)
+        ]
+        report = slices.measure([engine("fp32", wrong, 400), engine("int8", worse, 400)], parts)
+        flagged += any(each.flagged for each in report.losses)
+    assert flagged / studies <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / studies)
+
+
+def test_the_p_value_is_that_of_every_set_of_rows() -> None:
+    losses = np.array([1.0, 0, 0, 1, -1, 0, 0, 0, 1, 0])
+    inside = np.zeros(10, dtype=bool)
+    inside[[0, 3, 5]] = True
+    sums = [losses[list(part)].sum() for part in itertools.combinations(range(10), 3)]
+    exact = np.mean(np.array(sums) >= losses[inside].sum())
+    assert slices.p_value(losses, inside) == pytest.approx(exact, abs=0.01)
+    spread = losses + np.arange(10) / 100  # all different: sets are drawn row by row
+    sums = [spread[list(part)].sum() for part in itertools.combinations(range(10), 3)]
+    exact = np.mean(np.array(sums) >= spread[inside].sum() - 1e-12)
+    assert slices.p_value(spread, inside) == pytest.approx(exact, abs=0.015)
+    assert slices.p_value(np.zeros(10), inside) == 1.0
+
+
+def test_losses_have_tangos_interval() -> None:
+    wrong = np.arange(30)
+    part = Slice("label", "a", np.arange(0, N, 4))
+    report = slices.measure([engine("fp32", wrong), engine("int8", np.arange(60))], [part])
+    before, after = (np.isin(part.rows, rows, invert=True) for rows in (wrong, np.arange(60)))
+    low, high = intervals.paired_accuracy_interval(before, after)
+    assert report.losses[0].interval == pytest.approx((-high, -low))
+    assert report.losses[0].before == pytest.approx(before.mean())
+
+
+def test_small_slices_are_left_out_and_one_engine_is_refused() -> None:
+    parts = [
+        Slice("a", "few", np.arange(19)),
+        Slice("a", "all", np.arange(N)),
+        Slice("a", "b", np.arange(20)),
+    ]
+    report = slices.measure([engine("fp32", []), engine("int8", range(5))], parts)
+    assert [each.name for each in report.slices] == ["b"]
+    with pytest.raises(UsageError, match="only fp32 was measured: expected at least two engines"):
+        slices.measure([engine("fp32", [])], parts)
+
+
+def test_slices_of_texts() -> None:
+    texts = [("a good film",), ("It isn't good, at all",), ("nobody liked it",), ("notable knots",)] * 10
+    training = [("a good film it isn t at all nobody liked notable",)] * 3
+    found = {each.title: each.rows for each in slices.of_texts(texts, training, pairs=False)}
+    assert found["negation: yes"].tolist() == [index for index in range(40) if index % 4 in (1, 2)]
+    assert found["rare words: fewer than 3 times in the training rows"].tolist() == list(range(3, 40, 4))
+    by_words = [rows for title, rows in found.items() if title.startswith("words: ")]
+    assert sorted(np.concatenate(by_words).tolist()) == list(range(40))
+    assert found["words: 2 to 2"].tolist() == list(range(3, 40, 4))
+    pairs = [("a b c", "a b"), ("a b c", "x y"), ("", "")] * 10
+    overlap = {each.title: len(each.rows) for each in slices.of_texts(pairs, [], pairs=True)}
+    assert overlap["overlap: 1 to 1"] == 10 and overlap["overlap: 0 to 0"] == 20
+    assert not any(title.startswith("rare") for title in overlap)
+
+
+def test_columns_are_values_or_quartiles_of_numbers() -> None:
+    of_values = slices.of_column("country", ["de", "at", "de", "ch"])
+    assert [(each.title, each.rows.tolist()) for each in of_values] == [
+        ("country: at", [1]), ("country: ch", [3]), ("country: de", [0, 2])
+    ]  # fmt: skip
+    numbers = slices.of_column("age", [str(value) for value in range(100)])
+    assert [len(each.rows) for each in numbers] == [25, 25, 25, 25]
+    assert numbers[0].title == "age: 0 to 24"
+    words = slices.of_column("id", [f"x{value}" for value in range(100)])
+    assert len(words) == 20
+
+
+def test_the_tables_hold_every_loss(tmp_path: object) -> None:
+    report = slices.measure(
+        [engine("fp32", []), engine("int8", range(20, 60)), engine("small", range(100))],
+        [Slice("label", "a", np.arange(20, 60)), Slice("label", "b", np.arange(500, 700))],
+    )
+    sheet = tables.table(report)
+    assert len(sheet.rows) == 4
+    flagged = [row for row in sheet.rows if row[-1] == "yes"]
+    assert sheet.rows[: len(flagged)] == tuple(flagged)
+    assert flagged[0][:3] == ("int8", "label: a", 40)
+    section = tables.section(report)
+    assert section["title"] == "Who is lost: sst2" and len(section["tables"][0]["rows"]) == 4
