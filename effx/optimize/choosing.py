@@ -8,19 +8,15 @@ are rarely left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Literal
+from collections.abc import Sequence
 
 import numpy as np
-from pydantic import Field
 
-from effx import files, records
 from effx.artifacts import Engine
 from effx.data import Rows
+from effx.optimize.choosing_predictions import ChoosingPredictions
 from effx.profile.worker import Worker
-from effx.records import Record, StoredLabel
-from effx.specs.kinds import KINDS
+from effx.records import StoredLabel
 from effx.specs.training import TrainingSettings
 from effx.specs.workloads import SINGLE_STREAM, Workload
 from effx.train import rows as row_numbers
@@ -29,40 +25,6 @@ LEAST = 100
 """Rows that may choose; with fewer, every engine is tested."""
 _MOST_SHARE = 0.1
 """Of the training rows."""
-
-
-class ChoosingPredictions(Record):
-    """Labels and predictions of the rows that choose."""
-
-    schema_: Literal[1] = Field(1, alias="schema")
-    kind: str
-    label_names: tuple[str, ...]
-    labels: tuple[StoredLabel, ...]
-    predictions: Mapping[str, tuple[StoredLabel, ...]]
-    """Engine -> one for each row."""
-
-    def arrays(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return labels and each engine's predictions as metrics take them."""
-        kind, names = KINDS[self.kind], self.label_names
-        labels, found = np.zeros(0), {}
-        for engine, predictions in self.predictions.items():
-            labels, found[engine] = kind.numbers(
-                kind.restore(self.labels, names), kind.restore(predictions, names)
-            )
-        return labels, found
-
-    @classmethod
-    def read(cls, path: Path) -> ChoosingPredictions:
-        """Read the file of :meth:`write`.
-
-        Raises:
-            ArtifactError: it is damaged.
-        """
-        return records.build(cls, records.read_json(path), path)
-
-    def write(self, path: Path) -> None:
-        """Write them as JSON."""
-        files.write_json(path, self.model_dump(mode="json", by_alias=True))
 
 
 def share(training_rows: int, limit: int | None, wanted: int) -> tuple[float | None, int]:

@@ -43,9 +43,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_slice_that_loses_is_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["slices", "results", "--data", "rows", "--column", "country", "-o", "out"]) == 0
     printed = capsys.readouterr().out
-    assert (
-        "int8 loses more on country: at (98.0 points instead of 0.0 on 50 rows" in printed.splitlines()[-2]
-    )
+    assert "int8 loses more on country: at (98.0 points instead of 0.0 on 50 rows" in printed.splitlines()[-2]
     value = json.loads((here / "out" / "slices.json").read_text())
     groups = {each["group"] for each in value["slices"]}
     assert groups == {"label", "words", "negation", "country"}

@@ -11,7 +11,7 @@ from effx import data
 from effx.artifacts import Checkpoint
 from effx.errors import ArtifactError
 from effx.optimize import choosing
-from effx.optimize.choosing import ChoosingPredictions
+from effx.optimize.choosing_predictions import ChoosingPredictions
 from effx.specs.training import TrainingSettings
 from effx.train import rows as row_numbers
 

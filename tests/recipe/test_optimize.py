@@ -20,7 +20,7 @@ from effx.errors import UsageError
 from effx.models import evaluate, load
 from effx.optimize import choosing, predicted_labels
 from effx.optimize.check import check
-from effx.optimize.choosing import ChoosingPredictions
+from effx.optimize.choosing_predictions import ChoosingPredictions
 from effx.optimize.cost_table import CostTable
 from effx.specs.data import DataSettings, DataSource
 from effx.specs.optimize import OptimizeSettings

@@ -15,7 +15,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     """Write answer.json, answer.md, answer.txt, and the answer as a section of the report's page."""
     from effx import results
     from effx.analysis import optimized, optimized_text
-    from effx.optimize.choosing import ChoosingPredictions
+    from effx.optimize.choosing_predictions import ChoosingPredictions
 
     settings = common.settings(cell, AnswerStage)
     session, choosing = cell.source("profile"), cell.source("choosing")
