@@ -246,7 +246,7 @@ def optimized(
     chosen: dict[str, list[int | None]] = {"all": [], "clearly_beaten": [], "dominated": []}
     costs = [float(8 - index) for index in range(len(losses))]
     for _ in range(sessions):
-        choosing = Choosing(*arrays(engines(rng, CHOOSING_ROWS, losses)))
+        choosing = Choosing(*arrays(engines(rng, CHOOSING_ROWS, losses)), [True] * len(losses))
         labels, baseline, reduced = arrays(engines(rng, n, losses))
         scores = [float(np.mean(each == choosing.labels)) for each in choosing.engines]
         front = [index for index, score in enumerate(scores) if score > max(scores[index + 1 :], default=-1)]

@@ -337,6 +337,8 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=100)
     parser.add_argument("--earlier", type=Path, nargs="+", default=[], help="baselines.json of other seeds")
     options = parser.parse_args()
+    if options.workload != "single" and "x" not in options.workload:
+        parser.error("--workload: single or BxL, whose latency is measured")
     if options.step == "train":
         if options.model is None:
             parser.error("train needs --model")

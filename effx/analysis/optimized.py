@@ -7,7 +7,7 @@ of the reduced ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,6 +139,7 @@ def answer(
     *,
     by_agreement: bool = False,
     choosing: tuple[np.ndarray, Mapping[str, np.ndarray]] | None = None,
+    may_beat: Collection[str] = (),
 ) -> OptimizedAnswer:
     """Return which engine of a session to deploy.
 
@@ -149,6 +150,7 @@ def answer(
         by_agreement: whether the labels of the rows are the unreduced model's own predictions.
         choosing: labels of the rows that choose, and each engine's predictions for them; None: every cheaper
             engine is tested.
+        may_beat: names of the engines that were not trained on the rows that choose.
 
     Raises:
         UsageError: no unreduced fp32 engine, or none with a value of the objective.
@@ -176,16 +178,14 @@ def answer(
     if not known:
         raise UsageError(f"no engine has a value of {settings.objective}.", settings="objective")
     cost_of = {run.name: value for run, value in known}
-    baseline = _cheapest(known, fp32=True)
+    baseline = _cheapest(known, "fp32")
     if baseline is None:
         raise UsageError("there is no result of an unreduced fp32 engine to compare with.")
-    plain = _cheapest(
-        [(run, value) for run, value in known if run.engine.variant == settings.variant], fp32=False
-    )
+    plain = None if settings.variant == "fp32" else _cheapest(known, settings.variant)
     others = [run for run, _ in known if run is not baseline]
     cohorts.check([baseline, *others], energy=settings.objective == "energy")
     labels = cohorts.shared_labels([baseline, *others])
-    chosen_on = _choosing(choosing, baseline, others)
+    chosen_on = _choosing(choosing, baseline, others, may_beat)
     metric = METRICS[baseline.quality.metric]
     tested = fixed_sequence.prove(
         metric,
@@ -239,7 +239,10 @@ def answer(
 
 
 def _choosing(
-    choosing: tuple[np.ndarray, Mapping[str, np.ndarray]] | None, baseline: Run, others: Sequence[Run]
+    choosing: tuple[np.ndarray, Mapping[str, np.ndarray]] | None,
+    baseline: Run,
+    others: Sequence[Run],
+    may_beat: Collection[str],
 ) -> Choosing | None:
     """Return the rows that choose, if every engine has predictions for them."""
     if choosing is None:
@@ -247,7 +250,10 @@ def _choosing(
     labels, predictions = choosing
     if any(run.name not in predictions for run in (baseline, *others)):
         return None
-    return Choosing(labels, predictions[baseline.name], [predictions[run.name] for run in others])
+    return Choosing(
+        labels, predictions[baseline.name], [predictions[run.name] for run in others],
+        [run.name in may_beat for run in others],
+    )  # fmt: skip
 
 
 def cost(run: Run, objective: str, workload: Workload) -> float | None:
@@ -297,12 +303,12 @@ def _energy_source(run: Run, workload: Workload) -> str | None:
     return None if result is None else run.energy_of(result).source
 
 
-def _cheapest(known: Sequence[tuple[Run, float]], *, fp32: bool) -> Run | None:
-    """Return the unreduced engine that costs least, in fp32 or in another precision."""
+def _cheapest(known: Sequence[tuple[Run, float]], variant: str) -> Run | None:
+    """Return the engine of the unreduced model that costs least in a variant, on any backend."""
     able = [
         (value, run.name, run)
         for run, value in known
-        if technique(run).name == "full" and (run.engine.precision == "fp32") == fp32
+        if technique(run).name == "full" and run.engine.variant == variant
     ]
     return min(able)[2] if able else None
 

@@ -79,8 +79,8 @@ def _headline(answer: OptimizedAnswer) -> list[str]:
     lines = [
         f"{answer.task}: deploy {chosen.engine}",
         f"{promise} with {confidence} confidence, on {rows}",
-        f"measured there: {points(tested.difference)} points compared with {answer.baseline}; "
-        f"{score(chosen.score)} on all rows",
+        f"measured there: {score(chosen.score)}, {points(tested.difference)} points compared with "
+        f"{answer.baseline}",
         f"{_gain(chosen.gain, answer)} {answer.baseline}: {_cost(chosen.cost, answer)}",
     ]
     if chosen.gain_over_plain is not None and answer.plain not in (None, chosen.engine):

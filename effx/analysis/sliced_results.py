@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from effx import data, results
+import numpy as np
+
+from effx import data, progress, results
 from effx.analysis import slices
 from effx.analysis.slices import Slice, SliceReport
 from effx.data import Rows, UnlabelledRows
@@ -42,25 +44,15 @@ def report(
     by_name = {run.name: run for run in runs}
     if baseline is not None and baseline not in by_name:
         raise unknown("engine", baseline, [*by_name])
-    task = data.resolve(tasks[0], source)
+    task = _task(tasks[0], source)
     rows = _rows(task, source, runs[0])
     pairs = len(task.columns) == 2 and task.behavior.form == "texts"
     found = [
-        *_of_task(task, rows, runs[0]),
+        *_of_task(task, rows),
         *slices.of_texts(rows.texts, _training_texts(task, source), pairs=pairs),
     ]
     for name in columns:
-        if source is None:
-            raise UsageError(
-                f"column {name}: give the file or folder of the rows.", settings=("column", "data")
-            )
-        values = data.column_values(task, "validation", source, name)
-        if len(values) != len(rows):
-            raise UsageError(
-                f"column {name} has {len(values)} values for {len(rows)} rows: give a file of the validation "
-                "rows alone.", settings=("column", "data"),
-            )  # fmt: skip
-        found += slices.of_column(name, values)
+        found += _of_column(task, source, name, rows)
     chosen = None if baseline is None else by_name[baseline]
     return slices.measure(runs, found, chosen), rows.texts
 
@@ -70,27 +62,64 @@ def _latest(runs: Sequence[Run]) -> list[Run]:
     return [*{run.name: run for run in sorted(runs, key=lambda run: run.started)}.values()]
 
 
+def _task(name: str, source: DataSource | None) -> Task:
+    task = data.resolve_to_measure(name, source)
+    if not isinstance(task, Task):
+        raise UsageError(
+            f"task '{name}': without labels, the rows do not say what its classes are: give labelled rows.",
+            settings="data",
+        )
+    return task
+
+
 def _rows(task: Task, source: DataSource | None, run: Run) -> Rows | UnlabelledRows:
-    """Return the validation rows, which have to be those of a result.
+    """Return the validation rows, which have to be those of a result; it may be of a part, by ``--limit``.
 
     Raises:
-        UsageError: they are others.
+        UsageError: they are others, or nothing shows that they are the same.
     """
-    if run.quality.reference is not None:
-        rows: Rows | UnlabelledRows = data.load_to_measure(task, source)
-        same = len(rows) == run.quality.n
+    quality = run.quality
+    rows = data.load_to_measure(task, source).limit(quality.n)
+    if quality.texts_digest is not None:
+        same = rows.texts_digest == quality.texts_digest
     else:
-        labelled = data.load(task, "validation", source)
-        rows, same = labelled, list(task.behavior.store(labelled.labels)) == list(run.quality.labels)
+        stored = list(task.behavior.store(rows.labels)) if isinstance(rows, Rows) else None
+        same = stored is not None and stored == list(quality.labels)
+        progress.say(
+            f"{run.name} was measured by an earlier version, which did not record the texts of its rows: "
+            "that the rows are the same is known from their labels alone"
+        )
     if not same:
         raise UsageError(
-            f"{run.name} was scored on {run.quality.n} other rows than the {len(rows)} of "
+            f"{run.name} was scored on {quality.n} other rows than the {len(rows)} of "
             f"{'the hub' if source is None else source.path}: give those, in their order.", settings="data",
         )  # fmt: skip
     return rows
 
 
-def _of_task(task: Task, rows: Rows | UnlabelledRows, run: Run) -> list[Slice]:
+def _of_column(task: Task, source: DataSource | None, name: str, rows: Rows | UnlabelledRows) -> list[Slice]:
+    """Return the slices of a column of the rows' file.
+
+    Raises:
+        UsageError: there is no file, its lines are no rows, or no value has enough rows.
+        DataError: there is no such column.
+    """
+    if source is None:
+        raise UsageError(f"column {name}: give the file or folder of the rows.", settings=("column", "data"))
+    lines = data.column_values(task, "validation", source, name)
+    positions = rows.positions if isinstance(rows, Rows) else np.arange(len(lines))
+    if positions is None or len(positions) != len(rows):
+        raise UsageError(f"column {name}: the lines of {source.path} are not single rows.", settings="column")
+    found = slices.of_column(name, [lines[position] for position in positions])
+    if not any(slices.is_large_enough(each, len(rows)) for each in found):
+        raise UsageError(
+            f"column {name}: no value has at least {slices.LEAST_ROWS} rows and leaves as many.",
+            settings="column",
+        )
+    return found
+
+
+def _of_task(task: Task, rows: Rows | UnlabelledRows) -> list[Slice]:
     if task.kind != "classification" or not isinstance(rows, Rows):
         return []
     return slices.of_labels(rows.labels.tolist(), task.labels)

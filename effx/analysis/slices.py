@@ -16,6 +16,7 @@ the engine loses in total is in every other table.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,7 @@ from effx.stats.metrics import METRICS, same_rows
 LEAST_ROWS = 20
 """Of a slice, and of the other rows; smaller ones are left out."""
 LEVEL = 0.05
+ABSOLUTE_ERROR = "absolute error"
 _MOST_VALUES = 20
 """Of a column; the most frequent ones are slices. Numbers with more values are divided at their quartiles."""
 _RARE = 3
@@ -101,7 +103,7 @@ class SliceReport:
     task: str
     baseline: str
     unit: str
-    """Of losses: ``points`` of a share of right rows, or the metric's own units."""
+    """Of losses: ``points`` of a share of right rows or of the metric, or :data:`ABSOLUTE_ERROR`."""
     slices: tuple[Slice, ...]
     losses: tuple[SliceLoss, ...]
     lost: tuple[LostRow, ...]
@@ -147,12 +149,20 @@ def of_labels(labels: Sequence[object], names: Sequence[str]) -> list[Slice]:
 
 def of_column(name: str, values: Sequence[str]) -> list[Slice]:
     """Return the slices of a column: one for each frequent value, or quartiles of numbers."""
-    counts = Counter(values)
-    if len(counts) > _MOST_VALUES and (numbers := _numbers(values)) is not None:
-        return quartiles(name, numbers, "{} to {}")
     array = np.array(values, dtype=object)
+    missing = np.array([not value.strip() for value in values])
+    counts = Counter(array[~missing].tolist())
+    found = [Slice(name, "missing", np.flatnonzero(missing))] if missing.any() else []
+    if len(counts) > _MOST_VALUES and (numbers := _numbers(array[~missing].tolist())) is not None:
+        known = np.flatnonzero(~missing)
+        return [replace(each, rows=known[each.rows]) for each in quartiles(name, numbers, "{} to {}")] + found
     frequent = [value for value, _ in counts.most_common(_MOST_VALUES)]
-    return [Slice(name, value, np.flatnonzero(array == value)) for value in sorted(frequent)]
+    return [Slice(name, value, np.flatnonzero(array == value)) for value in sorted(frequent)] + found
+
+
+def is_large_enough(part: Slice, rows: int) -> bool:
+    """Whether a slice has :data:`LEAST_ROWS` of the rows, and leaves as many."""
+    return LEAST_ROWS <= len(part.rows) <= rows - LEAST_ROWS
 
 
 def quartiles(group: str, values: np.ndarray, form: str) -> list[Slice]:
@@ -165,12 +175,21 @@ def quartiles(group: str, values: np.ndarray, form: str) -> list[Slice]:
     """
     edges = np.unique(np.quantile(values, [0.25, 0.5, 0.75]))
     part = np.searchsorted(edges, values, side="left")
-    result = []
-    for number in np.unique(part):
-        rows = np.flatnonzero(part == number)
-        ends = (f"{values[rows].min():.3g}", f"{values[rows].max():.3g}")
-        result.append(Slice(group, form.format(*ends), rows))
-    return result
+    of_parts = [np.flatnonzero(part == number) for number in np.unique(part)]
+    ends = [(float(values[rows].min()), float(values[rows].max())) for rows in of_parts]
+    names = _distinct(ends)
+    return [Slice(group, form.format(*pair), rows) for pair, rows in zip(names, of_parts, strict=True)]
+
+
+def _distinct(ends: Sequence[tuple[float, float]]) -> list[tuple[str, str]]:
+    """Return numbers as texts: integers whole, others with as many digits as tell the pairs apart."""
+    if all(value.is_integer() for pair in ends for value in pair):
+        return [(f"{low:.0f}", f"{high:.0f}") for low, high in ends]
+    for digits in range(3, 17):
+        texts = [(f"{low:.{digits}g}", f"{high:.{digits}g}") for low, high in ends]
+        if len(set(texts)) == len(texts):
+            break
+    return texts
 
 
 def measure(runs: Sequence[Run], slices: Sequence[Slice], baseline: Run | None = None) -> SliceReport:
@@ -191,13 +210,15 @@ def measure(runs: Sequence[Run], slices: Sequence[Slice], baseline: Run | None =
     cohorts.check([baseline, *others])
     cohorts.shared_labels([baseline, *others])
     before, count = row_scores(baseline), baseline.quality.n
-    kept = tuple(each for each in slices if LEAST_ROWS <= len(each.rows) <= count - LEAST_ROWS)
+    kept = tuple(each for each in slices if is_large_enough(each, count))
+    draws = max(_DRAWS, math.ceil(2 * len(kept) * len(others) / LEVEL))  # so that one alone can be shown
     right_or_wrong = is_right_or_wrong(baseline)
     losses: list[SliceLoss] = []
     lost: list[LostRow] = []
     for number, run in enumerate(others):
         after = row_scores(run)
         of_rows = before - after
+        p_of = p_values(of_rows, [part.rows for part in kept], draws=draws, seed=number)
         for index, part in enumerate(kept):
             inside = np.zeros(count, dtype=bool)
             inside[part.rows] = True
@@ -211,21 +232,21 @@ def measure(runs: Sequence[Run], slices: Sequence[Slice], baseline: Run | None =
                     loss=float(of_rows[inside].mean()),
                     interval=_interval(before[inside], after[inside], right_or_wrong=right_or_wrong),
                     excess=float(of_rows[inside].mean() - of_rows[~inside].mean()),
-                    p=p_value(of_rows, inside, seed=(number, index)),
+                    p=p_of[index],
                     p_adjusted=1.0,
                 )
             )
         if right_or_wrong:
-            members = {part.title: set(part.rows.tolist()) for part in kept}
+            members = [(part.title, set(part.rows.tolist())) for part in kept]
             lost += [
-                LostRow(run.name, int(row), tuple(name for name, rows in members.items() if row in rows))
+                LostRow(run.name, int(row), tuple(name for name, rows in members if row in rows))
                 for row in np.flatnonzero(of_rows > 0)
             ]
     adjusted = tests.holm([each.p for each in losses])
     return SliceReport(
         task=baseline.task,
         baseline=baseline.name,
-        unit="points" if METRICS[baseline.quality.metric].has_worst_case else baseline.quality.metric,
+        unit="points" if right_or_wrong or METRICS[baseline.quality.metric].of_scores else ABSOLUTE_ERROR,
         slices=kept,
         losses=tuple(replace(each, p_adjusted=value) for each, value in zip(losses, adjusted, strict=True)),
         lost=tuple(lost),
@@ -250,25 +271,36 @@ def row_scores(run: Run) -> np.ndarray:
     return np.asarray(-np.abs(predictions - labels), dtype=float)
 
 
-def p_value(losses: np.ndarray, inside: np.ndarray, *, seed: Sequence[int] = (0,)) -> float:
-    """Return the one-sided p-value of the permutation test that a slice loses no more than the other rows.
+def p_values(
+    losses: np.ndarray, parts: Sequence[np.ndarray], *, draws: int = _DRAWS, seed: int = 0
+) -> list[float]:
+    """Return one-sided p-values of the permutation test that a slice loses no more than the other rows.
 
     Args:
         losses: of every row, float64 [n].
-        inside: bool [n]; whether a row is in the slice.
-        seed: of the random sets.
+        parts: row numbers of each slice.
+        draws: random sets of rows.
+        seed: of them.
     """
-    rng = np.random.default_rng((17, *seed))
+    rng = np.random.default_rng((17, seed))
     values, counts = np.unique(losses, return_counts=True)
-    size, found = int(inside.sum()), float(losses[inside].sum())
     if len(values) == 1:
-        return 1.0
+        return [1.0] * len(parts)
+    found = np.array([losses[part].sum() for part in parts])
+    least = found - 1e-9 * np.maximum(1.0, np.abs(found))  # sums in another order are rounded otherwise
+    sizes = np.array([len(part) for part in parts])
     if len(values) <= _FEW_VALUES:  # then the number of rows with each loss is enough
-        drawn = rng.multivariate_hypergeometric(counts, size, _DRAWS) @ values
-    else:
-        drawn = np.array([losses[rng.permutation(len(losses))[:size]].sum() for _ in range(_DRAWS)])
-    beyond = int(np.sum(drawn >= found - 1e-9 * max(1.0, abs(found))))
-    return (beyond + 1) / (_DRAWS + 1)
+        beyond = [
+            int(np.sum(rng.multivariate_hypergeometric(counts, size, draws) @ values >= limit))
+            for size, limit in zip(sizes, least, strict=True)
+        ]
+    else:  # the first rows of one random order are a set of every size
+        beyond = [0] * len(parts)
+        for _ in range(draws):
+            sums = np.cumsum(losses[rng.permutation(len(losses))])[sizes - 1]
+            beyond = [count + int(value >= limit)
+                      for count, value, limit in zip(beyond, sums, least, strict=True)]  # fmt: skip
+    return [(count + 1) / (draws + 1) for count in beyond]
 
 
 def _interval(before: np.ndarray, after: np.ndarray, *, right_or_wrong: bool) -> tuple[float, float] | None:

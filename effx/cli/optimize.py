@@ -71,9 +71,9 @@ def command(
     transformers. What its heads, FFN neurons and layers cost is measured on this machine; it is pruned to
     several speed-ups, trained again with the unreduced model as its teacher, built, and measured beside
     the unreduced engines, for single rows also with early exits. The loss is proven on the validation rows,
-    which nothing was trained on: engines are tested in the order of their costs until one fails. The same
-    command resumes after a stop. Exit code 1: no cheaper engine is proven; the answer then says what is, and
-    how many rows would be needed.
+    which nothing was trained on: engines are tested from the costliest to the cheapest until one fails. The
+    same command resumes after a stop. Exit code 1: no cheaper engine is proven; the answer then says what
+    is, and how many rows would be needed.
 
     \b
     effx optimize checkpoints/sst2 --max-drop 1% --time 45m

@@ -173,13 +173,16 @@ def published_numbers(task: Task, split: str, source: DataSource) -> list[str] |
 
 
 def column_values(task: Task, split: str, source: DataSource, name: str) -> list[str]:
-    """Return the texts of a column of the file of a split, one for each of its rows.
+    """Return the texts of a column of the file of a split, one for each line of its table.
+
+    :attr:`effx.data.Rows.positions` are the lines of rows.
 
     Raises:
         DataError: the file cannot be read, or has no such column; the nearest is named.
     """
     split_files = layouts.files_of(source, split, task.name)
-    table = _table(split_files.paths, task.name, task, source.settings, labelled=True, cache=None)
+    labelled = not source.settings.unlabelled
+    table = _table(split_files.paths, task.name, task, source.settings, labelled=labelled, cache=None)
     if name not in table.columns:
         known = ", ".join(table.columns)
         raise DataError(
@@ -532,9 +535,11 @@ def _rows(
         progress.say_once(f"{table.source}: {note}")
     origin = Origin(names, label_column, table.format, tuple(notes))
     of_rows = [texts[index] for index in with_label]
-    if task.behavior.collect is not None:
+    positions: np.ndarray | None = np.asarray(with_label, dtype=np.int64)
+    if task.behavior.collect is not None:  # several lines are one row
         of_rows, encoded = task.behavior.collect(of_rows, encoded, lambda row: table.where(with_label[row]))
-    return Rows(of_rows, encoded, table.source, origin)
+        positions = None
+    return Rows(of_rows, encoded, table.source, origin, positions=positions)
 
 
 def _order_of_classes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,6 +30,7 @@ class Origin:
 class _FromSource:
     """What rows with and without labels share."""
 
+    texts: list[tuple[str, ...]]
     source: str
     file: str | None
     documents: Documents | None
@@ -37,6 +39,14 @@ class _FromSource:
     def recorded_source(self) -> str:
         """Where they came from, as artifacts and results have it: without the folders of this machine."""
         return self.source if self.file is None else self.file
+
+    @property
+    def texts_digest(self) -> str:
+        """SHA-256 of the texts, in their order; the same wherever the files are."""
+        digest = hashlib.sha256()
+        for row in self.texts:
+            digest.update(repr(tuple(row)).encode())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,8 @@ class Rows(_FromSource):
     """The first file, from the data folder's name on, as ``sst2/train.jsonl``; None: not from files."""
     documents: Documents | None = None
     """What the rows are compared with; None: they are not queries. Parts of the rows have all of them."""
+    positions: np.ndarray | None = None
+    """Numbers of the rows in the table of their files, int64 [n]; None: rows are not lines of a table."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -67,7 +79,8 @@ class Rows(_FromSource):
         texts, labels = [self.texts[i] for i in indices], self.labels[indices]
         if labels.ndim == 2 and labels.dtype.kind == "i":  # tags, one for each word of the longest row
             labels = labels[:, : max(map(len, texts), default=0)]
-        return replace(self, texts=texts, labels=labels)
+        positions = None if self.positions is None else self.positions[indices]
+        return replace(self, texts=texts, labels=labels, positions=positions)
 
     def limit(self, n: int | None) -> Rows:
         """Return ``n`` rows drawn without replacement, the same rows every time, in file order."""

@@ -45,7 +45,7 @@ from effx.specs.data import DataLocation, DataRecord
 from effx.specs.measurement import built_for
 from effx.specs.runtime import MAX_STATIC_BATCH, RuntimeSettings
 from effx.specs.tasks import Task
-from effx.specs.variants import AUTO, Variant
+from effx.specs.variants import AUTO, Variant, parse
 from effx.specs.workloads import Workload
 
 _NEARLY_AS_FAST = 1.1
@@ -339,8 +339,11 @@ class _Candidate:
 
     @property
     def score_lost(self) -> float:
-        """Of the task's metric against the checkpoint, on the gate's labelled rows; 0: there are none."""
-        return self.measured.accuracy_lost or self.measured.metric_lost or 0.0
+        """Of the task's primary metric, on the gate's labelled rows; 0: there are none.
+
+        Of an engine with several heads, the largest of its tasks.
+        """
+        return max(_score_lost(each) for each in (self.measured, *(head.parity for head in self.other_heads)))
 
     def beats_nearly_as_fast(self, other: _Candidate) -> bool:
         """Whether it scores better than another engine and takes hardly longer."""
@@ -377,25 +380,22 @@ def _precision(
     if job.variant.scheme != AUTO:
         return job.variant, *_best(source, job, reference, folder, context)
     found: list[tuple[Variant, _Candidate]] = []
-    every: list[_Candidate] = []
+    tried: dict[str, _Candidate] = {}
     for precision in AUTO_PRECISIONS:
         variant = replace(job.variant, scheme=precision)
-        if refusal(variant, job.backend, job.device):
+        if refusal(variant, job.backend, job.device) or _lacks_rows(source, variant, job):
             continue
         (inside := folder / precision).mkdir()
-        try:
-            best, tried = _best(source, replace(job, variant=variant), reference, inside, context)
-        except UsageError as error:  # every scheme needs training rows, and there are none
-            progress.say(str(error))
-            continue
+        best, of_precision = _best(source, replace(job, variant=variant), reference, inside, context)
         found.append((variant, best))
-        every += tried
+        tried |= {each.description: each for each in of_precision}
     passed = [(variant, best) for variant, best in found if best.failure is None]
-    if not passed:
-        return *found[-1], every
+    if not passed:  # the last is fp32, where it is built
+        return *found[-1], [*tried.values()]
     if len(passed) == 1:
-        return *passed[0], every
+        return *passed[0], [*tried.values()]
     timed = _timed([best for _, best in passed], job, reference, context)
+    tried |= {each.description: each for each in timed}
     able = [(variant, best) for (variant, _), best in zip(passed, timed, strict=True)]
     of_all = ", ".join(
         f"{variant.precision} {1e3 * (best.seconds or 0):.3g} ms, {100 * (0.0 - best.score_lost):+.1f} points"
@@ -404,7 +404,22 @@ def _precision(
     kept = [each for each in able if not any(other.beats_nearly_as_fast(each[1]) for _, other in able)]
     variant, best = min(kept, key=lambda each: each[1].seconds or 0.0)
     progress.say(f"{job.target.name}: auto is {variant.precision}; compared with the checkpoint: {of_all}")
-    return variant, best, every
+    return variant, best, [*tried.values()]
+
+
+def _score_lost(measured: Parity) -> float:
+    """Return what is lost of a task's primary metric; parity has it apart where it is not the accuracy."""
+    lost = measured.metric_lost if measured.metric_lost is not None else measured.accuracy_lost
+    return lost or 0.0
+
+
+def _lacks_rows(source: ExportSource, variant: Variant, job: Job) -> bool:
+    """Whether every scheme of a precision is calibrated on training rows, and there are none; it is said."""
+    schemes = backends.get(job.backend).schemes_for(variant.scheme, job.device)
+    if not {*schemes} <= CALIBRATED or source.has_training_rows:
+        return False
+    progress.say(f"{job.target.name}: {variant.scheme} is left out: there are no training rows for it")
+    return True
 
 
 def _best(
@@ -449,7 +464,9 @@ def _alternatives(source: ExportSource, job: Job, best: _Candidate, folder: Path
     Nothing where the variant names its scheme and no workload is given: a rebuild is then the same bytes.
     """
     row = backends.get(job.backend)
-    if job.device != "cpu" or not row.is_chosen_by_time(job.variant.scheme, job.device, job.built_for):
+    # of the precisions of ``auto``, each is tried as the engine of int8 is
+    scheme = AUTO if parse(job.variant.text).scheme == AUTO else job.variant.scheme
+    if job.device != "cpu" or not row.is_chosen_by_time(scheme, job.device, job.built_for):
         return []
     graphs, workload = [best], _workload(job)
     single = workload is not None and workload.batch == 1

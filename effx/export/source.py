@@ -232,6 +232,15 @@ class ExportSource:
                 )
             raise UsageError(f"calibration needs training rows: {reason}", settings=error.settings) from error
 
+    @property
+    def has_training_rows(self) -> bool:
+        """Whether there are rows that static int8 can be calibrated on."""
+        try:
+            _ = self.training_rows
+        except UsageError:
+            return False
+        return True
+
     def calibration(self, variant: Variant) -> list[dict[str, np.ndarray]]:
         """Return single sequences of training rows, from which static int8 takes its activation ranges.
 

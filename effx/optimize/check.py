@@ -15,12 +15,20 @@ from effx.profile import meters
 from effx.specs import backends, exit_rules, variants
 from effx.specs.data import DataLocation, DataSource
 from effx.specs.measurement import BuiltFor
-from effx.specs.optimize import EXITS, LEAST_RECOVERY_S, RECOVERY_SHARE, TOKENS, OptimizeSettings
+from effx.specs.optimize import (
+    ALSO_PARTS,
+    EXITS,
+    LEAST_RECOVERY_S,
+    RECOVERY_SHARE,
+    TOKENS,
+    OptimizeSettings,
+)
 from effx.specs.tasks import Task
 from effx.specs.training import EarlyExitSettings
 from effx.stats import noninferiority
 from effx.train.source import check_trainable
 
+_SAVED_BY_EXITS = ("latency", "cpu_time", "energy")
 _USUAL = ("onnxruntime", "openvino")
 """Backends that are tried if none is named."""
 
@@ -80,12 +88,8 @@ def check(
             settings="variant",
         )
     able = _backends(variant, wanted)
-    for part in settings.parts:
-        for name in able:
-            both = variants.parse(f"{part}+{settings.variant}")
-            if reason := refusal(both, name, backends.get(name).default_device):
-                raise UsageError(f"{part} on {name}: {reason}.", settings=("also", "backends"))
     also_trained = _also_trained(opened, settings, workload)
+    _check_parts(opened, settings, also_trained, able)
     if settings.recovery_s is not None and settings.recovery_s < LEAST_RECOVERY_S:
         count = len(settings.speedups)
         least = LEAST_RECOVERY_S * count / RECOVERY_SHARE
@@ -111,7 +115,9 @@ def check(
         location = predicted_labels.label(opened, location, labelled, settings.seed)
     training_rows = len(data.load(task, "train", location))
     _check_rows(len(data.load(task, "validation", location)), settings)
-    share, choosing_rows = choosing.share(training_rows, settings.limit, settings.choosing_rows)
+    share, choosing_rows = choosing.share(
+        training_rows, settings.limit, settings.choosing_rows, calibrated=bool(also_trained)
+    )
     return Checked(checkpoint, task, location, able, by_agreement, share, choosing_rows, also_trained)
 
 
@@ -126,13 +132,28 @@ def _also_trained(opened: Checkpoint, settings: OptimizeSettings, workload: Buil
         for word in wanted:
             _check_trained(opened, word)
         return wanted
-    if workload != "single":
+    if workload != "single" or settings.objective not in _SAVED_BY_EXITS:
         return ()
     try:
         _check_trained(opened, EXITS)
     except UsageError:
         return ()
     return (EXITS,)
+
+
+def _check_parts(
+    opened: Checkpoint, settings: OptimizeSettings, also_trained: Sequence[str], able: Sequence[str]
+) -> None:
+    """Raise :class:`UsageError` if a backend or the model cannot be built with what is also tried."""
+    for part in (*settings.parts, *(ALSO_PARTS[word] for word in also_trained)):
+        both = variants.parse(f"{part}+{settings.variant}")
+        for name in able:
+            if reason := refusal(both, name, backends.get(name).default_device):
+                raise UsageError(f"{part} on {name}: {reason}.", settings=("also", "backends"))
+        if part in settings.parts:
+            windows = opened.task.behavior.form == "windows"
+            both.check(opened.manifest.structure, opened.max_length, opened.name,
+                       window=opened.max_length if windows else None)  # fmt: skip
 
 
 def _check_trained(opened: Checkpoint, word: str) -> None:

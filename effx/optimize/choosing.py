@@ -1,16 +1,15 @@
 """Training rows that no pruned model is trained on, and what engines predict for them.
 
 ``effx optimize`` compares engines on them before the validation rows prove, see
-:mod:`effx.analysis.fixed_sequence`. They are rows of the task, so that no row of the proof is spent. The
-unreduced model may have been trained on them: it then looks better there than it is, so that its own engines
-are rarely left out.
+:mod:`effx.analysis.fixed_sequence`. They are rows of the task, so that no row of the proof is spent. Neither
+the recovery of a pruned model nor the training or calibration of exits and token schedules has them. But the
+unreduced model may have been trained on them: it then looks better there than it is, so none of its own
+engines, with exits or without, is taken to beat another one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import numpy as np
 
 from effx.artifacts import Engine
 from effx.data import Rows
@@ -27,13 +26,16 @@ _MOST_SHARE = 0.1
 """Of the training rows."""
 
 
-def share(training_rows: int, limit: int | None, wanted: int) -> tuple[float | None, int]:
+def share(
+    training_rows: int, limit: int | None, wanted: int, *, calibrated: bool = False
+) -> tuple[float | None, int]:
     """Return the share of the limited training rows to train on, and how many rows then choose.
 
     Args:
         training_rows: how many there are.
         limit: to train on at most; None: all.
         wanted: rows to choose on.
+        calibrated: whether exits or token schedules are calibrated: as many rows more are left out for that.
 
     Returns:
         The share is None if all are trained on, or the limit leaves enough others; 0 rows choose if that
@@ -43,24 +45,25 @@ def share(training_rows: int, limit: int | None, wanted: int) -> tuple[float | N
     if count < LEAST:
         return None, 0
     trained = min(limit or training_rows, training_rows)
-    missing = count - (training_rows - trained)
+    missing = (2 if calibrated else 1) * count - (training_rows - trained)
     return (None if missing <= 0 else (trained - missing) / trained), count
 
 
 def choose(every_row: Rows, training: TrainingSettings, count: int) -> Rows:
     """Return ``count`` rows at most of those that a training with these settings leaves out."""
-    left = np.setdiff1d(np.arange(len(every_row)), row_numbers.chosen(every_row, training))
-    order = np.random.default_rng((training.seed, 13)).permutation(left)
-    return every_row.take(np.sort(order[:count]))
+    return every_row.take(row_numbers.left_out(every_row, training, count))
 
 
-def predict(engines: Sequence[Engine], rows: Rows, workload: Workload) -> ChoosingPredictions:
+def predict(
+    engines: Sequence[Engine], rows: Rows, workload: Workload, unseen: Sequence[str] = ()
+) -> ChoosingPredictions:
     """Run every engine on the rows, as a measurement scores them.
 
     Args:
         engines: of one task.
         rows: with labels.
         workload: the batches in which rows run.
+        unseen: names of the engines whose last training left the rows out.
     """
     documents = None
     if rows.documents is not None:
@@ -83,4 +86,5 @@ def predict(engines: Sequence[Engine], rows: Rows, workload: Workload) -> Choosi
         label_names=tuple(task.labels),
         labels=tuple(task.behavior.store(rows.labels)),
         predictions=found,
+        unseen=tuple(name for name in found if name in unseen),
     )

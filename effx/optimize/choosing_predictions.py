@@ -23,6 +23,8 @@ class ChoosingPredictions(Record):
     labels: tuple[StoredLabel, ...]
     predictions: Mapping[str, tuple[StoredLabel, ...]]
     """Engine -> one for each row."""
+    unseen: tuple[str, ...] = ()
+    """Engines whose last training left the rows out."""
 
     def arrays(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return labels and each engine's predictions as metrics take them."""

@@ -36,7 +36,7 @@ def score(task: Task, rows: Rows, predictions: np.ndarray, workload: Workload, *
         dependent: whether an answer depends on the other rows of its batch.
     """
     quality = _quality(task, task.metrics, predictions, rows.labels, rows.recorded_source, None)
-    return replace(quality, workload=workload, batch_dependent=dependent)
+    return replace(quality, workload=workload, batch_dependent=dependent, texts_digest=rows.texts_digest)
 
 
 def agreement(
@@ -54,7 +54,7 @@ def agreement(
     """
     metrics = task.behavior.agreement_metrics
     quality = _quality(task, metrics, predictions, of_reference, rows.recorded_source, reference)
-    return replace(quality, workload=workload, batch_dependent=dependent)
+    return replace(quality, workload=workload, batch_dependent=dependent, texts_digest=rows.texts_digest)
 
 
 def _quality(

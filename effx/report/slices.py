@@ -125,7 +125,7 @@ def _scale(report: SliceReport) -> tuple[float, int]:
 
 def _note(report: SliceReport) -> str:
     unit = (
-        "Points of rows that are right" if report.unit == "points" else "Absolute errors, as negative scores"
+        "Scores in points" if report.unit == "points" else "Scores are absolute errors, as negative numbers"
     )
     return (
         f"{unit}; losses with 95 % intervals. A slice loses more than the other rows if a permutation test "

@@ -334,6 +334,8 @@ class Quality:
     batch_dependent: bool | None = None
     """Whether an answer depends on the other rows of its batch, as with dynamic int8 scales; None: unknown.
     The run's score is then that of single queries."""
+    texts_digest: str | None = None
+    """SHA-256 of the rows' texts, in their order; None: a result of an earlier version."""
 
     def __post_init__(self) -> None:
         if (self.kind is None) != (self.label_names is None):

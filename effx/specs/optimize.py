@@ -37,6 +37,8 @@ RECOVERY_SHARE, ALSO_SHARE = 0.55, 0.1
 measurements and engines."""
 EXITS, TOKENS, NONE = "exits", "tokens", "none"
 """Words of ``also``."""
+ALSO_PARTS = {EXITS: "exit", TOKENS: "tokens"}
+"""What is trained on every model -> the part of a variant that runs it."""
 _TRAINED_OR_NONE = (EXITS, TOKENS, NONE)
 _WORDS = f"{EXITS}, {TOKENS}, {NONE}"
 OBJECTIVES = ("latency", "throughput", "cpu_time", "energy", "memory", "size")

@@ -112,6 +112,8 @@ class TokensStage(DistilledStage):
     tokens: TokenPruningSettings = TokenPruningSettings()
     limit_s: float | None = None
     """Seconds of training at most; None: as many as its epochs take."""
+    rows_apart: int = 0
+    """Of the rows that limit and share leave out, those that are not used at all."""
 
 
 class ExitsStage(DistilledStage):
@@ -121,6 +123,8 @@ class ExitsStage(DistilledStage):
     exits: EarlyExitSettings = EarlyExitSettings()
     limit_s: float | None = None
     """Seconds of training at most; None: as many as its epochs take."""
+    rows_apart: int = 0
+    """Of the rows that limit and share leave out, those that are not used at all."""
 
 
 class MultitaskStage(Settings):
@@ -263,6 +267,8 @@ class ChoosingStage(Settings):
     training: TrainingSettings = TrainingSettings()
     """Its limit, share and seed say which rows were trained on."""
     workload: BuiltFor = "single"
+    unseen: tuple[str, ...] = ()
+    """Engines whose last training left these rows out."""
 
 
 class AnswerStage(Settings):

@@ -59,6 +59,7 @@ def train(
     overwrite: bool = False,
     distillation: Distillation | None = None,
     limit_s: float | None = None,
+    rows_apart: int = 0,
 ) -> Checkpoint:
     """Train ramps on a checkpoint, choose the exit rule's settings, write ``out/name``.
 
@@ -76,6 +77,8 @@ def train(
             a larger model; its hidden states are not compared. None: labels alone.
         limit_s: seconds of training; as many steps are done as fit, by the speed of the first ones. None: as
             many as the epochs take.
+        rows_apart: of the rows that limit and share leave out, how many are not used to choose settings
+            either.
 
     Raises:
         UsageError: a setting is wrong, or no threshold of the rule meets the target.
@@ -87,7 +90,7 @@ def train(
     sources.check_trainable(opened.task)
     exit_rules.check_task(settings.rule, opened.task)
     folder = output.new_folder(out, name or f"{opened.name}-exits", overwrite)
-    source = sources.open_source(checkpoint, data_folder, settings.training)
+    source = sources.open_source(checkpoint, data_folder, settings.training, rows_apart)
     transformers.set_seed(settings.training.seed)
     model = add_ramps(source.model, settings.after, pooling=settings.pooling)
     remaining = structure(model)

@@ -53,6 +53,18 @@ def chosen(rows: Rows, training: TrainingSettings) -> np.ndarray:
     return limited[np.sort(order[:count])]
 
 
+def left_out(rows: Rows, training: TrainingSettings, count: int) -> np.ndarray:
+    """Return the numbers of ``count`` rows at most that limit and share leave out, rising, drawn by the seed.
+
+    Args:
+        rows: all training rows.
+        training: its ``limit``, ``share`` and ``seed`` say which rows are trained on.
+        count: how many are wanted.
+    """
+    others = np.setdiff1d(np.arange(len(rows)), chosen(rows, training))
+    return np.sort(np.random.default_rng((training.seed, 13)).permutation(others)[:count])
+
+
 def check_classes(task: Task, rows: int, training: TrainingSettings) -> None:
     """Raise :class:`UsageError` if a share leaves fewer rows than the task has labels."""
     if training.share is not None and rows < len(task.labels):
@@ -63,7 +75,7 @@ def check_classes(task: Task, rows: int, training: TrainingSettings) -> None:
 
 
 def split(
-    rows: Rows, training: TrainingRecord, settings: TrainingSettings
+    rows: Rows, training: TrainingRecord, settings: TrainingSettings, apart: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, int | None]:
     """Return row numbers to train on, row numbers held out, and how many of the latter were trained on.
 
@@ -75,16 +87,18 @@ def split(
         training: the checkpoint's manifest entry of that name.
         settings: its ``limit`` and ``share`` are the rows to train on, default those of the checkpoint; its
             ``seed`` decides which rows are held out.
+        apart: numbers of rows that are neither trained on nor held out; None: there are none.
     """
+    apart = np.arange(0) if apart is None else apart
     digest = training.rows_digest
     same = rows_digest(rows) == digest if digest else None
     trained = _trained(rows, training)
     before = np.arange(len(rows)) if same is False else trained
     given = settings.limit is not None or settings.share is not None
     fit = chosen(rows, settings) if given else trained
-    unseen = np.setdiff1d(np.arange(len(rows)), before)
+    unseen, fit = (np.setdiff1d(part, apart) for part in (np.setdiff1d(np.arange(len(rows)), before), fit))
     if same is not False and not len(unseen) and training.held_out_rows:
-        unseen = before[held_out(len(before), training.seed)]
+        unseen = np.setdiff1d(before[held_out(len(before), training.seed)], apart)
     rng = np.random.default_rng((settings.seed, 2))
     held = rng.permutation(unseen)[: max(_LEAST_HELD_OUT, len(fit) // 10)]
     fit = np.setdiff1d(fit, held)

@@ -28,7 +28,7 @@ from effx.specs.tasks import Task
 from effx.specs.training import EarlyExitSettings, TokenPruningSettings, TrainingSettings
 from effx.train import distributed, loop
 from effx.train.distillation import Distillation, Teacher
-from effx.train.rows import split, validation_facts
+from effx.train.rows import left_out, split, validation_facts
 
 
 @dataclass(frozen=True)
@@ -154,9 +154,12 @@ class ContinuedTraining:
 
 
 def open_source(
-    checkpoint: str | Path, data_folder: DataLocation, settings: TrainingSettings
+    checkpoint: str | Path, data_folder: DataLocation, settings: TrainingSettings, rows_apart: int = 0
 ) -> ContinuedTraining:
     """Open a checkpoint and its rows; ``settings`` are those of :func:`effx.train.rows.split`.
+
+    Of the rows that limit and share of the settings leave out, ``rows_apart`` are kept apart from the
+    training and from the rows that are held out (:func:`effx.train.rows.left_out`).
 
     Raises:
         ArtifactError: the checkpoint is missing or damaged.
@@ -173,7 +176,8 @@ def open_source(
     cache.clear()
     training = opened.manifest.training
     before = training.limit
-    fit, held_out, seen = split(everything, training, settings)
+    apart = left_out(everything, settings, rows_apart) if rows_apart else None
+    fit, held_out, seen = split(everything, training, settings, apart)
     if seen is None:
         progress.say(
             f"{opened.name}: it is unknown whether it was trained on the {len(held_out)} held-out rows; "

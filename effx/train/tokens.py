@@ -64,6 +64,7 @@ def train(
     overwrite: bool = False,
     distillation: Distillation | None = None,
     limit_s: float | None = None,
+    rows_apart: int = 0,
 ) -> Checkpoint:
     """Add a token schedule to a checkpoint, train with it, write ``out/name``.
 
@@ -81,6 +82,8 @@ def train(
             a larger model; its hidden states are not compared. None: labels alone.
         limit_s: seconds of training, divided between the stages as their epochs are; as many steps are done
             as fit, by the speed of the first ones. None: as many as the epochs take.
+        rows_apart: of the rows that limit and share leave out, how many are not used to choose the schedule
+            either.
 
     Raises:
         UsageError: a setting is wrong, the kind of the task needs all tokens, or the checkpoint has exits,
@@ -97,7 +100,7 @@ def train(
             "first, then train exits on the result."
         )
     folder = output.new_folder(out, name or f"{opened.name}-tokens", overwrite)
-    source = sources.open_source(checkpoint, data_folder, settings.training)
+    source = sources.open_source(checkpoint, data_folder, settings.training, rows_apart)
     transformers.set_seed(settings.training.seed)
     model = source.model
     teacher = source.teacher(distillation)

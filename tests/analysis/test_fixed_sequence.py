@@ -53,7 +53,7 @@ def test_an_engine_that_a_cheaper_one_clearly_beats_on_other_rows_is_not_tested(
     engines = [labels, bad, labels]
     assert [each.state for each in outcomes(labels, engines, [9.0, 8.0, 7.0])][2] is State.NOT_TESTED
     wrong = ([0], list(range(40)), [1, 2])
-    choosing = Choosing(others, others, [predictions(others, each) for each in wrong])
+    choosing = Choosing(others, others, [predictions(others, each) for each in wrong], [True] * 3)
     found = outcomes(labels, engines, [9.0, 8.0, 7.0], choosing)
     assert [each.state for each in found] == [State.PROVEN, State.BEATEN, State.PROVEN]
     assert [each.chosen_on for each in found] == pytest.approx([-0.0025, -0.1, -0.005])
@@ -62,13 +62,23 @@ def test_an_engine_that_a_cheaper_one_clearly_beats_on_other_rows_is_not_tested(
 def test_an_engine_that_a_cheaper_one_beats_by_less_than_the_noise_is_tested() -> None:
     labels, others = np.arange(800) % 2, np.arange(400) % 2
     wrong = (range(10), range(6, 15))  # one row of 13 that differ
-    choosing = Choosing(others, others, [predictions(others, list(each)) for each in wrong])
+    choosing = Choosing(others, others, [predictions(others, list(each)) for each in wrong], [True] * 2)
     found = outcomes(labels, [labels, labels], [9.0, 8.0], choosing)
     assert [each.state for each in found] == [State.PROVEN, State.PROVEN]
     wrong = (range(10), range(0))
-    choosing = Choosing(others, others, [predictions(others, list(each)) for each in wrong])
+    choosing = Choosing(others, others, [predictions(others, list(each)) for each in wrong], [True] * 2)
     found = outcomes(labels, [labels, labels], [9.0, 8.0], choosing)
     assert [each.state for each in found] == [State.BEATEN, State.PROVEN]
+
+
+def test_an_engine_that_may_have_been_trained_on_the_rows_beats_no_other() -> None:
+    labels, others = np.arange(800) % 2, np.arange(400) % 2
+    bad = predictions(labels, list(range(60)))
+    on_others = [predictions(others, list(range(30))), others]  # the second looks perfect there
+    for may_beat, expected in ((False, State.PROVEN), (True, State.BEATEN)):
+        choosing = Choosing(others, others, on_others, [True, may_beat])
+        found = outcomes(labels, [labels, bad], [9.0, 8.0], choosing)
+        assert [each.state for each in found] == [expected, State.NOT_PROVEN]
 
 
 def test_the_standard_error_is_that_of_the_paired_difference() -> None:
@@ -77,7 +87,7 @@ def test_the_standard_error_is_that_of_the_paired_difference() -> None:
     beaten = []
     for extra in range(20):
         wrong = (range(20 + extra), range(20 + extra, 40 + extra))
-        choosing = Choosing(others, others, [predictions(others, list(each)) for each in wrong])
+        choosing = Choosing(others, others, [predictions(others, list(each)) for each in wrong], [True] * 2)
         found = outcomes(labels, [labels, labels], [9.0, 8.0], choosing)
         only, other = 20 + extra, 20
         error = np.sqrt(only + other - (only - other) ** 2 / 1000) / 1000
@@ -100,7 +110,7 @@ def test_a_promise_is_broken_in_at_most_5_percent(with_choosing: bool) -> None:
 
     for _ in range(sessions):
         labels, before, engines = drawn(700)
-        choosing = Choosing(*drawn(300)) if with_choosing else None
+        choosing = Choosing(*drawn(300), [True] * len(costs)) if with_choosing else None
         found = prove(
             ACCURACY, labels, before, engines, costs, 10.0, max_drop=0.02, confidence=0.95, choosing=choosing
         )

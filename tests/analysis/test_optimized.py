@@ -154,3 +154,16 @@ def test_a_gain_within_the_noise_is_said_to_be_none() -> None:
     assert result.engine == "half"
     assert "not distinguishable" in optimized_text.text(result)
     assert "not distinguishable" not in optimized_text.text(found(session(lost=3)))
+
+
+def test_another_way_of_running_the_fp32_engine_is_a_candidate_and_not_the_baseline() -> None:
+    runs = [
+        simulated_run("fp32", n=N, seconds=0.010, precision="fp32"),
+        simulated_run("buckets", n=N, seconds=0.006, precision="fp32"),
+        reduced("half", 0.5, seconds=0.003),
+    ]
+    runs[1] = replace(runs[1], engine=replace(runs[1].engine, variant="buckets8+fp32"))
+    runs[2] = replace(runs[2], engine=replace(runs[2].engine, variant="fp32", precision="fp32"))
+    result = found(runs, variant="fp32")
+    assert (result.baseline, result.plain, result.engine) == ("fp32", None, "half")
+    assert states(result)["buckets"] is State.PROVEN

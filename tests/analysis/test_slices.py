@@ -66,12 +66,21 @@ def test_the_p_value_is_that_of_every_set_of_rows() -> None:
     inside[[0, 3, 5]] = True
     sums = [losses[list(part)].sum() for part in itertools.combinations(range(10), 3)]
     exact = np.mean(np.array(sums) >= losses[inside].sum())
-    assert slices.p_value(losses, inside) == pytest.approx(exact, abs=0.01)
+    assert slices.p_values(losses, [np.flatnonzero(inside)])[0] == pytest.approx(exact, abs=0.015)
     spread = losses + np.arange(10) / 100  # all different: sets are drawn row by row
     sums = [spread[list(part)].sum() for part in itertools.combinations(range(10), 3)]
     exact = np.mean(np.array(sums) >= spread[inside].sum() - 1e-12)
-    assert slices.p_value(spread, inside) == pytest.approx(exact, abs=0.015)
-    assert slices.p_value(np.zeros(10), inside) == 1.0
+    assert slices.p_values(spread, [np.flatnonzero(inside)])[0] == pytest.approx(exact, abs=0.015)
+    assert slices.p_values(np.zeros(10), [np.arange(3)] * 2) == [1.0, 1.0]
+
+
+def test_one_slice_can_be_shown_among_any_number() -> None:
+    lost = np.arange(40)
+    parts = [Slice("label", "planted", lost)]
+    parts += [Slice("class", str(number), np.arange(40 + number, 1000 - number)) for number in range(400)]
+    runs = [engine("fp32", []), engine("a", lost), engine("b", [])]
+    report = slices.measure(runs, parts)
+    assert [(each.engine, each.slice) for each in report.losses if each.flagged] == [("a", "label: planted")]
 
 
 def test_losses_have_tangos_interval() -> None:
@@ -121,6 +130,12 @@ def test_columns_are_values_or_quartiles_of_numbers() -> None:
     assert numbers[0].title == "age: 0 to 24"
     words = slices.of_column("id", [f"x{value}" for value in range(100)])
     assert len(words) == 20
+    years = slices.of_column("year", [str(1990 + value % 40) for value in range(200)] + ["", " "])
+    names = ["1990 to 1999", "2000 to 2009", "2010 to 2019", "2020 to 2029", "missing"]
+    assert [each.name for each in years] == names
+    assert years[-1].rows.tolist() == [200, 201]
+    close = slices.of_column("share", [f"{0.5 + value / 1e6:.6f}" for value in range(100)])
+    assert len({each.name for each in close}) == 4
 
 
 def test_the_tables_hold_every_loss(tmp_path: object) -> None:

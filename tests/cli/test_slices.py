@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from effx import results
+from effx import data, results
 from effx.cli import run
+from effx.specs.data import DataSettings, DataSource
+from effx.specs.tasks import TASKS
+from effx.stats.metrics import METRICS
 from tests.analysis.simulated_run import simulated_run
 from tests.conftest import write_rows
 
@@ -21,11 +25,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Results of two engines; the smaller one loses most rows of one country."""
     monkeypatch.chdir(tmp_path)
     lost = range(3, N, 8)
-    for one in (
-        simulated_run("fp32", range(10), precision="fp32", n=N),
-        simulated_run("int8", [*range(10), *lost], n=N),
-    ):
-        results.save(one, tmp_path / "results")
     countries = ["at" if index % 8 == 3 else "de" for index in range(N)]
     rows: list[dict[str, object]] = [
         {
@@ -37,6 +36,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ]
     for split in ("train", "validation"):
         write_rows(tmp_path / "rows" / f"{split}.jsonl", rows)
+    digest = data.load(TASKS["sst2"], "validation", tmp_path / "rows").texts_digest
+    for one in (
+        simulated_run("fp32", range(10), precision="fp32", n=N),
+        simulated_run("int8", [*range(10), *lost], n=N),
+    ):
+        quality = replace(one.quality, texts_digest=digest)
+        results.save(replace(one, quality=quality), tmp_path / "results")
     return tmp_path
 
 
@@ -78,6 +84,8 @@ def test_the_baseline_can_be_named(here: Path, capsys: pytest.CaptureFixture[str
         (["--data", "rows", "--baseline", "int7"], "unknown engine 'int7'. Did you mean 'int8'?"),
         (["--data", "others"], "was scored on 400 other rows than the 30 of others"),
         (["--data", "flipped"], "was scored on 400 other rows than the 400 of flipped"),
+        (["--data", "other-texts"], "was scored on 400 other rows than the 400 of other-texts"),
+        (["--data", "rows", "--column", "sentence"], "column sentence: no value has at least 20 rows"),
         (["--data", "nowhere"], "nowhere"),
         (["nothing", "--data", "rows"], "nothing"),
     ],
@@ -87,9 +95,48 @@ def test_wrong_input_is_one_line(
 ) -> None:
     few: list[dict[str, object]] = [{"sentence": f"text {index}", "label": index % 2} for index in range(30)]
     flipped: list[dict[str, object]] = [{"sentence": "text", "label": 1 - index % 2} for index in range(N)]
-    for folder, rows in (("others", few), ("flipped", flipped)):
+    texts: list[dict[str, object]] = [{"sentence": f"{index}", "label": index % 2} for index in range(N)]
+    for folder, rows in (("others", few), ("flipped", flipped), ("other-texts", texts)):
         for split in ("train", "validation"):
             write_rows(here / folder / f"{split}.jsonl", rows)
     assert run(["slices", *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and len(error.strip().splitlines()) == 1
+
+
+def test_results_of_an_earlier_version_are_known_by_their_labels(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for one in results.find([here / "results"]):
+        results.save(replace(one, quality=replace(one.quality, texts_digest=None)), here / "earlier")
+    assert run(["slices", "earlier", "--data", "rows"]) == 0
+    assert "known from their labels alone" in capsys.readouterr().err
+    assert run(["slices", "earlier", "--data", "rows", "--unlabelled"]) == 2
+
+
+def test_rows_of_one_file_that_is_divided_have_their_column(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lines without a label, and those of the training part, are not among the scored rows."""
+    lines: list[dict[str, object]] = [
+        {"sentence": f"text {index}", "label": index % 2, "part": "abc"[index % 3]} for index in range(1000)
+    ]
+    lines.insert(3, {"sentence": "no label", "label": -1, "part": "c"})
+    write_rows(here / "all.jsonl", lines)
+    source = DataSource("all.jsonl", DataSettings(split=0.6))
+    rows = data.load(TASKS["sst2"], "validation", source)
+    labels = rows.labels.tolist()
+    lost = {number for number, (text,) in enumerate(rows.texts) if int(text.split()[1]) % 3 == 1}
+    for name, wrong in (("fp32", set()), ("int8", lost)):
+        predictions = [1 - label if number in wrong else label for number, label in enumerate(labels)]
+        one = simulated_run(name, wrong, precision=name, n=len(rows))
+        metrics = {name: METRICS[name](labels, predictions) for name in one.quality.metrics}
+        quality = replace(one.quality, labels=labels, predictions=predictions, metrics=metrics,
+                          texts_digest=rows.texts_digest)  # fmt: skip
+        results.save(replace(one, quality=quality), here / "divided")
+    command = ["slices", "divided", "--data", "all.jsonl", "--split", "0.6", "--column", "part", "--json"]
+    assert run(command) == 0
+    value = json.loads(capsys.readouterr().out)
+    of_column = {each["slice"]: each for each in value["losses"] if each["slice"].startswith("part")}
+    assert of_column["part: b"]["loss"] == 1.0 and of_column["part: b"]["flagged"]
+    assert of_column["part: a"]["loss"] == of_column["part: c"]["loss"] == 0.0

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from effx import engines
 from effx.artifacts import Checkpoint, Engine
 from effx.cli import run
+from effx.errors import GateError
 from effx.export import build, export, fastest
 from effx.export.fastest import Files
 from effx.export.verify import verify
 from effx.host import cpu
+from effx.manifests import Parity
 from effx.specs import backends, variants
 
 
@@ -75,6 +78,47 @@ def test_the_fastest_is_kept_unless_a_better_one_is_nearly_as_fast(
     assert kept.manifest.precision == expected
     assert kept.manifest.variant == "auto+seq16" and kept.manifest.runtime.lengths == (16,)
     assert f"auto is {expected}; compared with the checkpoint: int8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("lost", "expected"),
+    [
+        ({"accuracy_lost": 0.01}, 0.01),
+        ({"accuracy_lost": -0.002, "metric": "matthews", "metric_lost": 0.015}, 0.015),  # as CoLA's
+        ({"accuracy_lost": 0.01, "metric": "f1", "metric_lost": 0.0}, 0.0),
+        ({"metric": "pearson", "metric_lost": 0.02}, 0.02),
+        ({}, 0.0),
+    ],
+)
+def test_what_is_lost_is_of_the_primary_metric(lost: dict[str, Any], expected: float) -> None:
+    assert build._score_lost(Parity(200, 0.0, 1.0, True, "task", **lost)) == expected
+
+
+def test_without_training_rows_a_calibrated_precision_is_left_out(
+    checkpoint: Checkpoint, rows_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("openvino")
+    kept = export(
+        checkpoint.folder, "auto", "openvino", tmp_path, data_folder=rows_folder / "validation.jsonl"
+    )
+    assert "int8 is left out: there are no training rows for it" in capsys.readouterr().err
+    assert kept.manifest.precision != "int8"
+
+
+def test_if_no_precision_passes_the_gates_it_is_said(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "_failure", lambda *_: "planted.")
+    with pytest.raises(GateError, match="auto.onnxruntime: planted"):
+        export(checkpoint.folder, "auto", "onnxruntime", tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_every_candidate_that_was_timed_has_its_time(engine: Engine) -> None:
+    assert engine.manifest.candidates is not None
+    of_precisions = [each for each in engine.manifest.candidates if each.seconds is not None]
+    assert {each.scheme.partition("-")[0] for each in of_precisions} == {"fp32", "int8"}
+    assert any(each.scheme == "fp32" and each.merged_projections for each in engine.manifest.candidates)
 
 
 def test_openvino_compares_bf16_where_the_processor_has_it(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -35,6 +35,11 @@ def test_the_share_leaves_as_many_rows_as_choose(
     assert (share, count) == (None if expected[0] is None else pytest.approx(expected[0]), expected[1])
 
 
+def test_as_many_rows_are_left_out_for_calibration() -> None:
+    assert choosing.share(20_000, None, 1000, calibrated=True) == (pytest.approx(0.9), 1000)
+    assert choosing.share(20_000, 18_500, 1000, calibrated=True) == (pytest.approx(18_000 / 18_500), 1000)
+
+
 @pytest.mark.parametrize("limit", [None, 100])
 def test_rows_that_choose_are_those_that_are_not_trained_on(
     checkpoint: Checkpoint, limit: int | None

@@ -24,7 +24,7 @@ from effx.optimize.choosing_predictions import ChoosingPredictions
 from effx.optimize.cost_table import CostTable
 from effx.specs.data import DataSettings, DataSource
 from effx.specs.optimize import OptimizeSettings
-from effx.specs.training import FinetuneSettings, TokenPruningSettings
+from effx.specs.training import EarlyExitSettings, FinetuneSettings, TokenPruningSettings
 from effx.specs.workloads import SINGLE_STREAM
 from effx.train import rows as row_numbers
 from effx.train import tokens
@@ -58,7 +58,10 @@ def test_the_answer_follows_from_the_results(workspace: Path) -> None:
     answer = json.loads((workspace / "answer" / "answer.json").read_text())
     runs = results.find([workspace / "results" / "tiny"])
     chosen_on = ChoosingPredictions.read(next(workspace.glob("cells/*/tiny/choosing.json")))
-    again = optimized.answer(runs, OptimizeSettings.of(**VALUES), SINGLE_STREAM, choosing=chosen_on.arrays())
+    again = optimized.answer(
+        runs, OptimizeSettings.of(**VALUES), SINGLE_STREAM, choosing=chosen_on.arrays(),
+        may_beat=chosen_on.unseen,
+    )  # fmt: skip
     assert json.loads(json.dumps(again.to_json())) == answer
     assert answer["choosing_rows"] == len(chosen_on.labels) > 0
     engines = {
@@ -108,6 +111,9 @@ def test_what_is_also_tried_follows_the_workload_and_the_options(
     assert (
         trained("offline") == trained("single", also=("none",)) == trained("single", also=("threads1",)) == ()
     )
+    assert trained("single", objective="size") == trained("single", objective="memory") == ()
+    with pytest.raises(UsageError, match="accepts 32 tokens at most"):
+        trained("single", also=("seq9999",))
     assert trained("offline", also=("tokens", "exits", "threads1")) == ("exits", "tokens")
     with pytest.raises(UsageError, match="stripped on onnxruntime"):
         trained("single", also=("stripped",))
@@ -130,10 +136,20 @@ def test_rows_that_choose_are_not_trained_on(workspace: Path, checkpoint: Checkp
     rows = data.load(checkpoint.task, "train", data.locate(None, checkpoint.task, checkpoint.data))
     training = FinetuneSettings.of(**recovered.manifest.training.settings).training
     trained = {rows.texts[index] for index in row_numbers.chosen(rows, training)}
-    chosen_on = choosing.choose(rows, training, 1000)
-    assert len(trained) + len(chosen_on) == len(rows) == recovered.manifest.training.rows + len(chosen_on)
     stored = ChoosingPredictions.read(next(workspace.glob("cells/*/tiny/choosing.json")))
-    assert stored.labels == tuple(chosen_on.labels)
+    apart = row_numbers.left_out(rows, training, len(stored.labels))
+    assert stored.labels == tuple(rows.labels[apart])
+    assert not trained & {rows.texts[index] for index in apart}
+    assert len(trained) == recovered.manifest.training.rows == len(rows) - 2 * len(apart)
+    assert set(stored.unseen) == {name for name in stored.predictions if name.startswith("tiny-1.5x")}
+    for name in ("tiny", "tiny-1.5x"):
+        before, after = (
+            Checkpoint.open(workspace / "checkpoints" / f"{name}{end}") for end in ("", "-exits")
+        )
+        exits = EarlyExitSettings.of(**after.manifest.training.settings).training
+        fit, held, _ = row_numbers.split(rows, before.manifest.training, exits, apart)
+        assert after.manifest.training.rows == len(fit)
+        assert not set(apart) & {*fit, *held}
 
 
 def test_the_structure_fits_the_cost_table(workspace: Path) -> None:

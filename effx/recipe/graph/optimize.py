@@ -26,9 +26,8 @@ from effx.recipe.execute.stages import common
 from effx.recipe.graph.cells import Cell, CellBuilder
 from effx.recipe.graph.plan import Artifacts
 from effx.recipe.language.recipe import TaskEntry
-from effx.specs.distillation import DistillationSettings
 from effx.specs.measurement import BuiltFor, MeasurementPlan
-from effx.specs.optimize import EXITS, TOKENS, OptimizeSettings
+from effx.specs.optimize import ALSO_PARTS, EXITS, OptimizeSettings
 from effx.specs.settings import Settings
 from effx.specs.stages import (
     AnswerStage,
@@ -55,8 +54,6 @@ _CHECKS = 8
 _ROUNDS = 15
 _ALSO_DROP = 0.5
 """Of the accepted loss: what exits or fewer tokens may lose; pruning and precision lose something before."""
-_PARTS = {EXITS: "exit", TOKENS: "tokens"}
-"""What is trained -> the part of a variant that runs it."""
 
 
 def add(
@@ -113,6 +110,7 @@ class _Cells:
         self._also_trained, checkpoint = checked.also_trained, checked.checkpoint
         self.name = checkpoint.name
         self._choosing_rows = checked.choosing_rows
+        self._of_recovered: set[str] = set()
         self._finetune = FinetuneSettings.of(
             epochs=settings.epochs, batch_size=settings.batch_size, lr=settings.lr, limit=settings.limit,
             share=checked.training_share, seed=settings.seed,
@@ -170,7 +168,12 @@ class _Cells:
                 paths=self._training_paths,
             )  # fmt: skip
             before = recovered
-            engines += [self._engine(recovered, settings.variant, backend), *self._also(recovered, backend)]
+            of_recovered = [
+                self._engine(recovered, settings.variant, backend),
+                *self._also(recovered, backend),
+            ]
+            self._of_recovered |= {cell.id for cell in of_recovered}
+            engines += of_recovered
         return engines
 
     def _also(self, checkpoint: Cell, backend: str) -> list[Cell]:
@@ -184,19 +187,21 @@ class _Cells:
                 word, f"{checkpoint.name}-{word}", stage, sources,
                 work=self._builder.amount(self._task, settings, *epochs), group=word,
             )  # fmt: skip
-            engines.append(self._engine(trained, f"{_PARTS[word]}+{variant}", backend))
+            engines.append(self._engine(trained, f"{ALSO_PARTS[word]}+{variant}", backend))
         return engines
 
     def _stage_of(self, word: str) -> tuple[Settings, Settings, tuple[str, ...]]:
         """Return the stage that trains exits or a token schedule, its settings, and those that are epochs."""
         settings = self._settings
+        training = self._finetune.training  # the same rows are left out
         values: dict[str, Any] = {
             "max_drop": _ALSO_DROP * settings.max_drop, "confidence": settings.confidence,
-            "batch_size": settings.batch_size, "seed": settings.seed,
+            "batch_size": settings.batch_size, "seed": settings.seed, "limit": training.limit,
+            "share": training.share,
         }  # fmt: skip
         common: dict[str, Any] = {
-            "task": self._task.name, "teacher": self._given.name, "distillation": DistillationSettings(),
-            "limit_s": settings.also_s(len(self._also_trained)),
+            "task": self._task.name, "teacher": self._given.name, "distillation": settings.distillation,
+            "limit_s": settings.also_s(len(self._also_trained)), "rows_apart": self._choosing_rows,
         }  # fmt: skip
         if word == EXITS:
             exits = EarlyExitSettings.of(epochs=settings.epochs, **values)
@@ -209,8 +214,9 @@ class _Cells:
         if not self._choosing_rows:
             return []
         stage = ChoosingStage(
-            rows=self._choosing_rows, training=self._finetune.training, workload=self._workload
-        )
+            rows=self._choosing_rows, training=self._finetune.training, workload=self._workload,
+            unseen=tuple(cell.name for cell in engines if cell.id in self._of_recovered),
+        )  # fmt: skip
         return [self._add("choosing", self.name, stage, engines, backends=_backends(engines))]
 
     def session(self, engines: Sequence[Cell], meter: str, host: str) -> Cell:

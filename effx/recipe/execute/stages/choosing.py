@@ -20,7 +20,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     engines = [Engine.open(source.artifact) for source in cell.sources]
     every_row = data.load(engines[0].task, "train", cell.local_paths.data)
     rows = choosing.choose(every_row, settings.training, settings.rows)
-    found = choosing.predict(engines, rows, built_for(settings.workload))
+    found = choosing.predict(engines, rows, built_for(settings.workload), settings.unseen)
     folder = out / cell.name
     folder.mkdir()
     found.write(folder / common.CHOOSING)

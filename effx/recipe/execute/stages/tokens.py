@@ -22,6 +22,7 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
         settings=settings.tokens,
         distillation=common.distillation(cell, settings),
         limit_s=settings.limit_s,
+        rows_apart=settings.rows_apart,
     )
     assert checkpoint.manifest.tokens is not None
     measured = checkpoint.manifest.tokens.validation
