@@ -12,9 +12,8 @@ from effx import engines
 from effx.artifacts import Checkpoint, Engine
 from effx.cli import run
 from effx.errors import GateError
-from effx.export import build, export, fastest
+from effx.export import build, export, fastest, verify
 from effx.export.fastest import Files
-from effx.export.verify import verify
 from effx.host import cpu
 from effx.manifests import Parity
 from effx.specs import backends, variants
