@@ -104,7 +104,15 @@ def prove(
     """
     states = [State.NOT_CHEAPER] * len(costs)
     cheaper = [index for index, cost in enumerate(costs) if cost < baseline_cost]
-    beaten = _beaten(metric, choosing, costs) if choosing is not None and engines else set()
+    chosen_on = (
+        None
+        if choosing is None
+        else [
+            float(metric(choosing.labels, predictions) - metric(choosing.labels, choosing.baseline))
+            for predictions in choosing.engines
+        ]
+    )
+    beaten = _beaten(metric, choosing, chosen_on, costs) if choosing is not None and chosen_on else set()
     p_values = [
         noninferiority.p_value(metric, labels, baseline, predictions, max_drop) for predictions in engines
     ]
@@ -123,7 +131,7 @@ def prove(
         result.append(
             Outcome(
                 state=states[index],
-                chosen_on=None if choosing is None else _difference(metric, choosing, index),
+                chosen_on=None if chosen_on is None else chosen_on[index],
                 difference=float(metric(labels, predictions) - metric(labels, baseline)),
                 bound=None if bounds is None else float(bounds[0]),
                 p_value=p_values[index],
@@ -132,13 +140,8 @@ def prove(
     return result
 
 
-def _difference(metric: Metric, rows: Choosing, index: int) -> float:
-    return float(metric(rows.labels, rows.engines[index]) - metric(rows.labels, rows.baseline))
-
-
-def _beaten(metric: Metric, rows: Choosing, costs: Sequence[float]) -> set[int]:
+def _beaten(metric: Metric, rows: Choosing, differences: Sequence[float], costs: Sequence[float]) -> set[int]:
     """Return the engines that a cheaper one beats by more than one standard error of their difference."""
-    differences = np.array([_difference(metric, rows, index) for index in range(len(costs))])
     draws = bootstrap.paired_differences(metric, rows.labels, rows.baseline, np.stack(rows.engines))
     result = set()
     for index, cost in enumerate(costs):

@@ -121,7 +121,7 @@ def of_texts(
         pairs: whether a row has two texts, whose words are compared.
     """
     words = [[word.lower() for text in row for word in _WORD.findall(text)] for row in texts]
-    found = quartiles("words", np.array([len(row) for row in words], dtype=float), "{} to {}")
+    found = quartiles("words", np.array([len(row) for row in words], dtype=float))
     negated = [any(_NEGATION.search(text) for text in row) for row in texts]
     found.append(Slice("negation", "yes", np.flatnonzero(negated)))
     if training_texts:
@@ -132,7 +132,7 @@ def of_texts(
         name = f"fewer than {_RARE} times in the training rows"
         found.append(Slice("rare words", name, np.flatnonzero(rare)))
     if pairs:
-        found += quartiles("overlap", np.array([_overlap(row) for row in texts]), "{} to {}")
+        found += quartiles("overlap", np.array([_overlap(row) for row in texts]))
     return found
 
 
@@ -155,7 +155,7 @@ def of_column(name: str, values: Sequence[str]) -> list[Slice]:
     found = [Slice(name, "missing", np.flatnonzero(missing))] if missing.any() else []
     if len(counts) > _MOST_VALUES and (numbers := _numbers(array[~missing].tolist())) is not None:
         known = np.flatnonzero(~missing)
-        return [replace(each, rows=known[each.rows]) for each in quartiles(name, numbers, "{} to {}")] + found
+        return [replace(each, rows=known[each.rows]) for each in quartiles(name, numbers)] + found
     frequent = [value for value, _ in counts.most_common(_MOST_VALUES)]
     return [Slice(name, value, np.flatnonzero(array == value)) for value in sorted(frequent)] + found
 
@@ -165,20 +165,19 @@ def is_large_enough(part: Slice, rows: int) -> bool:
     return LEAST_ROWS <= len(part.rows) <= rows - LEAST_ROWS
 
 
-def quartiles(group: str, values: np.ndarray, form: str) -> list[Slice]:
+def quartiles(group: str, values: np.ndarray) -> list[Slice]:
     """Return the rows between quartiles of a value; equal values are in one slice.
 
     Args:
         group: name of the value.
         values: float64 [n].
-        form: of a slice's name, with places for its least and its largest value.
     """
     edges = np.unique(np.quantile(values, [0.25, 0.5, 0.75]))
     part = np.searchsorted(edges, values, side="left")
     of_parts = [np.flatnonzero(part == number) for number in np.unique(part)]
     ends = [(float(values[rows].min()), float(values[rows].max())) for rows in of_parts]
     names = _distinct(ends)
-    return [Slice(group, form.format(*pair), rows) for pair, rows in zip(names, of_parts, strict=True)]
+    return [Slice(group, " to ".join(pair), rows) for pair, rows in zip(names, of_parts, strict=True)]
 
 
 def _distinct(ends: Sequence[tuple[float, float]]) -> list[tuple[str, str]]:

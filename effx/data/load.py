@@ -165,8 +165,7 @@ def published_numbers(task: Task, split: str, source: DataSource) -> list[str] |
     Raises:
         DataError: the file cannot be read.
     """
-    split_files = layouts.files_of(source, split, task.name)
-    table = _table(split_files.paths, task.name, task, source.settings, labelled=False, cache=None)
+    table = _table_of(task, split, source, labelled=False)
     names = [column.strip().lower() for column in table.columns]
     position = next((names.index(name) for name in ("index", "id") if name in names), None)
     return None if position is None else [str(row[position]) for row in table.rows]
@@ -180,9 +179,7 @@ def column_values(task: Task, split: str, source: DataSource, name: str) -> list
     Raises:
         DataError: the file cannot be read, or has no such column; the nearest is named.
     """
-    split_files = layouts.files_of(source, split, task.name)
-    labelled = not source.settings.unlabelled
-    table = _table(split_files.paths, task.name, task, source.settings, labelled=labelled, cache=None)
+    table = _table_of(task, split, source, labelled=not source.settings.unlabelled)
     if name not in table.columns:
         known = ", ".join(table.columns)
         raise DataError(
@@ -191,6 +188,12 @@ def column_values(task: Task, split: str, source: DataSource, name: str) -> list
         )
     position = table.columns.index(name)
     return ["" if row[position] is MISSING else str(row[position]) for row in table.rows]
+
+
+def _table_of(task: Task, split: str, source: DataSource, *, labelled: bool) -> Table:
+    """Return every line of the files of a split."""
+    files = layouts.files_of(source, split, task.name)
+    return _table(files.paths, task.name, task, source.settings, labelled=labelled, cache=None)
 
 
 def paths(task: str, split: str, source: DataLocation) -> tuple[Path, ...]:
