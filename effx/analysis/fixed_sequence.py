@@ -18,7 +18,7 @@ rules.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -43,8 +43,20 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Choosing:
+class ChoosingRows:
     """Rows that choose which engines are tested; none of them proves."""
+
+    labels: np.ndarray
+    """As metrics take them."""
+    predictions: Mapping[str, np.ndarray]
+    """Of each engine, by its name."""
+    unseen: Collection[str]
+    """Engines whose last training left these rows out; no other one is taken to beat another."""
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """The same for the engines of a test, in their order."""
 
     labels: np.ndarray
     """[n], or as the metric takes them; the first axis is rows."""

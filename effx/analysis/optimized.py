@@ -7,14 +7,14 @@ of the reduced ones.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from effx.analysis import batches, cohorts, comparison, fixed_sequence, limits
-from effx.analysis.fixed_sequence import Choosing, Outcome, State
+from effx.analysis.fixed_sequence import Choosing, ChoosingRows, Outcome, State
 from effx.analysis.techniques import technique
 from effx.errors import UsageError
 from effx.results import Run
@@ -138,8 +138,7 @@ def answer(
     workload: Workload,
     *,
     by_agreement: bool = False,
-    choosing: tuple[np.ndarray, Mapping[str, np.ndarray]] | None = None,
-    may_beat: Collection[str] = (),
+    choosing: ChoosingRows | None = None,
 ) -> OptimizedAnswer:
     """Return which engine of a session to deploy.
 
@@ -148,9 +147,7 @@ def answer(
         settings: the accepted loss and the objective.
         workload: in which cost and score are compared.
         by_agreement: whether the labels of the rows are the unreduced model's own predictions.
-        choosing: labels of the rows that choose, and each engine's predictions for them; None: every cheaper
-            engine is tested.
-        may_beat: names of the engines that were not trained on the rows that choose.
+        choosing: rows that choose which engines are tested; None: every cheaper engine is.
 
     Raises:
         UsageError: no unreduced fp32 engine, or none with a value of the objective.
@@ -185,7 +182,7 @@ def answer(
     others = [run for run, _ in known if run is not baseline]
     cohorts.check([baseline, *others], energy=settings.objective == "energy")
     labels = cohorts.shared_labels([baseline, *others])
-    chosen_on = _choosing(choosing, baseline, others, may_beat)
+    chosen_on = _choosing(choosing, baseline, others)
     metric = METRICS[baseline.quality.metric]
     tested = fixed_sequence.prove(
         metric,
@@ -238,22 +235,16 @@ def answer(
     )
 
 
-def _choosing(
-    choosing: tuple[np.ndarray, Mapping[str, np.ndarray]] | None,
-    baseline: Run,
-    others: Sequence[Run],
-    may_beat: Collection[str],
-) -> Choosing | None:
+def _choosing(rows: ChoosingRows | None, baseline: Run, others: Sequence[Run]) -> Choosing | None:
     """Return the rows that choose, if every engine has predictions for them."""
-    if choosing is None:
-        return None
-    labels, predictions = choosing
-    if any(run.name not in predictions for run in (baseline, *others)):
+    if rows is None or any(run.name not in rows.predictions for run in (baseline, *others)):
         return None
     return Choosing(
-        labels, predictions[baseline.name], [predictions[run.name] for run in others],
-        [run.name in may_beat for run in others],
-    )  # fmt: skip
+        labels=rows.labels,
+        baseline=rows.predictions[baseline.name],
+        engines=[rows.predictions[run.name] for run in others],
+        may_beat=[run.name in rows.unseen for run in others],
+    )
 
 
 def cost(run: Run, objective: str, workload: Workload) -> float | None:

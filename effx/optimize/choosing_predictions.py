@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from effx import files, records
+from effx.analysis.fixed_sequence import ChoosingRows
 from effx.records import Record, StoredLabel
 from effx.specs.kinds import KINDS
 
@@ -26,7 +27,7 @@ class ChoosingPredictions(Record):
     unseen: tuple[str, ...] = ()
     """Engines whose last training left the rows out."""
 
-    def arrays(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def as_rows(self) -> ChoosingRows:
         """Return labels and each engine's predictions as metrics take them."""
         kind, names = KINDS[self.kind], self.label_names
         labels, found = np.zeros(0), {}
@@ -34,7 +35,7 @@ class ChoosingPredictions(Record):
             labels, found[engine] = kind.numbers(
                 kind.restore(self.labels, names), kind.restore(predictions, names)
             )
-        return labels, found
+        return ChoosingRows(labels, found, self.unseen)
 
     @classmethod
     def read(cls, path: Path) -> ChoosingPredictions:

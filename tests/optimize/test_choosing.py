@@ -60,9 +60,12 @@ def test_labels_and_predictions_of_a_file_are_those_that_metrics_take(tmp_path: 
     )  # fmt: skip
     value.write(tmp_path / "choosing.json")
     again = ChoosingPredictions.read(tmp_path / "choosing.json")
-    labels, predictions = again.arrays()
-    assert labels.tolist() == [0, 1, 1]
-    assert {name: each.tolist() for name, each in predictions.items()} == {"a": [0, 1, 0], "b": [1, 1, 1]}
+    rows = again.as_rows()
+    assert rows.labels.tolist() == [0, 1, 1]
+    assert {name: each.tolist() for name, each in rows.predictions.items()} == {
+        "a": [0, 1, 0],
+        "b": [1, 1, 1],
+    }
     (tmp_path / "choosing.json").write_text('{"schema": 2}')
     with pytest.raises(ArtifactError):
         ChoosingPredictions.read(tmp_path / "choosing.json")

@@ -59,8 +59,7 @@ def test_the_answer_follows_from_the_results(workspace: Path) -> None:
     runs = results.find([workspace / "results" / "tiny"])
     chosen_on = ChoosingPredictions.read(next(workspace.glob("cells/*/tiny/choosing.json")))
     again = optimized.answer(
-        runs, OptimizeSettings.of(**VALUES), SINGLE_STREAM, choosing=chosen_on.arrays(),
-        may_beat=chosen_on.unseen,
+        runs, OptimizeSettings.of(**VALUES), SINGLE_STREAM, choosing=chosen_on.as_rows()
     )  # fmt: skip
     assert json.loads(json.dumps(again.to_json())) == answer
     assert answer["choosing_rows"] == len(chosen_on.labels) > 0

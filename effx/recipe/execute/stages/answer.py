@@ -22,14 +22,13 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     assert session is not None
     chosen_on = None
     if choosing is not None:
-        chosen_on = ChoosingPredictions.read(choosing.artifact / common.CHOOSING)
+        chosen_on = ChoosingPredictions.read(choosing.artifact / common.CHOOSING).as_rows()
     answer = optimized.answer(
         results.find([session.artifact]),
         settings.optimize,
         built_for(settings.workload),
         by_agreement=settings.by_agreement,
-        choosing=None if chosen_on is None else chosen_on.arrays(),
-        may_beat=() if chosen_on is None else chosen_on.unseen,
+        choosing=chosen_on,
     )
     folder = out / cell.name
     folder.mkdir()
