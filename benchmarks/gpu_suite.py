@@ -41,7 +41,7 @@ import torch
 from gpu_page import NAMES, SHAPES
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from effx import corpus, files, models
+from effx import corpus, files, meters, models
 from effx.artifacts import Checkpoint, now
 from effx.demo.pretraining import tokenizer
 from effx.encoding import Encoded, Encoder
@@ -50,7 +50,7 @@ from effx.export import export_all
 from effx.host import identity
 from effx.models import evaluate, exits, tokens
 from effx.models.structure import structure
-from effx.profile import meters, profile
+from effx.profile import profile
 from effx.specs.exit_rules import entropy
 from effx.specs.measurement import MeasurementPlan
 from effx.specs.tasks import TASKS

@@ -32,10 +32,10 @@ import numpy as np
 from effx.artifacts import now
 from effx.host import identity
 from effx.host.sensors import Sensor
-from effx.profile.meters import rapl, trace
-from effx.profile.meters.protocol import Reading
-from effx.profile.meters.sampler import Clock
-from effx.profile.meters.trace import GAIN, Sample
+from effx.meters import rapl, trace
+from effx.meters.protocol import Reading
+from effx.meters.sampler import Clock
+from effx.meters.trace import GAIN, Sample
 
 WINDOW_S = 10.0
 BEFORE_S = 6.0

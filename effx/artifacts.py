@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from effx import files, records
+from effx.costs import ONE_SHOT, TRAINING, Expense, united
 from effx.errors import ArtifactError, UsageError, printable
 from effx.manifests import CheckpointManifest, EngineManifest, Manifest
 from effx.specs import variants
@@ -219,6 +220,25 @@ class Checkpoint(_Artifact[CheckpointManifest]):
     @classmethod
     def manifest_type(cls) -> type[CheckpointManifest]:
         return CheckpointManifest
+
+    def expenses(self) -> tuple[Expense, ...]:
+        """Return what had to be computed to have it, its own training last.
+
+        If that is unknown, as of imported models, it is one training of unknown cost. The training of several
+        tasks is one computation, whichever of its checkpoints is asked.
+        """
+        manifest = self.manifest
+        known = manifest.expenses is not None
+        before = manifest.expenses or ()
+        if any(expense.key == (ONE_SHOT, manifest.parent) for expense in before):
+            return before  # written without training: the record of a training is the parent's
+        training = Expense(
+            kind=TRAINING,
+            checkpoint=self.digest if manifest.shared is None else manifest.shared.encoder,
+            name=self.name,
+            cost=manifest.training.cost if known else None,
+        )
+        return united(before, [training])
 
 
 class Engine(_Artifact[EngineManifest]):

@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypedDict
 
 from pydantic import AfterValidator, Field, JsonValue, PlainSerializer, PlainValidator, model_validator
 
+from effx.costs import Cost, Expense, total
 from effx.errors import UsageError
 from effx.records import Record, StoredLabel
 from effx.specs import backends, variants
@@ -429,6 +430,12 @@ class TrainingStage:
     loss: float
     """Mean over the steps, and over the processes."""
     precision: str
+    cost: Cost | None = None
+    """What it took, without evaluations; None: an earlier version wrote it."""
+    evaluations: Count = 0
+    """Times that held-out rows were scored during training."""
+    evaluation: Cost | None = None
+    """What these took together; None: there were none, or an earlier version wrote it."""
 
 
 class TrainingRecord(Record):
@@ -505,6 +512,11 @@ class TrainingRecord(Record):
     def seconds(self) -> float:
         """Seconds of all stages."""
         return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def cost(self) -> Cost | None:
+        """What all stages took; None: unknown."""
+        return total(stage.cost for stage in self.stages)
 
     @property
     def loss(self) -> float:
@@ -607,6 +619,9 @@ class CheckpointManifest(Manifest):
     """Validation rows whose text is also a training row's; None: unknown."""
     parent: Digest | None = None
     """Digest of the checkpoint that it was made from."""
+    expenses: tuple[Expense, ...] | None = None
+    """What had to be computed besides its own training: other checkpoints, its teacher, importance scores;
+    None: unknown."""
     full_parameters: Positive
     """Parameters before anything was removed or added."""
     exits: ExitsRecord | None = None
@@ -670,6 +685,7 @@ class CheckpointFacts(TypedDict, total=False):
     baseline: BaselineRecord | None
     validation_overlap: int | None
     parent: str | None
+    expenses: tuple[Expense, ...]
     max_length: int
     data: DataRecord | None
     exits: ExitsRecord | None
@@ -960,6 +976,8 @@ class EngineManifest(Manifest):
     calibration_rows: Count | None = None
     """Training rows that activation ranges were to be taken from; None: made elsewhere."""
     runtime: RuntimeSettings
+    expenses: tuple[Expense, ...] | None = None
+    """What had to be computed to have its checkpoint; None: unknown."""
     build_s: Seconds | None = None
     built_on: BuildHost | None = None
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from effx.artifacts import Checkpoint
-from tests.profile.meters import fake
+from tests.meters import fake
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "docker" / "install.sh"

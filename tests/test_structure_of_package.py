@@ -44,10 +44,12 @@ FLOORS: dict[str, set[str]] = {
     "structure": {"errors"},
     "data": {"corpus", "errors", "files", "formatting", "host", "progress", "records", "specs"},
     "records": {"errors"},
-    "manifests": {"errors", "records", "specs", "stats", "structure"},
-    "tickets": {"errors", "files", "manifests", "records", "specs", "structure"},
-    "artifacts": {"errors", "files", "manifests", "records", "specs"},
-    "results": {"errors", "files", "host", "manifests", "progress", "records", "specs", "stats"},
+    "costs": {"records", "specs"},
+    "manifests": {"costs", "errors", "records", "specs", "stats", "structure"},
+    "tickets": {"costs", "errors", "files", "manifests", "records", "specs", "structure"},
+    "artifacts": {"costs", "errors", "files", "manifests", "records", "specs"},
+    "meters": {"costs", "errors", "host", "records", "results", "specs"},
+    "results": {"costs", "errors", "files", "host", "manifests", "progress", "records", "specs", "stats"},
 }
 """Ground floor: what each part may import, all of it without PyTorch."""
 BASE = set(FLOORS)

@@ -134,7 +134,7 @@ def _onnx() -> Parser:
 
 
 def _trace() -> Parser:
-    from effx.profile.meters import replay
+    from effx.meters import replay
 
     return lambda data: replay.open(str(_file("t.csv" if data[:1] == b"#" else "t.json", data)))
 

@@ -31,6 +31,7 @@ from effx.specs.training import AdaptationSettings
 @options.data("Default: the hub.")
 @options.of(AdaptationSettings, without=("share",))
 @options.of(HeadSettings, without=("fresh_head",))
+@options.training_meter
 @options.workspace("table, figure, checkpoints. Default: adaptation/TASK.")
 @click.option("--json", "as_json", is_flag=True, help="Print table.json.")
 @click.pass_context

@@ -19,6 +19,7 @@ from effx.specs.training import EarlyExitSettings
 @options.teacher_of_predictions
 @options.data("Default: where the checkpoint's rows came from.")
 @options.of(ImportSettings)
+@options.training_meter
 @options.new_checkpoint("CHECKPOINT-exits")
 @click.pass_context
 def command(

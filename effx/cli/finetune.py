@@ -23,6 +23,7 @@ from effx.specs.training import FinetuneSettings
 @options.new_checkpoint(
     "TASK-MODEL-REGIME-sSEED, or TASK-MODEL-REGIME-layersK-seqN-sSEED with other layers or length"
 )
+@options.training_meter
 @options.trust_remote_code
 @click.pass_context
 def command(

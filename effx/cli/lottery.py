@@ -21,6 +21,7 @@ from effx.specs.training import LotterySettings
 @options.of(LotterySettings)
 @options.of(HeadSettings)
 @options.teacher
+@options.training_meter
 @options.workspace("checkpoints and masks. Default: lottery/TASK-MODEL, with -mlm or -mask.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifests.")
 @click.pass_context

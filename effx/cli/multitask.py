@@ -36,6 +36,7 @@ from effx.specs.training import MultitaskSettings
 @options.teachers_of_predictions
 @options.of(MultitaskSettings)
 @options.new_checkpoint("multitask-MODEL-sSEED, followed by -TASK")
+@options.training_meter
 @options.trust_remote_code
 @click.pass_context
 def command(

@@ -186,6 +186,14 @@ class Finite(click.FloatRange):
         return number
 
 
+def _use_meter(context: click.Context, _: click.Parameter, meter: str) -> None:
+    """Measure what a command computes by a meter."""
+    from effx.meters import running
+
+    if not context.resilient_parsing:
+        context.with_resource(running.using(running.Requested(meter, required=meter != "auto")))
+
+
 model = click.option(
     "--model",
     required=True,
@@ -199,6 +207,16 @@ meter = click.option(
     default="auto",
     show_default=True,
     help=f"Energy meter. {meters.help_text()}.",
+)
+training_meter = click.option(
+    "--meter",
+    type=Grammar(meters.check, meters.grammar()),
+    default="auto",
+    show_default=True,
+    expose_value=False,
+    callback=_use_meter,
+    help="Energy meter of the computation; what it took is recorded in the checkpoint. "
+    f"{meters.help_text('the first meter that can read what is trained on')}.",
 )
 engines_folder = click.option(
     "-o",

@@ -23,6 +23,7 @@ from effx.specs.optimize import OneShotSettings
 )
 @options.of(OneShotSettings)
 @options.data("Default: where the checkpoint's rows came from.")
+@options.training_meter
 @options.new_checkpoint("that of CHECKPOINT with -prunedSPEEDUPx")
 @click.pass_context
 def command(

@@ -36,6 +36,7 @@ from effx.specs.training import TicketSearchSettings
     help="Prune by the importance scores of another search, e.g. of another task: its workspace, or one of "
     "its importance-sSEED.json for all seeds. The full models of TASK are trained too, for comparison.",
 )
+@options.training_meter
 @options.workspace("checkpoints, table, figure. Default: tickets/TASK-MODEL.")
 @click.option("--json", "as_json", is_flag=True, help="Print table.json.")
 @click.pass_context

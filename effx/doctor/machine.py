@@ -13,7 +13,7 @@ from effx.host import cpu, gpus, memory
 from effx.host.cgroups import Cgroups
 from effx.host.cpu import Cpu
 from effx.host.sensors import NoSensorError, SensorPermissionError, UnavailableError
-from effx.profile.meters import hwmon, rapl
+from effx.meters import hwmon, rapl
 
 _X86_FEATURES = {
     "AVX2": ("avx2",),

@@ -263,6 +263,7 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
             merged_projections=best.merged_projections,
             gate_data=gate_data(checkpoint, source.data_folder),
             calibration_rows=source.calibration_rows,
+            expenses=checkpoint.expenses(),
             runtime=best.runtime,
             build_s=round(build_s, 3),
             built_on=BuildHost(

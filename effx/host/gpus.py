@@ -210,6 +210,10 @@ def throttles(seen: list[Condition]) -> list[str]:
     return [name for bit, name in _THROTTLES.items() if active & bit]
 
 
+AMBIGUOUS = ", unless it is a worker under another pid (container)"
+"""End of the flag of a process that may be a worker itself."""
+
+
 def foreign_processes(seen: list[Condition], worker_pids: set[int]) -> tuple[str, ...]:
     """Return one flag per process on the device that is not a worker.
 
@@ -221,7 +225,7 @@ def foreign_processes(seen: list[Condition], worker_pids: set[int]) -> tuple[str
     return tuple(
         f"foreign process {pid}"
         if same_namespace or Path(f"/proc/{pid}").exists()
-        else f"foreign process {pid}, unless it is a worker under another pid (container)"
+        else f"foreign process {pid}{AMBIGUOUS}"
         for pid in sorted(present - worker_pids)
     )
 

@@ -51,6 +51,15 @@ def peak_resident_bytes(status: Path = Path("/proc/self/status")) -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def reset_peak(clear_refs: Path = Path("/proc/self/clear_refs")) -> bool:
+    """Let :func:`peak_resident_bytes` count from now on; return whether that is possible here (Linux)."""
+    try:
+        clear_refs.write_text("5")  # the value that resets VmHWM, see proc(5)
+    except OSError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def collector_paused() -> Iterator[None]:
     """Pause the garbage collector in a ``with`` block that creates millions of objects which all remain.

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from effx import data, engines
+from effx import data, engines, meters
 from effx.artifacts import Checkpoint
 from effx.errors import MissingExtraError, UsageError
 from effx.export.build import refusal
 from effx.optimize import choosing, predicted_labels
-from effx.profile import meters
 from effx.specs import backends, exit_rules, variants
 from effx.specs.data import DataLocation, DataSource
 from effx.specs.measurement import BuiltFor

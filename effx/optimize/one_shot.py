@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 
 from effx import data, progress, signals
 from effx.artifacts import Checkpoint
+from effx.costs import ONE_SHOT, Expense, united
 from effx.encoding import Encoded, Encoder, smaller_batches
 from effx.errors import UsageError
 from effx.manifests import CheckpointFacts, OneShotRecord
@@ -42,6 +43,7 @@ from effx.specs.optimize import OneShotSettings
 from effx.specs.tasks import Task
 from effx.structure import Structure
 from effx.train import output
+from effx.train.loop import running_meter
 from effx.train.rows import validation_facts
 
 _BATCH = 64
@@ -155,13 +157,15 @@ def prune(
     encoder = Encoder(opened.folder, opened.max_length, form=task.behavior.form)
 
     progress.say(f"{folder.name}: measure layers on {len(fitted)} rows")
-    layers = _layers(model, batches(model, encoder(train.take(np.sort(fitted)).texts)))
-    comparison = _Comparison(model, task, encoder(train.take(np.sort(scored)).texts), layers)
-    found, options = _search(model, table, layers, comparison, settings, folder.name, strict=strict)
-    target = _target(structure(model), layers, options)
-    for layer in layers:
-        layer.forget()
-    reconstruct(model, target, [layer.problems for layer in layers])
+    with running_meter() as meter:
+        layers = _layers(model, batches(model, encoder(train.take(np.sort(fitted)).texts)))
+        comparison = _Comparison(model, task, encoder(train.take(np.sort(scored)).texts), layers)
+        found, options = _search(model, table, layers, comparison, settings, folder.name, strict=strict)
+        target = _target(structure(model), layers, options)
+        for layer in layers:
+            layer.forget()
+        reconstruct(model, target, [layer.problems for layer in layers])
+    expense = Expense(kind=ONE_SHOT, checkpoint=opened.digest, name=opened.name, cost=meter.cost(None))
     predictions = evaluate.predictions(model, encoder(validation.texts, validation.documents), task)
     before = opened.manifest
     facts: CheckpointFacts = {
@@ -169,6 +173,7 @@ def prune(
         "seed": before.seed,
         "training": before.training,
         "parent": opened.digest,
+        "expenses": united(opened.expenses(), [expense]),
         "max_length": opened.max_length,
         "data": data.recorded(task, location),
         "one_shot": OneShotRecord(

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from effx.host import cpu
-from effx.profile.meters import Meter
-from effx.profile.meters.trace import SHORT_WINDOW
+from effx.meters import Meter
+from effx.meters.trace import SHORT_WINDOW
 from effx.results import Energy, EnergyWindow, Idle
 from effx.stats import intervals
 

@@ -15,10 +15,10 @@ from effx.data import Rows, UnlabelledRows
 from effx.errors import EffxError, WorkerError, one_line
 from effx.host import cpu
 from effx.host.cgroups import Cgroups
+from effx.meters import Meter
 from effx.profile import record
 from effx.profile.client import WorkerClient
 from effx.profile.journal import timestamp
-from effx.profile.meters import Meter
 from effx.profile.protocol import Block, BlockLimits, MemoryUse, OpenedEngine, Scored, WarmedUp
 from effx.results import EnergyWindow, Quality, ReferenceEngine, RuntimeRecord, facts
 from effx.specs import workloads

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from effx.profile.meters import Meter
+from effx.meters import Meter
 from effx.results import Energy, GateResult, WorkloadResult
 from effx.specs import gates as specs
 from effx.specs.gates import Gate

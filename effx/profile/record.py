@@ -118,6 +118,7 @@ def of_engine(engine: Engine) -> EngineRecord:
             exits.rule.name, exits.rule.threshold, exits.rule.patience, list(exits.depths), exits.segments
         ),
         parity=manifest.worst_parity,
+        expenses=manifest.expenses,
     )
 
 

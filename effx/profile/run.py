@@ -14,16 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from effx import data, files, progress
+from effx import data, files, meters, progress
 from effx.artifacts import Engine
 from effx.data import Rows, UnlabelledRows
 from effx.errors import ArtifactError, DataError, EffxError, UsageError
 from effx.host import identity, locks
+from effx.meters import Meter
 from effx.profile import journal as journals
-from effx.profile import meters
 from effx.profile.engine_under_test import EngineUnderTest, accepts, longest_input
 from effx.profile.journal import Journal, JournaledEngine, SessionHeader
-from effx.profile.meters import Meter
 from effx.profile.pool import WorkerPool, affordable
 from effx.profile.reference import references
 from effx.profile.session import InterleavedSession
@@ -51,7 +50,7 @@ def profile(
         engines: engine folders, or folders of them.
         out: folder of the results, one ID.json each; those of engines that failed say why.
         plan: what is measured.
-        meter: see :func:`effx.profile.meters.open`.
+        meter: see :func:`effx.meters.open`.
         data_folder: file or folder of validation rows; default: where the checkpoint's came from.
         host: a name for this machine; default: the host name.
         reference: name or folder of the engine that the others are compared with on rows without labels;

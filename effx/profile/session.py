@@ -32,11 +32,11 @@ import numpy as np
 from effx import files, progress, results
 from effx.errors import ArtifactError, EffxError, UsageError, WorkerError, without_folders
 from effx.host import cpu
+from effx.meters import Meter
 from effx.profile import energy, gates, record
 from effx.profile.energy import NoIdle
 from effx.profile.engine_under_test import EngineUnderTest, Samples, larger
 from effx.profile.journal import Journal, JournalEntry, Round, timestamp
-from effx.profile.meters import Meter
 from effx.profile.pool import WorkerPool
 from effx.profile.protocol import BlockLimits
 from effx.profile.reference import References

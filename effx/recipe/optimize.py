@@ -9,6 +9,7 @@ from pathlib import Path
 
 from effx import scratch
 from effx.errors import EffxError
+from effx.meters import running
 from effx.optimize.check import Checked, check
 from effx.recipe import sweeps
 from effx.recipe.execute.executors import InlineExecutor, check_executor
@@ -103,7 +104,8 @@ def _optimize(
 
     if dry_run:
         return Optimized(recipe, sweeps.planned(recipe, add), None)
-    plan = sweeps.done(recipe, add, runner)
+    with running.using(running.Requested(meter)):
+        plan = sweeps.done(recipe, add, runner)
     entry = next((entry for entry in plan.entries.values() if entry.cell.stage == "answer"), None)
     if entry is None or entry.state != "done":
         left = [entry for entry in plan.entries.values() if entry.state in ("gate", "refused", "blocked")]

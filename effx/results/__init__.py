@@ -10,7 +10,6 @@ from effx.results.records import (
     MIN_SAMPLES,
     SCHEMA,
     Energy,
-    EnergySource,
     EnergyWindow,
     EngineRecord,
     ExitSettings,
@@ -37,7 +36,7 @@ from effx.results.records import (
 from effx.results.storage import failures, find, open_run, read, save
 
 __all__ = [
-    "MIN_SAMPLES", "SCHEMA", "Energy", "EnergySource", "EnergyWindow",
+    "MIN_SAMPLES", "SCHEMA", "Energy", "EnergyWindow",
     "EngineRecord", "ExitSettings", "Facts", "FailedEngineRecord", "Failure", "GateResult",
     "Idle", "Interruption", "Interval", "MeasurementRecord", "MeterRecord", "PeakMemory", "Quality",
     "ReferenceEngine", "Run",

@@ -10,23 +10,24 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
-from typing import Any, ClassVar, Literal, TypeGuard
+from typing import Any, ClassVar, TypeGuard
 
 import numpy as np
 from pydantic import ConfigDict, JsonValue, TypeAdapter
 
+from effx.costs import Expense
 from effx.host.identity import Host
 from effx.manifests import ArtifactReference, Parity, SparsityRecord
 from effx.records import StoredLabel
 from effx.specs.gates import GATES, Concern
 from effx.specs.kinds import KINDS
 from effx.specs.measurement import MeasurementPlan
+from effx.specs.meters import EnergySource
 from effx.specs.workloads import SINGLE_STREAM, Workload, offline
 
 SCHEMA = 5
 Interval = tuple[float, float]
 """Low and high end, 95 % unless another share is named."""
-EnergySource = Literal["counter", "integrated", "model", "none"]
 Fact = None | bool | int | float | str | list[int] | list[float] | list[str] | dict[str, float]
 Facts = Mapping[str, Fact]
 """What a runtime, meter or device reports about itself; keys differ by kind."""
@@ -101,6 +102,8 @@ class EngineRecord:
     structure: StructureSummary | None = None
     exits: ExitSettings | None = None
     parity: Parity | None = None
+    expenses: tuple[Expense, ...] | None = None
+    """What had to be computed to have the checkpoint; None: unknown."""
 
 
 @dataclass(frozen=True)

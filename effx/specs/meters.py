@@ -1,14 +1,18 @@
 """Energy meters as data: the name of each, what follows it, what it reads.
 
-A new meter is one row here and one module ``effx/profile/meters/NAME.py`` with a function ``open``.
+A new meter is one row here and one module ``effx/meters/NAME.py`` with a function ``open``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from effx.errors import unknown
+
+EnergySource = Literal["counter", "integrated", "model", "none"]
+"""How joules are known: by a counter, as the integral of sampled power, by a model, or not at all."""
 
 
 @dataclass(frozen=True)
@@ -21,14 +25,21 @@ class MeterSpec:
     """What may follow the name, such as ``[:GPU]``."""
     devices: tuple[str, ...] = ()
     """Devices of engines for which ``auto`` tries it; none: it is used only when named."""
+    whole_machine: bool = False
+    """Whether it reads everything that runs on the machine, not one device or process."""
 
 
 METERS: Mapping[str, MeterSpec] = {
     row.name: row
     for row in (
         MeterSpec("nvml", "an NVIDIA GPU's energy counter, by index, UUID or bus id", "[:GPU]", ("cuda",)),
-        MeterSpec("rapl", "Linux powercap counters of Intel and AMD processors", devices=("cpu",)),
-        MeterSpec("hwmon", "power rails of a Jetson board", "[:RAIL]", ("cpu", "cuda")),
+        MeterSpec(
+            "rapl",
+            "Linux powercap counters of Intel and AMD processors",
+            devices=("cpu",),
+            whole_machine=True,
+        ),
+        MeterSpec("hwmon", "power rails of a Jetson board", "[:RAIL]", ("cpu", "cuda"), whole_machine=True),
         MeterSpec("model", "an estimate, WATTS per busy core, labelled as such", ":WATTS"),
         MeterSpec("replay", "a recorded trace", ":FILE"),
     )
@@ -47,9 +58,10 @@ def grammar() -> str:
     return "|".join(["auto", *(row.name + row.argument for row in METERS.values()), "none"])
 
 
-def help_text() -> str:
-    """Return what each meter reads, in one line."""
-    descriptions = {**_SELECTORS, **{row.name: row.description for row in METERS.values()}}
+def help_text(automatic: str | None = None) -> str:
+    """Return what each meter reads, in one line; ``automatic``: what ``auto`` is, if not of an engine."""
+    selectors = {**_SELECTORS, "auto": automatic or _SELECTORS["auto"]}
+    descriptions = {**selectors, **{row.name: row.description for row in METERS.values()}}
     return "; ".join(f"{name}: {text}" for name, text in descriptions.items())
 
 

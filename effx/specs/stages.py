@@ -462,7 +462,7 @@ _ROWS = (
     StageSpec(
         "profile", ProfileStage, ("profile/run.py", "profile/worker.py"), ("numpy", "tokenizers"),
         follows=("export",), view="results/{name}", gpu=True, measures=True, any_source=True,
-        code_of_backend=("engines/{engine}.py",), code_of_meter=("profile/meters/{meter}.py",),
+        code_of_backend=("engines/{engine}.py",), code_of_meter=("meters/{meter}.py",),
     ),
     StageSpec(
         "fastest", FastestStage, ("artifacts.py",), (), follows=("export",), any_source=True,

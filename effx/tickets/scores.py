@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from effx import files, records
+from effx.costs import IMPORTANCE, Expense
 from effx.errors import ArtifactError, one_line
 
 _TINY = 1e-20  # added to norms, as in the published code
@@ -62,6 +64,21 @@ def _norms(values: np.ndarray) -> np.ndarray:
 def write(path: Path, importance: Importance, **about: Any) -> None:
     """Write scores as JSON, with ``about``: method, precision, rows, checkpoint."""
     files.write_json(path, {"schema": _SCHEMA, **about, **importance.to_json()})
+
+
+def expenses(path: Path, about: Mapping[str, Any]) -> tuple[Expense, ...]:
+    """Return what had to be computed to have the scores in a file.
+
+    Args:
+        path: of the file, for messages.
+        about: its JSON, as :func:`read` returns it.
+
+    Raises:
+        ArtifactError: the list is damaged.
+    """
+    if about.get("expenses") is None:  # scores of an earlier version
+        return (Expense(kind=IMPORTANCE, checkpoint=about["checkpoint"]),)
+    return tuple(records.build(Expense, value, path) for value in about["expenses"])
 
 
 def read(path: Path) -> tuple[Importance, dict[str, Any]]:

@@ -8,11 +8,14 @@ and the others wait for it.
 from __future__ import annotations
 
 import os
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed
 
 from effx.errors import UsageError
+
+T = TypeVar("T")
 
 
 def processes() -> int:
@@ -38,6 +41,15 @@ def mean(values: torch.Tensor) -> torch.Tensor:
         torch.distributed.all_reduce(values)
         values /= torch.distributed.get_world_size()
     return values
+
+
+def gathered(value: T) -> list[T]:
+    """Return the values of all processes, by rank; every process must call this."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        values: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(values, value)
+        return values
+    return [value]
 
 
 def agreed(value: float, device: torch.device) -> float:

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from effx import data, files, progress, scratch
 from effx.artifacts import Checkpoint
+from effx.costs import united
 from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.manifests import CheckpointFacts, TrainingRecord
@@ -196,6 +197,9 @@ def finetune(
     }
     if base is not None:
         derived["parent"] = base.digest
+    derived["expenses"] = united(
+        *(before.expenses() for before in (base, None if teacher is None else teacher.checkpoint) if before)
+    )
     if keep_predictions:
         derived["predictions"] = tuple(task.behavior.store(predictions))
     if sparsity:

@@ -21,10 +21,12 @@ from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 
 from effx import files, progress, scratch
+from effx.costs import Cost, together, total
 from effx.encoding import Encoded
 from effx.errors import TrainingError, UsageError
 from effx.host import cpu
 from effx.manifests import TrainingStage
+from effx.meters import running
 from effx.models.losses import IGNORED
 from effx.quiet import quiet
 from effx.specs.kinds import answer_span
@@ -85,7 +87,14 @@ def fit(
     precision = choose_precision(settings.precision)
     steps_per_epoch = math.ceil(len(lengths) / (settings.batch_size * distributed.processes()))
     total = settings.max_steps or math.ceil(steps_per_epoch * epochs)
-    best = Best(score, patience, steps_per_epoch) if patience and score else None
+    meter = running_meter()
+
+    def measured_score() -> float:
+        assert score is not None
+        with meter.evaluating():
+            return score()
+
+    best = Best(measured_score, patience, steps_per_epoch) if patience and score else None
     segment = segment or RunSegment()
     before = PausedState.read(segment.begin) if segment.begin else PausedState(0, 0.0, 0.0, False)
     saved = before.checkpoint(segment.begin) if segment.begin else None
@@ -97,7 +106,7 @@ def fit(
                 shutil.copytree(segment.begin, folder, dirs_exist_ok=True)
         best.restore(model)
         model.eval()
-        return TrainingStage(before.steps, before.seconds, round(before.loss, 6), precision)
+        return _stage(before, precision)
     keep = files.new_folder(segment.state, replace=True) if segment.state else None
     with keep or scratch.folder("train") as folder, quiet():
         arguments = TrainingArguments(
@@ -147,7 +156,8 @@ def fit(
             trainer.order = order or (lambda rng: grouped_order(lengths, settings.batch_size, rng).tolist())
             trainer.best = best
             trainer.objective = objective
-            output = trainer.train(resume_from_checkpoint=str(saved) if saved else None)
+            with meter:
+                output = trainer.train(resume_from_checkpoint=str(saved) if saved else None)
             # accelerate replaced model.forward by one with autocast; evaluation is in fp32
             trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
             model.__dict__.pop("forward", None)  # so that the class's forward is used again
@@ -160,17 +170,43 @@ def fit(
                 f"training diverged (loss {loss}): lower the learning rate, now {lr:g}.", settings="lr"
             )
         seconds = before.seconds + round(float(output.metrics["train_runtime"]), 3)
+        reached = PausedState(
+            steps, seconds, loss, best is not None and best.finished,
+            *_costs(before, meter, trainer.sequences),
+        )  # fmt: skip
         if keep:
-            PausedState(steps, seconds, loss, best is not None and best.finished).write(folder)
+            reached.write(folder)
     if best:
         best.restore(model)
     model.eval()
+    return _stage(reached, precision)
+
+
+def _stage(reached: PausedState, precision: str) -> TrainingStage:
+    """Return the record of a training that got so far."""
     return TrainingStage(
-        steps=steps,
-        seconds=seconds,
-        loss=round(loss, 6),
+        steps=reached.steps,
+        seconds=reached.seconds,
+        loss=round(reached.loss, 6),
         precision=precision,
+        cost=reached.cost,
+        evaluations=reached.evaluations,
+        evaluation=reached.evaluation,
     )
+
+
+def _costs(
+    before: PausedState, meter: running.RunningMeter, sequences: int
+) -> tuple[Cost | None, int, Cost | None]:
+    """Return the cost of a training with its earlier segments, the number of evaluations, and their cost."""
+    cost = together(distributed.gathered(meter.cost(sequences)))
+    evaluation = meter.evaluation_cost()
+    if evaluation is not None:
+        evaluation = together(distributed.gathered(evaluation))
+    if before.steps:
+        parts = [part for part in (before.evaluation, evaluation) if part is not None]
+        return total([before.cost, cost]), before.evaluations + meter.evaluations, total(parts)
+    return cost, meter.evaluations, evaluation
 
 
 def choose_precision(precision: str) -> str:
@@ -191,6 +227,30 @@ def choose_precision(precision: str) -> str:
 def device() -> str:
     """Return the device to train on: ``cuda`` if there is a GPU, else ``cpu``."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def hardware() -> str:
+    """Return the name of what :func:`device` trains on: the GPU, or the processor."""
+    if torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    return cpu.this_cpu().model
+
+
+def running_meter() -> running.RunningMeter:
+    """Return a meter for a computation on :func:`device`.
+
+    Raises:
+        UsageError: the meter that was requested cannot be read.
+    """
+    return running.open_running(device(), hardware=hardware(), device_peak_bytes=_device_peak())
+
+
+def _device_peak() -> Callable[[], int] | None:
+    """Begin to count the memory allocated on the GPU; return what tells the most since then, None: no GPU."""
+    if not torch.cuda.is_available():
+        return None
+    torch.cuda.reset_peak_memory_stats()
+    return lambda: int(torch.cuda.max_memory_allocated())
 
 
 def has_bf16() -> bool:

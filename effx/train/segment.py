@@ -9,13 +9,14 @@ schedule is always that of the complete run.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
 from effx import files, records
+from effx.costs import Cost
 from effx.errors import ArtifactError, one_line
 
 _STATE = "state.json"
@@ -43,10 +44,20 @@ class PausedState:
     """Mean over the steps."""
     finished: bool
     """Whether early stopping ended the run; its weights are the best ones."""
+    cost: Cost | None = None
+    """What it took so far, without evaluations; None: unknown."""
+    evaluations: int = 0
+    """Times that held-out rows were scored."""
+    evaluation: Cost | None = None
+    """What these took together; None: there were none, or it is unknown."""
 
     def write(self, folder: Path) -> None:
         """Write state.json into a state's folder."""
-        files.write_json(folder / _STATE, asdict(self))
+        costs = {
+            name: None if cost is None else cost.to_json()
+            for name, cost in (("cost", self.cost), ("evaluation", self.evaluation))
+        }
+        files.write_json(folder / _STATE, {**vars(self), **costs})
 
     @classmethod
     def read(cls, folder: Path) -> PausedState:
@@ -57,9 +68,14 @@ class PausedState:
         """
         try:
             value = records.read_json(folder / _STATE)
-            return cls(
-                int(value["steps"]), float(value["seconds"]), float(value["loss"]), bool(value["finished"])
+            cost, evaluation = (
+                records.build(Cost, value[name], folder / _STATE) if value.get(name) else None
+                for name in ("cost", "evaluation")
             )
+            return cls(
+                int(value["steps"]), float(value["seconds"]), float(value["loss"]), bool(value["finished"]),
+                cost, int(value.get("evaluations", 0)), evaluation,
+            )  # fmt: skip
         except (ArtifactError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(
                 f"{folder}: a paused training run cannot be read ({one_line(error, None).rstrip('.')}). "

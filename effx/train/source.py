@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from effx import data, progress
 from effx.artifacts import Checkpoint
+from effx.costs import united
 from effx.data import Rows
 from effx.encoding import Encoded, Encoder
 from effx.manifests import (
@@ -136,6 +137,9 @@ class ContinuedTraining:
                 self.validation, self.task.score(self.validation.labels, self.task.predict(logits))
             ),
             "parent": self.checkpoint.digest,
+            "expenses": united(
+                self.checkpoint.expenses(), () if teacher is None else teacher.checkpoint.expenses()
+            ),
             "max_length": self.checkpoint.max_length,
             "data": self.data_record,
             "ticket": before.ticket,

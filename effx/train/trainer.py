@@ -96,10 +96,13 @@ class OrderedTrainer(Trainer):  # type: ignore[misc]
     """Early stopping, if used."""
     objective: Objective | None = None
     """None: the loss is the model's."""
+    sequences: int = 0
+    """Sequences that were computed, each as often as it was."""
     _losses: torch.Tensor | None = None
 
     def training_step(self, *args: Any, **options: Any) -> torch.Tensor:
         signals.check()
+        self.sequences += _sequences(args[1] if len(args) > 1 else options["inputs"])
         loss: torch.Tensor = super().training_step(*args, **options)
         detached = loss.detach().float()
         self._losses = detached if self._losses is None else self._losses + detached
@@ -134,6 +137,11 @@ class OrderedTrainer(Trainer):  # type: ignore[misc]
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         weights = torch.load(Path(resume_from_checkpoint) / _WEIGHTS, map_location="cpu", weights_only=True)
         (model or self.model).load_state_dict(weights)
+
+
+def _sequences(inputs: Mapping[str, Any]) -> int:
+    """Return the number of sequences of a batch; those of one of several tasks are in ``inputs``."""
+    return len(inputs.get("inputs", inputs)["input_ids"])
 
 
 class Show(TrainerCallback):  # type: ignore[misc]

@@ -56,5 +56,5 @@ def test_options_become_settings() -> None:
 
 def test_every_meter_has_a_module_and_is_in_the_help() -> None:
     for name in meters.METERS:
-        assert callable(importlib.import_module(f"effx.profile.meters.{name}").open)
+        assert callable(importlib.import_module(f"effx.meters.{name}").open)
         assert name in meters.grammar() and f"{name}: " in meters.help_text()

@@ -18,8 +18,8 @@ from effx.cli import run
 from effx.doctor import Finding, examine, machine, software
 from effx.host.cgroups import Cgroups
 from effx.host.cpu import parse_cpuinfo
-from tests.profile.meters import fake
-from tests.profile.test_meters import board
+from tests.meters import fake
+from tests.meters.test_meters import board
 
 ROOT = Path(__file__).parents[2]
 RANGE_UJ = "262143328850"
@@ -297,7 +297,7 @@ def test_power_rails_of_unknown_boards_and_without_permission(tmp_path: Path) ->
 
 NVML = """
 import json
-from tests.profile.meters.fake import Fake
+from tests.meters.fake import Fake
 from effx.doctor import machine
 from effx.host.identity import host
 fake, results = Fake(), {}

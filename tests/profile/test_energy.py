@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from effx import meters
 from effx.host import cpu
-from effx.profile import energy, meters
+from effx.profile import energy
 from effx.results import EnergyWindow, Idle
 
 

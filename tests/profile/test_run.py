@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from effx import data, engines, results
+from effx import data, engines, meters, results
 from effx.artifacts import Checkpoint, Engine
 from effx.cli import run as command
 from effx.encoding import Encoder
 from effx.errors import ArtifactError, DataError, UsageError, WorkerError
 from effx.export import export_all
-from effx.profile import meters, profile
+from effx.profile import profile
 from effx.profile.client import WorkerClient
 from effx.report import report
 from effx.specs.measurement import MeasurementPlan

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from effx import results
+from effx import meters, results
 from effx.cli import run as command
 from effx.encoding import Encoded
 from effx.errors import UsageError
-from effx.profile import gates, meters, profile
+from effx.profile import gates, profile
 from effx.profile.worker import Worker
 from effx.results import Energy, EnergyWindow, WorkloadResult
 from effx.specs.tasks import TASKS

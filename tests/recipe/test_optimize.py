@@ -30,7 +30,7 @@ from effx.train import rows as row_numbers
 from effx.train import tokens
 from tests import cache as caches
 from tests.conftest import write_rows
-from tests.profile.meters import fake
+from tests.meters import fake
 
 ROOT = Path(__file__).parents[2]
 VALUES = {"max_drop": 0.3, "speedups": (1.5,), "epochs": 1, "candidates": 3, "rows": 32}
@@ -270,7 +270,7 @@ def test_joules_of_a_gpu_are_those_of_its_counter(
     mine = shutil.copytree(workspace, tmp_path / "work", symlinks=True)
     done = subprocess.run(
         [
-            sys.executable, "-m", "tests.profile.meters.run_beside_gpu", "optimize", str(checkpoint.folder),
+            sys.executable, "-m", "tests.meters.run_beside_gpu", "optimize", str(checkpoint.folder),
             *OPTIONS, "--data", str(rows_folder), "--also", "none", "-o", str(mine),
             "--objective", "energy", "--meter", "nvml",
         ],

@@ -119,6 +119,10 @@ class CellSpec:
     """It measures: nothing else may compute on its host."""
     threads: int | None = None
     """Compute threads; None: the cell decides."""
+    meter: str = "auto"
+    """Energy meter of what the cell trains."""
+    meter_required: bool = False
+    """Whether the cell fails if the meter cannot be read."""
     work: float = 1.0
     group: str = ""
 

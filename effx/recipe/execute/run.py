@@ -13,6 +13,7 @@ from pathlib import Path
 from effx import progress, signals
 from effx.errors import StoppedError
 from effx.host import locks
+from effx.meters import running
 from effx.recipe.execute.executors import Executor, LocalExecutor
 from effx.recipe.execute.protocol import CellOutcome
 from effx.recipe.execute.store import SETTLED, CellStore
@@ -94,7 +95,8 @@ def run(recipe: Recipe, *, executor: Executor | None = None) -> RunResult:
     try:
         plan_ = plan(recipe, where.host)
         try:
-            return run_plan(plan_, where, recipe.budgets)
+            with running.using(running.Requested(recipe.workloads.meter)):
+                return run_plan(plan_, where, recipe.budgets)
         finally:
             if any(entry.record for entry in plan_.entries.values()):
                 write_recipe(plan_.store, recipe)

@@ -15,6 +15,7 @@ from effx import files
 from effx.artifacts import now
 from effx.errors import EffxError, GateError
 from effx.host import locks
+from effx.meters import running
 from effx.recipe.execute.protocol import CellOutcome, CellSpec, RefusedError, StageOutput
 from effx.recipe.execute.store import RECORD, SETTLED, CellRecord, CellStore
 
@@ -57,7 +58,8 @@ def _do(store: CellStore, spec: CellSpec, lock: locks.Lock) -> CellOutcome:
     with store.settle(spec.key) as folder:
         output, outcome = StageOutput(None), "done"
         try:
-            output = function(spec.stage)(spec, folder)
+            with running.using(running.Requested(spec.meter, spec.meter_required)):
+                output = function(spec.stage)(spec, folder)
         except GateError as error:
             output, outcome = StageOutput(None, str(error)), "gate"
         except RefusedError as error:

@@ -40,7 +40,8 @@ _MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.py", "1_Poolin
 _WITHOUT_EFFECT = {
     "__init__.py", "errors.py", "files.py", "progress.py", "quiet.py", "host/memory.py", "artifacts.py",
     "manifests.py", "records.py", "signals.py", "scratch.py", "host/locks.py", "profile/journal.py",
-    "specs/settings.py", "recipe/execute/protocol.py", "recipe/execute/store.py",
+    "specs/settings.py", "costs.py", "meters/running.py", "recipe/execute/protocol.py",
+    "recipe/execute/store.py",
 }  # fmt: skip
 """Modules that decide how results are written, checked and reported, not what they are."""
 _TABLES = {"BACKENDS", "BUILDERS", "METERS", "PRESETS", "STAGES", "TASKS", "_ROWS"}
@@ -318,7 +319,7 @@ def _alternatives() -> set[str]:
     rows_ = backend_rows.BACKENDS.values()
     engines = {f"engines/{row.engine_module}.py" for row in rows_}
     builders = {f"export/builders/{row.builder_module}.py" for row in rows_}
-    return engines | builders | {f"profile/meters/{name}.py" for name in METERS}
+    return engines | builders | {f"meters/{name}.py" for name in METERS}
 
 
 def _imports(module: ast.Module, path: Path, unused: set[str]) -> Imports:

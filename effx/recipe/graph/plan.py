@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from effx.meters import running
 from effx.recipe.execute.protocol import CellSpec, SourceCell
 from effx.recipe.execute.store import CellRecord, CellStore
 from effx.recipe.graph.cells import Cell
@@ -102,6 +103,8 @@ class CellPlan:
             artifact_needed=cell.keep or self._is_read(entry),
             alone=cell.alone,
             threads=None if STAGES[cell.stage].measures else threads,
+            meter=running.requested().meter,
+            meter_required=running.requested().required,
             work=cell.work,
             group=cell.group,
         )

@@ -29,6 +29,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from effx import data, files, progress, records
 from effx.artifacts import Checkpoint
+from effx.costs import united
 from effx.data import DataSummary, Rows
 from effx.encoding import Encoded, Encoder
 from effx.errors import ArtifactError, UsageError
@@ -462,6 +463,7 @@ def _write(
         encoder=_digest(shared.encoder),
         tickets={task: ticket.digest for task, ticket in opened.items()},
     )
+    teachers = [teacher.checkpoint for teacher in taught.values()]
     training, written = settings.training, []
     for number, (each, part, (metrics, predictions)) in enumerate(
         zip(everything, encoded, results, strict=True)
@@ -495,6 +497,7 @@ def _write(
             "shared": record,
             "structure": structure(model),
             "predictions": tuple(each.task.behavior.store(predictions)),
+            "expenses": united(*(before.expenses() for before in (*opened.values(), *teachers))),
         }
         if ticket is not None:
             facts["ticket"] = ticket.manifest.ticket

@@ -16,10 +16,11 @@ from transformers import PreTrainedModel
 
 from effx import data, progress, scratch
 from effx.artifacts import Checkpoint
+from effx.costs import IMPORTANCE, Cost, Expense, united
 from effx.data import Rows
 from effx.encoding import Encoder
 from effx.errors import UsageError
-from effx.manifests import RemovedCounts, TicketRecord
+from effx.manifests import CheckpointFacts, RemovedCounts, TicketRecord
 from effx.models import checkpoints, huggingface, load, prune, structure
 from effx.models.surgery import reduce_to
 from effx.specs.data import DataLocation
@@ -85,13 +86,15 @@ def draw(
     plan.check(structure(model), settings.level, pruning.min_heads, pruning.granularity)
     parts = plan.rounds(structure(model), settings.level, pruning.granularity, settings.rounds)
     removals: list[Removal] = []
+    expenses: list[Expense] = []
     scored_model = opened
     with scratch.folder("rounds") as folder:
         for number, part in enumerate(parts, 1):
+            scored, cost = scores(scored_model, model, rows, pruning, training)
+            expenses += [*scored_model.expenses(), importance_of(scored_model, cost)]
             removals.append(
                 plan.removal(
-                    scores(scored_model, model, rows, pruning, training), structure(model),
-                    settings.level, settings.kind, min_heads=pruning.min_heads,
+                    scored, structure(model), settings.level, settings.kind, min_heads=pruning.min_heads,
                     granularity=pruning.granularity, seed=training.seed, counts=part,
                 )
             )  # fmt: skip
@@ -100,7 +103,7 @@ def draw(
             if not last:
                 progress.say(f"{name}: round {number} of {len(parts)}")
             scored_model = train(
-                task.name, model_name, opened.digest, removals, settings, structure(model),
+                task.name, model_name, opened.digest, removals, settings, structure(model), expenses,
                 out=out if last else folder, name=name if last else str(number), data_folder=data_folder,
                 trust_remote_code=trust_remote_code, head=head, distillation=distillation,
             )  # fmt: skip
@@ -150,9 +153,9 @@ def draw_scored(
     )  # fmt: skip
     prune(model, **removal.arguments())
     return train(
-        task.name, model_name, about["checkpoint"], [removal], settings, structure(model), out=out, name=name,
-        data_folder=data_folder, keep_predictions=True, segment=segment, head=head,
-        distillation=distillation,
+        task.name, model_name, about["checkpoint"], [removal], settings, structure(model),
+        score_files.expenses(scores_path, about), out=out, name=name, data_folder=data_folder,
+        keep_predictions=True, segment=segment, head=head, distillation=distillation,
     )  # fmt: skip
 
 
@@ -176,7 +179,8 @@ def write_scores(
     opened = Checkpoint.open(checkpoint)
     rows = _rows(data.resolve(opened.task.name, data_folder), data_folder, training)
     model = load(opened)
-    scored = scores(opened, model, rows, pruning, training)
+    scored, cost = scores(opened, model, rows, pruning, training)
+    expenses = united(opened.expenses(), [importance_of(opened, cost)])
     path.parent.mkdir(parents=True, exist_ok=True)
     score_files.write(
         path,
@@ -187,7 +191,13 @@ def write_scores(
         precision=loop.choose_precision(training.precision),
         rows=len(rows),
         layers=[layer.index for layer in structure(model).layers],
+        expenses=[expense.to_json() for expense in expenses],
     )
+
+
+def importance_of(scored: Checkpoint, cost: Cost) -> Expense:
+    """Return the expense of scoring a checkpoint's structures."""
+    return Expense(kind=IMPORTANCE, checkpoint=scored.digest, name=scored.name, cost=cost)
 
 
 def _rows(task: Task, data_folder: DataLocation, training: TrainingSettings) -> Rows:
@@ -202,8 +212,8 @@ def scores(
     rows: Rows,
     pruning: PruningSettings,
     training: TrainingSettings,
-) -> Importance:
-    """Return the normalised scores of a checkpoint's structures.
+) -> tuple[Importance, Cost]:
+    """Return the normalised scores of a checkpoint's structures, and what it cost to compute them.
 
     Args:
         opened: the fine-tuned model.
@@ -220,12 +230,13 @@ def scores(
     )
     original_device = model.device
     model.to(loop.device())  # as in training, where the Trainer moves the model
-    scored = importance.measure(
-        model, batches, pruning.importance, neurons=pruning.granularity == "neurons",
-        precision=training.precision, seed=training.seed,
-    )  # fmt: skip
+    with loop.running_meter() as meter:
+        scored = importance.measure(
+            model, batches, pruning.importance, neurons=pruning.granularity == "neurons",
+            precision=training.precision, seed=training.seed,
+        )  # fmt: skip
     model.to(original_device)
-    return scored
+    return scored, meter.cost(len(encoded))
 
 
 def train(
@@ -235,6 +246,7 @@ def train(
     removals: Sequence[Removal],
     settings: TicketSettings,
     remaining: Structure,
+    expenses: Sequence[Expense],
     **options: Any,
 ) -> Checkpoint:
     """Reduce the pretrained weights to a structure and fine-tune them.
@@ -246,6 +258,7 @@ def train(
         removals: the structures that each round pruned, for the manifest.
         settings: how to fine-tune; kind, level and pruning are recorded in the manifest.
         remaining: heads, FFNs and neurons of the ticket.
+        expenses: what had to be computed for the scores.
         **options: further arguments of :func:`effx.train.finetune`.
     """
     ticket = TicketRecord(
@@ -258,6 +271,10 @@ def train(
         rounds=len(removals),
     )
 
+    distillation: Distillation | None = options.get("distillation")
+    taught = () if distillation is None else Checkpoint.open(distillation.teacher).expenses()
+    facts: CheckpointFacts = {"parent": full, "ticket": ticket, "expenses": united(expenses, taught)}
+
     def reduce(model: PreTrainedModel) -> PreTrainedModel:
         whole = structure(model)
         return reduce_to(model, replace(whole, layers=remaining.layers))
@@ -267,7 +284,7 @@ def train(
         model_name,
         settings=settings.finetune,
         reduce=reduce,
-        facts=lambda model: {"parent": full, "ticket": ticket},
+        facts=lambda model: facts,
         **options,
     )
 

@@ -173,8 +173,8 @@ def code_of_stages(folder: Path, *, backend: str = "onnxruntime", meter: str = "
         ("train/tickets/halving.py", '"remaining"', '"left"', {"tickets-rung", "tickets"}),
         ("report/assets/page.css", "{", " {", {"report"}),
         ("report/assets/main.js", "", "// more", {"report"}),
-        ("profile/meters/rapl.py", "", "MORE = 1", {"profile"}),
-        ("profile/meters/nvml.py", "", "MORE = 1", set()),
+        ("meters/rapl.py", "", "MORE = 1", {"profile"}),
+        ("meters/nvml.py", "", "MORE = 1", set()),
         ("profile/worker.py", "", "MORE = 1", {"choosing", "profile"}),
         ("engines/openvino.py", "", "MORE = 1", set()),
         ("engines/onnxruntime.py", "", "MORE = 1", {"choosing", "costs", "export", "profile"}),
@@ -200,7 +200,7 @@ def test_keys_of_the_stages_that_a_changed_file_decides(
 
 def test_a_new_meter_changes_no_key(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     metered = code_of_stages(tmp_path, meter="auto")
-    (package / "profile/meters/shunt.py").write_text((package / "profile/meters/model.py").read_text())
+    (package / "meters/shunt.py").write_text((package / "meters/model.py").read_text())
     table = package / "specs/meters.py"
     row = '        MeterSpec("replay", '
     text = table.read_text().replace(row, f'        MeterSpec("shunt", "a shunt"),\n{row}')

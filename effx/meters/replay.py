@@ -17,11 +17,12 @@ from typing import Any
 from effx import records
 from effx.errors import ArtifactError
 from effx.host.sensors import Sensor, UnavailableError
-from effx.profile.meters import trace
-from effx.profile.meters.protocol import Period, Reading
-from effx.profile.meters.sampler import Clock
-from effx.profile.meters.trace import Sample
-from effx.results import EnergySource, Facts
+from effx.meters import trace
+from effx.meters.protocol import Period, Reading
+from effx.meters.sampler import Clock
+from effx.meters.trace import Sample
+from effx.results import Facts
+from effx.specs.meters import EnergySource
 
 _HEADER = ("device", "recorded", "command")
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from effx import meters
 from effx.errors import UsageError
 from effx.host.sensors import UnavailableError
-from effx.profile import meters
-from effx.profile.meters import hwmon, model, nvml, rapl, replay
-from tests.profile.test_powercap import Time, domain
+from effx.meters import hwmon, model, nvml, rapl, replay
+from tests.meters.test_powercap import Time, domain
 
 HEADER = {"device": "a GPU", "recorded": "2026-01-01", "command": "effx profile"}
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from effx.profile.meters import nvml
-from effx.profile.meters.nvml import NvmlMeter
-from effx.profile.meters.protocol import Reading
-from effx.profile.meters.sampler import Clock
+from effx.meters import nvml
+from effx.meters.nvml import NvmlMeter
+from effx.meters.protocol import Reading
+from effx.meters.sampler import Clock
 
 SOURCE = Path(__file__).with_name("fake_nvml.c")
 MODES = ("ok", "lost", "unsupported", "forbidden", "stuck", "reset", "backwards", "throttled", "mig", "vgpu",

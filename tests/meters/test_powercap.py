@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from effx.host.sensors import UnavailableError
-from effx.profile.meters import rapl
-from effx.profile.meters.rapl import RaplMeter
-from effx.profile.meters.sampler import Clock
+from effx.meters import rapl
+from effx.meters.rapl import RaplMeter
+from effx.meters.sampler import Clock
 
 RANGE_UJ = 262_143_328_850  # of many Intel packages: 262 s at 1 kW
 

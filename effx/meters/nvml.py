@@ -2,7 +2,7 @@
 
 nvmlDeviceGetTotalEnergyConsumption counts millijoules since the driver was loaded (Volta and newer)
 and ticks every 10 to 100 ms. While a window is open, a thread reads counter and power about every
-10 ms, and the state of the device every half second; :mod:`effx.profile.meters.trace` computes the
+10 ms, and the state of the device every half second; :mod:`effx.meters.trace` computes the
 reading. For a GPU without the counter, only power is read, and the source is ``integrated``.
 
 The reads take a few percent of one core. No setting of the device is changed.
@@ -17,11 +17,12 @@ from typing import Any
 
 from effx.host import gpus
 from effx.host.sensors import Sensor, UnavailableError
-from effx.profile.meters import trace
-from effx.profile.meters.protocol import Period, Reading
-from effx.profile.meters.sampler import Clock, Sampler, measure_tick
-from effx.profile.meters.trace import Sample
-from effx.results import EnergySource, Facts
+from effx.meters import trace
+from effx.meters.protocol import Period, Reading
+from effx.meters.sampler import Clock, Sampler, measure_tick
+from effx.meters.trace import Sample
+from effx.results import Facts
+from effx.specs.meters import EnergySource
 
 _PERIOD_S = 0.010
 _CONDITION_PERIOD_S = 0.5
@@ -119,7 +120,7 @@ class NvmlMeter:
             reading = trace.power_reading(
                 samples, self._sensor, gain=trace.GAIN, limit_w=self._power_limit_w, during=during
             )
-        flags = tuple(f"throttled: {name}" for name in gpus.throttles(self._conditions))
+        flags = tuple(f"{trace.THROTTLED}: {name}" for name in gpus.throttles(self._conditions))
         if self._worker_pids is not None:
             flags += gpus.foreign_processes(self._conditions, self._worker_pids())
         conditions = {**reading.conditions, **gpus.summary(self._conditions)}

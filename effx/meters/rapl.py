@@ -27,10 +27,11 @@ from itertools import combinations, pairwise
 from pathlib import Path
 
 from effx.host.sensors import BrokenSensorError, NoSensorError, SensorPermissionError
-from effx.profile.meters import trace
-from effx.profile.meters.protocol import Period, Reading
-from effx.profile.meters.sampler import Clock, Sampler, measure_tick
-from effx.results import EnergySource, Facts
+from effx.meters import trace
+from effx.meters.protocol import Period, Reading
+from effx.meters.sampler import Clock, Sampler, measure_tick
+from effx.results import Facts
+from effx.specs.meters import EnergySource
 
 _ROOT = Path("/sys/class/powercap")
 _PACKAGE_W = 1000.0  # more than any socket with its memory draws; bounds how fast a counter can wrap

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 
 from effx.host.sensors import UnavailableError
-from effx.profile.meters.protocol import Period, Reading
-from effx.results import EnergySource, Facts
+from effx.meters.protocol import Period, Reading
+from effx.results import Facts
+from effx.specs.meters import EnergySource
 
 
 class ModelMeter:

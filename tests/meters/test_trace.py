@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from effx.host.sensors import Sensor
-from effx.profile.meters import trace
-from effx.profile.meters.protocol import Reading
-from effx.profile.meters.trace import GAIN, Sample
+from effx.meters import trace
+from effx.meters.protocol import Reading
+from effx.meters.trace import GAIN, Sample
 
 LIMIT_W = 700.0
 TIMES = np.arange(0.0, 12.0, 0.01)

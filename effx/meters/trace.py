@@ -26,7 +26,7 @@ from itertools import pairwise
 import numpy as np
 
 from effx.host.sensors import Sensor
-from effx.profile.meters.protocol import Period, Reading
+from effx.meters.protocol import Period, Reading
 
 GAIN = 0.05
 """Relative error of NVIDIA's sensors. The manual states 5 % of the current draw (nvmlDeviceGetPowerUsage,
@@ -34,6 +34,10 @@ Fermi and Kepler; nothing for newer GPUs); arXiv 2312.02741 measured a proportio
 SHORT_S, SHORT_SAMPLES = 10.0, 32
 SHORT_WINDOW = "short window"
 """Flag of windows below 10 s or 32 samples."""
+THROTTLED = "throttled"
+"""Begin of the flags of windows in which the device was throttled."""
+PART_TIME = "the power sensor measures"
+"""Begin of the flag of sensors that do not measure all the time."""
 SUSPECT = 0.10
 """Relative difference of counter and integrated power above which a reading is suspect."""
 _STUCK_S = 0.5  # counters tick every 10 to 100 ms
@@ -247,7 +251,7 @@ def power_reading(
     if sensor.part_time:
         assert sensor.period_s is not None
         flags += (
-            f"the power sensor measures {1e3 * sensor.window_s:g} of every {1e3 * sensor.period_s:g} ms: "
+            f"{PART_TIME} {1e3 * sensor.window_s:g} of every {1e3 * sensor.period_s:g} ms: "
             "a load that is synchronous with it is measured wrongly",
         )
     seconds = window_s - late_s

@@ -1,4 +1,4 @@
-"""The NVML meter and the unmodified pynvml on a fake library (tests/profile/meters/fake_nvml.c).
+"""The NVML meter and the unmodified pynvml on a fake library (tests/meters/fake_nvml.c).
 
 All windows are run by one process, for pynvml loads its library once; what they gave is judged here.
 """
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.profile.meters import fake
-from tests.profile.meters.drive_nvml import UUIDS
+from tests.meters import fake
+from tests.meters.drive_nvml import UUIDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,7 +30,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(library: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.profile.meters.drive_nvml"]
+    command = [sys.executable, "-m", "tests.meters.drive_nvml"]
     done = subprocess.run(
         command, cwd=ROOT, env=fake.environment(library), capture_output=True, text=True, timeout=300
     )
@@ -208,11 +208,7 @@ def test_averages_that_include_time_before_the_window_are_not_used(result: dict[
 
 
 def test_no_driver_is_unavailable(tmp_path: Path) -> None:
-    code = (
-        "from effx.profile import meters\n"
-        "meter = meters.open('auto', 'cuda')\n"
-        "print(meter.source, meter.reason)\n"
-    )
+    code = "from effx import meters\nmeter = meters.open('auto', 'cuda')\nprint(meter.source, meter.reason)\n"
     (tmp_path / "libnvidia-ml.so.1").write_bytes(b"not a library")
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -21,11 +21,12 @@ from effx.host.sensors import (
     SensorPermissionError,
     UnavailableError,
 )
-from effx.profile.meters import trace
-from effx.profile.meters.protocol import Period, Reading
-from effx.profile.meters.sampler import Clock, Sampler
-from effx.profile.meters.trace import Sample
-from effx.results import EnergySource, Facts
+from effx.meters import trace
+from effx.meters.protocol import Period, Reading
+from effx.meters.sampler import Clock, Sampler
+from effx.meters.trace import Sample
+from effx.results import Facts
+from effx.specs.meters import EnergySource
 
 _ROOT = Path("/sys/bus/i2c/drivers/ina3221")
 _PERIOD_S = 0.02  # about the time that a monitor needs for its three channels

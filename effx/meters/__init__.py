@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from effx.errors import UsageError
 from effx.host.sensors import UnavailableError
-from effx.profile.meters.protocol import Meter, Period, Reading, Unavailable
+from effx.meters.protocol import Meter, Period, Reading, Unavailable
 from effx.specs import meters as specs
 
 __all__ = ["Meter", "Period", "Reading", "Unavailable", "UnavailableError", "open"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from effx.results import EnergySource, Facts
+from effx.results import Facts
+from effx.specs.meters import EnergySource
 
 Period = tuple[float, float]
 """Begin and end, seconds of a monotonic clock."""

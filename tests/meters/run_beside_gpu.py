@@ -1,4 +1,4 @@
-"""Run an ``effx`` command beside a fake GPU: ``python -m tests.profile.meters.run_beside_gpu optimize ...``.
+"""Run an ``effx`` command beside a fake GPU: ``python -m tests.meters.run_beside_gpu optimize ...``.
 
 The fake NVML's clock follows the real one, and its GPU draws 300 W all the time.
 """
@@ -10,7 +10,7 @@ import threading
 import time
 
 from effx.cli import run
-from tests.profile.meters.fake import Fake
+from tests.meters.fake import Fake
 
 
 def main() -> int:

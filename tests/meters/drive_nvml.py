@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from effx import meters
 from effx.host.sensors import UnavailableError
-from effx.profile import meters
-from effx.profile.meters import nvml
-from effx.profile.meters.protocol import Reading
-from effx.profile.meters.sampler import Clock
-from effx.profile.meters.trace import GAIN
-from tests.profile.meters.fake import Fake
+from effx.meters import nvml
+from effx.meters.protocol import Reading
+from effx.meters.sampler import Clock
+from effx.meters.trace import GAIN
+from tests.meters.fake import Fake
 
 UUIDS = ("GPU-aaaaaaaa-0000-1111-2222-333333333333", "GPU-bbbbbbbb-0000-1111-2222-333333333333")
 WINDOW_S = 10.0

@@ -1,0 +1,344 @@
+"""Measures a computation of this process while it runs: time, processor time, energy, peak memory.
+
+    |--- window ---|--- window ---|- evaluation -|--- window ---|-|
+     10 min each, read one after the other; what is evaluated in between is counted apart
+
+Windows are long, so that little is lost at their ends, and short enough that the samples of a meter fit into
+memory. A meter may fail in a window, or be disturbed: by another process on the GPU, or, if the meter reads
+the whole machine, by others that use its processors. The energy of such windows is assumed to be that of the
+others, second by second, if they are at most 5 % of the time, and its bounds are as much wider; else there is
+none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from effx import meters
+from effx.costs import READ_ELSEWHERE, Cost, EnergySpent
+from effx.errors import UsageError
+from effx.host import cpu, gpus, memory
+from effx.meters.protocol import Meter, Unavailable
+from effx.meters.trace import PART_TIME, SHORT_WINDOW, THROTTLED
+from effx.specs import meters as specs
+
+_WINDOW_S = 600.0
+_UNREAD_SHARE = 0.05
+"""Share of the time in which the meter may fail or be disturbed."""
+_OTHERS_SHARE, _OTHERS_PROCESSORS = 0.05, 0.1
+"""Processors that others may use while a meter reads the whole machine: of those in use, or in number."""
+
+
+@dataclass(frozen=True)
+class Requested:
+    """The meter of computations."""
+
+    meter: str = "auto"
+    """As :func:`effx.meters.open` takes it."""
+    required: bool = False
+    """Whether a computation fails if the meter cannot be read; else it has no energy, with the reason."""
+
+
+_requested = Requested()
+
+
+def requested() -> Requested:
+    """Return the meter of computations that begin now."""
+    return _requested
+
+
+@contextlib.contextmanager
+def using(request: Requested) -> Iterator[None]:
+    """Measure the computations that begin within the ``with`` block by a meter.
+
+    Raises:
+        UsageError: it is required, and cannot be read.
+    """
+    global _requested
+    if request.required and request.meter not in ("auto", "none"):
+        meters.open(request.meter).close()
+    before, _requested = _requested, request
+    try:
+        yield
+    finally:
+        _requested = before
+
+
+@dataclass
+class _Part:
+    """What was measured of one part of a computation: its training, or its evaluations."""
+
+    seconds: float = 0.0
+    cpu_s: float = 0.0
+    read_s: float = 0.0
+    """Seconds whose energy is known."""
+    joules: float = 0.0
+    bounds: tuple[float, float] = (0.0, 0.0)
+    has_bounds: bool = True
+    faults: Counter[str] = field(default_factory=Counter)
+    """Reason -> windows without energy."""
+
+
+class RunningMeter:
+    """Measures a computation in a ``with`` block."""
+
+    def __init__(
+        self,
+        meter: Meter | None,
+        *,
+        whole_machine: bool = False,
+        processes: int = 1,
+        window_s: float = _WINDOW_S,
+        hardware: str | None = None,
+        device_peak_bytes: Callable[[], int] | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take an open meter, which is closed at the end.
+
+        Args:
+            meter: reads energy; None: another process on this machine reads it for all.
+            whole_machine: whether it reads everything that runs on the machine.
+            processes: of this computation on this machine.
+            window_s: seconds of a window.
+            hardware: what computes.
+            device_peak_bytes: returns the most memory allocated on the GPU since the computation began.
+            now: a monotonic clock, seconds.
+        """
+        self._meter = meter
+        self._whole_machine, self._processes, self._window_s = whole_machine, processes, window_s
+        self._hardware, self._device_peak_bytes, self._now = hardware, device_peak_bytes, now
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._training, self._evaluation = _Part(), _Part()
+        self._current = self._training
+        self.evaluations = 0
+        """Number of evaluations so far."""
+        self._peaks: tuple[int | None, int | None] = (None, None)
+
+    def __enter__(self) -> Self:
+        self._host_peak_known = memory.reset_peak()
+        self._begin()
+        self._thread = threading.Thread(target=self._rotate, name="effx-running-meter", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        assert self._thread is not None
+        self._thread.join()
+        self._end()
+        host = memory.peak_resident_bytes() if self._host_peak_known else None
+        self._peaks = host, None if self._device_peak_bytes is None else self._device_peak_bytes()
+        if self._meter is not None:
+            self._meter.close()
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Count what is computed in the ``with`` block apart, as one evaluation."""
+        self._switch(self._evaluation)
+        self.evaluations += 1
+        try:
+            yield
+        finally:
+            self._switch(self._training)
+
+    def cost(self, sequences: int | None) -> Cost:
+        """Return the cost of the computation without its evaluations.
+
+        Args:
+            sequences: that were computed, each as often as it was; None: not counted.
+        """
+        return self._cost(self._training, sequences)
+
+    def evaluation_cost(self) -> Cost | None:
+        """Return the cost of all evaluations together; None: there was none."""
+        return self._cost(self._evaluation, None) if self.evaluations else None
+
+    def _cost(self, part: _Part, sequences: int | None) -> Cost:
+        host, device = self._peaks
+        return Cost(
+            seconds=round(part.seconds, 3),
+            cpu_s=round(part.cpu_s, 3),
+            sequences=sequences,
+            energy=self._energy(part),
+            host_peak_bytes=host,
+            device_peak_bytes=device,
+            hardware=self._hardware,
+        )
+
+    def _energy(self, part: _Part) -> EnergySpent:
+        meter = self._meter
+        if meter is None:
+            return EnergySpent(source="none", meter="none", reason=READ_ELSEWHERE)
+        if meter.source == "none":
+            return EnergySpent(source="none", meter=meter.name, reason=meter.reason or "no meter")
+        unread_s = part.seconds - part.read_s
+        if unread_s > _UNREAD_SHARE * part.seconds or part.read_s <= 0:
+            (reason, _), *_ = part.faults.most_common(1) or [("it was too short", 1)]
+            return EnergySpent(
+                source="none", meter=meter.name,
+                reason=f"not read in {unread_s:.3g} of {part.seconds:.3g} s: {reason}",
+            )  # fmt: skip
+        joules = part.joules * part.seconds / part.read_s
+        assumed = joules - part.joules
+        bounds = None
+        if part.has_bounds:
+            bounds = (max(0.0, part.bounds[0]), part.bounds[1] + 2 * assumed)
+        return EnergySpent(source=meter.source, meter=meter.name, joules=joules, interval=bounds)
+
+    def next_window(self) -> None:
+        """End a window of the meter and begin the next; done every ``window_s``."""
+        self._switch(None)
+
+    def _rotate(self) -> None:
+        while not self._done.wait(self._window_s):
+            self.next_window()
+
+    def _begin(self) -> None:
+        with self._lock:
+            self._open()
+
+    def _end(self) -> None:
+        with self._lock:
+            self._close()
+
+    def _switch(self, part: _Part | None) -> None:
+        """End a window and begin the next one; ``part``: that it belongs to, None: the same."""
+        with self._lock:
+            self._close()
+            self._current = part or self._current
+            self._open()
+
+    def _open(self) -> None:
+        if self._meter is not None:
+            self._meter.start()
+        self._busy_s = cpu.busy_s() if self._whole_machine else None
+        self._since, self._cpu_since = self._now(), time.process_time()
+
+    def _close(self) -> None:
+        seconds, cpu_s = self._now() - self._since, time.process_time() - self._cpu_since
+        part = self._current
+        part.seconds += seconds
+        part.cpu_s += cpu_s
+        if self._meter is None or self._meter.source == "none":
+            return
+        reading = self._meter.stop(cpu_s)
+        fault = reading.reason or self._others(seconds, cpu_s)
+        covered_s = reading.seconds or seconds
+        if reading.joules is None or fault:
+            part.faults[fault or "the meter failed"] += 1
+            return
+        faults = _faults(reading.flags)
+        watts = reading.joules / covered_s if covered_s > 0 else 0.0
+        low, high = self._meter.floor_w, self._meter.limit_w
+        if (low is not None and watts < low) or (high is not None and watts > high):
+            faults.append(f"{watts:.3g} W is not plausible")
+        if faults:
+            part.faults[faults[0]] += 1
+            return
+        scale = seconds / covered_s if covered_s > 0 else 1.0
+        part.read_s += seconds
+        part.joules += scale * reading.joules
+        part.has_bounds &= reading.interval is not None
+        if reading.interval is not None:
+            part.bounds = (
+                part.bounds[0] + scale * reading.interval[0],
+                part.bounds[1] + scale * reading.interval[1],
+            )
+
+    def _others(self, seconds: float, cpu_s: float) -> str | None:
+        """Return that others used the processors while a meter read the whole machine, if they did."""
+        busy_s = cpu.busy_s() if self._busy_s is not None else None
+        if busy_s is None or self._busy_s is None or seconds <= 0:
+            return None
+        others = (busy_s - self._busy_s - cpu_s * self._processes) / seconds
+        in_use = (busy_s - self._busy_s) / seconds
+        if others <= max(_OTHERS_PROCESSORS, _OTHERS_SHARE * in_use):
+            return None
+        return f"other processes used {others:.2g} of the {in_use:.2g} processors that the meter read"
+
+
+def open_running(
+    device: str, *, hardware: str, device_peak_bytes: Callable[[], int] | None = None
+) -> RunningMeter:
+    """Return a meter for a computation of this process, by the meter that :func:`using` named, or ``auto``.
+
+    Of several processes on a machine that torchrun started, each reads its own GPU, and the first one reads
+    what is common to all.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        hardware: name of the GPU or processor.
+        device_peak_bytes: as :class:`RunningMeter` takes it.
+
+    Raises:
+        UsageError: a meter that is required cannot be read, or does not read what computes.
+    """
+    local, local_processes = _local_rank(), _local_processes()
+    try:
+        meter = _open(_requested.meter, device, local, local_processes)
+    except UsageError as error:
+        if _requested.required:
+            raise
+        meter = Unavailable(str(error))
+    row = specs.METERS.get(meter.name.partition(":")[0])
+    whole_machine = row is not None and row.whole_machine
+    if whole_machine and local > 0:
+        meter.close()
+    return RunningMeter(
+        None if whole_machine and local > 0 else meter, whole_machine=whole_machine,
+        processes=local_processes, hardware=hardware, device_peak_bytes=device_peak_bytes,
+    )  # fmt: skip
+
+
+def _open(name: str, device: str, local: int, local_processes: int) -> Meter:
+    """Open a meter for process ``local`` of those on this machine.
+
+    Raises:
+        UsageError: it cannot be read, or does not read what computes.
+    """
+    row = specs.METERS.get(name.partition(":")[0])
+    if device == "cuda" and row is not None and row.name in ("rapl", "model"):
+        raise UsageError(f"meter {name} does not read the GPU that computes.", settings="meter")
+    if local_processes > 1 and name.startswith("nvml:"):
+        raise UsageError(
+            f"meter {name}: {local_processes} processes compute on this machine, each on its own GPU; use "
+            "nvml.", settings="meter",
+        )  # fmt: skip
+    if local_processes > 1 and device == "cuda" and name in ("auto", "nvml"):
+        name = f"nvml:{local}"
+    return meters.open(name, device, worker_pids=_own_pids)
+
+
+def _faults(flags: Sequence[str]) -> list[str]:
+    """Return the flags of a window whose energy is not that of this computation.
+
+    Throttling belongs to it. In a container, this process has another id on the GPU.
+    """
+    harmless = (SHORT_WINDOW, THROTTLED, PART_TIME)
+    faults = [flag for flag in flags if not flag.startswith(harmless)]
+    ambiguous = [flag for flag in faults if flag.endswith(gpus.AMBIGUOUS)]
+    return [flag for flag in faults if flag not in ambiguous] if len(ambiguous) == 1 else faults
+
+
+def _own_pids() -> set[int]:
+    return {os.getpid()}
+
+
+def _local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def _local_processes() -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
