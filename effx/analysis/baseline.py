@@ -20,11 +20,12 @@ def baseline_of(runs: Sequence[Run]) -> Run:
     runs = [run for run in runs if not run.withdrawn("quality")] or runs
     fp32 = [run for run in runs if run.engine.precision == "fp32"] or runs
     unreduced = [run for run in fp32 if technique(run).name == "full"] or fp32
-    unreduced = [run for run in unreduced if _is_usual(run)] or unreduced
+    unreduced = [run for run in unreduced if is_usual(run)] or unreduced
     return max(unreduced, key=lambda run: (_is_reference(run), run.quality.value))
 
 
-def _is_usual(run: Run) -> bool:
+def is_usual(run: Run) -> bool:
+    """Whether an engine computes one task, pads its rows, and has the session's number of threads."""
     variant = variants.parse(run.engine.variant)
     return not variant.multi and not variant.unpadded and variant.threads is None
 

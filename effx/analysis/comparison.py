@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from effx.analysis import cohorts, sentences
+from effx.analysis import break_even, cohorts, sentences
+from effx.analysis.break_even import Payback
 from effx.analysis.cohorts import EnergyMeter
 from effx.errors import UsageError, nearest
 from effx.formatting import percent
@@ -96,6 +97,9 @@ class Comparison:
     energy: EnergyRatio | None
     memory: dict[str, float | None]
     """Ratios of the peaks, by the name of the memory."""
+    paybacks: list[Payback]
+    """After how many queries b has paid for what its checkpoint took to make beyond that of a; empty if it
+    took no computation of its own, or that is not known."""
     host_overhead_shares: tuple[float | None, float | None]
     """Of a and of b, see :attr:`effx.results.Run.host_overhead_share`; None for one not timed on a device."""
     remarks: list[str] = field(default_factory=list)
@@ -159,6 +163,7 @@ def compare(a: Run, b: Run) -> Comparison:
         cpu_time=_cpu_time(a, b),
         energy=_energy(a, b, remarks),
         memory=_memory(a, b),
+        paybacks=[found for name in break_even.QUANTITIES if (found := break_even.payback(name, b, a))],
         host_overhead_shares=(a.host_overhead_share, b.host_overhead_share),
         remarks=remarks,
     )

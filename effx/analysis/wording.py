@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from effx import formatting
+from effx.analysis.break_even import ENERGY, Payback
 from effx.analysis.comparison import LAUNCH_BOUND, NOT_ON_DEVICE, Comparison
 from effx.analysis.objectives import OBJECTIVES, Objective
 from effx.analysis.recommendation import ConstraintOutcome, Estimate, NotProven, Recommendation, Unmet
@@ -130,8 +131,17 @@ def comparison(compared: Comparison, margin: float) -> str:
             f"  joules, single queries ({compared.energy.source}): {times(compared.energy.value, 3)}x{spread}"
         )
     lines += [f"  {name}: {times(value, 3)}x" for name, value in compared.memory.items() if value is not None]
+    lines += [f"  {_payback(each)}" for each in compared.paybacks]
     lines += [f"Note: {remark}." for remark in compared.remarks]
     return "\n".join(lines)
+
+
+def _payback(each: Payback) -> str:
+    """Return what training took and after how many queries that is saved, one line."""
+    unit = f"J ({each.source})" if each.quantity == ENERGY else "CPU s"
+    took = "unknown" if each.extra is None else f"{formatting.significant(each.extra)} {unit}"
+    name = "energy" if each.quantity == ENERGY else "CPU time"
+    return f"training beyond that of the first, {name}: {took}; queries until it pays: {each.text()}"
 
 
 def _label(name: str, answer: Recommendation) -> str:

@@ -42,7 +42,7 @@ def report(
         MissingExtraError: the extra ``report`` is not installed.
     """
     need("report", "matplotlib", "jinja2")
-    from effx.report import frontier_figures, latex, page, tables
+    from effx.report import frontier_figures, latex, page, tables, training_costs
     from effx.report.comparisons import compare_groups
     from effx.report.groups import group_runs
     from effx.report.payload import payload
@@ -61,11 +61,16 @@ def report(
         groups = group_runs(runs)
         comparisons, refused = compare_groups(groups)
         content = collect_contents(runs, groups, failures)
+        costs = training_costs.sheet(groups)
+        if costs is not None:
+            further.append(training_costs.section(costs))
     with files.new_folder(target, replace=_is_report(target)) as temporary:
         frontier_figures.write(groups, runs, comparisons, temporary)
         tables.write_csv(runs, groups, temporary / "frontier.csv")
         tables.write_grid(runs, temporary / "grid.csv")
         tables.write_comparisons(comparisons, temporary / "comparisons.csv")
+        if costs is not None:
+            costs.write(temporary)
         latex.write(groups, temporary / "tables.tex")
         files.write_json(temporary / "frontier.json", content.to_json(), indented=len(runs) <= _INDENTED)
         data = payload(content.created, runs, groups, (comparisons, refused), failures, further)
