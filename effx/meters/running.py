@@ -4,10 +4,12 @@
      10 min each, read one after the other; what is evaluated in between is counted apart
 
 Windows are long, so that little is lost at their ends, and short enough that the samples of a meter fit into
-memory. A meter may fail in a window, or be disturbed: by another process on the GPU, or, if the meter reads
-the whole machine, by others that use its processors. The energy of such windows is assumed to be that of the
-others, second by second, if they are at most 5 % of the time, and its bounds are as much wider; else there is
-none.
+memory. A training or evaluation of less than 10 s is read in one window with what follows it, whose energy is
+divided by time, or for a model of processor time by that.
+
+A meter may fail in a window, or be disturbed: by another process on the GPU, or, if it reads the whole
+machine, by others that use its processors. The energy of such windows is assumed to be that of the others,
+second by second, if they are at most 5 % of the time, and its bounds are as much wider; else there is none.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ from effx import meters
 from effx.costs import READ_ELSEWHERE, Cost, EnergySpent
 from effx.errors import UsageError
 from effx.host import cpu, gpus, memory
-from effx.meters.protocol import Meter, Unavailable
-from effx.meters.trace import PART_TIME, SHORT_WINDOW, THROTTLED
+from effx.meters.protocol import Meter, Reading, Unavailable
+from effx.meters.trace import PART_TIME, SHORT_S, SHORT_WINDOW, THROTTLED
 from effx.specs import meters as specs
 
 _WINDOW_S = 600.0
@@ -35,6 +37,8 @@ _UNREAD_SHARE = 0.05
 """Share of the time in which the meter may fail or be disturbed."""
 _OTHERS_SHARE, _OTHERS_PROCESSORS = 0.05, 0.1
 """Processors that others may use while a meter reads the whole machine: of those in use, or in number."""
+_CLOCK_S = 0.1
+"""Processor seconds by which the system's count and that of a process may differ."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,9 @@ class _Part:
 
     seconds: float = 0.0
     cpu_s: float = 0.0
+    window_s: float = 0.0
+    """Seconds in the window that is open."""
+    window_cpu_s: float = 0.0
     read_s: float = 0.0
     """Seconds whose energy is known."""
     joules: float = 0.0
@@ -85,6 +92,16 @@ class _Part:
     has_bounds: bool = True
     faults: Counter[str] = field(default_factory=Counter)
     """Reason -> windows without energy."""
+
+    def add(self, reading: Reading, scale: float) -> None:
+        """Add the part's share of a window: ``scale`` times what the meter read."""
+        assert reading.joules is not None
+        self.read_s += self.window_s
+        self.joules += scale * reading.joules
+        self.has_bounds &= reading.interval is not None
+        if reading.interval is not None:
+            low, high = reading.interval
+            self.bounds = self.bounds[0] + scale * low, self.bounds[1] + scale * high
 
 
 class RunningMeter:
@@ -199,7 +216,9 @@ class RunningMeter:
 
     def next_window(self) -> None:
         """End a window of the meter and begin the next; done every ``window_s``."""
-        self._switch(None)
+        with self._lock:
+            self._close()
+            self._open()
 
     def _rotate(self) -> None:
         while not self._done.wait(self._window_s):
@@ -213,60 +232,80 @@ class RunningMeter:
         with self._lock:
             self._close()
 
-    def _switch(self, part: _Part | None) -> None:
-        """End a window and begin the next one; ``part``: that it belongs to, None: the same."""
+    def _switch(self, part: _Part) -> None:
+        """Count what follows to a part; a window that is long enough ends."""
         with self._lock:
-            self._close()
-            self._current = part or self._current
-            self._open()
+            self._count()
+            if self._training.window_s + self._evaluation.window_s >= SHORT_S:
+                self._close()
+                self._open()
+            self._current = part
 
     def _open(self) -> None:
         if self._meter is not None:
             self._meter.start()
         self._busy_s = cpu.busy_s() if self._whole_machine else None
         self._since, self._cpu_since = self._now(), time.process_time()
+        for part in (self._training, self._evaluation):
+            part.window_s = part.window_cpu_s = 0.0
+
+    def _count(self) -> None:
+        """Count the time since the last call to the part that is at work."""
+        now, cpu_now = self._now(), time.process_time()
+        part = self._current
+        part.window_s += now - self._since
+        part.window_cpu_s += cpu_now - self._cpu_since
+        part.seconds += now - self._since
+        part.cpu_s += cpu_now - self._cpu_since
+        self._since, self._cpu_since = now, cpu_now
 
     def _close(self) -> None:
-        seconds, cpu_s = self._now() - self._since, time.process_time() - self._cpu_since
-        part = self._current
-        part.seconds += seconds
-        part.cpu_s += cpu_s
+        self._count()
         if self._meter is None or self._meter.source == "none":
             return
+        parts = [part for part in (self._training, self._evaluation) if part.window_s > 0]
+        seconds = sum(part.window_s for part in parts)
+        cpu_s = sum(part.window_cpu_s for part in parts)
         reading = self._meter.stop(cpu_s)
-        fault = reading.reason or self._others(seconds, cpu_s)
         covered_s = reading.seconds or seconds
-        if reading.joules is None or fault:
-            part.faults[fault or "the meter failed"] += 1
-            return
-        faults = _faults(reading.flags)
+        fault = self._fault(reading, covered_s, seconds, cpu_s)
+        for part in parts:
+            if fault is not None or reading.joules is None:
+                part.faults[fault or "the meter failed"] += 1
+                continue
+            share = part.window_s / seconds
+            if self._meter.source == "model" and cpu_s > 0:
+                share = part.window_cpu_s / cpu_s
+            part.add(reading, share * seconds / covered_s if covered_s > 0 else share)
+
+    def _fault(self, reading: Reading, covered_s: float, seconds: float, cpu_s: float) -> str | None:
+        """Return why the energy of a window is not that of this computation, if it is not."""
+        assert self._meter is not None
+        if reading.joules is None:
+            return reading.reason or "the meter failed"
+        if others := self._others(seconds, cpu_s):
+            return others
+        if faults := _faults(reading.flags):
+            return faults[0]
         watts = reading.joules / covered_s if covered_s > 0 else 0.0
         low, high = self._meter.floor_w, self._meter.limit_w
         if (low is not None and watts < low) or (high is not None and watts > high):
-            faults.append(f"{watts:.3g} W is not plausible")
-        if faults:
-            part.faults[faults[0]] += 1
-            return
-        scale = seconds / covered_s if covered_s > 0 else 1.0
-        part.read_s += seconds
-        part.joules += scale * reading.joules
-        part.has_bounds &= reading.interval is not None
-        if reading.interval is not None:
-            part.bounds = (
-                part.bounds[0] + scale * reading.interval[0],
-                part.bounds[1] + scale * reading.interval[1],
-            )
+            return f"{watts:.3g} W is not plausible"
+        return None
 
     def _others(self, seconds: float, cpu_s: float) -> str | None:
         """Return that others used the processors while a meter read the whole machine, if they did."""
         busy_s = cpu.busy_s() if self._busy_s is not None else None
         if busy_s is None or self._busy_s is None or seconds <= 0:
             return None
-        others = (busy_s - self._busy_s - cpu_s * self._processes) / seconds
-        in_use = (busy_s - self._busy_s) / seconds
-        if others <= max(_OTHERS_PROCESSORS, _OTHERS_SHARE * in_use):
+        in_use_s = busy_s - self._busy_s
+        others_s = in_use_s - cpu_s * self._processes
+        if others_s <= max(_OTHERS_PROCESSORS * seconds, _OTHERS_SHARE * in_use_s, _CLOCK_S):
             return None
-        return f"other processes used {others:.2g} of the {in_use:.2g} processors that the meter read"
+        return (
+            f"other processes used {others_s / seconds:.2g} of the {in_use_s / seconds:.2g} processors that "
+            "the meter read"
+        )
 
 
 def open_running(

@@ -5,6 +5,7 @@
  * `period`. Every read of either takes `latency` seconds of the clock. The fake_* functions drive it.
  */
 #include <math.h>
+#include <time.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,7 +23,7 @@ static Device devices[2] = {
     {"GPU-bbbbbbbb-0000-1111-2222-333333333333", "00000000:41:00.0", "Fake H200"},
 };
 
-static double now, latency = 0.0002;
+static double now, latency = 0.0002, origin;
 static double *times, *watts, *joules;
 static int steps;
 static double tick = 0.1, tick_phase, gain = 1.0, lag;
@@ -57,6 +58,15 @@ void fake_set_trace(int n, const double *t, const double *w) {
 void fake_set_time(double t) { now = t; }
 double fake_time(void) { return now; }
 void fake_advance(double s) { now += s; }
+
+/* From now on the clock is the machine's. */
+void fake_follow(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); origin = t.tv_sec + 1e-9 * t.tv_nsec; }
+static void look(void) {
+    if (origin == 0) { now += latency; return; }
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    now = t.tv_sec + 1e-9 * t.tv_nsec - origin;
+}
 double fake_joules(double from, double to) { return integral(to) - integral(from); }
 void fake_set_latency(double s) { latency = s; }
 void fake_set_counter(double tick_s, double phase_s, double g) { tick = tick_s; tick_phase = phase_s; gain = g; }
@@ -87,7 +97,7 @@ int nvmlDeviceGetTotalEnergyConsumption(Device *d, unsigned long long *mj) {
     (void)d;
     if (mode == NO_COUNTER) return NOT_SUPPORTED;
     if (fault()) return fault();
-    now += latency;
+    look();
     double value = 5000.0 + integral(at_tick(active(STUCK) ? mode_at : now));
     if (active(RESET)) value = integral(at_tick(now)) - integral(mode_at);
     if (active(BACKWARDS)) value -= 50.0;
@@ -103,7 +113,7 @@ static unsigned shown_mw(double over) {
 int nvmlDeviceGetPowerUsage(Device *d, unsigned *mw) {
     (void)d;
     if (fault()) return fault();
-    now += latency;
+    look();
     *mw = shown_mw(window);
     return SUCCESS;
 }
@@ -119,7 +129,7 @@ typedef struct {
 int nvmlDeviceGetFieldValues(Device *d, int n, Field *f) {
     (void)d;
     if (fault()) return fault();
-    now += latency;
+    look();
     for (int i = 0; i < n; i++) {
         int average = f[i].field == AVERAGE && fields & 1, instant = f[i].field == INSTANT && fields & 2;
         f[i].result = average || instant ? SUCCESS : NOT_SUPPORTED;

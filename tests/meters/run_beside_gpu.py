@@ -1,13 +1,11 @@
 """Run an ``effx`` command beside a fake GPU: ``python -m tests.meters.run_beside_gpu optimize ...``.
 
-The fake NVML's clock follows the real one, and its GPU draws 300 W all the time.
+The fake NVML's clock is the machine's, and its GPU draws 300 W all the time.
 """
 
 from __future__ import annotations
 
 import sys
-import threading
-import time
 
 from effx.cli import run
 from tests.meters.fake import Fake
@@ -15,16 +13,8 @@ from tests.meters.fake import Fake
 
 def main() -> int:
     fake = Fake()
-    fake.call("set_latency", 0.0)
     fake.call("set_counter", 0.02, 0.0, 1.0)
-    began = time.monotonic()
-
-    def follow() -> None:
-        while True:
-            fake.call("set_time", time.monotonic() - began)
-            time.sleep(0.001)
-
-    threading.Thread(target=follow, daemon=True).start()
+    fake.call("follow")
     return run(sys.argv[1:])
 
 

@@ -100,6 +100,21 @@ def test_evaluations_are_counted_apart() -> None:
     assert evaluation.energy.joules == pytest.approx(600.0)
 
 
+def test_short_parts_are_read_in_one_window_and_divided_by_time() -> None:
+    constant = Constant(100.0)
+    with RunningMeter(constant, now=constant.time) as meter:
+        for _ in range(4):
+            constant.time.now += 4.0
+            with meter.evaluating():
+                constant.time.now += 1.0
+    assert constant.windows == [10.0, 10.0, 0.0]
+    evaluation = meter.evaluation_cost()
+    assert evaluation is not None
+    assert (meter.cost(0).seconds, evaluation.seconds) == (16.0, 4.0)
+    assert meter.cost(0).energy.joules == pytest.approx(1600.0)
+    assert evaluation.energy.joules == pytest.approx(400.0)
+
+
 def test_no_evaluation_has_no_cost() -> None:
     assert run(Constant(1.0)).evaluation_cost() is None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,9 @@ from effx.train import exits, finetune
 from effx.train.distillation import Distillation
 from effx.train.segment import PausedState, RunSegment
 from effx.train.tickets import draw
+from tests.meters import fake
+
+ROOT = Path(__file__).parents[2]
 
 SETTINGS = FinetuneSettings.of(epochs=2, limit=96, batch_size=16, max_length=32, lr=1e-3)
 
@@ -147,6 +152,34 @@ def test_of_a_checkpoint_without_records_one_unknown_training_is_known(
     old = trained(encoders, rows_folder, tmp_path, facts=earlier)
     (expense,) = old.expenses()
     assert (expense.key, expense.cost) == ((TRAINING, old.digest), None)
+
+
+@pytest.mark.slow
+def test_joules_of_a_training_beside_a_gpu_are_those_of_its_counter(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    """Beside a fake GPU that draws 300 W; the training runs on the CPU."""
+    library = fake.build(tmp_path)
+    if library is None:
+        pytest.skip("no C compiler (cc) to build the fake NVML")
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "tests.meters.run_beside_gpu", "train", "finetune", "sst2",
+            "--model", str(encoders["bert"]), "--data", str(rows_folder), "--meter", "nvml",
+            "--max-length", "32", "--epochs", "30", "--patience", "30", "--name", "beside",
+            "-o", str(tmp_path / "out"),
+        ],
+        cwd=ROOT, env=fake.environment(library), capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (stage,) = Checkpoint.open(tmp_path / "out" / "beside").manifest.training.stages
+    assert stage.cost is not None
+    energy = stage.cost.energy
+    assert (energy.source, energy.meter) == ("counter", "nvml"), energy.reason
+    assert energy.joules == pytest.approx(300 * stage.cost.seconds, rel=0.05)
+    assert energy.interval is not None
+    assert energy.interval[0] < 300 * stage.cost.seconds < energy.interval[1]
+    assert stage.evaluations == 30
 
 
 def test_a_meter_that_cannot_be_read_is_told_before_the_training(

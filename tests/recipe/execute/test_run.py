@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import random
@@ -186,6 +187,31 @@ def test_a_recipe_from_dry_run_to_report(
     assert command([*arguments, "--dry-run", "--set", "variants=[fp32, int8]"]) == 0
     out = capsys.readouterr().out
     assert "6 cells" not in out and "5 cells in w: 2 done, 3 to do; about" in out
+
+
+@pytest.mark.slow
+def test_a_report_tells_after_how_many_queries_a_ticket_has_paid(recipe: Path, tmp_path: Path) -> None:
+    """By the estimate of the recipe's meter, which measures trainings and queries alike."""
+    workspace = tmp_path / "w"
+    ticket = ["--set", "pruned={t: {of: full, level: 50}}"]
+    assert command(["run", str(recipe), "-o", str(workspace), *ticket]) == 0
+    runs = {found.name.partition("-s0")[0]: found for found in find([workspace / "results" / "sst2"])}
+    full, reduced = runs["sst2-tiny-full"], runs["sst2-tiny-full-t"]
+    kinds = [expense.kind for expense in reduced.engine.expenses or ()]
+    assert kinds == ["training", "importance", "training"]
+    assert reduced.engine.expenses is not None and full.engine.expenses is not None
+    assert reduced.engine.expenses[0] == full.engine.expenses[0]
+    extra = 0.0
+    for expense in reduced.engine.expenses[1:]:
+        assert expense.cost is not None and expense.cost.energy.joules is not None
+        assert expense.cost.energy.source == "model"
+        assert expense.cost.energy.joules == pytest.approx(10 * expense.cost.cpu_s, abs=0.02)
+        extra += expense.cost.energy.joules
+    with (workspace / "report" / "training-costs.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["engine"] == reduced.name and row["compared with"] == full.name
+    assert float(row["training J"]) == pytest.approx(extra)
+    assert row["source"] == "model"
 
 
 def spec_of(folder: Path, name: str, **settings: Any) -> CellSpec:
