@@ -109,6 +109,25 @@ def test_tickets_are_pruned_by_the_scores_of_their_full_model(
                 )
 
 
+def test_a_search_tells_what_all_its_computations_took(swept: tuple[Path, dict]) -> None:
+    folder = swept[0]
+    cost = json.loads((folder / "cost.json").read_text())["cost"]
+    store = CellStore(folder)
+    trained = [
+        Checkpoint.open(store.cell(record.key) / record.name).manifest.training.cost
+        for record in store.records()
+        if record.stage in ("tickets-full", "ticket")
+    ]
+    assert len(trained) == 2 * (1 + 2 * 2)
+    scores = [
+        score_files.read(folder / f"importance-s{seed}.json")[1]["expenses"][-1]["cost"] for seed in (0, 1)
+    ]
+    of_scores = sum(each["cpu_s"] for each in scores)
+    assert all(each["sequences"] == 64 for each in scores)
+    assert cost["cpu_s"] == pytest.approx(sum(each.cpu_s for each in trained if each) + of_scores, abs=0.01)
+    assert cost["sequences"] == 64 * (len(trained) + len(scores))
+
+
 def test_tickets_are_pruned_by_the_scores_of_another_search(
     swept: tuple[Path, dict], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from effx import records
 from effx.artifacts import Checkpoint
+from effx.costs import Expense
 from effx.errors import ArtifactError, one_line
 from effx.manifests import RemovedCounts
 from effx.specs.levels import Level
@@ -45,6 +47,8 @@ class TicketResult:
     """On all validation rows."""
     predictions: np.ndarray
     """Of the validation rows, first axis n: classes, numbers, or sets of labels."""
+    expenses: tuple[Expense, ...] | None = None
+    """What had to be computed to have the checkpoint; None: an earlier version wrote the result."""
 
     @classmethod
     def of(
@@ -66,6 +70,7 @@ class TicketResult:
             manifest.ticket.removed if manifest.ticket else RemovedCounts(),
             dict(manifest.metrics),
             checkpoint.task.behavior.restore(manifest.predictions or (), checkpoint.task.labels),
+            checkpoint.expenses(),
         )
 
     def score(self, task: Task, labels: np.ndarray, rows: np.ndarray) -> dict[str, float]:
@@ -80,6 +85,7 @@ class TicketResult:
             "level": level,
             "removed": self.removed.to_json(),
             "predictions": self.predictions.tolist(),
+            "expenses": None if self.expenses is None else [each.to_json() for each in self.expenses],
         }
 
     @classmethod
@@ -89,7 +95,18 @@ class TicketResult:
         removed, predictions = RemovedCounts(**value["removed"]), np.array(value["predictions"])
         if predictions.dtype.kind == "U":  # of a fixed length, to which longer texts would be cut later
             predictions = predictions.astype(object)
-        return cls(**{**value, "level": level, "removed": removed, "predictions": predictions})
+        expenses = value.get("expenses")
+        if expenses is not None:
+            expenses = tuple(Expense.model_validate_json(json.dumps(each)) for each in expenses)
+        return cls(
+            **{
+                **value,
+                "level": level,
+                "removed": removed,
+                "predictions": predictions,
+                "expenses": expenses,
+            }
+        )
 
     @classmethod
     def read(cls, path: Path) -> TicketResult:

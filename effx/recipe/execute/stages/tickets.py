@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from effx import files, progress
+from effx.costs import total, united
 from effx.recipe.execute.protocol import CellSpec, StageOutput
 from effx.recipe.execute.stages import common
 from effx.specs.stages import TicketsStage
+
+if TYPE_CHECKING:
+    from effx.train.tickets.halving import RungDecision
+    from effx.train.tickets.result import TicketResult
 
 
 def run(cell: CellSpec, out: Path) -> StageOutput:
@@ -44,6 +50,8 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     )
     folder.mkdir()
     table.write(folder, value)
+    # not in table.json: a search that is done again has the same table, but takes another time
+    files.write_json(folder / "cost.json", _cost(results, rungs))
     scores = {}
     for source in cell.sources:
         if source.stage == "tickets-scores":
@@ -56,6 +64,20 @@ def run(cell: CellSpec, out: Path) -> StageOutput:
     return StageOutput(
         None, "no winning tickets" if best is None else f"super ticket at level {best['level']}"
     )
+
+
+def _cost(results: Sequence[TicketResult], rungs: Sequence[RungDecision]) -> dict[str, Any]:
+    """Return what all computations of a search took together, or why that is not known."""
+    known = [result.expenses for result in results if result.expenses is not None]
+    cost, reason = None, None
+    if rungs:
+        reason = "levels that halving dropped have no result"
+    elif len(known) < len(results):
+        reason = "an earlier version trained a part of the search"
+    else:
+        cost = total(expense.cost for expense in united(*known))
+        reason = None if cost else "what a checkpoint took that the search began with is not known"
+    return {"schema": 1, "cost": None if cost is None else cost.to_json(), "reason": reason}
 
 
 def _scored_tasks(cell: CellSpec) -> list[str]:
