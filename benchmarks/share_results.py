@@ -33,7 +33,7 @@ def without_rows(run: Run) -> Run:
     source = "/".join(Path(run.quality.source).parts[-2:])
     return replace(
         run,
-        quality=replace(run.quality, predictions=[], labels=[], source=source),
+        quality=replace(run.quality, predictions=[], labels=[], groups=[], source=source),
         workloads=[
             replace(one, blocks_s=[[round(sample, 9) for sample in block] for block in one.blocks_s])
             for one in run.workloads

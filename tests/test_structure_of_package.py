@@ -45,11 +45,23 @@ FLOORS: dict[str, set[str]] = {
     "data": {"corpus", "errors", "files", "formatting", "host", "progress", "records", "specs"},
     "records": {"errors"},
     "costs": {"records", "specs"},
+    "row_slices": {"specs"},
     "manifests": {"costs", "errors", "records", "specs", "stats", "structure"},
     "tickets": {"costs", "errors", "files", "manifests", "records", "specs", "structure"},
     "artifacts": {"costs", "errors", "files", "manifests", "records", "specs"},
     "meters": {"costs", "errors", "host", "records", "results", "specs"},
-    "results": {"costs", "errors", "files", "host", "manifests", "progress", "records", "specs", "stats"},
+    "results": {
+        "costs",
+        "errors",
+        "files",
+        "host",
+        "manifests",
+        "progress",
+        "records",
+        "row_slices",
+        "specs",
+        "stats",
+    },
 }
 """Ground floor: what each part may import, all of it without PyTorch."""
 BASE = set(FLOORS)

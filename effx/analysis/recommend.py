@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from effx.analysis import batches, certification, cohorts, comparison, majority, objectives
+from effx.analysis import batches, certification, cohorts, comparison, majority, objectives, slices
 from effx.analysis.baseline import baseline_of
 from effx.analysis.certification import Certification
 from effx.analysis.cohorts import Cohort
@@ -152,9 +152,17 @@ def _answer(
             *made_elsewhere(run),
             *_unsteady_host(runner_up, objective),
             *filter(None, [majority.remark(run), batches.remark(run)]),
+            *_lost(run, base, len(candidates)),
             *(f"{run.name}: gate failed: {gate.label}" for gate in run.failed_gates),
         ],
     )
+
+
+def _lost(run: Run, base: Run | None, candidates: int) -> list[str]:
+    """Return on which parts of the rows the choice loses more than on the others."""
+    if base is None or base is run:
+        return []
+    return slices.remarks(slices.of_results([run], base, chosen_from=candidates), run.name)
 
 
 def _with_quality(runs: list[Run], remarks: list[str]) -> list[Run]:

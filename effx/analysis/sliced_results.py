@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from effx import data, progress, results
+from effx import data, progress, results, row_slices
 from effx.analysis import slices
-from effx.analysis.slices import Slice, SliceReport
+from effx.analysis.slices import SliceReport
 from effx.data import Rows, UnlabelledRows
 from effx.errors import EffxError, UsageError, unknown
 from effx.results import Run
+from effx.row_slices import Slice
 from effx.specs.data import DataSource
 from effx.specs.tasks import Task
 
@@ -49,7 +50,7 @@ def report(
     pairs = len(task.columns) == 2 and task.behavior.form == "texts"
     found = [
         *_of_task(task, rows),
-        *slices.of_texts(rows.texts, _training_texts(task, source), pairs=pairs),
+        *row_slices.of_texts(rows.texts, _training_texts(task, source), pairs=pairs),
     ]
     for name in columns:
         found += _of_column(task, source, name, rows)
@@ -110,10 +111,10 @@ def _of_column(task: Task, source: DataSource | None, name: str, rows: Rows | Un
     positions = rows.positions if isinstance(rows, Rows) else np.arange(len(lines))
     if positions is None or len(positions) != len(rows):
         raise UsageError(f"column {name}: the lines of {source.path} are not single rows.", settings="column")
-    found = slices.of_column(name, [lines[position] for position in positions])
-    if not any(slices.is_large_enough(each, len(rows)) for each in found):
+    found = row_slices.of_column(name, [lines[position] for position in positions])
+    if not any(row_slices.is_large_enough(each, len(rows)) for each in found):
         raise UsageError(
-            f"column {name}: no value has at least {slices.LEAST_ROWS} rows and leaves as many.",
+            f"column {name}: no value has at least {row_slices.LEAST_ROWS} rows and leaves as many.",
             settings="column",
         )
     return found
@@ -122,7 +123,7 @@ def _of_column(task: Task, source: DataSource | None, name: str, rows: Rows | Un
 def _of_task(task: Task, rows: Rows | UnlabelledRows) -> list[Slice]:
     if task.kind != "classification" or not isinstance(rows, Rows):
         return []
-    return slices.of_labels(rows.labels.tolist(), task.labels)
+    return row_slices.of_labels(rows.labels.tolist(), task.labels)
 
 
 def _training_texts(task: Task, source: DataSource | None) -> list[tuple[str, ...]]:

@@ -17,8 +17,6 @@ the engine loses in total is in every other table.
 from __future__ import annotations
 
 import math
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -28,38 +26,13 @@ from effx.analysis import cohorts
 from effx.analysis.baseline import baseline_of
 from effx.errors import UsageError
 from effx.results import Run
+from effx.row_slices import Slice, is_large_enough
 from effx.stats import intervals, tests
 from effx.stats.metrics import METRICS, same_rows
 
-LEAST_ROWS = 20
-"""Of a slice, and of the other rows; smaller ones are left out."""
 LEVEL = 0.05
 ABSOLUTE_ERROR = "absolute error"
-_MOST_VALUES = 20
-"""Of a column; the most frequent ones are slices. Numbers with more values are divided at their quartiles."""
-_RARE = 3
 _DRAWS, _FEW_VALUES = 9_999, 8
-_NEGATION = re.compile(
-    r"\b(?:no|not|never|none|nobody|nothing|neither|nor|nowhere|without|cannot|hardly)\b|n['’]t\b",
-    re.IGNORECASE,
-)
-_WORD = re.compile(r"\w+")
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Some of the rows."""
-
-    group: str
-    """``label``, ``words``, ``negation``, ``rare words``, ``overlap``, or the name of a column."""
-    name: str
-    rows: np.ndarray
-    """Row numbers, rising."""
-
-    @property
-    def title(self) -> str:
-        """Group and name."""
-        return f"{self.group}: {self.name}"
 
 
 @dataclass(frozen=True)
@@ -110,94 +83,20 @@ class SliceReport:
     """Empty for numbers, which are not right or wrong."""
 
 
-def of_texts(
-    texts: Sequence[tuple[str, ...]], training_texts: Sequence[tuple[str, ...]], *, pairs: bool
-) -> list[Slice]:
-    """Return the slices that follow from texts: length, negation, rare words, overlap.
-
-    Args:
-        texts: of the scored rows.
-        training_texts: of the training rows, which say which words are rare; empty: unknown.
-        pairs: whether a row has two texts, whose words are compared.
-    """
-    words = [[word.lower() for text in row for word in _WORD.findall(text)] for row in texts]
-    found = quartiles("words", np.array([len(row) for row in words], dtype=float))
-    negated = [any(_NEGATION.search(text) for text in row) for row in texts]
-    found.append(Slice("negation", "yes", np.flatnonzero(negated)))
-    if training_texts:
-        known = Counter(
-            word.lower() for row in training_texts for text in row for word in _WORD.findall(text)
-        )
-        rare = [any(known[word] < _RARE for word in row) for row in words]
-        name = f"fewer than {_RARE} times in the training rows"
-        found.append(Slice("rare words", name, np.flatnonzero(rare)))
-    if pairs:
-        found += quartiles("overlap", np.array([_overlap(row) for row in texts]))
-    return found
-
-
-def of_labels(labels: Sequence[object], names: Sequence[str]) -> list[Slice]:
-    """Return a slice for each class of rows with one class each.
-
-    Args:
-        labels: class numbers.
-        names: of the classes; empty: the labels are no classes.
-    """
-    numbers = np.asarray(labels, dtype=float)
-    return [Slice("label", name, np.flatnonzero(numbers == number)) for number, name in enumerate(names)]
-
-
-def of_column(name: str, values: Sequence[str]) -> list[Slice]:
-    """Return the slices of a column: one for each frequent value, or quartiles of numbers."""
-    array = np.array(values, dtype=object)
-    missing = np.array([not value.strip() for value in values])
-    counts = Counter(array[~missing].tolist())
-    found = [Slice(name, "missing", np.flatnonzero(missing))] if missing.any() else []
-    if len(counts) > _MOST_VALUES and (numbers := _numbers(array[~missing].tolist())) is not None:
-        known = np.flatnonzero(~missing)
-        return [replace(each, rows=known[each.rows]) for each in quartiles(name, numbers)] + found
-    frequent = [value for value, _ in counts.most_common(_MOST_VALUES)]
-    return [Slice(name, value, np.flatnonzero(array == value)) for value in sorted(frequent)] + found
-
-
-def is_large_enough(part: Slice, rows: int) -> bool:
-    """Whether a slice has :data:`LEAST_ROWS` of the rows, and leaves as many."""
-    return LEAST_ROWS <= len(part.rows) <= rows - LEAST_ROWS
-
-
-def quartiles(group: str, values: np.ndarray) -> list[Slice]:
-    """Return the rows between quartiles of a value; equal values are in one slice.
-
-    Args:
-        group: name of the value.
-        values: float64 [n].
-    """
-    edges = np.unique(np.quantile(values, [0.25, 0.5, 0.75]))
-    part = np.searchsorted(edges, values, side="left")
-    of_parts = [np.flatnonzero(part == number) for number in np.unique(part)]
-    ends = [(float(values[rows].min()), float(values[rows].max())) for rows in of_parts]
-    names = _distinct(ends)
-    return [Slice(group, " to ".join(pair), rows) for pair, rows in zip(names, of_parts, strict=True)]
-
-
-def _distinct(ends: Sequence[tuple[float, float]]) -> list[tuple[str, str]]:
-    """Return numbers as texts: integers whole, others with as many digits as tell the pairs apart."""
-    if all(value.is_integer() for pair in ends for value in pair):
-        return [(f"{low:.0f}", f"{high:.0f}") for low, high in ends]
-    for digits in range(3, 17):
-        texts = [(f"{low:.{digits}g}", f"{high:.{digits}g}") for low, high in ends]
-        if len(set(texts)) == len(texts):
-            break
-    return texts
-
-
-def measure(runs: Sequence[Run], slices: Sequence[Slice], baseline: Run | None = None) -> SliceReport:
+def measure(
+    runs: Sequence[Run],
+    slices: Sequence[Slice],
+    baseline: Run | None = None,
+    *,
+    chosen_from: int = 1,
+) -> SliceReport:
     """Return what every engine loses on every slice.
 
     Args:
         runs: results of one task, on the same rows.
         slices: those with fewer than :data:`LEAST_ROWS` rows, or that leave fewer, are left out.
         baseline: default: the unreduced fp32 engine.
+        chosen_from: number of engines that the measured ones were chosen from, which tests are adjusted for.
 
     Raises:
         UsageError: the results do not belong together, lack predictions, or there is nothing to compare.
@@ -210,7 +109,9 @@ def measure(runs: Sequence[Run], slices: Sequence[Slice], baseline: Run | None =
     cohorts.shared_labels([baseline, *others])
     before, count = row_scores(baseline), baseline.quality.n
     kept = tuple(each for each in slices if is_large_enough(each, count))
-    draws = max(_DRAWS, math.ceil(2 * len(kept) * len(others) / LEVEL))  # so that one alone can be shown
+    draws = max(
+        _DRAWS, math.ceil(2 * len(kept) * len(others) * chosen_from / LEVEL)
+    )  # so that one alone can be shown
     right_or_wrong = is_right_or_wrong(baseline)
     losses: list[SliceLoss] = []
     lost: list[LostRow] = []
@@ -241,7 +142,7 @@ def measure(runs: Sequence[Run], slices: Sequence[Slice], baseline: Run | None =
                 LostRow(run.name, int(row), tuple(name for name, rows in members if row in rows))
                 for row in np.flatnonzero(of_rows > 0)
             ]
-    adjusted = tests.holm([each.p for each in losses])
+    adjusted = [min(1.0, chosen_from * value) for value in tests.holm([each.p for each in losses])]
     return SliceReport(
         task=baseline.task,
         baseline=baseline.name,
@@ -309,18 +210,39 @@ def _interval(before: np.ndarray, after: np.ndarray, *, right_or_wrong: bool) ->
     return intervals.mean_interval((before - after).tolist())
 
 
-def _overlap(row: tuple[str, ...]) -> float:
-    """Return the share of the second text's words that the first has."""
-    first, second = ({word.lower() for word in _WORD.findall(text)} for text in row[:2])
-    return len(first & second) / len(second) if second else 0.0
+def of_results(runs: Sequence[Run], baseline: Run, *, chosen_from: int = 1) -> SliceReport | None:
+    """Return what every engine loses on the slices that results have, without the rows themselves.
 
+    Args:
+        runs: of engines that may be compared, with or without ``baseline``.
+        baseline: what they are compared with.
+        chosen_from: as :func:`measure` takes it.
 
-def _numbers(values: Sequence[str]) -> np.ndarray | None:
-    try:
-        numbers = np.array([float(value) for value in values])
-    except ValueError:
+    Returns:
+        None if there are no slices, predictions, or other engines.
+    """
+    known = [run for run in runs if run is not baseline and cohorts.has_predictions(run)]
+    found = [part for each in baseline.quality.groups for part in each.slices()]
+    if not found or not known or not cohorts.has_predictions(baseline):
         return None
-    return numbers if bool(np.isfinite(numbers).all()) else None
+    try:
+        return measure([baseline, *known], found, baseline, chosen_from=chosen_from)
+    except UsageError:  # other rows
+        return None
+
+
+def remarks(report: SliceReport | None, engine: str) -> list[str]:
+    """Return a sentence for an engine that loses more on some slices than on the other rows."""
+    flagged = [] if report is None else summary(report).get(engine, [])
+    if not flagged or report is None:
+        return []
+    factor, decimals, unit = (100, 1, " points") if report.unit == "points" else (1, 4, "")
+    named = "; ".join(
+        f"{each.slice} ({factor * each.loss:.{decimals}f}{unit} on {each.rows} rows, "
+        f"{factor * (each.loss - each.excess):.{decimals}f} on the others, p = {each.p_adjusted:.2g})"
+        for each in flagged
+    )
+    return [f"{engine} loses more than on the other rows on {named}; see effx slices"]
 
 
 def summary(report: SliceReport) -> Mapping[str, list[SliceLoss]]:

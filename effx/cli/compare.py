@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -31,10 +32,13 @@ def command(a: str, b: str, results: tuple[Path, ...], margin: float, as_json: b
     \b
     effx compare sst2-bert.fp32.onnxruntime sst2-bert.int8.onnxruntime
     """  # fmt: skip
-    from effx.analysis import comparison, wording
+    from effx.analysis import comparison, slices, wording
     from effx.results import find
 
-    compared = comparison.compare(*comparison.pair(find(list(results) or [Path("results")]), a, b))
+    first, second = comparison.pair(find(list(results) or [Path("results")]), a, b)
+    compared = comparison.compare(first, second)
+    lost = slices.remarks(slices.of_results([second], first), second.name)
+    compared = replace(compared, remarks=[*compared.remarks, *lost])
     if as_json:
         value = {**compared.to_json(), "margin": margin, "non_inferiority": compared.non_inferiority(margin)}
         click.echo(json.dumps(value, indent=1, allow_nan=False))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from effx import row_slices
 from effx.artifacts import Engine
 from effx.data import Rows, UnlabelledRows
 from effx.errors import EffxError
@@ -17,6 +18,7 @@ from effx.results import (
     FailedEngineRecord,
     Quality,
     ReferenceEngine,
+    RowGroups,
     StructureSummary,
 )
 from effx.specs.tasks import Task
@@ -36,7 +38,10 @@ def score(task: Task, rows: Rows, predictions: np.ndarray, workload: Workload, *
         dependent: whether an answer depends on the other rows of its batch.
     """
     quality = _quality(task, task.metrics, predictions, rows.labels, rows.recorded_source, None)
-    return replace(quality, workload=workload, batch_dependent=dependent, texts_digest=rows.texts_digest)
+    return replace(
+        quality, workload=workload, batch_dependent=dependent, texts_digest=rows.texts_digest,
+        groups=RowGroups.of(row_slices.of_task(rows.texts, rows.labels, task), len(rows)),
+    )  # fmt: skip
 
 
 def agreement(
@@ -54,7 +59,10 @@ def agreement(
     """
     metrics = task.behavior.agreement_metrics
     quality = _quality(task, metrics, predictions, of_reference, rows.recorded_source, reference)
-    return replace(quality, workload=workload, batch_dependent=dependent, texts_digest=rows.texts_digest)
+    return replace(
+        quality, workload=workload, batch_dependent=dependent, texts_digest=rows.texts_digest,
+        groups=RowGroups.of(row_slices.of_task(rows.texts, None, task), len(rows)),
+    )  # fmt: skip
 
 
 def _quality(

@@ -42,7 +42,7 @@ def report(
         MissingExtraError: the extra ``report`` is not installed.
     """
     need("report", "matplotlib", "jinja2")
-    from effx.report import frontier_figures, latex, page, tables, training_costs
+    from effx.report import frontier_figures, latex, page, slices, tables, training_costs
     from effx.report.comparisons import compare_groups
     from effx.report.groups import group_runs
     from effx.report.payload import payload
@@ -61,6 +61,7 @@ def report(
         groups = group_runs(runs)
         comparisons, refused = compare_groups(groups)
         content = collect_contents(runs, groups, failures)
+        further = [*further, *slices.of_groups(groups, further)]
         costs = training_costs.sheet(groups)
         if costs is not None:
             further.append(training_costs.section(costs))

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from effx import files
+from effx.analysis import slices as measured
 from effx.analysis.slices import LEVEL, SliceLoss, SliceReport, summary
 from effx.formatting import percent
-from effx.report.sections import FOLDER
+from effx.report.groups import Group
+from effx.report.sections import FOLDER, SCHEMA, Section, SectionColumn, SectionTable
 from effx.report.sheets import Sheet, SheetCell, SheetColumn
 
 SECTION = "slices"
 """Name of the report's section."""
+_MOST_ENGINES = 100
+"""In a group whose slices are tested for every report; a test takes a tenth of a second per engine."""
 
 
 def write(report: SliceReport, texts: list[tuple[str, ...]], out: Path) -> None:
@@ -28,7 +33,7 @@ def write(report: SliceReport, texts: list[tuple[str, ...]], out: Path) -> None:
     table(report).write(out)
     lost_rows(report, texts).write(out)
     files.write_json(out / "slices.json", to_json(report))
-    files.write_json(out / FOLDER / f"{SECTION}.json", section(report))
+    files.write_json(out / FOLDER / f"{SECTION}.json", {"schema": SCHEMA, **section(report).to_json()})
 
 
 def to_json(report: SliceReport) -> dict[str, Any]:
@@ -79,21 +84,43 @@ def lost_rows(report: SliceReport, texts: list[tuple[str, ...]]) -> Sheet:
     return Sheet("lost-rows", "Rows that became wrong", columns, tuple(rows))
 
 
-def section(report: SliceReport) -> dict[str, Any]:
+def section(report: SliceReport) -> Section:
     """Return the section for the page of ``effx report``."""
     sheet = table(report)
-    return {
-        "schema": 1,
-        "title": f"Who is lost: {report.task}",
-        "text": " ".join([*lines(report), _note(report)]),
-        "tables": [
-            {
-                "title": sheet.title,
-                "columns": [{"label": column.label} for column in sheet.columns],
-                "rows": [["" if cell is None else cell for cell in row] for row in sheet.rows],
-            }
+    return Section(
+        title=_title(report.task),
+        schema=1,
+        text=" ".join([*lines(report), _note(report)]),
+        tables=[
+            SectionTable(
+                sheet.title,
+                [SectionColumn(column.label) for column in sheet.columns],
+                [["" if cell is None else cell for cell in row] for row in sheet.rows],
+            )
         ],
-    }
+    )
+
+
+def _title(task: str) -> str:
+    return f"Who is lost: {task}"
+
+
+def of_groups(groups: Sequence[Group], further: Sequence[Section]) -> list[Section]:
+    """Return a section for each group of engines whose results have slices, where one loses more on some.
+
+    Args:
+        groups: engines that may be compared.
+        further: sections that are shown anyway; those of ``effx slices`` have more slices.
+    """
+    shown = {each.title for each in further}
+    found = []
+    for group in groups:
+        if _title(group.cohort.task) in shown or len(group.runs) > _MOST_ENGINES:
+            continue
+        report = measured.of_results(group.runs, group.baseline)
+        if report is not None and any(each.flagged for each in report.losses):
+            found.append(section(report))
+    return found
 
 
 def lines(report: SliceReport) -> list[str]:

@@ -25,6 +25,7 @@ from effx.results.records import (
     PeakMemory,
     Quality,
     ReferenceEngine,
+    RowGroups,
     Run,
     RuntimeRecord,
     Statistics,
@@ -39,7 +40,7 @@ __all__ = [
     "MIN_SAMPLES", "SCHEMA", "Energy", "EnergyWindow",
     "EngineRecord", "ExitSettings", "Facts", "FailedEngineRecord", "Failure", "GateResult",
     "Idle", "Interruption", "Interval", "MeasurementRecord", "MeterRecord", "PeakMemory", "Quality",
-    "ReferenceEngine", "Run",
+    "ReferenceEngine", "RowGroups", "Run",
     "RuntimeRecord", "Statistics", "StructureSummary", "WorkloadResult", "check", "facts", "failures", "find",
     "latency_summary", "open_run", "read", "save",
 ]  # fmt: skip

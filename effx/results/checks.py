@@ -264,6 +264,12 @@ def _quality(scored: Quality) -> None:
         raise ValueError(f"quality.metrics: {scored.metric} is missing")
     _agree("quality.value", scored.value, scored.metrics[scored.metric], from_="its metrics")
     _contains("quality", scored.interval, scored.value)
+    for each in scored.groups:
+        if len(each.of_rows) != scored.n or not all(-1 <= row < len(each.names) for row in each.of_rows):
+            last = len(each.names) - 1
+            raise ValueError(
+                f"quality.groups: expected {scored.n} numbers from -1 to {last} for {each.group}"
+            )
     if scored.predictions or scored.labels:
         _predictions(scored)
     if METRICS[scored.metric].is_share:

@@ -19,6 +19,7 @@ from effx.costs import Expense
 from effx.host.identity import Host
 from effx.manifests import ArtifactReference, Parity, SparsityRecord
 from effx.records import StoredLabel
+from effx.row_slices import Slice
 from effx.specs.gates import GATES, Concern
 from effx.specs.kinds import KINDS
 from effx.specs.measurement import MeasurementPlan
@@ -304,6 +305,39 @@ class ReferenceEngine:
 
 
 @dataclass(frozen=True)
+class RowGroups:
+    """Parts of the scored rows of one kind, none of which have a row in common."""
+
+    group: str
+    """What the rows are divided by: ``label``, ``words``, ``negation``, ``overlap``."""
+    names: list[str]
+    """Of the parts."""
+    of_rows: list[int]
+    """The number of each row's part, -1: it is in none."""
+
+    @classmethod
+    def of(cls, slices: Sequence[Slice], rows: int) -> list[RowGroups]:
+        """Return slices of so many rows by their groups."""
+        groups: dict[str, list[Slice]] = {}
+        for each in slices:
+            groups.setdefault(each.group, []).append(each)
+        found = []
+        for group, members in groups.items():
+            numbers = np.full(rows, -1)
+            for number, member in enumerate(members):
+                numbers[member.rows] = number
+            found.append(cls(group, [member.name for member in members], numbers.tolist()))
+        return found
+
+    def slices(self) -> list[Slice]:
+        """Return the parts."""
+        numbers = np.array(self.of_rows)
+        return [
+            Slice(self.group, name, np.flatnonzero(numbers == index)) for index, name in enumerate(self.names)
+        ]
+
+
+@dataclass(frozen=True)
 class Quality:
     """The primary metric of the built engine, with every prediction.
 
@@ -339,6 +373,9 @@ class Quality:
     The run's score is then that of single queries."""
     texts_digest: str | None = None
     """SHA-256 of the rows' texts, in their order; None: a result of an earlier version."""
+    groups: list[RowGroups] = field(default_factory=list)
+    """Parts of the rows, whose losses are compared; empty: a result of an earlier version, or shared without
+    its rows."""
 
     def __post_init__(self) -> None:
         if (self.kind is None) != (self.label_names is None):

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from effx import results, row_slices
 from effx.analysis import slices
-from effx.analysis.slices import Slice
+from effx.cli import run
 from effx.errors import UsageError
 from effx.report import slices as tables
-from effx.results import Run
+from effx.results import RowGroups, Run
+from effx.row_slices import Slice
+from effx.specs.tasks import TASKS
 from effx.stats import intervals
 from tests.analysis.simulated_run import simulated_run
 
@@ -108,33 +113,33 @@ def test_small_slices_are_left_out_and_one_engine_is_refused() -> None:
 def test_slices_of_texts() -> None:
     texts = [("a good film",), ("It isn't good, at all",), ("nobody liked it",), ("notable knots",)] * 10
     training = [("a good film it isn t at all nobody liked notable",)] * 3
-    found = {each.title: each.rows for each in slices.of_texts(texts, training, pairs=False)}
+    found = {each.title: each.rows for each in row_slices.of_texts(texts, training, pairs=False)}
     assert found["negation: yes"].tolist() == [index for index in range(40) if index % 4 in (1, 2)]
     assert found["rare words: fewer than 3 times in the training rows"].tolist() == list(range(3, 40, 4))
     by_words = [rows for title, rows in found.items() if title.startswith("words: ")]
     assert sorted(np.concatenate(by_words).tolist()) == list(range(40))
     assert found["words: 2 to 2"].tolist() == list(range(3, 40, 4))
     pairs = [("a b c", "a b"), ("a b c", "x y"), ("", "")] * 10
-    overlap = {each.title: len(each.rows) for each in slices.of_texts(pairs, [], pairs=True)}
+    overlap = {each.title: len(each.rows) for each in row_slices.of_texts(pairs, [], pairs=True)}
     assert overlap["overlap: 1 to 1"] == 10 and overlap["overlap: 0 to 0"] == 20
     assert not any(title.startswith("rare") for title in overlap)
 
 
 def test_columns_are_values_or_quartiles_of_numbers() -> None:
-    of_values = slices.of_column("country", ["de", "at", "de", "ch"])
+    of_values = row_slices.of_column("country", ["de", "at", "de", "ch"])
     assert [(each.title, each.rows.tolist()) for each in of_values] == [
         ("country: at", [1]), ("country: ch", [3]), ("country: de", [0, 2])
     ]  # fmt: skip
-    numbers = slices.of_column("age", [str(value) for value in range(100)])
+    numbers = row_slices.of_column("age", [str(value) for value in range(100)])
     assert [len(each.rows) for each in numbers] == [25, 25, 25, 25]
     assert numbers[0].title == "age: 0 to 24"
-    words = slices.of_column("id", [f"x{value}" for value in range(100)])
+    words = row_slices.of_column("id", [f"x{value}" for value in range(100)])
     assert len(words) == 20
-    years = slices.of_column("year", [str(1990 + value % 40) for value in range(200)] + ["", " "])
+    years = row_slices.of_column("year", [str(1990 + value % 40) for value in range(200)] + ["", " "])
     names = ["1990 to 1999", "2000 to 2009", "2010 to 2019", "2020 to 2029", "missing"]
     assert [each.name for each in years] == names
     assert years[-1].rows.tolist() == [200, 201]
-    close = slices.of_column("share", [f"{0.5 + value / 1e6:.6f}" for value in range(100)])
+    close = row_slices.of_column("share", [f"{0.5 + value / 1e6:.6f}" for value in range(100)])
     assert len({each.name for each in close}) == 4
 
 
@@ -149,4 +154,68 @@ def test_the_tables_hold_every_loss(tmp_path: object) -> None:
     assert sheet.rows[: len(flagged)] == tuple(flagged)
     assert flagged[0][:3] == ("int8", "label: a", 40)
     section = tables.section(report)
-    assert section["title"] == "Who is lost: sst2" and len(section["tables"][0]["rows"]) == 4
+    assert section.title == "Who is lost: sst2" and len(section.tables[0].rows) == 4
+
+
+def with_groups(run: Run, parts: list[Slice]) -> Run:
+    return replace(run, quality=replace(run.quality, groups=RowGroups.of(parts, run.quality.n)))
+
+
+def test_groups_of_rows_in_a_result_are_the_slices() -> None:
+    texts = [("not good",), ("a b c d e",), ("fine",), ("never one two",)]
+    labels = np.array([0, 1, 1, 0])
+    found = row_slices.of_task(texts, labels, TASKS["sst2"])
+    groups = RowGroups.of(found, 4)
+    assert [each.group for each in groups] == ["label", "words", "negation"]
+    back = [part for each in groups for part in each.slices()]
+    assert [(part.title, part.rows.tolist()) for part in back] == [
+        (part.title, part.rows.tolist()) for part in found
+    ]
+    assert groups[0].names == list(TASKS["sst2"].labels) and groups[0].of_rows == [0, 1, 1, 0]
+    assert groups[2].of_rows == [0, -1, -1, 0]
+    without = row_slices.of_task(texts, None, TASKS["sst2"])
+    assert {part.group for part in without} == {"words", "negation"}
+
+
+@pytest.mark.parametrize("planted", [True, False])
+def test_compare_recommend_and_report_name_a_slice_that_loses_more(
+    planted: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(3)
+    wrong = rng.choice(N, 50, replace=False)
+    rows = np.arange(0, N, 10)
+    lost = rows[:30] if planted else rng.choice(N, 30, replace=False)
+    parts = [Slice("negation", "yes", rows)]
+    smaller = engine("int8", np.union1d(wrong, lost))
+    smaller = replace(smaller, engine=replace(smaller.engine, size_bytes=1_000))
+    for one in (engine("fp32", wrong), smaller):
+        results.save(with_groups(one, parts), tmp_path / "results")
+    folder = str(tmp_path / "results")
+    assert run(["compare", "fp32", "int8", folder]) == 0
+    compared = capsys.readouterr().out
+    assert run(["recommend", folder, "--objective", "size", "--max-drop", "0.1"]) == 0
+    recommended = capsys.readouterr().out
+    assert run(["report", folder, "-o", str(tmp_path / "page")]) == 0
+    shown = (tmp_path / "page" / "index.html").read_text()
+    told = "int8 loses more than on the other rows on negation: yes ("
+    assert (told in compared, "Who is lost: sst2" in shown) == (planted, planted)
+    assert ("deploy int8" in recommended) and (told in recommended) == planted
+
+
+def test_a_choice_among_many_is_tested_for_all_of_them() -> None:
+    rng = np.random.default_rng(5)
+    wrong = rng.choice(N, 50, replace=False)
+    part = Slice("negation", "yes", np.arange(0, N, 10))
+    runs = [engine("fp32", wrong), engine("int8", np.union1d(wrong, part.rows[:18]))]
+    alone, among = (slices.measure(runs, [part], chosen_from=count).losses[0] for count in (1, 50))
+    assert among.p == pytest.approx(alone.p, abs=2e-4)
+    assert among.p_adjusted == pytest.approx(min(1.0, 50 * among.p))
+
+
+def test_groups_that_do_not_fit_the_rows_are_refused() -> None:
+    one = with_groups(engine("fp32", []), [Slice("negation", "yes", np.arange(30))])
+    results.check(one)
+    for numbers in ([0] * (N - 1), [1] * N, [-2] * N):
+        groups = [RowGroups("negation", ["yes"], numbers)]
+        with pytest.raises(ValueError, match="expected 1000 numbers from -1 to 0 for negation"):
+            results.check(replace(one, quality=replace(one.quality, groups=groups)))

@@ -25,6 +25,14 @@ from effx.specs.measurement import MeasurementPlan
 from tests.conftest import QUICK
 
 
+def test_results_have_the_parts_of_their_rows(results_folder: Path) -> None:
+    for run in results.find([results_folder]):
+        groups = {each.group: each for each in run.quality.groups}
+        assert {"label", "words", "negation"} <= groups.keys()
+        assert groups["label"].of_rows == run.quality.labels
+        assert all(len(each.of_rows) == run.quality.n for each in groups.values())
+
+
 def test_results_contain_the_engines_predictions(
     results_folder: Path, engines_folder: Path, rows_folder: Path
 ) -> None:
