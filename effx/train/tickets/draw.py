@@ -19,7 +19,7 @@ from effx.artifacts import Checkpoint
 from effx.data import Rows
 from effx.encoding import Encoder
 from effx.errors import UsageError
-from effx.manifests import RemovedCounts, TicketRecord
+from effx.manifests import CheckpointFacts, LayerReductionRecord, RemovedCounts, TicketRecord
 from effx.models import checkpoints, huggingface, load, prune, structure
 from effx.models.surgery import reduce_to
 from effx.specs.data import DataLocation
@@ -35,7 +35,7 @@ from effx.tickets.scores import Importance
 from effx.train import importance, loop, output
 from effx.train import rows as training_rows
 from effx.train.distillation import Distillation
-from effx.train.finetune import finetune, keep_first
+from effx.train.finetune import finetune
 from effx.train.segment import RunSegment
 
 
@@ -62,8 +62,8 @@ def draw(
         model_name: the pretrained encoder, a folder or a name on the hub: the ticket's weights.
         out: folder of the checkpoint's folder.
         name: the ticket's name.
-        settings: which ticket, and how to fine-tune it. ``layers`` and ``head_dropout`` have to
-            be those of the checkpoint.
+        settings: which ticket, and how to fine-tune it. ``layers``, ``drop_layers`` and ``head_dropout`` have
+            to be those of the checkpoint.
         data_folder: file or folder of the rows; default: the hub, or the generated rows of the demo.
         trust_remote_code: run model code from the model's repository.
         head: whether the task head of ``model_name`` is kept or replaced, as for the checkpoint.
@@ -103,6 +103,7 @@ def draw(
                 task.name, model_name, opened.digest, removals, settings, structure(model),
                 out=out if last else folder, name=name if last else str(number), data_folder=data_folder,
                 trust_remote_code=trust_remote_code, head=head, distillation=distillation,
+                layer_reductions=opened.manifest.layer_reductions,
             )  # fmt: skip
             if not last:
                 model = load(scored_model)
@@ -136,6 +137,8 @@ def draw_scored(
         head: whether the task head of ``model_name`` is kept or replaced, as for the model that was scored.
         distillation: a teacher that the ticket learns from besides the labels; None: labels alone.
 
+    The ticket has the layers of the model that was scored.
+
     Raises:
         UsageError: the level leaves too few heads.
         ArtifactError: the scores, or the state that the segment begins with, are damaged.
@@ -143,7 +146,10 @@ def draw_scored(
     scored, about = score_files.read(scores_path)
     task = data.resolve(task_name, data_folder)
     model, _ = huggingface.pretrained(model_name, task, head=head)
-    keep_first(model, settings.finetune.layers)
+    scored_layers = set(about["layers"])
+    prune(
+        model, layers=[layer.index for layer in structure(model).layers if layer.index not in scored_layers]
+    )
     removal = plan.removal(
         scored, structure(model), settings.level, settings.kind, min_heads=settings.pruning.min_heads,
         granularity=settings.pruning.granularity, seed=settings.finetune.training.seed,
@@ -235,6 +241,8 @@ def train(
     removals: Sequence[Removal],
     settings: TicketSettings,
     remaining: Structure,
+    *,
+    layer_reductions: tuple[LayerReductionRecord, ...] = (),
     **options: Any,
 ) -> Checkpoint:
     """Reduce the pretrained weights to a structure and fine-tune them.
@@ -246,6 +254,7 @@ def train(
         removals: the structures that each round pruned, for the manifest.
         settings: how to fine-tune; kind, level and pruning are recorded in the manifest.
         remaining: heads, FFNs and neurons of the ticket.
+        layer_reductions: of the checkpoint that was scored, for the manifest; empty: those of the settings.
         **options: further arguments of :func:`effx.train.finetune`.
     """
     ticket = TicketRecord(
@@ -262,12 +271,19 @@ def train(
         whole = structure(model)
         return reduce_to(model, replace(whole, layers=remaining.layers))
 
+    def facts(model: PreTrainedModel) -> CheckpointFacts:
+        result: CheckpointFacts = {"parent": full, "ticket": ticket}
+        if layer_reductions:
+            result["layer_reductions"] = layer_reductions
+        return result
+
     return finetune(
         task_name,
         model_name,
         settings=settings.finetune,
         reduce=reduce,
-        facts=lambda model: {"parent": full, "ticket": ticket},
+        keep_layers=[layer.index for layer in remaining.layers],
+        facts=facts,
         **options,
     )
 
