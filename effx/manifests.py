@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Field, JsonValue, PlainSerializer, PlainVal
 from effx.costs import Cost, Expense, total
 from effx.errors import UsageError
 from effx.records import Record, StoredLabel
-from effx.specs import backends, variants
+from effx.specs import backends, layer_reduction, variants
 from effx.specs.data import DataRecord
 from effx.specs.distillation import DistillationSettings
 from effx.specs.exit_rules import ExitPoint, ExitRule
@@ -224,6 +224,48 @@ class TicketRecord(Record):
     """Without those of the checkpoint that was scored first, if it was reduced itself."""
     rounds: Annotated[int, Field(ge=1)] = 1
     """Rounds in which they were pruned, each scored anew; 1: one shot."""
+
+
+LayerStrategy = Annotated[str, OneOf("layer reduction", layer_reduction.STRATEGIES)]
+
+
+class LayerReductionRecord(Record):
+    """Layers that were dropped before training. Layers are by their index in the unreduced model, from 0."""
+
+    strategy: LayerStrategy
+    before: tuple[Count, ...]
+    """The layers of the model before."""
+    kept: Annotated[tuple[Count, ...], Field(min_length=1)]
+    similarity: tuple[float, ...] | None = None
+    """For ``contribution``: of each of the layers before, the mean cosine between the representations of the
+    first token before and after it. None: not measured for this checkpoint, but for another, whose ticket it
+    is."""
+    rows: Positive | None = None
+    """Training rows that it was measured on."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _check_indices("before", self.before, _MAX_LAYERS)
+        _check_indices("kept", self.kept, _MAX_LAYERS)
+        if missing := set(self.kept) - set(self.before):
+            raise ValueError(f"kept: layer {min(missing)} is not in before")
+        measured = self.similarity
+        if (measured is None) != (self.rows is None):
+            raise ValueError("similarity and rows: expected both or neither")
+        if measured is not None:
+            if self.strategy != layer_reduction.CONTRIBUTION:
+                raise ValueError(f"similarity: expected null, as the strategy is {self.strategy}")
+            if len(measured) != len(self.before):
+                raise ValueError(f"similarity: expected {len(self.before)} numbers, one per layer before")
+            if not all(-1 - 1e-6 <= value <= 1 + 1e-6 for value in measured):
+                raise ValueError("similarity: expected numbers from -1 to 1")
+        elif self.strategy == layer_reduction.CONTRIBUTION:
+            return self
+        positions = layer_reduction.remaining(self.strategy, len(self.before), len(self.kept), measured)
+        expected = [self.before[position] for position in positions]
+        if list(self.kept) != expected:
+            raise ValueError(f"kept: expected {expected}, as {self.strategy} keeps, got {list(self.kept)}")
+        return self
 
 
 class OneShotRecord(Record):
@@ -627,6 +669,8 @@ class CheckpointManifest(Manifest):
     exits: ExitsRecord | None = None
     tokens: TokensRecord | None = None
     ticket: TicketRecord | None = None
+    layer_reductions: tuple[LayerReductionRecord, ...] = ()
+    """Layers that were dropped before training, in order; empty: none, or by an older release."""
     one_shot: OneShotRecord | None = None
     shared: SharedRecord | None = None
     """None: its encoder was trained on one task."""
@@ -646,6 +690,10 @@ class CheckpointManifest(Manifest):
             raise ValueError(f"structure.exits: {reason}")
         if structure.prunes_tokens and (reason := task.behavior.refused.get("tokens")):
             raise ValueError(f"structure.tokens: {reason}")
+        indices = {layer.index for layer in structure.layers}
+        for number, reduction in enumerate(self.layer_reductions):
+            if not indices <= set(reduction.kept):
+                raise ValueError(f"layer_reductions[{number}].kept: expected all layers of structure")
         if self.tokens and not structure.prunes_tokens:
             raise ValueError("tokens: the structure has no token schedule")
         if self.tokens and len(self.tokens.validation.kept) != len(structure.layers):
@@ -691,6 +739,7 @@ class CheckpointFacts(TypedDict, total=False):
     exits: ExitsRecord | None
     tokens: TokensRecord | None
     ticket: TicketRecord | None
+    layer_reductions: tuple[LayerReductionRecord, ...]
     one_shot: OneShotRecord | None
     shared: SharedRecord | None
     imported: ImportRecord | None
@@ -958,6 +1007,9 @@ class EngineManifest(Manifest):
     model: str | None = None
     """Short name of the pretrained model."""
     regime: str | None = None
+    drop_layers: tuple[LayerStrategy, ...] = ()
+    """By which strategies layers were dropped before training, in order; empty: none were, or by an older
+    release."""
     encoder: EncoderShape | None = None
     """None: unknown."""
     parity: CheckedParity | None

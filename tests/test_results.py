@@ -244,6 +244,22 @@ CONTRADICTIONS: dict[str, tuple[Damage, str]] = {
         lambda value: value["engine"]["structure"].update(layers=7),
         "heads: expected 7 numbers, one per layer, got 6",
     ),
+    "fewer numbers than layers": (
+        lambda value: value["engine"]["structure"].update(numbers=[1, 2, 3]),
+        "numbers: expected 6 rising numbers from 1",
+    ),
+    "numbers of layers that do not rise": (
+        lambda value: value["engine"]["structure"].update(numbers=[1, 2, 3, 4, 5, 5]),
+        "numbers: expected 6 rising numbers from 1",
+    ),
+    "an exit after a layer that was dropped": (
+        lambda value: value["engine"]["structure"].update(numbers=[1, 2, 3, 10, 11, 12], exits=[2, 4]),
+        "exits: the engine has no layer 4",
+    ),
+    "an unknown way to drop layers": (
+        lambda value: value["engine"].update(drop_layers=["middle"]),
+        "drop_layers: unknown strategy 'middle'",
+    ),
     "a sparsity that its counts do not give": (
         lambda value: value["engine"].update(sparsity={"share": 0.9, "zeros": 1, "of": 2}),
         "share: expected 1 / 2",

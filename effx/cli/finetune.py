@@ -21,7 +21,7 @@ from effx.specs.training import FinetuneSettings
 @options.of(HeadSettings)
 @options.teacher_of_texts
 @options.new_checkpoint(
-    "TASK-MODEL-REGIME-sSEED, or TASK-MODEL-REGIME-layersK-seqN-sSEED with other layers or length"
+    "TASK-MODEL-REGIME-sSEED, or TASK-MODEL-REGIME-layersK-STRATEGY-seqN-sSEED with other layers or length"
 )
 @options.training_meter
 @options.trust_remote_code
@@ -49,6 +49,7 @@ def command(
     \b
     effx train finetune sst2 --model bert-base-uncased
     effx train finetune sst2 --model bert-base-uncased --layers 6 --max-length 64
+    effx train finetune sst2 --model bert-base-uncased --layers 6 --drop-layers symmetric
     effx train finetune reviews --model ./minilm --data ./reviews --regime last-2
     effx train finetune sst2 --model ./minilm --layers 3 --teacher checkpoints/sst2-minilm-full-s0
 

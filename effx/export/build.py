@@ -248,6 +248,7 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
             sparsity=before.sparsity,
             model=huggingface.name_of(before.model),
             regime=before.training.regime,
+            drop_layers=tuple(reduction.strategy for reduction in before.layer_reductions),
             encoder=_encoder_shape(source),
             max_length=longest,
             data=checkpoint.data,

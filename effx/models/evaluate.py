@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from effx import data, signals
 from effx.artifacts import Checkpoint
 from effx.encoding import Encoded, Encoder, smaller_batches
-from effx.models import checkpoints, exits, heads, infer, load, reference, structure
+from effx.models import checkpoints, exits, forward, heads, infer, load, reference, structure
 from effx.models.checkpoints import input_names
 from effx.specs.data import DataLocation
 from effx.specs.exit_rules import ExitRule
@@ -108,6 +108,27 @@ def reduced(
 
     _over(model, encoded, batch_size, run)
     return result, depth, tokens
+
+
+@torch.inference_mode()
+def first_token_similarity(model: PreTrainedModel, encoded: Encoded, batch_size: int = 64) -> np.ndarray:
+    """Return how little each layer changes the representation of the first token: float64 [layers], -1 to 1.
+
+    It is the cosine between the representations before and after the layer, averaged over the sequences, in
+    eval mode (Sajjad et al. 2020, section 3, contribution-based dropping).
+    """
+    total = np.zeros(len(structure(model).layers))
+
+    def run(rows: np.ndarray, inputs: _Inputs) -> None:
+        stream = forward.embed(model, inputs)
+        for position in range(len(total)):
+            before = stream.hidden[:, 0].double()
+            stream = reference.layer(model, position, stream, prune=False)
+            cosines = torch.nn.functional.cosine_similarity(before, stream.hidden[:, 0].double(), dim=-1)
+            total[position] += float(cosines.sum())
+
+    _over(model, encoded, batch_size, run)
+    return total / len(encoded)
 
 
 def at_length(

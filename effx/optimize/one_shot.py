@@ -176,6 +176,7 @@ def prune(
         "expenses": united(opened.expenses(), [expense]),
         "max_length": opened.max_length,
         "data": data.recorded(task, location),
+        "layer_reductions": before.layer_reductions,
         "one_shot": OneShotRecord(
             settings=settings.to_json(),
             rows=len(chosen),

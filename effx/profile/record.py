@@ -115,6 +115,7 @@ def of_engine(engine: Engine) -> EngineRecord:
         parameters=manifest.parameters,
         model=manifest.model,
         regime=manifest.regime,
+        drop_layers=list(manifest.drop_layers),
         weight_remaining=manifest.weight_remaining,
         sparsity=manifest.sparsity,
         size_bytes=engine.size_bytes,
@@ -153,6 +154,7 @@ def _structure(engine: Engine) -> StructureSummary | None:
         exits=list(structure.exits),
         tokens=None if structure.tokens is None else list(structure.tokens),
         token_thresholds=None if structure.token_thresholds is None else list(structure.token_thresholds),
+        numbers=list(structure.numbers),
     )
 
 

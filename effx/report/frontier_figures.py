@@ -13,7 +13,7 @@ from effx import formatting
 from effx.analysis.comparison import Comparison
 from effx.analysis.frontier import Frontier, FrontierPoint
 from effx.analysis.objectives import OBJECTIVES
-from effx.analysis.techniques import technique
+from effx.analysis.techniques import Compared, kind
 from effx.report import technique_figures
 from effx.report.canvas import MAX_PANELS, canvas, note_omitted
 from effx.report.contents import energy_unavailable
@@ -177,8 +177,9 @@ def _shown(value: float, objective: str) -> float:
 
 
 def _kind_of(frontier: Frontier) -> Callable[[FrontierPoint], str]:
-    """Return what colours distinguish: the reduction, or the checkpoint if all have the same reduction."""
-    techniques = {point.run.id: technique(point.run).name for point in frontier.points}
-    if len(set(techniques.values())) > 1:
-        return lambda point: "not reduced" if techniques[point.run.id] == "full" else techniques[point.run.id]
+    """Return what colours distinguish: encoder and reduction, or the checkpoint if these are all the same."""
+    compared = Compared.of([point.run for point in frontier.points])
+    kinds = {point.run.id: kind(point.run, compared) for point in frontier.points}
+    if len(set(kinds.values())) > 1:
+        return lambda point: kinds[point.run.id]
     return lambda point: point.run.engine.checkpoint.name.removeprefix(f"{point.run.task}-")

@@ -24,7 +24,7 @@ from effx.analysis.cohorts import energy_of, latest
 from effx.analysis.comparison import Comparison
 from effx.analysis.frontier import Frontier
 from effx.analysis.objectives import OBJECTIVES, Objective
-from effx.analysis.techniques import longest, series, technique
+from effx.analysis.techniques import Compared, kind, series, technique
 from effx.formatting import UNITS
 from effx.report.comparisons import RefusedPair
 from effx.report.groups import Group
@@ -123,11 +123,11 @@ def _rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     for run in runs:
         tasks.setdefault(run.task, []).append(run)
     short = {task: short_names(members) for task, members in tasks.items()}
-    tokens = {task: longest(members) for task, members in tasks.items()}
-    return [_row(run, short[run.task][run.name], tokens[run.task]) for run in runs]
+    compared = {task: Compared.of(members) for task, members in tasks.items()}
+    return [_row(run, short[run.task][run.name], compared[run.task]) for run in runs]
 
 
-def _row(run: Run, short: str, tokens: int | None) -> dict[str, Any]:
+def _row(run: Run, short: str, compared: Compared) -> dict[str, Any]:
     engine, reduction = run.engine, technique(run)
     return {
         "id": run.id,
@@ -166,7 +166,8 @@ def _row(run: Run, short: str, tokens: int | None) -> dict[str, Any]:
         "technique": reduction.name,
         "level": _rounded(reduction.level),
         "level_text": reduction.text,
-        "series": series(run, reduction, tokens),
+        "kind": kind(run, compared),
+        "series": series(run, reduction, compared),
         "host_overhead_share": _rounded(run.host_overhead_share),
         "failed_gates": [[gate.label, gate.detail] for gate in run.failed_gates],
         "unchecked_gates": sum(gate.passed is None for gate in run.gates),

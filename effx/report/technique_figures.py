@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from effx.analysis.cohorts import single_stream
 from effx.analysis.comparison import Comparison, LatencyRatio
-from effx.analysis.techniques import longest, series, technique
+from effx.analysis.techniques import Compared, series, technique
 from effx.formatting import times
 from effx.report.canvas import MAX_PANELS, canvas, note_omitted
 from effx.report.groups import Group
@@ -68,13 +68,13 @@ def _draw_series(axes: Axes, group: Group) -> None:
 def _runs_by_series(group: Group) -> dict[str, list[Run]]:
     """Return the runs of each series, without engines of several reductions or of unavailable quality."""
     lines: dict[str, list[Run]] = {}
-    tokens = longest(group.runs)
+    compared = Compared.of(group.runs)
     for run in group.runs:
         if run.withdrawn("quality"):
             continue
         reduction = technique(run)
         if reduction.name != "combined":
-            lines.setdefault(series(run, reduction, tokens), []).append(run)
+            lines.setdefault(series(run, reduction, compared), []).append(run)
     return lines
 
 

@@ -7,6 +7,7 @@ Types are checked by the records; here are the relations between values. Every c
 from __future__ import annotations
 
 import datetime
+import itertools
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -29,6 +30,7 @@ from effx.results.records import (
 from effx.specs import backends, variants
 from effx.specs.gates import GATES
 from effx.specs.kinds import KINDS, TaskKind
+from effx.specs.layer_reduction import STRATEGIES
 from effx.specs.workloads import SINGLE_STREAM, offline
 from effx.stats import intervals
 from effx.stats.metrics import METRICS
@@ -205,6 +207,8 @@ def _engine(engine: EngineRecord) -> None:
             raise ValueError(f"engine.{name} is {number}, expected less than {_LARGEST_BYTES}")
     if structure := engine.structure:
         _structure(structure)
+    if unknown := set(engine.drop_layers) - set(STRATEGIES):
+        raise ValueError(f"engine.drop_layers: unknown strategy {min(unknown)[:40]!r}")
     if parity := engine.parity:
         try:
             check_parity(parity)
@@ -233,10 +237,16 @@ def _structure(structure: StructureSummary) -> None:
             raise ValueError(f"engine.structure.full_{name} is {full}, expected 1 to {_MOST_TOKENS}")
         if any(count < 0 or (full is not None and count > full) for count in of_layers):
             raise ValueError(f"engine.structure.{name}: expected 0 to {full} per layer, got {of_layers}")
-    if any(not 0 < layer <= structure.layers for layer in structure.exits):
-        raise ValueError(
-            f"engine.structure.exits: expected layers from 1 to {structure.layers}, got {structure.exits}"
-        )
+    numbers = structure.numbers
+    if numbers is not None:
+        rising = all(before < after for before, after in itertools.pairwise((0, *numbers)))
+        if len(numbers) != structure.layers or not rising:
+            raise ValueError(
+                f"engine.structure.numbers: expected {structure.layers} rising numbers from 1, got {numbers}"
+            )
+    # without numbers, the layers of a result are the first ones
+    if unknown := set(structure.exits) - set(numbers or range(1, structure.layers + 1)):
+        raise ValueError(f"engine.structure.exits: the engine has no layer {min(unknown)}")
     if any(not 0 < share <= 1 for share in structure.tokens or ()):
         raise ValueError(f"engine.structure.tokens: expected shares of at most 1, got {structure.tokens}")
 

@@ -52,11 +52,13 @@ class StructureSummary:
     """Heads of a layer before pruning; None: not known."""
     full_intermediate: int | None
     exits: list[int] = field(default_factory=list)
-    """Layers with an early exit after them."""
+    """Layers with an early exit after them, by their number in the unreduced model, from 1."""
     tokens: list[float] | None = None
     """Share of tokens that each layer keeps."""
     token_thresholds: list[float] | None = None
     """Attention below which each layer drops a token."""
+    numbers: list[int] | None = None
+    """The remaining layers by their number in the unreduced model, from 1; None: not known."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class EngineRecord:
     """The pretrained model."""
     regime: str | None = None
     """How the checkpoint was fine-tuned."""
+    drop_layers: list[str] = field(default_factory=list)
+    """By which strategies layers were dropped before training, in order."""
     weight_remaining: float | None = None
     """Share of the full model's weights, without early-exit ramps."""
     sparsity: SparsityRecord | None = None

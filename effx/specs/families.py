@@ -11,6 +11,9 @@ from typing import Any, TypeGuard
 POSITIONS_AFTER_PADDING = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet"})
 """``model_type`` in config.json of families whose first position is the id of the padding token + 1."""
 
+LAST_LAYERS_ONLY = frozenset({"modernbert"})
+"""``model_type`` of families of which only the last layers can be dropped."""
+
 NEAREST: Mapping[str, tuple[str, str]] = {
     "albert": ("bert", "layers that share their weights"),
     "big_bird": ("bert", "sparse attention"),

@@ -393,7 +393,9 @@ _ROWS = (
     ),
     _training(
         "prune", PruneStage, _DRAW, ("finetune", "pretrain"),
-        section=SectionSpec("pruned", TicketSettings, frozenset({"layers", "head_dropout", "head_pooling"})),
+        section=SectionSpec(
+            "pruned", TicketSettings, frozenset({"layers", "drop_layers", "head_dropout", "head_pooling"})
+        ),
     ),
     _training(
         "tokens", TokensStage, "train/tokens.py",
@@ -419,7 +421,7 @@ _ROWS = (
     ),
     _training(
         "further", FurtherStage, "train/finetune.py", ("multitask", "multitask-checkpoint"),
-        section=SectionSpec("further", FinetuneSettings, frozenset({"regime", "layers"})),
+        section=SectionSpec("further", FinetuneSettings, frozenset({"regime", "layers", "drop_layers"})),
     ),
     _training("tickets-full", TicketsFullStage, "train/finetune.py"),
     _training("tickets-scores", TicketsScoresStage, _DRAW, ("tickets-full",), view=None),

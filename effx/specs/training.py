@@ -27,6 +27,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from effx.errors import UsageError, nearest
 from effx.specs import exit_rules, variants
 from effx.specs.constraints import Confidence
+from effx.specs.layer_reduction import STRATEGIES, TOP
 from effx.specs.levels import ELLIPSES, Level, parse_level_or_super, parse_levels
 from effx.specs.quantities import parse_share
 from effx.specs.settings import OneOf, Parsed, Seed, Settings, wrong
@@ -195,7 +196,12 @@ class FinetuneSettings(Settings):
     regime: Annotated[str, Parsed(_regime, "full|frozen|last-K", "full, frozen or last-K")] = "full"
     """What is trained: everything (full), the task head alone (frozen), or the head and the last K layers."""
     layers: Count | None = None
-    """Layer reduction: keep the first K layers and drop the others before training. Default: all."""
+    """Layer reduction: keep K layers and drop the others before training. Default: all."""
+    drop_layers: Annotated[str, OneOf("layer reduction", STRATEGIES)] | None = None
+    """Which layers are dropped to keep K, as in Sajjad et al. 2020. top: the last ones; bottom: the first
+    ones; odd-alternate, even-alternate: every second one, from the top; symmetric: those in the middle;
+    contribution: those that change the representation of the first token the least, measured on training rows
+    before training. Default: top."""
     max_length: Annotated[int, Field(ge=variants.MIN_LENGTH)] | None = None
     """Maximum tokens per example, in training and in all engines of the checkpoint. Default: 128, or 384 for
     answers in a context."""
@@ -211,6 +217,20 @@ class FinetuneSettings(Settings):
     """Input of the task head: the first token (cls), or the mean over all tokens except padding (mean). auto:
     an existing head keeps its pooling; for a new head, the pooling that the encoder was trained with if its
     folder has 1_Pooling/config.json, else cls."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.drop_layers is not None and self.layers is None:
+            raise wrong(
+                "drop_layers has no effect without layers: set layers to the number of layers to keep.",
+                "drop_layers", "layers",
+            )  # fmt: skip
+        return self
+
+    @property
+    def layer_strategy(self) -> str | None:
+        """Which layers are dropped; None: none."""
+        return None if self.layers is None else self.drop_layers or TOP
 
     @property
     def learning_rate(self) -> float:

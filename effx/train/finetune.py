@@ -21,12 +21,13 @@ from effx.costs import united
 from effx.encoding import Encoder
 from effx.errors import UsageError
 from effx.manifests import CheckpointFacts, TrainingRecord
-from effx.models import checkpoints, evaluate, families, huggingface, pooling, prune, sparse, structure
+from effx.models import checkpoints, evaluate, families, huggingface, pooling, sparse, structure
 from effx.specs.data import DataLocation
 from effx.specs.heads import HeadSettings
+from effx.specs.layer_reduction import TOP
 from effx.specs.tasks import Task
 from effx.specs.training import FinetuneSettings, trained_layers
-from effx.train import distributed, loop, output, rows, source, understood
+from effx.train import distributed, layer_reduction, loop, output, rows, source, understood
 from effx.train.distillation import Distillation, Teacher, further_texts, with_blanks
 from effx.train.segment import RunSegment
 from effx.train.trainer import TimeLimit
@@ -49,6 +50,7 @@ def finetune(
     head: HeadSettings | None = None,
     distillation: Distillation | None = None,
     limit_s: float | None = None,
+    keep_layers: Sequence[int] | None = None,
 ) -> Checkpoint:
     """Fine-tune an encoder and write ``out/name``.
 
@@ -56,8 +58,8 @@ def finetune(
         task_name: a built-in task, or with ``data_folder`` any name for the user's data.
         model_name: a folder as transformers saves it, a checkpoint, or a name on the hub.
         out: folder of the checkpoint's folder.
-        name: the checkpoint's name; default TASK-MODEL-REGIME-sSEED, with layersK or seqN if layers or
-            length are reduced.
+        name: the checkpoint's name; default TASK-MODEL-REGIME-sSEED, with layersK (and the strategy, if not
+            top) or seqN if layers or length are reduced.
         data_folder: file or folder of the rows; default: the hub, or the generated rows of the demo.
         settings: how to fine-tune.
         overwrite: replace a checkpoint of that name.
@@ -72,6 +74,8 @@ def finetune(
         distillation: a teacher that the model learns from, besides the labels; None: labels alone.
         limit_s: seconds of training; as many steps are done as fit, by the speed of the first ones. In one
             process only. None: all epochs.
+        keep_layers: where the settings have ``layers``, those that are kept, by their index in the unreduced
+            model, because they were chosen before; None: they are chosen now.
 
     Raises:
         UsageError: a setting, name, model or teacher is wrong.
@@ -106,7 +110,14 @@ def finetune(
     pooling.set_pooling(model, chosen_pooling(settings.head_pooling, loaded))
     if distributed.is_first():
         understood.say(str(model_name), task, loaded, max_length)
-    keep_first(model, settings.layers)
+    layer_reduction.check(model, settings)
+    encoder = checked_encoder(
+        str(model_name), model, tokenizer, max_length, every_row.texts,
+        form=task.behavior.form,
+    )  # fmt: skip
+    dropped = layer_reduction.reduce_layers(
+        str(model_name), model, settings, encoder, train_rows, keep_layers
+    )
     if settings.head_dropout is not None:
         for module in families.of(model).head_dropouts(model):
             module.p = settings.head_dropout
@@ -117,10 +128,6 @@ def finetune(
         sparse.hold_zeros(model)
     freeze(model, last_layers)
 
-    encoder = checked_encoder(
-        str(model_name), model, tokenizer, max_length, every_row.texts,
-        form=task.behavior.form,
-    )  # fmt: skip
     encoded = encoder([*train_rows.texts, *unlabelled])
     encoded_validation = encoder(validation_rows.texts)
     for split in (encoded, encoded_validation):
@@ -198,8 +205,10 @@ def finetune(
     if base is not None:
         derived["parent"] = base.digest
     derived["expenses"] = united(
-        *(before.expenses() for before in (base, None if teacher is None else teacher.checkpoint) if before)
+        *(needed.expenses() for needed in (base, None if teacher is None else teacher.checkpoint) if needed)
     )
+    before = base.manifest.layer_reductions if base else ()
+    derived["layer_reductions"] = before if dropped is None else (*before, dropped)
     if keep_predictions:
         derived["predictions"] = tuple(task.behavior.store(predictions))
     if sparsity:
@@ -231,23 +240,10 @@ def chosen_pooling(requested: str, loaded: huggingface.Loaded) -> str:
     return loaded.pooling or family.head_pooling(loaded.model)
 
 
-def keep_first(model: PreTrainedModel, layers: int | None) -> None:
-    """Remove all layers after the first ``layers`` remaining ones; None: remove nothing.
-
-    Raises:
-        UsageError: the model has fewer layers.
-    """
-    if layers is None:
-        return
-    indices = [layer.index for layer in structure(model).layers]
-    if not 1 <= layers <= len(indices):
-        raise UsageError(f"layers {layers}: the model has {len(indices)} layers.", settings="layers")
-    prune(model, layers=indices[layers:])
-
-
 def _name(task: Task, model: str, settings: FinetuneSettings) -> str:
     parts = [task.name, model, settings.regime]
     parts += [f"layers{settings.layers}"] if settings.layers else []
+    parts += [settings.drop_layers] if settings.drop_layers not in (None, TOP) else []
     usual = settings.max_length in (None, task.behavior.max_length)
     parts += [] if usual else [f"seq{settings.max_length}"]
     return "-".join([*parts, f"s{settings.training.seed}"])

@@ -140,8 +140,9 @@ def _scored(
     if isinstance(rows, Rows):
         predictions = evaluate.predictions(loaded.model, encoded, task)
         facts["metrics"] = task.score(rows.labels, predictions)
-    if isinstance(opened, OpenedCheckpoint) and (ticket := opened.checkpoint.manifest.ticket) is not None:
-        facts["ticket"] = ticket
+    if isinstance(opened, OpenedCheckpoint):
+        facts["ticket"] = opened.checkpoint.manifest.ticket
+        facts["layer_reductions"] = opened.checkpoint.manifest.layer_reductions
     progress.say(*data.truncation("validation rows", encoded.cut_lengths, max_length))
     if encoded.documents is not None:
         progress.say(*data.truncation("documents", encoded.documents.tokens.cut_lengths, max_length))

@@ -143,6 +143,7 @@ class ContinuedTraining:
             "max_length": self.checkpoint.max_length,
             "data": self.data_record,
             "ticket": before.ticket,
+            "layer_reductions": before.layer_reductions,
         }
         if before.sparsity:
             derived["sparsity"] = sparse.counted_again(before.sparsity, self.model)

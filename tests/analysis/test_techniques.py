@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from effx.analysis.baseline import baseline_of
-from effx.analysis.techniques import Technique, series, technique
+from effx.analysis.techniques import Compared, Technique, kind, series, technique
 from tests.analysis.simulated_run import engine, simulated_run
 
 
@@ -33,6 +33,23 @@ def test_ways_of_running_are_series_of_their_own() -> None:
         run = replace(run, engine=replace(run.engine, variant=variant))
         names.append(series(run, technique(run)))
     assert len({*names}) == 5 and "not reduced, buckets of 8 tokens, fp32, onnxruntime" in names
+
+
+def test_another_encoder_is_a_technique() -> None:
+    """Plain engines of two encoders are not joined, in series and in the legends of frontiers."""
+    runs = [
+        replace(run, engine=replace(run.engine, model=run.name))
+        for run in (simulated_run("bert", precision="fp32"), simulated_run("distilbert", precision="fp32"))
+    ]
+    both, one = Compared.of(runs), Compared.of(runs[:1])
+    assert [series(run, technique(run), both) for run in runs] == [
+        "bert: not reduced, fp32, onnxruntime", "distilbert: not reduced, fp32, onnxruntime",
+    ]  # fmt: skip
+    assert [kind(run, both) for run in runs] == ["bert: not reduced", "distilbert: not reduced"]
+    assert series(runs[0], technique(runs[0]), one) == "not reduced, fp32, onnxruntime"
+    assert kind(runs[0], one) == "not reduced"
+    elsewhere = engine("theirs", made_elsewhere="onnx", model=None, structure=None, weight_remaining=None)
+    assert kind(replace(runs[0], engine=elsewhere), both) == "made elsewhere"
 
 
 def test_the_baseline_is_known_to_be_unreduced() -> None:

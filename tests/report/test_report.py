@@ -13,7 +13,7 @@ import pytest
 from effx import results
 from effx.analysis.baseline import baseline_of
 from effx.analysis.comparison import adjusted, compare
-from effx.analysis.techniques import technique
+from effx.analysis.techniques import series, technique
 from effx.errors import ArtifactError, UsageError
 from effx.report import latex, page, report, sections, tables
 from effx.report.comparisons import compare_groups
@@ -389,6 +389,34 @@ def test_dropped_layers_are_not_pruning_and_two_reductions_are_combined() -> Non
     both = replace(run, engine=replace(run.engine, variant="seq64+int8"))
     assert technique(both).name == "combined"
     assert technique(both).text == "pruned 90% of weights + length 64 tokens"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "drop_layers", "name", "text"),
+    [
+        (None, [], "layers", "3 layers"),
+        ([1, 2, 3], [], "layers", "first 3 layers"),
+        ([1, 2, 3], ["top"], "layers", "first 3 layers"),
+        ([1, 2, 6], [], "layers", "layers 1, 2, 6"),
+        ([1, 2, 6], ["symmetric"], "layers (symmetric)", "3 layers, symmetric"),
+        ([2, 4, 6], ["odd-alternate"], "layers (odd-alternate)", "3 layers, odd-alternate"),
+        ([1, 2, 6], ["contribution"], "layers (contribution)", "3 layers, contribution"),
+        ([4, 5, 6], ["bottom", "top"], "layers (bottom, top)", "3 layers, bottom, top"),
+    ],
+)
+def test_engines_with_other_layers_are_other_techniques(
+    numbers: list[int] | None, drop_layers: list[str], name: str, text: str
+) -> None:
+    run = simulated_results.run(8)
+    shape = replace(run.engine.structure, layers=3, heads=[12] * 3, intermediate=[1536] * 3, numbers=numbers)
+    whole = replace(run, engine=replace(run.engine, structure=shape, drop_layers=drop_layers))
+    assert (technique(whole).name, technique(whole).level, technique(whole).text) == (name, 3.0, text)
+    assert series(whole, technique(whole)).startswith(f"{name}, ")
+    short = replace(whole, engine=replace(whole.engine, variant="seq64+int8"))
+    assert technique(short).text == f"{text} + length 64 tokens"
+    ticket = replace(whole, engine=replace(whole.engine, structure=replace(shape, heads=[12, 11, 12])))
+    expected = name.replace("layers (", "pruned (layers: ") if "(" in name else "pruned"
+    assert technique(ticket).name == expected and technique(ticket).level == 0.9
 
 
 def test_an_interrupted_report_leaves_the_previous_one(

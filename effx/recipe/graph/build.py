@@ -9,7 +9,7 @@ from typing import Any
 
 from effx.recipe.graph import lottery, multitask, sweeps
 from effx.recipe.graph.cells import Cell, CellBuilder, data_paths
-from effx.recipe.graph.chains import Chain, chains, exported_variants, joined
+from effx.recipe.graph.chains import Chain, chains, chains_of, exported_variants, has_search, joined
 from effx.recipe.graph.digests import Digests
 from effx.recipe.graph.plan import Artifacts
 from effx.recipe.language.recipe import ModelEntry, Recipe, TaskEntry, level_of
@@ -39,14 +39,15 @@ def cells(recipe: Recipe, digests: Digests, host: str, artifacts: Artifacts) -> 
     for task in recipe.tasks:
         for model in recipe.models:
             chosen: Level | None = None
-            if recipe.tickets is not None and recipe.needs_search:
+            searches = recipe.tickets is not None and has_search(recipe, model)
+            if recipe.tickets is not None and searches and recipe.needs_search:
                 chosen = sweeps.add(builder, task, model, recipe.tickets, artifacts)
                 complete[task.name] &= chosen is not None
             for seed in recipe.seeds:
                 part = _Part(builder, task, model, seed, chosen)
                 engines[task.name] += part.add()
                 parts.append(part)
-            if recipe.tickets is not None and not recipe.needs_search:
+            if recipe.tickets is not None and searches and not recipe.needs_search:
                 sweeps.add(builder, task, model, recipe.tickets, artifacts)
         if not joins_tasks and engines[task.name] and complete[task.name]:
             _profile(builder, task, engines[task.name], host)  # one session measures all of them
@@ -78,7 +79,7 @@ class _Part:
     def add(self) -> list[Cell]:
         """Add the chains of this task alone; return the exports."""
         engines: list[Cell] = []
-        for chain in chains(self.builder.recipe):
+        for chain in chains_of(self.builder.recipe, self.model):
             if self.is_known(chain) and not chain.joins_tasks:
                 engines += self.add_chain(chain)
         return engines
@@ -115,7 +116,7 @@ def _add_joint(builder: CellBuilder, parts: Sequence[_Part], engines: dict[str, 
     recipe = builder.recipe
     for model, seed in itertools.product(recipe.models, recipe.seeds):
         of_tasks = [part for part in parts if part.model is model and part.seed == seed]
-        for chain in chains(recipe):
+        for chain in chains_of(recipe, model):
             if not chain.joins_tasks or not all(part.is_known(chain) for part in of_tasks):
                 continue
             joint = None

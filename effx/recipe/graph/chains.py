@@ -14,8 +14,9 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from effx.recipe.language.recipe import Recipe, StageEntry, VariantEntry
+from effx.recipe.language.recipe import ModelEntry, Recipe, StageEntry, VariantEntry, level_of
 from effx.specs import variants
+from effx.specs.levels import SUPER
 from effx.specs.stages import SECTIONS, StageSpec
 
 
@@ -71,6 +72,18 @@ def chains(recipe: Recipe) -> list[Chain]:
     return result
 
 
+def chains_of(recipe: Recipe, model: ModelEntry) -> list[Chain]:
+    """Return the chains that are trained from one model: those of the labels in its ``only``."""
+    return [chain for chain in chains(recipe) if model.only is None or set(chain.labels) <= set(model.only)]
+
+
+def has_search(recipe: Recipe, model: ModelEntry) -> bool:
+    """Return whether the recipe's search for tickets is done for a model."""
+    if recipe.tickets is None or model.only is None:
+        return recipe.tickets is not None
+    return any(level_of(stage) == SUPER for chain in chains_of(recipe, model) for stage in chain.stages)
+
+
 def exported_variants(recipe: Recipe, chain: Chain) -> Iterator[VariantEntry]:
     """Yield the variants that are exported of a chain's checkpoint.
 
@@ -94,10 +107,13 @@ def clashes(recipe: Recipe) -> Iterator[tuple[str, str]]:
     keys = {
         entry.label: f"{section}.{entry.label}" for section in SECTIONS for entry in recipe.entries(section)
     }
-    chain_labels = [chain.labels for chain in chains(recipe)] + ([()] if recipe.tickets is not None else [])
     first_with: dict[tuple[str, bool], dict[str, str]] = {}
     reported = set()
-    for task, model, labels in itertools.product(recipe.tasks, recipe.models, chain_labels):
+    of_models: list[tuple[ModelEntry, tuple[str, ...]]] = []
+    for model in recipe.models:
+        of_models += [(model, chain.labels) for chain in chains_of(recipe, model)]
+        of_models += [(model, ())] if has_search(recipe, model) else []
+    for task, (model, labels) in itertools.product(recipe.tasks, of_models):
         name = joined(task.name, model.label, *labels)
         parts = {f"tasks.{task.name}": task.name, f"models.{model.label}": model.label}
         parts |= {keys[label]: label for label in labels}

@@ -20,6 +20,8 @@ class ModelLimits:
     layers: int | None = None
     tokens: int | None = None
     """The longest input."""
+    only_last_layers: bool = False
+    """Whether only the last layers can be dropped."""
 
 
 def of_model(source: str) -> ModelLimits:
@@ -32,7 +34,11 @@ def of_model(source: str) -> ModelLimits:
     except ArtifactError:  # loading it reports the error
         return ModelLimits()
     layers = next((config[key] for key in _LAYERS if key in config), None)
-    return ModelLimits(layers if _is_count(layers) else None, families.position_limit(config))
+    return ModelLimits(
+        layers if _is_count(layers) else None,
+        families.position_limit(config),
+        config.get("model_type") in families.LAST_LAYERS_ONLY,
+    )
 
 
 def _is_count(value: Any) -> TypeGuard[int]:

@@ -77,6 +77,9 @@ class ModelEntry(Settings):
     """A folder, a name on the hub, or ``demo``."""
     trust_remote_code: bool = False
     head: HeadSettings = HeadSettings()
+    only: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Labels of the stages that are trained from it. Default: all, and the search in tickets; with labels,
+    that search is done only if one of them has the level super."""
 
 
 class TrainingDefaults(Settings):
@@ -264,6 +267,7 @@ class RecipeBase(Settings):
                     "source": model.source,
                     "trust_remote_code": model.trust_remote_code,
                     **_given(model.head),
+                    **({} if model.only is None else {"only": list(model.only)}),
                 }
                 for model in self.models
             },

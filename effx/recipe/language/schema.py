@@ -15,7 +15,14 @@ from pydantic import BaseModel, ValidationError
 
 from effx import data, files, records
 from effx.errors import ArtifactError, EffxError, UsageError, nearest
-from effx.recipe.graph.chains import chains, clashes, exported_variants, joins_tasks
+from effx.recipe.graph.chains import (
+    chains,
+    chains_of,
+    clashes,
+    exported_variants,
+    has_search,
+    joins_tasks,
+)
 from effx.recipe.language import document as documents
 from effx.recipe.language import limits
 from effx.recipe.language.document import Document, Problem
@@ -35,6 +42,7 @@ from effx.recipe.language.recipe import (
 from effx.specs import backends, exit_rules, settings, variants
 from effx.specs.backends import BUILDABLE
 from effx.specs.kinds import KINDS
+from effx.specs.layer_reduction import TOP
 from effx.specs.levels import SUPER
 from effx.specs.settings import Settings
 from effx.specs.stages import SECTIONS
@@ -453,7 +461,7 @@ class _RecipeReader:
                 text = f"multi-task training does not support this kind of task ({task.kind})."
                 document.wrong(("tasks", entry.name), text)
         for model in recipe.models:
-            if model.head.given():
+            if model.head.given() and any(chain.joins_tasks for chain in chains_of(recipe, model)):
                 text = "multi-task training gives every task a new head: leave out the settings of the head."
                 document.wrong(("models", model.label), text)
         for chain in chains(recipe):
@@ -476,6 +484,23 @@ class _RecipeReader:
                     text = f"the tickets are trained with {before}, not {now}: use the same, or set "
                     document.wrong((*path, name), f"{text}mismatched: true.")
 
+    def _check_only(self, recipe: Recipe) -> None:
+        """Refuse labels that a model cannot be trained by alone: those of unknown or of left-out stages."""
+        entries = {entry.label: entry for section in SECTIONS for entry in recipe.entries(section)}
+        for model in recipe.models:
+            trained = {label for chain in chains_of(recipe, model) for label in chain.labels}
+            for label in model.only or ():
+                entry = entries.get(label)
+                if entry is None:
+                    text = f"'{label}': there is no such label.{nearest(label, entries)}"
+                elif label not in trained:
+                    text = f"'{label}' continues {' or '.join(entry.parents)}, which is missing here."
+                elif entry.teaching.teacher not in (None, *trained):
+                    text = f"the teacher of '{label}', '{entry.teaching.teacher}', is missing here."
+                else:
+                    continue
+                self._document.wrong(("models", model.label, "only"), text)
+
     def _check_trainable(self, recipe: Recipe) -> None:
         """Refuse tasks of the user whose kind is not trained."""
         for entry in recipe.tasks:
@@ -489,18 +514,23 @@ class _RecipeReader:
         """Refuse layers and lengths that a model does not have, as far as its config.json says."""
         document = self._document
         sizes = {model.label: limits.of_model(model.source) for model in recipe.models}
-        given: list[tuple[documents.KeyPath, Mapping[str, Any]]] = [
-            ((section, entry.label), entry.settings.given())
-            for section in SECTIONS
-            for entry in recipe.entries(section)
-        ]
-        if recipe.tickets is not None:
-            given.append((("tickets",), recipe.tickets.given()))
-        for label, size in sizes.items():
+        for model in recipe.models:
+            label, size = model.label, sizes[model.label]
+            given: list[tuple[documents.KeyPath, Mapping[str, Any]]] = [
+                ((section, entry.label), entry.settings.given())
+                for section in SECTIONS
+                for entry in recipe.entries(section)
+                if model.only is None or entry.label in model.only
+            ]
+            if recipe.tickets is not None and has_search(recipe, model):
+                given.append((("tickets",), recipe.tickets.given()))
             for path, values in given:
                 layers, tokens = values.get("layers"), values.get("max_length")
                 if layers is not None and size.layers is not None and layers > size.layers:
                     document.wrong((*path, "layers"), f"{layers}: model '{label}' has {size.layers} layers.")
+                if size.only_last_layers and values.get("drop_layers") not in (None, TOP):
+                    text = f"only the last layers of model '{label}' can be dropped: use top."
+                    document.wrong((*path, "drop_layers"), f"{values['drop_layers']}: {text}")
                 if tokens is not None and size.tokens is not None and tokens > size.tokens:
                     text = f"{tokens}: model '{label}' reads at most {size.tokens} tokens."
                     document.wrong((*path, "max_length"), text)
@@ -533,14 +563,20 @@ class _RecipeReader:
     def _check_use(self, recipe: Recipe) -> None:
         """Refuse stages without variants, variants without stages, and duplicate names."""
         document = self._document
-        if recipe.tickets is not None and any(model.source == DEMO_MODEL for model in recipe.models):
+        if any(model.source == DEMO_MODEL and has_search(recipe, model) for model in recipe.models):
             text = f"model '{DEMO_MODEL}' is not supported here: use a folder, or a name on the hub."
             document.wrong(("tickets",), text)
             return
-        trained = {stage.label for chain in chains(recipe) for stage in chain.stages}
+        self._check_only(recipe)
+        chosen = [chain for model in recipe.models for chain in chains_of(recipe, model)]
+        possible = {stage.label for chain in chains(recipe) for stage in chain.stages}
+        trained = {stage.label for chain in chosen for stage in chain.stages}
         for section, row in SECTIONS.items():
             for entry in recipe.entries(section):
-                if entry.label not in trained:
+                if entry.label in possible and entry.label not in trained:
+                    text = "no model is trained by it: add it to the key 'only' of a model, or remove it."
+                    document.wrong((section, entry.label), text)
+                elif entry.label not in trained:
                     followed = " or ".join(
                         name for name, other in SECTIONS.items() if other.name in row.follows
                     )
@@ -548,7 +584,7 @@ class _RecipeReader:
                     document.wrong((section, entry.label), text)
         for key, text in clashes(recipe):
             document.wrong(tuple(key.split(".", 1)), text)
-        variants_of = {chain: set(exported_variants(recipe, chain)) for chain in chains(recipe)}
+        variants_of = {chain: set(exported_variants(recipe, chain)) for chain in chosen}
         if not variants_of and self._root.get("variants") is not None:
             document.wrong(("variants",), "there is no checkpoint to export: add regimes.")
         for index, variant in enumerate(recipe.variants):

@@ -1,6 +1,6 @@
 // The frontier chart: any two objectives of one task on one host.
 
-const COLOUR_BY = { technique: 'reduction', series: 'series', checkpoint: 'checkpoint', precision: 'precision', backend: 'backend', device: 'device' };
+const COLOUR_BY = { kind: 'reduction', series: 'series', checkpoint: 'checkpoint', precision: 'precision', backend: 'backend', device: 'device' };
 
 function stairs(points, front, xName, yName) {
   const best = front.best.map((entry) => ROWS[entry]).filter((row) => points.has(row.index)).map((row) => points.get(row.index))
@@ -55,7 +55,7 @@ function frontierSection() {
     for (const axis of ['x', 'y']) if (!has(group, state[axis])) state[axis] = names.find(([name]) => name !== state[axis === 'x' ? 'y' : 'x'])[0];
     const fronts = frontierOf(group, state.x, state.y);
     if (state.source >= fronts.length) state.source = 0;
-    state.colour ||= ['technique', 'checkpoint', 'precision', 'backend'].find((key) => new Set(group.members.map((entry) => ROWS[entry][key])).size > 1) || 'technique';
+    state.colour ||= ['kind', 'checkpoint', 'precision', 'backend'].find((key) => new Set(group.members.map((entry) => ROWS[entry][key])).size > 1) || 'kind';
     const redo = (key) => (value) => { state[key] = typeof state[key] === 'number' ? Number(value) : value; chart.active = null; rebuild(); };
     const focused = [...controls.querySelectorAll('select, input')].indexOf(document.activeElement);
     controls.replaceChildren(...[
@@ -74,7 +74,7 @@ function frontierSection() {
   const draw = (group) => {
     const members = front ? front.members : group.members;
     const rows = members.map((entry) => ROWS[entry]);
-    const key = (row) => (row[state.colour] === 'full' && state.colour === 'technique' ? 'not reduced' : String(row[state.colour]));
+    const key = (row) => String(row[state.colour]);
     const points = pointsOf(rows, state.x, state.y, seriesOf(rows, key), key);
     const lines = [];
     const keys = [{ kind: 'bar', text: '95 % interval' }];

@@ -10,8 +10,7 @@ from effx.models import checkpoints, huggingface
 from effx.specs.data import DataLocation
 from effx.specs.heads import HeadSettings
 from effx.specs.training import AdaptationSettings, rows_share_text
-from effx.train import distributed, loop, rows, source
-from effx.train.finetune import keep_first
+from effx.train import distributed, layer_reduction, loop, rows, source
 
 
 def check(
@@ -49,4 +48,4 @@ def check(
         huggingface.check_source(name)
         model, _ = huggingface.pretrained(name, task, head=head)
         checkpoints.check_length(model, finetune.max_length or task.behavior.max_length)
-        keep_first(model, finetune.layers)
+        layer_reduction.check(model, finetune)

@@ -14,8 +14,9 @@ from effx.specs.training import TicketSearchSettings
 from effx.structure import Structure
 from effx.tickets import plan
 from effx.tickets import scores as score_files
-from effx.train import distributed, loop, source
-from effx.train.finetune import keep_first
+from effx.train import distributed, layer_reduction, loop, source
+from effx.train import rows as training_rows
+from effx.train.finetune import checked_encoder
 
 
 def check(
@@ -49,14 +50,18 @@ def check(
     task = data.resolve(task_name, data_folder, cache=cache)
     source.check_trainable(task)
     huggingface.check_source(model_name)
-    data.load(task, "train", data_folder, cache=cache)
+    rows = data.load(task, "train", data_folder, cache=cache)
     if len(data.load(task, "validation", data_folder, cache=cache)) < 2:
         raise UsageError(
             "the super ticket is chosen on a part of the validation rows: expected at least 2 rows."
         )
-    model, _ = huggingface.pretrained(model_name, task, head=head)
-    checkpoints.check_length(model, finetune.max_length or task.behavior.max_length)
-    keep_first(model, finetune.layers)
+    model, tokenizer = huggingface.pretrained(model_name, task, head=head)
+    max_length = finetune.max_length or task.behavior.max_length
+    checkpoints.check_length(model, max_length)
+    layer_reduction.check(model, finetune)
+    encoder = checked_encoder(model_name, model, tokenizer, max_length, rows.texts, form=task.behavior.form)
+    fit = rows.take(training_rows.chosen(rows, finetune.training))
+    layer_reduction.reduce_layers(model_name, model, finetune, encoder, fit)
     available = structure(model)
     for level in settings.levels:
         plan.check(available, level, settings.pruning.min_heads, settings.pruning.granularity)

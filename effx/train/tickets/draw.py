@@ -20,7 +20,7 @@ from effx.costs import IMPORTANCE, Cost, Expense, united
 from effx.data import Rows
 from effx.encoding import Encoder
 from effx.errors import UsageError
-from effx.manifests import CheckpointFacts, RemovedCounts, TicketRecord
+from effx.manifests import CheckpointFacts, LayerReductionRecord, RemovedCounts, TicketRecord
 from effx.models import checkpoints, huggingface, load, prune, structure
 from effx.models.surgery import reduce_to
 from effx.specs.data import DataLocation
@@ -36,7 +36,7 @@ from effx.tickets.scores import Importance
 from effx.train import importance, loop, output
 from effx.train import rows as training_rows
 from effx.train.distillation import Distillation
-from effx.train.finetune import finetune, keep_first
+from effx.train.finetune import finetune
 from effx.train.segment import RunSegment
 
 
@@ -63,8 +63,8 @@ def draw(
         model_name: the pretrained encoder, a folder or a name on the hub: the ticket's weights.
         out: folder of the checkpoint's folder.
         name: the ticket's name.
-        settings: which ticket, and how to fine-tune it. ``layers`` and ``head_dropout`` have to
-            be those of the checkpoint.
+        settings: which ticket, and how to fine-tune it. ``layers``, ``drop_layers`` and ``head_dropout`` have
+            to be those of the checkpoint.
         data_folder: file or folder of the rows; default: the hub, or the generated rows of the demo.
         trust_remote_code: run model code from the model's repository.
         head: whether the task head of ``model_name`` is kept or replaced, as for the checkpoint.
@@ -106,6 +106,7 @@ def draw(
                 task.name, model_name, opened.digest, removals, settings, structure(model), expenses,
                 out=out if last else folder, name=name if last else str(number), data_folder=data_folder,
                 trust_remote_code=trust_remote_code, head=head, distillation=distillation,
+                layer_reductions=opened.manifest.layer_reductions,
             )  # fmt: skip
             if not last:
                 model = load(scored_model)
@@ -139,6 +140,8 @@ def draw_scored(
         head: whether the task head of ``model_name`` is kept or replaced, as for the model that was scored.
         distillation: a teacher that the ticket learns from besides the labels; None: labels alone.
 
+    The ticket has the layers of the model that was scored.
+
     Raises:
         UsageError: the level leaves too few heads.
         ArtifactError: the scores, or the state that the segment begins with, are damaged.
@@ -146,7 +149,10 @@ def draw_scored(
     scored, about = score_files.read(scores_path)
     task = data.resolve(task_name, data_folder)
     model, _ = huggingface.pretrained(model_name, task, head=head)
-    keep_first(model, settings.finetune.layers)
+    scored_layers = set(about["layers"])
+    prune(
+        model, layers=[layer.index for layer in structure(model).layers if layer.index not in scored_layers]
+    )
     removal = plan.removal(
         scored, structure(model), settings.level, settings.kind, min_heads=settings.pruning.min_heads,
         granularity=settings.pruning.granularity, seed=settings.finetune.training.seed,
@@ -247,6 +253,8 @@ def train(
     settings: TicketSettings,
     remaining: Structure,
     expenses: Sequence[Expense],
+    *,
+    layer_reductions: tuple[LayerReductionRecord, ...] = (),
     **options: Any,
 ) -> Checkpoint:
     """Reduce the pretrained weights to a structure and fine-tune them.
@@ -259,6 +267,7 @@ def train(
         settings: how to fine-tune; kind, level and pruning are recorded in the manifest.
         remaining: heads, FFNs and neurons of the ticket.
         expenses: what had to be computed for the scores.
+        layer_reductions: of the checkpoint that was scored, for the manifest; empty: those of the settings.
         **options: further arguments of :func:`effx.train.finetune`.
     """
     ticket = TicketRecord(
@@ -273,18 +282,26 @@ def train(
 
     distillation: Distillation | None = options.get("distillation")
     taught = () if distillation is None else Checkpoint.open(distillation.teacher).expenses()
-    facts: CheckpointFacts = {"parent": full, "ticket": ticket, "expenses": united(expenses, taught)}
 
     def reduce(model: PreTrainedModel) -> PreTrainedModel:
         whole = structure(model)
         return reduce_to(model, replace(whole, layers=remaining.layers))
+
+    def facts(model: PreTrainedModel) -> CheckpointFacts:
+        result: CheckpointFacts = {
+            "parent": full, "ticket": ticket, "expenses": united(expenses, taught),
+        }  # fmt: skip
+        if layer_reductions:
+            result["layer_reductions"] = layer_reductions
+        return result
 
     return finetune(
         task_name,
         model_name,
         settings=settings.finetune,
         reduce=reduce,
-        facts=lambda model: facts,
+        keep_layers=[layer.index for layer in remaining.layers],
+        facts=facts,
         **options,
     )
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from effx.analysis.techniques import Compared, kind, technique
 from effx.artifacts import Checkpoint
 from effx.cli import run as command
 from effx.errors import StoppedError
@@ -24,6 +25,7 @@ from effx.recipe.execute.executors import LocalExecutor
 from effx.recipe.execute.process import WorkerProcess
 from effx.recipe.execute.protocol import CellInputs, CellOutcome, CellSpec, LocalPaths
 from effx.recipe.execute.store import RECORD, CellRecord, CellStore
+from effx.report.groups import group_runs
 from effx.results import find
 from effx.specs.data import DataSource
 
@@ -212,6 +214,30 @@ def test_a_report_tells_after_how_many_queries_a_ticket_has_paid(recipe: Path, t
     assert row["engine"] == reduced.name and row["compared with"] == full.name
     assert float(row["training J"]) == pytest.approx(extra)
     assert row["source"] == "model"
+
+
+def test_a_plain_encoder_is_compared_with_reduced_ones_of_another(
+    recipe: Path, tmp_path: Path, encoders: dict[str, Path]
+) -> None:
+    both = f"models={{big: {encoders['bert']}, small: {{source: {encoders['distilbert']}, only: [full]}}}}"
+    sets = [both, "regimes.fewer={layers: 2, drop_layers: symmetric, max_length: 32}"]
+    assert run(load(recipe, sets, workspace=tmp_path / "w")).exit_code == 0
+    results = find([tmp_path / "w/results/sst2"])
+    assert {result.name.removesuffix("-s0.fp32.onnxruntime") for result in results} == {
+        "sst2-big-full", "sst2-big-fewer", "sst2-small-full",
+    }  # fmt: skip
+    assert len({result.session for result in results}) == 1
+    (group,) = group_runs(results)
+    compared = Compared.of(group.runs)
+    assert {kind(result, compared): technique(result).text for result in group.runs} == {
+        "bert: not reduced": "not reduced", "distilbert: not reduced": "not reduced",
+        "bert: layers (symmetric)": "2 layers, symmetric",
+    }  # fmt: skip
+    frontier = next(each for each in group.frontiers if each.objectives == ("quality", "latency"))
+    assert len(frontier.points) == 3
+    (reduced,) = (result for result in results if "fewer" in result.name)
+    assert reduced.engine.structure is not None and reduced.engine.structure.numbers == [1, 3]
+    assert "distilbert: not reduced" in (tmp_path / "w/report/frontier-latency.svg").read_text()
 
 
 def spec_of(folder: Path, name: str, **settings: Any) -> CellSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -59,6 +60,75 @@ def keys(folder: Path, *assignments: str, host: str = "here") -> dict[str, str]:
 def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
     """Return the cells whose keys differ."""
     return {name for name in before | after if before.get(name) != after.get(name)}
+
+
+def test_a_model_is_trained_by_the_entries_that_it_names(folder: Path) -> None:
+    before = keys(folder)
+    second = f"models.small={{source: {folder / 'model'}, only: [full, ticket40]}}"
+    after = keys(folder, second)
+    new = {name for name in after if name not in before}
+    assert {name.removesuffix(".openvino").removesuffix(".onnxruntime") for name in new} == {
+        "finetune sst2-small-full-s0", "prune sst2-small-full-ticket40-s0",
+        *(f"export sst2-small-full-s0.{variant}" for variant in ("fp32", "int8", "seq16+int8")),
+        *(f"export sst2-small-full-ticket40-s0.{variant}" for variant in ("fp32", "int8")),
+    }  # fmt: skip
+    assert changed(before, {name: after[name] for name in before}) == {"profile sst2", "report recipe"}
+    measured = plan(folder, second).entries["profile sst2"].cell.sources
+    assert {f"export sst2-{model}-full-s0.int8.openvino" for model in ("small", "tiny")} <= {*measured}
+    # the label of the model that is reduced may name its entries, too
+    both = second.removeprefix("models.small=")
+    both = f"models={{small: {both}, tiny: {{source: {folder / 'model'}, only: [zeros]}}}}"
+    alone = keys(folder, both, "variants=[fp32]", "tokens={}", "exits={}", "regimes=[full]")
+    assert {name for name in alone if name.startswith(("finetune", "prune", "lottery"))} == {
+        "finetune sst2-small-full-s0", "prune sst2-small-full-ticket40-s0",
+        *(f"lottery sst2-tiny-zeros{part}-s0" for part in ("-round0", "-round10", "")),
+    }  # fmt: skip
+
+
+def test_only_models_that_need_the_level_take_part_in_the_search(folder: Path) -> None:
+    search = ("tickets={levels: [40], seeds: 1, kinds: winning}", "lottery={}", "tokens={}", "exits={}",
+              "variants=[fp32]", "regimes=[full]")  # fmt: skip
+    second = f"models.small={{source: {folder / 'model'}, only: [full]}}"
+    for level in (40, "super"):
+        names = keys(folder, *search, f"pruned.ticket40.level={level}", second)
+        assert {name for name in names if name.startswith("tickets-full")} == {
+            "tickets-full sst2-tiny-full-s0"
+        }
+    names = keys(folder, *search, "pruned.ticket40.level=super", second.replace("[full]", "[full, ticket40]"))
+    assert "tickets-full sst2-small-full-s0" in names
+
+
+@pytest.mark.parametrize(
+    ("only", "message"),
+    [
+        ("[ful]", "'ful': there is no such label. Did you mean 'full'?"),
+        ("[]", "expected at least one entry"),
+        ("[ticket40]", "'ticket40' continues full, which is missing here"),
+        ("[early, full, half, taught]", "the teacher of 'taught', 'frozen', is missing here"),
+    ],
+)
+def test_labels_that_a_model_cannot_be_trained_by_are_refused(folder: Path, only: str, message: str) -> None:
+    model = f"models.small={{source: {folder / 'model'}, only: {only}}}"
+    with pytest.raises(RecipeError, match=re.escape(message)) as caught:
+        plan(folder, model, "regimes={full: {}, frozen: {regime: frozen}, taught: {teacher: frozen}}")
+    assert "models.small.only" in str(caught.value)
+
+
+def test_an_entry_that_no_model_is_trained_by_is_refused(folder: Path) -> None:
+    with pytest.raises(RecipeError, match=r"regimes\.frozen: no model is trained by it"):
+        plan(
+            folder,
+            "models.tiny={source: " + str(folder / "model") + ", only: [full, ticket40, zeros, half, early]}",
+        )
+
+
+def test_sizes_are_those_of_the_models_that_an_entry_trains(folder: Path, encoders: dict[str, Path]) -> None:
+    models = f"models={{a: {folder / 'model'}, b: {{source: {encoders['distilbert']}, only: [full]}}}}"
+    deep = "regimes={full: {}, deep: {layers: 8}}"
+    rest = ("pruned={}", "lottery={}", "tokens={}", "exits={}", "variants=[fp32]")
+    assert "finetune sst2-a-deep-s0" in keys(folder, models, deep, *rest)
+    with pytest.raises(RecipeError, match="8: model 'b' has 3 layers"):
+        plan(folder, models.replace("[full]", "[full, deep]"), deep, *rest)
 
 
 def test_cells_of_a_recipe(folder: Path) -> None:

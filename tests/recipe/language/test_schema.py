@@ -20,7 +20,7 @@ from effx.specs.data import DataSettings, DataSource
 from effx.specs.levels import Level, parse_levels
 from effx.specs.settings import leaves
 from effx.specs.training import FinetuneSettings
-from tests.conftest import write_rows
+from tests.conftest import CONFIGS, write_rows
 from tests.models import tiny
 
 RECIPES = Path(__file__).parents[3] / "recipes"
@@ -395,6 +395,9 @@ def test_how_rows_are_read_is_set_at_the_task(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("regimes: {a: {layers: 99}}", "regimes.a.layers: 99: model 'm' has 3 layers."),
+        ("regimes: {a: {drop_layers: bottom}}", "regimes.a.drop_layers: drop_layers has no effect without"),
+        ("regimes: {a: {layers: 2, drop_layers: botom}}", "'botom'. Did you mean 'bottom'?"),
+        ("pruned: {a: {level: 40, drop_layers: bottom}}", "pruned.a.drop_layers: unknown key"),
         (
             "regimes: {a: {max_length: 9999}}",
             "regimes.a.max_length: 9999: model 'm' reads at most 66 tokens.",
@@ -413,6 +416,18 @@ def test_sizes_and_devices_are_checked_before_anything_runs(
     text = f"tasks: [demo]\nmodels: {{m: {encoders['bert']}}}\n{line}\n"
     (mistake,) = mistakes(tmp_path, text)
     assert mistake.startswith("line 3: ") and message in mistake
+
+
+@pytest.mark.skipif("modernbert" not in CONFIGS, reason="this transformers has no ModernBERT")
+@pytest.mark.parametrize("section", ["regimes: {a: {", "tickets: {"])
+def test_other_layers_than_the_last_of_some_families_are_refused(
+    section: str, encoders: dict[str, Path], tmp_path: Path
+) -> None:
+    values = "layers: 2, drop_layers: contribution}" + "}" * section.startswith("regimes")
+    text = f"tasks: [sst2]\nmodels: {{m: {encoders['modernbert']}}}\n{section}{values}\n"
+    (mistake,) = mistakes(tmp_path, text)
+    assert mistake.startswith("line 3: ") and "drop_layers: contribution: only the last layers" in mistake
+    assert read(tmp_path, text.replace("contribution", "top")).models[0].label == "m"
 
 
 def test_positions_of_roberta_are_counted_from_the_padding(encoders: dict[str, Path]) -> None:
