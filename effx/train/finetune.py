@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import transformers
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from effx import data, files, progress, scratch
 from effx.artifacts import Checkpoint
@@ -48,6 +48,7 @@ def finetune(
     head: HeadSettings | None = None,
     distillation: Distillation | None = None,
     limit_s: float | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Checkpoint:
     """Fine-tune an encoder and write ``out/name``.
 
@@ -71,6 +72,7 @@ def finetune(
         distillation: a teacher that the model learns from, besides the labels; None: labels alone.
         limit_s: seconds of training; as many steps are done as fit, by the speed of the first ones. In one
             process only. None: all epochs.
+        callbacks: further callbacks of the Trainer.
 
     Raises:
         UsageError: a setting, name, model or teacher is wrong.
@@ -163,7 +165,7 @@ def finetune(
             score=held_out_score,
             segment=segment,
             objective=objective,
-            callbacks=[] if limit_s is None else [TimeLimit(limit_s, training.warmup)],
+            callbacks=[*callbacks, *([] if limit_s is None else [TimeLimit(limit_s, training.warmup)])],
         )
     if not distributed.is_first():
         distributed.wait()

@@ -113,7 +113,8 @@ def test_a_change_changes_the_keys_of_all_that_depends_on_it(folder: Path) -> No
     assert changed(before, keys(folder, "workloads.rounds=5")) == ends
     moved = changed(before, keys(folder, "lottery.zeros.sparsity=30"))
     reused = {"lottery sst2-tiny-zeros-round0-s0", "lottery sst2-tiny-zeros-round10-s0"}
-    added = {"lottery sst2-tiny-zeros-round20-s0"}
+    reused |= {"lottery-mask sst2-tiny-zeros-mask10-s0", "lottery-mask sst2-tiny-zeros-mask20-s0"}
+    added = {"lottery sst2-tiny-zeros-round20-s0", "lottery-mask sst2-tiny-zeros-mask30-s0"}
     assert moved == ends | added | {name for name in before if "zeros" in name} - reused
     assert changed(before, keys(folder, host="elsewhere")) == ends
     moved = changed(before, keys(folder, "calibration_rows=64"))
@@ -170,6 +171,10 @@ def code_of_stages(folder: Path, *, backend: str = "onnxruntime", meter: str = "
         ("train/tickets/figure.py", '"#0072b2"', '"#0072b3"', {"tickets"}),
         ("train/tickets/table.py", "the other", "the others", {"tickets"}),
         ("tickets/plan.py", "(seed, 3)", "(seed, 4)", {"prune", "tickets-scores", "ticket"}),
+        ("train/lottery/table.py", "One seed", "A seed", {"lottery-table"}),
+        ("train/lottery/figure.py", '"#444444"', '"#444445"', {"lottery-table"}),
+        ("train/lottery/start.py", "(seed, 17)", "(seed, 19)", {"lottery", "lottery-rewind"}),
+        ("train/lottery/language.py", "", "MORE = 1", {"lottery-mask"}),
         ("train/tickets/halving.py", '"remaining"', '"left"', {"tickets-rung", "tickets"}),
         ("report/assets/page.css", "{", " {", {"report"}),
         ("report/assets/main.js", "", "// more", {"report"}),

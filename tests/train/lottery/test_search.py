@@ -15,11 +15,17 @@ from effx.models import load, pretrained, sparse
 from effx.recipe import sweeps
 from effx.specs.heads import HeadSettings
 from effx.specs.tasks import TASKS
-from effx.specs.training import EarlyExitSettings, FinetuneSettings, LotterySettings, TokenPruningSettings
-from effx.train import exits, finetune, lottery, tokens
+from effx.specs.training import (
+    EarlyExitSettings,
+    FinetuneSettings,
+    LotterySearchSettings,
+    TokenPruningSettings,
+)
+from effx.train import exits, finetune, tokens
+from effx.train.lottery import masks as mask_files
 from tests.models.huggingface.saved import classifier
 
-MASKED = LotterySettings.of(epochs=1, max_length=32, lr=1e-3, limit=64, precision="fp32")
+MASKED = LotterySearchSettings.of(epochs=1, max_length=32, lr=1e-3, limit=64, precision="fp32")
 QUICK = MASKED.replace(sparsity=20)
 
 
@@ -28,9 +34,8 @@ def result(
     tmp_path_factory: pytest.TempPathFactory, encoders: dict[str, Path], rows_folder: Path
 ) -> tuple[Path, list[Checkpoint]]:
     folder = tmp_path_factory.mktemp("lottery") / "w"
-    return folder, sweeps.lottery(
-        "sst2", encoders["bert"], out=folder, data_folder=rows_folder, settings=QUICK
-    )
+    found = sweeps.lottery("sst2", encoders["bert"], out=folder, data_folder=rows_folder, settings=QUICK)
+    return folder, found.checkpoints
 
 
 def test_each_round_sets_the_smallest_weights_of_the_previous_round_to_zero(
@@ -63,7 +68,7 @@ def test_rounds_keep_the_head_of_a_fine_tuned_model(
     still = MASKED.replace(sparsity=10, lr=1e-30, max_steps=1)
     for head in (HeadSettings(), HeadSettings(fresh_head=True)):
         rounds = sweeps.lottery("sst2", tmp_path / "m", out=tmp_path / f"w{head.fresh_head}",
-                                data_folder=rows_folder, settings=still, head=head)  # fmt: skip
+                                data_folder=rows_folder, settings=still, head=head).checkpoints  # fmt: skip
         saved = [load_file(ticket.folder / "model.safetensors")["classifier.weight"] for ticket in rounds]
         assert torch.equal(saved[0], saved[1])
         assert torch.equal(saved[1], model.classifier.weight[[1, 0]]) is not head.fresh_head
@@ -74,7 +79,9 @@ def test_each_round_starts_from_the_pretrained_weights(
 ) -> None:
     """With a learning rate of almost 0, the saved weights are those before training."""
     still = QUICK.replace(lr=1e-30, max_steps=1)
-    trained = sweeps.lottery("sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=still)
+    trained = sweeps.lottery(
+        "sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=still
+    ).checkpoints
     torch.manual_seed(0)
     start, _ = pretrained(encoders["bert"], TASKS["sst2"])
     last = load(trained[-1])
@@ -97,7 +104,7 @@ def test_completed_rounds_are_skipped(
     arguments = ("sst2", encoders["bert"])
     again = sweeps.lottery(
         *arguments, out=folder, data_folder=rows_folder, settings=QUICK.replace(sparsity=10)
-    )
+    ).checkpoints
     assert [ticket.digest for ticket in again] == [ticket.digest for ticket in trained[:2]]
     capsys.readouterr()
     other = QUICK.replace(epochs=2, sparsity=10)
@@ -147,7 +154,10 @@ def test_sparsity_is_recomputed_when_layers_are_removed(
     settings = FinetuneSettings.of(max_length=32, max_steps=1, layers=2)
     trained = finetune("sst2", result[1][2].folder, out=tmp_path, data_folder=rows_folder, settings=settings)
     entry, unreduced = trained.manifest.sparsity, result[1][2].manifest.sparsity
-    assert entry == sparse.counts(load(trained)).model_copy(update={"objective": "task"})
+    counted = sparse.counts(load(trained))
+    assert entry == unreduced.model_copy(
+        update={"share": counted.share, "zeros": counted.zeros, "of": counted.of}
+    )
     assert 0 < entry.zeros < unreduced.zeros and entry.of < unreduced.of
 
 
@@ -157,24 +167,25 @@ def test_a_mask_of_masked_language_modelling_can_be_used_for_other_tasks(
     text = tmp_path / "text.txt"
     text.write_text("\n".join(f"the film was {word}" for word in ("good", "bad", "dull", "fine") * 10))
     settings = QUICK.replace(objective="mlm", text=str(text))
-    (trained,) = sweeps.lottery(
+    full, trained = sweeps.lottery(
         "sst2", encoders["bert"], out=tmp_path / "u", data_folder=rows_folder, settings=settings
-    )
-    path = tmp_path / "u/masks/mlm20-s0/mask.safetensors"
-    masks = lottery.read_masks(path)
+    ).checkpoints
+    assert full.manifest.sparsity.zeros == 0
+    path = tmp_path / "u/masks/mlm20-s0.safetensors"
+    masks = mask_files.read(path)
     total = sum(mask.numel() for mask in masks.values())
     assert sum(int((~mask).sum()) for mask in masks.values()) == total // 5
-    first = lottery.read_masks(tmp_path / "u/masks/mlm10-s0/mask.safetensors")
+    first = mask_files.read(tmp_path / "u/masks/mlm10-s0.safetensors")
     assert all(not (masks[name] & ~first[name]).any() for name in masks)  # zeros remain zeros
     weights = sparse.matrices(load(trained))
     assert all(torch.equal(weights[name] != 0, masks[name]) for name in masks)
     assert "bert.pooler.dense.weight" not in masks
     assert trained.manifest.sparsity.objective == "mlm"
     assert "bert has no language-modelling head" in capsys.readouterr().err
-    (other,) = sweeps.lottery(
+    _, other = sweeps.lottery(
         "cola", encoders["bert"], out=tmp_path / "o", data_folder=rows_folder,
         settings=MASKED.replace(mask=str(path)),
-    )  # fmt: skip
+    ).checkpoints  # fmt: skip
     weights = sparse.matrices(load(other))
     assert all(torch.equal(weights[name] != 0, masks[name]) for name in masks)
     entry = other.manifest.sparsity
