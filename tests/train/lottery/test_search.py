@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +30,10 @@ from tests.models.huggingface.saved import classifier
 
 MASKED = LotterySearchSettings.of(epochs=1, max_length=32, lr=1e-3, limit=64, precision="fp32")
 QUICK = MASKED.replace(sparsity=20)
+COMPARED = QUICK.replace(
+    kind=("imp", "random", "one-shot", "standard"), init=("pretrained", "fresh", "shuffled"),
+    max_steps=2,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +101,135 @@ def test_each_round_starts_from_the_pretrained_weights(
     assert torch.equal(
         load(trained[0]).classifier.weight, last.classifier.weight
     )  # initialized from the same seed in every round
+
+
+@pytest.fixture(scope="module")
+def compared(
+    tmp_path_factory: pytest.TempPathFactory, encoders: dict[str, Path], rows_folder: Path
+) -> tuple[Path, sweeps.LotterySearch]:
+    folder = tmp_path_factory.mktemp("compared") / "w"
+    return folder, sweeps.lottery(
+        "sst2", encoders["bert"], out=folder, data_folder=rows_folder, settings=COMPARED
+    )
+
+
+def test_every_kind_is_trained_under_its_mask(compared: tuple[Path, sweeps.LotterySearch]) -> None:
+    folder, found = compared
+    expected = {
+        "lottery0": (0, None, "pretrained", None),
+        "lottery10": (10, "imp", "pretrained", "sst210"),
+        "lottery20": (20, "imp", "pretrained", "sst220"),
+        "lottery20-fresh": (20, "imp", "fresh", "sst220"),
+        "lottery20-shuffled": (20, "imp", "shuffled", "sst220"),
+        "lottery-random20": (20, "random", "pretrained", "sst2-random20"),
+        "lottery-one-shot20": (20, "one-shot", "pretrained", "sst2-one-shot20"),
+        "lottery-standard10": (10, "standard", "pretrained", "sst2-standard10"),
+        "lottery-standard20": (20, "standard", "pretrained", "sst2-standard20"),
+    }
+    assert [ticket.name for ticket in found.checkpoints] == [f"sst2-bert-{name}-s0" for name in expected]
+    written = {path.name for path in (folder / "masks").iterdir()}
+    assert written == {f"{row[3]}-s0.safetensors" for row in expected.values() if row[3]}
+    for ticket, (percent, kind, init, mask) in zip(found.checkpoints, expected.values(), strict=True):
+        record = ticket.manifest.sparsity
+        assert (record.kind, record.init, record.rewind) == (kind, init, None)
+        assert record.zeros == record.of * percent // 100
+        if mask is None:
+            assert record.mask is None
+            continue
+        path = folder / "masks" / f"{mask}-s0.safetensors"
+        assert record.mask == files.sha256(path)
+        masks = mask_files.read(path)
+        for name, value in sparse.matrices(load(ticket)).items():
+            assert torch.equal(value != 0, masks[name]), ticket.name
+
+
+def test_a_standard_search_goes_on_from_the_round_before(
+    compared: tuple[Path, sweeps.LotterySearch], rows_folder: Path, tmp_path: Path
+) -> None:
+    """The second round is a fine-tuning of the first one's checkpoint with its smallest weights masked."""
+    by_name = {ticket.name: ticket for ticket in compared[1].checkpoints}
+    first, second = (by_name[f"sst2-bert-lottery-standard{percent}-s0"] for percent in (10, 20))
+    weights = {name: value.detach().numpy() for name, value in sparse.matrices(load(first)).items()}
+    sizes = np.sort(np.abs(np.concatenate([value.ravel() for value in weights.values()])))
+    limit = sizes[len(sizes) // 5]
+    masks = {name: torch.from_numpy(np.abs(value) >= limit) for name, value in weights.items()}
+    assert sum(int((~mask).sum()) for mask in masks.values()) == len(sizes) // 5  # no ties at the limit
+    again = finetune(
+        "sst2", first.folder, out=tmp_path, name="again", data_folder=rows_folder,
+        settings=COMPARED.finetune.replace(lr=1e-3), reduce=lambda model: sparse.hold(model, masks),
+    )  # fmt: skip
+    saved, wanted = (load_file(ticket.folder / "model.safetensors") for ticket in (second, again))
+    assert all(torch.equal(saved[name], wanted[name]) for name in wanted)
+    assert second.manifest.parent == first.digest
+
+
+def test_the_table_has_the_scores_of_the_checkpoints(compared: tuple[Path, sweeps.LotterySearch]) -> None:
+    folder, found = compared
+    table = json.loads((folder / "table.json").read_bytes())
+    assert table == found.table
+    assert {path.name for path in folder.glob("lottery.*")} == {"lottery.png", "lottery.svg"}
+    of_names = {ticket.name: ticket.manifest.metrics["accuracy"] for ticket in found.checkpoints}
+    assert {cell["name"]: cell["metrics"]["accuracy"] for cell in table["cells"]} == of_names
+    rows = [(row["label"], row["percent"]) for row in table["summary"]]
+    assert rows == [
+        ("full model", 0), ("imp", 10), ("imp", 20), ("imp, fresh weights", 20), ("imp, shuffled layers", 20),
+        ("random", 20), ("one-shot", 20), ("standard", 10), ("standard", 20),
+    ]  # fmt: skip
+    fresh = table["summary"][3]
+    assert fresh["scores"]["accuracy"]["mean"] == of_names["sst2-bert-lottery20-fresh-s0"]
+    assert str(folder) not in (folder / "table.json").read_text()
+
+
+def test_a_search_that_was_stopped_ends_the_same(
+    compared: tuple[Path, sweeps.LotterySearch], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    """Cells that are missing are made again, from masks and checkpoints that remain; records are not lost."""
+    folder, found = compared
+    shutil.copytree(folder, tmp_path / "w", symlinks=True)
+    lost = ("sst210-s0", "sst2-bert-lottery10-s0", "sst220-s0", "sst2-bert-lottery-standard20-s0",
+            "sst2-bert-lottery20-fresh-s0", "sst2-bert")  # fmt: skip
+    removed = [path for path in (tmp_path / "w/cells").iterdir()
+               if json.loads((path / "cell.json").read_bytes())["name"] in lost]  # fmt: skip
+    assert len(removed) == len(lost)
+    for path in removed:
+        shutil.rmtree(path)
+    again = sweeps.lottery(
+        "sst2", encoders["bert"], out=tmp_path / "w", data_folder=rows_folder, settings=COMPARED
+    )
+    for one, other in zip(found.checkpoints, again.checkpoints, strict=True):
+        weights, before = (load_file(ticket.folder / "model.safetensors") for ticket in (other, one))
+        assert all(torch.equal(weights[name], before[name]) for name in before), one.name
+    for path in (folder / "masks").iterdir():
+        assert files.sha256(path) == files.sha256(tmp_path / "w/masks" / path.name)
+    assert again.table["summary"] == found.table["summary"]
+
+
+def test_masks_scores_and_table_remain_without_checkpoints(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    settings = QUICK.replace(rewind=1, max_steps=2, keep="none")
+    arguments: dict[str, Any] = {"out": tmp_path, "data_folder": rows_folder}
+    found = sweeps.lottery("sst2", encoders["bert"], settings=settings, **arguments)
+    assert found.checkpoints == [] and not list((tmp_path / "cells").rglob("model.safetensors"))
+    assert not list((tmp_path / "cells").rglob("*.pt")), "the state that was rewound to remains"
+    names = {path.name for path in (tmp_path / "masks").iterdir()}
+    assert names == {"sst210-rewind1-s0.safetensors", "sst220-rewind1-s0.safetensors"}
+    assert [(cell["name"], cell["rewind"]) for cell in found.table["cells"]] == [
+        ("sst2-bert-lottery0-s0", None),
+        ("sst2-bert-lottery10-rewind1-s0", 1),
+        ("sst2-bert-lottery20-rewind1-s0", 1),
+    ]
+    assert found.table["matching"] is None
+    again = sweeps.lottery("sst2", encoders["bert"], settings=settings, **arguments)
+    assert again.table == found.table
+    more = sweeps.lottery("sst2", encoders["bert"], settings=settings.replace(sparsity=30), **arguments)
+    assert more.table["cells"][:3] == found.table["cells"] and len(more.table["cells"]) == 4
+    with pytest.raises(UsageError, match="rewind 3: expected fewer than the 2 steps of a round") as raised:
+        sweeps.lottery(
+            "sst2", encoders["bert"], out=tmp_path / "x", data_folder=rows_folder,
+            settings=MASKED.replace(batch_size=32, rewind=3),
+        )  # fmt: skip
+    assert raised.value.settings == ("rewind",) and not (tmp_path / "x").exists()
 
 
 def test_completed_rounds_are_skipped(
