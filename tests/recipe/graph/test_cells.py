@@ -338,7 +338,7 @@ def test_lottery_tickets_share_their_rounds_and_masks(folder: Path) -> None:
     assert engines == {f"export sst2-tiny-{name}-s0.fp32.onnxruntime" for name in ("full", *tickets)}
     (folder / "recipe.yaml").write_text(text.replace("rewind: 3", "rewind: 5"))
     with pytest.raises(
-        RecipeError, match=r"line 13: lottery.late20.rewind: task 'sst2': rewind 5: .* 5 steps"
+        RecipeError, match=r"line 12: lottery.late20.rewind: task 'sst2': rewind 5: .* 5 steps"
     ):
         plan(folder)
 

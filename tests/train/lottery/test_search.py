@@ -223,7 +223,7 @@ def test_masks_scores_and_table_remain_without_checkpoints(
     again = sweeps.lottery("sst2", encoders["bert"], settings=settings, **arguments)
     assert again.table == found.table
     more = sweeps.lottery("sst2", encoders["bert"], settings=settings.replace(sparsity=30), **arguments)
-    assert more.table["cells"][:3] == found.table["cells"] and len(more.table["cells"]) == 4
+    assert more.table["summary"][:3] == found.table["summary"] and len(more.table["summary"]) == 4
     with pytest.raises(UsageError, match="rewind 3: expected fewer than the 2 steps of a round") as raised:
         sweeps.lottery(
             "sst2", encoders["bert"], out=tmp_path / "x", data_folder=rows_folder,
