@@ -46,8 +46,8 @@ def command(
 
     \b
     effx train lottery sst2 --model bert-base-uncased --sparsity 60
-    effx train lottery mrpc --model bert-base-uncased --kind imp,random --init pretrained,fresh,shuffled \\
-      --sparsity 30,50,70 --seeds 5 --keep none
+    effx train lottery mrpc --model ./minilm --kind imp,random --init pretrained,fresh --sparsity 30,70
+    effx train lottery mrpc --model ./minilm --kind imp,one-shot,standard --seeds 5 --keep none
     effx train lottery sst2 --model bert-base-uncased --rewind 500
     effx train lottery sst2 --model bert-base-uncased --objective mlm --text wikipedia.txt
     effx train lottery mrpc --model bert-base-uncased --mask masks/mlm70-s0.safetensors
