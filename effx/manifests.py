@@ -319,15 +319,39 @@ class SparsityRecord(Record):
     of: Count
     """Weights of the prunable matrices."""
     objective: str | None = None
-    """What the rounds trained; None: unknown, the mask was given as a file."""
+    """What the rounds trained; None: nothing, or unknown, as the mask was given as a file."""
     mask: Digest | None = None
-    """SHA-256 of the mask's file; None: the rounds of pruning made the mask."""
+    """SHA-256 of the mask's file; None: nothing is masked, or the mask was not written to a file."""
+    kind: str | None = None
+    """How the mask was found, one of :data:`effx.specs.training.MASK_KINDS`; None: nothing is masked, the
+    mask was given as a file, or the checkpoint is older than kinds."""
+    init: str = "pretrained"
+    """Which weights were fine-tuned under the mask, one of :data:`effx.specs.training.START_WEIGHTS`."""
+    rewind: Positive | None = None
+    """Optimizer steps of the first fine-tuning that the weights were reset to; None: to ``init``."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.zeros > self.of or abs(self.share - self.zeros / max(self.of, 1)) > 1e-6:
             raise ValueError(f"share: expected {self.zeros} / {self.of} (zeros / of), got {self.share:g}")
         return self
+
+    @property
+    def found_by(self) -> str | None:
+        """How the mask was found; None: unknown, it was given as a file.
+
+        Before kinds were recorded there was imp alone, and only a given mask had no objective.
+        """
+        return self.kind or (None if self.objective is None else "imp")
+
+    @property
+    def described(self) -> str:
+        """How the mask was found, and to which weights it was applied, in words: ``imp, fresh weights``."""
+        kind = self.found_by or "mask of a file"
+        parts = [kind if self.objective in (None, "task") else f"{kind} of {self.objective}"]
+        parts += {"fresh": ["fresh weights"], "shuffled": ["shuffled layers"]}.get(self.init, [])
+        parts += [] if self.rewind is None else [f"rewound to step {self.rewind}"]
+        return ", ".join(parts)
 
 
 class ExitTarget(Record):
@@ -733,7 +757,7 @@ class CheckpointFacts(TypedDict, total=False):
     baseline: BaselineRecord | None
     validation_overlap: int | None
     parent: str | None
-    expenses: tuple[Expense, ...]
+    expenses: tuple[Expense, ...] | None
     max_length: int
     data: DataRecord | None
     exits: ExitsRecord | None

@@ -5,6 +5,8 @@
                 ``layers (STRATEGY)``                            level: layers left
     pruned      heads, FFNs or neurons were removed (tickets)    level: share of the weights left
     zeroed      single weights are zero (lottery tickets)        level: share that is not zero
+                other masks than those of iterative magnitude pruning on the task with rewinding to the
+                pretrained weights are named: zeroed (random), zeroed (imp, fresh weights), ...
     exits       rows leave early                                 level: mean depth, else the threshold
     tokens      tokens are dropped between layers                level: mean share of tokens that remain
     length      inputs are cut                                   level: tokens at most
@@ -175,8 +177,12 @@ def _layers(shape: StructureSummary, strategy: str | None) -> str:
 
 
 def _zeroed(engine: EngineRecord) -> Technique | None:
-    share = None if engine.sparsity is None else engine.sparsity.share
-    return Technique("zeroed", 1 - float(share), f"{share:.0%} zeros") if share else None
+    sparsity = engine.sparsity
+    if sparsity is None or not sparsity.share:
+        return None
+    parts = sparsity.described
+    name = "zeroed" if parts == "imp" else f"zeroed ({parts})"
+    return Technique(name, 1 - float(sparsity.share), f"{sparsity.share:.0%} zeros")
 
 
 def _exits(run: Run) -> Technique | None:

@@ -48,12 +48,34 @@ def smallest(weights: Mapping[str, torch.Tensor], share: float) -> dict[str, tor
     """
     flat = np.concatenate([value.detach().cpu().numpy().ravel() for value in weights.values()])
     np.abs(flat, out=flat)
-    count = int(share * len(flat) + 1e-9)  # 0.3 * 10 is 2.999...
+    count = _count(share, len(flat))
     pruned = np.zeros(len(flat), dtype=bool)
     if count:
         limit = np.partition(flat, count - 1)[count - 1]
         pruned = flat < limit
         pruned[np.flatnonzero(flat == limit)[: count - int(pruned.sum())]] = True
+    return _shaped(pruned, weights)
+
+
+def drawn(weights: Mapping[str, torch.Tensor], share: float, seed: int) -> dict[str, torch.Tensor]:
+    """Return masks that set floor(``share`` n) of all n weights to zero, drawn at random over all matrices.
+
+    With the same seed, the zeros of a smaller share are among those of a larger one.
+    """
+    total = sum(value.numel() for value in weights.values())
+    order = np.arange(total, dtype=np.min_scalar_type(total))  # few bytes: there are 85 million in BERT-base
+    np.random.default_rng((seed, 11)).shuffle(order)
+    pruned = np.zeros(total, dtype=bool)
+    pruned[order[: _count(share, total)]] = True
+    return _shaped(pruned, weights)
+
+
+def _count(share: float, total: int) -> int:
+    return int(share * total + 1e-9)  # 0.3 * 10 is 2.999...
+
+
+def _shaped(pruned: np.ndarray, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return masks in the shapes of ``weights``; ``pruned``: bool [n], all weights one after the other."""
     masks, start = {}, 0
     for name, value in weights.items():
         part = pruned[start : start + value.numel()]
@@ -101,4 +123,5 @@ def counts(model: PreTrainedModel) -> SparsityRecord:
 
 def counted_again(record: SparsityRecord, model: PreTrainedModel) -> SparsityRecord:
     """Return a checkpoint's record with the counts of a model that was derived from it."""
-    return counts(model).model_copy(update={"objective": record.objective, "mask": record.mask})
+    counted = counts(model)
+    return record.model_copy(update={"share": counted.share, "zeros": counted.zeros, "of": counted.of})

@@ -9,6 +9,7 @@ is given; see :class:`effx.recipe.execute.executors.InlineExecutor` for why.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,18 @@ from effx.recipe.language.recipe import ModelEntry, Recipe, TaskEntry
 from effx.specs.data import DataLocation, DataSettings, DataSource
 from effx.specs.distillation import GivenTeacher
 from effx.specs.heads import HeadSettings
-from effx.specs.training import AdaptationSettings, LotterySettings, TicketSearchSettings
+from effx.specs.training import AdaptationSettings, LotterySearchSettings, TicketSearchSettings
+
+
+@dataclass(frozen=True)
+class LotterySearch:
+    """What a search for lottery tickets has made."""
+
+    checkpoints: list[Checkpoint]
+    """Of every seed: the full model, then the tickets and the rounds before them; none if they are not kept.
+    Their manifests have ``sparsity``."""
+    table: dict[str, Any]
+    """The content of table.json; see :mod:`effx.train.lottery.table`."""
 
 
 def tickets(
@@ -94,25 +106,25 @@ def lottery(
     *,
     out: str | Path | None = None,
     data_folder: DataLocation = None,
-    settings: LotterySettings | None = None,
+    settings: LotterySearchSettings | None = None,
     head: HeadSettings | None = None,
     teacher: GivenTeacher | None = None,
     executor: Executor | None = None,
-) -> list[Checkpoint]:
-    """Search for an unstructured lottery ticket; every round is a checkpoint, or with mlm a mask.
+) -> LotterySearch:
+    """Train unstructured lottery tickets and the full model, and write their masks, table and figure.
+
+    For every seed, the encoder is fine-tuned; masks are found as ``kind`` says, and every ticket is
+    fine-tuned under its mask. Completed cells are skipped.
 
     Args:
         task_name: a task of the table, or with ``data_folder`` any name for the user's rows.
         model_name: a folder with config.json and safetensors weights, or a name on the hub.
         out: the workspace; default ``lottery/TASK-MODEL``, with ``-mlm`` or ``-mask``.
         data_folder: file or folder of the rows; default: the hub, or the demo corpus.
-        settings: how sparse, and how to train.
+        settings: which tickets, and how to train.
         head: whether the model's task head is kept or replaced; default: kept if its labels are the task's.
-        teacher: a checkpoint of the task that every round's fine-tuning learns from besides the labels.
+        teacher: a checkpoint of the task that every fine-tuning learns from besides the labels.
         executor: where cells run; None: in this process.
-
-    Returns:
-        Checkpoints, the densest first; their manifests have ``sparsity`` (share, zeros, of, objective).
 
     Raises:
         UsageError: a setting is wrong.
@@ -122,37 +134,24 @@ def lottery(
     """
     from effx.train import lottery as training
 
-    settings = settings or LotterySettings()
-    training.check(task_name, str(model_name), data_folder, settings)
-    kind = "mask" if settings.mask else settings.objective
+    settings = settings or LotterySearchSettings()
+    training.check(task_name, str(model_name), data_folder, settings, head)
+    kind = "mask" if settings.search.mask else settings.search.objective
     suffix = "" if kind == "task" else f"-{kind}"
     limit = settings.finetune.training.limit
     models, folder = _workspace("lottery", task_name, model_name, out, suffix)
     recipe = recipe_of("lottery", task_name, models, folder, data_folder, limit, head)
-    seed = settings.finetune.training.seed
-    stem = f"{task_name}-{recipe.models[0].label}"
-    last = {"task": f"lottery{settings.sparsity}", "mlm": f"mlm{settings.sparsity}", "mask": "mask"}[kind]
-    rounds = f"{stem}-lottery{{percent}}-s{seed}" if kind == "task" else f"mlm{{percent}}-s{seed}"
 
     def add(builder: CellBuilder, artifacts: Artifacts) -> None:
-        task, model = recipe.tasks[0], recipe.models[0]
-        lottery_cells.add(
-            builder,
-            task,
-            model,
-            settings,
-            f"{stem}-{last}-s{seed}",
-            round_name=rounds,
-            keep_rounds=True,
-            teacher=teacher,
-        )
+        lottery_cells.add_search(builder, recipe.tasks[0], recipe.models[0], settings, teacher)
 
     plan = done(recipe, add, executor)
-    return [
-        Checkpoint.open(plan.store.cell(entry.key) / entry.cell.name)
+    folders = [
+        plan.store.cell(entry.key) / entry.cell.name
         for entry in plan.entries.values()
-        if entry.cell.stage == "lottery"
+        if entry.cell.stage == "lottery" and entry.cell.keep
     ]
+    return LotterySearch([Checkpoint.open(path) for path in folders], _table(plan, "lottery-table"))
 
 
 def adapt(

@@ -2,7 +2,7 @@
 
     pretrain ── finetune ──┬── prune ──┬── tokens ──┬── exits
                            └───────────┴────────────┴── export ── profile ── report
-    lottery-mask ── lottery ── lottery ...               (each round of a lottery ticket is a cell)
+    lottery ── lottery-mask ── lottery ...  ── lottery-table     (each round of a lottery ticket is a cell)
     tickets-full ── tickets-scores ── ticket ── tickets-rung ── tickets
     adapt ── adaptation
     prune, of all tasks ── multitask ── multitask-checkpoint, of each task ── further ── export
@@ -31,6 +31,7 @@ from effx.specs.training import (
     EarlyExitSettings,
     FinetuneSettings,
     LevelField,
+    LotterySearchSettings,
     LotterySettings,
     MultitaskSettings,
     TicketSearchSettings,
@@ -79,30 +80,63 @@ class PruneStage(DistilledStage):
     ticket: TicketSettings
 
 
+class LotteryMaskStage(Settings):
+    """Find the mask of a percentage of the weights, and write its file."""
+
+    task: str
+    percent: int
+    """Percentage of the weights that the mask sets to zero."""
+    kind: str
+    """imp and standard: the smallest weights of the round before; one-shot: of the pretrained weights;
+    random: drawn with the seed."""
+    objective: str = "task"
+    """mlm: a round of masked language modelling under the mask before is trained first."""
+    text_digest: str | None = None
+    """SHA-256 of the file of passages; None: the task's training texts."""
+    head: HeadSettings = HeadSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
+    """Of masks that are not found in a checkpoint: how to train, or the layers and the seed."""
+
+
+class LotteryRewindStage(TaughtStage):
+    """Fine-tune the pretrained weights for some steps; the state is what later rounds are rewound to."""
+
+    task: str
+    rewind: int
+    """Optimizer steps."""
+    head: HeadSettings = HeadSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
+
+
 class LotteryRoundStage(TaughtStage):
-    """Fine-tune the pretrained weights under a mask."""
+    """Fine-tune weights under a mask."""
 
     task: str
     percent: int | None
-    """Percentage of the smallest weights of the round before that are set to zero; 0: none, the first round.
-    None: the mask is that of ``mask_digest``."""
+    """Percentage of the weights that the mask sets to zero; 0: there is no mask, the first round. None: the
+    mask was given as a file."""
+    kind: str | None
+    """How the mask was found; None: there is no mask, or it was given as a file."""
+    init: str = "pretrained"
+    """Which weights are fine-tuned, if no other cell has them."""
+    rewind: int | None = None
+    """Optimizer steps after which the first fine-tuning had the weights; None: it is not rewound to."""
     objective: str | None
-    """For the manifest: what the rounds trained; None: unknown, the mask was given as a file."""
+    """For the manifest: what the rounds trained; None: nothing, or unknown, as the mask was given."""
     mask_digest: str | None = None
     """SHA-256 of the mask file that was given."""
     head: HeadSettings = HeadSettings()
     finetune: FinetuneSettings = FinetuneSettings()
 
 
-class LotteryMaskStage(Settings):
-    """One round of masked language modelling, and the mask of its smallest weights."""
+class LotteryTableStage(Settings):
+    """Write the table and the figure of a search for lottery tickets."""
 
     task: str
-    percent: int
-    """Percentage of the weights that the mask sets to zero."""
-    text_digest: str | None = None
-    """SHA-256 of the file of passages; None: the task's training texts."""
-    finetune: FinetuneSettings = FinetuneSettings()
+    model: str
+    """Its name, for the table."""
+    lottery: LotterySearchSettings = LotterySearchSettings()
+    """Without files."""
 
 
 class TokensStage(DistilledStage):
@@ -385,11 +419,20 @@ _ROWS = (
         "finetune", FinetuneStage, "train/finetune.py", ("pretrain", "finetune"),
         section=SectionSpec("regimes", FinetuneSettings, bare_label="regime"),
     ),
-    _training("lottery-mask", LotteryMaskStage, "train/lottery.py", ("pretrain", "lottery-mask"),
-              view="masks/{name}"),
+    _training("lottery-rewind", LotteryRewindStage, "train/lottery/rounds.py", ("pretrain",), view=None),
     _training(
-        "lottery", LotteryRoundStage, "train/lottery.py", ("pretrain", "lottery", "lottery-mask"),
+        "lottery-mask", LotteryMaskStage, "train/lottery/masks.py", ("pretrain", "lottery-mask", "lottery"),
+        view="masks/*",
+    ),
+    _training(
+        "lottery", LotteryRoundStage, "train/lottery/rounds.py",
+        ("pretrain", "lottery", "lottery-mask", "lottery-rewind"),
         section=SectionSpec("lottery", LotterySettings, frozenset({"text", "mask"})),
+    ),
+    StageSpec(
+        "lottery-table", LotteryTableStage, ("train/lottery/table.py", "train/lottery/figure.py"),
+        ("numpy", "scipy", "matplotlib"), view="*", reads_artifacts=False, shares_process=True,
+        follows=("lottery",),
     ),
     _training(
         "prune", PruneStage, _DRAW, ("finetune", "pretrain"),

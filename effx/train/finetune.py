@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import transformers
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from effx import data, files, progress, scratch
 from effx.artifacts import Checkpoint
@@ -51,6 +51,7 @@ def finetune(
     distillation: Distillation | None = None,
     limit_s: float | None = None,
     keep_layers: Sequence[int] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Checkpoint:
     """Fine-tune an encoder and write ``out/name``.
 
@@ -76,6 +77,7 @@ def finetune(
             process only. None: all epochs.
         keep_layers: where the settings have ``layers``, those that are kept, by their index in the unreduced
             model, because they were chosen before; None: they are chosen now.
+        callbacks: further callbacks of the Trainer.
 
     Raises:
         UsageError: a setting, name, model or teacher is wrong.
@@ -171,7 +173,7 @@ def finetune(
             score=held_out_score,
             segment=segment,
             objective=objective,
-            callbacks=[] if limit_s is None else [TimeLimit(limit_s, training.warmup)],
+            callbacks=[*callbacks, *([] if limit_s is None else [TimeLimit(limit_s, training.warmup)])],
         )
     if not distributed.is_first():
         distributed.wait()

@@ -97,6 +97,21 @@ def reduce_layers(
     return record
 
 
+def reduce_by_position(model: PreTrainedModel, settings: FinetuneSettings) -> None:
+    """Drop layers of ``model``, in place, by a strategy that needs no rows.
+
+    Raises:
+        UsageError: as :func:`check`.
+    """
+    check(model, settings)
+    strategy, keep = settings.layer_strategy, settings.layers
+    if strategy is None or keep is None:
+        return
+    before = [layer.index for layer in structure(model).layers]
+    kept = [before[position] for position in layer_reduction.remaining(strategy, len(before), keep)]
+    prune(model, layers=[index for index in before if index not in kept])
+
+
 def described(record: LayerReductionRecord) -> str:
     """Return which layers were dropped, and by which similarities, in one line; layers are counted from 1."""
     assert record.similarity is not None

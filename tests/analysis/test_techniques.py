@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from effx.analysis.baseline import baseline_of
 from effx.analysis.techniques import Compared, Technique, kind, series, technique
+from effx.manifests import SparsityRecord
 from tests.analysis.simulated_run import engine, simulated_run
 
 
@@ -24,6 +28,29 @@ def test_engines_made_elsewhere_are_not_counted_as_unreduced_or_reduced() -> Non
     ]
     ours = simulated_run("ours", precision="fp32")
     assert series(ours, technique(ours)) == "not reduced, fp32, onnxruntime"
+
+
+@pytest.mark.parametrize(
+    ("facts", "name"),
+    [
+        ({"objective": "task", "kind": "imp"}, "zeroed"),
+        ({"objective": "task"}, "zeroed"),  # before kinds were recorded
+        ({"kind": "random"}, "zeroed (random)"),
+        ({"kind": "one-shot"}, "zeroed (one-shot)"),
+        ({"objective": "task", "kind": "standard"}, "zeroed (standard)"),
+        ({"objective": "task", "kind": "imp", "init": "fresh"}, "zeroed (imp, fresh weights)"),
+        ({"objective": "task", "kind": "imp", "init": "shuffled"}, "zeroed (imp, shuffled layers)"),
+        ({"objective": "task", "kind": "imp", "rewind": 7}, "zeroed (imp, rewound to step 7)"),
+        ({"objective": "mlm", "kind": "imp"}, "zeroed (imp of mlm)"),
+        ({"mask": "0" * 64}, "zeroed (mask of a file)"),
+        ({"mask": "0" * 64, "init": "fresh"}, "zeroed (mask of a file, fresh weights)"),
+    ],
+)
+def test_masks_that_were_found_otherwise_are_other_techniques(facts: dict[str, Any], name: str) -> None:
+    sparsity = SparsityRecord.model_validate({"share": 0.5, "zeros": 5, "of": 10, **facts})
+    run = replace(simulated_run("ours", precision="fp32"), engine=engine("ours", sparsity=sparsity))
+    assert technique(run) == Technique(name, 0.5, "50% zeros")
+    assert series(run, technique(run)).startswith(f"{name}, ")
 
 
 def test_ways_of_running_are_series_of_their_own() -> None:

@@ -65,6 +65,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["train", "tickets", "sst2", "--model", "x", "--optimizer", "adam"], "Did you mean 'adamw'"),
         (["train", "lottery", "sst2", "--model", "x", "--sparsity", "55"], "expected a multiple of 10"),
         (["train", "lottery", "sst2", "--model", "./no"], "model ./no: there is no folder"),
+        (
+            ["train", "lottery", "sst2", "--model", "x", "--kind", "one-shot", "--rewind", "5"],
+            "kind one-shot does not rewind",
+        ),
+        (
+            ["train", "lottery", "sst2", "--model", "x", "--kind", "standard", "--init", "pretrained,fresh"],
+            "init fresh needs a mask that was found on the pretrained weights",
+        ),
         (["export"], "checkpoints does not exist. Make one with"),
         (["export", "--variant", "int7"], "Did you mean 'int8'"),
         (["export", "--backend", "onnx"], "Did you mean 'onnxruntime'"),
@@ -157,6 +165,20 @@ def test_tickets_and_lottery_print_their_tables(
     assert run(["train", "lottery", "sst2", *shared, "--sparsity", "10"]) == 0
     out = capsys.readouterr().out
     assert "sst2-bert-lottery10-s0: 10% zeros, accuracy" in out
+    assert "| imp | 10 % |" in out and "One seed, 90 validation rows." in out
+    arguments = ["train", "lottery", "sst2", *shared, "--sparsity", "10", "--kind", "imp,random",
+                 "--init", "pretrained,shuffled", "--seeds", "2"]  # fmt: skip
+    assert run(arguments) == 0
+    out = capsys.readouterr().out
+    rows = [line.split("|")[1].strip() for line in out.splitlines() if line.startswith("|")]
+    assert rows[2:] == ["full model", "imp", "imp, shuffled layers", "random"]
+    assert "Highest matching percentage of zeros: imp: " in out
+    assert run([*arguments, "--json"]) == 0
+    manifests = json.loads(capsys.readouterr().out)
+    assert [manifest["name"] for manifest in manifests[4:]] == [
+        f"sst2-bert-lottery{label}-s1" for label in ("0", "10", "10-shuffled", "-random10")
+    ]
+    assert manifests[6]["sparsity"]["init"] == "shuffled" and manifests[7]["sparsity"]["kind"] == "random"
 
 
 def test_an_unwritable_folder_gives_a_one_line_error(

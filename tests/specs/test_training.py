@@ -14,6 +14,7 @@ from effx.specs.settings import Settings, leaves
 from effx.specs.training import (
     EarlyExitSettings,
     FinetuneSettings,
+    LotterySearchSettings,
     LotterySettings,
     TicketSearchSettings,
     TicketSettings,
@@ -21,8 +22,8 @@ from effx.specs.training import (
     TrainingSettings,
 )
 
-EVERY = (FinetuneSettings, TicketSettings, TicketSearchSettings, LotterySettings, TokenPruningSettings,
-         EarlyExitSettings)  # fmt: skip
+EVERY = (FinetuneSettings, TicketSettings, TicketSearchSettings, LotterySettings, LotterySearchSettings,
+         TokenPruningSettings, EarlyExitSettings)  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", EVERY)
@@ -93,6 +94,49 @@ def test_json_values_read_as_the_same_settings() -> None:
             ("layers", "objective"),
         ),
         (LotterySettings, {"mask": "m", "sparsity": 20}, "a mask decides", ("mask", "sparsity")),
+        (LotterySettings, {"kind": "omp"}, "unknown kind of mask 'omp'", ("kind",)),
+        (LotterySettings, {"init": "random"}, "unknown initial weights 'random'", ("init",)),
+        (LotterySettings, {"kind": "standard", "init": "fresh"}, "init fresh needs .*imp", ("init", "kind")),
+        (LotterySettings, {"kind": "random", "init": "shuffled"}, "not random", ("init", "kind")),
+        (LotterySettings, {"kind": "one-shot", "rewind": 9}, "does not rewind", ("rewind", "kind")),
+        (LotterySettings, {"kind": "standard", "rewind": 9}, "does not rewind", ("rewind", "kind")),
+        (LotterySettings, {"kind": "random", "objective": "mlm"}, "is for kind imp", ("kind", "objective")),
+        (LotterySettings, {"kind": "one-shot", "mask": "m"}, "a mask is given", ("kind", "mask")),
+        (LotterySettings, {"rewind": 0}, "expected an integer >= 1, got 0", ("rewind",)),
+        (LotterySettings, {"rewind": 9, "mask": "m"}, "leave rewind or mask out", ("rewind", "mask")),
+        (LotterySettings, {"rewind": 9, "objective": "mlm"}, "on the task", ("rewind", "objective")),
+        (LotterySettings, {"rewind": 9, "init": "fresh"}, "and init is fresh", ("rewind", "init")),
+        (LotterySettings, {"rewind": 9, "patience": 2}, "trains all steps", ("rewind", "patience")),
+        (LotterySettings, {"rewind": 9, "max_steps": 9}, "fewer than the 9 steps", ("rewind", "max_steps")),
+        (LotterySettings, {"init": "shuffled", "layers": 1}, "no other order", ("init", "layers")),
+        (LotterySearchSettings, {"sparsity": (30, 75)}, "sparsity 75: expected a multiple", ("sparsity",)),
+        (LotterySearchSettings, {"sparsity": (30, 30)}, "duplicate sparsity 30", ("sparsity",)),
+        (LotterySearchSettings, {"kind": ("imp", "imp")}, "duplicate kind imp", ("kind",)),
+        (
+            LotterySearchSettings,
+            {"kind": "random", "init": ("pretrained", "fresh")},
+            "add imp to kind",
+            ("kind", "init"),
+        ),
+        (
+            LotterySearchSettings,
+            {"kind": ("imp", "standard"), "init": "fresh"},
+            "kind standard is for",
+            ("kind", "init"),
+        ),
+        (
+            LotterySearchSettings,
+            {"kind": ("imp", "one-shot"), "rewind": 9},
+            "kind one-shot does not rewind",
+            ("kind", "rewind"),
+        ),
+        (
+            LotterySearchSettings,
+            {"kind": ("imp", "random"), "objective": "mlm"},
+            "is for kind imp",
+            ("kind", "objective"),
+        ),
+        (LotterySearchSettings, {"mask": "m", "sparsity": 20}, "a mask decides", ("mask", "sparsity")),
         (TokenPruningSettings, {"rule": "topk"}, "unknown token rule 'topk'", ("rule",)),
         (TokenPruningSettings, {"keep": 1.5}, "expected a number > 0 and <= 1, got 1.5", ("keep",)),
         (TokenPruningSettings, {"schedule": (1, 1), "keep": 0.5}, "exclude each other", ("schedule", "keep")),

@@ -12,11 +12,10 @@ from effx.recipe.graph.cells import Cell, CellBuilder, data_paths
 from effx.recipe.graph.chains import Chain, chains, chains_of, exported_variants, has_search, joined
 from effx.recipe.graph.digests import Digests
 from effx.recipe.graph.plan import Artifacts
-from effx.recipe.language.recipe import ModelEntry, Recipe, TaskEntry, level_of
+from effx.recipe.language.recipe import ModelEntry, Recipe, TaskEntry, level_of, lottery_settings
 from effx.specs import backends, variants
 from effx.specs.levels import SUPER, Level
 from effx.specs.stages import ExportStage, ProfileStage, ReportStage
-from effx.specs.training import LotterySettings
 
 
 def cells(recipe: Recipe, digests: Digests, host: str, artifacts: Artifacts) -> list[Cell]:
@@ -156,8 +155,14 @@ def _checkpoint(
         values["level"] = chosen
     if pretrained or row.name == "further":
         values["limit"] = task.limit
-    if row.name == "lottery":  # several cells, one for each round
-        return lottery.add(builder, task, model, LotterySettings.of(**values), name)
+    if row.name == "lottery":  # several cells, one for each round and mask
+        tickets = {
+            f"{joined(task.name, model.label, entry.label)}-s{seed}": lottery_settings(
+                builder.recipe, entry, seed=seed, limit=task.limit
+            )
+            for entry in builder.recipe.entries("lottery")
+        }
+        return lottery.add(builder, task, model, tickets[name], name, tickets)
     values |= {"task": task.name}
     if teacher is not None:
         values |= {"teacher": teacher.name, **chain.last.teaching.distillation.given()}

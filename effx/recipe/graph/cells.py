@@ -1,7 +1,7 @@
 """A recipe as cells: pieces of work with what they read, what decides their result, and a key.
 
     pretrain -> finetune -> prune -> tokens -> exits    one cell per checkpoint; prune, tokens, exits optional
-    pretrain -> lottery -> lottery -> ...               one cell per round, see lottery.py
+    pretrain -> lottery -> lottery-mask -> lottery ...  one cell per mask and per round, see lottery.py
                   each  ->  export                      one per engine
     tickets-full -> tickets-scores -> ticket -> tickets a search for super tickets, see sweeps.py
                   all of a task's -> profile            one interleaved session per task and host
@@ -26,6 +26,7 @@ from effx.recipe.graph.digests import Digests
 from effx.recipe.language.recipe import DEMO_MODEL, ModelEntry, Recipe, TaskEntry
 from effx.specs.settings import Settings
 from effx.specs.stages import STAGES, PretrainStage
+from effx.specs.training import FinetuneSettings, steps_of
 
 SCHEMA = 2
 KEY_DIGITS = 20
@@ -163,6 +164,14 @@ class CellBuilder:
             return float(values["max_steps"]) * float(values["batch_size"])
         share = values.get("share") or 1.0
         return share * self.training_rows(task) * sum(float(values[name]) for name in epochs)
+
+    def steps(self, task: TaskEntry, settings: FinetuneSettings) -> int:
+        """Return the optimizer steps of a complete fine-tuning; at most, where it may stop early."""
+        rows = self.rows(task)["rows"]
+        if rows is None and settings.training.max_steps is None:  # on the hub: known once they are loaded
+            resolved = data.resolve(task.name, task.source)
+            rows = len(data.load(resolved, "train", task.source))
+        return steps_of(settings, min(int(rows or 0), task.limit or int(rows or 0)))
 
 
 def data_paths(task: TaskEntry, model: ModelEntry | None = None) -> LocalPaths:

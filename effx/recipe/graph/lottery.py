@@ -1,22 +1,71 @@
-"""The cells of an unstructured lottery ticket: one per round.
+"""The cells of unstructured lottery tickets.
 
-task objective   lottery 0 % -> lottery 10 % -> ... -> lottery SPARSITY %     fine-tunings
-mlm objective    lottery-mask 10 % -> ... -> lottery-mask SPARSITY % -> lottery    the last on the task
-a mask given     lottery
+    imp, standard   lottery 0 % ── lottery-mask 10 % ── lottery 10 % ── lottery-mask 20 % ── lottery 20 % ...
+    mlm             lottery-mask 10 % ── lottery-mask 20 % ...
+    other kinds     lottery-mask SPARSITY %
+    rewound         lottery-rewind, which every round after the first reads
+
+    ticket          the lottery of the last mask: of the weights that ``init`` names, or of a given mask
+
+Tickets whose rounds are the same share them: of a recipe with 30 % and 70 % the first is a round of the
+second, and the mask of fresh or shuffled weights is that of the pretrained weights. Rounds are the same if
+their settings, inputs and sources are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from effx import files
+from effx.errors import UsageError
 from effx.recipe.execute.protocol import LocalPaths
 from effx.recipe.graph.cells import Cell, CellBuilder, data_paths
+from effx.recipe.graph.chains import joined
 from effx.recipe.language.recipe import ModelEntry, TaskEntry
 from effx.specs.distillation import GivenTeacher
-from effx.specs.stages import LotteryMaskStage, LotteryRoundStage
-from effx.specs.training import SPARSITY_STEP, LotterySettings
+from effx.specs.heads import HeadSettings
+from effx.specs.settings import Settings
+from effx.specs.stages import (
+    LotteryMaskStage,
+    LotteryRewindStage,
+    LotteryRoundStage,
+    LotteryTableStage,
+)
+from effx.specs.training import (
+    SPARSITY_STEP,
+    FinetuneSettings,
+    LotterySearchSettings,
+    LotterySettings,
+    rewind_refusal,
+)
+
+ITERATIVE = ("imp", "standard")
+"""Kinds whose masks are found in the checkpoints of rounds."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the cells of a ticket are called; {percent} stands for that of a round or mask."""
+
+    ticket: str
+    """The checkpoint of the ticket."""
+    full: str
+    """The checkpoint of the first round."""
+    round: str
+    """The checkpoints of the other rounds."""
+    mask: str
+    """The masks, and their files."""
+    rewind: str
+    """The state that rounds are rewound to."""
+    tickets: Mapping[int, str] = field(default_factory=dict)
+    """Percentages of rounds that are tickets themselves, and the names of their checkpoints."""
+
+    def of_round(self, percent: int) -> str:
+        """Return the name of a round's checkpoint."""
+        return self.full if percent == 0 else self.tickets.get(percent) or self.round.format(percent=percent)
 
 
 def add(
@@ -25,111 +74,95 @@ def add(
     model: ModelEntry,
     settings: LotterySettings,
     name: str,
-    *,
-    round_name: str | None = None,
-    keep_rounds: bool = False,
-    teacher: GivenTeacher | None = None,
+    every: Mapping[str, LotterySettings],
 ) -> Cell:
-    """Add the rounds of a lottery ticket; return the last.
+    """Add a lottery ticket of a recipe with its rounds; return the ticket.
 
     Args:
         builder: collects the cells.
         task: what is trained.
-        model: the pretrained encoder.
-        settings: how sparse, and how to train.
-        name: of the last round's checkpoint.
-        round_name: of the earlier rounds' results, with {percent}; default: NAME-roundPERCENT.
-        keep_rounds: keep the checkpoints of earlier rounds too.
-        teacher: what every fine-tuning learns from besides the labels.
+        model: the pretrained model.
+        settings: of the ticket.
+        name: of its checkpoint.
+        every: the tickets of the recipe for the same task, model and seed, by the names of their checkpoints.
+
+    Raises:
+        UsageError: it is rewound to a step that its rounds do not have.
     """
     stem, _, seed = name.rpartition("-s")
-    names = round_name or f"{stem}-round{{percent}}-s{seed}"
-    rounds = _Rounds(builder, task, model, settings, names, keep_rounds, teacher)
-    if settings.mask is not None:
-        return rounds.tune(None, name, None, objective=None, mask_digest=files.sha256(Path(settings.mask)))
-    if settings.objective == "mlm":
-        return rounds.tune(None, name, rounds.masks())
-    last: Cell | None = None
-    for percent in range(0, settings.sparsity + SPARSITY_STEP, SPARSITY_STEP):
-        is_last = percent == settings.sparsity
-        last = rounds.tune(percent, name if is_last else names.format(percent=percent), last, keep=is_last)
-    assert last is not None
-    return last
+    rounds = settings.replace(init="pretrained")
+    tickets: dict[int, str] = {}
+    for label, other in every.items():
+        if rounds.replace(sparsity=other.sparsity).flat() == other.flat():
+            tickets.setdefault(other.sparsity, label)
+    if settings.init == "pretrained":
+        tickets[settings.sparsity] = name
+    names = Names(
+        ticket=name,
+        full=f"{stem}-round0-s{seed}",
+        round=f"{stem}-round{{percent}}-s{seed}",
+        mask=f"{stem}-mask{{percent}}-s{seed}",
+        rewind=f"{stem}-rewind-s{seed}",
+        tickets=tickets,
+    )
+    return _Ticket(builder, task, model, settings, names).add()
 
 
-class _Rounds:
-    """What the rounds of one lottery ticket share."""
+def add_search(
+    builder: CellBuilder,
+    task: TaskEntry,
+    model: ModelEntry,
+    settings: LotterySearchSettings,
+    teacher: GivenTeacher | None = None,
+) -> None:
+    """Add the full model and the tickets of every seed, and their table.
 
-    def __init__(
-        self,
-        builder: CellBuilder,
-        task: TaskEntry,
-        model: ModelEntry,
-        settings: LotterySettings,
-        names: str,
-        keep_rounds: bool,
-        teacher: GivenTeacher | None,
-    ) -> None:
-        self._builder, self._task, self._settings, self._names = builder, task, settings, names
-        self._head = model.head
-        self._keep_rounds, self._teacher = keep_rounds, teacher
-        self._finetune = settings.finetune.replace(lr=settings.learning_rate)
-        digests, self._pretrained = builder.pretrained(model)
-        local_paths = data_paths(task, model)
-        self._local_paths = LocalPaths(
-            local_paths.data, local_paths.model, _absolute(settings.text), _absolute(settings.mask),
-            teacher=None if teacher is None else _absolute(teacher.folder),
-        )  # fmt: skip
-        self._options: dict[str, Any] = {
-            "local_paths": self._local_paths,
-            "rows": builder.rows(task),
-            "model": digests,
-            "work": builder.amount(task, self._finetune, "epochs"),
-            "group": model.label,
-        }
+    Args:
+        builder: collects the cells.
+        task: what is trained.
+        model: the pretrained model.
+        settings: which tickets, and how to train.
+        teacher: what every fine-tuning learns from besides the labels.
 
-    def tune(
-        self,
-        percent: int | None,
-        name: str,
-        before: Cell | None,
-        *,
-        keep: bool = True,
-        objective: str | None = "",
-        mask_digest: str | None = None,
-    ) -> Cell:
-        """Add a fine-tuning under the mask of the cell before, if there is one."""
-        stage = LotteryRoundStage(
-            task=self._task.name,
-            percent=percent,
-            objective=self._settings.objective if objective == "" else objective,
-            mask_digest=mask_digest,
-            head=self._head,
-            finetune=self._finetune,
-            **taught(self._teacher),
-        )
-        sources = (*((before.id,) if before else ()), *self._pretrained)
-        return self._builder.add(
-            "lottery", name, stage, sources=sources, keep=keep or self._keep_rounds, **self._options
-        )
+    Raises:
+        UsageError: tickets are rewound to a step that their rounds do not have.
+    """
+    stem, keep = joined(task.name, model.label), settings.keep == "all"
+    for seed in settings.every_seed:
+        for kind, init in settings.pairs:
+            for percent in sorted(settings.sparsity):
+                one = settings.ticket(kind, init, percent, seed)
+                ticket = _Ticket(builder, task, model, one, _names(stem, task.name, one), keep, keep, teacher)
+                ticket.full()
+                ticket.add()
+    stage = LotteryTableStage(
+        task=task.name, model=model.label,
+        lottery=settings.replace(keep="all", text=None, mask=None),  # they do not change the table
+    )  # fmt: skip
+    sources = tuple(cell.id for cell in builder.cells if cell.stage == "lottery")
+    builder.add(
+        "lottery-table", stem, stage, sources=sources, local_paths=data_paths(task), rows=builder.rows(task)
+    )
 
-    def masks(self) -> Cell:
-        """Add the rounds of masked language modelling; return the last."""
-        text = self._settings.text
-        last: Cell | None = None
-        for percent in range(SPARSITY_STEP, self._settings.sparsity + SPARSITY_STEP, SPARSITY_STEP):
-            stage = LotteryMaskStage(
-                task=self._task.name,
-                percent=percent,
-                text_digest=files.sha256(Path(text)) if text else None,
-                finetune=self._finetune,
-            )
-            sources = (*((last.id,) if last else ()), *self._pretrained)
-            last = self._builder.add(
-                "lottery-mask", self._names.format(percent=percent), stage, sources=sources, **self._options
-            )
-        assert last is not None
-        return last
+
+def _names(stem: str, task: str, settings: LotterySettings) -> Names:
+    """Return the names of the cells of a ticket in a search."""
+    search, seed = settings.search, settings.finetune.training.seed
+    kind = "" if settings.kind == "imp" else f"-{settings.kind}"
+    rewind = "" if search.rewind is None else f"-rewind{search.rewind}"
+    label, mask = f"lottery{kind}{{percent}}", f"{task}{kind}{{percent}}"
+    if search.objective == "mlm":
+        label = mask = "mlm{percent}"
+    if search.mask is not None:
+        label = "mask"
+    init = "" if settings.init == "pretrained" else f"-{settings.init}"
+    return Names(
+        ticket=f"{stem}-{label.format(percent=settings.sparsity)}{init}{rewind}-s{seed}",
+        full=f"{stem}-lottery0-s{seed}",
+        round=f"{stem}-{label}{rewind}-s{seed}",
+        mask=f"{mask}{rewind}-s{seed}",
+        rewind=f"{stem}-lottery{rewind}-s{seed}",
+    )
 
 
 def taught(teacher: GivenTeacher | None) -> dict[str, Any]:
@@ -137,6 +170,165 @@ def taught(teacher: GivenTeacher | None) -> dict[str, Any]:
     if teacher is None:
         return {}
     return {"teacher_digest": teacher.digest, "distillation": teacher.settings}
+
+
+class _Ticket:
+    """One ticket: its masks, the rounds in which they are found, and its fine-tuning."""
+
+    def __init__(
+        self,
+        builder: CellBuilder,
+        task: TaskEntry,
+        model: ModelEntry,
+        settings: LotterySettings,
+        names: Names,
+        keep: bool = True,
+        keep_rounds: bool = False,
+        teacher: GivenTeacher | None = None,
+    ) -> None:
+        self._builder, self._task, self._settings, self._names = builder, task, settings, names
+        self._head, self._teacher, self._group = model.head, teacher, model.label
+        self._keep, self._keep_rounds = keep, keep_rounds
+        self._finetune = settings.finetune.replace(lr=settings.learning_rate)
+        digests, self._pretrained = builder.pretrained(model)
+        paths = data_paths(task, model)
+        self._inputs: dict[str, Any] = {
+            "local_paths": LocalPaths(
+                paths.data, paths.model, _absolute(settings.search.text), _absolute(settings.search.mask),
+                teacher=None if teacher is None else _absolute(teacher.folder),
+            ),
+            "rows": builder.rows(task),
+            "model": digests,
+        }  # fmt: skip
+
+    def add(self) -> Cell:
+        """Add the ticket and what it needs; return its fine-tuning."""
+        search, percent = self._settings.search, self._settings.sparsity
+        if search.rewind is not None:
+            steps = self._builder.steps(self._task, self._finetune)
+            if reason := rewind_refusal(search.rewind, steps):
+                raise UsageError(reason, settings="rewind")
+        if search.mask is not None:
+            return self._ticket(None)
+        if search.objective == "mlm":
+            return self._ticket(self._language_masks())
+        if self._settings.kind not in ITERATIVE:
+            return self._ticket(self._mask(percent, self._start(), self._pretrained, **self._inputs))
+        before = self.full()
+        for done in range(0, percent - SPARSITY_STEP, SPARSITY_STEP):
+            before = self._round(done + SPARSITY_STEP, before)
+        if self._settings.init == "pretrained":
+            return self._round(percent, before, is_ticket=True)
+        return self._ticket(self._mask(percent, FinetuneSettings(), (before.id,)))
+
+    def full(self) -> Cell:
+        """Add the fine-tuning of the full model, which is the first round."""
+        return self._tune(0, self._names.full, (), kind=None, objective=None)
+
+    def _round(self, percent: int, before: Cell, *, is_ticket: bool = False) -> Cell:
+        """Add the mask of the smallest weights of the round before, and the fine-tuning under it."""
+        mask, rewind = self._mask(percent, FinetuneSettings(), (before.id,)), self._settings.search.rewind
+        sources = (mask.id, self._rewound(rewind).id) if rewind is not None else (mask.id,)
+        if self._settings.kind == "standard":  # it goes on from the weights of that round
+            sources = (*sources, before.id)
+        return self._tune(
+            percent, self._names.of_round(percent), sources,
+            kind=self._settings.kind, objective="task", rewind=rewind, is_ticket=is_ticket,
+        )  # fmt: skip
+
+    def _ticket(self, mask: Cell | None) -> Cell:
+        """Add the fine-tuning of the weights that ``init`` names under a mask; None: that of a file."""
+        settings, given = self._settings, self._settings.search.mask
+        trained = given is None and (settings.kind in ITERATIVE)
+        return self._tune(
+            None if mask is None else settings.sparsity,
+            self._names.ticket,
+            () if mask is None else (mask.id,),
+            kind=None if mask is None else settings.kind,
+            init=settings.init,
+            objective=settings.search.objective if trained else None,
+            mask_digest=None if given is None else files.sha256(Path(given)),
+            is_ticket=True,
+        )
+
+    def _tune(
+        self,
+        percent: int | None,
+        name: str,
+        sources: tuple[str, ...],
+        *,
+        is_ticket: bool = False,
+        **more: Any,
+    ) -> Cell:
+        """Add a fine-tuning."""
+        stage = LotteryRoundStage(
+            task=self._task.name, percent=percent, head=self._head, finetune=self._finetune,
+            **more, **taught(self._teacher),
+        )  # fmt: skip
+        keep = self._keep if is_ticket or percent in self._names.tickets else self._keep_rounds
+        return self._add(
+            "lottery", name, stage, (*sources, *self._pretrained), is_named=is_ticket, keep=keep,
+            work=self._builder.amount(self._task, self._finetune, "epochs"), **self._inputs,
+        )  # fmt: skip
+
+    def _rewound(self, steps: int) -> Cell:
+        """Add the state that rounds are rewound to."""
+        stage = LotteryRewindStage(
+            task=self._task.name, rewind=steps, head=self._head, finetune=self._finetune,
+            **taught(self._teacher),
+        )  # fmt: skip
+        return self._add(
+            "lottery-rewind", self._names.rewind, stage, self._pretrained, keep=False,
+            work=float(steps * self._finetune.training.batch_size), **self._inputs,
+        )  # fmt: skip
+
+    def _mask(
+        self, percent: int, finetune: FinetuneSettings, sources: tuple[str, ...], **inputs: Any
+    ) -> Cell:
+        """Add a mask; without ``inputs`` it is found in the checkpoint of a round."""
+        text = self._settings.search.text
+        stage = LotteryMaskStage(
+            task=self._task.name, percent=percent, kind=self._settings.kind,
+            objective=self._settings.search.objective, head=self._head if inputs else HeadSettings(),
+            text_digest=None if text is None else files.sha256(Path(text)), finetune=finetune,
+        )  # fmt: skip
+        name = self._names.mask.format(percent=percent)
+        return self._add("lottery-mask", name, stage, sources, **inputs)
+
+    def _language_masks(self) -> Cell:
+        """Add the rounds of masked language modelling; return the last."""
+        before: tuple[str, ...] = ()
+        work = self._builder.amount(self._task, self._finetune, "epochs")
+        for percent in range(SPARSITY_STEP, self._settings.sparsity + SPARSITY_STEP, SPARSITY_STEP):
+            mask = self._mask(
+                percent, self._finetune, (*before, *self._pretrained), work=work, **self._inputs
+            )
+            before = (mask.id,)
+        return mask
+
+    def _start(self) -> FinetuneSettings:
+        """Return what decides the weights that a fine-tuning starts from."""
+        given = self._finetune.given()
+        return FinetuneSettings.of(**{name: given[name] for name in ("layers", "seed") if name in given})
+
+    def _add(
+        self, stage: str, name: str, settings: Settings, sources: tuple[str, ...], *,
+        is_named: bool = False, keep: bool = True, **options: Any,
+    ) -> Cell:  # fmt: skip
+        """Add a cell, unless there is the same one; ``is_named``: it must have this name."""
+        cells, inputs = self._builder.cells, (options.get("rows"), options.get("model"))
+        for index, cell in enumerate(cells):
+            if (
+                (cell.stage, cell.sources) == (stage, sources)
+                and (cell.name == name or not is_named)
+                and (cell.inputs.rows, cell.inputs.model) == inputs
+                and cell.settings.flat() == settings.flat()
+            ):
+                cells[index] = replace(cell, keep=cell.keep or keep)
+                return cells[index]
+        return self._builder.add(
+            stage, name, settings, sources=sources, keep=keep, group=self._group, **options
+        )
 
 
 def _absolute(path: str | None) -> str | None:

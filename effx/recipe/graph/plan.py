@@ -113,7 +113,7 @@ class CellPlan:
         """Yield the records of cells whose artifacts are not kept, and that no open cell reads."""
         for entry in self.entries.values():
             record = entry.record
-            if entry.state != "done" or entry.cell.keep or record is None or record.digest is None:
+            if entry.state != "done" or entry.cell.keep or record is None:
                 continue
             if not self._is_read(entry) and self.store.has_artifact(record):
                 yield record

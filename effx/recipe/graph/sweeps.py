@@ -11,13 +11,12 @@ known one rung at a time; ``artifacts`` gives the decisions so far.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from effx import data, files
+from effx import files
 from effx.analysis.tickets import searches
 from effx.recipe.execute.protocol import LocalPaths
 from effx.recipe.execute.stages import tickets_rung
@@ -133,7 +132,8 @@ class _Search:
 
     def halving(self, artifacts: Artifacts) -> None:
         """Add the full models, the rungs that are known, and, when all are decided, the last level."""
-        settings, steps = self._settings, self._steps()
+        settings = self._settings
+        steps = self._builder.steps(self._task, settings.finetune)
         warmup_steps = int(settings.finetune.training.warmup * steps)
         levels = list(settings.levels)
         grid_steps = (len(levels) + 1) * settings.seeds * steps
@@ -227,20 +227,6 @@ class _Search:
             "tickets", self._stem, stage, **{**self._options, "model": None},
             sources=tuple(cell.id for cell in cells), view=f"{self._folder}*",
         )  # fmt: skip
-
-    def _steps(self) -> int:
-        """Return the optimizer steps of a complete run; at most, where it may stop early."""
-        settings, training = self._settings.finetune, self._settings.finetune.training
-        if training.max_steps:
-            return training.max_steps
-        rows = self._builder.rows(self._task)["rows"]
-        if rows is None:  # on the hub: known once they are loaded
-            task = data.resolve(self._task.name, self._task.source)
-            rows = len(data.load(task, "train", self._task.source))
-        rows = training.rows_of(min(rows, self._task.limit or rows))
-        held_out = max(1, rows // 10) if settings.patience else 0  # as effx.train.rows.held_out
-        per_epoch = math.ceil((int(rows) - held_out) / training.batch_size)
-        return math.ceil(per_epoch * settings.epochs)
 
     def _full_name(self, seed: int) -> str:
         return f"{self._stem}-full-s{seed}"

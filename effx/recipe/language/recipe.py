@@ -25,6 +25,7 @@ from effx.specs.settings import OneOf, Parsed, Seed, Settings, leaves, wrong
 from effx.specs.stages import SECTIONS, StageSpec
 from effx.specs.training import (
     Count,
+    LotterySettings,
     NotNegative,
     Positive,
     TicketSearchSettings,
@@ -300,6 +301,15 @@ def level_of(stage: StageEntry) -> Level | None:
     """Return the level of a ticket in ``pruned``, which may be ``super``; None: of another section."""
     settings = stage.settings
     return settings.level if isinstance(settings, TicketSettings) else None
+
+
+def lottery_settings(recipe: RecipeBase, stage: StageEntry, **shared: Any) -> LotterySettings:
+    """Return the settings of an entry of ``lottery``; ``shared``: those that the recipe sets for all stages.
+
+    Raises:
+        UsageError: settings of the entry and those of ``training`` exclude each other.
+    """
+    return LotterySettings.of(**{**recipe.training.given(), **stage.settings.given(), **shared})
 
 
 def _of(parents: tuple[str, ...] | None) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from effx.recipe.language.recipe import (
     VariantEntry,
     WorkloadsEntry,
     level_of,
+    lottery_settings,
 )
 from effx.specs import backends, exit_rules, settings, variants
 from effx.specs.backends import BUILDABLE
@@ -47,7 +48,14 @@ from effx.specs.levels import SUPER
 from effx.specs.settings import Settings
 from effx.specs.stages import SECTIONS
 from effx.specs.tasks import NAME, NAMING, TASKS, Task
-from effx.specs.training import EarlyExitSettings, FinetuneSettings, MultitaskSettings, TicketSettings
+from effx.specs.training import (
+    EarlyExitSettings,
+    FinetuneSettings,
+    MultitaskSettings,
+    TicketSettings,
+    rewind_refusal,
+    steps_of,
+)
 
 _LABELLED: Mapping[str, type[Settings]] = {"tasks": TaskEntry, "models": ModelEntry, **ENTRIES}
 _GROUPED: Mapping[str, type[Settings]] = {
@@ -152,6 +160,7 @@ class _RecipeReader:
             self._check_joint(recipe)
             self._check_trainable(recipe)
             self._check_sizes(recipe)
+            self._check_lottery(recipe)
             if not self._document.problems:  # otherwise what was refused may be what is missing
                 self._check_use(recipe)
         return recipe
@@ -546,6 +555,36 @@ class _RecipeReader:
             if shape.length > max(longest):
                 text = f"{shape.batch}x{shape.length}: the models read at most {max(longest)} tokens."
                 document.wrong(("workloads", "grid"), text)
+
+    def _check_lottery(self, recipe: Recipe) -> None:
+        """Refuse what a lottery ticket's rounds or the model's layers do not have."""
+        document, sizes = (
+            self._document,
+            {model.label: limits.of_model(model.source) for model in recipe.models},
+        )
+        for stage in recipe.entries("lottery"):
+            path = ("lottery", stage.label)
+            try:
+                ticket = lottery_settings(recipe, stage)
+            except UsageError as error:
+                document.wrong((*path, error.settings[0]), str(error))
+                continue
+            for label, size in sizes.items():
+                if ticket.init == "shuffled" and size.layers == 1:
+                    text = f"shuffled: model '{label}' has one layer, which has no other order."
+                    document.wrong((*path, "init"), text)
+            rewind = ticket.search.rewind
+            for entry in recipe.tasks if rewind is not None else ():
+                task = self._task(entry)
+                if rewind is None or task is None or entry.data is None:
+                    continue
+                try:
+                    rows = len(data.load(task, "train", entry.source))
+                except EffxError:  # planning reports what is wrong with the rows
+                    continue
+                steps = steps_of(ticket.finetune, min(rows, entry.limit or rows))
+                if reason := rewind_refusal(rewind, steps):
+                    document.wrong((*path, "rewind"), f"task '{entry.name}': {reason}")
 
     def _task(self, task: TaskEntry) -> Task | None:
         """Return a task; the user's rows are read for it. None: unknown."""

@@ -183,7 +183,8 @@ def test_a_change_changes_the_keys_of_all_that_depends_on_it(folder: Path) -> No
     assert changed(before, keys(folder, "workloads.rounds=5")) == ends
     moved = changed(before, keys(folder, "lottery.zeros.sparsity=30"))
     reused = {"lottery sst2-tiny-zeros-round0-s0", "lottery sst2-tiny-zeros-round10-s0"}
-    added = {"lottery sst2-tiny-zeros-round20-s0"}
+    reused |= {"lottery-mask sst2-tiny-zeros-mask10-s0", "lottery-mask sst2-tiny-zeros-mask20-s0"}
+    added = {"lottery sst2-tiny-zeros-round20-s0", "lottery-mask sst2-tiny-zeros-mask30-s0"}
     assert moved == ends | added | {name for name in before if "zeros" in name} - reused
     assert changed(before, keys(folder, host="elsewhere")) == ends
     moved = changed(before, keys(folder, "calibration_rows=64"))
@@ -240,6 +241,10 @@ def code_of_stages(folder: Path, *, backend: str = "onnxruntime", meter: str = "
         ("train/tickets/figure.py", '"#0072b2"', '"#0072b3"', {"tickets"}),
         ("train/tickets/table.py", "the other", "the others", {"tickets"}),
         ("tickets/plan.py", "(seed, 3)", "(seed, 4)", {"prune", "tickets-scores", "ticket"}),
+        ("train/lottery/table.py", "One seed", "A seed", {"lottery-table"}),
+        ("train/lottery/figure.py", '"#444444"', '"#444445"', {"lottery-table"}),
+        ("train/lottery/start.py", "(seed, 17)", "(seed, 19)", {"lottery", "lottery-rewind"}),
+        ("train/lottery/language.py", "", "MORE = 1", {"lottery-mask"}),
         ("train/tickets/halving.py", '"remaining"', '"left"', {"tickets-rung", "tickets"}),
         ("report/assets/page.css", "{", " {", {"report"}),
         ("report/assets/main.js", "", "// more", {"report"}),
@@ -340,6 +345,72 @@ def test_cells_that_read_a_failed_one_are_blocked(folder: Path) -> None:
     }
     note = planned.entries["tokens sst2-tiny-full-half-s0"].note
     assert note == "needs finetune sst2-tiny-full-s0, which is failed"
+
+
+LOTTERY = """
+tasks: {{sst2: {{data: {data}, limit: 40}}}}
+models: {{tiny: {model}}}
+training: {{batch_size: 8, epochs: 1}}
+lottery:
+  zeros30: {{sparsity: 30}}
+  fresh20: {{sparsity: 20, init: fresh}}
+  slow10: {{sparsity: 10, lr: 0.1}}
+  zeros10: {{sparsity: 10}}
+  random30: {{sparsity: 30, kind: random}}
+  standard20: {{sparsity: 20, kind: standard}}
+  late20: {{sparsity: 20, rewind: 3}}
+variants: [fp32]
+backends: [onnxruntime]
+"""
+
+
+def test_lottery_tickets_share_their_rounds_and_masks(folder: Path) -> None:
+    text = LOTTERY.format(data=folder / "data", model=folder / "model")
+    (folder / "recipe.yaml").write_text(text)
+    entries = plan(folder).entries
+    sources = {name: entry.cell.sources for name, entry in entries.items() if name.startswith("lottery")}
+
+    def tuned(name: str) -> str:
+        return f"lottery sst2-tiny-{name}-s0"
+
+    def mask(name: str) -> str:
+        return f"lottery-mask sst2-tiny-{name}-s0"
+
+    state = "lottery-rewind sst2-tiny-late20-rewind-s0"
+    full = tuned("zeros30-round0")
+    assert sources == {
+        full: (),
+        mask("zeros30-mask10"): (full,),
+        tuned("zeros10"): (mask("zeros30-mask10"),),  # a round of zeros30, with the name of its own ticket
+        mask("zeros30-mask20"): (tuned("zeros10"),),
+        tuned("zeros30-round20"): (mask("zeros30-mask20"),),
+        mask("zeros30-mask30"): (tuned("zeros30-round20"),),
+        tuned("zeros30"): (mask("zeros30-mask30"),),
+        tuned("fresh20"): (mask("zeros30-mask20"),),
+        tuned("slow10-round0"): (),  # another learning rate
+        mask("slow10-mask10"): (tuned("slow10-round0"),),
+        tuned("slow10"): (mask("slow10-mask10"),),
+        mask("random30-mask30"): (),
+        tuned("random30"): (mask("random30-mask30"),),
+        mask("standard20-mask10"): (full,),
+        tuned("standard20-round10"): (mask("standard20-mask10"), full),
+        mask("standard20-mask20"): (tuned("standard20-round10"),),
+        tuned("standard20"): (mask("standard20-mask20"), tuned("standard20-round10")),
+        state: (),
+        tuned("late20-round10"): (mask("zeros30-mask10"), state),
+        mask("late20-mask20"): (tuned("late20-round10"),),
+        tuned("late20"): (mask("late20-mask20"), state),
+    }
+    kept = {name for name in sources if entries[name].cell.keep}
+    tickets = ("zeros10", "zeros30", "fresh20", "slow10", "random30", "standard20", "late20")
+    assert kept == {name for name in sources if name.startswith("lottery-mask")} | set(map(tuned, tickets))
+    engines = {name for name in entries if name.startswith("export")}
+    assert engines == {f"export sst2-tiny-{name}-s0.fp32.onnxruntime" for name in ("full", *tickets)}
+    (folder / "recipe.yaml").write_text(text.replace("rewind: 3", "rewind: 5"))
+    with pytest.raises(
+        RecipeError, match=r"line 12: lottery.late20.rewind: task 'sst2': rewind 5: .* 5 steps"
+    ):
+        plan(folder)
 
 
 def test_estimates_are_proportional_to_work() -> None:

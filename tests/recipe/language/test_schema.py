@@ -151,6 +151,19 @@ def test_ten_mistakes_are_ten_messages_with_their_lines(
             GOOD + "regimes: {a: {temperature: 3}}\n",
             "line 4: regimes.a.temperature: temperature has no effect without a teacher: add teacher.",
         ),
+        (
+            GOOD + "lottery:\n  z:\n    kind: standard\n    init: fresh\n",
+            "line 7: lottery.z.init: init fresh needs a mask",
+        ),
+        (
+            GOOD + "lottery: {z: {kind: random, rewind: 5}}\n",
+            "line 4: lottery.z.rewind: rewind: kind random does not rewind",
+        ),
+        (
+            GOOD + "training: {max_steps: 5}\nlottery: {z: {rewind: 5}}\n",
+            "line 5: lottery.z.rewind: rewind 5: expected fewer than the 5 steps of a round",
+        ),
+        (GOOD + "lottery: {z: {mask: m}}\n", "line 4: lottery.z.mask: unknown key"),
         (GOOD + "lottery: {z: {teacher: full}}\n", "line 4: lottery.z.teacher: unknown key"),
         (
             GOOD + "exits: {e: {teacher: full, hidden_weight: 2}}\nvariants: [exit]\n",

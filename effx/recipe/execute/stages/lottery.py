@@ -1,43 +1,54 @@
-"""One round of a lottery ticket: the pretrained weights under a mask, fine-tuned."""
+"""One fine-tuning of a search for lottery tickets: weights under a mask."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
+from effx import files, records
+from effx.costs import Expense
 from effx.recipe.execute.protocol import CellSpec, StageOutput
 from effx.recipe.execute.stages import common
+from effx.specs.heads import HeadSettings
 from effx.specs.stages import LotteryRoundStage
 
 
 def run(cell: CellSpec, out: Path) -> StageOutput:
-    """Fine-tune the pretrained weights under the mask of the smallest weights of the round before."""
-    from effx.artifacts import Checkpoint
-    from effx.train import lottery
+    """Fine-tune the weights that the settings name under the mask of a cell or a file."""
+    from effx.train.lottery import masks, rounds
+    from effx.train.lottery.result import LotteryResult
 
     settings = common.settings(cell, LotteryRoundStage)
     before, mask_cell = cell.source("lottery"), cell.source("lottery-mask")
-    parent = Checkpoint.open(before.artifact) if before else None
-    masks = None
-    if parent is not None and settings.percent:
-        masks = lottery.smallest(parent, settings.percent)
-    elif mask_cell is not None:
-        masks = lottery.read_masks(mask_cell.artifact / lottery.MASK)
+    state = cell.source("lottery-rewind")
+    digest, parent, mask_file = settings.mask_digest, None, None
+    expenses: tuple[Expense, ...] | None = ()
+    if mask_cell is not None:
+        mask_file = masks.file_in(mask_cell.artifact)
+        digest = files.sha256(mask_file)
+        found = records.read_json(Path(mask_cell.folder) / common.RESULT)
+        parent = found["parent"]
+        expenses = None  # what masked language modelling took is not recorded
+        if found["expenses"] is not None:
+            expenses = tuple(records.build(Expense, each, mask_file) for each in found["expenses"])
     elif cell.local_paths.mask is not None:
-        masks = lottery.read_masks(Path(cell.local_paths.mask))
-    checkpoint = lottery.train_round(
+        mask_file, expenses = Path(cell.local_paths.mask), None
+    origin = rounds.MaskOrigin(settings.kind, settings.objective, digest, settings.init, settings.rewind)
+    checkpoint = rounds.train_round(
         settings.task,
-        common.pretrained(cell),
-        masks,
+        before.artifact if before else common.pretrained(cell),
+        None if mask_file is None else masks.read(mask_file),
+        origin,
         out=out,
         name=cell.name,
         data_folder=cell.local_paths.data,
         settings=settings.finetune,
-        parent=parent.digest if parent else None,
-        objective=settings.objective,
-        mask_digest=settings.mask_digest,
-        head=settings.head,
+        parent=parent,
+        expenses=expenses,
+        state=state.artifact if state else None,
+        head=HeadSettings() if before else settings.head,
         distillation=common.given_distillation(cell, settings),
     )
-    assert checkpoint.manifest.sparsity is not None
-    zeros = f"{checkpoint.manifest.sparsity.share:.0%} zeros"
-    return StageOutput(checkpoint.digest, f"{common.scores(checkpoint)}, {zeros}")
+    result = LotteryResult.of(checkpoint, settings.percent)
+    files.write_json(out / common.RESULT, asdict(result))
+    return StageOutput(checkpoint.digest, f"{common.scores(checkpoint)}, {result.zeros:.0%} zeros")

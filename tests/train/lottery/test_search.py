@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +18,22 @@ from effx.models import load, pretrained, sparse
 from effx.recipe import sweeps
 from effx.specs.heads import HeadSettings
 from effx.specs.tasks import TASKS
-from effx.specs.training import EarlyExitSettings, FinetuneSettings, LotterySettings, TokenPruningSettings
-from effx.train import exits, finetune, lottery, tokens
+from effx.specs.training import (
+    EarlyExitSettings,
+    FinetuneSettings,
+    LotterySearchSettings,
+    TokenPruningSettings,
+)
+from effx.train import exits, finetune, tokens
+from effx.train.lottery import masks as mask_files
 from tests.models.huggingface.saved import classifier
 
-MASKED = LotterySettings.of(epochs=1, max_length=32, lr=1e-3, limit=64, precision="fp32")
+MASKED = LotterySearchSettings.of(epochs=1, max_length=32, lr=1e-3, limit=64, precision="fp32")
 QUICK = MASKED.replace(sparsity=20)
+COMPARED = QUICK.replace(
+    kind=("imp", "random", "one-shot", "standard"), init=("pretrained", "fresh", "shuffled"),
+    max_steps=2,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +41,8 @@ def result(
     tmp_path_factory: pytest.TempPathFactory, encoders: dict[str, Path], rows_folder: Path
 ) -> tuple[Path, list[Checkpoint]]:
     folder = tmp_path_factory.mktemp("lottery") / "w"
-    return folder, sweeps.lottery(
-        "sst2", encoders["bert"], out=folder, data_folder=rows_folder, settings=QUICK
-    )
+    found = sweeps.lottery("sst2", encoders["bert"], out=folder, data_folder=rows_folder, settings=QUICK)
+    return folder, found.checkpoints
 
 
 def test_each_round_sets_the_smallest_weights_of_the_previous_round_to_zero(
@@ -63,7 +75,7 @@ def test_rounds_keep_the_head_of_a_fine_tuned_model(
     still = MASKED.replace(sparsity=10, lr=1e-30, max_steps=1)
     for head in (HeadSettings(), HeadSettings(fresh_head=True)):
         rounds = sweeps.lottery("sst2", tmp_path / "m", out=tmp_path / f"w{head.fresh_head}",
-                                data_folder=rows_folder, settings=still, head=head)  # fmt: skip
+                                data_folder=rows_folder, settings=still, head=head).checkpoints  # fmt: skip
         saved = [load_file(ticket.folder / "model.safetensors")["classifier.weight"] for ticket in rounds]
         assert torch.equal(saved[0], saved[1])
         assert torch.equal(saved[1], model.classifier.weight[[1, 0]]) is not head.fresh_head
@@ -74,7 +86,9 @@ def test_each_round_starts_from_the_pretrained_weights(
 ) -> None:
     """With a learning rate of almost 0, the saved weights are those before training."""
     still = QUICK.replace(lr=1e-30, max_steps=1)
-    trained = sweeps.lottery("sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=still)
+    trained = sweeps.lottery(
+        "sst2", encoders["bert"], out=tmp_path, data_folder=rows_folder, settings=still
+    ).checkpoints
     torch.manual_seed(0)
     start, _ = pretrained(encoders["bert"], TASKS["sst2"])
     last = load(trained[-1])
@@ -89,6 +103,135 @@ def test_each_round_starts_from_the_pretrained_weights(
     )  # initialized from the same seed in every round
 
 
+@pytest.fixture(scope="module")
+def compared(
+    tmp_path_factory: pytest.TempPathFactory, encoders: dict[str, Path], rows_folder: Path
+) -> tuple[Path, sweeps.LotterySearch]:
+    folder = tmp_path_factory.mktemp("compared") / "w"
+    return folder, sweeps.lottery(
+        "sst2", encoders["bert"], out=folder, data_folder=rows_folder, settings=COMPARED
+    )
+
+
+def test_every_kind_is_trained_under_its_mask(compared: tuple[Path, sweeps.LotterySearch]) -> None:
+    folder, found = compared
+    expected = {
+        "lottery0": (0, None, "pretrained", None),
+        "lottery10": (10, "imp", "pretrained", "sst210"),
+        "lottery20": (20, "imp", "pretrained", "sst220"),
+        "lottery20-fresh": (20, "imp", "fresh", "sst220"),
+        "lottery20-shuffled": (20, "imp", "shuffled", "sst220"),
+        "lottery-random20": (20, "random", "pretrained", "sst2-random20"),
+        "lottery-one-shot20": (20, "one-shot", "pretrained", "sst2-one-shot20"),
+        "lottery-standard10": (10, "standard", "pretrained", "sst2-standard10"),
+        "lottery-standard20": (20, "standard", "pretrained", "sst2-standard20"),
+    }
+    assert [ticket.name for ticket in found.checkpoints] == [f"sst2-bert-{name}-s0" for name in expected]
+    written = {path.name for path in (folder / "masks").iterdir()}
+    assert written == {f"{row[3]}-s0.safetensors" for row in expected.values() if row[3]}
+    for ticket, (percent, kind, init, mask) in zip(found.checkpoints, expected.values(), strict=True):
+        record = ticket.manifest.sparsity
+        assert (record.kind, record.init, record.rewind) == (kind, init, None)
+        assert record.zeros == record.of * percent // 100
+        if mask is None:
+            assert record.mask is None
+            continue
+        path = folder / "masks" / f"{mask}-s0.safetensors"
+        assert record.mask == files.sha256(path)
+        masks = mask_files.read(path)
+        for name, value in sparse.matrices(load(ticket)).items():
+            assert torch.equal(value != 0, masks[name]), ticket.name
+
+
+def test_a_standard_search_goes_on_from_the_round_before(
+    compared: tuple[Path, sweeps.LotterySearch], rows_folder: Path, tmp_path: Path
+) -> None:
+    """The second round is a fine-tuning of the first one's checkpoint with its smallest weights masked."""
+    by_name = {ticket.name: ticket for ticket in compared[1].checkpoints}
+    first, second = (by_name[f"sst2-bert-lottery-standard{percent}-s0"] for percent in (10, 20))
+    weights = {name: value.detach().numpy() for name, value in sparse.matrices(load(first)).items()}
+    sizes = np.sort(np.abs(np.concatenate([value.ravel() for value in weights.values()])))
+    limit = sizes[len(sizes) // 5]
+    masks = {name: torch.from_numpy(np.abs(value) >= limit) for name, value in weights.items()}
+    assert sum(int((~mask).sum()) for mask in masks.values()) == len(sizes) // 5  # no ties at the limit
+    again = finetune(
+        "sst2", first.folder, out=tmp_path, name="again", data_folder=rows_folder,
+        settings=COMPARED.finetune.replace(lr=1e-3), reduce=lambda model: sparse.hold(model, masks),
+    )  # fmt: skip
+    saved, wanted = (load_file(ticket.folder / "model.safetensors") for ticket in (second, again))
+    assert all(torch.equal(saved[name], wanted[name]) for name in wanted)
+    assert second.manifest.parent == first.digest
+
+
+def test_the_table_has_the_scores_of_the_checkpoints(compared: tuple[Path, sweeps.LotterySearch]) -> None:
+    folder, found = compared
+    table = json.loads((folder / "table.json").read_bytes())
+    assert table == found.table
+    assert {path.name for path in folder.glob("lottery.*")} == {"lottery.png", "lottery.svg"}
+    of_names = {ticket.name: ticket.manifest.metrics["accuracy"] for ticket in found.checkpoints}
+    assert {cell["name"]: cell["metrics"]["accuracy"] for cell in table["cells"]} == of_names
+    rows = [(row["label"], row["percent"]) for row in table["summary"]]
+    assert rows == [
+        ("full model", 0), ("imp", 10), ("imp", 20), ("imp, fresh weights", 20), ("imp, shuffled layers", 20),
+        ("random", 20), ("one-shot", 20), ("standard", 10), ("standard", 20),
+    ]  # fmt: skip
+    fresh = table["summary"][3]
+    assert fresh["scores"]["accuracy"]["mean"] == of_names["sst2-bert-lottery20-fresh-s0"]
+    assert str(folder) not in (folder / "table.json").read_text()
+
+
+def test_a_search_that_was_stopped_ends_the_same(
+    compared: tuple[Path, sweeps.LotterySearch], encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    """Cells that are missing are made again, from masks and checkpoints that remain; records are not lost."""
+    folder, found = compared
+    shutil.copytree(folder, tmp_path / "w", symlinks=True)
+    lost = ("sst210-s0", "sst2-bert-lottery10-s0", "sst220-s0", "sst2-bert-lottery-standard20-s0",
+            "sst2-bert-lottery20-fresh-s0", "sst2-bert")  # fmt: skip
+    removed = [path for path in (tmp_path / "w/cells").iterdir()
+               if json.loads((path / "cell.json").read_bytes())["name"] in lost]  # fmt: skip
+    assert len(removed) == len(lost)
+    for path in removed:
+        shutil.rmtree(path)
+    again = sweeps.lottery(
+        "sst2", encoders["bert"], out=tmp_path / "w", data_folder=rows_folder, settings=COMPARED
+    )
+    for one, other in zip(found.checkpoints, again.checkpoints, strict=True):
+        weights, before = (load_file(ticket.folder / "model.safetensors") for ticket in (other, one))
+        assert all(torch.equal(weights[name], before[name]) for name in before), one.name
+    for path in (folder / "masks").iterdir():
+        assert files.sha256(path) == files.sha256(tmp_path / "w/masks" / path.name)
+    assert again.table["summary"] == found.table["summary"]
+
+
+def test_masks_scores_and_table_remain_without_checkpoints(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    settings = QUICK.replace(rewind=1, max_steps=2, keep="none")
+    arguments: dict[str, Any] = {"out": tmp_path, "data_folder": rows_folder}
+    found = sweeps.lottery("sst2", encoders["bert"], settings=settings, **arguments)
+    assert found.checkpoints == [] and not list((tmp_path / "cells").rglob("model.safetensors"))
+    assert not list((tmp_path / "cells").rglob("*.pt")), "the state that was rewound to remains"
+    names = {path.name for path in (tmp_path / "masks").iterdir()}
+    assert names == {"sst210-rewind1-s0.safetensors", "sst220-rewind1-s0.safetensors"}
+    assert [(cell["name"], cell["rewind"]) for cell in found.table["cells"]] == [
+        ("sst2-bert-lottery0-s0", None),
+        ("sst2-bert-lottery10-rewind1-s0", 1),
+        ("sst2-bert-lottery20-rewind1-s0", 1),
+    ]
+    assert found.table["matching"] is None
+    again = sweeps.lottery("sst2", encoders["bert"], settings=settings, **arguments)
+    assert again.table == found.table
+    more = sweeps.lottery("sst2", encoders["bert"], settings=settings.replace(sparsity=30), **arguments)
+    assert more.table["summary"][:3] == found.table["summary"] and len(more.table["summary"]) == 4
+    with pytest.raises(UsageError, match="rewind 3: expected fewer than the 2 steps of a round") as raised:
+        sweeps.lottery(
+            "sst2", encoders["bert"], out=tmp_path / "x", data_folder=rows_folder,
+            settings=MASKED.replace(batch_size=32, rewind=3),
+        )  # fmt: skip
+    assert raised.value.settings == ("rewind",) and not (tmp_path / "x").exists()
+
+
 def test_completed_rounds_are_skipped(
     result: tuple[Path, list[Checkpoint]], encoders: dict[str, Path], rows_folder: Path,
     capsys: pytest.CaptureFixture[str],
@@ -97,7 +240,7 @@ def test_completed_rounds_are_skipped(
     arguments = ("sst2", encoders["bert"])
     again = sweeps.lottery(
         *arguments, out=folder, data_folder=rows_folder, settings=QUICK.replace(sparsity=10)
-    )
+    ).checkpoints
     assert [ticket.digest for ticket in again] == [ticket.digest for ticket in trained[:2]]
     capsys.readouterr()
     other = QUICK.replace(epochs=2, sparsity=10)
@@ -147,7 +290,10 @@ def test_sparsity_is_recomputed_when_layers_are_removed(
     settings = FinetuneSettings.of(max_length=32, max_steps=1, layers=2)
     trained = finetune("sst2", result[1][2].folder, out=tmp_path, data_folder=rows_folder, settings=settings)
     entry, unreduced = trained.manifest.sparsity, result[1][2].manifest.sparsity
-    assert entry == sparse.counts(load(trained)).model_copy(update={"objective": "task"})
+    counted = sparse.counts(load(trained))
+    assert entry == unreduced.model_copy(
+        update={"share": counted.share, "zeros": counted.zeros, "of": counted.of}
+    )
     assert 0 < entry.zeros < unreduced.zeros and entry.of < unreduced.of
 
 
@@ -157,24 +303,25 @@ def test_a_mask_of_masked_language_modelling_can_be_used_for_other_tasks(
     text = tmp_path / "text.txt"
     text.write_text("\n".join(f"the film was {word}" for word in ("good", "bad", "dull", "fine") * 10))
     settings = QUICK.replace(objective="mlm", text=str(text))
-    (trained,) = sweeps.lottery(
+    full, trained = sweeps.lottery(
         "sst2", encoders["bert"], out=tmp_path / "u", data_folder=rows_folder, settings=settings
-    )
-    path = tmp_path / "u/masks/mlm20-s0/mask.safetensors"
-    masks = lottery.read_masks(path)
+    ).checkpoints
+    assert full.manifest.sparsity.zeros == 0
+    path = tmp_path / "u/masks/mlm20-s0.safetensors"
+    masks = mask_files.read(path)
     total = sum(mask.numel() for mask in masks.values())
     assert sum(int((~mask).sum()) for mask in masks.values()) == total // 5
-    first = lottery.read_masks(tmp_path / "u/masks/mlm10-s0/mask.safetensors")
+    first = mask_files.read(tmp_path / "u/masks/mlm10-s0.safetensors")
     assert all(not (masks[name] & ~first[name]).any() for name in masks)  # zeros remain zeros
     weights = sparse.matrices(load(trained))
     assert all(torch.equal(weights[name] != 0, masks[name]) for name in masks)
     assert "bert.pooler.dense.weight" not in masks
     assert trained.manifest.sparsity.objective == "mlm"
     assert "bert has no language-modelling head" in capsys.readouterr().err
-    (other,) = sweeps.lottery(
+    _, other = sweeps.lottery(
         "cola", encoders["bert"], out=tmp_path / "o", data_folder=rows_folder,
         settings=MASKED.replace(mask=str(path)),
-    )  # fmt: skip
+    ).checkpoints  # fmt: skip
     weights = sparse.matrices(load(other))
     assert all(torch.equal(weights[name] != 0, masks[name]) for name in masks)
     entry = other.manifest.sparsity

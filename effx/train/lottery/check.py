@@ -1,0 +1,53 @@
+"""Check a search for lottery tickets before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from effx import data
+from effx.errors import UsageError
+from effx.models import huggingface
+from effx.specs.data import DataLocation
+from effx.specs.heads import HeadSettings
+from effx.specs.training import LotterySearchSettings
+from effx.train import distributed, source
+from effx.train.layer_reduction import reduce_by_position
+from effx.train.lottery import language, masks, start
+
+
+def check(
+    task_name: str,
+    model_name: str,
+    data_folder: DataLocation,
+    settings: LotterySearchSettings,
+    head: HeadSettings | None = None,
+) -> None:
+    """Check what can be checked before the first round.
+
+    Raises:
+        UsageError: a setting or the model is wrong.
+        DataError: the rows do not fit the task.
+        ArtifactError: the mask is damaged, or fits another model.
+    """
+    distributed.refuse("a search for lottery tickets")
+    search = settings.search
+    for key, path in (("mask", search.mask), ("text", search.text)):
+        if path is not None and not Path(path).is_file():
+            raise UsageError(f"{key} {path}: no such file.", settings=key)
+    cache: data.Cache = {}
+    task = data.resolve(task_name, data_folder, cache=cache)
+    source.check_trainable(task)
+    huggingface.check_source(model_name)
+    data.load(task, "train", data_folder, cache=cache)
+    data.load(task, "validation", data_folder, cache=cache)
+    if search.text:
+        language.read_texts(search.text)
+    given = masks.read(Path(search.mask)) if search.mask else None
+    if given is None and "shuffled" not in settings.init:
+        return
+    model, _ = huggingface.pretrained(model_name, task, head=head)
+    reduce_by_position(model, settings.finetune)
+    if given is not None:
+        masks.check_fit(given, model)
+    if "shuffled" in settings.init:
+        start.check_shuffle(model)
