@@ -16,7 +16,8 @@ from effx.host import memory
 from effx.manifests import CheckpointFacts
 from effx.meters import running
 from effx.meters.running import Requested
-from effx.specs.training import EarlyExitSettings, FinetuneSettings, TicketSettings
+from effx.recipe import sweeps
+from effx.specs.training import EarlyExitSettings, FinetuneSettings, LotterySearchSettings, TicketSettings
 from effx.train import exits, finetune
 from effx.train.distillation import Distillation
 from effx.train.segment import PausedState, RunSegment
@@ -192,3 +193,22 @@ def test_a_meter_that_cannot_be_read_is_told_before_the_training(
     assert code == 2
     assert "nowhere.json" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_a_lottery_ticket_needs_all_rounds_before(
+    encoders: dict[str, Path], rows_folder: Path, tmp_path: Path
+) -> None:
+    settings = LotterySearchSettings.of(
+        sparsity=(20,), kind=("imp", "random"), epochs=1, limit=32, max_length=32, lr=1e-3
+    )
+    sweeps.lottery("sst2", encoders["bert"], out=tmp_path / "w", data_folder=rows_folder, settings=settings)
+    found = {path.name: Checkpoint.open(path) for path in Checkpoint.find(tmp_path / "w" / "checkpoints")}
+    kinds = {name: [expense.kind for expense in each.expenses()] for name, each in found.items()}
+    imp = next(name for name, each in found.items()
+               if each.manifest.sparsity and (each.manifest.sparsity.kind, round(each.manifest.sparsity.share, 2))
+               == ("imp", 0.2))  # fmt: skip
+    random = next(name for name, each in found.items()
+                  if each.manifest.sparsity and each.manifest.sparsity.kind == "random")  # fmt: skip
+    assert kinds[imp] == [TRAINING] * 3
+    assert kinds[random] == [TRAINING]
+    assert all(expense.cost for expense in found[imp].expenses())

@@ -85,7 +85,6 @@ def train_round(
     Raises:
         ArtifactError: the masks do not fit the model, or the state is damaged.
     """
-
     sources = [model_name] if Checkpoint.is_at(model_name) else []
     sources += [] if distillation is None else [distillation.teacher]
     needed = [Checkpoint.open(source).expenses() for source in sources]
