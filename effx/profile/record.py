@@ -107,6 +107,7 @@ def of_engine(engine: Engine) -> EngineRecord:
         parameters=manifest.parameters,
         model=manifest.model,
         regime=manifest.regime,
+        origin=manifest.origin,
         weight_remaining=manifest.weight_remaining,
         sparsity=manifest.sparsity,
         size_bytes=engine.size_bytes,

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import effx
-from effx.analysis import cohorts
+from effx.analysis import cohorts, seeds
 from effx.analysis.frontier import Frontier
+from effx.analysis.seeds import SeedFrontier
 from effx.analysis.summary import Summary, summary
 from effx.artifacts import now
 from effx.report.groups import MAIN_OBJECTIVES, Group
@@ -44,6 +45,8 @@ class ReportContents:
     """By accuracy and latency, and by accuracy and energy."""
     other_frontiers: list[Frontier]
     """By the other pairs of objectives."""
+    seed_means: list[SeedFrontier]
+    """Means over seeds by accuracy and latency, and by accuracy and energy; empty without several seeds."""
     summary: dict[tuple[str, str], Summary]
     """By task and host."""
     failures: list[FailedEngine]
@@ -58,6 +61,7 @@ class ReportContents:
             "effx": effx.__version__,
             "frontiers": [frontier.to_json() for frontier in self.frontiers],
             "other_frontiers": [frontier.to_json() for frontier in self.other_frontiers],
+            "seed_means": [frontier.to_json() for frontier in self.seed_means],
             "summary": {f"{task} on {host}": entry.to_json() for (task, host), entry in self.summary.items()},
             "failures": [asdict(failure) for failure in self.failures],
             "failed_gates": [asdict(gate) for gate in self.failed_gates],
@@ -74,6 +78,7 @@ def collect_contents(
         created=now(),
         frontiers=[each for pair in MAIN_OBJECTIVES for each in frontiers if each.objectives == pair],
         other_frontiers=[each for each in frontiers if each.objectives not in MAIN_OBJECTIVES],
+        seed_means=[frontier for group in groups for frontier in seeds.frontiers(group.runs)],
         summary=summary(runs),
         failures=[FailedEngine(failure.name, failure.failure) for failure in failures],
         failed_gates=[

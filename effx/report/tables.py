@@ -14,8 +14,10 @@ from effx.analysis.cohorts import energy_of, single_stream
 from effx.analysis.comparison import Comparison, EnergyRatio, LatencyRatio
 from effx.analysis.frontier import FrontierPoint
 from effx.analysis.objectives import OBJECTIVES, QUALITY
+from effx.analysis.seeds import SeedFrontier
 from effx.analysis.techniques import MADE_ELSEWHERE, technique
-from effx.formatting import Cell, fixed, in_column, interval, not_a_formula, percent, score
+from effx.formatting import Cell, fixed, in_column, interval, not_a_formula, percent, score, symbol
+from effx.report import seeds
 from effx.report.groups import MAIN_OBJECTIVES, Group
 from effx.results import Run
 from effx.specs.workloads import SINGLE_STREAM
@@ -92,6 +94,8 @@ def print_frontiers(content: Mapping[str, Any]) -> None:
     for frontier in content["frontiers"]:
         console.print(_frontier_table(frontier))
         console.print("● on the frontier   ~ statistically indistinguishable from it")
+    for frontier in content["seed_means"]:
+        console.print(_seeds_table(frontier))
     for reason in content["energy_unavailable"]:
         console.print(f"energy: unavailable ({reason})")
     for gate in content["failed_gates"]:
@@ -122,7 +126,34 @@ def _frontier_table(frontier: Mapping[str, Any]) -> Table:
     return table
 
 
-def write_csv(runs: Sequence[Run], groups: Sequence[Group], path: Path) -> None:
+def _seeds_table(frontier: Mapping[str, Any]) -> Table:
+    """Return means over seeds; the spread over seeds beside the interval over rows."""
+    objective = OBJECTIVES[frontier["cost"]]
+    unit = symbol(objective.unit)
+    table = Table(title=f"{frontier['task']} on {frontier['host']}: means over seeds, {objective.short}")
+    table.add_column("", width=1)
+    table.add_column("technique", overflow="fold")
+    mean = f"mean {frontier['metric']}, 95 % over rows"
+    headings = ("seeds", mean, "std over seeds", f"mean, {unit}, 95 %", "P(frontier)")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for point in frontier["points"]:
+        quality, cost = point["quality"], point["cost"]
+        table.add_row(
+            "●" if point["non_dominated"] else "",
+            point["technique"],
+            str(quality["n"]),
+            f"{score(quality['mean'])} {interval(point['quality_interval'])}",
+            score(quality["std"]),
+            f"{in_column(cost['mean'], objective.unit)} {interval(point['cost_interval'], objective.unit)}",
+            fixed(point["p_non_dominated"], 2),
+        )
+    return table
+
+
+def write_csv(
+    runs: Sequence[Run], groups: Sequence[Group], seed_means: Sequence[SeedFrontier], path: Path
+) -> None:
     """Write one row per result."""
     on_frontier: dict[tuple[str, str], FrontierPoint] = {}
     for group in groups:
@@ -131,7 +162,8 @@ def write_csv(runs: Sequence[Run], groups: Sequence[Group], path: Path) -> None:
                 for point in frontier.points:
                     key = (point.run.id, frontier.objectives[1])
                     on_frontier.setdefault(key, point)
-    _write(path, [_result_row(run, on_frontier) for run in runs])
+    of_seeds = seeds.cells(seed_means)
+    _write(path, [{**_result_row(run, on_frontier), **seeds.columns(run, of_seeds)} for run in runs])
 
 
 def _frontier_cells(

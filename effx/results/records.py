@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import ConfigDict, JsonValue, TypeAdapter
 
 from effx.host.identity import Host
-from effx.manifests import ArtifactReference, Parity, SparsityRecord
+from effx.manifests import ArtifactReference, CheckpointOrigin, Parity, SparsityRecord
 from effx.records import StoredLabel
 from effx.specs.gates import GATES, Concern
 from effx.specs.kinds import KINDS
@@ -91,6 +91,8 @@ class EngineRecord:
     """The pretrained model."""
     regime: str | None = None
     """How the checkpoint was fine-tuned."""
+    origin: CheckpointOrigin | None = None
+    """How the checkpoint was made, with its seed; None: made elsewhere, or by an earlier version."""
     weight_remaining: float | None = None
     """Share of the full model's weights, without early-exit ramps."""
     sparsity: SparsityRecord | None = None
