@@ -49,6 +49,14 @@ class TechniqueOnTask:
     cost_interval: Interval
     """95 %; None: single readings, or too few rounds."""
 
+    def in_percent(self, *, relative: bool) -> tuple[float | None, Interval]:
+        """Return the loss and its interval in points, or the relative loss in percent; for charts."""
+        value, interval = (
+            (self.relative_loss, self.relative_interval) if relative else (self.loss, self.loss_interval)
+        )
+        ends = None if interval is None else (100 * interval[0], 100 * interval[1])
+        return (None if value is None else 100 * value), ends
+
 
 @dataclass(frozen=True)
 class TaskOutcome:

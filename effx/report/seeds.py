@@ -1,23 +1,21 @@
-"""Means over seeds: a table, a section of the page, and columns of frontier.csv."""
+"""Means over seeds: a table and a section of the page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from effx import formatting
 from effx.analysis.objectives import OBJECTIVES
 from effx.analysis.seeds import SeedFrontier, SeedMean
-from effx.formatting import Cell
 from effx.report.sections import Section, SectionColumn, SectionTable
 from effx.report.sheets import Sheet, SheetCell, SheetColumn
-from effx.results import Run
 
 _NOTE = (
     "Engines that differ in their seed alone are one technique. Low and high: 95 % interval over rows of the "
     "mean score, for these trained models. Std over seeds: standard deviation of the scores of models that "
-    "were trained with other seeds, on the same rows; few seeds give it roughly. P(frontier) is over rows and "
-    "rounds; other seeds may give another frontier."
+    "were trained with other seeds, on the same rows; few seeds give it roughly. P(frontier) is over rows "
+    "and rounds; other seeds may give another frontier."
 )
 
 
@@ -29,9 +27,8 @@ def write(frontiers: Sequence[SeedFrontier], folder: Path) -> None:
 
     table(frontiers).write(folder)
     for cost in dict.fromkeys(frontier.cost for frontier in frontiers):
-        seed_figures.draw(
-            [each for each in frontiers if each.cost == cost], folder / f"seeds-{cost.replace('_', '-')}"
-        )
+        of_cost = [each for each in frontiers if each.cost == cost]
+        seed_figures.draw(of_cost, folder / f"seeds-{cost.replace('_', '-')}")
 
 
 def table(frontiers: Sequence[SeedFrontier]) -> Sheet:
@@ -80,34 +77,3 @@ def section(frontiers: Sequence[SeedFrontier]) -> Section | None:
             )
         ],
     )
-
-
-def cells(frontiers: Sequence[SeedFrontier]) -> Mapping[str, dict[str, Cell]]:
-    """Return by result what frontier.csv says about its technique's seeds; nothing for a single seed."""
-    return {
-        result: _cells(point)
-        for frontier in frontiers
-        for point in frontier.points
-        if point.quality.n > 1
-        for result in point.results
-    }
-
-
-def columns(run: Run, of_seeds: Mapping[str, dict[str, Cell]]) -> dict[str, Cell]:
-    """Return the columns of frontier.csv about the seed of a result, and about those of its technique."""
-    seed = None if run.engine.origin is None else run.engine.origin.seed
-    return {"seed": seed, **(of_seeds.get(run.id) or _NO_CELLS)}
-
-
-def _cells(point: SeedMean) -> dict[str, Cell]:
-    return {
-        "technique_of_seeds": point.technique,
-        "seeds": point.quality.n,
-        "score_mean_over_seeds": point.quality.mean,
-        "score_std_over_seeds": point.quality.std,
-    }
-
-
-_NO_CELLS: dict[str, Cell] = dict.fromkeys(
-    ("technique_of_seeds", "seeds", "score_mean_over_seeds", "score_std_over_seeds")
-)

@@ -14,10 +14,9 @@ from effx.analysis.cohorts import energy_of, single_stream
 from effx.analysis.comparison import Comparison, EnergyRatio, LatencyRatio
 from effx.analysis.frontier import FrontierPoint
 from effx.analysis.objectives import OBJECTIVES, QUALITY
-from effx.analysis.seeds import SeedFrontier
+from effx.analysis.seeds import SeedFrontier, SeedMean
 from effx.analysis.techniques import MADE_ELSEWHERE, technique
 from effx.formatting import Cell, fixed, in_column, interval, not_a_formula, percent, score, symbol
-from effx.report import seeds
 from effx.report.groups import MAIN_OBJECTIVES, Group
 from effx.results import Run
 from effx.specs.workloads import SINGLE_STREAM
@@ -162,8 +161,31 @@ def write_csv(
                 for point in frontier.points:
                     key = (point.run.id, frontier.objectives[1])
                     on_frontier.setdefault(key, point)
-    of_seeds = seeds.cells(seed_means)
-    _write(path, [{**_result_row(run, on_frontier), **seeds.columns(run, of_seeds)} for run in runs])
+    of_seeds = _by_result(seed_means)
+    _write(path, [{**_result_row(run, on_frontier), **_seed_cells(run, of_seeds)} for run in runs])
+
+
+def _by_result(seed_means: Sequence[SeedFrontier]) -> dict[str, SeedMean]:
+    """Return by result the mean over seeds that it is a part of; nothing for a single seed."""
+    return {
+        result: point
+        for frontier in seed_means
+        for point in frontier.points
+        if point.quality.n > 1
+        for result in point.results
+    }
+
+
+def _seed_cells(run: Run, of_seeds: Mapping[str, SeedMean]) -> dict[str, Cell]:
+    """Return the seed of a result, and what is known of its technique over seeds."""
+    point = of_seeds.get(run.id)
+    return {
+        "seed": None if run.engine.origin is None else run.engine.origin.seed,
+        "technique_of_seeds": None if point is None else point.technique,
+        "seeds": None if point is None else point.quality.n,
+        "score_mean_over_seeds": None if point is None else point.quality.mean,
+        "score_std_over_seeds": None if point is None else point.quality.std,
+    }
 
 
 def _frontier_cells(

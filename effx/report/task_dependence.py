@@ -39,6 +39,8 @@ from effx.stats import CONFIDENCE
 
 JSON = "task-dependence.json"
 FIGURE = "tasks-frontiers"
+_AXIS = {True: ("loss", "points"), False: ("relative loss", "%")}
+"""Whether all tasks have the same metric -> what charts show, and its unit."""
 _MOST_ENGINES = 300
 """In a report; the losses of some metrics take half a second each."""
 _SHOWN_PAIRS = 3
@@ -343,33 +345,18 @@ def frontier(task: TaskOutcome) -> list[TechniqueOnTask]:
     return sorted(members, key=lambda each: each.cost)
 
 
-def shown(each: TechniqueOnTask, *, same: bool) -> tuple[float | None, tuple[float, float] | None]:
-    """Return what charts show of a loss, and its interval: percent of the metric, or of the relative loss.
-
-    Args:
-        each: the technique on a task.
-        same: whether all tasks have the same metric; False: relative losses are shown.
-    """
-    value, interval = (
-        (each.loss, each.loss_interval) if same else (each.relative_loss, each.relative_interval)
-    )
-    ends = None if interval is None else (100 * interval[0], 100 * interval[1])
-    return (None if value is None else 100 * value), ends
-
-
 def _chart(study: TaskDependence) -> SectionChart:
-    same = study.same_metric
     return SectionChart(
         title="Frontiers of all tasks on one scale; 1 is the cost of the unreduced engine",
         x=SectionAxis(f"{OBJECTIVES[study.objective].short}, relative"),
-        y=SectionAxis("loss" if same else "relative loss", "points" if same else "%"),
+        y=SectionAxis(*_AXIS[study.same_metric]),
         series=[
             SectionSeries(
                 task.task,
                 [
                     SectionPoint(each.cost, value, *_around(value, ends), label=each.technique)
                     for each in frontier(task)
-                    for value, ends in [shown(each, same=same)]
+                    for value, ends in [each.in_percent(relative=not study.same_metric)]
                     if value is not None
                 ]
                 + [SectionPoint(1.0, 0.0, label=BASELINE)],

@@ -13,7 +13,6 @@ from effx.analysis.objectives import OBJECTIVES
 from effx.analysis.task_results import TaskDependence, TaskOutcome
 from effx.report.canvas import MAX_PANELS, canvas, note_omitted
 from effx.report.style import COLOURS, marker
-from effx.report.task_dependence import shown
 
 _COLUMNS = 3
 _MAX_NAMED = 24
@@ -55,7 +54,7 @@ def _draw_task(axes: Axes, task: TaskOutcome, *, same: bool, named: bool) -> Non
     points = [(1.0, 0.0)]
     axes.plot([1.0], [0.0], marker="*", linestyle="none", color="#333333", label="not reduced")
     for index, each in enumerate(task.techniques):
-        value, ends = shown(each, same=same)
+        value, ends = each.in_percent(relative=not same)
         if value is None:
             continue
         points.append((each.cost, value))

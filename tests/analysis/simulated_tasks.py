@@ -52,10 +52,10 @@ def task_runs(
                           metric=metric, rounds=rounds, queries=3, session=f"s-{task}")]  # fmt: skip
     for variant, (lost, gained, seconds) in techniques.items():
         after = np.flatnonzero(changed(rng, before, lost, gained))
-        run = simulated_run(f"{task}-e.{variant}", after, seconds, task=task, n=n, metric=metric,
-                            rounds=rounds, queries=3, session=f"s-{task}")  # fmt: skip
-        engine = replace(run.engine, variant=variant, precision="int8" if "int8" in variant else "fp32")
-        runs.append(replace(run, engine=engine))
+        precision = "int8" if "int8" in variant else "fp32"
+        run = simulated_run(f"{task}-e.{variant}", after, seconds, precision=precision, task=task, n=n,
+                            metric=metric, rounds=rounds, queries=3, session=f"s-{task}")  # fmt: skip
+        runs.append(replace(run, engine=replace(run.engine, variant=variant)))
     return runs
 
 
