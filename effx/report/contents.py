@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import effx
@@ -45,14 +45,14 @@ class ReportContents:
     """By accuracy and latency, and by accuracy and energy."""
     other_frontiers: list[Frontier]
     """By the other pairs of objectives."""
-    seed_means: list[SeedFrontier]
-    """Means over seeds by accuracy and latency, and by accuracy and energy; empty without several seeds."""
     summary: dict[tuple[str, str], Summary]
     """By task and host."""
     failures: list[FailedEngine]
     failed_gates: list[EngineGateFailure]
     energy_unavailable: list[str]
     """Reasons why single queries have no energy."""
+    seed_means: list[SeedFrontier] = field(default_factory=list)
+    """Means over seeds by accuracy and latency, and by accuracy and energy; empty without several seeds."""
 
     def to_json(self) -> dict[str, Any]:
         return {

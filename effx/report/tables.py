@@ -93,7 +93,7 @@ def print_frontiers(content: Mapping[str, Any]) -> None:
     for frontier in content["frontiers"]:
         console.print(_frontier_table(frontier))
         console.print("● on the frontier   ~ statistically indistinguishable from it")
-    for frontier in content["seed_means"]:
+    for frontier in content.get("seed_means", ()):  # reports of earlier versions have none
         console.print(_seeds_table(frontier))
     for reason in content["energy_unavailable"]:
         console.print(f"energy: unavailable ({reason})")
