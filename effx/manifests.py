@@ -1010,6 +1010,24 @@ class ForeignGraph(Record):
     """Elements of the matrices that tokens are multiplied with, those of pooler and head among them."""
 
 
+class CheckpointOrigin(Record):
+    """How an engine's checkpoint was made: what tells seeds of one method and one method on several tasks."""
+
+    seed: Count
+    settings: Digest
+    """Of everything that was set for the checkpoint but the seed: training, ticket, exits, tokens, teacher's
+    settings, zeros, pretrained model, maximum length."""
+    trained_further: bool
+    """Whether it was made from another checkpoint, whose settings ``settings`` does not include."""
+    distilled: bool = False
+    """Whether it learned from a teacher."""
+    ticket: TicketRecord | None = None
+    speedup: float | None = None
+    """What it was pruned to without training; None: it was not."""
+    exits: ExitTarget | None = None
+    tokens: TokensTarget | None = None
+
+
 class EngineManifest(Manifest):
     """What engine.json holds."""
 
@@ -1034,6 +1052,8 @@ class EngineManifest(Manifest):
     drop_layers: tuple[LayerStrategy, ...] = ()
     """By which strategies layers were dropped before training, in order; empty: none were, or by an older
     release."""
+    origin: CheckpointOrigin | None = None
+    """How the checkpoint was made; None: made elsewhere, or by an earlier version."""
     encoder: EncoderShape | None = None
     """None: unknown."""
     parity: CheckedParity | None

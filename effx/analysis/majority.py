@@ -9,11 +9,12 @@ from effx.specs.kinds import KINDS
 from effx.stats.metrics import METRICS
 
 
-def majority_score(run: Run) -> float | None:
-    """Return the primary metric of always answering the most frequent class, or labels, of the scored rows.
+def constant_predictions(run: Run) -> np.ndarray | None:
+    """Return the predictions of always answering the most frequent class, or labels, of the scored rows.
 
-    Of rows without labels, those that the reference engine predicts. None: the labels are numbers, for which
-    a constant has no correlation, or answers to different questions, or the result has no predictions.
+    Shaped as :attr:`effx.results.Quality.prediction_array`. Of rows without labels, those that the reference
+    engine predicts. None: the labels are numbers, for which a constant has no correlation, or answers to
+    different questions, or the result has no predictions.
     """
     quality = run.quality
     metric = METRICS[quality.metric]
@@ -22,9 +23,15 @@ def majority_score(run: Run) -> float | None:
     labels = quality.label_array
     constant = None if quality.kind is None else KINDS[quality.kind].constant
     if quality.label_names is not None and constant is not None:
-        return metric(labels, constant(labels, tuple(quality.label_names)).answers(labels))
+        return np.asarray(constant(labels, tuple(quality.label_names)).answers(labels))
     classes, counts = np.unique(labels, return_counts=True)
-    return metric(labels, np.full(len(labels), classes[counts.argmax()]))
+    return np.full(len(labels), classes[counts.argmax()])
+
+
+def majority_score(run: Run) -> float | None:
+    """Return the primary metric of :func:`constant_predictions`; None: there are none."""
+    predictions = constant_predictions(run)
+    return None if predictions is None else METRICS[run.quality.metric](run.quality.label_array, predictions)
 
 
 def remark(run: Run) -> str | None:

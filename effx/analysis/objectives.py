@@ -64,6 +64,33 @@ def get(name: str) -> Objective:
     return OBJECTIVES[name]
 
 
+def drawn_interval(objective: Objective, runs: Sequence[Run], drawn: np.ndarray, centre: float) -> Interval:
+    """Return the 95 % interval of a mean of runs' costs, or of a ratio of two, from its resamplings.
+
+    Args:
+        objective: whose values are positive.
+        runs: the runs; rounds count as many as the run with the fewest has.
+        drawn: the mean or ratio in joint resamplings [resamples].
+        centre: what was measured.
+
+    None: it is a single reading, or there are fewer than three rounds.
+    """
+    if not np.ptp(drawn) > 0:
+        return None
+    if objective.uses_energy:
+        return bootstrap.percentile_interval(drawn)
+    count = min(rounds(objective, run) for run in runs)
+    return None if count < bootstrap.LEAST_BLOCKS else intervals.log_interval(drawn, centre, count)
+
+
+def rounds(objective: Objective, run: Run) -> int:
+    """Return the rounds in which a time was measured: those of single queries, or of the offline scenario."""
+    workload = single_stream(run)
+    if objective.name.endswith("_offline"):
+        workload = next(each for each in run.workloads if each.workload.scenario == "offline")
+    return len(set(workload.rounds))
+
+
 def measures(run: Run) -> dict[str, float | None]:
     """Return the value of every objective, None where it was not measured."""
     return {objective.name: objective.value(run) for objective in OBJECTIVES.values()}

@@ -111,7 +111,7 @@ def _answer(
     better = _Better(run, candidates, objective, limits, certified)
     draws = objective.draws(candidates)
     proven = certification.proven_in_resamplings(candidates, limits, objective, certified, draws)
-    chosen, p_none = _chosen(draws, proven, objective)
+    chosen, p_none = choices(draws, proven, objective)
     shares = chosen.mean(axis=1)
     kept = certification.kept_in_resamplings(candidates, limits)
     next_base = base
@@ -277,7 +277,7 @@ def _spread(draws: np.ndarray, other: np.ndarray, objective: Objective) -> tuple
     return bootstrap.percentile_interval(values)
 
 
-def _chosen(draws: np.ndarray, proven: np.ndarray, objective: Objective) -> tuple[np.ndarray, float]:
+def choices(draws: np.ndarray, proven: np.ndarray, objective: Objective) -> tuple[np.ndarray, float]:
     """Return which engine is the choice in each resampling, and the share in which none is.
 
     Args:

@@ -18,7 +18,7 @@ import torch
 from effx import data, engines, progress
 from effx.artifacts import Checkpoint, Engine
 from effx.errors import DataError, EffxError, GateError, UsageError
-from effx.export import audit, drift, fastest, parity, shared_encoder
+from effx.export import audit, drift, fastest, origin, parity, shared_encoder
 from effx.export.builders import builder
 from effx.export.built import Built, StandIn
 from effx.export.fastest import Files
@@ -249,6 +249,7 @@ def build(source: ExportSource, job: Job, context: BuildContext) -> None:
             model=huggingface.name_of(before.model),
             regime=before.training.regime,
             drop_layers=tuple(reduction.strategy for reduction in before.layer_reductions),
+            origin=origin.of(before),
             encoder=_encoder_shape(source),
             max_length=longest,
             data=checkpoint.data,

@@ -116,6 +116,7 @@ def of_engine(engine: Engine) -> EngineRecord:
         model=manifest.model,
         regime=manifest.regime,
         drop_layers=list(manifest.drop_layers),
+        origin=manifest.origin,
         weight_remaining=manifest.weight_remaining,
         sparsity=manifest.sparsity,
         size_bytes=engine.size_bytes,

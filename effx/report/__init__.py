@@ -42,7 +42,16 @@ def report(
         MissingExtraError: the extra ``report`` is not installed.
     """
     need("report", "matplotlib", "jinja2")
-    from effx.report import frontier_figures, latex, page, slices, tables, training_costs
+    from effx.report import (
+        frontier_figures,
+        latex,
+        page,
+        seeds,
+        slices,
+        tables,
+        task_dependence,
+        training_costs,
+    )
     from effx.report.comparisons import compare_groups
     from effx.report.groups import group_runs
     from effx.report.payload import payload
@@ -61,20 +70,28 @@ def report(
         groups = group_runs(runs)
         comparisons, refused = compare_groups(groups)
         content = collect_contents(runs, groups, failures)
-        further = [*further, *slices.of_groups(groups, further)]
         costs = training_costs.sheet(groups)
-        if costs is not None:
-            further.append(training_costs.section(costs))
+        studies = task_dependence.of_report(runs)
     with files.new_folder(target, replace=_is_report(target)) as temporary:
         frontier_figures.write(groups, runs, comparisons, temporary)
-        tables.write_csv(runs, groups, temporary / "frontier.csv")
+        tables.write_csv(runs, groups, content.seed_means, temporary / "frontier.csv")
         tables.write_grid(runs, temporary / "grid.csv")
         tables.write_comparisons(comparisons, temporary / "comparisons.csv")
         if costs is not None:
             costs.write(temporary)
         latex.write(groups, temporary / "tables.tex")
+        seeds.write(content.seed_means, temporary)
+        if studies:
+            task_dependence.write(studies, temporary / "tasks")
+        generated = [
+            seeds.section(content.seed_means),
+            *map(task_dependence.section, studies),
+            *slices.of_groups(groups, further),
+            None if costs is None else training_costs.section(costs),
+        ]
+        shown = [*(each for each in generated if each is not None), *further]
         files.write_json(temporary / "frontier.json", content.to_json(), indented=len(runs) <= _INDENTED)
-        data = payload(content.created, runs, groups, (comparisons, refused), failures, further)
+        data = payload(content.created, runs, groups, (comparisons, refused), failures, shown)
         (temporary / "index.html").write_text(page.render(data), encoding="utf-8")
     return content, target
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import effx
-from effx.analysis import cohorts
+from effx.analysis import cohorts, seeds
 from effx.analysis.frontier import Frontier
+from effx.analysis.seeds import SeedFrontier
 from effx.analysis.summary import Summary, summary
 from effx.artifacts import now
 from effx.report.groups import MAIN_OBJECTIVES, Group
@@ -50,6 +51,8 @@ class ReportContents:
     failed_gates: list[EngineGateFailure]
     energy_unavailable: list[str]
     """Reasons why single queries have no energy."""
+    seed_means: list[SeedFrontier] = field(default_factory=list)
+    """Means over seeds by accuracy and latency, and by accuracy and energy; empty without several seeds."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -58,6 +61,7 @@ class ReportContents:
             "effx": effx.__version__,
             "frontiers": [frontier.to_json() for frontier in self.frontiers],
             "other_frontiers": [frontier.to_json() for frontier in self.other_frontiers],
+            "seed_means": [frontier.to_json() for frontier in self.seed_means],
             "summary": {f"{task} on {host}": entry.to_json() for (task, host), entry in self.summary.items()},
             "failures": [asdict(failure) for failure in self.failures],
             "failed_gates": [asdict(gate) for gate in self.failed_gates],
@@ -74,6 +78,7 @@ def collect_contents(
         created=now(),
         frontiers=[each for pair in MAIN_OBJECTIVES for each in frontiers if each.objectives == pair],
         other_frontiers=[each for each in frontiers if each.objectives not in MAIN_OBJECTIVES],
+        seed_means=[frontier for group in groups for frontier in seeds.frontiers(group.runs)],
         summary=summary(runs),
         failures=[FailedEngine(failure.name, failure.failure) for failure in failures],
         failed_gates=[

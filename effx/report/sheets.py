@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,15 @@ class Sheet:
     columns: tuple[SheetColumn, ...]
     rows: tuple[tuple[SheetCell, ...], ...]
     note: str = ""
+
+    def only(self, labels: Sequence[str]) -> Sheet:
+        """Return the table with some of its columns, in their order."""
+        indices = [index for index, column in enumerate(self.columns) if column.label in labels]
+        return replace(
+            self,
+            columns=tuple(self.columns[index] for index in indices),
+            rows=tuple(tuple(row[index] for index in indices) for row in self.rows),
+        )
 
     def write(self, folder: Path) -> None:
         """Write NAME.csv with all digits, and NAME.md and NAME.tex with rounded numbers."""

@@ -14,8 +14,9 @@ from effx.analysis.cohorts import energy_of, single_stream
 from effx.analysis.comparison import Comparison, EnergyRatio, LatencyRatio
 from effx.analysis.frontier import FrontierPoint
 from effx.analysis.objectives import OBJECTIVES, QUALITY
+from effx.analysis.seeds import SeedFrontier, SeedMean
 from effx.analysis.techniques import MADE_ELSEWHERE, technique
-from effx.formatting import Cell, fixed, in_column, interval, not_a_formula, percent, score
+from effx.formatting import Cell, fixed, in_column, interval, not_a_formula, percent, score, symbol
 from effx.report.groups import MAIN_OBJECTIVES, Group
 from effx.results import Run
 from effx.specs.workloads import SINGLE_STREAM
@@ -92,6 +93,8 @@ def print_frontiers(content: Mapping[str, Any]) -> None:
     for frontier in content["frontiers"]:
         console.print(_frontier_table(frontier))
         console.print("● on the frontier   ~ statistically indistinguishable from it")
+    for frontier in content.get("seed_means", ()):  # reports of earlier versions have none
+        console.print(_seeds_table(frontier))
     for reason in content["energy_unavailable"]:
         console.print(f"energy: unavailable ({reason})")
     for gate in content["failed_gates"]:
@@ -122,7 +125,34 @@ def _frontier_table(frontier: Mapping[str, Any]) -> Table:
     return table
 
 
-def write_csv(runs: Sequence[Run], groups: Sequence[Group], path: Path) -> None:
+def _seeds_table(frontier: Mapping[str, Any]) -> Table:
+    """Return means over seeds; the spread over seeds beside the interval over rows."""
+    objective = OBJECTIVES[frontier["cost"]]
+    unit = symbol(objective.unit)
+    table = Table(title=f"{frontier['task']} on {frontier['host']}: means over seeds, {objective.short}")
+    table.add_column("", width=1)
+    table.add_column("technique", overflow="fold")
+    mean = f"mean {frontier['metric']}, 95 % over rows"
+    headings = ("seeds", mean, "std over seeds", f"mean, {unit}, 95 %", "P(frontier)")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for point in frontier["points"]:
+        quality, cost = point["quality"], point["cost"]
+        table.add_row(
+            "●" if point["non_dominated"] else "",
+            point["technique"],
+            str(quality["n"]),
+            f"{score(quality['mean'])} {interval(point['quality_interval'])}",
+            score(quality["std"]),
+            f"{in_column(cost['mean'], objective.unit)} {interval(point['cost_interval'], objective.unit)}",
+            fixed(point["p_non_dominated"], 2),
+        )
+    return table
+
+
+def write_csv(
+    runs: Sequence[Run], groups: Sequence[Group], seed_means: Sequence[SeedFrontier], path: Path
+) -> None:
     """Write one row per result."""
     on_frontier: dict[tuple[str, str], FrontierPoint] = {}
     for group in groups:
@@ -131,7 +161,31 @@ def write_csv(runs: Sequence[Run], groups: Sequence[Group], path: Path) -> None:
                 for point in frontier.points:
                     key = (point.run.id, frontier.objectives[1])
                     on_frontier.setdefault(key, point)
-    _write(path, [_result_row(run, on_frontier) for run in runs])
+    of_seeds = _by_result(seed_means)
+    _write(path, [{**_result_row(run, on_frontier), **_seed_cells(run, of_seeds)} for run in runs])
+
+
+def _by_result(seed_means: Sequence[SeedFrontier]) -> dict[str, SeedMean]:
+    """Return by result the mean over seeds that it is a part of; nothing for a single seed."""
+    return {
+        result: point
+        for frontier in seed_means
+        for point in frontier.points
+        if point.quality.n > 1
+        for result in point.results
+    }
+
+
+def _seed_cells(run: Run, of_seeds: Mapping[str, SeedMean]) -> dict[str, Cell]:
+    """Return the seed of a result, and what is known of its technique over seeds."""
+    point = of_seeds.get(run.id)
+    return {
+        "seed": None if run.engine.origin is None else run.engine.origin.seed,
+        "technique_of_seeds": None if point is None else point.technique,
+        "seeds": None if point is None else point.quality.n,
+        "score_mean_over_seeds": None if point is None else point.quality.mean,
+        "score_std_over_seeds": None if point is None else point.quality.std,
+    }
 
 
 def _frontier_cells(

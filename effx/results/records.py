@@ -17,7 +17,7 @@ from pydantic import ConfigDict, JsonValue, TypeAdapter
 
 from effx.costs import Expense
 from effx.host.identity import Host
-from effx.manifests import ArtifactReference, Parity, SparsityRecord
+from effx.manifests import ArtifactReference, CheckpointOrigin, Parity, SparsityRecord
 from effx.records import StoredLabel
 from effx.row_slices import Slice
 from effx.specs.gates import GATES, Concern
@@ -97,6 +97,8 @@ class EngineRecord:
     """How the checkpoint was fine-tuned."""
     drop_layers: list[str] = field(default_factory=list)
     """By which strategies layers were dropped before training, in order."""
+    origin: CheckpointOrigin | None = None
+    """How the checkpoint was made, with its seed; None: made elsewhere, or by an earlier version."""
     weight_remaining: float | None = None
     """Share of the full model's weights, without early-exit ramps."""
     sparsity: SparsityRecord | None = None

@@ -45,6 +45,17 @@ class RecommendSettings(Settings):
     tested engines)."""
 
 
+class TaskComparisonSettings(Settings):
+    """What a technique may lose on each of several tasks, and with which confidence."""
+
+    max_drop: Annotated[float, SHARE] = MAX_DROP
+    """Maximum loss compared with the task's unreduced engine, in the task's own metric; 0.01 or 1% is one
+    percentage point."""
+    confidence: Confidence = 0.95
+    """Confidence with which a technique loses at most that to be called proven (one-sided, adjusted for the
+    number of techniques)."""
+
+
 class CheckSettings(Settings):
     """What one engine must meet to pass a check, and with which confidence."""
 

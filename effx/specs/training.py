@@ -505,8 +505,8 @@ class LotterySettings(Settings):
                         "set objective to task.",
                         "layers", "objective")  # fmt: skip
         if self.finetune.drop_layers == CONTRIBUTION:
-            raise wrong("drop_layers contribution: masks are found before training rows are read: use another "
-                        "strategy.", "drop_layers")  # fmt: skip
+            raise wrong("drop_layers contribution: masks are found before training rows are read: use "
+                        "another strategy.", "drop_layers")  # fmt: skip
         if search.mask is not None and "sparsity" in self.model_fields_set:
             raise wrong("a mask decides the sparsity: leave sparsity or mask out.", "mask", "sparsity")
         if self.kind != "imp":

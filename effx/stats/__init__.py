@@ -6,11 +6,13 @@ One method per question; intervals contain the true value in 95 % of cases unles
     another metric of one engine          percentile bootstrap of examples      bootstrap.metric_interval
     difference in accuracy, paired        Tango's score interval                intervals.paired_interval
     difference in another metric, paired  paired percentile bootstrap           intervals.paired_interval
+    do two tasks lose the same accuracy   normal, adjusted as Bonett and Price  intervals.adjusted_difference
     are two engines right equally often   McNemar's exact test                  intervals.paired_test
     is another metric of both the same    paired bootstrap, two-sided           intervals.paired_test
     does one lose at most a margin        Tango's score test, paired bootstrap  noninferiority
     several tests against one baseline    Holm's step-down adjustment           tests.holm
     the same, in a given order            fallback procedure                    tests.fallback_levels
+    are two orders alike                  Kendall's tau-b                       ranks.kendall
     are two sets of rows alike            Kolmogorov and Smirnov's test         tests.two_samples
     latency of one engine                 bootstrap of blocks, Student's t      intervals.block_interval
     a high percentile of few blocks       counts above it, Korn and Graubard    intervals.block_quantile

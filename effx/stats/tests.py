@@ -35,6 +35,18 @@ def two_sided(differences: np.ndarray) -> float:
     return min(1.0, 2 * (beyond + 1) / (len(differences) + 1))
 
 
+def normal_two_sided(difference: float, error: float) -> float:
+    """Return the two-sided p-value that an estimate with a normal error is of 0.
+
+    Args:
+        difference: the estimate.
+        error: its standard error, above 0.
+    """
+    from scipy import stats
+
+    return float(2 * stats.norm.sf(abs(difference) / error))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values adjusted for their number by Holm's step-down rule (Holm 1979), in their order."""
     order = np.argsort(p_values, kind="stable")

@@ -226,3 +226,12 @@ def test_block_quantile_has_no_upper_end_above_the_largest_sample() -> None:
     rng = np.random.default_rng(0)
     assert intervals.block_quantile(rng.random((10, 20)).tolist(), 0.99) is None
     assert intervals.block_quantile(rng.random((2, 2000)).tolist(), 0.5) is None
+
+
+def test_adjusted_difference_is_that_of_two_more_rows() -> None:
+    """Bonett and Price: one more row for each side; the error of a multinomial with those counts."""
+    only_a, only_b, n = 7, 3, 100
+    difference, error = intervals.adjusted_difference(only_a, only_b, n)
+    rows = np.array([-1.0] * (only_a + 1) + [1.0] * (only_b + 1) + [0.0] * (n - only_a - only_b))
+    assert (difference, error) == pytest.approx((rows.mean(), rows.std() / np.sqrt(n + 2)))
+    assert intervals.adjusted_difference(0, 0, n)[1] > 0

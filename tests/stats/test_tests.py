@@ -34,3 +34,9 @@ def test_holm_as_statsmodels_and_by_hand() -> None:
         values[rng.integers(n)] = values[0]  # a tie
         expected = multitest.multipletests(values, method="holm")[1]
         assert tests.holm(values.tolist()) == pytest.approx(expected)
+
+
+def test_normal_two_sided_as_scipy() -> None:
+    assert tests.normal_two_sided(0.0, 1.0) == 1.0
+    for z in (-2.5, 0.7, 4.0):
+        assert tests.normal_two_sided(0.3 * z, 0.3) == pytest.approx(2 * stats.norm.cdf(-abs(z)))

@@ -204,11 +204,13 @@ def test_a_lottery_ticket_needs_all_rounds_before(
     sweeps.lottery("sst2", encoders["bert"], out=tmp_path / "w", data_folder=rows_folder, settings=settings)
     found = {path.name: Checkpoint.open(path) for path in Checkpoint.find(tmp_path / "w" / "checkpoints")}
     kinds = {name: [expense.kind for expense in each.expenses()] for name, each in found.items()}
-    imp = next(name for name, each in found.items()
-               if each.manifest.sparsity and (each.manifest.sparsity.kind, round(each.manifest.sparsity.share, 2))
-               == ("imp", 0.2))  # fmt: skip
-    random = next(name for name, each in found.items()
-                  if each.manifest.sparsity and each.manifest.sparsity.kind == "random")  # fmt: skip
+    shares = {
+        name: (each.manifest.sparsity.kind, round(each.manifest.sparsity.share, 2))
+        for name, each in found.items()
+        if each.manifest.sparsity
+    }
+    imp = next(name for name, share in shares.items() if share == ("imp", 0.2))
+    random = next(name for name, share in shares.items() if share == ("random", 0.2))
     assert kinds[imp] == [TRAINING] * 3
     assert kinds[random] == [TRAINING]
     assert all(expense.cost for expense in found[imp].expenses())
