@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from effx.artifacts import Checkpoint
 from effx.errors import EffxError, UsageError, nearest
-from effx.specs import meters, settings
+from effx.specs import backends, meters, settings
 from effx.specs.data import DataSettings, DataSource
 from effx.specs.distillation import DistillationSettings, GivenTeacher
 from effx.specs.quantities import Quantity
@@ -199,6 +199,11 @@ meter = click.option(
     default="auto",
     show_default=True,
     help=f"Energy meter. {meters.help_text()}.",
+)
+device = click.option(
+    "--device",
+    type=Word(backends.RUNNABLE_DEVICES, "device"),
+    help="Device of the engines: cpu or cuda. Default: cpu, or cuda for backends without cpu.",
 )
 engines_folder = click.option(
     "-o",
