@@ -32,9 +32,11 @@ from effx.encoding import Encoded, Encoder
 from effx.errors import EffxError, UsageError
 from effx.export import export_all
 from effx.host import identity
+from effx.host.sensors import UnavailableError
 from effx.models import evaluate, exits, tokens
 from effx.models.structure import structure
-from effx.profile import journal, meters, profile, resume
+from effx.profile import journal, profile, resume
+from effx.profile.meters import nvml
 from effx.specs.exit_rules import entropy
 from effx.specs.measurement import MeasurementPlan
 from effx.specs.tasks import TASKS
@@ -229,27 +231,32 @@ class Steps:
     def traces(self) -> None:
         """Record energy counter and power of idle, steady and bursty work, as test data for replay."""
         try:
-            meter: Any = meters.nvml.open("")
-        except meters.UnavailableError as error:
+            meter: Any = nvml.open()
+        except UnavailableError as error:
+            if self.device == "cuda":
+                raise EffxError(f"no traces: {error}") from error
             print(f"no traces: {error}", file=sys.stderr)
             return
-        shape = torch.empty(4096, 4096, device="cuda", dtype=torch.bfloat16).normal_()
+        size = 64 if self.tiny else 4096
+        matrix = torch.empty(size, size, device=self.device, dtype=torch.bfloat16).normal_()
+        scale = 0.05 if self.tiny else 1.0
 
         def work(seconds: float) -> None:
             end = time.perf_counter() + seconds
             while time.perf_counter() < end:
                 for _ in range(20):
-                    torch.mm(shape, shape)
-                torch.cuda.synchronize()
+                    torch.mm(matrix, matrix)
+                if self.device == "cuda":
+                    torch.cuda.synchronize()
 
         def bursts(on_s: float, off_s: float, times: int) -> None:
-            for _ in range(times):
+            for _ in range(round(scale * times)):
                 work(on_s)
                 time.sleep(off_s)
 
         patterns: dict[str, Callable[[], None]] = {
-            "idle": lambda: time.sleep(12.0),
-            "steady": lambda: work(14.0),
+            "idle": lambda: time.sleep(scale * 12.0),
+            "steady": lambda: work(scale * 14.0),
             "bursts-200ms": lambda: bursts(0.2, 0.2, 35),
             "bursts-25ms": lambda: bursts(0.025, 0.075, 140),
         }

@@ -14,8 +14,8 @@ encoder is trained: a frontier on SST-2, tickets of rte, mrpc, cola, stsb and ss
 
 Each step is a process of its own, of at most ten minutes. A step that fails does not stop the others, and
 is not repeated unless it is named or ``--retry`` is given; a step that was stopped is continued. Exit code 0:
-all steps are done; 1: a step failed or lacks an input; 2: nothing could be run; 3: steps remain, run it
-again. Use one OUT per GPU model.
+all steps are done whose inputs are here; 1: a step failed, or a named one lacks an input; 2: nothing could be
+run; 3: steps remain, run it again. Use one OUT per GPU model.
 
     OUT/results/STEP/*.json  OUT/traces/*.json  OUT/frontier/  OUT/tickets/TASK/  OUT/multitask/
     OUT/optimize/  OUT/prune/  OUT/steps/STEP.json  OUT/logs/STEP.log  OUT/summary.json  OUT/README.md
@@ -115,7 +115,7 @@ class Suite:
             count = wanted.count(UNFINISHED) + wanted.count(LEFT)
             print(f"{count} steps remain: run the same command again", file=sys.stderr)
             return 3
-        return int(any(state != DONE for state in wanted))
+        return int(FAILED in wanted or bool(selected and LACKING in wanted))
 
     def record(self, name: str) -> Record | None:
         """Return what is known about a step."""
@@ -375,6 +375,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main() -> int:
+    sys.path.insert(0, str(ROOT))  # effx itself need not be installed
     options = arguments().parse_args()
     encoder = options.encoder
     if encoder and Path(encoder).exists():

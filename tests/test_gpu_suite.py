@@ -20,11 +20,14 @@ import pytest
 
 from effx import recipe
 from effx.cli import cli
+from effx.errors import EffxError
+from effx.profile.meters import replay
 from effx.specs.data import DataSource
 from effx.specs.measurement import MeasurementPlan
 from effx.specs.optimize import OptimizeSettings
 from effx.specs.training import TicketSearchSettings
 from tests.conftest import write_rows
+from tests.profile.meters import fake
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -326,6 +329,34 @@ def test_a_signal_ends_the_running_command_and_leaves_a_summary(tmp_path: Path) 
     process.stderr.close()
     entries = json.loads((out / "summary.json").read_bytes())["steps"]
     assert {each["step"]: each["state"] for each in entries}["minilm-l6-others-build"] == "unfinished"
+
+
+def test_traces_are_recorded_and_can_be_replayed(tmp_path: Path) -> None:
+    """Beside a fake GPU that draws 300 W: what is replayed has the joules of that power over its time."""
+    library = fake.build(tmp_path)
+    if library is None:
+        pytest.skip("no C compiler (cc) to build the fake NVML")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.profile.meters.run_beside_gpu", str(BENCHMARKS / "gpu_steps.py"),
+         str(tmp_path / "out"), "traces", "--device", "cpu", "--size", "tiny"],
+        cwd=ROOT, env=fake.environment(library), capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    files = {path.stem: path for path in (tmp_path / "out/traces").iterdir()}
+    assert {*files} == {"idle", "steady", "bursts-200ms", "bursts-25ms"}
+    for path in files.values():
+        trace = json.loads(path.read_bytes())
+        assert len(trace["t_s"]) == len(trace["power_w"]) == len(trace["counter_j"]) > 10
+        assert set(trace["power_w"]) == {300.0}
+        assert trace["counter_j"][-1] == pytest.approx(300.0 * trace["t_s"][-1], abs=300.0 * 0.05)
+        replay.open(str(path)).close()
+
+
+def test_traces_need_a_gpu(
+    modules: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_gpu: None
+) -> None:
+    with pytest.raises(EffxError, match="no traces: "):
+        modules["gpu_steps"].Steps(tmp_path, "cuda", False, 10.0).run("traces")
 
 
 @pytest.mark.slow

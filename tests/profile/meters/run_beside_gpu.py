@@ -1,13 +1,18 @@
-"""Run an ``effx`` command beside a fake GPU: ``python -m tests.profile.meters.run_beside_gpu optimize ...``.
+"""Run an ``effx`` command, or a script, beside a fake GPU.
+
+    python -m tests.profile.meters.run_beside_gpu optimize ...
+    python -m tests.profile.meters.run_beside_gpu benchmarks/gpu_steps.py ...
 
 The fake NVML's clock follows the real one, and its GPU draws 300 W all the time.
 """
 
 from __future__ import annotations
 
+import runpy
 import sys
 import threading
 import time
+from pathlib import Path
 
 from effx.cli import run
 from tests.profile.meters.fake import Fake
@@ -25,6 +30,10 @@ def main() -> int:
             time.sleep(0.001)
 
     threading.Thread(target=follow, daemon=True).start()
+    if sys.argv[1].endswith(".py"):
+        sys.argv.pop(0)
+        sys.path.insert(0, str(Path(sys.argv[0]).parent))
+        runpy.run_path(sys.argv[0], run_name="__main__")
     return run(sys.argv[1:])
 
 
